@@ -1,0 +1,3 @@
+//! Bytes of messages to values, and values to bytes.
+
+pub mod json;

@@ -1,0 +1,253 @@
+//! The functions of the rule language: one row each.
+//!
+//! A row of [`Function`] carries everything that is to say about a function: its names, what it takes and gives, how
+//! it treats null, its documentation, examples that are run as tests, and its code. The planner checks calls against
+//! the row, `docs/functions.md` is generated from the rows, and nothing else in the program lists functions.
+//!
+//! A function sees values only: no rows, no streams, no sockets. Adding one is adding a row to the table of its family.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::LazyLock;
+
+use smallvec::SmallVec;
+
+use crate::value::{Kind, Value};
+
+/// The arguments of one call, evaluated. Arrays and objects are expanded: no argument is [`Value::Json`].
+pub struct Args<'a>(pub SmallVec<[Cow<'a, Value>; 4]>);
+
+impl Args<'_> {
+    /// How many arguments the call has.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether the call has no arguments.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All arguments in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Value> {
+        self.0.iter().map(|value| value.as_ref())
+    }
+}
+
+impl std::ops::Index<usize> for Args<'_> {
+    type Output = Value;
+
+    /// The argument at `index` from 0. An argument that the call does not have is absent.
+    fn index(&self, index: usize) -> &Value {
+        const ABSENT: &Value = &Value::Absent;
+        self.0.get(index).map_or(ABSENT, |value| value.as_ref())
+    }
+}
+
+/// What a call may know of the rule and the row it runs for.
+#[derive(Clone, Debug)]
+pub struct CallContext<'a> {
+    /// Id of the rule.
+    pub rule: &'a str,
+    /// When the rule started, ms since the epoch.
+    pub rule_started: i64,
+    /// Now, ms since the epoch, by the worker's clock.
+    pub now: i64,
+    /// The row's time, ms since the epoch: its timestamp in event time, else its arrival.
+    pub event_time: i64,
+    /// Start and end (exclusive) of the window, ms since the epoch, where there is one.
+    pub window: Option<(i64, i64)>,
+    /// The configured time zone.
+    pub zone: &'a jiff::tz::TimeZone,
+}
+
+/// Why a call failed for one row.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FunctionError {
+    /// An argument has a type that the function does not take. `position` counts from 1.
+    #[error("expect {expected} for parameter {position} but found {found}")]
+    Argument {
+        /// which argument, from 1
+        position: usize,
+        /// what it should be
+        expected: &'static str,
+        /// what it is
+        found: Kind,
+    },
+    /// A value cannot be converted, as in `cast("abc", "bigint")`.
+    #[error("cannot convert {found} to {target}")]
+    Conversion {
+        /// type and value, `string(abc)`
+        found: String,
+        /// the wanted type
+        target: &'static str,
+    },
+    /// A value outside of what the function is defined for; the text says what is wrong.
+    #[error("{0}")]
+    Domain(Cow<'static, str>),
+}
+
+/// What a call answers where any of its arguments is null or absent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Nulls {
+    /// No value, without running the function.
+    Null,
+    /// false, without running the function.
+    False,
+    /// 0, without running the function.
+    Zero,
+    /// The function sees the nulls and decides.
+    Own,
+}
+
+/// The kind of one parameter. It is checked when a rule is made against literals and against expressions whose kind
+/// is certain, never against fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Param {
+    /// anything
+    Any,
+    /// any number
+    Number,
+    /// a whole number
+    Int,
+    /// text
+    Text,
+    /// true or false
+    Bool,
+    /// a point in time: datetime, text in a known format, or ms since the epoch
+    DateTime,
+    /// an array
+    Array,
+    /// an object
+    Object,
+}
+
+/// How many arguments a function takes, and of what kinds.
+#[derive(Clone, Copy, Debug)]
+pub struct Signature {
+    /// Names and kinds of the parameters, in order.
+    pub params: &'static [(&'static str, Param)],
+    /// How many of `params` must be given.
+    pub required: usize,
+    /// Whether the last parameter may be repeated.
+    pub variadic: bool,
+}
+
+/// The kind of a function's answer as far as the planner can know it. It matters for `/`: whole numbers divide as
+/// whole numbers only where both sides are certain to be whole numbers of the language (see `plan::resolve`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Returns {
+    /// a whole number
+    Int,
+    /// a double
+    Float,
+    /// text
+    Text,
+    /// true or false
+    Bool,
+    /// bytes
+    Bytes,
+    /// a point in time
+    DateTime,
+    /// an array
+    Array,
+    /// an object
+    Object,
+    /// the kind of the argument at this index
+    SameAs(usize),
+    /// known at run time only
+    Any,
+}
+
+/// The code of a scalar function.
+pub type ScalarFn = fn(&Args<'_>, &CallContext<'_>) -> Result<Value, FunctionError>;
+
+/// A scalar function specialised for one call in one rule.
+pub type PreparedFn = Box<dyn Fn(&Args<'_>, &CallContext<'_>) -> Result<Value, FunctionError> + Send + Sync>;
+
+/// What runs when the function is called.
+#[derive(Clone, Copy)]
+pub enum Code {
+    /// One call, one answer.
+    Scalar(ScalarFn),
+    /// Made once for each call in a rule's text, from those of its arguments that are literals (`None` for the
+    /// others): for functions that compile something, like a pattern. An error refuses the rule.
+    Prepared(fn(&[Option<&Value>]) -> Result<PreparedFn, FunctionError>),
+    /// One answer for the rows of a window or group.
+    Aggregate(super::aggregate::Aggregate),
+}
+
+/// The families, which are the chapters of `docs/functions.md`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Family {
+    /// numbers
+    Math,
+    /// text
+    Text,
+    /// conversion between types
+    Conversion,
+    /// over the rows of a window or group
+    Aggregate,
+    /// about the rule, the row, the window
+    Other,
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Family::Math => "Mathematical functions",
+            Family::Text => "String functions",
+            Family::Conversion => "Conversion functions",
+            Family::Aggregate => "Aggregate functions",
+            Family::Other => "Other functions",
+        })
+    }
+}
+
+/// One function of the language.
+pub struct Function {
+    /// Its name, in lower case; names are looked up without regard to case.
+    pub name: &'static str,
+    /// Further names for the same function.
+    pub aliases: &'static [&'static str],
+    /// The chapter it stands in.
+    pub family: Family,
+    /// What it takes.
+    pub signature: Signature,
+    /// A check beyond the signature, of those arguments that are literals (`None` for the others), when a rule is
+    /// made. The text of an error becomes part of the refusal.
+    pub check: Option<fn(&[Option<&Value>]) -> Result<(), String>>,
+    /// What it gives.
+    pub returns: Returns,
+    /// What it answers for null.
+    pub nulls: Nulls,
+    /// Whether equal arguments give equal answers, so that calls with literals alone may be folded.
+    pub deterministic: bool,
+    /// One or a few sentences for the reader of `docs/functions.md`.
+    pub doc: &'static str,
+    /// SQL expressions without fields, and the JSON of their answers (`""` where there is no value). All are tests.
+    pub examples: &'static [(&'static str, &'static str)],
+    /// What runs.
+    pub code: Code,
+}
+
+/// The function of this name, in any case, or `None`.
+pub fn lookup(name: &str) -> Option<&'static Function> {
+    static BY_NAME: LazyLock<HashMap<&'static str, &'static Function>> = LazyLock::new(|| {
+        all()
+            .flat_map(|function| {
+                std::iter::once(function.name).chain(function.aliases.iter().copied()).map(move |name| (name, function))
+            })
+            .collect()
+    });
+    BY_NAME.get(name.to_ascii_lowercase().as_str()).copied()
+}
+
+/// All functions, family by family.
+pub fn all() -> impl Iterator<Item = &'static Function> {
+    FAMILIES.iter().copied().flatten()
+}
+
+/// The tables of the families.
+static FAMILIES: &[&[Function]] = &[];

@@ -1,0 +1,4 @@
+//! Compiled expressions and the functions they call.
+
+pub mod aggregate;
+pub mod function;

@@ -1,0 +1,5 @@
+//! Plutino: SQL rules over live websocket feeds, on a timely dataflow.
+
+pub mod codec;
+pub mod expr;
+pub mod value;
