@@ -2,4 +2,5 @@
 
 pub mod codec;
 pub mod expr;
+pub mod sql;
 pub mod value;

@@ -1,0 +1,539 @@
+//! The statements of the rule language as a tree: what was said, not yet what it means.
+//!
+//! The tree covers the whole language, so that every later pass has one source. It knows names only, no columns, types
+//! of columns or functions; `plan::resolve` gives them meaning. Printing a tree (see `print`) gives text that parses
+//! to the same tree.
+
+use std::fmt;
+
+use crate::value::Text;
+
+/// Where in the statement's text something stands: byte offsets, end exclusive.
+#[derive(Clone, Copy, Debug, Default, Eq)]
+pub struct Span {
+    /// first byte
+    pub start: u32,
+    /// the byte after the last
+    pub end: u32,
+}
+
+/// Trees are compared by what they say, never by where they say it.
+impl PartialEq for Span {
+    fn eq(&self, _: &Span) -> bool {
+        true
+    }
+}
+
+impl Span {
+    /// The span from the start of this one to the end of another.
+    pub fn to(self, end: Span) -> Span {
+        Span { start: self.start, end: end.end }
+    }
+}
+
+/// A name with its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ident {
+    /// the name, without backticks
+    pub name: Text,
+    /// its place
+    pub span: Span,
+}
+
+/// One statement.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Statement {
+    /// CREATE STREAM, CREATE TABLE
+    Create(CreateStream),
+    /// SELECT
+    Select(Select),
+    /// SHOW STREAMS, SHOW TABLES
+    Show(Relation),
+    /// DESCRIBE STREAM name, DESCRIBE TABLE name
+    Describe(Relation, Ident),
+    /// DROP STREAM name, DROP TABLE name
+    Drop(Relation, Ident),
+    /// EXPLAIN STREAM name, EXPLAIN TABLE name
+    Explain(Relation, Ident),
+}
+
+/// Which of the two kinds of named relations a statement is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Relation {
+    /// a stream
+    Stream,
+    /// a table
+    Table,
+}
+
+/// `CREATE STREAM name (columns) WITH (options)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateStream {
+    /// stream or table
+    pub relation: Relation,
+    /// its name
+    pub name: Ident,
+    /// its columns; none: schemaless
+    pub columns: Vec<ColumnDef>,
+    /// its options, in the order written; names as in [`OPTION_NAMES`]
+    pub options: Vec<StreamOption>,
+}
+
+/// `column type [DEFAULT literal]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnDef {
+    /// its name
+    pub name: Ident,
+    /// its type
+    pub ty: DataType,
+    /// what STRICT_VALIDATION puts where the column is absent
+    pub default: Option<Literal>,
+}
+
+/// The types of columns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DataType {
+    /// whole number, 64 bits
+    BigInt,
+    /// double
+    Float,
+    /// text
+    String,
+    /// point in time
+    DateTime,
+    /// true, false
+    Boolean,
+    /// bytes
+    Bytea,
+    /// ARRAY(type)
+    Array(Box<DataType>),
+    /// STRUCT(column type, ...)
+    Struct(Vec<ColumnDef>),
+}
+
+/// The options of streams and tables, by their names in capitals.
+pub const OPTION_NAMES: [&str; 16] = [
+    "DATASOURCE",
+    "FORMAT",
+    "KEY",
+    "CONF_KEY",
+    "SHARED",
+    "STRICT_VALIDATION",
+    "TYPE",
+    "TIMESTAMP",
+    "TIMESTAMP_FORMAT",
+    "RETAIN_SIZE",
+    "SCHEMAID",
+    "EXTRA",
+    "VERSION",
+    "TEMP",
+    "KIND",
+    "DELIMITER",
+];
+
+/// `NAME = "value"`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamOption {
+    /// one of [`OPTION_NAMES`]
+    pub name: &'static str,
+    /// the text, or `TRUE`, `FALSE`
+    pub value: Text,
+    /// place of the value
+    pub span: Span,
+}
+
+/// `SELECT …`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Select {
+    /// the select list
+    pub fields: Vec<Field>,
+    /// the first stream
+    pub from: Source,
+    /// the joined ones, left to right
+    pub joins: Vec<Join>,
+    /// WHERE
+    pub filter: Option<Expr>,
+    /// keys of GROUP BY, in order
+    pub group_by: Vec<Expr>,
+    /// the window of GROUP BY
+    pub window: Option<Window>,
+    /// HAVING
+    pub having: Option<Expr>,
+    /// ORDER BY
+    pub order_by: Vec<OrderKey>,
+    /// LIMIT
+    pub limit: Option<u64>,
+}
+
+/// One item of the select list.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Field {
+    /// `*`, `stream.*`, each with EXCEPT and REPLACE
+    Star(Star),
+    /// an expression
+    Expr {
+        /// what to compute
+        expr: Expr,
+        /// AS name
+        alias: Option<Ident>,
+        /// INVISIBLE: usable by others, not in the result
+        invisible: bool,
+    },
+}
+
+/// `* EXCEPT(a, b) REPLACE(e AS c)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Star {
+    /// the stream whose columns are meant; none: all
+    pub stream: Option<Ident>,
+    /// names left out
+    pub except: Vec<Ident>,
+    /// names whose values are computed
+    pub replace: Vec<(Expr, Ident)>,
+    /// place of the star
+    pub span: Span,
+}
+
+/// A stream or table in FROM or JOIN.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// its name
+    pub name: Ident,
+    /// AS name
+    pub alias: Option<Ident>,
+}
+
+/// One join.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Join {
+    /// which kind
+    pub kind: JoinKind,
+    /// the right side
+    pub source: Source,
+    /// ON; none for CROSS
+    pub on: Option<Expr>,
+}
+
+/// The kinds of joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JoinKind {
+    /// INNER JOIN, JOIN
+    Inner,
+    /// LEFT JOIN
+    Left,
+    /// RIGHT JOIN
+    Right,
+    /// FULL JOIN
+    Full,
+    /// CROSS JOIN
+    Cross,
+}
+
+/// `e [ASC | DESC]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OrderKey {
+    /// what to order by
+    pub expr: Expr,
+    /// DESC
+    pub descending: bool,
+}
+
+/// A window of GROUP BY with what follows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Window {
+    /// which window
+    pub kind: WindowKind,
+    /// FILTER (WHERE e): rows that reach the window
+    pub filter: Option<Expr>,
+    /// OVER (…): WHEN of sliding windows, PARTITION BY of state windows
+    pub over: Option<Over>,
+    /// its place
+    pub span: Span,
+}
+
+/// The windows. Lengths are in their unit, as written; `Unit::millis` converts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WindowKind {
+    /// TUMBLINGWINDOW(unit, length)
+    Tumbling {
+        /// unit of the length
+        unit: Unit,
+        /// length
+        length: u64,
+    },
+    /// HOPPINGWINDOW(unit, length, hop)
+    Hopping {
+        /// unit of both
+        unit: Unit,
+        /// length
+        length: u64,
+        /// from one window's start to the next's
+        hop: u64,
+    },
+    /// SLIDINGWINDOW(unit, length [, delay])
+    Sliding {
+        /// unit of both
+        unit: Unit,
+        /// length before the row
+        length: u64,
+        /// length after the row; 0 without
+        delay: u64,
+    },
+    /// SESSIONWINDOW(unit, max, timeout)
+    Session {
+        /// unit of both
+        unit: Unit,
+        /// a session's greatest length
+        max: u64,
+        /// the gap that ends it
+        timeout: u64,
+    },
+    /// COUNTWINDOW(length [, interval])
+    Count {
+        /// rows of the window
+        length: u64,
+        /// rows from one window's end to the next's; equal to `length` if not given
+        interval: u64,
+    },
+    /// STATEWINDOW(begin [, end])
+    State {
+        /// opens a window
+        begin: Box<Expr>,
+        /// closes it
+        end: Option<Box<Expr>>,
+    },
+}
+
+/// Units of time of windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// DD
+    Day,
+    /// HH
+    Hour,
+    /// MI
+    Minute,
+    /// SS
+    Second,
+    /// MS
+    Millisecond,
+}
+
+impl Unit {
+    /// How many milliseconds one unit has; a day is taken as 24 hours.
+    pub fn millis(self) -> u64 {
+        match self {
+            Unit::Day => 86_400_000,
+            Unit::Hour => 3_600_000,
+            Unit::Minute => 60_000,
+            Unit::Second => 1_000,
+            Unit::Millisecond => 1,
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unit::Day => "dd",
+            Unit::Hour => "hh",
+            Unit::Minute => "mi",
+            Unit::Second => "ss",
+            Unit::Millisecond => "ms",
+        })
+    }
+}
+
+/// `OVER ([PARTITION BY e, ...] [WHEN e])`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Over {
+    /// keys of the partitions
+    pub partition_by: Vec<Expr>,
+    /// condition
+    pub when: Option<Box<Expr>>,
+}
+
+/// An expression with its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Expr {
+    /// what it is
+    pub kind: ExprKind,
+    /// where it stands
+    pub span: Span,
+}
+
+/// The expressions.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExprKind {
+    /// a literal
+    Literal(Literal),
+    /// `a`
+    Column(Text),
+    /// `left.name`: a column of a stream, or a member; which one is known when names are resolved
+    Dot(Box<Expr>, Ident),
+    /// `left->name`: a member
+    Member(Box<Expr>, Ident),
+    /// `left[index]`
+    Index(Box<Expr>, Box<Expr>),
+    /// `left[from:to]`
+    Slice(Box<Expr>, Option<Box<Expr>>, Option<Box<Expr>>),
+    /// `*` as the argument of a call
+    Star,
+    /// `-e`, `+e`, `NOT e`
+    Unary(UnaryOp, Box<Expr>),
+    /// `left op right`
+    Binary(BinaryOp, Box<Expr>, Box<Expr>),
+    /// `e [NOT] BETWEEN low AND high`
+    Between {
+        /// what is tested
+        expr: Box<Expr>,
+        /// NOT
+        negated: bool,
+        /// lower bound, inclusive
+        low: Box<Expr>,
+        /// upper bound, inclusive
+        high: Box<Expr>,
+    },
+    /// `e [NOT] IN (a, b)` or `e [NOT] IN array`
+    In {
+        /// what is looked for
+        expr: Box<Expr>,
+        /// NOT
+        negated: bool,
+        /// where
+        set: InSet,
+    },
+    /// `e [NOT] LIKE pattern`
+    Like {
+        /// the text
+        expr: Box<Expr>,
+        /// NOT
+        negated: bool,
+        /// the pattern
+        pattern: Box<Expr>,
+    },
+    /// `e IS [NOT] NULL`
+    IsNull {
+        /// what is tested
+        expr: Box<Expr>,
+        /// NOT
+        negated: bool,
+    },
+    /// `CASE [value] WHEN … THEN … [ELSE …] END`
+    Case {
+        /// compared with each WHEN; none: each WHEN is a condition
+        value: Option<Box<Expr>>,
+        /// WHEN and THEN
+        branches: Vec<(Expr, Expr)>,
+        /// ELSE
+        otherwise: Option<Box<Expr>>,
+    },
+    /// `name(args) [FILTER (WHERE e)] [OVER (…)]`
+    Call(Call),
+}
+
+/// A call of a function.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Call {
+    /// its name as written
+    pub name: Ident,
+    /// its arguments
+    pub args: Vec<Expr>,
+    /// FILTER (WHERE e) of an aggregate
+    pub filter: Option<Box<Expr>>,
+    /// OVER of an analytic function
+    pub over: Option<Over>,
+}
+
+/// The right side of IN.
+#[derive(Clone, Debug, PartialEq)]
+pub enum InSet {
+    /// `(a, b)`
+    List(Vec<Expr>),
+    /// an expression that gives an array
+    Array(Box<Expr>),
+}
+
+/// Literals.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Literal {
+    /// whole number
+    Int(i64),
+    /// number with a point
+    Float(f64),
+    /// text
+    Text(Text),
+    /// TRUE, FALSE
+    Bool(bool),
+}
+
+/// Prefix operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnaryOp {
+    /// `-`
+    Minus,
+    /// `+`
+    Plus,
+    /// NOT
+    Not,
+}
+
+/// Infix operators.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BinaryOp {
+    /// `*`
+    Multiply,
+    /// `/`
+    Divide,
+    /// `%`
+    Modulo,
+    /// `&`
+    BitAnd,
+    /// `+`
+    Add,
+    /// `-`
+    Subtract,
+    /// `|`
+    BitOr,
+    /// `^`
+    BitXor,
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterEqual,
+    /// AND
+    And,
+    /// OR
+    Or,
+}
+
+impl fmt::Display for BinaryOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            BinaryOp::Multiply => "*",
+            BinaryOp::Divide => "/",
+            BinaryOp::Modulo => "%",
+            BinaryOp::BitAnd => "&",
+            BinaryOp::Add => "+",
+            BinaryOp::Subtract => "-",
+            BinaryOp::BitOr => "|",
+            BinaryOp::BitXor => "^",
+            BinaryOp::Equal => "=",
+            BinaryOp::NotEqual => "!=",
+            BinaryOp::Less => "<",
+            BinaryOp::LessEqual => "<=",
+            BinaryOp::Greater => ">",
+            BinaryOp::GreaterEqual => ">=",
+            BinaryOp::And => "AND",
+            BinaryOp::Or => "OR",
+        })
+    }
+}
