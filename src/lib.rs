@@ -2,5 +2,6 @@
 
 pub mod codec;
 pub mod expr;
+pub mod io;
 pub mod sql;
 pub mod value;

@@ -1,0 +1,42 @@
+//! Connectors: how messages come in and results go out.
+//!
+//! A connector knows sockets, files and the console; it must not know rows, SQL or timely. It sees messages as bytes
+//! and hands them over through [`queue`].
+
+pub mod queue;
+
+use std::time::SystemTime;
+
+/// Whether a connector is in touch with its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkState {
+    /// A peer is connected; of a server role: the endpoint accepts clients.
+    Connected,
+    /// The peer is being dialled, or waits for its next try.
+    Connecting,
+    /// Ended.
+    Disconnected,
+}
+
+/// How a source or sink stands: what it says in the status.
+#[derive(Clone, Debug)]
+pub struct LinkStatus {
+    /// where it is: `ws://host:port/path`, or `:port/path` of a server role
+    pub address: String,
+    /// state
+    pub state: LinkState,
+    /// since when it is in this state
+    pub since: SystemTime,
+    /// clients of a server role that are connected now; 0 or 1 of a client role
+    pub peers: usize,
+    /// the last error, with its time
+    pub last_error: Option<(SystemTime, String)>,
+    /// messages that came in, or went out to peers (a broadcast to n clients counts n)
+    pub messages: u64,
+    /// their bytes
+    pub bytes: u64,
+    /// messages lost, by cause; causes that never happened are left out
+    pub dropped: Vec<(&'static str, u64)>,
+    /// messages waiting for a peer, of all peers
+    pub queued: usize,
+}
