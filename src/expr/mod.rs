@@ -4,3 +4,4 @@ pub mod aggregate;
 pub mod cast;
 pub mod datetime_text;
 pub mod function;
+pub mod pattern;

@@ -8,10 +8,13 @@
 
 mod aggregate;
 mod check;
+mod conversion;
 #[cfg(test)]
 mod examples;
+mod locale;
 mod math;
 mod reference;
+mod text;
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -361,4 +364,4 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 }
 
 /// The tables of the families.
-static FAMILIES: &[&[Function]] = &[math::FUNCTIONS, aggregate::FUNCTIONS];
+static FAMILIES: &[&[Function]] = &[math::FUNCTIONS, text::FUNCTIONS, conversion::FUNCTIONS, aggregate::FUNCTIONS];
