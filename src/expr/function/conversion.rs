@@ -301,6 +301,7 @@ mod tests {
     use super::super::examples::{answer, json};
     use super::super::{check_call, lookup};
     use super::*;
+    use proptest::prelude::*;
 
     #[track_caller]
     fn gives(name: &str, args: &[Value], expected: &str) {
@@ -430,6 +431,32 @@ mod tests {
             ("dec2hex", vec![Some(16.into())], None),
         ] {
             assert_eq!(refusal(name, &args).as_deref(), expected, "{name} {args:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn any_data_survives_and_no_damage_panics(
+            words in prop::collection::vec("[ab]{1,9}|[ -~]{1,40}", 0..400),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let data: Vec<u8> = words.concat().into_bytes();
+            for method in ["gzip", "zlib", "flate", "zstd"] {
+                let packed = answer("compress", &[data.clone().into(), method.into()]);
+                let Ok(Value::Bytes(packed)) = packed else { return Err(TestCaseError::fail("not compressed")) };
+                match answer("decompress", &[Value::Bytes(packed.clone()), method.into()]) {
+                    Ok(Value::Bytes(unpacked)) => prop_assert_eq!(&*unpacked, &data),
+                    other => return Err(TestCaseError::fail(format!("{method}: {other:?}"))),
+                }
+                let mut damaged = packed.to_vec();
+                for (at, byte) in &damage {
+                    let at = at.index(damaged.len());
+                    damaged[at] = *byte;
+                }
+                let _ = answer("decompress", &[damaged.into(), method.into()]);
+            }
         }
     }
 }

@@ -191,6 +191,9 @@ pub type ScalarFn = fn(&Args<'_>, &CallContext<'_>) -> Result<Value, FunctionErr
 /// A scalar function specialised for one call in one rule.
 pub type PreparedFn = Box<dyn Fn(&Args<'_>, &CallContext<'_>) -> Result<Value, FunctionError> + Send + Sync>;
 
+/// A function's own check of a call's literals (`None` for arguments that are none), with the text of the refusal.
+pub type CheckFn = fn(&[Option<&Value>]) -> Result<(), String>;
+
 /// What runs when the function is called.
 #[derive(Clone, Copy)]
 pub enum Code {
@@ -243,7 +246,7 @@ pub struct Function {
     /// A check beyond the signature, of those arguments that are literals (`None` for the others), when a rule is
     /// made. The text of an error becomes part of the refusal. It runs before the signature is checked and so may see
     /// any number of arguments of any kind.
-    pub check: Option<fn(&[Option<&Value>]) -> Result<(), String>>,
+    pub check: Option<CheckFn>,
     /// What it gives.
     pub returns: Returns,
     /// What it answers for null.
@@ -299,7 +302,7 @@ impl Function {
         self
     }
 
-    const fn check(mut self, check: fn(&[Option<&Value>]) -> Result<(), String>) -> Function {
+    const fn check(mut self, check: CheckFn) -> Function {
         self.check = Some(check);
         self
     }
