@@ -6,12 +6,25 @@
 //!
 //! A function sees values only: no rows, no streams, no sockets. Adding one is adding a row to the table of its family.
 
+mod aggregate;
+mod check;
+mod conversion;
+#[cfg(test)]
+mod examples;
+mod locale;
+mod math;
+mod reference;
+mod text;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;
 
 use smallvec::SmallVec;
+
+pub use check::{CallError, check_call};
+pub use reference::reference;
 
 use crate::value::{Kind, Value};
 
@@ -88,7 +101,13 @@ pub enum FunctionError {
     Domain(Cow<'static, str>),
 }
 
-/// What a call answers where any of its arguments is null or absent.
+/// An error of a value outside of what a function is defined for.
+pub(crate) fn domain(text: impl Into<Cow<'static, str>>) -> FunctionError {
+    FunctionError::Domain(text.into())
+}
+
+/// What a call answers where any of its arguments is null or absent. An empty array or object counts as null too,
+/// unless its parameter takes arrays or objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nulls {
     /// No value, without running the function.
@@ -111,8 +130,14 @@ pub enum Param {
     Number,
     /// a whole number
     Int,
+    /// a whole number that is written in the rule
+    IntLiteral,
+    /// a whole number or text
+    IntOrText,
     /// text
     Text,
+    /// text that is written in the rule
+    TextLiteral,
     /// true or false
     Bool,
     /// a point in time: datetime, text in a known format, or ms since the epoch
@@ -166,6 +191,9 @@ pub type ScalarFn = fn(&Args<'_>, &CallContext<'_>) -> Result<Value, FunctionErr
 /// A scalar function specialised for one call in one rule.
 pub type PreparedFn = Box<dyn Fn(&Args<'_>, &CallContext<'_>) -> Result<Value, FunctionError> + Send + Sync>;
 
+/// A function's own check of a call's literals (`None` for arguments that are none), with the text of the refusal.
+pub type CheckFn = fn(&[Option<&Value>]) -> Result<(), String>;
+
 /// What runs when the function is called.
 #[derive(Clone, Copy)]
 pub enum Code {
@@ -216,8 +244,9 @@ pub struct Function {
     /// What it takes.
     pub signature: Signature,
     /// A check beyond the signature, of those arguments that are literals (`None` for the others), when a rule is
-    /// made. The text of an error becomes part of the refusal.
-    pub check: Option<fn(&[Option<&Value>]) -> Result<(), String>>,
+    /// made. The text of an error becomes part of the refusal. It runs before the signature is checked and so may see
+    /// any number of arguments of any kind.
+    pub check: Option<CheckFn>,
     /// What it gives.
     pub returns: Returns,
     /// What it answers for null.
@@ -230,6 +259,94 @@ pub struct Function {
     pub examples: &'static [(&'static str, &'static str)],
     /// What runs.
     pub code: Code,
+}
+
+impl Function {
+    /// A function with one answer a call: deterministic, all its parameters required, null for null. The methods
+    /// below change what is different.
+    const fn new(
+        name: &'static str,
+        family: Family,
+        params: &'static [(&'static str, Param)],
+        returns: Returns,
+        code: Code,
+    ) -> Function {
+        Function {
+            name,
+            aliases: &[],
+            family,
+            signature: Signature { params, required: params.len(), variadic: false },
+            check: None,
+            returns,
+            nulls: Nulls::Null,
+            deterministic: true,
+            doc: "",
+            examples: &[],
+            code,
+        }
+    }
+
+    const fn aliases(mut self, aliases: &'static [&'static str]) -> Function {
+        self.aliases = aliases;
+        self
+    }
+
+    /// Only the first `required` parameters must be given.
+    const fn required(mut self, required: usize) -> Function {
+        self.signature.required = required;
+        self
+    }
+
+    const fn variadic(mut self) -> Function {
+        self.signature.variadic = true;
+        self
+    }
+
+    const fn check(mut self, check: CheckFn) -> Function {
+        self.check = Some(check);
+        self
+    }
+
+    const fn nulls(mut self, nulls: Nulls) -> Function {
+        self.nulls = nulls;
+        self
+    }
+
+    const fn not_deterministic(mut self) -> Function {
+        self.deterministic = false;
+        self
+    }
+
+    const fn doc(mut self, doc: &'static str, examples: &'static [(&'static str, &'static str)]) -> Function {
+        self.doc = doc;
+        self.examples = examples;
+        self
+    }
+
+    /// The answer that the null rule of this function gives without running it, or `None` where it must run.
+    pub fn answer_for_null(&self, args: &Args<'_>) -> Option<Value> {
+        let answer = match self.nulls {
+            Nulls::Null => Value::Null,
+            Nulls::False => Value::Bool(false),
+            Nulls::Zero => Value::Int(0),
+            Nulls::Own => return None,
+        };
+        let counts_as_null = |(index, value): (usize, &Value)| match value {
+            Value::Absent | Value::Null => true,
+            Value::Array(members) => members.is_empty() && self.signature.param(index) != Some(Param::Array),
+            Value::Object(members) => members.is_empty() && self.signature.param(index) != Some(Param::Object),
+            _ => false,
+        };
+        args.iter().enumerate().any(counts_as_null).then_some(answer)
+    }
+}
+
+impl Signature {
+    /// The kind of the parameter at `index` from 0, with a repeated last one counted, or `None` beyond the last.
+    pub fn param(&self, index: usize) -> Option<Param> {
+        let last = if self.variadic { self.params.last() } else { None };
+        self.params.get(index).or(last).map(|(_, param)| *param)
+    }
 }
 
 /// The function of this name, in any case, or `None`.
@@ -250,4 +367,4 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 }
 
 /// The tables of the families.
-static FAMILIES: &[&[Function]] = &[];
+static FAMILIES: &[&[Function]] = &[math::FUNCTIONS, text::FUNCTIONS, conversion::FUNCTIONS, aggregate::FUNCTIONS];

@@ -1,0 +1,178 @@
+//! Whether a call can work, as far as that is known when the rule is made: how many arguments it has, and of what kind
+//! those are whose kind is certain.
+//!
+//! A field may hold anything, so only literals and expressions that are surely true or false (comparisons) are
+//! refused here; a field of the wrong kind is an error of the message that brings it.
+
+use std::fmt;
+
+use super::{Function, Param};
+use crate::value::Value;
+
+/// Why a call is refused. The texts are those that users of eKuiper know; the planner adds the function's name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The number of arguments is fixed, and another.
+    #[error("Expect {expected} arguments but found {found}.")]
+    Count {
+        /// how many the function takes
+        expected: Expected,
+        /// how many the call has
+        found: usize,
+    },
+    /// Too few arguments of a function that takes a varying number.
+    #[error("At least has {least} argument but found {found}.")]
+    TooFew {
+        /// how many are required
+        least: usize,
+        /// how many the call has
+        found: usize,
+    },
+    /// An argument is of a kind that the function never takes.
+    #[error("Expect {} type for parameter {position}", kind_name(.expected))]
+    Kind {
+        /// what it should be
+        expected: Param,
+        /// which argument, from 1
+        position: usize,
+    },
+    /// What the function's own check says.
+    #[error("{0}")]
+    Own(String),
+}
+
+/// How many arguments a function takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// so many
+    Exactly(usize),
+    /// from the first number to the second
+    Between(usize, usize),
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Expected::Exactly(count) => write!(f, "{count}"),
+            Expected::Between(least, most) => write!(f, "{least} to {most}"),
+        }
+    }
+}
+
+/// Checks a call. `literals` has one entry an argument: the value where the argument is a literal (signs included:
+/// `-1` is one). `kinds` has, for the other arguments, the kind where it is certain, like `Bool` of a comparison.
+pub fn check_call(function: &Function, literals: &[Option<&Value>], kinds: &[Option<Param>]) -> Result<(), CallError> {
+    if let Some(check) = function.check {
+        check(literals).map_err(CallError::Own)?;
+    }
+    check_count(function, literals.len())?;
+    for (index, literal) in literals.iter().enumerate() {
+        let Some(expected) = function.signature.param(index) else { continue };
+        let fits = match literal {
+            Some(value) => takes_literal(expected, value),
+            None => takes_kind(expected, kinds.get(index).copied().flatten()),
+        };
+        if !fits {
+            return Err(CallError::Kind { expected, position: index + 1 });
+        }
+    }
+    Ok(())
+}
+
+fn check_count(function: &Function, found: usize) -> Result<(), CallError> {
+    let signature = &function.signature;
+    let (least, most) = (signature.required, signature.params.len());
+    if found < least && (signature.variadic || least < most) {
+        Err(CallError::TooFew { least, found })
+    } else if found < least || (found > most && !signature.variadic) {
+        let expected = if least == most { Expected::Exactly(least) } else { Expected::Between(least, most) };
+        Err(CallError::Count { expected, found })
+    } else {
+        Ok(())
+    }
+}
+
+fn takes_literal(param: Param, literal: &Value) -> bool {
+    match literal {
+        Value::Absent | Value::Null => true,
+        Value::Int(_) => {
+            matches!(param, Param::Any | Param::Number | Param::Int | Param::IntLiteral | Param::IntOrText)
+        }
+        Value::Float(_) => matches!(param, Param::Any | Param::Number),
+        Value::Text(_) => matches!(param, Param::Any | Param::Text | Param::TextLiteral | Param::IntOrText),
+        Value::Bool(_) => matches!(param, Param::Any | Param::Bool),
+        Value::Array(_) => matches!(param, Param::Any | Param::Array),
+        Value::Object(_) => matches!(param, Param::Any | Param::Object),
+        Value::DateTime(_) => matches!(param, Param::Any | Param::DateTime),
+        Value::Bytes(_) | Value::Json(_) => matches!(param, Param::Any),
+    }
+}
+
+fn takes_kind(param: Param, kind: Option<Param>) -> bool {
+    match (param, kind) {
+        (Param::IntLiteral | Param::TextLiteral, _) => false,
+        (Param::Any, _) | (_, None | Some(Param::Any)) => true,
+        (Param::Number | Param::Int, Some(Param::Number | Param::Int)) => true,
+        (Param::IntOrText, Some(Param::Number | Param::Int | Param::Text)) => true,
+        // A number or text may be read as a time.
+        (Param::DateTime, Some(Param::Number | Param::Int | Param::Text)) => true,
+        // Any value but a truth value has a text that functions read.
+        (Param::Text, Some(kind)) => kind != Param::Bool,
+        (param, Some(kind)) => param == kind,
+    }
+}
+
+/// The kind as the texts of refusals name it.
+fn kind_name(param: &Param) -> &'static str {
+    match param {
+        Param::Any => "any",
+        Param::Number => "number - float or int",
+        Param::Int | Param::IntOrText => "int",
+        Param::IntLiteral => "integer",
+        Param::Text | Param::TextLiteral => "string",
+        Param::Bool => "bool",
+        Param::DateTime => "datetime",
+        Param::Array => "array",
+        Param::Object => "object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::function::lookup;
+
+    /// What is said about a call with these arguments; `None` is a field.
+    fn refusal(name: &str, args: &[Option<Value>]) -> Option<String> {
+        let literals: Vec<_> = args.iter().map(Option::as_ref).collect();
+        check_call(lookup(name)?, &literals, &vec![None; args.len()]).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn refusals_of_numbers() {
+        let (field, one, half) = (None, Some(Value::Int(1)), Some(Value::Float(1.5)));
+        let (text, truth) = (Some(Value::from("1.5")), Some(Value::Bool(true)));
+        for (name, args, expected) in [
+            ("abs", vec![], Some("Expect 1 arguments but found 0.")),
+            ("abs", vec![field.clone(), field.clone()], Some("Expect 1 arguments but found 2.")),
+            ("abs", vec![truth.clone()], Some("Expect number - float or int type for parameter 1")),
+            ("abs", vec![field.clone()], None),
+            ("power", vec![one.clone(), text.clone()], Some("Expect number - float or int type for parameter 2")),
+            ("bitand", vec![field.clone(), half.clone()], Some("Expect int type for parameter 2")),
+            ("log", vec![one.clone(), one.clone(), one.clone()], Some("Expect 1 or 2 arguments only")),
+            ("round", vec![text.clone()], Some("Expect number - float or int type for parameter 1")),
+            ("pi", vec![one.clone()], Some("Expect 0 arguments but found 1.")),
+            ("conv", vec![field.clone(), field.clone(), one.clone()], Some("Expect integer type for parameter 2")),
+            ("conv", vec![field.clone(), text.clone(), one.clone()], Some("Expect integer type for parameter 2")),
+            ("conv", vec![one.clone(), one.clone(), one.clone()], None),
+        ] {
+            assert_eq!(refusal(name, &args).as_deref(), expected, "{name} {args:?}");
+        }
+    }
+
+    #[test]
+    fn a_comparison_is_no_number() {
+        let abs = lookup("ABS").map(|abs| check_call(abs, &[None], &[Some(Param::Bool)]));
+        assert_eq!(abs, Some(Err(CallError::Kind { expected: Param::Number, position: 1 })));
+    }
+}

@@ -1,0 +1,462 @@
+//! Functions that convert: between types, between zones, between text, bytes, bases and compressed forms.
+
+use std::io::{Read, Write};
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use jiff::tz::TimeZone;
+use ruzstd::encoding::CompressionLevel;
+
+use super::{Args, CallContext, Code, Family, Function, FunctionError, Param, Returns, domain};
+use crate::expr::cast::{self, Target, cast, int, text, to_datetime};
+use crate::value::Value;
+
+type Answer = Result<Value, FunctionError>;
+
+/// Bytes of the largest data that `decompress` gives: a small message must not become a memory of any size.
+const LARGEST: u64 = 64 << 20;
+
+const fn of(
+    name: &'static str,
+    params: &'static [(&'static str, Param)],
+    returns: Returns,
+    code: super::ScalarFn,
+) -> Function {
+    Function::new(name, Family::Conversion, params, returns, Code::Scalar(code))
+}
+
+const PACKED: &[(&str, Param)] = &[("data", Param::Any), ("method", Param::Text)];
+const SCHEME: &[(&str, Param)] = &[("data", Param::Text), ("scheme", Param::TextLiteral)];
+
+pub(super) static FUNCTIONS: &[Function] = &[
+    of("cast", &[("value", Param::Any), ("type", Param::Text)], Returns::Any, |args, context| {
+        let target = match &args[1] {
+            Value::Text(name) => Target::named(name).ok_or_else(|| {
+                domain(format!(
+                    "unknown type {name}, only bigint, float, string, boolean, datetime and bytea are supported"
+                ))
+            })?,
+            _ => return Err(domain("expect string type for type parameter")),
+        };
+        cast(&args[0], target, context.zone, context.now)
+    })
+    .check(cast_type)
+    .doc(
+        "The value as another type: `bigint`, `float`, `string`, `boolean`, `datetime` or `bytea`. Fractions are cut \
+         for bigint; text may have a prefix `0x`, `0o` or `0b` there. A number as datetime is ms since 1970. Text as \
+         bytea is base64, or else its own bytes.",
+        &[
+            ("cast(1.9, \"bigint\")", "1"),
+            ("cast(\"0x1F\", \"bigint\")", "31"),
+            ("cast(\"017\", \"bigint\")", "17"),
+            ("cast(true, \"float\")", "1"),
+            ("cast(1234567.5, \"string\")", "\"1234567.5\""),
+            ("cast(\"t\", \"boolean\")", "true"),
+            ("cast(\"2024-02-29T12:34:56Z\", \"datetime\")", "\"2024-02-29T12:34:56Z\""),
+            ("cast(\"aGk=\", \"bytea\")", "\"aGk=\""),
+            ("cast(null, \"string\")", ""),
+        ],
+    ),
+    of("chr", &[("code", Param::IntOrText)], Returns::Text, chr).doc(
+        "The character of a code point, as text. A text of one character stays what it is.",
+        &[("chr(65)", "\"A\""), ("chr(8364)", "\"€\""), ("chr(\"A\")", "\"A\"")],
+    ),
+    of("compress", PACKED, Returns::Bytes, compress).doc(
+        "Text or bytes, compressed by `gzip`, `zlib`, `flate` (raw deflate) or `zstd`.",
+        &[("cast(decompress(compress(\"hello\", \"gzip\"), \"gzip\"), \"string\")", "\"hello\"")],
+    ),
+    of("convert_tz", &[("time", Param::DateTime), ("zone", Param::Text)], Returns::DateTime, convert_tz).doc(
+        "The same point in time, shown in another zone: a name of the IANA database, `UTC` or empty text, or `Local`.",
+        &[("convert_tz(cast(1700000000000, \"datetime\"), \"Asia/Shanghai\")", "\"2023-11-15T06:13:20+08:00\"")],
+    ),
+    of("dec2hex", &[("number", Param::Int)], Returns::Text, |args, _| {
+        let number = int(&args[0])?;
+        let sign = if number < 0 { "-" } else { "" };
+        Ok(format!("{sign}{:#x}", number.unsigned_abs()).into())
+    })
+    .doc(
+        "A whole number in hexadecimal, with the prefix `0x`.",
+        &[("dec2hex(255)", "\"0xff\""), ("dec2hex(-16)", "\"-0x10\"")],
+    ),
+    of("decode", SCHEME, Returns::Bytes, |args, _| match &args[0] {
+        Value::Text(text) => match cast::base64_bytes(text) {
+            Ok(bytes) => Ok(bytes.into()),
+            Err(error) => Err(domain(format!("fail to decode base64 string: {error}"))),
+        },
+        _ => Err(domain("Only string type can be decoded.")),
+    })
+    .check(base64_alone)
+    .doc(
+        "The bytes that a text encodes; the scheme is `base64`, with padding.",
+        &[("cast(decode(\"aGVsbG8=\", \"base64\"), \"string\")", "\"hello\"")],
+    ),
+    of("decompress", PACKED, Returns::Bytes, decompress).doc(
+        "What `compress` compressed, or anything else did by the same method. More than 64 MiB are an error.",
+        &[("cast(decompress(compress(\"hello\", \"zstd\"), \"zstd\"), \"string\")", "\"hello\"")],
+    ),
+    of("encode", SCHEME, Returns::Text, |args, _| match &args[0] {
+        Value::Text(text) => Ok(STANDARD.encode(text.as_bytes()).into()),
+        Value::Bytes(bytes) => Ok(STANDARD.encode(bytes.as_slice()).into()),
+        _ => Err(domain("Only string type can be encoded.")),
+    })
+    .check(base64_alone)
+    .doc("Text or bytes as text; the scheme is `base64`.", &[("encode(\"hello\", \"base64\")", "\"aGVsbG8=\"")]),
+    of("hex2dec", &[("text", Param::Text)], Returns::Int, hex2dec).doc(
+        "The whole number that a hexadecimal text is, with or without `0x` and sign.",
+        &[("hex2dec(\"0xff\")", "255"), ("hex2dec(\"-10\")", "-16")],
+    ),
+    of("to_seconds", &[("time", Param::DateTime)], Returns::Int, |args, context| {
+        let at = to_datetime(&args[0], context.zone, context.now)?;
+        Ok(Value::Int(at.timestamp().as_nanosecond().div_euclid(1_000_000_000) as i64))
+    })
+    .doc(
+        "The seconds from 1970 to a point in time, rounded down.",
+        &[("to_seconds(cast(1700000000999, \"datetime\"))", "1700000000")],
+    ),
+    of("trunc", &[("number", Param::Number), ("places", Param::Int)], Returns::Any, |args, _| {
+        let places = usize::try_from(int(&args[1])?).unwrap_or(0);
+        match &args[0] {
+            Value::Int(i) => Ok(Value::Int(*i)),
+            number => Ok(Value::Float(cut_to(cast::float(number)?, places))),
+        }
+    })
+    .doc(
+        "The number cut, not rounded, to so many decimal places; negative places count as 0.",
+        &[
+            ("trunc(1.99, 1)", "1.9"),
+            ("trunc(-1.99, 0)", "-1"),
+            ("trunc(0.29, 2)", "0.29"),
+            ("trunc(128.4, -1)", "128"),
+        ],
+    ),
+];
+
+fn cast_type(literals: &[Option<&Value>]) -> Result<(), String> {
+    match literals.get(1) {
+        Some(Some(Value::Text(name))) if Target::named(name).is_none() => {
+            Err("Expect one of following value for the 2nd parameter: bigint, float, string, boolean, datetime, bytea."
+                .to_owned())
+        }
+        Some(Some(Value::Int(_) | Value::Float(_) | Value::Bool(_))) => {
+            // The position is as eKuiper says it, whose users know the text.
+            Err("Expect string type for parameter 1".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn base64_alone(literals: &[Option<&Value>]) -> Result<(), String> {
+    match literals {
+        [_, Some(Value::Text(scheme))] if scheme != "base64" => {
+            Err("Only base64 is supported for the 2nd parameter.".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn chr(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+    let code = match &args[0] {
+        Value::Text(text) => {
+            let mut characters = text.chars();
+            return match (characters.next(), characters.next()) {
+                (Some(_), None) => Ok(Value::Text(text.clone())),
+                _ => Err(domain("Parameter must be one character.")),
+            };
+        }
+        number @ (Value::Int(_) | Value::Float(_)) => cast(number, Target::Int, context.zone, context.now)?,
+        _ => return Err(domain("Only bigint, float and string type can be convert to char type.")),
+    };
+    let code = int(&code)?;
+    match u32::try_from(code).ok().and_then(char::from_u32) {
+        Some(character) => Ok(character.to_string().into()),
+        None => Err(domain(format!("{code} is no code point of a character"))),
+    }
+}
+
+fn convert_tz(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+    let at = to_datetime(&args[0], context.zone, context.now)?;
+    let Value::Text(name) = &args[1] else {
+        return Err(domain(format!("the zone must be text, but is {}", cast::described(&args[1]))));
+    };
+    let zone = match name.as_str() {
+        "" | "UTC" => TimeZone::UTC,
+        "Local" => TimeZone::system(),
+        name => TimeZone::get(name).map_err(|_| domain(format!("unknown time zone {name}")))?,
+    };
+    Ok(Value::DateTime(Arc::new(at.with_time_zone(zone))))
+}
+
+fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+    let Value::Text(written) = &args[0] else {
+        return Err(domain(format!("invalid input type: {} please input hex string", text(&args[0]))));
+    };
+    let invalid = || domain(format!("invalid hexadecimal value: {written}"));
+    // The sign stands before the prefix, as `dec2hex` writes it, or after it, as eKuiper's did.
+    let (outer, rest) = match written.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, written.as_str()),
+    };
+    let rest = rest.strip_prefix("0x").unwrap_or(rest);
+    let (inner, digits) = match rest.strip_prefix('-') {
+        Some(digits) if !outer => (true, digits),
+        _ => (false, rest),
+    };
+    if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+        return Err(invalid());
+    }
+    let size = u64::from_str_radix(digits, 16).map_err(|_| invalid())?;
+    let number = if outer || inner { -i128::from(size) } else { i128::from(size) };
+    i64::try_from(number).map(Value::Int).map_err(|_| invalid())
+}
+
+/// The double without the digits after so many places. It is cut where it is written, not by arithmetic: 0.29 · 100
+/// is a little less than 29.
+fn cut_to(number: f64, places: usize) -> f64 {
+    if !number.is_finite() {
+        return number;
+    }
+    let written = number.to_string();
+    match written.find('.') {
+        Some(point) if written.len() - point - 1 > places => written[..point + 1 + places].parse().unwrap_or(number),
+        _ => number,
+    }
+}
+
+/// A method of compression.
+enum Method {
+    Gzip,
+    Zlib,
+    Flate,
+    Zstd,
+}
+
+/// The two arguments of compress and decompress.
+fn packed<'a>(args: &'a Args<'_>, unsupported: &'static str) -> Result<(&'a [u8], Method), FunctionError> {
+    let data = match &args[0] {
+        Value::Text(text) => text.as_bytes(),
+        Value::Bytes(bytes) => bytes.as_slice(),
+        other => return Err(domain(format!("require string or bytea parameter, but got {}", text(other)))),
+    };
+    let method = match &*text(&args[1]) {
+        "gzip" => Method::Gzip,
+        "zlib" => Method::Zlib,
+        "flate" => Method::Flate,
+        "zstd" => Method::Zstd,
+        other => return Err(domain(format!("unsupported {unsupported}: {other}"))),
+    };
+    Ok((data, method))
+}
+
+fn compress(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+    let (data, method) = packed(args, "compressor")?;
+    let level = Compression::default();
+    let written = match method {
+        Method::Gzip => {
+            let mut encoder = GzEncoder::new(Vec::new(), level);
+            encoder.write_all(data).and_then(|()| encoder.finish())
+        }
+        Method::Zlib => {
+            let mut encoder = ZlibEncoder::new(Vec::new(), level);
+            encoder.write_all(data).and_then(|()| encoder.finish())
+        }
+        Method::Flate => {
+            let mut encoder = DeflateEncoder::new(Vec::new(), level);
+            encoder.write_all(data).and_then(|()| encoder.finish())
+        }
+        Method::Zstd => Ok(ruzstd::encoding::compress_to_vec(data, CompressionLevel::Fastest)),
+    };
+    written.map(Value::from).map_err(|error| domain(format!("fail to compress: {error}")))
+}
+
+fn decompress(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+    let (data, method) = packed(args, "decompressor")?;
+    match method {
+        Method::Gzip => bounded(MultiGzDecoder::new(data)),
+        Method::Zlib => bounded(ZlibDecoder::new(data)),
+        Method::Flate => bounded(DeflateDecoder::new(data)),
+        Method::Zstd => match ruzstd::decoding::StreamingDecoder::new(data) {
+            Ok(decoder) => bounded(decoder),
+            Err(error) => Err(domain(format!("fail to decompress: {error}"))),
+        },
+    }
+}
+
+/// All that the decoder gives, if it is not too much.
+fn bounded(decoder: impl Read) -> Answer {
+    let mut data = Vec::new();
+    let read = decoder.take(LARGEST + 1).read_to_end(&mut data);
+    match read {
+        Err(error) => Err(domain(format!("fail to decompress: {error}"))),
+        Ok(size) if size as u64 > LARGEST => Err(domain(format!("the data is larger than {LARGEST} bytes"))),
+        Ok(_) => Ok(data.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{answer, json};
+    use super::super::{check_call, lookup};
+    use super::*;
+    use proptest::prelude::*;
+
+    #[track_caller]
+    fn gives(name: &str, args: &[Value], expected: &str) {
+        assert_eq!(json(&answer(name, args)).as_deref(), Some(expected), "{name} {args:?}");
+    }
+
+    #[test]
+    fn types_from_fields() {
+        gives("cast", &["7".into(), "bigint".into()], "7");
+        gives("cast", &[7.into(), "string".into()], "\"7\"");
+        gives("cast", &[Value::array([]), "string".into()], "");
+        gives("cast", &[Value::array([1.into(), "x".into()]), "string".into()], r#""[1,\"x\"]""#);
+        assert!(answer("cast", &["7".into(), "int".into()]).is_err());
+        assert!(answer("cast", &["7".into(), 1.into()]).is_err());
+        assert!(answer("cast", &[1e30.into(), "bigint".into()]).is_err());
+    }
+
+    #[test]
+    fn zones() {
+        gives("convert_tz", &[1_720_000_000_000.into(), "America/New_York".into()], "\"2024-07-03T05:46:40-04:00\"");
+        gives("convert_tz", &[1_720_000_000_000.into(), "".into()], "\"2024-07-03T09:46:40Z\"");
+        gives("convert_tz", &["2024-01-01".into(), "UTC".into()], "\"2024-01-01T00:00:00Z\"");
+        assert!(answer("convert_tz", &[0.into(), "Mars/Base".into()]).is_err());
+        assert!(answer("convert_tz", &["later".into(), "UTC".into()]).is_err());
+        gives("to_seconds", &[Value::Int(-1500)], "-2");
+        gives("to_seconds", &["1970-01-02".into()], "86400");
+    }
+
+    #[test]
+    fn hexadecimal_and_characters() {
+        for (hex, number) in [("-0x10", "-16"), ("0x-10", "-16"), ("7fffffffffffffff", "9223372036854775807")] {
+            gives("hex2dec", &[hex.into()], number);
+        }
+        for bad in ["", "0x", "--1", "-0x-1", "+1", "0xffffffffffffffff", "g"] {
+            assert!(answer("hex2dec", &[bad.into()]).is_err(), "{bad}");
+        }
+        assert!(answer("hex2dec", &[10.into()]).is_err());
+        gives("dec2hex", &[16.0.into()], "\"0x10\"");
+        gives("dec2hex", &[i64::MIN.into()], "\"-0x8000000000000000\"");
+        assert!(answer("dec2hex", &[1.5.into()]).is_err());
+        assert!(answer("dec2hex", &["16".into()]).is_err());
+        gives("chr", &["é".into()], "\"é\"");
+        for bad in [Value::Bool(true), "ab".into(), "".into(), Value::Int(-1), 0xd800.into(), f64::NAN.into()] {
+            assert!(answer("chr", std::slice::from_ref(&bad)).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_are_cut() {
+        for (number, places, expected) in
+            [(-1.99, 1, "-1.9"), (1.5, 30, "1.5"), (3.14149, 3, "3.141"), (1e300, 2, "1e300")]
+        {
+            match answer("trunc", &[number.into(), Value::Int(places)]) {
+                Ok(Value::Float(cut)) => assert_eq!(format!("{cut:?}"), expected),
+                other => panic!("{other:?}"),
+            }
+        }
+        gives("trunc", &[1.2345.into(), 1.0.into()], "1.2");
+        gives("trunc", &[Value::Int(i64::MAX), 1.into()], "9223372036854775807");
+        assert!(answer("trunc", &["1.25".into(), 1.into()]).is_err());
+    }
+
+    #[test]
+    fn every_method_undoes_itself() {
+        for method in ["gzip", "zlib", "flate", "zstd"] {
+            for data in ["", "hello hello hello", "é世界"] {
+                let packed = answer("compress", &[data.into(), method.into()]).unwrap_or_default();
+                let unpacked = answer("decompress", &[packed, method.into()]).unwrap_or_default();
+                assert_eq!(text(&unpacked), data, "{method}");
+            }
+            assert!(answer("decompress", &["not compressed".into(), method.into()]).is_err(), "{method}");
+        }
+        assert!(answer("compress", &["x".into(), "lzma".into()]).is_err());
+        assert!(answer("compress", &[5.into(), "gzip".into()]).is_err());
+    }
+
+    #[test]
+    fn data_from_elsewhere() {
+        let fox = "The quick brown fox. ".repeat(5);
+        for (method, data) in [
+            ("zlib", "eJwLyUhVKCzNTM5WSCrKL89TSMuv0FMIoYEgALEVJOY="),
+            ("flate", "C8lIVSgszUzOVkgqyi/PU0jLr9BTCKGBIAA="),
+        ] {
+            let packed = answer("decode", &[data.into(), "base64".into()]).unwrap_or_default();
+            let unpacked = answer("decompress", &[packed, method.into()]).unwrap_or_default();
+            assert_eq!(text(&unpacked), fox, "{method}");
+        }
+    }
+
+    #[test]
+    fn small_data_that_grows_without_end_is_refused() {
+        let zeros = vec![0; LARGEST as usize + 1];
+        let bomb = answer("compress", &[zeros.into(), "gzip".into()]).unwrap_or_default();
+        assert!(answer("decompress", &[bomb, "gzip".into()]).is_err());
+    }
+
+    #[test]
+    fn base64() {
+        gives("encode", &["a?b>".into(), "base64".into()], "\"YT9iPg==\"");
+        for bad in ["@@@", "aGk"] {
+            assert!(answer("decode", &[bad.into(), "base64".into()]).is_err(), "{bad}");
+        }
+        assert!(answer("decode", &[5.into(), "base64".into()]).is_err());
+    }
+
+    #[test]
+    fn refusals() {
+        let refusal = |name: &str, args: &[Option<Value>]| {
+            let literals: Vec<_> = args.iter().map(Option::as_ref).collect();
+            let function = lookup(name)?;
+            check_call(function, &literals, &vec![None; args.len()]).err().map(|error| error.to_string())
+        };
+        let types =
+            "Expect one of following value for the 2nd parameter: bigint, float, string, boolean, datetime, bytea.";
+        for (name, args, expected) in [
+            ("cast", vec![None], Some("Expect 2 arguments but found 1.")),
+            ("cast", vec![None, Some("BIGINT".into())], Some(types)),
+            ("cast", vec![None, Some(1.into())], Some("Expect string type for parameter 1")),
+            ("cast", vec![None, None], None),
+            ("encode", vec![None, Some("BASE64".into())], Some("Only base64 is supported for the 2nd parameter.")),
+            ("encode", vec![None, None], Some("Expect string type for parameter 2")),
+            ("decode", vec![None, Some("base64".into()), Some(1.into())], Some("Expect 2 arguments but found 3.")),
+            ("chr", vec![Some(65.5.into())], Some("Expect int type for parameter 1")),
+            ("chr", vec![Some(true.into())], Some("Expect int type for parameter 1")),
+            ("convert_tz", vec![Some(0.into()), None], Some("Expect datetime type for parameter 1")),
+            ("decompress", vec![None, Some("lzma".into())], None),
+            ("dec2hex", vec![Some(16.into())], None),
+        ] {
+            assert_eq!(refusal(name, &args).as_deref(), expected, "{name} {args:?}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn any_data_survives_and_no_damage_panics(
+            words in prop::collection::vec("[ab]{1,9}|[ -~]{1,40}", 0..400),
+            damage in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..4),
+        ) {
+            let data: Vec<u8> = words.concat().into_bytes();
+            for method in ["gzip", "zlib", "flate", "zstd"] {
+                let packed = answer("compress", &[data.clone().into(), method.into()]);
+                let Ok(Value::Bytes(packed)) = packed else { return Err(TestCaseError::fail("not compressed")) };
+                match answer("decompress", &[Value::Bytes(packed.clone()), method.into()]) {
+                    Ok(Value::Bytes(unpacked)) => prop_assert_eq!(&*unpacked, &data),
+                    other => return Err(TestCaseError::fail(format!("{method}: {other:?}"))),
+                }
+                let mut damaged = packed.to_vec();
+                for (at, byte) in &damage {
+                    let at = at.index(damaged.len());
+                    damaged[at] = *byte;
+                }
+                let _ = answer("decompress", &[damaged.into(), method.into()]);
+            }
+        }
+    }
+}

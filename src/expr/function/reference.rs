@@ -1,0 +1,109 @@
+//! `docs/functions.md`, written from the rows, so that it cannot say what the program does not do.
+
+use std::fmt::Write;
+
+use super::{Function, Nulls, Param, Returns, all};
+
+/// The reference of all functions as Markdown: a chapter a family, a section a function.
+pub fn reference() -> String {
+    let mut functions: Vec<_> = all().collect();
+    functions.sort_by_key(|function| (function.family, function.name));
+    let mut page = String::from(
+        "# Functions\n\n\
+         <!-- Generated from the function table; `UPDATE_DOCS=1 cargo test --test functions_doc` writes it anew. -->\n\n\
+         Names are the same in upper and lower case. An argument in brackets may be left out; one with `…` may be \
+         repeated. A call that fails drops its message, counts an error, and leaves the rule running. Where null gives \
+         an answer at once, an empty array or object counts as null too, unless arrays or objects are what the function \
+         takes.\n",
+    );
+    let mut family = None;
+    for function in functions {
+        if family != Some(function.family) {
+            family = Some(function.family);
+            let _ = write!(page, "\n## {}\n", function.family);
+        }
+        write_section(&mut page, function);
+    }
+    page
+}
+
+fn write_section(page: &mut String, function: &Function) {
+    let _ = write!(page, "\n### {}\n\n`{}`\n\n{}\n", function.name, usage(function), function.doc);
+    if !function.aliases.is_empty() {
+        let names: Vec<_> = function.aliases.iter().map(|alias| format!("`{alias}`")).collect();
+        let _ = write!(page, "\nAlso called {}.\n", names.join(", "));
+    }
+    let null = match function.nulls {
+        _ if function.signature.params.is_empty() => "",
+        Nulls::Null => " Null gives null.",
+        Nulls::False => " Null gives false.",
+        Nulls::Zero => " Null gives 0.",
+        Nulls::Own => "",
+    };
+    let random = if function.deterministic { "" } else { " Equal calls may give different answers." };
+    let _ = write!(page, "\nGives {}.{null}{random}\n", returns(function));
+    if !function.examples.is_empty() {
+        page.push_str("\n| example | answer |\n| --- | --- |\n");
+        for (call, answer) in function.examples {
+            let answer = if answer.is_empty() { "no value".to_owned() } else { format!("`{}`", escaped(answer)) };
+            let _ = writeln!(page, "| `{}` | {answer} |", escaped(call));
+        }
+    }
+}
+
+/// The text for a cell of a table.
+fn escaped(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+/// The call with names and kinds of its parameters.
+fn usage(function: &Function) -> String {
+    let signature = &function.signature;
+    let mut usage = format!("{}(", function.name);
+    for (index, (name, param)) in signature.params.iter().enumerate() {
+        let comma = if index > 0 { ", " } else { "" };
+        let dots = if signature.variadic && index + 1 == signature.params.len() { " …" } else { "" };
+        let _ = if index < signature.required {
+            write!(usage, "{comma}{name} {}{dots}", kind(*param))
+        } else {
+            write!(usage, " [{comma}{name} {}{dots}]", kind(*param))
+        };
+    }
+    usage.push(')');
+    usage
+}
+
+fn kind(param: Param) -> &'static str {
+    match param {
+        Param::Any => "any",
+        Param::Number => "number",
+        Param::Int => "int",
+        Param::IntLiteral => "int literal",
+        Param::IntOrText => "int or string",
+        Param::Text => "string",
+        Param::TextLiteral => "string literal",
+        Param::Bool => "boolean",
+        Param::DateTime => "datetime",
+        Param::Array => "array",
+        Param::Object => "object",
+    }
+}
+
+fn returns(function: &Function) -> String {
+    let returns = match function.returns {
+        Returns::Int => "a whole number",
+        Returns::Float => "a float",
+        Returns::Text => "a string",
+        Returns::Bool => "a boolean",
+        Returns::Bytes => "bytea, which JSON shows in base64",
+        Returns::DateTime => "a datetime",
+        Returns::Array => "an array",
+        Returns::Object => "an object",
+        Returns::SameAs(index) => {
+            let name = function.signature.params.get(index).map_or("the argument", |(name, _)| name);
+            return format!("a value of the kind of `{name}`");
+        }
+        Returns::Any => "a value whose kind depends on the arguments",
+    };
+    returns.to_owned()
+}
