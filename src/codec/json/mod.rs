@@ -18,6 +18,8 @@ mod number;
 mod path;
 mod scan;
 mod skip;
+#[cfg(test)]
+mod tests;
 
 pub use decode::{expand, number, parse, text, value};
 pub use encode::{EncodeError, write_key, write_str, write_value};

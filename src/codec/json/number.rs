@@ -72,7 +72,7 @@ fn digits_end(text: &[u8], start: usize) -> Result<usize, JsonError> {
 }
 
 /// The value of a valid number: a whole number that fits 64 bits is `Int` and exact, everything else is `Float`, the
-/// double nearest to what is written. Whole means written so: `1.0` and `1e3` are `Float`.
+/// double nearest to what is written. Whole means written so: `1.0` and `1e3` are `Float`, and so is `-0`.
 pub(super) fn decode(text: &[u8]) -> Value {
     let (negative, magnitude) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -95,6 +95,8 @@ pub(super) fn decode(text: &[u8]) -> Value {
         }
     }
     match point {
+        // No integer keeps the sign of -0.
+        None if negative && mantissa == 0 => Value::Float(-0.0),
         None if mantissa <= i64::MAX as u64 => Value::Int(if negative { -(mantissa as i64) } else { mantissa as i64 }),
         None => decode_long(text),
         Some(point) => {
