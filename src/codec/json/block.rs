@@ -27,12 +27,16 @@ pub(super) fn load(text: &[u8], at: usize) -> Block {
 
 #[inline(never)]
 fn load_end(text: &[u8], at: usize) -> Block {
-    let mut bytes = [0; WIDTH];
-    if let Some(rest) = text.get(at..) {
-        for (to, from) in bytes.iter_mut().zip(rest) {
-            *to = *from;
+    let rest = text.len().saturating_sub(at);
+    let bytes = match text.last_chunk::<WIDTH>() {
+        _ if rest == 0 => [0; WIDTH],
+        Some(last) => (u128::from_le_bytes(*last) >> ((WIDTH - rest) * 8)).to_le_bytes(),
+        None => {
+            let mut bytes = [0; WIDTH];
+            bytes[..rest].copy_from_slice(&text[at..]);
+            bytes
         }
-    }
+    };
     Block::new(&bytes)
 }
 
@@ -56,6 +60,40 @@ impl Block {
         let backslash = self.0.simd_eq(u8x16::splat(b'\\'));
         let control = self.0.min(u8x16::splat(0x1f)).simd_eq(self.0);
         (quote | backslash | control).to_bitmask()
+    }
+
+    #[inline(always)]
+    fn equal(self, byte: u8) -> u32 {
+        self.0.simd_eq(u8x16::splat(byte)).to_bitmask()
+    }
+}
+
+/// What 64 bytes are, with a bit for each; the lowest bit is the first byte.
+pub(super) struct Classes {
+    pub(super) digit: u64,
+    /// The digit 0.
+    pub(super) zero: u64,
+    pub(super) point: u64,
+    pub(super) minus: u64,
+    pub(super) comma: u64,
+    /// A space, no other white space.
+    pub(super) blank: u64,
+}
+
+#[inline(always)]
+pub(super) fn classes(bytes: &[u8; 64]) -> Classes {
+    let (blocks, _) = bytes.as_chunks::<WIDTH>();
+    #[inline(always)]
+    fn each(blocks: &[[u8; WIDTH]], test: impl Fn(Block) -> u32) -> u64 {
+        blocks.iter().enumerate().fold(0, |bits, (i, block)| bits | (test(Block::new(block)) as u64) << (i * WIDTH))
+    }
+    Classes {
+        digit: each(blocks, Block::digits),
+        zero: each(blocks, |block| block.equal(b'0')),
+        point: each(blocks, |block| block.equal(b'.')),
+        minus: each(blocks, |block| block.equal(b'-')),
+        comma: each(blocks, |block| block.equal(b',')),
+        blank: each(blocks, |block| block.equal(b' ')),
     }
 }
 
@@ -86,5 +124,6 @@ mod tests {
         assert_eq!(load(b"12", 0).digits(), 0b11);
         assert_eq!(load(b"12", 1).stops(), 0xffff & !1);
         assert_eq!(load(b"12", 7).stops(), 0xffff);
+        assert_eq!(load(b"0123456789abcdef012", 16).digits(), 0b111);
     }
 }

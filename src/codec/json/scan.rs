@@ -155,16 +155,20 @@ impl Scanner {
         self.spans.places.fill((0, 0));
         let mut at = start;
         let mut previous = FIRST;
+        let mut next = self.known.first;
         loop {
             // Here stands the brace or comma before a member.
-            let next = self.known.next(previous);
-            let (value, column) = match self.known.matching(next, text, at) {
-                Some(lead) => {
+            let (value, column) = match self.known.leads.get(next as usize) {
+                Some(lead) if lead.stands_at(text, at) => {
                     previous = next;
+                    next = lead.next;
                     (at + lead.length as usize, lead.column)
                 }
-                None => match self.unexpected(text, at, &mut previous)? {
-                    Some(found) => found,
+                _ => match self.unexpected(text, at, &mut previous)? {
+                    Some((value, column)) => {
+                        next = self.known.leads.get(previous as usize).map_or(UNKNOWN, |lead| lead.next);
+                        (value, column)
+                    }
                     None => return Ok(blanks(text, at + 1) + 1),
                 },
             };
@@ -172,11 +176,13 @@ impl Scanner {
             if let Some(place) = self.spans.places.get_mut(column as usize) {
                 *place = (value as u32, at as u32);
             }
-            at = blanks(text, at);
-            match byte(text, at) {
-                b',' => {}
-                b'}' => return Ok(at + 1),
-                _ => return Err(JsonError::new(at, Problem::CommaOrBrace)),
+            if byte(text, at) != b',' {
+                at = blanks(text, at);
+                match byte(text, at) {
+                    b',' => {}
+                    b'}' => return Ok(at + 1),
+                    _ => return Err(JsonError::new(at, Problem::CommaOrBrace)),
+                }
             }
         }
     }
@@ -252,7 +258,8 @@ const WORDS: usize = 4;
 struct Known {
     leads: Vec<Lead>,
     by_bytes: HashMap<Box<[u8]>, u32>,
-    first: Option<u32>,
+    /// The lead that the last object began with.
+    first: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -273,23 +280,6 @@ impl Known {
     const MOST_LEADS: usize = 1024;
     const MOST_BYTES: usize = 128;
 
-    /// What followed this lead last time.
-    #[inline(always)]
-    fn next(&self, previous: u32) -> u32 {
-        match self.leads.get(previous as usize) {
-            Some(lead) => lead.next,
-            None if previous == FIRST => self.first.unwrap_or(UNKNOWN),
-            None => UNKNOWN,
-        }
-    }
-
-    /// The lead, if it is what stands at `at`.
-    #[inline(always)]
-    fn matching(&self, lead: u32, text: &[u8], at: usize) -> Option<&Lead> {
-        let lead = self.leads.get(lead as usize)?;
-        lead.stands_at(text, at).then_some(lead)
-    }
-
     fn find(&self, bytes: &[u8]) -> Option<u32> {
         self.by_bytes.get(bytes).copied()
     }
@@ -308,7 +298,7 @@ impl Known {
     fn follow(&mut self, previous: u32, next: u32) {
         match self.leads.get_mut(previous as usize) {
             Some(lead) => lead.next = next,
-            None if previous == FIRST => self.first = Some(next),
+            None if previous == FIRST => self.first = next,
             None => {}
         }
     }

@@ -30,11 +30,11 @@ fn long_blanks(text: &[u8], mut at: usize) -> usize {
 #[inline(always)]
 pub(super) fn string(text: &[u8], at: usize) -> Result<usize, JsonError> {
     let stops = block::load(text, at).stops();
-    let end = at + stops.trailing_zeros() as usize;
-    if stops != 0 && byte(text, end) == b'"' {
-        return Ok(end + 1);
+    if stops == 0 {
+        return long_string(text, at + block::WIDTH);
     }
-    long_string(text, at)
+    let end = at + stops.trailing_zeros() as usize;
+    if byte(text, end) == b'"' { Ok(end + 1) } else { long_string(text, end) }
 }
 
 #[inline(never)]
@@ -116,16 +116,34 @@ pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, JsonError> {
     Ok(blanks(text, at + 1))
 }
 
+/// After so many numbers in an array it is worth looking at many together.
+const FEW_NUMBERS: u32 = 4;
+
 /// Behind the array or object that starts at `at`.
 #[inline(never)]
 fn nested(text: &[u8], mut at: usize, outer: usize) -> Result<usize, JsonError> {
     let mut open = Open::new();
+    // How many numbers came one after the other: in an array, after a few there are mostly more.
+    let mut numbers = 0;
     loop {
         // A value starts here.
         match byte(text, at) {
             b'"' => at = string(text, at + 1)?,
-            b'-' | b'0'..=b'9' => at = number::end(text, at)?,
+            b'-' | b'0'..=b'9' if numbers >= FEW_NUMBERS && !open.object => {
+                numbers = 0;
+                let behind = number::run(text, at);
+                if behind > at {
+                    at = behind;
+                    continue;
+                }
+                at = number::end(text, at)?;
+            }
+            b'-' | b'0'..=b'9' => {
+                numbers += 1;
+                at = number::end(text, at)?;
+            }
             b'[' => {
+                numbers = 0;
                 open.push(false, outer, at)?;
                 at = blanks(text, at + 1);
                 if byte(text, at) != b']' {
@@ -135,6 +153,7 @@ fn nested(text: &[u8], mut at: usize, outer: usize) -> Result<usize, JsonError> 
                 open.pop();
             }
             b'{' => {
+                numbers = 0;
                 open.push(true, outer, at)?;
                 at = blanks(text, at + 1);
                 if byte(text, at) != b'}' {
