@@ -28,10 +28,14 @@ fn long_blanks(text: &[u8], mut at: usize) -> usize {
 
 /// Behind the closing quote of the string whose opening quote stands before `at`.
 #[inline(always)]
-pub(super) fn string(text: &[u8], at: usize) -> Result<usize, JsonError> {
-    let stops = block::load(text, at).stops();
+pub(super) fn string(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
+    let mut stops = block::load(text, at).stops();
     if stops == 0 {
-        return long_string(text, at + block::WIDTH);
+        at += block::WIDTH;
+        stops = block::load(text, at).stops();
+        if stops == 0 {
+            return long_string(text, at + block::WIDTH);
+        }
     }
     let end = at + stops.trailing_zeros() as usize;
     if byte(text, end) == b'"' { Ok(end + 1) } else { long_string(text, end) }
