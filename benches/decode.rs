@@ -1,4 +1,4 @@
-//! What reading and writing JSON costs, beside serde_json: a telemetry message of 208 bytes and one of 16 KB.
+//! What reading and writing JSON costs, beside serde_json: a telemetry message of some 200 bytes and one of 16 KB.
 
 use std::hint::black_box;
 
@@ -69,7 +69,13 @@ fn decode(c: &mut Criterion) {
     let mut group = c.benchmark_group("large");
     group.throughput(Throughput::Bytes(large.len() as u64));
     let mut one = scanner(&["value"]);
-    group.bench_function("one", |b| b.iter(|| one.scan(black_box(&large), |_, spans| drop(black_box(spans.span(0))))));
+    group.bench_function("one", |b| {
+        b.iter(|| {
+            one.scan(black_box(&large), |_, spans| {
+                black_box(spans.span(0));
+            })
+        })
+    });
     group.bench_function("utf8", |b| b.iter(|| std::str::from_utf8(black_box(large.as_bytes()))));
     group.bench_function("serde_json ignored", |b| {
         b.iter(|| serde_json::from_str::<serde::de::IgnoredAny>(black_box(&large)))
