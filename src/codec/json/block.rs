@@ -1,0 +1,129 @@
+//! Sixteen bytes of a text, looked at together.
+//!
+//! The questions that decide the speed of reading JSON are "where does this string end" and "where does this number
+//! end". A [`Block`] answers them with a bit for each byte, so no loop runs over single bytes and no branch depends on
+//! the length of a string or a number. `wide` maps it to the vector instructions that every processor of the target
+//! has (SSE2, NEON), or to plain code.
+//!
+//! This module must not know what the bytes mean.
+
+use wide::u8x16;
+
+/// How many bytes a block has.
+pub(super) const WIDTH: usize = 16;
+
+/// Sixteen bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Block(u8x16);
+
+/// The block at `at`; behind the end of the text it is filled with zeros, which are neither digits nor text.
+#[inline(always)]
+pub(super) fn load(text: &[u8], at: usize) -> Block {
+    match text.get(at..).and_then(|rest| rest.first_chunk::<WIDTH>()) {
+        Some(bytes) => Block::new(bytes),
+        None => load_end(text, at),
+    }
+}
+
+#[inline(never)]
+fn load_end(text: &[u8], at: usize) -> Block {
+    let rest = text.len().saturating_sub(at);
+    let bytes = match text.last_chunk::<WIDTH>() {
+        _ if rest == 0 => [0; WIDTH],
+        Some(last) => (u128::from_le_bytes(*last) >> ((WIDTH - rest) * 8)).to_le_bytes(),
+        None => {
+            let mut bytes = [0; WIDTH];
+            bytes[..rest].copy_from_slice(&text[at..]);
+            bytes
+        }
+    };
+    Block::new(&bytes)
+}
+
+impl Block {
+    #[inline(always)]
+    pub(super) fn new(bytes: &[u8; WIDTH]) -> Self {
+        Block(u8x16::new(*bytes))
+    }
+
+    /// A bit for each byte that is a digit; the lowest bit is the first byte.
+    #[inline(always)]
+    pub(super) fn digits(self) -> u32 {
+        let value = self.0 - u8x16::splat(b'0');
+        value.min(u8x16::splat(9)).simd_eq(value).to_bitmask()
+    }
+
+    /// A bit for each byte that cannot stand in a string as it is: quote, backslash, control character.
+    #[inline(always)]
+    pub(super) fn stops(self) -> u32 {
+        let quote = self.0.simd_eq(u8x16::splat(b'"'));
+        let backslash = self.0.simd_eq(u8x16::splat(b'\\'));
+        let control = self.0.min(u8x16::splat(0x1f)).simd_eq(self.0);
+        (quote | backslash | control).to_bitmask()
+    }
+
+    #[inline(always)]
+    fn equal(self, byte: u8) -> u32 {
+        self.0.simd_eq(u8x16::splat(byte)).to_bitmask()
+    }
+}
+
+/// What 64 bytes are, with a bit for each; the lowest bit is the first byte.
+pub(super) struct Classes {
+    pub(super) digit: u64,
+    /// The digit 0.
+    pub(super) zero: u64,
+    pub(super) point: u64,
+    pub(super) minus: u64,
+    pub(super) comma: u64,
+    /// A space, no other white space.
+    pub(super) blank: u64,
+}
+
+#[inline(always)]
+pub(super) fn classes(bytes: &[u8; 64]) -> Classes {
+    let (blocks, _) = bytes.as_chunks::<WIDTH>();
+    #[inline(always)]
+    fn each(blocks: &[[u8; WIDTH]], test: impl Fn(Block) -> u32) -> u64 {
+        blocks.iter().enumerate().fold(0, |bits, (i, block)| bits | (test(Block::new(block)) as u64) << (i * WIDTH))
+    }
+    Classes {
+        digit: each(blocks, Block::digits),
+        zero: each(blocks, |block| block.equal(b'0')),
+        point: each(blocks, |block| block.equal(b'.')),
+        minus: each(blocks, |block| block.equal(b'-')),
+        comma: each(blocks, |block| block.equal(b',')),
+        blank: each(blocks, |block| block.equal(b' ')),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_byte_is_told_apart() {
+        for byte in 0..=255u8 {
+            for place in 0..WIDTH {
+                for fill in [b'x', b'0', 0x80, 0xff] {
+                    let mut bytes = [fill; WIDTH];
+                    bytes[place] = byte;
+                    let of = |test: &dyn Fn(u8) -> bool| {
+                        bytes.iter().enumerate().map(|(i, b)| (test(*b) as u32) << i).sum::<u32>()
+                    };
+                    let block = Block::new(&bytes);
+                    assert_eq!(of(&|b| b.is_ascii_digit()), block.digits());
+                    assert_eq!(of(&|b| b == b'"' || b == b'\\' || b < 0x20), block.stops());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn behind_the_end_are_zeros() {
+        assert_eq!(load(b"12", 0).digits(), 0b11);
+        assert_eq!(load(b"12", 1).stops(), 0xffff & !1);
+        assert_eq!(load(b"12", 7).stops(), 0xffff);
+        assert_eq!(load(b"0123456789abcdef012", 16).digits(), 0b111);
+    }
+}

@@ -1,0 +1,197 @@
+//! Values to JSON text.
+//!
+//! Text is appended to a buffer that many results share, so a value that cannot be written leaves the buffer as it was.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+
+use super::skip;
+use crate::value::Value;
+
+/// Why a value cannot be written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EncodeError {
+    /// NaN or infinity is somewhere in the value.
+    #[error("JSON has no number for NaN and infinity")]
+    NotFinite,
+}
+
+/// Appends the JSON text of a value; `Absent` is written as null. On an error the buffer is as it was.
+#[inline]
+pub fn write_value(out: &mut Vec<u8>, value: &Value) -> Result<(), EncodeError> {
+    let start = out.len();
+    let result = write(out, value);
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+/// Appends a key in quotes, without the colon.
+#[inline]
+pub fn write_key(out: &mut Vec<u8>, key: &str) {
+    write_str(out, key);
+}
+
+/// Appends text in quotes. Only what JSON demands is escaped.
+#[inline]
+pub fn write_str(out: &mut Vec<u8>, text: &str) {
+    let bytes = text.as_bytes();
+    out.reserve(bytes.len() + 2);
+    out.push(b'"');
+    let mut done = 0;
+    loop {
+        let stop = skip::string_stop(bytes, done).min(bytes.len());
+        out.extend_from_slice(&bytes[done..stop]);
+        match bytes.get(stop) {
+            None => break,
+            Some(byte) => write_escape(out, *byte),
+        }
+        done = stop + 1;
+    }
+    out.push(b'"');
+}
+
+fn write(out: &mut Vec<u8>, value: &Value) -> Result<(), EncodeError> {
+    match value {
+        Value::Absent | Value::Null => out.extend_from_slice(b"null"),
+        Value::Bool(true) => out.extend_from_slice(b"true"),
+        Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Int(int) => out.extend_from_slice(itoa::Buffer::new().format(*int).as_bytes()),
+        Value::Float(float) => write_float(out, *float)?,
+        Value::Text(text) => write_str(out, text),
+        Value::Json(json) => out.extend_from_slice(json.as_bytes()),
+        Value::Array(members) => {
+            out.push(b'[');
+            for (i, member) in members.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write(out, member)?;
+            }
+            out.push(b']');
+        }
+        Value::Object(members) => {
+            out.push(b'{');
+            for (i, (key, member)) in members.iter().enumerate() {
+                if i > 0 {
+                    out.push(b',');
+                }
+                write_key(out, key);
+                out.push(b':');
+                write(out, member)?;
+            }
+            out.push(b'}');
+        }
+        Value::Bytes(bytes) => write_base64(out, bytes),
+        Value::DateTime(time) => write_time(out, time),
+    }
+    Ok(())
+}
+
+#[cold]
+fn write_escape(out: &mut Vec<u8>, byte: u8) {
+    match byte {
+        b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+        b'\n' => out.extend_from_slice(b"\\n"),
+        b'\r' => out.extend_from_slice(b"\\r"),
+        b'\t' => out.extend_from_slice(b"\\t"),
+        0x8 => out.extend_from_slice(b"\\b"),
+        0xc => out.extend_from_slice(b"\\f"),
+        _ => {
+            const HEX: &[u8; 16] = b"0123456789abcdef";
+            out.extend_from_slice(&[b'\\', b'u', b'0', b'0', HEX[byte as usize >> 4], HEX[byte as usize & 15]]);
+        }
+    }
+}
+
+/// Shortest form that reads back as the same double. No fraction if it is whole; with an exponent from 1e21 up and
+/// below 1e-6, as in Go and JavaScript.
+fn write_float(out: &mut Vec<u8>, float: f64) -> Result<(), EncodeError> {
+    if !float.is_finite() {
+        return Err(EncodeError::NotFinite);
+    }
+    let mut buffer = zmij::Buffer::new();
+    let written = buffer.format_finite(float);
+    let Some((mantissa, exponent)) = written.split_once('e') else {
+        out.extend_from_slice(written.strip_suffix(".0").unwrap_or(written).as_bytes());
+        return Ok(());
+    };
+    let exponent: i32 = exponent.parse().unwrap_or_default();
+    if !(-6..21).contains(&exponent) {
+        out.extend_from_slice(mantissa.strip_suffix(".0").unwrap_or(mantissa).as_bytes());
+        out.extend_from_slice(if exponent < 0 { b"e-" } else { b"e+" });
+        out.extend_from_slice(itoa::Buffer::new().format(exponent.unsigned_abs()).as_bytes());
+        return Ok(());
+    }
+    let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let fraction = if fraction == "0" { "" } else { fraction };
+    out.extend_from_slice(sign.as_bytes());
+    if exponent < 0 {
+        out.extend_from_slice(b"0.");
+        out.resize(out.len() + exponent.unsigned_abs() as usize - 1, b'0');
+        out.extend_from_slice(whole.as_bytes());
+        out.extend_from_slice(fraction.as_bytes());
+    } else {
+        // From 1e16 up, where the point would stand behind all digits of a double.
+        out.extend_from_slice(whole.as_bytes());
+        out.extend_from_slice(fraction.as_bytes());
+        out.resize(out.len() + (exponent as usize).saturating_sub(fraction.len()), b'0');
+    }
+    Ok(())
+}
+
+fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.push(b'"');
+    let start = out.len();
+    out.resize(start + bytes.len().div_ceil(3) * 4, 0);
+    // The room is exactly what four characters for every three bytes take.
+    let written = STANDARD.encode_slice(bytes, &mut out[start..]).unwrap_or_default();
+    out.truncate(start + written);
+    out.push(b'"');
+}
+
+/// RFC 3339 with as many fraction digits as needed and the offset of its zone, `Z` for none.
+fn write_time(out: &mut Vec<u8>, time: &jiff::Zoned) {
+    let (date, clock) = (time.date(), time.time());
+    out.push(b'"');
+    if date.year() < 0 {
+        out.push(b'-');
+    }
+    write_padded(out, date.year().unsigned_abs() as u32, 4);
+    for (separator, part) in
+        [(b'-', date.month()), (b'-', date.day()), (b'T', clock.hour()), (b':', clock.minute()), (b':', clock.second())]
+    {
+        out.push(separator);
+        write_padded(out, part.unsigned_abs() as u32, 2);
+    }
+    let nanoseconds = clock.subsec_nanosecond().unsigned_abs();
+    if nanoseconds > 0 {
+        out.push(b'.');
+        write_padded(out, nanoseconds, 9);
+        while out.last() == Some(&b'0') {
+            out.pop();
+        }
+    }
+    let offset = time.offset().seconds();
+    if offset == 0 {
+        out.push(b'Z');
+    } else {
+        // RFC 3339 has no seconds in offsets.
+        let minutes = offset.unsigned_abs() / 60;
+        out.push(if offset < 0 { b'-' } else { b'+' });
+        write_padded(out, minutes / 60, 2);
+        out.push(b':');
+        write_padded(out, minutes % 60, 2);
+    }
+    out.push(b'"');
+}
+
+/// A number with zeros before it up to `width` digits, at most 9.
+fn write_padded(out: &mut Vec<u8>, number: u32, width: usize) {
+    let mut buffer = itoa::Buffer::new();
+    let digits = buffer.format(number);
+    out.resize(out.len() + width.saturating_sub(digits.len()), b'0');
+    out.extend_from_slice(digits.as_bytes());
+}

@@ -1,0 +1,101 @@
+//! JSON: the bytes of messages to values, and values to bytes.
+//!
+//! Most messages are looked at once and most of their fields never. So reading is split: [`Scanner`] validates a
+//! message whole and notes where the wanted values stand, in one pass and without allocating; [`value`] decodes one
+//! of those places when an expression asks for it. Arrays and objects stay text (`Value::Json`) until something looks
+//! inside ([`member`], [`element`]) or needs all of it ([`expand`]).
+//!
+//! Reading is strict RFC 8259. Beyond the grammar: nesting deeper than [`DEPTH_LIMIT`] and numbers beyond the range of
+//! a double are errors; of duplicate keys the last counts; an unpaired surrogate escape (`\ud800`) reads as U+FFFD,
+//! since no text can hold it.
+//!
+//! This module must not know about streams, schemas or rules: typing of columns happens above it.
+
+mod block;
+mod decode;
+mod encode;
+mod number;
+mod path;
+mod scan;
+mod skip;
+#[cfg(test)]
+mod tests;
+
+pub use decode::{expand, number, parse, text, value};
+pub use encode::{EncodeError, write_key, write_str, write_value};
+pub use path::{Elements, Members, element, elements, key, member, members};
+pub use scan::{Scanner, Spans, Wanted};
+
+/// Arrays and objects may be open inside each other this many at a time. It bounds the stack that decoding takes.
+pub const DEPTH_LIMIT: usize = 512;
+
+/// Why a text is not JSON that can be read, and where. The offset counts bytes from the start of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("invalid JSON at byte {offset}: {problem}")]
+pub struct JsonError {
+    /// Where reading stopped, in bytes from the start of the text; the length of the text if it ends too early.
+    pub offset: u32,
+    /// What is wrong there.
+    pub problem: Problem,
+}
+
+/// What is wrong at the place where a [`JsonError`] points.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Problem {
+    /// A message is neither an object nor an array of objects.
+    #[error("only an object or an array of objects is supported")]
+    NotObject,
+    /// Something that cannot start a value.
+    #[error("expected a value")]
+    Value,
+    /// A member does not start with a quoted key.
+    #[error("expected a key in double quotes")]
+    Key,
+    /// No colon after a key.
+    #[error("expected a colon after the key")]
+    Colon,
+    /// A member of an object is followed by neither of them.
+    #[error("expected a comma or a closing brace")]
+    CommaOrBrace,
+    /// An element of an array is followed by neither of them.
+    #[error("expected a comma or a closing bracket")]
+    CommaOrBracket,
+    /// A sign, a point or an exponent without digits.
+    #[error("expected a digit")]
+    Digit,
+    /// A number such as 007.
+    #[error("a number must not start with a zero that other digits follow")]
+    LeadingZero,
+    /// A number that no double can hold.
+    #[error("the number is beyond the range of a double")]
+    OutOfRange,
+    /// A backslash before something that is no escape.
+    #[error("unknown escape in a string; a backslash itself is written as two")]
+    Escape,
+    /// `\u` without four hexadecimal digits.
+    #[error("expected four hexadecimal digits after \\u")]
+    Hex,
+    /// A line break, tab or other control character inside a string.
+    #[error("control characters in a string must be escaped")]
+    Control,
+    /// The text ends inside a string.
+    #[error("the closing quote of a string is missing")]
+    Unterminated,
+    /// More than [`DEPTH_LIMIT`] arrays and objects open inside each other.
+    #[error("nested too deeply, the limit is 512")]
+    TooDeep,
+    /// Something other than white space after the value.
+    #[error("unexpected text after the value")]
+    Trailing,
+    /// A text whose offsets do not fit 32 bits.
+    #[error("longer than 4 GiB")]
+    TooLong,
+}
+
+impl JsonError {
+    #[cold]
+    fn new(offset: usize, problem: Problem) -> Self {
+        // Texts whose offsets do not fit are refused before anything is read.
+        JsonError { offset: u32::try_from(offset).unwrap_or(u32::MAX), problem }
+    }
+}

@@ -1,0 +1,365 @@
+//! Finding the wanted fields of a message in one pass that also validates all of it.
+//!
+//! The messages of one feed have the same keys in the same order, so the scanner remembers what followed each key
+//! last time, as raw bytes from the comma before the key to the start of its value. If the same bytes stand there
+//! again, one comparison replaces reading the separator, the key and the colon, and looking the key up. Bytes that
+//! were valid once are valid again, so nothing is lost in strictness.
+//!
+//! This module must not know what is done with the values.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use super::skip::{self, blanks, byte};
+use super::{JsonError, Problem, decode};
+use crate::value::Text;
+
+/// The keys to look for in the objects of a stream. Built once, when rules come or go.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    keys: Vec<Text>,
+    columns: HashMap<Text, u32>,
+}
+
+impl Wanted {
+    /// These keys. A key's column is its place among them; a key that comes again is left out.
+    pub fn new(keys: impl IntoIterator<Item = Text>) -> Wanted {
+        let mut wanted = Wanted::default();
+        for key in keys {
+            let column = wanted.keys.len() as u32;
+            if let std::collections::hash_map::Entry::Vacant(entry) = wanted.columns.entry(key.clone()) {
+                entry.insert(column);
+                wanted.keys.push(key);
+            }
+        }
+        wanted
+    }
+
+    /// The keys, each at its column.
+    pub fn keys(&self) -> &[Text] {
+        &self.keys
+    }
+
+    /// The column of a key whose text between the quotes is `raw`.
+    fn column(&self, raw: &str) -> Option<u32> {
+        if raw.contains('\\') {
+            self.columns.get(&decode::unescape(raw)).copied()
+        } else {
+            self.columns.get(raw).copied()
+        }
+    }
+}
+
+/// Where the wanted values of one object stand in the text of the message. Reused from object to object.
+#[derive(Clone, Debug, Default)]
+pub struct Spans {
+    /// Start and end by column; an end of zero says that the key is absent.
+    places: Vec<(u32, u32)>,
+}
+
+impl Spans {
+    /// No columns.
+    pub fn new() -> Self {
+        Spans::default()
+    }
+
+    /// The bytes of the column's value in the text that was scanned; `None` if the object has no such key or there is
+    /// no such column.
+    #[inline]
+    pub fn span(&self, column: usize) -> Option<Range<usize>> {
+        match self.places.get(column) {
+            Some(&(start, end)) if end != 0 => Some(start as usize..end as usize),
+            _ => None,
+        }
+    }
+}
+
+/// Finds the wanted values in one message after the other. It learns the order of the keys as it goes.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    wanted: Wanted,
+    spans: Spans,
+    known: Known,
+}
+
+impl Scanner {
+    /// A scanner for these keys that has seen no message yet.
+    pub fn new(wanted: Wanted) -> Self {
+        let spans = Spans { places: vec![(0, 0); wanted.keys.len()] };
+        Scanner { wanted, spans, known: Known::default() }
+    }
+
+    /// What it looks for.
+    pub fn wanted(&self) -> &Wanted {
+        &self.wanted
+    }
+
+    /// Validates the message and calls `row` for its object, or for each object of an array of objects in order, with
+    /// the place of the object in the text and the places of the wanted values. Gives the number of objects.
+    ///
+    /// Everything is validated before the first call, so a message with an error has no rows at all.
+    pub fn scan(&mut self, text: &str, mut row: impl FnMut(Range<usize>, &Spans)) -> Result<usize, JsonError> {
+        let text = text.as_bytes();
+        if u32::try_from(text.len()).is_err() {
+            return Err(JsonError::new(0, Problem::TooLong));
+        }
+        let start = blanks(text, 0);
+        match byte(text, start) {
+            b'{' => {
+                let end = self.object(text, start, 1)?;
+                only_blanks(text, end)?;
+                row(start..end, &self.spans);
+                Ok(1)
+            }
+            b'[' => self.array(text, start, row),
+            _ => Err(JsonError::new(start, Problem::NotObject)),
+        }
+    }
+
+    /// An array of objects. The first is scanned at once, since mostly it is the only one; those behind it are
+    /// validated first and scanned then.
+    fn array(
+        &mut self,
+        text: &[u8],
+        start: usize,
+        mut row: impl FnMut(Range<usize>, &Spans),
+    ) -> Result<usize, JsonError> {
+        let first = blanks(text, start + 1);
+        if byte(text, first) == b']' {
+            only_blanks(text, first + 1)?;
+            return Ok(0);
+        }
+        expect_object(text, first)?;
+        let first_end = self.object(text, first, 2)?;
+        let mut at = first_end;
+        while let Some(element) = next_element(text, at)? {
+            expect_object(text, element)?;
+            at = skip::value(text, element, 1)?;
+        }
+        only_blanks(text, blanks(text, at) + 1)?;
+
+        row(first..first_end, &self.spans);
+        let mut rows = 1;
+        at = first_end;
+        while let Some(element) = next_element(text, at)? {
+            at = self.object(text, element, 2)?;
+            row(element..at, &self.spans);
+            rows += 1;
+        }
+        Ok(rows)
+    }
+
+    /// Behind the object that starts at `start`. With it, `depth` arrays and objects are open.
+    #[inline]
+    fn object(&mut self, text: &[u8], start: usize, depth: usize) -> Result<usize, JsonError> {
+        self.spans.places.fill((0, 0));
+        let mut at = start;
+        let mut previous = FIRST;
+        let mut next = self.known.first;
+        loop {
+            // Here stands the brace or comma before a member.
+            let (value, column) = match self.known.leads.get(next as usize) {
+                Some(lead) if lead.stands_at(text, at) => {
+                    previous = next;
+                    next = lead.next;
+                    (at + lead.length as usize, lead.column)
+                }
+                _ => match self.unexpected(text, at, &mut previous)? {
+                    Some((value, column)) => {
+                        next = self.known.leads.get(previous as usize).map_or(UNKNOWN, |lead| lead.next);
+                        (value, column)
+                    }
+                    None => return Ok(blanks(text, at + 1) + 1),
+                },
+            };
+            at = skip::value(text, value, depth)?;
+            if let Some(place) = self.spans.places.get_mut(column as usize) {
+                *place = (value as u32, at as u32);
+            }
+            if byte(text, at) != b',' {
+                at = blanks(text, at);
+                match byte(text, at) {
+                    b',' => {}
+                    b'}' => return Ok(at + 1),
+                    _ => return Err(JsonError::new(at, Problem::CommaOrBrace)),
+                }
+            }
+        }
+    }
+
+    /// Reads what was not foreseen: the brace or comma at `at`, a key, a colon. Gives the start of the value and its
+    /// column, or nothing for the empty object.
+    #[inline(never)]
+    fn unexpected(&mut self, text: &[u8], at: usize, previous: &mut u32) -> Result<Option<(usize, u32)>, JsonError> {
+        let quote = blanks(text, at + 1);
+        if byte(text, quote) == b'}' && byte(text, at) == b'{' {
+            return Ok(None);
+        }
+        let value = skip::key(text, quote)?;
+        let lead = &text[at..value];
+        let found = match self.known.find(lead) {
+            Some(found) => found,
+            None => {
+                let end = skip::string(text, quote + 1)? - 1;
+                // The text was checked as a whole, and quotes are no part of a longer character.
+                let raw = std::str::from_utf8(&text[quote + 1..end]).unwrap_or_default();
+                let column = self.wanted.column(raw).unwrap_or(UNWANTED);
+                match self.known.learn(lead, column) {
+                    Some(new) => new,
+                    None => {
+                        *previous = UNKNOWN;
+                        return Ok(Some((value, column)));
+                    }
+                }
+            }
+        };
+        self.known.follow(*previous, found);
+        *previous = found;
+        Ok(Some((value, self.known.leads[found as usize].column)))
+    }
+}
+
+/// The start of the element behind a comma, or nothing at the closing bracket. `at` is the end of an element.
+fn next_element(text: &[u8], at: usize) -> Result<Option<usize>, JsonError> {
+    let at = blanks(text, at);
+    match byte(text, at) {
+        b',' => Ok(Some(blanks(text, at + 1))),
+        b']' => Ok(None),
+        _ => Err(JsonError::new(at, Problem::CommaOrBracket)),
+    }
+}
+
+fn expect_object(text: &[u8], at: usize) -> Result<(), JsonError> {
+    if byte(text, at) == b'{' { Ok(()) } else { Err(JsonError::new(at, Problem::NotObject)) }
+}
+
+/// After the value only white space may come.
+pub(super) fn only_blanks(text: &[u8], at: usize) -> Result<(), JsonError> {
+    let at = blanks(text, at);
+    if at < text.len() { Err(JsonError::new(at, Problem::Trailing)) } else { Ok(()) }
+}
+
+/// No column; larger than any.
+const UNWANTED: u32 = u32::MAX;
+
+/// In the place of a lead: the start of an object.
+const FIRST: u32 = u32::MAX;
+
+/// In the place of a lead: one that is not kept.
+const UNKNOWN: u32 = u32::MAX - 1;
+
+/// How many bytes of a lead are compared as words.
+const WORDS: usize = 4;
+
+/// The leads seen so far. A lead is all that stands before a value: brace or comma, key, colon, white space.
+///
+/// Their number and length are bounded, since keys come from outside; what is beyond is read anew each time.
+#[derive(Clone, Debug, Default)]
+struct Known {
+    leads: Vec<Lead>,
+    by_bytes: HashMap<Box<[u8]>, u32>,
+    /// The lead that the last object began with.
+    first: u32,
+}
+
+#[derive(Clone, Debug)]
+struct Lead {
+    /// The first 32 bytes, zeros behind the end.
+    words: [u64; WORDS],
+    /// Ones where `words` has bytes of the lead.
+    masks: [u64; WORDS],
+    /// All bytes.
+    bytes: Box<[u8]>,
+    length: u32,
+    column: u32,
+    /// The lead that followed this one last time.
+    next: u32,
+}
+
+impl Known {
+    const MOST_LEADS: usize = 1024;
+    const MOST_BYTES: usize = 128;
+
+    fn find(&self, bytes: &[u8]) -> Option<u32> {
+        self.by_bytes.get(bytes).copied()
+    }
+
+    /// Keeps a lead, unless it is too long or there are too many already.
+    fn learn(&mut self, bytes: &[u8], column: u32) -> Option<u32> {
+        if bytes.len() > Self::MOST_BYTES || self.leads.len() >= Self::MOST_LEADS {
+            return None;
+        }
+        let number = self.leads.len() as u32;
+        self.leads.push(Lead::new(bytes, column));
+        self.by_bytes.insert(bytes.into(), number);
+        Some(number)
+    }
+
+    fn follow(&mut self, previous: u32, next: u32) {
+        match self.leads.get_mut(previous as usize) {
+            Some(lead) => lead.next = next,
+            None if previous == FIRST => self.first = next,
+            None => {}
+        }
+    }
+}
+
+impl Lead {
+    fn new(bytes: &[u8], column: u32) -> Self {
+        let mut words = [0; WORDS];
+        let mut masks = [0; WORDS];
+        for (i, byte) in bytes.iter().enumerate().take(WORDS * 8) {
+            words[i / 8] |= (*byte as u64) << (i % 8 * 8);
+            masks[i / 8] |= 0xff << (i % 8 * 8);
+        }
+        Lead { words, masks, bytes: bytes.into(), length: bytes.len() as u32, column, next: UNKNOWN }
+    }
+
+    #[inline(always)]
+    fn stands_at(&self, text: &[u8], at: usize) -> bool {
+        let Some(rest) = text.get(at..) else { return false };
+        match rest.first_chunk::<{ WORDS * 8 }>() {
+            Some(chunk) if self.length as usize <= WORDS * 8 => {
+                let mut difference = 0;
+                for i in 0..WORDS {
+                    let mut word = [0; 8];
+                    word.copy_from_slice(&chunk[i * 8..i * 8 + 8]);
+                    difference |= (u64::from_le_bytes(word) ^ self.words[i]) & self.masks[i];
+                }
+                difference == 0
+            }
+            _ => rest.starts_with(&self.bytes),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows(keys: &[&str], text: &str) -> Result<Vec<Vec<Option<String>>>, JsonError> {
+        let mut scanner = Scanner::new(Wanted::new(keys.iter().map(|key| Text::new(key))));
+        // Twice, so that the second time the keys are foreseen.
+        let mut results = (0..2).map(|_| {
+            let mut rows = Vec::new();
+            scanner.scan(text, |_, spans| {
+                rows.push((0..keys.len()).map(|i| spans.span(i).map(|span| text[span].to_owned())).collect());
+            })?;
+            Ok(rows)
+        });
+        let (first, second) = (results.next(), results.next());
+        assert_eq!(first, second);
+        first.unwrap_or_else(|| Ok(Vec::new()))
+    }
+
+    #[test]
+    fn spans_of_wanted_keys() {
+        let some = |text: &str| Some(text.to_owned());
+        let text = r#" {"a" : 1 , "b":[1,{"a":2}],"c":"x\"","\u0061": 3e2,"d":null} "#;
+        let found = rows(&["a", "b", "e", "c", "d"], text);
+        assert_eq!(found, Ok(vec![vec![some("3e2"), some(r#"[1,{"a":2}]"#), None, some(r#""x\"""#), some("null")]]));
+        assert_eq!(rows(&["a"], r#"[{"a":1},{}, {"a":2}]"#), Ok(vec![vec![some("1")], vec![None], vec![some("2")]]));
+        assert_eq!(rows(&["a"], "[ ]"), Ok(vec![]));
+        assert_eq!(rows(&["a"], " { } "), Ok(vec![vec![None]]));
+    }
+}

@@ -1,0 +1,231 @@
+//! Walking over values: where does this string, this value end, and is all of it valid?
+//!
+//! Nothing is built. Nesting is kept as one bit a level, so depth costs neither stack nor heap.
+//!
+//! Functions take the whole text and a place in it, and give the place behind what they walked over.
+
+use super::{DEPTH_LIMIT, JsonError, Problem, block, number};
+
+/// The byte at `at`, or zero behind the end: zero is valid nowhere outside strings, so it needs no check of its own.
+#[inline(always)]
+pub(super) fn byte(text: &[u8], at: usize) -> u8 {
+    text.get(at).copied().unwrap_or(0)
+}
+
+/// The next place that is not white space.
+#[inline(always)]
+pub(super) fn blanks(text: &[u8], at: usize) -> usize {
+    if byte(text, at) > b' ' { at } else { long_blanks(text, at) }
+}
+
+#[inline(never)]
+fn long_blanks(text: &[u8], mut at: usize) -> usize {
+    while let b' ' | b'\n' | b'\t' | b'\r' = byte(text, at) {
+        at += 1;
+    }
+    at
+}
+
+/// Behind the closing quote of the string whose opening quote stands before `at`.
+#[inline(always)]
+pub(super) fn string(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
+    let mut stops = block::load(text, at).stops();
+    if stops == 0 {
+        at += block::WIDTH;
+        stops = block::load(text, at).stops();
+        if stops == 0 {
+            return long_string(text, at + block::WIDTH);
+        }
+    }
+    let end = at + stops.trailing_zeros() as usize;
+    if byte(text, end) == b'"' { Ok(end + 1) } else { long_string(text, end) }
+}
+
+#[inline(never)]
+fn long_string(text: &[u8], mut at: usize) -> Result<usize, JsonError> {
+    loop {
+        at = string_stop(text, at);
+        match text.get(at) {
+            Some(b'"') => return Ok(at + 1),
+            Some(b'\\') => at = escape(text, at)?,
+            Some(_) => return Err(JsonError::new(at, Problem::Control)),
+            None => return Err(JsonError::new(text.len(), Problem::Unterminated)),
+        }
+    }
+}
+
+/// The next place in a string where a quote, a backslash or a control character stands, or the text ends.
+#[inline(always)]
+pub(super) fn string_stop(text: &[u8], mut at: usize) -> usize {
+    loop {
+        let stops = block::load(text, at).stops();
+        if stops != 0 {
+            return at + stops.trailing_zeros() as usize;
+        }
+        at += block::WIDTH;
+    }
+}
+
+/// Behind the escape that starts at `at` with a backslash.
+fn escape(text: &[u8], at: usize) -> Result<usize, JsonError> {
+    match byte(text, at + 1) {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 2),
+        b'u' => match text.get(at + 2..at + 6) {
+            Some(hex) if hex.iter().all(u8::is_ascii_hexdigit) => Ok(at + 6),
+            _ => Err(JsonError::new(at, Problem::Hex)),
+        },
+        _ if at + 1 >= text.len() => Err(JsonError::new(text.len(), Problem::Unterminated)),
+        _ => Err(JsonError::new(at, Problem::Escape)),
+    }
+}
+
+/// Behind the value that starts at `at`, where white space is already passed. `depth` arrays and objects are open
+/// round it.
+#[inline(always)]
+pub(super) fn value(text: &[u8], at: usize, depth: usize) -> Result<usize, JsonError> {
+    match byte(text, at) {
+        b'"' => string(text, at + 1),
+        b'-' | b'0'..=b'9' => number::end(text, at),
+        b'{' | b'[' => nested(text, at, depth),
+        _ => literal(text, at),
+    }
+}
+
+/// Behind true, false or null.
+#[inline(always)]
+pub(super) fn literal(text: &[u8], at: usize) -> Result<usize, JsonError> {
+    match text.get(at..).and_then(|rest| rest.first_chunk::<4>()) {
+        Some(b"true" | b"null") => Ok(at + 4),
+        Some(b"fals") if byte(text, at + 4) == b'e' => Ok(at + 5),
+        _ => Err(JsonError::new(at.min(text.len()), Problem::Value)),
+    }
+}
+
+/// Behind key and colon and white space: the start of a member's value. A key is expected at `at`.
+#[inline(always)]
+pub(super) fn key(text: &[u8], at: usize) -> Result<usize, JsonError> {
+    if byte(text, at) != b'"' {
+        return Err(JsonError::new(at.min(text.len()), Problem::Key));
+    }
+    colon(text, string(text, at + 1)?)
+}
+
+/// Behind the colon that follows a key, and white space on both sides of it.
+#[inline(always)]
+pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, JsonError> {
+    let at = blanks(text, at);
+    if byte(text, at) != b':' {
+        return Err(JsonError::new(at.min(text.len()), Problem::Colon));
+    }
+    Ok(blanks(text, at + 1))
+}
+
+/// After so many numbers in an array it is worth looking at many together.
+const FEW_NUMBERS: u32 = 4;
+
+/// Behind the array or object that starts at `at`.
+#[inline(never)]
+fn nested(text: &[u8], mut at: usize, outer: usize) -> Result<usize, JsonError> {
+    let mut open = Open::new();
+    // How many numbers came one after the other: in an array, after a few there are mostly more.
+    let mut numbers = 0;
+    loop {
+        // A value starts here.
+        match byte(text, at) {
+            b'"' => at = string(text, at + 1)?,
+            b'-' | b'0'..=b'9' if numbers >= FEW_NUMBERS && !open.object => {
+                numbers = 0;
+                let behind = number::run(text, at);
+                if behind > at {
+                    at = behind;
+                    continue;
+                }
+                at = number::end(text, at)?;
+            }
+            b'-' | b'0'..=b'9' => {
+                numbers += 1;
+                at = number::end(text, at)?;
+            }
+            b'[' => {
+                numbers = 0;
+                open.push(false, outer, at)?;
+                at = blanks(text, at + 1);
+                if byte(text, at) != b']' {
+                    continue;
+                }
+                at += 1;
+                open.pop();
+            }
+            b'{' => {
+                numbers = 0;
+                open.push(true, outer, at)?;
+                at = blanks(text, at + 1);
+                if byte(text, at) != b'}' {
+                    at = key(text, at)?;
+                    continue;
+                }
+                at += 1;
+                open.pop();
+            }
+            _ => at = literal(text, at)?,
+        }
+        // A value ended here.
+        loop {
+            if open.depth == 0 {
+                return Ok(at);
+            }
+            at = blanks(text, at);
+            match (byte(text, at), open.object) {
+                (b',', false) => {
+                    at = blanks(text, at + 1);
+                    break;
+                }
+                (b',', true) => {
+                    at = key(text, blanks(text, at + 1))?;
+                    break;
+                }
+                (b']', false) | (b'}', true) => {
+                    at += 1;
+                    open.pop();
+                }
+                (_, false) => return Err(JsonError::new(at.min(text.len()), Problem::CommaOrBracket)),
+                (_, true) => return Err(JsonError::new(at.min(text.len()), Problem::CommaOrBrace)),
+            }
+        }
+    }
+}
+
+/// Which arrays and objects are open, the innermost last.
+struct Open {
+    /// How many are open.
+    depth: usize,
+    /// Whether the innermost is an object.
+    object: bool,
+    /// The same of those round it.
+    outer: [u64; DEPTH_LIMIT / 64],
+}
+
+impl Open {
+    fn new() -> Self {
+        Open { depth: 0, object: false, outer: [0; DEPTH_LIMIT / 64] }
+    }
+
+    /// `outer` more are open round all these; `at` is where the new one starts.
+    #[inline(always)]
+    fn push(&mut self, object: bool, outer: usize, at: usize) -> Result<(), JsonError> {
+        if self.depth + outer >= DEPTH_LIMIT {
+            return Err(JsonError::new(at, Problem::TooDeep));
+        }
+        let (word, bit) = (self.depth / 64, self.depth % 64);
+        self.outer[word] = self.outer[word] & !(1 << bit) | (self.object as u64) << bit;
+        self.depth += 1;
+        self.object = object;
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn pop(&mut self) {
+        self.depth -= 1;
+        self.object = self.outer[self.depth / 64] >> (self.depth % 64) & 1 == 1;
+    }
+}
