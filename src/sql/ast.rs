@@ -46,7 +46,7 @@ pub enum Statement {
     /// CREATE STREAM, CREATE TABLE
     Create(CreateStream),
     /// SELECT
-    Select(Select),
+    Select(Box<Select>),
     /// SHOW STREAMS, SHOW TABLES
     Show(Relation),
     /// DESCRIBE STREAM name, DESCRIBE TABLE name

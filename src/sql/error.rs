@@ -234,7 +234,7 @@ pub enum SyntaxErrorKind {
 /// Line and column of a byte offset, both from 1; columns count characters. An offset beyond the text means its end,
 /// one inside a character that character.
 pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
-    let offset = text.floor_char_boundary(offset);
+    let offset = boundary(text, offset);
     let line_start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
     (1 + text[..offset].matches('\n').count(), 1 + text[line_start..offset].chars().count())
 }
@@ -252,13 +252,13 @@ pub fn mark(text: &str, span: Span) -> String {
     /// Characters shown before and after the beginning of the span.
     const BEFORE: usize = 60;
     const AFTER: usize = 60;
-    let start = text.floor_char_boundary(span.start as usize);
+    let start = boundary(text, span.start as usize);
     let (line, column) = line_column(text, start);
     let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
     let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
     let before: Vec<char> = text[line_start..start].chars().collect();
     let after: Vec<char> = text[start..line_end].trim_end_matches('\r').chars().collect();
-    let end = text.floor_char_boundary((span.end as usize).clamp(start, line_end.max(start)));
+    let end = boundary(text, (span.end as usize).clamp(start, line_end.max(start)));
     let marked = text[start..end].chars().count().clamp(1, AFTER);
 
     let (mut shown, mut carets) = (String::new(), String::new());
@@ -278,6 +278,15 @@ pub fn mark(text: &str, span: Span) -> String {
     carets.extend(std::iter::repeat_n('^', marked));
     let place = format!("{line}:{column}");
     format!("{place} | {shown}\n{:width$} | {carets}", "", width = place.len())
+}
+
+/// The offset, or the first byte of the character that it is inside of, or the end of the text.
+fn boundary(text: &str, offset: usize) -> usize {
+    let mut at = offset.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
 }
 
 /// Which of the words was meant, if one is close to what was written.

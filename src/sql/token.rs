@@ -148,8 +148,8 @@ fn skip_blanks(text: &str, mut at: usize) -> Result<usize, usize> {
             at += blanks;
         } else if rest.starts_with("--") {
             at += rest.find('\n').unwrap_or(rest.len());
-        } else if rest.starts_with("/*") {
-            at += 2 + rest[2..].find("*/").ok_or(at)? + 2;
+        } else if let Some(comment) = rest.strip_prefix("/*") {
+            at += 2 + comment.find("*/").ok_or(at)? + 2;
         } else {
             return Ok(at);
         }
@@ -191,9 +191,9 @@ fn number(rest: &str) -> (Token, usize) {
 }
 
 fn symbol(rest: &str) -> Option<(Token, usize)> {
-    const SYMBOLS: [&str; 26] = [
+    const SYMBOLS: [&str; 25] = [
         "->", ">=", "<=", "!=", "<>", "+", "-", "*", "/", "%", "&", "|", "^", "=", "<", ">", "[", "]", "(", ")", ",",
-        ".", ":", ";", "!", "=",
+        ".", ":", ";", "!",
     ];
     let found = SYMBOLS.into_iter().find(|s| rest.starts_with(s))?;
     // Blanks between the characters of a comparison are allowed, as they are in eKuiper.

@@ -17,7 +17,7 @@ use crate::value::Text;
 /// The longest statement, in bytes.
 pub const MAX_LENGTH: usize = 256 * 1024;
 /// How deep parentheses, calls, CASE and prefix operators can be nested.
-pub const MAX_NESTING: usize = 200;
+pub const MAX_NESTING: usize = 100;
 /// How high the tree of an expression can be: at most so many operators in one chain.
 pub const MAX_HEIGHT: usize = 500;
 
@@ -28,7 +28,7 @@ pub fn parse_statement(text: &str) -> Result<Statement> {
     whole(text, |p| {
         let words = ["SELECT", "CREATE", "SHOW", "DESCRIBE", "DROP", "EXPLAIN"];
         if p.token == Token::Keyword("SELECT") {
-            return Ok(Statement::Select(p.select()?));
+            return Ok(Statement::Select(Box::new(p.select()?)));
         }
         match words.into_iter().find(|word| p.at_word(word)) {
             Some("CREATE") => Ok(Statement::Create(p.create()?)),
@@ -295,5 +295,7 @@ fn did_you_mean(written: String, words: &[&str]) -> Option<String> {
     nearest(&written, words.iter().copied()).map(|word| format!("did you mean {word}?"))
 }
 
+#[cfg(test)]
+mod random;
 #[cfg(test)]
 mod tests;
