@@ -272,9 +272,21 @@ impl Parser<'_> {
             return self.error(SyntaxErrorKind::Number { found: self.shown() });
         }
         let mut error = self.error(SyntaxErrorKind::Unexpected { found: self.shown(), expected });
-        if matches!(self.token, Token::Name(_)) {
-            error.hint = did_you_mean(self.shown(), words);
-        }
+        error.hint = match self.token {
+            Token::Name(_) => did_you_mean(self.shown(), words),
+            Token::Keyword("AS" | "FROM" | "WHERE" | "AND" | "OR" | "THEN" | "ELSE") => None,
+            Token::Keyword(word) if expected == "expression" || expected == "as alias" => {
+                Some(format!("{word} is a reserved word: as a name it is written `{}`", self.slice(self.span)))
+            }
+            Token::Symbol(symbol) if self.slice(self.last) == symbol => match symbol {
+                "=" => Some("equality is written ="),
+                "&" => Some("a logical and is written AND"),
+                "|" => Some("a logical or is written OR"),
+                _ => None,
+            }
+            .map(str::to_owned),
+            _ => error.hint,
+        };
         error
     }
 

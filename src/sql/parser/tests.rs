@@ -124,7 +124,9 @@ fn what_is_wrong_is_said_and_shown() {
         ("SELECT * AS x FROM demo", "alias is not supported for *", "AS", ""),
         ("SELECT * EXCEPT a FROM demo", "Found \"a\" after EXCEPT, expect left parentheses.", "a", ""),
         ("SELECT (a + 1 AS b FROM", "found \"AS\", expected right paren.", "AS", ""),
-        ("SELECT order FROM demo", "found \"ORDER\", expected expression.", "order", ""),
+        ("SELECT order FROM demo", "found \"ORDER\", expected expression.", "order", "`order`"),
+        ("SELECT a == 1 FROM demo", "found \"=\", expected expression.", "=", "written ="),
+        ("SELECT a || b FROM demo", "found \"|\", expected expression.", "|", "written OR"),
         ("SELECT a # b FROM demo", "found \"#\", expected FROM.", "#", "begins nothing"),
         ("SELECT 1.2.3 FROM demo", "found \"1.2.3\", invalid number value.", "1.2.3", "point"),
         (
