@@ -46,7 +46,7 @@ pub enum Statement {
     /// CREATE STREAM, CREATE TABLE
     Create(CreateStream),
     /// SELECT
-    Select(Select),
+    Select(Box<Select>),
     /// SHOW STREAMS, SHOW TABLES
     Show(Relation),
     /// DESCRIBE STREAM name, DESCRIBE TABLE name
@@ -344,11 +344,13 @@ impl fmt::Display for Unit {
     }
 }
 
-/// `OVER ([PARTITION BY e, ...] [WHEN e])`.
+/// `OVER ([PARTITION BY e, ...] [ORDER BY e, ...] [WHEN e])`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Over {
     /// keys of the partitions
     pub partition_by: Vec<Expr>,
+    /// order in which row_number counts
+    pub order_by: Vec<OrderKey>,
     /// condition
     pub when: Option<Box<Expr>>,
 }

@@ -1,3 +1,13 @@
 //! The rule language: text to tree and back.
+//!
+//! [`parse_statement`] and its siblings read a text, the `Display` of every node of [`ast`] writes it again, so that
+//! what is read from what was written is the same tree. Nothing here knows which streams, columns or functions exist.
 
 pub mod ast;
+mod error;
+mod parser;
+mod print;
+mod token;
+
+pub use error::{SyntaxError, SyntaxErrorKind, line_column, mark};
+pub use parser::{MAX_HEIGHT, MAX_LENGTH, MAX_NESTING, parse_create, parse_expr, parse_select, parse_statement};

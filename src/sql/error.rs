@@ -1,0 +1,336 @@
+//! What is wrong with a statement, where, and what to write instead.
+//!
+//! The messages are worded as eKuiper words them, because scripts look for those; the place and the hint are
+//! Plutino's. Callers put their own words before them (`Parse SQL … error: `).
+
+use thiserror::Error;
+
+use super::ast::Span;
+
+/// The types of columns, as messages list them.
+pub const TYPE_NAMES: [&str; 8] = ["BIGINT", "FLOAT", "STRING", "DATETIME", "BOOLEAN", "BYTEA", "ARRAY", "STRUCT"];
+
+/// Why a text is no statement.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{kind}")]
+pub struct SyntaxError {
+    /// what is wrong
+    pub kind: SyntaxErrorKind,
+    pub(super) span: Span,
+    pub(super) hint: Option<String>,
+}
+
+impl SyntaxError {
+    /// Where it is wrong: bytes of the statement's text, ready for [`mark`].
+    pub fn span(&self) -> Span {
+        self.span
+    }
+
+    /// What the author may have meant, as a sentence.
+    pub fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
+/// The ways in which a text can be wrong. `found` is the word as the message shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum SyntaxErrorKind {
+    /// Something else belongs at this place.
+    #[error("found {found:?}, expected {expected}.")]
+    Unexpected {
+        /// what stands there; `EOF` at the end
+        found: String,
+        /// what may stand there
+        expected: &'static str,
+    },
+    /// A number that does not fit, or is none.
+    #[error("found {found:?}, invalid number value.")]
+    Number {
+        /// as written
+        found: String,
+    },
+    /// The text is a statement, maybe, but does not begin with SELECT; see [`super::parse_select`].
+    #[error("the statement is not a select statement.")]
+    NotSelect,
+    /// The text begins like none of the statements about streams and tables.
+    #[error("Invalid stream statement: {text}")]
+    NotStream {
+        /// the whole text
+        text: String,
+    },
+    /// The text is longer than [`super::MAX_LENGTH`] bytes.
+    #[error("the statement has {length} bytes, at most {} are possible.", super::MAX_LENGTH)]
+    TooLong {
+        /// its length in bytes
+        length: usize,
+    },
+    /// Parentheses or operators are nested too deeply.
+    #[error("the statement is nested too deeply: at most {limit} levels are possible.")]
+    TooDeep {
+        /// [`super::MAX_NESTING`] or [`super::MAX_HEIGHT`]
+        limit: usize,
+    },
+    /// FROM without a name.
+    #[error("found \"EOF\", expected stream name.")]
+    NoStream,
+    /// A character that names of streams and tables may not have.
+    #[error("id '{name}' contains invalid characters: only alphanumeric, hyphens and underscores are allowed")]
+    BadStreamName {
+        /// the name
+        name: String,
+    },
+    /// A stream or table without a name.
+    #[error("id cannot be empty")]
+    EmptyStreamName,
+    /// A column twice.
+    #[error("found {found:?}, a column of this name is already there.")]
+    DuplicateColumn {
+        /// its name
+        found: String,
+    },
+    /// No type of columns.
+    #[error("found {found:?}, expect valid stream field types({}).", TYPE_NAMES.join(" | "))]
+    ColumnType {
+        /// what stands there
+        found: String,
+    },
+    /// No option of streams and tables.
+    #[error("found {found:?}, unknown option keys({}).", super::ast::OPTION_NAMES.join("|"))]
+    Option {
+        /// what stands there
+        found: String,
+    },
+    /// A value of an option that it cannot have.
+    #[error("found {found:?}, expect {expected}.")]
+    OptionValue {
+        /// what stands there
+        found: String,
+        /// what can stand there
+        expected: String,
+    },
+    /// `CREATE STREAM (` and the like.
+    #[error("found {found:?}, expect {expected}.")]
+    Expect {
+        /// what stands there
+        found: String,
+        /// what can stand there
+        expected: &'static str,
+    },
+    /// `* AS x`
+    #[error("alias is not supported for *")]
+    StarAlias,
+    /// `EXCEPT a`, `OVER ()` and the like.
+    #[error("Found {found:?} after {after}, expect {expected}.")]
+    After {
+        /// what stands there
+        found: String,
+        /// the word before
+        after: &'static str,
+        /// what can stand there
+        expected: &'static str,
+    },
+    /// LIMIT without a whole number.
+    #[error("limit should be integer")]
+    Limit,
+    /// LIMIT with a negative number.
+    #[error("limit should not be negative")]
+    NegativeLimit,
+    /// A list of IN without elements.
+    #[error("expect elements for IN expression, but found {found:?}, expected expression.")]
+    EmptyIn {
+        /// what stands there
+        found: String,
+    },
+    /// A list of IN without its end.
+    #[error("expect ) for IN expression, but got {found:?}")]
+    UnclosedIn {
+        /// what stands there
+        found: String,
+    },
+    /// BETWEEN without AND.
+    #[error("expect AND expression after between but found {found}")]
+    BetweenWithoutAnd {
+        /// what stands there
+        found: String,
+    },
+    /// A CASE without one of its words.
+    #[error("invalid CASE expression, {expected}")]
+    Case {
+        /// which
+        expected: &'static str,
+    },
+    /// `[` without `]`.
+    #[error("Unexpected token {found:?}. when parsing bracket expressions.")]
+    Bracket {
+        /// the last token inside
+        found: String,
+    },
+    /// A call without `)`.
+    #[error("found function call {name:?}, expected ), but with {found:?}.")]
+    UnclosedCall {
+        /// the function
+        name: String,
+        /// what stands there
+        found: String,
+    },
+    /// A window where none can be.
+    #[error("the window {name} can only be used in GROUP BY.")]
+    WindowOutsideGroupBy {
+        /// its name in small letters
+        name: &'static str,
+    },
+    /// A second window.
+    #[error("GROUP BY has two windows, only one is possible.")]
+    TwoWindows,
+    /// A wrong number of arguments of a window.
+    #[error("The arguments for {window} should be {expected}.")]
+    WindowArguments {
+        /// its name in small letters
+        window: &'static str,
+        /// how many there can be
+        expected: &'static str,
+    },
+    /// A unit of time that is none.
+    #[error("The 1st argument for {window} is expecting timer literal expression. One value of [dd|hh|mi|ss|ms].")]
+    WindowUnit {
+        /// its name in small letters
+        window: &'static str,
+    },
+    /// A length that is no whole number.
+    #[error("The {index} argument for {window} is expecting interger literal expression.")]
+    WindowLength {
+        /// its name in small letters
+        window: &'static str,
+        /// which argument, from 0
+        index: usize,
+    },
+    /// A length that cannot be.
+    #[error("The {index} argument for {window} should be greater than 0, and at most some hundred million years.")]
+    WindowRange {
+        /// its name in small letters
+        window: &'static str,
+        /// which argument, from 0
+        index: usize,
+    },
+    /// COUNTWINDOW with no or with three arguments.
+    #[error("Invalid parameter count.")]
+    CountArguments,
+    /// COUNTWINDOW(0)
+    #[error("Invalid parameter value {value}.")]
+    CountValue {
+        /// as written
+        value: String,
+    },
+    /// COUNTWINDOW(2, 3)
+    #[error("The second parameter value {interval} should be less than the first parameter {length}.")]
+    CountInterval {
+        /// rows from window to window
+        interval: u64,
+        /// rows of a window
+        length: u64,
+    },
+}
+
+/// Line and column of a byte offset, both from 1; columns count characters. An offset beyond the text means its end,
+/// one inside a character that character.
+pub fn line_column(text: &str, offset: usize) -> (usize, usize) {
+    let offset = boundary(text, offset);
+    let line_start = text[..offset].rfind('\n').map_or(0, |at| at + 1);
+    (1 + text[..offset].matches('\n').count(), 1 + text[line_start..offset].chars().count())
+}
+
+/// The line on which a span begins, with its line and column, and carets under the span:
+///
+/// ```text
+/// 1:10 | SELECT a FORM demo
+///      |          ^^^^
+/// ```
+///
+/// Of a long line only the surroundings of the span are shown. A span on more than one line is marked to the end of
+/// the first.
+pub fn mark(text: &str, span: Span) -> String {
+    /// Characters shown before and after the beginning of the span.
+    const BEFORE: usize = 60;
+    const AFTER: usize = 60;
+    let start = boundary(text, span.start as usize);
+    let (line, column) = line_column(text, start);
+    let line_start = text[..start].rfind('\n').map_or(0, |at| at + 1);
+    let line_end = text[start..].find('\n').map_or(text.len(), |at| start + at);
+    let before: Vec<char> = text[line_start..start].chars().collect();
+    let after: Vec<char> = text[start..line_end].trim_end_matches('\r').chars().collect();
+    let end = boundary(text, (span.end as usize).clamp(start, line_end.max(start)));
+    let marked = text[start..end].chars().count().clamp(1, AFTER);
+
+    let (mut shown, mut carets) = (String::new(), String::new());
+    if before.len() > BEFORE {
+        shown.push('…');
+        carets.push(' ');
+    }
+    for c in &before[before.len().saturating_sub(BEFORE)..] {
+        shown.push(*c);
+        // A tab under a tab keeps the carets below their place, however wide tabs are.
+        carets.push(if *c == '\t' { '\t' } else { ' ' });
+    }
+    shown.extend(after.iter().take(AFTER));
+    if after.len() > AFTER {
+        shown.push('…');
+    }
+    carets.extend(std::iter::repeat_n('^', marked));
+    let place = format!("{line}:{column}");
+    format!("{place} | {shown}\n{:width$} | {carets}", "", width = place.len())
+}
+
+/// The offset, or the first byte of the character that it is inside of, or the end of the text.
+fn boundary(text: &str, offset: usize) -> usize {
+    let mut at = offset.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+/// Which of the words was meant, if one is close to what was written.
+pub(super) fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Long texts are no misspelt words, and comparing them would cost.
+    if written.len() > 32 {
+        return None;
+    }
+    let written = written.to_ascii_uppercase();
+    words
+        .into_iter()
+        .map(|word| (strsim::osa_distance(&written, &word.to_ascii_uppercase()), word))
+        .filter(|(distance, word)| (1..=2).contains(distance) && distance * 2 < word.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, word)| word)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn marked(text: &str, part: &str) -> String {
+        let start = text.find(part).unwrap();
+        mark(text, Span { start: start as u32, end: (start + part.len()) as u32 })
+    }
+
+    #[test]
+    fn places_are_marked() {
+        assert_eq!(marked("SELECT a FORM demo", "FORM"), "1:10 | SELECT a FORM demo\n     |          ^^^^");
+        assert_eq!(marked("SELECT ü,\n\tb FORM demo", "FORM"), "2:4 | \tb FORM demo\n    | \t  ^^^^");
+        assert_eq!(mark("SELECT", Span { start: 6, end: 6 }), "1:7 | SELECT\n    |       ^");
+        assert_eq!(mark("", Span { start: 9, end: 12 }), "1:1 | \n    | ^");
+        let long = format!("SELECT {} FORM demo {}", "a, ".repeat(100), "x".repeat(200));
+        let shown = marked(&long, "FORM");
+        let lines: Vec<Vec<char>> = shown.lines().map(|l| l.chars().collect()).collect();
+        let caret = lines[1].iter().position(|c| *c == '^').unwrap();
+        assert_eq!(lines[0][caret..caret + 4], ['F', 'O', 'R', 'M']);
+        assert!(lines[0].len() < 140);
+    }
+
+    #[test]
+    fn misspelt_words_are_found() {
+        assert_eq!(nearest("form", ["FROM", "WHERE"]), Some("FROM"));
+        assert_eq!(nearest("x", ["AS", "FROM"]), None);
+        assert_eq!(nearest("FROM", ["FROM"]), None);
+    }
+}

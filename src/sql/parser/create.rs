@@ -1,0 +1,148 @@
+//! CREATE STREAM and CREATE TABLE.
+
+use super::{Parser, Result, did_you_mean};
+use crate::sql::ast::{ColumnDef, CreateStream, DataType, Ident, Literal, OPTION_NAMES, StreamOption};
+use crate::sql::error::{SyntaxErrorKind, TYPE_NAMES};
+use crate::sql::token::Token;
+use crate::value::Text;
+
+impl Parser<'_> {
+    /// From CREATE to the end of the options.
+    pub(super) fn create(&mut self) -> Result<CreateStream> {
+        self.advance();
+        let relation = self.relation()?;
+        let name = self.stream_name()?;
+        self.check_stream_name(&name)?;
+        let columns = self.columns()?;
+        if !self.take_word("WITH") {
+            let found = self.shown();
+            let mut error = self.error(SyntaxErrorKind::Unexpected { found: found.clone(), expected: "is with" });
+            error.hint = error.hint.or_else(|| did_you_mean(found, &["WITH"]));
+            return Err(error);
+        }
+        self.symbol("(", "lparen after with")?;
+        let mut options = Vec::new();
+        while !self.take(")") {
+            options.push(self.option()?);
+            // Commas between options are optional.
+            self.take(",");
+        }
+        if !matches!(self.token, Token::End | Token::Symbol(";")) {
+            return Err(self.unexpected("semicolon or EOF", &[]));
+        }
+        Ok(CreateStream { relation, name, columns, options })
+    }
+
+    fn check_stream_name(&self, name: &Ident) -> Result<()> {
+        let kind = if name.name.is_empty() {
+            SyntaxErrorKind::EmptyStreamName
+        } else if name.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+            return Ok(());
+        } else {
+            SyntaxErrorKind::BadStreamName { name: name.name.to_string() }
+        };
+        Err(self.error_at(kind, name.span, None))
+    }
+
+    /// `(column type [DEFAULT literal], …)`, also with nothing or a comma at the end.
+    fn columns(&mut self) -> Result<Vec<ColumnDef>> {
+        self.symbol("(", "lparen after stream name")?;
+        let mut columns: Vec<ColumnDef> = Vec::new();
+        while !self.take(")") {
+            let name = self.name_or("column name")?;
+            if columns.iter().any(|c| c.name.name == name.name) {
+                let kind = SyntaxErrorKind::DuplicateColumn { found: name.name.to_string() };
+                return Err(self.error_at(kind, name.span, None));
+            }
+            let ty = self.data_type()?;
+            let default = if self.take_keyword("DEFAULT") { Some(self.default_value()?) } else { None };
+            columns.push(ColumnDef { name, ty, default });
+            if !self.at(")") && !self.take(",") {
+                return Err(self.error(SyntaxErrorKind::Expect { found: self.shown(), expected: "comma or rparen" }));
+            }
+        }
+        Ok(columns)
+    }
+
+    fn data_type(&mut self) -> Result<DataType> {
+        let Some(name) = TYPE_NAMES.into_iter().find(|name| self.at_word(name)) else {
+            let mut error = self.error(SyntaxErrorKind::ColumnType { found: self.shown() });
+            error.hint = error.hint.or_else(|| match self.shown().to_ascii_uppercase().as_str() {
+                "INT" | "INTEGER" | "LONG" | "SMALLINT" | "INT64" | "INT32" => Some("did you mean BIGINT?".to_owned()),
+                "DOUBLE" | "REAL" | "DECIMAL" | "NUMERIC" | "NUMBER" => Some("did you mean FLOAT?".to_owned()),
+                "TEXT" | "VARCHAR" | "CHAR" => Some("did you mean STRING?".to_owned()),
+                "TIMESTAMP" | "DATE" | "TIME" => Some("did you mean DATETIME?".to_owned()),
+                "BLOB" | "BYTES" | "BINARY" => Some("did you mean BYTEA?".to_owned()),
+                "OBJECT" | "MAP" | "JSON" => Some("did you mean STRUCT?".to_owned()),
+                other => did_you_mean(other.to_owned(), &TYPE_NAMES),
+            });
+            return Err(error);
+        };
+        self.advance();
+        Ok(match name {
+            "BIGINT" => DataType::BigInt,
+            "FLOAT" => DataType::Float,
+            "STRING" => DataType::String,
+            "DATETIME" => DataType::DateTime,
+            "BOOLEAN" => DataType::Boolean,
+            "BYTEA" => DataType::Bytea,
+            "ARRAY" => {
+                self.symbol("(", "lparen after ARRAY, then the type of its elements")?;
+                let element = self.nested(|p| p.data_type())?;
+                self.symbol(")", "rparen after the type of the elements")?;
+                DataType::Array(Box::new(element))
+            }
+            _ => DataType::Struct(self.nested(|p| p.columns())?),
+        })
+    }
+
+    fn default_value(&mut self) -> Result<Literal> {
+        let span = self.span;
+        match self.literal()? {
+            Some(literal) => Ok(literal),
+            None => Err(self.error_at(
+                SyntaxErrorKind::Expect { found: self.shown(), expected: "a literal after DEFAULT" },
+                span,
+                None,
+            )),
+        }
+    }
+
+    fn option(&mut self) -> Result<StreamOption> {
+        let Some(name) = OPTION_NAMES.into_iter().find(|name| self.at_word(name)) else {
+            let mut error = self.error(SyntaxErrorKind::Option { found: self.shown() });
+            error.hint = error.hint.or_else(|| did_you_mean(self.shown(), &OPTION_NAMES));
+            return Err(error);
+        };
+        self.advance();
+        if !self.take("=") {
+            return Err(self.unexpected("= after the name of an option", &[]));
+        }
+        let value = match &self.token {
+            Token::Text { value, double: true } => value.clone(),
+            Token::Keyword(word @ ("TRUE" | "FALSE")) => Text::const_new(word),
+            Token::Text { .. } => {
+                let mut error = self.option_value("string or boolean value in option".to_owned());
+                error.hint = Some("the value of an option stands in double quotes".to_owned());
+                return Err(error);
+            }
+            _ => return Err(self.option_value("string or boolean value in option".to_owned())),
+        };
+        let is_boolean = value.eq_ignore_ascii_case("TRUE") || value.eq_ignore_ascii_case("FALSE");
+        match name {
+            "SHARED" | "STRICT_VALIDATION" | "TEMP" if !is_boolean => {
+                return Err(self.option_value(format!("TRUE/FALSE value in {name} option")));
+            }
+            "RETAIN_SIZE" if value.parse::<u32>().is_err() => {
+                return Err(self.option_value(format!("number value in {name} option")));
+            }
+            _ => {}
+        }
+        self.advance();
+        Ok(StreamOption { name, value, span: self.last })
+    }
+
+    fn option_value(&self, expected: String) -> super::SyntaxError {
+        self.error(SyntaxErrorKind::OptionValue { found: self.shown(), expected })
+    }
+}

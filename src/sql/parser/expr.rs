@@ -1,0 +1,339 @@
+//! Expressions, by precedence.
+//!
+//! Ranks from loose to tight: OR, AND, NOT, comparisons (with IN, BETWEEN, LIKE, IS NULL), `+ - | ^`, `* / % &`,
+//! prefix `-` and `+`, access (`.`, `->`, `[ ]`). Equal ranks are read from left to right. Bounds of BETWEEN, patterns
+//! and arrays of IN are read down to `+`.
+
+use super::{MAX_HEIGHT, Parser, Result, window};
+use crate::sql::ast::{BinaryOp, Call, Expr, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
+use crate::sql::error::SyntaxErrorKind;
+use crate::sql::print::{ADDITIVE, COMPARISON, NOT, PREFIX, rank};
+use crate::sql::token::{Fault, Token};
+
+/// An expression with the height of its tree.
+struct Grown {
+    expr: Expr,
+    height: usize,
+}
+
+impl Parser<'_> {
+    /// An expression of any rank.
+    pub(super) fn expr(&mut self) -> Result<Expr> {
+        let grown = self.grown(0)?;
+        self.tallest = self.tallest.max(grown.height);
+        Ok(grown.expr)
+    }
+
+    /// An expression whose operators rank at least `least`.
+    fn grown(&mut self, least: u8) -> Result<Grown> {
+        self.nested(|p| {
+            let start = p.span;
+            let mut left = p.prefix(least)?;
+            while let Some(next) = p.infix(least)? {
+                left = p.continued(start, left, next)?;
+            }
+            Ok(left)
+        })
+    }
+
+    /// Steps over the operator that is looked at, if it ranks at least `least`.
+    fn infix(&mut self, least: u8) -> Result<Option<Infix>> {
+        let op = match &self.token {
+            Token::Symbol(symbol) => match *symbol {
+                "*" => BinaryOp::Multiply,
+                "/" => BinaryOp::Divide,
+                "%" => BinaryOp::Modulo,
+                "&" => BinaryOp::BitAnd,
+                "+" => BinaryOp::Add,
+                "-" => BinaryOp::Subtract,
+                "|" => BinaryOp::BitOr,
+                "^" => BinaryOp::BitXor,
+                "=" => BinaryOp::Equal,
+                "!=" => BinaryOp::NotEqual,
+                "<" => BinaryOp::Less,
+                "<=" => BinaryOp::LessEqual,
+                ">" => BinaryOp::Greater,
+                ">=" => BinaryOp::GreaterEqual,
+                _ => return Ok(None),
+            },
+            Token::Keyword("AND") => BinaryOp::And,
+            Token::Keyword("OR") => BinaryOp::Or,
+            Token::Keyword("IN" | "BETWEEN" | "LIKE" | "NOT") if least <= COMPARISON => {
+                let negated = self.take_keyword("NOT");
+                let infix = match self.token {
+                    Token::Keyword("IN") => Infix::In(negated),
+                    Token::Keyword("BETWEEN") => Infix::Between(negated),
+                    Token::Keyword("LIKE") => Infix::Like(negated),
+                    _ => return Err(self.unexpected("IN, BETWEEN or LIKE after NOT", &["BETWEEN", "LIKE"])),
+                };
+                self.advance();
+                return Ok(Some(infix));
+            }
+            Token::Name(name) if least <= COMPARISON && name.eq_ignore_ascii_case("IS") => {
+                self.advance();
+                let negated = self.take_keyword("NOT");
+                if !self.take_word("NULL") {
+                    return Err(self.unexpected("NULL or NOT NULL after IS", &["NULL"]));
+                }
+                return Ok(Some(Infix::IsNull(negated)));
+            }
+            _ => return Ok(None),
+        };
+        if rank(op) < least {
+            return Ok(None);
+        }
+        self.advance();
+        Ok(Some(Infix::Binary(op)))
+    }
+
+    /// Reads what follows the operator and joins both sides.
+    fn continued(&mut self, start: Span, left: Grown, infix: Infix) -> Result<Grown> {
+        let mut height = left.height;
+        let expr = Box::new(left.expr);
+        let kind = match infix {
+            Infix::Binary(op) => {
+                let right = self.child(rank(op) + 1, &mut height)?;
+                ExprKind::Binary(op, expr, right)
+            }
+            Infix::IsNull(negated) => ExprKind::IsNull { expr, negated },
+            Infix::Like(negated) => ExprKind::Like { expr, negated, pattern: self.child(ADDITIVE, &mut height)? },
+            Infix::Between(negated) => {
+                let low = self.child(ADDITIVE, &mut height)?;
+                if !self.take_keyword("AND") {
+                    return Err(self.error(SyntaxErrorKind::BetweenWithoutAnd { found: self.shown() }));
+                }
+                ExprKind::Between { expr, negated, low, high: self.child(ADDITIVE, &mut height)? }
+            }
+            Infix::In(negated) => {
+                let set = if self.take("(") {
+                    if self.at(")") || self.token == Token::End {
+                        return Err(self.error(SyntaxErrorKind::EmptyIn { found: self.shown() }));
+                    }
+                    let list = self.list(false, &mut height)?;
+                    if !self.take(")") {
+                        return Err(self.error(SyntaxErrorKind::UnclosedIn { found: self.shown() }));
+                    }
+                    InSet::List(list)
+                } else {
+                    InSet::Array(self.child(ADDITIVE, &mut height)?)
+                };
+                ExprKind::In { expr, negated, set }
+            }
+        };
+        self.grow(kind, start, height)
+    }
+
+    fn prefix(&mut self, least: u8) -> Result<Grown> {
+        let start = self.span;
+        let (op, operand_rank) = match self.token {
+            Token::Keyword("NOT") if least <= NOT => (UnaryOp::Not, NOT),
+            Token::Symbol("-") if !matches!(self.peek(), Token::Int | Token::Float) => (UnaryOp::Minus, PREFIX),
+            Token::Symbol("+") => (UnaryOp::Plus, PREFIX),
+            _ => return self.access(),
+        };
+        self.advance();
+        let mut height = 0;
+        let operand = self.child(operand_rank, &mut height)?;
+        self.grow(ExprKind::Unary(op, operand), start, height)
+    }
+
+    /// A primary expression and the accesses behind it.
+    fn access(&mut self) -> Result<Grown> {
+        let start = self.span;
+        let mut left = self.primary()?;
+        loop {
+            let mut height = left.height;
+            let kind = if self.take(".") {
+                ExprKind::Dot(Box::new(left.expr), self.name_or("expression")?)
+            } else if self.take("->") {
+                ExprKind::Member(Box::new(left.expr), self.name_or("expression")?)
+            } else if self.take("[") {
+                self.brackets(left.expr, &mut height)?
+            } else {
+                return Ok(left);
+            };
+            left = self.grow(kind, start, height)?;
+        }
+    }
+
+    /// `index]`, `from:to]`, `]`; `[` was seen.
+    fn brackets(&mut self, array: Expr, height: &mut usize) -> Result<ExprKind> {
+        let array = Box::new(array);
+        let from = if self.at("]") || self.at(":") { None } else { Some(self.child(0, height)?) };
+        let kind = if self.take(":") {
+            let to = if self.at("]") { None } else { Some(self.child(0, height)?) };
+            ExprKind::Slice(array, from, to)
+        } else {
+            match from {
+                Some(index) => ExprKind::Index(array, index),
+                // Empty brackets mean the whole array, as in eKuiper.
+                None => ExprKind::Slice(array, None, None),
+            }
+        };
+        if !self.take("]") {
+            let found = self.slice(self.last).to_owned();
+            return Err(self.error(SyntaxErrorKind::Bracket { found }));
+        }
+        Ok(kind)
+    }
+
+    fn primary(&mut self) -> Result<Grown> {
+        let start = self.span;
+        if let Some(literal) = self.literal()? {
+            return self.grow(ExprKind::Literal(literal), start, 0);
+        }
+        match self.token {
+            Token::Symbol("(") => {
+                self.advance();
+                let inner = self.grown(0)?;
+                self.symbol(")", "right paren")?;
+                Ok(inner)
+            }
+            Token::Keyword("CASE") => self.case(),
+            Token::Name(_) | Token::Quoted(_) => {
+                let name = self.name_or("expression")?;
+                if self.at("(") { self.call(name) } else { self.grow(ExprKind::Column(name.name), start, 0) }
+            }
+            Token::Bad(Fault::Number) => Err(self.error(SyntaxErrorKind::Number { found: self.shown() })),
+            _ => Err(self.unexpected("expression", &[])),
+        }
+    }
+
+    /// A literal, if one stands here; a minus that stands before a number belongs to it.
+    pub(super) fn literal(&mut self) -> Result<Option<Literal>> {
+        let literal = match &self.token {
+            Token::Text { value, .. } => Literal::Text(value.clone()),
+            Token::Keyword("TRUE") => Literal::Bool(true),
+            Token::Keyword("FALSE") => Literal::Bool(false),
+            Token::Symbol("-") if matches!(self.peek(), Token::Int | Token::Float) => {
+                self.advance();
+                self.number("-")?
+            }
+            Token::Int | Token::Float => self.number("")?,
+            _ => return Ok(None),
+        };
+        self.advance();
+        Ok(Some(literal))
+    }
+
+    fn number(&self, sign: &str) -> Result<Literal> {
+        let digits = self.slice(self.span);
+        let signed = format!("{sign}{digits}");
+        let value = if self.token == Token::Int {
+            signed.parse().ok().map(Literal::Int)
+        } else {
+            signed.parse().ok().filter(|x: &f64| x.is_finite()).map(Literal::Float)
+        };
+        value.ok_or_else(|| {
+            let hint = match self.token {
+                Token::Int => "a whole number has 64 bits; with a point at its end it is a double".to_owned(),
+                _ => "the number is beyond the range of doubles".to_owned(),
+            };
+            self.error_at(SyntaxErrorKind::Number { found: self.shown() }, self.span, Some(hint))
+        })
+    }
+
+    /// `(args) [OVER (…)]`; the name was read.
+    fn call(&mut self, name: Ident) -> Result<Grown> {
+        if let Some(window) = window::window_called(&name.name) {
+            return Err(self.error_at(SyntaxErrorKind::WindowOutsideGroupBy { name: window }, name.span, None));
+        }
+        let start = name.span;
+        let mut height = 0;
+        let args = self.call_args_of(&name.name, &mut height)?;
+        let mut over = None;
+        if self.token == Token::Keyword("OVER") {
+            let before = std::mem::take(&mut self.tallest);
+            over = Some(self.over()?);
+            height = height.max(self.tallest);
+            self.tallest = self.tallest.max(before);
+        }
+        self.grow(ExprKind::Call(Call { name, args, filter: None, over }), start, height)
+    }
+
+    /// `(args)`
+    pub(super) fn call_args(&mut self, name: &str) -> Result<Vec<Expr>> {
+        self.call_args_of(name, &mut 0)
+    }
+
+    fn call_args_of(&mut self, name: &str, height: &mut usize) -> Result<Vec<Expr>> {
+        self.advance();
+        if self.take(")") {
+            return Ok(Vec::new());
+        }
+        let args = self.list(true, height)?;
+        if !self.take(")") {
+            let kind = SyntaxErrorKind::UnclosedCall { name: name.to_owned(), found: self.shown() };
+            return Err(self.error(kind));
+        }
+        Ok(args)
+    }
+
+    /// Expressions with commas between; arguments of calls may be a `*`.
+    fn list(&mut self, star: bool, height: &mut usize) -> Result<Vec<Expr>> {
+        let mut list = Vec::new();
+        loop {
+            if star && self.at("*") {
+                self.advance();
+                list.push(Expr { kind: ExprKind::Star, span: self.last });
+                *height = (*height).max(1);
+            } else {
+                let item = self.grown(0)?;
+                *height = (*height).max(item.height);
+                list.push(item.expr);
+            }
+            if !self.take(",") {
+                return Ok(list);
+            }
+        }
+    }
+
+    fn case(&mut self) -> Result<Grown> {
+        let start = self.span;
+        self.advance();
+        let mut height = 0;
+        let value = if self.token == Token::Keyword("WHEN") { None } else { Some(self.child(0, &mut height)?) };
+        let mut branches = Vec::new();
+        while self.take_keyword("WHEN") {
+            let condition = *self.child(0, &mut height)?;
+            self.case_word("THEN", "THEN expected after WHEN")?;
+            branches.push((condition, *self.child(0, &mut height)?));
+        }
+        if branches.is_empty() {
+            return Err(self.error(SyntaxErrorKind::Case { expected: "WHEN expected after CASE" }));
+        }
+        let otherwise = if self.take_keyword("ELSE") { Some(self.child(0, &mut height)?) } else { None };
+        self.case_word("END", "END expected")?;
+        self.grow(ExprKind::Case { value, branches, otherwise }, start, height)
+    }
+
+    fn case_word(&mut self, word: &str, expected: &'static str) -> Result<()> {
+        if self.take_keyword(word) { Ok(()) } else { Err(self.error(SyntaxErrorKind::Case { expected })) }
+    }
+
+    fn child(&mut self, least: u8, height: &mut usize) -> Result<Box<Expr>> {
+        let grown = self.grown(least)?;
+        *height = (*height).max(grown.height);
+        Ok(Box::new(grown.expr))
+    }
+
+    /// A node over children of the given height, unless the tree gets too high.
+    fn grow(&self, kind: ExprKind, start: Span, children: usize) -> Result<Grown> {
+        let span = start.to(self.last);
+        let height = children + 1;
+        if height > MAX_HEIGHT {
+            let hint = "a long chain of OR can be an IN, other long chains can be cut by parentheses".to_owned();
+            return Err(self.error_at(SyntaxErrorKind::TooDeep { limit: MAX_HEIGHT }, self.last, Some(hint)));
+        }
+        Ok(Grown { expr: Expr { kind, span }, height })
+    }
+}
+
+/// What follows a left side.
+enum Infix {
+    Binary(BinaryOp),
+    In(bool),
+    Between(bool),
+    Like(bool),
+    IsNull(bool),
+}

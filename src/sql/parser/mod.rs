@@ -1,0 +1,313 @@
+//! Tokens to tree, by recursive descent.
+//!
+//! Whatever is wrong is refused with its place. Depth is bounded twice: [`MAX_NESTING`] bounds the recursion of the
+//! parser, [`MAX_HEIGHT`] the tree, whose printing, planning and dropping recurse as deep as it is high; long chains
+//! such as `a + b + c …` are high trees although they are read in a loop.
+
+mod create;
+mod expr;
+mod select;
+mod window;
+
+use super::ast::{CreateStream, Expr, Ident, Relation, Select, Span, Statement};
+use super::error::{SyntaxError, SyntaxErrorKind, nearest};
+use super::token::{self, Fault, Token};
+use crate::value::Text;
+
+/// The longest statement, in bytes.
+pub const MAX_LENGTH: usize = 256 * 1024;
+/// How deep parentheses, calls, CASE and prefix operators can be nested.
+pub const MAX_NESTING: usize = 100;
+/// How high the tree of an expression can be: at most so many operators in one chain.
+pub const MAX_HEIGHT: usize = 500;
+
+type Result<T, E = SyntaxError> = std::result::Result<T, E>;
+
+/// Reads one statement of any kind. A `;` may end it; after that only blanks and comments are possible.
+pub fn parse_statement(text: &str) -> Result<Statement> {
+    whole(text, |p| {
+        let words = ["SELECT", "CREATE", "SHOW", "DESCRIBE", "DROP", "EXPLAIN"];
+        if p.token == Token::Keyword("SELECT") {
+            return Ok(Statement::Select(Box::new(p.select()?)));
+        }
+        match words.into_iter().find(|word| p.at_word(word)) {
+            Some("CREATE") => Ok(Statement::Create(p.create()?)),
+            Some("SHOW") => {
+                p.advance();
+                let relation = if p.at_word("TABLES") { Relation::Table } else { Relation::Stream };
+                if !p.take_word("STREAMS") && !p.take_word("TABLES") {
+                    return Err(p.unexpected("keyword streams or tables", &["STREAMS", "TABLES"]));
+                }
+                Ok(Statement::Show(relation))
+            }
+            Some(verb) => {
+                p.advance();
+                let (relation, name) = (p.relation()?, p.stream_name()?);
+                Ok(match verb {
+                    "DESCRIBE" => Statement::Describe(relation, name),
+                    "DROP" => Statement::Drop(relation, name),
+                    _ => Statement::Explain(relation, name),
+                })
+            }
+            None => Err(p.wrong_statement(&words)),
+        }
+    })
+}
+
+/// Reads a SELECT. Of a text that begins otherwise the error's kind is [`SyntaxErrorKind::NotSelect`].
+pub fn parse_select(text: &str) -> Result<Select> {
+    whole(text, |p| {
+        if p.token != Token::Keyword("SELECT") {
+            let mut error = p.error(SyntaxErrorKind::NotSelect);
+            error.hint = did_you_mean(p.shown(), &["SELECT"]);
+            return Err(error);
+        }
+        p.select()
+    })
+}
+
+/// Reads a CREATE STREAM or CREATE TABLE. Of a text that begins otherwise the error's kind is
+/// [`SyntaxErrorKind::NotStream`].
+pub fn parse_create(text: &str) -> Result<CreateStream> {
+    whole(text, |p| if p.at_word("CREATE") { p.create() } else { Err(p.wrong_statement(&["CREATE"])) })
+}
+
+/// Reads one expression, as it may stand in a select list.
+pub fn parse_expr(text: &str) -> Result<Expr> {
+    whole(text, |p| p.expr())
+}
+
+fn whole<T>(text: &str, parse: impl FnOnce(&mut Parser) -> Result<T>) -> Result<T> {
+    if text.len() > MAX_LENGTH {
+        let kind = SyntaxErrorKind::TooLong { length: text.len() };
+        return Err(SyntaxError { kind, span: Span::default(), hint: None });
+    }
+    let mut p =
+        Parser { text, token: Token::End, span: Span::default(), last: Span::default(), nesting: 0, tallest: 0 };
+    p.advance();
+    let tree = parse(&mut p)?;
+    if p.take(";") && p.token != Token::End {
+        return Err(p.unexpected_with_hint("EOF", "only one statement is possible, nothing may follow the semicolon"));
+    }
+    match p.token {
+        Token::End => Ok(tree),
+        _ => Err(p.unexpected("EOF", &[])),
+    }
+}
+
+/// The place in the text: one token is looked at, the ones before are forgotten.
+struct Parser<'a> {
+    text: &'a str,
+    token: Token,
+    span: Span,
+    /// span of the token before
+    last: Span,
+    nesting: usize,
+    /// the greatest height of what [`Parser::expr`] read since this was set to 0
+    tallest: usize,
+}
+
+impl Parser<'_> {
+    /// Steps over the token; what it was.
+    fn advance(&mut self) -> Token {
+        let (token, span) = token::next(self.text, self.span.end as usize);
+        self.last = std::mem::replace(&mut self.span, span);
+        std::mem::replace(&mut self.token, token)
+    }
+
+    /// The token after the one that is looked at.
+    fn peek(&self) -> Token {
+        token::next(self.text, self.span.end as usize).0
+    }
+
+    fn at(&self, symbol: &str) -> bool {
+        matches!(self.token, Token::Symbol(s) if s == symbol)
+    }
+
+    fn take(&mut self, symbol: &str) -> bool {
+        let there = self.at(symbol);
+        if there {
+            self.advance();
+        }
+        there
+    }
+
+    fn take_keyword(&mut self, word: &str) -> bool {
+        let there = matches!(self.token, Token::Keyword(k) if k == word);
+        if there {
+            self.advance();
+        }
+        there
+    }
+
+    fn keyword(&mut self, word: &'static str) -> Result<()> {
+        if self.take_keyword(word) { Ok(()) } else { Err(self.unexpected(word, &[word])) }
+    }
+
+    /// Whether a word that is not reserved stands here.
+    fn at_word(&self, word: &str) -> bool {
+        matches!(&self.token, Token::Name(name) if name.eq_ignore_ascii_case(word))
+    }
+
+    fn take_word(&mut self, word: &str) -> bool {
+        let there = self.at_word(word);
+        if there {
+            self.advance();
+        }
+        there
+    }
+
+    /// A name, plain or in backticks.
+    fn name(&mut self) -> Option<Ident> {
+        match &self.token {
+            Token::Name(name) | Token::Quoted(name) => {
+                let name = name.clone();
+                self.advance();
+                Some(Ident { name, span: self.last })
+            }
+            _ => None,
+        }
+    }
+
+    fn name_or(&mut self, expected: &'static str) -> Result<Ident> {
+        self.name().ok_or_else(|| self.unexpected(expected, &[]))
+    }
+
+    fn symbol(&mut self, symbol: &str, expected: &'static str) -> Result<()> {
+        if self.take(symbol) { Ok(()) } else { Err(self.unexpected(expected, &[])) }
+    }
+
+    fn relation(&mut self) -> Result<Relation> {
+        if self.take_word("STREAM") {
+            Ok(Relation::Stream)
+        } else if self.take_word("TABLE") {
+            Ok(Relation::Table)
+        } else {
+            Err(self.unexpected("keyword stream or table", &["STREAM", "TABLE"]))
+        }
+    }
+
+    /// The name of a stream or table. Hyphens and other marks that touch the name belong to it.
+    fn stream_name(&mut self) -> Result<Ident> {
+        let Some(mut ident) = self.name() else { return Err(self.unexpected("stream name", &[])) };
+        if self.text.as_bytes().get(ident.span.start as usize) == Some(&b'`') {
+            return Ok(ident);
+        }
+        while self.span.start == self.last.end
+            && matches!(
+                self.token,
+                Token::Name(_) | Token::Keyword(_) | Token::Int | Token::Symbol("-" | "/" | "." | "+" | ":")
+            )
+        {
+            self.advance();
+            ident.span = ident.span.to(self.last);
+        }
+        ident.name = Text::from(self.slice(ident.span));
+        Ok(ident)
+    }
+
+    fn slice(&self, span: Span) -> &str {
+        &self.text[span.start as usize..span.end as usize]
+    }
+
+    /// Runs a part of the grammar one level deeper.
+    fn nested<T>(&mut self, parse: impl FnOnce(&mut Self) -> Result<T>) -> Result<T> {
+        if self.nesting == MAX_NESTING {
+            return Err(self.error(SyntaxErrorKind::TooDeep { limit: MAX_NESTING }));
+        }
+        self.nesting += 1;
+        let result = parse(self);
+        self.nesting -= 1;
+        result
+    }
+
+    /// The token as messages show it.
+    fn shown(&self) -> String {
+        self.token_text(&self.token, self.span)
+    }
+
+    fn token_text(&self, token: &Token, span: Span) -> String {
+        const LONGEST: usize = 80;
+        let whole = match token {
+            Token::Keyword(word) => word,
+            Token::Text { value, .. } => value.as_str(),
+            Token::Quoted(name) => name.as_str(),
+            Token::End => "EOF",
+            Token::Bad(Fault::Comment) => "",
+            _ => self.slice(span),
+        };
+        match whole.char_indices().nth(LONGEST) {
+            Some((cut, _)) => format!("{}…", &whole[..cut]),
+            None => whole.to_owned(),
+        }
+    }
+
+    /// An error at the token that is looked at.
+    fn error(&self, kind: SyntaxErrorKind) -> SyntaxError {
+        let hint = match self.token {
+            Token::Bad(fault) => Some(
+                match fault {
+                    Fault::Character => "this character begins nothing; names with other than ASCII letters, digits and _ need backticks",
+                    Fault::Comment => "the comment has no end: */ is missing",
+                    Fault::UnclosedText => "the text has no end: a quote is missing",
+                    Fault::LineBreak => "a line break in a text is written \\n",
+                    Fault::Escape => "the text has an escape that does not exist; a backslash is written \\\\",
+                    Fault::UnclosedName => "the name has no end: a backtick is missing",
+                    Fault::Number => "a number has one point at most",
+                }
+                .to_owned(),
+            ),
+            _ => None,
+        };
+        self.error_at(kind, self.span, hint)
+    }
+
+    fn error_at(&self, kind: SyntaxErrorKind, span: Span, hint: Option<String>) -> SyntaxError {
+        SyntaxError { kind, span, hint }
+    }
+
+    /// Something else belongs here; if one of the words was meant, the hint says so.
+    fn unexpected(&self, expected: &'static str, words: &[&str]) -> SyntaxError {
+        if self.token == Token::Bad(Fault::Number) {
+            return self.error(SyntaxErrorKind::Number { found: self.shown() });
+        }
+        let mut error = self.error(SyntaxErrorKind::Unexpected { found: self.shown(), expected });
+        error.hint = match self.token {
+            Token::Name(_) => did_you_mean(self.shown(), words),
+            Token::Keyword("AS" | "FROM" | "WHERE" | "AND" | "OR" | "THEN" | "ELSE") => None,
+            Token::Keyword(word) if expected == "expression" || expected == "as alias" => {
+                Some(format!("{word} is a reserved word: as a name it is written `{}`", self.slice(self.span)))
+            }
+            Token::Symbol(symbol) if self.slice(self.last) == symbol => match symbol {
+                "=" => Some("equality is written ="),
+                "&" => Some("a logical and is written AND"),
+                "|" => Some("a logical or is written OR"),
+                _ => None,
+            }
+            .map(str::to_owned),
+            _ => error.hint,
+        };
+        error
+    }
+
+    fn unexpected_with_hint(&self, expected: &'static str, hint: &str) -> SyntaxError {
+        let mut error = self.unexpected(expected, &[]);
+        error.hint = error.hint.or_else(|| Some(hint.to_owned()));
+        error
+    }
+
+    fn wrong_statement(&self, words: &[&str]) -> SyntaxError {
+        let mut error = self.error(SyntaxErrorKind::NotStream { text: self.text.trim().to_owned() });
+        error.hint = did_you_mean(self.shown(), words);
+        error
+    }
+}
+
+fn did_you_mean(written: String, words: &[&str]) -> Option<String> {
+    nearest(&written, words.iter().copied()).map(|word| format!("did you mean {word}?"))
+}
+
+#[cfg(test)]
+mod random;
+#[cfg(test)]
+mod tests;

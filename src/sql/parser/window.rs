@@ -1,0 +1,179 @@
+//! Windows of GROUP BY and what follows them.
+//!
+//! The tree holds windows as typed lengths, so their arguments are checked here and nowhere else.
+
+use super::{Parser, Result, did_you_mean};
+use crate::sql::ast::{Expr, ExprKind, Literal, Over, Unit, Window, WindowKind};
+use crate::sql::error::SyntaxErrorKind;
+use crate::sql::token::Token;
+
+/// Names of the windows in small letters.
+const WINDOWS: [&str; 6] =
+    ["tumblingwindow", "hoppingwindow", "slidingwindow", "sessionwindow", "countwindow", "statewindow"];
+
+/// The name of the window that a function name spells, in any case.
+pub(super) fn window_called(name: &str) -> Option<&'static str> {
+    WINDOWS.into_iter().find(|w| w.eq_ignore_ascii_case(name))
+}
+
+impl Parser<'_> {
+    /// The name of the window that begins here.
+    pub(super) fn window_name(&self) -> Option<&'static str> {
+        match &self.token {
+            Token::Name(name) | Token::Quoted(name) if self.peek() == Token::Symbol("(") => window_called(name),
+            _ => None,
+        }
+    }
+
+    /// `name(args) [FILTER(WHERE e)] [OVER (…)]`; the name was seen.
+    pub(super) fn window(&mut self, name: &'static str) -> Result<Window> {
+        let start = self.span;
+        self.advance();
+        let args = self.nested(|p| p.call_args(name))?;
+        let kind = self.window_kind(name, args, start)?;
+        let mut filter = None;
+        if self.take_keyword("FILTER") {
+            if !self.take("(") {
+                let found = self.shown();
+                return Err(self.error(SyntaxErrorKind::After {
+                    found,
+                    after: "FILTER",
+                    expected: "left parentheses",
+                }));
+            }
+            self.keyword("WHERE")?;
+            filter = Some(self.expr()?);
+            self.symbol(")", "right paren")?;
+        }
+        let over = if self.token == Token::Keyword("OVER") { Some(self.over()?) } else { None };
+        Ok(Window { kind, filter, over, span: start.to(self.last) })
+    }
+
+    /// `OVER ([PARTITION BY e, …] [ORDER BY e, …] [WHEN e])`; OVER was seen.
+    pub(super) fn over(&mut self) -> Result<Over> {
+        self.advance();
+        if !self.take("(") {
+            let found = self.shown();
+            return Err(self.error(SyntaxErrorKind::After { found, after: "OVER", expected: "left parentheses" }));
+        }
+        let mut over = Over { partition_by: Vec::new(), order_by: Vec::new(), when: None };
+        self.nested(|p| {
+            if p.take_keyword("PARTITION") {
+                if !p.take_keyword("BY") {
+                    return Err(p.unexpected("BY keyword", &["BY"]));
+                }
+                over.partition_by.push(p.expr()?);
+                while p.take(",") {
+                    over.partition_by.push(p.expr()?);
+                }
+            }
+            if p.take_keyword("ORDER") {
+                over.order_by = p.order_keys()?;
+            }
+            if p.take_keyword("WHEN") {
+                over.when = Some(Box::new(p.expr()?));
+            }
+            Ok(())
+        })?;
+        if over.partition_by.is_empty() && over.order_by.is_empty() && over.when.is_none() {
+            let found = self.shown();
+            let kind = SyntaxErrorKind::After { found, after: "OVER (", expected: "partition by or when" };
+            return Err(self.error(kind));
+        }
+        self.symbol(")", "right paren")?;
+        Ok(over)
+    }
+
+    fn window_kind(&self, window: &'static str, args: Vec<Expr>, start: crate::sql::ast::Span) -> Result<WindowKind> {
+        let span = start.to(self.last);
+        let expected = match window {
+            "tumblingwindow" if args.len() != 2 => "2",
+            "hoppingwindow" | "sessionwindow" if args.len() != 3 => "3",
+            "slidingwindow" if !(2..=3).contains(&args.len()) => "2 or 3",
+            "statewindow" if !(1..=2).contains(&args.len()) => "1 or 2",
+            "countwindow" if !(1..=2).contains(&args.len()) => {
+                return Err(self.error_at(SyntaxErrorKind::CountArguments, span, None));
+            }
+            _ => "",
+        };
+        if !expected.is_empty() {
+            return Err(self.error_at(SyntaxErrorKind::WindowArguments { window, expected }, span, None));
+        }
+        if window == "statewindow" {
+            let mut args = args.into_iter().map(Box::new);
+            let begin = args.next().expect("their number was checked");
+            return Ok(WindowKind::State { begin, end: args.next() });
+        }
+        if window == "countwindow" {
+            return self.count_window(&args);
+        }
+        let unit = self.unit(window, &args[0])?;
+        let length = self.length(window, unit, 1, &args[1], 1)?;
+        Ok(match window {
+            "tumblingwindow" => WindowKind::Tumbling { unit, length },
+            "hoppingwindow" => WindowKind::Hopping { unit, length, hop: self.length(window, unit, 2, &args[2], 1)? },
+            "sessionwindow" => {
+                WindowKind::Session { unit, max: length, timeout: self.length(window, unit, 2, &args[2], 1)? }
+            }
+            _ => {
+                let delay = args.get(2).map_or(Ok(0), |delay| self.length(window, unit, 2, delay, 0))?;
+                WindowKind::Sliding { unit, length, delay }
+            }
+        })
+    }
+
+    fn unit(&self, window: &'static str, arg: &Expr) -> Result<Unit> {
+        const UNITS: [(&str, Unit); 5] = [
+            ("dd", Unit::Day),
+            ("hh", Unit::Hour),
+            ("mi", Unit::Minute),
+            ("ss", Unit::Second),
+            ("ms", Unit::Millisecond),
+        ];
+        let written = match &arg.kind {
+            ExprKind::Column(name) => name.as_str(),
+            _ => "",
+        };
+        if let Some((_, unit)) = UNITS.into_iter().find(|(name, _)| name.eq_ignore_ascii_case(written)) {
+            return Ok(unit);
+        }
+        let hint = match written.to_ascii_lowercase().as_str() {
+            "d" | "day" | "days" => Some("dd"),
+            "h" | "hour" | "hours" => Some("hh"),
+            "m" | "min" | "mins" | "minute" | "minutes" | "mm" => Some("mi"),
+            "s" | "sec" | "secs" | "second" | "seconds" => Some("ss"),
+            "milli" | "millis" | "millisecond" | "milliseconds" => Some("ms"),
+            _ => None,
+        };
+        let hint = hint.map(|unit| format!("did you mean {unit}?"));
+        let hint = hint.or_else(|| did_you_mean(written.to_owned(), &["dd", "hh", "mi", "ss", "ms"]));
+        Err(self.error_at(SyntaxErrorKind::WindowUnit { window }, arg.span, hint))
+    }
+
+    /// A length in units that is at least `least`, and fits in 63 bits as milliseconds.
+    fn length(&self, window: &'static str, unit: Unit, index: usize, arg: &Expr, least: u64) -> Result<u64> {
+        let ExprKind::Literal(Literal::Int(length)) = arg.kind else {
+            return Err(self.error_at(SyntaxErrorKind::WindowLength { window, index }, arg.span, None));
+        };
+        u64::try_from(length)
+            .ok()
+            .filter(|l| *l >= least && l.checked_mul(unit.millis()).is_some_and(|ms| i64::try_from(ms).is_ok()))
+            .ok_or_else(|| self.error_at(SyntaxErrorKind::WindowRange { window, index }, arg.span, None))
+    }
+
+    fn count_window(&self, args: &[Expr]) -> Result<WindowKind> {
+        let rows = |arg: &Expr| match arg.kind {
+            ExprKind::Literal(Literal::Int(n)) if n > 0 => Ok(n as u64),
+            _ => {
+                let value = self.slice(arg.span).to_owned();
+                Err(self.error_at(SyntaxErrorKind::CountValue { value }, arg.span, None))
+            }
+        };
+        let length = rows(&args[0])?;
+        let interval = args.get(1).map_or(Ok(length), rows)?;
+        if interval > length {
+            return Err(self.error_at(SyntaxErrorKind::CountInterval { interval, length }, args[1].span, None));
+        }
+        Ok(WindowKind::Count { length, interval })
+    }
+}
