@@ -69,7 +69,7 @@ pub fn connect(port: u16, path: &str) -> Outcome<Option<Connection>> {
     stream.set_read_timeout(Some(PATIENCE)).doing("setting up a connection")?;
     let request = format!(
         "GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-         Sec-WebSocket-Key: cGx1dGlubyBiZW5jaG1hcms=\r\nSec-WebSocket-Version: 13\r\n\r\n"
+         Sec-WebSocket-Key: cGx1dGlubyBsb2FkLi4uLg==\r\nSec-WebSocket-Version: 13\r\n\r\n"
     );
     let mut answer = Vec::new();
     let mut chunk = [0; 4096];
@@ -226,7 +226,8 @@ impl Receiver {
         while counted < expected.messages {
             self.fill(|| format!("windows with {counted} of {} messages", expected.messages)).await?;
             while let Some(frame) = self.next().await? {
-                let value: Value = serde_json::from_slice(frame).or_else(|e| wrong(format!("a window is no JSON: {e}")))?;
+                let value: Value =
+                    serde_json::from_slice(frame).or_else(|e| wrong(format!("a window is no JSON: {e}")))?;
                 for row in value.as_array().unwrap_or(&vec![value.clone()]) {
                     let column = |name| row[name].as_f64();
                     let (Some(device), Some(average), Some(greatest), Some(count)) =

@@ -37,7 +37,8 @@ const IDLE_ID: &str = "idle";
 #[derive(Parser)]
 #[command(name = "throughput")]
 struct Options {
-    /// Workloads to run, separated by commas: W1, W2, W3, W4, W7 (both rates), W7@1k, W7@10k, W8, idle.
+    /// Workloads to run, separated by commas: W1, W2, W3, W4, W7@1k, W7@10k, W8@field, W8@whole, idle; W7
+    /// and W8 stand for both of theirs.
     #[arg(long, value_delimiter = ',')]
     only: Vec<String>,
     /// Rounds of each candidate in each workload.
@@ -111,7 +112,8 @@ fn run(options: &Options) -> Outcome<()> {
     let known = |only: &String| {
         only.eq_ignore_ascii_case(IDLE_ID)
             || WORKLOADS.iter().any(|workload| {
-                workload.id.eq_ignore_ascii_case(only) || workload.id.split('@').any(|part| part.eq_ignore_ascii_case(only))
+                workload.id.eq_ignore_ascii_case(only)
+                    || workload.id.split('@').any(|part| part.eq_ignore_ascii_case(only))
             })
     };
     if let Some(unknown) = options.only.iter().find(|only| !known(only)) {

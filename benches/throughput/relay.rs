@@ -38,7 +38,9 @@ pub enum Kind {
     /// reading it.
     Slice,
     /// Reads one field with serde, which skips the others, and answers with it where it is above 50.
-    TypedField,
+    SerdeField,
+    /// The same, and forwards the message.
+    SerdeFilter,
 }
 
 /// Every kind with its name on the hidden command line and in the table.
@@ -49,7 +51,8 @@ const KINDS: &[(Kind, &str)] = &[
     (Kind::TypedProjection, "typed-projection"),
     (Kind::TypedWindow, "typed-window"),
     (Kind::Slice, "raw-relay-slice"),
-    (Kind::TypedField, "serde-field"),
+    (Kind::SerdeField, "serde-field"),
+    (Kind::SerdeFilter, "serde-filter"),
 ];
 
 impl Kind {
@@ -193,7 +196,11 @@ impl Rule {
                 };
                 serde_json::to_string(&projected).ok().map(Message::text)
             }
-            Kind::TypedField => {
+            Kind::SerdeFilter => {
+                let field: Field = serde_json::from_str(&text).ok()?;
+                (field.temperature > 50.0).then_some(Message::Text(text))
+            }
+            Kind::SerdeField => {
                 let field: Field = serde_json::from_str(&text).ok()?;
                 if field.temperature <= 50.0 {
                     return None;

@@ -68,8 +68,17 @@ pub struct Report {
     aims: Vec<(String, String, bool)>,
 }
 
-const HEAD: [&str; 9] =
-    ["workload", "candidate", "messages/s", "CPU µs/msg", "ratio (min–max)", "p50 µs", "p99 µs", "p99.9 µs", "peak RSS MB"];
+const HEAD: [&str; 9] = [
+    "workload",
+    "candidate",
+    "messages/s",
+    "CPU µs/msg",
+    "ratio (min–max)",
+    "p50 µs",
+    "p99 µs",
+    "p99.9 µs",
+    "peak RSS MB",
+];
 
 impl Report {
     /// Adds a workload.

@@ -162,18 +162,33 @@ pub const WORKLOADS: &[Workload] = &[
         ],
     },
     Workload {
-        id: "W8",
-        title: "16 KiB messages, one field read",
+        id: "W8@field",
+        title: "16 KiB messages, one field read and sent",
         sql: "SELECT temperature FROM telemetry WHERE temperature > 50",
         payload: Payload::Large,
         answer: Answer::Temperature,
         receivers: 1,
         rate: None,
-        messages: 50_000,
-        baselines: &[Kind::Slice, Kind::TypedField],
+        messages: 30_000,
+        baselines: &[Kind::Slice, Kind::SerdeField],
         aims: &[
             Aim { against: Kind::Slice, limit: Limit::CpuTimes(1.5) },
-            Aim { against: Kind::TypedField, limit: Limit::CpuTimes(0.5) },
+            Aim { against: Kind::SerdeField, limit: Limit::CpuTimes(0.5) },
+        ],
+    },
+    Workload {
+        id: "W8@whole",
+        title: "16 KiB messages, one field read and half of the messages passed on",
+        sql: FILTER,
+        payload: Payload::Large,
+        answer: Answer::Message,
+        receivers: 1,
+        rate: None,
+        messages: 30_000,
+        baselines: &[Kind::Half, Kind::SerdeFilter],
+        aims: &[
+            Aim { against: Kind::Half, limit: Limit::CpuTimes(1.5) },
+            Aim { against: Kind::SerdeFilter, limit: Limit::CpuTimes(0.5) },
         ],
     },
 ];
@@ -238,7 +253,8 @@ impl Block {
     /// How many results the first `messages` messages of an endlessly repeated block have.
     pub fn results(&self, messages: u64) -> u64 {
         let rest = messages % self.len();
-        messages / self.len() * self.passing.len() as u64 + self.passing.partition_point(|&i| u64::from(i) < rest) as u64
+        messages / self.len() * self.passing.len() as u64
+            + self.passing.partition_point(|&i| u64::from(i) < rest) as u64
     }
 
     /// The least even number of messages with a result among them. Even, so that a relay that forwards each second
@@ -358,7 +374,10 @@ impl Telemetry {
         if payload == Payload::Large {
             put(format_args!(r#""readings":["#));
             for index in 0..110 {
-                put(format_args!(r#"{{"at":{},"value":{humidity},"unit":"hPa","note":"\"n\" é {index:03}"}},"#, ts + index));
+                put(format_args!(
+                    r#"{{"at":{},"value":{humidity},"unit":"hPa","note":"\"n\" é {index:03}"}},"#,
+                    ts + index
+                ));
             }
             put(format_args!("null],"));
         }
@@ -368,8 +387,8 @@ impl Telemetry {
         put(format_args!(r#""location":{{"lat":{latitude},"lon":{longitude}}},"battery":{battery},"site":"hall-07""#));
         if payload == Payload::Large {
             put(format_args!(r#","trace":["#));
-            for index in 0..500 {
-                put(format_args!("[{index:03},{pressure}],"));
+            for index in 100..600 {
+                put(format_args!("[{index},{pressure}],"));
             }
             put(format_args!(r#"[]],"pad":""#));
             let missing = LARGE - 2 - out.len();
