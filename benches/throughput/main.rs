@@ -121,6 +121,9 @@ fn run(options: &Options) -> Outcome<()> {
     }
     let programs = Programs { kuiperd: options.peer_kuiperd.clone(), stand_in: options.stand_in };
     let mut report = Report::default();
+    if options.stand_in {
+        report.note("standIn", "`plutino` is a baseline here, under its name".to_owned(), json!(true), None);
+    }
     if let Some(messages) = options.soak {
         soak(messages, &programs, &mut report)?;
     } else {
