@@ -1,0 +1,128 @@
+//! Who is measured, and how each is started for a workload.
+
+use crate::failure::{Doing, Outcome, wrong};
+use crate::kuiperd;
+use crate::load::{Connection, connect};
+use crate::process::{Folder, Process, free_port};
+use crate::relay::Kind;
+use crate::workload::{Answer, Workload};
+use serde_json::{Value, json};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// How long a candidate may take until its endpoints can be connected to.
+const STARTING: Duration = Duration::from_secs(20);
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Candidate {
+    /// The binary of this package.
+    Plutino,
+    /// A hand-written baseline.
+    Relay(Kind),
+    /// An installed eKuiper.
+    Kuiperd,
+}
+
+impl Candidate {
+    /// The name in the table.
+    pub fn name(self) -> &'static str {
+        match self {
+            Candidate::Plutino => "plutino",
+            Candidate::Relay(kind) => kind.name(),
+            Candidate::Kuiperd => "kuiperd",
+        }
+    }
+}
+
+/// The programs that are not part of the benchmark.
+#[derive(Default)]
+pub struct Programs {
+    /// An installed `kuiperd`.
+    pub kuiperd: Option<PathBuf>,
+    /// Runs the workload's best baseline under Plutino's name, to try the benchmark itself.
+    pub stand_in: bool,
+}
+
+/// A candidate that runs, with its rule.
+pub struct Running {
+    /// The process.
+    pub process: Process,
+    /// The port of its websocket endpoints.
+    pub port: u16,
+    /// Whether it must end with code 0 on SIGTERM. The relays have no handler for it.
+    pub ends_cleanly: bool,
+    _folder: Folder,
+}
+
+impl Running {
+    /// Starts a candidate with the rule of a workload.
+    pub fn start(candidate: Candidate, workload: &Workload, programs: &Programs) -> Outcome<Running> {
+        let folder = Folder::make(candidate.name())?;
+        let port = free_port()?;
+        let mut ends_cleanly = false;
+        let process = match (candidate, &programs.kuiperd) {
+            (Candidate::Relay(kind), _) => relay(kind, port, folder.path())?,
+            (Candidate::Plutino, _) if programs.stand_in => {
+                relay(*workload.baselines.last().expect("each workload has a baseline"), port, folder.path())?
+            }
+            (Candidate::Plutino, _) => {
+                ends_cleanly = true;
+                plutino(workload, port, folder.path())?
+            }
+            (Candidate::Kuiperd, Some(path)) => kuiperd::start(path, workload, port, folder.path())?,
+            (Candidate::Kuiperd, None) => return wrong("no kuiperd was given"),
+        };
+        Ok(Running { process, port, ends_cleanly, _folder: folder })
+    }
+
+    /// Connects to an endpoint as soon as it is there.
+    pub fn connect(&mut self, path: &str) -> Outcome<Connection> {
+        let until = Instant::now() + STARTING;
+        while Instant::now() < until {
+            self.process.alive()?;
+            if let Some(connection) = connect(self.port, path)? {
+                return Ok(connection);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        wrong(format!("no websocket at {path} within {STARTING:?}: {}", self.process.said()))
+    }
+
+    /// Ends it.
+    pub fn stop(self) -> Outcome<()> {
+        self.process.stop(self.ends_cleanly)
+    }
+}
+
+/// The stream that all rules read.
+pub const STREAM: &str = r#"CREATE STREAM telemetry () WITH (TYPE="websocket", DATASOURCE="/in", FORMAT="json")"#;
+
+/// The rule of a workload. Windows come as arrays of rows, everything else one object a message.
+pub fn rule(workload: &Workload, sink: Value) -> Value {
+    let mut sink = sink;
+    sink["path"] = json!("/out");
+    sink["sendSingle"] = json!(workload.answer != Answer::Groups);
+    json!({ "id": "throughput", "sql": workload.sql, "actions": [{ "websocket": sink }] })
+}
+
+/// Plutino with a rule file. The relays wait for a slow receiver, and every result is counted here, so its sink is told
+/// to wait as well, where it would by default drop the oldest messages of a client that is far behind.
+fn plutino(workload: &Workload, port: u16, folder: &Path) -> Outcome<Process> {
+    let rule = rule(workload, json!({ "slowClient": "block" }));
+    let file = json!({ "streams": { "telemetry": STREAM }, "tables": {}, "rules": { "throughput": rule } });
+    let path = folder.join("rules.json");
+    fs::write(&path, file.to_string()).doing("writing the rule file")?;
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+    command.arg("run").arg(&path).arg("--quiet").current_dir(folder);
+    command.env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1").env("KUIPER__SOURCE__HTTPSERVERPORT", port.to_string());
+    Process::start("plutino", command, folder)
+}
+
+fn relay(kind: Kind, port: u16, folder: &Path) -> Outcome<Process> {
+    let mut command = Command::new(std::env::current_exe().doing("looking for the benchmark itself")?);
+    command.args(["relay", kind.name(), &port.to_string()]);
+    Process::start(kind.name(), command, folder)
+}
