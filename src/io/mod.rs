@@ -3,7 +3,12 @@
 //! A connector knows sockets, files and the console; it must not know rows, SQL or timely. It sees messages as bytes
 //! and hands them over through [`queue`].
 
+pub mod connector;
+pub mod log;
+pub mod nop;
 pub mod queue;
+pub mod tls;
+pub mod websocket;
 
 use std::time::SystemTime;
 

@@ -1,0 +1,134 @@
+//! The `log` sink: each message one line on stdout.
+//!
+//! All sinks of a process share one writer thread, so lines are never torn; a slow reader of stdout makes the engine
+//! wait (policy `block`), so a pipe loses nothing. The thread only exists once something was written.
+
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use crate::io::queue::{MessageBatch, Outlet, Signal};
+
+/// How many messages of one sink may wait before the engine does.
+const WAITING: usize = 4096;
+
+/// The one writer.
+#[derive(Clone)]
+pub struct Console {
+    jobs: Sender<(Arc<MessageBatch>, Arc<LogSink>)>,
+}
+
+impl Console {
+    /// The writer of this process's stdout.
+    pub fn stdout() -> Console {
+        static STDOUT: OnceLock<Console> = OnceLock::new();
+        STDOUT.get_or_init(|| Console::new(io::stdout())).clone()
+    }
+
+    /// A writer of its own, for tests and other outputs. Its thread ends with its last sink.
+    pub fn new(out: impl Write + Send + 'static) -> Console {
+        // Unbounded here: each sink bounds what it puts in by its own count.
+        let (jobs, work) = crossbeam_channel::unbounded();
+        // Without the thread nothing is written: every send then fails and is counted as dropped.
+        let _ = std::thread::Builder::new().name("log".into()).spawn(move || write(out, work));
+        Console { jobs }
+    }
+
+    /// A sink that writes here. `signal` is raised when it is ready again.
+    pub fn open(&self, signal: Signal) -> Arc<LogSink> {
+        Arc::new_cyclic(|me| LogSink {
+            me: me.clone(),
+            jobs: self.jobs.clone(),
+            signal,
+            queued: AtomicUsize::new(0),
+            over: AtomicBool::new(false),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        })
+    }
+}
+
+/// One `log` sink.
+pub struct LogSink {
+    me: std::sync::Weak<LogSink>,
+    jobs: Sender<(Arc<MessageBatch>, Arc<LogSink>)>,
+    signal: Signal,
+    queued: AtomicUsize,
+    over: AtomicBool,
+    /// messages written
+    pub messages: AtomicU64,
+    /// their bytes
+    pub bytes: AtomicU64,
+    /// messages lost because stdout is closed
+    pub dropped: AtomicU64,
+}
+
+impl LogSink {
+    /// Messages that wait to be written.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// Waits until all is written, but not longer than `limit`.
+    pub async fn flush(&self, limit: Duration) {
+        let deadline = tokio::time::Instant::now() + limit;
+        // Only at the end of a rule: a short poll is simpler than a wake-up per batch.
+        while self.queued() > 0 && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn done(&self, batch: &MessageBatch, written: bool) {
+        let count = batch.len();
+        if written {
+            self.messages.fetch_add(count as u64, Ordering::Relaxed);
+            self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
+        } else {
+            self.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        }
+        let left = self.queued.fetch_sub(count, Ordering::AcqRel) - count;
+        if left <= WAITING / 2 && self.over.swap(false, Ordering::AcqRel) {
+            self.signal.raise();
+        }
+    }
+}
+
+impl Outlet for LogSink {
+    fn send(&self, batch: &Arc<MessageBatch>) {
+        let Some(me) = self.me.upgrade() else { return };
+        if batch.is_empty() {
+            return;
+        }
+        // The flag first: the writer may be done with the batch before this ends.
+        if self.queued.load(Ordering::Acquire) + batch.len() > WAITING {
+            self.over.store(true, Ordering::Release);
+        }
+        self.queued.fetch_add(batch.len(), Ordering::AcqRel);
+        if let Err(unsent) = self.jobs.send((batch.clone(), me)) {
+            let (batch, me) = unsent.into_inner();
+            me.done(&batch, false);
+        }
+    }
+
+    fn ready(&self) -> bool {
+        !self.over.load(Ordering::Acquire)
+    }
+}
+
+fn write(mut out: impl Write, work: Receiver<(Arc<MessageBatch>, Arc<LogSink>)>) {
+    let mut lines = Vec::new();
+    while let Ok((batch, sink)) = work.recv() {
+        lines.clear();
+        for message in batch.messages() {
+            lines.extend_from_slice(&message);
+            lines.push(b'\n');
+        }
+        // A batch goes out whole, so that lines of two sinks never mix and a terminal shows them at once.
+        let written = out.write_all(&lines).and_then(|()| out.flush()).is_ok();
+        sink.done(&batch, written);
+    }
+}

@@ -1,0 +1,259 @@
+//! TLS for both ends of a websocket: certificates from files or base64 text become rustls configurations.
+//!
+//! Everything a user can get wrong (a missing file, text that is not PEM, a key of another certificate) is found here,
+//! before any connection is made, and the error names the property and the file.
+
+use std::sync::{Arc, OnceLock};
+
+use base64::Engine;
+use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{
+    self, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
+    version,
+};
+
+/// TLS material that cannot be used. Each variant says which property is at fault.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// the file cannot be read
+    #[error("property {property}: cannot read {file}: {source}")]
+    File {
+        /// whose value it is
+        property: &'static str,
+        /// the file
+        file: String,
+        /// why
+        source: std::io::Error,
+    },
+    /// not base64
+    #[error("property {property}: not the base64 of a PEM text: {source}")]
+    Base64 {
+        /// whose value it is
+        property: &'static str,
+        /// why
+        source: base64::DecodeError,
+    },
+    /// no such PEM section, or a damaged one
+    #[error("property {property}: {origin} holds no {expected} in PEM form")]
+    Pem {
+        /// whose value it is
+        property: &'static str,
+        /// the file, or "the text"
+        origin: String,
+        /// what was looked for
+        expected: &'static str,
+    },
+    /// one of certificate and key without the other
+    #[error("property {present} needs {missing} beside it")]
+    Incomplete {
+        /// what is set
+        present: &'static str,
+        /// what is not
+        missing: &'static str,
+    },
+    /// rustls does not take it
+    #[error("property {property}: {origin} cannot be used: {source}")]
+    Refused {
+        /// whose value it is
+        property: &'static str,
+        /// the file, or "the text"
+        origin: String,
+        /// why
+        source: rustls::Error,
+    },
+    /// no authority to trust
+    #[error("this system has no certificate authorities to trust: set rootCaPath (or insecureSkipVerify)")]
+    NoRoots,
+}
+
+/// A PEM text and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Pem {
+    property: &'static str,
+    origin: String,
+    text: Vec<u8>,
+}
+
+impl Pem {
+    /// Reads the file that `property` names.
+    ///
+    /// # Errors
+    /// [`TlsError::File`]
+    pub fn file(property: &'static str, file: &str) -> Result<Pem, TlsError> {
+        let text = std::fs::read(file).map_err(|source| TlsError::File { property, file: file.to_owned(), source })?;
+        Ok(Pem { property, origin: file.to_owned(), text })
+    }
+
+    /// Decodes the base64 text of `property`; line breaks in it are allowed.
+    ///
+    /// # Errors
+    /// [`TlsError::Base64`]
+    pub fn base64(property: &'static str, text: &str) -> Result<Pem, TlsError> {
+        let compact: String = text.chars().filter(|c| !c.is_ascii_whitespace()).collect();
+        let text = base64::engine::general_purpose::STANDARD
+            .decode(compact)
+            .map_err(|source| TlsError::Base64 { property, source })?;
+        Ok(Pem { property, origin: "the text".to_owned(), text })
+    }
+
+    fn certificates(&self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        CertificateDer::pem_slice_iter(&self.text)
+            .collect::<Result<Vec<_>, _>>()
+            .ok()
+            .filter(|certificates| !certificates.is_empty())
+            .ok_or_else(|| self.lacks("certificate"))
+    }
+
+    fn key(&self) -> Result<PrivateKeyDer<'static>, TlsError> {
+        PrivateKeyDer::from_pem_slice(&self.text).map_err(|_| self.lacks("private key"))
+    }
+
+    fn lacks(&self, expected: &'static str) -> TlsError {
+        TlsError::Pem { property: self.property, origin: self.origin.clone(), expected }
+    }
+
+    fn refused(&self, source: rustls::Error) -> TlsError {
+        TlsError::Refused { property: self.property, origin: self.origin.clone(), source }
+    }
+}
+
+/// What a client role shows and trusts; equal identities may share a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    /// accept any server certificate
+    pub insecure: bool,
+    /// client certificate chain
+    pub certificate: Option<Pem>,
+    /// its key
+    pub key: Option<Pem>,
+    /// authorities in place of the system's
+    pub roots: Option<Pem>,
+    /// refuse TLS 1.2
+    pub tls13_only: bool,
+}
+
+/// A client role's TLS, ready for use.
+#[derive(Clone, Debug)]
+pub struct ClientTls {
+    /// what it was made from
+    pub identity: Arc<Identity>,
+    /// the configuration
+    pub config: Arc<ClientConfig>,
+}
+
+impl ClientTls {
+    /// Checks the identity and makes the configuration.
+    ///
+    /// # Errors
+    /// [`TlsError`] names the property at fault.
+    pub fn new(identity: Arc<Identity>) -> Result<ClientTls, TlsError> {
+        let versions: &[&SupportedProtocolVersion] =
+            if identity.tls13_only { &[&version::TLS13] } else { &[&version::TLS13, &version::TLS12] };
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .expect("ring speaks TLS 1.2 and 1.3");
+        let builder = if identity.insecure {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+        } else {
+            builder.with_root_certificates(match &identity.roots {
+                Some(pem) => own_roots(pem)?,
+                None => system_roots()?,
+            })
+        };
+        let config = match (&identity.certificate, &identity.key) {
+            (None, None) => builder.with_no_client_auth(),
+            (Some(certificate), Some(key)) => builder
+                .with_client_auth_cert(certificate.certificates()?, key.key()?)
+                .map_err(|source| key.refused(source))?,
+            (Some(pem), None) => {
+                return Err(TlsError::Incomplete { present: pem.property, missing: "privateKeyPath" });
+            }
+            (None, Some(pem)) => {
+                return Err(TlsError::Incomplete { present: pem.property, missing: "certificationPath" });
+            }
+        };
+        Ok(ClientTls { identity, config: Arc::new(config) })
+    }
+}
+
+/// The data server's TLS from its PEM files.
+///
+/// # Errors
+/// [`TlsError`] names the property and file at fault.
+pub fn server(certfile: &str, keyfile: &str) -> Result<Arc<ServerConfig>, TlsError> {
+    let certificate = Pem::file("httpServerTls.certfile", certfile)?;
+    let key = Pem::file("httpServerTls.keyfile", keyfile)?;
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .expect("ring speaks TLS 1.2 and 1.3")
+        .with_no_client_auth()
+        .with_single_cert(certificate.certificates()?, key.key()?)
+        .map_err(|source| key.refused(source))?;
+    Ok(Arc::new(config))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
+    PROVIDER.get_or_init(|| Arc::new(ring::default_provider())).clone()
+}
+
+fn own_roots(pem: &Pem) -> Result<Arc<RootCertStore>, TlsError> {
+    let mut store = RootCertStore::empty();
+    for certificate in pem.certificates()? {
+        store.add(certificate).map_err(|source| pem.refused(source))?;
+    }
+    Ok(Arc::new(store))
+}
+
+/// The system's authorities, read once: that takes many files.
+fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
+    static ROOTS: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let roots = ROOTS.get_or_init(|| {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(store)
+    });
+    if roots.is_empty() { Err(TlsError::NoRoots) } else { Ok(roots.clone()) }
+}
+
+/// Takes any certificate, but still checks that the server holds its key.
+#[derive(Debug)]
+struct AnyServer(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _end_entity: &CertificateDer<'_>,
+        _intermediates: &[CertificateDer<'_>],
+        _name: &ServerName<'_>,
+        _ocsp: &[u8],
+        _now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,304 @@
+//! One open websocket, in one task on the data thread of its stream: reading, writing, pings and the end.
+//!
+//! Reading takes what is there without waiting and hands it over as one batch. While a stream's queue is full the
+//! socket is not read: TCP slows the peer, and its pings too are answered only when reading goes on. Writing feeds all
+//! that waits, then flushes once. Neither waits for the other.
+
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{SplitSink, SplitStream};
+use futures_util::{SinkExt, Stream, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::error::ProtocolError;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
+
+use super::endpoint::Endpoint;
+use super::lane::{Farewell, Flight, Peer};
+use super::socket::Wire;
+use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
+
+/// How long a peer may take to answer a close frame, or to take one.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How many bytes are fed before they are flushed and accounted.
+const FLUSH_BYTES: usize = 256 * 1024;
+
+type Writing = SplitSink<WebSocketStream<Wire>, Message>;
+type Reading = SplitStream<WebSocketStream<Wire>>;
+
+/// How a connection ended: nothing to say, or an error for the status.
+pub(super) type Ending = Option<String>;
+
+/// Serves a connection until it ends. Runs on the data thread; the socket comes detached.
+pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<Endpoint>, peer: &Arc<Peer>) -> Ending {
+    if let Err(error) = websocket.get_mut().attach() {
+        return Some(format!("{}: cannot move the socket: {error}", peer.address));
+    }
+    let (mut writing, mut reading) = websocket.split();
+    let pulse = Pulse::new();
+    let (code, ending) = {
+        let mut reader = pin!(read(&mut reading, endpoint, &pulse));
+        let mut farewell = peer.farewell.subscribe();
+        let first = {
+            let writer = pin!(write(&mut writing, endpoint, peer));
+            tokio::select! {
+                end = &mut reader => First::Read(end),
+                error = writer => First::Write(error),
+                Ok(farewell) = farewell.wait_for(Option::is_some) => First::Farewell(*farewell),
+                () = pulse.stops(endpoint.settings.idle_timeout) => First::Silence,
+            }
+        };
+        match first {
+            First::Read(end) => end.verdict(&peer.address),
+            First::Farewell(Some(Farewell { code, reason })) => {
+                say_goodbye(&mut writing, code, reason).await;
+                let _ = timeout(CLOSE_TIMEOUT, reader).await;
+                let slow = (code == CloseCode::Policy).then(|| format!("{}: disconnected: {reason}", peer.address));
+                (None, slow)
+            }
+            First::Farewell(None) => (None, None),
+            First::Silence => (Some(CloseCode::Away), Some(format!("{}: nothing heard for too long", peer.address))),
+            // The peer's close frame may be why writing failed: reading tells.
+            First::Write(error) => match timeout(CLOSE_TIMEOUT, reader).await {
+                Ok(end) => end.verdict(&peer.address),
+                Err(_) => (None, Some(format!("{}: {error}", peer.address))),
+            },
+        }
+    };
+    if let Some(code) = code {
+        let reason = if code == CloseCode::Away { "nothing heard" } else { "" };
+        say_goodbye(&mut writing, code, reason).await;
+        if let Ok(mut websocket) = reading.reunite(writing) {
+            linger(websocket.get_mut()).await;
+        }
+    }
+    ending
+}
+
+/// What ended the normal life of a connection.
+enum First {
+    Read(ReadEnd),
+    Write(Error),
+    Farewell(Option<Farewell>),
+    Silence,
+}
+
+/// How reading ended.
+enum ReadEnd {
+    /// by a close frame, which is answered
+    Closed(Option<CloseFrame>),
+    /// otherwise
+    Broken(Error),
+}
+
+impl ReadEnd {
+    /// The close code still to be said, and the error for the status.
+    fn verdict(self, address: &str) -> (Option<CloseCode>, Ending) {
+        match self {
+            ReadEnd::Closed(None) => (None, None),
+            ReadEnd::Closed(Some(frame)) => {
+                let normal = matches!(frame.code, CloseCode::Normal | CloseCode::Away | CloseCode::Status);
+                (None, (!normal).then(|| format!("{address}: closed by the peer: {} {}", frame.code, frame.reason)))
+            }
+            ReadEnd::Broken(error) => {
+                let code = match &error {
+                    Error::Utf8(_) => Some(CloseCode::Invalid),
+                    Error::Capacity(_) => Some(CloseCode::Size),
+                    Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => None,
+                    _ => Some(CloseCode::Protocol),
+                };
+                (code, Some(format!("{address}: {error}")))
+            }
+        }
+    }
+}
+
+/// Reads until the end.
+async fn read(reading: &mut Reading, endpoint: &Endpoint, pulse: &Pulse) -> ReadEnd {
+    let mut usual = 1;
+    let mut close = None;
+    loop {
+        let mut frames = Vec::with_capacity(usual);
+        let mut received = None;
+        let (full, end) = gather(reading, &mut frames, &mut received, &mut close, pulse).await;
+        usual = frames.len().max(1);
+        if let Some(received) = received {
+            pulse.busy(true);
+            endpoint.deliver(frames, received).await;
+            pulse.busy(false);
+        }
+        if let Some(end) = end {
+            return end;
+        }
+        if full {
+            // More is there: the worker and the other sockets of this thread come first.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// Takes what is there, at least one message. True if the batch is full; the end if reading is over.
+async fn gather(
+    reading: &mut Reading,
+    frames: &mut Vec<Frame>,
+    received: &mut Option<Instant>,
+    close: &mut Option<CloseFrame>,
+    pulse: &Pulse,
+) -> (bool, Option<ReadEnd>) {
+    let mut bytes = 0;
+    std::future::poll_fn(|cx| {
+        loop {
+            if frames.len() >= BATCH_FRAMES || bytes >= BATCH_BYTES {
+                return Poll::Ready((true, None));
+            }
+            let frame = match Pin::new(&mut *reading).poll_next(cx) {
+                Poll::Pending if frames.is_empty() => return Poll::Pending,
+                Poll::Pending => return Poll::Ready((false, None)),
+                Poll::Ready(None) => return Poll::Ready((false, Some(ReadEnd::Closed(close.take())))),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready((false, Some(ReadEnd::Broken(error)))),
+                Poll::Ready(Some(Ok(Message::Text(text)))) => Frame::Text(text),
+                Poll::Ready(Some(Ok(Message::Binary(bytes)))) => Frame::Binary(bytes),
+                Poll::Ready(Some(Ok(Message::Close(frame)))) => {
+                    *close = frame;
+                    continue;
+                }
+                // tungstenite has the pong ready and sends it before it reads on.
+                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => {
+                    pulse.heard(Instant::now());
+                    continue;
+                }
+            };
+            if received.is_none() {
+                let now = Instant::now();
+                pulse.heard(now);
+                *received = Some(now);
+            }
+            bytes += frame.bytes().len();
+            frames.push(frame);
+        }
+    })
+    .await
+}
+
+/// Writes what waits until that fails.
+async fn write(writing: &mut Writing, endpoint: &Endpoint, peer: &Peer) -> Error {
+    match write_on(writing, endpoint, peer).await {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
+
+async fn write_on(writing: &mut Writing, endpoint: &Endpoint, peer: &Peer) -> Result<std::convert::Infallible, Error> {
+    for message in &endpoint.settings.on_open {
+        writing.send(Message::text(message.clone())).await?;
+    }
+    let mut pings = endpoint.settings.ping_interval.map(|every| {
+        let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
+        pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        pings
+    });
+    let mut flights: Vec<Flight> = Vec::new();
+    loop {
+        let mut bytes = 0;
+        while bytes < FLUSH_BYTES
+            && let Some(flight) = peer.next()
+        {
+            flights.push(flight);
+            let flight = flights.last_mut().expect("one was pushed");
+            let code = OpCode::Data(if flight.text() { Data::Text } else { Data::Binary });
+            // The place in the queue moves before the message is handed over: a message is never sent twice.
+            while let Some(message) = flight.message() {
+                writing.feed(Message::Frame(WireFrame::message(message, code, true))).await?;
+            }
+            bytes += flight.bytes();
+        }
+        if !flights.is_empty() {
+            writing.flush().await?;
+            flights.clear();
+            // A reader that keeps up with us must not keep the thread.
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let ping = async {
+            match &mut pings {
+                Some(pings) => pings.tick().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = peer.wake.notified() => {}
+            _ = ping => writing.send(Message::Ping(Bytes::new())).await?,
+        }
+    }
+}
+
+async fn say_goodbye(writing: &mut Writing, code: CloseCode, reason: &'static str) {
+    let frame = CloseFrame { code, reason: reason.into() };
+    // A peer that does not take the frame is cut off.
+    let _ = timeout(CLOSE_TIMEOUT, writing.send(Message::Close(Some(frame)))).await;
+}
+
+/// Ends the sending side and reads on for a moment: closing a socket with unread bytes would tear the close frame
+/// from the peer's hands.
+pub(super) async fn linger(wire: &mut Wire) {
+    let _ = timeout(CLOSE_TIMEOUT, async {
+        let mut waste = vec![0; 8 * 1024];
+        let _ = wire.shutdown().await;
+        let mut budget = 64 * 1024 * 1024usize;
+        while let Ok(count @ 1..) = wire.read(&mut waste).await {
+            budget = budget.saturating_sub(count);
+            if budget == 0 {
+                break;
+            }
+        }
+    })
+    .await;
+}
+
+/// When a peer was last heard.
+struct Pulse {
+    start: Instant,
+    /// ms after `start`
+    heard: AtomicU64,
+    /// the peer is not read because the engine is busy: it cannot be heard
+    busy: AtomicBool,
+}
+
+impl Pulse {
+    fn new() -> Pulse {
+        Pulse { start: Instant::now(), heard: AtomicU64::new(0), busy: AtomicBool::new(false) }
+    }
+
+    fn heard(&self, now: Instant) {
+        self.heard.store((now - self.start).as_millis() as u64, Ordering::Relaxed);
+    }
+
+    fn busy(&self, busy: bool) {
+        self.busy.store(busy, Ordering::Relaxed);
+    }
+
+    /// Ends when nothing was heard for `limit`.
+    async fn stops(&self, limit: Option<Duration>) {
+        let Some(limit) = limit else { return std::future::pending().await };
+        loop {
+            if self.busy.load(Ordering::Relaxed) {
+                self.heard(Instant::now());
+            }
+            let last = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+            let left = (last + limit).saturating_sub(self.start.elapsed());
+            if left.is_zero() {
+                return;
+            }
+            tokio::time::sleep(left).await;
+        }
+    }
+}

@@ -1,0 +1,259 @@
+//! An endpoint: the meeting place of sources, sinks and peers.
+//!
+//! Of a server role it is a path of the data server with any number of clients; of a client role it is one dialled
+//! connection, with one peer that stays while connections come and go. It lives as long as any link uses it.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use tokio::sync::{RwLock, watch};
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::config::Settings;
+use super::lane::{Peer, SinkQueue, locked};
+use crate::io::LinkState;
+use crate::io::queue::{Frame, FrameBatch, FrameSender};
+
+/// A source's end of an endpoint.
+pub(super) struct Subscriber {
+    frames: FrameSender,
+    /// read while a batch is handed over; set to true, nothing more comes
+    closed: RwLock<bool>,
+    /// messages handed over
+    pub messages: AtomicU64,
+    /// their bytes
+    pub bytes: AtomicU64,
+}
+
+/// How an endpoint stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    /// state
+    pub state: LinkState,
+    /// since when
+    pub since: SystemTime,
+    /// failed dials and broken connections since the start
+    pub failures: u64,
+}
+
+/// See the module.
+pub(super) struct Endpoint {
+    /// of the link that made it
+    pub settings: Settings,
+    /// the data thread of its sockets
+    pub thread: usize,
+    /// how it stands
+    pub standing: watch::Sender<Standing>,
+    /// set when nobody uses it any more
+    pub closing: watch::Sender<bool>,
+    /// open sockets, and of a client role its dialler
+    pub tasks: watch::Sender<usize>,
+    last_error: Mutex<Option<(SystemTime, String)>>,
+    subscribers: Mutex<Arc<Vec<Arc<Subscriber>>>>,
+    members: Mutex<Members>,
+}
+
+#[derive(Default)]
+struct Members {
+    peers: Vec<Arc<Peer>>,
+    sinks: Vec<Arc<SinkQueue>>,
+    closed: bool,
+}
+
+impl Endpoint {
+    /// An endpoint that nobody uses yet.
+    pub fn new(settings: Settings, thread: usize, state: LinkState) -> Arc<Endpoint> {
+        Arc::new(Endpoint {
+            settings,
+            thread,
+            standing: watch::Sender::new(Standing { state, since: SystemTime::now(), failures: 0 }),
+            closing: watch::Sender::new(false),
+            tasks: watch::Sender::new(0),
+            last_error: Mutex::default(),
+            subscribers: Mutex::default(),
+            members: Mutex::default(),
+        })
+    }
+
+    /// Adds a source.
+    pub fn subscribe(&self, frames: FrameSender) -> Arc<Subscriber> {
+        let subscriber = Arc::new(Subscriber {
+            frames,
+            closed: RwLock::new(false),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        });
+        let mut subscribers = locked(&self.subscribers);
+        *subscribers = Arc::new(subscribers.iter().chain([&subscriber]).cloned().collect());
+        subscriber
+    }
+
+    /// Takes a source away; when this returns, nothing is being handed to it.
+    pub async fn unsubscribe(&self, subscriber: &Arc<Subscriber>) {
+        {
+            let mut subscribers = locked(&self.subscribers);
+            let rest = subscribers.iter().filter(|other| !Arc::ptr_eq(other, subscriber)).cloned().collect();
+            *subscribers = Arc::new(rest);
+        }
+        *subscriber.closed.write().await = true;
+    }
+
+    /// Adds a sink: present peers get what it sends from now on.
+    pub fn add_sink(&self, sink: &Arc<SinkQueue>) {
+        let mut members = locked(&self.members);
+        for peer in &members.peers {
+            sink.join(peer);
+        }
+        members.sinks.push(sink.clone());
+    }
+
+    /// Takes a sink away.
+    pub fn remove_sink(&self, sink: &Arc<SinkQueue>) {
+        locked(&self.members).sinks.retain(|other| !Arc::ptr_eq(other, sink));
+        sink.end();
+    }
+
+    /// Adds a peer; false if the endpoint is at its end.
+    pub fn join(&self, peer: &Arc<Peer>) -> bool {
+        let mut members = locked(&self.members);
+        if members.closed {
+            return false;
+        }
+        for sink in &members.sinks {
+            sink.join(peer);
+        }
+        members.peers.push(peer.clone());
+        true
+    }
+
+    /// Takes a peer away.
+    pub fn leave(&self, peer: &Arc<Peer>) {
+        let mut members = locked(&self.members);
+        if let Some(place) = members.peers.iter().position(|other| Arc::ptr_eq(other, peer)) {
+            members.peers.swap_remove(place);
+        }
+        drop(members);
+        peer.leave();
+    }
+
+    /// How many peers it has.
+    pub fn peers(&self) -> usize {
+        locked(&self.members).peers.len()
+    }
+
+    /// Sends all peers away with 1001 and takes no new ones.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+        let peers = {
+            let mut members = locked(&self.members);
+            members.closed = true;
+            members.peers.clone()
+        };
+        for peer in peers {
+            peer.dismiss(CloseCode::Away, "the endpoint has ended");
+        }
+    }
+
+    /// Hands messages to every source, waiting for the slowest.
+    pub async fn deliver(&self, frames: Vec<Frame>, received: std::time::Instant) {
+        let subscribers = locked(&self.subscribers).clone();
+        let Some((last, others)) = subscribers.split_last() else { return };
+        let bytes = frames.iter().map(|frame| frame.bytes().len() as u64).sum();
+        let batch = FrameBatch { frames, received };
+        for subscriber in others {
+            subscriber.deliver(batch.clone(), bytes).await;
+        }
+        last.deliver(batch, bytes).await;
+    }
+
+    /// Notes a new state.
+    pub fn stands(&self, state: LinkState) {
+        self.standing.send_if_modified(|standing| {
+            let changed = standing.state != state;
+            if changed {
+                *standing = Standing { state, since: SystemTime::now(), failures: standing.failures };
+            }
+            changed
+        });
+    }
+
+    /// Notes an error.
+    pub fn fails(&self, error: String) {
+        tracing::debug!(endpoint = %self.settings.address(), %error, "websocket");
+        *locked(&self.last_error) = Some((SystemTime::now(), error));
+        self.standing.send_modify(|standing| standing.failures += 1);
+    }
+
+    /// The last error.
+    pub fn last_error(&self) -> Option<(SystemTime, String)> {
+        locked(&self.last_error).clone()
+    }
+
+    /// Buffers and limits of its connections. A reading endpoint reads much at a time; one that only writes keeps
+    /// little for each of its many clients. Larger is not faster: the buffer is cleared before each read.
+    pub fn websocket(&self) -> WebSocketConfig {
+        let read_buffer = if locked(&self.subscribers).is_empty() { 2 * 1024 } else { 32 * 1024 };
+        WebSocketConfig::default()
+            .read_buffer_size(read_buffer)
+            .write_buffer_size(64 * 1024)
+            .max_message_size(Some(self.settings.max_message_size))
+            .max_frame_size(Some(self.settings.max_message_size))
+    }
+}
+
+impl Subscriber {
+    async fn deliver(&self, batch: FrameBatch, bytes: u64) {
+        let closed = self.closed.read().await;
+        if *closed {
+            return;
+        }
+        let messages = batch.frames.len() as u64;
+        // A stream that has ended without closing its link no longer wants them.
+        if self.frames.send(batch).await.is_ok() {
+            self.messages.fetch_add(messages, Ordering::Relaxed);
+            self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Counts a task of an endpoint for as long as it lives.
+pub(super) struct Presence(Arc<Endpoint>);
+
+impl Presence {
+    /// One task more.
+    pub fn new(endpoint: &Arc<Endpoint>) -> Presence {
+        endpoint.tasks.send_modify(|tasks| *tasks += 1);
+        Presence(endpoint.clone())
+    }
+}
+
+impl Drop for Presence {
+    fn drop(&mut self) {
+        self.0.tasks.send_modify(|tasks| *tasks -= 1);
+    }
+}
+
+/// A peer's stay at an endpoint: it leaves when this is dropped, however its task ends.
+pub(super) struct Stay {
+    /// where
+    pub endpoint: Arc<Endpoint>,
+    /// who
+    pub peer: Arc<Peer>,
+    _presence: Presence,
+}
+
+impl Stay {
+    /// Lets `peer` join; `None` if the endpoint is at its end.
+    pub fn new(endpoint: &Arc<Endpoint>, peer: Arc<Peer>) -> Option<Stay> {
+        let presence = Presence::new(endpoint);
+        endpoint.join(&peer).then(|| Stay { endpoint: endpoint.clone(), peer, _presence: presence })
+    }
+}
+
+impl Drop for Stay {
+    fn drop(&mut self) {
+        self.endpoint.leave(&self.peer);
+    }
+}

@@ -1,0 +1,399 @@
+//! The websocket connector: sources and sinks, each as server and as client.
+//!
+//! [`Websockets`] is the hub. It keeps one endpoint for each path of the data server and one for each distinct
+//! connection that is dialled, and lets sources and sinks share them. It lives on the control runtime; open sockets
+//! live on data threads. It knows messages as bytes, never rows.
+
+pub mod config;
+
+mod client;
+mod connection;
+mod endpoint;
+mod lane;
+mod server;
+mod socket;
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio_rustls::rustls::ServerConfig;
+
+pub use client::DialError;
+pub use config::{Settings, SettingsError};
+pub use lane::ClientStatus;
+
+use crate::io::queue::{FrameSender, Outlet, Signal};
+use crate::io::tls::{self, Identity, TlsError};
+use crate::io::{LinkState, LinkStatus};
+use config::Role;
+use endpoint::{Endpoint, Presence, Subscriber};
+use lane::{Peer, SinkQueue, locked};
+use server::{Routes, Server};
+
+/// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
+const CLOSE_LIMIT: Duration = Duration::from_secs(3);
+
+/// The data server's settings.
+#[derive(Clone, Debug)]
+pub struct ServerSettings {
+    /// address to listen on, `source.httpServerIp`
+    pub ip: String,
+    /// port, `source.httpServerPort`; 0: any free one
+    pub port: u16,
+    /// PEM files, `source.httpServerTls`
+    pub tls: Option<ServerTls>,
+    /// limit of a client's TLS and HTTP handshake together
+    pub handshake_timeout: Duration,
+}
+
+/// The data server's PEM files.
+#[derive(Clone, Debug)]
+pub struct ServerTls {
+    /// certificate chain
+    pub certfile: String,
+    /// its key
+    pub keyfile: String,
+}
+
+impl Default for ServerSettings {
+    fn default() -> Self {
+        ServerSettings { ip: "0.0.0.0".into(), port: 10081, tls: None, handshake_timeout: Duration::from_secs(10) }
+    }
+}
+
+/// A link that cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// the data server's port is taken
+    #[error(
+        "the data server cannot listen on {ip}:{port}: the port is in use by another process; stop that one, or set \
+         source.httpServerPort (environment: KUIPER__SOURCE__HTTPSERVERPORT) to a free port"
+    )]
+    PortInUse {
+        /// address
+        ip: String,
+        /// port
+        port: u16,
+    },
+    /// the data server cannot listen for another reason
+    #[error("the data server cannot listen on {ip}:{port}: {source}; check source.httpServerIp and httpServerPort")]
+    Listen {
+        /// address
+        ip: String,
+        /// port
+        port: u16,
+        /// why
+        source: io::Error,
+    },
+    /// the data server's certificates
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// checkConnection, client role
+    #[error("checkConnection: {0}")]
+    Unreachable(String),
+    /// checkConnection, server role
+    #[error("checkConnection: no client is connected to the endpoint {0}")]
+    NoClient(String),
+}
+
+/// What makes a dialled connection the same as another.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct DialKey {
+    role: Role,
+    path: String,
+    tls: Option<Arc<Identity>>,
+    headers: Vec<(String, String)>,
+    subprotocols: Vec<String>,
+    on_open: Vec<String>,
+}
+
+/// The hub of all websocket links. Clones share it.
+#[derive(Clone)]
+pub struct Websockets {
+    hub: Arc<Hub>,
+}
+
+struct Hub {
+    control: Handle,
+    data: Arc<[Handle]>,
+    settings: ServerSettings,
+    routes: Routes,
+    registry: tokio::sync::Mutex<Registry>,
+    listening: Mutex<Option<SocketAddr>>,
+}
+
+#[derive(Default)]
+struct Registry {
+    server: Option<Server>,
+    dialled: HashMap<DialKey, Arc<Endpoint>>,
+    /// links by endpoint address in memory: the endpoint ends with its last
+    users: HashMap<usize, usize>,
+}
+
+impl Websockets {
+    /// A hub whose sockets live on `data_threads`. The current runtime becomes the control runtime.
+    ///
+    /// # Panics
+    /// If there is no data thread, or outside of a runtime.
+    pub fn new(settings: ServerSettings, data_threads: Vec<Handle>) -> Self {
+        assert!(!data_threads.is_empty(), "sockets need a data thread");
+        let hub = Hub {
+            control: Handle::current(),
+            data: data_threads.into(),
+            settings,
+            routes: Routes::default(),
+            registry: tokio::sync::Mutex::default(),
+            listening: Mutex::default(),
+        };
+        Websockets { hub: Arc::new(hub) }
+    }
+
+    /// Where the data server listens, while any link needs it.
+    pub fn listening(&self) -> Option<SocketAddr> {
+        *locked(&self.hub.listening)
+    }
+
+    /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
+    /// shared endpoint stays where it is). In the server role the endpoint exists when this returns; in the client
+    /// role it is dialled for as long as the link is open.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if the data server cannot listen.
+    pub async fn open_source(
+        &self,
+        settings: Settings,
+        thread: usize,
+        frames: FrameSender,
+    ) -> Result<SourceLink, ConnectError> {
+        let mut registry = self.hub.registry.lock().await;
+        let (endpoint, fresh) = self.hub.endpoint(&mut registry, settings, thread).await?;
+        let subscriber = endpoint.subscribe(frames);
+        self.hub.publish(&mut registry, &endpoint, fresh);
+        Ok(SourceLink { hub: self.hub.clone(), endpoint, subscriber })
+    }
+
+    /// Opens a sink. `signal` is raised when an outlet with `slowClient: block` is ready again.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if the data server cannot listen, or if `checkConnection` is set and no connection is
+    /// established (client role: within the handshake timeout).
+    pub async fn open_sink(&self, settings: Settings, thread: usize, signal: Signal) -> Result<SinkLink, ConnectError> {
+        let mut registry = self.hub.registry.lock().await;
+        let check = settings.check_connection;
+        if check && settings.role == Role::Server {
+            let connected = locked(&self.hub.routes).get(settings.route()).is_some_and(|endpoint| endpoint.peers() > 0);
+            if !connected {
+                return Err(ConnectError::NoClient(settings.route().to_owned()));
+            }
+        }
+        let queue = SinkQueue::new(settings.client_queue, settings.slow_client, signal);
+        let limit = settings.handshake_timeout;
+        let dials = settings.role != Role::Server;
+        let (endpoint, fresh) = self.hub.endpoint(&mut registry, settings, thread).await?;
+        endpoint.add_sink(&queue);
+        let mut standing = endpoint.standing.subscribe();
+        let failures = standing.borrow().failures;
+        self.hub.publish(&mut registry, &endpoint, fresh);
+        drop(registry);
+        let link = SinkLink { hub: self.hub.clone(), endpoint, queue };
+        if check && dials {
+            let settled =
+                standing.wait_for(|standing| standing.state == LinkState::Connected || standing.failures > failures);
+            let settled = tokio::time::timeout(limit + Duration::from_secs(1), settled).await;
+            if !matches!(settled, Ok(Ok(standing)) if standing.state == LinkState::Connected) {
+                let reason = link.endpoint.last_error().map(|(_, error)| error);
+                let reason =
+                    reason.unwrap_or_else(|| format!("{} cannot be reached", link.endpoint.settings.address()));
+                link.close(Duration::ZERO).await;
+                return Err(ConnectError::Unreachable(reason));
+            }
+        }
+        Ok(link)
+    }
+}
+
+impl Hub {
+    /// The endpoint for `settings`, and whether it is new. A new one is not yet known to anybody.
+    async fn endpoint(
+        self: &Arc<Self>,
+        registry: &mut Registry,
+        settings: Settings,
+        thread: usize,
+    ) -> Result<(Arc<Endpoint>, bool), ConnectError> {
+        let thread = thread % self.data.len();
+        if settings.role == Role::Server {
+            if let Some(endpoint) = locked(&self.routes).get(settings.route()).cloned() {
+                return Ok((endpoint, false));
+            }
+            if registry.server.is_none() {
+                registry.server = Some(self.listen().await?);
+            }
+            return Ok((Endpoint::new(settings, thread, LinkState::Connected), true));
+        }
+        if let Some(endpoint) = registry.dialled.get(&dial_key(&settings)) {
+            return Ok((endpoint.clone(), false));
+        }
+        Ok((Endpoint::new(settings, thread, LinkState::Connecting), true))
+    }
+
+    async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
+        let ServerSettings { ip, port, tls, handshake_timeout } = self.settings.clone();
+        let tls: Option<Arc<ServerConfig>> =
+            tls.map(|files| tls::server(&files.certfile, &files.keyfile)).transpose()?;
+        let start = Server::start((ip.clone(), port), tls, handshake_timeout, self.routes.clone(), self.data.clone());
+        let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        let server = started.map_err(|source| match source.kind() {
+            io::ErrorKind::AddrInUse => ConnectError::PortInUse { ip, port },
+            _ => ConnectError::Listen { ip, port, source },
+        })?;
+        *locked(&self.listening) = Some(server.address);
+        Ok(server)
+    }
+
+    /// Counts a link of `endpoint` and lets a fresh one meet its peers.
+    fn publish(self: &Arc<Self>, registry: &mut Registry, endpoint: &Arc<Endpoint>, fresh: bool) {
+        *registry.users.entry(Arc::as_ptr(endpoint) as usize).or_default() += 1;
+        if !fresh {
+            return;
+        }
+        if endpoint.settings.role == Role::Server {
+            locked(&self.routes).insert(endpoint.settings.route().to_owned(), endpoint.clone());
+            return;
+        }
+        registry.dialled.insert(dial_key(&endpoint.settings), endpoint.clone());
+        let peer = Peer::new(endpoint.settings.address());
+        endpoint.join(&peer);
+        let presence = Presence::new(endpoint);
+        self.control.spawn(client::keep(endpoint.clone(), peer, self.data[endpoint.thread].clone(), presence));
+    }
+
+    /// Ends a link: the endpoint goes with its last, the server with its last endpoint.
+    async fn release(self: &Arc<Self>, endpoint: &Arc<Endpoint>) {
+        let mut registry = self.registry.lock().await;
+        let users = registry.users.entry(Arc::as_ptr(endpoint) as usize).or_default();
+        *users = users.saturating_sub(1);
+        if *users > 0 {
+            return;
+        }
+        registry.users.remove(&(Arc::as_ptr(endpoint) as usize));
+        if endpoint.settings.role == Role::Server {
+            let empty = {
+                let mut routes = locked(&self.routes);
+                routes.remove(endpoint.settings.route());
+                routes.is_empty()
+            };
+            endpoint.close();
+            if empty && let Some(server) = registry.server.take() {
+                *locked(&self.listening) = None;
+                server.stop().await;
+            }
+        } else {
+            registry.dialled.remove(&dial_key(&endpoint.settings));
+            endpoint.close();
+        }
+        drop(registry);
+        let mut tasks = endpoint.tasks.subscribe();
+        let _ = tokio::time::timeout(CLOSE_LIMIT, tasks.wait_for(|tasks| *tasks == 0)).await;
+        endpoint.stands(LinkState::Disconnected);
+    }
+
+    fn status(&self, endpoint: &Endpoint) -> LinkStatus {
+        let standing = *endpoint.standing.borrow();
+        let (address, peers) = match endpoint.settings.role {
+            Role::Server => {
+                let port = locked(&self.listening).map_or(self.settings.port, |address| address.port());
+                (format!(":{port}{}", endpoint.settings.route()), endpoint.peers())
+            }
+            Role::Client { .. } => (endpoint.settings.address(), usize::from(standing.state == LinkState::Connected)),
+        };
+        LinkStatus {
+            address,
+            state: standing.state,
+            since: standing.since,
+            peers,
+            last_error: endpoint.last_error(),
+            messages: 0,
+            bytes: 0,
+            dropped: Vec::new(),
+            queued: 0,
+        }
+    }
+}
+
+fn dial_key(settings: &Settings) -> DialKey {
+    DialKey {
+        role: settings.role.clone(),
+        path: settings.path.clone(),
+        tls: settings.tls.as_ref().map(|tls| tls.identity.clone()),
+        headers: settings.headers.clone(),
+        subprotocols: settings.subprotocols.clone(),
+        on_open: settings.on_open.clone(),
+    }
+}
+
+/// An open source. It must be closed; dropped, its endpoint stays.
+pub struct SourceLink {
+    hub: Arc<Hub>,
+    endpoint: Arc<Endpoint>,
+    subscriber: Arc<Subscriber>,
+}
+
+impl SourceLink {
+    /// How it stands.
+    pub fn status(&self) -> LinkStatus {
+        LinkStatus {
+            messages: self.subscriber.messages.load(Ordering::Relaxed),
+            bytes: self.subscriber.bytes.load(Ordering::Relaxed),
+            ..self.hub.status(&self.endpoint)
+        }
+    }
+
+    /// Stops reading: when this returns, what was read has been handed over (so the stream must still be drained, or
+    /// have ended), and the clients have got a close frame (1001) if nobody else uses the endpoint.
+    pub async fn close(self) {
+        self.endpoint.unsubscribe(&self.subscriber).await;
+        self.hub.release(&self.endpoint).await;
+    }
+}
+
+/// An open sink. It must be closed; dropped, its endpoint stays.
+pub struct SinkLink {
+    hub: Arc<Hub>,
+    endpoint: Arc<Endpoint>,
+    queue: Arc<SinkQueue>,
+}
+
+impl SinkLink {
+    /// The way in for results.
+    pub fn outlet(&self) -> Arc<dyn Outlet> {
+        self.queue.clone()
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> LinkStatus {
+        LinkStatus {
+            messages: self.queue.messages.load(Ordering::Relaxed),
+            bytes: self.queue.bytes.load(Ordering::Relaxed),
+            dropped: self.queue.dropped(),
+            queued: self.queue.queued(),
+            ..self.hub.status(&self.endpoint)
+        }
+    }
+
+    /// Its clients, each with what waits for it and what it lost.
+    pub fn clients(&self) -> Vec<ClientStatus> {
+        self.queue.clients()
+    }
+
+    /// Sends what waits, for up to `flush`, then ends the link: the clients get a close frame (1001) if nobody else
+    /// uses the endpoint.
+    pub async fn close(self, flush: Duration) {
+        self.queue.drain(tokio::time::Instant::now() + flush).await;
+        self.endpoint.remove_sink(&self.queue);
+        self.hub.release(&self.endpoint).await;
+    }
+}

@@ -1,0 +1,205 @@
+//! The data server: one listener for all endpoints of server roles.
+//!
+//! Handshakes run on the control runtime, bounded in number, time and size, so that slow or strange clients cost
+//! little; then the socket moves to the data thread of its endpoint.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::Handle;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
+use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::protocol::Role;
+
+use super::connection;
+use super::endpoint::{Endpoint, Stay};
+use super::lane::{Peer, locked};
+use super::socket::{Socket, Wire};
+
+/// Handshakes that may go on at a time; further connections wait in the listener's queue.
+const HANDSHAKES: usize = 1024;
+
+/// The longest head of a request in bytes.
+const HEAD_BYTES: usize = 16 * 1024;
+
+/// The endpoints by path.
+pub(super) type Routes = Arc<Mutex<HashMap<String, Arc<Endpoint>>>>;
+
+/// A running data server.
+pub(super) struct Server {
+    /// where it listens
+    pub address: SocketAddr,
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    /// Binds `address` and accepts clients until [`Server::stop`].
+    ///
+    /// # Errors
+    /// Those of the system, such as an address in use.
+    pub async fn start(
+        address: (String, u16),
+        tls: Option<Arc<ServerConfig>>,
+        handshake_timeout: Duration,
+        routes: Routes,
+        data: Arc<[Handle]>,
+    ) -> io::Result<Server> {
+        let listener = TcpListener::bind(address).await?;
+        let address = listener.local_addr()?;
+        let stop = watch::Sender::new(false);
+        let mut stopped = stop.subscribe();
+        let task = tokio::spawn(async move {
+            let accepted = accept(listener, tls, handshake_timeout, routes, data);
+            tokio::select! {
+                never = accepted => match never {},
+                _ = stopped.wait_for(|stop| *stop) => {}
+            }
+        });
+        Ok(Server { address, stop, task })
+    }
+
+    /// Stops listening; the port is free when this returns.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        let _ = self.task.await;
+    }
+}
+
+async fn accept(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    handshake_timeout: Duration,
+    routes: Routes,
+    data: Arc<[Handle]>,
+) -> std::convert::Infallible {
+    let tls = tls.map(TlsAcceptor::from);
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+    loop {
+        let permit = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let (stream, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, for example: trying again at once would only burn the processor.
+                tracing::warn!(%error, "the data server cannot accept a client");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (tls, routes, data) = (tls.clone(), routes.clone(), data.clone());
+        tokio::spawn(async move {
+            match tokio::time::timeout(handshake_timeout, greet(stream, from, tls, &routes)).await {
+                Ok(Ok(Some((websocket, stay)))) => {
+                    data[stay.endpoint.thread].spawn(async move {
+                        if let Some(error) = connection::run(websocket, &stay.endpoint, &stay.peer).await {
+                            stay.endpoint.fails(error);
+                        }
+                    });
+                }
+                Ok(Ok(None)) => {}
+                Ok(Err(error)) => tracing::debug!(client = %from, %error, "handshake failed"),
+                Err(_) => tracing::debug!(client = %from, "handshake took too long"),
+            }
+            drop(permit);
+        });
+    }
+}
+
+/// TLS and HTTP handshake. `None`: the client was answered and sent away.
+async fn greet(
+    stream: TcpStream,
+    from: SocketAddr,
+    tls: Option<TlsAcceptor>,
+    routes: &Routes,
+) -> io::Result<Option<(WebSocketStream<Wire>, Stay)>> {
+    stream.set_nodelay(true)?;
+    let mut wire = match tls {
+        None => Wire::Plain(Socket::Registered(stream)),
+        Some(tls) => {
+            let mut first = [0];
+            let plain = stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase();
+            let socket = Socket::Registered(stream);
+            if plain {
+                let mut wire = Wire::Plain(socket);
+                refuse(&mut wire, "400 Bad Request", "this port speaks TLS: use wss\n").await?;
+                return Ok(None);
+            }
+            Wire::Tls(Box::new(TlsStream::Server(tls.accept(socket).await?)))
+        }
+    };
+    let mut head = Vec::new();
+    let end = loop {
+        // The end may lie across two reads.
+        let seen = head.len().saturating_sub(3);
+        if wire.read_buf(&mut head).await? == 0 {
+            return Ok(None);
+        }
+        if let Some(place) = head[seen..].windows(4).position(|four| four == b"\r\n\r\n") {
+            break seen + place + 4;
+        }
+        if head.len() > HEAD_BYTES {
+            refuse(&mut wire, "431 Request Header Fields Too Large", "the request is too long\n").await?;
+            return Ok(None);
+        }
+    };
+    let Some(path) = asked_path(&head) else {
+        refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?;
+        return Ok(None);
+    };
+    let Some(endpoint) = locked(routes).get(&path).cloned() else {
+        refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
+        return Ok(None);
+    };
+    let response = match Request::try_parse(&head[..end]) {
+        Ok(Some((_, request))) => create_response(&request).ok(),
+        _ => None,
+    };
+    let Some(response) = response else {
+        refuse(&mut wire, "400 Bad Request", "Bad Request: this is a websocket endpoint\n").await?;
+        return Ok(None);
+    };
+    let mut answer = Vec::new();
+    write_response(&mut answer, &response).map_err(io::Error::other)?;
+    // Joined before the answer goes out: a client that knows it is connected gets everything from then on.
+    let Some(stay) = Stay::new(&endpoint, Peer::new(from.to_string())) else {
+        refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
+        return Ok(None);
+    };
+    wire.write_all(&answer).await?;
+    wire.flush().await?;
+    wire.detach()?;
+    let rest = head.split_off(end);
+    let websocket = WebSocketStream::from_partially_read(wire, rest, Role::Server, Some(endpoint.websocket())).await;
+    Ok(Some((websocket, stay)))
+}
+
+/// The path in the first line of a request.
+fn asked_path(head: &[u8]) -> Option<String> {
+    let line = head.split(|&byte| byte == b'\r').next()?;
+    let mut words = std::str::from_utf8(line).ok()?.split(' ');
+    let (_method, target, version) = (words.next()?, words.next()?, words.next()?);
+    let uri: Uri = target.parse().ok()?;
+    (version.starts_with("HTTP/1.") && words.next().is_none()).then(|| uri.path().to_owned())
+}
+
+async fn refuse(wire: &mut Wire, status: &str, text: &str) -> io::Result<()> {
+    let answer = format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        text.len()
+    );
+    wire.write_all(answer.as_bytes()).await?;
+    wire.flush().await?;
+    connection::linger(wire).await;
+    Ok(())
+}

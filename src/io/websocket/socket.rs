@@ -1,0 +1,144 @@
+//! A TCP socket that can change its runtime, plain or below TLS.
+//!
+//! Handshakes run on the control runtime; the connection then lives on the data thread of its stream. A tokio socket
+//! is bound to the reactor it was made on, so between the two it is an ordinary one: [`Wire::detach`] on the old
+//! runtime, [`Wire::attach`] on the new. What TLS or the websocket have buffered moves along untouched.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsStream;
+
+/// The bytes below a websocket.
+pub enum Wire {
+    /// TCP
+    Plain(Socket),
+    /// TLS over TCP, either side
+    Tls(Box<TlsStream<Socket>>),
+}
+
+/// A TCP socket, with or without a runtime.
+pub enum Socket {
+    /// known to the reactor it was made or attached on
+    Registered(TcpStream),
+    /// on its way between two runtimes
+    Detached(std::net::TcpStream),
+    /// what a failed move leaves
+    Lost,
+}
+
+impl Wire {
+    /// Takes the socket from its runtime.
+    ///
+    /// # Errors
+    /// Those of the reactor.
+    pub fn detach(&mut self) -> io::Result<()> {
+        let socket = self.socket();
+        if let Socket::Registered(_) = socket
+            && let Socket::Registered(stream) = std::mem::replace(socket, Socket::Lost)
+        {
+            *socket = Socket::Detached(stream.into_std()?);
+        }
+        Ok(())
+    }
+
+    /// Gives the socket to the current runtime.
+    ///
+    /// # Errors
+    /// Those of the reactor.
+    pub fn attach(&mut self) -> io::Result<()> {
+        let socket = self.socket();
+        if let Socket::Detached(_) = socket
+            && let Socket::Detached(stream) = std::mem::replace(socket, Socket::Lost)
+        {
+            *socket = Socket::Registered(TcpStream::from_std(stream)?);
+        }
+        Ok(())
+    }
+
+    fn socket(&mut self) -> &mut Socket {
+        match self {
+            Wire::Plain(socket) => socket,
+            Wire::Tls(stream) => match &mut **stream {
+                TlsStream::Client(stream) => stream.get_mut().0,
+                TlsStream::Server(stream) => stream.get_mut().0,
+            },
+        }
+    }
+}
+
+impl Socket {
+    fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        match self {
+            Socket::Registered(stream) => Ok(Pin::new(stream)),
+            Socket::Detached(_) | Socket::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
+impl AsyncRead for Socket {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.stream()?.poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.stream()?.poll_shutdown(cx)
+    }
+}
+
+impl AsyncRead for Wire {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Wire {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
