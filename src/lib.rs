@@ -1,7 +1,10 @@
 //! Plutino: SQL rules over live websocket feeds, on a timely dataflow.
 
+pub mod catalog;
 pub mod codec;
 pub mod expr;
 pub mod io;
+pub mod plan;
+pub mod rule;
 pub mod sql;
 pub mod value;
