@@ -203,4 +203,9 @@ pub enum Item {
         /// a field passed through by its name: null is written as null
         plain: bool,
     },
+    /// computed for its errors alone and not sent: INVISIBLE
+    Hidden {
+        /// what is computed
+        expr: Expr,
+    },
 }
