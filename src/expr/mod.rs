@@ -7,9 +7,11 @@ mod access;
 pub mod aggregate;
 pub mod cast;
 pub mod datetime_text;
+mod display;
 mod error;
 mod eval;
 pub mod function;
+pub mod group;
 pub mod like;
 mod ops;
 pub mod pattern;
@@ -129,10 +131,4 @@ pub struct Scope<'a> {
     pub slots: &'a [Value],
     /// rule, time and window
     pub context: &'a CallContext<'a>,
-}
-
-impl std::fmt::Debug for Expr {
-    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Ok(())
-    }
 }
