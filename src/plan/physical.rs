@@ -12,6 +12,8 @@ use crate::expr::aggregate::Aggregate;
 use crate::sql::ast::{DataType, Unit};
 use crate::value::{Text, Value};
 
+pub use crate::expr::Comparison;
+
 /// A rule, ready to run.
 #[derive(Clone, Debug)]
 pub struct RulePlan {
@@ -78,23 +80,6 @@ pub struct Test {
     pub op: Comparison,
     /// the constant: a number or text
     pub constant: Value,
-}
-
-/// Comparisons of two values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Comparison {
-    /// `=`
-    Equal,
-    /// `!=`
-    NotEqual,
-    /// `<`
-    Less,
-    /// `<=`
-    LessEqual,
-    /// `>`
-    Greater,
-    /// `>=`
-    GreaterEqual,
 }
 
 /// Event time of a rule.
