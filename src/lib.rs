@@ -2,6 +2,8 @@
 
 pub mod catalog;
 pub mod codec;
+pub mod dataflow;
+pub mod engine;
 pub mod expr;
 pub mod io;
 pub mod metrics;

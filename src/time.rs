@@ -89,25 +89,18 @@ impl Alignment {
     fn parts_of_days(&self, at: Timestamp, t: i64) -> (i64, i64) {
         let offset = i64::from(self.zone.to_offset(at).seconds()) * 1000;
         let (mut start, mut end) = grid(t, self.millis(), offset);
-        // Zones without rules of change (UTC, fixed offsets) answer at once.
-        let change = |start: i64| Timestamp::from_millisecond(start).ok();
-        if let Some(after) = change(start)
-            && let Some(next) = self.zone.following(after).next()
-        {
-            let next = next.timestamp().as_millisecond();
-            if next > start && next <= t {
-                start = next;
-            } else if next > t && next < end {
-                end = next;
+        // Changes of the offset inside the window cut it, before `t` or after. UTC and fixed offsets have none.
+        let Ok(before) = Timestamp::from_millisecond(start) else { return (start, end) };
+        for change in self.zone.following(before) {
+            let change = change.timestamp().as_millisecond();
+            if change >= end {
+                break;
             }
-        }
-        if start <= t
-            && let Some(after) = change(t)
-            && let Some(next) = self.zone.following(after).next()
-        {
-            let next = next.timestamp().as_millisecond();
-            if next > t && next < end {
-                end = next;
+            if change <= t {
+                start = change;
+            } else {
+                end = change;
+                break;
             }
         }
         (start, end)

@@ -188,4 +188,9 @@ pub enum Item {
         /// a field passed through by its name: null is written as null
         plain: bool,
     },
+    /// INVISIBLE: evaluated, since its errors count, but not sent
+    Hidden {
+        /// what is evaluated
+        expr: Expr,
+    },
 }
