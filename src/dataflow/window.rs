@@ -301,3 +301,145 @@ fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError>
     }
     filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(scope))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use std::time::Instant;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::dataflow::output::Encoding;
+    use crate::dataflow::queue::RuleQueue;
+    use crate::expr::Expr;
+    use crate::expr::aggregate::Aggregate;
+    use crate::io::queue::{MessageBatch, Outlet};
+    use crate::metrics::RuleMetrics;
+    use crate::plan::physical::{AggregateCall, Item, Projection};
+    use crate::sql::ast::Unit;
+
+    /// A sink that keeps what it gets.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<String>>);
+
+    impl Outlet for Kept {
+        fn send(&self, batch: &Arc<MessageBatch>) {
+            let texts = batch.messages().map(|message| String::from_utf8(message.to_vec()).expect("results are text"));
+            self.0.lock().expect("no panic while it is held").extend(texts);
+        }
+    }
+
+    /// `SELECT k, count(*) AS n, sum(v) AS s … GROUP BY k, WINDOW`.
+    fn operator(window: WindowSpec) -> (WindowOperator, Arc<Kept>) {
+        let field = |name: &str, slot| Item::Field { name: name.into(), expr: Expr::Slot(slot), plain: false };
+        let plan = WindowPlan {
+            window,
+            admit: None,
+            filter: None,
+            keys: vec![Expr::Slot(0)],
+            grouped: true,
+            aggregates: vec![
+                AggregateCall { aggregate: Aggregate::Count, arg: None, integral: true },
+                AggregateCall { aggregate: Aggregate::Sum, arg: Some(Expr::Slot(1)), integral: true },
+            ],
+            row_slots: 2,
+            kept_slots: vec![0],
+            having: None,
+            projection: Projection { items: vec![field("k", 0), field("n", 2), field("s", 3)], sends: true },
+            limit: None,
+        };
+        let kept = Arc::new(Kept::default());
+        let encoding = Encoding { send_single: true, omit_if_empty: false, outlets: vec![kept.clone()] };
+        let output = Output::new(vec![encoding], false, false, Arc::new(RuleMetrics::default()));
+        let context = RuleContext { id: "r".into(), started: 0, zone: jiff::tz::TimeZone::UTC };
+        (WindowOperator::new(plan, Rc::new(context), Rc::new(RefCell::new(output)), None), kept)
+    }
+
+    fn batch(rows: &[(i64, i64, i64)]) -> RowBatch {
+        let queue = RuleQueue::new(2);
+        for &(time, key, value) in rows {
+            queue.push(time, Instant::now(), &mut [Value::Int(key), Value::Int(value)]);
+        }
+        queue.take()
+    }
+
+    #[test]
+    fn a_window_fires_when_the_frontier_reaches_its_end_and_not_before() {
+        let (mut window, kept) = operator(WindowSpec::Tumbling { unit: Unit::Second, length: 1 });
+        window.rows(&batch(&[(100, 1, 5), (999, 1, 6), (1000, 1, 7)]));
+        window.advance(Some(999));
+        assert!(kept.0.lock().unwrap().is_empty());
+        window.advance(Some(1000));
+        assert_eq!(*kept.0.lock().unwrap(), [r#"{"k":1,"n":2,"s":11}"#]);
+        window.advance(None);
+        assert_eq!(kept.0.lock().unwrap()[1], r#"{"k":1,"n":1,"s":7}"#);
+    }
+
+    #[test]
+    fn an_error_of_a_row_loses_the_window_it_is_in_and_no_other() {
+        let (mut window, kept) = operator(WindowSpec::Tumbling { unit: Unit::Second, length: 1 });
+        let queue = RuleQueue::new(2);
+        queue.push(1, Instant::now(), &mut [Value::Int(1), "x".into()]);
+        queue.push(1500, Instant::now(), &mut [Value::Int(1), Value::Int(3)]);
+        window.rows(&queue.take());
+        window.advance(None);
+        assert_eq!(*kept.0.lock().unwrap(), [r#"{"k":1,"n":1,"s":3}"#]);
+        assert_eq!(window.output.borrow().metrics().last_error().map(|_| ()), Some(()));
+    }
+
+    #[test]
+    fn count_windows_overlap_where_the_interval_is_shorter() {
+        let (mut window, kept) = operator(WindowSpec::Count { length: 3, interval: 2 });
+        window.rows(&batch(&[(1, 1, 1), (2, 1, 2), (3, 1, 3), (4, 1, 4), (5, 1, 5), (6, 1, 6)]));
+        window.advance(Some(10));
+        assert_eq!(*kept.0.lock().unwrap(), [r#"{"k":1,"n":3,"s":9}"#, r#"{"k":1,"n":3,"s":15}"#]);
+    }
+
+    proptest! {
+        #[test]
+        fn tumbling_windows_agree_with_a_naive_model(
+            rows in prop::collection::vec((0i64..5_000, 0i64..4, -100i64..100), 0..200),
+            length in 1u64..1_500,
+        ) {
+            let (mut window, kept) = operator(WindowSpec::Tumbling { unit: Unit::Millisecond, length });
+            window.rows(&batch(&rows));
+            window.advance(None);
+            let mut model: BTreeMap<(i64, i64), (i64, i64)> = BTreeMap::new();
+            for (time, key, value) in rows {
+                let entry = model.entry((time / length as i64, key)).or_default();
+                entry.0 += 1;
+                entry.1 += value;
+            }
+            let mut expected: Vec<String> =
+                model.iter().map(|((_, k), (n, s))| format!(r#"{{"k":{k},"n":{n},"s":{s}}}"#)).collect();
+            let mut got = kept.0.lock().unwrap().clone();
+            expected.sort();
+            got.sort();
+            prop_assert_eq!(got, expected);
+        }
+
+        #[test]
+        fn count_windows_agree_with_a_naive_model(
+            values in prop::collection::vec(-100i64..100, 0..60),
+            length in 1u64..9,
+            interval in 1u64..9,
+        ) {
+            let interval = interval.min(length);
+            let (mut window, kept) = operator(WindowSpec::Count { length, interval });
+            let rows: Vec<_> = values.iter().map(|&value| (0, 1, value)).collect();
+            window.rows(&batch(&rows));
+            window.advance(Some(0));
+            let (length, interval) = (length as usize, interval as usize);
+            let expected: Vec<String> = (length..=values.len())
+                .filter(|end| end % interval == 0)
+                .map(|end| {
+                    let sum: i64 = values[end - length..end].iter().sum();
+                    format!(r#"{{"k":1,"n":{length},"s":{sum}}}"#)
+                })
+                .collect();
+            prop_assert_eq!(kept.0.lock().unwrap().clone(), expected);
+        }
+    }
+}
