@@ -2,9 +2,13 @@
 
 pub mod catalog;
 pub mod codec;
+pub mod dataflow;
+pub mod engine;
 pub mod expr;
 pub mod io;
+pub mod metrics;
 pub mod plan;
 pub mod rule;
 pub mod sql;
+pub mod time;
 pub mod value;

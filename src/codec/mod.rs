@@ -1,3 +1,5 @@
 //! Bytes of messages to values, and values to bytes.
 
 pub mod json;
+
+pub mod schema;

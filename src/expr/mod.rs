@@ -3,10 +3,17 @@
 //! An [`Expr`] reads the slots of a row by number; names, types of columns and aliases were resolved by `plan`. This
 //! layer knows values and functions; it must not know streams, windows, sockets or timely.
 
+mod access;
 pub mod aggregate;
 pub mod cast;
 pub mod datetime_text;
+mod display;
+mod error;
+mod eval;
 pub mod function;
+pub mod group;
+pub mod like;
+mod ops;
 pub mod pattern;
 
 use std::sync::Arc;
@@ -15,6 +22,9 @@ use crate::sql::ast::BinaryOp;
 use crate::value::{Text, Value};
 
 use function::{CallContext, Function, PreparedFn};
+
+pub use error::EvalError;
+pub use ops::{Comparison, compare, compare_at};
 
 /// A compiled expression.
 #[derive(Clone)]
@@ -109,8 +119,8 @@ pub enum Expr {
 /// The pattern of LIKE.
 #[derive(Clone)]
 pub enum LikePattern {
-    /// a literal, compiled
-    Literal(Text, Arc<regex::Regex>),
+    /// a literal, prepared
+    Literal(Arc<like::Pattern>),
     /// known at run time
     Dynamic(Box<Expr>),
 }
@@ -121,10 +131,4 @@ pub struct Scope<'a> {
     pub slots: &'a [Value],
     /// rule, time and window
     pub context: &'a CallContext<'a>,
-}
-
-impl std::fmt::Debug for Expr {
-    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        Ok(())
-    }
 }

@@ -180,6 +180,11 @@ impl FrameReceiver {
         }
     }
 
+    /// Whether no batch waits.
+    pub fn is_empty(&self) -> bool {
+        self.channel.is_empty()
+    }
+
     /// The stream's signal: to look again later.
     pub fn signal(&self) -> &Signal {
         &self.signal

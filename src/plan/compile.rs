@@ -7,8 +7,8 @@ use super::error::{PlanError, PlanErrorKind};
 use super::logical::{AGGREGATES, ALIASES};
 use super::physical::{AggregateCall, Column, ColumnSource};
 use crate::catalog::StreamDef;
-use crate::expr::function::{self, Args, CallContext, Code, Family, Function, Param, Returns, check_call};
-use crate::expr::{Expr, LikePattern, pattern};
+use crate::expr::function::{self, CallContext, Code, Family, Function, Param, Returns, check_call};
+use crate::expr::{Comparison, Expr, LikePattern, Scope as Row, like};
 use crate::sql::ast::{self, BinaryOp, Call, DataType, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
 use crate::value::{Text, Value};
 
@@ -70,6 +70,8 @@ pub struct Compiled {
     pub late: bool,
     /// reads the row outside of aggregates
     pub row: bool,
+    /// is a literal, with its sign
+    written: bool,
     /// how many nodes it has
     pub nodes: usize,
     height: u32,
@@ -106,7 +108,7 @@ impl Type {
 
 impl Compiled {
     fn leaf(expr: Expr, ty: Type) -> Compiled {
-        Compiled { expr, ty, aggregate: false, late: false, row: false, nodes: 1, height: 1 }
+        Compiled { expr, ty, aggregate: false, late: false, row: false, written: false, nodes: 1, height: 1 }
     }
 
     fn constant(value: Value) -> Compiled {
@@ -117,7 +119,7 @@ impl Compiled {
             Value::Bool(_) => Type::BOOL,
             _ => Type::Any,
         };
-        Compiled::leaf(Expr::Constant(value), ty)
+        Compiled { written: true, ..Compiled::leaf(Expr::Constant(value), ty) }
     }
 
     /// The constant, if it is one.
@@ -136,11 +138,13 @@ struct Parts {
     row: bool,
     nodes: usize,
     height: u32,
+    /// all of them are constants
+    constant: bool,
 }
 
 impl Parts {
     fn new() -> Parts {
-        Parts { aggregate: false, late: false, row: false, nodes: 1, height: 0 }
+        Parts { aggregate: false, late: false, row: false, nodes: 1, height: 0, constant: true }
     }
 
     fn take(&mut self, part: Compiled) -> Expr {
@@ -149,6 +153,7 @@ impl Parts {
         self.row |= part.row;
         self.nodes = self.nodes.saturating_add(part.nodes);
         self.height = self.height.max(part.height);
+        self.constant &= matches!(part.expr, Expr::Constant(_));
         part.expr
     }
 
@@ -156,12 +161,21 @@ impl Parts {
         Box::new(self.take(part))
     }
 
+    /// The node, or its value where all its parts are constants.
     fn node(self, expr: Expr, ty: Type) -> Result<Compiled> {
-        let Parts { aggregate, late, row, nodes, height } = self;
-        if height >= MAX_HEIGHT {
-            return Err(PlanError::new(PlanErrorKind::TooComplex("write the rule with fewer aliases"), None));
+        match if self.constant { folded(&expr) } else { None } {
+            Some(value) => Ok(Compiled::leaf(Expr::Constant(value), ty)),
+            None => self.kept(expr, ty),
         }
-        Ok(Compiled { expr, ty, aggregate, late, row, nodes, height: height + 1 })
+    }
+
+    /// The node as it is.
+    fn kept(self, expr: Expr, ty: Type) -> Result<Compiled> {
+        let Parts { aggregate, late, row, nodes, height, constant: _ } = self;
+        if height >= MAX_HEIGHT {
+            return Err(PlanError::new(PlanErrorKind::TooComplex("they put one expression into another"), None));
+        }
+        Ok(Compiled { expr, ty, aggregate, late, row, written: false, nodes, height: height + 1 })
     }
 }
 
@@ -374,14 +388,7 @@ impl Compiler {
         let right = self.expr(right, clause, own)?;
         let integral = left.ty != Type::Any && right.ty != Type::Any;
         let ty = match op {
-            BinaryOp::Equal
-            | BinaryOp::NotEqual
-            | BinaryOp::Less
-            | BinaryOp::LessEqual
-            | BinaryOp::Greater
-            | BinaryOp::GreaterEqual
-            | BinaryOp::And
-            | BinaryOp::Or => Type::BOOL,
+            _ if is_logical(op) => Type::BOOL,
             _ if !integral => Type::Any,
             _ if left.ty == Type::FLOAT || right.ty == Type::FLOAT => Type::FLOAT,
             _ => left.ty.clone(),
@@ -423,11 +430,7 @@ impl Compiler {
         let expr = parts.boxed(self.expr(expr, clause, own)?);
         let compiled = self.expr(written, clause, own)?;
         let pattern = match compiled.literal() {
-            Some(Value::Text(text)) => {
-                let regex = pattern::compile(text)
-                    .map_err(|error| PlanError::at(PlanErrorKind::PatternSize(error.to_string()), written.span))?;
-                LikePattern::Literal(text.clone(), Arc::new(regex))
-            }
+            Some(Value::Text(text)) => LikePattern::Literal(Arc::new(like::Pattern::new(text))),
             Some(_) => return Err(PlanError::at(PlanErrorKind::Pattern(written.to_string()), written.span)),
             None => LikePattern::Dynamic(parts.boxed(compiled)),
         };
@@ -495,9 +498,6 @@ impl Compiler {
         }
         check(function, call, &args)?;
         let ty = returned(function, &args);
-        if let Some(value) = fold(function, &args) {
-            return Ok(Compiled { ty, ..Compiled::constant(value) });
-        }
         let prepared = match function.code {
             Code::Prepared(prepare) => {
                 let literals: Vec<_> = args.iter().map(Compiled::literal).collect();
@@ -511,7 +511,8 @@ impl Compiler {
         let mut parts = Parts::new();
         parts.late = LATE.contains(&function.name);
         let args = args.into_iter().map(|arg| parts.take(arg)).collect();
-        parts.node(Expr::Call { function, prepared, args }, ty)
+        let call = Expr::Call { function, prepared, args };
+        if answers_anywhere(function) { parts.node(call, ty) } else { parts.kept(call, ty) }
     }
 
     fn aggregate(
@@ -551,7 +552,9 @@ impl Compiler {
             check(function, call, &args)?;
         }
         let ty = returned(function, &args);
-        let text = format!("{aggregate:?} {:?}", args.first().map(|arg| super::explain::text(&arg.expr)));
+        // Equal texts mean equal calls, but for the name that means a field here and an alias elsewhere.
+        let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
+        let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
         let arg = args.into_iter().next();
         let integral = arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
         let calls = &mut self.aggregates;
@@ -565,6 +568,7 @@ impl Compiler {
     }
 }
 
+/// The clause, and the name whose alias or REPLACE is being compiled.
 type Scope<'a> = (Clause, Option<&'a str>);
 
 fn value(literal: &Literal) -> Value {
@@ -587,7 +591,7 @@ fn merge(ty: &mut Option<Type>, other: &Type) {
 }
 
 fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
-    let literals: Vec<_> = args.iter().map(Compiled::literal).collect();
+    let literals: Vec<_> = args.iter().map(|arg| arg.literal().filter(|_| arg.written)).collect();
     let kinds: Vec<_> = args.iter().map(|arg| certain_kind(&arg.expr)).collect();
     check_call(function, &literals, &kinds).map_err(|error| {
         let span = call.name.span;
@@ -595,20 +599,15 @@ fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<
     })
 }
 
+/// Whether the operator gives true or false.
+fn is_logical(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::And | BinaryOp::Or) || Comparison::of(op).is_some()
+}
+
 /// The kind of what can be nothing else, whatever a row holds.
 fn certain_kind(expr: &Expr) -> Option<Param> {
     match expr {
-        Expr::Binary { op, .. } => match op {
-            BinaryOp::Equal
-            | BinaryOp::NotEqual
-            | BinaryOp::Less
-            | BinaryOp::LessEqual
-            | BinaryOp::Greater
-            | BinaryOp::GreaterEqual
-            | BinaryOp::And
-            | BinaryOp::Or => Some(Param::Bool),
-            _ => None,
-        },
+        Expr::Binary { op, .. } => is_logical(*op).then_some(Param::Bool),
         Expr::Not(_)
         | Expr::Between { .. }
         | Expr::InList { .. }
@@ -645,16 +644,57 @@ fn returned(function: &Function, args: &[Compiled]) -> Type {
     Type::Known(known)
 }
 
-/// The answer of a call that has literals alone. Only functions of numbers and text are folded: others may ask for
-/// the time zone, which the rule's text does not know. An error is left to the row that meets it.
-fn fold(function: &'static Function, args: &[Compiled]) -> Option<Value> {
-    let Code::Scalar(code) = function.code else { return None };
-    if !function.deterministic || !matches!(function.family, Family::Math | Family::Text) {
-        return None;
+/// Whether calls may be answered here. Other functions than those of numbers and text may ask for the time zone, which
+/// the rule's text does not know.
+fn answers_anywhere(function: &Function) -> bool {
+    function.deterministic && matches!(function.family, Family::Math | Family::Text)
+}
+
+/// The value of an expression over constants. An error is left to the row that meets it: it may be in a branch that no
+/// row takes.
+fn folded(expr: &Expr) -> Option<Value> {
+    let zone = &jiff::tz::TimeZone::UTC;
+    let context = CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone };
+    expr.eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
+}
+
+/// The names in an expression that may be aliases.
+pub fn column_names<'a>(expr: &'a ast::Expr, qualifiers: &[Text]) -> Vec<&'a Text> {
+    let mut names = Vec::new();
+    let mut waiting = vec![expr];
+    while let Some(expr) = waiting.pop() {
+        match &expr.kind {
+            ExprKind::Literal(_) | ExprKind::Star => {}
+            ExprKind::Column(name) => names.push(name),
+            ExprKind::Dot(left, _) => match &left.kind {
+                ExprKind::Column(name) if qualifiers.contains(name) => {}
+                _ => waiting.push(left),
+            },
+            ExprKind::Member(left, _) | ExprKind::Unary(_, left) | ExprKind::IsNull { expr: left, .. } => {
+                waiting.push(left);
+            }
+            ExprKind::Index(left, right) | ExprKind::Binary(_, left, right) => waiting.extend([&**left, &**right]),
+            ExprKind::Slice(left, from, to) => {
+                waiting.push(left);
+                waiting.extend(from.as_deref());
+                waiting.extend(to.as_deref());
+            }
+            ExprKind::Between { expr, low, high, .. } => waiting.extend([&**expr, &**low, &**high]),
+            ExprKind::In { expr, set, .. } => {
+                waiting.push(expr);
+                match set {
+                    InSet::List(list) => waiting.extend(list),
+                    InSet::Array(array) => waiting.push(array),
+                }
+            }
+            ExprKind::Like { expr, pattern, .. } => waiting.extend([&**expr, &**pattern]),
+            ExprKind::Case { value, branches, otherwise } => {
+                waiting.extend(value.as_deref());
+                waiting.extend(branches.iter().flat_map(|(when, then)| [when, then]));
+                waiting.extend(otherwise.as_deref());
+            }
+            ExprKind::Call(call) => waiting.extend(&call.args),
+        }
     }
-    let literals: Option<_> = args.iter().map(|arg| arg.literal().map(std::borrow::Cow::Borrowed)).collect();
-    let args = Args(literals?);
-    let context =
-        CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone: &jiff::tz::TimeZone::UTC };
-    function.answer_for_null(&args).or_else(|| code(&args, &context).ok())
+    names
 }

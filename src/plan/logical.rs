@@ -27,11 +27,11 @@ pub struct Logical {
     /// the select list
     pub fields: Vec<Output>,
     /// WHERE
-    pub filter: Option<Condition>,
+    pub filter: Option<Expr>,
     /// the window
     pub window: Option<WindowSpec>,
     /// FILTER (WHERE …) of the window
-    pub admit: Option<Condition>,
+    pub admit: Option<Expr>,
     /// keys of GROUP BY
     pub keys: Vec<Expr>,
     /// the aggregate calls
@@ -55,15 +55,6 @@ pub struct Alias {
     pub expr: Expr,
     /// whether others read its slot
     pub shared: bool,
-}
-
-/// A condition.
-#[derive(Clone, Debug)]
-pub struct Condition {
-    /// the condition
-    pub expr: Expr,
-    /// whether it asks for the window's bounds, which are not known before the window's end
-    pub late: bool,
 }
 
 /// One item of the select list.

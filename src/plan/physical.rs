@@ -12,6 +12,8 @@ use crate::expr::aggregate::Aggregate;
 use crate::sql::ast::{DataType, Unit};
 use crate::value::{Text, Value};
 
+pub use crate::expr::Comparison;
+
 /// A rule, ready to run.
 #[derive(Clone, Debug)]
 pub struct RulePlan {
@@ -78,23 +80,6 @@ pub struct Test {
     pub op: Comparison,
     /// the constant: a number or text
     pub constant: Value,
-}
-
-/// Comparisons of two values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Comparison {
-    /// `=`
-    Equal,
-    /// `!=`
-    NotEqual,
-    /// `<`
-    Less,
-    /// `<=`
-    LessEqual,
-    /// `>`
-    Greater,
-    /// `>=`
-    GreaterEqual,
 }
 
 /// Event time of a rule.
@@ -203,9 +188,9 @@ pub enum Item {
         /// a field passed through by its name: null is written as null
         plain: bool,
     },
-    /// computed for its errors alone and not sent: INVISIBLE
+    /// INVISIBLE: evaluated, since its errors count, but not sent
     Hidden {
-        /// what is computed
+        /// what is evaluated
         expr: Expr,
     },
 }

@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::compile::{Clause, Compiled, Compiler, Known};
+use super::compile::{Clause, Compiled, Compiler, Known, column_names};
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{Alias, Condition, Logical, Output, OutputValue};
+use super::logical::{Alias, Logical, Output, OutputValue};
 use super::physical::{ColumnSource, EventTime, WindowSpec};
 use crate::catalog::{Catalog, StreamDef};
 use crate::rule::RuleOptions;
-use crate::sql::ast::{self, ExprKind, Field, Ident, InSet, Select, Source, Span, Star, Window, WindowKind};
+use crate::sql::ast::{self, ExprKind, Field, Ident, Select, Source, Span, Star, Window, WindowKind};
 use crate::value::{Text, Value};
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
@@ -241,47 +241,6 @@ fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<
     }
 }
 
-/// The names in an expression that may be aliases.
-fn column_names<'a>(expr: &'a ast::Expr, qualifiers: &[Text]) -> Vec<&'a Text> {
-    let mut names = Vec::new();
-    let mut waiting = vec![expr];
-    while let Some(expr) = waiting.pop() {
-        match &expr.kind {
-            ExprKind::Literal(_) | ExprKind::Star => {}
-            ExprKind::Column(name) => names.push(name),
-            ExprKind::Dot(left, _) => match &left.kind {
-                ExprKind::Column(name) if qualifiers.contains(name) => {}
-                _ => waiting.push(left),
-            },
-            ExprKind::Member(left, _) | ExprKind::Unary(_, left) | ExprKind::IsNull { expr: left, .. } => {
-                waiting.push(left);
-            }
-            ExprKind::Index(left, right) | ExprKind::Binary(_, left, right) => waiting.extend([&**left, &**right]),
-            ExprKind::Slice(left, from, to) => {
-                waiting.push(left);
-                waiting.extend(from.as_deref());
-                waiting.extend(to.as_deref());
-            }
-            ExprKind::Between { expr, low, high, .. } => waiting.extend([&**expr, &**low, &**high]),
-            ExprKind::In { expr, set, .. } => {
-                waiting.push(expr);
-                match set {
-                    InSet::List(list) => waiting.extend(list),
-                    InSet::Array(array) => waiting.push(array),
-                }
-            }
-            ExprKind::Like { expr, pattern, .. } => waiting.extend([&**expr, &**pattern]),
-            ExprKind::Case { value, branches, otherwise } => {
-                waiting.extend(value.as_deref());
-                waiting.extend(branches.iter().flat_map(|(when, then)| [when, then]));
-                waiting.extend(otherwise.as_deref());
-            }
-            ExprKind::Call(call) => waiting.extend(&call.args),
-        }
-    }
-    names
-}
-
 /// Adds what `*` stands for, and says whether its REPLACE has an aggregate.
 fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Output>) -> Result<bool> {
     if let Some(stream) = &star.stream
@@ -317,10 +276,14 @@ fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Ou
     Ok(aggregate)
 }
 
-fn condition(expr: Option<&ast::Expr>, clause: &'static str, compiler: &mut Compiler) -> Result<Option<Condition>> {
+fn condition(
+    expr: Option<&ast::Expr>,
+    clause: &'static str,
+    compiler: &mut Compiler,
+) -> Result<Option<crate::expr::Expr>> {
     let Some(expr) = expr else { return Ok(None) };
     let compiled = compiler.expr(expr, Clause::Rows(clause), None)?;
-    Ok(useful(compiled, expr, clause)?.map(|Compiled { expr, late, .. }| Condition { expr, late }))
+    Ok(useful(compiled, expr, clause)?.map(|compiled| compiled.expr))
 }
 
 fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<crate::expr::Expr>> {

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use super::logical::{AGGREGATES, ALIASES, Condition, Logical, Output, OutputValue};
+use super::logical::{AGGREGATES, ALIASES, Logical, Output, OutputValue};
 use super::physical::*;
-use super::walk::{each_slot, each_slot_mut};
+use super::walk::each_slot_mut;
 use crate::expr::Expr;
 use crate::rule::RuleOptions;
 use crate::sql::ast::{BinaryOp, DataType};
@@ -67,14 +67,23 @@ struct Placed<'a> {
 fn place_conditions(logical: &Logical, alone: bool) -> Placed<'_> {
     let mut placed = Placed::default();
     let counts = !alone && matches!(logical.window, Some(WindowSpec::Count { .. }));
-    if let Some(Condition { expr, .. }) = &logical.admit {
-        if counts { &mut placed.admit } else { &mut placed.scan }.push(expr);
+    if let Some(admit) = &logical.admit {
+        if counts { &mut placed.admit } else { &mut placed.scan }.push(admit);
     }
-    if let Some(Condition { expr, late }) = &logical.filter {
-        let waits = counts || (*late && logical.window.is_some());
-        if waits { &mut placed.window } else { &mut placed.scan }.push(expr);
+    if let Some(filter) = &logical.filter {
+        let waits = counts || (logical.window.is_some() && asks_for_window(filter));
+        if waits { &mut placed.window } else { &mut placed.scan }.push(filter);
     }
     placed
+}
+
+/// Whether a condition asks for the window's bounds, which the scan does not know.
+fn asks_for_window(condition: &Expr) -> bool {
+    let mut found = false;
+    condition.visit(&mut |expr| {
+        found |= matches!(expr, Expr::Call { function, .. } if function.name.starts_with("window_"));
+    });
+    found
 }
 
 /// The aliases that need a slot, first those that the filter needs, and how many those are.
@@ -82,11 +91,8 @@ fn order_aliases(logical: &Logical, filter: &[&Expr]) -> (Vec<usize>, usize) {
     let mut needed = vec![false; logical.aliases.len()];
     let mut waiting = Vec::new();
     let note = |expr: &Expr, waiting: &mut Vec<usize>| {
-        each_slot(expr, &mut |slot| {
-            if (ALIASES..AGGREGATES).contains(&slot) {
-                waiting.push(slot - ALIASES);
-            }
-        });
+        let aliases = expr.slots().into_iter().filter(|slot| (ALIASES..AGGREGATES).contains(slot));
+        waiting.extend(aliases.map(|slot| slot - ALIASES));
     };
     for expr in filter {
         note(expr, &mut waiting);
@@ -176,7 +182,7 @@ fn split(parts: Vec<Expr>, columns: &[Column]) -> Option<Filter> {
 fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
     match part {
         Expr::Binary { op, left, right, .. } => {
-            let op = comparison(*op)?;
+            let op = Comparison::of(*op)?;
             let (slot, op, constant) = match (&**left, &**right) {
                 (Expr::Slot(slot), Expr::Constant(constant)) => (*slot, op, constant),
                 (Expr::Constant(constant), Expr::Slot(slot)) => (*slot, flipped(op), constant),
@@ -208,18 +214,6 @@ fn testable(slot: usize, constant: &Value, columns: &[Column]) -> Option<Value> 
     let comparable = !matches!(column.ty, Some(DataType::DateTime)) && matches!(column.source, ColumnSource::Key(_));
     let constant = matches!(constant, Value::Int(_) | Value::Float(_) | Value::Text(_)).then_some(constant)?;
     comparable.then(|| constant.clone())
-}
-
-fn comparison(op: BinaryOp) -> Option<Comparison> {
-    Some(match op {
-        BinaryOp::Equal => Comparison::Equal,
-        BinaryOp::NotEqual => Comparison::NotEqual,
-        BinaryOp::Less => Comparison::Less,
-        BinaryOp::LessEqual => Comparison::LessEqual,
-        BinaryOp::Greater => Comparison::Greater,
-        BinaryOp::GreaterEqual => Comparison::GreaterEqual,
-        _ => return None,
-    })
 }
 
 /// The comparison with its sides exchanged.
@@ -261,11 +255,7 @@ fn projection(logical: &Logical, slots: &Slots, windowed: bool) -> Projection {
 
 fn kept_slots(projection: &Projection, having: Option<&Expr>, row_slots: usize) -> Vec<usize> {
     let mut kept = BTreeSet::new();
-    let mut note = |expr: &Expr| {
-        each_slot(expr, &mut |slot| {
-            kept.insert(slot);
-        });
-    };
+    let mut note = |expr: &Expr| kept.extend(expr.slots());
     having.into_iter().for_each(&mut note);
     for item in &projection.items {
         match item {

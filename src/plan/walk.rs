@@ -2,12 +2,6 @@
 
 use crate::expr::{Expr, LikePattern};
 
-/// Calls `visit` with every slot that the expression reads.
-pub fn each_slot(expr: &Expr, visit: &mut dyn FnMut(usize)) {
-    let mut copy = expr.clone();
-    each_slot_mut(&mut copy, &mut |slot| visit(*slot));
-}
-
 /// Calls `visit` with every slot that the expression reads, to be changed.
 pub fn each_slot_mut(expr: &mut Expr, visit: &mut dyn FnMut(&mut usize)) {
     let mut waiting = vec![expr];

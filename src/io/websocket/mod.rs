@@ -204,7 +204,10 @@ impl Websockets {
             let settled =
                 standing.wait_for(|standing| standing.state == LinkState::Connected || standing.failures > failures);
             let settled = tokio::time::timeout(limit + Duration::from_secs(1), settled).await;
-            if !matches!(settled, Ok(Ok(standing)) if standing.state == LinkState::Connected) {
+            // Only the answer is kept: the borrowed standing would lock out those who change it.
+            let connected =
+                settled.is_ok_and(|settled| settled.is_ok_and(|standing| standing.state == LinkState::Connected));
+            if !connected {
                 let reason = link.endpoint.last_error().map(|(_, error)| error);
                 let reason =
                     reason.unwrap_or_else(|| format!("{} cannot be reached", link.endpoint.settings.address()));

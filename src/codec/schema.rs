@@ -1,0 +1,161 @@
+//! Values of declared columns: JSON as it came, made into what the stream's schema says.
+//!
+//! A column that cannot be converted is an error of the rules that read it, never of others.
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::codec::json;
+use crate::expr::cast;
+use crate::sql::ast::{ColumnDef, DataType, Literal};
+use crate::value::{Object, Text, Value};
+
+/// A value that does not fit its column.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// another type
+    #[error("{column} has wrong type:{found}, expect:{expected}")]
+    Type {
+        /// the column
+        column: Text,
+        /// what came
+        found: String,
+        /// what is declared
+        expected: String,
+    },
+    /// STRICT_VALIDATION: the column is not in the message, or null
+    #[error("error in preprocessor: field {0} is not found")]
+    Missing(Text),
+}
+
+/// The value of a column whose JSON text is `text` (`None`: the key is absent).
+///
+/// `strict` is the column's definition where the stream has STRICT_VALIDATION: then the column must be there (or have
+/// a DEFAULT), and DATETIME columns become points in time in `zone`.
+///
+/// # Errors
+/// [`SchemaError`]
+pub fn convert(
+    column: &Text,
+    ty: Option<&DataType>,
+    text: Option<&str>,
+    strict: Option<&ColumnDef>,
+    zone: &TimeZone,
+) -> Result<Value, SchemaError> {
+    let Some(text) = text else {
+        return match strict {
+            None => Ok(Value::Absent),
+            Some(ColumnDef { default: Some(literal), .. }) => Ok(constant(literal)),
+            Some(_) => Err(SchemaError::Missing(column.clone())),
+        };
+    };
+    let value = json::value(text);
+    let Some(ty) = ty else { return Ok(value) };
+    if value.is_null() {
+        return if strict.is_some() { Err(SchemaError::Missing(column.clone())) } else { Ok(Value::Null) };
+    }
+    fit(ty, value, strict.is_some(), zone).map_err(|found| SchemaError::Type {
+        column: column.clone(),
+        found: found.kind().to_string(),
+        expected: ty.to_string().to_lowercase(),
+    })
+}
+
+/// The value of a literal.
+pub fn constant(literal: &Literal) -> Value {
+    match literal {
+        Literal::Int(i) => Value::Int(*i),
+        Literal::Float(f) => Value::Float(*f),
+        Literal::Text(text) => Value::Text(text.clone()),
+        Literal::Bool(b) => Value::Bool(*b),
+    }
+}
+
+/// The value as `ty`, or the part of it that does not fit.
+fn fit(ty: &DataType, value: Value, strict: bool, zone: &TimeZone) -> Result<Value, Value> {
+    if value.is_null() {
+        return Ok(Value::Null);
+    }
+    match (ty, &value) {
+        (DataType::BigInt, Value::Int(_)) | (DataType::Float, Value::Float(_)) => Ok(value),
+        (DataType::BigInt, Value::Float(_)) => cast::int(&value).map(Value::Int).map_err(|_| value),
+        (DataType::Float, Value::Int(i)) => Ok(Value::Float(*i as f64)),
+        (DataType::String, Value::Text(_)) => Ok(value),
+        (DataType::String, Value::Int(_) | Value::Float(_)) => Ok(Value::Text(cast::text(&value).as_ref().into())),
+        (DataType::Boolean, Value::Bool(_)) => Ok(value),
+        (DataType::Boolean, Value::Int(i)) => Ok(Value::Bool(*i != 0)),
+        (DataType::Boolean, Value::Float(f)) => Ok(Value::Bool(*f != 0.0)),
+        (DataType::Boolean, Value::Text(text)) => match text.as_str() {
+            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::Bool(true)),
+            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
+            _ => Err(value),
+        },
+        (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) if strict => {
+            cast::to_datetime(&value, zone, 0).map(Value::DateTime).map_err(|_| value)
+        }
+        (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) => Ok(value),
+        (DataType::Bytea, Value::Text(text)) => cast::base64_bytes(text).map(Value::from).map_err(|_| value),
+        (DataType::Array(of), Value::Json(text)) if text.starts_with('[') => {
+            let members: Result<Vec<Value>, Value> =
+                json::elements(text).map(|member| fit(of, json::value(member), strict, zone)).collect();
+            members.map(Value::array)
+        }
+        (DataType::Struct(columns), Value::Json(text)) if text.starts_with('{') => {
+            let mut object = Object::with_capacity(columns.len());
+            for (key, member) in json::members(text) {
+                let key = json::key(key);
+                if let Some(column) = columns.iter().find(|column| column.name.name == key) {
+                    object.insert(key, fit(&column.ty, json::value(member), strict, zone)?);
+                }
+            }
+            Ok(Value::Object(Arc::new(object)))
+        }
+        _ => Err(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql;
+
+    fn column(ty: &str, text: &str) -> Result<String, String> {
+        let create = sql::parse_create(&format!("CREATE STREAM s (a {ty}) WITH (TYPE=\"websocket\")")).unwrap();
+        let ty = &create.columns[0].ty;
+        let value = convert(&"a".into(), Some(ty), Some(text), None, &TimeZone::UTC).map_err(|e| e.to_string())?;
+        let mut out = Vec::new();
+        json::write_value(&mut out, &value).unwrap();
+        Ok(String::from_utf8(out).unwrap())
+    }
+
+    #[test]
+    fn columns_convert_as_the_schema_says() {
+        let table = [
+            ("BIGINT", "9007199254740993", "9007199254740993"),
+            ("BIGINT", "1e3", "1000"),
+            ("FLOAT", "2", "2"),
+            ("STRING", "123456789", "\"123456789\""),
+            ("STRING", "\"x\"", "\"x\""),
+            ("BOOLEAN", "0", "false"),
+            ("BOOLEAN", "\"t\"", "true"),
+            ("DATETIME", "\"2024-01-01\"", "\"2024-01-01\""),
+            ("BYTEA", "\"aGk=\"", "\"aGk=\""),
+            ("ARRAY(BIGINT)", "[1, null, 2.0]", "[1,null,2]"),
+            ("STRUCT(x BIGINT, y STRING)", "{\"y\": 5, \"z\": 1, \"x\": 2}", "{\"y\":\"5\",\"x\":2}"),
+            ("BIGINT", "null", "null"),
+        ];
+        for (ty, text, expected) in table {
+            assert_eq!(column(ty, text).as_deref(), Ok(expected), "{ty} {text}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_is_named() {
+        assert_eq!(column("BIGINT", "\"x\""), Err("a has wrong type:string, expect:bigint".into()));
+        assert_eq!(column("BIGINT", "1.5"), Err("a has wrong type:float, expect:bigint".into()));
+        assert!(column("STRING", "true").is_err());
+        assert!(column("ARRAY(BIGINT)", "[\"x\"]").is_err());
+        assert!(column("BYTEA", "\"%%\"").is_err());
+    }
+}

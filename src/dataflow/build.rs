@@ -1,0 +1,200 @@
+//! Plans to dataflows: the one place where a physical operator becomes an operator of timely.
+//!
+//! A stream is a dataflow of two operators, `input` (batches of messages under a coarse timestamp) and `scan`. A rule
+//! with state is a small dataflow of its own: `rows` (what the scan put into the rule's queue; its capability is the
+//! rule's watermark, or the clock) and `window` or `order`, which act when the frontier moves. Nothing here depends
+//! on conditions of one worker.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Pipeline;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::operator::source;
+use timely::scheduling::Activator;
+use timely::worker::Worker;
+
+use crate::io::queue::{FrameBatch, FrameReceiver, Received};
+use crate::metrics::RuleMetrics;
+use crate::plan::physical::Body;
+use crate::time::{stamp, unstamp};
+
+use super::order::OrderOperator;
+use super::output::{Output, RuleContext};
+use super::queue::{RowBatch, RuleQueue};
+use super::scan::StreamScan;
+use super::window::WindowOperator;
+use super::worker::{Timers, WorkerClock};
+
+/// Timestamps of a stream's dataflow are this coarse, ms: progress costs per change of timestamp, not per message.
+const STREAM_TICK: i64 = 10;
+
+/// Batches that a stream takes in before other streams and sockets get their turn.
+const BATCHES_A_TURN: usize = 32;
+
+/// A dataflow on a worker.
+pub struct Installed {
+    /// its number, for dropping it
+    pub dataflow: usize,
+    /// runs its first operator
+    pub activator: Activator,
+}
+
+/// A stream's input, as the worker sees it.
+pub struct StreamInput {
+    receiver: FrameReceiver,
+}
+
+impl StreamInput {
+    /// An input that reads from `receiver`.
+    pub fn new(receiver: FrameReceiver) -> Self {
+        StreamInput { receiver }
+    }
+
+    /// Whether nothing waits to be taken in.
+    pub fn is_empty(&self) -> bool {
+        self.receiver.is_empty()
+    }
+}
+
+/// Builds the dataflow of a stream.
+pub fn stream(
+    worker: &mut Worker,
+    name: &str,
+    input: Rc<StreamInput>,
+    scan: Rc<RefCell<StreamScan>>,
+    clock: Rc<WorkerClock>,
+) -> Installed {
+    let dataflow = worker.next_dataflow_index();
+    let activator = worker.dataflow_named::<u64, _, _>(name, |scope| {
+        let mut activator = None;
+        let clock_of_input = clock.clone();
+        let scan_of_input = scan.clone();
+        let batches =
+            source::<_, CapacityContainerBuilder<Vec<FrameBatch>>, _, _>(scope, "input", |capability, info| {
+                let mine = scope.activator_for(info.address);
+                activator = Some(mine.clone());
+                let mut capability = capability;
+                move |output| {
+                    // Lowered before looking, so that a batch that comes while we look raises it again.
+                    input.receiver.lower();
+                    if !scan_of_input.borrow().ready() {
+                        // A sink makes the engine wait; it raises the signal when it is ready.
+                        return;
+                    }
+                    let tick = stamp(clock_of_input.now() / STREAM_TICK * STREAM_TICK);
+                    if tick > *capability.time() {
+                        capability.downgrade(&tick);
+                    }
+                    let mut session = output.session(&capability);
+                    for _ in 0..BATCHES_A_TURN {
+                        match input.receiver.receive() {
+                            Received::Batch(batch) => session.give(batch),
+                            Received::Empty | Received::Ended => return,
+                        }
+                    }
+                    input.receiver.signal().raise();
+                }
+            });
+        batches.sink(Pipeline, "scan", move |(input, _frontier)| {
+            input.for_each(|_time, batches| {
+                scan.borrow_mut().run(batches, clock.now());
+                batches.clear();
+            });
+        });
+        activator.expect("the source's constructor has run")
+    });
+    Installed { dataflow, activator }
+}
+
+/// What a rule's own dataflow does with the rows of its queue.
+enum RuleOperator {
+    Window(Box<WindowOperator>),
+    Order(OrderOperator),
+}
+
+/// Builds the dataflow of a rule with state.
+pub fn rule(
+    worker: &mut Worker,
+    body: Body,
+    event_time: bool,
+    queue: Rc<RuleQueue>,
+    context: Rc<RuleContext>,
+    output: Rc<RefCell<Output>>,
+    clock: Rc<WorkerClock>,
+    timers: (Rc<Timers>, usize),
+) -> Installed {
+    let metrics = output.borrow().metrics().clone();
+    let name = context.id.clone();
+    let mut operator = match body {
+        Body::Window(plan) => {
+            RuleOperator::Window(Box::new(WindowOperator::new(plan, context, output, (!event_time).then_some(timers))))
+        }
+        Body::Rows(projection) => RuleOperator::Order(OrderOperator::new(projection, context, output)),
+    };
+    let dataflow = worker.next_dataflow_index();
+    let activator = worker.dataflow_named::<u64, _, _>(&name, |scope| {
+        let mut activator = None;
+        let rows = source::<_, CapacityContainerBuilder<Vec<RowBatch>>, _, _>(scope, "rows", |capability, info| {
+            let mine = scope.activator_for(info.address);
+            activator = Some(mine.clone());
+            queue.connect(mine);
+            let mut capability = Some(capability);
+            move |output| {
+                let Some(held) = &mut capability else { return };
+                let batch = queue.take();
+                if !batch.times.is_empty() {
+                    output.session(held).give(batch);
+                }
+                let reached = stamp(if event_time { queue.watermark() } else { clock.now() });
+                if reached > *held.time() {
+                    held.downgrade(&reached);
+                }
+                if queue.ended() {
+                    capability = None;
+                }
+            }
+        });
+        let mut failed = false;
+        rows.sink(Pipeline, "window", move |(input, frontier)| {
+            let reached = frontier.frontier().first().map(|stamp| unstamp(*stamp));
+            input.for_each(|_time, batches| {
+                for batch in batches.drain(..) {
+                    run(&mut failed, &metrics, || operator.rows(&batch));
+                }
+            });
+            run(&mut failed, &metrics, || operator.advance(reached));
+        });
+        activator.expect("the source's constructor has run")
+    });
+    Installed { dataflow, activator }
+}
+
+/// Runs a rule's code. A panic in it ends this rule and no other.
+fn run(failed: &mut bool, metrics: &RuleMetrics, code: impl FnOnce()) {
+    if *failed {
+        return;
+    }
+    if catch_unwind(AssertUnwindSafe(code)).is_err() {
+        *failed = true;
+        metrics.error("internal error: the rule's code panicked; the rule is stopped");
+    }
+}
+
+impl RuleOperator {
+    fn rows(&mut self, batch: &RowBatch) {
+        match self {
+            RuleOperator::Window(operator) => operator.rows(batch),
+            RuleOperator::Order(operator) => operator.rows(batch),
+        }
+    }
+
+    fn advance(&mut self, frontier: Option<i64>) {
+        match self {
+            RuleOperator::Window(operator) => operator.advance(frontier),
+            RuleOperator::Order(operator) => operator.advance(frontier),
+        }
+    }
+}

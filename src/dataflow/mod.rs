@@ -1,0 +1,12 @@
+//! The engine's inside: rows through timely dataflows, on one worker a data thread.
+//!
+//! A worker gets frame batches from `io::queue` and gives message batches to outlets; between the two, nothing waits
+//! and nothing crosses a thread. This layer opens no socket and knows no JSON beyond what the scan decodes.
+
+pub mod build;
+pub mod order;
+pub mod output;
+pub mod queue;
+pub mod scan;
+pub mod window;
+pub mod worker;

@@ -1,0 +1,461 @@
+//! The scan of a stream: each message is decoded once, for all rules on the stream.
+//!
+//! The scan holds, for every rule, its filter and, for rules without state, its projection. Only the columns that
+//! rules read are looked for; a value is made only when an expression reads it, and a column that is passed through
+//! untouched is copied as the text it came in. Rows for rules with state go into the rule's queue. Rules come and go
+//! by changing the scan's table; the dataflow stays.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::catalog::StreamDef;
+use crate::codec::json::{Scanner, Spans, Wanted};
+use crate::codec::schema::{self, SchemaError};
+use crate::expr::{Expr, Scope, cast, compare};
+use crate::io::queue::{Frame, FrameBatch};
+use crate::metrics::RuleMetrics;
+use crate::plan::physical::{ColumnSource, Item, Projection, Scan as ScanPlan};
+use crate::sql::ast::{ColumnDef, DataType};
+use crate::value::{Text, Value};
+
+use super::output::{Output, RuleContext};
+use super::queue::RuleQueue;
+
+/// Names a rule on its worker.
+pub type RuleKey = u64;
+
+/// Where rows that pass a rule's scan go.
+pub enum Target {
+    /// to the sinks at once
+    Results(Projection),
+    /// to the rule's dataflow
+    Queue(Rc<RuleQueue>),
+}
+
+/// The scan of one stream.
+pub struct StreamScan {
+    def: Arc<StreamDef>,
+    scanner: Scanner,
+    /// the columns that any rule reads; the same key with two types is two columns
+    columns: Vec<StreamColumn>,
+    cells: Vec<Cell>,
+    rules: Vec<ScanRule>,
+    zone: jiff::tz::TimeZone,
+}
+
+struct StreamColumn {
+    key: Text,
+    ty: Option<DataType>,
+    /// its place in what the scanner looks for
+    wanted: usize,
+    /// its definition, where the stream has STRICT_VALIDATION
+    strict: Option<ColumnDef>,
+}
+
+/// A column of the message at hand.
+enum Cell {
+    Unread,
+    Read(Value),
+    Failed(SchemaError),
+}
+
+struct ScanRule {
+    key: RuleKey,
+    plan: ScanPlan,
+    context: Rc<RuleContext>,
+    output: Rc<RefCell<Output>>,
+    metrics: Arc<RuleMetrics>,
+    target: Target,
+    /// the stream's column of each of the rule's slots; `None`: the whole message
+    sources: Vec<Option<usize>>,
+    /// slots whose text may be copied to the result as it came
+    copied: Vec<bool>,
+    /// slots that the filter reads beyond its tests
+    filter_slots: Vec<usize>,
+    /// slots that what follows the filter reads as values
+    row_slots: Vec<usize>,
+    /// the row at hand
+    slots: Vec<Value>,
+    rows_in: u64,
+    /// the message at hand is lost for this rule
+    skips: bool,
+    /// the rule's code panicked: it gets no more rows
+    failed: bool,
+}
+
+impl StreamScan {
+    /// The scan of a stream without rules.
+    pub fn new(def: Arc<StreamDef>, zone: jiff::tz::TimeZone) -> Self {
+        StreamScan {
+            def,
+            scanner: Scanner::new(Wanted::new([])),
+            columns: Vec::new(),
+            cells: Vec::new(),
+            rules: Vec::new(),
+            zone,
+        }
+    }
+
+    /// Adds a rule; it gets the rows from the next message on.
+    pub fn add(
+        &mut self,
+        key: RuleKey,
+        plan: ScanPlan,
+        context: Rc<RuleContext>,
+        output: Rc<RefCell<Output>>,
+        target: Target,
+    ) {
+        let metrics = output.borrow().metrics().clone();
+        let width = plan.columns.len() + plan.computed.len();
+        let untouched = |slot: usize| plan.columns[slot].ty.is_none() && !self.def.strict;
+        let copied: Vec<bool> = match target {
+            Target::Results(_) => (0..width).map(|slot| slot < plan.columns.len() && untouched(slot)).collect(),
+            Target::Queue(_) => vec![false; width],
+        };
+        let (filter_slots, row_slots) = read_slots(&plan, &target, &copied);
+        self.rules.push(ScanRule {
+            key,
+            plan,
+            context,
+            output,
+            metrics,
+            target,
+            sources: Vec::new(),
+            copied,
+            filter_slots,
+            row_slots,
+            slots: vec![Value::Absent; width],
+            rows_in: 0,
+            skips: false,
+            failed: false,
+        });
+        self.rebuild();
+    }
+
+    /// Takes a rule away.
+    pub fn remove(&mut self, key: RuleKey) {
+        self.rules.retain(|rule| rule.key != key);
+        self.rebuild();
+    }
+
+    /// Whether every sink of every rule takes more results.
+    pub fn ready(&self) -> bool {
+        self.rules.iter().all(|rule| rule.failed || rule.output.borrow().ready())
+    }
+
+    /// The queues of the rules with state.
+    pub fn queues(&self) -> impl Iterator<Item = &Rc<RuleQueue>> {
+        self.rules.iter().filter_map(|rule| match &rule.target {
+            Target::Queue(queue) => Some(queue),
+            Target::Results(_) => None,
+        })
+    }
+
+    /// Runs batches of messages through all rules. `now` is the arrival of their rows, ms since the epoch.
+    pub fn run(&mut self, batches: &[FrameBatch], now: i64) {
+        for batch in batches {
+            for rule in &mut self.rules {
+                rule.output.borrow_mut().received(Some(batch.received));
+            }
+            for frame in &batch.frames {
+                self.message(frame, now, batch.received);
+            }
+        }
+        for rule in &mut self.rules {
+            rule.metrics.rows_in.fetch_add(std::mem::take(&mut rule.rows_in), Ordering::Relaxed);
+            match &rule.target {
+                Target::Results(_) => rule.output.borrow_mut().flush(),
+                Target::Queue(queue) => queue.hand_over(),
+            }
+        }
+    }
+
+    fn message(&mut self, frame: &Frame, now: i64, received: Instant) {
+        let text = match frame {
+            Frame::Text(text) => text.as_str(),
+            Frame::Binary(bytes) => match std::str::from_utf8(bytes) {
+                Ok(text) => text,
+                Err(error) => return self.undecodable(format_args!("binary message is not UTF-8: {error}")),
+            },
+        };
+        // A value that does not fit the schema loses the whole array that it stands in, for the rules that read it.
+        let array = self.def.columns.is_some() && text.trim_ascii_start().starts_with('[');
+        if array {
+            self.check_array(text);
+        }
+        let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
+        let scanned = scanner.scan(text, |object, spans| {
+            cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
+            let mut message = Message { text, object: &text[object], spans, columns, cells, zone };
+            for rule in rules.iter_mut().filter(|rule| !rule.failed && !rule.skips) {
+                rule.rows_in += 1;
+                rule.guarded(&mut message, now, received);
+            }
+        });
+        for rule in rules.iter_mut() {
+            rule.skips = false;
+        }
+        if let Err(error) = scanned {
+            self.undecodable(format_args!("cannot parse JSON: {error}"));
+        }
+    }
+
+    /// Checks every object of an array against the columns of each rule, before any of its rows runs.
+    fn check_array(&mut self, text: &str) {
+        let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
+        let mut errors: Vec<Option<SchemaError>> = vec![None; columns.len()];
+        let scanned = scanner.scan(text, |object, spans| {
+            cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
+            let mut message = Message { text, object: &text[object], spans, columns, cells, zone };
+            for (column, error) in errors.iter_mut().enumerate().filter(|(_, error)| error.is_none()) {
+                *error = message.value(column).err().cloned();
+            }
+        });
+        for rule in rules.iter_mut() {
+            let error = rule.sources.iter().flatten().find_map(|&column| errors[column].as_ref());
+            rule.skips = error.is_some();
+            // A message that cannot be scanned is told where it is run.
+            if let (Some(error), Ok(_)) = (error, &scanned) {
+                rule.output.borrow_mut().error(error);
+            }
+        }
+    }
+
+    fn undecodable(&mut self, error: std::fmt::Arguments<'_>) {
+        for rule in self.rules.iter().filter(|rule| !rule.failed) {
+            rule.output.borrow_mut().error(error);
+        }
+    }
+
+    /// Makes the union of the rules' columns anew and tells each rule where its slots are in it.
+    fn rebuild(&mut self) {
+        let mut keys = indexmap::IndexSet::new();
+        self.columns.clear();
+        for rule in &mut self.rules {
+            rule.sources = rule
+                .plan
+                .columns
+                .iter()
+                .map(|column| {
+                    let ColumnSource::Key(key) = &column.source else { return None };
+                    let known = self.columns.iter().position(|have| have.key == *key && have.ty == column.ty);
+                    Some(known.unwrap_or_else(|| {
+                        let strict = self.def.strict.then(|| definition(&self.def, key)).flatten();
+                        let (wanted, _) = keys.insert_full(key.clone());
+                        self.columns.push(StreamColumn { key: key.clone(), ty: column.ty.clone(), wanted, strict });
+                        self.columns.len() - 1
+                    }))
+                })
+                .collect();
+        }
+        self.scanner = Scanner::new(Wanted::new(keys));
+        self.cells.clear();
+        self.cells.resize_with(self.columns.len(), || Cell::Unread);
+    }
+}
+
+fn definition(def: &StreamDef, key: &Text) -> Option<ColumnDef> {
+    def.columns.as_ref()?.iter().find(|column| column.name.name == *key).cloned()
+}
+
+/// The slots that the filter reads (beyond its tests), and those that what follows it reads as values.
+fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>, Vec<usize>) {
+    let columns = plan.columns.len();
+    let (early, late) = plan.computed.split_at(plan.computed_for_filter);
+    let mut filter: Vec<usize> = early.iter().flat_map(Expr::slots).collect();
+    if let Some(rest) = plan.filter.as_ref().and_then(|filter| filter.rest.as_ref()) {
+        filter.extend(rest.slots());
+    }
+    let mut row: Vec<usize> = late.iter().flat_map(Expr::slots).collect();
+    match target {
+        Target::Queue(_) => row.extend(0..columns),
+        Target::Results(projection) => {
+            for item in &projection.items {
+                match item {
+                    Item::Star { .. } => {}
+                    Item::Field { expr: Expr::Slot(slot), .. } if copied[*slot] => {}
+                    Item::Field { expr, .. } | Item::Hidden { expr } => row.extend(expr.slots()),
+                }
+            }
+        }
+    }
+    for slots in [&mut filter, &mut row] {
+        slots.sort_unstable();
+        slots.dedup();
+        slots.retain(|&slot| slot < columns);
+    }
+    row.retain(|slot| !filter.contains(slot));
+    (filter, row)
+}
+
+/// The message at hand, with its columns as far as they were read.
+struct Message<'a> {
+    text: &'a str,
+    object: &'a str,
+    spans: &'a Spans,
+    columns: &'a [StreamColumn],
+    cells: &'a mut [Cell],
+    zone: &'a jiff::tz::TimeZone,
+}
+
+impl Message<'_> {
+    /// The value of one of the stream's columns.
+    fn value(&mut self, column: usize) -> Result<&Value, &SchemaError> {
+        if matches!(self.cells[column], Cell::Unread) {
+            let StreamColumn { key, ty, wanted, strict } = &self.columns[column];
+            let text = self.spans.span(*wanted).map(|span| &self.text[span]);
+            self.cells[column] = match schema::convert(key, ty.as_ref(), text, strict.as_ref(), self.zone) {
+                Ok(value) => Cell::Read(value),
+                Err(error) => Cell::Failed(error),
+            };
+        }
+        match &self.cells[column] {
+            Cell::Read(value) => Ok(value),
+            Cell::Failed(error) => Err(error),
+            Cell::Unread => unreachable!("the cell was read above"),
+        }
+    }
+
+    fn text(&self, column: usize) -> Option<&str> {
+        self.spans.span(self.columns[column].wanted).map(|span| &self.text[span])
+    }
+}
+
+/// Why a row went no further.
+enum Stop {
+    /// It did not pass, or is late.
+    Quietly,
+    /// An error, to be counted.
+    Error(String),
+}
+
+impl From<&SchemaError> for Stop {
+    fn from(error: &SchemaError) -> Self {
+        Stop::Error(error.to_string())
+    }
+}
+
+impl ScanRule {
+    /// Runs the rule on a row. A panic in the rule's code ends this rule and no other.
+    fn guarded(&mut self, message: &mut Message<'_>, now: i64, received: Instant) {
+        match catch_unwind(AssertUnwindSafe(|| self.row(message, now, received))) {
+            Ok(Ok(()) | Err(Stop::Quietly)) => {}
+            Ok(Err(Stop::Error(error))) => self.output.borrow_mut().error(error),
+            Err(_) => {
+                self.failed = true;
+                self.metrics.error("internal error: the rule's code panicked; the rule is stopped");
+            }
+        }
+    }
+
+    fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) -> Result<(), Stop> {
+        let time = match &self.plan.event_time {
+            None => now,
+            Some(_) => self.event_time(message)?,
+        };
+        self.test(message)?;
+        self.fill_for_filter(message)?;
+        self.compute(0..self.plan.computed_for_filter, now, time)?;
+        if let Some(rest) = self.plan.filter.as_ref().and_then(|filter| filter.rest.as_ref()) {
+            let context = self.context.row(now, time);
+            match rest.test(&Scope { slots: &self.slots, context: &context }) {
+                Ok(true) => {}
+                Ok(false) => return Err(Stop::Quietly),
+                Err(error) => return Err(Stop::Error(format!("run Where error: {error}"))),
+            }
+        }
+        for index in 0..self.row_slots.len() {
+            self.fill(self.row_slots[index], message)?;
+        }
+        self.compute(self.plan.computed_for_filter..self.plan.computed.len(), now, time)?;
+        match &self.target {
+            Target::Queue(queue) => {
+                queue.push(time, received, &mut self.slots);
+                Ok(())
+            }
+            Target::Results(projection) => {
+                let context = self.context.row(now, time);
+                let scope = Scope { slots: &self.slots, context: &context };
+                let (sources, copied) = (&self.sources, &self.copied);
+                let raw = |slot: usize| match sources.get(slot) {
+                    Some(None) => Some(message.object),
+                    Some(Some(column)) if copied[slot] => message.text(*column),
+                    _ => None,
+                };
+                let mut output = self.output.borrow_mut();
+                output.row(projection, &scope, &raw).map_err(|error| Stop::Error(error.to_string()))?;
+                output.end_message();
+                Ok(())
+            }
+        }
+    }
+
+    /// The tests at the front of the filter.
+    fn test(&self, message: &mut Message<'_>) -> Result<(), Stop> {
+        let Some(filter) = &self.plan.filter else { return Ok(()) };
+        for test in &filter.tests {
+            let Some(column) = self.sources[test.slot] else { continue };
+            match compare(message.value(column)?, test.op, &test.constant) {
+                Ok(true) => {}
+                Ok(false) => return Err(Stop::Quietly),
+                Err(error) => return Err(Stop::Error(format!("run Where error: {error}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_for_filter(&mut self, message: &mut Message<'_>) -> Result<(), Stop> {
+        for index in 0..self.filter_slots.len() {
+            self.fill(self.filter_slots[index], message)?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, slot: usize, message: &mut Message<'_>) -> Result<(), Stop> {
+        self.slots[slot] = match self.sources[slot] {
+            None => Value::Json(message.object.into()),
+            Some(column) => message.value(column)?.clone(),
+        };
+        Ok(())
+    }
+
+    fn compute(&mut self, which: std::ops::Range<usize>, now: i64, time: i64) -> Result<(), Stop> {
+        for index in which {
+            let context = self.context.row(now, time);
+            let value = self.plan.computed[index]
+                .eval(&Scope { slots: &self.slots, context: &context })
+                .map_err(|error| Stop::Error(format!("run Select error: {error}")))?
+                .into_owned();
+            self.slots[self.plan.columns.len() + index] = value;
+        }
+        Ok(())
+    }
+
+    /// The row's time; the watermark follows it. A row behind the watermark is late.
+    fn event_time(&mut self, message: &mut Message<'_>) -> Result<i64, Stop> {
+        let Some(event_time) = &self.plan.event_time else { return Ok(0) };
+        let value = match self.sources[event_time.slot] {
+            Some(column) => message.value(column)?,
+            None => &Value::Absent,
+        };
+        let time = match value {
+            Value::Int(ms) => *ms,
+            Value::Float(ms) => *ms as i64,
+            Value::Text(_) | Value::DateTime(_) => cast::to_datetime(value, &self.context.zone, 0)
+                .map_err(|error| Stop::Error(format!("timestamp: {error}")))?
+                .timestamp()
+                .as_millisecond(),
+            _ => return Err(Stop::Error("the message has no usable timestamp".into())),
+        };
+        let Target::Queue(queue) = &self.target else { return Ok(time) };
+        if queue.advance(time, event_time.late_tolerance) {
+            return Ok(time);
+        }
+        self.metrics.late.fetch_add(1, Ordering::Relaxed);
+        Err(Stop::Quietly)
+    }
+}

@@ -1,0 +1,395 @@
+//! A data thread: one OS thread that runs sockets and a timely worker together.
+//!
+//! The thread runs a current-thread tokio runtime. Socket tasks and the worker's loop are tasks of that runtime, so a
+//! message goes from socket to socket without crossing a thread or waking the kernel. The loop takes commands, steps
+//! until nothing is left, and waits for a notification or the next deadline; it never blocks.
+
+use std::cell::{Cell, RefCell};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use timely::communication::Allocator;
+use timely::communication::allocator::thread::Thread;
+use timely::worker::Worker;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, oneshot};
+
+use crate::catalog::StreamDef;
+use crate::io::queue::{FrameReceiver, Signal};
+use crate::metrics::RuleMetrics;
+use crate::plan::physical::{Body, RulePlan};
+use crate::time::Clock;
+
+use super::build::{self, Installed, StreamInput};
+use super::output::{Encoding, Output, RuleContext};
+use super::queue::RuleQueue;
+use super::scan::{RuleKey, StreamScan, Target};
+
+/// Names a stream's dataflow on its worker; it is the slot of the stream's signal, too.
+pub type StreamKey = usize;
+
+/// Steps that the loop takes before sockets get their turn.
+const STEPS_A_TURN: usize = 64;
+
+/// What the control plane asks of a worker. All of it was checked before: a command cannot fail.
+pub enum Command {
+    /// Begins a stream.
+    AddStream {
+        /// its key
+        key: StreamKey,
+        /// its definition
+        def: Arc<StreamDef>,
+        /// where its messages come from
+        frames: FrameReceiver,
+    },
+    /// Ends a stream whose rules have all ended.
+    DropStream(StreamKey),
+    /// Begins a rule. It sees the messages that the stream takes in from then on.
+    AddRule(Box<NewRule>),
+    /// Ends a rule; what its windows hold is forgotten.
+    DropRule {
+        /// the rule
+        key: RuleKey,
+        /// told when the rule is gone
+        done: oneshot::Sender<()>,
+    },
+    /// Answers when everything that was handed to the streams before has been run.
+    Drain(oneshot::Sender<()>),
+    /// No more messages will come: after what is there, windows that time closes are closed. Answers when that is done.
+    EndOfInput(oneshot::Sender<()>),
+    /// Ends the thread.
+    Stop,
+}
+
+/// A rule to begin.
+pub struct NewRule {
+    /// its key
+    pub key: RuleKey,
+    /// its stream
+    pub stream: StreamKey,
+    /// a slot of its own, for its deadlines
+    pub slot: usize,
+    /// what runs
+    pub plan: RulePlan,
+    /// its id
+    pub id: String,
+    /// its sinks
+    pub encodings: Vec<Encoding>,
+    /// errors are sent to the sinks
+    pub send_error: bool,
+    /// its counters
+    pub metrics: Arc<RuleMetrics>,
+    /// told when the rule sees messages
+    pub done: oneshot::Sender<()>,
+}
+
+/// A data thread, as the control plane sees it.
+pub struct DataThread {
+    /// runs futures on the thread, beside the worker
+    pub handle: Handle,
+    commands: Sender<Command>,
+    ready: Sender<usize>,
+    wake: Arc<Notify>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl DataThread {
+    /// Starts thread number `index`.
+    ///
+    /// # Errors
+    /// What the system says where it gives no thread or no runtime.
+    pub fn start(index: usize, zone: jiff::tz::TimeZone, clock: Clock) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle = runtime.handle().clone();
+        // Unbounded, but filled only by the control plane, and by each signal once until the worker has looked.
+        let (commands, inbox) = crossbeam_channel::unbounded();
+        let (ready, slots) = crossbeam_channel::unbounded();
+        let wake = Arc::new(Notify::new());
+        let wake_of_loop = wake.clone();
+        let thread = std::thread::Builder::new()
+            .name(format!("data-{index}"))
+            // Values nest up to the decoder's limit; debug builds need the room.
+            .stack_size(8 * 1024 * 1024)
+            .spawn(move || {
+                let state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock);
+                runtime.block_on(state.run());
+                // Sockets that are still open are cut.
+                runtime.shutdown_background();
+            })?;
+        Ok(DataThread { handle, commands, ready, wake, thread: Some(thread) })
+    }
+
+    /// A signal for one of the worker's slots.
+    pub fn signal(&self, slot: usize) -> Signal {
+        Signal::new(slot, self.ready.clone(), self.wake.clone())
+    }
+
+    /// Asks something of the worker.
+    pub fn command(&self, command: Command) {
+        // A worker that has ended has nothing left to do.
+        let _ = self.commands.send(command);
+        self.wake.notify_one();
+    }
+
+    /// Ends the thread and waits for it.
+    pub fn stop(mut self) {
+        self.command(Command::Stop);
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("a data thread had panicked");
+        }
+    }
+}
+
+/// The worker's clock: it never goes back, so that rows of processing time are never late.
+pub struct WorkerClock {
+    clock: Clock,
+    last: Cell<i64>,
+}
+
+impl WorkerClock {
+    /// Now, ms since the epoch.
+    pub fn now(&self) -> i64 {
+        let now = self.clock.now().max(self.last.get());
+        self.last.set(now);
+        now
+    }
+}
+
+/// Deadlines of the worker's rules: one heap for all of them.
+#[derive(Default)]
+pub struct Timers {
+    deadlines: RefCell<BinaryHeap<Reverse<(i64, usize)>>>,
+}
+
+impl Timers {
+    /// Asks for `slot` to be run at `at`, ms since the epoch.
+    pub fn request(&self, at: i64, slot: usize) {
+        self.deadlines.borrow_mut().push(Reverse((at, slot)));
+    }
+
+    /// The next deadline.
+    fn next(&self) -> Option<i64> {
+        self.deadlines.borrow().peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// Takes a slot whose deadline has come.
+    fn due(&self, now: i64) -> Option<usize> {
+        let mut deadlines = self.deadlines.borrow_mut();
+        if deadlines.peek().is_some_and(|Reverse((at, _))| *at <= now) {
+            deadlines.pop().map(|Reverse((_, slot))| slot)
+        } else {
+            None
+        }
+    }
+}
+
+struct RunningStream {
+    input: Rc<StreamInput>,
+    scan: Rc<RefCell<StreamScan>>,
+    dataflow: usize,
+}
+
+struct RunningRule {
+    stream: StreamKey,
+    /// its dataflow and slot, where it has state
+    dataflow: Option<(usize, usize)>,
+}
+
+struct WorkerLoop {
+    worker: Worker,
+    commands: Receiver<Command>,
+    ready: Receiver<usize>,
+    wake: Arc<Notify>,
+    clock: Rc<WorkerClock>,
+    timers: Rc<Timers>,
+    zone: jiff::tz::TimeZone,
+    streams: HashMap<StreamKey, RunningStream>,
+    rules: HashMap<RuleKey, RunningRule>,
+    /// the first operator of the dataflow behind each slot
+    slots: HashMap<usize, timely::scheduling::Activator>,
+    draining: Vec<oneshot::Sender<()>>,
+    ending: Vec<oneshot::Sender<()>>,
+}
+
+impl WorkerLoop {
+    fn new(
+        commands: Receiver<Command>,
+        ready: Receiver<usize>,
+        wake: Arc<Notify>,
+        zone: jiff::tz::TimeZone,
+        clock: Clock,
+    ) -> Self {
+        let allocator = Allocator::Thread(Thread::default());
+        WorkerLoop {
+            worker: Worker::new(timely::WorkerConfig::default(), allocator, Some(std::time::Instant::now())),
+            commands,
+            ready,
+            wake,
+            clock: Rc::new(WorkerClock { clock, last: Cell::new(i64::MIN) }),
+            timers: Rc::new(Timers::default()),
+            zone,
+            streams: HashMap::new(),
+            rules: HashMap::new(),
+            slots: HashMap::new(),
+            draining: Vec::new(),
+            ending: Vec::new(),
+        }
+    }
+
+    async fn run(mut self) {
+        let deadline = tokio::time::sleep(Duration::ZERO);
+        tokio::pin!(deadline);
+        loop {
+            while let Ok(command) = self.commands.try_recv() {
+                if matches!(command, Command::Stop) {
+                    return;
+                }
+                self.command(command);
+            }
+            while let Ok(slot) = self.ready.try_recv() {
+                self.activate(slot);
+            }
+            let now = self.clock.now();
+            while let Some(slot) = self.timers.due(now) {
+                self.activate(slot);
+            }
+            let idle = self.step();
+            if idle {
+                self.answer();
+            }
+            if !idle || !self.ready.is_empty() {
+                // Sockets of this thread get their turn before the next round.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            match self.timers.next() {
+                None => self.wake.notified().await,
+                Some(at) => {
+                    let wait = u64::try_from(at - self.clock.now()).unwrap_or(0);
+                    deadline.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait));
+                    tokio::select! {
+                        () = self.wake.notified() => {}
+                        () = deadline.as_mut() => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Runs what is active; true: nothing is left.
+    fn step(&mut self) -> bool {
+        let activations = self.worker.activations();
+        for _ in 0..STEPS_A_TURN {
+            if activations.borrow().empty_for() != Some(Duration::ZERO) {
+                return true;
+            }
+            self.worker.step();
+        }
+        false
+    }
+
+    fn activate(&self, slot: usize) {
+        if let Some(activator) = self.slots.get(&slot) {
+            activator.activate();
+        }
+    }
+
+    /// Answers those who wait for the streams to be drained.
+    fn answer(&mut self) {
+        if self.draining.is_empty() && self.ending.is_empty() {
+            return;
+        }
+        if !self.streams.values().all(|stream| stream.input.is_empty()) {
+            return;
+        }
+        for done in self.draining.drain(..) {
+            let _ = done.send(());
+        }
+        if !self.ending.is_empty() {
+            for stream in self.streams.values() {
+                stream.scan.borrow().queues().for_each(|queue| queue.end());
+            }
+            while !self.step() {}
+            for done in self.ending.drain(..) {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::AddStream { key, def, frames } => self.add_stream(key, def, frames),
+            Command::DropStream(key) => {
+                if let Some(stream) = self.streams.remove(&key) {
+                    self.slots.remove(&key);
+                    self.worker.drop_dataflow(stream.dataflow);
+                }
+            }
+            Command::AddRule(rule) => self.add_rule(*rule),
+            Command::DropRule { key, done } => {
+                self.drop_rule(key);
+                let _ = done.send(());
+            }
+            Command::Drain(done) => self.draining.push(done),
+            Command::EndOfInput(done) => self.ending.push(done),
+            Command::Stop => {}
+        }
+    }
+
+    fn add_stream(&mut self, key: StreamKey, def: Arc<StreamDef>, frames: FrameReceiver) {
+        let name = def.name.to_string();
+        let scan = Rc::new(RefCell::new(StreamScan::new(def, self.zone.clone())));
+        let input = Rc::new(StreamInput::new(frames));
+        let Installed { dataflow, activator } =
+            build::stream(&mut self.worker, &name, input.clone(), scan.clone(), self.clock.clone());
+        self.slots.insert(key, activator);
+        self.streams.insert(key, RunningStream { input, scan, dataflow });
+    }
+
+    fn add_rule(&mut self, rule: NewRule) {
+        let NewRule { key, stream, slot, plan, id, encodings, send_error, metrics, done } = rule;
+        let Some(running) = self.streams.get(&stream) else { return };
+        let context = Rc::new(RuleContext { id, started: self.clock.now(), zone: self.zone.clone() });
+        let output = Rc::new(RefCell::new(Output::new(encodings, plan.send_nil, send_error, metrics)));
+        let event_time = plan.scan.event_time.is_some();
+        let (target, dataflow) = match plan.body {
+            Body::Rows(projection) if !event_time => (Target::Results(projection), None),
+            body => {
+                let queue = Rc::new(RuleQueue::new(plan.scan.columns.len() + plan.scan.computed.len()));
+                let Installed { dataflow, activator } = build::rule(
+                    &mut self.worker,
+                    body,
+                    event_time,
+                    queue.clone(),
+                    context.clone(),
+                    output.clone(),
+                    self.clock.clone(),
+                    (self.timers.clone(), slot),
+                );
+                self.slots.insert(slot, activator);
+                (Target::Queue(queue), Some((dataflow, slot)))
+            }
+        };
+        running.scan.borrow_mut().add(key, plan.scan, context, output, target);
+        self.rules.insert(key, RunningRule { stream, dataflow });
+        let _ = done.send(());
+    }
+
+    fn drop_rule(&mut self, key: RuleKey) {
+        let Some(rule) = self.rules.remove(&key) else { return };
+        if let Some(stream) = self.streams.get(&rule.stream) {
+            stream.scan.borrow_mut().remove(key);
+        }
+        if let Some((dataflow, slot)) = rule.dataflow {
+            self.slots.remove(&slot);
+            self.worker.drop_dataflow(dataflow);
+        }
+    }
+}

@@ -1,0 +1,353 @@
+//! Rules, running: the control plane's side of the data threads.
+//!
+//! The engine opens connectors, hands plans to workers and reads counters. A stream is opened with the first rule that
+//! reads it and closed after the last; a rule begins when its sinks are open, and the stream's source is opened last,
+//! so that no message is lost between.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Mutex, oneshot};
+
+use crate::dataflow::output::Encoding;
+use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
+use crate::io::LinkStatus;
+use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
+use crate::io::queue;
+use crate::io::websocket::{ServerSettings, Websockets};
+use crate::metrics::{Latency, RuleMetrics};
+use crate::plan::physical::RulePlan;
+use crate::time::Clock;
+use crate::value::Text;
+
+/// How long sinks may take to send what waits when a rule ends.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// What an engine is started with.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// data threads
+    pub workers: usize,
+    /// the data server
+    pub server: ServerSettings,
+    /// the zone of windows and of dates
+    pub zone: jiff::tz::TimeZone,
+}
+
+/// A rule to run.
+pub struct RuleSpec {
+    /// its id
+    pub id: String,
+    /// what runs
+    pub plan: RulePlan,
+    /// the stream's source
+    pub source: SourceSpec,
+    /// its sinks
+    pub sinks: Vec<SinkAction>,
+    /// errors are sent to the sinks
+    pub send_error: bool,
+}
+
+/// One sink of a rule, with how it wants its results.
+pub struct SinkAction {
+    /// where to
+    pub spec: SinkSpec,
+    /// each row is a message of its own
+    pub send_single: bool,
+    /// empty results are not sent
+    pub omit_if_empty: bool,
+}
+
+/// Why something could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// threads
+    #[error("cannot start a data thread: {0}")]
+    Thread(#[from] std::io::Error),
+    /// the id is taken
+    #[error("rule {0} already exists")]
+    Exists(String),
+    /// a source or sink does not open
+    #[error("rule {rule}: {error}")]
+    Connector {
+        /// the rule
+        rule: String,
+        /// why
+        error: ConnectorError,
+    },
+}
+
+/// How a rule stands.
+#[derive(Clone, Debug)]
+pub struct RuleStatus {
+    /// its id
+    pub id: String,
+    /// rows that its stream brought
+    pub rows_in: u64,
+    /// messages handed to its sinks
+    pub rows_out: u64,
+    /// rows and messages lost to errors
+    pub errors: u64,
+    /// messages that sinks dropped
+    pub dropped: u64,
+    /// rows behind the watermark
+    pub late: u64,
+    /// the last error
+    pub last_error: Option<(SystemTime, String)>,
+    /// from socket to sink
+    pub latency: Option<Latency>,
+    /// its source
+    pub source: Option<LinkStatus>,
+    /// its sinks
+    pub sinks: Vec<LinkStatus>,
+}
+
+/// All that runs.
+pub struct Engine {
+    threads: Vec<DataThread>,
+    connectors: Connectors,
+    running: Mutex<Running>,
+    slots: AtomicUsize,
+    hasher: RandomState,
+}
+
+#[derive(Default)]
+struct Running {
+    streams: HashMap<Text, RunningStream>,
+    /// in the order of their start
+    rules: indexmap::IndexMap<String, RunningRule>,
+}
+
+struct RunningStream {
+    key: StreamKey,
+    thread: usize,
+    source: Option<OpenSource>,
+    rules: usize,
+}
+
+struct RunningRule {
+    key: u64,
+    stream: Text,
+    thread: usize,
+    metrics: Arc<RuleMetrics>,
+    sinks: Vec<OpenSink>,
+}
+
+impl Engine {
+    /// Starts the data threads. To be called on the control plane's runtime.
+    ///
+    /// # Errors
+    /// [`EngineError::Thread`]
+    pub fn start(settings: EngineSettings) -> Result<Engine, EngineError> {
+        let threads = (0..settings.workers.max(1))
+            .map(|index| DataThread::start(index, settings.zone.clone(), Clock::System))
+            .collect::<Result<Vec<_>, _>>()?;
+        let handles = threads.iter().map(|thread| thread.handle.clone()).collect();
+        let connectors = Connectors::new(Websockets::new(settings.server, handles));
+        Ok(Engine {
+            threads,
+            connectors,
+            running: Mutex::default(),
+            slots: AtomicUsize::new(0),
+            hasher: RandomState::new(),
+        })
+    }
+
+    /// Starts a rule. When this returns, its sinks are open and its stream takes messages.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing of the rule is left then.
+    pub async fn start_rule(&self, rule: RuleSpec) -> Result<(), EngineError> {
+        let mut running = self.running.lock().await;
+        if running.rules.contains_key(&rule.id) {
+            return Err(EngineError::Exists(rule.id));
+        }
+        let name = rule.plan.stream.name.clone();
+        let (stream, thread, source) = match running.streams.get(&name) {
+            Some(stream) => (stream.key, stream.thread, None),
+            None => {
+                let thread = (self.hasher.hash_one(&name) % self.threads.len() as u64) as usize;
+                (self.slot(), thread, Some(rule.source))
+            }
+        };
+        let worker = &self.threads[thread];
+        let signal = worker.signal(stream);
+        let failed = |error| EngineError::Connector { rule: rule.id.clone(), error };
+
+        let mut sinks = Vec::with_capacity(rule.sinks.len());
+        let mut encodings: Vec<Encoding> = Vec::new();
+        for action in rule.sinks {
+            let sink = match self.connectors.open_sink(action.spec, thread, signal.clone()).await {
+                Ok(sink) => sink,
+                Err(error) => {
+                    close_sinks(sinks).await;
+                    return Err(failed(error));
+                }
+            };
+            let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
+            match encodings
+                .iter_mut()
+                .find(|encoding| encoding.send_single == send_single && encoding.omit_if_empty == omit_if_empty)
+            {
+                Some(encoding) => encoding.outlets.push(sink.outlet()),
+                None => encodings.push(Encoding { send_single, omit_if_empty, outlets: vec![sink.outlet()] }),
+            }
+            sinks.push(sink);
+        }
+
+        let mut frames = None;
+        if source.is_some() {
+            let (sender, receiver) = queue::inbound(signal);
+            worker.command(Command::AddStream { key: stream, def: rule.plan.stream.clone(), frames: receiver });
+            frames = Some(sender);
+        }
+        let key = self.slot() as u64;
+        let metrics = Arc::new(RuleMetrics::default());
+        let (done, begun) = oneshot::channel();
+        worker.command(Command::AddRule(Box::new(NewRule {
+            key,
+            stream,
+            slot: self.slot(),
+            plan: rule.plan,
+            id: rule.id.clone(),
+            encodings,
+            send_error: rule.send_error,
+            metrics: metrics.clone(),
+            done,
+        })));
+        let _ = begun.await;
+
+        if let (Some(spec), Some(frames)) = (source, frames) {
+            match self.connectors.open_source(spec, thread, frames).await {
+                Ok(source) => {
+                    running
+                        .streams
+                        .insert(name.clone(), RunningStream { key: stream, thread, source: Some(source), rules: 0 });
+                }
+                Err(error) => {
+                    self.drop_on(thread, key).await;
+                    worker.command(Command::DropStream(stream));
+                    close_sinks(sinks).await;
+                    return Err(failed(error));
+                }
+            }
+        }
+        if let Some(stream) = running.streams.get_mut(&name) {
+            stream.rules += 1;
+        }
+        running.rules.insert(rule.id, RunningRule { key, stream: name, thread, metrics, sinks });
+        Ok(())
+    }
+
+    /// Ends a rule; true if there was one. What its sinks hold is sent, what its windows hold is forgotten.
+    pub async fn stop_rule(&self, id: &str) -> bool {
+        let mut running = self.running.lock().await;
+        let Some(rule) = running.rules.shift_remove(id) else { return false };
+        self.drop_on(rule.thread, rule.key).await;
+        let last = running.streams.get_mut(&rule.stream).is_some_and(|stream| {
+            stream.rules -= 1;
+            stream.rules == 0
+        });
+        if last && let Some(mut stream) = running.streams.remove(&rule.stream) {
+            if let Some(source) = stream.source.take() {
+                source.close().await;
+            }
+            self.threads[stream.thread].command(Command::DropStream(stream.key));
+        }
+        close_sinks(rule.sinks).await;
+        true
+    }
+
+    /// Where the data server listens, while it does.
+    pub fn listening(&self) -> Option<SocketAddr> {
+        self.connectors.websockets.listening()
+    }
+
+    /// How every rule stands, in the order of their start.
+    pub async fn status(&self) -> Vec<RuleStatus> {
+        let running = self.running.lock().await;
+        let status = |(id, rule): (&String, &RunningRule)| {
+            let sinks: Vec<LinkStatus> = rule.sinks.iter().map(OpenSink::status).collect();
+            let metrics = &rule.metrics;
+            RuleStatus {
+                id: id.clone(),
+                rows_in: metrics.rows_in.load(Ordering::Relaxed),
+                rows_out: metrics.messages_out.load(Ordering::Relaxed),
+                errors: metrics.errors.load(Ordering::Relaxed),
+                dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
+                late: metrics.late.load(Ordering::Relaxed),
+                last_error: metrics.last_error(),
+                latency: metrics.latency(),
+                source: running
+                    .streams
+                    .get(&rule.stream)
+                    .and_then(|stream| stream.source.as_ref().map(OpenSource::status)),
+                sinks,
+            }
+        };
+        running.rules.iter().map(status).collect()
+    }
+
+    /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes
+    /// are closed as if it had passed. Returns when the results are with the sinks.
+    pub async fn end_of_input(&self) {
+        self.close_sources().await;
+        self.ask(Command::EndOfInput).await;
+    }
+
+    /// Ends everything: sources are closed, what was received is processed, sinks send what waits and say goodbye.
+    pub async fn stop(self) {
+        self.close_sources().await;
+        // A sink that makes the engine wait for a client that never reads must not keep the process from ending.
+        let _ = tokio::time::timeout(FLUSH, self.ask(Command::Drain)).await;
+        let rules: Vec<RunningRule> = {
+            let mut running = self.running.lock().await;
+            running.rules.drain(..).map(|(_, rule)| rule).collect()
+        };
+        let closing: Vec<_> = rules.into_iter().flat_map(|rule| rule.sinks).map(|sink| sink.close(FLUSH)).collect();
+        futures_util::future::join_all(closing).await;
+        for thread in self.threads {
+            thread.stop();
+        }
+    }
+
+    async fn close_sources(&self) {
+        let sources: Vec<OpenSource> = {
+            let mut running = self.running.lock().await;
+            running.streams.values_mut().filter_map(|stream| stream.source.take()).collect()
+        };
+        futures_util::future::join_all(sources.into_iter().map(OpenSource::close)).await;
+    }
+
+    /// Asks every worker and waits for all answers.
+    async fn ask(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+        let answers: Vec<_> = self
+            .threads
+            .iter()
+            .map(|thread| {
+                let (done, answer) = oneshot::channel();
+                thread.command(command(done));
+                answer
+            })
+            .collect();
+        futures_util::future::join_all(answers).await;
+    }
+
+    async fn drop_on(&self, thread: usize, key: u64) {
+        let (done, gone) = oneshot::channel();
+        self.threads[thread].command(Command::DropRule { key, done });
+        let _ = gone.await;
+    }
+
+    fn slot(&self) -> usize {
+        self.slots.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+async fn close_sinks(sinks: Vec<OpenSink>) {
+    futures_util::future::join_all(sinks.into_iter().map(|sink| sink.close(FLUSH))).await;
+}

@@ -1,0 +1,101 @@
+//! Why an expression has no answer for a row.
+//!
+//! The wording is eKuiper's, since people search for it and scripts look at it. Values are written with the names of
+//! Go's types, `float64(5)`, for the same reason.
+
+use std::fmt::Write;
+
+use super::aggregate::Aggregate;
+use super::cast;
+use super::function::FunctionError;
+use crate::value::Value;
+
+/// Why an expression has no answer for a row. The row is dropped, the rule goes on.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum EvalError {
+    /// The operator is not for values of these kinds: `string(x) + int64(1)`.
+    #[error("invalid operation {0}")]
+    Operation(Box<str>),
+    /// `/` or `%` by 0.
+    #[error("divided by zero")]
+    DividedByZero,
+    /// A whole number beyond 64 bits; the text is the operation. `cast(x, "float")` computes with doubles.
+    #[error("integer overflow: {0} is beyond 64 bits, cast an operand to float to compute with doubles")]
+    Overflow(Box<str>),
+    /// An array has no such element.
+    #[error("out of index: {index} of {length}")]
+    OutOfIndex {
+        /// as it was asked for, negative from the end
+        index: i64,
+        /// how many elements there are
+        length: usize,
+    },
+    /// An index or a bound of a slice is no number.
+    #[error("the index {0} is not a number")]
+    Index(Box<str>),
+    /// `x[…]` or `IN x` where x is no array.
+    #[error("{0} is not an array")]
+    NotArray(Box<str>),
+    /// A condition that is neither a boolean nor null.
+    #[error("invalid condition that returns non-bool value {0}")]
+    NotBoolean(Box<str>),
+    /// A function refused its arguments.
+    #[error("call func {name} error: {error}")]
+    Function {
+        /// its name
+        name: &'static str,
+        /// what it says
+        error: Box<FunctionError>,
+    },
+    /// An aggregate found a value that it is not for.
+    #[error("run {aggregate} function error: found invalid arg {found}")]
+    Aggregate {
+        /// which
+        aggregate: Aggregate,
+        /// the value
+        found: Box<str>,
+    },
+}
+
+/// How many bytes of a text are shown.
+const SHOWN: usize = 200;
+
+/// Type and value as Go shows them: `string(x)`, `float64(5)`. Long values are cut.
+pub(super) fn described(value: &Value) -> String {
+    let name = match value {
+        Value::Absent | Value::Null => return "<nil>(<nil>)".to_owned(),
+        Value::Bool(_) => "bool",
+        Value::Int(_) => "int64",
+        Value::Float(_) => "float64",
+        Value::Text(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Json(json) if json.starts_with('[') => "[]interface {}",
+        Value::Json(_) | Value::Object(_) => "map[string]interface {}",
+        Value::Bytes(_) => "[]uint8",
+        Value::DateTime(at) => {
+            let shown = at.strftime("%Y-%m-%d %H:%M:%S %z %Z");
+            return format!("time.Time({shown})");
+        }
+    };
+    let mut out = String::new();
+    let text = cast::text(value);
+    let cut = &text[..text.floor_char_boundary(SHOWN)];
+    let more = if cut.len() < text.len() { "…" } else { "" };
+    // Writing to a String does not fail.
+    let _ = write!(out, "{name}({cut}{more})");
+    out
+}
+
+impl EvalError {
+    /// The error of an operator that is not for these values.
+    #[cold]
+    pub(super) fn operation(left: &Value, op: &str, right: &Value) -> EvalError {
+        EvalError::Operation(format!("{} {op} {}", described(left), described(right)).into())
+    }
+
+    /// The error of a condition that is none.
+    #[cold]
+    pub(super) fn not_boolean(value: &Value) -> EvalError {
+        EvalError::NotBoolean(described(value).into())
+    }
+}

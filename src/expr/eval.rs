@@ -1,0 +1,277 @@
+//! Evaluation of compiled expressions over the slots of a row.
+//!
+//! Values are borrowed from slots and constants as far as possible: a comparison of a field with a constant copies
+//! nothing. What has no value answers null; what cannot be computed is an error, and the row is dropped.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use super::error::{EvalError, described};
+use super::function::{Args, Code, Function, FunctionError, PreparedFn};
+use super::ops::{Comparison, arithmetic, compare_at, negate};
+use super::{Expr, LikePattern, Scope, access, like};
+use crate::codec::json;
+use crate::sql::ast::BinaryOp;
+use crate::value::{Kind, Value};
+
+const TRUE: &Value = &Value::Bool(true);
+const FALSE: &Value = &Value::Bool(false);
+const NULL: &Value = &Value::Null;
+
+impl Expr {
+    /// The value of the expression for this row.
+    pub fn eval<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Cow<'a, Value>, EvalError> {
+        match self {
+            Expr::Constant(value) => Ok(Cow::Borrowed(value)),
+            Expr::Slot(slot) => Ok(Cow::Borrowed(scope.slot(*slot))),
+            Expr::Binary { op, left, right, integral } => match op {
+                BinaryOp::And => and(left, right, scope).map(boolean),
+                BinaryOp::Or => or(left, right, scope).map(boolean),
+                _ => {
+                    let (l, r) = (left.eval(scope)?, right.eval(scope)?);
+                    match Comparison::of(*op) {
+                        Some(comparison) => compare_at(&l, comparison, &r, scope.context).map(boolean),
+                        None => arithmetic(*op, &l, &r, *integral).map(Cow::Owned),
+                    }
+                }
+            },
+            Expr::Call { function, prepared, args } => call(function, prepared.as_deref(), args, scope).map(Cow::Owned),
+            Expr::Member(object, name) => Ok(access::member(object.eval(scope)?, name)),
+            Expr::Index(array, index) => access::element(array.eval(scope)?, &*index.eval(scope)?),
+            Expr::Slice(array, from, to) => {
+                let array = array.eval(scope)?;
+                let from = from.as_ref().map(|from| from.eval(scope)).transpose()?;
+                let to = to.as_ref().map(|to| to.eval(scope)).transpose()?;
+                access::slice(&array, from.as_deref(), to.as_deref()).map(Cow::Owned)
+            }
+            Expr::Negate(operand) => negate(&*operand.eval(scope)?).map(Cow::Owned),
+            Expr::Not(operand) => match &*operand.eval(scope)? {
+                Value::Bool(b) => Ok(boolean(!b)),
+                Value::Absent | Value::Null => Ok(Cow::Borrowed(NULL)),
+                other => Err(EvalError::Operation(format!("NOT {}", described(other)).into())),
+            },
+            Expr::Between { operands, negated } => between(operands, *negated, scope).map(boolean),
+            Expr::InList { expr, list, negated } => in_list(expr, list, *negated, scope).map(boolean),
+            Expr::InArray { expr, array, negated } => in_array(expr, array, *negated, scope).map(boolean),
+            Expr::Like { expr, pattern, negated } => matches(expr, pattern, *negated, scope).map(boolean),
+            Expr::IsNull { expr, negated } => Ok(boolean(expr.eval(scope)?.is_null() != *negated)),
+            Expr::Case { value, branches, otherwise } => {
+                for (when, then) in branches {
+                    let taken = match value {
+                        Some(value) => same(&*value.eval(scope)?, &*when.eval(scope)?, scope),
+                        None => when.test(scope)?,
+                    };
+                    if taken {
+                        return then.eval(scope);
+                    }
+                }
+                otherwise.as_ref().map_or(Ok(Cow::Borrowed(NULL)), |otherwise| otherwise.eval(scope))
+            }
+        }
+    }
+
+    /// Whether a condition holds for this row. Nothing is false; a value that is neither a boolean nor nothing is an
+    /// error.
+    #[inline]
+    pub fn test(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
+        if let Expr::Binary { op, left, right, .. } = self {
+            // The usual conditions, without making a value of the answer.
+            match op {
+                BinaryOp::And => return and(left, right, scope),
+                BinaryOp::Or => return or(left, right, scope),
+                _ => {}
+            }
+            if let Some(comparison) = Comparison::of(*op) {
+                return compare_at(&*left.eval(scope)?, comparison, &*right.eval(scope)?, scope.context);
+            }
+        }
+        match &*self.eval(scope)? {
+            Value::Bool(b) => Ok(*b),
+            Value::Absent | Value::Null => Ok(false),
+            other => Err(EvalError::not_boolean(other)),
+        }
+    }
+}
+
+impl<'a> Scope<'a> {
+    /// The value of a slot. A slot that the row does not have is absent.
+    #[inline]
+    fn slot(&self, slot: usize) -> &Value {
+        const ABSENT: &Value = &Value::Absent;
+        self.slots.get(slot).unwrap_or(ABSENT)
+    }
+}
+
+#[inline]
+fn boolean<'a>(b: bool) -> Cow<'a, Value> {
+    Cow::Borrowed(if b { TRUE } else { FALSE })
+}
+
+/// `left AND right`: both must be true; nothing counts as false. The right side is not looked at where the left one
+/// decides.
+fn and(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    let l = left.truth(scope)?;
+    match l {
+        Truth::Known(true) => {}
+        Truth::Known(false) | Truth::Nothing => return Ok(false),
+        Truth::Other(l) => return Err(EvalError::operation(&l, "AND", &*right.eval(scope)?)),
+    }
+    match right.truth(scope)? {
+        Truth::Known(r) => Ok(r),
+        Truth::Nothing => Ok(false),
+        Truth::Other(r) => Err(EvalError::operation(TRUE, "AND", &r)),
+    }
+}
+
+/// `left OR right`: one must be true; nothing counts as false.
+fn or(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    let l = match left.truth(scope)? {
+        Truth::Known(true) => return Ok(true),
+        Truth::Known(false) => FALSE,
+        Truth::Nothing => NULL,
+        Truth::Other(l) => return Err(EvalError::operation(&l, "OR", &*right.eval(scope)?)),
+    };
+    match right.truth(scope)? {
+        Truth::Known(r) => Ok(r),
+        Truth::Nothing => Ok(false),
+        Truth::Other(r) => Err(EvalError::operation(l, "OR", &r)),
+    }
+}
+
+/// What an operand of AND or OR is.
+enum Truth<'a> {
+    Known(bool),
+    Nothing,
+    Other(Cow<'a, Value>),
+}
+
+impl Expr {
+    #[inline]
+    fn truth<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Truth<'a>, EvalError> {
+        if let Expr::Binary { op, left, right, .. } = self {
+            match op {
+                BinaryOp::And => return and(left, right, scope).map(Truth::Known),
+                BinaryOp::Or => return or(left, right, scope).map(Truth::Known),
+                _ => {}
+            }
+            if let Some(comparison) = Comparison::of(*op) {
+                return compare_at(&*left.eval(scope)?, comparison, &*right.eval(scope)?, scope.context)
+                    .map(Truth::Known);
+            }
+        }
+        let value = self.eval(scope)?;
+        Ok(match &*value {
+            Value::Bool(b) => Truth::Known(*b),
+            Value::Absent | Value::Null => Truth::Nothing,
+            _ => Truth::Other(value),
+        })
+    }
+}
+
+/// Whether two values are equal where values of different kinds just differ.
+fn same(left: &Value, right: &Value, scope: &Scope<'_>) -> bool {
+    compare_at(left, Comparison::Equal, right, scope.context).unwrap_or(false)
+}
+
+/// Both bounds belong to it. Where a part has no value, BETWEEN and NOT BETWEEN are false.
+fn between(operands: &[Expr; 3], negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    let [value, low, high] = operands;
+    let (value, low, high) = (value.eval(scope)?, low.eval(scope)?, high.eval(scope)?);
+    if value.is_null() || low.is_null() || high.is_null() {
+        return Ok(false);
+    }
+    let above = compare_at(&value, Comparison::GreaterEqual, &low, scope.context)?;
+    let below = compare_at(&value, Comparison::LessEqual, &high, scope.context)?;
+    Ok((above && below) != negated)
+}
+
+/// Nothing is neither in a list nor not in it.
+fn in_list(expr: &Expr, list: &[Expr], negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    let wanted = expr.eval(scope)?;
+    if wanted.is_null() {
+        return Ok(false);
+    }
+    for element in list {
+        if same(&wanted, &*element.eval(scope)?, scope) {
+            return Ok(!negated);
+        }
+    }
+    Ok(negated)
+}
+
+fn in_array(expr: &Expr, array: &Expr, negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    let wanted = expr.eval(scope)?;
+    if wanted.is_null() {
+        return Ok(false);
+    }
+    let array = array.eval(scope)?;
+    let found = match &*array {
+        Value::Absent | Value::Null => false,
+        Value::Array(elements) => elements.iter().any(|element| same(&wanted, element, scope)),
+        Value::Json(text) if array.kind() == Kind::Array => {
+            json::elements(text).any(|element| same(&wanted, &json::value(element), scope))
+        }
+        other => return Err(EvalError::NotArray(described(other).into())),
+    };
+    Ok(found != negated)
+}
+
+/// Nothing neither matches nor does not; values other than text do not match.
+fn matches(expr: &Expr, pattern: &LikePattern, negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    let value = expr.eval(scope)?;
+    let found = match pattern {
+        LikePattern::Literal(pattern) => match &*value {
+            Value::Absent | Value::Null => return Ok(false),
+            Value::Text(text) => pattern.matches(text),
+            _ => false,
+        },
+        LikePattern::Dynamic(pattern) => match (&*value, &*pattern.eval(scope)?) {
+            (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => return Ok(false),
+            (Value::Text(text), Value::Text(pattern)) => like::matches(pattern, text),
+            _ => false,
+        },
+    };
+    Ok(found != negated)
+}
+
+fn call(
+    function: &'static Function,
+    prepared: Option<&PreparedFn>,
+    args: &[Expr],
+    scope: &Scope<'_>,
+) -> Result<Value, EvalError> {
+    let mut values = SmallVec::new();
+    for arg in args {
+        values.push(expanded(arg.eval(scope)?));
+    }
+    let args = Args(values);
+    if let Some(answer) = function.answer_for_null(&args) {
+        return Ok(answer);
+    }
+    let answer = match (prepared, function.code) {
+        (Some(prepared), _) => prepared(&args, scope.context),
+        (None, Code::Scalar(code)) => code(&args, scope.context),
+        // A call that nobody prepared: without literals it works, only slower.
+        (None, Code::Prepared(make)) => {
+            let literals: SmallVec<[Option<&Value>; 4]> = args.iter().map(|_| None).collect();
+            make(&literals).and_then(|prepared| prepared(&args, scope.context))
+        }
+        (None, Code::Aggregate(_)) => {
+            Err(FunctionError::Domain("an aggregate is for the rows of a window, not for one".into()))
+        }
+    };
+    answer.map_err(|error| EvalError::Function { name: function.name, error: Box::new(error) })
+}
+
+/// The value without text that stands for an array or object.
+fn expanded(value: Cow<'_, Value>) -> Cow<'_, Value> {
+    match value {
+        Cow::Borrowed(value @ (Value::Json(_) | Value::Array(_) | Value::Object(_))) => json::expand(value),
+        Cow::Owned(value @ (Value::Json(_) | Value::Array(_) | Value::Object(_))) => match json::expand(&value) {
+            Cow::Owned(expanded) => Cow::Owned(expanded),
+            Cow::Borrowed(_) => Cow::Owned(value),
+        },
+        other => other,
+    }
+}

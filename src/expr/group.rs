@@ -1,0 +1,176 @@
+//! The keys of groups.
+//!
+//! Values of different types are different groups; numbers are compared by value, so 1 and 1.0 are one group; null and
+//! absent are one; arrays and objects are compared by what is in them, objects whatever the order of their keys. A key
+//! is a tuple of parts and never joined text: no two tuples are mistaken for each other.
+
+use std::borrow::Borrow;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use super::ops::whole_float;
+use crate::codec::json;
+use crate::value::{Text, Value};
+
+/// The key of one group: a part for each expression of GROUP BY. Keys of one or two numbers or texts up to 24 bytes
+/// take no allocation. A map of keys can be asked with a slice of parts, too.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct GroupKey(SmallVec<[KeyPart; 2]>);
+
+/// One value of a key, in the form in which equal values are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum KeyPart {
+    /// null or absent
+    Nothing,
+    /// true or false
+    Bool(bool),
+    /// a number that is a whole number of 64 bits, however it was written
+    Int(i64),
+    /// the bits of any other number; all NaN are one
+    Float(u64),
+    /// text
+    Text(Text),
+    /// an array
+    Array(Box<[KeyPart]>),
+    /// an object, sorted by key
+    Object(Box<[(Text, KeyPart)]>),
+    /// bytes
+    Bytes(Arc<Vec<u8>>),
+    /// a point in time, whatever zone it is shown in
+    DateTime(jiff::Timestamp),
+}
+
+impl GroupKey {
+    /// The key of these values, in the order of GROUP BY.
+    pub fn from_values<'v>(values: impl IntoIterator<Item = &'v Value>) -> GroupKey {
+        GroupKey(values.into_iter().map(KeyPart::of).collect())
+    }
+
+    /// Makes this the key of other values. A key that is refilled for each row finds its group without an allocation.
+    pub fn refill<'v>(&mut self, values: impl IntoIterator<Item = &'v Value>) {
+        self.0.clear();
+        self.0.extend(values.into_iter().map(KeyPart::of));
+    }
+
+    /// Removes all parts, to [`GroupKey::push`] those of another row.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
+    /// Adds the next part.
+    #[inline]
+    pub fn push(&mut self, value: &Value) {
+        self.0.push(KeyPart::of(value));
+    }
+
+    /// The parts.
+    pub fn parts(&self) -> &[KeyPart] {
+        &self.0
+    }
+}
+
+impl Borrow<[KeyPart]> for GroupKey {
+    fn borrow(&self) -> &[KeyPart] {
+        &self.0
+    }
+}
+
+impl KeyPart {
+    /// The part that a value is.
+    #[inline]
+    pub fn of(value: &Value) -> KeyPart {
+        match value {
+            Value::Absent | Value::Null => KeyPart::Nothing,
+            Value::Bool(b) => KeyPart::Bool(*b),
+            Value::Int(i) => KeyPart::Int(*i),
+            Value::Float(f) => match whole_float(*f) {
+                Some(int) => KeyPart::Int(int),
+                None if f.is_nan() => KeyPart::Float(f64::NAN.to_bits()),
+                None => KeyPart::Float(f.to_bits()),
+            },
+            Value::Text(text) => KeyPart::Text(text.clone()),
+            Value::DateTime(at) => KeyPart::DateTime(at.timestamp()),
+            Value::Bytes(bytes) => KeyPart::Bytes(bytes.clone()),
+            Value::Json(_) | Value::Array(_) | Value::Object(_) => KeyPart::of_nested(value),
+        }
+    }
+
+    fn of_nested(value: &Value) -> KeyPart {
+        match value {
+            Value::Json(_) => match &*json::expand(value) {
+                // The expansion of text is never text again.
+                Value::Json(_) => KeyPart::Nothing,
+                expanded => KeyPart::of(expanded),
+            },
+            Value::Array(elements) => KeyPart::Array(elements.iter().map(KeyPart::of).collect()),
+            Value::Object(members) => {
+                let mut parts: Vec<_> = members.iter().map(|(key, value)| (key.clone(), KeyPart::of(value))).collect();
+                parts.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+                KeyPart::Object(parts.into())
+            }
+            other => KeyPart::of(other),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+
+    use super::*;
+
+    fn json(text: &str) -> Value {
+        Value::Json(text.into())
+    }
+
+    #[test]
+    fn a_part_is_small() {
+        assert_eq!(size_of::<KeyPart>(), 24);
+    }
+
+    #[test]
+    fn equal_values_are_one_group() {
+        for (a, b, same) in [
+            (Value::Int(1), Value::Float(1.0), true),
+            (Value::Float(0.0), Value::Float(-0.0), true),
+            (Value::Float(f64::NAN), Value::Float(-f64::NAN), true),
+            (Value::Int(i64::MAX), Value::Float(9_223_372_036_854_775_808.0), false),
+            (Value::Int(i64::MIN), Value::Float(-9_223_372_036_854_775_808.0), true),
+            (Value::Int((1 << 53) + 1), Value::Float(9_007_199_254_740_992.0), false),
+            (Value::Float(1.5), Value::Float(1.5), true),
+            (Value::Int(1), Value::from("1"), false),
+            (Value::Null, Value::Absent, true),
+            (Value::Null, Value::from("<nil>"), false),
+            (Value::Null, Value::from(""), false),
+            (Value::Bool(true), Value::from("true"), false),
+            (Value::Bool(true), Value::Int(1), false),
+            (json("[1, 2]"), Value::array([Value::Int(1), Value::Float(2.0)]), true),
+            (json("[1, 2]"), json("[2, 1]"), false),
+            (json(r#"{"a": 1, "b": [null]}"#), json(r#"{"b":[null],"a":1.0}"#), true),
+            (json(r#"{"a": 1}"#), json(r#"{"a": "1"}"#), false),
+            (json("{}"), json("[]"), false),
+            (Value::from(vec![1]), Value::from(vec![1]), true),
+        ] {
+            let (left, right) = (GroupKey::from_values([&a]), GroupKey::from_values([&b]));
+            assert_eq!(left == right, same, "{a:?} {b:?}");
+        }
+    }
+
+    #[test]
+    fn keys_are_tuples() {
+        let key = |texts: [&str; 2]| GroupKey::from_values(&texts.map(Value::from));
+        assert_ne!(key(["a,b", "c"]), key(["a", "b,c"]));
+        assert_ne!(key(["a", ""]), key(["", "a"]));
+    }
+
+    #[test]
+    fn a_refilled_key_and_its_parts_find_the_group() {
+        let values = [Value::from("AAPL"), Value::Float(2.0)];
+        let groups = HashMap::from([(GroupKey::from_values(&values), 7)]);
+        let mut key = GroupKey::default();
+        key.refill(&[Value::from("AAPL"), Value::Int(2)]);
+        assert_eq!(groups.get(&key), Some(&7));
+        assert_eq!(groups.get(key.parts()), Some(&7));
+    }
+}

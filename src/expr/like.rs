@@ -1,0 +1,153 @@
+//! Matching of LIKE patterns: `%` is any run of characters, `_` any one, a backslash takes the meaning from the
+//! character behind it, everything else is itself. The whole text must match, by case.
+//!
+//! Regular expressions could do it, but most patterns are plain text with a `%` at an end, where comparing bytes is
+//! many times faster; the general matcher remembers only the last `%`, so it needs no memory and at most the product
+//! of both lengths in time.
+
+use std::fmt;
+
+use crate::value::Text;
+
+/// A pattern prepared for many texts.
+#[derive(Clone, Debug)]
+pub struct Pattern {
+    /// as it is written
+    written: Text,
+    form: Form,
+}
+
+/// What kind of pattern it is, by where its wildcards stand.
+#[derive(Clone, Debug, PartialEq)]
+enum Form {
+    /// no wildcard
+    Equals(Text),
+    /// `text%`
+    Prefix(Text),
+    /// `%text`
+    Suffix(Text),
+    /// `%text%`
+    Contains(Text),
+    /// everything else
+    General,
+}
+
+/// One step of a pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Token {
+    /// `%`
+    Run,
+    /// `_`
+    One,
+    /// a character that stands for itself
+    Char(char),
+}
+
+impl Pattern {
+    /// Prepares a pattern. Every text is one; a backslash at the very end is itself.
+    pub fn new(pattern: &str) -> Pattern {
+        Pattern { written: pattern.into(), form: Form::of(pattern) }
+    }
+
+    /// The pattern as it is written.
+    pub fn as_str(&self) -> &str {
+        &self.written
+    }
+
+    /// Whether the whole text matches.
+    #[inline]
+    pub fn matches(&self, text: &str) -> bool {
+        match &self.form {
+            Form::Equals(all) => text == all,
+            Form::Prefix(prefix) => text.starts_with(prefix.as_str()),
+            Form::Suffix(suffix) => text.ends_with(suffix.as_str()),
+            Form::Contains(part) => text.contains(part.as_str()),
+            Form::General => matches(&self.written, text),
+        }
+    }
+}
+
+impl fmt::Display for Pattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.written)
+    }
+}
+
+impl Form {
+    fn of(pattern: &str) -> Form {
+        let mut tokens = Vec::new();
+        let mut rest = pattern;
+        while let Some((token, behind)) = next(rest) {
+            tokens.push(token);
+            rest = behind;
+        }
+        let (inner, starts) = match tokens.split_first() {
+            Some((Token::Run, inner)) => (inner, true),
+            _ => (tokens.as_slice(), false),
+        };
+        let (inner, ends) = match inner.split_last() {
+            Some((Token::Run, inner)) => (inner, true),
+            _ => (inner, false),
+        };
+        let mut text = Text::default();
+        for token in inner {
+            match token {
+                Token::Char(c) => text.push(*c),
+                _ => return Form::General,
+            }
+        }
+        match (starts, ends) {
+            (false, false) => Form::Equals(text),
+            (false, true) => Form::Prefix(text),
+            (true, false) => Form::Suffix(text),
+            (true, true) => Form::Contains(text),
+        }
+    }
+}
+
+/// Whether the whole text matches a pattern that is used once.
+pub fn matches(pattern: &str, text: &str) -> bool {
+    let (mut pattern, mut text) = (pattern, text);
+    // Behind the last `%`: the rest of the pattern, and the text it was last tried on.
+    let mut retry: Option<(&str, &str)> = None;
+    loop {
+        match (next(pattern), first(text)) {
+            (Some((Token::Run, behind)), _) => {
+                pattern = behind;
+                retry = Some((behind, text));
+                continue;
+            }
+            (Some((Token::One, behind)), Some((_, rest))) => {
+                (pattern, text) = (behind, rest);
+                continue;
+            }
+            (Some((Token::Char(wanted), behind)), Some((c, rest))) if c == wanted => {
+                (pattern, text) = (behind, rest);
+                continue;
+            }
+            (None, None) => return true,
+            _ => {}
+        }
+        // No match here: the last `%` takes one character more.
+        let Some((behind, tried)) = retry else { return false };
+        let Some((_, rest)) = first(tried) else { return false };
+        (pattern, text) = (behind, rest);
+        retry = Some((behind, rest));
+    }
+}
+
+fn first(text: &str) -> Option<(char, &str)> {
+    let mut chars = text.chars();
+    chars.next().map(|c| (c, chars.as_str()))
+}
+
+/// The first step of a pattern and what follows it.
+fn next(pattern: &str) -> Option<(Token, &str)> {
+    let (c, behind) = first(pattern)?;
+    Some(match c {
+        '%' => (Token::Run, behind),
+        '_' => (Token::One, behind),
+        '\\' => first(behind).map_or((Token::Char('\\'), behind), |(c, behind)| (Token::Char(c), behind)),
+        c => (Token::Char(c), behind),
+    })
+}

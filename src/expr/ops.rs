@@ -1,0 +1,259 @@
+//! The operators on values: arithmetic, bits, comparison.
+//!
+//! Null and absent give no value, or false where a comparison is asked. Kinds that do not fit are errors and never
+//! converted: the rule's author learns it from the error instead of from wrong numbers.
+
+use std::cmp::Ordering;
+
+use jiff::tz::TimeZone;
+
+use super::datetime_text;
+use super::error::EvalError;
+use super::function::CallContext;
+use crate::sql::ast::BinaryOp;
+use crate::value::Value;
+
+const UTC: &TimeZone = &TimeZone::UTC;
+
+/// Comparisons of two values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Comparison {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterEqual,
+}
+
+impl Comparison {
+    /// The comparison that an operator is, if it is one.
+    #[inline]
+    pub fn of(op: BinaryOp) -> Option<Comparison> {
+        Some(match op {
+            BinaryOp::Equal => Comparison::Equal,
+            BinaryOp::NotEqual => Comparison::NotEqual,
+            BinaryOp::Less => Comparison::Less,
+            BinaryOp::LessEqual => Comparison::LessEqual,
+            BinaryOp::Greater => Comparison::Greater,
+            BinaryOp::GreaterEqual => Comparison::GreaterEqual,
+            _ => return None,
+        })
+    }
+
+    /// The sign in SQL.
+    pub fn sign(self) -> &'static str {
+        match self {
+            Comparison::Equal => "=",
+            Comparison::NotEqual => "!=",
+            Comparison::Less => "<",
+            Comparison::LessEqual => "<=",
+            Comparison::Greater => ">",
+            Comparison::GreaterEqual => ">=",
+        }
+    }
+
+    /// Whether two values in this order pass.
+    #[inline]
+    fn accepts(self, order: Ordering) -> bool {
+        match self {
+            Comparison::Equal => order == Ordering::Equal,
+            Comparison::NotEqual => order != Ordering::Equal,
+            Comparison::Less => order == Ordering::Less,
+            Comparison::LessEqual => order != Ordering::Greater,
+            Comparison::Greater => order == Ordering::Greater,
+            Comparison::GreaterEqual => order != Ordering::Less,
+        }
+    }
+
+    /// The same of two doubles: with NaN nothing but `!=` holds.
+    #[inline]
+    fn accepts_floats(self, left: f64, right: f64) -> bool {
+        match self {
+            Comparison::Equal => left == right,
+            Comparison::NotEqual => left != right,
+            Comparison::Less => left < right,
+            Comparison::LessEqual => left <= right,
+            Comparison::Greater => left > right,
+            Comparison::GreaterEqual => left >= right,
+        }
+    }
+}
+
+/// Compares two values: numbers by value whatever their form, texts by code points, booleans for equality. Null and
+/// absent compare false with everything, also with `!=`. A datetime on the left takes a datetime, ms since the epoch,
+/// or text; text without an offset is read as UTC here, [`compare_at`] knows the configured zone. Other pairs are
+/// errors.
+#[inline]
+pub fn compare(left: &Value, op: Comparison, right: &Value) -> Result<bool, EvalError> {
+    match (left, right) {
+        (Value::Int(l), Value::Int(r)) => Ok(op.accepts(l.cmp(r))),
+        (Value::Float(l), Value::Float(r)) => Ok(op.accepts_floats(*l, *r)),
+        (Value::Text(l), Value::Text(r)) => Ok(op.accepts(l.as_str().cmp(r.as_str()))),
+        _ => compare_others(left, op, right, None),
+    }
+}
+
+/// [`compare`] that reads texts as times in the configured zone.
+#[inline]
+pub fn compare_at(left: &Value, op: Comparison, right: &Value, context: &CallContext<'_>) -> Result<bool, EvalError> {
+    match (left, right) {
+        (Value::Int(l), Value::Int(r)) => Ok(op.accepts(l.cmp(r))),
+        (Value::Float(l), Value::Float(r)) => Ok(op.accepts_floats(*l, *r)),
+        (Value::Text(l), Value::Text(r)) => Ok(op.accepts(l.as_str().cmp(r.as_str()))),
+        _ => compare_others(left, op, right, Some(context)),
+    }
+}
+
+/// The pairs that are rarer than two numbers of a form or two texts.
+fn compare_others(
+    left: &Value,
+    op: Comparison,
+    right: &Value,
+    context: Option<&CallContext<'_>>,
+) -> Result<bool, EvalError> {
+    let wrong = || EvalError::operation(left, op.sign(), right);
+    let nanoseconds = |ms: f64| ms.trunc() * 1e6;
+    match (left, right) {
+        (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Ok(false),
+        (Value::Int(l), Value::Float(r)) => Ok(accepts_mixed(op, int_with_float(*l, *r))),
+        (Value::Float(l), Value::Int(r)) => Ok(accepts_mixed(op, int_with_float(*r, *l).map(Ordering::reverse))),
+        (Value::Bool(l), Value::Bool(r)) if matches!(op, Comparison::Equal | Comparison::NotEqual) => {
+            Ok(op.accepts(l.cmp(r)))
+        }
+        (Value::DateTime(l), Value::DateTime(r)) => Ok(op.accepts(l.timestamp().cmp(&r.timestamp()))),
+        (Value::DateTime(l), Value::Int(ms)) => {
+            Ok(op.accepts(l.timestamp().as_nanosecond().cmp(&(i128::from(*ms) * 1_000_000))))
+        }
+        (Value::DateTime(l), Value::Float(ms)) => {
+            Ok(op.accepts_floats(l.timestamp().as_nanosecond() as f64, nanoseconds(*ms)))
+        }
+        (Value::DateTime(l), Value::Text(text)) => {
+            let (zone, now) = context.map_or((UTC, 0), |context| (context.zone, context.now));
+            let r = datetime_text::parse(text, zone, now).ok_or_else(wrong)?;
+            Ok(op.accepts(l.timestamp().cmp(&r.timestamp())))
+        }
+        _ => Err(wrong()),
+    }
+}
+
+fn accepts_mixed(op: Comparison, order: Option<Ordering>) -> bool {
+    order.map_or(op == Comparison::NotEqual, |order| op.accepts(order))
+}
+
+/// The order of a whole number and a double by their exact values; none with NaN.
+fn int_with_float(int: i64, float: f64) -> Option<Ordering> {
+    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
+    if float.is_nan() {
+        None
+    } else if float >= BEYOND {
+        Some(Ordering::Less)
+    } else if float < -BEYOND {
+        Some(Ordering::Greater)
+    } else {
+        // In range, so the cast is exact but for the fraction, which decides between equals.
+        let whole = float.trunc();
+        Some(int.cmp(&(whole as i64)).then_with(|| whole.total_cmp(&float)))
+    }
+}
+
+/// `left op right` of an operator that is neither comparison nor logic. With `integral` whole numbers divide as whole
+/// numbers, cut toward zero.
+#[inline]
+pub(super) fn arithmetic(op: BinaryOp, left: &Value, right: &Value, integral: bool) -> Result<Value, EvalError> {
+    match (left, right) {
+        (Value::Int(l), Value::Int(r)) => ints(op, *l, *r, integral),
+        (Value::Float(l), Value::Float(r)) => floats(op, *l, *r, left, right),
+        (Value::Int(l), Value::Float(r)) => floats(op, *l as f64, *r, left, right),
+        (Value::Float(l), Value::Int(r)) => floats(op, *l, *r as f64, left, right),
+        (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Ok(Value::Null),
+        (Value::Bool(l), Value::Bool(r)) => match op {
+            BinaryOp::BitAnd => Ok(Value::Bool(l & r)),
+            BinaryOp::BitOr => Ok(Value::Bool(l | r)),
+            BinaryOp::BitXor => Ok(Value::Bool(l ^ r)),
+            _ => Err(wrong(op, left, right)),
+        },
+        _ => Err(wrong(op, left, right)),
+    }
+}
+
+#[inline]
+fn ints(op: BinaryOp, l: i64, r: i64, integral: bool) -> Result<Value, EvalError> {
+    let answer = match op {
+        BinaryOp::Add => l.checked_add(r),
+        BinaryOp::Subtract => l.checked_sub(r),
+        BinaryOp::Multiply => l.checked_mul(r),
+        BinaryOp::Divide | BinaryOp::Modulo if r == 0 => return Err(EvalError::DividedByZero),
+        BinaryOp::Divide if !integral => return Ok(Value::Float(l as f64 / r as f64)),
+        BinaryOp::Divide => l.checked_div(r),
+        // The remainder by -1 is 0 for every number, also the one whose quotient overflows.
+        BinaryOp::Modulo => Some(l.wrapping_rem(r)),
+        BinaryOp::BitAnd => Some(l & r),
+        BinaryOp::BitOr => Some(l | r),
+        BinaryOp::BitXor => Some(l ^ r),
+        _ => return Err(wrong(op, &Value::Int(l), &Value::Int(r))),
+    };
+    answer.map(Value::Int).ok_or_else(|| overflow(op, l, r))
+}
+
+#[inline]
+fn floats(op: BinaryOp, l: f64, r: f64, left: &Value, right: &Value) -> Result<Value, EvalError> {
+    Ok(Value::Float(match op {
+        BinaryOp::Add => l + r,
+        BinaryOp::Subtract => l - r,
+        BinaryOp::Multiply => l * r,
+        BinaryOp::Divide | BinaryOp::Modulo if r == 0.0 => return Err(EvalError::DividedByZero),
+        BinaryOp::Divide => l / r,
+        BinaryOp::Modulo => l % r,
+        // A double that is a whole number is as good as one for bits.
+        _ => {
+            return match (whole(left), whole(right)) {
+                (Some(l), Some(r)) => ints(op, l, r, false),
+                _ => Err(wrong(op, left, right)),
+            };
+        }
+    }))
+}
+
+/// The whole number that a number is, if it is one of 64 bits.
+pub(super) fn whole(value: &Value) -> Option<i64> {
+    match value {
+        Value::Int(i) => Some(*i),
+        Value::Float(f) => whole_float(*f),
+        _ => None,
+    }
+}
+
+/// The whole number that a double is, if it is one of 64 bits.
+#[inline]
+pub(super) fn whole_float(f: f64) -> Option<i64> {
+    let int = f as i64;
+    // 2^63 becomes the largest number when cut to 64 bits and must not pass for it.
+    (int as f64 == f && int != i64::MAX).then_some(int)
+}
+
+/// `-value`.
+pub(super) fn negate(value: &Value) -> Result<Value, EvalError> {
+    match value {
+        Value::Absent | Value::Null => Ok(Value::Null),
+        Value::Int(i) => i.checked_neg().map(Value::Int).ok_or_else(|| EvalError::Overflow(format!("-({i})").into())),
+        Value::Float(f) => Ok(Value::Float(-f)),
+        _ => Err(EvalError::Operation(format!("-{}", super::error::described(value)).into())),
+    }
+}
+
+#[cold]
+fn wrong(op: BinaryOp, left: &Value, right: &Value) -> EvalError {
+    EvalError::operation(left, &op.to_string(), right)
+}
+
+#[cold]
+fn overflow(op: BinaryOp, left: i64, right: i64) -> EvalError {
+    EvalError::Overflow(format!("{left} {op} {right}").into())
+}

@@ -1,0 +1,173 @@
+//! Time: clocks, the timestamps of the dataflow, and where windows begin and end.
+//!
+//! Milliseconds since the Unix epoch everywhere, signed. Nothing here waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use jiff::tz::TimeZone;
+use jiff::{Timestamp, Zoned};
+
+use crate::sql::ast::Unit;
+
+/// Where a worker reads the time.
+#[derive(Clone, Debug, Default)]
+pub enum Clock {
+    /// the system's
+    #[default]
+    System,
+    /// one that a test sets, ms since the epoch
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// Now, ms since the epoch.
+    pub fn now(&self) -> i64 {
+        match self {
+            Clock::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64),
+            Clock::Manual(now) => now.load(Ordering::Relaxed),
+        }
+    }
+}
+
+/// A time as a timestamp of the dataflow. Timely's are unsigned; the order of signed times is kept.
+pub fn stamp(ms: i64) -> u64 {
+    (ms as u64) ^ (1 << 63)
+}
+
+/// The time of a timestamp made by [`stamp`].
+pub fn unstamp(stamp: u64) -> i64 {
+    (stamp ^ (1 << 63)) as i64
+}
+
+/// Windows side by side, aligned to the epoch in a time zone: days begin at local midnight, shorter units count from
+/// the epoch's local midnight. Where the zone's offset changes, a window shorter than a day is cut, so that windows
+/// never overlap and leave no gap.
+#[derive(Clone, Debug)]
+pub struct Alignment {
+    zone: TimeZone,
+    unit: Unit,
+    length: i64,
+}
+
+impl Alignment {
+    /// Windows of `length` units. A length of 0 counts as 1.
+    pub fn new(unit: Unit, length: u64, zone: TimeZone) -> Self {
+        let longest = i64::MAX as u64 / 4 / unit.millis();
+        Alignment { zone, unit, length: length.clamp(1, longest) as i64 }
+    }
+
+    /// Start and end (exclusive) of the window that `t` falls into.
+    pub fn bounds(&self, t: i64) -> (i64, i64) {
+        // Times beyond what calendars know have no zone; they are aligned as in UTC.
+        let Ok(at) = Timestamp::from_millisecond(t) else { return grid(t, self.millis(), 0) };
+        match self.unit {
+            Unit::Day => self.days(at).unwrap_or_else(|| grid(t, self.millis(), 0)),
+            _ => self.parts_of_days(at, t),
+        }
+    }
+
+    fn millis(&self) -> i64 {
+        self.length.saturating_mul(self.unit.millis() as i64)
+    }
+
+    fn days(&self, at: Timestamp) -> Option<(i64, i64)> {
+        let date = at.to_zoned(self.zone.clone()).date();
+        let epoch = jiff::civil::date(1970, 1, 1);
+        let day = i64::from(epoch.until(date).ok()?.get_days());
+        let first = day.div_euclid(self.length) * self.length;
+        let midnight = |day: i64| -> Option<i64> {
+            let date = epoch.checked_add(jiff::Span::new().try_days(day).ok()?).ok()?;
+            Some(date.to_zoned(self.zone.clone()).ok()?.timestamp().as_millisecond())
+        };
+        Some((midnight(first)?, midnight(first.checked_add(self.length)?)?))
+    }
+
+    fn parts_of_days(&self, at: Timestamp, t: i64) -> (i64, i64) {
+        let offset = i64::from(self.zone.to_offset(at).seconds()) * 1000;
+        let (mut start, mut end) = grid(t, self.millis(), offset);
+        // Changes of the offset inside the window cut it, before `t` or after. UTC and fixed offsets have none.
+        let Ok(before) = Timestamp::from_millisecond(start) else { return (start, end) };
+        for change in self.zone.following(before) {
+            let change = change.timestamp().as_millisecond();
+            if change >= end {
+                break;
+            }
+            if change <= t {
+                start = change;
+            } else {
+                end = change;
+                break;
+            }
+        }
+        (start, end)
+    }
+}
+
+fn grid(t: i64, length: i64, offset: i64) -> (i64, i64) {
+    let local = t.saturating_add(offset);
+    let start = local.div_euclid(length).saturating_mul(length).saturating_sub(offset);
+    (start, start.saturating_add(length))
+}
+
+/// The configured zone, or the system's for `None`, `""` and `Local`.
+///
+/// # Errors
+/// An unknown name.
+pub fn zone(name: Option<&str>) -> Result<TimeZone, jiff::Error> {
+    match name {
+        None | Some("" | "Local") => Ok(Zoned::now().time_zone().clone()),
+        Some(name) => TimeZone::get(name),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(text: &str) -> i64 {
+        text.parse::<Timestamp>().expect("a timestamp").as_millisecond()
+    }
+
+    #[test]
+    fn stamps_keep_the_order_of_times() {
+        assert!(stamp(-5) < stamp(0) && stamp(0) < stamp(7));
+        assert_eq!(unstamp(stamp(-5)), -5);
+    }
+
+    #[test]
+    fn windows_align_to_the_epoch_whatever_their_length() {
+        let seven = Alignment::new(Unit::Second, 7, TimeZone::UTC);
+        assert_eq!(seven.bounds(6_999), (0, 7_000));
+        assert_eq!(seven.bounds(7_000), (7_000, 14_000));
+        assert_eq!(seven.bounds(-1), (-7_000, 0));
+    }
+
+    #[test]
+    fn days_begin_at_local_midnight_also_where_the_clock_changes() {
+        let berlin = TimeZone::get("Europe/Berlin").expect("the zone");
+        let day = Alignment::new(Unit::Day, 1, berlin.clone());
+        // 31 March 2024 has 23 hours in Berlin.
+        assert_eq!(day.bounds(ms("2024-03-31T12:00:00Z")), (ms("2024-03-30T23:00:00Z"), ms("2024-03-31T22:00:00Z")));
+        let hours = Alignment::new(Unit::Hour, 2, berlin);
+        // The window 02:00–04:00 has lost an hour; its neighbours meet it at the change.
+        assert_eq!(hours.bounds(ms("2024-03-31T01:30:00Z")), (ms("2024-03-31T01:00:00Z"), ms("2024-03-31T02:00:00Z")));
+        assert_eq!(hours.bounds(ms("2024-03-31T00:30:00Z")), (ms("2024-03-30T23:00:00Z"), ms("2024-03-31T01:00:00Z")));
+    }
+
+    #[test]
+    fn windows_leave_no_gap_over_a_year() {
+        let zone = TimeZone::get("Australia/Lord_Howe").expect("the zone");
+        for (unit, length) in [(Unit::Hour, 5), (Unit::Minute, 90), (Unit::Day, 3)] {
+            let windows = Alignment::new(unit, length, zone.clone());
+            let mut t = ms("2024-01-01T00:00:00Z");
+            while t < ms("2025-01-01T00:00:00Z") {
+                let (start, end) = windows.bounds(t);
+                assert!(start <= t && t < end, "{start} {t} {end}");
+                assert_eq!(windows.bounds(end).0, end);
+                t = end;
+            }
+        }
+    }
+}
