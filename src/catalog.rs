@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::sql::ast::ColumnDef;
+use crate::sql::ast::{ColumnDef, CreateStream, Relation};
 use crate::value::Text;
 
 /// A stream as it was created.
@@ -46,4 +46,86 @@ pub enum Format {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     streams: BTreeMap<Text, Arc<StreamDef>>,
+}
+
+/// Why a stream cannot be created.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogError {
+    /// Streams and tables share the names.
+    #[error("Create stream fails: Item {0} already exists.")]
+    Exists(String),
+    /// A value of an option that it cannot have.
+    #[error("option '{option}={value}' is invalid")]
+    Option {
+        /// name of the option, in small letters
+        option: &'static str,
+        /// the value
+        value: String,
+    },
+    /// EXTRA is no JSON object.
+    #[error("invalid extra option, expect JSON string")]
+    Extra,
+    /// DEFAULT of another type than its column.
+    #[error("{0}")]
+    Default(String),
+    /// Something that the language has and this version has not.
+    #[error("{0} is not supported yet")]
+    NotYet(String),
+}
+
+impl Catalog {
+    /// Adds the stream of a statement. An error leaves the catalog as it was.
+    pub fn create(&mut self, create: &CreateStream) -> Result<Arc<StreamDef>, CatalogError> {
+        if self.streams.contains_key(&create.name.name) {
+            return Err(CatalogError::Exists(create.name.name.to_string()));
+        }
+        let stream = Arc::new(definition(create)?);
+        self.streams.insert(stream.name.clone(), stream.clone());
+        Ok(stream)
+    }
+
+    /// The stream of this name.
+    pub fn stream(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.streams.get(name)
+    }
+
+    /// All streams, by name.
+    pub fn streams(&self) -> impl Iterator<Item = &Arc<StreamDef>> {
+        self.streams.values()
+    }
+}
+
+/// The definition that a statement gives. Of an option that is written twice the last one counts.
+fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
+    if create.relation == Relation::Table {
+        return Err(CatalogError::NotYet("CREATE TABLE".to_owned()));
+    }
+    let option = |name: &str| create.options.iter().rev().find(|option| option.name == name).map(|o| &o.value);
+    let text = |name: &str| option(name).filter(|value| !value.is_empty()).cloned();
+    let flag = |name: &str| option(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let extra = match option("EXTRA") {
+        None => Map::new(),
+        Some(text) => serde_json::from_str(text).map_err(|_| CatalogError::Extra)?,
+    };
+    Ok(StreamDef {
+        name: create.name.name.clone(),
+        columns: (!create.columns.is_empty()).then(|| create.columns.clone()),
+        datasource: option("DATASOURCE").cloned().unwrap_or_default(),
+        source: option("TYPE").cloned().unwrap_or_default(),
+        format: format(option("FORMAT").map_or("json", Text::as_str))?,
+        conf_key: text("CONF_KEY"),
+        timestamp: text("TIMESTAMP"),
+        timestamp_format: text("TIMESTAMP_FORMAT"),
+        strict: flag("STRICT_VALIDATION"),
+        shared: flag("SHARED"),
+        extra,
+    })
+}
+
+fn format(name: &str) -> Result<Format, CatalogError> {
+    match name.to_ascii_lowercase().as_str() {
+        "json" => Ok(Format::Json),
+        known @ ("binary" | "delimited" | "urlencoded") => Err(CatalogError::NotYet(format!("format {known}"))),
+        _ => Err(CatalogError::Option { option: "format", value: name.to_owned() }),
+    }
 }

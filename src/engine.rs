@@ -189,9 +189,10 @@ impl Engine {
                 }
             };
             let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-            match encodings.iter_mut().find(|encoding| {
-                encoding.send_single == send_single && encoding.omit_if_empty == omit_if_empty
-            }) {
+            match encodings
+                .iter_mut()
+                .find(|encoding| encoding.send_single == send_single && encoding.omit_if_empty == omit_if_empty)
+            {
                 Some(encoding) => encoding.outlets.push(sink.outlet()),
                 None => encodings.push(Encoding { send_single, omit_if_empty, outlets: vec![sink.outlet()] }),
             }

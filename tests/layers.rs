@@ -47,7 +47,9 @@ fn names<'a>(file: &Path, forbidden: &[&'a str]) -> Vec<(usize, &'a str)> {
     code.lines()
         .enumerate()
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
-        .flat_map(|(number, line)| forbidden.iter().filter(move |name| line.contains(**name)).map(move |n| (number + 1, *n)))
+        .flat_map(|(number, line)| {
+            forbidden.iter().filter(move |name| line.contains(**name)).map(move |n| (number + 1, *n))
+        })
         .collect()
 }
 

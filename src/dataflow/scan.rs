@@ -459,4 +459,3 @@ impl ScanRule {
         Err(Stop::Quietly)
     }
 }
-

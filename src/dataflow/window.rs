@@ -212,7 +212,14 @@ impl WindowOperator {
 
 impl Open {
     fn new(start: i64, end: i64, width: usize) -> Self {
-        Open { start, end, count: 0, groups: IndexMap::new(), rows: RowBatch { width, ..RowBatch::default() }, failed: None }
+        Open {
+            start,
+            end,
+            count: 0,
+            groups: IndexMap::new(),
+            rows: RowBatch { width, ..RowBatch::default() },
+            failed: None,
+        }
     }
 
     fn add(&mut self, plan: &WindowPlan, time: i64, row: &[Value], scope: &Scope<'_>) {
@@ -232,11 +239,7 @@ impl Open {
         let key = group_key(plan, scope)?;
         let group = self.groups.entry(key).or_insert_with(|| Group {
             first: plan.kept_slots.iter().map(|&slot| row[slot].clone()).collect(),
-            accumulators: plan
-                .aggregates
-                .iter()
-                .map(|call| Accumulator::new(call.aggregate, call.integral))
-                .collect(),
+            accumulators: plan.aggregates.iter().map(|call| Accumulator::new(call.aggregate, call.integral)).collect(),
         });
         for (call, accumulator) in plan.aggregates.iter().zip(&mut group.accumulators) {
             match &call.arg {

@@ -1,0 +1,700 @@
+//! Expressions: from the tree to what is evaluated, with columns, aliases and aggregates as provisional slots.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::error::{PlanError, PlanErrorKind};
+use super::logical::{AGGREGATES, ALIASES};
+use super::physical::{AggregateCall, Column, ColumnSource};
+use crate::catalog::StreamDef;
+use crate::expr::function::{self, CallContext, Code, Family, Function, Param, Returns, check_call};
+use crate::expr::{Comparison, Expr, LikePattern, Scope as Row, like};
+use crate::sql::ast::{self, BinaryOp, Call, DataType, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
+use crate::value::{Text, Value};
+
+/// How high an expression may get by putting aliases of aggregates into others: it is walked by recursion.
+const MAX_HEIGHT: u32 = 600;
+/// How many nodes may be copied by putting aliases of aggregates into others.
+const MAX_COPIED: usize = 10_000;
+
+/// Functions that are known by name and not there yet, for a clear refusal.
+const ANALYTIC: [&str; 15] = [
+    "lag",
+    "latest",
+    "changed_col",
+    "changed_cols",
+    "had_changed",
+    "acc_sum",
+    "acc_avg",
+    "acc_count",
+    "acc_max",
+    "acc_min",
+    "row_number",
+    "last_hit_count",
+    "last_hit_time",
+    "last_agg_hit_count",
+    "last_agg_hit_time",
+];
+
+/// Functions of the window's bounds: they have no answer before the window's end.
+const LATE: [&str; 4] = ["window_start", "window_end", "window_trigger", "event_time"];
+
+/// The clause that an expression stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clause {
+    /// the select list, HAVING: aggregates are possible
+    Result,
+    /// a clause about single rows, by its name
+    Rows(&'static str),
+    /// within an aggregate
+    Aggregate,
+}
+
+/// What is known of values before they are there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Type {
+    /// declared, or certain by the operator or function
+    Known(DataType),
+    /// whatever a message holds; its numbers divide as doubles
+    Any,
+}
+
+/// A compiled expression with what is known of it.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    pub expr: Expr,
+    pub ty: Type,
+    /// contains an aggregate
+    pub aggregate: bool,
+    /// asks for the window's bounds
+    pub late: bool,
+    /// reads the row outside of aggregates
+    pub row: bool,
+    /// is a literal, with its sign
+    written: bool,
+    /// how many nodes it has
+    pub nodes: usize,
+    height: u32,
+}
+
+/// An alias that can be referred to.
+pub struct Known {
+    pub name: Text,
+    pub value: Compiled,
+    pub shared: bool,
+}
+
+/// Compiles expressions over one stream, collecting columns and aggregates.
+pub struct Compiler {
+    pub stream: Arc<StreamDef>,
+    /// names that mean the stream before a dot
+    pub qualifiers: Vec<Text>,
+    pub columns: Vec<Column>,
+    columns_by_source: HashMap<ColumnSource, usize>,
+    pub aliases: Vec<Known>,
+    pub aliases_by_name: HashMap<Text, usize>,
+    pub aggregates: Vec<AggregateCall>,
+    aggregates_by_text: HashMap<String, usize>,
+    copied: usize,
+}
+
+type Result<T, E = PlanError> = std::result::Result<T, E>;
+
+impl Type {
+    const BOOL: Type = Type::Known(DataType::Boolean);
+    const INT: Type = Type::Known(DataType::BigInt);
+    const FLOAT: Type = Type::Known(DataType::Float);
+}
+
+impl Compiled {
+    fn leaf(expr: Expr, ty: Type) -> Compiled {
+        Compiled { expr, ty, aggregate: false, late: false, row: false, written: false, nodes: 1, height: 1 }
+    }
+
+    fn constant(value: Value) -> Compiled {
+        let ty = match &value {
+            Value::Int(_) => Type::INT,
+            Value::Float(_) => Type::FLOAT,
+            Value::Text(_) => Type::Known(DataType::String),
+            Value::Bool(_) => Type::BOOL,
+            _ => Type::Any,
+        };
+        Compiled { written: true, ..Compiled::leaf(Expr::Constant(value), ty) }
+    }
+
+    /// The constant, if it is one.
+    pub fn literal(&self) -> Option<&Value> {
+        match &self.expr {
+            Expr::Constant(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// Gathers what is known of the parts while a node is put together from them.
+struct Parts {
+    aggregate: bool,
+    late: bool,
+    row: bool,
+    nodes: usize,
+    height: u32,
+    /// all of them are constants
+    constant: bool,
+}
+
+impl Parts {
+    fn new() -> Parts {
+        Parts { aggregate: false, late: false, row: false, nodes: 1, height: 0, constant: true }
+    }
+
+    fn take(&mut self, part: Compiled) -> Expr {
+        self.aggregate |= part.aggregate;
+        self.late |= part.late;
+        self.row |= part.row;
+        self.nodes = self.nodes.saturating_add(part.nodes);
+        self.height = self.height.max(part.height);
+        self.constant &= matches!(part.expr, Expr::Constant(_));
+        part.expr
+    }
+
+    fn boxed(&mut self, part: Compiled) -> Box<Expr> {
+        Box::new(self.take(part))
+    }
+
+    /// The node, or its value where all its parts are constants.
+    fn node(self, expr: Expr, ty: Type) -> Result<Compiled> {
+        match if self.constant { folded(&expr) } else { None } {
+            Some(value) => Ok(Compiled::leaf(Expr::Constant(value), ty)),
+            None => self.kept(expr, ty),
+        }
+    }
+
+    /// The node as it is.
+    fn kept(self, expr: Expr, ty: Type) -> Result<Compiled> {
+        let Parts { aggregate, late, row, nodes, height, constant: _ } = self;
+        if height >= MAX_HEIGHT {
+            return Err(PlanError::new(PlanErrorKind::TooComplex("they put one expression into another"), None));
+        }
+        Ok(Compiled { expr, ty, aggregate, late, row, written: false, nodes, height: height + 1 })
+    }
+}
+
+impl Compiler {
+    pub fn new(stream: Arc<StreamDef>, qualifiers: Vec<Text>) -> Compiler {
+        Compiler {
+            stream,
+            qualifiers,
+            columns: Vec::new(),
+            columns_by_source: HashMap::new(),
+            aliases: Vec::new(),
+            aliases_by_name: HashMap::new(),
+            aggregates: Vec::new(),
+            aggregates_by_text: HashMap::new(),
+            copied: 0,
+        }
+    }
+
+    /// Compiles `expr`. `own` is the name of the alias or REPLACE that it defines: within it the name is the field.
+    pub fn expr(&mut self, expr: &ast::Expr, clause: Clause, own: Option<&str>) -> Result<Compiled> {
+        let scope = (clause, own);
+        match &expr.kind {
+            ExprKind::Literal(literal) => Ok(Compiled::constant(value(literal))),
+            ExprKind::Column(name) => self.name(name, expr.span, scope),
+            ExprKind::Dot(left, member) => self.dot(left, member, scope),
+            ExprKind::Member(left, member) => self.member(left, member, scope),
+            ExprKind::Index(left, index) => self.index(left, index, scope),
+            ExprKind::Slice(left, from, to) => self.slice(left, from.as_deref(), to.as_deref(), expr.span, scope),
+            ExprKind::Star => Err(PlanError::at(PlanErrorKind::Star, expr.span)),
+            ExprKind::Unary(op, operand) => self.unary(*op, operand, scope),
+            ExprKind::Binary(op, left, right) => self.binary(*op, left, right, scope),
+            ExprKind::Between { expr, negated, low, high } => self.between([expr, low, high], *negated, scope),
+            ExprKind::In { expr, negated, set } => self.is_in(expr, *negated, set, scope),
+            ExprKind::Like { expr, negated, pattern } => self.like(expr, *negated, pattern, scope),
+            ExprKind::IsNull { expr, negated } => self.is_null(expr, *negated, scope),
+            ExprKind::Case { value, branches, otherwise } => {
+                self.case(value.as_deref(), branches, otherwise.as_deref(), scope)
+            }
+            ExprKind::Call(call) => self.call(call, expr.span, scope),
+        }
+    }
+
+    /// The slot of a column of the stream.
+    pub fn column(&mut self, name: &Text, span: Span) -> Result<Compiled> {
+        let ty = match &self.stream.columns {
+            None => None,
+            Some(columns) => match columns.iter().find(|column| column.name.name == *name) {
+                Some(column) => Some(column.ty.clone()),
+                None => return Err(self.unknown(name, span)),
+            },
+        };
+        let slot = self.slot(ColumnSource::Key(name.clone()), ty.clone());
+        let mut compiled = Compiled::leaf(Expr::Slot(slot), ty.map_or(Type::Any, Type::Known));
+        compiled.row = true;
+        Ok(compiled)
+    }
+
+    /// The slot of a part of the message.
+    pub fn slot(&mut self, source: ColumnSource, ty: Option<DataType>) -> usize {
+        let columns = &mut self.columns;
+        *self.columns_by_source.entry(source).or_insert_with_key(|source| {
+            columns.push(Column { source: source.clone(), ty });
+            columns.len() - 1
+        })
+    }
+
+    fn unknown(&self, name: &Text, span: Span) -> PlanError {
+        let columns = self.stream.columns.as_deref().unwrap_or_default();
+        let kind = if columns.iter().any(|column| column.name.name.eq_ignore_ascii_case(name)) {
+            PlanErrorKind::FieldCase { name: name.to_string(), stream: self.stream.name.to_string() }
+        } else {
+            PlanErrorKind::UnknownField(name.to_string())
+        };
+        let aliases = self.aliases.iter().map(|alias| alias.name.as_str());
+        PlanError::at(kind, span).meant(name, columns.iter().map(|column| column.name.name.as_str()).chain(aliases))
+    }
+
+    fn name(&mut self, name: &Text, span: Span, (clause, own): Scope) -> Result<Compiled> {
+        match self.aliases_by_name.get(name) {
+            Some(&index) if own != Some(name) => self.alias(index, span, clause),
+            _ => self.column(name, span),
+        }
+    }
+
+    /// A reference to an alias: its expression again where that costs nothing or where there is no slot for it, else
+    /// the slot that all its readers share.
+    fn alias(&mut self, index: usize, span: Span, clause: Clause) -> Result<Compiled> {
+        let alias = &mut self.aliases[index];
+        let value = &alias.value;
+        if value.aggregate {
+            let name = alias.name.to_string();
+            match clause {
+                Clause::Result => {}
+                Clause::Rows(clause) => {
+                    return Err(PlanError::at(PlanErrorKind::Aggregate { clause, call: name }, span));
+                }
+                Clause::Aggregate => return Err(PlanError::at(PlanErrorKind::NestedAggregate(name), span)),
+            }
+        }
+        if matches!(value.expr, Expr::Slot(_) | Expr::Constant(_)) {
+            return Ok(value.clone());
+        }
+        if value.aggregate || value.late {
+            self.copied = self.copied.saturating_add(value.nodes);
+            if self.copied > MAX_COPIED {
+                return Err(PlanError::at(PlanErrorKind::TooComplex("too many copies of aggregates"), span));
+            }
+            // HAVING may read what the alias of an aggregate reads of the row beside it.
+            return Ok(Compiled { row: false, ..value.clone() });
+        }
+        alias.shared = true;
+        let mut compiled = Compiled::leaf(Expr::Slot(ALIASES + index), value.ty.clone());
+        compiled.row = value.row;
+        Ok(compiled)
+    }
+
+    fn dot(&mut self, left: &ast::Expr, member: &Ident, scope: Scope) -> Result<Compiled> {
+        if let ExprKind::Column(name) = &left.kind
+            && self.qualifiers.contains(name)
+        {
+            return self.column(&member.name, left.span.to(member.span));
+        }
+        self.member(left, member, scope)
+    }
+
+    fn member(&mut self, left: &ast::Expr, member: &Ident, (clause, own): Scope) -> Result<Compiled> {
+        let left = self.expr(left, clause, own)?;
+        let ty = match &left.ty {
+            Type::Known(DataType::Struct(members)) => members
+                .iter()
+                .find(|column| column.name.name == member.name)
+                .map_or(Type::Any, |column| Type::Known(column.ty.clone())),
+            _ => Type::Any,
+        };
+        let mut parts = Parts::new();
+        let left = parts.boxed(left);
+        parts.node(Expr::Member(left, member.name.clone()), ty)
+    }
+
+    fn index(&mut self, left: &ast::Expr, index: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
+        let left = self.expr(left, clause, own)?;
+        let index = self.expr(index, clause, own)?;
+        let ty = match &left.ty {
+            Type::Known(DataType::Array(element)) => Type::Known((**element).clone()),
+            _ => Type::Any,
+        };
+        let mut parts = Parts::new();
+        let (left, index) = (parts.boxed(left), parts.boxed(index));
+        parts.node(Expr::Index(left, index), ty)
+    }
+
+    fn slice(
+        &mut self,
+        left: &ast::Expr,
+        from: Option<&ast::Expr>,
+        to: Option<&ast::Expr>,
+        span: Span,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let left = self.expr(left, clause, own)?;
+        let from = from.map(|from| self.expr(from, clause, own)).transpose()?;
+        let to = to.map(|to| self.expr(to, clause, own)).transpose()?;
+        let bound = |bound: &Option<Compiled>| match bound.as_ref().and_then(Compiled::literal) {
+            Some(Value::Int(bound)) => Some(*bound),
+            _ => None,
+        };
+        if let (Some(from), Some(to)) = (bound(&from), bound(&to))
+            && (from < 0) == (to < 0)
+            && from >= to
+        {
+            return Err(PlanError::at(PlanErrorKind::Slice, span));
+        }
+        let ty = left.ty.clone();
+        let mut parts = Parts::new();
+        let left = parts.boxed(left);
+        let from = from.map(|from| parts.boxed(from));
+        let to = to.map(|to| parts.boxed(to));
+        parts.node(Expr::Slice(left, from, to), ty)
+    }
+
+    fn unary(&mut self, op: UnaryOp, operand: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
+        let operand = self.expr(operand, clause, own)?;
+        let mut parts = Parts::new();
+        match (op, operand.literal()) {
+            (UnaryOp::Minus, Some(Value::Int(i))) if *i != i64::MIN => Ok(Compiled::constant(Value::Int(-i))),
+            (UnaryOp::Minus, Some(Value::Float(f))) => Ok(Compiled::constant(Value::Float(-f))),
+            (UnaryOp::Plus, Some(Value::Int(_) | Value::Float(_))) => Ok(operand),
+            (UnaryOp::Not, Some(Value::Bool(b))) => Ok(Compiled::constant(Value::Bool(!b))),
+            (UnaryOp::Minus, _) => {
+                let ty = operand.ty.clone();
+                let operand = parts.boxed(operand);
+                parts.node(Expr::Negate(operand), ty)
+            }
+            // A plus says that this is a number and changes nothing: minus twice says the same.
+            (UnaryOp::Plus, _) => {
+                let ty = operand.ty.clone();
+                let operand = parts.boxed(operand);
+                parts.height += 1;
+                parts.node(Expr::Negate(Box::new(Expr::Negate(operand))), ty)
+            }
+            (UnaryOp::Not, _) => {
+                let operand = parts.boxed(operand);
+                parts.node(Expr::Not(operand), Type::BOOL)
+            }
+        }
+    }
+
+    fn binary(&mut self, op: BinaryOp, left: &ast::Expr, right: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
+        let left = self.expr(left, clause, own)?;
+        let right = self.expr(right, clause, own)?;
+        let integral = left.ty != Type::Any && right.ty != Type::Any;
+        let ty = match op {
+            _ if is_logical(op) => Type::BOOL,
+            _ if !integral => Type::Any,
+            _ if left.ty == Type::FLOAT || right.ty == Type::FLOAT => Type::FLOAT,
+            _ => left.ty.clone(),
+        };
+        let mut parts = Parts::new();
+        let (left, right) = (parts.boxed(left), parts.boxed(right));
+        parts.node(Expr::Binary { op, left, right, integral }, ty)
+    }
+
+    fn between(&mut self, operands: [&ast::Expr; 3], negated: bool, (clause, own): Scope) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let [expr, low, high] = operands;
+        let expr = parts.take(self.expr(expr, clause, own)?);
+        let low = parts.take(self.expr(low, clause, own)?);
+        let high = parts.take(self.expr(high, clause, own)?);
+        parts.node(Expr::Between { operands: Box::new([expr, low, high]), negated }, Type::BOOL)
+    }
+
+    fn is_in(&mut self, expr: &ast::Expr, negated: bool, set: &InSet, (clause, own): Scope) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let expr = parts.boxed(self.expr(expr, clause, own)?);
+        match set {
+            InSet::List(members) => {
+                let mut list = Vec::with_capacity(members.len());
+                for member in members {
+                    list.push(parts.take(self.expr(member, clause, own)?));
+                }
+                parts.node(Expr::InList { expr, list, negated }, Type::BOOL)
+            }
+            InSet::Array(array) => {
+                let array = parts.boxed(self.expr(array, clause, own)?);
+                parts.node(Expr::InArray { expr, array, negated }, Type::BOOL)
+            }
+        }
+    }
+
+    fn like(&mut self, expr: &ast::Expr, negated: bool, written: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let expr = parts.boxed(self.expr(expr, clause, own)?);
+        let compiled = self.expr(written, clause, own)?;
+        let pattern = match compiled.literal() {
+            Some(Value::Text(text)) => LikePattern::Literal(Arc::new(like::Pattern::new(text))),
+            Some(_) => return Err(PlanError::at(PlanErrorKind::Pattern(written.to_string()), written.span)),
+            None => LikePattern::Dynamic(parts.boxed(compiled)),
+        };
+        parts.node(Expr::Like { expr, pattern, negated }, Type::BOOL)
+    }
+
+    fn is_null(&mut self, expr: &ast::Expr, negated: bool, (clause, own): Scope) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let expr = parts.boxed(self.expr(expr, clause, own)?);
+        parts.node(Expr::IsNull { expr, negated }, Type::BOOL)
+    }
+
+    fn case(
+        &mut self,
+        value: Option<&ast::Expr>,
+        branches: &[(ast::Expr, ast::Expr)],
+        otherwise: Option<&ast::Expr>,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let value = match value {
+            Some(value) => Some(parts.boxed(self.expr(value, clause, own)?)),
+            None => None,
+        };
+        let mut ty = None;
+        let mut taken = Vec::with_capacity(branches.len());
+        for (when, then) in branches {
+            let when = parts.take(self.expr(when, clause, own)?);
+            let then = self.expr(then, clause, own)?;
+            merge(&mut ty, &then.ty);
+            taken.push((when, parts.take(then)));
+        }
+        let otherwise = match otherwise {
+            Some(otherwise) => {
+                let otherwise = self.expr(otherwise, clause, own)?;
+                merge(&mut ty, &otherwise.ty);
+                Some(parts.boxed(otherwise))
+            }
+            None => None,
+        };
+        parts.node(Expr::Case { value, branches: taken, otherwise }, ty.unwrap_or(Type::Any))
+    }
+
+    fn call(&mut self, call: &Call, span: Span, (clause, own): Scope) -> Result<Compiled> {
+        let name = call.name.name.as_str();
+        let Some(function) = function::lookup(name) else {
+            if ANALYTIC.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+                return Err(PlanError::at(PlanErrorKind::NotYet(format!("the function {name}")), span));
+            }
+            let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);
+            return Err(error.meant(name, function::all().map(|function| function.name)));
+        };
+        if call.over.is_some() {
+            return Err(PlanError::at(PlanErrorKind::Over(name.to_owned()), span));
+        }
+        if call.filter.is_some() {
+            return Err(PlanError::at(PlanErrorKind::NotYet(format!("FILTER after {name}()")), span));
+        }
+        if let Code::Aggregate(aggregate) = function.code {
+            return self.aggregate(aggregate, function, call, span, (clause, own));
+        }
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            args.push(self.expr(arg, clause, own)?);
+        }
+        check(function, call, &args)?;
+        let ty = returned(function, &args);
+        let prepared = match function.code {
+            Code::Prepared(prepare) => {
+                let literals: Vec<_> = args.iter().map(Compiled::literal).collect();
+                let prepared = prepare(&literals).map_err(|error| {
+                    PlanError::at(PlanErrorKind::Literals { function: name.to_owned(), error }, span)
+                })?;
+                Some(Arc::new(prepared))
+            }
+            _ => None,
+        };
+        let mut parts = Parts::new();
+        parts.late = LATE.contains(&function.name);
+        let args = args.into_iter().map(|arg| parts.take(arg)).collect();
+        let call = Expr::Call { function, prepared, args };
+        if answers_anywhere(function) { parts.node(call, ty) } else { parts.kept(call, ty) }
+    }
+
+    fn aggregate(
+        &mut self,
+        aggregate: crate::expr::aggregate::Aggregate,
+        function: &'static Function,
+        call: &Call,
+        span: Span,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        match clause {
+            Clause::Result => {}
+            Clause::Rows(clause) => {
+                let call = ExprKind::Call(call.clone());
+                let call = ast::Expr { kind: call, span }.to_string();
+                return Err(PlanError::at(PlanErrorKind::Aggregate { clause, call }, span));
+            }
+            Clause::Aggregate => {
+                return Err(PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span));
+            }
+        }
+        let star = matches!(call.args.as_slice(), [arg] if arg.kind == ExprKind::Star);
+        if star && aggregate != crate::expr::aggregate::Aggregate::Count {
+            return Err(PlanError::at(PlanErrorKind::Star, call.args[0].span));
+        }
+        let mut args = Vec::with_capacity(call.args.len());
+        if !star {
+            for arg in &call.args {
+                let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match error.kind {
+                    PlanErrorKind::NestedAggregate(_) => {
+                        PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span)
+                    }
+                    _ => error,
+                })?;
+                args.push(arg);
+            }
+            check(function, call, &args)?;
+        }
+        let ty = returned(function, &args);
+        // Equal texts mean equal calls, but for the name that means a field here and an alias elsewhere.
+        let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
+        let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
+        let arg = args.into_iter().next();
+        let integral = arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
+        let calls = &mut self.aggregates;
+        let index = *self.aggregates_by_text.entry(text).or_insert_with(|| {
+            calls.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });
+            calls.len() - 1
+        });
+        let mut compiled = Compiled::leaf(Expr::Slot(AGGREGATES + index), ty);
+        compiled.aggregate = true;
+        Ok(compiled)
+    }
+}
+
+/// The clause, and the name whose alias or REPLACE is being compiled.
+type Scope<'a> = (Clause, Option<&'a str>);
+
+fn value(literal: &Literal) -> Value {
+    match literal {
+        Literal::Int(i) => Value::Int(*i),
+        Literal::Float(f) => Value::Float(*f),
+        Literal::Text(text) => Value::Text(text.clone()),
+        Literal::Bool(b) => Value::Bool(*b),
+    }
+}
+
+/// The type of a value that is one of several: untyped if one is.
+fn merge(ty: &mut Option<Type>, other: &Type) {
+    match ty {
+        None => *ty = Some(other.clone()),
+        Some(Type::Any) => {}
+        Some(_) if *other == Type::Any => *ty = Some(Type::Any),
+        Some(_) => {}
+    }
+}
+
+fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
+    let literals: Vec<_> = args.iter().map(|arg| arg.literal().filter(|_| arg.written)).collect();
+    let kinds: Vec<_> = args.iter().map(|arg| certain_kind(&arg.expr)).collect();
+    check_call(function, &literals, &kinds).map_err(|error| {
+        let span = call.name.span;
+        PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, span)
+    })
+}
+
+/// Whether the operator gives true or false.
+fn is_logical(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::And | BinaryOp::Or) || Comparison::of(op).is_some()
+}
+
+/// The kind of what can be nothing else, whatever a row holds.
+fn certain_kind(expr: &Expr) -> Option<Param> {
+    match expr {
+        Expr::Binary { op, .. } => is_logical(*op).then_some(Param::Bool),
+        Expr::Not(_)
+        | Expr::Between { .. }
+        | Expr::InList { .. }
+        | Expr::InArray { .. }
+        | Expr::Like { .. }
+        | Expr::IsNull { .. } => Some(Param::Bool),
+        _ => None,
+    }
+}
+
+fn returned(function: &Function, args: &[Compiled]) -> Type {
+    let known = match function.returns {
+        Returns::Int => DataType::BigInt,
+        Returns::Float => DataType::Float,
+        Returns::Text => DataType::String,
+        Returns::Bool => DataType::Boolean,
+        Returns::Bytes => DataType::Bytea,
+        Returns::DateTime => DataType::DateTime,
+        Returns::SameAs(index) => return args.get(index).map_or(Type::Any, |arg| arg.ty.clone()),
+        Returns::Any if function.name == "cast" => match args.get(1).and_then(Compiled::literal) {
+            Some(Value::Text(target)) => match target.as_str() {
+                "bigint" => DataType::BigInt,
+                "float" => DataType::Float,
+                "string" => DataType::String,
+                "boolean" => DataType::Boolean,
+                "datetime" => DataType::DateTime,
+                "bytea" => DataType::Bytea,
+                _ => return Type::Any,
+            },
+            _ => return Type::Any,
+        },
+        Returns::Array | Returns::Object | Returns::Any => return Type::Any,
+    };
+    Type::Known(known)
+}
+
+/// Whether calls may be answered here. Other functions than those of numbers and text may ask for the time zone, which
+/// the rule's text does not know.
+fn answers_anywhere(function: &Function) -> bool {
+    function.deterministic && matches!(function.family, Family::Math | Family::Text)
+}
+
+/// The value of an expression over constants. An error is left to the row that meets it: it may be in a branch that no
+/// row takes.
+fn folded(expr: &Expr) -> Option<Value> {
+    let zone = &jiff::tz::TimeZone::UTC;
+    let context = CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone };
+    expr.eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
+}
+
+/// The names in an expression that may be aliases.
+pub fn column_names<'a>(expr: &'a ast::Expr, qualifiers: &[Text]) -> Vec<&'a Text> {
+    let mut names = Vec::new();
+    let mut waiting = vec![expr];
+    while let Some(expr) = waiting.pop() {
+        match &expr.kind {
+            ExprKind::Literal(_) | ExprKind::Star => {}
+            ExprKind::Column(name) => names.push(name),
+            ExprKind::Dot(left, _) => match &left.kind {
+                ExprKind::Column(name) if qualifiers.contains(name) => {}
+                _ => waiting.push(left),
+            },
+            ExprKind::Member(left, _) | ExprKind::Unary(_, left) | ExprKind::IsNull { expr: left, .. } => {
+                waiting.push(left);
+            }
+            ExprKind::Index(left, right) | ExprKind::Binary(_, left, right) => waiting.extend([&**left, &**right]),
+            ExprKind::Slice(left, from, to) => {
+                waiting.push(left);
+                waiting.extend(from.as_deref());
+                waiting.extend(to.as_deref());
+            }
+            ExprKind::Between { expr, low, high, .. } => waiting.extend([&**expr, &**low, &**high]),
+            ExprKind::In { expr, set, .. } => {
+                waiting.push(expr);
+                match set {
+                    InSet::List(list) => waiting.extend(list),
+                    InSet::Array(array) => waiting.push(array),
+                }
+            }
+            ExprKind::Like { expr, pattern, .. } => waiting.extend([&**expr, &**pattern]),
+            ExprKind::Case { value, branches, otherwise } => {
+                waiting.extend(value.as_deref());
+                waiting.extend(branches.iter().flat_map(|(when, then)| [when, then]));
+                waiting.extend(otherwise.as_deref());
+            }
+            ExprKind::Call(call) => waiting.extend(&call.args),
+        }
+    }
+    names
+}

@@ -1,0 +1,190 @@
+//! Why a rule cannot be planned: what is wrong, where, and what was perhaps meant.
+
+use thiserror::Error;
+
+use crate::expr::function::{CallError, FunctionError};
+use crate::sql::SyntaxError;
+use crate::sql::ast::Span;
+
+/// Why a rule cannot be planned. Its text is the one that users of eKuiper know, without words before it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{kind}")]
+pub struct PlanError {
+    /// what is wrong
+    pub kind: PlanErrorKind,
+    span: Option<Span>,
+    hint: Option<String>,
+}
+
+/// What is wrong with a rule.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum PlanErrorKind {
+    /// The text is no SELECT.
+    #[error("{0}")]
+    Syntax(SyntaxError),
+    /// FROM names no stream.
+    #[error("fail to get stream {0}, please check if stream is created")]
+    UnknownStream(String),
+    /// A name is no column of a stream with columns.
+    #[error("unknown field {0}")]
+    UnknownField(String),
+    /// A name is a column in another case.
+    #[error("field {name} not found in stream {stream}")]
+    FieldCase {
+        /// the name as written
+        name: String,
+        /// the stream
+        stream: String,
+    },
+    /// No function has this name.
+    #[error("function {0} not found")]
+    UnknownFunction(String),
+    /// A call that cannot work.
+    #[error("validate function {function} error: {error}")]
+    Call {
+        /// its name as written
+        function: String,
+        /// why
+        error: CallError,
+    },
+    /// A call whose literals the function refuses.
+    #[error("validate function {function} error: {error}")]
+    Literals {
+        /// its name as written
+        function: String,
+        /// why
+        error: FunctionError,
+    },
+    /// An aggregate within an aggregate.
+    #[error("invalid argument for func {0}: aggregate argument is not allowed")]
+    NestedAggregate(String),
+    /// An aggregate in WHERE or FILTER.
+    #[error("Not allowed to call aggregate functions in {clause} clause: {call}")]
+    Aggregate {
+        /// the clause
+        clause: &'static str,
+        /// the call
+        call: String,
+    },
+    /// HAVING reads a column of a row.
+    #[error("Not allowed to call non-aggregate functions in HAVING clause: {0}")]
+    Having(String),
+    /// GROUP BY without a window.
+    #[error("select stmt group by should be used with window")]
+    GroupByWithoutWindow,
+    /// Two fields of the result have one name.
+    #[error("duplicate field definition {0}")]
+    DuplicateField(String),
+    /// Two aliases have one name.
+    #[error("duplicate alias {0}")]
+    DuplicateAlias(String),
+    /// Aliases that need each other.
+    #[error("select fields have cycled alias")]
+    AliasCycle,
+    /// OVER after a function that knows no rows before.
+    #[error("Found OVER after non analytic function {0}")]
+    Over(String),
+    /// `[3:1]`
+    #[error("colon start value can't be greater than end value")]
+    Slice,
+    /// A constant that is no condition.
+    #[error("{clause} needs a condition, and {found} is never true or false")]
+    Condition {
+        /// the clause
+        clause: &'static str,
+        /// the constant
+        found: String,
+    },
+    /// LIKE with a pattern that is no text.
+    #[error("the pattern of LIKE must be text, not {0}")]
+    Pattern(String),
+    /// The pattern of LIKE is too large.
+    #[error("the pattern of LIKE cannot be used: {0}")]
+    PatternSize(String),
+    /// `*` where a value belongs.
+    #[error("* can stand in the select list and in count(*) only")]
+    Star,
+    /// Event time without TIMESTAMP.
+    #[error("preprocessor is set to be event time but stream option TIMESTAMP not found")]
+    NoTimestamp,
+    /// TIMESTAMP names no column.
+    #[error("timestamp field {0} not found")]
+    UnknownTimestamp(String),
+    /// A window of no length.
+    #[error("Invalid parameter value 0.")]
+    EmptyWindow,
+    /// Aliases that repeat each other until the expression is beyond measure.
+    #[error("the aliases of the rule are nested too deeply: {0}")]
+    TooComplex(&'static str),
+    /// Something that the language has and this version has not.
+    #[error("{0} is not supported yet")]
+    NotYet(String),
+}
+
+impl PlanError {
+    pub(super) fn new(kind: PlanErrorKind, span: Option<Span>) -> PlanError {
+        PlanError { kind, span, hint: None }
+    }
+
+    pub(super) fn at(kind: PlanErrorKind, span: Span) -> PlanError {
+        PlanError::new(kind, Some(span))
+    }
+
+    /// With the name that was perhaps meant, if one of `names` is near to `written`.
+    pub(super) fn meant<'a>(mut self, written: &str, names: impl IntoIterator<Item = &'a str>) -> PlanError {
+        self.hint = nearest(written, names).map(|name| format!("did you mean {name}?"));
+        self
+    }
+
+    /// The place in the rule's SQL, where there is one.
+    pub fn span(&self) -> Option<Span> {
+        match &self.kind {
+            PlanErrorKind::Syntax(error) => Some(error.span()),
+            _ => self.span,
+        }
+    }
+
+    /// What was perhaps meant.
+    pub fn hint(&self) -> Option<String> {
+        match &self.kind {
+            PlanErrorKind::Syntax(error) => error.hint(),
+            _ => self.hint.clone(),
+        }
+    }
+
+    /// Whether eKuiper finds this while it reads the SQL, and says `Parse SQL … error: ` before it. Other errors are
+    /// found later and stand alone.
+    pub fn is_of_parser(&self) -> bool {
+        matches!(
+            self.kind,
+            PlanErrorKind::Syntax(_)
+                | PlanErrorKind::UnknownFunction(_)
+                | PlanErrorKind::Call { .. }
+                | PlanErrorKind::Literals { .. }
+                | PlanErrorKind::Aggregate { .. }
+                | PlanErrorKind::Over(_)
+        )
+    }
+}
+
+impl From<SyntaxError> for PlanError {
+    fn from(error: SyntaxError) -> PlanError {
+        PlanError::new(PlanErrorKind::Syntax(error), None)
+    }
+}
+
+/// Which of the names was meant, if one is near to what was written.
+fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    // Long texts are no misspelt names, and comparing them would cost.
+    if written.len() > 32 {
+        return None;
+    }
+    let lower = written.to_lowercase();
+    names
+        .into_iter()
+        .filter(|name| *name != written && name.len() <= 64)
+        .map(|name| (strsim::osa_distance(&lower, &name.to_lowercase()), name))
+        .filter(|(distance, name)| *distance <= 2 && distance * 2 < name.len().max(1))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| name)
+}
