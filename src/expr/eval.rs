@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::error::{EvalError, described};
 use super::function::{Args, Code, Function, FunctionError, PreparedFn};
-use super::ops::{Comparison, arithmetic, compare_at, negate};
+use super::ops::{Comparison, arithmetic, compare_at, equal, negate};
 use super::{Expr, LikePattern, Scope, access, like};
 use crate::codec::json;
 use crate::sql::ast::BinaryOp;
@@ -57,9 +57,10 @@ impl Expr {
             Expr::Like { expr, pattern, negated } => matches(expr, pattern, *negated, scope).map(boolean),
             Expr::IsNull { expr, negated } => Ok(boolean(expr.eval(scope)?.is_null() != *negated)),
             Expr::Case { value, branches, otherwise } => {
+                let value = value.as_ref().map(|value| value.eval(scope)).transpose()?;
                 for (when, then) in branches {
-                    let taken = match value {
-                        Some(value) => same(&*value.eval(scope)?, &*when.eval(scope)?, scope),
+                    let taken = match &value {
+                        Some(value) => equal(value, &*when.eval(scope)?, scope.context),
                         None => when.test(scope)?,
                     };
                     if taken {
@@ -75,26 +76,44 @@ impl Expr {
     /// error.
     #[inline]
     pub fn test(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
+        match self.truth(scope)? {
+            Truth::Known(b) => Ok(b),
+            Truth::Nothing => Ok(false),
+            Truth::Other(value) => Err(EvalError::not_boolean(&value)),
+        }
+    }
+
+    /// The expression as an operand of AND, OR or a clause, without making a value of a truth that is known.
+    #[inline]
+    fn truth<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Truth<'a>, EvalError> {
         if let Expr::Binary { op, left, right, .. } = self {
-            // The usual conditions, without making a value of the answer.
             match op {
-                BinaryOp::And => return and(left, right, scope),
-                BinaryOp::Or => return or(left, right, scope),
+                BinaryOp::And => return and(left, right, scope).map(Truth::Known),
+                BinaryOp::Or => return or(left, right, scope).map(Truth::Known),
                 _ => {}
             }
             if let Some(comparison) = Comparison::of(*op) {
-                return compare_at(&*left.eval(scope)?, comparison, &*right.eval(scope)?, scope.context);
+                let (l, r) = (left.eval(scope)?, right.eval(scope)?);
+                return compare_at(&l, comparison, &r, scope.context).map(Truth::Known);
             }
         }
-        match &*self.eval(scope)? {
-            Value::Bool(b) => Ok(*b),
-            Value::Absent | Value::Null => Ok(false),
-            other => Err(EvalError::not_boolean(other)),
-        }
+        let value = self.eval(scope)?;
+        Ok(match &*value {
+            Value::Bool(b) => Truth::Known(*b),
+            Value::Absent | Value::Null => Truth::Nothing,
+            _ => Truth::Other(value),
+        })
     }
 }
 
-impl<'a> Scope<'a> {
+/// What a value is as a condition.
+enum Truth<'a> {
+    Known(bool),
+    Nothing,
+    Other(Cow<'a, Value>),
+}
+
+impl Scope<'_> {
     /// The value of a slot. A slot that the row does not have is absent.
     #[inline]
     fn slot(&self, slot: usize) -> &Value {
@@ -139,41 +158,6 @@ fn or(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     }
 }
 
-/// What an operand of AND or OR is.
-enum Truth<'a> {
-    Known(bool),
-    Nothing,
-    Other(Cow<'a, Value>),
-}
-
-impl Expr {
-    #[inline]
-    fn truth<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Truth<'a>, EvalError> {
-        if let Expr::Binary { op, left, right, .. } = self {
-            match op {
-                BinaryOp::And => return and(left, right, scope).map(Truth::Known),
-                BinaryOp::Or => return or(left, right, scope).map(Truth::Known),
-                _ => {}
-            }
-            if let Some(comparison) = Comparison::of(*op) {
-                return compare_at(&*left.eval(scope)?, comparison, &*right.eval(scope)?, scope.context)
-                    .map(Truth::Known);
-            }
-        }
-        let value = self.eval(scope)?;
-        Ok(match &*value {
-            Value::Bool(b) => Truth::Known(*b),
-            Value::Absent | Value::Null => Truth::Nothing,
-            _ => Truth::Other(value),
-        })
-    }
-}
-
-/// Whether two values are equal where values of different kinds just differ.
-fn same(left: &Value, right: &Value, scope: &Scope<'_>) -> bool {
-    compare_at(left, Comparison::Equal, right, scope.context).unwrap_or(false)
-}
-
 /// Both bounds belong to it. Where a part has no value, BETWEEN and NOT BETWEEN are false.
 fn between(operands: &[Expr; 3], negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let [value, low, high] = operands;
@@ -193,7 +177,7 @@ fn in_list(expr: &Expr, list: &[Expr], negated: bool, scope: &Scope<'_>) -> Resu
         return Ok(false);
     }
     for element in list {
-        if same(&wanted, &*element.eval(scope)?, scope) {
+        if equal(&wanted, &*element.eval(scope)?, scope.context) {
             return Ok(!negated);
         }
     }
@@ -208,9 +192,9 @@ fn in_array(expr: &Expr, array: &Expr, negated: bool, scope: &Scope<'_>) -> Resu
     let array = array.eval(scope)?;
     let found = match &*array {
         Value::Absent | Value::Null => false,
-        Value::Array(elements) => elements.iter().any(|element| same(&wanted, element, scope)),
+        Value::Array(elements) => elements.iter().any(|element| equal(&wanted, element, scope.context)),
         Value::Json(text) if array.kind() == Kind::Array => {
-            json::elements(text).any(|element| same(&wanted, &json::value(element), scope))
+            json::elements(text).any(|element| equal(&wanted, &json::value(element), scope.context))
         }
         other => return Err(EvalError::NotArray(described(other).into())),
     };
