@@ -22,20 +22,38 @@ const NULL: &Value = &Value::Null;
 impl Expr {
     /// The value of the expression for this row.
     pub fn eval<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Cow<'a, Value>, EvalError> {
+        if let Some(value) = self.stored(scope) {
+            return Ok(Cow::Borrowed(value));
+        }
         match self {
-            Expr::Constant(value) => Ok(Cow::Borrowed(value)),
-            Expr::Slot(slot) => Ok(Cow::Borrowed(scope.slot(*slot))),
             Expr::Binary { op, left, right, integral } => match op {
                 BinaryOp::And => and(left, right, scope).map(boolean),
                 BinaryOp::Or => or(left, right, scope).map(boolean),
-                _ => {
-                    let (l, r) = (left.eval(scope)?, right.eval(scope)?);
-                    match Comparison::of(*op) {
-                        Some(comparison) => compare_at(&l, comparison, &r, scope.context).map(boolean),
-                        None => arithmetic(*op, &l, &r, *integral).map(Cow::Owned),
-                    }
-                }
+                _ => match Comparison::of(*op) {
+                    Some(comparison) => compared(left, comparison, right, scope).map(boolean),
+                    None => computed(*op, left, right, *integral, scope).map(Cow::Owned),
+                },
             },
+            _ => self.eval_other(scope),
+        }
+    }
+
+    /// The value that needs no computing: a constant or a slot.
+    #[inline(always)]
+    fn stored<'a>(&'a self, scope: &'a Scope<'_>) -> Option<&'a Value> {
+        match self {
+            Expr::Constant(value) => Some(value),
+            Expr::Slot(slot) => Some(scope.slot(*slot)),
+            _ => None,
+        }
+    }
+
+    /// The expressions that are no operators of two operands. Apart, so that those do not pay for what these keep on
+    /// the stack.
+    #[inline(never)]
+    fn eval_other<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Cow<'a, Value>, EvalError> {
+        match self {
+            Expr::Constant(_) | Expr::Slot(_) | Expr::Binary { .. } => self.eval(scope),
             Expr::Call { function, prepared, args } => call(function, prepared.as_deref(), args, scope).map(Cow::Owned),
             Expr::Member(object, name) => Ok(access::member(object.eval(scope)?, name)),
             Expr::Index(array, index) => access::element(array.eval(scope)?, &*index.eval(scope)?),
@@ -93,8 +111,7 @@ impl Expr {
                 _ => {}
             }
             if let Some(comparison) = Comparison::of(*op) {
-                let (l, r) = (left.eval(scope)?, right.eval(scope)?);
-                return compare_at(&l, comparison, &r, scope.context).map(Truth::Known);
+                return compared(left, comparison, right, scope).map(Truth::Known);
             }
         }
         let value = self.eval(scope)?;
@@ -125,6 +142,26 @@ impl Scope<'_> {
 #[inline]
 fn boolean<'a>(b: bool) -> Cow<'a, Value> {
     Cow::Borrowed(if b { TRUE } else { FALSE })
+}
+
+/// Two stored values are compared in place, without the ceremony of values that may be owned.
+#[inline]
+fn compared(left: &Expr, op: Comparison, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    match (left.stored(scope), right.stored(scope)) {
+        (Some(l), Some(r)) => compare_at(l, op, r, scope.context),
+        (None, Some(r)) => compare_at(&*left.eval(scope)?, op, r, scope.context),
+        _ => compare_at(&*left.eval(scope)?, op, &*right.eval(scope)?, scope.context),
+    }
+}
+
+#[inline]
+fn computed(op: BinaryOp, left: &Expr, right: &Expr, integral: bool, scope: &Scope<'_>) -> Result<Value, EvalError> {
+    match (left.stored(scope), right.stored(scope)) {
+        (Some(l), Some(r)) => arithmetic(op, l, r, integral),
+        (None, Some(r)) => arithmetic(op, &*left.eval(scope)?, r, integral),
+        (Some(l), None) => arithmetic(op, l, &*right.eval(scope)?, integral),
+        _ => arithmetic(op, &*left.eval(scope)?, &*right.eval(scope)?, integral),
+    }
 }
 
 /// `left AND right`: both must be true; nothing counts as false. The right side is not looked at where the left one
