@@ -72,32 +72,31 @@ pub fn stream(
         let mut activator = None;
         let clock_of_input = clock.clone();
         let scan_of_input = scan.clone();
-        let batches =
-            source::<_, CapacityContainerBuilder<Vec<FrameBatch>>, _, _>(scope, "input", |capability, info| {
-                let mine = scope.activator_for(info.address);
-                activator = Some(mine.clone());
-                let mut capability = capability;
-                move |output| {
-                    // Lowered before looking, so that a batch that comes while we look raises it again.
-                    input.receiver.lower();
-                    if !scan_of_input.borrow().ready() {
-                        // A sink makes the engine wait; it raises the signal when it is ready.
-                        return;
-                    }
-                    let tick = stamp(clock_of_input.now() / STREAM_TICK * STREAM_TICK);
-                    if tick > *capability.time() {
-                        capability.downgrade(&tick);
-                    }
-                    let mut session = output.session(&capability);
-                    for _ in 0..BATCHES_A_TURN {
-                        match input.receiver.receive() {
-                            Received::Batch(batch) => session.give(batch),
-                            Received::Empty | Received::Ended => return,
-                        }
-                    }
-                    input.receiver.signal().raise();
+        let batches = source::<_, CapacityContainerBuilder<Vec<FrameBatch>>, _, _>(scope, "input", |capability, info| {
+            let mine = scope.activator_for(info.address);
+            activator = Some(mine.clone());
+            let mut capability = capability;
+            move |output| {
+                // Lowered before looking, so that a batch that comes while we look raises it again.
+                input.receiver.lower();
+                if !scan_of_input.borrow().ready() {
+                    // A sink makes the engine wait; it raises the signal when it is ready.
+                    return;
                 }
-            });
+                let tick = stamp(clock_of_input.now() / STREAM_TICK * STREAM_TICK);
+                if tick > *capability.time() {
+                    capability.downgrade(&tick);
+                }
+                let mut session = output.session(&capability);
+                for _ in 0..BATCHES_A_TURN {
+                    match input.receiver.receive() {
+                        Received::Batch(batch) => session.give(batch),
+                        Received::Empty | Received::Ended => return,
+                    }
+                }
+                input.receiver.signal().raise();
+            }
+        });
         batches.sink(Pipeline, "scan", move |(input, _frontier)| {
             input.for_each(|_time, batches| {
                 scan.borrow_mut().run(batches, clock.now());
@@ -115,22 +114,35 @@ enum RuleOperator {
     Order(OrderOperator),
 }
 
+/// What a rule's dataflow is made of.
+pub struct RuleParts {
+    /// what becomes of the rows
+    pub body: Body,
+    /// the rule runs in event time
+    pub event_time: bool,
+    /// where the rows come from
+    pub queue: Rc<RuleQueue>,
+    /// what they are evaluated with
+    pub context: Rc<RuleContext>,
+    /// where results go
+    pub output: Rc<RefCell<Output>>,
+    /// the worker's clock
+    pub clock: Rc<WorkerClock>,
+    /// the worker's timers
+    pub timers: Rc<Timers>,
+    /// what the timers run for this rule
+    pub slot: usize,
+}
+
 /// Builds the dataflow of a rule with state.
-pub fn rule(
-    worker: &mut Worker,
-    body: Body,
-    event_time: bool,
-    queue: Rc<RuleQueue>,
-    context: Rc<RuleContext>,
-    output: Rc<RefCell<Output>>,
-    clock: Rc<WorkerClock>,
-    timers: (Rc<Timers>, usize),
-) -> Installed {
+pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
+    let RuleParts { body, event_time, queue, context, output, clock, timers, slot } = parts;
     let metrics = output.borrow().metrics().clone();
     let name = context.id.clone();
     let mut operator = match body {
         Body::Window(plan) => {
-            RuleOperator::Window(Box::new(WindowOperator::new(plan, context, output, (!event_time).then_some(timers))))
+            let timers = (!event_time).then_some((timers, slot));
+            RuleOperator::Window(Box::new(WindowOperator::new(*plan, context, output, timers)))
         }
         Body::Rows(projection) => RuleOperator::Order(OrderOperator::new(projection, context, output)),
     };
