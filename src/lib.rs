@@ -3,6 +3,7 @@
 pub mod catalog;
 pub mod codec;
 pub mod dataflow;
+pub mod document;
 pub mod engine;
 pub mod expr;
 pub mod io;
