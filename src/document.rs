@@ -4,10 +4,11 @@
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value as Json};
-use serde_saphyr::Spanned;
+use serde_saphyr::{Location, Spanned};
 
 use crate::sql::{self, ast::Span};
 
@@ -18,6 +19,8 @@ pub struct Place {
     pub line: u64,
     /// column
     pub column: u64,
+    /// the same as byte offset
+    offset: usize,
 }
 
 /// A value of a file and where it stands.
@@ -27,8 +30,6 @@ pub struct Node {
     pub value: Value,
     /// where it begins
     pub place: Place,
-    /// byte of the file where it begins
-    offset: usize,
 }
 
 /// What a node is.
@@ -68,10 +69,9 @@ pub struct Document {
     pub text: String,
     /// its tree
     pub root: Node,
+    /// the document and its text that this one was
+    outer: Option<(Arc<Document>, Box<Node>)>,
 }
-
-/// A file that is no document, or one with something wrong in it; see [`Problem`].
-pub type Problems = Vec<Problem>;
 
 /// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -179,17 +179,31 @@ impl Document {
     pub fn parse(name: &str, text: String) -> Result<Document, Problem> {
         // A text without any value is an empty document, which YAML's own reader would refuse.
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
-            let root = Node { value: Value::Null, place: Place::default(), offset: 0 };
-            return Ok(Document { name: name.to_owned(), text, root });
+            let root = Node { value: Value::Null, place: Place { line: 1, column: 1, offset: 0 } };
+            return Ok(Document { name: name.to_owned(), text, root, outer: None });
         }
         let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
         match serde_saphyr::from_str_with_options::<Spanned<Value>>(&text, options) {
-            Ok(root) => Ok(Document { name: name.to_owned(), root: root.into(), text }),
+            Ok(root) => Ok(Document { name: name.to_owned(), root: root.into(), text, outer: None }),
             Err(error) => {
-                let place = error.location().map(|at| Place { line: at.line(), column: at.column() });
+                let place = error.location().map(Place::from);
                 let message = error.without_snippet().to_string();
                 let message = message.lines().next().unwrap_or_default();
                 Err(Problem::error(name, place, "", format!("the file is neither JSON nor YAML: {message}")))
+            }
+        }
+    }
+
+    /// Reads the text in `node` as a document of its own, whose places are those in this one.
+    ///
+    /// # Errors
+    /// A [`Problem`] where the text is neither JSON nor YAML.
+    pub fn nested(self: &Arc<Document>, node: &Node) -> Result<Document, Problem> {
+        match Document::parse(&self.name, node.text().unwrap_or_default().to_owned()) {
+            Ok(document) => Ok(Document { outer: Some((self.clone(), Box::new(node.clone()))), ..document }),
+            Err(problem) => {
+                let offset = problem.place.map_or(0, |place| place.offset);
+                Err(Problem { place: Some(self.place_in(node, offset)), ..problem })
             }
         }
     }
@@ -198,18 +212,29 @@ impl Document {
     /// escapes, quotes, indentation and folded lines only exist in the source. The place of the node itself where
     /// the two do not match.
     pub fn place_in(&self, node: &Node, offset: usize) -> Place {
-        let Value::Text(text) = &node.value else { return node.place };
-        match source_offset(&self.text[node.offset.min(self.text.len())..], text, offset) {
+        let found = self.text.get(node.place.offset..).zip(node.text());
+        match found.and_then(|(source, text)| source_offset(source, text, offset)) {
             Some(at) => {
-                let (line, column) = sql::line_column(&self.text, node.offset + at);
-                Place { line: line as u64, column: column as u64 }
+                let offset = node.place.offset + at;
+                let (line, column) = sql::line_column(&self.text, offset);
+                self.resolve(Place { line: line as u64, column: column as u64, offset })
             }
-            None => node.place,
+            None => self.resolve(node.place),
         }
     }
 
-    /// A problem inside of the statement that `node` holds, with the place marked.
-    pub fn sql_problem(
+    /// An error at a place of this document.
+    pub fn error(&self, place: Place, subject: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem::error(&self.name, Some(self.resolve(place)), subject, message)
+    }
+
+    /// A warning at a place of this document.
+    pub fn warning(&self, place: Place, subject: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem::warning(&self.name, Some(self.resolve(place)), subject, message)
+    }
+
+    /// An error in the statement that `node` holds, with the place marked; without a span the whole is meant.
+    pub fn sql_error(
         &self,
         node: &Node,
         subject: impl Into<String>,
@@ -217,15 +242,22 @@ impl Document {
         span: Option<Span>,
         hint: Option<String>,
     ) -> Problem {
-        let Value::Text(text) = &node.value else {
-            return Problem::error(&self.name, Some(node.place), subject, message).with_hint(hint);
-        };
-        let place = span.map_or(node.place, |span| self.place_in(node, span.start as usize));
-        let span = span.unwrap_or(Span { start: 0, end: text.trim_end().len() as u32 });
+        let sql = node.text().unwrap_or_default();
+        let place = self.place_in(node, span.map_or(0, |span| span.start as usize));
+        let span = span.unwrap_or(Span { start: 0, end: sql.trim_end().len() as u32 });
         Problem {
-            excerpt: Some(sql::mark(text, span)),
+            place: Some(place),
+            excerpt: Some(sql::mark(sql, span)),
             hint,
-            ..Problem::error(&self.name, Some(place), subject, message)
+            ..self.error(node.place, subject, message)
+        }
+    }
+
+    /// A place of this document as one of the file.
+    fn resolve(&self, place: Place) -> Place {
+        match &self.outer {
+            Some((document, node)) => document.place_in(node, place.offset),
+            None => place,
         }
     }
 }
@@ -285,40 +317,18 @@ impl Node {
     pub fn json_members(&self) -> Map<String, Json> {
         self.members().iter().map(|member| (member.key.clone(), member.node.json())).collect()
     }
-
-    /// Moves all places below `place`: for a document that was text inside another one.
-    pub fn standing_at(mut self, place: Place) -> Node {
-        self.place = place;
-        match &mut self.value {
-            Value::List(nodes) => {
-                for node in nodes {
-                    *node = std::mem::replace(node, Node::null()).standing_at(place);
-                }
-            }
-            Value::Map(members) => {
-                for member in members {
-                    member.place = place;
-                    member.node = std::mem::replace(&mut member.node, Node::null()).standing_at(place);
-                }
-            }
-            _ => {}
-        }
-        self
-    }
-
-    fn null() -> Node {
-        Node { value: Value::Null, place: Place::default(), offset: usize::MAX }
-    }
 }
 
 impl From<Spanned<Value>> for Node {
     fn from(spanned: Spanned<Value>) -> Node {
-        let at = spanned.defined;
-        Node {
-            value: spanned.value,
-            place: Place { line: at.line(), column: at.column() },
-            offset: at.span().byte_offset().map_or(usize::MAX, |offset| offset as usize),
-        }
+        Node { value: spanned.value, place: spanned.defined.into() }
+    }
+}
+
+impl From<Location> for Place {
+    fn from(at: Location) -> Place {
+        let offset = at.span().byte_offset().map_or(usize::MAX, |offset| offset as usize);
+        Place { line: at.line(), column: at.column(), offset }
     }
 }
 
@@ -376,8 +386,7 @@ impl<'de> Deserialize<'de> for Value {
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
                 let mut members = Vec::new();
                 while let Some((key, node)) = map.next_entry::<Spanned<String>, Spanned<Value>>()? {
-                    let place = Place { line: key.defined.line(), column: key.defined.column() };
-                    members.push(Member { key: key.value, place, node: node.into() });
+                    members.push(Member { key: key.value, place: key.defined.into(), node: node.into() });
                 }
                 Ok(Value::Map(members))
             }
@@ -460,7 +469,7 @@ mod tests {
         let offset = node.text().unwrap().find(word).unwrap();
         let start = document.text.find(word).unwrap();
         let (line, column) = sql::line_column(&document.text, start);
-        (document.place_in(node, offset), Place { line: line as u64, column: column as u64 })
+        (document.place_in(node, offset), Place { line: line as u64, column: column as u64, offset: start })
     }
 
     #[test]
@@ -479,6 +488,23 @@ mod tests {
             let (found, expected) = place_of(document, "FORM");
             assert_eq!(found, expected, "{document}");
         }
+    }
+
+    #[test]
+    fn places_in_nested_documents_are_those_of_the_file() {
+        let text = "{\"rules\": {\"r1\":\n  \"{\\\"id\\\": 1,\\n \\\"sql\\\": \\\"SELECT FORM\\\"}\"}}";
+        let document = Arc::new(Document::parse("test", text.to_owned()).unwrap());
+        let rule = &document.root.member("rules").unwrap().node.member("r1").unwrap().node;
+        let nested = document.nested(rule).unwrap();
+        let sql = &nested.root.member("sql").unwrap().node;
+        let (line, column) = sql::line_column(text, text.find("FORM").unwrap());
+        let place = nested.place_in(sql, 7);
+        assert_eq!((place.line, place.column), (line as u64, column as u64));
+        let problem = nested.sql_error(sql, "rule r1", "wrong", Some(Span { start: 7, end: 11 }), None);
+        assert_eq!(
+            problem.to_string(),
+            format!("test:{line}:{column}: error: rule r1: wrong\n    1:8 | SELECT FORM\n        |        ^^^^")
+        );
     }
 
     #[test]

@@ -2,12 +2,14 @@
 
 pub mod catalog;
 pub mod codec;
+pub mod config;
 pub mod dataflow;
 pub mod document;
 pub mod engine;
 pub mod expr;
 pub mod io;
 pub mod metrics;
+pub mod pipeline;
 pub mod plan;
 pub mod rule;
 pub mod sql;
