@@ -25,6 +25,11 @@ pub fn plan(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<RuleP
     Ok(rewrite::rewrite(&logical, options))
 }
 
+/// The physical plan of the rule as text.
+pub fn explain(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<String, PlanError> {
+    plan(sql, options, catalog).map(|plan| format!("{plan:#?}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
