@@ -1,6 +1,7 @@
 //! Plutino: SQL rules over live websocket feeds, on a timely dataflow.
 
 pub mod catalog;
+pub mod cli;
 pub mod codec;
 pub mod config;
 pub mod dataflow;

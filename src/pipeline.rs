@@ -592,8 +592,8 @@ mod tests {
         for expected in [
             "f0:1:22: error: stream a: ",
             "f0:2:23: error: stream b: found \"BIGNIT\", expect valid stream field types",
-            "f0:3:42: error: stream c: websocket endpoint should start with /",
-            "f0:4:58: error: stream d: CONF_KEY none is not defined",
+            "f0:3:40: error: stream c: websocket endpoint should start with /",
+            "f0:4:57: error: stream d: CONF_KEY none is not defined",
             "f0:7:33: error: rule r2: found \"FORM\"",
             "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, log and nop\n    hint: did you mean log?",
             "f0:8:3: error: rule r2: rule already exists",
