@@ -72,31 +72,32 @@ pub fn stream(
         let mut activator = None;
         let clock_of_input = clock.clone();
         let scan_of_input = scan.clone();
-        let batches = source::<_, CapacityContainerBuilder<Vec<FrameBatch>>, _, _>(scope, "input", |capability, info| {
-            let mine = scope.activator_for(info.address);
-            activator = Some(mine.clone());
-            let mut capability = capability;
-            move |output| {
-                // Lowered before looking, so that a batch that comes while we look raises it again.
-                input.receiver.lower();
-                if !scan_of_input.borrow().ready() {
-                    // A sink makes the engine wait; it raises the signal when it is ready.
-                    return;
-                }
-                let tick = stamp(clock_of_input.now() / STREAM_TICK * STREAM_TICK);
-                if tick > *capability.time() {
-                    capability.downgrade(&tick);
-                }
-                let mut session = output.session(&capability);
-                for _ in 0..BATCHES_A_TURN {
-                    match input.receiver.receive() {
-                        Received::Batch(batch) => session.give(batch),
-                        Received::Empty | Received::Ended => return,
+        let batches =
+            source::<_, CapacityContainerBuilder<Vec<FrameBatch>>, _, _>(scope, "input", |capability, info| {
+                let mine = scope.activator_for(info.address);
+                activator = Some(mine.clone());
+                let mut capability = capability;
+                move |output| {
+                    // Lowered before looking, so that a batch that comes while we look raises it again.
+                    input.receiver.lower();
+                    if !scan_of_input.borrow().ready() {
+                        // A sink makes the engine wait; it raises the signal when it is ready.
+                        return;
                     }
+                    let tick = stamp(clock_of_input.now() / STREAM_TICK * STREAM_TICK);
+                    if tick > *capability.time() {
+                        capability.downgrade(&tick);
+                    }
+                    let mut session = output.session(&capability);
+                    for _ in 0..BATCHES_A_TURN {
+                        match input.receiver.receive() {
+                            Received::Batch(batch) => session.give(batch),
+                            Received::Empty | Received::Ended => return,
+                        }
+                    }
+                    input.receiver.signal().raise();
                 }
-                input.receiver.signal().raise();
-            }
-        });
+            });
         batches.sink(Pipeline, "scan", move |(input, _frontier)| {
             input.for_each(|_time, batches| {
                 scan.borrow_mut().run(batches, clock.now());
