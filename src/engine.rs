@@ -77,7 +77,7 @@ pub enum EngineError {
         /// the rule
         rule: String,
         /// why
-        error: ConnectorError,
+        error: Box<ConnectorError>,
     },
 }
 
@@ -176,7 +176,7 @@ impl Engine {
         };
         let worker = &self.threads[thread];
         let signal = worker.signal(stream);
-        let failed = |error| EngineError::Connector { rule: rule.id.clone(), error };
+        let failed = |error| EngineError::Connector { rule: rule.id.clone(), error: Box::new(error) };
 
         let mut sinks = Vec::with_capacity(rule.sinks.len());
         let mut encodings: Vec<Encoding> = Vec::new();

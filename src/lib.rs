@@ -1,12 +1,16 @@
 //! Plutino: SQL rules over live websocket feeds, on a timely dataflow.
 
 pub mod catalog;
+pub mod cli;
 pub mod codec;
+pub mod config;
 pub mod dataflow;
+pub mod document;
 pub mod engine;
 pub mod expr;
 pub mod io;
 pub mod metrics;
+pub mod pipeline;
 pub mod plan;
 pub mod rule;
 pub mod sql;

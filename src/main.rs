@@ -1,1 +1,7 @@
-fn main() {}
+//! The `plutino` program.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    plutino::cli::main()
+}

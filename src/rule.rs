@@ -1,6 +1,10 @@
 //! Rules as users write them: JSON of eKuiper's form, made into typed rules once.
+//!
+//! Every mistake is told with its place. SQL is only text here, and sinks are only kinds with properties.
 
 use serde_json::{Map, Value as Json};
+
+use crate::document::{Document, Node, Place, Problem, Value};
 
 /// A rule.
 #[derive(Clone, Debug)]
@@ -15,6 +19,8 @@ pub struct Rule {
     pub actions: Vec<Action>,
     /// its options
     pub options: RuleOptions,
+    /// whether it starts by itself
+    pub triggered: bool,
 }
 
 /// One sink of a rule.
@@ -24,6 +30,12 @@ pub struct Action {
     pub kind: String,
     /// its properties as written
     pub props: Map<String, Json>,
+    /// where it stands in its document
+    pub place: Place,
+    /// sendSingle: each result row is a message, an object; otherwise the rows of one result are, as an array
+    pub send_single: bool,
+    /// omitIfEmpty: results without rows, or rows without members, are not sent
+    pub omit_if_empty: bool,
 }
 
 /// Options of a rule.
@@ -42,5 +54,473 @@ pub struct RuleOptions {
 impl Default for RuleOptions {
     fn default() -> Self {
         RuleOptions { event_time: false, late_tolerance: 1000, send_nil: false, send_error: false }
+    }
+}
+
+/// The members of a rule.
+const MEMBERS: &[&str] =
+    &["id", "name", "sql", "actions", "options", "triggered", "version", "tags", "temp", "graph", "description"];
+
+/// Options of eKuiper that have no meaning here: they are tunings of its engine, or belong to its service.
+const FOREIGN_OPTIONS: &[&str] = &[
+    "debug",
+    "logFilename",
+    "concurrency",
+    "bufferLength",
+    "checkpointInterval",
+    "restartStrategy",
+    "enableRuleTracer",
+    "disableBufferFullDiscard",
+    "planOptimizeStrategy",
+    "enableSaveStateBeforeStop",
+    "forceExitTimeout",
+    "notifySub",
+    "experiment",
+];
+
+/// Options that would change what a rule does, and that are not there yet.
+const MISSING_OPTIONS: &[&str] = &["sendMetaToSink", "cron", "duration", "cronDatetimeRange"];
+
+/// Properties of every sink that would change its messages, and that are not there yet. They are refused, since
+/// without them the messages would silently be others.
+const MISSING_PROPERTIES: &[&str] = &[
+    "dataTemplate",
+    "dataField",
+    "fields",
+    "excludeFields",
+    "schemaId",
+    "batchSize",
+    "lingerInterval",
+    "compression",
+    "encryption",
+    "connectionSelector",
+    "resourceId",
+];
+
+/// Properties of every sink that only some formats read, or that tune eKuiper's engine.
+const FOREIGN_PROPERTIES: &[&str] = &[
+    "delimiter",
+    "hasHeader",
+    "encProps",
+    "concurrency",
+    "bufferLength",
+    "enableCache",
+    "memoryCacheThreshold",
+    "maxDiskCache",
+    "bufferPageSize",
+    "resendInterval",
+    "cleanCacheAtStop",
+    "resendAlterQueue",
+    "resendPriority",
+    "resendIndicatorField",
+    "resendDestination",
+    "retryInterval",
+    "retryCount",
+    "runAsync",
+];
+
+/// Reads the rule in `node`. `key` is its id where the rules are members of an object; `defaults` are the options that
+/// it does not set. What is wrong goes to `problems`; `None` if the rule cannot be used at all.
+pub fn parse(
+    document: &Document,
+    node: &Node,
+    key: Option<&str>,
+    defaults: &RuleOptions,
+    problems: &mut Vec<Problem>,
+) -> Option<Rule> {
+    let subject = key.map_or_else(|| "rule".to_owned(), |key| format!("rule {key}"));
+    let mut reader = Reader { document, subject, problems };
+    let Value::Map(members) = &node.value else {
+        reader.error(
+            node.place,
+            format!("a rule is an object with id, sql and actions, this is {}", node.kind()),
+            None,
+        );
+        return None;
+    };
+    let id = match field(node, "id") {
+        Some(id) => reader.text(id, "id"),
+        None => key.map(str::to_owned),
+    };
+    match (&id, key) {
+        (Some(id), Some(key)) if id != key => {
+            reader.error(node.place, format!("RuleId is not consistent with rule id: the rule says {id:?}"), None);
+        }
+        (None, _) if field(node, "id").is_none() => {
+            let hint = "give the rule a name of its own: \"id\": \"rule1\"";
+            reader.error(node.place, "Missing rule id.", Some(hint.to_owned()));
+        }
+        _ => {}
+    }
+    if let (Some(id), None) = (&id, key) {
+        reader.subject = format!("rule {id}");
+    }
+    for member in members {
+        if !MEMBERS.iter().any(|known| known.eq_ignore_ascii_case(&member.key)) {
+            let hint = meant(&member.key, MEMBERS);
+            reader.warning(member.place, format!("unknown member {} is ignored", member.key), hint);
+        }
+    }
+    if let Some(graph) = field(node, "graph").filter(|graph| !graph.members().is_empty()) {
+        let hint = Some("say it in SQL".to_owned());
+        reader.error(graph.place, "rules as graphs are not supported yet", hint);
+    }
+    let sql = match field(node, "sql") {
+        Some(sql) => reader.text(sql, "sql").filter(|sql| {
+            let empty = sql.trim().is_empty();
+            if empty {
+                reader.error(node.place, "the rule's sql is empty", None);
+            }
+            !empty
+        }),
+        None => {
+            reader.error(node.place, "the rule has no sql", None);
+            None
+        }
+    };
+    let name = field(node, "name").and_then(|name| reader.text(name, "name")).unwrap_or_default();
+    let triggered = field(node, "triggered").and_then(|node| reader.flag(node, "triggered")).unwrap_or(true);
+    let actions = reader.actions(node);
+    let options = match field(node, "options") {
+        Some(node) => reader.options(node, defaults),
+        None => defaults.clone(),
+    };
+    Some(Rule { id: id?, name, sql: sql?, actions, options, triggered })
+}
+
+/// Reads options, of a rule or of the configuration's `rule` section. What is wrong goes to `problems`.
+pub fn parse_options(
+    document: &Document,
+    node: &Node,
+    subject: &str,
+    defaults: &RuleOptions,
+    problems: &mut Vec<Problem>,
+) -> RuleOptions {
+    Reader { document, subject: subject.to_owned(), problems }.options(node, defaults)
+}
+
+/// The member of this name in whatever case, as Go reads JSON; the exact name comes first.
+pub fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
+    let loose = || node.members().iter().find(|member| member.key.eq_ignore_ascii_case(name));
+    node.member(name).or_else(loose).map(|member| &member.node).filter(|node| !node.is_null())
+}
+
+/// A hint with the name that was probably meant.
+pub fn meant(written: &str, names: &[&str]) -> Option<String> {
+    let lower = written.to_ascii_lowercase();
+    names
+        .iter()
+        .map(|name| (strsim::osa_distance(&lower, &name.to_ascii_lowercase()), name))
+        .filter(|(distance, name)| *distance <= 1 + name.len() / 5 && *distance < name.len())
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, name)| format!("did you mean {name}?"))
+}
+
+/// Milliseconds of a number or of a text such as `5s`, `1m30s`, `100ms`.
+pub fn milliseconds(node: &Node) -> Option<i64> {
+    match &node.value {
+        Value::Number(number) => number.as_i64(),
+        Value::Text(text) => {
+            if let Ok(number) = text.trim().parse() {
+                return Some(number);
+            }
+            let mut rest = text.trim();
+            let mut sum = 0f64;
+            if rest.is_empty() {
+                return None;
+            }
+            while !rest.is_empty() {
+                let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+                let number: f64 = rest[..digits].parse().ok()?;
+                let unit = &rest[digits..];
+                let letters = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());
+                sum += number
+                    * match &unit[..letters] {
+                        "ns" => 1e-6,
+                        "us" | "µs" => 1e-3,
+                        "ms" => 1.0,
+                        "s" => 1e3,
+                        "m" => 60e3,
+                        "h" => 3_600e3,
+                        _ => return None,
+                    };
+                rest = &unit[letters..];
+            }
+            (sum < i64::MAX as f64).then_some(sum as i64)
+        }
+        _ => None,
+    }
+}
+
+/// Reads one rule and notes what is wrong.
+struct Reader<'a> {
+    document: &'a Document,
+    subject: String,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Reader<'_> {
+    fn error(&mut self, place: Place, message: impl Into<String>, hint: Option<String>) {
+        self.problems.push(self.document.error(place, &self.subject, message).with_hint(hint));
+    }
+
+    fn warning(&mut self, place: Place, message: impl Into<String>, hint: Option<String>) {
+        self.problems.push(self.document.warning(place, &self.subject, message).with_hint(hint));
+    }
+
+    fn expected(&mut self, node: &Node, name: &str, expected: &str) {
+        let mut is = node.json().to_string();
+        if is.len() > 60 {
+            is = node.kind().to_owned();
+        }
+        self.error(node.place, format!("{name} is {is}, expected {expected}"), None);
+    }
+
+    fn text(&mut self, node: &Node, name: &str) -> Option<String> {
+        match &node.value {
+            Value::Text(text) => Some(text.clone()),
+            // YAML reads an id such as 1 as a number; it is meant as text.
+            Value::Number(number) if name != "sql" => Some(number.to_string()),
+            _ => {
+                self.expected(node, name, "a text");
+                None
+            }
+        }
+    }
+
+    fn flag(&mut self, node: &Node, name: &str) -> Option<bool> {
+        match &node.value {
+            Value::Bool(value) => Some(*value),
+            Value::Text(text) if text.eq_ignore_ascii_case("true") => Some(true),
+            Value::Text(text) if text.eq_ignore_ascii_case("false") => Some(false),
+            _ => {
+                self.expected(node, name, "true or false");
+                None
+            }
+        }
+    }
+
+    fn actions(&mut self, rule: &Node) -> Vec<Action> {
+        let hint = || Some("give it at least one sink: \"actions\": [{\"log\": {}}]".to_owned());
+        let node = match field(rule, "actions") {
+            Some(node) => node,
+            None => {
+                self.error(rule.place, "Missing rule actions.", hint());
+                return Vec::new();
+            }
+        };
+        let entries = match &node.value {
+            Value::List(entries) if !entries.is_empty() => entries,
+            Value::List(_) => {
+                self.error(node.place, "Missing rule actions.", hint());
+                return Vec::new();
+            }
+            _ => {
+                self.expected(node, "actions", "a list of sinks such as [{\"log\": {}}]");
+                return Vec::new();
+            }
+        };
+        let mut actions = Vec::new();
+        for entry in entries {
+            if entry.members().is_empty() {
+                self.expected(entry, "an action", "an object with the sink's name, such as {\"log\": {}}");
+            }
+            for member in entry.members() {
+                let kind = &member.key;
+                match &member.node.value {
+                    Value::Map(_) | Value::Null => actions.push(self.action(kind, member.place, &member.node)),
+                    _ => self.expected(&member.node, &format!("sink {kind}"), "an object with its properties"),
+                }
+            }
+        }
+        actions
+    }
+
+    fn action(&mut self, kind: &str, place: Place, node: &Node) -> Action {
+        let mut action =
+            Action { kind: kind.to_owned(), props: Map::new(), place, send_single: false, omit_if_empty: false };
+        for member in node.members() {
+            let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&member.key));
+            let name = format!("sink {kind}: {}", member.key);
+            if is(&["sendSingle"]) {
+                action.send_single = self.flag(&member.node, &name).unwrap_or_default();
+            } else if is(&["omitIfEmpty"]) {
+                action.omit_if_empty = self.flag(&member.node, &name).unwrap_or_default();
+            } else if is(&["format"]) {
+                match member.node.text() {
+                    Some(format) if format.is_empty() || format.eq_ignore_ascii_case("json") => {}
+                    Some(format) => self.error(
+                        member.node.place,
+                        format!("sink {kind}: format {format} is not supported yet"),
+                        Some("there is json".to_owned()),
+                    ),
+                    None => self.expected(&member.node, &name, "a text"),
+                }
+            } else if is(MISSING_PROPERTIES) {
+                if !unset(&member.node) {
+                    let message = format!("sink {kind}: property {} is not supported yet", member.key);
+                    let hint = match member.key.as_str() {
+                        "fields" | "excludeFields" | "dataField" => Some("choose the fields in the rule's SELECT"),
+                        _ => None,
+                    };
+                    self.error(member.place, message, hint.map(str::to_owned));
+                }
+            } else if !is(FOREIGN_PROPERTIES) {
+                action.props.insert(member.key.clone(), member.node.json());
+            }
+        }
+        action
+    }
+
+    fn options(&mut self, node: &Node, defaults: &RuleOptions) -> RuleOptions {
+        let mut options = defaults.clone();
+        if !matches!(node.value, Value::Map(_) | Value::Null) {
+            self.expected(node, "options", "an object");
+        }
+        for member in node.members() {
+            let (key, value) = (member.key.as_str(), &member.node);
+            let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(key));
+            let name = format!("option {key}");
+            if value.is_null() {
+                continue;
+            }
+            if is(&["isEventTime"]) {
+                options.event_time = self.flag(value, &name).unwrap_or_default();
+            } else if is(&["sendNilField"]) {
+                options.send_nil = self.flag(value, &name).unwrap_or_default();
+            } else if is(&["sendError"]) {
+                options.send_error = self.flag(value, &name).unwrap_or_default();
+            } else if is(&["lateTolerance"]) {
+                match milliseconds(value).filter(|tolerance| *tolerance >= 0) {
+                    Some(tolerance) => options.late_tolerance = tolerance,
+                    None => self.expected(value, &name, "milliseconds, or a duration such as \"5s\""),
+                }
+            } else if is(&["bufferLength", "concurrency"]) {
+                // They have no effect, yet a rule that eKuiper refuses is not taken as right.
+                if !matches!(&value.value, Value::Number(number) if number.as_u64().is_some()) {
+                    self.expected(value, &name, "a whole number that is not negative");
+                }
+            } else if is(&["qos"]) {
+                match &value.value {
+                    Value::Number(number) if number.as_u64() == Some(0) => {}
+                    Value::Number(number) if number.as_u64().is_some_and(|qos| qos <= 2) => {
+                        self.warning(value.place, "option qos: state is not saved yet, the rule runs as with 0", None);
+                    }
+                    _ => self.expected(value, &name, "0, 1 or 2"),
+                }
+            } else if is(MISSING_OPTIONS) {
+                if !unset(value) {
+                    self.error(member.place, format!("option {key} is not supported yet"), None);
+                }
+            } else if !is(FOREIGN_OPTIONS) {
+                let own = ["isEventTime", "sendNilField", "sendError", "lateTolerance", "qos"];
+                let names: Vec<&str> = own.iter().chain(FOREIGN_OPTIONS).chain(MISSING_OPTIONS).copied().collect();
+                self.warning(member.place, format!("unknown option {key} is ignored"), meant(key, &names));
+            }
+        }
+        options
+    }
+}
+
+/// Whether a property's value is as good as none.
+fn unset(node: &Node) -> bool {
+    match &node.value {
+        Value::Null | Value::Bool(false) => true,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Text(text) => text.is_empty(),
+        Value::List(nodes) => nodes.is_empty(),
+        Value::Map(members) => members.is_empty(),
+        Value::Bool(true) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Option<Rule>, Vec<String>) {
+        let document = Document::parse("r.json", text.to_owned()).unwrap();
+        let mut problems = Vec::new();
+        let rule = parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
+        (rule, problems.iter().map(Problem::to_string).collect())
+    }
+
+    #[test]
+    fn a_whole_rule() {
+        let (rule, problems) = read(
+            r#"{"id": "r1", "Name": "n", "sql": "SELECT * FROM demo", "triggered": false,
+                "actions": [{"log": {}}, {"websocket": {"path": "/x", "sendSingle": true, "omitIfEmpty": true,
+                    "format": "json", "bufferLength": 10, "dataTemplate": ""}}, {"nop": null}],
+                "options": {"isEventTime": true, "lateTolerance": "1m30s", "sendNilField": true, "sendError": "true",
+                    "bufferLength": 1024, "qos": 0}}"#,
+        );
+        assert_eq!(problems, Vec::<String>::new());
+        let rule = rule.unwrap();
+        assert_eq!((rule.id.as_str(), rule.name.as_str(), rule.triggered), ("r1", "n", false));
+        let actions: Vec<_> =
+            rule.actions.iter().map(|a| (a.kind.as_str(), a.props.len(), a.send_single, a.omit_if_empty)).collect();
+        assert_eq!(actions, [("log", 0, false, false), ("websocket", 1, true, true), ("nop", 0, false, false)]);
+        let options = rule.options;
+        assert_eq!(
+            (options.event_time, options.late_tolerance, options.send_nil, options.send_error),
+            (true, 90_000, true, true)
+        );
+    }
+
+    #[test]
+    fn each_mistake_is_told() {
+        let cases = [
+            (r#"[1]"#, "r.json:1:1: error: rule: a rule is an object"),
+            (r#"{"sql": "s", "actions": [{"log": {}}]}"#, "error: rule: Missing rule id."),
+            (r#"{"id": "r", "actions": [{"log": {}}]}"#, "error: rule r: the rule has no sql"),
+            (r#"{"id": "r", "sql": "s"}"#, "error: rule r: Missing rule actions."),
+            (r#"{"id": "r", "sql": "s", "actions": []}"#, "error: rule r: Missing rule actions."),
+            (r#"{"id": "r", "sql": 5, "actions": [{"log": {}}]}"#, "sql is 5, expected a text"),
+            (r#"{"id": "r", "sql": "s", "actions": {"log": {}}}"#, "expected a list of sinks"),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": 5}]}"#, "sink log is 5, expected an object"),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": "x"}}]}"#,
+                "r.json:1:46: error: rule r: sink log: property dataTemplate is not supported yet",
+            ),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"format": "protobuf"}}]}"#,
+                "format protobuf is not supported yet",
+            ),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"sendSingle": 1}}]}"#,
+                "sink log: sendSingle is 1, expected true or false",
+            ),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"lateTolerance": "soon"}}"#,
+                "option lateTolerance is \"soon\", expected milliseconds",
+            ),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"lateTolerence": 1}}"#,
+                "warning: rule r: unknown option lateTolerence is ignored\n    hint: did you mean lateTolerance?",
+            ),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"cron": "* * * * *"}}"#, "not supported"),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"qos": 1}}"#, "warning"),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "acts": 1}"#, "unknown member acts is ignored"),
+        ];
+        for (text, expected) in cases {
+            let (_, problems) = read(text);
+            assert_eq!(problems.len(), 1, "{text}: {problems:?}");
+            assert!(problems[0].contains(expected), "{text}: {}", problems[0]);
+        }
+    }
+
+    #[test]
+    fn durations() {
+        let ms = |text: &str| milliseconds(&Document::parse("t", text.to_owned()).unwrap().root);
+        assert_eq!(ms("1500"), Some(1500));
+        assert_eq!(ms("\"1500\""), Some(1500));
+        assert_eq!(ms("1.5s"), Some(1500));
+        assert_eq!(ms("1h1m1s1ms"), Some(3_661_001));
+        assert_eq!(ms("1x"), None);
+        assert_eq!(ms("s"), None);
+        assert_eq!(ms("\"\""), None);
+        assert_eq!(ms("[]"), None);
+        assert_eq!(ms("-5"), Some(-5));
+        assert_eq!(ms("99999999999999999999h"), None);
     }
 }

@@ -115,22 +115,35 @@ enum RuleOperator {
     Order(OrderOperator),
 }
 
+/// What a rule's dataflow is made of.
+pub struct RuleParts {
+    /// what becomes of the rows
+    pub body: Body,
+    /// the rule runs in event time
+    pub event_time: bool,
+    /// where the rows come from
+    pub queue: Rc<RuleQueue>,
+    /// what they are evaluated with
+    pub context: Rc<RuleContext>,
+    /// where results go
+    pub output: Rc<RefCell<Output>>,
+    /// the worker's clock
+    pub clock: Rc<WorkerClock>,
+    /// the worker's timers
+    pub timers: Rc<Timers>,
+    /// what the timers run for this rule
+    pub slot: usize,
+}
+
 /// Builds the dataflow of a rule with state.
-pub fn rule(
-    worker: &mut Worker,
-    body: Body,
-    event_time: bool,
-    queue: Rc<RuleQueue>,
-    context: Rc<RuleContext>,
-    output: Rc<RefCell<Output>>,
-    clock: Rc<WorkerClock>,
-    timers: (Rc<Timers>, usize),
-) -> Installed {
+pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
+    let RuleParts { body, event_time, queue, context, output, clock, timers, slot } = parts;
     let metrics = output.borrow().metrics().clone();
     let name = context.id.clone();
     let mut operator = match body {
         Body::Window(plan) => {
-            RuleOperator::Window(Box::new(WindowOperator::new(plan, context, output, (!event_time).then_some(timers))))
+            let timers = (!event_time).then_some((timers, slot));
+            RuleOperator::Window(Box::new(WindowOperator::new(*plan, context, output, timers)))
         }
         Body::Rows(projection) => RuleOperator::Order(OrderOperator::new(projection, context, output)),
     };

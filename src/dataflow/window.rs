@@ -105,9 +105,9 @@ impl WindowOperator {
 
     /// Closes every window that ends at or before `frontier`, in order; `None`: all of them that time closes.
     pub fn advance(&mut self, frontier: Option<i64>) {
-        loop {
-            let Windows::Tumbling { open, .. } = &mut self.windows else { break };
-            let Some(first) = open.first_entry() else { break };
+        while let Windows::Tumbling { open, .. } = &mut self.windows
+            && let Some(first) = open.first_entry()
+        {
             if frontier.is_some_and(|frontier| first.get().end > frontier) {
                 break;
             }

@@ -25,7 +25,7 @@ use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Body, RulePlan};
 use crate::time::Clock;
 
-use super::build::{self, Installed, StreamInput};
+use super::build::{self, Installed, RuleParts, StreamInput};
 use super::output::{Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{RuleKey, StreamScan, Target};
@@ -363,16 +363,17 @@ impl WorkerLoop {
             Body::Rows(projection) if !event_time => (Target::Results(projection), None),
             body => {
                 let queue = Rc::new(RuleQueue::new(plan.scan.columns.len() + plan.scan.computed.len()));
-                let Installed { dataflow, activator } = build::rule(
-                    &mut self.worker,
+                let parts = RuleParts {
                     body,
                     event_time,
-                    queue.clone(),
-                    context.clone(),
-                    output.clone(),
-                    self.clock.clone(),
-                    (self.timers.clone(), slot),
-                );
+                    queue: queue.clone(),
+                    context: context.clone(),
+                    output: output.clone(),
+                    clock: self.clock.clone(),
+                    timers: self.timers.clone(),
+                    slot,
+                };
+                let Installed { dataflow, activator } = build::rule(&mut self.worker, parts);
                 self.slots.insert(slot, activator);
                 (Target::Queue(queue), Some((dataflow, slot)))
             }

@@ -99,7 +99,7 @@ pub enum Body {
     /// each row is a result; in event time in the order of their times
     Rows(Projection),
     /// rows are gathered in windows
-    Window(WindowPlan),
+    Window(Box<WindowPlan>),
 }
 
 /// A window with all that happens in it.

@@ -34,7 +34,7 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> RulePlan {
         None => Body::Rows(projection),
         Some(window) => {
             let having = logical.having.as_ref().map(|having| slots.place(having));
-            Body::Window(WindowPlan {
+            Body::Window(Box::new(WindowPlan {
                 window,
                 admit: slots.filter(&placed.admit, &logical.columns),
                 filter: slots.filter(&placed.window, &logical.columns),
@@ -50,7 +50,7 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> RulePlan {
                 having,
                 projection,
                 limit: logical.limit,
-            })
+            }))
         }
     };
     RulePlan { stream: logical.stream.clone(), scan, body, send_nil: options.send_nil }

@@ -21,10 +21,13 @@ use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio_rustls::rustls::ServerConfig;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 pub use client::DialError;
 pub use config::{Settings, SettingsError};
 pub use lane::ClientStatus;
+pub use socket::Wire;
 
 use crate::io::queue::{FrameSender, Outlet, Signal};
 use crate::io::tls::{self, Identity, TlsError};
@@ -98,6 +101,16 @@ pub enum ConnectError {
     /// checkConnection, server role
     #[error("checkConnection: no client is connected to the endpoint {0}")]
     NoClient(String),
+}
+
+/// Dials the peer of a client role once, without a hub: for tools that talk to an endpoint themselves.
+///
+/// # Errors
+/// [`DialError`] if it does not answer as a websocket server within the handshake timeout.
+pub async fn dial(settings: &Settings) -> Result<WebSocketStream<Wire>, DialError> {
+    let limit = Some(settings.max_message_size);
+    let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
+    client::dial(settings, config).await
 }
 
 /// What makes a dialled connection the same as another.

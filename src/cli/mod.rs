@@ -1,0 +1,180 @@
+//! The command line: one module a verb. It reads arguments and files, drives the engine, and says what happens.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 cannot run, 2 the command line is wrong.
+
+mod check;
+mod explain;
+mod feed;
+mod peer;
+mod player;
+mod run;
+mod status;
+mod tail;
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::config::{self, Config};
+use crate::document::Problem;
+
+/// SQL rules over live websocket feeds
+#[derive(Parser)]
+#[command(name = "plutino", version, arg_required_else_help = true)]
+#[command(
+    after_help = "A first look, with nothing else running:\n  plutino run examples/telemetry/rules.yaml --feed examples/telemetry/data.ndjson"
+)]
+struct Cli {
+    /// What is logged on stderr: error, warn, info, debug, trace, or directives such as plutino::io=debug
+    #[arg(long, global = true, env = "PLUTINO_LOG", value_name = "LEVEL")]
+    log: Option<String>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    Run(run::Run),
+    Check(check::Check),
+    Explain(explain::Explain),
+    Feed(feed::Feed),
+    Tail(tail::Tail),
+}
+
+/// Where the configuration is.
+#[derive(Args)]
+struct Etc {
+    /// Folder of the configuration: plutino.yaml (or kuiper.yaml) and sources/websocket.yaml; it need not exist
+    #[arg(long, value_name = "DIR", default_value = "etc")]
+    etc: PathBuf,
+}
+
+/// Why a verb ends with an error.
+enum Failure {
+    /// something in the files
+    Problems(Vec<Problem>),
+    /// something else, said on a line
+    Refused(String),
+    /// the arguments do not fit together
+    Usage(String),
+    /// the reader of stdout has gone: nothing is left to do, and nobody to tell
+    OutputClosed,
+}
+
+impl From<io::Error> for Failure {
+    /// An error of writing to stdout.
+    fn from(error: io::Error) -> Failure {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Failure::OutputClosed,
+            _ => Failure::Refused(format!("cannot write to stdout: {error}")),
+        }
+    }
+}
+
+/// Reads the command line, does what it says; the process's exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let log = cli.log.as_deref();
+    let done = match cli.verb {
+        Verb::Run(run) => run.run(log),
+        Verb::Check(check) => check.run(log),
+        Verb::Explain(explain) => explain.run(log),
+        Verb::Feed(feed) => start_log(log, None).and_then(|()| feed.run()),
+        Verb::Tail(tail) => start_log(log, None).and_then(|()| tail.run()),
+    };
+    match done {
+        Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Problems(problems)) => {
+            say_problems(&problems);
+            ExitCode::from(1)
+        }
+        Err(Failure::Refused(message)) => {
+            say(&format!("plutino: {message}"));
+            ExitCode::from(1)
+        }
+        Err(Failure::Usage(message)) => {
+            say(&format!("plutino: {message}\n\nFor more information, try '--help'."));
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Writes lines to stderr; that nobody reads them is no reason to stop.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+fn say_problems(problems: &[Problem]) {
+    for problem in problems {
+        say(&problem.to_string());
+    }
+}
+
+/// The configuration of `etc` and the environment, with logging as it says; warnings are said.
+fn configure(etc: &Path, log: Option<&str>) -> Result<Config, Failure> {
+    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let (config, warnings) = config::load(etc, std::env::vars_os().filter_map(text)).map_err(Failure::Problems)?;
+    start_log(log, config.log.as_deref())?;
+    say_problems(&warnings);
+    Ok(config)
+}
+
+fn start_log(wanted: Option<&str>, configured: Option<&str>) -> Result<(), Failure> {
+    let directives = wanted.filter(|text| !text.trim().is_empty()).or(configured).unwrap_or("warn");
+    let filter = EnvFilter::try_new(directives)
+        .map_err(|error| Failure::Usage(format!("--log (or PLUTINO_LOG) is {directives:?}: {error}")))?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
+    Ok(())
+}
+
+/// Runs a verb that waits for sockets, on a runtime of this thread.
+fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
+    let done = runtime.block_on(work);
+    // A thread that still reads stdin must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+/// Ctrl-C and SIGTERM.
+struct Interrupts {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Interrupts {
+    /// From now on, signals no longer end the process by themselves.
+    fn listen() -> Result<Interrupts, Failure> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let failed = |error| Failure::Refused(format!("cannot listen for signals: {error}"));
+        Ok(Interrupts {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

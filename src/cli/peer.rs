@@ -1,0 +1,143 @@
+//! The other end of a websocket URL, for `feed` and `tail`: dialled, or awaited where the verb is the server.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Map, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, Response};
+use tokio_tungstenite::tungstenite::http::{StatusCode, Uri};
+
+use super::Failure;
+use crate::io::websocket::{self, Settings, Wire};
+
+/// Which endpoint, and how to reach it.
+#[derive(Args)]
+pub struct Peer {
+    /// ws://host:port/path or wss://host:port/path
+    pub url: String,
+    /// Be the server at this URL, in place of a client
+    #[arg(long)]
+    pub listen: bool,
+    /// Accept any server certificate
+    #[arg(long)]
+    insecure: bool,
+    /// PEM file of the authorities to trust, in place of the system's
+    #[arg(long, value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Header of the handshake; can be given several times
+    #[arg(long = "header", value_name = "NAME: VALUE")]
+    headers: Vec<String>,
+}
+
+/// A URL's parts.
+struct Url {
+    scheme: String,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+impl Peer {
+    fn url(&self) -> Result<Url, Failure> {
+        let wrong = || Failure::Usage(format!("{:?} is no websocket URL, expected ws://host:port/path", self.url));
+        let uri: Uri = self.url.parse().map_err(|_| wrong())?;
+        let scheme = uri.scheme_str().ok_or_else(wrong)?.to_ascii_lowercase();
+        let default = match scheme.as_str() {
+            "ws" => 80,
+            "wss" => 443,
+            _ => return Err(wrong()),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wrong)?;
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        Ok(Url { scheme, host: host.to_owned(), port: uri.port_u16().unwrap_or(default), path })
+    }
+
+    /// Dials once.
+    pub async fn dial(&self) -> Result<WebSocketStream<Wire>, Failure> {
+        let url = self.url()?;
+        let mut headers = Map::new();
+        for header in &self.headers {
+            let Some((name, value)) = header.split_once(':') else {
+                return Err(Failure::Usage(format!("--header {header:?}: expected NAME: VALUE")));
+            };
+            headers.insert(name.trim().to_owned(), json!(value.trim()));
+        }
+        let mut props = Map::from_iter([
+            ("addr".to_owned(), json!(format!("{}:{}", url.host, url.port))),
+            ("scheme".to_owned(), json!(url.scheme)),
+            ("headers".to_owned(), json!(headers)),
+            ("insecureSkipVerify".to_owned(), json!(self.insecure)),
+        ]);
+        if let Some(ca) = &self.ca {
+            props.insert("rootCaPath".to_owned(), json!(ca.to_string_lossy()));
+        }
+        let (settings, _) = Settings::source(&url.path, &props).map_err(|error| Failure::Refused(error.to_string()))?;
+        websocket::dial(&settings).await.map_err(|error| Failure::Refused(error.to_string()))
+    }
+
+    /// Listens at the URL's host and port; says where.
+    pub async fn bind(&self) -> Result<Door, Failure> {
+        let url = self.url()?;
+        if url.scheme == "wss" {
+            let message = "--listen takes ws:// only; a rule with httpServerTls serves wss://";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        let host = url.host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let listener = TcpListener::bind((host.as_str(), url.port)).await.map_err(|error| {
+            Failure::Refused(format!("cannot listen on {}:{}: {error}; choose another port", url.host, url.port))
+        })?;
+        let port = listener.local_addr().map_or(url.port, |address| address.port());
+        super::say(&format!("listening on ws://{}:{port}{}", url.host, url.path));
+        let path = url.path.split('?').next().unwrap_or("/").to_owned();
+        Ok(Door { listener, path })
+    }
+}
+
+/// A listening socket for one path.
+pub struct Door {
+    listener: TcpListener,
+    path: String,
+}
+
+impl Door {
+    /// The next client at the TCP level; [`Door::greet`] makes it one at the websocket's.
+    pub async fn client(&self) -> TcpStream {
+        loop {
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    let _ = stream.set_nodelay(true);
+                    return stream;
+                }
+                Err(error) => {
+                    // Too many open files, or a client that went at once: the next one may do better.
+                    tracing::warn!(%error, "a client could not be accepted");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    /// The handshake; a client at another path gets 404.
+    pub async fn greet(&self, stream: TcpStream) -> Option<WebSocketStream<TcpStream>> {
+        #[expect(clippy::result_large_err, reason = "the type is tungstenite's")]
+        let answer = |request: &Request, response: Response| -> Result<Response, ErrorResponse> {
+            if request.uri().path() == self.path {
+                return Ok(response);
+            }
+            let mut refusal = ErrorResponse::new(Some("404 page not found\n".to_owned()));
+            *refusal.status_mut() = StatusCode::NOT_FOUND;
+            Err(refusal)
+        };
+        let limit = std::time::Duration::from_secs(10);
+        match tokio::time::timeout(limit, tokio_tungstenite::accept_hdr_async(stream, answer)).await {
+            Ok(Ok(websocket)) => Some(websocket),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a client's handshake failed");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}

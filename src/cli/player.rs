@@ -1,0 +1,198 @@
+//! Plays the lines of a file into a websocket, each line one message.
+//!
+//! Lines are read by a thread of their own, since reading stdin blocks; a short queue keeps memory flat whatever the
+//! size of the file. The socket sets the pace: what the peer does not take is not sent.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+/// Bytes of lines that are handed over together.
+const BATCH: usize = 64 * 1024;
+
+/// The longest line, in bytes: a file without line ends must not fill the memory.
+const LONGEST: usize = 64 << 20;
+
+/// What is played.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Track {
+    /// the file; none: stdin
+    pub file: Option<PathBuf>,
+    /// messages per second; none: as fast as they are taken
+    pub rate: Option<f64>,
+    /// from the start again at the end
+    pub repeat: bool,
+}
+
+/// Why playing ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum PlayError {
+    /// the file
+    #[error("cannot read {name}: {source}")]
+    Read {
+        /// which
+        name: String,
+        /// why
+        source: io::Error,
+    },
+    /// the peer hung up
+    #[error("the peer ended the connection after {sent} messages: {reason}")]
+    Ended {
+        /// messages sent
+        sent: u64,
+        /// what it said
+        reason: String,
+    },
+}
+
+impl Track {
+    /// The file's name, for messages.
+    pub fn name(&self) -> String {
+        self.file.as_ref().map_or_else(|| "stdin".to_owned(), |file| file.display().to_string())
+    }
+
+    /// Sends all messages, then closes; how many there were. When this returns, the peer has read all of them.
+    ///
+    /// # Errors
+    /// [`PlayError`]
+    pub async fn play<S>(&self, websocket: WebSocketStream<S>) -> Result<u64, PlayError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut lines = self.lines();
+        let (mut writing, mut reading) = websocket.split();
+        let mut sent = 0;
+        // Reading goes on beside writing: it answers pings and sees the peer's close frame. What comes is not wanted.
+        let mut hears = std::pin::pin!(async {
+            let mut reason = "without a close frame".to_owned();
+            while let Some(message) = reading.next().await {
+                match message {
+                    Ok(Message::Close(Some(frame))) => reason = format!("code {} {}", frame.code, frame.reason),
+                    Ok(Message::Close(None)) => reason = "close frame without a code".to_owned(),
+                    Ok(_) => {}
+                    Err(error) => return error.to_string(),
+                }
+            }
+            reason
+        });
+        let plays = async {
+            let start = Instant::now();
+            while let Some(batch) = lines.recv().await {
+                let batch = batch.map_err(|source| PlayError::Read { name: self.name(), source })?;
+                for message in batch {
+                    if let Some(rate) = self.rate {
+                        let due = start + Duration::from_secs_f64((sent as f64 / rate).min(1e9));
+                        if due > Instant::now() {
+                            let flushed = writing.flush().await;
+                            flushed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })?;
+                            tokio::time::sleep_until(due).await;
+                        }
+                    }
+                    let fed = writing.feed(message).await;
+                    fed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })?;
+                    sent += 1;
+                }
+                if lines.is_empty() {
+                    let flushed = writing.flush().await;
+                    flushed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })?;
+                }
+            }
+            let close =
+                tokio_tungstenite::tungstenite::protocol::CloseFrame { code: CloseCode::Normal, reason: "".into() };
+            // The answer to the close frame says that everything before it was read.
+            let closed = writing.send(Message::Close(Some(close))).await;
+            closed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })
+        };
+        let played = tokio::select! {
+            played = plays => played.map(|()| true),
+            reason = &mut hears => Err(PlayError::Ended { sent: 0, reason }),
+        };
+        match played {
+            Ok(_) => {
+                hears.await;
+                Ok(sent)
+            }
+            Err(PlayError::Ended { reason, .. }) => {
+                // The close frame tells more than the broken pipe that it leaves.
+                let said = tokio::time::timeout(Duration::from_millis(100), hears).await;
+                Err(PlayError::Ended { sent, reason: said.unwrap_or(reason) })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The lines as messages, in batches. The thread that reads them ends when nobody listens.
+    fn lines(&self) -> mpsc::Receiver<io::Result<Vec<Message>>> {
+        let (batches, lines) = mpsc::channel(4);
+        let track = self.clone();
+        std::thread::spawn(move || {
+            if let Err(error) = track.read(&batches) {
+                let _ = batches.blocking_send(Err(error));
+            }
+        });
+        lines
+    }
+
+    fn read(&self, batches: &mpsc::Sender<io::Result<Vec<Message>>>) -> io::Result<()> {
+        loop {
+            let mut input: Box<dyn BufRead> = match &self.file {
+                Some(file) => Box::new(BufReader::with_capacity(BATCH, File::open(file)?)),
+                None => Box::new(io::stdin().lock()),
+            };
+            let mut some = false;
+            loop {
+                let (batch, more) = read_batch(&mut input, self.file.is_none())?;
+                some |= !batch.is_empty();
+                if !batch.is_empty() && batches.blocking_send(Ok(batch)).is_err() {
+                    return Ok(());
+                }
+                if !more {
+                    break;
+                }
+            }
+            // Playing nothing for ever would only burn the processor.
+            if !self.repeat || !some {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// The next lines, and whether there may be more; `live` input is handed over line by line as soon as it is there.
+fn read_batch(input: &mut dyn BufRead, live: bool) -> io::Result<(Vec<Message>, bool)> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    while bytes < BATCH {
+        let mut line = Vec::new();
+        let read = io::Read::take(&mut *input, LONGEST as u64).read_until(b'\n', &mut line)?;
+        if read == 0 {
+            return Ok((batch, false));
+        }
+        if read == LONGEST {
+            let message = format!("a line is longer than {LONGEST} bytes");
+            return Err(io::Error::new(io::ErrorKind::InvalidData, message));
+        }
+        let length = line.trim_ascii_end().len();
+        line.truncate(length);
+        if line.is_empty() {
+            continue;
+        }
+        bytes += length;
+        batch.push(match String::from_utf8(line) {
+            Ok(text) => Message::text(text),
+            Err(error) => Message::binary(error.into_bytes()),
+        });
+        if live {
+            break;
+        }
+    }
+    Ok((batch, true))
+}

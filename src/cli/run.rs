@@ -1,0 +1,363 @@
+//! `plutino run`: rule files from start to end.
+//!
+//! The engine's control runtime is this thread's: rules start one after the other, then the thread shows the status,
+//! plays the feeds and waits for a signal or for the feeds' end. Every end is the clean one: what was received is
+//! processed and sinks are flushed. A second signal ends at once.
+
+use std::io::{self, IsTerminal, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use futures_util::future::try_join_all;
+use serde_json::{Map, json};
+
+use super::player::Track;
+use super::status::Report;
+use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
+use crate::config::Config;
+use crate::document::Problem;
+use crate::engine::{Engine, EngineError, EngineSettings};
+use crate::io::connector::{SinkSpec, SourceSpec};
+use crate::io::websocket::config::Role;
+use crate::io::websocket::{self, Settings};
+use crate::pipeline::{self, Pipeline};
+
+/// How often the status is shown on a terminal, and otherwise.
+const REFRESH: Duration = Duration::from_secs(1);
+const REPORT: Duration = Duration::from_secs(5);
+
+/// How long the last messages of a feed may take from the socket to the engine without any progress.
+const STALLED: Duration = Duration::from_secs(10);
+
+/// Run rule files until Ctrl-C
+///
+/// Results of log sinks are lines on stdout; everything else is said on stderr. With --feed, the process ends when the
+/// file was played and all results are out.
+#[derive(Args)]
+pub struct Run {
+    /// Rule files, JSON or YAML; they are read together
+    #[arg(required = true, value_name = "RULEFILE")]
+    files: Vec<PathBuf>,
+    #[command(flatten)]
+    etc: Etc,
+    /// Folder of stored state; it need not exist, and nothing is written outside of it
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// Data threads; a stream and its rules live on one of them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Say nothing on stderr but warnings and errors
+    #[arg(long, short)]
+    quiet: bool,
+    /// Play a file with one JSON message a line (- is stdin) into a stream, through a websocket; can be given several
+    /// times. The stream can be left out where only one is fed by clients
+    #[arg(long, value_name = "FILE[@STREAM]")]
+    feed: Vec<String>,
+    /// Messages per second of each --feed; without it, as fast as they are taken
+    #[arg(long, value_name = "N", requires = "feed", value_parser = rate)]
+    rate: Option<f64>,
+    /// Play the files of --feed again and again, until Ctrl-C
+    #[arg(long = "loop", requires = "feed")]
+    repeat: bool,
+}
+
+/// Reads a rate: a number of messages per second above 0.
+pub fn rate(text: &str) -> Result<f64, String> {
+    let rate = text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0);
+    rate.ok_or_else(|| "expected a number of messages per second, above 0".to_owned())
+}
+
+impl Run {
+    pub fn run(self, log: Option<&str>) -> Result<(), Failure> {
+        let config = configure(&self.etc.etc, log)?;
+        let pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
+        say_problems(&pipeline.warnings);
+        if pipeline.rules.is_empty() {
+            let file = self.files[0].display().to_string();
+            return Err(Failure::Problems(vec![Problem::error(&file, None, "", "there is no rule to run")]));
+        }
+        let feeds = self.feeds(&pipeline)?;
+        block_on(self.drive(config, pipeline, feeds))
+    }
+
+    async fn drive(&self, config: Config, pipeline: Pipeline, feeds: Vec<Feed>) -> Result<(), Failure> {
+        let mut interrupts = Interrupts::listen()?;
+        let secure = config.server.tls.is_some();
+        let settings = EngineSettings { workers: usize::from(self.workers), server: config.server, zone: config.zone };
+        let engine = Engine::start(settings).map_err(|error| Failure::Refused(error.to_string()))?;
+        let (places, console) = places(&pipeline);
+        let started = tokio::select! {
+            started = start(&engine, pipeline) => started,
+            () = interrupts.next() => Ok(()),
+        };
+        if let Err(problems) = started {
+            engine.stop().await;
+            return Err(Failure::Problems(problems));
+        }
+        let listening = engine.listening();
+        if !self.quiet {
+            places.iter().for_each(|place| say(&place.line(listening, secure)));
+        }
+
+        // Results on the same terminal would be torn by a block that redraws itself.
+        let live = io::stderr().is_terminal() && !(console && io::stdout().is_terminal());
+        let mut report = Report::new();
+        let begun = Instant::now();
+        let played = {
+            let shows = async {
+                let mut ticks = tokio::time::interval(if live { REFRESH } else { REPORT });
+                ticks.tick().await;
+                loop {
+                    if !self.quiet {
+                        show(&engine, &mut report, live).await;
+                    }
+                    ticks.tick().await;
+                }
+            };
+            let plays = async {
+                if feeds.is_empty() {
+                    return std::future::pending().await;
+                }
+                let played = try_join_all(feeds.iter().map(|feed| feed.play(&engine, listening, secure))).await;
+                played.map(|sent| Some(sent.iter().sum::<u64>()))
+            };
+            tokio::select! {
+                played = plays => played,
+                never = shows => never,
+                () = interrupts.next() => Ok(None),
+            }
+        };
+        let ends = async {
+            if let Ok(Some(_)) = played {
+                engine.end_of_input().await;
+            }
+            if !self.quiet {
+                show(&engine, &mut report, live).await;
+            }
+            engine.stop().await;
+        };
+        tokio::select! {
+            () = ends => {}
+            () = interrupts.next() => return Err(Failure::Refused("interrupted before all was done".to_owned())),
+        }
+        if let Some(sent) = played?.filter(|_| !self.quiet) {
+            say(&format!("fed {sent} messages in {:.3} s", begun.elapsed().as_secs_f64()));
+        }
+        Ok(())
+    }
+
+    /// What `--feed` asks for.
+    fn feeds(&self, pipeline: &Pipeline) -> Result<Vec<Feed>, Failure> {
+        let mut stdin = 0;
+        let mut feeds = Vec::new();
+        for argument in &self.feed {
+            let (file, stream) = match argument.rsplit_once('@') {
+                Some((file, stream)) if !file.is_empty() && !Path::new(argument).exists() => (file, Some(stream)),
+                _ => (argument.as_str(), None),
+            };
+            let (stream, settings) = fed(pipeline, stream)?;
+            let file = (file != "-").then(|| PathBuf::from(file));
+            if let Some(file) = &file
+                && let Err(error) = std::fs::File::open(file)
+            {
+                return Err(Failure::Refused(format!("--feed: cannot read {}: {error}", file.display())));
+            }
+            stdin += usize::from(file.is_none());
+            if file.is_none() && (self.repeat || stdin > 1) {
+                return Err(Failure::Usage("--feed: stdin can be read only once".to_owned()));
+            }
+            let track = Track { file, rate: self.rate, repeat: self.repeat };
+            let reads = pipeline.rules.iter().filter(|rule| rule.spec.plan.stream.name == stream);
+            let rules = reads.map(|rule| rule.spec.id.clone()).collect();
+            feeds.push(Feed { track, rules, settings });
+        }
+        Ok(feeds)
+    }
+}
+
+/// Starts all rules; what is wrong with each.
+async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> {
+    let mut problems = Vec::new();
+    for rule in pipeline.rules {
+        let refused = rule.problem("");
+        if let Err(error) = engine.start_rule(rule.spec).await {
+            let message = match error {
+                // The rule is named already.
+                EngineError::Connector { error, .. } => error.to_string(),
+                error => error.to_string(),
+            };
+            problems.push(Problem { message, ..refused });
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+async fn show(engine: &Engine, report: &mut Report, live: bool) {
+    let lines = report.lines(&engine.status().await, Instant::now());
+    let mut err = io::stderr().lock();
+    // A closed stderr is no reason to stop.
+    let _ = if live {
+        err.write_all(report.redraw(&lines).as_bytes())
+    } else {
+        lines.iter().try_for_each(|line| writeln!(err, "{line}"))
+    };
+}
+
+/// Somewhere a pipeline is in touch with the world.
+enum Place {
+    /// an endpoint of the data server, and what it is for
+    Endpoint { path: String, purpose: String },
+    /// a peer that is dialled
+    Peer { address: String, purpose: String },
+}
+
+impl Place {
+    fn of(settings: &Settings, purpose: String) -> Place {
+        match settings.role {
+            Role::Server => Place::Endpoint { path: settings.route().to_owned(), purpose },
+            Role::Client { .. } => Place::Peer { address: settings.address(), purpose },
+        }
+    }
+
+    fn line(&self, listening: Option<SocketAddr>, secure: bool) -> String {
+        match self {
+            Place::Endpoint { path, purpose } => {
+                let scheme = if secure { "wss" } else { "ws" };
+                let address = listening.map_or_else(|| "?".to_owned(), |address| address.to_string());
+                format!("listening on {scheme}://{address}{path}  ({purpose})")
+            }
+            Place::Peer { address, purpose } => format!("dialling {address}  ({purpose})"),
+        }
+    }
+}
+
+/// Where the streams and rules listen and dial, each place once, and whether any result goes to stdout.
+fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
+    let mut places = Vec::new();
+    let mut console = false;
+    let mut streams: Vec<&str> = Vec::new();
+    for rule in &pipeline.rules {
+        let stream = rule.spec.plan.stream.name.as_str();
+        if !streams.contains(&stream) {
+            streams.push(stream);
+            let SourceSpec::Websocket(settings) = &rule.spec.source;
+            places.push(Place::of(settings, format!("stream {stream}")));
+        }
+    }
+    for rule in &pipeline.rules {
+        for sink in &rule.spec.sinks {
+            match &sink.spec {
+                SinkSpec::Websocket(settings) => {
+                    places.push(Place::of(settings, format!("results of rule {}", rule.spec.id)));
+                }
+                SinkSpec::Log => console = true,
+                SinkSpec::Nop => {}
+            }
+        }
+    }
+    (places, console)
+}
+
+/// One `--feed`.
+struct Feed {
+    track: Track,
+    /// the rules that read the stream
+    rules: Vec<String>,
+    /// the source of the stream, in the server role
+    settings: Box<Settings>,
+}
+
+/// The stream that a feed goes to: the one named, or the only one that takes clients.
+fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Settings>), Failure> {
+    let mut open: Vec<(&str, &Settings)> = Vec::new();
+    for rule in &pipeline.rules {
+        let name = rule.spec.plan.stream.name.as_str();
+        let SourceSpec::Websocket(settings) = &rule.spec.source;
+        if !open.iter().any(|(other, _)| *other == name) {
+            open.push((name, settings));
+        }
+    }
+    let of = |role: fn(&Role) -> bool| -> Vec<(&str, &Settings)> {
+        open.iter().copied().filter(|(_, settings)| role(&settings.role)).collect()
+    };
+    let served = of(|role| *role == Role::Server);
+    let names = |streams: &[(&str, &Settings)]| streams.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    let found = match stream {
+        Some(stream) => match open.iter().find(|(name, _)| *name == stream) {
+            Some((name, settings)) if settings.role == Role::Server => (*name, *settings),
+            Some((name, settings)) => {
+                return Err(Failure::Refused(format!(
+                    "--feed: stream {name} dials {}, so it takes no clients; serve the file there with: plutino feed \
+                     --listen {0} FILE",
+                    settings.address()
+                )));
+            }
+            None => {
+                return Err(Failure::Refused(format!(
+                    "--feed: no rule reads a stream {stream}; there are: {}",
+                    names(&open)
+                )));
+            }
+        },
+        None => match served.as_slice() {
+            [one] => *one,
+            [] => {
+                let address = open.first().map(|(_, settings)| settings.address()).unwrap_or_default();
+                return Err(Failure::Refused(format!(
+                    "--feed: no stream takes clients, they dial ({}); serve the file there with: plutino feed \
+                     --listen {address} FILE",
+                    names(&open)
+                )));
+            }
+            several => {
+                let message = format!("--feed: say which stream, FILE@STREAM: there are {}", names(several));
+                return Err(Failure::Refused(message));
+            }
+        },
+    };
+    Ok((found.0.to_owned(), Box::new(found.1.clone())))
+}
+
+impl Feed {
+    /// Plays the track into the data server; how many messages there were. All of them are in the engine then.
+    async fn play(&self, engine: &Engine, listening: Option<SocketAddr>, secure: bool) -> Result<u64, Failure> {
+        let failed = |reason: String| Failure::Refused(format!("--feed {}: {reason}", self.track.name()));
+        let Some(address) = listening else { return Err(failed("the data server does not listen".to_owned())) };
+        let ip = match address.ip() {
+            ip if !ip.is_unspecified() => ip,
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::LOCALHOST),
+            IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        };
+        let props = Map::from_iter([
+            ("addr".to_owned(), json!(SocketAddr::new(ip, address.port()).to_string())),
+            ("scheme".to_owned(), json!(if secure { "wss" } else { "ws" })),
+            // It is this very process: its certificate, made for another name, needs no check.
+            ("insecureSkipVerify".to_owned(), json!(true)),
+            ("maxMessageSize".to_owned(), json!(1u64 << 30)),
+        ]);
+        let (settings, _) =
+            Settings::source(self.settings.route(), &props).map_err(|error| failed(error.to_string()))?;
+        let before = self.taken(engine).await;
+        let websocket = websocket::dial(&settings).await.map_err(|error| failed(error.to_string()))?;
+        let sent = self.track.play(websocket).await.map_err(|error| failed(error.to_string()))?;
+        // The socket has given everything; the last batch may still be on its way to the engine.
+        let (mut taken, mut since) = (self.taken(engine).await, Instant::now());
+        while taken < before + sent && since.elapsed() < STALLED {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            let now = self.taken(engine).await;
+            if now != taken {
+                (taken, since) = (now, Instant::now());
+            }
+        }
+        Ok(sent)
+    }
+
+    /// Messages that the stream's source has handed to the engine, for every rule that reads it.
+    async fn taken(&self, engine: &Engine) -> u64 {
+        let status = engine.status().await;
+        let readers = status.iter().filter(|rule| self.rules.contains(&rule.id));
+        readers.filter_map(|rule| rule.source.as_ref()).map(|source| source.messages).min().unwrap_or_default()
+    }
+}

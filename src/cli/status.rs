@@ -1,0 +1,186 @@
+//! The live status of `plutino run`: numbers of the engine as text.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant, SystemTime};
+
+use crate::engine::RuleStatus;
+use crate::io::{LinkState, LinkStatus};
+
+/// Turns snapshots into lines; keeps the one before, for rates.
+pub struct Report {
+    before: Vec<(String, u64, u64)>,
+    at: Instant,
+    /// lines on the terminal that the next block replaces
+    drawn: usize,
+}
+
+impl Report {
+    /// Nothing was shown yet.
+    pub fn new() -> Report {
+        Report { before: Vec::new(), at: Instant::now(), drawn: 0 }
+    }
+
+    /// The lines of a snapshot.
+    pub fn lines(&mut self, rules: &[RuleStatus], now: Instant) -> Vec<String> {
+        let seconds = (now - self.at).as_secs_f64().max(1e-3);
+        let before = std::mem::take(&mut self.before);
+        let mut lines = Vec::new();
+        for rule in rules {
+            let (_, was_in, was_out) =
+                before.iter().find(|(id, ..)| *id == rule.id).cloned().unwrap_or((String::new(), 0, 0));
+            let rate = |now: u64, was: u64| now.saturating_sub(was) as f64 / seconds;
+            let mut line = format!(
+                "{}: in {} ({}/s), out {} ({}/s), errors {}, dropped {}",
+                rule.id,
+                rule.rows_in,
+                short(rate(rule.rows_in, was_in)),
+                rule.rows_out,
+                short(rate(rule.rows_out, was_out)),
+                rule.errors,
+                rule.dropped
+            );
+            if rule.late > 0 {
+                let _ = write!(line, ", late {}", rule.late);
+            }
+            if let Some(latency) = &rule.latency {
+                let _ = write!(line, ", p50 {}, p99 {}", micros(latency.p50_us), micros(latency.p99_us));
+            }
+            lines.push(line);
+            lines.extend(rule.source.iter().chain(&rule.sinks).filter_map(trouble));
+            if let Some((_, error)) = &rule.last_error {
+                lines.push(format!("    last error: {error}"));
+            }
+            self.before.push((rule.id.clone(), rule.rows_in, rule.rows_out));
+        }
+        self.at = now;
+        lines
+    }
+
+    /// The lines as one text that replaces the block before on a terminal. The terminal cuts long lines: a wrapped one
+    /// would count as two when the block is replaced.
+    pub fn redraw(&mut self, lines: &[String]) -> String {
+        let mut text = self.erase();
+        text.push_str("\x1b[?7l");
+        for line in lines {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text.push_str("\x1b[?7h");
+        self.drawn = lines.len();
+        text
+    }
+
+    /// What takes the block off the terminal.
+    fn erase(&mut self) -> String {
+        match std::mem::take(&mut self.drawn) {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\x1b[J"),
+        }
+    }
+}
+
+/// A link that is not as it should be: not connected, or losing messages.
+fn trouble(link: &LinkStatus) -> Option<String> {
+    let lost: Vec<String> = link.dropped.iter().map(|(cause, count)| format!("{count} lost ({cause})")).collect();
+    if link.state == LinkState::Connected && lost.is_empty() {
+        return None;
+    }
+    let mut line = format!("    {}: {}", link.address, state(link.state));
+    if link.state != LinkState::Connected {
+        let since = SystemTime::now().duration_since(link.since).unwrap_or(Duration::ZERO);
+        let _ = write!(line, " for {} s", since.as_secs());
+        if let Some((_, error)) = &link.last_error {
+            let _ = write!(line, ": {error}");
+        }
+    }
+    for lost in lost {
+        let _ = write!(line, ", {lost}");
+    }
+    Some(line)
+}
+
+fn state(state: LinkState) -> &'static str {
+    match state {
+        LinkState::Connected => "connected",
+        LinkState::Connecting => "connecting",
+        LinkState::Disconnected => "disconnected",
+    }
+}
+
+/// A rate with few digits.
+fn short(rate: f64) -> String {
+    match rate {
+        rate if rate >= 1e6 => format!("{:.2}M", rate / 1e6),
+        rate if rate >= 1e4 => format!("{:.0}k", rate / 1e3),
+        rate => format!("{rate:.0}"),
+    }
+}
+
+/// A time with its unit.
+fn micros(us: u64) -> String {
+    match us {
+        0..10_000 => format!("{us} µs"),
+        10_000..10_000_000 => format!("{} ms", us / 1000),
+        _ => format!("{} s", us / 1_000_000),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Latency;
+
+    fn link(state: LinkState) -> LinkStatus {
+        LinkStatus {
+            address: "ws://a:1/x".to_owned(),
+            state,
+            since: SystemTime::now(),
+            peers: 0,
+            last_error: Some((SystemTime::now(), "refused".to_owned())),
+            messages: 0,
+            bytes: 0,
+            dropped: Vec::new(),
+            queued: 0,
+        }
+    }
+
+    fn rule(rows_in: u64, state: LinkState) -> RuleStatus {
+        RuleStatus {
+            id: "r".to_owned(),
+            rows_in,
+            rows_out: rows_in / 2,
+            errors: 1,
+            dropped: 0,
+            late: 0,
+            last_error: None,
+            latency: Some(Latency { p50_us: 90, p99_us: 12_345 }),
+            source: Some(link(state)),
+            sinks: vec![LinkStatus { dropped: vec![("slow client", 3)], ..link(LinkState::Connected) }],
+        }
+    }
+
+    #[test]
+    fn numbers_and_rates() {
+        let mut report = Report::new();
+        let start = report.at;
+        report.lines(&[rule(0, LinkState::Connected)], start);
+        let lines = report.lines(&[rule(100_000, LinkState::Connecting)], start + Duration::from_secs(2));
+        assert_eq!(
+            lines,
+            [
+                "r: in 100000 (50k/s), out 50000 (25k/s), errors 1, dropped 0, p50 90 µs, p99 12 ms",
+                "    ws://a:1/x: connecting for 0 s: refused",
+                "    ws://a:1/x: connected, 3 lost (slow client)",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_block_replaces_the_one_before() {
+        let mut report = Report::new();
+        let block = |text: &str| format!("\x1b[?7l{text}\x1b[?7h");
+        assert_eq!(report.redraw(&["one".to_owned(), "two".to_owned()]), block("one\ntwo\n"));
+        assert_eq!(report.redraw(&["three".to_owned()]), format!("\x1b[2A\x1b[J{}", block("three\n")));
+        assert_eq!(report.redraw(&[]), format!("\x1b[1A\x1b[J{}", block("")));
+    }
+}

@@ -1,0 +1,145 @@
+//! `plutino tail`: a websocket peer that prints what it gets, for trying things.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::peer::Peer;
+use super::{Failure, Interrupts, block_on};
+
+/// Print the messages of a websocket endpoint, one a line
+///
+/// With --listen, the messages of every client that connects are printed, until Ctrl-C.
+#[derive(Args)]
+pub struct Tail {
+    #[command(flatten)]
+    peer: Peer,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+impl Tail {
+    pub fn run(self) -> Result<(), Failure> {
+        block_on(async {
+            let mut interrupts = Interrupts::listen()?;
+            let mut printer = Printer { left: self.count };
+            if self.peer.listen {
+                tokio::select! {
+                    done = serve(&self.peer, printer) => done,
+                    () = interrupts.next() => Ok(()),
+                }
+            } else {
+                let mut websocket = tokio::select! {
+                    dialled = self.peer.dial() => dialled?,
+                    () = interrupts.next() => return Ok(()),
+                };
+                let done = tokio::select! {
+                    done = print(&mut websocket, &mut printer) => done,
+                    () = interrupts.next() => Ok(()),
+                };
+                goodbye(&mut websocket).await;
+                done
+            }
+        })
+    }
+}
+
+/// Prints messages up to a number of them.
+struct Printer {
+    left: Option<u64>,
+}
+
+impl Printer {
+    /// Whether more are wanted.
+    fn wants(&self) -> bool {
+        self.left != Some(0)
+    }
+
+    fn print(&mut self, message: &Message) -> io::Result<()> {
+        let mut out = io::stdout().lock();
+        match message {
+            Message::Text(text) => out.write_all(text.as_bytes())?,
+            Message::Binary(bytes) => out.write_all(bytes)?,
+            _ => return Ok(()),
+        }
+        out.write_all(b"\n")?;
+        out.flush()?;
+        self.left = self.left.map(|left| left.saturating_sub(1));
+        Ok(())
+    }
+}
+
+async fn print<S>(websocket: &mut WebSocketStream<S>, printer: &mut Printer) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    while printer.wants() {
+        match websocket.next().await {
+            Some(Ok(Message::Close(Some(frame))))
+                if !matches!(frame.code, CloseCode::Normal | CloseCode::Away | CloseCode::Status) =>
+            {
+                return Err(Failure::Refused(format!("closed by the peer: {} {}", frame.code, frame.reason)));
+            }
+            Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed)) | None => return Ok(()),
+            Some(Ok(message)) => printer.print(&message)?,
+            Some(Err(error)) => return Err(Failure::Refused(format!("the connection broke: {error}"))),
+        }
+    }
+    Ok(())
+}
+
+/// A close frame, and a moment for its answer.
+async fn goodbye<S>(websocket: &mut WebSocketStream<S>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+        let _ = websocket.send(Message::Close(Some(frame))).await;
+        while let Some(Ok(_)) = websocket.next().await {}
+    })
+    .await;
+}
+
+async fn serve(peer: &Peer, mut printer: Printer) -> Result<(), Failure> {
+    let door = std::rc::Rc::new(peer.bind().await?);
+    let clients = tokio::task::LocalSet::new();
+    // Short, so that clients wait for a slow reader of stdout.
+    let (messages, mut arrived) = mpsc::channel(16);
+    let accepts = clients.run_until(async {
+        loop {
+            let stream = door.client().await;
+            let (door, messages) = (door.clone(), messages.clone());
+            tokio::task::spawn_local(async move {
+                let Some(mut websocket) = door.greet(stream).await else { return };
+                while let Some(Ok(message)) = websocket.next().await {
+                    if messages.send(message).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let prints = async {
+        while printer.wants() {
+            match arrived.recv().await {
+                Some(message) => printer.print(&message)?,
+                None => break,
+            }
+        }
+        Ok(())
+    };
+    tokio::select! {
+        () = accepts => Ok(()),
+        done = prints => done,
+    }
+}

@@ -1,0 +1,527 @@
+//! The configuration: files of the `--etc` folder under overrides of the environment, made into typed settings once.
+//!
+//! Neither the folder nor any file needs to exist. A later layer beats those before it: `plutino.yaml` (or
+//! `kuiper.yaml`), `sources/websocket.yaml`, and the environment's `KUIPER__…`, `PLUTINO__…`, `WEBSOCKET__…`.
+//! What is wrong is told with file and line, or the variable's name. Nothing behind this module sees YAML.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value as Json};
+
+use crate::document::{Document, Node, Place, Problem, Severity, Value};
+use crate::io::websocket::{ServerSettings, ServerTls, Settings};
+use crate::rule::{self, RuleOptions};
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// the data server
+    pub server: ServerSettings,
+    /// `basic.timezone`: windows are aligned in it
+    pub zone: TimeZone,
+    /// the `rule` section: options that a rule does not set itself
+    pub rule: RuleOptions,
+    /// `basic.logLevel`, or debug where `basic.debug` is true
+    pub log: Option<String>,
+    /// the conf keys of sources
+    pub sources: SourceSettings,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            server: ServerSettings::default(),
+            zone: TimeZone::system(),
+            rule: RuleOptions::default(),
+            log: None,
+            sources: SourceSettings::default(),
+        }
+    }
+}
+
+/// Property sets of sources by kind and CONF_KEY; `default` lies under every other one.
+#[derive(Clone, Debug, Default)]
+pub struct SourceSettings {
+    /// by kind, then by key
+    sets: BTreeMap<String, BTreeMap<String, Map<String, Json>>>,
+    /// `WEBSOCKET__KEY__PROPERTY`: kind and key in small letters, property, value
+    overrides: Vec<(String, String, String, Json)>,
+}
+
+/// Settings that eKuiper knows and Plutino has no use for, in small letters: no warning names them.
+const FOREIGN: &[&str] = &[
+    "basic.consolelog",
+    "basic.filelog",
+    "basic.logdisabletimestamp",
+    "basic.syslog",
+    "basic.rotatetime",
+    "basic.maxage",
+    "basic.rotatesize",
+    "basic.rotatecount",
+    "basic.ip",
+    "basic.port",
+    "basic.restip",
+    "basic.restport",
+    "basic.resttls",
+    "basic.prometheus",
+    "basic.prometheusport",
+    "basic.pluginhosts",
+    "basic.authentication",
+    "basic.ignorecase",
+    "basic.sql",
+    "basic.rulepatrolinterval",
+    "basic.gracefulshutdowntimeout",
+    "basic.cfgstoragetype",
+    "basic.enablerestauditlog",
+    "basic.enableprivatemetric",
+    "basic.aeskey",
+    "basic.metricsdumpconfig",
+    "basic.enableresourceprofiling",
+    "basic.resourceprofileconfig",
+    "basic.security",
+    "basic.store",
+    "basic.hotreload",
+    "sink",
+    "store",
+    "portable",
+    "opentelemetry",
+    "connection",
+    "logger",
+];
+
+/// Settings that Plutino reads, as they are written.
+const OWN: &[&str] = &[
+    "basic.logLevel",
+    "basic.debug",
+    "basic.timezone",
+    "source.httpServerIp",
+    "source.httpServerPort",
+    "source.httpServerTls.certfile",
+    "source.httpServerTls.keyfile",
+];
+
+/// Reads the folder `etc` and the environment; the second answer are warnings.
+///
+/// # Errors
+/// All [`Problem`]s, errors and warnings.
+pub fn load(
+    etc: &Path,
+    environment: impl IntoIterator<Item = (String, String)>,
+) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+    let mut reader = Reader { config: Config::default(), tls: Vec::new(), problems: Vec::new() };
+    if let Some(main) = ["plutino.yaml", "kuiper.yaml"].iter().map(|name| etc.join(name)).find(|path| path.is_file()) {
+        reader.file(&main, Reader::main_file);
+    }
+    let connector = etc.join("sources").join("websocket.yaml");
+    if connector.is_file() {
+        reader.file(&connector, Reader::connector_file);
+    }
+    let mut variables: Vec<(String, String)> =
+        environment.into_iter().filter(|(name, _)| name.contains("__")).collect();
+    variables.sort();
+    for prefix in ["KUIPER__", "PLUTINO__", "WEBSOCKET__"] {
+        for (name, value) in &variables {
+            if name.len() > prefix.len() && name.is_char_boundary(prefix.len()) {
+                let (head, path) = name.split_at(prefix.len());
+                if head.eq_ignore_ascii_case(prefix) {
+                    reader.variable(name, prefix, path, value);
+                }
+            }
+        }
+    }
+    reader.finish()
+}
+
+impl SourceSettings {
+    /// Puts the property sets of `node` (`{"websocket": {"KEY": {"addr": "…"}}}`) in place of those of the same key.
+    pub fn replace(&mut self, document: &Document, node: &Node, problems: &mut Vec<Problem>) {
+        if !matches!(node.value, Value::Map(_) | Value::Null) {
+            let message = format!("sources is {}, expected an object of conf keys by source type", node.kind());
+            problems.push(document.error(node.place, "", message));
+        }
+        for kind in node.members() {
+            self.replace_kind(document, &kind.key, &kind.node, problems);
+        }
+    }
+
+    fn replace_kind(&mut self, document: &Document, kind: &str, node: &Node, problems: &mut Vec<Problem>) {
+        if !crate::io::connector::SOURCES.contains(&kind) {
+            let hint = Some("there is websocket".to_owned());
+            problems.push(document.warning(node.place, "", format!("source type {kind} not found")).with_hint(hint));
+        }
+        for member in node.members() {
+            match &member.node.value {
+                Value::Map(_) | Value::Null => {
+                    let set = member.node.json_members();
+                    self.sets.entry(kind.to_owned()).or_default().insert(member.key.clone(), set);
+                }
+                _ => {
+                    let message = format!("conf key {} is {}, expected an object", member.key, member.node.kind());
+                    problems.push(document.error(member.node.place, "", message));
+                }
+            }
+        }
+    }
+
+    /// The properties of a source with this CONF_KEY; `None` if there is no such key. Without one, those of `default`.
+    pub fn properties(&self, kind: &str, key: Option<&str>) -> Option<Map<String, Json>> {
+        let sets = self.sets.get(kind);
+        let key = key.filter(|key| !key.is_empty()).unwrap_or("default");
+        let mut known = key == "default";
+        let mut props = Map::new();
+        for layer in ["default", key] {
+            if let Some(set) = sets.and_then(|sets| sets.get(layer)) {
+                known |= layer == key;
+                for (name, value) in set {
+                    put(&mut props, name, value.clone());
+                }
+            }
+            if layer == key && key == "default" {
+                break;
+            }
+        }
+        for layer in ["default", key] {
+            for (own_kind, own_key, name, value) in &self.overrides {
+                if own_kind == kind && own_key.eq_ignore_ascii_case(layer) {
+                    known |= layer == key;
+                    put(&mut props, name, value.clone());
+                }
+            }
+        }
+        known.then_some(props)
+    }
+
+    /// The keys of a kind.
+    pub fn keys(&self, kind: &str) -> impl Iterator<Item = &str> {
+        self.sets.get(kind).into_iter().flat_map(|sets| sets.keys().map(String::as_str))
+    }
+}
+
+/// Sets a property, in place of one that differs in case alone.
+fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
+    let same = props.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
+    props.insert(same.unwrap_or_else(|| name.to_owned()), value);
+}
+
+struct Reader {
+    config: Config,
+    /// where certificate and key of the data server are set, for the case that one is missing
+    tls: Vec<(Document, Place)>,
+    problems: Vec<Problem>,
+}
+
+impl Reader {
+    fn file(&mut self, path: &Path, read: fn(&mut Reader, &Document)) {
+        match Document::read(path) {
+            Ok(document) => match document.root.value {
+                Value::Map(_) | Value::Null => read(self, &document),
+                _ => {
+                    let message = format!("the file holds {}, expected sections", document.root.kind());
+                    self.problems.push(document.error(document.root.place, "", message));
+                }
+            },
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+
+    fn main_file(&mut self, document: &Document) {
+        for section in document.root.members() {
+            self.section(document, &section.key, &section.node, section.place);
+        }
+    }
+
+    fn connector_file(&mut self, document: &Document) {
+        let mut sets = document.root.clone();
+        if let Value::Map(members) = &mut sets.value {
+            members.retain(|member| {
+                let server = member.key.eq_ignore_ascii_case("source");
+                if server {
+                    self.section(document, "source", &member.node, member.place);
+                }
+                !server
+            });
+        }
+        self.config.sources.replace_kind(document, "websocket", &sets, &mut self.problems);
+    }
+
+    /// One section of the main file, or what the environment says in its place.
+    fn section(&mut self, document: &Document, name: &str, node: &Node, place: Place) {
+        let lower = name.to_ascii_lowercase();
+        if FOREIGN.contains(&lower.as_str()) || node.is_null() {
+            return;
+        }
+        if !["basic", "source", "rule"].contains(&lower.as_str()) {
+            let hint = rule::meant(name, &["basic", "source", "rule", "sink", "store"]);
+            let message = format!("unknown section {name} is ignored");
+            self.problems.push(document.warning(place, "", message).with_hint(hint));
+            return;
+        }
+        if !matches!(node.value, Value::Map(_)) {
+            let message = format!("section {name} is {}, expected an object", node.kind());
+            self.problems.push(document.error(node.place, "", message));
+            return;
+        }
+        if lower == "rule" {
+            self.config.rule =
+                rule::parse_options(document, node, "section rule", &self.config.rule, &mut self.problems);
+            return;
+        }
+        for member in node.members() {
+            self.setting(document, &format!("{name}.{}", member.key), member.place, &member.node);
+        }
+    }
+
+    fn setting(&mut self, document: &Document, name: &str, place: Place, node: &Node) {
+        let lower = name.to_ascii_lowercase();
+        if node.is_null() || FOREIGN.contains(&lower.as_str()) {
+            return;
+        }
+        let mut wrong = |expected: &str| {
+            let is = node.json();
+            self.problems.push(document.error(node.place, "", format!("{name} is {is}, expected {expected}")));
+        };
+        let text = node.text().filter(|text| !text.is_empty());
+        match lower.as_str() {
+            "basic.loglevel" => match text {
+                Some(level) if level.parse::<tracing::Level>().is_ok() || level == "warning" => {
+                    let level = if level == "warning" { "warn" } else { level };
+                    self.config.log = Some(level.to_owned());
+                }
+                _ => wrong("debug, info, warn or error"),
+            },
+            "basic.debug" => match node.value {
+                Value::Bool(true) => self.config.log = Some("debug".to_owned()),
+                Value::Bool(false) => {}
+                _ => wrong("true or false"),
+            },
+            "basic.timezone" => match text.map(zone) {
+                Some(Some(zone)) => self.config.zone = zone,
+                _ => wrong("Local, or a time zone such as Europe/Berlin"),
+            },
+            "source.httpserverip" => match text.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()) {
+                Some(ip) => self.config.server.ip = ip.to_owned(),
+                None => wrong("an IP address of this machine, or 0.0.0.0 for all"),
+            },
+            "source.httpserverport" => match &node.value {
+                Value::Number(port) if port.as_u64().is_some_and(|port| port <= 65_535) => {
+                    self.config.server.port = port.as_u64().unwrap_or_default() as u16;
+                }
+                _ => wrong("a port from 0 (any free one) to 65535"),
+            },
+            "source.httpservertls" => match &node.value {
+                Value::Map(members) => {
+                    for member in members {
+                        self.setting(document, &format!("{name}.{}", member.key), member.place, &member.node);
+                    }
+                }
+                _ => wrong("an object {certfile, keyfile}"),
+            },
+            "source.httpservertls.certfile" | "source.httpservertls.keyfile" => match text {
+                Some(file) => {
+                    let empty = || ServerTls { certfile: String::new(), keyfile: String::new() };
+                    let tls = self.config.server.tls.get_or_insert_with(empty);
+                    *if lower.ends_with("certfile") { &mut tls.certfile } else { &mut tls.keyfile } = file.to_owned();
+                    self.tls.push((document.clone(), node.place));
+                }
+                // An empty text is how eKuiper's own file says "none".
+                None if node.text() == Some("") => {}
+                None => wrong("a file name"),
+            },
+            _ => {
+                let message = format!("unknown setting {name} is ignored");
+                self.problems.push(document.warning(place, "", message).with_hint(rule::meant(name, OWN)));
+            }
+        }
+    }
+
+    /// An override of the environment: `path` is what follows the prefix.
+    fn variable(&mut self, name: &str, prefix: &str, path: &str, value: &str) {
+        let parts: Vec<&str> = path.split("__").collect();
+        if parts.iter().any(|part| part.is_empty()) {
+            return;
+        }
+        let label = format!("environment variable {name}");
+        let value = as_value(value);
+        if prefix == "WEBSOCKET__" && !parts[0].eq_ignore_ascii_case("source") {
+            let [key, property, rest @ ..] = parts.as_slice() else {
+                let hint = Some("write WEBSOCKET__KEY__PROPERTY".to_owned());
+                self.problems.push(Problem::warning(&label, None, "", "names no property").with_hint(hint));
+                return;
+            };
+            let known = Settings::properties().iter().flat_map(|known| known.aliases.iter().chain([&known.name]));
+            let property = known.copied().find(|known| known.eq_ignore_ascii_case(property)).unwrap_or(property);
+            // A third part is a member of an object, such as a header.
+            let value = rest
+                .iter()
+                .rev()
+                .fold(value, |value, part| Json::Object(Map::from_iter([((*part).to_owned(), value)])));
+            let set = ("websocket".to_owned(), key.to_ascii_lowercase(), property.to_owned(), value);
+            self.config.sources.overrides.push(set);
+            return;
+        }
+        let (section, rest) = (parts[0], &parts[1..]);
+        if rest.is_empty() {
+            let hint = Some(format!("write {prefix}SECTION__SETTING"));
+            self.problems.push(Problem::warning(&label, None, "", "names no setting").with_hint(hint));
+            return;
+        }
+        // The value as a document of its own, so that it goes the way of the files.
+        let nested =
+            rest.iter().rev().fold(value, |value, part| Json::Object(Map::from_iter([((*part).to_owned(), value)])));
+        match Document::parse(&label, nested.to_string()) {
+            Ok(document) => {
+                let root = document.root.clone();
+                let first = self.problems.len();
+                self.section(&document, &section.to_ascii_lowercase(), &root, root.place);
+                for problem in &mut self.problems[first..] {
+                    problem.place = None;
+                }
+            }
+            Err(problem) => self.problems.push(problem),
+        }
+    }
+
+    fn finish(mut self) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
+        if let Some(tls) = &self.config.server.tls
+            && tls.certfile.is_empty() != tls.keyfile.is_empty()
+        {
+            let message = "source.httpServerTls needs both certfile and keyfile";
+            for (document, place) in &self.tls {
+                self.problems.push(document.error(*place, "", message));
+            }
+        }
+        if self.problems.iter().any(|problem| problem.severity == Severity::Error) {
+            return Err(self.problems);
+        }
+        Ok((self.config, self.problems))
+    }
+}
+
+/// What a variable's text is: a number, true or false, a list `[a,b]`, an object, or text.
+fn as_value(text: &str) -> Json {
+    let text = text.trim();
+    if let Ok(value) = serde_json::from_str(text) {
+        return value;
+    }
+    match text.to_ascii_lowercase().as_str() {
+        "true" => return Json::Bool(true),
+        "false" => return Json::Bool(false),
+        _ => {}
+    }
+    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        let parts = inner.split(',').map(str::trim).filter(|part| !part.is_empty());
+        return Json::Array(parts.map(as_value).collect());
+    }
+    Json::String(text.to_owned())
+}
+
+fn zone(name: &str) -> Option<TimeZone> {
+    match name.to_ascii_lowercase().as_str() {
+        "local" => Some(TimeZone::system()),
+        "utc" => Some(TimeZone::UTC),
+        _ => TimeZone::get(name).ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::PathBuf;
+
+    /// A folder of its own that goes with the test.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str, files: &[(&str, &str)]) -> Folder {
+            let folder = std::env::temp_dir().join(format!("plutino-config-{name}-{}", std::process::id()));
+            for (file, text) in files {
+                let path = folder.join(file);
+                fs::create_dir_all(path.parent().unwrap()).unwrap();
+                fs::write(path, text).unwrap();
+            }
+            Folder(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn env(variables: &[(&str, &str)]) -> Vec<(String, String)> {
+        variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    fn told(result: Result<(Config, Vec<Problem>), Vec<Problem>>) -> Vec<String> {
+        let problems = result.map_or_else(|problems| problems, |(_, warnings)| warnings);
+        problems.iter().map(Problem::to_string).collect()
+    }
+
+    #[test]
+    fn nothing_needs_to_exist() {
+        let (config, warnings) = load(Path::new("/no/such/folder"), env(&[("PATH", "x"), ("A__B", "1")])).unwrap();
+        assert!(warnings.is_empty());
+        assert_eq!((config.server.ip.as_str(), config.server.port), ("0.0.0.0", 10081));
+        assert_eq!(config.sources.properties("websocket", None), Some(Map::new()));
+        assert_eq!(config.sources.properties("websocket", Some("x")), None);
+    }
+
+    #[test]
+    fn the_connectors_file_beats_the_main_one_and_the_environment_both() {
+        let main = "basic:\n  timezone: UTC\n  restPort: 1\nsource:\n  httpServerIp: 127.0.0.1\n  httpServerPort: 1\n\
+                    rule:\n  lateTolerance: 2s\n  qos: 0\nsink:\n  anything: 1\n";
+        let connector = "source:\n  httpServerPort: 2\ndefault:\n  addr: a:1\n  scheme: ws\nkey:\n  addr: b:2\n";
+        let folder = Folder::new("layers", &[("kuiper.yaml", main), ("sources/websocket.yaml", connector)]);
+        let (config, warnings) = load(&folder.0, []).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!((config.server.ip.as_str(), config.server.port), ("127.0.0.1", 2));
+        assert_eq!(config.rule.late_tolerance, 2000);
+        assert_eq!(config.zone, TimeZone::UTC);
+        let props = config.sources.properties("websocket", Some("key")).unwrap();
+        assert_eq!(Json::Object(props), serde_json::json!({"addr": "b:2", "scheme": "ws"}));
+
+        let variables = [
+            ("KUIPER__SOURCE__HTTPSERVERPORT", "3"),
+            ("kuiper__rule__senderror", "TRUE"),
+            ("WEBSOCKET__KEY__ADDR", "c:3"),
+            ("WEBSOCKET__KEY__SUBPROTOCOLS", "[a, b]"),
+            ("WEBSOCKET__NEW__REQUESTHEADER__X", "y"),
+        ];
+        let (config, warnings) = load(&folder.0, env(&variables)).unwrap();
+        assert!(warnings.is_empty(), "{warnings:?}");
+        assert_eq!(config.server.port, 3);
+        assert!(config.rule.send_error);
+        let props = config.sources.properties("websocket", Some("key")).unwrap();
+        let expected = serde_json::json!({"addr": "c:3", "scheme": "ws", "subprotocols": ["a", "b"]});
+        assert_eq!(Json::Object(props), expected);
+        let props = config.sources.properties("websocket", Some("new")).unwrap();
+        assert_eq!(props["requestHeader"], serde_json::json!({"X": "y"}));
+        let (config, _) = load(&folder.0, env(&[("PLUTINO__SOURCE__HTTPSERVERPORT", "4"), variables[0]])).unwrap();
+        assert_eq!(config.server.port, 4);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_with_its_place() {
+        let main = "basic:\n  timezone: Nowhere\n  logLevl: info\nsource:\n  httpServerPort: 70000\n  httpServerTls:\n    \
+                    certfile: a.pem\nsorce:\n  a: 1\nrule:\n  qos: 5\n";
+        let folder = Folder::new("wrong", &[("plutino.yaml", main), ("sources/websocket.yaml", "key: 5\n")]);
+        let problems = told(load(&folder.0, env(&[("KUIPER__SOURCE__HTTPSERVERPORT", "many")])));
+        for expected in [
+            "plutino.yaml:2:13: error: basic.timezone is \"Nowhere\", expected",
+            "plutino.yaml:3:3: warning: unknown setting basic.logLevl is ignored\n    hint: did you mean basic.logLevel?",
+            "plutino.yaml:5:19: error: source.httpServerPort is 70000, expected a port",
+            "plutino.yaml:7:15: error: source.httpServerTls needs both certfile and keyfile",
+            "plutino.yaml:8:1: warning: unknown section sorce is ignored\n    hint: did you mean source?",
+            "plutino.yaml:11:8: error: section rule: option qos is 5",
+            "websocket.yaml:1:6: error: conf key key is a number, expected an object",
+            "environment variable KUIPER__SOURCE__HTTPSERVERPORT: error: source.HTTPSERVERPORT is \"many\"",
+        ] {
+            assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{problems:#?}");
+        }
+        assert_eq!(problems.len(), 8, "{problems:#?}");
+    }
+}

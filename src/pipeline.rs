@@ -1,0 +1,616 @@
+//! Rule files: streams, rules and source settings of one or several files become planned rules, ready to start.
+//!
+//! A file has one of three forms: lists of streams and rules, eKuiper's ruleset (objects of both by name, where rules
+//! can be JSON texts), or a single rule. All files are read before anything is said, so that a user sees every mistake
+//! at once. This module opens nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::catalog::{Catalog, StreamDef};
+use crate::config::Config;
+use crate::document::{Document, Member, Node, Place, Problem, Severity, Value};
+use crate::engine::{RuleSpec, SinkAction};
+use crate::io::connector::{self, ConnectorError, SourceSpec};
+use crate::io::websocket::SettingsError;
+use crate::plan;
+use crate::rule::{self, Rule, RuleOptions};
+use crate::sql::{self, ast::Relation, ast::StreamOption};
+
+/// What rule files say together.
+pub struct Pipeline {
+    /// all streams
+    pub catalog: Catalog,
+    /// their sources, by the stream's name
+    pub sources: BTreeMap<String, SourceSpec>,
+    /// the rules in the order of the files
+    pub rules: Vec<PlannedRule>,
+    /// what should be said though all can run
+    pub warnings: Vec<Problem>,
+}
+
+/// A rule that can start.
+pub struct PlannedRule {
+    /// what the engine needs
+    pub spec: RuleSpec,
+    /// its SQL
+    pub sql: String,
+    /// its options
+    pub options: RuleOptions,
+    /// its file
+    pub file: String,
+    /// where it stands there
+    pub place: Place,
+}
+
+impl PlannedRule {
+    /// An error of this rule that shows only when it starts.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::error(&self.file, Some(self.place), format!("rule {}", self.spec.id), message)
+    }
+}
+
+/// Reads rule files and plans all that is in them.
+///
+/// # Errors
+/// All [`Problem`]s of all files, errors and warnings.
+pub fn load(files: &[PathBuf], config: &Config) -> Result<Pipeline, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut documents = Vec::new();
+    for file in files {
+        match Document::read(file) {
+            Ok(document) => documents.push(document),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    let complete = problems.is_empty();
+    build(documents, complete, config, problems)
+}
+
+/// Plans documents that were read; `complete` is false where one could not be.
+fn build(
+    documents: Vec<Document>,
+    complete: bool,
+    config: &Config,
+    problems: Vec<Problem>,
+) -> Result<Pipeline, Vec<Problem>> {
+    let mut loader = Loader {
+        config: config.clone(),
+        catalog: Catalog::default(),
+        streams: BTreeMap::new(),
+        sources: BTreeMap::new(),
+        broken: BTreeSet::new(),
+        complete,
+        ids: BTreeSet::new(),
+        rules: Vec::new(),
+        problems,
+    };
+    let documents: Vec<(Arc<Document>, Form)> = documents
+        .into_iter()
+        .filter_map(|document| loader.form(&document).map(|form| (Arc::new(document), form)))
+        .collect();
+    // Sources before streams before rules, over all files: each may need what stands in another one.
+    for (document, form) in &documents {
+        if *form == Form::Sections
+            && let Some(sources) = rule::field(&document.root, "sources")
+        {
+            loader.config.sources.replace(document, sources, &mut loader.problems);
+        }
+    }
+    for (document, form) in &documents {
+        if *form == Form::Sections {
+            loader.read_streams(document);
+        }
+    }
+    loader.open_sources();
+    for (document, form) in &documents {
+        loader.read_rules(document, *form);
+    }
+    loader.unused_sources();
+    loader.finish()
+}
+
+/// What a file is.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    /// an object with streams, rules, sources
+    Sections,
+    /// one rule
+    Rule,
+    /// a list of rules
+    Rules,
+}
+
+/// The members of a file with sections.
+const SECTIONS: &[&str] = &["streams", "tables", "rules", "sources"];
+
+/// Further members of eKuiper's data exports, without a meaning here where they are empty.
+const EXPORTED: &[&str] = &[
+    "nativePlugins",
+    "portablePlugins",
+    "sourceConfig",
+    "sinkConfig",
+    "connectionConfig",
+    "Service",
+    "Schema",
+    "uploads",
+    "scripts",
+];
+
+/// A stream with its statement's place.
+struct Stream {
+    def: Arc<StreamDef>,
+    document: Arc<Document>,
+    statement: Node,
+    options: Vec<StreamOption>,
+    /// why its source cannot be used
+    fault: Option<Problem>,
+    used: bool,
+}
+
+struct Loader {
+    config: Config,
+    catalog: Catalog,
+    streams: BTreeMap<String, Stream>,
+    sources: BTreeMap<String, SourceSpec>,
+    /// streams whose statement is wrong: rules are not blamed for them
+    broken: BTreeSet<String>,
+    complete: bool,
+    ids: BTreeSet<String>,
+    rules: Vec<PlannedRule>,
+    problems: Vec<Problem>,
+}
+
+impl Loader {
+    fn form(&mut self, document: &Document) -> Option<Form> {
+        let root = &document.root;
+        match &root.value {
+            Value::List(_) => return Some(Form::Rules),
+            Value::Map(_) => {}
+            _ => {
+                let message = format!("the file holds {}, expected streams and rules, or a rule", root.kind());
+                self.problems.push(document.error(root.place, "", message));
+                return None;
+            }
+        }
+        if ["sql", "actions"].iter().any(|name| rule::field(root, name).is_some()) {
+            return Some(Form::Rule);
+        }
+        let mut sections = 0;
+        for member in root.members() {
+            let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&member.key));
+            let empty = member.node.is_null() || member.node.json() == Json::Object(Map::new());
+            if is(SECTIONS) {
+                sections += 1;
+            } else if is(EXPORTED) {
+                if !empty {
+                    let message = format!("{} is not supported yet and is ignored", member.key);
+                    self.problems.push(document.warning(member.place, "", message));
+                }
+            } else {
+                let hint = rule::meant(&member.key, SECTIONS);
+                let message = format!("unknown member {} is ignored", member.key);
+                self.problems.push(document.warning(member.place, "", message).with_hint(hint));
+            }
+        }
+        if sections == 0 {
+            let hint = Some("a rule file is {\"streams\": [\"CREATE STREAM …\"], \"rules\": [{\"id\": …}]}".to_owned());
+            let message = "the file has neither streams nor rules";
+            self.problems.push(document.error(root.place, "", message).with_hint(hint));
+            return None;
+        }
+        Some(Form::Sections)
+    }
+
+    fn read_streams(&mut self, document: &Arc<Document>) {
+        let root = &document.root;
+        if let Some(tables) = rule::field(root, "tables") {
+            let first = match &tables.value {
+                Value::List(nodes) => nodes.first().map(|node| node.place),
+                Value::Map(members) => members.first().map(|member| member.place),
+                _ => Some(tables.place),
+            };
+            if let Some(place) = first {
+                self.problems.push(document.error(place, "", "tables are not supported yet"));
+            }
+        }
+        let Some(streams) = rule::field(root, "streams") else { return };
+        match &streams.value {
+            Value::Text(_) => self.read_stream(document, None, streams),
+            Value::List(nodes) => {
+                for node in nodes {
+                    self.read_stream(document, None, node);
+                }
+            }
+            Value::Map(members) => {
+                for member in members {
+                    self.read_stream(document, Some(member), &member.node);
+                }
+            }
+            _ => {
+                let message = format!("streams is {}, expected a list of CREATE STREAM statements", streams.kind());
+                self.problems.push(document.error(streams.place, "", message));
+            }
+        }
+    }
+
+    fn read_stream(&mut self, document: &Arc<Document>, key: Option<&Member>, node: &Node) {
+        let subject = key.map_or_else(|| "stream".to_owned(), |member| format!("stream {}", member.key));
+        let statement = match &node.value {
+            Value::Text(_) => Some(node),
+            _ => rule::field(node, "sql").filter(|sql| sql.text().is_some()),
+        };
+        let Some(statement) = statement else {
+            let message = format!("a stream is a CREATE STREAM statement, this is {}", node.kind());
+            self.problems.push(document.error(node.place, subject, message));
+            return;
+        };
+        let sql = statement.text().unwrap_or_default();
+        let create = match sql::parse_create(sql) {
+            Ok(create) => create,
+            Err(error) => {
+                // The statement may be wrong far behind its name; rules that read it need not be told so.
+                self.broken.extend(key.map(|member| member.key.clone()));
+                self.broken.extend(named(sql));
+                let (span, hint) = (error.span(), error.hint());
+                let subject = key.map_or_else(
+                    || named(sql).map_or(subject.clone(), |name| format!("stream {name}")),
+                    |_| subject.clone(),
+                );
+                self.problems.push(document.sql_error(statement, subject, error.to_string(), Some(span), hint));
+                return;
+            }
+        };
+        let name = create.name.name.to_string();
+        let subject = format!("stream {name}");
+        if create.relation == Relation::Table {
+            self.broken.insert(name);
+            self.problems.push(document.sql_error(statement, subject, "tables are not supported yet", None, None));
+            return;
+        }
+        if let Some(key) = key.filter(|member| member.key != name) {
+            let message = format!("stands under the name {}; its own counts", key.key);
+            self.problems.push(document.warning(key.place, &subject, message));
+        }
+        match self.catalog.create(&create) {
+            Ok(def) => {
+                let stream = Stream {
+                    def,
+                    document: document.clone(),
+                    statement: statement.clone(),
+                    options: create.options,
+                    fault: None,
+                    used: false,
+                };
+                self.streams.insert(name, stream);
+            }
+            Err(error) => {
+                self.broken.insert(name);
+                self.problems.push(document.sql_error(statement, subject, error.to_string(), None, None));
+            }
+        }
+    }
+
+    /// Checks the source of every stream.
+    fn open_sources(&mut self) {
+        let mut streams = std::mem::take(&mut self.streams);
+        for (name, stream) in &mut streams {
+            let subject = format!("stream {name}");
+            match source(&stream.def, &self.config) {
+                Ok((spec, warnings)) => {
+                    self.sources.insert(name.clone(), spec);
+                    for warning in warnings {
+                        self.problems.push(stream.document.warning(stream.statement.place, &subject, warning));
+                    }
+                }
+                Err(Fault { option, message, hint }) => {
+                    let span = stream.options.iter().find(|o| o.name == option).map(|o| o.span);
+                    let problem = stream.document.sql_error(&stream.statement, subject, message, span, hint);
+                    stream.fault = Some(problem);
+                }
+            }
+        }
+        self.streams = streams;
+    }
+
+    /// A source that cannot be used is an error where a rule needs it.
+    fn unused_sources(&mut self) {
+        for stream in self.streams.values_mut() {
+            if let Some(fault) = stream.fault.take() {
+                let severity = if stream.used { Severity::Error } else { Severity::Warning };
+                self.problems.push(Problem { severity, ..fault });
+            }
+        }
+    }
+
+    fn read_rules(&mut self, document: &Arc<Document>, form: Form) {
+        let root = &document.root;
+        let rules = match form {
+            Form::Rule => return self.read_rule(document, None, root),
+            Form::Rules => root,
+            Form::Sections => match rule::field(root, "rules") {
+                Some(rules) => rules,
+                None => return,
+            },
+        };
+        match &rules.value {
+            Value::List(nodes) => {
+                for node in nodes {
+                    self.read_rule(document, None, node);
+                }
+            }
+            Value::Map(members) if rule::field(rules, "sql").is_some_and(|sql| sql.text().is_some()) => {
+                let hint = Some("rules is a list, or an object of rules by id".to_owned());
+                let place = members.first().map_or(rules.place, |member| member.place);
+                self.problems.push(document.error(place, "", "rules holds a single rule").with_hint(hint));
+            }
+            Value::Map(members) => {
+                for member in members {
+                    self.read_rule(document, Some(&member.key), &member.node);
+                }
+            }
+            _ => {
+                let message = format!("rules is {}, expected a list of rules", rules.kind());
+                self.problems.push(document.error(rules.place, "", message));
+            }
+        }
+    }
+
+    fn read_rule(&mut self, document: &Arc<Document>, key: Option<&str>, node: &Node) {
+        if node.text().is_some() {
+            // eKuiper's rulesets hold each rule as a JSON text.
+            match document.nested(node) {
+                Ok(nested) => {
+                    let nested = Arc::new(nested);
+                    self.read_rule(&nested, key, &nested.root);
+                }
+                Err(problem) => {
+                    let subject = key.map_or_else(|| "rule".to_owned(), |key| format!("rule {key}"));
+                    self.problems.push(Problem { subject, ..problem });
+                }
+            }
+            return;
+        }
+        let before = self.errors();
+        let Some(rule) = rule::parse(document, node, key, &self.config.rule, &mut self.problems) else { return };
+        let subject = format!("rule {}", rule.id);
+        if !self.ids.insert(rule.id.clone()) {
+            let hint = Some("each rule needs an id of its own".to_owned());
+            self.problems.push(document.error(node.place, &subject, "rule already exists").with_hint(hint));
+        }
+        let sinks = self.sinks(document, &rule, &subject);
+        let Some(plan) = self.plan(document, &rule, node, &subject) else { return };
+        if !rule.triggered {
+            let message = "is not started, since triggered is false";
+            self.problems.push(document.warning(node.place, subject, message));
+            return;
+        }
+        let Some(source) = self.sources.get(plan.stream.name.as_str()).cloned() else { return };
+        if self.errors() > before {
+            return;
+        }
+        let spec = RuleSpec { id: rule.id, plan, source, sinks, send_error: rule.options.send_error };
+        self.rules.push(PlannedRule {
+            spec,
+            sql: rule.sql,
+            options: rule.options,
+            file: document.name.clone(),
+            place: document.error(node.place, "", "").place.unwrap_or_default(),
+        });
+    }
+
+    fn plan(
+        &mut self,
+        document: &Document,
+        rule: &Rule,
+        node: &Node,
+        subject: &str,
+    ) -> Option<plan::physical::RulePlan> {
+        let statement = rule::field(node, "sql")?;
+        if let Ok(select) = sql::parse_select(&rule.sql) {
+            let names: Vec<&str> = std::iter::once(&select.from)
+                .chain(select.joins.iter().map(|join| &join.source))
+                .map(|source| source.name.name.as_str())
+                .collect();
+            for name in &names {
+                if let Some(stream) = self.streams.get_mut(*name) {
+                    stream.used = true;
+                }
+            }
+            // Streams that are there but wrong, or in a file that cannot be read, were told of already.
+            let missing = |name: &&&str| !self.streams.contains_key(**name);
+            if names.iter().filter(missing).any(|name| !self.complete || self.broken.contains(*name)) {
+                return None;
+            }
+        }
+        match plan::plan(&rule.sql, &rule.options, &self.catalog) {
+            Ok(plan) => Some(plan),
+            Err(error) => {
+                let (span, hint) = (error.span(), error.hint());
+                self.problems.push(document.sql_error(statement, subject, error.to_string(), span, hint));
+                None
+            }
+        }
+    }
+
+    fn sinks(&mut self, document: &Document, rule: &Rule, subject: &str) -> Vec<SinkAction> {
+        let mut sinks = Vec::new();
+        for action in &rule.actions {
+            match connector::sink(&action.kind, &action.props) {
+                Ok((spec, warnings)) => {
+                    for warning in warnings {
+                        let message = format!("sink {}: {warning}", action.kind);
+                        self.problems.push(document.warning(action.place, subject, message));
+                    }
+                    let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
+                    sinks.push(SinkAction { spec, send_single, omit_if_empty });
+                }
+                Err(error @ ConnectorError::UnknownSink(_)) => {
+                    let hint = rule::meant(&action.kind, connector::SINKS);
+                    self.problems.push(document.error(action.place, subject, error.to_string()).with_hint(hint));
+                }
+                Err(error) => {
+                    let message = format!("sink {}: {error}", action.kind);
+                    self.problems.push(document.error(action.place, subject, message));
+                }
+            }
+        }
+        sinks
+    }
+
+    fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+
+    fn finish(mut self) -> Result<Pipeline, Vec<Problem>> {
+        let refused = self.errors() > 0;
+        self.problems.sort_by(|a, b| (&a.file, a.place).cmp(&(&b.file, b.place)));
+        if refused {
+            return Err(self.problems);
+        }
+        let Loader { catalog, sources, rules, problems, .. } = self;
+        Ok(Pipeline { catalog, sources, rules, warnings: problems })
+    }
+}
+
+/// Why a source cannot be used.
+struct Fault {
+    /// the option of the statement that is to blame
+    option: &'static str,
+    message: String,
+    hint: Option<String>,
+}
+
+/// The source of a stream: the properties of its CONF_KEY under those of EXTRA.
+fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<String>), Fault> {
+    let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
+    let key = def.conf_key.as_deref();
+    let props = config.sources.properties(kind, key);
+    let mut props = match (props, key) {
+        (Some(props), _) => props,
+        (None, _) if !connector::SOURCES.contains(&kind) => Map::new(),
+        (None, key) => {
+            let known: Vec<&str> = config.sources.keys(kind).collect();
+            let key = key.unwrap_or_default();
+            let hint = rule::meant(key, &known).unwrap_or_else(|| {
+                format!("give it in etc/sources/{kind}.yaml, or here: \"sources\": {{\"{kind}\": {{\"{key}\": …}}}}")
+            });
+            let message = format!("CONF_KEY {key} is not defined");
+            return Err(Fault { option: "CONF_KEY", message, hint: Some(hint) });
+        }
+    };
+    for (name, value) in &def.extra {
+        props.insert(name.clone(), value.clone());
+    }
+    connector::source(kind, &def.datasource, &props).map_err(|error| {
+        let option = match &error {
+            ConnectorError::UnknownSource(_) => "TYPE",
+            ConnectorError::Settings(SettingsError::Path { .. }) => "DATASOURCE",
+            _ if key.is_some() => "CONF_KEY",
+            _ => "DATASOURCE",
+        };
+        Fault { option, message: error.to_string(), hint: None }
+    })
+}
+
+/// The name in a statement that cannot be read: what follows CREATE STREAM.
+fn named(sql: &str) -> Option<String> {
+    let mut words = sql.split_whitespace();
+    words.next()?;
+    words.next()?;
+    let name: String = words.next()?.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).collect();
+    Some(name).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(texts: &[&str]) -> Vec<String> {
+        match built(texts) {
+            Ok(pipeline) => pipeline.warnings.iter().map(Problem::to_string).collect(),
+            Err(problems) => problems.iter().map(Problem::to_string).collect(),
+        }
+    }
+
+    fn built(texts: &[&str]) -> Result<Pipeline, Vec<Problem>> {
+        let documents =
+            texts.iter().enumerate().map(|(i, text)| Document::parse(&format!("f{i}"), (*text).to_owned()).unwrap());
+        build(documents.collect(), true, &Config::default(), Vec::new())
+    }
+
+    const DEMO: &str = r#"CREATE STREAM demo () WITH (DATASOURCE=\"/demo\", TYPE=\"websocket\", FORMAT=\"json\")"#;
+
+    #[test]
+    fn every_form_is_read() {
+        let lists = format!(
+            r#"{{"streams": ["{DEMO}"], "rules": [{{"id": "r1", "sql": "SELECT * FROM demo", "actions": [{{"log": {{}}}}]}}]}}"#
+        );
+        let ruleset = format!(
+            r#"{{"streams": {{"demo": "{DEMO}"}}, "tables": {{}}, "rules": {{
+                "r1": "{{\"id\": \"r1\", \"sql\": \"SELECT * FROM demo\", \"actions\": [{{\"log\": {{}}}}]}}",
+                "r2": {{"sql": "SELECT * FROM demo", "actions": [{{"log": {{}}}}, {{"websocket": {{"path": "/out"}}}}]}}}}}}"#
+        );
+        let streams = format!("streams: [\"{DEMO}\"]");
+        let single = "id: r1\nsql: |\n  SELECT *\n  FROM demo\nactions:\n  - log:\n";
+        for (texts, rules) in [
+            (vec![lists.as_str()], vec!["r1"]),
+            (vec![ruleset.as_str()], vec!["r1", "r2"]),
+            (vec![single, streams.as_str()], vec!["r1"]),
+        ] {
+            let pipeline = match built(&texts) {
+                Ok(pipeline) => pipeline,
+                Err(problems) => panic!("{texts:?}\n{problems:#?}"),
+            };
+            assert_eq!(pipeline.warnings.len(), 0, "{:?}", pipeline.warnings);
+            let ids: Vec<&str> = pipeline.rules.iter().map(|rule| rule.spec.id.as_str()).collect();
+            assert_eq!(ids, rules);
+            assert!(pipeline.sources.contains_key("demo"));
+        }
+    }
+
+    #[test]
+    fn sources_of_the_file_give_the_role() {
+        let text = r#"{"streams": ["CREATE STREAM s () WITH (DATASOURCE=\"/x\", CONF_KEY=\"k\", TYPE=\"websocket\")"],
+            "sources": {"websocket": {"k": {"addr": "localhost:5", "adr": 1}}},
+            "rules": [{"id": "r", "sql": "SELECT * FROM s", "actions": [{"nop": {}}]}]}"#;
+        let pipeline = built(&[text]).map_err(|problems| format!("{problems:?}")).unwrap();
+        let SourceSpec::Websocket(settings) = &pipeline.sources["s"];
+        assert_eq!(settings.address(), "ws://localhost:5/x");
+        assert_eq!(pipeline.warnings.len(), 1);
+        assert!(pipeline.warnings[0].to_string().contains("unknown property adr: did you mean addr?"));
+    }
+
+    #[test]
+    fn all_mistakes_of_all_files_are_told() {
+        let first = "{\"streams\": [\"CREATE STREEM a () WITH ()\",\n  \"CREATE STREAM b (x BIGNIT) WITH (DATASOURCE=\\\"/b\\\")\",\n  \"CREATE STREAM c () WITH (DATASOURCE=\\\"c\\\", TYPE=\\\"websocket\\\")\",\n  \"CREATE STREAM d () WITH (DATASOURCE=\\\"/d\\\", CONF_KEY=\\\"none\\\", TYPE=\\\"websocket\\\")\"],\n\"rules\": [\n  {\"id\": \"r1\", \"sql\": \"SELECT * FROM b\", \"actions\": [{\"log\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FORM c\", \"actions\": [{\"lgo\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FROM c\", \"actions\": [{\"websocket\": {\"path\": \"x\"}}]},\n  {\"id\": \"r4\", \"sql\": \"SELECT a FROM d\", \"actions\": [{\"log\": {}}], \"options\": {\"isEventTime\": 5}}]}";
+        let second = "rules: 5\ntables: {t: x}\nstreems: []\n";
+        let problems = told(&[first, second]);
+        for expected in [
+            "f0:1:22: error: stream a: ",
+            "f0:2:23: error: stream b: found \"BIGNIT\", expect valid stream field types",
+            "f0:3:40: error: stream c: websocket endpoint should start with /",
+            "f0:4:57: error: stream d: CONF_KEY none is not defined",
+            "f0:7:33: error: rule r2: found \"FORM\"",
+            "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, log and nop\n    hint: did you mean log?",
+            "f0:8:3: error: rule r2: rule already exists",
+            "f0:8:55: error: rule r2: sink websocket: websocket endpoint should start with /",
+            "f0:9:95: error: rule r4: option isEventTime is 5, expected true or false",
+            "f1:1:8: error: rules is a number, expected a list of rules",
+            "f1:2:10: error: tables are not supported yet",
+            "f1:3:1: warning: unknown member streems is ignored\n    hint: did you mean streams?",
+        ] {
+            assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}\n{problems:#?}");
+        }
+        assert_eq!(problems.len(), 12, "{problems:#?}");
+    }
+
+    #[test]
+    fn files_that_hold_nothing_are_refused() {
+        assert!(told(&["5"])[0].contains("the file holds a number"));
+        assert!(told(&["{}"])[0].contains("neither streams nor rules"));
+    }
+}
