@@ -25,16 +25,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::stream::{FuturesUnordered, StreamExt};
 use futures_util::SinkExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use plutino::catalog::{Catalog, StreamDef};
+use plutino::document::{Document, Severity};
 use plutino::engine::{Engine, EngineSettings, RuleSpec, SinkAction};
 use plutino::io::connector;
 use plutino::io::websocket::ServerSettings;
 use plutino::plan;
-use plutino::rule::RuleOptions;
+use plutino::rule::{self, Rule, RuleOptions};
 use plutino::sql;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_tungstenite::WebSocketStream;
@@ -48,6 +49,9 @@ const QUIET: Duration = Duration::from_millis(150);
 
 /// So long a message that is wanted may be in coming.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What every refusal of something that is still to come has in its words.
+const NOT_YET: &str = "not supported yet";
 
 /// No case takes longer.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -304,20 +308,18 @@ impl<'a> Run<'a> {
             }
             rule => rule.clone(),
         };
-        let rule: Value = serde_json::from_str(&self.paths(&rule.to_string())).expect("paths keep JSON what it is");
-        let options = options(&rule["options"]);
-        let mut plan = plan::plan(text(&rule, "sql"), &options, &catalog)
-            .map_err(|error| error.to_string())
-            .map_err(at("rule"))?;
+        let Rule { sql, actions, options, .. } = self.rule(rule).map_err(at("rule"))?;
+        let mut plan = plan::plan(&sql, &options, &catalog).map_err(|error| error.to_string()).map_err(at("rule"))?;
         let mut sinks = Vec::new();
-        for action in rule["actions"].as_array().into_iter().flatten() {
-            for (kind, props) in action.as_object().into_iter().flatten() {
-                sinks.push(sink(kind, props.as_object().cloned().unwrap_or_default()).map_err(at("rule"))?);
-            }
+        for action in actions {
+            let (spec, _) =
+                connector::sink(&action.kind, &action.props).map_err(|error| error.to_string()).map_err(at("rule"))?;
+            let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
+            sinks.push(SinkAction { spec, send_single, omit_if_empty });
         }
         let stream = &plan.stream;
         let kind = if stream.source.is_empty() { "websocket" } else { stream.source.as_str() };
-        let (source, _) = connector::source(kind, &stream.datasource, &Map::new())
+        let (source, _) = connector::source(kind, &stream.datasource, &stream.extra)
             .map_err(|error| error.to_string())
             .map_err(at("rule"))?;
         // The engine shares what has one name; each case has its streams for itself.
@@ -327,6 +329,23 @@ impl<'a> Run<'a> {
         self.engine.start_rule(spec).await.map_err(|error| ("rule", error.to_string()))
     }
 
+    /// The rule as it is read in the binary.
+    fn rule(&self, mut rule: Value) -> Result<Rule, String> {
+        rule["id"] = json!(self.tag);
+        let text = self.paths(&rule.to_string());
+        let document = Document::parse("case", text).map_err(|problem| problem.message)?;
+        let mut problems = Vec::new();
+        let rule = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
+        problems.retain(|problem| problem.severity == Severity::Error);
+        // What is not there yet is the better reason, whatever else is wrong.
+        problems.sort_by_key(|problem| !problem.message.contains(NOT_YET));
+        match (problems.into_iter().next(), rule) {
+            (Some(problem), _) => Err(problem.message),
+            (None, Some(rule)) => Ok(rule),
+            (None, None) => Err("the rule cannot be read".to_owned()),
+        }
+    }
+
     /// The text with each `"@x"` as a path of this case.
     fn paths(&self, text: &str) -> String {
         let pattern = regex::Regex::new(r#""@(\w+)""#).expect("the pattern is right");
@@ -334,49 +353,10 @@ impl<'a> Run<'a> {
     }
 }
 
-fn options(json: &Value) -> RuleOptions {
-    let mut options = RuleOptions::default();
-    let flag = |name: &str| json[name].as_bool();
-    options.event_time = flag("isEventTime").unwrap_or(options.event_time);
-    options.late_tolerance = json["lateTolerance"].as_i64().unwrap_or(options.late_tolerance);
-    options.send_nil = flag("sendNilField").unwrap_or(options.send_nil);
-    options.send_error = flag("sendError").unwrap_or(options.send_error);
-    options
-}
-
-/// Properties of every sink that change its messages and that are not there yet.
-const MISSING: &[&str] = &[
-    "dataTemplate",
-    "dataField",
-    "fields",
-    "excludeFields",
-    "batchSize",
-    "lingerInterval",
-    "compression",
-    "encryption",
-    "delimiter",
-    "hasHeader",
-];
-
-fn sink(kind: &str, props: Map<String, Value>) -> Result<SinkAction, String> {
-    if let Some(missing) = MISSING.iter().find(|missing| props.contains_key(**missing)) {
-        return Err(format!("the sink property {missing} is not supported yet"));
-    }
-    if let Some(format) = props.get("format").and_then(Value::as_str).filter(|format| *format != "json") {
-        return Err(format!("the sink format {format} is not supported yet"));
-    }
-    if kind == "memory" {
-        return Err("the sink memory is not supported yet".to_owned());
-    }
-    let (spec, _) = connector::sink(kind, &props).map_err(|error| error.to_string())?;
-    let flag = |name: &str| props.get(name).and_then(Value::as_bool).unwrap_or(false);
-    Ok(SinkAction { spec, send_single: flag("sendSingle"), omit_if_empty: flag("omitIfEmpty") })
-}
-
 fn judge(case: &Value, outcome: Outcome) -> Verdict {
     let wanted = case["expect_error"]["at"].as_str();
     let messages = match outcome {
-        Outcome::Refused(_, why) if why.contains("not supported yet") => return Verdict::Pending(why),
+        Outcome::Refused(_, why) if why.contains(NOT_YET) => return Verdict::Pending(why),
         Outcome::Refused(stage, _) if wanted == Some(stage) => return Verdict::Passed,
         Outcome::Refused(stage, why) => return Verdict::Failed(format!("refused at {stage}: {why}")),
         Outcome::Messages(messages) => messages,

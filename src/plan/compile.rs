@@ -17,25 +17,6 @@ const MAX_HEIGHT: u32 = 600;
 /// How many nodes may be copied by putting aliases of aggregates into others.
 const MAX_COPIED: usize = 10_000;
 
-/// Functions that are known by name and not there yet, for a clear refusal.
-const ANALYTIC: [&str; 15] = [
-    "lag",
-    "latest",
-    "changed_col",
-    "changed_cols",
-    "had_changed",
-    "acc_sum",
-    "acc_avg",
-    "acc_count",
-    "acc_max",
-    "acc_min",
-    "row_number",
-    "last_hit_count",
-    "last_hit_time",
-    "last_agg_hit_count",
-    "last_agg_hit_time",
-];
-
 /// Functions of the window's bounds: they have no answer before the window's end.
 const LATE: [&str; 4] = ["window_start", "window_end", "window_trigger", "event_time"];
 
@@ -477,7 +458,7 @@ impl Compiler {
     fn call(&mut self, call: &Call, span: Span, (clause, own): Scope) -> Result<Compiled> {
         let name = call.name.name.as_str();
         let Some(function) = function::lookup(name) else {
-            if ANALYTIC.iter().any(|known| known.eq_ignore_ascii_case(name)) {
+            if function::is_later(name) {
                 return Err(PlanError::at(PlanErrorKind::NotYet(format!("the function {name}")), span));
             }
             let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);

@@ -11,6 +11,7 @@ mod check;
 mod conversion;
 #[cfg(test)]
 mod examples;
+mod later;
 mod locale;
 mod math;
 mod other;
@@ -25,6 +26,7 @@ use std::sync::LazyLock;
 use smallvec::SmallVec;
 
 pub use check::{CallError, check_call};
+pub use later::is_later;
 pub use reference::reference;
 
 use crate::value::{Kind, Value};
