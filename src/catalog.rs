@@ -31,6 +31,11 @@ pub struct StreamDef {
     pub strict: bool,
     /// SHARED
     pub shared: bool,
+    /// TEMP: for temporary rules only
+    pub temporary: bool,
+    /// useInt64ForWholeNumber in EXTRA: whole numbers of messages are whole numbers of the language (BIGINT), which
+    /// divide as such
+    pub integers: bool,
     /// EXTRA: further source properties
     pub extra: Map<String, Json>,
 }
@@ -115,6 +120,7 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
         None => Map::new(),
         Some(text) => serde_json::from_str(text).map_err(|_| CatalogError::Extra)?,
     };
+    let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
     Ok(StreamDef {
         name: create.name.name.clone(),
         columns: (!create.columns.is_empty()).then(|| create.columns.clone()),
@@ -126,6 +132,8 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
         timestamp_format: text("TIMESTAMP_FORMAT"),
         strict: flag("STRICT_VALIDATION"),
         shared: flag("SHARED"),
+        temporary: flag("TEMP"),
+        integers,
         extra,
     })
 }

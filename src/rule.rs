@@ -49,11 +49,13 @@ pub struct RuleOptions {
     pub send_nil: bool,
     /// sendError
     pub send_error: bool,
+    /// the rule's member `temp`: it may read temporary streams
+    pub temporary: bool,
 }
 
 impl Default for RuleOptions {
     fn default() -> Self {
-        RuleOptions { event_time: false, late_tolerance: 1000, send_nil: false, send_error: false }
+        RuleOptions { event_time: false, late_tolerance: 1000, send_nil: false, send_error: false, temporary: false }
     }
 }
 
@@ -181,10 +183,11 @@ pub fn parse(
     let name = field(node, "name").and_then(|name| reader.text(name, "name")).unwrap_or_default();
     let triggered = field(node, "triggered").and_then(|node| reader.flag(node, "triggered")).unwrap_or(true);
     let actions = reader.actions(node);
-    let options = match field(node, "options") {
+    let mut options = match field(node, "options") {
         Some(node) => reader.options(node, defaults),
         None => defaults.clone(),
     };
+    options.temporary = field(node, "temp").and_then(|node| reader.flag(node, "temp")).unwrap_or(false);
     Some(Rule { id: id?, name, sql: sql?, actions, options, triggered })
 }
 

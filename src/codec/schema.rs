@@ -55,11 +55,22 @@ pub fn convert(
     if value.is_null() {
         return if strict.is_some() { Err(SchemaError::Missing(column.clone())) } else { Ok(Value::Null) };
     }
-    fit(ty, value, strict.is_some(), zone).map_err(|found| SchemaError::Type {
-        column: column.clone(),
-        found: found.kind().to_string(),
-        expected: ty.to_string().to_lowercase(),
+    fit(ty, value, strict.is_some(), zone).map_err(|misfit| match misfit {
+        Misfit::Type(found) => SchemaError::Type {
+            column: column.clone(),
+            found: found.kind().to_string(),
+            expected: ty.to_string().to_lowercase(),
+        },
+        Misfit::Missing(member) => SchemaError::Missing(format!("{column}.{member}").into()),
     })
+}
+
+/// Why a value is not of its type.
+enum Misfit {
+    /// this, or a part of it, is of another
+    Type(Value),
+    /// a member of a struct is not there, under STRICT_VALIDATION
+    Missing(Text),
 }
 
 /// The value of a literal.
@@ -72,14 +83,14 @@ pub fn constant(literal: &Literal) -> Value {
     }
 }
 
-/// The value as `ty`, or the part of it that does not fit.
-fn fit(ty: &DataType, value: Value, strict: bool, zone: &TimeZone) -> Result<Value, Value> {
+/// The value as `ty`, or why it is not.
+fn fit(ty: &DataType, value: Value, strict: bool, zone: &TimeZone) -> Result<Value, Misfit> {
     if value.is_null() {
         return Ok(Value::Null);
     }
     match (ty, &value) {
         (DataType::BigInt, Value::Int(_)) | (DataType::Float, Value::Float(_)) => Ok(value),
-        (DataType::BigInt, Value::Float(_)) => cast::int(&value).map(Value::Int).map_err(|_| value),
+        (DataType::BigInt, Value::Float(_)) => cast::int(&value).map(Value::Int).map_err(|_| Misfit::Type(value)),
         (DataType::Float, Value::Int(i)) => Ok(Value::Float(*i as f64)),
         (DataType::String, Value::Text(_)) => Ok(value),
         (DataType::String, Value::Int(_) | Value::Float(_)) => Ok(Value::Text(cast::text(&value).as_ref().into())),
@@ -89,15 +100,15 @@ fn fit(ty: &DataType, value: Value, strict: bool, zone: &TimeZone) -> Result<Val
         (DataType::Boolean, Value::Text(text)) => match text.as_str() {
             "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::Bool(true)),
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
-            _ => Err(value),
+            _ => Err(Misfit::Type(value)),
         },
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) if strict => {
-            cast::to_datetime(&value, zone, 0).map(Value::DateTime).map_err(|_| value)
+            cast::to_datetime(&value, zone, 0).map(Value::DateTime).map_err(|_| Misfit::Type(value))
         }
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) => Ok(value),
-        (DataType::Bytea, Value::Text(text)) => cast::base64_bytes(text).map(Value::from).map_err(|_| value),
+        (DataType::Bytea, Value::Text(text)) => cast::base64_bytes(text).map(Value::from).map_err(|_| Misfit::Type(value)),
         (DataType::Array(of), Value::Json(text)) if text.starts_with('[') => {
-            let members: Result<Vec<Value>, Value> =
+            let members: Result<Vec<Value>, Misfit> =
                 json::elements(text).map(|member| fit(of, json::value(member), strict, zone)).collect();
             members.map(Value::array)
         }
@@ -109,9 +120,21 @@ fn fit(ty: &DataType, value: Value, strict: bool, zone: &TimeZone) -> Result<Val
                     object.insert(key, fit(&column.ty, json::value(member), strict, zone)?);
                 }
             }
+            if strict {
+                for column in columns {
+                    let name = &column.name.name;
+                    match (object.get(name).is_none_or(Value::is_null), &column.default) {
+                        (false, _) => {}
+                        (true, Some(literal)) if !object.contains_key(name) => {
+                            object.insert(name.clone(), constant(literal));
+                        }
+                        (true, _) => return Err(Misfit::Missing(name.clone())),
+                    }
+                }
+            }
             Ok(Value::Object(Arc::new(object)))
         }
-        _ => Err(value),
+        _ => Err(Misfit::Type(value)),
     }
 }
 

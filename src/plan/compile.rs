@@ -367,10 +367,11 @@ impl Compiler {
     fn binary(&mut self, op: BinaryOp, left: &ast::Expr, right: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
         let left = self.expr(left, clause, own)?;
         let right = self.expr(right, clause, own)?;
-        let integral = left.ty != Type::Any && right.ty != Type::Any;
+        let typed = left.ty != Type::Any && right.ty != Type::Any;
+        let integral = typed || self.stream.integers;
         let ty = match op {
             _ if is_logical(op) => Type::BOOL,
-            _ if !integral => Type::Any,
+            _ if !typed => Type::Any,
             _ if left.ty == Type::FLOAT || right.ty == Type::FLOAT => Type::FLOAT,
             _ => left.ty.clone(),
         };
@@ -537,7 +538,7 @@ impl Compiler {
         let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
         let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
         let arg = args.into_iter().next();
-        let integral = arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
+        let integral = self.stream.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
         let calls = &mut self.aggregates;
         let index = *self.aggregates_by_text.entry(text).or_insert_with(|| {
             calls.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });

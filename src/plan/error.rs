@@ -25,6 +25,9 @@ pub enum PlanErrorKind {
     /// FROM names no stream.
     #[error("fail to get stream {0}, please check if stream is created")]
     UnknownStream(String),
+    /// FROM names a stream for temporary rules.
+    #[error("temp stream {0} can only be used by temp rules")]
+    TemporaryStream(String),
     /// A name is no column of a stream with columns.
     #[error("unknown field {0}")]
     UnknownField(String),

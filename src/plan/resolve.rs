@@ -20,6 +20,10 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     for join in &select.joins {
         source(&join.source, catalog)?;
     }
+    if stream.temporary && !options.temporary {
+        let name = &select.from.name;
+        return Err(PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
+    }
     refuse_what_is_not_there(select)?;
     let window = select.window.as_ref().map(window_spec).transpose()?;
     if let (Some(key), None) = (select.group_by.first(), &window) {

@@ -173,6 +173,7 @@ const FOREIGN: &[&str] = &[
     "format",
     "schemaId",
     "delimiter",
+    "useInt64ForWholeNumber",
     "hasHeader",
     "batchSize",
     "lingerInterval",
