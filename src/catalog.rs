@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use crate::expr::datetime_pattern::TimePattern;
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
 use crate::value::Text;
 
@@ -26,7 +27,7 @@ pub struct StreamDef {
     /// TIMESTAMP: the event time field
     pub timestamp: Option<Text>,
     /// TIMESTAMP_FORMAT
-    pub timestamp_format: Option<Text>,
+    pub timestamp_format: Option<TimePattern>,
     /// STRICT_VALIDATION
     pub strict: bool,
     /// SHARED
@@ -129,7 +130,7 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
         format: format(option("FORMAT").map_or("json", Text::as_str))?,
         conf_key: text("CONF_KEY"),
         timestamp: text("TIMESTAMP"),
-        timestamp_format: text("TIMESTAMP_FORMAT"),
+        timestamp_format: text("TIMESTAMP_FORMAT").map(pattern).transpose()?,
         strict: flag("STRICT_VALIDATION"),
         shared: flag("SHARED"),
         temporary: flag("TEMP"),
@@ -162,6 +163,10 @@ fn check_default(column: &ColumnDef) -> Result<(), CatalogError> {
         Literal::Bool(b) => format!("bool({b})"),
     };
     Err(CatalogError::Default { found, target })
+}
+
+fn pattern(text: Text) -> Result<TimePattern, CatalogError> {
+    TimePattern::new(&text).ok_or_else(|| CatalogError::Option { option: "timestamp_format", value: text.to_string() })
 }
 
 fn format(name: &str) -> Result<Format, CatalogError> {

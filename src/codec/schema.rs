@@ -8,6 +8,7 @@ use jiff::tz::TimeZone;
 
 use crate::codec::json;
 use crate::expr::cast;
+use crate::expr::datetime_pattern::TimePattern;
 use crate::sql::ast::{ColumnDef, DataType, Literal};
 use crate::value::{Object, Text, Value};
 
@@ -29,10 +30,18 @@ pub enum SchemaError {
     Missing(Text),
 }
 
+/// What a column of a stream with STRICT_VALIDATION is held against.
+#[derive(Clone, Debug)]
+pub struct Strict {
+    /// its definition
+    pub column: ColumnDef,
+    /// TIMESTAMP_FORMAT, which DATETIME columns are read by too
+    pub pattern: Option<TimePattern>,
+}
+
 /// The value of a column whose JSON text is `text` (`None`: the key is absent).
 ///
-/// `strict` is the column's definition where the stream has STRICT_VALIDATION: then the column must be there (or have
-/// a DEFAULT), and DATETIME columns become points in time in `zone`.
+/// `strict` is given where the stream has STRICT_VALIDATION: then the column must be there (or have a DEFAULT), and DATETIME columns become points in time in `zone`.
 ///
 /// # Errors
 /// [`SchemaError`]
@@ -40,13 +49,13 @@ pub fn convert(
     column: &Text,
     ty: Option<&DataType>,
     text: Option<&str>,
-    strict: Option<&ColumnDef>,
+    strict: Option<&Strict>,
     zone: &TimeZone,
 ) -> Result<Value, SchemaError> {
     let Some(text) = text else {
         return match strict {
             None => Ok(Value::Absent),
-            Some(ColumnDef { default: Some(literal), .. }) => Ok(constant(literal)),
+            Some(Strict { column: ColumnDef { default: Some(literal), .. }, .. }) => Ok(constant(literal)),
             Some(_) => Err(SchemaError::Missing(column.clone())),
         };
     };
@@ -55,7 +64,7 @@ pub fn convert(
     if value.is_null() {
         return if strict.is_some() { Err(SchemaError::Missing(column.clone())) } else { Ok(Value::Null) };
     }
-    fit(ty, value, strict.is_some(), zone).map_err(|misfit| match misfit {
+    fit(ty, value, strict, zone).map_err(|misfit| match misfit {
         Misfit::Type(found) => SchemaError::Type {
             column: column.clone(),
             found: found.kind().to_string(),
@@ -84,7 +93,7 @@ pub fn constant(literal: &Literal) -> Value {
 }
 
 /// The value as `ty`, or why it is not.
-fn fit(ty: &DataType, value: Value, strict: bool, zone: &TimeZone) -> Result<Value, Misfit> {
+fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) -> Result<Value, Misfit> {
     if value.is_null() {
         return Ok(Value::Null);
     }
@@ -102,11 +111,14 @@ fn fit(ty: &DataType, value: Value, strict: bool, zone: &TimeZone) -> Result<Val
             "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
             _ => Err(Misfit::Type(value)),
         },
-        (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) if strict => {
-            cast::to_datetime(&value, zone, 0).map(Value::DateTime).map_err(|_| Misfit::Type(value))
+        (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) if strict.is_some() => {
+            let pattern = strict.and_then(|strict| strict.pattern.as_ref());
+            cast::to_datetime_by(pattern, &value, zone, 0).map(Value::DateTime).map_err(|_| Misfit::Type(value))
         }
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) => Ok(value),
-        (DataType::Bytea, Value::Text(text)) => cast::base64_bytes(text).map(Value::from).map_err(|_| Misfit::Type(value)),
+        (DataType::Bytea, Value::Text(text)) => {
+            cast::base64_bytes(text).map(Value::from).map_err(|_| Misfit::Type(value))
+        }
         (DataType::Array(of), Value::Json(text)) if text.starts_with('[') => {
             let members: Result<Vec<Value>, Misfit> =
                 json::elements(text).map(|member| fit(of, json::value(member), strict, zone)).collect();
@@ -120,7 +132,7 @@ fn fit(ty: &DataType, value: Value, strict: bool, zone: &TimeZone) -> Result<Val
                     object.insert(key, fit(&column.ty, json::value(member), strict, zone)?);
                 }
             }
-            if strict {
+            if strict.is_some() {
                 for column in columns {
                     let name = &column.name.name;
                     match (object.get(name).is_none_or(Value::is_null), &column.default) {
@@ -170,6 +182,33 @@ mod tests {
         ];
         for (ty, text, expected) in table {
             assert_eq!(column(ty, text).as_deref(), Ok(expected), "{ty} {text}");
+        }
+    }
+
+    #[test]
+    fn strict_columns_are_there_and_read_by_the_format_of_the_stream() {
+        for (ty, text, expected) in [
+            ("STRUCT(x BIGINT, y STRING)", "{\"x\": 1}", Err("error in preprocessor: field a.y is not found")),
+            (
+                "STRUCT(x BIGINT, y STRING)",
+                "{\"x\": null, \"y\": \"v\"}",
+                Err("error in preprocessor: field a.x is not found"),
+            ),
+            ("STRUCT(x BIGINT, y STRING)", "{\"x\": 1, \"y\": \"v\"}", Ok("{\"x\":1,\"y\":\"v\"}")),
+            ("ARRAY(STRUCT(x BIGINT))", "[{}]", Err("error in preprocessor: field a.x is not found")),
+            ("DATETIME", "\"14.11.2023\"", Ok("\"2023-11-14T00:00:00Z\"")),
+            ("DATETIME", "\"2023-11-14 01:02\"", Ok("\"2023-11-14T01:02:00Z\"")),
+            ("BIGINT", "null", Err("error in preprocessor: field a is not found")),
+        ] {
+            let create = sql::parse_create(&format!("CREATE STREAM s (a {ty}) WITH (TYPE=\"websocket\")")).unwrap();
+            let strict = Strict { column: create.columns[0].clone(), pattern: TimePattern::new("dd.MM.yyyy") };
+            let value = convert(&"a".into(), Some(&strict.column.ty), Some(text), Some(&strict), &TimeZone::UTC);
+            let value = value.map_err(|error| error.to_string()).map(|value| {
+                let mut out = Vec::new();
+                json::write_value(&mut out, &value).unwrap();
+                String::from_utf8(out).unwrap()
+            });
+            assert_eq!(value.as_deref().map_err(String::as_str), expected, "{ty} {text}");
         }
     }
 

@@ -14,12 +14,12 @@ use std::time::Instant;
 
 use crate::catalog::StreamDef;
 use crate::codec::json::{Scanner, Spans, Wanted};
-use crate::codec::schema::{self, SchemaError};
+use crate::codec::schema::{self, SchemaError, Strict};
 use crate::expr::{Expr, Scope, cast, compare};
 use crate::io::queue::{Frame, FrameBatch};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{ColumnSource, Item, Projection, Scan as ScanPlan};
-use crate::sql::ast::{ColumnDef, DataType};
+use crate::sql::ast::DataType;
 use crate::value::{Text, Value};
 
 use super::output::{Output, RuleContext};
@@ -52,8 +52,8 @@ struct StreamColumn {
     ty: Option<DataType>,
     /// its place in what the scanner looks for
     wanted: usize,
-    /// its definition, where the stream has STRICT_VALIDATION
-    strict: Option<ColumnDef>,
+    /// where the stream has STRICT_VALIDATION
+    strict: Option<Strict>,
 }
 
 /// A column of the message at hand.
@@ -244,7 +244,7 @@ impl StreamScan {
                     let ColumnSource::Key(key) = &column.source else { return None };
                     let known = self.columns.iter().position(|have| have.key == *key && have.ty == column.ty);
                     Some(known.unwrap_or_else(|| {
-                        let strict = self.def.strict.then(|| definition(&self.def, key)).flatten();
+                        let strict = self.def.strict.then(|| strict(&self.def, key)).flatten();
                         let (wanted, _) = keys.insert_full(key.clone());
                         self.columns.push(StreamColumn { key: key.clone(), ty: column.ty.clone(), wanted, strict });
                         self.columns.len() - 1
@@ -258,8 +258,9 @@ impl StreamScan {
     }
 }
 
-fn definition(def: &StreamDef, key: &Text) -> Option<ColumnDef> {
-    def.columns.as_ref()?.iter().find(|column| column.name.name == *key).cloned()
+fn strict(def: &StreamDef, key: &Text) -> Option<Strict> {
+    let column = def.columns.as_ref()?.iter().find(|column| column.name.name == *key)?.clone();
+    Some(Strict { column, pattern: def.timestamp_format.clone() })
 }
 
 /// The slots that the filter reads (beyond its tests), and those that what follows it reads as values.
@@ -445,10 +446,12 @@ impl ScanRule {
         let time = match value {
             Value::Int(ms) => *ms,
             Value::Float(ms) => *ms as i64,
-            Value::Text(_) | Value::DateTime(_) => cast::to_datetime(value, &self.context.zone, 0)
-                .map_err(|error| Stop::Error(format!("timestamp: {error}")))?
-                .timestamp()
-                .as_millisecond(),
+            Value::Text(_) | Value::DateTime(_) => {
+                cast::to_datetime_by(event_time.format.as_ref(), value, &self.context.zone, 0)
+                    .map_err(|error| Stop::Error(format!("timestamp: {error}")))?
+                    .timestamp()
+                    .as_millisecond()
+            }
             _ => return Err(Stop::Error("the message has no usable timestamp".into())),
         };
         let Target::Queue(queue) = &self.target else { return Ok(time) };

@@ -15,6 +15,7 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
+use super::datetime_pattern::TimePattern;
 use super::datetime_text;
 use super::function::FunctionError;
 use crate::value::Value;
@@ -155,6 +156,21 @@ pub fn to_datetime(value: &Value, zone: &TimeZone, now: i64) -> Result<Arc<Zoned
         _ => None,
     };
     converted.map(Arc::new).ok_or_else(|| failed(value, "datetime"))
+}
+
+/// As [`to_datetime`]; text is read by `pattern` first, where there is one.
+pub fn to_datetime_by(
+    pattern: Option<&TimePattern>,
+    value: &Value,
+    zone: &TimeZone,
+    now: i64,
+) -> Result<Arc<Zoned>, FunctionError> {
+    if let (Some(pattern), Value::Text(text)) = (pattern, value)
+        && let Some(at) = pattern.parse(text, zone)
+    {
+        return Ok(Arc::new(at));
+    }
+    to_datetime(value, zone, now)
 }
 
 /// Bytes: of text those that it encodes in base64, or its own where it is no base64.

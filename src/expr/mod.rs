@@ -6,6 +6,7 @@
 mod access;
 pub mod aggregate;
 pub mod cast;
+pub mod datetime_pattern;
 pub mod datetime_text;
 mod display;
 mod error;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use crate::catalog::StreamDef;
 use crate::expr::Expr;
 use crate::expr::aggregate::Aggregate;
+use crate::expr::datetime_pattern::TimePattern;
 use crate::sql::ast::{DataType, Unit};
 use crate::value::{Text, Value};
 
@@ -87,8 +88,8 @@ pub struct Test {
 pub struct EventTime {
     /// the slot that holds the timestamp
     pub slot: usize,
-    /// its format where it is text
-    pub format: Option<Text>,
+    /// its format where it is text; texts of another form are read by their shape
+    pub format: Option<TimePattern>,
     /// how far the watermark stays behind the largest timestamp, ms
     pub late_tolerance: i64,
 }
