@@ -44,11 +44,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .doc("When the rule was started, in ms since 1970.", &[]),
     told("tstamp", Returns::Int, |_, context| Ok(Value::Int(context.now))).doc("Now, in ms since 1970.", &[]),
     told("window_end", Returns::Int, |_, context| Ok(bound(context, |(_, end)| end)))
-        .doc("The end of the window in ms since 1970; the window does not contain it. Null without a window.", &[]),
+        .doc("The end of the window in ms since 1970; the window does not contain it. 0 without a window.", &[]),
     told("window_start", Returns::Int, |_, context| Ok(bound(context, |(start, _)| start)))
-        .doc("The start of the window in ms since 1970. Null without a window.", &[]),
+        .doc("The start of the window in ms since 1970. 0 without a window.", &[]),
     told("window_trigger", Returns::Int, |_, context| Ok(bound(context, |(_, end)| end)))
-        .doc("When the window was due, in ms since 1970: its end. Null without a window.", &[]),
+        .doc("When the window was due, in ms since 1970: its end. 0 without a window.", &[]),
 ];
 
 fn coalesce(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
@@ -60,5 +60,5 @@ fn one_at_least(literals: &[Option<&Value>]) -> Result<(), String> {
 }
 
 fn bound(context: &CallContext<'_>, of: fn((i64, i64)) -> i64) -> Value {
-    context.window.map_or(Value::Null, |window| Value::Int(of(window)))
+    Value::Int(context.window.map_or(0, of))
 }
