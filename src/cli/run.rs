@@ -110,10 +110,10 @@ impl Run {
                 let mut ticks = tokio::time::interval(if live { REFRESH } else { REPORT });
                 ticks.tick().await;
                 loop {
+                    ticks.tick().await;
                     if !self.quiet {
                         show(&engine, &mut report, live).await;
                     }
-                    ticks.tick().await;
                 }
             };
             let plays = async {
