@@ -222,7 +222,7 @@ impl Reader {
                     self.problems.push(document.error(document.root.place, "", message));
                 }
             },
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => self.problems.push(*problem),
         }
     }
 
@@ -379,7 +379,7 @@ impl Reader {
                     problem.place = None;
                 }
             }
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => self.problems.push(*problem),
         }
     }
 
