@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::sql::ast::{ColumnDef, CreateStream, Relation};
+use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
 use crate::value::Text;
 
 /// A stream as it was created.
@@ -65,9 +65,14 @@ pub enum CatalogError {
     /// EXTRA is no JSON object.
     #[error("invalid extra option, expect JSON string")]
     Extra,
-    /// DEFAULT of another type than its column.
-    #[error("{0}")]
-    Default(String),
+    /// DEFAULT of another type than its column, in the words of eKuiper.
+    #[error("cannot convert {found} to {target}")]
+    Default {
+        /// type and value of the literal
+        found: String,
+        /// the type of the column
+        target: &'static str,
+    },
     /// Something that the language has and this version has not.
     #[error("{0} is not supported yet")]
     NotYet(String),
@@ -103,6 +108,9 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
     let option = |name: &str| create.options.iter().rev().find(|option| option.name == name).map(|o| &o.value);
     let text = |name: &str| option(name).filter(|value| !value.is_empty()).cloned();
     let flag = |name: &str| option(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    for column in &create.columns {
+        check_default(column)?;
+    }
     let extra = match option("EXTRA") {
         None => Map::new(),
         Some(text) => serde_json::from_str(text).map_err(|_| CatalogError::Extra)?,
@@ -122,10 +130,80 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
     })
 }
 
+/// DEFAULT is for columns of numbers, text and truth values; a whole number is a float too.
+fn check_default(column: &ColumnDef) -> Result<(), CatalogError> {
+    let Some(default) = &column.default else { return Ok(()) };
+    let target = match (&column.ty, default) {
+        (DataType::BigInt, Literal::Int(_))
+        | (DataType::Float, Literal::Int(_) | Literal::Float(_))
+        | (DataType::String, Literal::Text(_))
+        | (DataType::Boolean, Literal::Bool(_)) => return Ok(()),
+        (DataType::BigInt, _) => "int64",
+        (DataType::Float, _) => "float64",
+        (DataType::String, _) => "string",
+        (DataType::Boolean, _) => "bool",
+        (DataType::DateTime, _) => "datetime",
+        (DataType::Bytea, _) => "bytea",
+        (DataType::Array(_), _) => "array",
+        (DataType::Struct(_), _) => "struct",
+    };
+    let found = match default {
+        Literal::Int(i) => format!("int64({i})"),
+        Literal::Float(x) => format!("float64({x})"),
+        Literal::Text(text) => format!("string({text})"),
+        Literal::Bool(b) => format!("bool({b})"),
+    };
+    Err(CatalogError::Default { found, target })
+}
+
 fn format(name: &str) -> Result<Format, CatalogError> {
     match name.to_ascii_lowercase().as_str() {
         "json" => Ok(Format::Json),
         known @ ("binary" | "delimited" | "urlencoded") => Err(CatalogError::NotYet(format!("format {known}"))),
         _ => Err(CatalogError::Option { option: "format", value: name.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse_create;
+
+    fn create(catalog: &mut Catalog, sql: &str) -> Result<Arc<StreamDef>, String> {
+        let create = parse_create(sql).map_err(|error| error.to_string())?;
+        catalog.create(&create).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn options_become_a_definition() {
+        let mut catalog = Catalog::default();
+        let sql = "CREATE STREAM demo (a BIGINT DEFAULT -1) WITH (DATASOURCE=\"/x\", DATASOURCE=\"/d\", FORMAT=\"JSON\", \
+                   TYPE=\"websocket\", TIMESTAMP=\"ts\", STRICT_VALIDATION=\"TRUE\", EXTRA=\"{\\\"k\\\": 1}\")";
+        let stream = create(&mut catalog, sql).expect("the statement is correct");
+        assert_eq!((stream.datasource.as_str(), stream.source.as_str()), ("/d", "websocket"));
+        assert_eq!((stream.timestamp.as_deref(), stream.strict, stream.shared), (Some("ts"), true, false));
+        assert_eq!(stream.extra["k"], 1);
+        assert_eq!(catalog.stream("demo"), Some(&stream));
+        assert_eq!(catalog.streams().count(), 1);
+        let schemaless = create(&mut catalog, "CREATE STREAM other () WITH (DATASOURCE=\"/d\")").expect("correct");
+        assert_eq!((&schemaless.columns, schemaless.format), (&None, Format::Json));
+    }
+
+    #[test]
+    fn refusals() {
+        let mut catalog = Catalog::default();
+        create(&mut catalog, "CREATE STREAM demo () WITH (DATASOURCE=\"/d\")").expect("correct");
+        for (rest, message) in [
+            ("STREAM demo () WITH (DATASOURCE=\"/d\")", "Create stream fails: Item demo already exists."),
+            ("STREAM x () WITH (FORMAT=\"toml\")", "option 'format=toml' is invalid"),
+            ("STREAM x () WITH (FORMAT=\"delimited\")", "format delimited is not supported yet"),
+            ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string"),
+            ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string"),
+            ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64"),
+            ("TABLE x () WITH (DATASOURCE=\"/d\")", "CREATE TABLE is not supported yet"),
+        ] {
+            assert_eq!(create(&mut catalog, &format!("CREATE {rest}")).err().as_deref(), Some(message), "{rest}");
+        }
+        assert_eq!(catalog.streams().count(), 1);
     }
 }

@@ -26,9 +26,13 @@ pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a
     };
     let found = match &array {
         Cow::Borrowed(Value::Array(members)) => {
-            place(index, members.len()).and_then(|i| members.get(i)).map(Cow::Borrowed)
+            place(index, members.len()).and_then(|at| members.get(at)).map(Cow::Borrowed)
         }
-        other => match json::element(other, index) {
+        Cow::Owned(Value::Array(members)) => {
+            place(index, members.len()).and_then(|at| members.get(at)).cloned().map(Cow::Owned)
+        }
+        // No element of a JSON text is absent.
+        text => match json::element(text, index) {
             Value::Absent => None,
             value => Some(Cow::Owned(value)),
         },

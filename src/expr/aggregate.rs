@@ -198,3 +198,88 @@ impl Extreme {
 fn invalid(aggregate: Aggregate, value: &Value) -> EvalError {
     EvalError::Aggregate { aggregate, found: described(value).into() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn over(aggregate: Aggregate, integral: bool, values: &[Value]) -> Result<Value, EvalError> {
+        let mut accumulator = Accumulator::new(aggregate, integral);
+        for value in values {
+            let _ = accumulator.add(Some(value));
+        }
+        accumulator.answer()
+    }
+
+    fn shown(answer: Result<Value, EvalError>) -> String {
+        answer.map_or_else(|error| error.to_string(), |value| format!("{value:?}"))
+    }
+
+    #[test]
+    fn answers() {
+        use Aggregate::{Avg, Count, Max, Min, Sum};
+        let int = Value::Int;
+        let text = |text: &str| Value::from(text);
+        for (aggregate, values, expected) in [
+            (Count, vec![int(1), Value::Null, Value::Absent, Value::Bool(false), text("")], "Int(3)"),
+            (Count, vec![Value::Null], "Int(0)"),
+            (Sum, vec![], "Null"),
+            (Sum, vec![Value::Null], "Null"),
+            (Sum, vec![int(1), Value::Null, int(2)], "Int(3)"),
+            (Sum, vec![int(1), Value::Float(0.5)], "Float(1.5)"),
+            (Sum, vec![int(i64::MAX), int(1), int(-1)], "Int(9223372036854775807)"),
+            (Sum, vec![text("x"), int(1)], "run sum function error: found invalid arg string(x)"),
+            (Sum, vec![int(1), Value::Bool(true)], "run sum function error: found invalid arg bool(true)"),
+            (Avg, vec![int(1), int(2), int(2)], "Float(1.6666666666666667)"),
+            (Avg, vec![int(2), Value::Null], "Float(2.0)"),
+            (Avg, vec![Value::Null], "Null"),
+            (Avg, vec![text("x")], "run avg function error: found invalid arg string(x)"),
+            (Min, vec![int(3), Value::Float(2.5), Value::Null], "Float(2.5)"),
+            (Max, vec![int(3), Value::Float(2.5)], "Int(3)"),
+            (Max, vec![text("z"), text("é"), text("Z")], "Text(\"é\")"),
+            (Min, vec![text("b"), text("B")], "Text(\"B\")"),
+            (Min, vec![], "Absent"),
+            (Min, vec![int(1), text("x")], "run min function error: found invalid arg string(x)"),
+            (Max, vec![Value::Bool(true)], "run max function error: found invalid arg bool(true)"),
+        ] {
+            assert_eq!(shown(over(aggregate, true, &values)), expected, "{aggregate} {values:?}");
+        }
+        let beyond = [int(i64::MAX), int(1)];
+        assert!(shown(over(Sum, true, &beyond)).starts_with("integer overflow: the sum 9223372036854775808 "));
+        assert_eq!(shown(over(Sum, false, &beyond)), "Float(9.223372036854776e18)");
+        let mut rows = Accumulator::new(Count, true);
+        for _ in 0..2 {
+            assert_eq!(rows.add(None), Ok(()));
+        }
+        assert_eq!(shown(rows.answer()), "Int(2)");
+    }
+
+    proptest! {
+        #[test]
+        fn as_the_whole(numbers in proptest::collection::vec(any::<i32>(), 1..40), cut in 0usize..40) {
+            let values: Vec<Value> = numbers.iter().map(|n| Value::Int(i64::from(*n))).collect();
+            let sum: i64 = numbers.iter().map(|n| i64::from(*n)).sum();
+            let min = numbers.iter().copied().min().unwrap_or_default();
+            for (aggregate, expected) in [
+                (Aggregate::Count, Value::Int(numbers.len() as i64)),
+                (Aggregate::Sum, Value::Int(sum)),
+                (Aggregate::Avg, Value::Float(sum as f64 / numbers.len() as f64)),
+                (Aggregate::Min, Value::Int(i64::from(min))),
+            ] {
+                let expected = shown(Ok(expected));
+                prop_assert_eq!(&shown(over(aggregate, true, &values)), &expected);
+                // Two parts merged are the whole.
+                let (before, after) = values.split_at(cut.min(values.len()));
+                let mut parts = [before, after].map(|part| {
+                    let mut accumulator = Accumulator::new(aggregate, true);
+                    part.iter().for_each(|value| drop(accumulator.add(Some(value))));
+                    accumulator
+                });
+                let [first, second] = &mut parts;
+                prop_assert_eq!(first.merge(second), Ok(()));
+                prop_assert_eq!(&shown(first.answer()), &expected);
+            }
+        }
+    }
+}

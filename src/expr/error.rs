@@ -57,7 +57,7 @@ pub enum EvalError {
     },
 }
 
-/// How many bytes of a text are shown.
+/// How many characters of a value are shown.
 const SHOWN: usize = 200;
 
 /// Type and value as Go shows them: `string(x)`, `float64(5)`. Long values are cut.
@@ -79,7 +79,7 @@ pub(super) fn described(value: &Value) -> String {
     };
     let mut out = String::new();
     let text = cast::text(value);
-    let cut = &text[..text.floor_char_boundary(SHOWN)];
+    let cut = text.char_indices().nth(SHOWN).map_or(&*text, |(end, _)| &text[..end]);
     let more = if cut.len() < text.len() { "…" } else { "" };
     // Writing to a String does not fail.
     let _ = write!(out, "{name}({cut}{more})");

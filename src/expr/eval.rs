@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::error::{EvalError, described};
 use super::function::{Args, Code, Function, FunctionError, PreparedFn};
-use super::ops::{Comparison, arithmetic, compare_at, negate};
+use super::ops::{Comparison, arithmetic, compare_at, equal, negate};
 use super::{Expr, LikePattern, Scope, access, like};
 use crate::codec::json;
 use crate::sql::ast::BinaryOp;
@@ -22,20 +22,38 @@ const NULL: &Value = &Value::Null;
 impl Expr {
     /// The value of the expression for this row.
     pub fn eval<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Cow<'a, Value>, EvalError> {
+        if let Some(value) = self.stored(scope) {
+            return Ok(Cow::Borrowed(value));
+        }
         match self {
-            Expr::Constant(value) => Ok(Cow::Borrowed(value)),
-            Expr::Slot(slot) => Ok(Cow::Borrowed(scope.slot(*slot))),
             Expr::Binary { op, left, right, integral } => match op {
                 BinaryOp::And => and(left, right, scope).map(boolean),
                 BinaryOp::Or => or(left, right, scope).map(boolean),
-                _ => {
-                    let (l, r) = (left.eval(scope)?, right.eval(scope)?);
-                    match Comparison::of(*op) {
-                        Some(comparison) => compare_at(&l, comparison, &r, scope.context).map(boolean),
-                        None => arithmetic(*op, &l, &r, *integral).map(Cow::Owned),
-                    }
-                }
+                _ => match Comparison::of(*op) {
+                    Some(comparison) => compared(left, comparison, right, scope).map(boolean),
+                    None => computed(*op, left, right, *integral, scope).map(Cow::Owned),
+                },
             },
+            _ => self.eval_other(scope),
+        }
+    }
+
+    /// The value that needs no computing: a constant or a slot.
+    #[inline(always)]
+    fn stored<'a>(&'a self, scope: &'a Scope<'_>) -> Option<&'a Value> {
+        match self {
+            Expr::Constant(value) => Some(value),
+            Expr::Slot(slot) => Some(scope.slot(*slot)),
+            _ => None,
+        }
+    }
+
+    /// The expressions that are no operators of two operands. Apart, so that those do not pay for what these keep on
+    /// the stack.
+    #[inline(never)]
+    fn eval_other<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Cow<'a, Value>, EvalError> {
+        match self {
+            Expr::Constant(_) | Expr::Slot(_) | Expr::Binary { .. } => self.eval(scope),
             Expr::Call { function, prepared, args } => call(function, prepared.as_deref(), args, scope).map(Cow::Owned),
             Expr::Member(object, name) => Ok(access::member(object.eval(scope)?, name)),
             Expr::Index(array, index) => access::element(array.eval(scope)?, &*index.eval(scope)?),
@@ -57,9 +75,10 @@ impl Expr {
             Expr::Like { expr, pattern, negated } => matches(expr, pattern, *negated, scope).map(boolean),
             Expr::IsNull { expr, negated } => Ok(boolean(expr.eval(scope)?.is_null() != *negated)),
             Expr::Case { value, branches, otherwise } => {
+                let value = value.as_ref().map(|value| value.eval(scope)).transpose()?;
                 for (when, then) in branches {
-                    let taken = match value {
-                        Some(value) => same(&*value.eval(scope)?, &*when.eval(scope)?, scope),
+                    let taken = match &value {
+                        Some(value) => equal(value, &*when.eval(scope)?, scope.context),
                         None => when.test(scope)?,
                     };
                     if taken {
@@ -75,26 +94,43 @@ impl Expr {
     /// error.
     #[inline]
     pub fn test(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
+        match self.truth(scope)? {
+            Truth::Known(b) => Ok(b),
+            Truth::Nothing => Ok(false),
+            Truth::Other(value) => Err(EvalError::not_boolean(&value)),
+        }
+    }
+
+    /// The expression as an operand of AND, OR or a clause, without making a value of a truth that is known.
+    #[inline]
+    fn truth<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Truth<'a>, EvalError> {
         if let Expr::Binary { op, left, right, .. } = self {
-            // The usual conditions, without making a value of the answer.
             match op {
-                BinaryOp::And => return and(left, right, scope),
-                BinaryOp::Or => return or(left, right, scope),
+                BinaryOp::And => return and(left, right, scope).map(Truth::Known),
+                BinaryOp::Or => return or(left, right, scope).map(Truth::Known),
                 _ => {}
             }
             if let Some(comparison) = Comparison::of(*op) {
-                return compare_at(&*left.eval(scope)?, comparison, &*right.eval(scope)?, scope.context);
+                return compared(left, comparison, right, scope).map(Truth::Known);
             }
         }
-        match &*self.eval(scope)? {
-            Value::Bool(b) => Ok(*b),
-            Value::Absent | Value::Null => Ok(false),
-            other => Err(EvalError::not_boolean(other)),
-        }
+        let value = self.eval(scope)?;
+        Ok(match &*value {
+            Value::Bool(b) => Truth::Known(*b),
+            Value::Absent | Value::Null => Truth::Nothing,
+            _ => Truth::Other(value),
+        })
     }
 }
 
-impl<'a> Scope<'a> {
+/// What a value is as a condition.
+enum Truth<'a> {
+    Known(bool),
+    Nothing,
+    Other(Cow<'a, Value>),
+}
+
+impl Scope<'_> {
     /// The value of a slot. A slot that the row does not have is absent.
     #[inline]
     fn slot(&self, slot: usize) -> &Value {
@@ -106,6 +142,26 @@ impl<'a> Scope<'a> {
 #[inline]
 fn boolean<'a>(b: bool) -> Cow<'a, Value> {
     Cow::Borrowed(if b { TRUE } else { FALSE })
+}
+
+/// Two stored values are compared in place, without the ceremony of values that may be owned.
+#[inline]
+fn compared(left: &Expr, op: Comparison, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    match (left.stored(scope), right.stored(scope)) {
+        (Some(l), Some(r)) => compare_at(l, op, r, scope.context),
+        (None, Some(r)) => compare_at(&*left.eval(scope)?, op, r, scope.context),
+        _ => compare_at(&*left.eval(scope)?, op, &*right.eval(scope)?, scope.context),
+    }
+}
+
+#[inline]
+fn computed(op: BinaryOp, left: &Expr, right: &Expr, integral: bool, scope: &Scope<'_>) -> Result<Value, EvalError> {
+    match (left.stored(scope), right.stored(scope)) {
+        (Some(l), Some(r)) => arithmetic(op, l, r, integral),
+        (None, Some(r)) => arithmetic(op, &*left.eval(scope)?, r, integral),
+        (Some(l), None) => arithmetic(op, l, &*right.eval(scope)?, integral),
+        _ => arithmetic(op, &*left.eval(scope)?, &*right.eval(scope)?, integral),
+    }
 }
 
 /// `left AND right`: both must be true; nothing counts as false. The right side is not looked at where the left one
@@ -139,41 +195,6 @@ fn or(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     }
 }
 
-/// What an operand of AND or OR is.
-enum Truth<'a> {
-    Known(bool),
-    Nothing,
-    Other(Cow<'a, Value>),
-}
-
-impl Expr {
-    #[inline]
-    fn truth<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Truth<'a>, EvalError> {
-        if let Expr::Binary { op, left, right, .. } = self {
-            match op {
-                BinaryOp::And => return and(left, right, scope).map(Truth::Known),
-                BinaryOp::Or => return or(left, right, scope).map(Truth::Known),
-                _ => {}
-            }
-            if let Some(comparison) = Comparison::of(*op) {
-                return compare_at(&*left.eval(scope)?, comparison, &*right.eval(scope)?, scope.context)
-                    .map(Truth::Known);
-            }
-        }
-        let value = self.eval(scope)?;
-        Ok(match &*value {
-            Value::Bool(b) => Truth::Known(*b),
-            Value::Absent | Value::Null => Truth::Nothing,
-            _ => Truth::Other(value),
-        })
-    }
-}
-
-/// Whether two values are equal where values of different kinds just differ.
-fn same(left: &Value, right: &Value, scope: &Scope<'_>) -> bool {
-    compare_at(left, Comparison::Equal, right, scope.context).unwrap_or(false)
-}
-
 /// Both bounds belong to it. Where a part has no value, BETWEEN and NOT BETWEEN are false.
 fn between(operands: &[Expr; 3], negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let [value, low, high] = operands;
@@ -193,7 +214,7 @@ fn in_list(expr: &Expr, list: &[Expr], negated: bool, scope: &Scope<'_>) -> Resu
         return Ok(false);
     }
     for element in list {
-        if same(&wanted, &*element.eval(scope)?, scope) {
+        if equal(&wanted, &*element.eval(scope)?, scope.context) {
             return Ok(!negated);
         }
     }
@@ -208,9 +229,9 @@ fn in_array(expr: &Expr, array: &Expr, negated: bool, scope: &Scope<'_>) -> Resu
     let array = array.eval(scope)?;
     let found = match &*array {
         Value::Absent | Value::Null => false,
-        Value::Array(elements) => elements.iter().any(|element| same(&wanted, element, scope)),
+        Value::Array(elements) => elements.iter().any(|element| equal(&wanted, element, scope.context)),
         Value::Json(text) if array.kind() == Kind::Array => {
-            json::elements(text).any(|element| same(&wanted, &json::value(element), scope))
+            json::elements(text).any(|element| equal(&wanted, &json::value(element), scope.context))
         }
         other => return Err(EvalError::NotArray(described(other).into())),
     };

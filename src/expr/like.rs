@@ -151,3 +151,73 @@ fn next(pattern: &str) -> Option<(Token, &str)> {
         c => (Token::Char(c), behind),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn patterns() {
+        for (pattern, text, expected) in [
+            ("", "", true),
+            ("", "a", false),
+            ("%", "", true),
+            ("%", "a\nb", true),
+            ("a%b", "a\nb", true),
+            ("a_b", "a\nb", true),
+            ("_", "世", true),
+            ("_", "", false),
+            ("__", "世", false),
+            ("a%", "abc", true),
+            ("a%", "ba", false),
+            ("%c", "abc", true),
+            ("%b%", "abc", true),
+            ("%b", "abc", false),
+            ("abc", "abc", true),
+            ("abc", "ABC", false),
+            ("a.c", "abc", false),
+            ("a+(b)[%", "a+(b)[c", true),
+            (r"50\%", "50%", true),
+            (r"50\%", "50x", false),
+            (r"a\_b%", "a_bc", true),
+            (r"a\_b", "axb", false),
+            (r"a\\%", r"a\b", true),
+            (r"a\", r"a\", true),
+            ("%ab%ab", "abaa", false),
+            ("%ab%ab", "abxab", true),
+            ("a%b%c", "a1b2b3c", true),
+            ("%%a%%", "xax", true),
+            ("%_", "", false),
+            ("%_%", "x", true),
+        ] {
+            assert_eq!(matches(pattern, text), expected, "{text:?} LIKE {pattern:?}");
+            assert_eq!(Pattern::new(pattern).matches(text), expected, "prepared {text:?} LIKE {pattern:?}");
+        }
+    }
+
+    /// The pattern as a regular expression, for comparison.
+    fn regex(pattern: &str) -> String {
+        let mut out = String::from("(?s)^");
+        let mut rest = pattern;
+        while let Some((token, behind)) = next(rest) {
+            match token {
+                Token::Run => out.push_str(".*"),
+                Token::One => out.push('.'),
+                Token::Char(c) => out.push_str(&regex::escape(c.encode_utf8(&mut [0; 4]))),
+            }
+            rest = behind;
+        }
+        // `$` would match before a line break at the end, too.
+        out + r"\z"
+    }
+
+    proptest! {
+        #[test]
+        fn patterns_agree_with_regular_expressions(pattern in r"[ab世%_\\\n]{0,8}", text in r"[ab世%_\\\n]{0,10}") {
+            let expected = regex::Regex::new(&regex(&pattern)).map(|regex| regex.is_match(&text)).ok();
+            prop_assert_eq!(Some(matches(&pattern, &text)), expected);
+            prop_assert_eq!(Some(Pattern::new(&pattern).matches(&text)), expected);
+        }
+    }
+}

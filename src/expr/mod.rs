@@ -15,6 +15,8 @@ pub mod group;
 pub mod like;
 mod ops;
 pub mod pattern;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -92,54 +92,59 @@ impl Comparison {
 /// errors.
 #[inline]
 pub fn compare(left: &Value, op: Comparison, right: &Value) -> Result<bool, EvalError> {
-    match (left, right) {
-        (Value::Int(l), Value::Int(r)) => Ok(op.accepts(l.cmp(r))),
-        (Value::Float(l), Value::Float(r)) => Ok(op.accepts_floats(*l, *r)),
-        (Value::Text(l), Value::Text(r)) => Ok(op.accepts(l.as_str().cmp(r.as_str()))),
-        _ => compare_others(left, op, right, None),
-    }
+    comparable(left, op, right, None).ok_or_else(|| EvalError::operation(left, op.sign(), right))
 }
 
 /// [`compare`] that reads texts as times in the configured zone.
 #[inline]
 pub fn compare_at(left: &Value, op: Comparison, right: &Value, context: &CallContext<'_>) -> Result<bool, EvalError> {
+    comparable(left, op, right, Some(context)).ok_or_else(|| EvalError::operation(left, op.sign(), right))
+}
+
+/// Whether two values are equal, where values that cannot be compared just differ.
+pub(super) fn equal(left: &Value, right: &Value, context: &CallContext<'_>) -> bool {
+    comparable(left, Comparison::Equal, right, Some(context)).unwrap_or(false)
+}
+
+/// The comparison, or none where the kinds do not fit.
+#[inline]
+fn comparable(left: &Value, op: Comparison, right: &Value, context: Option<&CallContext<'_>>) -> Option<bool> {
     match (left, right) {
-        (Value::Int(l), Value::Int(r)) => Ok(op.accepts(l.cmp(r))),
-        (Value::Float(l), Value::Float(r)) => Ok(op.accepts_floats(*l, *r)),
-        (Value::Text(l), Value::Text(r)) => Ok(op.accepts(l.as_str().cmp(r.as_str()))),
-        _ => compare_others(left, op, right, Some(context)),
+        (Value::Int(l), Value::Int(r)) => Some(op.accepts(l.cmp(r))),
+        (Value::Float(l), Value::Float(r)) => Some(op.accepts_floats(*l, *r)),
+        (Value::Text(l), Value::Text(r)) => Some(match op {
+            // Texts of different lengths differ without a look at them.
+            Comparison::Equal => l == r,
+            Comparison::NotEqual => l != r,
+            _ => op.accepts(l.as_str().cmp(r.as_str())),
+        }),
+        _ => comparable_others(left, op, right, context),
     }
 }
 
 /// The pairs that are rarer than two numbers of a form or two texts.
-fn compare_others(
-    left: &Value,
-    op: Comparison,
-    right: &Value,
-    context: Option<&CallContext<'_>>,
-) -> Result<bool, EvalError> {
-    let wrong = || EvalError::operation(left, op.sign(), right);
-    let nanoseconds = |ms: f64| ms.trunc() * 1e6;
+fn comparable_others(left: &Value, op: Comparison, right: &Value, context: Option<&CallContext<'_>>) -> Option<bool> {
     match (left, right) {
-        (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Ok(false),
-        (Value::Int(l), Value::Float(r)) => Ok(accepts_mixed(op, int_with_float(*l, *r))),
-        (Value::Float(l), Value::Int(r)) => Ok(accepts_mixed(op, int_with_float(*r, *l).map(Ordering::reverse))),
+        (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Some(false),
+        (Value::Int(l), Value::Float(r)) => Some(accepts_mixed(op, int_with_float(*l, *r))),
+        (Value::Float(l), Value::Int(r)) => Some(accepts_mixed(op, int_with_float(*r, *l).map(Ordering::reverse))),
         (Value::Bool(l), Value::Bool(r)) if matches!(op, Comparison::Equal | Comparison::NotEqual) => {
-            Ok(op.accepts(l.cmp(r)))
+            Some(op.accepts(l.cmp(r)))
         }
-        (Value::DateTime(l), Value::DateTime(r)) => Ok(op.accepts(l.timestamp().cmp(&r.timestamp()))),
+        (Value::DateTime(l), Value::DateTime(r)) => Some(op.accepts(l.timestamp().cmp(&r.timestamp()))),
         (Value::DateTime(l), Value::Int(ms)) => {
-            Ok(op.accepts(l.timestamp().as_nanosecond().cmp(&(i128::from(*ms) * 1_000_000))))
+            Some(op.accepts(l.timestamp().as_nanosecond().cmp(&(i128::from(*ms) * 1_000_000))))
         }
         (Value::DateTime(l), Value::Float(ms)) => {
-            Ok(op.accepts_floats(l.timestamp().as_nanosecond() as f64, nanoseconds(*ms)))
+            // The fraction of a millisecond is cut.
+            Some(op.accepts_floats(l.timestamp().as_nanosecond() as f64, ms.trunc() * 1e6))
         }
         (Value::DateTime(l), Value::Text(text)) => {
             let (zone, now) = context.map_or((UTC, 0), |context| (context.zone, context.now));
-            let r = datetime_text::parse(text, zone, now).ok_or_else(wrong)?;
-            Ok(op.accepts(l.timestamp().cmp(&r.timestamp())))
+            let r = datetime_text::parse(text, zone, now)?;
+            Some(op.accepts(l.timestamp().cmp(&r.timestamp())))
         }
-        _ => Err(wrong()),
+        _ => None,
     }
 }
 

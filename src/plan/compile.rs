@@ -541,7 +541,7 @@ impl Compiler {
         let mut args = Vec::with_capacity(call.args.len());
         if !star {
             for arg in &call.args {
-                let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match error.kind {
+                let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match *error.kind {
                     PlanErrorKind::NestedAggregate(_) => {
                         PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span)
                     }

@@ -11,7 +11,7 @@ use crate::sql::ast::Span;
 #[error("{kind}")]
 pub struct PlanError {
     /// what is wrong
-    pub kind: PlanErrorKind,
+    pub kind: Box<PlanErrorKind>,
     span: Option<Span>,
     hint: Option<String>,
 }
@@ -123,7 +123,7 @@ pub enum PlanErrorKind {
 
 impl PlanError {
     pub(super) fn new(kind: PlanErrorKind, span: Option<Span>) -> PlanError {
-        PlanError { kind, span, hint: None }
+        PlanError { kind: Box::new(kind), span, hint: None }
     }
 
     pub(super) fn at(kind: PlanErrorKind, span: Span) -> PlanError {
@@ -138,7 +138,7 @@ impl PlanError {
 
     /// The place in the rule's SQL, where there is one.
     pub fn span(&self) -> Option<Span> {
-        match &self.kind {
+        match &*self.kind {
             PlanErrorKind::Syntax(error) => Some(error.span()),
             _ => self.span,
         }
@@ -146,7 +146,7 @@ impl PlanError {
 
     /// What was perhaps meant.
     pub fn hint(&self) -> Option<String> {
-        match &self.kind {
+        match &*self.kind {
             PlanErrorKind::Syntax(error) => error.hint(),
             _ => self.hint.clone(),
         }
@@ -156,7 +156,7 @@ impl PlanError {
     /// found later and stand alone.
     pub fn is_of_parser(&self) -> bool {
         matches!(
-            self.kind,
+            *self.kind,
             PlanErrorKind::Syntax(_)
                 | PlanErrorKind::UnknownFunction(_)
                 | PlanErrorKind::Call { .. }

@@ -13,6 +13,7 @@ mod conversion;
 mod examples;
 mod locale;
 mod math;
+mod other;
 mod reference;
 mod text;
 
@@ -367,4 +368,5 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 }
 
 /// The tables of the families.
-static FAMILIES: &[&[Function]] = &[math::FUNCTIONS, text::FUNCTIONS, conversion::FUNCTIONS, aggregate::FUNCTIONS];
+static FAMILIES: &[&[Function]] =
+    &[math::FUNCTIONS, text::FUNCTIONS, conversion::FUNCTIONS, aggregate::FUNCTIONS, other::FUNCTIONS];

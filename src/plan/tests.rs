@@ -1,0 +1,284 @@
+//! What rules become, and which are refused.
+
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::sql::{mark, parse_create};
+
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::default();
+    for sql in [
+        "CREATE STREAM demo () WITH (DATASOURCE=\"/d\", TYPE=\"websocket\", TIMESTAMP=\"ts\")",
+        "CREATE STREAM typed (a BIGINT, b FLOAT, s STRING, p STRUCT(x BIGINT), xs ARRAY(FLOAT), t DATETIME) \
+         WITH (DATASOURCE=\"/t\", TYPE=\"websocket\", TIMESTAMP=\"ts\")",
+        "CREATE STREAM timeless () WITH (DATASOURCE=\"/t\", TYPE=\"websocket\")",
+    ] {
+        catalog.create(&parse_create(sql).expect("the statement is correct")).expect("the stream is correct");
+    }
+    catalog
+}
+
+const PLANNED: &[&str] = &[
+    "SELECT * FROM demo",
+    "SELECT a, o->x, abs(b), b + 1 FROM demo WHERE a > 1 AND 5 <= b AND s = \"x\" AND abs(c) = 1 AND d < 1",
+    "SELECT * EXCEPT(b, c), a + 1 AS a, c INVISIBLE FROM demo",
+    "SELECT * REPLACE(a * 10 AS a) FROM demo WHERE a BETWEEN 1 AND 5",
+    "SELECT *, a + 1 AS a FROM typed",
+    "SELECT a + 1 AS a, a + 2 AS y FROM demo WHERE a > 1",
+    "SELECT y * 2 AS z, x + 1 AS y, a AS x FROM demo WHERE x > 1",
+    "SELECT a + 1 AS x INVISIBLE, sqrt(a) AS r INVISIBLE, x * x AS b FROM demo",
+    "SELECT d.a, demo.b AS y, q.c, d.* FROM demo AS d",
+    "SELECT a / 2 AS u, b / 2 AS v, (a + 1) / xs[0] AS w, p->x / 2 AS m FROM typed",
+    "SELECT 1 + 2 * 3 AS c, upper(\"x\") AS s, 1 / 0 AS e, -5 AS n FROM demo WHERE true",
+    "SELECT k, count(*) AS c, avg(a + 1), c * 2 AS d, avg(a + 1) / c AS q FROM demo WHERE a > 1 \
+     GROUP BY k, TUMBLINGWINDOW(ss, 10) HAVING c > 1",
+    "SELECT a * 2 AS x, sum(x) AS s, window_start() AS w, w + 1 AS v FROM demo WHERE b = 1 \
+     GROUP BY x, COUNTWINDOW(4, 2) FILTER(WHERE c > 1)",
+    "SELECT a FROM demo WHERE b > 1 GROUP BY TUMBLINGWINDOW(mi, 1) FILTER(WHERE c > 1) HAVING count(*) > 2 LIMIT 3",
+    "SELECT count(*), max(a) FROM typed",
+    "SELECT t FROM typed WHERE t > \"2024-01-01\" LIMIT 0",
+];
+
+/// `plans.txt` beside this file has the plans of these rules; `UPDATE_PLANS=1` in the environment writes it anew.
+#[test]
+fn plans() {
+    let (catalog, options) = (catalog(), RuleOptions::default());
+    let mut text = String::new();
+    for sql in PLANNED {
+        let plan = explain(sql, &options, &catalog).unwrap_or_else(|error| format!("refused: {error}\n"));
+        text.push_str(&format!("{sql}\n\n{plan}\n"));
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/plan/plans.txt");
+    if std::env::var_os("UPDATE_PLANS").is_some_and(|value| value == "1") {
+        std::fs::write(&path, &text).expect("plans.txt can be written");
+    }
+    assert_eq!(std::fs::read_to_string(&path).unwrap_or_default(), text);
+}
+
+#[test]
+fn refusals() {
+    let (catalog, options) = (catalog(), RuleOptions::default());
+    // The rule, what is said, the place that is marked.
+    for (sql, message, place) in [
+        ("SELECT a FROM nosuch", "fail to get stream nosuch, please check if stream is created", "nosuch"),
+        ("SELECT z FROM typed", "unknown field z", "z"),
+        ("SELECT a FROM typed WHERE z > 1", "unknown field z", "z"),
+        ("SELECT nope.z FROM typed", "unknown field nope", "nope"),
+        ("SELECT A FROM typed", "field A not found in stream typed", "A"),
+        ("SELECT nosuchfunc(a) AS b FROM demo", "function nosuchfunc not found", "nosuchfunc"),
+        ("SELECT power(a) FROM demo", "validate function power error: Expect 2 arguments but found 1.", "power"),
+        (
+            "SELECT abs(\"x\") AS c FROM demo",
+            "validate function abs error: Expect number - float or int type for parameter 1",
+            "abs",
+        ),
+        ("SELECT sum() AS s FROM demo", "validate function sum error: Expect 1 arguments but found 0.", "sum"),
+        ("SELECT sum(count(*)) AS c FROM demo", "invalid argument for func sum: aggregate argument is not allowed", ""),
+        ("SELECT a, a, b FROM demo", "duplicate field definition a", ""),
+        ("SELECT abs(a), abs(b) FROM demo", "duplicate field definition abs", "abs(b)"),
+        ("SELECT a AS b, b FROM demo", "duplicate field definition b", ""),
+        ("SELECT a AS x, b AS x FROM demo", "duplicate alias x", ""),
+        ("SELECT a AS b, b AS a FROM demo", "select fields have cycled alias", ""),
+        ("SELECT x AS y, y + 1 AS z, z AS x FROM demo", "select fields have cycled alias", ""),
+        ("SELECT a FROM demo GROUP BY a", "select stmt group by should be used with window", ""),
+        (
+            "SELECT a FROM demo GROUP BY sum(a), COUNTWINDOW(2)",
+            "Not allowed to call aggregate functions in GROUP BY clause: sum(a)",
+            "sum(a)",
+        ),
+        (
+            "SELECT sum(a) AS s FROM demo GROUP BY s, COUNTWINDOW(2)",
+            "Not allowed to call aggregate functions in GROUP BY clause: s",
+            "",
+        ),
+        (
+            "SELECT a FROM demo WHERE count(*) > 1",
+            "Not allowed to call aggregate functions in WHERE clause: count(*)",
+            "count(*)",
+        ),
+        (
+            "SELECT k FROM demo GROUP BY k, COUNTWINDOW(2) HAVING k = \"x\"",
+            "Not allowed to call non-aggregate functions in HAVING clause: k = \"x\"",
+            "k = \"x\"",
+        ),
+        ("SELECT abs(a) OVER (PARTITION BY a) AS x FROM demo", "Found OVER after non analytic function abs", ""),
+        ("SELECT tags[1:1] AS s FROM demo", "colon start value can't be greater than end value", "tags[1:1]"),
+        ("SELECT a FROM demo WHERE 5", "WHERE needs a condition, and 5 is never true or false", "5"),
+        ("SELECT a FROM demo WHERE a LIKE 5", "the pattern of LIKE must be text, not 5", "5"),
+        ("SELECT abs(*) FROM demo", "* can stand in the select list and in count(*) only", "*"),
+        ("SELECT lag(a) FROM demo", "the function lag is not supported yet", "lag(a)"),
+        ("SELECT a FROM demo ORDER BY b", "ORDER BY is not supported yet", ""),
+        ("SELECT a FROM demo INNER JOIN typed ON a = b", "JOIN is not supported yet", "typed"),
+        ("SELECT a FROM demo GROUP BY HOPPINGWINDOW(ss, 2, 1)", "HOPPINGWINDOW is not supported yet", ""),
+        ("SELECT a FORM demo", "found \"FORM\", expected FROM.", "FORM"),
+    ] {
+        let error = plan(sql, &options, &catalog).expect_err(sql);
+        assert_eq!(error.to_string(), message, "{sql}");
+        let span = error.span().expect(sql);
+        let marked = &sql[span.start as usize..span.end as usize];
+        assert!(place.is_empty() || marked == place, "{}", mark(sql, span));
+    }
+}
+
+#[test]
+fn what_was_meant() {
+    for (sql, hint) in [
+        ("SELECT a FROM dem", "did you mean demo?"),
+        ("SELECT cuont(*) FROM demo", "did you mean count?"),
+        ("SELECT A FROM typed", "did you mean a?"),
+    ] {
+        let error = plan(sql, &RuleOptions::default(), &catalog()).expect_err(sql);
+        assert_eq!(error.hint().as_deref(), Some(hint), "{sql}");
+    }
+}
+
+/// `/` divides whole numbers as such only where none comes from a message without a schema.
+#[test]
+fn whole_numbers_that_divide_as_such() {
+    for (stream, division, expected) in [
+        ("demo", "a / 2", false),
+        ("demo", "(1 + abs(a)) / 2", false),
+        ("demo", "7 / length(a)", true),
+        ("demo", "cast(a, \"bigint\") / 2", true),
+        ("demo", "CASE WHEN a > 1 THEN 2 ELSE b END / 2", false),
+        ("demo", "sum(a) / 2", false),
+        ("demo", "count(a) / 2", true),
+        ("demo", "coalesce(a, 1) / 2", false),
+        ("typed", "a / 2", true),
+        ("typed", "-a / 2", true),
+        ("typed", "sum(a) / 2", true),
+        ("typed", "p->x / 2", true),
+        ("typed", "abs(a + 1) / 2", true),
+    ] {
+        let sql = format!("SELECT {division} AS q FROM {stream}");
+        let plan = plan(&sql, &RuleOptions::default(), &catalog()).expect(&sql);
+        let items = match &plan.body {
+            physical::Body::Rows(projection) => &projection.items,
+            physical::Body::Window(window) => &window.projection.items,
+        };
+        let [physical::Item::Field { expr: crate::expr::Expr::Binary { integral, .. }, .. }] = items.as_slice() else {
+            panic!("{sql}: {items:?}");
+        };
+        assert_eq!(*integral, expected, "{sql}");
+    }
+}
+
+#[test]
+fn event_time_needs_a_timestamp() {
+    let options = RuleOptions { event_time: true, ..RuleOptions::default() };
+    let said = |sql| plan(sql, &options, &catalog()).map_err(|error| error.to_string());
+    let timestamp =
+        said("SELECT a FROM demo").map(|plan| plan.scan.event_time.map(|time| (time.slot, time.late_tolerance)));
+    assert_eq!(timestamp, Ok(Some((1, 1000))));
+    assert_eq!(
+        said("SELECT a FROM timeless").err().as_deref(),
+        Some("preprocessor is set to be event time but stream option TIMESTAMP not found")
+    );
+    assert_eq!(said("SELECT a FROM typed").err().as_deref(), Some("timestamp field ts not found"));
+}
+
+/// Aliases of aggregates that repeat each other must not grow beyond measure, nor chains of aliases overflow.
+#[test]
+fn aliases_without_end() {
+    let doubled: Vec<String> = (0..60).map(|i| format!("a{i} + a{i} AS a{}", i + 1)).collect();
+    let sql = format!("SELECT count(*) AS a0, {} FROM demo", doubled.join(", "));
+    let error = plan(&sql, &RuleOptions::default(), &catalog()).expect_err("too large");
+    assert!(matches!(*error.kind, PlanErrorKind::TooComplex(_)), "{error}");
+    let chain: Vec<String> = (0..3000).map(|i| format!("a{i} + 1 AS a{}", i + 1)).collect();
+    let sql = format!("SELECT {} FROM demo WHERE a3000 > 1", chain.join(", "));
+    assert_eq!(plan(&sql, &RuleOptions::default(), &catalog()).expect("a chain").scan.computed_for_filter, 3000);
+    let sql = format!("SELECT {} FROM demo", vec!["a"; 450].join(" + "));
+    assert!(plan(&sql, &RuleOptions::default(), &catalog()).is_ok());
+}
+
+/// Expressions of all kinds over names that may be columns, aliases or nothing.
+fn expressions() -> impl Strategy<Value = String> {
+    let leaf = prop::sample::select(vec![
+        "a",
+        "b",
+        "x",
+        "y",
+        "demo.a",
+        "d.b",
+        "p",
+        "xs",
+        "s",
+        "t",
+        "1",
+        "2.5",
+        "\"abc\"",
+        "true",
+        "count(*)",
+        "k.z",
+        "window_start()",
+        "-1",
+        "0",
+    ])
+    .prop_map(str::to_owned);
+    leaf.prop_recursive(4, 24, 3, |e| {
+        let two = (e.clone(), e.clone());
+        prop_oneof![
+            (two.clone(), prop::sample::select(vec!["+", "/", "%", "=", "<", "AND", "OR", "&"]))
+                .prop_map(|((l, r), op)| format!("({l} {op} {r})")),
+            (e.clone(), prop::sample::select(vec!["abs", "sum", "avg", "upper", "lag", "coalesce", "max", "nope"]))
+                .prop_map(|(e, f)| format!("{f}({e})")),
+            two.clone().prop_map(|(l, r)| format!("({l} BETWEEN {r} AND 5)")),
+            two.clone().prop_map(|(l, r)| format!("({l} IN ({r}, 1))")),
+            two.clone().prop_map(|(l, r)| format!("({l} LIKE {r})")),
+            two.clone().prop_map(|(l, r)| format!("({l})[{r}]")),
+            two.prop_map(|(l, r)| format!("CASE WHEN {l} THEN {r} ELSE 1 END")),
+            e.clone().prop_map(|e| format!("({e})->m")),
+            e.prop_map(|e| format!("(NOT {e})")),
+        ]
+    })
+}
+
+proptest! {
+    /// Whatever a rule says, it is planned or refused with a place inside its text; and what is planned reads slots
+    /// that are there.
+    #[test]
+    fn every_rule_is_planned_or_refused(
+        one in expressions(), two in expressions(), condition in expressions(), key in expressions(),
+        stream in prop::sample::select(vec!["demo", "demo AS d", "typed"]),
+        tail in prop::sample::select(vec!["", "COUNTWINDOW(3)", "TUMBLINGWINDOW(ss, 1)", "KEY, COUNTWINDOW(2)"]),
+        star in prop::sample::select(vec!["", "*, ", "* EXCEPT(a), "]),
+        event_time in any::<bool>(),
+    ) {
+        let group = if tail.is_empty() { String::new() } else { format!(" GROUP BY {}", tail.replace("KEY", &key)) };
+        let sql = format!("SELECT {star}{one} AS x, {two} AS y FROM {stream} WHERE {condition}{group}");
+        let options = RuleOptions { event_time, ..RuleOptions::default() };
+        match plan(&sql, &options, &catalog()) {
+            Ok(plan) => slots_exist(&plan)?,
+            Err(error) => {
+                let end = error.span().map_or(0, |span| span.end as usize);
+                prop_assert!(end <= sql.len() && !error.to_string().is_empty());
+            }
+        }
+        let _ = explain(&sql, &options, &catalog());
+    }
+}
+
+fn slots_exist(plan: &RulePlan) -> Result<(), TestCaseError> {
+    let columns = plan.scan.columns.len();
+    for (index, expr) in plan.scan.computed.iter().enumerate() {
+        prop_assert!(expr.slots().iter().all(|slot| *slot < columns + index));
+    }
+    if let Some(filter) = &plan.scan.filter {
+        let known = columns + plan.scan.computed_for_filter;
+        let slots = filter.rest.iter().flat_map(|rest| rest.slots()).chain(filter.tests.iter().map(|test| test.slot));
+        prop_assert!(slots.into_iter().all(|slot| slot < known));
+    }
+    let row = columns + plan.scan.computed.len();
+    let (projection, slots) = match &plan.body {
+        physical::Body::Rows(projection) => (projection, row),
+        physical::Body::Window(window) => (&window.projection, row + window.aggregates.len()),
+    };
+    for item in &projection.items {
+        if let physical::Item::Field { expr, .. } | physical::Item::Hidden { expr } = item {
+            prop_assert!(expr.slots().iter().all(|slot| *slot < slots));
+        }
+    }
+    Ok(())
+}
