@@ -222,7 +222,7 @@ impl Reader {
                     self.problems.push(document.error(document.root.place, "", message));
                 }
             },
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => self.problems.push(*problem),
         }
     }
 
@@ -373,13 +373,16 @@ impl Reader {
         match Document::parse(&label, nested.to_string()) {
             Ok(document) => {
                 let root = document.root.clone();
-                let first = self.problems.len();
+                let (first, first_tls) = (self.problems.len(), self.tls.len());
                 self.section(&document, &section.to_ascii_lowercase(), &root, root.place);
                 for problem in &mut self.problems[first..] {
                     problem.place = None;
                 }
+                for (_, place) in &mut self.tls[first_tls..] {
+                    *place = Place::default();
+                }
             }
-            Err(problem) => self.problems.push(problem),
+            Err(problem) => self.problems.push(*problem),
         }
     }
 

@@ -158,17 +158,17 @@ impl Document {
     ///
     /// # Errors
     /// A [`Problem`] where the file cannot be read or is neither JSON nor YAML.
-    pub fn read(path: &Path) -> Result<Document, Problem> {
+    pub fn read(path: &Path) -> Result<Document, Box<Problem>> {
         let name = path.display().to_string();
         match std::fs::read(path) {
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Document::parse(&name, text),
                 Err(error) => {
                     let at = error.utf8_error().valid_up_to();
-                    Err(Problem::error(&name, None, "", format!("the file is not UTF-8: byte {at} is wrong")))
+                    Err(Box::new(Problem::error(&name, None, "", format!("the file is not UTF-8: byte {at} is wrong"))))
                 }
             },
-            Err(error) => Err(Problem::error(&name, None, "", format!("cannot read the file: {error}"))),
+            Err(error) => Err(Box::new(Problem::error(&name, None, "", format!("cannot read the file: {error}")))),
         }
     }
 
@@ -176,7 +176,7 @@ impl Document {
     ///
     /// # Errors
     /// A [`Problem`] where the text is neither JSON nor YAML.
-    pub fn parse(name: &str, text: String) -> Result<Document, Problem> {
+    pub fn parse(name: &str, text: String) -> Result<Document, Box<Problem>> {
         // A text without any value is an empty document, which YAML's own reader would refuse.
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             let root = Node { value: Value::Null, place: Place { line: 1, column: 1, offset: 0 } };
@@ -189,7 +189,7 @@ impl Document {
                 let place = error.location().map(Place::from);
                 let message = error.without_snippet().to_string();
                 let message = message.lines().next().unwrap_or_default();
-                Err(Problem::error(name, place, "", format!("the file is neither JSON nor YAML: {message}")))
+                Err(Box::new(Problem::error(name, place, "", format!("the file is neither JSON nor YAML: {message}"))))
             }
         }
     }
@@ -198,12 +198,12 @@ impl Document {
     ///
     /// # Errors
     /// A [`Problem`] where the text is neither JSON nor YAML.
-    pub fn nested(self: &Arc<Document>, node: &Node) -> Result<Document, Problem> {
+    pub fn nested(self: &Arc<Document>, node: &Node) -> Result<Document, Box<Problem>> {
         match Document::parse(&self.name, node.text().unwrap_or_default().to_owned()) {
             Ok(document) => Ok(Document { outer: Some((self.clone(), Box::new(node.clone()))), ..document }),
             Err(problem) => {
                 let offset = problem.place.map_or(0, |place| place.offset);
-                Err(Problem { place: Some(self.place_in(node, offset)), ..problem })
+                Err(Box::new(Problem { place: Some(self.place_in(node, offset)), ..*problem }))
             }
         }
     }

@@ -63,7 +63,7 @@ pub fn load(files: &[PathBuf], config: &Config) -> Result<Pipeline, Vec<Problem>
     for file in files {
         match Document::read(file) {
             Ok(document) => documents.push(document),
-            Err(problem) => problems.push(problem),
+            Err(problem) => problems.push(*problem),
         }
     }
     let complete = problems.is_empty();
@@ -369,7 +369,7 @@ impl Loader {
                 }
                 Err(problem) => {
                     let subject = key.map_or_else(|| "rule".to_owned(), |key| format!("rule {key}"));
-                    self.problems.push(Problem { subject, ..problem });
+                    self.problems.push(Problem { subject, ..*problem });
                 }
             }
             return;

@@ -89,12 +89,19 @@ impl Run {
         let engine = Engine::start(settings).map_err(|error| Failure::Refused(error.to_string()))?;
         let (places, console) = places(&pipeline);
         let started = tokio::select! {
-            started = start(&engine, pipeline) => started,
-            () = interrupts.next() => Ok(()),
+            started = start(&engine, pipeline) => Some(started),
+            () = interrupts.next() => None,
         };
-        if let Err(problems) = started {
-            engine.stop().await;
-            return Err(Failure::Problems(problems));
+        match started {
+            Some(Ok(())) => {}
+            Some(Err(problems)) => {
+                engine.stop().await;
+                return Err(Failure::Problems(problems));
+            }
+            None => {
+                engine.stop().await;
+                return Ok(());
+            }
         }
         let listening = engine.listening();
         if !self.quiet {
@@ -110,10 +117,10 @@ impl Run {
                 let mut ticks = tokio::time::interval(if live { REFRESH } else { REPORT });
                 ticks.tick().await;
                 loop {
+                    ticks.tick().await;
                     if !self.quiet {
                         show(&engine, &mut report, live).await;
                     }
-                    ticks.tick().await;
                 }
             };
             let plays = async {
@@ -129,6 +136,15 @@ impl Run {
                 () = interrupts.next() => Ok(None),
             }
         };
+        let fed = begun.elapsed();
+        let interrupted = matches!(played, Ok(None));
+        let impatience = async {
+            // The first signal asks for the clean end, which is under way; the second for any end.
+            if !interrupted {
+                interrupts.next().await;
+            }
+            interrupts.next().await;
+        };
         let ends = async {
             if let Ok(Some(_)) = played {
                 engine.end_of_input().await;
@@ -140,10 +156,10 @@ impl Run {
         };
         tokio::select! {
             () = ends => {}
-            () = interrupts.next() => return Err(Failure::Refused("interrupted before all was done".to_owned())),
+            () = impatience => std::process::exit(130),
         }
         if let Some(sent) = played?.filter(|_| !self.quiet) {
-            say(&format!("fed {sent} messages in {:.3} s", begun.elapsed().as_secs_f64()));
+            say(&format!("fed {sent} messages in {:.3} s", fed.as_secs_f64()));
         }
         Ok(())
     }

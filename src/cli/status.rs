@@ -6,6 +6,9 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::engine::RuleStatus;
 use crate::io::{LinkState, LinkStatus};
 
+/// The cause under which a sink without clients counts its messages.
+const NO_CLIENT: &str = "no client";
+
 /// Turns snapshots into lines; keeps the one before, for rates.
 pub struct Report {
     before: Vec<(String, u64, u64)>,
@@ -37,7 +40,7 @@ impl Report {
                 rule.rows_out,
                 short(rate(rule.rows_out, was_out)),
                 rule.errors,
-                rule.dropped
+                rule.dropped.saturating_sub(unheard(&rule.sinks))
             );
             if rule.late > 0 {
                 let _ = write!(line, ", late {}", rule.late);
@@ -79,9 +82,16 @@ impl Report {
     }
 }
 
+/// Results that nobody was there to hear: the sinks count them as dropped, yet nobody has lost anything.
+fn unheard(sinks: &[LinkStatus]) -> u64 {
+    let counts = sinks.iter().flat_map(|sink| &sink.dropped);
+    counts.filter(|(cause, _)| *cause == NO_CLIENT).map(|(_, count)| count).sum()
+}
+
 /// A link that is not as it should be: not connected, or losing messages.
 fn trouble(link: &LinkStatus) -> Option<String> {
-    let lost: Vec<String> = link.dropped.iter().map(|(cause, count)| format!("{count} lost ({cause})")).collect();
+    let losses = link.dropped.iter().filter(|(cause, _)| *cause != NO_CLIENT);
+    let lost: Vec<String> = losses.map(|(cause, count)| format!("{count} lost ({cause})")).collect();
     if link.state == LinkState::Connected && lost.is_empty() {
         return None;
     }
@@ -150,12 +160,12 @@ mod tests {
             rows_in,
             rows_out: rows_in / 2,
             errors: 1,
-            dropped: 0,
+            dropped: 10,
             late: 0,
             last_error: None,
             latency: Some(Latency { p50_us: 90, p99_us: 12_345 }),
             source: Some(link(state)),
-            sinks: vec![LinkStatus { dropped: vec![("slow client", 3)], ..link(LinkState::Connected) }],
+            sinks: vec![LinkStatus { dropped: vec![("slow client", 3), (NO_CLIENT, 7)], ..link(LinkState::Connected) }],
         }
     }
 
@@ -168,7 +178,7 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "r: in 100000 (50k/s), out 50000 (25k/s), errors 1, dropped 0, p50 90 µs, p99 12 ms",
+                "r: in 100000 (50k/s), out 50000 (25k/s), errors 1, dropped 3, p50 90 µs, p99 12 ms",
                 "    ws://a:1/x: connecting for 0 s: refused",
                 "    ws://a:1/x: connected, 3 lost (slow client)",
             ]

@@ -13,7 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::peer::Peer;
-use super::{Failure, Interrupts, block_on};
+use super::{Failure, Interrupts, block_on, say};
 
 /// Print the messages of a websocket endpoint, one a line
 ///
@@ -42,6 +42,8 @@ impl Tail {
                     dialled = self.peer.dial() => dialled?,
                     () = interrupts.next() => return Ok(()),
                 };
+                // On stderr: whoever starts a sender after this sees all that it sends.
+                say(&format!("connected to {}", self.peer.url));
                 let done = tokio::select! {
                     done = print(&mut websocket, &mut printer) => done,
                     () = interrupts.next() => Ok(()),

@@ -1,6 +1,6 @@
 //! Expressions: from the tree to what is evaluated, with columns, aliases and aggregates as provisional slots.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::{PlanError, PlanErrorKind};
@@ -74,6 +74,8 @@ pub struct Compiler {
     columns_by_source: HashMap<ColumnSource, usize>,
     pub aliases: Vec<Known>,
     pub aliases_by_name: HashMap<Text, usize>,
+    /// fields that stand in the expression of the alias that has their name
+    shadowed: HashSet<Text>,
     pub aggregates: Vec<AggregateCall>,
     aggregates_by_text: HashMap<String, usize>,
     copied: usize,
@@ -169,6 +171,7 @@ impl Compiler {
             columns_by_source: HashMap::new(),
             aliases: Vec::new(),
             aliases_by_name: HashMap::new(),
+            shadowed: HashSet::new(),
             aggregates: Vec::new(),
             aggregates_by_text: HashMap::new(),
             copied: 0,
@@ -235,10 +238,17 @@ impl Compiler {
     }
 
     fn name(&mut self, name: &Text, span: Span, (clause, own): Scope) -> Result<Compiled> {
-        match self.aliases_by_name.get(name) {
-            Some(&index) if own != Some(name) => self.alias(index, span, clause),
-            _ => self.column(name, span),
+        let Some(&index) = self.aliases_by_name.get(name) else { return self.column(name, span) };
+        if own == Some(name) {
+            self.shadowed.insert(name.clone());
+            return self.column(name, span);
         }
+        // `sum(points) AS points, max(points)`: where no aggregate can stand, the field is meant that the alias is
+        // made of.
+        if self.aliases[index].value.aggregate && clause != Clause::Result && self.shadowed.contains(name) {
+            return self.column(name, span);
+        }
+        self.alias(index, span, clause)
     }
 
     /// A reference to an alias: its expression again where that costs nothing or where there is no slot for it, else

@@ -39,6 +39,7 @@ const PLANNED: &[&str] = &[
     "SELECT a FROM demo WHERE b > 1 GROUP BY TUMBLINGWINDOW(mi, 1) FILTER(WHERE c > 1) HAVING count(*) > 2 LIMIT 3",
     "SELECT count(*), max(a) FROM typed",
     "SELECT t FROM typed WHERE t > \"2024-01-01\" LIMIT 0",
+    "SELECT k, sum(a) AS a, max(a) AS m FROM demo WHERE a > 1 GROUP BY k, TUMBLINGWINDOW(ss, 1)",
 ];
 
 /// `plans.txt` beside this file has the plans of these rules; `UPDATE_PLANS=1` in the environment writes it anew.

@@ -2,9 +2,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_rustls::rustls::pki_types::ServerName;
@@ -13,8 +16,8 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Error;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, header};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{Role as WireRole, WebSocketConfig};
 
 use super::config::{Role, Settings, bracketed};
 use super::connection;
@@ -156,9 +159,35 @@ async fn connect(settings: &Settings, config: WebSocketConfig) -> Result<WebSock
         source => DialError::Handshake { address: address.clone(), source: Box::new(source) },
     };
     let request = request(settings, host, *port).map_err(strange)?;
-    let (websocket, _) =
-        tokio_tungstenite::client_async_with_config(request, wire, Some(config)).await.map_err(strange)?;
-    Ok(websocket)
+    let (websocket, _) = tokio_tungstenite::client_async(request, HeadReader(wire)).await.map_err(strange)?;
+    Ok(connection::open(websocket.into_inner().0, Vec::new(), WireRole::Client, config).await)
+}
+
+/// Reads byte by byte, so that the handshake reads its own bytes and none of the messages behind them.
+struct HeadReader(Wire);
+
+impl AsyncRead for HeadReader {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let mut byte = [0];
+        let mut one = ReadBuf::new(&mut byte);
+        ready!(Pin::new(&mut self.get_mut().0).poll_read(cx, &mut one))?;
+        buf.put_slice(one.filled());
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for HeadReader {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+    }
 }
 
 fn request(settings: &Settings, host: &str, port: u16) -> Result<impl IntoClientRequest + Unpin + use<>, Error> {

@@ -16,9 +16,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::endpoint::Endpoint;
@@ -37,6 +37,19 @@ type Reading = SplitStream<WebSocketStream<Wire>>;
 
 /// How a connection ended: nothing to say, or an error for the status.
 pub(super) type Ending = Option<String>;
+
+/// The websocket over a wire whose handshake is done; `rest` is what was read beyond the handshake.
+///
+/// Without a rest the read buffer is made in its full size, and tungstenite makes as large ones after it. One that
+/// begins as a rest and grows is forgotten by `BytesMut` to be large: while messages of it wait for the engine, each
+/// further message would be read for itself, with two system calls.
+pub(super) async fn open(wire: Wire, rest: Vec<u8>, role: Role, config: WebSocketConfig) -> WebSocketStream<Wire> {
+    if rest.is_empty() {
+        WebSocketStream::from_raw_socket(wire, role, Some(config)).await
+    } else {
+        WebSocketStream::from_partially_read(wire, rest, role, Some(config)).await
+    }
+}
 
 /// Serves a connection until it ends. Runs on the data thread; the socket comes detached.
 pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<Endpoint>, peer: &Arc<Peer>) -> Ending {

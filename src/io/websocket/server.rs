@@ -180,7 +180,7 @@ async fn greet(
     wire.flush().await?;
     wire.detach()?;
     let rest = head.split_off(end);
-    let websocket = WebSocketStream::from_partially_read(wire, rest, Role::Server, Some(endpoint.websocket())).await;
+    let websocket = connection::open(wire, rest, Role::Server, endpoint.websocket()).await;
     Ok(Some((websocket, stay)))
 }
 

@@ -1,0 +1,319 @@
+//! The command line as a user meets it: exit codes, what is said and where, signals, and nothing left behind.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+
+/// A folder of its own, in which the program runs; it goes with the test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str, files: &[(&str, &str)]) -> Folder {
+        let folder = std::env::temp_dir().join(format!("plutino-cli-{name}-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir_all(&folder).unwrap();
+        for (file, text) in files {
+            let path = folder.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        Folder(folder)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+        command.args(arguments).current_dir(&self.0).stdin(Stdio::null());
+        command.env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1").env("KUIPER__SOURCE__HTTPSERVERPORT", "0");
+        command.env_remove("PLUTINO_LOG");
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    /// Runs to the end: exit code, stdout and stderr.
+    fn told(&self, arguments: &[&str]) -> (Option<i32>, String, String) {
+        let output = self.run(arguments);
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        (output.status.code(), text(output.stdout), text(output.stderr))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A program that runs beside the test; it is killed with it.
+struct Running {
+    child: Child,
+    said: BufReader<std::process::ChildStderr>,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Running {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = BufReader::new(child.stderr.take().unwrap());
+        Running { child, said }
+    }
+
+    /// Reads stderr up to a line with `part`; that line.
+    fn says(&mut self, part: &str) -> String {
+        let mut all = String::new();
+        loop {
+            let mut line = String::new();
+            assert!(self.said.read_line(&mut line).unwrap() > 0, "it ended without {part:?}:\n{all}");
+            if line.contains(part) {
+                return line;
+            }
+            all.push_str(&line);
+        }
+    }
+
+    fn terminate(&self) {
+        assert!(Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap().success());
+    }
+
+    /// Waits for the end: exit status and stdout.
+    fn ends(mut self) -> (ExitStatus, String) {
+        let mut out = String::new();
+        self.child.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        (self.child.wait().unwrap(), out)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+const RULES: &str = r#"
+streams:
+  - CREATE STREAM demo () WITH (TYPE="websocket", DATASOURCE="/in", FORMAT="json")
+rules:
+  - id: r1
+    sql: SELECT a, b + 1 AS c FROM demo WHERE a > 1
+    actions:
+      - log: {sendSingle: true}
+      - websocket: {path: /out, sendSingle: true}
+"#;
+
+#[test]
+fn a_wrong_command_line_ends_with_2() {
+    let folder = Folder::new("usage", &[("rules.yaml", RULES)]);
+    for arguments in [
+        &[][..],
+        &["fly"],
+        &["run"],
+        &["run", "rules.yaml", "--workers", "0"],
+        &["run", "rules.yaml", "--feed", "-", "--rate", "-1"],
+        &["run", "rules.yaml", "--rate", "1"],
+        &["run", "rules.yaml", "--feed", "-", "--loop"],
+        &["run", "rules.yaml", "--feed", "-", "--feed", "-"],
+        &["run", "rules.yaml", "--log", "=="],
+        &["feed", "http://localhost/x"],
+        &["tail", "localhost"],
+        &["tail", "ws://localhost/x", "--header", "none"],
+        &["tail", "wss://localhost/x", "--listen"],
+    ] {
+        let (code, out, err) = folder.told(arguments);
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{arguments:?}: {err}");
+        assert!(!err.is_empty(), "{arguments:?}");
+    }
+    let (code, out, _) = folder.told(&["run", "--help"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("--feed"));
+}
+
+#[test]
+fn all_mistakes_of_all_files_are_told_at_once() {
+    let streams = r#"{"streams": {"demo": "CREATE STREAM demo (a BIGNIT) WITH (DATASOURCE=\"/in\")",
+  "other": "CREATE STREAM other () WITH (TYPE=\"websocket\", DATASOURCE=\"/o\")"}}"#;
+    let rules = "rules:\n  - id: r1\n    sql: |\n      SELECT a,\n        nosuch(a)\n      FROM other\n    actions: [{log: {}}]\n  \
+                 - id: r2\n    sql: SELECT a FROM othre\n    actions: [{lgo: {}}]\n";
+    let broken = "{\"rules\": [\n";
+    let folder = Folder::new("mistakes", &[("streams.json", streams), ("rules.yaml", rules), ("broken.json", broken)]);
+    let (code, out, err) = folder.told(&["check", "streams.json", "rules.yaml"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    for expected in [
+        "streams.json:1:45: error: stream demo: found \"BIGNIT\", expect valid stream field types",
+        "    1:23 | CREATE STREAM demo (a BIGNIT)",
+        "hint: did you mean BIGINT?",
+        "rules.yaml:5:9: error: rule r1: ",
+        "    2:3 |   nosuch(a)\n        |   ^^^^^^",
+        "rules.yaml:9:24: error: rule r2: ",
+        "rules.yaml:10:16: error: rule r2: sink lgo is not defined: there are websocket, log and nop",
+        "hint: did you mean log?",
+    ] {
+        assert!(err.contains(expected), "{expected}\n{err}");
+    }
+    let (code, _, err) = folder.told(&["run", "rules.yaml", "broken.json", "missing.json"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("broken.json:"), "{err}");
+    assert!(err.contains("missing.json: error: cannot read the file: No such file"), "{err}");
+}
+
+#[test]
+fn files_that_are_right_are_checked_and_explained() {
+    let folder = Folder::new("right", &[("rules.yaml", RULES)]);
+    let (code, out, err) = folder.told(&["check", "rules.yaml"]);
+    assert_eq!((code, out.as_str(), err.as_str()), (Some(0), "ok: 1 stream, 1 rule\n", ""));
+    let (code, out, _) = folder.told(&["explain", "rules.yaml"]);
+    assert_eq!(code, Some(0));
+    assert!(out.starts_with("rule r1\n"), "{out}");
+    let (code, again, _) = folder.told(&["explain", "rules.yaml", "r1"]);
+    assert_eq!((code, again), (Some(0), out));
+    let (code, _, err) = folder.told(&["explain", "rules.yaml", "r2"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("rules.yaml has no rule r2; there are: r1"), "{err}");
+}
+
+#[test]
+fn a_closed_stdout_ends_quietly() {
+    let folder = Folder::new("pipe", &[("rules.yaml", RULES)]);
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = folder.command(&["explain", "rules.yaml"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]));
+}
+
+#[test]
+fn the_configuration_is_checked() {
+    let folder = Folder::new(
+        "config",
+        &[
+            ("rules.yaml", RULES),
+            ("etc/plutino.yaml", "source:\n  httpServerPort: many\n"),
+            ("other/kuiper.yaml", "basic:\n  logLevl: info\n"),
+        ],
+    );
+    let (code, _, err) = folder.told(&["check", "rules.yaml"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("etc/plutino.yaml:2:19: error: source.httpServerPort is \"many\", expected a port"), "{err}");
+    let (code, _, err) = folder.told(&["check", "rules.yaml", "--etc", "other"]);
+    assert_eq!(code, Some(0));
+    assert!(err.contains("other/kuiper.yaml:2:3: warning: unknown setting basic.logLevl is ignored"), "{err}");
+}
+
+#[test]
+fn a_file_is_fed_through_a_websocket_and_nothing_is_left() {
+    let data = "{\"a\": 1, \"b\": 1}\n\n{\"a\": 2, \"b\": 2}\n[{\"a\": 3, \"b\": 3}, {\"a\": 4, \"b\": 4}]\nnonsense\n{\"a\": 5, \"b\": 5}";
+    let folder = Folder::new("feed", &[("rules.yaml", RULES), ("data.ndjson", data)]);
+    for feed in ["data.ndjson", "data.ndjson@demo"] {
+        let (code, out, err) = folder.told(&["run", "rules.yaml", "--feed", feed]);
+        assert_eq!(code, Some(0), "{err}");
+        assert_eq!(out, "{\"a\":2,\"c\":3}\n{\"a\":3,\"c\":4}\n{\"a\":4,\"c\":5}\n{\"a\":5,\"c\":6}\n");
+        assert!(err.contains("listening on ws://127.0.0.1:"), "{err}");
+        assert!(err.contains("errors 1"), "{err}");
+        assert!(err.contains("fed 5 messages"), "{err}");
+    }
+    let mut left: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    left.sort();
+    assert_eq!(left, ["data.ndjson", "rules.yaml"]);
+}
+
+#[test]
+fn feeds_that_cannot_be_are_refused() {
+    let dialling = RULES.replace("DATASOURCE=\"/in\"", "DATASOURCE=\"/in\", CONF_KEY=\"peer\"")
+        + "sources: {websocket: {peer: {addr: \"127.0.0.1:9\"}}}\n";
+    let folder = Folder::new("refused", &[("rules.yaml", RULES), ("dials.yaml", &dialling), ("data", "{}")]);
+    for (file, feed, expected) in [
+        ("rules.yaml", "missing", "--feed: cannot read missing: No such file"),
+        ("rules.yaml", "data@nobody", "--feed: no rule reads a stream nobody; there are: demo"),
+        ("dials.yaml", "data", "no stream takes clients, they dial (demo)"),
+        ("dials.yaml", "data@demo", "stream demo dials ws://127.0.0.1:9/in, so it takes no clients"),
+    ] {
+        let (code, _, err) = folder.told(&["run", file, "--feed", feed]);
+        assert_eq!(code, Some(1), "{err}");
+        assert!(err.contains(expected), "{expected}\n{err}");
+    }
+}
+
+#[test]
+fn a_port_in_use_is_told_with_the_way_out() {
+    let folder = Folder::new("port", &[("rules.yaml", RULES)]);
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let output = folder.command(&["run", "rules.yaml"]).env("KUIPER__SOURCE__HTTPSERVERPORT", &port).output().unwrap();
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{err}");
+    assert!(err.contains(&format!("the data server cannot listen on 127.0.0.1:{port}")), "{err}");
+    assert!(err.contains("KUIPER__SOURCE__HTTPSERVERPORT"), "{err}");
+}
+
+#[test]
+fn a_rule_that_check_connection_refuses_does_not_run() {
+    let rules = RULES.replace("path: /out,", "path: /out, checkConnection: true,");
+    let folder = Folder::new("refusal", &[("rules.yaml", &rules)]);
+    let (code, _, err) = folder.told(&["run", "rules.yaml"]);
+    assert_eq!(code, Some(1), "{err}");
+    assert!(err.contains("rules.yaml:5:5: error: rule r1: checkConnection: no client is connected"), "{err}");
+}
+
+#[test]
+fn results_reach_viewers_and_a_signal_ends_all_cleanly() {
+    let folder = Folder::new("live", &[("rules.yaml", RULES), ("data", "{\"a\":7,\"b\":1}\n{\"a\":8,\"b\":2}\n")]);
+    let mut run = Running::start(folder.command(&["run", "rules.yaml"]));
+    let line = run.says("/in");
+    let address = line.split_whitespace().find(|word| word.starts_with("ws://")).unwrap().replace("/in", "");
+    let (source, sink) = (format!("{address}/in"), format!("{address}/out"));
+
+    let mut limited = Running::start(folder.command(&["tail", &sink, "--count", "2"]));
+    let mut open = Running::start(folder.command(&["tail", &sink]));
+    limited.says("connected");
+    open.says("connected");
+    let (code, _, err) = folder.told(&["feed", &source, "data"]);
+    assert_eq!(code, Some(0));
+    assert!(err.contains("sent 2 messages"), "{err}");
+    let results = "{\"a\":7,\"c\":2}\n{\"a\":8,\"c\":3}\n";
+    let (status, out) = limited.ends();
+    assert_eq!((status.code(), out.as_str()), (Some(0), results));
+
+    run.terminate();
+    let (status, out) = run.ends();
+    assert_eq!((status.code(), out.as_str()), (Some(0), results));
+    // The close frame of the run ends the other viewer as a normal end.
+    let (status, out) = open.ends();
+    assert_eq!((status.code(), out.as_str()), (Some(0), results));
+
+    let (code, _, err) = folder.told(&["tail", &sink]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("cannot connect to"), "{err}");
+}
+
+#[test]
+fn both_tools_can_be_servers() {
+    let folder = Folder::new("servers", &[("data", "{\"n\":1}\n{\"n\":2}\n")]);
+    let url = |line: &str| line.split_whitespace().find(|word| word.starts_with("ws://")).unwrap().to_owned();
+    let mut tail = Running::start(folder.command(&["tail", "--listen", "ws://127.0.0.1:0/x", "--count", "2"]));
+    let target = url(&tail.says("listening"));
+    let (code, _, err) = folder.told(&["feed", &target.replace("/x", "/y"), "data"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("HTTP status 404"), "{err}");
+    assert_eq!(folder.told(&["feed", &target, "data"]).0, Some(0));
+    assert_eq!(tail.ends().1, "{\"n\":1}\n{\"n\":2}\n");
+
+    let mut feed = Running::start(folder.command(&["feed", "--listen", "ws://127.0.0.1:0/x", "data"]));
+    let target = url(&feed.says("listening"));
+    for _ in 0..2 {
+        let (code, out, _) = folder.told(&["tail", &target]);
+        assert_eq!((code, out.as_str()), (Some(0), "{\"n\":1}\n{\"n\":2}\n"));
+    }
+    feed.terminate();
+    assert_eq!(feed.ends().0.code(), Some(0));
+}
+
+/// The sample pipelines that the program's own help and files name exist.
+#[test]
+fn the_help_names_files_that_are_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for file in ["examples/telemetry/rules.yaml", "examples/telemetry/data.ndjson", "etc/plutino.yaml"] {
+        assert!(root.join(file).is_file(), "{file}");
+    }
+}

@@ -1,0 +1,67 @@
+//! Every example runs as its comments say and gives the results that stand beside it.
+//!
+//! `UPDATE_EXAMPLES=1` writes the results anew; review them in the diff.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+fn run(name: &str, feeds: &[&str]) {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+    command.args(["run", "--quiet", &format!("examples/{name}/rules.yaml")]);
+    for feed in feeds {
+        command.args(["--feed", &format!("examples/{name}/{feed}")]);
+    }
+    // Any free port, so that tests do not meet.
+    command.env("KUIPER__SOURCE__HTTPSERVERPORT", "0").env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1");
+    let output = command.current_dir(root).stdin(Stdio::null()).output().expect("the program starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {said}", output.status);
+    assert_eq!(said, "", "nothing is to be said");
+
+    let found = String::from_utf8(output.stdout).expect("results are UTF-8");
+    let path = root.join("examples").join(name).join("expected.ndjson");
+    if std::env::var_os("UPDATE_EXAMPLES").is_some_and(|value| value == "1") {
+        std::fs::write(&path, &found).expect("the results can be written");
+    }
+    let expected = std::fs::read_to_string(&path).unwrap_or_default();
+    let (found, expected) = (by_rule(&found), by_rule(&expected));
+    assert!(!found.is_empty(), "there are results");
+    assert_eq!(found, expected);
+}
+
+/// The lines of each rule in their order. Lines of different rules may come in any order; a rule is known by the names
+/// of its first row's members.
+fn by_rule(text: &str) -> BTreeMap<String, Vec<Value>> {
+    let mut rules: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+    for line in text.lines() {
+        let result: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        let row = result.get(0).unwrap_or(&result);
+        let names: Vec<&str> = row.as_object().expect("a row is an object").keys().map(String::as_str).collect();
+        rules.entry(names.join(" ")).or_default().push(result);
+    }
+    rules
+}
+
+#[test]
+fn telemetry() {
+    run("telemetry", &["data.ndjson"]);
+}
+
+#[test]
+fn market() {
+    run("market", &["trades.ndjson@trades", "quotes.ndjson@quotes"]);
+}
+
+#[test]
+fn game() {
+    run("game", &["data.ndjson"]);
+}
+
+#[test]
+fn dashboard() {
+    run("dashboard", &["data.ndjson"]);
+}
