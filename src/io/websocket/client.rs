@@ -145,13 +145,13 @@ async fn connect(settings: &Settings, config: WebSocketConfig) -> Result<WebSock
     stream.set_nodelay(true).map_err(unreachable)?;
     let socket = Socket::Registered(stream);
     let wire = match &settings.tls {
-        None => Wire::Plain(socket),
+        None => Wire::plain(socket),
         Some(tls) => {
             let failed = |source| DialError::Tls { address: address.clone(), source };
             let name = ServerName::try_from(host.clone())
                 .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
             let stream = TlsConnector::from(tls.config.clone()).connect(name, socket).await.map_err(failed)?;
-            Wire::Tls(Box::new(TlsStream::Client(stream)))
+            Wire::tls(TlsStream::Client(stream))
         }
     };
     let strange = |source: Error| match source {
@@ -159,34 +159,62 @@ async fn connect(settings: &Settings, config: WebSocketConfig) -> Result<WebSock
         source => DialError::Handshake { address: address.clone(), source: Box::new(source) },
     };
     let request = request(settings, host, *port).map_err(strange)?;
-    let (websocket, _) = tokio_tungstenite::client_async(request, HeadReader(wire)).await.map_err(strange)?;
-    Ok(connection::open(websocket.into_inner().0, Vec::new(), WireRole::Client, config).await)
+    let head = HeadReader { wire, head: Vec::new(), given: 0, end: None };
+    let (websocket, _) = tokio_tungstenite::client_async(request, head).await.map_err(strange)?;
+    Ok(connection::open(websocket.into_inner().into_wire(), WireRole::Client, config).await)
 }
 
-/// Reads byte by byte, so that the handshake reads its own bytes and none of the messages behind them.
-struct HeadReader(Wire);
+/// Shows a handshake the head of the response, and keeps what comes behind it for the websocket.
+struct HeadReader {
+    wire: Wire,
+    /// what was read
+    head: Vec<u8>,
+    /// how much of it the handshake has got
+    given: usize,
+    /// where the head ends, once that is known
+    end: Option<usize>,
+}
+
+impl HeadReader {
+    fn into_wire(mut self) -> Wire {
+        self.wire.put_back(self.head.split_off(self.given));
+        self.wire
+    }
+}
 
 impl AsyncRead for HeadReader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut byte = [0];
-        let mut one = ReadBuf::new(&mut byte);
-        ready!(Pin::new(&mut self.get_mut().0).poll_read(cx, &mut one))?;
-        buf.put_slice(one.filled());
+        const END: &[u8] = b"\r\n\r\n";
+        let this = self.get_mut();
+        if this.end.is_none() && this.given == this.head.len() {
+            let mut bytes = [0; 1024];
+            let mut read = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut this.wire).poll_read(cx, &mut read))?;
+            // The end may lie across two reads.
+            let seen = this.given.saturating_sub(END.len() - 1);
+            this.head.extend_from_slice(read.filled());
+            this.end =
+                this.head[seen..].windows(END.len()).position(|four| four == END).map(|at| seen + at + END.len());
+        }
+        let shown = &this.head[this.given..this.end.unwrap_or(this.head.len())];
+        let count = shown.len().min(buf.remaining());
+        buf.put_slice(&shown[..count]);
+        this.given += count;
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for HeadReader {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+        Pin::new(&mut self.get_mut().wire).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        Pin::new(&mut self.get_mut().wire).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().wire).poll_shutdown(cx)
     }
 }
 
