@@ -162,7 +162,8 @@ impl Scanner {
                 Some(lead) if lead.stands_at(text, at) => {
                     previous = next;
                     next = lead.next;
-                    (at + lead.length as usize, lead.column)
+                    // Where another message had none, white space may stand before the value.
+                    (blanks(text, at + lead.length as usize), lead.column)
                 }
                 _ => match self.unexpected(text, at, &mut previous)? {
                     Some((value, column)) => {
@@ -359,6 +360,7 @@ mod tests {
         let found = rows(&["a", "b", "e", "c", "d"], text);
         assert_eq!(found, Ok(vec![vec![some("3e2"), some(r#"[1,{"a":2}]"#), None, some(r#""x\"""#), some("null")]]));
         assert_eq!(rows(&["a"], r#"[{"a":1},{}, {"a":2}]"#), Ok(vec![vec![some("1")], vec![None], vec![some("2")]]));
+        assert_eq!(rows(&["a"], r#"{"a":1,"b":2,"a": 3}"#), Ok(vec![vec![some("3")]]));
         assert_eq!(rows(&["a"], "[ ]"), Ok(vec![]));
         assert_eq!(rows(&["a"], " { } "), Ok(vec![vec![None]]));
     }
