@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -159,34 +159,56 @@ async fn connect(settings: &Settings, config: WebSocketConfig) -> Result<WebSock
         source => DialError::Handshake { address: address.clone(), source: Box::new(source) },
     };
     let request = request(settings, host, *port).map_err(strange)?;
-    let (websocket, _) = tokio_tungstenite::client_async(request, HeadReader(wire)).await.map_err(strange)?;
-    Ok(connection::open(websocket.into_inner().0, Vec::new(), WireRole::Client, config).await)
+    let (websocket, _) =
+        tokio_tungstenite::client_async(request, HeadReader { wire, ended: 0 }).await.map_err(strange)?;
+    Ok(connection::open(websocket.into_inner().wire, Vec::new(), WireRole::Client, config).await)
 }
 
-/// Reads byte by byte, so that the handshake reads its own bytes and none of the messages behind them.
-struct HeadReader(Wire);
+/// Reads byte by byte up to the empty line behind the head, so that the handshake reads its own bytes and none of the
+/// messages behind them. It hands over all that is there at once: tungstenite takes many small reads for an attack.
+struct HeadReader {
+    wire: Wire,
+    /// how much of the empty line, `\r\n\r\n`, was read
+    ended: usize,
+}
+
+const EMPTY_LINE: &[u8; 4] = b"\r\n\r\n";
 
 impl AsyncRead for HeadReader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let mut byte = [0];
-        let mut one = ReadBuf::new(&mut byte);
-        ready!(Pin::new(&mut self.get_mut().0).poll_read(cx, &mut one))?;
-        buf.put_slice(one.filled());
+        let reader = self.get_mut();
+        let before = buf.filled().len();
+        while reader.ended < EMPTY_LINE.len() && buf.remaining() > 0 {
+            let mut byte = [0];
+            let mut one = ReadBuf::new(&mut byte);
+            match Pin::new(&mut reader.wire).poll_read(cx, &mut one) {
+                Poll::Pending if buf.filled().len() == before => return Poll::Pending,
+                Poll::Pending => break,
+                Poll::Ready(read) => read?,
+            }
+            let &[byte] = one.filled() else { break };
+            buf.put_slice(&[byte]);
+            reader.ended = match byte {
+                byte if byte == EMPTY_LINE[reader.ended] => reader.ended + 1,
+                b'\r' => 1,
+                _ => 0,
+            };
+        }
         Poll::Ready(Ok(()))
     }
 }
 
 impl AsyncWrite for HeadReader {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.get_mut().0).poll_write(cx, buf)
+        Pin::new(&mut self.get_mut().wire).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_flush(cx)
+        Pin::new(&mut self.get_mut().wire).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().0).poll_shutdown(cx)
+        Pin::new(&mut self.get_mut().wire).poll_shutdown(cx)
     }
 }
 
