@@ -238,11 +238,12 @@ impl Compiler {
     }
 
     fn name(&mut self, name: &Text, span: Span, (clause, own): Scope) -> Result<Compiled> {
-        let Some(&index) = self.aliases_by_name.get(name) else { return self.column(name, span) };
+        // An alias is known by its name only when its own expression is done.
         if own == Some(name) {
             self.shadowed.insert(name.clone());
             return self.column(name, span);
         }
+        let Some(&index) = self.aliases_by_name.get(name) else { return self.column(name, span) };
         // `sum(points) AS points, max(points)`: where no aggregate can stand, the field is meant that the alias is
         // made of.
         if self.aliases[index].value.aggregate && clause != Clause::Result && self.shadowed.contains(name) {
