@@ -57,6 +57,8 @@ struct Form {
     ends: Vec<u32>,
     /// rows of the open message
     rows: usize,
+    /// whether one of them has members
+    filled: bool,
     /// where in `bytes` the open message begins, or the first of the open messages where each row is one
     start: usize,
     /// how many messages are done before it
@@ -71,7 +73,15 @@ impl Output {
     pub fn new(encodings: Vec<Encoding>, send_nil: bool, send_error: bool, metrics: Arc<RuleMetrics>) -> Self {
         let forms = encodings
             .into_iter()
-            .map(|encoding| Form { encoding, bytes: Vec::new(), ends: Vec::new(), rows: 0, start: 0, done: 0 })
+            .map(|encoding| Form {
+                encoding,
+                bytes: Vec::new(),
+                ends: Vec::new(),
+                rows: 0,
+                filled: false,
+                start: 0,
+                done: 0,
+            })
             .collect();
         Output { forms, row: Vec::new(), send_nil, send_error, metrics, received: None, messages: 0 }
     }
@@ -180,6 +190,7 @@ impl Form {
             self.bytes.push(if self.rows == 0 { b'[' } else { b',' });
             self.bytes.extend_from_slice(row);
             self.rows += 1;
+            self.filled |= members > 0;
         }
     }
 
@@ -193,10 +204,15 @@ impl Form {
         if self.rows == 0 {
             return 0;
         }
+        if self.encoding.omit_if_empty && !self.filled {
+            self.abandon();
+            return 0;
+        }
         self.bytes.push(b']');
         self.close();
         self.begin();
         self.rows = 0;
+        self.filled = false;
         1
     }
 
@@ -215,6 +231,7 @@ impl Form {
         self.bytes.truncate(self.start);
         self.ends.truncate(self.done);
         self.rows = 0;
+        self.filled = false;
     }
 }
 
