@@ -17,7 +17,7 @@ use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
 use crate::io::LinkStatus;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
-use crate::io::queue;
+use crate::io::queue::{self, Signal};
 use crate::io::websocket::{ServerSettings, Websockets};
 use crate::metrics::{Latency, RuleMetrics};
 use crate::plan::physical::RulePlan;
@@ -125,6 +125,8 @@ struct Running {
 struct RunningStream {
     key: StreamKey,
     thread: usize,
+    /// wakes the stream's input: for its sockets, and for sinks that made it wait
+    signal: Signal,
     source: Option<OpenSource>,
     rules: usize,
 }
@@ -167,15 +169,16 @@ impl Engine {
             return Err(EngineError::Exists(rule.id));
         }
         let name = rule.plan.stream.name.clone();
-        let (stream, thread, source) = match running.streams.get(&name) {
-            Some(stream) => (stream.key, stream.thread, None),
+        let (stream, thread, signal, source) = match running.streams.get(&name) {
+            // One signal for all that wakes the stream: its input lowers that one.
+            Some(stream) => (stream.key, stream.thread, stream.signal.clone(), None),
             None => {
                 let thread = (self.hasher.hash_one(&name) % self.threads.len() as u64) as usize;
-                (self.slot(), thread, Some(rule.source))
+                let stream = self.slot();
+                (stream, thread, self.threads[thread].signal(stream), Some(rule.source))
             }
         };
         let worker = &self.threads[thread];
-        let signal = worker.signal(stream);
         let failed = |error| EngineError::Connector { rule: rule.id.clone(), error: Box::new(error) };
 
         let mut sinks = Vec::with_capacity(rule.sinks.len());
@@ -201,7 +204,7 @@ impl Engine {
 
         let mut frames = None;
         if source.is_some() {
-            let (sender, receiver) = queue::inbound(signal);
+            let (sender, receiver) = queue::inbound(signal.clone());
             worker.command(Command::AddStream { key: stream, def: rule.plan.stream.clone(), frames: receiver });
             frames = Some(sender);
         }
@@ -224,9 +227,10 @@ impl Engine {
         if let (Some(spec), Some(frames)) = (source, frames) {
             match self.connectors.open_source(spec, thread, frames).await {
                 Ok(source) => {
+                    let source = Some(source);
                     running
                         .streams
-                        .insert(name.clone(), RunningStream { key: stream, thread, source: Some(source), rules: 0 });
+                        .insert(name.clone(), RunningStream { key: stream, thread, signal, source, rules: 0 });
                 }
                 Err(error) => {
                     self.drop_on(thread, key).await;

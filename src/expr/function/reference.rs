@@ -10,7 +10,7 @@ pub fn reference() -> String {
     functions.sort_by_key(|function| (function.family, function.name));
     let mut page = String::from(
         "# Functions\n\n\
-         <!-- Generated from the function table; `UPDATE_DOCS=1 cargo test --test functions_doc` writes it anew. -->\n\n\
+         <!-- Generated from the function table; `UPDATE_DOCS=1 cargo test --test generated_docs` writes it anew. -->\n\n\
          Names are the same in upper and lower case. An argument in brackets may be left out; one with `…` may be \
          repeated. A call that fails drops its message, counts an error, and leaves the rule running. Where null gives \
          an answer at once, an empty array or object counts as null too, unless arrays or objects are what the function \

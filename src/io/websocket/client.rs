@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -145,13 +145,13 @@ async fn connect(settings: &Settings, config: WebSocketConfig) -> Result<WebSock
     stream.set_nodelay(true).map_err(unreachable)?;
     let socket = Socket::Registered(stream);
     let wire = match &settings.tls {
-        None => Wire::Plain(socket),
+        None => Wire::plain(socket),
         Some(tls) => {
             let failed = |source| DialError::Tls { address: address.clone(), source };
             let name = ServerName::try_from(host.clone())
                 .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
             let stream = TlsConnector::from(tls.config.clone()).connect(name, socket).await.map_err(failed)?;
-            Wire::Tls(Box::new(TlsStream::Client(stream)))
+            Wire::tls(TlsStream::Client(stream))
         }
     };
     let strange = |source: Error| match source {
@@ -159,41 +159,47 @@ async fn connect(settings: &Settings, config: WebSocketConfig) -> Result<WebSock
         source => DialError::Handshake { address: address.clone(), source: Box::new(source) },
     };
     let request = request(settings, host, *port).map_err(strange)?;
-    let (websocket, _) =
-        tokio_tungstenite::client_async(request, HeadReader { wire, ended: 0 }).await.map_err(strange)?;
-    Ok(connection::open(websocket.into_inner().wire, Vec::new(), WireRole::Client, config).await)
+    let head = HeadReader { wire, head: Vec::new(), given: 0, end: None };
+    let (websocket, _) = tokio_tungstenite::client_async(request, head).await.map_err(strange)?;
+    Ok(connection::open(websocket.into_inner().into_wire(), WireRole::Client, config).await)
 }
 
-/// Reads byte by byte up to the empty line behind the head, so that the handshake reads its own bytes and none of the
-/// messages behind them. It hands over all that is there at once: tungstenite takes many small reads for an attack.
+/// Shows a handshake the head of the response, and keeps what comes behind it for the websocket.
 struct HeadReader {
     wire: Wire,
-    /// how much of the empty line, `\r\n\r\n`, was read
-    ended: usize,
+    /// what was read
+    head: Vec<u8>,
+    /// how much of it the handshake has got
+    given: usize,
+    /// where the head ends, once that is known
+    end: Option<usize>,
 }
 
-const EMPTY_LINE: &[u8; 4] = b"\r\n\r\n";
+impl HeadReader {
+    fn into_wire(mut self) -> Wire {
+        self.wire.put_back(self.head.split_off(self.given));
+        self.wire
+    }
+}
 
 impl AsyncRead for HeadReader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let reader = self.get_mut();
-        let before = buf.filled().len();
-        while reader.ended < EMPTY_LINE.len() && buf.remaining() > 0 {
-            let mut byte = [0];
-            let mut one = ReadBuf::new(&mut byte);
-            match Pin::new(&mut reader.wire).poll_read(cx, &mut one) {
-                Poll::Pending if buf.filled().len() == before => return Poll::Pending,
-                Poll::Pending => break,
-                Poll::Ready(read) => read?,
-            }
-            let &[byte] = one.filled() else { break };
-            buf.put_slice(&[byte]);
-            reader.ended = match byte {
-                byte if byte == EMPTY_LINE[reader.ended] => reader.ended + 1,
-                b'\r' => 1,
-                _ => 0,
-            };
+        const END: &[u8] = b"\r\n\r\n";
+        let this = self.get_mut();
+        if this.end.is_none() && this.given == this.head.len() {
+            let mut bytes = [0; 1024];
+            let mut read = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut this.wire).poll_read(cx, &mut read))?;
+            // The end may lie across two reads.
+            let seen = this.given.saturating_sub(END.len() - 1);
+            this.head.extend_from_slice(read.filled());
+            this.end =
+                this.head[seen..].windows(END.len()).position(|four| four == END).map(|at| seen + at + END.len());
         }
+        let shown = &this.head[this.given..this.end.unwrap_or(this.head.len())];
+        let count = shown.len().min(buf.remaining());
+        buf.put_slice(&shown[..count]);
+        this.given += count;
         Poll::Ready(Ok(()))
     }
 }

@@ -38,6 +38,26 @@ const fn property(
     Property { name, aliases, kind, default, place, doc }
 }
 
+/// The page of documentation that the table makes: one row for each property.
+pub fn reference() -> String {
+    let mut page = String::from(
+        "# The websocket connector\n\n\
+         Generated from the connector's property table: `UPDATE_DOCS=1 cargo test --test generated_docs`.\n\n\
+         A source takes its properties from the conf key named by CONF_KEY (`etc/sources/websocket.yaml`, or `sources` \
+         in the rule file), then from EXTRA, and its path from DATASOURCE. A sink has them in its action. Durations are \
+         milliseconds or text such as `10s`. Unknown properties are warned of.\n\n\
+         | property | where | takes | default | meaning |\n|---|---|---|---|---|\n",
+    );
+    for Property { name, aliases, kind, default, place, doc } in PROPERTIES {
+        let names: Vec<String> = std::iter::once(name).chain(*aliases).map(|name| format!("`{name}`")).collect();
+        let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
+        // A bar would end the cell.
+        let doc = doc.replace('|', "\\|");
+        page.push_str(&format!("| {} | {place} | {kind} | {default} | {doc} |\n", names.join(", ")));
+    }
+    page
+}
+
 /// Every property of the websocket connector.
 const PROPERTIES: &[Property] = &[
     property(

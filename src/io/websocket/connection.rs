@@ -38,17 +38,13 @@ type Reading = SplitStream<WebSocketStream<Wire>>;
 /// How a connection ended: nothing to say, or an error for the status.
 pub(super) type Ending = Option<String>;
 
-/// The websocket over a wire whose handshake is done; `rest` is what was read beyond the handshake.
+/// The websocket over a wire whose handshake is done.
 ///
-/// Without a rest the read buffer is made in its full size, and tungstenite makes as large ones after it. One that
-/// begins as a rest and grows is forgotten by `BytesMut` to be large: while messages of it wait for the engine, each
-/// further message would be read for itself, with two system calls.
-pub(super) async fn open(wire: Wire, rest: Vec<u8>, role: Role, config: WebSocketConfig) -> WebSocketStream<Wire> {
-    if rest.is_empty() {
-        WebSocketStream::from_raw_socket(wire, role, Some(config)).await
-    } else {
-        WebSocketStream::from_partially_read(wire, rest, role, Some(config)).await
-    }
+/// Made so, the read buffer has its full size from the start, and `BytesMut` makes as large ones after it. A buffer
+/// that began as the rest of a handshake would be remembered as small: while messages wait for the engine, each
+/// further one would be read for itself, with two system calls.
+pub(super) async fn open(wire: Wire, role: Role, config: WebSocketConfig) -> WebSocketStream<Wire> {
+    WebSocketStream::from_raw_socket(wire, role, Some(config)).await
 }
 
 /// Serves a connection until it ends. Runs on the data thread; the socket comes detached.

@@ -125,17 +125,17 @@ async fn greet(
 ) -> io::Result<Option<(WebSocketStream<Wire>, Stay)>> {
     stream.set_nodelay(true)?;
     let mut wire = match tls {
-        None => Wire::Plain(Socket::Registered(stream)),
+        None => Wire::plain(Socket::Registered(stream)),
         Some(tls) => {
             let mut first = [0];
             let plain = stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase();
             let socket = Socket::Registered(stream);
             if plain {
-                let mut wire = Wire::Plain(socket);
+                let mut wire = Wire::plain(socket);
                 refuse(&mut wire, "400 Bad Request", "this port speaks TLS: use wss\n").await?;
                 return Ok(None);
             }
-            Wire::Tls(Box::new(TlsStream::Server(tls.accept(socket).await?)))
+            Wire::tls(TlsStream::Server(tls.accept(socket).await?))
         }
     };
     let mut head = Vec::new();
@@ -179,8 +179,8 @@ async fn greet(
     wire.write_all(&answer).await?;
     wire.flush().await?;
     wire.detach()?;
-    let rest = head.split_off(end);
-    let websocket = connection::open(wire, rest, Role::Server, endpoint.websocket()).await;
+    wire.put_back(head.split_off(end));
+    let websocket = connection::open(wire, Role::Server, endpoint.websocket()).await;
     Ok(Some((websocket, stay)))
 }
 

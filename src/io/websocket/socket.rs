@@ -13,7 +13,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
 /// The bytes below a websocket.
-pub enum Wire {
+pub struct Wire {
+    layer: Layer,
+    /// what was read too early: it is read again before what comes
+    early: Vec<u8>,
+}
+
+enum Layer {
     /// TCP
     Plain(Socket),
     /// TLS over TCP, either side
@@ -31,6 +37,21 @@ pub enum Socket {
 }
 
 impl Wire {
+    /// A wire over TCP.
+    pub fn plain(socket: Socket) -> Wire {
+        Wire { layer: Layer::Plain(socket), early: Vec::new() }
+    }
+
+    /// A wire over TLS.
+    pub fn tls(stream: impl Into<TlsStream<Socket>>) -> Wire {
+        Wire { layer: Layer::Tls(Box::new(stream.into())), early: Vec::new() }
+    }
+
+    /// Gives back what was read beyond a handshake: it is read next.
+    pub fn put_back(&mut self, bytes: Vec<u8>) {
+        self.early.splice(..0, bytes);
+    }
+
     /// Takes the socket from its runtime.
     ///
     /// # Errors
@@ -60,9 +81,9 @@ impl Wire {
     }
 
     fn socket(&mut self) -> &mut Socket {
-        match self {
-            Wire::Plain(socket) => socket,
-            Wire::Tls(stream) => match &mut **stream {
+        match &mut self.layer {
+            Layer::Plain(socket) => socket,
+            Layer::Tls(stream) => match &mut **stream {
                 TlsStream::Client(stream) => stream.get_mut().0,
                 TlsStream::Server(stream) => stream.get_mut().0,
             },
@@ -113,32 +134,39 @@ impl AsyncWrite for Socket {
 
 impl AsyncRead for Wire {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Wire::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
-            Wire::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        let wire = self.get_mut();
+        if !wire.early.is_empty() {
+            let count = wire.early.len().min(buf.remaining());
+            buf.put_slice(&wire.early[..count]);
+            wire.early.drain(..count);
+            return Poll::Ready(Ok(()));
+        }
+        match &mut wire.layer {
+            Layer::Plain(socket) => Pin::new(socket).poll_read(cx, buf),
+            Layer::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
 
 impl AsyncWrite for Wire {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Wire::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
-            Wire::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().layer {
+            Layer::Plain(socket) => Pin::new(socket).poll_write(cx, buf),
+            Layer::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Wire::Plain(socket) => Pin::new(socket).poll_flush(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().layer {
+            Layer::Plain(socket) => Pin::new(socket).poll_flush(cx),
+            Layer::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Wire::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
-            Wire::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().layer {
+            Layer::Plain(socket) => Pin::new(socket).poll_shutdown(cx),
+            Layer::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
