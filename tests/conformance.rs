@@ -77,6 +77,12 @@ async fn sinks() {
     file("sink").await;
 }
 
+/// Cases of the project's own: operators, types, clauses and functions, a table each.
+#[tokio::test]
+async fn tables() {
+    file("tables").await;
+}
+
 /// Cases of the project's own: where eKuiper's answer is odd, and this is better.
 #[tokio::test]
 async fn decisions() {
