@@ -1,7 +1,7 @@
 //! Regular expressions of the rule language: RE2 syntax, run by the `regex` crate.
 //!
 //! Both are of one family, linear in the text, without look-around and back-references. Where the same pattern means
-//! different things, [`translated`] writes it so that it means what RE2 says: `\d`, `\w`, `\s`, `\b` are of ASCII,
+//! different things, `translated` writes it so that it means what RE2 says: `\d`, `\w`, `\s`, `\b` are of ASCII,
 //! a class has no set operators, `\Q…\E` quotes.
 //!
 //! A pattern that a rule writes is compiled once; one that comes with each message is kept in a small [`Cache`], so
