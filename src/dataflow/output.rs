@@ -57,8 +57,12 @@ struct Form {
     ends: Vec<u32>,
     /// rows of the open message
     rows: usize,
-    /// where the open message begins
+    /// whether one of them has members
+    filled: bool,
+    /// where in `bytes` the open message begins, or the first of the open messages where each row is one
     start: usize,
+    /// how many messages are done before it
+    done: usize,
 }
 
 /// The JSON text of each slot's column in the message, where it may be copied instead of encoded.
@@ -69,7 +73,15 @@ impl Output {
     pub fn new(encodings: Vec<Encoding>, send_nil: bool, send_error: bool, metrics: Arc<RuleMetrics>) -> Self {
         let forms = encodings
             .into_iter()
-            .map(|encoding| Form { encoding, bytes: Vec::new(), ends: Vec::new(), rows: 0, start: 0 })
+            .map(|encoding| Form {
+                encoding,
+                bytes: Vec::new(),
+                ends: Vec::new(),
+                rows: 0,
+                filled: false,
+                start: 0,
+                done: 0,
+            })
             .collect();
         Output { forms, row: Vec::new(), send_nil, send_error, metrics, received: None, messages: 0 }
     }
@@ -93,6 +105,9 @@ impl Output {
     pub fn row<'a>(&mut self, projection: &Projection, scope: &'a Scope<'a>, raw: RawText<'a>) -> Result<(), RowError> {
         self.row.clear();
         let members = encode_row(&mut self.row, projection, scope, raw, self.send_nil)?;
+        if !projection.sends {
+            return Ok(());
+        }
         for form in &mut self.forms {
             form.add(&self.row, members);
         }
@@ -114,7 +129,7 @@ impl Output {
         }
     }
 
-    /// Drops the rows of the open message. Rows that were messages of their own are out already.
+    /// Drops the rows of the open message, also where each row is a message of its own.
     fn abandon_message(&mut self) {
         for form in &mut self.forms {
             form.abandon();
@@ -130,6 +145,7 @@ impl Output {
             for form in &mut self.forms {
                 form.bytes.extend_from_slice(text.as_bytes());
                 form.close();
+                form.begin();
             }
             self.messages += 1;
         }
@@ -148,8 +164,8 @@ impl Output {
             let bytes = std::mem::take(&mut form.bytes);
             // The next batch will be about as large as this one.
             form.bytes.reserve(bytes.len().min(BATCH_BYTES));
-            form.start = 0;
             let batch = Arc::new(MessageBatch::new(bytes.into(), std::mem::take(&mut form.ends), true, received));
+            form.begin();
             for outlet in &form.encoding.outlets {
                 outlet.send(&batch);
             }
@@ -174,6 +190,7 @@ impl Form {
             self.bytes.push(if self.rows == 0 { b'[' } else { b',' });
             self.bytes.extend_from_slice(row);
             self.rows += 1;
+            self.filled |= members > 0;
         }
     }
 
@@ -181,28 +198,40 @@ impl Form {
     fn end(&mut self) -> u64 {
         if self.encoding.send_single {
             // Its rows are closed one by one; what came since the last end is counted here.
+            self.begin();
             return std::mem::take(&mut self.rows) as u64;
         }
         if self.rows == 0 {
             return 0;
         }
+        if self.encoding.omit_if_empty && !self.filled {
+            self.abandon();
+            return 0;
+        }
         self.bytes.push(b']');
         self.close();
+        self.begin();
         self.rows = 0;
+        self.filled = false;
         1
     }
 
     fn close(&mut self) {
         // Batches are handed over at 64 KiB; one message beyond 4 GiB is not possible (a frame is limited far below).
         self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
+    }
+
+    /// The next message begins here.
+    fn begin(&mut self) {
         self.start = self.bytes.len();
+        self.done = self.ends.len();
     }
 
     fn abandon(&mut self) {
-        if !self.encoding.send_single {
-            self.bytes.truncate(self.start);
-            self.rows = 0;
-        }
+        self.bytes.truncate(self.start);
+        self.ends.truncate(self.done);
+        self.rows = 0;
+        self.filled = false;
     }
 }
 
