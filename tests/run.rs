@@ -287,3 +287,24 @@ async fn an_idle_process_uses_no_cpu_and_windows_fire_by_the_clock() {
     plutino.terminate();
     assert_eq!(plutino.exit_code().await, Some(0));
 }
+
+#[tokio::test]
+async fn a_feed_says_that_its_peer_has_gone() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("ws://{}/s", listener.local_addr().expect("it is bound"));
+    let mut feed = Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .args(["feed", &url])
+        .stdin(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary starts");
+    // Its next line never comes: it waits when the peer goes.
+    let _stdin = feed.stdin.take();
+    let (socket, _) = timeout(LIMIT, listener.accept()).await.expect("it dials").expect("a connection");
+    drop(tokio_tungstenite::accept_async(socket).await.expect("a handshake"));
+    let output = timeout(LIMIT, feed.wait_with_output()).await.expect("it ends").expect("it can be waited for");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the peer ended the connection after 0 messages"), "{said}");
+}

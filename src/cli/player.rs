@@ -8,7 +8,7 @@ use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
+use futures_util::{FutureExt, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -72,7 +72,8 @@ impl Track {
         let (mut writing, mut reading) = websocket.split();
         let mut sent = 0;
         // Reading goes on beside writing: it answers pings and sees the peer's close frame. What comes is not wanted.
-        let mut hears = std::pin::pin!(async {
+        // Fused: where the peer ends it, there is no more to hear afterwards.
+        let hears = async {
             let mut reason = "without a close frame".to_owned();
             while let Some(message) = reading.next().await {
                 match message {
@@ -83,7 +84,8 @@ impl Track {
                 }
             }
             reason
-        });
+        };
+        let mut hears = std::pin::pin!(hears.fuse());
         let plays = async {
             let start = Instant::now();
             while let Some(batch) = lines.recv().await {

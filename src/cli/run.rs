@@ -53,12 +53,13 @@ pub struct Run {
     quiet: bool,
     /// Play a file with one JSON message a line (- is stdin) into a stream, through a websocket; can be given several
     /// times. The stream can be left out where only one is fed by clients
-    #[arg(long, value_name = "FILE[@STREAM]")]
+    #[arg(long, value_name = "FILE[@STREAM]", allow_hyphen_values = true)]
     feed: Vec<String>,
     /// Messages per second of each --feed; without it, as fast as they are taken
     #[arg(long, value_name = "N", requires = "feed", value_parser = rate)]
     rate: Option<f64>,
-    /// Play the files of --feed again and again, until Ctrl-C
+    /// Play the files of --feed again and again, until Ctrl-C. The times in the messages stay what they are: in event
+    /// time, all rows after the first round are late
     #[arg(long = "loop", requires = "feed")]
     repeat: bool,
 }
@@ -149,7 +150,9 @@ impl Run {
             if let Ok(Some(_)) = played {
                 engine.end_of_input().await;
             }
-            if !self.quiet {
+            if self.quiet {
+                complain(&engine).await;
+            } else {
                 show(&engine, &mut report, live).await;
             }
             engine.stop().await;
@@ -208,6 +211,15 @@ async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> 
         }
     }
     if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// What went wrong while nothing was shown.
+async fn complain(engine: &Engine) {
+    for rule in engine.status().await {
+        if let Some((_, error)) = rule.last_error {
+            say(&format!("warning: rule {}: {} errors, the last one: {error}", rule.id, rule.errors));
+        }
+    }
 }
 
 async fn show(engine: &Engine, report: &mut Report, live: bool) {
