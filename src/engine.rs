@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::maybe_done;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::dataflow::output::Encoding;
@@ -305,15 +307,26 @@ impl Engine {
 
     /// Ends everything: sources are closed, what was received is processed, sinks send what waits and say goodbye.
     pub async fn stop(self) {
-        self.close_sources().await;
-        // A sink that makes the engine wait for a client that never reads must not keep the process from ending.
-        let _ = tokio::time::timeout(FLUSH, self.ask(Command::Drain)).await;
-        let rules: Vec<RunningRule> = {
-            let mut running = self.running.lock().await;
-            running.rules.drain(..).map(|(_, rule)| rule).collect()
-        };
-        let closing: Vec<_> = rules.into_iter().flat_map(|rule| rule.sinks).map(|sink| sink.close(FLUSH)).collect();
-        futures_util::future::join_all(closing).await;
+        {
+            let mut reading = pin!(maybe_done(self.close_sources()));
+            let processed = async {
+                reading.as_mut().await;
+                self.ask(Command::Drain).await;
+            };
+            // A sink that makes the engine wait for a client that never reads must not keep the process from ending:
+            // with full queues not even reading ends before that client is gone.
+            let stuck = tokio::time::timeout(FLUSH, processed).await.is_err();
+            let rules: Vec<RunningRule> = {
+                let mut running = self.running.lock().await;
+                running.rules.drain(..).map(|(_, rule)| rule).collect()
+            };
+            let closing: Vec<_> = rules.into_iter().flat_map(|rule| rule.sinks).map(|sink| sink.close(FLUSH)).collect();
+            futures_util::future::join_all(closing).await;
+            if stuck {
+                // Nobody holds the engine up any more: the senders get their close frames.
+                let _ = tokio::time::timeout(FLUSH, reading).await;
+            }
+        }
         for thread in self.threads {
             thread.stop();
         }

@@ -148,13 +148,15 @@ pub fn parse(
         (Some(id), Some(key)) if id != key => {
             reader.error(node.place, format!("RuleId is not consistent with rule id: the rule says {id:?}"), None);
         }
-        (None, _) if field(node, "id").is_none() => {
+        _ if id.as_ref().map_or(field(node, "id").is_none(), String::is_empty) => {
             let hint = "give the rule a name of its own: \"id\": \"rule1\"";
             reader.error(node.place, "Missing rule id.", Some(hint.to_owned()));
         }
         _ => {}
     }
-    if let (Some(id), None) = (&id, key) {
+    if let (Some(id), None) = (&id, key)
+        && !id.is_empty()
+    {
         reader.subject = format!("rule {id}");
     }
     for member in members {
@@ -475,6 +477,7 @@ mod tests {
         let cases = [
             (r#"[1]"#, "r.json:1:1: error: rule: a rule is an object"),
             (r#"{"sql": "s", "actions": [{"log": {}}]}"#, "error: rule: Missing rule id."),
+            (r#"{"id": "", "sql": "s", "actions": [{"log": {}}]}"#, "error: rule: Missing rule id."),
             (r#"{"id": "r", "actions": [{"log": {}}]}"#, "error: rule r: the rule has no sql"),
             (r#"{"id": "r", "sql": "s"}"#, "error: rule r: Missing rule actions."),
             (r#"{"id": "r", "sql": "s", "actions": []}"#, "error: rule r: Missing rule actions."),

@@ -1,115 +1,17 @@
 //! The real binary over real sockets: what is under way when clients are slow, peers leave, messages are nonsense, and
 //! the process is told to end.
 
-use std::io::Write;
-use std::process::Stdio;
+mod process;
+
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
-use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Nothing here takes longer, or it hangs.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// `plutino run` with these rules, on a free port.
-struct Plutino {
-    child: Child,
-    said: Lines<BufReader<ChildStderr>>,
-    port: u16,
-    rules: std::path::PathBuf,
-}
-
-impl Plutino {
-    async fn run(name: &str, rules: &Value, arguments: &[&str]) -> Plutino {
-        let path = std::env::temp_dir().join(format!("plutino-run-{name}-{}.json", std::process::id()));
-        let mut file = std::fs::File::create(&path).expect("a file in the temporary folder");
-        write!(file, "{rules}").expect("the file can be written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
-            .arg("run")
-            .arg(&path)
-            .args(arguments)
-            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
-            .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
-        let stderr = child.stderr.take().expect("stderr is a pipe");
-        let mut plutino = Plutino { child, said: BufReader::new(stderr).lines(), port: 0, rules: path };
-        let line = plutino.says("listening on").await;
-        let address = line.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
-        plutino.port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-        plutino
-    }
-
-    /// Reads what it says up to a line with all the parts.
-    async fn says_all(&mut self, parts: &[&str]) -> String {
-        let read = async {
-            loop {
-                let line = self.said.next_line().await.expect("stderr is text").expect("it goes on");
-                if parts.iter().all(|part| line.contains(part)) {
-                    return line;
-                }
-            }
-        };
-        timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("it never said {parts:?}"))
-    }
-
-    async fn says(&mut self, part: &str) -> String {
-        self.says_all(&[part]).await
-    }
-
-    async fn connect(&self, path: &str) -> Client {
-        connect_async(format!("ws://127.0.0.1:{}{path}", self.port)).await.expect("the endpoint is there").0
-    }
-
-    fn terminate(&self) {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
-    }
-
-    async fn exit_code(&mut self) -> Option<i32> {
-        timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("it can be waited for").code()
-    }
-}
-
-impl Drop for Plutino {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.rules);
-    }
-}
-
-fn stream(name: &str, columns: &str, options: &str) -> String {
-    format!("CREATE STREAM {name} ({columns}) WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\"{options})")
-}
-
-async fn send(client: &mut Client, text: impl Into<String>) {
-    client.send(Message::text(text.into())).await.expect("the socket is open");
-}
-
-/// The next message; `None` for the close frame 1001.
-async fn next(client: &mut Client) -> Option<Value> {
-    let message = timeout(LIMIT, client.next()).await.expect("a message comes").expect("the stream goes on");
-    match message.expect("the socket is whole") {
-        Message::Text(text) => Some(serde_json::from_str(&text).expect("results are JSON")),
-        Message::Close(frame) => {
-            assert_eq!(frame.expect("a code is said").code, CloseCode::Away);
-            None
-        }
-        Message::Ping(_) | Message::Pong(_) => Box::pin(next(client)).await,
-        other => panic!("{other:?}"),
-    }
-}
+use process::{LIMIT, Plutino, next, send, stream};
 
 #[tokio::test]
 async fn a_consumer_that_must_get_everything_gets_it_and_a_signal_ends_all_cleanly() {
@@ -250,15 +152,6 @@ async fn a_peer_may_come_late_and_come_back() {
     assert_eq!(plutino.exit_code().await, Some(0));
 }
 
-/// Ticks of CPU that a process has used.
-#[cfg(target_os = "linux")]
-fn cpu_ticks(pid: u32) -> u64 {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
-    let behind_name = stat.rsplit(')').next().expect("the name ends");
-    let fields: Vec<&str> = behind_name.split_whitespace().collect();
-    fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
-}
-
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn an_idle_process_uses_no_cpu_and_windows_fire_by_the_clock() {
@@ -279,10 +172,10 @@ async fn an_idle_process_uses_no_cpu_and_windows_fire_by_the_clock() {
     // No further input is needed.
     assert_eq!(next(&mut window).await, Some(json!([{"n": 3}])));
     let pid = plutino.child.id().expect("it runs");
-    let before = cpu_ticks(pid);
+    let before = process::cpu_ticks(pid);
     // The time is what is measured here.
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let used = cpu_ticks(pid) - before;
+    let used = process::cpu_ticks(pid) - before;
     assert!(used <= 3, "{used} ticks of CPU in two idle seconds");
     plutino.terminate();
     assert_eq!(plutino.exit_code().await, Some(0));

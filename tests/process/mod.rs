@@ -1,0 +1,124 @@
+//! The real binary beside a test: rules to run, sockets to talk to it, what it says, and its end.
+
+// Each test program takes what it needs.
+#![allow(dead_code)]
+
+use std::io::Write;
+use std::process::Stdio;
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStderr, Command};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
+
+/// A websocket to the program.
+pub type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// Nothing here takes longer, or it hangs.
+pub const LIMIT: Duration = Duration::from_secs(60);
+
+/// `plutino run` with these rules, on a free port.
+pub struct Plutino {
+    pub child: Child,
+    said: Lines<BufReader<ChildStderr>>,
+    pub port: u16,
+    rules: std::path::PathBuf,
+}
+
+impl Plutino {
+    pub async fn run(name: &str, rules: &Value, arguments: &[&str]) -> Plutino {
+        let path = std::env::temp_dir().join(format!("plutino-run-{name}-{}.json", std::process::id()));
+        let mut file = std::fs::File::create(&path).expect("a file in the temporary folder");
+        write!(file, "{rules}").expect("the file can be written");
+        let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
+            .arg("run")
+            .arg(&path)
+            .args(arguments)
+            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
+            .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("the binary starts");
+        let stderr = child.stderr.take().expect("stderr is a pipe");
+        let mut plutino = Plutino { child, said: BufReader::new(stderr).lines(), port: 0, rules: path };
+        let line = plutino.says("listening on").await;
+        let address = line.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+        plutino.port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        plutino
+    }
+
+    /// Reads what it says up to a line with all the parts.
+    pub async fn says_all(&mut self, parts: &[&str]) -> String {
+        let read = async {
+            loop {
+                let line = self.said.next_line().await.expect("stderr is text").expect("it goes on");
+                if parts.iter().all(|part| line.contains(part)) {
+                    return line;
+                }
+            }
+        };
+        timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("it never said {parts:?}"))
+    }
+
+    pub async fn says(&mut self, part: &str) -> String {
+        self.says_all(&[part]).await
+    }
+
+    pub async fn connect(&self, path: &str) -> Client {
+        connect_async(format!("ws://127.0.0.1:{}{path}", self.port)).await.expect("the endpoint is there").0
+    }
+
+    pub fn terminate(&self) {
+        let pid = self.child.id().expect("it runs").to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
+    }
+
+    pub async fn exit_code(&mut self) -> Option<i32> {
+        timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("it can be waited for").code()
+    }
+}
+
+impl Drop for Plutino {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.rules);
+    }
+}
+
+pub fn stream(name: &str, columns: &str, options: &str) -> String {
+    format!("CREATE STREAM {name} ({columns}) WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\"{options})")
+}
+
+pub async fn send(client: &mut Client, text: impl Into<String>) {
+    client.send(Message::text(text.into())).await.expect("the socket is open");
+}
+
+/// The next message; `None` for the close frame 1001.
+pub async fn next(client: &mut Client) -> Option<Value> {
+    let message = timeout(LIMIT, client.next()).await.expect("a message comes").expect("the stream goes on");
+    match message.expect("the socket is whole") {
+        Message::Text(text) => Some(serde_json::from_str(&text).expect("results are JSON")),
+        Message::Close(frame) => {
+            assert_eq!(frame.expect("a code is said").code, CloseCode::Away);
+            None
+        }
+        Message::Ping(_) | Message::Pong(_) => Box::pin(next(client)).await,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Ticks of CPU that a process has used.
+#[cfg(target_os = "linux")]
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("the process runs");
+    let behind_name = stat.rsplit(')').next().expect("the name ends");
+    let fields: Vec<&str> = behind_name.split_whitespace().collect();
+    fields[11].parse::<u64>().expect("a number") + fields[12].parse::<u64>().expect("a number")
+}
