@@ -185,10 +185,10 @@ async fn an_idle_process_uses_no_cpu_and_windows_fire_by_the_clock() {
 async fn a_feed_says_that_its_peer_has_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("ws://{}/s", listener.local_addr().expect("it is bound"));
-    let mut feed = Command::new(env!("CARGO_BIN_EXE_plutino"))
+    let mut feed = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
         .args(["feed", &url])
-        .stdin(Stdio::piped())
-        .stderr(Stdio::piped())
+        .stdin(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
         .kill_on_drop(true)
         .spawn()
         .expect("the binary starts");
