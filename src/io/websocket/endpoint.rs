@@ -209,12 +209,11 @@ impl Subscriber {
         if *closed {
             return;
         }
-        let messages = batch.frames.len() as u64;
+        // Counted before they are handed over: whoever sees a result sees its message counted.
+        self.messages.fetch_add(batch.frames.len() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // A stream that has ended without closing its link no longer wants them.
-        if self.frames.send(batch).await.is_ok() {
-            self.messages.fetch_add(messages, Ordering::Relaxed);
-            self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        }
+        let _ = self.frames.send(batch).await;
     }
 }
 
