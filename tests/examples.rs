@@ -1,4 +1,4 @@
-//! Every example runs as its comments say and gives the results that stand beside it.
+//! Every example runs as its comments say and gives the results that stand beside it, on one data thread and on two.
 //!
 //! `UPDATE_EXAMPLES=1` writes the results anew; review them in the diff.
 
@@ -9,9 +9,15 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 
 fn run(name: &str, feeds: &[&str]) {
+    for workers in ["1", "2"] {
+        run_with(name, feeds, workers);
+    }
+}
+
+fn run_with(name: &str, feeds: &[&str], workers: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
-    command.args(["run", "--quiet", &format!("examples/{name}/rules.yaml")]);
+    command.args(["run", "--quiet", "--workers", workers, &format!("examples/{name}/rules.yaml")]);
     for feed in feeds {
         command.args(["--feed", &format!("examples/{name}/{feed}")]);
     }

@@ -182,6 +182,209 @@ async fn an_idle_process_uses_no_cpu_and_windows_fire_by_the_clock() {
 }
 
 #[tokio::test]
+async fn rules_on_one_stream_do_not_disturb_each_other() {
+    let sink = |path: &str| json!([{"websocket": {"path": path, "sendSingle": true}}]);
+    let rules = json!({
+        "streams": [stream("s", "a BIGINT, b STRING, g STRING", "")],
+        "rules": [
+            {"id": "plain", "sql": "SELECT b FROM s WHERE g = 'x'", "actions": sink("/plain")},
+            {"id": "counted", "sql": "SELECT count(*) AS n FROM s GROUP BY COUNTWINDOW(3)", "actions": sink("/counted")},
+            {"id": "timed", "sql": "SELECT count(*) AS n FROM s GROUP BY TUMBLINGWINDOW(ms, 200)",
+             "actions": sink("/timed")},
+            {"id": "told", "sql": "SELECT a FROM s", "actions": sink("/told"), "options": {"sendError": true}},
+            {"id": "quiet", "sql": "SELECT a FROM s", "actions": sink("/quiet"), "options": {"sendError": false}},
+        ],
+    });
+    let mut plutino = Plutino::run("several", &rules, &[]).await;
+    let mut plain = plutino.connect("/plain").await;
+    let mut counted = plutino.connect("/counted").await;
+    let mut timed = plutino.connect("/timed").await;
+    let (mut told, mut quiet) = (plutino.connect("/told").await, plutino.connect("/quiet").await);
+    let mut source = plutino.connect("/s").await;
+    send(&mut source, r#"{"a":1,"b":"one","g":"x"}"#).await;
+    send(&mut source, r#"{"a":"no number","b":"two","g":"x"}"#).await;
+    send(&mut source, r#"{"a":3,"b":"three","g":"last"}"#).await;
+    assert_eq!(next(&mut plain).await, Some(json!({"b": "one"})));
+    assert_eq!(next(&mut plain).await, Some(json!({"b": "two"})));
+    assert_eq!(next(&mut counted).await, Some(json!({"n": 3})));
+    // The clock may have cut between the messages.
+    let mut counted = 0;
+    while counted < 3 {
+        counted += next(&mut timed).await.and_then(|window| window["n"].as_u64()).expect("a count");
+    }
+    assert_eq!(next(&mut told).await, Some(json!({"a": 1})));
+    // The error is bare text.
+    let error = timeout(LIMIT, told.next()).await.expect("an error").expect("it is open").expect("a message");
+    assert!(error.to_text().is_ok_and(|error| error.contains("a has wrong type")), "{error}");
+    assert_eq!(next(&mut told).await, Some(json!({"a": 3})));
+    assert_eq!(next(&mut quiet).await, Some(json!({"a": 1})));
+    assert_eq!(next(&mut quiet).await, Some(json!({"a": 3})));
+    plutino.terminate();
+    plutino.says_all(&["plain: in 3", "errors 0"]).await;
+    plutino.says_all(&["quiet: in", "errors 1"]).await;
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn event_time_takes_rows_out_of_order_and_counts_late_ones() {
+    let rules = json!({
+        "streams": [stream("s", "t BIGINT, v BIGINT", ", TIMESTAMP=\"t\"")],
+        "rules": [{
+            "id": "w",
+            "sql": "SELECT sum(v) AS v, window_start() AS start FROM s GROUP BY TUMBLINGWINDOW(ss, 1)",
+            "actions": [{"websocket": {"path": "/w", "sendSingle": true}}],
+            "options": {"isEventTime": true, "lateTolerance": 500},
+        }],
+    });
+    let mut plutino = Plutino::run("event", &rules, &[]).await;
+    let mut windows = plutino.connect("/w").await;
+    let mut source = plutino.connect("/s").await;
+    // 1400 is behind 1800 and not late; at 2600 the first window is complete.
+    for (t, v) in [(1000, 1), (1800, 2), (1400, 4), (2100, 8), (1999, 16), (2600, 32)] {
+        send(&mut source, format!(r#"{{"t":{t},"v":{v}}}"#)).await;
+    }
+    assert_eq!(next(&mut windows).await, Some(json!({"v": 23, "start": 1000})));
+    // Too late for its window, twice.
+    for (t, v) in [(1500, 64), (1000, 128), (4000, 256)] {
+        send(&mut source, format!(r#"{{"t":{t},"v":{v}}}"#)).await;
+    }
+    assert_eq!(next(&mut windows).await, Some(json!({"v": 40, "start": 2000})));
+    plutino.terminate();
+    plutino.says_all(&["w: in", "errors 0", "late 2"]).await;
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
+
+/// The next connection that is dialled.
+async fn accept(listener: &TcpListener) -> tokio_tungstenite::WebSocketStream<TcpStream> {
+    let (socket, _) = timeout(LIMIT, listener.accept()).await.expect("it dials").expect("a connection");
+    tokio_tungstenite::accept_async(socket).await.expect("a handshake")
+}
+
+#[tokio::test]
+async fn equal_paths_on_two_hosts_stay_apart_and_a_source_and_a_sink_share_a_connection() {
+    let (one, two) = (TcpListener::bind("127.0.0.1:0").await, TcpListener::bind("127.0.0.1:0").await);
+    let (one, two) = (one.expect("a free port"), two.expect("a free port"));
+    let address = |listener: &TcpListener| listener.local_addr().expect("it is bound").to_string();
+    let from = |name: &str| {
+        format!(r#"CREATE STREAM {name} () WITH (TYPE="websocket", DATASOURCE="/feed", CONF_KEY="{name}")"#)
+    };
+    let back = json!({"path": "/feed", "addr": address(&one), "sendSingle": true});
+    let rules = json!({
+        "sources": {"websocket": {"one": {"addr": address(&one)}, "two": {"addr": address(&two)}}},
+        "streams": [from("one"), from("two"), stream("s", "", "")],
+        "rules": [
+            {"id": "one", "sql": "SELECT n FROM one", "actions": [{"websocket": {"path": "/one", "sendSingle": true}}]},
+            {"id": "two", "sql": "SELECT n FROM two", "actions": [{"websocket": {"path": "/two", "sendSingle": true}}]},
+            {"id": "back", "sql": "SELECT n AS answer FROM one", "actions": [{"websocket": back}]},
+            {"id": "listens", "sql": "SELECT * FROM s", "actions": [{"nop": {}}]},
+        ],
+    });
+    let mut plutino = Plutino::run("hosts", &rules, &[]).await;
+    let (mut first, mut second) = (accept(&one).await, accept(&two).await);
+    let (mut results_one, mut results_two) = (plutino.connect("/one").await, plutino.connect("/two").await);
+    for n in 0..3 {
+        first.send(Message::text(format!(r#"{{"n":{n}}}"#))).await.expect("it is open");
+        second.send(Message::text(format!(r#"{{"n":{}}}"#, n + 100))).await.expect("it is open");
+    }
+    for n in 0..3 {
+        assert_eq!(next(&mut results_one).await, Some(json!({"n": n})));
+        assert_eq!(next(&mut results_two).await, Some(json!({"n": n + 100})));
+        // The sink answers on the connection that the source reads from.
+        let answer = timeout(LIMIT, first.next()).await.expect("it answers").expect("it is open").expect("a message");
+        assert_eq!(answer.into_text().expect("text"), format!(r#"{{"answer":{n}}}"#));
+    }
+    plutino.terminate();
+    assert_eq!(next(&mut results_one).await, None);
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_sink_keeps_results_until_its_peer_comes() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("it is bound");
+    drop(listener);
+    let target = json!({
+        "path": "/to", "addr": address.to_string(), "sendSingle": true, "reconnect": {"initial": "20ms", "max": "50ms"},
+    });
+    let rules = json!({
+        "streams": [stream("s", "", "")],
+        "rules": [{"id": "r", "sql": "SELECT n FROM s", "actions": [
+            {"websocket": target}, {"websocket": {"path": "/seen", "sendSingle": true}}]}],
+    });
+    let mut plutino = Plutino::run("sink", &rules, &[]).await;
+    let (mut source, mut seen) = (plutino.connect("/s").await, plutino.connect("/seen").await);
+    for n in 0..10 {
+        send(&mut source, format!(r#"{{"n":{n}}}"#)).await;
+        assert_eq!(next(&mut seen).await, Some(json!({"n": n})));
+    }
+    let listener = TcpListener::bind(address).await.expect("the port is still free");
+    let mut peer = accept(&listener).await;
+    for n in 0..10 {
+        let result = timeout(LIMIT, peer.next()).await.expect("it is kept").expect("it is open").expect("a message");
+        assert_eq!(result.into_text().expect("text"), format!(r#"{{"n":{n}}}"#));
+    }
+    // Gone with a goodbye, and back. The connection that it leaves open is not waited for.
+    peer.close(None).await.expect("it is open");
+    let asked = std::time::Instant::now();
+    let _left_open = peer;
+    let mut peer = accept(&listener).await;
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    send(&mut source, r#"{"n":10}"#).await;
+    let result = timeout(LIMIT, peer.next()).await.expect("it comes").expect("it is open").expect("a message");
+    assert_eq!(result.into_text().expect("text"), r#"{"n":10}"#);
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_does_not_hold_up_the_end() {
+    let rules = json!({
+        "streams": [stream("s", "", "")],
+        "rules": [{"id": "r", "sql": "SELECT * FROM s", "actions": [
+            {"websocket": {"path": "/r", "sendSingle": true, "slowClient": "block", "clientQueue": 10}}]}],
+    });
+    let mut plutino = Plutino::run("stuck", &rules, &[]).await;
+    let _dead = plutino.connect("/r").await;
+    let mut source = plutino.connect("/s").await;
+    let padding = "x".repeat(10_000);
+    // Until every buffer on the way is full: a frame that is not taken within a second.
+    let full = async {
+        loop {
+            let sent = source.send(Message::text(format!(r#"{{"p":"{padding}"}}"#)));
+            if timeout(Duration::from_secs(1), sent).await.is_err() {
+                break;
+            }
+        }
+    };
+    timeout(LIMIT, full).await.expect("the sender is held up");
+    let asked = std::time::Instant::now();
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+    // Five seconds for the engine, five for the sinks, three for goodbyes.
+    assert!(asked.elapsed() < Duration::from_secs(20), "{:?}", asked.elapsed());
+}
+
+#[tokio::test]
+async fn absent_folders_are_not_made() {
+    let folder = std::env::temp_dir().join(format!("plutino-run-empty-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).expect("a folder");
+    let (etc, data) = (folder.join("etc"), folder.join("data"));
+    let rules = json!({
+        "streams": [stream("s", "", "")],
+        "rules": [{"id": "r", "sql": "SELECT n FROM s", "actions": [{"websocket": {"path": "/r", "sendSingle": true}}]}],
+    });
+    let folders = ["--etc", etc.to_str().expect("text"), "--data", data.to_str().expect("text")];
+    let mut plutino = Plutino::run("folders", &rules, &folders).await;
+    let (mut results, mut source) = (plutino.connect("/r").await, plutino.connect("/s").await);
+    send(&mut source, r#"{"n":1}"#).await;
+    assert_eq!(next(&mut results).await, Some(json!({"n": 1})));
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+    assert_eq!(std::fs::read_dir(&folder).expect("it is there").count(), 0);
+    std::fs::remove_dir(&folder).expect("it is empty");
+}
+
+#[tokio::test]
 async fn a_feed_says_that_its_peer_has_gone() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("ws://{}/s", listener.local_addr().expect("it is bound"));

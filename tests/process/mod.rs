@@ -57,15 +57,19 @@ impl Plutino {
 
     /// Reads what it says up to a line with all the parts.
     pub async fn says_all(&mut self, parts: &[&str]) -> String {
+        let mut all = String::new();
         let read = async {
             loop {
-                let line = self.said.next_line().await.expect("stderr is text").expect("it goes on");
+                let line = self.said.next_line().await.expect("stderr is text")?;
                 if parts.iter().all(|part| line.contains(part)) {
-                    return line;
+                    return Some(line);
                 }
+                all.push_str(&line);
+                all.push('\n');
             }
         };
-        timeout(LIMIT, read).await.unwrap_or_else(|_| panic!("it never said {parts:?}"))
+        let found = timeout(LIMIT, read).await.ok().flatten();
+        found.unwrap_or_else(|| panic!("it never said {parts:?}, but:\n{all}"))
     }
 
     pub async fn says(&mut self, part: &str) -> String {

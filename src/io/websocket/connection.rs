@@ -138,7 +138,11 @@ async fn read(reading: &mut Reading, endpoint: &Endpoint, pulse: &Pulse) -> Read
     loop {
         let mut frames = Vec::with_capacity(usual);
         let mut received = None;
-        let (full, end) = gather(reading, &mut frames, &mut received, &mut close, pulse).await;
+        let closing = close.is_some();
+        let gathering = gather(reading, &mut frames, &mut received, &mut close, pulse);
+        // A peer that has said goodbye and keeps the connection open is not waited for.
+        let gathered = if closing { timeout(CLOSE_TIMEOUT, gathering).await.ok() } else { Some(gathering.await) };
+        let (full, end) = gathered.unwrap_or_else(|| (false, Some(ReadEnd::Closed(close.take().flatten()))));
         usual = frames.len().max(1);
         if let Some(received) = received {
             pulse.busy(true);
@@ -155,12 +159,12 @@ async fn read(reading: &mut Reading, endpoint: &Endpoint, pulse: &Pulse) -> Read
     }
 }
 
-/// Takes what is there, at least one message. True if the batch is full; the end if reading is over.
+/// Takes what is there, at least one message or a close frame. True if the batch is full; the end if reading is over.
 async fn gather(
     reading: &mut Reading,
     frames: &mut Vec<Frame>,
     received: &mut Option<Instant>,
-    close: &mut Option<CloseFrame>,
+    close: &mut Option<Option<CloseFrame>>,
     pulse: &Pulse,
 ) -> (bool, Option<ReadEnd>) {
     let mut bytes = 0;
@@ -172,13 +176,13 @@ async fn gather(
             let frame = match Pin::new(&mut *reading).poll_next(cx) {
                 Poll::Pending if frames.is_empty() => return Poll::Pending,
                 Poll::Pending => return Poll::Ready((false, None)),
-                Poll::Ready(None) => return Poll::Ready((false, Some(ReadEnd::Closed(close.take())))),
+                Poll::Ready(None) => return Poll::Ready((false, Some(ReadEnd::Closed(close.take().flatten())))),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready((false, Some(ReadEnd::Broken(error)))),
                 Poll::Ready(Some(Ok(Message::Text(text)))) => Frame::Text(text),
                 Poll::Ready(Some(Ok(Message::Binary(bytes)))) => Frame::Binary(bytes),
                 Poll::Ready(Some(Ok(Message::Close(frame)))) => {
-                    *close = frame;
-                    continue;
+                    *close = Some(frame);
+                    return Poll::Ready((false, None));
                 }
                 // tungstenite has the pong ready and sends it before it reads on.
                 Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => {
