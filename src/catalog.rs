@@ -204,12 +204,7 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
     })
 }
 
-fn table_kind(
-    kind: Option<Text>,
-    retain: Option<Text>,
-    source: &str,
-    has_key: bool,
-) -> Result<Kind, CatalogError> {
+fn table_kind(kind: Option<Text>, retain: Option<Text>, source: &str, has_key: bool) -> Result<Kind, CatalogError> {
     let invalid = |option, value: Text| CatalogError::Option { option, value: value.to_string() };
     match kind {
         None => {}

@@ -19,7 +19,7 @@ use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
 use crate::io::LinkStatus;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
-use crate::io::queue::{self, Signal};
+use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ServerSettings, Websockets};
 use crate::metrics::{Latency, RuleMetrics};
 use crate::plan::physical::RulePlan;
@@ -194,12 +194,15 @@ impl Engine {
                 }
             };
             let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-            match encodings
-                .iter_mut()
-                .find(|encoding| encoding.send_single == send_single && encoding.omit_if_empty == omit_if_empty)
-            {
-                Some(encoding) => encoding.outlets.push(sink.outlet()),
-                None => encodings.push(Encoding { send_single, omit_if_empty, outlets: vec![sink.outlet()] }),
+            let known =
+                |encoding: &Encoding| encoding.send_single == send_single && encoding.omit_if_empty == omit_if_empty;
+            let index = encodings.iter().position(known).unwrap_or_else(|| {
+                encodings.push(Encoding { send_single, omit_if_empty, outlets: Vec::new(), rows: Vec::new() });
+                encodings.len() - 1
+            });
+            match sink.outlet() {
+                WayOut::Messages(outlet) => encodings[index].outlets.push(outlet),
+                WayOut::Rows(outlet) => encodings[index].rows.push(outlet),
             }
             sinks.push(sink);
         }

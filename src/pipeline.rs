@@ -578,7 +578,7 @@ mod tests {
             "sources": {"websocket": {"k": {"addr": "localhost:5", "adr": 1}}},
             "rules": [{"id": "r", "sql": "SELECT * FROM s", "actions": [{"nop": {}}]}]}"#;
         let pipeline = built(&[text]).map_err(|problems| format!("{problems:?}")).unwrap();
-        let SourceSpec::Websocket(settings) = &pipeline.sources["s"];
+        let SourceSpec::Websocket(settings) = &pipeline.sources["s"] else { panic!("another source") };
         assert_eq!(settings.address(), "ws://localhost:5/x");
         assert_eq!(pipeline.warnings.len(), 1);
         assert!(pipeline.warnings[0].to_string().contains("unknown property adr: did you mean addr?"));
@@ -595,7 +595,7 @@ mod tests {
             "f0:3:40: error: stream c: websocket endpoint should start with /",
             "f0:4:57: error: stream d: CONF_KEY none is not defined",
             "f0:7:33: error: rule r2: found \"FORM\"",
-            "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, log and nop\n    hint: did you mean log?",
+            "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, memory, log and nop\n    hint: did you mean log?",
             "f0:8:3: error: rule r2: rule already exists",
             "f0:8:55: error: rule r2: sink websocket: websocket endpoint should start with /",
             "f0:9:95: error: rule r4: option isEventTime is 5, expected true or false",

@@ -270,8 +270,9 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
         let stream = rule.spec.plan.stream.name.as_str();
         if !streams.contains(&stream) {
             streams.push(stream);
-            let SourceSpec::Websocket(settings) = &rule.spec.source;
-            places.push(Place::of(settings, format!("stream {stream}")));
+            if let SourceSpec::Websocket(settings) = &rule.spec.source {
+                places.push(Place::of(settings, format!("stream {stream}")));
+            }
         }
     }
     for rule in &pipeline.rules {
@@ -281,7 +282,7 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
                     places.push(Place::of(settings, format!("results of rule {}", rule.spec.id)));
                 }
                 SinkSpec::Log => console = true,
-                SinkSpec::Nop => {}
+                SinkSpec::Memory(_) | SinkSpec::Nop => {}
             }
         }
     }
@@ -302,7 +303,7 @@ fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Setting
     let mut open: Vec<(&str, &Settings)> = Vec::new();
     for rule in &pipeline.rules {
         let name = rule.spec.plan.stream.name.as_str();
-        let SourceSpec::Websocket(settings) = &rule.spec.source;
+        let SourceSpec::Websocket(settings) = &rule.spec.source else { continue };
         if !open.iter().any(|(other, _)| *other == name) {
             open.push((name, settings));
         }

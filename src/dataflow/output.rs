@@ -1,5 +1,5 @@
 //! A rule's results on their way out: rows are encoded once for each form that the rule's sinks want, many messages
-//! into one allocation, and handed to the outlets.
+//! into one allocation, and handed to the outlets. Sinks inside the process get the rows themselves.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -7,14 +7,17 @@ use std::time::Instant;
 use crate::codec::json;
 use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Scope};
-use crate::io::queue::{MessageBatch, Outlet};
+use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Item, Projection};
-use crate::value::Value;
+use crate::value::{Object, Row, Text, Value};
 
 /// Encoded bytes beyond which a batch is handed over at once. A message that a slow client still waits for keeps its
 /// whole batch alive, so batches stay small.
 const BATCH_BYTES: usize = 64 * 1024;
+
+/// Decoded rows beyond which they are handed over at once.
+const BATCH_ROWS: usize = 512;
 
 /// One form of the results, and the outlets that want it.
 pub struct Encoding {
@@ -24,6 +27,8 @@ pub struct Encoding {
     pub omit_if_empty: bool,
     /// where to
     pub outlets: Vec<Arc<dyn Outlet>>,
+    /// who gets the rows as they are, one by one
+    pub rows: Vec<Arc<dyn RowOutlet>>,
 }
 
 /// Why a result row could not be made.
@@ -63,6 +68,10 @@ struct Form {
     start: usize,
     /// how many messages are done before it
     done: usize,
+    /// decoded rows, where an outlet wants them
+    decoded: Vec<Row>,
+    /// how many of them are of messages that are done
+    decoded_done: usize,
 }
 
 /// The JSON text of each slot's column in the message, where it may be copied instead of encoded.
@@ -81,6 +90,8 @@ impl Output {
                 filled: false,
                 start: 0,
                 done: 0,
+                decoded: Vec::new(),
+                decoded_done: 0,
             })
             .collect();
         Output { forms, row: Vec::new(), send_nil, send_error, metrics, received: None, messages: 0 }
@@ -104,12 +115,22 @@ impl Output {
     /// [`RowError`]; the row is then not in the message.
     pub fn row<'a>(&mut self, projection: &Projection, scope: &'a Scope<'a>, raw: RawText<'a>) -> Result<(), RowError> {
         self.row.clear();
-        let members = encode_row(&mut self.row, projection, scope, raw, self.send_nil)?;
+        let wants_rows = self.forms.iter().any(|form| !form.encoding.rows.is_empty());
+        let (members, decoded) = if wants_rows {
+            // Expressions are run once: the text is written from the values.
+            let row = decode_row(projection, scope, raw, self.send_nil)?;
+            if self.forms.iter().any(|form| !form.encoding.outlets.is_empty()) {
+                encode_members(&mut self.row, &row)?;
+            }
+            (row.len(), Some(row))
+        } else {
+            (encode_row(&mut self.row, projection, scope, raw, self.send_nil)?, None)
+        };
         if !projection.sends {
             return Ok(());
         }
         for form in &mut self.forms {
-            form.add(&self.row, members);
+            form.add(&self.row, members, decoded.as_ref());
         }
         Ok(())
     }
@@ -122,7 +143,7 @@ impl Output {
             if index == 0 {
                 self.messages += messages;
             }
-            full |= form.bytes.len() >= BATCH_BYTES;
+            full |= form.bytes.len() >= BATCH_BYTES || form.decoded.len() >= BATCH_ROWS;
         }
         if full {
             self.flush();
@@ -143,9 +164,7 @@ impl Output {
         self.abandon_message();
         if self.send_error {
             for form in &mut self.forms {
-                form.bytes.extend_from_slice(text.as_bytes());
-                form.close();
-                form.begin();
+                form.tell(&text);
             }
             self.messages += 1;
         }
@@ -154,12 +173,15 @@ impl Output {
 
     /// Hands over what is encoded.
     pub fn flush(&mut self) {
-        if self.forms.iter().all(|form| form.ends.is_empty()) {
+        if self.forms.iter().all(|form| form.ends.is_empty() && form.decoded.is_empty()) {
             self.received = None;
             return;
         }
         self.metrics.sent(std::mem::take(&mut self.messages), self.received.map(|at| at.elapsed()));
         let received = self.received.take();
+        for form in &mut self.forms {
+            form.hand_over_rows(received, &self.metrics);
+        }
         for form in self.forms.iter_mut().filter(|form| !form.ends.is_empty()) {
             let bytes = std::mem::take(&mut form.bytes);
             // The next batch will be about as large as this one.
@@ -174,12 +196,24 @@ impl Output {
 
     /// Whether all outlets take more. One that does not raises the rule's signal when it does again.
     pub fn ready(&self) -> bool {
-        self.forms.iter().flat_map(|form| &form.encoding.outlets).all(|outlet| outlet.ready())
+        let ready = |form: &Form| {
+            form.encoding.outlets.iter().all(|outlet| outlet.ready())
+                && form.encoding.rows.iter().all(|outlet| outlet.ready())
+        };
+        self.forms.iter().all(ready)
     }
 }
 
 impl Form {
-    fn add(&mut self, row: &[u8], members: usize) {
+    fn add(&mut self, row: &[u8], members: usize, decoded: Option<&Row>) {
+        if let Some(decoded) = decoded.filter(|_| !self.encoding.rows.is_empty())
+            && (members > 0 || !self.encoding.omit_if_empty)
+        {
+            self.decoded.push(decoded.clone());
+        }
+        if self.encoding.outlets.is_empty() {
+            return;
+        }
         if self.encoding.send_single {
             if members > 0 || !self.encoding.omit_if_empty {
                 self.bytes.extend_from_slice(row);
@@ -196,6 +230,12 @@ impl Form {
 
     /// Ends the open list and says how many messages the form has got by it.
     fn end(&mut self) -> u64 {
+        let decoded = (self.decoded.len() - self.decoded_done) as u64;
+        self.decoded_done = self.decoded.len();
+        if self.encoding.outlets.is_empty() {
+            // Each row is a message.
+            return decoded;
+        }
         if self.encoding.send_single {
             // Its rows are closed one by one; what came since the last end is counted here.
             self.begin();
@@ -227,7 +267,36 @@ impl Form {
         self.done = self.ends.len();
     }
 
+    /// Sends an error's text as a message.
+    fn tell(&mut self, error: &str) {
+        if !self.encoding.outlets.is_empty() {
+            self.bytes.extend_from_slice(error.as_bytes());
+            self.close();
+            self.begin();
+        }
+        if !self.encoding.rows.is_empty() {
+            self.decoded.push(vec![("error".into(), error.into())]);
+            self.decoded_done = self.decoded.len();
+        }
+    }
+
+    fn hand_over_rows(&mut self, received: Option<Instant>, metrics: &RuleMetrics) {
+        if self.decoded.is_empty() {
+            return;
+        }
+        let mut rows = std::mem::take(&mut self.decoded);
+        self.decoded_done = 0;
+        let mut error = |text: String| metrics.error(text);
+        if let Some((last, others)) = self.encoding.rows.split_last() {
+            for outlet in others {
+                outlet.send(rows.clone(), received, &mut error);
+            }
+            last.send(std::mem::take(&mut rows), received, &mut error);
+        }
+    }
+
     fn abandon(&mut self) {
+        self.decoded.truncate(self.decoded_done);
         self.bytes.truncate(self.start);
         self.ends.truncate(self.done);
         self.rows = 0;
@@ -256,7 +325,17 @@ fn encode_row<'a>(
     for item in &projection.items {
         match item {
             Item::Star { slot, except } => {
-                let Some(text) = whole(*slot, scope, raw) else { continue };
+                let Some(text) = whole(*slot, scope, raw) else {
+                    // A row that came decoded.
+                    let Value::Object(object) = &scope.slots[*slot] else { continue };
+                    for (key, value) in object.iter().filter(|(key, _)| !except.contains(key)) {
+                        separate(out, &mut members);
+                        json::write_key(out, key);
+                        out.push(b':');
+                        json::write_value(out, value)?;
+                    }
+                    continue;
+                };
                 for (key, value) in json::members(text) {
                     if except.is_empty() || !except.iter().any(|name| is_key(key, name)) {
                         separate(out, &mut members);
@@ -298,6 +377,79 @@ fn encode_row<'a>(
     }
     out.push(b'}');
     Ok(members)
+}
+
+/// Makes a result row as it is, without encoding it.
+fn decode_row<'a>(
+    projection: &Projection,
+    scope: &'a Scope<'a>,
+    raw: RawText<'a>,
+    send_nil: bool,
+) -> Result<Row, RowError> {
+    let mut row = Row::with_capacity(projection.items.len());
+    for item in &projection.items {
+        match item {
+            Item::Star { slot, except } => match (whole(*slot, scope, raw), &scope.slots[*slot]) {
+                (Some(text), _) => {
+                    // By way of an object: of duplicate keys the last counts.
+                    let object: Object =
+                        json::members(text).map(|(key, value)| (json::key(key), json::value(value))).collect();
+                    put_members(&mut row, object.into_iter().filter(|(key, _)| !except.contains(key)));
+                }
+                (None, Value::Object(object)) => {
+                    let members = object.iter().filter(|(key, _)| !except.contains(key));
+                    put_members(&mut row, members.map(|(key, value)| (key.clone(), value.clone())));
+                }
+                _ => {}
+            },
+            Item::Field { name, expr, plain } => {
+                let value = match expr {
+                    crate::expr::Expr::Slot(slot) if let Some(text) = raw(*slot) => json::value(text),
+                    _ => expr.eval(scope)?.into_owned(),
+                };
+                match value {
+                    Value::Absent if !send_nil => {}
+                    Value::Null if !*plain && !send_nil => {}
+                    Value::Absent => put(&mut row, name.clone(), Value::Null),
+                    value => put(&mut row, name.clone(), value),
+                }
+            }
+            Item::Hidden { expr } => {
+                expr.eval(scope)?;
+            }
+        }
+    }
+    Ok(row)
+}
+
+/// Adds members of which no two have the same name.
+fn put_members(row: &mut Row, members: impl Iterator<Item = (Text, Value)>) {
+    if row.is_empty() {
+        row.extend(members);
+    } else {
+        members.for_each(|(name, value)| put(row, name, value));
+    }
+}
+
+fn put(row: &mut Row, name: Text, value: Value) {
+    match row.iter_mut().find(|(other, _)| *other == name) {
+        Some((_, old)) => *old = value,
+        None => row.push((name, value)),
+    }
+}
+
+/// Writes a row as a JSON object.
+fn encode_members(out: &mut Vec<u8>, row: &Row) -> Result<(), RowError> {
+    out.push(b'{');
+    let mut members = 0;
+    for (name, value) in row {
+        separate(out, &mut members);
+        json::write_key(out, name);
+        out.push(b':');
+        json::write_value(out, value)?;
+    }
+    out.push(b'}');
+    Ok(())
 }
 
 fn separate(out: &mut Vec<u8>, members: &mut usize) {
