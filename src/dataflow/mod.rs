@@ -8,5 +8,6 @@ pub mod order;
 pub mod output;
 pub mod queue;
 pub mod scan;
+pub mod table;
 pub mod window;
 pub mod worker;

@@ -24,11 +24,13 @@ use crate::io::queue::{FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Body, RulePlan};
 use crate::time::Clock;
+use crate::value::Text;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
 use super::output::{Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{RuleKey, StreamScan, Target};
+use super::table::Tables;
 
 /// Names a stream's dataflow on its worker; it is the slot of the stream's signal, too.
 pub type StreamKey = usize;
@@ -57,6 +59,24 @@ pub enum Command {
         key: RuleKey,
         /// told when the rule is gone
         done: oneshot::Sender<()>,
+    },
+    /// Begins a lookup table: this worker's copy.
+    AddTable {
+        /// the slot of its signal
+        slot: usize,
+        /// its definition
+        def: Arc<StreamDef>,
+        /// where its rows come from
+        frames: FrameReceiver,
+        /// its counters
+        metrics: Arc<RuleMetrics>,
+    },
+    /// Ends a lookup table. Rules that still read it see its last rows.
+    DropTable {
+        /// the slot of its signal
+        slot: usize,
+        /// its name
+        name: Text,
     },
     /// Answers when everything that was handed to the streams before has been run.
     Drain(oneshot::Sender<()>),
@@ -212,6 +232,7 @@ struct WorkerLoop {
     zone: jiff::tz::TimeZone,
     streams: HashMap<StreamKey, RunningStream>,
     rules: HashMap<RuleKey, RunningRule>,
+    tables: Tables,
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
     draining: Vec<oneshot::Sender<()>>,
@@ -227,8 +248,10 @@ impl WorkerLoop {
         clock: Clock,
     ) -> Self {
         let allocator = Allocator::Thread(Thread::default());
+        let worker = Worker::new(timely::WorkerConfig::default(), allocator, Some(std::time::Instant::now()));
         WorkerLoop {
-            worker: Worker::new(timely::WorkerConfig::default(), allocator, Some(std::time::Instant::now())),
+            tables: Tables::new(&worker, zone.clone()),
+            worker,
             commands,
             ready,
             wake,
@@ -306,7 +329,7 @@ impl WorkerLoop {
         if self.draining.is_empty() && self.ending.is_empty() {
             return;
         }
-        if !self.streams.values().all(|stream| stream.input.is_empty()) {
+        if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
             return;
         }
         for done in self.draining.drain(..) {
@@ -336,6 +359,14 @@ impl WorkerLoop {
             Command::DropRule { key, done } => {
                 self.drop_rule(key);
                 let _ = done.send(());
+            }
+            Command::AddTable { slot, def, frames, metrics } => {
+                let activator = self.tables.create(def, frames, metrics);
+                self.slots.insert(slot, activator);
+            }
+            Command::DropTable { slot, name } => {
+                self.slots.remove(&slot);
+                self.tables.drop(&name);
             }
             Command::Drain(done) => self.draining.push(done),
             Command::EndOfInput(done) => self.ending.push(done),
@@ -391,6 +422,7 @@ impl WorkerLoop {
         if let Some((dataflow, slot)) = rule.dataflow {
             self.slots.remove(&slot);
             self.worker.drop_dataflow(dataflow);
+            self.tables.sweep();
         }
     }
 }
