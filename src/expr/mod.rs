@@ -108,6 +108,16 @@ pub enum Expr {
         /// ELSE
         otherwise: Option<Box<Expr>>,
     },
+    /// the first that is not absent: a name that several schemaless streams may have
+    FirstPresent(Vec<Expr>),
+    /// a row as an object: the members of whole messages, the first of equal keys, then single members that are not
+    /// absent
+    Object {
+        /// objects
+        wholes: Vec<Expr>,
+        /// single members
+        members: Vec<(Text, Expr)>,
+    },
     /// a scalar function
     Call {
         /// its row

@@ -229,6 +229,18 @@ pub enum JoinKind {
     Cross,
 }
 
+impl fmt::Display for JoinKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            JoinKind::Inner => "INNER",
+            JoinKind::Left => "LEFT",
+            JoinKind::Right => "RIGHT",
+            JoinKind::Full => "FULL",
+            JoinKind::Cross => "CROSS",
+        })
+    }
+}
+
 /// `e [ASC | DESC]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrderKey {
@@ -302,6 +314,19 @@ pub enum WindowKind {
         /// closes it
         end: Option<Box<Expr>>,
     },
+}
+
+impl WindowKind {
+    /// The lengths that must not be 0.
+    pub fn lengths(&self) -> Vec<u64> {
+        match self {
+            WindowKind::Tumbling { length, .. } | WindowKind::Sliding { length, .. } => vec![*length],
+            WindowKind::Hopping { length, hop, .. } => vec![*length, *hop],
+            WindowKind::Session { max, timeout, .. } => vec![*max, *timeout],
+            WindowKind::Count { length, interval } => vec![*length, *interval],
+            WindowKind::State { .. } => Vec::new(),
+        }
+    }
 }
 
 /// Units of time of windows.
