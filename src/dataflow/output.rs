@@ -1,11 +1,12 @@
 //! A rule's results on their way out: rows are encoded once for each form that the rule's sinks want, many messages
 //! into one allocation, and handed to the outlets.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::codec::json;
-use crate::expr::function::CallContext;
+use crate::expr::function::{CallContext, Hits};
 use crate::expr::{EvalError, Scope};
 use crate::io::queue::{MessageBatch, Outlet};
 use crate::metrics::RuleMetrics;
@@ -330,12 +331,22 @@ pub struct RuleContext {
     pub started: i64,
     /// the configured zone
     pub zone: jiff::tz::TimeZone,
+    /// what the rule has sent before
+    pub hits: Cell<Hits>,
 }
 
 impl RuleContext {
     /// The context of a row with this time.
     pub fn row(&self, now: i64, event_time: i64) -> CallContext<'_> {
-        CallContext { rule: &self.id, rule_started: self.started, now, event_time, window: None, zone: &self.zone }
+        CallContext {
+            rule: &self.id,
+            rule_started: self.started,
+            now,
+            event_time,
+            window: None,
+            zone: &self.zone,
+            hits: self.hits.get(),
+        }
     }
 
     /// The context of a window from `start` to `end`.

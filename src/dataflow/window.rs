@@ -356,7 +356,8 @@ mod tests {
         let kept = Arc::new(Kept::default());
         let encoding = Encoding { send_single: true, omit_if_empty: false, outlets: vec![kept.clone()] };
         let output = Output::new(vec![encoding], false, false, Arc::new(RuleMetrics::default()));
-        let context = RuleContext { id: "r".into(), started: 0, zone: jiff::tz::TimeZone::UTC };
+        let context =
+            RuleContext { id: "r".into(), started: 0, zone: jiff::tz::TimeZone::UTC, hits: Default::default() };
         (WindowOperator::new(plan, Rc::new(context), Rc::new(RefCell::new(output)), None), kept)
     }
 

@@ -356,7 +356,8 @@ impl WorkerLoop {
     fn add_rule(&mut self, rule: NewRule) {
         let NewRule { key, stream, slot, plan, id, encodings, send_error, metrics, done } = rule;
         let Some(running) = self.streams.get(&stream) else { return };
-        let context = Rc::new(RuleContext { id, started: self.clock.now(), zone: self.zone.clone() });
+        let context =
+            Rc::new(RuleContext { id, started: self.clock.now(), zone: self.zone.clone(), hits: Default::default() });
         let output = Rc::new(RefCell::new(Output::new(encodings, plan.send_nil, send_error, metrics)));
         let event_time = plan.scan.event_time.is_some();
         let (target, dataflow) = match plan.body {

@@ -7,7 +7,7 @@ use super::error::{PlanError, PlanErrorKind};
 use super::logical::{AGGREGATES, ALIASES};
 use super::physical::{AggregateCall, Column, ColumnSource};
 use crate::catalog::StreamDef;
-use crate::expr::function::{self, CallContext, Code, Family, Function, Param, Returns, check_call};
+use crate::expr::function::{self, CallContext, Code, Family, Function, Hits, Param, Returns, check_call};
 use crate::expr::{Comparison, Expr, LikePattern, Scope as Row, like};
 use crate::sql::ast::{self, BinaryOp, Call, DataType, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
 use crate::value::{Text, Value};
@@ -476,6 +476,9 @@ impl Compiler {
             let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);
             return Err(error.meant(name, function::all().map(|function| function.name)));
         };
+        if matches!(function.code, Code::Analytic(_) | Code::SetReturning(_) | Code::RowNumber) {
+            return Err(PlanError::at(PlanErrorKind::NotYet(format!("the function {name}")), span));
+        }
         if call.over.is_some() {
             return Err(PlanError::at(PlanErrorKind::Over(name.to_owned()), span));
         }
@@ -647,7 +650,8 @@ fn answers_anywhere(function: &Function) -> bool {
 /// row takes.
 fn folded(expr: &Expr) -> Option<Value> {
     let zone = &jiff::tz::TimeZone::UTC;
-    let context = CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone };
+    let context =
+        CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits: Hits::default() };
     expr.eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
 }
 
