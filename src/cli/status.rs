@@ -49,7 +49,8 @@ impl Report {
                 let _ = write!(line, ", p50 {}, p99 {}", micros(latency.p50_us), micros(latency.p99_us));
             }
             lines.push(line);
-            lines.extend(rule.source.iter().chain(&rule.sinks).filter_map(trouble));
+            let sources = rule.sources.iter().map(|(_, source)| source);
+            lines.extend(sources.chain(&rule.sinks).filter_map(trouble));
             if let Some((_, error)) = &rule.last_error {
                 lines.push(format!("    last error: {error}"));
             }

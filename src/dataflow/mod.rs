@@ -4,9 +4,13 @@
 //! and nothing crosses a thread. This layer opens no socket and knows no JSON beyond what the scan decodes.
 
 pub mod build;
-pub mod order;
+mod join;
+pub mod operator;
+mod order;
 pub mod output;
 pub mod queue;
+mod results;
 pub mod scan;
-pub mod window;
+mod steps;
+mod window;
 pub mod worker;

@@ -1,16 +1,19 @@
 //! A rule's results on their way out: rows are encoded once for each form that the rule's sinks want, many messages
 //! into one allocation, and handed to the outlets.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::codec::json;
-use crate::expr::function::CallContext;
+use crate::expr::function::{CallContext, Hits};
 use crate::expr::{EvalError, Scope};
 use crate::io::queue::{MessageBatch, Outlet};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Item, Projection};
-use crate::value::Value;
+use crate::value::{Text, Value};
 
 /// Encoded bytes beyond which a batch is handed over at once. A message that a slow client still waits for keeps its
 /// whole batch alive, so batches stay small.
@@ -244,21 +247,39 @@ fn encode_row<'a>(
     raw: RawText<'a>,
     send_nil: bool,
 ) -> Result<usize, RowError> {
-    if let [Item::Star { slot, except }] = projection.items.as_slice()
-        && except.is_empty()
+    if let [Item::Star { slots, except }] = projection.items.as_slice()
+        && let ([slot], []) = (slots.as_slice(), except.as_slice())
         && let Some(text) = whole(*slot, scope, raw)
     {
         out.extend_from_slice(text.as_bytes());
         return Ok(usize::from(text.len() > 2));
     }
+    // Keys that objects bring at run time; other items of the same name give way.
+    let mut spread: Vec<Text> = Vec::new();
+    for item in &projection.items {
+        if let Item::Spread { expr, prefix, .. } = item
+            && let Value::Object(members) = &*json::expand(&*expr.eval(scope)?)
+        {
+            spread.extend(members.keys().map(|key| prefixed(prefix, key)));
+        }
+    }
     out.push(b'{');
     let mut members = 0;
     for item in &projection.items {
         match item {
-            Item::Star { slot, except } => {
-                let Some(text) = whole(*slot, scope, raw) else { continue };
-                for (key, value) in json::members(text) {
-                    if except.is_empty() || !except.iter().any(|name| is_key(key, name)) {
+            Item::Star { slots, except } => {
+                let texts: SmallVec<[&str; 4]> = slots.iter().filter_map(|slot| whole(*slot, scope, raw)).collect();
+                for (index, text) in texts.iter().enumerate() {
+                    for (key, value) in json::members(text) {
+                        let hidden = |name: &Text| is_key(key, name);
+                        if except.iter().any(hidden) || spread.iter().any(hidden) {
+                            continue;
+                        }
+                        // Of equal keys that of the first message counts.
+                        let before = &texts[..index];
+                        if before.iter().any(|text| json::members(text).any(|(other, _)| same_key(other, key))) {
+                            continue;
+                        }
                         separate(out, &mut members);
                         out.extend_from_slice(key.as_bytes());
                         out.push(b':');
@@ -266,6 +287,7 @@ fn encode_row<'a>(
                     }
                 }
             }
+            Item::Field { name, .. } if spread.contains(name) => {}
             Item::Field { name, expr, plain } => {
                 if let crate::expr::Expr::Slot(slot) = expr
                     && let Some(text) = raw(*slot)
@@ -285,12 +307,19 @@ fn encode_row<'a>(
                     _ => true,
                 };
                 if sent {
-                    separate(out, &mut members);
-                    json::write_key(out, name);
-                    out.push(b':');
-                    json::write_value(out, &value)?;
+                    write_member(out, &mut members, name, &value)?;
                 }
             }
+            Item::Spread { expr, prefix, name } => match &*json::expand(&*expr.eval(scope)?) {
+                Value::Object(object) => {
+                    for (key, value) in object.iter().filter(|(_, value)| !matches!(value, Value::Absent)) {
+                        write_member(out, &mut members, &prefixed(prefix, key), value)?;
+                    }
+                }
+                Value::Absent | Value::Null if !send_nil => {}
+                value if !name.is_empty() => write_member(out, &mut members, name, value)?,
+                _ => {}
+            },
             Item::Hidden { expr } => {
                 expr.eval(scope)?;
             }
@@ -298,6 +327,22 @@ fn encode_row<'a>(
     }
     out.push(b'}');
     Ok(members)
+}
+
+fn write_member(out: &mut Vec<u8>, members: &mut usize, name: &str, value: &Value) -> Result<(), json::EncodeError> {
+    separate(out, members);
+    json::write_key(out, name);
+    out.push(b':');
+    json::write_value(out, value)
+}
+
+fn prefixed(prefix: &str, key: &Text) -> Text {
+    if prefix.is_empty() { key.clone() } else { Text::from(format!("{prefix}{key}")) }
+}
+
+/// Whether two keys as they stand in JSON are the same.
+fn same_key(left: &str, right: &str) -> bool {
+    left == right || ((left.contains('\\') || right.contains('\\')) && json::key(left) == json::key(right))
 }
 
 fn separate(out: &mut Vec<u8>, members: &mut usize) {
@@ -330,12 +375,22 @@ pub struct RuleContext {
     pub started: i64,
     /// the configured zone
     pub zone: jiff::tz::TimeZone,
+    /// what the rule has sent before
+    pub hits: Cell<Hits>,
 }
 
 impl RuleContext {
     /// The context of a row with this time.
     pub fn row(&self, now: i64, event_time: i64) -> CallContext<'_> {
-        CallContext { rule: &self.id, rule_started: self.started, now, event_time, window: None, zone: &self.zone }
+        CallContext {
+            rule: &self.id,
+            rule_started: self.started,
+            now,
+            event_time,
+            window: None,
+            zone: &self.zone,
+            hits: self.hits.get(),
+        }
     }
 
     /// The context of a window from `start` to `end`.

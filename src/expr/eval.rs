@@ -292,6 +292,9 @@ fn call(
         (None, Code::Aggregate(_)) => {
             Err(FunctionError::Domain("an aggregate is for the rows of a window, not for one".into()))
         }
+        (None, Code::Analytic(_) | Code::SetReturning(_) | Code::RowNumber) => {
+            Err(FunctionError::Domain("it is no function of one row's values".into()))
+        }
     };
     answer.map_err(|error| EvalError::Function { name: function.name, error: Box::new(error) })
 }

@@ -5,6 +5,7 @@
 
 mod access;
 pub mod aggregate;
+pub mod analytic;
 pub mod cast;
 pub mod datetime_pattern;
 pub mod datetime_text;
@@ -16,6 +17,7 @@ pub mod group;
 pub mod like;
 mod ops;
 pub mod pattern;
+pub mod set_returning;
 #[cfg(test)]
 mod tests;
 

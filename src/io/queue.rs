@@ -59,6 +59,8 @@ pub const INBOUND_BATCHES: usize = 16;
 #[derive(Clone)]
 pub struct Signal {
     shared: Arc<SignalShared>,
+    /// raised with it
+    others: Option<Arc<[Signal]>>,
 }
 
 struct SignalShared {
@@ -71,7 +73,7 @@ struct SignalShared {
 impl Signal {
     /// A signal for `slot`. Raised, it puts the slot into `ready` (once until it is lowered) and notifies `wake`.
     pub fn new(slot: usize, ready: Sender<usize>, wake: Arc<Notify>) -> Self {
-        Signal { shared: Arc::new(SignalShared { slot, raised: AtomicBool::new(false), ready, wake }) }
+        Signal { shared: Arc::new(SignalShared { slot, raised: AtomicBool::new(false), ready, wake }), others: None }
     }
 
     /// Asks the worker to look at the slot. Cheap when it is asked already.
@@ -81,6 +83,14 @@ impl Signal {
             let _ = self.shared.ready.send(self.shared.slot);
             self.shared.wake.notify_one();
         }
+        if let Some(others) = &self.others {
+            others.iter().for_each(Signal::raise);
+        }
+    }
+
+    /// This signal, raising `others` too: for a sink that several streams wait for.
+    pub fn with(&self, others: Vec<Signal>) -> Signal {
+        Signal { shared: self.shared.clone(), others: (!others.is_empty()).then(|| others.into()) }
     }
 
     /// Makes the signal ready to be raised again. The worker calls it before it looks, so that what comes while it

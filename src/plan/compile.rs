@@ -8,7 +8,7 @@ use super::logical::Meant;
 use super::physical::{AggregateCall, AnalyticCall, Column, ColumnSource, OrderBy, RowNumber};
 use crate::catalog::StreamDef;
 use crate::expr::analytic::Analytic;
-use crate::expr::function::{self, CallContext, Code, Family, Function, Param, Returns, check_call};
+use crate::expr::function::{self, CallContext, Code, Family, Function, Hits, Param, Returns, check_call};
 use crate::expr::{Comparison, Expr, LikePattern, Scope as Row, like};
 use crate::sql::ast::{self, BinaryOp, Call, DataType, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
 use crate::value::{Text, Value};
@@ -716,7 +716,7 @@ impl Compiler {
         ty: Type,
         clause: Clause,
     ) -> Result<Compiled> {
-        let over = call.over.as_deref();
+        let over = call.over.as_ref();
         let mut parts = Parts::new();
         let args: Vec<Expr> = args.into_iter().map(|arg| parts.take(arg)).collect();
         let mut partition = Vec::new();
@@ -922,7 +922,8 @@ fn answers_anywhere(function: &Function) -> bool {
 /// row takes.
 fn folded(expr: &Expr) -> Option<Value> {
     let zone = &jiff::tz::TimeZone::UTC;
-    let context = CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone };
+    let context =
+        CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits: Hits::default() };
     expr.eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
 }
 

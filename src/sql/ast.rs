@@ -229,18 +229,6 @@ pub enum JoinKind {
     Cross,
 }
 
-impl fmt::Display for JoinKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            JoinKind::Inner => "INNER",
-            JoinKind::Left => "LEFT",
-            JoinKind::Right => "RIGHT",
-            JoinKind::Full => "FULL",
-            JoinKind::Cross => "CROSS",
-        })
-    }
-}
-
 /// `e [ASC | DESC]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct OrderKey {

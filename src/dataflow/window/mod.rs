@@ -113,10 +113,10 @@ impl Windows {
     }
 
     /// Hands out every window that is over at `frontier`, in order; `None`: all that time closes.
-    pub fn advance(&mut self, plan: &Stateful, frontier: Option<i64>, emit: Emit<'_>) {
+    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
         match self {
             Windows::Hopping(windows) => windows.advance(frontier, emit),
-            Windows::Sliding(windows) => windows.advance(plan, frontier, emit),
+            Windows::Sliding(windows) => windows.advance(frontier, emit),
             Windows::Session(windows) => windows.advance(frontier, emit),
             // Rows close these, time does not.
             Windows::Each | Windows::Count(_) | Windows::State(_) => {}

@@ -66,7 +66,7 @@ impl Sliding {
     /// Takes a row in. Without a delay its window is handed out at once.
     pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
         let time = arrival.time;
-        self.advance(plan, Some(time), emit);
+        self.advance(Some(time), emit);
         let fires = match &plan.window {
             WindowSpec::Sliding { when: Some(when), .. } => {
                 let scope = Scope { slots: arrival.row, context: &arrival.context };
@@ -81,23 +81,23 @@ impl Sliding {
                 self.alarm.at(time.saturating_add(self.delay));
             }
         } else if fires {
-            self.fire(plan, time, emit);
+            self.fire(time, emit);
         } else {
             self.held.drop_before(time.saturating_sub(self.length));
         }
     }
 
     /// Hands out the windows whose delay is over at `frontier`.
-    pub fn advance(&mut self, plan: &Stateful, frontier: Option<i64>, emit: Emit<'_>) {
+    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
         while let Some(&time) = self.waiting.front()
             && frontier.is_none_or(|frontier| time.saturating_add(self.delay) <= frontier)
         {
             self.waiting.pop_front();
-            self.fire(plan, time, emit);
+            self.fire(time, emit);
         }
     }
 
-    fn fire(&mut self, plan: &Stateful, time: i64, emit: Emit<'_>) {
+    fn fire(&mut self, time: i64, emit: Emit<'_>) {
         let start = time.saturating_sub(self.length);
         self.held.drop_before(start);
         let content = self.held.content();

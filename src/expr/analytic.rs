@@ -1,0 +1,315 @@
+//! Analytic functions: those that remember the rows before.
+//!
+//! An [`AnalyticState`] is what one call in a rule's text remembers within one partition. It is plain data, so that a
+//! rule's state can be kept over a restart, and it holds a bounded number of values, whatever the rows bring. It must
+//! not know streams, partitions or clauses: who calls it decides which rows it sees, in which order, and which state
+//! belongs to which partition. A row that fails leaves the state as it was.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use super::aggregate::{Accumulator, Aggregate};
+use super::error::EvalError;
+use super::function::FunctionError;
+use super::group::KeyPart;
+use crate::value::{Text, Value};
+
+/// The furthest row that `lag` looks back to: its state holds so many values in each partition.
+pub const MAX_LAG: i64 = 100_000;
+/// How many columns one state remembers. Messages that bring ever new keys would fill the memory else: a column beyond
+/// these counts as changed in each row that has it.
+const MAX_COLUMNS: usize = 10_000;
+
+/// Which analytic function a call asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Analytic {
+    /// lag(e [, offset [, default [, ignoreNull]]]): the value some rows before
+    Lag,
+    /// latest(e [, default]): the last value that is not null
+    Latest,
+    /// changed_col(ignoreNull, e): e where it differs from the row before
+    ChangedCol,
+    /// had_changed(ignoreNull, e, …): whether any differs from the row before
+    HadChanged,
+    /// changed_cols(prefix, ignoreNull, e, …): columns, those that differ from the row before
+    ChangedCols,
+    /// acc_sum(e [, begin, reset])
+    AccSum,
+    /// acc_count(e [, begin, reset]), acc_count(*)
+    AccCount,
+    /// acc_avg(e [, begin, reset])
+    AccAvg,
+    /// acc_max(e [, begin, reset])
+    AccMax,
+    /// acc_min(e [, begin, reset])
+    AccMin,
+}
+
+/// What one call remembers in one partition.
+#[derive(Clone, Debug)]
+pub struct AnalyticState {
+    analytic: Analytic,
+    memory: Memory,
+}
+
+/// What the functions remember.
+#[derive(Clone, Debug)]
+enum Memory {
+    /// the rows before, the newest last
+    History(VecDeque<Value>),
+    /// the value of each argument
+    Values(Vec<Value>),
+    /// the value of each column
+    Columns(HashMap<Text, Value>),
+    /// the running value
+    Running(Running),
+}
+
+/// The running value of an `acc_` function.
+#[derive(Clone, Debug)]
+struct Running {
+    aggregate: Aggregate,
+    gathered: Accumulator,
+    /// Of the form with begin and reset: whether rows count now.
+    open: bool,
+}
+
+impl fmt::Display for Analytic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Analytic {
+    /// The function's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Analytic::Lag => "lag",
+            Analytic::Latest => "latest",
+            Analytic::ChangedCol => "changed_col",
+            Analytic::HadChanged => "had_changed",
+            Analytic::ChangedCols => "changed_cols",
+            Analytic::AccSum => "acc_sum",
+            Analytic::AccCount => "acc_count",
+            Analytic::AccAvg => "acc_avg",
+            Analytic::AccMax => "acc_max",
+            Analytic::AccMin => "acc_min",
+        }
+    }
+
+    /// The error of an argument of the wrong kind; `position` counts from 1.
+    #[cold]
+    fn wrong(self, position: usize, expected: &'static str, found: &Value) -> EvalError {
+        let error = Box::new(FunctionError::Argument { position, expected, found: found.kind() });
+        EvalError::Function { name: self.name(), error }
+    }
+}
+
+impl AnalyticState {
+    /// The state before the first row.
+    pub fn new(analytic: Analytic) -> AnalyticState {
+        let running = |aggregate| {
+            // Sums beyond 64 bits go on as doubles: a sum over the life of a rule must not end the rule's answers.
+            Memory::Running(Running { aggregate, gathered: Accumulator::new(aggregate, false), open: false })
+        };
+        let memory = match analytic {
+            Analytic::Lag => Memory::History(VecDeque::new()),
+            Analytic::Latest | Analytic::ChangedCol | Analytic::HadChanged => Memory::Values(Vec::new()),
+            Analytic::ChangedCols => Memory::Columns(HashMap::new()),
+            Analytic::AccSum => running(Aggregate::Sum),
+            Analytic::AccCount => running(Aggregate::Count),
+            Analytic::AccAvg => running(Aggregate::Avg),
+            Analytic::AccMax => running(Aggregate::Max),
+            Analytic::AccMin => running(Aggregate::Min),
+        };
+        AnalyticState { analytic, memory }
+    }
+
+    /// The answer for the next row. `args` are the arguments of the call, with the object of the whole row for `*`;
+    /// `when` is the condition of `OVER (WHEN …)`, true where there is none. Where it is false the row is not
+    /// remembered: `had_changed` gives false, `changed_col` nothing, `lag` what the next row will get, the others the
+    /// value so far.
+    ///
+    /// Errors name arguments of a kind that the function is not for. `changed_cols`, whose answers are columns, gives
+    /// the object of those that changed, under the names `1`, `2` …; [`AnalyticState::next_columns`] takes names.
+    pub fn next(&mut self, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+        match &mut self.memory {
+            Memory::History(history) => lag(history, args, when),
+            Memory::Values(values) => match self.analytic {
+                Analytic::Latest => Ok(latest(values, args, when)),
+                Analytic::ChangedCol => changed_col(values, args, when),
+                _ => had_changed(values, args, when),
+            },
+            Memory::Columns(_) if !when => Ok(Value::Null),
+            Memory::Columns(_) => {
+                let ignore_null = truth(self.analytic, args, 1)?;
+                let columns: Vec<_> =
+                    (1..).zip(args.iter().skip(2)).map(|(at, arg)| (number(at), Cow::Borrowed(&**arg))).collect();
+                Ok(Value::object(self.next_columns(ignore_null, &columns)))
+            }
+            Memory::Running(running) => running.next(self.analytic, args, when),
+        }
+    }
+
+    /// The columns of the next row that differ from what was remembered under their names, in their order, without the
+    /// prefix of `changed_cols`. With `ignore_null` a null neither differs nor is remembered. A column is known by its
+    /// name: the columns of one row must have different names. Other functions than `changed_cols` have no columns.
+    pub fn next_columns(&mut self, ignore_null: bool, columns: &[(Text, Cow<'_, Value>)]) -> Vec<(Text, Value)> {
+        let Memory::Columns(known) = &mut self.memory else { return Vec::new() };
+        let mut changed = Vec::new();
+        for (name, value) in columns {
+            if ignore_null && value.is_null() {
+                continue;
+            }
+            let room = known.len() < MAX_COLUMNS;
+            match known.get_mut(name) {
+                Some(before) if same(before, value) => continue,
+                Some(before) => before.clone_from(value),
+                // Nothing before, nothing now.
+                None if value.is_null() => continue,
+                None if room => {
+                    known.insert(name.clone(), value.as_ref().clone());
+                }
+                None => {}
+            }
+            changed.push((name.clone(), value.as_ref().clone()));
+        }
+        changed
+    }
+}
+
+fn number(at: usize) -> Text {
+    at.to_string().into()
+}
+
+/// The argument at `index` from 0; one that the call does not have is absent.
+fn arg<'a>(args: &'a [Cow<'_, Value>], index: usize) -> &'a Value {
+    const ABSENT: &Value = &Value::Absent;
+    args.get(index).map_or(ABSENT, |arg| arg)
+}
+
+/// The argument that says yes or no; null says no.
+fn truth(analytic: Analytic, args: &[Cow<'_, Value>], index: usize) -> Result<bool, EvalError> {
+    match arg(args, index) {
+        Value::Bool(truth) => Ok(*truth),
+        Value::Absent | Value::Null => Ok(false),
+        other => Err(analytic.wrong(index + 1, "boolean", other)),
+    }
+}
+
+/// Whether a value is the one before: numbers by value, arrays and objects by what is in them, null as absent.
+fn same(before: &Value, now: &Value) -> bool {
+    match (before, now) {
+        (Value::Int(a), Value::Int(b)) => a == b,
+        (Value::Text(a), Value::Text(b)) => a == b,
+        (Value::Bool(a), Value::Bool(b)) => a == b,
+        _ if before.kind() != now.kind() && before.as_f64().is_none() => false,
+        _ => KeyPart::of(before) == KeyPart::of(now),
+    }
+}
+
+fn lag(history: &mut VecDeque<Value>, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+    let value = arg(args, 0);
+    let offset = match arg(args, 1) {
+        _ if args.len() < 2 => 1,
+        Value::Int(offset @ 0..=MAX_LAG) => *offset as usize,
+        other => return Err(Analytic::Lag.wrong(2, "whole number from 0 to 100000", other)),
+    };
+    let ignore_null = args.len() < 4 || truth(Analytic::Lag, args, 3)?;
+    if offset == 0 {
+        return Ok(value.clone());
+    }
+    let answer = match history.len().checked_sub(offset) {
+        Some(at) => history[at].clone(),
+        None => arg(args, 2).clone(),
+    };
+    if when && !(ignore_null && value.is_null()) {
+        if history.len() >= offset {
+            history.drain(..=history.len() - offset);
+        }
+        history.push_back(value.clone());
+    }
+    Ok(answer)
+}
+
+/// The remembered value at `index`, which is absent before the first.
+fn remembered(values: &mut Vec<Value>, index: usize) -> &mut Value {
+    if values.len() <= index {
+        values.resize(index + 1, Value::Absent);
+    }
+    &mut values[index]
+}
+
+fn latest(values: &mut Vec<Value>, args: &[Cow<'_, Value>], when: bool) -> Value {
+    let last = remembered(values, 0);
+    let value = arg(args, 0);
+    if when && !value.is_null() {
+        last.clone_from(value);
+    }
+    if last.is_null() { arg(args, 1).clone() } else { last.clone() }
+}
+
+fn changed_col(values: &mut Vec<Value>, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+    let ignore_null = truth(Analytic::ChangedCol, args, 0)?;
+    let (last, value) = (remembered(values, 0), arg(args, 1));
+    if !when || (ignore_null && value.is_null()) || same(last, value) {
+        return Ok(Value::Null);
+    }
+    last.clone_from(value);
+    Ok(value.clone())
+}
+
+fn had_changed(values: &mut Vec<Value>, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+    let ignore_null = truth(Analytic::HadChanged, args, 0)?;
+    let mut changed = false;
+    if when {
+        for (index, value) in args.iter().skip(1).enumerate() {
+            let last = remembered(values, index);
+            if !(ignore_null && value.is_null()) && !same(last, value) {
+                last.clone_from(value);
+                changed = true;
+            }
+        }
+    }
+    Ok(Value::Bool(changed))
+}
+
+impl Running {
+    fn next(&mut self, analytic: Analytic, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+        let ranged = args.len() > 1;
+        if !when {
+            return self.answer(ranged);
+        }
+        // All arguments are read before anything changes, so that a row that fails changes nothing.
+        let (begins, ends) =
+            if ranged { (truth(analytic, args, 1)?, truth(analytic, args, 2)?) } else { (false, false) };
+        let counts = !ranged || self.open || begins;
+        let value = arg(args, 0);
+        if counts && self.aggregate != Aggregate::Count && !value.is_null() && value.as_f64().is_none() {
+            return Err(analytic.wrong(1, "number", value));
+        }
+        if !counts {
+            return self.answer(ranged);
+        }
+        if ranged && !self.open {
+            self.gathered = Accumulator::new(self.aggregate, false);
+            self.open = true;
+        }
+        self.gathered.add(Some(value))?;
+        let answer = self.answer(ranged);
+        self.open &= !ends;
+        answer
+    }
+
+    /// The value so far: 0 outside of begin and reset, and for a sum or count of nothing.
+    fn answer(&self, ranged: bool) -> Result<Value, EvalError> {
+        if ranged && !self.open {
+            return Ok(Value::Int(0));
+        }
+        match self.gathered.answer()? {
+            Value::Absent | Value::Null if self.aggregate == Aggregate::Sum => Ok(Value::Int(0)),
+            answer => Ok(answer),
+        }
+    }
+}
