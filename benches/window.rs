@@ -53,7 +53,8 @@ fn operator(sql: &str) -> (WindowOperator, RowBatch) {
             .collect();
         queue.push(row / 10, Instant::now(), &mut slots);
     }
-    let context = RuleContext { id: "bench".into(), started: 0, zone: jiff::tz::TimeZone::UTC };
+    let context =
+        RuleContext { id: "bench".into(), started: 0, zone: jiff::tz::TimeZone::UTC, hits: Default::default() };
     let output = Output::new(Vec::new(), false, false, Arc::new(RuleMetrics::default()));
     (WindowOperator::new(*window, Rc::new(context), Rc::new(RefCell::new(output)), None), queue.take())
 }
