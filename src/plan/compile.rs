@@ -20,6 +20,9 @@ const MAX_COPIED: usize = 10_000;
 /// Functions of the window's bounds: they have no answer before the window's end.
 const LATE: [&str; 4] = ["window_start", "window_end", "window_trigger", "event_time"];
 
+/// Functions of what was sent before, which nobody counts yet: 0 for every row would be a wrong answer.
+const UNCOUNTED: [&str; 4] = ["last_hit_count", "last_hit_time", "last_agg_hit_count", "last_agg_hit_time"];
+
 /// The clause that an expression stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clause {
@@ -476,7 +479,8 @@ impl Compiler {
             let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);
             return Err(error.meant(name, function::all().map(|function| function.name)));
         };
-        if matches!(function.code, Code::Analytic(_) | Code::SetReturning(_) | Code::RowNumber) {
+        let waits = matches!(function.code, Code::Analytic(_) | Code::SetReturning(_) | Code::RowNumber);
+        if waits || UNCOUNTED.contains(&function.name) {
             return Err(PlanError::at(PlanErrorKind::NotYet(format!("the function {name}")), span));
         }
         if call.over.is_some() {
