@@ -416,7 +416,9 @@ impl Reader<'_> {
             } else if is(&["idleTimeout"]) {
                 match milliseconds(value).filter(|timeout| *timeout >= 0) {
                     Some(timeout) => options.idle_timeout = timeout,
-                    None => self.expected(value, &name, "milliseconds, or a duration such as \"30s\"; 0 waits for ever"),
+                    None => {
+                        self.expected(value, &name, "milliseconds, or a duration such as \"30s\"; 0 waits for ever")
+                    }
                 }
             } else if is(&["maxFutureSkew"]) {
                 match milliseconds(value).filter(|skew| *skew >= 0) {
@@ -441,8 +443,15 @@ impl Reader<'_> {
                     self.error(member.place, format!("option {key} is not supported yet"), None);
                 }
             } else if !is(FOREIGN_OPTIONS) {
-                let own =
-                    ["isEventTime", "sendNilField", "sendError", "lateTolerance", "idleTimeout", "maxFutureSkew", "qos"];
+                let own = [
+                    "isEventTime",
+                    "sendNilField",
+                    "sendError",
+                    "lateTolerance",
+                    "idleTimeout",
+                    "maxFutureSkew",
+                    "qos",
+                ];
                 let names: Vec<&str> = own.iter().chain(FOREIGN_OPTIONS).chain(MISSING_OPTIONS).copied().collect();
                 self.warning(member.place, format!("unknown option {key} is ignored"), meant(key, &names));
             }

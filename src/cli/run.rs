@@ -188,7 +188,10 @@ impl Run {
                 return Err(Failure::Usage("--feed: stdin can be read only once".to_owned()));
             }
             let track = Track { file, rate: self.rate, repeat: self.repeat };
-            let reads = pipeline.rules.iter().filter(|rule| rule.spec.plan.inputs.iter().any(|input| input.stream.name == stream));
+            let reads = pipeline
+                .rules
+                .iter()
+                .filter(|rule| rule.spec.plan.inputs.iter().any(|input| input.stream.name == stream));
             let rules = reads.map(|rule| rule.spec.id.clone()).collect();
             feeds.push(Feed { track, rules, settings });
         }

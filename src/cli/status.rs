@@ -163,9 +163,10 @@ mod tests {
             errors: 1,
             dropped: 10,
             late: 0,
+            future: 0,
             last_error: None,
             latency: Some(Latency { p50_us: 90, p99_us: 12_345 }),
-            source: Some(link(state)),
+            sources: vec![("s".to_owned(), link(state))],
             sinks: vec![LinkStatus { dropped: vec![("slow client", 3), (NO_CLIENT, 7)], ..link(LinkState::Connected) }],
         }
     }

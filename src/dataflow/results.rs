@@ -62,10 +62,8 @@ pub struct Others<'a> {
 impl Results {
     /// No results yet.
     pub fn new(plan: &Stateful, context: Rc<RuleContext>, output: Rc<RefCell<Output>>) -> Self {
-        let straight = plan.numbers.is_empty()
-            && plan.order.is_empty()
-            && plan.result_steps.is_empty()
-            && plan.rows_of.is_none();
+        let straight =
+            plan.numbers.is_empty() && plan.order.is_empty() && plan.result_steps.is_empty() && plan.rows_of.is_none();
         Results {
             context,
             output,
@@ -179,7 +177,8 @@ impl Results {
         }
         let mut wide = vec![Value::Absent; plan.result_slots()];
         let rows = rows.chain(others.tables);
-        let joined = Joined::new(inputs, &plan.joins, rows, &mut wide, context, others.ask).map_err(ResultError::Join)?;
+        let joined =
+            Joined::new(inputs, &plan.joins, rows, &mut wide, context, others.ask).map_err(ResultError::Join)?;
         self.from_rows(plan, context, &mut wide, 0..joined.len(), |number, slots| joined.fill(number, slots))
     }
 
@@ -213,7 +212,8 @@ impl Results {
         if plan.grouped {
             if plan.keys.is_empty() {
                 // What aggregates make lists of sees the rows in the order of ORDER BY.
-                let by_row: Vec<OrderBy> = plan.order.iter().filter(|key| reads_rows_only(key, plan)).cloned().collect();
+                let by_row: Vec<OrderBy> =
+                    plan.order.iter().filter(|key| reads_rows_only(key, plan)).cloned().collect();
                 sort(&mut found, &by_row, context)?;
             }
             let mut groups = Groups::default();
@@ -231,7 +231,9 @@ impl Results {
             if let Some(group) = groups.values().next() {
                 fill_aggregates(group, plan, slots)?;
                 let answers = &slots[plan.row_slots..plan.first_number()];
-                found.iter_mut().for_each(|(_, row)| row[plan.row_slots..plan.first_number()].clone_from_slice(answers));
+                found
+                    .iter_mut()
+                    .for_each(|(_, row)| row[plan.row_slots..plan.first_number()].clone_from_slice(answers));
             }
         }
         if let (Some(having), Some((_, first))) = (&plan.having, found.first())
@@ -368,11 +370,7 @@ fn count(
 }
 
 /// Sorts rows; equal ones stay as they are.
-fn sort(
-    rows: &mut Vec<(i64, Vec<Value>)>,
-    order: &[OrderBy],
-    context: &CallContext<'_>,
-) -> Result<(), ResultError> {
+fn sort(rows: &mut Vec<(i64, Vec<Value>)>, order: &[OrderBy], context: &CallContext<'_>) -> Result<(), ResultError> {
     if order.is_empty() {
         return Ok(());
     }
@@ -390,11 +388,7 @@ fn keys(row: &[Value], order: &[OrderBy], context: &CallContext<'_>) -> Result<V
     order.iter().map(|key| Ok(key.expr.eval(&scope)?.into_owned())).collect()
 }
 
-fn sort_keyed<T>(
-    keyed: &mut [(Vec<Value>, T)],
-    order: &[OrderBy],
-    context: &CallContext<'_>,
-) -> Result<(), EvalError> {
+fn sort_keyed<T>(keyed: &mut [(Vec<Value>, T)], order: &[OrderBy], context: &CallContext<'_>) -> Result<(), EvalError> {
     let mut failed = None;
     keyed.sort_by(|(left, _), (right, _)| {
         for (key, (left, right)) in order.iter().zip(left.iter().zip(right)) {
@@ -413,12 +407,7 @@ fn sort_keyed<T>(
 }
 
 /// The order of two values of a key. Nothing comes last in both directions.
-fn compared(
-    left: &Value,
-    right: &Value,
-    descending: bool,
-    context: &CallContext<'_>,
-) -> Result<Ordering, EvalError> {
+fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext<'_>) -> Result<Ordering, EvalError> {
     match (left.is_null(), right.is_null()) {
         (true, true) => return Ok(Ordering::Equal),
         (true, false) => return Ok(Ordering::Greater),

@@ -64,7 +64,10 @@ fn answer(
         None => true,
     };
     let key = GroupKey::from_values(keys.iter().map(|key| key.as_ref()));
-    let memory = memories.entry(key).or_insert_with(|| AnalyticState::new(call.analytic));
+    let memory = memories.entry(key).or_insert_with(|| match call.over_rows {
+        true => AnalyticState::over_rows(call.analytic),
+        false => AnalyticState::new(call.analytic),
+    });
     if call.analytic != Analytic::ChangedCols {
         return memory.next(&args, when);
     }

@@ -154,6 +154,11 @@ pub struct WorkerClock {
 }
 
 impl WorkerClock {
+    /// A clock that follows `clock`.
+    pub fn new(clock: Clock) -> Self {
+        WorkerClock { clock, last: Cell::new(i64::MIN) }
+    }
+
     /// Now, ms since the epoch.
     pub fn now(&self) -> i64 {
         let now = self.clock.now().max(self.last.get());
@@ -232,7 +237,7 @@ impl WorkerLoop {
             commands,
             ready,
             wake,
-            clock: Rc::new(WorkerClock { clock, last: Cell::new(i64::MIN) }),
+            clock: Rc::new(WorkerClock::new(clock)),
             timers: Rc::new(Timers::default()),
             zone,
             streams: HashMap::new(),

@@ -74,3 +74,44 @@ impl SrfRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::cast;
+
+    fn shown(rows: Result<Vec<SrfRow>, EvalError>) -> String {
+        let shown = |row: &SrfRow| match row {
+            SrfRow::Columns(members) => format!("columns {}", cast::text(&Value::Object(members.clone()))),
+            SrfRow::Value(value) if value.is_null() => "null".to_owned(),
+            SrfRow::Value(value) => cast::text(value).into_owned(),
+        };
+        rows.map_or_else(|error| error.to_string(), |rows| rows.iter().map(shown).collect::<Vec<_>>().join("; "))
+    }
+
+    #[test]
+    fn made_rows() {
+        use SetReturning::{Extract, Unnest};
+        let json = |text: &str| Value::Json(text.into());
+        let (no_array, no_object) =
+            ("call func unnest error: unnest should use array", "call func extract error: extract should use map");
+        for (code, value, expected) in [
+            (Unnest, json(r#"[1, "x", [2], null]"#), "1; x; [2]; null"),
+            (Unnest, json(r#"[{"x": 1, "y": 2}, 5, {}]"#), r#"columns {"x":1,"y":2}; 5; columns {}"#),
+            (Unnest, Value::array([Value::Int(1), json(r#"{"p": 1}"#)]), r#"1; columns {"p":1}"#),
+            (Unnest, json("[]"), ""),
+            (Unnest, json(r#"{"x": 1}"#), no_array),
+            (Unnest, Value::Int(5), no_array),
+            (Unnest, Value::Null, no_array),
+            (Unnest, Value::Absent, no_array),
+            (Extract, json(r#"{"x": 1, "y": [2]}"#), r#"columns {"x":1,"y":[2]}"#),
+            (Extract, Value::object([("x".into(), Value::Null)]), r#"columns {"x":null}"#),
+            (Extract, json("{}"), "columns {}"),
+            (Extract, json("[1]"), no_object),
+            (Extract, Value::Int(5), no_object),
+            (Extract, Value::Absent, no_object),
+        ] {
+            assert_eq!(shown(code.rows(&value)), expected, "{code:?} {value:?}");
+        }
+    }
+}

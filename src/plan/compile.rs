@@ -333,9 +333,7 @@ impl Compiler {
             source.stream.columns.iter().flatten().any(|column| column.name.name.eq_ignore_ascii_case(name))
         });
         let kind = match other_case {
-            Some(source) => {
-                PlanErrorKind::FieldCase { name: name.to_string(), stream: source.stream.name.to_string() }
-            }
+            Some(source) => PlanErrorKind::FieldCase { name: name.to_string(), stream: source.stream.name.to_string() },
             None => PlanErrorKind::UnknownField(name.to_string()),
         };
         let aliases = self.aliases.iter().map(|alias| alias.name.as_str());
@@ -731,7 +729,8 @@ impl Compiler {
             return Err(PlanError::at(PlanErrorKind::OverOrder(call.name.name.to_string()), key.expr.span));
         }
         let results = parts.aggregate || parts.late;
-        let call_of_plan = AnalyticCall { analytic, args, names, partition, when };
+        let over_rows = call.args.iter().any(|arg| arg.kind == ExprKind::Star);
+        let call_of_plan = AnalyticCall { analytic, args, names, over_rows, partition, when };
         let mut compiled = if results {
             if clause != Clause::Result {
                 return Err(PlanError::at(PlanErrorKind::SelectOnly(call.name.name.to_string()), span));
@@ -770,8 +769,7 @@ impl Compiler {
             _ => Text::default(),
         };
         args.remove(0);
-        let compiled =
-            self.analytic_call(Analytic::ChangedCols, args, names, call, span, Type::Any, Clause::Result)?;
+        let compiled = self.analytic_call(Analytic::ChangedCols, args, names, call, span, Type::Any, Clause::Result)?;
         Ok((compiled, prefix))
     }
 

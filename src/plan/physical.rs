@@ -262,6 +262,8 @@ pub struct AnalyticCall {
     pub args: Vec<Expr>,
     /// of changed_cols: the names of the columns whose values are the arguments
     pub names: Vec<Text>,
+    /// an argument is `*`, the row as an object
+    pub over_rows: bool,
     /// PARTITION BY: a memory for each
     pub partition: Vec<Expr>,
     /// WHEN

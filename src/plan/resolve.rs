@@ -181,11 +181,9 @@ fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec> {
     let spec = match &window.kind {
         WindowKind::Tumbling { unit, length } => WindowSpec::Hopping { unit: *unit, length: *length, hop: *length },
         WindowKind::Hopping { unit, length, hop } => WindowSpec::Hopping { unit: *unit, length: *length, hop: *hop },
-        WindowKind::Sliding { unit, length, delay } => WindowSpec::Sliding {
-            length: millis(*unit, *length),
-            delay: millis(*unit, *delay),
-            when: when(&mut row)?,
-        },
+        WindowKind::Sliding { unit, length, delay } => {
+            WindowSpec::Sliding { length: millis(*unit, *length), delay: millis(*unit, *delay), when: when(&mut row)? }
+        }
         WindowKind::Session { unit, max, timeout } => {
             WindowSpec::Session { unit: *unit, max: *max, timeout: millis(*unit, *timeout) }
         }

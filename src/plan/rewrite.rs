@@ -7,8 +7,8 @@ use super::error::{PlanError, PlanErrorKind};
 use super::logical::{Logical, Meant, Output, OutputValue};
 use super::physical::*;
 use super::walk::each_slot_mut;
-use crate::expr::aggregate::Aggregate;
 use crate::expr::Expr;
+use crate::expr::aggregate::Aggregate;
 use crate::rule::RuleOptions;
 use crate::sql::ast::{BinaryOp, DataType, JoinKind};
 use crate::value::{Text, Value};
@@ -385,6 +385,7 @@ impl Slots {
             analytic: call.analytic,
             args: self.all(&call.args),
             names: call.names.clone(),
+            over_rows: call.over_rows,
             partition: self.all(&call.partition),
             when: call.when.as_ref().map(|when| self.place(when)),
         }
@@ -409,8 +410,7 @@ fn row_steps(logical: &Logical, stages: &Stages, input: usize) -> Vec<Meant> {
 }
 
 fn joined_aliases(logical: &Logical, stages: &Stages) -> impl Iterator<Item = usize> {
-    (0..logical.aliases.len())
-        .filter(|alias| logical.aliases[*alias].shared && stages.aliases[*alias] == Stage::Joined)
+    (0..logical.aliases.len()).filter(|alias| logical.aliases[*alias].shared && stages.aliases[*alias] == Stage::Joined)
 }
 
 /// All that is behind the scans.
@@ -475,11 +475,9 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
 fn window(logical: &Logical, slots: &Slots) -> WindowSpec {
     match &logical.window {
         None => WindowSpec::Each,
-        Some(WindowSpec::Sliding { length, delay, when }) => WindowSpec::Sliding {
-            length: *length,
-            delay: *delay,
-            when: when.as_ref().map(|when| slots.place(when)),
-        },
+        Some(WindowSpec::Sliding { length, delay, when }) => {
+            WindowSpec::Sliding { length: *length, delay: *delay, when: when.as_ref().map(|when| slots.place(when)) }
+        }
         Some(WindowSpec::State { begin, end, partition }) => WindowSpec::State {
             begin: slots.place(begin),
             end: end.as_ref().map(|end| slots.place(end)),
@@ -491,11 +489,8 @@ fn window(logical: &Logical, slots: &Slots) -> WindowSpec {
 
 /// Whether the results are the same in whatever order the rows come.
 fn order_does_not_matter(plan: &Stateful) -> bool {
-    let keys: Vec<usize> = plan
-        .keys
-        .iter()
-        .filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None })
-        .collect();
+    let keys: Vec<usize> =
+        plan.keys.iter().filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None }).collect();
     matches!(plan.window, WindowSpec::Hopping { .. })
         && plan.steps.is_empty()
         && plan.incremental()
@@ -568,9 +563,7 @@ fn equality(part: &Expr, input: usize, logical: &Logical, stages: &Stages) -> Op
     // A point in time equals texts and numbers too, in a way that no key shows.
     let datetime = |expr: &Expr| {
         expr.slots().into_iter().any(|slot| match Meant::of(slot) {
-            Meant::Column { input, column } => {
-                logical.inputs[input].columns[column].ty == Some(DataType::DateTime)
-            }
+            Meant::Column { input, column } => logical.inputs[input].columns[column].ty == Some(DataType::DateTime),
             _ => false,
         })
     };

@@ -157,7 +157,7 @@ fn whole_numbers_that_divide_as_such() {
         let plan = plan(&sql, &RuleOptions::default(), &catalog()).expect(&sql);
         let items = match &plan.body {
             physical::Body::Rows(projection) => &projection.items,
-            physical::Body::Window(window) => &window.projection.items,
+            physical::Body::Stateful(body) => &body.projection.items,
         };
         let [physical::Item::Field { expr: crate::expr::Expr::Binary { integral, .. }, .. }] = items.as_slice() else {
             panic!("{sql}: {items:?}");
@@ -170,8 +170,8 @@ fn whole_numbers_that_divide_as_such() {
 fn event_time_needs_a_timestamp() {
     let options = RuleOptions { event_time: true, ..RuleOptions::default() };
     let said = |sql| plan(sql, &options, &catalog()).map_err(|error| error.to_string());
-    let timestamp =
-        said("SELECT a FROM demo").map(|plan| plan.scan.event_time.map(|time| (time.slot, time.late_tolerance)));
+    let timestamp = said("SELECT a FROM demo")
+        .map(|plan| plan.inputs[0].scan.event_time.clone().map(|time| (time.slot, time.late_tolerance)));
     assert_eq!(timestamp, Ok(Some((1, 1000))));
     assert_eq!(
         said("SELECT a FROM timeless").err().as_deref(),
@@ -189,7 +189,10 @@ fn aliases_without_end() {
     assert!(matches!(*error.kind, PlanErrorKind::TooComplex(_)), "{error}");
     let chain: Vec<String> = (0..3000).map(|i| format!("a{i} + 1 AS a{}", i + 1)).collect();
     let sql = format!("SELECT {} FROM demo WHERE a3000 > 1", chain.join(", "));
-    assert_eq!(plan(&sql, &RuleOptions::default(), &catalog()).expect("a chain").scan.computed_for_filter, 3000);
+    assert_eq!(
+        plan(&sql, &RuleOptions::default(), &catalog()).expect("a chain").inputs[0].scan.computed_for_filter,
+        3000
+    );
     let sql = format!("SELECT {} FROM demo", vec!["a"; 450].join(" + "));
     assert!(plan(&sql, &RuleOptions::default(), &catalog()).is_ok());
 }
@@ -262,19 +265,20 @@ proptest! {
 }
 
 fn slots_exist(plan: &RulePlan) -> Result<(), TestCaseError> {
-    let columns = plan.scan.columns.len();
-    for (index, expr) in plan.scan.computed.iter().enumerate() {
+    let scan = &plan.inputs[0].scan;
+    let columns = scan.columns.len();
+    for (index, expr) in scan.computed.iter().enumerate() {
         prop_assert!(expr.slots().iter().all(|slot| *slot < columns + index));
     }
-    if let Some(filter) = &plan.scan.filter {
-        let known = columns + plan.scan.computed_for_filter;
+    if let Some(filter) = &scan.filter {
+        let known = columns + scan.computed_for_filter;
         let slots = filter.rest.iter().flat_map(|rest| rest.slots()).chain(filter.tests.iter().map(|test| test.slot));
         prop_assert!(slots.into_iter().all(|slot| slot < known));
     }
-    let row = columns + plan.scan.computed.len();
+    let row = columns + scan.computed.len();
     let (projection, slots) = match &plan.body {
         physical::Body::Rows(projection) => (projection, row),
-        physical::Body::Window(window) => (&window.projection, row + window.aggregates.len()),
+        physical::Body::Stateful(body) => (&body.projection, body.result_slots()),
     };
     for item in &projection.items {
         if let physical::Item::Field { expr, .. } | physical::Item::Hidden { expr } = item {

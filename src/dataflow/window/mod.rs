@@ -11,8 +11,6 @@ mod session;
 mod slices;
 mod sliding;
 mod state;
-#[cfg(test)]
-mod tests;
 
 use std::rc::Rc;
 

@@ -8,9 +8,9 @@ use std::collections::VecDeque;
 
 use indexmap::IndexMap;
 
+use crate::expr::Scope;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::group::GroupKey;
-use crate::expr::Scope;
 use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
 
@@ -55,11 +55,8 @@ struct SlidingGroup {
 impl Sliding {
     /// Windows of `length` ms before a row and `delay` ms after it.
     pub fn new(length: i64, delay: i64, alarm: Alarm, plan: &Stateful) -> Self {
-        let held = if merges_ahead(plan) {
-            Held::Groups(SlidingGroups::default())
-        } else {
-            Held::Rows(VecDeque::new())
-        };
+        let held =
+            if merges_ahead(plan) { Held::Groups(SlidingGroups::default()) } else { Held::Rows(VecDeque::new()) };
         Sliding { length, delay, held, waiting: VecDeque::new(), alarm }
     }
 

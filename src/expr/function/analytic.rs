@@ -101,7 +101,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .check(more_than_one)
         .doc(
             "Whether any of the arguments differs from its last value; a first value differs. Arrays and objects are \
-             compared by what is in them; `*` is the whole message. With ignore_null a null is no change and is \
+             compared by what is in them; `*` stands for all columns of the message. With ignore_null a null is no change and is \
              forgotten. Where `OVER (WHEN …)` is false the answer is false and the row is forgotten.\n\n\
              | a | b | `had_changed(true, a, b)` |\n\
              | --- | --- | --- |\n\
@@ -218,5 +218,80 @@ fn one_or_three(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals.len() {
         1 | 3 => Ok(()),
         found => Err(format!("Expect 1/3 arguments but found {found}.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::function::{Args, CallContext, Hits, check_call, lookup};
+
+    #[test]
+    fn refusals() {
+        let (field, one, less) = (None, Some(Value::Int(1)), Some(Value::Int(-1)));
+        let (text, yes, half) = (Some(Value::from("x")), Some(Value::Bool(true)), Some(Value::Float(1.5)));
+        for (name, args, expected) in [
+            ("lag", &[][..], Some("expect one two or three args but got 0")),
+            ("lag", &[&field, &one, &one, &yes, &one], Some("expect one two or three args but got 5")),
+            ("lag", &[&field, &one, &text, &yes], None),
+            ("lag", &[&field, &text], Some("Expect int type for parameter 2")),
+            ("lag", &[&field, &half], Some("Expect int type for parameter 2")),
+            ("lag", &[&field, &field], Some("Expect int type for parameter 2")),
+            ("lag", &[&field, &less], Some("the index should not be a nagtive integer")),
+            ("lag", &[&field, &one, &one, &text], Some("Expect bool type for parameter 4")),
+            ("lag", &[&field, &Some(Value::Int(MAX_LAG + 1))], Some("the index should not be greater than 100000")),
+            ("latest", &[], Some("expect one or two args but got 0")),
+            ("latest", &[&field, &one, &one], Some("expect one or two args but got 3")),
+            ("changed_col", &[&yes], Some("Expect 2 arguments but found 1.")),
+            ("changed_col", &[&one, &field], Some("Expect bool type for parameter 1")),
+            ("had_changed", &[&yes], Some("expect more than one arg but got 1")),
+            ("had_changed", &[&text, &field], Some("Expect bool type for parameter 1")),
+            ("had_changed", &[&yes, &field, &one, &text], None),
+            ("changed_cols", &[&text, &yes], Some("expect more than two args but got 2")),
+            ("changed_cols", &[&one, &yes, &field], Some("Expect string type for parameter 1")),
+            ("changed_cols", &[&text, &yes, &field, &field], None),
+            ("acc_sum", &[], Some("Expect 1/3 arguments but found 0.")),
+            ("acc_sum", &[&field, &yes], Some("Expect 1/3 arguments but found 2.")),
+            ("acc_sum", &[&text], Some("Expect number - float or int type for parameter 1")),
+            ("acc_count", &[&text, &field, &yes], None),
+            ("acc_max", &[&field, &one, &yes], Some("Expect bool type for parameter 2")),
+            ("last_hit_count", &[&one], Some("Expect 0 arguments but found 1.")),
+            ("row_number", &[&one], Some("Expect 0 arguments but found 1.")),
+            ("unnest", &[], Some("Expect 1 arguments but found 0.")),
+            ("extract", &[&one], Some("Expect object type for parameter 1")),
+        ] {
+            let literals: Vec<_> = args.iter().map(|arg| arg.as_ref()).collect();
+            let function = lookup(name).unwrap_or_else(|| panic!("no function {name}"));
+            let refusal = check_call(function, &literals, &vec![None; args.len()]).err();
+            assert_eq!(refusal.map(|error| error.to_string()).as_deref(), expected, "{name} {args:?}");
+        }
+    }
+
+    #[test]
+    fn hits_before() {
+        let hits = Hits { rows: 3, row_time: 1_700, windows: u64::MAX, window_time: 1_900 };
+        let zone = &jiff::tz::TimeZone::UTC;
+        let context = CallContext { rule: "r", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits };
+        for (name, expected) in [
+            ("last_hit_count", 3),
+            ("last_hit_time", 1_700),
+            ("last_agg_hit_count", i64::MAX),
+            ("last_agg_hit_time", 1_900),
+        ] {
+            let Some(Code::Scalar(code)) = lookup(name).map(|function| function.code) else { panic!("no {name}") };
+            let answer = code(&Args(Default::default()), &context);
+            assert!(matches!(answer, Ok(Value::Int(found)) if found == expected), "{name} {answer:?}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_the_code() {
+        for function in FUNCTIONS {
+            match function.code {
+                Code::Analytic(analytic) => assert_eq!(function.name, analytic.name()),
+                Code::SetReturning(code) => assert_eq!(function.name, code.name()),
+                _ => {}
+            }
+        }
     }
 }
