@@ -164,11 +164,11 @@ impl Results {
         others: Others<'_>,
     ) -> Result<u64, ResultError> {
         if plan.incremental() {
-            return self.groups(plan, context, groups);
+            return self.of_groups(plan, context, groups);
         }
         if plan.joins.is_empty() {
             let mut row_slots = std::mem::take(&mut self.slots);
-            let result = self.from_rows(plan, context, &mut row_slots, rows, |row, slots| {
+            let result = self.of_rows(plan, context, &mut row_slots, rows, |row, slots| {
                 slots[inputs[0].slots.clone()].clone_from_slice(&row.slots);
                 row.time
             });
@@ -179,11 +179,11 @@ impl Results {
         let rows = rows.chain(others.tables);
         let joined =
             Joined::new(inputs, &plan.joins, rows, &mut wide, context, others.ask).map_err(ResultError::Join)?;
-        self.from_rows(plan, context, &mut wide, 0..joined.len(), |number, slots| joined.fill(number, slots))
+        self.of_rows(plan, context, &mut wide, 0..joined.len(), |number, slots| joined.fill(number, slots))
     }
 
     /// Result rows from the rows of a window. `fill` puts a row into slots and gives its time.
-    fn from_rows<R>(
+    fn of_rows<R>(
         &mut self,
         plan: &Stateful,
         context: &CallContext<'_>,
@@ -220,7 +220,7 @@ impl Results {
             for (_, row) in &found {
                 accumulate(&mut groups, plan, &Scope { slots: row, context })?;
             }
-            return self.groups(plan, context, groups);
+            return self.of_groups(plan, context, groups);
         }
         if !plan.aggregates.is_empty() {
             // Aggregates of HAVING are over the whole window.
@@ -245,7 +245,7 @@ impl Results {
     }
 
     /// Result rows from groups.
-    fn groups(&mut self, plan: &Stateful, context: &CallContext<'_>, groups: Groups) -> Result<u64, ResultError> {
+    fn of_groups(&mut self, plan: &Stateful, context: &CallContext<'_>, groups: Groups) -> Result<u64, ResultError> {
         let limit = plan.limit.unwrap_or(u64::MAX);
         let mut sent = 0;
         let mut found = Vec::new();

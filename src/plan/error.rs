@@ -137,7 +137,9 @@ pub enum PlanErrorKind {
     #[error("join condition {0} is invalid, at least one equi-join predicate is required")]
     LookupEquality(String),
     /// OVER after a window that knows none, or with a part that it does not know.
-    #[error("{0} cannot stand in the OVER of this window")]
+    #[error(
+        "{0} cannot stand after this window: OVER (WHEN …) is for SLIDINGWINDOW, OVER (PARTITION BY …) for STATEWINDOW"
+    )]
     WindowOver(&'static str),
     /// ORDER BY in the OVER of an analytic function.
     #[error("{0} runs in the order of the rows: ORDER BY cannot stand in its OVER")]

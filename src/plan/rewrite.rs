@@ -118,7 +118,7 @@ impl Stages {
                 let mut inputs = reads.inputs.iter();
                 let input = inputs.next().copied().unwrap_or(0);
                 if inputs.next().is_some() || reads.joined || logical.inputs[input].role != Role::Stream {
-                    let kind = PlanErrorKind::AnalyticInputs(format!("{:?}", call.analytic));
+                    let kind = PlanErrorKind::AnalyticInputs(call.analytic.to_string());
                     return Err(PlanError::new(kind, None));
                 }
                 stages.steps.push(input);
