@@ -637,10 +637,10 @@ fn returned(function: &Function, args: &[Compiled]) -> Type {
     Type::Known(known)
 }
 
-/// Whether calls may be answered here. Other functions than those of numbers and text may ask for the time zone, which
+/// Whether calls may be answered here. Other functions than those of numbers, texts and hashes may ask for the time zone, which
 /// the rule's text does not know.
 fn answers_anywhere(function: &Function) -> bool {
-    function.deterministic && matches!(function.family, Family::Math | Family::Text)
+    function.deterministic && matches!(function.family, Family::Math | Family::Text | Family::Hash)
 }
 
 /// The value of an expression over constants. An error is left to the row that meets it: it may be in a branch that no

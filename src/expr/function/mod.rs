@@ -9,8 +9,10 @@
 mod aggregate;
 mod check;
 mod conversion;
+mod datetime;
 #[cfg(test)]
 mod examples;
+mod hash;
 mod later;
 mod locale;
 mod math;
@@ -145,10 +147,15 @@ pub enum Param {
     Bool,
     /// a point in time: datetime, text in a known format, or ms since the epoch
     DateTime,
+    /// a point in time, also where it is text that is written in the rule
+    DateTimeOrText,
     /// an array
     Array,
     /// an object
     Object,
+    /// a key of a message's metadata: `topic`, `stream.topic`, `key->part`, `*`. It is a name and no column; the
+    /// function sees it as text
+    MetaKey,
 }
 
 /// How many arguments a function takes, and of what kinds.
@@ -218,6 +225,10 @@ pub enum Family {
     Text,
     /// conversion between types
     Conversion,
+    /// digests and checksums
+    Hash,
+    /// dates and times
+    DateTime,
     /// over the rows of a window or group
     Aggregate,
     /// about the rule, the row, the window
@@ -230,6 +241,8 @@ impl fmt::Display for Family {
             Family::Math => "Mathematical functions",
             Family::Text => "String functions",
             Family::Conversion => "Conversion functions",
+            Family::Hash => "Hash functions",
+            Family::DateTime => "Date and time functions",
             Family::Aggregate => "Aggregate functions",
             Family::Other => "Other functions",
         })
@@ -370,5 +383,12 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 }
 
 /// The tables of the families.
-static FAMILIES: &[&[Function]] =
-    &[math::FUNCTIONS, text::FUNCTIONS, conversion::FUNCTIONS, aggregate::FUNCTIONS, other::FUNCTIONS];
+static FAMILIES: &[&[Function]] = &[
+    math::FUNCTIONS,
+    text::FUNCTIONS,
+    conversion::FUNCTIONS,
+    hash::FUNCTIONS,
+    datetime::FUNCTIONS,
+    aggregate::FUNCTIONS,
+    other::FUNCTIONS,
+];
