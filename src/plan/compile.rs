@@ -486,8 +486,11 @@ impl Compiler {
             return self.aggregate(aggregate, function, call, span, (clause, own));
         }
         let mut args = Vec::with_capacity(call.args.len());
-        for arg in &call.args {
-            args.push(self.expr(arg, clause, own)?);
+        for (index, arg) in call.args.iter().enumerate() {
+            args.push(match meta_key(function, index, arg) {
+                Some(key) => Compiled::leaf(Expr::Constant(Value::from(key)), Type::Known(DataType::String)),
+                None => self.expr(arg, clause, own)?,
+            });
         }
         check(function, call, &args)?;
         let ty = returned(function, &args);
@@ -584,12 +587,26 @@ fn merge(ty: &mut Option<Type>, other: &Type) {
 }
 
 fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
-    let literals: Vec<_> = args.iter().map(|arg| arg.literal().filter(|_| arg.written)).collect();
-    let kinds: Vec<_> = args.iter().map(|arg| certain_kind(&arg.expr)).collect();
+    let keys: Vec<_> =
+        call.args.iter().enumerate().map(|(index, arg)| meta_key(function, index, arg).is_some()).collect();
+    let literals: Vec<_> =
+        args.iter().zip(&keys).map(|(arg, key)| arg.literal().filter(|_| arg.written || *key)).collect();
+    let kind = |(arg, key): (&Compiled, &bool)| if *key { Some(Param::MetaKey) } else { certain_kind(&arg.expr) };
+    let kinds: Vec<_> = args.iter().zip(&keys).map(kind).collect();
     check_call(function, &literals, &kinds).map_err(|error| {
         let span = call.name.span;
         PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, span)
     })
+}
+
+/// The key of a message's metadata that stands where the function takes one. It is a name and names no column.
+fn meta_key(function: &Function, index: usize, arg: &ast::Expr) -> Option<String> {
+    let mut name = arg;
+    while let ExprKind::Dot(left, _) | ExprKind::Member(left, _) = &name.kind {
+        name = left;
+    }
+    let is_name = matches!(name.kind, ExprKind::Column(_)) || arg.kind == ExprKind::Star;
+    (is_name && function.signature.param(index) == Some(Param::MetaKey)).then(|| arg.to_string())
 }
 
 /// Whether the operator gives true or false.

@@ -76,15 +76,6 @@ const LATER: &[&str] = &[
     "json_path_query_first",
     "parse_json",
     "to_json",
-    // others
-    "bypass",
-    "delay",
-    "get_keyed_state",
-    "meta",
-    "mqtt",
-    "newuuid",
-    "props",
-    "tstamp",
 ];
 
 /// Whether a name that [`super::lookup`] does not know is a function of the language.
