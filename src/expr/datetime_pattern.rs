@@ -6,7 +6,7 @@
 
 use jiff::Zoned;
 use jiff::fmt::strtime;
-use jiff::tz::TimeZone;
+use jiff::tz::{Offset, TimeZone};
 
 /// A pattern that means nothing: `yyy`, or a quote that does not end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -73,6 +73,8 @@ impl TimePattern {
 pub struct TimeFormat {
     /// the pattern in jiff's directives
     directives: String,
+    /// the same for zones that are an offset and have no name: `z` is the offset there
+    unnamed: String,
 }
 
 impl TimeFormat {
@@ -81,7 +83,9 @@ impl TimeFormat {
     /// # Errors
     /// A letter stands in a number that means nothing, or quotes do not end.
     pub fn new(pattern: &str) -> Result<TimeFormat, PatternError> {
-        directives(pattern, written_by).map(|directives| TimeFormat { directives })
+        let offset_for_name =
+            |letter, count| if letter == 'z' { written_by('Z', count) } else { written_by(letter, count) };
+        Ok(TimeFormat { directives: directives(pattern, written_by)?, unnamed: directives(pattern, offset_for_name)? })
     }
 
     /// The text of a point in time, in its own zone.
@@ -89,7 +93,9 @@ impl TimeFormat {
     /// # Errors
     /// jiff cannot write it; no pattern is known to come to that.
     pub fn text(&self, at: &Zoned) -> Result<String, jiff::Error> {
-        strtime::format(&self.directives, at)
+        let zone = at.time_zone();
+        let unnamed = zone.iana_name().is_none() && zone.to_fixed_offset().is_ok_and(|offset| offset != Offset::UTC);
+        strtime::format(if unnamed { &self.unnamed } else { &self.directives }, at)
     }
 }
 
@@ -242,8 +248,8 @@ mod tests {
             ("ssSSSSSSSSSSSS", at("2024-02-08T00:05:09.7Z"), "09.700000000"),
             ("z Z X XX XXX", zoned("Asia/Tokyo"), "JST +0900 +09 +0900 +09:00"),
             ("z Z X XX XXX", at("2024-02-08T00:05:09Z"), "UTC +0000 +00 +0000 +00:00"),
-            ("z", at("2024-02-08T00:05:09+08:00"), "+08"),
-            ("z Z XXX", at("2024-02-08T00:05:09-03:30"), "-03:30 -0330 -03:30"),
+            ("z", at("2024-02-08T00:05:09+08:00"), "+0800"),
+            ("z Z XXX", at("2024-02-08T00:05:09-03:30"), "-0330 -0330 -03:30"),
             ("G", at("2024"), "AD"),
             ("yyyy-MM-ddTHH:mm:ss\\Z", at("2024-02-29T12:34:56Z"), "2024-02-29T12:34:56Z"),
             ("'day' d 'o''clock' ''", at("2024-02-29T12:34:56Z"), "day 29 oclock '"),
