@@ -600,8 +600,11 @@ impl Compiler {
             Code::Scalar(_) | Code::Prepared(_) => {}
         }
         let mut args = Vec::with_capacity(call.args.len());
-        for arg in &call.args {
-            args.push(self.expr(arg, clause, own)?);
+        for (index, arg) in call.args.iter().enumerate() {
+            args.push(match meta_key(function, index, arg) {
+                Some(key) => Compiled::leaf(Expr::Constant(Value::from(key)), Type::Known(DataType::String)),
+                None => self.expr(arg, clause, own)?,
+            });
         }
         check(function, call, &args)?;
         let ty = returned(function, &args);
@@ -857,12 +860,26 @@ fn merge(ty: &mut Option<Type>, other: &Type) {
 }
 
 fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
-    let literals: Vec<_> = args.iter().map(|arg| arg.literal().filter(|_| arg.written)).collect();
-    let kinds: Vec<_> = args.iter().map(|arg| certain_kind(&arg.expr)).collect();
+    let keys: Vec<_> =
+        call.args.iter().enumerate().map(|(index, arg)| meta_key(function, index, arg).is_some()).collect();
+    let literals: Vec<_> =
+        args.iter().zip(&keys).map(|(arg, key)| arg.literal().filter(|_| arg.written || *key)).collect();
+    let kind = |(arg, key): (&Compiled, &bool)| if *key { Some(Param::MetaKey) } else { certain_kind(&arg.expr) };
+    let kinds: Vec<_> = args.iter().zip(&keys).map(kind).collect();
     check_call(function, &literals, &kinds).map_err(|error| {
         let span = call.name.span;
         PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, span)
     })
+}
+
+/// The key of a message's metadata that stands where the function takes one. It is a name and names no column.
+fn meta_key(function: &Function, index: usize, arg: &ast::Expr) -> Option<String> {
+    let mut name = arg;
+    while let ExprKind::Dot(left, _) | ExprKind::Member(left, _) = &name.kind {
+        name = left;
+    }
+    let is_name = matches!(name.kind, ExprKind::Column(_)) || arg.kind == ExprKind::Star;
+    (is_name && function.signature.param(index) == Some(Param::MetaKey)).then(|| arg.to_string())
 }
 
 /// Whether the operator gives true or false.
@@ -910,10 +927,10 @@ fn returned(function: &Function, args: &[Compiled]) -> Type {
     Type::Known(known)
 }
 
-/// Whether calls may be answered here. Other functions than those of numbers and text may ask for the time zone, which
+/// Whether calls may be answered here. Other functions than those of numbers, texts and hashes may ask for the time zone, which
 /// the rule's text does not know.
 fn answers_anywhere(function: &Function) -> bool {
-    function.deterministic && matches!(function.family, Family::Math | Family::Text)
+    function.deterministic && matches!(function.family, Family::Math | Family::Text | Family::Hash)
 }
 
 /// The value of an expression over constants. An error is left to the row that meets it: it may be in a branch that no

@@ -149,6 +149,49 @@ fn rows_are_whole() {
     }
 }
 
+/// A value of each kind, with the empty and the odd ones.
+fn each_kind() -> Vec<Value> {
+    vec![
+        Value::Absent,
+        Value::Null,
+        Value::Bool(true),
+        Value::Int(1),
+        Value::Float(-1.5),
+        Value::Float(f64::NAN),
+        Value::from("é"),
+        Value::from(vec![0xff_u8, 0]),
+        Value::DateTime(std::sync::Arc::new(jiff::Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC))),
+        Value::array([]),
+        Value::array([Value::Null, Value::Int(1), Value::from("x")]),
+        Value::object([("k".into(), Value::array([Value::Int(1)]))]),
+    ]
+}
+
+/// Every function takes every kind of value in every place, in calls of no to four arguments, as many as it wants or
+/// not. Of calls with three and four arguments only some are tried, with each kind in each place.
+#[test]
+fn no_kind_of_argument_makes_a_function_panic() {
+    let kinds = each_kind();
+    let longer = |calls: &[Vec<Value>]| -> Vec<Vec<Value>> {
+        calls.iter().flat_map(|call| kinds.iter().map(move |kind| [call, &[kind.clone()][..]].concat())).collect()
+    };
+    let (none, one) = (vec![vec![]], longer(&[vec![]]));
+    let two = longer(&one);
+    let three: Vec<_> = longer(&two).into_iter().step_by(5).collect();
+    let four: Vec<_> = longer(&three).into_iter().step_by(11).collect();
+    let calls = [none, one, two, three, four].concat();
+    for function in all().filter(|function| !matches!(function.code, Code::Aggregate(_))) {
+        for args in &calls {
+            let _ = run(function, &vec![None; args.len()], args);
+            let written: Vec<_> = args.iter().map(Some).collect();
+            let _ = check_call(function, &written, &vec![None; args.len()]);
+            if let Code::Prepared(_) = function.code {
+                let _ = run(function, &written, args);
+            }
+        }
+    }
+}
+
 /// A value of any kind, with those among them that are at the edges.
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
@@ -185,6 +228,9 @@ fn any_value() -> impl Strategy<Value = Value> {
             "aGk=",
             "Asia/Shanghai",
             "2024-02-29",
+            "yyyy-MM-dd'T'HH:mm:ssSSS",
+            "-1h30m",
+            "snowflake",
             "é世🙂",
         ])
         .prop_map(Value::from),

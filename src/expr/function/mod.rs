@@ -10,8 +10,10 @@ mod aggregate;
 mod analytic;
 mod check;
 mod conversion;
+mod datetime;
 #[cfg(test)]
 mod examples;
+mod hash;
 mod later;
 mod locale;
 mod math;
@@ -161,10 +163,15 @@ pub enum Param {
     Bool,
     /// a point in time: datetime, text in a known format, or ms since the epoch
     DateTime,
+    /// a point in time, also where it is text that is written in the rule
+    DateTimeOrText,
     /// an array
     Array,
     /// an object
     Object,
+    /// a key of a message's metadata: `topic`, `stream.topic`, `key->part`, `*`. It is a name and no column; the
+    /// function sees it as text
+    MetaKey,
 }
 
 /// How many arguments a function takes, and of what kinds.
@@ -240,6 +247,10 @@ pub enum Family {
     Text,
     /// conversion between types
     Conversion,
+    /// digests and checksums
+    Hash,
+    /// dates and times
+    DateTime,
     /// over the rows of a window or group
     Aggregate,
     /// over the rows before
@@ -256,6 +267,8 @@ impl fmt::Display for Family {
             Family::Math => "Mathematical functions",
             Family::Text => "String functions",
             Family::Conversion => "Conversion functions",
+            Family::Hash => "Hash functions",
+            Family::DateTime => "Date and time functions",
             Family::Aggregate => "Aggregate functions",
             Family::Analytic => "Analytic functions",
             Family::MultiRow => "Multi-row functions",
@@ -402,6 +415,8 @@ static FAMILIES: &[&[Function]] = &[
     math::FUNCTIONS,
     text::FUNCTIONS,
     conversion::FUNCTIONS,
+    hash::FUNCTIONS,
+    datetime::FUNCTIONS,
     aggregate::FUNCTIONS,
     analytic::FUNCTIONS,
     other::FUNCTIONS,
