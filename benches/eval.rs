@@ -23,7 +23,15 @@ fn int(i: i64) -> Expr {
 
 fn evaluations(c: &mut Criterion) {
     let zone = jiff::tz::TimeZone::UTC;
-    let context = CallContext { rule: "bench", rule_started: 0, now: 0, event_time: 0, window: None, zone: &zone };
+    let context = CallContext {
+        rule: "bench",
+        rule_started: 0,
+        now: 0,
+        event_time: 0,
+        window: None,
+        zone: &zone,
+        hits: Default::default(),
+    };
     let slots = [Value::Int(61), Value::Float(10.5), Value::from("AAPL")];
     let scope = Scope { slots: &slots, context: &context };
 

@@ -8,12 +8,14 @@ use std::time::Instant;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use plutino::catalog::Catalog;
+use plutino::dataflow::operator::RuleOperator;
 use plutino::dataflow::output::{Output, RuleContext};
 use plutino::dataflow::queue::{RowBatch, RuleQueue};
-use plutino::dataflow::window::WindowOperator;
+use plutino::dataflow::worker::WorkerClock;
 use plutino::metrics::RuleMetrics;
 use plutino::plan::physical::{Body, ColumnSource};
 use plutino::rule::RuleOptions;
+use plutino::time::Clock;
 use plutino::value::Value;
 
 const ROWS: i64 = 10_000;
@@ -26,7 +28,7 @@ fn windows(c: &mut Criterion) {
         let (mut operator, batch) = operator(&sql);
         group.bench_function(name, |b| {
             b.iter(|| {
-                operator.rows(black_box(&batch));
+                operator.rows(black_box(batch.clone()));
                 operator.advance(None);
             });
         });
@@ -34,16 +36,16 @@ fn windows(c: &mut Criterion) {
     group.finish();
 }
 
-fn operator(sql: &str) -> (WindowOperator, RowBatch) {
+fn operator(sql: &str) -> (RuleOperator, RowBatch) {
     let mut catalog = Catalog::default();
     let create = plutino::sql::parse_create("CREATE STREAM s () WITH (TYPE=\"websocket\", DATASOURCE=\"/s\")");
     catalog.create(&create.expect("the statement is right")).expect("the name is free");
     let plan = plutino::plan::plan(sql, &RuleOptions::default(), &catalog).expect("the rule is right");
-    let Body::Window(window) = plan.body else { panic!("the rule has a window") };
-    let queue = RuleQueue::new(plan.scan.columns.len());
+    let Body::Stateful(body) = plan.body else { panic!("the rule has a window") };
+    let scan = &plan.inputs[0].scan;
+    let queue = RuleQueue::new(scan.columns.len(), [true], 0, 0);
     for row in 0..ROWS {
-        let mut slots: Vec<Value> = plan
-            .scan
+        let mut slots: Vec<Value> = scan
             .columns
             .iter()
             .map(|column| match &column.source {
@@ -51,11 +53,14 @@ fn operator(sql: &str) -> (WindowOperator, RowBatch) {
                 _ => Value::Float(row as f64 / 7.0),
             })
             .collect();
-        queue.push(row / 10, Instant::now(), &mut slots);
+        queue.push(0, row / 10, Instant::now(), &mut slots);
     }
-    let context = RuleContext { id: "bench".into(), started: 0, zone: jiff::tz::TimeZone::UTC };
+    let context =
+        RuleContext { id: "bench".into(), started: 0, zone: jiff::tz::TimeZone::UTC, hits: Default::default() };
     let output = Output::new(Vec::new(), false, false, Arc::new(RuleMetrics::default()));
-    (WindowOperator::new(*window, Rc::new(context), Rc::new(RefCell::new(output)), None), queue.take())
+    let output = Rc::new(RefCell::new(output));
+    let clock = Rc::new(WorkerClock::new(Clock::System));
+    (RuleOperator::new(*body, plan.inputs, Rc::new(context), output, clock, None), queue.take())
 }
 
 criterion_group!(benches, windows);

@@ -22,7 +22,7 @@ use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, Sin
 use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ServerSettings, Websockets};
 use crate::metrics::{Latency, RuleMetrics};
-use crate::plan::physical::RulePlan;
+use crate::plan::physical::{Role, RulePlan};
 use crate::time::Clock;
 use crate::value::Text;
 
@@ -46,12 +46,20 @@ pub struct RuleSpec {
     pub id: String,
     /// what runs
     pub plan: RulePlan,
-    /// the stream's source
-    pub source: SourceSpec,
+    /// the source of each of the plan's inputs; none for lookup tables
+    pub sources: Vec<Option<SourceSpec>>,
     /// its sinks
     pub sinks: Vec<SinkAction>,
     /// errors are sent to the sinks
     pub send_error: bool,
+}
+
+impl RuleSpec {
+    /// The names of the rule's streams with their sources.
+    pub fn sources(&self) -> impl Iterator<Item = (&str, &SourceSpec)> {
+        let named = self.plan.inputs.iter().zip(&self.sources);
+        named.filter_map(|(input, source)| Some((input.stream.name.as_str(), source.as_ref()?)))
+    }
 }
 
 /// One sink of a rule, with how it wants its results.
@@ -98,12 +106,14 @@ pub struct RuleStatus {
     pub dropped: u64,
     /// rows behind the watermark
     pub late: u64,
+    /// rows too far ahead of the clock
+    pub future: u64,
     /// the last error
     pub last_error: Option<(SystemTime, String)>,
     /// from socket to sink
     pub latency: Option<Latency>,
-    /// its source
-    pub source: Option<LinkStatus>,
+    /// its sources, with the names of their streams
+    pub sources: Vec<(String, LinkStatus)>,
     /// its sinks
     pub sinks: Vec<LinkStatus>,
 }
@@ -119,14 +129,23 @@ pub struct Engine {
 
 #[derive(Default)]
 struct Running {
-    streams: HashMap<Text, RunningStream>,
+    streams: HashMap<StreamId, RunningStream>,
     /// in the order of their start
     rules: indexmap::IndexMap<String, RunningRule>,
 }
 
+/// Which instance of a stream it is. A rule and its streams live on one thread; a stream that rules of two threads
+/// read is opened on both.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct StreamId {
+    name: Text,
+    thread: usize,
+    /// of a scan table: its rule, for which its rows begin with the rule's start
+    rule: Option<String>,
+}
+
 struct RunningStream {
     key: StreamKey,
-    thread: usize,
     /// wakes the stream's input: for its sockets, and for sinks that made it wait
     signal: Signal,
     source: Option<OpenSource>,
@@ -135,7 +154,7 @@ struct RunningStream {
 
 struct RunningRule {
     key: u64,
-    stream: Text,
+    streams: Vec<StreamId>,
     thread: usize,
     metrics: Arc<RuleMetrics>,
     sinks: Vec<OpenSink>,
@@ -170,16 +189,32 @@ impl Engine {
         if running.rules.contains_key(&rule.id) {
             return Err(EngineError::Exists(rule.id));
         }
-        let name = rule.plan.stream.name.clone();
-        let (stream, thread, signal, source) = match running.streams.get(&name) {
-            // One signal for all that wakes the stream: its input lowers that one.
-            Some(stream) => (stream.key, stream.thread, stream.signal.clone(), None),
-            None => {
-                let thread = (self.hasher.hash_one(&name) % self.threads.len() as u64) as usize;
-                let stream = self.slot();
-                (stream, thread, self.threads[thread].signal(stream), Some(rule.source))
-            }
-        };
+        let thread = self.thread_of(&running, &rule.plan);
+        let mut streams = Vec::new();
+        // One signal for all that wakes a stream: its input lowers that one.
+        let mut opened: Vec<(StreamId, StreamKey, Signal, SourceSpec)> = Vec::new();
+        let mut signals = Vec::new();
+        let mut keys = Vec::with_capacity(rule.sources.len());
+        for (input, source) in rule.plan.inputs.iter().zip(rule.sources) {
+            let Some(source) = source else {
+                keys.push(None);
+                continue;
+            };
+            let of_rule = matches!(input.role, Role::Table { .. }).then(|| rule.id.clone());
+            let id = StreamId { name: input.stream.name.clone(), thread, rule: of_rule };
+            let known = running.streams.get(&id).map(|stream| (stream.key, stream.signal.clone()));
+            let known = known.or_else(|| opened.iter().find(|new| new.0 == id).map(|new| (new.1, new.2.clone())));
+            let (key, signal) = known.unwrap_or_else(|| {
+                let key = self.slot();
+                let signal = self.threads[thread].signal(key);
+                opened.push((id.clone(), key, signal.clone(), source));
+                (key, signal)
+            });
+            keys.push(Some(key));
+            signals.push(signal);
+            streams.push(id);
+        }
+        let signal = signals.remove(0).with(signals);
         let worker = &self.threads[thread];
         let failed = |error| EngineError::Connector { rule: rule.id.clone(), error: Box::new(error) };
 
@@ -207,18 +242,20 @@ impl Engine {
             sinks.push(sink);
         }
 
-        let mut frames = None;
-        if source.is_some() {
+        let mut senders = Vec::with_capacity(opened.len());
+        for (id, key, signal, _) in &opened {
             let (sender, receiver) = queue::inbound(signal.clone());
-            worker.command(Command::AddStream { key: stream, def: rule.plan.stream.clone(), frames: receiver });
-            frames = Some(sender);
+            let def = rule.plan.inputs.iter().find(|input| input.stream.name == id.name);
+            let Some(def) = def.map(|input| input.stream.clone()) else { continue };
+            worker.command(Command::AddStream { key: *key, def, frames: receiver });
+            senders.push(sender);
         }
         let key = self.slot() as u64;
         let metrics = Arc::new(RuleMetrics::default());
         let (done, begun) = oneshot::channel();
         worker.command(Command::AddRule(Box::new(NewRule {
             key,
-            stream,
+            streams: keys,
             slot: self.slot(),
             plan: rule.plan,
             id: rule.id.clone(),
@@ -229,26 +266,40 @@ impl Engine {
         })));
         let _ = begun.await;
 
-        if let (Some(spec), Some(frames)) = (source, frames) {
-            match self.connectors.open_source(spec, thread, frames).await {
+        // Tables first: their rows shall be there for the first rows of streams.
+        let mut opening: Vec<_> = opened.into_iter().zip(senders).collect();
+        opening.sort_by_key(|((id, ..), _)| id.rule.is_none());
+        let mut failure = None;
+        for ((id, key, signal, spec), frames) in opening {
+            let source = match &failure {
+                None => self.connectors.open_source(spec, thread, frames).await,
+                Some(_) => {
+                    worker.command(Command::DropStream(key));
+                    continue;
+                }
+            };
+            match source {
                 Ok(source) => {
-                    let source = Some(source);
-                    running
-                        .streams
-                        .insert(name.clone(), RunningStream { key: stream, thread, signal, source, rules: 0 });
+                    running.streams.insert(id, RunningStream { key, signal, source: Some(source), rules: 0 });
                 }
                 Err(error) => {
-                    self.drop_on(thread, key).await;
-                    worker.command(Command::DropStream(stream));
-                    close_sinks(sinks).await;
-                    return Err(failed(error));
+                    failure = Some(error);
+                    worker.command(Command::DropStream(key));
                 }
             }
         }
-        if let Some(stream) = running.streams.get_mut(&name) {
-            stream.rules += 1;
+        if let Some(error) = failure {
+            self.drop_on(thread, key).await;
+            self.leave_streams(&mut running, &streams, false).await;
+            close_sinks(sinks).await;
+            return Err(failed(error));
         }
-        running.rules.insert(rule.id, RunningRule { key, stream: name, thread, metrics, sinks });
+        for id in &streams {
+            if let Some(stream) = running.streams.get_mut(id) {
+                stream.rules += 1;
+            }
+        }
+        running.rules.insert(rule.id, RunningRule { key, streams, thread, metrics, sinks });
         Ok(())
     }
 
@@ -257,18 +308,33 @@ impl Engine {
         let mut running = self.running.lock().await;
         let Some(rule) = running.rules.shift_remove(id) else { return false };
         self.drop_on(rule.thread, rule.key).await;
-        let last = running.streams.get_mut(&rule.stream).is_some_and(|stream| {
-            stream.rules -= 1;
-            stream.rules == 0
-        });
-        if last && let Some(mut stream) = running.streams.remove(&rule.stream) {
-            if let Some(source) = stream.source.take() {
-                source.close().await;
-            }
-            self.threads[stream.thread].command(Command::DropStream(stream.key));
-        }
+        self.leave_streams(&mut running, &rule.streams, true).await;
         close_sinks(rule.sinks).await;
         true
+    }
+
+    /// The thread for a rule: where one of its streams is already, else one by the first stream's name.
+    fn thread_of(&self, running: &Running, plan: &RulePlan) -> usize {
+        let name = &plan.stream().name;
+        let known = running.streams.keys().find(|id| id.name == *name && id.rule.is_none());
+        known.map_or_else(|| (self.hasher.hash_one(name) % self.threads.len() as u64) as usize, |id| id.thread)
+    }
+
+    /// Closes the streams that no rule reads any more. `counted`: the rule that leaves was counted as their reader.
+    async fn leave_streams(&self, running: &mut Running, streams: &[StreamId], counted: bool) {
+        for id in streams {
+            let Some(stream) = running.streams.get_mut(id) else { continue };
+            stream.rules -= usize::from(counted);
+            if stream.rules > 0 {
+                continue;
+            }
+            if let Some(mut stream) = running.streams.remove(id) {
+                if let Some(source) = stream.source.take() {
+                    source.close().await;
+                }
+                self.threads[id.thread].command(Command::DropStream(stream.key));
+            }
+        }
     }
 
     /// Where the data server listens, while it does.
@@ -289,12 +355,14 @@ impl Engine {
                 errors: metrics.errors.load(Ordering::Relaxed),
                 dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
                 late: metrics.late.load(Ordering::Relaxed),
+                future: metrics.future.load(Ordering::Relaxed),
                 last_error: metrics.last_error(),
                 latency: metrics.latency(),
-                source: running
+                sources: rule
                     .streams
-                    .get(&rule.stream)
-                    .and_then(|stream| stream.source.as_ref().map(OpenSource::status)),
+                    .iter()
+                    .filter_map(|id| Some((id.name.to_string(), running.streams.get(id)?.source.as_ref()?.status())))
+                    .collect(),
                 sinks,
             }
         };

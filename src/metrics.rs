@@ -17,6 +17,8 @@ pub struct RuleMetrics {
     pub errors: AtomicU64,
     /// rows behind the watermark, dropped
     pub late: AtomicU64,
+    /// rows too far ahead of the clock, dropped
+    pub future: AtomicU64,
     last_error: Mutex<Option<(SystemTime, String)>>,
     latency: Mutex<Option<Box<Histogram<u32>>>>,
 }

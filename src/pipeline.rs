@@ -388,11 +388,19 @@ impl Loader {
             self.problems.push(document.warning(node.place, subject, message));
             return;
         }
-        let Some(source) = self.sources.get(plan.stream.name.as_str()).cloned() else { return };
+        let mut sources = Vec::with_capacity(plan.inputs.len());
+        for input in &plan.inputs {
+            if input.role == plan::physical::Role::Lookup {
+                sources.push(None);
+                continue;
+            }
+            let Some(source) = self.sources.get(input.stream.name.as_str()) else { return };
+            sources.push(Some(source.clone()));
+        }
         if self.errors() > before {
             return;
         }
-        let spec = RuleSpec { id: rule.id, plan, source, sinks, send_error: rule.options.send_error };
+        let spec = RuleSpec { id: rule.id, plan, sources, sinks, send_error: rule.options.send_error };
         self.rules.push(PlannedRule {
             spec,
             sql: rule.sql,

@@ -45,6 +45,11 @@ pub struct RuleOptions {
     pub event_time: bool,
     /// lateTolerance, ms
     pub late_tolerance: i64,
+    /// idleTimeout, ms: in event time a stream that has brought nothing for this long does not hold back the watermark
+    /// of a join; 0: it does for ever
+    pub idle_timeout: i64,
+    /// maxFutureSkew, ms: in event time rows further ahead of the clock than this are dropped; 0: none are
+    pub max_future_skew: i64,
     /// sendNilField
     pub send_nil: bool,
     /// sendError
@@ -55,7 +60,15 @@ pub struct RuleOptions {
 
 impl Default for RuleOptions {
     fn default() -> Self {
-        RuleOptions { event_time: false, late_tolerance: 1000, send_nil: false, send_error: false, temporary: false }
+        RuleOptions {
+            event_time: false,
+            late_tolerance: 1000,
+            idle_timeout: 60_000,
+            max_future_skew: 366 * 86_400_000,
+            send_nil: false,
+            send_error: false,
+            temporary: false,
+        }
     }
 }
 
@@ -400,6 +413,18 @@ impl Reader<'_> {
                     Some(tolerance) => options.late_tolerance = tolerance,
                     None => self.expected(value, &name, "milliseconds, or a duration such as \"5s\""),
                 }
+            } else if is(&["idleTimeout"]) {
+                match milliseconds(value).filter(|timeout| *timeout >= 0) {
+                    Some(timeout) => options.idle_timeout = timeout,
+                    None => {
+                        self.expected(value, &name, "milliseconds, or a duration such as \"30s\"; 0 waits for ever")
+                    }
+                }
+            } else if is(&["maxFutureSkew"]) {
+                match milliseconds(value).filter(|skew| *skew >= 0) {
+                    Some(skew) => options.max_future_skew = skew,
+                    None => self.expected(value, &name, "milliseconds, or a duration such as \"1h\"; 0 takes any time"),
+                }
             } else if is(&["bufferLength", "concurrency"]) {
                 // They have no effect, yet a rule that eKuiper refuses is not taken as right.
                 if !matches!(&value.value, Value::Number(number) if number.as_u64().is_some()) {
@@ -418,7 +443,15 @@ impl Reader<'_> {
                     self.error(member.place, format!("option {key} is not supported yet"), None);
                 }
             } else if !is(FOREIGN_OPTIONS) {
-                let own = ["isEventTime", "sendNilField", "sendError", "lateTolerance", "qos"];
+                let own = [
+                    "isEventTime",
+                    "sendNilField",
+                    "sendError",
+                    "lateTolerance",
+                    "idleTimeout",
+                    "maxFutureSkew",
+                    "qos",
+                ];
                 let names: Vec<&str> = own.iter().chain(FOREIGN_OPTIONS).chain(MISSING_OPTIONS).copied().collect();
                 self.warning(member.place, format!("unknown option {key} is ignored"), meant(key, &names));
             }

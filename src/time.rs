@@ -68,6 +68,21 @@ impl Alignment {
         }
     }
 
+    /// The time `units` of the unit before a bound: days by the calendar, others by their length.
+    pub fn before(&self, bound: i64, units: u64) -> i64 {
+        let millis = i64::try_from(units.saturating_mul(self.unit.millis())).unwrap_or(i64::MAX);
+        let by_length = bound.saturating_sub(millis);
+        if self.unit != Unit::Day {
+            return by_length;
+        }
+        let by_calendar = || {
+            let date = Timestamp::from_millisecond(bound).ok()?.to_zoned(self.zone.clone()).date();
+            let earlier = date.checked_sub(jiff::Span::new().try_days(i64::try_from(units).ok()?).ok()?).ok()?;
+            Some(earlier.to_zoned(self.zone.clone()).ok()?.timestamp().as_millisecond())
+        };
+        by_calendar().unwrap_or(by_length)
+    }
+
     fn millis(&self) -> i64 {
         self.length.saturating_mul(self.unit.millis() as i64)
     }

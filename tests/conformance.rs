@@ -337,15 +337,19 @@ impl<'a> Run<'a> {
             let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
             sinks.push(SinkAction { spec, send_single, omit_if_empty });
         }
-        let stream = &plan.stream;
-        let kind = if stream.source.is_empty() { "websocket" } else { stream.source.as_str() };
-        let (source, _) = connector::source(kind, &stream.datasource, &stream.extra)
-            .map_err(|error| error.to_string())
-            .map_err(at("rule"))?;
-        // The engine shares what has one name; each case has its streams for itself.
-        plan.stream =
-            Arc::new(StreamDef { name: format!("{}_{}", stream.name, self.tag).into(), ..(**stream).clone() });
-        let spec = RuleSpec { id: self.tag.clone(), plan, source, sinks, send_error: options.send_error };
+        let mut sources = Vec::new();
+        for input in &mut plan.inputs {
+            let stream = &input.stream;
+            let kind = if stream.source.is_empty() { "websocket" } else { stream.source.as_str() };
+            let (source, _) = connector::source(kind, &stream.datasource, &stream.extra)
+                .map_err(|error| error.to_string())
+                .map_err(at("rule"))?;
+            sources.push(Some(source));
+            // The engine shares what has one name; each case has its streams for itself.
+            input.stream =
+                Arc::new(StreamDef { name: format!("{}_{}", stream.name, self.tag).into(), ..(**stream).clone() });
+        }
+        let spec = RuleSpec { id: self.tag.clone(), plan, sources, sinks, send_error: options.send_error };
         self.engine.start_rule(spec).await.map_err(|error| ("rule", error.to_string()))
     }
 

@@ -188,7 +188,10 @@ impl Run {
                 return Err(Failure::Usage("--feed: stdin can be read only once".to_owned()));
             }
             let track = Track { file, rate: self.rate, repeat: self.repeat };
-            let reads = pipeline.rules.iter().filter(|rule| rule.spec.plan.stream.name == stream);
+            let reads = pipeline
+                .rules
+                .iter()
+                .filter(|rule| rule.spec.plan.inputs.iter().any(|input| input.stream.name == stream));
             let rules = reads.map(|rule| rule.spec.id.clone()).collect();
             feeds.push(Feed { track, rules, settings });
         }
@@ -266,11 +269,10 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
     let mut places = Vec::new();
     let mut console = false;
     let mut streams: Vec<&str> = Vec::new();
-    for rule in &pipeline.rules {
-        let stream = rule.spec.plan.stream.name.as_str();
+    for (stream, source) in pipeline.rules.iter().flat_map(|rule| rule.spec.sources()) {
         if !streams.contains(&stream) {
             streams.push(stream);
-            if let SourceSpec::Websocket(settings) = &rule.spec.source {
+            if let SourceSpec::Websocket(settings) = source {
                 places.push(Place::of(settings, format!("stream {stream}")));
             }
         }
@@ -301,9 +303,8 @@ struct Feed {
 /// The stream that a feed goes to: the one named, or the only one that takes clients.
 fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Settings>), Failure> {
     let mut open: Vec<(&str, &Settings)> = Vec::new();
-    for rule in &pipeline.rules {
-        let name = rule.spec.plan.stream.name.as_str();
-        let SourceSpec::Websocket(settings) = &rule.spec.source else { continue };
+    for (name, source) in pipeline.rules.iter().flat_map(|rule| rule.spec.sources()) {
+        let SourceSpec::Websocket(settings) = source else { continue };
         if !open.iter().any(|(other, _)| *other == name) {
             open.push((name, settings));
         }
@@ -387,6 +388,6 @@ impl Feed {
     async fn taken(&self, engine: &Engine) -> u64 {
         let status = engine.status().await;
         let readers = status.iter().filter(|rule| self.rules.contains(&rule.id));
-        readers.filter_map(|rule| rule.source.as_ref()).map(|source| source.messages).min().unwrap_or_default()
+        readers.flat_map(|rule| &rule.sources).map(|(_, source)| source.messages).min().unwrap_or_default()
     }
 }

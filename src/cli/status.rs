@@ -49,7 +49,8 @@ impl Report {
                 let _ = write!(line, ", p50 {}, p99 {}", micros(latency.p50_us), micros(latency.p99_us));
             }
             lines.push(line);
-            lines.extend(rule.source.iter().chain(&rule.sinks).filter_map(trouble));
+            let sources = rule.sources.iter().map(|(_, source)| source);
+            lines.extend(sources.chain(&rule.sinks).filter_map(trouble));
             if let Some((_, error)) = &rule.last_error {
                 lines.push(format!("    last error: {error}"));
             }
@@ -162,9 +163,10 @@ mod tests {
             errors: 1,
             dropped: 10,
             late: 0,
+            future: 0,
             last_error: None,
             latency: Some(Latency { p50_us: 90, p99_us: 12_345 }),
-            source: Some(link(state)),
+            sources: vec![("s".to_owned(), link(state))],
             sinks: vec![LinkStatus { dropped: vec![("slow client", 3), (NO_CLIENT, 7)], ..link(LinkState::Connected) }],
         }
     }

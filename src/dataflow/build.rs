@@ -1,9 +1,9 @@
 //! Plans to dataflows: the one place where a physical operator becomes an operator of timely.
 //!
 //! A stream is a dataflow of two operators, `input` (batches of messages under a coarse timestamp) and `scan`. A rule
-//! with state is a small dataflow of its own: `rows` (what the scan put into the rule's queue; its capability is the
-//! rule's watermark, or the clock) and `window` or `order`, which act when the frontier moves. Nothing here depends
-//! on conditions of one worker.
+//! with state is a small dataflow of its own: `rows` (what the scans put into the rule's queue; its capability is the
+//! rule's watermark, or the clock) and `rule`, which acts on rows and when the frontier moves. Nothing here depends on
+//! conditions of one worker.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -18,14 +18,13 @@ use timely::worker::Worker;
 
 use crate::io::queue::{FrameBatch, FrameReceiver, Received};
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::Body;
+use crate::plan::physical::{Input, Stateful};
 use crate::time::{stamp, unstamp};
 
-use super::order::OrderOperator;
+use super::operator::RuleOperator;
 use super::output::{Output, RuleContext};
 use super::queue::{RowBatch, RuleQueue};
 use super::scan::StreamScan;
-use super::window::WindowOperator;
 use super::worker::{Timers, WorkerClock};
 
 /// Timestamps of a stream's dataflow are this coarse, ms: progress costs per change of timestamp, not per message.
@@ -109,18 +108,12 @@ pub fn stream(
     Installed { dataflow, activator }
 }
 
-/// What a rule's own dataflow does with the rows of its queue.
-enum RuleOperator {
-    Window(Box<WindowOperator>),
-    Order(OrderOperator),
-}
-
 /// What a rule's dataflow is made of.
 pub struct RuleParts {
     /// what becomes of the rows
-    pub body: Body,
-    /// the rule runs in event time
-    pub event_time: bool,
+    pub plan: Stateful,
+    /// the rule's streams and tables
+    pub inputs: Vec<Input>,
     /// where the rows come from
     pub queue: Rc<RuleQueue>,
     /// what they are evaluated with
@@ -137,16 +130,12 @@ pub struct RuleParts {
 
 /// Builds the dataflow of a rule with state.
 pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
-    let RuleParts { body, event_time, queue, context, output, clock, timers, slot } = parts;
+    let RuleParts { plan, inputs, queue, context, output, clock, timers, slot } = parts;
     let metrics = output.borrow().metrics().clone();
     let name = context.id.clone();
-    let mut operator = match body {
-        Body::Window(plan) => {
-            let timers = (!event_time).then_some((timers, slot));
-            RuleOperator::Window(Box::new(WindowOperator::new(*plan, context, output, timers)))
-        }
-        Body::Rows(projection) => RuleOperator::Order(OrderOperator::new(projection, context, output)),
-    };
+    let event_time = plan.event_time.is_some();
+    let alarms = (!event_time).then(|| (timers.clone(), slot));
+    let mut operator = RuleOperator::new(plan, inputs, context, output, clock.clone(), alarms);
     let dataflow = worker.next_dataflow_index();
     let activator = worker.dataflow_named::<u64, _, _>(&name, |scope| {
         let mut activator = None;
@@ -155,13 +144,25 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
             activator = Some(mine.clone());
             queue.connect(mine);
             let mut capability = Some(capability);
+            let mut idle_check = None;
             move |output| {
                 let Some(held) = &mut capability else { return };
                 let batch = queue.take();
                 if !batch.times.is_empty() {
                     output.session(held).give(batch);
                 }
-                let reached = stamp(if event_time { queue.watermark() } else { clock.now() });
+                let now = clock.now();
+                if event_time {
+                    let next = queue.refresh(now);
+                    // One timer at a time: the heap must not grow with the rows.
+                    if idle_check.is_none_or(|at| at <= now)
+                        && let Some(at) = next
+                    {
+                        timers.request(at, slot);
+                        idle_check = Some(at);
+                    }
+                }
+                let reached = stamp(if event_time { queue.watermark() } else { now });
                 if reached > *held.time() {
                     held.downgrade(&reached);
                 }
@@ -171,11 +172,11 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
             }
         });
         let mut failed = false;
-        rows.sink(Pipeline, "window", move |(input, frontier)| {
+        rows.sink(Pipeline, "rule", move |(input, frontier)| {
             let reached = frontier.frontier().first().map(|stamp| unstamp(*stamp));
             input.for_each(|_time, batches| {
                 for batch in batches.drain(..) {
-                    run(&mut failed, &metrics, || operator.rows(&batch));
+                    run(&mut failed, &metrics, || operator.rows(batch));
                 }
             });
             run(&mut failed, &metrics, || operator.advance(reached));
@@ -193,21 +194,5 @@ fn run(failed: &mut bool, metrics: &RuleMetrics, code: impl FnOnce()) {
     if catch_unwind(AssertUnwindSafe(code)).is_err() {
         *failed = true;
         metrics.error("internal error: the rule's code panicked; the rule is stopped");
-    }
-}
-
-impl RuleOperator {
-    fn rows(&mut self, batch: &RowBatch) {
-        match self {
-            RuleOperator::Window(operator) => operator.rows(batch),
-            RuleOperator::Order(operator) => operator.rows(batch),
-        }
-    }
-
-    fn advance(&mut self, frontier: Option<i64>) {
-        match self {
-            RuleOperator::Window(operator) => operator.advance(frontier),
-            RuleOperator::Order(operator) => operator.advance(frontier),
-        }
     }
 }

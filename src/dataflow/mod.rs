@@ -4,10 +4,14 @@
 //! and nothing crosses a thread. This layer opens no socket and knows no JSON beyond what the scan decodes.
 
 pub mod build;
-pub mod order;
+mod join;
+pub mod operator;
+mod order;
 pub mod output;
 pub mod queue;
+mod results;
 pub mod scan;
+mod steps;
 pub mod table;
-pub mod window;
+mod window;
 pub mod worker;

@@ -1,55 +1,33 @@
-//! Rules without windows in event time: rows wait until the watermark reaches their time and go on in its order.
+//! Rows in order of time: in event time they wait until the watermark reaches them.
 
-use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
-use crate::expr::Scope;
-use crate::plan::physical::Projection;
 use crate::value::Value;
 
-use super::output::{Output, RuleContext};
-use super::queue::RowBatch;
-
-/// The state of the operator: rows that the watermark has not reached.
-pub struct OrderOperator {
-    projection: Projection,
-    context: Rc<RuleContext>,
-    output: Rc<RefCell<Output>>,
-    /// by time, then by arrival
-    waiting: BTreeMap<(i64, u64), Vec<Value>>,
+/// Rows that the watermark has not reached.
+#[derive(Default)]
+pub struct Waiting {
+    /// by time, then by arrival: the input and its slots
+    rows: BTreeMap<(i64, u64), (usize, Vec<Value>)>,
     arrivals: u64,
 }
 
-impl OrderOperator {
-    /// An operator without rows.
-    pub fn new(projection: Projection, context: Rc<RuleContext>, output: Rc<RefCell<Output>>) -> Self {
-        OrderOperator { projection, context, output, waiting: BTreeMap::new(), arrivals: 0 }
+impl Waiting {
+    /// Takes a row in, with its slots.
+    pub fn push(&mut self, time: i64, input: usize, slots: &mut [Value]) {
+        let slots = slots.iter_mut().map(std::mem::take).collect();
+        self.rows.insert((time, self.arrivals), (input, slots));
+        self.arrivals += 1;
     }
 
-    /// Takes rows in.
-    pub fn rows(&mut self, batch: &RowBatch) {
-        for (time, row) in batch.rows() {
-            self.waiting.insert((time, self.arrivals), row.to_vec());
-            self.arrivals += 1;
+    /// The next row up to `frontier`, inclusive, with its time and input; `None` as frontier: whatever there is.
+    pub fn pop(&mut self, frontier: Option<i64>) -> Option<(i64, usize, Vec<Value>)> {
+        let first = self.rows.first_entry()?;
+        let (time, _) = *first.key();
+        if frontier.is_some_and(|frontier| time > frontier) {
+            return None;
         }
-    }
-
-    /// Sends the rows up to `frontier`, inclusive; `None`: all.
-    pub fn advance(&mut self, frontier: Option<i64>) {
-        let mut output = self.output.borrow_mut();
-        while let Some(first) = self.waiting.first_entry() {
-            let (time, _) = *first.key();
-            if frontier.is_some_and(|frontier| time > frontier) {
-                break;
-            }
-            let slots = first.remove();
-            let context = self.context.row(time, time);
-            match output.row(&self.projection, &Scope { slots: &slots, context: &context }, &|_| None) {
-                Ok(()) => output.end_message(),
-                Err(error) => output.error(error),
-            }
-        }
-        output.flush();
+        let (input, slots) = first.remove();
+        Some((time, input, slots))
     }
 }

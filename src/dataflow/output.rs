@@ -1,11 +1,14 @@
 //! A rule's results on their way out: rows are encoded once for each form that the rule's sinks want, many messages
 //! into one allocation, and handed to the outlets. Sinks inside the process get the rows themselves.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::codec::json;
-use crate::expr::function::CallContext;
+use crate::expr::function::{CallContext, Hits};
 use crate::expr::{EvalError, Scope};
 use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
 use crate::metrics::RuleMetrics;
@@ -313,31 +316,42 @@ fn encode_row<'a>(
     raw: RawText<'a>,
     send_nil: bool,
 ) -> Result<usize, RowError> {
-    if let [Item::Star { slot, except }] = projection.items.as_slice()
-        && except.is_empty()
+    if let [Item::Star { slots, except }] = projection.items.as_slice()
+        && let ([slot], []) = (slots.as_slice(), except.as_slice())
         && let Some(text) = whole(*slot, scope, raw)
     {
         out.extend_from_slice(text.as_bytes());
         return Ok(usize::from(text.len() > 2));
     }
+    let decoded = |item: &Item| match item {
+        Item::Star { slots, .. } => {
+            slots.iter().any(|slot| raw(*slot).is_none() && matches!(scope.slots[*slot], Value::Object(_)))
+        }
+        _ => false,
+    };
+    if projection.items.iter().any(decoded) {
+        let row = decode_row(projection, scope, raw, send_nil)?;
+        encode_members(out, &row)?;
+        return Ok(row.len());
+    }
+    let spread = spread_keys(projection, scope)?;
     out.push(b'{');
     let mut members = 0;
     for item in &projection.items {
         match item {
-            Item::Star { slot, except } => {
-                let Some(text) = whole(*slot, scope, raw) else {
-                    // A row that came decoded.
-                    let Value::Object(object) = &scope.slots[*slot] else { continue };
-                    for (key, value) in object.iter().filter(|(key, _)| !except.contains(key)) {
-                        separate(out, &mut members);
-                        json::write_key(out, key);
-                        out.push(b':');
-                        json::write_value(out, value)?;
-                    }
-                    continue;
-                };
-                for (key, value) in json::members(text) {
-                    if except.is_empty() || !except.iter().any(|name| is_key(key, name)) {
+            Item::Star { slots, except } => {
+                let texts: SmallVec<[&str; 4]> = slots.iter().filter_map(|slot| whole(*slot, scope, raw)).collect();
+                for (index, text) in texts.iter().enumerate() {
+                    for (key, value) in json::members(text) {
+                        let hidden = |name: &Text| is_key(key, name);
+                        if except.iter().any(hidden) || spread.iter().any(hidden) {
+                            continue;
+                        }
+                        // Of equal keys that of the first message counts.
+                        let before = &texts[..index];
+                        if before.iter().any(|text| json::members(text).any(|(other, _)| same_key(other, key))) {
+                            continue;
+                        }
                         separate(out, &mut members);
                         out.extend_from_slice(key.as_bytes());
                         out.push(b':');
@@ -345,6 +359,7 @@ fn encode_row<'a>(
                     }
                 }
             }
+            Item::Field { name, .. } if spread.contains(name) => {}
             Item::Field { name, expr, plain } => {
                 if let crate::expr::Expr::Slot(slot) = expr
                     && let Some(text) = raw(*slot)
@@ -364,12 +379,19 @@ fn encode_row<'a>(
                     _ => true,
                 };
                 if sent {
-                    separate(out, &mut members);
-                    json::write_key(out, name);
-                    out.push(b':');
-                    json::write_value(out, &value)?;
+                    write_member(out, &mut members, name, &value)?;
                 }
             }
+            Item::Spread { expr, prefix, name } => match &*json::expand(&*expr.eval(scope)?) {
+                Value::Object(object) => {
+                    for (key, value) in object.iter().filter(|(_, value)| !matches!(value, Value::Absent)) {
+                        write_member(out, &mut members, &prefixed(prefix, key), value)?;
+                    }
+                }
+                Value::Absent | Value::Null if !send_nil => {}
+                value if !name.is_empty() => write_member(out, &mut members, name, value)?,
+                _ => {}
+            },
             Item::Hidden { expr } => {
                 expr.eval(scope)?;
             }
@@ -379,6 +401,19 @@ fn encode_row<'a>(
     Ok(members)
 }
 
+/// Keys that objects bring at run time; other items of the same name give way.
+fn spread_keys<'a>(projection: &Projection, scope: &'a Scope<'a>) -> Result<Vec<Text>, RowError> {
+    let mut spread = Vec::new();
+    for item in &projection.items {
+        if let Item::Spread { expr, prefix, .. } = item
+            && let Value::Object(members) = &*json::expand(&*expr.eval(scope)?)
+        {
+            spread.extend(members.keys().map(|key| prefixed(prefix, key)));
+        }
+    }
+    Ok(spread)
+}
+
 /// Makes a result row as it is, without encoding it.
 fn decode_row<'a>(
     projection: &Projection,
@@ -386,22 +421,29 @@ fn decode_row<'a>(
     raw: RawText<'a>,
     send_nil: bool,
 ) -> Result<Row, RowError> {
+    let spread = spread_keys(projection, scope)?;
     let mut row = Row::with_capacity(projection.items.len());
     for item in &projection.items {
         match item {
-            Item::Star { slot, except } => match (whole(*slot, scope, raw), &scope.slots[*slot]) {
-                (Some(text), _) => {
-                    // By way of an object: of duplicate keys the last counts.
-                    let object: Object =
-                        json::members(text).map(|(key, value)| (json::key(key), json::value(value))).collect();
-                    put_members(&mut row, object.into_iter().filter(|(key, _)| !except.contains(key)));
+            Item::Star { slots, except } => {
+                let shown = |key: &Text| !except.contains(key) && !spread.contains(key);
+                for slot in slots {
+                    match (whole(*slot, scope, raw), &scope.slots[*slot]) {
+                        (Some(text), _) => {
+                            // By way of an object: of duplicate keys of one message the last counts.
+                            let object: Object =
+                                json::members(text).map(|(key, value)| (json::key(key), json::value(value))).collect();
+                            keep(&mut row, object.into_iter().filter(|(key, _)| shown(key)));
+                        }
+                        (None, Value::Object(object)) => {
+                            let members = object.iter().filter(|(key, _)| shown(key));
+                            keep(&mut row, members.map(|(key, value)| (key.clone(), value.clone())));
+                        }
+                        _ => {}
+                    }
                 }
-                (None, Value::Object(object)) => {
-                    let members = object.iter().filter(|(key, _)| !except.contains(key));
-                    put_members(&mut row, members.map(|(key, value)| (key.clone(), value.clone())));
-                }
-                _ => {}
-            },
+            }
+            Item::Field { name, .. } if spread.contains(name) => {}
             Item::Field { name, expr, plain } => {
                 let value = match expr {
                     crate::expr::Expr::Slot(slot) if let Some(text) = raw(*slot) => json::value(text),
@@ -414,6 +456,16 @@ fn decode_row<'a>(
                     value => put(&mut row, name.clone(), value),
                 }
             }
+            Item::Spread { expr, prefix, name } => match &*json::expand(&*expr.eval(scope)?) {
+                Value::Object(object) => {
+                    for (key, value) in object.iter().filter(|(_, value)| !matches!(value, Value::Absent)) {
+                        put(&mut row, prefixed(prefix, key), value.clone());
+                    }
+                }
+                Value::Absent | Value::Null if !send_nil => {}
+                value if !name.is_empty() => put(&mut row, name.clone(), value.clone()),
+                _ => {}
+            },
             Item::Hidden { expr } => {
                 expr.eval(scope)?;
             }
@@ -422,12 +474,13 @@ fn decode_row<'a>(
     Ok(row)
 }
 
-/// Adds members of which no two have the same name.
-fn put_members(row: &mut Row, members: impl Iterator<Item = (Text, Value)>) {
-    if row.is_empty() {
-        row.extend(members);
-    } else {
-        members.for_each(|(name, value)| put(row, name, value));
+/// Adds members of a message; of names that are there already the first counts.
+fn keep(row: &mut Row, members: impl Iterator<Item = (Text, Value)>) {
+    let before = row.len();
+    for (name, value) in members {
+        if !row[..before].iter().any(|(other, _)| *other == name) {
+            row.push((name, value));
+        }
     }
 }
 
@@ -443,13 +496,26 @@ fn encode_members(out: &mut Vec<u8>, row: &Row) -> Result<(), RowError> {
     out.push(b'{');
     let mut members = 0;
     for (name, value) in row {
-        separate(out, &mut members);
-        json::write_key(out, name);
-        out.push(b':');
-        json::write_value(out, value)?;
+        write_member(out, &mut members, name, value)?;
     }
     out.push(b'}');
     Ok(())
+}
+
+fn write_member(out: &mut Vec<u8>, members: &mut usize, name: &str, value: &Value) -> Result<(), json::EncodeError> {
+    separate(out, members);
+    json::write_key(out, name);
+    out.push(b':');
+    json::write_value(out, value)
+}
+
+fn prefixed(prefix: &str, key: &Text) -> Text {
+    if prefix.is_empty() { key.clone() } else { Text::from(format!("{prefix}{key}")) }
+}
+
+/// Whether two keys as they stand in JSON are the same.
+fn same_key(left: &str, right: &str) -> bool {
+    left == right || ((left.contains('\\') || right.contains('\\')) && json::key(left) == json::key(right))
 }
 
 fn separate(out: &mut Vec<u8>, members: &mut usize) {
@@ -482,12 +548,22 @@ pub struct RuleContext {
     pub started: i64,
     /// the configured zone
     pub zone: jiff::tz::TimeZone,
+    /// what the rule has sent before
+    pub hits: Cell<Hits>,
 }
 
 impl RuleContext {
     /// The context of a row with this time.
     pub fn row(&self, now: i64, event_time: i64) -> CallContext<'_> {
-        CallContext { rule: &self.id, rule_started: self.started, now, event_time, window: None, zone: &self.zone }
+        CallContext {
+            rule: &self.id,
+            rule_started: self.started,
+            now,
+            event_time,
+            window: None,
+            zone: &self.zone,
+            hits: self.hits.get(),
+        }
     }
 
     /// The context of a window from `start` to `end`.

@@ -1,7 +1,8 @@
 //! The queue between a stream's scan and the dataflow of a rule with state, both on one worker.
 //!
 //! Rows are kept column-free and flat: one vector of values for all rows, so that a row costs no allocation of its
-//! own. The queue also carries the rule's watermark, which rows that do not pass the filter move too.
+//! own. The queue also carries the rule's watermark, which rows that do not pass the filter move too: the least over
+//! the rule's streams of the largest timestamp seen, less the tolerance.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -13,29 +14,35 @@ use crate::value::Value;
 /// Rows of one width.
 #[derive(Clone, Debug, Default)]
 pub struct RowBatch {
-    /// slots of a row
+    /// slots of a row; rows of inputs with less are filled up
     pub width: usize,
     /// the rows' slots, one row after the other
     pub values: Vec<Value>,
     /// the rows' times, ms since the epoch
     pub times: Vec<i64>,
+    /// which of the rule's inputs each row is of
+    pub inputs: Vec<u16>,
     /// when the oldest of the rows was read
     pub received: Option<Instant>,
 }
 
 impl RowBatch {
-    /// The rows with their times, in order.
-    pub fn rows(&self) -> impl Iterator<Item = (i64, &[Value])> {
+    /// Calls `see` with time, input and slots of each row, in order; it may take the slots.
+    pub fn each(&mut self, mut see: impl FnMut(i64, usize, &mut [Value])) {
         // A row without slots (count(*)) is an empty slice.
-        self.times.iter().enumerate().map(|(row, &time)| (time, &self.values[row * self.width..][..self.width]))
+        for (row, (&time, &input)) in self.times.iter().zip(&self.inputs).enumerate() {
+            see(time, usize::from(input), &mut self.values[row * self.width..][..self.width]);
+        }
     }
 }
 
-/// The queue of one rule. It is bounded by what one drain of the stream's input brings: the rule's dataflow takes all
-/// of it before the stream takes more.
+/// The queue of one rule. It is bounded by what one drain of the streams' inputs brings: the rule's dataflow takes all
+/// of it before the streams take more.
 pub struct RuleQueue {
     batch: RefCell<RowBatch>,
     width: usize,
+    streams: Vec<StreamTime>,
+    idle_timeout: i64,
     watermark: Cell<i64>,
     /// what the rule's dataflow was told last
     told: Cell<i64>,
@@ -43,12 +50,26 @@ pub struct RuleQueue {
     activator: RefCell<Option<Activator>>,
 }
 
+/// How far an input has come in event time.
+struct StreamTime {
+    /// the largest timestamp, less the tolerance; `i64::MIN` before the first
+    reached: Cell<i64>,
+    /// when the last row came, by the clock
+    seen: Cell<i64>,
+    /// tables have no say in the watermark
+    counts: bool,
+}
+
 impl RuleQueue {
-    /// An empty queue for rows of `width` slots.
-    pub fn new(width: usize) -> Self {
+    /// An empty queue for rows of `width` slots. `streams` says of each input whether it moves the watermark; one that
+    /// brings nothing for `idle_timeout` ms (0: for ever) from `now` on does not hold it back.
+    pub fn new(width: usize, streams: impl IntoIterator<Item = bool>, idle_timeout: i64, now: i64) -> Self {
+        let stream = |counts| StreamTime { reached: Cell::new(i64::MIN), seen: Cell::new(now), counts };
         RuleQueue {
             batch: RefCell::new(RowBatch { width, ..RowBatch::default() }),
             width,
+            streams: streams.into_iter().map(stream).collect(),
+            idle_timeout,
             watermark: Cell::new(i64::MIN),
             told: Cell::new(i64::MIN),
             ended: Cell::new(false),
@@ -61,22 +82,49 @@ impl RuleQueue {
         *self.activator.borrow_mut() = Some(activator);
     }
 
-    /// Adds a row, taking its slots.
-    pub fn push(&self, time: i64, received: Instant, slots: &mut [Value]) {
+    /// Adds a row of an input, taking its slots.
+    pub fn push(&self, input: u16, time: i64, received: Instant, slots: &mut [Value]) {
         let mut batch = self.batch.borrow_mut();
         batch.values.extend(slots.iter_mut().map(std::mem::take));
+        let full = batch.times.len() + 1;
+        batch.values.resize(full * self.width, Value::Absent);
         batch.times.push(time);
+        batch.inputs.push(input);
         batch.received.get_or_insert(received);
     }
 
-    /// Moves the watermark behind a row's time. False: the row is late.
-    pub fn advance(&self, time: i64, tolerance: i64) -> bool {
-        let watermark = self.watermark.get();
-        if time < watermark {
+    /// Moves the watermark behind the time of a row of an input, which came at `now`. False: the row is late.
+    pub fn advance(&self, input: u16, time: i64, tolerance: i64, now: i64) -> bool {
+        let stream = &self.streams[usize::from(input)];
+        stream.seen.set(now);
+        if time < self.watermark.get() {
             return false;
         }
-        self.watermark.set(watermark.max(time.saturating_sub(tolerance)));
+        stream.reached.set(stream.reached.get().max(time.saturating_sub(tolerance)));
+        self.refresh(now);
         true
+    }
+
+    /// Looks again which streams are idle at `now`, and says when that may change next.
+    pub fn refresh(&self, now: i64) -> Option<i64> {
+        let mut least = i64::MAX;
+        let mut next: Option<i64> = None;
+        for stream in self.streams.iter().filter(|stream| stream.counts) {
+            let idle_at = stream.seen.get().saturating_add(self.idle_timeout);
+            let alone = self.streams.len() == 1;
+            if self.idle_timeout > 0 && !alone {
+                if idle_at <= now {
+                    continue;
+                }
+                next = Some(next.map_or(idle_at, |next| next.min(idle_at)));
+            }
+            least = least.min(stream.reached.get());
+        }
+        // Where all streams are idle, time stands still.
+        if least != i64::MAX {
+            self.watermark.set(self.watermark.get().max(least));
+        }
+        next
     }
 
     /// The watermark, ms since the epoch; `i64::MIN` before the first row.
@@ -114,5 +162,35 @@ impl RuleQueue {
         if let Some(activator) = &*self.activator.borrow() {
             activator.activate();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_watermark_is_the_least_over_the_streams() {
+        let queue = RuleQueue::new(0, [true, true, false], 0, 0);
+        assert!(queue.advance(0, 5000, 1000, 0));
+        assert_eq!(queue.watermark(), i64::MIN);
+        assert!(queue.advance(1, 3000, 1000, 0));
+        assert_eq!(queue.watermark(), 2000);
+        assert!(!queue.advance(0, 1999, 1000, 0), "behind the watermark");
+        assert!(queue.advance(1, 9000, 1000, 0));
+        assert_eq!(queue.watermark(), 4000);
+    }
+
+    #[test]
+    fn an_idle_stream_does_not_hold_the_watermark_back() {
+        let queue = RuleQueue::new(0, [true, true], 100, 0);
+        assert!(queue.advance(0, 5000, 0, 50));
+        assert_eq!(queue.refresh(60), Some(100));
+        assert_eq!(queue.watermark(), i64::MIN);
+        assert_eq!(queue.refresh(100), Some(150));
+        assert_eq!(queue.watermark(), 5000, "the second stream has been silent for 100 ms");
+        assert!(!queue.advance(1, 4000, 0, 120), "it comes back late");
+        assert!(queue.advance(1, 6000, 0, 130));
+        assert_eq!(queue.watermark(), 5000, "it holds the watermark again");
     }
 }

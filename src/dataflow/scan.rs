@@ -32,8 +32,8 @@ pub type RuleKey = u64;
 pub enum Target {
     /// to the sinks at once
     Results(Projection),
-    /// to the rule's dataflow
-    Queue(Rc<RuleQueue>),
+    /// to the rule's dataflow, as rows of this input of the rule
+    Queue(Rc<RuleQueue>, u16),
 }
 
 /// The scan of one stream.
@@ -114,7 +114,7 @@ impl StreamScan {
         let untouched = |slot: usize| plan.columns[slot].ty.is_none() && !self.def.strict;
         let copied: Vec<bool> = match target {
             Target::Results(_) => (0..width).map(|slot| slot < plan.columns.len() && untouched(slot)).collect(),
-            Target::Queue(_) => vec![false; width],
+            Target::Queue(..) => vec![false; width],
         };
         let (filter_slots, row_slots) = read_slots(&plan, &target, &copied);
         self.rules.push(ScanRule {
@@ -150,7 +150,7 @@ impl StreamScan {
     /// The queues of the rules with state.
     pub fn queues(&self) -> impl Iterator<Item = &Rc<RuleQueue>> {
         self.rules.iter().filter_map(|rule| match &rule.target {
-            Target::Queue(queue) => Some(queue),
+            Target::Queue(queue, _) => Some(queue),
             Target::Results(_) => None,
         })
     }
@@ -169,7 +169,7 @@ impl StreamScan {
             rule.metrics.rows_in.fetch_add(std::mem::take(&mut rule.rows_in), Ordering::Relaxed);
             match &rule.target {
                 Target::Results(_) => rule.output.borrow_mut().flush(),
-                Target::Queue(queue) => queue.hand_over(),
+                Target::Queue(queue, _) => queue.hand_over(),
             }
         }
     }
@@ -287,13 +287,15 @@ fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>,
     }
     let mut row: Vec<usize> = late.iter().flat_map(Expr::slots).collect();
     match target {
-        Target::Queue(_) => row.extend(0..columns),
+        Target::Queue(..) => row.extend(0..columns),
         Target::Results(projection) => {
             for item in &projection.items {
                 match item {
                     Item::Star { .. } => {}
                     Item::Field { expr: Expr::Slot(slot), .. } if copied[*slot] => {}
-                    Item::Field { expr, .. } | Item::Hidden { expr } => row.extend(expr.slots()),
+                    Item::Field { expr, .. } | Item::Hidden { expr } | Item::Spread { expr, .. } => {
+                        row.extend(expr.slots());
+                    }
                 }
             }
         }
@@ -406,7 +408,7 @@ impl ScanRule {
     fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) -> Result<(), Stop> {
         let time = match &self.plan.event_time {
             None => now,
-            Some(_) => self.event_time(message)?,
+            Some(_) => self.event_time(message, now)?,
         };
         self.test(message)?;
         self.fill_for_filter(message)?;
@@ -431,8 +433,8 @@ impl ScanRule {
         }
         self.compute(self.plan.computed_for_filter..self.plan.computed.len(), now, time)?;
         match &self.target {
-            Target::Queue(queue) => {
-                queue.push(time, received, &mut self.slots);
+            Target::Queue(queue, input) => {
+                queue.push(*input, time, received, &mut self.slots);
                 Ok(())
             }
             Target::Results(projection) => {
@@ -494,7 +496,7 @@ impl ScanRule {
     }
 
     /// The row's time; the watermark follows it. A row behind the watermark is late.
-    fn event_time(&mut self, message: &mut Message<'_>) -> Result<i64, Stop> {
+    fn event_time(&mut self, message: &mut Message<'_>, now: i64) -> Result<i64, Stop> {
         let Some(event_time) = &self.plan.event_time else { return Ok(0) };
         let value = match self.sources[event_time.slot] {
             Some(column) => message.value(column)?,
@@ -511,8 +513,13 @@ impl ScanRule {
             }
             _ => return Err(Stop::Error("the message has no usable timestamp".into())),
         };
-        let Target::Queue(queue) = &self.target else { return Ok(time) };
-        if queue.advance(time, event_time.late_tolerance) {
+        if event_time.max_future_skew > 0 && time > now.saturating_add(event_time.max_future_skew) {
+            // One timestamp far ahead would make every row after it late.
+            self.metrics.future.fetch_add(1, Ordering::Relaxed);
+            return Err(Stop::Quietly);
+        }
+        let Target::Queue(queue, input) = &self.target else { return Ok(time) };
+        if queue.advance(*input, time, event_time.late_tolerance, now) {
             return Ok(time);
         }
         self.metrics.late.fetch_add(1, Ordering::Relaxed);

@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::catalog::StreamDef;
 use crate::io::queue::{FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Body, RulePlan};
+use crate::plan::physical::{Body, Role, RulePlan, Scan};
 use crate::time::Clock;
 use crate::value::Text;
 
@@ -90,8 +90,8 @@ pub enum Command {
 pub struct NewRule {
     /// its key
     pub key: RuleKey,
-    /// its stream
-    pub stream: StreamKey,
+    /// the stream of each of its inputs; none for lookup tables
+    pub streams: Vec<Option<StreamKey>>,
     /// a slot of its own, for its deadlines
     pub slot: usize,
     /// what runs
@@ -174,6 +174,11 @@ pub struct WorkerClock {
 }
 
 impl WorkerClock {
+    /// A clock that follows `clock`.
+    pub fn new(clock: Clock) -> Self {
+        WorkerClock { clock, last: Cell::new(i64::MIN) }
+    }
+
     /// Now, ms since the epoch.
     pub fn now(&self) -> i64 {
         let now = self.clock.now().max(self.last.get());
@@ -217,7 +222,7 @@ struct RunningStream {
 }
 
 struct RunningRule {
-    stream: StreamKey,
+    streams: Vec<StreamKey>,
     /// its dataflow and slot, where it has state
     dataflow: Option<(usize, usize)>,
 }
@@ -255,7 +260,7 @@ impl WorkerLoop {
             commands,
             ready,
             wake,
-            clock: Rc::new(WorkerClock { clock, last: Cell::new(i64::MIN) }),
+            clock: Rc::new(WorkerClock::new(clock)),
             timers: Rc::new(Timers::default()),
             zone,
             streams: HashMap::new(),
@@ -385,19 +390,25 @@ impl WorkerLoop {
     }
 
     fn add_rule(&mut self, rule: NewRule) {
-        let NewRule { key, stream, slot, plan, id, encodings, send_error, metrics, done } = rule;
-        let Some(running) = self.streams.get(&stream) else { return };
-        let context = Rc::new(RuleContext { id, started: self.clock.now(), zone: self.zone.clone() });
-        let output = Rc::new(RefCell::new(Output::new(encodings, plan.send_nil, send_error, metrics)));
-        let event_time = plan.scan.event_time.is_some();
-        let (target, dataflow) = match plan.body {
-            Body::Rows(projection) if !event_time => (Target::Results(projection), None),
-            body => {
-                let queue = Rc::new(RuleQueue::new(plan.scan.columns.len() + plan.scan.computed.len()));
+        let NewRule { key, streams, slot, plan, id, encodings, send_error, metrics, done } = rule;
+        let RulePlan { inputs, body, send_nil } = plan;
+        let now = self.clock.now();
+        let zone = self.zone.clone();
+        let context = Rc::new(RuleContext { id, started: now, zone, hits: Default::default() });
+        let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics)));
+        let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
+        let (targets, dataflow) = match body {
+            Body::Rows(projection) => (vec![Target::Results(projection)], None),
+            Body::Stateful(plan) => {
+                let width = scans.iter().map(|scan| scan.columns.len() + scan.computed.len()).max().unwrap_or(0);
+                let counts = inputs.iter().map(|input| input.role == Role::Stream);
+                let idle_timeout = plan.event_time.map_or(0, |watermark| watermark.idle_timeout);
+                let queue = Rc::new(RuleQueue::new(width, counts, idle_timeout, now));
+                let targets = (0..inputs.len() as u16).map(|input| Target::Queue(queue.clone(), input)).collect();
                 let parts = RuleParts {
-                    body,
-                    event_time,
-                    queue: queue.clone(),
+                    plan: *plan,
+                    inputs,
+                    queue,
                     context: context.clone(),
                     output: output.clone(),
                     clock: self.clock.clone(),
@@ -406,17 +417,21 @@ impl WorkerLoop {
                 };
                 let Installed { dataflow, activator } = build::rule(&mut self.worker, parts);
                 self.slots.insert(slot, activator);
-                (Target::Queue(queue), Some((dataflow, slot)))
+                (targets, Some((dataflow, slot)))
             }
         };
-        running.scan.borrow_mut().add(key, plan.scan, context, output, target);
-        self.rules.insert(key, RunningRule { stream, dataflow });
+        for ((stream, scan), target) in streams.iter().zip(scans).zip(targets) {
+            if let Some(running) = stream.and_then(|stream| self.streams.get(&stream)) {
+                running.scan.borrow_mut().add(key, scan, context.clone(), output.clone(), target);
+            }
+        }
+        self.rules.insert(key, RunningRule { streams: streams.into_iter().flatten().collect(), dataflow });
         let _ = done.send(());
     }
 
     fn drop_rule(&mut self, key: RuleKey) {
         let Some(rule) = self.rules.remove(&key) else { return };
-        if let Some(stream) = self.streams.get(&rule.stream) {
+        for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }
         if let Some((dataflow, slot)) = rule.dataflow {

@@ -80,6 +80,11 @@ impl Expr {
                 }
                 otherwise.iter().for_each(|otherwise| otherwise.visit(see));
             }
+            Expr::FirstPresent(exprs) => exprs.iter().for_each(|expr| expr.visit(see)),
+            Expr::Object { wholes, members } => {
+                wholes.iter().for_each(|whole| whole.visit(see));
+                members.iter().for_each(|(_, member)| member.visit(see));
+            }
             Expr::Call { args, .. } => args.iter().for_each(|arg| arg.visit(see)),
         }
     }
@@ -174,6 +179,15 @@ impl fmt::Display for Named<'_> {
                 }
                 otherwise.iter().try_for_each(|otherwise| write!(f, "ELSE {} ", self.of(otherwise)))?;
                 f.write_str("END")
+            }
+            Expr::FirstPresent(exprs) => {
+                f.write_str("first present of ")?;
+                self.list(f, exprs)
+            }
+            Expr::Object { wholes, members } => {
+                f.write_str("object of ")?;
+                self.list(f, wholes)?;
+                members.iter().try_for_each(|(name, member)| write!(f, ", {name}: {}", self.of(member)))
             }
             Expr::Call { function, args, .. } => {
                 f.write_str(function.name)?;

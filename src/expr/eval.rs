@@ -4,6 +4,7 @@
 //! nothing. What has no value answers null; what cannot be computed is an error, and the row is dropped.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -13,7 +14,7 @@ use super::ops::{Comparison, arithmetic, compare_at, equal, negate};
 use super::{Expr, LikePattern, Scope, access, like};
 use crate::codec::json;
 use crate::sql::ast::BinaryOp;
-use crate::value::{Kind, Value};
+use crate::value::{Kind, Object, Text, Value};
 
 const TRUE: &Value = &Value::Bool(true);
 const FALSE: &Value = &Value::Bool(false);
@@ -73,6 +74,16 @@ impl Expr {
             Expr::InList { expr, list, negated } => in_list(expr, list, *negated, scope).map(boolean),
             Expr::InArray { expr, array, negated } => in_array(expr, array, *negated, scope).map(boolean),
             Expr::Like { expr, pattern, negated } => matches(expr, pattern, *negated, scope).map(boolean),
+            Expr::FirstPresent(exprs) => {
+                for expr in exprs {
+                    let value = expr.eval(scope)?;
+                    if !matches!(*value, Value::Absent) {
+                        return Ok(value);
+                    }
+                }
+                Ok(Cow::Owned(Value::Absent))
+            }
+            Expr::Object { wholes, members } => object(wholes, members, scope).map(Cow::Owned),
             Expr::IsNull { expr, negated } => Ok(boolean(expr.eval(scope)?.is_null() != *negated)),
             Expr::Case { value, branches, otherwise } => {
                 let value = value.as_ref().map(|value| value.eval(scope)).transpose()?;
@@ -281,6 +292,9 @@ fn call(
         (None, Code::Aggregate(_)) => {
             Err(FunctionError::Domain("an aggregate is for the rows of a window, not for one".into()))
         }
+        (None, Code::Analytic(_) | Code::SetReturning(_) | Code::RowNumber) => {
+            Err(FunctionError::Domain("it is no function of one row's values".into()))
+        }
     };
     answer.map_err(|error| EvalError::Function { name: function.name, error: Box::new(error) })
 }
@@ -295,4 +309,24 @@ fn expanded(value: Cow<'_, Value>) -> Cow<'_, Value> {
         },
         other => other,
     }
+}
+
+/// A row as an object.
+fn object(wholes: &[Expr], members: &[(Text, Expr)], scope: &Scope<'_>) -> Result<Value, EvalError> {
+    let mut object = Object::new();
+    for whole in wholes {
+        let value = whole.eval(scope)?;
+        if let Value::Object(members) = &*json::expand(&value) {
+            for (key, value) in members.iter() {
+                object.entry(key.clone()).or_insert_with(|| value.clone());
+            }
+        }
+    }
+    for (key, expr) in members {
+        let value = expr.eval(scope)?;
+        if !matches!(*value, Value::Absent) {
+            object.entry(key.clone()).or_insert_with(|| value.into_owned());
+        }
+    }
+    Ok(Value::Object(Arc::new(object)))
 }

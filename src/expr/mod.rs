@@ -5,6 +5,7 @@
 
 mod access;
 pub mod aggregate;
+pub mod analytic;
 pub mod cast;
 pub mod datetime_pattern;
 pub mod datetime_text;
@@ -16,6 +17,7 @@ pub mod group;
 pub mod like;
 mod ops;
 pub mod pattern;
+pub mod set_returning;
 #[cfg(test)]
 mod tests;
 
@@ -107,6 +109,16 @@ pub enum Expr {
         branches: Vec<(Expr, Expr)>,
         /// ELSE
         otherwise: Option<Box<Expr>>,
+    },
+    /// the first that is not absent: a name that several schemaless streams may have
+    FirstPresent(Vec<Expr>),
+    /// a row as an object: the members of whole messages, the first of equal keys, then single members that are not
+    /// absent
+    Object {
+        /// objects
+        wholes: Vec<Expr>,
+        /// single members
+        members: Vec<(Text, Expr)>,
     },
     /// a scalar function
     Call {

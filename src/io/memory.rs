@@ -214,8 +214,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     readers: Vec<Arc<Reader>>,
-    /// by writer: the stream that its rule reads, and the streams that it has written to
-    writers: HashMap<u64, (usize, HashSet<usize>)>,
+    /// by writer: the streams that its rule reads, and the streams that it has written to
+    writers: HashMap<u64, (Vec<usize>, HashSet<usize>)>,
     next: u64,
 }
 
@@ -237,12 +237,12 @@ impl Topics {
         MemoryReader { topics: self.clone(), reader }
     }
 
-    /// A sink for a rule whose stream has `signal`, which is raised when the sink is ready again.
+    /// A sink for a rule whose streams have `signal`, which is raised when the sink is ready again.
     pub fn write(&self, sink: MemorySink, signal: Signal) -> Arc<MemoryWriter> {
         let mut state = self.state();
         state.next += 1;
         let id = state.next;
-        state.writers.insert(id, (signal.slot(), HashSet::new()));
+        state.writers.insert(id, (signal.slots(), HashSet::new()));
         drop(state);
         let lane = Lane { version: u64::MAX, readers: Vec::new(), waiting: Vec::new() };
         Arc::new(MemoryWriter {
@@ -268,7 +268,7 @@ impl Topics {
         let mut seen = HashSet::new();
         let mut open = vec![from];
         while let Some(stream) = open.pop() {
-            for (_, targets) in state.writers.values().filter(|(reads, _)| *reads == stream) {
+            for (_, targets) in state.writers.values().filter(|(reads, _)| reads.contains(&stream)) {
                 if targets.contains(&to) {
                     return true;
                 }
@@ -454,8 +454,8 @@ impl MemoryWriter {
     }
 
     fn cycle(&self, reader: &Reader) -> bool {
-        let (own, target) = (self.signal.slot(), reader.frames.slot());
-        own == target || self.topics.feeds(target, own)
+        let target = reader.frames.slot();
+        self.signal.slots().into_iter().any(|own| own == target || self.topics.feeds(target, own))
     }
 
     /// Notes whom this writer feeds. To be done before anything is offered: of the writers of a cycle the last one to

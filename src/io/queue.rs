@@ -87,6 +87,8 @@ pub const INBOUND_BATCHES: usize = 16;
 #[derive(Clone)]
 pub struct Signal {
     shared: Arc<SignalShared>,
+    /// raised with it
+    others: Option<Arc<[Signal]>>,
 }
 
 struct SignalShared {
@@ -99,7 +101,7 @@ struct SignalShared {
 impl Signal {
     /// A signal for `slot`. Raised, it puts the slot into `ready` (once until it is lowered) and notifies `wake`.
     pub fn new(slot: usize, ready: Sender<usize>, wake: Arc<Notify>) -> Self {
-        Signal { shared: Arc::new(SignalShared { slot, raised: AtomicBool::new(false), ready, wake }) }
+        Signal { shared: Arc::new(SignalShared { slot, raised: AtomicBool::new(false), ready, wake }), others: None }
     }
 
     /// Asks the worker to look at the slot. Cheap when it is asked already.
@@ -109,11 +111,28 @@ impl Signal {
             let _ = self.shared.ready.send(self.shared.slot);
             self.shared.wake.notify_one();
         }
+        if let Some(others) = &self.others {
+            others.iter().for_each(Signal::raise);
+        }
     }
 
-    /// The slot it is for: no two streams of an engine have the same.
-    pub fn slot(&self) -> usize {
-        self.shared.slot
+    /// This signal, raising `others` too: for a sink that several streams wait for.
+    pub fn with(&self, others: Vec<Signal>) -> Signal {
+        Signal { shared: self.shared.clone(), others: (!others.is_empty()).then(|| others.into()) }
+    }
+
+    /// The slots that it is for: no two streams of an engine have the same.
+    pub fn slots(&self) -> Vec<usize> {
+        let others = self.others.iter().flat_map(|others| others.iter()).flat_map(Signal::slots);
+        std::iter::once(self.shared.slot).chain(others).collect()
+    }
+
+    fn is_same(&self, other: &Signal) -> bool {
+        let others = match (&self.others, &other.others) {
+            (Some(mine), Some(theirs)) => Arc::ptr_eq(mine, theirs),
+            (mine, theirs) => mine.is_none() && theirs.is_none(),
+        };
+        others && Arc::ptr_eq(&self.shared, &other.shared)
     }
 
     /// Makes the signal ready to be raised again. The worker calls it before it looks, so that what comes while it
@@ -148,7 +167,7 @@ impl Space {
     /// Asks for `worker` to be told, once.
     fn ask(&self, worker: &Signal) {
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
-        if !workers.iter().any(|signal| Arc::ptr_eq(&signal.shared, &worker.shared)) {
+        if !workers.iter().any(|signal| signal.is_same(worker)) {
             workers.push(worker.clone());
         }
         self.asked.store(true, Ordering::SeqCst);
@@ -243,7 +262,7 @@ impl FrameSender {
 
     /// The slot of the stream's signal: names the stream.
     pub fn slot(&self) -> usize {
-        self.signal.slot()
+        self.signal.shared.slot
     }
 
     /// How many batches wait for the worker.

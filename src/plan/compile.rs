@@ -4,10 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{AGGREGATES, ALIASES};
-use super::physical::{AggregateCall, Column, ColumnSource};
+use super::logical::Meant;
+use super::physical::{AggregateCall, AnalyticCall, Column, ColumnSource, OrderBy, RowNumber};
 use crate::catalog::StreamDef;
-use crate::expr::function::{self, CallContext, Code, Family, Function, Param, Returns, check_call};
+use crate::expr::analytic::Analytic;
+use crate::expr::function::{self, CallContext, Code, Family, Function, Hits, Param, Returns, check_call};
 use crate::expr::{Comparison, Expr, LikePattern, Scope as Row, like};
 use crate::sql::ast::{self, BinaryOp, Call, DataType, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
 use crate::value::{Text, Value};
@@ -23,8 +24,10 @@ const LATE: [&str; 4] = ["window_start", "window_end", "window_trigger", "event_
 /// The clause that an expression stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clause {
-    /// the select list, HAVING: aggregates are possible
+    /// the select list: everything is possible
     Result,
+    /// a clause about result rows, by its name: aggregates are possible
+    Groups(&'static str),
     /// a clause about single rows, by its name
     Rows(&'static str),
     /// within an aggregate
@@ -65,13 +68,50 @@ pub struct Known {
     pub shared: bool,
 }
 
-/// Compiles expressions over one stream, collecting columns and aggregates.
-pub struct Compiler {
+/// A stream or table of the rule, with what the rule reads of it.
+pub struct Source {
     pub stream: Arc<StreamDef>,
-    /// names that mean the stream before a dot
+    /// names that mean it before a dot
     pub qualifiers: Vec<Text>,
     pub columns: Vec<Column>,
     columns_by_source: HashMap<ColumnSource, usize>,
+}
+
+impl Source {
+    pub fn new(stream: Arc<StreamDef>, qualifiers: Vec<Text>) -> Source {
+        Source { stream, qualifiers, columns: Vec::new(), columns_by_source: HashMap::new() }
+    }
+
+    /// The number of a column; the first to ask for it makes it.
+    pub fn column(&mut self, source: ColumnSource, ty: Option<DataType>) -> usize {
+        let columns = &mut self.columns;
+        *self.columns_by_source.entry(source).or_insert_with_key(|source| {
+            columns.push(Column { source: source.clone(), ty });
+            columns.len() - 1
+        })
+    }
+
+    /// The declared type of a column; `Ok(None)` in a schemaless stream, `Err` where it is not declared.
+    fn declared(&self, name: &str) -> Result<Option<DataType>, ()> {
+        match &self.stream.columns {
+            None => Ok(None),
+            Some(columns) => match columns.iter().find(|column| column.name.name == name) {
+                Some(column) => Ok(Some(column.ty.clone())),
+                None => Err(()),
+            },
+        }
+    }
+}
+
+/// Compiles expressions over the streams of a rule, collecting columns, aggregates and analytic calls.
+pub struct Compiler {
+    pub sources: Vec<Source>,
+    /// whole numbers of every stream are whole numbers of the language
+    integers: bool,
+    /// each with the number of aliases that were known before it
+    pub steps: Vec<(usize, AnalyticCall)>,
+    pub result_steps: Vec<AnalyticCall>,
+    pub numbers: Vec<RowNumber>,
     pub aliases: Vec<Known>,
     pub aliases_by_name: HashMap<Text, usize>,
     /// fields that stand in the expression of the alias that has their name
@@ -163,12 +203,13 @@ impl Parts {
 }
 
 impl Compiler {
-    pub fn new(stream: Arc<StreamDef>, qualifiers: Vec<Text>) -> Compiler {
+    pub fn new(sources: Vec<Source>) -> Compiler {
         Compiler {
-            stream,
-            qualifiers,
-            columns: Vec::new(),
-            columns_by_source: HashMap::new(),
+            integers: sources.iter().all(|source| source.stream.integers),
+            sources,
+            steps: Vec::new(),
+            result_steps: Vec::new(),
+            numbers: Vec::new(),
             aliases: Vec::new(),
             aliases_by_name: HashMap::new(),
             shadowed: HashSet::new(),
@@ -202,39 +243,101 @@ impl Compiler {
         }
     }
 
-    /// The slot of a column of the stream.
-    pub fn column(&mut self, name: &Text, span: Span) -> Result<Compiled> {
-        let ty = match &self.stream.columns {
-            None => None,
-            Some(columns) => match columns.iter().find(|column| column.name.name == *name) {
-                Some(column) => Some(column.ty.clone()),
-                None => return Err(self.unknown(name, span)),
-            },
-        };
-        let slot = self.slot(ColumnSource::Key(name.clone()), ty.clone());
-        let mut compiled = Compiled::leaf(Expr::Slot(slot), ty.map_or(Type::Any, Type::Known));
+    /// The input that a name before a dot means.
+    pub fn qualified(&self, name: &str) -> Option<usize> {
+        self.sources.iter().position(|source| source.qualifiers.iter().any(|known| known == name))
+    }
+
+    /// All names that mean an input.
+    pub fn qualifiers(&self) -> impl Iterator<Item = &Text> {
+        self.sources.iter().flat_map(|source| &source.qualifiers)
+    }
+
+    /// The column of this input.
+    pub fn column_of(&mut self, input: usize, name: &Text, span: Span) -> Result<Compiled> {
+        let Ok(ty) = self.sources[input].declared(name) else { return Err(self.unknown(name, span)) };
+        let column = self.sources[input].column(ColumnSource::Key(name.clone()), ty.clone());
+        let meant = Meant::Column { input, column };
+        let mut compiled = Compiled::leaf(meant.expr(), ty.map_or(Type::Any, Type::Known));
         compiled.row = true;
         Ok(compiled)
     }
 
-    /// The slot of a part of the message.
-    pub fn slot(&mut self, source: ColumnSource, ty: Option<DataType>) -> usize {
-        let columns = &mut self.columns;
-        *self.columns_by_source.entry(source).or_insert_with_key(|source| {
-            columns.push(Column { source: source.clone(), ty });
-            columns.len() - 1
-        })
+    /// The column that a name without a stream means: the one that a schema declares, else that of the first message
+    /// that has it.
+    pub fn column(&mut self, name: &Text, span: Span) -> Result<Compiled> {
+        let has_columns = |source: &&Source| source.stream.columns.is_some();
+        let mut declared = (0..self.sources.len())
+            .filter(|input| has_columns(&&self.sources[*input]) && self.sources[*input].declared(name).is_ok());
+        if let Some(input) = declared.next() {
+            if declared.next().is_some() {
+                return Err(PlanError::at(PlanErrorKind::Ambiguous(name.to_string()), span));
+            }
+            return self.column_of(input, name, span);
+        }
+        let schemaless: Vec<usize> =
+            (0..self.sources.len()).filter(|input| !has_columns(&&self.sources[*input])).collect();
+        match schemaless.as_slice() {
+            [] => Err(self.unknown(name, span)),
+            [input] => self.column_of(*input, name, span),
+            inputs => {
+                let mut parts = Parts::new();
+                let mut exprs = Vec::with_capacity(inputs.len());
+                for &input in inputs {
+                    exprs.push(parts.take(self.column_of(input, name, span)?));
+                }
+                parts.kept(Expr::FirstPresent(exprs), Type::Any)
+            }
+        }
+    }
+
+    /// The whole messages of a schemaless input, as provisional slot.
+    pub fn whole(&mut self, input: usize) -> usize {
+        let column = self.sources[input].column(ColumnSource::Whole, None);
+        Meant::Column { input, column }.slot()
+    }
+
+    /// The row as an object: what `*` is as an argument.
+    fn row_object(&mut self, span: Span) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let mut wholes = Vec::new();
+        let mut members: Vec<(Text, Expr)> = Vec::new();
+        for input in 0..self.sources.len() {
+            let stream = self.sources[input].stream.clone();
+            match &stream.columns {
+                None => {
+                    wholes.push(Expr::Slot(self.whole(input)));
+                    parts.row = true;
+                    parts.constant = false;
+                }
+                Some(columns) => {
+                    for column in columns.iter().map(|column| &column.name.name) {
+                        if members.iter().all(|(name, _)| name != column) {
+                            let value = self.column_of(input, column, span)?;
+                            members.push((column.clone(), parts.take(value)));
+                        }
+                    }
+                }
+            }
+        }
+        if let ([_], []) = (wholes.as_slice(), members.as_slice()) {
+            return parts.kept(wholes.remove(0), Type::Any);
+        }
+        parts.constant = false;
+        parts.kept(Expr::Object { wholes, members }, Type::Any)
     }
 
     fn unknown(&self, name: &Text, span: Span) -> PlanError {
-        let columns = self.stream.columns.as_deref().unwrap_or_default();
-        let kind = if columns.iter().any(|column| column.name.name.eq_ignore_ascii_case(name)) {
-            PlanErrorKind::FieldCase { name: name.to_string(), stream: self.stream.name.to_string() }
-        } else {
-            PlanErrorKind::UnknownField(name.to_string())
+        let columns = || self.sources.iter().flat_map(|source| source.stream.columns.iter().flatten());
+        let other_case = self.sources.iter().find(|source| {
+            source.stream.columns.iter().flatten().any(|column| column.name.name.eq_ignore_ascii_case(name))
+        });
+        let kind = match other_case {
+            Some(source) => PlanErrorKind::FieldCase { name: name.to_string(), stream: source.stream.name.to_string() },
+            None => PlanErrorKind::UnknownField(name.to_string()),
         };
         let aliases = self.aliases.iter().map(|alias| alias.name.as_str());
-        PlanError::at(kind, span).meant(name, columns.iter().map(|column| column.name.name.as_str()).chain(aliases))
+        PlanError::at(kind, span).meant(name, columns().map(|column| column.name.name.as_str()).chain(aliases))
     }
 
     fn name(&mut self, name: &Text, span: Span, (clause, own): Scope) -> Result<Compiled> {
@@ -246,7 +349,8 @@ impl Compiler {
         let Some(&index) = self.aliases_by_name.get(name) else { return self.column(name, span) };
         // `sum(points) AS points, max(points)`: where no aggregate can stand, the field is meant that the alias is
         // made of.
-        if self.aliases[index].value.aggregate && clause != Clause::Result && self.shadowed.contains(name) {
+        let groups = matches!(clause, Clause::Result | Clause::Groups(_));
+        if self.aliases[index].value.aggregate && !groups && self.shadowed.contains(name) {
             return self.column(name, span);
         }
         self.alias(index, span, clause)
@@ -260,7 +364,7 @@ impl Compiler {
         if value.aggregate {
             let name = alias.name.to_string();
             match clause {
-                Clause::Result => {}
+                Clause::Result | Clause::Groups(_) => {}
                 Clause::Rows(clause) => {
                     return Err(PlanError::at(PlanErrorKind::Aggregate { clause, call: name }, span));
                 }
@@ -279,16 +383,16 @@ impl Compiler {
             return Ok(Compiled { row: false, ..value.clone() });
         }
         alias.shared = true;
-        let mut compiled = Compiled::leaf(Expr::Slot(ALIASES + index), value.ty.clone());
+        let mut compiled = Compiled::leaf(Meant::Alias(index).expr(), value.ty.clone());
         compiled.row = value.row;
         Ok(compiled)
     }
 
     fn dot(&mut self, left: &ast::Expr, member: &Ident, scope: Scope) -> Result<Compiled> {
         if let ExprKind::Column(name) = &left.kind
-            && self.qualifiers.contains(name)
+            && let Some(input) = self.qualified(name)
         {
-            return self.column(&member.name, left.span.to(member.span));
+            return self.column_of(input, &member.name, left.span.to(member.span));
         }
         self.member(left, member, scope)
     }
@@ -379,7 +483,7 @@ impl Compiler {
         let left = self.expr(left, clause, own)?;
         let right = self.expr(right, clause, own)?;
         let typed = left.ty != Type::Any && right.ty != Type::Any;
-        let integral = typed || self.stream.integers;
+        let integral = typed || self.integers;
         let ty = match op {
             _ if is_logical(op) => Type::BOOL,
             _ if !typed => Type::Any,
@@ -476,18 +580,31 @@ impl Compiler {
             let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);
             return Err(error.meant(name, function::all().map(|function| function.name)));
         };
-        if call.over.is_some() {
+        if call.over.is_some() && !matches!(function.code, Code::Analytic(_) | Code::RowNumber) {
             return Err(PlanError::at(PlanErrorKind::Over(name.to_owned()), span));
         }
-        if call.filter.is_some() {
-            return Err(PlanError::at(PlanErrorKind::NotYet(format!("FILTER after {name}()")), span));
+        if call.filter.is_some() && !matches!(function.code, Code::Aggregate(_)) {
+            return Err(PlanError::at(PlanErrorKind::Filter(name.to_owned()), span));
         }
-        if let Code::Aggregate(aggregate) = function.code {
-            return self.aggregate(aggregate, function, call, span, (clause, own));
+        match function.code {
+            Code::Aggregate(aggregate) => return self.aggregate(aggregate, function, call, span, (clause, own)),
+            Code::Analytic(Analytic::ChangedCols) => {
+                return Err(PlanError::at(PlanErrorKind::SelectOnly(name.to_owned()), span));
+            }
+            Code::Analytic(analytic) => return self.analytic(analytic, function, call, span, (clause, own)),
+            Code::RowNumber => return self.row_number(function, call, span, clause),
+            Code::SetReturning(_) => {
+                let nested = matches!(clause, Clause::Result | Clause::Aggregate);
+                return Err(PlanError::at(PlanErrorKind::SetReturning(if nested { NESTED } else { ELSEWHERE }), span));
+            }
+            Code::Scalar(_) | Code::Prepared(_) => {}
         }
         let mut args = Vec::with_capacity(call.args.len());
-        for arg in &call.args {
-            args.push(self.expr(arg, clause, own)?);
+        for (index, arg) in call.args.iter().enumerate() {
+            args.push(match meta_key(function, index, arg) {
+                Some(key) => Compiled::leaf(Expr::Constant(Value::from(key)), Type::Known(DataType::String)),
+                None => self.expr(arg, clause, own)?,
+            });
         }
         check(function, call, &args)?;
         let ty = returned(function, &args);
@@ -517,7 +634,7 @@ impl Compiler {
         (clause, own): Scope,
     ) -> Result<Compiled> {
         match clause {
-            Clause::Result => {}
+            Clause::Result | Clause::Groups(_) => {}
             Clause::Rows(clause) => {
                 let call = ExprKind::Call(call.clone());
                 let call = ast::Expr { kind: call, span }.to_string();
@@ -549,15 +666,174 @@ impl Compiler {
         let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
         let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
         let arg = args.into_iter().next();
-        let integral = self.stream.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
+        let integral = self.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
         let calls = &mut self.aggregates;
         let index = *self.aggregates_by_text.entry(text).or_insert_with(|| {
             calls.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });
             calls.len() - 1
         });
-        let mut compiled = Compiled::leaf(Expr::Slot(AGGREGATES + index), ty);
+        let mut compiled = Compiled::leaf(Meant::Aggregate(index).expr(), ty);
         compiled.aggregate = true;
         Ok(compiled)
+    }
+}
+
+/// Why unnest() and the like cannot stand where they stand, in the words of eKuiper.
+pub const NESTED: &str = "select clause shouldn't has nested set-returning-functions";
+const ELSEWHERE: &str = "select statement shouldn't has srf except fields";
+pub const MULTIPLE: &str = "select clause shouldn't has multi set-returning-functions";
+
+impl Compiler {
+    /// A call of an analytic function: over rows, or over result rows where an argument is an aggregate.
+    fn analytic(
+        &mut self,
+        analytic: Analytic,
+        function: &'static Function,
+        call: &Call,
+        span: Span,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            args.push(match arg.kind {
+                ExprKind::Star => self.row_object(arg.span)?,
+                _ => self.expr(arg, clause, own)?,
+            });
+        }
+        check(function, call, &args)?;
+        let ty = returned(function, &args);
+        self.analytic_call(analytic, args, Vec::new(), call, span, ty, clause)
+    }
+
+    /// Puts an analytic call where its arguments allow it.
+    #[allow(clippy::too_many_arguments)]
+    fn analytic_call(
+        &mut self,
+        analytic: Analytic,
+        args: Vec<Compiled>,
+        names: Vec<Text>,
+        call: &Call,
+        span: Span,
+        ty: Type,
+        clause: Clause,
+    ) -> Result<Compiled> {
+        let over = call.over.as_ref();
+        let mut parts = Parts::new();
+        let args: Vec<Expr> = args.into_iter().map(|arg| parts.take(arg)).collect();
+        let mut partition = Vec::new();
+        for key in over.iter().flat_map(|over| &over.partition_by) {
+            partition.push(self.expr(key, Clause::Rows("OVER"), None)?.expr);
+        }
+        let when = match over.and_then(|over| over.when.as_deref()) {
+            Some(when) => Some(self.expr(when, Clause::Rows("OVER"), None)?.expr),
+            None => None,
+        };
+        if let Some(key) = over.and_then(|over| over.order_by.first()) {
+            return Err(PlanError::at(PlanErrorKind::OverOrder(call.name.name.to_string()), key.expr.span));
+        }
+        let results = parts.aggregate || parts.late;
+        let over_rows = call.args.iter().any(|arg| arg.kind == ExprKind::Star);
+        let call_of_plan = AnalyticCall { analytic, args, names, over_rows, partition, when };
+        let mut compiled = if results {
+            if clause != Clause::Result {
+                return Err(PlanError::at(PlanErrorKind::SelectOnly(call.name.name.to_string()), span));
+            }
+            self.result_steps.push(call_of_plan);
+            Compiled::leaf(Meant::ResultStep(self.result_steps.len() - 1).expr(), ty)
+        } else {
+            self.steps.push((self.aliases.len(), call_of_plan));
+            Compiled::leaf(Meant::Step(self.steps.len() - 1).expr(), ty)
+        };
+        compiled.aggregate = results && parts.aggregate;
+        compiled.late = results;
+        compiled.row = !results;
+        Ok(compiled)
+    }
+
+    /// `changed_cols(prefix, ignoreNull, column, …)` as an item of the select list: the object of what changed, and
+    /// the prefix of its keys.
+    pub fn changed_cols(&mut self, function: &'static Function, call: &Call, span: Span) -> Result<(Compiled, Text)> {
+        if call.over.is_some() {
+            return Err(PlanError::at(PlanErrorKind::Over(call.name.name.to_string()), span));
+        }
+        let mut args = Vec::with_capacity(call.args.len());
+        let mut names = Vec::new();
+        let mut unnamed = 0;
+        for (index, arg) in call.args.iter().enumerate() {
+            let star = arg.kind == ExprKind::Star;
+            args.push(if star { self.row_object(arg.span)? } else { self.expr(arg, Clause::Result, None)? });
+            if index >= 2 {
+                names.push(if star { Text::const_new("*") } else { default_name(arg, &mut unnamed) });
+            }
+        }
+        check(function, call, &args)?;
+        let prefix = match args.first().and_then(Compiled::literal) {
+            Some(Value::Text(prefix)) => prefix.clone(),
+            _ => Text::default(),
+        };
+        args.remove(0);
+        let compiled = self.analytic_call(Analytic::ChangedCols, args, names, call, span, Type::Any, Clause::Result)?;
+        Ok((compiled, prefix))
+    }
+
+    /// The argument of unnest() and the like as an item of the select list, and whether it has an aggregate.
+    pub fn set_returning(&mut self, function: &'static Function, call: &Call) -> Result<(Expr, bool)> {
+        if call.over.is_some() {
+            return Err(PlanError::at(PlanErrorKind::Over(call.name.name.to_string()), call.name.span));
+        }
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            args.push(self.expr(arg, Clause::Result, None)?);
+        }
+        check(function, call, &args)?;
+        let arg = args.into_iter().next().unwrap_or_else(|| Compiled::constant(Value::Null));
+        Ok((arg.expr, arg.aggregate))
+    }
+
+    /// `row_number() [OVER (…)]`
+    fn row_number(&mut self, function: &'static Function, call: &Call, span: Span, clause: Clause) -> Result<Compiled> {
+        if clause != Clause::Result {
+            return Err(PlanError::at(PlanErrorKind::WindowFunction, span));
+        }
+        let mut args = Vec::new();
+        for arg in &call.args {
+            args.push(self.expr(arg, Clause::Result, None)?);
+        }
+        check(function, call, &args)?;
+        let mut number = RowNumber { partition: Vec::new(), order: Vec::new() };
+        if let Some(over) = &call.over {
+            for key in &over.partition_by {
+                number.partition.push(self.expr(key, Clause::Groups("OVER"), None)?.expr);
+            }
+            number.order = self.order_by(&over.order_by, "OVER")?;
+        }
+        self.numbers.push(number);
+        let mut compiled = Compiled::leaf(Meant::Number(self.numbers.len() - 1).expr(), Type::INT);
+        compiled.late = true;
+        Ok(compiled)
+    }
+
+    /// Keys of ORDER BY.
+    pub fn order_by(&mut self, keys: &[ast::OrderKey], clause: &'static str) -> Result<Vec<OrderBy>> {
+        let mut order = Vec::with_capacity(keys.len());
+        for key in keys {
+            let expr = self.expr(&key.expr, Clause::Groups(clause), None)?.expr;
+            order.push(OrderBy { expr, descending: key.descending });
+        }
+        Ok(order)
+    }
+}
+
+/// The name of a field without an alias; `unnamed` counts those that have none of their own.
+pub fn default_name(expr: &ast::Expr, unnamed: &mut usize) -> Text {
+    match &expr.kind {
+        ExprKind::Column(name) => name.clone(),
+        ExprKind::Dot(left, name) if matches!(left.kind, ExprKind::Column(_)) => name.name.clone(),
+        ExprKind::Call(call) => call.name.name.to_ascii_lowercase(),
+        _ => {
+            *unnamed += 1;
+            Text::from(format!("kuiper_field_{}", *unnamed - 1))
+        }
     }
 }
 
@@ -584,12 +860,26 @@ fn merge(ty: &mut Option<Type>, other: &Type) {
 }
 
 fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
-    let literals: Vec<_> = args.iter().map(|arg| arg.literal().filter(|_| arg.written)).collect();
-    let kinds: Vec<_> = args.iter().map(|arg| certain_kind(&arg.expr)).collect();
+    let keys: Vec<_> =
+        call.args.iter().enumerate().map(|(index, arg)| meta_key(function, index, arg).is_some()).collect();
+    let literals: Vec<_> =
+        args.iter().zip(&keys).map(|(arg, key)| arg.literal().filter(|_| arg.written || *key)).collect();
+    let kind = |(arg, key): (&Compiled, &bool)| if *key { Some(Param::MetaKey) } else { certain_kind(&arg.expr) };
+    let kinds: Vec<_> = args.iter().zip(&keys).map(kind).collect();
     check_call(function, &literals, &kinds).map_err(|error| {
         let span = call.name.span;
         PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, span)
     })
+}
+
+/// The key of a message's metadata that stands where the function takes one. It is a name and names no column.
+fn meta_key(function: &Function, index: usize, arg: &ast::Expr) -> Option<String> {
+    let mut name = arg;
+    while let ExprKind::Dot(left, _) | ExprKind::Member(left, _) = &name.kind {
+        name = left;
+    }
+    let is_name = matches!(name.kind, ExprKind::Column(_)) || arg.kind == ExprKind::Star;
+    (is_name && function.signature.param(index) == Some(Param::MetaKey)).then(|| arg.to_string())
 }
 
 /// Whether the operator gives true or false.
@@ -637,17 +927,18 @@ fn returned(function: &Function, args: &[Compiled]) -> Type {
     Type::Known(known)
 }
 
-/// Whether calls may be answered here. Other functions than those of numbers and text may ask for the time zone, which
+/// Whether calls may be answered here. Other functions than those of numbers, texts and hashes may ask for the time zone, which
 /// the rule's text does not know.
 fn answers_anywhere(function: &Function) -> bool {
-    function.deterministic && matches!(function.family, Family::Math | Family::Text)
+    function.deterministic && matches!(function.family, Family::Math | Family::Text | Family::Hash)
 }
 
 /// The value of an expression over constants. An error is left to the row that meets it: it may be in a branch that no
 /// row takes.
 fn folded(expr: &Expr) -> Option<Value> {
     let zone = &jiff::tz::TimeZone::UTC;
-    let context = CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone };
+    let context =
+        CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits: Hits::default() };
     expr.eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
 }
 

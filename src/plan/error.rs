@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::expr::function::{CallError, FunctionError};
 use crate::sql::SyntaxError;
-use crate::sql::ast::Span;
+use crate::sql::ast::{JoinKind, Span};
 
 /// Why a rule cannot be planned. Its text is the one that users of eKuiper know, without words before it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -113,6 +113,52 @@ pub enum PlanErrorKind {
     /// TIMESTAMP names no column.
     #[error("timestamp field {0} not found")]
     UnknownTimestamp(String),
+    /// A name that two typed streams of a join have.
+    #[error("ambiguous field {0}")]
+    Ambiguous(String),
+    /// Two sources of a join with one name.
+    #[error("{0} stands for two streams of the rule: give each its own name with AS")]
+    SameSource(String),
+    /// Streams are joined without a window.
+    #[error("a time window or count window is required to join multiple streams")]
+    JoinWithoutWindow,
+    /// FROM names a table.
+    #[error("cannot run window for TABLE sources")]
+    TableAlone,
+    /// A lookup table is joined otherwise than by INNER or LEFT.
+    #[error("a lookup table answers to the rows of a stream: join {table} with INNER or LEFT, not {kind}")]
+    LookupJoin {
+        /// the join
+        kind: JoinKind,
+        /// the table
+        table: String,
+    },
+    /// A lookup table is joined without an equality.
+    #[error("join condition {0} is invalid, at least one equi-join predicate is required")]
+    LookupEquality(String),
+    /// OVER after a window that knows none, or with a part that it does not know.
+    #[error(
+        "{0} cannot stand after this window: OVER (WHEN …) is for SLIDINGWINDOW, OVER (PARTITION BY …) for STATEWINDOW"
+    )]
+    WindowOver(&'static str),
+    /// ORDER BY in the OVER of an analytic function.
+    #[error("{0} runs in the order of the rows: ORDER BY cannot stand in its OVER")]
+    OverOrder(String),
+    /// An analytic call reads several streams.
+    #[error("an analytic function runs over the rows of one stream; {0} reads several")]
+    AnalyticInputs(String),
+    /// FILTER after a function.
+    #[error("found \"FILTER\", expected FROM.")]
+    Filter(String),
+    /// A function that gives several columns, or looks at result rows, elsewhere than in the select list.
+    #[error("function {0} can only be used inside the select clause")]
+    SelectOnly(String),
+    /// row_number() elsewhere than in the select list.
+    #[error("window functions can only be in select fields")]
+    WindowFunction,
+    /// unnest() and the like where they cannot stand.
+    #[error("{0}")]
+    SetReturning(&'static str),
     /// A window of no length.
     #[error("Invalid parameter value 0.")]
     EmptyWindow,
@@ -166,6 +212,10 @@ impl PlanError {
                 | PlanErrorKind::Literals { .. }
                 | PlanErrorKind::Aggregate { .. }
                 | PlanErrorKind::Over(_)
+                | PlanErrorKind::Filter(_)
+                | PlanErrorKind::SelectOnly(_)
+                | PlanErrorKind::WindowFunction
+                | PlanErrorKind::SetReturning(_)
         )
     }
 }

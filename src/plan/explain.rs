@@ -4,8 +4,9 @@
 
 use std::fmt::Write;
 
-use super::logical::{AGGREGATES, ALIASES, Logical, Output, OutputValue};
+use super::logical::{Logical, Meant, Output, OutputValue};
 use super::physical::*;
+use crate::catalog::StreamDef;
 use crate::expr::Expr;
 use crate::value::Value;
 
@@ -33,10 +34,7 @@ impl Page {
 }
 
 fn explain_logical(logical: &Logical, page: &mut Page) {
-    let name = |slot: usize| match slot {
-        AGGREGATES.. => call(&logical.aggregates[slot - AGGREGATES], &|slot| column_or_alias(logical, slot)),
-        _ => column_or_alias(logical, slot),
-    };
+    let name = |slot: usize| name(logical, slot);
     let show = |expr: &Expr| expr.display_with(&name).to_string();
     let value = |value: &OutputValue| match value {
         OutputValue::Alias(alias) => show(&logical.aliases[*alias].expr),
@@ -49,6 +47,8 @@ fn explain_logical(logical: &Logical, page: &mut Page) {
             Output::Star { except, .. } => star(except),
             Output::Field { name, plain: true, .. } => name.to_string(),
             Output::Field { name, value: v, .. } => format!("{} AS {name}", value(v)),
+            Output::Spread { expr, prefix, .. } if prefix.is_empty() => show(expr),
+            Output::Spread { expr, prefix, .. } => format!("{} AS {prefix}*", show(expr)),
             Output::Hidden(v) => format!("{} INVISIBLE", value(v)),
         })
         .collect();
@@ -61,6 +61,9 @@ fn explain_logical(logical: &Logical, page: &mut Page) {
         step(format!("limit {limit}"));
     }
     step(format!("project {}", fields.join(", ")));
+    if !logical.order.is_empty() {
+        step(format!("order by {}", order(&logical.order, &name)));
+    }
     if let Some(having) = &logical.having {
         step(format!("having {}", show(having)));
     }
@@ -71,20 +74,47 @@ fn explain_logical(logical: &Logical, page: &mut Page) {
     if let Some(filter) = &logical.filter {
         step(format!("filter {}", show(filter)));
     }
+    for (input, join) in logical.inputs.iter().skip(1).zip(&logical.joins).rev() {
+        let on = join.on.as_ref().map(|on| format!(" on {}", show(on))).unwrap_or_default();
+        step(format!("{} join {}{on}", join.kind.to_string().to_lowercase(), named_input(&input.stream, input.role)));
+    }
     if let Some(window) = &logical.window {
-        step(spec(window));
+        step(spec(window, &name));
     }
     if let Some(admit) = &logical.admit {
         step(format!("filter before the window {}", show(admit)));
     }
-    step(format!("stream {}", logical.stream.name));
+    step(named_input(&logical.inputs[0].stream, logical.inputs[0].role));
 }
 
-fn column_or_alias(logical: &Logical, slot: usize) -> String {
-    match slot {
-        ALIASES.. => logical.aliases[slot - ALIASES].name.to_string(),
-        _ => source(&logical.columns[slot].source),
+/// What a provisional slot is called.
+fn name(logical: &Logical, slot: usize) -> String {
+    let name_of = |slot: usize| name(logical, slot);
+    match Meant::of(slot) {
+        Meant::Column { input, column } => {
+            let of_input = &logical.inputs[input];
+            let name = source(&of_input.columns[column].source);
+            if logical.inputs.len() == 1 { name } else { format!("{}.{name}", of_input.stream.name) }
+        }
+        Meant::Alias(alias) => logical.aliases[alias].name.to_string(),
+        Meant::Aggregate(aggregate) => call(&logical.aggregates[aggregate], &name_of),
+        Meant::Step(step) => analytic(&logical.steps[step].1, &name_of),
+        Meant::Number(_) => "row_number()".to_owned(),
+        Meant::ResultStep(step) => analytic(&logical.result_steps[step], &name_of),
+        Meant::Element => match &logical.rows_of {
+            Some(rows) => format!("{}({})", rows.function, rows.arg.display_with(&name_of)),
+            None => String::new(),
+        },
     }
+}
+
+fn named_input(stream: &StreamDef, role: Role) -> String {
+    let kind = match role {
+        Role::Stream => "stream",
+        Role::Table { .. } => "table",
+        Role::Lookup => "lookup table",
+    };
+    format!("{kind} {}", stream.name)
 }
 
 fn explain_physical(plan: &RulePlan, page: &mut Page) {
@@ -96,20 +126,21 @@ fn explain_physical(plan: &RulePlan, page: &mut Page) {
                 page.line(depth + 1, "nothing is sent");
             }
         }
-        Body::Window(window) => {
-            project(&window.projection, page, depth);
-            if let Some(limit) = window.limit {
-                page.line(depth + 1, format!("limit {limit}"));
-            }
-            if let Some(having) = &window.having {
-                page.line(depth + 1, format!("having {having}"));
-            }
+        Body::Stateful(body) => {
+            explain_results(body, page, depth);
             depth += 1;
-            page.line(depth, spec(&window.window));
-            explain_window(window, page, depth + 1);
+            page.line(depth, spec(&body.window, &plain));
+            explain_rows(body, page, depth + 1);
         }
     }
-    explain_scan(plan, page, depth + 1);
+    for input in &plan.inputs {
+        explain_input(input, page, depth + 1);
+    }
+}
+
+/// The name of a final slot.
+fn plain(slot: usize) -> String {
+    format!("${slot}")
 }
 
 fn project(projection: &Projection, page: &mut Page, depth: usize) {
@@ -118,68 +149,181 @@ fn project(projection: &Projection, page: &mut Page, depth: usize) {
         page.line(
             depth + 1,
             match item {
-                Item::Star { slot, except } => format!("${slot} {}", star(except)),
+                Item::Star { slots, except } => {
+                    let slots: Vec<String> = slots.iter().map(|slot| plain(*slot)).collect();
+                    format!("{} {}", slots.join(", "), star(except))
+                }
                 Item::Field { name, expr, plain } => {
                     format!("{name} = {expr}{}", if *plain { ", null is sent" } else { "" })
                 }
+                Item::Spread { expr, prefix, .. } => format!("{prefix}* = members of {expr}"),
                 Item::Hidden { expr } => format!("{expr}, not sent"),
             },
         );
     }
 }
 
-fn explain_window(window: &WindowPlan, page: &mut Page, depth: usize) {
-    if let Some(admit) = &window.admit {
-        page.line(depth, format!("before it: {}", filter(admit)));
+/// What happens to the rows of a closed window, from its end.
+fn explain_results(body: &Stateful, page: &mut Page, depth: usize) {
+    project(&body.projection, page, depth);
+    if let Some(limit) = body.limit {
+        page.line(depth + 1, format!("limit {limit}"));
     }
-    if let Some(after) = &window.filter {
-        page.line(depth, format!("its rows: {}", filter(after)));
+    if let Some(rows) = &body.rows_of {
+        page.line(depth + 1, format!("${} = each of {}({})", body.element(), rows.function, rows.arg));
     }
-    if window.grouped {
-        let keys: Vec<String> = window.keys.iter().map(Expr::to_string).collect();
-        page.line(depth, if keys.is_empty() { "one group".to_owned() } else { format!("keys {}", keys.join(", ")) });
+    for step in &body.result_steps {
+        explain_step(step, page, depth + 1);
     }
-    for (index, aggregate) in window.aggregates.iter().enumerate() {
-        let text = call(aggregate, &|slot| format!("${slot}"));
-        page.line(depth, format!("${} = {text}", window.row_slots + index));
+    if !body.order.is_empty() {
+        page.line(depth + 1, format!("order by {}", order(&body.order, &plain)));
     }
-    if !window.kept_slots.is_empty() {
-        let kept: Vec<String> = window.kept_slots.iter().map(|slot| format!("${slot}")).collect();
-        page.line(depth, format!("keeps {}", kept.join(", ")));
+    for (index, number) in body.numbers.iter().enumerate() {
+        let mut over = Vec::new();
+        if !number.partition.is_empty() {
+            over.push(format!("partition by {}", exprs(&number.partition)));
+        }
+        if !number.order.is_empty() {
+            over.push(format!("order by {}", order(&number.order, &plain)));
+        }
+        let over = if over.is_empty() { String::new() } else { format!(" over {}", over.join(" ")) };
+        page.line(depth + 1, format!("${} = row_number{over}", body.first_number() + index));
+    }
+    if let Some(having) = &body.having {
+        page.line(depth + 1, format!("having {having}"));
     }
 }
 
-fn explain_scan(plan: &RulePlan, page: &mut Page, depth: usize) {
-    let scan = &plan.scan;
-    page.line(depth, format!("scan {}", plan.stream.name));
-    for (slot, column) in scan.columns.iter().enumerate() {
-        let ty = column.ty.as_ref().map(|ty| format!(": {ty}")).unwrap_or_default();
-        page.line(depth + 1, format!("${slot} = {}{ty}", source(&column.source)));
+/// What happens to rows on their way into the window and in it.
+fn explain_rows(body: &Stateful, page: &mut Page, depth: usize) {
+    if let Some(admit) = &body.admit {
+        page.line(depth, format!("before it: {}", filter(admit)));
     }
+    if let Some(after) = &body.filter {
+        page.line(depth, format!("its rows: {}", filter(after)));
+    }
+    for join in &body.joins {
+        let mut on: Vec<String> = join.equal.iter().map(|(left, right)| format!("{left} = {right}")).collect();
+        on.extend(join.rest.iter().map(ToString::to_string));
+        let on = if on.is_empty() { String::new() } else { format!(" on {}", on.join(" AND ")) };
+        page.line(depth, format!("{} join input {}{on}", join.kind.to_string().to_lowercase(), join.input));
+    }
+    for (index, computed) in body.computed.iter().enumerate() {
+        page.line(depth, format!("${} = {computed}", body.row_slots - body.computed.len() + index));
+    }
+    if let Some(joined) = &body.joined_filter {
+        page.line(depth, format!("filter {joined}"));
+    }
+    if body.grouped {
+        let keys = exprs(&body.keys);
+        page.line(depth, if keys.is_empty() { "one group".to_owned() } else { format!("keys {keys}") });
+    }
+    for (index, aggregate) in body.aggregates.iter().enumerate() {
+        let text = call(aggregate, &plain);
+        page.line(depth, format!("${} = {text}", body.row_slots + index));
+    }
+    if !body.kept_slots.is_empty() {
+        let kept: Vec<String> = body.kept_slots.iter().map(|slot| plain(*slot)).collect();
+        page.line(depth, format!("keeps {}", kept.join(", ")));
+    }
+    for step in &body.steps {
+        explain_step(step, page, depth);
+    }
+    if let Some(watermark) = body.event_time {
+        let order = if body.ordered { "rows in order of time" } else { "rows in any order" };
+        let idle = match (watermark.idle_timeout, body.joins.is_empty()) {
+            (timeout, false) if timeout > 0 => format!(", a stream is idle after {timeout} ms"),
+            _ => String::new(),
+        };
+        page.line(depth, format!("{order}{idle}"));
+    }
+}
+
+fn explain_step(step: &Step, page: &mut Page, depth: usize) {
+    let text = match &step.kind {
+        StepKind::Compute(expr) => expr.to_string(),
+        StepKind::Analytic(call) => analytic(call, &plain),
+    };
+    page.line(depth, format!("${} = {text}", step.slot));
+}
+
+fn explain_input(input: &Input, page: &mut Page, depth: usize) {
+    let scan = &input.scan;
+    let verb = if input.role == Role::Lookup { "look up" } else { "scan" };
+    page.line(depth, format!("{verb} {}", input.stream.name));
+    let slot = |index: usize| plain(input.slots.start + index);
+    for (index, column) in scan.columns.iter().enumerate() {
+        let ty = column.ty.as_ref().map(|ty| format!(": {ty}")).unwrap_or_default();
+        page.line(depth + 1, format!("{} = {}{ty}", slot(index), source(&column.source)));
+    }
+    // Expressions of a scan count its slots from 0.
+    let name = |index: usize| slot(index);
     for (index, expr) in scan.computed.iter().enumerate() {
         let when = if index < scan.computed_for_filter { ", before the filter" } else { "" };
-        page.line(depth + 1, format!("${} = {expr}{when}", scan.columns.len() + index));
+        let slot = slot(scan.columns.len() + index);
+        page.line(depth + 1, format!("{slot} = {}{when}", expr.display_with(&name)));
     }
     if let Some(conditions) = &scan.filter {
-        page.line(depth + 1, filter(conditions));
+        page.line(depth + 1, filter_named(conditions, &name));
     }
     if let Some(event_time) = &scan.event_time {
-        page.line(depth + 1, format!("event time ${}, {} ms late", event_time.slot, event_time.late_tolerance));
+        page.line(depth + 1, format!("event time {}, {} ms late", slot(event_time.slot), event_time.late_tolerance));
     }
 }
 
 fn filter(filter: &Filter) -> String {
+    filter_named(filter, &plain)
+}
+
+fn filter_named(filter: &Filter, name: &dyn Fn(usize) -> String) -> String {
     let constant = |value: &Value| Expr::Constant(value.clone());
-    let mut parts: Vec<String> =
-        filter.tests.iter().map(|t| format!("test ${} {} {}", t.slot, t.op.sign(), constant(&t.constant))).collect();
-    parts.extend(filter.rest.iter().map(|rest| format!("filter {rest}")));
+    let test = |t: &Test| format!("test {} {} {}", name(t.slot), t.op.sign(), constant(&t.constant));
+    let mut parts: Vec<String> = filter.tests.iter().map(test).collect();
+    parts.extend(filter.rest.iter().map(|rest| format!("filter {}", rest.display_with(name))));
     parts.join(", ")
 }
 
-fn spec(window: &WindowSpec) -> String {
+fn exprs(exprs: &[Expr]) -> String {
+    exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+fn order(order: &[OrderBy], name: &dyn Fn(usize) -> String) -> String {
+    let key = |key: &OrderBy| format!("{}{}", key.expr.display_with(name), if key.descending { " DESC" } else { "" });
+    order.iter().map(key).collect::<Vec<_>>().join(", ")
+}
+
+fn analytic(call: &AnalyticCall, name: &dyn Fn(usize) -> String) -> String {
+    let show = |exprs: &[Expr]| exprs.iter().map(|e| e.display_with(name).to_string()).collect::<Vec<_>>().join(", ");
+    let mut over = Vec::new();
+    if !call.partition.is_empty() {
+        over.push(format!("partition by {}", show(&call.partition)));
+    }
+    over.extend(call.when.iter().map(|when| format!("when {}", when.display_with(name))));
+    let over = if over.is_empty() { String::new() } else { format!(" over {}", over.join(" ")) };
+    format!("{}({}){over}", call.analytic, show(&call.args))
+}
+
+fn spec(window: &WindowSpec, name: &dyn Fn(usize) -> String) -> String {
+    let show = |expr: &Expr| expr.display_with(name).to_string();
     match window {
-        WindowSpec::Tumbling { unit, length } => format!("tumbling window of {length} {unit}"),
+        WindowSpec::Each => "each row alone".to_owned(),
+        WindowSpec::Hopping { unit, length, hop } if length == hop => format!("tumbling window of {length} {unit}"),
+        WindowSpec::Hopping { unit, length, hop } => format!("hopping window of {length} {unit} every {hop}"),
+        WindowSpec::Sliding { length, delay, when } => {
+            let delay = if *delay > 0 { format!(" and {delay} ms after it") } else { String::new() };
+            let when = when.as_ref().map(|when| format!(" when {}", show(when))).unwrap_or_default();
+            format!("sliding window of {length} ms before a row{delay}{when}")
+        }
+        WindowSpec::Session { unit, max, timeout } => {
+            format!("session window of at most {max} {unit}, ended by {timeout} ms without rows")
+        }
         WindowSpec::Count { length, interval } => format!("count window of {length} every {interval}"),
+        WindowSpec::State { begin, end, partition } => {
+            let end = end.as_ref().map(|end| format!(" to {}", show(end))).unwrap_or_default();
+            let keys: Vec<String> = partition.iter().map(show).collect();
+            let partition = if keys.is_empty() { String::new() } else { format!(", for each {}", keys.join(", ")) };
+            format!("state window from {}{end}{partition}", show(begin))
+        }
     }
 }
 

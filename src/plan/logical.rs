@@ -1,27 +1,88 @@
 //! The logical plan: what a rule means, with names resolved, before it is decided where each part is computed.
 //!
-//! Expressions read slots here too, but the numbers are provisional: columns count from 0, shared aliases from
-//! [`ALIASES`], aggregates from [`AGGREGATES`]. `rewrite` gives the final ones.
+//! Expressions read slots here too, but the numbers are provisional and say what is meant: a column of an input, an
+//! alias, the answer of an aggregate and so on (see [`Meant`]). `rewrite` gives the final ones.
 
 use std::sync::Arc;
 
-use super::physical::{AggregateCall, Column, EventTime, WindowSpec};
+use super::physical::{
+    AggregateCall, AnalyticCall, Column, EventTime, OrderBy, Role, RowNumber, RowsOf, Watermark, WindowSpec,
+};
 use crate::catalog::StreamDef;
 use crate::expr::Expr;
+use crate::sql::ast::JoinKind;
 use crate::value::Text;
 
-/// The first provisional slot of aliases. A statement has less bytes than this, so no column reaches it.
-pub const ALIASES: usize = 1 << 20;
-/// The first provisional slot of aggregates.
-pub const AGGREGATES: usize = 1 << 21;
+/// What a provisional slot stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meant {
+    /// the column with this number of the input with that number
+    Column {
+        /// the input
+        input: usize,
+        /// which of its columns
+        column: usize,
+    },
+    /// the alias with this number
+    Alias(usize),
+    /// the answer of the aggregate with this number
+    Aggregate(usize),
+    /// the answer of the analytic call with this number
+    Step(usize),
+    /// the answer of this call of row_number()
+    Number(usize),
+    /// the answer of the analytic call over result rows with this number
+    ResultStep(usize),
+    /// the element of unnest()
+    Element,
+}
+
+/// Where the number of the kind begins in a provisional slot, and that of the input.
+const KIND: u32 = 48;
+const INPUT: u32 = 32;
+
+impl Meant {
+    /// The provisional slot. A statement is far too short for the numbers to run into each other.
+    pub fn slot(self) -> usize {
+        let (kind, number) = match self {
+            Meant::Column { input, column } => (0, input << INPUT | column),
+            Meant::Alias(number) => (1, number),
+            Meant::Aggregate(number) => (2, number),
+            Meant::Step(number) => (3, number),
+            Meant::Number(number) => (4, number),
+            Meant::ResultStep(number) => (5, number),
+            Meant::Element => (6, 0),
+        };
+        kind << KIND | number
+    }
+
+    /// What a provisional slot stands for.
+    pub fn of(slot: usize) -> Meant {
+        let number = slot & ((1 << KIND) - 1);
+        match slot >> KIND {
+            0 => Meant::Column { input: number >> INPUT, column: number & ((1 << INPUT) - 1) },
+            1 => Meant::Alias(number),
+            2 => Meant::Aggregate(number),
+            3 => Meant::Step(number),
+            4 => Meant::Number(number),
+            5 => Meant::ResultStep(number),
+            _ => Meant::Element,
+        }
+    }
+
+    /// An expression that reads it.
+    pub fn expr(self) -> Expr {
+        Expr::Slot(self.slot())
+    }
+}
 
 /// A rule with its names resolved.
 #[derive(Clone, Debug)]
 pub struct Logical {
-    /// the stream it reads
-    pub stream: Arc<StreamDef>,
-    /// the columns that are read somewhere
-    pub columns: Vec<Column>,
+    /// the streams and tables it reads, FROM first
+    pub inputs: Vec<LogicalInput>,
+    /// how each input after the first is joined
+    pub joins: Vec<LogicalJoin>,
     /// the aliases, each after those that it needs
     pub aliases: Vec<Alias>,
     /// the select list
@@ -40,10 +101,42 @@ pub struct Logical {
     pub grouped: bool,
     /// HAVING
     pub having: Option<Expr>,
+    /// ORDER BY
+    pub order: Vec<OrderBy>,
+    /// the analytic calls over rows, each with the number of aliases that it may read
+    pub steps: Vec<(usize, AnalyticCall)>,
+    /// the analytic calls over result rows
+    pub result_steps: Vec<AnalyticCall>,
+    /// the calls of row_number()
+    pub numbers: Vec<RowNumber>,
+    /// unnest(…) and the like
+    pub rows_of: Option<RowsOf>,
     /// LIMIT
     pub limit: Option<u64>,
-    /// event time
+    /// the watermark, where the rule runs in event time
+    pub watermark: Option<Watermark>,
+}
+
+/// One stream or table of a rule.
+#[derive(Clone, Debug)]
+pub struct LogicalInput {
+    /// its definition
+    pub stream: Arc<StreamDef>,
+    /// what it is for the rule
+    pub role: Role,
+    /// the columns that are read somewhere
+    pub columns: Vec<Column>,
+    /// event time; its slot is the number of a column
     pub event_time: Option<EventTime>,
+}
+
+/// One join.
+#[derive(Clone, Debug)]
+pub struct LogicalJoin {
+    /// which kind
+    pub kind: JoinKind,
+    /// ON
+    pub on: Option<Expr>,
 }
 
 /// An alias.
@@ -60,10 +153,10 @@ pub struct Alias {
 /// One item of the select list.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// all members of the message, without some
+    /// all members of the messages, without some
     Star {
-        /// where the message is
-        slot: usize,
+        /// where the messages are
+        slots: Vec<usize>,
         /// keys that are left out
         except: Vec<Text>,
     },
@@ -75,6 +168,15 @@ pub enum Output {
         value: OutputValue,
         /// passed through by its name
         plain: bool,
+    },
+    /// the members of an object
+    Spread {
+        /// the object
+        expr: Expr,
+        /// put before each key
+        prefix: Text,
+        /// the key of a value that is no object
+        name: Text,
     },
     /// computed and not sent
     Hidden(OutputValue),

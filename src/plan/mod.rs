@@ -22,14 +22,15 @@ use physical::RulePlan;
 pub fn plan(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<RulePlan, PlanError> {
     let select = parse_select(sql)?;
     let logical = resolve::resolve(&select, options, catalog)?;
-    Ok(rewrite::rewrite(&logical, options))
+    rewrite::rewrite(&logical, options)
 }
 
 /// The plans of the rule as text, for people: what it means, then what a worker does. Fails where [`plan`] fails.
 pub fn explain(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<String, PlanError> {
     let select = parse_select(sql)?;
     let logical = resolve::resolve(&select, options, catalog)?;
-    Ok(explain::explain(&logical, &rewrite::rewrite(&logical, options)))
+    let plan = rewrite::rewrite(&logical, options)?;
+    Ok(explain::explain(&logical, &plan))
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@
 //! Names are gone: a row is a list of slots, and an [`Expr`] reads slots by number. The slots of a row are the columns
 //! of [`Scan::columns`], then the values of [`Scan::computed`]; behind a window the answers of the aggregates follow.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::StreamDef;
 use crate::expr::Expr;
 use crate::expr::aggregate::Aggregate;
+use crate::expr::analytic::Analytic;
 use crate::expr::datetime_pattern::TimePattern;
-use crate::sql::ast::{DataType, Unit};
+use crate::expr::set_returning::SetReturning;
+use crate::sql::ast::{DataType, JoinKind, Unit};
 use crate::value::{Text, Value};
 
 pub use crate::expr::Comparison;
@@ -18,14 +21,47 @@ pub use crate::expr::Comparison;
 /// A rule, ready to run.
 #[derive(Clone, Debug)]
 pub struct RulePlan {
-    /// the stream it reads
-    pub stream: Arc<StreamDef>,
-    /// what it takes of each message
-    pub scan: Scan,
+    /// the streams and tables that it reads: FROM, then the joined ones. The slots of an input's rows stand side by
+    /// side in a joined row, in this order.
+    pub inputs: Vec<Input>,
     /// what becomes of the rows
     pub body: Body,
     /// absent and null values are written as null (rule option sendNilField)
     pub send_nil: bool,
+}
+
+/// One stream or table of a rule.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// its definition
+    pub stream: Arc<StreamDef>,
+    /// what kind of input it is
+    pub role: Role,
+    /// what the rule takes of each of its messages
+    pub scan: Scan,
+    /// where its rows stand in a joined row: the scan's slots, then those of [`Stateful::steps`] of this input
+    pub slots: Range<usize>,
+}
+
+/// How a rule reads an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// its rows make results
+    Stream,
+    /// a scan table: its last rows (`None`: all) are joined to what the streams bring
+    Table {
+        /// how many rows are kept
+        retain: Option<usize>,
+    },
+    /// a lookup table: rows are asked for by key, nothing is scanned
+    Lookup,
+}
+
+impl RulePlan {
+    /// The stream of FROM.
+    pub fn stream(&self) -> &Arc<StreamDef> {
+        &self.inputs[0].stream
+    }
 }
 
 /// What a rule takes of each message of its stream.
@@ -92,26 +128,44 @@ pub struct EventTime {
     pub format: Option<TimePattern>,
     /// how far the watermark stays behind the largest timestamp, ms
     pub late_tolerance: i64,
+    /// rows whose timestamp is further ahead of the clock than this, ms, are dropped
+    pub max_future_skew: i64,
 }
 
 /// What becomes of the rows that pass the scan.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// each row is a result; in event time in the order of their times
+    /// each row is a result at once, by the scan itself
     Rows(Projection),
-    /// rows are gathered in windows
-    Window(Box<WindowPlan>),
+    /// rows go through a dataflow of the rule's own, which has state
+    Stateful(Box<Stateful>),
 }
 
-/// A window with all that happens in it.
+/// A rule with state, from rows to results, in the order in which it happens.
+///
+/// Slots of a joined row: those of the inputs ([`Input::slots`]), then [`Stateful::computed`]; a result row has behind
+/// them the answers of the aggregates, then [`Stateful::numbers`], then [`Stateful::result_steps`], then the element of
+/// [`Stateful::rows_of`].
 #[derive(Clone, Debug)]
-pub struct WindowPlan {
-    /// which rows belong together
-    pub window: WindowSpec,
+pub struct Stateful {
+    /// event time: rows wait for the watermark, and how
+    pub event_time: Option<Watermark>,
+    /// rows go on in the order of their times; false where no result depends on it
+    pub ordered: bool,
+    /// what is computed for every row before anything drops it, in order
+    pub steps: Vec<Step>,
     /// FILTER (WHERE …): rows that reach the window at all
     pub admit: Option<Filter>,
-    /// WHERE where it must be applied to the window's content (a count window counts rows before WHERE)
+    /// WHERE where it concerns rows but not whether they count for the window
     pub filter: Option<Filter>,
+    /// which rows belong together
+    pub window: WindowSpec,
+    /// the joins within what belongs together, left to right
+    pub joins: Vec<Join>,
+    /// values over joined rows that several expressions need
+    pub computed: Vec<Expr>,
+    /// WHERE over joined rows
+    pub joined_filter: Option<Expr>,
     /// keys of the groups; with neither keys nor aggregates every row is a result row of its own
     pub keys: Vec<Expr>,
     /// one result row for each group (or one for the window, without keys)
@@ -120,25 +174,176 @@ pub struct WindowPlan {
     pub aggregates: Vec<AggregateCall>,
     /// how many slots a row has before the aggregates
     pub row_slots: usize,
-    /// the slots of a group's first row that `having` or `projection` read
+    /// the slots of a group's first row that are read after grouping
     pub kept_slots: Vec<usize>,
     /// HAVING, over a group's first row and its aggregates; without `grouped` it keeps or drops the whole window
     pub having: Option<Expr>,
+    /// row_number() and the like
+    pub numbers: Vec<RowNumber>,
+    /// ORDER BY
+    pub order: Vec<OrderBy>,
+    /// what is computed for every result row, with memory of those before
+    pub result_steps: Vec<Step>,
+    /// unnest(…): a result row becomes one row for each element
+    pub rows_of: Option<RowsOf>,
     /// what a result row is
     pub projection: Projection,
     /// LIMIT: result rows of one window
     pub limit: Option<u64>,
+    /// whether the rule asks for what it has sent before
+    pub counts_hits: bool,
 }
 
-/// Which rows belong together.
-#[derive(Clone, Debug, PartialEq, Eq)]
+impl Stateful {
+    /// Slots of a result row.
+    pub fn result_slots(&self) -> usize {
+        self.row_slots
+            + self.aggregates.len()
+            + self.numbers.len()
+            + self.result_steps.len()
+            + usize::from(self.rows_of.is_some())
+    }
+
+    /// The first slot of the row numbers.
+    pub fn first_number(&self) -> usize {
+        self.row_slots + self.aggregates.len()
+    }
+
+    /// The first slot of the result steps.
+    pub fn first_result_step(&self) -> usize {
+        self.first_number() + self.numbers.len()
+    }
+
+    /// The slot of the element of [`Stateful::rows_of`].
+    pub fn element(&self) -> usize {
+        self.first_result_step() + self.result_steps.len()
+    }
+
+    /// Whether windows keep accumulators for each group and no rows.
+    pub fn incremental(&self) -> bool {
+        let rows_are_sorted = !self.order.is_empty() && self.keys.is_empty();
+        self.grouped && self.joins.is_empty() && !rows_are_sorted
+    }
+}
+
+/// The watermark of a rule in event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Watermark {
+    /// a stream that has brought nothing for this long, ms, does not hold the watermark back; 0: it does
+    pub idle_timeout: i64,
+}
+
+/// Something that is computed row by row with memory of the rows before.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// the input whose rows it is about
+    pub input: usize,
+    /// the slot for the answer
+    pub slot: usize,
+    /// what it is
+    pub kind: StepKind,
+}
+
+/// The kinds of steps.
+#[derive(Clone, Debug)]
+pub enum StepKind {
+    /// an expression over steps before it, needed by several others
+    Compute(Expr),
+    /// an analytic call
+    Analytic(AnalyticCall),
+}
+
+/// A call of an analytic function.
+#[derive(Clone, Debug)]
+pub struct AnalyticCall {
+    /// which
+    pub analytic: Analytic,
+    /// its arguments
+    pub args: Vec<Expr>,
+    /// of changed_cols: the names of the columns whose values are the arguments
+    pub names: Vec<Text>,
+    /// an argument is `*`, the row as an object
+    pub over_rows: bool,
+    /// PARTITION BY: a memory for each
+    pub partition: Vec<Expr>,
+    /// WHEN
+    pub when: Option<Expr>,
+}
+
+/// A call of row_number().
+#[derive(Clone, Debug)]
+pub struct RowNumber {
+    /// PARTITION BY: counts for each apart
+    pub partition: Vec<Expr>,
+    /// ORDER BY: counts in this order
+    pub order: Vec<OrderBy>,
+}
+
+/// A key of ORDER BY.
+#[derive(Clone, Debug)]
+pub struct OrderBy {
+    /// its value
+    pub expr: Expr,
+    /// DESC
+    pub descending: bool,
+}
+
+/// What a row is multiplied by.
+#[derive(Clone, Debug)]
+pub struct RowsOf {
+    /// which function
+    pub function: SetReturning,
+    /// its argument
+    pub arg: Expr,
+}
+
+/// A join of what is there with one more input.
+#[derive(Clone, Debug)]
+pub struct Join {
+    /// which kind
+    pub kind: JoinKind,
+    /// the right side
+    pub input: usize,
+    /// equalities of ON: an expression over what is there, and one over the right side. For a lookup table the right
+    /// one is a column.
+    pub equal: Vec<(Expr, Expr)>,
+    /// of a lookup table: the columns of the right sides of `equal`
+    pub columns: Vec<Text>,
+    /// what else ON says
+    pub rest: Option<Expr>,
+}
+
+/// Which rows belong together. Lengths of time are in ms where no unit stands beside them.
+#[derive(Clone, Debug)]
 pub enum WindowSpec {
-    /// windows of `length` units, side by side, aligned to the epoch in the configured zone
-    Tumbling {
+    /// each row is alone
+    Each,
+    /// windows of `length` units, one beginning every `hop`, aligned to the epoch in the configured zone
+    Hopping {
         /// unit
         unit: Unit,
         /// length in units
         length: u64,
+        /// from one window's start to the next's, in units; equal to `length`: side by side
+        hop: u64,
+    },
+    /// what came up to `length` before a row, and up to `delay` after it
+    Sliding {
+        /// ms before the row, inclusive
+        length: i64,
+        /// ms after the row, exclusive; 0: at once
+        delay: i64,
+        /// OVER (WHEN …): rows that make a window; the others are content only
+        when: Option<Expr>,
+    },
+    /// rows without a gap longer than `timeout`, cut at ticks every `max` units
+    Session {
+        /// unit of `max`
+        unit: Unit,
+        /// a session's greatest length in units
+        max: u64,
+        /// ms
+        timeout: i64,
     },
     /// the last `length` rows, whenever `interval` further ones have come
     Count {
@@ -146,6 +351,15 @@ pub enum WindowSpec {
         length: u64,
         /// rows from one window's end to the next's
         interval: u64,
+    },
+    /// from a row where `begin` holds to one where `end` holds, or to the next begin
+    State {
+        /// opens
+        begin: Expr,
+        /// closes; none: `begin` does
+        end: Option<Expr>,
+        /// PARTITION BY: a window for each
+        partition: Vec<Expr>,
     },
 }
 
@@ -173,12 +387,22 @@ pub struct Projection {
 /// One item of a result row.
 #[derive(Clone, Debug)]
 pub enum Item {
-    /// all members of the message in `slot` (a column with [`ColumnSource::Whole`])
+    /// all members of the messages in `slots` (columns with [`ColumnSource::Whole`]), the first of equal keys
     Star {
-        /// where the message is
-        slot: usize,
+        /// where the messages are
+        slots: Vec<usize>,
         /// keys that are left out: EXCEPT, and what other items define
         except: Vec<Text>,
+    },
+    /// the members of an object: changed_cols(…), extract(…), and unnest(…) of objects. They replace items of the
+    /// same name.
+    Spread {
+        /// the object
+        expr: Expr,
+        /// put before each key
+        prefix: Text,
+        /// the key of a value that is no object
+        name: Text,
     },
     /// one member
     Field {

@@ -1,47 +1,52 @@
 //! What a rule means: its names resolved to columns, aliases and aggregates, its clauses checked.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
-use super::compile::{Clause, Compiled, Compiler, Known, column_names};
+use super::compile::{self, Clause, Compiled, Compiler, Known, MULTIPLE, column_names, default_name};
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{Alias, Logical, Output, OutputValue};
-use super::physical::{ColumnSource, EventTime, WindowSpec};
+use super::logical::{Alias, Logical, LogicalInput, LogicalJoin, Meant, Output, OutputValue};
+use super::physical::{ColumnSource, EventTime, Role, RowsOf, Watermark, WindowSpec};
 use crate::catalog::{Catalog, StreamDef};
+use crate::expr::analytic::Analytic;
+use crate::expr::function::{self, Code, Function};
 use crate::rule::RuleOptions;
-use crate::sql::ast::{self, ExprKind, Field, Ident, Select, Source, Span, Star, Window, WindowKind};
+use crate::sql::ast::{
+    self, ExprKind, Field, Ident, JoinKind, Over, Select, Source, Span, Star, Unit, Window, WindowKind,
+};
 use crate::value::{Text, Value};
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
 
 /// Resolves a rule over the streams of the catalog.
 pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<Logical> {
-    let stream = source(&select.from, catalog)?;
-    for join in &select.joins {
-        source(&join.source, catalog)?;
-    }
-    if stream.temporary && !options.temporary {
-        let name = &select.from.name;
-        return Err(PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
-    }
-    refuse_what_is_not_there(select)?;
-    let window = select.window.as_ref().map(window_spec).transpose()?;
+    let sources = sources(select, options, catalog)?;
+    let roles: Vec<Role> = sources.iter().map(|source| role(&source.stream)).collect();
+    check_sources(select, &sources, &roles)?;
+    let mut compiler = Compiler::new(sources);
+    let window = select.window.as_ref().map(|window| window_spec(window, &mut compiler)).transpose()?;
     if let (Some(key), None) = (select.group_by.first(), &window) {
         return Err(PlanError::at(PlanErrorKind::GroupByWithoutWindow, key.span));
     }
     let names = output_names(&select.fields)?;
-
-    let mut qualifiers = vec![select.from.name.name.clone()];
-    qualifiers.extend(select.from.alias.iter().map(|alias| alias.name.clone()));
-    let mut compiler = Compiler::new(stream.clone(), qualifiers);
     let alias_of_field = compile_aliases(&select.fields, &mut compiler)?;
 
     let mut fields = Vec::new();
     let mut grouped = !select.group_by.is_empty();
+    let mut rows_of = None;
     for (index, field) in select.fields.iter().enumerate() {
         match field {
             Field::Star(star) => grouped |= self::star(star, &names, &mut compiler, &mut fields)?,
             Field::Expr { expr, invisible, .. } => {
+                if let Some((function, call)) = made_of_many(expr) {
+                    let name = names.of_field[index].clone().unwrap_or_default();
+                    let (item, aggregate) = spread(function, call, expr.span, name, &mut compiler, &mut rows_of)?;
+                    grouped |= aggregate;
+                    fields.push(match item {
+                        Output::Spread { expr, .. } if *invisible => Output::Hidden(OutputValue::Expr(expr)),
+                        item => item,
+                    });
+                    continue;
+                }
                 let (value, aggregate, plain) = match alias_of_field.get(&index) {
                     Some(&alias) => (OutputValue::Alias(alias), compiler.aliases[alias].value.aggregate, false),
                     None => {
@@ -61,67 +66,176 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
 
     let filter = condition(select.filter.as_ref(), "WHERE", &mut compiler)?;
     let admit = condition(select.window.as_ref().and_then(|w| w.filter.as_ref()), "FILTER", &mut compiler)?;
+    let mut joins = Vec::new();
+    for join in &select.joins {
+        let on = condition(join.on.as_ref(), "ON", &mut compiler)?;
+        joins.push(LogicalJoin { kind: join.kind, on });
+    }
     let mut keys = Vec::new();
     for key in &select.group_by {
         keys.push(compiler.expr(key, Clause::Rows("GROUP BY"), None)?.expr);
     }
     let having = having(select.having.as_ref(), &mut compiler)?;
-    let event_time = event_time(options, &stream, &mut compiler)?;
+    // Without a window there is one row to be put in order.
+    let order = if window.is_some() { compiler.order_by(&select.order_by, "ORDER BY")? } else { Vec::new() };
+    let event_times = roles
+        .iter()
+        .zip(&mut compiler.sources)
+        .map(|(role, source)| if *role == Role::Stream { event_time(options, source) } else { Ok(None) })
+        .collect::<Result<Vec<_>>>()?;
 
-    let aliases = compiler.aliases.into_iter();
+    let Compiler { sources, aliases, aggregates, steps, result_steps, numbers, .. } = compiler;
+    let inputs = sources.into_iter().zip(roles).zip(event_times).map(|((source, role), event_time)| LogicalInput {
+        stream: source.stream,
+        role,
+        columns: source.columns,
+        event_time,
+    });
     Ok(Logical {
-        stream,
-        columns: compiler.columns,
-        aliases: aliases.map(|a| Alias { name: a.name, expr: a.value.expr, shared: a.shared }).collect(),
+        inputs: inputs.collect(),
+        joins,
+        aliases: aliases.into_iter().map(|a| Alias { name: a.name, expr: a.value.expr, shared: a.shared }).collect(),
         fields,
         filter,
         window,
         admit,
         keys,
-        aggregates: compiler.aggregates,
+        aggregates,
         grouped,
         having,
+        order,
+        steps,
+        result_steps,
+        numbers,
+        rows_of,
         limit: select.limit,
-        event_time,
+        watermark: options.event_time.then_some(Watermark { idle_timeout: options.idle_timeout }),
     })
 }
 
-fn source(source: &Source, catalog: &Catalog) -> Result<Arc<StreamDef>> {
-    let name = &source.name;
-    catalog.stream(&name.name).cloned().ok_or_else(|| {
-        let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
-        error.meant(&name.name, catalog.streams().map(|stream| stream.name.as_str()))
-    })
+/// The streams and tables of FROM and JOIN.
+fn sources(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<Vec<compile::Source>> {
+    let written: Vec<&Source> = std::iter::once(&select.from).chain(select.joins.iter().map(|j| &j.source)).collect();
+    let mut sources: Vec<compile::Source> = Vec::with_capacity(written.len());
+    for source in &written {
+        let name = &source.name;
+        let stream = catalog.stream(&name.name).cloned().ok_or_else(|| {
+            let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
+            error.meant(&name.name, catalog.streams().map(|stream| stream.name.as_str()))
+        })?;
+        if stream.temporary && !options.temporary {
+            return Err(PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
+        }
+        // A stream that is joined to itself is known by its aliases only.
+        let twice = written.iter().filter(|other| other.name.name == name.name).count() > 1;
+        let mut qualifiers: Vec<Text> = source.alias.iter().map(|alias| alias.name.clone()).collect();
+        if !twice || source.alias.is_none() {
+            qualifiers.push(name.name.clone());
+        }
+        let known = |qualifier: &Text| sources.iter().any(|source| source.qualifiers.contains(qualifier));
+        if let Some(taken) = qualifiers.iter().find(|qualifier| known(qualifier)) {
+            return Err(PlanError::at(PlanErrorKind::SameSource(taken.to_string()), name.span));
+        }
+        sources.push(compile::Source::new(stream, qualifiers));
+    }
+    Ok(sources)
 }
 
-fn refuse_what_is_not_there(select: &Select) -> Result<()> {
-    let not_yet = |what: &str, span: Span| Err(PlanError::at(PlanErrorKind::NotYet(what.to_owned()), span));
-    if let Some(join) = select.joins.first() {
-        return not_yet("JOIN", join.source.name.span);
+/// What a stream or table is for a rule that reads it.
+fn role(_stream: &StreamDef) -> Role {
+    Role::Stream
+}
+
+/// Checks that the sources can be read together.
+fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role]) -> Result<()> {
+    if roles[0] != Role::Stream {
+        let span = select.window.as_ref().map_or(select.from.name.span, |window| window.span);
+        return Err(PlanError::at(PlanErrorKind::TableAlone, span));
     }
-    if let Some(key) = select.order_by.first() {
-        return not_yet("ORDER BY", key.expr.span);
-    }
-    if let Some(Window { over: Some(_), span, .. }) = &select.window {
-        return not_yet("OVER after a window", *span);
+    for (index, join) in select.joins.iter().enumerate() {
+        let (role, name) = (roles[index + 1], &sources[index + 1].stream.name);
+        let timeless = matches!(&select.window, None | Some(Window { kind: WindowKind::State { .. }, .. }));
+        if role == Role::Stream && timeless {
+            return Err(PlanError::at(PlanErrorKind::JoinWithoutWindow, join.source.name.span));
+        }
+        if role == Role::Lookup && !matches!(join.kind, JoinKind::Inner | JoinKind::Left) {
+            let kind = PlanErrorKind::LookupJoin { kind: join.kind, table: name.to_string() };
+            return Err(PlanError::at(kind, join.source.name.span));
+        }
     }
     Ok(())
 }
 
-fn window_spec(window: &Window) -> Result<WindowSpec> {
-    let not_yet = |name: &str| Err(PlanError::at(PlanErrorKind::NotYet(name.to_owned()), window.span));
-    match &window.kind {
-        WindowKind::Tumbling { length: 0, .. } | WindowKind::Count { length: 0, .. } => {
-            Err(PlanError::at(PlanErrorKind::EmptyWindow, window.span))
-        }
-        WindowKind::Count { interval: 0, .. } => Err(PlanError::at(PlanErrorKind::EmptyWindow, window.span)),
-        WindowKind::Tumbling { unit, length } => Ok(WindowSpec::Tumbling { unit: *unit, length: *length }),
-        WindowKind::Count { length, interval } => Ok(WindowSpec::Count { length: *length, interval: *interval }),
-        WindowKind::Hopping { .. } => not_yet("HOPPINGWINDOW"),
-        WindowKind::Sliding { .. } => not_yet("SLIDINGWINDOW"),
-        WindowKind::Session { .. } => not_yet("SESSIONWINDOW"),
-        WindowKind::State { .. } => not_yet("STATEWINDOW"),
+fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec> {
+    let at = |kind| PlanError::at(kind, window.span);
+    if window.kind.lengths().contains(&0) {
+        return Err(at(PlanErrorKind::EmptyWindow));
     }
+    let over = window.over.as_ref();
+    let mut row = |expr: &ast::Expr, clause| Ok(compiler.expr(expr, Clause::Rows(clause), None)?.expr);
+    let millis = |unit: Unit, length: u64| i64::try_from(length.saturating_mul(unit.millis())).unwrap_or(i64::MAX / 4);
+    let when = |row: &mut dyn FnMut(&ast::Expr, &'static str) -> Result<crate::expr::Expr>| match over {
+        Some(Over { when: Some(when), .. }) => row(when, "OVER").map(Some),
+        _ => Ok(None),
+    };
+    let spec = match &window.kind {
+        WindowKind::Tumbling { unit, length } => WindowSpec::Hopping { unit: *unit, length: *length, hop: *length },
+        WindowKind::Hopping { unit, length, hop } => WindowSpec::Hopping { unit: *unit, length: *length, hop: *hop },
+        WindowKind::Sliding { unit, length, delay } => {
+            WindowSpec::Sliding { length: millis(*unit, *length), delay: millis(*unit, *delay), when: when(&mut row)? }
+        }
+        WindowKind::Session { unit, max, timeout } => {
+            WindowSpec::Session { unit: *unit, max: *max, timeout: millis(*unit, *timeout) }
+        }
+        WindowKind::Count { length, interval } => WindowSpec::Count { length: *length, interval: *interval },
+        WindowKind::State { begin, end } => WindowSpec::State {
+            begin: row(begin, "STATEWINDOW")?,
+            end: end.as_ref().map(|end| row(end, "STATEWINDOW")).transpose()?,
+            partition: over
+                .iter()
+                .flat_map(|over| &over.partition_by)
+                .map(|key| row(key, "OVER"))
+                .collect::<Result<_>>()?,
+        },
+    };
+    let refused = match (&spec, over) {
+        (_, None) => None,
+        (WindowSpec::Sliding { .. }, Some(over)) => (!over.partition_by.is_empty()).then_some("PARTITION BY"),
+        (WindowSpec::State { .. }, Some(over)) => over.when.is_some().then_some("WHEN"),
+        (_, Some(_)) => Some("OVER"),
+    };
+    match refused {
+        Some(what) => Err(at(PlanErrorKind::WindowOver(what))),
+        None => Ok(spec),
+    }
+}
+
+/// The call of a field that gives several columns or rows, if it is one.
+fn made_of_many(expr: &ast::Expr) -> Option<(&'static Function, &ast::Call)> {
+    let ExprKind::Call(call) = &expr.kind else { return None };
+    let function = function::lookup(&call.name.name)?;
+    matches!(function.code, Code::SetReturning(_) | Code::Analytic(Analytic::ChangedCols)).then_some((function, call))
+}
+
+/// A field that gives several columns or rows, and whether it has an aggregate.
+fn spread(
+    function: &'static Function,
+    call: &ast::Call,
+    span: Span,
+    name: Text,
+    compiler: &mut Compiler,
+    rows_of: &mut Option<RowsOf>,
+) -> Result<(Output, bool)> {
+    let Code::SetReturning(returning) = function.code else {
+        let (compiled, prefix) = compiler.changed_cols(function, call, span)?;
+        return Ok((Output::Spread { expr: compiled.expr, prefix, name: Text::default() }, compiled.aggregate));
+    };
+    if rows_of.is_some() {
+        return Err(PlanError::at(PlanErrorKind::SetReturning(MULTIPLE), span));
+    }
+    let (arg, aggregate) = compiler.set_returning(function, call)?;
+    *rows_of = Some(RowsOf { function: returning, arg });
+    Ok((Output::Spread { expr: Meant::Element.expr(), prefix: Text::default(), name }, aggregate))
 }
 
 /// The names of the result's members.
@@ -146,7 +260,12 @@ fn output_names(fields: &[Field]) -> Result<Names> {
     for field in fields {
         match field {
             Field::Expr { expr, alias, .. } => {
+                let changed_cols = made_of_many(expr).is_some_and(|(function, _)| function.name == "changed_cols");
                 let name = match alias {
+                    _ if changed_cols => {
+                        names.of_field.push(None);
+                        continue;
+                    }
                     Some(alias) => alias.name.clone(),
                     None => default_name(expr, &mut unnamed),
                 };
@@ -175,24 +294,12 @@ fn output_names(fields: &[Field]) -> Result<Names> {
     Ok(names)
 }
 
-fn default_name(expr: &ast::Expr, unnamed: &mut usize) -> Text {
-    match &expr.kind {
-        ExprKind::Column(name) => name.clone(),
-        ExprKind::Dot(left, name) if matches!(left.kind, ExprKind::Column(_)) => name.name.clone(),
-        ExprKind::Call(call) => call.name.name.to_ascii_lowercase(),
-        _ => {
-            *unnamed += 1;
-            Text::from(format!("kuiper_field_{}", *unnamed - 1))
-        }
-    }
-}
-
 /// A field of the stream that is passed through by its name.
 fn is_plain(expr: &ast::Expr, compiler: &Compiler) -> bool {
     match &expr.kind {
         ExprKind::Column(_) => true,
         ExprKind::Dot(left, _) => {
-            matches!(&left.kind, ExprKind::Column(name) if compiler.qualifiers.contains(name))
+            matches!(&left.kind, ExprKind::Column(name) if compiler.qualified(name).is_some())
         }
         _ => false,
     }
@@ -204,17 +311,18 @@ fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<
         .iter()
         .enumerate()
         .filter_map(|(index, field)| match field {
-            Field::Expr { expr, alias: Some(alias), .. } => Some((index, expr, alias)),
+            Field::Expr { expr, alias: Some(alias), .. } if made_of_many(expr).is_none() => Some((index, expr, alias)),
             _ => None,
         })
         .collect();
+    let qualifiers: Vec<Text> = compiler.qualifiers().cloned().collect();
     let by_name: HashMap<&str, usize> =
         aliased.iter().enumerate().map(|(index, (_, _, alias))| (alias.name.as_str(), index)).collect();
     // How many others each waits for, and who waits for it.
     let mut waits: Vec<usize> = vec![0; aliased.len()];
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); aliased.len()];
     for (index, (_, expr, alias)) in aliased.iter().enumerate() {
-        let needed: HashSet<usize> = column_names(expr, &compiler.qualifiers)
+        let needed: HashSet<usize> = column_names(expr, &qualifiers)
             .into_iter()
             .filter(|name| **name != alias.name)
             .filter_map(|name| by_name.get(name.as_str()).copied())
@@ -247,28 +355,43 @@ fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<
 
 /// Adds what `*` stands for, and says whether its REPLACE has an aggregate.
 fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Output>) -> Result<bool> {
-    if let Some(stream) = &star.stream
-        && !compiler.qualifiers.contains(&stream.name)
-    {
-        let error = PlanError::at(PlanErrorKind::UnknownField(stream.name.to_string()), stream.span);
-        return Err(error.meant(&stream.name, compiler.qualifiers.iter().map(Text::as_str)));
-    }
+    let inputs = match &star.stream {
+        None => 0..compiler.sources.len(),
+        Some(stream) => match compiler.qualified(&stream.name) {
+            Some(input) => input..input + 1,
+            None => {
+                let error = PlanError::at(PlanErrorKind::UnknownField(stream.name.to_string()), stream.span);
+                return Err(error.meant(&stream.name, compiler.qualifiers().map(Text::as_str)));
+            }
+        },
+    };
     let mut except: Vec<Text> = Vec::new();
     let mut seen = HashSet::new();
     for name in star.except.iter().map(|ident| &ident.name).chain(&names.all) {
-        if seen.insert(name) {
+        if seen.insert(name.clone()) {
             except.push(name.clone());
         }
     }
-    match compiler.stream.clone().columns.as_deref() {
-        None => fields.push(Output::Star { slot: compiler.slot(ColumnSource::Whole, None), except }),
-        Some(columns) => {
-            for column in columns.iter().filter(|column| !seen.contains(&column.name.name)) {
-                let name = column.name.name.clone();
-                let value = OutputValue::Expr(compiler.column(&name, star.span)?.expr);
-                fields.push(Output::Field { name, value, plain: true });
+    // Of equal names the first stream's column counts. The whole messages of schemaless streams come last, without
+    // what schemas declare.
+    let mut wholes = Vec::new();
+    for input in inputs {
+        match compiler.sources[input].stream.clone().columns.as_deref() {
+            None => wholes.push(compiler.whole(input)),
+            Some(columns) => {
+                for column in columns {
+                    let name = column.name.name.clone();
+                    if seen.insert(name.clone()) {
+                        let value = OutputValue::Expr(compiler.column_of(input, &name, star.span)?.expr);
+                        except.push(name.clone());
+                        fields.push(Output::Field { name, value, plain: true });
+                    }
+                }
             }
         }
+    }
+    if !wholes.is_empty() {
+        fields.push(Output::Star { slots: wholes, except });
     }
     let mut aggregate = false;
     for (expr, ident) in &star.replace {
@@ -292,7 +415,7 @@ fn condition(
 
 fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<crate::expr::Expr>> {
     let Some(expr) = expr else { return Ok(None) };
-    let compiled = compiler.expr(expr, Clause::Result, None)?;
+    let compiled = compiler.expr(expr, Clause::Groups("HAVING"), None)?;
     if compiled.row {
         return Err(PlanError::at(PlanErrorKind::Having(expr.to_string()), expr.span));
     }
@@ -308,10 +431,12 @@ fn useful(compiled: Compiled, expr: &ast::Expr, clause: &'static str) -> Result<
     }
 }
 
-fn event_time(options: &RuleOptions, stream: &StreamDef, compiler: &mut Compiler) -> Result<Option<EventTime>> {
+/// Event time of a stream; the slot is the number of its column.
+fn event_time(options: &RuleOptions, source: &mut compile::Source) -> Result<Option<EventTime>> {
     if !options.event_time {
         return Ok(None);
     }
+    let stream = source.stream.clone();
     let Some(name) = &stream.timestamp else { return Err(PlanError::new(PlanErrorKind::NoTimestamp, None)) };
     let ty = match &stream.columns {
         None => None,
@@ -320,6 +445,10 @@ fn event_time(options: &RuleOptions, stream: &StreamDef, compiler: &mut Compiler
             None => return Err(PlanError::new(PlanErrorKind::UnknownTimestamp(name.to_string()), None)),
         },
     };
-    let slot = compiler.slot(ColumnSource::Key(name.clone()), ty);
-    Ok(Some(EventTime { slot, format: stream.timestamp_format.clone(), late_tolerance: options.late_tolerance }))
+    Ok(Some(EventTime {
+        slot: source.column(ColumnSource::Key(name.clone()), ty),
+        format: stream.timestamp_format.clone(),
+        late_tolerance: options.late_tolerance,
+        max_future_skew: options.max_future_skew,
+    }))
 }

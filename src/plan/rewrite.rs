@@ -3,81 +3,245 @@
 
 use std::collections::BTreeSet;
 
-use super::logical::{AGGREGATES, ALIASES, Logical, Output, OutputValue};
+use super::error::{PlanError, PlanErrorKind};
+use super::logical::{Logical, Meant, Output, OutputValue};
 use super::physical::*;
 use super::walk::each_slot_mut;
 use crate::expr::Expr;
+use crate::expr::aggregate::Aggregate;
 use crate::rule::RuleOptions;
-use crate::sql::ast::{BinaryOp, DataType};
-use crate::value::Value;
+use crate::sql::ast::{BinaryOp, DataType, JoinKind};
+use crate::value::{Text, Value};
 
 /// The plan that a worker runs.
-pub fn rewrite(logical: &Logical, options: &RuleOptions) -> RulePlan {
-    // An aggregate without a window is over a row alone.
-    let alone = logical.window.is_none() && (!logical.aggregates.is_empty() || logical.having.is_some());
-    let window = match &logical.window {
-        None if alone => Some(WindowSpec::Count { length: 1, interval: 1 }),
-        window => window.clone(),
-    };
-    let placed = place_conditions(logical, alone);
-    let (order, for_filter) = order_aliases(logical, &placed.scan);
-    let slots = Slots::new(logical, &order);
-    let scan = Scan {
-        columns: logical.columns.clone(),
-        computed: order.iter().map(|alias| slots.place(&logical.aliases[*alias].expr)).collect(),
-        computed_for_filter: for_filter,
-        filter: slots.filter(&placed.scan, &logical.columns),
-        event_time: logical.event_time.clone(),
-    };
-    let projection = projection(logical, &slots, window.is_some());
-    let body = match window {
-        None => Body::Rows(projection),
-        Some(window) => {
-            let having = logical.having.as_ref().map(|having| slots.place(having));
-            Body::Window(Box::new(WindowPlan {
-                window,
-                admit: slots.filter(&placed.admit, &logical.columns),
-                filter: slots.filter(&placed.window, &logical.columns),
-                keys: logical.keys.iter().map(|key| slots.place(key)).collect(),
-                grouped: logical.grouped,
-                aggregates: logical
-                    .aggregates
-                    .iter()
-                    .map(|call| AggregateCall { arg: call.arg.as_ref().map(|arg| slots.place(arg)), ..call.clone() })
-                    .collect(),
-                row_slots: slots.row_slots,
-                kept_slots: kept_slots(&projection, having.as_ref(), slots.row_slots),
-                having,
-                projection,
-                limit: logical.limit,
-            }))
+///
+/// # Errors
+/// What cannot run though every name in it is right: an analytic call over several streams, a lookup without a key.
+pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, PlanError> {
+    let stages = Stages::new(logical)?;
+    let placed = place_conditions(logical);
+    let slots = Slots::new(logical, &stages);
+    let inputs = inputs(logical, &stages, &placed, &slots);
+    let send_nil = options.send_nil;
+    if runs_in_scan(logical) {
+        let projection = projection(logical, &slots, logical.limit != Some(0));
+        return Ok(RulePlan { inputs, body: Body::Rows(projection), send_nil });
+    }
+    let body = Body::Stateful(Box::new(stateful(logical, &stages, placed, &slots)?));
+    Ok(RulePlan { inputs, body, send_nil })
+}
+
+/// Whether each row is a result by itself, as soon as it is there.
+fn runs_in_scan(logical: &Logical) -> bool {
+    logical.window.is_none()
+        && logical.joins.is_empty()
+        && logical.aggregates.is_empty()
+        && logical.having.is_none()
+        && logical.steps.is_empty()
+        && logical.result_steps.is_empty()
+        && logical.numbers.is_empty()
+        && logical.rows_of.is_none()
+        && logical.watermark.is_none()
+        && !counts_hits(logical)
+}
+
+/// Whether the rule asks for what it has sent before.
+fn counts_hits(logical: &Logical) -> bool {
+    let mut found = false;
+    each_expr(logical, &mut |expr| {
+        expr.visit(&mut |part| {
+            found |= matches!(part, Expr::Call { function, .. } if HITS.contains(&function.name));
+        });
+    });
+    found
+}
+
+/// The functions that ask for what was sent before.
+const HITS: [&str; 4] = ["last_hit_count", "last_hit_time", "last_agg_hit_count", "last_agg_hit_time"];
+
+/// Shows the expressions of all clauses.
+fn each_expr<'a>(logical: &'a Logical, see: &mut dyn FnMut(&'a Expr)) {
+    logical.aliases.iter().for_each(|alias| see(&alias.expr));
+    for field in &logical.fields {
+        match field {
+            Output::Field { value: OutputValue::Expr(expr), .. }
+            | Output::Hidden(OutputValue::Expr(expr))
+            | Output::Spread { expr, .. } => see(expr),
+            _ => {}
         }
-    };
-    RulePlan { stream: logical.stream.clone(), scan, body, send_nil: options.send_nil }
+    }
+    logical.filter.iter().chain(&logical.admit).chain(&logical.having).chain(&logical.keys).for_each(&mut *see);
+    logical.aggregates.iter().flat_map(|call| &call.arg).for_each(&mut *see);
+    for (_, call) in &logical.steps {
+        call.args.iter().chain(&call.partition).chain(&call.when).for_each(&mut *see);
+    }
+}
+
+/// When the value of an alias or an analytic call is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// computed by the scan of this input
+    Scan(usize),
+    /// computed for every row of this input, with memory
+    Step(usize),
+    /// computed for joined rows
+    Joined,
+}
+
+/// The stages of all aliases and analytic calls, and what each reads.
+struct Stages {
+    aliases: Vec<Stage>,
+    /// the input of each analytic call
+    steps: Vec<usize>,
+}
+
+/// What an expression reads.
+#[derive(Clone, Default)]
+struct Reads {
+    inputs: BTreeSet<usize>,
+    /// the answer of an analytic call, or of an alias with one
+    steps: bool,
+    /// an alias over joined rows
+    joined: bool,
+}
+
+impl Stages {
+    fn new(logical: &Logical) -> Result<Stages, PlanError> {
+        let mut stages = Stages { aliases: Vec::new(), steps: Vec::new() };
+        let mut steps = logical.steps.iter().peekable();
+        for number in 0..=logical.aliases.len() {
+            while let Some((_, call)) = steps.next_if(|(after, _)| *after <= number) {
+                let mut reads = Reads::default();
+                for expr in call.args.iter().chain(&call.partition).chain(&call.when) {
+                    stages.note(expr, &mut reads);
+                }
+                let mut inputs = reads.inputs.iter();
+                let input = inputs.next().copied().unwrap_or(0);
+                if inputs.next().is_some() || reads.joined || logical.inputs[input].role != Role::Stream {
+                    let kind = PlanErrorKind::AnalyticInputs(call.analytic.to_string());
+                    return Err(PlanError::new(kind, None));
+                }
+                stages.steps.push(input);
+            }
+            let Some(alias) = logical.aliases.get(number) else { break };
+            let mut reads = Reads::default();
+            stages.note(&alias.expr, &mut reads);
+            let mut inputs = reads.inputs.iter();
+            let stage = match (inputs.next(), inputs.next()) {
+                _ if reads.joined => Stage::Joined,
+                (None, _) if logical.inputs.len() > 1 => Stage::Joined,
+                (first, None) => match (first.copied().unwrap_or(0), reads.steps) {
+                    (input, _) if logical.inputs[input].role != Role::Stream => Stage::Joined,
+                    (input, false) => Stage::Scan(input),
+                    (input, true) => Stage::Step(input),
+                },
+                _ => Stage::Joined,
+            };
+            stages.aliases.push(stage);
+        }
+        Ok(stages)
+    }
+
+    fn note(&self, expr: &Expr, reads: &mut Reads) {
+        for slot in expr.slots() {
+            match Meant::of(slot) {
+                Meant::Column { input, .. } => {
+                    reads.inputs.insert(input);
+                }
+                Meant::Alias(alias) => match self.aliases[alias] {
+                    Stage::Scan(input) => {
+                        reads.inputs.insert(input);
+                    }
+                    Stage::Step(input) => {
+                        reads.inputs.insert(input);
+                        reads.steps = true;
+                    }
+                    Stage::Joined => reads.joined = true,
+                },
+                Meant::Step(step) => {
+                    reads.inputs.insert(self.steps[step]);
+                    reads.steps = true;
+                }
+                Meant::Aggregate(_) | Meant::Number(_) | Meant::ResultStep(_) | Meant::Element => {}
+            }
+        }
+    }
+
+    fn reads(&self, expr: &Expr) -> Reads {
+        let mut reads = Reads::default();
+        self.note(expr, &mut reads);
+        reads
+    }
 }
 
 /// Where conditions are tested: each place has a conjunction, in order.
 #[derive(Default)]
-struct Placed<'a> {
-    scan: Vec<&'a Expr>,
-    admit: Vec<&'a Expr>,
-    window: Vec<&'a Expr>,
+struct Placed {
+    /// by the scan of each input
+    scan: Vec<Vec<Expr>>,
+    admit: Vec<Expr>,
+    /// over rows, before or in the window
+    rows: Vec<Expr>,
+    /// over joined rows, when the window is closed
+    joined: Vec<Expr>,
 }
 
-fn place_conditions(logical: &Logical, alone: bool) -> Placed<'_> {
-    let mut placed = Placed::default();
-    let counts = !alone && matches!(logical.window, Some(WindowSpec::Count { .. }));
+fn place_conditions(logical: &Logical) -> Placed {
+    let mut placed = Placed { scan: vec![Vec::new(); logical.inputs.len()], ..Placed::default() };
+    let alone = logical.joins.is_empty() && logical.steps.is_empty();
+    // Rows that do not pass WHERE count for these windows, or move their bounds.
+    let counts = match &logical.window {
+        Some(WindowSpec::Count { .. } | WindowSpec::Sliding { .. } | WindowSpec::State { .. }) => true,
+        Some(WindowSpec::Session { .. }) => logical.watermark.is_some(),
+        Some(WindowSpec::Each | WindowSpec::Hopping { .. }) | None => false,
+    };
     if let Some(admit) = &logical.admit {
-        if counts { &mut placed.admit } else { &mut placed.scan }.push(admit);
+        if alone && !counts { &mut placed.scan[0] } else { &mut placed.admit }.push(admit.clone());
     }
-    if let Some(filter) = &logical.filter {
-        let waits = counts || (logical.window.is_some() && asks_for_window(filter));
-        if waits { &mut placed.window } else { &mut placed.scan }.push(filter);
+    let Some(filter) = &logical.filter else { return placed };
+    if logical.window.is_some() && asks_for_window(filter) {
+        placed.joined.push(filter.clone());
+    } else if !logical.joins.is_empty() {
+        place_before_joins(filter, logical, counts, &mut placed);
+    } else if alone && !counts && !counts_hits(logical) {
+        placed.scan[0].push(filter.clone());
+    } else {
+        placed.rows.push(filter.clone());
     }
     placed
 }
 
-/// Whether a condition asks for the window's bounds, which the scan does not know.
+/// Conjuncts about one stream are tested before the joins where that changes no answer: on the left of joins that
+/// keep or drop a left row as a whole, and on both sides of inner ones.
+fn place_before_joins(filter: &Expr, logical: &Logical, counts: bool, placed: &mut Placed) {
+    let mut parts = Vec::new();
+    conjuncts(filter.clone(), &mut parts);
+    let kinds = || logical.joins.iter().map(|join| join.kind);
+    let left_stays = kinds().all(|kind| matches!(kind, JoinKind::Inner | JoinKind::Left | JoinKind::Cross));
+    let all_inner = kinds().all(|kind| matches!(kind, JoinKind::Inner | JoinKind::Cross));
+    for part in parts {
+        let columns: BTreeSet<usize> = part
+            .slots()
+            .into_iter()
+            .map(|slot| match Meant::of(slot) {
+                Meant::Column { input, .. } => input,
+                _ => usize::MAX,
+            })
+            .collect();
+        let one = if columns.len() == 1 { columns.first().copied() } else { None };
+        let pushed = one.filter(|input| {
+            let commutes = if *input == 0 { left_stays } else { all_inner };
+            let is_stream = logical.inputs.get(*input).is_some_and(|input| input.role == Role::Stream);
+            commutes && is_stream && !counts && logical.steps.is_empty() && placed.joined.is_empty()
+        });
+        match pushed {
+            Some(input) => placed.scan[input].push(part),
+            None => placed.joined.push(part),
+        }
+    }
+}
+
+/// Whether a condition asks for the window's bounds, which rows do not know.
 fn asks_for_window(condition: &Expr) -> bool {
     let mut found = false;
     condition.visit(&mut |expr| {
@@ -86,13 +250,39 @@ fn asks_for_window(condition: &Expr) -> bool {
     found
 }
 
-/// The aliases that need a slot, first those that the filter needs, and how many those are.
-fn order_aliases(logical: &Logical, filter: &[&Expr]) -> (Vec<usize>, usize) {
+fn inputs(logical: &Logical, stages: &Stages, placed: &Placed, slots: &Slots) -> Vec<Input> {
+    let mut inputs = Vec::with_capacity(logical.inputs.len());
+    for (number, input) in logical.inputs.iter().enumerate() {
+        let (order, for_filter) = scan_aliases(logical, stages, number, &placed.scan[number]);
+        // A scan counts its slots from 0.
+        let base = slots.inputs[number].start;
+        let place = |expr: &Expr| slots.place_from(expr, base);
+        let scan = Scan {
+            columns: input.columns.clone(),
+            computed: order.iter().map(|alias| place(&logical.aliases[*alias].expr)).collect(),
+            computed_for_filter: for_filter,
+            filter: filter_of(placed.scan[number].iter().map(place).collect(), &input.columns),
+            event_time: input.event_time.clone(),
+        };
+        inputs.push(Input {
+            stream: input.stream.clone(),
+            role: input.role,
+            scan,
+            slots: slots.inputs[number].clone(),
+        });
+    }
+    inputs
+}
+
+/// The aliases that the scan of an input computes, first those that its filter needs, and how many those are.
+fn scan_aliases(logical: &Logical, stages: &Stages, input: usize, filter: &[Expr]) -> (Vec<usize>, usize) {
     let mut needed = vec![false; logical.aliases.len()];
     let mut waiting = Vec::new();
     let note = |expr: &Expr, waiting: &mut Vec<usize>| {
-        let aliases = expr.slots().into_iter().filter(|slot| (ALIASES..AGGREGATES).contains(slot));
-        waiting.extend(aliases.map(|slot| slot - ALIASES));
+        waiting.extend(expr.slots().into_iter().filter_map(|slot| match Meant::of(slot) {
+            Meant::Alias(alias) => Some(alias),
+            _ => None,
+        }));
     };
     for expr in filter {
         note(expr, &mut waiting);
@@ -102,7 +292,8 @@ fn order_aliases(logical: &Logical, filter: &[&Expr]) -> (Vec<usize>, usize) {
             note(&logical.aliases[alias].expr, &mut waiting);
         }
     }
-    let shared = || (0..logical.aliases.len()).filter(|alias| logical.aliases[*alias].shared);
+    let here = |alias: &usize| logical.aliases[*alias].shared && stages.aliases[*alias] == Stage::Scan(input);
+    let shared = || (0..logical.aliases.len()).filter(here);
     let mut order: Vec<usize> = shared().filter(|alias| needed[*alias]).collect();
     let for_filter = order.len();
     order.extend(shared().filter(|alias| !needed[*alias]));
@@ -111,39 +302,295 @@ fn order_aliases(logical: &Logical, filter: &[&Expr]) -> (Vec<usize>, usize) {
 
 /// The final slots.
 struct Slots {
-    /// by alias
+    /// where the columns of each input begin, and where its rows end
+    inputs: Vec<std::ops::Range<usize>>,
     of_alias: Vec<Option<usize>>,
+    of_step: Vec<usize>,
     row_slots: usize,
+    first_number: usize,
+    first_result_step: usize,
+    element: usize,
 }
 
 impl Slots {
-    fn new(logical: &Logical, order: &[usize]) -> Slots {
+    fn new(logical: &Logical, stages: &Stages) -> Slots {
         let mut of_alias = vec![None; logical.aliases.len()];
-        for (place, alias) in order.iter().enumerate() {
-            of_alias[*alias] = Some(logical.columns.len() + place);
+        let mut of_step = vec![0; logical.steps.len()];
+        let mut inputs = Vec::new();
+        let mut next = 0;
+        let placed = place_conditions(logical);
+        for (number, input) in logical.inputs.iter().enumerate() {
+            let start = next;
+            next += input.columns.len();
+            let (order, _) = scan_aliases(logical, stages, number, &placed.scan[number]);
+            for alias in order {
+                of_alias[alias] = Some(next);
+                next += 1;
+            }
+            for item in row_steps(logical, stages, number) {
+                match item {
+                    Meant::Alias(alias) => of_alias[alias] = Some(next),
+                    Meant::Step(step) => of_step[step] = next,
+                    _ => {}
+                }
+                next += 1;
+            }
+            inputs.push(start..next);
         }
-        Slots { of_alias, row_slots: logical.columns.len() + order.len() }
+        for alias in joined_aliases(logical, stages) {
+            of_alias[alias] = Some(next);
+            next += 1;
+        }
+        let first_number = next + logical.aggregates.len();
+        let first_result_step = first_number + logical.numbers.len();
+        let element = first_result_step + logical.result_steps.len();
+        Slots { inputs, of_alias, of_step, row_slots: next, first_number, first_result_step, element }
     }
 
     fn place(&self, expr: &Expr) -> Expr {
+        self.place_from(expr, 0)
+    }
+
+    /// With slots counted from `base`.
+    fn place_from(&self, expr: &Expr, base: usize) -> Expr {
         let mut expr = expr.clone();
         each_slot_mut(&mut expr, &mut |slot| {
-            if *slot >= AGGREGATES {
-                *slot = self.row_slots + (*slot - AGGREGATES);
-            } else if *slot >= ALIASES {
-                *slot = self.of_alias[*slot - ALIASES].expect("an alias that is read has a slot");
-            }
+            *slot = self.of(*slot) - base;
         });
         expr
     }
 
-    fn filter(&self, conditions: &[&Expr], columns: &[Column]) -> Option<Filter> {
-        let mut parts = Vec::new();
-        for condition in conditions {
-            conjuncts(self.place(condition), &mut parts);
+    fn of(&self, slot: usize) -> usize {
+        match Meant::of(slot) {
+            Meant::Column { input, column } => self.inputs[input].start + column,
+            Meant::Alias(alias) => self.of_alias[alias].expect("an alias that is read has a slot"),
+            Meant::Aggregate(aggregate) => self.row_slots + aggregate,
+            Meant::Step(step) => self.of_step[step],
+            Meant::Number(number) => self.first_number + number,
+            Meant::ResultStep(step) => self.first_result_step + step,
+            Meant::Element => self.element,
         }
-        split(parts, columns)
     }
+
+    fn all(&self, exprs: &[Expr]) -> Vec<Expr> {
+        exprs.iter().map(|expr| self.place(expr)).collect()
+    }
+
+    fn order(&self, order: &[OrderBy]) -> Vec<OrderBy> {
+        order.iter().map(|key| OrderBy { expr: self.place(&key.expr), descending: key.descending }).collect()
+    }
+
+    fn call(&self, call: &AnalyticCall) -> AnalyticCall {
+        AnalyticCall {
+            analytic: call.analytic,
+            args: self.all(&call.args),
+            names: call.names.clone(),
+            over_rows: call.over_rows,
+            partition: self.all(&call.partition),
+            when: call.when.as_ref().map(|when| self.place(when)),
+        }
+    }
+}
+
+/// The analytic calls over rows of an input, and the aliases that need them, each after what it needs.
+fn row_steps(logical: &Logical, stages: &Stages, input: usize) -> Vec<Meant> {
+    let mut items = Vec::new();
+    let mut steps = logical.steps.iter().enumerate().peekable();
+    for alias in 0..=logical.aliases.len() {
+        while let Some((step, _)) = steps.next_if(|(_, (after, _))| *after <= alias) {
+            if stages.steps[step] == input {
+                items.push(Meant::Step(step));
+            }
+        }
+        if stages.aliases.get(alias) == Some(&Stage::Step(input)) && logical.aliases[alias].shared {
+            items.push(Meant::Alias(alias));
+        }
+    }
+    items
+}
+
+fn joined_aliases(logical: &Logical, stages: &Stages) -> impl Iterator<Item = usize> {
+    (0..logical.aliases.len()).filter(|alias| logical.aliases[*alias].shared && stages.aliases[*alias] == Stage::Joined)
+}
+
+/// All that is behind the scans.
+fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -> Result<Stateful, PlanError> {
+    let mut steps = Vec::new();
+    for input in 0..logical.inputs.len() {
+        for item in row_steps(logical, stages, input) {
+            let kind = match item {
+                Meant::Alias(alias) => StepKind::Compute(slots.place(&logical.aliases[alias].expr)),
+                Meant::Step(step) => StepKind::Analytic(slots.call(&logical.steps[step].1)),
+                _ => continue,
+            };
+            steps.push(Step { input, slot: slots.of(item.slot()), kind });
+        }
+    }
+    let result_steps = logical.result_steps.iter().enumerate().map(|(number, call)| Step {
+        input: 0,
+        slot: slots.first_result_step + number,
+        kind: StepKind::Analytic(slots.call(call)),
+    });
+    // Tests of slots by number are for the scan; here a filter is an expression.
+    let condition = |parts: &[Expr]| filter_of(slots.all(parts), &[]);
+    let joined_filter = condition(&placed.joined).and_then(|filter| filter.rest);
+    let projection = projection(logical, slots, true);
+    let mut stateful = Stateful {
+        event_time: logical.watermark,
+        ordered: logical.watermark.is_some(),
+        steps,
+        admit: condition(&placed.admit),
+        filter: condition(&placed.rows),
+        window: window(logical, slots),
+        joins: joins(logical, stages, slots)?,
+        computed: joined_aliases(logical, stages).map(|alias| slots.place(&logical.aliases[alias].expr)).collect(),
+        joined_filter,
+        keys: slots.all(&logical.keys),
+        grouped: logical.grouped,
+        aggregates: logical
+            .aggregates
+            .iter()
+            .map(|call| AggregateCall { arg: call.arg.as_ref().map(|arg| slots.place(arg)), ..call.clone() })
+            .collect(),
+        row_slots: slots.row_slots,
+        kept_slots: Vec::new(),
+        having: logical.having.as_ref().map(|having| slots.place(having)),
+        numbers: logical
+            .numbers
+            .iter()
+            .map(|number| RowNumber { partition: slots.all(&number.partition), order: slots.order(&number.order) })
+            .collect(),
+        order: slots.order(&logical.order),
+        result_steps: result_steps.collect(),
+        rows_of: logical.rows_of.as_ref().map(|rows| RowsOf { function: rows.function, arg: slots.place(&rows.arg) }),
+        projection,
+        limit: logical.limit,
+        counts_hits: counts_hits(logical),
+    };
+    stateful.kept_slots = kept_slots(&stateful);
+    stateful.ordered &= !order_does_not_matter(&stateful);
+    Ok(stateful)
+}
+
+fn window(logical: &Logical, slots: &Slots) -> WindowSpec {
+    match &logical.window {
+        None => WindowSpec::Each,
+        Some(WindowSpec::Sliding { length, delay, when }) => {
+            WindowSpec::Sliding { length: *length, delay: *delay, when: when.as_ref().map(|when| slots.place(when)) }
+        }
+        Some(WindowSpec::State { begin, end, partition }) => WindowSpec::State {
+            begin: slots.place(begin),
+            end: end.as_ref().map(|end| slots.place(end)),
+            partition: slots.all(partition),
+        },
+        Some(window) => window.clone(),
+    }
+}
+
+/// Whether the results are the same in whatever order the rows come.
+fn order_does_not_matter(plan: &Stateful) -> bool {
+    let keys: Vec<usize> =
+        plan.keys.iter().filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None }).collect();
+    matches!(plan.window, WindowSpec::Hopping { .. })
+        && plan.steps.is_empty()
+        && plan.incremental()
+        && plan.aggregates.iter().all(|call| commutes(call.aggregate))
+        && plan.kept_slots.iter().all(|slot| keys.contains(slot))
+}
+
+/// Whether an aggregate gives the same answer in whatever order its values come.
+fn commutes(aggregate: Aggregate) -> bool {
+    matches!(aggregate, Aggregate::Count | Aggregate::Sum | Aggregate::Avg | Aggregate::Min | Aggregate::Max)
+}
+
+/// The joins, with the equalities of ON taken out.
+fn joins(logical: &Logical, stages: &Stages, slots: &Slots) -> Result<Vec<Join>, PlanError> {
+    let mut joins = Vec::new();
+    for (number, join) in logical.joins.iter().enumerate() {
+        let input = number + 1;
+        let mut parts = Vec::new();
+        if let Some(on) = &join.on {
+            conjuncts(on.clone(), &mut parts);
+        }
+        let (mut equal, mut columns, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for part in parts {
+            match equality(&part, input, logical, stages) {
+                Some((left, right)) => {
+                    columns.extend(column_name(&right, logical));
+                    equal.push((slots.place(&left), slots.place(&right)));
+                }
+                None => rest.push(slots.place(&part)),
+            }
+        }
+        if logical.inputs[input].role == Role::Lookup {
+            if equal.is_empty() {
+                let text = join.on.as_ref().map(ToString::to_string).unwrap_or_default();
+                return Err(PlanError::new(PlanErrorKind::LookupEquality(text), None));
+            }
+        } else {
+            columns.clear();
+        }
+        joins.push(Join { kind: join.kind, input, equal, columns, rest: conjunction(rest) });
+    }
+    Ok(joins)
+}
+
+/// `left = right` as an expression over what is joined before `input`, and one over `input` alone. The right side of a
+/// lookup is a column.
+fn equality(part: &Expr, input: usize, logical: &Logical, stages: &Stages) -> Option<(Expr, Expr)> {
+    let Expr::Binary { op: BinaryOp::Equal, left, right, .. } = part else { return None };
+    let side = |expr: &Expr| {
+        let reads = stages.reads(expr);
+        if reads.joined || reads.inputs.is_empty() {
+            None
+        } else if reads.inputs.iter().all(|read| *read < input) {
+            Some(true)
+        } else if reads.inputs.iter().all(|read| *read == input) {
+            Some(false)
+        } else {
+            None
+        }
+    };
+    let (before, of_input) = match (side(left), side(right)) {
+        (Some(true), Some(false)) => (left, right),
+        (Some(false), Some(true)) => (right, left),
+        _ => return None,
+    };
+    let lookup = logical.inputs[input].role == Role::Lookup;
+    if lookup && column_name(of_input, logical).is_none() {
+        return None;
+    }
+    // A point in time equals texts and numbers too, in a way that no key shows.
+    let datetime = |expr: &Expr| {
+        expr.slots().into_iter().any(|slot| match Meant::of(slot) {
+            Meant::Column { input, column } => logical.inputs[input].columns[column].ty == Some(DataType::DateTime),
+            _ => false,
+        })
+    };
+    (lookup || !(datetime(before) || datetime(of_input))).then(|| ((**before).clone(), (**of_input).clone()))
+}
+
+/// The key of a column that an expression is.
+fn column_name(expr: &Expr, logical: &Logical) -> Option<Text> {
+    let Expr::Slot(slot) = expr else { return None };
+    let Meant::Column { input, column } = Meant::of(*slot) else { return None };
+    match &logical.inputs[input].columns[column].source {
+        ColumnSource::Key(key) => Some(key.clone()),
+        ColumnSource::Whole => None,
+    }
+}
+
+/// A filter of these conjuncts.
+fn filter_of(conditions: Vec<Expr>, columns: &[Column]) -> Option<Filter> {
+    let mut parts = Vec::new();
+    for condition in conditions {
+        conjuncts(condition, &mut parts);
+    }
+    split(parts, columns)
+}
+
+fn conjunction(parts: Vec<Expr>) -> Option<Expr> {
+    split(parts, &[]).and_then(|filter| filter.rest)
 }
 
 /// The parts of a conjunction in the order of evaluation.
@@ -228,7 +675,7 @@ fn flipped(op: Comparison) -> Comparison {
     }
 }
 
-fn projection(logical: &Logical, slots: &Slots, windowed: bool) -> Projection {
+fn projection(logical: &Logical, slots: &Slots, sends: bool) -> Projection {
     let value = |value: &OutputValue| match value {
         OutputValue::Expr(expr) => slots.place(expr),
         OutputValue::Alias(alias) => match slots.of_alias[*alias] {
@@ -239,9 +686,16 @@ fn projection(logical: &Logical, slots: &Slots, windowed: bool) -> Projection {
     let mut items = Vec::new();
     for field in &logical.fields {
         match field {
-            Output::Star { slot, except } => items.push(Item::Star { slot: *slot, except: except.clone() }),
+            Output::Star { slots: wholes, except } => items.push(Item::Star {
+                slots: wholes.iter().map(|slot| slots.of(*slot)).collect(),
+                except: except.clone(),
+            }),
             Output::Field { name, value: v, plain } => {
                 items.push(Item::Field { name: name.clone(), expr: value(v), plain: *plain });
+            }
+            Output::Spread { expr, prefix, name } => {
+                let (prefix, name) = (prefix.clone(), name.clone());
+                items.push(Item::Spread { expr: slots.place(expr), prefix, name });
             }
             Output::Hidden(v) => match value(v) {
                 // These cannot fail, or were computed before.
@@ -250,18 +704,30 @@ fn projection(logical: &Logical, slots: &Slots, windowed: bool) -> Projection {
             },
         }
     }
-    Projection { items, sends: windowed || logical.limit != Some(0) }
+    Projection { items, sends }
 }
 
-fn kept_slots(projection: &Projection, having: Option<&Expr>, row_slots: usize) -> Vec<usize> {
+/// The slots of a group's first row that are read after grouping.
+fn kept_slots(plan: &Stateful) -> Vec<usize> {
     let mut kept = BTreeSet::new();
     let mut note = |expr: &Expr| kept.extend(expr.slots());
-    having.into_iter().for_each(&mut note);
-    for item in &projection.items {
-        match item {
-            Item::Star { slot, .. } => note(&Expr::Slot(*slot)),
-            Item::Field { expr, .. } | Item::Hidden { expr } => note(expr),
+    plan.having.iter().for_each(&mut note);
+    plan.order.iter().for_each(|key| note(&key.expr));
+    for number in &plan.numbers {
+        number.partition.iter().for_each(&mut note);
+        number.order.iter().for_each(|key| note(&key.expr));
+    }
+    for step in &plan.result_steps {
+        if let StepKind::Analytic(call) = &step.kind {
+            call.args.iter().chain(&call.partition).chain(&call.when).for_each(&mut note);
         }
     }
-    kept.into_iter().filter(|slot| *slot < row_slots).collect()
+    plan.rows_of.iter().for_each(|rows| note(&rows.arg));
+    for item in &plan.projection.items {
+        match item {
+            Item::Star { slots, .. } => slots.iter().for_each(|slot| note(&Expr::Slot(*slot))),
+            Item::Field { expr, .. } | Item::Hidden { expr } | Item::Spread { expr, .. } => note(expr),
+        }
+    }
+    kept.into_iter().filter(|slot| *slot < plan.row_slots).collect()
 }

@@ -34,6 +34,11 @@ pub fn each_slot_mut(expr: &mut Expr, visit: &mut dyn FnMut(&mut usize)) {
                 waiting.extend(branches.iter_mut().flat_map(|(when, then)| [when, then]));
                 waiting.extend(otherwise.as_deref_mut());
             }
+            Expr::FirstPresent(exprs) => waiting.extend(exprs),
+            Expr::Object { wholes, members } => {
+                waiting.extend(wholes);
+                waiting.extend(members.iter_mut().map(|(_, member)| member));
+            }
             Expr::Call { args, .. } => waiting.extend(args),
         }
     }

@@ -304,6 +304,19 @@ pub enum WindowKind {
     },
 }
 
+impl WindowKind {
+    /// The lengths that must not be 0.
+    pub fn lengths(&self) -> Vec<u64> {
+        match self {
+            WindowKind::Tumbling { length, .. } | WindowKind::Sliding { length, .. } => vec![*length],
+            WindowKind::Hopping { length, hop, .. } => vec![*length, *hop],
+            WindowKind::Session { max, timeout, .. } => vec![*max, *timeout],
+            WindowKind::Count { length, interval } => vec![*length, *interval],
+            WindowKind::State { .. } => Vec::new(),
+        }
+    }
+}
+
 /// Units of time of windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {

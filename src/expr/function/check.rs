@@ -69,6 +69,7 @@ pub fn check_call(function: &Function, literals: &[Option<&Value>], kinds: &[Opt
     for (index, literal) in literals.iter().enumerate() {
         let Some(expected) = function.signature.param(index) else { continue };
         let fits = match literal {
+            _ if expected == Param::MetaKey => takes_kind(expected, kinds.get(index).copied().flatten()),
             Some(value) => takes_literal(expected, value),
             None => takes_kind(expected, kinds.get(index).copied().flatten()),
         };
@@ -99,11 +100,13 @@ fn takes_literal(param: Param, literal: &Value) -> bool {
             matches!(param, Param::Any | Param::Number | Param::Int | Param::IntLiteral | Param::IntOrText)
         }
         Value::Float(_) => matches!(param, Param::Any | Param::Number),
-        Value::Text(_) => matches!(param, Param::Any | Param::Text | Param::TextLiteral | Param::IntOrText),
+        Value::Text(_) => {
+            matches!(param, Param::Any | Param::Text | Param::TextLiteral | Param::IntOrText | Param::DateTimeOrText)
+        }
         Value::Bool(_) => matches!(param, Param::Any | Param::Bool),
         Value::Array(_) => matches!(param, Param::Any | Param::Array),
         Value::Object(_) => matches!(param, Param::Any | Param::Object),
-        Value::DateTime(_) => matches!(param, Param::Any | Param::DateTime),
+        Value::DateTime(_) => matches!(param, Param::Any | Param::DateTime | Param::DateTimeOrText),
         Value::Bytes(_) | Value::Json(_) => matches!(param, Param::Any),
     }
 }
@@ -111,11 +114,12 @@ fn takes_literal(param: Param, literal: &Value) -> bool {
 fn takes_kind(param: Param, kind: Option<Param>) -> bool {
     match (param, kind) {
         (Param::IntLiteral | Param::TextLiteral, _) => false,
+        (Param::MetaKey, kind) => kind == Some(Param::MetaKey),
         (Param::Any, _) | (_, None | Some(Param::Any)) => true,
         (Param::Number | Param::Int, Some(Param::Number | Param::Int)) => true,
         (Param::IntOrText, Some(Param::Number | Param::Int | Param::Text)) => true,
         // A number or text may be read as a time.
-        (Param::DateTime, Some(Param::Number | Param::Int | Param::Text)) => true,
+        (Param::DateTime | Param::DateTimeOrText, Some(Param::Number | Param::Int | Param::Text)) => true,
         // Any value but a truth value has a text that functions read.
         (Param::Text, Some(kind)) => kind != Param::Bool,
         (param, Some(kind)) => param == kind,
@@ -131,7 +135,8 @@ fn kind_name(param: &Param) -> &'static str {
         Param::IntLiteral => "integer",
         Param::Text | Param::TextLiteral => "string",
         Param::Bool => "bool",
-        Param::DateTime => "datetime",
+        Param::DateTime | Param::DateTimeOrText => "datetime",
+        Param::MetaKey => "meta reference",
         Param::Array => "array",
         Param::Object => "object",
     }

@@ -33,8 +33,15 @@ pub(super) fn json(answer: &Result<Value, FunctionError>) -> Option<String> {
 
 fn run(function: &Function, literals: &[Option<&Value>], args: &[Value]) -> Result<Value, FunctionError> {
     let zone = TimeZone::UTC;
-    let context =
-        CallContext { rule: "rule", rule_started: 0, now: 1_700_000_000_000, event_time: 0, window: None, zone: &zone };
+    let context = CallContext {
+        rule: "rule",
+        rule_started: 0,
+        now: 1_700_000_000_000,
+        event_time: 0,
+        window: None,
+        zone: &zone,
+        hits: Default::default(),
+    };
     let args = Args(args.iter().map(Cow::Borrowed).collect());
     if let Some(answer) = function.answer_for_null(&args) {
         return Ok(answer);
@@ -45,8 +52,15 @@ fn run(function: &Function, literals: &[Option<&Value>], args: &[Value]) -> Resu
             let prepared: PreparedFn = prepare(literals)?;
             prepared(&args, &context)
         }
-        Code::Aggregate(_) => panic!("{} is an aggregate", function.name),
+        Code::Aggregate(_) | Code::Analytic(_) | Code::SetReturning(_) | Code::RowNumber => {
+            panic!("{} needs more than one row", function.name)
+        }
     }
+}
+
+/// Whether a call needs nothing but the values of its arguments.
+fn of_values(function: &Function) -> bool {
+    matches!(function.code, Code::Scalar(_) | Code::Prepared(_))
 }
 
 /// Reads `name(arg, …)`, text in double quotes, numbers, true, false, null.
@@ -123,15 +137,57 @@ fn rows_are_whole() {
     for function in all() {
         assert!(!function.doc.is_empty(), "{} has no documentation", function.name);
         assert!(function.signature.required <= function.signature.params.len(), "{}", function.name);
-        let scalar = !matches!(function.code, Code::Aggregate(_));
         assert!(
-            !scalar || !function.deterministic || !function.examples.is_empty(),
+            !of_values(function) || !function.deterministic || !function.examples.is_empty(),
             "{} has no example",
             function.name
         );
         for name in std::iter::once(&function.name).chain(function.aliases) {
             assert!(names.insert(*name), "{name} stands in the tables twice");
             assert_eq!(*name, name.to_ascii_lowercase());
+        }
+    }
+}
+
+/// A value of each kind, with the empty and the odd ones.
+fn each_kind() -> Vec<Value> {
+    vec![
+        Value::Absent,
+        Value::Null,
+        Value::Bool(true),
+        Value::Int(1),
+        Value::Float(-1.5),
+        Value::Float(f64::NAN),
+        Value::from("é"),
+        Value::from(vec![0xff_u8, 0]),
+        Value::DateTime(std::sync::Arc::new(jiff::Timestamp::UNIX_EPOCH.to_zoned(TimeZone::UTC))),
+        Value::array([]),
+        Value::array([Value::Null, Value::Int(1), Value::from("x")]),
+        Value::object([("k".into(), Value::array([Value::Int(1)]))]),
+    ]
+}
+
+/// Every function takes every kind of value in every place, in calls of no to four arguments, as many as it wants or
+/// not. Of calls with three and four arguments only some are tried, with each kind in each place.
+#[test]
+fn no_kind_of_argument_makes_a_function_panic() {
+    let kinds = each_kind();
+    let longer = |calls: &[Vec<Value>]| -> Vec<Vec<Value>> {
+        calls.iter().flat_map(|call| kinds.iter().map(move |kind| [call, &[kind.clone()][..]].concat())).collect()
+    };
+    let (none, one) = (vec![vec![]], longer(&[vec![]]));
+    let two = longer(&one);
+    let three: Vec<_> = longer(&two).into_iter().step_by(5).collect();
+    let four: Vec<_> = longer(&three).into_iter().step_by(11).collect();
+    let calls = [none, one, two, three, four].concat();
+    for function in all().filter(|function| !matches!(function.code, Code::Aggregate(_))) {
+        for args in &calls {
+            let _ = run(function, &vec![None; args.len()], args);
+            let written: Vec<_> = args.iter().map(Some).collect();
+            let _ = check_call(function, &written, &vec![None; args.len()]);
+            if let Code::Prepared(_) = function.code {
+                let _ = run(function, &written, args);
+            }
         }
     }
 }
@@ -172,6 +228,9 @@ fn any_value() -> impl Strategy<Value = Value> {
             "aGk=",
             "Asia/Shanghai",
             "2024-02-29",
+            "yyyy-MM-dd'T'HH:mm:ssSSS",
+            "-1h30m",
+            "snowflake",
             "é世🙂",
         ])
         .prop_map(Value::from),
@@ -195,7 +254,7 @@ proptest! {
 
     #[test]
     fn no_argument_makes_a_function_panic(values in prop::collection::vec(any_value(), 6), written: u8, extra in 0..3_usize) {
-        for function in all().filter(|function| !matches!(function.code, Code::Aggregate(_))) {
+        for function in all().filter(|function| of_values(function)) {
             let signature = &function.signature;
             let most = if signature.variadic { values.len() } else { signature.params.len() };
             let count = (signature.required + extra).min(most);

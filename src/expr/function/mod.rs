@@ -7,10 +7,13 @@
 //! A function sees values only: no rows, no streams, no sockets. Adding one is adding a row to the table of its family.
 
 mod aggregate;
+mod analytic;
 mod check;
 mod conversion;
+mod datetime;
 #[cfg(test)]
 mod examples;
+mod hash;
 mod later;
 mod locale;
 mod math;
@@ -76,6 +79,21 @@ pub struct CallContext<'a> {
     pub window: Option<(i64, i64)>,
     /// The configured time zone.
     pub zone: &'a jiff::tz::TimeZone,
+    /// What the rule has sent before.
+    pub hits: Hits,
+}
+
+/// Which rows and windows of a rule have given results before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Hits {
+    /// how many rows
+    pub rows: u64,
+    /// the time of the last of them, ms since the epoch; 0 before any
+    pub row_time: i64,
+    /// how many windows
+    pub windows: u64,
+    /// the time of the last of them, ms since the epoch; 0 before any
+    pub window_time: i64,
 }
 
 /// Why a call failed for one row.
@@ -145,10 +163,15 @@ pub enum Param {
     Bool,
     /// a point in time: datetime, text in a known format, or ms since the epoch
     DateTime,
+    /// a point in time, also where it is text that is written in the rule
+    DateTimeOrText,
     /// an array
     Array,
     /// an object
     Object,
+    /// a key of a message's metadata: `topic`, `stream.topic`, `key->part`, `*`. It is a name and no column; the
+    /// function sees it as text
+    MetaKey,
 }
 
 /// How many arguments a function takes, and of what kinds.
@@ -207,6 +230,12 @@ pub enum Code {
     Prepared(fn(&[Option<&Value>]) -> Result<PreparedFn, FunctionError>),
     /// One answer for the rows of a window or group.
     Aggregate(super::aggregate::Aggregate),
+    /// One answer for each row, from that row and those before.
+    Analytic(super::analytic::Analytic),
+    /// Several rows for one.
+    SetReturning(super::set_returning::SetReturning),
+    /// The number of the row in its window, which only the window knows.
+    RowNumber,
 }
 
 /// The families, which are the chapters of `docs/functions.md`.
@@ -218,8 +247,16 @@ pub enum Family {
     Text,
     /// conversion between types
     Conversion,
+    /// digests and checksums
+    Hash,
+    /// dates and times
+    DateTime,
     /// over the rows of a window or group
     Aggregate,
+    /// over the rows before
+    Analytic,
+    /// that make rows
+    MultiRow,
     /// about the rule, the row, the window
     Other,
 }
@@ -230,7 +267,11 @@ impl fmt::Display for Family {
             Family::Math => "Mathematical functions",
             Family::Text => "String functions",
             Family::Conversion => "Conversion functions",
+            Family::Hash => "Hash functions",
+            Family::DateTime => "Date and time functions",
             Family::Aggregate => "Aggregate functions",
+            Family::Analytic => "Analytic functions",
+            Family::MultiRow => "Multi-row functions",
             Family::Other => "Other functions",
         })
     }
@@ -370,5 +411,13 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 }
 
 /// The tables of the families.
-static FAMILIES: &[&[Function]] =
-    &[math::FUNCTIONS, text::FUNCTIONS, conversion::FUNCTIONS, aggregate::FUNCTIONS, other::FUNCTIONS];
+static FAMILIES: &[&[Function]] = &[
+    math::FUNCTIONS,
+    text::FUNCTIONS,
+    conversion::FUNCTIONS,
+    hash::FUNCTIONS,
+    datetime::FUNCTIONS,
+    aggregate::FUNCTIONS,
+    analytic::FUNCTIONS,
+    other::FUNCTIONS,
+];

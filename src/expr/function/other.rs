@@ -1,6 +1,11 @@
-//! Functions about the rule, the row and the window, and those that choose between values.
+//! Functions about the rule, the row and the window, those that choose between values, and those that make new names.
 
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
+use crate::expr::cast::{failed, text};
 use crate::value::Value;
 
 type Answer = Result<Value, FunctionError>;
@@ -19,7 +24,15 @@ const fn told(name: &'static str, returns: Returns, code: super::ScalarFn) -> Fu
     of(name, &[], returns, code).not_deterministic()
 }
 
+/// The longest delay in ms. It holds up all rules on the thread, so a number in a message must not make it any time.
+const LONGEST_DELAY: i64 = 10_000;
+
 pub(super) static FUNCTIONS: &[Function] = &[
+    of("bypass", &[("value", Param::Any)], Returns::SameAs(0), |args, _| Ok(args[0].clone()))
+        .required(0)
+        .variadic()
+        .nulls(Nulls::Own)
+        .doc("The first argument as it is.", &[("bypass(\"s\", 1)", "\"s\""), ("bypass()", "")]),
     of("coalesce", &[("value", Param::Any)], Returns::SameAs(0), coalesce)
         .variadic()
         .nulls(Nulls::Own)
@@ -28,10 +41,29 @@ pub(super) static FUNCTIONS: &[Function] = &[
             "The first argument that is not null. false, 0 and empty text are values.",
             &[("coalesce(0, 1)", "0"), ("coalesce(\"\", \"x\")", "\"\""), ("coalesce(\"a\")", "\"a\"")],
         ),
+    of("delay", &[("ms", Param::Number), ("value", Param::Any)], Returns::SameAs(1), delay).not_deterministic().doc(
+        "The second argument, after so many milliseconds (a fraction is cut). The delay holds up every rule on the same \
+         data thread; more than 10000 ms are an error.",
+        &[("delay(1, \"x\")", "\"x\""), ("delay(-1, 2)", "2")],
+    ),
     told("event_time", Returns::Int, |_, context| Ok(Value::Int(context.event_time))).doc(
         "The row's time in ms since 1970: its timestamp in event time, else its arrival. Behind a window with \
          aggregates, the window's end.",
         &[],
+    ),
+    of(
+        "get_keyed_state",
+        &[("key", Param::Any), ("type", Param::TextLiteral), ("default", Param::Any)],
+        Returns::SameAs(2),
+        keyed_state,
+    )
+    .nulls(Nulls::Own)
+    .check(state_type)
+    .doc(
+        "The value that is kept under a key, as `bigint`, `float`, `string`, `boolean` or `datetime`, or the default \
+         where nothing is kept. Nothing in Plutino keeps values under keys, so that the answer is the default; rules \
+         that name the function go on working.",
+        &[("get_keyed_state(\"limit\", \"bigint\", 0)", "0")],
     ),
     of("isnull", &[("value", Param::Any)], Returns::Bool, |args, _| Ok(Value::Bool(args[0].is_null())))
         .nulls(Nulls::Own)
@@ -39,6 +71,31 @@ pub(super) static FUNCTIONS: &[Function] = &[
             "Whether there is no value: null, or a key that the message does not have.",
             &[("isnull(0)", "false"), ("isnull(\"\")", "false")],
         ),
+    of("meta", &[("key", Param::MetaKey)], Returns::Any, |args, _| match &args[0] {
+        Value::Text(key) if key == "*" => Ok(Value::object([])),
+        _ => Ok(Value::Absent),
+    })
+    .not_deterministic()
+    .doc(
+        "What the source tells about a message besides its data: `meta(key)`, `meta(stream.key)`, `meta(key->part)`, \
+         or `meta(*)` for all as an object. Websockets tell nothing: there is no value, and the object is empty.",
+        &[],
+    ),
+    of("mqtt", &[("key", Param::MetaKey)], Returns::Text, |_, _| Ok(Value::Absent))
+        .not_deterministic()
+        .check(topic_or_id)
+        .doc(
+            "The `topic` or `messageid` of a message that came by MQTT. Messages of websockets have neither: there is no \
+             value.",
+            &[],
+        ),
+    told("newuuid", Returns::Text, |_, _| Ok(new_uuid().into()))
+        .doc("A new UUID of version 1 as text: made of the time, and never made twice.", &[]),
+    of("props", &[("name", Param::Text)], Returns::Text, props).not_deterministic().doc(
+        "A property of the engine as text: `et` is now in ms since 1970, `snowflake` a new id that grows with time. \
+         Any other name is an error.",
+        &[],
+    ),
     told("rule_id", Returns::Text, |_, context| Ok(Value::from(context.rule))).doc("The id of the rule.", &[]),
     told("rule_start", Returns::Int, |_, context| Ok(Value::Int(context.rule_started)))
         .doc("When the rule was started, in ms since 1970.", &[]),
@@ -55,10 +112,180 @@ fn coalesce(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     Ok(args.iter().find(|value| !value.is_null()).cloned().unwrap_or(Value::Null))
 }
 
+fn delay(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+    // A double is cut; one that no whole number is, is too large or none.
+    let ms = match &args[0] {
+        Value::Int(ms) => *ms,
+        Value::Float(ms) if !ms.is_nan() => *ms as i64,
+        other => return Err(failed(other, "int")),
+    };
+    if ms > LONGEST_DELAY {
+        return Err(domain(format!("a delay of {ms} ms is longer than {LONGEST_DELAY} ms")));
+    }
+    if let Ok(ms @ 1..) = u64::try_from(ms) {
+        std::thread::sleep(Duration::from_millis(ms));
+    }
+    Ok(args[1].clone())
+}
+
+fn keyed_state(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+    match &args[0] {
+        Value::Text(_) => Ok(args[2].clone()),
+        other => {
+            Err(domain(format!("key {} is not a string", if other.is_null() { "<nil>".into() } else { text(other) })))
+        }
+    }
+}
+
+fn state_type(literals: &[Option<&Value>]) -> Result<(), String> {
+    match literals {
+        [_, Some(Value::Text(name)), _]
+            if !matches!(name.as_str(), "bigint" | "float" | "string" | "boolean" | "datetime") =>
+        {
+            Err("expect one of following value for the 2nd parameter: bigint, float, string, boolean, datetime"
+                .to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn topic_or_id(literals: &[Option<&Value>]) -> Result<(), String> {
+    match literals {
+        [Some(Value::Text(key))] if !["topic", "messageid"].iter().any(|known| key.eq_ignore_ascii_case(known)) => {
+            Err("Parameter of mqtt function can be only topic or messageid.".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn props(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+    match &*text(&args[0]) {
+        "et" => Ok(context.now.to_string().into()),
+        "snowflake" => Ok(new_snowflake(context.now).to_string().into()),
+        other => Err(domain(format!("unknown property {other}, there are et and snowflake"))),
+    }
+}
+
+/// A UUID of version 1. The node is made by chance once a process: its address is nobody's business.
+fn new_uuid() -> String {
+    static MADE: LazyLock<(uuid::ContextV1, [u8; 6])> = LazyLock::new(|| {
+        let mut node = [0; 6];
+        fastrand::fill(&mut node);
+        // The multicast bit tells that this is no card's address (RFC 9562, section 6.10).
+        node[0] |= 1;
+        (uuid::ContextV1::new(fastrand::u16(..)), node)
+    });
+    let (context, node) = &*MADE;
+    uuid::Uuid::new_v1(uuid::Timestamp::now(context), node).to_string()
+}
+
+/// An id that is larger than all before it: ms since 4 November 2010 in 41 bits, as usual, a node of 10 bits that is
+/// 0, and a number of 12 bits. When one millisecond's numbers are used up, those of the next are taken.
+fn new_snowflake(now: i64) -> u64 {
+    const EPOCH: i64 = 1_288_834_974_657;
+    static LAST: AtomicU64 = AtomicU64::new(0);
+    let since = u64::try_from(now.saturating_sub(EPOCH)).unwrap_or(0).min((1 << 41) - 1);
+    let next = |last: u64| {
+        // The node's bits stay 0.
+        let after = if last & 0xfff == 0xfff { (last | 0x3f_ffff) + 1 } else { last + 1 };
+        after.max(since << 22)
+    };
+    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+    next(last.unwrap_or_default())
+}
+
 fn one_at_least(literals: &[Option<&Value>]) -> Result<(), String> {
     if literals.is_empty() { Err("The arguments should be at least one.".to_owned()) } else { Ok(()) }
 }
 
 fn bound(context: &CallContext<'_>, of: fn((i64, i64)) -> i64) -> Value {
     Value::Int(context.window.map_or(0, of))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::examples::{answer, json};
+    use super::super::{check_call, lookup};
+    use super::*;
+
+    #[test]
+    fn new_names_are_new() {
+        let uuid = |_| json(&answer("newuuid", &[])).unwrap_or_default();
+        let made: std::collections::HashSet<_> = (0..1000).map(uuid).collect();
+        assert_eq!(made.len(), 1000);
+        for uuid in made {
+            let parts: Vec<_> = uuid.trim_matches('"').split('-').map(str::len).collect();
+            assert_eq!((parts, uuid.as_bytes()[15]), (vec![8, 4, 4, 4, 12], b'1'), "{uuid}");
+        }
+        let ids: Vec<_> = (0..10_000).map(|_| new_snowflake(1_700_000_000_000)).collect();
+        assert!(ids.is_sorted_by(|a, b| a < b));
+        assert!(ids.iter().all(|id| id >> 12 & 0x3ff == 0));
+    }
+
+    #[test]
+    fn properties() {
+        assert_eq!(json(&answer("props", &["et".into()])).as_deref(), Some("\"1700000000000\""));
+        assert!(answer("props", &["snowflake".into()]).is_ok_and(|id| text(&id).parse::<u64>().is_ok()));
+        for other in ["nosuchprop", "", "ET"] {
+            assert!(answer("props", &[other.into()]).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn delays() {
+        for (ms, given) in [
+            (Value::Int(0), Some("7")),
+            (1.9.into(), Some("7")),
+            ((-1e300).into(), Some("7")),
+            (i64::MIN.into(), Some("7")),
+            (Value::Null, Some("")),
+            (10_001.into(), None),
+            (1e300.into(), None),
+            (f64::NAN.into(), None),
+            ("1".into(), None),
+        ] {
+            assert_eq!(json(&answer("delay", &[ms.clone(), 7.into()])).as_deref(), given, "{ms:?}");
+        }
+    }
+
+    #[test]
+    fn state_by_key() {
+        let given = |key: Value| json(&answer("get_keyed_state", &[key, "float".into(), "x".into()]));
+        assert_eq!(given("k".into()).as_deref(), Some("\"x\""));
+        assert_eq!(given(1.into()), None);
+        assert_eq!(given(Value::Null), None);
+        let refused = answer("get_keyed_state", &[1.into(), "float".into(), 0.into()]).err();
+        assert_eq!(refused.map(|error| error.to_string()).as_deref(), Some("key 1 is not a string"));
+    }
+
+    #[test]
+    fn refusals() {
+        let (field, whole, word) = (None, Some(Value::Int(1)), Some(Value::from("x")));
+        for (name, args, expected) in [
+            ("delay", vec![whole.clone()], Some("Expect 2 arguments but found 1.")),
+            ("delay", vec![word.clone(), field.clone()], Some("Expect number - float or int type for parameter 1")),
+            ("props", vec![whole.clone()], Some("Expect string type for parameter 1")),
+            ("newuuid", vec![whole.clone()], Some("Expect 0 arguments but found 1.")),
+            ("tstamp", vec![whole.clone()], Some("Expect 0 arguments but found 1.")),
+            ("bypass", vec![], None),
+            ("meta", vec![], Some("Expect 1 arguments but found 0.")),
+            ("meta", vec![word.clone()], Some("Expect meta reference type for parameter 1")),
+            ("mqtt", vec![whole.clone()], Some("Expect meta reference type for parameter 1")),
+            (
+                "get_keyed_state",
+                vec![field.clone(), field.clone(), field.clone()],
+                Some("Expect string type for parameter 2"),
+            ),
+            (
+                "get_keyed_state",
+                vec![field.clone(), Some("bytea".into()), field.clone()],
+                Some("expect one of following value for the 2nd parameter: bigint, float, string, boolean, datetime"),
+            ),
+        ] {
+            let literals: Vec<_> = args.iter().map(Option::as_ref).collect();
+            let function = lookup(name).expect("the function exists");
+            let refusal = check_call(function, &literals, &vec![None; args.len()]).err();
+            assert_eq!(refusal.map(|error| error.to_string()).as_deref(), expected, "{name} {args:?}");
+        }
+    }
 }

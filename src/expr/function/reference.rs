@@ -84,6 +84,8 @@ fn kind(param: Param) -> &'static str {
         Param::TextLiteral => "string literal",
         Param::Bool => "boolean",
         Param::DateTime => "datetime",
+        Param::DateTimeOrText => "datetime or string",
+        Param::MetaKey => "metadata key",
         Param::Array => "array",
         Param::Object => "object",
     }

@@ -1,0 +1,198 @@
+//! The operator of a rule with state: rows in order, what they remember, windows, results.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
+
+use crate::expr::{EvalError, Scope, compare};
+use crate::plan::physical::{Filter, Input, Role, Stateful, WindowSpec};
+use crate::value::Value;
+
+use super::order::Waiting;
+use super::output::{Output, RuleContext};
+use super::queue::RowBatch;
+use super::results::{Others, Results};
+use super::steps::Memories;
+use super::window::{Alarm, Arrival, KeptRow, Windows};
+use super::worker::{Timers, WorkerClock};
+
+/// The state of a rule.
+pub struct RuleOperator {
+    plan: Stateful,
+    inputs: Vec<Input>,
+    context: Rc<RuleContext>,
+    output: Rc<RefCell<Output>>,
+    clock: Rc<WorkerClock>,
+    waiting: Waiting,
+    memories: Memories,
+    windows: Windows,
+    results: Results,
+    tables: Tables,
+    /// a joined row to work in
+    wide: Vec<Value>,
+}
+
+/// What is joined to the rows of streams.
+#[derive(Default)]
+struct Tables {
+    /// the last rows of scan tables, by input
+    scanned: HashMap<usize, VecDeque<Rc<KeptRow>>>,
+}
+
+/// Why a row was lost.
+#[derive(Debug, thiserror::Error)]
+enum RowLost {
+    #[error("run Select error: {0}")]
+    Step(EvalError),
+    #[error("run Window Filter error: {0}")]
+    Filter(EvalError),
+}
+
+impl RuleOperator {
+    /// An operator without rows. `timers` wakes the rule's slot at the ends of windows, where it runs by the clock.
+    pub fn new(
+        plan: Stateful,
+        inputs: Vec<Input>,
+        context: Rc<RuleContext>,
+        output: Rc<RefCell<Output>>,
+        clock: Rc<WorkerClock>,
+        timers: Option<(Rc<Timers>, usize)>,
+    ) -> Self {
+        RuleOperator {
+            waiting: Waiting::default(),
+            memories: Memories::new(&plan.steps),
+            windows: Windows::new(&plan, &context.zone, Alarm::new(timers)),
+            results: Results::new(&plan, context.clone(), output.clone()),
+            tables: Tables::default(),
+            wide: vec![Value::Absent; plan.row_slots],
+            plan,
+            inputs,
+            context,
+            output,
+            clock,
+        }
+    }
+
+    /// Takes rows in.
+    pub fn rows(&mut self, mut batch: RowBatch) {
+        self.output.borrow_mut().received(batch.received);
+        let now = self.clock.now();
+        batch.each(|time, input, slots| {
+            if self.plan.ordered && self.inputs[input].role == Role::Stream {
+                self.waiting.push(time, input, slots);
+            } else {
+                self.row(now, time, input, slots);
+            }
+        });
+    }
+
+    /// Time has come to `frontier`: rows up to it go on, windows that it closes are sent, in order; `None`: all.
+    pub fn advance(&mut self, frontier: Option<i64>) {
+        let now = self.clock.now();
+        while let Some((time, input, mut slots)) = self.waiting.pop(frontier) {
+            self.row(now, time, input, &mut slots);
+        }
+        self.close(now, frontier);
+        self.output.borrow_mut().flush();
+    }
+
+    fn row(&mut self, now: i64, time: i64, input: usize, slots: &mut [Value]) {
+        let range = self.inputs[input].slots.clone();
+        let scanned = self.inputs[input].scan.columns.len() + self.inputs[input].scan.computed.len();
+        let slots = &mut slots[..scanned.min(range.len())];
+        if let Role::Table { retain } = self.inputs[input].role {
+            return self.tables.keep(input, retain, time, slots, range.len());
+        }
+        if self.plan.ordered {
+            self.close(now, Some(time));
+        }
+        // Where the row is all there is, it is worked on where it stands.
+        let alone = self.inputs.len() == 1 && slots.len() == self.wide.len();
+        let mut wide = std::mem::take(&mut self.wide);
+        if !alone {
+            for (place, value) in wide[range.clone()].iter_mut().zip(slots.iter_mut()) {
+                *place = std::mem::take(value);
+            }
+        }
+        let row = if alone { slots } else { wide.as_mut_slice() };
+        let result = self.arrive(now, time, input, range.clone(), row);
+        if !alone {
+            wide[range].fill(Value::Absent);
+        }
+        self.wide = wide;
+        if let Err(error) = result {
+            self.output.borrow_mut().error(error);
+        }
+    }
+
+    fn arrive(
+        &mut self,
+        now: i64,
+        time: i64,
+        input: usize,
+        slots: std::ops::Range<usize>,
+        row: &mut [Value],
+    ) -> Result<(), RowLost> {
+        let RuleOperator { plan, inputs, context, memories, windows, results, tables, .. } = self;
+        let rule = context.clone();
+        let context = rule.row(now, time);
+        memories.run(&plan.steps, input, row, &context).map_err(RowLost::Step)?;
+        let scope = Scope { slots: row, context: &context };
+        if !passes(&plan.admit, &scope).map_err(RowLost::Filter)? {
+            return Ok(());
+        }
+        let passes = passes(&plan.filter, &scope).map_err(|error| format!("run Where error: {error}"));
+        let mut arrival = Arrival { time, input, row, slots, passes, context: context.clone() };
+        if matches!(plan.window, WindowSpec::Each) {
+            let others = Others { tables: tables.rows(), ask: &|_, _, _| {} };
+            results.row(plan, inputs, &mut arrival, others);
+        } else if matches!((&plan.window, &arrival.passes), (WindowSpec::Hopping { .. }, Err(_))) {
+            // By the clock or in event time, a row without a truth belongs to no window.
+            if let Err(error) = arrival.passes {
+                self.output.borrow_mut().error(error);
+            }
+        } else {
+            windows.row(plan, arrival, &mut |closed| {
+                let others = Others { tables: tables.rows(), ask: &|_, _, _| {} };
+                results.window(plan, inputs, now, closed, others);
+            });
+        }
+        Ok(())
+    }
+
+    fn close(&mut self, now: i64, frontier: Option<i64>) {
+        let RuleOperator { plan, inputs, windows, results, tables, .. } = self;
+        windows.advance(frontier, &mut |closed| {
+            let others = Others { tables: tables.rows(), ask: &|_, _, _| {} };
+            results.window(plan, inputs, now, closed, others);
+        });
+    }
+}
+
+impl Tables {
+    /// Keeps a row of a scan table, and forgets the oldest beyond `retain`.
+    fn keep(&mut self, input: usize, retain: Option<usize>, time: i64, slots: &mut [Value], width: usize) {
+        let mut row: Vec<Value> = slots.iter_mut().map(std::mem::take).collect();
+        row.resize(width, Value::Absent);
+        let rows = self.scanned.entry(input).or_default();
+        rows.push_back(Rc::new(KeptRow { time, input, slots: row.into() }));
+        while retain.is_some_and(|retain| rows.len() > retain) {
+            rows.pop_front();
+        }
+    }
+
+    /// The rows of all scan tables.
+    fn rows(&self) -> Vec<Rc<KeptRow>> {
+        self.scanned.values().flatten().cloned().collect()
+    }
+}
+
+fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    let Some(filter) = filter else { return Ok(true) };
+    for test in &filter.tests {
+        if !compare(&scope.slots[test.slot], test.op, &test.constant)? {
+            return Ok(false);
+        }
+    }
+    filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(scope))
+}

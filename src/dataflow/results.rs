@@ -1,0 +1,424 @@
+//! From a closed window to result rows: joins, WHERE, groups, HAVING, row numbers, ORDER BY, LIMIT, the select list.
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::rc::Rc;
+
+use indexmap::IndexMap;
+
+use crate::expr::function::CallContext;
+use crate::expr::group::GroupKey;
+use crate::expr::{Comparison, EvalError, Scope, compare_at};
+use crate::plan::physical::{Input, OrderBy, RowNumber, Stateful};
+use crate::value::Value;
+
+use super::join::{Ask, Joined};
+use super::output::{Output, RowError, RuleContext};
+use super::steps::Memories;
+use super::window::{Arrival, Closed, Group, Groups, KeptRow, accumulate};
+
+/// Makes the results of a rule.
+pub struct Results {
+    context: Rc<RuleContext>,
+    output: Rc<RefCell<Output>>,
+    /// a result row to work in
+    slots: Vec<Value>,
+    memories: Memories,
+    /// result rows are projected as they are made: nothing needs to see all of them
+    straight: bool,
+}
+
+/// Why a window's result was lost.
+#[derive(Debug, thiserror::Error)]
+pub enum ResultError {
+    /// a condition of a join
+    #[error("run Join error: {0}")]
+    Join(EvalError),
+    /// WHERE
+    #[error("run Where error: {0}")]
+    Where(EvalError),
+    /// HAVING
+    #[error("run Having error: {0}")]
+    Having(EvalError),
+    /// ORDER BY
+    #[error("run Order By error: {0}")]
+    Order(EvalError),
+    /// anything else that is computed
+    #[error("run Select error: {0}")]
+    Eval(#[from] EvalError),
+    /// a row that cannot be written
+    #[error(transparent)]
+    Row(#[from] RowError),
+}
+
+/// What joins need beside the window's rows.
+pub struct Others<'a> {
+    /// the rows of tables
+    pub tables: Vec<Rc<KeptRow>>,
+    /// asks lookup tables
+    pub ask: Ask<'a>,
+}
+
+impl Results {
+    /// No results yet.
+    pub fn new(plan: &Stateful, context: Rc<RuleContext>, output: Rc<RefCell<Output>>) -> Self {
+        let straight =
+            plan.numbers.is_empty() && plan.order.is_empty() && plan.result_steps.is_empty() && plan.rows_of.is_none();
+        Results {
+            context,
+            output,
+            slots: vec![Value::Absent; plan.result_slots()],
+            memories: Memories::new(&plan.result_steps),
+            straight,
+        }
+    }
+
+    /// Makes the result of a window. An error loses the whole message of the window.
+    pub fn window(&mut self, plan: &Stateful, inputs: &[Input], now: i64, closed: Closed, others: Others<'_>) {
+        let Closed { start, end, content } = closed;
+        if let Some(error) = content.failed {
+            return self.output.borrow_mut().error(error);
+        }
+        let rule = self.context.clone();
+        let context = rule.window(now, start, end);
+        let rows = content.rows.into_iter();
+        let result = self.results(plan, inputs, &context, rows, content.groups, others);
+        self.finish(plan, result, end, true);
+    }
+
+    /// Makes the result of a row that is alone. Its slots may be taken.
+    pub fn row(&mut self, plan: &Stateful, inputs: &[Input], arrival: &mut Arrival<'_>, others: Others<'_>) {
+        match &arrival.passes {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return self.output.borrow_mut().error(error),
+        }
+        let time = arrival.time;
+        let result = if !plan.grouped && plan.joins.is_empty() && plan.aggregates.is_empty() {
+            self.alone(plan, arrival)
+        } else {
+            let context = arrival.context.clone();
+            let mut groups = Groups::default();
+            let mut rows = Vec::new();
+            let added = if plan.incremental() {
+                accumulate(&mut groups, plan, &Scope { slots: arrival.row, context: &context })
+            } else {
+                rows.push(Rc::new(arrival.keep()));
+                Ok(())
+            };
+            match added {
+                Ok(()) => self.results(plan, inputs, &context, rows.into_iter(), groups, others),
+                Err(error) => Err(error.into()),
+            }
+        };
+        self.finish(plan, result, time, false);
+    }
+
+    /// A row that is a result row as it is.
+    fn alone(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<u64, ResultError> {
+        for (slot, value) in self.slots.iter_mut().zip(arrival.row.iter_mut()) {
+            *slot = std::mem::take(value);
+        }
+        let context = arrival.context.clone();
+        if !self.has(plan, &context)? {
+            return Ok(0);
+        }
+        if self.straight {
+            return if plan.limit == Some(0) { Ok(0) } else { self.project(plan, &context).map(|()| 1) };
+        }
+        let row = std::mem::take(&mut self.slots);
+        let result = self.ordered(plan, vec![(context.event_time, row)], &context);
+        self.slots = vec![Value::Absent; plan.result_slots()];
+        result
+    }
+
+    /// Ends the message, or counts the error that it is lost to.
+    fn finish(&mut self, plan: &Stateful, result: Result<u64, ResultError>, time: i64, window: bool) {
+        let mut output = self.output.borrow_mut();
+        match result {
+            Ok(rows) => {
+                output.end_message();
+                if plan.counts_hits && rows > 0 {
+                    let mut hits = self.context.hits.get();
+                    hits.rows += rows;
+                    hits.row_time = time;
+                    if window {
+                        hits.windows += 1;
+                        hits.window_time = time;
+                    }
+                    self.context.hits.set(hits);
+                }
+            }
+            Err(error) => output.error(error),
+        }
+    }
+
+    /// Makes the result rows and says how many there are.
+    fn results(
+        &mut self,
+        plan: &Stateful,
+        inputs: &[Input],
+        context: &CallContext<'_>,
+        rows: impl Iterator<Item = Rc<KeptRow>>,
+        groups: Groups,
+        others: Others<'_>,
+    ) -> Result<u64, ResultError> {
+        if plan.incremental() {
+            return self.of_groups(plan, context, groups);
+        }
+        if plan.joins.is_empty() {
+            let mut row_slots = std::mem::take(&mut self.slots);
+            let result = self.of_rows(plan, context, &mut row_slots, rows, |row, slots| {
+                slots[inputs[0].slots.clone()].clone_from_slice(&row.slots);
+                row.time
+            });
+            self.slots = row_slots;
+            return result;
+        }
+        let mut wide = vec![Value::Absent; plan.result_slots()];
+        let rows = rows.chain(others.tables);
+        let joined =
+            Joined::new(inputs, &plan.joins, rows, &mut wide, context, others.ask).map_err(ResultError::Join)?;
+        self.of_rows(plan, context, &mut wide, 0..joined.len(), |number, slots| joined.fill(number, slots))
+    }
+
+    /// Result rows from the rows of a window. `fill` puts a row into slots and gives its time.
+    fn of_rows<R>(
+        &mut self,
+        plan: &Stateful,
+        context: &CallContext<'_>,
+        slots: &mut Vec<Value>,
+        rows: impl Iterator<Item = R>,
+        fill: impl Fn(R, &mut [Value]) -> i64,
+    ) -> Result<u64, ResultError> {
+        let mut found = Vec::new();
+        for row in rows {
+            let time = fill(row, slots);
+            let mut context = context.clone();
+            if !plan.grouped {
+                context.event_time = time;
+            }
+            let first = plan.row_slots - plan.computed.len();
+            for (index, computed) in plan.computed.iter().enumerate() {
+                slots[first + index] = computed.eval(&Scope { slots, context: &context })?.into_owned();
+            }
+            if let Some(filter) = &plan.joined_filter
+                && !filter.test(&Scope { slots, context: &context }).map_err(ResultError::Where)?
+            {
+                continue;
+            }
+            found.push((time, slots.clone()));
+        }
+        if plan.grouped {
+            if plan.keys.is_empty() {
+                // What aggregates make lists of sees the rows in the order of ORDER BY.
+                let by_row: Vec<OrderBy> =
+                    plan.order.iter().filter(|key| reads_rows_only(key, plan)).cloned().collect();
+                sort(&mut found, &by_row, context)?;
+            }
+            let mut groups = Groups::default();
+            for (_, row) in &found {
+                accumulate(&mut groups, plan, &Scope { slots: row, context })?;
+            }
+            return self.of_groups(plan, context, groups);
+        }
+        if !plan.aggregates.is_empty() {
+            // Aggregates of HAVING are over the whole window.
+            let mut groups = Groups::default();
+            for (_, row) in &found {
+                accumulate(&mut groups, plan, &Scope { slots: row, context })?;
+            }
+            if let Some(group) = groups.values().next() {
+                fill_aggregates(group, plan, slots)?;
+                let answers = &slots[plan.row_slots..plan.first_number()];
+                found
+                    .iter_mut()
+                    .for_each(|(_, row)| row[plan.row_slots..plan.first_number()].clone_from_slice(answers));
+            }
+        }
+        if let (Some(having), Some((_, first))) = (&plan.having, found.first())
+            && !having.test(&Scope { slots: first, context }).map_err(ResultError::Having)?
+        {
+            return Ok(0);
+        }
+        self.ordered(plan, found, context)
+    }
+
+    /// Result rows from groups.
+    fn of_groups(&mut self, plan: &Stateful, context: &CallContext<'_>, groups: Groups) -> Result<u64, ResultError> {
+        let limit = plan.limit.unwrap_or(u64::MAX);
+        let mut sent = 0;
+        let mut found = Vec::new();
+        for group in groups.values() {
+            for (&slot, value) in plan.kept_slots.iter().zip(&group.first) {
+                self.slots[slot] = value.clone();
+            }
+            let mut slots = std::mem::take(&mut self.slots);
+            let filled = fill_aggregates(group, plan, &mut slots);
+            self.slots = slots;
+            filled?;
+            if !self.has(plan, context)? {
+                continue;
+            }
+            if !self.straight {
+                found.push((context.event_time, self.slots.clone()));
+            } else if sent < limit {
+                self.project(plan, context)?;
+                sent += 1;
+            }
+        }
+        if self.straight { Ok(sent) } else { self.ordered(plan, found, context) }
+    }
+
+    /// Numbers, orders, cuts and projects result rows.
+    fn ordered(
+        &mut self,
+        plan: &Stateful,
+        mut rows: Vec<(i64, Vec<Value>)>,
+        context: &CallContext<'_>,
+    ) -> Result<u64, ResultError> {
+        for (index, number) in plan.numbers.iter().enumerate() {
+            count(&mut rows, number, plan.first_number() + index, context)?;
+        }
+        sort(&mut rows, &plan.order, context)?;
+        let limit = plan.limit.unwrap_or(u64::MAX);
+        let mut sent = 0;
+        for (time, row) in rows {
+            if sent >= limit {
+                break;
+            }
+            self.slots = row;
+            let mut context = context.clone();
+            if !plan.grouped {
+                context.event_time = time;
+            }
+            self.memories.run(&plan.result_steps, 0, &mut self.slots, &context)?;
+            let Some(rows_of) = &plan.rows_of else {
+                self.project(plan, &context)?;
+                sent += 1;
+                continue;
+            };
+            let value = rows_of.arg.eval(&Scope { slots: &self.slots, context: &context })?.into_owned();
+            for element in rows_of.function.rows(&value)? {
+                if sent >= limit {
+                    break;
+                }
+                self.slots[plan.element()] = element.into_value();
+                self.project(plan, &context)?;
+                sent += 1;
+                if matches!(plan.window, crate::plan::physical::WindowSpec::Each) {
+                    // Without a window each made row is a message.
+                    self.output.borrow_mut().end_message();
+                }
+            }
+        }
+        self.slots.resize(plan.result_slots(), Value::Absent);
+        Ok(sent)
+    }
+
+    /// HAVING.
+    fn has(&self, plan: &Stateful, context: &CallContext<'_>) -> Result<bool, ResultError> {
+        let scope = Scope { slots: &self.slots, context };
+        plan.having.as_ref().map_or(Ok(true), |having| having.test(&scope)).map_err(ResultError::Having)
+    }
+
+    fn project(&mut self, plan: &Stateful, context: &CallContext<'_>) -> Result<(), ResultError> {
+        let scope = Scope { slots: &self.slots, context };
+        Ok(self.output.borrow_mut().row(&plan.projection, &scope, &|_| None)?)
+    }
+}
+
+/// Whether a key of ORDER BY needs nothing that comes after grouping.
+fn reads_rows_only(key: &OrderBy, plan: &Stateful) -> bool {
+    key.expr.slots().into_iter().all(|slot| slot < plan.row_slots)
+}
+
+fn fill_aggregates(group: &Group, plan: &Stateful, slots: &mut [Value]) -> Result<(), EvalError> {
+    for (index, accumulator) in group.accumulators.iter().enumerate() {
+        slots[plan.row_slots + index] = accumulator.answer()?;
+    }
+    Ok(())
+}
+
+/// Writes the numbers of row_number() into `slot`: within each partition, in its order.
+fn count(
+    rows: &mut [(i64, Vec<Value>)],
+    number: &RowNumber,
+    slot: usize,
+    context: &CallContext<'_>,
+) -> Result<(), ResultError> {
+    let mut partitions: IndexMap<GroupKey, Vec<usize>> = IndexMap::new();
+    for (index, (_, row)) in rows.iter().enumerate() {
+        let scope = Scope { slots: row, context };
+        let mut key = GroupKey::default();
+        for expr in &number.partition {
+            key.push(&*expr.eval(&scope)?);
+        }
+        partitions.entry(key).or_default().push(index);
+    }
+    for members in partitions.into_values() {
+        let mut keyed = members
+            .into_iter()
+            .map(|index| Ok((keys(&rows[index].1, &number.order, context)?, index)))
+            .collect::<Result<Vec<_>, EvalError>>()?;
+        sort_keyed(&mut keyed, &number.order, context)?;
+        for (place, (_, index)) in keyed.into_iter().enumerate() {
+            rows[index].1[slot] = Value::Int(place as i64 + 1);
+        }
+    }
+    Ok(())
+}
+
+/// Sorts rows; equal ones stay as they are.
+fn sort(rows: &mut Vec<(i64, Vec<Value>)>, order: &[OrderBy], context: &CallContext<'_>) -> Result<(), ResultError> {
+    if order.is_empty() {
+        return Ok(());
+    }
+    let mut keyed = std::mem::take(rows)
+        .into_iter()
+        .map(|row| Ok((keys(&row.1, order, context).map_err(ResultError::Order)?, row)))
+        .collect::<Result<Vec<_>, ResultError>>()?;
+    sort_keyed(&mut keyed, order, context).map_err(ResultError::Order)?;
+    rows.extend(keyed.into_iter().map(|(_, row)| row));
+    Ok(())
+}
+
+fn keys(row: &[Value], order: &[OrderBy], context: &CallContext<'_>) -> Result<Vec<Value>, EvalError> {
+    let scope = Scope { slots: row, context };
+    order.iter().map(|key| Ok(key.expr.eval(&scope)?.into_owned())).collect()
+}
+
+fn sort_keyed<T>(keyed: &mut [(Vec<Value>, T)], order: &[OrderBy], context: &CallContext<'_>) -> Result<(), EvalError> {
+    let mut failed = None;
+    keyed.sort_by(|(left, _), (right, _)| {
+        for (key, (left, right)) in order.iter().zip(left.iter().zip(right)) {
+            match compared(left, right, key.descending, context) {
+                Ok(Ordering::Equal) => {}
+                Ok(ordering) => return ordering,
+                Err(error) => {
+                    failed.get_or_insert(error);
+                    return Ordering::Equal;
+                }
+            }
+        }
+        Ordering::Equal
+    });
+    failed.map_or(Ok(()), Err)
+}
+
+/// The order of two values of a key. Nothing comes last in both directions.
+fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext<'_>) -> Result<Ordering, EvalError> {
+    match (left.is_null(), right.is_null()) {
+        (true, true) => return Ok(Ordering::Equal),
+        (true, false) => return Ok(Ordering::Greater),
+        (false, true) => return Ok(Ordering::Less),
+        (false, false) => {}
+    }
+    let ordering = match (left, right) {
+        (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
+        _ if compare_at(left, Comparison::Less, right, context)? => Ordering::Less,
+        _ if compare_at(left, Comparison::Equal, right, context)? => Ordering::Equal,
+        _ => Ordering::Greater,
+    };
+    Ok(if descending { ordering.reverse() } else { ordering })
+}

@@ -1,0 +1,55 @@
+//! Windows over numbers of rows (COUNTWINDOW): the last `length` rows, whenever `interval` further ones have come.
+//!
+//! Rows are gathered in slices whose number of rows divides both, so overlapping windows share them.
+
+use crate::plan::physical::Stateful;
+
+use super::content::{Arrival, Content};
+use super::slices::Slices;
+use super::{Closed, Emit};
+
+/// Open windows.
+pub struct Count {
+    length: u64,
+    interval: u64,
+    /// rows of a slice
+    slice: u64,
+    /// rows so far
+    rows: u64,
+    open: Content,
+    closed: Slices,
+}
+
+impl Count {
+    /// Windows of `length` rows every `interval` rows.
+    pub fn new(length: u64, interval: u64, merge_ahead: bool) -> Self {
+        let slice = super::hopping::gcd(length.max(1), interval.max(1));
+        Count { length, interval, slice, rows: 0, open: Content::default(), closed: Slices::new(merge_ahead) }
+    }
+
+    /// Takes a row in.
+    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
+        self.open.add(plan, &mut arrival);
+        self.rows += 1;
+        if !self.rows.is_multiple_of(self.slice) {
+            return;
+        }
+        let content = std::mem::take(&mut self.open);
+        if self.slice == self.length {
+            return give(content, emit);
+        }
+        // Slices are numbered by their first rows.
+        let start = self.rows - self.slice;
+        self.closed.push(start as i64, content);
+        if self.rows.is_multiple_of(self.interval) && self.rows >= self.length {
+            self.closed.drop_before((self.rows - self.length) as i64);
+            give(self.closed.merged(), emit);
+        }
+    }
+}
+
+fn give(content: Content, emit: Emit<'_>) {
+    if let Some((start, end)) = content.span {
+        emit(Closed { start, end, content });
+    }
+}

@@ -1,0 +1,116 @@
+//! Windows of one length that begin at equal distances: side by side (TUMBLINGWINDOW) or overlapping (HOPPINGWINDOW).
+//!
+//! A row goes into its slice, whose length divides both the windows' length and their distance; a window is the slices
+//! within it. Rows may come in any order as long as none is behind the frontier.
+
+use std::collections::BTreeMap;
+
+use jiff::tz::TimeZone;
+
+use crate::plan::physical::Stateful;
+use crate::sql::ast::Unit;
+use crate::time::Alignment;
+
+use super::content::{Arrival, Content};
+use super::slices::Slices;
+use super::{Alarm, Closed, Emit};
+
+/// Open windows.
+pub struct Hopping {
+    /// where windows end: at the bounds of these
+    hops: Alignment,
+    slices: Alignment,
+    length: u64,
+    tumbling: bool,
+    /// slices that rows still come to, by start, with their ends
+    open: BTreeMap<i64, (i64, Content)>,
+    closed: Slices,
+    /// the slice that the last row fell into: mostly the next one does, too
+    last: (i64, i64),
+    /// the end of the first window that holds it
+    last_window_end: i64,
+    /// the end of the next window with rows
+    next_end: Option<i64>,
+    alarm: Alarm,
+}
+
+impl Hopping {
+    /// Windows of `length` units that begin every `hop` units.
+    pub fn new(unit: Unit, length: u64, hop: u64, zone: &TimeZone, alarm: Alarm, merge_ahead: bool) -> Self {
+        Hopping {
+            hops: Alignment::new(unit, hop, zone.clone()),
+            slices: Alignment::new(unit, gcd(length, hop), zone.clone()),
+            length,
+            tumbling: length == hop,
+            open: BTreeMap::new(),
+            closed: Slices::new(merge_ahead),
+            last: (0, 0),
+            last_window_end: 0,
+            next_end: None,
+            alarm,
+        }
+    }
+
+    /// Takes a row in.
+    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>) {
+        // A row that does not pass leaves no trace here.
+        if matches!(arrival.passes, Ok(false)) {
+            return;
+        }
+        let time = arrival.time;
+        if time < self.last.0 || time >= self.last.1 {
+            self.last = self.slices.bounds(time);
+            self.last_window_end = if self.tumbling { self.last.1 } else { self.hops.bounds(time).1 };
+        }
+        let (start, end) = self.last;
+        let (_, content) = self.open.entry(start).or_insert_with(|| (end, Content::default()));
+        content.add(plan, &mut arrival);
+        self.expect(self.last_window_end);
+    }
+
+    /// Hands out the windows that end at or before `frontier`.
+    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
+        while let Some(end) = self.next_end
+            && frontier.is_none_or(|frontier| end <= frontier)
+        {
+            while let Some(first) = self.open.first_entry()
+                && first.get().0 <= end
+            {
+                let start = *first.key();
+                let (_, content) = first.remove();
+                if self.tumbling {
+                    // A zone's change of offset may cut a window short; it ends where the next one begins.
+                    emit(Closed { start, end, content });
+                } else {
+                    self.closed.push(start, content);
+                }
+            }
+            if !self.tumbling {
+                let start = self.hops.before(end, self.length);
+                self.closed.drop_before(start);
+                let content = self.closed.merged();
+                if !content.is_empty() {
+                    emit(Closed { start, end, content });
+                }
+            }
+            self.next_end = None;
+            let next = if self.closed.is_empty() { self.open.keys().next().copied() } else { Some(end) };
+            if let Some(at) = next {
+                self.expect(self.hops.bounds(at).1);
+            }
+        }
+    }
+
+    /// The next window with rows ends at `end`.
+    fn expect(&mut self, end: i64) {
+        if self.next_end.is_none_or(|next| end < next) {
+            self.next_end = Some(end);
+            self.alarm.at(end);
+        }
+    }
+}
+
+/// The greatest common divisor; at least 1.
+pub fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a.max(1) } else { gcd(b, a % b) }
+}

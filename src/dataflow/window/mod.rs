@@ -1,0 +1,133 @@
+//! Windows: which rows belong together, and when.
+//!
+//! Rows come in, one by one and in the order in which the rule wants them; time comes in as a frontier, the watermark
+//! or the clock, and both kinds of time work alike. What a window holds is a [`Content`]; a closed one is handed out
+//! and forgotten. What becomes of it is not known here.
+
+mod content;
+mod count;
+mod hopping;
+mod session;
+mod slices;
+mod sliding;
+mod state;
+
+use std::rc::Rc;
+
+use crate::expr::aggregate::Aggregate;
+use crate::plan::physical::{Stateful, WindowSpec};
+
+use super::worker::Timers;
+
+pub use content::{Arrival, Content, Group, Groups, KeptRow, accumulate};
+
+/// A window whose time has come.
+#[derive(Debug)]
+pub struct Closed {
+    /// its bounds, ms since the epoch: first included, last not, but for windows over rows, where they are the times of
+    /// the first and last row
+    pub start: i64,
+    /// see `start`
+    pub end: i64,
+    /// what is in it
+    pub content: Content,
+}
+
+/// Takes closed windows.
+pub type Emit<'a> = &'a mut dyn FnMut(Closed);
+
+/// Wakes a rule at a time, where it runs by the clock.
+#[derive(Clone)]
+pub struct Alarm {
+    timers: Option<(Rc<Timers>, usize)>,
+}
+
+impl Alarm {
+    /// An alarm for a rule's slot; without timers the watermark moves the rule.
+    pub fn new(timers: Option<(Rc<Timers>, usize)>) -> Self {
+        Alarm { timers }
+    }
+
+    /// Asks to be woken at `at`, ms since the epoch.
+    pub fn at(&self, at: i64) {
+        if let Some((timers, slot)) = &self.timers {
+            timers.request(at, *slot);
+        }
+    }
+}
+
+/// The open windows of a rule.
+pub enum Windows {
+    /// no windows: each row is alone
+    Each,
+    /// of one length, side by side or overlapping
+    Hopping(hopping::Hopping),
+    /// round rows
+    Sliding(sliding::Sliding),
+    /// between pauses
+    Session(session::Session),
+    /// over numbers of rows
+    Count(count::Count),
+    /// between conditions
+    State(state::State),
+}
+
+impl Windows {
+    /// No rows yet.
+    pub fn new(plan: &Stateful, zone: &jiff::tz::TimeZone, alarm: Alarm) -> Self {
+        match &plan.window {
+            WindowSpec::Each => Windows::Each,
+            WindowSpec::Hopping { unit, length, hop } => {
+                Windows::Hopping(hopping::Hopping::new(*unit, *length, *hop, zone, alarm, merges_ahead(plan)))
+            }
+            WindowSpec::Sliding { length, delay, .. } => {
+                Windows::Sliding(sliding::Sliding::new(*length, *delay, alarm, plan))
+            }
+            WindowSpec::Session { unit, max, timeout } => {
+                Windows::Session(session::Session::new(*unit, *max, *timeout, zone, alarm))
+            }
+            WindowSpec::Count { length, interval } => {
+                Windows::Count(count::Count::new(*length, *interval, merges_ahead(plan)))
+            }
+            WindowSpec::State { .. } => Windows::State(state::State::default()),
+        }
+    }
+
+    /// Takes a row in. Windows that its time or the row itself closes are handed out, those before it first.
+    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
+        match self {
+            Windows::Each => {
+                let mut content = Content::default();
+                content.add(plan, &mut arrival);
+                let time = arrival.time;
+                emit(Closed { start: time, end: time, content });
+            }
+            Windows::Hopping(windows) => windows.row(plan, arrival),
+            Windows::Sliding(windows) => windows.row(plan, arrival, emit),
+            Windows::Session(windows) => windows.row(plan, arrival, emit),
+            Windows::Count(windows) => windows.row(plan, arrival, emit),
+            Windows::State(windows) => windows.row(plan, arrival, emit),
+        }
+    }
+
+    /// Hands out every window that is over at `frontier`, in order; `None`: all that time closes.
+    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
+        match self {
+            Windows::Hopping(windows) => windows.advance(frontier, emit),
+            Windows::Sliding(windows) => windows.advance(frontier, emit),
+            Windows::Session(windows) => windows.advance(frontier, emit),
+            // Rows close these, time does not.
+            Windows::Each | Windows::Count(_) | Windows::State(_) => {}
+        }
+    }
+}
+
+/// Whether contents of windows are small whatever is in them, so that they may be merged before they are needed.
+fn merges_ahead(plan: &Stateful) -> bool {
+    plan.incremental() && plan.aggregates.iter().all(|call| is_small(call.aggregate))
+}
+
+/// Whether the state of an aggregate does not grow with its rows.
+fn is_small(aggregate: Aggregate) -> bool {
+    matches!(aggregate, Aggregate::Count | Aggregate::Sum | Aggregate::Avg | Aggregate::Min | Aggregate::Max)
+}

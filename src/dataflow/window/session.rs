@@ -1,0 +1,59 @@
+//! Windows between pauses (SESSIONWINDOW): rows without a gap longer than the timeout; a session is cut at the first
+//! tick at which it is as long as the greatest length. Ticks come every greatest length, aligned to the clock.
+
+use jiff::tz::TimeZone;
+
+use crate::plan::physical::Stateful;
+use crate::sql::ast::Unit;
+use crate::time::Alignment;
+
+use super::content::{Arrival, Content};
+use super::{Alarm, Closed, Emit};
+
+/// The open session.
+pub struct Session {
+    ticks: Alignment,
+    timeout: i64,
+    content: Content,
+    /// where the session is cut at the latest
+    cut: i64,
+    alarm: Alarm,
+}
+
+impl Session {
+    /// Sessions ended by `timeout` ms without rows, and cut at ticks every `max` units.
+    pub fn new(unit: Unit, max: u64, timeout: i64, zone: &TimeZone, alarm: Alarm) -> Self {
+        let ticks = Alignment::new(unit, max, zone.clone());
+        Session { ticks, timeout, content: Content::default(), cut: i64::MAX, alarm }
+    }
+
+    /// Takes a row in; rows come in order of time.
+    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
+        let time = arrival.time;
+        self.advance(Some(time), emit);
+        if self.content.span.is_none() {
+            // The first tick that is a whole length after the first row.
+            let (start, end) = self.ticks.bounds(time);
+            self.cut = if start == time { end } else { self.ticks.bounds(end).1 };
+            self.alarm.at(self.cut);
+        }
+        self.content.add(plan, &mut arrival);
+        self.alarm.at(time.saturating_add(self.timeout).saturating_add(1));
+    }
+
+    /// Hands the session out if it is over at `frontier`.
+    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
+        let Some((start, last)) = self.content.span else { return };
+        let pause = last.saturating_add(self.timeout);
+        let end = match frontier {
+            None => pause.min(self.cut),
+            Some(frontier) if frontier > pause => pause.min(self.cut),
+            Some(frontier) if frontier >= self.cut => self.cut,
+            Some(_) => return,
+        };
+        let content = std::mem::take(&mut self.content);
+        if !content.is_empty() {
+            emit(Closed { start, end, content });
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Slices: windows that overlap share what they have in common.
+//!
+//! A window of length 60 that begins every 5 is made of twelve slices of 5, each filled once. The newest slices are
+//! merged as they close; for the older ones the merged content of each and all after it is kept, so that a window
+//! costs two merges however many slices it has (the two stacks of Tangwongsan, Hirzel, Schneider: "Low-latency
+//! sliding-window aggregation in worst-case constant time", 2017, section 2). Where contents keep rows or lists,
+//! merging ahead would copy them again and again; then the slices are put together when a window closes.
+
+use std::collections::VecDeque;
+
+use super::content::Content;
+
+/// Slices that are closed, in order.
+pub struct Slices {
+    /// whether contents are small whatever is in them
+    merge_ahead: bool,
+    /// oldest last: each with all that came after it up to the newest of these
+    front: Vec<(i64, Content)>,
+    /// those after, oldest first
+    back: VecDeque<(i64, Content)>,
+    /// all of `back`, where contents are merged ahead
+    back_merged: Content,
+}
+
+impl Slices {
+    /// No slices. `merge_ahead`: contents do not grow with their rows.
+    pub fn new(merge_ahead: bool) -> Self {
+        Slices { merge_ahead, front: Vec::new(), back: VecDeque::new(), back_merged: Content::default() }
+    }
+
+    /// Adds the next slice; `start` is beyond that of all before.
+    pub fn push(&mut self, start: i64, content: Content) {
+        if self.merge_ahead {
+            self.back_merged.append(&content);
+        }
+        self.back.push_back((start, content));
+    }
+
+    /// Forgets slices that begin before `start`.
+    pub fn drop_before(&mut self, start: i64) {
+        while self.front.last().is_some_and(|(first, _)| *first < start) {
+            self.front.pop();
+        }
+        if self.front.is_empty() && self.back.front().is_some_and(|(first, _)| *first < start) {
+            if self.merge_ahead {
+                self.turn(start);
+            } else {
+                while self.back.front().is_some_and(|(first, _)| *first < start) {
+                    self.back.pop_front();
+                }
+            }
+        }
+    }
+
+    /// Makes the slices at the back those at the front, without those that begin before `start`.
+    fn turn(&mut self, start: i64) {
+        self.back_merged = Content::default();
+        while let Some((first, mut content)) = self.back.pop_back() {
+            if first < start {
+                self.back.clear();
+                break;
+            }
+            if let Some((_, after)) = self.front.last() {
+                content.append(after);
+            }
+            self.front.push((first, content));
+        }
+    }
+
+    /// All slices together.
+    pub fn merged(&self) -> Content {
+        let mut merged = match self.front.last() {
+            Some((_, content)) => content.clone(),
+            None => Content::default(),
+        };
+        if self.merge_ahead {
+            merged.append(&self.back_merged);
+        } else {
+            self.back.iter().for_each(|(_, content)| merged.append(content));
+        }
+        merged
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.front.is_empty() && self.back.is_empty()
+    }
+}

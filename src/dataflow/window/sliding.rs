@@ -1,0 +1,237 @@
+//! Windows round rows (SLIDINGWINDOW): for each row what came up to a length before it, itself included, and up to a
+//! delay after it.
+//!
+//! Rows come in order of time. Where groups have small accumulators, each group keeps its rows' accumulators in two
+//! stacks (see `slices`), so that a window costs the same however many rows are in it; else the rows are kept.
+
+use std::collections::VecDeque;
+
+use indexmap::IndexMap;
+
+use crate::expr::Scope;
+use crate::expr::aggregate::Accumulator;
+use crate::expr::group::GroupKey;
+use crate::plan::physical::{Stateful, WindowSpec};
+use crate::value::Value;
+
+use super::content::{Arrival, Content, Group, add_to, group_key, new_group};
+use super::{Alarm, Closed, Emit, merges_ahead};
+
+/// Rows that windows to come may hold.
+pub struct Sliding {
+    length: i64,
+    delay: i64,
+    held: Held,
+    /// times of rows whose windows wait for the delay
+    waiting: VecDeque<i64>,
+    alarm: Alarm,
+}
+
+enum Held {
+    /// accumulators by group, and which group each row is of, in order
+    Groups(SlidingGroups),
+    /// a content for each row: the row, its accumulators, or its error
+    Rows(VecDeque<(i64, Content)>),
+}
+
+#[derive(Default)]
+struct SlidingGroups {
+    groups: IndexMap<GroupKey, SlidingGroup>,
+    /// the group of each row, or the row's error, oldest first
+    rows: VecDeque<(i64, Result<GroupKey, String>)>,
+}
+
+/// The rows of one group in two stacks.
+#[derive(Default)]
+struct SlidingGroup {
+    /// oldest last: the accumulators of each row with all that came after it up to the newest of these
+    front: Vec<Group>,
+    /// those after, oldest first, each alone
+    back: Vec<Group>,
+    /// all of `back`
+    back_merged: Vec<Accumulator>,
+}
+
+impl Sliding {
+    /// Windows of `length` ms before a row and `delay` ms after it.
+    pub fn new(length: i64, delay: i64, alarm: Alarm, plan: &Stateful) -> Self {
+        let held =
+            if merges_ahead(plan) { Held::Groups(SlidingGroups::default()) } else { Held::Rows(VecDeque::new()) };
+        Sliding { length, delay, held, waiting: VecDeque::new(), alarm }
+    }
+
+    /// Takes a row in. Without a delay its window is handed out at once.
+    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
+        let time = arrival.time;
+        self.advance(Some(time), emit);
+        let fires = match &plan.window {
+            WindowSpec::Sliding { when: Some(when), .. } => {
+                let scope = Scope { slots: arrival.row, context: &arrival.context };
+                matches!(when.eval(&scope).as_deref(), Ok(Value::Bool(true)))
+            }
+            _ => true,
+        };
+        self.held.add(plan, &mut arrival);
+        if self.delay > 0 {
+            if fires {
+                self.waiting.push_back(time);
+                self.alarm.at(time.saturating_add(self.delay));
+            }
+        } else if fires {
+            self.fire(time, emit);
+        } else {
+            self.held.drop_before(time.saturating_sub(self.length));
+        }
+    }
+
+    /// Hands out the windows whose delay is over at `frontier`.
+    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
+        while let Some(&time) = self.waiting.front()
+            && frontier.is_none_or(|frontier| time.saturating_add(self.delay) <= frontier)
+        {
+            self.waiting.pop_front();
+            self.fire(time, emit);
+        }
+    }
+
+    fn fire(&mut self, time: i64, emit: Emit<'_>) {
+        let start = time.saturating_sub(self.length);
+        self.held.drop_before(start);
+        let content = self.held.content();
+        if !content.is_empty() {
+            emit(Closed { start, end: time.saturating_add(self.delay), content });
+        }
+    }
+}
+
+impl Held {
+    fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) {
+        match self {
+            Held::Rows(rows) => {
+                let mut content = Content::default();
+                content.add(plan, arrival);
+                if !content.is_empty() {
+                    rows.push_back((arrival.time, content));
+                }
+            }
+            Held::Groups(groups) => groups.add(plan, arrival),
+        }
+    }
+
+    fn drop_before(&mut self, start: i64) {
+        match self {
+            Held::Rows(rows) => {
+                while rows.front().is_some_and(|(time, _)| *time < start) {
+                    rows.pop_front();
+                }
+            }
+            Held::Groups(groups) => groups.drop_before(start),
+        }
+    }
+
+    /// All that is held.
+    fn content(&self) -> Content {
+        match self {
+            Held::Rows(rows) => {
+                let mut all = Content::default();
+                rows.iter().for_each(|(_, content)| all.append(content));
+                all
+            }
+            Held::Groups(groups) => groups.content(),
+        }
+    }
+}
+
+impl SlidingGroups {
+    fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) {
+        let added = match &arrival.passes {
+            Ok(false) => return,
+            Err(error) => Err(error.clone()),
+            Ok(true) => {
+                let scope = Scope { slots: arrival.row, context: &arrival.context };
+                let row = group_key(plan, &scope).and_then(|key| {
+                    let mut row = new_group(plan, &scope);
+                    add_to(&mut row.accumulators, plan, &scope)?;
+                    Ok((key, row))
+                });
+                match row {
+                    Ok((key, row)) => {
+                        self.groups.entry(key.clone()).or_default().push(row);
+                        Ok(key)
+                    }
+                    Err(error) => Err(error.to_string()),
+                }
+            }
+        };
+        self.rows.push_back((arrival.time, added));
+    }
+
+    fn drop_before(&mut self, start: i64) {
+        while self.rows.front().is_some_and(|(time, _)| *time < start) {
+            let Some((_, Ok(key))) = self.rows.pop_front() else { continue };
+            if let Some(group) = self.groups.get_mut(&key) {
+                group.pop();
+                if group.is_empty() {
+                    self.groups.swap_remove(&key);
+                }
+            }
+        }
+    }
+
+    fn content(&self) -> Content {
+        let mut content = Content::default();
+        if let Some(error) = self.rows.iter().find_map(|(_, row)| row.as_ref().err()) {
+            content.fail(error);
+            return content;
+        }
+        for (key, group) in &self.groups {
+            content.groups.insert(key.clone(), group.merged());
+        }
+        content
+    }
+}
+
+impl SlidingGroup {
+    fn push(&mut self, row: Group) {
+        if self.back.is_empty() {
+            self.back_merged = row.accumulators.clone();
+        } else {
+            for (merged, new) in self.back_merged.iter_mut().zip(&row.accumulators) {
+                // An error stays in the accumulator and is told with its answer.
+                let _ = merged.merge(new);
+            }
+        }
+        self.back.push(row);
+    }
+
+    /// Forgets the oldest row.
+    fn pop(&mut self) {
+        if self.front.is_empty() {
+            while let Some(mut row) = self.back.pop() {
+                if let Some(after) = self.front.last() {
+                    row.append(&after.accumulators);
+                }
+                self.front.push(row);
+            }
+            self.back_merged = Vec::new();
+        }
+        self.front.pop();
+    }
+
+    fn is_empty(&self) -> bool {
+        self.front.is_empty() && self.back.is_empty()
+    }
+
+    fn merged(&self) -> Group {
+        match (self.front.last(), self.back.first()) {
+            (Some(front), None) => front.clone(),
+            (Some(front), Some(_)) => {
+                let mut merged = front.clone();
+                merged.append(&self.back_merged);
+                merged
+            }
+            (None, Some(first)) => Group { first: first.first.clone(), accumulators: self.back_merged.clone() },
+            (None, None) => Group::default(),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Windows between conditions (STATEWINDOW): from a row where the first holds to the next one where the second does,
+//! both included; with one condition from a row where it holds to before the next such row. Rows between windows are
+//! dropped. Each partition has a window of its own.
+
+use std::collections::HashMap;
+
+use crate::expr::group::GroupKey;
+use crate::expr::{Expr, Scope};
+use crate::plan::physical::{Stateful, WindowSpec};
+use crate::value::Value;
+
+use super::content::{Arrival, Content};
+use super::{Closed, Emit};
+
+/// The open windows by partition.
+#[derive(Default)]
+pub struct State {
+    open: HashMap<GroupKey, Content>,
+}
+
+impl State {
+    /// Takes a row in.
+    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
+        let WindowSpec::State { begin, end, partition } = &plan.window else { return };
+        let scope = Scope { slots: arrival.row, context: &arrival.context };
+        let mut values = smallvec::SmallVec::<[_; 4]>::new();
+        for key in partition {
+            // A key that cannot be computed is a partition of its own.
+            values.push(key.eval(&scope).unwrap_or_default());
+        }
+        let key = GroupKey::from_values(values.iter().map(|value| value.as_ref()));
+        let begins = holds(begin, &scope);
+        let ends = end.as_ref().map(|end| holds(end, &scope));
+        drop(values);
+        match (self.open.get_mut(&key), ends) {
+            (None, _) if !begins => {}
+            (None, _) => {
+                let mut content = Content::default();
+                content.add(plan, &mut arrival);
+                self.open.insert(key, content);
+            }
+            // One condition: the next begin ends the window before it.
+            (Some(content), None) if begins => {
+                let mut next = Content::default();
+                next.add(plan, &mut arrival);
+                give(std::mem::replace(content, next), emit);
+            }
+            (Some(content), ends) => {
+                content.add(plan, &mut arrival);
+                if ends == Some(true)
+                    && let Some(content) = self.open.remove(&key)
+                {
+                    give(content, emit);
+                }
+            }
+        }
+    }
+}
+
+/// Whether a condition is true; whatever else it is, and an error, is not.
+fn holds(condition: &Expr, scope: &Scope<'_>) -> bool {
+    matches!(condition.eval(scope).as_deref(), Ok(Value::Bool(true)))
+}
+
+fn give(content: Content, emit: Emit<'_>) {
+    if let Some((start, end)) = content.span
+        && !content.is_empty()
+    {
+        emit(Closed { start, end, content });
+    }
+}

@@ -1,0 +1,638 @@
+//! Analytic functions: those that remember the rows before.
+//!
+//! An [`AnalyticState`] is what one call in a rule's text remembers within one partition. It is plain data, so that a
+//! rule's state can be kept over a restart, and it holds a bounded number of values, whatever the rows bring. It must
+//! not know streams, partitions or clauses: who calls it decides which rows it sees, in which order, and which state
+//! belongs to which partition. A row that fails leaves the state as it was.
+
+use std::borrow::Cow;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
+
+use super::aggregate::{Accumulator, Aggregate};
+use super::error::EvalError;
+use super::function::FunctionError;
+use super::group::KeyPart;
+use crate::codec::json;
+use crate::value::{Text, Value};
+
+/// The furthest row that `lag` looks back to: its state holds so many values in each partition.
+pub const MAX_LAG: i64 = 100_000;
+/// How many columns one state remembers. Messages that bring ever new keys would fill the memory else: a column beyond
+/// these counts as changed in each row that has it.
+const MAX_COLUMNS: usize = 10_000;
+
+/// Which analytic function a call asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Analytic {
+    /// lag(e [, offset [, default [, ignoreNull]]]): the value some rows before
+    Lag,
+    /// latest(e [, default]): the last value that is not null
+    Latest,
+    /// changed_col(ignoreNull, e): e where it differs from the row before
+    ChangedCol,
+    /// had_changed(ignoreNull, e, …): whether any differs from the row before
+    HadChanged,
+    /// changed_cols(prefix, ignoreNull, e, …): columns, those that differ from the row before
+    ChangedCols,
+    /// acc_sum(e [, begin, reset])
+    AccSum,
+    /// acc_count(e [, begin, reset]), acc_count(*)
+    AccCount,
+    /// acc_avg(e [, begin, reset])
+    AccAvg,
+    /// acc_max(e [, begin, reset])
+    AccMax,
+    /// acc_min(e [, begin, reset])
+    AccMin,
+}
+
+/// What one call remembers in one partition.
+#[derive(Clone, Debug)]
+pub struct AnalyticState {
+    analytic: Analytic,
+    memory: Memory,
+}
+
+/// Values of columns by name.
+type Columns = HashMap<Text, Value>;
+
+/// What the functions remember.
+#[derive(Clone, Debug)]
+enum Memory {
+    /// the rows before, the newest last
+    History(VecDeque<Value>),
+    /// the value of each argument
+    Values(Vec<Value>),
+    /// the value of each column
+    Columns(Columns),
+    /// the value of each argument, but of `*`, which is the last, the value of each column
+    Row(Vec<Value>, Columns),
+    /// the running value
+    Running(Running),
+}
+
+/// The running value of an `acc_` function.
+#[derive(Clone, Debug)]
+struct Running {
+    aggregate: Aggregate,
+    gathered: Accumulator,
+    /// Of the form with begin and reset: whether rows count now.
+    open: bool,
+}
+
+impl fmt::Display for Analytic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl Analytic {
+    /// The function's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Analytic::Lag => "lag",
+            Analytic::Latest => "latest",
+            Analytic::ChangedCol => "changed_col",
+            Analytic::HadChanged => "had_changed",
+            Analytic::ChangedCols => "changed_cols",
+            Analytic::AccSum => "acc_sum",
+            Analytic::AccCount => "acc_count",
+            Analytic::AccAvg => "acc_avg",
+            Analytic::AccMax => "acc_max",
+            Analytic::AccMin => "acc_min",
+        }
+    }
+
+    /// The error of an argument of the wrong kind; `position` counts from 1.
+    #[cold]
+    fn wrong(self, position: usize, expected: &'static str, found: &Value) -> EvalError {
+        let error = Box::new(FunctionError::Argument { position, expected, found: found.kind() });
+        EvalError::Function { name: self.name(), error }
+    }
+}
+
+impl AnalyticState {
+    /// The state before the first row.
+    pub fn new(analytic: Analytic) -> AnalyticState {
+        let running = |aggregate| {
+            // Sums beyond 64 bits go on as doubles: a sum over the life of a rule must not end the rule's answers.
+            Memory::Running(Running { aggregate, gathered: Accumulator::new(aggregate, false), open: false })
+        };
+        let memory = match analytic {
+            Analytic::Lag => Memory::History(VecDeque::new()),
+            Analytic::Latest | Analytic::ChangedCol | Analytic::HadChanged => Memory::Values(Vec::new()),
+            Analytic::ChangedCols => Memory::Columns(Columns::new()),
+            Analytic::AccSum => running(Aggregate::Sum),
+            Analytic::AccCount => running(Aggregate::Count),
+            Analytic::AccAvg => running(Aggregate::Avg),
+            Analytic::AccMax => running(Aggregate::Max),
+            Analytic::AccMin => running(Aggregate::Min),
+        };
+        AnalyticState { analytic, memory }
+    }
+
+    /// The state of `had_changed(…, *)` before the first row. `*` must be the last argument. With ignore_null its columns
+    /// are compared one by one, so that a column that a message leaves out is no change; without, the row is compared
+    /// as a whole. For other functions this is [`AnalyticState::new`].
+    pub fn over_rows(analytic: Analytic) -> AnalyticState {
+        match analytic {
+            Analytic::HadChanged => AnalyticState { analytic, memory: Memory::Row(Vec::new(), Columns::new()) },
+            other => AnalyticState::new(other),
+        }
+    }
+
+    /// The answer for the next row. `args` are the arguments of the call, with the object of the whole row for `*`;
+    /// `when` is the condition of `OVER (WHEN …)`, true where there is none. Where it is false the row is not
+    /// remembered: `had_changed` gives false, `changed_col` nothing, `lag` what the next row will get, the others the
+    /// value so far.
+    ///
+    /// Errors name arguments of a kind that the function is not for. `changed_cols`, whose answers are columns, gives
+    /// the object of those that changed, under the names `1`, `2` …; [`AnalyticState::next_columns`] takes names.
+    pub fn next(&mut self, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+        match &mut self.memory {
+            Memory::History(history) => lag(history, args, when),
+            Memory::Values(values) => match self.analytic {
+                Analytic::Latest => Ok(latest(values, args, when)),
+                Analytic::ChangedCol => changed_col(values, args, when),
+                _ => had_changed(values, None, args, when),
+            },
+            Memory::Row(values, columns) => had_changed(values, Some(columns), args, when),
+            Memory::Columns(_) if !when => Ok(Value::Null),
+            Memory::Columns(_) => {
+                let ignore_null = truth(self.analytic, args, 1)?;
+                let columns: Vec<_> =
+                    (1..).zip(args.iter().skip(2)).map(|(at, arg)| (number(at), Cow::Borrowed(&**arg))).collect();
+                Ok(Value::object(self.next_columns(ignore_null, &columns)))
+            }
+            Memory::Running(running) => running.next(self.analytic, args, when),
+        }
+    }
+
+    /// The columns of the next row that differ from what was remembered under their names, in their order, without the
+    /// prefix of `changed_cols`. With `ignore_null` a null neither differs nor is remembered. A column is known by its
+    /// name: the columns of one row must have different names. Other functions than `changed_cols` have no columns.
+    pub fn next_columns(&mut self, ignore_null: bool, columns: &[(Text, Cow<'_, Value>)]) -> Vec<(Text, Value)> {
+        let Memory::Columns(known) = &mut self.memory else { return Vec::new() };
+        let mut changed = Vec::new();
+        for (name, value) in columns {
+            if differs(known, name, value, ignore_null) {
+                changed.push((name.clone(), value.as_ref().clone()));
+            }
+        }
+        changed
+    }
+}
+
+fn number(at: usize) -> Text {
+    at.to_string().into()
+}
+
+/// The argument at `index` from 0; one that the call does not have is absent.
+fn arg<'a>(args: &'a [Cow<'_, Value>], index: usize) -> &'a Value {
+    const ABSENT: &Value = &Value::Absent;
+    args.get(index).map_or(ABSENT, |arg| arg)
+}
+
+/// The argument that says yes or no; null says no.
+fn truth(analytic: Analytic, args: &[Cow<'_, Value>], index: usize) -> Result<bool, EvalError> {
+    match arg(args, index) {
+        Value::Bool(truth) => Ok(*truth),
+        Value::Absent | Value::Null => Ok(false),
+        other => Err(analytic.wrong(index + 1, "boolean", other)),
+    }
+}
+
+/// Whether a value is the one before: numbers by value, arrays and objects by what is in them, null as absent.
+fn same(before: &Value, now: &Value) -> bool {
+    match (before, now) {
+        (Value::Int(a), Value::Int(b)) => a == b,
+        (Value::Text(a), Value::Text(b)) => a == b,
+        (Value::Bool(a), Value::Bool(b)) => a == b,
+        _ if before.kind() != now.kind() && before.as_f64().is_none() => false,
+        _ => KeyPart::of(before) == KeyPart::of(now),
+    }
+}
+
+/// Whether a column differs from what is known of it, which is this value from now on.
+fn differs(known: &mut Columns, name: &Text, value: &Value, ignore_null: bool) -> bool {
+    if ignore_null && value.is_null() {
+        return false;
+    }
+    let room = known.len() < MAX_COLUMNS;
+    match known.get_mut(name) {
+        Some(before) if same(before, value) => return false,
+        Some(before) => before.clone_from(value),
+        // Nothing before, nothing now.
+        None if value.is_null() => return false,
+        None if room => {
+            known.insert(name.clone(), value.clone());
+        }
+        None => {}
+    }
+    true
+}
+
+fn lag(history: &mut VecDeque<Value>, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+    let value = arg(args, 0);
+    let offset = match arg(args, 1) {
+        _ if args.len() < 2 => 1,
+        Value::Int(offset @ 0..=MAX_LAG) => *offset as usize,
+        other => return Err(Analytic::Lag.wrong(2, "whole number from 0 to 100000", other)),
+    };
+    let ignore_null = args.len() < 4 || truth(Analytic::Lag, args, 3)?;
+    if offset == 0 {
+        return Ok(value.clone());
+    }
+    let answer = match history.len().checked_sub(offset) {
+        Some(at) => history[at].clone(),
+        None => arg(args, 2).clone(),
+    };
+    if when && !(ignore_null && value.is_null()) {
+        if history.len() >= offset {
+            history.drain(..=history.len() - offset);
+        }
+        history.push_back(value.clone());
+    }
+    Ok(answer)
+}
+
+/// The remembered value at `index`, which is absent before the first.
+fn remembered(values: &mut Vec<Value>, index: usize) -> &mut Value {
+    if values.len() <= index {
+        values.resize(index + 1, Value::Absent);
+    }
+    &mut values[index]
+}
+
+fn latest(values: &mut Vec<Value>, args: &[Cow<'_, Value>], when: bool) -> Value {
+    let last = remembered(values, 0);
+    let value = arg(args, 0);
+    if when && !value.is_null() {
+        last.clone_from(value);
+    }
+    if last.is_null() { arg(args, 1).clone() } else { last.clone() }
+}
+
+fn changed_col(values: &mut Vec<Value>, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+    let ignore_null = truth(Analytic::ChangedCol, args, 0)?;
+    let (last, value) = (remembered(values, 0), arg(args, 1));
+    if !when || (ignore_null && value.is_null()) || same(last, value) {
+        return Ok(Value::Null);
+    }
+    last.clone_from(value);
+    Ok(value.clone())
+}
+
+fn had_changed(
+    values: &mut Vec<Value>,
+    columns: Option<&mut Columns>,
+    args: &[Cow<'_, Value>],
+    when: bool,
+) -> Result<Value, EvalError> {
+    let ignore_null = truth(Analytic::HadChanged, args, 0)?;
+    let mut changed = false;
+    if !when {
+        return Ok(Value::Bool(changed));
+    }
+    let mut compared = args.get(1..).unwrap_or_default();
+    if ignore_null
+        && let (Some(columns), Some((row, others))) = (columns, compared.split_last())
+        && let Value::Object(members) = &*json::expand(row)
+    {
+        compared = others;
+        for (name, value) in members.iter() {
+            changed |= differs(columns, name, value, ignore_null);
+        }
+    }
+    for (index, value) in compared.iter().enumerate() {
+        let last = remembered(values, index);
+        let ignored = ignore_null && value.is_null();
+        if !ignored && !same(last, value) {
+            last.clone_from(value);
+            changed = true;
+        }
+    }
+    Ok(Value::Bool(changed))
+}
+
+impl Running {
+    fn next(&mut self, analytic: Analytic, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
+        let ranged = args.len() > 1;
+        if !when {
+            return self.answer(ranged);
+        }
+        // All arguments are read before anything changes, so that a row that fails changes nothing.
+        let (begins, ends) =
+            if ranged { (truth(analytic, args, 1)?, truth(analytic, args, 2)?) } else { (false, false) };
+        let counts = !ranged || self.open || begins;
+        let value = arg(args, 0);
+        if counts && self.aggregate != Aggregate::Count && !value.is_null() && value.as_f64().is_none() {
+            return Err(analytic.wrong(1, "number", value));
+        }
+        if !counts {
+            return self.answer(ranged);
+        }
+        if ranged && !self.open {
+            self.gathered = Accumulator::new(self.aggregate, false);
+            self.open = true;
+        }
+        self.gathered.add(Some(value))?;
+        let answer = self.answer(ranged);
+        self.open &= !ends;
+        answer
+    }
+
+    /// The value so far: 0 outside of begin and reset, and for a sum or count of nothing.
+    fn answer(&self, ranged: bool) -> Result<Value, EvalError> {
+        if ranged && !self.open {
+            return Ok(Value::Int(0));
+        }
+        match self.gathered.answer()? {
+            Value::Absent | Value::Null if self.aggregate == Aggregate::Sum => Ok(Value::Int(0)),
+            answer => Ok(answer),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::expr::cast;
+    use proptest::prelude::*;
+
+    /// The value that JSON text is.
+    fn value(text: &str) -> Value {
+        let cell = serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"));
+        from_json(cell)
+    }
+
+    fn from_json(json: serde_json::Value) -> Value {
+        match json {
+            serde_json::Value::Null => Value::Null,
+            serde_json::Value::Bool(b) => Value::Bool(b),
+            serde_json::Value::Number(n) => {
+                n.as_i64().map_or_else(|| Value::Float(n.as_f64().unwrap_or_default()), Value::Int)
+            }
+            serde_json::Value::String(text) => Value::from(text),
+            serde_json::Value::Array(elements) => Value::array(elements.into_iter().map(from_json)),
+            serde_json::Value::Object(members) => {
+                Value::object(members.into_iter().map(|(key, value)| (key.into(), from_json(value))))
+            }
+        }
+    }
+
+    fn shown(answer: &Value) -> String {
+        if answer.is_null() { "-".to_owned() } else { cast::text(answer).into_owned() }
+    }
+
+    /// The answers for these rows of arguments, separated by blanks. `!` before a row: WHEN is false for it.
+    fn answers(state: &mut AnalyticState, rows: &[&str]) -> String {
+        let answer = |row: &&str| {
+            let (when, row) = row.strip_prefix('!').map_or((true, *row), |row| (false, row));
+            let Value::Array(args) = value(&format!("[{row}]")) else { unreachable!("brackets make an array") };
+            let args: Vec<_> = args.iter().map(Cow::Borrowed).collect();
+            state.next(&args, when).map_or_else(|error| format!("({error})"), |answer| shown(&answer))
+        };
+        rows.iter().map(answer).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn answers_row_by_row() {
+        use Analytic::*;
+        for (analytic, rows, expected) in [
+            (Lag, &["1", "2", "3"][..], "- 1 2"),
+            (Lag, &["1", "null", "3", "4"], "- 1 1 3"),
+            (Lag, &["1, 2, -1", "2, 2, -1", "3, 2, -1", "4, 2, -1"], "-1 -1 1 2"),
+            (Lag, &["1, 1, 9, false", "null, 1, 9, false", "3, 1, 9, false", "4, 1, 9, false"], "9 1 - 3"),
+            (Lag, &["!1", "3", "!2", "4", "5"], "- - 3 3 4"),
+            (Lag, &["7, 0", "8, 0"], "7 8"),
+            // A row's own default, since it may be an expression.
+            (Lag, &["1, 2, 5", "2, 2, 6", "3, 2, 7"], "5 6 1"),
+            (Latest, &["1", "null", "null", "4"], "1 1 1 4"),
+            (Latest, &["null, 0", "7, 0", "null, 0"], "0 7 7"),
+            (Latest, &["!5", "20", "!7", "30"], "- 20 20 30"),
+            (ChangedCol, &["true, 1", "true, null", "true, 1", "true, 2"], "1 - - 2"),
+            (ChangedCol, &["false, 1", "false, null", "false, 1"], "1 - 1"),
+            (ChangedCol, &["true, false", "true, true", "true, true", "true, false"], "false true - false"),
+            (ChangedCol, &["!true, 1", "true, 2", "true, 2", "!true, 1", "true, 3"], "- 2 - - 3"),
+            (HadChanged, &["true, 1, 1", "true, 1, 1", "true, 1, 2", "true, null, 2"], "true false true false"),
+            (HadChanged, &["false, 1", "false, null", "false, null", "false, 1"], "true true false true"),
+            (HadChanged, &["true, 1", "true, 1.0", "true, \"1\""], "true false true"),
+            (HadChanged, &["true, null", "true, 1", "true, 1", "true, 2"], "false true false true"),
+            (HadChanged, &["!true, 1", "true, 2", "true, 2", "!true, 1", "true, 3"], "false true false false true"),
+            (
+                HadChanged,
+                &["true, {\"x\": [1, 2]}", "true, {\"x\": [1.0, 2]}", "true, {\"x\": [1, 3]}"],
+                "true false true",
+            ),
+            (AccSum, &["1", "2", "3.5", "null"], "1 3 6.5 6.5"),
+            (AccSum, &["null", "1"], "0 1"),
+            (AccSum, &["1", "!-5", "4"], "1 1 5"),
+            (
+                AccSum,
+                &["9223372036854775807", "1", "-1"],
+                "9223372036854775807 9223372036854776000 9223372036854775807",
+            ),
+            (AccAvg, &["1", "2", "6"], "1 1.5 3"),
+            (AccAvg, &["3", "null", "2"], "3 3 2.5"),
+            (AccAvg, &["null"], "-"),
+            (AccMax, &["3", "1", "null", "5", "2"], "3 3 3 5 5"),
+            (AccMin, &["3", "null", "2.5", "9"], "3 3 2.5 2.5"),
+            (AccCount, &["!1", "2", "3", "!0", "null"], "0 1 2 2 2"),
+            (AccCount, &["{\"a\": 1}", "{\"a\": null}", "{}"], "1 2 3"),
+            (
+                AccSum,
+                &[
+                    "1, false, false",
+                    "3, true, false",
+                    "2, false, false",
+                    "-1, false, true",
+                    "2, false, false",
+                    "4, true, false",
+                    "1, false, false",
+                    "!9, true, true",
+                    "1, null, null",
+                ],
+                "0 3 5 4 0 4 5 5 6",
+            ),
+            (AccCount, &["1, false, false", "2, true, false", "-1, false, true", "1, false, false"], "0 1 2 0"),
+            (AccAvg, &["2, true, false", "4, true, false", "-3, false, true", "3, true, false"], "2 3 1 3"),
+            (AccMin, &["2, true, true", "4, true, false", "5, false, false", "3, false, true"], "2 4 4 3"),
+            (AccMax, &["null, true, false", "7, false, false"], "- 7"),
+        ] {
+            assert_eq!(answers(&mut AnalyticState::new(analytic), rows), expected, "{analytic} {rows:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_that_fails_changes_nothing() {
+        use Analytic::*;
+        for (analytic, rows, expected) in [
+            (
+                AccSum,
+                &["1", "\"x\"", "2"][..],
+                "1 (call func acc_sum error: expect number for parameter 1 but found string) 3",
+            ),
+            (
+                AccMax,
+                &["1, true, false", "true, false, true", "2, false, false"],
+                "1 (call func acc_max error: expect number for parameter 1 but found boolean) 2",
+            ),
+            (
+                AccCount,
+                &["1, true, 5", "1, false, false"],
+                "(call func acc_count error: expect boolean for parameter 3 but found bigint) 0",
+            ),
+            // What does not count is not looked at.
+            (AccSum, &["\"x\", false, false", "!\"x\"", "1, true, false"], "0 0 1"),
+            (
+                Lag,
+                &["1", "2, -1", "3, 1000000", "4"],
+                "- (call func lag error: expect whole number from 0 to 100000 for parameter 2 but found bigint) (call \
+                 func lag error: expect whole number from 0 to 100000 for parameter 2 but found bigint) 1",
+            ),
+            (
+                HadChanged,
+                &["true, 1", "1, 2", "true, 1"],
+                "true (call func had_changed error: expect boolean for parameter 1 but found bigint) false",
+            ),
+        ] {
+            assert_eq!(answers(&mut AnalyticState::new(analytic), rows), expected, "{analytic} {rows:?}");
+        }
+    }
+
+    #[test]
+    fn whole_rows() {
+        let rows =
+            ["true, {\"a\": 1, \"b\": \"x\"}", "true, {\"b\": \"x\", \"a\": 1}", "true, {\"a\": 1, \"b\": \"y\"}"];
+        for mut state in [AnalyticState::new(Analytic::HadChanged), AnalyticState::over_rows(Analytic::HadChanged)] {
+            assert_eq!(answers(&mut state, &rows), "true false true");
+        }
+        let mut state = AnalyticState::over_rows(Analytic::HadChanged);
+        let rows = ["true, {\"a\": 1}", "true, {\"b\": 2}", "true, {\"a\": 1, \"b\": null}", "true, {\"b\": 3}"];
+        assert_eq!(answers(&mut state, &rows), "true true false true");
+        let mut state = AnalyticState::over_rows(Analytic::HadChanged);
+        assert_eq!(answers(&mut state, &["false, {\"a\": 1}", "false, {}", "false, {}"]), "true true false");
+    }
+
+    #[test]
+    fn columns_that_changed() {
+        for (ignore_null, rows, expected) in [
+            (true, &["{\"a\": 1, \"b\": 1}", "{\"a\": 1, \"b\": 2}", "{\"a\": 2, \"b\": 2}"][..], "a=1,b=1 b=2 a=2"),
+            (true, &["{\"a\": null, \"b\": 1}", "{\"a\": 1}", "{\"a\": null, \"b\": 1}", "{\"a\": 1}"], "b=1 a=1  "),
+            (false, &["{\"a\": null}", "{\"a\": 1}", "{\"a\": null}", "{\"a\": 1}"], " a=1 a=- a=1"),
+            (
+                false,
+                &["{\"b\": 1, \"a\": [1]}", "{\"b\": 1.0, \"a\": [1]}", "{\"b\": 1, \"a\": [2]}"],
+                "b=1,a=[1]  a=[2]",
+            ),
+        ] {
+            let mut state = AnalyticState::new(Analytic::ChangedCols);
+            let mut shown_rows = Vec::new();
+            for row in rows {
+                let Value::Object(members) = value(row) else { panic!("{row} is no object") };
+                let columns: Vec<_> =
+                    members.iter().map(|(name, value)| (name.clone(), Cow::Borrowed(value))).collect();
+                let changed = state.next_columns(ignore_null, &columns);
+                let changed: Vec<_> = changed.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
+                shown_rows.push(changed.join(","));
+            }
+            assert_eq!(shown_rows.join(" "), expected, "{ignore_null} {rows:?}");
+        }
+    }
+
+    #[test]
+    fn new_keys_do_not_fill_the_memory() {
+        let mut state = AnalyticState::new(Analytic::ChangedCols);
+        for at in 0..2 * MAX_COLUMNS {
+            let columns = [(number(at), Cow::Owned(Value::Int(1)))];
+            assert_eq!(state.next_columns(true, &columns).len(), 1);
+        }
+        let Memory::Columns(known) = &state.memory else { panic!("columns are remembered") };
+        assert_eq!(known.len(), MAX_COLUMNS);
+        assert!(state.next_columns(true, &[(number(0), Cow::Owned(Value::Int(1)))]).is_empty());
+    }
+
+    const ALL: [Analytic; 10] = [
+        Analytic::Lag,
+        Analytic::Latest,
+        Analytic::ChangedCol,
+        Analytic::HadChanged,
+        Analytic::ChangedCols,
+        Analytic::AccSum,
+        Analytic::AccCount,
+        Analytic::AccAvg,
+        Analytic::AccMax,
+        Analytic::AccMin,
+    ];
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Absent),
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            (-2_i64..4).prop_map(Value::Int),
+            any::<u64>().prop_map(|bits| Value::Float(f64::from_bits(bits))),
+            "[a-c]{0,2}".prop_map(Value::from),
+            prop::collection::vec(any::<u8>(), 0..3).prop_map(Value::from),
+            prop::sample::select(vec!["[1, {}]", "{\"a\": [null]}", "{}"]).prop_map(|text| Value::Json(text.into())),
+        ];
+        leaf.prop_recursive(2, 6, 3, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::array),
+                prop::collection::vec(("[a-c]", inner), 0..3)
+                    .prop_map(|members| Value::object(members.into_iter().map(|(key, value)| (key.into(), value)))),
+            ]
+        })
+    }
+
+    fn rows() -> impl Strategy<Value = Vec<(Vec<Value>, bool)>> {
+        prop::collection::vec((prop::collection::vec(any_value(), 0..5), any::<bool>()), 0..12)
+    }
+
+    proptest! {
+        #[test]
+        fn no_row_makes_it_panic(rows in rows()) {
+            let states = ALL.map(AnalyticState::new).into_iter();
+            for mut state in states.chain(ALL.map(AnalyticState::over_rows)) {
+                for (args, when) in &rows {
+                    let args: Vec<_> = args.iter().map(Cow::Borrowed).collect();
+                    let _ = state.next(&args, *when);
+                    let columns: Vec<_> = args.iter().enumerate().map(|(at, arg)| (number(at % 3), arg.clone())).collect();
+                    let _ = state.next_columns(*when, &columns);
+                }
+            }
+        }
+
+        /// A state that was copied, as a saved one is, goes on as the first would.
+        #[test]
+        fn a_copy_goes_on(rows in rows(), cut in 0..12_usize) {
+            let (before, after) = rows.split_at(cut.min(rows.len()));
+            let next = |state: &mut AnalyticState, (args, when): &(Vec<Value>, bool)| {
+                let args: Vec<_> = args.iter().map(Cow::Borrowed).collect();
+                format!("{:?}", state.next(&args, *when))
+            };
+            for mut state in ALL.map(AnalyticState::new) {
+                before.iter().for_each(|row| drop(next(&mut state, row)));
+                let mut copy = state.clone();
+                for row in after {
+                    prop_assert_eq!(next(&mut state, row), next(&mut copy, row));
+                }
+            }
+        }
+
+        #[test]
+        fn lag_looks_back(values in prop::collection::vec(any::<i64>(), 0..40), offset in 0..6_usize) {
+            let mut state = AnalyticState::new(Analytic::Lag);
+            for (at, value) in values.iter().enumerate() {
+                let args = [Cow::Owned(Value::Int(*value)), Cow::Owned(Value::Int(offset as i64))];
+                let expected = at.checked_sub(offset).map_or("-".to_owned(), |at| values[at].to_string());
+                prop_assert_eq!(state.next(&args, true).map(|answer| shown(&answer)), Ok(expected));
+            }
+            let Memory::History(history) = &state.memory else { panic!("lag remembers rows") };
+            prop_assert!(history.len() <= offset);
+        }
+    }
+}
