@@ -7,13 +7,17 @@
 //! A function sees values only: no rows, no streams, no sockets. Adding one is adding a row to the table of its family.
 
 mod aggregate;
+mod array;
 mod check;
 mod conversion;
 #[cfg(test)]
 mod examples;
+mod json;
+mod json_path;
 mod later;
 mod locale;
 mod math;
+mod object;
 mod other;
 mod reference;
 mod text;
@@ -27,6 +31,7 @@ use smallvec::SmallVec;
 
 pub use check::{CallError, check_call};
 pub use later::is_later;
+pub use object::row_object;
 pub use reference::reference;
 
 use crate::value::{Kind, Value};
@@ -218,6 +223,12 @@ pub enum Family {
     Text,
     /// conversion between types
     Conversion,
+    /// arrays
+    Array,
+    /// objects
+    Object,
+    /// JSON text and paths into it
+    Json,
     /// over the rows of a window or group
     Aggregate,
     /// about the rule, the row, the window
@@ -230,6 +241,9 @@ impl fmt::Display for Family {
             Family::Math => "Mathematical functions",
             Family::Text => "String functions",
             Family::Conversion => "Conversion functions",
+            Family::Array => "Array functions",
+            Family::Object => "Object functions",
+            Family::Json => "JSON functions",
             Family::Aggregate => "Aggregate functions",
             Family::Other => "Other functions",
         })
@@ -370,5 +384,13 @@ pub fn all() -> impl Iterator<Item = &'static Function> {
 }
 
 /// The tables of the families.
-static FAMILIES: &[&[Function]] =
-    &[math::FUNCTIONS, text::FUNCTIONS, conversion::FUNCTIONS, aggregate::FUNCTIONS, other::FUNCTIONS];
+static FAMILIES: &[&[Function]] = &[
+    math::FUNCTIONS,
+    text::FUNCTIONS,
+    conversion::FUNCTIONS,
+    array::FUNCTIONS,
+    object::FUNCTIONS,
+    json::FUNCTIONS,
+    aggregate::FUNCTIONS,
+    other::FUNCTIONS,
+];
