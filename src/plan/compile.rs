@@ -7,6 +7,7 @@ use super::error::{PlanError, PlanErrorKind};
 use super::logical::{AGGREGATES, ALIASES};
 use super::physical::{AggregateCall, Column, ColumnSource};
 use crate::catalog::StreamDef;
+use crate::expr::aggregate::{Aggregate, Distinct};
 use crate::expr::function::{self, CallContext, Code, Family, Function, Param, Returns, check_call};
 use crate::expr::{Comparison, Expr, LikePattern, Scope as Row, like};
 use crate::sql::ast::{self, BinaryOp, Call, DataType, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
@@ -510,7 +511,7 @@ impl Compiler {
 
     fn aggregate(
         &mut self,
-        aggregate: crate::expr::aggregate::Aggregate,
+        aggregate: Aggregate,
         function: &'static Function,
         call: &Call,
         span: Span,
@@ -527,28 +528,38 @@ impl Compiler {
                 return Err(PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span));
             }
         }
-        let star = matches!(call.args.as_slice(), [arg] if arg.kind == ExprKind::Star);
-        if star && aggregate != crate::expr::aggregate::Aggregate::Count {
+        let star = call.args.first().is_some_and(|arg| arg.kind == ExprKind::Star);
+        if star && !aggregate.takes_rows() {
             return Err(PlanError::at(PlanErrorKind::Star, call.args[0].span));
         }
         let mut args = Vec::with_capacity(call.args.len());
-        if !star {
-            for arg in &call.args {
-                let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match *error.kind {
-                    PlanErrorKind::NestedAggregate(_) => {
-                        PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span)
-                    }
-                    _ => error,
-                })?;
-                args.push(arg);
-            }
-            check(function, call, &args)?;
+        if star {
+            // Rows are counted without a look at them.
+            let counted = aggregate == Aggregate::Count;
+            let row =
+                if counted { Compiled::leaf(Expr::Constant(Value::Null), Type::Any) } else { self.whole_row(span)? };
+            args.push(row);
         }
+        for arg in &call.args[args.len()..] {
+            let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match *error.kind {
+                PlanErrorKind::NestedAggregate(_) => {
+                    PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span)
+                }
+                _ => error,
+            })?;
+            args.push(arg);
+        }
+        check(function, call, &args)?;
+        let aggregate = aggregate.with(args.get(1).and_then(Compiled::literal));
         let ty = returned(function, &args);
         // Equal texts mean equal calls, but for the name that means a field here and an alias elsewhere.
         let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
         let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
-        let arg = args.into_iter().next();
+        let arg = match aggregate {
+            Aggregate::Count if star => None,
+            Aggregate::Deduplicate { .. } => Some(self.with_row(args.swap_remove(0), span)?),
+            _ => Some(args.swap_remove(0)),
+        };
         let integral = self.stream.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
         let calls = &mut self.aggregates;
         let index = *self.aggregates_by_text.entry(text).or_insert_with(|| {
@@ -558,6 +569,28 @@ impl Compiler {
         let mut compiled = Compiled::leaf(Expr::Slot(AGGREGATES + index), ty);
         compiled.aggregate = true;
         Ok(compiled)
+    }
+
+    /// The whole row as an object, which `*` is in an aggregate's argument.
+    fn whole_row(&mut self, span: Span) -> Result<Compiled> {
+        let Some(columns) = self.stream.clone().columns.clone() else {
+            return Ok(Compiled::leaf(Expr::Slot(self.slot(ColumnSource::Whole, None)), Type::Any));
+        };
+        let mut parts = Parts::new();
+        let mut args = Vec::with_capacity(2 * columns.len());
+        for column in &columns {
+            args.push(Expr::Constant(Value::Text(column.name.name.clone())));
+            args.push(parts.take(self.column(&column.name.name, span)?));
+        }
+        parts.kept(Expr::Call { function: function::row_object(), prepared: None, args }, Type::Any)
+    }
+
+    /// A value and its row, as deduplication takes them.
+    fn with_row(&mut self, value: Compiled, span: Span) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let key = |name: &str| Expr::Constant(Value::from(name));
+        let args = vec![key(Distinct::VALUE), parts.take(value), key(Distinct::ROW), parts.take(self.whole_row(span)?)];
+        parts.kept(Expr::Call { function: function::row_object(), prepared: None, args }, Type::Any)
     }
 }
 

@@ -606,15 +606,14 @@ mod tests {
 
     fn found(path: &str) -> String {
         let data = parse(DATA).expect("JSON");
-        let answer = match Path::parse(path) {
+        match Path::parse(path) {
             Ok(path) => match path.find(&data) {
                 Ok(Found::One(value)) => text(value).into_owned(),
                 Ok(Found::Many(values)) => text(&Value::array(values.into_iter().cloned())).into_owned(),
                 Err(missing) => missing.to_string(),
             },
             Err(error) => error.to_string(),
-        };
-        answer
+        }
     }
 
     #[test]

@@ -2,18 +2,6 @@
 //! it misspelt a name. A name leaves this list when its row comes.
 
 const LATER: &[&str] = &[
-    // of a window's rows
-    "collect",
-    "deduplicate",
-    "last_value",
-    "median",
-    "merge_agg",
-    "percentile_cont",
-    "percentile_disc",
-    "stddev",
-    "stddevs",
-    "var",
-    "vars",
     // of the rows before
     "acc_avg",
     "acc_count",
