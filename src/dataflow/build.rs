@@ -21,7 +21,7 @@ use crate::metrics::RuleMetrics;
 use crate::plan::physical::Body;
 use crate::time::{stamp, unstamp};
 
-use super::order::OrderOperator;
+use super::order::{InOrder, OrderOperator};
 use super::output::{Output, RuleContext};
 use super::queue::{RowBatch, RuleQueue};
 use super::scan::StreamScan;
@@ -111,7 +111,7 @@ pub fn stream(
 
 /// What a rule's own dataflow does with the rows of its queue.
 enum RuleOperator {
-    Window(Box<WindowOperator>),
+    Window(Box<WindowOperator>, Option<InOrder>),
     Order(OrderOperator),
 }
 
@@ -143,7 +143,8 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
     let mut operator = match body {
         Body::Window(plan) => {
             let timers = (!event_time).then_some((timers, slot));
-            RuleOperator::Window(Box::new(WindowOperator::new(*plan, context, output, timers)))
+            let order = (event_time && InOrder::matters(&plan)).then(InOrder::default);
+            RuleOperator::Window(Box::new(WindowOperator::new(*plan, context, output, timers)), order)
         }
         Body::Rows(projection) => RuleOperator::Order(OrderOperator::new(projection, context, output)),
     };
@@ -199,14 +200,20 @@ fn run(failed: &mut bool, metrics: &RuleMetrics, code: impl FnOnce()) {
 impl RuleOperator {
     fn rows(&mut self, batch: &RowBatch) {
         match self {
-            RuleOperator::Window(operator) => operator.rows(batch),
+            RuleOperator::Window(_, Some(order)) => order.put(batch),
+            RuleOperator::Window(operator, None) => operator.rows(batch),
             RuleOperator::Order(operator) => operator.rows(batch),
         }
     }
 
     fn advance(&mut self, frontier: Option<i64>) {
         match self {
-            RuleOperator::Window(operator) => operator.advance(frontier),
+            RuleOperator::Window(operator, order) => {
+                if let Some(order) = order {
+                    operator.rows(&order.take(frontier));
+                }
+                operator.advance(frontier);
+            }
             RuleOperator::Order(operator) => operator.advance(frontier),
         }
     }

@@ -94,6 +94,12 @@ impl Aggregate {
         }
     }
 
+    /// Whether the answer depends on the order of the rows.
+    pub fn is_ordered(self) -> bool {
+        use Aggregate::{Collect, Deduplicate, LastValue, Merge};
+        matches!(self, Collect | Merge | LastValue { .. } | Deduplicate { .. })
+    }
+
     /// Whether `*` may be its argument.
     pub fn takes_rows(self) -> bool {
         matches!(self, Aggregate::Count | Aggregate::Collect | Aggregate::Merge | Aggregate::LastValue { .. })
