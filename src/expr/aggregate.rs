@@ -94,6 +94,19 @@ impl Aggregate {
         }
     }
 
+    /// What [`Aggregate::with`] has said.
+    pub fn option(self) -> Option<Value> {
+        match self {
+            Aggregate::LastValue { filled: option } | Aggregate::Deduplicate { all: option } => {
+                Some(Value::Bool(option))
+            }
+            Aggregate::PercentileCont(Share(share)) | Aggregate::PercentileDisc(Share(share)) => {
+                Some(Value::Float(share))
+            }
+            _ => None,
+        }
+    }
+
     /// Whether the answer depends on the order of the rows.
     pub fn is_ordered(self) -> bool {
         use Aggregate::{Collect, Deduplicate, LastValue, Merge};

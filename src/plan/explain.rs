@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::logical::{AGGREGATES, ALIASES, Logical, Output, OutputValue};
 use super::physical::*;
-use crate::expr::Expr;
+use crate::expr::{Expr, cast};
 use crate::value::Value;
 
 /// Both plans of a rule.
@@ -195,8 +195,7 @@ fn source(source: &ColumnSource) -> String {
 }
 
 fn call(call: &AggregateCall, names: &dyn Fn(usize) -> String) -> String {
-    match &call.arg {
-        None => format!("{}(*)", call.aggregate),
-        Some(arg) => format!("{}({})", call.aggregate, arg.display_with(names)),
-    }
+    let arg = call.arg.as_ref().map_or("*".to_owned(), |arg| arg.display_with(names).to_string());
+    let option = call.aggregate.option().map_or_else(String::new, |option| format!(", {}", cast::text(&option)));
+    format!("{}({arg}{option})", call.aggregate)
 }

@@ -40,6 +40,9 @@ const PLANNED: &[&str] = &[
     "SELECT count(*), max(a) FROM typed",
     "SELECT t FROM typed WHERE t > \"2024-01-01\" LIMIT 0",
     "SELECT k, sum(a) AS a, max(a) AS m FROM demo WHERE a > 1 GROUP BY k, TUMBLINGWINDOW(ss, 1)",
+    "SELECT collect(*) AS l, last_value(a, true) AS v, last_value(a, false) AS w, percentile_disc(a, 0.9) AS p, \
+     deduplicate(a, false)->b AS d, count(*) AS c FROM demo GROUP BY COUNTWINDOW(3)",
+    "SELECT merge_agg(*) AS m FROM typed GROUP BY COUNTWINDOW(3)",
 ];
 
 /// `plans.txt` beside this file has the plans of these rules; `UPDATE_PLANS=1` in the environment writes it anew.
@@ -108,7 +111,11 @@ fn refusals() {
         ("SELECT tags[1:1] AS s FROM demo", "colon start value can't be greater than end value", "tags[1:1]"),
         ("SELECT a FROM demo WHERE 5", "WHERE needs a condition, and 5 is never true or false", "5"),
         ("SELECT a FROM demo WHERE a LIKE 5", "the pattern of LIKE must be text, not 5", "5"),
-        ("SELECT abs(*) FROM demo", "* can stand in the select list and in count(*) only", "*"),
+        (
+            "SELECT abs(*) FROM demo",
+            "* can stand in the select list, in count, collect, merge_agg and last_value only",
+            "*",
+        ),
         ("SELECT lag(a) FROM demo", "the function lag is not supported yet", "lag(a)"),
         ("SELECT a FROM demo ORDER BY b", "ORDER BY is not supported yet", ""),
         ("SELECT a FROM demo INNER JOIN typed ON a = b", "JOIN is not supported yet", "typed"),

@@ -138,7 +138,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 /// What `*` is in an aggregate's argument: the object of the row's columns, from keys and values in turn. It has no name
 /// in the language and so no row in the table. Columns that the message does not have are left out, as `SELECT *` does.
 pub fn row_object() -> &'static Function {
-    static ROW: Function = of("*", &[("column", Param::Any)], Returns::Object, |args, _| {
+    static ROW: Function = of("row", &[("column", Param::Any)], Returns::Object, |args, _| {
         let mut row = Object::with_capacity(args.len() / 2);
         for at in (0..args.len()).step_by(2) {
             if let (Value::Text(key), value) = (&args[at], &args[at + 1])
