@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use crate::expr::{EvalError, Scope, compare};
 use crate::plan::physical::{Filter, Input, Role, Stateful, WindowSpec};
@@ -161,8 +162,13 @@ impl RuleOperator {
     }
 
     fn close(&mut self, now: i64, frontier: Option<i64>) {
-        let RuleOperator { plan, inputs, windows, results, tables, .. } = self;
+        let RuleOperator { plan, inputs, output, windows, results, tables, .. } = self;
         windows.advance(frontier, &mut |closed| {
+            if plan.event_time.is_none() {
+                // The result was due when the window ended.
+                let late = u64::try_from(now.saturating_sub(closed.end)).unwrap_or(0);
+                output.borrow_mut().received(Instant::now().checked_sub(Duration::from_millis(late)));
+            }
             let others = Others { tables: tables.rows(), ask: &|_, _, _| {} };
             results.window(plan, inputs, now, closed, others);
         });

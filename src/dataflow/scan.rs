@@ -158,7 +158,7 @@ impl StreamScan {
     /// Runs batches of messages through all rules. `now` is the arrival of their rows, ms since the epoch.
     pub fn run(&mut self, batches: &[FrameBatch], now: i64) {
         for batch in batches {
-            for rule in &mut self.rules {
+            for rule in self.rules.iter_mut().filter(|rule| matches!(rule.target, Target::Results(_))) {
                 rule.output.borrow_mut().received(Some(batch.received));
             }
             for frame in &batch.frames {
@@ -169,7 +169,11 @@ impl StreamScan {
             rule.metrics.rows_in.fetch_add(std::mem::take(&mut rule.rows_in), Ordering::Relaxed);
             match &rule.target {
                 Target::Results(_) => rule.output.borrow_mut().flush(),
-                Target::Queue(queue, _) => queue.hand_over(),
+                Target::Queue(queue, _) => {
+                    queue.hand_over();
+                    // Errors of rows that went no further are sent now, where they are sent.
+                    rule.output.borrow_mut().flush();
+                }
             }
         }
     }

@@ -434,6 +434,8 @@ impl WorkerLoop {
         for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }
+        // The rule may be what its streams had to wait for.
+        rule.streams.iter().for_each(|stream| self.activate(*stream));
         if let Some((dataflow, slot)) = rule.dataflow {
             self.slots.remove(&slot);
             self.worker.drop_dataflow(dataflow);

@@ -1,7 +1,17 @@
-//! Aggregates as incremental accumulators: a window keeps one [`Accumulator`] for each aggregate call and group, never
-//! the rows.
+//! Aggregates as incremental accumulators: a window keeps one [`Accumulator`] for each aggregate call and group, and no
+//! rows unless an aggregate asks for all of them.
+//!
+//! An accumulator is plain data and can be merged with one of later rows, so that a window may be made of slices.
+
+mod kept;
+mod statistics;
+#[cfg(test)]
+mod tests;
 
 use std::fmt;
+
+pub use kept::{Distinct, Last, List, Merged};
+pub use statistics::{Ranked, Spread};
 
 use super::error::{EvalError, described};
 use super::ops::{Comparison, compare};
@@ -20,6 +30,99 @@ pub enum Aggregate {
     Min,
     /// max(e)
     Max,
+    /// collect(e), collect(*): the values in order
+    Collect,
+    /// merge_agg(e), merge_agg(*): one object of all
+    Merge,
+    /// last_value(e, filled), last_value(*, filled)
+    LastValue {
+        /// whether nulls are passed over
+        filled: bool,
+    },
+    /// deduplicate(e, all)
+    Deduplicate {
+        /// the first rows of all values, and not just the last row if its value is new
+        all: bool,
+    },
+    /// median(e)
+    Median,
+    /// percentile_cont(e, share): interpolated
+    PercentileCont(Share),
+    /// percentile_disc(e, share): the number of that rank
+    PercentileDisc(Share),
+    /// stddev(e) of the population
+    Stddev,
+    /// stddevs(e) of a sample
+    StddevSample,
+    /// var(e) of the population
+    Var,
+    /// vars(e) of a sample
+    VarSample,
+}
+
+/// A share of the numbers, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(f64);
+
+// A share is never NaN.
+impl Eq for Share {}
+
+impl Share {
+    /// None of them: what stands in the table of functions.
+    pub const NONE: Share = Share(0.0);
+
+    /// A number as a share, if it is one.
+    pub fn new(share: f64) -> Option<Share> {
+        (0.0..=1.0).contains(&share).then_some(Share(share))
+    }
+}
+
+impl Aggregate {
+    /// The aggregate with what a call's second argument, a literal, says about it. A literal that says nothing of the
+    /// kind leaves it as it is: the function's row refuses such calls.
+    pub fn with(self, option: Option<&Value>) -> Aggregate {
+        match (self, option) {
+            (Aggregate::LastValue { .. }, Some(Value::Bool(filled))) => Aggregate::LastValue { filled: *filled },
+            (Aggregate::Deduplicate { .. }, Some(Value::Bool(all))) => Aggregate::Deduplicate { all: *all },
+            (Aggregate::PercentileCont(none), Some(number)) => {
+                Aggregate::PercentileCont(number.as_f64().and_then(Share::new).unwrap_or(none))
+            }
+            (Aggregate::PercentileDisc(none), Some(number)) => {
+                Aggregate::PercentileDisc(number.as_f64().and_then(Share::new).unwrap_or(none))
+            }
+            (other, _) => other,
+        }
+    }
+
+    /// What [`Aggregate::with`] has said.
+    pub fn option(self) -> Option<Value> {
+        match self {
+            Aggregate::LastValue { filled: option } | Aggregate::Deduplicate { all: option } => {
+                Some(Value::Bool(option))
+            }
+            Aggregate::PercentileCont(Share(share)) | Aggregate::PercentileDisc(Share(share)) => {
+                Some(Value::Float(share))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether the answer depends on the order of the rows.
+    pub fn is_ordered(self) -> bool {
+        use Aggregate::{Collect, Deduplicate, LastValue, Merge};
+        matches!(self, Collect | Merge | LastValue { .. } | Deduplicate { .. })
+    }
+
+    /// Whether what it keeps does not grow with the rows.
+    pub fn is_small(self) -> bool {
+        use Aggregate::{Collect, Deduplicate, Median, Merge, PercentileCont, PercentileDisc};
+        !matches!(self, Collect | Merge | Deduplicate { .. } | Median | PercentileCont(_) | PercentileDisc(_))
+    }
+
+    /// Whether `*` may be its argument.
+    pub fn takes_rows(self) -> bool {
+        matches!(self, Aggregate::Count | Aggregate::Collect | Aggregate::Merge | Aggregate::LastValue { .. })
+    }
 }
 
 impl fmt::Display for Aggregate {
@@ -30,6 +133,17 @@ impl fmt::Display for Aggregate {
             Aggregate::Avg => "avg",
             Aggregate::Min => "min",
             Aggregate::Max => "max",
+            Aggregate::Collect => "collect",
+            Aggregate::Merge => "merge_agg",
+            Aggregate::LastValue { .. } => "last_value",
+            Aggregate::Deduplicate { .. } => "deduplicate",
+            Aggregate::Median => "median",
+            Aggregate::PercentileCont(_) => "percentile_cont",
+            Aggregate::PercentileDisc(_) => "percentile_disc",
+            Aggregate::Stddev => "stddev",
+            Aggregate::StddevSample => "stddevs",
+            Aggregate::Var => "var",
+            Aggregate::VarSample => "vars",
         })
     }
 }
@@ -43,6 +157,18 @@ pub enum Accumulator {
     Numbers(Numbers),
     /// least or greatest value
     Extreme(Extreme),
+    /// deviation or variance
+    Spread(Spread),
+    /// numbers, for one by its rank
+    Ranked(Ranked),
+    /// values in order
+    List(List),
+    /// one object of all
+    Merged(Merged),
+    /// the last value
+    Last(Last),
+    /// rows of new values
+    Distinct(Box<Distinct>),
     /// The first error. It stands for the whole group: a wrong sum is worse than none.
     Failed(EvalError),
 }
@@ -83,11 +209,21 @@ impl Accumulator {
                 Accumulator::Numbers(Numbers { aggregate, integral, count: 0, whole: 0, float: 0.0, mixed: false })
             }
             Aggregate::Min | Aggregate::Max => Accumulator::Extreme(Extreme { aggregate, value: Value::Absent }),
+            Aggregate::Stddev | Aggregate::StddevSample | Aggregate::Var | Aggregate::VarSample => {
+                Accumulator::Spread(Spread::new(aggregate))
+            }
+            Aggregate::Median | Aggregate::PercentileCont(_) | Aggregate::PercentileDisc(_) => {
+                Accumulator::Ranked(Ranked::new(aggregate))
+            }
+            Aggregate::Collect => Accumulator::List(List::default()),
+            Aggregate::Merge => Accumulator::Merged(Merged::default()),
+            Aggregate::LastValue { filled } => Accumulator::Last(Last::new(filled)),
+            Aggregate::Deduplicate { all } => Accumulator::Distinct(Box::new(Distinct::new(all))),
         }
     }
 
-    /// Takes the argument's value for one more row; none for `count(*)`. Nulls are left out. After an error the
-    /// accumulator stays failed.
+    /// Takes the argument's value for one more row; none for `count(*)`, the row as an object for other aggregates of
+    /// `*`. All but lists, last values and deduplication leave nulls out. After an error the accumulator stays failed.
     #[inline]
     pub fn add(&mut self, value: Option<&Value>) -> Result<(), EvalError> {
         let added = match (&mut *self, value) {
@@ -98,9 +234,24 @@ impl Accumulator {
             (Accumulator::Numbers(numbers), Some(value)) => numbers.add(value),
             (Accumulator::Extreme(extreme), Some(value)) => extreme.add(value),
             (Accumulator::Failed(error), _) => return Err(error.clone()),
+            (kept, Some(value)) => kept.add_other(value),
             (_, None) => return Ok(()),
         };
         added.inspect_err(|error| *self = Accumulator::Failed(error.clone()))
+    }
+
+    /// The rarer aggregates, apart so that the others stay small.
+    fn add_other(&mut self, value: &Value) -> Result<(), EvalError> {
+        match self {
+            Accumulator::Spread(spread) => return spread.add(value),
+            Accumulator::Ranked(ranked) => return ranked.add(value),
+            Accumulator::List(list) => list.add(value),
+            Accumulator::Merged(merged) => merged.add(value),
+            Accumulator::Last(last) => last.add(value),
+            Accumulator::Distinct(distinct) => distinct.add(value),
+            _ => {}
+        }
+        Ok(())
     }
 
     /// Takes what another accumulator of the same call has gathered of later rows.
@@ -120,10 +271,25 @@ impl Accumulator {
                 Ok(())
             }
             (Accumulator::Extreme(extreme), Accumulator::Extreme(more)) => extreme.add(&more.value),
-            // Accumulators of different calls have nothing to say to each other.
-            _ => Ok(()),
+            (kept, later) => {
+                kept.merge_other(later);
+                Ok(())
+            }
         };
         merged.inspect_err(|error| *self = Accumulator::Failed(error.clone()))
+    }
+
+    fn merge_other(&mut self, later: &Accumulator) {
+        match (self, later) {
+            (Accumulator::Spread(spread), Accumulator::Spread(more)) => spread.merge(more),
+            (Accumulator::Ranked(ranked), Accumulator::Ranked(more)) => ranked.merge(more),
+            (Accumulator::List(list), Accumulator::List(more)) => list.merge(more),
+            (Accumulator::Merged(merged), Accumulator::Merged(more)) => merged.merge(more),
+            (Accumulator::Last(last), Accumulator::Last(more)) => last.merge(more),
+            (Accumulator::Distinct(distinct), Accumulator::Distinct(more)) => distinct.merge(more),
+            // Accumulators of different calls have nothing to say to each other.
+            _ => {}
+        }
     }
 
     /// The aggregate of the rows so far; no value where there were none to aggregate. Errors are the first of `add`,
@@ -133,6 +299,12 @@ impl Accumulator {
             Accumulator::Count(count) => Ok(Value::Int(i64::try_from(*count).unwrap_or(i64::MAX))),
             Accumulator::Numbers(numbers) => numbers.answer(),
             Accumulator::Extreme(extreme) => Ok(extreme.value.clone()),
+            Accumulator::Spread(spread) => Ok(spread.answer()),
+            Accumulator::Ranked(ranked) => Ok(ranked.answer()),
+            Accumulator::List(list) => Ok(list.answer()),
+            Accumulator::Merged(merged) => Ok(merged.answer()),
+            Accumulator::Last(last) => Ok(last.answer()),
+            Accumulator::Distinct(distinct) => Ok(distinct.answer()),
             Accumulator::Failed(error) => Err(error.clone()),
         }
     }
@@ -197,89 +369,4 @@ impl Extreme {
 #[cold]
 fn invalid(aggregate: Aggregate, value: &Value) -> EvalError {
     EvalError::Aggregate { aggregate, found: described(value).into() }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn over(aggregate: Aggregate, integral: bool, values: &[Value]) -> Result<Value, EvalError> {
-        let mut accumulator = Accumulator::new(aggregate, integral);
-        for value in values {
-            let _ = accumulator.add(Some(value));
-        }
-        accumulator.answer()
-    }
-
-    fn shown(answer: Result<Value, EvalError>) -> String {
-        answer.map_or_else(|error| error.to_string(), |value| format!("{value:?}"))
-    }
-
-    #[test]
-    fn answers() {
-        use Aggregate::{Avg, Count, Max, Min, Sum};
-        let int = Value::Int;
-        let text = |text: &str| Value::from(text);
-        for (aggregate, values, expected) in [
-            (Count, vec![int(1), Value::Null, Value::Absent, Value::Bool(false), text("")], "Int(3)"),
-            (Count, vec![Value::Null], "Int(0)"),
-            (Sum, vec![], "Null"),
-            (Sum, vec![Value::Null], "Null"),
-            (Sum, vec![int(1), Value::Null, int(2)], "Int(3)"),
-            (Sum, vec![int(1), Value::Float(0.5)], "Float(1.5)"),
-            (Sum, vec![int(i64::MAX), int(1), int(-1)], "Int(9223372036854775807)"),
-            (Sum, vec![text("x"), int(1)], "run sum function error: found invalid arg string(x)"),
-            (Sum, vec![int(1), Value::Bool(true)], "run sum function error: found invalid arg bool(true)"),
-            (Avg, vec![int(1), int(2), int(2)], "Float(1.6666666666666667)"),
-            (Avg, vec![int(2), Value::Null], "Float(2.0)"),
-            (Avg, vec![Value::Null], "Null"),
-            (Avg, vec![text("x")], "run avg function error: found invalid arg string(x)"),
-            (Min, vec![int(3), Value::Float(2.5), Value::Null], "Float(2.5)"),
-            (Max, vec![int(3), Value::Float(2.5)], "Int(3)"),
-            (Max, vec![text("z"), text("é"), text("Z")], "Text(\"é\")"),
-            (Min, vec![text("b"), text("B")], "Text(\"B\")"),
-            (Min, vec![], "Absent"),
-            (Min, vec![int(1), text("x")], "run min function error: found invalid arg string(x)"),
-            (Max, vec![Value::Bool(true)], "run max function error: found invalid arg bool(true)"),
-        ] {
-            assert_eq!(shown(over(aggregate, true, &values)), expected, "{aggregate} {values:?}");
-        }
-        let beyond = [int(i64::MAX), int(1)];
-        assert!(shown(over(Sum, true, &beyond)).starts_with("integer overflow: the sum 9223372036854775808 "));
-        assert_eq!(shown(over(Sum, false, &beyond)), "Float(9.223372036854776e18)");
-        let mut rows = Accumulator::new(Count, true);
-        for _ in 0..2 {
-            assert_eq!(rows.add(None), Ok(()));
-        }
-        assert_eq!(shown(rows.answer()), "Int(2)");
-    }
-
-    proptest! {
-        #[test]
-        fn as_the_whole(numbers in proptest::collection::vec(any::<i32>(), 1..40), cut in 0usize..40) {
-            let values: Vec<Value> = numbers.iter().map(|n| Value::Int(i64::from(*n))).collect();
-            let sum: i64 = numbers.iter().map(|n| i64::from(*n)).sum();
-            let min = numbers.iter().copied().min().unwrap_or_default();
-            for (aggregate, expected) in [
-                (Aggregate::Count, Value::Int(numbers.len() as i64)),
-                (Aggregate::Sum, Value::Int(sum)),
-                (Aggregate::Avg, Value::Float(sum as f64 / numbers.len() as f64)),
-                (Aggregate::Min, Value::Int(i64::from(min))),
-            ] {
-                let expected = shown(Ok(expected));
-                prop_assert_eq!(&shown(over(aggregate, true, &values)), &expected);
-                // Two parts merged are the whole.
-                let (before, after) = values.split_at(cut.min(values.len()));
-                let mut parts = [before, after].map(|part| {
-                    let mut accumulator = Accumulator::new(aggregate, true);
-                    part.iter().for_each(|value| drop(accumulator.add(Some(value))));
-                    accumulator
-                });
-                let [first, second] = &mut parts;
-                prop_assert_eq!(first.merge(second), Ok(()));
-                prop_assert_eq!(&shown(first.answer()), &expected);
-            }
-        }
-    }
 }

@@ -152,6 +152,19 @@ fn accepts_mixed(op: Comparison, order: Option<Ordering>) -> bool {
     order.map_or(op == Comparison::NotEqual, |order| op.accepts(order))
 }
 
+/// The order of two numbers for sorting: by value, NaN behind all others. It is total. Other values are equal.
+pub(super) fn order_of_numbers(left: &Value, right: &Value) -> Ordering {
+    let nan = |value: &Value| matches!(value, Value::Float(f) if f.is_nan());
+    let order = match (left, right) {
+        (Value::Int(l), Value::Int(r)) => Some(l.cmp(r)),
+        (Value::Float(l), Value::Float(r)) => l.partial_cmp(r),
+        (Value::Int(l), Value::Float(r)) => int_with_float(*l, *r),
+        (Value::Float(l), Value::Int(r)) => int_with_float(*r, *l).map(Ordering::reverse),
+        _ => None,
+    };
+    order.unwrap_or_else(|| nan(left).cmp(&nan(right)))
+}
+
 /// The order of a whole number and a double by their exact values; none with NaN.
 fn int_with_float(int: i64, float: f64) -> Option<Ordering> {
     const BEYOND: f64 = 9_223_372_036_854_775_808.0;

@@ -138,7 +138,8 @@ impl Signal {
     /// Makes the signal ready to be raised again. The worker calls it before it looks, so that what comes while it
     /// looks is not missed.
     pub fn lower(&self) {
-        self.shared.raised.store(false, Ordering::Release);
+        // A swap, not a store: what is looked at next must not be read before this is seen (see `raise`).
+        self.shared.raised.swap(false, Ordering::AcqRel);
     }
 }
 

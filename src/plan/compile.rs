@@ -4,9 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::Meant;
+use super::logical::{LogicalStep, Meant};
 use super::physical::{AggregateCall, AnalyticCall, Column, ColumnSource, OrderBy, RowNumber};
 use crate::catalog::StreamDef;
+use crate::expr::aggregate::{Aggregate, Distinct};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, CallContext, Code, Family, Function, Hits, Param, Returns, check_call};
 use crate::expr::{Comparison, Expr, LikePattern, Scope as Row, like};
@@ -108,8 +109,7 @@ pub struct Compiler {
     pub sources: Vec<Source>,
     /// whole numbers of every stream are whole numbers of the language
     integers: bool,
-    /// each with the number of aliases that were known before it
-    pub steps: Vec<(usize, AnalyticCall)>,
+    pub steps: Vec<LogicalStep>,
     pub result_steps: Vec<AnalyticCall>,
     pub numbers: Vec<RowNumber>,
     pub aliases: Vec<Known>,
@@ -574,9 +574,6 @@ impl Compiler {
     fn call(&mut self, call: &Call, span: Span, (clause, own): Scope) -> Result<Compiled> {
         let name = call.name.name.as_str();
         let Some(function) = function::lookup(name) else {
-            if function::is_later(name) {
-                return Err(PlanError::at(PlanErrorKind::NotYet(format!("the function {name}")), span));
-            }
             let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);
             return Err(error.meant(name, function::all().map(|function| function.name)));
         };
@@ -627,7 +624,7 @@ impl Compiler {
 
     fn aggregate(
         &mut self,
-        aggregate: crate::expr::aggregate::Aggregate,
+        aggregate: Aggregate,
         function: &'static Function,
         call: &Call,
         span: Span,
@@ -644,28 +641,38 @@ impl Compiler {
                 return Err(PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span));
             }
         }
-        let star = matches!(call.args.as_slice(), [arg] if arg.kind == ExprKind::Star);
-        if star && aggregate != crate::expr::aggregate::Aggregate::Count {
+        let star = call.args.first().is_some_and(|arg| arg.kind == ExprKind::Star);
+        if star && !aggregate.takes_rows() {
             return Err(PlanError::at(PlanErrorKind::Star, call.args[0].span));
         }
         let mut args = Vec::with_capacity(call.args.len());
-        if !star {
-            for arg in &call.args {
-                let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match *error.kind {
-                    PlanErrorKind::NestedAggregate(_) => {
-                        PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span)
-                    }
-                    _ => error,
-                })?;
-                args.push(arg);
-            }
-            check(function, call, &args)?;
+        if star {
+            // Rows are counted without a look at them.
+            let counted = aggregate == Aggregate::Count;
+            let row =
+                if counted { Compiled::leaf(Expr::Constant(Value::Null), Type::Any) } else { self.row_object(span)? };
+            args.push(row);
         }
+        for arg in &call.args[args.len()..] {
+            let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match *error.kind {
+                PlanErrorKind::NestedAggregate(_) => {
+                    PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span)
+                }
+                _ => error,
+            })?;
+            args.push(arg);
+        }
+        check(function, call, &args)?;
+        let aggregate = aggregate.with(args.get(1).and_then(Compiled::literal));
         let ty = returned(function, &args);
         // Equal texts mean equal calls, but for the name that means a field here and an alias elsewhere.
         let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
         let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
-        let arg = args.into_iter().next();
+        let arg = match aggregate {
+            Aggregate::Count if star => None,
+            Aggregate::Deduplicate { .. } => Some(self.with_row(args.swap_remove(0), span)?),
+            _ => Some(args.swap_remove(0)),
+        };
         let integral = self.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
         let calls = &mut self.aggregates;
         let index = *self.aggregates_by_text.entry(text).or_insert_with(|| {
@@ -675,6 +682,17 @@ impl Compiler {
         let mut compiled = Compiled::leaf(Meant::Aggregate(index).expr(), ty);
         compiled.aggregate = true;
         Ok(compiled)
+    }
+
+    /// A value and its row, as deduplication takes them.
+    fn with_row(&mut self, value: Compiled, span: Span) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let members = vec![
+            (Text::const_new(Distinct::VALUE), parts.take(value)),
+            (Text::const_new(Distinct::ROW), parts.take(self.row_object(span)?)),
+        ];
+        parts.constant = false;
+        parts.kept(Expr::Object { wholes: Vec::new(), members }, Type::Any)
     }
 }
 
@@ -741,7 +759,7 @@ impl Compiler {
             self.result_steps.push(call_of_plan);
             Compiled::leaf(Meant::ResultStep(self.result_steps.len() - 1).expr(), ty)
         } else {
-            self.steps.push((self.aliases.len(), call_of_plan));
+            self.steps.push(LogicalStep { aliases: self.aliases.len(), call: call_of_plan, span });
             Compiled::leaf(Meant::Step(self.steps.len() - 1).expr(), ty)
         };
         compiled.aggregate = results && parts.aggregate;

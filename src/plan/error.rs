@@ -105,7 +105,7 @@ pub enum PlanErrorKind {
     #[error("the pattern of LIKE cannot be used: {0}")]
     PatternSize(String),
     /// `*` where a value belongs.
-    #[error("* can stand in the select list and in count(*) only")]
+    #[error("* can stand in the select list, in count, collect, merge_agg and last_value only")]
     Star,
     /// Event time without TIMESTAMP.
     #[error("preprocessor is set to be event time but stream option TIMESTAMP not found")]

@@ -7,7 +7,7 @@ use std::fmt::Write;
 use super::logical::{Logical, Meant, Output, OutputValue};
 use super::physical::*;
 use crate::catalog::StreamDef;
-use crate::expr::Expr;
+use crate::expr::{Expr, cast};
 use crate::value::Value;
 
 /// Both plans of a rule.
@@ -98,7 +98,7 @@ fn name(logical: &Logical, slot: usize) -> String {
         }
         Meant::Alias(alias) => logical.aliases[alias].name.to_string(),
         Meant::Aggregate(aggregate) => call(&logical.aggregates[aggregate], &name_of),
-        Meant::Step(step) => analytic(&logical.steps[step].1, &name_of),
+        Meant::Step(step) => analytic(&logical.steps[step].call, &name_of),
         Meant::Number(_) => "row_number()".to_owned(),
         Meant::ResultStep(step) => analytic(&logical.result_steps[step], &name_of),
         Meant::Element => match &logical.rows_of {
@@ -339,8 +339,7 @@ fn source(source: &ColumnSource) -> String {
 }
 
 fn call(call: &AggregateCall, names: &dyn Fn(usize) -> String) -> String {
-    match &call.arg {
-        None => format!("{}(*)", call.aggregate),
-        Some(arg) => format!("{}({})", call.aggregate, arg.display_with(names)),
-    }
+    let arg = call.arg.as_ref().map_or("*".to_owned(), |arg| arg.display_with(names).to_string());
+    let option = call.aggregate.option().map_or_else(String::new, |option| format!(", {}", cast::text(&option)));
+    format!("{}({arg}{option})", call.aggregate)
 }

@@ -10,7 +10,7 @@ use super::physical::{
 };
 use crate::catalog::StreamDef;
 use crate::expr::Expr;
-use crate::sql::ast::JoinKind;
+use crate::sql::ast::{JoinKind, Span};
 use crate::value::Text;
 
 /// What a provisional slot stands for.
@@ -103,8 +103,8 @@ pub struct Logical {
     pub having: Option<Expr>,
     /// ORDER BY
     pub order: Vec<OrderBy>,
-    /// the analytic calls over rows, each with the number of aliases that it may read
-    pub steps: Vec<(usize, AnalyticCall)>,
+    /// the analytic calls over rows
+    pub steps: Vec<LogicalStep>,
     /// the analytic calls over result rows
     pub result_steps: Vec<AnalyticCall>,
     /// the calls of row_number()
@@ -130,6 +130,17 @@ pub struct LogicalInput {
     pub event_time: Option<EventTime>,
 }
 
+/// One analytic call.
+#[derive(Clone, Debug)]
+pub struct LogicalStep {
+    /// how many of the aliases it may read
+    pub aliases: usize,
+    /// what is called
+    pub call: AnalyticCall,
+    /// its place
+    pub span: Span,
+}
+
 /// One join.
 #[derive(Clone, Debug)]
 pub struct LogicalJoin {
@@ -137,6 +148,8 @@ pub struct LogicalJoin {
     pub kind: JoinKind,
     /// ON
     pub on: Option<Expr>,
+    /// its place, or that of the right side
+    pub span: Span,
 }
 
 /// An alias.

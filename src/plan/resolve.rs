@@ -69,7 +69,8 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     let mut joins = Vec::new();
     for join in &select.joins {
         let on = condition(join.on.as_ref(), "ON", &mut compiler)?;
-        joins.push(LogicalJoin { kind: join.kind, on });
+        let span = join.on.as_ref().map_or(join.source.name.span, |on| on.span);
+        joins.push(LogicalJoin { kind: join.kind, on, span });
     }
     let mut keys = Vec::new();
     for key in &select.group_by {

@@ -4,11 +4,10 @@
 use std::collections::BTreeSet;
 
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{Logical, Meant, Output, OutputValue};
+use super::logical::{Logical, LogicalStep, Meant, Output, OutputValue};
 use super::physical::*;
 use super::walk::each_slot_mut;
 use crate::expr::Expr;
-use crate::expr::aggregate::Aggregate;
 use crate::rule::RuleOptions;
 use crate::sql::ast::{BinaryOp, DataType, JoinKind};
 use crate::value::{Text, Value};
@@ -72,7 +71,7 @@ fn each_expr<'a>(logical: &'a Logical, see: &mut dyn FnMut(&'a Expr)) {
     }
     logical.filter.iter().chain(&logical.admit).chain(&logical.having).chain(&logical.keys).for_each(&mut *see);
     logical.aggregates.iter().flat_map(|call| &call.arg).for_each(&mut *see);
-    for (_, call) in &logical.steps {
+    for LogicalStep { call, .. } in &logical.steps {
         call.args.iter().chain(&call.partition).chain(&call.when).for_each(&mut *see);
     }
 }
@@ -110,7 +109,7 @@ impl Stages {
         let mut stages = Stages { aliases: Vec::new(), steps: Vec::new() };
         let mut steps = logical.steps.iter().peekable();
         for number in 0..=logical.aliases.len() {
-            while let Some((_, call)) = steps.next_if(|(after, _)| *after <= number) {
+            while let Some(LogicalStep { call, span, .. }) = steps.next_if(|step| step.aliases <= number) {
                 let mut reads = Reads::default();
                 for expr in call.args.iter().chain(&call.partition).chain(&call.when) {
                     stages.note(expr, &mut reads);
@@ -119,7 +118,7 @@ impl Stages {
                 let input = inputs.next().copied().unwrap_or(0);
                 if inputs.next().is_some() || reads.joined || logical.inputs[input].role != Role::Stream {
                     let kind = PlanErrorKind::AnalyticInputs(call.analytic.to_string());
-                    return Err(PlanError::new(kind, None));
+                    return Err(PlanError::at(kind, *span));
                 }
                 stages.steps.push(input);
             }
@@ -397,7 +396,7 @@ fn row_steps(logical: &Logical, stages: &Stages, input: usize) -> Vec<Meant> {
     let mut items = Vec::new();
     let mut steps = logical.steps.iter().enumerate().peekable();
     for alias in 0..=logical.aliases.len() {
-        while let Some((step, _)) = steps.next_if(|(_, (after, _))| *after <= alias) {
+        while let Some((step, _)) = steps.next_if(|(_, step)| step.aliases <= alias) {
             if stages.steps[step] == input {
                 items.push(Meant::Step(step));
             }
@@ -420,7 +419,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         for item in row_steps(logical, stages, input) {
             let kind = match item {
                 Meant::Alias(alias) => StepKind::Compute(slots.place(&logical.aliases[alias].expr)),
-                Meant::Step(step) => StepKind::Analytic(slots.call(&logical.steps[step].1)),
+                Meant::Step(step) => StepKind::Analytic(slots.call(&logical.steps[step].call)),
                 _ => continue,
             };
             steps.push(Step { input, slot: slots.of(item.slot()), kind });
@@ -494,13 +493,8 @@ fn order_does_not_matter(plan: &Stateful) -> bool {
     matches!(plan.window, WindowSpec::Hopping { .. })
         && plan.steps.is_empty()
         && plan.incremental()
-        && plan.aggregates.iter().all(|call| commutes(call.aggregate))
+        && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
         && plan.kept_slots.iter().all(|slot| keys.contains(slot))
-}
-
-/// Whether an aggregate gives the same answer in whatever order its values come.
-fn commutes(aggregate: Aggregate) -> bool {
-    matches!(aggregate, Aggregate::Count | Aggregate::Sum | Aggregate::Avg | Aggregate::Min | Aggregate::Max)
 }
 
 /// The joins, with the equalities of ON taken out.
@@ -525,7 +519,7 @@ fn joins(logical: &Logical, stages: &Stages, slots: &Slots) -> Result<Vec<Join>,
         if logical.inputs[input].role == Role::Lookup {
             if equal.is_empty() {
                 let text = join.on.as_ref().map(ToString::to_string).unwrap_or_default();
-                return Err(PlanError::new(PlanErrorKind::LookupEquality(text), None));
+                return Err(PlanError::at(PlanErrorKind::LookupEquality(text), join.span));
             }
         } else {
             columns.clear();

@@ -41,6 +41,9 @@ const PLANNED: &[&str] = &[
     "SELECT count(*), max(a) FROM typed",
     "SELECT t FROM typed WHERE t > \"2024-01-01\" LIMIT 0",
     "SELECT k, sum(a) AS a, max(a) AS m FROM demo WHERE a > 1 GROUP BY k, TUMBLINGWINDOW(ss, 1)",
+    "SELECT collect(*) AS l, last_value(a, true) AS v, last_value(a, false) AS w, percentile_disc(a, 0.9) AS p, \
+     deduplicate(a, false)->b AS d, count(*) AS c FROM demo GROUP BY COUNTWINDOW(3)",
+    "SELECT merge_agg(*) AS m FROM typed GROUP BY COUNTWINDOW(3)",
     "SELECT a, lag(a, 2) OVER (PARTITION BY k WHEN a > 0) AS p, a - p AS d, d * 2 AS e FROM demo WHERE d > 1",
     "SELECT changed_cols(\"c_\", true, avg(a), b) FROM demo GROUP BY SLIDINGWINDOW(ss, 10, 1) OVER (WHEN a > 3)",
     "SELECT demo.a, s, typed.b + timeless.c AS x, x * 2 AS y FROM demo INNER JOIN typed ON demo.a = typed.a AND b > 1 \
@@ -118,7 +121,11 @@ fn refusals() {
         ("SELECT tags[1:1] AS s FROM demo", "colon start value can't be greater than end value", "tags[1:1]"),
         ("SELECT a FROM demo WHERE 5", "WHERE needs a condition, and 5 is never true or false", "5"),
         ("SELECT a FROM demo WHERE a LIKE 5", "the pattern of LIKE must be text, not 5", "5"),
-        ("SELECT abs(*) FROM demo", "* can stand in the select list and in count(*) only", "*"),
+        (
+            "SELECT abs(*) FROM demo",
+            "* can stand in the select list, in count, collect, merge_agg and last_value only",
+            "*",
+        ),
         ("SELECT lag() FROM demo", "validate function lag error: expect one two or three args but got 0", "lag"),
         (
             "SELECT a FROM demo INNER JOIN typed ON demo.a = typed.a",

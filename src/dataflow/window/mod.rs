@@ -14,7 +14,6 @@ mod state;
 
 use std::rc::Rc;
 
-use crate::expr::aggregate::Aggregate;
 use crate::plan::physical::{Stateful, WindowSpec};
 
 use super::worker::Timers;
@@ -124,10 +123,5 @@ impl Windows {
 
 /// Whether contents of windows are small whatever is in them, so that they may be merged before they are needed.
 fn merges_ahead(plan: &Stateful) -> bool {
-    plan.incremental() && plan.aggregates.iter().all(|call| is_small(call.aggregate))
-}
-
-/// Whether the state of an aggregate does not grow with its rows.
-fn is_small(aggregate: Aggregate) -> bool {
-    matches!(aggregate, Aggregate::Count | Aggregate::Sum | Aggregate::Avg | Aggregate::Min | Aggregate::Max)
+    plan.incremental() && plan.aggregates.iter().all(|call| call.aggregate.is_small())
 }

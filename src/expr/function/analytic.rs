@@ -258,7 +258,7 @@ mod tests {
             ("last_hit_count", &[&one], Some("Expect 0 arguments but found 1.")),
             ("row_number", &[&one], Some("Expect 0 arguments but found 1.")),
             ("unnest", &[], Some("Expect 1 arguments but found 0.")),
-            ("extract", &[&one], Some("Expect object type for parameter 1")),
+            ("extract", &[], Some("Expect 1 arguments but found 0.")),
         ] {
             let literals: Vec<_> = args.iter().map(|arg| arg.as_ref()).collect();
             let function = lookup(name).unwrap_or_else(|| panic!("no function {name}"));

@@ -94,6 +94,10 @@ fn check_count(function: &Function, found: usize) -> Result<(), CallError> {
 }
 
 fn takes_literal(param: Param, literal: &Value) -> bool {
+    // No literal is an array or object, and eKuiper's users expect the error of each message here, not a refusal.
+    if matches!(param, Param::Array | Param::Object) {
+        return true;
+    }
     match literal {
         Value::Absent | Value::Null => true,
         Value::Int(_) => {
@@ -115,7 +119,7 @@ fn takes_kind(param: Param, kind: Option<Param>) -> bool {
     match (param, kind) {
         (Param::IntLiteral | Param::TextLiteral, _) => false,
         (Param::MetaKey, kind) => kind == Some(Param::MetaKey),
-        (Param::Any, _) | (_, None | Some(Param::Any)) => true,
+        (Param::Any | Param::Array | Param::Object, _) | (_, None | Some(Param::Any)) => true,
         (Param::Number | Param::Int, Some(Param::Number | Param::Int)) => true,
         (Param::IntOrText, Some(Param::Number | Param::Int | Param::Text)) => true,
         // A number or text may be read as a time.

@@ -8,15 +8,18 @@
 
 mod aggregate;
 mod analytic;
+mod array;
 mod check;
 mod conversion;
 mod datetime;
 #[cfg(test)]
 mod examples;
 mod hash;
-mod later;
+mod json;
+mod json_path;
 mod locale;
 mod math;
+mod object;
 mod other;
 mod reference;
 mod text;
@@ -29,7 +32,6 @@ use std::sync::LazyLock;
 use smallvec::SmallVec;
 
 pub use check::{CallError, check_call};
-pub use later::is_later;
 pub use reference::reference;
 
 use crate::value::{Kind, Value};
@@ -251,6 +253,12 @@ pub enum Family {
     Hash,
     /// dates and times
     DateTime,
+    /// arrays
+    Array,
+    /// objects
+    Object,
+    /// JSON text and paths into it
+    Json,
     /// over the rows of a window or group
     Aggregate,
     /// over the rows before
@@ -269,6 +277,9 @@ impl fmt::Display for Family {
             Family::Conversion => "Conversion functions",
             Family::Hash => "Hash functions",
             Family::DateTime => "Date and time functions",
+            Family::Array => "Array functions",
+            Family::Object => "Object functions",
+            Family::Json => "JSON functions",
             Family::Aggregate => "Aggregate functions",
             Family::Analytic => "Analytic functions",
             Family::MultiRow => "Multi-row functions",
@@ -417,6 +428,9 @@ static FAMILIES: &[&[Function]] = &[
     conversion::FUNCTIONS,
     hash::FUNCTIONS,
     datetime::FUNCTIONS,
+    array::FUNCTIONS,
+    object::FUNCTIONS,
+    json::FUNCTIONS,
     aggregate::FUNCTIONS,
     analytic::FUNCTIONS,
     other::FUNCTIONS,

@@ -1,0 +1,154 @@
+//! Aggregates that give values back as they came: lists, the last one, merged objects, rows without repetitions.
+
+use std::sync::Arc;
+
+use indexmap::IndexMap;
+
+use crate::codec::json;
+use crate::expr::group::KeyPart;
+use crate::value::{Object, Value};
+
+/// The values in order; what a row does not have is null.
+#[derive(Clone, Debug, Default)]
+pub struct List(Arc<Vec<Value>>);
+
+impl List {
+    pub(super) fn add(&mut self, value: &Value) {
+        let value = if matches!(value, Value::Absent) { Value::Null } else { value.clone() };
+        Arc::make_mut(&mut self.0).push(value);
+    }
+
+    pub(super) fn merge(&mut self, later: &List) {
+        Arc::make_mut(&mut self.0).extend_from_slice(&later.0);
+    }
+
+    pub(super) fn answer(&self) -> Value {
+        Value::Array(self.0.clone())
+    }
+}
+
+/// The members of all objects in one, the later of equal keys; values that are no objects are passed over.
+#[derive(Clone, Debug, Default)]
+pub struct Merged(Option<Arc<Object>>);
+
+impl Merged {
+    pub(super) fn add(&mut self, value: &Value) {
+        match value {
+            Value::Object(members) => {
+                self.members().extend(members.iter().map(|(key, value)| (key.clone(), value.clone())));
+            }
+            // Only the members themselves are looked at, what is in them stays text.
+            Value::Json(text) if text.starts_with('{') => {
+                let members = self.members();
+                for (key, value) in json::members(text) {
+                    members.insert(json::key(key), json::value(value));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(super) fn merge(&mut self, later: &Merged) {
+        if let Some(later) = &later.0 {
+            self.members().extend(later.iter().map(|(key, value)| (key.clone(), value.clone())));
+        }
+    }
+
+    /// Nothing where there was no object.
+    pub(super) fn answer(&self) -> Value {
+        self.0.clone().map_or(Value::Null, Value::Object)
+    }
+
+    fn members(&mut self) -> &mut Object {
+        Arc::make_mut(self.0.get_or_insert_default())
+    }
+}
+
+/// The last value.
+#[derive(Clone, Debug)]
+pub struct Last {
+    /// whether nulls are passed over
+    filled: bool,
+    value: Option<Value>,
+}
+
+impl Last {
+    pub(super) fn new(filled: bool) -> Last {
+        Last { filled, value: None }
+    }
+
+    pub(super) fn add(&mut self, value: &Value) {
+        if !self.filled || !value.is_null() {
+            self.value = Some(value.clone());
+        }
+    }
+
+    pub(super) fn merge(&mut self, later: &Last) {
+        if let Some(value) = &later.value {
+            self.add(value);
+        }
+    }
+
+    pub(super) fn answer(&self) -> Value {
+        self.value.clone().unwrap_or_default()
+    }
+}
+
+/// The first row of each value, or the last row where its value is new. It is added as an object of `value` and `row`.
+#[derive(Clone, Debug)]
+pub struct Distinct {
+    /// whether all first rows are asked for, and not just the last
+    all: bool,
+    /// the values in the order of their first rows, with the row where it may be asked for
+    firsts: IndexMap<KeyPart, Value>,
+    /// whether the last row is the last of `firsts`
+    fresh: bool,
+}
+
+impl Distinct {
+    /// The keys of what is added.
+    pub const VALUE: &str = "value";
+    /// See [`Distinct::VALUE`].
+    pub const ROW: &str = "row";
+
+    pub(super) fn new(all: bool) -> Distinct {
+        Distinct { all, firsts: IndexMap::new(), fresh: false }
+    }
+
+    pub(super) fn add(&mut self, pair: &Value) {
+        if let Value::Object(pair) = pair {
+            let value = pair.get(Distinct::VALUE).unwrap_or(&Value::Absent);
+            let row = pair.get(Distinct::ROW).unwrap_or(&Value::Absent);
+            self.fresh = self.first(KeyPart::of(value), row);
+        }
+    }
+
+    pub(super) fn merge(&mut self, later: &Distinct) {
+        for (key, row) in &later.firsts {
+            self.fresh = later.fresh & self.first(key.clone(), row);
+        }
+    }
+
+    /// Nothing where the last row's value is not new.
+    pub(super) fn answer(&self) -> Value {
+        if self.all {
+            return Value::array(self.firsts.values().cloned());
+        }
+        let last = self.firsts.last().filter(|_| self.fresh);
+        last.map_or(Value::Null, |(_, row)| row.clone())
+    }
+
+    /// Takes a row if its value is new, and says whether it is.
+    fn first(&mut self, key: KeyPart, row: &Value) -> bool {
+        if self.firsts.contains_key(&key) {
+            return false;
+        }
+        if !self.all
+            && let Some((_, before)) = self.firsts.last_mut()
+        {
+            *before = Value::Absent;
+        }
+        self.firsts.insert(key, row.clone());
+        true
+    }
+}

@@ -1,0 +1,124 @@
+//! Aggregates of how numbers are spread: deviation and variance, which need no numbers kept, and median and
+//! percentiles, which need them all.
+
+use super::{Aggregate, Share, invalid};
+use crate::expr::error::EvalError;
+use crate::expr::ops::order_of_numbers;
+use crate::value::Value;
+
+/// The deviation or variance of numbers, by Welford's method: it needs no second look at the numbers and stays exact
+/// where their squares would drown the differences.
+#[derive(Clone, Debug)]
+pub struct Spread {
+    aggregate: Aggregate,
+    /// numbers so far
+    count: u64,
+    /// their mean
+    mean: f64,
+    /// the sum of the squares of their distances from the mean
+    squares: f64,
+}
+
+impl Spread {
+    pub(super) fn new(aggregate: Aggregate) -> Spread {
+        Spread { aggregate, count: 0, mean: 0.0, squares: 0.0 }
+    }
+
+    pub(super) fn add(&mut self, value: &Value) -> Result<(), EvalError> {
+        if value.is_null() {
+            return Ok(());
+        }
+        let number = value.as_f64().ok_or_else(|| invalid(self.aggregate, value))?;
+        self.count += 1;
+        let distance = number - self.mean;
+        self.mean += distance / self.count as f64;
+        self.squares += distance * (number - self.mean);
+        Ok(())
+    }
+
+    pub(super) fn merge(&mut self, later: &Spread) {
+        let (before, after) = (self.count as f64, later.count as f64);
+        if later.count == 0 {
+            return;
+        }
+        let distance = later.mean - self.mean;
+        let count = before + after;
+        self.count += later.count;
+        self.mean += distance * (after / count);
+        self.squares += later.squares + distance * distance * (before * after / count);
+    }
+
+    /// Nothing where there are no numbers, and for a sample also where there is only one.
+    pub(super) fn answer(&self) -> Value {
+        let sample = matches!(self.aggregate, Aggregate::StddevSample | Aggregate::VarSample);
+        let freedom = self.count.saturating_sub(u64::from(sample));
+        if freedom == 0 {
+            return Value::Null;
+        }
+        let variance = self.squares / freedom as f64;
+        Value::Float(match self.aggregate {
+            Aggregate::Stddev | Aggregate::StddevSample => variance.sqrt(),
+            _ => variance,
+        })
+    }
+}
+
+/// All numbers, for an aggregate that asks for one by its rank.
+#[derive(Clone, Debug)]
+pub struct Ranked {
+    aggregate: Aggregate,
+    numbers: Vec<Value>,
+}
+
+impl Ranked {
+    pub(super) fn new(aggregate: Aggregate) -> Ranked {
+        Ranked { aggregate, numbers: Vec::new() }
+    }
+
+    pub(super) fn add(&mut self, value: &Value) -> Result<(), EvalError> {
+        match value {
+            Value::Absent | Value::Null => {}
+            Value::Int(_) | Value::Float(_) => self.numbers.push(value.clone()),
+            _ => return Err(invalid(self.aggregate, value)),
+        }
+        Ok(())
+    }
+
+    pub(super) fn merge(&mut self, later: &Ranked) {
+        self.numbers.extend_from_slice(&later.numbers);
+    }
+
+    pub(super) fn answer(&self) -> Value {
+        let count = self.numbers.len();
+        if count == 0 {
+            return Value::Null;
+        }
+        match self.aggregate {
+            Aggregate::PercentileDisc(Share(share)) => {
+                // 0.55 · 100 is a little more than 55 in doubles, and must not count for the next rank.
+                let rank = (share * count as f64 * (1.0 - 2.0 * f64::EPSILON)).ceil() as usize;
+                self.number(rank.clamp(1, count) - 1).0
+            }
+            Aggregate::PercentileCont(Share(share)) => self.between(share * (count - 1) as f64),
+            _ if count % 2 == 1 => self.number(count / 2).0,
+            _ => self.between((count - 1) as f64 / 2.0),
+        }
+    }
+
+    /// The number at a rank from 0 that may lie between two: so far on the way from one to the next.
+    fn between(&self, rank: f64) -> Value {
+        let (low, next) = self.number(rank as usize);
+        let part = rank.fract();
+        let low = low.as_f64().unwrap_or_default();
+        let high = next.and_then(|next| next.as_f64()).unwrap_or(low);
+        // Weighted, as the difference of two doubles may be beyond them.
+        Value::Float(if part == 0.0 || low == high { low } else { low * (1.0 - part) + high * part })
+    }
+
+    /// The number at a rank from 0, and the next.
+    fn number(&self, rank: usize) -> (Value, Option<Value>) {
+        let mut numbers = self.numbers.clone();
+        let (_, number, above) = numbers.select_nth_unstable_by(rank, order_of_numbers);
+        (number.clone(), above.iter().min_by(|a, b| order_of_numbers(a, b)).cloned())
+    }
+}
