@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::maybe_done;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
 use crate::io::LinkStatus;
@@ -62,6 +63,29 @@ impl RuleSpec {
     }
 }
 
+/// A lookup table to create.
+pub struct TableSpec {
+    /// its definition
+    pub def: Arc<StreamDef>,
+    /// where its rows come from
+    pub source: SourceSpec,
+}
+
+/// How a lookup table stands.
+#[derive(Clone, Debug)]
+pub struct TableStatus {
+    /// its name
+    pub name: String,
+    /// rows that came
+    pub rows_in: u64,
+    /// rows that could not be taken
+    pub errors: u64,
+    /// the last error
+    pub last_error: Option<(SystemTime, String)>,
+    /// its source
+    pub source: LinkStatus,
+}
+
 /// One sink of a rule, with how it wants its results.
 pub struct SinkAction {
     /// where to
@@ -81,6 +105,17 @@ pub enum EngineError {
     /// the id is taken
     #[error("rule {0} already exists")]
     Exists(String),
+    /// the name is taken
+    #[error("table {0} already exists")]
+    TableExists(String),
+    /// the source of a table does not open
+    #[error("table {table}: {error}")]
+    Table {
+        /// the table
+        table: String,
+        /// why
+        error: Box<ConnectorError>,
+    },
     /// a source or sink does not open
     #[error("rule {rule}: {error}")]
     Connector {
@@ -132,6 +167,15 @@ struct Running {
     streams: HashMap<StreamId, RunningStream>,
     /// in the order of their start
     rules: indexmap::IndexMap<String, RunningRule>,
+    /// in the order of their creation
+    tables: indexmap::IndexMap<Text, RunningTable>,
+}
+
+struct RunningTable {
+    /// of each data thread's copy: its slot and its source
+    copies: Vec<(usize, OpenSource)>,
+    /// of the first copy: all get the same rows
+    metrics: Arc<RuleMetrics>,
 }
 
 /// Which instance of a stream it is. A rule and its streams live on one thread; a stream that rules of two threads
@@ -313,6 +357,70 @@ impl Engine {
         true
     }
 
+    /// Creates a lookup table: each data thread gets a copy. It takes rows from now on, and keeps them whatever rules
+    /// start and stop.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing of the table is left then.
+    pub async fn create_table(&self, table: TableSpec) -> Result<(), EngineError> {
+        let mut running = self.running.lock().await;
+        let name = table.def.name.clone();
+        if running.tables.contains_key(&name) {
+            return Err(EngineError::TableExists(name.to_string()));
+        }
+        let mut copies = Vec::with_capacity(self.threads.len());
+        let mut first = None;
+        for (thread, worker) in self.threads.iter().enumerate() {
+            let slot = self.slot();
+            let (sender, frames) = queue::inbound(worker.signal(slot));
+            let metrics = Arc::new(RuleMetrics::default());
+            first.get_or_insert_with(|| metrics.clone());
+            worker.command(Command::AddTable { slot, def: table.def.clone(), frames, metrics });
+            match self.connectors.open_source(table.source.clone(), thread, sender).await {
+                Ok(source) => copies.push((slot, source)),
+                Err(error) => {
+                    worker.command(Command::DropTable { slot, name: name.clone() });
+                    self.drop_copies(&name, copies).await;
+                    return Err(EngineError::Table { table: name.to_string(), error: Box::new(error) });
+                }
+            }
+        }
+        running.tables.insert(name, RunningTable { copies, metrics: first.unwrap_or_default() });
+        Ok(())
+    }
+
+    /// Ends a lookup table; true if there was one. Rules that read it go on with its last rows.
+    pub async fn drop_table(&self, name: &str) -> bool {
+        let mut running = self.running.lock().await;
+        let Some(table) = running.tables.shift_remove(name) else { return false };
+        self.drop_copies(name, table.copies).await;
+        true
+    }
+
+    /// How every lookup table stands, in the order of their creation.
+    pub async fn tables(&self) -> Vec<TableStatus> {
+        let running = self.running.lock().await;
+        let status = |(name, table): (&Text, &RunningTable)| {
+            let (_, source) = table.copies.first()?;
+            Some(TableStatus {
+                name: name.to_string(),
+                rows_in: table.metrics.rows_in.load(Ordering::Relaxed),
+                errors: table.metrics.errors.load(Ordering::Relaxed),
+                last_error: table.metrics.last_error(),
+                source: source.status(),
+            })
+        };
+        running.tables.iter().filter_map(status).collect()
+    }
+
+    /// Ends the copies of a table on the first threads.
+    async fn drop_copies(&self, name: &str, copies: Vec<(usize, OpenSource)>) {
+        for (worker, (slot, source)) in self.threads.iter().zip(copies) {
+            source.close().await;
+            worker.command(Command::DropTable { slot, name: name.into() });
+        }
+    }
+
     /// The thread for a rule: where one of its streams is already, else one by the first stream's name.
     fn thread_of(&self, running: &Running, plan: &RulePlan) -> usize {
         let name = &plan.stream().name;
@@ -372,17 +480,24 @@ impl Engine {
     /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes
     /// are closed as if it had passed. Returns when the results are with the sinks.
     pub async fn end_of_input(&self) {
-        self.close_sources().await;
-        self.ask(Command::EndOfInput).await;
+        self.close_sources(OpenSource::is_outside).await;
+        self.settle().await;
+        // A rule that reads what others write comes after them.
+        for rules in self.stages().await {
+            self.ask(|done| Command::EndOfInput { rules: rules.clone(), done }).await;
+            self.settle().await;
+        }
+        self.close_sources(|_| true).await;
     }
 
     /// Ends everything: sources are closed, what was received is processed, sinks send what waits and say goodbye.
     pub async fn stop(self) {
         {
-            let mut reading = pin!(maybe_done(self.close_sources()));
+            // Rules go on reading each other's results until nothing is on its way.
+            let mut reading = pin!(maybe_done(self.close_sources(OpenSource::is_outside)));
             let processed = async {
                 reading.as_mut().await;
-                self.ask(Command::Drain).await;
+                self.settle().await;
             };
             // A sink that makes the engine wait for a client that never reads must not keep the process from ending:
             // with full queues not even reading ends before that client is gone.
@@ -403,12 +518,53 @@ impl Engine {
         }
     }
 
-    async fn close_sources(&self) {
+    /// Closes the sources of streams that `which` says.
+    async fn close_sources(&self, which: impl Fn(&OpenSource) -> bool) {
         let sources: Vec<OpenSource> = {
             let mut running = self.running.lock().await;
-            running.streams.values_mut().filter_map(|stream| stream.source.take()).collect()
+            running.streams.values_mut().filter_map(|stream| stream.source.take_if(|source| which(source))).collect()
         };
         futures_util::future::join_all(sources.into_iter().map(OpenSource::close)).await;
+    }
+
+    /// Waits until all that was received has been run, also by the rules that read the results of others.
+    async fn settle(&self) {
+        let topics = &self.connectors.topics;
+        loop {
+            let (delivered, _) = topics.movement();
+            self.ask(Command::Drain).await;
+            if topics.movement() == (delivered, 0) {
+                return;
+            }
+        }
+    }
+
+    /// The rules, those that write before those that read what they write. Rules of a cycle end together. To be called
+    /// when the sources outside are closed.
+    async fn stages(&self) -> Vec<Arc<[u64]>> {
+        let topics = &self.connectors.topics;
+        let running = self.running.lock().await;
+        let keys = |rule: &RunningRule| -> Vec<usize> {
+            rule.streams.iter().filter_map(|id| running.streams.get(id)).map(|stream| stream.key).collect()
+        };
+        let feeds = |from: &[usize], to: &[usize]| from.iter().any(|from| to.iter().any(|to| topics.feeds(*from, *to)));
+        // Most rules read nothing from memory: they end first, all together.
+        let in_memory = |id: &StreamId| running.streams.get(id).is_some_and(|stream| stream.source.is_some());
+        let (left, first): (Vec<_>, Vec<_>) =
+            running.rules.values().partition(|rule| rule.streams.iter().any(in_memory));
+        let mut stages = vec![first.into_iter().map(|rule| rule.key).collect()];
+        let mut left: Vec<(u64, Vec<usize>)> = left.into_iter().map(|rule| (rule.key, keys(rule))).collect();
+        while !left.is_empty() {
+            let waits = |own: &[usize]| left.iter().any(|(_, other)| feeds(other, own) && !feeds(own, other));
+            let mut stage: Vec<bool> = left.iter().map(|(_, own)| !waits(own)).collect();
+            if !stage.contains(&true) {
+                stage.fill(true);
+            }
+            stages.push(left.iter().zip(&stage).filter(|(_, now)| **now).map(|((rule, _), _)| *rule).collect());
+            let mut stage = stage.into_iter();
+            left.retain(|_| !stage.next().unwrap_or(true));
+        }
+        stages
     }
 
     /// Asks every worker and waits for all answers.

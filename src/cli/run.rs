@@ -202,6 +202,17 @@ impl Run {
 /// Starts all rules; what is wrong with each.
 async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
+    for table in pipeline.tables {
+        let refused = table.problem("");
+        if let Err(error) = engine.create_table(table.spec).await {
+            let message = match error {
+                // The table is named already.
+                EngineError::Table { error, .. } => error.to_string(),
+                error => error.to_string(),
+            };
+            problems.push(Problem { message, ..refused });
+        }
+    }
     for rule in pipeline.rules {
         let refused = rule.problem("");
         if let Err(error) = engine.start_rule(rule.spec).await {

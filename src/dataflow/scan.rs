@@ -147,14 +147,6 @@ impl StreamScan {
         self.rules.iter().all(|rule| rule.failed || rule.output.borrow().ready())
     }
 
-    /// The queues of the rules with state.
-    pub fn queues(&self) -> impl Iterator<Item = &Rc<RuleQueue>> {
-        self.rules.iter().filter_map(|rule| match &rule.target {
-            Target::Queue(queue, _) => Some(queue),
-            Target::Results(_) => None,
-        })
-    }
-
     /// Runs batches of messages through all rules. `now` is the arrival of their rows, ms since the epoch.
     pub fn run(&mut self, batches: &[FrameBatch], now: i64) {
         for batch in batches {

@@ -80,8 +80,14 @@ pub enum Command {
     },
     /// Answers when everything that was handed to the streams before has been run.
     Drain(oneshot::Sender<()>),
-    /// No more messages will come: after what is there, windows that time closes are closed. Answers when that is done.
-    EndOfInput(oneshot::Sender<()>),
+    /// No more messages will come to these rules: after what is there, their windows that time closes are closed. Answers
+    /// when that is done.
+    EndOfInput {
+        /// rules, also of other workers
+        rules: Arc<[RuleKey]>,
+        /// told when it is done
+        done: oneshot::Sender<()>,
+    },
     /// Ends the thread.
     Stop,
 }
@@ -225,6 +231,8 @@ struct RunningRule {
     streams: Vec<StreamKey>,
     /// its dataflow and slot, where it has state
     dataflow: Option<(usize, usize)>,
+    /// the queue before that dataflow
+    queue: Option<Rc<RuleQueue>>,
 }
 
 struct WorkerLoop {
@@ -241,7 +249,7 @@ struct WorkerLoop {
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
     draining: Vec<oneshot::Sender<()>>,
-    ending: Vec<oneshot::Sender<()>>,
+    ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
 }
 
 impl WorkerLoop {
@@ -340,14 +348,12 @@ impl WorkerLoop {
         for done in self.draining.drain(..) {
             let _ = done.send(());
         }
-        if !self.ending.is_empty() {
-            for stream in self.streams.values() {
-                stream.scan.borrow().queues().for_each(|queue| queue.end());
+        for (rules, done) in std::mem::take(&mut self.ending) {
+            for queue in rules.iter().filter_map(|key| self.rules.get(key)?.queue.as_ref()) {
+                queue.end();
             }
             while !self.step() {}
-            for done in self.ending.drain(..) {
-                let _ = done.send(());
-            }
+            let _ = done.send(());
         }
     }
 
@@ -374,7 +380,7 @@ impl WorkerLoop {
                 self.tables.drop(&name);
             }
             Command::Drain(done) => self.draining.push(done),
-            Command::EndOfInput(done) => self.ending.push(done),
+            Command::EndOfInput { rules, done } => self.ending.push((rules, done)),
             Command::Stop => {}
         }
     }
@@ -420,12 +426,16 @@ impl WorkerLoop {
                 (targets, Some((dataflow, slot)))
             }
         };
+        let queue = targets.iter().find_map(|target| match target {
+            Target::Queue(queue, _) => Some(queue.clone()),
+            Target::Results(_) => None,
+        });
         for ((stream, scan), target) in streams.iter().zip(scans).zip(targets) {
             if let Some(running) = stream.and_then(|stream| self.streams.get(&stream)) {
                 running.scan.borrow_mut().add(key, scan, context.clone(), output.clone(), target);
             }
         }
-        self.rules.insert(key, RunningRule { streams: streams.into_iter().flatten().collect(), dataflow });
+        self.rules.insert(key, RunningRule { streams: streams.into_iter().flatten().collect(), dataflow, queue });
         let _ = done.send(());
     }
 

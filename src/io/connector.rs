@@ -2,6 +2,7 @@
 //!
 //! Properties are checked first ([`SourceSpec`], [`SinkSpec`]), so that every mistake is told before anything opens.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
@@ -9,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::io::LinkStatus;
+use crate::io::file::{self, FileError, FileReader, FileSource};
 use crate::io::log::{Console, LogSink};
 use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
 use crate::io::nop::Nop;
@@ -17,7 +19,7 @@ use crate::io::websocket::config::{self, Warning};
 use crate::io::websocket::{ConnectError, Settings, SettingsError, SinkLink, SourceLink, Websockets};
 
 /// The kinds of sources.
-pub const SOURCES: &[&str] = &["websocket", "memory"];
+pub const SOURCES: &[&str] = &["websocket", "memory", "file"];
 
 /// The kinds of sinks.
 pub const SINKS: &[&str] = &["websocket", "memory", "log", "nop"];
@@ -26,7 +28,7 @@ pub const SINKS: &[&str] = &["websocket", "memory", "log", "nop"];
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorError {
     /// no such source
-    #[error("source type {0} not found: there are websocket and memory")]
+    #[error("source type {0} not found: there are websocket, memory and file")]
     UnknownSource(String),
     /// no such sink
     #[error("sink {0} is not defined: there are websocket, memory, log and nop")]
@@ -37,6 +39,9 @@ pub enum ConnectorError {
     /// wrong properties of memory
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// wrong properties of a file, or a file that cannot be read
+    #[error(transparent)]
+    File(#[from] FileError),
     /// it does not open
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -49,16 +54,19 @@ pub enum SourceSpec {
     Websocket(Box<Settings>),
     /// topics of other rules
     Memory(MemorySource),
+    /// a file in the data folder
+    File(FileSource),
 }
 
 /// The page of documentation of all connectors, made from their tables.
 pub fn reference() -> String {
     format!(
         "# Connectors\n\n\
-         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test generated_docs`.\n\n{}\n{}\n\
+         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test generated_docs`.\n\n{}\n{}\n{}\n\
          ## log, nop\n\nSinks without properties: `log` writes each message as a line to stdout, `nop` only counts.\n",
         config::reference(),
         memory::reference(),
+        file::reference(),
     )
 }
 
@@ -93,6 +101,10 @@ pub fn source(
             let (settings, warnings) = MemorySource::new(path, props)?;
             Ok((SourceSpec::Memory(settings), warnings))
         }
+        "file" => {
+            let (settings, warnings) = FileSource::new(path, props)?;
+            Ok((SourceSpec::File(settings), warnings))
+        }
         _ => Err(ConnectorError::UnknownSource(kind.to_owned())),
     }
 }
@@ -124,14 +136,21 @@ pub struct Connectors {
     pub websockets: Websockets,
     /// what rules say to each other
     pub topics: Topics,
+    /// the folder of files that statements may name
+    data: PathBuf,
     /// the writer of the log sinks; `None`: stdout
     console: Option<Console>,
 }
 
 impl Connectors {
-    /// Connectors over a websocket hub; log sinks write to stdout.
+    /// Connectors over a websocket hub; log sinks write to stdout, files are read in `data`.
     pub fn new(websockets: Websockets) -> Self {
-        Connectors { websockets, topics: Topics::default(), console: None }
+        Connectors { websockets, topics: Topics::default(), data: PathBuf::from("data"), console: None }
+    }
+
+    /// Reads files in another folder.
+    pub fn with_data(self, data: PathBuf) -> Self {
+        Connectors { data, ..self }
     }
 
     /// Lets log sinks write elsewhere.
@@ -154,6 +173,7 @@ impl Connectors {
                 Ok(OpenSource::Websocket(self.websockets.open_source(*settings, thread, frames).await?))
             }
             SourceSpec::Memory(source) => Ok(OpenSource::Memory(self.topics.read(source, frames), SystemTime::now())),
+            SourceSpec::File(source) => Ok(OpenSource::File(source.open(&self.data, frames).await?, SystemTime::now())),
         }
     }
 
@@ -182,9 +202,16 @@ pub enum OpenSource {
     Websocket(SourceLink),
     /// topics, read since
     Memory(MemoryReader, SystemTime),
+    /// a file, opened at
+    File(FileReader, SystemTime),
 }
 
 impl OpenSource {
+    /// Whether its messages come from outside of the process.
+    pub fn is_outside(&self) -> bool {
+        !matches!(self, OpenSource::Memory(..))
+    }
+
     /// How it stands.
     pub fn status(&self) -> LinkStatus {
         match self {
@@ -192,6 +219,10 @@ impl OpenSource {
             OpenSource::Memory(reader, since) => LinkStatus {
                 messages: reader.messages(),
                 ..LinkStatus::local(format!("memory:{}", reader.topic()), *since)
+            },
+            OpenSource::File(reader, since) => LinkStatus {
+                messages: reader.messages(),
+                ..LinkStatus::local(format!("file:{}", reader.file()), *since)
             },
         }
     }
@@ -201,6 +232,7 @@ impl OpenSource {
         match self {
             OpenSource::Websocket(link) => link.close().await,
             OpenSource::Memory(reader, _) => drop(reader),
+            OpenSource::File(reader, _) => reader.close().await,
         }
     }
 }

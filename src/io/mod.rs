@@ -5,6 +5,7 @@
 //! and hands them over through [`queue`].
 
 pub mod connector;
+pub mod file;
 pub mod log;
 pub mod memory;
 pub mod nop;
