@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -222,6 +223,11 @@ impl Engine {
             slots: AtomicUsize::new(0),
             hasher: RandomState::new(),
         })
+    }
+
+    /// Reads the files that statements name in this folder, instead of `data`.
+    pub fn with_data(self, data: PathBuf) -> Engine {
+        Engine { connectors: self.connectors.with_data(data), ..self }
     }
 
     /// Starts a rule. When this returns, its sinks are open and its stream takes messages.

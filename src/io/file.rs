@@ -215,7 +215,9 @@ impl FileReader {
 
     /// Waits until all is taken over, unless that takes very long.
     pub async fn close(mut self) {
-        let _ = tokio::time::timeout(LOADING, &mut self.task).await;
+        if !self.task.is_finished() {
+            let _ = tokio::time::timeout(LOADING, &mut self.task).await;
+        }
     }
 
     /// Messages that were taken over.
