@@ -14,5 +14,6 @@ pub mod pipeline;
 pub mod plan;
 pub mod rule;
 pub mod sql;
+pub mod template;
 pub mod time;
 pub mod value;
