@@ -25,6 +25,7 @@ use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ServerSettings, Websockets};
 use crate::metrics::{Latency, RuleMetrics};
 use crate::plan::physical::{Role, RulePlan};
+use crate::shape::Shape;
 use crate::time::Clock;
 use crate::value::Text;
 
@@ -91,10 +92,8 @@ pub struct TableStatus {
 pub struct SinkAction {
     /// where to
     pub spec: SinkSpec,
-    /// each row is a message of its own
-    pub send_single: bool,
-    /// empty results are not sent
-    pub omit_if_empty: bool,
+    /// what its messages are like
+    pub shape: Shape,
 }
 
 /// Why something could not be started.
@@ -278,11 +277,10 @@ impl Engine {
                     return Err(failed(error));
                 }
             };
-            let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-            let known =
-                |encoding: &Encoding| encoding.send_single == send_single && encoding.omit_if_empty == omit_if_empty;
+            let known = |encoding: &Encoding| *encoding.shape == action.shape;
             let index = encodings.iter().position(known).unwrap_or_else(|| {
-                encodings.push(Encoding { send_single, omit_if_empty, outlets: Vec::new(), rows: Vec::new() });
+                let shape = Arc::new(action.shape.clone());
+                encodings.push(Encoding { shape, outlets: Vec::new(), rows: Vec::new() });
                 encodings.len() - 1
             });
             match sink.outlet() {

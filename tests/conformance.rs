@@ -334,8 +334,7 @@ impl<'a> Run<'a> {
         for action in actions {
             let (spec, _) =
                 connector::sink(&action.kind, &action.props).map_err(|error| error.to_string()).map_err(at("rule"))?;
-            let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-            sinks.push(SinkAction { spec, send_single, omit_if_empty });
+            sinks.push(SinkAction { spec, shape: action.shape });
         }
         let mut sources = Vec::new();
         for input in &mut plan.inputs {

@@ -27,7 +27,7 @@ use crate::time::Clock;
 use crate::value::Text;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
-use super::output::{Encoding, Output, RuleContext};
+use super::output::{Alarm, Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{RuleKey, StreamScan, Target};
 use super::table::Tables;
@@ -235,6 +235,9 @@ struct RunningRule {
     queue: Option<Rc<RuleQueue>>,
 }
 
+/// The rules whose results wait for others, by slot.
+type Gathering = HashMap<usize, (RuleKey, Rc<RefCell<Output>>)>;
+
 struct WorkerLoop {
     worker: Worker,
     commands: Receiver<Command>,
@@ -248,6 +251,7 @@ struct WorkerLoop {
     tables: Tables,
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
+    gathering: Gathering,
     draining: Vec<oneshot::Sender<()>>,
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
 }
@@ -274,6 +278,7 @@ impl WorkerLoop {
             streams: HashMap::new(),
             rules: HashMap::new(),
             slots: HashMap::new(),
+            gathering: Gathering::new(),
             draining: Vec::new(),
             ending: Vec::new(),
         }
@@ -295,6 +300,9 @@ impl WorkerLoop {
             let now = self.clock.now();
             while let Some(slot) = self.timers.due(now) {
                 self.activate(slot);
+                if let Some((_, output)) = self.gathering.get(&slot) {
+                    output.borrow_mut().tick();
+                }
             }
             let idle = self.step();
             if idle {
@@ -345,6 +353,9 @@ impl WorkerLoop {
         if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
             return;
         }
+        if !self.draining.is_empty() {
+            self.gathering.values().for_each(|(_, output)| output.borrow_mut().finish());
+        }
         for done in self.draining.drain(..) {
             let _ = done.send(());
         }
@@ -353,6 +364,8 @@ impl WorkerLoop {
                 queue.end();
             }
             while !self.step() {}
+            let ended = self.gathering.values().filter(|(key, _)| rules.contains(key));
+            ended.for_each(|(_, output)| output.borrow_mut().finish());
             let _ = done.send(());
         }
     }
@@ -402,6 +415,11 @@ impl WorkerLoop {
         let zone = self.zone.clone();
         let context = Rc::new(RuleContext { id, started: now, zone, hits: Default::default() });
         let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics)));
+        if output.borrow().gathers() {
+            let (clock, timers) = (self.clock.clone(), self.timers.clone());
+            output.borrow_mut().wake_by(Alarm { clock, timers, slot });
+            self.gathering.insert(slot, (key, output.clone()));
+        }
         let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
         let (targets, dataflow) = match body {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
@@ -441,6 +459,12 @@ impl WorkerLoop {
 
     fn drop_rule(&mut self, key: RuleKey) {
         let Some(rule) = self.rules.remove(&key) else { return };
+        self.gathering.retain(|_, (gathers, output)| {
+            if *gathers == key {
+                output.borrow_mut().finish();
+            }
+            *gathers != key
+        });
         for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }

@@ -64,6 +64,11 @@ impl Template {
     }
 }
 
+/// A value as templates print it: `map[a:1]`, `[1 x]`.
+pub fn printed(value: &Value) -> String {
+    print::text(value)
+}
+
 /// A part of a template.
 #[derive(Clone, Debug)]
 enum Node {
