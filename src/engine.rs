@@ -108,6 +108,14 @@ pub enum EngineError {
     /// the name is taken
     #[error("table {0} already exists")]
     TableExists(String),
+    /// a rule looks up a table that was not created
+    #[error("rule {rule}: lookup table {table} is not there")]
+    NoTable {
+        /// the rule
+        rule: String,
+        /// the table
+        table: String,
+    },
     /// the source of a table does not open
     #[error("table {table}: {error}")]
     Table {
@@ -237,6 +245,11 @@ impl Engine {
         let mut running = self.running.lock().await;
         if running.rules.contains_key(&rule.id) {
             return Err(EngineError::Exists(rule.id));
+        }
+        for input in rule.plan.inputs.iter().filter(|input| input.role == Role::Lookup) {
+            if !running.tables.contains_key(&input.stream.name) {
+                return Err(EngineError::NoTable { rule: rule.id, table: input.stream.name.to_string() });
+            }
         }
         let thread = self.thread_of(&running, &rule.plan);
         let mut streams = Vec::new();

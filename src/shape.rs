@@ -193,7 +193,7 @@ impl Shaper {
                     give(shape.one(row));
                 }
             }
-        } else if !rows.is_empty() && !(shape.omit_if_empty && rows.iter().all(Vec::is_empty)) {
+        } else if !(rows.is_empty() || shape.omit_if_empty && rows.iter().all(Vec::is_empty)) {
             give(shape.many(rows));
         }
     }

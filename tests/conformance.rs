@@ -30,10 +30,11 @@ use futures_util::SinkExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use plutino::catalog::{Catalog, StreamDef};
 use plutino::document::{Document, Severity};
-use plutino::engine::{Engine, EngineSettings, RuleSpec, SinkAction};
+use plutino::engine::{Engine, EngineSettings, RuleSpec, SinkAction, TableSpec};
 use plutino::io::connector;
 use plutino::io::websocket::ServerSettings;
 use plutino::plan;
+use plutino::plan::physical::Role;
 use plutino::rule::{self, Rule, RuleOptions};
 use plutino::sql;
 use regex::Regex;
@@ -343,10 +344,16 @@ impl<'a> Run<'a> {
             let (source, _) = connector::source(kind, &stream.datasource, &stream.extra)
                 .map_err(|error| error.to_string())
                 .map_err(at("rule"))?;
-            sources.push(Some(source));
             // The engine shares what has one name; each case has its streams for itself.
             input.stream =
                 Arc::new(StreamDef { name: format!("{}_{}", stream.name, self.tag).into(), ..(**stream).clone() });
+            if input.role == Role::Lookup {
+                let table = TableSpec { def: input.stream.clone(), source };
+                self.engine.create_table(table).await.map_err(|error| ("rule", error.to_string()))?;
+                sources.push(None);
+            } else {
+                sources.push(Some(source));
+            }
         }
         let spec = RuleSpec { id: self.tag.clone(), plan, sources, sinks, send_error: options.send_error };
         self.engine.start_rule(spec).await.map_err(|error| ("rule", error.to_string()))

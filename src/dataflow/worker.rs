@@ -22,7 +22,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::catalog::StreamDef;
 use crate::io::queue::{FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Body, Role, RulePlan, Scan};
+use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
 use crate::time::Clock;
 use crate::value::Text;
 
@@ -30,7 +30,7 @@ use super::build::{self, Installed, RuleParts, StreamInput};
 use super::output::{Alarm, Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{RuleKey, StreamScan, Target};
-use super::table::Tables;
+use super::table::{Index, Tables};
 
 /// Names a stream's dataflow on its worker; it is the slot of the stream's signal, too.
 pub type StreamKey = usize;
@@ -424,6 +424,7 @@ impl WorkerLoop {
         let (targets, dataflow) = match body {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
             Body::Stateful(plan) => {
+                let lookups = self.lookups(&plan, &inputs);
                 let width = scans.iter().map(|scan| scan.columns.len() + scan.computed.len()).max().unwrap_or(0);
                 let counts = inputs.iter().map(|input| input.role == Role::Stream);
                 let idle_timeout = plan.event_time.map_or(0, |watermark| watermark.idle_timeout);
@@ -432,6 +433,7 @@ impl WorkerLoop {
                 let parts = RuleParts {
                     plan: *plan,
                     inputs,
+                    lookups,
                     queue,
                     context: context.clone(),
                     output: output.clone(),
@@ -455,6 +457,15 @@ impl WorkerLoop {
         }
         self.rules.insert(key, RunningRule { streams: streams.into_iter().flatten().collect(), dataflow, queue });
         let _ = done.send(());
+    }
+
+    /// The indexes that a rule asks for its lookups, by input.
+    fn lookups(&self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Rc<Index>> {
+        let lookup = |join: &Join| {
+            let table = self.tables.table(&inputs[join.input].stream.name)?;
+            (inputs[join.input].role == Role::Lookup).then(|| (join.input, table.index(&join.columns)))
+        };
+        plan.joins.iter().filter_map(lookup).collect()
     }
 
     fn drop_rule(&mut self, key: RuleKey) {

@@ -46,7 +46,7 @@ fn write_value(out: &mut String, value: &Value) {
         }
         Value::Object(members) => {
             let mut members: Vec<_> = members.iter().collect();
-            members.sort_by(|(left, _), (right, _)| left.cmp(right));
+            members.sort_by_key(|(key, _)| *key);
             out.push_str("map[");
             for (index, (key, value)) in members.into_iter().enumerate() {
                 if index > 0 {
