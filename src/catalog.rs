@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::expr::datetime_pattern::TimePattern;
-use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
+use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation, Span};
 use crate::value::Text;
 
 /// A stream as it was created.
@@ -54,9 +54,19 @@ pub struct Catalog {
     streams: BTreeMap<Text, Arc<StreamDef>>,
 }
 
-/// Why a stream cannot be created.
+/// Why a stream cannot be created, and the place in its statement: the name, a column or the value of an option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CatalogError {
+#[error("{kind}")]
+pub struct CatalogError {
+    /// what is wrong
+    pub kind: CatalogErrorKind,
+    /// where, in bytes of the statement
+    pub span: Span,
+}
+
+/// The ways in which a statement can be wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogErrorKind {
     /// Streams and tables share the names.
     #[error("Create stream fails: Item {0} already exists.")]
     Exists(String),
@@ -85,12 +95,21 @@ pub enum CatalogError {
 }
 
 impl Catalog {
-    /// Adds the stream of a statement. An error leaves the catalog as it was.
-    pub fn create(&mut self, create: &CreateStream) -> Result<Arc<StreamDef>, CatalogError> {
+    /// Adds the stream of a statement.
+    ///
+    /// # Errors
+    /// All that is wrong with the statement, never nothing; the catalog stays as it was.
+    pub fn create(&mut self, create: &CreateStream) -> Result<Arc<StreamDef>, Vec<CatalogError>> {
+        let mut errors = Vec::new();
         if self.streams.contains_key(&create.name.name) {
-            return Err(CatalogError::Exists(create.name.name.to_string()));
+            let kind = CatalogErrorKind::Exists(create.name.name.to_string());
+            errors.push(CatalogError { kind, span: create.name.span });
         }
-        let stream = Arc::new(definition(create)?);
+        let stream = definition(create, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let stream = Arc::new(stream);
         self.streams.insert(stream.name.clone(), stream.clone());
         Ok(stream)
     }
@@ -106,41 +125,58 @@ impl Catalog {
     }
 }
 
-/// The definition that a statement gives. Of an option that is written twice the last one counts.
-fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
+/// The definition that a statement gives; what is wrong in it goes to `errors`. Of an option that is written twice the
+/// last one counts.
+fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDef {
     if create.relation == Relation::Table {
-        return Err(CatalogError::NotYet("CREATE TABLE".to_owned()));
+        let kind = CatalogErrorKind::NotYet("CREATE TABLE".to_owned());
+        errors.push(CatalogError { kind, span: create.name.span });
     }
-    let option = |name: &str| create.options.iter().rev().find(|option| option.name == name).map(|o| &o.value);
-    let text = |name: &str| option(name).filter(|value| !value.is_empty()).cloned();
-    let flag = |name: &str| option(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
     for column in &create.columns {
-        check_default(column)?;
+        if let Err(kind) = check_default(column) {
+            errors.push(CatalogError { kind, span: column.name.span });
+        }
     }
-    let extra = match option("EXTRA") {
-        None => Map::new(),
-        Some(text) => serde_json::from_str(text).map_err(|_| CatalogError::Extra)?,
+    let option = |name: &str| create.options.iter().rev().find(|option| option.name == name);
+    let value = |name: &str| option(name).map(|option| option.value.clone());
+    let text = |name: &str| value(name).filter(|value| !value.is_empty());
+    let flag = |name: &str| value(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut refuse = |name: &str, kind| {
+        let span = option(name).map_or(create.name.span, |option| option.span);
+        errors.push(CatalogError { kind, span });
     };
+    let extra = value("EXTRA").map_or_else(Map::new, |text| {
+        serde_json::from_str(&text).unwrap_or_else(|_| {
+            refuse("EXTRA", CatalogErrorKind::Extra);
+            Map::new()
+        })
+    });
+    let format = format(value("FORMAT").as_deref().unwrap_or("json")).unwrap_or_else(|kind| {
+        refuse("FORMAT", kind);
+        Format::Json
+    });
+    let timestamp_format =
+        text("TIMESTAMP_FORMAT").and_then(|text| pattern(&text).map_err(|kind| refuse("TIMESTAMP_FORMAT", kind)).ok());
     let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
-    Ok(StreamDef {
+    StreamDef {
         name: create.name.name.clone(),
         columns: (!create.columns.is_empty()).then(|| create.columns.clone()),
-        datasource: option("DATASOURCE").cloned().unwrap_or_default(),
-        source: option("TYPE").cloned().unwrap_or_default(),
-        format: format(option("FORMAT").map_or("json", Text::as_str))?,
+        datasource: value("DATASOURCE").unwrap_or_default(),
+        source: value("TYPE").unwrap_or_default(),
+        format,
         conf_key: text("CONF_KEY"),
         timestamp: text("TIMESTAMP"),
-        timestamp_format: text("TIMESTAMP_FORMAT").map(pattern).transpose()?,
+        timestamp_format,
         strict: flag("STRICT_VALIDATION"),
         shared: flag("SHARED"),
         temporary: flag("TEMP"),
         integers,
         extra,
-    })
+    }
 }
 
 /// DEFAULT is for columns of numbers, text and truth values; a whole number is a float too.
-fn check_default(column: &ColumnDef) -> Result<(), CatalogError> {
+fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
     let Some(default) = &column.default else { return Ok(()) };
     let target = match (&column.ty, default) {
         (DataType::BigInt, Literal::Int(_))
@@ -162,18 +198,19 @@ fn check_default(column: &ColumnDef) -> Result<(), CatalogError> {
         Literal::Text(text) => format!("string({text})"),
         Literal::Bool(b) => format!("bool({b})"),
     };
-    Err(CatalogError::Default { found, target })
+    Err(CatalogErrorKind::Default { found, target })
 }
 
-fn pattern(text: Text) -> Result<TimePattern, CatalogError> {
-    TimePattern::new(&text).ok_or_else(|| CatalogError::Option { option: "timestamp_format", value: text.to_string() })
+fn pattern(text: &str) -> Result<TimePattern, CatalogErrorKind> {
+    TimePattern::new(text)
+        .ok_or_else(|| CatalogErrorKind::Option { option: "timestamp_format", value: text.to_string() })
 }
 
-fn format(name: &str) -> Result<Format, CatalogError> {
+fn format(name: &str) -> Result<Format, CatalogErrorKind> {
     match name.to_ascii_lowercase().as_str() {
         "json" => Ok(Format::Json),
-        known @ ("binary" | "delimited" | "urlencoded") => Err(CatalogError::NotYet(format!("format {known}"))),
-        _ => Err(CatalogError::Option { option: "format", value: name.to_owned() }),
+        known @ ("binary" | "delimited" | "urlencoded") => Err(CatalogErrorKind::NotYet(format!("format {known}"))),
+        _ => Err(CatalogErrorKind::Option { option: "format", value: name.to_owned() }),
     }
 }
 
@@ -184,7 +221,13 @@ mod tests {
 
     fn create(catalog: &mut Catalog, sql: &str) -> Result<Arc<StreamDef>, String> {
         let create = parse_create(sql).map_err(|error| error.to_string())?;
-        catalog.create(&create).map_err(|error| error.to_string())
+        catalog.create(&create).map_err(|errors| {
+            let told = errors.iter().map(|error| {
+                let marked = &sql[error.span.start as usize..error.span.end as usize];
+                format!("{error} @ {marked}")
+            });
+            told.collect::<Vec<_>>().join("; ")
+        })
     }
 
     #[test]
@@ -207,13 +250,18 @@ mod tests {
         let mut catalog = Catalog::default();
         create(&mut catalog, "CREATE STREAM demo () WITH (DATASOURCE=\"/d\")").expect("correct");
         for (rest, message) in [
-            ("STREAM demo () WITH (DATASOURCE=\"/d\")", "Create stream fails: Item demo already exists."),
-            ("STREAM x () WITH (FORMAT=\"toml\")", "option 'format=toml' is invalid"),
-            ("STREAM x () WITH (FORMAT=\"delimited\")", "format delimited is not supported yet"),
-            ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string"),
-            ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string"),
-            ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64"),
-            ("TABLE x () WITH (DATASOURCE=\"/d\")", "CREATE TABLE is not supported yet"),
+            ("STREAM demo () WITH (DATASOURCE=\"/d\")", "Create stream fails: Item demo already exists. @ demo"),
+            ("STREAM x () WITH (FORMAT=\"toml\")", "option 'format=toml' is invalid @ \"toml\""),
+            ("STREAM x () WITH (FORMAT=\"delimited\")", "format delimited is not supported yet @ \"delimited\""),
+            ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string @ \"{oops\""),
+            ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string @ \"[1]\""),
+            ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64 @ a"),
+            ("TABLE x () WITH (DATASOURCE=\"/d\")", "CREATE TABLE is not supported yet @ x"),
+            (
+                "STREAM demo (a BIGINT DEFAULT true) WITH (FORMAT=\"toml\", EXTRA=\"5\")",
+                "Create stream fails: Item demo already exists. @ demo; cannot convert bool(true) to int64 @ a; invalid \
+                 extra option, expect JSON string @ \"5\"; option 'format=toml' is invalid @ \"toml\"",
+            ),
         ] {
             assert_eq!(create(&mut catalog, &format!("CREATE {rest}")).err().as_deref(), Some(message), "{rest}");
         }

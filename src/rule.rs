@@ -135,7 +135,8 @@ const FOREIGN_PROPERTIES: &[&str] = &[
 ];
 
 /// Reads the rule in `node`. `key` is its id where the rules are members of an object; `defaults` are the options that
-/// it does not set. What is wrong goes to `problems`; `None` if the rule cannot be used at all.
+/// it does not set. What is wrong goes to `problems`; `None` if it is no rule
+/// at all. What is missing or wrong is left empty, so that the rest can be checked too.
 pub fn parse(
     document: &Document,
     node: &Node,
@@ -203,7 +204,8 @@ pub fn parse(
         None => defaults.clone(),
     };
     options.temporary = field(node, "temp").and_then(|node| reader.flag(node, "temp")).unwrap_or(false);
-    Some(Rule { id: id?, name, sql: sql?, actions, options, triggered })
+    let (id, sql) = (id.unwrap_or_default(), sql.unwrap_or_default());
+    Some(Rule { id, name, sql, actions, options, triggered })
 }
 
 /// Reads options, of a rule or of the configuration's `rule` section. What is wrong goes to `problems`.
