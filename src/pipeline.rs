@@ -187,7 +187,7 @@ impl Loader {
             Value::Map(_) => {}
             _ => {
                 let message = format!("the file holds {}, expected streams and rules, or a rule", root.kind());
-                self.problems.push(document.error(root.place, "", message));
+                self.problems.push(document.error(root.place, "", message).with_hint(Some(SHAPE.to_owned())));
                 return None;
             }
         }
@@ -269,7 +269,11 @@ impl Loader {
                 // The statement may be wrong far behind its name; rules that read it need not be told so.
                 self.broken.extend(key.map(|member| member.key.clone()));
                 self.broken.extend(named(sql));
-                let (span, hint) = (error.span(), error.hint());
+                let span = error.span();
+                let made = "a stream is made by CREATE STREAM name (…) WITH (DATASOURCE=\"/path\", TYPE=\"websocket\")";
+                let hint = error
+                    .hint()
+                    .or_else(|| matches!(error.kind, sql::SyntaxErrorKind::NotStream { .. }).then(|| made.to_owned()));
                 let subject = key.map_or_else(
                     || named(sql).map_or(subject.clone(), |name| format!("stream {name}")),
                     |_| subject.clone(),
@@ -705,7 +709,7 @@ mod tests {
             "f0:7:33: error: rule r2: found \"FORM\"",
             "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, log and nop\n    hint: did you mean log?",
             "f0:8:3: error: rule r2: rule already exists",
-            "f0:8:78: error: rule r2: sink websocket: websocket endpoint should start with /",
+            "f0:8:77: error: rule r2: sink websocket: websocket endpoint should start with /",
             "f0:9:95: error: rule r4: option isEventTime is 5, expected true or false",
             "f1:1:8: error: rules is a number, expected a list of rules",
             "f1:2:10: error: tables are not supported yet",
@@ -717,7 +721,65 @@ mod tests {
     }
 
     #[test]
+    fn all_mistakes_of_one_part_are_told_in_their_place() {
+        let text = r#"{"streams": [
+"CREATE STREAM a () WITH (DATASOURCE=\"/a\", TYPE=\"websockt\")",
+"CREATE STREAM b (n BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/b\", FORMAT=\"jsn\", EXTRA=\"5\")",
+"CREATE STREAM c () WITH (DATASOURCE=\"c\", CONF_KEY=\"k\")",
+"CREATE STREAM d (t BIGINT) WITH (DATASOURCE=\"/d\", TIMESTAMP=\"tt\")",
+"CREATE STREAM e () WITH (DATASOURCE=\"/e\")"],
+"sources": {"websocket": {"k": {"scheme": "x", "adr": "y"}}},
+"rules": [
+{"id": "a", "sql": "SELECT * FROM a", "actions": [{"nop": {}}]},
+{"id": "c", "sql": "SELECT * FROM c", "actions": [{"websocket": {
+  "path": "x",
+  "addr": "h:99999",
+  "slowClient": 1,
+  "chekConnection": true}}]},
+{"id": "d", "sql": "SELECT * FROM d", "actions": [{"nop": {}}], "options": {"isEventTime": true}},
+{"id": "e", "sql": "SELECT * FROM e", "actions": [{"nop": {}}], "options": {"isEventTime": true}},
+{"id": "f", "actions": [{"nopp": {}}]},
+{"id": "g", "sql": "SELECT n FROM e GROUP BY n, COUNTWINDOW(2) HAVING n > 1", "actions": [{"nop": {}}]}]}"#;
+        let problems = told(&[text]);
+        for (start, rest) in [
+            ("f0:2:51: error: stream a: source type websockt not found", "did you mean websocket?"),
+            ("f0:3:19: error: stream b: cannot convert string(x) to int64", ""),
+            ("f0:3:75: error: stream b: option 'format=jsn' is invalid", "did you mean json?"),
+            ("f0:3:90: error: stream b: invalid extra option", ""),
+            ("f0:4:38: error: stream c: websocket endpoint should start with /", ""),
+            ("f0:4:54: error: stream c: property scheme is \"x\", expected ws or wss", ""),
+            ("f0:4:1: warning: stream c: unknown property adr", "did you mean addr?"),
+            ("f0:5:64: error: rule d: timestamp field tt not found", "^^^^"),
+            ("f0:6:2: error: rule e: preprocessor is set to be event time", "give the stream the option TIMESTAMP"),
+            ("f0:11:11: error: rule c: sink websocket: websocket endpoint should start with /", ""),
+            ("f0:12:11: error: rule c: sink websocket: property addr is \"h:99999\"", ""),
+            ("f0:13:17: error: rule c: sink websocket: property slowClient is 1", ""),
+            ("f0:10:52: warning: rule c: sink websocket: unknown property chekConnection", ""),
+            ("f0:17:1: error: rule f: the rule has no sql", ""),
+            ("f0:17:26: error: rule f: sink nopp is not defined", "did you mean nop?"),
+            ("f0:18:", "HAVING reads aggregates"),
+        ] {
+            let told = problems.iter().any(|problem| problem.starts_with(start) && problem.contains(rest));
+            assert!(told, "{start} … {rest}\n{}", problems.join("\n"));
+        }
+        assert_eq!(problems.len(), 16, "{}", problems.join("\n"));
+    }
+
+    #[test]
     fn files_that_hold_nothing_are_refused() {
+        for (text, expected) in [
+            ("", "f0:1:1: error: the file is empty"),
+            ("null", "f0:1:1: error: the file holds null"),
+            ("[]", "f0:1:1: error: the file holds no rules"),
+            ("streams: []", "f0:1:1: error: the file holds no rules"),
+        ] {
+            let problems = told(&[text]);
+            assert!(problems.len() == 1 && problems[0].starts_with(expected), "{text:?}: {problems:?}");
+        }
+        let waits = format!(
+            r#"{{"streams": ["{DEMO}"], "rules": [{{"id": "r", "sql": "SELECT * FROM demo", "actions": [{{"nop": {{}}}}], "triggered": false}}]}}"#
+        );
+        assert!(told(&[&waits]).iter().any(|problem| problem.contains("no rule of the file starts")));
         assert!(told(&["5"])[0].contains("the file holds a number"));
         assert!(told(&["{}"])[0].contains("neither streams nor rules"));
     }
