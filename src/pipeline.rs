@@ -572,6 +572,9 @@ impl Loader {
     }
 }
 
+/// All that is wrong with a source, and the warnings beside it.
+type Faults = (Vec<Fault>, Vec<String>);
+
 /// Why a source cannot be used.
 struct Fault {
     /// the option of the statement that is to blame
@@ -584,7 +587,7 @@ struct Fault {
 ///
 /// # Errors
 /// All that is wrong, and the warnings that stand beside it.
-fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<String>), (Vec<Fault>, Vec<String>)> {
+fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<String>), Faults> {
     let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
     let key = def.conf_key.as_deref();
     let props = config.sources.properties(kind, key);
