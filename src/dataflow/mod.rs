@@ -12,5 +12,7 @@ pub mod queue;
 mod results;
 pub mod scan;
 mod steps;
+#[cfg(test)]
+mod tests;
 mod window;
 pub mod worker;
