@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 
+use crate::expr::group::GroupKey;
 use crate::expr::{EvalError, Scope, compare};
 use crate::plan::physical::{Filter, Input, Role, Stateful, WindowSpec};
 use crate::value::Value;
@@ -30,6 +31,8 @@ pub struct RuleOperator {
     tables: Tables,
     /// a joined row to work in
     wide: Vec<Value>,
+    /// a key to work in
+    key: GroupKey,
 }
 
 /// What is joined to the rows of streams.
@@ -65,6 +68,7 @@ impl RuleOperator {
             results: Results::new(&plan, context.clone(), output.clone()),
             tables: Tables::default(),
             wide: vec![Value::Absent; plan.row_slots],
+            key: GroupKey::default(),
             plan,
             inputs,
             context,
@@ -133,7 +137,7 @@ impl RuleOperator {
         slots: std::ops::Range<usize>,
         row: &mut [Value],
     ) -> Result<(), RowLost> {
-        let RuleOperator { plan, inputs, context, memories, windows, results, tables, .. } = self;
+        let RuleOperator { plan, inputs, context, memories, windows, results, tables, key, .. } = self;
         let rule = context.clone();
         let context = rule.row(now, time);
         memories.run(&plan.steps, input, row, &context).map_err(RowLost::Step)?;
@@ -142,7 +146,7 @@ impl RuleOperator {
             return Ok(());
         }
         let passes = passes(&plan.filter, &scope).map_err(|error| format!("run Where error: {error}"));
-        let mut arrival = Arrival { time, input, row, slots, passes, context: context.clone() };
+        let mut arrival = Arrival { time, input, row, slots, passes, context: &context, key };
         if matches!(plan.window, WindowSpec::Each) {
             let others = Others { tables: tables.rows(), ask: &|_, _, _| {} };
             results.row(plan, inputs, &mut arrival, others);

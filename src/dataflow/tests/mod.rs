@@ -51,6 +51,17 @@ struct Rule {
     event_time: bool,
 }
 
+/// Three streams without declared columns.
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::default();
+    for name in ["a", "b", "c"] {
+        let create =
+            format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\", TIMESTAMP=\"ts\")");
+        catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
+    }
+    catalog
+}
+
 /// By the clock.
 fn by_clock() -> RuleOptions {
     RuleOptions::default()
@@ -66,13 +77,13 @@ impl Rule {
         Rule::in_zone(sql, options, jiff::tz::TimeZone::UTC)
     }
 
+    /// Whether no plan can be made of it.
+    fn refused(sql: &str, options: &RuleOptions) -> bool {
+        crate::plan::plan(sql, options, &catalog()).is_err()
+    }
+
     fn in_zone(sql: &str, options: &RuleOptions, zone: jiff::tz::TimeZone) -> Rule {
-        let mut catalog = Catalog::default();
-        for name in ["a", "b", "c"] {
-            let create =
-                format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\", TIMESTAMP=\"ts\")");
-            catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
-        }
+        let catalog = catalog();
         let plan = crate::plan::plan(sql, options, &catalog).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let Body::Stateful(body) = plan.body else { panic!("{sql} has no state") };
         let clock = Arc::new(AtomicI64::new(0));
