@@ -43,8 +43,8 @@ const CASES: &[Case] = &[
     case("hopping 60 s / 5 s", "s GROUP BY device, HOPPINGWINDOW(ss, 60, 5)", 1000, 10_000),
     case("hopping 60 s / 1 s", "s GROUP BY device, HOPPINGWINDOW(ss, 60, 1)", 1000, 10_000),
     case("hopping 3600 s / 1 s", "s GROUP BY device, HOPPINGWINDOW(ss, 3600, 1)", 1000, 10_000),
-    Case { warm: 40, ..case("sliding 10 s, each row", "s GROUP BY device, SLIDINGWINDOW(ss, 10)", 10, 1000) },
-    Case { warm: 1100, ..case("sliding 1000 s, each row", "s GROUP BY device, SLIDINGWINDOW(ss, 1000)", 10, 1000) },
+    Case { warm: 2, ..case("sliding 10 s, each row", "s GROUP BY device, SLIDINGWINDOW(ss, 10)", 10, 100) },
+    Case { warm: 15, ..case("sliding 1000 s, each row", "s GROUP BY device, SLIDINGWINDOW(ss, 1000)", 10, 100) },
     case(
         "sliding 10 s, 1 row of 1000",
         "s GROUP BY device, SLIDINGWINDOW(ss, 10) OVER (WHEN n % 1000 = 0)",
