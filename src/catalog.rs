@@ -70,10 +70,22 @@ impl Kind {
 pub const LOOKUP_SOURCES: &[&str] = &["memory", "file"];
 
 /// How messages of a stream are read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// JSON
     Json,
+    /// the bytes in one column of this name
+    Binary {
+        /// the column
+        column: Text,
+    },
+    /// values between delimiters
+    Delimited {
+        /// what stands between two values
+        delimiter: Text,
+    },
+    /// a form
+    UrlEncoded,
 }
 
 /// All streams and tables by name: they share the names.
@@ -101,6 +113,9 @@ pub enum CatalogError {
         /// the value
         value: String,
     },
+    /// Columns that messages of FORMAT binary cannot have.
+    #[error("{0}")]
+    BinaryColumn(&'static str),
     /// EXTRA is no JSON object.
     #[error("invalid extra option, expect JSON string")]
     Extra,
@@ -191,7 +206,7 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
         columns: (!create.columns.is_empty()).then(|| create.columns.clone()),
         datasource: option("DATASOURCE").cloned().unwrap_or_default(),
         source,
-        format: format(option("FORMAT").map_or("json", Text::as_str))?,
+        format: format(option("FORMAT").map_or("json", Text::as_str), text("DELIMITER"), &create.columns)?,
         conf_key: text("CONF_KEY"),
         key,
         timestamp: text("TIMESTAMP"),
@@ -255,10 +270,17 @@ fn pattern(text: Text) -> Result<TimePattern, CatalogError> {
     TimePattern::new(&text).ok_or_else(|| CatalogError::Option { option: "timestamp_format", value: text.to_string() })
 }
 
-fn format(name: &str) -> Result<Format, CatalogError> {
+fn format(name: &str, delimiter: Option<Text>, columns: &[ColumnDef]) -> Result<Format, CatalogError> {
     match name.to_ascii_lowercase().as_str() {
         "json" => Ok(Format::Json),
-        known @ ("binary" | "delimited" | "urlencoded") => Err(CatalogError::NotYet(format!("format {known}"))),
+        "delimited" => Ok(Format::Delimited { delimiter: delimiter.unwrap_or(Text::const_new(",")) }),
+        "urlencoded" => Ok(Format::UrlEncoded),
+        "binary" => match columns {
+            [] => Ok(Format::Binary { column: Text::const_new("self") }),
+            [column] if column.ty == DataType::Bytea => Ok(Format::Binary { column: column.name.name.clone() }),
+            [_] => Err(CatalogError::BinaryColumn("'binary' format stream can have only 'bytea' type field")),
+            _ => Err(CatalogError::BinaryColumn("'binary' format stream can have only one field")),
+        },
         _ => Err(CatalogError::Option { option: "format", value: name.to_owned() }),
     }
 }
@@ -285,7 +307,7 @@ mod tests {
         assert_eq!(catalog.stream("demo"), Some(&stream));
         assert_eq!(catalog.streams().count(), 1);
         let schemaless = create(&mut catalog, "CREATE STREAM other () WITH (DATASOURCE=\"/d\")").expect("correct");
-        assert_eq!((&schemaless.columns, schemaless.format), (&None, Format::Json));
+        assert_eq!((&schemaless.columns, &schemaless.format), (&None, &Format::Json));
     }
 
     #[test]
@@ -319,7 +341,7 @@ mod tests {
         for (rest, message) in [
             ("STREAM demo () WITH (DATASOURCE=\"/d\")", "Create stream fails: Item demo already exists."),
             ("STREAM x () WITH (FORMAT=\"toml\")", "option 'format=toml' is invalid"),
-            ("STREAM x () WITH (FORMAT=\"delimited\")", "format delimited is not supported yet"),
+            ("STREAM x (a BIGINT) WITH (FORMAT=\"binary\")", "'binary' format stream can have only 'bytea' type field"),
             ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string"),
             ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string"),
             ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64"),

@@ -25,6 +25,7 @@ use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ServerSettings, Websockets};
 use crate::metrics::{Latency, RuleMetrics};
 use crate::plan::physical::{Role, RulePlan};
+use crate::shape::Shape;
 use crate::time::Clock;
 use crate::value::Text;
 
@@ -91,10 +92,8 @@ pub struct TableStatus {
 pub struct SinkAction {
     /// where to
     pub spec: SinkSpec,
-    /// each row is a message of its own
-    pub send_single: bool,
-    /// empty results are not sent
-    pub omit_if_empty: bool,
+    /// what its messages are like
+    pub shape: Shape,
 }
 
 /// Why something could not be started.
@@ -109,6 +108,14 @@ pub enum EngineError {
     /// the name is taken
     #[error("table {0} already exists")]
     TableExists(String),
+    /// a rule looks up a table that was not created
+    #[error("rule {rule}: lookup table {table} is not there")]
+    NoTable {
+        /// the rule
+        rule: String,
+        /// the table
+        table: String,
+    },
     /// the source of a table does not open
     #[error("table {table}: {error}")]
     Table {
@@ -239,6 +246,11 @@ impl Engine {
         if running.rules.contains_key(&rule.id) {
             return Err(EngineError::Exists(rule.id));
         }
+        for input in rule.plan.inputs.iter().filter(|input| input.role == Role::Lookup) {
+            if !running.tables.contains_key(&input.stream.name) {
+                return Err(EngineError::NoTable { rule: rule.id, table: input.stream.name.to_string() });
+            }
+        }
         let thread = self.thread_of(&running, &rule.plan);
         let mut streams = Vec::new();
         // One signal for all that wakes a stream: its input lowers that one.
@@ -278,11 +290,10 @@ impl Engine {
                     return Err(failed(error));
                 }
             };
-            let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-            let known =
-                |encoding: &Encoding| encoding.send_single == send_single && encoding.omit_if_empty == omit_if_empty;
+            let known = |encoding: &Encoding| *encoding.shape == action.shape;
             let index = encodings.iter().position(known).unwrap_or_else(|| {
-                encodings.push(Encoding { send_single, omit_if_empty, outlets: Vec::new(), rows: Vec::new() });
+                let shape = Arc::new(action.shape.clone());
+                encodings.push(Encoding { shape, outlets: Vec::new(), rows: Vec::new() });
                 encodings.len() - 1
             });
             match sink.outlet() {

@@ -465,8 +465,7 @@ impl Loader {
                         let message = format!("sink {}: {warning}", action.kind);
                         self.problems.push(document.warning(action.place, subject, message));
                     }
-                    let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-                    sinks.push(SinkAction { spec, send_single, omit_if_empty });
+                    sinks.push(SinkAction { spec, shape: action.shape.clone() });
                 }
                 Err(error @ ConnectorError::UnknownSink(_)) => {
                     let hint = rule::meant(&action.kind, connector::SINKS);

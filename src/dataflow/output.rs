@@ -2,6 +2,7 @@
 //! into one allocation, and handed to the outlets. Sinks inside the process get the rows themselves.
 
 use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -13,7 +14,10 @@ use crate::expr::{EvalError, Scope};
 use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Item, Projection};
+use crate::shape::{Give, Shape, Shaper};
 use crate::value::{Object, Row, Text, Value};
+
+use super::worker::{Timers, WorkerClock};
 
 /// Encoded bytes beyond which a batch is handed over at once. A message that a slow client still waits for keeps its
 /// whole batch alive, so batches stay small.
@@ -24,10 +28,8 @@ const BATCH_ROWS: usize = 512;
 
 /// One form of the results, and the outlets that want it.
 pub struct Encoding {
-    /// each row is a message of its own, instead of one list of rows
-    pub send_single: bool,
-    /// a list without rows, and with `send_single` a row without members, is not sent
-    pub omit_if_empty: bool,
+    /// what messages are like
+    pub shape: Arc<Shape>,
     /// where to
     pub outlets: Vec<Arc<dyn Outlet>>,
     /// who gets the rows as they are, one by one
@@ -57,10 +59,24 @@ pub struct Output {
     received: Option<Instant>,
     /// messages not handed over yet, of the first form
     messages: u64,
+    /// wakes the rule when gathered rows must go
+    alarm: Option<Alarm>,
+}
+
+/// The clock and the timers of a rule whose results wait for others.
+pub struct Alarm {
+    /// the worker's clock
+    pub clock: Rc<WorkerClock>,
+    /// its timers
+    pub timers: Rc<Timers>,
+    /// what they run for this rule
+    pub slot: usize,
 }
 
 struct Form {
     encoding: Encoding,
+    /// where the messages are other than JSON as it is
+    shaper: Option<Shaper>,
     bytes: Vec<u8>,
     ends: Vec<u32>,
     /// rows of the open message
@@ -86,6 +102,7 @@ impl Output {
         let forms = encodings
             .into_iter()
             .map(|encoding| Form {
+                shaper: (!encoding.shape.is_plain()).then(|| Shaper::new(encoding.shape.clone())),
                 encoding,
                 bytes: Vec::new(),
                 ends: Vec::new(),
@@ -97,7 +114,41 @@ impl Output {
                 decoded_done: 0,
             })
             .collect();
-        Output { forms, row: Vec::new(), send_nil, send_error, metrics, received: None, messages: 0 }
+        Output { forms, row: Vec::new(), send_nil, send_error, metrics, received: None, messages: 0, alarm: None }
+    }
+
+    /// Whether results may wait for others; then [`Output::wake_by`] and [`Output::tick`] are needed.
+    pub fn gathers(&self) -> bool {
+        self.forms.iter().any(|form| form.encoding.shape.gathers())
+    }
+
+    /// Sets who wakes the rule when results that wait must go.
+    pub fn wake_by(&mut self, alarm: Alarm) {
+        self.alarm = Some(alarm);
+    }
+
+    /// Sends results that have waited long enough for others.
+    pub fn tick(&mut self) {
+        let now = self.alarm.as_ref().map_or(0, |alarm| alarm.clock.now());
+        self.each_shaper(|shaper, give| shaper.tick(now, give));
+        self.flush();
+    }
+
+    /// Sends all results that wait for others: no more will come.
+    pub fn finish(&mut self) {
+        self.each_shaper(|shaper, give| shaper.flush(give));
+        self.flush();
+    }
+
+    fn each_shaper(&mut self, run: impl Fn(&mut Shaper, Give<'_>)) {
+        for (index, form) in self.forms.iter_mut().enumerate() {
+            let Some(mut shaper) = form.shaper.take() else { continue };
+            let made = form.give(&self.metrics, |give| run(&mut shaper, give));
+            form.shaper = Some(shaper);
+            if index == 0 {
+                self.messages += made;
+            }
+        }
     }
 
     /// The rule's counters.
@@ -118,11 +169,11 @@ impl Output {
     /// [`RowError`]; the row is then not in the message.
     pub fn row<'a>(&mut self, projection: &Projection, scope: &'a Scope<'a>, raw: RawText<'a>) -> Result<(), RowError> {
         self.row.clear();
-        let wants_rows = self.forms.iter().any(|form| !form.encoding.rows.is_empty());
+        let wants_rows = self.forms.iter().any(Form::wants_rows);
         let (members, decoded) = if wants_rows {
             // Expressions are run once: the text is written from the values.
             let row = decode_row(projection, scope, raw, self.send_nil)?;
-            if self.forms.iter().any(|form| !form.encoding.outlets.is_empty()) {
+            if self.forms.iter().any(Form::wants_text) {
                 encode_members(&mut self.row, &row)?;
             }
             (row.len(), Some(row))
@@ -142,7 +193,7 @@ impl Output {
     pub fn end_message(&mut self) {
         let mut full = false;
         for (index, form) in self.forms.iter_mut().enumerate() {
-            let messages = form.end();
+            let messages = form.end(self.alarm.as_ref(), &self.metrics);
             if index == 0 {
                 self.messages += messages;
             }
@@ -167,7 +218,7 @@ impl Output {
         self.abandon_message();
         if self.send_error {
             for form in &mut self.forms {
-                form.tell(&text);
+                form.tell(&text, &self.metrics);
             }
             self.messages += 1;
         }
@@ -189,7 +240,8 @@ impl Output {
             let bytes = std::mem::take(&mut form.bytes);
             // The next batch will be about as large as this one.
             form.bytes.reserve(bytes.len().min(BATCH_BYTES));
-            let batch = Arc::new(MessageBatch::new(bytes.into(), std::mem::take(&mut form.ends), true, received));
+            let text = form.encoding.shape.is_text();
+            let batch = Arc::new(MessageBatch::new(bytes.into(), std::mem::take(&mut form.ends), text, received));
             form.begin();
             for outlet in &form.encoding.outlets {
                 outlet.send(&batch);
@@ -208,17 +260,30 @@ impl Output {
 }
 
 impl Form {
+    /// Whether it needs rows as values.
+    fn wants_rows(&self) -> bool {
+        self.shaper.is_some() || !self.encoding.rows.is_empty()
+    }
+
+    /// Whether it needs rows as JSON.
+    fn wants_text(&self) -> bool {
+        self.shaper.is_none() && !self.encoding.outlets.is_empty()
+    }
+
     fn add(&mut self, row: &[u8], members: usize, decoded: Option<&Row>) {
-        if let Some(decoded) = decoded.filter(|_| !self.encoding.rows.is_empty())
-            && (members > 0 || !self.encoding.omit_if_empty)
+        if let Some(decoded) = decoded.filter(|_| self.wants_rows())
+            && (self.shaper.is_some() || members > 0 || !self.encoding.shape.omit_if_empty)
         {
             self.decoded.push(decoded.clone());
+        }
+        if self.shaper.is_some() {
+            return;
         }
         if self.encoding.outlets.is_empty() {
             return;
         }
-        if self.encoding.send_single {
-            if members > 0 || !self.encoding.omit_if_empty {
+        if self.encoding.shape.send_single {
+            if members > 0 || !self.encoding.shape.omit_if_empty {
                 self.bytes.extend_from_slice(row);
                 self.close();
                 self.rows += 1;
@@ -232,14 +297,25 @@ impl Form {
     }
 
     /// Ends the open list and says how many messages the form has got by it.
-    fn end(&mut self) -> u64 {
+    fn end(&mut self, alarm: Option<&Alarm>, metrics: &RuleMetrics) -> u64 {
+        if let Some(mut shaper) = self.shaper.take() {
+            let rows = std::mem::take(&mut self.decoded);
+            let now = alarm.map_or(0, |alarm| alarm.clock.now());
+            let mut wake = None;
+            let made = self.give(metrics, |give| wake = shaper.rows(rows, now, give));
+            if let (Some(alarm), Some(at)) = (alarm, wake) {
+                alarm.timers.request(at, alarm.slot);
+            }
+            self.shaper = Some(shaper);
+            return made;
+        }
         let decoded = (self.decoded.len() - self.decoded_done) as u64;
         self.decoded_done = self.decoded.len();
         if self.encoding.outlets.is_empty() {
             // Each row is a message.
             return decoded;
         }
-        if self.encoding.send_single {
+        if self.encoding.shape.send_single {
             // Its rows are closed one by one; what came since the last end is counted here.
             self.begin();
             return std::mem::take(&mut self.rows) as u64;
@@ -247,7 +323,7 @@ impl Form {
         if self.rows == 0 {
             return 0;
         }
-        if self.encoding.omit_if_empty && !self.filled {
+        if self.encoding.shape.omit_if_empty && !self.filled {
             self.abandon();
             return 0;
         }
@@ -270,8 +346,28 @@ impl Form {
         self.done = self.ends.len();
     }
 
+    /// Runs something that gives messages, and says how many it gave. Why there is none is counted.
+    fn give(&mut self, metrics: &RuleMetrics, run: impl FnOnce(Give<'_>)) -> u64 {
+        let mut made = 0;
+        run(&mut |message| match message {
+            Ok(message) => {
+                self.bytes.extend_from_slice(&message);
+                self.close();
+                self.begin();
+                made += 1;
+            }
+            Err(error) => metrics.error(error.to_string()),
+        });
+        made
+    }
+
     /// Sends an error's text as a message.
-    fn tell(&mut self, error: &str) {
+    fn tell(&mut self, error: &str, metrics: &RuleMetrics) {
+        if let Some(mut shaper) = self.shaper.take() {
+            self.give(metrics, |give| shaper.error(error, give));
+            self.shaper = Some(shaper);
+            return;
+        }
         if !self.encoding.outlets.is_empty() {
             self.bytes.extend_from_slice(error.as_bytes());
             self.close();

@@ -12,15 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::catalog::StreamDef;
+use crate::catalog::{Format, StreamDef};
 use crate::codec::json::{Scanner, Spans, Wanted};
 use crate::codec::schema::{self, SchemaError, Strict};
+use crate::codec::{delimited, urlencoded};
 use crate::expr::{Expr, Scope, cast, compare};
 use crate::io::queue::{Frame, FrameBatch, RowFrame};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{ColumnSource, Item, Projection, Scan as ScanPlan};
 use crate::sql::ast::DataType;
-use crate::value::{Text, Value};
+use crate::value::{Row, Text, Value};
 
 use super::output::{Output, RuleContext};
 use super::queue::RuleQueue;
@@ -171,8 +172,17 @@ impl StreamScan {
     }
 
     fn message(&mut self, frame: &Frame, now: i64, received: Instant) {
+        if let Frame::Row(row) = frame {
+            return self.decoded(row, now, received);
+        }
+        if self.def.format != Format::Json {
+            return match decode(&self.def, frame) {
+                Ok(row) => self.decoded(&RowFrame { row, ..RowFrame::default() }, now, received),
+                Err(error) => self.undecodable(format_args!("{error}")),
+            };
+        }
         let text = match frame {
-            Frame::Row(row) => return self.decoded(row, now, received),
+            Frame::Row(_) => return,
             Frame::Text(text) => text.as_str(),
             Frame::Binary(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => text,
@@ -265,6 +275,27 @@ impl StreamScan {
         self.scanner = Scanner::new(Wanted::new(keys));
         self.cells.clear();
         self.cells.resize_with(self.columns.len(), || Cell::Unread);
+    }
+}
+
+/// Why a message of another format than JSON cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum DecodeError {
+    #[error("binary message is not UTF-8: {0}")]
+    Utf8(#[from] std::str::Utf8Error),
+    #[error("cannot parse form: {0}")]
+    Escape(#[from] urlencoded::EscapeError),
+}
+
+/// The row of a message whose format has no need of a scanner.
+fn decode(def: &StreamDef, frame: &Frame) -> Result<Row, DecodeError> {
+    let text = || std::str::from_utf8(frame.bytes());
+    match &def.format {
+        Format::Binary { column } => Ok(vec![(column.clone(), frame.bytes().to_vec().into())]),
+        Format::Delimited { delimiter } => Ok(delimited::decode(text()?, delimiter, def.columns.as_deref())),
+        Format::UrlEncoded => Ok(urlencoded::decode(text()?)?),
+        // The scanner's, which finds the wanted members only.
+        Format::Json => Ok(Row::new()),
     }
 }
 

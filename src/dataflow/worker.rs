@@ -22,15 +22,15 @@ use tokio::sync::{Notify, oneshot};
 use crate::catalog::StreamDef;
 use crate::io::queue::{FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Body, Role, RulePlan, Scan};
+use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
 use crate::time::Clock;
 use crate::value::Text;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
-use super::output::{Encoding, Output, RuleContext};
+use super::output::{Alarm, Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{RuleKey, StreamScan, Target};
-use super::table::{self, Tables};
+use super::table::{self, Index, Tables};
 
 /// Names a stream's dataflow on its worker; it is the slot of the stream's signal, too.
 pub type StreamKey = usize;
@@ -235,6 +235,9 @@ struct RunningRule {
     queue: Option<Rc<RuleQueue>>,
 }
 
+/// The rules whose results wait for others, by slot.
+type Gathering = HashMap<usize, (RuleKey, Rc<RefCell<Output>>)>;
+
 struct WorkerLoop {
     worker: Worker,
     commands: Receiver<Command>,
@@ -248,6 +251,7 @@ struct WorkerLoop {
     tables: Tables,
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
+    gathering: Gathering,
     draining: Vec<oneshot::Sender<()>>,
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
 }
@@ -276,6 +280,7 @@ impl WorkerLoop {
             streams: HashMap::new(),
             rules: HashMap::new(),
             slots: HashMap::new(),
+            gathering: Gathering::new(),
             draining: Vec::new(),
             ending: Vec::new(),
         }
@@ -297,6 +302,9 @@ impl WorkerLoop {
             let now = self.clock.now();
             while let Some(slot) = self.timers.due(now) {
                 self.activate(slot);
+                if let Some((_, output)) = self.gathering.get(&slot) {
+                    output.borrow_mut().tick();
+                }
             }
             let idle = self.step();
             if idle {
@@ -347,6 +355,9 @@ impl WorkerLoop {
         if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
             return;
         }
+        if !self.draining.is_empty() {
+            self.gathering.values().for_each(|(_, output)| output.borrow_mut().finish());
+        }
         for done in self.draining.drain(..) {
             let _ = done.send(());
         }
@@ -355,6 +366,8 @@ impl WorkerLoop {
                 queue.end();
             }
             while !self.step() {}
+            let ended = self.gathering.values().filter(|(key, _)| rules.contains(key));
+            ended.for_each(|(_, output)| output.borrow_mut().finish());
             let _ = done.send(());
         }
     }
@@ -404,10 +417,16 @@ impl WorkerLoop {
         let zone = self.zone.clone();
         let context = Rc::new(RuleContext { id, started: now, zone, hits: Default::default() });
         let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics)));
+        if output.borrow().gathers() {
+            let (clock, timers) = (self.clock.clone(), self.timers.clone());
+            output.borrow_mut().wake_by(Alarm { clock, timers, slot });
+            self.gathering.insert(slot, (key, output.clone()));
+        }
         let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
         let (targets, dataflow) = match body {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
             Body::Stateful(plan) => {
+                let lookups = self.lookups(&plan, &inputs);
                 let width = scans.iter().map(|scan| scan.columns.len() + scan.computed.len()).max().unwrap_or(0);
                 let counts = inputs.iter().map(|input| input.role == Role::Stream);
                 let idle_timeout = plan.event_time.map_or(0, |watermark| watermark.idle_timeout);
@@ -416,6 +435,7 @@ impl WorkerLoop {
                 let parts = RuleParts {
                     plan: *plan,
                     inputs,
+                    lookups,
                     queue,
                     context: context.clone(),
                     output: output.clone(),
@@ -441,8 +461,23 @@ impl WorkerLoop {
         let _ = done.send(());
     }
 
+    /// The indexes that a rule asks for its lookups, by input.
+    fn lookups(&self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Rc<Index>> {
+        let lookup = |join: &Join| {
+            let table = self.tables.table(&inputs[join.input].stream.name)?;
+            (inputs[join.input].role == Role::Lookup).then(|| (join.input, table.index(&join.columns)))
+        };
+        plan.joins.iter().filter_map(lookup).collect()
+    }
+
     fn drop_rule(&mut self, key: RuleKey) {
         let Some(rule) = self.rules.remove(&key) else { return };
+        self.gathering.retain(|_, (gathers, output)| {
+            if *gathers == key {
+                output.borrow_mut().finish();
+            }
+            *gathers != key
+        });
         for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }

@@ -43,7 +43,7 @@ impl Frame {
 }
 
 /// A row as a rule made it: values keep their types, since nothing is encoded between two rules.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct RowFrame {
     /// the topic it was written to
     pub topic: Text,
