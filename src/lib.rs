@@ -1,5 +1,6 @@
 //! Plutino: SQL rules over live websocket feeds, on a timely dataflow.
 
+pub mod api;
 pub mod catalog;
 pub mod cli;
 pub mod codec;
@@ -14,6 +15,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod rule;
 pub mod shape;
+pub mod service;
 pub mod sql;
 pub mod template;
 pub mod time;
