@@ -8,6 +8,7 @@ mod feed;
 mod peer;
 mod player;
 mod run;
+mod serve;
 mod status;
 mod tail;
 
@@ -39,6 +40,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Run(run::Run),
+    Serve(serve::Serve),
     Check(check::Check),
     Explain(explain::Explain),
     Feed(feed::Feed),
@@ -81,6 +83,7 @@ pub fn main() -> ExitCode {
     let log = cli.log.as_deref();
     let done = match cli.verb {
         Verb::Run(run) => run.run(log),
+        Verb::Serve(serve) => serve.run(log),
         Verb::Check(check) => check.run(log),
         Verb::Explain(explain) => explain.run(log),
         Verb::Feed(feed) => start_log(log, None).and_then(|()| feed.run()),
