@@ -156,4 +156,3 @@ fn of_connector(error: &ConnectorError) -> ServiceError {
 fn fault_of(fault: &pipeline::Fault) -> ServiceError {
     ServiceError::Connector(fault.message.split(": there ").next().unwrap_or_default().to_owned())
 }
-
