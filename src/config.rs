@@ -5,6 +5,7 @@
 //! What is wrong is told with file and line, or the variable's name. Nothing behind this module sees YAML.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 
 use jiff::tz::TimeZone;
@@ -25,9 +26,14 @@ pub struct Config {
     pub rule: RuleOptions,
     /// `basic.logLevel`, or debug where `basic.debug` is true
     pub log: Option<String>,
+    /// `basic.restIp` and `basic.restPort`: where the REST API listens
+    pub rest: SocketAddr,
     /// the conf keys of sources
     pub sources: SourceSettings,
 }
+
+/// Where the REST API listens unless the configuration says otherwise: nobody outside of the machine reaches it.
+const REST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9081);
 
 impl Default for Config {
     fn default() -> Config {
@@ -36,6 +42,7 @@ impl Default for Config {
             zone: TimeZone::system(),
             rule: RuleOptions::default(),
             log: None,
+            rest: REST,
             sources: SourceSettings::default(),
         }
     }
@@ -62,8 +69,6 @@ const FOREIGN: &[&str] = &[
     "basic.rotatecount",
     "basic.ip",
     "basic.port",
-    "basic.restip",
-    "basic.restport",
     "basic.resttls",
     "basic.prometheus",
     "basic.prometheusport",
@@ -96,6 +101,8 @@ const OWN: &[&str] = &[
     "basic.logLevel",
     "basic.debug",
     "basic.timezone",
+    "basic.restIp",
+    "basic.restPort",
     "source.httpServerIp",
     "source.httpServerPort",
     "source.httpServerTls.certfile",
@@ -203,6 +210,11 @@ impl SourceSettings {
     }
 }
 
+fn port(node: &Node) -> Option<u16> {
+    let Value::Number(port) = &node.value else { return None };
+    port.as_u64().and_then(|port| u16::try_from(port).ok())
+}
+
 /// Sets a property, in place of one that differs in case alone.
 fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
     let same = props.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
@@ -304,15 +316,21 @@ impl Reader {
                 Some(Some(zone)) => self.config.zone = zone,
                 _ => wrong("Local, or a time zone such as Europe/Berlin"),
             },
+            "basic.restip" => match text.and_then(|ip| ip.parse().ok()) {
+                Some(ip) => self.config.rest.set_ip(ip),
+                None => wrong("an IP address of this machine, or 0.0.0.0 for all"),
+            },
+            "basic.restport" => match port(node) {
+                Some(port) => self.config.rest.set_port(port),
+                None => wrong("a port from 0 (any free one) to 65535"),
+            },
             "source.httpserverip" => match text.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()) {
                 Some(ip) => self.config.server.ip = ip.to_owned(),
                 None => wrong("an IP address of this machine, or 0.0.0.0 for all"),
             },
-            "source.httpserverport" => match &node.value {
-                Value::Number(port) if port.as_u64().is_some_and(|port| port <= 65_535) => {
-                    self.config.server.port = port.as_u64().unwrap_or_default() as u16;
-                }
-                _ => wrong("a port from 0 (any free one) to 65535"),
+            "source.httpserverport" => match port(node) {
+                Some(port) => self.config.server.port = port,
+                None => wrong("a port from 0 (any free one) to 65535"),
             },
             "source.httpservertls" => match &node.value {
                 Value::Map(members) => {

@@ -193,6 +193,11 @@ impl Document {
         }
     }
 
+    /// A value that was read elsewhere, without places.
+    pub fn of_json(name: &str, json: &Json) -> Document {
+        Document { name: name.to_owned(), text: String::new(), root: Node::of_json(json), outer: None }
+    }
+
     /// Reads the text in `node` as a document of its own, whose places are those in this one.
     ///
     /// # Errors
@@ -280,6 +285,23 @@ fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
 }
 
 impl Node {
+    fn of_json(json: &Json) -> Node {
+        let member = |(key, value): (&String, &Json)| Member {
+            key: key.clone(),
+            place: Place::default(),
+            node: Node::of_json(value),
+        };
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(flag) => Value::Bool(*flag),
+            Json::Number(number) => Value::Number(number.clone()),
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(list) => Value::List(list.iter().map(Node::of_json).collect()),
+            Json::Object(members) => Value::Map(members.iter().map(member).collect()),
+        };
+        Node { value, place: Place::default() }
+    }
+
     /// The member of this name, if this is an object that has it.
     pub fn member(&self, key: &str) -> Option<&Member> {
         self.members().iter().find(|member| member.key == key)

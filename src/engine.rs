@@ -470,28 +470,13 @@ impl Engine {
     /// How every rule stands, in the order of their start.
     pub async fn status(&self) -> Vec<RuleStatus> {
         let running = self.running.lock().await;
-        let status = |(id, rule): (&String, &RunningRule)| {
-            let sinks: Vec<LinkStatus> = rule.sinks.iter().map(OpenSink::status).collect();
-            let metrics = &rule.metrics;
-            RuleStatus {
-                id: id.clone(),
-                rows_in: metrics.rows_in.load(Ordering::Relaxed),
-                rows_out: metrics.messages_out.load(Ordering::Relaxed),
-                errors: metrics.errors.load(Ordering::Relaxed),
-                dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
-                late: metrics.late.load(Ordering::Relaxed),
-                future: metrics.future.load(Ordering::Relaxed),
-                last_error: metrics.last_error(),
-                latency: metrics.latency(),
-                sources: rule
-                    .streams
-                    .iter()
-                    .filter_map(|id| Some((id.name.to_string(), running.streams.get(id)?.source.as_ref()?.status())))
-                    .collect(),
-                sinks,
-            }
-        };
-        running.rules.iter().map(status).collect()
+        running.rules.iter().map(|(id, rule)| rule.status(id, running.sources(rule))).collect()
+    }
+
+    /// How one rule stands; `None` if it does not run.
+    pub async fn rule_status(&self, id: &str) -> Option<RuleStatus> {
+        let running = self.running.lock().await;
+        running.rules.get(id).map(|rule| rule.status(id, running.sources(rule)))
     }
 
     /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes
@@ -606,6 +591,37 @@ impl Engine {
 
     fn slot(&self) -> usize {
         self.slots.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+impl Running {
+    /// How the sources of a rule stand, with the names of their streams.
+    fn sources(&self, rule: &RunningRule) -> Vec<(String, LinkStatus)> {
+        let source = |id: &StreamId| {
+            let source = self.streams.get(id)?.source.as_ref()?;
+            Some((id.name.to_string(), source.status()))
+        };
+        rule.streams.iter().filter_map(source).collect()
+    }
+}
+
+impl RunningRule {
+    fn status(&self, id: &str, sources: Vec<(String, LinkStatus)>) -> RuleStatus {
+        let sinks: Vec<LinkStatus> = self.sinks.iter().map(OpenSink::status).collect();
+        let metrics = &self.metrics;
+        RuleStatus {
+            id: id.to_owned(),
+            rows_in: metrics.rows_in.load(Ordering::Relaxed),
+            rows_out: metrics.messages_out.load(Ordering::Relaxed),
+            errors: metrics.errors.load(Ordering::Relaxed),
+            dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
+            late: metrics.late.load(Ordering::Relaxed),
+            future: metrics.future.load(Ordering::Relaxed),
+            last_error: metrics.last_error(),
+            latency: metrics.latency(),
+            sources,
+            sinks,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Plutino: SQL rules over live websocket feeds, on a timely dataflow.
 
+pub mod api;
 pub mod catalog;
 pub mod cli;
 pub mod codec;
@@ -13,6 +14,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod plan;
 pub mod rule;
+pub mod service;
 pub mod shape;
 pub mod sql;
 pub mod template;

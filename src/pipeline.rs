@@ -17,7 +17,7 @@ use crate::engine::{RuleSpec, SinkAction, TableSpec};
 use crate::io::connector::{self, ConnectorError, SourceSpec};
 use crate::io::websocket::SettingsError;
 use crate::plan::{self, PlanErrorKind};
-use crate::rule::{self, Rule, RuleOptions};
+use crate::rule::{self, Action, Rule, RuleOptions};
 use crate::sql::{self, ast::Relation, ast::StreamOption};
 
 /// What rule files say together.
@@ -527,13 +527,13 @@ impl Loader {
     fn sinks(&mut self, document: &Document, rule: &Rule, node: &Node, subject: &str) -> Vec<SinkAction> {
         let mut sinks = Vec::new();
         for action in &rule.actions {
-            match connector::sink(&action.kind, &action.props) {
+            match sink(action) {
                 Ok((spec, warnings)) => {
                     for warning in warnings {
                         let message = format!("sink {}: {warning}", action.kind);
                         self.problems.push(document.warning(action.place, subject, message));
                     }
-                    sinks.push(SinkAction { spec, shape: action.shape.clone() });
+                    sinks.push(spec);
                 }
                 Err(error @ ConnectorError::UnknownSink(_)) => {
                     let hint = rule::meant(&action.kind, connector::SINKS);
@@ -601,21 +601,36 @@ fn subject_of(relation: Relation, name: &str) -> String {
 }
 
 /// All that is wrong with a source, and the warnings beside it.
-type Faults = (Vec<Fault>, Vec<String>);
+pub type Faults = (Vec<Fault>, Vec<String>);
+
+/// The sink of an action, with what else is to be said of it.
+///
+/// # Errors
+/// [`ConnectorError`] for wrong properties.
+pub fn sink(action: &Action) -> Result<(SinkAction, Vec<String>), ConnectorError> {
+    let (spec, warnings) = connector::sink(&action.kind, &action.props)?;
+    Ok((SinkAction { spec, shape: action.shape.clone() }, warnings))
+}
 
 /// Why a source cannot be used.
-struct Fault {
+pub struct Fault {
     /// the option of the statement that is to blame
     option: &'static str,
-    message: String,
+    /// what is wrong
+    pub message: String,
     hint: Option<String>,
+}
+
+/// What is wrong, in one text.
+pub fn told(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 /// The source of a stream: the properties of its CONF_KEY under those of EXTRA.
 ///
 /// # Errors
 /// All that is wrong, and the warnings that stand beside it.
-fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<String>), Faults> {
+pub fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<String>), Faults> {
     let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
     let key = def.conf_key.as_deref();
     let props = config.sources.properties(kind, key);

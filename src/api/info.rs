@@ -1,0 +1,49 @@
+//! What the process is, and that it is there.
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::json;
+
+use super::ApiError;
+use crate::service::Service;
+
+/// The routes of the process itself.
+pub fn routes() -> Router<Service> {
+    Router::new()
+        .route("/", get(info).post(info))
+        .route("/ping", get(|| async { StatusCode::OK }))
+        .route("/rules/usage/cpu", get(|| async { "cpu usage not enabled" }))
+        .route("/metrics/dump/check", get(|| async { "disabled" }))
+        .route("/metrics/dump", get(|| async { ApiError::bad("metrics dump not enabled") }))
+}
+
+async fn info(State(service): State<Service>) -> Response {
+    let memory = memory();
+    super::json(
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "os": std::env::consts::OS,
+            "arch": std::env::consts::ARCH,
+            "upTimeSeconds": service.up_time().as_secs(),
+            "cpuUsage": "0",
+            "memoryUsed": memory.0,
+            "memoryTotal": memory.1,
+        })
+        .to_string(),
+    )
+}
+
+/// Memory of this process and of the machine, in bytes as text; 0 where it is not known.
+fn memory() -> (String, String) {
+    let field = |file: &str, name: &str| {
+        let text = std::fs::read_to_string(file).ok()?;
+        let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+        let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+        Some((kib * 1024).to_string())
+    };
+    let known = |value: Option<String>| value.unwrap_or_else(|| "0".to_owned());
+    (known(field("/proc/self/status", "VmRSS:")), known(field("/proc/meminfo", "MemTotal:")))
+}

@@ -1,0 +1,237 @@
+//! Streams and tables: `/streams`, `/tables` and what is below them.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::{ApiError, Doing, read, to_end};
+use crate::service::{Named, Service, ServiceError, check_id, what};
+use crate::sql::ast::{ColumnDef, CreateStream, DataType, Relation};
+
+const COMMAND: &str = "Stream command error";
+
+/// The routes of streams and tables.
+pub fn routes() -> Router<Service> {
+    of(Relation::Stream).merge(of(Relation::Table))
+}
+
+fn of(relation: Relation) -> Router<Service> {
+    let base = format!("/{}s", what(relation));
+    let list = move |service, kind| list(service, kind, relation);
+    let details = move |State(service): State<Service>| async move {
+        let details = service.relations(relation, None).iter().map(detail).collect();
+        super::json(Json::Array(details).to_string())
+    };
+    let describe = move |State(service): State<Service>, Path(name): Path<String>| async move {
+        describe(&service, relation, &name)
+    };
+    let schema = move |State(service): State<Service>, Path(name): Path<String>| async move {
+        schema(&service, relation, &name)
+    };
+    Router::new()
+        .route(&base, get(list).post(create))
+        .route(&format!("/{}details", what(relation)), get(details))
+        .route(
+            &format!("{base}/{{name}}"),
+            get(describe)
+                .put(move |service, name, body| replace(service, name, body, relation))
+                .delete(move |service, name, force| drop_one(service, name, force, relation)),
+        )
+        .route(&format!("{base}/{{name}}/schema"), get(schema))
+}
+
+#[derive(Deserialize)]
+struct Statement {
+    #[serde(default)]
+    sql: String,
+}
+
+#[derive(Deserialize)]
+struct Which {
+    kind: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Force {
+    force: Option<String>,
+}
+
+async fn list(
+    State(service): State<Service>,
+    Query(which): Query<Which>,
+    relation: Relation,
+) -> Result<Response, ApiError> {
+    let lookup = match which.kind.as_deref().unwrap_or_default() {
+        "" => None,
+        "lookup" => Some(true),
+        "scan" => Some(false),
+        other => return Err(ApiError::bad(format!("invalid kind {other}: expected scan or lookup"))),
+    };
+    let names = service.relations(relation, lookup);
+    let names: Vec<Json> = names.iter().map(|named| Json::from(named.def.name.as_str())).collect();
+    Ok(super::json(Json::Array(names).to_string()))
+}
+
+fn statement(body: &Bytes) -> Result<String, ApiError> {
+    let Statement { sql } = read(body, "Invalid body: Error decoding the statement descriptor")?;
+    Ok(sql)
+}
+
+async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+    let sql = statement(&body)?;
+    let named = to_end(async move { service.create_relation(&sql).await }).await.doing(COMMAND)?;
+    let (what, name) = (title(named.create.relation), &named.def.name);
+    Ok((StatusCode::CREATED, format!("{what} {name} is created.\n")).into_response())
+}
+
+async fn replace(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    body: Bytes,
+    relation: Relation,
+) -> Result<String, ApiError> {
+    check_id(&name)?;
+    let sql = statement(&body)?;
+    let replaced = {
+        let name = name.clone();
+        to_end(async move { service.replace_relation(relation, &name, &sql).await }).await
+    };
+    replaced.doing(COMMAND)?;
+    Ok(format!("{} {name} is replaced.\n", title(relation)))
+}
+
+async fn drop_one(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Query(force): Query<Force>,
+    relation: Relation,
+) -> Result<String, ApiError> {
+    check_id(&name)?;
+    let force = force.force.as_deref() == Some("true");
+    let dropped = {
+        let name = name.clone();
+        to_end(async move { service.drop_relation(relation, &name, force).await }).await
+    };
+    match dropped {
+        Err(error @ ServiceError::Referenced { .. }) => Err(error.into()),
+        dropped => {
+            dropped.doing(&format!("delete {} error", what(relation)))?;
+            Ok(format!("{} {name} is dropped.\n", title(relation)))
+        }
+    }
+}
+
+fn title(relation: Relation) -> &'static str {
+    match relation {
+        Relation::Stream => "Stream",
+        Relation::Table => "Table",
+    }
+}
+
+fn find(service: &Service, relation: Relation, name: &str, doing: &str) -> Result<Named, ApiError> {
+    check_id(name)?;
+    service.relation(relation, name).doing(&format!("{doing} error"))
+}
+
+fn describe(service: &Service, relation: Relation, name: &str) -> Result<Response, ApiError> {
+    let named = find(service, relation, name, &format!("describe {}", what(relation)))?;
+    let create = &named.create;
+    let fields = match create.columns.is_empty() {
+        true => Json::Null,
+        false => create.columns.iter().map(field).collect(),
+    };
+    let kind = if relation == Relation::Table { 1 } else { 0 };
+    let body = json!({
+        "Name": named.def.name.as_str(), "StreamFields": fields, "Options": options(create), "StreamType": kind,
+        "Statement": null,
+    });
+    Ok(super::json(body.to_string()))
+}
+
+fn schema(service: &Service, relation: Relation, name: &str) -> Result<Response, ApiError> {
+    let named = find(service, relation, name, &format!("get schema of {}", what(relation)))?;
+    let columns = &named.create.columns;
+    let body = if columns.is_empty() { Json::Null } else { properties(columns) };
+    Ok(super::json(body.to_string()))
+}
+
+fn detail(named: &Named) -> Json {
+    let option = |name| option(&named.create, name).unwrap_or_default();
+    json!({"name": named.def.name.as_str(), "type": option("TYPE"), "format": option("FORMAT")})
+}
+
+fn option<'a>(create: &'a CreateStream, name: &str) -> Option<&'a str> {
+    create.options.iter().rev().find(|option| option.name == name).map(|option| option.value.as_str())
+}
+
+/// The options that were given, in the order and under the names of eKuiper's answer.
+fn options(create: &CreateStream) -> Json {
+    const NAMES: [(&str, &str); 16] = [
+        ("DATASOURCE", "datasource"),
+        ("KEY", "key"),
+        ("FORMAT", "format"),
+        ("CONF_KEY", "confKey"),
+        ("TYPE", "type"),
+        ("STRICT_VALIDATION", "strictValidation"),
+        ("TIMESTAMP", "timestamp"),
+        ("TIMESTAMP_FORMAT", "timestampFormat"),
+        ("SHARED", "shared"),
+        ("SCHEMAID", "schemaId"),
+        ("RETAIN_SIZE", "retainSize"),
+        ("EXTRA", "extra"),
+        ("DELIMITER", "delimiter"),
+        ("VERSION", "version"),
+        ("TEMP", "temp"),
+        ("KIND", "kind"),
+    ];
+    let mut options = Map::new();
+    for (name, shown) in NAMES {
+        let Some(value) = option(create, name) else { continue };
+        let value = match name {
+            "STRICT_VALIDATION" | "SHARED" | "TEMP" if value.eq_ignore_ascii_case("true") => Json::Bool(true),
+            // What is false is left out, as if it were not given.
+            "STRICT_VALIDATION" | "SHARED" | "TEMP" => continue,
+            "RETAIN_SIZE" => value.parse::<u64>().map_or_else(|_| Json::from(value), Json::from),
+            _ if value.is_empty() => continue,
+            _ => Json::from(value),
+        };
+        options.insert(shown.to_owned(), value);
+    }
+    Json::Object(options)
+}
+
+fn field(column: &ColumnDef) -> Json {
+    json!({"Name": column.name.name.as_str(), "FieldType": field_type(&column.ty)})
+}
+
+fn field_type(ty: &DataType) -> Json {
+    match ty {
+        DataType::Array(element) => json!({"Type": "array", "ElementType": field_type(element)}),
+        DataType::Struct(fields) => json!({"Type": "struct", "Fields": fields.iter().map(field).collect::<Vec<_>>()}),
+        plain => Json::from(plain.to_string().to_ascii_lowercase()),
+    }
+}
+
+fn properties(columns: &[ColumnDef]) -> Json {
+    let member = |(index, column): (usize, &ColumnDef)| {
+        let mut schema = schema_of(&column.ty);
+        if let Json::Object(members) = &mut schema {
+            members.insert("index".to_owned(), Json::from(index));
+        }
+        (column.name.name.to_string(), schema)
+    };
+    Json::Object(columns.iter().enumerate().map(member).collect())
+}
+
+fn schema_of(ty: &DataType) -> Json {
+    match ty {
+        DataType::Array(element) => json!({"type": "array", "items": schema_of(element)}),
+        DataType::Struct(fields) => json!({"type": "struct", "properties": properties(fields)}),
+        plain => json!({"type": plain.to_string().to_ascii_lowercase()}),
+    }
+}

@@ -1,0 +1,267 @@
+//! Rules: `/rules` and what is below it.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::{ApiError, Doing, read, text, to_end};
+use crate::plan::PlanErrorKind;
+use crate::service::{Counters, RuleReport, Service, ServiceError};
+
+/// The routes of rules.
+pub fn routes() -> Router<Service> {
+    Router::new()
+        .route("/rules", get(list).post(create))
+        .route("/rules/validate", post(validate))
+        .route("/rules/status/all", get(status_of_all))
+        .route("/rules/tags/match", get(tagged))
+        .route("/rules/bulkstart", post(|service, body| bulk(service, body, true)))
+        .route("/rules/bulkstop", post(|service, body| bulk(service, body, false)))
+        .route("/rules/{id}", get(describe).put(update).delete(delete))
+        .route("/rules/{id}/start", post(start))
+        .route("/rules/{id}/stop", post(stop))
+        .route("/rules/{id}/restart", post(restart))
+        .route("/rules/{id}/status", get(status))
+        .route("/v2/rules/{id}/status", get(status))
+        .route("/rules/{id}/topo", get(topology))
+        .route("/rules/{id}/explain", get(explain))
+        .route("/rules/{id}/tags", put(set_tags).patch(add_tags).delete(remove_tags))
+        .route("/rules/{id}/trace/start", post(|service, id| trace(service, id, true)))
+        .route("/rules/{id}/trace/stop", post(|service, id| trace(service, id, false)))
+        .route("/rules/{id}/scantables", get(scan_tables))
+        .route("/rules/{id}/reset_state", put(reset_state))
+}
+
+async fn list(State(service): State<Service>) -> Response {
+    let rules: Vec<Json> = service
+        .rules()
+        .into_iter()
+        .map(|rule| {
+            json!({
+                "id": rule.id, "name": rule.name, "status": rule.phase.as_str(), "version": rule.version,
+                "trace": rule.trace, "tags": rule.tags,
+            })
+        })
+        .collect();
+    super::json(Json::Array(rules).to_string())
+}
+
+async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+    let body = text(body, "invalid rule json")?;
+    let id = to_end(async move { service.create_rule(&body).await }).await?;
+    Ok((StatusCode::CREATED, format!("Rule {id} was created successfully.")).into_response())
+}
+
+async fn validate(State(service): State<Service>, body: Bytes) -> Response {
+    let checked = String::from_utf8(body.into())
+        .map_err(|_| ServiceError::RuleJson("the body is not UTF-8".to_owned()))
+        .and_then(|body| service.validate_rule(&body));
+    match checked {
+        Ok(sources) => super::json(json!({"sources": sources, "valid": true}).to_string()),
+        Err(error) => {
+            let unknown = match &error {
+                ServiceError::Plan(error) => match &*error.kind {
+                    PlanErrorKind::UnknownStream(name) => Some(format!("{name} is not found")),
+                    _ => None,
+                },
+                _ => None,
+            };
+            let text = unknown.unwrap_or_else(|| error.to_string());
+            (StatusCode::UNPROCESSABLE_ENTITY, text).into_response()
+        }
+    }
+}
+
+async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let text = service.rule_text(&id).doing("Describe rule error")?;
+    Ok(super::json(text.to_string()))
+}
+
+async fn update(State(service): State<Service>, Path(id): Path<String>, body: Bytes) -> Result<String, ApiError> {
+    let body = text(body, "Update rule error: Invalid rule json")?;
+    let updated = {
+        let id = id.clone();
+        to_end(async move { service.update_rule(&id, &body).await }).await
+    };
+    match updated {
+        Err(ServiceError::RuleJson(text)) => {
+            Err(ApiError::bad(format!("Update rule error: Invalid rule json: {text}")))
+        }
+        updated => {
+            updated.doing("Update rule error")?;
+            Ok(format!("Rule {id} was updated successfully."))
+        }
+    }
+}
+
+async fn delete(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
+    let done = format!("Rule {id} is dropped.");
+    to_end(async move { service.delete_rule(&id).await }).await.doing("Delete rule error")?;
+    Ok(done)
+}
+
+async fn start(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
+    let done = format!("Rule {id} was started");
+    to_end(async move { service.start_rule(&id).await }).await.doing("start rule error")?;
+    Ok(done)
+}
+
+async fn stop(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
+    let done = format!("Rule {id} was stopped.");
+    to_end(async move { service.stop_rule(&id).await }).await.doing("stop rule error")?;
+    Ok(done)
+}
+
+async fn restart(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
+    let done = format!("Rule {id} was restarted");
+    to_end(async move { service.restart_rule(&id).await }).await.doing("restart rule error")?;
+    Ok(done)
+}
+
+async fn status(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let report = service.rule_status(&id).await.doing("get rule status error")?;
+    Ok(super::json(report_json(&report).to_string()))
+}
+
+/// A rule's status under eKuiper's names: `KIND_NAME_INSTANCE_METRIC`.
+pub fn report_json(report: &RuleReport) -> Json {
+    let mut all = Map::new();
+    all.insert("status".to_owned(), report.phase.as_str().into());
+    all.insert("message".to_owned(), report.message.as_str().into());
+    all.insert("lastStartTimestamp".to_owned(), report.last_start.into());
+    all.insert("lastStopTimestamp".to_owned(), report.last_stop.into());
+    all.insert("nextStartTimestamp".to_owned(), report.next_start.into());
+    for (part, counters) in &report.parts {
+        put_counters(&mut all, part, counters);
+    }
+    Json::Object(all)
+}
+
+fn put_counters(all: &mut Map<String, Json>, part: &str, counters: &Counters) {
+    let (time, exception) = counters.last_exception.clone().unwrap_or_default();
+    let mut put = |metric: &str, value: Json| {
+        all.insert(format!("{part}_0_{metric}"), value);
+    };
+    put("records_in_total", counters.records_in.into());
+    put("records_out_total", counters.records_out.into());
+    put("messages_processed_total", counters.processed.into());
+    put("process_latency_us", counters.latency_us.into());
+    put("buffer_length", counters.queued.into());
+    put("last_invocation", 0.into());
+    put("exceptions_total", counters.exceptions.into());
+    put("last_exception", exception.into());
+    put("last_exception_time", time.into());
+    if let Some(link) = &counters.link {
+        put("connection_status", link.state.into());
+        put("connection_last_connected_time", link.connected.into());
+        put("connection_last_disconnected_time", link.disconnected.into());
+        put("connection_last_disconnected_message", link.message.as_str().into());
+        put("connection_last_try_time", link.tried.into());
+    }
+}
+
+async fn status_of_all(State(service): State<Service>) -> Response {
+    let mut all = Map::new();
+    for rule in service.rules() {
+        // One that was dropped in between is not there any more.
+        let Ok(report) = service.rule_status(&rule.id).await else { continue };
+        let status = json!({
+            "status": report.phase.as_str(), "last_exception": report.last_exception,
+            "exceptions_total": report.exceptions,
+        });
+        all.insert(rule.id, status);
+    }
+    super::json(Json::Object(all).to_string())
+}
+
+async fn topology(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let nodes = service.rule_nodes(&id).doing("get rule topo error")?;
+    let (sources, edges) = nodes.topology();
+    let edges: Map<String, Json> = edges.into_iter().map(|(from, to)| (from, to.into())).collect();
+    Ok(super::json(json!({"sources": sources, "edges": edges}).to_string()))
+}
+
+async fn explain(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
+    service.explain_rule(&id).doing("explain rule error")
+}
+
+#[derive(Deserialize)]
+struct Tags {
+    #[serde(default)]
+    tags: Vec<String>,
+}
+
+const DECODE: &str = "decode body error";
+
+async fn set_tags(state: State<Service>, id: Path<String>, body: Bytes) -> Result<(), ApiError> {
+    change_tags(state, id, &body, |_, new| new).await
+}
+
+async fn add_tags(state: State<Service>, id: Path<String>, body: Bytes) -> Result<(), ApiError> {
+    change_tags(state, id, &body, |old, new| old.into_iter().chain(new).collect()).await
+}
+
+async fn remove_tags(state: State<Service>, id: Path<String>, body: Bytes) -> Result<(), ApiError> {
+    change_tags(state, id, &body, |old, gone| old.into_iter().filter(|tag| !gone.contains(tag)).collect()).await
+}
+
+async fn change_tags(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    body: &Bytes,
+    change: fn(Vec<String>, Vec<String>) -> Vec<String>,
+) -> Result<(), ApiError> {
+    service.rule_text(&id).doing("Get rule error")?;
+    let Tags { tags } = read(body, DECODE)?;
+    to_end(async move { service.tag_rule(&id, |old| change(old, tags)).await }).await.doing("Get rule error")
+}
+
+async fn tagged(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+    let Tags { tags } = read(&body, DECODE)?;
+    let rules = service.tagged_rules(&tags);
+    let body = if rules.is_empty() { json!({}) } else { json!({"rules": rules}) };
+    Ok(super::json(body.to_string()))
+}
+
+async fn bulk(State(service): State<Service>, body: Bytes, start: bool) -> Result<Response, ApiError> {
+    let Tags { tags } = read(&body, DECODE)?;
+    let done = to_end(async move { service.bulk(&tags, start).await }).await;
+    let done = done.doing(if start { "bulk start failed" } else { "bulk stop failed" })?;
+    let one = |rule: crate::service::Bulk| match rule.outcome {
+        Ok(()) => json!({"ruleId": rule.id, "success": true}),
+        Err(error) => json!({"ruleId": rule.id, "success": false, "error": error.to_string()}),
+    };
+    Ok(super::json(Json::Array(done.into_iter().map(one).collect()).to_string()))
+}
+
+async fn trace(State(service): State<Service>, Path(id): Path<String>, on: bool) -> Result<(), ApiError> {
+    Ok(service.trace_rule(&id, on)?)
+}
+
+async fn scan_tables(Path(id): Path<String>) -> ApiError {
+    ApiError::bad(format!("scan table error: join node is not found for {id}"))
+}
+
+#[derive(Deserialize)]
+struct Reset {
+    #[serde(default, rename = "type")]
+    kind: i64,
+}
+
+/// What can be reset are offsets of sources, which websockets have not.
+async fn reset_state(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<&'static str, ApiError> {
+    service.rule_text(&id).doing("Get rule error")?;
+    match read::<Reset>(&body, DECODE)?.kind {
+        1 => Ok("success"),
+        other => Err(ApiError::bad(format!("unknown stateType:{other}"))),
+    }
+}

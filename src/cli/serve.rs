@@ -1,0 +1,80 @@
+//! `plutino serve`: the service behind its REST API, until it is told to end.
+//!
+//! The API and the engine's control side share this thread's runtime; messages flow on the data threads. SIGTERM and
+//! Ctrl-C end it: the API takes no more requests, rules end as cleanly as they are stopped, and what was answered is on
+//! disk. A second signal ends at once.
+
+use std::future::IntoFuture;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use super::{Etc, Failure, Interrupts, block_on, configure, say};
+use crate::api;
+use crate::config::Config;
+use crate::service::{Service, ServiceSettings};
+
+/// How long requests that are under way may take when the service ends.
+const LAST_REQUESTS: Duration = Duration::from_secs(3);
+
+/// Run as a service, with streams and rules managed over REST
+///
+/// The REST API listens on basic.restIp and basic.restPort of the configuration, 127.0.0.1:9081 unless it says otherwise.
+/// Streams, tables and rules are kept in the data folder, and run again after a restart.
+#[derive(Args)]
+pub struct Serve {
+    #[command(flatten)]
+    etc: Etc,
+    /// Folder of stored state; it need not exist, and nothing is written outside of it
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+    /// Data threads; a stream and its rules live on one of them
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+}
+
+impl Serve {
+    pub fn run(self, log: Option<&str>) -> Result<(), Failure> {
+        let config = configure(&self.etc.etc, log)?;
+        block_on(self.serve(config))
+    }
+
+    async fn serve(self, config: Config) -> Result<(), Failure> {
+        let mut interrupts = Interrupts::listen()?;
+        let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
+        // The port first: where it is taken, another service runs, and nothing of this one should.
+        let address = config.rest;
+        let listener = TcpListener::bind(address).await.map_err(|error| {
+            let hint = "check basic.restIp and basic.restPort";
+            Failure::Refused(format!("the REST API cannot listen on {address}: {error}; {hint}"))
+        })?;
+        let address = listener.local_addr().map_err(|error| refused(&error))?;
+        let settings = ServiceSettings { config, data: self.data, workers: usize::from(self.workers) };
+        let service = Service::open(settings).await.map_err(|error| refused(&error))?;
+        say(&format!("plutino {} serves http://{address}", env!("CARGO_PKG_VERSION")));
+
+        let (ending, mut ends) = watch::channel(false);
+        let served = axum::serve(listener, api::app(service.clone()))
+            .with_graceful_shutdown(async move { drop(ends.wait_for(|ends| *ends).await) });
+        let mut served = tokio::spawn(served.into_future());
+        let resumed = service.clone();
+        tokio::spawn(async move { resumed.resume().await });
+
+        tokio::select! {
+            () = interrupts.next() => {}
+            _ = &mut served => return Err(Failure::Refused("the REST API has ended".to_owned())),
+        }
+        let _ = ending.send(true);
+        let ends = async {
+            let _ = tokio::time::timeout(LAST_REQUESTS, served).await;
+            service.stop().await;
+        };
+        tokio::select! {
+            () = ends => Ok(()),
+            () = interrupts.next() => std::process::exit(130),
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! A rule as it is posted: its text read, checked and planned in the way of rule files.
+//!
+//! The texts of what is wrong are those of eKuiper, and only the first of several mistakes is told, as there.
+
+use serde_json::Value as Json;
+
+use super::error::ServiceError;
+use super::{check_id, nodes::Nodes};
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::document::{Document, Severity};
+use crate::engine::{RuleSpec, SinkAction};
+use crate::io::connector::ConnectorError;
+use crate::pipeline;
+use crate::plan::physical::Role;
+use crate::plan::{self, PlanError, PlanErrorKind};
+use crate::rule::{self, Rule, RuleOptions};
+use crate::sql::{self, SyntaxErrorKind};
+use crate::value::Text;
+
+/// A rule that was read; its SQL is not planned yet.
+#[derive(Clone, Debug)]
+pub struct Definition {
+    /// the rule
+    pub rule: Rule,
+    /// its members as posted
+    pub json: Json,
+    /// the member `version`; empty if not given
+    pub version: String,
+    /// the member `tags`
+    pub tags: Option<Vec<String>>,
+    /// the streams and tables that the SQL names
+    pub reads: Vec<Text>,
+}
+
+/// A rule that can start.
+pub struct Planned {
+    /// what the engine needs
+    pub spec: RuleSpec,
+    /// how its parts are called
+    pub nodes: Nodes,
+}
+
+impl Definition {
+    /// Reads a rule; `id` is the one that the path gives, where it does.
+    ///
+    /// # Errors
+    /// [`ServiceError::RuleJson`] mostly.
+    pub fn read(text: &str, id: Option<&str>, defaults: &RuleOptions) -> Result<Definition, ServiceError> {
+        let json: Json = serde_json::from_str(text).map_err(|error| ServiceError::RuleJson(error.to_string()))?;
+        Definition::of(json, id, defaults)
+    }
+
+    /// The same of a parsed body.
+    ///
+    /// # Errors
+    /// As [`Definition::read`].
+    pub fn of(json: Json, id: Option<&str>, defaults: &RuleOptions) -> Result<Definition, ServiceError> {
+        let wrong = |message: &str| ServiceError::RuleJson(message.to_owned());
+        let document = Document::of_json("rule", &json);
+        let field = |name| rule::field(&document.root, name);
+        let own = field("id").and_then(|node| node.text()).filter(|own| !own.is_empty());
+        match (own, id) {
+            (Some(own), Some(id)) if own != id => return Err(wrong("RuleId is not consistent with rule id.")),
+            (None, None) => return Err(wrong("Missing rule id.")),
+            _ => {}
+        }
+        check_id(own.or(id).unwrap_or_default()).map_err(|error| wrong(&error.to_string()))?;
+        let name = own.or(id).unwrap_or_default();
+        let empty = |node: &crate::document::Node| node.members().is_empty() && node.text().is_none_or(str::is_empty);
+        if field("sql").is_none_or(empty) && field("graph").is_none_or(|graph| graph.members().is_empty()) {
+            return Err(wrong(&format!("Rule {name} has neither sql nor graph.")));
+        }
+        if let Some(Json::Array(actions)) = member(&json, "actions") {
+            let properties = actions.iter().filter_map(Json::as_object).flat_map(|action| action.values());
+            if let Some(other) = properties.into_iter().find(|properties| !properties.is_object()) {
+                let message =
+                    format!("expect map[string]interface{{}} type for the action properties, but found {other}");
+                return Err(wrong(&message));
+            }
+        }
+        let mut problems = Vec::new();
+        let rule = rule::parse(&document, &document.root, own.or(id), defaults, &mut problems);
+        let error = problems.into_iter().find(|problem| problem.severity == Severity::Error);
+        if let Some(problem) = error {
+            return Err(ServiceError::RuleJson(problem.message));
+        }
+        let Some(rule) = rule else { return Err(wrong("the rule cannot be read")) };
+        let select = sql::parse_select(&rule.sql).map_err(|error| of_parser(&rule.sql, error.into()))?;
+        let reads = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
+        let reads = reads.map(|source| source.name.name.clone()).collect();
+        let version = match member(&json, "version") {
+            None | Some(Json::Null) => String::new(),
+            Some(Json::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+        };
+        let tags = match member(&json, "tags") {
+            None | Some(Json::Null) => None,
+            Some(tags) => Some(serde_json::from_value(tags.clone()).map_err(|_| wrong("tags is no list of texts"))?),
+        };
+        Ok(Definition { rule, version, tags, reads, json })
+    }
+
+    /// Plans it against what there is.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: everything that can be wrong with it.
+    pub fn plan(&self, catalog: &Catalog, config: &Config) -> Result<Planned, ServiceError> {
+        let Rule { id, sql, options, actions, .. } = &self.rule;
+        let plan = plan::plan(sql, options, catalog).map_err(|error| of_parser(sql, error))?;
+        let mut sources = Vec::with_capacity(plan.inputs.len());
+        for input in &plan.inputs {
+            sources.push(match input.role {
+                Role::Lookup => None,
+                _ => Some(pipeline::source(&input.stream, config).map_err(|(faults, _)| fault_of(&faults))?.0),
+            });
+        }
+        let mut sinks: Vec<SinkAction> = Vec::with_capacity(actions.len());
+        for action in actions {
+            sinks.push(pipeline::sink(action).map_err(|error| of_connector(&error))?.0);
+        }
+        let nodes = Nodes::of(&plan, actions.iter().map(|action| action.kind.as_str()));
+        let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error };
+        Ok(Planned { spec, nodes })
+    }
+}
+
+/// The member of this name in whatever case.
+fn member<'a>(json: &'a Json, name: &str) -> Option<&'a Json> {
+    let members = json.as_object()?;
+    members.get(name).or_else(|| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))
+}
+
+/// What is wrong with the SQL: eKuiper finds some of it while it reads the rule, the rest when it plans it.
+fn of_parser(sql: &str, error: PlanError) -> ServiceError {
+    if !error.is_of_parser() {
+        return ServiceError::Plan(Box::new(error));
+    }
+    let not_select = matches!(&*error.kind, PlanErrorKind::Syntax(error) if error.kind == SyntaxErrorKind::NotSelect);
+    ServiceError::RuleJson(if not_select {
+        format!("SQL {sql} is not a select statement.")
+    } else {
+        let text = error.to_string();
+        format!("Parse SQL {sql} error: {}.", text.strip_suffix('.').unwrap_or(&text))
+    })
+}
+
+fn of_connector(error: &ConnectorError) -> ServiceError {
+    ServiceError::Connector(match error {
+        ConnectorError::UnknownSink(kind) => format!("sink {kind} is not defined"),
+        ConnectorError::UnknownSource(kind) => format!("source type {kind} not found"),
+        error => error.to_string(),
+    })
+}
+
+fn fault_of(faults: &[pipeline::Fault]) -> ServiceError {
+    ServiceError::Connector(pipeline::told(faults).split(": there ").next().unwrap_or_default().to_owned())
+}

@@ -1,0 +1,173 @@
+//! Streams, tables and rules under management: what `plutino serve` does, whoever asks for it.
+//!
+//! A [`Service`] stands on the engine, which runs rules, and on the store, which keeps what was asked for. Every change
+//! is checked, takes effect, and is on disk before it is answered; what fails leaves all as it was. Methods give typed
+//! answers and [`ServiceError`]s; this module knows neither HTTP nor command lines.
+//!
+//! Changes of one rule happen one after the other ([`rules`]), those of different rules side by side; changes of streams
+//! and tables happen one after the other. A method that was begun must be driven to its end: see `api`, which spawns.
+
+mod definition;
+mod error;
+mod nodes;
+mod relations;
+mod rules;
+mod status;
+mod store;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Instant, SystemTime};
+
+pub use definition::{Definition, Planned};
+pub use error::{Code, ServiceError};
+pub use nodes::{Nodes, Part};
+pub use relations::{Named, what};
+pub use rules::{Bulk, RuleSummary};
+pub use status::{Counters, Link, Phase, RuleReport};
+pub use store::{Change, Kind, Records, Store, StoreError};
+
+use crate::catalog::Catalog;
+use crate::config::Config;
+use crate::engine::{Engine, EngineError, EngineSettings};
+use relations::Relations;
+use rules::Entry;
+
+/// What a service is started with.
+pub struct ServiceSettings {
+    /// the configuration
+    pub config: Config,
+    /// the folder of the store and of files that statements name
+    pub data: PathBuf,
+    /// data threads
+    pub workers: usize,
+}
+
+/// Why a service cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// the store
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// the engine
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+}
+
+/// All that is managed. Clones share it.
+#[derive(Clone)]
+pub struct Service {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// `None` once the service has stopped
+    engine: tokio::sync::RwLock<Option<Engine>>,
+    store: Store,
+    config: Mutex<Arc<Config>>,
+    relations: Mutex<Relations>,
+    /// held while a stream or table changes
+    changing: tokio::sync::Mutex<()>,
+    rules: Mutex<BTreeMap<String, Arc<Entry>>>,
+    began: Instant,
+}
+
+impl Service {
+    /// Opens the store, and starts the engine with the tables in it. Rules do not run before [`Service::resume`].
+    ///
+    /// # Errors
+    /// [`StartError`]
+    pub async fn open(settings: ServiceSettings) -> Result<Service, StartError> {
+        let ServiceSettings { config, data, workers } = settings;
+        let (store, records) = Store::open(&data)?;
+        let engine =
+            Engine::start(EngineSettings { workers, server: config.server.clone(), zone: config.zone.clone() })?;
+        let inner = Inner {
+            engine: tokio::sync::RwLock::new(Some(engine.with_data(data))),
+            store,
+            config: Mutex::new(Arc::new(config)),
+            relations: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            rules: Mutex::default(),
+            began: Instant::now(),
+        };
+        let service = Service { inner: Arc::new(inner) };
+        service.restore(&records).await;
+        Ok(service)
+    }
+
+    /// Puts what was stored back into the catalog. What cannot be used any more is told and stays in the store.
+    async fn restore(&self, records: &Records) {
+        for kind in [Kind::Stream, Kind::Table] {
+            for (name, sql) in records.of(kind) {
+                let named = locked(&self.inner.relations).restore(sql);
+                let opened = match named {
+                    Ok(named) => self.open_table(&named).await,
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = opened {
+                    tracing::error!("the stored {name} cannot be used: {error}");
+                }
+            }
+        }
+        for (id, text) in records.of(Kind::Rule) {
+            self.restore_rule(id, text);
+        }
+    }
+
+    /// Ends every rule, and all that is accepted is on disk. Their wanted states stay what they are.
+    pub async fn stop(&self) {
+        let engine = self.inner.engine.write().await.take();
+        if let Some(engine) = engine {
+            engine.stop().await;
+        }
+    }
+
+    /// How long it has run.
+    pub fn up_time(&self) -> std::time::Duration {
+        self.inner.began.elapsed()
+    }
+
+    /// Where the data server listens, while it does.
+    pub async fn listening(&self) -> Option<SocketAddr> {
+        self.inner.engine.read().await.as_ref()?.listening()
+    }
+
+    /// The configuration as it is now.
+    pub fn config(&self) -> Arc<Config> {
+        locked(&self.inner.config).clone()
+    }
+
+    /// What rules are planned against now.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        locked(&self.inner.relations).catalog.clone()
+    }
+}
+
+/// Checks an id: letters, digits, `-` and `_`.
+///
+/// # Errors
+/// [`ServiceError::Id`], [`ServiceError::EmptyId`]
+pub fn check_id(id: &str) -> Result<(), ServiceError> {
+    if id.is_empty() {
+        return Err(ServiceError::EmptyId);
+    }
+    if id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
+        return Ok(());
+    }
+    // A long id is cut, so that an answer does not grow with it.
+    let shown: String = id.chars().take(256).collect();
+    Err(ServiceError::Id(shown))
+}
+
+/// A panic elsewhere leaves what is behind these locks usable: they are held for single steps only.
+fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Milliseconds since the epoch.
+fn millis(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}

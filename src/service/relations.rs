@@ -1,0 +1,239 @@
+//! Streams and tables under management: their statements and definitions, by name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::error::ServiceError;
+use super::store::{Change, Kind as Record};
+use super::{Service, locked};
+use crate::catalog::{Catalog, Kind, StreamDef};
+use crate::engine::TableSpec;
+use crate::pipeline;
+use crate::sql::ast::{CreateStream, Relation};
+use crate::sql::parse_create;
+
+/// A stream or table as it was created.
+#[derive(Clone, Debug)]
+pub struct Named {
+    /// the statement as given
+    pub sql: Arc<str>,
+    /// the statement as tree
+    pub create: Arc<CreateStream>,
+    /// what it defines
+    pub def: Arc<StreamDef>,
+}
+
+/// All streams and tables.
+#[derive(Debug, Default)]
+pub(super) struct Relations {
+    /// what rules are planned against; replaced as a whole, so that a plan never waits
+    pub catalog: Arc<Catalog>,
+    /// by name
+    pub named: BTreeMap<String, Named>,
+}
+
+/// What a relation is called in messages.
+pub fn what(relation: Relation) -> &'static str {
+    match relation {
+        Relation::Stream => "stream",
+        Relation::Table => "table",
+    }
+}
+
+fn record(relation: Relation) -> Record {
+    match relation {
+        Relation::Stream => Record::Stream,
+        Relation::Table => Record::Table,
+    }
+}
+
+impl Relations {
+    /// Adds what a statement defines, in place of what has the name.
+    fn put(&mut self, sql: &str, create: CreateStream) -> Result<Named, ServiceError> {
+        let catalog = Arc::make_mut(&mut self.catalog);
+        let old = catalog.remove(&create.name.name);
+        let def = match catalog.create(&create) {
+            Ok(def) => def,
+            Err(errors) => {
+                if let Some(old) = old.and_then(|old| self.named.get(old.name.as_str())) {
+                    // It was accepted before, and its name is free.
+                    let _ = catalog.create(&old.create);
+                }
+                let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                return Err(ServiceError::Statement(told.join("; ")));
+            }
+        };
+        let named = Named { sql: sql.into(), create: Arc::new(create), def };
+        self.named.insert(named.def.name.to_string(), named.clone());
+        Ok(named)
+    }
+
+    fn remove(&mut self, name: &str) {
+        Arc::make_mut(&mut self.catalog).remove(name);
+        self.named.remove(name);
+    }
+
+    /// Reads a stored statement again.
+    ///
+    /// # Errors
+    /// [`ServiceError::Statement`]
+    pub(super) fn restore(&mut self, sql: &str) -> Result<Named, ServiceError> {
+        self.put(sql, parse(sql)?)
+    }
+}
+
+fn parse(sql: &str) -> Result<CreateStream, ServiceError> {
+    let create = parse_create(sql).map_err(|error| ServiceError::Statement(error.to_string()))?;
+    let name = &create.name.name;
+    // Names stand in paths of the API, in files and in answers: no part of them may mean anything there.
+    if name.is_empty() || name.len() > 256 || name.chars().any(|c| c.is_control() || "/\\<>\"'%?#".contains(c)) {
+        return Err(ServiceError::Statement(format!("{name:?} is no name for a stream or table")));
+    }
+    let twice = |index: usize| create.columns[..index].iter().any(|other| other.name == create.columns[index].name);
+    if let Some(index) = (0..create.columns.len()).find(|index| twice(*index)) {
+        let column = &create.columns[index].name;
+        return Err(ServiceError::Statement(format!("column {column} is defined twice")));
+    }
+    Ok(create)
+}
+
+impl Service {
+    /// The names of all streams, or all tables, in alphabetical order; of tables only those of one kind where it is given.
+    pub fn relations(&self, relation: Relation, lookup: Option<bool>) -> Vec<Named> {
+        let relations = locked(&self.inner.relations);
+        let of_kind = |named: &&Named| match (named.def.kind, relation) {
+            (Kind::Stream, relation) => relation == Relation::Stream,
+            (_, Relation::Stream) => false,
+            (kind, Relation::Table) => lookup.is_none_or(|lookup| lookup == (kind == Kind::LookupTable)),
+        };
+        relations.named.values().filter(of_kind).cloned().collect()
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRelation`]
+    pub fn relation(&self, relation: Relation, name: &str) -> Result<Named, ServiceError> {
+        let named = locked(&self.inner.relations).named.get(name).cloned();
+        let named = named.filter(|named| named.create.relation == relation);
+        named.ok_or_else(|| ServiceError::NoRelation { what: what(relation), name: name.to_owned() })
+    }
+
+    /// Executes CREATE STREAM or CREATE TABLE.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn create_relation(&self, sql: &str) -> Result<Named, ServiceError> {
+        let create = parse(sql)?;
+        let _alone = self.inner.changing.lock().await;
+        let name = create.name.name.to_string();
+        if locked(&self.inner.relations).named.contains_key(&name) {
+            let message = format!("Create {} fails: Item {name} already exists.", what(create.relation));
+            return Err(ServiceError::Statement(message));
+        }
+        self.put_relation(sql, create, None).await
+    }
+
+    /// Replaces a stream or table, or creates it. Rules that run keep what they read until they are restarted.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn replace_relation(&self, relation: Relation, name: &str, sql: &str) -> Result<Named, ServiceError> {
+        let create = parse(sql)?;
+        if create.name.name != name || create.relation != relation {
+            let message = format!("Replace {name} fails: the sql statement must update the {name} source.");
+            return Err(ServiceError::Statement(message));
+        }
+        let _alone = self.inner.changing.lock().await;
+        let old = locked(&self.inner.relations).named.get(name).cloned();
+        if let Some(old) = &old {
+            if old.create.relation != relation {
+                let message = format!("Replace {name} fails: {name} is a {}.", what(old.create.relation));
+                return Err(ServiceError::Statement(message));
+            }
+            check_version("source", name, version(&old.create), version(&create))?;
+        }
+        self.put_relation(sql, create, old).await
+    }
+
+    /// Puts a definition in place of an old one: first the engine's table, then the store.
+    async fn put_relation(&self, sql: &str, create: CreateStream, old: Option<Named>) -> Result<Named, ServiceError> {
+        let relation = create.relation;
+        let name = create.name.name.to_string();
+        let named = locked(&self.inner.relations).put(sql, create)?;
+        let mut done = self.open_table(&named).await;
+        if done.is_ok() {
+            let change = Change::put(record(relation), &name, sql);
+            done = self.inner.store.write(vec![change]).await.map_err(ServiceError::from);
+        }
+        if let Err(error) = done {
+            self.close_table(&named).await;
+            match old {
+                Some(old) => {
+                    locked(&self.inner.relations).put(&old.sql, CreateStream::clone(&old.create))?;
+                    self.open_table(&old).await?;
+                }
+                None => locked(&self.inner.relations).remove(&name),
+            }
+            return Err(error);
+        }
+        Ok(named)
+    }
+
+    /// Lets the engine keep the rows of a lookup table, in place of one of the same name.
+    pub(super) async fn open_table(&self, named: &Named) -> Result<(), ServiceError> {
+        if named.def.kind != Kind::LookupTable {
+            return Ok(());
+        }
+        let source = pipeline::source(&named.def, &self.config());
+        let (source, _) = source.map_err(|(faults, _)| ServiceError::Statement(pipeline::told(&faults)))?;
+        self.close_table(named).await;
+        let engine = self.inner.engine.read().await;
+        let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+        let spec = TableSpec { def: named.def.clone(), source };
+        engine.create_table(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))
+    }
+
+    async fn close_table(&self, named: &Named) {
+        if let (Kind::LookupTable, Some(engine)) = (named.def.kind, self.inner.engine.read().await.as_ref()) {
+            engine.drop_table(&named.def.name).await;
+        }
+    }
+
+    /// Drops a stream or table. Unless `force` is set, none that a rule reads; a rule that was stopped by hand reads
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn drop_relation(&self, relation: Relation, name: &str, force: bool) -> Result<(), ServiceError> {
+        let _alone = self.inner.changing.lock().await;
+        let what = what(relation);
+        let nothing = || ServiceError::NothingToDrop { what, name: name.to_owned() };
+        let named = self.relation(relation, name).map_err(|_| nothing())?;
+        let rules = self.readers(name);
+        if !force && !rules.is_empty() {
+            return Err(ServiceError::Referenced { what, name: name.to_owned(), rules: rules.join(" ") });
+        }
+        self.inner.store.write(vec![Change::remove(record(relation), name)]).await?;
+        locked(&self.inner.relations).remove(name);
+        self.close_table(&named).await;
+        Ok(())
+    }
+}
+
+/// The option VERSION; empty if not given.
+fn version(create: &CreateStream) -> &str {
+    let option = create.options.iter().rev().find(|option| option.name == "VERSION");
+    option.map_or("", |option| option.value.as_str())
+}
+
+/// A version must grow, as text, once there is one.
+///
+/// # Errors
+/// [`ServiceError::Version`]
+pub(super) fn check_version(what: &'static str, name: &str, old: &str, new: &str) -> Result<(), ServiceError> {
+    if (old.is_empty() && new.is_empty()) || new > old {
+        return Ok(());
+    }
+    Err(ServiceError::Version { what, name: name.to_owned(), old: old.to_owned(), new: new.to_owned() })
+}

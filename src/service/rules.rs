@@ -1,0 +1,640 @@
+//! The life of a rule: created, started, stopped, changed, gone.
+//!
+//! Each rule has a lock for its life, which is held from the first check of an operation to its end on disk, so that a
+//! thousand calls on one rule happen one after the other; and a lock for what is known of it, held for single steps, so
+//! that nobody who only looks ever waits. The engine runs a rule first and the store keeps it then: a rule that cannot
+//! start because its `checkConnection` fails was never there.
+
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use serde_json::Value as Json;
+
+use super::definition::{Definition, Planned};
+use super::error::ServiceError;
+use super::nodes::{self, Nodes};
+use super::relations::check_version;
+use super::status::{self, Baseline, Phase, RuleReport};
+use super::store::{Change, Kind};
+use super::{Service, check_id, locked, millis};
+use crate::engine::{EngineError, RuleStatus};
+use crate::io::connector::ConnectorError;
+use crate::io::websocket::ConnectError;
+use crate::value::Text;
+
+/// What a rule that was stopped by hand says.
+const BY_HAND: &str = "canceled manually";
+
+/// A rule of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSummary {
+    /// its id
+    pub id: String,
+    /// its name for people; its id where it has none
+    pub name: String,
+    /// its state
+    pub phase: Phase,
+    /// its version; empty if not given
+    pub version: String,
+    /// whether it is traced
+    pub trace: bool,
+    /// its tags
+    pub tags: Option<Vec<String>>,
+}
+
+/// What became of one rule of many.
+#[derive(Debug)]
+pub struct Bulk {
+    /// its id
+    pub id: String,
+    /// how it went
+    pub outcome: Result<(), ServiceError>,
+}
+
+/// One rule.
+pub(super) struct Entry {
+    id: String,
+    /// held while it changes
+    life: tokio::sync::Mutex<()>,
+    state: Mutex<State>,
+}
+
+/// What is known of a rule.
+struct State {
+    /// its definition as the API shows it
+    text: Arc<str>,
+    name: String,
+    version: String,
+    tags: Option<Vec<String>>,
+    /// the streams and tables that it reads
+    reads: Box<[Text]>,
+    /// it is not stored, and has no definition to show
+    temporary: bool,
+    /// its creation is done
+    created: bool,
+    /// it was dropped while others waited for it
+    gone: bool,
+    trace: bool,
+    phase: Phase,
+    message: String,
+    last_start: i64,
+    last_stop: i64,
+    next_start: i64,
+    /// its parts, once it has run
+    nodes: Option<Arc<Nodes>>,
+    base: Baseline,
+    /// how it stood when it stopped
+    last: Option<Box<RuleStatus>>,
+}
+
+impl State {
+    fn of(definition: &Definition, text: &str) -> State {
+        let rule = &definition.rule;
+        State {
+            version: definition.version.clone(),
+            tags: definition.tags.clone(),
+            reads: definition.reads.clone().into(),
+            temporary: rule.options.temporary,
+            ..State::blank(if rule.name.is_empty() { &rule.id } else { &rule.name }, text)
+        }
+    }
+
+    /// Of a rule of which only the text is known.
+    fn blank(name: &str, text: &str) -> State {
+        State {
+            text: text.into(),
+            name: name.to_owned(),
+            version: String::new(),
+            tags: None,
+            reads: Box::default(),
+            temporary: false,
+            created: false,
+            gone: false,
+            trace: false,
+            phase: Phase::Stopped,
+            message: String::new(),
+            last_start: 0,
+            last_stop: 0,
+            next_start: 0,
+            nodes: None,
+            base: Baseline::default(),
+            last: None,
+        }
+    }
+
+    /// Takes over a changed definition; what the rule has lived through stays.
+    fn redefine(&mut self, new: State) {
+        let State { text, name, version, tags, reads, temporary, .. } = new;
+        (self.text, self.name, self.version, self.tags) = (text, name, version, tags);
+        (self.reads, self.temporary) = (reads, temporary);
+    }
+}
+
+impl Entry {
+    fn new(id: &str, state: State) -> Arc<Entry> {
+        Arc::new(Entry { id: id.to_owned(), life: tokio::sync::Mutex::default(), state: Mutex::new(state) })
+    }
+
+    fn phase(&self) -> Phase {
+        locked(&self.state).phase
+    }
+
+    fn text(&self) -> Arc<str> {
+        locked(&self.state).text.clone()
+    }
+}
+
+/// Why a rule did not start.
+enum NotStarted {
+    /// it is not to be: `checkConnection`
+    Refused(ServiceError),
+    /// it could be, and can be tried again
+    Failed(String),
+}
+
+impl Service {
+    /// Creates a rule from its JSON text, and starts it unless it says otherwise; gives its id.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn create_rule(&self, text: &str) -> Result<String, ServiceError> {
+        let definition = Definition::read(text, None, &self.config().rule)?;
+        self.insert_rule(&definition, text).await?;
+        Ok(definition.rule.id)
+    }
+
+    async fn insert_rule(&self, definition: &Definition, text: &str) -> Result<(), ServiceError> {
+        let id = definition.rule.id.as_str();
+        let entry = Entry::new(id, State::of(definition, text));
+        // The id is taken before the streams are looked at, so that they cannot be dropped in between.
+        let _life = entry.life.lock().await;
+        {
+            let mut rules = locked(&self.inner.rules);
+            if rules.contains_key(id) {
+                return Err(ServiceError::RuleExists(id.to_owned()));
+            }
+            rules.insert(id.to_owned(), entry.clone());
+        }
+        let created = self.bring_to_life(&entry, definition, text).await;
+        if created.is_err() {
+            let _ = self.halt(&entry, "").await;
+            locked(&entry.state).gone = true;
+            locked(&self.inner.rules).remove(id);
+        } else {
+            locked(&entry.state).created = true;
+        }
+        created
+    }
+
+    async fn bring_to_life(&self, entry: &Arc<Entry>, definition: &Definition, text: &str) -> Result<(), ServiceError> {
+        let planned = definition.plan(&self.catalog(), &self.config())?;
+        if definition.rule.triggered
+            && let Err(NotStarted::Refused(error)) = self.launch(entry, planned).await
+        {
+            return Err(error);
+        }
+        if !definition.rule.options.temporary {
+            self.inner.store.write(vec![Change::put(Kind::Rule, &entry.id, text)]).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a stored rule back; it runs with [`Service::resume`].
+    pub(super) fn restore_rule(&self, id: &str, text: &str) {
+        let state = match Definition::read(text, Some(id), &self.config().rule) {
+            Ok(definition) => {
+                let triggered = definition.rule.triggered;
+                let phase = if triggered { Phase::Starting } else { Phase::Stopped };
+                State { phase, created: true, ..State::of(&definition, text) }
+            }
+            Err(error) => {
+                tracing::error!("the stored rule {id} cannot be used: {error}");
+                let message = error.to_string();
+                State { phase: Phase::Failed, message, created: true, ..State::blank(id, text) }
+            }
+        };
+        locked(&self.inner.rules).insert(id.to_owned(), Entry::new(id, state));
+    }
+
+    /// Starts the stored rules that shall run.
+    pub async fn resume(&self) {
+        let entries: Vec<Arc<Entry>> = locked(&self.inner.rules).values().cloned().collect();
+        for entry in entries {
+            let _life = entry.life.lock().await;
+            if entry.phase() != Phase::Starting || locked(&entry.state).gone {
+                continue;
+            }
+            let definition = Definition::read(&entry.text(), Some(&entry.id), &self.config().rule);
+            let planned = definition.and_then(|definition| definition.plan(&self.catalog(), &self.config()));
+            let started = match planned {
+                Ok(planned) => self.launch(&entry, planned).await,
+                Err(error) => Err(NotStarted::Refused(error)),
+            };
+            if let Err(NotStarted::Refused(error)) = started {
+                tracing::error!("rule {} cannot start: {error}", entry.id);
+                let mut state = locked(&entry.state);
+                (state.phase, state.message) = (Phase::Failed, error.to_string());
+            }
+            // Requests are answered in between, however many rules there are.
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// Starts a rule whose life the caller holds.
+    async fn launch(&self, entry: &Arc<Entry>, planned: Planned) -> Result<(), NotStarted> {
+        let Planned { spec, nodes } = planned;
+        {
+            let mut state = locked(&entry.state);
+            state.phase = Phase::Starting;
+            state.message.clear();
+            state.nodes = Some(Arc::new(nodes));
+            state.last = None;
+            state.last_start = millis(SystemTime::now());
+        }
+        let engine = self.inner.engine.read().await;
+        let Some(engine) = engine.as_ref() else { return Err(NotStarted::Refused(ServiceError::Stopping)) };
+        match engine.start_rule(spec).await {
+            Ok(()) => {
+                let status = engine.rule_status(&entry.id).await;
+                let mut state = locked(&entry.state);
+                state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
+                state.phase = Phase::Running;
+                Ok(())
+            }
+            Err(error) => {
+                let refused = is_check(&error);
+                let text = match error {
+                    EngineError::Connector { error, .. } => error.to_string(),
+                    error => error.to_string(),
+                };
+                let mut state = locked(&entry.state);
+                state.phase = if refused { Phase::Stopped } else { Phase::Failed };
+                state.message = if refused { String::new() } else { text.clone() };
+                state.last_stop = millis(SystemTime::now());
+                Err(if refused { NotStarted::Refused(ServiceError::Start(text)) } else { NotStarted::Failed(text) })
+            }
+        }
+    }
+
+    /// Stops a rule whose life the caller holds; one that does not run stays as it is.
+    async fn halt(&self, entry: &Arc<Entry>, message: &str) -> Result<(), ServiceError> {
+        if !matches!(entry.phase(), Phase::Running | Phase::Starting) {
+            let mut state = locked(&entry.state);
+            if state.phase != Phase::Stopped {
+                (state.phase, state.message) = (Phase::Stopped, message.to_owned());
+            }
+            return Ok(());
+        }
+        locked(&entry.state).phase = Phase::Stopping;
+        let engine = self.inner.engine.read().await;
+        let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+        let last = engine.rule_status(&entry.id).await;
+        engine.stop_rule(&entry.id).await;
+        let mut state = locked(&entry.state);
+        state.last = last.map(Box::new);
+        (state.phase, state.message) = (Phase::Stopped, message.to_owned());
+        state.last_stop = millis(SystemTime::now());
+        Ok(())
+    }
+
+    fn entry(&self, id: &str) -> Option<Arc<Entry>> {
+        locked(&self.inner.rules).get(id).filter(|entry| locked(&entry.state).created).cloned()
+    }
+
+    /// All rules, in the order of their ids.
+    pub fn rules(&self) -> Vec<RuleSummary> {
+        let rules = locked(&self.inner.rules);
+        let summary = |entry: &Arc<Entry>| {
+            let state = locked(&entry.state);
+            state.created.then(|| RuleSummary {
+                id: entry.id.clone(),
+                name: state.name.clone(),
+                phase: state.phase,
+                version: state.version.clone(),
+                trace: state.trace,
+                tags: state.tags.clone(),
+            })
+        };
+        rules.values().filter_map(summary).collect()
+    }
+
+    /// The definitions of all rules that have one, by id.
+    pub fn rule_texts(&self) -> Vec<(String, Arc<str>)> {
+        let rules = locked(&self.inner.rules);
+        let text = |entry: &Arc<Entry>| {
+            let state = locked(&entry.state);
+            (state.created && !state.temporary).then(|| (entry.id.clone(), state.text.clone()))
+        };
+        rules.values().filter_map(text).collect()
+    }
+
+    /// The definition of a rule.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRule`]; a temporary rule has none.
+    pub fn rule_text(&self, id: &str) -> Result<Arc<str>, ServiceError> {
+        check_id(id)?;
+        let missing = || ServiceError::NoRule(id.to_owned());
+        let entry = self.entry(id).ok_or_else(missing)?;
+        let state = locked(&entry.state);
+        if state.temporary { Err(missing()) } else { Ok(state.text.clone()) }
+    }
+
+    /// The rules that read a stream or table, or will when they start: not those that were stopped by hand.
+    pub(super) fn readers(&self, name: &str) -> Vec<String> {
+        let rules = locked(&self.inner.rules);
+        let reads = |entry: &&Arc<Entry>| {
+            let state = locked(&entry.state);
+            let by_hand = state.phase == Phase::Stopped && state.last_start > 0;
+            !by_hand && state.reads.iter().any(|read| read == name)
+        };
+        rules.values().filter(reads).map(|entry| entry.id.clone()).collect()
+    }
+
+    /// Replaces a rule, or creates it. The old one runs on where the new one is refused.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn update_rule(&self, id: &str, text: &str) -> Result<(), ServiceError> {
+        check_id(id)?;
+        let definition = Definition::read(text, Some(id), &self.config().rule)?;
+        let Some(entry) = self.entry(id) else { return self.insert_rule(&definition, text).await };
+        let _life = entry.life.lock().await;
+        if locked(&entry.state).gone {
+            return Err(ServiceError::NoRule(id.to_owned()));
+        }
+        let (old_version, old_text) = {
+            let state = locked(&entry.state);
+            (state.version.clone(), state.text.clone())
+        };
+        check_version("rule", id, &old_version, &definition.version)?;
+        let planned = definition.plan(&self.catalog(), &self.config())?;
+        let ran = entry.phase() == Phase::Running;
+        self.halt(&entry, BY_HAND).await?;
+        let mut done = Ok(());
+        if definition.rule.triggered
+            && let Err(NotStarted::Refused(error)) = self.launch(&entry, planned).await
+        {
+            done = Err(error);
+        }
+        if done.is_ok() {
+            done = match definition.rule.options.temporary {
+                true => self.inner.store.write(vec![Change::remove(Kind::Rule, id)]).await,
+                false => self.inner.store.write(vec![Change::put(Kind::Rule, id, text)]).await,
+            }
+            .map_err(ServiceError::from);
+        }
+        if done.is_ok() {
+            locked(&entry.state).redefine(State::of(&definition, text));
+            return Ok(());
+        }
+        self.halt(&entry, BY_HAND).await?;
+        if ran {
+            let old = Definition::read(&old_text, Some(id), &self.config().rule)?;
+            // Whatever comes of it shows in the rule's status.
+            let _ = self.launch(&entry, old.plan(&self.catalog(), &self.config())?).await;
+        }
+        done
+    }
+
+    /// Stops a rule and forgets it.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRuleToDrop`]
+    pub async fn delete_rule(&self, id: &str) -> Result<(), ServiceError> {
+        check_id(id)?;
+        let missing = || ServiceError::NoRuleToDrop(id.to_owned());
+        let entry = self.entry(id).ok_or_else(missing)?;
+        let _life = entry.life.lock().await;
+        if locked(&entry.state).gone {
+            return Err(missing());
+        }
+        // On disk first: a rule that is gone may run for a moment, but must not come back.
+        if !locked(&entry.state).temporary {
+            self.inner.store.write(vec![Change::remove(Kind::Rule, id)]).await?;
+        }
+        self.halt(&entry, BY_HAND).await?;
+        locked(&entry.state).gone = true;
+        locked(&self.inner.rules).remove(id);
+        Ok(())
+    }
+
+    /// Starts a rule, now and after each restart of the service. One that runs goes on.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: what is wrong with the rule.
+    pub async fn start_rule(&self, id: &str) -> Result<(), ServiceError> {
+        let entry = self.registered(id)?;
+        let _life = entry.life.lock().await;
+        self.still_there(&entry)?;
+        if entry.phase() != Phase::Running {
+            self.start_anew(&entry).await?;
+        }
+        self.want(&entry, true).await
+    }
+
+    /// Stops a rule; it stays stopped after a restart of the service.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub async fn stop_rule(&self, id: &str) -> Result<(), ServiceError> {
+        let entry = self.registered(id)?;
+        let _life = entry.life.lock().await;
+        self.still_there(&entry)?;
+        self.want(&entry, false).await?;
+        self.halt(&entry, BY_HAND).await
+    }
+
+    /// Stops a rule and starts it again.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub async fn restart_rule(&self, id: &str) -> Result<(), ServiceError> {
+        let entry = self.registered(id)?;
+        let _life = entry.life.lock().await;
+        self.still_there(&entry)?;
+        self.halt(&entry, BY_HAND).await?;
+        self.start_anew(&entry).await?;
+        self.want(&entry, true).await
+    }
+
+    fn registered(&self, id: &str) -> Result<Arc<Entry>, ServiceError> {
+        check_id(id)?;
+        self.entry(id).ok_or_else(|| ServiceError::NoRuleInRegistry(id.to_owned()))
+    }
+
+    fn still_there(&self, entry: &Entry) -> Result<(), ServiceError> {
+        match locked(&entry.state).gone {
+            true => Err(ServiceError::NoRuleInRegistry(entry.id.clone())),
+            false => Ok(()),
+        }
+    }
+
+    /// Plans a rule against what there is now, and starts it.
+    async fn start_anew(&self, entry: &Arc<Entry>) -> Result<(), ServiceError> {
+        let definition = Definition::read(&entry.text(), Some(&entry.id), &self.config().rule)?;
+        let planned = definition.plan(&self.catalog(), &self.config())?;
+        match self.launch(entry, planned).await {
+            Ok(()) => Ok(()),
+            Err(NotStarted::Refused(error)) => Err(error),
+            Err(NotStarted::Failed(text)) => Err(ServiceError::Start(text)),
+        }
+    }
+
+    /// Notes in a rule's definition whether it shall run.
+    async fn want(&self, entry: &Arc<Entry>, triggered: bool) -> Result<(), ServiceError> {
+        self.amend(entry, "triggered", Json::Bool(triggered)).await
+    }
+
+    /// Sets a member of a rule's definition, here and on disk.
+    async fn amend(&self, entry: &Arc<Entry>, member: &str, value: Json) -> Result<(), ServiceError> {
+        let text = entry.text();
+        let wrong = |error: serde_json::Error| ServiceError::RuleJson(error.to_string());
+        let mut json: serde_json::Map<String, Json> = serde_json::from_str(&text).map_err(wrong)?;
+        let known = json.keys().find(|key| key.eq_ignore_ascii_case(member)).cloned();
+        let before = json.insert(known.unwrap_or_else(|| member.to_owned()), value.clone());
+        if before.as_ref() == Some(&value) {
+            return Ok(());
+        }
+        let text = Json::Object(json).to_string();
+        if !locked(&entry.state).temporary {
+            self.inner.store.write(vec![Change::put(Kind::Rule, &entry.id, &text)]).await?;
+        }
+        locked(&entry.state).text = text.into();
+        Ok(())
+    }
+
+    /// How a rule stands.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRuleStatus`]
+    pub async fn rule_status(&self, id: &str) -> Result<RuleReport, ServiceError> {
+        check_id(id)?;
+        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
+        let now = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.rule_status(id).await,
+            None => None,
+        };
+        let state = locked(&entry.state);
+        let runs = matches!(state.phase, Phase::Running | Phase::Stopping);
+        let status = now.as_ref().filter(|_| runs).or(state.last.as_deref());
+        let parts = match (&state.nodes, status) {
+            (Some(nodes), Some(status)) => status::counters(nodes, status, &state.base, !runs),
+            _ => Vec::new(),
+        };
+        let exceptions = parts.iter().map(|(_, counters)| counters.exceptions).sum();
+        let last = parts.iter().filter_map(|(_, counters)| counters.last_exception.as_ref()).max();
+        Ok(RuleReport {
+            phase: state.phase,
+            message: state.message.clone(),
+            last_start: state.last_start,
+            last_stop: state.last_stop,
+            next_start: state.next_start,
+            exceptions,
+            last_exception: last.map(|(_, text)| text.clone()).unwrap_or_default(),
+            parts,
+        })
+    }
+
+    /// The parts of a rule that has run.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRuleStatus`], [`ServiceError::NoTopology`]
+    pub fn rule_nodes(&self, id: &str) -> Result<Arc<Nodes>, ServiceError> {
+        check_id(id)?;
+        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
+        let state = locked(&entry.state);
+        state.nodes.clone().ok_or_else(|| ServiceError::NoTopology(id.to_owned()))
+    }
+
+    /// The plan of a rule, a line for each part.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub fn explain_rule(&self, id: &str) -> Result<String, ServiceError> {
+        let text = self.rule_text(id)?;
+        let definition = Definition::read(&text, Some(id), &self.config().rule)?;
+        definition.plan(&self.catalog(), &self.config())?;
+        let select = crate::sql::parse_select(&definition.rule.sql);
+        select.map(|select| nodes::explain(&select)).map_err(|error| ServiceError::RuleJson(error.to_string()))
+    }
+
+    /// Checks a rule without creating it; gives the streams that it reads. Its sinks are not looked at.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: what is wrong.
+    pub fn validate_rule(&self, text: &str) -> Result<Vec<String>, ServiceError> {
+        let mut definition = Definition::read(text, None, &self.config().rule)?;
+        definition.rule.actions.clear();
+        definition.plan(&self.catalog(), &self.config())?;
+        Ok(definition.reads.iter().map(ToString::to_string).collect())
+    }
+
+    /// Notes whether a rule is traced.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRuleToTrace`]
+    pub fn trace_rule(&self, id: &str, on: bool) -> Result<(), ServiceError> {
+        check_id(id)?;
+        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRuleToTrace(id.to_owned()))?;
+        locked(&entry.state).trace = on;
+        Ok(())
+    }
+
+    /// Changes the tags of a rule.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub async fn tag_rule(
+        &self,
+        id: &str,
+        change: impl FnOnce(Vec<String>) -> Vec<String>,
+    ) -> Result<(), ServiceError> {
+        self.rule_text(id)?;
+        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRule(id.to_owned()))?;
+        let _life = entry.life.lock().await;
+        self.still_there(&entry)?;
+        let old = locked(&entry.state).tags.clone().unwrap_or_default();
+        let mut tags: Vec<String> = Vec::new();
+        for tag in change(old) {
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        self.amend(&entry, "tags", Json::from(tags.clone())).await?;
+        locked(&entry.state).tags = Some(tags);
+        Ok(())
+    }
+
+    /// The ids of the rules that have all these tags.
+    pub fn tagged_rules(&self, tags: &[String]) -> Vec<String> {
+        let has_all = |rule: &RuleSummary| {
+            let own = rule.tags.as_deref().unwrap_or_default();
+            tags.iter().all(|tag| own.contains(tag))
+        };
+        self.rules().into_iter().filter(has_all).map(|rule| rule.id).collect()
+    }
+
+    /// Starts or stops all rules that have these tags.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoMatch`]
+    pub async fn bulk(&self, tags: &[String], start: bool) -> Result<Vec<Bulk>, ServiceError> {
+        let ids = self.tagged_rules(tags);
+        if ids.is_empty() {
+            return Err(ServiceError::NoMatch);
+        }
+        let mut all = Vec::with_capacity(ids.len());
+        for id in ids {
+            let outcome = if start { self.start_rule(&id).await } else { self.stop_rule(&id).await };
+            all.push(Bulk { id, outcome });
+        }
+        Ok(all)
+    }
+}
+
+/// Whether `checkConnection` forbids the rule.
+fn is_check(error: &EngineError) -> bool {
+    let EngineError::Connector { error, .. } = error else { return false };
+    matches!(&**error, ConnectorError::Connect(ConnectError::Unreachable(_) | ConnectError::NoClient(_)))
+}

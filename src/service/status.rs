@@ -1,0 +1,195 @@
+//! How a rule stands, in the terms of eKuiper's status: counters for each of its parts.
+
+use std::time::SystemTime;
+
+use super::millis;
+use super::nodes::{Nodes, Part};
+use crate::engine::RuleStatus;
+use crate::io::{LinkState, LinkStatus};
+
+/// The states of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// does not run, and is not meant to
+    Stopped,
+    /// about to run
+    Starting,
+    /// runs
+    Running,
+    /// about to stop
+    Stopping,
+    /// waits for the time when it shall run
+    Scheduled,
+    /// could not go on
+    Failed,
+}
+
+impl Phase {
+    /// As the API says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Phase::Stopped => "stopped",
+            Phase::Starting => "starting",
+            Phase::Running => "running",
+            Phase::Stopping => "stopping",
+            Phase::Scheduled => "stopped: waiting for next schedule.",
+            Phase::Failed => "stopped by error",
+        }
+    }
+}
+
+/// How a rule stands.
+#[derive(Clone, Debug)]
+pub struct RuleReport {
+    /// its state
+    pub phase: Phase,
+    /// why it is in this state, where there is something to say
+    pub message: String,
+    /// when it last started, ms since the epoch; 0: never
+    pub last_start: i64,
+    /// when it last stopped
+    pub last_stop: i64,
+    /// when it will start; 0: no schedule
+    pub next_start: i64,
+    /// names of its parts with what they counted; none if it never ran
+    pub parts: Vec<(String, Counters)>,
+    /// errors of all parts
+    pub exceptions: u64,
+    /// the last one
+    pub last_exception: String,
+}
+
+/// What one part has counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// what came in
+    pub records_in: u64,
+    /// what went on
+    pub records_out: u64,
+    /// what was worked on
+    pub processed: u64,
+    /// how long it takes, µs
+    pub latency_us: u64,
+    /// what waits
+    pub queued: usize,
+    /// errors
+    pub exceptions: u64,
+    /// the last error, with its time
+    pub last_exception: Option<(i64, String)>,
+    /// of sources and sinks: the link
+    pub link: Option<Link>,
+}
+
+/// How a source or sink is connected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// 1 connected, 0 connecting, -1 disconnected
+    pub state: i8,
+    /// when it was connected last, ms since the epoch; 0: never
+    pub connected: i64,
+    /// when the link was lost last
+    pub disconnected: i64,
+    /// why
+    pub message: String,
+    /// when it was tried last
+    pub tried: i64,
+}
+
+/// What the counters of an engine's rule are from its start: sources count for all their rules.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Baseline(pub Vec<u64>);
+
+impl Baseline {
+    pub fn of(status: &RuleStatus) -> Baseline {
+        Baseline(status.sources.iter().map(|(_, link)| link.messages).collect())
+    }
+}
+
+/// The counters of each part.
+pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ended: bool) -> Vec<(String, Counters)> {
+    let received = |source: usize| {
+        let name = nodes.sources.get(source)?;
+        let at = status.sources.iter().position(|(known, _)| *known == name.as_str())?;
+        let messages = status.sources[at].1.messages;
+        Some((messages.saturating_sub(base.0.get(at).copied().unwrap_or(0)), &status.sources[at].1))
+    };
+    let all: u64 = (0..nodes.sources.len()).filter_map(received).map(|(messages, _)| messages).sum();
+    // A message that is no row is an error of the decoder; the others happen behind it.
+    let undecoded = all.saturating_sub(status.rows_in).min(status.errors);
+    let last_exception = status.last_error.as_ref().map(|(time, text)| (millis(*time), text.clone()));
+    let latency_us = status.latency.map_or(0, |latency| latency.p50_us);
+    let passed = |records_in, records_out| Counters {
+        records_in,
+        records_out,
+        processed: records_in,
+        latency_us,
+        ..Counters::default()
+    };
+    let part = |part: Part| match part {
+        Part::Source(source) => {
+            let (messages, link) = received(source).map_or((0, None), |(messages, link)| (messages, Some(link)));
+            let link = link.map(|link| of_link(link, ended)).unwrap_or_else(|| Link::unknown(ended));
+            let last = (link.state != 1 && !link.message.is_empty()).then(|| (link.disconnected, link.message.clone()));
+            Counters {
+                exceptions: u64::from(last.is_some()),
+                last_exception: last,
+                link: Some(link),
+                ..passed(messages, messages)
+            }
+        }
+        Part::Decoder(source) => {
+            let messages = received(source).map_or(0, |(messages, _)| messages);
+            let errors = if source == 0 { undecoded } else { 0 };
+            Counters {
+                exceptions: errors,
+                last_exception: last_exception.clone().filter(|_| errors > 0),
+                ..passed(messages, messages.saturating_sub(errors))
+            }
+        }
+        Part::Operator(_, last) => {
+            let errors = if last { status.errors - undecoded } else { 0 };
+            let out = if last { status.rows_out } else { status.rows_in };
+            Counters {
+                exceptions: errors,
+                last_exception: last_exception.clone().filter(|_| errors > 0),
+                ..passed(status.rows_in, out)
+            }
+        }
+        Part::Sending(_) => passed(status.rows_out, status.rows_out),
+        Part::Sink(sink) => {
+            let Some(link) = status.sinks.get(sink) else { return Counters::default() };
+            let dropped: u64 = link.dropped.iter().map(|(_, count)| count).sum();
+            let why = link.dropped.first().map(|(cause, count)| format!("{count} messages dropped: {cause}"));
+            let last = link.last_error.as_ref().map(|(time, text)| (millis(*time), text.clone()));
+            let link_now = of_link(link, ended);
+            Counters {
+                queued: link.queued,
+                exceptions: dropped,
+                last_exception: last.or_else(|| why.map(|why| (millis(link.since), why))),
+                link: Some(link_now),
+                ..passed(status.rows_out, status.rows_out)
+            }
+        }
+    };
+    nodes.each().into_iter().map(|(name, kind)| (name, part(kind))).collect()
+}
+
+impl Link {
+    fn unknown(ended: bool) -> Link {
+        let state = if ended { -1 } else { 0 };
+        Link { state, connected: 0, disconnected: 0, message: String::new(), tried: 0 }
+    }
+}
+
+fn of_link(link: &LinkStatus, ended: bool) -> Link {
+    let since = millis(link.since);
+    let (lost, message) = link.last_error.as_ref().map_or((0, String::new()), |(at, text)| (millis(*at), text.clone()));
+    match link.state {
+        _ if ended => {
+            Link { state: -1, connected: since, disconnected: millis(SystemTime::now()), message, tried: since }
+        }
+        LinkState::Connected => Link { state: 1, connected: since, disconnected: lost, message, tried: since },
+        LinkState::Connecting => Link { state: 0, connected: 0, disconnected: since.max(lost), message, tried: lost },
+        LinkState::Disconnected => Link { state: -1, connected: 0, disconnected: since, message, tried: lost },
+    }
+}

@@ -1,0 +1,368 @@
+//! What survives a restart, in one transactional file under `--data`.
+//!
+//! The store knows texts by kind and name, not what they mean. All is read once, when it is opened; afterwards the
+//! catalog in memory answers, and the store only takes changes. One thread writes: it takes all changes that wait into
+//! one transaction, so that many requests at a time share one `fsync`. A change is answered when it is on disk.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
+
+use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use tokio::sync::{mpsc, oneshot};
+
+/// The file's name in the data folder.
+const FILE: &str = "plutino.redb";
+/// The form of the records. A file of a newer version is refused.
+const VERSION: u64 = 1;
+/// How many changes one transaction takes at most.
+const GROUP: usize = 4096;
+/// How many changes can wait for the writer; then those who ask wait, too.
+const WAITING: usize = 1024;
+/// Memory for pages of the file, bytes: all is read once, so that little is gained by more.
+const CACHE: usize = 4 << 20;
+
+const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+
+/// What kind of thing a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// a stream: its statement
+    Stream,
+    /// a table: its statement
+    Table,
+    /// a rule: its JSON text
+    Rule,
+    /// a conf key, named `sources/websocket/key`: its properties as JSON
+    ConfKey,
+    /// a named connection: its JSON text
+    Connection,
+}
+
+impl Kind {
+    const ALL: [Kind; 5] = [Kind::Stream, Kind::Table, Kind::Rule, Kind::ConfKey, Kind::Connection];
+
+    fn table(self) -> TableDefinition<'static, &'static str, &'static str> {
+        TableDefinition::new(match self {
+            Kind::Stream => "streams",
+            Kind::Table => "tables",
+            Kind::Rule => "rules",
+            Kind::ConfKey => "conf_keys",
+            Kind::Connection => "connections",
+        })
+    }
+}
+
+/// One change of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// what it is
+    pub kind: Kind,
+    /// its name
+    pub name: String,
+    /// its text; `None`: it is taken away
+    pub text: Option<String>,
+}
+
+impl Change {
+    /// The record has this text from now on.
+    pub fn put(kind: Kind, name: impl Into<String>, text: impl Into<String>) -> Change {
+        Change { kind, name: name.into(), text: Some(text.into()) }
+    }
+
+    /// The record is gone.
+    pub fn remove(kind: Kind, name: impl Into<String>) -> Change {
+        Change { kind, name: name.into(), text: None }
+    }
+}
+
+/// All records of a store: texts by name, for each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records(BTreeMap<Kind, BTreeMap<String, String>>);
+
+impl Records {
+    /// The records of a kind, by name.
+    pub fn of(&self, kind: Kind) -> impl Iterator<Item = (&str, &str)> {
+        self.0.get(&kind).into_iter().flatten().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+}
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// the folder or file
+    #[error("cannot open the store {}: {error}", path.display())]
+    Io {
+        /// which
+        path: PathBuf,
+        /// why
+        error: std::io::Error,
+    },
+    /// another process
+    #[error("the store {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// what is in it cannot be read
+    #[error("the store {} is damaged ({reason}). It was left as it is: put back a copy of it, or move it away to begin anew", path.display())]
+    Damaged {
+        /// which
+        path: PathBuf,
+        /// how it was seen
+        reason: String,
+    },
+    /// of a later Plutino
+    #[error("the store {} has version {found}, this Plutino knows up to {VERSION}. It was left as it is: use a newer Plutino", path.display())]
+    Newer {
+        /// which
+        path: PathBuf,
+        /// its version
+        found: u64,
+    },
+    /// a change could not be written
+    #[error("cannot write to the store: {0}")]
+    Write(String),
+    /// the store was closed
+    #[error("the store is closed")]
+    Closed,
+}
+
+type Answer = oneshot::Sender<Result<(), String>>;
+type Group = (Vec<Change>, Answer);
+
+/// The open store.
+pub struct Store {
+    changes: Option<mpsc::Sender<Group>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the store in this folder; makes both where they are missing.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a file that cannot be used is left as it is.
+    pub fn open(folder: &Path) -> Result<(Store, Records), StoreError> {
+        let path = folder.join(FILE);
+        std::fs::create_dir_all(folder).map_err(|error| StoreError::Io { path: folder.to_owned(), error })?;
+        if path.exists() {
+            check_version(&path)?;
+        }
+        // A damaged page can make the library panic, which is then the same news.
+        let opened = catch_unwind(AssertUnwindSafe(|| open(&path)));
+        let (database, records) = opened.unwrap_or_else(|_| Err(damaged(&path, "its pages cannot be read")))?;
+        let (changes, waiting) = mpsc::channel(WAITING);
+        let writer = std::thread::Builder::new().name("store".to_owned()).spawn(move || write(&database, waiting));
+        let writer = writer.map_err(|error| StoreError::Io { path, error })?;
+        Ok((Store { changes: Some(changes), writer: Some(writer) }, records))
+    }
+
+    /// Writes changes, all or none. When this returns they are on disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`]: nothing has changed then.
+    pub async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let (answer, written) = oneshot::channel();
+        let writer = self.changes.as_ref().ok_or(StoreError::Closed)?;
+        writer.send((changes, answer)).await.map_err(|_| StoreError::Closed)?;
+        written.await.map_err(|_| StoreError::Closed)?.map_err(StoreError::Write)
+    }
+}
+
+/// All that was accepted is written first.
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.changes.take());
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+fn damaged(path: &Path, reason: impl ToString) -> StoreError {
+    StoreError::Damaged { path: path.to_owned(), reason: reason.to_string() }
+}
+
+/// Looks at the version without the right to write, since opening a file to write may already change it.
+fn check_version(path: &Path) -> Result<(), StoreError> {
+    let found = catch_unwind(|| {
+        let database = Database::builder().open_read_only(path).ok()?;
+        let meta = database.begin_read().ok()?.open_table(META).ok()?;
+        Some(meta.get("version").ok()??.value())
+    });
+    match found {
+        Ok(Some(found)) if found > VERSION => Err(StoreError::Newer { path: path.to_owned(), found }),
+        // What else is wrong with it shows when it is opened.
+        _ => Ok(()),
+    }
+}
+
+fn open(path: &Path) -> Result<(Database, Records), StoreError> {
+    let io = |error| StoreError::Io { path: path.to_owned(), error };
+    let new = !path.exists();
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    let database = if new { builder.create(path) } else { builder.open(path) }.map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
+        DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
+            io(error)
+        }
+        error => damaged(path, error),
+    })?;
+    if new {
+        begin(&database).map_err(|error| StoreError::Write(error.to_string()))?;
+    }
+    let records = read(&database).map_err(|error| damaged(path, error))?;
+    Ok((database, records))
+}
+
+/// Writes the version into a new store.
+fn begin(database: &Database) -> Result<(), redb::Error> {
+    let change = database.begin_write()?;
+    change.open_table(META)?.insert("version", VERSION)?;
+    Ok(change.commit()?)
+}
+
+fn read(database: &Database) -> Result<Records, redb::Error> {
+    let transaction = database.begin_read()?;
+    let mut records = Records::default();
+    for kind in Kind::ALL {
+        let table = match transaction.open_table(kind.table()) {
+            Err(TableError::TableDoesNotExist(_)) => continue,
+            table => table?,
+        };
+        let of_kind = records.0.entry(kind).or_default();
+        for record in table.iter()? {
+            let (name, text) = record?;
+            of_kind.insert(name.value().to_owned(), text.value().to_owned());
+        }
+    }
+    Ok(records)
+}
+
+/// The writer's thread: until nobody can ask any more.
+fn write(database: &Database, mut waiting: mpsc::Receiver<Group>) {
+    while let Some(first) = waiting.blocking_recv() {
+        let mut groups = vec![first];
+        while groups.len() < GROUP
+            && let Ok(group) = waiting.try_recv()
+        {
+            groups.push(group);
+        }
+        let written = catch_unwind(AssertUnwindSafe(|| commit(database, &groups)));
+        let written = match written {
+            Ok(written) => written.map_err(|error| error.to_string()),
+            Err(_) => Err("its pages cannot be read".to_owned()),
+        };
+        if let Err(error) = &written {
+            tracing::error!("cannot write to the store: {error}");
+        }
+        for (_, answer) in groups {
+            let _ = answer.send(written.clone());
+        }
+    }
+}
+
+fn commit(database: &Database, groups: &[Group]) -> Result<(), redb::Error> {
+    let transaction = database.begin_write()?;
+    for change in groups.iter().flat_map(|(changes, _)| changes) {
+        let mut table = transaction.open_table(change.kind.table())?;
+        match &change.text {
+            Some(text) => drop(table.insert(change.name.as_str(), text.as_str())?),
+            None => drop(table.remove(change.name.as_str())?),
+        }
+    }
+    Ok(transaction.commit()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> tempdir::Folder {
+        tempdir::Folder::new("store")
+    }
+
+    fn opened(folder: &Path) -> Result<Records, String> {
+        Store::open(folder).map(|(_, records)| records).map_err(|error| error.to_string())
+    }
+
+    #[tokio::test]
+    async fn what_was_written_is_there_again() {
+        let folder = folder();
+        let (store, records) = Store::open(&folder.path).unwrap();
+        assert_eq!(records, Records::default());
+        store.write(vec![Change::put(Kind::Stream, "a", "A"), Change::put(Kind::Rule, "r", "1")]).await.unwrap();
+        store.write(vec![Change::put(Kind::Rule, "r", "2"), Change::remove(Kind::Stream, "a")]).await.unwrap();
+        assert!(Store::open(&folder.path).is_err_and(|error| error.to_string().contains("in use by another process")));
+        drop(store);
+        let records = opened(&folder.path).unwrap();
+        assert_eq!(records.of(Kind::Rule).collect::<Vec<_>>(), [("r", "2")]);
+        assert_eq!(records.of(Kind::Stream).count(), 0);
+    }
+
+    #[tokio::test]
+    async fn many_at_a_time_share_a_transaction() {
+        let folder = folder();
+        let (store, _) = Store::open(&folder.path).unwrap();
+        let writes = (0..500).map(|i| store.write(vec![Change::put(Kind::Rule, i.to_string(), "{}")]));
+        for written in futures_util::future::join_all(writes).await {
+            written.unwrap();
+        }
+        drop(store);
+        assert_eq!(opened(&folder.path).unwrap().of(Kind::Rule).count(), 500);
+    }
+
+    #[tokio::test]
+    async fn a_damaged_store_is_refused_and_left_as_it_is() {
+        let folder = folder();
+        let (store, _) = Store::open(&folder.path).unwrap();
+        store.write(vec![Change::put(Kind::Rule, "r", "x".repeat(10_000))]).await.unwrap();
+        drop(store);
+        let file = folder.path.join(FILE);
+        let whole = std::fs::read(&file).unwrap();
+        for damage in [&b"no database at all"[..], &whole[..whole.len() / 2], &[0; 8192]] {
+            std::fs::write(&file, damage).unwrap();
+            let error = opened(&folder.path).unwrap_err();
+            assert!(error.contains("is damaged"), "{error}");
+            assert_eq!(std::fs::read(&file).unwrap(), damage);
+        }
+        std::fs::write(&file, whole).unwrap();
+        assert_eq!(opened(&folder.path).unwrap().of(Kind::Rule).count(), 1);
+    }
+
+    #[test]
+    fn a_newer_store_is_refused() {
+        let folder = folder();
+        std::fs::create_dir_all(&folder.path).unwrap();
+        let database = Database::create(folder.path.join(FILE)).unwrap();
+        let change = database.begin_write().unwrap();
+        change.open_table(META).unwrap().insert("version", VERSION + 1).unwrap();
+        change.commit().unwrap();
+        drop(database);
+        let before = std::fs::read(folder.path.join(FILE)).unwrap();
+        let error = opened(&folder.path).unwrap_err();
+        assert!(error.contains("has version 2, this Plutino knows up to 1"), "{error}");
+        assert_eq!(std::fs::read(folder.path.join(FILE)).unwrap(), before);
+    }
+
+    /// A folder that goes with its value.
+    mod tempdir {
+        use std::path::PathBuf;
+
+        pub struct Folder {
+            pub path: PathBuf,
+        }
+
+        impl Folder {
+            pub fn new(name: &str) -> Folder {
+                let unique = format!("plutino-{name}-{}-{:x}", std::process::id(), fastrand::u64(..));
+                Folder { path: std::env::temp_dir().join(unique) }
+            }
+        }
+
+        impl Drop for Folder {
+            fn drop(&mut self) {
+                let _ = std::fs::remove_dir_all(&self.path);
+            }
+        }
+    }
+}
