@@ -9,18 +9,18 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::maybe_done;
 use tokio::sync::{Mutex, oneshot};
 
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
-use crate::io::LinkStatus;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
 use crate::io::queue::{self, Signal};
 use crate::io::websocket::{ServerSettings, Websockets};
+use crate::io::{LinkStatus, UNSENT};
 use crate::metrics::{Latency, RuleMetrics};
 use crate::plan::physical::{Role, RulePlan};
 use crate::time::Clock;
@@ -124,6 +124,8 @@ pub struct Engine {
     connectors: Connectors,
     running: Mutex<Running>,
     slots: AtomicUsize,
+    /// a client has held the engine up for the flush limit while its input was ending
+    stuck: AtomicBool,
     hasher: RandomState,
 }
 
@@ -176,6 +178,7 @@ impl Engine {
             connectors,
             running: Mutex::default(),
             slots: AtomicUsize::new(0),
+            stuck: AtomicBool::new(false),
             hasher: RandomState::new(),
         })
     }
@@ -305,8 +308,21 @@ impl Engine {
         let mut running = self.running.lock().await;
         let Some(rule) = running.rules.shift_remove(id) else { return false };
         self.drop_on(rule.thread, rule.key).await;
+        // A sink of this rule may have made its streams wait: nobody else would wake them before it is closed.
+        for stream in rule.streams.iter().filter_map(|id| running.streams.get(id)) {
+            stream.signal.raise();
+        }
         self.leave_streams(&mut running, &rule.streams, true).await;
-        close_sinks(rule.sinks).await;
+        // The other rules' status is not to wait for this rule's clients.
+        drop(running);
+        let ends = rule.sinks.iter().map(|sink| sink.close(FLUSH));
+        futures_util::future::join_all(ends).await;
+        for sink in &rule.sinks {
+            let LinkStatus { address, dropped, .. } = sink.status();
+            if let Some((cause, count)) = dropped.iter().find(|(cause, _)| *cause == UNSENT) {
+                tracing::warn!(rule = id, sink = address, "{count} messages dropped: {cause}");
+            }
+        }
         true
     }
 
@@ -343,39 +359,69 @@ impl Engine {
     pub async fn status(&self) -> Vec<RuleStatus> {
         let running = self.running.lock().await;
         let status = |(id, rule): (&String, &RunningRule)| {
-            let sinks: Vec<LinkStatus> = rule.sinks.iter().map(OpenSink::status).collect();
-            let metrics = &rule.metrics;
-            RuleStatus {
-                id: id.clone(),
-                rows_in: metrics.rows_in.load(Ordering::Relaxed),
-                rows_out: metrics.messages_out.load(Ordering::Relaxed),
-                errors: metrics.errors.load(Ordering::Relaxed),
-                dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
-                late: metrics.late.load(Ordering::Relaxed),
-                future: metrics.future.load(Ordering::Relaxed),
-                last_error: metrics.last_error(),
-                latency: metrics.latency(),
-                sources: rule
-                    .streams
-                    .iter()
-                    .filter_map(|id| Some((id.name.to_string(), running.streams.get(id)?.source.as_ref()?.status())))
-                    .collect(),
-                sinks,
-            }
+            let source = |id: &StreamId| {
+                let source = running.streams.get(id)?.source.as_ref()?;
+                Some((id.name.to_string(), source.status()))
+            };
+            rule.status(id, rule.streams.iter().filter_map(source).collect())
         };
         running.rules.iter().map(status).collect()
     }
 
     /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes
     /// are closed as if it had passed. Returns when the results are with the sinks.
+    ///
+    /// A client that makes the engine wait and takes nothing is not waited for beyond the flush limit ([`Engine::stuck`]).
     pub async fn end_of_input(&self) {
-        self.close_sources().await;
-        self.ask(Command::EndOfInput).await;
+        let ends = async {
+            self.close_sources().await;
+            self.ask(Command::EndOfInput).await;
+        };
+        tokio::select! {
+            () = ends => {}
+            () = self.stuck() => {}
+        }
+    }
+
+    /// Returns when nothing has moved for the flush limit while a sink makes the engine wait for its client. A client
+    /// that reads slowly is not stuck, nor is a worker that has much to do. Once found, it stays so.
+    pub async fn stuck(&self) {
+        let (mut moved, mut since) = (None, Instant::now());
+        while !self.stuck.load(Ordering::Acquire) {
+            let (progress, waits) = self.progress().await;
+            if !waits || moved != Some(progress) {
+                (moved, since) = (Some(progress), Instant::now());
+            } else if since.elapsed() >= FLUSH {
+                self.stuck.store(true, Ordering::Release);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Whether [`Engine::stuck`] has been found.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    /// A number that grows with every row and every message sent, and whether a sink makes the engine wait.
+    async fn progress(&self) -> (u64, bool) {
+        let running = self.running.lock().await;
+        let (mut progress, mut waits) = (0, false);
+        for rule in running.rules.values() {
+            progress +=
+                rule.metrics.rows_in.load(Ordering::Relaxed) + rule.metrics.messages_out.load(Ordering::Relaxed);
+            for sink in &rule.sinks {
+                progress += sink.status().messages;
+                waits |= !sink.outlet().ready();
+            }
+        }
+        (progress, waits)
     }
 
     /// Ends everything: sources are closed, what was received is processed, sinks send what waits and say goodbye.
-    pub async fn stop(self) {
-        {
+    /// Gives how the rules stood at their very end; their sources are closed and not among it.
+    pub async fn stop(self) -> Vec<RuleStatus> {
+        let last = {
             let mut reading = pin!(maybe_done(self.close_sources()));
             let processed = async {
                 reading.as_mut().await;
@@ -383,21 +429,38 @@ impl Engine {
             };
             // A sink that makes the engine wait for a client that never reads must not keep the process from ending:
             // with full queues not even reading ends before that client is gone.
-            let stuck = tokio::time::timeout(FLUSH, processed).await.is_err();
+            let limit = if self.stuck.load(Ordering::Acquire) { Duration::ZERO } else { FLUSH };
+            let stuck = tokio::time::timeout(limit, processed).await.is_err();
+            let mut last = self.status().await;
             let rules: Vec<RunningRule> = {
                 let mut running = self.running.lock().await;
                 running.rules.drain(..).map(|(_, rule)| rule).collect()
             };
-            let closing: Vec<_> = rules.into_iter().flat_map(|rule| rule.sinks).map(|sink| sink.close(FLUSH)).collect();
+            let closing = rules.iter().flat_map(|rule| &rule.sinks).map(|sink| sink.close(FLUSH));
             futures_util::future::join_all(closing).await;
             if stuck {
-                // Nobody holds the engine up any more: the senders get their close frames.
-                let _ = tokio::time::timeout(FLUSH, reading).await;
+                // Nobody holds the engine up any more: the senders get their close frames, and what they had sent is
+                // counted.
+                let rest = async {
+                    reading.await;
+                    self.ask(Command::Drain).await;
+                };
+                let _ = tokio::time::timeout(FLUSH, rest).await;
             }
-        }
+            for (status, rule) in last.iter_mut().zip(&rules) {
+                let mut ended = rule.status(&status.id, Vec::new());
+                // The counts are those of the end; that the links have ended is no trouble.
+                for (sink, before) in ended.sinks.iter_mut().zip(&status.sinks) {
+                    (sink.state, sink.since, sink.peers) = (before.state, before.since, before.peers);
+                }
+                *status = ended;
+            }
+            last
+        };
         for thread in self.threads {
             thread.stop();
         }
+        last
     }
 
     async fn close_sources(&self) {
@@ -433,6 +496,26 @@ impl Engine {
     }
 }
 
+impl RunningRule {
+    fn status(&self, id: &str, sources: Vec<(String, LinkStatus)>) -> RuleStatus {
+        let sinks: Vec<LinkStatus> = self.sinks.iter().map(OpenSink::status).collect();
+        let metrics = &self.metrics;
+        RuleStatus {
+            id: id.to_owned(),
+            rows_in: metrics.rows_in.load(Ordering::Relaxed),
+            rows_out: metrics.messages_out.load(Ordering::Relaxed),
+            errors: metrics.errors.load(Ordering::Relaxed),
+            dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
+            late: metrics.late.load(Ordering::Relaxed),
+            future: metrics.future.load(Ordering::Relaxed),
+            last_error: metrics.last_error(),
+            latency: metrics.latency(),
+            sources,
+            sinks,
+        }
+    }
+}
+
 async fn close_sinks(sinks: Vec<OpenSink>) {
-    futures_util::future::join_all(sinks.into_iter().map(|sink| sink.close(FLUSH))).await;
+    futures_util::future::join_all(sinks.iter().map(|sink| sink.close(FLUSH))).await;
 }

@@ -188,7 +188,7 @@ async fn a_server_sink_sends_to_all_clients_from_when_they_joined() {
     let status = link.status();
     assert_eq!((status.messages, status.bytes, status.dropped), (4, 4, vec![("no client", 1)]));
     outlet.send(&batch(&["last"]));
-    let closing = tokio::spawn(link.close(LIMIT));
+    let closing = tokio::spawn(async move { link.close(LIMIT).await });
     for client in [&mut one, &mut two] {
         assert_eq!(text(client).await, "last");
         assert_eq!(close_code(client).await, CloseCode::Away);
@@ -239,7 +239,7 @@ async fn a_client_link_dials_redials_and_keeps_what_waits() {
     assert_eq!(text(&mut second).await, r#"{"sub":1}"#);
     assert_eq!(text(&mut second).await, "r2");
     source_link.close().await;
-    let closing = tokio::spawn(sink_link.close(LIMIT));
+    let closing = tokio::spawn(async move { sink_link.close(LIMIT).await });
     assert_eq!(close_code(&mut second).await, CloseCode::Away);
     while second.next().await.is_some() {}
     drop(second);

@@ -46,7 +46,7 @@ impl Feed {
 async fn send(peer: &Peer, track: &Track) -> Result<(), Failure> {
     let websocket = peer.dial().await?;
     let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
-    say(&format!("sent {sent} messages to {}", peer.url));
+    say(&format!("sent {} to {}", super::messages(sent), peer.url));
     Ok(())
 }
 
@@ -60,14 +60,14 @@ async fn serve(peer: &Peer, track: &Track) -> Result<(), Failure> {
                 if track.file.is_none() {
                     let Some(websocket) = door.greet(stream).await else { continue };
                     let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
-                    say(&format!("sent {sent} messages"));
+                    say(&format!("sent {}", super::messages(sent)));
                     return Ok(());
                 }
                 let (door, track) = (door.clone(), track.clone());
                 tokio::task::spawn_local(async move {
                     let Some(websocket) = door.greet(stream).await else { return };
                     match track.play(websocket).await {
-                        Ok(sent) => say(&format!("sent {sent} messages to a client")),
+                        Ok(sent) => say(&format!("sent {} to a client", super::messages(sent))),
                         Err(error) => say(&error.to_string()),
                     }
                 });

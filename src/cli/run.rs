@@ -18,7 +18,7 @@ use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::config::Config;
 use crate::document::Problem;
-use crate::engine::{Engine, EngineError, EngineSettings};
+use crate::engine::{Engine, EngineError, EngineSettings, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, Settings};
@@ -120,7 +120,7 @@ impl Run {
                 loop {
                     ticks.tick().await;
                     if !self.quiet {
-                        show(&engine, &mut report, live).await;
+                        show(&engine.status().await, &mut report, live);
                     }
                 }
             };
@@ -150,19 +150,19 @@ impl Run {
             if let Ok(Some(_)) = played {
                 engine.end_of_input().await;
             }
+            let rules = engine.stop().await;
             if self.quiet {
-                complain(&engine).await;
+                complain(rules);
             } else {
-                show(&engine, &mut report, live).await;
+                show(&rules, &mut report, live);
             }
-            engine.stop().await;
         };
         tokio::select! {
             () = ends => {}
             () = impatience => std::process::exit(130),
         }
         if let Some(sent) = played?.filter(|_| !self.quiet) {
-            say(&format!("fed {sent} messages in {:.3} s", fed.as_secs_f64()));
+            say(&format!("fed {} in {:.3} s", super::messages(sent), fed.as_secs_f64()));
         }
         Ok(())
     }
@@ -217,16 +217,16 @@ async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> 
 }
 
 /// What went wrong while nothing was shown.
-async fn complain(engine: &Engine) {
-    for rule in engine.status().await {
+fn complain(rules: Vec<RuleStatus>) {
+    for rule in rules {
         if let Some((_, error)) = rule.last_error {
             say(&format!("warning: rule {}: {} errors, the last one: {error}", rule.id, rule.errors));
         }
     }
 }
 
-async fn show(engine: &Engine, report: &mut Report, live: bool) {
-    let lines = report.lines(&engine.status().await, Instant::now());
+fn show(rules: &[RuleStatus], report: &mut Report, live: bool) {
+    let lines = report.lines(rules, Instant::now());
     let mut err = io::stderr().lock();
     // A closed stderr is no reason to stop.
     let _ = if live {
@@ -370,10 +370,10 @@ impl Feed {
             Settings::source(self.settings.route(), &props).map_err(|error| failed(error.to_string()))?;
         let before = self.taken(engine).await;
         let websocket = websocket::dial(&settings).await.map_err(|error| failed(error.to_string()))?;
-        let sent = self.track.play(websocket).await.map_err(|error| failed(error.to_string()))?;
+        let sent = self.track.play_until(websocket, engine.stuck()).await.map_err(|error| failed(error.to_string()))?;
         // The socket has given everything; the last batch may still be on its way to the engine.
         let (mut taken, mut since) = (self.taken(engine).await, Instant::now());
-        while taken < before + sent && since.elapsed() < STALLED {
+        while taken < before + sent && since.elapsed() < STALLED && !engine.is_stuck() {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let now = self.taken(engine).await;
             if now != taken {

@@ -216,8 +216,8 @@ impl OpenSink {
         }
     }
 
-    /// Sends what waits, for up to `flush`, and ends.
-    pub async fn close(self, flush: Duration) {
+    /// Sends what waits, for up to `flush`, and ends. Its status can be read on.
+    pub async fn close(&self, flush: Duration) {
         match self {
             OpenSink::Websocket(link) => link.close(flush).await,
             OpenSink::Log(sink, _) => sink.flush(flush).await,

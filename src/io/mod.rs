@@ -12,6 +12,9 @@ pub mod websocket;
 
 use std::time::SystemTime;
 
+/// The cause under which a sink counts what its clients had not taken when it ended.
+pub const UNSENT: &str = "not taken before the end";
+
 /// Whether a connector is in touch with its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LinkState {

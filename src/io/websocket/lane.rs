@@ -6,7 +6,7 @@
 //! client role's next connection.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::config::{QueueLimit, SlowClient};
+use crate::io::UNSENT;
 use crate::io::queue::{MessageBatch, Outlet, Signal};
 
 /// Locks what only plain updates happen under: a panic elsewhere leaves it whole.
@@ -110,6 +111,9 @@ pub(super) struct SinkQueue {
     dropped_slow: AtomicU64,
     dropped_absent: AtomicU64,
     dropped_left: AtomicU64,
+    dropped_unsent: AtomicU64,
+    /// set by [`SinkQueue::end`]
+    ended: AtomicBool,
 }
 
 impl SinkQueue {
@@ -128,6 +132,8 @@ impl SinkQueue {
             dropped_slow: AtomicU64::new(0),
             dropped_absent: AtomicU64::new(0),
             dropped_left: AtomicU64::new(0),
+            dropped_unsent: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
         })
     }
 
@@ -162,7 +168,11 @@ impl SinkQueue {
 
     /// Takes leave of all clients; what still waits is lost and counted.
     pub fn end(&self) {
-        let lanes = std::mem::take(&mut *locked(&self.lanes));
+        let lanes = {
+            let mut lanes = locked(&self.lanes);
+            self.ended.store(true, Ordering::Release);
+            std::mem::take(&mut *lanes)
+        };
         for lane in lanes {
             locked(&lane.peer.lanes).retain(|other| !Arc::ptr_eq(other, &lane));
             lane.close();
@@ -175,6 +185,7 @@ impl SinkQueue {
             ("slow client", &self.dropped_slow),
             ("no client", &self.dropped_absent),
             ("client left", &self.dropped_left),
+            (UNSENT, &self.dropped_unsent),
         ];
         causes.into_iter().map(|(cause, count)| (cause, count.load(Ordering::Relaxed))).filter(|c| c.1 > 0).collect()
     }
@@ -220,7 +231,9 @@ impl Outlet for SinkQueue {
         }
         let lanes = locked(&self.lanes);
         if lanes.is_empty() {
-            self.dropped_absent.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            let ended = self.ended.load(Ordering::Acquire);
+            let cause = if ended { &self.dropped_unsent } else { &self.dropped_absent };
+            cause.fetch_add(batch.len() as u64, Ordering::Relaxed);
         }
         for lane in lanes.iter() {
             lane.push(batch);
@@ -310,7 +323,8 @@ impl Lane {
         let lost = state.clear();
         self.relieve(&mut state);
         drop(state);
-        self.lose(lost, &self.sink.dropped_left);
+        let ended = self.sink.ended.load(Ordering::Acquire);
+        self.lose(lost, if ended { &self.sink.dropped_unsent } else { &self.sink.dropped_left });
         // Not under the lane's lock: a sending sink locks in the other order.
         let mut lanes = locked(&self.sink.lanes);
         if let Some(place) = lanes.iter().position(|lane| std::ptr::eq(&**lane, self)) {

@@ -16,7 +16,8 @@ mod socket;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -212,7 +213,7 @@ impl Websockets {
         let failures = standing.borrow().failures;
         self.hub.publish(&mut registry, &endpoint, fresh);
         drop(registry);
-        let link = SinkLink { hub: self.hub.clone(), endpoint, queue };
+        let link = SinkLink { hub: self.hub.clone(), endpoint, queue, closed: AtomicBool::new(false) };
         if check && dials {
             let settled =
                 standing.wait_for(|standing| standing.state == LinkState::Connected || standing.failures > failures);
@@ -381,6 +382,7 @@ pub struct SinkLink {
     hub: Arc<Hub>,
     endpoint: Arc<Endpoint>,
     queue: Arc<SinkQueue>,
+    closed: AtomicBool,
 }
 
 impl SinkLink {
@@ -406,8 +408,11 @@ impl SinkLink {
     }
 
     /// Sends what waits, for up to `flush`, then ends the link: the clients get a close frame (1001) if nobody else
-    /// uses the endpoint.
-    pub async fn close(self, flush: Duration) {
+    /// uses the endpoint. Its counts can be read on.
+    pub async fn close(&self, flush: Duration) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.queue.drain(tokio::time::Instant::now() + flush).await;
         self.endpoint.remove_sink(&self.queue);
         self.hub.release(&self.endpoint).await;
