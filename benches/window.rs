@@ -60,7 +60,7 @@ fn operator(sql: &str) -> (RuleOperator, RowBatch) {
     let output = Output::new(Vec::new(), false, false, Arc::new(RuleMetrics::default()));
     let output = Rc::new(RefCell::new(output));
     let clock = Rc::new(WorkerClock::new(Clock::System));
-    (RuleOperator::new(*body, plan.inputs, Rc::new(context), output, clock, None), queue.take())
+    (RuleOperator::new(*body, plan.inputs, Default::default(), Rc::new(context), output, clock, None), queue.take())
 }
 
 criterion_group!(benches, windows);

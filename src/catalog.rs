@@ -1,4 +1,4 @@
-//! The streams that rules can name: their statements as typed definitions.
+//! The streams and tables that rules can name: their statements as typed definitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,11 +9,13 @@ use crate::expr::datetime_pattern::TimePattern;
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
 use crate::value::Text;
 
-/// A stream as it was created.
+/// A stream or table as it was created.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamDef {
     /// its name
     pub name: Text,
+    /// what it is
+    pub kind: Kind,
     /// its columns; none: schemaless
     pub columns: Option<Vec<ColumnDef>>,
     /// DATASOURCE: the path of the endpoint; empty if not given
@@ -24,6 +26,8 @@ pub struct StreamDef {
     pub format: Format,
     /// CONF_KEY: which property set
     pub conf_key: Option<Text>,
+    /// KEY: the column of which a lookup table holds the last row for each value
+    pub key: Option<Text>,
     /// TIMESTAMP: the event time field
     pub timestamp: Option<Text>,
     /// TIMESTAMP_FORMAT
@@ -41,25 +45,66 @@ pub struct StreamDef {
     pub extra: Map<String, Json>,
 }
 
-/// How messages of a stream are read.
+/// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Rows that go by.
+    Stream,
+    /// A table without KIND: its last rows, kept by each rule for itself from the rule's start.
+    ScanTable {
+        /// RETAIN_SIZE: how many rows; `None`: all. 1 where it is not given, but all of a file.
+        retain: Option<usize>,
+    },
+    /// KIND="lookup": the last row for each key since the table was created, shared by all rules.
+    LookupTable,
+}
+
+impl Kind {
+    /// Whether this is a table of either kind.
+    pub fn is_table(self) -> bool {
+        self != Kind::Stream
+    }
+}
+
+/// The sources that lookup tables can have.
+pub const LOOKUP_SOURCES: &[&str] = &["memory", "file"];
+
+/// How messages of a stream are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     /// JSON
     Json,
+    /// the bytes in one column of this name
+    Binary {
+        /// the column
+        column: Text,
+    },
+    /// values between delimiters
+    Delimited {
+        /// what stands between two values
+        delimiter: Text,
+    },
+    /// a form
+    UrlEncoded,
 }
 
-/// All streams by name.
+/// All streams and tables by name: they share the names.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
-    streams: BTreeMap<Text, Arc<StreamDef>>,
+    definitions: BTreeMap<Text, Arc<StreamDef>>,
 }
 
-/// Why a stream cannot be created.
+/// Why a stream or table cannot be created.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogError {
     /// Streams and tables share the names.
-    #[error("Create stream fails: Item {0} already exists.")]
-    Exists(String),
+    #[error("Create {} fails: Item {name} already exists.", if *table { "table" } else { "stream" })]
+    Exists {
+        /// the name
+        name: String,
+        /// it was to be a table
+        table: bool,
+    },
     /// A value of an option that it cannot have.
     #[error("option '{option}={value}' is invalid")]
     Option {
@@ -68,9 +113,18 @@ pub enum CatalogError {
         /// the value
         value: String,
     },
+    /// Columns that messages of FORMAT binary cannot have.
+    #[error("{0}")]
+    BinaryColumn(&'static str),
     /// EXTRA is no JSON object.
     #[error("invalid extra option, expect JSON string")]
     Extra,
+    /// A lookup table over memory is found by its key.
+    #[error("Option \"key\" is required for memory lookup table.")]
+    LookupKey,
+    /// A source that lookup tables cannot have.
+    #[error("lookup source type {0} not found.")]
+    LookupSource(String),
     /// DEFAULT of another type than its column, in the words of eKuiper.
     #[error("cannot convert {found} to {target}")]
     Default {
@@ -85,32 +139,50 @@ pub enum CatalogError {
 }
 
 impl Catalog {
-    /// Adds the stream of a statement. An error leaves the catalog as it was.
+    /// Adds the stream or table of a statement. An error leaves the catalog as it was.
     pub fn create(&mut self, create: &CreateStream) -> Result<Arc<StreamDef>, CatalogError> {
-        if self.streams.contains_key(&create.name.name) {
-            return Err(CatalogError::Exists(create.name.name.to_string()));
+        let name = &create.name.name;
+        if self.definitions.contains_key(name) {
+            return Err(CatalogError::Exists { name: name.to_string(), table: create.relation == Relation::Table });
         }
-        let stream = Arc::new(definition(create)?);
-        self.streams.insert(stream.name.clone(), stream.clone());
-        Ok(stream)
+        let def = Arc::new(definition(create)?);
+        self.definitions.insert(def.name.clone(), def.clone());
+        Ok(def)
+    }
+
+    /// What this name stands for.
+    pub fn relation(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.definitions.get(name)
     }
 
     /// The stream of this name.
     pub fn stream(&self, name: &str) -> Option<&Arc<StreamDef>> {
-        self.streams.get(name)
+        self.relation(name).filter(|def| !def.kind.is_table())
+    }
+
+    /// The table of this name.
+    pub fn table(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.relation(name).filter(|def| def.kind.is_table())
     }
 
     /// All streams, by name.
     pub fn streams(&self) -> impl Iterator<Item = &Arc<StreamDef>> {
-        self.streams.values()
+        self.definitions.values().filter(|def| !def.kind.is_table())
+    }
+
+    /// All tables, by name.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<StreamDef>> {
+        self.definitions.values().filter(|def| def.kind.is_table())
+    }
+
+    /// Takes a stream or table away. Rules that read it keep the definition they have.
+    pub fn remove(&mut self, name: &str) -> Option<Arc<StreamDef>> {
+        self.definitions.remove(name)
     }
 }
 
 /// The definition that a statement gives. Of an option that is written twice the last one counts.
 fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
-    if create.relation == Relation::Table {
-        return Err(CatalogError::NotYet("CREATE TABLE".to_owned()));
-    }
     let option = |name: &str| create.options.iter().rev().find(|option| option.name == name).map(|o| &o.value);
     let text = |name: &str| option(name).filter(|value| !value.is_empty()).cloned();
     let flag = |name: &str| option(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
@@ -122,13 +194,21 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
         Some(text) => serde_json::from_str(text).map_err(|_| CatalogError::Extra)?,
     };
     let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
+    let source = option("TYPE").cloned().unwrap_or_default();
+    let key = text("KEY");
+    let kind = match create.relation {
+        Relation::Stream => Kind::Stream,
+        Relation::Table => table_kind(text("KIND"), text("RETAIN_SIZE"), &source, key.is_some())?,
+    };
     Ok(StreamDef {
         name: create.name.name.clone(),
+        kind,
         columns: (!create.columns.is_empty()).then(|| create.columns.clone()),
         datasource: option("DATASOURCE").cloned().unwrap_or_default(),
-        source: option("TYPE").cloned().unwrap_or_default(),
-        format: format(option("FORMAT").map_or("json", Text::as_str))?,
+        source,
+        format: format(option("FORMAT").map_or("json", Text::as_str), text("DELIMITER"), &create.columns)?,
         conf_key: text("CONF_KEY"),
+        key,
         timestamp: text("TIMESTAMP"),
         timestamp_format: text("TIMESTAMP_FORMAT").map(pattern).transpose()?,
         strict: flag("STRICT_VALIDATION"),
@@ -137,6 +217,27 @@ fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
         integers,
         extra,
     })
+}
+
+fn table_kind(kind: Option<Text>, retain: Option<Text>, source: &str, has_key: bool) -> Result<Kind, CatalogError> {
+    let invalid = |option, value: Text| CatalogError::Option { option, value: value.to_string() };
+    match kind {
+        None => {}
+        Some(kind) if kind.eq_ignore_ascii_case("scan") => {}
+        Some(kind) if !kind.eq_ignore_ascii_case("lookup") => return Err(invalid("kind", kind)),
+        Some(_) if !LOOKUP_SOURCES.contains(&source) => return Err(CatalogError::LookupSource(source.to_owned())),
+        Some(_) if source == "memory" && !has_key => return Err(CatalogError::LookupKey),
+        Some(_) => return Ok(Kind::LookupTable),
+    }
+    let retain = match retain {
+        // A file is there as a whole; of rows that come the last one is the table.
+        None => (source != "file").then_some(1),
+        Some(text) => match text.parse::<u32>() {
+            Ok(rows) => Some((rows as usize).max(1)),
+            Err(_) => return Err(invalid("retain_size", text)),
+        },
+    };
+    Ok(Kind::ScanTable { retain })
 }
 
 /// DEFAULT is for columns of numbers, text and truth values; a whole number is a float too.
@@ -169,10 +270,17 @@ fn pattern(text: Text) -> Result<TimePattern, CatalogError> {
     TimePattern::new(&text).ok_or_else(|| CatalogError::Option { option: "timestamp_format", value: text.to_string() })
 }
 
-fn format(name: &str) -> Result<Format, CatalogError> {
+fn format(name: &str, delimiter: Option<Text>, columns: &[ColumnDef]) -> Result<Format, CatalogError> {
     match name.to_ascii_lowercase().as_str() {
         "json" => Ok(Format::Json),
-        known @ ("binary" | "delimited" | "urlencoded") => Err(CatalogError::NotYet(format!("format {known}"))),
+        "delimited" => Ok(Format::Delimited { delimiter: delimiter.unwrap_or(Text::const_new(",")) }),
+        "urlencoded" => Ok(Format::UrlEncoded),
+        "binary" => match columns {
+            [] => Ok(Format::Binary { column: Text::const_new("self") }),
+            [column] if column.ty == DataType::Bytea => Ok(Format::Binary { column: column.name.name.clone() }),
+            [_] => Err(CatalogError::BinaryColumn("'binary' format stream can have only 'bytea' type field")),
+            _ => Err(CatalogError::BinaryColumn("'binary' format stream can have only one field")),
+        },
         _ => Err(CatalogError::Option { option: "format", value: name.to_owned() }),
     }
 }
@@ -199,7 +307,31 @@ mod tests {
         assert_eq!(catalog.stream("demo"), Some(&stream));
         assert_eq!(catalog.streams().count(), 1);
         let schemaless = create(&mut catalog, "CREATE STREAM other () WITH (DATASOURCE=\"/d\")").expect("correct");
-        assert_eq!((&schemaless.columns, schemaless.format), (&None, Format::Json));
+        assert_eq!((&schemaless.columns, &schemaless.format), (&None, &Format::Json));
+    }
+
+    #[test]
+    fn tables_have_a_kind_and_share_the_names() {
+        let mut catalog = Catalog::default();
+        for (name, options, kind) in [
+            ("a", "TYPE=\"websocket\"", Kind::ScanTable { retain: Some(1) }),
+            ("b", "TYPE=\"websocket\", KIND=\"SCAN\", RETAIN_SIZE=\"5\"", Kind::ScanTable { retain: Some(5) }),
+            ("c", "TYPE=\"file\", RETAIN_SIZE=\"0\"", Kind::ScanTable { retain: Some(1) }),
+            ("d", "TYPE=\"file\"", Kind::ScanTable { retain: None }),
+            ("e", "TYPE=\"file\", KIND=\"lookup\"", Kind::LookupTable),
+            ("f", "TYPE=\"memory\", KIND=\"Lookup\", KEY=\"id\"", Kind::LookupTable),
+        ] {
+            let table = create(&mut catalog, &format!("CREATE TABLE {name} () WITH (DATASOURCE=\"x\", {options})"))
+                .expect("the statement is correct");
+            assert_eq!(table.kind, kind, "{options}");
+            assert_eq!((catalog.table(name), catalog.stream(name)), (Some(&table), None));
+        }
+        assert_eq!(catalog.table("f").and_then(|table| table.key.as_deref()), Some("id"));
+        assert_eq!((catalog.streams().count(), catalog.tables().count()), (0, 6));
+        let error = create(&mut catalog, "CREATE STREAM a () WITH (DATASOURCE=\"/d\")").err();
+        assert_eq!(error.as_deref(), Some("Create stream fails: Item a already exists."));
+        assert!(catalog.remove("a").is_some());
+        assert!(create(&mut catalog, "CREATE STREAM a () WITH (DATASOURCE=\"/d\")").is_ok());
     }
 
     #[test]
@@ -209,11 +341,17 @@ mod tests {
         for (rest, message) in [
             ("STREAM demo () WITH (DATASOURCE=\"/d\")", "Create stream fails: Item demo already exists."),
             ("STREAM x () WITH (FORMAT=\"toml\")", "option 'format=toml' is invalid"),
-            ("STREAM x () WITH (FORMAT=\"delimited\")", "format delimited is not supported yet"),
+            ("STREAM x (a BIGINT) WITH (FORMAT=\"binary\")", "'binary' format stream can have only 'bytea' type field"),
             ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string"),
             ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string"),
             ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64"),
-            ("TABLE x () WITH (DATASOURCE=\"/d\")", "CREATE TABLE is not supported yet"),
+            ("TABLE demo () WITH (DATASOURCE=\"/d\")", "Create table fails: Item demo already exists."),
+            (
+                "TABLE x () WITH (TYPE=\"memory\", KIND=\"lookup\")",
+                "Option \"key\" is required for memory lookup table.",
+            ),
+            ("TABLE x () WITH (TYPE=\"websocket\", KIND=\"lookup\")", "lookup source type websocket not found."),
+            ("TABLE x () WITH (TYPE=\"memory\", KIND=\"index\")", "option 'kind=index' is invalid"),
         ] {
             assert_eq!(create(&mut catalog, &format!("CREATE {rest}")).err().as_deref(), Some(message), "{rest}");
         }

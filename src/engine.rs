@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -15,14 +16,16 @@ use std::time::{Duration, Instant, SystemTime};
 use futures_util::future::maybe_done;
 use tokio::sync::{Mutex, oneshot};
 
+use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
-use crate::io::queue::{self, Signal};
+use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ServerSettings, Websockets};
 use crate::io::{LinkStatus, UNSENT};
 use crate::metrics::{Latency, RuleMetrics};
 use crate::plan::physical::{Role, RulePlan};
+use crate::shape::Shape;
 use crate::time::Clock;
 use crate::value::Text;
 
@@ -62,14 +65,35 @@ impl RuleSpec {
     }
 }
 
+/// A lookup table to create.
+pub struct TableSpec {
+    /// its definition
+    pub def: Arc<StreamDef>,
+    /// where its rows come from
+    pub source: SourceSpec,
+}
+
+/// How a lookup table stands.
+#[derive(Clone, Debug)]
+pub struct TableStatus {
+    /// its name
+    pub name: String,
+    /// rows that came
+    pub rows_in: u64,
+    /// rows that could not be taken
+    pub errors: u64,
+    /// the last error
+    pub last_error: Option<(SystemTime, String)>,
+    /// its source
+    pub source: LinkStatus,
+}
+
 /// One sink of a rule, with how it wants its results.
 pub struct SinkAction {
     /// where to
     pub spec: SinkSpec,
-    /// each row is a message of its own
-    pub send_single: bool,
-    /// empty results are not sent
-    pub omit_if_empty: bool,
+    /// what its messages are like
+    pub shape: Shape,
 }
 
 /// Why something could not be started.
@@ -81,6 +105,25 @@ pub enum EngineError {
     /// the id is taken
     #[error("rule {0} already exists")]
     Exists(String),
+    /// the name is taken
+    #[error("table {0} already exists")]
+    TableExists(String),
+    /// a rule looks up a table that was not created
+    #[error("rule {rule}: lookup table {table} is not there")]
+    NoTable {
+        /// the rule
+        rule: String,
+        /// the table
+        table: String,
+    },
+    /// the source of a table does not open
+    #[error("table {table}: {error}")]
+    Table {
+        /// the table
+        table: String,
+        /// why
+        error: Box<ConnectorError>,
+    },
     /// a source or sink does not open
     #[error("rule {rule}: {error}")]
     Connector {
@@ -134,6 +177,15 @@ struct Running {
     streams: HashMap<StreamId, RunningStream>,
     /// in the order of their start
     rules: indexmap::IndexMap<String, RunningRule>,
+    /// in the order of their creation
+    tables: indexmap::IndexMap<Text, RunningTable>,
+}
+
+struct RunningTable {
+    /// of each data thread's copy: its slot and its source
+    copies: Vec<(usize, OpenSource)>,
+    /// of the first copy: all get the same rows
+    metrics: Arc<RuleMetrics>,
 }
 
 /// Which instance of a stream it is. A rule and its streams live on one thread; a stream that rules of two threads
@@ -151,6 +203,8 @@ struct RunningStream {
     /// wakes the stream's input: for its sockets, and for sinks that made it wait
     signal: Signal,
     source: Option<OpenSource>,
+    /// how the source stood when it was closed at the end of input
+    ended: Option<LinkStatus>,
     rules: usize,
 }
 
@@ -183,6 +237,11 @@ impl Engine {
         })
     }
 
+    /// Reads the files that statements name in this folder, instead of `data`.
+    pub fn with_data(self, data: PathBuf) -> Engine {
+        Engine { connectors: self.connectors.with_data(data), ..self }
+    }
+
     /// Starts a rule. When this returns, its sinks are open and its stream takes messages.
     ///
     /// # Errors
@@ -191,6 +250,11 @@ impl Engine {
         let mut running = self.running.lock().await;
         if running.rules.contains_key(&rule.id) {
             return Err(EngineError::Exists(rule.id));
+        }
+        for input in rule.plan.inputs.iter().filter(|input| input.role == Role::Lookup) {
+            if !running.tables.contains_key(&input.stream.name) {
+                return Err(EngineError::NoTable { rule: rule.id, table: input.stream.name.to_string() });
+            }
         }
         let thread = self.thread_of(&running, &rule.plan);
         let mut streams = Vec::new();
@@ -231,13 +295,15 @@ impl Engine {
                     return Err(failed(error));
                 }
             };
-            let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-            match encodings
-                .iter_mut()
-                .find(|encoding| encoding.send_single == send_single && encoding.omit_if_empty == omit_if_empty)
-            {
-                Some(encoding) => encoding.outlets.push(sink.outlet()),
-                None => encodings.push(Encoding { send_single, omit_if_empty, outlets: vec![sink.outlet()] }),
+            let known = |encoding: &Encoding| *encoding.shape == action.shape;
+            let index = encodings.iter().position(known).unwrap_or_else(|| {
+                let shape = Arc::new(action.shape.clone());
+                encodings.push(Encoding { shape, outlets: Vec::new(), rows: Vec::new() });
+                encodings.len() - 1
+            });
+            match sink.outlet() {
+                WayOut::Messages(outlet) => encodings[index].outlets.push(outlet),
+                WayOut::Rows(outlet) => encodings[index].rows.push(outlet),
             }
             sinks.push(sink);
         }
@@ -280,7 +346,9 @@ impl Engine {
             };
             match source {
                 Ok(source) => {
-                    running.streams.insert(id, RunningStream { key, signal, source: Some(source), rules: 0 });
+                    running
+                        .streams
+                        .insert(id, RunningStream { key, signal, source: Some(source), ended: None, rules: 0 });
                 }
                 Err(error) => {
                     failure = Some(error);
@@ -326,6 +394,70 @@ impl Engine {
         true
     }
 
+    /// Creates a lookup table: each data thread gets a copy. It takes rows from now on, and keeps them whatever rules
+    /// start and stop.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing of the table is left then.
+    pub async fn create_table(&self, table: TableSpec) -> Result<(), EngineError> {
+        let mut running = self.running.lock().await;
+        let name = table.def.name.clone();
+        if running.tables.contains_key(&name) {
+            return Err(EngineError::TableExists(name.to_string()));
+        }
+        let mut copies = Vec::with_capacity(self.threads.len());
+        let mut first = None;
+        for (thread, worker) in self.threads.iter().enumerate() {
+            let slot = self.slot();
+            let (sender, frames) = queue::inbound(worker.signal(slot));
+            let metrics = Arc::new(RuleMetrics::default());
+            first.get_or_insert_with(|| metrics.clone());
+            worker.command(Command::AddTable { slot, def: table.def.clone(), frames, metrics });
+            match self.connectors.open_source(table.source.clone(), thread, sender).await {
+                Ok(source) => copies.push((slot, source)),
+                Err(error) => {
+                    worker.command(Command::DropTable { slot, name: name.clone() });
+                    self.drop_copies(&name, copies).await;
+                    return Err(EngineError::Table { table: name.to_string(), error: Box::new(error) });
+                }
+            }
+        }
+        running.tables.insert(name, RunningTable { copies, metrics: first.unwrap_or_default() });
+        Ok(())
+    }
+
+    /// Ends a lookup table; true if there was one. Rules that read it go on with its last rows.
+    pub async fn drop_table(&self, name: &str) -> bool {
+        let mut running = self.running.lock().await;
+        let Some(table) = running.tables.shift_remove(name) else { return false };
+        self.drop_copies(name, table.copies).await;
+        true
+    }
+
+    /// How every lookup table stands, in the order of their creation.
+    pub async fn tables(&self) -> Vec<TableStatus> {
+        let running = self.running.lock().await;
+        let status = |(name, table): (&Text, &RunningTable)| {
+            let (_, source) = table.copies.first()?;
+            Some(TableStatus {
+                name: name.to_string(),
+                rows_in: table.metrics.rows_in.load(Ordering::Relaxed),
+                errors: table.metrics.errors.load(Ordering::Relaxed),
+                last_error: table.metrics.last_error(),
+                source: source.status(),
+            })
+        };
+        running.tables.iter().filter_map(status).collect()
+    }
+
+    /// Ends the copies of a table on the first threads.
+    async fn drop_copies(&self, name: &str, copies: Vec<(usize, OpenSource)>) {
+        for (worker, (slot, source)) in self.threads.iter().zip(copies) {
+            source.close().await;
+            worker.command(Command::DropTable { slot, name: name.into() });
+        }
+    }
+
     /// The thread for a rule: where one of its streams is already, else one by the first stream's name.
     fn thread_of(&self, running: &Running, plan: &RulePlan) -> usize {
         let name = &plan.stream().name;
@@ -360,8 +492,9 @@ impl Engine {
         let running = self.running.lock().await;
         let status = |(id, rule): (&String, &RunningRule)| {
             let source = |id: &StreamId| {
-                let source = running.streams.get(id)?.source.as_ref()?;
-                Some((id.name.to_string(), source.status()))
+                let stream = running.streams.get(id)?;
+                let status = stream.source.as_ref().map(OpenSource::status).or_else(|| stream.ended.clone())?;
+                Some((id.name.to_string(), status))
             };
             rule.status(id, rule.streams.iter().filter_map(source).collect())
         };
@@ -374,8 +507,14 @@ impl Engine {
     /// A client that makes the engine wait and takes nothing is not waited for beyond the flush limit ([`Engine::stuck`]).
     pub async fn end_of_input(&self) {
         let ends = async {
-            self.close_sources().await;
-            self.ask(Command::EndOfInput).await;
+            self.close_sources(OpenSource::is_outside).await;
+            self.settle().await;
+            // A rule that reads what others write comes after them.
+            for rules in self.stages().await {
+                self.ask(|done| Command::EndOfInput { rules: rules.clone(), done }).await;
+                self.settle().await;
+            }
+            self.close_sources(|_| true).await;
         };
         tokio::select! {
             () = ends => {}
@@ -412,20 +551,24 @@ impl Engine {
                 rule.metrics.rows_in.load(Ordering::Relaxed) + rule.metrics.messages_out.load(Ordering::Relaxed);
             for sink in &rule.sinks {
                 progress += sink.status().messages;
-                waits |= !sink.outlet().ready();
+                // Only a client can be stuck: what goes by way of memory goes to rules, and theirs are looked at too.
+                if let WayOut::Messages(outlet) = sink.outlet() {
+                    waits |= !outlet.ready();
+                }
             }
         }
         (progress, waits)
     }
 
     /// Ends everything: sources are closed, what was received is processed, sinks send what waits and say goodbye.
-    /// Gives how the rules stood at their very end; their sources are closed and not among it.
+    /// Gives how the rules stood at their very end; their links as they were before they were closed.
     pub async fn stop(self) -> Vec<RuleStatus> {
         let last = {
-            let mut reading = pin!(maybe_done(self.close_sources()));
+            // Rules go on reading each other's results until nothing is on its way.
+            let mut reading = pin!(maybe_done(self.close_sources(OpenSource::is_outside)));
             let processed = async {
                 reading.as_mut().await;
-                self.ask(Command::Drain).await;
+                self.settle().await;
             };
             // A sink that makes the engine wait for a client that never reads must not keep the process from ending:
             // with full queues not even reading ends before that client is gone.
@@ -443,12 +586,12 @@ impl Engine {
                 // counted.
                 let rest = async {
                     reading.await;
-                    self.ask(Command::Drain).await;
+                    self.settle().await;
                 };
                 let _ = tokio::time::timeout(FLUSH, rest).await;
             }
             for (status, rule) in last.iter_mut().zip(&rules) {
-                let mut ended = rule.status(&status.id, Vec::new());
+                let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
                 // The counts are those of the end; that the links have ended is no trouble.
                 for (sink, before) in ended.sinks.iter_mut().zip(&status.sinks) {
                     (sink.state, sink.since, sink.peers) = (before.state, before.since, before.peers);
@@ -463,12 +606,58 @@ impl Engine {
         last
     }
 
-    async fn close_sources(&self) {
+    /// Closes the sources of streams that `which` says.
+    async fn close_sources(&self, which: impl Fn(&OpenSource) -> bool) {
         let sources: Vec<OpenSource> = {
             let mut running = self.running.lock().await;
-            running.streams.values_mut().filter_map(|stream| stream.source.take()).collect()
+            let take = |stream: &mut RunningStream| {
+                let source = stream.source.take_if(|source| which(source))?;
+                stream.ended = Some(source.status());
+                Some(source)
+            };
+            running.streams.values_mut().filter_map(take).collect()
         };
         futures_util::future::join_all(sources.into_iter().map(OpenSource::close)).await;
+    }
+
+    /// Waits until all that was received has been run, also by the rules that read the results of others.
+    async fn settle(&self) {
+        let topics = &self.connectors.topics;
+        loop {
+            let (delivered, _) = topics.movement();
+            self.ask(Command::Drain).await;
+            if topics.movement() == (delivered, 0) {
+                return;
+            }
+        }
+    }
+
+    /// The rules, those that write before those that read what they write. Rules of a cycle end together. To be called
+    /// when the sources outside are closed.
+    async fn stages(&self) -> Vec<Arc<[u64]>> {
+        let topics = &self.connectors.topics;
+        let running = self.running.lock().await;
+        let keys = |rule: &RunningRule| -> Vec<usize> {
+            rule.streams.iter().filter_map(|id| running.streams.get(id)).map(|stream| stream.key).collect()
+        };
+        let feeds = |from: &[usize], to: &[usize]| from.iter().any(|from| to.iter().any(|to| topics.feeds(*from, *to)));
+        // Most rules read nothing from memory: they end first, all together.
+        let in_memory = |id: &StreamId| running.streams.get(id).is_some_and(|stream| stream.source.is_some());
+        let (left, first): (Vec<_>, Vec<_>) =
+            running.rules.values().partition(|rule| rule.streams.iter().any(in_memory));
+        let mut stages = vec![first.into_iter().map(|rule| rule.key).collect()];
+        let mut left: Vec<(u64, Vec<usize>)> = left.into_iter().map(|rule| (rule.key, keys(rule))).collect();
+        while !left.is_empty() {
+            let waits = |own: &[usize]| left.iter().any(|(_, other)| feeds(other, own) && !feeds(own, other));
+            let mut stage: Vec<bool> = left.iter().map(|(_, own)| !waits(own)).collect();
+            if !stage.contains(&true) {
+                stage.fill(true);
+            }
+            stages.push(left.iter().zip(&stage).filter(|(_, now)| **now).map(|((rule, _), _)| *rule).collect());
+            let mut stage = stage.into_iter();
+            left.retain(|_| !stage.next().unwrap_or(true));
+        }
+        stages
     }
 
     /// Asks every worker and waits for all answers.

@@ -13,6 +13,8 @@ pub mod metrics;
 pub mod pipeline;
 pub mod plan;
 pub mod rule;
+pub mod shape;
 pub mod sql;
+pub mod template;
 pub mod time;
 pub mod value;

@@ -1,4 +1,4 @@
-//! Rule files: streams, rules and source settings of one or several files become planned rules, ready to start.
+//! Rule files: streams, tables, rules and source settings of one or several files become planned rules, ready to start.
 //!
 //! A file has one of three forms: lists of streams and rules, eKuiper's ruleset (objects of both by name, where rules
 //! can be JSON texts), or a single rule. All files are read before anything is said, so that a user sees every mistake
@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::catalog::{Catalog, StreamDef};
+use crate::catalog::{Catalog, Kind, StreamDef};
 use crate::config::Config;
 use crate::document::{Document, Member, Node, Place, Problem, Severity, Value};
-use crate::engine::{RuleSpec, SinkAction};
+use crate::engine::{RuleSpec, SinkAction, TableSpec};
 use crate::io::connector::{self, ConnectorError, SourceSpec};
 use crate::io::websocket::SettingsError;
 use crate::plan;
@@ -24,12 +24,29 @@ use crate::sql::{self, ast::Relation, ast::StreamOption};
 pub struct Pipeline {
     /// all streams
     pub catalog: Catalog,
-    /// their sources, by the stream's name
+    /// their sources, and those of tables, by name
     pub sources: BTreeMap<String, SourceSpec>,
+    /// the lookup tables
+    pub tables: Vec<PlannedTable>,
     /// the rules in the order of the files
     pub rules: Vec<PlannedRule>,
     /// what should be said though all can run
     pub warnings: Vec<Problem>,
+}
+
+/// A lookup table that can be created.
+pub struct PlannedTable {
+    /// what the engine needs
+    pub spec: TableSpec,
+    file: String,
+    place: Place,
+}
+
+impl PlannedTable {
+    /// An error of this table that shows only when it is created.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::error(&self.file, Some(self.place), format!("table {}", self.spec.def.name), message)
+    }
 }
 
 /// A rule that can start.
@@ -207,17 +224,15 @@ impl Loader {
 
     fn read_streams(&mut self, document: &Arc<Document>) {
         let root = &document.root;
-        if let Some(tables) = rule::field(root, "tables") {
-            let first = match &tables.value {
-                Value::List(nodes) => nodes.first().map(|node| node.place),
-                Value::Map(members) => members.first().map(|member| member.place),
-                _ => Some(tables.place),
-            };
-            if let Some(place) = first {
-                self.problems.push(document.error(place, "", "tables are not supported yet"));
+        // Which of the two a statement makes is said by the statement.
+        for section in ["streams", "tables"] {
+            if let Some(statements) = rule::field(root, section) {
+                self.read_statements(document, section, statements);
             }
         }
-        let Some(streams) = rule::field(root, "streams") else { return };
+    }
+
+    fn read_statements(&mut self, document: &Arc<Document>, section: &str, streams: &Node) {
         match &streams.value {
             Value::Text(_) => self.read_stream(document, None, streams),
             Value::List(nodes) => {
@@ -231,7 +246,8 @@ impl Loader {
                 }
             }
             _ => {
-                let message = format!("streams is {}, expected a list of CREATE STREAM statements", streams.kind());
+                let statement = if section == "tables" { "CREATE TABLE" } else { "CREATE STREAM" };
+                let message = format!("{section} is {}, expected a list of {statement} statements", streams.kind());
                 self.problems.push(document.error(streams.place, "", message));
             }
         }
@@ -265,12 +281,7 @@ impl Loader {
             }
         };
         let name = create.name.name.to_string();
-        let subject = format!("stream {name}");
-        if create.relation == Relation::Table {
-            self.broken.insert(name);
-            self.problems.push(document.sql_error(statement, subject, "tables are not supported yet", None, None));
-            return;
-        }
+        let subject = subject_of(create.relation, &name);
         if let Some(key) = key.filter(|member| member.key != name) {
             let message = format!("stands under the name {}; its own counts", key.key);
             self.problems.push(document.warning(key.place, &subject, message));
@@ -298,7 +309,8 @@ impl Loader {
     fn open_sources(&mut self) {
         let mut streams = std::mem::take(&mut self.streams);
         for (name, stream) in &mut streams {
-            let subject = format!("stream {name}");
+            let relation = if stream.def.kind.is_table() { Relation::Table } else { Relation::Stream };
+            let subject = subject_of(relation, name);
             match source(&stream.def, &self.config) {
                 Ok((spec, warnings)) => {
                     self.sources.insert(name.clone(), spec);
@@ -453,8 +465,7 @@ impl Loader {
                         let message = format!("sink {}: {warning}", action.kind);
                         self.problems.push(document.warning(action.place, subject, message));
                     }
-                    let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-                    sinks.push(SinkAction { spec, send_single, omit_if_empty });
+                    sinks.push(SinkAction { spec, shape: action.shape.clone() });
                 }
                 Err(error @ ConnectorError::UnknownSink(_)) => {
                     let hint = rule::meant(&action.kind, connector::SINKS);
@@ -479,8 +490,23 @@ impl Loader {
         if refused {
             return Err(self.problems);
         }
-        let Loader { catalog, sources, rules, problems, .. } = self;
-        Ok(Pipeline { catalog, sources, rules, warnings: problems })
+        let Loader { catalog, streams, sources, rules, problems, .. } = self;
+        let lookups = streams.values().filter(|stream| stream.def.kind == Kind::LookupTable);
+        let table = |table: &Stream| {
+            let def = table.def.clone();
+            let source = sources.get(def.name.as_str())?.clone();
+            let place = table.document.error(table.statement.place, "", "").place.unwrap_or_default();
+            Some(PlannedTable { spec: TableSpec { def, source }, file: table.document.name.clone(), place })
+        };
+        let tables = lookups.filter_map(table).collect();
+        Ok(Pipeline { catalog, sources, tables, rules, warnings: problems })
+    }
+}
+
+fn subject_of(relation: Relation, name: &str) -> String {
+    match relation {
+        Relation::Stream => format!("stream {name}"),
+        Relation::Table => format!("table {name}"),
     }
 }
 
@@ -586,7 +612,7 @@ mod tests {
             "sources": {"websocket": {"k": {"addr": "localhost:5", "adr": 1}}},
             "rules": [{"id": "r", "sql": "SELECT * FROM s", "actions": [{"nop": {}}]}]}"#;
         let pipeline = built(&[text]).map_err(|problems| format!("{problems:?}")).unwrap();
-        let SourceSpec::Websocket(settings) = &pipeline.sources["s"];
+        let SourceSpec::Websocket(settings) = &pipeline.sources["s"] else { panic!("another source") };
         assert_eq!(settings.address(), "ws://localhost:5/x");
         assert_eq!(pipeline.warnings.len(), 1);
         assert!(pipeline.warnings[0].to_string().contains("unknown property adr: did you mean addr?"));
@@ -595,7 +621,7 @@ mod tests {
     #[test]
     fn all_mistakes_of_all_files_are_told() {
         let first = "{\"streams\": [\"CREATE STREEM a () WITH ()\",\n  \"CREATE STREAM b (x BIGNIT) WITH (DATASOURCE=\\\"/b\\\")\",\n  \"CREATE STREAM c () WITH (DATASOURCE=\\\"c\\\", TYPE=\\\"websocket\\\")\",\n  \"CREATE STREAM d () WITH (DATASOURCE=\\\"/d\\\", CONF_KEY=\\\"none\\\", TYPE=\\\"websocket\\\")\"],\n\"rules\": [\n  {\"id\": \"r1\", \"sql\": \"SELECT * FROM b\", \"actions\": [{\"log\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FORM c\", \"actions\": [{\"lgo\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FROM c\", \"actions\": [{\"websocket\": {\"path\": \"x\"}}]},\n  {\"id\": \"r4\", \"sql\": \"SELECT a FROM d\", \"actions\": [{\"log\": {}}], \"options\": {\"isEventTime\": 5}}]}";
-        let second = "rules: 5\ntables: {t: x}\nstreems: []\n";
+        let second = "rules: 5\ntables: 7\nstreems: []\n";
         let problems = told(&[first, second]);
         for expected in [
             "f0:1:22: error: stream a: ",
@@ -603,12 +629,12 @@ mod tests {
             "f0:3:40: error: stream c: websocket endpoint should start with /",
             "f0:4:57: error: stream d: CONF_KEY none is not defined",
             "f0:7:33: error: rule r2: found \"FORM\"",
-            "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, log and nop\n    hint: did you mean log?",
+            "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, memory, log and nop\n    hint: did you mean log?",
             "f0:8:3: error: rule r2: rule already exists",
             "f0:8:55: error: rule r2: sink websocket: websocket endpoint should start with /",
             "f0:9:95: error: rule r4: option isEventTime is 5, expected true or false",
             "f1:1:8: error: rules is a number, expected a list of rules",
-            "f1:2:10: error: tables are not supported yet",
+            "f1:2:9: error: tables is a number, expected a list of CREATE TABLE statements",
             "f1:3:1: warning: unknown member streems is ignored\n    hint: did you mean streams?",
         ] {
             assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}\n{problems:#?}");

@@ -2,9 +2,15 @@
 //!
 //! Every mistake is told with its place. SQL is only text here, and sinks are only kinds with properties.
 
+use std::sync::Arc;
+
 use serde_json::{Map, Value as Json};
 
+use crate::codec::compress::Method;
 use crate::document::{Document, Node, Place, Problem, Value};
+use crate::shape::{OutputFormat, Shape};
+use crate::template::Template;
+use crate::value::Text;
 
 /// A rule.
 #[derive(Clone, Debug)]
@@ -32,10 +38,8 @@ pub struct Action {
     pub props: Map<String, Json>,
     /// where it stands in its document
     pub place: Place,
-    /// sendSingle: each result row is a message, an object; otherwise the rows of one result are, as an array
-    pub send_single: bool,
-    /// omitIfEmpty: results without rows, or rows without members, are not sent
-    pub omit_if_empty: bool,
+    /// what its messages are like
+    pub shape: Shape,
 }
 
 /// Options of a rule.
@@ -96,26 +100,15 @@ const FOREIGN_OPTIONS: &[&str] = &[
 /// Options that would change what a rule does, and that are not there yet.
 const MISSING_OPTIONS: &[&str] = &["sendMetaToSink", "cron", "duration", "cronDatetimeRange"];
 
+/// The rows that a sink gathers at most for one message: they wait in memory.
+const MAX_BATCH: u64 = 1_000_000;
+
 /// Properties of every sink that would change its messages, and that are not there yet. They are refused, since
 /// without them the messages would silently be others.
-const MISSING_PROPERTIES: &[&str] = &[
-    "dataTemplate",
-    "dataField",
-    "fields",
-    "excludeFields",
-    "schemaId",
-    "batchSize",
-    "lingerInterval",
-    "compression",
-    "encryption",
-    "connectionSelector",
-    "resourceId",
-];
+const MISSING_PROPERTIES: &[&str] = &["schemaId", "encryption", "connectionSelector", "resourceId"];
 
-/// Properties of every sink that only some formats read, or that tune eKuiper's engine.
+/// Properties of every sink that tune eKuiper's engine.
 const FOREIGN_PROPERTIES: &[&str] = &[
-    "delimiter",
-    "hasHeader",
     "encProps",
     "concurrency",
     "bufferLength",
@@ -355,39 +348,119 @@ impl Reader<'_> {
     }
 
     fn action(&mut self, kind: &str, place: Place, node: &Node) -> Action {
-        let mut action =
-            Action { kind: kind.to_owned(), props: Map::new(), place, send_single: false, omit_if_empty: false };
+        let mut action = Action { kind: kind.to_owned(), props: Map::new(), place, shape: Shape::default() };
+        let shape = &mut action.shape;
+        let (mut format, mut delimiter, mut header) = (None, Text::const_new(","), false);
         for member in node.members() {
-            let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&member.key));
-            let name = format!("sink {kind}: {}", member.key);
-            if is(&["sendSingle"]) {
-                action.send_single = self.flag(&member.node, &name).unwrap_or_default();
-            } else if is(&["omitIfEmpty"]) {
-                action.omit_if_empty = self.flag(&member.node, &name).unwrap_or_default();
-            } else if is(&["format"]) {
-                match member.node.text() {
-                    Some(format) if format.is_empty() || format.eq_ignore_ascii_case("json") => {}
-                    Some(format) => self.error(
-                        member.node.place,
-                        format!("sink {kind}: format {format} is not supported yet"),
-                        Some("there is json".to_owned()),
-                    ),
-                    None => self.expected(&member.node, &name, "a text"),
+            let is = |name: &str| name.eq_ignore_ascii_case(&member.key);
+            let one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&member.key));
+            let (node, name) = (&member.node, format!("sink {kind}: {}", member.key));
+            if is("sendSingle") {
+                shape.send_single = self.flag(node, &name).unwrap_or_default();
+            } else if is("omitIfEmpty") {
+                shape.omit_if_empty = self.flag(node, &name).unwrap_or_default();
+            } else if is("dataTemplate") {
+                shape.template = self.template(node, &name);
+            } else if is("dataField") {
+                shape.data_field = self.optional_text(node, &name).filter(|field| !field.is_empty());
+            } else if is("fields") {
+                shape.fields = self.names(node, &name);
+            } else if is("excludeFields") {
+                shape.excluded = self.names(node, &name);
+            } else if is("format") {
+                format = self
+                    .optional_text(node, &name)
+                    .filter(|format| !format.is_empty())
+                    .map(|format| (format, node.place));
+            } else if is("delimiter") {
+                delimiter = self.optional_text(node, &name).filter(|text| !text.is_empty()).unwrap_or(delimiter);
+            } else if is("hasHeader") {
+                header = self.flag(node, &name).unwrap_or_default();
+            } else if is("batchSize") {
+                shape.batch_size = self.batch_size(node, &name);
+            } else if is("lingerInterval") {
+                match milliseconds(node).filter(|linger| *linger >= 0) {
+                    Some(linger) => shape.linger = linger,
+                    None => self.expected(node, &name, "milliseconds, or a duration such as \"500ms\""),
                 }
-            } else if is(MISSING_PROPERTIES) {
-                if !unset(&member.node) {
+            } else if is("compression") {
+                let Some(method) = self.optional_text(node, &name).filter(|method| !method.is_empty()) else {
+                    continue;
+                };
+                shape.compression = Method::of(&method);
+                if shape.compression.is_none() {
+                    let message = format!("get compressor {method} fail with error: unsupported compressor: {method}");
+                    self.error(node.place, message, Some("there are gzip, zlib, flate and zstd".to_owned()));
+                }
+            } else if one_of(MISSING_PROPERTIES) {
+                if !unset(node) {
                     let message = format!("sink {kind}: property {} is not supported yet", member.key);
-                    let hint = match member.key.as_str() {
-                        "fields" | "excludeFields" | "dataField" => Some("choose the fields in the rule's SELECT"),
-                        _ => None,
-                    };
-                    self.error(member.place, message, hint.map(str::to_owned));
+                    self.error(member.place, message, None);
                 }
-            } else if !is(FOREIGN_PROPERTIES) {
-                action.props.insert(member.key.clone(), member.node.json());
+            } else if !one_of(FOREIGN_PROPERTIES) {
+                action.props.insert(member.key.clone(), node.json());
+            }
+        }
+        if !shape.fields.is_empty() && !shape.excluded.is_empty() {
+            self.error(place, "field and excludeFields cannot both be set".to_owned(), None);
+        }
+        if let Some((format, place)) = format {
+            match format.to_ascii_lowercase().as_str() {
+                "json" => {}
+                "delimited" => shape.format = OutputFormat::Delimited { delimiter, header },
+                "urlencoded" => shape.format = OutputFormat::UrlEncoded,
+                _ => {
+                    let hint = Some("there are json, delimited and urlencoded".to_owned());
+                    self.error(place, format!("format type {format} not supported"), hint);
+                }
             }
         }
         action
+    }
+
+    /// A text, or none where the property is not set.
+    fn optional_text(&mut self, node: &Node, name: &str) -> Option<Text> {
+        if matches!(node.value, Value::Null) { None } else { self.text(node, name).map(Text::from) }
+    }
+
+    fn template(&mut self, node: &Node, name: &str) -> Option<(Text, Arc<Template>)> {
+        let text = self.optional_text(node, name).filter(|text| !text.is_empty())?;
+        match Template::new(&text) {
+            Ok(template) => Some((text, Arc::new(template))),
+            Err(error) => {
+                self.error(node.place, error.to_string(), None);
+                None
+            }
+        }
+    }
+
+    /// A list of names.
+    fn names(&mut self, node: &Node, name: &str) -> Vec<Text> {
+        match &node.value {
+            Value::Null => Vec::new(),
+            Value::List(names) => names.iter().filter_map(|each| self.optional_text(each, name)).collect(),
+            _ => {
+                self.expected(node, name, "a list of names, such as [\"id\"]");
+                Vec::new()
+            }
+        }
+    }
+
+    fn batch_size(&mut self, node: &Node, name: &str) -> usize {
+        match &node.value {
+            Value::Number(number) if number.as_i64().is_some_and(|size| size < 0) => {
+                let message = format!("fail to parse sink configuration: invalid batchSize {number}");
+                self.error(node.place, message, None);
+                0
+            }
+            Value::Number(number) if number.as_u64().is_some_and(|size| size <= MAX_BATCH) => {
+                number.as_u64().unwrap_or(0) as usize
+            }
+            _ => {
+                self.expected(node, name, "a number of rows, at most 1000000");
+                0
+            }
+        }
     }
 
     fn options(&mut self, node: &Node, defaults: &RuleOptions) -> RuleOptions {
@@ -495,8 +568,11 @@ mod tests {
         assert_eq!(problems, Vec::<String>::new());
         let rule = rule.unwrap();
         assert_eq!((rule.id.as_str(), rule.name.as_str(), rule.triggered), ("r1", "n", false));
-        let actions: Vec<_> =
-            rule.actions.iter().map(|a| (a.kind.as_str(), a.props.len(), a.send_single, a.omit_if_empty)).collect();
+        let actions: Vec<_> = rule
+            .actions
+            .iter()
+            .map(|a| (a.kind.as_str(), a.props.len(), a.shape.send_single, a.shape.omit_if_empty))
+            .collect();
         assert_eq!(actions, [("log", 0, false, false), ("websocket", 1, true, true), ("nop", 0, false, false)]);
         let options = rule.options;
         assert_eq!(

@@ -18,6 +18,9 @@ pub type Text = CompactString;
 /// A JSON object: keys in the order of first appearance; of duplicate keys the last value counts.
 pub type Object = indexmap::IndexMap<Text, Value>;
 
+/// The columns of a row that travels decoded, with their names, in order. No name is there twice.
+pub type Row = Vec<(Text, Value)>;
+
 /// One value of the rule language.
 ///
 /// `Absent` and `Null` behave alike in every expression; they differ only where a field is passed through by its name

@@ -30,10 +30,11 @@ use futures_util::SinkExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use plutino::catalog::{Catalog, StreamDef};
 use plutino::document::{Document, Severity};
-use plutino::engine::{Engine, EngineSettings, RuleSpec, SinkAction};
+use plutino::engine::{Engine, EngineSettings, RuleSpec, SinkAction, TableSpec};
 use plutino::io::connector;
 use plutino::io::websocket::ServerSettings;
 use plutino::plan;
+use plutino::plan::physical::Role;
 use plutino::rule::{self, Rule, RuleOptions};
 use plutino::sql;
 use regex::Regex;
@@ -334,8 +335,7 @@ impl<'a> Run<'a> {
         for action in actions {
             let (spec, _) =
                 connector::sink(&action.kind, &action.props).map_err(|error| error.to_string()).map_err(at("rule"))?;
-            let (send_single, omit_if_empty) = (action.send_single, action.omit_if_empty);
-            sinks.push(SinkAction { spec, send_single, omit_if_empty });
+            sinks.push(SinkAction { spec, shape: action.shape });
         }
         let mut sources = Vec::new();
         for input in &mut plan.inputs {
@@ -344,10 +344,16 @@ impl<'a> Run<'a> {
             let (source, _) = connector::source(kind, &stream.datasource, &stream.extra)
                 .map_err(|error| error.to_string())
                 .map_err(at("rule"))?;
-            sources.push(Some(source));
             // The engine shares what has one name; each case has its streams for itself.
             input.stream =
                 Arc::new(StreamDef { name: format!("{}_{}", stream.name, self.tag).into(), ..(**stream).clone() });
+            if input.role == Role::Lookup {
+                let table = TableSpec { def: input.stream.clone(), source };
+                self.engine.create_table(table).await.map_err(|error| ("rule", error.to_string()))?;
+                sources.push(None);
+            } else {
+                sources.push(Some(source));
+            }
         }
         let spec = RuleSpec { id: self.tag.clone(), plan, sources, sinks, send_error: options.send_error };
         self.engine.start_rule(spec).await.map_err(|error| ("rule", error.to_string()))

@@ -9,7 +9,7 @@ fn functions() {
 
 #[test]
 fn connectors() {
-    is_as_generated("docs/connectors.md", &plutino::io::websocket::config::reference());
+    is_as_generated("docs/connectors.md", &plutino::io::connector::reference());
 }
 
 /// Fails where a page is stale; with `UPDATE_DOCS=1` in the environment it writes the page anew.

@@ -202,6 +202,17 @@ impl Run {
 /// Starts all rules; what is wrong with each.
 async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
+    for table in pipeline.tables {
+        let refused = table.problem("");
+        if let Err(error) = engine.create_table(table.spec).await {
+            let message = match error {
+                // The table is named already.
+                EngineError::Table { error, .. } => error.to_string(),
+                error => error.to_string(),
+            };
+            problems.push(Problem { message, ..refused });
+        }
+    }
     for rule in pipeline.rules {
         let refused = rule.problem("");
         if let Err(error) = engine.start_rule(rule.spec).await {
@@ -272,8 +283,9 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
     for (stream, source) in pipeline.rules.iter().flat_map(|rule| rule.spec.sources()) {
         if !streams.contains(&stream) {
             streams.push(stream);
-            let SourceSpec::Websocket(settings) = source;
-            places.push(Place::of(settings, format!("stream {stream}")));
+            if let SourceSpec::Websocket(settings) = source {
+                places.push(Place::of(settings, format!("stream {stream}")));
+            }
         }
     }
     for rule in &pipeline.rules {
@@ -283,7 +295,7 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
                     places.push(Place::of(settings, format!("results of rule {}", rule.spec.id)));
                 }
                 SinkSpec::Log => console = true,
-                SinkSpec::Nop => {}
+                SinkSpec::Memory(_) | SinkSpec::Nop => {}
             }
         }
     }
@@ -303,7 +315,7 @@ struct Feed {
 fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Settings>), Failure> {
     let mut open: Vec<(&str, &Settings)> = Vec::new();
     for (name, source) in pipeline.rules.iter().flat_map(|rule| rule.spec.sources()) {
-        let SourceSpec::Websocket(settings) = source;
+        let SourceSpec::Websocket(settings) = source else { continue };
         if !open.iter().any(|(other, _)| *other == name) {
             open.push((name, settings));
         }

@@ -52,14 +52,30 @@ pub fn convert(
     strict: Option<&Strict>,
     zone: &TimeZone,
 ) -> Result<Value, SchemaError> {
-    let Some(text) = text else {
-        return match strict {
-            None => Ok(Value::Absent),
-            Some(Strict { column: ColumnDef { default: Some(literal), .. }, .. }) => Ok(constant(literal)),
-            Some(_) => Err(SchemaError::Missing(column.clone())),
-        };
+    accept(column, ty, text.map(json::value), strict, zone)
+}
+
+/// As [`convert`], for a value that is decoded already.
+///
+/// # Errors
+/// [`SchemaError`]
+pub fn accept(
+    column: &Text,
+    ty: Option<&DataType>,
+    value: Option<Value>,
+    strict: Option<&Strict>,
+    zone: &TimeZone,
+) -> Result<Value, SchemaError> {
+    let value = match value {
+        None | Some(Value::Absent) => {
+            return match strict {
+                None => Ok(Value::Absent),
+                Some(Strict { column: ColumnDef { default: Some(literal), .. }, .. }) => Ok(constant(literal)),
+                Some(_) => Err(SchemaError::Missing(column.clone())),
+            };
+        }
+        Some(value) => value,
     };
-    let value = json::value(text);
     let Some(ty) = ty else { return Ok(value) };
     if value.is_null() {
         return if strict.is_some() { Err(SchemaError::Missing(column.clone())) } else { Ok(Value::Null) };
@@ -116,6 +132,12 @@ fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) ->
             cast::to_datetime_by(pattern, &value, zone, 0).map(Value::DateTime).map_err(|_| Misfit::Type(value))
         }
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) => Ok(value),
+        (DataType::DateTime, Value::DateTime(_)) | (DataType::Bytea, Value::Bytes(_)) => Ok(value),
+        (DataType::Array(of), Value::Array(members)) => {
+            let members: Result<Vec<Value>, Misfit> =
+                members.iter().map(|member| fit(of, member.clone(), strict, zone)).collect();
+            members.map(Value::array)
+        }
         (DataType::Bytea, Value::Text(text)) => {
             cast::base64_bytes(text).map(Value::from).map_err(|_| Misfit::Type(value))
         }
@@ -125,29 +147,43 @@ fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) ->
             members.map(Value::array)
         }
         (DataType::Struct(columns), Value::Json(text)) if text.starts_with('{') => {
-            let mut object = Object::with_capacity(columns.len());
-            for (key, member) in json::members(text) {
-                let key = json::key(key);
-                if let Some(column) = columns.iter().find(|column| column.name.name == key) {
-                    object.insert(key, fit(&column.ty, json::value(member), strict, zone)?);
-                }
-            }
-            if strict.is_some() {
-                for column in columns {
-                    let name = &column.name.name;
-                    match (object.get(name).is_none_or(Value::is_null), &column.default) {
-                        (false, _) => {}
-                        (true, Some(literal)) if !object.contains_key(name) => {
-                            object.insert(name.clone(), constant(literal));
-                        }
-                        (true, _) => return Err(Misfit::Missing(name.clone())),
-                    }
-                }
-            }
-            Ok(Value::Object(Arc::new(object)))
+            let members = json::members(text).map(|(key, member)| (json::key(key), json::value(member)));
+            structure(columns, members, strict, zone)
+        }
+        (DataType::Struct(columns), Value::Object(members)) => {
+            let members = members.iter().map(|(key, member)| (key.clone(), member.clone()));
+            structure(columns, members, strict, zone)
         }
         _ => Err(Misfit::Type(value)),
     }
+}
+
+/// The members of an object that a STRUCT has, each of its type.
+fn structure(
+    columns: &[ColumnDef],
+    members: impl Iterator<Item = (Text, Value)>,
+    strict: Option<&Strict>,
+    zone: &TimeZone,
+) -> Result<Value, Misfit> {
+    let mut object = Object::with_capacity(columns.len());
+    for (key, member) in members {
+        if let Some(column) = columns.iter().find(|column| column.name.name == key) {
+            object.insert(key, fit(&column.ty, member, strict, zone)?);
+        }
+    }
+    if strict.is_some() {
+        for column in columns {
+            let name = &column.name.name;
+            match (object.get(name).is_none_or(Value::is_null), &column.default) {
+                (false, _) => {}
+                (true, Some(literal)) if !object.contains_key(name) => {
+                    object.insert(name.clone(), constant(literal));
+                }
+                (true, _) => return Err(Misfit::Missing(name.clone())),
+            }
+        }
+    }
+    Ok(Value::Object(Arc::new(object)))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! conditions of one worker.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
@@ -25,6 +26,7 @@ use super::operator::RuleOperator;
 use super::output::{Output, RuleContext};
 use super::queue::{RowBatch, RuleQueue};
 use super::scan::StreamScan;
+use super::table::Index;
 use super::worker::{Timers, WorkerClock};
 
 /// Timestamps of a stream's dataflow are this coarse, ms: progress costs per change of timestamp, not per message.
@@ -114,6 +116,8 @@ pub struct RuleParts {
     pub plan: Stateful,
     /// the rule's streams and tables
     pub inputs: Vec<Input>,
+    /// the lookup tables that it asks, by input
+    pub lookups: HashMap<usize, Rc<Index>>,
     /// where the rows come from
     pub queue: Rc<RuleQueue>,
     /// what they are evaluated with
@@ -130,12 +134,12 @@ pub struct RuleParts {
 
 /// Builds the dataflow of a rule with state.
 pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
-    let RuleParts { plan, inputs, queue, context, output, clock, timers, slot } = parts;
+    let RuleParts { plan, inputs, lookups, queue, context, output, clock, timers, slot } = parts;
     let metrics = output.borrow().metrics().clone();
     let name = context.id.clone();
     let event_time = plan.event_time.is_some();
     let alarms = (!event_time).then(|| (timers.clone(), slot));
-    let mut operator = RuleOperator::new(plan, inputs, context, output, clock.clone(), alarms);
+    let mut operator = RuleOperator::new(plan, inputs, lookups, context, output, clock.clone(), alarms);
     let dataflow = worker.next_dataflow_index();
     let activator = worker.dataflow_named::<u64, _, _>(&name, |scope| {
         let mut activator = None;

@@ -23,8 +23,11 @@ const NONE: u32 = u32::MAX;
 /// The numbers of a joined row's parts, input by input.
 type Parts = SmallVec<[u32; 4]>;
 
+/// Takes the slots of a row of a lookup table.
+pub type Give<'a> = &'a mut dyn FnMut(Box<[Value]>);
+
 /// Asks a lookup table: the join, the values of its equalities' left sides, and where rows go.
-pub type Ask<'a> = &'a dyn Fn(&Join, &[Value], &mut dyn FnMut(Box<[Value]>));
+pub type Ask<'a> = &'a dyn Fn(&Join, &[Value], Give<'_>);
 
 /// The rows of a window, joined.
 pub struct Joined<'p> {

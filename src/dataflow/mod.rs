@@ -12,5 +12,6 @@ pub mod queue;
 mod results;
 pub mod scan;
 mod steps;
+pub mod table;
 mod window;
 pub mod worker;

@@ -6,14 +6,16 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::expr::{EvalError, Scope, compare};
-use crate::plan::physical::{Filter, Input, Role, Stateful, WindowSpec};
+use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
 
+use super::join::Give;
 use super::order::Waiting;
 use super::output::{Output, RuleContext};
 use super::queue::RowBatch;
 use super::results::{Others, Results};
 use super::steps::Memories;
+use super::table::Index;
 use super::window::{Alarm, Arrival, KeptRow, Windows};
 use super::worker::{Timers, WorkerClock};
 
@@ -34,10 +36,11 @@ pub struct RuleOperator {
 }
 
 /// What is joined to the rows of streams.
-#[derive(Default)]
 struct Tables {
     /// the last rows of scan tables, by input
     scanned: HashMap<usize, VecDeque<Rc<KeptRow>>>,
+    /// lookup tables, by input
+    lookups: HashMap<usize, Rc<Index>>,
 }
 
 /// Why a row was lost.
@@ -54,6 +57,7 @@ impl RuleOperator {
     pub fn new(
         plan: Stateful,
         inputs: Vec<Input>,
+        lookups: HashMap<usize, Rc<Index>>,
         context: Rc<RuleContext>,
         output: Rc<RefCell<Output>>,
         clock: Rc<WorkerClock>,
@@ -64,7 +68,7 @@ impl RuleOperator {
             memories: Memories::new(&plan.steps),
             windows: Windows::new(&plan, &context.zone, Alarm::new(timers)),
             results: Results::new(&plan, context.clone(), output.clone()),
-            tables: Tables::default(),
+            tables: Tables { scanned: HashMap::new(), lookups },
             wide: vec![Value::Absent; plan.row_slots],
             plan,
             inputs,
@@ -145,7 +149,8 @@ impl RuleOperator {
         let passes = passes(&plan.filter, &scope).map_err(|error| format!("run Where error: {error}"));
         let mut arrival = Arrival { time, input, row, slots, passes, context: context.clone() };
         if matches!(plan.window, WindowSpec::Each) {
-            let others = Others { tables: tables.rows(), ask: &|_, _, _| {} };
+            let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
+            let others = Others { tables: tables.rows(), ask: &ask };
             results.row(plan, inputs, &mut arrival, others);
         } else if matches!((&plan.window, &arrival.passes), (WindowSpec::Hopping { .. }, Err(_))) {
             // By the clock or in event time, a row without a truth belongs to no window.
@@ -154,7 +159,8 @@ impl RuleOperator {
             }
         } else {
             windows.row(plan, arrival, &mut |closed| {
-                let others = Others { tables: tables.rows(), ask: &|_, _, _| {} };
+                let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
+                let others = Others { tables: tables.rows(), ask: &ask };
                 results.window(plan, inputs, now, closed, others);
             });
         }
@@ -169,7 +175,8 @@ impl RuleOperator {
                 let late = u64::try_from(now.saturating_sub(closed.end)).unwrap_or(0);
                 output.borrow_mut().received(Instant::now().checked_sub(Duration::from_millis(late)));
             }
-            let others = Others { tables: tables.rows(), ask: &|_, _, _| {} };
+            let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
+            let others = Others { tables: tables.rows(), ask: &ask };
             results.window(plan, inputs, now, closed, others);
         });
     }
@@ -185,6 +192,21 @@ impl Tables {
         while retain.is_some_and(|retain| rows.len() > retain) {
             rows.pop_front();
         }
+    }
+
+    /// Gives the slots of the lookup table's rows with this key.
+    fn ask(&self, inputs: &[Input], join: &Join, key: &[Value], give: Give<'_>) {
+        let Some(index) = self.lookups.get(&join.input) else { return };
+        let columns = &inputs[join.input].scan.columns;
+        index.lookup(key, &mut |row| {
+            let slot = |column: &Column| match &column.source {
+                ColumnSource::Key(wanted) => {
+                    row.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
+                }
+                ColumnSource::Whole => Value::object(row.iter().cloned()),
+            };
+            give(columns.iter().map(slot).collect());
+        });
     }
 
     /// The rows of all scan tables.

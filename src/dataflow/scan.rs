@@ -12,15 +12,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use crate::catalog::StreamDef;
+use crate::catalog::{Format, StreamDef};
 use crate::codec::json::{Scanner, Spans, Wanted};
 use crate::codec::schema::{self, SchemaError, Strict};
+use crate::codec::{delimited, urlencoded};
 use crate::expr::{Expr, Scope, cast, compare};
-use crate::io::queue::{Frame, FrameBatch};
+use crate::io::queue::{Frame, FrameBatch, RowFrame};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{ColumnSource, Item, Projection, Scan as ScanPlan};
 use crate::sql::ast::DataType;
-use crate::value::{Text, Value};
+use crate::value::{Row, Text, Value};
 
 use super::output::{Output, RuleContext};
 use super::queue::RuleQueue;
@@ -147,14 +148,6 @@ impl StreamScan {
         self.rules.iter().all(|rule| rule.failed || rule.output.borrow().ready())
     }
 
-    /// The queues of the rules with state.
-    pub fn queues(&self) -> impl Iterator<Item = &Rc<RuleQueue>> {
-        self.rules.iter().filter_map(|rule| match &rule.target {
-            Target::Queue(queue, _) => Some(queue),
-            Target::Results(_) => None,
-        })
-    }
-
     /// Runs batches of messages through all rules. `now` is the arrival of their rows, ms since the epoch.
     pub fn run(&mut self, batches: &[FrameBatch], now: i64) {
         for batch in batches {
@@ -179,7 +172,17 @@ impl StreamScan {
     }
 
     fn message(&mut self, frame: &Frame, now: i64, received: Instant) {
+        if let Frame::Row(row) = frame {
+            return self.decoded(row, now, received);
+        }
+        if self.def.format != Format::Json {
+            return match decode(&self.def, frame) {
+                Ok(row) => self.decoded(&RowFrame { row, ..RowFrame::default() }, now, received),
+                Err(error) => self.undecodable(format_args!("{error}")),
+            };
+        }
         let text = match frame {
+            Frame::Row(_) => return,
             Frame::Text(text) => text.as_str(),
             Frame::Binary(bytes) => match std::str::from_utf8(bytes) {
                 Ok(text) => text,
@@ -194,7 +197,8 @@ impl StreamScan {
         let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
         let scanned = scanner.scan(text, |object, spans| {
             cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
-            let mut message = Message { text, object: &text[object], spans, columns, cells, zone };
+            let body = Body::Text { text, object: &text[object], spans };
+            let mut message = Message { body, columns, cells, zone };
             for rule in rules.iter_mut().filter(|rule| !rule.failed && !rule.skips) {
                 rule.rows_in += 1;
                 rule.guarded(&mut message, now, received);
@@ -208,13 +212,25 @@ impl StreamScan {
         }
     }
 
+    /// Runs a row that came decoded.
+    fn decoded(&mut self, row: &RowFrame, now: i64, received: Instant) {
+        let StreamScan { columns, cells, rules, zone, .. } = self;
+        cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
+        let mut message = Message { body: Body::Row(row), columns, cells, zone };
+        for rule in rules.iter_mut().filter(|rule| !rule.failed) {
+            rule.rows_in += 1;
+            rule.guarded(&mut message, now, received);
+        }
+    }
+
     /// Checks every object of an array against the columns of each rule, before any of its rows runs.
     fn check_array(&mut self, text: &str) {
         let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
         let mut errors: Vec<Option<SchemaError>> = vec![None; columns.len()];
         let scanned = scanner.scan(text, |object, spans| {
             cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
-            let mut message = Message { text, object: &text[object], spans, columns, cells, zone };
+            let body = Body::Text { text, object: &text[object], spans };
+            let mut message = Message { body, columns, cells, zone };
             for (column, error) in errors.iter_mut().enumerate().filter(|(_, error)| error.is_none()) {
                 *error = message.value(column).err().cloned();
             }
@@ -262,6 +278,27 @@ impl StreamScan {
     }
 }
 
+/// Why a message of another format than JSON cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum DecodeError {
+    #[error("binary message is not UTF-8: {0}")]
+    Utf8(#[from] std::str::Utf8Error),
+    #[error("cannot parse form: {0}")]
+    Escape(#[from] urlencoded::EscapeError),
+}
+
+/// The row of a message whose format has no need of a scanner.
+fn decode(def: &StreamDef, frame: &Frame) -> Result<Row, DecodeError> {
+    let text = || std::str::from_utf8(frame.bytes());
+    match &def.format {
+        Format::Binary { column } => Ok(vec![(column.clone(), frame.bytes().to_vec().into())]),
+        Format::Delimited { delimiter } => Ok(delimited::decode(text()?, delimiter, def.columns.as_deref())),
+        Format::UrlEncoded => Ok(urlencoded::decode(text()?)?),
+        // The scanner's, which finds the wanted members only.
+        Format::Json => Ok(Row::new()),
+    }
+}
+
 fn strict(def: &StreamDef, key: &Text) -> Option<Strict> {
     let column = def.columns.as_ref()?.iter().find(|column| column.name.name == *key)?.clone();
     Some(Strict { column, pattern: def.timestamp_format.clone() })
@@ -301,21 +338,37 @@ fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>,
 
 /// The message at hand, with its columns as far as they were read.
 struct Message<'a> {
-    text: &'a str,
-    object: &'a str,
-    spans: &'a Spans,
+    body: Body<'a>,
     columns: &'a [StreamColumn],
     cells: &'a mut [Cell],
     zone: &'a jiff::tz::TimeZone,
 }
 
-impl Message<'_> {
+/// How a message came.
+#[derive(Clone, Copy)]
+enum Body<'a> {
+    /// as JSON: the text, the object in it, and where the object's columns are in the text
+    Text { text: &'a str, object: &'a str, spans: &'a Spans },
+    /// decoded
+    Row(&'a RowFrame),
+}
+
+impl<'a> Message<'a> {
     /// The value of one of the stream's columns.
     fn value(&mut self, column: usize) -> Result<&Value, &SchemaError> {
         if matches!(self.cells[column], Cell::Unread) {
             let StreamColumn { key, ty, wanted, strict } = &self.columns[column];
-            let text = self.spans.span(*wanted).map(|span| &self.text[span]);
-            self.cells[column] = match schema::convert(key, ty.as_ref(), text, strict.as_ref(), self.zone) {
+            let (ty, strict) = (ty.as_ref(), strict.as_ref());
+            let value = match self.body {
+                Body::Text { text, spans, .. } => {
+                    schema::convert(key, ty, spans.span(*wanted).map(|span| &text[span]), strict, self.zone)
+                }
+                Body::Row(frame) => {
+                    let value = frame.row.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
+                    schema::accept(key, ty, value, strict, self.zone)
+                }
+            };
+            self.cells[column] = match value {
                 Ok(value) => Cell::Read(value),
                 Err(error) => Cell::Failed(error),
             };
@@ -327,8 +380,28 @@ impl Message<'_> {
         }
     }
 
-    fn text(&self, column: usize) -> Option<&str> {
-        self.spans.span(self.columns[column].wanted).map(|span| &self.text[span])
+    /// The JSON text of a column, where the message is text.
+    fn text(&self, column: usize) -> Option<&'a str> {
+        match self.body {
+            Body::Text { text, spans, .. } => spans.span(self.columns[column].wanted).map(|span| &text[span]),
+            Body::Row(_) => None,
+        }
+    }
+
+    /// The JSON text of the whole message, where it is text.
+    fn object(&self) -> Option<&'a str> {
+        match self.body {
+            Body::Text { object, .. } => Some(object),
+            Body::Row(_) => None,
+        }
+    }
+
+    /// The whole message as a value.
+    fn whole(&self) -> Value {
+        match self.body {
+            Body::Text { object, .. } => Value::Json(object.into()),
+            Body::Row(frame) => Value::object(frame.row.iter().cloned()),
+        }
     }
 }
 
@@ -375,8 +448,15 @@ impl ScanRule {
                 Err(error) => return Err(Stop::Error(format!("run Where error: {error}"))),
             }
         }
-        for index in 0..self.row_slots.len() {
-            self.fill(self.row_slots[index], message)?;
+        if matches!(message.body, Body::Row(_)) {
+            // There is no text that could be copied.
+            for slot in 0..self.plan.columns.len() {
+                self.fill(slot, message)?;
+            }
+        } else {
+            for index in 0..self.row_slots.len() {
+                self.fill(self.row_slots[index], message)?;
+            }
         }
         self.compute(self.plan.computed_for_filter..self.plan.computed.len(), now, time)?;
         match &self.target {
@@ -389,7 +469,7 @@ impl ScanRule {
                 let scope = Scope { slots: &self.slots, context: &context };
                 let (sources, copied) = (&self.sources, &self.copied);
                 let raw = |slot: usize| match sources.get(slot) {
-                    Some(None) => Some(message.object),
+                    Some(None) => message.object(),
                     Some(Some(column)) if copied[slot] => message.text(*column),
                     _ => None,
                 };
@@ -424,7 +504,7 @@ impl ScanRule {
 
     fn fill(&mut self, slot: usize, message: &mut Message<'_>) -> Result<(), Stop> {
         self.slots[slot] = match self.sources[slot] {
-            None => Value::Json(message.object.into()),
+            None => message.whole(),
             Some(column) => message.value(column)?.clone(),
         };
         Ok(())

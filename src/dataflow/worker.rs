@@ -22,13 +22,15 @@ use tokio::sync::{Notify, oneshot};
 use crate::catalog::StreamDef;
 use crate::io::queue::{FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Body, Role, RulePlan, Scan};
+use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
 use crate::time::Clock;
+use crate::value::Text;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
-use super::output::{Encoding, Output, RuleContext};
+use super::output::{Alarm, Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{RuleKey, StreamScan, Target};
+use super::table::{Index, Tables};
 
 /// Names a stream's dataflow on its worker; it is the slot of the stream's signal, too.
 pub type StreamKey = usize;
@@ -58,10 +60,34 @@ pub enum Command {
         /// told when the rule is gone
         done: oneshot::Sender<()>,
     },
+    /// Begins a lookup table: this worker's copy.
+    AddTable {
+        /// the slot of its signal
+        slot: usize,
+        /// its definition
+        def: Arc<StreamDef>,
+        /// where its rows come from
+        frames: FrameReceiver,
+        /// its counters
+        metrics: Arc<RuleMetrics>,
+    },
+    /// Ends a lookup table. Rules that still read it see its last rows.
+    DropTable {
+        /// the slot of its signal
+        slot: usize,
+        /// its name
+        name: Text,
+    },
     /// Answers when everything that was handed to the streams before has been run.
     Drain(oneshot::Sender<()>),
-    /// No more messages will come: after what is there, windows that time closes are closed. Answers when that is done.
-    EndOfInput(oneshot::Sender<()>),
+    /// No more messages will come to these rules: after what is there, their windows that time closes are closed. Answers
+    /// when that is done.
+    EndOfInput {
+        /// rules, also of other workers
+        rules: Arc<[RuleKey]>,
+        /// told when it is done
+        done: oneshot::Sender<()>,
+    },
     /// Ends the thread.
     Stop,
 }
@@ -205,7 +231,12 @@ struct RunningRule {
     streams: Vec<StreamKey>,
     /// its dataflow and slot, where it has state
     dataflow: Option<(usize, usize)>,
+    /// the queue before that dataflow
+    queue: Option<Rc<RuleQueue>>,
 }
+
+/// The rules whose results wait for others, by slot.
+type Gathering = HashMap<usize, (RuleKey, Rc<RefCell<Output>>)>;
 
 struct WorkerLoop {
     worker: Worker,
@@ -217,10 +248,12 @@ struct WorkerLoop {
     zone: jiff::tz::TimeZone,
     streams: HashMap<StreamKey, RunningStream>,
     rules: HashMap<RuleKey, RunningRule>,
+    tables: Tables,
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
+    gathering: Gathering,
     draining: Vec<oneshot::Sender<()>>,
-    ending: Vec<oneshot::Sender<()>>,
+    ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
 }
 
 impl WorkerLoop {
@@ -232,8 +265,10 @@ impl WorkerLoop {
         clock: Clock,
     ) -> Self {
         let allocator = Allocator::Thread(Thread::default());
+        let worker = Worker::new(timely::WorkerConfig::default(), allocator, Some(std::time::Instant::now()));
         WorkerLoop {
-            worker: Worker::new(timely::WorkerConfig::default(), allocator, Some(std::time::Instant::now())),
+            tables: Tables::new(&worker, zone.clone()),
+            worker,
             commands,
             ready,
             wake,
@@ -243,6 +278,7 @@ impl WorkerLoop {
             streams: HashMap::new(),
             rules: HashMap::new(),
             slots: HashMap::new(),
+            gathering: Gathering::new(),
             draining: Vec::new(),
             ending: Vec::new(),
         }
@@ -264,6 +300,9 @@ impl WorkerLoop {
             let now = self.clock.now();
             while let Some(slot) = self.timers.due(now) {
                 self.activate(slot);
+                if let Some((_, output)) = self.gathering.get(&slot) {
+                    output.borrow_mut().tick();
+                }
             }
             let idle = self.step();
             if idle {
@@ -311,20 +350,23 @@ impl WorkerLoop {
         if self.draining.is_empty() && self.ending.is_empty() {
             return;
         }
-        if !self.streams.values().all(|stream| stream.input.is_empty()) {
+        if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
             return;
+        }
+        if !self.draining.is_empty() {
+            self.gathering.values().for_each(|(_, output)| output.borrow_mut().finish());
         }
         for done in self.draining.drain(..) {
             let _ = done.send(());
         }
-        if !self.ending.is_empty() {
-            for stream in self.streams.values() {
-                stream.scan.borrow().queues().for_each(|queue| queue.end());
+        for (rules, done) in std::mem::take(&mut self.ending) {
+            for queue in rules.iter().filter_map(|key| self.rules.get(key)?.queue.as_ref()) {
+                queue.end();
             }
             while !self.step() {}
-            for done in self.ending.drain(..) {
-                let _ = done.send(());
-            }
+            let ended = self.gathering.values().filter(|(key, _)| rules.contains(key));
+            ended.for_each(|(_, output)| output.borrow_mut().finish());
+            let _ = done.send(());
         }
     }
 
@@ -342,8 +384,16 @@ impl WorkerLoop {
                 self.drop_rule(key);
                 let _ = done.send(());
             }
+            Command::AddTable { slot, def, frames, metrics } => {
+                let activator = self.tables.create(def, frames, metrics);
+                self.slots.insert(slot, activator);
+            }
+            Command::DropTable { slot, name } => {
+                self.slots.remove(&slot);
+                self.tables.drop(&name);
+            }
             Command::Drain(done) => self.draining.push(done),
-            Command::EndOfInput(done) => self.ending.push(done),
+            Command::EndOfInput { rules, done } => self.ending.push((rules, done)),
             Command::Stop => {}
         }
     }
@@ -365,10 +415,16 @@ impl WorkerLoop {
         let zone = self.zone.clone();
         let context = Rc::new(RuleContext { id, started: now, zone, hits: Default::default() });
         let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics)));
+        if output.borrow().gathers() {
+            let (clock, timers) = (self.clock.clone(), self.timers.clone());
+            output.borrow_mut().wake_by(Alarm { clock, timers, slot });
+            self.gathering.insert(slot, (key, output.clone()));
+        }
         let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
         let (targets, dataflow) = match body {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
             Body::Stateful(plan) => {
+                let lookups = self.lookups(&plan, &inputs);
                 let width = scans.iter().map(|scan| scan.columns.len() + scan.computed.len()).max().unwrap_or(0);
                 let counts = inputs.iter().map(|input| input.role == Role::Stream);
                 let idle_timeout = plan.event_time.map_or(0, |watermark| watermark.idle_timeout);
@@ -377,6 +433,7 @@ impl WorkerLoop {
                 let parts = RuleParts {
                     plan: *plan,
                     inputs,
+                    lookups,
                     queue,
                     context: context.clone(),
                     output: output.clone(),
@@ -389,17 +446,36 @@ impl WorkerLoop {
                 (targets, Some((dataflow, slot)))
             }
         };
+        let queue = targets.iter().find_map(|target| match target {
+            Target::Queue(queue, _) => Some(queue.clone()),
+            Target::Results(_) => None,
+        });
         for ((stream, scan), target) in streams.iter().zip(scans).zip(targets) {
             if let Some(running) = stream.and_then(|stream| self.streams.get(&stream)) {
                 running.scan.borrow_mut().add(key, scan, context.clone(), output.clone(), target);
             }
         }
-        self.rules.insert(key, RunningRule { streams: streams.into_iter().flatten().collect(), dataflow });
+        self.rules.insert(key, RunningRule { streams: streams.into_iter().flatten().collect(), dataflow, queue });
         let _ = done.send(());
+    }
+
+    /// The indexes that a rule asks for its lookups, by input.
+    fn lookups(&self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Rc<Index>> {
+        let lookup = |join: &Join| {
+            let table = self.tables.table(&inputs[join.input].stream.name)?;
+            (inputs[join.input].role == Role::Lookup).then(|| (join.input, table.index(&join.columns)))
+        };
+        plan.joins.iter().filter_map(lookup).collect()
     }
 
     fn drop_rule(&mut self, key: RuleKey) {
         let Some(rule) = self.rules.remove(&key) else { return };
+        self.gathering.retain(|_, (gathers, output)| {
+            if *gathers == key {
+                output.borrow_mut().finish();
+            }
+            *gathers != key
+        });
         for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }
@@ -408,6 +484,7 @@ impl WorkerLoop {
         if let Some((dataflow, slot)) = rule.dataflow {
             self.slots.remove(&slot);
             self.worker.drop_dataflow(dataflow);
+            self.tables.sweep();
         }
     }
 }

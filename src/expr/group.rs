@@ -14,12 +14,13 @@ use crate::codec::json;
 use crate::value::{Text, Value};
 
 /// The key of one group: a part for each expression of GROUP BY. Keys of one or two numbers or texts up to 24 bytes
-/// take no allocation. A map of keys can be asked with a slice of parts, too.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+/// take no allocation. A map of keys can be asked with a slice of parts, too. Keys have an order, for sorted stores; it is
+/// not the order of the language.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GroupKey(SmallVec<[KeyPart; 2]>);
 
 /// One value of a key, in the form in which equal values are equal.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum KeyPart {
     /// null or absent
     Nothing,

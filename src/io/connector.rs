@@ -2,37 +2,46 @@
 //!
 //! Properties are checked first ([`SourceSpec`], [`SinkSpec`]), so that every mistake is told before anything opens.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
+use crate::io::LinkStatus;
+use crate::io::file::{self, FileError, FileReader, FileSource};
 use crate::io::log::{Console, LogSink};
+use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
 use crate::io::nop::Nop;
-use crate::io::queue::{FrameSender, Outlet, Signal};
-use crate::io::websocket::config::Warning;
+use crate::io::queue::{FrameSender, Signal, WayOut};
+use crate::io::websocket::config::{self, Warning};
 use crate::io::websocket::{ConnectError, Settings, SettingsError, SinkLink, SourceLink, Websockets};
-use crate::io::{LinkState, LinkStatus};
 
 /// The kinds of sources.
-pub const SOURCES: &[&str] = &["websocket"];
+pub const SOURCES: &[&str] = &["websocket", "memory", "file"];
 
 /// The kinds of sinks.
-pub const SINKS: &[&str] = &["websocket", "log", "nop"];
+pub const SINKS: &[&str] = &["websocket", "memory", "log", "nop"];
 
 /// A connector that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorError {
     /// no such source
-    #[error("source type {0} not found: there is websocket")]
+    #[error("source type {0} not found: there are websocket, memory and file")]
     UnknownSource(String),
     /// no such sink
-    #[error("sink {0} is not defined: there are websocket, log and nop")]
+    #[error("sink {0} is not defined: there are websocket, memory, log and nop")]
     UnknownSink(String),
     /// wrong properties
     #[error(transparent)]
     Settings(#[from] SettingsError),
+    /// wrong properties of memory
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// wrong properties of a file, or a file that cannot be read
+    #[error(transparent)]
+    File(#[from] FileError),
     /// it does not open
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -43,6 +52,22 @@ pub enum ConnectorError {
 pub enum SourceSpec {
     /// websocket
     Websocket(Box<Settings>),
+    /// topics of other rules
+    Memory(MemorySource),
+    /// a file in the data folder
+    File(FileSource),
+}
+
+/// The page of documentation of all connectors, made from their tables.
+pub fn reference() -> String {
+    format!(
+        "# Connectors\n\n\
+         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test generated_docs`.\n\n{}\n{}\n{}\n\
+         ## log, nop\n\nSinks without properties: `log` writes each message as a line to stdout, `nop` only counts.\n",
+        config::reference(),
+        memory::reference(),
+        file::reference(),
+    )
 }
 
 /// A sink whose properties are right.
@@ -50,6 +75,8 @@ pub enum SourceSpec {
 pub enum SinkSpec {
     /// websocket
     Websocket(Box<Settings>),
+    /// a topic for other rules
+    Memory(MemorySink),
     /// lines on stdout
     Log,
     /// nothing
@@ -70,6 +97,14 @@ pub fn source(
             let (settings, warnings) = Settings::source(path, props)?;
             Ok((SourceSpec::Websocket(Box::new(settings)), warnings))
         }
+        "memory" => {
+            let (settings, warnings) = MemorySource::new(path, props)?;
+            Ok((SourceSpec::Memory(settings), warnings))
+        }
+        "file" => {
+            let (settings, warnings) = FileSource::new(path, props)?;
+            Ok((SourceSpec::File(settings), warnings))
+        }
         _ => Err(ConnectorError::UnknownSource(kind.to_owned())),
     }
 }
@@ -84,6 +119,10 @@ pub fn sink(kind: &str, props: &Map<String, Value>) -> Result<(SinkSpec, Vec<War
             let (settings, warnings) = Settings::sink(props)?;
             Ok((SinkSpec::Websocket(Box::new(settings)), warnings))
         }
+        "memory" => {
+            let (settings, warnings) = MemorySink::new(props)?;
+            Ok((SinkSpec::Memory(settings), warnings))
+        }
         "log" => Ok((SinkSpec::Log, Vec::new())),
         "nop" => Ok((SinkSpec::Nop, Vec::new())),
         _ => Err(ConnectorError::UnknownSink(kind.to_owned())),
@@ -95,14 +134,23 @@ pub fn sink(kind: &str, props: &Map<String, Value>) -> Result<(SinkSpec, Vec<War
 pub struct Connectors {
     /// the websocket hub
     pub websockets: Websockets,
+    /// what rules say to each other
+    pub topics: Topics,
+    /// the folder of files that statements may name
+    data: PathBuf,
     /// the writer of the log sinks; `None`: stdout
     console: Option<Console>,
 }
 
 impl Connectors {
-    /// Connectors over a websocket hub; log sinks write to stdout.
+    /// Connectors over a websocket hub; log sinks write to stdout, files are read in `data`.
     pub fn new(websockets: Websockets) -> Self {
-        Connectors { websockets, console: None }
+        Connectors { websockets, topics: Topics::default(), data: PathBuf::from("data"), console: None }
+    }
+
+    /// Reads files in another folder.
+    pub fn with_data(self, data: PathBuf) -> Self {
+        Connectors { data, ..self }
     }
 
     /// Lets log sinks write elsewhere.
@@ -124,6 +172,8 @@ impl Connectors {
             SourceSpec::Websocket(settings) => {
                 Ok(OpenSource::Websocket(self.websockets.open_source(*settings, thread, frames).await?))
             }
+            SourceSpec::Memory(source) => Ok(OpenSource::Memory(self.topics.read(source, frames), SystemTime::now())),
+            SourceSpec::File(source) => Ok(OpenSource::File(source.open(&self.data, frames).await?, SystemTime::now())),
         }
     }
 
@@ -136,6 +186,7 @@ impl Connectors {
             SinkSpec::Websocket(settings) => {
                 Ok(OpenSink::Websocket(self.websockets.open_sink(*settings, thread, signal).await?))
             }
+            SinkSpec::Memory(sink) => Ok(OpenSink::Memory(self.topics.write(sink, signal), SystemTime::now())),
             SinkSpec::Log => {
                 let console = self.console.clone().unwrap_or_else(Console::stdout);
                 Ok(OpenSink::Log(console.open(signal), SystemTime::now()))
@@ -149,13 +200,30 @@ impl Connectors {
 pub enum OpenSource {
     /// websocket
     Websocket(SourceLink),
+    /// topics, read since
+    Memory(MemoryReader, SystemTime),
+    /// a file, opened at
+    File(FileReader, SystemTime),
 }
 
 impl OpenSource {
+    /// Whether its messages come from outside of the process.
+    pub fn is_outside(&self) -> bool {
+        !matches!(self, OpenSource::Memory(..))
+    }
+
     /// How it stands.
     pub fn status(&self) -> LinkStatus {
         match self {
             OpenSource::Websocket(link) => link.status(),
+            OpenSource::Memory(reader, since) => LinkStatus {
+                messages: reader.messages(),
+                ..LinkStatus::local(format!("memory:{}", reader.topic()), *since)
+            },
+            OpenSource::File(reader, since) => LinkStatus {
+                messages: reader.messages(),
+                ..LinkStatus::local(format!("file:{}", reader.file()), *since)
+            },
         }
     }
 
@@ -163,6 +231,8 @@ impl OpenSource {
     pub async fn close(self) {
         match self {
             OpenSource::Websocket(link) => link.close().await,
+            OpenSource::Memory(reader, _) => drop(reader),
+            OpenSource::File(reader, _) => reader.close().await,
         }
     }
 }
@@ -171,6 +241,8 @@ impl OpenSource {
 pub enum OpenSink {
     /// websocket
     Websocket(SinkLink),
+    /// a topic, open since
+    Memory(Arc<MemoryWriter>, SystemTime),
     /// lines on stdout, open since
     Log(Arc<LogSink>, SystemTime),
     /// nothing, open since
@@ -179,40 +251,42 @@ pub enum OpenSink {
 
 impl OpenSink {
     /// The way in for results.
-    pub fn outlet(&self) -> Arc<dyn Outlet> {
+    pub fn outlet(&self) -> WayOut {
         match self {
-            OpenSink::Websocket(link) => link.outlet(),
-            OpenSink::Log(sink, _) => sink.clone(),
-            OpenSink::Nop(sink, _) => sink.clone(),
+            OpenSink::Websocket(link) => WayOut::Messages(link.outlet()),
+            OpenSink::Memory(writer, _) => WayOut::Rows(writer.clone()),
+            OpenSink::Log(sink, _) => WayOut::Messages(sink.clone()),
+            OpenSink::Nop(sink, _) => WayOut::Messages(sink.clone()),
         }
     }
 
     /// How it stands.
     pub fn status(&self) -> LinkStatus {
-        let local = |address: &str, since: SystemTime, messages: u64, bytes: u64| LinkStatus {
-            address: address.to_owned(),
-            state: LinkState::Connected,
-            since,
-            peers: 0,
-            last_error: None,
-            messages,
-            bytes,
-            dropped: Vec::new(),
-            queued: 0,
-        };
+        let dropped = |cause, count| if count > 0 { vec![(cause, count)] } else { Vec::new() };
         match self {
             OpenSink::Websocket(link) => link.status(),
-            OpenSink::Log(sink, since) => {
-                let dropped = sink.dropped.load(Ordering::Relaxed);
+            OpenSink::Memory(writer, since) => {
+                let (queued, peers) = writer.queued();
                 LinkStatus {
-                    dropped: if dropped > 0 { vec![("output closed", dropped)] } else { Vec::new() },
-                    queued: sink.queued(),
-                    ..local("stdout", *since, sink.messages.load(Ordering::Relaxed), sink.bytes.load(Ordering::Relaxed))
+                    peers,
+                    messages: writer.messages(),
+                    dropped: dropped("cycle full", writer.dropped()),
+                    queued,
+                    ..LinkStatus::local(format!("memory:{}", writer.topic()), *since)
                 }
             }
-            OpenSink::Nop(sink, since) => {
-                local("nop", *since, sink.messages.load(Ordering::Relaxed), sink.bytes.load(Ordering::Relaxed))
-            }
+            OpenSink::Log(sink, since) => LinkStatus {
+                messages: sink.messages.load(Ordering::Relaxed),
+                bytes: sink.bytes.load(Ordering::Relaxed),
+                dropped: dropped("output closed", sink.dropped.load(Ordering::Relaxed)),
+                queued: sink.queued(),
+                ..LinkStatus::local("stdout", *since)
+            },
+            OpenSink::Nop(sink, since) => LinkStatus {
+                messages: sink.messages.load(Ordering::Relaxed),
+                bytes: sink.bytes.load(Ordering::Relaxed),
+                ..LinkStatus::local("nop", *since)
+            },
         }
     }
 
@@ -220,6 +294,7 @@ impl OpenSink {
     pub async fn close(&self, flush: Duration) {
         match self {
             OpenSink::Websocket(link) => link.close(flush).await,
+            OpenSink::Memory(writer, _) => writer.flush(flush).await,
             OpenSink::Log(sink, _) => sink.flush(flush).await,
             OpenSink::Nop(..) => {}
         }

@@ -1,10 +1,13 @@
 //! Connectors: how messages come in and results go out.
 //!
-//! A connector knows sockets, files and the console; it must not know rows, SQL or timely. It sees messages as bytes
+//! A connector knows sockets, files and the console; it must not know SQL or timely. It sees messages as bytes (rows,
+//! where they stay in memory)
 //! and hands them over through [`queue`].
 
 pub mod connector;
+pub mod file;
 pub mod log;
+pub mod memory;
 pub mod nop;
 pub mod queue;
 pub mod tls;
@@ -47,4 +50,21 @@ pub struct LinkStatus {
     pub dropped: Vec<(&'static str, u64)>,
     /// messages waiting for a peer, of all peers
     pub queued: usize,
+}
+
+impl LinkStatus {
+    /// Of something in this process, in touch since `since`; nothing is counted yet.
+    fn local(address: impl Into<String>, since: SystemTime) -> LinkStatus {
+        LinkStatus {
+            address: address.into(),
+            state: LinkState::Connected,
+            since,
+            peers: 0,
+            last_error: None,
+            messages: 0,
+            bytes: 0,
+            dropped: Vec::new(),
+            queued: 0,
+        }
+    }
 }

@@ -9,14 +9,16 @@
 //! no further input for the rule's streams until the outlet raises the [`Signal`] it was given. So the queue's bound
 //! is its limit and the results of one input batch.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::value::{Row, Text, Value};
 
 /// One message as it came in.
 #[derive(Clone, Debug)]
@@ -25,16 +27,42 @@ pub enum Frame {
     Text(Utf8Bytes),
     /// A binary message.
     Binary(Bytes),
+    /// A row of another rule, by way of memory.
+    Row(Arc<RowFrame>),
 }
 
 impl Frame {
-    /// The message's bytes.
+    /// The message's bytes; a row has none.
     pub fn bytes(&self) -> &[u8] {
         match self {
             Frame::Text(text) => text.as_bytes(),
             Frame::Binary(bytes) => bytes,
+            Frame::Row(_) => &[],
         }
     }
+}
+
+/// A row as a rule made it: values keep their types, since nothing is encoded between two rules.
+#[derive(Clone, Debug, Default)]
+pub struct RowFrame {
+    /// the topic it was written to
+    pub topic: Text,
+    /// its columns
+    pub row: Row,
+    /// what it does to a table
+    pub change: Change,
+    /// the value of the writer's keyField: which row of a table it is about; `None`: the table's KEY says it
+    pub key: Option<Value>,
+}
+
+/// What a row does to a table that takes it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Change {
+    /// It becomes the row of its key, whether there was one or not: insert, update and upsert are one.
+    #[default]
+    Put,
+    /// The row of its key goes.
+    Delete,
 }
 
 /// Messages that one socket delivered together, in their order.
@@ -93,6 +121,20 @@ impl Signal {
         Signal { shared: self.shared.clone(), others: (!others.is_empty()).then(|| others.into()) }
     }
 
+    /// The slots that it is for: no two streams of an engine have the same.
+    pub fn slots(&self) -> Vec<usize> {
+        let others = self.others.iter().flat_map(|others| others.iter()).flat_map(Signal::slots);
+        std::iter::once(self.shared.slot).chain(others).collect()
+    }
+
+    fn is_same(&self, other: &Signal) -> bool {
+        let others = match (&self.others, &other.others) {
+            (Some(mine), Some(theirs)) => Arc::ptr_eq(mine, theirs),
+            (mine, theirs) => mine.is_none() && theirs.is_none(),
+        };
+        others && Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// Makes the signal ready to be raised again. The worker calls it before it looks, so that what comes while it
     /// looks is not missed.
     pub fn lower(&self) {
@@ -104,11 +146,51 @@ impl Signal {
 /// Makes the inbound queue of a stream: [`INBOUND_BATCHES`] batches; full, senders wait.
 pub fn inbound(signal: Signal) -> (FrameSender, FrameReceiver) {
     let (sender, receiver) = crossbeam_channel::bounded(INBOUND_BATCHES);
-    let space = Arc::new(Notify::new());
+    let space = Arc::new(Space::default());
     (
         FrameSender { channel: sender, space: space.clone(), signal: signal.clone() },
         FrameReceiver { channel: receiver, space, signal },
     )
+}
+
+/// Who is told that a stream's queue has space again.
+#[derive(Default)]
+struct Space {
+    /// tasks
+    tasks: Notify,
+    /// workers
+    workers: Mutex<Vec<Signal>>,
+    /// whether any worker is to be told: looked at for each batch
+    asked: AtomicBool,
+}
+
+impl Space {
+    /// Asks for `worker` to be told, once.
+    fn ask(&self, worker: &Signal) {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if !workers.iter().any(|signal| signal.is_same(worker)) {
+            workers.push(worker.clone());
+        }
+        self.asked.store(true, Ordering::SeqCst);
+    }
+
+    fn tell(&self) {
+        self.tasks.notify_waiters();
+        if self.asked.load(Ordering::SeqCst) {
+            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            self.asked.store(false, Ordering::SeqCst);
+            workers.drain(..).for_each(|signal| signal.raise());
+        }
+    }
+}
+
+/// Why [`FrameSender::offer`] did not hand a batch over.
+#[derive(Debug)]
+pub enum Refused {
+    /// The queue is full: the batch comes back.
+    Full(FrameBatch),
+    /// The stream was dropped.
+    Ended,
 }
 
 /// The stream is gone: what was sent cannot be delivered.
@@ -120,7 +202,7 @@ pub struct StreamEnded;
 #[derive(Clone)]
 pub struct FrameSender {
     channel: Sender<FrameBatch>,
-    space: Arc<Notify>,
+    space: Arc<Space>,
     signal: Signal,
 }
 
@@ -133,7 +215,7 @@ impl FrameSender {
         let mut batch = batch;
         loop {
             // The interest in space is registered before the attempt, so that space made between the two is seen.
-            let space = self.space.notified();
+            let space = self.space.tasks.notified();
             tokio::pin!(space);
             space.as_mut().enable();
             match self.channel.try_send(batch) {
@@ -150,6 +232,40 @@ impl FrameSender {
         }
     }
 
+    /// Hands a batch over if there is space, for senders that cannot wait. Where there is none, `later` is raised once
+    /// there is some, or when the stream ends.
+    ///
+    /// # Errors
+    /// [`Refused`]
+    pub fn offer(&self, batch: FrameBatch, later: &Signal) -> Result<(), Refused> {
+        let batch = match self.channel.try_send(batch) {
+            Err(TrySendError::Full(batch)) => batch,
+            other => return self.offered(other),
+        };
+        // Asked before the second attempt, so that space made between the two is not missed.
+        self.space.ask(later);
+        self.offered(self.channel.try_send(batch))
+    }
+
+    fn offered(&self, sent: Result<(), TrySendError<FrameBatch>>) -> Result<(), Refused> {
+        match sent {
+            Err(TrySendError::Disconnected(_)) => return Err(Refused::Ended),
+            // The worker may have been told and be waiting for an outlet: it looks again when that one is ready.
+            Err(TrySendError::Full(batch)) => {
+                self.signal.raise();
+                return Err(Refused::Full(batch));
+            }
+            Ok(()) => {}
+        }
+        self.signal.raise();
+        Ok(())
+    }
+
+    /// The slot of the stream's signal: names the stream.
+    pub fn slot(&self) -> usize {
+        self.signal.shared.slot
+    }
+
     /// How many batches wait for the worker.
     pub fn depth(&self) -> usize {
         self.channel.len()
@@ -159,7 +275,7 @@ impl FrameSender {
 /// The worker's end of a stream's inbound queue.
 pub struct FrameReceiver {
     channel: Receiver<FrameBatch>,
-    space: Arc<Notify>,
+    space: Arc<Space>,
     signal: Signal,
 }
 
@@ -183,7 +299,7 @@ impl FrameReceiver {
     pub fn receive(&self) -> Received {
         match self.channel.try_recv() {
             Ok(batch) => {
-                self.space.notify_waiters();
+                self.space.tell();
                 Received::Batch(batch)
             }
             Err(TryRecvError::Empty) => Received::Empty,
@@ -208,7 +324,7 @@ impl Drop for FrameReceiver {
         // The channel must be closed before the waiting senders look again.
         let (_, closed) = crossbeam_channel::bounded(0);
         self.channel = closed;
-        self.space.notify_waiters();
+        self.space.tell();
     }
 }
 
@@ -275,6 +391,25 @@ pub trait Outlet: Send + Sync {
     }
 }
 
+/// A rule's way out to a sink that takes rows as they are. Called by a worker, so it never waits.
+pub trait RowOutlet: Send + Sync {
+    /// Takes rows, in their order; `received` is when the input that led to them was read, where that is known. A row
+    /// that the sink cannot take is told to `error` and left out.
+    fn send(&self, rows: Vec<Row>, received: Option<Instant>, error: &mut dyn FnMut(String));
+
+    /// As [`Outlet::ready`].
+    fn ready(&self) -> bool;
+}
+
+/// A rule's way out to one sink of either kind.
+#[derive(Clone)]
+pub enum WayOut {
+    /// encoded messages
+    Messages(Arc<dyn Outlet>),
+    /// rows
+    Rows(Arc<dyn RowOutlet>),
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,6 +465,31 @@ mod tests {
         assert!(waiting.poll_once().await.is_none());
         drop(receiver);
         assert!(waiting.finish().await.is_err());
+    }
+
+    #[test]
+    fn a_worker_that_found_the_queue_full_is_told_of_space_once() {
+        let (reads, _slots, _) = signal();
+        let (ready, told) = crossbeam_channel::unbounded();
+        let writes = Signal::new(9, ready, Arc::new(Notify::new()));
+        let (sender, receiver) = inbound(reads);
+        for _ in 0..INBOUND_BATCHES {
+            sender.offer(batch("x"), &writes).expect("there is space");
+        }
+        for _ in 0..2 {
+            assert!(matches!(sender.offer(batch("y"), &writes), Err(Refused::Full(_))));
+        }
+        assert!(told.is_empty());
+        receiver.receive();
+        receiver.receive();
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [9]);
+        writes.lower();
+        sender.offer(batch("y"), &writes).expect("there is space");
+        sender.offer(batch("y"), &writes).expect("there is space");
+        assert!(matches!(sender.offer(batch("y"), &writes), Err(Refused::Full(_))));
+        drop(receiver);
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), [9]);
+        assert!(matches!(sender.offer(batch("y"), &writes), Err(Refused::Ended)));
     }
 
     #[test]

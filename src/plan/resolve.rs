@@ -6,7 +6,7 @@ use super::compile::{self, Clause, Compiled, Compiler, Known, MULTIPLE, column_n
 use super::error::{PlanError, PlanErrorKind};
 use super::logical::{Alias, Logical, LogicalInput, LogicalJoin, Meant, Output, OutputValue};
 use super::physical::{ColumnSource, EventTime, Role, RowsOf, Watermark, WindowSpec};
-use crate::catalog::{Catalog, StreamDef};
+use crate::catalog::{Catalog, Kind, StreamDef};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Function};
 use crate::rule::RuleOptions;
@@ -120,9 +120,10 @@ fn sources(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<
     let mut sources: Vec<compile::Source> = Vec::with_capacity(written.len());
     for source in &written {
         let name = &source.name;
-        let stream = catalog.stream(&name.name).cloned().ok_or_else(|| {
+        let stream = catalog.relation(&name.name).cloned().ok_or_else(|| {
             let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
-            error.meant(&name.name, catalog.streams().map(|stream| stream.name.as_str()))
+            let relations = catalog.streams().chain(catalog.tables());
+            error.meant(&name.name, relations.map(|relation| relation.name.as_str()))
         })?;
         if stream.temporary && !options.temporary {
             return Err(PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
@@ -143,8 +144,12 @@ fn sources(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<
 }
 
 /// What a stream or table is for a rule that reads it.
-fn role(_stream: &StreamDef) -> Role {
-    Role::Stream
+fn role(stream: &StreamDef) -> Role {
+    match stream.kind {
+        Kind::Stream => Role::Stream,
+        Kind::ScanTable { retain } => Role::Table { retain },
+        Kind::LookupTable => Role::Lookup,
+    }
 }
 
 /// Checks that the sources can be read together.

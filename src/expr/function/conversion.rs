@@ -1,24 +1,17 @@
 //! Functions that convert: between types, between zones, between text, bytes, bases and compressed forms.
 
-use std::io::{Read, Write};
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use flate2::Compression;
-use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
-use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use jiff::tz::TimeZone;
-use ruzstd::encoding::CompressionLevel;
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Param, Returns, domain};
+use crate::codec::compress::{CompressError, Method};
 use crate::expr::cast::{self, Target, cast, int, text, to_datetime};
 use crate::value::Value;
 
 type Answer = Result<Value, FunctionError>;
-
-/// Bytes of the largest data that `decompress` gives: a small message must not become a memory of any size.
-const LARGEST: u64 = 64 << 20;
 
 const fn of(
     name: &'static str,
@@ -226,14 +219,6 @@ fn cut_to(number: f64, places: usize) -> f64 {
     }
 }
 
-/// A method of compression.
-enum Method {
-    Gzip,
-    Zlib,
-    Flate,
-    Zstd,
-}
-
 /// The two arguments of compress and decompress.
 fn packed<'a>(args: &'a Args<'_>, unsupported: &'static str) -> Result<(&'a [u8], Method), FunctionError> {
     let data = match &args[0] {
@@ -241,59 +226,22 @@ fn packed<'a>(args: &'a Args<'_>, unsupported: &'static str) -> Result<(&'a [u8]
         Value::Bytes(bytes) => bytes.as_slice(),
         other => return Err(domain(format!("require string or bytea parameter, but got {}", text(other)))),
     };
-    let method = match &*text(&args[1]) {
-        "gzip" => Method::Gzip,
-        "zlib" => Method::Zlib,
-        "flate" => Method::Flate,
-        "zstd" => Method::Zstd,
-        other => return Err(domain(format!("unsupported {unsupported}: {other}"))),
-    };
+    let name = text(&args[1]);
+    let method = Method::of(&name).ok_or_else(|| domain(format!("unsupported {unsupported}: {name}")))?;
     Ok((data, method))
 }
 
 fn compress(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     let (data, method) = packed(args, "compressor")?;
-    let level = Compression::default();
-    let written = match method {
-        Method::Gzip => {
-            let mut encoder = GzEncoder::new(Vec::new(), level);
-            encoder.write_all(data).and_then(|()| encoder.finish())
-        }
-        Method::Zlib => {
-            let mut encoder = ZlibEncoder::new(Vec::new(), level);
-            encoder.write_all(data).and_then(|()| encoder.finish())
-        }
-        Method::Flate => {
-            let mut encoder = DeflateEncoder::new(Vec::new(), level);
-            encoder.write_all(data).and_then(|()| encoder.finish())
-        }
-        Method::Zstd => Ok(ruzstd::encoding::compress_to_vec(data, CompressionLevel::Fastest)),
-    };
-    written.map(Value::from).map_err(|error| domain(format!("fail to compress: {error}")))
+    method.pack(data).map(Value::from).map_err(|error| domain(format!("fail to compress: {error}")))
 }
 
 fn decompress(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     let (data, method) = packed(args, "decompressor")?;
-    match method {
-        Method::Gzip => bounded(MultiGzDecoder::new(data)),
-        Method::Zlib => bounded(ZlibDecoder::new(data)),
-        Method::Flate => bounded(DeflateDecoder::new(data)),
-        Method::Zstd => match ruzstd::decoding::StreamingDecoder::new(data) {
-            Ok(decoder) => bounded(decoder),
-            Err(error) => Err(domain(format!("fail to decompress: {error}"))),
-        },
-    }
-}
-
-/// All that the decoder gives, if it is not too much.
-fn bounded(decoder: impl Read) -> Answer {
-    let mut data = Vec::new();
-    let read = decoder.take(LARGEST + 1).read_to_end(&mut data);
-    match read {
-        Err(error) => Err(domain(format!("fail to decompress: {error}"))),
-        Ok(size) if size as u64 > LARGEST => Err(domain(format!("the data is larger than {LARGEST} bytes"))),
-        Ok(_) => Ok(data.into()),
-    }
+    method.unpack(data).map(Value::from).map_err(|error| match error {
+        CompressError::TooLarge => domain(error.to_string()),
+        error => domain(format!("fail to decompress: {error}")),
+    })
 }
 
 #[cfg(test)]
@@ -393,7 +341,7 @@ mod tests {
 
     #[test]
     fn small_data_that_grows_without_end_is_refused() {
-        let zeros = vec![0; LARGEST as usize + 1];
+        let zeros = vec![0; crate::codec::compress::LARGEST as usize + 1];
         let bomb = answer("compress", &[zeros.into(), "gzip".into()]).unwrap_or_default();
         assert!(answer("decompress", &[bomb, "gzip".into()]).is_err());
     }

@@ -27,7 +27,7 @@ pub struct Property {
     pub doc: &'static str,
 }
 
-const fn property(
+pub(in crate::io) const fn property(
     name: &'static str,
     aliases: &'static [&'static str],
     kind: &'static str,
@@ -38,17 +38,21 @@ const fn property(
     Property { name, aliases, kind, default, place, doc }
 }
 
-/// The page of documentation that the table makes: one row for each property.
+/// The chapter of documentation that the table makes.
 pub fn reference() -> String {
-    let mut page = String::from(
-        "# The websocket connector\n\n\
-         Generated from the connector's property table: `UPDATE_DOCS=1 cargo test --test generated_docs`.\n\n\
+    format!(
+        "## websocket\n\n\
          A source takes its properties from the conf key named by CONF_KEY (`etc/sources/websocket.yaml`, or `sources` \
          in the rule file), then from EXTRA, and its path from DATASOURCE. A sink has them in its action. Durations are \
-         milliseconds or text such as `10s`. Unknown properties are warned of.\n\n\
-         | property | where | takes | default | meaning |\n|---|---|---|---|---|\n",
-    );
-    for Property { name, aliases, kind, default, place, doc } in PROPERTIES {
+         milliseconds or text such as `10s`. Unknown properties are warned of.\n\n{}",
+        table(PROPERTIES)
+    )
+}
+
+/// A table of properties, one row for each.
+pub(in crate::io) fn table(properties: &[Property]) -> String {
+    let mut page = String::from("| property | where | takes | default | meaning |\n|---|---|---|---|---|\n");
+    for Property { name, aliases, kind, default, place, doc } in properties {
         let names: Vec<String> = std::iter::once(name).chain(*aliases).map(|name| format!("`{name}`")).collect();
         let default = if default.is_empty() { "–".to_owned() } else { format!("`{default}`") };
         // A bar would end the cell.
@@ -735,7 +739,12 @@ fn client_tls(raw: &Raw, warnings: &mut Vec<Warning>) -> Result<ClientTls, Setti
 
 /// A warning for each property that nobody reads, with the name that was probably meant.
 fn unknown(props: &Map<String, Value>) -> Vec<Warning> {
-    let own = || PROPERTIES.iter().flat_map(|property| property.aliases.iter().chain([&property.name])).copied();
+    unknown_among(props, PROPERTIES)
+}
+
+/// As [`unknown`], for a connector with these properties.
+pub(in crate::io) fn unknown_among(props: &Map<String, Value>, properties: &[Property]) -> Vec<Warning> {
+    let own = || properties.iter().flat_map(|property| property.aliases.iter().chain([&property.name])).copied();
     let known = || own().chain(FOREIGN.iter().copied());
     let mut warnings = Vec::new();
     for key in props.keys() {

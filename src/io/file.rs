@@ -1,0 +1,316 @@
+//! Files as sources: a stream or table reads one once, when it opens.
+//!
+//! Only files in the data folder are read, also by way of links and `..`: a statement comes over the network, and must
+//! not show what else is on the machine. This module must not know what is in the messages.
+
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use serde_json::{Map, Value as Json};
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame, FrameBatch, FrameSender};
+use crate::io::websocket::config::{Property, Warning, property, table, unknown_among};
+
+/// The longest file that is read, bytes.
+pub const LARGEST: u64 = 256 * 1024 * 1024;
+
+/// How long the opening of a source waits until its rows are taken in; a rule that holds its streams up must not hold
+/// its own start up.
+const LOADING: Duration = Duration::from_secs(2);
+
+/// A file that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// no name
+    #[error("DATASOURCE is the name of a file in the data folder: set it to a text such as lookup.json")]
+    NoName,
+    /// of another type
+    #[error("property {property} is {value}, expected {expected}")]
+    Value {
+        /// which
+        property: &'static str,
+        /// what it was
+        value: String,
+        /// what it should be
+        expected: &'static str,
+    },
+    /// the system's answer
+    #[error("cannot read {file}: {source}")]
+    Read {
+        /// the file
+        file: String,
+        /// why
+        source: io::Error,
+    },
+    /// somewhere else
+    #[error("{0} is not in the data folder: only files there are read")]
+    Outside(String),
+    /// beyond [`LARGEST`]
+    #[error("{0} is larger than 256 MiB")]
+    TooLarge(String),
+    /// text is UTF-8
+    #[error("{0} is not UTF-8")]
+    NoText(String),
+}
+
+/// A source's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSource {
+    /// relative to the data folder
+    pub file: PathBuf,
+    file_type: FileType,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum FileType {
+    /// the file is one message
+    Json,
+    /// each line is
+    Lines,
+}
+
+const PROPERTIES: &[Property] = &[
+    property("path", &[], "text", "", "source", "folder of the file, in the data folder"),
+    property(
+        "fileType",
+        &[],
+        "`json` or `lines`",
+        "json",
+        "source",
+        "`json`: the file is one message, an object or a list of objects; `lines`: each line is a message of the stream's FORMAT",
+    ),
+];
+
+/// The chapter of documentation.
+pub fn reference() -> String {
+    format!(
+        "## file\n\n\
+         Reads a file once, when the stream or table opens. DATASOURCE is its name. Only files in the data folder are \
+         read, up to 256 MiB.\n\n{}",
+        table(PROPERTIES)
+    )
+}
+
+impl FileSource {
+    /// Checks a source's properties.
+    ///
+    /// # Errors
+    /// [`FileError`]
+    pub fn new(name: &str, props: &Map<String, Json>) -> Result<(FileSource, Vec<Warning>), FileError> {
+        if name.is_empty() {
+            return Err(FileError::NoName);
+        }
+        let text =
+            |property: &'static str, expected| match props.iter().find(|(key, _)| key.eq_ignore_ascii_case(property)) {
+                None | Some((_, Json::Null)) => Ok(None),
+                Some((_, Json::String(text))) => Ok(Some(text.as_str())),
+                Some((_, value)) => Err(FileError::Value { property, value: value.to_string(), expected }),
+            };
+        let expected = "json or lines";
+        let file_type = match text("fileType", expected)? {
+            None | Some("" | "json") => FileType::Json,
+            Some("lines") => FileType::Lines,
+            Some(other) => {
+                return Err(FileError::Value { property: "fileType", value: other.to_owned(), expected });
+            }
+        };
+        let folder = text("path", "the name of a folder")?.unwrap_or_default();
+        Ok((FileSource { file: Path::new(folder).join(name), file_type }, unknown_among(props, PROPERTIES)))
+    }
+
+    /// Reads the file and hands its messages to `frames`. When this returns they have been taken over, unless that
+    /// takes very long.
+    ///
+    /// # Errors
+    /// [`FileError`]
+    pub async fn open(self, data: &Path, frames: FrameSender) -> Result<FileReader, FileError> {
+        let shown = self.file.display().to_string();
+        let (root, source) = (data.to_owned(), self);
+        let reading = tokio::task::spawn_blocking(move || source.read(&root));
+        let batches = match reading.await {
+            Ok(batches) => batches?,
+            Err(error) => return Err(FileError::Read { file: shown, source: io::Error::other(error) }),
+        };
+        let messages = Arc::new(AtomicU64::new(0));
+        let counted = messages.clone();
+        let mut task = tokio::spawn(async move {
+            for batch in batches {
+                let rows = batch.frames.len() as u64;
+                if frames.send(batch).await.is_err() {
+                    return;
+                }
+                counted.fetch_add(rows, Ordering::Relaxed);
+            }
+        });
+        let _ = tokio::time::timeout(LOADING, &mut task).await;
+        Ok(FileReader { file: shown, messages, task })
+    }
+
+    fn read(&self, data: &Path) -> Result<Vec<FrameBatch>, FileError> {
+        let shown = || self.file.display().to_string();
+        let failed = |source| FileError::Read { file: shown(), source };
+        // A path that names the data folder itself, as eKuiper's do, is meant from the same place.
+        let inner = self.file.strip_prefix(data).unwrap_or(&self.file);
+        let root =
+            data.canonicalize().map_err(|source| FileError::Read { file: data.display().to_string(), source })?;
+        let file = root.join(inner).canonicalize().map_err(failed)?;
+        if !file.starts_with(&root) {
+            return Err(FileError::Outside(shown()));
+        }
+        let open = std::fs::File::open(&file).map_err(failed)?;
+        if !open.metadata().map_err(failed)?.is_file() {
+            return Err(failed(io::Error::other("it is not a file")));
+        }
+        let mut bytes = Vec::new();
+        // Counted while it is read: a file may grow.
+        open.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
+        if bytes.len() as u64 > LARGEST {
+            return Err(FileError::TooLarge(shown()));
+        }
+        let text = Utf8Bytes::try_from(Bytes::from(bytes)).map_err(|_| FileError::NoText(shown()))?;
+        Ok(self.batches(text))
+    }
+
+    fn batches(&self, text: Utf8Bytes) -> Vec<FrameBatch> {
+        let received = Instant::now();
+        if self.file_type == FileType::Json {
+            return vec![FrameBatch { frames: vec![Frame::Text(text)], received }];
+        }
+        let mut batches = Vec::new();
+        let mut frames = Vec::new();
+        let mut size = 0;
+        for line in text.lines().filter(|line| !line.trim_ascii().is_empty()) {
+            size += line.len();
+            frames.push(Frame::Text(line.into()));
+            if frames.len() == BATCH_FRAMES || size >= BATCH_BYTES {
+                batches.push(FrameBatch { frames: std::mem::take(&mut frames), received });
+                size = 0;
+            }
+        }
+        if !frames.is_empty() {
+            batches.push(FrameBatch { frames, received });
+        }
+        batches
+    }
+}
+
+/// An open file.
+pub struct FileReader {
+    file: String,
+    messages: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl FileReader {
+    /// Its name.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// Waits until all is taken over, unless that takes very long.
+    pub async fn close(mut self) {
+        if !self.task.is_finished() {
+            let _ = tokio::time::timeout(LOADING, &mut self.task).await;
+        }
+    }
+
+    /// Messages that were taken over.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+}
+
+/// What was not taken over yet is not any more.
+impl Drop for FileReader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::queue::{self, Received, Signal};
+    use serde_json::json;
+
+    fn source(name: &str, props: Json) -> Result<FileSource, String> {
+        let Json::Object(props) = props else { return Err("no object".to_owned()) };
+        FileSource::new(name, &props).map(|(source, _)| source).map_err(|error| error.to_string())
+    }
+
+    /// A folder with `data` in it, gone with this.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Folder {
+            let folder = std::env::temp_dir().join(format!("plutino-file-{name}-{}", std::process::id()));
+            std::fs::create_dir_all(folder.join("data/sub")).expect("a folder can be made");
+            Folder(folder)
+        }
+
+        fn write(&self, file: &str, text: &[u8]) {
+            std::fs::write(self.0.join(file), text).expect("a file can be written");
+        }
+
+        async fn read(&self, source: FileSource) -> Result<Vec<String>, String> {
+            let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::default());
+            let (sender, receiver) = queue::inbound(signal);
+            source.open(&self.0.join("data"), sender).await.map_err(|error| error.to_string())?;
+            let mut messages = Vec::new();
+            while let Received::Batch(batch) = receiver.receive() {
+                messages.extend(batch.frames.iter().map(|f| String::from_utf8_lossy(f.bytes()).into_owned()));
+            }
+            Ok(messages)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_file_is_one_message_or_one_a_line() {
+        let folder = Folder::new("read");
+        folder.write("data/a.json", b"[{\"id\":1}]");
+        folder.write("data/sub/b.jsonl", b"{\"id\":1}\r\n\n{\"id\":2}");
+        let whole = source("a.json", json!({})).unwrap();
+        assert_eq!(folder.read(whole).await.unwrap(), ["[{\"id\":1}]"]);
+        let lines = source("b.jsonl", json!({"path": "sub", "filetype": "lines"})).unwrap();
+        assert_eq!(folder.read(lines).await.unwrap(), ["{\"id\":1}", "{\"id\":2}"]);
+    }
+
+    #[tokio::test]
+    async fn only_files_in_the_data_folder_are_read() {
+        let folder = Folder::new("outside");
+        folder.write("secret.json", b"{}");
+        folder.write("data/latin", b"\xff");
+        let outside = folder.0.join("secret.json");
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(&outside, folder.0.join("data/link")).expect("a link can be made");
+        for (name, part) in [
+            ("../secret.json", "is not in the data folder"),
+            (outside.to_str().expect("the path is text"), "is not in the data folder"),
+            #[cfg(unix)]
+            ("link", "is not in the data folder"),
+            ("nothing.json", "cannot read nothing.json"),
+            ("sub", "it is not a file"),
+            ("latin", "is not UTF-8"),
+        ] {
+            let error = folder.read(source(name, json!({})).unwrap()).await.expect_err(name);
+            assert!(error.contains(part), "{name}: {error}");
+        }
+        assert!(source("", json!({})).is_err());
+        assert!(
+            source("a", json!({"fileType": "csv"})).unwrap_err().contains("fileType is csv, expected json or lines")
+        );
+        assert!(source("a", json!({"path": 5})).is_err());
+    }
+}

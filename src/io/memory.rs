@@ -1,0 +1,720 @@
+//! Pipelines: what one rule writes to a topic in memory, others read as a stream or hold as a table.
+//!
+//! Rows go over as they are, by reference and with the types of their values; nothing is encoded. A topic is there
+//! while somebody writes to it or reads it: nothing is kept for readers that come later.
+//!
+//! **When a reader is slow**, its queue (16 batches of at most 512 rows) fills, and a writer keeps what does not fit
+//! and says that it is not ready: its rule's stream takes nothing more in until the reader has space. So a slow rule
+//! slows the rules before it, up to the sockets, and nothing is lost. **A cycle of rules** must not wait for itself: a
+//! reader whose rows come back, by whatever topics, to the stream that the writer reads, is not waited for. Up to
+//! [`CYCLE_ROWS`] of its rows are kept then, what comes beyond is dropped and counted.
+//!
+//! This module must not know what rules make of the rows.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value as Json};
+
+use crate::io::queue::{BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal};
+use crate::io::websocket::config::{Property, Warning, property, table, unknown_among};
+use crate::value::{Row, Text, Value};
+
+/// How many rows wait for a reader that cannot be waited for, before further ones are dropped.
+pub const CYCLE_ROWS: usize = 65_536;
+
+/// Properties that are not right.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MemoryError {
+    /// no topic
+    #[error("{0} is the topic of a memory {1}: set it to a text such as devices/state")]
+    NoTopic(&'static str, &'static str),
+    /// `#` is only for the end
+    #[error("invalid topic {0}: # must at the last level")]
+    Rest(String),
+    /// a topic to write to is one topic
+    #[error("invalid topic {0}: + and # are for readers, a sink writes to one topic")]
+    Wildcard(String),
+    /// of another type
+    #[error("property {property} is {value}, expected the name of a field")]
+    Field {
+        /// which
+        property: &'static str,
+        /// what it was
+        value: String,
+    },
+    /// whose row would it be?
+    #[error("property rowkindField needs keyField beside it: which row of a table is meant")]
+    NoKey,
+}
+
+/// A source's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemorySource {
+    /// DATASOURCE as it was written
+    pub topic: Text,
+    levels: Vec<Level>,
+}
+
+/// A sink's settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemorySink {
+    /// where rows go
+    pub topic: Text,
+    /// the field whose value says which row of a table is meant
+    pub key_field: Option<Text>,
+    /// the field that says what happens to that row
+    pub rowkind_field: Option<Text>,
+}
+
+/// One level of a reader's topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Level {
+    Name(Text),
+    /// `+`: any one level
+    Any,
+    /// `#`: one or more levels
+    Rest,
+}
+
+const PROPERTIES: &[Property] = &[
+    property("topic", &[], "text", "", "sink", "where rows go: names with `/` between them, without wildcards"),
+    property("keyField", &[], "name of a field", "", "sink", "its value says which row of a lookup table is meant"),
+    property(
+        "rowkindField",
+        &[],
+        "name of a field",
+        "",
+        "sink",
+        "its value says what happens to that row: `insert`, `update`, `upsert` (also if the row has no such field) or `delete`; needs keyField",
+    ),
+];
+
+/// The chapter of documentation.
+pub fn reference() -> String {
+    format!(
+        "## memory\n\n\
+         Connects rules inside the process: a sink writes rows to a topic, sources and tables with TYPE=\"memory\" read \
+         it. DATASOURCE of a source is its topic; `+` stands for any one level, `#` at the end for all further ones. \
+         Rows arrive one by one and keep the types of their values; FORMAT has no effect. Nothing is kept for readers \
+         that come later. A slow reader makes the rules that write to it wait; where rules form a cycle, up to \
+         {CYCLE_ROWS} rows wait instead, and further ones are dropped and counted.\n\n{}",
+        table(PROPERTIES)
+    )
+}
+
+impl MemorySource {
+    /// Checks a source's properties.
+    ///
+    /// # Errors
+    /// [`MemoryError`]
+    pub fn new(topic: &str, props: &Map<String, Json>) -> Result<(MemorySource, Vec<Warning>), MemoryError> {
+        if topic.is_empty() {
+            return Err(MemoryError::NoTopic("DATASOURCE", "source"));
+        }
+        let levels: Vec<Level> = topic
+            .split('/')
+            .map(|level| match level {
+                "+" => Level::Any,
+                "#" => Level::Rest,
+                name => Level::Name(name.into()),
+            })
+            .collect();
+        if levels.iter().rev().skip(1).any(|level| *level == Level::Rest) {
+            return Err(MemoryError::Rest(topic.to_owned()));
+        }
+        Ok((MemorySource { topic: topic.into(), levels }, unknown_among(props, &[])))
+    }
+
+    /// Whether rows of `topic` are read.
+    pub fn reads(&self, topic: &str) -> bool {
+        let mut names = topic.split('/');
+        for level in &self.levels {
+            let fits = match (level, names.next()) {
+                (Level::Rest, found) => return found.is_some(),
+                (Level::Any, found) => found.is_some(),
+                (Level::Name(name), found) => found == Some(name.as_str()),
+            };
+            if !fits {
+                return false;
+            }
+        }
+        names.next().is_none()
+    }
+}
+
+impl MemorySink {
+    /// Checks a sink's properties.
+    ///
+    /// # Errors
+    /// [`MemoryError`]
+    pub fn new(props: &Map<String, Json>) -> Result<(MemorySink, Vec<Warning>), MemoryError> {
+        let value = |name: &str| props.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+        let field = |property: &'static str| match value(property) {
+            None | Some(Json::Null) => Ok(None),
+            Some(Json::String(text)) => Ok(Some(Text::from(text.as_str())).filter(|text| !text.is_empty())),
+            Some(other) => Err(MemoryError::Field { property, value: other.to_string() }),
+        };
+        let topic = match value("topic") {
+            Some(Json::String(topic)) if !topic.is_empty() => Text::from(topic.as_str()),
+            _ => return Err(MemoryError::NoTopic("property topic", "sink")),
+        };
+        if topic.contains(['+', '#']) {
+            return Err(MemoryError::Wildcard(topic.into()));
+        }
+        let (key_field, rowkind_field) = (field("keyField")?, field("rowkindField")?);
+        if rowkind_field.is_some() && key_field.is_none() {
+            return Err(MemoryError::NoKey);
+        }
+        Ok((MemorySink { topic, key_field, rowkind_field }, unknown_among(props, PROPERTIES)))
+    }
+
+    /// The row as tables need it.
+    fn frame(&self, row: Row) -> Result<RowFrame, String> {
+        let find = |name: &Text| row.iter().find(|(key, _)| key == name).map(|(_, value)| value);
+        let key = match &self.key_field {
+            None => None,
+            Some(name) => match find(name) {
+                Some(value) if !value.is_null() => Some(value.clone()),
+                _ => return Err(format!("sink memory: the row has no field {name}, which is the keyField")),
+            },
+        };
+        let change = match self.rowkind_field.as_ref().and_then(find) {
+            None | Some(Value::Absent | Value::Null) => Change::Put,
+            Some(Value::Text(kind)) if matches!(kind.as_str(), "insert" | "update" | "upsert") => Change::Put,
+            Some(Value::Text(kind)) if kind == "delete" => Change::Delete,
+            Some(other) => {
+                let shown = other.as_text().map_or_else(|| other.kind().to_string(), str::to_owned);
+                return Err(format!("sink memory: invalid rowkind {shown}: insert, update, upsert or delete"));
+            }
+        };
+        Ok(RowFrame { topic: self.topic.clone(), row, change, key })
+    }
+}
+
+/// All topics of a process.
+#[derive(Clone, Default)]
+pub struct Topics {
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    /// changes with the readers
+    version: AtomicU64,
+    /// rows that readers were given, and rows that wait for one
+    delivered: AtomicU64,
+    waiting: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    readers: Vec<Arc<Reader>>,
+    /// by their ids
+    writers: HashMap<u64, Writing>,
+    next: u64,
+}
+
+/// What is known of a writer.
+struct Writing {
+    /// the streams that its rule reads
+    reads: Vec<usize>,
+    topic: Text,
+}
+
+struct Reader {
+    id: u64,
+    source: MemorySource,
+    frames: FrameSender,
+    messages: AtomicU64,
+}
+
+impl Topics {
+    /// Lets `frames` have what is written from now on to the topics of `source`.
+    pub fn read(&self, source: MemorySource, frames: FrameSender) -> MemoryReader {
+        let mut state = self.state();
+        state.next += 1;
+        let reader = Arc::new(Reader { id: state.next, source, frames, messages: AtomicU64::new(0) });
+        state.readers.push(reader.clone());
+        self.shared.version.fetch_add(1, Ordering::Release);
+        MemoryReader { topics: self.clone(), reader }
+    }
+
+    /// A sink for a rule whose streams have `signal`, which is raised when the sink is ready again.
+    pub fn write(&self, sink: MemorySink, signal: Signal) -> Arc<MemoryWriter> {
+        let mut state = self.state();
+        state.next += 1;
+        let id = state.next;
+        state.writers.insert(id, Writing { reads: signal.slots(), topic: sink.topic.clone() });
+        drop(state);
+        let lane = Lane { version: u64::MAX, readers: Vec::new(), waiting: Vec::new() };
+        Arc::new(MemoryWriter {
+            topics: self.clone(),
+            id,
+            sink,
+            signal,
+            lane: Mutex::new(lane),
+            messages: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        })
+    }
+
+    /// How many rows readers were given since the start, and how many wait for a reader now: where the first stands
+    /// still and the second is 0, nothing is on its way in memory.
+    pub fn movement(&self) -> (u64, u64) {
+        (self.shared.delivered.load(Ordering::Acquire), self.shared.waiting.load(Ordering::Acquire))
+    }
+
+    /// Whether the rules of stream `from` write to stream `to`, by whatever topics and streams between.
+    pub fn feeds(&self, from: usize, to: usize) -> bool {
+        let state = self.state();
+        let mut seen = HashSet::new();
+        let mut open = vec![from];
+        while let Some(stream) = open.pop() {
+            for writing in state.writers.values().filter(|writing| writing.reads.contains(&stream)) {
+                let readers = state.readers.iter().filter(|reader| reader.source.reads(&writing.topic));
+                for target in readers.map(|reader| reader.frames.slot()) {
+                    if target == to {
+                        return true;
+                    }
+                    if seen.insert(target) {
+                        open.push(target);
+                    }
+                }
+            }
+        }
+        false
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A stream or table that reads topics, until this is dropped.
+pub struct MemoryReader {
+    topics: Topics,
+    reader: Arc<Reader>,
+}
+
+impl MemoryReader {
+    /// The topic as it was written.
+    pub fn topic(&self) -> &str {
+        &self.reader.source.topic
+    }
+
+    /// Rows that were read.
+    pub fn messages(&self) -> u64 {
+        self.reader.messages.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for MemoryReader {
+    fn drop(&mut self) {
+        let mut state = self.topics.state();
+        state.readers.retain(|reader| reader.id != self.reader.id);
+        self.topics.shared.version.fetch_add(1, Ordering::Release);
+    }
+}
+
+/// A rule's sink.
+pub struct MemoryWriter {
+    topics: Topics,
+    id: u64,
+    sink: MemorySink,
+    signal: Signal,
+    lane: Mutex<Lane>,
+    /// rows written, whether or not anybody read them
+    messages: AtomicU64,
+    dropped: AtomicU64,
+}
+
+struct Lane {
+    /// of the readers that are known
+    version: u64,
+    readers: Vec<Arc<Reader>>,
+    /// what did not fit into a reader's queue
+    waiting: Vec<Waiting>,
+}
+
+struct Waiting {
+    reader: Arc<Reader>,
+    /// the reader feeds the stream that this writer's rule reads: it cannot be waited for
+    cycle: bool,
+    batches: VecDeque<FrameBatch>,
+    rows: usize,
+}
+
+impl MemoryWriter {
+    /// The topic.
+    pub fn topic(&self) -> &str {
+        &self.sink.topic
+    }
+
+    /// Rows written.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Rows dropped in a cycle.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// How many rows wait for readers, and how many readers there are.
+    pub fn queued(&self) -> (usize, usize) {
+        let mut lane = self.lane();
+        self.refresh(&mut lane);
+        (lane.waiting.iter().map(|waiting| waiting.rows).sum(), lane.readers.len())
+    }
+
+    /// Waits until the readers have everything, but not longer than `limit`.
+    pub async fn flush(&self, limit: Duration) {
+        let deadline = tokio::time::Instant::now() + limit;
+        // Only at the end of a rule: a short poll is simpler than a wake-up per batch.
+        while !self.deliver(&mut self.lane()) && tokio::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn lane(&self) -> MutexGuard<'_, Lane> {
+        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn refresh(&self, lane: &mut Lane) {
+        let version = self.topics.shared.version.load(Ordering::Acquire);
+        if lane.version != version {
+            let state = self.topics.state();
+            lane.readers =
+                state.readers.iter().filter(|reader| reader.source.reads(&self.sink.topic)).cloned().collect();
+            lane.version = version;
+        }
+    }
+
+    fn batch(&self, lane: &mut Lane, frames: Vec<Frame>, received: Instant) {
+        let Lane { readers, waiting, .. } = lane;
+        for reader in readers.iter() {
+            let batch = FrameBatch { frames: frames.clone(), received };
+            if let Some(waiting) = waiting.iter_mut().find(|waiting| waiting.reader.id == reader.id) {
+                // Behind what waits already: rows keep their order.
+                self.keep(waiting, batch);
+                continue;
+            }
+            if let Some(batch) = self.offer(reader, batch) {
+                let cycle = self.cycle(reader);
+                let mut kept = Waiting { reader: reader.clone(), cycle, batches: VecDeque::new(), rows: 0 };
+                self.keep(&mut kept, batch);
+                waiting.push(kept);
+            }
+        }
+    }
+
+    /// Gives a batch to a reader; what comes back did not fit.
+    fn offer(&self, reader: &Reader, batch: FrameBatch) -> Option<FrameBatch> {
+        let rows = batch.frames.len() as u64;
+        match reader.frames.offer(batch, &self.signal) {
+            Ok(()) => {
+                reader.messages.fetch_add(rows, Ordering::Relaxed);
+                self.topics.shared.delivered.fetch_add(rows, Ordering::AcqRel);
+                None
+            }
+            Err(Refused::Full(batch)) => Some(batch),
+            // Nothing is kept for a reader that has gone.
+            Err(Refused::Ended) => None,
+        }
+    }
+
+    fn keep(&self, waiting: &mut Waiting, batch: FrameBatch) {
+        let rows = batch.frames.len();
+        if waiting.cycle && waiting.rows + rows > CYCLE_ROWS {
+            self.dropped.fetch_add(rows as u64, Ordering::Relaxed);
+            return;
+        }
+        waiting.rows += rows;
+        self.topics.shared.waiting.fetch_add(rows as u64, Ordering::AcqRel);
+        match waiting.batches.back_mut() {
+            Some(last) if last.frames.len() + rows <= BATCH_FRAMES => last.frames.extend(batch.frames),
+            _ => waiting.batches.push_back(batch),
+        }
+    }
+
+    /// Gives readers what waits for them; whether the rule may go on.
+    fn deliver(&self, lane: &mut Lane) -> bool {
+        let mut free = true;
+        lane.waiting.retain_mut(|waiting| {
+            while let Some(batch) = waiting.batches.pop_front() {
+                let rows = batch.frames.len();
+                if let Some(batch) = self.offer(&waiting.reader, batch) {
+                    waiting.batches.push_front(batch);
+                    free &= waiting.cycle;
+                    return true;
+                }
+                waiting.rows -= rows;
+                self.topics.shared.waiting.fetch_sub(rows as u64, Ordering::AcqRel);
+            }
+            false
+        });
+        free
+    }
+
+    fn cycle(&self, reader: &Reader) -> bool {
+        let target = reader.frames.slot();
+        self.signal.slots().into_iter().any(|own| own == target || self.topics.feeds(target, own))
+    }
+}
+
+impl RowOutlet for MemoryWriter {
+    fn send(&self, rows: Vec<Row>, received: Option<Instant>, error: &mut dyn FnMut(String)) {
+        let mut lane = self.lane();
+        self.refresh(&mut lane);
+        let received = received.unwrap_or_else(Instant::now);
+        let mut frames = Vec::with_capacity(rows.len().min(BATCH_FRAMES));
+        for row in rows {
+            match self.sink.frame(row) {
+                Ok(frame) => frames.push(Frame::Row(Arc::new(frame))),
+                Err(text) => error(text),
+            }
+            if frames.len() == BATCH_FRAMES {
+                self.messages.fetch_add(frames.len() as u64, Ordering::Relaxed);
+                self.batch(&mut lane, std::mem::take(&mut frames), received);
+            }
+        }
+        if !frames.is_empty() {
+            self.messages.fetch_add(frames.len() as u64, Ordering::Relaxed);
+            self.batch(&mut lane, frames, received);
+        }
+    }
+
+    fn ready(&self) -> bool {
+        let mut lane = self.lane();
+        lane.waiting.is_empty() || self.deliver(&mut lane)
+    }
+}
+
+impl Drop for MemoryWriter {
+    fn drop(&mut self) {
+        let rows: usize = self.lane().waiting.iter().map(|waiting| waiting.rows).sum();
+        self.topics.shared.waiting.fetch_sub(rows as u64, Ordering::AcqRel);
+        self.topics.state().writers.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::queue::{self, FrameReceiver, INBOUND_BATCHES, Received};
+    use crossbeam_channel::Receiver;
+    use tokio::sync::Notify;
+
+    struct Stream {
+        signal: Signal,
+        raised: Receiver<usize>,
+        receiver: FrameReceiver,
+        sender: FrameSender,
+    }
+
+    fn stream(slot: usize) -> Stream {
+        let (ready, raised) = crossbeam_channel::unbounded();
+        let signal = Signal::new(slot, ready, Arc::new(Notify::new()));
+        let (sender, receiver) = queue::inbound(signal.clone());
+        Stream { signal, raised, receiver, sender }
+    }
+
+    impl Stream {
+        fn take(&self) -> Vec<Arc<RowFrame>> {
+            let mut rows = Vec::new();
+            while let Received::Batch(batch) = self.receiver.receive() {
+                rows.extend(batch.frames.into_iter().filter_map(|frame| match frame {
+                    Frame::Row(row) => Some(row),
+                    _ => None,
+                }));
+            }
+            rows
+        }
+    }
+
+    fn source(topic: &str) -> MemorySource {
+        MemorySource::new(topic, &Map::new()).expect("the topic is right").0
+    }
+
+    fn sink(props: Json) -> Result<MemorySink, String> {
+        let Json::Object(props) = props else { return Err("no object".to_owned()) };
+        MemorySink::new(&props).map(|(sink, _)| sink).map_err(|error| error.to_string())
+    }
+
+    fn to(topic: &str) -> MemorySink {
+        sink(serde_json::json!({ "topic": topic })).expect("the topic is right")
+    }
+
+    fn row(id: i64) -> Row {
+        vec![("id".into(), Value::Int(id))]
+    }
+
+    fn write(writer: &MemoryWriter, rows: Vec<Row>) -> Vec<String> {
+        let mut errors = Vec::new();
+        writer.send(rows, None, &mut |error| errors.push(error));
+        errors
+    }
+
+    #[test]
+    fn wildcards() {
+        for (topic, written, reads) in [
+            ("a", "a", true),
+            ("a", "a/b", false),
+            ("a/b", "a/b", true),
+            ("a/b", "a", false),
+            ("+", "a", true),
+            ("+", "a/b", false),
+            ("home/+/temp", "home/bath/temp", true),
+            ("home/+/temp", "home/bath/hum", false),
+            ("home/+/temp", "home/temp", false),
+            ("home/+/temp", "home/a/b/temp", false),
+            ("home/#", "home/x", true),
+            ("home/#", "home/x/y/z", true),
+            ("home/#", "home", false),
+            ("home/#", "homely/x", false),
+            ("#", "a/b", true),
+            ("+/b/#", "a/b/c", true),
+            ("+/b/#", "a/c/c", false),
+        ] {
+            assert_eq!(source(topic).reads(written), reads, "{topic} {written}");
+        }
+        assert_eq!(
+            MemorySource::new("a/#/b", &Map::new()).err().map(|error| error.to_string()).as_deref(),
+            Some("invalid topic a/#/b: # must at the last level")
+        );
+        assert!(MemorySource::new("", &Map::new()).is_err());
+    }
+
+    #[test]
+    fn properties_of_a_sink() {
+        use serde_json::json;
+        for (props, part) in [
+            (json!({}), "property topic is the topic of a memory sink"),
+            (json!({"topic": 5}), "property topic"),
+            (json!({"topic": "a/+"}), "invalid topic a/+"),
+            (json!({"topic": "a", "keyField": 1}), "property keyField is 1, expected the name of a field"),
+            (json!({"topic": "a", "rowkindField": "op"}), "rowkindField needs keyField"),
+        ] {
+            let error = sink(props.clone()).expect_err("it is wrong");
+            assert!(error.contains(part), "{props}: {error}");
+        }
+        let Json::Object(props) = json!({"topic": "a", "keyfield": "id", "rowKind": "x"}) else { unreachable!() };
+        let (sink, warnings) = MemorySink::new(&props).expect("the properties are right");
+        assert_eq!(sink.key_field.as_deref(), Some("id"));
+        assert_eq!(warnings.len(), 1);
+    }
+
+    #[test]
+    fn all_readers_of_a_topic_get_all_rows_of_all_writers() {
+        let topics = Topics::default();
+        let (one, two, other) = (stream(1), stream(2), stream(3));
+        let first = topics.read(source("t/a"), one.sender.clone());
+        let _second = topics.read(source("t/#"), two.sender.clone());
+        let _third = topics.read(source("u"), other.sender.clone());
+        let feed = stream(4);
+        let (a, b) = (topics.write(to("t/a"), feed.signal.clone()), topics.write(to("t/b"), feed.signal.clone()));
+        write(&a, vec![row(1), row(2)]);
+        write(&b, vec![row(3)]);
+        let ids = |stream: &Stream| -> Vec<String> {
+            stream.take().iter().map(|frame| format!("{} {:?}", frame.topic, frame.row[0].1)).collect()
+        };
+        assert_eq!(ids(&one), ["t/a Int(1)", "t/a Int(2)"]);
+        assert_eq!(ids(&two), ["t/a Int(1)", "t/a Int(2)", "t/b Int(3)"]);
+        assert_eq!(ids(&other), Vec::<String>::new());
+        assert_eq!((first.messages(), a.messages(), topics.movement()), (2, 2, (5, 0)));
+        drop(first);
+        write(&a, vec![row(4)]);
+        assert_eq!((ids(&one).len(), ids(&two).len()), (0, 1));
+    }
+
+    #[test]
+    fn a_row_says_what_it_does_to_a_table() {
+        let sink = sink(serde_json::json!({"topic": "t", "keyField": "id", "rowkindField": "op"})).unwrap();
+        let frame = |op: Option<Value>| {
+            let mut row = row(1);
+            row.extend(op.map(|op| (Text::from("op"), op)));
+            sink.frame(row).map(|frame| frame.change)
+        };
+        for (op, change) in [
+            (None, Ok(Change::Put)),
+            (Some(Value::Null), Ok(Change::Put)),
+            (Some("insert".into()), Ok(Change::Put)),
+            (Some("update".into()), Ok(Change::Put)),
+            (Some("upsert".into()), Ok(Change::Put)),
+            (Some("delete".into()), Ok(Change::Delete)),
+            (Some("remove".into()), Err("sink memory: invalid rowkind remove: insert, update, upsert or delete")),
+            (Some(Value::Int(1)), Err("sink memory: invalid rowkind bigint: insert, update, upsert or delete")),
+        ] {
+            assert_eq!(frame(op.clone()), change.map_err(str::to_owned), "{op:?}");
+        }
+        let error = sink.frame(vec![("x".into(), Value::Int(1))]).expect_err("there is no key");
+        assert_eq!(error, "sink memory: the row has no field id, which is the keyField");
+    }
+
+    #[test]
+    fn a_slow_reader_makes_the_writer_wait_and_loses_nothing() {
+        let topics = Topics::default();
+        let (feed, slow) = (stream(1), stream(2));
+        let _reader = topics.read(source("t"), slow.sender.clone());
+        let writer = topics.write(to("t"), feed.signal.clone());
+        let mut written = 0;
+        while writer.ready() {
+            write(&writer, vec![row(written)]);
+            written += 1;
+        }
+        assert_eq!(written as usize, INBOUND_BATCHES + 1);
+        write(&writer, vec![row(written), row(written + 1)]);
+        assert_eq!((writer.queued(), topics.movement().1), ((3, 1), 3));
+        assert!(feed.raised.is_empty());
+        let mut rows = slow.take();
+        assert_eq!(feed.raised.try_iter().collect::<Vec<_>>(), [1]);
+        assert!(writer.ready());
+        rows.extend(slow.take());
+        let ids: Vec<_> = rows.iter().map(|frame| frame.row[0].1.as_f64().unwrap() as i64).collect();
+        assert_eq!(ids, (0..written + 2).collect::<Vec<_>>());
+        assert_eq!(topics.movement().1, 0);
+    }
+
+    #[test]
+    fn a_cycle_does_not_wait_for_itself() {
+        let topics = Topics::default();
+        let (a, b) = (stream(1), stream(2));
+        let _readers = [topics.read(source("a"), a.sender.clone()), topics.read(source("b"), b.sender.clone())];
+        let (from_a, from_b) = (topics.write(to("b"), a.signal.clone()), topics.write(to("a"), b.signal.clone()));
+        // Both queues fill, and nobody waits for the other.
+        for _ in 0..2 * INBOUND_BATCHES {
+            assert!(from_a.ready());
+            write(&from_a, vec![row(0)]);
+        }
+        for _ in 0..2 * INBOUND_BATCHES {
+            assert!(from_b.ready());
+            write(&from_b, vec![row(0)]);
+        }
+        assert_eq!((from_b.queued().0, from_b.dropped()), (INBOUND_BATCHES, 0));
+        for _ in 0..CYCLE_ROWS / 512 {
+            write(&from_b, vec![row(0); 512]);
+        }
+        assert_eq!(from_b.dropped(), 512);
+        b.take();
+        assert!(from_a.ready());
+    }
+
+    #[test]
+    fn a_reader_that_goes_frees_the_writer() {
+        let topics = Topics::default();
+        let (feed, gone) = (stream(1), stream(2));
+        let reader = topics.read(source("t"), gone.sender.clone());
+        let writer = topics.write(to("t"), feed.signal.clone());
+        while writer.ready() {
+            write(&writer, vec![row(0)]);
+        }
+        drop((reader, gone));
+        assert_eq!(feed.raised.try_iter().collect::<Vec<_>>(), [1]);
+        assert!(writer.ready());
+        assert_eq!(topics.movement().1, 0);
+    }
+}
