@@ -1,8 +1,9 @@
 //! Rules, running: the control plane's side of the data threads.
 //!
 //! The engine opens connectors, hands plans to workers and reads counters. A stream is opened with the first rule that
-//! reads it and closed after the last; a rule begins when its sinks are open, and the stream's source is opened last,
-//! so that no message is lost between.
+//! reads it and closed after the last. A rule begins when its sinks are open, and only then its sources hand messages
+//! over. Websocket sources are opened first all the same, and wait: a sink may share their connection, and what comes on
+//! it belongs to the stream.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::maybe_done;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, oneshot, watch};
 
 use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
@@ -124,6 +125,9 @@ pub enum EngineError {
         /// why
         error: Box<ConnectorError>,
     },
+    /// the engine was told to end ([`Engine::refuse_rules`])
+    #[error("rule {0} is not started: the engine ends")]
+    Ending(String),
     /// a source or sink does not open
     #[error("rule {rule}: {error}")]
     Connector {
@@ -169,6 +173,8 @@ pub struct Engine {
     slots: AtomicUsize,
     /// a client has held the engine up for the flush limit while its input was ending
     stuck: AtomicBool,
+    /// no rule is to start any more
+    ending: watch::Sender<bool>,
     hasher: RandomState,
 }
 
@@ -208,6 +214,15 @@ struct RunningStream {
     rules: usize,
 }
 
+/// A stream on its way.
+struct Opening {
+    id: StreamId,
+    key: StreamKey,
+    signal: Signal,
+    spec: SourceSpec,
+    source: Option<OpenSource>,
+}
+
 struct RunningRule {
     key: u64,
     streams: Vec<StreamId>,
@@ -233,6 +248,7 @@ impl Engine {
             running: Mutex::default(),
             slots: AtomicUsize::new(0),
             stuck: AtomicBool::new(false),
+            ending: watch::Sender::new(false),
             hasher: RandomState::new(),
         })
     }
@@ -242,12 +258,20 @@ impl Engine {
         Engine { connectors: self.connectors.with_data(data), ..self }
     }
 
+    /// No rule starts any more, nor a rule that is just waiting for its sinks: what it has opened is closed.
+    pub fn refuse_rules(&self) {
+        self.ending.send_replace(true);
+    }
+
     /// Starts a rule. When this returns, its sinks are open and its stream takes messages.
     ///
     /// # Errors
     /// [`EngineError`]; nothing of the rule is left then.
     pub async fn start_rule(&self, rule: RuleSpec) -> Result<(), EngineError> {
         let mut running = self.running.lock().await;
+        if *self.ending.borrow() {
+            return Err(EngineError::Ending(rule.id));
+        }
         if running.rules.contains_key(&rule.id) {
             return Err(EngineError::Exists(rule.id));
         }
@@ -259,7 +283,7 @@ impl Engine {
         let thread = self.thread_of(&running, &rule.plan);
         let mut streams = Vec::new();
         // One signal for all that wakes a stream: its input lowers that one.
-        let mut opened: Vec<(StreamId, StreamKey, Signal, SourceSpec)> = Vec::new();
+        let mut openings: Vec<Opening> = Vec::new();
         let mut signals = Vec::new();
         let mut keys = Vec::with_capacity(rule.sources.len());
         for (input, source) in rule.plan.inputs.iter().zip(rule.sources) {
@@ -270,11 +294,12 @@ impl Engine {
             let of_rule = matches!(input.role, Role::Table { .. }).then(|| rule.id.clone());
             let id = StreamId { name: input.stream.name.clone(), thread, rule: of_rule };
             let known = running.streams.get(&id).map(|stream| (stream.key, stream.signal.clone()));
-            let known = known.or_else(|| opened.iter().find(|new| new.0 == id).map(|new| (new.1, new.2.clone())));
+            let fresh = || openings.iter().find(|new| new.id == id).map(|new| (new.key, new.signal.clone()));
+            let known = known.or_else(fresh);
             let (key, signal) = known.unwrap_or_else(|| {
                 let key = self.slot();
                 let signal = self.threads[thread].signal(key);
-                opened.push((id.clone(), key, signal.clone(), source));
+                openings.push(Opening { id: id.clone(), key, signal: signal.clone(), spec: source, source: None });
                 (key, signal)
             });
             keys.push(Some(key));
@@ -285,15 +310,45 @@ impl Engine {
         let worker = &self.threads[thread];
         let failed = |error| EngineError::Connector { rule: rule.id.clone(), error: Box::new(error) };
 
+        // Tables first: their rows shall be there for the first rows of streams.
+        openings.sort_by_key(|opening| opening.id.rule.is_none());
+        let mut senders = Vec::with_capacity(openings.len());
+        let mut receivers = Vec::with_capacity(openings.len());
+        for opening in &openings {
+            let (sender, receiver) = queue::inbound(opening.signal.clone());
+            senders.push(sender);
+            receivers.push(receiver);
+        }
+        let mut failure = None;
+        for (opening, frames) in openings.iter_mut().zip(&senders) {
+            if failure.is_none() && matches!(opening.spec, SourceSpec::Websocket(_)) {
+                match self.connectors.open_source(opening.spec.clone(), thread, frames.clone()).await {
+                    Ok(source) => opening.source = Some(source),
+                    Err(error) => failure = Some(failed(error)),
+                }
+            }
+        }
+
         let mut sinks = Vec::with_capacity(rule.sinks.len());
         let mut encodings: Vec<Encoding> = Vec::new();
+        let mut ending = self.ending.subscribe();
         for action in rule.sinks {
-            let sink = match self.connectors.open_sink(action.spec, thread, signal.clone()).await {
-                Ok(sink) => sink,
-                Err(error) => {
-                    close_sinks(sinks).await;
-                    return Err(failed(error));
+            if failure.is_some() {
+                break;
+            }
+            let sink = tokio::select! {
+                biased;
+                _ = ending.wait_for(|ending| *ending) => {
+                    failure = Some(EngineError::Ending(rule.id.clone()));
+                    break;
                 }
+                opened = self.connectors.open_sink(action.spec, thread, signal.clone()) => match opened {
+                    Ok(sink) => sink,
+                    Err(error) => {
+                        failure = Some(failed(error));
+                        break;
+                    }
+                },
             };
             let known = |encoding: &Encoding| *encoding.shape == action.shape;
             let index = encodings.iter().position(known).unwrap_or_else(|| {
@@ -307,14 +362,17 @@ impl Engine {
             }
             sinks.push(sink);
         }
+        if let Some(failure) = failure {
+            // Nobody takes what the sources have: they do not wait for it.
+            drop(receivers);
+            close_opened(openings, sinks).await;
+            return Err(failure);
+        }
 
-        let mut senders = Vec::with_capacity(opened.len());
-        for (id, key, signal, _) in &opened {
-            let (sender, receiver) = queue::inbound(signal.clone());
-            let def = rule.plan.inputs.iter().find(|input| input.stream.name == id.name);
+        for (opening, frames) in openings.iter().zip(receivers) {
+            let def = rule.plan.inputs.iter().find(|input| input.stream.name == opening.id.name);
             let Some(def) = def.map(|input| input.stream.clone()) else { continue };
-            worker.command(Command::AddStream { key: *key, def, frames: receiver });
-            senders.push(sender);
+            worker.command(Command::AddStream { key: opening.key, def, frames });
         }
         let key = self.slot() as u64;
         let metrics = Arc::new(RuleMetrics::default());
@@ -332,35 +390,24 @@ impl Engine {
         })));
         let _ = begun.await;
 
-        // Tables first: their rows shall be there for the first rows of streams.
-        let mut opening: Vec<_> = opened.into_iter().zip(senders).collect();
-        opening.sort_by_key(|((id, ..), _)| id.rule.is_none());
         let mut failure = None;
-        for ((id, key, signal, spec), frames) in opening {
-            let source = match &failure {
-                None => self.connectors.open_source(spec, thread, frames).await,
-                Some(_) => {
-                    worker.command(Command::DropStream(key));
-                    continue;
-                }
-            };
-            match source {
-                Ok(source) => {
-                    running
-                        .streams
-                        .insert(id, RunningStream { key, signal, source: Some(source), ended: None, rules: 0 });
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    worker.command(Command::DropStream(key));
+        for (opening, frames) in openings.iter_mut().zip(senders) {
+            if failure.is_none() && opening.source.is_none() {
+                match self.connectors.open_source(opening.spec.clone(), thread, frames).await {
+                    Ok(source) => opening.source = Some(source),
+                    Err(error) => failure = Some(failed(error)),
                 }
             }
         }
-        if let Some(error) = failure {
+        if let Some(failure) = failure {
             self.drop_on(thread, key).await;
-            self.leave_streams(&mut running, &streams, false).await;
-            close_sinks(sinks).await;
-            return Err(failed(error));
+            openings.iter().for_each(|opening| worker.command(Command::DropStream(opening.key)));
+            close_opened(openings, sinks).await;
+            return Err(failure);
+        }
+        for Opening { id, key, signal, source, .. } in openings {
+            source.iter().for_each(OpenSource::begin);
+            running.streams.insert(id, RunningStream { key, signal, source, ended: None, rules: 0 });
         }
         for id in &streams {
             if let Some(stream) = running.streams.get_mut(id) {
@@ -380,7 +427,7 @@ impl Engine {
         for stream in rule.streams.iter().filter_map(|id| running.streams.get(id)) {
             stream.signal.raise();
         }
-        self.leave_streams(&mut running, &rule.streams, true).await;
+        self.leave_streams(&mut running, &rule.streams).await;
         // The other rules' status is not to wait for this rule's clients.
         drop(running);
         let ends = rule.sinks.iter().map(|sink| sink.close(FLUSH));
@@ -414,7 +461,10 @@ impl Engine {
             first.get_or_insert_with(|| metrics.clone());
             worker.command(Command::AddTable { slot, def: table.def.clone(), frames, metrics });
             match self.connectors.open_source(table.source.clone(), thread, sender).await {
-                Ok(source) => copies.push((slot, source)),
+                Ok(source) => {
+                    source.begin();
+                    copies.push((slot, source));
+                }
                 Err(error) => {
                     worker.command(Command::DropTable { slot, name: name.clone() });
                     self.drop_copies(&name, copies).await;
@@ -465,19 +515,26 @@ impl Engine {
         known.map_or_else(|| (self.hasher.hash_one(name) % self.threads.len() as u64) as usize, |id| id.thread)
     }
 
-    /// Closes the streams that no rule reads any more. `counted`: the rule that leaves was counted as their reader.
-    async fn leave_streams(&self, running: &mut Running, streams: &[StreamId], counted: bool) {
+    /// One reader less for each of these; closes the streams that no rule reads any more.
+    async fn leave_streams(&self, running: &mut Running, streams: &[StreamId]) {
         for id in streams {
             let Some(stream) = running.streams.get_mut(id) else { continue };
-            stream.rules -= usize::from(counted);
+            stream.rules = stream.rules.saturating_sub(1);
             if stream.rules > 0 {
                 continue;
             }
             if let Some(mut stream) = running.streams.remove(id) {
-                if let Some(source) = stream.source.take() {
-                    source.close().await;
-                }
+                let mut closing = pin!(maybe_done(async {
+                    if let Some(source) = stream.source.take() {
+                        source.close().await;
+                    }
+                }));
+                // What was read is taken before the stream goes, but not for ever: others may hold its sockets up.
+                let handed_over = tokio::time::timeout(FLUSH, closing.as_mut()).await.is_ok();
                 self.threads[id.thread].command(Command::DropStream(stream.key));
+                if !handed_over {
+                    let _ = tokio::time::timeout(FLUSH, closing).await;
+                }
             }
         }
     }
@@ -705,6 +762,9 @@ impl RunningRule {
     }
 }
 
-async fn close_sinks(sinks: Vec<OpenSink>) {
+/// Closes what was opened for a rule that does not start.
+async fn close_opened(openings: Vec<Opening>, sinks: Vec<OpenSink>) {
+    let sources = openings.into_iter().filter_map(|opening| opening.source).map(OpenSource::close);
+    futures_util::future::join_all(sources).await;
     futures_util::future::join_all(sinks.iter().map(|sink| sink.close(FLUSH))).await;
 }

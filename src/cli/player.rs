@@ -17,6 +17,8 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use crate::io::printable;
+
 /// Bytes of lines that are handed over together.
 const BATCH: usize = 64 * 1024;
 
@@ -93,7 +95,9 @@ impl Track {
             let mut reason = "without a close frame".to_owned();
             while let Some(message) = reading.next().await {
                 match message {
-                    Ok(Message::Close(Some(frame))) => reason = format!("code {} {}", frame.code, frame.reason),
+                    Ok(Message::Close(Some(frame))) => {
+                        reason = format!("code {} {}", frame.code, printable(&frame.reason))
+                    }
                     Ok(Message::Close(None)) => reason = "close frame without a code".to_owned(),
                     Ok(_) => {}
                     Err(error) => return error.to_string(),

@@ -7,6 +7,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -20,6 +21,7 @@ use crate::config::Config;
 use crate::document::Problem;
 use crate::engine::{Engine, EngineError, EngineSettings, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
+use crate::io::printable;
 use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, Settings};
 use crate::pipeline::{self, Pipeline};
@@ -89,20 +91,27 @@ impl Run {
         let settings = EngineSettings { workers: usize::from(self.workers), server: config.server, zone: config.zone };
         let engine = Engine::start(settings).map_err(|error| Failure::Refused(error.to_string()))?;
         let (places, console) = places(&pipeline);
-        let started = tokio::select! {
-            started = start(&engine, pipeline) => Some(started),
-            () = interrupts.next() => None,
+        let started = {
+            let mut starting = pin!(start(&engine, pipeline));
+            tokio::select! {
+                started = &mut starting => Some(started),
+                () = interrupts.next() => {
+                    // A rule that is half started closes what it has opened.
+                    engine.refuse_rules();
+                    tokio::select! {
+                        _ = starting => None,
+                        () = interrupts.next() => std::process::exit(130),
+                    }
+                }
+            }
         };
-        match started {
-            Some(Ok(())) => {}
-            Some(Err(problems)) => {
-                engine.stop().await;
-                return Err(Failure::Problems(problems));
+        let interrupted = started.is_none();
+        if !matches!(started, Some(Ok(()))) {
+            tokio::select! {
+                _ = engine.stop() => {}
+                () = impatience(&mut interrupts, interrupted) => std::process::exit(130),
             }
-            None => {
-                engine.stop().await;
-                return Ok(());
-            }
+            return started.map_or(Ok(()), |started| started.map_err(Failure::Problems));
         }
         let listening = engine.listening();
         if !self.quiet {
@@ -139,13 +148,6 @@ impl Run {
         };
         let fed = begun.elapsed();
         let interrupted = matches!(played, Ok(None));
-        let impatience = async {
-            // The first signal asks for the clean end, which is under way; the second for any end.
-            if !interrupted {
-                interrupts.next().await;
-            }
-            interrupts.next().await;
-        };
         let ends = async {
             if let Ok(Some(_)) = played {
                 engine.end_of_input().await;
@@ -159,7 +161,7 @@ impl Run {
         };
         tokio::select! {
             () = ends => {}
-            () = impatience => std::process::exit(130),
+            () = impatience(&mut interrupts, interrupted) => std::process::exit(130),
         }
         if let Some(sent) = played?.filter(|_| !self.quiet) {
             say(&format!("fed {} in {:.3} s", super::messages(sent), fed.as_secs_f64()));
@@ -199,6 +201,14 @@ impl Run {
     }
 }
 
+/// Waits for the signal that asks for any end: the one after that which asks for the clean end, which is under way.
+async fn impatience(interrupts: &mut Interrupts, interrupted: bool) {
+    if !interrupted {
+        interrupts.next().await;
+    }
+    interrupts.next().await;
+}
+
 /// Starts all rules; what is wrong with each.
 async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
@@ -231,6 +241,7 @@ async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> 
 fn complain(rules: Vec<RuleStatus>) {
     for rule in rules {
         if let Some((_, error)) = rule.last_error {
+            let error = printable(&error);
             say(&format!("warning: rule {}: {} errors, the last one: {error}", rule.id, rule.errors));
         }
     }

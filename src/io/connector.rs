@@ -158,7 +158,8 @@ impl Connectors {
         Connectors { console: Some(console), ..self }
     }
 
-    /// Opens a source; see [`Websockets::open_source`].
+    /// Opens a source. A websocket's hands nothing over before [`OpenSource::begin`]; see
+    /// [`Websockets::prepare_source`].
     ///
     /// # Errors
     /// [`ConnectorError::Connect`]
@@ -170,7 +171,7 @@ impl Connectors {
     ) -> Result<OpenSource, ConnectorError> {
         match spec {
             SourceSpec::Websocket(settings) => {
-                Ok(OpenSource::Websocket(self.websockets.open_source(*settings, thread, frames).await?))
+                Ok(OpenSource::Websocket(self.websockets.prepare_source(*settings, thread, frames).await?))
             }
             SourceSpec::Memory(source) => Ok(OpenSource::Memory(self.topics.read(source, frames), SystemTime::now())),
             SourceSpec::File(source) => Ok(OpenSource::File(source.open(&self.data, frames).await?, SystemTime::now())),
@@ -207,6 +208,13 @@ pub enum OpenSource {
 }
 
 impl OpenSource {
+    /// Its rules are there: messages are handed over from now on.
+    pub fn begin(&self) {
+        if let OpenSource::Websocket(link) = self {
+            link.begin();
+        }
+    }
+
     /// Whether its messages come from outside of the process.
     pub fn is_outside(&self) -> bool {
         !matches!(self, OpenSource::Memory(..))

@@ -89,7 +89,14 @@ const PROPERTIES: &[Property] = &[
         "both",
         "headers of the handshake, each a text or a list of texts; client role",
     ),
-    property("subprotocols", &[], "list of texts", "[]", "both", "subprotocols offered in the handshake; client role"),
+    property(
+        "subprotocols",
+        &[],
+        "list of texts",
+        "[]",
+        "both",
+        "subprotocols offered in the handshake; a server that chooses none is taken all the same; client role",
+    ),
     property(
         "onOpen",
         &[],
