@@ -434,3 +434,32 @@ async fn a_feed_ends_though_a_client_takes_nothing_and_says_what_was_not_taken()
     dead.abort();
     std::fs::remove_file(&file).expect("it is there");
 }
+
+#[tokio::test]
+async fn what_a_peer_says_at_once_reaches_the_rule_whose_sink_shares_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("it is bound").to_string();
+    let rules = json!({
+        "sources": {"websocket": {"peer": {"addr": addr}}},
+        "streams": [stream("s", "", r#", CONF_KEY="peer""#)],
+        "rules": [{"id": "r", "sql": "SELECT n FROM s", "actions": [
+            // The first sink keeps the rule from beginning until it is connected.
+            {"websocket": {"addr": addr, "path": "/s", "sendSingle": true, "checkConnection": true}},
+        ]}],
+    });
+    let serves = async {
+        let mut peer = accept(&listener).await;
+        for n in 0..1000 {
+            peer.feed(Message::text(format!(r#"{{"n":{n}}}"#))).await.expect("the socket is open");
+        }
+        peer.flush().await.expect("the socket is open");
+        peer
+    };
+    let (mut plutino, mut peer) = tokio::join!(Plutino::run("duplex", &rules, &[]), serves);
+    for n in 0..1000 {
+        assert_eq!(next(&mut peer).await, Some(json!({"n": n})));
+    }
+    plutino.terminate();
+    assert_eq!(next(&mut peer).await, None);
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
