@@ -445,6 +445,7 @@ async fn what_a_peer_says_at_once_reaches_the_rule_whose_sink_shares_its_connect
         "rules": [{"id": "r", "sql": "SELECT n FROM s", "actions": [
             // The first sink keeps the rule from beginning until it is connected.
             {"websocket": {"addr": addr, "path": "/s", "sendSingle": true, "checkConnection": true}},
+            {"websocket": {"path": "/also"}},
         ]}],
     });
     let serves = async {
@@ -457,9 +458,12 @@ async fn what_a_peer_says_at_once_reaches_the_rule_whose_sink_shares_its_connect
     };
     let (mut plutino, mut peer) = tokio::join!(Plutino::run("duplex", &rules, &[]), serves);
     for n in 0..1000 {
-        assert_eq!(next(&mut peer).await, Some(json!({"n": n})));
+        let message = timeout(LIMIT, peer.next()).await.expect("a result comes").expect("it is open").expect("a frame");
+        assert_eq!(message.into_text().expect("text"), format!(r#"{{"n":{n}}}"#));
     }
     plutino.terminate();
-    assert_eq!(next(&mut peer).await, None);
+    let end = timeout(LIMIT, peer.next()).await.expect("a close frame comes");
+    assert!(matches!(end, Some(Ok(Message::Close(_)))), "{end:?}");
+    drop(peer);
     assert_eq!(plutino.exit_code().await, Some(0));
 }
