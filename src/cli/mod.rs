@@ -249,6 +249,11 @@ impl Interrupts {
     }
 }
 
+/// So many messages, in words.
+fn messages(count: u64) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -264,5 +269,10 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(super::messages), ["0 messages", "1 message", "2 messages"]);
     }
 }
