@@ -409,8 +409,9 @@ impl Reader<'_> {
                 "json" => {}
                 "delimited" => shape.format = OutputFormat::Delimited { delimiter, header },
                 "urlencoded" => shape.format = OutputFormat::UrlEncoded,
+                "binary" => shape.format = OutputFormat::Binary,
                 _ => {
-                    let hint = Some("there are json, delimited and urlencoded".to_owned());
+                    let hint = Some("there are json, delimited, urlencoded and binary".to_owned());
                     self.error(place, format!("format type {format} not supported"), hint);
                 }
             }
@@ -594,12 +595,28 @@ mod tests {
             (r#"{"id": "r", "sql": "s", "actions": {"log": {}}}"#, "expected a list of sinks"),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": 5}]}"#, "sink log is 5, expected an object"),
             (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": "x"}}]}"#,
-                "r.json:1:46: error: rule r: sink log: property dataTemplate is not supported yet",
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": "{{nosuch .}}"}}]}"#,
+                "r.json:1:62: error: rule r: template: sink:1: function \"nosuch\" not defined",
             ),
             (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {"format": "protobuf"}}]}"#,
-                "format protobuf is not supported yet",
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"schemaId": "x"}}]}"#,
+                "r.json:1:46: error: rule r: sink log: property schemaId is not supported yet",
+            ),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"format": "toml"}}]}"#, "format type toml not supported"),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"fields": ["a"], "excludeFields": ["b"]}}]}"#,
+                "field and excludeFields cannot both be set",
+            ),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"fields": "a"}}]}"#,
+                "fields is \"a\", expected a list of names",
+            ),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": -1}}]}"#, "invalid batchSize -1"),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": "x"}}]}"#, "expected a number of rows"),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"lingerInterval": "x"}}]}"#, "expected milliseconds"),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"compression": "rar"}}]}"#,
+                "get compressor rar fail with error: unsupported compressor: rar",
             ),
             (
                 r#"{"id": "r", "sql": "s", "actions": [{"log": {"sendSingle": 1}}]}"#,
