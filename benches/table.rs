@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use plutino::catalog::Catalog;
-use plutino::dataflow::table::Tables;
+use plutino::dataflow::table::{self, Tables};
 use plutino::io::queue::{self, Change, Frame, FrameBatch, FrameSender, RowFrame, Signal};
 use plutino::metrics::RuleMetrics;
 use plutino::sql::parse_create;
@@ -29,7 +29,9 @@ fn bench() -> Bench {
     let create = parse_create(sql).expect("the statement is correct");
     let def = Catalog::default().create(&create).expect("the table is correct");
     let allocator = Allocator::Thread(Thread::default());
-    let worker = Worker::new(timely::WorkerConfig::default(), allocator, Some(Instant::now()));
+    let mut config = timely::WorkerConfig::default();
+    table::configure(&mut config);
+    let worker = Worker::new(config, allocator, Some(Instant::now()));
     let mut tables = Tables::new(&worker, jiff::tz::TimeZone::UTC);
     let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::default());
     let (sender, receiver) = queue::inbound(signal.clone());
@@ -78,13 +80,16 @@ fn lookups(c: &mut Criterion) {
 
 fn updates(c: &mut Criterion) {
     let mut group = c.benchmark_group("update");
-    for size in [1i64, 16, 512] {
+    for (size, keys) in [(1i64, 1000), (16, 1000), (512, 1000), (1, 100_000), (512, 100_000)] {
         let mut bench = bench();
+        for start in (0..keys).step_by(256) {
+            bench.put((start..keys.min(start + 256)).map(|key| (key, 0)));
+        }
         let mut next = 0;
         group.throughput(Throughput::Elements(size as u64));
-        group.bench_function(BenchmarkId::new("batch of", size), |b| {
+        group.bench_function(BenchmarkId::new(format!("{keys} keys, batch of"), size), |b| {
             b.iter(|| {
-                bench.put((next..next + size).map(|v| (v % 1000, v)));
+                bench.put((next..next + size).map(|v| (v % keys, v)));
                 next += size;
             });
         });

@@ -22,11 +22,12 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
-use differential_dataflow::trace::TraceReader;
 use differential_dataflow::trace::cursor::{Cursor, Navigable};
 use differential_dataflow::trace::implementations::{ContainerChunker, ValBatcher, ValBuilder, ValSpine};
+use differential_dataflow::trace::{ExertionLogic, TraceReader};
 use jiff::tz::TimeZone;
 use smallvec::SmallVec;
+use timely::WorkerConfig;
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::Stream;
 use timely::dataflow::channels::pact::Pipeline;
@@ -50,6 +51,22 @@ const BATCHES_A_TURN: usize = 32;
 
 /// Steps after which an index is used though it is behind: it catches up with the steps that follow.
 const CATCH_UP_STEPS: usize = 10_000;
+
+/// Merges that an idle arrangement does in one go, in rows.
+const IDLE_MERGE: usize = 4096;
+
+/// Lets the arrangements of a worker to be made merge their batches while nothing comes, so that lookups have few to
+/// look through: while a merge is under way, and until the largest batch has most of the rows. Merging everything with
+/// each update would cost as much as the table is large.
+pub fn configure(config: &mut WorkerConfig) {
+    let effort: ExertionLogic = Arc::new(|levels| {
+        let rows: usize = levels.iter().map(|(_, _, rows)| rows).sum();
+        let largest = levels.iter().map(|(_, _, rows)| *rows).max().unwrap_or(0);
+        let merging = levels.iter().any(|(_, batches, _)| *batches > 1);
+        (merging || (rows - largest) * 4 > largest).then_some(IDLE_MERGE)
+    });
+    config.set("differential/default_exert_logic".to_owned(), effort);
+}
 
 /// The tables of one worker.
 pub struct Tables {
@@ -525,7 +542,9 @@ mod tests {
         let create = parse_create(&sql).expect("the statement is correct");
         let def = Catalog::default().create(&create).expect("the table is correct");
         let allocator = Allocator::Thread(Thread::default());
-        let worker = Worker::new(timely::WorkerConfig::default(), allocator, Some(Instant::now()));
+        let mut config = WorkerConfig::default();
+        configure(&mut config);
+        let worker = Worker::new(config, allocator, Some(Instant::now()));
         let mut tables = Tables::new(&worker, TimeZone::UTC);
         let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::default());
         let (sender, receiver) = queue::inbound(signal.clone());
@@ -699,8 +718,8 @@ mod tests {
                 most = (most.0.max(batches), most.1.max(changes));
             }
         }
-        // 100 rows: a handful of batches with the rows and what was not merged yet.
-        assert!(most.0 <= 24 && most.1 <= 4_000, "{most:?}");
+        // 100 rows: few batches with the rows and what was not merged yet.
+        assert!(most.0 <= 8 && most.1 <= 1_000, "{most:?}");
         for index in &indexes {
             assert_eq!(found(index, &[Value::Int(7)]).len(), 1);
         }

@@ -30,7 +30,7 @@ use super::build::{self, Installed, RuleParts, StreamInput};
 use super::output::{Alarm, Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{RuleKey, StreamScan, Target};
-use super::table::{Index, Tables};
+use super::table::{self, Index, Tables};
 
 /// Names a stream's dataflow on its worker; it is the slot of the stream's signal, too.
 pub type StreamKey = usize;
@@ -206,12 +206,12 @@ impl Timers {
     }
 
     /// The next deadline.
-    fn next(&self) -> Option<i64> {
+    pub(super) fn next(&self) -> Option<i64> {
         self.deadlines.borrow().peek().map(|Reverse((at, _))| *at)
     }
 
     /// Takes a slot whose deadline has come.
-    fn due(&self, now: i64) -> Option<usize> {
+    pub(super) fn due(&self, now: i64) -> Option<usize> {
         let mut deadlines = self.deadlines.borrow_mut();
         if deadlines.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             deadlines.pop().map(|Reverse((_, slot))| slot)
@@ -265,7 +265,9 @@ impl WorkerLoop {
         clock: Clock,
     ) -> Self {
         let allocator = Allocator::Thread(Thread::default());
-        let worker = Worker::new(timely::WorkerConfig::default(), allocator, Some(std::time::Instant::now()));
+        let mut config = timely::WorkerConfig::default();
+        table::configure(&mut config);
+        let worker = Worker::new(config, allocator, Some(std::time::Instant::now()));
         WorkerLoop {
             tables: Tables::new(&worker, zone.clone()),
             worker,
