@@ -421,9 +421,16 @@ impl Reader<'_> {
         action
     }
 
-    /// A text, or none where the property is not set.
+    /// A text, or none where the property is not set. Unlike an id, it is not meant where a number stands.
     fn optional_text(&mut self, node: &Node, name: &str) -> Option<Text> {
-        if matches!(node.value, Value::Null) { None } else { self.text(node, name).map(Text::from) }
+        match &node.value {
+            Value::Null => None,
+            Value::Text(text) => Some(text.into()),
+            _ => {
+                self.expected(node, name, "a text");
+                None
+            }
+        }
     }
 
     fn template(&mut self, node: &Node, name: &str) -> Option<(Text, Arc<Template>)> {
@@ -607,6 +614,10 @@ mod tests {
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {"fields": "a"}}]}"#, "expected a list of names"),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": -1}}]}"#, "invalid batchSize -1"),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {"compression": "rar"}}]}"#, "unsupported compressor: rar"),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": 5}}]}"#,
+                "sink log: dataTemplate is 5, expected a text",
+            ),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": "x"}}]}"#, "expected a number of rows"),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {"lingerInterval": "x"}}]}"#, "expected milliseconds"),
             (
