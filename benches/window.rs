@@ -1,67 +1,177 @@
-//! What a row costs in a window: 1,000 groups, three aggregates, all the way from the rule's SQL.
+//! What a row costs in each kind of window, and in a join: all the way from the rule's SQL, without decoding and
+//! without sinks. The state is steady: rows go on in time from batch to batch, and windows close as they would.
+//!
+//! The least of many batches is what counts, since other work on the machine only adds; the median tells how much that
+//! was. `cargo bench --bench window -- hopping` runs those whose names contain the word.
 
 use std::cell::RefCell;
-use std::hint::black_box;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use plutino::catalog::Catalog;
 use plutino::dataflow::operator::RuleOperator;
 use plutino::dataflow::output::{Output, RuleContext};
 use plutino::dataflow::queue::{RowBatch, RuleQueue};
 use plutino::dataflow::worker::WorkerClock;
 use plutino::metrics::RuleMetrics;
-use plutino::plan::physical::{Body, ColumnSource};
+use plutino::plan::physical::{Body, ColumnSource, Input};
 use plutino::rule::RuleOptions;
 use plutino::time::Clock;
 use plutino::value::Value;
 
-const ROWS: i64 = 10_000;
-
-fn windows(c: &mut Criterion) {
-    let mut group = c.benchmark_group("window");
-    group.throughput(Throughput::Elements(ROWS as u64));
-    for (name, window) in [("tumbling", "TUMBLINGWINDOW(ss, 1)"), ("count", "COUNTWINDOW(1000)")] {
-        let sql = format!("SELECT device, avg(t) AS a, max(t) AS m, count(*) AS n FROM s GROUP BY device, {window}");
-        let (mut operator, batch) = operator(&sql);
-        group.bench_function(name, |b| {
-            b.iter(|| {
-                operator.rows(black_box(batch.clone()));
-                operator.advance(None);
-            });
-        });
-    }
-    group.finish();
+/// One measurement.
+struct Case {
+    name: &'static str,
+    /// what follows FROM, with the columns `device`, `t` and `n`
+    from: &'static str,
+    groups: usize,
+    /// rows of a batch
+    rows: usize,
+    /// rows of a second of the rule's time
+    rate: usize,
+    /// batches before it is measured: as many as fill the window
+    warm: usize,
 }
 
-fn operator(sql: &str) -> (RuleOperator, RowBatch) {
-    let mut catalog = Catalog::default();
-    let create = plutino::sql::parse_create("CREATE STREAM s () WITH (TYPE=\"websocket\", DATASOURCE=\"/s\")");
-    catalog.create(&create.expect("the statement is right")).expect("the name is free");
-    let plan = plutino::plan::plan(sql, &RuleOptions::default(), &catalog).expect("the rule is right");
-    let Body::Stateful(body) = plan.body else { panic!("the rule has a window") };
-    let scan = &plan.inputs[0].scan;
-    let queue = RuleQueue::new(scan.columns.len(), [true], 0, 0);
-    for row in 0..ROWS {
-        let mut slots: Vec<Value> = scan
-            .columns
-            .iter()
-            .map(|column| match &column.source {
-                ColumnSource::Key(key) if key == "device" => Value::from(format!("dev-{:04}", row % 1000)),
-                _ => Value::Float(row as f64 / 7.0),
-            })
-            .collect();
-        queue.push(0, row / 10, Instant::now(), &mut slots);
-    }
-    let context =
-        RuleContext { id: "bench".into(), started: 0, zone: jiff::tz::TimeZone::UTC, hits: Default::default() };
-    let output = Output::new(Vec::new(), false, false, Arc::new(RuleMetrics::default()));
-    let output = Rc::new(RefCell::new(output));
-    let clock = Rc::new(WorkerClock::new(Clock::System));
-    (RuleOperator::new(*body, plan.inputs, Default::default(), Rc::new(context), output, clock, None), queue.take())
+const SELECT: &str = "SELECT s.device, avg(s.t) AS a, max(s.t) AS m, count(*) AS c FROM";
+
+const CASES: &[Case] = &[
+    case("tumbling", "s GROUP BY device, TUMBLINGWINDOW(ss, 1)", 1000, 10_000),
+    case("tumbling, one group", "s GROUP BY TUMBLINGWINDOW(ss, 1)", 1000, 10_000),
+    case("tumbling, 100,000 groups", "s GROUP BY device, TUMBLINGWINDOW(ss, 60)", 100_000, 10_000),
+    case("hopping 60 s / 5 s", "s GROUP BY device, HOPPINGWINDOW(ss, 60, 5)", 1000, 10_000),
+    case("hopping 60 s / 1 s", "s GROUP BY device, HOPPINGWINDOW(ss, 60, 1)", 1000, 10_000),
+    case("hopping 3600 s / 1 s", "s GROUP BY device, HOPPINGWINDOW(ss, 3600, 1)", 1000, 10_000),
+    Case { warm: 2, ..case("sliding 10 s, each row", "s GROUP BY device, SLIDINGWINDOW(ss, 10)", 10, 100) },
+    Case { warm: 15, ..case("sliding 1000 s, each row", "s GROUP BY device, SLIDINGWINDOW(ss, 1000)", 10, 100) },
+    case(
+        "sliding 10 s, 1 row of 1000",
+        "s GROUP BY device, SLIDINGWINDOW(ss, 10) OVER (WHEN n % 1000 = 0)",
+        1000,
+        1000,
+    ),
+    case("session", "s GROUP BY device, SESSIONWINDOW(ss, 10, 1)", 1000, 10_000),
+    case("count 1000", "s GROUP BY device, COUNTWINDOW(1000)", 1000, 10_000),
+    case("count 1000 / 100", "s GROUP BY device, COUNTWINDOW(1000, 100)", 100, 10_000),
+    case("state", "s GROUP BY device, STATEWINDOW(n % 1000 = 0, n % 1000 = 999)", 1000, 10_000),
+    case(
+        "state, 1000 partitions",
+        "s GROUP BY STATEWINDOW(n % 7 = 0, n % 7 = 6) OVER (PARTITION BY device)",
+        1000,
+        10_000,
+    ),
+    case(
+        "join of two",
+        "s INNER JOIN r ON s.device = r.device GROUP BY s.device, TUMBLINGWINDOW(ss, 1)",
+        10_000,
+        10_000,
+    ),
+];
+
+const fn case(name: &'static str, from: &'static str, groups: usize, rate: usize) -> Case {
+    Case { name, from, groups, rows: 10_000, rate, warm: 70 }
 }
 
-criterion_group!(benches, windows);
-criterion_main!(benches);
+fn main() {
+    let wanted = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
+    for case in CASES.iter().filter(|case| case.name.contains(&wanted)) {
+        let (least, median) = measure(case);
+        println!("{:28} {least:6.0} ns/row (median {median:.0})", case.name);
+    }
+    if "memory".contains(&wanted) {
+        let groups = 1_000_000;
+        let before = resident();
+        let mut rule =
+            Bench::new(&Case { rows: groups, ..case("", "s GROUP BY device, TUMBLINGWINDOW(dd, 1)", groups, groups) });
+        let batch = rule.next();
+        rule.operator.rows(batch);
+        println!("an open group of 3 aggregates: {} bytes", (resident() - before - rule.bytes()) / groups);
+    }
+}
+
+/// Nanoseconds for a row: the least and the median of batches.
+fn measure(case: &Case) -> (f64, f64) {
+    let mut bench = Bench::new(case);
+    for _ in 0..case.warm {
+        bench.run();
+    }
+    let mut times: Vec<f64> = (0..50).map(|_| bench.run() / case.rows as f64).collect();
+    times.sort_by(f64::total_cmp);
+    (times[0], times[times.len() / 2])
+}
+
+/// A rule and what comes in.
+struct Bench {
+    operator: RuleOperator,
+    batch: RowBatch,
+    /// how far a batch goes in time, ms
+    span: i64,
+    at: i64,
+}
+
+impl Bench {
+    fn new(case: &Case) -> Bench {
+        let mut catalog = Catalog::default();
+        for name in ["s", "r"] {
+            let create = format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\")");
+            let create = plutino::sql::parse_create(&create).expect("the statement is right");
+            catalog.create(&create).expect("the name is free");
+        }
+        let sql = format!("{SELECT} {}", case.from);
+        let plan = plutino::plan::plan(&sql, &RuleOptions::default(), &catalog).expect("the rule is right");
+        let Body::Stateful(body) = plan.body else { panic!("the rule has a window") };
+        let width = plan.inputs.iter().map(|input| input.scan.columns.len()).max().unwrap_or(0);
+        let queue = RuleQueue::new(width, plan.inputs.iter().map(|_| true), 0, 0);
+        for row in 0..case.rows {
+            let input = row % plan.inputs.len();
+            // Each device is seen on each stream.
+            let device = row / plan.inputs.len() % case.groups;
+            let mut slots = slots(&plan.inputs[input], device, row);
+            queue.push(input as u16, (row * 1000 / case.rate) as i64, Instant::now(), &mut slots);
+        }
+        let context =
+            RuleContext { id: "bench".into(), started: 0, zone: jiff::tz::TimeZone::UTC, hits: Default::default() };
+        let output = Rc::new(RefCell::new(Output::new(Vec::new(), false, false, Arc::new(RuleMetrics::default()))));
+        let clock = Rc::new(WorkerClock::new(Clock::System));
+        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), Rc::new(context), output, clock, None);
+        Bench { operator, batch: queue.take(), span: (case.rows * 1000 / case.rate) as i64, at: 0 }
+    }
+
+    /// The next batch.
+    fn next(&mut self) -> RowBatch {
+        let mut batch = self.batch.clone();
+        batch.times.iter_mut().for_each(|time| *time += self.at);
+        self.at += self.span;
+        batch
+    }
+
+    /// Runs the next batch, and says how many nanoseconds that took.
+    fn run(&mut self) -> f64 {
+        let batch = self.next();
+        let begin = Instant::now();
+        self.operator.rows(batch);
+        self.operator.advance(Some(self.at));
+        begin.elapsed().as_nanos() as f64
+    }
+
+    /// What the batch itself takes.
+    fn bytes(&self) -> usize {
+        self.batch.values.capacity() * size_of::<Value>() + self.batch.times.capacity() * 10
+    }
+}
+
+fn slots(input: &Input, device: usize, row: usize) -> Vec<Value> {
+    let value = |column: &ColumnSource| match column {
+        ColumnSource::Key(key) if key == "device" => Value::from(format!("dev-{device:06}")),
+        ColumnSource::Key(key) if key == "n" => Value::Int(row as i64),
+        _ => Value::Float(row as f64 / 7.0),
+    };
+    input.scan.columns.iter().map(|column| value(&column.source)).collect()
+}
+
+/// Memory of this process, bytes; 0 where the system does not tell.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    status.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap_or(0) * 4096
+}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::expr::datetime_pattern::TimePattern;
-use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
+use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation, Span};
 use crate::value::Text;
 
 /// A stream or table as it was created.
@@ -94,9 +94,20 @@ pub struct Catalog {
     definitions: BTreeMap<Text, Arc<StreamDef>>,
 }
 
-/// Why a stream or table cannot be created.
+/// Why a stream or table cannot be created, and the place in its statement: the name, a column or the value of an
+/// option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CatalogError {
+#[error("{kind}")]
+pub struct CatalogError {
+    /// what is wrong
+    pub kind: CatalogErrorKind,
+    /// where, in bytes of the statement
+    pub span: Span,
+}
+
+/// The ways in which a statement can be wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogErrorKind {
     /// Streams and tables share the names.
     #[error("Create {} fails: Item {name} already exists.", if *table { "table" } else { "stream" })]
     Exists {
@@ -139,13 +150,22 @@ pub enum CatalogError {
 }
 
 impl Catalog {
-    /// Adds the stream or table of a statement. An error leaves the catalog as it was.
-    pub fn create(&mut self, create: &CreateStream) -> Result<Arc<StreamDef>, CatalogError> {
+    /// Adds the stream or table of a statement.
+    ///
+    /// # Errors
+    /// All that is wrong with the statement, never nothing; the catalog stays as it was.
+    pub fn create(&mut self, create: &CreateStream) -> Result<Arc<StreamDef>, Vec<CatalogError>> {
+        let mut errors = Vec::new();
         let name = &create.name.name;
         if self.definitions.contains_key(name) {
-            return Err(CatalogError::Exists { name: name.to_string(), table: create.relation == Relation::Table });
+            let kind = CatalogErrorKind::Exists { name: name.to_string(), table: create.relation == Relation::Table };
+            errors.push(CatalogError { kind, span: create.name.span });
         }
-        let def = Arc::new(definition(create)?);
+        let def = definition(create, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let def = Arc::new(def);
         self.definitions.insert(def.name.clone(), def.clone());
         Ok(def)
     }
@@ -181,52 +201,82 @@ impl Catalog {
     }
 }
 
-/// The definition that a statement gives. Of an option that is written twice the last one counts.
-fn definition(create: &CreateStream) -> Result<StreamDef, CatalogError> {
-    let option = |name: &str| create.options.iter().rev().find(|option| option.name == name).map(|o| &o.value);
-    let text = |name: &str| option(name).filter(|value| !value.is_empty()).cloned();
-    let flag = |name: &str| option(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+/// The definition that a statement gives; what is wrong in it goes to `errors`. Of an option that is written twice the
+/// last one counts.
+fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDef {
     for column in &create.columns {
-        check_default(column)?;
+        if let Err(kind) = check_default(column) {
+            errors.push(CatalogError { kind, span: column.name.span });
+        }
     }
-    let extra = match option("EXTRA") {
-        None => Map::new(),
-        Some(text) => serde_json::from_str(text).map_err(|_| CatalogError::Extra)?,
+    let option = |name: &str| create.options.iter().rev().find(|option| option.name == name);
+    let value = |name: &str| option(name).map(|option| option.value.clone());
+    let text = |name: &str| value(name).filter(|value| !value.is_empty());
+    let flag = |name: &str| value(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut refuse = |name: &str, kind| {
+        let span = option(name).map_or(create.name.span, |option| option.span);
+        errors.push(CatalogError { kind, span });
     };
+    let extra = value("EXTRA").map_or_else(Map::new, |text| {
+        serde_json::from_str(&text).unwrap_or_else(|_| {
+            refuse("EXTRA", CatalogErrorKind::Extra);
+            Map::new()
+        })
+    });
+    let named = value("FORMAT").unwrap_or(Text::const_new("json"));
+    let format = format(&named, text("DELIMITER"), &create.columns).unwrap_or_else(|kind| {
+        refuse("FORMAT", kind);
+        Format::Json
+    });
+    let timestamp_format =
+        text("TIMESTAMP_FORMAT").and_then(|text| pattern(&text).map_err(|kind| refuse("TIMESTAMP_FORMAT", kind)).ok());
     let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
-    let source = option("TYPE").cloned().unwrap_or_default();
+    let source = value("TYPE").unwrap_or_default();
     let key = text("KEY");
     let kind = match create.relation {
         Relation::Stream => Kind::Stream,
-        Relation::Table => table_kind(text("KIND"), text("RETAIN_SIZE"), &source, key.is_some())?,
+        Relation::Table => {
+            table_kind(text("KIND"), text("RETAIN_SIZE"), &source, key.is_some()).unwrap_or_else(|(option, kind)| {
+                refuse(option, kind);
+                Kind::LookupTable
+            })
+        }
     };
-    Ok(StreamDef {
+    StreamDef {
         name: create.name.name.clone(),
         kind,
         columns: (!create.columns.is_empty()).then(|| create.columns.clone()),
-        datasource: option("DATASOURCE").cloned().unwrap_or_default(),
+        datasource: value("DATASOURCE").unwrap_or_default(),
         source,
-        format: format(option("FORMAT").map_or("json", Text::as_str), text("DELIMITER"), &create.columns)?,
+        format,
         conf_key: text("CONF_KEY"),
         key,
         timestamp: text("TIMESTAMP"),
-        timestamp_format: text("TIMESTAMP_FORMAT").map(pattern).transpose()?,
+        timestamp_format,
         strict: flag("STRICT_VALIDATION"),
         shared: flag("SHARED"),
         temporary: flag("TEMP"),
         integers,
         extra,
-    })
+    }
 }
 
-fn table_kind(kind: Option<Text>, retain: Option<Text>, source: &str, has_key: bool) -> Result<Kind, CatalogError> {
-    let invalid = |option, value: Text| CatalogError::Option { option, value: value.to_string() };
+/// What a table is; an error with the option that it is about.
+fn table_kind(
+    kind: Option<Text>,
+    retain: Option<Text>,
+    source: &str,
+    has_key: bool,
+) -> Result<Kind, (&'static str, CatalogErrorKind)> {
+    let invalid = |option, value: Text| CatalogErrorKind::Option { option, value: value.to_string() };
     match kind {
         None => {}
         Some(kind) if kind.eq_ignore_ascii_case("scan") => {}
-        Some(kind) if !kind.eq_ignore_ascii_case("lookup") => return Err(invalid("kind", kind)),
-        Some(_) if !LOOKUP_SOURCES.contains(&source) => return Err(CatalogError::LookupSource(source.to_owned())),
-        Some(_) if source == "memory" && !has_key => return Err(CatalogError::LookupKey),
+        Some(kind) if !kind.eq_ignore_ascii_case("lookup") => return Err(("KIND", invalid("kind", kind))),
+        Some(_) if !LOOKUP_SOURCES.contains(&source) => {
+            return Err(("TYPE", CatalogErrorKind::LookupSource(source.to_owned())));
+        }
+        Some(_) if source == "memory" && !has_key => return Err(("KIND", CatalogErrorKind::LookupKey)),
         Some(_) => return Ok(Kind::LookupTable),
     }
     let retain = match retain {
@@ -234,14 +284,14 @@ fn table_kind(kind: Option<Text>, retain: Option<Text>, source: &str, has_key: b
         None => (source != "file").then_some(1),
         Some(text) => match text.parse::<u32>() {
             Ok(rows) => Some((rows as usize).max(1)),
-            Err(_) => return Err(invalid("retain_size", text)),
+            Err(_) => return Err(("RETAIN_SIZE", invalid("retain_size", text))),
         },
     };
     Ok(Kind::ScanTable { retain })
 }
 
 /// DEFAULT is for columns of numbers, text and truth values; a whole number is a float too.
-fn check_default(column: &ColumnDef) -> Result<(), CatalogError> {
+fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
     let Some(default) = &column.default else { return Ok(()) };
     let target = match (&column.ty, default) {
         (DataType::BigInt, Literal::Int(_))
@@ -263,14 +313,15 @@ fn check_default(column: &ColumnDef) -> Result<(), CatalogError> {
         Literal::Text(text) => format!("string({text})"),
         Literal::Bool(b) => format!("bool({b})"),
     };
-    Err(CatalogError::Default { found, target })
+    Err(CatalogErrorKind::Default { found, target })
 }
 
-fn pattern(text: Text) -> Result<TimePattern, CatalogError> {
-    TimePattern::new(&text).ok_or_else(|| CatalogError::Option { option: "timestamp_format", value: text.to_string() })
+fn pattern(text: &str) -> Result<TimePattern, CatalogErrorKind> {
+    TimePattern::new(text)
+        .ok_or_else(|| CatalogErrorKind::Option { option: "timestamp_format", value: text.to_string() })
 }
 
-fn format(name: &str, delimiter: Option<Text>, columns: &[ColumnDef]) -> Result<Format, CatalogError> {
+fn format(name: &str, delimiter: Option<Text>, columns: &[ColumnDef]) -> Result<Format, CatalogErrorKind> {
     match name.to_ascii_lowercase().as_str() {
         "json" => Ok(Format::Json),
         "delimited" => Ok(Format::Delimited { delimiter: delimiter.unwrap_or(Text::const_new(",")) }),
@@ -278,10 +329,10 @@ fn format(name: &str, delimiter: Option<Text>, columns: &[ColumnDef]) -> Result<
         "binary" => match columns {
             [] => Ok(Format::Binary { column: Text::const_new("self") }),
             [column] if column.ty == DataType::Bytea => Ok(Format::Binary { column: column.name.name.clone() }),
-            [_] => Err(CatalogError::BinaryColumn("'binary' format stream can have only 'bytea' type field")),
-            _ => Err(CatalogError::BinaryColumn("'binary' format stream can have only one field")),
+            [_] => Err(CatalogErrorKind::BinaryColumn("'binary' format stream can have only 'bytea' type field")),
+            _ => Err(CatalogErrorKind::BinaryColumn("'binary' format stream can have only one field")),
         },
-        _ => Err(CatalogError::Option { option: "format", value: name.to_owned() }),
+        _ => Err(CatalogErrorKind::Option { option: "format", value: name.to_owned() }),
     }
 }
 
@@ -292,7 +343,13 @@ mod tests {
 
     fn create(catalog: &mut Catalog, sql: &str) -> Result<Arc<StreamDef>, String> {
         let create = parse_create(sql).map_err(|error| error.to_string())?;
-        catalog.create(&create).map_err(|error| error.to_string())
+        catalog.create(&create).map_err(|errors| {
+            let told = errors.iter().map(|error| {
+                let marked = &sql[error.span.start as usize..error.span.end as usize];
+                format!("{error} @ {marked}")
+            });
+            told.collect::<Vec<_>>().join("; ")
+        })
     }
 
     #[test]
@@ -329,7 +386,7 @@ mod tests {
         assert_eq!(catalog.table("f").and_then(|table| table.key.as_deref()), Some("id"));
         assert_eq!((catalog.streams().count(), catalog.tables().count()), (0, 6));
         let error = create(&mut catalog, "CREATE STREAM a () WITH (DATASOURCE=\"/d\")").err();
-        assert_eq!(error.as_deref(), Some("Create stream fails: Item a already exists."));
+        assert_eq!(error.as_deref(), Some("Create stream fails: Item a already exists. @ a"));
         assert!(catalog.remove("a").is_some());
         assert!(create(&mut catalog, "CREATE STREAM a () WITH (DATASOURCE=\"/d\")").is_ok());
     }
@@ -339,19 +396,30 @@ mod tests {
         let mut catalog = Catalog::default();
         create(&mut catalog, "CREATE STREAM demo () WITH (DATASOURCE=\"/d\")").expect("correct");
         for (rest, message) in [
-            ("STREAM demo () WITH (DATASOURCE=\"/d\")", "Create stream fails: Item demo already exists."),
-            ("STREAM x () WITH (FORMAT=\"toml\")", "option 'format=toml' is invalid"),
-            ("STREAM x (a BIGINT) WITH (FORMAT=\"binary\")", "'binary' format stream can have only 'bytea' type field"),
-            ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string"),
-            ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string"),
-            ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64"),
-            ("TABLE demo () WITH (DATASOURCE=\"/d\")", "Create table fails: Item demo already exists."),
+            ("STREAM demo () WITH (DATASOURCE=\"/d\")", "Create stream fails: Item demo already exists. @ demo"),
+            ("STREAM x () WITH (FORMAT=\"toml\")", "option 'format=toml' is invalid @ \"toml\""),
+            (
+                "STREAM x (a BIGINT) WITH (FORMAT=\"binary\")",
+                "'binary' format stream can have only 'bytea' type field @ \"binary\"",
+            ),
+            ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string @ \"{oops\""),
+            ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string @ \"[1]\""),
+            ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64 @ a"),
+            ("TABLE demo () WITH (DATASOURCE=\"/d\")", "Create table fails: Item demo already exists. @ demo"),
             (
                 "TABLE x () WITH (TYPE=\"memory\", KIND=\"lookup\")",
-                "Option \"key\" is required for memory lookup table.",
+                "Option \"key\" is required for memory lookup table. @ \"lookup\"",
             ),
-            ("TABLE x () WITH (TYPE=\"websocket\", KIND=\"lookup\")", "lookup source type websocket not found."),
-            ("TABLE x () WITH (TYPE=\"memory\", KIND=\"index\")", "option 'kind=index' is invalid"),
+            (
+                "TABLE x () WITH (TYPE=\"websocket\", KIND=\"lookup\")",
+                "lookup source type websocket not found. @ \"websocket\"",
+            ),
+            ("TABLE x () WITH (TYPE=\"memory\", KIND=\"index\")", "option 'kind=index' is invalid @ \"index\""),
+            (
+                "STREAM demo (a BIGINT DEFAULT true) WITH (FORMAT=\"toml\", EXTRA=\"5\")",
+                "Create stream fails: Item demo already exists. @ demo; cannot convert bool(true) to int64 @ a; invalid \
+                 extra option, expect JSON string @ \"5\"; option 'format=toml' is invalid @ \"toml\"",
+            ),
         ] {
             assert_eq!(create(&mut catalog, &format!("CREATE {rest}")).err().as_deref(), Some(message), "{rest}");
         }

@@ -158,6 +158,10 @@ impl SourceSettings {
             let hint = Some("there is websocket".to_owned());
             problems.push(document.warning(node.place, "", format!("source type {kind} not found")).with_hint(hint));
         }
+        if !matches!(node.value, Value::Map(_) | Value::Null) {
+            let message = format!("sources: {kind} is {}, expected an object of conf keys", node.kind());
+            problems.push(document.error(node.place, "", message));
+        }
         for member in node.members() {
             match &member.node.value {
                 Value::Map(_) | Value::Null => {

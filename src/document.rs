@@ -188,8 +188,7 @@ impl Document {
             Err(error) => {
                 let place = error.location().map(Place::from);
                 let message = error.without_snippet().to_string();
-                let message = message.lines().next().unwrap_or_default();
-                Err(Box::new(Problem::error(name, place, "", format!("the file is neither JSON nor YAML: {message}"))))
+                Err(Box::new(unreadable(name, place, message.lines().next().unwrap_or_default())))
             }
         }
     }
@@ -265,6 +264,24 @@ impl Document {
             None => place,
         }
     }
+}
+
+/// What the reader says, without the place, which stands before it anyway, and without its words to programmers.
+fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    if let Some((_, key)) = message.split_once("duplicate mapping key: ") {
+        let key = key.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+        let hint = Some("each name can stand once in an object".to_owned());
+        return Problem::error(name, place, "", format!("{key} stands there twice")).with_hint(hint);
+    }
+    let hint = [
+        ("tabs disallowed", "YAML is indented with spaces"),
+        ("expected ',' or", "perhaps a comma is missing before this place"),
+        ("expected '-' indicator", "entries of a list, and members of an object, begin in the same column"),
+    ]
+    .into_iter()
+    .find_map(|(part, hint)| message.contains(part).then(|| hint.to_owned()));
+    Problem::error(name, place, "", format!("the file is neither JSON nor YAML: {message}")).with_hint(hint)
 }
 
 impl Node {

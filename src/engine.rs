@@ -4,17 +4,17 @@
 //! reads it and closed after the last; a rule begins when its sinks are open, and the stream's source is opened last,
 //! so that no message is lost between.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use futures_util::future::maybe_done;
-use tokio::sync::{Mutex, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
 
 use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
@@ -165,9 +165,40 @@ pub struct RuleStatus {
 pub struct Engine {
     threads: Vec<DataThread>,
     connectors: Connectors,
+    /// held for single steps, so that nobody who asks how things stand waits for a peer
     running: Mutex<Running>,
+    gates: Gates,
     slots: AtomicUsize,
     hasher: RandomState,
+}
+
+/// A lock for each stream that a rule is being started or stopped on: two rules do not open one stream twice, and none
+/// reads a stream that is being closed. Rules on other streams go on.
+#[derive(Default)]
+struct Gates(std::sync::Mutex<HashMap<Text, std::sync::Weak<Mutex<()>>>>);
+
+impl Gates {
+    /// Waits until the streams of these names are free; they are until the answer is dropped.
+    async fn pass(&self, mut names: Vec<Text>) -> Vec<OwnedMutexGuard<()>> {
+        // Everybody takes them in one order, so that no two wait for each other.
+        names.sort();
+        names.dedup();
+        let gates: Vec<Arc<Mutex<()>>> = {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|_, gate| gate.strong_count() > 0);
+            let mut gate = |name: Text| {
+                let gate = known.get(&name).and_then(std::sync::Weak::upgrade).unwrap_or_default();
+                known.insert(name, Arc::downgrade(&gate));
+                gate
+            };
+            names.into_iter().map(&mut gate).collect()
+        };
+        let mut passed = Vec::with_capacity(gates.len());
+        for gate in gates {
+            passed.push(gate.lock_owned().await);
+        }
+        passed
+    }
 }
 
 #[derive(Default)]
@@ -175,6 +206,8 @@ struct Running {
     streams: HashMap<StreamId, RunningStream>,
     /// in the order of their start
     rules: indexmap::IndexMap<String, RunningRule>,
+    /// ids of rules that are about to be among them
+    starting: HashSet<String>,
     /// in the order of their creation
     tables: indexmap::IndexMap<Text, RunningTable>,
 }
@@ -191,9 +224,28 @@ struct RunningTable {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct StreamId {
     name: Text,
+    def: Definition,
     thread: usize,
     /// of a scan table: its rule, for which its rows begin with the rule's start
     rule: Option<String>,
+}
+
+/// Which definition a stream has: one that was replaced is another stream, though its rules may go on reading it.
+#[derive(Clone, Debug)]
+struct Definition(Arc<StreamDef>);
+
+impl PartialEq for Definition {
+    fn eq(&self, other: &Definition) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Definition {}
+
+impl Hash for Definition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 struct RunningStream {
@@ -227,6 +279,7 @@ impl Engine {
             threads,
             connectors,
             running: Mutex::default(),
+            gates: Gates::default(),
             slots: AtomicUsize::new(0),
             hasher: RandomState::new(),
         })
@@ -242,10 +295,25 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]; nothing of the rule is left then.
     pub async fn start_rule(&self, rule: RuleSpec) -> Result<(), EngineError> {
-        let mut running = self.running.lock().await;
-        if running.rules.contains_key(&rule.id) {
-            return Err(EngineError::Exists(rule.id));
+        let id = rule.id.clone();
+        {
+            let mut running = self.running.lock().await;
+            if running.rules.contains_key(&id) || !running.starting.insert(id.clone()) {
+                return Err(EngineError::Exists(id));
+            }
         }
+        let gates = self.gates.pass(rule.plan.inputs.iter().map(|input| input.stream.name.clone()).collect()).await;
+        let opened = self.open_rule(rule).await;
+        drop(gates);
+        let mut running = self.running.lock().await;
+        running.starting.remove(&id);
+        running.rules.insert(id, opened?);
+        Ok(())
+    }
+
+    /// Opens what a rule needs and hands it to its worker. The gates of its streams are the caller's.
+    async fn open_rule(&self, rule: RuleSpec) -> Result<RunningRule, EngineError> {
+        let running = self.running.lock().await;
         for input in rule.plan.inputs.iter().filter(|input| input.role == Role::Lookup) {
             if !running.tables.contains_key(&input.stream.name) {
                 return Err(EngineError::NoTable { rule: rule.id, table: input.stream.name.to_string() });
@@ -263,7 +331,8 @@ impl Engine {
                 continue;
             };
             let of_rule = matches!(input.role, Role::Table { .. }).then(|| rule.id.clone());
-            let id = StreamId { name: input.stream.name.clone(), thread, rule: of_rule };
+            let def = Definition(input.stream.clone());
+            let id = StreamId { name: input.stream.name.clone(), def, thread, rule: of_rule };
             let known = running.streams.get(&id).map(|stream| (stream.key, stream.signal.clone()));
             let known = known.or_else(|| opened.iter().find(|new| new.0 == id).map(|new| (new.1, new.2.clone())));
             let (key, signal) = known.unwrap_or_else(|| {
@@ -276,6 +345,7 @@ impl Engine {
             signals.push(signal);
             streams.push(id);
         }
+        drop(running);
         let signal = signals.remove(0).with(signals);
         let worker = &self.threads[thread];
         let failed = |error| EngineError::Connector { rule: rule.id.clone(), error: Box::new(error) };
@@ -306,9 +376,7 @@ impl Engine {
         let mut senders = Vec::with_capacity(opened.len());
         for (id, key, signal, _) in &opened {
             let (sender, receiver) = queue::inbound(signal.clone());
-            let def = rule.plan.inputs.iter().find(|input| input.stream.name == id.name);
-            let Some(def) = def.map(|input| input.stream.clone()) else { continue };
-            worker.command(Command::AddStream { key: *key, def, frames: receiver });
+            worker.command(Command::AddStream { key: *key, def: id.def.0.clone(), frames: receiver });
             senders.push(sender);
         }
         let key = self.slot() as u64;
@@ -341,7 +409,8 @@ impl Engine {
             };
             match source {
                 Ok(source) => {
-                    running.streams.insert(id, RunningStream { key, signal, source: Some(source), rules: 0 });
+                    let stream = RunningStream { key, signal, source: Some(source), rules: 0 };
+                    self.running.lock().await.streams.insert(id, stream);
                 }
                 Err(error) => {
                     failure = Some(error);
@@ -351,25 +420,26 @@ impl Engine {
         }
         if let Some(error) = failure {
             self.drop_on(thread, key).await;
-            self.leave_streams(&mut running, &streams, false).await;
+            self.leave_streams(&streams, false).await;
             close_sinks(sinks).await;
             return Err(failed(error));
         }
+        let mut running = self.running.lock().await;
         for id in &streams {
             if let Some(stream) = running.streams.get_mut(id) {
                 stream.rules += 1;
             }
         }
-        running.rules.insert(rule.id, RunningRule { key, streams, thread, metrics, sinks });
-        Ok(())
+        Ok(RunningRule { key, streams, thread, metrics, sinks })
     }
 
     /// Ends a rule; true if there was one. What its sinks hold is sent, what its windows hold is forgotten.
     pub async fn stop_rule(&self, id: &str) -> bool {
-        let mut running = self.running.lock().await;
-        let Some(rule) = running.rules.shift_remove(id) else { return false };
+        let Some(rule) = self.running.lock().await.rules.shift_remove(id) else { return false };
+        let gates = self.gates.pass(rule.streams.iter().map(|stream| stream.name.clone()).collect()).await;
         self.drop_on(rule.thread, rule.key).await;
-        self.leave_streams(&mut running, &rule.streams, true).await;
+        self.leave_streams(&rule.streams, true).await;
+        drop(gates);
         close_sinks(rule.sinks).await;
         true
     }
@@ -446,14 +516,18 @@ impl Engine {
     }
 
     /// Closes the streams that no rule reads any more. `counted`: the rule that leaves was counted as their reader.
-    async fn leave_streams(&self, running: &mut Running, streams: &[StreamId], counted: bool) {
+    async fn leave_streams(&self, streams: &[StreamId], counted: bool) {
         for id in streams {
-            let Some(stream) = running.streams.get_mut(id) else { continue };
-            stream.rules -= usize::from(counted);
-            if stream.rules > 0 {
-                continue;
-            }
-            if let Some(mut stream) = running.streams.remove(id) {
+            let left = {
+                let mut running = self.running.lock().await;
+                let Some(stream) = running.streams.get_mut(id) else { continue };
+                stream.rules -= usize::from(counted);
+                if stream.rules > 0 {
+                    continue;
+                }
+                running.streams.remove(id)
+            };
+            if let Some(mut stream) = left {
                 if let Some(source) = stream.source.take() {
                     source.close().await;
                 }

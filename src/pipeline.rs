@@ -10,13 +10,13 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::catalog::{Catalog, Kind, StreamDef};
+use crate::catalog::{Catalog, CatalogErrorKind, Kind, StreamDef};
 use crate::config::Config;
 use crate::document::{Document, Member, Node, Place, Problem, Severity, Value};
 use crate::engine::{RuleSpec, SinkAction, TableSpec};
 use crate::io::connector::{self, ConnectorError, SourceSpec};
 use crate::io::websocket::SettingsError;
-use crate::plan;
+use crate::plan::{self, PlanErrorKind};
 use crate::rule::{self, Action, Rule, RuleOptions};
 use crate::sql::{self, ast::Relation, ast::StreamOption};
 
@@ -103,12 +103,15 @@ fn build(
         complete,
         ids: BTreeSet::new(),
         rules: Vec::new(),
+        waiting: 0,
+        first: None,
         problems,
     };
     let documents: Vec<(Arc<Document>, Form)> = documents
         .into_iter()
         .filter_map(|document| loader.form(&document).map(|form| (Arc::new(document), form)))
         .collect();
+    loader.first = documents.first().map(|(document, _)| (document.name.clone(), document.root.place));
     // Sources before streams before rules, over all files: each may need what stands in another one.
     for (document, form) in &documents {
         if *form == Form::Sections
@@ -144,6 +147,9 @@ enum Form {
 /// The members of a file with sections.
 const SECTIONS: &[&str] = &["streams", "tables", "rules", "sources"];
 
+/// What to write into a file that says nothing.
+const SHAPE: &str = "a rule file is {\"streams\": [\"CREATE STREAM …\"], \"rules\": [{\"id\": …}]}";
+
 /// Further members of eKuiper's data exports, without a meaning here where they are empty.
 const EXPORTED: &[&str] = &[
     "nativePlugins",
@@ -164,7 +170,7 @@ struct Stream {
     statement: Node,
     options: Vec<StreamOption>,
     /// why its source cannot be used
-    fault: Option<Problem>,
+    faults: Vec<Problem>,
     used: bool,
 }
 
@@ -178,6 +184,10 @@ struct Loader {
     complete: bool,
     ids: BTreeSet<String>,
     rules: Vec<PlannedRule>,
+    /// rules that are right and do not start by themselves
+    waiting: usize,
+    /// where to say that there is no rule
+    first: Option<(String, Place)>,
     problems: Vec<Problem>,
 }
 
@@ -186,10 +196,15 @@ impl Loader {
         let root = &document.root;
         match &root.value {
             Value::List(_) => return Some(Form::Rules),
+            Value::Null if document.text.trim().is_empty() => {
+                let message = "the file is empty, expected streams and rules, or a rule";
+                self.problems.push(document.error(root.place, "", message).with_hint(Some(SHAPE.to_owned())));
+                return None;
+            }
             Value::Map(_) => {}
             _ => {
                 let message = format!("the file holds {}, expected streams and rules, or a rule", root.kind());
-                self.problems.push(document.error(root.place, "", message));
+                self.problems.push(document.error(root.place, "", message).with_hint(Some(SHAPE.to_owned())));
                 return None;
             }
         }
@@ -214,9 +229,8 @@ impl Loader {
             }
         }
         if sections == 0 {
-            let hint = Some("a rule file is {\"streams\": [\"CREATE STREAM …\"], \"rules\": [{\"id\": …}]}".to_owned());
             let message = "the file has neither streams nor rules";
-            self.problems.push(document.error(root.place, "", message).with_hint(hint));
+            self.problems.push(document.error(root.place, "", message).with_hint(Some(SHAPE.to_owned())));
             return None;
         }
         Some(Form::Sections)
@@ -271,7 +285,11 @@ impl Loader {
                 // The statement may be wrong far behind its name; rules that read it need not be told so.
                 self.broken.extend(key.map(|member| member.key.clone()));
                 self.broken.extend(named(sql));
-                let (span, hint) = (error.span(), error.hint());
+                let span = error.span();
+                let made = "a stream is made by CREATE STREAM name (…) WITH (DATASOURCE=\"/path\", TYPE=\"websocket\")";
+                let hint = error
+                    .hint()
+                    .or_else(|| matches!(error.kind, sql::SyntaxErrorKind::NotStream { .. }).then(|| made.to_owned()));
                 let subject = key.map_or_else(
                     || named(sql).map_or(subject.clone(), |name| format!("stream {name}")),
                     |_| subject.clone(),
@@ -293,14 +311,26 @@ impl Loader {
                     document: document.clone(),
                     statement: statement.clone(),
                     options: create.options,
-                    fault: None,
+                    faults: Vec::new(),
                     used: false,
                 };
                 self.streams.insert(name, stream);
             }
-            Err(error) => {
+            Err(errors) => {
                 self.broken.insert(name);
-                self.problems.push(document.sql_error(statement, subject, error.to_string(), None, None));
+                for error in errors {
+                    let hint = match &error.kind {
+                        CatalogErrorKind::Exists { .. } => {
+                            Some("each stream or table needs a name of its own".to_owned())
+                        }
+                        CatalogErrorKind::Option { option: "format", value } => {
+                            rule::meant(value, &["json"]).or_else(|| Some("there is json".to_owned()))
+                        }
+                        _ => None,
+                    };
+                    let message = error.to_string();
+                    self.problems.push(document.sql_error(statement, &subject, message, Some(error.span), hint));
+                }
             }
         }
     }
@@ -318,10 +348,15 @@ impl Loader {
                         self.problems.push(stream.document.warning(stream.statement.place, &subject, warning));
                     }
                 }
-                Err(Fault { option, message, hint }) => {
-                    let span = stream.options.iter().find(|o| o.name == option).map(|o| o.span);
-                    let problem = stream.document.sql_error(&stream.statement, subject, message, span, hint);
-                    stream.fault = Some(problem);
+                Err((faults, warnings)) => {
+                    for warning in warnings {
+                        self.problems.push(stream.document.warning(stream.statement.place, &subject, warning));
+                    }
+                    for Fault { option, message, hint } in faults {
+                        let span = stream.options.iter().rev().find(|o| o.name == option).map(|o| o.span);
+                        let problem = stream.document.sql_error(&stream.statement, &subject, message, span, hint);
+                        stream.faults.push(problem);
+                    }
                 }
             }
         }
@@ -331,7 +366,7 @@ impl Loader {
     /// A source that cannot be used is an error where a rule needs it.
     fn unused_sources(&mut self) {
         for stream in self.streams.values_mut() {
-            if let Some(fault) = stream.fault.take() {
+            for fault in stream.faults.drain(..) {
                 let severity = if stream.used { Severity::Error } else { Severity::Warning };
                 self.problems.push(Problem { severity, ..fault });
             }
@@ -388,14 +423,15 @@ impl Loader {
         }
         let before = self.errors();
         let Some(rule) = rule::parse(document, node, key, &self.config.rule, &mut self.problems) else { return };
-        let subject = format!("rule {}", rule.id);
-        if !self.ids.insert(rule.id.clone()) {
+        let subject = if rule.id.is_empty() { "rule".to_owned() } else { format!("rule {}", rule.id) };
+        if !rule.id.is_empty() && !self.ids.insert(rule.id.clone()) {
             let hint = Some("each rule needs an id of its own".to_owned());
             self.problems.push(document.error(node.place, &subject, "rule already exists").with_hint(hint));
         }
-        let sinks = self.sinks(document, &rule, &subject);
+        let sinks = self.sinks(document, &rule, node, &subject);
         let Some(plan) = self.plan(document, &rule, node, &subject) else { return };
         if !rule.triggered {
+            self.waiting += 1;
             let message = "is not started, since triggered is false";
             self.problems.push(document.warning(node.place, subject, message));
             return;
@@ -429,7 +465,7 @@ impl Loader {
         node: &Node,
         subject: &str,
     ) -> Option<plan::physical::RulePlan> {
-        let statement = rule::field(node, "sql")?;
+        let statement = rule::field(node, "sql").filter(|_| !rule.sql.is_empty())?;
         if let Ok(select) = sql::parse_select(&rule.sql) {
             let names: Vec<&str> = std::iter::once(&select.from)
                 .chain(select.joins.iter().map(|join| &join.source))
@@ -449,14 +485,46 @@ impl Loader {
         match plan::plan(&rule.sql, &rule.options, &self.catalog) {
             Ok(plan) => Some(plan),
             Err(error) => {
-                let (span, hint) = (error.span(), error.hint());
-                self.problems.push(document.sql_error(statement, subject, error.to_string(), span, hint));
+                let problem = self.timestamp_problem(rule, subject, &error).unwrap_or_else(|| {
+                    document.sql_error(statement, subject, error.to_string(), error.span(), error.hint())
+                });
+                self.problems.push(problem);
                 None
             }
         }
     }
 
-    fn sinks(&mut self, document: &Document, rule: &Rule, subject: &str) -> Vec<SinkAction> {
+    /// An error of event time, told where it is to be mended: at the statement of the stream.
+    fn timestamp_problem(&self, rule: &Rule, subject: &str, error: &plan::PlanError) -> Option<Problem> {
+        let select = sql::parse_select(&rule.sql).ok()?;
+        let sources = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
+        let mut streams = sources.filter_map(|source| self.streams.get(source.name.name.as_str()));
+        let (stream, hint) = match &*error.kind {
+            PlanErrorKind::NoTimestamp => {
+                let stream = streams.find(|stream| stream.def.timestamp.is_none())?;
+                let hint = "give the stream the option TIMESTAMP=\"the field with the event time\", or set the rule's \
+                            isEventTime to false";
+                (stream, Some(hint.to_owned()))
+            }
+            PlanErrorKind::UnknownTimestamp(name) => {
+                let columns = |stream: &Stream| {
+                    let columns = stream.def.columns.iter().flatten();
+                    columns.map(|column| column.name.name.to_string()).collect::<Vec<_>>()
+                };
+                let stream = streams.find(|stream| {
+                    stream.def.timestamp.as_deref() == Some(name.as_str()) && !columns(stream).contains(name)
+                })?;
+                let columns = columns(stream);
+                let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+                (stream, rule::meant(name, &columns))
+            }
+            _ => return None,
+        };
+        let span = stream.options.iter().rev().find(|option| option.name == "TIMESTAMP").map(|option| option.span);
+        Some(stream.document.sql_error(&stream.statement, subject, error.to_string(), span, hint))
+    }
+
+    fn sinks(&mut self, document: &Document, rule: &Rule, node: &Node, subject: &str) -> Vec<SinkAction> {
         let mut sinks = Vec::new();
         for action in &rule.actions {
             match sink(action) {
@@ -471,9 +539,18 @@ impl Loader {
                     let hint = rule::meant(&action.kind, connector::SINKS);
                     self.problems.push(document.error(action.place, subject, error.to_string()).with_hint(hint));
                 }
-                Err(error) => {
-                    let message = format!("sink {}: {error}", action.kind);
-                    self.problems.push(document.error(action.place, subject, message));
+                Err(_) => {
+                    let (errors, warnings) = connector::sink_faults(&action.kind, &action.props);
+                    let props = props_at(node, action.place);
+                    for error in errors {
+                        let place = error.property().and_then(|name| rule::field(props?, name)).map(|node| node.place);
+                        let message = format!("sink {}: {error}", action.kind);
+                        self.problems.push(document.error(place.unwrap_or(action.place), subject, message));
+                    }
+                    for warning in warnings {
+                        let message = format!("sink {}: {warning}", action.kind);
+                        self.problems.push(document.warning(action.place, subject, message));
+                    }
                 }
             }
         }
@@ -485,6 +562,19 @@ impl Loader {
     }
 
     fn finish(mut self) -> Result<Pipeline, Vec<Problem>> {
+        if let Some((file, place)) = self.first.take().filter(|_| self.rules.is_empty() && self.errors() == 0) {
+            let hint = match self.waiting {
+                0 => {
+                    "give it one: \"rules\": [{\"id\": \"rule1\", \"sql\": \"SELECT …\", \"actions\": [{\"log\": {}}]}]"
+                }
+                _ => "leave out \"triggered\": false, or set it to true",
+            };
+            let message = match self.waiting {
+                0 => "the file holds no rules: there is no rule to run",
+                _ => "no rule of the file starts: there is no rule to run",
+            };
+            self.problems.push(Problem::error(&file, Some(place), "", message).with_hint(Some(hint.to_owned())));
+        }
         let refused = self.errors() > 0;
         self.problems.sort_by(|a, b| (&a.file, a.place).cmp(&(&b.file, b.place)));
         if refused {
@@ -519,6 +609,9 @@ pub fn sink(action: &Action) -> Result<(SinkAction, Vec<String>), ConnectorError
     Ok((SinkAction { spec, shape: action.shape.clone() }, warnings))
 }
 
+/// All that is wrong with a source, and the warnings beside it.
+pub type Faults = (Vec<Fault>, Vec<String>);
+
 /// Why a source cannot be used.
 pub struct Fault {
     /// the option of the statement that is to blame
@@ -531,8 +624,8 @@ pub struct Fault {
 /// The source of a stream: the properties of its CONF_KEY under those of EXTRA.
 ///
 /// # Errors
-/// A [`Fault`] where they are wrong.
-pub fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<String>), Fault> {
+/// All that is wrong, and the warnings that stand beside it.
+pub fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<String>), Faults> {
     let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
     let key = def.conf_key.as_deref();
     let props = config.sources.properties(kind, key);
@@ -546,21 +639,34 @@ pub fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<Strin
                 format!("give it in etc/sources/{kind}.yaml, or here: \"sources\": {{\"{kind}\": {{\"{key}\": …}}}}")
             });
             let message = format!("CONF_KEY {key} is not defined");
-            return Err(Fault { option: "CONF_KEY", message, hint: Some(hint) });
+            return Err((vec![Fault { option: "CONF_KEY", message, hint: Some(hint) }], Vec::new()));
         }
     };
     for (name, value) in &def.extra {
         props.insert(name.clone(), value.clone());
     }
-    connector::source(kind, &def.datasource, &props).map_err(|error| {
-        let option = match &error {
-            ConnectorError::UnknownSource(_) => "TYPE",
-            ConnectorError::Settings(SettingsError::Path { .. }) => "DATASOURCE",
-            _ if key.is_some() => "CONF_KEY",
-            _ => "DATASOURCE",
+    connector::source(kind, &def.datasource, &props).map_err(|_| {
+        let (errors, warnings) = connector::source_faults(kind, &def.datasource, &props);
+        let fault = |error: ConnectorError| {
+            let in_extra =
+                || error.property().is_some_and(|name| def.extra.keys().any(|k| k.eq_ignore_ascii_case(name)));
+            let (option, hint) = match &error {
+                ConnectorError::UnknownSource(_) => ("TYPE", rule::meant(kind, connector::SOURCES)),
+                ConnectorError::Settings(SettingsError::Path { .. }) => ("DATASOURCE", None),
+                _ if in_extra() => ("EXTRA", None),
+                _ if key.is_some() => ("CONF_KEY", None),
+                _ => ("DATASOURCE", None),
+            };
+            Fault { option, message: error.to_string(), hint }
         };
-        Fault { option, message: error.to_string(), hint: None }
+        (errors.into_iter().map(fault).collect(), warnings)
     })
+}
+
+/// The properties of the action that stands at `place` in a rule.
+fn props_at(rule: &Node, place: Place) -> Option<&Node> {
+    let Value::List(entries) = &rule::field(rule, "actions")?.value else { return None };
+    entries.iter().flat_map(Node::members).find(|member| member.place == place).map(|member| &member.node)
 }
 
 /// The name in a statement that cannot be read: what follows CREATE STREAM.
@@ -644,7 +750,7 @@ mod tests {
             "f0:7:33: error: rule r2: found \"FORM\"",
             "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, memory, log and nop\n    hint: did you mean log?",
             "f0:8:3: error: rule r2: rule already exists",
-            "f0:8:55: error: rule r2: sink websocket: websocket endpoint should start with /",
+            "f0:8:77: error: rule r2: sink websocket: websocket endpoint should start with /",
             "f0:9:95: error: rule r4: option isEventTime is 5, expected true or false",
             "f1:1:8: error: rules is a number, expected a list of rules",
             "f1:2:9: error: tables is a number, expected a list of CREATE TABLE statements",
@@ -656,7 +762,65 @@ mod tests {
     }
 
     #[test]
+    fn all_mistakes_of_one_part_are_told_in_their_place() {
+        let text = r#"{"streams": [
+"CREATE STREAM a () WITH (DATASOURCE=\"/a\", TYPE=\"websockt\")",
+"CREATE STREAM b (n BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/b\", FORMAT=\"jsn\", EXTRA=\"5\")",
+"CREATE STREAM c () WITH (DATASOURCE=\"c\", CONF_KEY=\"k\")",
+"CREATE STREAM d (t BIGINT) WITH (DATASOURCE=\"/d\", TIMESTAMP=\"tt\")",
+"CREATE STREAM e () WITH (DATASOURCE=\"/e\")"],
+"sources": {"websocket": {"k": {"scheme": "x", "adr": "y"}}},
+"rules": [
+{"id": "a", "sql": "SELECT * FROM a", "actions": [{"nop": {}}]},
+{"id": "c", "sql": "SELECT * FROM c", "actions": [{"websocket": {
+  "path": "x",
+  "addr": "h:99999",
+  "slowClient": 1,
+  "chekConnection": true}}]},
+{"id": "d", "sql": "SELECT * FROM d", "actions": [{"nop": {}}], "options": {"isEventTime": true}},
+{"id": "e", "sql": "SELECT * FROM e", "actions": [{"nop": {}}], "options": {"isEventTime": true}},
+{"id": "f", "actions": [{"nopp": {}}]},
+{"id": "g", "sql": "SELECT n FROM e GROUP BY n, COUNTWINDOW(2) HAVING n > 1", "actions": [{"nop": {}}]}]}"#;
+        let problems = told(&[text]);
+        for (start, rest) in [
+            ("f0:2:51: error: stream a: source type websockt not found", "did you mean websocket?"),
+            ("f0:3:19: error: stream b: cannot convert string(x) to int64", ""),
+            ("f0:3:75: error: stream b: option 'format=jsn' is invalid", "did you mean json?"),
+            ("f0:3:90: error: stream b: invalid extra option", ""),
+            ("f0:4:38: error: stream c: websocket endpoint should start with /", ""),
+            ("f0:4:54: error: stream c: property scheme is \"x\", expected ws or wss", ""),
+            ("f0:4:1: warning: stream c: unknown property adr", "did you mean addr?"),
+            ("f0:5:64: error: rule d: timestamp field tt not found", "^^^^"),
+            ("f0:6:2: error: rule e: preprocessor is set to be event time", "give the stream the option TIMESTAMP"),
+            ("f0:11:11: error: rule c: sink websocket: websocket endpoint should start with /", ""),
+            ("f0:12:11: error: rule c: sink websocket: property addr is \"h:99999\"", ""),
+            ("f0:13:17: error: rule c: sink websocket: property slowClient is 1", ""),
+            ("f0:10:52: warning: rule c: sink websocket: unknown property chekConnection", ""),
+            ("f0:17:1: error: rule f: the rule has no sql", ""),
+            ("f0:17:26: error: rule f: sink nopp is not defined", "did you mean nop?"),
+            ("f0:18:", "HAVING reads aggregates"),
+        ] {
+            let told = problems.iter().any(|problem| problem.starts_with(start) && problem.contains(rest));
+            assert!(told, "{start} … {rest}\n{}", problems.join("\n"));
+        }
+        assert_eq!(problems.len(), 16, "{}", problems.join("\n"));
+    }
+
+    #[test]
     fn files_that_hold_nothing_are_refused() {
+        for (text, expected) in [
+            ("", "f0:1:1: error: the file is empty"),
+            ("null", "f0:1:1: error: the file holds null"),
+            ("[]", "f0:1:1: error: the file holds no rules"),
+            ("streams: []", "f0:1:1: error: the file holds no rules"),
+        ] {
+            let problems = told(&[text]);
+            assert!(problems.len() == 1 && problems[0].starts_with(expected), "{text:?}: {problems:?}");
+        }
+        let waits = format!(
+            r#"{{"streams": ["{DEMO}"], "rules": [{{"id": "r", "sql": "SELECT * FROM demo", "actions": [{{"nop": {{}}}}], "triggered": false}}]}}"#
+        );
+        assert!(told(&[&waits]).iter().any(|problem| problem.contains("no rule of the file starts")));
         assert!(told(&["5"])[0].contains("the file holds a number"));
         assert!(told(&["{}"])[0].contains("neither streams nor rules"));
     }

@@ -128,7 +128,8 @@ const FOREIGN_PROPERTIES: &[&str] = &[
 ];
 
 /// Reads the rule in `node`. `key` is its id where the rules are members of an object; `defaults` are the options that
-/// it does not set. What is wrong goes to `problems`; `None` if the rule cannot be used at all.
+/// it does not set. What is wrong goes to `problems`; `None` if it is no rule
+/// at all. What is missing or wrong is left empty, so that the rest can be checked too.
 pub fn parse(
     document: &Document,
     node: &Node,
@@ -196,7 +197,8 @@ pub fn parse(
         None => defaults.clone(),
     };
     options.temporary = field(node, "temp").and_then(|node| reader.flag(node, "temp")).unwrap_or(false);
-    Some(Rule { id: id?, name, sql: sql?, actions, options, triggered })
+    let (id, sql) = (id.unwrap_or_default(), sql.unwrap_or_default());
+    Some(Rule { id, name, sql, actions, options, triggered })
 }
 
 /// Reads options, of a rule or of the configuration's `rule` section. What is wrong goes to `problems`.
@@ -594,12 +596,19 @@ mod tests {
             (r#"{"id": "r", "sql": "s", "actions": {"log": {}}}"#, "expected a list of sinks"),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": 5}]}"#, "sink log is 5, expected an object"),
             (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": "x"}}]}"#,
-                "r.json:1:46: error: rule r: sink log: property dataTemplate is not supported yet",
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": "{{nosuch .}}"}}]}"#,
+                "error: rule r: template: sink:1: function \"nosuch\" not defined",
             ),
             (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"fields": ["a"], "excludeFields": ["b"]}}]}"#,
+                "field and excludeFields cannot both be set",
+            ),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"fields": "a"}}]}"#, "expected a list of names"),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": -1}}]}"#, "invalid batchSize -1"),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"compression": "rar"}}]}"#, "unsupported compressor: rar"),
+            (
                 r#"{"id": "r", "sql": "s", "actions": [{"log": {"format": "protobuf"}}]}"#,
-                "format protobuf is not supported yet",
+                "format type protobuf not supported",
             ),
             (
                 r#"{"id": "r", "sql": "s", "actions": [{"log": {"sendSingle": 1}}]}"#,

@@ -74,6 +74,7 @@ async fn files_that_cannot_run_are_refused_in_their_place() {
     let stream_of = |sql: &str| json!({"streams": [sql], "rules": []}).to_string().into_bytes();
     let cases: Vec<(&str, Vec<u8>, &[&str])> = vec![
         ("empty", b"".to_vec(), &["rules.json:1:1: error: ", "expected streams and rules"]),
+        ("an empty list", b"[]".to_vec(), &["rules.json:1:1: error: the file holds no rules"]),
         ("number", b"5".to_vec(), &["rules.json:1:1: error: the file holds a number"]),
         ("cut off", valid[..valid.len() - 2].to_vec(), &["rules.json:1:", "neither JSON nor YAML"]),
         ("no text", b"\xff\xfe".to_vec(), &["the file is not UTF-8: byte 0"]),

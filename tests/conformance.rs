@@ -316,7 +316,7 @@ impl<'a> Run<'a> {
         };
         for statement in setup {
             let create = sql::parse_create(&self.paths(&statement)).map_err(|error| ("setup", error.to_string()))?;
-            catalog.create(&create).map_err(|error| ("setup", error.to_string()))?;
+            catalog.create(&create).map_err(|errors| ("setup", errors[0].to_string()))?;
         }
         let rule = match &self.case["rule"] {
             Value::Null => {

@@ -13,6 +13,14 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("plan", &["crate::io", "crate::dataflow", "crate::engine", "crate::cli", "tokio", "timely"]),
     ("io", &["crate::sql", "crate::expr", "crate::plan", "crate::dataflow", "crate::engine", "crate::cli", "timely"]),
     ("dataflow", &["crate::engine", "crate::cli", "crate::config", "crate::rule", "crate::io::websocket", "TcpStream"]),
+    (
+        "template",
+        &["crate::plan", "crate::catalog", "crate::io", "crate::dataflow", "crate::engine", "tokio", "timely"],
+    ),
+    (
+        "shape.rs",
+        &["crate::plan", "crate::catalog", "crate::io", "crate::dataflow", "crate::engine", "tokio", "timely"],
+    ),
     ("engine.rs", &["crate::cli", "crate::config", "crate::pipeline", "timely"]),
 ];
 
@@ -60,6 +68,11 @@ fn rust_files(path: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(path).expect("a source folder can be read") {
         let path = entry.expect("an entry can be read").path();
+        // Tests may reach for what they need.
+        let is_tests = path.file_stem().is_some_and(|name| name == "tests");
+        if is_tests {
+            continue;
+        }
         if path.is_dir() {
             files.extend(rust_files(&path));
         } else if path.extension().is_some_and(|extension| extension == "rs") {

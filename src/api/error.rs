@@ -82,7 +82,12 @@ mod tests {
             (ServiceError::NoRule("r".into()), 404, 1002, "doing: Rule r is not found."),
             (ServiceError::RuleExists("r".into()), 400, 1000, "doing: rule r already exists"),
             (ServiceError::Statement("x".into()), 400, 3000, "doing: x"),
-            (ServiceError::NoTopology("r".into()), 400, 1001, "doing: Fail to get rule r's topo, make sure the rule has been started before"),
+            (
+                ServiceError::NoTopology("r".into()),
+                400,
+                1001,
+                "doing: Fail to get rule r's topo, make sure the rule has been started before",
+            ),
             (ServiceError::EmptyId, 400, 1000, "id cannot be empty"),
             (ServiceError::Stopping, 503, 1000, "doing: the service is stopping"),
         ];

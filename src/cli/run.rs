@@ -75,10 +75,6 @@ impl Run {
         let config = configure(&self.etc.etc, log)?;
         let pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
         say_problems(&pipeline.warnings);
-        if pipeline.rules.is_empty() {
-            let file = self.files[0].display().to_string();
-            return Err(Failure::Problems(vec![Problem::error(&file, None, "", "there is no rule to run")]));
-        }
         let feeds = self.feeds(&pipeline)?;
         block_on(self.drive(config, pipeline, feeds))
     }

@@ -45,6 +45,9 @@ impl Report {
             if rule.late > 0 {
                 let _ = write!(line, ", late {}", rule.late);
             }
+            if rule.future > 0 {
+                let _ = write!(line, ", too far ahead {}", rule.future);
+            }
             if let Some(latency) = &rule.latency {
                 let _ = write!(line, ", p50 {}, p99 {}", micros(latency.p50_us), micros(latency.p99_us));
             }
@@ -176,11 +179,12 @@ mod tests {
         let mut report = Report::new();
         let start = report.at;
         report.lines(&[rule(0, LinkState::Connected)], start);
-        let lines = report.lines(&[rule(100_000, LinkState::Connecting)], start + Duration::from_secs(2));
+        let timed = RuleStatus { late: 4, future: 2, ..rule(100_000, LinkState::Connecting) };
+        let lines = report.lines(&[timed], start + Duration::from_secs(2));
         assert_eq!(
             lines,
             [
-                "r: in 100000 (50k/s), out 50000 (25k/s), errors 1, dropped 3, p50 90 µs, p99 12 ms",
+                "r: in 100000 (50k/s), out 50000 (25k/s), errors 1, dropped 3, late 4, too far ahead 2, p50 90 µs, p99 12 ms",
                 "    ws://a:1/x: connecting for 0 s: refused",
                 "    ws://a:1/x: connected, 3 lost (slow client)",
             ]

@@ -15,7 +15,7 @@ use crate::plan::physical::{Input, Join};
 use crate::sql::ast::JoinKind;
 use crate::value::Value;
 
-use super::window::KeptRow;
+use super::window::{KeptRow, KeyHasher};
 
 /// Where a side has no row.
 const NONE: u32 = u32::MAX;
@@ -172,8 +172,8 @@ impl<'p> Joined<'p> {
         join: &Join,
         wide: &mut [Value],
         context: &CallContext<'_>,
-    ) -> Result<HashMap<GroupKey, Vec<u32>>, EvalError> {
-        let mut index: HashMap<GroupKey, Vec<u32>> = HashMap::new();
+    ) -> Result<HashMap<GroupKey, Vec<u32>, KeyHasher>, EvalError> {
+        let mut index: HashMap<GroupKey, Vec<u32>, KeyHasher> = HashMap::default();
         wide.fill(Value::Absent);
         for row in 0..self.rows[join.input].len() as u32 {
             self.fill_one(join.input, row, wide);

@@ -13,5 +13,7 @@ mod results;
 pub mod scan;
 mod steps;
 pub mod table;
+#[cfg(test)]
+mod tests;
 mod window;
 pub mod worker;

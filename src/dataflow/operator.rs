@@ -5,6 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use crate::expr::group::GroupKey;
 use crate::expr::{EvalError, Scope, compare};
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
@@ -33,6 +34,8 @@ pub struct RuleOperator {
     tables: Tables,
     /// a joined row to work in
     wide: Vec<Value>,
+    /// a key to work in
+    key: GroupKey,
 }
 
 /// What is joined to the rows of streams.
@@ -70,6 +73,7 @@ impl RuleOperator {
             results: Results::new(&plan, context.clone(), output.clone()),
             tables: Tables { scanned: HashMap::new(), lookups },
             wide: vec![Value::Absent; plan.row_slots],
+            key: GroupKey::default(),
             plan,
             inputs,
             context,
@@ -138,7 +142,7 @@ impl RuleOperator {
         slots: std::ops::Range<usize>,
         row: &mut [Value],
     ) -> Result<(), RowLost> {
-        let RuleOperator { plan, inputs, context, memories, windows, results, tables, .. } = self;
+        let RuleOperator { plan, inputs, context, memories, windows, results, tables, key, .. } = self;
         let rule = context.clone();
         let context = rule.row(now, time);
         memories.run(&plan.steps, input, row, &context).map_err(RowLost::Step)?;
@@ -147,7 +151,7 @@ impl RuleOperator {
             return Ok(());
         }
         let passes = passes(&plan.filter, &scope).map_err(|error| format!("run Where error: {error}"));
-        let mut arrival = Arrival { time, input, row, slots, passes, context: context.clone() };
+        let mut arrival = Arrival { time, input, row, slots, passes, context: &context, key };
         if matches!(plan.window, WindowSpec::Each) {
             let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
             let others = Others { tables: tables.rows(), ask: &ask };

@@ -15,7 +15,7 @@ use crate::value::Value;
 use super::join::{Ask, Joined};
 use super::output::{Output, RowError, RuleContext};
 use super::steps::Memories;
-use super::window::{Arrival, Closed, Group, Groups, KeptRow, accumulate};
+use super::window::{Arrival, Closed, Group, Groups, KeptRow, KeyHasher, accumulate};
 
 /// Makes the results of a rule.
 pub struct Results {
@@ -97,17 +97,17 @@ impl Results {
         let result = if !plan.grouped && plan.joins.is_empty() && plan.aggregates.is_empty() {
             self.alone(plan, arrival)
         } else {
-            let context = arrival.context.clone();
+            let context = arrival.context;
             let mut groups = Groups::default();
             let mut rows = Vec::new();
             let added = if plan.incremental() {
-                accumulate(&mut groups, plan, &Scope { slots: arrival.row, context: &context })
+                accumulate(&mut groups, plan, &Scope { slots: arrival.row, context }, arrival.key)
             } else {
                 rows.push(Rc::new(arrival.keep()));
                 Ok(())
             };
             match added {
-                Ok(()) => self.results(plan, inputs, &context, rows.into_iter(), groups, others),
+                Ok(()) => self.results(plan, inputs, context, rows.into_iter(), groups, others),
                 Err(error) => Err(error.into()),
             }
         };
@@ -119,15 +119,15 @@ impl Results {
         for (slot, value) in self.slots.iter_mut().zip(arrival.row.iter_mut()) {
             *slot = std::mem::take(value);
         }
-        let context = arrival.context.clone();
-        if !self.has(plan, &context)? {
+        let context = arrival.context;
+        if !self.has(plan, context)? {
             return Ok(0);
         }
         if self.straight {
-            return if plan.limit == Some(0) { Ok(0) } else { self.project(plan, &context).map(|()| 1) };
+            return if plan.limit == Some(0) { Ok(0) } else { self.project(plan, context).map(|()| 1) };
         }
         let row = std::mem::take(&mut self.slots);
-        let result = self.ordered(plan, vec![(context.event_time, row)], &context);
+        let result = self.ordered(plan, vec![(context.event_time, row)], context);
         self.slots = vec![Value::Absent; plan.result_slots()];
         result
     }
@@ -217,16 +217,18 @@ impl Results {
                 sort(&mut found, &by_row, context)?;
             }
             let mut groups = Groups::default();
+            let mut key = GroupKey::default();
             for (_, row) in &found {
-                accumulate(&mut groups, plan, &Scope { slots: row, context })?;
+                accumulate(&mut groups, plan, &Scope { slots: row, context }, &mut key)?;
             }
             return self.of_groups(plan, context, groups);
         }
         if !plan.aggregates.is_empty() {
             // Aggregates of HAVING are over the whole window.
             let mut groups = Groups::default();
+            let mut key = GroupKey::default();
             for (_, row) in &found {
-                accumulate(&mut groups, plan, &Scope { slots: row, context })?;
+                accumulate(&mut groups, plan, &Scope { slots: row, context }, &mut key)?;
             }
             if let Some(group) = groups.values().next() {
                 fill_aggregates(group, plan, slots)?;
@@ -347,7 +349,7 @@ fn count(
     slot: usize,
     context: &CallContext<'_>,
 ) -> Result<(), ResultError> {
-    let mut partitions: IndexMap<GroupKey, Vec<usize>> = IndexMap::new();
+    let mut partitions: IndexMap<GroupKey, Vec<usize>, KeyHasher> = IndexMap::default();
     for (index, (_, row)) in rows.iter().enumerate() {
         let scope = Scope { slots: row, context };
         let mut key = GroupKey::default();
@@ -395,15 +397,34 @@ fn sort_keyed<T>(keyed: &mut [(Vec<Value>, T)], order: &[OrderBy], context: &Cal
             match compared(left, right, key.descending, context) {
                 Ok(Ordering::Equal) => {}
                 Ok(ordering) => return ordering,
+                // A sort whose comparisons contradict each other may panic, so kinds have an order even then.
                 Err(error) => {
                     failed.get_or_insert(error);
-                    return Ordering::Equal;
+                    match place(left).cmp(&place(right)) {
+                        Ordering::Equal => {}
+                        ordering => return ordering,
+                    }
                 }
             }
         }
         Ordering::Equal
     });
     failed.map_or(Ok(()), Err)
+}
+
+/// The order of kinds of values.
+fn place(value: &Value) -> u8 {
+    match value {
+        Value::Int(_) | Value::Float(_) => 0,
+        Value::Text(_) => 1,
+        Value::Bool(_) => 2,
+        Value::DateTime(_) => 3,
+        _ => 4,
+    }
+}
+
+fn is_nan(value: &Value) -> bool {
+    matches!(value, Value::Float(number) if number.is_nan())
 }
 
 /// The order of two values of a key. Nothing comes last in both directions.
@@ -416,6 +437,12 @@ fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext
     }
     let ordering = match (left, right) {
         (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
+        // What is no number stands behind all numbers, and equals itself.
+        _ if is_nan(left) || is_nan(right) => is_nan(left).cmp(&is_nan(right)),
+        _ if place(left) != place(right) => {
+            compare_at(left, Comparison::Less, right, context)?;
+            place(left).cmp(&place(right))
+        }
         _ if compare_at(left, Comparison::Less, right, context)? => Ordering::Less,
         _ if compare_at(left, Comparison::Equal, right, context)? => Ordering::Equal,
         _ => Ordering::Greater,

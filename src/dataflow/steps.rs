@@ -16,16 +16,18 @@ use crate::expr::{EvalError, Expr, Scope};
 use crate::plan::physical::{AnalyticCall, Step, StepKind};
 use crate::value::{Object, Text, Value};
 
+use super::window::KeyHasher;
+
 /// The memories of a list of steps.
 pub struct Memories {
     /// for each step one for each partition
-    of_steps: Vec<HashMap<GroupKey, AnalyticState>>,
+    of_steps: Vec<HashMap<GroupKey, AnalyticState, KeyHasher>>,
 }
 
 impl Memories {
     /// Nothing seen yet.
     pub fn new(steps: &[Step]) -> Self {
-        Memories { of_steps: steps.iter().map(|_| HashMap::new()).collect() }
+        Memories { of_steps: steps.iter().map(|_| HashMap::default()).collect() }
     }
 
     /// Runs the steps of an input for a row, in order, and puts the answers into their slots.
@@ -53,7 +55,7 @@ impl Memories {
 
 fn answer(
     call: &AnalyticCall,
-    memories: &mut HashMap<GroupKey, AnalyticState>,
+    memories: &mut HashMap<GroupKey, AnalyticState, KeyHasher>,
     scope: &Scope<'_>,
 ) -> Result<Value, EvalError> {
     let args = evaluated(&call.args, scope)?;

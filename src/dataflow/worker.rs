@@ -206,12 +206,12 @@ impl Timers {
     }
 
     /// The next deadline.
-    fn next(&self) -> Option<i64> {
+    pub(super) fn next(&self) -> Option<i64> {
         self.deadlines.borrow().peek().map(|Reverse((at, _))| *at)
     }
 
     /// Takes a slot whose deadline has come.
-    fn due(&self, now: i64) -> Option<usize> {
+    pub(super) fn due(&self, now: i64) -> Option<usize> {
         let mut deadlines = self.deadlines.borrow_mut();
         if deadlines.peek().is_some_and(|Reverse((at, _))| *at <= now) {
             deadlines.pop().map(|Reverse((_, slot))| slot)

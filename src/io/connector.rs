@@ -129,6 +129,79 @@ pub fn sink(kind: &str, props: &Map<String, Value>) -> Result<(SinkSpec, Vec<War
     }
 }
 
+/// All that is wrong with a source's properties, and what else is to be said of them; for those that [`source`]
+/// refuses.
+pub fn source_faults(kind: &str, path: &str, props: &Map<String, Value>) -> (Vec<ConnectorError>, Vec<Warning>) {
+    faults(props, path, |path, props| source(kind, path, props).map(|(_, warnings)| warnings))
+}
+
+/// All that is wrong with a sink's properties, and what else is to be said of them; for those that [`sink`] refuses.
+pub fn sink_faults(kind: &str, props: &Map<String, Value>) -> (Vec<ConnectorError>, Vec<Warning>) {
+    faults(props, "", |_, props| sink(kind, props).map(|(_, warnings)| warnings))
+}
+
+/// A check ends at the first mistake. The others show when that one is taken away, so it is, until nothing is wrong or
+/// nothing can be taken away any more.
+fn faults(
+    props: &Map<String, Value>,
+    mut path: &str,
+    check: impl Fn(&str, &Map<String, Value>) -> Result<Vec<Warning>, ConnectorError>,
+) -> (Vec<ConnectorError>, Vec<Warning>) {
+    /// How the names of the properties begin that depend on each other: without one of them the others would be
+    /// wrong, so that all are taken away with it.
+    const IDENTITY: [&str; 4] = ["certification", "certfication", "privatekey", "rootca"];
+    let (mut props, mut errors) = (props.clone(), Vec::new());
+    // One more than there are properties: a wrong path may be none of them.
+    for _ in 0..=props.len() + 1 {
+        let error = match check(path, &props) {
+            Ok(warnings) => return (errors, warnings),
+            Err(error) => error,
+        };
+        let wrong = match &error {
+            ConnectorError::Settings(SettingsError::Path { .. }) => {
+                props.retain(|name, _| !["path", "datasource"].contains(&name.to_ascii_lowercase().as_str()));
+                props.insert("path".to_owned(), Value::from("/"));
+                path = "";
+                errors.push(error);
+                continue;
+            }
+            ConnectorError::Settings(SettingsError::Value { property, .. }) => property.to_ascii_lowercase(),
+            ConnectorError::Settings(SettingsError::UnknownVariable(_)) => "onopen".to_owned(),
+            ConnectorError::Settings(SettingsError::Tls(_)) => IDENTITY[0].to_owned(),
+            _ => {
+                errors.push(error);
+                break;
+            }
+        };
+        errors.push(error);
+        // `reconnect.jitter` is a part of reconnect, and address another name of addr.
+        let wrong = wrong.split('.').next().unwrap_or_default();
+        let identity = |name: &str| IDENTITY.iter().any(|start| name.starts_with(start));
+        let before = props.len();
+        props.retain(|name, _| {
+            let name = name.to_ascii_lowercase();
+            let same = name == wrong || (wrong == "addr" && name == "address");
+            !(same || (identity(wrong) && identity(&name)))
+        });
+        if props.len() == before {
+            break;
+        }
+    }
+    (errors, Vec::new())
+}
+
+impl ConnectorError {
+    /// The property that is wrong, where it is one; `reconnect` for a part of it.
+    pub fn property(&self) -> Option<&str> {
+        match self {
+            ConnectorError::Settings(SettingsError::Value { property, .. }) => property.split('.').next(),
+            ConnectorError::Settings(SettingsError::Path { property, .. }) => Some(property),
+            ConnectorError::Settings(SettingsError::UnknownVariable(_)) => Some("onOpen"),
+            _ => None,
+        }
+    }
+}
+
 /// What all connectors of a process share.
 #[derive(Clone)]
 pub struct Connectors {

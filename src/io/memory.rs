@@ -20,17 +20,26 @@ use serde_json::{Map, Value as Json};
 
 use crate::io::queue::{BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal};
 use crate::io::websocket::config::{Property, Warning, property, table, unknown_among};
+use crate::template::{Template, TemplateError};
 use crate::value::{Row, Text, Value};
 
 /// How many rows wait for a reader that cannot be waited for, before further ones are dropped.
 pub const CYCLE_ROWS: usize = 65_536;
 
 /// Properties that are not right.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     /// no topic
     #[error("{0} is the topic of a memory {1}: set it to a text such as devices/state")]
     NoTopic(&'static str, &'static str),
+    /// a topic that rows make
+    #[error("topic {topic}: {error}")]
+    Template {
+        /// as it was written
+        topic: String,
+        /// why
+        error: TemplateError,
+    },
     /// `#` is only for the end
     #[error("invalid topic {0}: # must at the last level")]
     Rest(String),
@@ -59,10 +68,12 @@ pub struct MemorySource {
 }
 
 /// A sink's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct MemorySink {
-    /// where rows go
+    /// where rows go, as it was written
     pub topic: Text,
+    /// makes the topic of each row, where it has `{{ }}`
+    template: Option<Arc<Template>>,
     /// the field whose value says which row of a table is meant
     pub key_field: Option<Text>,
     /// the field that says what happens to that row
@@ -80,7 +91,14 @@ enum Level {
 }
 
 const PROPERTIES: &[Property] = &[
-    property("topic", &[], "text", "", "sink", "where rows go: names with `/` between them, without wildcards"),
+    property(
+        "topic",
+        &[],
+        "text",
+        "",
+        "sink",
+        "where rows go: names with `/` between them, without wildcards; a template with `{{ }}` makes it of each row",
+    ),
     property("keyField", &[], "name of a field", "", "sink", "its value says which row of a lookup table is meant"),
     property(
         "rowkindField",
@@ -161,14 +179,16 @@ impl MemorySink {
             Some(Json::String(topic)) if !topic.is_empty() => Text::from(topic.as_str()),
             _ => return Err(MemoryError::NoTopic("property topic", "sink")),
         };
-        if topic.contains(['+', '#']) {
+        let template = topic.contains("{{").then(|| Template::new(&topic).map(Arc::new)).transpose();
+        let template = template.map_err(|error| MemoryError::Template { topic: topic.to_string(), error })?;
+        if template.is_none() && topic.contains(['+', '#']) {
             return Err(MemoryError::Wildcard(topic.into()));
         }
         let (key_field, rowkind_field) = (field("keyField")?, field("rowkindField")?);
         if rowkind_field.is_some() && key_field.is_none() {
             return Err(MemoryError::NoKey);
         }
-        Ok((MemorySink { topic, key_field, rowkind_field }, unknown_among(props, PROPERTIES)))
+        Ok((MemorySink { topic, template, key_field, rowkind_field }, unknown_among(props, PROPERTIES)))
     }
 
     /// The row as tables need it.
@@ -190,7 +210,18 @@ impl MemorySink {
                 return Err(format!("sink memory: invalid rowkind {shown}: insert, update, upsert or delete"));
             }
         };
-        Ok(RowFrame { topic: self.topic.clone(), row, change, key })
+        let topic = match &self.template {
+            None => self.topic.clone(),
+            Some(template) => {
+                let topic = template.run(&Value::object(row.iter().cloned()));
+                let topic = topic.map_err(|error| format!("sink memory: topic {}: {error}", self.topic))?;
+                if topic.is_empty() || topic.contains(['+', '#']) {
+                    return Err(format!("sink memory: topic {} gives {topic:?}, which is no topic", self.topic));
+                }
+                topic.into()
+            }
+        };
+        Ok(RowFrame { topic, row, change, key })
     }
 }
 
@@ -222,7 +253,10 @@ struct State {
 struct Writing {
     /// the streams that its rule reads
     reads: Vec<usize>,
-    topic: Text,
+    /// where it writes; not known where each row says it
+    topic: Option<Text>,
+    /// the streams that such rows went to
+    fed: HashSet<usize>,
 }
 
 struct Reader {
@@ -248,9 +282,10 @@ impl Topics {
         let mut state = self.state();
         state.next += 1;
         let id = state.next;
-        state.writers.insert(id, Writing { reads: signal.slots(), topic: sink.topic.clone() });
+        let topic = sink.template.is_none().then(|| sink.topic.clone());
+        state.writers.insert(id, Writing { reads: signal.slots(), topic, fed: HashSet::new() });
         drop(state);
-        let lane = Lane { version: u64::MAX, readers: Vec::new(), waiting: Vec::new() };
+        let lane = Lane { version: u64::MAX, readers: Vec::new(), fed: HashSet::new(), waiting: Vec::new() };
         Arc::new(MemoryWriter {
             topics: self.clone(),
             id,
@@ -275,8 +310,11 @@ impl Topics {
         let mut open = vec![from];
         while let Some(stream) = open.pop() {
             for writing in state.writers.values().filter(|writing| writing.reads.contains(&stream)) {
-                let readers = state.readers.iter().filter(|reader| reader.source.reads(&writing.topic));
-                for target in readers.map(|reader| reader.frames.slot()) {
+                let reads = |reader: &&Arc<Reader>| match &writing.topic {
+                    Some(topic) => reader.source.reads(topic),
+                    None => writing.fed.contains(&reader.frames.slot()),
+                };
+                for target in state.readers.iter().filter(reads).map(|reader| reader.frames.slot()) {
                     if target == to {
                         return true;
                     }
@@ -335,7 +373,10 @@ pub struct MemoryWriter {
 struct Lane {
     /// of the readers that are known
     version: u64,
+    /// those of the topic, or all where each row says its topic
     readers: Vec<Arc<Reader>>,
+    /// the streams that rows with topics of their own went to
+    fed: HashSet<usize>,
     /// what did not fit into a reader's queue
     waiting: Vec<Waiting>,
 }
@@ -388,15 +429,29 @@ impl MemoryWriter {
         let version = self.topics.shared.version.load(Ordering::Acquire);
         if lane.version != version {
             let state = self.topics.state();
-            lane.readers =
-                state.readers.iter().filter(|reader| reader.source.reads(&self.sink.topic)).cloned().collect();
+            let reads = |reader: &&Arc<Reader>| self.sink.template.is_some() || reader.source.reads(&self.sink.topic);
+            lane.readers = state.readers.iter().filter(reads).cloned().collect();
             lane.version = version;
         }
     }
 
-    fn batch(&self, lane: &mut Lane, frames: Vec<Frame>, received: Instant) {
-        let Lane { readers, waiting, .. } = lane;
+    /// Gives rows of one topic to its readers.
+    fn batch(&self, lane: &mut Lane, topic: &str, frames: Vec<Frame>, received: Instant) {
+        self.messages.fetch_add(frames.len() as u64, Ordering::Relaxed);
+        let Lane { readers, fed, waiting, .. } = lane;
         for reader in readers.iter() {
+            if self.sink.template.is_some() {
+                if !reader.source.reads(topic) {
+                    continue;
+                }
+                // Told before anything is offered: of the writers of a cycle the last one then knows all of it.
+                let target = reader.frames.slot();
+                if fed.insert(target)
+                    && let Some(writing) = self.topics.state().writers.get_mut(&self.id)
+                {
+                    writing.fed.insert(target);
+                }
+            }
             let batch = FrameBatch { frames: frames.clone(), received };
             if let Some(waiting) = waiting.iter_mut().find(|waiting| waiting.reader.id == reader.id) {
                 // Behind what waits already: rows keep their order.
@@ -472,19 +527,25 @@ impl RowOutlet for MemoryWriter {
         self.refresh(&mut lane);
         let received = received.unwrap_or_else(Instant::now);
         let mut frames = Vec::with_capacity(rows.len().min(BATCH_FRAMES));
+        let mut topic = Text::default();
         for row in rows {
-            match self.sink.frame(row) {
-                Ok(frame) => frames.push(Frame::Row(Arc::new(frame))),
-                Err(text) => error(text),
+            let frame = match self.sink.frame(row) {
+                Ok(frame) => frame,
+                Err(text) => {
+                    error(text);
+                    continue;
+                }
+            };
+            if frames.len() == BATCH_FRAMES || (frame.topic != topic && !frames.is_empty()) {
+                self.batch(&mut lane, &topic, std::mem::take(&mut frames), received);
             }
-            if frames.len() == BATCH_FRAMES {
-                self.messages.fetch_add(frames.len() as u64, Ordering::Relaxed);
-                self.batch(&mut lane, std::mem::take(&mut frames), received);
+            if frames.is_empty() {
+                topic.clone_from(&frame.topic);
             }
+            frames.push(Frame::Row(Arc::new(frame)));
         }
         if !frames.is_empty() {
-            self.messages.fetch_add(frames.len() as u64, Ordering::Relaxed);
-            self.batch(&mut lane, frames, received);
+            self.batch(&mut lane, &topic, frames, received);
         }
     }
 
@@ -629,6 +690,23 @@ mod tests {
         drop(first);
         write(&a, vec![row(4)]);
         assert_eq!((ids(&one).len(), ids(&two).len()), (0, 1));
+    }
+
+    #[test]
+    fn a_row_may_say_its_topic() {
+        let topics = Topics::default();
+        let (exact, wild) = (stream(1), stream(2));
+        let _readers =
+            [topics.read(source("dev/1"), exact.sender.clone()), topics.read(source("dev/#"), wild.sender.clone())];
+        let feed = stream(3);
+        let writer = topics.write(to("dev/{{.id}}"), feed.signal.clone());
+        let errors = write(&writer, vec![row(1), row(2), row(1), vec![("id".into(), "+".into())]]);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        let written = |stream: &Stream| stream.take().iter().map(|frame| frame.topic.to_string()).collect::<Vec<_>>();
+        assert_eq!(written(&exact), ["dev/1", "dev/1"]);
+        assert_eq!(written(&wild), ["dev/1", "dev/2", "dev/1"]);
+        assert!(topics.feeds(3, 1) && topics.feeds(3, 2) && !topics.feeds(1, 2));
+        assert!(sink(serde_json::json!({"topic": "dev/{{.id"})).is_err());
     }
 
     #[test]

@@ -197,6 +197,10 @@ impl PlanError {
     pub fn hint(&self) -> Option<String> {
         match &*self.kind {
             PlanErrorKind::Syntax(error) => error.hint(),
+            PlanErrorKind::Having(_) => Some(
+                "HAVING reads aggregates, such as count(*) > 1; what rows or grouped columns must be belongs into WHERE"
+                    .to_owned(),
+            ),
             _ => self.hint.clone(),
         }
     }

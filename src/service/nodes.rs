@@ -90,9 +90,8 @@ impl Nodes {
         let parts = self.each();
         let name = |wanted: &dyn Fn(&Part) -> bool| parts.iter().find(|(_, part)| wanted(part)).map(|(name, _)| name);
         let first = name(&|part| matches!(part, Part::Operator(..))).cloned();
-        let sending: Vec<String> = (0..self.sinks.len())
-            .filter_map(|sink| name(&|part| *part == Part::Sending(sink)).cloned())
-            .collect();
+        let sending: Vec<String> =
+            (0..self.sinks.len()).filter_map(|sink| name(&|part| *part == Part::Sending(sink)).cloned()).collect();
         let mut edges = Vec::new();
         for (index, (from, part)) in parts.iter().enumerate() {
             let next = parts.get(index + 1).map(|(name, _)| name.clone());
@@ -112,7 +111,8 @@ impl Nodes {
 /// The plan of a statement as eKuiper shows it: a line of JSON for each part, the last one first, those before it
 /// indented.
 pub fn explain(select: &Select) -> String {
-    let list = |items: Vec<String>| if items.is_empty() { "[ ]".to_owned() } else { format!("[ {} ]", items.join(", ")) };
+    let list =
+        |items: Vec<String>| if items.is_empty() { "[ ]".to_owned() } else { format!("[ {} ]", items.join(", ")) };
     let shown = |field: &Field| match field {
         Field::Expr { expr, alias: Some(alias), .. } => format!("{expr} AS {alias}"),
         field => field.to_string(),

@@ -54,12 +54,13 @@ impl Relations {
         let old = catalog.remove(&create.name.name);
         let def = match catalog.create(&create) {
             Ok(def) => def,
-            Err(error) => {
+            Err(errors) => {
                 if let Some(old) = old.and_then(|old| self.named.get(old.name.as_str())) {
                     // It was accepted before, and its name is free.
                     let _ = catalog.create(&old.create);
                 }
-                return Err(ServiceError::Statement(error.to_string()));
+                let first = errors.first().map(ToString::to_string);
+                return Err(ServiceError::Statement(first.unwrap_or_default()));
             }
         };
         let named = Named { sql: sql.into(), create: Arc::new(create), def };
@@ -185,7 +186,10 @@ impl Service {
             return Ok(());
         }
         let source = pipeline::source(&named.def, &self.config());
-        let (source, _) = source.map_err(|fault| ServiceError::Statement(fault.message))?;
+        let (source, _) = source.map_err(|(faults, _)| {
+            let first = faults.into_iter().next().map(|fault| fault.message);
+            ServiceError::Statement(first.unwrap_or_default())
+        })?;
         self.close_table(named).await;
         let engine = self.inner.engine.read().await;
         let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;

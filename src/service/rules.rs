@@ -186,12 +186,7 @@ impl Service {
         created
     }
 
-    async fn bring_to_life(
-        &self,
-        entry: &Arc<Entry>,
-        definition: &Definition,
-        text: &str,
-    ) -> Result<(), ServiceError> {
+    async fn bring_to_life(&self, entry: &Arc<Entry>, definition: &Definition, text: &str) -> Result<(), ServiceError> {
         let planned = definition.plan(&self.catalog(), &self.config())?;
         if definition.rule.triggered
             && let Err(NotStarted::Refused(error)) = self.launch(entry, planned).await

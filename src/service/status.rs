@@ -185,7 +185,9 @@ fn of_link(link: &LinkStatus, ended: bool) -> Link {
     let since = millis(link.since);
     let (lost, message) = link.last_error.as_ref().map_or((0, String::new()), |(at, text)| (millis(*at), text.clone()));
     match link.state {
-        _ if ended => Link { state: -1, connected: since, disconnected: millis(SystemTime::now()), message, tried: since },
+        _ if ended => {
+            Link { state: -1, connected: since, disconnected: millis(SystemTime::now()), message, tried: since }
+        }
         LinkState::Connected => Link { state: 1, connected: since, disconnected: lost, message, tried: since },
         LinkState::Connecting => Link { state: 0, connected: 0, disconnected: since.max(lost), message, tried: lost },
         LinkState::Disconnected => Link { state: -1, connected: 0, disconnected: since, message, tried: lost },

@@ -24,7 +24,9 @@ pub struct Arrival<'a> {
     /// whether WHERE lets it pass; a row that does not may still count for the window
     pub passes: Result<bool, String>,
     /// what it is evaluated with
-    pub context: CallContext<'a>,
+    pub context: &'a CallContext<'a>,
+    /// a key to make keys in: one that is refilled finds its group without an allocation
+    pub key: &'a mut GroupKey,
 }
 
 /// A row that a window keeps. Windows that overlap share it.
@@ -52,7 +54,11 @@ pub struct Content {
 }
 
 /// Groups by key, in the order of their first rows.
-pub type Groups = IndexMap<GroupKey, Group>;
+pub type Groups = IndexMap<GroupKey, Group, KeyHasher>;
+
+/// Hashes keys. Each map has a seed of its own; keys are short, and the standard library's hasher took longer than all
+/// aggregates of a row.
+pub type KeyHasher = foldhash::fast::RandomState;
 
 /// One group.
 #[derive(Clone, Debug, Default)]
@@ -76,8 +82,8 @@ impl Content {
             self.rows.push(Rc::new(arrival.keep()));
             return;
         }
-        let scope = Scope { slots: arrival.row, context: &arrival.context };
-        if let Err(error) = accumulate(&mut self.groups, plan, &scope) {
+        let scope = Scope { slots: arrival.row, context: arrival.context };
+        if let Err(error) = accumulate(&mut self.groups, plan, &scope, arrival.key) {
             self.fail(error);
         }
     }
@@ -137,20 +143,34 @@ impl Arrival<'_> {
     }
 }
 
-/// Adds a row to its group.
-pub fn accumulate(groups: &mut Groups, plan: &Stateful, scope: &Scope<'_>) -> Result<(), EvalError> {
-    let key = group_key(plan, scope)?;
-    let group = groups.entry(key).or_insert_with(|| new_group(plan, scope));
+/// Adds a row to its group. `key` is a key to work in.
+pub fn accumulate(
+    groups: &mut Groups,
+    plan: &Stateful,
+    scope: &Scope<'_>,
+    key: &mut GroupKey,
+) -> Result<(), EvalError> {
+    let found = if plan.keys.is_empty() {
+        key.clear();
+        if groups.is_empty() { None } else { Some(0) }
+    } else {
+        group_key(plan, scope, key)?;
+        groups.get_index_of(key.parts())
+    };
+    let group = match found {
+        Some(index) => &mut groups[index],
+        None => groups.entry(key.clone()).or_insert_with(|| new_group(plan, scope)),
+    };
     add_to(&mut group.accumulators, plan, scope)
 }
 
-/// The key of a row's group.
-pub fn group_key(plan: &Stateful, scope: &Scope<'_>) -> Result<GroupKey, EvalError> {
-    let mut values = smallvec::SmallVec::<[_; 4]>::new();
-    for key in &plan.keys {
-        values.push(key.eval(scope)?);
+/// Makes `key` the key of a row's group.
+pub fn group_key(plan: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Result<(), EvalError> {
+    key.clear();
+    for expr in &plan.keys {
+        key.push(&*expr.eval(scope)?);
     }
-    Ok(GroupKey::from_values(values.iter().map(|value| value.as_ref())))
+    Ok(())
 }
 
 /// A group whose first row this is, before the row is added.

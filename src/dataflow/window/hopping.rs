@@ -86,7 +86,7 @@ impl Hopping {
                 }
             }
             if !self.tumbling {
-                let start = self.hops.before(end, self.length);
+                let start = self.start(end);
                 self.closed.drop_before(start);
                 let content = self.closed.merged();
                 if !content.is_empty() {
@@ -94,11 +94,23 @@ impl Hopping {
                 }
             }
             self.next_end = None;
-            let next = if self.closed.is_empty() { self.open.keys().next().copied() } else { Some(end) };
-            if let Some(at) = next {
-                self.expect(self.hops.bounds(at).1);
+            let first = self.open.first_key_value().map(|(start, _)| *start);
+            let next = if self.closed.is_empty() { first } else { Some(end) };
+            match next.map(|at| self.hops.bounds(at).1) {
+                Some(next) if next > end => self.expect(next),
+                // Nothing ends after the end of time.
+                Some(_) => self.closed = Slices::new(self.closed.merges_ahead()),
+                None => {}
             }
         }
+    }
+
+    /// Where the window that ends at `end` begins: a length before, or at the first slice after that where a change of
+    /// the zone's offset has moved the slices.
+    fn start(&self, end: i64) -> i64 {
+        let start = self.hops.before(end, self.length);
+        let (first, next) = self.slices.bounds(start);
+        if first == start { start } else { next.min(end) }
     }
 
     /// The next window with rows ends at `end`.

@@ -18,7 +18,7 @@ use crate::plan::physical::{Stateful, WindowSpec};
 
 use super::worker::Timers;
 
-pub use content::{Arrival, Content, Group, Groups, KeptRow, accumulate};
+pub use content::{Arrival, Content, Group, Groups, KeptRow, KeyHasher, accumulate};
 
 /// A window whose time has come.
 #[derive(Debug)]

@@ -18,13 +18,15 @@ pub struct Session {
     /// where the session is cut at the latest
     cut: i64,
     alarm: Alarm,
+    /// when it rings next: one alarm at a time, so that they do not grow with the rows
+    rings: Option<i64>,
 }
 
 impl Session {
     /// Sessions ended by `timeout` ms without rows, and cut at ticks every `max` units.
     pub fn new(unit: Unit, max: u64, timeout: i64, zone: &TimeZone, alarm: Alarm) -> Self {
         let ticks = Alignment::new(unit, max, zone.clone());
-        Session { ticks, timeout, content: Content::default(), cut: i64::MAX, alarm }
+        Session { ticks, timeout, content: Content::default(), cut: i64::MAX, alarm, rings: None }
     }
 
     /// Takes a row in; rows come in order of time.
@@ -35,14 +37,32 @@ impl Session {
             // The first tick that is a whole length after the first row.
             let (start, end) = self.ticks.bounds(time);
             self.cut = if start == time { end } else { self.ticks.bounds(end).1 };
-            self.alarm.at(self.cut);
         }
         self.content.add(plan, &mut arrival);
-        self.alarm.at(time.saturating_add(self.timeout).saturating_add(1));
+        if self.rings.is_none() {
+            self.ring();
+        }
     }
 
     /// Hands the session out if it is over at `frontier`.
     pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
+        self.close(frontier, emit);
+        if self.rings.is_some_and(|at| frontier.is_none_or(|frontier| at <= frontier)) {
+            self.rings = None;
+            self.ring();
+        }
+    }
+
+    /// Asks to be woken when the session is over, if no more rows come.
+    fn ring(&mut self) {
+        if let Some((_, last)) = self.content.span {
+            let at = last.saturating_add(self.timeout).saturating_add(1).min(self.cut);
+            self.alarm.at(at);
+            self.rings = Some(at);
+        }
+    }
+
+    fn close(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
         let Some((start, last)) = self.content.span else { return };
         let pause = last.saturating_add(self.timeout);
         let end = match frontier {

@@ -28,6 +28,11 @@ impl Slices {
         Slices { merge_ahead, front: Vec::new(), back: VecDeque::new(), back_merged: Content::default() }
     }
 
+    /// Whether contents are merged before they are needed.
+    pub fn merges_ahead(&self) -> bool {
+        self.merge_ahead
+    }
+
     /// Adds the next slice; `start` is beyond that of all before.
     pub fn push(&mut self, start: i64, content: Content) {
         if self.merge_ahead {

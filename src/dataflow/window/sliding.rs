@@ -14,7 +14,7 @@ use crate::expr::group::GroupKey;
 use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
 
-use super::content::{Arrival, Content, Group, add_to, group_key, new_group};
+use super::content::{Arrival, Content, Group, KeyHasher, add_to, group_key, new_group};
 use super::{Alarm, Closed, Emit, merges_ahead};
 
 /// Rows that windows to come may hold.
@@ -36,9 +36,11 @@ enum Held {
 
 #[derive(Default)]
 struct SlidingGroups {
-    groups: IndexMap<GroupKey, SlidingGroup>,
-    /// the group of each row, or the row's error, oldest first
-    rows: VecDeque<(i64, Result<GroupKey, String>)>,
+    groups: IndexMap<GroupKey, SlidingGroup, KeyHasher>,
+    /// the group of each row, or none where the row has an error, oldest first
+    rows: VecDeque<(i64, Option<GroupKey>)>,
+    /// the errors of rows, apart: a window must not search its rows for them
+    errors: VecDeque<String>,
 }
 
 /// The rows of one group in two stacks.
@@ -66,7 +68,7 @@ impl Sliding {
         self.advance(Some(time), emit);
         let fires = match &plan.window {
             WindowSpec::Sliding { when: Some(when), .. } => {
-                let scope = Scope { slots: arrival.row, context: &arrival.context };
+                let scope = Scope { slots: arrival.row, context: arrival.context };
                 matches!(when.eval(&scope).as_deref(), Ok(Value::Bool(true)))
             }
             _ => true,
@@ -76,6 +78,10 @@ impl Sliding {
             if fires {
                 self.waiting.push_back(time);
                 self.alarm.at(time.saturating_add(self.delay));
+            } else {
+                // Rows that no window to come can hold must not wait for one.
+                let first = self.waiting.front().map_or(time, |first| *first);
+                self.held.drop_before(first.saturating_sub(self.length));
             }
         } else if fires {
             self.fire(time, emit);
@@ -148,27 +154,35 @@ impl SlidingGroups {
             Ok(false) => return,
             Err(error) => Err(error.clone()),
             Ok(true) => {
-                let scope = Scope { slots: arrival.row, context: &arrival.context };
-                let row = group_key(plan, &scope).and_then(|key| {
+                let scope = Scope { slots: arrival.row, context: arrival.context };
+                let key = &mut *arrival.key;
+                let row = group_key(plan, &scope, key).and_then(|()| {
                     let mut row = new_group(plan, &scope);
                     add_to(&mut row.accumulators, plan, &scope)?;
-                    Ok((key, row))
+                    Ok(row)
                 });
                 match row {
-                    Ok((key, row)) => {
-                        self.groups.entry(key.clone()).or_default().push(row);
-                        Ok(key)
+                    Ok(row) => {
+                        match self.groups.get_mut(key.parts()) {
+                            Some(group) => group.push(row),
+                            None => self.groups.entry(key.clone()).or_default().push(row),
+                        }
+                        Ok(key.clone())
                     }
                     Err(error) => Err(error.to_string()),
                 }
             }
         };
-        self.rows.push_back((arrival.time, added));
+        let key = added.map_err(|error| self.errors.push_back(error)).ok();
+        self.rows.push_back((arrival.time, key));
     }
 
     fn drop_before(&mut self, start: i64) {
         while self.rows.front().is_some_and(|(time, _)| *time < start) {
-            let Some((_, Ok(key))) = self.rows.pop_front() else { continue };
+            let Some((_, Some(key))) = self.rows.pop_front() else {
+                self.errors.pop_front();
+                continue;
+            };
             if let Some(group) = self.groups.get_mut(&key) {
                 group.pop();
                 if group.is_empty() {
@@ -180,7 +194,7 @@ impl SlidingGroups {
 
     fn content(&self) -> Content {
         let mut content = Content::default();
-        if let Some(error) = self.rows.iter().find_map(|(_, row)| row.as_ref().err()) {
+        if let Some(error) = self.errors.front() {
             content.fail(error);
             return content;
         }

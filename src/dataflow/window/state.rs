@@ -9,35 +9,34 @@ use crate::expr::{Expr, Scope};
 use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
 
-use super::content::{Arrival, Content};
+use super::content::{Arrival, Content, KeyHasher};
 use super::{Closed, Emit};
 
 /// The open windows by partition.
 #[derive(Default)]
 pub struct State {
-    open: HashMap<GroupKey, Content>,
+    open: HashMap<GroupKey, Content, KeyHasher>,
 }
 
 impl State {
     /// Takes a row in.
     pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
         let WindowSpec::State { begin, end, partition } = &plan.window else { return };
-        let scope = Scope { slots: arrival.row, context: &arrival.context };
-        let mut values = smallvec::SmallVec::<[_; 4]>::new();
-        for key in partition {
+        let scope = Scope { slots: arrival.row, context: arrival.context };
+        let mut key = std::mem::take(arrival.key);
+        key.clear();
+        for expr in partition {
             // A key that cannot be computed is a partition of its own.
-            values.push(key.eval(&scope).unwrap_or_default());
+            key.push(&expr.eval(&scope).unwrap_or_default());
         }
-        let key = GroupKey::from_values(values.iter().map(|value| value.as_ref()));
         let begins = holds(begin, &scope);
         let ends = end.as_ref().map(|end| holds(end, &scope));
-        drop(values);
-        match (self.open.get_mut(&key), ends) {
+        match (self.open.get_mut(key.parts()), ends) {
             (None, _) if !begins => {}
             (None, _) => {
                 let mut content = Content::default();
                 content.add(plan, &mut arrival);
-                self.open.insert(key, content);
+                self.open.insert(key.clone(), content);
             }
             // One condition: the next begin ends the window before it.
             (Some(content), None) if begins => {
@@ -48,12 +47,13 @@ impl State {
             (Some(content), ends) => {
                 content.add(plan, &mut arrival);
                 if ends == Some(true)
-                    && let Some(content) = self.open.remove(&key)
+                    && let Some(content) = self.open.remove(key.parts())
                 {
                     give(content, emit);
                 }
             }
         }
+        *arrival.key = key;
     }
 }
 

@@ -1,0 +1,187 @@
+//! Rules with state against models that follow the definitions without any cleverness.
+//!
+//! A rule is planned from its SQL and fed with JSON through the scan, as a worker does it; the clock is set by hand.
+
+mod edges;
+mod joins;
+mod windows;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde_json::Value as Json;
+
+use super::operator::RuleOperator;
+use super::output::{Encoding, Output, RuleContext};
+use super::queue::RuleQueue;
+use super::scan::{StreamScan, Target};
+use super::worker::{Timers, WorkerClock};
+use crate::catalog::Catalog;
+use crate::io::queue::{Frame, FrameBatch, MessageBatch, Outlet};
+use crate::metrics::RuleMetrics;
+use crate::plan::physical::{Body, Role};
+use crate::rule::RuleOptions;
+use crate::sql::parse_create;
+use crate::time::Clock;
+
+/// A sink that keeps what it gets.
+#[derive(Default)]
+struct Kept(Mutex<Vec<String>>);
+
+impl Outlet for Kept {
+    fn send(&self, batch: &Arc<MessageBatch>) {
+        let texts = batch.messages().map(|message| String::from_utf8(message.to_vec()).expect("results are text"));
+        self.0.lock().expect("no panic while it is held").extend(texts);
+    }
+}
+
+/// A running rule.
+struct Rule {
+    /// the name of each input's stream, and its scan
+    scans: Vec<(String, StreamScan)>,
+    queue: Rc<RuleQueue>,
+    operator: RuleOperator,
+    kept: Arc<Kept>,
+    metrics: Arc<RuleMetrics>,
+    clock: Arc<AtomicI64>,
+    timers: Rc<Timers>,
+    event_time: bool,
+}
+
+/// Three streams without declared columns.
+fn catalog() -> Catalog {
+    let mut catalog = Catalog::default();
+    for name in ["a", "b", "c"] {
+        let create =
+            format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\", TIMESTAMP=\"ts\")");
+        catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
+    }
+    catalog
+}
+
+/// By the clock.
+fn by_clock() -> RuleOptions {
+    RuleOptions::default()
+}
+
+/// In event time, with this tolerance in ms.
+fn event_time(late_tolerance: i64) -> RuleOptions {
+    RuleOptions { event_time: true, late_tolerance, max_future_skew: 0, ..RuleOptions::default() }
+}
+
+impl Rule {
+    fn new(sql: &str, options: &RuleOptions) -> Rule {
+        Rule::in_zone(sql, options, jiff::tz::TimeZone::UTC)
+    }
+
+    /// Whether no plan can be made of it.
+    fn refused(sql: &str, options: &RuleOptions) -> bool {
+        crate::plan::plan(sql, options, &catalog()).is_err()
+    }
+
+    fn in_zone(sql: &str, options: &RuleOptions, zone: jiff::tz::TimeZone) -> Rule {
+        let catalog = catalog();
+        let plan = crate::plan::plan(sql, options, &catalog).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let Body::Stateful(body) = plan.body else { panic!("{sql} has no state") };
+        let clock = Arc::new(AtomicI64::new(0));
+        let worker_clock = Rc::new(WorkerClock::new(Clock::Manual(clock.clone())));
+        let timers = Rc::new(Timers::default());
+        let kept = Arc::new(Kept::default());
+        let metrics = Arc::new(RuleMetrics::default());
+        let encoding = Encoding { shape: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
+        let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
+        let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone: zone.clone(), hits: Default::default() });
+        let width = plan.inputs.iter().map(|input| input.scan.columns.len() + input.scan.computed.len()).max();
+        let streams = plan.inputs.iter().map(|input| input.role == Role::Stream);
+        let queue = Rc::new(RuleQueue::new(width.unwrap_or(0), streams, options.idle_timeout, 0));
+        let mut scans = Vec::new();
+        for (number, input) in plan.inputs.iter().enumerate() {
+            let mut scan = StreamScan::new(input.stream.clone(), zone.clone());
+            let target = Target::Queue(queue.clone(), number as u16);
+            scan.add(1, input.scan.clone(), context.clone(), output.clone(), target);
+            scans.push((input.stream.name.to_string(), scan));
+        }
+        let alarms = (!options.event_time).then(|| (timers.clone(), 0));
+        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, worker_clock, alarms);
+        Rule { scans, queue, operator, kept, metrics, clock, timers, event_time: options.event_time }
+    }
+
+    fn now(&self) -> i64 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    /// A message comes in on a stream; the rule has not run yet.
+    fn send(&mut self, stream: &str, message: impl ToString) {
+        let frames = vec![Frame::Text(message.to_string().into())];
+        let batch = [FrameBatch { frames, received: Instant::now() }];
+        let now = self.now();
+        self.scans.iter_mut().filter(|(name, _)| name == stream).for_each(|(_, scan)| scan.run(&batch, now));
+    }
+
+    /// The rule runs.
+    fn step(&mut self) {
+        let now = self.now();
+        self.queue.refresh(now);
+        self.operator.rows(self.queue.take());
+        self.operator.advance(Some(if self.event_time { self.queue.watermark() } else { now }));
+    }
+
+    /// The clock goes on to `now`; the rule runs at each of its deadlines on the way, or `late`, at the end of it.
+    fn clock_to(&mut self, now: i64, late: bool) {
+        while let Some(at) = self.timers.next()
+            && at <= now
+        {
+            self.clock.store(if late { now } else { at.max(self.now()) }, Ordering::Relaxed);
+            self.timers.due(at);
+            self.step();
+        }
+        self.clock.store(now, Ordering::Relaxed);
+    }
+
+    /// No more rows will come.
+    fn end(&mut self) {
+        self.step();
+        self.operator.advance(None);
+    }
+
+    /// What was sent so far.
+    fn texts(&self) -> Vec<String> {
+        self.kept.0.lock().expect("no panic while it is held").clone()
+    }
+
+    /// What was sent so far, with all numbers as doubles.
+    fn messages(&self) -> Vec<Vec<Json>> {
+        let texts = self.texts();
+        texts
+            .iter()
+            .map(|text| serde_json::from_str(text).expect("a list of rows"))
+            .map(|rows: Vec<Json>| rows.into_iter().map(plain).collect())
+            .collect()
+    }
+
+    fn errors(&self) -> Option<String> {
+        self.metrics.last_error().map(|(_, error)| error.to_string())
+    }
+}
+
+/// With all numbers as doubles of few digits: how a number is written is not what is tested here.
+fn plain(value: Json) -> Json {
+    match value {
+        Json::Number(number) => Json::from(number.as_f64().map(|number| (number * 1e6).round() / 1e6)),
+        Json::Array(elements) => elements.into_iter().map(plain).collect(),
+        Json::Object(members) => members.into_iter().map(|(key, value)| (key, plain(value))).collect(),
+        other => other,
+    }
+}
+
+/// Fails with the first message that differs.
+fn assert_same(sql: &str, sent: &[Vec<Json>], expected: &[Vec<Json>]) {
+    let differs = (0..sent.len().max(expected.len())).find(|number| sent.get(*number) != expected.get(*number));
+    if let Some(number) = differs {
+        let show = |messages: &[Vec<Json>]| messages.get(number).map(|rows| Json::from(rows.clone()).to_string());
+        panic!("{sql}: message {number} is {:?} and not {:?}", show(sent), show(expected));
+    }
+}

@@ -1,0 +1,152 @@
+//! The fuzz targets' bodies over mutated texts, for where there is no nightly compiler and no cargo-fuzz.
+//!
+//! A short run is part of the suite. `FUZZ_ROUNDS=20000000 FUZZ_SEED=7 cargo test --release --test fuzz` is a long one; a
+//! failure says which text it was.
+
+mod bodies;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+const SQL: &[&str] = &[
+    "SELECT a, o->x, abs(b), b + 1 FROM demo WHERE a > 1 AND 5 <= b AND s = \"x\" AND abs(c) = 1 AND d < 1",
+    "SELECT * EXCEPT(b, c), a + 1 AS a, c INVISIBLE FROM demo",
+    "SELECT * REPLACE(a * 10 AS a) FROM demo WHERE a NOT BETWEEN 1 AND 5 OR b NOT IN (1, \"x\", 2.5) OR c LIKE \"a%\\\\_\"",
+    "SELECT k, count(*) AS c, avg(a + 1), c * 2 AS d FROM demo GROUP BY k, TUMBLINGWINDOW(ss, 10) FILTER(WHERE a = 1) HAVING c > 1",
+    "SELECT CASE a WHEN 1 THEN \"x\" ELSE null END, CASE WHEN a IS NOT NULL THEN -1 END, xs[0], xs[1:], xs[:2], o->p->q[2] FROM d",
+    "SELECT demo.a, s, l.* FROM demo AS l INNER JOIN t ON l.a = t.a AND b > 1 LEFT JOIN u ON s = u.s \
+     GROUP BY HOPPINGWINDOW(mi, 10, 5) ORDER BY y DESC, z ASC LIMIT 7",
+    "SELECT row_number() OVER (PARTITION BY k ORDER BY a DESC) AS n, lag(a, 2) OVER (PARTITION BY k WHEN a > 0) FROM demo \
+     GROUP BY STATEWINDOW(had_changed(true, a), b = 1) OVER (PARTITION BY k)",
+    "SELECT changed_cols(\"c_\", true, avg(a), b) FROM demo GROUP BY SLIDINGWINDOW(ss, 10, 1) OVER (WHEN a > 3)",
+    "CREATE STREAM s (a BIGINT, b FLOAT, c STRUCT(x ARRAY(STRING), y DATETIME), `d e` BYTEA) \
+     WITH (DATASOURCE=\"/t\", TYPE=\"websocket\", TIMESTAMP=\"ts\", STRICT_VALIDATION=\"true\");",
+    "CREATE TABLE t () WITH (DATASOURCE=\"/t\", KIND=\"lookup\", KEY='id') -- why not\n",
+    "DESCRIBE STREAM s",
+    "SHOW STREAMS",
+    "DROP TABLE t",
+    "EXPLAIN STREAM s",
+    "1 + 2 * -3 / 4 % 5 & 6 | 7 ^ 8",
+    "/* c */ a.`b``c` = 'it''s' OR NOT TRUE",
+    "9223372036854775808 - 1e400 + .5",
+];
+
+const JSON: &[&str] = &[
+    r#"{"a":1,"b":[1,2.5e-3,-0,1e400,"x\"\\\u00e9\ud83d\ude00"],"c":{"a":null,"d":[true,false]}}"#,
+    r#" [ {"a" : "x" , "b" : {} } , {"b":"\u0061","\u0061":[[[[]]]]} ] "#,
+    r#"{"a":9223372036854775808,"a":-9223372036854775808,"b":18446744073709551616,"c":1.0}"#,
+    "{\"a\":\"0123456789012345678901234567890123456789012345678901234567890123\\n\",\"b\":\"é€😀\"}",
+    "null",
+    "\"\\ud800\"",
+    "-",
+    "1e5",
+    "[]",
+    "{}",
+    "",
+];
+
+const WORDS: &[&str] = &[
+    "SELECT ",
+    " FROM ",
+    " WHERE ",
+    "(",
+    ")",
+    ",",
+    "*",
+    "->",
+    "[",
+    "]",
+    ":",
+    "\"",
+    "'",
+    "`",
+    " AS ",
+    " OVER (",
+    " AND ",
+    " NOT ",
+    " IN ",
+    " BETWEEN ",
+    " IS NULL",
+    " LIKE ",
+    "--",
+    "/*",
+    "*/",
+    ";",
+    "\\",
+    "{",
+    "}",
+    "null",
+    "true",
+    "-",
+    ".",
+    "0",
+    "9",
+    "1e999",
+    "\\u0000",
+    "\\ud83d",
+    "\u{0}",
+    "é",
+    "😀",
+    "\n",
+    " ",
+    "\u{feff}",
+    "CASE ",
+    " WHEN ",
+    " END",
+    " LIMIT ",
+    "@",
+    "#",
+];
+
+/// A text made of others.
+fn mutated(random: &mut fastrand::Rng, seeds: &[&str]) -> String {
+    let mut text: Vec<char> = seeds[random.usize(..seeds.len())].chars().collect();
+    for _ in 0..random.usize(1..8) {
+        let at = random.usize(..=text.len());
+        let to = (at + random.usize(..12)).min(text.len());
+        match random.u8(..6) {
+            0 => drop(text.drain(at..to)),
+            1 => drop(text.splice(at..at, WORDS[random.usize(..WORDS.len())].chars())),
+            2 => {
+                let copied: Vec<char> = text[at..to].to_vec();
+                let place = random.usize(..=text.len());
+                text.splice(place..place, copied);
+            }
+            3 => {
+                let other: Vec<char> = seeds[random.usize(..seeds.len())].chars().collect();
+                let from = random.usize(..=other.len());
+                text.truncate(at);
+                text.extend(&other[from..]);
+            }
+            4 => text.truncate(at),
+            _ => drop(text.splice(at..to, [random.char(..)])),
+        }
+    }
+    // Deep nesting has limits of its own.
+    if random.u16(..) == 0 {
+        let (open, close) = [("(", ")"), ("[", "]"), ("{\"a\":", "}"), ("-", ""), ("NOT ", "")][random.usize(..5)];
+        let depth = random.usize(..5000);
+        return open.repeat(depth) + &text.iter().collect::<String>() + &close.repeat(depth);
+    }
+    text.into_iter().collect()
+}
+
+fn run(seeds: &[&str], body: fn(&str)) {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let mut random = fastrand::Rng::with_seed(number("FUZZ_SEED").unwrap_or(1));
+    for _ in 0..number("FUZZ_ROUNDS").unwrap_or(2000) {
+        let text = mutated(&mut random, seeds);
+        if catch_unwind(AssertUnwindSafe(|| body(&text))).is_err() {
+            panic!("this text does it: {text:?}");
+        }
+    }
+}
+
+#[test]
+fn sql() {
+    run(SQL, bodies::sql);
+}
+
+#[test]
+fn json() {
+    run(JSON, bodies::json);
+}
