@@ -340,6 +340,12 @@ impl Service {
         if state.temporary { Err(missing()) } else { Ok(state.text.clone()) }
     }
 
+    /// The streams and tables that these rules read.
+    pub(super) fn read_by(&self, ids: &[String]) -> Vec<String> {
+        let entries = ids.iter().filter_map(|id| self.entry(id));
+        entries.flat_map(|entry| locked(&entry.state).reads.iter().map(ToString::to_string).collect::<Vec<_>>()).collect()
+    }
+
     /// The rules that read a stream or table, or will when they start: not those that were stopped by hand.
     pub(super) fn readers(&self, name: &str) -> Vec<String> {
         let rules = locked(&self.inner.rules);
