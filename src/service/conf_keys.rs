@@ -48,7 +48,8 @@ impl Service {
     pub(super) fn conf_texts(&self, class: &str) -> BTreeMap<String, String> {
         let kinds: Vec<String> = {
             let made = locked(&self.inner.conf_keys);
-            let of_class = made.keys().filter_map(|name| name.strip_prefix(class)?.strip_prefix('/')?.split('/').next());
+            let of_class =
+                made.keys().filter_map(|name| name.strip_prefix(class)?.strip_prefix('/')?.split('/').next());
             of_class.map(str::to_owned).collect()
         };
         kinds.into_iter().map(|kind| (kind.clone(), Json::Object(self.made(class, &kind)).to_string())).collect()
@@ -62,7 +63,9 @@ impl Service {
         check_kind(class, kind)?;
         check_id(key).map_err(|error| ServiceError::ConfKey(format!("Invalid confKey: {error}")))?;
         let Json::Object(props) = props else {
-            return Err(ServiceError::ConfKey("Type conversion failed: a conf key is an object of properties".to_owned()));
+            return Err(ServiceError::ConfKey(
+                "Type conversion failed: a conf key is an object of properties".to_owned(),
+            ));
         };
         let _alone = self.inner.changing.lock().await;
         let name = format!("{class}/{kind}/{key}");

@@ -343,7 +343,9 @@ impl Service {
     /// The streams and tables that these rules read.
     pub(super) fn read_by(&self, ids: &[String]) -> Vec<String> {
         let entries = ids.iter().filter_map(|id| self.entry(id));
-        entries.flat_map(|entry| locked(&entry.state).reads.iter().map(ToString::to_string).collect::<Vec<_>>()).collect()
+        entries
+            .flat_map(|entry| locked(&entry.state).reads.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .collect()
     }
 
     /// The rules that read a stream or table, or will when they start: not those that were stopped by hand.

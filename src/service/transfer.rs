@@ -233,8 +233,8 @@ impl Service {
     }
 
     async fn import_conf_keys(&self, class: &str, kind: &str, text: &str) -> Result<(), ServiceError> {
-        let keys: Map<String, Json> =
-            serde_json::from_str(text).map_err(|error| ServiceError::ConfKey(format!("Type conversion failed:{error}")))?;
+        let keys: Map<String, Json> = serde_json::from_str(text)
+            .map_err(|error| ServiceError::ConfKey(format!("Type conversion failed:{error}")))?;
         for (key, props) in keys {
             self.put_conf_key(class, kind, &key, props).await?;
         }
