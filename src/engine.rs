@@ -553,6 +553,12 @@ impl Engine {
         running.rules.get(id).map(|rule| rule.status(id, running.sources(rule)))
     }
 
+    /// The rules whose code has failed: they get no more rows, and wait to be stopped.
+    pub async fn failed(&self) -> Vec<String> {
+        let running = self.running.lock().await;
+        running.rules.iter().filter(|(_, rule)| rule.metrics.has_failed()).map(|(id, _)| id.clone()).collect()
+    }
+
     /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes
     /// are closed as if it had passed. Returns when the results are with the sinks.
     pub async fn end_of_input(&self) {

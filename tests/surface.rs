@@ -55,7 +55,6 @@ const PENDING: &[&str] = &[
     "GET /configs",
     "config/uploads",
     "trace/rule",
-    "a rule with a duration",
     "pipeline: meta(topic)",
     "restart with qos 1",
 ];

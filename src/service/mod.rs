@@ -7,6 +7,7 @@
 //! Changes of one rule happen one after the other ([`rules`]), those of different rules side by side; changes of streams
 //! and tables happen one after the other. A method that was begun must be driven to its end: see `api`, which spawns.
 
+mod agenda;
 mod conf_keys;
 mod definition;
 mod error;
@@ -35,6 +36,7 @@ pub use transfer::{Everything, ImportSource, Imported, Ruleset};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineSettings};
+use agenda::Agenda;
 use conf_keys::ConfKeys;
 use relations::Relations;
 use rules::Entry;
@@ -77,6 +79,7 @@ struct Inner {
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     conf_keys: Mutex<ConfKeys>,
     last_import: Mutex<Everything>,
+    agenda: Arc<Agenda>,
     began: Instant,
 }
 
@@ -99,10 +102,12 @@ impl Service {
             rules: Mutex::default(),
             conf_keys: Mutex::default(),
             last_import: Mutex::default(),
+            agenda: Arc::default(),
             began: Instant::now(),
         };
         let service = Service { inner: Arc::new(inner) };
         service.restore(&records).await;
+        agenda::keep(&service);
         Ok(service)
     }
 
