@@ -53,6 +53,8 @@ impl Default for Config {
 pub struct SourceSettings {
     /// by kind, then by key
     sets: BTreeMap<String, BTreeMap<String, Map<String, Json>>>,
+    /// made while the process runs, by kind and key: they stand in place of those of `sets`
+    made: BTreeMap<String, BTreeMap<String, Map<String, Json>>>,
     /// `WEBSOCKET__KEY__PROPERTY`: kind and key in small letters, property, value
     overrides: Vec<(String, String, String, Json)>,
 }
@@ -178,12 +180,11 @@ impl SourceSettings {
 
     /// The properties of a source with this CONF_KEY; `None` if there is no such key. Without one, those of `default`.
     pub fn properties(&self, kind: &str, key: Option<&str>) -> Option<Map<String, Json>> {
-        let sets = self.sets.get(kind);
         let key = key.filter(|key| !key.is_empty()).unwrap_or("default");
         let mut known = key == "default";
         let mut props = Map::new();
         for layer in ["default", key] {
-            if let Some(set) = sets.and_then(|sets| sets.get(layer)) {
+            if let Some(set) = self.own(kind, layer) {
                 known |= layer == key;
                 for (name, value) in set {
                     put(&mut props, name, value.clone());
@@ -204,7 +205,21 @@ impl SourceSettings {
         known.then_some(props)
     }
 
-    /// The keys of a kind.
+    /// The properties that this key itself sets.
+    pub fn own(&self, kind: &str, key: &str) -> Option<&Map<String, Json>> {
+        [&self.made, &self.sets].into_iter().find_map(|sets| sets.get(kind)?.get(key))
+    }
+
+    /// Puts a property set in place of the one with this key; `None`: what the files say counts again.
+    pub fn overlay(&mut self, kind: &str, key: &str, props: Option<Map<String, Json>>) {
+        let made = self.made.entry(kind.to_owned()).or_default();
+        match props {
+            Some(props) => drop(made.insert(key.to_owned(), props)),
+            None => drop(made.remove(key)),
+        }
+    }
+
+    /// The keys of a kind that the files have.
     pub fn keys(&self, kind: &str) -> impl Iterator<Item = &str> {
         self.sets.get(kind).into_iter().flat_map(|sets| sets.keys().map(String::as_str))
     }

@@ -5,17 +5,17 @@
 //! over. Websocket sources are opened first all the same, and wait: a sink may share their connection, and what comes on
 //! it belongs to the stream.
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::maybe_done;
-use tokio::sync::{Mutex, oneshot, watch};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 
 use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
@@ -169,7 +169,9 @@ pub struct RuleStatus {
 pub struct Engine {
     threads: Vec<DataThread>,
     connectors: Connectors,
+    /// held for single steps, so that nobody who asks how things stand waits for a peer
     running: Mutex<Running>,
+    gates: Gates,
     slots: AtomicUsize,
     /// a client has held the engine up for the flush limit while its input was ending
     stuck: AtomicBool,
@@ -178,11 +180,42 @@ pub struct Engine {
     hasher: RandomState,
 }
 
+/// A lock for each stream that a rule is being started or stopped on: two rules do not open one stream twice, and none
+/// reads a stream that is being closed. Rules on other streams go on.
+#[derive(Default)]
+struct Gates(std::sync::Mutex<HashMap<Text, std::sync::Weak<Mutex<()>>>>);
+
+impl Gates {
+    /// Waits until the streams of these names are free; they are until the answer is dropped.
+    async fn pass(&self, mut names: Vec<Text>) -> Vec<OwnedMutexGuard<()>> {
+        // Everybody takes them in one order, so that no two wait for each other.
+        names.sort();
+        names.dedup();
+        let gates: Vec<Arc<Mutex<()>>> = {
+            let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            known.retain(|_, gate| gate.strong_count() > 0);
+            let mut gate = |name: Text| {
+                let gate = known.get(&name).and_then(std::sync::Weak::upgrade).unwrap_or_default();
+                known.insert(name, Arc::downgrade(&gate));
+                gate
+            };
+            names.into_iter().map(&mut gate).collect()
+        };
+        let mut passed = Vec::with_capacity(gates.len());
+        for gate in gates {
+            passed.push(gate.lock_owned().await);
+        }
+        passed
+    }
+}
+
 #[derive(Default)]
 struct Running {
     streams: HashMap<StreamId, RunningStream>,
     /// in the order of their start
     rules: indexmap::IndexMap<String, RunningRule>,
+    /// ids of rules that are about to be among them
+    starting: HashSet<String>,
     /// in the order of their creation
     tables: indexmap::IndexMap<Text, RunningTable>,
 }
@@ -199,9 +232,28 @@ struct RunningTable {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct StreamId {
     name: Text,
+    def: Definition,
     thread: usize,
     /// of a scan table: its rule, for which its rows begin with the rule's start
     rule: Option<String>,
+}
+
+/// Which definition a stream has: one that was replaced is another stream, though its rules may go on reading it.
+#[derive(Clone, Debug)]
+struct Definition(Arc<StreamDef>);
+
+impl PartialEq for Definition {
+    fn eq(&self, other: &Definition) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Definition {}
+
+impl Hash for Definition {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 struct RunningStream {
@@ -246,6 +298,7 @@ impl Engine {
             threads,
             connectors,
             running: Mutex::default(),
+            gates: Gates::default(),
             slots: AtomicUsize::new(0),
             stuck: AtomicBool::new(false),
             ending: watch::Sender::new(false),
@@ -268,13 +321,28 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]; nothing of the rule is left then.
     pub async fn start_rule(&self, rule: RuleSpec) -> Result<(), EngineError> {
-        let mut running = self.running.lock().await;
         if *self.ending.borrow() {
             return Err(EngineError::Ending(rule.id));
         }
-        if running.rules.contains_key(&rule.id) {
-            return Err(EngineError::Exists(rule.id));
+        let id = rule.id.clone();
+        {
+            let mut running = self.running.lock().await;
+            if running.rules.contains_key(&id) || !running.starting.insert(id.clone()) {
+                return Err(EngineError::Exists(id));
+            }
         }
+        let gates = self.gates.pass(rule.plan.inputs.iter().map(|input| input.stream.name.clone()).collect()).await;
+        let opened = self.open_rule(rule).await;
+        drop(gates);
+        let mut running = self.running.lock().await;
+        running.starting.remove(&id);
+        running.rules.insert(id, opened?);
+        Ok(())
+    }
+
+    /// Opens what a rule needs and hands it to its worker. The gates of its streams are the caller's.
+    async fn open_rule(&self, rule: RuleSpec) -> Result<RunningRule, EngineError> {
+        let running = self.running.lock().await;
         for input in rule.plan.inputs.iter().filter(|input| input.role == Role::Lookup) {
             if !running.tables.contains_key(&input.stream.name) {
                 return Err(EngineError::NoTable { rule: rule.id, table: input.stream.name.to_string() });
@@ -292,7 +360,8 @@ impl Engine {
                 continue;
             };
             let of_rule = matches!(input.role, Role::Table { .. }).then(|| rule.id.clone());
-            let id = StreamId { name: input.stream.name.clone(), thread, rule: of_rule };
+            let def = Definition(input.stream.clone());
+            let id = StreamId { name: input.stream.name.clone(), def, thread, rule: of_rule };
             let known = running.streams.get(&id).map(|stream| (stream.key, stream.signal.clone()));
             let fresh = || openings.iter().find(|new| new.id == id).map(|new| (new.key, new.signal.clone()));
             let known = known.or_else(fresh);
@@ -310,6 +379,7 @@ impl Engine {
         let worker = &self.threads[thread];
         let failed = |error| EngineError::Connector { rule: rule.id.clone(), error: Box::new(error) };
 
+        drop(running);
         // Tables first: their rows shall be there for the first rows of streams.
         openings.sort_by_key(|opening| opening.id.rule.is_none());
         let mut senders = Vec::with_capacity(openings.len());
@@ -370,8 +440,7 @@ impl Engine {
         }
 
         for (opening, frames) in openings.iter().zip(receivers) {
-            let def = rule.plan.inputs.iter().find(|input| input.stream.name == opening.id.name);
-            let Some(def) = def.map(|input| input.stream.clone()) else { continue };
+            let def = opening.id.def.0.clone();
             worker.command(Command::AddStream { key: opening.key, def, frames });
         }
         let key = self.slot() as u64;
@@ -405,6 +474,7 @@ impl Engine {
             close_opened(openings, sinks).await;
             return Err(failure);
         }
+        let mut running = self.running.lock().await;
         for Opening { id, key, signal, source, .. } in openings {
             source.iter().for_each(OpenSource::begin);
             running.streams.insert(id, RunningStream { key, signal, source, ended: None, rules: 0 });
@@ -414,22 +484,21 @@ impl Engine {
                 stream.rules += 1;
             }
         }
-        running.rules.insert(rule.id, RunningRule { key, streams, thread, metrics, sinks });
-        Ok(())
+        Ok(RunningRule { key, streams, thread, metrics, sinks })
     }
 
     /// Ends a rule; true if there was one. What its sinks hold is sent, what its windows hold is forgotten.
     pub async fn stop_rule(&self, id: &str) -> bool {
-        let mut running = self.running.lock().await;
-        let Some(rule) = running.rules.shift_remove(id) else { return false };
+        let Some(rule) = self.running.lock().await.rules.shift_remove(id) else { return false };
+        let gates = self.gates.pass(rule.streams.iter().map(|stream| stream.name.clone()).collect()).await;
         self.drop_on(rule.thread, rule.key).await;
         // A sink of this rule may have made its streams wait: nobody else would wake them before it is closed.
-        for stream in rule.streams.iter().filter_map(|id| running.streams.get(id)) {
-            stream.signal.raise();
+        {
+            let running = self.running.lock().await;
+            rule.streams.iter().filter_map(|id| running.streams.get(id)).for_each(|stream| stream.signal.raise());
         }
-        self.leave_streams(&mut running, &rule.streams).await;
-        // The other rules' status is not to wait for this rule's clients.
-        drop(running);
+        self.leave_streams(&rule.streams).await;
+        drop(gates);
         let ends = rule.sinks.iter().map(|sink| sink.close(FLUSH));
         futures_util::future::join_all(ends).await;
         for sink in &rule.sinks {
@@ -516,14 +585,18 @@ impl Engine {
     }
 
     /// One reader less for each of these; closes the streams that no rule reads any more.
-    async fn leave_streams(&self, running: &mut Running, streams: &[StreamId]) {
+    async fn leave_streams(&self, streams: &[StreamId]) {
         for id in streams {
-            let Some(stream) = running.streams.get_mut(id) else { continue };
-            stream.rules = stream.rules.saturating_sub(1);
-            if stream.rules > 0 {
-                continue;
-            }
-            if let Some(mut stream) = running.streams.remove(id) {
+            let left = {
+                let mut running = self.running.lock().await;
+                let Some(stream) = running.streams.get_mut(id) else { continue };
+                stream.rules = stream.rules.saturating_sub(1);
+                if stream.rules > 0 {
+                    continue;
+                }
+                running.streams.remove(id)
+            };
+            if let Some(mut stream) = left {
                 let mut closing = pin!(maybe_done(async {
                     if let Some(source) = stream.source.take() {
                         source.close().await;
@@ -548,6 +621,12 @@ impl Engine {
     pub async fn status(&self) -> Vec<RuleStatus> {
         let running = self.running.lock().await;
         running.rules.iter().map(|(id, rule)| rule.status(id, running.sources(rule))).collect()
+    }
+
+    /// The rules whose code has failed: they get no more rows, and wait to be stopped.
+    pub async fn failed(&self) -> Vec<String> {
+        let running = self.running.lock().await;
+        running.rules.iter().filter(|(_, rule)| rule.metrics.has_failed()).map(|(id, _)| id.clone()).collect()
     }
 
     /// How one rule stands; `None` if it does not run.

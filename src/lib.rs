@@ -14,6 +14,7 @@ pub mod metrics;
 pub mod pipeline;
 pub mod plan;
 pub mod rule;
+pub mod schedule;
 pub mod service;
 pub mod shape;
 pub mod sql;

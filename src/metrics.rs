@@ -1,7 +1,7 @@
 //! What is counted about a rule while it runs: written by one worker, read by the control plane at any time.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
@@ -19,6 +19,8 @@ pub struct RuleMetrics {
     pub late: AtomicU64,
     /// rows too far ahead of the clock, dropped
     pub future: AtomicU64,
+    /// the rule's code panicked: it gets no more rows
+    failed: AtomicBool,
     last_error: Mutex<Option<(SystemTime, String)>>,
     latency: Mutex<Option<Box<Histogram<u32>>>>,
 }
@@ -40,6 +42,17 @@ impl RuleMetrics {
     pub fn error(&self, text: impl Into<String>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         *lock(&self.last_error) = Some((SystemTime::now(), text.into()));
+    }
+
+    /// Notes that the rule cannot go on.
+    pub fn fail(&self, text: impl Into<String>) {
+        self.error(text);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    /// Whether the rule cannot go on.
+    pub fn has_failed(&self) -> bool {
+        self.failed.load(Ordering::Acquire)
     }
 
     /// The last error with its time.

@@ -621,11 +621,6 @@ pub struct Fault {
     hint: Option<String>,
 }
 
-/// What is wrong, in one text.
-pub fn told(faults: &[Fault]) -> String {
-    faults.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ")
-}
-
 /// The source of a stream: the properties of its CONF_KEY under those of EXTRA.
 ///
 /// # Errors

@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::codec::compress::Method;
 use crate::document::{Document, Node, Place, Problem, Value};
+use crate::schedule::{Range, RestartStrategy, Schedule};
 use crate::shape::{OutputFormat, Shape};
 use crate::template::Template;
 use crate::value::Text;
@@ -60,6 +61,10 @@ pub struct RuleOptions {
     pub send_error: bool,
     /// the rule's member `temp`: it may read temporary streams
     pub temporary: bool,
+    /// cron, duration, cronDatetimeRange
+    pub schedule: Schedule,
+    /// restartStrategy
+    pub restart: RestartStrategy,
 }
 
 impl Default for RuleOptions {
@@ -72,6 +77,8 @@ impl Default for RuleOptions {
             send_nil: false,
             send_error: false,
             temporary: false,
+            schedule: Schedule::default(),
+            restart: RestartStrategy::default(),
         }
     }
 }
@@ -87,7 +94,6 @@ const FOREIGN_OPTIONS: &[&str] = &[
     "concurrency",
     "bufferLength",
     "checkpointInterval",
-    "restartStrategy",
     "enableRuleTracer",
     "disableBufferFullDiscard",
     "planOptimizeStrategy",
@@ -98,7 +104,7 @@ const FOREIGN_OPTIONS: &[&str] = &[
 ];
 
 /// Options that would change what a rule does, and that are not there yet.
-const MISSING_OPTIONS: &[&str] = &["sendMetaToSink", "cron", "duration", "cronDatetimeRange"];
+const MISSING_OPTIONS: &[&str] = &["sendMetaToSink"];
 
 /// The rows that a sink gathers at most for one message: they wait in memory.
 const MAX_BATCH: u64 = 1_000_000;
@@ -478,6 +484,7 @@ impl Reader<'_> {
         if !matches!(node.value, Value::Map(_) | Value::Null) {
             self.expected(node, "options", "an object");
         }
+        let (mut cron, mut duration, mut ranges) = (None, None, Vec::new());
         for member in node.members() {
             let (key, value) = (member.key.as_str(), &member.node);
             let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(key));
@@ -485,7 +492,19 @@ impl Reader<'_> {
             if value.is_null() {
                 continue;
             }
-            if is(&["isEventTime"]) {
+            if is(&["cron"]) {
+                cron = self.text(value, &name).filter(|cron| !cron.is_empty());
+            } else if is(&["duration"]) {
+                match milliseconds(value) {
+                    Some(millis) => duration = Some(millis),
+                    None if value.text() == Some("") => {}
+                    None => self.expected(value, &name, "a duration such as \"10m\""),
+                }
+            } else if is(&["cronDatetimeRange"]) {
+                ranges = self.ranges(value, &name);
+            } else if is(&["restartStrategy"]) {
+                options.restart = self.restart(value, &name, &options.restart);
+            } else if is(&["isEventTime"]) {
                 options.event_time = self.flag(value, &name).unwrap_or_default();
             } else if is(&["sendNilField"]) {
                 options.send_nil = self.flag(value, &name).unwrap_or_default();
@@ -534,12 +553,66 @@ impl Reader<'_> {
                     "idleTimeout",
                     "maxFutureSkew",
                     "qos",
+                    "cron",
+                    "duration",
+                    "cronDatetimeRange",
+                    "restartStrategy",
                 ];
                 let names: Vec<&str> = own.iter().chain(FOREIGN_OPTIONS).chain(MISSING_OPTIONS).copied().collect();
                 self.warning(member.place, format!("unknown option {key} is ignored"), meant(key, &names));
             }
         }
+        match Schedule::new(cron, duration, ranges) {
+            Ok(schedule) if schedule.is_always() => {}
+            Ok(schedule) => options.schedule = schedule,
+            Err(error) => self.error(node.place, format!("invalid schedule: {error}"), None),
+        }
         options
+    }
+
+    fn ranges(&mut self, node: &Node, name: &str) -> Vec<Range> {
+        let Value::List(entries) = &node.value else {
+            self.expected(node, name, "a list of objects {begin, end}");
+            return Vec::new();
+        };
+        let mut ranges = Vec::new();
+        for entry in entries {
+            let end = |name| field(entry, name).and_then(Node::text).unwrap_or_default();
+            match Range::new(end("begin"), end("end")) {
+                Ok(range) => ranges.push(range),
+                Err(error) => self.error(entry.place, format!("{name}: {error}"), None),
+            }
+        }
+        ranges
+    }
+
+    fn restart(&mut self, node: &Node, name: &str, defaults: &RestartStrategy) -> RestartStrategy {
+        let mut strategy = defaults.clone();
+        if !matches!(node.value, Value::Map(_)) {
+            self.expected(node, name, "an object {attempts, delay, multiplier, maxDelay, jitterFactor}");
+        }
+        for member in node.members() {
+            let value = &member.node;
+            let name = format!("{name}.{}", member.key);
+            let number = match &value.value {
+                Value::Number(number) => number.as_f64().filter(|number| *number >= 0.0),
+                _ => None,
+            };
+            let lower = member.key.to_ascii_lowercase();
+            match (lower.as_str(), number, milliseconds(value).filter(|millis| *millis >= 0)) {
+                ("attempts", Some(number), _) => strategy.attempts = number as u64,
+                ("multiplier", Some(number), _) => strategy.multiplier = number,
+                ("jitterfactor", Some(number), _) if number <= 1.0 => strategy.jitter = number,
+                ("delay", _, Some(millis)) => strategy.delay = millis,
+                ("maxdelay", _, Some(millis)) => strategy.max_delay = millis,
+                ("jitterfactor", ..) => self.expected(value, &name, "a number from 0 to 1"),
+                ("attempts" | "multiplier" | "delay" | "maxdelay", ..) => {
+                    self.expected(value, &name, "a number that is not negative");
+                }
+                _ => self.warning(member.place, format!("unknown option {name} is ignored"), None),
+            }
+        }
+        strategy
     }
 }
 
@@ -636,7 +709,10 @@ mod tests {
                 r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"lateTolerence": 1}}"#,
                 "warning: rule r: unknown option lateTolerence is ignored\n    hint: did you mean lateTolerance?",
             ),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"cron": "* * * * *"}}"#, "not supported"),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"cron": "* * * * *"}}"#,
+                "cron needs a duration",
+            ),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"qos": 1}}"#, "warning"),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "acts": 1}"#, "unknown member acts is ignored"),
         ];

@@ -9,15 +9,20 @@
 //! - `info`: `/`, `/ping`, `/rules/usage/cpu`, `/metrics/dump`, `/metrics/dump/check`
 //! - `relations`: `/streams`, `/tables`, `/streamdetails`, `/tabledetails`, `/streams/{id}`, `/streams/{id}/schema`, and
 //!   the same of tables
-//! - `rules`: `/rules`, `/rules/{id}`, `/rules/{id}/start`, `stop`, `restart`, `status`, `topo`, `explain`, `schema`,
+//! - `rules`: `/rules`, `/rules/{id}`, `/rules/{id}/start`, `stop`, `restart`, `status`, `topo`, `explain`,
 //!   `tags`, `trace/start`, `trace/stop`, `scantables`, `reset_state`, `/rules/validate`, `/rules/status/all`,
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
+//! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
+//!   `/v2/data/import`, `/v2/data/export`
+//! - `metadata`: `/metadata/{class}/yaml/{kind}`, `/metadata/{class}/{kind}/confKeys/{key}`
 
 mod cors;
 mod error;
 mod info;
+mod metadata;
 mod relations;
 mod rules;
+mod transfer;
 
 use std::future::Future;
 
@@ -41,6 +46,8 @@ pub fn app(service: Service) -> Router {
         .merge(info::routes())
         .merge(relations::routes())
         .merge(rules::routes())
+        .merge(transfer::routes())
+        .merge(metadata::routes())
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

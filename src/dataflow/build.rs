@@ -197,6 +197,6 @@ fn run(failed: &mut bool, metrics: &RuleMetrics, code: impl FnOnce()) {
     }
     if catch_unwind(AssertUnwindSafe(code)).is_err() {
         *failed = true;
-        metrics.error("internal error: the rule's code panicked; the rule is stopped");
+        metrics.fail("internal error: the rule's code panicked; the rule is stopped");
     }
 }

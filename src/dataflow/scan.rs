@@ -446,7 +446,7 @@ impl ScanRule {
             Ok(Err(Stop::Error(error))) => self.output.borrow_mut().error(error),
             Err(_) => {
                 self.failed = true;
-                self.metrics.error("internal error: the rule's code panicked; the rule is stopped");
+                self.metrics.fail("internal error: the rule's code panicked; the rule is stopped");
             }
         }
     }

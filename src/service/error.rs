@@ -110,6 +110,12 @@ pub enum ServiceError {
     /// a conf key that is not there, or of something that has none
     #[error("{0}")]
     ConfKey(String),
+    /// a conf key that is not there
+    #[error("{0} is not found")]
+    NoConfKey(String),
+    /// an import that cannot be read
+    #[error("{0}")]
+    Import(String),
     /// a change could not be stored
     #[error("{0}")]
     Store(#[from] StoreError),
@@ -130,7 +136,8 @@ impl ServiceError {
             | E::NoRule(_)
             | E::NoRuleInRegistry(_)
             | E::NoRuleStatus(_)
-            | E::NoRuleToDrop(_) => Code::NotFound,
+            | E::NoRuleToDrop(_)
+            | E::NoConfKey(_) => Code::NotFound,
             E::Connector(_) => Code::Executor,
             E::NoTopology(_) => Code::General,
             E::ConfKey(_) => Code::ConfKey,

@@ -7,6 +7,8 @@
 //! Changes of one rule happen one after the other ([`rules`]), those of different rules side by side; changes of streams
 //! and tables happen one after the other. A method that was begun must be driven to its end: see `api`, which spawns.
 
+mod agenda;
+mod conf_keys;
 mod definition;
 mod error;
 mod nodes;
@@ -14,6 +16,7 @@ mod relations;
 mod rules;
 mod status;
 mod store;
+mod transfer;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -28,10 +31,13 @@ pub use relations::{Named, what};
 pub use rules::{Bulk, RuleSummary};
 pub use status::{Counters, Link, Phase, RuleReport};
 pub use store::{Change, Kind, Records, Store, StoreError};
+pub use transfer::{Everything, ImportSource, Imported, Ruleset};
 
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineSettings};
+use agenda::Agenda;
+use conf_keys::ConfKeys;
 use relations::Relations;
 use rules::Entry;
 
@@ -71,6 +77,9 @@ struct Inner {
     /// held while a stream or table changes
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
+    conf_keys: Mutex<ConfKeys>,
+    last_import: Mutex<Everything>,
+    agenda: Arc<Agenda>,
     began: Instant,
 }
 
@@ -91,15 +100,20 @@ impl Service {
             relations: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
+            conf_keys: Mutex::default(),
+            last_import: Mutex::default(),
+            agenda: Arc::default(),
             began: Instant::now(),
         };
         let service = Service { inner: Arc::new(inner) };
         service.restore(&records).await;
+        agenda::keep(&service);
         Ok(service)
     }
 
     /// Puts what was stored back into the catalog. What cannot be used any more is told and stays in the store.
     async fn restore(&self, records: &Records) {
+        self.restore_conf_keys(records);
         for kind in [Kind::Stream, Kind::Table] {
             for (name, sql) in records.of(kind) {
                 let named = locked(&self.inner.relations).restore(sql);

@@ -20,6 +20,8 @@ use super::{Service, check_id, locked, millis};
 use crate::engine::{EngineError, RuleStatus};
 use crate::io::connector::ConnectorError;
 use crate::io::websocket::ConnectError;
+use crate::rule::RuleOptions;
+use crate::schedule::Turn;
 use crate::value::Text;
 
 /// What a rule that was stopped by hand says.
@@ -80,6 +82,10 @@ struct State {
     last_start: i64,
     last_stop: i64,
     next_start: i64,
+    /// when it was asked to run, for a lone duration
+    begun: i64,
+    /// how often it was tried again after a failure
+    tries: u64,
     /// its parts, once it has run
     nodes: Option<Arc<Nodes>>,
     base: Baseline,
@@ -116,6 +122,8 @@ impl State {
             last_start: 0,
             last_stop: 0,
             next_start: 0,
+            begun: 0,
+            tries: 0,
             nodes: None,
             base: Baseline::default(),
             last: None,
@@ -189,7 +197,7 @@ impl Service {
     async fn bring_to_life(&self, entry: &Arc<Entry>, definition: &Definition, text: &str) -> Result<(), ServiceError> {
         let planned = definition.plan(&self.catalog(), &self.config())?;
         if definition.rule.triggered
-            && let Err(NotStarted::Refused(error)) = self.launch(entry, planned).await
+            && let Err(NotStarted::Refused(error)) = self.begin(entry, &definition.rule.options, planned).await
         {
             return Err(error);
         }
@@ -225,9 +233,12 @@ impl Service {
                 continue;
             }
             let definition = Definition::read(&entry.text(), Some(&entry.id), &self.config().rule);
-            let planned = definition.and_then(|definition| definition.plan(&self.catalog(), &self.config()));
+            let planned = definition.and_then(|definition| {
+                let planned = definition.plan(&self.catalog(), &self.config())?;
+                Ok((definition.rule.options, planned))
+            });
             let started = match planned {
-                Ok(planned) => self.launch(&entry, planned).await,
+                Ok((options, planned)) => self.begin(&entry, &options, planned).await,
                 Err(error) => Err(NotStarted::Refused(error)),
             };
             if let Err(NotStarted::Refused(error)) = started {
@@ -237,6 +248,110 @@ impl Service {
             }
             // Requests are answered in between, however many rules there are.
             tokio::task::yield_now().await;
+        }
+    }
+
+    /// Starts a rule whose life the caller holds, as its schedule says.
+    async fn begin(&self, entry: &Arc<Entry>, options: &RuleOptions, planned: Planned) -> Result<(), NotStarted> {
+        let now = millis(SystemTime::now());
+        let turn = options.schedule.turn(now, &self.config().zone, None);
+        {
+            let mut state = locked(&entry.state);
+            (state.tries, state.begun, state.next_start) = (0, now, 0);
+            if let Turn::Wait(next) = turn {
+                (state.phase, state.next_start) = (Phase::Scheduled, next.unwrap_or(0));
+                state.message.clear();
+            }
+        }
+        match turn {
+            Turn::Wait(next) => {
+                self.inner.agenda.note(&entry.id, next);
+                return Ok(());
+            }
+            Turn::Run(end) => self.inner.agenda.note(&entry.id, Some(end)),
+            Turn::Always | Turn::Over => {}
+        }
+        let started = self.launch(entry, planned).await;
+        if let Err(NotStarted::Failed(_)) = started {
+            self.try_later(entry, options);
+        }
+        started
+    }
+
+    /// Notes when a rule that failed is started again, if it is.
+    fn try_later(&self, entry: &Entry, options: &RuleOptions) {
+        let mut state = locked(&entry.state);
+        if let Some(wait) = options.restart.wait(state.tries, fastrand::f64()) {
+            state.tries += 1;
+            self.inner.agenda.note(&entry.id, Some(millis(SystemTime::now()) + wait));
+        }
+    }
+
+    /// Does what a rule's schedule or its restart strategy says for now.
+    pub(super) async fn keep_schedule(&self, id: &str) {
+        let Some(entry) = self.entry(id) else { return };
+        let _life = entry.life.lock().await;
+        let (phase, begun) = {
+            let state = locked(&entry.state);
+            if state.gone {
+                return;
+            }
+            (state.phase, state.begun)
+        };
+        if !matches!(phase, Phase::Running | Phase::Scheduled | Phase::Failed) {
+            return;
+        }
+        let Ok(definition) = Definition::read(&entry.text(), Some(id), &self.config().rule) else { return };
+        let options = &definition.rule.options;
+        let turn = options.schedule.turn(millis(SystemTime::now()), &self.config().zone, Some(begun));
+        let runs = phase == Phase::Running;
+        match turn {
+            Turn::Run(_) | Turn::Always if !runs => {
+                if let Turn::Run(end) = turn {
+                    self.inner.agenda.note(id, Some(end));
+                }
+                let started = match definition.plan(&self.catalog(), &self.config()) {
+                    Ok(planned) => self.launch(&entry, planned).await,
+                    Err(error) => Err(NotStarted::Failed(error.to_string())),
+                };
+                if let Err(NotStarted::Failed(text) | NotStarted::Refused(ServiceError::Start(text))) = started {
+                    let mut state = locked(&entry.state);
+                    (state.phase, state.message) = (Phase::Failed, text);
+                    drop(state);
+                    self.try_later(&entry, options);
+                }
+            }
+            Turn::Run(end) => self.inner.agenda.note(id, Some(end)),
+            Turn::Always => {}
+            Turn::Wait(next) => {
+                if runs {
+                    let _ = self.halt(&entry, "schedule terminated").await;
+                }
+                let mut state = locked(&entry.state);
+                (state.phase, state.next_start) = (Phase::Scheduled, next.unwrap_or(0));
+                self.inner.agenda.note(id, next);
+            }
+            Turn::Over => {
+                let _ = self.halt(&entry, "duration terminated").await;
+            }
+        }
+    }
+
+    /// Ends a rule whose code has failed, and notes when it is tried again.
+    pub(super) async fn bury(&self, id: &str) {
+        let Some(entry) = self.entry(id) else { return };
+        let _life = entry.life.lock().await;
+        if entry.phase() != Phase::Running {
+            return;
+        }
+        let _ = self.halt(&entry, "").await;
+        {
+            let mut state = locked(&entry.state);
+            let error = state.last.as_ref().and_then(|last| last.last_error.clone());
+            (state.phase, state.message) = (Phase::Failed, error.map(|(_, text)| text).unwrap_or_default());
+        }
+        if let Ok(definition) = Definition::read(&entry.text(), Some(id), &self.config().rule) {
+            self.try_later(&entry, &definition.rule.options);
         }
     }
 
@@ -250,6 +365,7 @@ impl Service {
             state.nodes = Some(Arc::new(nodes));
             state.last = None;
             state.last_start = millis(SystemTime::now());
+            state.next_start = 0;
         }
         let engine = self.inner.engine.read().await;
         let Some(engine) = engine.as_ref() else { return Err(NotStarted::Refused(ServiceError::Stopping)) };
@@ -340,6 +456,14 @@ impl Service {
         if state.temporary { Err(missing()) } else { Ok(state.text.clone()) }
     }
 
+    /// The streams and tables that these rules read.
+    pub(super) fn read_by(&self, ids: &[String]) -> Vec<String> {
+        let entries = ids.iter().filter_map(|id| self.entry(id));
+        entries
+            .flat_map(|entry| locked(&entry.state).reads.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .collect()
+    }
+
     /// The rules that read a stream or table, or will when they start: not those that were stopped by hand.
     pub(super) fn readers(&self, name: &str) -> Vec<String> {
         let rules = locked(&self.inner.rules);
@@ -373,7 +497,7 @@ impl Service {
         self.halt(&entry, BY_HAND).await?;
         let mut done = Ok(());
         if definition.rule.triggered
-            && let Err(NotStarted::Refused(error)) = self.launch(&entry, planned).await
+            && let Err(NotStarted::Refused(error)) = self.begin(&entry, &definition.rule.options, planned).await
         {
             done = Err(error);
         }
@@ -392,7 +516,7 @@ impl Service {
         if ran {
             let old = Definition::read(&old_text, Some(id), &self.config().rule)?;
             // Whatever comes of it shows in the rule's status.
-            let _ = self.launch(&entry, old.plan(&self.catalog(), &self.config())?).await;
+            let _ = self.begin(&entry, &old.rule.options, old.plan(&self.catalog(), &self.config())?).await;
         }
         done
     }
@@ -427,7 +551,7 @@ impl Service {
         let entry = self.registered(id)?;
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
-        if entry.phase() != Phase::Running {
+        if !matches!(entry.phase(), Phase::Running | Phase::Scheduled) {
             self.start_anew(&entry).await?;
         }
         self.want(&entry, true).await
@@ -474,7 +598,7 @@ impl Service {
     async fn start_anew(&self, entry: &Arc<Entry>) -> Result<(), ServiceError> {
         let definition = Definition::read(&entry.text(), Some(&entry.id), &self.config().rule)?;
         let planned = definition.plan(&self.catalog(), &self.config())?;
-        match self.launch(entry, planned).await {
+        match self.begin(entry, &definition.rule.options, planned).await {
             Ok(()) => Ok(()),
             Err(NotStarted::Refused(error)) => Err(error),
             Err(NotStarted::Failed(text)) => Err(ServiceError::Start(text)),

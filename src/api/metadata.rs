@@ -1,0 +1,54 @@
+//! What can be configured: conf keys under `/metadata`.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, State};
+use axum::response::Response;
+use axum::routing::{get, put};
+use serde_json::Value as Json;
+
+use super::{ApiError, to_end};
+use crate::service::{Code, Service};
+
+/// The routes of conf keys.
+pub fn routes() -> Router<Service> {
+    let mut routes = Router::new();
+    for class in ["sources", "sinks", "connections"] {
+        routes = routes
+            .route(
+                &format!("/metadata/{class}/yaml/{{kind}}"),
+                get(move |State(service): State<Service>, Path(kind): Path<String>| async move {
+                    list(&service, class, &kind)
+                }),
+            )
+            .route(
+                &format!("/metadata/{class}/{{kind}}/confKeys/{{key}}"),
+                put(move |service, path, body| put_key(service, path, body, class))
+                    .delete(move |service, path| delete_key(service, path, class)),
+            );
+    }
+    routes
+}
+
+fn list(service: &Service, class: &str, kind: &str) -> Result<Response, ApiError> {
+    Ok(super::json(Json::Object(service.conf_keys(class, kind)?).to_string()))
+}
+
+async fn put_key(
+    State(service): State<Service>,
+    Path((kind, key)): Path<(String, String)>,
+    body: Bytes,
+    class: &'static str,
+) -> Result<(), ApiError> {
+    let props = serde_json::from_slice(&body)
+        .map_err(|error| ApiError::new(Code::ConfKey, format!("Type conversion failed:{error}")))?;
+    Ok(to_end(async move { service.put_conf_key(class, &kind, &key, props).await }).await?)
+}
+
+async fn delete_key(
+    State(service): State<Service>,
+    Path((kind, key)): Path<(String, String)>,
+    class: &'static str,
+) -> Result<(), ApiError> {
+    Ok(to_end(async move { service.drop_conf_key(class, &kind, &key).await }).await?)
+}

@@ -1,0 +1,134 @@
+//! Whole configurations: `/ruleset/…`, `/data/…`, `/v2/data/…`.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::{ApiError, read, to_end};
+use crate::document::Document;
+use crate::service::{Everything, ImportSource, Ruleset, Service};
+
+const DECODE: &str = "Invalid body: Error decoding json";
+
+/// The routes of imports and exports.
+pub fn routes() -> Router<Service> {
+    Router::new()
+        .route("/ruleset/export", post(export_ruleset))
+        .route("/ruleset/import", post(import_ruleset))
+        .route("/data/export", get(export).post(export_rules))
+        .route("/data/import", post(import))
+        .route("/data/import/status", get(last_import))
+        .route("/v2/data/export", get(export_yaml))
+        .route("/v2/data/import", post(import_yaml))
+}
+
+/// JSON as a file to keep.
+fn attachment(body: impl serde::Serialize) -> Response {
+    // Maps of texts always are JSON.
+    let body = serde_json::to_string(&body).unwrap_or_default();
+    let headers = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, "Attachment")];
+    (headers, body).into_response()
+}
+
+async fn export_ruleset(State(service): State<Service>) -> Response {
+    attachment(service.export_ruleset())
+}
+
+async fn import_ruleset(State(service): State<Service>, body: Bytes) -> Result<String, ApiError> {
+    let text = read::<ImportSource>(&body, DECODE)?.text().await?;
+    let ruleset: Ruleset = read(text.as_bytes(), "Import ruleset error")?;
+    let imported = to_end(async move { Ok(service.import_ruleset(ruleset).await) }).await?;
+    for (name, error) in &imported.refused.ruleset.rules {
+        tracing::warn!("rule {name} was not imported: {error}");
+    }
+    Ok(format!("imported {} streams, {} tables and {} rules", imported.streams, imported.tables, imported.rules))
+}
+
+async fn export(State(service): State<Service>) -> Response {
+    attachment(service.export(None))
+}
+
+async fn export_rules(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+    let rules: Vec<String> = read(&body, "Invalid body: Error decoding file json")?;
+    Ok(attachment(service.export(Some(&rules))))
+}
+
+#[derive(Deserialize)]
+struct How {
+    partial: Option<String>,
+}
+
+async fn import(State(service): State<Service>, Query(how): Query<How>, body: Bytes) -> Result<Response, ApiError> {
+    let text = read::<ImportSource>(&body, DECODE)?.text().await?;
+    let partial = how.partial.as_deref() == Some("1");
+    let imported = to_end(async move { service.import(&text, partial).await }).await?;
+    let refused = response(&imported.refused);
+    if imported.is_whole() {
+        return Ok(super::json(json!({"ErrorMsg": "", "ConfigResponse": refused}).to_string()));
+    }
+    Err(ApiError::bad(refused.to_string()))
+}
+
+/// What was refused: texts of errors by name, in all sections.
+fn response(refused: &Everything) -> Json {
+    serde_json::to_value(refused).unwrap_or_default()
+}
+
+async fn last_import(State(service): State<Service>) -> Response {
+    super::json(response(&service.last_import()).to_string())
+}
+
+/// YAML, in which JSON values stand as they are.
+async fn export_yaml(State(service): State<Service>) -> Response {
+    use std::fmt::Write;
+    let Ruleset { streams, tables, rules } = service.export_ruleset();
+    let mut page = String::new();
+    // Writing into a text does not fail.
+    for (section, statements) in [("streams", streams), ("tables", tables)] {
+        let _ = writeln!(page, "{section}:{}", if statements.is_empty() { " {}" } else { "" });
+        for (name, sql) in statements {
+            let _ = writeln!(page, "    {}:\n        sql: {}", Json::from(name), Json::from(sql));
+        }
+    }
+    let _ = writeln!(page, "rules:{}", if rules.is_empty() { " {}" } else { "" });
+    for (id, text) in rules {
+        let _ = writeln!(page, "    {}:", Json::from(id));
+        let rule: Map<String, Json> = serde_json::from_str(&text).unwrap_or_default();
+        for (member, value) in rule {
+            let _ = writeln!(page, "        {}: {value}", Json::from(member));
+        }
+    }
+    ([(header::CONTENT_TYPE, "application/yaml")], page).into_response()
+}
+
+async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'static str, ApiError> {
+    let text = read::<ImportSource>(&body, DECODE)?.text().await?;
+    let document = Document::parse("import", text).map_err(|problem| ApiError::bad(problem.to_string()))?;
+    let mut ruleset = Ruleset::default();
+    for section in document.root.members() {
+        let statements = match section.key.as_str() {
+            "streams" => &mut ruleset.streams,
+            "tables" => &mut ruleset.tables,
+            "rules" => &mut ruleset.rules,
+            _ => continue,
+        };
+        for member in section.node.members() {
+            let sql = member.node.member("sql").and_then(|member| member.node.text());
+            let text = match section.key.as_str() {
+                "rules" => Some(member.node.json().to_string()),
+                _ => sql.map(str::to_owned),
+            };
+            let Some(text) = text else {
+                return Err(ApiError::bad(format!("{} {} has no sql", section.key, member.key)));
+            };
+            statements.insert(member.key.clone(), text);
+        }
+    }
+    let imported = to_end(async move { Ok(service.import_ruleset(ruleset).await) }).await?;
+    if imported.is_whole() { Ok("success") } else { Err(ApiError::bad(response(&imported.refused).to_string())) }
+}

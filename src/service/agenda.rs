@@ -1,0 +1,80 @@
+//! What is to be done at which time, for all rules together: one timer, however many rules have schedules.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, Weak};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::Notify;
+
+use super::{Inner, Service, locked, millis};
+
+/// How often rules are looked at that may have failed, and how long a change of the clock can go unseen.
+const PATROL: Duration = Duration::from_secs(1);
+
+/// Times, ms since the epoch, with the rules that are to be looked at then.
+#[derive(Default)]
+pub(super) struct Agenda {
+    due: Mutex<BTreeSet<(i64, String)>>,
+    changed: Notify,
+}
+
+impl Agenda {
+    /// Looks at a rule at this time; `None`: never. A time that has become meaningless does no harm, since the rule's
+    /// schedule is asked again then.
+    pub fn note(&self, id: &str, at: Option<i64>) {
+        if let Some(at) = at {
+            locked(&self.due).insert((at, id.to_owned()));
+            self.changed.notify_one();
+        }
+    }
+
+    /// Takes a rule whose time has come; else says how long there is to wait.
+    fn next(&self, now: i64) -> Result<String, Duration> {
+        let mut due = locked(&self.due);
+        match due.first() {
+            Some((at, _)) if *at <= now => due.pop_first().map(|(_, id)| id).ok_or(PATROL),
+            Some((at, _)) => Err(Duration::from_millis(at.abs_diff(now)).min(PATROL)),
+            None => Err(PATROL),
+        }
+    }
+}
+
+/// Keeps the agenda of a service until nobody has the service any more, or it has stopped.
+pub(super) fn keep(service: &Service) {
+    let (agenda, inner) = (service.inner.agenda.clone(), Arc::downgrade(&service.inner));
+    tokio::spawn(async move {
+        while patrol(&agenda, &inner).await {
+            loop {
+                match agenda.next(millis(SystemTime::now())) {
+                    Ok(id) => {
+                        let Some(inner) = inner.upgrade() else { return };
+                        // A rule that is busy for long is not to hold up the others.
+                        tokio::spawn(async move { Service { inner }.keep_schedule(&id).await });
+                    }
+                    Err(wait) => {
+                        let changed = tokio::time::timeout(wait, agenda.changed.notified()).await;
+                        if changed.is_err() {
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    });
+}
+
+/// Ends the rules that have failed; false once the service has.
+async fn patrol(agenda: &Agenda, inner: &Weak<Inner>) -> bool {
+    let Some(inner) = inner.upgrade() else { return false };
+    let service = Service { inner };
+    let failed = match service.inner.engine.read().await.as_ref() {
+        Some(engine) => engine.failed().await,
+        None => return false,
+    };
+    for id in failed {
+        service.bury(&id).await;
+    }
+    // What has become due meanwhile is not to wait for a change.
+    agenda.changed.notify_one();
+    true
+}

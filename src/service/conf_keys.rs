@@ -1,0 +1,141 @@
+//! Conf keys made over the API: property sets of sources, sinks and connections, by type and key.
+//!
+//! Those of sources lie over the ones of the configuration's files. Rules read them when they start.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::error::ServiceError;
+use super::store::{Change, Kind, Records};
+use super::{Service, check_id, locked};
+use crate::io::connector::{SINKS, SOURCES};
+
+/// What has conf keys.
+const CLASSES: [&str; 3] = ["sources", "sinks", "connections"];
+
+/// `class/kind/key`, and the properties.
+pub(super) type ConfKeys = BTreeMap<String, Map<String, Json>>;
+
+impl Service {
+    /// The conf keys of a kind (`websocket`) of a class (`sources`): those of the files and those made over the API.
+    ///
+    /// # Errors
+    /// [`ServiceError::ConfKey`] for an unknown kind.
+    pub fn conf_keys(&self, class: &str, kind: &str) -> Result<Map<String, Json>, ServiceError> {
+        check_kind(class, kind)?;
+        let mut keys = Map::new();
+        if class == "sources" {
+            let config = self.config();
+            for key in config.sources.keys(kind) {
+                let props = config.sources.own(kind, key).cloned().unwrap_or_default();
+                keys.insert(key.to_owned(), Json::Object(props));
+            }
+        }
+        keys.extend(self.made(class, kind));
+        Ok(keys)
+    }
+
+    fn made(&self, class: &str, kind: &str) -> Map<String, Json> {
+        let prefix = format!("{class}/{kind}/");
+        let made = locked(&self.inner.conf_keys);
+        let own = made.iter().filter_map(|(name, props)| Some((name.strip_prefix(&prefix)?, props)));
+        own.map(|(key, props)| (key.to_owned(), Json::Object(props.clone()))).collect()
+    }
+
+    /// The conf keys of a class that were made over the API: JSON texts by kind.
+    pub(super) fn conf_texts(&self, class: &str) -> BTreeMap<String, String> {
+        let kinds: Vec<String> = {
+            let made = locked(&self.inner.conf_keys);
+            let of_class =
+                made.keys().filter_map(|name| name.strip_prefix(class)?.strip_prefix('/')?.split('/').next());
+            of_class.map(str::to_owned).collect()
+        };
+        kinds.into_iter().map(|kind| (kind.clone(), Json::Object(self.made(class, &kind)).to_string())).collect()
+    }
+
+    /// Makes a conf key, or replaces it.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn put_conf_key(&self, class: &str, kind: &str, key: &str, props: Json) -> Result<(), ServiceError> {
+        check_kind(class, kind)?;
+        check_id(key).map_err(|error| ServiceError::ConfKey(format!("Invalid confKey: {error}")))?;
+        let Json::Object(props) = props else {
+            return Err(ServiceError::ConfKey(
+                "Type conversion failed: a conf key is an object of properties".to_owned(),
+            ));
+        };
+        let _alone = self.inner.changing.lock().await;
+        let name = format!("{class}/{kind}/{key}");
+        let text = Json::Object(props.clone()).to_string();
+        self.inner.store.write(vec![Change::put(Kind::ConfKey, &name, text)]).await?;
+        locked(&self.inner.conf_keys).insert(name, props.clone());
+        self.apply(class, kind, key, Some(props));
+        Ok(())
+    }
+
+    /// Takes a conf key away; one of a file is then as it was there.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoConfKey`]
+    pub async fn drop_conf_key(&self, class: &str, kind: &str, key: &str) -> Result<(), ServiceError> {
+        check_kind(class, kind)?;
+        let _alone = self.inner.changing.lock().await;
+        let name = format!("{class}/{kind}/{key}");
+        if !locked(&self.inner.conf_keys).contains_key(&name) {
+            return Err(ServiceError::NoConfKey(format!("{kind}.{key}")));
+        }
+        self.inner.store.write(vec![Change::remove(Kind::ConfKey, &name)]).await?;
+        locked(&self.inner.conf_keys).remove(&name);
+        self.apply(class, kind, key, None);
+        Ok(())
+    }
+
+    pub(super) async fn reset_conf_keys(&self) -> Result<(), ServiceError> {
+        let _alone = self.inner.changing.lock().await;
+        let names: Vec<String> = locked(&self.inner.conf_keys).keys().cloned().collect();
+        self.inner.store.write(names.iter().map(|name| Change::remove(Kind::ConfKey, name)).collect()).await?;
+        for name in names {
+            locked(&self.inner.conf_keys).remove(&name);
+            self.apply_named(&name, None);
+        }
+        Ok(())
+    }
+
+    pub(super) fn restore_conf_keys(&self, records: &Records) {
+        for (name, text) in records.of(Kind::ConfKey) {
+            match serde_json::from_str::<Map<String, Json>>(text) {
+                Ok(props) => {
+                    locked(&self.inner.conf_keys).insert(name.to_owned(), props.clone());
+                    self.apply_named(name, Some(props));
+                }
+                Err(error) => tracing::error!("the stored conf key {name} cannot be used: {error}"),
+            }
+        }
+    }
+
+    fn apply_named(&self, name: &str, props: Option<Map<String, Json>>) {
+        if let [class, kind, key] = name.splitn(3, '/').collect::<Vec<_>>()[..] {
+            self.apply(class, kind, key, props);
+        }
+    }
+
+    /// Lets rules that start from now on see a conf key of a source, or the file's one again.
+    fn apply(&self, class: &str, kind: &str, key: &str, props: Option<Map<String, Json>>) {
+        if class == "sources" {
+            let mut config = locked(&self.inner.config);
+            Arc::make_mut(&mut config).sources.overlay(kind, key, props);
+        }
+    }
+}
+
+fn check_kind(class: &str, kind: &str) -> Result<(), ServiceError> {
+    let known = match class {
+        "sources" => SOURCES.contains(&kind),
+        "sinks" => SINKS.contains(&kind),
+        _ => CLASSES.contains(&class) && kind == "websocket",
+    };
+    if known { Ok(()) } else { Err(ServiceError::ConfKey(format!("This plugin was not found:{kind}"))) }
+}

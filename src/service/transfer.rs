@@ -1,0 +1,262 @@
+//! Whole configurations as JSON of eKuiper's form: exported, and imported over what is there or in its place.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json};
+
+use super::error::ServiceError;
+use super::{Service, locked};
+use crate::sql::ast::Relation;
+
+/// The largest file that is imported, bytes.
+const LARGEST: u64 = 256 << 20;
+
+/// Streams, tables and rules by name: their statements, and rules as JSON texts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ruleset {
+    /// statements
+    #[serde(default, deserialize_with = "or_none")]
+    pub streams: BTreeMap<String, String>,
+    /// statements
+    #[serde(default, deserialize_with = "or_none")]
+    pub tables: BTreeMap<String, String>,
+    /// JSON texts
+    #[serde(default, deserialize_with = "or_none")]
+    pub rules: BTreeMap<String, String>,
+}
+
+/// All that is managed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Everything {
+    /// streams, tables, rules
+    #[serde(flatten)]
+    pub ruleset: Ruleset,
+    /// eKuiper's native plugins, of which there are none
+    #[serde(default, rename = "nativePlugins", deserialize_with = "or_none")]
+    pub native_plugins: BTreeMap<String, String>,
+    /// eKuiper's portable plugins, of which there are none
+    #[serde(default, rename = "portablePlugins", deserialize_with = "or_none")]
+    pub portable_plugins: BTreeMap<String, String>,
+    /// conf keys of sources: JSON texts of keys with properties, by type
+    #[serde(default, rename = "sourceConfig", deserialize_with = "or_none")]
+    pub sources: BTreeMap<String, String>,
+    /// conf keys of sinks
+    #[serde(default, rename = "sinkConfig", deserialize_with = "or_none")]
+    pub sinks: BTreeMap<String, String>,
+    /// conf keys of connections
+    #[serde(default, rename = "connectionConfig", deserialize_with = "or_none")]
+    pub connections: BTreeMap<String, String>,
+    /// eKuiper's services, of which there are none
+    #[serde(default, rename = "Service", deserialize_with = "or_none")]
+    pub services: BTreeMap<String, String>,
+    /// schemas
+    #[serde(default, rename = "Schema", deserialize_with = "or_none")]
+    pub schemas: BTreeMap<String, String>,
+    /// uploaded files
+    #[serde(default, deserialize_with = "or_none")]
+    pub uploads: BTreeMap<String, String>,
+    /// eKuiper's scripts, of which there are none
+    #[serde(default, deserialize_with = "or_none")]
+    pub scripts: BTreeMap<String, String>,
+}
+
+/// null is nothing, as in Go.
+fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// What came of an import.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Imported {
+    /// streams that are there now
+    pub streams: usize,
+    /// tables that are there now
+    pub tables: usize,
+    /// rules that are there now
+    pub rules: usize,
+    /// what could not be imported, in the form of what was: texts of errors in place of definitions
+    pub refused: Everything,
+}
+
+impl Imported {
+    /// Whether all could be imported.
+    pub fn is_whole(&self) -> bool {
+        self.refused == Everything::default()
+    }
+}
+
+/// Where an import comes from.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct ImportSource {
+    /// the configuration itself
+    #[serde(default)]
+    content: String,
+    /// a file that the service can read
+    #[serde(default)]
+    file: String,
+}
+
+impl ImportSource {
+    /// The text to import.
+    ///
+    /// # Errors
+    /// [`ServiceError::Import`] for no source, for two, and for a file that cannot be read.
+    pub async fn text(self) -> Result<String, ServiceError> {
+        let wrong = |text: &str| Err(ServiceError::Import(text.to_owned()));
+        match (self.content.is_empty(), self.file.is_empty()) {
+            (true, true) => wrong("Invalid body: must specify content or file: bad request"),
+            (false, false) => wrong("Invalid body: Cannot specify both content and file: bad request"),
+            (false, true) => Ok(self.content),
+            (true, false) => {
+                let path = self.file.strip_prefix("file://").unwrap_or(&self.file);
+                if path.contains("://") {
+                    return wrong("fail to read file: only files of this machine can be imported");
+                }
+                let failed = |error: std::io::Error| ServiceError::Import(format!("fail to read file {path}: {error}"));
+                let size = tokio::fs::metadata(path).await.map_err(failed)?.len();
+                if size > LARGEST {
+                    return wrong(&format!("fail to read file {path}: it is larger than {LARGEST} bytes"));
+                }
+                tokio::fs::read_to_string(path).await.map_err(failed)
+            }
+        }
+    }
+}
+
+impl Service {
+    /// Streams, tables and rules.
+    pub fn export_ruleset(&self) -> Ruleset {
+        let statements = |relation| {
+            let named = self.relations(relation, None);
+            named.into_iter().map(|named| (named.def.name.to_string(), named.sql.to_string())).collect()
+        };
+        let rules = self.rule_texts().into_iter();
+        Ruleset {
+            streams: statements(Relation::Stream),
+            tables: statements(Relation::Table),
+            rules: rules.map(|(id, text): (String, Arc<str>)| (id, text.to_string())).collect(),
+        }
+    }
+
+    /// All; or of the rules in `only` what they need.
+    pub fn export(&self, only: Option<&[String]>) -> Everything {
+        let mut ruleset = self.export_ruleset();
+        let mut sources = self.conf_texts("sources");
+        if let Some(only) = only {
+            ruleset.rules.retain(|id, _| only.contains(id));
+            let read = self.read_by(only);
+            ruleset.streams.retain(|name, _| read.contains(name));
+            ruleset.tables.retain(|name, _| read.contains(name));
+            let kinds: Vec<String> =
+                read.iter().filter_map(|name| Some(self.catalog().relation(name)?.source.to_string())).collect();
+            sources.retain(|kind, _| kinds.contains(kind));
+        }
+        Everything {
+            ruleset,
+            sources,
+            sinks: self.conf_texts("sinks"),
+            connections: self.conf_texts("connections"),
+            ..Everything::default()
+        }
+    }
+
+    /// Takes over streams, tables and rules, in place of those of the same names. What cannot be taken over is told;
+    /// the rest is.
+    pub async fn import_ruleset(&self, ruleset: Ruleset) -> Imported {
+        let mut imported = Imported::default();
+        let refused = &mut imported.refused.ruleset;
+        for (name, sql) in ruleset.streams {
+            match self.replace_relation(Relation::Stream, &name, &sql).await {
+                Ok(_) => imported.streams += 1,
+                Err(error) => drop(refused.streams.insert(name, error.to_string())),
+            }
+        }
+        for (name, sql) in ruleset.tables {
+            match self.replace_relation(Relation::Table, &name, &sql).await {
+                Ok(_) => imported.tables += 1,
+                Err(error) => drop(refused.tables.insert(name, error.to_string())),
+            }
+        }
+        for (id, text) in ruleset.rules {
+            match self.update_rule(&id, &text).await {
+                Ok(()) => imported.rules += 1,
+                Err(error) => drop(refused.rules.insert(id, error.to_string())),
+            }
+        }
+        imported
+    }
+
+    /// Takes over a whole configuration; unless it is a part, all that is there goes first.
+    ///
+    /// # Errors
+    /// [`ServiceError::Import`] where the text is no configuration; nothing has changed then.
+    pub async fn import(&self, text: &str, partial: bool) -> Result<Imported, ServiceError> {
+        let all: Everything = serde_json::from_str(text)
+            .map_err(|error| ServiceError::Import(format!("configuration unmarshal with error {error}")))?;
+        if !partial {
+            self.reset().await?;
+        }
+        let mut refused = Everything::default();
+        for (class, kinds, failed) in [
+            ("sources", &all.sources, &mut refused.sources),
+            ("sinks", &all.sinks, &mut refused.sinks),
+            ("connections", &all.connections, &mut refused.connections),
+        ] {
+            for (kind, text) in kinds {
+                if let Err(error) = self.import_conf_keys(class, kind, text).await {
+                    failed.insert(kind.clone(), error.to_string());
+                }
+            }
+        }
+        for (there, failed, what) in [
+            (&all.native_plugins, &mut refused.native_plugins, "native plugins"),
+            (&all.portable_plugins, &mut refused.portable_plugins, "portable plugins"),
+            (&all.services, &mut refused.services, "external services"),
+            (&all.schemas, &mut refused.schemas, "schemas"),
+            (&all.uploads, &mut refused.uploads, "uploads"),
+            (&all.scripts, &mut refused.scripts, "scripts"),
+        ] {
+            failed.extend(there.keys().map(|name| (name.clone(), format!("{what} are not supported"))));
+        }
+        let mut imported = self.import_ruleset(all.ruleset).await;
+        let ruleset = std::mem::take(&mut imported.refused.ruleset);
+        imported.refused = Everything { ruleset, ..refused };
+        *locked(&self.inner.last_import) = imported.refused.clone();
+        Ok(imported)
+    }
+
+    /// What the last import could not take over.
+    pub fn last_import(&self) -> Everything {
+        locked(&self.inner.last_import).clone()
+    }
+
+    async fn import_conf_keys(&self, class: &str, kind: &str, text: &str) -> Result<(), ServiceError> {
+        let keys: Map<String, Json> = serde_json::from_str(text)
+            .map_err(|error| ServiceError::ConfKey(format!("Type conversion failed:{error}")))?;
+        for (key, props) in keys {
+            self.put_conf_key(class, kind, &key, props).await?;
+        }
+        Ok(())
+    }
+
+    /// Takes all rules, streams, tables and conf keys away.
+    async fn reset(&self) -> Result<(), ServiceError> {
+        for rule in self.rules() {
+            match self.delete_rule(&rule.id).await {
+                Ok(()) | Err(ServiceError::NoRuleToDrop(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for relation in [Relation::Stream, Relation::Table] {
+            for named in self.relations(relation, None) {
+                match self.drop_relation(relation, &named.def.name, true).await {
+                    Ok(()) | Err(ServiceError::NothingToDrop { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        self.reset_conf_keys().await
+    }
+}
