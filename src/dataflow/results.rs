@@ -437,6 +437,8 @@ fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext
     }
     let ordering = match (left, right) {
         (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
+        (Value::Int(left), Value::Int(right)) => left.cmp(right),
+        (Value::Text(left), Value::Text(right)) => left.cmp(right),
         // What is no number stands behind all numbers, and equals itself.
         _ if is_nan(left) || is_nan(right) => is_nan(left).cmp(&is_nan(right)),
         _ if place(left) != place(right) => {
