@@ -18,4 +18,10 @@ async def main(url):
                 print("  ".join(f"{key}: {value}" for key, value in row.items()))
 
 
-asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "ws://localhost:10081/dashboard"))
+url = sys.argv[1] if len(sys.argv) > 1 else "ws://localhost:10081/dashboard"
+try:
+    asyncio.run(main(url))
+except KeyboardInterrupt:
+    pass
+except (OSError, websockets.WebSocketException) as error:
+    sys.exit(f"{url}: {error}")

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use crate::codec::compress::Method;
 use crate::expr::datetime_pattern::TimePattern;
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation, Span};
 use crate::value::Text;
@@ -24,6 +25,8 @@ pub struct StreamDef {
     pub source: Text,
     /// FORMAT
     pub format: Format,
+    /// decompression in EXTRA: how messages are packed
+    pub compression: Option<Method>,
     /// CONF_KEY: which property set
     pub conf_key: Option<Text>,
     /// KEY: the column of which a lookup table holds the last row for each value
@@ -83,6 +86,8 @@ pub enum Format {
     Delimited {
         /// what stands between two values
         delimiter: Text,
+        /// the first line of a message names the values, each further line is a row
+        header: bool,
     },
     /// a form
     UrlEncoded,
@@ -224,9 +229,13 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         })
     });
     let named = value("FORMAT").unwrap_or(Text::const_new("json"));
-    let format = format(&named, text("DELIMITER"), &create.columns).unwrap_or_else(|kind| {
+    let format = format(&named, text("DELIMITER"), &create.columns, &extra).unwrap_or_else(|kind| {
         refuse("FORMAT", kind);
         Format::Json
+    });
+    let compression = compression(&extra).unwrap_or_else(|kind| {
+        refuse("EXTRA", kind);
+        None
     });
     let timestamp_format =
         text("TIMESTAMP_FORMAT").and_then(|text| pattern(&text).map_err(|kind| refuse("TIMESTAMP_FORMAT", kind)).ok());
@@ -249,6 +258,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         datasource: value("DATASOURCE").unwrap_or_default(),
         source,
         format,
+        compression,
         conf_key: text("CONF_KEY"),
         key,
         timestamp: text("TIMESTAMP"),
@@ -321,10 +331,32 @@ fn pattern(text: &str) -> Result<TimePattern, CatalogErrorKind> {
         .ok_or_else(|| CatalogErrorKind::Option { option: "timestamp_format", value: text.to_string() })
 }
 
-fn format(name: &str, delimiter: Option<Text>, columns: &[ColumnDef]) -> Result<Format, CatalogErrorKind> {
+/// How messages are packed, by the property `decompression` of EXTRA.
+fn compression(extra: &Map<String, Json>) -> Result<Option<Method>, CatalogErrorKind> {
+    let name = match extra.get("decompression") {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(name)) if name.is_empty() => return Ok(None),
+        Some(Json::String(name)) => name.clone(),
+        Some(other) => other.to_string(),
+    };
+    Method::of(&name).map(Some).ok_or(CatalogErrorKind::Option { option: "decompression", value: name })
+}
+
+fn format(
+    name: &str,
+    delimiter: Option<Text>,
+    columns: &[ColumnDef],
+    extra: &Map<String, Json>,
+) -> Result<Format, CatalogErrorKind> {
     match name.to_ascii_lowercase().as_str() {
         "json" => Ok(Format::Json),
-        "delimited" => Ok(Format::Delimited { delimiter: delimiter.unwrap_or(Text::const_new(",")) }),
+        "delimited" => {
+            let header = match extra.get("hasHeader") {
+                Some(Json::String(text)) => text.eq_ignore_ascii_case("true"),
+                header => header.and_then(Json::as_bool).unwrap_or(false),
+            };
+            Ok(Format::Delimited { delimiter: delimiter.unwrap_or(Text::const_new(",")), header })
+        }
         "urlencoded" => Ok(Format::UrlEncoded),
         "binary" => match columns {
             [] => Ok(Format::Binary { column: Text::const_new("self") }),
@@ -403,6 +435,10 @@ mod tests {
                 "'binary' format stream can have only 'bytea' type field @ \"binary\"",
             ),
             ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string @ \"{oops\""),
+            (
+                "STREAM x () WITH (EXTRA=\"{\\\"decompression\\\": \\\"rar\\\"}\")",
+                "option 'decompression=rar' is invalid @ \"{\\\"decompression\\\": \\\"rar\\\"}\"",
+            ),
             ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string @ \"[1]\""),
             ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64 @ a"),
             ("TABLE demo () WITH (DATASOURCE=\"/d\")", "Create table fails: Item demo already exists. @ demo"),

@@ -1,28 +1,29 @@
 //! Rules, running: the control plane's side of the data threads.
 //!
 //! The engine opens connectors, hands plans to workers and reads counters. A stream is opened with the first rule that
-//! reads it and closed after the last; a rule begins when its sinks are open, and the stream's source is opened last,
-//! so that no message is lost between.
+//! reads it and closed after the last. A rule begins when its sinks are open, and only then its sources hand messages
+//! over. Websocket sources are opened first all the same, and wait: a sink may share their connection, and what comes on
+//! it belongs to the stream.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::maybe_done;
-use tokio::sync::{Mutex, OwnedMutexGuard, oneshot};
+use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 
 use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
-use crate::io::LinkStatus;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
 use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ServerSettings, Websockets};
+use crate::io::{LinkStatus, UNSENT};
 use crate::metrics::{Latency, RuleMetrics};
 use crate::plan::physical::{Role, RulePlan};
 use crate::shape::Shape;
@@ -124,6 +125,9 @@ pub enum EngineError {
         /// why
         error: Box<ConnectorError>,
     },
+    /// the engine was told to end ([`Engine::refuse_rules`])
+    #[error("rule {0} is not started: the engine ends")]
+    Ending(String),
     /// a source or sink does not open
     #[error("rule {rule}: {error}")]
     Connector {
@@ -169,25 +173,28 @@ pub struct Engine {
     running: Mutex<Running>,
     gates: Gates,
     slots: AtomicUsize,
+    /// a client has held the engine up for the flush limit while its input was ending
+    stuck: AtomicBool,
+    /// no rule is to start any more
+    ending: watch::Sender<bool>,
     hasher: RandomState,
 }
 
 /// A lock for each stream that a rule is being started or stopped on: two rules do not open one stream twice, and none
 /// reads a stream that is being closed. Rules on other streams go on.
 #[derive(Default)]
-struct Gates(std::sync::Mutex<HashMap<Text, std::sync::Weak<Mutex<()>>>>);
+struct Gates(std::sync::Mutex<HashMap<Text, Weak<Mutex<()>>>>);
 
 impl Gates {
-    /// Waits until the streams of these names are free; they are until the answer is dropped.
-    async fn pass(&self, mut names: Vec<Text>) -> Vec<OwnedMutexGuard<()>> {
+    /// Waits until the streams of these names are free; they are the caller's until the answer is dropped.
+    async fn pass(&self, names: impl Iterator<Item = &Text>) -> Vec<OwnedMutexGuard<()>> {
         // Everybody takes them in one order, so that no two wait for each other.
-        names.sort();
-        names.dedup();
+        let names: BTreeSet<Text> = names.cloned().collect();
         let gates: Vec<Arc<Mutex<()>>> = {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             known.retain(|_, gate| gate.strong_count() > 0);
             let mut gate = |name: Text| {
-                let gate = known.get(&name).and_then(std::sync::Weak::upgrade).unwrap_or_default();
+                let gate = known.get(&name).and_then(Weak::upgrade).unwrap_or_default();
                 known.insert(name, Arc::downgrade(&gate));
                 gate
             };
@@ -253,7 +260,18 @@ struct RunningStream {
     /// wakes the stream's input: for its sockets, and for sinks that made it wait
     signal: Signal,
     source: Option<OpenSource>,
+    /// how the source stood when it was closed at the end of input
+    ended: Option<LinkStatus>,
     rules: usize,
+}
+
+/// A stream on its way.
+struct Opening {
+    id: StreamId,
+    key: StreamKey,
+    signal: Signal,
+    spec: SourceSpec,
+    source: Option<OpenSource>,
 }
 
 struct RunningRule {
@@ -281,6 +299,8 @@ impl Engine {
             running: Mutex::default(),
             gates: Gates::default(),
             slots: AtomicUsize::new(0),
+            stuck: AtomicBool::new(false),
+            ending: watch::Sender::new(false),
             hasher: RandomState::new(),
         })
     }
@@ -290,11 +310,19 @@ impl Engine {
         Engine { connectors: self.connectors.with_data(data), ..self }
     }
 
+    /// No rule starts any more, nor a rule that is just waiting for its sinks: what it has opened is closed.
+    pub fn refuse_rules(&self) {
+        self.ending.send_replace(true);
+    }
+
     /// Starts a rule. When this returns, its sinks are open and its stream takes messages.
     ///
     /// # Errors
     /// [`EngineError`]; nothing of the rule is left then.
     pub async fn start_rule(&self, rule: RuleSpec) -> Result<(), EngineError> {
+        if *self.ending.borrow() {
+            return Err(EngineError::Ending(rule.id));
+        }
         let id = rule.id.clone();
         {
             let mut running = self.running.lock().await;
@@ -302,7 +330,7 @@ impl Engine {
                 return Err(EngineError::Exists(id));
             }
         }
-        let gates = self.gates.pass(rule.plan.inputs.iter().map(|input| input.stream.name.clone()).collect()).await;
+        let gates = self.gates.pass(rule.plan.inputs.iter().map(|input| &input.stream.name)).await;
         let opened = self.open_rule(rule).await;
         drop(gates);
         let mut running = self.running.lock().await;
@@ -322,7 +350,7 @@ impl Engine {
         let thread = self.thread_of(&running, &rule.plan);
         let mut streams = Vec::new();
         // One signal for all that wakes a stream: its input lowers that one.
-        let mut opened: Vec<(StreamId, StreamKey, Signal, SourceSpec)> = Vec::new();
+        let mut openings: Vec<Opening> = Vec::new();
         let mut signals = Vec::new();
         let mut keys = Vec::with_capacity(rule.sources.len());
         for (input, source) in rule.plan.inputs.iter().zip(rule.sources) {
@@ -334,11 +362,12 @@ impl Engine {
             let def = Definition(input.stream.clone());
             let id = StreamId { name: input.stream.name.clone(), def, thread, rule: of_rule };
             let known = running.streams.get(&id).map(|stream| (stream.key, stream.signal.clone()));
-            let known = known.or_else(|| opened.iter().find(|new| new.0 == id).map(|new| (new.1, new.2.clone())));
+            let fresh = || openings.iter().find(|new| new.id == id).map(|new| (new.key, new.signal.clone()));
+            let known = known.or_else(fresh);
             let (key, signal) = known.unwrap_or_else(|| {
                 let key = self.slot();
                 let signal = self.threads[thread].signal(key);
-                opened.push((id.clone(), key, signal.clone(), source));
+                openings.push(Opening { id: id.clone(), key, signal: signal.clone(), spec: source, source: None });
                 (key, signal)
             });
             keys.push(Some(key));
@@ -350,15 +379,45 @@ impl Engine {
         let worker = &self.threads[thread];
         let failed = |error| EngineError::Connector { rule: rule.id.clone(), error: Box::new(error) };
 
+        // Tables first: their rows shall be there for the first rows of streams.
+        openings.sort_by_key(|opening| opening.id.rule.is_none());
+        let mut senders = Vec::with_capacity(openings.len());
+        let mut receivers = Vec::with_capacity(openings.len());
+        for opening in &openings {
+            let (sender, receiver) = queue::inbound(opening.signal.clone());
+            senders.push(sender);
+            receivers.push(receiver);
+        }
+        let mut failure = None;
+        for (opening, frames) in openings.iter_mut().zip(&senders) {
+            if failure.is_none() && matches!(opening.spec, SourceSpec::Websocket(_)) {
+                match self.connectors.open_source(opening.spec.clone(), thread, frames.clone()).await {
+                    Ok(source) => opening.source = Some(source),
+                    Err(error) => failure = Some(failed(error)),
+                }
+            }
+        }
+
         let mut sinks = Vec::with_capacity(rule.sinks.len());
         let mut encodings: Vec<Encoding> = Vec::new();
+        let mut ending = self.ending.subscribe();
         for action in rule.sinks {
-            let sink = match self.connectors.open_sink(action.spec, thread, signal.clone()).await {
-                Ok(sink) => sink,
-                Err(error) => {
-                    close_sinks(sinks).await;
-                    return Err(failed(error));
+            if failure.is_some() {
+                break;
+            }
+            let sink = tokio::select! {
+                biased;
+                _ = ending.wait_for(|ending| *ending) => {
+                    failure = Some(EngineError::Ending(rule.id.clone()));
+                    break;
                 }
+                opened = self.connectors.open_sink(action.spec, thread, signal.clone()) => match opened {
+                    Ok(sink) => sink,
+                    Err(error) => {
+                        failure = Some(failed(error));
+                        break;
+                    }
+                },
             };
             let known = |encoding: &Encoding| *encoding.shape == action.shape;
             let index = encodings.iter().position(known).unwrap_or_else(|| {
@@ -372,12 +431,16 @@ impl Engine {
             }
             sinks.push(sink);
         }
+        if let Some(failure) = failure {
+            // Nobody takes what the sources have: they do not wait for it.
+            drop(receivers);
+            close_opened(openings, sinks).await;
+            return Err(failure);
+        }
 
-        let mut senders = Vec::with_capacity(opened.len());
-        for (id, key, signal, _) in &opened {
-            let (sender, receiver) = queue::inbound(signal.clone());
-            worker.command(Command::AddStream { key: *key, def: id.def.0.clone(), frames: receiver });
-            senders.push(sender);
+        for (opening, frames) in openings.iter().zip(receivers) {
+            let def = opening.id.def.0.clone();
+            worker.command(Command::AddStream { key: opening.key, def, frames });
         }
         let key = self.slot() as u64;
         let metrics = Arc::new(RuleMetrics::default());
@@ -395,36 +458,26 @@ impl Engine {
         })));
         let _ = begun.await;
 
-        // Tables first: their rows shall be there for the first rows of streams.
-        let mut opening: Vec<_> = opened.into_iter().zip(senders).collect();
-        opening.sort_by_key(|((id, ..), _)| id.rule.is_none());
         let mut failure = None;
-        for ((id, key, signal, spec), frames) in opening {
-            let source = match &failure {
-                None => self.connectors.open_source(spec, thread, frames).await,
-                Some(_) => {
-                    worker.command(Command::DropStream(key));
-                    continue;
-                }
-            };
-            match source {
-                Ok(source) => {
-                    let stream = RunningStream { key, signal, source: Some(source), rules: 0 };
-                    self.running.lock().await.streams.insert(id, stream);
-                }
-                Err(error) => {
-                    failure = Some(error);
-                    worker.command(Command::DropStream(key));
+        for (opening, frames) in openings.iter_mut().zip(senders) {
+            if failure.is_none() && opening.source.is_none() {
+                match self.connectors.open_source(opening.spec.clone(), thread, frames).await {
+                    Ok(source) => opening.source = Some(source),
+                    Err(error) => failure = Some(failed(error)),
                 }
             }
         }
-        if let Some(error) = failure {
+        if let Some(failure) = failure {
             self.drop_on(thread, key).await;
-            self.leave_streams(&streams, false).await;
-            close_sinks(sinks).await;
-            return Err(failed(error));
+            openings.iter().for_each(|opening| worker.command(Command::DropStream(opening.key)));
+            close_opened(openings, sinks).await;
+            return Err(failure);
         }
         let mut running = self.running.lock().await;
+        for Opening { id, key, signal, source, .. } in openings {
+            source.iter().for_each(OpenSource::begin);
+            running.streams.insert(id, RunningStream { key, signal, source, ended: None, rules: 0 });
+        }
         for id in &streams {
             if let Some(stream) = running.streams.get_mut(id) {
                 stream.rules += 1;
@@ -436,11 +489,24 @@ impl Engine {
     /// Ends a rule; true if there was one. What its sinks hold is sent, what its windows hold is forgotten.
     pub async fn stop_rule(&self, id: &str) -> bool {
         let Some(rule) = self.running.lock().await.rules.shift_remove(id) else { return false };
-        let gates = self.gates.pass(rule.streams.iter().map(|stream| stream.name.clone()).collect()).await;
+        let gates = self.gates.pass(rule.streams.iter().map(|stream| &stream.name)).await;
         self.drop_on(rule.thread, rule.key).await;
-        self.leave_streams(&rule.streams, true).await;
+        // A sink of this rule may have made its streams wait: nobody else would wake them before it is closed.
+        {
+            let running = self.running.lock().await;
+            rule.streams.iter().filter_map(|id| running.streams.get(id)).for_each(|stream| stream.signal.raise());
+        }
+        self.leave_streams(&rule.streams).await;
+        // Neither other rules nor those who ask how they stand wait for this rule's clients.
         drop(gates);
-        close_sinks(rule.sinks).await;
+        let ends = rule.sinks.iter().map(|sink| sink.close(FLUSH));
+        futures_util::future::join_all(ends).await;
+        for sink in &rule.sinks {
+            let LinkStatus { address, dropped, .. } = sink.status();
+            if let Some((cause, count)) = dropped.iter().find(|(cause, _)| *cause == UNSENT) {
+                tracing::warn!(rule = id, sink = address, "{count} messages dropped: {cause}");
+            }
+        }
         true
     }
 
@@ -464,7 +530,10 @@ impl Engine {
             first.get_or_insert_with(|| metrics.clone());
             worker.command(Command::AddTable { slot, def: table.def.clone(), frames, metrics });
             match self.connectors.open_source(table.source.clone(), thread, sender).await {
-                Ok(source) => copies.push((slot, source)),
+                Ok(source) => {
+                    source.begin();
+                    copies.push((slot, source));
+                }
                 Err(error) => {
                     worker.command(Command::DropTable { slot, name: name.clone() });
                     self.drop_copies(&name, copies).await;
@@ -515,23 +584,30 @@ impl Engine {
         known.map_or_else(|| (self.hasher.hash_one(name) % self.threads.len() as u64) as usize, |id| id.thread)
     }
 
-    /// Closes the streams that no rule reads any more. `counted`: the rule that leaves was counted as their reader.
-    async fn leave_streams(&self, streams: &[StreamId], counted: bool) {
+    /// One reader less for each of these; closes the streams that no rule reads any more.
+    async fn leave_streams(&self, streams: &[StreamId]) {
         for id in streams {
             let left = {
                 let mut running = self.running.lock().await;
                 let Some(stream) = running.streams.get_mut(id) else { continue };
-                stream.rules -= usize::from(counted);
+                stream.rules = stream.rules.saturating_sub(1);
                 if stream.rules > 0 {
                     continue;
                 }
                 running.streams.remove(id)
             };
             if let Some(mut stream) = left {
-                if let Some(source) = stream.source.take() {
-                    source.close().await;
-                }
+                let mut closing = pin!(maybe_done(async {
+                    if let Some(source) = stream.source.take() {
+                        source.close().await;
+                    }
+                }));
+                // What was read is taken before the stream goes, but not for ever: others may hold its sockets up.
+                let handed_over = tokio::time::timeout(FLUSH, closing.as_mut()).await.is_ok();
                 self.threads[id.thread].command(Command::DropStream(stream.key));
+                if !handed_over {
+                    let _ = tokio::time::timeout(FLUSH, closing).await;
+                }
             }
         }
     }
@@ -561,20 +637,67 @@ impl Engine {
 
     /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes
     /// are closed as if it had passed. Returns when the results are with the sinks.
+    ///
+    /// A client that makes the engine wait and takes nothing is not waited for beyond the flush limit ([`Engine::stuck`]).
     pub async fn end_of_input(&self) {
-        self.close_sources(OpenSource::is_outside).await;
-        self.settle().await;
-        // A rule that reads what others write comes after them.
-        for rules in self.stages().await {
-            self.ask(|done| Command::EndOfInput { rules: rules.clone(), done }).await;
+        let ends = async {
+            self.close_sources(OpenSource::is_outside).await;
             self.settle().await;
+            // A rule that reads what others write comes after them.
+            for rules in self.stages().await {
+                self.ask(|done| Command::EndOfInput { rules: rules.clone(), done }).await;
+                self.settle().await;
+            }
+            self.close_sources(|_| true).await;
+        };
+        tokio::select! {
+            () = ends => {}
+            () = self.stuck() => {}
         }
-        self.close_sources(|_| true).await;
+    }
+
+    /// Returns when nothing has moved for the flush limit while a sink makes the engine wait for its client. A client
+    /// that reads slowly is not stuck, nor is a worker that has much to do. Once found, it stays so.
+    pub async fn stuck(&self) {
+        let (mut moved, mut since) = (None, Instant::now());
+        while !self.stuck.load(Ordering::Acquire) {
+            let (progress, waits) = self.progress().await;
+            if !waits || moved != Some(progress) {
+                (moved, since) = (Some(progress), Instant::now());
+            } else if since.elapsed() >= FLUSH {
+                self.stuck.store(true, Ordering::Release);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Whether [`Engine::stuck`] has been found.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    /// A number that grows with every row and every message sent, and whether a sink makes the engine wait.
+    async fn progress(&self) -> (u64, bool) {
+        let running = self.running.lock().await;
+        let (mut progress, mut waits) = (0, false);
+        for rule in running.rules.values() {
+            progress +=
+                rule.metrics.rows_in.load(Ordering::Relaxed) + rule.metrics.messages_out.load(Ordering::Relaxed);
+            for sink in &rule.sinks {
+                progress += sink.status().messages;
+                // Only a client can be stuck: what goes by way of memory goes to rules, and theirs are looked at too.
+                if let WayOut::Messages(outlet) = sink.outlet() {
+                    waits |= !outlet.ready();
+                }
+            }
+        }
+        (progress, waits)
     }
 
     /// Ends everything: sources are closed, what was received is processed, sinks send what waits and say goodbye.
-    pub async fn stop(self) {
-        {
+    /// Gives how the rules stood at their very end; their links as they were before they were closed.
+    pub async fn stop(self) -> Vec<RuleStatus> {
+        let last = {
             // Rules go on reading each other's results until nothing is on its way.
             let mut reading = pin!(maybe_done(self.close_sources(OpenSource::is_outside)));
             let processed = async {
@@ -583,28 +706,50 @@ impl Engine {
             };
             // A sink that makes the engine wait for a client that never reads must not keep the process from ending:
             // with full queues not even reading ends before that client is gone.
-            let stuck = tokio::time::timeout(FLUSH, processed).await.is_err();
+            let limit = if self.stuck.load(Ordering::Acquire) { Duration::ZERO } else { FLUSH };
+            let stuck = tokio::time::timeout(limit, processed).await.is_err();
+            let mut last = self.status().await;
             let rules: Vec<RunningRule> = {
                 let mut running = self.running.lock().await;
                 running.rules.drain(..).map(|(_, rule)| rule).collect()
             };
-            let closing: Vec<_> = rules.into_iter().flat_map(|rule| rule.sinks).map(|sink| sink.close(FLUSH)).collect();
+            let closing = rules.iter().flat_map(|rule| &rule.sinks).map(|sink| sink.close(FLUSH));
             futures_util::future::join_all(closing).await;
             if stuck {
-                // Nobody holds the engine up any more: the senders get their close frames.
-                let _ = tokio::time::timeout(FLUSH, reading).await;
+                // Nobody holds the engine up any more: the senders get their close frames, and what they had sent is
+                // counted.
+                let rest = async {
+                    reading.await;
+                    self.settle().await;
+                };
+                let _ = tokio::time::timeout(FLUSH, rest).await;
             }
-        }
+            for (status, rule) in last.iter_mut().zip(&rules) {
+                let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
+                // The counts are those of the end; that the links have ended is no trouble.
+                for (sink, before) in ended.sinks.iter_mut().zip(&status.sinks) {
+                    (sink.state, sink.since, sink.peers) = (before.state, before.since, before.peers);
+                }
+                *status = ended;
+            }
+            last
+        };
         for thread in self.threads {
             thread.stop();
         }
+        last
     }
 
     /// Closes the sources of streams that `which` says.
     async fn close_sources(&self, which: impl Fn(&OpenSource) -> bool) {
         let sources: Vec<OpenSource> = {
             let mut running = self.running.lock().await;
-            running.streams.values_mut().filter_map(|stream| stream.source.take_if(|source| which(source))).collect()
+            let take = |stream: &mut RunningStream| {
+                let source = stream.source.take_if(|source| which(source))?;
+                stream.ended = Some(source.status());
+                Some(source)
+            };
+            running.streams.values_mut().filter_map(take).collect()
         };
         futures_util::future::join_all(sources.into_iter().map(OpenSource::close)).await;
     }
@@ -678,8 +823,9 @@ impl Running {
     /// How the sources of a rule stand, with the names of their streams.
     fn sources(&self, rule: &RunningRule) -> Vec<(String, LinkStatus)> {
         let source = |id: &StreamId| {
-            let source = self.streams.get(id)?.source.as_ref()?;
-            Some((id.name.to_string(), source.status()))
+            let stream = self.streams.get(id)?;
+            let status = stream.source.as_ref().map(OpenSource::status).or_else(|| stream.ended.clone())?;
+            Some((id.name.to_string(), status))
         };
         rule.streams.iter().filter_map(source).collect()
     }
@@ -705,6 +851,9 @@ impl RunningRule {
     }
 }
 
-async fn close_sinks(sinks: Vec<OpenSink>) {
-    futures_util::future::join_all(sinks.into_iter().map(|sink| sink.close(FLUSH))).await;
+/// Closes what was opened for a rule that does not start.
+async fn close_opened(openings: Vec<Opening>, sinks: Vec<OpenSink>) {
+    let sources = openings.into_iter().filter_map(|opening| opening.source).map(OpenSource::close);
+    futures_util::future::join_all(sources).await;
+    futures_util::future::join_all(sinks.iter().map(|sink| sink.close(FLUSH))).await;
 }

@@ -430,6 +430,11 @@ impl Loader {
         }
         let sinks = self.sinks(document, &rule, node, &subject);
         let Some(plan) = self.plan(document, &rule, node, &subject) else { return };
+        if !rule.options.schedule.is_always() {
+            let message =
+                "cron, duration and cronDatetimeRange are kept by plutino serve; plutino run runs rules at once";
+            self.problems.push(document.error(node.place, &subject, message));
+        }
         if !rule.triggered {
             self.waiting += 1;
             let message = "is not started, since triggered is false";
@@ -600,6 +605,9 @@ fn subject_of(relation: Relation, name: &str) -> String {
     }
 }
 
+/// All that is wrong with a source, and the warnings beside it.
+pub type Faults = (Vec<Fault>, Vec<String>);
+
 /// The sink of an action, with what else is to be said of it.
 ///
 /// # Errors
@@ -609,9 +617,6 @@ pub fn sink(action: &Action) -> Result<(SinkAction, Vec<String>), ConnectorError
     Ok((SinkAction { spec, shape: action.shape.clone() }, warnings))
 }
 
-/// All that is wrong with a source, and the warnings beside it.
-pub type Faults = (Vec<Fault>, Vec<String>);
-
 /// Why a source cannot be used.
 pub struct Fault {
     /// the option of the statement that is to blame
@@ -619,6 +624,11 @@ pub struct Fault {
     /// what is wrong
     pub message: String,
     hint: Option<String>,
+}
+
+/// What is wrong, in one text.
+pub fn told(faults: &[Fault]) -> String {
+    faults.iter().map(|fault| fault.message.as_str()).collect::<Vec<_>>().join("; ")
 }
 
 /// The source of a stream: the properties of its CONF_KEY under those of EXTRA.

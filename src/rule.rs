@@ -417,8 +417,9 @@ impl Reader<'_> {
                 "json" => {}
                 "delimited" => shape.format = OutputFormat::Delimited { delimiter, header },
                 "urlencoded" => shape.format = OutputFormat::UrlEncoded,
+                "binary" => shape.format = OutputFormat::Binary,
                 _ => {
-                    let hint = Some("there are json, delimited and urlencoded".to_owned());
+                    let hint = Some("there are json, delimited, urlencoded and binary".to_owned());
                     self.error(place, format!("format type {format} not supported"), hint);
                 }
             }
@@ -426,9 +427,16 @@ impl Reader<'_> {
         action
     }
 
-    /// A text, or none where the property is not set.
+    /// A text, or none where the property is not set. Unlike an id, it is not meant where a number stands.
     fn optional_text(&mut self, node: &Node, name: &str) -> Option<Text> {
-        if matches!(node.value, Value::Null) { None } else { self.text(node, name).map(Text::from) }
+        match &node.value {
+            Value::Null => None,
+            Value::Text(text) => Some(text.into()),
+            _ => {
+                self.expected(node, name, "a text");
+                None
+            }
+        }
     }
 
     fn template(&mut self, node: &Node, name: &str) -> Option<(Text, Arc<Template>)> {
@@ -679,6 +687,12 @@ mod tests {
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {"fields": "a"}}]}"#, "expected a list of names"),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": -1}}]}"#, "invalid batchSize -1"),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {"compression": "rar"}}]}"#, "unsupported compressor: rar"),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": 5}}]}"#,
+                "sink log: dataTemplate is 5, expected a text",
+            ),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": "x"}}]}"#, "expected a number of rows"),
+            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"lingerInterval": "x"}}]}"#, "expected milliseconds"),
             (
                 r#"{"id": "r", "sql": "s", "actions": [{"log": {"format": "protobuf"}}]}"#,
                 "format type protobuf not supported",

@@ -52,6 +52,8 @@ pub enum OutputFormat {
     },
     /// a form
     UrlEncoded,
+    /// the bytes of one value
+    Binary,
 }
 
 /// Two shapes are the same where their results are.
@@ -86,7 +88,7 @@ impl Shape {
 
     /// Whether messages are text.
     pub fn is_text(&self) -> bool {
-        self.compression.is_none()
+        self.compression.is_none() && self.format != OutputFormat::Binary
     }
 
     /// Whether rows wait for others.
@@ -128,6 +130,17 @@ pub struct Shaper {
     due: Option<i64>,
 }
 
+/// What a result has become before it is written.
+enum Formed {
+    /// text of a template, to be sent as it is
+    Text(String),
+    /// a value, to be encoded
+    Value(Value),
+}
+
+/// Rows that wait for time alone, at most.
+const MAX_GATHERED: usize = 100_000;
+
 /// Takes a message, or why there is none.
 pub type Give<'a> = &'a mut dyn FnMut(Result<Vec<u8>, ShapeError>);
 
@@ -148,7 +161,9 @@ impl Shaper {
             if !(row.is_empty() && self.shape.omit_if_empty) {
                 self.gathered.push(row);
             }
-            if self.shape.batch_size > 0 && self.gathered.len() >= self.shape.batch_size {
+            // What only time ends must have a bound, too.
+            let most = if self.shape.batch_size > 0 { self.shape.batch_size } else { MAX_GATHERED };
+            if self.gathered.len() >= most {
                 self.flush(give);
             }
         }
@@ -171,7 +186,7 @@ impl Shaper {
         self.due = None;
         let rows = std::mem::take(&mut self.gathered);
         if !rows.is_empty() {
-            give(self.shape.batch(rows));
+            self.shape.batch(rows, give);
         }
     }
 
@@ -210,34 +225,50 @@ impl Shape {
         self.message(Value::array(rows.into_iter().map(Value::object)))
     }
 
-    /// The message of gathered rows. A template for single rows is run for each: its results are a list, or lines
-    /// where they are no JSON.
-    fn batch(&self, rows: Vec<Row>) -> Result<Vec<u8>, ShapeError> {
-        let Some((_, template)) = self.template.as_ref().filter(|_| self.send_single) else { return self.many(rows) };
-        let texts = rows
-            .into_iter()
-            .map(|row| Ok(template.run(&Value::object(row))?))
-            .collect::<Result<Vec<String>, ShapeError>>()?;
-        let values: Result<Vec<Value>, _> = texts.iter().map(|text| json::parse(text)).collect();
-        match values {
-            Ok(values) => self.packed(self.encoded(self.chosen(Value::array(values))?)?),
-            Err(error) if self.chooses() => Err(ShapeError::NoJson(error)),
-            Err(_) => self.packed(texts.join("\n").into_bytes()),
+    /// The message of gathered rows. With sendSingle each is brought into its form by itself, so that an error loses
+    /// one alone. Texts of a template are a list, or lines where they are no JSON or the format is none.
+    fn batch(&self, rows: Vec<Row>, give: Give<'_>) {
+        if !self.send_single {
+            return give(self.many(rows));
+        }
+        let (mut texts, mut values) = (Vec::new(), Vec::new());
+        for row in rows {
+            match self.formed(Value::object(row)) {
+                Ok(Formed::Text(text)) => texts.push(text),
+                Ok(Formed::Value(value)) => values.push(value),
+                Err(error) => give(Err(error)),
+            }
+        }
+        if !values.is_empty() {
+            give(self.encoded(Value::array(values)).and_then(|message| self.packed(message)));
+        }
+        if !texts.is_empty() {
+            let list = self.format == OutputFormat::Json && texts.iter().all(|text| json::parse(text).is_ok());
+            let message = if list { format!("[{}]", texts.join(",")) } else { texts.join("\n") };
+            give(self.packed(message.into_bytes()));
         }
     }
 
     fn message(&self, value: Value) -> Result<Vec<u8>, ShapeError> {
+        match self.formed(value)? {
+            Formed::Text(text) => self.packed(text.into_bytes()),
+            Formed::Value(value) => self.packed(self.encoded(value)?),
+        }
+    }
+
+    /// A result after template, dataField, fields and excludeFields.
+    fn formed(&self, value: Value) -> Result<Formed, ShapeError> {
         let value = match &self.template {
             None => value,
             Some((_, template)) => {
                 let text = template.run(&value)?;
                 if !self.chooses() {
-                    return self.packed(text.into_bytes());
+                    return Ok(Formed::Text(text));
                 }
                 json::parse(&text).map_err(ShapeError::NoJson)?
             }
         };
-        self.packed(self.encoded(self.chosen(value)?)?)
+        Ok(Formed::Value(self.chosen(value)?))
     }
 
     /// Whether members are chosen.
@@ -297,6 +328,7 @@ impl Shape {
                     out.extend_from_slice(form(row)?.as_bytes());
                 }
             }
+            OutputFormat::Binary => out = bytes(&value).ok_or(ShapeError::Format("binary"))?,
         }
         Ok(out)
     }
@@ -337,6 +369,26 @@ impl Shape {
             None => message,
             Some(method) => method.pack(&message)?,
         })
+    }
+}
+
+/// The bytes of a row, or of a list of one: what stands under `self`, or under its only key. Text is base64, or else
+/// its own bytes.
+fn bytes(value: &Value) -> Option<Vec<u8>> {
+    match &*json::expand(value) {
+        Value::Array(rows) => match rows.as_slice() {
+            [row] => bytes(row),
+            _ => None,
+        },
+        Value::Object(members) => match members.get("self") {
+            Some(value) => bytes(value),
+            None if members.len() == 1 => bytes(&members[0]),
+            None => None,
+        },
+        Value::Bytes(bytes) => Some(bytes.as_ref().clone()),
+        Value::Text(text) => Some(cast::base64_bytes(text).unwrap_or_else(|_| text.as_bytes().to_vec())),
+        Value::Absent | Value::Null | Value::Json(_) => None,
+        other => Some(cast::text(other).as_bytes().to_vec()),
     }
 }
 
@@ -437,6 +489,29 @@ mod tests {
                 &["n1\nn2"],
             ),
             (Shape { format: delimited(true), ..single() }, &[r#"{"b":"x","a":1,"n":null}"#], &["a,b,n\n1,x,"]),
+            // An error loses its row alone; with sendSingle each row has its own dataField.
+            (
+                Shape { batch_size: 2, template: template("{{.a.b}}"), ..single() },
+                &[r#"{"a":1}"#, r#"{"a":{"b":2}}"#],
+                &["error: template: sink:1: can't evaluate field b in int64", "[2]"],
+            ),
+            (
+                Shape { batch_size: 2, data_field: Some("o".into()), ..single() },
+                &[r#"{"o":{"x":1}}"#, r#"{"o":{"x":2}}"#],
+                &[r#"[{"x":1},{"x":2}]"#],
+            ),
+            (
+                Shape { batch_size: 2, template: template("1"), format: delimited(false), ..single() },
+                &["{}", "{}"],
+                &["1\n1"],
+            ),
+            (Shape { format: OutputFormat::Binary, ..single() }, &[r#"{"self":"aGk="}"#], &["hi"]),
+            (Shape { format: OutputFormat::Binary, ..Shape::lists() }, &[r#"{"x":"no base64"}"#], &["no base64"]),
+            (
+                Shape { format: OutputFormat::Binary, ..single() },
+                &[r#"{"a":1,"b":2}"#],
+                &["error: the result cannot be written as binary"],
+            ),
             (
                 Shape { format: delimited(false), fields: vec!["b".into(), "a".into()], ..Shape::lists() },
                 &[r#"{"a":1,"b":[1,"x"]}"#],
@@ -450,6 +525,27 @@ mod tests {
         ] {
             assert_eq!(shaped(shape, rows), expected, "{rows:?}");
         }
+    }
+
+    #[test]
+    fn packed_messages_unpack() {
+        for name in ["gzip", "zlib", "flate", "zstd"] {
+            let compression = Method::of(name);
+            let shape = Shape { compression, ..Shape::lists() };
+            assert!(!shape.is_text() && !shape.is_plain());
+            let mut messages = Vec::new();
+            Shaper::new(Arc::new(shape)).rows(vec![row(r#"{"a":1}"#)], 0, &mut |message| messages.extend(message));
+            let unpacked = compression.unwrap().unpack(&messages[0]).unwrap();
+            assert_eq!(unpacked, br#"[{"a":1}]"#, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_only_time_ends_has_a_bound() {
+        let mut shaper = Shaper::new(Arc::new(Shape { linger: 100, ..Shape::default() }));
+        let mut messages = 0;
+        shaper.rows(vec![Row::new(); MAX_GATHERED + 1], 0, &mut |_| messages += 1);
+        assert_eq!(messages, 1);
     }
 
     #[test]

@@ -16,7 +16,7 @@
 //! - `expect`: the messages at the sink, parsed; `compare`: `exact` (default), `unordered`, `rows`, `rowset`;
 //!   `ignore`: keys whose values are not compared; numbers may differ by 1e-9 of their size, unless `exact` is true
 //! - `expect_error`: `{"at": "setup" | "rule"}`: where it must be refused
-//! - `why`: of a case in `decisions.json`: what speaks for its answer
+//! - `why`: of a case in `decisions.json` and `forms.json`: what speaks for its answer
 //!
 //! `CASE=text cargo test --test conformance` runs the cases with this text in their names, with all that they gave.
 //! `CASES=file cargo test --test conformance -- --nocapture` runs the cases of another file, too.
@@ -89,6 +89,12 @@ async fn tables() {
 #[tokio::test]
 async fn decisions() {
     file("decisions").await;
+}
+
+/// Cases of the project's own: the forms of results and the formats of streams.
+#[tokio::test]
+async fn forms() {
+    file("forms").await;
 }
 
 #[tokio::test]

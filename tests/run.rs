@@ -404,3 +404,66 @@ async fn a_feed_says_that_its_peer_has_gone() {
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("the peer ended the connection after 0 messages"), "{said}");
 }
+
+#[tokio::test]
+async fn a_feed_ends_though_a_client_takes_nothing_and_says_what_was_not_taken() {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_recv_buffer_size(4096).expect("a small buffer");
+    socket.bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+    let listener = socket.listen(8).expect("it listens");
+    let addr = listener.local_addr().expect("it is bound").to_string();
+    // Shakes hands and never reads.
+    let dead = tokio::spawn(async move { (accept(&listener).await, std::future::pending::<()>().await) });
+    // Little comes in, so that the feed gets to its end; much would go out.
+    let wide: Vec<String> = (0..50).map(|n| format!("p AS p{n}")).collect();
+    let rules = json!({
+        "streams": [stream("s", "", "")],
+        "rules": [{"id": "r", "sql": format!("SELECT {} FROM s", wide.join(", ")), "actions": [{"websocket":
+            {"addr": addr, "path": "/r", "sendSingle": true, "slowClient": "block", "clientQueue": 10,
+             "checkConnection": true}}]}],
+    });
+    let file = std::env::temp_dir().join(format!("plutino-run-feed-{}.ndjson", std::process::id()));
+    let line = format!("{{\"p\":\"{}\"}}\n", "x".repeat(10_000));
+    std::fs::write(&file, line.repeat(60)).expect("a file");
+    let mut plutino = Plutino::run("deadfeed", &rules, &["--feed", file.to_str().expect("text")]).await;
+    let begun = std::time::Instant::now();
+    plutino.says("r: in 60 ").await;
+    plutino.says("lost (not taken before the end)").await;
+    assert_eq!(plutino.exit_code().await, Some(0));
+    assert!(begun.elapsed() < Duration::from_secs(40), "{:?}", begun.elapsed());
+    dead.abort();
+    std::fs::remove_file(&file).expect("it is there");
+}
+
+#[tokio::test]
+async fn what_a_peer_says_at_once_reaches_the_rule_whose_sink_shares_its_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let addr = listener.local_addr().expect("it is bound").to_string();
+    let rules = json!({
+        "sources": {"websocket": {"peer": {"addr": addr}}},
+        "streams": [stream("s", "", r#", CONF_KEY="peer""#)],
+        "rules": [{"id": "r", "sql": "SELECT n FROM s", "actions": [
+            // The first sink keeps the rule from beginning until it is connected.
+            {"websocket": {"addr": addr, "path": "/s", "sendSingle": true, "checkConnection": true}},
+            {"websocket": {"path": "/also"}},
+        ]}],
+    });
+    let serves = async {
+        let mut peer = accept(&listener).await;
+        for n in 0..1000 {
+            peer.feed(Message::text(format!(r#"{{"n":{n}}}"#))).await.expect("the socket is open");
+        }
+        peer.flush().await.expect("the socket is open");
+        peer
+    };
+    let (mut plutino, mut peer) = tokio::join!(Plutino::run("duplex", &rules, &[]), serves);
+    for n in 0..1000 {
+        let message = timeout(LIMIT, peer.next()).await.expect("a result comes").expect("it is open").expect("a frame");
+        assert_eq!(message.into_text().expect("text"), format!(r#"{{"n":{n}}}"#));
+    }
+    plutino.terminate();
+    let end = timeout(LIMIT, peer.next()).await.expect("a close frame comes");
+    assert!(matches!(end, Some(Ok(Message::Close(_)))), "{end:?}");
+    drop(peer);
+    assert_eq!(plutino.exit_code().await, Some(0));
+}

@@ -15,6 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame as WireFrame, FrameHeader};
 use tokio_tungstenite::tungstenite::{Error, Message};
@@ -188,7 +189,7 @@ async fn a_server_sink_sends_to_all_clients_from_when_they_joined() {
     let status = link.status();
     assert_eq!((status.messages, status.bytes, status.dropped), (4, 4, vec![("no client", 1)]));
     outlet.send(&batch(&["last"]));
-    let closing = tokio::spawn(link.close(LIMIT));
+    let closing = tokio::spawn(async move { link.close(LIMIT).await });
     for client in [&mut one, &mut two] {
         assert_eq!(text(client).await, "last");
         assert_eq!(close_code(client).await, CloseCode::Away);
@@ -239,7 +240,7 @@ async fn a_client_link_dials_redials_and_keeps_what_waits() {
     assert_eq!(text(&mut second).await, r#"{"sub":1}"#);
     assert_eq!(text(&mut second).await, "r2");
     source_link.close().await;
-    let closing = tokio::spawn(sink_link.close(LIMIT));
+    let closing = tokio::spawn(async move { sink_link.close(LIMIT).await });
     assert_eq!(close_code(&mut second).await, CloseCode::Away);
     while second.next().await.is_some() {}
     drop(second);
@@ -564,4 +565,93 @@ async fn thousands_of_connects_leave_nothing_behind() {
     }
     until(|| link.status().peers == 0).await;
     assert!(sink_link.clients().is_empty());
+}
+
+#[tokio::test]
+async fn a_source_that_is_prepared_hands_nothing_over_and_loses_nothing() {
+    let hub = hub();
+    let (frames, mut stream) = stream();
+    let link = hub.prepare_source(source("/in", json!({})), 0, frames).await.unwrap();
+    let mut client = client(hub.listening().unwrap(), "/in").await;
+    for text in ["a", "b"] {
+        client.send(text.into()).await.unwrap();
+    }
+    assert_eq!(link.status().messages, 0);
+    assert!(matches!(stream.receiver.receive(), Received::Empty));
+    link.begin();
+    assert_eq!(stream.next().await, "a");
+    assert_eq!(stream.next().await, "b");
+
+    // One that never begins can be closed all the same.
+    let (frames, _stream) = self::stream();
+    let idle = hub.prepare_source(source("/idle", json!({})), 0, frames).await.unwrap();
+    let mut waiting = self::client(hub.listening().unwrap(), "/idle").await;
+    waiting.send("x".into()).await.unwrap();
+    let closing = tokio::spawn(idle.close());
+    assert_eq!(close_code(&mut waiting).await, CloseCode::Away);
+    drop(waiting);
+    timeout(LIMIT, closing).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn links_of_one_connection_bring_their_wishes_together() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let hub = hub();
+    let wishes = |on_open: Value| json!({"addr": addr, "path": "/x", "onOpen": on_open, "reconnect": {"initial": 5}});
+    let (frames, _stream) = stream();
+    let one = hub.open_source(source("", wishes(json!(["a", "b"]))), 0, frames).await.unwrap();
+    let mut peer = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    assert_eq!([text(&mut peer).await, text(&mut peer).await], ["a", "b"]);
+    // A second link on the open connection says only what is new; what it sends comes after.
+    let two = hub.open_sink(sink(wishes(json!(["b", "c"]))), 0, signal().0).await.unwrap();
+    two.outlet().send(&batch(&["result"]));
+    assert_eq!([text(&mut peer).await, text(&mut peer).await], ["c", "result"]);
+    drop(peer);
+    let mut peer = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    assert_eq!([text(&mut peer).await, text(&mut peer).await, text(&mut peer).await], ["a", "b", "c"]);
+    // What comes in when the source has gone is nobody's, and is counted.
+    one.close().await;
+    peer.send("unread".into()).await.unwrap();
+    until(|| two.unread() == 1).await;
+}
+
+#[tokio::test]
+async fn the_largest_limit_of_messages_holds_on_a_shared_path() {
+    let hub = hub();
+    let _sink = hub.open_sink(sink(json!({"path": "/x", "maxMessageSize": 10})), 0, signal().0).await.unwrap();
+    let (frames, mut stream) = stream();
+    let _source = hub.open_source(source("/x", json!({"maxMessageSize": 100})), 0, frames).await.unwrap();
+    let mut client = client(hub.listening().unwrap(), "/x").await;
+    let message = "y".repeat(90);
+    client.send(Message::text(message.clone())).await.unwrap();
+    assert_eq!(stream.next().await, message);
+}
+
+#[tokio::test]
+async fn a_server_may_choose_none_of_the_subprotocols() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap().to_string();
+    let hub = hub();
+    let (frames, mut stream) = stream();
+    let offered = json!({"addr": addr, "subprotocols": ["v2", "v1"]});
+    let link = hub.open_source(source("/x", offered), 0, frames).await.unwrap();
+    // This server knows no subprotocols.
+    let mut peer = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    peer.send("a".into()).await.unwrap();
+    assert_eq!(stream.next().await, "a");
+    assert_eq!(link.status().last_error.map(|(_, error)| error), None);
+}
+
+#[tokio::test]
+async fn the_words_of_a_peer_command_no_terminal() {
+    let hub = hub();
+    let (frames, _stream) = stream();
+    let link = hub.open_source(source("/in", json!({})), 0, frames).await.unwrap();
+    let mut client = client(hub.listening().unwrap(), "/in").await;
+    let frame = CloseFrame { code: CloseCode::Error, reason: "\u{1b}[2J".into() };
+    client.close(Some(frame)).await.unwrap();
+    until(|| link.status().last_error.is_some()).await;
+    let error = link.status().last_error.unwrap().1;
+    assert!(error.ends_with("\\u{1b}[2J"), "{error}");
 }

@@ -10,8 +10,8 @@ use super::{Failure, Interrupts, block_on, say};
 
 /// Send the lines of a file, each one message, to a websocket endpoint
 ///
-/// With --listen, every client that connects gets the file from its start, until Ctrl-C; lines of stdin go to the
-/// first client.
+/// With --listen, the first client that connects gets them; then the process ends. (A client that dials again when the
+/// file is over, as a rule does, would get it twice otherwise.)
 #[derive(Args)]
 pub struct Feed {
     #[command(flatten)]
@@ -46,32 +46,22 @@ impl Feed {
 async fn send(peer: &Peer, track: &Track) -> Result<(), Failure> {
     let websocket = peer.dial().await?;
     let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
-    say(&format!("sent {sent} messages to {}", peer.url));
+    say(&format!("sent {} to {}", super::messages(sent), peer.url));
     Ok(())
 }
 
 async fn serve(peer: &Peer, track: &Track) -> Result<(), Failure> {
-    let door = std::rc::Rc::new(peer.bind().await?);
-    let clients = tokio::task::LocalSet::new();
-    clients
-        .run_until(async {
-            loop {
-                let stream = door.client().await;
-                if track.file.is_none() {
-                    let Some(websocket) = door.greet(stream).await else { continue };
-                    let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
-                    say(&format!("sent {sent} messages"));
-                    return Ok(());
-                }
-                let (door, track) = (door.clone(), track.clone());
-                tokio::task::spawn_local(async move {
-                    let Some(websocket) = door.greet(stream).await else { return };
-                    match track.play(websocket).await {
-                        Ok(sent) => say(&format!("sent {sent} messages to a client")),
-                        Err(error) => say(&error.to_string()),
-                    }
-                });
-            }
-        })
-        .await
+    let door = peer.bind().await?;
+    // One that does not come through the handshake is none.
+    let websocket = loop {
+        let stream = door.client().await;
+        if let Some(websocket) = door.greet(stream).await {
+            break websocket;
+        }
+    };
+    // Nobody shall wait at a door that does not open again.
+    drop(door);
+    let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
+    say(&format!("sent {} to a client", super::messages(sent)));
+    Ok(())
 }

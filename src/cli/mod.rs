@@ -7,17 +7,19 @@ mod explain;
 mod feed;
 mod peer;
 mod player;
+mod remote;
 mod run;
 mod serve;
 mod status;
 mod tail;
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config};
@@ -45,6 +47,38 @@ enum Verb {
     Explain(explain::Explain),
     Feed(feed::Feed),
     Tail(tail::Tail),
+    /// Create a stream, table, rule or connection in a running service
+    Create(remote::Remote),
+    /// Describe a stream, table, rule or connection of a running service
+    Describe(remote::Remote),
+    /// List the streams, tables, rules, confkeys or connections of a running service
+    Show(remote::Remote),
+    /// Drop a stream, table, rule or connection of a running service
+    Drop(remote::Remote),
+    /// Show the status of a rule, or of the last import
+    Getstatus(remote::Remote),
+    /// Show the operators of a rule as a graph
+    Gettopo(remote::Remote),
+    /// Start a rule
+    Start(remote::Remote),
+    /// Stop a rule
+    Stop(remote::Remote),
+    /// Restart a rule
+    Restart(remote::Remote),
+    /// Check a rule without creating it
+    Validate(remote::Remote),
+    /// Import a ruleset, or all data, from a file
+    Import(remote::Remote),
+    /// Export the ruleset, or all data, to a file
+    Export(remote::Remote),
+    /// Show the plan of a rule of a running service: what `explain rule NAME` is
+    #[command(hide = true)]
+    ExplainRule(remote::Remote),
+    /// Print completions for a shell
+    Completions {
+        /// which shell
+        shell: clap_complete::Shell,
+    },
 }
 
 /// Where the configuration is.
@@ -61,6 +95,8 @@ enum Failure {
     Problems(Vec<Problem>),
     /// something else, said on a line
     Refused(String),
+    /// what the service said, in its own words
+    Said(String),
     /// the arguments do not fit together
     Usage(String),
     /// the reader of stdout has gone: nothing is left to do, and nobody to tell
@@ -79,7 +115,7 @@ impl From<io::Error> for Failure {
 
 /// Reads the command line, does what it says; the process's exit code.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(words(std::env::args_os().collect()));
     let log = cli.log.as_deref();
     let done = match cli.verb {
         Verb::Run(run) => run.run(log),
@@ -88,6 +124,23 @@ pub fn main() -> ExitCode {
         Verb::Explain(explain) => explain.run(log),
         Verb::Feed(feed) => start_log(log, None).and_then(|()| feed.run()),
         Verb::Tail(tail) => start_log(log, None).and_then(|()| tail.run()),
+        Verb::Create(remote) => remote.run("create"),
+        Verb::Describe(remote) => remote.run("describe"),
+        Verb::Show(remote) => remote.run("show"),
+        Verb::Drop(remote) => remote.run("drop"),
+        Verb::Getstatus(remote) => remote.run("getstatus"),
+        Verb::Gettopo(remote) => remote.run("gettopo"),
+        Verb::Start(remote) => remote.run("start"),
+        Verb::Stop(remote) => remote.run("stop"),
+        Verb::Restart(remote) => remote.run("restart"),
+        Verb::Validate(remote) => remote.run("validate"),
+        Verb::Import(remote) => remote.run("import"),
+        Verb::Export(remote) => remote.run("export"),
+        Verb::ExplainRule(remote) => remote.run("explain"),
+        Verb::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "plutino", &mut io::stdout());
+            Ok(())
+        }
     };
     match done {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
@@ -99,11 +152,28 @@ pub fn main() -> ExitCode {
             say(&format!("plutino: {message}"));
             ExitCode::from(1)
         }
+        Err(Failure::Said(message)) => {
+            say(&message);
+            ExitCode::from(1)
+        }
         Err(Failure::Usage(message)) => {
             say(&format!("plutino: {message}\n\nFor more information, try '--help'."));
             ExitCode::from(2)
         }
     }
+}
+
+/// The arguments, with a verb of the service in small letters: scripts write `CREATE STREAM`. `explain rule NAME` is
+/// about the service, unless there is a file of that name.
+fn words(mut args: Vec<OsString>) -> Vec<OsString> {
+    let lower = |arg: Option<&OsString>| arg.and_then(|arg| arg.to_str()).map(str::to_lowercase);
+    let Some(verb) = lower(args.get(1)) else { return args };
+    if remote::VERBS.contains(&verb.as_str()) {
+        args[1] = verb.into();
+    } else if verb == "explain" && lower(args.get(2)).as_deref() == Some("rule") && !Path::new(&args[2]).exists() {
+        args[1] = "explain-rule".into();
+    }
+    args
 }
 
 /// Writes lines to stderr; that nobody reads them is no reason to stop.
@@ -119,13 +189,20 @@ fn say_problems(problems: &[Problem]) {
 
 /// The configuration of `etc` and the environment, with logging as it says; warnings are said.
 fn configure(etc: &Path, log: Option<&str>) -> Result<Config, Failure> {
-    let text = |(name, value): (std::ffi::OsString, std::ffi::OsString)| {
-        Some((name.into_string().ok()?, value.into_string().ok()?))
-    };
-    let (config, warnings) = config::load(etc, std::env::vars_os().filter_map(text)).map_err(Failure::Problems)?;
+    let (config, warnings) = load(etc)?;
     start_log(log, config.log.as_deref())?;
     say_problems(&warnings);
     Ok(config)
+}
+
+/// The configuration alone, for a verb that only asks.
+fn config_of(etc: &Path) -> Result<Config, Failure> {
+    load(etc).map(|(config, _)| config)
+}
+
+fn load(etc: &Path) -> Result<(Config, Vec<Problem>), Failure> {
+    let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
+    config::load(etc, std::env::vars_os().filter_map(text)).map_err(Failure::Problems)
 }
 
 fn start_log(wanted: Option<&str>, configured: Option<&str>) -> Result<(), Failure> {
@@ -172,12 +249,30 @@ impl Interrupts {
     }
 }
 
+/// So many messages, in words.
+fn messages(count: u64) -> String {
+    if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
+}
+
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use super::*;
+
+    #[test]
+    fn verbs_are_known_in_any_case() {
+        let args = |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
+        assert_eq!(words(args(&["p", "CREATE", "STREAM", "x"])), args(&["p", "create", "STREAM", "x"]));
+        assert_eq!(words(args(&["p", "explain", "rule", "r1"])), args(&["p", "explain-rule", "rule", "r1"]));
+        assert_eq!(words(args(&["p", "explain", "rules.yaml"])), args(&["p", "explain", "rules.yaml"]));
+    }
 
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!([0, 1, 2].map(super::messages), ["0 messages", "1 message", "2 messages"]);
     }
 }

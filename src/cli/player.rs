@@ -14,7 +14,10 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use crate::io::printable;
 
 /// Bytes of lines that are handed over together.
 const BATCH: usize = 64 * 1024;
@@ -68,6 +71,21 @@ impl Track {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        self.play_until(websocket, std::future::pending()).await
+    }
+
+    /// As [`Track::play`]; but once the last message is on its way, the peer is waited for only until `stuck` returns.
+    ///
+    /// # Errors
+    /// [`PlayError`]
+    pub async fn play_until<S>(
+        &self,
+        websocket: WebSocketStream<S>,
+        stuck: impl Future<Output = ()>,
+    ) -> Result<u64, PlayError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let mut lines = self.lines();
         let (mut writing, mut reading) = websocket.split();
         let mut sent = 0;
@@ -77,7 +95,9 @@ impl Track {
             let mut reason = "without a close frame".to_owned();
             while let Some(message) = reading.next().await {
                 match message {
-                    Ok(Message::Close(Some(frame))) => reason = format!("code {} {}", frame.code, frame.reason),
+                    Ok(Message::Close(Some(frame))) => {
+                        reason = format!("code {} {}", frame.code, printable(&frame.reason))
+                    }
                     Ok(Message::Close(None)) => reason = "close frame without a code".to_owned(),
                     Ok(_) => {}
                     Err(error) => return error.to_string(),
@@ -108,11 +128,7 @@ impl Track {
                     flushed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })?;
                 }
             }
-            let close =
-                tokio_tungstenite::tungstenite::protocol::CloseFrame { code: CloseCode::Normal, reason: "".into() };
-            // The answer to the close frame says that everything before it was read.
-            let closed = writing.send(Message::Close(Some(close))).await;
-            closed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })
+            Ok(())
         };
         let played = tokio::select! {
             played = plays => played.map(|()| true),
@@ -120,8 +136,16 @@ impl Track {
         };
         match played {
             Ok(_) => {
-                hears.await;
-                Ok(sent)
+                let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+                // The answer to the close frame says that everything before it was read.
+                let closes = async {
+                    let closed = writing.send(Message::Close(Some(close))).await;
+                    closed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })
+                };
+                tokio::select! {
+                    ended = async { tokio::join!(closes, hears).0 } => ended.map(|()| sent),
+                    () = stuck => Ok(sent),
+                }
             }
             Err(PlayError::Ended { reason, .. }) => {
                 // The close frame tells more than the broken pipe that it leaves.

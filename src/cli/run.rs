@@ -7,6 +7,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -18,8 +19,9 @@ use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::config::Config;
 use crate::document::Problem;
-use crate::engine::{Engine, EngineError, EngineSettings};
+use crate::engine::{Engine, EngineError, EngineSettings, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
+use crate::io::printable;
 use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, Settings};
 use crate::pipeline::{self, Pipeline};
@@ -85,20 +87,27 @@ impl Run {
         let settings = EngineSettings { workers: usize::from(self.workers), server: config.server, zone: config.zone };
         let engine = Engine::start(settings).map_err(|error| Failure::Refused(error.to_string()))?;
         let (places, console) = places(&pipeline);
-        let started = tokio::select! {
-            started = start(&engine, pipeline) => Some(started),
-            () = interrupts.next() => None,
+        let started = {
+            let mut starting = pin!(start(&engine, pipeline));
+            tokio::select! {
+                started = &mut starting => Some(started),
+                () = interrupts.next() => {
+                    // A rule that is half started closes what it has opened.
+                    engine.refuse_rules();
+                    tokio::select! {
+                        _ = starting => None,
+                        () = interrupts.next() => std::process::exit(130),
+                    }
+                }
+            }
         };
-        match started {
-            Some(Ok(())) => {}
-            Some(Err(problems)) => {
-                engine.stop().await;
-                return Err(Failure::Problems(problems));
+        let interrupted = started.is_none();
+        if !matches!(started, Some(Ok(()))) {
+            tokio::select! {
+                _ = engine.stop() => {}
+                () = impatience(&mut interrupts, interrupted) => std::process::exit(130),
             }
-            None => {
-                engine.stop().await;
-                return Ok(());
-            }
+            return started.map_or(Ok(()), |started| started.map_err(Failure::Problems));
         }
         let listening = engine.listening();
         if !self.quiet {
@@ -116,7 +125,7 @@ impl Run {
                 loop {
                     ticks.tick().await;
                     if !self.quiet {
-                        show(&engine, &mut report, live).await;
+                        show(&engine.status().await, &mut report, live);
                     }
                 }
             };
@@ -135,30 +144,23 @@ impl Run {
         };
         let fed = begun.elapsed();
         let interrupted = matches!(played, Ok(None));
-        let impatience = async {
-            // The first signal asks for the clean end, which is under way; the second for any end.
-            if !interrupted {
-                interrupts.next().await;
-            }
-            interrupts.next().await;
-        };
         let ends = async {
             if let Ok(Some(_)) = played {
                 engine.end_of_input().await;
             }
+            let rules = engine.stop().await;
             if self.quiet {
-                complain(&engine).await;
+                complain(rules);
             } else {
-                show(&engine, &mut report, live).await;
+                show(&rules, &mut report, live);
             }
-            engine.stop().await;
         };
         tokio::select! {
             () = ends => {}
-            () = impatience => std::process::exit(130),
+            () = impatience(&mut interrupts, interrupted) => std::process::exit(130),
         }
         if let Some(sent) = played?.filter(|_| !self.quiet) {
-            say(&format!("fed {sent} messages in {:.3} s", fed.as_secs_f64()));
+            say(&format!("fed {} in {:.3} s", super::messages(sent), fed.as_secs_f64()));
         }
         Ok(())
     }
@@ -195,6 +197,14 @@ impl Run {
     }
 }
 
+/// Waits for the signal that asks for any end: the one after that which asks for the clean end, which is under way.
+async fn impatience(interrupts: &mut Interrupts, interrupted: bool) {
+    if !interrupted {
+        interrupts.next().await;
+    }
+    interrupts.next().await;
+}
+
 /// Starts all rules; what is wrong with each.
 async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> {
     let mut problems = Vec::new();
@@ -224,16 +234,17 @@ async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> 
 }
 
 /// What went wrong while nothing was shown.
-async fn complain(engine: &Engine) {
-    for rule in engine.status().await {
+fn complain(rules: Vec<RuleStatus>) {
+    for rule in rules {
         if let Some((_, error)) = rule.last_error {
+            let error = printable(&error);
             say(&format!("warning: rule {}: {} errors, the last one: {error}", rule.id, rule.errors));
         }
     }
 }
 
-async fn show(engine: &Engine, report: &mut Report, live: bool) {
-    let lines = report.lines(&engine.status().await, Instant::now());
+fn show(rules: &[RuleStatus], report: &mut Report, live: bool) {
+    let lines = report.lines(rules, Instant::now());
     let mut err = io::stderr().lock();
     // A closed stderr is no reason to stop.
     let _ = if live {
@@ -378,10 +389,10 @@ impl Feed {
             Settings::source(self.settings.route(), &props).map_err(|error| failed(error.to_string()))?;
         let before = self.taken(engine).await;
         let websocket = websocket::dial(&settings).await.map_err(|error| failed(error.to_string()))?;
-        let sent = self.track.play(websocket).await.map_err(|error| failed(error.to_string()))?;
+        let sent = self.track.play_until(websocket, engine.stuck()).await.map_err(|error| failed(error.to_string()))?;
         // The socket has given everything; the last batch may still be on its way to the engine.
         let (mut taken, mut since) = (self.taken(engine).await, Instant::now());
-        while taken < before + sent && since.elapsed() < STALLED {
+        while taken < before + sent && since.elapsed() < STALLED && !engine.is_stuck() {
             tokio::time::sleep(Duration::from_millis(1)).await;
             let now = self.taken(engine).await;
             if now != taken {

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::RuleStatus;
-use crate::io::{LinkState, LinkStatus};
+use crate::io::{LinkState, LinkStatus, printable};
 
 /// The cause under which a sink without clients counts its messages.
 const NO_CLIENT: &str = "no client";
@@ -55,7 +55,7 @@ impl Report {
             let sources = rule.sources.iter().map(|(_, source)| source);
             lines.extend(sources.chain(&rule.sinks).filter_map(trouble));
             if let Some((_, error)) = &rule.last_error {
-                lines.push(format!("    last error: {error}"));
+                lines.push(format!("    last error: {}", printable(error)));
             }
             self.before.push((rule.id.clone(), rule.rows_in, rule.rows_out));
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
@@ -14,6 +14,8 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use super::peer::Peer;
 use super::{Failure, Interrupts, block_on, say};
+use crate::io::log::add_line;
+use crate::io::printable;
 
 /// Print the messages of a websocket endpoint, one a line
 ///
@@ -31,12 +33,9 @@ impl Tail {
     pub fn run(self) -> Result<(), Failure> {
         block_on(async {
             let mut interrupts = Interrupts::listen()?;
-            let mut printer = Printer { left: self.count };
+            let mut printer = Printer { left: self.count, line: Vec::new() };
             if self.peer.listen {
-                tokio::select! {
-                    done = serve(&self.peer, printer) => done,
-                    () = interrupts.next() => Ok(()),
-                }
+                serve(&self.peer, printer, async move { interrupts.next().await }).await
             } else {
                 let mut websocket = tokio::select! {
                     dialled = self.peer.dial() => dialled?,
@@ -58,6 +57,8 @@ impl Tail {
 /// Prints messages up to a number of them.
 struct Printer {
     left: Option<u64>,
+    /// room for a line
+    line: Vec<u8>,
 }
 
 impl Printer {
@@ -67,13 +68,15 @@ impl Printer {
     }
 
     fn print(&mut self, message: &Message) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        match message {
-            Message::Text(text) => out.write_all(text.as_bytes())?,
-            Message::Binary(bytes) => out.write_all(bytes)?,
+        let bytes = match message {
+            Message::Text(text) => text.as_bytes(),
+            Message::Binary(bytes) => bytes,
             _ => return Ok(()),
-        }
-        out.write_all(b"\n")?;
+        };
+        self.line.clear();
+        add_line(&mut self.line, bytes);
+        let mut out = io::stdout().lock();
+        out.write_all(&self.line)?;
         out.flush()?;
         self.left = self.left.map(|left| left.saturating_sub(1));
         Ok(())
@@ -89,7 +92,8 @@ where
             Some(Ok(Message::Close(Some(frame))))
                 if !matches!(frame.code, CloseCode::Normal | CloseCode::Away | CloseCode::Status) =>
             {
-                return Err(Failure::Refused(format!("closed by the peer: {} {}", frame.code, frame.reason)));
+                let reason = printable(&frame.reason);
+                return Err(Failure::Refused(format!("closed by the peer: {} {reason}", frame.code)));
             }
             Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed)) | None => return Ok(()),
             Some(Ok(message)) => printer.print(&message)?,
@@ -112,25 +116,34 @@ where
     .await;
 }
 
-async fn serve(peer: &Peer, mut printer: Printer) -> Result<(), Failure> {
+/// Prints what clients send, until `end` or as many messages as are wanted.
+async fn serve(peer: &Peer, mut printer: Printer, end: impl Future<Output = ()>) -> Result<(), Failure> {
     let door = std::rc::Rc::new(peer.bind().await?);
     let clients = tokio::task::LocalSet::new();
+    // The clients hold receivers: when all have gone, all have got their close frame.
+    let over = watch::Sender::new(false);
     // Short, so that clients wait for a slow reader of stdout.
     let (messages, mut arrived) = mpsc::channel(16);
-    let accepts = clients.run_until(async {
+    let accepts = async {
         loop {
             let stream = door.client().await;
-            let (door, messages) = (door.clone(), messages.clone());
+            let (door, messages, mut over) = (door.clone(), messages.clone(), over.subscribe());
             tokio::task::spawn_local(async move {
                 let Some(mut websocket) = door.greet(stream).await else { return };
-                while let Some(Ok(message)) = websocket.next().await {
-                    if messages.send(message).await.is_err() {
-                        return;
+                let passes = async {
+                    while let Some(Ok(message)) = websocket.next().await {
+                        if messages.send(message).await.is_err() {
+                            return;
+                        }
                     }
+                };
+                tokio::select! {
+                    () = passes => {}
+                    _ = over.wait_for(|over| *over) => goodbye(&mut websocket).await,
                 }
             });
         }
-    });
+    };
     let prints = async {
         while printer.wants() {
             match arrived.recv().await {
@@ -140,8 +153,16 @@ async fn serve(peer: &Peer, mut printer: Printer) -> Result<(), Failure> {
         }
         Ok(())
     };
-    tokio::select! {
-        () = accepts => Ok(()),
-        done = prints => done,
-    }
+    clients
+        .run_until(async {
+            let done = tokio::select! {
+                () = accepts => Ok(()),
+                done = prints => done,
+                () = end => Ok(()),
+            };
+            over.send_replace(true);
+            let _ = tokio::time::timeout(Duration::from_secs(2), over.closed()).await;
+            done
+        })
+        .await
 }

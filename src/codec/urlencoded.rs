@@ -34,6 +34,7 @@ pub fn encode<'v>(pairs: impl IntoIterator<Item = (&'v str, &'v str)>) -> String
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn forms() {
@@ -44,5 +45,20 @@ mod tests {
         assert_eq!(decode("a=%zz").err(), Some(EscapeError("%zz".to_owned())));
         assert_eq!(decode("a=%4").err(), Some(EscapeError("%4".to_owned())));
         assert_eq!(encode([("a", "1"), ("b", "x y&z")]), "a=1&b=x+y%26z");
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(pairs in prop::collection::btree_map("\\PC{0,6}", "\\PC{0,6}", 1..5)) {
+            let text = encode(pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+            let row = decode(&text).expect("what is written is a form");
+            let read: Vec<_> = row.iter().map(|(key, value)| (key.as_str(), value.as_text().unwrap_or_default())).collect();
+            prop_assert_eq!(read, pairs.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect::<Vec<_>>());
+        }
+
+        #[test]
+        fn any_text_is_a_form_or_an_error(text in "[%a-f0-9=&+é]{0,30}|\\PC{0,20}") {
+            let _ = decode(&text);
+        }
     }
 }

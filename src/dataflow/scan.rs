@@ -175,9 +175,19 @@ impl StreamScan {
         if let Frame::Row(row) = frame {
             return self.decoded(row, now, received);
         }
+        match self.def.compression.map(|method| method.unpack(frame.bytes())) {
+            None => self.unpacked(frame, now, received),
+            Some(Ok(bytes)) => self.unpacked(&Frame::Binary(bytes.into()), now, received),
+            Some(Err(error)) => self.undecodable(format_args!("cannot unpack: {error}")),
+        }
+    }
+
+    fn unpacked(&mut self, frame: &Frame, now: i64, received: Instant) {
         if self.def.format != Format::Json {
             return match decode(&self.def, frame) {
-                Ok(row) => self.decoded(&RowFrame { row, ..RowFrame::default() }, now, received),
+                Ok(rows) => rows
+                    .into_iter()
+                    .for_each(|row| self.decoded(&RowFrame { row, ..RowFrame::default() }, now, received)),
                 Err(error) => self.undecodable(format_args!("{error}")),
             };
         }
@@ -287,15 +297,24 @@ enum DecodeError {
     Escape(#[from] urlencoded::EscapeError),
 }
 
-/// The row of a message whose format has no need of a scanner.
-fn decode(def: &StreamDef, frame: &Frame) -> Result<Row, DecodeError> {
+/// The rows of a message whose format has no need of a scanner.
+fn decode(def: &StreamDef, frame: &Frame) -> Result<Vec<Row>, DecodeError> {
     let text = || std::str::from_utf8(frame.bytes());
     match &def.format {
-        Format::Binary { column } => Ok(vec![(column.clone(), frame.bytes().to_vec().into())]),
-        Format::Delimited { delimiter } => Ok(delimited::decode(text()?, delimiter, def.columns.as_deref())),
-        Format::UrlEncoded => Ok(urlencoded::decode(text()?)?),
+        Format::Binary { column } => Ok(vec![vec![(column.clone(), frame.bytes().to_vec().into())]]),
+        Format::Delimited { delimiter, header: true } => {
+            Ok(delimited::decode_lines(text()?, delimiter, def.columns.as_deref()))
+        }
+        Format::Delimited { delimiter, header: false } => {
+            Ok(vec![delimited::decode(text()?, delimiter, def.columns.as_deref())])
+        }
+        Format::UrlEncoded => {
+            let mut row = urlencoded::decode(text()?)?;
+            delimited::type_values(&mut row, def.columns.as_deref());
+            Ok(vec![row])
+        }
         // The scanner's, which finds the wanted members only.
-        Format::Json => Ok(Row::new()),
+        Format::Json => Ok(Vec::new()),
     }
 }
 

@@ -231,7 +231,8 @@ impl Connectors {
         Connectors { console: Some(console), ..self }
     }
 
-    /// Opens a source; see [`Websockets::open_source`].
+    /// Opens a source. A websocket's hands nothing over before [`OpenSource::begin`]; see
+    /// [`Websockets::prepare_source`].
     ///
     /// # Errors
     /// [`ConnectorError::Connect`]
@@ -243,7 +244,7 @@ impl Connectors {
     ) -> Result<OpenSource, ConnectorError> {
         match spec {
             SourceSpec::Websocket(settings) => {
-                Ok(OpenSource::Websocket(self.websockets.open_source(*settings, thread, frames).await?))
+                Ok(OpenSource::Websocket(self.websockets.prepare_source(*settings, thread, frames).await?))
             }
             SourceSpec::Memory(source) => Ok(OpenSource::Memory(self.topics.read(source, frames), SystemTime::now())),
             SourceSpec::File(source) => Ok(OpenSource::File(source.open(&self.data, frames).await?, SystemTime::now())),
@@ -280,6 +281,13 @@ pub enum OpenSource {
 }
 
 impl OpenSource {
+    /// Its rules are there: messages are handed over from now on.
+    pub fn begin(&self) {
+        if let OpenSource::Websocket(link) = self {
+            link.begin();
+        }
+    }
+
     /// Whether its messages come from outside of the process.
     pub fn is_outside(&self) -> bool {
         !matches!(self, OpenSource::Memory(..))
@@ -363,8 +371,8 @@ impl OpenSink {
         }
     }
 
-    /// Sends what waits, for up to `flush`, and ends.
-    pub async fn close(self, flush: Duration) {
+    /// Sends what waits, for up to `flush`, and ends. Its status can be read on.
+    pub async fn close(&self, flush: Duration) {
         match self {
             OpenSink::Websocket(link) => link.close(flush).await,
             OpenSink::Memory(writer, _) => writer.flush(flush).await,

@@ -123,12 +123,33 @@ fn write(mut out: impl Write, work: Receiver<(Arc<MessageBatch>, Arc<LogSink>)>)
     let mut lines = Vec::new();
     while let Ok((batch, sink)) = work.recv() {
         lines.clear();
-        for message in batch.messages() {
-            lines.extend_from_slice(&message);
-            lines.push(b'\n');
-        }
+        batch.messages().for_each(|message| add_line(&mut lines, &message));
         // A batch goes out whole, so that lines of two sinks never mix and a terminal shows them at once.
         let written = out.write_all(&lines).and_then(|()| out.flush()).is_ok();
         sink.done(&batch, written);
+    }
+}
+
+/// Adds a message as one line: line ends within it (between the tokens of JSON that a rule passes on as it came) become
+/// blanks, which mean the same there.
+pub fn add_line(lines: &mut Vec<u8>, message: &[u8]) {
+    let start = lines.len();
+    lines.extend_from_slice(message);
+    for byte in &mut lines[start..] {
+        *byte = if matches!(*byte, b'\n' | b'\r') { b' ' } else { *byte };
+    }
+    lines.push(b'\n');
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_message_is_one_line() {
+        for (message, line) in [("", "\n"), ("{\n\"a\":\r\n1}", "{ \"a\":  1}\n"), ("\n", " \n"), ("plain", "plain\n")]
+        {
+            let mut lines = b"before\n".to_vec();
+            super::add_line(&mut lines, message.as_bytes());
+            assert_eq!(lines, format!("before\n{line}").as_bytes(), "{message:?}");
+        }
     }
 }

@@ -13,7 +13,23 @@ pub mod queue;
 pub mod tls;
 pub mod websocket;
 
+use std::borrow::Cow;
 use std::time::SystemTime;
+
+/// The cause under which a sink counts what its clients had not taken when it ended.
+pub const UNSENT: &str = "not taken before the end";
+
+/// Text of a stranger for a terminal or a log: control characters are shown as escapes, so that they do nothing.
+pub fn printable(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 8);
+    for character in text.chars() {
+        if character.is_control() { shown.extend(character.escape_default()) } else { shown.push(character) }
+    }
+    Cow::Owned(shown)
+}
 
 /// Whether a connector is in touch with its peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +78,16 @@ impl LinkStatus {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn control_characters_of_strangers_are_shown() {
+        for (text, shown) in [("plain ä", "plain ä"), ("\x1b[2Jx\n", "\\u{1b}[2Jx\\n"), ("\u{9b}1m", "\\u{9b}1m")] {
+            assert_eq!(super::printable(text), shown);
         }
     }
 }

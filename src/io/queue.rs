@@ -6,8 +6,9 @@
 //!
 //! Outbound, a worker hands encoded [`MessageBatch`]es to the [`Outlet`]s of a rule. An outlet takes every batch; one
 //! that must not lose anything says [`Outlet::ready`] `== false` while it is over its limit, and the worker then takes
-//! no further input for the rule's streams until the outlet raises the [`Signal`] it was given. So the queue's bound
-//! is its limit and the results of one input batch.
+//! no further input for the rule's streams until the outlet raises the [`Signal`] it was given. It looks before each
+//! turn, not before each batch: the queue's bound is its limit and the results of one turn, which takes up to 32
+//! [`FrameBatch`]es (16,384 messages, or 32 times [`BATCH_BYTES`] and a message each), and of the windows that these close.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -59,8 +59,8 @@ impl Relations {
                     // It was accepted before, and its name is free.
                     let _ = catalog.create(&old.create);
                 }
-                let first = errors.first().map(ToString::to_string);
-                return Err(ServiceError::Statement(first.unwrap_or_default()));
+                let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                return Err(ServiceError::Statement(told.join("; ")));
             }
         };
         let named = Named { sql: sql.into(), create: Arc::new(create), def };
@@ -186,10 +186,7 @@ impl Service {
             return Ok(());
         }
         let source = pipeline::source(&named.def, &self.config());
-        let (source, _) = source.map_err(|(faults, _)| {
-            let first = faults.into_iter().next().map(|fault| fault.message);
-            ServiceError::Statement(first.unwrap_or_default())
-        })?;
+        let (source, _) = source.map_err(|(faults, _)| ServiceError::Statement(pipeline::told(&faults)))?;
         self.close_table(named).await;
         let engine = self.inner.engine.read().await;
         let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;

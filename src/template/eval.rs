@@ -10,6 +10,10 @@ use crate::value::{Text, Value};
 const MAX_STEPS: usize = 1_000_000;
 /// Bytes that one run may make.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
+/// Elements and members, those inside others too, that a value made by a function may have.
+const MAX_PARTS: usize = 100_000;
+/// So many of them are looked through in the time of a step.
+const PARTS_A_STEP: usize = 16;
 /// How deep templates may call templates.
 const MAX_CALLS: usize = 100;
 
@@ -219,10 +223,27 @@ impl Run<'_> {
         }
         values.extend(last);
         self.step(line)?;
-        function.call(&values).map_err(|what| {
+        let value = function.call(&values).map_err(|what| {
             let what = format!("error calling {}: {what}", function.name);
             RunError { line, what }
-        })
+        })?;
+        self.weigh(&value, line)?;
+        if let (Some(Operand::Variable(name)), true) = (args.first(), functions::CHANGING.contains(&function.name)) {
+            // The dictionary in the variable changes, too.
+            self.set(name, value.clone(), false);
+        }
+        Ok(value)
+    }
+
+    /// Counts what a function made as steps. Lists that share their parts can be far larger than what they take: one
+    /// that would take too long to go through is an error.
+    fn weigh(&mut self, value: &Value, line: usize) -> Result<(), RunError> {
+        let mut left = MAX_PARTS;
+        if !parts(value, &mut left) {
+            return Err(RunError { line, what: "the list is too large".to_owned() });
+        }
+        self.steps += (MAX_PARTS - left) / PARTS_A_STEP;
+        Ok(())
     }
 
     fn operand(&mut self, operand: &Operand, dot: &Value, line: usize) -> Result<Value, RunError> {
@@ -255,6 +276,20 @@ impl Run<'_> {
         }
         Ok(())
     }
+}
+
+/// Takes a value's elements and members off `left`; false: there are more.
+fn parts(value: &Value, left: &mut usize) -> bool {
+    match value {
+        Value::Array(elements) => elements.iter().all(|element| part(element, left)),
+        Value::Object(members) => members.values().all(|member| part(member, left)),
+        _ => true,
+    }
+}
+
+fn part(value: &Value, left: &mut usize) -> bool {
+    *left = left.saturating_sub(1);
+    *left > 0 && parts(value, left)
 }
 
 /// A member. Of nothing there is none, and of what has no members it is an error.

@@ -1,4 +1,5 @@
-//! Values as Go's package fmt writes them.
+//! Values as Go's package fmt writes them; but whole numbers may be written with the verbs of doubles too, since
+//! elsewhere the numbers of JSON are doubles, and rules are written for that.
 
 use std::fmt::Write;
 
@@ -99,6 +100,8 @@ pub fn printf(format: &str, args: &[Value]) -> String {
     let mut out = String::new();
     let mut chars = format.chars().peekable();
     let mut next = 0;
+    // Whether an argument was chosen by its number: then it does not matter that others are left.
+    let mut chosen = false;
     while let Some(c) = chars.next() {
         if c != '%' {
             out.push(c);
@@ -114,6 +117,7 @@ pub fn printf(format: &str, args: &[Value]) -> String {
                 _ => spec.zero = true,
             }
         }
+        let known = argument(&mut chars, &mut next, args.len(), &mut chosen);
         let mut count = |chars: &mut std::iter::Peekable<std::str::Chars<'_>>| -> Option<usize> {
             if chars.next_if_eq(&'*').is_some() {
                 let value = args.get(next).and_then(|value| if let Value::Int(i) = value { Some(*i) } else { None });
@@ -131,12 +135,17 @@ pub fn printf(format: &str, args: &[Value]) -> String {
         if chars.next_if_eq(&'.').is_some() {
             spec.precision = Some(count(&mut chars).unwrap_or(0));
         }
+        let known = argument(&mut chars, &mut next, args.len(), &mut chosen) && known;
         let Some(verb) = chars.next() else {
             out.push_str("%!(NOVERB)");
             break;
         };
         if verb == '%' {
             out.push('%');
+            continue;
+        }
+        if !known {
+            let _ = write!(out, "%!{verb}(BADINDEX)");
             continue;
         }
         match args.get(next) {
@@ -147,7 +156,7 @@ pub fn printf(format: &str, args: &[Value]) -> String {
         }
         next += 1;
     }
-    if next < args.len() {
+    if !chosen && next < args.len() {
         out.push_str("%!(EXTRA ");
         for (index, arg) in args[next..].iter().enumerate() {
             let _ = write!(out, "{}{}={}", if index > 0 { ", " } else { "" }, type_name(arg), text(arg));
@@ -155,6 +164,27 @@ pub fn printf(format: &str, args: &[Value]) -> String {
         out.push(')');
     }
     out
+}
+
+/// `[n]` says which argument is next; false: there is none such.
+fn argument(
+    chars: &mut std::iter::Peekable<std::str::Chars<'_>>,
+    next: &mut usize,
+    count: usize,
+    chosen: &mut bool,
+) -> bool {
+    if chars.next_if_eq(&'[').is_none() {
+        return true;
+    }
+    *chosen = true;
+    let number: String = chars.by_ref().take_while(|c| *c != ']').collect();
+    match number.parse::<usize>() {
+        Ok(number) if (1..=count).contains(&number) => {
+            *next = number - 1;
+            true
+        }
+        _ => false,
+    }
 }
 
 /// Width and precision that printf takes at most.
@@ -177,7 +207,11 @@ impl Spec {
             Some(precision) => text.chars().take(precision).collect(),
             None => text,
         };
-        let (text, number) = match (verb, value) {
+        let double = match (verb, value) {
+            ('e' | 'E' | 'f' | 'F' | 'g' | 'G', Value::Int(i)) => Some(Value::Float(*i as f64)),
+            _ => None,
+        };
+        let (text, number) = match (verb, double.as_ref().unwrap_or(value)) {
             ('v', Value::Int(i)) => (self.signed(i.to_string(), *i >= 0), true),
             ('v', Value::Float(float)) => (self.signed(shortest(*float), *float >= 0.0), true),
             ('v', Value::Text(text)) if self.sharp => (quoted(text), false),

@@ -76,6 +76,28 @@ fn results() {
         ("{{date \"2006-01-02 15:04:05\" 0}} {{unixEpoch 5}} {{duration 3723}}", "1970-01-01 00:00:00 5 1h2m3s"),
         ("{{`raw \"x\"`}} {{\"\\u00e9\\n\"}}{{'a'}} {{0x1f}} {{1e3}} {{-2}}", "raw \"x\" \u{e9}\n97 31 1000 -2"),
         ("{{until 3}} {{untilStep 0 6 2}} {{seq 3}}", "[0 1 2] [0 2 4] 1 2 3"),
+        ("{{printf \"%.2f %6.1f %e %g %d\" .id .neg 1500 7 .id}}", "7.00   -5.0 1.500000e+03 7 7"),
+        (
+            "{{printf \"%[2]d %[1]d\" 1 2}} {{printf \"%[3]d\" 1}} {{printf \"%[x]d|\" 1}}",
+            "2 1 %!d(BADINDEX) %!d(BADINDEX)|",
+        ),
+        (
+            "{{$d := dict \"b\" 1}}{{$_ := set $d \"a\" 2}}{{json $d}}{{$_ := unset $d \"b\"}}{{json $d}}",
+            "{\"a\":2,\"b\":1}{\"a\":2}",
+        ),
+        (
+            "{{json .o}} {{base64 .o | b64dec}} {{keys .o}} {{values (dict \"z\" 1 \"y\" 2)}}",
+            "{\"a\":\"x\",\"b\":{\"c\":5}} {\"a\":\"x\",\"b\":{\"c\":5}} [a b] [2 1]",
+        ),
+        ("{{json \"<&>\"}} {{toRawJson \"<&>\"}}", "\"\\u003c\\u0026\\u003e\" \"<&>\""),
+        (
+            "{{merge (dict \"a\" (dict \"x\" 1)) (dict \"a\" (dict \"x\" 2 \"y\" 3)) | json}}",
+            "{\"a\":{\"x\":1,\"y\":3}}",
+        ),
+        (
+            "{{dateInZone \"2006-01-02T15:04:05Z07:00\" 0 \"UTC\"}} {{dateInZone \"15:04Z07:00\" 0 \"Asia/Tokyo\"}}",
+            "1970-01-01T00:00:00Z 09:00+09:00",
+        ),
         ("{{quote .name .id}} {{cat 1 \"b\"}} {{nindent 2 \"x\"}}", "\"ann\" \"7\" 1 b \n  x"),
     ] {
         assert_eq!(run(template, DATA).as_deref(), Ok(expected), "{template}");
@@ -116,6 +138,7 @@ fn failures_at_run_time() {
             "template: sink:1: exceeded maximum template depth",
         ),
         ("{{range 2000000}}{{end}}", "template: sink:1: the template takes too many steps"),
+        ("{{$x := list}}{{range until 64}}{{$x = list $x $x}}{{end}}{{$x}}", "template: sink:1: the list is too large"),
         ("{{div 1 0}}", "template: sink:1: error calling div: integer divide by zero"),
         ("{{fail \"no\"}}", "template: sink:1: error calling fail: no"),
         ("{{upper}}", "template: sink:1: error calling upper: wrong number of args for upper: want 1 got 0"),

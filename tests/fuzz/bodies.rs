@@ -1,7 +1,9 @@
 //! What must hold for any text: one body for the fuzz targets in `fuzz/` and for the test beside this file.
 
 use plutino::codec::json::{self, Scanner, Wanted};
+use plutino::codec::{delimited, urlencoded};
 use plutino::sql::{mark, parse_create, parse_expr, parse_select, parse_statement};
+use plutino::template::Template;
 
 /// No text makes the parser panic, and what it accepts means the same after printing.
 pub fn sql(text: &str) {
@@ -40,4 +42,33 @@ pub fn json(text: &str) {
         json::write_value(&mut twice, &again).expect("JSON has no NaN");
         assert_eq!(written, twice);
     }
+}
+
+/// No text makes the parser of templates panic, nor what it accepts when it runs; mistakes have a line of the text.
+pub fn template(text: &str) {
+    let data = r#"{"a": 7, "f": 2.5, "s": "x\"é", "l": [1, "b", null, {"a": 1}], "o": {"b": {"c": true}}, "n": null}"#;
+    let dot = json::parse(data).expect("the data is JSON");
+    match Template::new(text) {
+        Ok(template) => drop(template.run(&dot)),
+        Err(error) => assert!(error.line >= 1 && error.line <= text.matches('\n').count() + 1, "{error}"),
+    }
+}
+
+/// No text makes the readers of delimited text and of forms panic, and a form that is written reads back.
+pub fn formats(text: &str) {
+    let create =
+        parse_create("CREATE STREAM s (a BIGINT, b FLOAT, c DATETIME, d ARRAY(BIGINT), e BYTEA) WITH (TYPE=\"x\")");
+    let columns = create.expect("the statement is right").columns;
+    for columns in [None, Some(columns.as_slice())] {
+        delimited::decode(text, ",", columns);
+        delimited::decode_lines(text, "||", columns);
+    }
+    let Ok(row) = urlencoded::decode(text) else { return };
+    let pairs: Vec<(&str, &str)> =
+        row.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_text()?))).collect();
+    let written = urlencoded::encode(pairs.iter().copied());
+    let again = urlencoded::decode(&written).expect("what is written is a form");
+    let again: Vec<(&str, &str)> =
+        again.iter().filter_map(|(key, value)| Some((key.as_str(), value.as_text()?))).collect();
+    assert_eq!(pairs, again);
 }

@@ -44,7 +44,28 @@ const JSON: &[&str] = &[
     "",
 ];
 
+const TEMPLATES: &[&str] = &[
+    "{\"a\":{{.a}},\"s\":{{json .s}}{{if gt .f 2}},\"big\":true{{else if eq .s \"x\"}}{{else}}{{end}}}",
+    "{{range $i, $e := .l}}{{if $i}}, {{end}}{{$e}}{{else}}none{{end}}{{with .o.b}}{{.c}}{{$.a}}{{end}}",
+    "{{- /* why */ -}} {{$x := index .l 1 | upper | printf \"%-5s|%05.2f\"}}{{$x = 1}}{{define \"t\"}}{{.}}{{end}}{{template \"t\" .}}",
+    "{{dict \"k\" (list 1 `r` 'c' 0x1F -1e3 nil true) | toJson}}{{block \"b\" .o}}{{break}}{{end}}{{(slice .l 0 2).x}}",
+    "{{range until 3}}{{continue}}{{end}}{{printf \"%[2]*.[1]d %q %x %T %%\" .a .s .l}}{{substr 0 2 .s}}{{date \"2006-01-02\" 0}}",
+];
+
+const FORMATS: &[&str] =
+    &["1,2.5,2024-01-01,[1,2],aGk=,more", "a||b\n1||x\n\n2\r\n", "a=1&b=x+y&c=%C3%A9&a=2&d&=e&%zz", "NaN,1e999,,[,%"];
+
 const WORDS: &[&str] = &[
+    "{{",
+    "}}",
+    "{{- ",
+    " -}}",
+    "%",
+    "&",
+    "=",
+    "|",
+    "$x",
+    ".a",
     "SELECT ",
     " FROM ",
     " WHERE ",
@@ -149,4 +170,14 @@ fn sql() {
 #[test]
 fn json() {
     run(JSON, bodies::json);
+}
+
+#[test]
+fn template() {
+    run(TEMPLATES, bodies::template);
+}
+
+#[test]
+fn formats() {
+    run(FORMATS, bodies::formats);
 }

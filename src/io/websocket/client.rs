@@ -82,11 +82,13 @@ pub(super) fn valid_header(name: &str, value: &str) -> bool {
 /// `data`.
 pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle, presence: Presence) {
     let mut closing = endpoint.closing.subscribe();
-    let waits = endpoint.settings.reconnect;
-    let mut wait = waits.initial;
+    let mut wait = endpoint.terms().reconnect.initial;
     loop {
+        // Links may have come and gone since the last time.
+        let terms = endpoint.terms();
+        let waits = terms.reconnect;
         let dialled = tokio::select! {
-            dialled = dial(&endpoint.settings, endpoint.websocket()) => dialled,
+            dialled = dial(&terms, endpoint.websocket(&terms)) => dialled,
             _ = closing.wait_for(|closing| *closing) => break,
         };
         match dialled.and_then(|mut websocket| match websocket.get_mut().detach() {
@@ -96,6 +98,7 @@ pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle,
             Ok(websocket) => {
                 let began = Instant::now();
                 peer.farewell.send_replace(None);
+                endpoint.opens(&peer);
                 if *closing.borrow() {
                     peer.dismiss(CloseCode::Away, "the endpoint has ended");
                 }
@@ -103,7 +106,10 @@ pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle,
                 let (place, who) = (endpoint.clone(), peer.clone());
                 let ending = data.spawn(async move { connection::run(websocket, &place, &who).await }).await;
                 if !*closing.borrow() {
-                    let ending = ending.unwrap_or_else(|_| Some("its data thread has ended".to_owned()));
+                    let ending = ending.unwrap_or_else(|error| {
+                        let panic = "an error in this program ended the connection: please report it (--log error)";
+                        Some(if error.is_panic() { panic } else { "its data thread has ended" }.to_owned())
+                    });
                     endpoint.fails(ending.unwrap_or_else(|| "the peer closed the connection".to_owned()));
                 }
                 // A peer that closes at once is not dialled faster than one that refuses.
@@ -159,7 +165,8 @@ async fn connect(settings: &Settings, config: WebSocketConfig) -> Result<WebSock
         source => DialError::Handshake { address: address.clone(), source: Box::new(source) },
     };
     let request = request(settings, host, *port).map_err(strange)?;
-    let head = HeadReader { wire, head: Vec::new(), given: 0, end: None };
+    let offered = settings.subprotocols.first().cloned();
+    let head = HeadReader { wire, head: Vec::new(), given: 0, end: None, offered };
     let (websocket, _) = tokio_tungstenite::client_async(request, head).await.map_err(strange)?;
     Ok(connection::open(websocket.into_inner().into_wire(), WireRole::Client, config).await)
 }
@@ -173,9 +180,27 @@ struct HeadReader {
     given: usize,
     /// where the head ends, once that is known
     end: Option<usize>,
+    /// the first subprotocol that was offered
+    offered: Option<String>,
 }
 
+const END_OF_HEAD: &[u8] = b"\r\n\r\n";
+
 impl HeadReader {
+    /// A server may choose none of the subprotocols (RFC 6455, 4.2.2). The handshake behind us takes that for an error,
+    /// so it is shown the choice of the first; nothing else looks at it.
+    fn choose(&mut self) {
+        const NAME: &str = "sec-websocket-protocol:";
+        let (Some(end), Some(offered)) = (self.end, &self.offered) else { return };
+        let head = String::from_utf8_lossy(&self.head[..end]);
+        if head.lines().any(|line| line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME))) {
+            return;
+        }
+        let line = format!("{NAME} {offered}\r\n");
+        self.end = Some(end + line.len());
+        self.head.splice(end - 2..end - 2, line.into_bytes());
+    }
+
     fn into_wire(mut self) -> Wire {
         self.wire.put_back(self.head.split_off(self.given));
         self.wire
@@ -184,23 +209,27 @@ impl HeadReader {
 
 impl AsyncRead for HeadReader {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        const END: &[u8] = b"\r\n\r\n";
         let this = self.get_mut();
-        if this.end.is_none() && this.given == this.head.len() {
+        loop {
+            // The empty line is shown only whole: a line may have to go before it.
+            let known = this.end.unwrap_or(this.head.len().saturating_sub(END_OF_HEAD.len() - 1));
+            if this.given < known || this.end.is_some() {
+                let count = (known - this.given).min(buf.remaining());
+                buf.put_slice(&this.head[this.given..this.given + count]);
+                this.given += count;
+                return Poll::Ready(Ok(()));
+            }
             let mut bytes = [0; 1024];
             let mut read = ReadBuf::new(&mut bytes);
             ready!(Pin::new(&mut this.wire).poll_read(cx, &mut read))?;
-            // The end may lie across two reads.
-            let seen = this.given.saturating_sub(END.len() - 1);
+            if read.filled().is_empty() {
+                return Poll::Ready(Ok(()));
+            }
             this.head.extend_from_slice(read.filled());
-            this.end =
-                this.head[seen..].windows(END.len()).position(|four| four == END).map(|at| seen + at + END.len());
+            let end = this.head[this.given..].windows(END_OF_HEAD.len()).position(|four| four == END_OF_HEAD);
+            this.end = end.map(|at| this.given + at + END_OF_HEAD.len());
+            this.choose();
         }
-        let shown = &this.head[this.given..this.end.unwrap_or(this.head.len())];
-        let count = shown.len().min(buf.remaining());
-        buf.put_slice(&shown[..count]);
-        this.given += count;
-        Poll::Ready(Ok(()))
     }
 }
 

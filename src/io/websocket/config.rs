@@ -78,7 +78,7 @@ const PROPERTIES: &[Property] = &[
         "text",
         "",
         "both",
-        "host:port to dial; empty or absent: server role, an endpoint of the data server",
+        "host:port to dial; without a port, that of the scheme (80, with wss 443); empty or absent: server role, an endpoint of the data server",
     ),
     property("scheme", &[], "text", "ws", "both", "`ws` or `wss`; client role"),
     property(
@@ -89,7 +89,14 @@ const PROPERTIES: &[Property] = &[
         "both",
         "headers of the handshake, each a text or a list of texts; client role",
     ),
-    property("subprotocols", &[], "list of texts", "[]", "both", "subprotocols offered in the handshake; client role"),
+    property(
+        "subprotocols",
+        &[],
+        "list of texts",
+        "[]",
+        "both",
+        "subprotocols offered in the handshake; a server that chooses none is taken all the same; client role",
+    ),
     property(
         "onOpen",
         &[],
@@ -113,7 +120,7 @@ const PROPERTIES: &[Property] = &[
         "object",
         "{initial: 100ms, max: 10s, jitter: 0.2}",
         "both",
-        "waits between dials: the first, the longest (each is twice the one before), and the share of it that chance takes off or adds; client role",
+        "waits between dials: the first, the longest (each is twice the one before; neither is less than 100 ms), and the share of it that chance takes off or adds; client role",
     ),
     property(
         "maxMessageSize",
@@ -662,6 +669,9 @@ fn with_environment(text: &str) -> Result<String, SettingsError> {
     Ok(filled)
 }
 
+/// The shortest wait between dials: a peer that refuses is not to be flooded, nor the processor burnt.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
 fn reconnect(raw: &Raw) -> Result<Reconnect, SettingsError> {
     let mut waits = Reconnect { initial: Duration::from_millis(100), max: Duration::from_secs(10), jitter: 0.2 };
     const EXPECTED: &str = "an object {initial, max, jitter}: two durations and a number from 0 to 1";
@@ -669,7 +679,7 @@ fn reconnect(raw: &Raw) -> Result<Reconnect, SettingsError> {
     let Value::Object(fields) = value else { return Err(raw.wrong("reconnect", EXPECTED)) };
     for (name, value) in fields {
         match name.as_str() {
-            "initial" => waits.initial = duration("reconnect.initial", value)?.max(Duration::from_millis(1)),
+            "initial" => waits.initial = duration("reconnect.initial", value)?.max(SHORTEST_WAIT),
             "max" => waits.max = duration("reconnect.max", value)?,
             "jitter" => {
                 waits.jitter = value

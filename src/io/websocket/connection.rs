@@ -21,6 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
+use super::config::Settings;
 use super::endpoint::Endpoint;
 use super::lane::{Farewell, Flight, Peer};
 use super::socket::Wire;
@@ -54,32 +55,36 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
     }
     let (mut writing, mut reading) = websocket.split();
     let pulse = Pulse::new();
+    let terms = endpoint.terms();
     let (code, ending) = {
         let mut reader = pin!(read(&mut reading, endpoint, &pulse));
         let mut farewell = peer.farewell.subscribe();
         let first = {
-            let writer = pin!(write(&mut writing, endpoint, peer));
+            let writer = pin!(write(&mut writing, &terms, peer));
             tokio::select! {
                 end = &mut reader => First::Read(end),
                 error = writer => First::Write(error),
                 Ok(farewell) = farewell.wait_for(Option::is_some) => First::Farewell(*farewell),
-                () = pulse.stops(endpoint.settings.idle_timeout) => First::Silence,
+                () = pulse.stops(terms.idle_timeout) => First::Silence,
             }
         };
         match first {
             First::Read(end) => end.verdict(&peer.address),
             First::Farewell(Some(Farewell { code, reason })) => {
                 say_goodbye(&mut writing, code, reason).await;
-                let _ = timeout(CLOSE_TIMEOUT, reader).await;
+                rest(reader, CLOSE_TIMEOUT, &pulse).await;
                 let slow = (code == CloseCode::Policy).then(|| format!("{}: disconnected: {reason}", peer.address));
                 (None, slow)
             }
             First::Farewell(None) => (None, None),
-            First::Silence => (Some(CloseCode::Away), Some(format!("{}: nothing heard for too long", peer.address))),
+            First::Silence => {
+                rest(reader, Duration::ZERO, &pulse).await;
+                (Some(CloseCode::Away), Some(format!("{}: nothing heard for too long", peer.address)))
+            }
             // The peer's close frame may be why writing failed: reading tells.
-            First::Write(error) => match timeout(CLOSE_TIMEOUT, reader).await {
-                Ok(end) => end.verdict(&peer.address),
-                Err(_) => (None, Some(format!("{}: {error}", peer.address))),
+            First::Write(error) => match rest(reader, CLOSE_TIMEOUT, &pulse).await {
+                Some(end) => end.verdict(&peer.address),
+                None => (None, Some(format!("{}: {error}", peer.address))),
             },
         }
     };
@@ -91,6 +96,21 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
         }
     }
     ending
+}
+
+/// Reads on for `limit` at the most; `None` if that does not bring the end. Only reading is limited: what was read is
+/// handed over, however long the engine takes, since nobody would count it otherwise.
+async fn rest(mut reader: Pin<&mut impl Future<Output = ReadEnd>>, limit: Duration, pulse: &Pulse) -> Option<ReadEnd> {
+    if let Ok(end) = timeout(limit, reader.as_mut()).await {
+        return Some(end);
+    }
+    pulse.over.store(true, Ordering::Relaxed);
+    std::future::poll_fn(|cx| match reader.as_mut().poll(cx) {
+        Poll::Ready(end) => Poll::Ready(Some(end)),
+        Poll::Pending if pulse.busy.load(Ordering::Relaxed) => Poll::Pending,
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
 }
 
 /// What ended the normal life of a connection.
@@ -152,6 +172,9 @@ async fn read(reading: &mut Reading, endpoint: &Endpoint, pulse: &Pulse) -> Read
         if let Some(end) = end {
             return end;
         }
+        if pulse.over.load(Ordering::Relaxed) {
+            return ReadEnd::Closed(close.take().flatten());
+        }
         if full {
             // More is there: the worker and the other sockets of this thread come first.
             tokio::task::yield_now().await;
@@ -203,24 +226,24 @@ async fn gather(
 }
 
 /// Writes what waits until that fails.
-async fn write(writing: &mut Writing, endpoint: &Endpoint, peer: &Peer) -> Error {
-    match write_on(writing, endpoint, peer).await {
+async fn write(writing: &mut Writing, terms: &Settings, peer: &Peer) -> Error {
+    match write_on(writing, terms, peer).await {
         Ok(never) => match never {},
         Err(error) => error,
     }
 }
 
-async fn write_on(writing: &mut Writing, endpoint: &Endpoint, peer: &Peer) -> Result<std::convert::Infallible, Error> {
-    for message in &endpoint.settings.on_open {
-        writing.send(Message::text(message.clone())).await?;
-    }
-    let mut pings = endpoint.settings.ping_interval.map(|every| {
+async fn write_on(writing: &mut Writing, terms: &Settings, peer: &Peer) -> Result<std::convert::Infallible, Error> {
+    let mut pings = terms.ping_interval.map(|every| {
         let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         pings
     });
     let mut flights: Vec<Flight> = Vec::new();
     loop {
+        while let Some(message) = peer.next_first() {
+            writing.send(Message::text(message)).await?;
+        }
         let mut bytes = 0;
         while bytes < FLUSH_BYTES
             && let Some(flight) = peer.next()
@@ -236,7 +259,7 @@ async fn write_on(writing: &mut Writing, endpoint: &Endpoint, peer: &Peer) -> Re
         }
         if !flights.is_empty() {
             writing.flush().await?;
-            flights.clear();
+            flights.drain(..).for_each(Flight::arrive);
             // A reader that keeps up with us must not keep the thread.
             tokio::task::yield_now().await;
             continue;
@@ -284,11 +307,18 @@ struct Pulse {
     heard: AtomicU64,
     /// the peer is not read because the engine is busy: it cannot be heard
     busy: AtomicBool,
+    /// what is being handed over is the last
+    over: AtomicBool,
 }
 
 impl Pulse {
     fn new() -> Pulse {
-        Pulse { start: Instant::now(), heard: AtomicU64::new(0), busy: AtomicBool::new(false) }
+        Pulse {
+            start: Instant::now(),
+            heard: AtomicU64::new(0),
+            busy: AtomicBool::new(false),
+            over: AtomicBool::new(false),
+        }
     }
 
     fn heard(&self, now: Instant) {

@@ -13,14 +13,16 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::config::Settings;
 use super::lane::{Peer, SinkQueue, locked};
-use crate::io::LinkState;
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
+use crate::io::{LinkState, printable};
 
 /// A source's end of an endpoint.
 pub(super) struct Subscriber {
     frames: FrameSender,
     /// read while a batch is handed over; set to true, nothing more comes
     closed: RwLock<bool>,
+    /// false while its rule is being started: what comes waits, and the sockets are not read on
+    begun: watch::Sender<bool>,
     /// messages handed over
     pub messages: AtomicU64,
     /// their bytes
@@ -40,8 +42,10 @@ pub(super) struct Standing {
 
 /// See the module.
 pub(super) struct Endpoint {
-    /// of the link that made it
+    /// of the link that made it: its address. What its links want together is said by [`Endpoint::terms`]
     pub settings: Settings,
+    /// what each of its links wants
+    links: Mutex<Vec<Arc<Link>>>,
     /// the data thread of its sockets
     pub thread: usize,
     /// how it stands
@@ -53,6 +57,16 @@ pub(super) struct Endpoint {
     last_error: Mutex<Option<(SystemTime, String)>>,
     subscribers: Mutex<Arc<Vec<Arc<Subscriber>>>>,
     members: Mutex<Members>,
+    /// messages that came while no source was there to take them
+    pub unread: AtomicU64,
+}
+
+/// A source or sink of an endpoint, as its user described it.
+pub(super) struct Link {
+    /// a source; otherwise a sink
+    pub source: bool,
+    /// its settings
+    pub settings: Settings,
 }
 
 #[derive(Default)]
@@ -67,6 +81,7 @@ impl Endpoint {
     pub fn new(settings: Settings, thread: usize, state: LinkState) -> Arc<Endpoint> {
         Arc::new(Endpoint {
             settings,
+            links: Mutex::default(),
             thread,
             standing: watch::Sender::new(Standing { state, since: SystemTime::now(), failures: 0 }),
             closing: watch::Sender::new(false),
@@ -74,20 +89,80 @@ impl Endpoint {
             last_error: Mutex::default(),
             subscribers: Mutex::default(),
             members: Mutex::default(),
+            unread: AtomicU64::new(0),
         })
     }
 
+    /// Adds what a link wants. Messages of `onOpen` that no link before it had are sent on an open connection now.
+    pub fn link(&self, source: bool, settings: Settings) -> Arc<Link> {
+        let mut links = locked(&self.links);
+        let known: Vec<&String> = links.iter().flat_map(|link| &link.settings.on_open).collect();
+        let fresh: Vec<String> = settings.on_open.iter().filter(|message| !known.contains(message)).cloned().collect();
+        for (property, differs) in [
+            ("pingInterval", links.iter().any(|link| link.settings.ping_interval != settings.ping_interval)),
+            ("idleTimeout", links.iter().any(|link| link.settings.idle_timeout != settings.idle_timeout)),
+            ("reconnect", links.iter().any(|link| link.settings.reconnect != settings.reconnect)),
+            (
+                "handshakeTimeout",
+                links.iter().any(|link| link.settings.handshake_timeout != settings.handshake_timeout),
+            ),
+            ("maxMessageSize", links.iter().any(|link| link.settings.max_message_size != settings.max_message_size)),
+        ] {
+            if differs {
+                let holds = if property == "maxMessageSize" { "the largest" } else { "the first source's" };
+                tracing::warn!(
+                    endpoint = %self.settings.address(),
+                    "sources and sinks of one connection differ in {property}: {holds} holds, for connections from now on"
+                );
+            }
+        }
+        let link = Arc::new(Link { source, settings });
+        links.push(link.clone());
+        // Under the lock of the links, as `opens`: each message is sent once on each connection.
+        for peer in &locked(&self.members).peers {
+            peer.say(&fresh);
+        }
+        link
+    }
+
+    /// Takes away what a link wants.
+    pub fn unlink(&self, link: &Arc<Link>) {
+        locked(&self.links).retain(|other| !Arc::ptr_eq(other, link));
+    }
+
+    /// What its links want together, for the next connection: the settings of the first source (without one, of the
+    /// first sink), the largest limit of messages, and all subprotocols.
+    pub fn terms(&self) -> Settings {
+        let links = locked(&self.links);
+        let first = links.iter().find(|link| link.source).or(links.first());
+        let mut terms = first.map_or_else(|| self.settings.clone(), |link| link.settings.clone());
+        for Link { settings, .. } in links.iter().map(|link| &**link) {
+            terms.max_message_size = terms.max_message_size.max(settings.max_message_size);
+            for protocol in &settings.subprotocols {
+                if !terms.subprotocols.contains(protocol) {
+                    terms.subprotocols.push(protocol.clone());
+                }
+            }
+        }
+        terms
+    }
+
+    /// A connection of a client role begins: `peer` is to get the messages of `onOpen` of all links, each once.
+    pub fn opens(&self, peer: &Peer) {
+        let links = locked(&self.links);
+        let mut messages: Vec<String> = Vec::new();
+        for message in links.iter().flat_map(|link| &link.settings.on_open) {
+            if !messages.contains(message) {
+                messages.push(message.clone());
+            }
+        }
+        peer.say_first(messages);
+    }
+
     /// Adds a source.
-    pub fn subscribe(&self, frames: FrameSender) -> Arc<Subscriber> {
-        let subscriber = Arc::new(Subscriber {
-            frames,
-            closed: RwLock::new(false),
-            messages: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        });
+    pub fn subscribe(&self, subscriber: &Arc<Subscriber>) {
         let mut subscribers = locked(&self.subscribers);
-        *subscribers = Arc::new(subscribers.iter().chain([&subscriber]).cloned().collect());
-        subscriber
+        *subscribers = Arc::new(subscribers.iter().chain([subscriber]).cloned().collect());
     }
 
     /// Takes a source away; when this returns, nothing is being handed to it.
@@ -97,6 +172,8 @@ impl Endpoint {
             let rest = subscribers.iter().filter(|other| !Arc::ptr_eq(other, subscriber)).cloned().collect();
             *subscribers = Arc::new(rest);
         }
+        // What waits for the start of a rule that does not start shall not wait for ever.
+        subscriber.begin();
         *subscriber.closed.write().await = true;
     }
 
@@ -159,7 +236,15 @@ impl Endpoint {
     /// Hands messages to every source, waiting for the slowest.
     pub async fn deliver(&self, frames: Vec<Frame>, received: std::time::Instant) {
         let subscribers = locked(&self.subscribers).clone();
-        let Some((last, others)) = subscribers.split_last() else { return };
+        let Some((last, others)) = subscribers.split_last() else {
+            if self.unread.fetch_add(frames.len() as u64, Ordering::Relaxed) == 0 {
+                tracing::warn!(
+                    endpoint = %self.settings.address(),
+                    "messages come in and are ignored: a rule sends here, but no stream reads from here"
+                );
+            }
+            return;
+        };
         let bytes = frames.iter().map(|frame| frame.bytes().len() as u64).sum();
         let batch = FrameBatch { frames, received };
         for subscriber in others {
@@ -181,6 +266,8 @@ impl Endpoint {
 
     /// Notes an error.
     pub fn fails(&self, error: String) {
+        // Part of it may be the peer's words: they must not command a terminal.
+        let error = printable(&error).into_owned();
         tracing::debug!(endpoint = %self.settings.address(), %error, "websocket");
         *locked(&self.last_error) = Some((SystemTime::now(), error));
         self.standing.send_modify(|standing| standing.failures += 1);
@@ -193,21 +280,42 @@ impl Endpoint {
 
     /// Buffers and limits of its connections. A reading endpoint reads much at a time; one that only writes keeps
     /// little for each of its many clients. Larger is not faster: the buffer is cleared before each read.
-    pub fn websocket(&self) -> WebSocketConfig {
-        let read_buffer = if locked(&self.subscribers).is_empty() { 2 * 1024 } else { 32 * 1024 };
+    pub fn websocket(&self, terms: &Settings) -> WebSocketConfig {
+        let reads = locked(&self.links).iter().any(|link| link.source);
+        let read_buffer = if reads { 32 * 1024 } else { 2 * 1024 };
         WebSocketConfig::default()
             .read_buffer_size(read_buffer)
             .write_buffer_size(64 * 1024)
-            .max_message_size(Some(self.settings.max_message_size))
-            .max_frame_size(Some(self.settings.max_message_size))
+            .max_message_size(Some(terms.max_message_size))
+            .max_frame_size(Some(terms.max_message_size))
     }
 }
 
 impl Subscriber {
+    /// A source that hands nothing over before [`Subscriber::begin`].
+    pub fn new(frames: FrameSender) -> Arc<Subscriber> {
+        Arc::new(Subscriber {
+            frames,
+            closed: RwLock::new(false),
+            begun: watch::Sender::new(false),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+        })
+    }
+
+    /// Its rule is there: what has waited goes on.
+    pub fn begin(&self) {
+        self.begun.send_replace(true);
+    }
+
     async fn deliver(&self, batch: FrameBatch, bytes: u64) {
         let closed = self.closed.read().await;
         if *closed {
             return;
+        }
+        if !*self.begun.borrow() {
+            // The sender lives in `self`, so that waiting ends only by beginning.
+            let _ = self.begun.subscribe().wait_for(|begun| *begun).await;
         }
         // Counted before they are handed over: whoever sees a result sees its message counted.
         self.messages.fetch_add(batch.frames.len() as u64, Ordering::Relaxed);

@@ -6,7 +6,7 @@
 //! client role's next connection.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::config::{QueueLimit, SlowClient};
+use crate::io::UNSENT;
 use crate::io::queue::{MessageBatch, Outlet, Signal};
 
 /// Locks what only plain updates happen under: a panic elsewhere leaves it whole.
@@ -42,6 +43,8 @@ pub(super) struct Peer {
     pub farewell: watch::Sender<Option<Farewell>>,
     /// wakes its writer
     pub wake: Notify,
+    /// messages of `onOpen` still to be sent on this connection, before all others
+    first: Mutex<VecDeque<String>>,
     lanes: Mutex<Vec<Arc<Lane>>>,
     /// which lane is looked at first, so that a busy one does not starve the others
     turn: AtomicUsize,
@@ -55,6 +58,7 @@ impl Peer {
             since: SystemTime::now(),
             farewell: watch::Sender::new(None),
             wake: Notify::new(),
+            first: Mutex::default(),
             lanes: Mutex::default(),
             turn: AtomicUsize::new(0),
         })
@@ -69,6 +73,24 @@ impl Peer {
             }
             first
         });
+    }
+
+    /// Sends these too, before what waits. Without a connection they stay until [`Peer::say_first`] replaces them.
+    pub fn say(&self, messages: &[String]) {
+        if !messages.is_empty() {
+            locked(&self.first).extend(messages.iter().cloned());
+            self.wake.notify_one();
+        }
+    }
+
+    /// What a new connection sends first.
+    pub fn say_first(&self, messages: Vec<String>) {
+        *locked(&self.first) = messages.into();
+    }
+
+    /// The next message of `onOpen`.
+    pub fn next_first(&self) -> Option<String> {
+        locked(&self.first).pop_front()
     }
 
     /// The next batch to write, if one waits.
@@ -110,6 +132,10 @@ pub(super) struct SinkQueue {
     dropped_slow: AtomicU64,
     dropped_absent: AtomicU64,
     dropped_left: AtomicU64,
+    dropped_unsent: AtomicU64,
+    dropped_broken: AtomicU64,
+    /// set by [`SinkQueue::end`]
+    ended: AtomicBool,
 }
 
 impl SinkQueue {
@@ -128,6 +154,9 @@ impl SinkQueue {
             dropped_slow: AtomicU64::new(0),
             dropped_absent: AtomicU64::new(0),
             dropped_left: AtomicU64::new(0),
+            dropped_unsent: AtomicU64::new(0),
+            dropped_broken: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
         })
     }
 
@@ -162,7 +191,11 @@ impl SinkQueue {
 
     /// Takes leave of all clients; what still waits is lost and counted.
     pub fn end(&self) {
-        let lanes = std::mem::take(&mut *locked(&self.lanes));
+        let lanes = {
+            let mut lanes = locked(&self.lanes);
+            self.ended.store(true, Ordering::Release);
+            std::mem::take(&mut *lanes)
+        };
         for lane in lanes {
             locked(&lane.peer.lanes).retain(|other| !Arc::ptr_eq(other, &lane));
             lane.close();
@@ -175,6 +208,8 @@ impl SinkQueue {
             ("slow client", &self.dropped_slow),
             ("no client", &self.dropped_absent),
             ("client left", &self.dropped_left),
+            ("connection broke", &self.dropped_broken),
+            (UNSENT, &self.dropped_unsent),
         ];
         causes.into_iter().map(|(cause, count)| (cause, count.load(Ordering::Relaxed))).filter(|c| c.1 > 0).collect()
     }
@@ -220,7 +255,9 @@ impl Outlet for SinkQueue {
         }
         let lanes = locked(&self.lanes);
         if lanes.is_empty() {
-            self.dropped_absent.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            let ended = self.ended.load(Ordering::Acquire);
+            let cause = if ended { &self.dropped_unsent } else { &self.dropped_absent };
+            cause.fetch_add(batch.len() as u64, Ordering::Relaxed);
         }
         for lane in lanes.iter() {
             lane.push(batch);
@@ -263,6 +300,11 @@ impl Lane {
         let limit = self.sink.limit;
         let mut state = locked(&self.state);
         if state.closed {
+            // It closes while it is sent to: under the same lock as its other messages, which are counted so.
+            drop(state);
+            let cause = self.cause_of_end();
+            self.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            cause.fetch_add(batch.len() as u64, Ordering::Relaxed);
             return;
         }
         state.entries.push_back(Entry { batch: batch.clone(), next: 0 });
@@ -301,7 +343,14 @@ impl Lane {
 
     fn take(self: &Arc<Self>) -> Option<Flight> {
         let entry = locked(&self.state).entries.pop_front()?;
-        Some(Flight { lane: self.clone(), batch: entry.batch, start: entry.next, next: entry.next, bytes: 0 })
+        let (batch, next) = (entry.batch, entry.next);
+        Some(Flight { lane: self.clone(), batch, start: next, next, bytes: 0, flushed: false })
+    }
+
+    /// The cause of what a closed lane loses.
+    fn cause_of_end(&self) -> &AtomicU64 {
+        let ended = self.sink.ended.load(Ordering::Acquire);
+        if ended { &self.sink.dropped_unsent } else { &self.sink.dropped_left }
     }
 
     fn close(&self) {
@@ -310,7 +359,7 @@ impl Lane {
         let lost = state.clear();
         self.relieve(&mut state);
         drop(state);
-        self.lose(lost, &self.sink.dropped_left);
+        self.lose(lost, self.cause_of_end());
         // Not under the lane's lock: a sending sink locks in the other order.
         let mut lanes = locked(&self.sink.lanes);
         if let Some(place) = lanes.iter().position(|lane| std::ptr::eq(&**lane, self)) {
@@ -364,16 +413,23 @@ impl LaneState {
     }
 }
 
-/// A batch on its way into a socket. Dropped, it is accounted: messages taken from it are out, the others go back.
+/// A batch on its way into a socket. Dropped, it is accounted: messages taken from it are out if they were flushed, and
+/// lost otherwise (part of them may have reached the peer; they are not sent twice); the others go back.
 pub(super) struct Flight {
     lane: Arc<Lane>,
     batch: Arc<MessageBatch>,
     start: usize,
     next: usize,
     bytes: usize,
+    flushed: bool,
 }
 
 impl Flight {
+    /// What was taken has been flushed.
+    pub fn arrive(mut self) {
+        self.flushed = true;
+    }
+
     /// Takes the next message.
     pub fn message(&mut self) -> Option<Bytes> {
         (self.next < self.batch.len()).then(|| {
@@ -401,8 +457,10 @@ impl Drop for Flight {
         let sink = &lane.sink;
         let out = self.next - self.start;
         let left = self.batch.len() - self.next;
-        sink.messages.fetch_add(out as u64, Ordering::Relaxed);
-        sink.bytes.fetch_add(self.bytes as u64, Ordering::Relaxed);
+        if self.flushed {
+            sink.messages.fetch_add(out as u64, Ordering::Relaxed);
+            sink.bytes.fetch_add(self.bytes as u64, Ordering::Relaxed);
+        }
         let mut lost = 0;
         let mut state = locked(&lane.state);
         state.messages -= out;
@@ -418,7 +476,12 @@ impl Drop for Flight {
             lane.relieve(&mut state);
         }
         drop(state);
-        lane.lose(lost, &sink.dropped_left);
-        sink.gone(out);
+        lane.lose(lost, lane.cause_of_end());
+        if self.flushed {
+            sink.gone(out);
+        } else {
+            let ended = sink.ended.load(Ordering::Acquire);
+            lane.lose(out, if ended { &sink.dropped_unsent } else { &sink.dropped_broken });
+        }
     }
 }

@@ -16,7 +16,8 @@ mod socket;
 use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, atomic::Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -33,7 +34,7 @@ use crate::io::queue::{FrameSender, Outlet, Signal};
 use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus};
 use config::Role;
-use endpoint::{Endpoint, Presence, Subscriber};
+use endpoint::{Endpoint, Link, Presence, Subscriber};
 use lane::{Peer, SinkQueue, locked};
 use server::{Routes, Server};
 
@@ -113,15 +114,14 @@ pub async fn dial(settings: &Settings) -> Result<WebSocketStream<Wire>, DialErro
     client::dial(settings, config).await
 }
 
-/// What makes a dialled connection the same as another.
+/// What makes a dialled connection the same as another. What else its links say is brought together
+/// ([`Endpoint::terms`]): a peer is to see one connection, not one for each way to say the same.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct DialKey {
     role: Role,
     path: String,
     tls: Option<Arc<Identity>>,
     headers: Vec<(String, String)>,
-    subprotocols: Vec<String>,
-    on_open: Vec<String>,
 }
 
 /// The hub of all websocket links. Clones share it.
@@ -182,11 +182,39 @@ impl Websockets {
         thread: usize,
         frames: FrameSender,
     ) -> Result<SourceLink, ConnectError> {
+        let link = self.prepare_source(settings, thread, frames).await?;
+        link.begin();
+        Ok(link)
+    }
+
+    /// As [`Websockets::open_source`], but nothing is handed over before [`SourceLink::begin`]: for a rule whose sinks
+    /// are opened after its sources, so that no message of a connection that both share finds nobody. If the endpoint
+    /// was made by this call, what comes until then waits (in the socket); otherwise it was never for this source.
+    ///
+    /// # Errors
+    /// As [`Websockets::open_source`].
+    pub async fn prepare_source(
+        &self,
+        settings: Settings,
+        thread: usize,
+        frames: FrameSender,
+    ) -> Result<SourceLink, ConnectError> {
         let mut registry = self.hub.registry.lock().await;
-        let (endpoint, fresh) = self.hub.endpoint(&mut registry, settings, thread).await?;
-        let subscriber = endpoint.subscribe(frames);
+        let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
+        let link = endpoint.link(true, settings);
+        let subscriber = Subscriber::new(frames);
+        if fresh {
+            endpoint.subscribe(&subscriber);
+        }
         self.hub.publish(&mut registry, &endpoint, fresh);
-        Ok(SourceLink { hub: self.hub.clone(), endpoint, subscriber })
+        Ok(SourceLink {
+            hub: self.hub.clone(),
+            endpoint,
+            link,
+            subscriber,
+            begun: AtomicBool::new(false),
+            early: fresh,
+        })
     }
 
     /// Opens a sink. `signal` is raised when an outlet with `slowClient: block` is ready again.
@@ -206,13 +234,14 @@ impl Websockets {
         let queue = SinkQueue::new(settings.client_queue, settings.slow_client, signal);
         let limit = settings.handshake_timeout;
         let dials = settings.role != Role::Server;
-        let (endpoint, fresh) = self.hub.endpoint(&mut registry, settings, thread).await?;
+        let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
+        let wishes = endpoint.link(false, settings);
         endpoint.add_sink(&queue);
         let mut standing = endpoint.standing.subscribe();
         let failures = standing.borrow().failures;
         self.hub.publish(&mut registry, &endpoint, fresh);
         drop(registry);
-        let link = SinkLink { hub: self.hub.clone(), endpoint, queue };
+        let link = SinkLink { hub: self.hub.clone(), endpoint, link: wishes, queue, closed: AtomicBool::new(false) };
         if check && dials {
             let settled =
                 standing.wait_for(|standing| standing.state == LinkState::Connected || standing.failures > failures);
@@ -237,7 +266,7 @@ impl Hub {
     async fn endpoint(
         self: &Arc<Self>,
         registry: &mut Registry,
-        settings: Settings,
+        settings: &Settings,
         thread: usize,
     ) -> Result<(Arc<Endpoint>, bool), ConnectError> {
         let thread = thread % self.data.len();
@@ -248,12 +277,12 @@ impl Hub {
             if registry.server.is_none() {
                 registry.server = Some(self.listen().await?);
             }
-            return Ok((Endpoint::new(settings, thread, LinkState::Connected), true));
+            return Ok((Endpoint::new(settings.clone(), thread, LinkState::Connected), true));
         }
-        if let Some(endpoint) = registry.dialled.get(&dial_key(&settings)) {
+        if let Some(endpoint) = registry.dialled.get(&dial_key(settings)) {
             return Ok((endpoint.clone(), false));
         }
-        Ok((Endpoint::new(settings, thread, LinkState::Connecting), true))
+        Ok((Endpoint::new(settings.clone(), thread, LinkState::Connecting), true))
     }
 
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
@@ -346,8 +375,6 @@ fn dial_key(settings: &Settings) -> DialKey {
         path: settings.path.clone(),
         tls: settings.tls.as_ref().map(|tls| tls.identity.clone()),
         headers: settings.headers.clone(),
-        subprotocols: settings.subprotocols.clone(),
-        on_open: settings.on_open.clone(),
     }
 }
 
@@ -355,10 +382,26 @@ fn dial_key(settings: &Settings) -> DialKey {
 pub struct SourceLink {
     hub: Arc<Hub>,
     endpoint: Arc<Endpoint>,
+    link: Arc<Link>,
     subscriber: Arc<Subscriber>,
+    /// set by [`SourceLink::begin`]
+    begun: AtomicBool,
+    /// it is subscribed since it was prepared
+    early: bool,
 }
 
 impl SourceLink {
+    /// Messages are handed over from now on. Called again, it does nothing.
+    pub fn begin(&self) {
+        if self.begun.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.subscriber.begin();
+        if !self.early {
+            self.endpoint.subscribe(&self.subscriber);
+        }
+    }
+
     /// How it stands.
     pub fn status(&self) -> LinkStatus {
         LinkStatus {
@@ -372,6 +415,7 @@ impl SourceLink {
     /// have ended), and the clients have got a close frame (1001) if nobody else uses the endpoint.
     pub async fn close(self) {
         self.endpoint.unsubscribe(&self.subscriber).await;
+        self.endpoint.unlink(&self.link);
         self.hub.release(&self.endpoint).await;
     }
 }
@@ -380,7 +424,9 @@ impl SourceLink {
 pub struct SinkLink {
     hub: Arc<Hub>,
     endpoint: Arc<Endpoint>,
+    link: Arc<Link>,
     queue: Arc<SinkQueue>,
+    closed: AtomicBool,
 }
 
 impl SinkLink {
@@ -400,16 +446,25 @@ impl SinkLink {
         }
     }
 
+    /// Messages that its peers sent while no source shared the endpoint: nobody has read them.
+    pub fn unread(&self) -> u64 {
+        self.endpoint.unread.load(Ordering::Relaxed)
+    }
+
     /// Its clients, each with what waits for it and what it lost.
     pub fn clients(&self) -> Vec<ClientStatus> {
         self.queue.clients()
     }
 
     /// Sends what waits, for up to `flush`, then ends the link: the clients get a close frame (1001) if nobody else
-    /// uses the endpoint.
-    pub async fn close(self, flush: Duration) {
+    /// uses the endpoint. Its counts can be read on.
+    pub async fn close(&self, flush: Duration) {
+        if self.closed.swap(true, Ordering::AcqRel) {
+            return;
+        }
         self.queue.drain(tokio::time::Instant::now() + flush).await;
         self.endpoint.remove_sink(&self.queue);
+        self.endpoint.unlink(&self.link);
         self.hub.release(&self.endpoint).await;
     }
 }

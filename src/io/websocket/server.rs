@@ -180,7 +180,7 @@ async fn greet(
     wire.flush().await?;
     wire.detach()?;
     wire.put_back(head.split_off(end));
-    let websocket = connection::open(wire, Role::Server, endpoint.websocket()).await;
+    let websocket = connection::open(wire, Role::Server, endpoint.websocket(&endpoint.terms())).await;
     Ok(Some((websocket, stay)))
 }
 

@@ -87,11 +87,18 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("keys", (0, MANY), |args| {
         let mut keys = Vec::new();
         for arg in args {
-            keys.extend(members(arg)?.keys().map(|key| Value::Text(key.clone())));
+            let mut of: Vec<&Text> = members(arg)?.keys().collect();
+            of.sort_unstable();
+            keys.extend(of.into_iter().map(|key| Value::Text(key.clone())));
         }
         list(keys)
     }),
-    Function::new("values", (1, 1), |args| list(members(&args[0])?.values().cloned())),
+    Function::new("values", (1, 1), |args| {
+        // In the order that `keys` has.
+        let mut of: Vec<(&Text, &Value)> = members(&args[0])?.iter().collect();
+        of.sort_unstable_by_key(|(key, _)| *key);
+        list(of.into_iter().map(|(_, value)| value.clone()))
+    }),
     Function::new("pick", (1, MANY), |args| {
         let keys: Vec<String> = args[1..].iter().map(text).collect();
         Ok(without(members(&args[0])?, |key| !keys.iter().any(|wanted| wanted == key)))
@@ -101,6 +108,8 @@ pub const FUNCTIONS: &[Function] = &[
         Ok(without(members(&args[0])?, |key| keys.iter().any(|unwanted| unwanted == key)))
     }),
     Function::new("merge", (1, MANY), |args| merged(args, false)),
+    Function::new("mustMerge", (1, MANY), |args| merged(args, false)),
+    Function::new("mustMergeOverwrite", (1, MANY), |args| merged(args, true)),
     Function::new("mergeOverwrite", (1, MANY), |args| merged(args, true)),
     Function::new("deepCopy", (1, 1), |args| Ok(args[0].clone())),
     Function::new("base", (1, 1), |args| {
@@ -136,11 +145,22 @@ fn without(members: &Object, unwanted: impl Fn(&str) -> bool) -> Value {
 fn merged(args: &[Value], overwrite: bool) -> Result<Value, String> {
     let mut all = members(&args[0])?.clone();
     for arg in &args[1..] {
-        for (key, value) in members(arg)? {
-            if overwrite || !all.get(key).is_some_and(is_true) {
+        merge_into(&mut all, members(arg)?, overwrite);
+    }
+    Ok(object(all))
+}
+
+/// Dictionaries inside dictionaries are merged, too.
+fn merge_into(all: &mut Object, more: &Object, overwrite: bool) {
+    for (key, value) in more {
+        match (all.get_mut(key), value) {
+            (Some(Value::Object(inner)), Value::Object(more)) => {
+                merge_into(std::sync::Arc::make_mut(inner), more, overwrite);
+            }
+            (Some(known), _) if !overwrite && is_true(known) => {}
+            _ => {
                 all.insert(key.clone(), value.clone());
             }
         }
     }
-    Ok(object(all))
 }

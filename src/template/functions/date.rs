@@ -52,6 +52,11 @@ pub fn parsed(args: &[Value]) -> Result<Value, String> {
 }
 
 fn written(layout: &str, at: &Zoned) -> String {
+    if at.offset() == jiff::tz::Offset::UTC {
+        // Layouts that begin a zone with Z write UTC as that letter.
+        let layout = layout.replace("Z07:00", "Z").replace("Z0700", "Z");
+        return jiff::fmt::strtime::format(strftime(&layout), at).unwrap_or_default();
+    }
     jiff::fmt::strtime::format(strftime(layout), at).unwrap_or_default()
 }
 

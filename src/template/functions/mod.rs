@@ -29,6 +29,9 @@ type Code = fn(&[Value]) -> Result<Value, String>;
 /// Any number of arguments.
 const MANY: usize = usize::MAX;
 
+/// The functions that change the dictionary which a variable holds.
+pub const CHANGING: &[&str] = &["set", "unset", "merge", "mergeOverwrite", "mustMerge", "mustMergeOverwrite"];
+
 /// Bytes that one call may make.
 const MAX_TEXT: usize = 1024 * 1024;
 /// Elements that one call may make.

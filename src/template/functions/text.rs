@@ -144,10 +144,11 @@ pub const FUNCTIONS: &[Function] = &[
         other @ (Value::Array(_) | Value::Object(_)) => made(STANDARD.encode(written(other)?)),
         other => made(STANDARD.encode(text(other))),
     }),
-    Function::new("json", (1, 1), |args| made(written(&args[0])?)),
-    Function::new("toJson", (1, 1), |args| made(written(&args[0])?)),
+    Function::new("json", (1, 1), |args| made(escaped(&written(&args[0])?))),
+    Function::new("toJson", (1, 1), |args| made(escaped(&written(&args[0])?))),
     Function::new("toRawJson", (1, 1), |args| made(written(&args[0])?)),
-    Function::new("mustToJson", (1, 1), |args| made(written(&args[0])?)),
+    Function::new("mustToJson", (1, 1), |args| made(escaped(&written(&args[0])?))),
+    Function::new("mustToRawJson", (1, 1), |args| made(written(&args[0])?)),
     Function::new("toPrettyJson", (1, 1), |args| {
         let value: serde_json::Value = serde_json::from_str(&written(&args[0])?).map_err(|error| error.to_string())?;
         made(serde_json::to_string_pretty(&value).map_err(|error| error.to_string())?)
@@ -162,11 +163,35 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("prop", (1, 1), |_| Ok(Value::Null)),
 ];
 
-/// JSON as the json format writes it.
+/// JSON with the keys of objects in order, as Go writes it.
 fn written(value: &Value) -> Result<String, String> {
     let mut out = Vec::new();
-    json::write_value(&mut out, value).map_err(|error| error.to_string())?;
+    json::write_value(&mut out, &sorted(value)).map_err(|error| error.to_string())?;
     String::from_utf8(out).map_err(|error| error.to_string())
+}
+
+fn sorted(value: &Value) -> Value {
+    match &*json::expand(value) {
+        Value::Array(elements) => Value::array(elements.iter().map(sorted)),
+        Value::Object(members) => {
+            let mut members: Vec<_> = members.iter().map(|(key, value)| (key.clone(), sorted(value))).collect();
+            members.sort_by(|(left, _), (right, _)| left.cmp(right));
+            Value::object(members)
+        }
+        other => other.clone(),
+    }
+}
+
+/// As Go's encoder: what HTML could take for its own is escaped.
+fn escaped(json: &str) -> String {
+    let mut out = String::with_capacity(json.len());
+    for c in json.chars() {
+        match c {
+            '<' | '>' | '&' | '\u{2028}' | '\u{2029}' => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            c => out.push(c),
+        }
+    }
+    out
 }
 
 fn hex(bytes: &[u8]) -> String {
