@@ -5,13 +5,13 @@
 //! over. Websocket sources are opened first all the same, and wait: a sink may share their connection, and what comes on
 //! it belongs to the stream.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::future::maybe_done;
@@ -183,19 +183,18 @@ pub struct Engine {
 /// A lock for each stream that a rule is being started or stopped on: two rules do not open one stream twice, and none
 /// reads a stream that is being closed. Rules on other streams go on.
 #[derive(Default)]
-struct Gates(std::sync::Mutex<HashMap<Text, std::sync::Weak<Mutex<()>>>>);
+struct Gates(std::sync::Mutex<HashMap<Text, Weak<Mutex<()>>>>);
 
 impl Gates {
-    /// Waits until the streams of these names are free; they are until the answer is dropped.
-    async fn pass(&self, mut names: Vec<Text>) -> Vec<OwnedMutexGuard<()>> {
+    /// Waits until the streams of these names are free; they are the caller's until the answer is dropped.
+    async fn pass(&self, names: impl Iterator<Item = &Text>) -> Vec<OwnedMutexGuard<()>> {
         // Everybody takes them in one order, so that no two wait for each other.
-        names.sort();
-        names.dedup();
+        let names: BTreeSet<Text> = names.cloned().collect();
         let gates: Vec<Arc<Mutex<()>>> = {
             let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             known.retain(|_, gate| gate.strong_count() > 0);
             let mut gate = |name: Text| {
-                let gate = known.get(&name).and_then(std::sync::Weak::upgrade).unwrap_or_default();
+                let gate = known.get(&name).and_then(Weak::upgrade).unwrap_or_default();
                 known.insert(name, Arc::downgrade(&gate));
                 gate
             };
@@ -331,7 +330,7 @@ impl Engine {
                 return Err(EngineError::Exists(id));
             }
         }
-        let gates = self.gates.pass(rule.plan.inputs.iter().map(|input| input.stream.name.clone()).collect()).await;
+        let gates = self.gates.pass(rule.plan.inputs.iter().map(|input| &input.stream.name)).await;
         let opened = self.open_rule(rule).await;
         drop(gates);
         let mut running = self.running.lock().await;
@@ -375,11 +374,11 @@ impl Engine {
             signals.push(signal);
             streams.push(id);
         }
+        drop(running);
         let signal = signals.remove(0).with(signals);
         let worker = &self.threads[thread];
         let failed = |error| EngineError::Connector { rule: rule.id.clone(), error: Box::new(error) };
 
-        drop(running);
         // Tables first: their rows shall be there for the first rows of streams.
         openings.sort_by_key(|opening| opening.id.rule.is_none());
         let mut senders = Vec::with_capacity(openings.len());
@@ -490,7 +489,7 @@ impl Engine {
     /// Ends a rule; true if there was one. What its sinks hold is sent, what its windows hold is forgotten.
     pub async fn stop_rule(&self, id: &str) -> bool {
         let Some(rule) = self.running.lock().await.rules.shift_remove(id) else { return false };
-        let gates = self.gates.pass(rule.streams.iter().map(|stream| stream.name.clone()).collect()).await;
+        let gates = self.gates.pass(rule.streams.iter().map(|stream| &stream.name)).await;
         self.drop_on(rule.thread, rule.key).await;
         // A sink of this rule may have made its streams wait: nobody else would wake them before it is closed.
         {
@@ -498,6 +497,7 @@ impl Engine {
             rule.streams.iter().filter_map(|id| running.streams.get(id)).for_each(|stream| stream.signal.raise());
         }
         self.leave_streams(&rule.streams).await;
+        // Neither other rules nor those who ask how they stand wait for this rule's clients.
         drop(gates);
         let ends = rule.sinks.iter().map(|sink| sink.close(FLUSH));
         futures_util::future::join_all(ends).await;
@@ -623,16 +623,16 @@ impl Engine {
         running.rules.iter().map(|(id, rule)| rule.status(id, running.sources(rule))).collect()
     }
 
-    /// The rules whose code has failed: they get no more rows, and wait to be stopped.
-    pub async fn failed(&self) -> Vec<String> {
-        let running = self.running.lock().await;
-        running.rules.iter().filter(|(_, rule)| rule.metrics.has_failed()).map(|(id, _)| id.clone()).collect()
-    }
-
     /// How one rule stands; `None` if it does not run.
     pub async fn rule_status(&self, id: &str) -> Option<RuleStatus> {
         let running = self.running.lock().await;
         running.rules.get(id).map(|rule| rule.status(id, running.sources(rule)))
+    }
+
+    /// The rules whose code has failed: they get no more rows, and wait to be stopped.
+    pub async fn failed(&self) -> Vec<String> {
+        let running = self.running.lock().await;
+        running.rules.iter().filter(|(_, rule)| rule.metrics.has_failed()).map(|(id, _)| id.clone()).collect()
     }
 
     /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes

@@ -430,6 +430,11 @@ impl Loader {
         }
         let sinks = self.sinks(document, &rule, node, &subject);
         let Some(plan) = self.plan(document, &rule, node, &subject) else { return };
+        if !rule.options.schedule.is_always() {
+            let message =
+                "cron, duration and cronDatetimeRange are kept by plutino serve; plutino run runs rules at once";
+            self.problems.push(document.error(node.place, &subject, message));
+        }
         if !rule.triggered {
             self.waiting += 1;
             let message = "is not started, since triggered is false";

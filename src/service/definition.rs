@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::document::{Document, Severity};
 use crate::engine::{RuleSpec, SinkAction};
 use crate::io::connector::ConnectorError;
-use crate::pipeline::{self, Faults};
+use crate::pipeline;
 use crate::plan::physical::Role;
 use crate::plan::{self, PlanError, PlanErrorKind};
 use crate::rule::{self, Rule, RuleOptions};
@@ -146,19 +146,16 @@ fn of_parser(sql: &str, error: PlanError) -> ServiceError {
 }
 
 fn of_connector(error: &ConnectorError) -> ServiceError {
-    ServiceError::Connector(match error {
-        ConnectorError::UnknownSink(kind) => format!("sink {kind} is not defined"),
-        error => bare(&error.to_string()),
-    })
+    ServiceError::Connector(bare(&error.to_string()))
 }
 
-fn fault_of((faults, _): Faults) -> ServiceError {
+fn fault_of((faults, _): pipeline::Faults) -> ServiceError {
     ServiceError::Connector(faults.first().map(|fault| bare(&fault.message)).unwrap_or_default())
 }
 
 /// The text as eKuiper has it, where what is behind it says more.
 fn bare(text: &str) -> String {
-    const KNOWN: [&str; 2] = [": set path, now", ": there "];
-    let end = KNOWN.iter().filter_map(|more| text.find(more)).min();
+    const MORE: [&str; 2] = [": set path, now", ": there "];
+    let end = MORE.iter().filter_map(|more| text.find(more)).min();
     text[..end.unwrap_or(text.len())].to_owned()
 }
