@@ -90,9 +90,10 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
     let results = Arc::new(Results { messages: AtomicU64::new(0), kept: keep.then(Mutex::default) });
     let metrics = Arc::new(RuleMetrics::default());
     let (done, added) = oneshot::channel();
-    let encoding = Encoding { send_single: false, omit_if_empty: false, outlets: vec![results.clone()] };
+    let encoding = Encoding { shape: Arc::default(), outlets: vec![results.clone()], rows: Vec::new() };
+    let rule = keys.len() as u64;
     thread.command(Command::AddRule(Box::new(NewRule {
-        key: keys.len() as u64,
+        key: rule,
         slot: keys.len(),
         streams: keys,
         plan,
@@ -112,7 +113,11 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
     }
     let (done, drained) = oneshot::channel();
     // Windows of the clock end when there is no more input; those of event time were closed by the feed's last events.
-    thread.command(if query.by_clock { Command::EndOfInput(done) } else { Command::Drain(done) });
+    thread.command(if query.by_clock {
+        Command::EndOfInput { rules: vec![rule].into(), done }
+    } else {
+        Command::Drain(done)
+    });
     answered(&runtime, drained)?;
     let run = Run {
         cpu: data_thread_cpu()? - cpu,
