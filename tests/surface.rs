@@ -91,7 +91,7 @@ async fn suite(name: &str) {
         let (case, tag) = (case.clone(), format!("{name}-{index}"));
         async move {
             let title = case["name"].as_str().unwrap_or_default().to_owned();
-            let ended = timeout(LIMIT, Run::new(&tag, case)).await;
+            let ended = timeout(LIMIT, Run::of(&tag, case)).await;
             (title, ended.unwrap_or_else(|_| Err("does not end".to_owned())))
         }
     };
@@ -132,7 +132,7 @@ struct Answer {
 }
 
 impl Run {
-    async fn new(tag: &str, case: Value) -> Result<(), String> {
+    async fn of(tag: &str, case: Value) -> Result<(), String> {
         let data = std::env::temp_dir().join(format!("plutino-{tag}-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&data);
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
