@@ -4,7 +4,7 @@
 //! is checked, takes effect, and is on disk before it is answered; what fails leaves all as it was. Methods give typed
 //! answers and [`ServiceError`]s; this module knows neither HTTP nor command lines.
 //!
-//! Changes of one rule happen one after the other ([`rules`]), those of different rules side by side; changes of streams
+//! Changes of one rule happen one after the other (see `rules`), those of different rules side by side; changes of streams
 //! and tables happen one after the other. A method that was begun must be driven to its end: see `api`, which spawns.
 
 mod agenda;
@@ -184,4 +184,85 @@ fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Milliseconds since the epoch.
 fn millis(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::websocket::ServerSettings;
+    use crate::sql::ast::Relation;
+
+    async fn opened(data: &std::path::Path) -> Service {
+        let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
+        let config = Config { server, ..Config::default() };
+        Service::open(ServiceSettings { config, data: data.to_owned(), workers: 1 }).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_was_wanted_comes_back() {
+        let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = opened(&data).await;
+        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+        for (id, more) in [("runs", ""), ("stopped", ""), ("temporary", ", \"temp\": true"), ("gone", "")] {
+            let rule = format!(
+                "{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}]{more}}}"
+            );
+            assert_eq!(service.create_rule(&rule).await.unwrap(), id);
+        }
+        service.stop_rule("stopped").await.unwrap();
+        service.delete_rule("gone").await.unwrap();
+        let refused = service.drop_relation(Relation::Stream, "demo", false).await;
+        assert!(matches!(refused, Err(ServiceError::Referenced { .. })));
+        service.stop().await;
+        assert!(matches!(service.start_rule("stopped").await, Err(ServiceError::Stopping)));
+        drop(service);
+
+        // The agenda's task lets go of the service within a moment, and with it of the store.
+        let service = loop {
+            let config =
+                Config { server: ServerSettings { port: 0, ..ServerSettings::default() }, ..Config::default() };
+            match Service::open(ServiceSettings { config, data: data.clone(), workers: 1 }).await {
+                Ok(service) => break service,
+                Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        service.resume().await;
+        let phases: Vec<(String, Phase)> = service.rules().into_iter().map(|rule| (rule.id, rule.phase)).collect();
+        assert_eq!(phases, [("runs".to_owned(), Phase::Running), ("stopped".to_owned(), Phase::Stopped)]);
+        assert_eq!(service.relations(Relation::Stream, None).len(), 1);
+        service.stop().await;
+        drop(service);
+        let _ = std::fs::remove_dir_all(&data);
+    }
+
+    #[tokio::test]
+    async fn a_schedule_is_kept() {
+        let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = opened(&data).await;
+        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+        for (id, options) in [
+            ("brief", "{\"duration\": \"50ms\"}"),
+            (
+                "past",
+                "{\"cronDatetimeRange\": [{\"begin\": \"2020-01-01 00:00:00\", \"end\": \"2020-01-02 00:00:00\"}]}",
+            ),
+        ] {
+            let rule = format!(
+                "{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}], \"options\": {options}}}"
+            );
+            service.create_rule(&rule).await.unwrap();
+        }
+        assert_eq!(service.rule_status("past").await.unwrap().phase, Phase::Scheduled);
+        let over = loop {
+            let report = service.rule_status("brief").await.unwrap();
+            if !matches!(report.phase, Phase::Running | Phase::Stopping) {
+                break report;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        };
+        assert_eq!((over.phase, over.message.as_str()), (Phase::Stopped, "duration terminated"));
+        service.stop().await;
+        let _ = std::fs::remove_dir_all(&data);
+    }
 }

@@ -57,7 +57,7 @@ pub struct Bulk {
 pub(super) struct Entry {
     id: String,
     /// held while it changes
-    life: tokio::sync::Mutex<()>,
+    life: Arc<tokio::sync::Mutex<()>>,
     state: Mutex<State>,
 }
 
@@ -140,7 +140,7 @@ impl State {
 
 impl Entry {
     fn new(id: &str, state: State) -> Arc<Entry> {
-        Arc::new(Entry { id: id.to_owned(), life: tokio::sync::Mutex::default(), state: Mutex::new(state) })
+        Arc::new(Entry { id: id.to_owned(), life: Arc::default(), state: Mutex::new(state) })
     }
 
     fn phase(&self) -> Phase {
@@ -242,6 +242,9 @@ impl Service {
                 Err(error) => Err(NotStarted::Refused(error)),
             };
             if let Err(NotStarted::Refused(error)) = started {
+                if matches!(error, ServiceError::Stopping) {
+                    return;
+                }
                 tracing::error!("rule {} cannot start: {error}", entry.id);
                 let mut state = locked(&entry.state);
                 (state.phase, state.message) = (Phase::Failed, error.to_string());
@@ -482,11 +485,20 @@ impl Service {
     pub async fn update_rule(&self, id: &str, text: &str) -> Result<(), ServiceError> {
         check_id(id)?;
         let definition = Definition::read(text, Some(id), &self.config().rule)?;
-        let Some(entry) = self.entry(id) else { return self.insert_rule(&definition, text).await };
-        let _life = entry.life.lock().await;
-        if locked(&entry.state).gone {
-            return Err(ServiceError::NoRule(id.to_owned()));
-        }
+        // One that is being created, or dropped, is waited for.
+        let known = || locked(&self.inner.rules).get(id).cloned();
+        let (entry, _life) = loop {
+            let Some(entry) = known() else {
+                match self.insert_rule(&definition, text).await {
+                    Err(ServiceError::RuleExists(_)) => continue,
+                    inserted => return inserted,
+                }
+            };
+            let life = entry.life.clone().lock_owned().await;
+            if !locked(&entry.state).gone {
+                break (entry, life);
+            }
+        };
         let (old_version, old_text) = {
             let state = locked(&entry.state);
             (state.version.clone(), state.text.clone())
