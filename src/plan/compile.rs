@@ -44,6 +44,17 @@ pub enum Type {
     Any,
 }
 
+/// What an expression reads of finished result rows, the later ones last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Finished {
+    /// nothing of them
+    No,
+    /// a row number, which is there for ORDER BY
+    Number,
+    /// the answer of an analytic call over result rows, which comes after ORDER BY
+    Step,
+}
+
 /// A compiled expression with what is known of it.
 #[derive(Clone, Debug)]
 pub struct Compiled {
@@ -53,6 +64,8 @@ pub struct Compiled {
     pub aggregate: bool,
     /// asks for the window's bounds
     pub late: bool,
+    /// reads what result rows alone have
+    finished: Finished,
     /// reads the row outside of aggregates
     pub row: bool,
     /// is a literal, with its sign
@@ -131,7 +144,8 @@ impl Type {
 
 impl Compiled {
     fn leaf(expr: Expr, ty: Type) -> Compiled {
-        Compiled { expr, ty, aggregate: false, late: false, row: false, written: false, nodes: 1, height: 1 }
+        let finished = Finished::No;
+        Compiled { expr, ty, aggregate: false, late: false, finished, row: false, written: false, nodes: 1, height: 1 }
     }
 
     fn constant(value: Value) -> Compiled {
@@ -158,6 +172,7 @@ impl Compiled {
 struct Parts {
     aggregate: bool,
     late: bool,
+    finished: Finished,
     row: bool,
     nodes: usize,
     height: u32,
@@ -167,12 +182,14 @@ struct Parts {
 
 impl Parts {
     fn new() -> Parts {
-        Parts { aggregate: false, late: false, row: false, nodes: 1, height: 0, constant: true }
+        let finished = Finished::No;
+        Parts { aggregate: false, late: false, finished, row: false, nodes: 1, height: 0, constant: true }
     }
 
     fn take(&mut self, part: Compiled) -> Expr {
         self.aggregate |= part.aggregate;
         self.late |= part.late;
+        self.finished = self.finished.max(part.finished);
         self.row |= part.row;
         self.nodes = self.nodes.saturating_add(part.nodes);
         self.height = self.height.max(part.height);
@@ -194,11 +211,11 @@ impl Parts {
 
     /// The node as it is.
     fn kept(self, expr: Expr, ty: Type) -> Result<Compiled> {
-        let Parts { aggregate, late, row, nodes, height, constant: _ } = self;
+        let Parts { aggregate, late, finished, row, nodes, height, constant: _ } = self;
         if height >= MAX_HEIGHT {
             return Err(PlanError::new(PlanErrorKind::TooComplex("they put one expression into another"), None));
         }
-        Ok(Compiled { expr, ty, aggregate, late, row, written: false, nodes, height: height + 1 })
+        Ok(Compiled { expr, ty, aggregate, late, finished, row, written: false, nodes, height: height + 1 })
     }
 }
 
@@ -370,6 +387,14 @@ impl Compiler {
                 }
                 Clause::Aggregate => return Err(PlanError::at(PlanErrorKind::NestedAggregate(name), span)),
             }
+        }
+        let there = match clause {
+            Clause::Result => Finished::Step,
+            Clause::Groups("ORDER BY") => Finished::Number,
+            Clause::Groups(_) | Clause::Rows(_) | Clause::Aggregate => Finished::No,
+        };
+        if value.finished > there {
+            return Err(PlanError::at(PlanErrorKind::FinishedRows(alias.name.to_string()), span));
         }
         if matches!(value.expr, Expr::Slot(_) | Expr::Constant(_)) {
             return Ok(value.clone());
@@ -764,6 +789,7 @@ impl Compiler {
         };
         compiled.aggregate = results && parts.aggregate;
         compiled.late = results;
+        compiled.finished = if results { Finished::Step } else { Finished::No };
         compiled.row = !results;
         Ok(compiled)
     }
@@ -828,6 +854,7 @@ impl Compiler {
         self.numbers.push(number);
         let mut compiled = Compiled::leaf(Meant::Number(self.numbers.len() - 1).expr(), Type::INT);
         compiled.late = true;
+        compiled.finished = Finished::Number;
         Ok(compiled)
     }
 

@@ -243,6 +243,23 @@ fn aliases_without_end() {
     assert!(plan(&sql, &RuleOptions::default(), &catalog()).is_ok());
 }
 
+/// What is known of finished result rows only is refused, by whatever alias, in clauses that come before them.
+#[test]
+fn results_are_not_there_yet() {
+    let planned = |sql: &str| plan(sql, &RuleOptions::default(), &catalog()).map(|_| ());
+    for tail in
+        ["WHERE n > 1 GROUP BY COUNTWINDOW(2)", "GROUP BY n, COUNTWINDOW(2)", "GROUP BY COUNTWINDOW(2) HAVING n"]
+    {
+        for call in ["row_number()", "row_number() + 1", "lag(window_start()->m) BETWEEN a AND 5", "lag(sum(a))"] {
+            assert!(planned(&format!("SELECT {call} AS n FROM demo {tail}")).is_err(), "{call} {tail}");
+        }
+    }
+    assert!(planned("SELECT row_number() AS n, sum(n) AS s FROM demo GROUP BY COUNTWINDOW(2)").is_err());
+    assert!(planned("SELECT a, row_number() AS n FROM demo GROUP BY COUNTWINDOW(2) ORDER BY n DESC").is_ok());
+    assert!(planned("SELECT a, lag(sum(a)) AS n FROM demo GROUP BY a, COUNTWINDOW(2) ORDER BY n").is_err());
+    assert!(planned("SELECT lag(sum(a)) AS n, n + 1 AS m FROM demo GROUP BY COUNTWINDOW(2)").is_ok());
+}
+
 /// Expressions of all kinds over names that may be columns, aliases or nothing.
 fn expressions() -> impl Strategy<Value = String> {
     let leaf = prop::sample::select(vec![
