@@ -177,6 +177,12 @@ impl Spec {
             Some(precision) => text.chars().take(precision).collect(),
             None => text,
         };
+        // Whole numbers of a schemaless stream are doubles in Go, and keep all digits here: both kinds of verbs fit.
+        let double = match (verb, value) {
+            ('e' | 'E' | 'f' | 'F' | 'g' | 'G', Value::Int(i)) => Some(Value::Float(*i as f64)),
+            _ => None,
+        };
+        let value = double.as_ref().unwrap_or(value);
         let (text, number) = match (verb, value) {
             ('v', Value::Int(i)) => (self.signed(i.to_string(), *i >= 0), true),
             ('v', Value::Float(float)) => (self.signed(shortest(*float), *float >= 0.0), true),
