@@ -56,6 +56,8 @@ pub struct RuleOptions {
     pub max_future_skew: i64,
     /// sendNilField
     pub send_nil: bool,
+    /// sendMetaToSink: results have the metadata of their messages
+    pub send_meta: bool,
     /// sendError
     pub send_error: bool,
     /// the rule's member `temp`: it may read temporary streams
@@ -70,6 +72,7 @@ impl Default for RuleOptions {
             idle_timeout: 60_000,
             max_future_skew: 366 * 86_400_000,
             send_nil: false,
+            send_meta: false,
             send_error: false,
             temporary: false,
         }
@@ -98,7 +101,7 @@ const FOREIGN_OPTIONS: &[&str] = &[
 ];
 
 /// Options that would change what a rule does, and that are not there yet.
-const MISSING_OPTIONS: &[&str] = &["sendMetaToSink", "cron", "duration", "cronDatetimeRange"];
+const MISSING_OPTIONS: &[&str] = &["cron", "duration", "cronDatetimeRange"];
 
 /// The rows that a sink gathers at most for one message: they wait in memory.
 const MAX_BATCH: u64 = 1_000_000;
@@ -481,6 +484,8 @@ impl Reader<'_> {
                 options.event_time = self.flag(value, &name).unwrap_or_default();
             } else if is(&["sendNilField"]) {
                 options.send_nil = self.flag(value, &name).unwrap_or_default();
+            } else if is(&["sendMetaToSink"]) {
+                options.send_meta = self.flag(value, &name).unwrap_or_default();
             } else if is(&["sendError"]) {
                 options.send_error = self.flag(value, &name).unwrap_or_default();
             } else if is(&["lateTolerance"]) {
@@ -521,6 +526,7 @@ impl Reader<'_> {
                 let own = [
                     "isEventTime",
                     "sendNilField",
+                    "sendMetaToSink",
                     "sendError",
                     "lateTolerance",
                     "idleTimeout",

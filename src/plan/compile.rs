@@ -629,6 +629,11 @@ impl Compiler {
             });
         }
         check(function, call, &args)?;
+        if function.name == "meta"
+            && let [key] = call.args.as_slice()
+        {
+            return self.meta(key);
+        }
         let ty = returned(function, &args);
         let prepared = match function.code {
             Code::Prepared(prepare) => {
@@ -645,6 +650,42 @@ impl Compiler {
         let args = args.into_iter().map(|arg| parts.take(arg)).collect();
         let call = Expr::Call { function, prepared, args };
         if answers_anywhere(function) { parts.node(call, ty) } else { parts.kept(call, ty) }
+    }
+
+    /// `meta(key)`, with `key`, `stream.key`, `key->part` or `*` as its argument. A key without a stream is that of the
+    /// first message that has it.
+    fn meta(&mut self, key: &ast::Expr) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        match &key.kind {
+            ExprKind::Dot(stream, member) | ExprKind::Member(stream, member) => {
+                let stream_of = match &stream.kind {
+                    ExprKind::Column(name) => self.qualified(name),
+                    _ => None,
+                };
+                let left = match stream_of {
+                    Some(input) => self.metadata(input),
+                    None => self.meta(stream)?,
+                };
+                let left = parts.boxed(left);
+                parts.node(Expr::Member(left, member.name.clone()), Type::Any)
+            }
+            ExprKind::Column(name) => {
+                let mut exprs = Vec::with_capacity(self.sources.len());
+                for input in 0..self.sources.len() {
+                    let metadata = self.metadata(input);
+                    exprs.push(Expr::Member(parts.boxed(metadata), name.clone()));
+                }
+                let expr = if exprs.len() == 1 { exprs.remove(0) } else { Expr::FirstPresent(exprs) };
+                parts.node(expr, Type::Any)
+            }
+            _ => Ok(self.metadata(0)),
+        }
+    }
+
+    /// What the source tells about the messages of an input.
+    pub fn metadata(&mut self, input: usize) -> Compiled {
+        let column = self.sources[input].column(ColumnSource::Meta, None);
+        Compiled { row: true, ..Compiled::leaf(Meant::Column { input, column }.expr(), Type::Any) }
     }
 
     fn aggregate(

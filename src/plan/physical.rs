@@ -96,6 +96,8 @@ pub enum ColumnSource {
     Key(Text),
     /// the whole message, for `SELECT *` of a schemaless stream
     Whole,
+    /// what the source tells about the message: an object
+    Meta,
 }
 
 /// A condition as a conjunction: first tests of a slot against a constant, as data so that the tests of many rules

@@ -600,7 +600,7 @@ fn column_name(expr: &Expr, logical: &Logical) -> Option<Text> {
     let Meant::Column { input, column } = Meant::of(*slot) else { return None };
     match &logical.inputs[input].columns[column].source {
         ColumnSource::Key(key) => Some(key.clone()),
-        ColumnSource::Whole => None,
+        ColumnSource::Whole | ColumnSource::Meta => None,
     }
 }
 
