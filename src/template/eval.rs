@@ -219,10 +219,17 @@ impl Run<'_> {
         }
         values.extend(last);
         self.step(line)?;
-        function.call(&values).map_err(|what| {
+        let result = function.call(&values).map_err(|what| {
             let what = format!("error calling {}: {what}", function.name);
             RunError { line, what }
-        })
+        })?;
+        // Values do not change here, yet in Go these change the map itself: the variable that holds it shows it.
+        if let [Operand::Variable(name), ..] = args
+            && CHANGES_ITS_MAP.contains(&function.name)
+        {
+            self.set(name, result.clone(), false);
+        }
+        Ok(result)
     }
 
     fn operand(&mut self, operand: &Operand, dot: &Value, line: usize) -> Result<Value, RunError> {
@@ -256,6 +263,9 @@ impl Run<'_> {
         Ok(())
     }
 }
+
+/// Functions that change the map that is their first argument.
+const CHANGES_ITS_MAP: [&str; 4] = ["set", "unset", "merge", "mergeOverwrite"];
 
 /// A member. Of nothing there is none, and of what has no members it is an error.
 fn field(value: &Value, name: &Text) -> Result<Value, String> {
