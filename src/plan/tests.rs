@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::expr::Expr;
 use crate::sql::{mark, parse_create};
 
 fn catalog() -> Catalog {
@@ -280,6 +281,8 @@ fn expressions() -> impl Strategy<Value = String> {
         "count(*)",
         "k.z",
         "window_start()",
+        "row_number()",
+        "meta(demo.k)",
         "-1",
         "0",
     ])
@@ -312,9 +315,11 @@ proptest! {
         tail in prop::sample::select(vec!["", "COUNTWINDOW(3)", "TUMBLINGWINDOW(ss, 1)", "KEY, COUNTWINDOW(2)"]),
         star in prop::sample::select(vec!["", "*, ", "* EXCEPT(a), "]),
         event_time in any::<bool>(),
+        having in any::<bool>(),
     ) {
         let group = if tail.is_empty() { String::new() } else { format!(" GROUP BY {}", tail.replace("KEY", &key)) };
-        let sql = format!("SELECT {star}{one} AS x, {two} AS y FROM {stream} WHERE {condition}{group}");
+        let late = if having { format!(" HAVING {key} ORDER BY {key}") } else { String::new() };
+        let sql = format!("SELECT {star}{one} AS x, {two} AS y FROM {stream} WHERE {condition}{group}{late}");
         let options = RuleOptions { event_time, ..RuleOptions::default() };
         match plan(&sql, &options, &catalog()) {
             Ok(plan) => slots_exist(&plan)?,
@@ -341,7 +346,16 @@ fn slots_exist(plan: &RulePlan) -> Result<(), TestCaseError> {
     let row = columns + scan.computed.len();
     let (projection, slots) = match &plan.body {
         physical::Body::Rows(projection) => (projection, row),
-        physical::Body::Stateful(body) => (&body.projection, body.result_slots()),
+        physical::Body::Stateful(body) => {
+            let answers = body.row_slots + body.aggregates.len();
+            prop_assert!(body.having.iter().flat_map(Expr::slots).all(|slot| slot < answers));
+            prop_assert!(body.keys.iter().flat_map(Expr::slots).all(|slot| slot < body.row_slots));
+            let args = body.aggregates.iter().flat_map(|call| &call.arg);
+            prop_assert!(args.flat_map(Expr::slots).all(|slot| slot < body.row_slots));
+            let order = body.order.iter().flat_map(|key| key.expr.slots());
+            prop_assert!(order.into_iter().all(|slot| slot < body.first_result_step()));
+            (&body.projection, body.result_slots())
+        }
     };
     for item in &projection.items {
         if let physical::Item::Field { expr, .. } | physical::Item::Hidden { expr } = item {
