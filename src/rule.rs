@@ -57,6 +57,8 @@ pub struct RuleOptions {
     pub max_future_skew: i64,
     /// sendNilField
     pub send_nil: bool,
+    /// sendMetaToSink: results have the metadata of their messages
+    pub send_meta: bool,
     /// sendError
     pub send_error: bool,
     /// the rule's member `temp`: it may read temporary streams
@@ -75,6 +77,7 @@ impl Default for RuleOptions {
             idle_timeout: 60_000,
             max_future_skew: 366 * 86_400_000,
             send_nil: false,
+            send_meta: false,
             send_error: false,
             temporary: false,
             schedule: Schedule::default(),
@@ -102,9 +105,6 @@ const FOREIGN_OPTIONS: &[&str] = &[
     "notifySub",
     "experiment",
 ];
-
-/// Options that would change what a rule does, and that are not there yet.
-const MISSING_OPTIONS: &[&str] = &["sendMetaToSink"];
 
 /// The rows that a sink gathers at most for one message: they wait in memory.
 const MAX_BATCH: u64 = 1_000_000;
@@ -508,6 +508,8 @@ impl Reader<'_> {
                 options.event_time = self.flag(value, &name).unwrap_or_default();
             } else if is(&["sendNilField"]) {
                 options.send_nil = self.flag(value, &name).unwrap_or_default();
+            } else if is(&["sendMetaToSink"]) {
+                options.send_meta = self.flag(value, &name).unwrap_or_default();
             } else if is(&["sendError"]) {
                 options.send_error = self.flag(value, &name).unwrap_or_default();
             } else if is(&["lateTolerance"]) {
@@ -540,14 +542,11 @@ impl Reader<'_> {
                     }
                     _ => self.expected(value, &name, "0, 1 or 2"),
                 }
-            } else if is(MISSING_OPTIONS) {
-                if !unset(value) {
-                    self.error(member.place, format!("option {key} is not supported yet"), None);
-                }
             } else if !is(FOREIGN_OPTIONS) {
                 let own = [
                     "isEventTime",
                     "sendNilField",
+                    "sendMetaToSink",
                     "sendError",
                     "lateTolerance",
                     "idleTimeout",
@@ -558,7 +557,7 @@ impl Reader<'_> {
                     "cronDatetimeRange",
                     "restartStrategy",
                 ];
-                let names: Vec<&str> = own.iter().chain(FOREIGN_OPTIONS).chain(MISSING_OPTIONS).copied().collect();
+                let names: Vec<&str> = own.iter().chain(FOREIGN_OPTIONS).copied().collect();
                 self.warning(member.place, format!("unknown option {key} is ignored"), meant(key, &names));
             }
         }

@@ -95,6 +95,21 @@ fn rows_go_one_by_one_to_all_readers_of_a_topic() {
 }
 
 #[test]
+fn rows_tell_their_topic() {
+    let rules = [
+        rule("w", "SELECT a FROM demo", to("home/bath")),
+        rule(
+            "r",
+            "SELECT meta(topic) AS t, meta(m.nope) AS n, meta(*) AS m, count(*) AS c FROM m WHERE meta(m.topic) LIKE \"home/%\" \
+             GROUP BY COUNTWINDOW(2)",
+            json!({"log": {"sendSingle": true}}),
+        ),
+    ];
+    let lines = run("topics", &[memory("m", "home/+")], &rules, &messages(1..=2), 1);
+    assert_eq!(lines, [r#"{"t":"home/bath","m":{"topic":"home/bath"},"c":2}"#]);
+}
+
+#[test]
 fn values_keep_their_types() {
     let sql = "SELECT a, cast(t, \"datetime\") AS t, encode(s, \"base64\") AS e, cast(s, \"bytea\") AS b FROM demo";
     let rules = [

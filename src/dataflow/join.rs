@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::expr::function::CallContext;
 use crate::expr::group::{GroupKey, KeyPart};
-use crate::expr::{EvalError, Expr, Scope};
+use crate::expr::{Comparison, EvalError, Expr, Scope, compare_at};
 use crate::plan::physical::{Input, Join};
 use crate::sql::ast::JoinKind;
 use crate::value::Value;
@@ -34,6 +34,8 @@ pub struct Joined<'p> {
     inputs: &'p [Input],
     /// the rows of each input
     rows: Vec<Vec<Rc<KeptRow>>>,
+    /// the slots of each input where it has no row
+    missing: Vec<Box<[Value]>>,
     joined: Vec<Parts>,
 }
 
@@ -50,7 +52,8 @@ impl<'p> Joined<'p> {
         context: &CallContext<'_>,
         ask: Ask<'_>,
     ) -> Result<Joined<'p>, EvalError> {
-        let mut joined = Joined { inputs, rows: vec![Vec::new(); inputs.len()], joined: Vec::new() };
+        let missing = inputs.iter().map(|input| missing(input, context)).collect();
+        let mut joined = Joined { inputs, rows: vec![Vec::new(); inputs.len()], missing, joined: Vec::new() };
         for row in rows {
             joined.rows[row.input].push(row);
         }
@@ -87,33 +90,33 @@ impl<'p> Joined<'p> {
         let slots = &mut wide[self.inputs[input].slots.clone()];
         match self.rows[input].get(row as usize) {
             Some(row) => slots.clone_from_slice(&row.slots),
-            None => slots.fill(Value::Absent),
+            None => slots.clone_from_slice(&self.missing[input]),
         }
     }
 
     fn join(&mut self, join: &Join, wide: &mut [Value], context: &CallContext<'_>) -> Result<(), EvalError> {
         let right_rows = self.rows[join.input].len() as u32;
-        let by_key = if join.equal.is_empty() { None } else { Some(self.index(join, wide, context)?) };
+        let index = if join.equal.is_empty() { None } else { Some(self.index(join, wide, context)?) };
         let mut matches: Vec<(u32, u32)> = Vec::new();
-        let all: Vec<u32> = if by_key.is_none() { (0..right_rows).collect() } else { Vec::new() };
+        let mut all: Vec<u32> = Vec::new();
         wide.fill(Value::Absent);
         for left in 0..self.joined.len() {
             self.fill_parts(&self.joined[left], wide);
-            let candidates: &[u32] = match &by_key {
-                None => &all,
-                Some(index) => {
-                    let key = key(join.equal.iter().map(|(left, _)| left), wide, context)?;
-                    key.and_then(|key| index.get(&key)).map_or(&[], Vec::as_slice)
+            let key = key(join.equal.iter().map(|(left, _)| left), wide, context)?;
+            let found = index.as_ref().and_then(|index| index.candidates(&key));
+            let each = found.is_none();
+            if each && all.is_empty() {
+                all.extend(0..right_rows);
+            }
+            for &right in found.unwrap_or(&all) {
+                if !each && join.rest.is_none() {
+                    matches.push((left as u32, right));
+                    continue;
                 }
-            };
-            for &right in candidates {
-                if let Some(rest) = &join.rest {
-                    self.fill_one(join.input, right, wide);
-                    if !rest.test(&Scope { slots: wide, context })? {
-                        continue;
-                    }
+                self.fill_one(join.input, right, wide);
+                if (!each || equal(join, wide, context)?) && rest(join, wide, context)? {
+                    matches.push((left as u32, right));
                 }
-                matches.push((left as u32, right));
             }
         }
         wide.fill(Value::Absent);
@@ -167,18 +170,15 @@ impl<'p> Joined<'p> {
     }
 
     /// The rows of the right side by their keys. Rows without a key match nothing.
-    fn index(
-        &self,
-        join: &Join,
-        wide: &mut [Value],
-        context: &CallContext<'_>,
-    ) -> Result<HashMap<GroupKey, Vec<u32>, KeyHasher>, EvalError> {
-        let mut index: HashMap<GroupKey, Vec<u32>, KeyHasher> = HashMap::default();
+    fn index(&self, join: &Join, wide: &mut [Value], context: &CallContext<'_>) -> Result<Index, EvalError> {
+        let mut index = Index { rows: HashMap::default(), kinds: smallvec::smallvec![0; join.equal.len()] };
         wide.fill(Value::Absent);
         for row in 0..self.rows[join.input].len() as u32 {
             self.fill_one(join.input, row, wide);
-            if let Some(key) = key(join.equal.iter().map(|(_, right)| right), wide, context)? {
-                index.entry(key).or_default().push(row);
+            let key = key(join.equal.iter().map(|(_, right)| right), wide, context)?;
+            index.kinds.iter_mut().zip(key.parts()).for_each(|(kinds, part)| *kinds |= kind(part));
+            if !key.parts().contains(&KeyPart::Nothing) {
+                index.rows.entry(key).or_default().push(row);
             }
         }
         Ok(index)
@@ -203,13 +203,10 @@ impl<'p> Joined<'p> {
             let rows = &mut self.rows[join.input];
             ask(join, &values, &mut |slots| rows.push(Rc::new(KeptRow { time: 0, input: join.input, slots })));
             for right in first..self.rows[join.input].len() as u32 {
-                if let Some(rest) = &join.rest {
-                    self.fill_one(join.input, right, wide);
-                    if !rest.test(&Scope { slots: wide, context })? {
-                        continue;
-                    }
+                self.fill_one(join.input, right, wide);
+                if rest(join, wide, context)? {
+                    matches.push((left as u32, right));
                 }
-                matches.push((left as u32, right));
             }
         }
         wide.fill(Value::Absent);
@@ -219,16 +216,84 @@ impl<'p> Joined<'p> {
     }
 }
 
-/// The key of these expressions; none if one of them is null, which equals nothing.
+/// The rows of a join's right side by what its equalities compare.
+struct Index {
+    rows: HashMap<GroupKey, Vec<u32>, KeyHasher>,
+    /// which kinds of values each equality has on the right side
+    kinds: SmallVec<[u8; 2]>,
+}
+
+impl Index {
+    /// The rows with this key; `None` where values of other kinds are on the right side, which a key cannot compare.
+    fn candidates(&self, key: &GroupKey) -> Option<&[u32]> {
+        let foreign = |(part, kinds): (&KeyPart, &u8)| match kind(part) {
+            0 => false,
+            NESTED => *kinds != 0,
+            kind => kinds & !kind != 0,
+        };
+        if key.parts().iter().zip(&self.kinds).any(foreign) {
+            return None;
+        }
+        Some(self.rows.get(key).map_or(&[], Vec::as_slice))
+    }
+}
+
+/// Kinds of which values are never compared, but with an error.
+const NESTED: u8 = 1 << 4;
+
+/// The kind of a value, one bit for each; none for what equals nothing. Values of one kind compare without an error.
+fn kind(part: &KeyPart) -> u8 {
+    match part {
+        KeyPart::Nothing => 0,
+        KeyPart::Bool(_) => 1,
+        KeyPart::Int(_) | KeyPart::Float(_) => 1 << 1,
+        KeyPart::Text(_) => 1 << 2,
+        KeyPart::DateTime(_) => 1 << 3,
+        KeyPart::Array(_) | KeyPart::Object(_) | KeyPart::Bytes(_) => NESTED,
+    }
+}
+
+/// The key of these expressions.
 fn key<'e>(
     exprs: impl Iterator<Item = &'e Expr>,
     wide: &[Value],
     context: &CallContext<'_>,
-) -> Result<Option<GroupKey>, EvalError> {
+) -> Result<GroupKey, EvalError> {
     let scope = Scope { slots: wide, context };
     let mut key = GroupKey::default();
     for expr in exprs {
         key.push(&*expr.eval(&scope)?);
     }
-    Ok((!key.parts().contains(&KeyPart::Nothing)).then_some(key))
+    Ok(key)
+}
+
+/// Whether the equalities hold, one after the other.
+fn equal(join: &Join, wide: &[Value], context: &CallContext<'_>) -> Result<bool, EvalError> {
+    let scope = Scope { slots: wide, context };
+    for (left, right) in &join.equal {
+        if !compare_at(&*left.eval(&scope)?, Comparison::Equal, &*right.eval(&scope)?, context)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether what else ON says holds.
+fn rest(join: &Join, wide: &mut [Value], context: &CallContext<'_>) -> Result<bool, EvalError> {
+    let Some(rest) = &join.rest else { return Ok(true) };
+    for (slot, value) in &join.computed {
+        wide[*slot] = value.eval(&Scope { slots: wide, context })?.into_owned();
+    }
+    rest.test(&Scope { slots: wide, context })
+}
+
+/// The slots of an input without a row: aliases such as `isNull(r.id) AS lonely` have a value even then. An error
+/// would be one of a row that may never be needed, so it is no value.
+fn missing(input: &Input, context: &CallContext<'_>) -> Box<[Value]> {
+    let mut slots = vec![Value::Absent; input.slots.len()];
+    for (index, value) in input.scan.computed.iter().enumerate() {
+        let value = value.eval(&Scope { slots: &slots, context }).map_or(Value::Absent, |value| value.into_owned());
+        slots[input.scan.columns.len() + index] = value;
+    }
+    slots.into()
 }

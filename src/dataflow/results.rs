@@ -100,7 +100,7 @@ impl Results {
             let context = arrival.context;
             let mut groups = Groups::default();
             let mut rows = Vec::new();
-            let added = if plan.incremental() {
+            let added = if plan.incremental {
                 accumulate(&mut groups, plan, &Scope { slots: arrival.row, context }, arrival.key)
             } else {
                 rows.push(Rc::new(arrival.keep()));
@@ -163,7 +163,7 @@ impl Results {
         groups: Groups,
         others: Others<'_>,
     ) -> Result<u64, ResultError> {
-        if plan.incremental() {
+        if plan.incremental {
             return self.of_groups(plan, context, groups);
         }
         if plan.joins.is_empty() {
@@ -194,10 +194,7 @@ impl Results {
         let mut found = Vec::new();
         for row in rows {
             let time = fill(row, slots);
-            let mut context = context.clone();
-            if !plan.grouped {
-                context.event_time = time;
-            }
+            let context = at(context, time);
             let first = plan.row_slots - plan.computed.len();
             for (index, computed) in plan.computed.iter().enumerate() {
                 slots[first + index] = computed.eval(&Scope { slots, context: &context })?.into_owned();
@@ -218,16 +215,19 @@ impl Results {
             }
             let mut groups = Groups::default();
             let mut key = GroupKey::default();
-            for (_, row) in &found {
+            for (time, row) in &found {
+                let context = &at(context, *time);
                 accumulate(&mut groups, plan, &Scope { slots: row, context }, &mut key)?;
             }
+            self.slots.resize(plan.result_slots(), Value::Absent);
             return self.of_groups(plan, context, groups);
         }
         if !plan.aggregates.is_empty() {
             // Aggregates of HAVING are over the whole window.
             let mut groups = Groups::default();
             let mut key = GroupKey::default();
-            for (_, row) in &found {
+            for (time, row) in &found {
+                let context = &at(context, *time);
                 accumulate(&mut groups, plan, &Scope { slots: row, context }, &mut key)?;
             }
             if let Some(group) = groups.values().next() {
@@ -330,6 +330,11 @@ impl Results {
     }
 }
 
+/// The context with a row's own time.
+fn at<'a>(context: &CallContext<'a>, time: i64) -> CallContext<'a> {
+    CallContext { event_time: time, ..context.clone() }
+}
+
 /// Whether a key of ORDER BY needs nothing that comes after grouping.
 fn reads_rows_only(key: &OrderBy, plan: &Stateful) -> bool {
     key.expr.slots().into_iter().all(|slot| slot < plan.row_slots)
@@ -350,8 +355,8 @@ fn count(
     context: &CallContext<'_>,
 ) -> Result<(), ResultError> {
     let mut partitions: IndexMap<GroupKey, Vec<usize>, KeyHasher> = IndexMap::default();
-    for (index, (_, row)) in rows.iter().enumerate() {
-        let scope = Scope { slots: row, context };
+    for (index, (time, row)) in rows.iter().enumerate() {
+        let scope = Scope { slots: row, context: &at(context, *time) };
         let mut key = GroupKey::default();
         for expr in &number.partition {
             key.push(&*expr.eval(&scope)?);
@@ -361,7 +366,7 @@ fn count(
     for members in partitions.into_values() {
         let mut keyed = members
             .into_iter()
-            .map(|index| Ok((keys(&rows[index].1, &number.order, context)?, index)))
+            .map(|index| Ok((keys(&rows[index], &number.order, context)?, index)))
             .collect::<Result<Vec<_>, EvalError>>()?;
         sort_keyed(&mut keyed, &number.order, context)?;
         for (place, (_, index)) in keyed.into_iter().enumerate() {
@@ -378,15 +383,19 @@ fn sort(rows: &mut Vec<(i64, Vec<Value>)>, order: &[OrderBy], context: &CallCont
     }
     let mut keyed = std::mem::take(rows)
         .into_iter()
-        .map(|row| Ok((keys(&row.1, order, context).map_err(ResultError::Order)?, row)))
+        .map(|row| Ok((keys(&row, order, context).map_err(ResultError::Order)?, row)))
         .collect::<Result<Vec<_>, ResultError>>()?;
     sort_keyed(&mut keyed, order, context).map_err(ResultError::Order)?;
     rows.extend(keyed.into_iter().map(|(_, row)| row));
     Ok(())
 }
 
-fn keys(row: &[Value], order: &[OrderBy], context: &CallContext<'_>) -> Result<Vec<Value>, EvalError> {
-    let scope = Scope { slots: row, context };
+fn keys(
+    (time, row): &(i64, Vec<Value>),
+    order: &[OrderBy],
+    context: &CallContext<'_>,
+) -> Result<Vec<Value>, EvalError> {
+    let scope = Scope { slots: row, context: &at(context, *time) };
     order.iter().map(|key| Ok(key.expr.eval(&scope)?.into_owned())).collect()
 }
 

@@ -64,6 +64,17 @@ enum Cell {
     Failed(SchemaError),
 }
 
+/// A part of the message.
+#[derive(Clone, Copy)]
+enum Part {
+    /// the stream's column with this number
+    Column(usize),
+    /// all of it
+    Whole,
+    /// what its source tells about it
+    Meta,
+}
+
 struct ScanRule {
     key: RuleKey,
     plan: ScanPlan,
@@ -71,8 +82,8 @@ struct ScanRule {
     output: Rc<RefCell<Output>>,
     metrics: Arc<RuleMetrics>,
     target: Target,
-    /// the stream's column of each of the rule's slots; `None`: the whole message
-    sources: Vec<Option<usize>>,
+    /// what each of the rule's slots is of the message
+    sources: Vec<Part>,
     /// slots whose text may be copied to the result as it came
     copied: Vec<bool>,
     /// slots that the filter reads beyond its tests
@@ -112,7 +123,10 @@ impl StreamScan {
     ) {
         let metrics = output.borrow().metrics().clone();
         let width = plan.columns.len() + plan.computed.len();
-        let untouched = |slot: usize| plan.columns[slot].ty.is_none() && !self.def.strict;
+        let untouched = |slot: usize| {
+            let column = &plan.columns[slot];
+            column.source != ColumnSource::Meta && column.ty.is_none() && !self.def.strict
+        };
         let copied: Vec<bool> = match target {
             Target::Results(_) => (0..width).map(|slot| slot < plan.columns.len() && untouched(slot)).collect(),
             Target::Queue(..) => vec![false; width],
@@ -246,7 +260,10 @@ impl StreamScan {
             }
         });
         for rule in rules.iter_mut() {
-            let error = rule.sources.iter().flatten().find_map(|&column| errors[column].as_ref());
+            let error = rule.sources.iter().find_map(|part| match part {
+                Part::Column(column) => errors[*column].as_ref(),
+                Part::Whole | Part::Meta => None,
+            });
             rule.skips = error.is_some();
             // A message that cannot be scanned is told where it is run.
             if let (Some(error), Ok(_)) = (error, &scanned) {
@@ -271,9 +288,13 @@ impl StreamScan {
                 .columns
                 .iter()
                 .map(|column| {
-                    let ColumnSource::Key(key) = &column.source else { return None };
+                    let key = match &column.source {
+                        ColumnSource::Key(key) => key,
+                        ColumnSource::Whole => return Part::Whole,
+                        ColumnSource::Meta => return Part::Meta,
+                    };
                     let known = self.columns.iter().position(|have| have.key == *key && have.ty == column.ty);
-                    Some(known.unwrap_or_else(|| {
+                    Part::Column(known.unwrap_or_else(|| {
                         let strict = self.def.strict.then(|| strict(&self.def, key)).flatten();
                         let (wanted, _) = keys.insert_full(key.clone());
                         self.columns.push(StreamColumn { key: key.clone(), ty: column.ty.clone(), wanted, strict });
@@ -422,6 +443,16 @@ impl<'a> Message<'a> {
             Body::Row(frame) => Value::object(frame.row.iter().cloned()),
         }
     }
+
+    /// What the source tells about the message: memory its topic, others nothing.
+    fn metadata(&self) -> Value {
+        match self.body {
+            Body::Row(frame) if !frame.topic.is_empty() => {
+                Value::object([(Text::const_new("topic"), Value::Text(frame.topic.clone()))])
+            }
+            Body::Text { .. } | Body::Row(_) => Value::object([]),
+        }
+    }
 }
 
 /// Why a row went no further.
@@ -488,8 +519,8 @@ impl ScanRule {
                 let scope = Scope { slots: &self.slots, context: &context };
                 let (sources, copied) = (&self.sources, &self.copied);
                 let raw = |slot: usize| match sources.get(slot) {
-                    Some(None) => message.object(),
-                    Some(Some(column)) if copied[slot] => message.text(*column),
+                    Some(Part::Whole) => message.object(),
+                    Some(Part::Column(column)) if copied[slot] => message.text(*column),
                     _ => None,
                 };
                 let mut output = self.output.borrow_mut();
@@ -504,7 +535,7 @@ impl ScanRule {
     fn test(&self, message: &mut Message<'_>) -> Result<(), Stop> {
         let Some(filter) = &self.plan.filter else { return Ok(()) };
         for test in &filter.tests {
-            let Some(column) = self.sources[test.slot] else { continue };
+            let Part::Column(column) = self.sources[test.slot] else { continue };
             match compare(message.value(column)?, test.op, &test.constant) {
                 Ok(true) => {}
                 Ok(false) => return Err(Stop::Quietly),
@@ -523,8 +554,9 @@ impl ScanRule {
 
     fn fill(&mut self, slot: usize, message: &mut Message<'_>) -> Result<(), Stop> {
         self.slots[slot] = match self.sources[slot] {
-            None => message.whole(),
-            Some(column) => message.value(column)?.clone(),
+            Part::Whole => message.whole(),
+            Part::Meta => message.metadata(),
+            Part::Column(column) => message.value(column)?.clone(),
         };
         Ok(())
     }
@@ -545,8 +577,8 @@ impl ScanRule {
     fn event_time(&mut self, message: &mut Message<'_>, now: i64) -> Result<i64, Stop> {
         let Some(event_time) = &self.plan.event_time else { return Ok(0) };
         let value = match self.sources[event_time.slot] {
-            Some(column) => message.value(column)?,
-            None => &Value::Absent,
+            Part::Column(column) => message.value(column)?,
+            Part::Whole | Part::Meta => &Value::Absent,
         };
         let time = match value {
             Value::Int(ms) => *ms,

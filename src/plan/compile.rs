@@ -44,6 +44,17 @@ pub enum Type {
     Any,
 }
 
+/// What an expression reads of finished result rows, the later ones last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Finished {
+    /// nothing of them
+    No,
+    /// a row number, which is there for ORDER BY
+    Number,
+    /// the answer of an analytic call over result rows, which comes after ORDER BY
+    Step,
+}
+
 /// A compiled expression with what is known of it.
 #[derive(Clone, Debug)]
 pub struct Compiled {
@@ -53,6 +64,8 @@ pub struct Compiled {
     pub aggregate: bool,
     /// asks for the window's bounds
     pub late: bool,
+    /// reads what result rows alone have
+    finished: Finished,
     /// reads the row outside of aggregates
     pub row: bool,
     /// is a literal, with its sign
@@ -131,7 +144,8 @@ impl Type {
 
 impl Compiled {
     fn leaf(expr: Expr, ty: Type) -> Compiled {
-        Compiled { expr, ty, aggregate: false, late: false, row: false, written: false, nodes: 1, height: 1 }
+        let finished = Finished::No;
+        Compiled { expr, ty, aggregate: false, late: false, finished, row: false, written: false, nodes: 1, height: 1 }
     }
 
     fn constant(value: Value) -> Compiled {
@@ -158,6 +172,7 @@ impl Compiled {
 struct Parts {
     aggregate: bool,
     late: bool,
+    finished: Finished,
     row: bool,
     nodes: usize,
     height: u32,
@@ -167,12 +182,14 @@ struct Parts {
 
 impl Parts {
     fn new() -> Parts {
-        Parts { aggregate: false, late: false, row: false, nodes: 1, height: 0, constant: true }
+        let finished = Finished::No;
+        Parts { aggregate: false, late: false, finished, row: false, nodes: 1, height: 0, constant: true }
     }
 
     fn take(&mut self, part: Compiled) -> Expr {
         self.aggregate |= part.aggregate;
         self.late |= part.late;
+        self.finished = self.finished.max(part.finished);
         self.row |= part.row;
         self.nodes = self.nodes.saturating_add(part.nodes);
         self.height = self.height.max(part.height);
@@ -194,11 +211,11 @@ impl Parts {
 
     /// The node as it is.
     fn kept(self, expr: Expr, ty: Type) -> Result<Compiled> {
-        let Parts { aggregate, late, row, nodes, height, constant: _ } = self;
+        let Parts { aggregate, late, finished, row, nodes, height, constant: _ } = self;
         if height >= MAX_HEIGHT {
             return Err(PlanError::new(PlanErrorKind::TooComplex("they put one expression into another"), None));
         }
-        Ok(Compiled { expr, ty, aggregate, late, row, written: false, nodes, height: height + 1 })
+        Ok(Compiled { expr, ty, aggregate, late, finished, row, written: false, nodes, height: height + 1 })
     }
 }
 
@@ -370,6 +387,14 @@ impl Compiler {
                 }
                 Clause::Aggregate => return Err(PlanError::at(PlanErrorKind::NestedAggregate(name), span)),
             }
+        }
+        let there = match clause {
+            Clause::Result => Finished::Step,
+            Clause::Groups("ORDER BY") => Finished::Number,
+            Clause::Groups(_) | Clause::Rows(_) | Clause::Aggregate => Finished::No,
+        };
+        if value.finished > there {
+            return Err(PlanError::at(PlanErrorKind::FinishedRows(alias.name.to_string()), span));
         }
         if matches!(value.expr, Expr::Slot(_) | Expr::Constant(_)) {
             return Ok(value.clone());
@@ -604,6 +629,11 @@ impl Compiler {
             });
         }
         check(function, call, &args)?;
+        if function.name == "meta"
+            && let [key] = call.args.as_slice()
+        {
+            return self.meta(key);
+        }
         let ty = returned(function, &args);
         let prepared = match function.code {
             Code::Prepared(prepare) => {
@@ -620,6 +650,42 @@ impl Compiler {
         let args = args.into_iter().map(|arg| parts.take(arg)).collect();
         let call = Expr::Call { function, prepared, args };
         if answers_anywhere(function) { parts.node(call, ty) } else { parts.kept(call, ty) }
+    }
+
+    /// `meta(key)`, with `key`, `stream.key`, `key->part` or `*` as its argument. A key without a stream is that of the
+    /// first message that has it.
+    fn meta(&mut self, key: &ast::Expr) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        match &key.kind {
+            ExprKind::Dot(stream, member) | ExprKind::Member(stream, member) => {
+                let stream_of = match &stream.kind {
+                    ExprKind::Column(name) => self.qualified(name),
+                    _ => None,
+                };
+                let left = match stream_of {
+                    Some(input) => self.metadata(input),
+                    None => self.meta(stream)?,
+                };
+                let left = parts.boxed(left);
+                parts.node(Expr::Member(left, member.name.clone()), Type::Any)
+            }
+            ExprKind::Column(name) => {
+                let mut exprs = Vec::with_capacity(self.sources.len());
+                for input in 0..self.sources.len() {
+                    let metadata = self.metadata(input);
+                    exprs.push(Expr::Member(parts.boxed(metadata), name.clone()));
+                }
+                let expr = if exprs.len() == 1 { exprs.remove(0) } else { Expr::FirstPresent(exprs) };
+                parts.node(expr, Type::Any)
+            }
+            _ => Ok(self.metadata(0)),
+        }
+    }
+
+    /// What the source tells about the messages of an input.
+    pub fn metadata(&mut self, input: usize) -> Compiled {
+        let column = self.sources[input].column(ColumnSource::Meta, None);
+        Compiled { row: true, ..Compiled::leaf(Meant::Column { input, column }.expr(), Type::Any) }
     }
 
     fn aggregate(
@@ -764,6 +830,7 @@ impl Compiler {
         };
         compiled.aggregate = results && parts.aggregate;
         compiled.late = results;
+        compiled.finished = if results { Finished::Step } else { Finished::No };
         compiled.row = !results;
         Ok(compiled)
     }
@@ -828,6 +895,7 @@ impl Compiler {
         self.numbers.push(number);
         let mut compiled = Compiled::leaf(Meant::Number(self.numbers.len() - 1).expr(), Type::INT);
         compiled.late = true;
+        compiled.finished = Finished::Number;
         Ok(compiled)
     }
 

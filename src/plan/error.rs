@@ -156,6 +156,9 @@ pub enum PlanErrorKind {
     /// row_number() elsewhere than in the select list.
     #[error("window functions can only be in select fields")]
     WindowFunction,
+    /// The alias of row_number(), or of an analytic call over result rows, in a clause that comes before them.
+    #[error("window functions can only be in select fields: {0} is known only when the result's rows are made")]
+    FinishedRows(String),
     /// unnest() and the like where they cannot stand.
     #[error("{0}")]
     SetReturning(&'static str),

@@ -335,6 +335,7 @@ fn source(source: &ColumnSource) -> String {
     match source {
         ColumnSource::Key(key) => key.to_string(),
         ColumnSource::Whole => "*".to_owned(),
+        ColumnSource::Meta => "meta(*)".to_owned(),
     }
 }
 

@@ -96,6 +96,8 @@ pub enum ColumnSource {
     Key(Text),
     /// the whole message, for `SELECT *` of a schemaless stream
     Whole,
+    /// what the source tells about the message: an object
+    Meta,
 }
 
 /// A condition as a conjunction: first tests of a slot against a constant, as data so that the tests of many rules
@@ -170,6 +172,8 @@ pub struct Stateful {
     pub keys: Vec<Expr>,
     /// one result row for each group (or one for the window, without keys)
     pub grouped: bool,
+    /// windows keep accumulators for each group and no rows
+    pub incremental: bool,
     /// the aggregates; the answer of the i-th is in slot `row_slots + i`
     pub aggregates: Vec<AggregateCall>,
     /// how many slots a row has before the aggregates
@@ -217,12 +221,6 @@ impl Stateful {
     /// The slot of the element of [`Stateful::rows_of`].
     pub fn element(&self) -> usize {
         self.first_result_step() + self.result_steps.len()
-    }
-
-    /// Whether windows keep accumulators for each group and no rows.
-    pub fn incremental(&self) -> bool {
-        let rows_are_sorted = !self.order.is_empty() && self.keys.is_empty();
-        self.grouped && self.joins.is_empty() && !rows_are_sorted
     }
 }
 
@@ -309,6 +307,8 @@ pub struct Join {
     pub equal: Vec<(Expr, Expr)>,
     /// of a lookup table: the columns of the right sides of `equal`
     pub columns: Vec<Text>,
+    /// values over joined rows that `rest` reads, and their slots
+    pub computed: Vec<(usize, Expr)>,
     /// what else ON says
     pub rest: Option<Expr>,
 }

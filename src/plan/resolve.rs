@@ -15,6 +15,9 @@ use crate::sql::ast::{
 };
 use crate::value::{Text, Value};
 
+/// The member of a result that has the metadata of its message, where the rule's option sendMetaToSink asks for it.
+const METADATA: &str = "__meta";
+
 type Result<T, E = PlanError> = std::result::Result<T, E>;
 
 /// Resolves a rule over the streams of the catalog.
@@ -27,7 +30,10 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     if let (Some(key), None) = (select.group_by.first(), &window) {
         return Err(PlanError::at(PlanErrorKind::GroupByWithoutWindow, key.span));
     }
-    let names = output_names(&select.fields)?;
+    let mut names = output_names(&select.fields)?;
+    if options.send_meta {
+        names.all.push(Text::const_new(METADATA));
+    }
     let alias_of_field = compile_aliases(&select.fields, &mut compiler)?;
 
     let mut fields = Vec::new();
@@ -62,6 +68,11 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
                 });
             }
         }
+    }
+
+    if options.send_meta {
+        let value = OutputValue::Expr(compiler.metadata(0).expr);
+        fields.push(Output::Field { name: Text::const_new(METADATA), value, plain: false });
     }
 
     let filter = condition(select.filter.as_ref(), "WHERE", &mut compiler)?;

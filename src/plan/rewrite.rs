@@ -446,6 +446,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         joined_filter,
         keys: slots.all(&logical.keys),
         grouped: logical.grouped,
+        incremental: false,
         aggregates: logical
             .aggregates
             .iter()
@@ -466,6 +467,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         limit: logical.limit,
         counts_hits: counts_hits(logical),
     };
+    stateful.incremental = incremental(&stateful);
     stateful.kept_slots = kept_slots(&stateful);
     stateful.ordered &= !order_does_not_matter(&stateful);
     Ok(stateful)
@@ -486,13 +488,21 @@ fn window(logical: &Logical, slots: &Slots) -> WindowSpec {
     }
 }
 
+/// Whether each row can be added to its groups at once and forgotten: not where rows are joined or sorted before, nor
+/// where the window's bounds are asked for.
+fn incremental(plan: &Stateful) -> bool {
+    let rows_are_sorted = !plan.order.is_empty() && plan.keys.is_empty();
+    let late = plan.keys.iter().chain(plan.aggregates.iter().flat_map(|call| &call.arg)).any(asks_for_window);
+    plan.grouped && plan.joins.is_empty() && plan.joined_filter.is_none() && !rows_are_sorted && !late
+}
+
 /// Whether the results are the same in whatever order the rows come.
 fn order_does_not_matter(plan: &Stateful) -> bool {
     let keys: Vec<usize> =
         plan.keys.iter().filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None }).collect();
     matches!(plan.window, WindowSpec::Hopping { .. })
         && plan.steps.is_empty()
-        && plan.incremental()
+        && plan.incremental
         && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
         && plan.kept_slots.iter().all(|slot| keys.contains(slot))
 }
@@ -507,13 +517,17 @@ fn joins(logical: &Logical, stages: &Stages, slots: &Slots) -> Result<Vec<Join>,
             conjuncts(on.clone(), &mut parts);
         }
         let (mut equal, mut columns, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        let mut rest_aliases = BTreeSet::new();
         for part in parts {
             match equality(&part, input, logical, stages) {
                 Some((left, right)) => {
                     columns.extend(column_name(&right, logical));
                     equal.push((slots.place(&left), slots.place(&right)));
                 }
-                None => rest.push(slots.place(&part)),
+                None => {
+                    joined_aliases_of(&part, logical, stages, &mut rest_aliases);
+                    rest.push(slots.place(&part));
+                }
             }
         }
         if logical.inputs[input].role == Role::Lookup {
@@ -524,9 +538,25 @@ fn joins(logical: &Logical, stages: &Stages, slots: &Slots) -> Result<Vec<Join>,
         } else {
             columns.clear();
         }
-        joins.push(Join { kind: join.kind, input, equal, columns, rest: conjunction(rest) });
+        let value = |alias: usize| Some((slots.of_alias[alias]?, slots.place(&logical.aliases[alias].expr)));
+        let computed = rest_aliases.into_iter().filter_map(value).collect();
+        joins.push(Join { kind: join.kind, input, equal, columns, computed, rest: conjunction(rest) });
     }
     Ok(joins)
+}
+
+/// Adds the aliases over joined rows that an expression needs, by itself or through others. They are numbered so that
+/// each comes after those that it reads.
+fn joined_aliases_of(expr: &Expr, logical: &Logical, stages: &Stages, found: &mut BTreeSet<usize>) {
+    let mut waiting = expr.slots();
+    while let Some(slot) = waiting.pop() {
+        if let Meant::Alias(alias) = Meant::of(slot)
+            && stages.aliases[alias] == Stage::Joined
+            && found.insert(alias)
+        {
+            waiting.extend(logical.aliases[alias].expr.slots());
+        }
+    }
 }
 
 /// `left = right` as an expression over what is joined before `input`, and one over `input` alone. The right side of a
@@ -570,7 +600,7 @@ fn column_name(expr: &Expr, logical: &Logical) -> Option<Text> {
     let Meant::Column { input, column } = Meant::of(*slot) else { return None };
     match &logical.inputs[input].columns[column].source {
         ColumnSource::Key(key) => Some(key.clone()),
-        ColumnSource::Whole => None,
+        ColumnSource::Whole | ColumnSource::Meta => None,
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
+use crate::expr::Expr;
 use crate::sql::{mark, parse_create};
 
 fn catalog() -> Catalog {
@@ -243,6 +244,23 @@ fn aliases_without_end() {
     assert!(plan(&sql, &RuleOptions::default(), &catalog()).is_ok());
 }
 
+/// What is known of finished result rows only is refused, by whatever alias, in clauses that come before them.
+#[test]
+fn results_are_not_there_yet() {
+    let planned = |sql: &str| plan(sql, &RuleOptions::default(), &catalog()).map(|_| ());
+    for tail in
+        ["WHERE n > 1 GROUP BY COUNTWINDOW(2)", "GROUP BY n, COUNTWINDOW(2)", "GROUP BY COUNTWINDOW(2) HAVING n"]
+    {
+        for call in ["row_number()", "row_number() + 1", "lag(window_start()->m) BETWEEN a AND 5", "lag(sum(a))"] {
+            assert!(planned(&format!("SELECT {call} AS n FROM demo {tail}")).is_err(), "{call} {tail}");
+        }
+    }
+    assert!(planned("SELECT row_number() AS n, sum(n) AS s FROM demo GROUP BY COUNTWINDOW(2)").is_err());
+    assert!(planned("SELECT a, row_number() AS n FROM demo GROUP BY COUNTWINDOW(2) ORDER BY n DESC").is_ok());
+    assert!(planned("SELECT a, lag(sum(a)) AS n FROM demo GROUP BY a, COUNTWINDOW(2) ORDER BY n").is_err());
+    assert!(planned("SELECT lag(sum(a)) AS n, n + 1 AS m FROM demo GROUP BY COUNTWINDOW(2)").is_ok());
+}
+
 /// Expressions of all kinds over names that may be columns, aliases or nothing.
 fn expressions() -> impl Strategy<Value = String> {
     let leaf = prop::sample::select(vec![
@@ -263,6 +281,8 @@ fn expressions() -> impl Strategy<Value = String> {
         "count(*)",
         "k.z",
         "window_start()",
+        "row_number()",
+        "meta(demo.k)",
         "-1",
         "0",
     ])
@@ -295,9 +315,11 @@ proptest! {
         tail in prop::sample::select(vec!["", "COUNTWINDOW(3)", "TUMBLINGWINDOW(ss, 1)", "KEY, COUNTWINDOW(2)"]),
         star in prop::sample::select(vec!["", "*, ", "* EXCEPT(a), "]),
         event_time in any::<bool>(),
+        having in any::<bool>(),
     ) {
         let group = if tail.is_empty() { String::new() } else { format!(" GROUP BY {}", tail.replace("KEY", &key)) };
-        let sql = format!("SELECT {star}{one} AS x, {two} AS y FROM {stream} WHERE {condition}{group}");
+        let late = if having { format!(" HAVING {key} ORDER BY {key}") } else { String::new() };
+        let sql = format!("SELECT {star}{one} AS x, {two} AS y FROM {stream} WHERE {condition}{group}{late}");
         let options = RuleOptions { event_time, ..RuleOptions::default() };
         match plan(&sql, &options, &catalog()) {
             Ok(plan) => slots_exist(&plan)?,
@@ -324,7 +346,16 @@ fn slots_exist(plan: &RulePlan) -> Result<(), TestCaseError> {
     let row = columns + scan.computed.len();
     let (projection, slots) = match &plan.body {
         physical::Body::Rows(projection) => (projection, row),
-        physical::Body::Stateful(body) => (&body.projection, body.result_slots()),
+        physical::Body::Stateful(body) => {
+            let answers = body.row_slots + body.aggregates.len();
+            prop_assert!(body.having.iter().flat_map(Expr::slots).all(|slot| slot < answers));
+            prop_assert!(body.keys.iter().flat_map(Expr::slots).all(|slot| slot < body.row_slots));
+            let args = body.aggregates.iter().flat_map(|call| &call.arg);
+            prop_assert!(args.flat_map(Expr::slots).all(|slot| slot < body.row_slots));
+            let order = body.order.iter().flat_map(|key| key.expr.slots());
+            prop_assert!(order.into_iter().all(|slot| slot < body.first_result_step()));
+            (&body.projection, body.result_slots())
+        }
     };
     for item in &projection.items {
         if let physical::Item::Field { expr, .. } | physical::Item::Hidden { expr } = item {

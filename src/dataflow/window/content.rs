@@ -78,7 +78,7 @@ impl Content {
             Ok(false) => return,
             Err(error) => return self.fail(error),
         }
-        if !plan.incremental() {
+        if !plan.incremental {
             self.rows.push(Rc::new(arrival.keep()));
             return;
         }

@@ -123,5 +123,5 @@ impl Windows {
 
 /// Whether contents of windows are small whatever is in them, so that they may be merged before they are needed.
 fn merges_ahead(plan: &Stateful) -> bool {
-    plan.incremental() && plan.aggregates.iter().all(|call| call.aggregate.is_small())
+    plan.incremental && plan.aggregates.iter().all(|call| call.aggregate.is_small())
 }

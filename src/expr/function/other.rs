@@ -78,7 +78,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .not_deterministic()
     .doc(
         "What the source tells about a message besides its data: `meta(key)`, `meta(stream.key)`, `meta(key->part)`, \
-         or `meta(*)` for all as an object. Websockets tell nothing: there is no value, and the object is empty.",
+         or `meta(*)` for all as an object. Memory tells the `topic` that the row was written to; websockets tell \
+         nothing: there is no value, and the object is empty.",
         &[],
     ),
     of("mqtt", &[("key", Param::MetaKey)], Returns::Text, |_, _| Ok(Value::Absent))
