@@ -9,6 +9,7 @@ pub mod config;
 mod client;
 mod connection;
 mod endpoint;
+mod hold;
 mod lane;
 mod server;
 mod socket;
@@ -27,6 +28,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 pub use client::DialError;
 pub use config::{Settings, SettingsError};
+pub use hold::{CheckError, EndpointStatus, Hold};
 pub use lane::ClientStatus;
 pub use socket::Wire;
 
@@ -34,7 +36,7 @@ use crate::io::queue::{FrameSender, Outlet, Signal};
 use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus};
 use config::Role;
-use endpoint::{Endpoint, Link, Presence, Subscriber};
+use endpoint::{Endpoint, Link, Presence, Subscriber, Use};
 use lane::{Peer, SinkQueue, locked};
 use server::{Routes, Server};
 
@@ -201,7 +203,7 @@ impl Websockets {
     ) -> Result<SourceLink, ConnectError> {
         let mut registry = self.hub.registry.lock().await;
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
-        let link = endpoint.link(true, settings);
+        let link = endpoint.link(Use::Source, settings);
         let subscriber = Subscriber::new(frames);
         if fresh {
             endpoint.subscribe(&subscriber);
@@ -235,7 +237,7 @@ impl Websockets {
         let limit = settings.handshake_timeout;
         let dials = settings.role != Role::Server;
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
-        let wishes = endpoint.link(false, settings);
+        let wishes = endpoint.link(Use::Sink, settings);
         endpoint.add_sink(&queue);
         let mut standing = endpoint.standing.subscribe();
         let failures = standing.borrow().failures;
