@@ -10,7 +10,7 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::document::{Document, Severity};
 use crate::engine::{RuleSpec, SinkAction};
-use crate::io::connector::ConnectorError;
+use crate::io::connector::{ConnectorError, SinkSpec};
 use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::Role;
 use crate::plan::{self, PlanError, PlanErrorKind};
@@ -39,6 +39,19 @@ pub struct Planned {
     pub spec: RuleSpec,
     /// how its parts are called
     pub nodes: Nodes,
+}
+
+impl Planned {
+    /// Lets the rule start though `checkConnection` would forbid it: it was accepted once, and after a restart no
+    /// client can be there yet.
+    pub fn unchecked(mut self) -> Planned {
+        for sink in &mut self.spec.sinks {
+            if let SinkSpec::Websocket(settings) = &mut sink.spec {
+                settings.check_connection = false;
+            }
+        }
+        self
+    }
 }
 
 impl Definition {

@@ -138,12 +138,13 @@ impl Hold {
         self.endpoint.uses().iter().filter(|(used, by)| *used != Use::Hold && by == name).count()
     }
 
-    /// Lets go: the endpoint ends if nobody else uses it, and its clients get a close frame (1001).
+    /// Lets go: the endpoint ends if nobody else uses it, and its clients get a close frame (1001). The data server
+    /// listens on, until it has been used by a rule and the last rule has ended.
     pub async fn close(&self) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
         self.endpoint.unlink(&self.link);
-        self.hub.release(&self.endpoint).await;
+        self.hub.release(&self.endpoint, false).await;
     }
 }

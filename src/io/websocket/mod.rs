@@ -318,8 +318,9 @@ impl Hub {
         self.control.spawn(client::keep(endpoint.clone(), peer, self.data[endpoint.thread].clone(), presence));
     }
 
-    /// Ends a link: the endpoint goes with its last, the server with its last endpoint.
-    async fn release(self: &Arc<Self>, endpoint: &Arc<Endpoint>) {
+    /// Ends a link: the endpoint goes with its last, the server with its last endpoint, where `of_rule` says that a
+    /// rule had the link. After a named connection it goes on listening: clients that come back are answered with 404.
+    async fn release(self: &Arc<Self>, endpoint: &Arc<Endpoint>, of_rule: bool) {
         let mut registry = self.registry.lock().await;
         let users = registry.users.entry(Arc::as_ptr(endpoint) as usize).or_default();
         *users = users.saturating_sub(1);
@@ -334,7 +335,10 @@ impl Hub {
                 routes.is_empty()
             };
             endpoint.close();
-            if empty && let Some(server) = registry.server.take() {
+            if empty
+                && of_rule
+                && let Some(server) = registry.server.take()
+            {
                 *locked(&self.listening) = None;
                 server.stop().await;
             }
@@ -418,7 +422,7 @@ impl SourceLink {
     pub async fn close(self) {
         self.endpoint.unsubscribe(&self.subscriber).await;
         self.endpoint.unlink(&self.link);
-        self.hub.release(&self.endpoint).await;
+        self.hub.release(&self.endpoint, true).await;
     }
 }
 
@@ -467,6 +471,6 @@ impl SinkLink {
         self.queue.drain(tokio::time::Instant::now() + flush).await;
         self.endpoint.remove_sink(&self.queue);
         self.endpoint.unlink(&self.link);
-        self.hub.release(&self.endpoint).await;
+        self.hub.release(&self.endpoint, true).await;
     }
 }
