@@ -143,7 +143,9 @@ impl Service {
         // Rules hold their endpoints themselves until their last messages are out.
         self.release_connections().await;
         if let Some(engine) = engine {
+            let websockets = engine.websockets();
             engine.stop().await;
+            websockets.end().await;
         }
     }
 

@@ -90,6 +90,15 @@ impl Websockets {
         Ok(())
     }
 
+    /// Ends the data server, if it still listens: nothing is to be opened any more.
+    pub async fn end(&self) {
+        let mut registry = self.hub.registry.lock().await;
+        if let Some(server) = registry.server.take() {
+            *locked(&self.hub.listening) = None;
+            server.stop().await;
+        }
+    }
+
     /// Whether clients can connect to this path of the data server.
     pub fn has_path(&self, path: &str) -> bool {
         locked(&self.hub.routes).contains_key(path)
