@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use indexmap::IndexMap;
@@ -12,7 +13,7 @@ use crate::expr::{Comparison, EvalError, Scope, compare_at};
 use crate::plan::physical::{Input, OrderBy, RowNumber, Stateful};
 use crate::value::Value;
 
-use super::join::{Ask, Joined};
+use super::join::{Ask, Joined, ScanTable};
 use super::output::{Output, RowError, RuleContext};
 use super::steps::Memories;
 use super::window::{Arrival, Closed, Group, Groups, KeptRow, KeyHasher, accumulate};
@@ -53,8 +54,8 @@ pub enum ResultError {
 
 /// What joins need beside the window's rows.
 pub struct Others<'a> {
-    /// the rows of tables
-    pub tables: Vec<Rc<KeptRow>>,
+    /// scan tables, by input
+    pub tables: &'a HashMap<usize, ScanTable>,
     /// asks lookup tables
     pub ask: Ask<'a>,
 }
@@ -176,9 +177,8 @@ impl Results {
             return result;
         }
         let mut wide = vec![Value::Absent; plan.result_slots()];
-        let rows = rows.chain(others.tables);
-        let joined =
-            Joined::new(inputs, &plan.joins, rows, &mut wide, context, others.ask).map_err(ResultError::Join)?;
+        let joined = Joined::new(inputs, &plan.joins, rows, others.tables, &mut wide, context, others.ask)
+            .map_err(ResultError::Join)?;
         self.of_rows(plan, context, &mut wide, 0..joined.len(), |number, slots| joined.fill(number, slots))
     }
 
