@@ -564,19 +564,19 @@ fn standing(status: LinkStatus) -> (ConnectionState, Option<String>) {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
+    use std::path::Path;
 
     use super::super::{ServiceSettings, StartError, StoreError};
     use super::*;
     use crate::config::Config;
     use crate::io::websocket::ServerSettings;
 
-    async fn opened(data: &PathBuf, port: u16) -> Service {
+    async fn opened(data: &Path, port: u16) -> Service {
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port, ..ServerSettings::default() };
         loop {
             let config = Config { server: server.clone(), ..Config::default() };
             // The agenda of the service before lets go of the store within a moment.
-            match Service::open(ServiceSettings { config, data: data.clone(), workers: 2 }).await {
+            match Service::open(ServiceSettings { config, data: data.to_owned(), workers: 2 }).await {
                 Ok(service) => return service,
                 Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
                 Err(error) => panic!("{error}"),
