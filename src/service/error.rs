@@ -113,6 +113,9 @@ pub enum ServiceError {
     /// a conf key that is not there
     #[error("{0} is not found")]
     NoConfKey(String),
+    /// no such task
+    #[error("async task: {0} not found")]
+    NoTask(String),
     /// an import that cannot be read
     #[error("{0}")]
     Import(String),
