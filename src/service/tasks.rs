@@ -11,8 +11,11 @@ use std::time::SystemTime;
 use super::error::ServiceError;
 use super::{ImportSource, Service, locked, millis};
 
-/// How many tasks are remembered, or waiting, at most.
+/// How many tasks are remembered at most.
 const MOST: usize = 100;
+
+/// How many tasks run or wait at most: each holds what it imports.
+const WAITING: usize = 8;
 
 /// How a task stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,12 +76,14 @@ impl Service {
         let cancelled = Arc::new(AtomicBool::new(false));
         let (id, turn) = {
             let mut tasks = locked(&self.inner.tasks);
+            let running = tasks.known.iter().filter(|task| task.state == TaskState::Running).count();
+            if running >= WAITING {
+                return Err(ServiceError::Import(format!("{WAITING} imports are waiting already")));
+            }
+            // Fewer run than are remembered, so that one is done.
             while tasks.known.len() >= MOST {
                 let done = tasks.known.iter().position(|task| task.state != TaskState::Running);
-                let Some(done) = done else {
-                    return Err(ServiceError::Import(format!("{MOST} imports are waiting already")));
-                };
-                tasks.known.remove(done);
+                let _ = done.and_then(|done| tasks.known.remove(done));
             }
             let began = millis(SystemTime::now());
             // Two imports of one second must not share an id.

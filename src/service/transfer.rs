@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use tokio::io::AsyncReadExt;
 
 use super::error::ServiceError;
 use super::{Service, locked};
@@ -121,11 +122,19 @@ impl ImportSource {
                     return wrong("fail to read file: only files of this machine can be imported");
                 }
                 let failed = |error: std::io::Error| ServiceError::Import(format!("fail to read file {path}: {error}"));
-                let size = tokio::fs::metadata(path).await.map_err(failed)?.len();
-                if size > LARGEST {
+                let there = tokio::fs::metadata(path).await.map_err(failed)?;
+                // Devices and pipes may have no end, and their size is not known.
+                if !there.is_file() {
+                    return wrong(&format!("fail to read file {path}: it is no file"));
+                }
+                if there.len() > LARGEST {
                     return wrong(&format!("fail to read file {path}: it is larger than {LARGEST} bytes"));
                 }
-                tokio::fs::read_to_string(path).await.map_err(failed)
+                let file = tokio::fs::File::open(path).await.map_err(failed)?;
+                let mut text = String::new();
+                // One that grows while it is read is cut there.
+                file.take(LARGEST).read_to_string(&mut text).await.map_err(failed)?;
+                Ok(text)
             }
         }
     }
