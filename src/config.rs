@@ -468,7 +468,8 @@ fn as_value(text: &str) -> Json {
     Json::String(text.to_owned())
 }
 
-fn zone(name: &str) -> Option<TimeZone> {
+/// The zone of a name as the configuration has it: `Local`, or one of the time zone database.
+pub fn zone(name: &str) -> Option<TimeZone> {
     match name.to_ascii_lowercase().as_str() {
         "local" => Some(TimeZone::system()),
         "utc" => Some(TimeZone::UTC),

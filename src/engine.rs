@@ -310,6 +310,13 @@ impl Engine {
         Engine { connectors: self.connectors.with_data(data), ..self }
     }
 
+    /// Streams, tables and rules that begin from now on are in this zone.
+    pub fn use_zone(&self, zone: &jiff::tz::TimeZone) {
+        for thread in &self.threads {
+            thread.command(Command::UseZone(zone.clone()));
+        }
+    }
+
     /// No rule starts any more, nor a rule that is just waiting for its sinks: what it has opened is closed.
     pub fn refuse_rules(&self) {
         self.ending.send_replace(true);

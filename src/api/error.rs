@@ -21,6 +21,11 @@ impl ApiError {
         ApiError { status, code: code as u16, message: message.into() }
     }
 
+    /// An error of the protocol: with a status of its own, and no number.
+    pub fn with_status(status: StatusCode, message: impl Into<String>) -> ApiError {
+        ApiError { status, ..ApiError::bad(message) }
+    }
+
     /// A body or parameter that cannot be read.
     pub fn bad(message: impl Into<String>) -> ApiError {
         ApiError::new(Code::Undefined, message)

@@ -15,6 +15,7 @@ pub fn routes() -> Router<Service> {
     Router::new()
         .route("/", get(info).post(info))
         .route("/ping", get(|| async { StatusCode::OK }))
+        .route("/stop", get(stop).post(stop))
         .route("/rules/usage/cpu", get(|| async { "cpu usage not enabled" }))
         .route("/metrics/dump/check", get(|| async { "disabled" }))
         .route("/metrics/dump", get(|| async { ApiError::bad("metrics dump not enabled") }))
@@ -34,6 +35,12 @@ async fn info(State(service): State<Service>) -> Response {
         })
         .to_string(),
     )
+}
+
+/// The end comes after the answer, since requests under way are answered first.
+async fn stop(State(service): State<Service>) -> &'static str {
+    service.ask_to_end();
+    "stop success"
 }
 
 /// Memory of this process and of the machine, in bytes as text; 0 where it is not known.

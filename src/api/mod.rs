@@ -10,22 +10,41 @@
 //! - `relations`: `/streams`, `/tables`, `/streamdetails`, `/tabledetails`, `/streams/{id}`, `/streams/{id}/schema`, and
 //!   the same of tables
 //! - `rules`: `/rules`, `/rules/{id}`, `/rules/{id}/start`, `stop`, `restart`, `status`, `topo`, `explain`,
-//!   `tags`, `trace/start`, `trace/stop`, `scantables`, `reset_state`, `/rules/validate`, `/rules/status/all`,
+//!   `schema`, `tags`, `trace/start`, `trace/stop`, `scantables`, `reset_state`, `/rules/validate`, `/rules/status/all`,
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`
 //! - `connections`: `/connections`, `/connections/{id}`, `/connection/websocket`,
 //!   `/metadata/{sources|sinks|lookups}/connection/{kind}`
 //! - `metadata`: `/metadata/{class}/yaml/{kind}`, `/metadata/{class}/{kind}/confKeys/{key}`
+//! - `descriptions`: `/metadata/{class}`, `/metadata/{class}/{kind}`, `/metadata/functions`, `operators`, `resources`
+//! - `configs`: `/configs`
+//! - `uploads`: `/config/uploads`, `/config/uploads/{name}`
+//! - `tasks`: `/async/data/import`, `/async/task/{id}`, `/async/task/{id}/cancel`
+//! - `trace`: `/trace/{id}`, `/trace/rule/{id}`, `/tracer`
+//! - `batch`: `/batch/req`, which runs the others
+//! - `unsupported`: `/plugins/…`, `/schemas/…`, `/services/…`, `/udf/…`
+//!
+//! `docs/rest.md` says what each takes and answers. Every request passes `cors`, `redirect` and `body`, in this order.
 
+mod batch;
+mod body;
+mod configs;
 mod connections;
 mod cors;
+mod descriptions;
 mod error;
 mod info;
+mod listen;
 mod metadata;
+mod redirect;
 mod relations;
 mod rules;
+mod tasks;
+mod trace;
 mod transfer;
+mod unsupported;
+mod uploads;
 
 use std::future::Future;
 
@@ -36,27 +55,36 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 
+pub use body::BODY_LIMIT;
 pub use error::{ApiError, Doing};
+pub use listen::serve;
 
 use crate::service::{Service, ServiceError};
 
-/// The largest body, in bytes, of any request.
-pub const BODY_LIMIT: usize = 16 << 20;
-
 /// All routes over a service.
 pub fn app(service: Service) -> Router {
-    Router::new()
+    let routes = Router::new()
         .merge(info::routes())
         .merge(relations::routes())
         .merge(rules::routes())
         .merge(transfer::routes())
         .merge(metadata::routes())
         .merge(connections::routes())
+        .merge(descriptions::routes())
+        .merge(configs::routes())
+        .merge(uploads::routes())
+        .merge(tasks::routes())
+        .merge(trace::routes())
+        .merge(unsupported::routes())
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .with_state(service);
+    batch::over(routes)
+        .layer(DefaultBodyLimit::max(BODY_LIMIT))
+        .layer(middleware::from_fn(body::whole))
+        .layer(middleware::from_fn(redirect::to_clean))
         .layer(middleware::from_fn(cors::cors))
-        .with_state(service)
 }
 
 /// Runs a change to its end, even if the one who asked for it has gone: half a change would be neither the old nor the

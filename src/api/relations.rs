@@ -228,7 +228,8 @@ fn properties(columns: &[ColumnDef]) -> Json {
     Json::Object(columns.iter().enumerate().map(member).collect())
 }
 
-fn schema_of(ty: &DataType) -> Json {
+/// A type as it is shown: with what is in it.
+pub fn schema_of(ty: &DataType) -> Json {
     match ty {
         DataType::Array(element) => json!({"type": "array", "items": schema_of(element)}),
         DataType::Struct(fields) => json!({"type": "struct", "properties": properties(fields)}),

@@ -9,6 +9,7 @@ use axum::routing::{get, post, put};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::relations::schema_of;
 use super::{ApiError, Doing, read, text, to_end};
 use crate::plan::PlanErrorKind;
 use crate::service::{Counters, RuleReport, Service, ServiceError};
@@ -30,6 +31,7 @@ pub fn routes() -> Router<Service> {
         .route("/v2/rules/{id}/status", get(status))
         .route("/rules/{id}/topo", get(topology))
         .route("/rules/{id}/explain", get(explain))
+        .route("/rules/{id}/schema", get(schema))
         .route("/rules/{id}/tags", put(set_tags).patch(add_tags).delete(remove_tags))
         .route("/rules/{id}/trace/start", post(|service, id| trace(service, id, true)))
         .route("/rules/{id}/trace/stop", post(|service, id| trace(service, id, false)))
@@ -188,6 +190,18 @@ async fn topology(State(service): State<Service>, Path(id): Path<String>) -> Res
 
 async fn explain(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
     service.explain_rule(&id).doing("explain rule error")
+}
+
+async fn schema(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    let columns = service.rule_schema(&id).doing("get rule schema error")?;
+    let columns = columns.into_iter().enumerate().map(|(index, column)| {
+        let mut shown = Map::from_iter([("hasIndex".to_owned(), true.into()), ("index".to_owned(), index.into())]);
+        if let Some(Json::Object(of_type)) = column.ty.as_ref().map(schema_of) {
+            shown.extend(of_type);
+        }
+        (column.name.to_string(), Json::Object(shown))
+    });
+    Ok(super::json(Json::Object(columns.collect()).to_string()))
 }
 
 #[derive(Deserialize)]

@@ -61,12 +61,18 @@ async fn export_rules(State(service): State<Service>, body: Bytes) -> Result<Res
 #[derive(Deserialize)]
 struct How {
     partial: Option<String>,
+    stop: Option<String>,
 }
 
 async fn import(State(service): State<Service>, Query(how): Query<How>, body: Bytes) -> Result<Response, ApiError> {
     let text = read::<ImportSource>(&body, DECODE)?.text().await?;
     let partial = how.partial.as_deref() == Some("1");
+    let running = service.clone();
     let imported = to_end(async move { service.import(&text, partial).await }).await?;
+    // What starts the process will start it anew, with what was imported; the answer still goes out.
+    if how.stop.as_deref() == Some("1") {
+        running.ask_to_end();
+    }
     let refused = response(&imported.refused);
     if imported.is_whole() {
         return Ok(super::json(json!({"ErrorMsg": "", "ConfigResponse": refused}).to_string()));
@@ -108,7 +114,9 @@ async fn export_yaml(State(service): State<Service>) -> Response {
 
 async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'static str, ApiError> {
     let text = read::<ImportSource>(&body, DECODE)?.text().await?;
-    let document = Document::parse("import", text).map_err(|problem| ApiError::bad(problem.to_string()))?;
+    // YAML can be made so that it is long to read; others are answered meanwhile.
+    let parsed = tokio::task::spawn_blocking(|| Document::parse("import", text).map_err(|problem| problem.to_string()));
+    let document = parsed.await.unwrap_or_else(|error| Err(error.to_string())).map_err(ApiError::bad)?;
     let mut ruleset = Ruleset::default();
     for section in document.root.members() {
         let statements = match section.key.as_str() {

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use tracing_subscriber::EnvFilter;
 
 use crate::config::{self, Config};
 use crate::document::Problem;
@@ -207,10 +206,8 @@ fn load(etc: &Path) -> Result<(Config, Vec<Problem>), Failure> {
 
 fn start_log(wanted: Option<&str>, configured: Option<&str>) -> Result<(), Failure> {
     let directives = wanted.filter(|text| !text.trim().is_empty()).or(configured).unwrap_or("warn");
-    let filter = EnvFilter::try_new(directives)
-        .map_err(|error| Failure::Usage(format!("--log (or PLUTINO_LOG) is {directives:?}: {error}")))?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_ansi(false).init();
-    Ok(())
+    crate::logging::start(directives)
+        .map_err(|error| Failure::Usage(format!("--log (or PLUTINO_LOG) is {directives:?}: {error}")))
 }
 
 /// Runs a verb that waits for sockets, on a runtime of this thread.

@@ -4,7 +4,6 @@
 //! Ctrl-C end it: the API takes no more requests, rules end as cleanly as they are stopped, and what was answered is on
 //! disk. A second signal ends at once.
 
-use std::future::IntoFuture;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -57,14 +56,16 @@ impl Serve {
         say(&format!("plutino {} serves http://{address}", env!("CARGO_PKG_VERSION")));
 
         let (ending, mut ends) = watch::channel(false);
-        let served = axum::serve(listener, api::app(service.clone()))
-            .with_graceful_shutdown(async move { drop(ends.wait_for(|ends| *ends).await) });
-        let mut served = tokio::spawn(served.into_future());
+        let served = api::serve(listener, api::app(service.clone()), async move {
+            drop(ends.wait_for(|ends| *ends).await);
+        });
+        let mut served = tokio::spawn(served);
         let resumed = service.clone();
         tokio::spawn(async move { resumed.resume().await });
 
         tokio::select! {
             () = interrupts.next() => {}
+            () = service.asked_to_end() => {}
             _ = &mut served => return Err(Failure::Refused("the REST API has ended".to_owned())),
         }
         let _ = ending.send(true);

@@ -136,6 +136,11 @@ impl Tables {
         Tables { worker: worker.clone(), zone, tables: HashMap::new() }
     }
 
+    /// Tables that begin from now on are in this zone.
+    pub fn use_zone(&mut self, zone: TimeZone) {
+        self.zone = zone;
+    }
+
     /// Begins a table; `frames` bring its rows. The activator runs it when there are some. A table of the same name is
     /// replaced. Not to be called from inside of a dataflow.
     pub fn create(&mut self, def: Arc<StreamDef>, frames: FrameReceiver, metrics: Arc<RuleMetrics>) -> Activator {

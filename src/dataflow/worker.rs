@@ -78,6 +78,8 @@ pub enum Command {
         /// its name
         name: Text,
     },
+    /// Streams, tables and rules that begin from now on are in this zone.
+    UseZone(jiff::tz::TimeZone),
     /// Answers when everything that was handed to the streams before has been run.
     Drain(oneshot::Sender<()>),
     /// No more messages will come to these rules: after what is there, their windows that time closes are closed. Answers
@@ -393,6 +395,10 @@ impl WorkerLoop {
             Command::DropTable { slot, name } => {
                 self.slots.remove(&slot);
                 self.tables.drop(&name);
+            }
+            Command::UseZone(zone) => {
+                self.tables.use_zone(zone.clone());
+                self.zone = zone;
             }
             Command::Drain(done) => self.draining.push(done),
             Command::EndOfInput { rules, done } => self.ending.push((rules, done)),

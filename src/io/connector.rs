@@ -15,7 +15,7 @@ use crate::io::log::{Console, LogSink};
 use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
 use crate::io::nop::Nop;
 use crate::io::queue::{FrameSender, Signal, WayOut};
-use crate::io::websocket::config::{self, Warning};
+use crate::io::websocket::config::{self, Property, Warning};
 use crate::io::websocket::{ConnectError, Settings, SettingsError, SinkLink, SourceLink, Websockets};
 
 /// The kinds of sources.
@@ -74,6 +74,16 @@ pub fn reference() -> String {
         memory::reference(),
         file::reference(),
     )
+}
+
+/// The properties of a kind of source or sink.
+pub fn properties(kind: &str) -> &'static [Property] {
+    match kind {
+        "websocket" => Settings::properties(),
+        "memory" => memory::PROPERTIES,
+        "file" => file::PROPERTIES,
+        _ => &[],
+    }
 }
 
 /// A sink whose properties are right.

@@ -75,7 +75,8 @@ enum FileType {
     Lines,
 }
 
-const PROPERTIES: &[Property] = &[
+/// The properties that it takes.
+pub const PROPERTIES: &[Property] = &[
     property("path", &[], "text", "", "source", "folder of the file, in the data folder"),
     property(
         "fileType",

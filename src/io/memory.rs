@@ -90,7 +90,8 @@ enum Level {
     Rest,
 }
 
-const PROPERTIES: &[Property] = &[
+/// The properties that it takes.
+pub const PROPERTIES: &[Property] = &[
     property(
         "topic",
         &[],

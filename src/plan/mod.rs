@@ -11,6 +11,7 @@ mod resolve;
 mod rewrite;
 mod walk;
 
+pub use compile::default_name;
 pub use error::{PlanError, PlanErrorKind};
 
 use crate::catalog::Catalog;

@@ -133,6 +133,9 @@ pub enum ServiceError {
     /// a connection that cannot be opened, or a peer that cannot be reached
     #[error("{0}")]
     Connection(String),
+    /// no such task
+    #[error("async task: {0} not found")]
+    NoTask(String),
     /// an import that cannot be read
     #[error("{0}")]
     Import(String),

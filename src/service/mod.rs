@@ -15,9 +15,12 @@ mod error;
 mod nodes;
 mod relations;
 mod rules;
+mod schema;
 mod status;
 mod store;
+mod tasks;
 mod transfer;
+mod uploads;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,9 +34,12 @@ pub use error::{Code, ServiceError};
 pub use nodes::{Nodes, Part};
 pub use relations::{Named, what};
 pub use rules::{Bulk, RuleSummary};
+pub use schema::ResultColumn;
 pub use status::{Counters, Link, Phase, RuleReport};
 pub use store::{Change, Kind, Records, Store, StoreError};
+pub use tasks::{Task, TaskState};
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
+pub use uploads::{UploadError, Uploads};
 
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -43,6 +49,7 @@ use conf_keys::ConfKeys;
 use connections::Kept;
 use relations::Relations;
 use rules::Entry;
+use tasks::Tasks;
 
 /// What a service is started with.
 pub struct ServiceSettings {
@@ -84,6 +91,10 @@ struct Inner {
     connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
     agenda: Arc<Agenda>,
+    uploads: Uploads,
+    tasks: Mutex<Tasks>,
+    /// whether somebody asked for the end of the process
+    ending: tokio::sync::watch::Sender<bool>,
     began: Instant,
 }
 
@@ -97,6 +108,7 @@ impl Service {
         let (store, records) = Store::open(&data)?;
         let engine =
             Engine::start(EngineSettings { workers, server: config.server.clone(), zone: config.zone.clone() })?;
+        let uploads = Uploads::of(&data);
         let inner = Inner {
             engine: tokio::sync::RwLock::new(Some(engine.with_data(data))),
             store,
@@ -108,6 +120,9 @@ impl Service {
             connections: Mutex::default(),
             last_import: Mutex::default(),
             agenda: Arc::default(),
+            uploads,
+            tasks: Mutex::default(),
+            ending: tokio::sync::watch::Sender::new(false),
             began: Instant::now(),
         };
         let service = Service { inner: Arc::new(inner) };
@@ -147,6 +162,44 @@ impl Service {
             engine.stop().await;
             websockets.end().await;
         }
+    }
+
+    /// The files that were sent.
+    pub fn uploads(&self) -> &Uploads {
+        &self.inner.uploads
+    }
+
+    /// Keeps a file ([`Uploads::put`]) on a thread that may wait for the disk; its path.
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub async fn upload(&self, name: String, content: Vec<u8>) -> Result<PathBuf, UploadError> {
+        let service = self.clone();
+        let put = tokio::task::spawn_blocking(move || service.inner.uploads.put(&name, &content));
+        put.await
+            .unwrap_or_else(|error| Err(UploadError::Io { path: PathBuf::new(), error: std::io::Error::other(error) }))
+    }
+
+    /// Asks whoever runs the service to end it.
+    pub fn ask_to_end(&self) {
+        self.inner.ending.send_replace(true);
+    }
+
+    /// Waits until somebody has asked for the end.
+    pub async fn asked_to_end(&self) {
+        // The sender lives as long as this service.
+        let _ = self.inner.ending.subscribe().wait_for(|ends| *ends).await;
+    }
+
+    /// Dates and windows of rules that start from now on, and schedules, are in this zone; until the process ends.
+    ///
+    /// # Errors
+    /// [`ServiceError::Stopping`]
+    pub async fn use_zone(&self, zone: jiff::tz::TimeZone) -> Result<(), ServiceError> {
+        let engine = self.inner.engine.read().await;
+        engine.as_ref().ok_or(ServiceError::Stopping)?.use_zone(&zone);
+        Arc::make_mut(&mut *locked(&self.inner.config)).zone = zone;
+        Ok(())
     }
 
     /// How long it has run.

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
+use tokio::io::AsyncReadExt;
 
 use super::error::ServiceError;
 use super::{Service, locked};
@@ -100,6 +102,11 @@ pub struct ImportSource {
 }
 
 impl ImportSource {
+    /// A text, or the file that has it.
+    pub fn new(content: String, file: String) -> ImportSource {
+        ImportSource { content, file }
+    }
+
     /// The text to import.
     ///
     /// # Errors
@@ -116,11 +123,19 @@ impl ImportSource {
                     return wrong("fail to read file: only files of this machine can be imported");
                 }
                 let failed = |error: std::io::Error| ServiceError::Import(format!("fail to read file {path}: {error}"));
-                let size = tokio::fs::metadata(path).await.map_err(failed)?.len();
-                if size > LARGEST {
+                let there = tokio::fs::metadata(path).await.map_err(failed)?;
+                // Devices and pipes may have no end, and their size is not known.
+                if !there.is_file() {
+                    return wrong(&format!("fail to read file {path}: it is no file"));
+                }
+                if there.len() > LARGEST {
                     return wrong(&format!("fail to read file {path}: it is larger than {LARGEST} bytes"));
                 }
-                tokio::fs::read_to_string(path).await.map_err(failed)
+                let file = tokio::fs::File::open(path).await.map_err(failed)?;
+                let mut text = String::new();
+                // One that grows while it is read is cut there.
+                file.take(LARGEST).read_to_string(&mut text).await.map_err(failed)?;
+                Ok(text)
             }
         }
     }
@@ -159,6 +174,7 @@ impl Service {
             sources,
             sinks: self.conf_texts("sinks"),
             connections: self.connection_config(),
+            uploads: self.upload_texts(),
             ..Everything::default()
         }
     }
@@ -166,21 +182,26 @@ impl Service {
     /// Takes over streams, tables and rules, in place of those of the same names. What cannot be taken over is told;
     /// the rest is.
     pub async fn import_ruleset(&self, ruleset: Ruleset) -> Imported {
+        self.import_ruleset_unless(ruleset, &AtomicBool::new(false)).await
+    }
+
+    async fn import_ruleset_unless(&self, ruleset: Ruleset, cancelled: &AtomicBool) -> Imported {
+        let on = || !cancelled.load(Ordering::Relaxed);
         let mut imported = Imported::default();
         let refused = &mut imported.refused.ruleset;
-        for (name, sql) in ruleset.streams {
+        for (name, sql) in ruleset.streams.into_iter().take_while(|_| on()) {
             match self.replace_relation(Relation::Stream, &name, &sql).await {
                 Ok(_) => imported.streams += 1,
                 Err(error) => drop(refused.streams.insert(name, error.to_string())),
             }
         }
-        for (name, sql) in ruleset.tables {
+        for (name, sql) in ruleset.tables.into_iter().take_while(|_| on()) {
             match self.replace_relation(Relation::Table, &name, &sql).await {
                 Ok(_) => imported.tables += 1,
                 Err(error) => drop(refused.tables.insert(name, error.to_string())),
             }
         }
-        for (id, text) in ruleset.rules {
+        for (id, text) in ruleset.rules.into_iter().take_while(|_| on()) {
             match self.update_rule(&id, &text).await {
                 Ok(()) => imported.rules += 1,
                 Err(error) => drop(refused.rules.insert(id, error.to_string())),
@@ -194,6 +215,19 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Import`] where the text is no configuration; nothing has changed then.
     pub async fn import(&self, text: &str, partial: bool) -> Result<Imported, ServiceError> {
+        self.import_unless(text, partial, &AtomicBool::new(false)).await
+    }
+
+    /// As [`Service::import`], but ends after the item at which it is when it is told to.
+    ///
+    /// # Errors
+    /// As those of `import`.
+    pub(super) async fn import_unless(
+        &self,
+        text: &str,
+        partial: bool,
+        cancelled: &AtomicBool,
+    ) -> Result<Imported, ServiceError> {
         let all: Everything = serde_json::from_str(text)
             .map_err(|error| ServiceError::Import(format!("configuration unmarshal with error {error}")))?;
         if !partial {
@@ -220,12 +254,16 @@ impl Service {
             (&all.portable_plugins, &mut refused.portable_plugins, "portable plugins"),
             (&all.services, &mut refused.services, "external services"),
             (&all.schemas, &mut refused.schemas, "schemas"),
-            (&all.uploads, &mut refused.uploads, "uploads"),
             (&all.scripts, &mut refused.scripts, "scripts"),
         ] {
             failed.extend(there.keys().map(|name| (name.clone(), format!("{what} are not supported"))));
         }
-        let mut imported = self.import_ruleset(all.ruleset).await;
+        for (name, content) in &all.uploads {
+            if let Err(error) = self.upload(name.clone(), content.clone().into_bytes()).await {
+                refused.uploads.insert(name.clone(), error.to_string());
+            }
+        }
+        let mut imported = self.import_ruleset_unless(all.ruleset, cancelled).await;
         let ruleset = std::mem::take(&mut imported.refused.ruleset);
         imported.refused = Everything { ruleset, ..refused };
         *locked(&self.inner.last_import) = imported.refused.clone();
@@ -235,6 +273,15 @@ impl Service {
     /// What the last import could not take over.
     pub fn last_import(&self) -> Everything {
         locked(&self.inner.last_import).clone()
+    }
+
+    /// The uploaded files that are text. One that cannot be read does not keep the others from being exported.
+    fn upload_texts(&self) -> BTreeMap<String, String> {
+        let texts = self.inner.uploads.texts().unwrap_or_else(|error| {
+            tracing::error!("the uploads are not exported: {error}");
+            Vec::new()
+        });
+        texts.into_iter().collect()
     }
 
     async fn import_conf_keys(&self, class: &str, kind: &str, text: &str) -> Result<(), ServiceError> {
@@ -274,6 +321,7 @@ impl Service {
     }
 
     /// Takes all rules, streams, tables, conf keys and connections away.
+    /// Takes all rules, streams, tables, conf keys and uploads away.
     async fn reset(&self) -> Result<(), ServiceError> {
         for rule in self.rules() {
             match self.delete_rule(&rule.id).await {
@@ -290,6 +338,10 @@ impl Service {
             }
         }
         self.reset_conf_keys().await?;
-        self.reset_connections().await
+        self.reset_connections().await?;
+        if let Err(error) = self.inner.uploads.clear() {
+            tracing::error!("the uploads are not taken away: {error}");
+        }
+        Ok(())
     }
 }

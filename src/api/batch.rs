@@ -1,0 +1,96 @@
+//! Several requests in one: `/batch/req`. They run one after the other against the same routes as others.
+//!
+//! The routes that a batch sees do not have `/batch/req` itself, so that no batch can hold another one.
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::Request;
+use axum::http::{HeaderValue, Method, Uri, header};
+use axum::response::Response;
+use axum::routing::post;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use tower::ServiceExt;
+
+use super::{ApiError, read};
+
+/// How many requests a batch has at most.
+const MOST: usize = 1000;
+
+/// How large all answers of a batch are together at most, in bytes.
+const ANSWERS: usize = 64 << 20;
+
+/// The routes with a batch over them.
+pub fn over(routes: Router) -> Router {
+    let inner = routes.clone();
+    routes.route("/batch/req", post(move |body: Bytes| run(inner.clone(), body)))
+}
+
+/// One request of a batch.
+#[derive(Deserialize)]
+struct Call {
+    #[serde(default)]
+    method: String,
+    #[serde(default)]
+    path: String,
+    #[serde(default)]
+    body: Json,
+}
+
+async fn run(routes: Router, body: Bytes) -> Result<Response, ApiError> {
+    let calls: Vec<Call> = read(&body, "Invalid body: Error decoding json")?;
+    if calls.len() > MOST {
+        return Err(ApiError::bad(format!("a batch has at most {MOST} requests, this one has {}", calls.len())));
+    }
+    let (mut answers, mut left) = (Vec::with_capacity(calls.len()), ANSWERS);
+    for call in calls {
+        let answer = match call.request() {
+            Ok(request) => ask(&routes, request, &mut left).await,
+            Err(error) => json!({"code": 400, "response": "", "error": error}),
+        };
+        answers.push(answer);
+    }
+    Ok(super::json(Json::Array(answers).to_string()))
+}
+
+impl Call {
+    fn request(self) -> Result<Request, String> {
+        let Call { method, path, body } = self;
+        let method: Method = method.to_ascii_uppercase().parse().map_err(|_| format!("{method:?} is no method"))?;
+        if !path.starts_with('/') {
+            return Err(format!("the path {path:?} does not begin with /"));
+        }
+        let uri: Uri = path.parse().map_err(|error| format!("{path:?} is no path: {error}"))?;
+        if uri.path() == "/batch/req" {
+            return Err("a batch cannot hold another one".to_owned());
+        }
+        let text = match body {
+            Json::Null => String::new(),
+            Json::String(text) => text,
+            other => other.to_string(),
+        };
+        let mut request = Request::new(Body::from(text));
+        *request.method_mut() = method;
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        Ok(request)
+    }
+}
+
+async fn ask(routes: &Router, request: Request, left: &mut usize) -> Json {
+    // Routers do not fail.
+    let answer = routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
+    let (head, body) = answer.into_parts();
+    let mut told = Map::from_iter([("code".to_owned(), head.status.as_u16().into())]);
+    match axum::body::to_bytes(body, *left).await {
+        Ok(bytes) => {
+            *left -= bytes.len();
+            told.insert("response".to_owned(), String::from_utf8_lossy(&bytes).into());
+        }
+        Err(_) => {
+            told.insert("response".to_owned(), "".into());
+            told.insert("error".to_owned(), format!("the answers of a batch are larger than {ANSWERS} bytes").into());
+        }
+    }
+    Json::Object(told)
+}

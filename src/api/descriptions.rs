@@ -1,0 +1,229 @@
+//! What there is to be configured, for pages that offer it: connectors with their properties, and functions.
+//!
+//! All of it is made from the tables that the connectors and functions are made from, so that nothing is offered that
+//! is not there. Texts are English under both languages of eKuiper's answers; errors are told in the language that
+//! `Content-Language` asks for.
+
+use axum::Router;
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::ApiError;
+use crate::expr::function::{self, Family, Function};
+use crate::io::connector::{self, SINKS, SOURCES};
+use crate::io::websocket::config::Property;
+use crate::service::{Code, Service};
+
+/// The kinds of connections that can have names.
+const CONNECTIONS: &[&str] = &["websocket"];
+
+/// The kinds of sources that lookup tables can have.
+const LOOKUPS: &[&str] = &["memory"];
+
+/// What a sink of any kind takes: name, type, default, meaning.
+const OF_ANY_SINK: &[(&str, &str, &str, &str)] = &[
+    ("sendSingle", "bool", "false", "one message for each row, instead of a list of the rows of a result"),
+    ("omitIfEmpty", "bool", "false", "an empty result is not sent"),
+    ("format", "string", "json", "json, delimited or urlencoded"),
+    ("dataTemplate", "string", "", "a template that makes the message of the result"),
+    ("dataField", "string", "", "the column whose value is the result"),
+    ("fields", "list_string", "", "the columns that are sent"),
+    ("excludeFields", "list_string", "", "the columns that are not sent"),
+    ("delimiter", "string", ",", "what stands between the values, with format delimited"),
+    ("hasHeader", "bool", "false", "a line with the names of the columns, with format delimited"),
+    ("batchSize", "int", "0", "so many rows are sent together"),
+    ("lingerInterval", "string", "0", "what has been gathered is sent after this time"),
+    ("compression", "string", "", "gzip, zlib, flate or zstd"),
+];
+
+/// The routes of descriptions.
+pub fn routes() -> Router<Service> {
+    Router::new()
+        .route("/metadata/sources", get(sources))
+        .route("/metadata/sinks", get(|| async { list(SINKS, "sink") }))
+        .route("/metadata/connections", get(|| async { list(CONNECTIONS, "connection") }))
+        .route("/metadata/functions", get(functions))
+        .route("/metadata/operators", get(|| async { super::json("[]".to_owned()) }))
+        .route("/metadata/sources/{kind}", get(source))
+        .route("/metadata/sinks/{kind}", get(sink))
+        .route("/metadata/connections/{kind}", get(connection))
+        .route("/metadata/resource", get(resource))
+        .route("/metadata/resources", get(resources))
+}
+
+#[derive(Deserialize)]
+struct Which {
+    kind: Option<String>,
+    #[serde(rename = "sourceType")]
+    source: Option<String>,
+}
+
+async fn sources(Query(which): Query<Which>) -> Response {
+    let lookup = which.kind.is_some_and(|kind| kind.eq_ignore_ascii_case("lookup"));
+    list(if lookup { LOOKUPS } else { SOURCES }, "source")
+}
+
+fn list(kinds: &[&str], what: &str) -> Response {
+    let mut kinds = kinds.to_vec();
+    kinds.sort_unstable();
+    let one = |kind: &&str| json!({"name": kind, "about": about(kind, what), "type": "internal"});
+    super::json(Json::Array(kinds.iter().map(one).collect()).to_string())
+}
+
+async fn source(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    known(SOURCES, &kind, &headers)?;
+    let path = json!({
+        "name": "datasource", "default": "", "optional": false, "connection_related": true, "control": "text",
+        "type": "string", "hint": both("DATASOURCE: the path, topic or name of the file"), "label": both("datasource"),
+    });
+    Ok(super::json(
+        json!({
+            "about": about(&kind, "source"), "libs": [], "dataSource": path,
+            "properties": {"default": properties(&kind, "source")}, "node": node("source", &kind),
+        })
+        .to_string(),
+    ))
+}
+
+async fn sink(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    known(SINKS, &kind, &headers)?;
+    let mut all = properties(&kind, "sink");
+    all.extend(OF_ANY_SINK.iter().map(|(name, ty, default, doc)| field(name, ty, value(ty, default), doc, false)));
+    Ok(super::json(
+        json!({
+            "about": about(&kind, "sink"), "libs": [], "properties": all, "node": node("sink", &kind),
+        })
+        .to_string(),
+    ))
+}
+
+async fn connection(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    known(CONNECTIONS, &kind, &headers)?;
+    Ok(super::json(
+        json!({
+            "about": about(&kind, "connection"), "libs": [],
+            "properties": {"default": properties(&kind, "both")}, "node": node("connection", &kind),
+        })
+        .to_string(),
+    ))
+}
+
+/// The properties of a connector that apply here; those of `both` only where `place` is `both`.
+fn properties(kind: &str, place: &str) -> Vec<Json> {
+    let here = |property: &&Property| property.place == "both" || property.place == place;
+    let one = |property: &Property| {
+        let ty = match property.kind {
+            "true or false" => "bool",
+            kind if kind.starts_with("number") && !kind.contains("object") => "int",
+            kind if kind.starts_with("list of") => "list_string",
+            "object" => "object",
+            _ => "string",
+        };
+        let related = !matches!(property.name, "path" | "checkConnection" | "clientQueue" | "slowClient" | "onOpen");
+        field(property.name, ty, value(ty, property.default), property.doc, related && kind == "websocket")
+    };
+    connector::properties(kind).iter().filter(here).map(one).collect()
+}
+
+fn field(name: &str, ty: &str, default: Json, doc: &str, related: bool) -> Json {
+    let control = match ty {
+        "bool" => "radio",
+        "object" | "list_string" => "list",
+        _ => "text",
+    };
+    json!({
+        "name": name, "default": default, "optional": true, "connection_related": related, "control": control,
+        "type": ty, "hint": both(doc), "label": both(name),
+    })
+}
+
+/// A default as the table of properties has it, as JSON where it is more than text.
+fn value(ty: &str, default: &str) -> Json {
+    match ty {
+        "bool" | "int" => serde_json::from_str(default).unwrap_or_default(),
+        "list_string" => json!([]),
+        "object" => json!({}),
+        _ => default.into(),
+    }
+}
+
+fn about(kind: &str, what: &str) -> Json {
+    json!({
+        "trial": false, "installed": true,
+        "author": {"name": "Plutino", "email": "", "company": "", "website": ""},
+        "helpUrl": both("docs/connectors.md"), "description": both(&format!("the {kind} {what}")),
+    })
+}
+
+fn node(category: &str, kind: &str) -> Json {
+    json!({"category": category, "icon": "iconPath", "label": {"en": kind, "zh": kind}})
+}
+
+/// The same text in both languages.
+fn both(text: &str) -> Json {
+    json!({"en_US": text, "zh_CN": text})
+}
+
+fn known(kinds: &[&str], kind: &str, headers: &HeaderMap) -> Result<(), ApiError> {
+    if kinds.contains(&kind) {
+        return Ok(());
+    }
+    let language =
+        headers.get(header::CONTENT_LANGUAGE).and_then(|language| language.to_str().ok()).unwrap_or_default();
+    let text = match language.to_ascii_lowercase().starts_with("zh") {
+        true => "没有找到插件：",
+        false => "This plugin was not found:",
+    };
+    let shown: String = kind.chars().take(256).collect();
+    Err(ApiError::new(Code::ConfKey, format!("{text}{shown}")))
+}
+
+/// Functions by family.
+async fn functions() -> Response {
+    let mut all: Vec<&Function> = function::all().collect();
+    all.sort_by_key(|function| (function.family, function.name));
+    let one = |function: &&Function| {
+        let takes: Vec<&str> = function.signature.params.iter().map(|(name, _)| *name).collect();
+        json!({
+            "name": function.name, "example": format!("{}({})", function.name, takes.join(", ")),
+            "hint": both(function.doc), "aggregate": function.family == Family::Aggregate,
+        })
+    };
+    let families = all.chunk_by(|a, b| a.family == b.family).map(|functions| {
+        let name = functions[0].family.to_string();
+        json!({
+            "about": about(&name, "of the language"), "name": name,
+            "functions": functions.iter().map(one).collect::<Vec<_>>(),
+        })
+    });
+    super::json(Json::Array(families.collect()).to_string())
+}
+
+/// The conf keys of all kinds of sources, or of one.
+async fn resource(State(service): State<Service>, Query(which): Query<Which>) -> Result<Response, ApiError> {
+    let wanted = |kind: &&&str| which.source.as_deref().is_none_or(|source| source.is_empty() || source == **kind);
+    let mut all = Map::new();
+    for kind in SOURCES.iter().filter(wanted) {
+        let keys = service.conf_keys("sources", kind)?;
+        if !keys.is_empty() {
+            all.insert((*kind).to_owned(), Json::Object(keys));
+        }
+    }
+    Ok(super::json(Json::Object(all).to_string()))
+}
+
+/// Which conf keys there are: key and kind; null for none, as in eKuiper.
+async fn resources(State(service): State<Service>) -> Result<Response, ApiError> {
+    let of = |class: &str, kinds: &[&str]| -> Result<Json, ApiError> {
+        let mut found = Vec::new();
+        for kind in kinds {
+            found.extend(service.conf_keys(class, kind)?.into_iter().map(|(key, _)| json!({key: kind})));
+        }
+        Ok(if found.is_empty() { Json::Null } else { Json::Array(found) })
+    };
+    Ok(super::json(json!({"sinks": of("sinks", SINKS)?, "sources": of("sources", SOURCES)?}).to_string()))
+}

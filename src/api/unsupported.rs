@@ -1,0 +1,109 @@
+//! What eKuiper has and Plutino has not: plugins, schemas, external services, scripts.
+//!
+//! Lists are there and empty, since scripts and pages read them. Of one thing it is said that there is none, and of
+//! what would make one, that this is not part of Plutino.
+
+use axum::Router;
+use axum::extract::Path;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{get, post};
+
+use super::ApiError;
+use crate::service::{Code, Service};
+
+/// The kinds of plugins and of the functions in them.
+const PLUGINS: [&str; 4] = ["sources", "sinks", "functions", "portables"];
+
+/// The kinds of schemas that eKuiper takes.
+const SCHEMAS: [&str; 2] = ["protobuf", "custom"];
+
+/// The routes of what is not there.
+pub fn routes() -> Router<Service> {
+    let mut routes = Router::new()
+        .route("/plugins/udfs", get(nothing))
+        .route("/plugins/udfs/{name}", get(none_of_functions))
+        .route("/plugins/functions/{name}/register", post(|| refused("plugins")))
+        .route("/plugins/portables/{name}/status", get(|Path(name): Path<String>| none("portable plugin", name)))
+        .route("/schemas/{kind}", get(schemas).post(|| refused("schemas")))
+        .route("/schemas/{kind}/{name}", get(schema).put(|| refused("schemas")).delete(schema))
+        .route("/services", get(nothing).post(|| refused("external services")))
+        .route("/services/functions", get(nothing))
+        .route("/services/functions/{name}", get(|Path(name): Path<String>| none("service function", name)))
+        .route(
+            "/services/{name}",
+            get(|Path(name): Path<String>| none("service", name))
+                .put(|| refused("external services"))
+                .delete(|Path(name): Path<String>| none("service", name)),
+        )
+        .route("/udf/javascript", get(nothing).post(|| refused("functions in JavaScript")))
+        .route(
+            "/udf/javascript/{name}",
+            get(|Path(name): Path<String>| none("udf", name))
+                .put(|| refused("functions in JavaScript"))
+                .delete(|Path(name): Path<String>| none("udf", name)),
+        );
+    for kind in PLUGINS {
+        let what = match kind {
+            "sources" => "source plugin",
+            "sinks" => "sink plugin",
+            "functions" => "function plugin",
+            _ => "portable plugin",
+        };
+        routes = routes
+            .route(&format!("/plugins/{kind}"), get(nothing).post(|| refused("plugins")))
+            .route(&format!("/plugins/{kind}/prebuild"), get(prebuilt))
+            .route(
+                &format!("/plugins/{kind}/{{name}}"),
+                get(move |Path(name): Path<String>| none(what, name))
+                    .put(|| refused("plugins"))
+                    .delete(move |Path(name): Path<String>| none(what, name)),
+            );
+    }
+    routes
+}
+
+async fn nothing() -> Response {
+    super::json("[]".to_owned())
+}
+
+async fn prebuilt() -> Response {
+    super::json("{}".to_owned())
+}
+
+async fn refused(what: &str) -> ApiError {
+    ApiError::with_status(StatusCode::BAD_REQUEST, format!("{what} are not part of Plutino"))
+}
+
+async fn none(what: &str, name: String) -> ApiError {
+    ApiError::new(Code::NotFound, format!("describe {what} {} error: not found", shown(&name)))
+}
+
+async fn none_of_functions(Path(name): Path<String>) -> ApiError {
+    ApiError::new(Code::NotFound, format!("describe udf {} error: not found", shown(&name)))
+}
+
+async fn schemas(Path(kind): Path<String>) -> Result<Response, ApiError> {
+    known(&kind)?;
+    Ok(nothing().await)
+}
+
+async fn schema(Path((kind, name)): Path<(String, String)>) -> Result<(), ApiError> {
+    known(&kind)?;
+    Err(ApiError::bad(format!("schema type {kind} id {} not found in registry", shown(&name))))
+}
+
+fn known(kind: &str) -> Result<(), ApiError> {
+    if SCHEMAS.contains(&kind) {
+        return Ok(());
+    }
+    Err(ApiError::bad(format!(
+        "unknown schema type {}: there are protobuf and custom, and no schemas of them",
+        shown(kind)
+    )))
+}
+
+/// A long name is cut, so that an answer does not grow with it.
+fn shown(name: &str) -> String {
+    name.chars().take(256).collect()
+}

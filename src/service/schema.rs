@@ -1,0 +1,153 @@
+//! The columns of a rule's results, as far as they are known before a message has come: their names always, their types
+//! where streams declare columns.
+
+use std::sync::Arc;
+
+use super::Service;
+use super::definition::Definition;
+use super::error::ServiceError;
+use crate::catalog::{Catalog, StreamDef};
+use crate::expr::function::{self, Returns};
+use crate::plan::default_name;
+use crate::sql::ast::{BinaryOp, DataType, Expr, ExprKind, Field, Literal, Select, Star, UnaryOp};
+use crate::value::Text;
+
+/// A column of a rule's results.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResultColumn {
+    /// its name
+    pub name: Text,
+    /// its type; `None`: known at run time only
+    pub ty: Option<DataType>,
+}
+
+impl Service {
+    /// The columns of a rule's results, in the order of the select list.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRule`], and what is wrong with the rule by now.
+    pub fn rule_schema(&self, id: &str) -> Result<Vec<ResultColumn>, ServiceError> {
+        let text = self.rule_text(id)?;
+        let definition = Definition::read(&text, Some(id), &self.config().rule)?;
+        let select = crate::sql::parse_select(&definition.rule.sql);
+        let select = select.map_err(|error| ServiceError::RuleJson(error.to_string()))?;
+        Ok(columns(&select, &self.catalog()))
+    }
+}
+
+/// The streams of a FROM under the names that the SQL gives them.
+type Sources = Vec<(Text, Arc<StreamDef>)>;
+
+fn columns(select: &Select, catalog: &Catalog) -> Vec<ResultColumn> {
+    let named = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
+    let sources: Sources = named
+        .filter_map(|source| {
+            let name = source.alias.as_ref().unwrap_or(&source.name);
+            Some((name.name.clone(), catalog.relation(&source.name.name)?.clone()))
+        })
+        .collect();
+    let (mut found, mut unnamed): (Vec<ResultColumn>, usize) = (Vec::new(), 0);
+    for field in &select.fields {
+        match field {
+            Field::Expr { expr, alias, invisible } => {
+                let name = alias.as_ref().map(|alias| alias.name.clone());
+                let name = name.unwrap_or_else(|| default_name(expr, &mut unnamed));
+                if !invisible {
+                    put(&mut found, name, type_of(expr, &sources));
+                }
+            }
+            Field::Star(star) => expand(star, &sources, &mut found),
+        }
+    }
+    found
+}
+
+/// What a star stands for: the declared columns; a schemaless stream has none to name.
+fn expand(star: &Star, sources: &Sources, found: &mut Vec<ResultColumn>) {
+    let meant = |name: &Text| star.stream.as_ref().is_none_or(|stream| stream.name == *name);
+    for (_, stream) in sources.iter().filter(|(name, _)| meant(name)) {
+        for column in stream.columns.iter().flatten() {
+            let name = &column.name.name;
+            if star.except.iter().any(|except| except.name == *name) {
+                continue;
+            }
+            let replaced = star.replace.iter().find(|(_, replaced)| replaced.name == *name);
+            let ty = replaced.map_or_else(|| Some(column.ty.clone()), |(expr, _)| type_of(expr, sources));
+            put(found, name.clone(), ty);
+        }
+    }
+    for (expr, name) in &star.replace {
+        put(found, name.name.clone(), type_of(expr, sources));
+    }
+}
+
+/// Of columns with one name the first stands.
+fn put(found: &mut Vec<ResultColumn>, name: Text, ty: Option<DataType>) {
+    if !found.iter().any(|column| column.name == name) {
+        found.push(ResultColumn { name, ty });
+    }
+}
+
+fn type_of(expr: &Expr, sources: &Sources) -> Option<DataType> {
+    use BinaryOp as B;
+    let declared = |stream: &StreamDef, name: &Text| {
+        let column = stream.columns.iter().flatten().find(|column| column.name.name == *name);
+        column.map(|column| column.ty.clone())
+    };
+    match &expr.kind {
+        ExprKind::Literal(literal) => Some(match literal {
+            Literal::Int(_) => DataType::BigInt,
+            Literal::Float(_) => DataType::Float,
+            Literal::Text(_) => DataType::String,
+            Literal::Bool(_) => DataType::Boolean,
+        }),
+        ExprKind::Column(name) => sources.iter().find_map(|(_, stream)| declared(stream, name)),
+        ExprKind::Dot(left, name) => match &left.kind {
+            ExprKind::Column(stream) if sources.iter().any(|(known, _)| known == stream) => {
+                sources.iter().find(|(known, _)| known == stream).and_then(|(_, stream)| declared(stream, &name.name))
+            }
+            _ => member(type_of(left, sources)?, &name.name),
+        },
+        ExprKind::Member(left, name) => member(type_of(left, sources)?, &name.name),
+        ExprKind::Index(left, _) => match type_of(left, sources)? {
+            DataType::Array(element) => Some(*element),
+            _ => None,
+        },
+        ExprKind::Slice(left, ..) => type_of(left, sources),
+        ExprKind::Unary(UnaryOp::Not, _)
+        | ExprKind::Between { .. }
+        | ExprKind::In { .. }
+        | ExprKind::Like { .. }
+        | ExprKind::IsNull { .. } => Some(DataType::Boolean),
+        ExprKind::Unary(_, inner) => type_of(inner, sources),
+        ExprKind::Binary(op, left, right) => match op {
+            B::Multiply | B::Divide | B::Modulo | B::Add | B::Subtract => {
+                match (type_of(left, sources)?, type_of(right, sources)?) {
+                    (DataType::BigInt, DataType::BigInt) => Some(DataType::BigInt),
+                    (DataType::BigInt | DataType::Float, DataType::BigInt | DataType::Float) => Some(DataType::Float),
+                    _ => None,
+                }
+            }
+            B::BitAnd | B::BitOr | B::BitXor => Some(DataType::BigInt),
+            _ => Some(DataType::Boolean),
+        },
+        ExprKind::Call(call) => match function::lookup(&call.name.name)?.returns {
+            Returns::Int => Some(DataType::BigInt),
+            Returns::Float => Some(DataType::Float),
+            Returns::Text => Some(DataType::String),
+            Returns::Bool => Some(DataType::Boolean),
+            Returns::Bytes => Some(DataType::Bytea),
+            Returns::DateTime => Some(DataType::DateTime),
+            Returns::SameAs(index) => type_of(call.args.get(index)?, sources),
+            Returns::Array | Returns::Object | Returns::Any => None,
+        },
+        ExprKind::Star | ExprKind::Case { .. } => None,
+    }
+}
+
+fn member(of: DataType, name: &Text) -> Option<DataType> {
+    match of {
+        DataType::Struct(fields) => fields.into_iter().find(|field| field.name.name == *name).map(|field| field.ty),
+        _ => None,
+    }
+}

@@ -1,0 +1,304 @@
+//! Files that were sent over the API, in the folder `uploads` of the data folder.
+//!
+//! A name is one step: it leads neither out of the folder nor into another one, and nothing is read or written through
+//! a link. A file is there whole or not at all, and it is on disk when its sender has the answer.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use super::locked;
+
+/// The largest file, in bytes.
+pub const LARGEST: usize = 16 << 20;
+
+/// How many files there are at most.
+pub const MOST: usize = 1000;
+
+/// How much all files have together at most, in bytes.
+pub const TOTAL: u64 = 256 << 20;
+
+/// The longest name, in bytes: what file systems take, less what a name gets while its file is being written.
+const LONGEST: usize = 200;
+
+/// How the names of files begin that are being written. No other name begins so.
+const UNDER_WAY: &str = ".upload-";
+
+/// Why a file cannot be taken, listed or deleted.
+#[derive(Debug, thiserror::Error)]
+pub enum UploadError {
+    /// a name that is more than a name
+    #[error(
+        "the name {0:?} is no plain file name: letters, digits and other signs but / \\ and control characters, no dot in front, at most {LONGEST} bytes"
+    )]
+    Name(String),
+    /// too much in it
+    #[error("the file has {0} bytes, more than {LARGEST}")]
+    TooLarge(usize),
+    /// too many
+    #[error("there are {MOST} files already")]
+    TooMany,
+    /// too much in all of them
+    #[error("the files would have more than {TOTAL} bytes together")]
+    Full,
+    /// no such file
+    #[error("{0} is not found")]
+    NotFound(String),
+    /// the folder is a link or a file
+    #[error("{} is no folder", .0.display())]
+    NoFolder(PathBuf),
+    /// the disk
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// where
+        path: PathBuf,
+        /// why
+        error: io::Error,
+    },
+}
+
+/// The folder of uploads. It is made when the first file comes.
+pub struct Uploads {
+    folder: PathBuf,
+    /// held while the folder changes
+    changing: Mutex<()>,
+}
+
+impl Uploads {
+    /// Those of a data folder.
+    pub fn of(data: &Path) -> Uploads {
+        // Paths that are told must mean the same wherever they are used.
+        let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+        Uploads { folder: data.join("uploads"), changing: Mutex::default() }
+    }
+
+    /// The paths of all files, by name.
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub fn list(&self) -> Result<Vec<PathBuf>, UploadError> {
+        if !self.is_there()? {
+            return Ok(Vec::new());
+        }
+        let names = self.names()?;
+        Ok(names.into_iter().map(|name| self.folder.join(name)).collect())
+    }
+
+    /// Keeps a file, in place of the one of this name; its path.
+    ///
+    /// # Errors
+    /// [`UploadError`]: what was there is there as it was.
+    pub fn put(&self, name: &str, content: &[u8]) -> Result<PathBuf, UploadError> {
+        check(name)?;
+        if content.len() > LARGEST {
+            return Err(UploadError::TooLarge(content.len()));
+        }
+        let _alone = locked(&self.changing);
+        if !self.is_there()? {
+            fs::create_dir_all(&self.folder).map_err(|error| self.failed(error))?;
+        }
+        let names = self.names()?;
+        if names.len() >= MOST && !names.iter().any(|known| known == name) {
+            return Err(UploadError::TooMany);
+        }
+        let size = |name: &String| fs::symlink_metadata(self.folder.join(name)).map_or(0, |there| there.len());
+        let others: u64 = names.iter().filter(|known| *known != name).map(size).sum();
+        if others + content.len() as u64 > TOTAL {
+            return Err(UploadError::Full);
+        }
+        let path = self.folder.join(name);
+        if fs::symlink_metadata(&path).is_ok_and(|there| !there.is_file()) {
+            return Err(UploadError::Name(name.to_owned()));
+        }
+        let under_way = self.folder.join(format!("{UNDER_WAY}{:016x}", fastrand::u64(..)));
+        let written = write(&under_way, content).and_then(|()| fs::rename(&under_way, &path));
+        if let Err(error) = written {
+            let _ = fs::remove_file(&under_way);
+            return Err(UploadError::Io { path, error });
+        }
+        // The name, too, is on disk then; where folders cannot be synchronised, nothing more can be done.
+        let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        Ok(path)
+    }
+
+    /// Takes a file away.
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub fn delete(&self, name: &str) -> Result<(), UploadError> {
+        check(name)?;
+        let _alone = locked(&self.changing);
+        let path = self.folder.join(name);
+        if !self.is_there()? || !fs::symlink_metadata(&path).is_ok_and(|there| there.is_file()) {
+            return Err(UploadError::NotFound(name.to_owned()));
+        }
+        fs::remove_file(&path).map_err(|error| UploadError::Io { path, error })
+    }
+
+    /// Takes all files away.
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub fn clear(&self) -> Result<(), UploadError> {
+        self.list()?
+            .into_iter()
+            .try_for_each(|path| fs::remove_file(&path).map_err(|error| UploadError::Io { path, error }))
+    }
+
+    /// Names and contents of the files that are text.
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub fn texts(&self) -> Result<Vec<(String, String)>, UploadError> {
+        let mut texts = Vec::new();
+        for path in self.list()? {
+            let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+            match fs::read_to_string(&path) {
+                Ok(text) => texts.push((name.to_owned(), text)),
+                Err(error) => tracing::warn!("the upload {name} is not exported: {error}"),
+            }
+        }
+        Ok(texts)
+    }
+
+    fn names(&self) -> Result<Vec<String>, UploadError> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
+            let entry = entry.map_err(|error| self.failed(error))?;
+            // The type of the entry itself, not of what a link leads to.
+            let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
+            if let Ok(name) = entry.file_name().into_string()
+                && is_file
+                && check(&name).is_ok()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    /// Whether the folder is there.
+    ///
+    /// # Errors
+    /// Something else is, above all a link to another folder.
+    fn is_there(&self) -> Result<bool, UploadError> {
+        match fs::symlink_metadata(&self.folder) {
+            Ok(there) if there.is_dir() => Ok(true),
+            Ok(_) => Err(UploadError::NoFolder(self.folder.clone())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(self.failed(error)),
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> UploadError {
+        UploadError::Io { path: self.folder.clone(), error }
+    }
+}
+
+fn check(name: &str) -> Result<(), UploadError> {
+    let wrong = |c: char| matches!(c, '/' | '\\') || c.is_control();
+    if name.is_empty() || name.len() > LONGEST || name.starts_with('.') || name.contains(wrong) {
+        // A long name is cut, so that an answer does not grow with it.
+        return Err(UploadError::Name(name.chars().take(LONGEST).collect()));
+    }
+    Ok(())
+}
+
+fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    file.write_all(content)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            let name = format!("plutino-uploads-{}-{:x}", std::process::id(), fastrand::u64(..));
+            let folder = std::env::temp_dir().join(name);
+            fs::create_dir_all(&folder).unwrap();
+            Folder(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn files_come_and_go() {
+        let data = Folder::new();
+        let uploads = Uploads::of(&data.0);
+        assert!(uploads.list().unwrap().is_empty());
+        let path = uploads.put("b.txt", b"one").unwrap();
+        uploads.put("a b ä%2e.txt", b"").unwrap();
+        assert_eq!(uploads.put("b.txt", b"two").unwrap(), path);
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        let names = |paths: Vec<PathBuf>| -> Vec<String> {
+            paths.iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect()
+        };
+        assert_eq!(names(uploads.list().unwrap()), ["a b ä%2e.txt", "b.txt"]);
+        uploads.delete("b.txt").unwrap();
+        assert!(matches!(uploads.delete("b.txt"), Err(UploadError::NotFound(_))));
+        assert_eq!(uploads.list().unwrap().len(), 1);
+        assert!(matches!(uploads.put("c", &vec![0; LARGEST + 1]), Err(UploadError::TooLarge(_))));
+        // Nothing is left of files under way.
+        assert_eq!(fs::read_dir(data.0.join("uploads")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn names_stay_in_the_folder() {
+        let data = Folder::new();
+        let uploads = Uploads::of(&data.0);
+        uploads.put("there", b"x").unwrap();
+        let long = "x".repeat(LONGEST + 1);
+        let names = [
+            "",
+            ".",
+            "..",
+            "../x",
+            "a/../../x",
+            "/etc/passwd",
+            "a/b",
+            "a\\b",
+            "a\0b",
+            "a\nb",
+            ".hidden",
+            long.as_str(),
+        ];
+        for name in names {
+            assert!(matches!(uploads.put(name, b"x"), Err(UploadError::Name(_))), "{name:?}");
+            assert!(matches!(uploads.delete(name), Err(UploadError::Name(_))), "{name:?}");
+        }
+        assert_eq!(fs::read_dir(&data.0).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn links_lead_nowhere() {
+        let data = Folder::new();
+        let outside = Folder::new();
+        let secret = outside.0.join("secret");
+        fs::write(&secret, "kept").unwrap();
+        let uploads = Uploads::of(&data.0);
+        uploads.put("file", b"x").unwrap();
+        std::os::unix::fs::symlink(&secret, data.0.join("uploads/link")).unwrap();
+        assert!(uploads.put("link", b"lost").is_err());
+        assert!(uploads.delete("link").is_err());
+        assert_eq!(uploads.list().unwrap().len(), 1);
+        fs::remove_dir_all(data.0.join("uploads")).unwrap();
+        std::os::unix::fs::symlink(&outside.0, data.0.join("uploads")).unwrap();
+        assert!(matches!(uploads.put("secret", b"lost"), Err(UploadError::NoFolder(_))));
+        assert!(matches!(uploads.delete("secret"), Err(UploadError::NoFolder(_))));
+        assert!(uploads.list().is_err());
+        assert_eq!(fs::read_to_string(&secret).unwrap(), "kept");
+    }
+}
