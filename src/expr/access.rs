@@ -18,12 +18,10 @@ pub(super) fn member<'a>(object: Cow<'a, Value>, name: &str) -> Cow<'a, Value> {
 
 /// `array[index]`, negative from the end.
 pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a, Value>, EvalError> {
+    let index = position(index)?;
     if !checked_array(&array)? {
         return Ok(Cow::Owned(Value::Null));
     }
-    let Some(index) = position(index)? else {
-        return Ok(Cow::Owned(Value::Null));
-    };
     let found = match &array {
         Cow::Borrowed(Value::Array(members)) => {
             place(index, members.len()).and_then(|at| members.get(at)).map(Cow::Borrowed)
@@ -40,27 +38,25 @@ pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a
     found.ok_or_else(|| EvalError::OutOfIndex { index, length: length(&array) })
 }
 
-/// `array[from:to]`: the elements from `from` up to, not including, `to`; both negative from the end. A slice whose
-/// start is not before its end is empty.
+/// `array[from:to]`: the elements from `from` up to, not including, `to`; both negative from the end. A start that is
+/// given must be an element's, and not behind the end; one that is the end gives an empty array.
 pub(super) fn slice(array: &Value, from: Option<&Value>, to: Option<&Value>) -> Result<Value, EvalError> {
+    let (from, to) = (from.map(position).transpose()?, to.map(position).transpose()?);
     if !checked_array(array)? {
         return Ok(Value::Null);
     }
     let length = length(array);
-    // Where a bound stands: 0 to length.
-    let bound = |value: Option<&Value>, default: usize| -> Result<Option<usize>, EvalError> {
-        let Some(value) = value else { return Ok(Some(default)) };
-        let Some(index) = position(value)? else { return Ok(None) };
+    // Where a bound stands: 0 to `last`.
+    let bound = |index: i64, last: Option<usize>| {
         let at = if index < 0 { index.saturating_add_unsigned(length as u64) } else { index };
-        match usize::try_from(at) {
-            Ok(at) if at <= length => Ok(Some(at)),
-            _ => Err(EvalError::OutOfIndex { index, length }),
-        }
+        let inside = usize::try_from(at).ok().filter(|at| last.is_some_and(|last| *at <= last));
+        inside.ok_or(EvalError::OutOfIndex { index, length })
     };
-    let (Some(from), Some(to)) = (bound(from, 0)?, bound(to, length)?) else {
-        return Ok(Value::Null);
+    let from = from.map_or(Ok(0), |from| bound(from, length.checked_sub(1)))?;
+    let to = to.map_or(Ok(length), |to| bound(to, Some(length)))?;
+    let Some(count) = to.checked_sub(from) else {
+        return Err(EvalError::Slice { from, to });
     };
-    let count = to.saturating_sub(from);
     Ok(match array {
         Value::Json(text) => Value::array(json::elements(text).skip(from).take(count).map(json::value)),
         Value::Array(members) => Value::array(members.iter().skip(from).take(count).cloned()),
@@ -77,13 +73,12 @@ fn checked_array(value: &Value) -> Result<bool, EvalError> {
     }
 }
 
-/// The index that a value is; a fraction is cut. None: no value.
-fn position(index: &Value) -> Result<Option<i64>, EvalError> {
+/// The index that a value is; a fraction is cut.
+fn position(index: &Value) -> Result<i64, EvalError> {
     match index {
-        Value::Absent | Value::Null => Ok(None),
-        Value::Int(index) => Ok(Some(*index)),
+        Value::Int(index) => Ok(*index),
         // Beyond 64 bits the cast saturates, which is out of every array.
-        Value::Float(index) if !index.is_nan() => Ok(Some(*index as i64)),
+        Value::Float(index) if !index.is_nan() => Ok(*index as i64),
         _ => Err(EvalError::Index(described(index).into())),
     }
 }

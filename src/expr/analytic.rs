@@ -320,7 +320,8 @@ impl Running {
     fn next(&mut self, analytic: Analytic, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
         let ranged = args.len() > 1;
         if !when {
-            return self.answer(ranged);
+            // Before the first row that counts a mean, a greatest and a least are 0, as sums are.
+            return self.answer(ranged).map(|answer| if answer.is_null() { Value::Int(0) } else { answer });
         }
         // All arguments are read before anything changes, so that a row that fails changes nothing.
         let (begins, ends) =
@@ -437,6 +438,7 @@ mod tests {
             (AccAvg, &["1", "2", "6"], "1 1.5 3"),
             (AccAvg, &["3", "null", "2"], "3 3 2.5"),
             (AccAvg, &["null"], "-"),
+            (AccAvg, &["!7", "3", "!9"], "0 3 3"),
             (AccMax, &["3", "1", "null", "5", "2"], "3 3 3 5 5"),
             (AccMin, &["3", "null", "2.5", "9"], "3 3 2.5 2.5"),
             (AccCount, &["!1", "2", "3", "!0", "null"], "0 1 2 2 2"),

@@ -30,6 +30,14 @@ pub enum EvalError {
         /// how many elements there are
         length: usize,
     },
+    /// A slice that ends before it starts; both count from the start.
+    #[error("start cannot be greater than end. start:{from} end:{to}")]
+    Slice {
+        /// the first element
+        from: usize,
+        /// the one behind the last
+        to: usize,
+    },
     /// An index or a bound of a slice is no number.
     #[error("the index {0} is not a number")]
     Index(Box<str>),

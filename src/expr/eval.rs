@@ -175,34 +175,41 @@ fn computed(op: BinaryOp, left: &Expr, right: &Expr, integral: bool, scope: &Sco
     }
 }
 
-/// `left AND right`: both must be true; nothing counts as false. The right side is not looked at where the left one
-/// decides.
+/// `left AND right`: both must be true; nothing counts as false, whatever stands on the other side. The right side is
+/// not looked at where the left one is false.
 fn and(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
-    let l = left.truth(scope)?;
-    match l {
-        Truth::Known(true) => {}
-        Truth::Known(false) | Truth::Nothing => return Ok(false),
-        Truth::Other(l) => return Err(EvalError::operation(&l, "AND", &*right.eval(scope)?)),
-    }
-    match right.truth(scope)? {
-        Truth::Known(r) => Ok(r),
-        Truth::Nothing => Ok(false),
-        Truth::Other(r) => Err(EvalError::operation(TRUE, "AND", &r)),
-    }
+    let l = match left.truth(scope)? {
+        Truth::Known(false) => return Ok(false),
+        Truth::Known(true) => Cow::Borrowed(TRUE),
+        Truth::Nothing => Cow::Borrowed(NULL),
+        Truth::Other(l) => l,
+    };
+    joined(l, "AND", right.truth(scope)?)
 }
 
-/// `left OR right`: one must be true; nothing counts as false.
+/// `left OR right`: one must be true; nothing counts as false, whatever stands on the other side.
 fn or(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let l = match left.truth(scope)? {
         Truth::Known(true) => return Ok(true),
-        Truth::Known(false) => FALSE,
-        Truth::Nothing => NULL,
-        Truth::Other(l) => return Err(EvalError::operation(&l, "OR", &*right.eval(scope)?)),
+        Truth::Known(false) => Cow::Borrowed(FALSE),
+        // Of nothing and true the order does not matter.
+        Truth::Nothing => match right.truth(scope)? {
+            Truth::Known(r) => return Ok(r),
+            Truth::Nothing | Truth::Other(_) => return Ok(false),
+        },
+        Truth::Other(l) => l,
     };
-    match right.truth(scope)? {
-        Truth::Known(r) => Ok(r),
+    joined(l, "OR", right.truth(scope)?)
+}
+
+/// What the right side of AND and OR decides, where the left one did not.
+fn joined(left: Cow<'_, Value>, op: &str, right: Truth<'_>) -> Result<bool, EvalError> {
+    match right {
         Truth::Nothing => Ok(false),
-        Truth::Other(r) => Err(EvalError::operation(l, "OR", &r)),
+        _ if left.is_null() => Ok(false),
+        Truth::Known(r) if matches!(*left, Value::Bool(_)) => Ok(r),
+        Truth::Known(r) => Err(EvalError::operation(&left, op, &Value::Bool(r))),
+        Truth::Other(r) => Err(EvalError::operation(&left, op, &r)),
     }
 }
 
@@ -233,13 +240,11 @@ fn in_list(expr: &Expr, list: &[Expr], negated: bool, scope: &Scope<'_>) -> Resu
 }
 
 fn in_array(expr: &Expr, array: &Expr, negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
-    let wanted = expr.eval(scope)?;
-    if wanted.is_null() {
-        return Ok(false);
-    }
-    let array = array.eval(scope)?;
+    let (wanted, array) = (expr.eval(scope)?, array.eval(scope)?);
     let found = match &*array {
+        // In no list is nothing, not even nothing.
         Value::Absent | Value::Null => false,
+        _ if wanted.is_null() => return Ok(false),
         Value::Array(elements) => elements.iter().any(|element| equal(&wanted, element, scope.context)),
         Value::Json(text) if array.kind() == Kind::Array => {
             json::elements(text).any(|element| equal(&wanted, &json::value(element), scope.context))

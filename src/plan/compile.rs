@@ -22,6 +22,12 @@ const MAX_COPIED: usize = 10_000;
 /// Functions of the window's bounds: they have no answer before the window's end.
 const LATE: [&str; 4] = ["window_start", "window_end", "window_trigger", "event_time"];
 
+/// The functions about the rows that were sent, for rules whose results are rows.
+const OF_ROWS: [&str; 2] = ["last_hit_count", "last_hit_time"];
+
+/// The functions about the windows that were sent.
+const OF_WINDOWS: [&str; 2] = ["last_agg_hit_count", "last_agg_hit_time"];
+
 /// The clause that an expression stands in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clause {
@@ -132,6 +138,8 @@ pub struct Compiler {
     pub aggregates: Vec<AggregateCall>,
     aggregates_by_text: HashMap<String, usize>,
     copied: usize,
+    /// the rule has a window or joins, so that a result is not that of one row
+    pub gathers: bool,
 }
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
@@ -233,6 +241,7 @@ impl Compiler {
             aggregates: Vec::new(),
             aggregates_by_text: HashMap::new(),
             copied: 0,
+            gathers: false,
         }
     }
 
@@ -634,6 +643,9 @@ impl Compiler {
         {
             return self.meta(key);
         }
+        if self.gathers && OF_ROWS.contains(&function.name) {
+            return Err(PlanError::at(PlanErrorKind::OfRows(function.name), span));
+        }
         let ty = returned(function, &args);
         let prepared = match function.code {
             Code::Prepared(prepare) => {
@@ -647,6 +659,8 @@ impl Compiler {
         };
         let mut parts = Parts::new();
         parts.late = LATE.contains(&function.name);
+        // What was sent before is one answer for a window, not one for each of its rows.
+        parts.aggregate = OF_WINDOWS.contains(&function.name) && matches!(clause, Clause::Result | Clause::Groups(_));
         let args = args.into_iter().map(|arg| parts.take(arg)).collect();
         let call = Expr::Call { function, prepared, args };
         if answers_anywhere(function) { parts.node(call, ty) } else { parts.kept(call, ty) }
@@ -815,7 +829,8 @@ impl Compiler {
         if let Some(key) = over.and_then(|over| over.order_by.first()) {
             return Err(PlanError::at(PlanErrorKind::OverOrder(call.name.name.to_string()), key.expr.span));
         }
-        let results = parts.aggregate || parts.late;
+        // changed_cols is about what is sent: rows that WHERE, FILTER or HAVING drops are none of its rows.
+        let results = parts.aggregate || parts.late || analytic == Analytic::ChangedCols;
         let over_rows = call.args.iter().any(|arg| arg.kind == ExprKind::Star);
         let call_of_plan = AnalyticCall { analytic, args, names, over_rows, partition, when };
         let mut compiled = if results {
@@ -848,7 +863,15 @@ impl Compiler {
             let star = arg.kind == ExprKind::Star;
             args.push(if star { self.row_object(arg.span)? } else { self.expr(arg, Clause::Result, None)? });
             if index >= 2 {
-                names.push(if star { Text::const_new("*") } else { default_name(arg, &mut unnamed) });
+                names.push(match unnamed {
+                    _ if star => Text::const_new("*"),
+                    // The first expression without a name has the prefix alone.
+                    0 => match default_name(arg, &mut unnamed) {
+                        _ if unnamed > 0 => Text::default(),
+                        name => name,
+                    },
+                    _ => default_name(arg, &mut unnamed),
+                });
             }
         }
         check(function, call, &args)?;

@@ -72,6 +72,9 @@ pub enum PlanErrorKind {
     /// HAVING reads a column of a row.
     #[error("Not allowed to call non-aggregate functions in HAVING clause: {0}")]
     Having(String),
+    /// The rows that were sent before, where windows or joined rows are.
+    #[error("function {0} is not allowed in an aggregate query, last_agg_hit_count and last_agg_hit_time are")]
+    OfRows(&'static str),
     /// GROUP BY without a window.
     #[error("select stmt group by should be used with window")]
     GroupByWithoutWindow,

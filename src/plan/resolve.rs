@@ -27,6 +27,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     check_sources(select, &sources, &roles)?;
     let mut compiler = Compiler::new(sources);
     let window = select.window.as_ref().map(|window| window_spec(window, &mut compiler)).transpose()?;
+    compiler.gathers = window.is_some() || !select.joins.is_empty();
     if let (Some(key), None) = (select.group_by.first(), &window) {
         return Err(PlanError::at(PlanErrorKind::GroupByWithoutWindow, key.span));
     }

@@ -33,7 +33,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "The last value; with true the last that is not null. `last_value(*, true)` is the last row as an object.",
         &[],
     ),
-    row(Aggregate::Max, "max", (ANY, Returns::SameAs(0)))
+    row(Aggregate::Max, "max", (NUMBER, Returns::SameAs(0)))
         .doc("The greatest number, or the last text in order; nulls are left out.", &[]),
     row(Aggregate::Median, "median", (NUMBER, Returns::Any)).doc(
         "The number in the middle, or the mean of the two there, a float; nulls are left out. No value where there is \
@@ -45,7 +45,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
          `merge_agg(*)` merges the rows. No value where there is no object.",
         &[],
     ),
-    row(Aggregate::Min, "min", (ANY, Returns::SameAs(0)))
+    row(Aggregate::Min, "min", (NUMBER, Returns::SameAs(0)))
         .doc("The least number, or the first text in order; nulls are left out.", &[]),
     row(Aggregate::PercentileCont(Share::NONE), "percentile_cont", (RANKED, Returns::Float))
         .aliases(&["percentile"])

@@ -3,6 +3,7 @@
 //! Members are compared by value, numbers whatever their form and arrays and objects by what is in them: the keys of
 //! groups compare so, and so the two never disagree.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -197,7 +198,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::array(members))
     })
     .doc(
-        "The members in order: nulls, then numbers by value, then all others by their text.",
+        "The members in order: numbers by value, then all others by their text; nulls are before letters.",
         &[("array_sort(array_create(10, 9, \"b\", \"B\"))", "[9,10,\"B\",\"b\"]")],
     ),
     of("array_union", TWO, Returns::Array, |args, _| {
@@ -307,18 +308,18 @@ fn extreme(members: &[Value], better: Comparison) -> Answer {
     Ok(best.clone())
 }
 
-/// The order of `array_sort`. It is total, so that no array upsets the sorting.
+/// The order of `array_sort`. It is total, so that no array upsets the sorting. A null is where eKuiper's text of it
+/// stands, `<nil>`: behind numbers, before letters.
 fn in_order(left: &Value, right: &Value) -> Ordering {
-    let rank = |value: &Value| match value {
-        Value::Absent | Value::Null => 0,
-        Value::Int(_) | Value::Float(_) => 1,
-        _ => 2,
-    };
-    rank(left).cmp(&rank(right)).then_with(|| match rank(left) {
-        1 => order_of_numbers(left, right),
-        2 => text(left).cmp(&text(right)),
-        _ => Ordering::Equal,
-    })
+    let number = |value: &Value| matches!(value, Value::Int(_) | Value::Float(_));
+    fn shown(value: &Value) -> Cow<'_, str> {
+        if value.is_null() { "<nil>".into() } else { text(value) }
+    }
+    match (number(left), number(right)) {
+        (true, true) => order_of_numbers(left, right),
+        (false, false) => shown(left).cmp(&shown(right)),
+        (left, right) => right.cmp(&left),
+    }
 }
 
 fn two_or_three(literals: &[Option<&Value>]) -> Result<(), String> {
@@ -520,7 +521,7 @@ mod tests {
             ("array_union", &["[{\"k\":1}]", "[{\"k\":1}]"], "[{\"k\":1}]"),
             ("array_intersect", &["[[1]]", "[[1]]"], "[[1]]"),
             ("array_distinct", &["[[1],[1],null,null]"], "[[1],[1],null]"),
-            ("array_sort", &["[10,9,2.5,100,null,\"x\",-1]"], "[null,-1,2.5,9,10,100,\"x\"]"),
+            ("array_sort", &["[10,9,2.5,100,null,\"x\",-1]"], "[-1,2.5,9,10,100,null,\"x\"]"),
             ("array_max", &["[9007199254740993,9007199254740992.0]"], "9007199254740993"),
         ] {
             assert_eq!(said(name, args), expected, "{name} {args:?}");

@@ -1,5 +1,6 @@
 //! Functions of objects: their keys and members, and objects made of others. Keys keep their order.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
@@ -30,8 +31,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
             return Ok(Value::Null);
         }
         let object = object(&args[0], FIRST_NO_OBJECT)?;
-        let unwanted = keys(&args[1])?;
-        let kept = object.iter().filter(|(key, _)| !unwanted.contains(key));
+        // A member of the array that is no text stands for the text that it is cast to.
+        let unwanted: Vec<Cow<'_, str>> = match &args[1] {
+            Value::Array(members) => members.iter().map(text).collect(),
+            Value::Text(key) => vec![Cow::Borrowed(key.as_str())],
+            _ => return Err(domain(NO_KEYS)),
+        };
+        let kept = object.iter().filter(|(key, _)| !unwanted.iter().any(|unwanted| *unwanted == key.as_str()));
         Ok(Value::object(kept.map(|(key, value)| (key.clone(), value.clone()))))
     })
     .nulls(Nulls::Own)
@@ -102,9 +108,17 @@ pub(super) static FUNCTIONS: &[Function] = &[
         }
         let object = object(&args[0], FIRST_NO_OBJECT)?;
         let mut picked = Object::new();
-        for arg in args.iter().skip(1).filter(|arg| !arg.is_null()) {
-            for key in keys(arg)? {
-                pick(object, key, &mut picked);
+        for arg in args.iter().skip(1) {
+            let arg: &Value = arg;
+            let members = match arg {
+                Value::Array(members) => members.as_slice(),
+                one => std::slice::from_ref(one),
+            };
+            for member in members {
+                // What is no text is no key of any object.
+                if let Value::Text(key) = member {
+                    pick(object, key, &mut picked);
+                }
             }
         }
         Ok(Value::Object(Arc::new(picked)))
@@ -140,15 +154,6 @@ fn object<'a>(value: &'a Value, otherwise: &'static str) -> Result<&'a Object, F
         Value::Object(members) => Ok(members),
         _ => Err(domain(otherwise)),
     }
-}
-
-/// A text, or the texts in an array.
-fn keys(value: &Value) -> Result<Vec<&Text>, FunctionError> {
-    let members = match value {
-        Value::Array(members) => members.as_slice(),
-        text => std::slice::from_ref(text),
-    };
-    members.iter().map(|member| if let Value::Text(key) = member { Ok(key) } else { Err(domain(NO_KEYS)) }).collect()
 }
 
 fn two_at_least(literals: &[Option<&Value>]) -> Result<(), String> {
@@ -268,6 +273,7 @@ mod tests {
             ("erase", &["{\"a\":1}", "[]"], "{\"a\":1}"),
             ("erase", &["null", "\"a\""], ""),
             ("erase", &["{\"a\":1}", "5"], NO_KEYS),
+            ("erase", &["{\"1\":1,\"b\":2}", "[1,null,true]"], "{\"b\":2}"),
             ("object_concat", &["null", "null"], "{}"),
             ("object_concat", &["{\"x\":{\"p\":1}}", "{\"x\":{\"q\":2}}"], "{\"x\":{\"q\":2}}"),
             ("object_concat", &["{}", "5"], "the argument should be map[string]interface{}, got 5"),
@@ -284,6 +290,8 @@ mod tests {
             ("object_pick", &["{\"a\":{\"b\":1,\"c\":2}}", "\"a\"", "\"a.b\""], "{\"a\":{\"b\":1,\"c\":2}}"),
             ("object_pick", &["{\"a\":1}", "\"a.b\"", "\"\"", "\".\""], "{}"),
             ("object_pick", &["null", "\"a\""], ""),
+            ("object_pick", &["{\"1\":1,\"b\":2}", "[1,null,\"b\"]", "1"], "{\"b\":2}"),
+            ("object_pick", &["{\"1\":1}", "1"], "{}"),
         ] {
             assert_eq!(said(name, args), expected, "{name} {args:?}");
         }

@@ -282,7 +282,8 @@ impl Parser<'_> {
                 *height = (*height).max(item.height);
                 list.push(item.expr);
             }
-            if !self.take(",") {
+            // eKuiper takes a comma behind the last argument of a call.
+            if !self.take(",") || star && self.at(")") {
                 return Ok(list);
             }
         }
