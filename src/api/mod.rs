@@ -12,6 +12,7 @@
 //! - `rules`: `/rules`, `/rules/{id}`, `/rules/{id}/start`, `stop`, `restart`, `status`, `topo`, `explain`,
 //!   `tags`, `trace/start`, `trace/stop`, `scantables`, `reset_state`, `/rules/validate`, `/rules/status/all`,
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
+//! - `ruletest`: `/ruletest`, `/ruletest/{id}`, `/ruletest/{id}/start`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`
 //! - `metadata`: `/metadata/{class}/yaml/{kind}`, `/metadata/{class}/{kind}/confKeys/{key}`
@@ -22,6 +23,7 @@ mod info;
 mod metadata;
 mod relations;
 mod rules;
+mod ruletest;
 mod transfer;
 
 use std::future::Future;
@@ -46,6 +48,7 @@ pub fn app(service: Service) -> Router {
         .merge(info::routes())
         .merge(relations::routes())
         .merge(rules::routes())
+        .merge(ruletest::routes())
         .merge(transfer::routes())
         .merge(metadata::routes())
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })

@@ -6,11 +6,11 @@ use serde_json::Value as Json;
 
 use super::error::ServiceError;
 use super::{check_id, nodes::Nodes};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, StreamDef};
 use crate::config::Config;
 use crate::document::{Document, Severity};
 use crate::engine::{RuleSpec, SinkAction};
-use crate::io::connector::ConnectorError;
+use crate::io::connector::{ConnectorError, SourceSpec};
 use crate::pipeline;
 use crate::plan::physical::Role;
 use crate::plan::{self, PlanError, PlanErrorKind};
@@ -106,13 +106,26 @@ impl Definition {
     /// # Errors
     /// [`ServiceError`]: everything that can be wrong with it.
     pub fn plan(&self, catalog: &Catalog, config: &Config) -> Result<Planned, ServiceError> {
+        let source = |def: &StreamDef| Ok(pipeline::source(def, config).map_err(fault_of)?.0);
+        self.plan_with(catalog, source)
+    }
+
+    /// The same with sources from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Definition::plan`].
+    pub fn plan_with(
+        &self,
+        catalog: &Catalog,
+        source: impl Fn(&StreamDef) -> Result<SourceSpec, ServiceError>,
+    ) -> Result<Planned, ServiceError> {
         let Rule { id, sql, options, actions, .. } = &self.rule;
         let plan = plan::plan(sql, options, catalog).map_err(|error| of_parser(sql, error))?;
         let mut sources = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
             sources.push(match input.role {
                 Role::Lookup => None,
-                _ => Some(pipeline::source(&input.stream, config).map_err(fault_of)?.0),
+                _ => Some(source(&input.stream)?),
             });
         }
         let mut sinks: Vec<SinkAction> = Vec::with_capacity(actions.len());
@@ -149,7 +162,7 @@ fn of_connector(error: &ConnectorError) -> ServiceError {
     ServiceError::Connector(bare(&error.to_string()))
 }
 
-fn fault_of((faults, _): pipeline::Faults) -> ServiceError {
+pub(super) fn fault_of((faults, _): pipeline::Faults) -> ServiceError {
     ServiceError::Connector(faults.first().map(|fault| bare(&fault.message)).unwrap_or_default())
 }
 

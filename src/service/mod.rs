@@ -17,6 +17,7 @@ mod rules;
 mod status;
 mod store;
 mod transfer;
+mod trial;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -32,6 +33,7 @@ pub use rules::{Bulk, RuleSummary};
 pub use status::{Counters, Link, Phase, RuleReport};
 pub use store::{Change, Kind, Records, Store, StoreError};
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
+pub use trial::TrialPort;
 
 use crate::catalog::Catalog;
 use crate::config::Config;
@@ -40,6 +42,7 @@ use agenda::Agenda;
 use conf_keys::ConfKeys;
 use relations::Relations;
 use rules::Entry;
+use trial::Trial;
 
 /// What a service is started with.
 pub struct ServiceSettings {
@@ -77,6 +80,7 @@ struct Inner {
     /// held while a stream or table changes
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
+    trials: Mutex<BTreeMap<String, Arc<Trial>>>,
     conf_keys: Mutex<ConfKeys>,
     last_import: Mutex<Everything>,
     agenda: Arc<Agenda>,
@@ -100,6 +104,7 @@ impl Service {
             relations: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
+            trials: Mutex::default(),
             conf_keys: Mutex::default(),
             last_import: Mutex::default(),
             agenda: Arc::default(),
@@ -133,6 +138,7 @@ impl Service {
 
     /// Ends every rule, and all that is accepted is on disk. Their wanted states stay what they are.
     pub async fn stop(&self) {
+        self.end_trials().await;
         let engine = self.inner.engine.write().await.take();
         if let Some(engine) = engine {
             engine.stop().await;
