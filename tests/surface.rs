@@ -9,6 +9,7 @@
 //!   "retry"?}`: a request. `match`: exact, text, subset, keys, has or status;
 //! - `{"connect": "c", "path", "refused"?: STATUS}`, `{"send": "c", "text"}`, `{"receive": "c", "messages"}`,
 //!   `{"closed": "c", "code"?}`, `{"close": "c"}`: a websocket client;
+//! - `{"events": "c", "path"}`: a client of server-sent events on the data server, whose data is received;
 //! - `{"wait": MS}`.
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,7 +23,7 @@ use plutino::config::Config;
 use plutino::io::websocket::ServerSettings;
 use plutino::service::{Service, ServiceSettings};
 use serde_json::{Map, Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
@@ -42,7 +43,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Beginnings of the names of cases whose routes or features are still to come.
 const PENDING: &[&str] = &[
-    "ruletest:",
     "async/task",
     "GET /connections on",
     "POST /connections",
@@ -121,6 +121,7 @@ struct Run {
     rest: SocketAddr,
     known: BTreeMap<String, String>,
     clients: HashMap<String, Client>,
+    events: HashMap<String, Lines<BufReader<TcpStream>>>,
     data: PathBuf,
 }
 
@@ -144,7 +145,7 @@ impl Run {
         let server =
             tokio::spawn(std::future::IntoFuture::into_future(axum::serve(listener, api::app(service.clone()))));
         let known = BTreeMap::from([("rest".to_owned(), format!("http://{rest}"))]);
-        let mut run = Run { service, rest, known, clients: HashMap::new(), data };
+        let mut run = Run { service, rest, known, clients: HashMap::new(), events: HashMap::new(), data };
         let outcome = run.steps(&case).await;
         server.abort();
         run.clients.clear();
@@ -258,6 +259,8 @@ impl Run {
             sleep(Duration::from_millis(millis)).await;
         } else if let Some(client) = name("connect") {
             return self.connect(step, client).await;
+        } else if let Some(client) = name("events") {
+            return self.open_events(step, client).await;
         } else if let Some(client) = name("send") {
             let text = self.fill(&step["text"]);
             let message = match step["binary"].as_str() {
@@ -283,6 +286,21 @@ impl Run {
 
     fn client(&mut self, name: &str) -> Result<&mut Client, String> {
         self.clients.get_mut(name).ok_or_else(|| format!("no client {name}"))
+    }
+
+    async fn open_events(&mut self, step: &Value, name: String) -> Result<(), String> {
+        let path = self.fill(&step["path"]);
+        let address = self.service.listening().await.ok_or("nobody listens")?;
+        let mut stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let head = format!("GET {} HTTP/1.1\r\nHost: {address}\r\n\r\n", path.as_str().unwrap_or_default());
+        stream.write_all(head.as_bytes()).await.map_err(|error| error.to_string())?;
+        let mut lines = BufReader::new(stream).lines();
+        let first = lines.next_line().await.map_err(|error| error.to_string())?.unwrap_or_default();
+        if first != "HTTP/1.1 200 OK" {
+            return Err(format!("events are answered by {first}"));
+        }
+        self.events.insert(name, lines);
+        Ok(())
     }
 
     async fn connect(&mut self, step: &Value, name: String) -> Result<(), String> {
