@@ -321,19 +321,10 @@ impl Run {
 
     async fn receive(&mut self, step: &Value, name: &str) -> Result<(), String> {
         let mut want: Vec<Value> = self.fill(&step["messages"]).as_array().cloned().unwrap_or_default();
-        let client = self.client(name)?;
         let mut got = Vec::new();
         loop {
             let patience = if got.len() < want.len() { PATIENCE } else { QUIET };
-            let message = match timeout(patience, client.next()).await {
-                Ok(Some(Ok(message))) => message,
-                _ => break,
-            };
-            let bytes = match message {
-                Message::Text(text) => text.as_bytes().to_vec(),
-                Message::Binary(bytes) => bytes.to_vec(),
-                _ => continue,
-            };
+            let Ok(Some(bytes)) = timeout(patience, self.message(name)).await else { break };
             let text = || json!({"text": bytes.iter().map(|byte| char::from(*byte)).collect::<String>()});
             got.push(serde_json::from_slice(&bytes).unwrap_or_else(|_| text()));
             if got.len() > want.len() {
@@ -347,6 +338,24 @@ impl Run {
         let ignore: Vec<&str> = step["ignore"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         let (want, got) = (Value::Array(want), Value::Array(got));
         if same(&want, &got, &ignore, false) { Ok(()) } else { Err(format!("{name} received {got}, want {want}")) }
+    }
+
+    /// The next message to a client of either kind; `None` at its end.
+    async fn message(&mut self, name: &str) -> Option<Vec<u8>> {
+        if let Some(lines) = self.events.get_mut(name) {
+            loop {
+                if let Some(data) = lines.next_line().await.ok()??.strip_prefix("data: ") {
+                    return Some(data.as_bytes().to_vec());
+                }
+            }
+        }
+        loop {
+            match self.clients.get_mut(name)?.next().await?.ok()? {
+                Message::Text(text) => return Some(text.as_bytes().to_vec()),
+                Message::Binary(bytes) => return Some(bytes.to_vec()),
+                _ => {}
+            }
+        }
     }
 
     async fn closed(&mut self, step: &Value, name: &str) -> Result<(), String> {

@@ -83,7 +83,7 @@ impl Definition {
         let rule = rule::parse(&document, &document.root, own.or(id), defaults, &mut problems);
         let error = problems.into_iter().find(|problem| problem.severity == Severity::Error);
         if let Some(problem) = error {
-            return Err(ServiceError::RuleJson(problem.message));
+            return Err(ServiceError::RuleJson(of_options(name, problem.message)));
         }
         let Some(rule) = rule else { return Err(wrong("the rule cannot be read")) };
         let select = sql::parse_select(&rule.sql).map_err(|error| of_parser(&rule.sql, error.into()))?;
@@ -136,6 +136,23 @@ impl Definition {
         let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error };
         Ok(Planned { spec, nodes })
     }
+}
+
+/// What is wrong with an option in the form of eKuiper, `invalidBufferLength:…`; other texts stay as they are.
+fn of_options(rule: &str, message: String) -> String {
+    if message.starts_with("invalid schedule") {
+        return format!("Rule {rule} has invalid options: {message}");
+    }
+    let Some(rest) = message.strip_prefix("option ") else { return message };
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '.').unwrap_or(rest.len());
+    let option = rest[..end].strip_prefix("restartStrategy.").map(|part| format!("restart.{part}"));
+    let mut code = String::from("invalid");
+    for part in option.as_deref().unwrap_or(&rest[..end]).split('.') {
+        let mut letters = part.chars();
+        code.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        code.push_str(letters.as_str());
+    }
+    format!("Rule {rule} has invalid options: {code}:{message}")
 }
 
 /// The member of this name in whatever case.
