@@ -21,8 +21,9 @@ use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
+use crate::io::events::EventSink;
 use crate::io::queue::{self, Signal, WayOut};
-use crate::io::websocket::{ServerSettings, Websockets};
+use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
 use crate::io::{LinkStatus, UNSENT};
 use crate::metrics::{Latency, RuleMetrics};
 use crate::plan::physical::{Role, RulePlan};
@@ -622,6 +623,19 @@ impl Engine {
     /// The hub of all websocket links, for those that no rule has.
     pub fn websockets(&self) -> Websockets {
         self.connectors.websockets.clone()
+    }
+
+    /// Shows a sink's results as server-sent events under a path of the data server; gives where that listens.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if it cannot listen.
+    pub async fn publish_events(&self, path: &str, sink: Arc<EventSink>) -> Result<SocketAddr, ConnectError> {
+        self.connectors.websockets.publish_events(path, sink).await
+    }
+
+    /// Ends the events of a sink.
+    pub async fn end_events(&self, path: &str, sink: &Arc<EventSink>) {
+        self.connectors.websockets.end_events(path, sink).await;
     }
 
     /// Where the data server listens, while it does.

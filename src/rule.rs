@@ -534,6 +534,14 @@ impl Reader<'_> {
                 if !matches!(&value.value, Value::Number(number) if number.as_u64().is_some()) {
                     self.expected(value, &name, "a whole number that is not negative");
                 }
+            } else if is(&["debug", "disableBufferFullDiscard"]) {
+                self.flag(value, &name);
+            } else if is(&["logFilename"]) {
+                // Nothing is written there, yet a name that could lead elsewhere is never right.
+                let safe = |text: &str| !text.contains(['/', '\\', '\0']) && text != ".." && text != ".";
+                if !value.text().is_some_and(safe) {
+                    self.expected(value, &name, "the name of a file, without a folder");
+                }
             } else if is(&["qos"]) {
                 match &value.value {
                     Value::Number(number) if number.as_u64() == Some(0) => {}

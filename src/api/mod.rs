@@ -12,6 +12,7 @@
 //! - `rules`: `/rules`, `/rules/{id}`, `/rules/{id}/start`, `stop`, `restart`, `status`, `topo`, `explain`,
 //!   `schema`, `tags`, `trace/start`, `trace/stop`, `scantables`, `reset_state`, `/rules/validate`, `/rules/status/all`,
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
+//! - `ruletest`: `/ruletest`, `/ruletest/{id}`, `/ruletest/{id}/start`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`
 //! - `connections`: `/connections`, `/connections/{id}`, `/connection/websocket`,
@@ -40,6 +41,7 @@ mod metadata;
 mod redirect;
 mod relations;
 mod rules;
+mod ruletest;
 mod tasks;
 mod trace;
 mod transfer;
@@ -67,6 +69,7 @@ pub fn app(service: Service) -> Router {
         .merge(info::routes())
         .merge(relations::routes())
         .merge(rules::routes())
+        .merge(ruletest::routes())
         .merge(transfer::routes())
         .merge(metadata::routes())
         .merge(connections::routes())

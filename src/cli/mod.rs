@@ -7,6 +7,7 @@ mod explain;
 mod feed;
 mod peer;
 mod player;
+mod query;
 mod remote;
 mod run;
 mod serve;
@@ -46,6 +47,7 @@ enum Verb {
     Explain(explain::Explain),
     Feed(feed::Feed),
     Tail(tail::Tail),
+    Query(query::Query),
     /// Create a stream, table, rule, connection or confkey in a running service
     Create(remote::Remote),
     /// Describe a stream, table, rule, connection or confkey of a running service
@@ -123,6 +125,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(explain) => explain.run(log),
         Verb::Feed(feed) => start_log(log, None).and_then(|()| feed.run()),
         Verb::Tail(tail) => start_log(log, None).and_then(|()| tail.run()),
+        Verb::Query(query) => query.run(),
         Verb::Create(remote) => remote.run("create"),
         Verb::Describe(remote) => remote.run("describe"),
         Verb::Show(remote) => remote.run("show"),
@@ -167,7 +170,7 @@ pub fn main() -> ExitCode {
 fn words(mut args: Vec<OsString>) -> Vec<OsString> {
     let lower = |arg: Option<&OsString>| arg.and_then(|arg| arg.to_str()).map(str::to_lowercase);
     let Some(verb) = lower(args.get(1)) else { return args };
-    if remote::VERBS.contains(&verb.as_str()) {
+    if remote::VERBS.contains(&verb.as_str()) || verb == "query" {
         args[1] = verb.into();
     } else if verb == "explain" && lower(args.get(2)).as_deref() == Some("rule") && !Path::new(&args[2]).exists() {
         args[1] = "explain-rule".into();

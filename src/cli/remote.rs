@@ -87,7 +87,7 @@ impl Remote {
 }
 
 /// Where a client on this machine reaches what listens on `address`.
-fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
+pub fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
     let mut address = address;
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {

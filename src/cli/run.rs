@@ -302,7 +302,7 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
                     places.push(Place::of(settings, format!("results of rule {}", rule.spec.id)));
                 }
                 SinkSpec::Log => console = true,
-                SinkSpec::Memory(_) | SinkSpec::Nop => {}
+                SinkSpec::Memory(_) | SinkSpec::Nop | SinkSpec::Events(_) => {}
             }
         }
     }

@@ -10,9 +10,11 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::io::LinkStatus;
+use crate::io::events::EventSink;
 use crate::io::file::{self, FileError, FileReader, FileSource};
 use crate::io::log::{Console, LogSink};
 use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
+use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
 use crate::io::queue::{FrameSender, Signal, WayOut};
 use crate::io::websocket::config::{self, Property, Warning};
@@ -62,6 +64,8 @@ pub enum SourceSpec {
     Memory(MemorySource),
     /// a file in the data folder
     File(FileSource),
+    /// rows of a trial; no statement names it
+    Mock(MockSource),
 }
 
 /// The page of documentation of all connectors, made from their tables.
@@ -97,6 +101,8 @@ pub enum SinkSpec {
     Log,
     /// nothing
     Nop,
+    /// those who watch a trial; no rule names it
+    Events(Arc<EventSink>),
 }
 
 /// Checks a source's properties; `path` is the stream's DATASOURCE, empty if the properties give it.
@@ -265,6 +271,7 @@ impl Connectors {
             }
             SourceSpec::Memory(source) => Ok(OpenSource::Memory(self.topics.read(source, frames), SystemTime::now())),
             SourceSpec::File(source) => Ok(OpenSource::File(source.open(&self.data, frames).await?, SystemTime::now())),
+            SourceSpec::Mock(source) => Ok(OpenSource::Mock(source.open(frames), SystemTime::now())),
         }
     }
 
@@ -283,6 +290,7 @@ impl Connectors {
                 Ok(OpenSink::Log(console.open(signal), SystemTime::now()))
             }
             SinkSpec::Nop => Ok(OpenSink::Nop(Arc::default(), SystemTime::now())),
+            SinkSpec::Events(sink) => Ok(OpenSink::Events(sink, SystemTime::now())),
         }
     }
 }
@@ -295,6 +303,8 @@ pub enum OpenSource {
     Memory(MemoryReader, SystemTime),
     /// a file, opened at
     File(FileReader, SystemTime),
+    /// rows of a trial, begun at
+    Mock(MockReader, SystemTime),
 }
 
 impl OpenSource {
@@ -322,6 +332,9 @@ impl OpenSource {
                 messages: reader.messages(),
                 ..LinkStatus::local(format!("file:{}", reader.file()), *since)
             },
+            OpenSource::Mock(reader, since) => {
+                LinkStatus { messages: reader.messages(), ..LinkStatus::local("mock", *since) }
+            }
         }
     }
 
@@ -331,6 +344,7 @@ impl OpenSource {
             OpenSource::Websocket(link) => link.close().await,
             OpenSource::Memory(reader, _) => drop(reader),
             OpenSource::File(reader, _) => reader.close().await,
+            OpenSource::Mock(reader, _) => drop(reader),
         }
     }
 }
@@ -345,6 +359,8 @@ pub enum OpenSink {
     Log(Arc<LogSink>, SystemTime),
     /// nothing, open since
     Nop(Arc<Nop>, SystemTime),
+    /// those who watch a trial, since
+    Events(Arc<EventSink>, SystemTime),
 }
 
 impl OpenSink {
@@ -355,6 +371,7 @@ impl OpenSink {
             OpenSink::Memory(writer, _) => WayOut::Rows(writer.clone()),
             OpenSink::Log(sink, _) => WayOut::Messages(sink.clone()),
             OpenSink::Nop(sink, _) => WayOut::Messages(sink.clone()),
+            OpenSink::Events(sink, _) => WayOut::Messages(sink.clone()),
         }
     }
 
@@ -385,6 +402,13 @@ impl OpenSink {
                 bytes: sink.bytes.load(Ordering::Relaxed),
                 ..LinkStatus::local("nop", *since)
             },
+            OpenSink::Events(sink, since) => LinkStatus {
+                peers: sink.clients(),
+                messages: sink.messages.load(Ordering::Relaxed),
+                bytes: sink.bytes.load(Ordering::Relaxed),
+                dropped: dropped("slow client", sink.dropped.load(Ordering::Relaxed)),
+                ..LinkStatus::local("events", *since)
+            },
         }
     }
 
@@ -395,6 +419,7 @@ impl OpenSink {
             OpenSink::Memory(writer, _) => writer.flush(flush).await,
             OpenSink::Log(sink, _) => sink.flush(flush).await,
             OpenSink::Nop(..) => {}
+            OpenSink::Events(sink, _) => sink.close(),
         }
     }
 }

@@ -5,9 +5,11 @@
 //! and hands them over through [`queue`].
 
 pub mod connector;
+pub mod events;
 pub mod file;
 pub mod log;
 pub mod memory;
+pub mod mock;
 pub mod nop;
 pub mod queue;
 pub mod tls;

@@ -6,11 +6,11 @@ use serde_json::Value as Json;
 
 use super::error::ServiceError;
 use super::{check_id, nodes::Nodes};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, StreamDef};
 use crate::config::Config;
 use crate::document::{Document, Severity};
 use crate::engine::{RuleSpec, SinkAction};
-use crate::io::connector::{ConnectorError, SinkSpec};
+use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
 use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::Role;
 use crate::plan::{self, PlanError, PlanErrorKind};
@@ -96,7 +96,7 @@ impl Definition {
         let rule = rule::parse(&document, &document.root, own.or(id), defaults, &mut problems);
         let error = problems.into_iter().find(|problem| problem.severity == Severity::Error);
         if let Some(problem) = error {
-            return Err(ServiceError::RuleJson(problem.message));
+            return Err(ServiceError::RuleJson(of_options(name, problem.message)));
         }
         let Some(rule) = rule else { return Err(wrong("the rule cannot be read")) };
         let select = sql::parse_select(&rule.sql).map_err(|error| of_parser(&rule.sql, error.into()))?;
@@ -119,20 +119,38 @@ impl Definition {
     /// # Errors
     /// [`ServiceError`]: everything that can be wrong with it.
     pub fn plan(&self, catalog: &Catalog, config: &Config) -> Result<Planned, ServiceError> {
+        self.plan_with(catalog, config, |def| self.source(def, config))
+    }
+
+    /// The source of a stream as its statement and the configuration say; warnings go to the log.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub fn source(&self, def: &StreamDef, config: &Config) -> Result<SourceSpec, ServiceError> {
+        let (source, warnings) = pipeline::source(def, config, UnknownKey::Default).map_err(fault_of)?;
+        for warning in warnings {
+            tracing::warn!(rule = self.rule.id, stream = %def.name, "{warning}");
+        }
+        Ok(source)
+    }
+
+    /// The same with sources from elsewhere.
+    ///
+    /// # Errors
+    /// As [`Definition::plan`].
+    pub fn plan_with(
+        &self,
+        catalog: &Catalog,
+        config: &Config,
+        source: impl Fn(&StreamDef) -> Result<SourceSpec, ServiceError>,
+    ) -> Result<Planned, ServiceError> {
         let Rule { id, sql, options, actions, .. } = &self.rule;
         let plan = plan::plan(sql, options, catalog).map_err(|error| of_parser(sql, error))?;
         let mut sources = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
             sources.push(match input.role {
                 Role::Lookup => None,
-                _ => {
-                    let (source, warnings) =
-                        pipeline::source(&input.stream, config, UnknownKey::Default).map_err(fault_of)?;
-                    for warning in warnings {
-                        tracing::warn!(rule = id, stream = %input.stream.name, "{warning}");
-                    }
-                    Some(source)
-                }
+                _ => Some(source(&input.stream)?),
             });
         }
         let mut sinks: Vec<SinkAction> = Vec::with_capacity(actions.len());
@@ -147,6 +165,23 @@ impl Definition {
         let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error };
         Ok(Planned { spec, nodes })
     }
+}
+
+/// What is wrong with an option in the form of eKuiper, `invalidBufferLength:…`; other texts stay as they are.
+fn of_options(rule: &str, message: String) -> String {
+    if message.starts_with("invalid schedule") {
+        return format!("Rule {rule} has invalid options: {message}");
+    }
+    let Some(rest) = message.strip_prefix("option ") else { return message };
+    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '.').unwrap_or(rest.len());
+    let option = rest[..end].strip_prefix("restartStrategy.").map(|part| format!("restart.{part}"));
+    let mut code = String::from("invalid");
+    for part in option.as_deref().unwrap_or(&rest[..end]).split('.') {
+        let mut letters = part.chars();
+        code.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+        code.push_str(letters.as_str());
+    }
+    format!("Rule {rule} has invalid options: {code}:{message}")
 }
 
 /// The member of this name in whatever case.
@@ -173,7 +208,7 @@ fn of_connector(error: &ConnectorError) -> ServiceError {
     ServiceError::Connector(bare(&error.to_string()))
 }
 
-fn fault_of((faults, _): pipeline::Faults) -> ServiceError {
+pub(super) fn fault_of((faults, _): pipeline::Faults) -> ServiceError {
     ServiceError::Connector(faults.first().map(|fault| bare(&fault.message)).unwrap_or_default())
 }
 

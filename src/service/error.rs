@@ -104,6 +104,20 @@ pub enum ServiceError {
     /// a rule that has not run has no topology
     #[error("Fail to get rule {0}'s topo, make sure the rule has been started before")]
     NoTopology(String),
+    /// a trial that cannot be made
+    #[error("fail to run rule {id}: {why}")]
+    Trial {
+        /// its id
+        id: String,
+        /// why
+        why: String,
+    },
+    /// a trial that cannot be read
+    #[error("fail to parse rule definition {0}")]
+    TrialJson(String),
+    /// no such trial
+    #[error("try to start test rule {0} but it is not found")]
+    NoTrial(String),
     /// no rule has the tags
     #[error("no matching rules")]
     NoMatch,

@@ -20,6 +20,7 @@ mod status;
 mod store;
 mod tasks;
 mod transfer;
+mod trial;
 mod uploads;
 
 use std::collections::BTreeMap;
@@ -39,6 +40,7 @@ pub use status::{Counters, Link, Phase, RuleReport};
 pub use store::{Change, Kind, Records, Store, StoreError};
 pub use tasks::{Task, TaskState};
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
+pub use trial::TrialPort;
 pub use uploads::{UploadError, Uploads};
 
 use crate::catalog::Catalog;
@@ -50,6 +52,7 @@ use connections::Kept;
 use relations::Relations;
 use rules::Entry;
 use tasks::Tasks;
+use trial::Trial;
 
 /// What a service is started with.
 pub struct ServiceSettings {
@@ -87,6 +90,7 @@ struct Inner {
     /// held while a stream or table changes
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
+    trials: Mutex<BTreeMap<String, Arc<Trial>>>,
     conf_keys: Mutex<ConfKeys>,
     connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
@@ -116,6 +120,7 @@ impl Service {
             relations: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
+            trials: Mutex::default(),
             conf_keys: Mutex::default(),
             connections: Mutex::default(),
             last_import: Mutex::default(),
@@ -154,6 +159,7 @@ impl Service {
 
     /// Ends every rule, and all that is accepted is on disk. Their wanted states stay what they are.
     pub async fn stop(&self) {
+        self.end_trials().await;
         let engine = self.inner.engine.write().await.take();
         // Rules hold their endpoints themselves until their last messages are out.
         self.release_connections().await;

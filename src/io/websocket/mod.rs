@@ -32,13 +32,14 @@ pub use hold::{CheckError, EndpointStatus, Hold};
 pub use lane::ClientStatus;
 pub use socket::Wire;
 
+use crate::io::events::{EventPaths, EventSink};
 use crate::io::queue::{FrameSender, Outlet, Signal};
 use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus};
 use config::Role;
 use endpoint::{Endpoint, Link, Presence, Subscriber, Use};
 use lane::{Peer, SinkQueue, locked};
-use server::{Routes, Server};
+use server::{Paths, Routes, Server};
 
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
@@ -137,6 +138,7 @@ struct Hub {
     data: Arc<[Handle]>,
     settings: ServerSettings,
     routes: Routes,
+    events: EventPaths,
     registry: tokio::sync::Mutex<Registry>,
     listening: Mutex<Option<SocketAddr>>,
 }
@@ -161,6 +163,7 @@ impl Websockets {
             data: data_threads.into(),
             settings,
             routes: Routes::default(),
+            events: EventPaths::default(),
             registry: tokio::sync::Mutex::default(),
             listening: Mutex::default(),
         };
@@ -170,6 +173,31 @@ impl Websockets {
     /// Where the data server listens, while any link needs it.
     pub fn listening(&self) -> Option<SocketAddr> {
         *locked(&self.hub.listening)
+    }
+
+    /// Shows a sink's results as server-sent events under a path of the data server, in the place of a sink that was
+    /// there; gives where the server listens.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if the data server cannot listen.
+    pub async fn publish_events(&self, path: &str, sink: Arc<EventSink>) -> Result<SocketAddr, ConnectError> {
+        let mut registry = self.hub.registry.lock().await;
+        let address = match &registry.server {
+            Some(server) => server.address,
+            None => {
+                let server = self.hub.listen().await?;
+                registry.server.insert(server).address
+            }
+        };
+        self.hub.events.insert(path, sink);
+        Ok(address)
+    }
+
+    /// Ends the events of a sink.
+    pub async fn end_events(&self, path: &str, sink: &Arc<EventSink>) {
+        let mut registry = self.hub.registry.lock().await;
+        self.hub.events.remove(path, sink);
+        self.hub.end_server(&mut registry).await;
     }
 
     /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
@@ -291,7 +319,8 @@ impl Hub {
         let ServerSettings { ip, port, tls, handshake_timeout } = self.settings.clone();
         let tls: Option<Arc<ServerConfig>> =
             tls.map(|files| tls::server(&files.certfile, &files.keyfile)).transpose()?;
-        let start = Server::start((ip.clone(), port), tls, handshake_timeout, self.routes.clone(), self.data.clone());
+        let paths = Paths { routes: self.routes.clone(), events: self.events.clone() };
+        let start = Server::start((ip.clone(), port), tls, handshake_timeout, paths, self.data.clone());
         let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let server = started.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ConnectError::PortInUse { ip, port },
@@ -329,18 +358,10 @@ impl Hub {
         }
         registry.users.remove(&(Arc::as_ptr(endpoint) as usize));
         if endpoint.settings.role == Role::Server {
-            let empty = {
-                let mut routes = locked(&self.routes);
-                routes.remove(endpoint.settings.route());
-                routes.is_empty()
-            };
+            locked(&self.routes).remove(endpoint.settings.route());
             endpoint.close();
-            if empty
-                && of_rule
-                && let Some(server) = registry.server.take()
-            {
-                *locked(&self.listening) = None;
-                server.stop().await;
+            if of_rule {
+                self.end_server(&mut registry).await;
             }
         } else {
             registry.dialled.remove(&dial_key(&endpoint.settings));
@@ -350,6 +371,15 @@ impl Hub {
         let mut tasks = endpoint.tasks.subscribe();
         let _ = tokio::time::timeout(CLOSE_LIMIT, tasks.wait_for(|tasks| *tasks == 0)).await;
         endpoint.stands(LinkState::Disconnected);
+    }
+
+    /// Ends the data server if nobody needs it any more.
+    async fn end_server(&self, registry: &mut Registry) {
+        let needed = !locked(&self.routes).is_empty() || !self.events.is_empty();
+        if !needed && let Some(server) = registry.server.take() {
+            *locked(&self.listening) = None;
+            server.stop().await;
+        }
     }
 
     fn status(&self, endpoint: &Endpoint) -> LinkStatus {

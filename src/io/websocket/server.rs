@@ -26,6 +26,7 @@ use super::connection;
 use super::endpoint::{Endpoint, Stay};
 use super::lane::{Peer, locked};
 use super::socket::{Socket, Wire};
+use crate::io::events::{EventPaths, Watcher};
 
 /// Handshakes that may go on at a time; further connections wait in the listener's queue.
 const HANDSHAKES: usize = 1024;
@@ -35,6 +36,23 @@ const HEAD_BYTES: usize = 16 * 1024;
 
 /// The endpoints by path.
 pub(super) type Routes = Arc<Mutex<HashMap<String, Arc<Endpoint>>>>;
+
+/// What clients can ask for.
+#[derive(Clone)]
+pub(super) struct Paths {
+    /// endpoints
+    pub routes: Routes,
+    /// results as events
+    pub events: EventPaths,
+}
+
+/// A client that is to stay.
+enum Guest {
+    /// at an endpoint
+    Socket(Box<WebSocketStream<Wire>>, Stay),
+    /// with results to read
+    Events(Wire, Watcher),
+}
 
 /// A running data server.
 pub(super) struct Server {
@@ -53,7 +71,7 @@ impl Server {
         address: (String, u16),
         tls: Option<Arc<ServerConfig>>,
         handshake_timeout: Duration,
-        routes: Routes,
+        paths: Paths,
         data: Arc<[Handle]>,
     ) -> io::Result<Server> {
         let listener = TcpListener::bind(address).await?;
@@ -61,7 +79,7 @@ impl Server {
         let stop = watch::Sender::new(false);
         let mut stopped = stop.subscribe();
         let task = tokio::spawn(async move {
-            let accepted = accept(listener, tls, handshake_timeout, routes, data);
+            let accepted = accept(listener, tls, handshake_timeout, paths, data);
             tokio::select! {
                 never = accepted => match never {},
                 _ = stopped.wait_for(|stop| *stop) => {}
@@ -81,7 +99,7 @@ async fn accept(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
     handshake_timeout: Duration,
-    routes: Routes,
+    paths: Paths,
     data: Arc<[Handle]>,
 ) -> std::convert::Infallible {
     let tls = tls.map(TlsAcceptor::from);
@@ -97,12 +115,19 @@ async fn accept(
                 continue;
             }
         };
-        let (tls, routes, data) = (tls.clone(), routes.clone(), data.clone());
+        let (tls, paths, data) = (tls.clone(), paths.clone(), data.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(handshake_timeout, greet(stream, from, tls, &routes)).await {
-                Ok(Ok(Some((websocket, stay)))) => {
+            match tokio::time::timeout(handshake_timeout, greet(stream, from, tls, &paths)).await {
+                Ok(Ok(Some(Guest::Events(wire, watcher)))) => {
+                    tokio::spawn(async move {
+                        if let Err(error) = watcher.serve(wire).await {
+                            tracing::debug!(client = %from, %error, "a client of events has gone");
+                        }
+                    });
+                }
+                Ok(Ok(Some(Guest::Socket(websocket, stay)))) => {
                     data[stay.endpoint.thread].spawn(async move {
-                        if let Some(error) = connection::run(websocket, &stay.endpoint, &stay.peer).await {
+                        if let Some(error) = connection::run(*websocket, &stay.endpoint, &stay.peer).await {
                             stay.endpoint.fails(error);
                         }
                     });
@@ -121,8 +146,8 @@ async fn greet(
     stream: TcpStream,
     from: SocketAddr,
     tls: Option<TlsAcceptor>,
-    routes: &Routes,
-) -> io::Result<Option<(WebSocketStream<Wire>, Stay)>> {
+    paths: &Paths,
+) -> io::Result<Option<Guest>> {
     stream.set_nodelay(true)?;
     let mut wire = match tls {
         None => Wire::plain(Socket::Registered(stream)),
@@ -157,7 +182,15 @@ async fn greet(
         refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?;
         return Ok(None);
     };
-    let Some(endpoint) = locked(routes).get(&path).cloned() else {
+    let Some(endpoint) = locked(&paths.routes).get(&path).cloned() else {
+        if let Some(sink) = paths.events.find(&path) {
+            let watcher = if head.starts_with(b"GET ") { sink.watch() } else { None };
+            let Some(watcher) = watcher else {
+                refuse(&mut wire, "503 Service Unavailable", "no more clients here: events are read by GET\n").await?;
+                return Ok(None);
+            };
+            return Ok(Some(Guest::Events(wire, watcher)));
+        }
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
     };
@@ -181,7 +214,7 @@ async fn greet(
     wire.detach()?;
     wire.put_back(head.split_off(end));
     let websocket = connection::open(wire, Role::Server, endpoint.websocket(&endpoint.terms())).await;
-    Ok(Some((websocket, stay)))
+    Ok(Some(Guest::Socket(Box::new(websocket), stay)))
 }
 
 /// The path in the first line of a request.

@@ -1,0 +1,289 @@
+//! `plutino query`: statements typed in, results as they come.
+//!
+//! A client of the service: each SELECT is a trial of it (`/ruletest`) on the real streams, whose events are printed. One
+//! query runs at a time; the next one ends it. Statements come from a terminal or a pipe, a line each.
+
+use std::io::{self, BufRead, BufReader, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::{Failure, Interrupts, block_on, config_of, say};
+use crate::sql;
+
+const PROMPT: &str = "plutino > ";
+
+/// How long the service may take to answer a request that is no stream of results.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Type SELECT statements, and see their results as they come
+///
+/// Each line is one SELECT on the streams of a running service; a new one ends the one before. Ctrl-C ends a query, and
+/// without one the shell, as do `quit`, `exit` and the end of a terminal's input. Statements can also come through a pipe:
+/// the last one runs until the process is ended. A query ends by itself after 5 minutes.
+#[derive(Args)]
+pub struct Query {
+    /// Where the REST API of the service is, such as http://127.0.0.1:9081; without it where the configuration says
+    #[arg(long, env = "PLUTINO_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Folder of the configuration that says where the service listens
+    #[arg(long, value_name = "DIR", default_value = "etc")]
+    etc: PathBuf,
+}
+
+/// What happens while the shell waits.
+enum Event {
+    Line(String),
+    EndOfInput,
+    /// the results of the query of this number have ended
+    Ended(u64),
+}
+
+/// The service that is asked.
+#[derive(Clone)]
+struct Asked {
+    base: String,
+    agent: ureq::Agent,
+}
+
+/// A query that runs.
+struct Running {
+    number: u64,
+    id: String,
+    /// its results are not printed any more
+    over: Arc<AtomicBool>,
+}
+
+impl Query {
+    pub fn run(self) -> Result<(), Failure> {
+        let base = match &self.url {
+            Some(url) => url.trim_end_matches('/').to_owned(),
+            None => format!("http://{}", super::remote::reachable(config_of(&self.etc)?.rest)),
+        };
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).build();
+        let shell = Shell { asked: Asked { base, agent: agent.into() }, running: None, count: 0 };
+        shell.asked.check()?;
+        block_on(shell.run())
+    }
+}
+
+struct Shell {
+    asked: Asked,
+    running: Option<Running>,
+    count: u64,
+}
+
+impl Shell {
+    async fn run(mut self) -> Result<(), Failure> {
+        let mut interrupts = Interrupts::listen()?;
+        let terminal = io::stdin().is_terminal();
+        let (events, mut happens) = mpsc::channel(16);
+        let lines = events.clone();
+        // Reading a terminal cannot be given up: the thread ends with the process.
+        std::thread::spawn(move || {
+            for line in io::stdin().lock().lines() {
+                let Ok(line) = line else { break };
+                if lines.blocking_send(Event::Line(line)).is_err() {
+                    return;
+                }
+            }
+            let _ = lines.blocking_send(Event::EndOfInput);
+        });
+        let mut input = true;
+        prompt(terminal)?;
+        let done = loop {
+            let event = tokio::select! {
+                event = happens.recv() => event,
+                () = interrupts.next() => match self.running.is_some() && terminal {
+                    true => {
+                        self.stop();
+                        println_or_end("")?;
+                        prompt(terminal)?;
+                        continue;
+                    }
+                    false => break Ok(()),
+                },
+            };
+            match event {
+                Some(Event::Line(line)) => {
+                    let statement = line.trim().trim_end_matches(';').trim_end();
+                    match statement.to_ascii_lowercase().as_str() {
+                        "" => {}
+                        "quit" | "exit" => break Ok(()),
+                        _ => {
+                            self.stop();
+                            if let Err(error) = self.start(statement, &events) {
+                                match error {
+                                    // What is wrong with one statement is no reason to end.
+                                    Failure::Said(text) => say(&text),
+                                    other => break Err(other),
+                                }
+                            }
+                        }
+                    }
+                    prompt(terminal)?;
+                }
+                Some(Event::EndOfInput) if terminal || self.running.is_none() => break Ok(()),
+                Some(Event::EndOfInput) => input = false,
+                Some(Event::Ended(number)) if self.running.as_ref().is_some_and(|query| query.number == number) => {
+                    say("the query has ended");
+                    self.stop();
+                    if !input {
+                        break Ok(());
+                    }
+                    prompt(terminal)?;
+                }
+                Some(Event::Ended(_)) => {}
+                None => break Ok(()),
+            }
+        };
+        self.stop();
+        done
+    }
+
+    /// Begins a query and prints its results from a thread of its own.
+    fn start(&mut self, statement: &str, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
+        if let Err(error) = sql::parse_select(statement) {
+            return Err(Failure::Said(pointed(statement, error.span().start as usize, &error.to_string())));
+        }
+        let id = format!("query-{:016x}", fastrand::u64(..));
+        let trial = json!({"id": id, "sql": statement, "sinkProps": {}}).to_string();
+        let made = self.asked.ask("POST", "/ruletest", &trial)?;
+        let made: Value = serde_json::from_str(&made).unwrap_or_default();
+        let Some(port) = made["port"].as_u64() else {
+            return Err(Failure::Said("the service's answer is not understood: it names no port".to_owned()));
+        };
+        let results = self.asked.events(port, &id)?;
+        if let Err(error) = self.asked.ask("POST", &format!("/ruletest/{id}/start"), "") {
+            self.asked.end(&id);
+            return Err(error);
+        }
+        self.count += 1;
+        let (number, over, events) = (self.count, Arc::new(AtomicBool::new(false)), events.clone());
+        self.running = Some(Running { number, id, over: over.clone() });
+        std::thread::spawn(move || {
+            print_events(results, &over);
+            let _ = events.blocking_send(Event::Ended(number));
+        });
+        Ok(())
+    }
+
+    /// Ends the query that runs.
+    fn stop(&mut self) {
+        if let Some(query) = self.running.take() {
+            query.over.store(true, Ordering::Release);
+            self.asked.end(&query.id);
+        }
+    }
+}
+
+impl Asked {
+    /// Whether there is a service at all.
+    fn check(&self) -> Result<(), Failure> {
+        self.ask("GET", "/ping", "").map(drop)
+    }
+
+    /// The body of an answer that is right.
+    fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, Failure> {
+        let (at, limit) = (format!("{}{path}", self.base), Some(PATIENCE));
+        let sent = match method {
+            "GET" => self.agent.get(at).config().timeout_global(limit).build().call(),
+            "DELETE" => self.agent.delete(at).config().timeout_global(limit).build().call(),
+            _ => self.agent.post(at).config().timeout_global(limit).build().send(body),
+        };
+        let mut answer = sent.map_err(|error| self.unreachable(&error))?;
+        let text = answer.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
+        if answer.status().is_success() {
+            return Ok(text);
+        }
+        let said = serde_json::from_str::<Value>(&text).ok();
+        let said = said.and_then(|said| said["message"].as_str().map(str::to_owned));
+        Err(Failure::Said(said.unwrap_or_else(|| text.trim_end().to_owned())))
+    }
+
+    fn end(&self, id: &str) {
+        // Where it cannot be told, the service ends it by itself.
+        let _ = self.ask("DELETE", &format!("/ruletest/{id}"), "");
+    }
+
+    /// The results of a trial, on the data server of the same machine.
+    fn events(&self, port: u64, id: &str) -> Result<impl io::Read + use<>, Failure> {
+        let host = self.base.split("://").nth(1).unwrap_or(&self.base);
+        let host = host.split('/').next().unwrap_or_default();
+        let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
+        let at = format!("http://{host}:{port}/test/{id}");
+        let answer = self.agent.get(&at).call();
+        let answer = answer.map_err(|error| {
+            Failure::Said(format!(
+                "cannot read the results at {at}: {error}; the shell needs a data server without TLS"
+            ))
+        })?;
+        match answer.status().as_u16() {
+            200 => Ok(answer.into_body().into_reader()),
+            status => Err(Failure::Said(format!("cannot read the results at {at}: it answers {status}"))),
+        }
+    }
+
+    fn unreachable(&self, error: &ureq::Error) -> Failure {
+        Failure::Refused(format!(
+            "cannot reach the service at {}: {error}; start it with `plutino serve`, or say where it is with --url or \
+             PLUTINO_URL",
+            self.base
+        ))
+    }
+}
+
+/// Prints the data of events until they end, nobody wants them, or nobody reads stdout.
+fn print_events(results: impl io::Read, over: &AtomicBool) {
+    for line in BufReader::new(results).lines() {
+        let Ok(line) = line else { return };
+        if over.load(Ordering::Acquire) {
+            return;
+        }
+        let printed = match (line.strip_prefix("data: "), line.strip_prefix(": ")) {
+            (Some(data), _) => println_or_end(data),
+            (None, Some(comment)) => {
+                say(comment);
+                Ok(())
+            }
+            (None, None) => Ok(()),
+        };
+        if printed.is_err() {
+            return;
+        }
+    }
+}
+
+fn println_or_end(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{text}")?;
+    Ok(out.flush()?)
+}
+
+fn prompt(terminal: bool) -> Result<(), Failure> {
+    if terminal {
+        let mut out = io::stdout().lock();
+        write!(out, "{PROMPT}")?;
+        out.flush()?;
+    }
+    Ok(())
+}
+
+/// A message under the statement, at the byte where it is wrong.
+fn pointed(statement: &str, at: usize, message: &str) -> String {
+    let column = statement.char_indices().take_while(|(start, _)| *start < at).count();
+    format!("{statement}\n{:column$}^\ncolumn {}: {message}", "", column + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_mistake_is_pointed_at() {
+        assert_eq!(super::pointed("SELECT ä b", 10, "no"), "SELECT ä b\n         ^\ncolumn 10: no");
+    }
+}

@@ -1,0 +1,241 @@
+//! Results as server-sent events: what a trial shows to those who watch it.
+//!
+//! An [`EventSink`] is a rule's sink, and clients of the data server read it over HTTP. Each client is a reader of one
+//! bounded ring of batches: one that is too slow loses the oldest, and is told so by a comment line. A sink without
+//! clients keeps nothing. This module knows neither rules nor what is in a message.
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::sync::broadcast::{self, error::RecvError};
+
+use crate::io::queue::{MessageBatch, Outlet};
+
+/// How many batches wait for a slow client before it loses the oldest.
+const RING: usize = 128;
+
+/// How many clients one sink has at the most.
+pub const CLIENTS: usize = 16;
+
+/// How often a silent stream says that it is alive, so that nobody between the two closes it.
+const ALIVE: Duration = Duration::from_secs(15);
+
+/// How long a client may take nothing before it is left.
+const STALLED: Duration = Duration::from_secs(30);
+
+/// The answer's head. Any web page may read it, as it may ask the REST API.
+const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\
+                    Access-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n";
+
+/// The sinks that clients can ask for, by path.
+#[derive(Clone, Debug, Default)]
+pub struct EventPaths(Arc<Mutex<HashMap<String, Arc<EventSink>>>>);
+
+impl EventPaths {
+    /// Puts a sink under a path; one that was there ends.
+    pub fn insert(&self, path: &str, sink: Arc<EventSink>) {
+        if let Some(old) = locked(&self.0).insert(path.to_owned(), sink) {
+            old.close();
+        }
+    }
+
+    /// Ends a sink; another one that has its path by now stays.
+    pub fn remove(&self, path: &str, sink: &Arc<EventSink>) {
+        sink.close();
+        let mut paths = locked(&self.0);
+        if paths.get(path).is_some_and(|known| Arc::ptr_eq(known, sink)) {
+            paths.remove(path);
+        }
+    }
+
+    /// The sink of a path.
+    pub fn find(&self, path: &str) -> Option<Arc<EventSink>> {
+        locked(&self.0).get(path).cloned()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        locked(&self.0).is_empty()
+    }
+}
+
+/// A sink whose results are events.
+#[derive(Debug)]
+pub struct EventSink {
+    /// `None` once it has ended
+    ring: Mutex<Option<broadcast::Sender<Arc<MessageBatch>>>>,
+    /// messages that came, whether somebody read them or not
+    pub messages: AtomicU64,
+    /// their bytes
+    pub bytes: AtomicU64,
+    /// batches that slow clients lost
+    pub dropped: AtomicU64,
+}
+
+/// One client's place at a sink.
+pub struct Watcher {
+    sink: Arc<EventSink>,
+    batches: broadcast::Receiver<Arc<MessageBatch>>,
+}
+
+impl EventSink {
+    /// A sink that nobody reads yet.
+    pub fn open() -> Arc<EventSink> {
+        let ring = Mutex::new(Some(broadcast::Sender::new(RING)));
+        Arc::new(EventSink { ring, messages: AtomicU64::new(0), bytes: AtomicU64::new(0), dropped: AtomicU64::new(0) })
+    }
+
+    /// A place for a client, which sees what comes from now on; `None` if there are [`CLIENTS`] already, or the sink
+    /// has ended.
+    pub fn watch(self: &Arc<Self>) -> Option<Watcher> {
+        let ring = locked(&self.ring);
+        let ring = ring.as_ref().filter(|ring| ring.receiver_count() < CLIENTS)?;
+        Some(Watcher { sink: self.clone(), batches: ring.subscribe() })
+    }
+
+    /// How many clients read it.
+    pub fn clients(&self) -> usize {
+        locked(&self.ring).as_ref().map_or(0, broadcast::Sender::receiver_count)
+    }
+
+    /// Nothing more comes: clients get what waits for them, then their streams end.
+    pub fn close(&self) {
+        locked(&self.ring).take();
+    }
+}
+
+impl Outlet for EventSink {
+    fn send(&self, batch: &Arc<MessageBatch>) {
+        self.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
+        if let Some(ring) = locked(&self.ring).as_ref() {
+            // That nobody reads is no error.
+            let _ = ring.send(batch.clone());
+        }
+    }
+}
+
+impl Watcher {
+    /// Writes events until the sink or the client ends.
+    ///
+    /// # Errors
+    /// The client has gone, or takes nothing.
+    pub async fn serve(mut self, mut wire: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
+        send(&mut wire, HEAD.as_bytes()).await?;
+        let (mut text, mut ignored) = (Vec::new(), [0; 256]);
+        loop {
+            text.clear();
+            tokio::select! {
+                next = tokio::time::timeout(ALIVE, self.batches.recv()) => match next {
+                    Ok(Ok(batch)) => batch.messages().for_each(|message| add_event(&mut text, &message)),
+                    Ok(Err(RecvError::Lagged(lost))) => {
+                        self.sink.dropped.fetch_add(lost, Ordering::Relaxed);
+                        let mut comment = String::new();
+                        let _ = write!(comment, ": {lost} batches of results dropped, since they were not read in time\n\n");
+                        text.extend_from_slice(comment.as_bytes());
+                    }
+                    Ok(Err(RecvError::Closed)) => break,
+                    Err(_) => text.extend_from_slice(b":\n\n"),
+                },
+                // A client has nothing to say; that it ends is to be seen also while there are no results.
+                read = wire.read(&mut ignored) => match read? {
+                    0 => return Ok(()),
+                    _ => continue,
+                },
+            }
+            send(&mut wire, &text).await?;
+        }
+        wire.shutdown().await
+    }
+}
+
+async fn send(wire: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
+    let written = tokio::time::timeout(STALLED, async {
+        wire.write_all(bytes).await?;
+        wire.flush().await
+    });
+    written.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+}
+
+/// Adds a message as one event: each of its lines is a data line.
+fn add_event(events: &mut Vec<u8>, message: &[u8]) {
+    // A carriage return ends a line of events, too.
+    for line in message.split(|&byte| byte == b'\n') {
+        for line in line.strip_suffix(b"\r").unwrap_or(line).split(|&byte| byte == b'\r') {
+            events.extend_from_slice(b"data: ");
+            events.extend_from_slice(line);
+            events.push(b'\n');
+        }
+    }
+    events.push(b'\n');
+}
+
+/// A panic elsewhere leaves what is behind these locks usable: they are held for single steps only.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    fn batch(text: &'static str) -> Arc<MessageBatch> {
+        Arc::new(MessageBatch::new(Bytes::from_static(text.as_bytes()), vec![text.len() as u32], true, None))
+    }
+
+    #[test]
+    fn each_line_of_a_message_is_a_data_line() {
+        for (message, event) in [
+            ("{}", "data: {}\n\n"),
+            ("a\nb", "data: a\ndata: b\n\n"),
+            ("a\r\nb\rc", "data: a\ndata: b\ndata: c\n\n"),
+            ("", "data: \n\n"),
+        ] {
+            let mut events = Vec::new();
+            add_event(&mut events, message.as_bytes());
+            assert_eq!(String::from_utf8(events).unwrap(), event, "{message:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_slow_client_loses_the_oldest_and_is_told() {
+        let sink = EventSink::open();
+        let watcher = sink.watch().unwrap();
+        for _ in 0..RING + 3 {
+            sink.send(&batch("x"));
+        }
+        sink.close();
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let (mut reads, _writes) = tokio::io::split(client);
+        let serving = tokio::spawn(watcher.serve(server));
+        let mut text = String::new();
+        reads.read_to_string(&mut text).await.unwrap();
+        serving.await.unwrap().unwrap();
+        assert_eq!(sink.dropped.load(Ordering::Relaxed), 3);
+        assert!(text.contains("\n: 3 batches of results dropped"), "{text}");
+        assert_eq!(text.matches("data: x\n\n").count(), RING);
+        assert!(sink.watch().is_none());
+    }
+
+    #[test]
+    fn clients_are_bounded_and_a_path_has_one_sink() {
+        let (paths, first, second) = (EventPaths::default(), EventSink::open(), EventSink::open());
+        let watchers: Vec<Watcher> = (0..CLIENTS).filter_map(|_| first.watch()).collect();
+        assert!(first.watch().is_none());
+        drop(watchers);
+        assert!(first.watch().is_some());
+        paths.insert("/test/a", first.clone());
+        paths.insert("/test/a", second.clone());
+        assert!(first.watch().is_none() && second.watch().is_some());
+        paths.remove("/test/a", &first);
+        assert!(paths.find("/test/a").is_some());
+        paths.remove("/test/a", &second);
+        assert!(paths.is_empty());
+    }
+}

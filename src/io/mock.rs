@@ -1,0 +1,71 @@
+//! Rows given beforehand as a source: what a trial reads instead of its stream.
+//!
+//! They go into the stream's channel as messages do that a socket brings, one at a time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinHandle;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use crate::io::queue::{Frame, FrameBatch, FrameSender};
+
+/// Rows for a stream.
+#[derive(Clone, Debug)]
+pub struct MockSource {
+    /// the messages, JSON
+    pub messages: Arc<[Utf8Bytes]>,
+    /// what lies between two of them; a loop waits for 1 ms at least
+    pub interval: Duration,
+    /// they begin anew after the last one
+    pub repeat: bool,
+}
+
+/// Rows on their way.
+pub struct MockReader {
+    messages: Arc<AtomicU64>,
+    task: JoinHandle<()>,
+}
+
+impl MockSource {
+    /// Hands the first message over, and the others in their time.
+    pub fn open(self, frames: FrameSender) -> MockReader {
+        let messages = Arc::new(AtomicU64::new(0));
+        let task = tokio::spawn(self.play(frames, messages.clone()));
+        MockReader { messages, task }
+    }
+
+    async fn play(self, frames: FrameSender, count: Arc<AtomicU64>) {
+        let interval = if self.repeat { self.interval.max(Duration::from_millis(1)) } else { self.interval };
+        loop {
+            for message in &*self.messages {
+                let batch = FrameBatch { frames: vec![Frame::Text(message.clone())], received: Instant::now() };
+                if frames.send(batch).await.is_err() {
+                    return;
+                }
+                count.fetch_add(1, Ordering::Relaxed);
+                if !interval.is_zero() {
+                    tokio::time::sleep(interval).await;
+                }
+            }
+            if !self.repeat || self.messages.is_empty() {
+                return;
+            }
+        }
+    }
+}
+
+impl MockReader {
+    /// Messages that were handed over.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+}
+
+/// What was not handed over yet is not any more.
+impl Drop for MockReader {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

@@ -1,0 +1,289 @@
+//! Trials: a rule that runs for a while beside the others, on rows that are given with it, for those who watch.
+//!
+//! A trial is a rule: it is read, planned and run as every rule is. Only its sources are rows that came with it, where it
+//! has such, and its sink is events of the data server. It is not stored, has no name among the rules, and ends by itself.
+//! Trials, their rows, their clients and what waits for these are bounded.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+use tokio::task::AbortHandle;
+use tokio_tungstenite::tungstenite::Utf8Bytes;
+
+use super::definition::Definition;
+use super::error::ServiceError;
+use super::{Service, check_id, locked};
+use crate::catalog::{Catalog, Format, StreamDef};
+use crate::engine::{EngineError, RuleSpec};
+use crate::io::connector::{SinkSpec, SourceSpec};
+use crate::io::events::EventSink;
+use crate::io::mock::MockSource;
+
+/// How many trials there are at the most.
+pub const TRIALS: usize = 64;
+
+/// How many bytes the rows of one trial have together at the most.
+pub const ROW_BYTES: usize = 1 << 20;
+
+/// So long after it was made or started a trial ends.
+pub const LIFE: Duration = Duration::from_secs(5 * 60);
+
+/// A trial that was made, and where its results are to be read: `/test/{id}` of the data server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrialPort {
+    /// its id
+    pub id: String,
+    /// the data server's port
+    pub port: u16,
+}
+
+/// A trial as it is asked for.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Wanted {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    sql: String,
+    #[serde(default)]
+    mock_source: Option<Map<String, Json>>,
+    #[serde(default)]
+    sink_props: Option<Map<String, Json>>,
+    #[serde(default)]
+    options: Option<Map<String, Json>>,
+}
+
+/// The rows for one stream.
+#[derive(Deserialize)]
+struct Rows {
+    #[serde(default)]
+    data: Vec<Map<String, Json>>,
+    /// ms
+    #[serde(default)]
+    interval: u64,
+    #[serde(default, rename = "loop")]
+    repeat: bool,
+}
+
+/// One trial.
+pub(super) struct Trial {
+    /// under which the engine knows it: no rule's id is like it
+    engine_id: String,
+    path: String,
+    sink: Arc<EventSink>,
+    /// until it is started
+    waiting: Mutex<Option<RuleSpec>>,
+    /// ends it in time
+    timer: Mutex<Option<AbortHandle>>,
+}
+
+impl Service {
+    /// Makes a trial from its JSON text: checked and planned, but not running yet. An older one of its id ends.
+    ///
+    /// # Errors
+    /// [`ServiceError::TrialJson`], [`ServiceError::Trial`]
+    pub async fn create_trial(&self, text: &str) -> Result<TrialPort, ServiceError> {
+        let unread = |error: &dyn std::fmt::Display| ServiceError::TrialJson(error.to_string());
+        let mut wanted: Wanted = serde_json::from_str(text).map_err(|error| unread(&error))?;
+        if wanted.id.is_empty() {
+            wanted.id = format!("{:016x}", fastrand::u64(..));
+        }
+        check_id(&wanted.id)?;
+        let id = wanted.id.clone();
+        let failed = |error: ServiceError| match error {
+            ServiceError::RuleJson(why) => ServiceError::Trial { id: id.clone(), why },
+            ServiceError::Stopping => error,
+            error => ServiceError::Trial { id: id.clone(), why: error.to_string() },
+        };
+        let mocks = mocks(&wanted).map_err(failed)?;
+        let sink = EventSink::open();
+        let spec = self.plan_trial(wanted, &mocks, &sink).map_err(failed)?;
+        self.end_trial(&id).await;
+        let (engine_id, path) = (spec.id.clone(), format!("/test/{id}"));
+        let port = {
+            let engine = self.inner.engine.read().await;
+            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+            let published = engine.publish_events(&path, sink.clone()).await;
+            published.map_err(|error| failed(ServiceError::Start(error.to_string())))?.port()
+        };
+        let trial = Arc::new(Trial { engine_id, path, sink, waiting: Mutex::new(Some(spec)), timer: Mutex::default() });
+        let left = {
+            let mut trials = locked(&self.inner.trials);
+            if trials.len() < TRIALS { trials.insert(id.clone(), trial.clone()) } else { Some(trial.clone()) }
+        };
+        let refused = left.as_ref().is_some_and(|left| Arc::ptr_eq(left, &trial));
+        if let Some(left) = left {
+            self.finish_trial(&left).await;
+        }
+        if refused {
+            let why = format!("there are {TRIALS} trials already; end one of them with DELETE /ruletest/ID");
+            return Err(ServiceError::Trial { id, why });
+        }
+        self.end_later(&id, &trial);
+        Ok(TrialPort { id, port })
+    }
+
+    /// Starts a trial; one that runs goes on.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoTrial`], and why it cannot start.
+    pub async fn start_trial(&self, id: &str) -> Result<(), ServiceError> {
+        check_id(id)?;
+        let trial = locked(&self.inner.trials).get(id).cloned();
+        let trial = trial.ok_or_else(|| ServiceError::NoTrial(id.to_owned()))?;
+        let Some(spec) = locked(&trial.waiting).take() else { return Ok(()) };
+        let started = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.start_rule(spec).await,
+            None => return Err(ServiceError::Stopping),
+        };
+        if let Err(error) = started {
+            self.end_trial(id).await;
+            return Err(ServiceError::Start(match error {
+                EngineError::Connector { error, .. } => error.to_string(),
+                error => error.to_string(),
+            }));
+        }
+        // It may have been ended while it started.
+        let there = locked(&self.inner.trials).get(id).is_some_and(|known| Arc::ptr_eq(known, &trial));
+        match there {
+            true => self.end_later(id, &trial),
+            false => self.finish_trial(&trial).await,
+        }
+        Ok(())
+    }
+
+    /// Ends a trial, if there is one: its clients' streams end.
+    pub async fn end_trial(&self, id: &str) {
+        let trial = locked(&self.inner.trials).remove(id);
+        if let Some(trial) = trial {
+            self.finish_trial(&trial).await;
+        }
+    }
+
+    /// Ends all.
+    pub(super) async fn end_trials(&self) {
+        let all = std::mem::take(&mut *locked(&self.inner.trials));
+        for trial in all.into_values() {
+            self.finish_trial(&trial).await;
+        }
+    }
+
+    async fn finish_trial(&self, trial: &Arc<Trial>) {
+        let timer = locked(&trial.timer).take();
+        if let Some(engine) = self.inner.engine.read().await.as_ref() {
+            engine.stop_rule(&trial.engine_id).await;
+            engine.end_events(&trial.path, &trial.sink).await;
+        }
+        // Last: it may be the timer itself that has come here.
+        if let Some(timer) = timer {
+            timer.abort();
+        }
+    }
+
+    /// Ends a trial when its time is over, counted from now.
+    fn end_later(&self, id: &str, trial: &Arc<Trial>) {
+        let (inner, id, ended) = (Arc::downgrade(&self.inner), id.to_owned(), Arc::downgrade(trial));
+        let timer = tokio::spawn(async move {
+            tokio::time::sleep(LIFE).await;
+            let (Some(inner), Some(trial)) = (inner.upgrade(), ended.upgrade()) else { return };
+            {
+                let mut trials = locked(&inner.trials);
+                if trials.get(&id).is_some_and(|known| Arc::ptr_eq(known, &trial)) {
+                    trials.remove(&id);
+                }
+            }
+            Service { inner }.finish_trial(&trial).await;
+        });
+        if let Some(old) = locked(&trial.timer).replace(timer.abort_handle()) {
+            old.abort();
+        }
+    }
+
+    fn plan_trial(
+        &self,
+        wanted: Wanted,
+        mocks: &[(String, MockSource)],
+        sink: &Arc<EventSink>,
+    ) -> Result<RuleSpec, ServiceError> {
+        let mut options = wanted.options.unwrap_or_default();
+        // Those who watch are to see what goes wrong.
+        options.retain(|name, _| !name.eq_ignore_ascii_case("sendError"));
+        options.insert("sendError".to_owned(), Json::Bool(true));
+        let rule = json!({
+            "id": wanted.id, "sql": wanted.sql, "options": options, "temp": true,
+            "actions": [{"nop": wanted.sink_props.unwrap_or_default()}],
+        });
+        let config = self.config();
+        let definition = Definition::of(rule, None, &config.rule)?;
+        let mut catalog = Catalog::clone(&self.catalog());
+        for (name, _) in mocks {
+            // A definition of its own makes a stream of its own: rules on the real one see nothing of these rows.
+            let known = catalog.relation(name).map(|def| StreamDef::clone(def));
+            if let Some(def) = known {
+                catalog.replace(StreamDef { format: Format::Json, compression: None, ..def });
+            }
+        }
+        let source = |def: &StreamDef| match mocks.iter().find(|(name, _)| *name == *def.name) {
+            Some((_, mock)) => Ok(SourceSpec::Mock(mock.clone())),
+            None => definition.source(def, &config),
+        };
+        let mut spec = definition.plan_with(&catalog, &config, source)?.spec;
+        spec.id = format!("$$trial/{}/{:08x}", wanted.id, fastrand::u32(..));
+        for action in &mut spec.sinks {
+            action.spec = SinkSpec::Events(sink.clone());
+        }
+        Ok(spec)
+    }
+}
+
+/// The rows of a trial, as messages.
+fn mocks(wanted: &Wanted) -> Result<Vec<(String, MockSource)>, ServiceError> {
+    let mut left = ROW_BYTES;
+    let mut mocks = Vec::new();
+    for (stream, rows) in wanted.mock_source.iter().flatten() {
+        let rows: Rows = serde_json::from_value(rows.clone())
+            .map_err(|error| ServiceError::RuleJson(format!("mockSource of {stream}: {error}")))?;
+        let mut messages = Vec::with_capacity(rows.data.len());
+        for row in rows.data {
+            let text = Json::Object(row).to_string();
+            left = left.checked_sub(text.len()).ok_or_else(|| {
+                ServiceError::RuleJson(format!("mockSource has more than {ROW_BYTES} bytes of rows: give it fewer"))
+            })?;
+            messages.push(Utf8Bytes::from(text));
+        }
+        let interval = Duration::from_millis(rows.interval.min(LIFE.as_millis() as u64));
+        mocks.push((stream.clone(), MockSource { messages: messages.into(), interval, repeat: rows.repeat }));
+    }
+    Ok(mocks)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Vec<(String, MockSource)>, String> {
+        let wanted: Wanted = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        mocks(&wanted).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn rows_become_messages_and_are_bounded() {
+        let rows =
+            read(r#"{"mockSource": {"s": {"data": [{"b": 1, "a": "x"}], "interval": 20, "loop": true}}}"#).unwrap();
+        let (name, mock) = &rows[0];
+        assert_eq!((name.as_str(), mock.interval, mock.repeat), ("s", Duration::from_millis(20), true));
+        assert_eq!(mock.messages[0].as_str(), r#"{"b":1,"a":"x"}"#);
+        for (rows, said) in [
+            (r#"{"data": 5}"#.to_owned(), "mockSource of s: "),
+            (r#"{"data": [5]}"#.to_owned(), "mockSource of s: "),
+            (r#"{"data": [], "interval": -1}"#.to_owned(), "mockSource of s: "),
+            (format!(r#"{{"data": [{{"a": "{}"}}]}}"#, "x".repeat(ROW_BYTES)), "mockSource has more than"),
+        ] {
+            let error = read(&format!(r#"{{"mockSource": {{"s": {rows}}}}}"#)).unwrap_err();
+            assert!(error.contains(said), "{error}");
+        }
+        assert!(read("{}").unwrap().is_empty());
+    }
+}
