@@ -1,7 +1,10 @@
 //! Rules with state against models that follow the definitions without any cleverness.
 //!
 //! A rule is planned from its SQL and fed with JSON through the scan, as a worker does it; the clock is set by hand.
+//! Most rules are torn down now and then, and go on in new operators with the checkpoint of the old ones: whatever a model
+//! says, it must not show.
 
+mod checkpoints;
 mod edges;
 mod joins;
 mod windows;
@@ -22,6 +25,7 @@ use super::worker::{Timers, WorkerClock};
 use crate::catalog::Catalog;
 use crate::io::queue::{Frame, FrameBatch, MessageBatch, Outlet};
 use crate::metrics::RuleMetrics;
+use crate::plan::fingerprint::{self, Fingerprint};
 use crate::plan::physical::{Body, Role};
 use crate::rule::RuleOptions;
 use crate::sql::parse_create;
@@ -49,6 +53,19 @@ struct Rule {
     clock: Arc<AtomicI64>,
     timers: Rc<Timers>,
     event_time: bool,
+    /// what it was made of
+    origin: (String, RuleOptions, jiff::tz::TimeZone),
+    fingerprint: Fingerprint,
+    restarts: Restarts,
+}
+
+/// When a rule goes on in new operators.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Restarts {
+    Never,
+    AtEachStep,
+    /// at steps drawn with this seed
+    Sometimes(u64),
 }
 
 /// Three streams without declared columns.
@@ -83,20 +100,38 @@ impl Rule {
     }
 
     fn in_zone(sql: &str, options: &RuleOptions, zone: jiff::tz::TimeZone) -> Rule {
+        let mut rule = Rule::build(sql, options, zone, Arc::default(), Arc::default(), Arc::default());
+        // The same for the same rule, so that a failure can be looked at again.
+        let seed = sql.bytes().fold(1, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        rule.restarts = match seed % 4 {
+            0 => Restarts::Never,
+            1 => Restarts::AtEachStep,
+            _ => Restarts::Sometimes(seed),
+        };
+        rule
+    }
+
+    fn build(
+        sql: &str,
+        options: &RuleOptions,
+        zone: jiff::tz::TimeZone,
+        kept: Arc<Kept>,
+        metrics: Arc<RuleMetrics>,
+        clock: Arc<AtomicI64>,
+    ) -> Rule {
         let catalog = catalog();
         let plan = crate::plan::plan(sql, options, &catalog).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let fingerprint = fingerprint::of(&plan, &zone).unwrap_or_else(|| panic!("{sql} has no state"));
         let Body::Stateful(body) = plan.body else { panic!("{sql} has no state") };
-        let clock = Arc::new(AtomicI64::new(0));
+        let now = clock.load(Ordering::Relaxed);
         let worker_clock = Rc::new(WorkerClock::new(Clock::Manual(clock.clone())));
         let timers = Rc::new(Timers::default());
-        let kept = Arc::new(Kept::default());
-        let metrics = Arc::new(RuleMetrics::default());
         let encoding = Encoding { shape: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
         let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone: zone.clone(), hits: Default::default() });
         let width = plan.inputs.iter().map(|input| input.scan.columns.len() + input.scan.computed.len()).max();
         let streams = plan.inputs.iter().map(|input| input.role == Role::Stream);
-        let queue = Rc::new(RuleQueue::new(width.unwrap_or(0), streams, options.idle_timeout, 0));
+        let queue = Rc::new(RuleQueue::new(width.unwrap_or(0), streams, options.idle_timeout, now));
         let mut scans = Vec::new();
         for (number, input) in plan.inputs.iter().enumerate() {
             let mut scan = StreamScan::new(input.stream.clone(), zone.clone());
@@ -106,7 +141,25 @@ impl Rule {
         }
         let alarms = (!options.event_time).then(|| (timers.clone(), 0));
         let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, worker_clock, alarms);
-        Rule { scans, queue, operator, kept, metrics, clock, timers, event_time: options.event_time }
+        let origin = (sql.to_owned(), options.clone(), zone);
+        let (event_time, restarts) = (options.event_time, Restarts::Never);
+        Rule { scans, queue, operator, kept, metrics, clock, timers, event_time, origin, fingerprint, restarts }
+    }
+
+    fn checkpoint(&self) -> Vec<u8> {
+        self.operator.save(&self.fingerprint, &self.queue).expect("it is small")
+    }
+
+    /// The rule's dataflow goes, and comes back with its state.
+    fn restart(&mut self) {
+        let checkpoint = self.checkpoint();
+        let (sql, options, zone) = self.origin.clone();
+        let restarts = self.restarts;
+        *self =
+            Rule::build(&sql, &options, zone, self.kept.clone(), self.metrics.clone(), self.clock.clone());
+        self.restarts = restarts;
+        let restored = self.operator.restore(&checkpoint, &self.fingerprint, &self.queue);
+        restored.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
     fn now(&self) -> i64 {
@@ -127,6 +180,18 @@ impl Rule {
         self.queue.refresh(now);
         self.operator.rows(self.queue.take());
         self.operator.advance(Some(if self.event_time { self.queue.watermark() } else { now }));
+        let restart = match &mut self.restarts {
+            Restarts::Never => false,
+            Restarts::AtEachStep => true,
+            Restarts::Sometimes(seed) => {
+                let mut random = fastrand::Rng::with_seed(*seed);
+                *seed = random.u64(..);
+                random.u8(..4) == 0
+            }
+        };
+        if restart {
+            self.restart();
+        }
     }
 
     /// The clock goes on to `now`; the rule runs at each of its deadlines on the way, or `late`, at the end of it.
