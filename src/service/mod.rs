@@ -8,6 +8,7 @@
 //! and tables happen one after the other. A method that was begun must be driven to its end: see `api`, which spawns.
 
 mod agenda;
+mod checkpoints;
 mod conf_keys;
 mod definition;
 mod error;
@@ -37,6 +38,7 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineSettings};
 use agenda::Agenda;
+use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
 use relations::Relations;
 use rules::Entry;
@@ -80,6 +82,7 @@ struct Inner {
     conf_keys: Mutex<ConfKeys>,
     last_import: Mutex<Everything>,
     agenda: Arc<Agenda>,
+    checkpoints: Mutex<Checkpoints>,
     began: Instant,
 }
 
@@ -103,6 +106,7 @@ impl Service {
             conf_keys: Mutex::default(),
             last_import: Mutex::default(),
             agenda: Arc::default(),
+            checkpoints: Mutex::default(),
             began: Instant::now(),
         };
         let service = Service { inner: Arc::new(inner) };
@@ -129,13 +133,15 @@ impl Service {
         for (id, text) in records.of(Kind::Rule) {
             self.restore_rule(id, text);
         }
+        self.restore_states(records).await;
     }
 
-    /// Ends every rule, and all that is accepted is on disk. Their wanted states stay what they are.
+    /// Ends every rule, and all that is accepted is on disk, the states of rules that keep theirs included. Their wanted states stay what they are.
     pub async fn stop(&self) {
         let engine = self.inner.engine.write().await.take();
         if let Some(engine) = engine {
-            engine.stop().await;
+            let states = engine.stop_and_save().await;
+            self.keep_last(states).await;
         }
     }
 

@@ -155,8 +155,7 @@ impl Rule {
         let checkpoint = self.checkpoint();
         let (sql, options, zone) = self.origin.clone();
         let restarts = self.restarts;
-        *self =
-            Rule::build(&sql, &options, zone, self.kept.clone(), self.metrics.clone(), self.clock.clone());
+        *self = Rule::build(&sql, &options, zone, self.kept.clone(), self.metrics.clone(), self.clock.clone());
         self.restarts = restarts;
         let restored = self.operator.restore(&checkpoint, &self.fingerprint, &self.queue);
         restored.unwrap_or_else(|error| panic!("{sql}: {error}"));
