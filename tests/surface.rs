@@ -56,7 +56,6 @@ const PENDING: &[&str] = &[
     "config/uploads",
     "trace/rule",
     "pipeline: meta(topic)",
-    "restart with qos 1",
 ];
 
 #[tokio::test]

@@ -124,6 +124,7 @@ impl Service {
         };
         match written {
             Ok(mark) => {
+                tracing::debug!(rule = id, changes = mark, "its state is on disk");
                 locked(&self.inner.checkpoints).stored.insert(id.to_owned());
                 if let Some(engine) = engine {
                     engine.kept(id, mark).await;

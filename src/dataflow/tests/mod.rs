@@ -26,7 +26,7 @@ use crate::catalog::Catalog;
 use crate::io::queue::{Frame, FrameBatch, MessageBatch, Outlet};
 use crate::metrics::RuleMetrics;
 use crate::plan::fingerprint::{self, Fingerprint};
-use crate::plan::physical::{Body, Role};
+use crate::plan::physical::{Body, Role, RulePlan};
 use crate::rule::RuleOptions;
 use crate::sql::parse_create;
 use crate::time::Clock;
@@ -54,7 +54,7 @@ struct Rule {
     timers: Rc<Timers>,
     event_time: bool,
     /// what it was made of
-    origin: (String, RuleOptions, jiff::tz::TimeZone),
+    origin: (RulePlan, RuleOptions, jiff::tz::TimeZone),
     fingerprint: Fingerprint,
     restarts: Restarts,
 }
@@ -68,7 +68,7 @@ enum Restarts {
     Sometimes(u64),
 }
 
-/// Three streams without declared columns.
+/// Three streams and a table without declared columns.
 fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
     for name in ["a", "b", "c"] {
@@ -76,6 +76,8 @@ fn catalog() -> Catalog {
             format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\", TIMESTAMP=\"ts\")");
         catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
     }
+    let table = "CREATE TABLE t () WITH (TYPE=\"websocket\", DATASOURCE=\"/t\", TIMESTAMP=\"ts\", RETAIN_SIZE=\"3\")";
+    catalog.create(&parse_create(table).expect("it is right")).expect("it is new");
     catalog
 }
 
@@ -99,8 +101,15 @@ impl Rule {
         crate::plan::plan(sql, options, &catalog()).is_err()
     }
 
+    /// Whether its plan remembers anything.
+    fn has_state(sql: &str, options: &RuleOptions) -> bool {
+        let plan = crate::plan::plan(sql, options, &catalog());
+        plan.is_ok_and(|plan| matches!(plan.body, Body::Stateful(_)))
+    }
+
     fn in_zone(sql: &str, options: &RuleOptions, zone: jiff::tz::TimeZone) -> Rule {
-        let mut rule = Rule::build(sql, options, zone, Arc::default(), Arc::default(), Arc::default());
+        let plan = crate::plan::plan(sql, options, &catalog()).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let mut rule = Rule::build(plan, options, zone, Arc::default(), Arc::default(), Arc::default());
         // The same for the same rule, so that a failure can be looked at again.
         let seed = sql.bytes().fold(1, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
         rule.restarts = match seed % 4 {
@@ -112,17 +121,16 @@ impl Rule {
     }
 
     fn build(
-        sql: &str,
+        plan: RulePlan,
         options: &RuleOptions,
         zone: jiff::tz::TimeZone,
         kept: Arc<Kept>,
         metrics: Arc<RuleMetrics>,
         clock: Arc<AtomicI64>,
     ) -> Rule {
-        let catalog = catalog();
-        let plan = crate::plan::plan(sql, options, &catalog).unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let fingerprint = fingerprint::of(&plan, &zone).unwrap_or_else(|| panic!("{sql} has no state"));
-        let Body::Stateful(body) = plan.body else { panic!("{sql} has no state") };
+        let fingerprint = fingerprint::of(&plan, &zone).expect("the rule has state");
+        let origin = (plan.clone(), options.clone(), zone.clone());
+        let Body::Stateful(body) = plan.body else { panic!("the rule has no state") };
         let now = clock.load(Ordering::Relaxed);
         let worker_clock = Rc::new(WorkerClock::new(Clock::Manual(clock.clone())));
         let timers = Rc::new(Timers::default());
@@ -141,7 +149,6 @@ impl Rule {
         }
         let alarms = (!options.event_time).then(|| (timers.clone(), 0));
         let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, worker_clock, alarms);
-        let origin = (sql.to_owned(), options.clone(), zone);
         let (event_time, restarts) = (options.event_time, Restarts::Never);
         Rule { scans, queue, operator, kept, metrics, clock, timers, event_time, origin, fingerprint, restarts }
     }
@@ -153,12 +160,12 @@ impl Rule {
     /// The rule's dataflow goes, and comes back with its state.
     fn restart(&mut self) {
         let checkpoint = self.checkpoint();
-        let (sql, options, zone) = self.origin.clone();
+        let (plan, options, zone) = self.origin.clone();
         let restarts = self.restarts;
-        *self = Rule::build(&sql, &options, zone, self.kept.clone(), self.metrics.clone(), self.clock.clone());
+        *self = Rule::build(plan, &options, zone, self.kept.clone(), self.metrics.clone(), self.clock.clone());
         self.restarts = restarts;
         let restored = self.operator.restore(&checkpoint, &self.fingerprint, &self.queue);
-        restored.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        restored.expect("the checkpoint is whole");
     }
 
     fn now(&self) -> i64 {
