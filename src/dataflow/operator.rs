@@ -1,7 +1,7 @@
 //! The operator of a rule with state: rows in order, what they remember, windows, results.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Sta
 use crate::value::Value;
 
 use super::checkpoint::{CheckpointError, Reader, Writer};
-use super::join::Give;
+use super::join::{Give, ScanTable};
 use super::order::Waiting;
 use super::output::{Output, RuleContext};
 use super::queue::{RowBatch, RuleQueue};
@@ -46,8 +46,8 @@ pub struct RuleOperator {
 
 /// What is joined to the rows of streams.
 struct Tables {
-    /// the last rows of scan tables, by input
-    scanned: HashMap<usize, VecDeque<Rc<KeptRow>>>,
+    /// scan tables, by input
+    scanned: HashMap<usize, ScanTable>,
     /// lookup tables, by input
     lookups: HashMap<usize, Rc<Index>>,
 }
@@ -78,7 +78,7 @@ impl RuleOperator {
             memories: Memories::new(&plan.steps),
             windows: Windows::new(&plan, &context.zone, alarm.clone()),
             results: Results::new(&plan, context.clone(), output.clone()),
-            tables: Tables { scanned: HashMap::new(), lookups },
+            tables: Tables { scanned: scan_tables(&plan, &inputs), lookups },
             alarm,
             changes: 0,
             wide: vec![Value::Absent; plan.row_slots],
@@ -106,7 +106,11 @@ impl RuleOperator {
         self.memories.save(&mut to)?;
         self.windows.save(&mut to)?;
         self.results.save(&mut to)?;
-        to.put(&self.tables.scanned)?;
+        let mut tables: Vec<_> = self.tables.scanned.iter().collect();
+        tables.sort_unstable_by_key(|(input, _)| **input);
+        for (_, table) in tables {
+            table.save(&mut to)?;
+        }
         to.put(&self.context.hits.get())?;
         queue.save(&mut to)?;
         Ok(to.finish())
@@ -123,7 +127,7 @@ impl RuleOperator {
             self.memories = Memories::new(&self.plan.steps);
             self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
             self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
-            self.tables.scanned.clear();
+            self.tables.scanned = scan_tables(&self.plan, &self.inputs);
             self.context.hits.take();
         }
         restored
@@ -134,7 +138,11 @@ impl RuleOperator {
         self.memories.restore(&mut from)?;
         self.windows.restore(&mut from)?;
         self.results.restore(&mut from)?;
-        self.tables.scanned = from.take()?;
+        let mut tables: Vec<_> = self.tables.scanned.iter_mut().collect();
+        tables.sort_unstable_by_key(|(input, _)| **input);
+        for (_, table) in tables {
+            table.restore(&mut from)?;
+        }
         self.context.hits.set(from.take()?);
         queue.restore(from)
     }
@@ -168,8 +176,10 @@ impl RuleOperator {
         let range = self.inputs[input].slots.clone();
         let scanned = self.inputs[input].scan.columns.len() + self.inputs[input].scan.computed.len();
         let slots = &mut slots[..scanned.min(range.len())];
-        if let Role::Table { retain } = self.inputs[input].role {
-            return self.tables.keep(input, retain, time, slots, range.len());
+        if let Some(table) = self.tables.scanned.get_mut(&input) {
+            let mut kept: Vec<Value> = slots.iter_mut().map(std::mem::take).collect();
+            kept.resize(range.len(), Value::Absent);
+            return table.push(KeptRow { time, input, slots: kept.into() });
         }
         if self.plan.ordered {
             self.close(now, Some(time));
@@ -213,7 +223,7 @@ impl RuleOperator {
         let mut arrival = Arrival { time, input, row, slots, passes, context: &context, key };
         if matches!(plan.window, WindowSpec::Each) {
             let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-            let others = Others { tables: tables.rows(), ask: &ask };
+            let others = Others { tables: &tables.scanned, ask: &ask };
             results.row(plan, inputs, &mut arrival, others);
         } else if matches!((&plan.window, &arrival.passes), (WindowSpec::Hopping { .. }, Err(_))) {
             // By the clock or in event time, a row without a truth belongs to no window.
@@ -223,7 +233,7 @@ impl RuleOperator {
         } else {
             windows.row(plan, arrival, &mut |closed| {
                 let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-                let others = Others { tables: tables.rows(), ask: &ask };
+                let others = Others { tables: &tables.scanned, ask: &ask };
                 results.window(plan, inputs, now, closed, others);
             });
         }
@@ -240,24 +250,13 @@ impl RuleOperator {
                 output.borrow_mut().received(Instant::now().checked_sub(Duration::from_millis(late)));
             }
             let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-            let others = Others { tables: tables.rows(), ask: &ask };
+            let others = Others { tables: &tables.scanned, ask: &ask };
             results.window(plan, inputs, now, closed, others);
         });
     }
 }
 
 impl Tables {
-    /// Keeps a row of a scan table, and forgets the oldest beyond `retain`.
-    fn keep(&mut self, input: usize, retain: Option<usize>, time: i64, slots: &mut [Value], width: usize) {
-        let mut row: Vec<Value> = slots.iter_mut().map(std::mem::take).collect();
-        row.resize(width, Value::Absent);
-        let rows = self.scanned.entry(input).or_default();
-        rows.push_back(Rc::new(KeptRow { time, input, slots: row.into() }));
-        while retain.is_some_and(|retain| rows.len() > retain) {
-            rows.pop_front();
-        }
-    }
-
     /// Gives the slots of the lookup table's rows with this key.
     fn ask(&self, inputs: &[Input], join: &Join, key: &[Value], give: Give<'_>) {
         let Some(index) = self.lookups.get(&join.input) else { return };
@@ -273,11 +272,18 @@ impl Tables {
             give(columns.iter().map(slot).collect());
         });
     }
+}
 
-    /// The rows of all scan tables.
-    fn rows(&self) -> Vec<Rc<KeptRow>> {
-        self.scanned.values().flatten().cloned().collect()
-    }
+/// The scan tables of a rule, by input.
+fn scan_tables(plan: &Stateful, inputs: &[Input]) -> HashMap<usize, ScanTable> {
+    let table = |(number, input): (usize, &Input)| match input.role {
+        Role::Table { retain } => {
+            let join = plan.joins.iter().find(|join| join.input == number);
+            Some((number, ScanTable::new(input, join, retain)))
+        }
+        _ => None,
+    };
+    inputs.iter().enumerate().filter_map(table).collect()
 }
 
 fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {

@@ -26,7 +26,7 @@ const RULES: &[&str] = &[
     "SELECT k, count(*) AS n FROM a GROUP BY k, SESSIONWINDOW(ms, 100, 10)",
     "SELECT k, collect(b) AS l FROM a GROUP BY STATEWINDOW(k = 0, k = 2) OVER (PARTITION BY b)",
     "SELECT a.c AS x, b.c AS y FROM a INNER JOIN b ON a.k = b.k GROUP BY TUMBLINGWINDOW(ms, 50)",
-    "SELECT a.c AS x, t.a AS y FROM a LEFT JOIN t ON a.k = t.k",
+    "SELECT a.c AS x, last.a AS y FROM a LEFT JOIN last ON a.k = last.k",
     "SELECT sum(c) AS s, lag(sum(c)) OVER (PARTITION BY k) AS p, k FROM a GROUP BY k, TUMBLINGWINDOW(ms, 30)",
     "SELECT * FROM a",
 ];
@@ -48,7 +48,7 @@ fn cell() -> impl Strategy<Value = Option<Json>> {
 
 /// A row and the stream that it comes on; whether the rule runs after it.
 fn rows() -> impl Strategy<Value = Vec<(&'static str, Json, bool)>> {
-    let stream = prop::sample::select(vec!["a", "a", "a", "b", "t"]);
+    let stream = prop::sample::select(vec!["a", "a", "a", "b", "last"]);
     let row = (stream, 0i64..150, 0u8..3, cell(), cell(), -5i64..5, any::<bool>());
     let row = row.prop_map(|(stream, disorder, k, a, b, c, runs)| {
         let mut row = json!({"ts": disorder, "k": k, "c": c});

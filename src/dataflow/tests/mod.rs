@@ -68,7 +68,7 @@ enum Restarts {
     Sometimes(u64),
 }
 
-/// Three streams and a table without declared columns.
+/// Three streams without declared columns, and a table of the last three rows.
 fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
     for name in ["a", "b", "c"] {
@@ -76,8 +76,8 @@ fn catalog() -> Catalog {
             format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\", TIMESTAMP=\"ts\")");
         catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
     }
-    let table = "CREATE TABLE t () WITH (TYPE=\"websocket\", DATASOURCE=\"/t\", TIMESTAMP=\"ts\", RETAIN_SIZE=\"3\")";
-    catalog.create(&parse_create(table).expect("it is right")).expect("it is new");
+    let create = "CREATE TABLE last () WITH (TYPE=\"websocket\", DATASOURCE=\"/last\", RETAIN_SIZE=\"3\")";
+    catalog.create(&parse_create(create).expect("it is right")).expect("it is new");
     catalog
 }
 
