@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
+use super::rules::Life;
 use super::store::{Change, Kind, Records};
 use super::{Service, locked, millis};
 use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved};
@@ -47,34 +48,27 @@ impl Service {
         }
     }
 
-    /// Gives a rule that is about to start what is kept of its state. A rule that keeps none loses what is kept: it
-    /// would be too old when the rule keeps its state again.
+    /// Gives a rule that is about to start what is kept of its state.
     pub(super) async fn load_state(&self, spec: &mut RuleSpec) {
-        if !locked(&self.inner.checkpoints).stored.contains(&spec.id) {
-            return;
-        }
-        match &mut spec.keeps {
-            Keeps::Nothing => self.forget_state(&spec.id).await,
-            Keeps::State(state) => match self.inner.store.state(&spec.id).await {
+        let Keeps::State(state) = &mut spec.keeps else { return };
+        if self.has_state(&spec.id) {
+            match self.inner.store.state(&spec.id).await {
                 Ok(stored) => *state = stored,
                 Err(error) => tracing::warn!(rule = spec.id, "its state is not used again, it begins anew: {error}"),
-            },
+            }
         }
     }
 
-    /// Asks a rule that has started for its state from now on.
-    pub(super) fn begin_checkpoints(&self, id: &str, interval: Option<i64>) {
-        let next = millis(SystemTime::now()).saturating_add(interval.unwrap_or(0));
-        {
-            let paces = &mut locked(&self.inner.checkpoints).paces;
-            match interval {
-                Some(interval) => paces.insert(id.to_owned(), Pace { interval, next }),
-                None => paces.remove(id),
-            };
-        }
-        if interval.is_some() {
-            self.inner.agenda.note_checkpoint(id, next);
-        }
+    /// Asks a rule that has started for its state from now on. One that keeps none loses what is kept: it would be too
+    /// old when the rule keeps its state again.
+    pub(super) async fn begin_checkpoints(&self, id: &str, interval: Option<i64>) {
+        let Some(interval) = interval else {
+            locked(&self.inner.checkpoints).paces.remove(id);
+            return self.forget_state(id).await;
+        };
+        let next = millis(SystemTime::now()).saturating_add(interval);
+        locked(&self.inner.checkpoints).paces.insert(id.to_owned(), Pace { interval, next });
+        self.inner.agenda.note_checkpoint(id, next);
     }
 
     /// Keeps the state of a rule whose time for it has come, and notes when it comes again.
@@ -89,9 +83,9 @@ impl Service {
         };
         let wait = match self.try_life(id) {
             // It may be going to run again, and is asked then.
-            None => interval.min(BUSY),
-            Some((_life, false)) => return,
-            Some((_life, true)) => {
+            Life::Changing => interval.min(BUSY),
+            Life::Over => return,
+            Life::Running(_life) => {
                 let engine = self.inner.engine.read().await;
                 let Some(engine) = engine.as_ref() else { return };
                 let saved = engine.save_rule(id).await;
@@ -136,7 +130,7 @@ impl Service {
 
     /// Forgets what is kept of a rule's state.
     pub(super) async fn forget_state(&self, id: &str) {
-        if !locked(&self.inner.checkpoints).stored.contains(id) {
+        if !self.has_state(id) {
             return;
         }
         match self.inner.store.write(vec![Change::remove_state(id)]).await {

@@ -153,6 +153,16 @@ impl Entry {
     }
 }
 
+/// How a rule is found by who will not wait for it.
+pub(super) enum Life {
+    /// it runs, and does not change while this is held
+    Running(OwnedMutexGuard<()>),
+    /// somebody else changes it
+    Changing,
+    /// it does not run
+    Over,
+}
+
 /// Why a rule did not start.
 enum NotStarted {
     /// it is not to be: `checkConnection`
@@ -377,10 +387,12 @@ impl Service {
         match engine.start_rule(spec).await {
             Ok(()) => {
                 let status = engine.rule_status(&entry.id).await;
-                let mut state = locked(&entry.state);
-                state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
-                state.phase = Phase::Running;
-                self.begin_checkpoints(&entry.id, checkpoint_interval);
+                {
+                    let mut state = locked(&entry.state);
+                    state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
+                    state.phase = Phase::Running;
+                }
+                self.begin_checkpoints(&entry.id, checkpoint_interval).await;
                 Ok(())
             }
             Err(error) => {
@@ -629,11 +641,14 @@ impl Service {
         if runs { self.start_anew(&entry).await } else { Ok(()) }
     }
 
-    /// The life of a rule that is not just being changed, and whether it runs.
-    pub(super) fn try_life(&self, id: &str) -> Option<(OwnedMutexGuard<()>, bool)> {
-        let entry = locked(&self.inner.rules).get(id).cloned()?;
-        let life = entry.life.clone().try_lock_owned().ok()?;
-        Some((life, entry.phase() == Phase::Running))
+    /// Takes the life of a rule, if it runs and is not just being changed.
+    pub(super) fn try_life(&self, id: &str) -> Life {
+        let Some(entry) = locked(&self.inner.rules).get(id).cloned() else { return Life::Over };
+        match entry.life.clone().try_lock_owned() {
+            Ok(life) if entry.phase() == Phase::Running => Life::Running(life),
+            Ok(_) => Life::Over,
+            Err(_) => Life::Changing,
+        }
     }
 
     fn registered(&self, id: &str) -> Result<Arc<Entry>, ServiceError> {
