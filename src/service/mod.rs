@@ -10,6 +10,7 @@
 mod agenda;
 mod checkpoints;
 mod conf_keys;
+mod connections;
 mod definition;
 mod error;
 mod nodes;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+pub use connections::{CheckedEnd, ConnectionReport, ConnectionState};
 pub use definition::{Definition, Planned};
 pub use error::{Code, ServiceError};
 pub use nodes::{Nodes, Part};
@@ -40,6 +42,7 @@ use crate::engine::{Engine, EngineError, EngineSettings};
 use agenda::Agenda;
 use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
+use connections::Kept;
 use relations::Relations;
 use rules::Entry;
 
@@ -80,6 +83,7 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     conf_keys: Mutex<ConfKeys>,
+    connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
     agenda: Arc<Agenda>,
     checkpoints: Mutex<Checkpoints>,
@@ -104,6 +108,7 @@ impl Service {
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
             conf_keys: Mutex::default(),
+            connections: Mutex::default(),
             last_import: Mutex::default(),
             agenda: Arc::default(),
             checkpoints: Mutex::default(),
@@ -118,6 +123,7 @@ impl Service {
     /// Puts what was stored back into the catalog. What cannot be used any more is told and stays in the store.
     async fn restore(&self, records: &Records) {
         self.restore_conf_keys(records);
+        self.restore_connections(records).await;
         for kind in [Kind::Stream, Kind::Table] {
             for (name, sql) in records.of(kind) {
                 let named = locked(&self.inner.relations).restore(sql);
@@ -136,12 +142,17 @@ impl Service {
         self.restore_states(records).await;
     }
 
-    /// Ends every rule, and all that is accepted is on disk, the states of rules that keep theirs included. Their wanted states stay what they are.
+    /// Ends every rule, and all that is accepted is on disk, the states of rules that keep theirs included. Whether rules
+    /// shall run stays as it was.
     pub async fn stop(&self) {
         let engine = self.inner.engine.write().await.take();
+        // Rules hold their endpoints themselves until their last messages are out.
+        self.release_connections().await;
         if let Some(engine) = engine {
+            let websockets = engine.websockets();
             let states = engine.stop_and_save().await;
             self.keep_last(states).await;
+            websockets.end().await;
         }
     }
 
