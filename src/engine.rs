@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard, oneshot, watch};
 
 use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
-use crate::dataflow::worker::{Command, DataThread, NewRule, StreamKey};
+use crate::dataflow::worker::{Answered, Command, DataThread, Mark, NewRule, StreamKey};
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
 use crate::io::events::EventSink;
 use crate::io::queue::{self, Signal, WayOut};
@@ -30,6 +30,9 @@ use crate::plan::physical::{Role, RulePlan};
 use crate::shape::Shape;
 use crate::time::Clock;
 use crate::value::Text;
+
+pub use crate::dataflow::checkpoint::CheckpointError;
+pub use crate::dataflow::worker::{Keeps, Saved};
 
 /// How long sinks may take to send what waits when a rule ends.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -57,6 +60,8 @@ pub struct RuleSpec {
     pub sinks: Vec<SinkAction>,
     /// errors are sent to the sinks
     pub send_error: bool,
+    /// what it remembers over restarts
+    pub keeps: Keeps,
 }
 
 impl RuleSpec {
@@ -281,6 +286,8 @@ struct RunningRule {
     thread: usize,
     metrics: Arc<RuleMetrics>,
     sinks: Vec<OpenSink>,
+    /// which of its states is kept; 0: the one that it began with
+    kept: AtomicU64,
 }
 
 impl Engine {
@@ -462,6 +469,7 @@ impl Engine {
             encodings,
             send_error: rule.send_error,
             metrics: metrics.clone(),
+            keeps: rule.keeps,
             done,
         })));
         let _ = begun.await;
@@ -476,7 +484,7 @@ impl Engine {
             }
         }
         if let Some(failure) = failure {
-            self.drop_on(thread, key).await;
+            self.drop_on(thread, key, None).await;
             openings.iter().for_each(|opening| worker.command(Command::DropStream(opening.key)));
             close_opened(openings, sinks).await;
             return Err(failure);
@@ -491,14 +499,49 @@ impl Engine {
                 stream.rules += 1;
             }
         }
-        Ok(RunningRule { key, streams, thread, metrics, sinks })
+        Ok(RunningRule { key, streams, thread, metrics, sinks, kept: AtomicU64::new(0) })
     }
 
     /// Ends a rule; true if there was one. What its sinks hold is sent, what its windows hold is forgotten.
     pub async fn stop_rule(&self, id: &str) -> bool {
-        let Some(rule) = self.running.lock().await.rules.shift_remove(id) else { return false };
+        let rule = self.running.lock().await.rules.shift_remove(id);
+        match rule {
+            Some(rule) => {
+                self.end_rule(id, rule, false).await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends a rule and gives its last state; `None` where there is nothing to keep that is not kept.
+    pub async fn stop_and_save_rule(&self, id: &str) -> Option<Result<Saved, CheckpointError>> {
+        let rule = self.running.lock().await.rules.shift_remove(id)?;
+        self.end_rule(id, rule, true).await
+    }
+
+    /// The state of a rule as it is now; `None` where there is nothing to keep that is not kept. Its thread stands still
+    /// while the state is written.
+    pub async fn save_rule(&self, id: &str) -> Option<Result<Saved, CheckpointError>> {
+        let (thread, key, kept) = {
+            let running = self.running.lock().await;
+            let rule = running.rules.get(id)?;
+            (rule.thread, rule.key, rule.kept.load(Ordering::Relaxed))
+        };
+        self.save_on(thread, key, kept).await
+    }
+
+    /// This state of a rule is kept: it is not given again while it does not change.
+    pub async fn kept(&self, id: &str, saved: Mark) {
+        if let Some(rule) = self.running.lock().await.rules.get(id) {
+            rule.kept.store(saved, Ordering::Relaxed);
+        }
+    }
+
+    async fn end_rule(&self, id: &str, rule: RunningRule, save: bool) -> Answered {
         let gates = self.gates.pass(rule.streams.iter().map(|stream| &stream.name)).await;
-        self.drop_on(rule.thread, rule.key).await;
+        let save = save.then(|| rule.kept.load(Ordering::Relaxed));
+        let saved = self.drop_on(rule.thread, rule.key, save).await;
         // A sink of this rule may have made its streams wait: nobody else would wake them before it is closed.
         {
             let running = self.running.lock().await;
@@ -515,7 +558,7 @@ impl Engine {
                 tracing::warn!(rule = id, sink = address, "{count} messages dropped: {cause}");
             }
         }
-        true
+        saved
     }
 
     /// Creates a lookup table: each data thread gets a copy. It takes rows from now on, and keeps them whatever rules
@@ -723,6 +766,16 @@ impl Engine {
     /// Ends everything: sources are closed, what was received is processed, sinks send what waits and say goodbye.
     /// Gives how the rules stood at their very end; their links as they were before they were closed.
     pub async fn stop(self) -> Vec<RuleStatus> {
+        self.end(false).await.0
+    }
+
+    /// The same, and gives the last states of the rules that keep theirs, where they are not kept yet.
+    pub async fn stop_and_save(self) -> Vec<(String, Result<Saved, CheckpointError>)> {
+        self.end(true).await.1
+    }
+
+    async fn end(self, save: bool) -> (Vec<RuleStatus>, Vec<(String, Result<Saved, CheckpointError>)>) {
+        let mut states = Vec::new();
         let last = {
             // Rules go on reading each other's results until nothing is on its way.
             let mut reading = pin!(maybe_done(self.close_sources(OpenSource::is_outside)));
@@ -739,6 +792,10 @@ impl Engine {
                 let mut running = self.running.lock().await;
                 running.rules.drain(..).map(|(_, rule)| rule).collect()
             };
+            // Before the sinks are closed: a window that ends meanwhile is rather sent twice than lost.
+            if save && !stuck {
+                states = self.save_all(&last, &rules).await;
+            }
             let closing = rules.iter().flat_map(|rule| &rule.sinks).map(|sink| sink.close(FLUSH));
             futures_util::future::join_all(closing).await;
             if stuck {
@@ -749,6 +806,9 @@ impl Engine {
                     self.settle().await;
                 };
                 let _ = tokio::time::timeout(FLUSH, rest).await;
+                if save {
+                    states = self.save_all(&last, &rules).await;
+                }
             }
             for (status, rule) in last.iter_mut().zip(&rules) {
                 let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
@@ -763,7 +823,21 @@ impl Engine {
         for thread in self.threads {
             thread.stop();
         }
-        last
+        (last, states)
+    }
+
+    /// The states of rules that have just been taken out of the list, with their statuses.
+    async fn save_all(
+        &self,
+        last: &[RuleStatus],
+        rules: &[RunningRule],
+    ) -> Vec<(String, Result<Saved, CheckpointError>)> {
+        let mut states = Vec::new();
+        for (status, rule) in last.iter().zip(rules) {
+            let saved = self.save_on(rule.thread, rule.key, rule.kept.load(Ordering::Relaxed)).await;
+            states.extend(saved.map(|saved| (status.id.clone(), saved)));
+        }
+        states
     }
 
     /// Closes the sources of streams that `which` says.
@@ -834,10 +908,17 @@ impl Engine {
         futures_util::future::join_all(answers).await;
     }
 
-    async fn drop_on(&self, thread: usize, key: u64) {
+    /// Takes a rule off its thread, and gives its state if it is not that of the mark.
+    async fn drop_on(&self, thread: usize, key: u64, save: Option<Mark>) -> Answered {
         let (done, gone) = oneshot::channel();
-        self.threads[thread].command(Command::DropRule { key, done });
-        let _ = gone.await;
+        self.threads[thread].command(Command::DropRule { key, save, done });
+        gone.await.ok().flatten()
+    }
+
+    async fn save_on(&self, thread: usize, key: u64, since: Mark) -> Answered {
+        let (done, saved) = oneshot::channel();
+        self.threads[thread].command(Command::SaveRule { key, since, done });
+        saved.await.ok().flatten()
     }
 
     fn slot(&self) -> usize {

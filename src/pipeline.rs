@@ -14,7 +14,7 @@ use crate::catalog::{Catalog, CatalogErrorKind, Kind, StreamDef};
 use crate::config::Config;
 use crate::connection::Selected;
 use crate::document::{Document, Member, Node, Place, Problem, Severity, Value};
-use crate::engine::{RuleSpec, SinkAction, TableSpec};
+use crate::engine::{Keeps, RuleSpec, SinkAction, TableSpec};
 use crate::io::connector::{self, ConnectorError, SourceSpec};
 use crate::io::websocket::SettingsError;
 use crate::plan::{self, PlanErrorKind};
@@ -436,6 +436,11 @@ impl Loader {
                 "cron, duration and cronDatetimeRange are kept by plutino serve; plutino run runs rules at once";
             self.problems.push(document.error(node.place, &subject, message));
         }
+        if rule.options.qos > 0 {
+            let message =
+                "option qos: plutino run keeps no state, the rule begins anew each time; plutino serve keeps it";
+            self.problems.push(document.warning(node.place, &subject, message));
+        }
         if !rule.triggered {
             self.waiting += 1;
             let message = "is not started, since triggered is false";
@@ -454,7 +459,8 @@ impl Loader {
         if self.errors() > before {
             return;
         }
-        let spec = RuleSpec { id: rule.id, plan, sources, sinks, send_error: rule.options.send_error };
+        let spec =
+            RuleSpec { id: rule.id, plan, sources, sinks, send_error: rule.options.send_error, keeps: Keeps::Nothing };
         self.rules.push(PlannedRule {
             spec,
             sql: rule.sql,

@@ -63,6 +63,10 @@ pub struct RuleOptions {
     pub send_error: bool,
     /// the rule's member `temp`: it may read temporary streams
     pub temporary: bool,
+    /// qos: 0 begins anew with each start; with 1 and 2, which mean the same here, state outlives restarts
+    pub qos: u8,
+    /// checkpointInterval, ms: how often state is kept while the rule runs
+    pub checkpoint_interval: i64,
     /// cron, duration, cronDatetimeRange
     pub schedule: Schedule,
     /// restartStrategy
@@ -80,6 +84,8 @@ impl Default for RuleOptions {
             send_meta: false,
             send_error: false,
             temporary: false,
+            qos: 0,
+            checkpoint_interval: 300_000,
             schedule: Schedule::default(),
             restart: RestartStrategy::default(),
         }
@@ -96,7 +102,6 @@ const FOREIGN_OPTIONS: &[&str] = &[
     "logFilename",
     "concurrency",
     "bufferLength",
-    "checkpointInterval",
     "enableRuleTracer",
     "disableBufferFullDiscard",
     "planOptimizeStrategy",
@@ -544,11 +549,15 @@ impl Reader<'_> {
                 }
             } else if is(&["qos"]) {
                 match &value.value {
-                    Value::Number(number) if number.as_u64() == Some(0) => {}
                     Value::Number(number) if number.as_u64().is_some_and(|qos| qos <= 2) => {
-                        self.warning(value.place, "option qos: state is not saved yet, the rule runs as with 0", None);
+                        options.qos = number.as_u64().unwrap_or(0) as u8;
                     }
                     _ => self.expected(value, &name, "0, 1 or 2"),
+                }
+            } else if is(&["checkpointInterval"]) {
+                match milliseconds(value).filter(|interval| *interval > 0) {
+                    Some(interval) => options.checkpoint_interval = interval,
+                    None => self.expected(value, &name, "milliseconds, or a duration such as \"300s\"; more than 0"),
                 }
             } else if !is(FOREIGN_OPTIONS) {
                 let own = [
@@ -560,6 +569,7 @@ impl Reader<'_> {
                     "idleTimeout",
                     "maxFutureSkew",
                     "qos",
+                    "checkpointInterval",
                     "cron",
                     "duration",
                     "cronDatetimeRange",
@@ -720,7 +730,14 @@ mod tests {
                 r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"cron": "* * * * *"}}"#,
                 "cron needs a duration",
             ),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"qos": 1}}"#, "warning"),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"qos": 3}}"#,
+                "option qos is 3, expected 0, 1 or 2",
+            ),
+            (
+                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"checkpointInterval": 0}}"#,
+                "option checkpointInterval is 0, expected milliseconds",
+            ),
             (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "acts": 1}"#, "unknown member acts is ignored"),
         ];
         for (text, expected) in cases {

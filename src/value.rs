@@ -11,6 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use compact_str::CompactString;
+use serde::{Deserialize, Serialize};
 
 /// Text of a value or a key. Up to 24 bytes are kept without an allocation.
 pub type Text = CompactString;
@@ -25,7 +26,9 @@ pub type Row = Vec<(Text, Value)>;
 ///
 /// `Absent` and `Null` behave alike in every expression; they differ only where a field is passed through by its name
 /// (`SELECT a`): a null is written as null, an absent field is not written.
-#[derive(Clone, Debug, Default)]
+///
+/// The form that serde gives it is that of checkpoints, which tells all variants apart; JSON is written by `codec::json`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Value {
     /// There is no value: the key is not in the message, or an expression had no answer.
     #[default]
@@ -50,7 +53,7 @@ pub enum Value {
     /// Bytes (BYTEA); written to JSON as base64.
     Bytes(Arc<Vec<u8>>),
     /// A point in time with the zone it is shown in.
-    DateTime(Arc<jiff::Zoned>),
+    DateTime(#[serde(with = "zoned")] Arc<jiff::Zoned>),
 }
 
 /// The kind of a [`Value`], for messages and for checks.
@@ -182,6 +185,40 @@ impl From<Text> for Value {
 impl From<Vec<u8>> for Value {
     fn from(bytes: Vec<u8>) -> Self {
         Value::Bytes(Arc::new(bytes))
+    }
+}
+
+/// A point in time as nanoseconds and zone: text would cost ten times as much and lose zones without a name.
+mod zoned {
+    use std::sync::Arc;
+
+    use jiff::tz::{Offset, TimeZone};
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    enum Zone<'a> {
+        Named(&'a str),
+        /// Seconds east of Greenwich. A zone that has neither a name nor one offset stays at that of the moment.
+        Fixed(i32),
+    }
+
+    pub fn serialize<S: Serializer>(at: &Arc<jiff::Zoned>, to: S) -> Result<S::Ok, S::Error> {
+        let zone = match at.time_zone().iana_name() {
+            Some(name) => Zone::Named(name),
+            None => Zone::Fixed(at.offset().seconds()),
+        };
+        (at.timestamp().as_nanosecond(), zone).serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Arc<jiff::Zoned>, D::Error> {
+        let (nanoseconds, zone) = <(i128, Zone<'_>)>::deserialize(from)?;
+        let zone = match zone {
+            Zone::Named(name) => TimeZone::get(name).map_err(D::Error::custom)?,
+            Zone::Fixed(seconds) => Offset::from_seconds(seconds).map_err(D::Error::custom)?.to_time_zone(),
+        };
+        let at = jiff::Timestamp::from_nanosecond(nanoseconds).map_err(D::Error::custom)?;
+        Ok(Arc::new(at.to_zoned(zone)))
     }
 }
 

@@ -30,7 +30,7 @@ use futures_util::SinkExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use plutino::catalog::{Catalog, StreamDef};
 use plutino::document::{Document, Severity};
-use plutino::engine::{Engine, EngineSettings, RuleSpec, SinkAction, TableSpec};
+use plutino::engine::{Engine, EngineSettings, Keeps, RuleSpec, SinkAction, TableSpec};
 use plutino::io::connector;
 use plutino::io::websocket::ServerSettings;
 use plutino::plan;
@@ -361,7 +361,14 @@ impl<'a> Run<'a> {
                 sources.push(Some(source));
             }
         }
-        let spec = RuleSpec { id: self.tag.clone(), plan, sources, sinks, send_error: options.send_error };
+        let spec = RuleSpec {
+            id: self.tag.clone(),
+            plan,
+            sources,
+            sinks,
+            send_error: options.send_error,
+            keeps: Keeps::Nothing,
+        };
         self.engine.start_rule(spec).await.map_err(|error| ("rule", error.to_string()))
     }
 

@@ -101,6 +101,7 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
         encodings: vec![encoding],
         send_error: false,
         metrics: metrics.clone(),
+        keeps: Default::default(),
         done,
     })));
     answered(&runtime, added)?;

@@ -264,10 +264,24 @@ async fn scan_tables(Path(id): Path<String>) -> ApiError {
 #[derive(Deserialize)]
 struct Reset {
     #[serde(default, rename = "type")]
-    kind: i64,
+    kind: What,
 }
 
-/// What can be reset are offsets of sources, which websockets have not.
+/// What is reset: one of eKuiper's numbers, or our `state`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum What {
+    Number(i64),
+    Name(String),
+}
+
+impl Default for What {
+    fn default() -> What {
+        What::Number(0)
+    }
+}
+
+/// Type 1 are the offsets of sources, which websockets have not. `state` is what the rule remembers.
 async fn reset_state(
     State(service): State<Service>,
     Path(id): Path<String>,
@@ -275,7 +289,12 @@ async fn reset_state(
 ) -> Result<&'static str, ApiError> {
     service.rule_text(&id).doing("Get rule error")?;
     match read::<Reset>(&body, DECODE)?.kind {
-        1 => Ok("success"),
-        other => Err(ApiError::bad(format!("unknown stateType:{other}"))),
+        What::Number(1) => Ok("success"),
+        What::Name(name) if name == "state" => {
+            to_end(async move { service.reset_rule(&id).await }).await.doing("reset state error")?;
+            Ok("success")
+        }
+        What::Number(other) => Err(ApiError::bad(format!("unknown stateType:{other}"))),
+        What::Name(other) => Err(ApiError::bad(format!("unknown stateType:{other}"))),
     }
 }

@@ -6,9 +6,9 @@
 //! conditions of one worker.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use timely::container::CapacityContainerBuilder;
 use timely::dataflow::channels::pact::Pipeline;
@@ -19,14 +19,11 @@ use timely::worker::Worker;
 
 use crate::io::queue::{FrameBatch, FrameReceiver, Received};
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Input, Stateful};
 use crate::time::{stamp, unstamp};
 
 use super::operator::RuleOperator;
-use super::output::{Output, RuleContext};
 use super::queue::{RowBatch, RuleQueue};
 use super::scan::StreamScan;
-use super::table::Index;
 use super::worker::{Timers, WorkerClock};
 
 /// Timestamps of a stream's dataflow are this coarse, ms: progress costs per change of timestamp, not per message.
@@ -112,18 +109,16 @@ pub fn stream(
 
 /// What a rule's dataflow is made of.
 pub struct RuleParts {
-    /// what becomes of the rows
-    pub plan: Stateful,
-    /// the rule's streams and tables
-    pub inputs: Vec<Input>,
-    /// the lookup tables that it asks, by input
-    pub lookups: HashMap<usize, Rc<Index>>,
+    /// the rule's id
+    pub id: String,
+    /// whether it runs in event time
+    pub event_time: bool,
     /// where the rows come from
     pub queue: Rc<RuleQueue>,
-    /// what they are evaluated with
-    pub context: Rc<RuleContext>,
-    /// where results go
-    pub output: Rc<RefCell<Output>>,
+    /// what becomes of them
+    pub operator: Rc<RefCell<RuleOperator>>,
+    /// the rule's counters
+    pub metrics: Arc<RuleMetrics>,
     /// the worker's clock
     pub clock: Rc<WorkerClock>,
     /// the worker's timers
@@ -134,14 +129,9 @@ pub struct RuleParts {
 
 /// Builds the dataflow of a rule with state.
 pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
-    let RuleParts { plan, inputs, lookups, queue, context, output, clock, timers, slot } = parts;
-    let metrics = output.borrow().metrics().clone();
-    let name = context.id.clone();
-    let event_time = plan.event_time.is_some();
-    let alarms = (!event_time).then(|| (timers.clone(), slot));
-    let mut operator = RuleOperator::new(plan, inputs, lookups, context, output, clock.clone(), alarms);
+    let RuleParts { id, event_time, queue, operator, metrics, clock, timers, slot } = parts;
     let dataflow = worker.next_dataflow_index();
-    let activator = worker.dataflow_named::<u64, _, _>(&name, |scope| {
+    let activator = worker.dataflow_named::<u64, _, _>(&id, |scope| {
         let mut activator = None;
         let rows = source::<_, CapacityContainerBuilder<Vec<RowBatch>>, _, _>(scope, "rows", |capability, info| {
             let mine = scope.activator_for(info.address);
@@ -180,10 +170,10 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
             let reached = frontier.frontier().first().map(|stamp| unstamp(*stamp));
             input.for_each(|_time, batches| {
                 for batch in batches.drain(..) {
-                    run(&mut failed, &metrics, || operator.rows(batch));
+                    run(&mut failed, &metrics, || operator.borrow_mut().rows(batch));
                 }
             });
-            run(&mut failed, &metrics, || operator.advance(reached));
+            run(&mut failed, &metrics, || operator.borrow_mut().advance(reached));
         });
         activator.expect("the source's constructor has run")
     });

@@ -16,6 +16,7 @@ use crate::plan::physical::{Input, Join};
 use crate::sql::ast::JoinKind;
 use crate::value::Value;
 
+use super::checkpoint::{CheckpointError, Reader, Writer};
 use super::window::{KeptRow, KeyHasher};
 
 /// Where a side has no row.
@@ -274,6 +275,24 @@ impl ScanTable {
         let key_slots: Option<SmallVec<_>> = join.and_then(|join| join.equal.iter().map(slot).collect());
         let index = key_slots.as_ref().map(|slots| Index::new(slots.len()));
         ScanTable { rows: VecDeque::new(), retain, index, key_slots: key_slots.unwrap_or_default() }
+    }
+
+    /// Adds the rows to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        to.put(&self.rows)
+    }
+
+    /// Goes on with the rows of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        let rows: Vec<KeptRow> = from.take()?;
+        rows.into_iter().for_each(|row| self.push(row));
+        Ok(())
     }
 
     /// Adds a row, and forgets the oldest beyond what is kept.

@@ -4,6 +4,7 @@
 //! and nothing crosses a thread. This layer opens no socket and knows no JSON beyond what the scan decodes.
 
 pub mod build;
+pub mod checkpoint;
 mod join;
 pub mod operator;
 mod order;

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use crate::expr::group::GroupKey;
 use crate::expr::{EvalError, Scope, compare};
+use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
 
+use super::checkpoint::{CheckpointError, Reader, Writer};
 use super::join::{Give, ScanTable};
 use super::order::Waiting;
 use super::output::{Output, RuleContext};
-use super::queue::RowBatch;
+use super::queue::{RowBatch, RuleQueue};
 use super::results::{Others, Results};
 use super::steps::Memories;
 use super::table::Index;
@@ -32,6 +34,10 @@ pub struct RuleOperator {
     windows: Windows,
     results: Results,
     tables: Tables,
+    /// makes windows anew
+    alarm: Alarm,
+    /// how often the state has changed
+    changes: u64,
     /// a joined row to work in
     wide: Vec<Value>,
     /// a key to work in
@@ -66,12 +72,15 @@ impl RuleOperator {
         clock: Rc<WorkerClock>,
         timers: Option<(Rc<Timers>, usize)>,
     ) -> Self {
+        let alarm = Alarm::new(timers);
         RuleOperator {
             waiting: Waiting::default(),
             memories: Memories::new(&plan.steps),
-            windows: Windows::new(&plan, &context.zone, Alarm::new(timers)),
+            windows: Windows::new(&plan, &context.zone, alarm.clone()),
             results: Results::new(&plan, context.clone(), output.clone()),
             tables: Tables { scanned: scan_tables(&plan, &inputs), lookups },
+            alarm,
+            changes: 0,
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
             plan,
@@ -82,10 +91,67 @@ impl RuleOperator {
         }
     }
 
+    /// Grows with every change of the state.
+    pub fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The state, with that of its queue, as a checkpoint of this plan.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
+        let mut to = Writer::new(plan);
+        to.put(&self.waiting)?;
+        self.memories.save(&mut to)?;
+        self.windows.save(&mut to)?;
+        self.results.save(&mut to)?;
+        let mut tables: Vec<_> = self.tables.scanned.iter().collect();
+        tables.sort_unstable_by_key(|(input, _)| **input);
+        for (_, table) in tables {
+            table.save(&mut to)?;
+        }
+        to.put(&self.context.hits.get())?;
+        queue.save(&mut to)?;
+        Ok(to.finish())
+    }
+
+    /// Goes on with the state of a checkpoint of this plan. To be called before the first row.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
+    pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
+        let restored = self.take_state(Reader::open(checkpoint, plan)?, queue);
+        if restored.is_err() {
+            self.waiting = Waiting::default();
+            self.memories = Memories::new(&self.plan.steps);
+            self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
+            self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
+            self.tables.scanned = scan_tables(&self.plan, &self.inputs);
+            self.context.hits.take();
+        }
+        restored
+    }
+
+    fn take_state(&mut self, mut from: Reader<'_>, queue: &RuleQueue) -> Result<(), CheckpointError> {
+        self.waiting = from.take()?;
+        self.memories.restore(&mut from)?;
+        self.windows.restore(&mut from)?;
+        self.results.restore(&mut from)?;
+        let mut tables: Vec<_> = self.tables.scanned.iter_mut().collect();
+        tables.sort_unstable_by_key(|(input, _)| **input);
+        for (_, table) in tables {
+            table.restore(&mut from)?;
+        }
+        self.context.hits.set(from.take()?);
+        queue.restore(from)
+    }
+
     /// Takes rows in.
     pub fn rows(&mut self, mut batch: RowBatch) {
         self.output.borrow_mut().received(batch.received);
         let now = self.clock.now();
+        self.changes += batch.times.len() as u64;
         batch.each(|time, input, slots| {
             if self.plan.ordered && self.inputs[input].role == Role::Stream {
                 self.waiting.push(time, input, slots);
@@ -99,6 +165,7 @@ impl RuleOperator {
     pub fn advance(&mut self, frontier: Option<i64>) {
         let now = self.clock.now();
         while let Some((time, input, mut slots)) = self.waiting.pop(frontier) {
+            self.changes += 1;
             self.row(now, time, input, &mut slots);
         }
         self.close(now, frontier);
@@ -174,8 +241,9 @@ impl RuleOperator {
     }
 
     fn close(&mut self, now: i64, frontier: Option<i64>) {
-        let RuleOperator { plan, inputs, output, windows, results, tables, .. } = self;
+        let RuleOperator { plan, inputs, output, windows, results, tables, changes, .. } = self;
         windows.advance(frontier, &mut |closed| {
+            *changes += 1;
             if plan.event_time.is_none() {
                 // The result was due when the window ended.
                 let late = u64::try_from(now.saturating_sub(closed.end)).unwrap_or(0);

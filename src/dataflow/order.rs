@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::value::Value;
 
 /// Rows that the watermark has not reached.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 pub struct Waiting {
     /// by time, then by arrival: the input and its slots
     rows: BTreeMap<(i64, u64), (usize, Vec<Value>)>,

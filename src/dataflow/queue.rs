@@ -11,6 +11,8 @@ use timely::scheduling::Activator;
 
 use crate::value::Value;
 
+use super::checkpoint::{CheckpointError, Reader, Writer, expect_len};
+
 /// Rows of one width.
 #[derive(Clone, Debug, Default)]
 pub struct RowBatch {
@@ -47,6 +49,8 @@ pub struct RuleQueue {
     /// what the rule's dataflow was told last
     told: Cell<i64>,
     ended: Cell<bool>,
+    /// how often the watermark or what it follows from has changed
+    changes: Cell<u64>,
     activator: RefCell<Option<Activator>>,
 }
 
@@ -73,6 +77,7 @@ impl RuleQueue {
             watermark: Cell::new(i64::MIN),
             told: Cell::new(i64::MIN),
             ended: Cell::new(false),
+            changes: Cell::new(0),
             activator: RefCell::new(None),
         }
     }
@@ -100,7 +105,11 @@ impl RuleQueue {
         if time < self.watermark.get() {
             return false;
         }
-        stream.reached.set(stream.reached.get().max(time.saturating_sub(tolerance)));
+        let reached = time.saturating_sub(tolerance);
+        if reached > stream.reached.get() {
+            stream.reached.set(reached);
+            self.changes.set(self.changes.get() + 1);
+        }
         self.refresh(now);
         true
     }
@@ -121,10 +130,38 @@ impl RuleQueue {
             least = least.min(stream.reached.get());
         }
         // Where all streams are idle, time stands still.
-        if least != i64::MAX {
-            self.watermark.set(self.watermark.get().max(least));
+        if least != i64::MAX && least > self.watermark.get() {
+            self.watermark.set(least);
+            self.changes.set(self.changes.get() + 1);
         }
         next
+    }
+
+    /// Grows with every change of what a checkpoint has of the queue.
+    pub fn changes(&self) -> u64 {
+        self.changes.get()
+    }
+
+    /// Adds the watermark to a checkpoint. Rows do not wait here where a checkpoint is made.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        let reached: Vec<i64> = self.streams.iter().map(|stream| stream.reached.get()).collect();
+        to.put(&(self.watermark.get(), reached))
+    }
+
+    /// Goes on with the watermark of a checkpoint, which is the last in it. Streams count as if they had brought something just now.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; nothing has changed then.
+    pub fn restore(&self, mut from: Reader<'_>) -> Result<(), CheckpointError> {
+        let (watermark, reached): (i64, Vec<i64>) = from.take()?;
+        let reached = expect_len(reached, self.streams.len())?;
+        from.finish()?;
+        self.watermark.set(watermark);
+        self.streams.iter().zip(reached).for_each(|(stream, reached)| stream.reached.set(reached));
+        Ok(())
     }
 
     /// The watermark, ms since the epoch; `i64::MIN` before the first row.

@@ -13,6 +13,7 @@ use crate::expr::{Comparison, EvalError, Scope, compare_at};
 use crate::plan::physical::{Input, OrderBy, RowNumber, Stateful};
 use crate::value::Value;
 
+use super::checkpoint::{CheckpointError, Reader, Writer};
 use super::join::{Ask, Joined, ScanTable};
 use super::output::{Output, RowError, RuleContext};
 use super::steps::Memories;
@@ -72,6 +73,22 @@ impl Results {
             memories: Memories::new(&plan.result_steps),
             straight,
         }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        self.memories.save(to)
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.memories.restore(from)
     }
 
     /// Makes the result of a window. An error loses the whole message of the window.

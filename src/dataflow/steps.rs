@@ -16,6 +16,7 @@ use crate::expr::{EvalError, Expr, Scope};
 use crate::plan::physical::{AnalyticCall, Step, StepKind};
 use crate::value::{Object, Text, Value};
 
+use super::checkpoint::{CheckpointError, Reader, Writer, expect_len};
 use super::window::KeyHasher;
 
 /// The memories of a list of steps.
@@ -28,6 +29,23 @@ impl Memories {
     /// Nothing seen yet.
     pub fn new(steps: &[Step]) -> Self {
         Memories { of_steps: steps.iter().map(|_| HashMap::default()).collect() }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        to.put(&self.of_steps)
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.of_steps = expect_len(from.take()?, self.of_steps.len())?;
+        Ok(())
     }
 
     /// Runs the steps of an input for a row, in order, and puts the answers into their slots.

@@ -10,7 +10,7 @@ use std::collections::{BinaryHeap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
 use timely::communication::Allocator;
@@ -22,11 +22,14 @@ use tokio::sync::{Notify, oneshot};
 use crate::catalog::StreamDef;
 use crate::io::queue::{FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
+use crate::plan::fingerprint::{self, Fingerprint};
 use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
 use crate::time::Clock;
 use crate::value::Text;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
+use super::checkpoint::CheckpointError;
+use super::operator::RuleOperator;
 use super::output::{Alarm, Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{RuleKey, StreamScan, Target};
@@ -53,12 +56,23 @@ pub enum Command {
     DropStream(StreamKey),
     /// Begins a rule. It sees the messages that the stream takes in from then on.
     AddRule(Box<NewRule>),
-    /// Ends a rule; what its windows hold is forgotten.
+    /// Ends a rule; what its windows hold is forgotten, but for what is in the answer.
     DropRule {
         /// the rule
         key: RuleKey,
+        /// its state is asked for, unless it is still that of this mark
+        save: Option<Mark>,
         /// told when the rule is gone
-        done: oneshot::Sender<()>,
+        done: oneshot::Sender<Answered>,
+    },
+    /// Asks for the state of a rule.
+    SaveRule {
+        /// the rule
+        key: RuleKey,
+        /// not if it is still that of this mark
+        since: Mark,
+        /// given the state
+        done: oneshot::Sender<Answered>,
     },
     /// Begins a lookup table: this worker's copy.
     AddTable {
@@ -94,6 +108,32 @@ pub enum Command {
     Stop,
 }
 
+/// Counts the changes of a rule's state since it began.
+pub type Mark = u64;
+
+/// The state of a rule at one moment.
+#[derive(Clone, Debug)]
+pub struct Saved {
+    /// the checkpoint
+    pub bytes: Vec<u8>,
+    /// the changes up to then
+    pub mark: Mark,
+}
+
+/// A rule's state; `None` where there is nothing (new) to keep: the rule has no state, does not keep it, has failed, or
+/// nothing has changed.
+pub type Answered = Option<Result<Saved, CheckpointError>>;
+
+/// Whether a rule keeps its state.
+#[derive(Debug, Default)]
+pub enum Keeps {
+    /// it begins anew each time
+    #[default]
+    Nothing,
+    /// it does, and there may be a checkpoint to go on with
+    State(Option<Vec<u8>>),
+}
+
 /// A rule to begin.
 pub struct NewRule {
     /// its key
@@ -112,6 +152,8 @@ pub struct NewRule {
     pub send_error: bool,
     /// its counters
     pub metrics: Arc<RuleMetrics>,
+    /// what it remembers over restarts
+    pub keeps: Keeps,
     /// told when the rule sees messages
     pub done: oneshot::Sender<()>,
 }
@@ -235,6 +277,16 @@ struct RunningRule {
     dataflow: Option<(usize, usize)>,
     /// the queue before that dataflow
     queue: Option<Rc<RuleQueue>>,
+    /// what checkpoints are made of
+    memory: Option<Memory>,
+}
+
+/// The state of a rule that keeps it.
+struct Memory {
+    id: String,
+    plan: Fingerprint,
+    operator: Rc<RefCell<RuleOperator>>,
+    metrics: Arc<RuleMetrics>,
 }
 
 /// The rules whose results wait for others, by slot.
@@ -384,9 +436,13 @@ impl WorkerLoop {
                 }
             }
             Command::AddRule(rule) => self.add_rule(*rule),
-            Command::DropRule { key, done } => {
+            Command::DropRule { key, save, done } => {
+                let saved = save.and_then(|since| self.save_rule(key, since));
                 self.drop_rule(key);
-                let _ = done.send(());
+                let _ = done.send(saved);
+            }
+            Command::SaveRule { key, since, done } => {
+                let _ = done.send(self.save_rule(key, since));
             }
             Command::AddTable { slot, def, frames, metrics } => {
                 let activator = self.tables.create(def, frames, metrics);
@@ -417,18 +473,23 @@ impl WorkerLoop {
     }
 
     fn add_rule(&mut self, rule: NewRule) {
-        let NewRule { key, streams, slot, plan, id, encodings, send_error, metrics, done } = rule;
+        let NewRule { key, streams, slot, plan, id, encodings, send_error, metrics, keeps, done } = rule;
+        let fingerprint = match keeps {
+            Keeps::Nothing => None,
+            Keeps::State(_) => fingerprint::of(&plan, &self.zone),
+        };
         let RulePlan { inputs, body, send_nil } = plan;
         let now = self.clock.now();
         let zone = self.zone.clone();
         let context = Rc::new(RuleContext { id, started: now, zone, hits: Default::default() });
-        let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics)));
+        let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics.clone())));
         if output.borrow().gathers() {
             let (clock, timers) = (self.clock.clone(), self.timers.clone());
             output.borrow_mut().wake_by(Alarm { clock, timers, slot });
             self.gathering.insert(slot, (key, output.clone()));
         }
         let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
+        let mut memory = None;
         let (targets, dataflow) = match body {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
             Body::Stateful(plan) => {
@@ -438,17 +499,19 @@ impl WorkerLoop {
                 let idle_timeout = plan.event_time.map_or(0, |watermark| watermark.idle_timeout);
                 let queue = Rc::new(RuleQueue::new(width, counts, idle_timeout, now));
                 let targets = (0..inputs.len() as u16).map(|input| Target::Queue(queue.clone(), input)).collect();
-                let parts = RuleParts {
-                    plan: *plan,
-                    inputs,
-                    lookups,
-                    queue,
-                    context: context.clone(),
-                    output: output.clone(),
-                    clock: self.clock.clone(),
-                    timers: self.timers.clone(),
-                    slot,
-                };
+                let (clock, timers) = (self.clock.clone(), self.timers.clone());
+                let event_time = plan.event_time.is_some();
+                let alarms = (!event_time).then(|| (timers.clone(), slot));
+                let (rules_context, results) = (context.clone(), output.clone());
+                let operator = RuleOperator::new(*plan, inputs, lookups, rules_context, results, clock.clone(), alarms);
+                let operator = Rc::new(RefCell::new(operator));
+                let id = context.id.clone();
+                if let (Keeps::State(checkpoint), Some(plan)) = (keeps, fingerprint) {
+                    let new = Memory { id: id.clone(), plan, operator: operator.clone(), metrics: metrics.clone() };
+                    checkpoint.into_iter().for_each(|checkpoint| new.restore(&checkpoint, &queue));
+                    memory = Some(new);
+                }
+                let parts = RuleParts { id, event_time, queue, operator, metrics, clock, timers, slot };
                 let Installed { dataflow, activator } = build::rule(&mut self.worker, parts);
                 self.slots.insert(slot, activator);
                 (targets, Some((dataflow, slot)))
@@ -463,7 +526,8 @@ impl WorkerLoop {
                 running.scan.borrow_mut().add(key, scan, context.clone(), output.clone(), target);
             }
         }
-        self.rules.insert(key, RunningRule { streams: streams.into_iter().flatten().collect(), dataflow, queue });
+        let streams = streams.into_iter().flatten().collect();
+        self.rules.insert(key, RunningRule { streams, dataflow, queue, memory });
         let _ = done.send(());
     }
 
@@ -474,6 +538,15 @@ impl WorkerLoop {
             (inputs[join.input].role == Role::Lookup).then(|| (join.input, table.index(&join.columns)))
         };
         plan.joins.iter().filter_map(lookup).collect()
+    }
+
+    /// The state of a rule, with all that its streams have handed to it.
+    fn save_rule(&mut self, key: RuleKey, since: Mark) -> Answered {
+        self.rules.get(&key)?.memory.as_ref()?;
+        // Nothing may be on its way within the rule's dataflow.
+        while !self.step() {}
+        let RunningRule { queue: Some(queue), memory: Some(memory), .. } = self.rules.get(&key)? else { return None };
+        memory.save(queue, since)
     }
 
     fn drop_rule(&mut self, key: RuleKey) {
@@ -494,5 +567,33 @@ impl WorkerLoop {
             self.worker.drop_dataflow(dataflow);
             self.tables.sweep();
         }
+    }
+}
+
+impl Memory {
+    fn restore(&self, checkpoint: &[u8], queue: &RuleQueue) {
+        let begun = Instant::now();
+        let (rule, bytes) = (&self.id, checkpoint.len());
+        match self.operator.borrow_mut().restore(checkpoint, &self.plan, queue) {
+            Ok(()) => tracing::debug!(rule, bytes, took = ?begun.elapsed(), "goes on with its state"),
+            Err(error) => tracing::warn!(rule, "its state is not used again, it begins anew: {error}"),
+        }
+    }
+
+    fn save(&self, queue: &RuleQueue, since: Mark) -> Answered {
+        // A panic may have left it half changed.
+        if self.metrics.has_failed() {
+            return None;
+        }
+        let begun = Instant::now();
+        let operator = self.operator.borrow();
+        let mark = operator.changes() + queue.changes();
+        if mark == since {
+            return None;
+        }
+        Some(operator.save(&self.plan, queue).map(|bytes| {
+            tracing::debug!(rule = self.id, bytes = bytes.len(), took = ?begun.elapsed(), "checkpoint");
+            Saved { bytes, mark }
+        }))
     }
 }

@@ -13,12 +13,14 @@ use std::fmt;
 pub use kept::{Distinct, Last, List, Merged};
 pub use statistics::{Ranked, Spread};
 
+use serde::{Deserialize, Serialize};
+
 use super::error::{EvalError, described};
 use super::ops::{Comparison, compare};
 use crate::value::Value;
 
 /// Which aggregate a call asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Aggregate {
     /// count(*), count(e): rows, or rows where e is not null
     Count,
@@ -61,7 +63,7 @@ pub enum Aggregate {
 }
 
 /// A share of the numbers, from 0 to 1.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share(f64);
 
 // A share is never NaN.
@@ -149,7 +151,7 @@ impl fmt::Display for Aggregate {
 }
 
 /// The state of one aggregate over the rows so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Accumulator {
     /// rows, or rows with a value
     Count(u64),
@@ -174,7 +176,7 @@ pub enum Accumulator {
 }
 
 /// Sum and count of numbers. Whole numbers are summed exactly and apart from doubles.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Numbers {
     /// sum or avg
     aggregate: Aggregate,
@@ -191,7 +193,7 @@ pub struct Numbers {
 }
 
 /// The least or greatest value so far.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Extreme {
     /// min or max
     aggregate: Aggregate,

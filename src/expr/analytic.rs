@@ -9,6 +9,8 @@ use std::borrow::Cow;
 use std::collections::{HashMap, VecDeque};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::aggregate::{Accumulator, Aggregate};
 use super::error::EvalError;
 use super::function::FunctionError;
@@ -23,7 +25,7 @@ pub const MAX_LAG: i64 = 100_000;
 const MAX_COLUMNS: usize = 10_000;
 
 /// Which analytic function a call asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Analytic {
     /// lag(e [, offset [, default [, ignoreNull]]]): the value some rows before
     Lag,
@@ -48,7 +50,7 @@ pub enum Analytic {
 }
 
 /// What one call remembers in one partition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AnalyticState {
     analytic: Analytic,
     memory: Memory,
@@ -58,7 +60,7 @@ pub struct AnalyticState {
 type Columns = HashMap<Text, Value>;
 
 /// What the functions remember.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 enum Memory {
     /// the rows before, the newest last
     History(VecDeque<Value>),
@@ -73,7 +75,7 @@ enum Memory {
 }
 
 /// The running value of an `acc_` function.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 struct Running {
     aggregate: Aggregate,
     gathered: Accumulator,

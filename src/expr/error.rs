@@ -5,6 +5,8 @@
 
 use std::fmt::Write;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::aggregate::Aggregate;
 use super::cast;
 use super::function::FunctionError;
@@ -63,6 +65,9 @@ pub enum EvalError {
         /// the value
         found: Box<str>,
     },
+    /// One of these, as it was told before the rule's state was kept.
+    #[error("{0}")]
+    Kept(Box<str>),
 }
 
 /// How many characters of a value are shown.
@@ -92,6 +97,19 @@ pub(super) fn described(value: &Value) -> String {
     // Writing to a String does not fail.
     let _ = write!(out, "{name}({cut}{more})");
     out
+}
+
+// What is done with a kept error is to tell it.
+impl Serialize for EvalError {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EvalError {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<EvalError, D::Error> {
+        Box::deserialize(from).map(EvalError::Kept)
+    }
 }
 
 impl EvalError {

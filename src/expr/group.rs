@@ -7,6 +7,7 @@
 use std::borrow::Borrow;
 use std::sync::Arc;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
 use super::ops::whole_float;
@@ -20,7 +21,7 @@ use crate::value::{Text, Value};
 pub struct GroupKey(SmallVec<[KeyPart; 2]>);
 
 /// One value of a key, in the form in which equal values are equal.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum KeyPart {
     /// null or absent
     Nothing,
@@ -39,7 +40,7 @@ pub enum KeyPart {
     /// bytes
     Bytes(Arc<Vec<u8>>),
     /// a point in time, whatever zone it is shown in
-    DateTime(jiff::Timestamp),
+    DateTime(#[serde(with = "moment")] jiff::Timestamp),
 }
 
 impl GroupKey {
@@ -68,6 +69,33 @@ impl GroupKey {
     /// The parts.
     pub fn parts(&self) -> &[KeyPart] {
         &self.0
+    }
+}
+
+// As a list, whatever holds it.
+impl Serialize for GroupKey {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
+        self.parts().serialize(to)
+    }
+}
+
+impl<'de> Deserialize<'de> for GroupKey {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<GroupKey, D::Error> {
+        Ok(GroupKey(Vec::deserialize(from)?.into_iter().collect()))
+    }
+}
+
+/// A timestamp as nanoseconds.
+mod moment {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub fn serialize<S: Serializer>(at: &jiff::Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        at.as_nanosecond().serialize(to)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<jiff::Timestamp, D::Error> {
+        jiff::Timestamp::from_nanosecond(i128::deserialize(from)?).map_err(D::Error::custom)
     }
 }
 

@@ -20,6 +20,16 @@ pub fn explain(logical: &Logical, plan: &RulePlan) -> String {
     page.text
 }
 
+/// What of a plan with state decides about its state.
+pub(super) fn state(body: &Stateful, inputs: &[Input]) -> String {
+    let mut page = Page::default();
+    page.line(0, spec(&body.window, &plain));
+    explain_rows(body, &mut page, 0);
+    body.result_steps.iter().for_each(|step| explain_step(step, &mut page, 0));
+    inputs.iter().for_each(|input| explain_input(input, &mut page, 0));
+    page.text
+}
+
 /// A text of indented lines.
 #[derive(Default)]
 struct Page {

@@ -5,6 +5,7 @@
 mod compile;
 mod error;
 mod explain;
+pub mod fingerprint;
 mod logical;
 pub mod physical;
 mod resolve;

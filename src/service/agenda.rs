@@ -11,10 +11,19 @@ use super::{Inner, Service, locked, millis};
 /// How often rules are looked at that may have failed, and how long a change of the clock can go unseen.
 const PATROL: Duration = Duration::from_secs(1);
 
+/// What is looked at in a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Task {
+    /// its schedule, and its restart after a failure
+    Schedule,
+    /// its state, which is to be kept
+    Checkpoint,
+}
+
 /// Times, ms since the epoch, with the rules that are to be looked at then.
 #[derive(Default)]
 pub(super) struct Agenda {
-    due: Mutex<BTreeSet<(i64, String)>>,
+    due: Mutex<BTreeSet<(i64, Task, String)>>,
     changed: Notify,
 }
 
@@ -23,17 +32,26 @@ impl Agenda {
     /// schedule is asked again then.
     pub fn note(&self, id: &str, at: Option<i64>) {
         if let Some(at) = at {
-            locked(&self.due).insert((at, id.to_owned()));
-            self.changed.notify_one();
+            self.insert(at, Task::Schedule, id);
         }
     }
 
+    /// Keeps the state of a rule at this time.
+    pub fn note_checkpoint(&self, id: &str, at: i64) {
+        self.insert(at, Task::Checkpoint, id);
+    }
+
+    fn insert(&self, at: i64, task: Task, id: &str) {
+        locked(&self.due).insert((at, task, id.to_owned()));
+        self.changed.notify_one();
+    }
+
     /// Takes a rule whose time has come; else says how long there is to wait.
-    fn next(&self, now: i64) -> Result<String, Duration> {
+    fn next(&self, now: i64) -> Result<(Task, String), Duration> {
         let mut due = locked(&self.due);
         match due.first() {
-            Some((at, _)) if *at <= now => due.pop_first().map(|(_, id)| id).ok_or(PATROL),
-            Some((at, _)) => Err(Duration::from_millis(at.abs_diff(now)).min(PATROL)),
+            Some((at, ..)) if *at <= now => due.pop_first().map(|(_, task, id)| (task, id)).ok_or(PATROL),
+            Some((at, ..)) => Err(Duration::from_millis(at.abs_diff(now)).min(PATROL)),
             None => Err(PATROL),
         }
     }
@@ -46,10 +64,16 @@ pub(super) fn keep(service: &Service) {
         while patrol(&agenda, &inner).await {
             loop {
                 match agenda.next(millis(SystemTime::now())) {
-                    Ok(id) => {
+                    Ok((task, id)) => {
                         let Some(inner) = inner.upgrade() else { return };
                         // A rule that is busy for long is not to hold up the others.
-                        tokio::spawn(async move { Service { inner }.keep_schedule(&id).await });
+                        tokio::spawn(async move {
+                            let service = Service { inner };
+                            match task {
+                                Task::Schedule => service.keep_schedule(&id).await,
+                                Task::Checkpoint => service.checkpoint(&id).await,
+                            }
+                        });
                     }
                     Err(wait) => {
                         let changed = tokio::time::timeout(wait, agenda.changed.notified()).await;

@@ -9,10 +9,10 @@ use super::{check_id, nodes::Nodes};
 use crate::catalog::{Catalog, StreamDef};
 use crate::config::Config;
 use crate::document::{Document, Severity};
-use crate::engine::{RuleSpec, SinkAction};
+use crate::engine::{Keeps, RuleSpec, SinkAction};
 use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
 use crate::pipeline::{self, UnknownKey};
-use crate::plan::physical::Role;
+use crate::plan::physical::{Body, Role};
 use crate::plan::{self, PlanError, PlanErrorKind};
 use crate::rule::{self, Rule, RuleOptions};
 use crate::sql::{self, SyntaxErrorKind};
@@ -39,6 +39,8 @@ pub struct Planned {
     pub spec: RuleSpec,
     /// how its parts are called
     pub nodes: Nodes,
+    /// how often its state is kept, ms, where it is
+    pub checkpoint_interval: Option<i64>,
 }
 
 impl Planned {
@@ -162,8 +164,11 @@ impl Definition {
             sinks.push(sink);
         }
         let nodes = Nodes::of(&plan, actions.iter().map(|action| action.kind.as_str()));
-        let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error };
-        Ok(Planned { spec, nodes })
+        let stateful = matches!(plan.body, Body::Stateful(_));
+        let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
+        let keeps = if checkpoint_interval.is_some() { Keeps::State(None) } else { Keeps::Nothing };
+        let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error, keeps };
+        Ok(Planned { spec, nodes, checkpoint_interval })
     }
 }
 

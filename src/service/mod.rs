@@ -8,6 +8,7 @@
 //! and tables happen one after the other. A method that was begun must be driven to its end: see `api`, which spawns.
 
 mod agenda;
+mod checkpoints;
 mod conf_keys;
 mod connections;
 mod definition;
@@ -47,6 +48,7 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineSettings};
 use agenda::Agenda;
+use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
 use connections::Kept;
 use relations::Relations;
@@ -99,6 +101,7 @@ struct Inner {
     tasks: Mutex<Tasks>,
     /// whether somebody asked for the end of the process
     ending: tokio::sync::watch::Sender<bool>,
+    checkpoints: Mutex<Checkpoints>,
     began: Instant,
 }
 
@@ -128,6 +131,7 @@ impl Service {
             uploads,
             tasks: Mutex::default(),
             ending: tokio::sync::watch::Sender::new(false),
+            checkpoints: Mutex::default(),
             began: Instant::now(),
         };
         let service = Service { inner: Arc::new(inner) };
@@ -155,9 +159,11 @@ impl Service {
         for (id, text) in records.of(Kind::Rule) {
             self.restore_rule(id, text);
         }
+        self.restore_states(records).await;
     }
 
-    /// Ends every rule, and all that is accepted is on disk. Their wanted states stay what they are.
+    /// Ends every rule, and all that is accepted is on disk, the states of rules that keep theirs included. Whether rules
+    /// shall run stays as it was.
     pub async fn stop(&self) {
         self.end_trials().await;
         let engine = self.inner.engine.write().await.take();
@@ -165,7 +171,8 @@ impl Service {
         self.release_connections().await;
         if let Some(engine) = engine {
             let websockets = engine.websockets();
-            engine.stop().await;
+            let states = engine.stop_and_save().await;
+            self.keep_last(states).await;
             websockets.end().await;
         }
     }

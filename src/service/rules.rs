@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use serde_json::Value as Json;
+use tokio::sync::OwnedMutexGuard;
 
 use super::definition::{Definition, Planned};
 use super::error::ServiceError;
@@ -157,6 +158,16 @@ impl Entry {
     }
 }
 
+/// How a rule is found by who will not wait for it.
+pub(super) enum Life {
+    /// it runs, and does not change while this is held
+    Running(OwnedMutexGuard<()>),
+    /// somebody else changes it
+    Changing,
+    /// it does not run
+    Over,
+}
+
 /// Why a rule did not start.
 enum NotStarted {
     /// it is not to be: `checkConnection`
@@ -190,7 +201,7 @@ impl Service {
         }
         let created = self.bring_to_life(&entry, definition, text).await;
         if created.is_err() {
-            let _ = self.halt(&entry, "").await;
+            let _ = self.end(&entry, "", false).await;
             locked(&entry.state).gone = true;
             locked(&self.inner.rules).remove(id);
         } else {
@@ -365,7 +376,8 @@ impl Service {
 
     /// Starts a rule whose life the caller holds.
     async fn launch(&self, entry: &Arc<Entry>, planned: Planned) -> Result<(), NotStarted> {
-        let Planned { spec, nodes } = planned;
+        let Planned { mut spec, nodes, checkpoint_interval } = planned;
+        self.load_state(&mut spec).await;
         {
             let mut state = locked(&entry.state);
             state.phase = Phase::Starting;
@@ -380,9 +392,12 @@ impl Service {
         match engine.start_rule(spec).await {
             Ok(()) => {
                 let status = engine.rule_status(&entry.id).await;
-                let mut state = locked(&entry.state);
-                state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
-                state.phase = Phase::Running;
+                {
+                    let mut state = locked(&entry.state);
+                    state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
+                    state.phase = Phase::Running;
+                }
+                self.begin_checkpoints(&entry.id, checkpoint_interval).await;
                 Ok(())
             }
             Err(error) => {
@@ -400,8 +415,13 @@ impl Service {
         }
     }
 
-    /// Stops a rule whose life the caller holds; one that does not run stays as it is.
+    /// Stops a rule whose life the caller holds, and keeps its state; one that does not run stays as it is.
     async fn halt(&self, entry: &Arc<Entry>, message: &str) -> Result<(), ServiceError> {
+        self.end(entry, message, true).await
+    }
+
+    /// Stops a rule; its state is lost where it is not to be kept.
+    async fn end(&self, entry: &Arc<Entry>, message: &str, keep: bool) -> Result<(), ServiceError> {
         if !matches!(entry.phase(), Phase::Running | Phase::Starting) {
             let mut state = locked(&entry.state);
             if state.phase != Phase::Stopped {
@@ -413,7 +433,12 @@ impl Service {
         let engine = self.inner.engine.read().await;
         let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
         let last = engine.rule_status(&entry.id).await;
-        engine.stop_rule(&entry.id).await;
+        if keep {
+            let saved = engine.stop_and_save_rule(&entry.id).await;
+            self.keep_state(None, &entry.id, saved).await;
+        } else {
+            engine.stop_rule(&entry.id).await;
+        }
         let mut state = locked(&entry.state);
         state.last = last.map(Box::new);
         (state.phase, state.message) = (Phase::Stopped, message.to_owned());
@@ -557,10 +582,18 @@ impl Service {
             return Err(missing());
         }
         // On disk first: a rule that is gone may run for a moment, but must not come back.
+        let mut changes = Vec::new();
         if !locked(&entry.state).temporary {
-            self.inner.store.write(vec![Change::remove(Kind::Rule, id)]).await?;
+            changes.push(Change::remove(Kind::Rule, id));
         }
-        self.halt(&entry, BY_HAND).await?;
+        if self.has_state(id) {
+            changes.push(Change::remove_state(id));
+        }
+        if !changes.is_empty() {
+            self.inner.store.write(changes).await?;
+        }
+        self.state_is_gone(id);
+        self.end(&entry, BY_HAND, false).await?;
         locked(&entry.state).gone = true;
         locked(&self.inner.rules).remove(id);
         Ok(())
@@ -603,6 +636,30 @@ impl Service {
         self.halt(&entry, BY_HAND).await?;
         self.start_anew(&entry).await?;
         self.want(&entry, true).await
+    }
+
+    /// Forgets what a rule remembers. One that runs begins anew.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub async fn reset_rule(&self, id: &str) -> Result<(), ServiceError> {
+        let entry = self.registered(id)?;
+        let _life = entry.life.lock().await;
+        self.still_there(&entry)?;
+        let runs = entry.phase() == Phase::Running;
+        self.end(&entry, BY_HAND, false).await?;
+        self.forget_state(id).await;
+        if runs { self.start_anew(&entry).await } else { Ok(()) }
+    }
+
+    /// Takes the life of a rule, if it runs and is not just being changed.
+    pub(super) fn try_life(&self, id: &str) -> Life {
+        let Some(entry) = locked(&self.inner.rules).get(id).cloned() else { return Life::Over };
+        match entry.life.clone().try_lock_owned() {
+            Ok(life) if entry.phase() == Phase::Running => Life::Running(life),
+            Ok(_) => Life::Over,
+            Err(_) => Life::Changing,
+        }
     }
 
     fn registered(&self, id: &str) -> Result<Arc<Entry>, ServiceError> {

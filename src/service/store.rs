@@ -1,15 +1,17 @@
 //! What survives a restart, in one transactional file under `--data`.
 //!
 //! The store knows texts by kind and name, not what they mean. All is read once, when it is opened; afterwards the
-//! catalog in memory answers, and the store only takes changes. One thread writes: it takes all changes that wait into
+//! catalog in memory answers, and the store only takes changes. The states of rules are apart: they are large, change
+//! often, and are read when a rule starts. One thread writes: it takes all changes that wait into
 //! one transaction, so that many requests at a time share one `fsync`. A change is answered when it is on disk.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 use tokio::sync::{mpsc, oneshot};
 
 /// The file's name in the data folder.
@@ -24,6 +26,8 @@ const WAITING: usize = 1024;
 const CACHE: usize = 4 << 20;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
+/// The states of rules by their ids.
+const STATES: TableDefinition<&str, &[u8]> = TableDefinition::new("states");
 
 /// What kind of thing a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,23 +61,37 @@ impl Kind {
 /// One change of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// what it is
-    pub kind: Kind,
-    /// its name
-    pub name: String,
-    /// its text; `None`: it is taken away
-    pub text: Option<String>,
+    name: String,
+    becomes: Becomes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Becomes {
+    /// this text, or nothing
+    Record(Kind, Option<String>),
+    /// the state of this rule, or none
+    State(Option<Vec<u8>>),
 }
 
 impl Change {
     /// The record has this text from now on.
     pub fn put(kind: Kind, name: impl Into<String>, text: impl Into<String>) -> Change {
-        Change { kind, name: name.into(), text: Some(text.into()) }
+        Change { name: name.into(), becomes: Becomes::Record(kind, Some(text.into())) }
     }
 
     /// The record is gone.
     pub fn remove(kind: Kind, name: impl Into<String>) -> Change {
-        Change { kind, name: name.into(), text: None }
+        Change { name: name.into(), becomes: Becomes::Record(kind, None) }
+    }
+
+    /// The rule has this state from now on.
+    pub fn put_state(rule: impl Into<String>, state: Vec<u8>) -> Change {
+        Change { name: rule.into(), becomes: Becomes::State(Some(state)) }
+    }
+
+    /// The rule has no state.
+    pub fn remove_state(rule: impl Into<String>) -> Change {
+        Change { name: rule.into(), becomes: Becomes::State(None) }
     }
 }
 
@@ -121,6 +139,9 @@ pub enum StoreError {
     /// a change could not be written
     #[error("cannot write to the store: {0}")]
     Write(String),
+    /// something cannot be read
+    #[error("cannot read from the store: {0}")]
+    Read(String),
     /// the store was closed
     #[error("the store is closed")]
     Closed,
@@ -131,6 +152,7 @@ type Group = (Vec<Change>, Answer);
 
 /// The open store.
 pub struct Store {
+    database: Arc<Database>,
     changes: Option<mpsc::Sender<Group>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -150,9 +172,29 @@ impl Store {
         let opened = catch_unwind(AssertUnwindSafe(|| open(&path)));
         let (database, records) = opened.unwrap_or_else(|_| Err(damaged(&path, "its pages cannot be read")))?;
         let (changes, waiting) = mpsc::channel(WAITING);
-        let writer = std::thread::Builder::new().name("store".to_owned()).spawn(move || write(&database, waiting));
+        let database = Arc::new(database);
+        let of_writer = database.clone();
+        let writer = std::thread::Builder::new().name("store".to_owned()).spawn(move || write(&of_writer, waiting));
         let writer = writer.map_err(|error| StoreError::Io { path, error })?;
-        Ok((Store { changes: Some(changes), writer: Some(writer) }, records))
+        Ok((Store { database, changes: Some(changes), writer: Some(writer) }, records))
+    }
+
+    /// The rules that have a state, by id.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`]
+    pub fn states(&self) -> Result<Vec<String>, StoreError> {
+        look(&self.database, |states| states.iter()?.map(|state| Ok(state?.0.value().to_owned())).collect())
+    }
+
+    /// The state of a rule, read from disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`]
+    pub async fn state(&self, rule: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let (database, rule) = (self.database.clone(), rule.to_owned());
+        let read = move || look(&database, |states| Ok(states.get(rule.as_str())?.map(|state| state.value().to_vec())));
+        tokio::task::spawn_blocking(read).await.map_err(|_| StoreError::Closed)?
     }
 
     /// Writes changes, all or none. When this returns they are on disk.
@@ -175,6 +217,20 @@ impl Drop for Store {
             let _ = writer.join();
         }
     }
+}
+
+fn look<T: Default>(
+    database: &Database,
+    read: impl FnOnce(&ReadOnlyTable<&'static str, &'static [u8]>) -> Result<T, redb::Error>,
+) -> Result<T, StoreError> {
+    let read = || match database.begin_read()?.open_table(STATES) {
+        Err(TableError::TableDoesNotExist(_)) => Ok(T::default()),
+        table => read(&table?),
+    };
+    // As when it is opened: a damaged page can make the library panic.
+    let found = catch_unwind(AssertUnwindSafe(read));
+    let found = found.map_err(|_| StoreError::Read("its pages cannot be read".to_owned()))?;
+    found.map_err(|error: redb::Error| StoreError::Read(error.to_string()))
 }
 
 fn damaged(path: &Path, reason: impl ToString) -> StoreError {
@@ -264,10 +320,14 @@ fn write(database: &Database, mut waiting: mpsc::Receiver<Group>) {
 fn commit(database: &Database, groups: &[Group]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
     for change in groups.iter().flat_map(|(changes, _)| changes) {
-        let mut table = transaction.open_table(change.kind.table())?;
-        match &change.text {
-            Some(text) => drop(table.insert(change.name.as_str(), text.as_str())?),
-            None => drop(table.remove(change.name.as_str())?),
+        let name = change.name.as_str();
+        match &change.becomes {
+            Becomes::Record(kind, Some(text)) => {
+                drop(transaction.open_table(kind.table())?.insert(name, text.as_str())?);
+            }
+            Becomes::Record(kind, None) => drop(transaction.open_table(kind.table())?.remove(name)?),
+            Becomes::State(Some(state)) => drop(transaction.open_table(STATES)?.insert(name, state.as_slice())?),
+            Becomes::State(None) => drop(transaction.open_table(STATES)?.remove(name)?),
         }
     }
     Ok(transaction.commit()?)
@@ -297,6 +357,21 @@ mod tests {
         let records = opened(&folder.path).unwrap();
         assert_eq!(records.of(Kind::Rule).collect::<Vec<_>>(), [("r", "2")]);
         assert_eq!(records.of(Kind::Stream).count(), 0);
+    }
+
+    #[tokio::test]
+    async fn states_are_read_when_they_are_asked_for() {
+        let folder = folder();
+        let (store, _) = Store::open(&folder.path).unwrap();
+        assert_eq!((store.states().unwrap(), store.state("r").await.unwrap()), (Vec::new(), None));
+        store.write(vec![Change::put_state("r", vec![1; 100_000]), Change::put_state("s", vec![2])]).await.unwrap();
+        drop(store);
+        let (store, records) = Store::open(&folder.path).unwrap();
+        assert_eq!(records, Records::default());
+        assert_eq!(store.states().unwrap(), ["r", "s"]);
+        assert_eq!(store.state("r").await.unwrap(), Some(vec![1; 100_000]));
+        store.write(vec![Change::remove_state("r")]).await.unwrap();
+        assert_eq!((store.states().unwrap(), store.state("r").await.unwrap()), (vec!["s".to_owned()], None));
     }
 
     #[tokio::test]

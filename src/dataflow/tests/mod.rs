@@ -1,7 +1,10 @@
 //! Rules with state against models that follow the definitions without any cleverness.
 //!
 //! A rule is planned from its SQL and fed with JSON through the scan, as a worker does it; the clock is set by hand.
+//! Most rules are torn down now and then, and go on in new operators with the checkpoint of the old ones: whatever a model
+//! says, it must not show.
 
+mod checkpoints;
 mod edges;
 mod joins;
 mod windows;
@@ -22,7 +25,8 @@ use super::worker::{Timers, WorkerClock};
 use crate::catalog::Catalog;
 use crate::io::queue::{Frame, FrameBatch, MessageBatch, Outlet};
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Body, Role};
+use crate::plan::fingerprint::{self, Fingerprint};
+use crate::plan::physical::{Body, Role, RulePlan};
 use crate::rule::RuleOptions;
 use crate::sql::parse_create;
 use crate::time::Clock;
@@ -49,6 +53,19 @@ struct Rule {
     clock: Arc<AtomicI64>,
     timers: Rc<Timers>,
     event_time: bool,
+    /// what it was made of
+    origin: (RulePlan, RuleOptions, jiff::tz::TimeZone),
+    fingerprint: Fingerprint,
+    restarts: Restarts,
+}
+
+/// When a rule goes on in new operators.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Restarts {
+    Never,
+    AtEachStep,
+    /// at steps drawn with this seed
+    Sometimes(u64),
 }
 
 /// Three streams without declared columns, and a table of the last three rows.
@@ -84,21 +101,45 @@ impl Rule {
         crate::plan::plan(sql, options, &catalog()).is_err()
     }
 
+    /// Whether its plan remembers anything.
+    fn has_state(sql: &str, options: &RuleOptions) -> bool {
+        let plan = crate::plan::plan(sql, options, &catalog());
+        plan.is_ok_and(|plan| matches!(plan.body, Body::Stateful(_)))
+    }
+
     fn in_zone(sql: &str, options: &RuleOptions, zone: jiff::tz::TimeZone) -> Rule {
-        let catalog = catalog();
-        let plan = crate::plan::plan(sql, options, &catalog).unwrap_or_else(|error| panic!("{sql}: {error}"));
-        let Body::Stateful(body) = plan.body else { panic!("{sql} has no state") };
-        let clock = Arc::new(AtomicI64::new(0));
+        let plan = crate::plan::plan(sql, options, &catalog()).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let mut rule = Rule::build(plan, options, zone, Arc::default(), Arc::default(), Arc::default());
+        // The same for the same rule, so that a failure can be looked at again.
+        let seed = sql.bytes().fold(1, |seed: u64, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        rule.restarts = match seed % 4 {
+            0 => Restarts::Never,
+            1 => Restarts::AtEachStep,
+            _ => Restarts::Sometimes(seed),
+        };
+        rule
+    }
+
+    fn build(
+        plan: RulePlan,
+        options: &RuleOptions,
+        zone: jiff::tz::TimeZone,
+        kept: Arc<Kept>,
+        metrics: Arc<RuleMetrics>,
+        clock: Arc<AtomicI64>,
+    ) -> Rule {
+        let fingerprint = fingerprint::of(&plan, &zone).expect("the rule has state");
+        let origin = (plan.clone(), options.clone(), zone.clone());
+        let Body::Stateful(body) = plan.body else { panic!("the rule has no state") };
+        let now = clock.load(Ordering::Relaxed);
         let worker_clock = Rc::new(WorkerClock::new(Clock::Manual(clock.clone())));
         let timers = Rc::new(Timers::default());
-        let kept = Arc::new(Kept::default());
-        let metrics = Arc::new(RuleMetrics::default());
         let encoding = Encoding { shape: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
         let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone: zone.clone(), hits: Default::default() });
         let width = plan.inputs.iter().map(|input| input.scan.columns.len() + input.scan.computed.len()).max();
         let streams = plan.inputs.iter().map(|input| input.role == Role::Stream);
-        let queue = Rc::new(RuleQueue::new(width.unwrap_or(0), streams, options.idle_timeout, 0));
+        let queue = Rc::new(RuleQueue::new(width.unwrap_or(0), streams, options.idle_timeout, now));
         let mut scans = Vec::new();
         for (number, input) in plan.inputs.iter().enumerate() {
             let mut scan = StreamScan::new(input.stream.clone(), zone.clone());
@@ -108,7 +149,23 @@ impl Rule {
         }
         let alarms = (!options.event_time).then(|| (timers.clone(), 0));
         let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, worker_clock, alarms);
-        Rule { scans, queue, operator, kept, metrics, clock, timers, event_time: options.event_time }
+        let (event_time, restarts) = (options.event_time, Restarts::Never);
+        Rule { scans, queue, operator, kept, metrics, clock, timers, event_time, origin, fingerprint, restarts }
+    }
+
+    fn checkpoint(&self) -> Vec<u8> {
+        self.operator.save(&self.fingerprint, &self.queue).expect("it is small")
+    }
+
+    /// The rule's dataflow goes, and comes back with its state.
+    fn restart(&mut self) {
+        let checkpoint = self.checkpoint();
+        let (plan, options, zone) = self.origin.clone();
+        let restarts = self.restarts;
+        *self = Rule::build(plan, &options, zone, self.kept.clone(), self.metrics.clone(), self.clock.clone());
+        self.restarts = restarts;
+        let restored = self.operator.restore(&checkpoint, &self.fingerprint, &self.queue);
+        restored.expect("the checkpoint is whole");
     }
 
     fn now(&self) -> i64 {
@@ -129,6 +186,18 @@ impl Rule {
         self.queue.refresh(now);
         self.operator.rows(self.queue.take());
         self.operator.advance(Some(if self.event_time { self.queue.watermark() } else { now }));
+        let restart = match &mut self.restarts {
+            Restarts::Never => false,
+            Restarts::AtEachStep => true,
+            Restarts::Sometimes(seed) => {
+                let mut random = fastrand::Rng::with_seed(*seed);
+                *seed = random.u64(..);
+                random.u8(..4) == 0
+            }
+        };
+        if restart {
+            self.restart();
+        }
     }
 
     /// The clock goes on to `now`; the rule runs at each of its deadlines on the way, or `late`, at the end of it.

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
@@ -30,7 +31,7 @@ pub struct Arrival<'a> {
 }
 
 /// A row that a window keeps. Windows that overlap share it.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct KeptRow {
     /// ms since the epoch
     pub time: i64,
@@ -41,7 +42,7 @@ pub struct KeptRow {
 }
 
 /// The content of a window, or of a slice of one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Content {
     /// times of the first and the last row that counted, whether it passed or not
     pub span: Option<(i64, i64)>,
@@ -61,7 +62,7 @@ pub type Groups = IndexMap<GroupKey, Group, KeyHasher>;
 pub type KeyHasher = foldhash::fast::RandomState;
 
 /// One group.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Group {
     /// the kept slots of the group's first row
     pub first: Vec<Value>,

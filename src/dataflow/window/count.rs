@@ -2,6 +2,7 @@
 //!
 //! Rows are gathered in slices whose number of rows divides both, so overlapping windows share them.
 
+use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
 use crate::plan::physical::Stateful;
 
 use super::content::{Arrival, Content};
@@ -25,6 +26,24 @@ impl Count {
     pub fn new(length: u64, interval: u64, merge_ahead: bool) -> Self {
         let slice = super::hopping::gcd(length.max(1), interval.max(1));
         Count { length, interval, slice, rows: 0, open: Content::default(), closed: Slices::new(merge_ahead) }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        to.put(&(self.rows, &self.open))?;
+        self.closed.save(to)
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        (self.rows, self.open) = from.take()?;
+        self.closed.restore(from)
     }
 
     /// Takes a row in.

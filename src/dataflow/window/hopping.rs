@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
+use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
 use crate::plan::physical::Stateful;
 use crate::sql::ast::Unit;
 use crate::time::Alignment;
@@ -49,6 +50,28 @@ impl Hopping {
             next_end: None,
             alarm,
         }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        to.put(&(&self.open, self.next_end))?;
+        self.closed.save(to)
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        let next_end: Option<i64>;
+        (self.open, next_end) = from.take()?;
+        self.closed.restore(from)?;
+        // Asks for the alarm, too: a window that ended meanwhile is handed out at once.
+        next_end.into_iter().for_each(|end| self.expect(end));
+        Ok(())
     }
 
     /// Takes a row in.

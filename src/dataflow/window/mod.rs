@@ -14,6 +14,7 @@ mod state;
 
 use std::rc::Rc;
 
+use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
 use crate::plan::physical::{Stateful, WindowSpec};
 
 use super::worker::Timers;
@@ -89,6 +90,36 @@ impl Windows {
                 Windows::Count(count::Count::new(*length, *interval, merges_ahead(plan)))
             }
             WindowSpec::State { .. } => Windows::State(state::State::default()),
+        }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        match self {
+            Windows::Each => Ok(()),
+            Windows::Hopping(windows) => windows.save(to),
+            Windows::Sliding(windows) => windows.save(to),
+            Windows::Session(windows) => windows.save(to),
+            Windows::Count(windows) => windows.save(to),
+            Windows::State(windows) => windows.save(to),
+        }
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        match self {
+            Windows::Each => Ok(()),
+            Windows::Hopping(windows) => windows.restore(from),
+            Windows::Sliding(windows) => windows.restore(from),
+            Windows::Session(windows) => windows.restore(from),
+            Windows::Count(windows) => windows.restore(from),
+            Windows::State(windows) => windows.restore(from),
         }
     }
 

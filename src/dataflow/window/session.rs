@@ -3,6 +3,7 @@
 
 use jiff::tz::TimeZone;
 
+use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
 use crate::plan::physical::Stateful;
 use crate::sql::ast::Unit;
 use crate::time::Alignment;
@@ -27,6 +28,24 @@ impl Session {
     pub fn new(unit: Unit, max: u64, timeout: i64, zone: &TimeZone, alarm: Alarm) -> Self {
         let ticks = Alignment::new(unit, max, zone.clone());
         Session { ticks, timeout, content: Content::default(), cut: i64::MAX, alarm, rings: None }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        to.put(&(&self.content, self.cut))
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        (self.content, self.cut) = from.take()?;
+        self.ring();
+        Ok(())
     }
 
     /// Takes a row in; rows come in order of time.

@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 
+use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+
 use super::content::Content;
 
 /// Slices that are closed, in order.
@@ -26,6 +28,23 @@ impl Slices {
     /// No slices. `merge_ahead`: contents do not grow with their rows.
     pub fn new(merge_ahead: bool) -> Self {
         Slices { merge_ahead, front: Vec::new(), back: VecDeque::new(), back_merged: Content::default() }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        to.put(&(&self.front, &self.back, &self.back_merged))
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        (self.front, self.back, self.back_merged) = from.take()?;
+        Ok(())
     }
 
     /// Whether contents are merged before they are needed.

@@ -7,7 +7,9 @@
 use std::collections::VecDeque;
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
+use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
 use crate::expr::Scope;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::group::GroupKey;
@@ -27,6 +29,7 @@ pub struct Sliding {
     alarm: Alarm,
 }
 
+#[derive(Serialize, Deserialize)]
 enum Held {
     /// accumulators by group, and which group each row is of, in order
     Groups(SlidingGroups),
@@ -34,7 +37,7 @@ enum Held {
     Rows(VecDeque<(i64, Content)>),
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct SlidingGroups {
     groups: IndexMap<GroupKey, SlidingGroup, KeyHasher>,
     /// the group of each row, or none where the row has an error, oldest first
@@ -44,7 +47,7 @@ struct SlidingGroups {
 }
 
 /// The rows of one group in two stacks.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct SlidingGroup {
     /// oldest last: the accumulators of each row with all that came after it up to the newest of these
     front: Vec<Group>,
@@ -60,6 +63,29 @@ impl Sliding {
         let held =
             if merges_ahead(plan) { Held::Groups(SlidingGroups::default()) } else { Held::Rows(VecDeque::new()) };
         Sliding { length, delay, held, waiting: VecDeque::new(), alarm }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        to.put(&(&self.held, &self.waiting))
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        let held: Held;
+        (held, self.waiting) = from.take()?;
+        if std::mem::discriminant(&held) != std::mem::discriminant(&self.held) {
+            return Err(CheckpointError::Damaged("a part of it is of another plan"));
+        }
+        self.held = held;
+        self.waiting.iter().for_each(|time| self.alarm.at(time.saturating_add(self.delay)));
+        Ok(())
     }
 
     /// Takes a row in. Without a delay its window is handed out at once.

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 
+use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
 use crate::expr::group::GroupKey;
 use crate::expr::{Expr, Scope};
 use crate::plan::physical::{Stateful, WindowSpec};
@@ -19,6 +20,23 @@ pub struct State {
 }
 
 impl State {
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        to.put(&self.open)
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.open = from.take()?;
+        Ok(())
+    }
+
     /// Takes a row in.
     pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
         let WindowSpec::State { begin, end, partition } = &plan.window else { return };

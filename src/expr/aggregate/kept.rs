@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use indexmap::IndexMap;
+use serde::{Deserialize, Serialize};
 
 use crate::codec::json;
 use crate::expr::group::KeyPart;
 use crate::value::{Object, Value};
 
 /// The values in order; what a row does not have is null.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct List(Arc<Vec<Value>>);
 
 impl List {
@@ -28,7 +29,7 @@ impl List {
 }
 
 /// The members of all objects in one, the later of equal keys; values that are no objects are passed over.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Merged(Option<Arc<Object>>);
 
 impl Merged {
@@ -65,7 +66,7 @@ impl Merged {
 }
 
 /// The last value.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Last {
     /// whether nulls are passed over
     filled: bool,
@@ -95,7 +96,7 @@ impl Last {
 }
 
 /// The first row of each value, or the last row where its value is new. It is added as an object of `value` and `row`.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Distinct {
     /// whether all first rows are asked for, and not just the last
     all: bool,

@@ -1,6 +1,8 @@
 //! Aggregates of how numbers are spread: deviation and variance, which need no numbers kept, and median and
 //! percentiles, which need them all.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Aggregate, Share, invalid};
 use crate::expr::error::EvalError;
 use crate::expr::ops::order_of_numbers;
@@ -8,7 +10,7 @@ use crate::value::Value;
 
 /// The deviation or variance of numbers, by Welford's method: it needs no second look at the numbers and stays exact
 /// where their squares would drown the differences.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spread {
     aggregate: Aggregate,
     /// numbers so far
@@ -64,7 +66,7 @@ impl Spread {
 }
 
 /// All numbers, for an aggregate that asks for one by its rank.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ranked {
     aggregate: Aggregate,
     numbers: Vec<Value>,

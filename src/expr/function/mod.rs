@@ -86,7 +86,7 @@ pub struct CallContext<'a> {
 }
 
 /// Which rows and windows of a rule have given results before.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hits {
     /// how many rows
     pub rows: u64,

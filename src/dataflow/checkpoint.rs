@@ -1,0 +1,316 @@
+//! Checkpoints: the state of a rule as bytes, and back.
+//!
+//! A checkpoint is what the rule's operators remember, one after the other, in postcard's form, between a head that says
+//! what it is of and a checksum. State must never get into another plan than that which made it: positions and kinds of
+//! what is remembered follow from the plan, and the bytes do not say them again. So the head has the form's version
+//! and the fingerprint of the plan, and what does not agree is refused as a whole. This module does not know what
+//! operators remember, nor where the bytes are kept.
+
+use postcard::ser_flavors::Flavor;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::plan::fingerprint::Fingerprint;
+
+/// The form of what follows the head. To be raised whenever a type that is kept changes.
+const VERSION: u16 = 1;
+/// What a checkpoint begins with.
+const MAGIC: [u8; 4] = *b"PLcp";
+const HEAD: usize = MAGIC.len() + size_of::<u16>() + size_of::<Fingerprint>();
+const CHECKSUM: usize = size_of::<u32>();
+
+/// The largest checkpoint, bytes. The data thread stands still while it is made, and it is written again and again.
+pub const MAX_BYTES: usize = 256 << 20;
+
+/// Why a rule's state cannot be kept, or not be used again.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// more than [`MAX_BYTES`]
+    #[error(
+        "it takes more than {} MiB. Use shorter windows or fewer groups, or qos 0, which keeps no state",
+        MAX_BYTES >> 20
+    )]
+    TooLarge,
+    /// something that has no form
+    #[error("it cannot be written: {0}")]
+    Unwritable(String),
+    /// bytes that were not written like that
+    #[error("the checkpoint is damaged ({0})")]
+    Damaged(&'static str),
+    /// of another Plutino
+    #[error("the checkpoint has version {0}, this Plutino uses {VERSION}")]
+    Version(u16),
+    /// the statement, a stream's columns or the time zone have changed
+    #[error("it is that of another plan: the rule's statement, options or streams have changed")]
+    OtherPlan,
+}
+
+/// Takes what a checkpoint is made of.
+pub struct Writer {
+    to: postcard::Serializer<Limited>,
+}
+
+/// Bytes up to a limit.
+struct Limited {
+    bytes: Vec<u8>,
+    limit: usize,
+}
+
+/// Gives back what a checkpoint was made of.
+pub struct Reader<'a> {
+    from: postcard::Deserializer<'a, postcard::de_flavors::Slice<'a>>,
+}
+
+impl Writer {
+    /// Begins the checkpoint of a plan.
+    pub fn new(plan: &Fingerprint) -> Writer {
+        Writer::limited(plan, MAX_BYTES)
+    }
+
+    fn limited(plan: &Fingerprint, limit: usize) -> Writer {
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(VERSION.to_le_bytes());
+        bytes.extend(plan);
+        Writer { to: postcard::Serializer { output: Limited { bytes, limit: limit - CHECKSUM } } }
+    }
+
+    /// Adds the next part.
+    ///
+    /// # Errors
+    /// [`CheckpointError::TooLarge`], [`CheckpointError::Unwritable`]
+    pub fn put<T: Serialize + ?Sized>(&mut self, part: &T) -> Result<(), CheckpointError> {
+        part.serialize(&mut self.to).map_err(|error| match error {
+            postcard::Error::SerializeBufferFull => CheckpointError::TooLarge,
+            error => CheckpointError::Unwritable(error.to_string()),
+        })
+    }
+
+    /// The checkpoint.
+    pub fn finish(self) -> Vec<u8> {
+        let mut bytes = self.to.output.bytes;
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        bytes
+    }
+}
+
+impl Flavor for Limited {
+    type Output = Vec<u8>;
+
+    fn try_extend(&mut self, data: &[u8]) -> postcard::Result<()> {
+        if data.len() > self.limit.saturating_sub(self.bytes.len()) {
+            return Err(postcard::Error::SerializeBufferFull);
+        }
+        self.bytes.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn try_push(&mut self, byte: u8) -> postcard::Result<()> {
+        self.try_extend(&[byte])
+    }
+
+    fn finalize(self) -> postcard::Result<Vec<u8>> {
+        Ok(self.bytes)
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Opens a checkpoint, if it is one of this plan.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn open(bytes: &'a [u8], plan: &Fingerprint) -> Result<Reader<'a>, CheckpointError> {
+        let cut = || CheckpointError::Damaged("it is cut off");
+        let (whole, checksum) = bytes.split_last_chunk().ok_or_else(cut)?;
+        let (head, parts) = whole.split_at_checked(HEAD).ok_or_else(cut)?;
+        let (magic, head) = head.split_at(MAGIC.len());
+        let (version, fingerprint) = head.split_first_chunk().ok_or_else(cut)?;
+        if magic != MAGIC {
+            return Err(CheckpointError::Damaged("it does not begin like one"));
+        }
+        if crc32fast::hash(whole) != u32::from_le_bytes(*checksum) {
+            return Err(CheckpointError::Damaged("its checksum is wrong"));
+        }
+        match u16::from_le_bytes(*version) {
+            VERSION => {}
+            other => return Err(CheckpointError::Version(other)),
+        }
+        if fingerprint != plan {
+            return Err(CheckpointError::OtherPlan);
+        }
+        Ok(Reader { from: postcard::Deserializer::from_bytes(parts) })
+    }
+
+    /// The next part.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Damaged`]
+    pub fn take<T: DeserializeOwned>(&mut self) -> Result<T, CheckpointError> {
+        T::deserialize(&mut self.from).map_err(|_| CheckpointError::Damaged("a part of it cannot be read"))
+    }
+
+    /// Sees that nothing is left.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Damaged`]
+    pub fn finish(self) -> Result<(), CheckpointError> {
+        match self.from.finalize() {
+            Ok([]) => Ok(()),
+            _ => Err(CheckpointError::Damaged("there is more in it than the plan has")),
+        }
+    }
+}
+
+/// A number of parts that must be that of the plan.
+///
+/// # Errors
+/// [`CheckpointError::Damaged`]
+pub fn expect_len<T>(parts: Vec<T>, len: usize) -> Result<Vec<T>, CheckpointError> {
+    if parts.len() == len { Ok(parts) } else { Err(CheckpointError::Damaged("a part of it is of another plan")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::expr::EvalError;
+    use crate::expr::group::GroupKey;
+    use crate::value::Value;
+
+    const PLAN: Fingerprint = [7; 16];
+
+    fn there_and_back<T: Serialize + DeserializeOwned>(part: &T) -> T {
+        let mut writer = Writer::new(&PLAN);
+        writer.put(part).unwrap();
+        let bytes = writer.finish();
+        let mut reader = Reader::open(&bytes, &PLAN).unwrap();
+        let back = reader.take().unwrap();
+        reader.finish().unwrap();
+        back
+    }
+
+    /// Equal to the bit, and no null is absent.
+    fn written(value: &Value) -> String {
+        match value {
+            Value::Float(number) => format!("Float({:x})", number.to_bits()),
+            Value::Array(elements) => format!("{:?}", elements.iter().map(written).collect::<Vec<_>>()),
+            Value::Object(members) => {
+                format!("{:?}", members.iter().map(|(key, value)| (key, written(value))).collect::<Vec<_>>())
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    fn values() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Absent),
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::Bool),
+            any::<i64>().prop_map(Value::Int),
+            any::<u64>().prop_map(|bits| Value::Float(f64::from_bits(bits))),
+            ".{0,40}".prop_map(Value::from),
+            Just(Value::Json("{\"a\": [1, 2.50]}".into())),
+            prop::collection::vec(any::<u8>(), 0..40).prop_map(Value::from),
+            (any::<i64>(), -50_000i32..50_000, 0usize..4).prop_map(|(nanoseconds, offset, zone)| {
+                let zone = match zone {
+                    0 => jiff::tz::TimeZone::UTC,
+                    1 => jiff::tz::Offset::from_seconds(offset).unwrap().to_time_zone(),
+                    2 => jiff::tz::TimeZone::get("Asia/Shanghai").unwrap(),
+                    _ => jiff::tz::TimeZone::get("America/New_York").unwrap(),
+                };
+                let at = jiff::Timestamp::from_nanosecond(nanoseconds.into()).unwrap();
+                Value::DateTime(Arc::new(at.to_zoned(zone)))
+            }),
+        ];
+        leaf.prop_recursive(4, 40, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::array),
+                prop::collection::vec((".{0,30}", inner), 0..6)
+                    .prop_map(|members| Value::object(members.into_iter().map(|(key, value)| (key.into(), value)))),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn values_come_back_as_they_were(value in values()) {
+            prop_assert_eq!(written(&there_and_back(&value)), written(&value));
+            let key = GroupKey::from_values([&value]);
+            prop_assert_eq!(there_and_back(&key), key);
+        }
+
+        #[test]
+        fn what_is_no_checkpoint_is_refused(value in values(), damage: prop::sample::Index, bit in 0u8..8, cut: bool) {
+            let mut writer = Writer::new(&PLAN);
+            writer.put(&value).unwrap();
+            let mut bytes = writer.finish();
+            let at = damage.index(bytes.len());
+            if cut {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= 1 << bit;
+            }
+            prop_assert!(Reader::open(&bytes, &PLAN).is_err());
+        }
+
+        #[test]
+        fn no_bytes_make_a_reader_panic(parts in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut bytes = Writer::new(&PLAN).to.output.bytes;
+            bytes.extend(parts);
+            bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+            let mut reader = Reader::open(&bytes, &PLAN).unwrap();
+            let _ = reader.take::<Vec<(GroupKey, Value)>>();
+            let _ = reader.finish();
+        }
+    }
+
+    #[test]
+    fn the_form_is_that_of_its_version() {
+        let parts = (
+            Value::array([Value::Absent, Value::Int(-3), Value::Float(0.5), Value::from("é")]),
+            GroupKey::from_values([&Value::Int(1), &Value::Null]),
+            EvalError::DividedByZero,
+        );
+        let mut writer = Writer::new(&PLAN);
+        writer.put(&parts).unwrap();
+        let bytes = writer.finish();
+        let mut expected = b"PLcp\x01\x00".to_vec();
+        expected.extend(PLAN);
+        expected.extend(b"\x07\x04\x00\x03\x05\x04\0\0\0\0\0\0\xe0\x3f\x05\x02\xc3\xa9");
+        expected.extend(b"\x02\x02\x02\x00\x0fdivided by zero");
+        assert_eq!(&bytes[..bytes.len() - CHECKSUM], expected, "raise VERSION with the form");
+    }
+
+    #[test]
+    fn what_is_kept_of_an_error_is_its_text() {
+        let error = there_and_back(&EvalError::DividedByZero);
+        assert_eq!(error.to_string(), "divided by zero");
+        assert_eq!(there_and_back(&error), error);
+    }
+
+    #[test]
+    fn what_does_not_agree_is_told() {
+        let mut bytes = Writer::new(&PLAN).finish();
+        let error = |bytes: &[u8], plan| Reader::open(bytes, plan).err().map(|error| error.to_string());
+        assert_eq!(error(&bytes, &PLAN), None);
+        assert!(error(&bytes, &[8; 16]).unwrap().contains("another plan"));
+        bytes.truncate(HEAD);
+        bytes[MAGIC.len()] = 9;
+        bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
+        assert!(error(&bytes, &PLAN).unwrap().contains("has version 9, this Plutino uses 1"));
+        assert!(error(b"", &PLAN).unwrap().contains("is damaged"));
+        assert!(error(b"no checkpoint, but long enough for one", &PLAN).unwrap().contains("begin like one"));
+        let mut reader = Reader::open(&Writer::new(&PLAN).finish(), &PLAN).map(|_| ());
+        assert_eq!(reader.as_mut(), Ok(&mut ()));
+    }
+
+    #[test]
+    fn a_checkpoint_has_a_greatest_size() {
+        let mut writer = Writer::limited(&PLAN, HEAD + CHECKSUM + 11);
+        assert_eq!(writer.put("0123456789"), Ok(()));
+        assert_eq!(writer.put(&1u8), Err(CheckpointError::TooLarge));
+        assert_eq!(writer.finish().len(), HEAD + CHECKSUM + 11);
+    }
+}

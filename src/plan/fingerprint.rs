@@ -1,0 +1,61 @@
+//! What of a plan the form and meaning of its state follow from.
+//!
+//! A rule's state is used again by a rule whose fingerprint is the same. It covers everything that decides which rows
+//! come to the rule's operators, what is remembered of them, and where: the inputs with their columns and conditions,
+//! the steps, the window, keys and aggregates. It leaves out what only happens to results on their way out, so that a
+//! rule keeps its state when its sinks, the names of its results, HAVING, ORDER BY or LIMIT change.
+
+use std::fmt::Write;
+
+use jiff::tz::TimeZone;
+use sha2::{Digest, Sha256};
+
+use super::explain;
+use super::physical::{Body, Input, RulePlan, Stateful, Step, StepKind};
+
+/// The fingerprint of a plan: the same in each run of the program, and on each machine.
+pub type Fingerprint = [u8; 16];
+
+/// The fingerprint of a rule whose windows and dates are in this zone; none where it has no state.
+pub fn of(plan: &RulePlan, zone: &TimeZone) -> Option<Fingerprint> {
+    let Body::Stateful(body) = &plan.body else { return None };
+    let hash = Sha256::digest(text(body, &plan.inputs, zone));
+    hash.first_chunk().copied()
+}
+
+fn text(body: &Stateful, inputs: &[Input], zone: &TimeZone) -> String {
+    let mut text = explain::state(body, inputs);
+    let mut add = |what: std::fmt::Arguments<'_>| {
+        // Writing into a text does not fail.
+        let _ = writeln!(text, "{what}");
+    };
+    // What people need not see.
+    let flags = (body.ordered, body.grouped, body.incremental, body.counts_hits);
+    add(format_args!(
+        "{flags:?} {:?} {} {} {}",
+        body.event_time,
+        body.row_slots,
+        body.steps.len(),
+        body.result_steps.len()
+    ));
+    for call in &body.aggregates {
+        add(format_args!("{:?} {}", call.aggregate, call.integral));
+    }
+    for Step { input, slot, kind } in body.steps.iter().chain(&body.result_steps) {
+        if let StepKind::Analytic(call) = kind {
+            add(format_args!("{input} {slot} {:?} {:?} {}", call.analytic, call.names, call.over_rows));
+        }
+    }
+    for Input { stream, role, scan, slots } in inputs {
+        add(format_args!("{} {role:?} {slots:?}", stream.name));
+        if let Some(event_time) = &scan.event_time {
+            add(format_args!("{:?}", event_time.format));
+        }
+    }
+    // A zone without a name is known by what it says of two moments of a year.
+    let moments = [1_704_067_200, 1_719_792_000].map(|second| {
+        jiff::Timestamp::from_second(second).map(|moment| zone.to_offset(moment).seconds()).unwrap_or_default()
+    });
+    add(format_args!("{:?} {moments:?}", zone.iana_name()));
+    text
+}

@@ -1,0 +1,158 @@
+//! What rules remember over restarts: when it is asked for, and where it goes.
+//!
+//! A rule with qos 1 or 2 is asked for its state every `checkpointInterval`, and when it stops. The data thread writes it
+//! as bytes; here they are put on disk, away from that thread, and given back when the rule starts. What cannot be kept
+//! or used again is told, and never keeps a rule from running: it begins anew then.
+//!
+//! States are written under the lock of the rule's life, so that an older one never replaces a newer one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::SystemTime;
+
+use super::rules::Life;
+use super::store::{Change, Kind, Records};
+use super::{Service, locked, millis};
+use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved};
+
+/// A state that is too large is not asked for again before this, ms: the data thread stands still for it.
+const LARGE: i64 = 60_000;
+/// A rule that is just being changed is looked at again after this, ms.
+const BUSY: i64 = 1_000;
+
+/// Of all rules: which have a state on disk, and when they are asked for it next.
+#[derive(Default)]
+pub(super) struct Checkpoints {
+    stored: BTreeSet<String>,
+    paces: BTreeMap<String, Pace>,
+}
+
+/// When a rule is asked for its state, ms.
+struct Pace {
+    interval: i64,
+    next: i64,
+}
+
+impl Service {
+    /// Looks which rules have states, and forgets those of rules that are not there any more: temporary ones.
+    pub(super) async fn restore_states(&self, records: &Records) {
+        let states = self.inner.store.states().unwrap_or_else(|error| {
+            tracing::warn!("rules begin anew: {error}");
+            Vec::new()
+        });
+        let rules: BTreeSet<&str> = records.of(Kind::Rule).map(|(id, _)| id).collect();
+        let (stored, left): (Vec<_>, Vec<_>) = states.into_iter().partition(|id| rules.contains(id.as_str()));
+        locked(&self.inner.checkpoints).stored.extend(stored);
+        if !left.is_empty() {
+            let gone = left.into_iter().map(Change::remove_state).collect();
+            self.inner.store.write(gone).await.unwrap_or_else(|error| tracing::warn!("{error}"));
+        }
+    }
+
+    /// Gives a rule that is about to start what is kept of its state.
+    pub(super) async fn load_state(&self, spec: &mut RuleSpec) {
+        let Keeps::State(state) = &mut spec.keeps else { return };
+        if self.has_state(&spec.id) {
+            match self.inner.store.state(&spec.id).await {
+                Ok(stored) => *state = stored,
+                Err(error) => tracing::warn!(rule = spec.id, "its state is not used again, it begins anew: {error}"),
+            }
+        }
+    }
+
+    /// Asks a rule that has started for its state from now on. One that keeps none loses what is kept: it would be too
+    /// old when the rule keeps its state again.
+    pub(super) async fn begin_checkpoints(&self, id: &str, interval: Option<i64>) {
+        let Some(interval) = interval else {
+            locked(&self.inner.checkpoints).paces.remove(id);
+            return self.forget_state(id).await;
+        };
+        let next = millis(SystemTime::now()).saturating_add(interval);
+        locked(&self.inner.checkpoints).paces.insert(id.to_owned(), Pace { interval, next });
+        self.inner.agenda.note_checkpoint(id, next);
+    }
+
+    /// Keeps the state of a rule whose time for it has come, and notes when it comes again.
+    pub(super) async fn checkpoint(&self, id: &str) {
+        let now = millis(SystemTime::now());
+        let interval = {
+            let mut checkpoints = locked(&self.inner.checkpoints);
+            // There may be times left of an earlier start.
+            let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next <= now) else { return };
+            pace.next = i64::MAX;
+            pace.interval
+        };
+        let wait = match self.try_life(id) {
+            // It may be going to run again, and is asked then.
+            Life::Changing => interval.min(BUSY),
+            Life::Over => return,
+            Life::Running(_life) => {
+                let engine = self.inner.engine.read().await;
+                let Some(engine) = engine.as_ref() else { return };
+                let saved = engine.save_rule(id).await;
+                let large = matches!(saved, Some(Err(_)));
+                self.keep_state(Some(engine), id, saved).await;
+                if large { interval.max(LARGE) } else { interval }
+            }
+        };
+        let next = millis(SystemTime::now()).saturating_add(wait);
+        if let Some(pace) = locked(&self.inner.checkpoints).paces.get_mut(id) {
+            pace.next = next;
+        }
+        self.inner.agenda.note_checkpoint(id, next);
+    }
+
+    /// Puts a state on disk, if there is one. The rule's life is the caller's.
+    pub(super) async fn keep_state(
+        &self,
+        engine: Option<&Engine>,
+        id: &str,
+        saved: Option<Result<Saved, CheckpointError>>,
+    ) {
+        let written = match saved {
+            None => return,
+            Some(Err(error)) => Err(error.to_string()),
+            Some(Ok(Saved { bytes, mark })) => {
+                let written = self.inner.store.write(vec![Change::put_state(id, bytes)]).await;
+                written.map(|()| mark).map_err(|error| error.to_string())
+            }
+        };
+        match written {
+            Ok(mark) => {
+                tracing::debug!(rule = id, changes = mark, "its state is on disk");
+                locked(&self.inner.checkpoints).stored.insert(id.to_owned());
+                if let Some(engine) = engine {
+                    engine.kept(id, mark).await;
+                }
+            }
+            Err(error) => tracing::warn!(rule = id, "its state is not kept: {error}"),
+        }
+    }
+
+    /// Forgets what is kept of a rule's state.
+    pub(super) async fn forget_state(&self, id: &str) {
+        if !self.has_state(id) {
+            return;
+        }
+        match self.inner.store.write(vec![Change::remove_state(id)]).await {
+            Ok(()) => self.state_is_gone(id),
+            Err(error) => tracing::warn!(rule = id, "its state is not forgotten: {error}"),
+        }
+    }
+
+    /// The state of a rule has been taken away with the rule.
+    pub(super) fn state_is_gone(&self, id: &str) {
+        locked(&self.inner.checkpoints).stored.remove(id);
+    }
+
+    /// Whether a state of a rule is on disk.
+    pub(super) fn has_state(&self, id: &str) -> bool {
+        locked(&self.inner.checkpoints).stored.contains(id)
+    }
+
+    /// Keeps the last states of all rules, when the service stops.
+    pub(super) async fn keep_last(&self, states: Vec<(String, Result<Saved, CheckpointError>)>) {
+        let writes = states.into_iter().map(|(id, saved)| async move { self.keep_state(None, &id, Some(saved)).await });
+        // The store writes many in one transaction.
+        futures_util::future::join_all(writes).await;
+    }
+}
