@@ -4,11 +4,13 @@
 //! and nothing crosses a thread. This layer opens no socket and knows no JSON beyond what the scan decodes.
 
 pub mod build;
+mod index;
 mod join;
 pub mod operator;
 mod order;
 pub mod output;
 pub mod queue;
+mod ranges;
 mod results;
 pub mod scan;
 mod steps;

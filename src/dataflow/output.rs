@@ -122,6 +122,19 @@ impl Output {
         self.forms.iter().any(|form| form.encoding.shape.gathers())
     }
 
+    /// Whether errors are sent to the sinks.
+    pub fn tells_errors(&self) -> bool {
+        self.send_error
+    }
+
+    /// Whether an outlet may be one that does not always take more ([`Output::ready`]).
+    pub fn may_wait(&self) -> bool {
+        let waits = |form: &Form| {
+            !form.encoding.rows.is_empty() || form.encoding.outlets.iter().any(|outlet| outlet.may_wait())
+        };
+        self.forms.iter().any(waits)
+    }
+
     /// Sets who wakes the rule when results that wait must go.
     pub fn wake_by(&mut self, alarm: Alarm) {
         self.alarm = Some(alarm);

@@ -3,6 +3,7 @@
 //! A rule is planned from its SQL and fed with JSON through the scan, as a worker does it; the clock is set by hand.
 
 mod edges;
+mod indexed;
 mod joins;
 mod windows;
 

@@ -44,8 +44,8 @@ pub(super) struct Standing {
 pub(super) struct Endpoint {
     /// of the link that made it: its address. What its links want together is said by [`Endpoint::terms`]
     pub settings: Settings,
-    /// what each of its links wants
-    links: Mutex<Vec<Arc<Link>>>,
+    /// what its links want, and how many want the same: thousands of rules may send to one endpoint
+    links: Mutex<Vec<(Arc<Link>, usize)>>,
     /// the data thread of its sockets
     pub thread: usize,
     /// how it stands
@@ -67,6 +67,21 @@ pub(super) struct Link {
     pub source: bool,
     /// its settings
     pub settings: Settings,
+}
+
+impl Link {
+    /// Whether it asks the same of a connection.
+    fn wants(&self, source: bool, settings: &Settings) -> bool {
+        let own = &self.settings;
+        self.source == source
+            && own.on_open == settings.on_open
+            && own.subprotocols == settings.subprotocols
+            && own.ping_interval == settings.ping_interval
+            && own.idle_timeout == settings.idle_timeout
+            && own.reconnect == settings.reconnect
+            && own.handshake_timeout == settings.handshake_timeout
+            && own.max_message_size == settings.max_message_size
+    }
 }
 
 #[derive(Default)]
@@ -96,17 +111,19 @@ impl Endpoint {
     /// Adds what a link wants. Messages of `onOpen` that no link before it had are sent on an open connection now.
     pub fn link(&self, source: bool, settings: Settings) -> Arc<Link> {
         let mut links = locked(&self.links);
-        let known: Vec<&String> = links.iter().flat_map(|link| &link.settings.on_open).collect();
+        if let Some((known, users)) = links.iter_mut().find(|(link, _)| link.wants(source, &settings)) {
+            *users += 1;
+            return known.clone();
+        }
+        let others = || links.iter().map(|(link, _)| &link.settings);
+        let known: Vec<&String> = others().flat_map(|settings| &settings.on_open).collect();
         let fresh: Vec<String> = settings.on_open.iter().filter(|message| !known.contains(message)).cloned().collect();
         for (property, differs) in [
-            ("pingInterval", links.iter().any(|link| link.settings.ping_interval != settings.ping_interval)),
-            ("idleTimeout", links.iter().any(|link| link.settings.idle_timeout != settings.idle_timeout)),
-            ("reconnect", links.iter().any(|link| link.settings.reconnect != settings.reconnect)),
-            (
-                "handshakeTimeout",
-                links.iter().any(|link| link.settings.handshake_timeout != settings.handshake_timeout),
-            ),
-            ("maxMessageSize", links.iter().any(|link| link.settings.max_message_size != settings.max_message_size)),
+            ("pingInterval", others().any(|other| other.ping_interval != settings.ping_interval)),
+            ("idleTimeout", others().any(|other| other.idle_timeout != settings.idle_timeout)),
+            ("reconnect", others().any(|other| other.reconnect != settings.reconnect)),
+            ("handshakeTimeout", others().any(|other| other.handshake_timeout != settings.handshake_timeout)),
+            ("maxMessageSize", others().any(|other| other.max_message_size != settings.max_message_size)),
         ] {
             if differs {
                 let holds = if property == "maxMessageSize" { "the largest" } else { "the first source's" };
@@ -117,7 +134,7 @@ impl Endpoint {
             }
         }
         let link = Arc::new(Link { source, settings });
-        links.push(link.clone());
+        links.push((link.clone(), 1));
         // Under the lock of the links, as `opens`: each message is sent once on each connection.
         for peer in &locked(&self.members).peers {
             peer.say(&fresh);
@@ -127,16 +144,21 @@ impl Endpoint {
 
     /// Takes away what a link wants.
     pub fn unlink(&self, link: &Arc<Link>) {
-        locked(&self.links).retain(|other| !Arc::ptr_eq(other, link));
+        locked(&self.links).retain_mut(|(other, users)| {
+            if Arc::ptr_eq(other, link) {
+                *users -= 1;
+            }
+            *users > 0
+        });
     }
 
     /// What its links want together, for the next connection: the settings of the first source (without one, of the
     /// first sink), the largest limit of messages, and all subprotocols.
     pub fn terms(&self) -> Settings {
         let links = locked(&self.links);
-        let first = links.iter().find(|link| link.source).or(links.first());
-        let mut terms = first.map_or_else(|| self.settings.clone(), |link| link.settings.clone());
-        for Link { settings, .. } in links.iter().map(|link| &**link) {
+        let first = links.iter().find(|(link, _)| link.source).or(links.first());
+        let mut terms = first.map_or_else(|| self.settings.clone(), |(link, _)| link.settings.clone());
+        for Link { settings, .. } in links.iter().map(|(link, _)| &**link) {
             terms.max_message_size = terms.max_message_size.max(settings.max_message_size);
             for protocol in &settings.subprotocols {
                 if !terms.subprotocols.contains(protocol) {
@@ -151,7 +173,7 @@ impl Endpoint {
     pub fn opens(&self, peer: &Peer) {
         let links = locked(&self.links);
         let mut messages: Vec<String> = Vec::new();
-        for message in links.iter().flat_map(|link| &link.settings.on_open) {
+        for message in links.iter().flat_map(|(link, _)| &link.settings.on_open) {
             if !messages.contains(message) {
                 messages.push(message.clone());
             }
@@ -281,7 +303,7 @@ impl Endpoint {
     /// Buffers and limits of its connections. A reading endpoint reads much at a time; one that only writes keeps
     /// little for each of its many clients. Larger is not faster: the buffer is cleared before each read.
     pub fn websocket(&self, terms: &Settings) -> WebSocketConfig {
-        let reads = locked(&self.links).iter().any(|link| link.source);
+        let reads = locked(&self.links).iter().any(|(link, _)| link.source);
         let read_buffer = if reads { 32 * 1024 } else { 2 * 1024 };
         WebSocketConfig::default()
             .read_buffer_size(read_buffer)
