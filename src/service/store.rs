@@ -263,11 +263,19 @@ fn write(database: &Database, mut waiting: mpsc::Receiver<Group>) {
 
 fn commit(database: &Database, groups: &[Group]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    for change in groups.iter().flat_map(|(changes, _)| changes) {
-        let mut table = transaction.open_table(change.kind.table())?;
-        match &change.text {
-            Some(text) => drop(table.insert(change.name.as_str(), text.as_str())?),
-            None => drop(table.remove(change.name.as_str())?),
+    for kind in Kind::ALL {
+        // Changes of one record are of one kind, so their order stays. A table is opened once for all of them.
+        let mut changes =
+            groups.iter().flat_map(|(changes, _)| changes).filter(|change| change.kind == kind).peekable();
+        if changes.peek().is_none() {
+            continue;
+        }
+        let mut table = transaction.open_table(kind.table())?;
+        for change in changes {
+            match &change.text {
+                Some(text) => drop(table.insert(change.name.as_str(), text.as_str())?),
+                None => drop(table.remove(change.name.as_str())?),
+            }
         }
     }
     Ok(transaction.commit()?)
