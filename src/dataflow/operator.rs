@@ -1,7 +1,7 @@
 //! The operator of a rule with state: rows in order, what they remember, windows, results.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +10,7 @@ use crate::expr::{EvalError, Scope};
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
 
-use super::join::Give;
+use super::join::{Give, ScanTable};
 use super::order::Waiting;
 use super::output::{Output, RuleContext};
 use super::queue::RowBatch;
@@ -40,8 +40,8 @@ pub struct RuleOperator {
 
 /// What is joined to the rows of streams.
 struct Tables {
-    /// the last rows of scan tables, by input
-    scanned: HashMap<usize, VecDeque<Rc<KeptRow>>>,
+    /// scan tables, by input
+    scanned: HashMap<usize, ScanTable>,
     /// lookup tables, by input
     lookups: HashMap<usize, Rc<Index>>,
 }
@@ -71,7 +71,7 @@ impl RuleOperator {
             memories: Memories::new(&plan.steps),
             windows: Windows::new(&plan, &context.zone, Alarm::new(timers)),
             results: Results::new(&plan, context.clone(), output.clone()),
-            tables: Tables { scanned: HashMap::new(), lookups },
+            tables: Tables { scanned: scan_tables(&plan, &inputs), lookups },
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
             plan,
@@ -109,8 +109,10 @@ impl RuleOperator {
         let range = self.inputs[input].slots.clone();
         let scanned = self.inputs[input].scan.columns.len() + self.inputs[input].scan.computed.len();
         let slots = &mut slots[..scanned.min(range.len())];
-        if let Role::Table { retain } = self.inputs[input].role {
-            return self.tables.keep(input, retain, time, slots, range.len());
+        if let Some(table) = self.tables.scanned.get_mut(&input) {
+            let mut kept: Vec<Value> = slots.iter_mut().map(std::mem::take).collect();
+            kept.resize(range.len(), Value::Absent);
+            return table.push(KeptRow { time, input, slots: kept.into() });
         }
         if self.plan.ordered {
             self.close(now, Some(time));
@@ -154,7 +156,7 @@ impl RuleOperator {
         let mut arrival = Arrival { time, input, row, slots, passes, context: &context, key };
         if matches!(plan.window, WindowSpec::Each) {
             let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-            let others = Others { tables: tables.rows(), ask: &ask };
+            let others = Others { tables: &tables.scanned, ask: &ask };
             results.row(plan, inputs, &mut arrival, others);
         } else if matches!((&plan.window, &arrival.passes), (WindowSpec::Hopping { .. }, Err(_))) {
             // By the clock or in event time, a row without a truth belongs to no window.
@@ -164,7 +166,7 @@ impl RuleOperator {
         } else {
             windows.row(plan, arrival, &mut |closed| {
                 let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-                let others = Others { tables: tables.rows(), ask: &ask };
+                let others = Others { tables: &tables.scanned, ask: &ask };
                 results.window(plan, inputs, now, closed, others);
             });
         }
@@ -180,24 +182,13 @@ impl RuleOperator {
                 output.borrow_mut().received(Instant::now().checked_sub(Duration::from_millis(late)));
             }
             let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-            let others = Others { tables: tables.rows(), ask: &ask };
+            let others = Others { tables: &tables.scanned, ask: &ask };
             results.window(plan, inputs, now, closed, others);
         });
     }
 }
 
 impl Tables {
-    /// Keeps a row of a scan table, and forgets the oldest beyond `retain`.
-    fn keep(&mut self, input: usize, retain: Option<usize>, time: i64, slots: &mut [Value], width: usize) {
-        let mut row: Vec<Value> = slots.iter_mut().map(std::mem::take).collect();
-        row.resize(width, Value::Absent);
-        let rows = self.scanned.entry(input).or_default();
-        rows.push_back(Rc::new(KeptRow { time, input, slots: row.into() }));
-        while retain.is_some_and(|retain| rows.len() > retain) {
-            rows.pop_front();
-        }
-    }
-
     /// Gives the slots of the lookup table's rows with this key.
     fn ask(&self, inputs: &[Input], join: &Join, key: &[Value], give: Give<'_>) {
         let Some(index) = self.lookups.get(&join.input) else { return };
@@ -213,11 +204,18 @@ impl Tables {
             give(columns.iter().map(slot).collect());
         });
     }
+}
 
-    /// The rows of all scan tables.
-    fn rows(&self) -> Vec<Rc<KeptRow>> {
-        self.scanned.values().flatten().cloned().collect()
-    }
+/// The scan tables of a rule, by input.
+fn scan_tables(plan: &Stateful, inputs: &[Input]) -> HashMap<usize, ScanTable> {
+    let table = |(number, input): (usize, &Input)| match input.role {
+        Role::Table { retain } => {
+            let join = plan.joins.iter().find(|join| join.input == number);
+            Some((number, ScanTable::new(input, join, retain)))
+        }
+        _ => None,
+    };
+    inputs.iter().enumerate().filter_map(table).collect()
 }
 
 fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use indexmap::IndexMap;
@@ -12,7 +13,7 @@ use crate::expr::{Comparison, EvalError, Scope, compare_at};
 use crate::plan::physical::{Input, OrderBy, RowNumber, Stateful};
 use crate::value::Value;
 
-use super::join::{Ask, Joined};
+use super::join::{Ask, Joined, ScanTable};
 use super::output::{Output, RowError, RuleContext};
 use super::steps::Memories;
 use super::window::{Arrival, Closed, Group, Groups, KeptRow, KeyHasher, accumulate};
@@ -53,8 +54,8 @@ pub enum ResultError {
 
 /// What joins need beside the window's rows.
 pub struct Others<'a> {
-    /// the rows of tables
-    pub tables: Vec<Rc<KeptRow>>,
+    /// scan tables, by input
+    pub tables: &'a HashMap<usize, ScanTable>,
     /// asks lookup tables
     pub ask: Ask<'a>,
 }
@@ -176,9 +177,8 @@ impl Results {
             return result;
         }
         let mut wide = vec![Value::Absent; plan.result_slots()];
-        let rows = rows.chain(others.tables);
-        let joined =
-            Joined::new(inputs, &plan.joins, rows, &mut wide, context, others.ask).map_err(ResultError::Join)?;
+        let joined = Joined::new(inputs, &plan.joins, rows, others.tables, &mut wide, context, others.ask)
+            .map_err(ResultError::Join)?;
         self.of_rows(plan, context, &mut wide, 0..joined.len(), |number, slots| joined.fill(number, slots))
     }
 
@@ -191,11 +191,21 @@ impl Results {
         rows: impl Iterator<Item = R>,
         fill: impl Fn(R, &mut [Value]) -> i64,
     ) -> Result<u64, ResultError> {
+        // Without GROUP BY, what aggregates make lists of sees the rows in the order of ORDER BY.
+        let by_row: Vec<OrderBy> = if plan.grouped && plan.keys.is_empty() {
+            plan.order.iter().filter(|key| reads_rows_only(key, plan)).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        // Rows that only their groups need are not kept.
+        let direct = plan.grouped && by_row.is_empty();
+        let mut groups = Groups::default();
+        let mut key = GroupKey::default();
         let mut found = Vec::new();
+        let first = plan.row_slots - plan.computed.len();
         for row in rows {
             let time = fill(row, slots);
             let context = at(context, time);
-            let first = plan.row_slots - plan.computed.len();
             for (index, computed) in plan.computed.iter().enumerate() {
                 slots[first + index] = computed.eval(&Scope { slots, context: &context })?.into_owned();
             }
@@ -204,39 +214,27 @@ impl Results {
             {
                 continue;
             }
-            found.push((time, slots.clone()));
+            if direct {
+                accumulate(&mut groups, plan, &Scope { slots, context: &context }, &mut key)?;
+            } else {
+                found.push((time, slots.clone()));
+            }
+        }
+        if !direct && (plan.grouped || !plan.aggregates.is_empty()) {
+            sort(&mut found, &by_row, None, context)?;
+            for (time, row) in &found {
+                accumulate(&mut groups, plan, &Scope { slots: row, context: &at(context, *time) }, &mut key)?;
+            }
         }
         if plan.grouped {
-            if plan.keys.is_empty() {
-                // What aggregates make lists of sees the rows in the order of ORDER BY.
-                let by_row: Vec<OrderBy> =
-                    plan.order.iter().filter(|key| reads_rows_only(key, plan)).cloned().collect();
-                sort(&mut found, &by_row, context)?;
-            }
-            let mut groups = Groups::default();
-            let mut key = GroupKey::default();
-            for (time, row) in &found {
-                let context = &at(context, *time);
-                accumulate(&mut groups, plan, &Scope { slots: row, context }, &mut key)?;
-            }
             self.slots.resize(plan.result_slots(), Value::Absent);
             return self.of_groups(plan, context, groups);
         }
-        if !plan.aggregates.is_empty() {
-            // Aggregates of HAVING are over the whole window.
-            let mut groups = Groups::default();
-            let mut key = GroupKey::default();
-            for (time, row) in &found {
-                let context = &at(context, *time);
-                accumulate(&mut groups, plan, &Scope { slots: row, context }, &mut key)?;
-            }
-            if let Some(group) = groups.values().next() {
-                fill_aggregates(group, plan, slots)?;
-                let answers = &slots[plan.row_slots..plan.first_number()];
-                found
-                    .iter_mut()
-                    .for_each(|(_, row)| row[plan.row_slots..plan.first_number()].clone_from_slice(answers));
-            }
+        // Aggregates of HAVING are over the whole window.
+        if let Some(group) = groups.values().next() {
+            fill_aggregates(group, plan, slots)?;
+            let answers = &slots[plan.row_slots..plan.first_number()];
+            found.iter_mut().for_each(|(_, row)| row[plan.row_slots..plan.first_number()].clone_from_slice(answers));
         }
         if let (Some(having), Some((_, first))) = (&plan.having, found.first())
             && !having.test(&Scope { slots: first, context }).map_err(ResultError::Having)?
@@ -251,19 +249,17 @@ impl Results {
         let limit = plan.limit.unwrap_or(u64::MAX);
         let mut sent = 0;
         let mut found = Vec::new();
-        for group in groups.values() {
-            for (&slot, value) in plan.kept_slots.iter().zip(&group.first) {
-                self.slots[slot] = value.clone();
+        for (_, mut group) in groups {
+            for (&slot, value) in plan.kept_slots.iter().zip(&mut group.first) {
+                self.slots[slot] = std::mem::take(value);
             }
-            let mut slots = std::mem::take(&mut self.slots);
-            let filled = fill_aggregates(group, plan, &mut slots);
-            self.slots = slots;
-            filled?;
+            fill_aggregates(&group, plan, &mut self.slots)?;
             if !self.has(plan, context)? {
                 continue;
             }
             if !self.straight {
-                found.push((context.event_time, self.slots.clone()));
+                let row = std::mem::replace(&mut self.slots, vec![Value::Absent; plan.result_slots()]);
+                found.push((context.event_time, row));
             } else if sent < limit {
                 self.project(plan, context)?;
                 sent += 1;
@@ -282,8 +278,10 @@ impl Results {
         for (index, number) in plan.numbers.iter().enumerate() {
             count(&mut rows, number, plan.first_number() + index, context)?;
         }
-        sort(&mut rows, &plan.order, context)?;
         let limit = plan.limit.unwrap_or(u64::MAX);
+        // A row may make none or several where it is unnested, so that all are needed in order.
+        let wanted = usize::try_from(limit).ok().filter(|_| plan.rows_of.is_none());
+        sort(&mut rows, &plan.order, wanted, context)?;
         let mut sent = 0;
         for (time, row) in rows {
             if sent >= limit {
@@ -364,45 +362,67 @@ fn count(
         partitions.entry(key).or_default().push(index);
     }
     for members in partitions.into_values() {
-        let mut keyed = members
-            .into_iter()
-            .map(|index| Ok((keys(&rows[index], &number.order, context)?, index)))
-            .collect::<Result<Vec<_>, EvalError>>()?;
-        sort_keyed(&mut keyed, &number.order, context)?;
-        for (place, (_, index)) in keyed.into_iter().enumerate() {
-            rows[index].1[slot] = Value::Int(place as i64 + 1);
+        let places = if number.order.is_empty() {
+            (0..members.len() as u32).collect()
+        } else {
+            let mut all = Vec::with_capacity(members.len() * number.order.len());
+            for &index in &members {
+                keys(&rows[index], &number.order, context, &mut all)?;
+            }
+            sorted(&all, &number.order, None, context)?
+        };
+        for (place, member) in places.into_iter().enumerate() {
+            rows[members[member as usize]].1[slot] = Value::Int(place as i64 + 1);
         }
     }
     Ok(())
 }
 
-/// Sorts rows; equal ones stay as they are.
-fn sort(rows: &mut Vec<(i64, Vec<Value>)>, order: &[OrderBy], context: &CallContext<'_>) -> Result<(), ResultError> {
+/// Sorts rows; equal ones stay as they are. With `wanted`, only so many first ones are left.
+fn sort(
+    rows: &mut Vec<(i64, Vec<Value>)>,
+    order: &[OrderBy],
+    wanted: Option<usize>,
+    context: &CallContext<'_>,
+) -> Result<(), ResultError> {
     if order.is_empty() {
         return Ok(());
     }
-    let mut keyed = std::mem::take(rows)
-        .into_iter()
-        .map(|row| Ok((keys(&row, order, context).map_err(ResultError::Order)?, row)))
-        .collect::<Result<Vec<_>, ResultError>>()?;
-    sort_keyed(&mut keyed, order, context).map_err(ResultError::Order)?;
-    rows.extend(keyed.into_iter().map(|(_, row)| row));
+    let mut all = Vec::with_capacity(rows.len() * order.len());
+    for row in rows.iter() {
+        keys(row, order, context, &mut all).map_err(ResultError::Order)?;
+    }
+    let places = sorted(&all, order, wanted, context).map_err(ResultError::Order)?;
+    *rows = places.into_iter().map(|place| std::mem::take(&mut rows[place as usize])).collect();
     Ok(())
 }
 
+/// Appends a row's values of the keys.
 fn keys(
     (time, row): &(i64, Vec<Value>),
     order: &[OrderBy],
     context: &CallContext<'_>,
-) -> Result<Vec<Value>, EvalError> {
+    to: &mut Vec<Value>,
+) -> Result<(), EvalError> {
     let scope = Scope { slots: row, context: &at(context, *time) };
-    order.iter().map(|key| Ok(key.expr.eval(&scope)?.into_owned())).collect()
+    for key in order {
+        to.push(key.expr.eval(&scope)?.into_owned());
+    }
+    Ok(())
 }
 
-fn sort_keyed<T>(keyed: &mut [(Vec<Value>, T)], order: &[OrderBy], context: &CallContext<'_>) -> Result<(), EvalError> {
+/// The places of rows in order, the `wanted` first ones or all. `all` has the keys, one row after the other.
+fn sorted(
+    all: &[Value],
+    order: &[OrderBy],
+    wanted: Option<usize>,
+    context: &CallContext<'_>,
+) -> Result<Vec<u32>, EvalError> {
+    let width = order.len();
     let mut failed = None;
-    keyed.sort_by(|(left, _), (right, _)| {
-        for (key, (left, right)) in order.iter().zip(left.iter().zip(right)) {
+    let mut by_keys = |left: &u32, right: &u32| {
+        let of = |place: u32| &all[place as usize * width..][..width];
+        for (key, (left, right)) in order.iter().zip(of(*left).iter().zip(of(*right))) {
             match compared(left, right, key.descending, context) {
                 Ok(Ordering::Equal) => {}
                 Ok(ordering) => return ordering,
@@ -416,10 +436,33 @@ fn sort_keyed<T>(keyed: &mut [(Vec<Value>, T)], order: &[OrderBy], context: &Cal
                 }
             }
         }
-        Ordering::Equal
-    });
-    failed.map_or(Ok(()), Err)
+        // Equal rows stay in the order in which they are.
+        left.cmp(right)
+    };
+    let mut places: Vec<u32> = (0..(all.len() / width) as u32).collect();
+    // Values that cannot be compared are an error wherever they stand, so then every one is compared.
+    match wanted {
+        Some(wanted) if wanted < places.len() && comparable(all, width) => {
+            places.select_nth_unstable_by(wanted, &mut by_keys);
+            places.truncate(wanted);
+        }
+        _ => {}
+    }
+    places.sort_unstable_by(&mut by_keys);
+    failed.map_or(Ok(places), Err)
 }
+
+/// Whether the values of each key are of one kind that has an order, or nothing.
+fn comparable(all: &[Value], width: usize) -> bool {
+    (0..width).all(|key| {
+        let mut kinds = all.iter().skip(key).step_by(width).filter(|value| !value.is_null()).map(place);
+        let first = kinds.next();
+        first != Some(UNORDERED) && kinds.all(|kind| Some(kind) == first)
+    })
+}
+
+/// The place of kinds of values that have no order.
+const UNORDERED: u8 = 4;
 
 /// The order of kinds of values.
 fn place(value: &Value) -> u8 {
@@ -428,7 +471,7 @@ fn place(value: &Value) -> u8 {
         Value::Text(_) => 1,
         Value::Bool(_) => 2,
         Value::DateTime(_) => 3,
-        _ => 4,
+        _ => UNORDERED,
     }
 }
 

@@ -251,6 +251,33 @@ proptest! {
     }
 
     #[test]
+    fn rows_meet_the_last_rows_of_a_table(rows in rows(), kind in kind(), on in on()) {
+        let condition = if kind == Kind::Cross { String::new() } else { format!(" ON {}", on.sql("last")) };
+        let sql = format!("SELECT a.id AS i0, last.id AS i1 FROM a {} JOIN last{condition}", kind.sql());
+        let mut rule = Rule::new(&sql, &by_clock());
+        let mut table: Vec<&Row> = Vec::new();
+        let mut expected = Vec::new();
+        for row in &rows {
+            let message = json!({"id": row.id, "k": row.key, "v": row.value});
+            if row.stream == 0 {
+                rule.send("a", message);
+                let there = join(vec![vec![Some(row.clone())]], &table, kind, on);
+                let object = |joined: &Vec<Option<Row>>| {
+                    let ids = joined.iter().zip(["i0", "i1"]);
+                    plain(ids.filter_map(|(row, name)| Some((name, row.as_ref()?.id))).collect())
+                };
+                expected.extend(Some(there.iter().map(object).collect::<Vec<Json>>()).filter(|rows| !rows.is_empty()));
+            } else {
+                rule.send("last", message);
+                table.push(row);
+                table.drain(..table.len().saturating_sub(3));
+            }
+            rule.step();
+        }
+        assert_same(&sql, &rule.messages(), &expected);
+    }
+
+    #[test]
     fn rows_are_numbered_then_sorted_then_cut(rows in rows(), down: bool, down_too: bool, limit in prop::option::of(0usize..8)) {
         let direction = |down| if down { "DESC" } else { "ASC" };
         let cut = limit.map_or(String::new(), |limit| format!(" LIMIT {limit}"));
@@ -330,4 +357,21 @@ proptest! {
         rule.step();
         rule.clock_to(100, false);
     }
+}
+
+/// Until a key of another kind has left the table, an equality with it is an error; then it is forgotten.
+#[test]
+fn a_key_of_another_kind_counts_as_long_as_it_is_there() {
+    let mut rule = Rule::new("SELECT a.id AS i0, last.id AS i1 FROM a INNER JOIN last ON a.k = last.k", &by_clock());
+    let mut send = |stream: &str, message: Json| {
+        rule.send(stream, message);
+        rule.step();
+        (rule.texts().len(), rule.metrics.errors.load(std::sync::atomic::Ordering::Relaxed))
+    };
+    send("last", json!({"id": 1, "k": "text"}));
+    send("last", json!({"id": 2, "k": 7}));
+    assert_eq!(send("a", json!({"id": 3, "k": 7})), (0, 1));
+    send("last", json!({"id": 4, "k": 8}));
+    send("last", json!({"id": 5, "k": null}));
+    assert_eq!(send("a", json!({"id": 6, "k": 7})), (1, 1));
 }

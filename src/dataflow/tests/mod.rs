@@ -52,7 +52,7 @@ struct Rule {
     event_time: bool,
 }
 
-/// Three streams without declared columns.
+/// Three streams without declared columns, and a table of the last three rows.
 fn catalog() -> Catalog {
     let mut catalog = Catalog::default();
     for name in ["a", "b", "c"] {
@@ -60,6 +60,8 @@ fn catalog() -> Catalog {
             format!("CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/{name}\", TIMESTAMP=\"ts\")");
         catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
     }
+    let create = "CREATE TABLE last () WITH (TYPE=\"websocket\", DATASOURCE=\"/last\", RETAIN_SIZE=\"3\")";
+    catalog.create(&parse_create(create).expect("it is right")).expect("it is new");
     catalog
 }
 
