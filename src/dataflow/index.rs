@@ -465,9 +465,12 @@ fn best_range(tests: &[ColumnTest<'_>]) -> Option<Range> {
     best
 }
 
+/// An end of a range.
+type Bound<'a> = (&'a Value, Side);
+
 /// What the tests of a column leave.
 fn range_of(column: usize, tests: &[ColumnTest<'_>]) -> Option<Range> {
-    let (mut low, mut high): (Option<(&Value, Side)>, Option<(&Value, Side)>) = (None, None);
+    let (mut low, mut high): (Option<Bound<'_>>, Option<Bound<'_>>) = (None, None);
     let (mut last, mut kind) = (0, None);
     for (at, (other, condition)) in tests.iter().enumerate() {
         let Some((value, lower, side)) = bounds(condition).filter(|_| *other == column) else { continue };

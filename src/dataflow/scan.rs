@@ -214,11 +214,9 @@ impl StreamScan {
 
     /// Takes a rule away.
     pub fn remove(&mut self, key: RuleKey) {
-        for rule in self.rules.remove(key) {
-            for part in rule.sources {
-                if let Part::Column(column) = part {
-                    self.leave_column(column);
-                }
+        for part in self.rules.remove(key) {
+            if let Part::Column(column) = part {
+                self.leave_column(column);
             }
         }
     }
@@ -408,9 +406,9 @@ impl Rules {
         }
     }
 
-    /// Takes the inputs of a rule out.
-    fn remove(&mut self, key: RuleKey) -> Vec<Box<ScanRule>> {
-        let mut removed = Vec::new();
+    /// Takes a rule out; gives what it read.
+    fn remove(&mut self, key: RuleKey) -> Vec<Part> {
+        let mut read = Vec::new();
         for member in self.places.remove(&key).unwrap_or_default() {
             self.all.remove(member);
             self.index.remove(member);
@@ -420,10 +418,10 @@ impl Rules {
             self.free.push(member.place);
             if let Some(rule) = self.table[member.place as usize].take() {
                 rule.metrics.leave(&self.metrics);
-                removed.push(rule);
+                read.extend_from_slice(&rule.sources);
             }
         }
-        removed
+        read
     }
 
     /// Runs the rules that a row can concern, the oldest first.
