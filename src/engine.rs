@@ -612,6 +612,11 @@ impl Engine {
         }
     }
 
+    /// The hub of all websocket links, for those that no rule has.
+    pub fn websockets(&self) -> Websockets {
+        self.connectors.websockets.clone()
+    }
+
     /// Where the data server listens, while it does.
     pub fn listening(&self) -> Option<SocketAddr> {
         self.connectors.websockets.listening()

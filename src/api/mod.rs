@@ -14,8 +14,11 @@
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`
+//! - `connections`: `/connections`, `/connections/{id}`, `/connection/websocket`,
+//!   `/metadata/{sources|sinks|lookups}/connection/{kind}`
 //! - `metadata`: `/metadata/{class}/yaml/{kind}`, `/metadata/{class}/{kind}/confKeys/{key}`
 
+mod connections;
 mod cors;
 mod error;
 mod info;
@@ -48,6 +51,7 @@ pub fn app(service: Service) -> Router {
         .merge(rules::routes())
         .merge(transfer::routes())
         .merge(metadata::routes())
+        .merge(connections::routes())
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
