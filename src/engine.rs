@@ -217,8 +217,8 @@ impl Gates {
 #[derive(Default)]
 struct Running {
     streams: HashMap<StreamId, RunningStream>,
-    /// in the order of their start
-    rules: indexmap::IndexMap<String, RunningRule>,
+    /// in no order, so that one of many is taken out at once
+    rules: HashMap<String, RunningRule>,
     /// ids of rules that are about to be among them
     starting: HashSet<String>,
     /// in the order of their creation
@@ -504,7 +504,7 @@ impl Engine {
 
     /// Ends a rule; true if there was one. What its sinks hold is sent, what its windows hold is forgotten.
     pub async fn stop_rule(&self, id: &str) -> bool {
-        let rule = self.running.lock().await.rules.shift_remove(id);
+        let rule = self.running.lock().await.rules.remove(id);
         match rule {
             Some(rule) => {
                 self.end_rule(id, rule, false).await;
@@ -516,7 +516,7 @@ impl Engine {
 
     /// Ends a rule and gives its last state; `None` where there is nothing to keep that is not kept.
     pub async fn stop_and_save_rule(&self, id: &str) -> Option<Result<Saved, CheckpointError>> {
-        let rule = self.running.lock().await.rules.shift_remove(id)?;
+        let rule = self.running.lock().await.rules.remove(id)?;
         self.end_rule(id, rule, true).await
     }
 
@@ -611,8 +611,8 @@ impl Engine {
             let (_, source) = table.copies.first()?;
             Some(TableStatus {
                 name: name.to_string(),
-                rows_in: table.metrics.rows_in.load(Ordering::Relaxed),
-                errors: table.metrics.errors.load(Ordering::Relaxed),
+                rows_in: table.metrics.rows_in(),
+                errors: table.metrics.errors(),
                 last_error: table.metrics.last_error(),
                 source: source.status(),
             })
@@ -689,7 +689,9 @@ impl Engine {
     /// How every rule stands, in the order of their start.
     pub async fn status(&self) -> Vec<RuleStatus> {
         let running = self.running.lock().await;
-        running.rules.iter().map(|(id, rule)| rule.status(id, running.sources(rule))).collect()
+        let mut rules: Vec<(&String, &RunningRule)> = running.rules.iter().collect();
+        rules.sort_unstable_by_key(|(_, rule)| rule.key);
+        rules.into_iter().map(|(id, rule)| rule.status(id, running.sources(rule))).collect()
     }
 
     /// How one rule stands; `None` if it does not run.
@@ -750,8 +752,7 @@ impl Engine {
         let running = self.running.lock().await;
         let (mut progress, mut waits) = (0, false);
         for rule in running.rules.values() {
-            progress +=
-                rule.metrics.rows_in.load(Ordering::Relaxed) + rule.metrics.messages_out.load(Ordering::Relaxed);
+            progress += rule.metrics.rows_in() + rule.metrics.messages_out.load(Ordering::Relaxed);
             for sink in &rule.sinks {
                 progress += sink.status().messages;
                 // Only a client can be stuck: what goes by way of memory goes to rules, and theirs are looked at too.
@@ -790,7 +791,10 @@ impl Engine {
             let mut last = self.status().await;
             let rules: Vec<RunningRule> = {
                 let mut running = self.running.lock().await;
-                running.rules.drain(..).map(|(_, rule)| rule).collect()
+                let mut rules: Vec<RunningRule> = running.rules.drain().map(|(_, rule)| rule).collect();
+                // In the order of `last`.
+                rules.sort_unstable_by_key(|rule| rule.key);
+                rules
             };
             // Before the sinks are closed: a window that ends meanwhile is rather sent twice than lost.
             if save && !stuck {
@@ -944,9 +948,9 @@ impl RunningRule {
         let metrics = &self.metrics;
         RuleStatus {
             id: id.to_owned(),
-            rows_in: metrics.rows_in.load(Ordering::Relaxed),
+            rows_in: metrics.rows_in(),
             rows_out: metrics.messages_out.load(Ordering::Relaxed),
-            errors: metrics.errors.load(Ordering::Relaxed),
+            errors: metrics.errors(),
             dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
             late: metrics.late.load(Ordering::Relaxed),
             future: metrics.future.load(Ordering::Relaxed),

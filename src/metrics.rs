@@ -1,28 +1,83 @@
 //! What is counted about a rule while it runs: written by one worker, read by the control plane at any time.
+//!
+//! What happens to all rules of a stream alike, a row that comes or a message that cannot be decoded, is counted once, at
+//! the stream ([`StreamMetrics`]), so that its cost does not grow with the rules. A rule's count is its own and what its
+//! streams have counted since it joined them.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
+use smallvec::SmallVec;
 
 /// Counters of one rule.
 #[derive(Debug, Default)]
 pub struct RuleMetrics {
-    /// rows that the rule's stream brought
-    pub rows_in: AtomicU64,
+    /// rows counted here and not at a stream; less than none where the stream counts rows that the rule never saw
+    rows_in: AtomicU64,
     /// messages handed to the sinks, counted once however many sinks there are
     pub messages_out: AtomicU64,
-    /// rows and messages that an error took away
-    pub errors: AtomicU64,
+    /// rows and messages that an error took away from this rule alone
+    errors: AtomicU64,
     /// rows behind the watermark, dropped
     pub late: AtomicU64,
     /// rows too far ahead of the clock, dropped
     pub future: AtomicU64,
     /// the rule's code panicked: it gets no more rows
     failed: AtomicBool,
-    last_error: Mutex<Option<(SystemTime, String)>>,
+    last_error: Mutex<Option<LastError>>,
     latency: Mutex<Option<Box<Histogram<u32>>>>,
+    /// the streams that it reads
+    shares: Mutex<SmallVec<[Share; 1]>>,
+}
+
+/// An error and when it was.
+type LastError = (SystemTime, String);
+
+/// What a stream counts for all of its rules: written by one worker.
+#[derive(Debug, Default)]
+pub struct StreamMetrics {
+    rows: AtomicU64,
+    errors: AtomicU64,
+    last_error: Mutex<Option<LastError>>,
+}
+
+/// A rule's part of what a stream counts.
+#[derive(Debug)]
+struct Share {
+    stream: Arc<StreamMetrics>,
+    /// the stream's rows when the rule joined
+    rows: u64,
+    /// the stream's errors then; none: they are told to the rule one by one
+    errors: Option<u64>,
+}
+
+impl Share {
+    fn rows(&self) -> u64 {
+        self.stream.rows.load(Ordering::Acquire).wrapping_sub(self.rows)
+    }
+
+    fn errors(&self) -> u64 {
+        self.errors.map_or(0, |before| self.stream.errors.load(Ordering::Acquire).wrapping_sub(before))
+    }
+
+    fn last_error(&self) -> Option<LastError> {
+        if self.errors() > 0 { lock(&self.stream.last_error).clone() } else { None }
+    }
+}
+
+impl StreamMetrics {
+    /// Counts rows.
+    pub fn rows(&self, rows: u64) {
+        self.rows.fetch_add(rows, Ordering::AcqRel);
+    }
+
+    /// Counts a message that is lost for every rule.
+    pub fn error(&self, text: String) {
+        *lock(&self.last_error) = Some((SystemTime::now(), text));
+        self.errors.fetch_add(1, Ordering::AcqRel);
+    }
 }
 
 /// How long messages took from being read to being handed to the sinks, since the rule's start.
@@ -38,6 +93,47 @@ pub struct Latency {
 const LONGEST_US: u64 = 60_000_000;
 
 impl RuleMetrics {
+    /// What the stream counts from now on is counted for this rule; its errors only with `errors`. To be called by the
+    /// stream's worker.
+    pub fn join(&self, stream: &Arc<StreamMetrics>, errors: bool) {
+        let rows = stream.rows.load(Ordering::Acquire);
+        let errors = errors.then(|| stream.errors.load(Ordering::Acquire));
+        lock(&self.shares).push(Share { stream: stream.clone(), rows, errors });
+    }
+
+    /// What the stream counts from now on is nothing to this rule; what it has counted stays.
+    pub fn leave(&self, stream: &Arc<StreamMetrics>) {
+        let mut shares = lock(&self.shares);
+        let Some(at) = shares.iter().position(|share| Arc::ptr_eq(&share.stream, stream)) else { return };
+        let share = shares.remove(at);
+        self.rows_in.fetch_add(share.rows(), Ordering::Relaxed);
+        self.errors.fetch_add(share.errors(), Ordering::Relaxed);
+        let mut last = lock(&self.last_error);
+        *last = later(last.take(), share.last_error());
+    }
+
+    /// Counts a row of its own.
+    pub fn row(&self) {
+        self.rows_in.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Rows that its streams count and that this rule never saw.
+    pub fn without_rows(&self, rows: u64) {
+        self.rows_in.fetch_sub(rows, Ordering::Relaxed);
+    }
+
+    /// Rows that the rule's streams brought.
+    pub fn rows_in(&self) -> u64 {
+        let shares = lock(&self.shares);
+        shares.iter().map(Share::rows).fold(self.rows_in.load(Ordering::Relaxed), u64::wrapping_add)
+    }
+
+    /// Rows and messages that an error took away.
+    pub fn errors(&self) -> u64 {
+        let shares = lock(&self.shares);
+        shares.iter().map(Share::errors).fold(self.errors.load(Ordering::Relaxed), u64::wrapping_add)
+    }
+
     /// Counts an error and keeps it as the last one.
     pub fn error(&self, text: impl Into<String>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
@@ -57,7 +153,9 @@ impl RuleMetrics {
 
     /// The last error with its time.
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
-        lock(&self.last_error).clone()
+        let shares = lock(&self.shares);
+        let own = lock(&self.last_error).clone();
+        shares.iter().map(Share::last_error).fold(own, later)
     }
 
     /// Counts `messages` that took `latency`.
@@ -82,6 +180,12 @@ impl RuleMetrics {
             p99_us: histogram.value_at_quantile(0.99),
         })
     }
+}
+
+/// The later of two errors.
+fn later(one: Option<LastError>, other: Option<LastError>) -> Option<LastError> {
+    let time = |error: &Option<LastError>| error.as_ref().map(|(time, _)| *time);
+    if time(&other) > time(&one) { other } else { one }
 }
 
 /// A panic elsewhere leaves counters usable.

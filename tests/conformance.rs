@@ -453,7 +453,8 @@ fn arrange(messages: Vec<Value>, how: &str, ignore: &[&str]) -> Vec<Value> {
                 })
                 .collect();
             messages.sort_by_key(|message| match message {
-                Value::Array(rows) => rows.iter().map(key).collect::<Vec<_>>().join(","),
+                // Apart from the row alone, so that the order of arrival does not matter.
+                Value::Array(rows) => format!("[{}]", rows.iter().map(key).collect::<Vec<_>>().join(",")),
                 row => key(row),
             });
             messages

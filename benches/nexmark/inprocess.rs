@@ -127,7 +127,7 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
         rows: results.rows()?,
     };
     thread.stop();
-    let (errors, late) = (metrics.errors.load(Ordering::Relaxed), metrics.late.load(Ordering::Relaxed));
+    let (errors, late) = (metrics.errors(), metrics.late.load(Ordering::Relaxed));
     match errors + late {
         0 => Ok(run),
         _ => wrong(format!("{} has {errors} errors ({:?}) and {late} late rows", query.name, metrics.last_error())),

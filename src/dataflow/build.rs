@@ -78,7 +78,7 @@ pub fn stream(
                 move |output| {
                     // Lowered before looking, so that a batch that comes while we look raises it again.
                     input.receiver.lower();
-                    if !scan_of_input.borrow().ready() {
+                    if !scan_of_input.borrow_mut().ready() {
                         // A sink makes the engine wait; it raises the signal when it is ready.
                         return;
                     }

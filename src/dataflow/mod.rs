@@ -5,11 +5,13 @@
 
 pub mod build;
 pub mod checkpoint;
+mod index;
 mod join;
 pub mod operator;
 mod order;
 pub mod output;
 pub mod queue;
+mod ranges;
 mod results;
 pub mod scan;
 mod steps;

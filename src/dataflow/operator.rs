@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::expr::group::GroupKey;
-use crate::expr::{EvalError, Scope, compare};
+use crate::expr::{EvalError, Scope};
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
@@ -289,7 +289,7 @@ fn scan_tables(plan: &Stateful, inputs: &[Input]) -> HashMap<usize, ScanTable> {
 fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let Some(filter) = filter else { return Ok(true) };
     for test in &filter.tests {
-        if !compare(&scope.slots[test.slot], test.op, &test.constant)? {
+        if !test.holds.test(&scope.slots[test.slot], scope.context)? {
             return Ok(false);
         }
     }

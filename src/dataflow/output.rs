@@ -78,6 +78,8 @@ struct Form {
     /// where the messages are other than JSON as it is
     shaper: Option<Shaper>,
     bytes: Vec<u8>,
+    /// how large the batch before was: the next one will be about as large
+    usual: usize,
     ends: Vec<u32>,
     /// rows of the open message
     rows: usize,
@@ -105,6 +107,7 @@ impl Output {
                 shaper: (!encoding.shape.is_plain()).then(|| Shaper::new(encoding.shape.clone())),
                 encoding,
                 bytes: Vec::new(),
+                usual: 0,
                 ends: Vec::new(),
                 rows: 0,
                 filled: false,
@@ -120,6 +123,19 @@ impl Output {
     /// Whether results may wait for others; then [`Output::wake_by`] and [`Output::tick`] are needed.
     pub fn gathers(&self) -> bool {
         self.forms.iter().any(|form| form.encoding.shape.gathers())
+    }
+
+    /// Whether errors are sent to the sinks.
+    pub fn tells_errors(&self) -> bool {
+        self.send_error
+    }
+
+    /// Whether an outlet may be one that does not always take more ([`Output::ready`]).
+    pub fn may_wait(&self) -> bool {
+        let waits = |form: &Form| {
+            !form.encoding.rows.is_empty() || form.encoding.outlets.iter().any(|outlet| outlet.may_wait())
+        };
+        self.forms.iter().any(waits)
     }
 
     /// Sets who wakes the rule when results that wait must go.
@@ -238,8 +254,8 @@ impl Output {
         }
         for form in self.forms.iter_mut().filter(|form| !form.ends.is_empty()) {
             let bytes = std::mem::take(&mut form.bytes);
-            // The next batch will be about as large as this one.
-            form.bytes.reserve(bytes.len().min(BATCH_BYTES));
+            // Room is made with the next row: thousands of rules that have nothing to say hold none.
+            form.usual = bytes.len().min(BATCH_BYTES);
             let text = form.encoding.shape.is_text();
             let batch = Arc::new(MessageBatch::new(bytes.into(), std::mem::take(&mut form.ends), text, received));
             form.begin();
@@ -281,6 +297,9 @@ impl Form {
         }
         if self.encoding.outlets.is_empty() {
             return;
+        }
+        if self.bytes.capacity() == 0 {
+            self.bytes.reserve(self.usual);
         }
         if self.encoding.shape.send_single {
             if members > 0 || !self.encoding.shape.omit_if_empty {

@@ -4,25 +4,33 @@
 //! rules read are looked for; a value is made only when an expression reads it, and a column that is passed through
 //! untouched is copied as the text it came in. Rows for rules with state go into the rule's queue. Rules come and go
 //! by changing the scan's table; the dataflow stays.
+//!
+//! What a message costs follows the rules that it concerns and not those that are there: an index (`index`) finds the
+//! rules whose filters are worth running, rows are counted once for all, and only outputs that were written to are
+//! flushed and asked whether they take more. What a rule costs that comes or goes does not grow with the others either.
 
 use std::cell::RefCell;
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
+use smallvec::SmallVec;
+
 use crate::catalog::{Format, StreamDef};
 use crate::codec::json::{Scanner, Spans, Wanted};
 use crate::codec::schema::{self, SchemaError, Strict};
 use crate::codec::{delimited, urlencoded};
-use crate::expr::{Expr, Scope, cast, compare};
+use crate::expr::{Expr, Scope, cast};
 use crate::io::queue::{Frame, FrameBatch, RowFrame};
-use crate::metrics::RuleMetrics;
-use crate::plan::physical::{ColumnSource, Item, Projection, Scan as ScanPlan};
+use crate::metrics::{RuleMetrics, StreamMetrics};
+use crate::plan::physical::{Column, ColumnSource, Item, Projection, Scan as ScanPlan, Test};
 use crate::sql::ast::DataType;
 use crate::value::{Row, Text, Value};
 
+use super::index::{ColumnTest, Columns, Member, Members, RuleIndex, Seen};
 use super::output::{Output, RuleContext};
 use super::queue::RuleQueue;
 
@@ -41,12 +49,47 @@ pub enum Target {
 pub struct StreamScan {
     def: Arc<StreamDef>,
     scanner: Scanner,
+    /// the scanner does not look for what the columns are now
+    stale: bool,
     /// the columns that any rule reads; the same key with two types is two columns
     columns: Vec<StreamColumn>,
+    /// the columns of each key
+    columns_of: HashMap<Text, SmallVec<[usize; 1]>>,
+    /// columns that no rule reads any more
+    free_columns: Vec<usize>,
     cells: Vec<Cell>,
-    rules: Vec<ScanRule>,
+    rules: Rules,
     zone: jiff::tz::TimeZone,
 }
+
+/// The rules of a stream.
+#[derive(Default)]
+struct Rules {
+    /// by place
+    table: Vec<Option<Box<ScanRule>>>,
+    free: Vec<u32>,
+    /// the places of a rule: one for each of its inputs that are this stream
+    places: HashMap<RuleKey, SmallVec<[Member; 1]>>,
+    next_age: u32,
+    all: Members,
+    index: RuleIndex,
+    /// rules to which errors of the stream are told one by one, since they send them
+    tellers: Members,
+    /// rules without state whose sinks may make the stream wait, and were written to since they were last ready
+    written: Vec<u32>,
+    /// rules that may make the stream wait, and write at other times than when a message comes
+    watched: Members,
+    /// rules that have something to hand over
+    touched: Vec<Member>,
+    /// the rules that the message at hand can concern
+    found: Vec<Member>,
+    metrics: Arc<StreamMetrics>,
+    /// rows that are not in `metrics` yet
+    rows: u64,
+}
+
+/// Up to so many rules all filters are run: an index would cost more.
+const FEW: usize = 4;
 
 struct StreamColumn {
     key: Text,
@@ -55,6 +98,8 @@ struct StreamColumn {
     wanted: usize,
     /// where the stream has STRICT_VALIDATION
     strict: Option<Strict>,
+    /// how many inputs of rules read it
+    readers: usize,
 }
 
 /// A column of the message at hand.
@@ -83,16 +128,21 @@ struct ScanRule {
     metrics: Arc<RuleMetrics>,
     target: Target,
     /// what each of the rule's slots is of the message
-    sources: Vec<Part>,
+    sources: Box<[Part]>,
     /// slots whose text may be copied to the result as it came
-    copied: Vec<bool>,
+    copied: Box<[bool]>,
     /// slots that the filter reads beyond its tests
-    filter_slots: Vec<usize>,
+    filter_slots: Box<[usize]>,
     /// slots that what follows the filter reads as values
-    row_slots: Vec<usize>,
+    row_slots: Box<[usize]>,
     /// the row at hand
-    slots: Vec<Value>,
-    rows_in: u64,
+    slots: Box<[Value]>,
+    /// its sinks may make the stream wait
+    may_wait: bool,
+    /// it is among [`Rules::written`]
+    written: bool,
+    /// it is among [`Rules::touched`]
+    touched: bool,
     /// the message at hand is lost for this rule
     skips: bool,
     /// the rule's code panicked: it gets no more rows
@@ -105,9 +155,12 @@ impl StreamScan {
         StreamScan {
             def,
             scanner: Scanner::new(Wanted::new([])),
+            stale: false,
             columns: Vec::new(),
+            columns_of: HashMap::new(),
+            free_columns: Vec::new(),
             cells: Vec::new(),
-            rules: Vec::new(),
+            rules: Rules::default(),
             zone,
         }
     }
@@ -132,57 +185,58 @@ impl StreamScan {
             Target::Queue(..) => vec![false; width],
         };
         let (filter_slots, row_slots) = read_slots(&plan, &target, &copied);
-        self.rules.push(ScanRule {
+        let part = |column: &Column| match &column.source {
+            ColumnSource::Key(key) => Part::Column(self.enter_column(key, &column.ty)),
+            ColumnSource::Whole => Part::Whole,
+            ColumnSource::Meta => Part::Meta,
+        };
+        let sources = plan.columns.iter().map(part).collect();
+        let may_wait = output.borrow().may_wait();
+        self.rules.insert(ScanRule {
             key,
             plan,
             context,
             output,
             metrics,
             target,
-            sources: Vec::new(),
-            copied,
-            filter_slots,
-            row_slots,
-            slots: vec![Value::Absent; width],
-            rows_in: 0,
+            sources,
+            copied: copied.into(),
+            filter_slots: filter_slots.into(),
+            row_slots: row_slots.into(),
+            slots: vec![Value::Absent; width].into(),
+            may_wait,
+            written: false,
+            touched: false,
             skips: false,
             failed: false,
         });
-        self.rebuild();
     }
 
     /// Takes a rule away.
     pub fn remove(&mut self, key: RuleKey) {
-        self.rules.retain(|rule| rule.key != key);
-        self.rebuild();
+        for part in self.rules.remove(key) {
+            if let Part::Column(column) = part {
+                self.leave_column(column);
+            }
+        }
     }
 
     /// Whether every sink of every rule takes more results.
-    pub fn ready(&self) -> bool {
-        self.rules.iter().all(|rule| rule.failed || rule.output.borrow().ready())
+    pub fn ready(&mut self) -> bool {
+        self.rules.ready()
     }
 
     /// Runs batches of messages through all rules. `now` is the arrival of their rows, ms since the epoch.
     pub fn run(&mut self, batches: &[FrameBatch], now: i64) {
+        if self.stale {
+            self.look_anew();
+        }
         for batch in batches {
-            for rule in self.rules.iter_mut().filter(|rule| matches!(rule.target, Target::Results(_))) {
-                rule.output.borrow_mut().received(Some(batch.received));
-            }
             for frame in &batch.frames {
                 self.message(frame, now, batch.received);
             }
         }
-        for rule in &mut self.rules {
-            rule.metrics.rows_in.fetch_add(std::mem::take(&mut rule.rows_in), Ordering::Relaxed);
-            match &rule.target {
-                Target::Results(_) => rule.output.borrow_mut().flush(),
-                Target::Queue(queue, _) => {
-                    queue.hand_over();
-                    // Errors of rows that went no further are sent now, where they are sent.
-                    rule.output.borrow_mut().flush();
-                }
-            }
-        }
+        self.rules.hand_over();
     }
 
     fn message(&mut self, frame: &Frame, now: i64, received: Instant) {
@@ -215,24 +269,17 @@ impl StreamScan {
         };
         // A value that does not fit the schema loses the whole array that it stands in, for the rules that read it.
         let array = self.def.columns.is_some() && text.trim_ascii_start().starts_with('[');
-        if array {
-            self.check_array(text);
-        }
+        let skipping = if array { self.check_array(text) } else { Vec::new() };
         let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
         let scanned = scanner.scan(text, |object, spans| {
             cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
             let body = Body::Text { text, object: &text[object], spans };
-            let mut message = Message { body, columns, cells, zone };
-            for rule in rules.iter_mut().filter(|rule| !rule.failed && !rule.skips) {
-                rule.rows_in += 1;
-                rule.guarded(&mut message, now, received);
-            }
+            rules.row(&mut Message { body, columns, cells, zone }, now, received);
         });
-        for rule in rules.iter_mut() {
-            rule.skips = false;
-        }
-        if let Err(error) = scanned {
-            self.undecodable(format_args!("cannot parse JSON: {error}"));
+        match scanned {
+            Ok(rows) if !skipping.is_empty() => rules.end_skipping(skipping, rows),
+            Ok(_) => {}
+            Err(error) => self.undecodable(format_args!("cannot parse JSON: {error}")),
         }
     }
 
@@ -240,15 +287,12 @@ impl StreamScan {
     fn decoded(&mut self, row: &RowFrame, now: i64, received: Instant) {
         let StreamScan { columns, cells, rules, zone, .. } = self;
         cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
-        let mut message = Message { body: Body::Row(row), columns, cells, zone };
-        for rule in rules.iter_mut().filter(|rule| !rule.failed) {
-            rule.rows_in += 1;
-            rule.guarded(&mut message, now, received);
-        }
+        rules.row(&mut Message { body: Body::Row(row), columns, cells, zone }, now, received);
     }
 
-    /// Checks every object of an array against the columns of each rule, before any of its rows runs.
-    fn check_array(&mut self, text: &str) {
+    /// Checks every object of an array against the columns of each rule, before any of its rows runs. Gives the rules
+    /// that skip it.
+    fn check_array(&mut self, text: &str) -> Vec<u32> {
         let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
         let mut errors: Vec<Option<SchemaError>> = vec![None; columns.len()];
         let scanned = scanner.scan(text, |object, spans| {
@@ -256,56 +300,216 @@ impl StreamScan {
             let body = Body::Text { text, object: &text[object], spans };
             let mut message = Message { body, columns, cells, zone };
             for (column, error) in errors.iter_mut().enumerate().filter(|(_, error)| error.is_none()) {
-                *error = message.value(column).err().cloned();
+                if message.columns[column].readers > 0 {
+                    *error = message.value(column).err().cloned();
+                }
             }
         });
-        for rule in rules.iter_mut() {
+        // A message that cannot be scanned is told where it is run.
+        if scanned.is_err() || errors.iter().all(Option::is_none) {
+            return Vec::new();
+        }
+        let mut skipping = Vec::new();
+        for member in rules.all.all() {
+            let Some(rule) = rules.table[member.place as usize].as_deref_mut() else { continue };
             let error = rule.sources.iter().find_map(|part| match part {
                 Part::Column(column) => errors[*column].as_ref(),
                 Part::Whole | Part::Meta => None,
             });
-            rule.skips = error.is_some();
-            // A message that cannot be scanned is told where it is run.
-            if let (Some(error), Ok(_)) = (error, &scanned) {
+            if let Some(error) = error
+                && !rule.failed
+            {
+                rule.skips = true;
                 rule.output.borrow_mut().error(error);
+                skipping.push(member.place);
+                touch(&mut rules.touched, *member, rule);
+            }
+        }
+        skipping
+    }
+
+    fn undecodable(&mut self, error: std::fmt::Arguments<'_>) {
+        self.rules.lose(error);
+    }
+
+    /// The column with this key and type, for one more reader.
+    fn enter_column(&mut self, key: &Text, ty: &Option<DataType>) -> usize {
+        let of_key = self.columns_of.entry(key.clone()).or_default();
+        if let Some(known) = of_key.iter().find(|column| self.columns[**column].ty == *ty) {
+            self.columns[*known].readers += 1;
+            return *known;
+        }
+        let strict = self.def.strict.then(|| strict(&self.def, key)).flatten();
+        let new = StreamColumn { key: key.clone(), ty: ty.clone(), wanted: usize::MAX, strict, readers: 1 };
+        self.stale = true;
+        let column = match self.free_columns.pop() {
+            Some(free) => {
+                self.columns[free] = new;
+                free
+            }
+            None => {
+                self.columns.push(new);
+                self.cells.push(Cell::Unread);
+                self.columns.len() - 1
+            }
+        };
+        of_key.push(column);
+        column
+    }
+
+    fn leave_column(&mut self, column: usize) {
+        let left = &mut self.columns[column];
+        left.readers -= 1;
+        if left.readers > 0 {
+            return;
+        }
+        self.stale = true;
+        self.free_columns.push(column);
+        if let Some(of_key) = self.columns_of.get_mut(&left.key) {
+            of_key.retain(|known| *known != column);
+            if of_key.is_empty() {
+                self.columns_of.remove(&left.key);
             }
         }
     }
 
-    fn undecodable(&mut self, error: std::fmt::Arguments<'_>) {
-        for rule in self.rules.iter().filter(|rule| !rule.failed) {
-            rule.output.borrow_mut().error(error);
+    /// Tells the scanner what the columns are. Not with each rule, since many may come between two messages.
+    fn look_anew(&mut self) {
+        let mut keys = indexmap::IndexSet::new();
+        for column in &mut self.columns {
+            column.wanted = if column.readers > 0 { keys.insert_full(column.key.clone()).0 } else { usize::MAX };
+        }
+        self.scanner = Scanner::new(Wanted::new(keys));
+        self.stale = false;
+    }
+}
+
+impl Rules {
+    fn insert(&mut self, rule: ScanRule) {
+        let place = self.free.pop().unwrap_or(self.table.len() as u32);
+        let member = Member { age: self.next_age, place };
+        self.next_age = self.next_age.wrapping_add(1);
+        self.all.insert(member);
+        self.index.insert(member, &rule.tests());
+        self.places.entry(rule.key).or_default().push(member);
+        let (tells, gathers) = (rule.output.borrow().tells_errors(), rule.output.borrow().gathers());
+        if tells {
+            self.tellers.insert(member);
+        }
+        if rule.may_wait && (gathers || matches!(rule.target, Target::Queue(..))) {
+            self.watched.insert(member);
+        }
+        rule.metrics.join(&self.metrics, !tells);
+        match self.table.get_mut(place as usize) {
+            Some(free) => *free = Some(Box::new(rule)),
+            None => self.table.push(Some(Box::new(rule))),
         }
     }
 
-    /// Makes the union of the rules' columns anew and tells each rule where its slots are in it.
-    fn rebuild(&mut self) {
-        let mut keys = indexmap::IndexSet::new();
-        self.columns.clear();
-        for rule in &mut self.rules {
-            rule.sources = rule
-                .plan
-                .columns
-                .iter()
-                .map(|column| {
-                    let key = match &column.source {
-                        ColumnSource::Key(key) => key,
-                        ColumnSource::Whole => return Part::Whole,
-                        ColumnSource::Meta => return Part::Meta,
-                    };
-                    let known = self.columns.iter().position(|have| have.key == *key && have.ty == column.ty);
-                    Part::Column(known.unwrap_or_else(|| {
-                        let strict = self.def.strict.then(|| strict(&self.def, key)).flatten();
-                        let (wanted, _) = keys.insert_full(key.clone());
-                        self.columns.push(StreamColumn { key: key.clone(), ty: column.ty.clone(), wanted, strict });
-                        self.columns.len() - 1
-                    }))
-                })
-                .collect();
+    /// Takes a rule out; gives what it read.
+    fn remove(&mut self, key: RuleKey) -> Vec<Part> {
+        let mut read = Vec::new();
+        for member in self.places.remove(&key).unwrap_or_default() {
+            self.all.remove(member);
+            self.index.remove(member);
+            self.tellers.remove(member);
+            self.watched.remove(member);
+            self.written.retain(|place| *place != member.place);
+            self.free.push(member.place);
+            if let Some(rule) = self.table[member.place as usize].take() {
+                rule.metrics.leave(&self.metrics);
+                read.extend_from_slice(&rule.sources);
+            }
         }
-        self.scanner = Scanner::new(Wanted::new(keys));
-        self.cells.clear();
-        self.cells.resize_with(self.columns.len(), || Cell::Unread);
+        read
+    }
+
+    /// Runs the rules that a row can concern, the oldest first.
+    fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) {
+        let Rules { table, all, index, found, touched, metrics, rows, .. } = self;
+        *rows += 1;
+        let members = if all.all().len() > FEW {
+            index.find(message, found);
+            found.as_slice()
+        } else {
+            all.all()
+        };
+        for member in members {
+            let Some(rule) = table[member.place as usize].as_deref_mut() else { continue };
+            if rule.failed || rule.skips {
+                continue;
+            }
+            if rule.guarded(message, now, received) {
+                touch(touched, *member, rule);
+            }
+            if rule.failed {
+                // It has seen this row, and sees no more.
+                metrics.rows(std::mem::take(rows));
+                rule.metrics.leave(metrics);
+            }
+        }
+    }
+
+    /// Counts a message that is lost for all rules.
+    fn lose(&mut self, error: std::fmt::Arguments<'_>) {
+        for member in self.tellers.all() {
+            let Some(rule) = self.table[member.place as usize].as_deref_mut() else { continue };
+            if !rule.failed {
+                rule.output.borrow_mut().error(error);
+                touch(&mut self.touched, *member, rule);
+            }
+        }
+        self.metrics.error(error.to_string());
+    }
+
+    /// Ends what [`StreamScan::check_array`] began for a message of so many rows.
+    fn end_skipping(&mut self, places: Vec<u32>, rows: usize) {
+        for place in places {
+            if let Some(rule) = self.table[place as usize].as_deref_mut() {
+                rule.skips = false;
+                rule.metrics.without_rows(rows as u64);
+            }
+        }
+    }
+
+    /// Hands over what the rules have made of the messages.
+    fn hand_over(&mut self) {
+        self.metrics.rows(std::mem::take(&mut self.rows));
+        self.touched.sort_unstable();
+        for Member { place, .. } in self.touched.drain(..) {
+            let Some(rule) = self.table[place as usize].as_deref_mut() else { continue };
+            rule.touched = false;
+            if let Target::Queue(queue, _) = &rule.target {
+                queue.hand_over();
+            }
+            // Of a rule with state, errors of rows that went no further are sent now, where they are sent.
+            rule.output.borrow_mut().flush();
+            if rule.may_wait && !rule.written {
+                rule.written = true;
+                self.written.push(place);
+            }
+        }
+    }
+
+    fn ready(&mut self) -> bool {
+        let table = &mut self.table;
+        self.written.retain(|place| {
+            let Some(rule) = table[*place as usize].as_deref_mut() else { return false };
+            rule.written = !rule.failed && !rule.output.borrow().ready();
+            rule.written
+        });
+        let ready = |member: &Member| {
+            table[member.place as usize].as_deref().is_none_or(|rule| rule.failed || rule.output.borrow().ready())
+        };
+        self.written.is_empty() && self.watched.all().iter().all(ready)
+    }
+}
+
+/// Notes that a rule has something to hand over.
+fn touch(touched: &mut Vec<Member>, member: Member, rule: &mut ScanRule) {
+    if !rule.touched {
+        rule.touched = true;
+        touched.push(member);
     }
 }
 
@@ -397,7 +601,7 @@ impl<'a> Message<'a> {
     /// The value of one of the stream's columns.
     fn value(&mut self, column: usize) -> Result<&Value, &SchemaError> {
         if matches!(self.cells[column], Cell::Unread) {
-            let StreamColumn { key, ty, wanted, strict } = &self.columns[column];
+            let StreamColumn { key, ty, wanted, strict, .. } = &self.columns[column];
             let (ty, strict) = (ty.as_ref(), strict.as_ref());
             let value = match self.body {
                 Body::Text { text, spans, .. } => {
@@ -455,6 +659,12 @@ impl<'a> Message<'a> {
     }
 }
 
+impl Columns for Message<'_> {
+    fn seen(&mut self, column: usize) -> Seen<'_> {
+        self.value(column).map_or(Seen::Failed, Seen::Value)
+    }
+}
+
 /// Why a row went no further.
 enum Stop {
     /// It did not pass, or is late.
@@ -470,14 +680,36 @@ impl From<&SchemaError> for Stop {
 }
 
 impl ScanRule {
-    /// Runs the rule on a row. A panic in the rule's code ends this rule and no other.
-    fn guarded(&mut self, message: &mut Message<'_>, now: i64, received: Instant) {
+    /// The tests at the front of its filter, where the index may decide by them.
+    fn tests(&self) -> Vec<ColumnTest<'_>> {
+        // The watermark follows every row.
+        let filter = self.plan.filter.as_ref().filter(|_| self.plan.event_time.is_none());
+        let tests = filter.map_or(&[][..], |filter| &filter.tests);
+        let test = |test: &'_ Test| match self.sources[test.slot] {
+            Part::Column(column) => Some(column),
+            Part::Whole | Part::Meta => None,
+        };
+        tests.iter().map_while(|each| Some((test(each)?, &each.holds))).collect()
+    }
+
+    /// Runs the rule on a row; true if it has something to hand over. A panic in the rule's code ends this rule and no
+    /// other.
+    fn guarded(&mut self, message: &mut Message<'_>, now: i64, received: Instant) -> bool {
         match catch_unwind(AssertUnwindSafe(|| self.row(message, now, received))) {
-            Ok(Ok(()) | Err(Stop::Quietly)) => {}
-            Ok(Err(Stop::Error(error))) => self.output.borrow_mut().error(error),
+            Ok(Ok(())) => true,
+            Ok(Err(Stop::Quietly)) => self.plan.event_time.is_some(),
+            Ok(Err(Stop::Error(error))) => {
+                let mut output = self.output.borrow_mut();
+                if matches!(self.target, Target::Results(_)) {
+                    output.received(Some(received));
+                }
+                output.error(error);
+                true
+            }
             Err(_) => {
                 self.failed = true;
                 self.metrics.fail("internal error: the rule's code panicked; the rule is stopped");
+                false
             }
         }
     }
@@ -487,7 +719,7 @@ impl ScanRule {
             None => now,
             Some(_) => self.event_time(message, now)?,
         };
-        self.test(message)?;
+        self.test(message, now, time)?;
         self.fill_for_filter(message)?;
         self.compute(0..self.plan.computed_for_filter, now, time)?;
         if let Some(rest) = self.plan.filter.as_ref().and_then(|filter| filter.rest.as_ref()) {
@@ -524,6 +756,7 @@ impl ScanRule {
                     _ => None,
                 };
                 let mut output = self.output.borrow_mut();
+                output.received(Some(received));
                 output.row(projection, &scope, &raw).map_err(|error| Stop::Error(error.to_string()))?;
                 output.end_message();
                 Ok(())
@@ -532,11 +765,12 @@ impl ScanRule {
     }
 
     /// The tests at the front of the filter.
-    fn test(&self, message: &mut Message<'_>) -> Result<(), Stop> {
+    fn test(&self, message: &mut Message<'_>, now: i64, time: i64) -> Result<(), Stop> {
         let Some(filter) = &self.plan.filter else { return Ok(()) };
+        let context = self.context.row(now, time);
         for test in &filter.tests {
             let Part::Column(column) = self.sources[test.slot] else { continue };
-            match compare(message.value(column)?, test.op, &test.constant) {
+            match test.holds.test(message.value(column)?, &context) {
                 Ok(true) => {}
                 Ok(false) => return Err(Stop::Quietly),
                 Err(error) => return Err(Stop::Error(format!("run Where error: {error}"))),

@@ -18,7 +18,6 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 
 use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
@@ -407,7 +406,7 @@ impl Updates {
     fn frame(&mut self, frame: &Frame, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {
         let text = match frame {
             Frame::Row(frame) => {
-                self.metrics.rows_in.fetch_add(1, Relaxed);
+                self.metrics.row();
                 return self.update(frame.clone(), change);
             }
             Frame::Text(text) => text.as_str(),
@@ -420,7 +419,7 @@ impl Updates {
             whole => vec![self.object(whole)?],
         };
         for row in rows {
-            self.metrics.rows_in.fetch_add(1, Relaxed);
+            self.metrics.row();
             if let Err(error) = self.update(row, change) {
                 self.metrics.error(error.to_string());
             }
@@ -585,7 +584,7 @@ mod tests {
         }
 
         fn errors(&self) -> (u64, Option<String>) {
-            (self.metrics.errors.load(Relaxed), self.metrics.last_error().map(|(_, error)| error))
+            (self.metrics.errors(), self.metrics.last_error().map(|(_, error)| error))
         }
     }
 

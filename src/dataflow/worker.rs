@@ -272,9 +272,10 @@ struct RunningStream {
 }
 
 struct RunningRule {
-    streams: Vec<StreamKey>,
-    /// its dataflow and slot, where it has state
-    dataflow: Option<(usize, usize)>,
+    streams: Box<[StreamKey]>,
+    slot: usize,
+    /// its dataflow, where it has state
+    dataflow: Option<usize>,
     /// the queue before that dataflow
     queue: Option<Rc<RuleQueue>>,
     /// what checkpoints are made of
@@ -514,7 +515,7 @@ impl WorkerLoop {
                 let parts = RuleParts { id, event_time, queue, operator, metrics, clock, timers, slot };
                 let Installed { dataflow, activator } = build::rule(&mut self.worker, parts);
                 self.slots.insert(slot, activator);
-                (targets, Some((dataflow, slot)))
+                (targets, Some(dataflow))
             }
         };
         let queue = targets.iter().find_map(|target| match target {
@@ -527,7 +528,7 @@ impl WorkerLoop {
             }
         }
         let streams = streams.into_iter().flatten().collect();
-        self.rules.insert(key, RunningRule { streams, dataflow, queue, memory });
+        self.rules.insert(key, RunningRule { streams, slot, dataflow, queue, memory });
         let _ = done.send(());
     }
 
@@ -551,19 +552,16 @@ impl WorkerLoop {
 
     fn drop_rule(&mut self, key: RuleKey) {
         let Some(rule) = self.rules.remove(&key) else { return };
-        self.gathering.retain(|_, (gathers, output)| {
-            if *gathers == key {
-                output.borrow_mut().finish();
-            }
-            *gathers != key
-        });
+        if let Some((_, output)) = self.gathering.remove(&rule.slot) {
+            output.borrow_mut().finish();
+        }
         for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }
         // The rule may be what its streams had to wait for.
         rule.streams.iter().for_each(|stream| self.activate(*stream));
-        if let Some((dataflow, slot)) = rule.dataflow {
-            self.slots.remove(&slot);
+        if let Some(dataflow) = rule.dataflow {
+            self.slots.remove(&rule.slot);
             self.worker.drop_dataflow(dataflow);
             self.tables.sweep();
         }

@@ -29,7 +29,7 @@ use crate::value::{Text, Value};
 use function::{CallContext, Function, PreparedFn};
 
 pub use error::EvalError;
-pub use ops::{Comparison, compare, compare_at};
+pub use ops::{Comparison, compare, compare_at, order_of_numbers, whole_float};
 
 /// A compiled expression.
 #[derive(Clone)]

@@ -153,7 +153,7 @@ fn accepts_mixed(op: Comparison, order: Option<Ordering>) -> bool {
 }
 
 /// The order of two numbers for sorting: by value, NaN behind all others. It is total. Other values are equal.
-pub(super) fn order_of_numbers(left: &Value, right: &Value) -> Ordering {
+pub fn order_of_numbers(left: &Value, right: &Value) -> Ordering {
     let nan = |value: &Value| matches!(value, Value::Float(f) if f.is_nan());
     let order = match (left, right) {
         (Value::Int(l), Value::Int(r)) => Some(l.cmp(r)),
@@ -250,7 +250,7 @@ pub(super) fn whole(value: &Value) -> Option<i64> {
 
 /// The whole number that a double is, if it is one of 64 bits.
 #[inline]
-pub(super) fn whole_float(f: f64) -> Option<i64> {
+pub fn whole_float(f: f64) -> Option<i64> {
     let int = f as i64;
     // 2^63 becomes the largest number when cut to 64 bits and must not pass for it.
     (int as f64 == f && int != i64::MAX).then_some(int)

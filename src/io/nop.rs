@@ -19,4 +19,8 @@ impl Outlet for Nop {
         self.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
     }
+
+    fn may_wait(&self) -> bool {
+        false
+    }
 }

@@ -390,6 +390,11 @@ pub trait Outlet: Send + Sync {
     fn ready(&self) -> bool {
         true
     }
+
+    /// Whether [`Outlet::ready`] can ever answer `false`.
+    fn may_wait(&self) -> bool {
+        true
+    }
 }
 
 /// A rule's way out to a sink that takes rows as they are. Called by a worker, so it never waits.

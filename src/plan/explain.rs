@@ -287,7 +287,13 @@ fn filter(filter: &Filter) -> String {
 
 fn filter_named(filter: &Filter, name: &dyn Fn(usize) -> String) -> String {
     let constant = |value: &Value| Expr::Constant(value.clone());
-    let test = |t: &Test| format!("test {} {} {}", name(t.slot), t.op.sign(), constant(&t.constant));
+    let test = |t: &Test| match &t.holds {
+        Condition::Compare(op, value) => format!("test {} {} {}", name(t.slot), op.sign(), constant(value)),
+        Condition::IsOneOf(values) => {
+            let values: Vec<String> = values.iter().map(|value| constant(value).to_string()).collect();
+            format!("test {} IN ({})", name(t.slot), values.join(", "))
+        }
+    };
     let mut parts: Vec<String> = filter.tests.iter().map(test).collect();
     parts.extend(filter.rest.iter().map(|rest| format!("filter {}", rest.display_with(name))));
     parts.join(", ")

@@ -8,11 +8,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::catalog::StreamDef;
-use crate::expr::Expr;
 use crate::expr::aggregate::Aggregate;
 use crate::expr::analytic::Analytic;
 use crate::expr::datetime_pattern::TimePattern;
+use crate::expr::function::CallContext;
 use crate::expr::set_returning::SetReturning;
+use crate::expr::{EvalError, Expr, compare_at};
 use crate::sql::ast::{DataType, JoinKind, Unit};
 use crate::value::{Text, Value};
 
@@ -110,15 +111,38 @@ pub struct Filter {
     pub rest: Option<Expr>,
 }
 
-/// `slot op constant`.
+/// A condition on one slot.
 #[derive(Clone, Debug)]
 pub struct Test {
     /// the slot
     pub slot: usize,
-    /// the comparison
-    pub op: Comparison,
-    /// the constant: a number or text
-    pub constant: Value,
+    /// what must hold of its value
+    pub holds: Condition,
+}
+
+/// What a test asks of a value.
+#[derive(Clone, Debug)]
+pub enum Condition {
+    /// `op constant`: a number or text, or a boolean that is compared for equality
+    Compare(Comparison, Value),
+    /// `IN (constant, …)`: numbers, texts and booleans
+    IsOneOf(Box<[Value]>),
+}
+
+impl Condition {
+    /// Whether it holds of this value. Nothing passes no test.
+    ///
+    /// # Errors
+    /// Kinds of values that cannot be compared; IN has none, there such values just differ.
+    #[inline]
+    pub fn test(&self, value: &Value, context: &CallContext<'_>) -> Result<bool, EvalError> {
+        match self {
+            Condition::Compare(op, constant) => compare_at(value, *op, constant, context),
+            Condition::IsOneOf(constants) => Ok(constants
+                .iter()
+                .any(|constant| compare_at(value, Comparison::Equal, constant, context).unwrap_or(false))),
+        }
+    }
 }
 
 /// Event time of a rule.

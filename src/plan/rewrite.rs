@@ -656,34 +656,52 @@ fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
             let op = Comparison::of(*op)?;
             let (slot, op, constant) = match (&**left, &**right) {
                 (Expr::Slot(slot), Expr::Constant(constant)) => (*slot, op, constant),
+                (Expr::Constant(Value::Bool(_)), _) => return None,
                 (Expr::Constant(constant), Expr::Slot(slot)) => (*slot, flipped(op), constant),
                 _ => return None,
             };
             let constant = testable(slot, constant, columns)?;
-            Some(vec![Test { slot, op, constant }])
+            // Other comparisons of a boolean fail, which is left to the expression.
+            let equality = matches!(op, Comparison::Equal | Comparison::NotEqual);
+            if matches!(constant, Value::Bool(_)) && !equality {
+                return None;
+            }
+            Some(vec![Test { slot, holds: Condition::Compare(op, constant) }])
         }
         Expr::Between { operands, negated: false } => {
             let [Expr::Slot(slot), Expr::Constant(low), Expr::Constant(high)] = &**operands else { return None };
-            if matches!(low, Value::Text(_)) != matches!(high, Value::Text(_)) {
+            // Where one bound does not fit, BETWEEN fails whatever the other one says.
+            let same = matches!(low, Value::Text(_)) == matches!(high, Value::Text(_));
+            if !same || [low, high].iter().any(|bound| matches!(bound, Value::Bool(_))) {
                 return None;
             }
             let low = testable(*slot, low, columns)?;
             let high = testable(*slot, high, columns)?;
             Some(vec![
-                Test { slot: *slot, op: Comparison::GreaterEqual, constant: low },
-                Test { slot: *slot, op: Comparison::LessEqual, constant: high },
+                Test { slot: *slot, holds: Condition::Compare(Comparison::GreaterEqual, low) },
+                Test { slot: *slot, holds: Condition::Compare(Comparison::LessEqual, high) },
             ])
+        }
+        Expr::InList { expr, list, negated: false } => {
+            let Expr::Slot(slot) = **expr else { return None };
+            let constant = |element: &Expr| match element {
+                Expr::Constant(constant) => testable(slot, constant, columns),
+                _ => None,
+            };
+            let constants = list.iter().map(constant).collect::<Option<_>>()?;
+            Some(vec![Test { slot, holds: Condition::IsOneOf(constants) }])
         }
         _ => None,
     }
 }
 
-/// The constant, if a test of this slot against it is a comparison of numbers or texts. A point in time compares with
-/// text in a way of its own, so columns of that type, and computed slots, which may hold one, are left out.
+/// The constant, if a test of this slot against it is a comparison of numbers, texts or booleans. A point in time
+/// compares with text in a way of its own, so columns of that type, and computed slots, which may hold one, are left out.
 fn testable(slot: usize, constant: &Value, columns: &[Column]) -> Option<Value> {
     let column = columns.get(slot)?;
     let comparable = !matches!(column.ty, Some(DataType::DateTime)) && matches!(column.source, ColumnSource::Key(_));
-    let constant = matches!(constant, Value::Int(_) | Value::Float(_) | Value::Text(_)).then_some(constant)?;
+    let constant =
+        matches!(constant, Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::Bool(_)).then_some(constant)?;
     comparable.then(|| constant.clone())
 }
 

@@ -319,15 +319,32 @@ fn write(database: &Database, mut waiting: mpsc::Receiver<Group>) {
 
 fn commit(database: &Database, groups: &[Group]) -> Result<(), redb::Error> {
     let transaction = database.begin_write()?;
-    for change in groups.iter().flat_map(|(changes, _)| changes) {
-        let name = change.name.as_str();
-        match &change.becomes {
-            Becomes::Record(kind, Some(text)) => {
-                drop(transaction.open_table(kind.table())?.insert(name, text.as_str())?);
+    let changes = || groups.iter().flat_map(|(changes, _)| changes);
+    // Changes of one record are of one kind, so their order stays. A table is opened once for all of them.
+    for kind in Kind::ALL {
+        let of_kind = changes().filter_map(|change| match &change.becomes {
+            Becomes::Record(of, text) if *of == kind => Some((change.name.as_str(), text)),
+            _ => None,
+        });
+        let mut of_kind = of_kind.peekable();
+        if of_kind.peek().is_none() {
+            continue;
+        }
+        let mut table = transaction.open_table(kind.table())?;
+        for (name, text) in of_kind {
+            match text {
+                Some(text) => drop(table.insert(name, text.as_str())?),
+                None => drop(table.remove(name)?),
             }
-            Becomes::Record(kind, None) => drop(transaction.open_table(kind.table())?.remove(name)?),
-            Becomes::State(Some(state)) => drop(transaction.open_table(STATES)?.insert(name, state.as_slice())?),
-            Becomes::State(None) => drop(transaction.open_table(STATES)?.remove(name)?),
+        }
+    }
+    for change in changes() {
+        match &change.becomes {
+            Becomes::State(Some(state)) => {
+                drop(transaction.open_table(STATES)?.insert(change.name.as_str(), state.as_slice())?);
+            }
+            Becomes::State(None) => drop(transaction.open_table(STATES)?.remove(change.name.as_str())?),
+            Becomes::Record(..) => {}
         }
     }
     Ok(transaction.commit()?)

@@ -6,6 +6,7 @@
 
 mod checkpoints;
 mod edges;
+mod indexed;
 mod joins;
 mod windows;
 

@@ -44,8 +44,8 @@ pub(super) struct Standing {
 pub(super) struct Endpoint {
     /// of the link that made it: its address. What its links want together is said by [`Endpoint::terms`]
     pub settings: Settings,
-    /// what each of its links wants
-    links: Mutex<Vec<Arc<Link>>>,
+    /// what its links want, and how many want the same: thousands of rules may send to one endpoint
+    links: Mutex<Vec<(Arc<Link>, usize)>>,
     /// the data thread of its sockets
     pub thread: usize,
     /// how it stands
@@ -80,6 +80,22 @@ pub(super) struct Link {
     pub settings: Settings,
 }
 
+impl Link {
+    /// Whether it asks the same of a connection.
+    fn wants(&self, used: Use, settings: &Settings) -> bool {
+        let own = &self.settings;
+        self.used == used
+            && own.connection == settings.connection
+            && own.on_open == settings.on_open
+            && own.subprotocols == settings.subprotocols
+            && own.ping_interval == settings.ping_interval
+            && own.idle_timeout == settings.idle_timeout
+            && own.reconnect == settings.reconnect
+            && own.handshake_timeout == settings.handshake_timeout
+            && own.max_message_size == settings.max_message_size
+    }
+}
+
 #[derive(Default)]
 struct Members {
     peers: Vec<Arc<Peer>>,
@@ -107,22 +123,26 @@ impl Endpoint {
     /// Adds what a link wants. Messages of `onOpen` that no link before it had are sent on an open connection now.
     pub fn link(&self, used: Use, settings: Settings) -> Arc<Link> {
         let mut links = locked(&self.links);
-        let known: Vec<&String> = links.iter().flat_map(|link| &link.settings.on_open).collect();
+        if let Some((known, users)) = links.iter_mut().find(|(link, _)| link.wants(used, &settings)) {
+            *users += 1;
+            return known.clone();
+        }
+        let others = || links.iter().map(|(link, _)| &link.settings);
+        let known: Vec<&String> = others().flat_map(|settings| &settings.on_open).collect();
         let fresh: Vec<String> = settings.on_open.iter().filter(|message| !known.contains(message)).cloned().collect();
         for (property, differs) in [
-            ("pingInterval", links.iter().any(|link| link.settings.ping_interval != settings.ping_interval)),
-            ("idleTimeout", links.iter().any(|link| link.settings.idle_timeout != settings.idle_timeout)),
-            ("reconnect", links.iter().any(|link| link.settings.reconnect != settings.reconnect)),
-            (
-                "handshakeTimeout",
-                links.iter().any(|link| link.settings.handshake_timeout != settings.handshake_timeout),
-            ),
-            ("maxMessageSize", links.iter().any(|link| link.settings.max_message_size != settings.max_message_size)),
+            ("pingInterval", others().any(|other| other.ping_interval != settings.ping_interval)),
+            ("idleTimeout", others().any(|other| other.idle_timeout != settings.idle_timeout)),
+            ("reconnect", others().any(|other| other.reconnect != settings.reconnect)),
+            ("handshakeTimeout", others().any(|other| other.handshake_timeout != settings.handshake_timeout)),
+            ("maxMessageSize", others().any(|other| other.max_message_size != settings.max_message_size)),
         ] {
             if differs {
                 let holds = match property {
                     "maxMessageSize" => "the largest",
-                    _ if used == Use::Hold || links.iter().any(|link| link.used == Use::Hold) => "the connection's own",
+                    _ if used == Use::Hold || links.iter().any(|(link, _)| link.used == Use::Hold) => {
+                        "the connection's own"
+                    }
                     _ => "the first source's",
                 };
                 tracing::warn!(
@@ -132,7 +152,7 @@ impl Endpoint {
             }
         }
         let link = Arc::new(Link { used, settings });
-        links.push(link.clone());
+        links.push((link.clone(), 1));
         // Under the lock of the links, as `opens`: each message is sent once on each connection.
         for peer in &locked(&self.members).peers {
             peer.say(&fresh);
@@ -142,22 +162,29 @@ impl Endpoint {
 
     /// Takes away what a link wants.
     pub fn unlink(&self, link: &Arc<Link>) {
-        locked(&self.links).retain(|other| !Arc::ptr_eq(other, link));
+        locked(&self.links).retain_mut(|(other, users)| {
+            if Arc::ptr_eq(other, link) {
+                *users -= 1;
+            }
+            *users > 0
+        });
     }
 
     /// Its uses: what for, and by which named connection.
     pub fn uses(&self) -> Vec<(Use, Option<Arc<str>>)> {
-        locked(&self.links).iter().map(|link| (link.used, link.settings.connection.clone())).collect()
+        let links = locked(&self.links);
+        let uses = |(link, users): &(Arc<Link>, usize)| vec![(link.used, link.settings.connection.clone()); *users];
+        links.iter().flat_map(uses).collect()
     }
 
     /// What its links want together, for the next connection: the settings of who holds it, else of the first source,
     /// else of the first sink; the largest limit of messages, and all subprotocols.
     pub fn terms(&self) -> Settings {
         let links = locked(&self.links);
-        let first = |used| links.iter().find(|link| link.used == used);
+        let first = |used| links.iter().find(|(link, _)| link.used == used);
         let first = first(Use::Hold).or_else(|| first(Use::Source)).or(links.first());
-        let mut terms = first.map_or_else(|| self.settings.clone(), |link| link.settings.clone());
-        for Link { settings, .. } in links.iter().map(|link| &**link) {
+        let mut terms = first.map_or_else(|| self.settings.clone(), |(link, _)| link.settings.clone());
+        for Link { settings, .. } in links.iter().map(|(link, _)| &**link) {
             terms.max_message_size = terms.max_message_size.max(settings.max_message_size);
             for protocol in &settings.subprotocols {
                 if !terms.subprotocols.contains(protocol) {
@@ -172,7 +199,7 @@ impl Endpoint {
     pub fn opens(&self, peer: &Peer) {
         let links = locked(&self.links);
         let mut messages: Vec<String> = Vec::new();
-        for message in links.iter().flat_map(|link| &link.settings.on_open) {
+        for message in links.iter().flat_map(|(link, _)| &link.settings.on_open) {
             if !messages.contains(message) {
                 messages.push(message.clone());
             }
@@ -304,7 +331,7 @@ impl Endpoint {
     pub fn websocket(&self, terms: &Settings) -> WebSocketConfig {
         // A connection that is held and dialled may be read later, and stays the same then.
         let dialled = self.settings.role != Role::Server;
-        let reads = locked(&self.links).iter().any(|link| match link.used {
+        let reads = locked(&self.links).iter().any(|(link, _)| match link.used {
             Use::Hold => dialled,
             used => used == Use::Source,
         });

@@ -45,9 +45,17 @@ pub(super) struct Peer {
     pub wake: Notify,
     /// messages of `onOpen` still to be sent on this connection, before all others
     first: Mutex<VecDeque<String>>,
-    lanes: Mutex<Vec<Arc<Lane>>>,
-    /// which lane is looked at first, so that a busy one does not starve the others
-    turn: AtomicUsize,
+    lanes: Mutex<Lanes>,
+}
+
+/// The lanes of a peer: as many as there are sinks, and thousands of rules may send to one endpoint.
+#[derive(Default)]
+struct Lanes {
+    all: Vec<Arc<Lane>>,
+    /// those in which something waits, each once, so that a busy one does not starve the others
+    waiting: VecDeque<Arc<Lane>>,
+    /// the peer has left: nothing waits any more
+    left: bool,
 }
 
 impl Peer {
@@ -60,7 +68,6 @@ impl Peer {
             wake: Notify::new(),
             first: Mutex::default(),
             lanes: Mutex::default(),
-            turn: AtomicUsize::new(0),
         })
     }
 
@@ -95,19 +102,23 @@ impl Peer {
 
     /// The next batch to write, if one waits.
     pub fn next(&self) -> Option<Flight> {
-        let lanes = locked(&self.lanes);
-        let count = lanes.len();
-        if count == 0 {
-            return None;
+        let mut lanes = locked(&self.lanes);
+        loop {
+            let lane = lanes.waiting.pop_front()?;
+            let (flight, more) = lane.take();
+            if more {
+                lanes.waiting.push_back(lane);
+            }
+            if flight.is_some() {
+                return flight;
+            }
         }
-        let first = self.turn.fetch_add(1, Ordering::Relaxed);
-        (0..count).find_map(|step| lanes[(first.wrapping_add(step)) % count].take())
     }
 
     /// Gives up all that waits for it: it has left.
     pub fn leave(&self) {
-        let lanes = std::mem::take(&mut *locked(&self.lanes));
-        for lane in lanes {
+        let lanes = std::mem::replace(&mut *locked(&self.lanes), Lanes { left: true, ..Lanes::default() });
+        for lane in lanes.all {
             lane.close();
         }
     }
@@ -168,7 +179,7 @@ impl SinkQueue {
             state: Mutex::default(),
             dropped: AtomicU64::new(0),
         });
-        locked(&peer.lanes).push(lane.clone());
+        locked(&peer.lanes).all.push(lane.clone());
         locked(&self.lanes).push(lane);
     }
 
@@ -197,7 +208,7 @@ impl SinkQueue {
             std::mem::take(&mut *lanes)
         };
         for lane in lanes {
-            locked(&lane.peer.lanes).retain(|other| !Arc::ptr_eq(other, &lane));
+            locked(&lane.peer.lanes).all.retain(|other| !Arc::ptr_eq(other, &lane));
             lane.close();
         }
     }
@@ -267,6 +278,10 @@ impl Outlet for SinkQueue {
     fn ready(&self) -> bool {
         self.over.load(Ordering::Acquire) == 0
     }
+
+    fn may_wait(&self) -> bool {
+        self.policy == SlowClient::Block
+    }
 }
 
 /// What waits for one client of one sink.
@@ -286,6 +301,8 @@ struct LaneState {
     bytes: usize,
     /// counted in the sink's `over`
     over: bool,
+    /// it is among the waiting lanes of its peer, or about to be
+    listed: bool,
     closed: bool,
 }
 
@@ -296,7 +313,7 @@ struct Entry {
 }
 
 impl Lane {
-    fn push(&self, batch: &Arc<MessageBatch>) {
+    fn push(self: &Arc<Self>, batch: &Arc<MessageBatch>) {
         let limit = self.sink.limit;
         let mut state = locked(&self.state);
         if state.closed {
@@ -331,8 +348,20 @@ impl Lane {
                 }
             }
         }
+        let fresh = !std::mem::replace(&mut state.listed, true);
         drop(state);
+        if fresh {
+            self.list();
+        }
         self.peer.wake.notify_one();
+    }
+
+    /// Puts it among the waiting lanes of its peer. Not under the lane's lock: a peer locks in the other order.
+    fn list(self: &Arc<Self>) {
+        let mut lanes = locked(&self.peer.lanes);
+        if !lanes.left {
+            lanes.waiting.push_back(self.clone());
+        }
     }
 
     fn lose(&self, messages: usize, cause: &AtomicU64) {
@@ -341,10 +370,20 @@ impl Lane {
         self.sink.gone(messages);
     }
 
-    fn take(self: &Arc<Self>) -> Option<Flight> {
-        let entry = locked(&self.state).entries.pop_front()?;
-        let (batch, next) = (entry.batch, entry.next);
-        Some(Flight { lane: self.clone(), batch, start: next, next, bytes: 0, flushed: false })
+    /// Takes the next batch, and says whether more waits; if not, it has to be listed anew.
+    fn take(self: &Arc<Self>) -> (Option<Flight>, bool) {
+        let mut state = locked(&self.state);
+        let entry = state.entries.pop_front();
+        state.listed = !state.entries.is_empty();
+        let flight = entry.map(|Entry { batch, next }| Flight {
+            lane: self.clone(),
+            batch,
+            start: next,
+            next,
+            bytes: 0,
+            flushed: false,
+        });
+        (flight, state.listed)
     }
 
     /// The cause of what a closed lane loses.
@@ -461,11 +500,12 @@ impl Drop for Flight {
             sink.messages.fetch_add(out as u64, Ordering::Relaxed);
             sink.bytes.fetch_add(self.bytes as u64, Ordering::Relaxed);
         }
-        let mut lost = 0;
+        let (mut lost, mut fresh) = (0, false);
         let mut state = locked(&lane.state);
         state.messages -= out;
         if left > 0 && !state.closed {
             state.entries.push_front(Entry { batch: self.batch.clone(), next: self.next });
+            fresh = !std::mem::replace(&mut state.listed, true);
         } else {
             state.bytes -= self.batch.byte_len();
             state.messages -= left;
@@ -476,6 +516,9 @@ impl Drop for Flight {
             lane.relieve(&mut state);
         }
         drop(state);
+        if fresh {
+            lane.list();
+        }
         lane.lose(lost, lane.cause_of_end());
         if self.flushed {
             sink.gone(out);

@@ -1,0 +1,523 @@
+//! Which rules of a stream a message can concern: an index over the tests at the front of their filters, so that the
+//! cost of a message follows the rules that it matches and not those that are there.
+//!
+//! Of each rule one test is indexed, or several on the same column that make a range: `=` and `IN` by hash of the
+//! value, `<`, `<=`, `>`, `>=` and BETWEEN as ranges. The index names too many rules rather than too few, and their
+//! filters are run as if there were no index. It leaves a rule out only where its filter would have dropped the row
+//! without a word: where a value is of a kind with which one of the rule's tests, up to the indexed one, would fail,
+//! the rule is named, so that the error is told and counted.
+//!
+//! This module must not know what is done with a message.
+
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
+use smallvec::SmallVec;
+
+use crate::expr::{Comparison, order_of_numbers, whole_float};
+use crate::plan::physical::Condition;
+use crate::value::{Text, Value};
+
+use super::ranges::{Edge, Ranges, Side};
+
+/// A rule as the index knows it. In order of age.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Member {
+    /// grows from rule to rule
+    pub age: u32,
+    /// where it stands in the scan's table
+    pub place: u32,
+}
+
+/// Members in order of age.
+#[derive(Debug, Default)]
+pub struct Members(SmallVec<[Member; 2]>);
+
+impl Members {
+    /// Adds a member that is not there.
+    pub fn insert(&mut self, member: Member) {
+        // Mostly it is the youngest.
+        let at = self.0.partition_point(|other| *other < member);
+        self.0.insert(at, member);
+    }
+
+    /// Takes a member away.
+    pub fn remove(&mut self, member: Member) {
+        if let Ok(at) = self.0.binary_search(&member) {
+            self.0.remove(at);
+        }
+    }
+
+    /// All of them.
+    pub fn all(&self) -> &[Member] {
+        &self.0
+    }
+}
+
+/// The index of one stream.
+#[derive(Debug, Default)]
+pub struct RuleIndex {
+    /// by the stream's columns
+    columns: Vec<Column>,
+    /// the columns that are looked at for each message
+    used: Vec<usize>,
+    /// where each rule stands
+    entries: HashMap<Member, Entry, RandomState>,
+    /// rules without a test that could be indexed
+    always: Members,
+}
+
+/// The index of one column.
+#[derive(Debug, Default)]
+struct Column {
+    /// by numbers that are whole and of 64 bits, in whatever form they were written
+    ints: Points<i64>,
+    /// by the bits of other numbers
+    floats: Points<u64>,
+    texts: Points<Text>,
+    /// false, true
+    bools: [Members; 2],
+    numbers_between: Ranges<Number>,
+    texts_between: Ranges<Text>,
+    /// rules that fail with a value of another kind than [`Kind`]
+    expecting: [Members; 3],
+    /// rules with IN, which fails with no value but where there is none
+    lists: Members,
+    /// how many rules have something here
+    rules: usize,
+}
+
+type Points<K> = HashMap<K, Members, RandomState>;
+
+/// The kinds of values that constants are of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Number,
+    Text,
+    Bool,
+}
+
+impl Kind {
+    const ALL: [Kind; 3] = [Kind::Number, Kind::Text, Kind::Bool];
+
+    fn of(value: &Value) -> Option<Kind> {
+        match value {
+            Value::Int(_) | Value::Float(_) => Some(Kind::Number),
+            Value::Text(_) => Some(Kind::Text),
+            Value::Bool(_) => Some(Kind::Bool),
+            _ => None,
+        }
+    }
+}
+
+/// How a rule is indexed.
+#[derive(Debug)]
+struct Entry {
+    column: usize,
+    access: Access,
+    /// what its tests up to the indexed one expect of their columns
+    guards: SmallVec<[Guard; 2]>,
+}
+
+/// A column, and the kind of value that a test of it does not fail with; none: IN, which takes every kind.
+type Guard = (usize, Option<Kind>);
+
+#[derive(Debug)]
+enum Access {
+    /// one of these values
+    Points(SmallVec<[Point; 1]>),
+    /// numbers in a range
+    Numbers(Edge<Number>, Edge<Number>),
+    /// texts in a range
+    Texts(Edge<Text>, Edge<Text>),
+}
+
+/// A value as a key: equal values of the language are equal keys.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Point {
+    Int(i64),
+    Float(u64),
+    Text(Text),
+    Bool(bool),
+}
+
+impl Point {
+    fn of(value: &Value) -> Option<Point> {
+        Some(match value {
+            Value::Int(i) => Point::Int(*i),
+            Value::Float(f) => whole_float(*f).map_or(Point::Float(f.to_bits()), Point::Int),
+            Value::Text(text) => Point::Text(text.clone()),
+            Value::Bool(b) => Point::Bool(*b),
+            _ => return None,
+        })
+    }
+}
+
+/// A number, in the order of the language.
+#[derive(Clone, Debug)]
+struct Number(Value);
+
+impl Ord for Number {
+    fn cmp(&self, other: &Self) -> Ordering {
+        order_of_numbers(&self.0, &other.0)
+    }
+}
+
+impl PartialOrd for Number {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Number {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl Eq for Number {}
+
+/// What is known of a column of the message at hand.
+pub enum Seen<'a> {
+    /// its value
+    Value(&'a Value),
+    /// it has none that the schema allows
+    Failed,
+}
+
+/// Where the columns of a message are looked up.
+pub trait Columns {
+    /// What is known of a column.
+    fn seen(&mut self, column: usize) -> Seen<'_>;
+}
+
+/// A test of a rule: the stream's column, and the condition.
+pub type ColumnTest<'a> = (usize, &'a Condition);
+
+/// Rules that share a constant beyond which a range is the better way to find a rule.
+const CROWD: usize = 16;
+
+impl RuleIndex {
+    /// Adds a rule with the tests at the front of its filter, in their order.
+    pub fn insert(&mut self, member: Member, tests: &[ColumnTest<'_>]) {
+        let Some(entry) = self.entry(tests) else {
+            self.always.insert(member);
+            return;
+        };
+        for &(column, kind) in &entry.guards {
+            self.column(column).guarded(kind).insert(member);
+        }
+        let column = self.column(entry.column);
+        match &entry.access {
+            Access::Points(points) => points.iter().for_each(|point| column.members_of(point).insert(member)),
+            Access::Numbers(low, high) => column.numbers_between.insert(low.clone(), high.clone(), member),
+            Access::Texts(low, high) => column.texts_between.insert(low.clone(), high.clone(), member),
+        }
+        for column in entry.columns() {
+            self.columns[column].rules += 1;
+            if let Err(at) = self.used.binary_search(&column) {
+                self.used.insert(at, column);
+            }
+        }
+        self.entries.insert(member, entry);
+    }
+
+    /// Takes a rule away.
+    pub fn remove(&mut self, member: Member) {
+        let Some(entry) = self.entries.remove(&member) else {
+            self.always.remove(member);
+            return;
+        };
+        for &(column, kind) in &entry.guards {
+            self.columns[column].guarded(kind).remove(member);
+        }
+        let column = &mut self.columns[entry.column];
+        match &entry.access {
+            Access::Points(points) => points.iter().for_each(|point| column.leave(point, member)),
+            Access::Numbers(low, high) => column.numbers_between.remove(low, high, member),
+            Access::Texts(low, high) => column.texts_between.remove(low, high, member),
+        }
+        for column in entry.columns() {
+            self.columns[column].rules -= 1;
+            if self.columns[column].rules == 0 {
+                // What is left of the tables goes too.
+                self.columns[column] = Column::default();
+                self.used.retain(|used| *used != column);
+            }
+        }
+    }
+
+    /// Replaces `found` by the rules that a message can concern, the oldest first.
+    pub fn find(&self, message: &mut impl Columns, found: &mut Vec<Member>) {
+        found.clear();
+        for &column in &self.used {
+            self.columns[column].find(message.seen(column), found);
+        }
+        let indexed = found.len();
+        found.extend_from_slice(self.always.all());
+        if indexed > 0 {
+            found.sort_unstable();
+            found.dedup();
+        }
+    }
+
+    fn column(&mut self, column: usize) -> &mut Column {
+        if self.columns.len() <= column {
+            self.columns.resize_with(column + 1, Column::default);
+        }
+        &mut self.columns[column]
+    }
+
+    /// How to index a rule; `None`: it cannot be.
+    fn entry(&self, tests: &[ColumnTest<'_>]) -> Option<Entry> {
+        let expected = usable(tests);
+        let usable = &tests[..expected.len()];
+        let range = best_range(usable);
+        let (column, access, last) = match self.best_points(usable) {
+            Some((_, crowd)) if crowd > CROWD && range.as_ref().is_some_and(|range| range.closed) => range?.found(),
+            Some((at, _)) => (usable[at].0, Access::Points(points_of(usable[at].1)?), at),
+            None => range?.found(),
+        };
+        let mut guards = SmallVec::new();
+        for guard in expected.into_iter().take(last + 1) {
+            if !guards.contains(&guard) {
+                guards.push(guard);
+            }
+        }
+        Some(Entry { column, access, guards })
+    }
+
+    /// The test for single values that the fewest rules share so far, and how many do.
+    fn best_points(&self, tests: &[ColumnTest<'_>]) -> Option<(usize, usize)> {
+        let mut best: Option<(usize, usize)> = None;
+        for (at, (column, condition)) in tests.iter().enumerate() {
+            let Some(points) = points_of(condition) else { continue };
+            let known = self.columns.get(*column);
+            let crowd = points.iter().map(|point| known.map_or(0, |column| column.crowd(point))).sum();
+            if best.is_none_or(|(_, least)| crowd < least) {
+                best = Some((at, crowd));
+            }
+        }
+        best
+    }
+}
+
+impl Entry {
+    /// The columns that it has something in, each once.
+    fn columns(&self) -> SmallVec<[usize; 3]> {
+        let mut columns: SmallVec<[usize; 3]> = self.guards.iter().map(|(column, _)| *column).collect();
+        columns.push(self.column);
+        columns.sort_unstable();
+        columns.dedup();
+        columns
+    }
+}
+
+impl Column {
+    /// Adds the rules that a value can concern.
+    fn find(&self, seen: Seen<'_>, found: &mut Vec<Member>) {
+        let mut add = |members: &Members| found.extend_from_slice(members.all());
+        let Seen::Value(value) = seen else {
+            self.expecting.iter().for_each(&mut add);
+            add(&self.lists);
+            return;
+        };
+        match value {
+            Value::Absent | Value::Null => return,
+            Value::Int(i) => self.ints.get(i).into_iter().for_each(&mut add),
+            Value::Float(f) => match whole_float(*f) {
+                Some(i) => self.ints.get(&i).into_iter().for_each(&mut add),
+                None => self.floats.get(&f.to_bits()).into_iter().for_each(&mut add),
+            },
+            Value::Text(text) => self.texts.get(text).into_iter().for_each(&mut add),
+            Value::Bool(b) => add(&self.bools[usize::from(*b)]),
+            // A point in time equals texts and numbers in its own way; other kinds fit nothing.
+            _ => add(&self.lists),
+        }
+        let kind = Kind::of(value);
+        for other in Kind::ALL.into_iter().filter(|other| Some(*other) != kind) {
+            add(&self.expecting[other as usize]);
+        }
+        match value {
+            Value::Int(_) | Value::Float(_) if !self.numbers_between.is_empty() => {
+                self.numbers_between.holding(&Number(value.clone()), found);
+            }
+            Value::Text(text) if !self.texts_between.is_empty() => self.texts_between.holding(text, found),
+            _ => {}
+        }
+    }
+
+    fn guarded(&mut self, kind: Option<Kind>) -> &mut Members {
+        kind.map_or(&mut self.lists, |kind| &mut self.expecting[kind as usize])
+    }
+
+    fn members_of(&mut self, point: &Point) -> &mut Members {
+        match point {
+            Point::Int(i) => self.ints.entry(*i).or_default(),
+            Point::Float(bits) => self.floats.entry(*bits).or_default(),
+            Point::Text(text) => self.texts.entry(text.clone()).or_default(),
+            Point::Bool(b) => &mut self.bools[usize::from(*b)],
+        }
+    }
+
+    /// How many rules stand at a point.
+    fn crowd(&self, point: &Point) -> usize {
+        let members = match point {
+            Point::Int(i) => self.ints.get(i),
+            Point::Float(bits) => self.floats.get(bits),
+            Point::Text(text) => self.texts.get(text),
+            Point::Bool(b) => Some(&self.bools[usize::from(*b)]),
+        };
+        members.map_or(0, |members| members.all().len())
+    }
+
+    fn leave(&mut self, point: &Point, member: Member) {
+        fn from<K, Q>(points: &mut Points<K>, key: &Q, member: Member)
+        where
+            K: Borrow<Q> + Eq + std::hash::Hash,
+            Q: Eq + std::hash::Hash + ?Sized,
+        {
+            let Some(members) = points.get_mut(key) else { return };
+            members.remove(member);
+            if members.all().is_empty() {
+                points.remove(key);
+            }
+        }
+        match point {
+            Point::Int(i) => from(&mut self.ints, i, member),
+            Point::Float(bits) => from(&mut self.floats, bits, member),
+            Point::Text(text) => from(&mut self.texts, text, member),
+            Point::Bool(b) => self.bools[usize::from(*b)].remove(member),
+        }
+    }
+}
+
+/// What each of the tests at the front expects of its column. It ends before a test that expects another kind of a column
+/// than one before it: no value passes both without a failure.
+fn usable(tests: &[ColumnTest<'_>]) -> SmallVec<[Guard; 4]> {
+    let mut guards: SmallVec<[Guard; 4]> = SmallVec::new();
+    for (column, condition) in tests {
+        let kind = match condition {
+            Condition::IsOneOf(_) => None,
+            Condition::Compare(op, constant) => match Kind::of(constant) {
+                // Booleans have no order.
+                Some(Kind::Bool) if !matches!(op, Comparison::Equal | Comparison::NotEqual) => break,
+                None => break,
+                kind => kind,
+            },
+        };
+        let other = |(known, before): &Guard| known == column && before.is_some() && *before != kind;
+        if kind.is_some() && guards.iter().any(other) {
+            break;
+        }
+        guards.push((*column, kind));
+    }
+    guards
+}
+
+/// The values that a test lets pass, where they can be counted.
+fn points_of(condition: &Condition) -> Option<SmallVec<[Point; 1]>> {
+    match condition {
+        Condition::Compare(Comparison::Equal, constant) => Some(SmallVec::from_iter([Point::of(constant)?])),
+        Condition::Compare(..) => None,
+        Condition::IsOneOf(constants) => {
+            let points = constants.iter().map(Point::of).collect::<Option<Vec<Point>>>()?;
+            // `1` and `1.0` are one.
+            let mut known = HashSet::with_capacity(points.len());
+            Some(points.into_iter().filter(|point| known.insert(point.clone())).collect())
+        }
+    }
+}
+
+/// A range that tests of one column make.
+struct Range {
+    column: usize,
+    access: Access,
+    /// it has two ends
+    closed: bool,
+    /// the last of its tests
+    last: usize,
+}
+
+impl Range {
+    fn found(self) -> (usize, Access, usize) {
+        (self.column, self.access, self.last)
+    }
+}
+
+/// The first range that the tests of a column make; one with two ends is preferred.
+fn best_range(tests: &[ColumnTest<'_>]) -> Option<Range> {
+    let mut best: Option<Range> = None;
+    let mut known: SmallVec<[usize; 4]> = SmallVec::new();
+    for (column, condition) in tests {
+        if bounds(condition).is_none() || known.contains(column) {
+            continue;
+        }
+        known.push(*column);
+        let range = range_of(*column, tests)?;
+        if range.closed {
+            return Some(range);
+        }
+        best.get_or_insert(range);
+    }
+    best
+}
+
+/// An end of a range.
+type Bound<'a> = (&'a Value, Side);
+
+/// What the tests of a column leave.
+fn range_of(column: usize, tests: &[ColumnTest<'_>]) -> Option<Range> {
+    let (mut low, mut high): (Option<Bound<'_>>, Option<Bound<'_>>) = (None, None);
+    let (mut last, mut kind) = (0, None);
+    for (at, (other, condition)) in tests.iter().enumerate() {
+        let Some((value, lower, side)) = bounds(condition).filter(|_| *other == column) else { continue };
+        (last, kind) = (at, Kind::of(value));
+        let end = if lower { &mut low } else { &mut high };
+        let tighter = end.is_none_or(|(known, known_side)| {
+            let order = order(value, known).then(side.cmp(&known_side));
+            order == if lower { Ordering::Greater } else { Ordering::Less }
+        });
+        if tighter {
+            *end = Some((value, side));
+        }
+    }
+    let closed = low.is_some() && high.is_some();
+    let access = match kind? {
+        Kind::Text => {
+            let text = |value: &Value| value.as_text().unwrap_or_default().into();
+            Access::Texts(edge(low, Edge::Least, text), edge(high, Edge::Most, text))
+        }
+        _ => {
+            let number = |value: &Value| Number(value.clone());
+            Access::Numbers(edge(low, Edge::Least, number), edge(high, Edge::Most, number))
+        }
+    };
+    Some(Range { column, access, closed, last })
+}
+
+/// The bound that a test sets: its value, whether it is a lower one, and on which side of the value it is.
+fn bounds(condition: &Condition) -> Option<(&Value, bool, Side)> {
+    let Condition::Compare(op, value) = condition else { return None };
+    Kind::of(value).filter(|kind| *kind != Kind::Bool)?;
+    match op {
+        Comparison::Greater => Some((value, true, Side::Above)),
+        Comparison::GreaterEqual => Some((value, true, Side::Below)),
+        Comparison::Less => Some((value, false, Side::Below)),
+        Comparison::LessEqual => Some((value, false, Side::Above)),
+        Comparison::Equal | Comparison::NotEqual => None,
+    }
+}
+
+fn order(left: &Value, right: &Value) -> Ordering {
+    match (left, right) {
+        (Value::Text(left), Value::Text(right)) => left.cmp(right),
+        _ => order_of_numbers(left, right),
+    }
+}
+
+fn edge<K>(bound: Option<(&Value, Side)>, open: Edge<K>, key: impl Fn(&Value) -> K) -> Edge<K> {
+    bound.map_or(open, |(value, side)| Edge::At(key(value), side))
+}
