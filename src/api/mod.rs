@@ -16,15 +16,18 @@
 //!   `/v2/data/import`, `/v2/data/export`
 //! - `metadata`: `/metadata/{class}/yaml/{kind}`, `/metadata/{class}/{kind}/confKeys/{key}`
 
+mod auth;
 mod cors;
 mod error;
 mod info;
 mod metadata;
 mod relations;
 mod rules;
+mod tls;
 mod transfer;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -33,21 +36,29 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 
+pub use auth::Keys;
 pub use error::{ApiError, Doing};
+pub use tls::TlsPort;
 
 use crate::service::{Service, ServiceError};
 
 /// The largest body, in bytes, of any request.
 pub const BODY_LIMIT: usize = 16 << 20;
 
-/// All routes over a service.
-pub fn app(service: Service) -> Router {
-    Router::new()
+/// All routes over a service. With `keys`, whoever asks must show a token.
+pub fn app(service: Service, keys: Option<Arc<Keys>>) -> Router {
+    let routes = Router::new()
         .merge(info::routes())
         .merge(relations::routes())
         .merge(rules::routes())
         .merge(transfer::routes())
-        .merge(metadata::routes())
+        .merge(metadata::routes());
+    // Only routes that are there ask for a token: an unknown one is answered as such.
+    let routes = match keys {
+        Some(keys) => routes.route_layer(middleware::from_fn_with_state(keys, auth::authenticate)),
+        None => routes,
+    };
+    routes
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))

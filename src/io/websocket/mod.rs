@@ -9,6 +9,7 @@ pub mod config;
 mod client;
 mod connection;
 mod endpoint;
+mod gate;
 mod lane;
 mod server;
 mod socket;
@@ -35,8 +36,9 @@ use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus};
 use config::Role;
 use endpoint::{Endpoint, Link, Presence, Subscriber};
+use gate::{Gate, Refusals};
 use lane::{Peer, SinkQueue, locked};
-use server::{Routes, Server};
+use server::{Door, Routes, Server};
 
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
@@ -52,20 +54,34 @@ pub struct ServerSettings {
     pub tls: Option<ServerTls>,
     /// limit of a client's TLS and HTTP handshake together
     pub handshake_timeout: Duration,
+    /// origins of web pages whose clients are let in, `source.httpServerOrigins`; none: all. Clients that name no
+    /// origin are no web pages, and are not asked for one.
+    pub origins: Vec<String>,
+    /// tokens of which a client must show one, `source.httpServerTokens`; none: nobody is asked
+    pub tokens: Vec<String>,
 }
 
-/// The data server's PEM files.
-#[derive(Clone, Debug)]
+/// A server's PEM files.
+#[derive(Clone, Debug, Default)]
 pub struct ServerTls {
     /// certificate chain
     pub certfile: String,
     /// its key
     pub keyfile: String,
+    /// authorities of which every client must show a certificate; none: nobody is asked
+    pub client_ca_file: Option<String>,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        ServerSettings { ip: "0.0.0.0".into(), port: 10081, tls: None, handshake_timeout: Duration::from_secs(10) }
+        ServerSettings {
+            ip: "0.0.0.0".into(),
+            port: 10081,
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
+            origins: Vec::new(),
+            tokens: Vec::new(),
+        }
     }
 }
 
@@ -137,6 +153,7 @@ struct Hub {
     routes: Routes,
     registry: tokio::sync::Mutex<Registry>,
     listening: Mutex<Option<SocketAddr>>,
+    refused: Arc<Refusals>,
 }
 
 #[derive(Default)]
@@ -161,6 +178,7 @@ impl Websockets {
             routes: Routes::default(),
             registry: tokio::sync::Mutex::default(),
             listening: Mutex::default(),
+            refused: Arc::default(),
         };
         Websockets { hub: Arc::new(hub) }
     }
@@ -168,6 +186,11 @@ impl Websockets {
     /// Where the data server listens, while any link needs it.
     pub fn listening(&self) -> Option<SocketAddr> {
         *locked(&self.hub.listening)
+    }
+
+    /// Handshakes of the data server that were refused, by cause.
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        self.hub.refused.counts()
     }
 
     /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
@@ -286,10 +309,16 @@ impl Hub {
     }
 
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
-        let ServerSettings { ip, port, tls, handshake_timeout } = self.settings.clone();
-        let tls: Option<Arc<ServerConfig>> =
-            tls.map(|files| tls::server(&files.certfile, &files.keyfile)).transpose()?;
-        let start = Server::start((ip.clone(), port), tls, handshake_timeout, self.routes.clone(), self.data.clone());
+        let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens } = self.settings.clone();
+        let tls: Option<Arc<ServerConfig>> = tls
+            .map(|files| {
+                let authorities = files.client_ca_file.as_deref();
+                tls::server("httpServerTls", &files.certfile, &files.keyfile, authorities)
+            })
+            .transpose()?;
+        let gate = Gate::new(origins, tokens, self.refused.clone());
+        let door = Door { tls, gate, handshake_timeout, routes: self.routes.clone() };
+        let start = Server::start((ip.clone(), port), door, self.data.clone());
         let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let server = started.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ConnectError::PortInUse { ip, port },
