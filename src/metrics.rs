@@ -1,7 +1,7 @@
 //! What is counted about a rule while it runs: written by one worker, read by the control plane at any time.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use hdrhistogram::Histogram;
@@ -19,6 +19,8 @@ pub struct RuleMetrics {
     pub late: AtomicU64,
     /// rows too far ahead of the clock, dropped
     pub future: AtomicU64,
+    /// the watermark in ms since the epoch, of a rule in event time; 0 before the first
+    watermark: AtomicI64,
     /// the rule's code panicked: it gets no more rows
     failed: AtomicBool,
     last_error: Mutex<Option<(SystemTime, String)>>,
@@ -53,6 +55,16 @@ impl RuleMetrics {
     /// Whether the rule cannot go on.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// Notes how far a rule in event time has come, ms since the epoch.
+    pub fn reaches(&self, watermark: i64) {
+        self.watermark.store(watermark, Ordering::Relaxed);
+    }
+
+    /// How far a rule in event time has come; `None` before its first row.
+    pub fn watermark(&self) -> Option<i64> {
+        Some(self.watermark.load(Ordering::Relaxed)).filter(|watermark| *watermark != 0)
     }
 
     /// The last error with its time.

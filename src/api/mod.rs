@@ -14,6 +14,7 @@
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`
+//! - `prometheus`: `/metrics`
 //! - `metadata`: `/metadata/{class}/yaml/{kind}`, `/metadata/{class}/{kind}/confKeys/{key}`
 
 mod auth;
@@ -21,6 +22,7 @@ mod cors;
 mod error;
 mod info;
 mod metadata;
+mod prometheus;
 mod relations;
 mod rules;
 mod tls;
@@ -38,6 +40,7 @@ use axum::response::{IntoResponse, Response};
 
 pub use auth::Keys;
 pub use error::{ApiError, Doing};
+pub use prometheus::metrics_app;
 pub use tls::TlsPort;
 
 use crate::service::{Service, ServiceError};
@@ -52,7 +55,8 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>) -> Router {
         .merge(relations::routes())
         .merge(rules::routes())
         .merge(transfer::routes())
-        .merge(metadata::routes());
+        .merge(metadata::routes())
+        .merge(prometheus::routes());
     // Only routes that are there ask for a token: an unknown one is answered as such.
     let routes = match keys {
         Some(keys) => routes.route_layer(middleware::from_fn_with_state(keys, auth::authenticate)),

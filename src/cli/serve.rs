@@ -5,6 +5,7 @@
 //! disk. A second signal ends at once.
 
 use std::future::IntoFuture;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -62,7 +63,7 @@ impl Serve {
         if keys.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "whoever reaches the REST API may use it: see basic.authentication");
         }
-        let shutdown = config.shutdown_timeout;
+        let (shutdown, prometheus) = (config.shutdown_timeout, config.prometheus);
         let settings = ServiceSettings { config, data: self.data, workers: usize::from(self.workers) };
         let service = Service::open(settings).await.map_err(|error| refused(&error))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -78,6 +79,16 @@ impl Serve {
                 tokio::spawn(axum::serve(port, app).with_graceful_shutdown(ended).into_future())
             }
         };
+        if let Some(port) = prometheus {
+            let at = SocketAddr::new(address.ip(), port);
+            let listener = TcpListener::bind(at).await.map_err(|error| {
+                Failure::Refused(format!("the metrics cannot listen on {at}: {error}; check basic.prometheusPort"))
+            })?;
+            let at = listener.local_addr().map_err(|error| refused(&error))?;
+            say(&format!("metrics on http://{at}/metrics"));
+            // It ends with the process: nobody waits for numbers of a service that ends.
+            tokio::spawn(axum::serve(listener, api::metrics_app(service.clone())).into_future());
+        }
         let resumed = service.clone();
         tokio::spawn(async move { resumed.resume().await });
 
