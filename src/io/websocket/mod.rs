@@ -324,6 +324,7 @@ impl Hub {
             io::ErrorKind::AddrInUse => ConnectError::PortInUse { ip, port },
             _ => ConnectError::Listen { ip, port, source },
         })?;
+        tracing::info!("the data server is listening on {}", server.address);
         *locked(&self.listening) = Some(server.address);
         Ok(server)
     }
