@@ -1,7 +1,8 @@
 //! The configuration: files of the `--etc` folder under overrides of the environment, made into typed settings once.
 //!
 //! Neither the folder nor any file needs to exist. A later layer beats those before it: `plutino.yaml` (or
-//! `kuiper.yaml`), `sources/websocket.yaml`, and the environment's `KUIPER__…`, `PLUTINO__…`, `WEBSOCKET__…`.
+//! `kuiper.yaml`), `sources/websocket.yaml`, and the environment's `KUIPER__…`, `PLUTINO__…`, `WEBSOCKET__…`. Beside
+//! them, `connections/connection.yaml` has named connections.
 //! What is wrong is told with file and line, or the variable's name. Nothing behind this module sees YAML.
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
 
+use crate::connection::Connections;
 use crate::document::{Document, Node, Place, Problem, Severity, Value};
 use crate::io::websocket::{ServerSettings, ServerTls, Settings};
 use crate::rule::{self, RuleOptions};
@@ -47,6 +49,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// the conf keys of sources
     pub sources: SourceSettings,
+    /// named connections
+    pub connections: Connections,
 }
 
 /// `basic.fileLog`: a log in files, the folder of which the command line says.
@@ -91,6 +95,7 @@ impl Default for Config {
             console_log: true,
             log_format: LogFormat::Text,
             sources: SourceSettings::default(),
+            connections: Connections::default(),
         }
     }
 }
@@ -186,6 +191,12 @@ pub fn load(
     let connector = etc.join("sources").join("websocket.yaml");
     if connector.is_file() {
         reader.file(&connector, Reader::connector_file);
+    }
+    let connections = etc.join("connections").join("connection.yaml");
+    if connections.is_file() {
+        reader.file(&connections, |reader, document| {
+            reader.config.connections.read(document, &mut reader.problems);
+        });
     }
     let mut variables: Vec<(String, String)> =
         environment.into_iter().filter(|(name, _)| name.contains("__")).collect();

@@ -619,6 +619,11 @@ impl Engine {
         self.connectors.websockets.refused()
     }
 
+    /// The hub of all websocket links, for those that no rule has.
+    pub fn websockets(&self) -> Websockets {
+        self.connectors.websockets.clone()
+    }
+
     /// Where the data server listens, while it does.
     pub fn listening(&self) -> Option<SocketAddr> {
         self.connectors.websockets.listening()

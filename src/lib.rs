@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod cli;
 pub mod codec;
 pub mod config;
+pub mod connection;
 pub mod dataflow;
 pub mod document;
 pub mod engine;

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::catalog::{Catalog, CatalogErrorKind, Kind, StreamDef};
 use crate::config::Config;
+use crate::connection::Selected;
 use crate::document::{Document, Member, Node, Place, Problem, Severity, Value};
 use crate::engine::{RuleSpec, SinkAction, TableSpec};
 use crate::io::connector::{self, ConnectorError, SourceSpec};
@@ -341,7 +342,7 @@ impl Loader {
         for (name, stream) in &mut streams {
             let relation = if stream.def.kind.is_table() { Relation::Table } else { Relation::Stream };
             let subject = subject_of(relation, name);
-            match source(&stream.def, &self.config) {
+            match source(&stream.def, &self.config, UnknownKey::Refused) {
                 Ok((spec, warnings)) => {
                     self.sources.insert(name.clone(), spec);
                     for warning in warnings {
@@ -532,7 +533,7 @@ impl Loader {
     fn sinks(&mut self, document: &Document, rule: &Rule, node: &Node, subject: &str) -> Vec<SinkAction> {
         let mut sinks = Vec::new();
         for action in &rule.actions {
-            match sink(action) {
+            match sink(action, &self.config) {
                 Ok((spec, warnings)) => {
                     for warning in warnings {
                         let message = format!("sink {}: {warning}", action.kind);
@@ -544,8 +545,12 @@ impl Loader {
                     let hint = rule::meant(&action.kind, connector::SINKS);
                     self.problems.push(document.error(action.place, subject, error.to_string()).with_hint(hint));
                 }
-                Err(_) => {
-                    let (errors, warnings) = connector::sink_faults(&action.kind, &action.props);
+                Err(error) => {
+                    let selected = self.config.connections.of_sink(&action.kind, &action.props);
+                    let (errors, warnings) = match selected {
+                        Ok(selected) => connector::sink_faults(&action.kind, &selected.props),
+                        Err(_) => (vec![error], Vec::new()),
+                    };
                     let props = props_at(node, action.place);
                     for error in errors {
                         let place = error.property().and_then(|name| rule::field(props?, name)).map(|node| node.place);
@@ -611,9 +616,11 @@ pub type Faults = (Vec<Fault>, Vec<String>);
 /// The sink of an action, with what else is to be said of it.
 ///
 /// # Errors
-/// [`ConnectorError`] for wrong properties.
-pub fn sink(action: &Action) -> Result<(SinkAction, Vec<String>), ConnectorError> {
-    let (spec, warnings) = connector::sink(&action.kind, &action.props)?;
+/// [`ConnectorError`] for wrong properties, and for a named connection that is not there.
+pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<String>), ConnectorError> {
+    let selected = config.connections.of_sink(&action.kind, &action.props)?;
+    let (spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
+    warnings.extend(selected.warnings);
     Ok((SinkAction { spec, shape: action.shape.clone() }, warnings))
 }
 
@@ -626,16 +633,30 @@ pub struct Fault {
     hint: Option<String>,
 }
 
-/// The source of a stream: the properties of its CONF_KEY under those of EXTRA.
+/// What a CONF_KEY means that nobody has defined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownKey {
+    /// a mistake
+    Refused,
+    /// the default configuration, with a warning: what eKuiper's service does
+    Default,
+}
+
+/// The source of a stream: the properties of its CONF_KEY under those of the named connection, where there is one,
+/// under those of EXTRA.
 ///
 /// # Errors
 /// All that is wrong, and the warnings that stand beside it.
-pub fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<String>), Faults> {
+pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(SourceSpec, Vec<String>), Faults> {
     let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
     let key = def.conf_key.as_deref();
-    let props = config.sources.properties(kind, key);
-    let mut props = match (props, key) {
+    let mut told = Vec::new();
+    let props = match (config.sources.properties(kind, key), key) {
         (Some(props), _) => props,
+        (None, Some(key)) if unknown == UnknownKey::Default => {
+            told.push(format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used"));
+            config.sources.properties(kind, None).unwrap_or_default()
+        }
         (None, _) if !connector::SOURCES.contains(&kind) => Map::new(),
         (None, key) => {
             let known: Vec<&str> = config.sources.keys(kind).collect();
@@ -647,25 +668,35 @@ pub fn source(def: &StreamDef, config: &Config) -> Result<(SourceSpec, Vec<Strin
             return Err((vec![Fault { option: "CONF_KEY", message, hint: Some(hint) }], Vec::new()));
         }
     };
-    for (name, value) in &def.extra {
-        props.insert(name.clone(), value.clone());
-    }
-    connector::source(kind, &def.datasource, &props).map_err(|_| {
-        let (errors, warnings) = connector::source_faults(kind, &def.datasource, &props);
-        let fault = |error: ConnectorError| {
-            let in_extra =
-                || error.property().is_some_and(|name| def.extra.keys().any(|k| k.eq_ignore_ascii_case(name)));
-            let (option, hint) = match &error {
-                ConnectorError::UnknownSource(_) => ("TYPE", rule::meant(kind, connector::SOURCES)),
-                ConnectorError::Settings(SettingsError::Path { .. }) => ("DATASOURCE", None),
-                _ if in_extra() => ("EXTRA", None),
-                _ if key.is_some() => ("CONF_KEY", None),
-                _ => ("DATASOURCE", None),
-            };
-            Fault { option, message: error.to_string(), hint }
+    let fault = |error: ConnectorError| {
+        let in_extra = |property: &str| def.extra.keys().any(|name| name.eq_ignore_ascii_case(property));
+        let (option, hint) = match &error {
+            ConnectorError::UnknownSource(_) => ("TYPE", rule::meant(kind, connector::SOURCES)),
+            ConnectorError::Settings(SettingsError::Path { .. }) => ("DATASOURCE", None),
+            _ if error.property().is_some_and(in_extra) => ("EXTRA", None),
+            _ if key.is_some() => ("CONF_KEY", None),
+            _ => ("DATASOURCE", None),
         };
-        (errors.into_iter().map(fault).collect(), warnings)
-    })
+        Fault { option, message: error.to_string(), hint }
+    };
+    let Selected { path, props, warnings } =
+        match config.connections.of_source(kind, &def.datasource, props, &def.extra) {
+            Ok(selected) => selected,
+            Err(error) => return Err((vec![fault(error)], told)),
+        };
+    told.extend(warnings);
+    let path = path.as_deref().unwrap_or(&def.datasource);
+    match connector::source(kind, path, &props) {
+        Ok((spec, warnings)) => {
+            told.extend(warnings);
+            Ok((spec, told))
+        }
+        Err(_) => {
+            let (errors, warnings) = connector::source_faults(kind, path, &props);
+            told.extend(warnings);
+            Err((errors.into_iter().map(fault).collect(), told))
+        }
+    }
 }
 
 /// The properties of the action that stands at `place` in a rule.

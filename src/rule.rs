@@ -111,7 +111,7 @@ const MAX_BATCH: u64 = 1_000_000;
 
 /// Properties of every sink that would change its messages, and that are not there yet. They are refused, since
 /// without them the messages would silently be others.
-const MISSING_PROPERTIES: &[&str] = &["schemaId", "encryption", "connectionSelector", "resourceId"];
+const MISSING_PROPERTIES: &[&str] = &["schemaId", "encryption", "resourceId"];
 
 /// Properties of every sink that tune eKuiper's engine.
 const FOREIGN_PROPERTIES: &[&str] = &[

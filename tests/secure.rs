@@ -207,15 +207,15 @@ async fn the_api_speaks_tls_beside_clients_that_do_not() {
 
 #[tokio::test]
 async fn the_data_server_knows_origins_and_tokens() {
-    let config = "source:\n  httpServerPort: 0\n  httpServerOrigins: ['https://board.example']\n  httpServerTokens: [secret]\n";
+    let config =
+        "source:\n  httpServerPort: 0\n  httpServerOrigins: ['https://board.example']\n  httpServerTokens: [secret]\n";
     let mut served = Served::start(folder("gate"), config).await;
     assert_eq!(served.ask("POST", "/streams", "", STREAM).await.0, 201);
     assert_eq!(served.ask("POST", "/rules", "", RULE).await.0, 201);
     let line = served.says("listening on").await;
     let address = line.split("listening on ").nth(1).unwrap().trim().to_owned();
-    let shake = async |path: &str, headers: &str| {
-        shake(TcpStream::connect(&address).await.unwrap(), path, headers).await
-    };
+    let shake =
+        async |path: &str, headers: &str| shake(TcpStream::connect(&address).await.unwrap(), path, headers).await;
     let token = "Authorization: Bearer secret\r\n";
     assert_eq!(shake("/out", "").await, 401);
     assert_eq!(shake("/nowhere", "").await, 401, "strangers do not learn which paths there are");

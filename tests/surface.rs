@@ -44,12 +44,6 @@ const LIMIT: Duration = Duration::from_secs(60);
 const PENDING: &[&str] = &[
     "ruletest:",
     "async/task",
-    "GET /connections on",
-    "POST /connections",
-    "a named websocket connection",
-    "DELETE /connections",
-    "PUT /connections",
-    "connectivity check",
     "metadata/",
     "PATCH /configs",
     "GET /configs",

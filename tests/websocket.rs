@@ -656,3 +656,58 @@ async fn the_words_of_a_peer_command_no_terminal() {
     let error = link.status().last_error.unwrap().1;
     assert!(error.ends_with("\\u{1b}[2J"), "{error}");
 }
+
+#[tokio::test]
+async fn an_endpoint_that_is_held_lives_without_sources_and_sinks() {
+    let hub = hub();
+    let hold = hub.hold(source("/kept", json!({"connectionSelector": "kept"}))).await.unwrap();
+    let address = hub.listening().unwrap();
+    let mut early = client(address, "/kept").await;
+    early.send(Message::text("nobody reads this")).await.unwrap();
+    let (frames, mut stream) = stream();
+    let link = hub.open_source(source("/kept", json!({"connectionSelector": "kept"})), 1, frames).await.unwrap();
+    let other = hub.open_sink(sink(json!({"path": "/kept"})), 0, signal().0).await.unwrap();
+    until(|| hold.uses() == 1).await;
+    let [unnamed] = &hub.endpoints().await[..] else { panic!("one endpoint") };
+    assert_eq!((unnamed.path.as_str(), unnamed.uses, unnamed.held), ("/kept", 1, false));
+    early.send(Message::text("1")).await.unwrap();
+    let first = stream.next().await;
+    // What came while the source was being opened may have reached it.
+    assert!(first == "1" || stream.next().await == "1");
+    other.outlet().send(&batch(&["a"]));
+    assert_eq!(text(&mut early).await, "a");
+    link.close().await;
+    other.close(Duration::ZERO).await;
+    assert!(hub.endpoints().await.is_empty() && hub.has_path("/kept"));
+    hold.close().await;
+    assert_eq!(close_code(&mut early).await, CloseCode::Away);
+    assert!(try_client(address, "/kept").await.is_err_and(|error| error.to_string().contains("404")));
+    hub.end().await;
+    assert!(hub.listening().is_none());
+}
+
+#[tokio::test]
+async fn a_dialled_connection_is_held_and_shared() {
+    let hub = hub();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let peer = json!({"addr": listener.local_addr().unwrap().to_string(), "pingInterval": "1h"});
+    let hold = hub.hold(source("/feed", peer.clone())).await.unwrap();
+    let mut accepted = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    until(|| hold.status().state == LinkState::Connected).await;
+    let (frames, mut stream) = stream();
+    let link = hub.open_source(source("/feed", peer.clone()), 1, frames).await.unwrap();
+    let written =
+        hub.open_sink(sink(json!({"addr": peer["addr"], "path": "/feed", "checkConnection": true})), 0, signal().0);
+    let written = written.await.unwrap();
+    accepted.send(Message::text("1")).await.unwrap();
+    assert_eq!(stream.next().await, "1");
+    written.outlet().send(&batch(&["a"]));
+    assert_eq!(accepted.next().await.unwrap().unwrap(), Message::text("a"));
+    link.close().await;
+    written.close(Duration::ZERO).await;
+    assert_eq!(hold.status().state, LinkState::Connected);
+    let bye = tokio::spawn(async move { while let Some(Ok(_)) = accepted.next().await {} });
+    hold.close().await;
+    bye.await.unwrap();
+    assert_eq!(hold.status().state, LinkState::Disconnected);
+}

@@ -15,9 +15,12 @@
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`
 //! - `prometheus`: `/metrics`
+//! - `connections`: `/connections`, `/connections/{id}`, `/connection/websocket`,
+//!   `/metadata/{sources|sinks|lookups}/connection/{kind}`
 //! - `metadata`: `/metadata/{class}/yaml/{kind}`, `/metadata/{class}/{kind}/confKeys/{key}`
 
 mod auth;
+mod connections;
 mod cors;
 mod error;
 mod info;
@@ -56,6 +59,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>) -> Router {
         .merge(rules::routes())
         .merge(transfer::routes())
         .merge(metadata::routes())
+        .merge(connections::routes())
         .merge(prometheus::routes());
     // Only routes that are there ask for a token: an unknown one is answered as such.
     let routes = match keys {

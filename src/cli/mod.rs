@@ -47,13 +47,13 @@ enum Verb {
     Explain(explain::Explain),
     Feed(feed::Feed),
     Tail(tail::Tail),
-    /// Create a stream, table, rule or connection in a running service
+    /// Create a stream, table, rule, connection or confkey in a running service
     Create(remote::Remote),
-    /// Describe a stream, table, rule or connection of a running service
+    /// Describe a stream, table, rule, connection or confkey of a running service
     Describe(remote::Remote),
     /// List the streams, tables, rules, confkeys or connections of a running service
     Show(remote::Remote),
-    /// Drop a stream, table, rule or connection of a running service
+    /// Drop a stream, table, rule, connection or confkey of a running service
     Drop(remote::Remote),
     /// Show the status of a rule, or of the last import
     Getstatus(remote::Remote),

@@ -5,6 +5,8 @@
 //! ends with code 1. Nothing is decided here: the service is asked, and its answer put into the words that scripts
 //! know.
 
+mod settings;
+
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -110,6 +112,11 @@ impl Service {
         self.answer(self.agent.delete(self.at(path)).call())
     }
 
+    fn put(&self, path: &str, body: &str) -> Result<Answer, Failure> {
+        let request = self.agent.put(self.at(path)).header("content-type", "application/json");
+        self.answer(request.send(body))
+    }
+
     fn post(&self, path: &str, body: &str) -> Result<Answer, Failure> {
         let request = self.agent.post(self.at(path)).header("content-type", "application/json");
         self.answer(request.send(body))
@@ -192,8 +199,9 @@ impl Request<'_> {
             ("export", "ruleset") => self.export_ruleset(rest),
             ("import", "data") => self.import_data(rest),
             ("export", "data") => self.export_data(rest),
-            ("show", "confkeys") => self.conf_keys(rest),
-            ("show", "connections") => self.shown(self.service.get("/connections")?),
+            ("show", "confkeys") => self.show_conf_keys(rest),
+            ("describe" | "drop" | "create", "confkey") => self.conf_key(rest),
+            ("show", "connections") => self.show_connections(),
             ("describe" | "drop" | "create", "connection") => self.connection(rest),
             ("show", "services" | "service_funcs") => Ok("No service definitions are found.".to_owned()),
             ("show", "udfs") => Ok("No udf is found.".to_owned()),
@@ -219,8 +227,7 @@ impl Request<'_> {
                 "confkeys",
                 "connections",
             ],
-            "create" => &["stream", "table", "rule", "connection"],
-            "describe" | "drop" => &["stream", "table", "rule", "connection"],
+            "create" | "describe" | "drop" => &["stream", "table", "rule", "connection", "confkey"],
             "getstatus" => &["rule", "import"],
             "import" | "export" => &["ruleset", "data"],
             _ => &["rule"],
@@ -440,36 +447,6 @@ impl Request<'_> {
         }
         write_file(file, &answer.body)?;
         self.told("export configuration success")
-    }
-
-    fn conf_keys(&self, rest: &[String]) -> Said {
-        let kind = rest.first().map_or("websocket", String::as_str);
-        self.shown(self.service.get(&format!("/metadata/sources/yaml/{}", escaped(kind)))?)
-    }
-
-    fn connection(&self, rest: &[String]) -> Said {
-        let Some((name, rest)) = rest.split_first() else { return Err(refused("Expect connection name.")) };
-        let at = format!("/connections/{}", escaped(name));
-        match self.verb {
-            "describe" => self.shown(self.service.get(&at)?),
-            "drop" => {
-                let answer = self.service.delete(&at)?;
-                if answer.is_right() {
-                    self.told(format!("Connection {name} is dropped."))
-                } else {
-                    Err(refused(answer.message()))
-                }
-            }
-            _ => {
-                let [definition] = rest else { return Err(refused("Expect connection name and json.")) };
-                let answer = self.service.post("/connections", &with_id(name, definition))?;
-                if answer.is_right() {
-                    self.told(format!("Connection {name} is created."))
-                } else {
-                    Err(refused(answer.message()))
-                }
-            }
-        }
     }
 }
 

@@ -33,6 +33,12 @@ pub enum ConnectorError {
     /// no such sink
     #[error("sink {0} is not defined: there are websocket, memory, log and nop")]
     UnknownSink(String),
+    /// no such kind of named connections
+    #[error("unknown connection type {0}: there is websocket")]
+    UnknownConnection(String),
+    /// no named connection of this id
+    #[error("connection {0} not existed: make it with POST /connections, or in etc/connections/connection.yaml")]
+    NoConnection(String),
     /// wrong properties
     #[error(transparent)]
     Settings(#[from] SettingsError),
@@ -197,6 +203,7 @@ impl ConnectorError {
             ConnectorError::Settings(SettingsError::Value { property, .. }) => property.split('.').next(),
             ConnectorError::Settings(SettingsError::Path { property, .. }) => Some(property),
             ConnectorError::Settings(SettingsError::UnknownVariable(_)) => Some("onOpen"),
+            ConnectorError::NoConnection(_) => Some("connectionSelector"),
             _ => None,
         }
     }

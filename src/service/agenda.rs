@@ -63,7 +63,7 @@ pub(super) fn keep(service: &Service) {
     });
 }
 
-/// Ends the rules that have failed; false once the service has.
+/// Ends the rules that have failed, and opens connections that could not be opened; false once the service has.
 async fn patrol(agenda: &Agenda, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
@@ -74,6 +74,7 @@ async fn patrol(agenda: &Agenda, inner: &Weak<Inner>) -> bool {
     for id in failed {
         service.bury(&id).await;
     }
+    service.hold_missing().await;
     // What has become due meanwhile is not to wait for a change.
     agenda.changed.notify_one();
     true

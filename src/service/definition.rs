@@ -10,8 +10,8 @@ use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::document::{Document, Severity};
 use crate::engine::{RuleSpec, SinkAction};
-use crate::io::connector::ConnectorError;
-use crate::pipeline;
+use crate::io::connector::{ConnectorError, SinkSpec};
+use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::Role;
 use crate::plan::{self, PlanError, PlanErrorKind};
 use crate::rule::{self, Rule, RuleOptions};
@@ -39,6 +39,19 @@ pub struct Planned {
     pub spec: RuleSpec,
     /// how its parts are called
     pub nodes: Nodes,
+}
+
+impl Planned {
+    /// Lets the rule start though `checkConnection` would forbid it: it was accepted once, and after a restart no
+    /// client can be there yet.
+    pub fn unchecked(mut self) -> Planned {
+        for sink in &mut self.spec.sinks {
+            if let SinkSpec::Websocket(settings) = &mut sink.spec {
+                settings.check_connection = false;
+            }
+        }
+        self
+    }
 }
 
 impl Definition {
@@ -112,12 +125,23 @@ impl Definition {
         for input in &plan.inputs {
             sources.push(match input.role {
                 Role::Lookup => None,
-                _ => Some(pipeline::source(&input.stream, config).map_err(fault_of)?.0),
+                _ => {
+                    let (source, warnings) =
+                        pipeline::source(&input.stream, config, UnknownKey::Default).map_err(fault_of)?;
+                    for warning in warnings {
+                        tracing::warn!(rule = id, stream = %input.stream.name, "{warning}");
+                    }
+                    Some(source)
+                }
             });
         }
         let mut sinks: Vec<SinkAction> = Vec::with_capacity(actions.len());
         for action in actions {
-            sinks.push(pipeline::sink(action).map_err(|error| of_connector(&error))?.0);
+            let (sink, warnings) = pipeline::sink(action, config).map_err(|error| of_connector(&error))?;
+            for warning in warnings {
+                tracing::warn!(rule = id, sink = action.kind, "{warning}");
+            }
+            sinks.push(sink);
         }
         let nodes = Nodes::of(&plan, actions.iter().map(|action| action.kind.as_str()));
         let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error };
@@ -155,7 +179,7 @@ fn fault_of((faults, _): pipeline::Faults) -> ServiceError {
 
 /// The text as eKuiper has it, where what is behind it says more.
 fn bare(text: &str) -> String {
-    const MORE: [&str; 2] = [": set path, now", ": there "];
+    const MORE: [&str; 3] = [": set path, now", ": there ", ": make it with "];
     let end = MORE.iter().filter_map(|more| text.find(more)).min();
     text[..end.unwrap_or(text.len())].to_owned()
 }

@@ -113,6 +113,26 @@ pub enum ServiceError {
     /// a conf key that is not there
     #[error("{0} is not found")]
     NoConfKey(String),
+    /// no such named connection
+    #[error("connection {0} not existed")]
+    NoConnection(String),
+    /// the id is taken
+    #[error("connection {0} already been created")]
+    ConnectionExists(String),
+    /// a connection without a kind
+    #[error("connection id and type should be defined")]
+    ConnectionUndefined,
+    /// rules refer to it
+    #[error("connection {id} can't be dropped due to rule references [{rules}]")]
+    ConnectionUsed {
+        /// its id
+        id: String,
+        /// which rules
+        rules: String,
+    },
+    /// a connection that cannot be opened, or a peer that cannot be reached
+    #[error("{0}")]
+    Connection(String),
     /// an import that cannot be read
     #[error("{0}")]
     Import(String),
@@ -137,7 +157,8 @@ impl ServiceError {
             | E::NoRuleInRegistry(_)
             | E::NoRuleStatus(_)
             | E::NoRuleToDrop(_)
-            | E::NoConfKey(_) => Code::NotFound,
+            | E::NoConfKey(_)
+            | E::NoConnection(_) => Code::NotFound,
             E::Connector(_) => Code::Executor,
             E::NoTopology(_) => Code::General,
             E::ConfKey(_) => Code::ConfKey,

@@ -9,6 +9,7 @@
 
 mod agenda;
 mod conf_keys;
+mod connections;
 mod definition;
 mod error;
 mod nodes;
@@ -24,6 +25,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Instant, SystemTime};
 
+pub use connections::{CheckedEnd, ConnectionReport, ConnectionState};
 pub use definition::{Definition, Planned};
 pub use error::{Code, ServiceError};
 pub use nodes::{Nodes, Part};
@@ -38,6 +40,7 @@ use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineSettings};
 use agenda::Agenda;
 use conf_keys::ConfKeys;
+use connections::Kept;
 use relations::Relations;
 use rules::Entry;
 
@@ -78,6 +81,7 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     conf_keys: Mutex<ConfKeys>,
+    connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
     agenda: Arc<Agenda>,
     began: Instant,
@@ -101,6 +105,7 @@ impl Service {
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
             conf_keys: Mutex::default(),
+            connections: Mutex::default(),
             last_import: Mutex::default(),
             agenda: Arc::default(),
             began: Instant::now(),
@@ -114,6 +119,7 @@ impl Service {
     /// Puts what was stored back into the catalog. What cannot be used any more is told and stays in the store.
     async fn restore(&self, records: &Records) {
         self.restore_conf_keys(records);
+        self.restore_connections(records).await;
         for kind in [Kind::Stream, Kind::Table] {
             for (name, sql) in records.of(kind) {
                 let named = locked(&self.inner.relations).restore(sql);
@@ -134,8 +140,12 @@ impl Service {
     /// Ends every rule, and all that is accepted is on disk. Their wanted states stay what they are.
     pub async fn stop(&self) {
         let engine = self.inner.engine.write().await.take();
+        // Rules hold their endpoints themselves until their last messages are out.
+        self.release_connections().await;
         if let Some(engine) = engine {
+            let websockets = engine.websockets();
             engine.stop().await;
+            websockets.end().await;
         }
     }
 

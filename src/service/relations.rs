@@ -8,7 +8,7 @@ use super::store::{Change, Kind as Record};
 use super::{Service, locked};
 use crate::catalog::{Catalog, Kind, StreamDef};
 use crate::engine::TableSpec;
-use crate::pipeline;
+use crate::pipeline::{self, UnknownKey};
 use crate::sql::ast::{CreateStream, Relation};
 use crate::sql::parse_create;
 
@@ -185,11 +185,14 @@ impl Service {
         if named.def.kind != Kind::LookupTable {
             return Ok(());
         }
-        let source = pipeline::source(&named.def, &self.config());
-        let (source, _) = source.map_err(|(faults, _)| {
+        let source = pipeline::source(&named.def, &self.config(), UnknownKey::Default);
+        let (source, warnings) = source.map_err(|(faults, _)| {
             let first = faults.into_iter().next().map(|fault| fault.message);
             ServiceError::Statement(first.unwrap_or_default())
         })?;
+        for warning in warnings {
+            tracing::warn!(table = %named.def.name, "{warning}");
+        }
         self.close_table(named).await;
         let engine = self.inner.engine.read().await;
         let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;

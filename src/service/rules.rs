@@ -17,6 +17,7 @@ use super::relations::check_version;
 use super::status::{self, Baseline, Phase, RuleReport};
 use super::store::{Change, Kind};
 use super::{Service, check_id, locked, millis};
+use crate::connection::selector;
 use crate::engine::{EngineError, RuleStatus};
 use crate::io::connector::ConnectorError;
 use crate::io::websocket::ConnectError;
@@ -70,6 +71,8 @@ struct State {
     tags: Option<Vec<String>>,
     /// the streams and tables that it reads
     reads: Box<[Text]>,
+    /// the named connections of its sinks
+    selects: Box<[String]>,
     /// it is not stored, and has no definition to show
     temporary: bool,
     /// its creation is done
@@ -100,6 +103,7 @@ impl State {
             version: definition.version.clone(),
             tags: definition.tags.clone(),
             reads: definition.reads.clone().into(),
+            selects: rule.actions.iter().filter_map(|action| Some(selector(&action.props)?.to_owned())).collect(),
             temporary: rule.options.temporary,
             ..State::blank(if rule.name.is_empty() { &rule.id } else { &rule.name }, text)
         }
@@ -113,6 +117,7 @@ impl State {
             version: String::new(),
             tags: None,
             reads: Box::default(),
+            selects: Box::default(),
             temporary: false,
             created: false,
             gone: false,
@@ -132,9 +137,9 @@ impl State {
 
     /// Takes over a changed definition; what the rule has lived through stays.
     fn redefine(&mut self, new: State) {
-        let State { text, name, version, tags, reads, temporary, .. } = new;
+        let State { text, name, version, tags, reads, selects, temporary, .. } = new;
         (self.text, self.name, self.version, self.tags) = (text, name, version, tags);
-        (self.reads, self.temporary) = (reads, temporary);
+        (self.reads, self.selects, self.temporary) = (reads, selects, temporary);
     }
 }
 
@@ -238,7 +243,7 @@ impl Service {
                 Ok((definition.rule.options, planned))
             });
             let started = match planned {
-                Ok((options, planned)) => self.begin(&entry, &options, planned).await,
+                Ok((options, planned)) => self.begin(&entry, &options, planned.unchecked()).await,
                 Err(error) => Err(NotStarted::Refused(error)),
             };
             if let Err(NotStarted::Refused(error)) = started {
@@ -314,7 +319,7 @@ impl Service {
                     self.inner.agenda.note(id, Some(end));
                 }
                 let started = match definition.plan(&self.catalog(), &self.config()) {
-                    Ok(planned) => self.launch(&entry, planned).await,
+                    Ok(planned) => self.launch(&entry, planned.unchecked()).await,
                     Err(error) => Err(NotStarted::Failed(error.to_string())),
                 };
                 if let Err(NotStarted::Failed(text) | NotStarted::Refused(ServiceError::Start(text))) = started {
@@ -469,13 +474,18 @@ impl Service {
 
     /// The rules that read a stream or table, or will when they start: not those that were stopped by hand.
     pub(super) fn readers(&self, name: &str) -> Vec<String> {
+        self.rules_with(|reads, _| reads.iter().any(|read| read == name))
+    }
+
+    /// The rules whose streams, and connections of sinks, are such; not those that were stopped by hand.
+    pub(super) fn rules_with(&self, uses: impl Fn(&[Text], &[String]) -> bool) -> Vec<String> {
         let rules = locked(&self.inner.rules);
-        let reads = |entry: &&Arc<Entry>| {
+        let such = |entry: &&Arc<Entry>| {
             let state = locked(&entry.state);
             let by_hand = state.phase == Phase::Stopped && state.last_start > 0;
-            !by_hand && state.reads.iter().any(|read| read == name)
+            !by_hand && uses(&state.reads, &state.selects)
         };
-        rules.values().filter(reads).map(|entry| entry.id.clone()).collect()
+        rules.values().filter(such).map(|entry| entry.id.clone()).collect()
     }
 
     /// Replaces a rule, or creates it. The old one runs on where the new one is refused.
@@ -528,7 +538,8 @@ impl Service {
         if ran {
             let old = Definition::read(&old_text, Some(id), &self.config().rule)?;
             // Whatever comes of it shows in the rule's status.
-            let _ = self.begin(&entry, &old.rule.options, old.plan(&self.catalog(), &self.config())?).await;
+            let planned = old.plan(&self.catalog(), &self.config())?.unchecked();
+            let _ = self.begin(&entry, &old.rule.options, planned).await;
         }
         done
     }

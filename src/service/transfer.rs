@@ -8,6 +8,7 @@ use serde_json::{Map, Value as Json};
 
 use super::error::ServiceError;
 use super::{Service, locked};
+use crate::connection::Connection;
 use crate::sql::ast::Relation;
 
 /// The largest file that is imported, bytes.
@@ -157,7 +158,7 @@ impl Service {
             ruleset,
             sources,
             sinks: self.conf_texts("sinks"),
-            connections: self.conf_texts("connections"),
+            connections: self.connection_config(),
             ..Everything::default()
         }
     }
@@ -205,7 +206,11 @@ impl Service {
             ("connections", &all.connections, &mut refused.connections),
         ] {
             for (kind, text) in kinds {
-                if let Err(error) = self.import_conf_keys(class, kind, text).await {
+                let imported = match class {
+                    "connections" => self.import_connections(kind, text).await,
+                    _ => self.import_conf_keys(class, kind, text).await,
+                };
+                if let Err(error) = imported {
                     failed.insert(kind.clone(), error.to_string());
                 }
             }
@@ -241,7 +246,34 @@ impl Service {
         Ok(())
     }
 
-    /// Takes all rules, streams, tables and conf keys away.
+    /// Named connections, and conf keys of connections where no connection has their name: JSON texts by kind, as in
+    /// eKuiper, where both are the same.
+    fn connection_config(&self) -> BTreeMap<String, String> {
+        let mut texts = self.conf_texts("connections");
+        for (kind, named) in self.connection_texts() {
+            let keys = texts.get(&kind).and_then(|text| serde_json::from_str::<Map<String, Json>>(text).ok());
+            let mut all = keys.unwrap_or_default();
+            all.extend(named);
+            texts.insert(kind, Json::Object(all).to_string());
+        }
+        texts
+    }
+
+    /// Makes connections of what an export says of them; what is no whole connection becomes a conf key.
+    async fn import_connections(&self, kind: &str, text: &str) -> Result<(), ServiceError> {
+        let all: BTreeMap<String, Map<String, Json>> = serde_json::from_str(text)
+            .map_err(|error| ServiceError::ConfKey(format!("Type conversion failed:{error}")))?;
+        for (id, props) in all {
+            let connection = Connection { kind: kind.to_owned(), props };
+            match connection.settings(&id) {
+                Ok(_) => self.import_connection(&id, connection).await?,
+                Err(_) => self.put_conf_key("connections", kind, &id, Json::Object(connection.props)).await?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes all rules, streams, tables, conf keys and connections away.
     async fn reset(&self) -> Result<(), ServiceError> {
         for rule in self.rules() {
             match self.delete_rule(&rule.id).await {
@@ -257,6 +289,7 @@ impl Service {
                 }
             }
         }
-        self.reset_conf_keys().await
+        self.reset_conf_keys().await?;
+        self.reset_connections().await
     }
 }

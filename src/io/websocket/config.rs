@@ -168,6 +168,14 @@ const PROPERTIES: &[Property] = &[
         "`tls1.2` or `tls1.3`; older versions are not spoken, they mean tls1.2",
     ),
     property(
+        "connectionSelector",
+        &[],
+        "text",
+        "",
+        "both",
+        "id of a named connection, whose peer, path, headers and TLS are then used: see [connections](connections.md)",
+    ),
+    property(
         "checkConnection",
         &[],
         "true or false",
@@ -223,7 +231,6 @@ const FOREIGN: &[&str] = &[
     "resendPriority",
     "resendIndicatorField",
     "resendDestination",
-    "connectionSelector",
     "type",
     "key",
     "schema",
@@ -322,6 +329,8 @@ pub struct Settings {
     pub slow_client: SlowClient,
     /// refuse to open the sink without a connection
     pub check_connection: bool,
+    /// the named connection that gave the endpoint
+    pub connection: Option<Arc<str>>,
 }
 
 /// Properties that are not right.
@@ -456,6 +465,7 @@ fn parse(
             Some(_) => return Err(raw.wrong("slowClient", "dropOldest, disconnect or block")),
         },
         check_connection: raw.flag("checkConnection")?.unwrap_or(false),
+        connection: raw.text("connectionSelector")?.filter(|id| !id.is_empty()).map(Arc::from),
         role,
         path,
     };

@@ -11,7 +11,7 @@ use tokio::sync::{RwLock, watch};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
-use super::config::Settings;
+use super::config::{Role, Settings};
 use super::lane::{Peer, SinkQueue, locked};
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
 use crate::io::{LinkState, printable};
@@ -61,10 +61,21 @@ pub(super) struct Endpoint {
     pub unread: AtomicU64,
 }
 
-/// A source or sink of an endpoint, as its user described it.
+/// What an endpoint is used for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Use {
+    /// to be there, whoever else uses it
+    Hold,
+    /// to read
+    Source,
+    /// to write
+    Sink,
+}
+
+/// One use of an endpoint, as its user described it.
 pub(super) struct Link {
-    /// a source; otherwise a sink
-    pub source: bool,
+    /// what for
+    pub used: Use,
     /// its settings
     pub settings: Settings,
 }
@@ -94,7 +105,7 @@ impl Endpoint {
     }
 
     /// Adds what a link wants. Messages of `onOpen` that no link before it had are sent on an open connection now.
-    pub fn link(&self, source: bool, settings: Settings) -> Arc<Link> {
+    pub fn link(&self, used: Use, settings: Settings) -> Arc<Link> {
         let mut links = locked(&self.links);
         let known: Vec<&String> = links.iter().flat_map(|link| &link.settings.on_open).collect();
         let fresh: Vec<String> = settings.on_open.iter().filter(|message| !known.contains(message)).cloned().collect();
@@ -109,14 +120,18 @@ impl Endpoint {
             ("maxMessageSize", links.iter().any(|link| link.settings.max_message_size != settings.max_message_size)),
         ] {
             if differs {
-                let holds = if property == "maxMessageSize" { "the largest" } else { "the first source's" };
+                let holds = match property {
+                    "maxMessageSize" => "the largest",
+                    _ if used == Use::Hold || links.iter().any(|link| link.used == Use::Hold) => "the connection's own",
+                    _ => "the first source's",
+                };
                 tracing::warn!(
                     endpoint = %self.settings.address(),
                     "sources and sinks of one connection differ in {property}: {holds} holds, for connections from now on"
                 );
             }
         }
-        let link = Arc::new(Link { source, settings });
+        let link = Arc::new(Link { used, settings });
         links.push(link.clone());
         // Under the lock of the links, as `opens`: each message is sent once on each connection.
         for peer in &locked(&self.members).peers {
@@ -130,11 +145,17 @@ impl Endpoint {
         locked(&self.links).retain(|other| !Arc::ptr_eq(other, link));
     }
 
-    /// What its links want together, for the next connection: the settings of the first source (without one, of the
-    /// first sink), the largest limit of messages, and all subprotocols.
+    /// Its uses: what for, and by which named connection.
+    pub fn uses(&self) -> Vec<(Use, Option<Arc<str>>)> {
+        locked(&self.links).iter().map(|link| (link.used, link.settings.connection.clone())).collect()
+    }
+
+    /// What its links want together, for the next connection: the settings of who holds it, else of the first source,
+    /// else of the first sink; the largest limit of messages, and all subprotocols.
     pub fn terms(&self) -> Settings {
         let links = locked(&self.links);
-        let first = links.iter().find(|link| link.source).or(links.first());
+        let first = |used| links.iter().find(|link| link.used == used);
+        let first = first(Use::Hold).or_else(|| first(Use::Source)).or(links.first());
         let mut terms = first.map_or_else(|| self.settings.clone(), |link| link.settings.clone());
         for Link { settings, .. } in links.iter().map(|link| &**link) {
             terms.max_message_size = terms.max_message_size.max(settings.max_message_size);
@@ -240,7 +261,7 @@ impl Endpoint {
             if self.unread.fetch_add(frames.len() as u64, Ordering::Relaxed) == 0 {
                 tracing::warn!(
                     endpoint = %self.settings.address(),
-                    "messages come in and are ignored: a rule sends here, but no stream reads from here"
+                    "messages come in and are ignored: no stream reads from here"
                 );
             }
             return;
@@ -281,7 +302,12 @@ impl Endpoint {
     /// Buffers and limits of its connections. A reading endpoint reads much at a time; one that only writes keeps
     /// little for each of its many clients. Larger is not faster: the buffer is cleared before each read.
     pub fn websocket(&self, terms: &Settings) -> WebSocketConfig {
-        let reads = locked(&self.links).iter().any(|link| link.source);
+        // A connection that is held and dialled may be read later, and stays the same then.
+        let dialled = self.settings.role != Role::Server;
+        let reads = locked(&self.links).iter().any(|link| match link.used {
+            Use::Hold => dialled,
+            used => used == Use::Source,
+        });
         let read_buffer = if reads { 32 * 1024 } else { 2 * 1024 };
         WebSocketConfig::default()
             .read_buffer_size(read_buffer)

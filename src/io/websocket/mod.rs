@@ -10,6 +10,7 @@ mod client;
 mod connection;
 mod endpoint;
 mod gate;
+mod hold;
 mod lane;
 mod server;
 mod socket;
@@ -28,6 +29,7 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 pub use client::DialError;
 pub use config::{Settings, SettingsError};
+pub use hold::{CheckError, EndpointStatus, Hold};
 pub use lane::ClientStatus;
 pub use socket::Wire;
 
@@ -35,7 +37,7 @@ use crate::io::queue::{FrameSender, Outlet, Signal};
 use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus};
 use config::Role;
-use endpoint::{Endpoint, Link, Presence, Subscriber};
+use endpoint::{Endpoint, Link, Presence, Subscriber, Use};
 use gate::{Gate, Refusals};
 use lane::{Peer, SinkQueue, locked};
 use server::{Door, Routes, Server};
@@ -224,7 +226,7 @@ impl Websockets {
     ) -> Result<SourceLink, ConnectError> {
         let mut registry = self.hub.registry.lock().await;
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
-        let link = endpoint.link(true, settings);
+        let link = endpoint.link(Use::Source, settings);
         let subscriber = Subscriber::new(frames);
         if fresh {
             endpoint.subscribe(&subscriber);
@@ -258,7 +260,7 @@ impl Websockets {
         let limit = settings.handshake_timeout;
         let dials = settings.role != Role::Server;
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
-        let wishes = endpoint.link(false, settings);
+        let wishes = endpoint.link(Use::Sink, settings);
         endpoint.add_sink(&queue);
         let mut standing = endpoint.standing.subscribe();
         let failures = standing.borrow().failures;
@@ -346,8 +348,9 @@ impl Hub {
         self.control.spawn(client::keep(endpoint.clone(), peer, self.data[endpoint.thread].clone(), presence));
     }
 
-    /// Ends a link: the endpoint goes with its last, the server with its last endpoint.
-    async fn release(self: &Arc<Self>, endpoint: &Arc<Endpoint>) {
+    /// Ends a link: the endpoint goes with its last, the server with its last endpoint, where `of_rule` says that a
+    /// rule had the link. After a named connection it goes on listening: clients that come back are answered with 404.
+    async fn release(self: &Arc<Self>, endpoint: &Arc<Endpoint>, of_rule: bool) {
         let mut registry = self.registry.lock().await;
         let users = registry.users.entry(Arc::as_ptr(endpoint) as usize).or_default();
         *users = users.saturating_sub(1);
@@ -362,7 +365,10 @@ impl Hub {
                 routes.is_empty()
             };
             endpoint.close();
-            if empty && let Some(server) = registry.server.take() {
+            if empty
+                && of_rule
+                && let Some(server) = registry.server.take()
+            {
                 *locked(&self.listening) = None;
                 server.stop().await;
             }
@@ -446,7 +452,7 @@ impl SourceLink {
     pub async fn close(self) {
         self.endpoint.unsubscribe(&self.subscriber).await;
         self.endpoint.unlink(&self.link);
-        self.hub.release(&self.endpoint).await;
+        self.hub.release(&self.endpoint, true).await;
     }
 }
 
@@ -495,6 +501,6 @@ impl SinkLink {
         self.queue.drain(tokio::time::Instant::now() + flush).await;
         self.endpoint.remove_sink(&self.queue);
         self.endpoint.unlink(&self.link);
-        self.hub.release(&self.endpoint).await;
+        self.hub.release(&self.endpoint, true).await;
     }
 }

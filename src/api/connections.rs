@@ -1,0 +1,151 @@
+//! Named connections under `/connections`, endpoints under `/connection/websocket`, and connectivity checks under
+//! `/metadata/{class}/connection`.
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::routing::{get, post};
+use serde::Deserialize;
+use serde_json::{Map, Value as Json};
+
+use super::{ApiError, Doing, read, to_end};
+use crate::service::{CheckedEnd, ConnectionReport, Service};
+
+/// What eKuiper answers to a change that was made.
+const DONE: &str = "success";
+
+/// The routes of connections.
+pub fn routes() -> Router<Service> {
+    let mut routes = Router::new()
+        .route("/connections", get(list).post(create))
+        .route("/connections/{id}", get(describe).put(update).delete(drop_one))
+        .route("/connection/websocket", get(has_endpoint).post(open_endpoint).delete(close_endpoint));
+    for (class, end) in [("sources", CheckedEnd::Source), ("sinks", CheckedEnd::Sink), ("lookups", CheckedEnd::Lookup)]
+    {
+        routes = routes.route(
+            &format!("/metadata/{class}/connection/{{kind}}"),
+            post(move |service, kind, body| check(service, kind, body, end)),
+        );
+    }
+    routes
+}
+
+/// A connection as it is posted.
+#[derive(Deserialize)]
+struct Posted {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    typ: String,
+    #[serde(default)]
+    props: Option<Map<String, Json>>,
+}
+
+#[derive(Deserialize)]
+struct Which {
+    #[serde(rename = "forceAll")]
+    force_all: Option<String>,
+}
+
+async fn list(State(service): State<Service>, Query(which): Query<Which>) -> Response {
+    let all = which.force_all.is_some_and(|all| ["1", "t", "true"].iter().any(|yes| all.eq_ignore_ascii_case(yes)));
+    let reports = service.connections(all).await;
+    super::json(Json::Array(reports.into_iter().map(shown).collect()).to_string())
+}
+
+async fn create(State(service): State<Service>, body: Bytes) -> Result<(StatusCode, &'static str), ApiError> {
+    let Posted { id, typ, props } = read(&body, "Invalid body")?;
+    let change = async move { service.create_connection(&id, &typ, props.unwrap_or_default()).await };
+    to_end(change).await.doing("create connection failed")?;
+    Ok((StatusCode::CREATED, DONE))
+}
+
+async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    Ok(super::json(shown(service.connection(&id)?).to_string()))
+}
+
+async fn update(State(service): State<Service>, Path(id): Path<String>, body: Bytes) -> Result<&'static str, ApiError> {
+    let Posted { typ, props, .. } = read(&body, "Invalid body")?;
+    let change = async move { service.update_connection(&id, &typ, props.unwrap_or_default()).await };
+    to_end(change).await.doing("update connection failed")?;
+    Ok(DONE)
+}
+
+async fn drop_one(State(service): State<Service>, Path(id): Path<String>) -> Result<&'static str, ApiError> {
+    to_end(async move { service.delete_connection(&id).await }).await.doing("drop connection failed")?;
+    Ok(DONE)
+}
+
+fn shown(report: ConnectionReport) -> Json {
+    let ConnectionReport { id, kind, props, named, state, error, uses } = report;
+    let mut shown = Map::from_iter([
+        ("id".to_owned(), Json::from(id)),
+        ("typ".to_owned(), Json::from(kind)),
+        ("props".to_owned(), Json::Object(props)),
+        ("isNamed".to_owned(), Json::from(named)),
+        ("status".to_owned(), Json::from(state.name())),
+    ]);
+    if let Some(error) = error.filter(|error| !error.is_empty()) {
+        shown.insert("err".to_owned(), Json::from(error));
+    }
+    if uses > 0 {
+        shown.insert("refCount".to_owned(), Json::from(uses));
+    }
+    Json::Object(shown)
+}
+
+/// The path of an endpoint, in the body or, since clients may not send one with GET, as a parameter.
+#[derive(Deserialize)]
+struct Endpoint {
+    #[serde(default)]
+    endpoint: String,
+}
+
+impl Endpoint {
+    fn of(body: &[u8], asked: Option<Endpoint>) -> Result<String, ApiError> {
+        let Endpoint { endpoint } = match asked.filter(|asked| body.is_empty() && !asked.endpoint.is_empty()) {
+            Some(asked) => asked,
+            None => read(body, "Invalid body")?,
+        };
+        if endpoint.is_empty() {
+            return Err(ApiError::bad("Invalid body: endpoint should be defined"));
+        }
+        Ok(endpoint)
+    }
+}
+
+async fn has_endpoint(
+    State(service): State<Service>,
+    Query(asked): Query<Endpoint>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
+    let path = Endpoint::of(&body, Some(asked))?;
+    Ok(super::json(service.has_endpoint(&path).await.to_string()))
+}
+
+async fn open_endpoint(State(service): State<Service>, body: Bytes) -> Result<(), ApiError> {
+    let path = Endpoint::of(&body, None)?;
+    Ok(to_end(async move { service.open_endpoint(&path).await }).await?)
+}
+
+async fn close_endpoint(
+    State(service): State<Service>,
+    Query(asked): Query<Endpoint>,
+    body: Bytes,
+) -> Result<(), ApiError> {
+    let path = Endpoint::of(&body, Some(asked))?;
+    Ok(to_end(async move { service.close_endpoint(&path).await }).await?)
+}
+
+async fn check(
+    State(service): State<Service>,
+    Path(kind): Path<String>,
+    body: Bytes,
+    end: CheckedEnd,
+) -> Result<(), ApiError> {
+    let props = read(&body, "Invalid body")?;
+    // A peer that nobody waits for any more need not be dialled: this changes nothing, and may end early.
+    Ok(service.check_connection(end, &kind, props).await?)
+}

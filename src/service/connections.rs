@@ -1,0 +1,643 @@
+//! Named connections and opened endpoints: made, changed, looked at, tried out, gone.
+//!
+//! A connection holds its endpoint in the websocket hub from its creation on, whoever else uses it: in the client role
+//! it is dialled again for ever, in the server role its path takes clients. Rules find it by id in the configuration
+//! when they are planned ([`crate::connection`]); one that they refer to stays. An endpoint that was opened without a
+//! name (`/connection/websocket`) is kept in the same way, under the id `$$ws/PATH` that its users see.
+//!
+//! What `connection.yaml` says is taken over once: each record notes the hash of the entry that it has seen, so that
+//! what was changed over the API afterwards stays, until somebody changes the entry.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value as Json, json};
+use sha2::{Digest, Sha256};
+
+use super::error::ServiceError;
+use super::store::{Change, Kind, Records};
+use super::{Service, check_id, locked};
+use crate::connection::{Connection, FileEntry, KINDS, selector};
+use crate::io::websocket::{CheckError, DialError, EndpointStatus, Hold, Settings};
+use crate::io::{LinkState, LinkStatus};
+
+/// What the ids of endpoints without a name begin with; their path follows.
+const UNNAMED: &str = "$$ws/";
+
+/// A connection of the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectionReport {
+    /// its id; of an endpoint without a name, `$$ws/PATH`
+    pub id: String,
+    /// its kind
+    pub kind: String,
+    /// its properties as they were given
+    pub props: Map<String, Json>,
+    /// whether it was made by a user, and has a name
+    pub named: bool,
+    /// its state
+    pub state: ConnectionState,
+    /// why it is not connected
+    pub error: Option<String>,
+    /// running sources and sinks that use it
+    pub uses: usize,
+}
+
+/// Whether a connection is in touch with its peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// the peer is connected; of a server role: clients can connect
+    Connected,
+    /// it is dialled for the first time
+    Connecting,
+    /// the last dial failed, or the peer has gone; it is dialled again
+    Disconnected,
+}
+
+impl ConnectionState {
+    /// The word of the API.
+    pub fn name(self) -> &'static str {
+        match self {
+            ConnectionState::Connected => "connected",
+            ConnectionState::Connecting => "connecting",
+            ConnectionState::Disconnected => "disconnected",
+        }
+    }
+}
+
+/// What a connectivity check tries out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckedEnd {
+    /// a source
+    Source,
+    /// a sink
+    Sink,
+    /// a lookup table's source
+    Lookup,
+}
+
+/// The connections that are kept.
+#[derive(Default)]
+pub(super) struct Kept {
+    live: BTreeMap<String, Live>,
+    /// ids that are gone though `connection.yaml` makes them, with the hash of the entry that was seen
+    gone: BTreeMap<String, String>,
+}
+
+/// One that is there.
+#[derive(Clone)]
+struct Live {
+    connection: Connection,
+    /// its endpoint, or why there is none
+    hold: Result<Arc<Hold>, String>,
+    origin: Origin,
+}
+
+/// Where it comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Origin {
+    /// made or changed over the API
+    made: bool,
+    /// the hash of the file's entry that was seen
+    file: Option<String>,
+}
+
+/// What is stored of one.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    #[serde(default)]
+    typ: String,
+    #[serde(default)]
+    props: Map<String, Json>,
+    #[serde(default)]
+    made: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    /// it was taken away; the entry of the file is not to bring it back
+    #[serde(default)]
+    gone: bool,
+}
+
+impl Record {
+    fn of(connection: &Connection, origin: &Origin) -> String {
+        let Connection { kind, props } = connection.clone();
+        let record = Record { typ: kind, props, made: origin.made, file: origin.file.clone(), gone: false };
+        json!(record).to_string()
+    }
+
+    fn gone(seen: &str) -> String {
+        let seen = Some(seen.to_owned());
+        json!(Record { typ: String::new(), props: Map::new(), made: false, file: seen, gone: true }).to_string()
+    }
+}
+
+impl Service {
+    /// Makes a named connection: it holds its endpoint from now on.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn create_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
+        check_id(id)?;
+        let connection = connection(kind, props)?;
+        let _alone = self.inner.changing.lock().await;
+        if locked(&self.inner.connections).live.contains_key(id) {
+            return Err(ServiceError::ConnectionExists(id.to_owned()));
+        }
+        self.put(id, connection).await
+    }
+
+    /// Replaces a named connection. Not one that rules refer to: they would go on with what is gone.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn update_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
+        check_id(id)?;
+        let connection = connection(kind, props)?;
+        let _alone = self.inner.changing.lock().await;
+        if !locked(&self.inner.connections).live.contains_key(id) {
+            return Err(ServiceError::NoConnection(id.to_owned()));
+        }
+        self.replace(id, connection).await
+    }
+
+    /// Makes a named connection, or replaces it.
+    ///
+    /// # Errors
+    /// As [`Service::update_connection`].
+    pub(super) async fn import_connection(&self, id: &str, connection: Connection) -> Result<(), ServiceError> {
+        check_id(id)?;
+        let _alone = self.inner.changing.lock().await;
+        let known = locked(&self.inner.connections).live.get(id).map(|live| live.connection.clone());
+        match known {
+            Some(known) if known == connection => Ok(()),
+            Some(_) => self.replace(id, connection).await,
+            None => self.put(id, connection).await,
+        }
+    }
+
+    async fn replace(&self, id: &str, connection: Connection) -> Result<(), ServiceError> {
+        let users = self.users(id);
+        if !users.is_empty() {
+            return Err(ServiceError::ConnectionUsed { id: id.to_owned(), rules: users.join(" ") });
+        }
+        self.put(id, connection).await
+    }
+
+    /// Puts a connection in place of one with its id, if there is one: first the endpoint, then the store.
+    async fn put(&self, id: &str, connection: Connection) -> Result<(), ServiceError> {
+        let hold = self.hold(id, &connection).await?;
+        let (old, seen) = {
+            let kept = locked(&self.inner.connections);
+            let old = kept.live.get(id).cloned();
+            let seen = old.as_ref().and_then(|old| old.origin.file.clone()).or_else(|| kept.gone.get(id).cloned());
+            (old, seen)
+        };
+        let origin = Origin { made: true, file: seen };
+        let stored = self.inner.store.write(vec![Change::put(Kind::Connection, id, Record::of(&connection, &origin))]);
+        if let Err(error) = stored.await {
+            hold.close().await;
+            return Err(error.into());
+        }
+        self.insert(id, Live { connection, hold: Ok(hold), origin });
+        if let Some(Live { hold: Ok(old), .. }) = old {
+            old.close().await;
+        }
+        Ok(())
+    }
+
+    /// Lets rules that are planned from now on find it.
+    fn insert(&self, id: &str, live: Live) {
+        if is_named(id) {
+            Arc::make_mut(&mut locked(&self.inner.config)).connections.put(id, live.connection.clone());
+        }
+        let mut kept = locked(&self.inner.connections);
+        kept.gone.remove(id);
+        kept.live.insert(id.to_owned(), live);
+    }
+
+    async fn hold(&self, id: &str, connection: &Connection) -> Result<Arc<Hold>, ServiceError> {
+        let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
+        let (settings, warnings) = connection.settings(id).map_err(|error| refused(&error))?;
+        for warning in warnings {
+            tracing::warn!(connection = id, "{warning}");
+        }
+        let settings = if is_named(id) { settings } else { Settings { connection: None, ..settings } };
+        let engine = self.inner.engine.read().await;
+        let websockets = engine.as_ref().ok_or(ServiceError::Stopping)?.websockets();
+        websockets.hold(settings).await.map(Arc::new).map_err(|error| refused(&error))
+    }
+
+    /// Takes a named connection away: its clients get a close frame. Not one that rules refer to. One that is not
+    /// there is gone already.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn delete_connection(&self, id: &str) -> Result<(), ServiceError> {
+        check_id(id)?;
+        let _alone = self.inner.changing.lock().await;
+        self.take_away(id).await
+    }
+
+    async fn take_away(&self, id: &str) -> Result<(), ServiceError> {
+        let Some(live) = locked(&self.inner.connections).live.get(id).cloned() else { return Ok(()) };
+        let mut users = if is_named(id) { self.users(id) } else { Vec::new() };
+        if is_named(id) && users.is_empty() {
+            // No rule finds it any more; then those are looked for that have just found it.
+            Arc::make_mut(&mut locked(&self.inner.config)).connections.remove(id);
+            users = self.users(id);
+        }
+        let change = match &live.origin.file {
+            Some(seen) => Change::put(Kind::Connection, id, Record::gone(seen)),
+            None => Change::remove(Kind::Connection, id),
+        };
+        let stays = match users.is_empty() {
+            true => self.inner.store.write(vec![change]).await.err().map(ServiceError::from),
+            false => Some(ServiceError::ConnectionUsed { id: id.to_owned(), rules: users.join(" ") }),
+        };
+        if let Some(error) = stays {
+            self.insert(id, live);
+            return Err(error);
+        }
+        {
+            let mut kept = locked(&self.inner.connections);
+            kept.live.remove(id);
+            if let Some(seen) = live.origin.file {
+                kept.gone.insert(id.to_owned(), seen);
+            }
+        }
+        if let Ok(hold) = live.hold {
+            hold.close().await;
+        }
+        Ok(())
+    }
+
+    /// Takes all connections and endpoints away.
+    pub(super) async fn reset_connections(&self) -> Result<(), ServiceError> {
+        let _alone = self.inner.changing.lock().await;
+        let ids: Vec<String> = locked(&self.inner.connections).live.keys().cloned().collect();
+        for id in ids {
+            self.take_away(&id).await?;
+        }
+        Ok(())
+    }
+
+    /// The rules and lookup tables that refer to a connection; rules that were stopped by hand do not.
+    fn users(&self, id: &str) -> Vec<String> {
+        let (catalog, config) = (self.catalog(), self.config());
+        let by_stream = |name: &str| {
+            let Some(def) = catalog.relation(name) else { return false };
+            let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
+            let own = config.sources.properties(kind, def.conf_key.as_deref());
+            let props = own.or_else(|| config.sources.properties(kind, None)).unwrap_or_default();
+            selector(&def.extra).or_else(|| selector(&props)) == Some(id)
+        };
+        let mut users = self.rules_with(|reads, selects| {
+            selects.iter().any(|selected| selected == id) || reads.iter().any(|name| by_stream(name))
+        });
+        let tables = self.relations(crate::sql::ast::Relation::Table, Some(true));
+        users.extend(tables.iter().map(|table| table.def.name.to_string()).filter(|name| by_stream(name)));
+        if users.is_empty()
+            && let Some(Live { hold: Ok(hold), .. }) = locked(&self.inner.connections).live.get(id)
+            && hold.uses() > 0
+        {
+            // The conf key was changed since the rule began: the rule uses the connection until it is restarted.
+            users.push("a rule that has not been restarted since its conf key changed".to_owned());
+        }
+        users
+    }
+
+    /// All named connections, in the order of their ids; with `all`, the endpoints without a name, too.
+    pub async fn connections(&self, all: bool) -> Vec<ConnectionReport> {
+        let named = {
+            let kept = locked(&self.inner.connections);
+            let reports = kept.live.iter().filter(|(id, _)| is_named(id));
+            reports.map(|(id, live)| live.report(id)).collect::<Vec<_>>()
+        };
+        if !all {
+            return named;
+        }
+        let endpoints = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.websockets().endpoints().await,
+            None => Vec::new(),
+        };
+        named.into_iter().chain(endpoints.into_iter().map(unnamed)).collect()
+    }
+
+    /// One named connection.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoConnection`]
+    pub fn connection(&self, id: &str) -> Result<ConnectionReport, ServiceError> {
+        check_id(id)?;
+        let kept = locked(&self.inner.connections);
+        let live = kept.live.get(id).ok_or_else(|| ServiceError::NoConnection(id.to_owned()))?;
+        Ok(live.report(id))
+    }
+
+    /// The properties of the named connections: JSON texts of ids with properties, by kind.
+    pub(super) fn connection_texts(&self) -> BTreeMap<String, Map<String, Json>> {
+        let mut kinds: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
+        let kept = locked(&self.inner.connections);
+        for (id, live) in kept.live.iter().filter(|(id, _)| is_named(id)) {
+            let props = Json::Object(live.connection.props.clone());
+            kinds.entry(live.connection.kind.clone()).or_default().insert(id.clone(), props);
+        }
+        kinds
+    }
+
+    /// Lets clients connect to this path of the data server, whether or not a rule uses it; now and after a restart.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn open_endpoint(&self, path: &str) -> Result<(), ServiceError> {
+        let _alone = self.inner.changing.lock().await;
+        let id = format!("{UNNAMED}{path}");
+        if locked(&self.inner.connections).live.contains_key(&id) {
+            return Ok(());
+        }
+        let props = Map::from_iter([("datasource".to_owned(), Json::from(path))]);
+        self.put(&id, Connection { kind: KINDS[0].to_owned(), props }).await
+    }
+
+    /// Takes back what [`Service::open_endpoint`] did. The path lives on while a rule uses it.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn close_endpoint(&self, path: &str) -> Result<(), ServiceError> {
+        let _alone = self.inner.changing.lock().await;
+        self.take_away(&format!("{UNNAMED}{path}")).await
+    }
+
+    /// Whether clients can connect to this path of the data server.
+    pub async fn has_endpoint(&self, path: &str) -> bool {
+        self.inner.engine.read().await.as_ref().is_some_and(|engine| engine.websockets().has_path(path))
+    }
+
+    /// Tries out whether a source or sink with these properties could connect: a client role dials its peer, for a
+    /// server role the data server listens. Without a path, only the peer is looked for.
+    ///
+    /// # Errors
+    /// [`ServiceError::Connection`] says why not.
+    pub async fn check_connection(
+        &self,
+        end: CheckedEnd,
+        kind: &str,
+        props: Map<String, Json>,
+    ) -> Result<(), ServiceError> {
+        let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
+        if !KINDS.contains(&kind) {
+            let what = match end {
+                CheckedEnd::Source => "source",
+                CheckedEnd::Sink => "sink",
+                CheckedEnd::Lookup => "lookup source",
+            };
+            return Err(ServiceError::Connection(format!("{what} {kind} doesn't support ping connection")));
+        }
+        let config = self.config();
+        let selected = match end {
+            CheckedEnd::Sink => config.connections.of_sink(kind, &props),
+            _ => config.connections.of_source(kind, "", props, &Map::new()),
+        };
+        let mut props = selected.map_err(|error| refused(&error))?.props;
+        let has_path = ["path", "datasource"].iter().any(|path| props.contains_key(*path));
+        if !has_path {
+            props.insert("path".to_owned(), Json::from("/"));
+        }
+        let (settings, _) = Settings::sink(&props).map_err(|error| refused(&error))?;
+        let websockets = {
+            let engine = self.inner.engine.read().await;
+            engine.as_ref().ok_or(ServiceError::Stopping)?.websockets()
+        };
+        match websockets.check(&settings).await {
+            // The peer is there; which path it serves was not asked.
+            Err(CheckError::Dial(DialError::Status { .. })) if !has_path => Ok(()),
+            checked => checked.map_err(|error| refused(&error)),
+        }
+    }
+
+    /// Puts stored connections back, takes over what is new in `connection.yaml`, and lets all hold their endpoints.
+    pub(super) async fn restore_connections(&self, records: &Records) {
+        let mut live: BTreeMap<String, (Connection, Origin)> = BTreeMap::new();
+        let mut gone: BTreeMap<String, String> = BTreeMap::new();
+        for (id, text) in records.of(Kind::Connection) {
+            match serde_json::from_str::<Record>(text) {
+                Ok(Record { gone: true, file, .. }) => gone.extend(file.map(|seen| (id.to_owned(), seen))),
+                Ok(Record { typ, props, made, file, .. }) => {
+                    live.insert(id.to_owned(), (Connection { kind: typ, props }, Origin { made, file }));
+                }
+                Err(error) => tracing::error!("the stored connection {id} cannot be used: {error}"),
+            }
+        }
+        let entries = self.config().connections.file().to_vec();
+        let changes = entries.iter().filter_map(|entry| take_over(entry, &mut live, &mut gone)).collect();
+        if let Err(error) = self.inner.store.write(changes).await {
+            tracing::error!("what connection.yaml says is not stored: {error}");
+        }
+        // What rules find is what is kept, not what the file says.
+        for entry in &entries {
+            Arc::make_mut(&mut locked(&self.inner.config)).connections.remove(&entry.id);
+        }
+        locked(&self.inner.connections).gone = gone;
+        for (id, (connection, origin)) in live {
+            let hold = self.hold(&id, &connection).await.map_err(|error| error.to_string());
+            if let Err(error) = &hold {
+                tracing::error!("the connection {id} cannot be opened: {error}");
+            }
+            self.insert(&id, Live { connection, hold, origin });
+        }
+    }
+
+    /// Tries again to hold the endpoints that could not be opened, such as those of a port that was in use.
+    pub(super) async fn hold_missing(&self) {
+        let missing: Vec<String> = {
+            let kept = locked(&self.inner.connections);
+            kept.live.iter().filter(|(_, live)| live.hold.is_err()).map(|(id, _)| id.clone()).collect()
+        };
+        // While others change connections there is another time.
+        let Ok(_alone) = self.inner.changing.try_lock() else { return };
+        for id in missing {
+            let Some(live) = locked(&self.inner.connections).live.get(&id).cloned() else { continue };
+            if live.hold.is_err()
+                && let Ok(hold) = self.hold(&id, &live.connection).await
+            {
+                self.insert(&id, Live { hold: Ok(hold), ..live });
+            }
+        }
+    }
+
+    /// Lets go of all endpoints.
+    pub(super) async fn release_connections(&self) {
+        let holds: Vec<Arc<Hold>> = {
+            let kept = locked(&self.inner.connections);
+            kept.live.values().filter_map(|live| live.hold.clone().ok()).collect()
+        };
+        futures_util::future::join_all(holds.iter().map(|hold| hold.close())).await;
+    }
+}
+
+/// Takes over an entry of the file that was not seen before; gives what is to be stored.
+fn take_over(
+    entry: &FileEntry,
+    live: &mut BTreeMap<String, (Connection, Origin)>,
+    gone: &mut BTreeMap<String, String>,
+) -> Option<Change> {
+    let FileEntry { id, connection, delete } = entry;
+    let seen = digest(entry);
+    let known = live.get(id).map(|(_, origin)| origin);
+    let last = known.and_then(|origin| origin.file.as_ref()).or(gone.get(id));
+    if last == Some(&seen) {
+        return None;
+    }
+    if *delete {
+        live.remove(id);
+        gone.insert(id.clone(), seen.clone());
+        return Some(Change::put(Kind::Connection, id, Record::gone(&seen)));
+    }
+    if known.is_some_and(|origin| origin.made) {
+        tracing::warn!("the connection {id} stays as it was made over the API: connection.yaml has another one");
+        return None;
+    }
+    gone.remove(id);
+    let origin = Origin { made: false, file: Some(seen) };
+    let change = Change::put(Kind::Connection, id, Record::of(connection, &origin));
+    live.insert(id.clone(), (connection.clone(), origin));
+    Some(change)
+}
+
+/// By which an entry is known again.
+fn digest(entry: &FileEntry) -> String {
+    let FileEntry { connection: Connection { kind, props }, delete, .. } = entry;
+    let hash = Sha256::digest(json!([kind, props, delete]).to_string());
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn connection(kind: &str, props: Map<String, Json>) -> Result<Connection, ServiceError> {
+    if kind.is_empty() {
+        return Err(ServiceError::ConnectionUndefined);
+    }
+    let known = KINDS.iter().find(|known| known.eq_ignore_ascii_case(kind));
+    Ok(Connection { kind: known.map_or(kind, |known| known).to_owned(), props })
+}
+
+fn is_named(id: &str) -> bool {
+    !id.starts_with(UNNAMED)
+}
+
+impl Live {
+    fn report(&self, id: &str) -> ConnectionReport {
+        let (state, error, uses) = match &self.hold {
+            Ok(hold) => {
+                let (state, error) = standing(hold.status());
+                (state, error, hold.uses())
+            }
+            Err(error) => (ConnectionState::Disconnected, Some(error.clone()), 0),
+        };
+        let Connection { kind, props } = self.connection.clone();
+        ConnectionReport { id: id.to_owned(), kind, props, named: is_named(id), state, error, uses }
+    }
+}
+
+/// An endpoint that somebody uses without a named connection.
+fn unnamed(endpoint: EndpointStatus) -> ConnectionReport {
+    let EndpointStatus { path, peer, uses, status, .. } = endpoint;
+    let mut props = Map::from_iter([("datasource".to_owned(), Json::from(path.as_str()))]);
+    if let Some((scheme, addr)) = peer {
+        props.insert("scheme".to_owned(), Json::from(scheme));
+        props.insert("addr".to_owned(), Json::from(addr));
+    }
+    let (state, error) = standing(status);
+    let id = format!("{UNNAMED}{path}");
+    ConnectionReport { id, kind: KINDS[0].to_owned(), props, named: false, state, error, uses }
+}
+
+/// The state of a link, and why it is no better: one that was lost, or never came about, is disconnected while it waits
+/// for its next dial.
+fn standing(status: LinkStatus) -> (ConnectionState, Option<String>) {
+    let error = status.last_error.map(|(_, error)| error);
+    match (status.state, error) {
+        (LinkState::Connected, _) => (ConnectionState::Connected, None),
+        (LinkState::Connecting, None) => (ConnectionState::Connecting, None),
+        (LinkState::Connecting | LinkState::Disconnected, error) => (ConnectionState::Disconnected, error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::{ServiceSettings, StartError, StoreError};
+    use super::*;
+    use crate::config::Config;
+    use crate::io::websocket::ServerSettings;
+
+    async fn opened(data: &Path, port: u16) -> Service {
+        let server = ServerSettings { ip: "127.0.0.1".to_owned(), port, ..ServerSettings::default() };
+        loop {
+            let config = Config { server: server.clone(), ..Config::default() };
+            // The agenda of the service before lets go of the store within a moment.
+            match Service::open(ServiceSettings { config, data: data.to_owned(), workers: 2 }).await {
+                Ok(service) => return service,
+                Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+
+    fn props(value: Json) -> Map<String, Json> {
+        value.as_object().cloned().unwrap_or_default()
+    }
+
+    #[tokio::test]
+    async fn a_port_that_is_in_use_at_the_start_is_tried_again() {
+        let data = std::env::temp_dir().join(format!("plutino-kept-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = opened(&data, 0).await;
+        service.create_connection("c", "WebSocket", props(json!({"datasource": "/c"}))).await.unwrap();
+        assert!(service.listening().await.is_some());
+        service.stop().await;
+        assert!(service.listening().await.is_none());
+        drop(service);
+
+        let other = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = other.local_addr().unwrap().port();
+        let service = opened(&data, port).await;
+        let report = service.connection("c").unwrap();
+        assert_eq!((report.kind.as_str(), report.state), ("websocket", ConnectionState::Disconnected));
+        assert!(report.error.is_some_and(|error| error.contains("in use by another process")));
+        let refused = service.create_connection("d", "websocket", props(json!({"datasource": "/d"}))).await;
+        assert!(matches!(refused, Err(ServiceError::Connection(text)) if text.contains("in use")));
+        assert!(service.connection("d").is_err());
+        drop(other);
+        service.hold_missing().await;
+        assert_eq!(service.connection("c").unwrap().state, ConnectionState::Connected);
+        // One that could not be replaced stays as it was.
+        let refused = service.update_connection("c", "websocket", props(json!({}))).await;
+        assert!(refused.is_err() && service.has_endpoint("/c").await);
+        service.update_connection("c", "websocket", props(json!({"path": "/e"}))).await.unwrap();
+        assert!(service.has_endpoint("/e").await && !service.has_endpoint("/c").await);
+        service.stop().await;
+        let _ = std::fs::remove_dir_all(&data);
+    }
+
+    #[test]
+    fn entries_of_the_file_are_taken_over_once() {
+        let entry = |path: &str, delete| FileEntry {
+            id: "c".to_owned(),
+            connection: Connection { kind: "websocket".to_owned(), props: props(json!({"path": path})) },
+            delete,
+        };
+        let (mut live, mut gone) = (BTreeMap::new(), BTreeMap::new());
+        let mut take = |entry: &FileEntry, live: &mut BTreeMap<String, (Connection, Origin)>| {
+            take_over(entry, live, &mut gone).is_some()
+        };
+        assert!(take(&entry("/a", false), &mut live));
+        assert!(!take(&entry("/a", false), &mut live), "seen before");
+        assert!(take(&entry("/b", false), &mut live), "it has changed");
+        assert_eq!(live["c"].0.props["path"], "/b");
+        live.get_mut("c").unwrap().1.made = true;
+        assert!(!take(&entry("/a", false), &mut live), "made over the API");
+        assert!(take(&entry("", true), &mut live) && live.is_empty());
+        assert!(!take(&entry("", true), &mut live), "taken away once");
+        assert!(take(&entry("/a", false), &mut live), "made anew");
+    }
+}
