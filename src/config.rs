@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
@@ -30,11 +31,49 @@ pub struct Config {
     pub log: Option<String>,
     /// `basic.restIp` and `basic.restPort`: where the REST API listens
     pub rest: SocketAddr,
+    /// `basic.restTls`: the API speaks TLS
+    pub rest_tls: Option<ServerTls>,
+    /// `basic.authentication`: whoever uses the API must show a token
+    pub authentication: bool,
+    /// `basic.enableRestAuditLog`: each request that changes something has a line in the log
+    pub rest_audit: bool,
+    /// `basic.prometheus` and `basic.prometheusPort`: where the metrics are beside the API's `/metrics`
+    pub prometheus: Option<u16>,
+    /// `basic.gracefulShutdownTimeout`: how long rules may take to end when the process ends
+    pub shutdown_timeout: Duration,
+    /// where the log goes beside stderr
+    pub log_file: Option<LogFile>,
+    /// `basic.consoleLog`: whether the log goes to stderr
+    pub console_log: bool,
+    /// `basic.logFormat`
+    pub log_format: LogFormat,
     /// the conf keys of sources
     pub sources: SourceSettings,
     /// named connections
     pub connections: Connections,
 }
+
+/// `basic.fileLog`: a log in files, the folder of which the command line says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// `basic.rotateTime`, hours: a new file each hour, or each day if it is 24 or more
+    pub hours: u64,
+    /// `basic.rotateCount`: files that are kept; 0: all
+    pub count: usize,
+}
+
+/// How lines of the log look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// for people
+    #[default]
+    Text,
+    /// an object of JSON each
+    Json,
+}
+
+/// The port of metrics where `basic.prometheus` is true and no other is said.
+const PROMETHEUS_PORT: u16 = 20499;
 
 /// Where the REST API listens unless the configuration says otherwise: nobody outside of the machine reaches it.
 const REST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9081);
@@ -47,6 +86,14 @@ impl Default for Config {
             rule: RuleOptions::default(),
             log: None,
             rest: REST,
+            rest_tls: None,
+            authentication: false,
+            rest_audit: false,
+            prometheus: None,
+            shutdown_timeout: Duration::from_secs(10),
+            log_file: None,
+            console_log: true,
+            log_format: LogFormat::Text,
             sources: SourceSettings::default(),
             connections: Connections::default(),
         }
@@ -66,27 +113,17 @@ pub struct SourceSettings {
 
 /// Settings that eKuiper knows and Plutino has no use for, in small letters: no warning names them.
 const FOREIGN: &[&str] = &[
-    "basic.consolelog",
-    "basic.filelog",
     "basic.logdisabletimestamp",
     "basic.syslog",
-    "basic.rotatetime",
     "basic.maxage",
     "basic.rotatesize",
-    "basic.rotatecount",
     "basic.ip",
     "basic.port",
-    "basic.resttls",
-    "basic.prometheus",
-    "basic.prometheusport",
     "basic.pluginhosts",
-    "basic.authentication",
     "basic.ignorecase",
     "basic.sql",
     "basic.rulepatrolinterval",
-    "basic.gracefulshutdowntimeout",
     "basic.cfgstoragetype",
-    "basic.enablerestauditlog",
     "basic.enableprivatemetric",
     "basic.aeskey",
     "basic.metricsdumpconfig",
@@ -110,10 +147,25 @@ const OWN: &[&str] = &[
     "basic.timezone",
     "basic.restIp",
     "basic.restPort",
+    "basic.restTls.certfile",
+    "basic.restTls.keyfile",
+    "basic.authentication",
+    "basic.enableRestAuditLog",
+    "basic.prometheus",
+    "basic.prometheusPort",
+    "basic.gracefulShutdownTimeout",
+    "basic.consoleLog",
+    "basic.fileLog",
+    "basic.logFormat",
+    "basic.rotateTime",
+    "basic.rotateCount",
     "source.httpServerIp",
     "source.httpServerPort",
     "source.httpServerTls.certfile",
     "source.httpServerTls.keyfile",
+    "source.httpServerTls.clientCaFile",
+    "source.httpServerOrigins",
+    "source.httpServerTokens",
 ];
 
 /// Reads the folder `etc` and the environment; the second answer are warnings.
@@ -124,7 +176,15 @@ pub fn load(
     etc: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    let mut reader = Reader { config: Config::default(), tls: Vec::new(), problems: Vec::new() };
+    let mut reader = Reader {
+        config: Config::default(),
+        tls: Vec::new(),
+        prometheus: false,
+        prometheus_port: PROMETHEUS_PORT,
+        file_log: false,
+        log_file: LogFile { hours: 24, count: 3 },
+        problems: Vec::new(),
+    };
     if let Some(main) = ["plutino.yaml", "kuiper.yaml"].iter().map(|name| etc.join(name)).find(|path| path.is_file()) {
         reader.file(&main, Reader::main_file);
     }
@@ -241,6 +301,20 @@ fn port(node: &Node) -> Option<u16> {
     port.as_u64().and_then(|port| u16::try_from(port).ok())
 }
 
+fn whole(node: &Node) -> Option<u64> {
+    let Value::Number(number) = &node.value else { return None };
+    number.as_u64()
+}
+
+/// A list of texts; one text is a list of one.
+fn texts(node: &Node) -> Option<Vec<String>> {
+    match node.json() {
+        Json::String(text) => Some(vec![text]),
+        Json::Array(texts) => texts.into_iter().map(|text| text.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
 /// Sets a property, in place of one that differs in case alone.
 fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
     let same = props.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
@@ -249,8 +323,15 @@ fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
 
 struct Reader {
     config: Config,
-    /// where certificate and key of the data server are set, for the case that one is missing
+    /// where certificate and key of a server are set, for the case that one is missing
     tls: Vec<(Document, Place)>,
+    /// `basic.prometheus`
+    prometheus: bool,
+    /// `basic.prometheusPort`
+    prometheus_port: u16,
+    /// `basic.fileLog`
+    file_log: bool,
+    log_file: LogFile,
     problems: Vec<Problem>,
 }
 
@@ -350,6 +431,54 @@ impl Reader {
                 Some(port) => self.config.rest.set_port(port),
                 None => wrong("a port from 0 (any free one) to 65535"),
             },
+            "basic.authentication" => match node.value {
+                Value::Bool(on) => self.config.authentication = on,
+                _ => wrong("true or false"),
+            },
+            "basic.enablerestauditlog" => match node.value {
+                Value::Bool(on) => self.config.rest_audit = on,
+                _ => wrong("true or false"),
+            },
+            "basic.prometheus" => match node.value {
+                Value::Bool(on) => self.prometheus = on,
+                _ => wrong("true or false"),
+            },
+            "basic.prometheusport" => match port(node) {
+                Some(port) => self.prometheus_port = port,
+                None => wrong("a port from 0 (any free one) to 65535"),
+            },
+            "basic.gracefulshutdowntimeout" => {
+                match rule::milliseconds(node).and_then(|millis| u64::try_from(millis).ok()) {
+                    Some(millis) => self.config.shutdown_timeout = Duration::from_millis(millis),
+                    None => wrong("milliseconds, or a duration such as 10s"),
+                }
+            }
+            "basic.consolelog" => match node.value {
+                Value::Bool(on) => self.config.console_log = on,
+                _ => wrong("true or false"),
+            },
+            "basic.filelog" => match node.value {
+                Value::Bool(on) => self.file_log = on,
+                _ => wrong("true or false"),
+            },
+            "basic.logformat" => match text {
+                Some("text") => self.config.log_format = LogFormat::Text,
+                Some("json") => self.config.log_format = LogFormat::Json,
+                _ => wrong("text or json"),
+            },
+            "basic.rotatetime" => match whole(node) {
+                Some(hours) => self.log_file.hours = hours,
+                None => wrong("a number of hours"),
+            },
+            "basic.rotatecount" => match whole(node).and_then(|count| usize::try_from(count).ok()) {
+                Some(count) => self.log_file.count = count,
+                None => wrong("a number of files"),
+            },
+            "source.httpserverorigins" | "source.httpservertokens" => match texts(node) {
+                Some(texts) if lower.ends_with("origins") => self.config.server.origins = texts,
+                Some(texts) if texts.iter().all(|token| !token.is_empty()) => self.config.server.tokens = texts,
+                _ => wrong("a list of texts"),
+            },
             "source.httpserverip" => match text.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()) {
                 Some(ip) => self.config.server.ip = ip.to_owned(),
                 None => wrong("an IP address of this machine, or 0.0.0.0 for all"),
@@ -358,7 +487,7 @@ impl Reader {
                 Some(port) => self.config.server.port = port,
                 None => wrong("a port from 0 (any free one) to 65535"),
             },
-            "source.httpservertls" => match &node.value {
+            "source.httpservertls" | "basic.resttls" => match &node.value {
                 Value::Map(members) => {
                     for member in members {
                         self.setting(document, &format!("{name}.{}", member.key), member.place, &member.node);
@@ -366,11 +495,20 @@ impl Reader {
                 }
                 _ => wrong("an object {certfile, keyfile}"),
             },
-            "source.httpservertls.certfile" | "source.httpservertls.keyfile" => match text {
+            "source.httpservertls.certfile"
+            | "source.httpservertls.keyfile"
+            | "source.httpservertls.clientcafile"
+            | "basic.resttls.certfile"
+            | "basic.resttls.keyfile" => match text {
                 Some(file) => {
-                    let empty = || ServerTls { certfile: String::new(), keyfile: String::new() };
-                    let tls = self.config.server.tls.get_or_insert_with(empty);
-                    *if lower.ends_with("certfile") { &mut tls.certfile } else { &mut tls.keyfile } = file.to_owned();
+                    let rest = lower.starts_with("basic");
+                    let tls = if rest { &mut self.config.rest_tls } else { &mut self.config.server.tls };
+                    let tls = tls.get_or_insert_with(ServerTls::default);
+                    match lower.rsplit('.').next() {
+                        Some("certfile") => tls.certfile = file.to_owned(),
+                        Some("keyfile") => tls.keyfile = file.to_owned(),
+                        _ => tls.client_ca_file = Some(file.to_owned()),
+                    }
                     self.tls.push((document.clone(), node.place));
                 }
                 // An empty text is how eKuiper's own file says "none".
@@ -435,14 +573,17 @@ impl Reader {
     }
 
     fn finish(mut self) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-        if let Some(tls) = &self.config.server.tls
-            && tls.certfile.is_empty() != tls.keyfile.is_empty()
+        for (name, tls) in [("source.httpServerTls", &self.config.server.tls), ("basic.restTls", &self.config.rest_tls)]
         {
-            let message = "source.httpServerTls needs both certfile and keyfile";
-            for (document, place) in &self.tls {
-                self.problems.push(document.error(*place, "", message));
+            if tls.as_ref().is_some_and(|tls| tls.certfile.is_empty() || tls.keyfile.is_empty()) {
+                let message = format!("{name} needs both certfile and keyfile");
+                for (document, place) in &self.tls {
+                    self.problems.push(document.error(*place, "", message.clone()));
+                }
             }
         }
+        self.config.prometheus = self.prometheus.then_some(self.prometheus_port);
+        self.config.log_file = self.file_log.then_some(self.log_file);
         if self.problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(self.problems);
         }

@@ -161,6 +161,8 @@ pub struct RuleStatus {
     pub late: u64,
     /// rows too far ahead of the clock
     pub future: u64,
+    /// up to where all rows of a rule in event time are there, ms since the epoch; `None` before the first
+    pub watermark: Option<i64>,
     /// the last error
     pub last_error: Option<(SystemTime, String)>,
     /// from socket to sink
@@ -663,6 +665,11 @@ impl Engine {
         }
     }
 
+    /// Handshakes of the data server that were refused, by cause.
+    pub fn refused_handshakes(&self) -> Vec<(&'static str, u64)> {
+        self.connectors.websockets.refused()
+    }
+
     /// The hub of all websocket links, for those that no rule has.
     pub fn websockets(&self) -> Websockets {
         self.connectors.websockets.clone()
@@ -954,6 +961,7 @@ impl RunningRule {
             dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
             late: metrics.late.load(Ordering::Relaxed),
             future: metrics.future.load(Ordering::Relaxed),
+            watermark: metrics.watermark(),
             last_error: metrics.last_error(),
             latency: metrics.latency(),
             sources,

@@ -4,7 +4,7 @@
 //! the stream ([`StreamMetrics`]), so that its cost does not grow with the rules. A rule's count is its own and what its
 //! streams have counted since it joined them.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -24,6 +24,8 @@ pub struct RuleMetrics {
     pub late: AtomicU64,
     /// rows too far ahead of the clock, dropped
     pub future: AtomicU64,
+    /// the watermark in ms since the epoch, of a rule in event time; 0 before the first
+    watermark: AtomicI64,
     /// the rule's code panicked: it gets no more rows
     failed: AtomicBool,
     last_error: Mutex<Option<LastError>>,
@@ -149,6 +151,16 @@ impl RuleMetrics {
     /// Whether the rule cannot go on.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
+    }
+
+    /// Notes how far a rule in event time has come, ms since the epoch.
+    pub fn reaches(&self, watermark: i64) {
+        self.watermark.store(watermark, Ordering::Relaxed);
+    }
+
+    /// How far a rule in event time has come; `None` before its first row.
+    pub fn watermark(&self) -> Option<i64> {
+        Some(self.watermark.load(Ordering::Relaxed)).filter(|watermark| *watermark != 0)
     }
 
     /// The last error with its time.

@@ -53,7 +53,7 @@ async fn all_roles(program: &'static str, script: &'static str) {
     let handle = data.handle().clone();
     // It ends with the process.
     std::thread::spawn(move || data.block_on(std::future::pending::<()>()));
-    let tls = Some(ServerTls { certfile: cert.clone(), keyfile: key.clone() });
+    let tls = Some(ServerTls { certfile: cert.clone(), keyfile: key.clone(), ..ServerTls::default() });
     let settings = ServerSettings { ip: "127.0.0.1".into(), port: 0, tls, ..ServerSettings::default() };
     let hub = Websockets::new(settings, vec![handle]);
 

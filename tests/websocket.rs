@@ -493,7 +493,8 @@ async fn a_port_in_use_is_told_with_the_fix() {
 
 #[tokio::test]
 async fn wrong_server_certificates_name_property_and_file() {
-    let tls = Some(ServerTls { certfile: "/no/such.pem".into(), keyfile: "/no/such.key".into() });
+    let tls =
+        Some(ServerTls { certfile: "/no/such.pem".into(), keyfile: "/no/such.key".into(), ..ServerTls::default() });
     let settings = ServerSettings { ip: "127.0.0.1".into(), port: 0, tls, ..ServerSettings::default() };
     let hub = Websockets::new(settings, vec![data_thread()]);
     let (frames, _stream) = stream();

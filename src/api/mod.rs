@@ -15,6 +15,7 @@
 //! - `ruletest`: `/ruletest`, `/ruletest/{id}`, `/ruletest/{id}/start`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`
+//! - `prometheus`: `/metrics`
 //! - `connections`: `/connections`, `/connections/{id}`, `/connection/websocket`,
 //!   `/metadata/{sources|sinks|lookups}/connection/{kind}`
 //! - `metadata`: `/metadata/{class}/yaml/{kind}`, `/metadata/{class}/{kind}/confKeys/{key}`
@@ -28,6 +29,7 @@
 //!
 //! `docs/rest.md` says what each takes and answers. Every request passes `cors`, `redirect` and `body`, in this order.
 
+mod auth;
 mod batch;
 mod body;
 mod configs;
@@ -38,17 +40,20 @@ mod error;
 mod info;
 mod listen;
 mod metadata;
+mod prometheus;
 mod redirect;
 mod relations;
 mod rules;
 mod ruletest;
 mod tasks;
+mod tls;
 mod trace;
 mod transfer;
 mod unsupported;
 mod uploads;
 
 use std::future::Future;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -57,14 +62,17 @@ use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 
+pub use auth::Keys;
 pub use body::BODY_LIMIT;
 pub use error::{ApiError, Doing};
 pub use listen::serve;
+pub use prometheus::metrics_app;
+pub use tls::TlsPort;
 
 use crate::service::{Service, ServiceError};
 
-/// All routes over a service.
-pub fn app(service: Service) -> Router {
+/// All routes over a service. With `keys`, whoever asks must show a token.
+pub fn app(service: Service, keys: Option<Arc<Keys>>) -> Router {
     let routes = Router::new()
         .merge(info::routes())
         .merge(relations::routes())
@@ -79,11 +87,18 @@ pub fn app(service: Service) -> Router {
         .merge(tasks::routes())
         .merge(trace::routes())
         .merge(unsupported::routes())
+        .merge(prometheus::routes())
         .fallback(|| async { (StatusCode::NOT_FOUND, "404 page not found\n") })
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(service);
-    batch::over(routes)
+    let routes = batch::over(routes);
+    // Only routes that are there ask for a token: an unknown one is answered as such. What a batch holds is asked with it.
+    let routes = match keys {
+        Some(keys) => routes.route_layer(middleware::from_fn_with_state(keys, auth::authenticate)),
+        None => routes,
+    };
+    routes
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(body::whole))
         .layer(middleware::from_fn(redirect::to_clean))

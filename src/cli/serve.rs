@@ -4,6 +4,7 @@
 //! Ctrl-C end it: the API takes no more requests, rules end as cleanly as they are stopped, and what was answered is on
 //! disk. A second signal ends at once.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::{Etc, Failure, Interrupts, block_on, configure, say};
-use crate::api;
+use crate::api::{self, Keys};
 use crate::config::Config;
+use crate::io::tls;
 use crate::service::{Service, ServiceSettings};
 
 /// How long requests that are under way may take when the service ends.
@@ -51,15 +53,41 @@ impl Serve {
             Failure::Refused(format!("the REST API cannot listen on {address}: {error}; {hint}"))
         })?;
         let address = listener.local_addr().map_err(|error| refused(&error))?;
+        let keys = config.authentication.then(|| Keys::new(self.etc.etc.join("mgmt")));
+        let tls = config.rest_tls.clone();
+        let tls = tls.map(|files| {
+            tls::server("basic.restTls", &files.certfile, &files.keyfile, files.client_ca_file.as_deref())
+        });
+        let tls = tls.transpose().map_err(|error| refused(&error))?;
+        if keys.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(%address, "whoever reaches the REST API may use it: see basic.authentication");
+        }
+        let (shutdown, prometheus) = (config.shutdown_timeout, config.prometheus);
         let settings = ServiceSettings { config, data: self.data, workers: usize::from(self.workers) };
         let service = Service::open(settings).await.map_err(|error| refused(&error))?;
-        say(&format!("plutino {} serves http://{address}", env!("CARGO_PKG_VERSION")));
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        say(&format!("plutino {} serves {scheme}://{address}", env!("CARGO_PKG_VERSION")));
 
         let (ending, mut ends) = watch::channel(false);
-        let served = api::serve(listener, api::app(service.clone()), async move {
-            drop(ends.wait_for(|ends| *ends).await);
-        });
-        let mut served = tokio::spawn(served);
+        let ended = async move { drop(ends.wait_for(|ends| *ends).await) };
+        let app = api::app(service.clone(), keys);
+        let mut served = match tls {
+            None => tokio::spawn(api::serve(listener, app, ended)),
+            Some(tls) => {
+                let port = api::TlsPort::new(listener, tls).map_err(|error| refused(&error))?;
+                tokio::spawn(api::serve(port, app, ended))
+            }
+        };
+        if let Some(port) = prometheus {
+            let at = SocketAddr::new(address.ip(), port);
+            let listener = TcpListener::bind(at).await.map_err(|error| {
+                Failure::Refused(format!("the metrics cannot listen on {at}: {error}; check basic.prometheusPort"))
+            })?;
+            let at = listener.local_addr().map_err(|error| refused(&error))?;
+            say(&format!("metrics on http://{at}/metrics"));
+            // It ends with the process: nobody waits for numbers of a service that ends.
+            tokio::spawn(api::serve(listener, api::metrics_app(service.clone()), std::future::pending()));
+        }
         let resumed = service.clone();
         tokio::spawn(async move { resumed.resume().await });
 
@@ -71,7 +99,9 @@ impl Serve {
         let _ = ending.send(true);
         let ends = async {
             let _ = tokio::time::timeout(LAST_REQUESTS, served).await;
-            service.stop().await;
+            if tokio::time::timeout(shutdown, service.stop()).await.is_err() {
+                tracing::warn!("rules did not end within basic.gracefulShutdownTimeout");
+            }
         };
         tokio::select! {
             () = ends => Ok(()),

@@ -160,6 +160,7 @@ mod tests {
 
     fn rule(rows_in: u64, state: LinkState) -> RuleStatus {
         RuleStatus {
+            watermark: None,
             id: "r".to_owned(),
             rows_in,
             rows_out: rows_in / 2,

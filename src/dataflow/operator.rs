@@ -164,6 +164,9 @@ impl RuleOperator {
     /// Time has come to `frontier`: rows up to it go on, windows that it closes are sent, in order; `None`: all.
     pub fn advance(&mut self, frontier: Option<i64>) {
         let now = self.clock.now();
+        if let Some(watermark) = frontier.filter(|_| self.plan.event_time.is_some()) {
+            self.output.borrow().metrics().reaches(watermark);
+        }
         while let Some((time, input, mut slots)) = self.waiting.pop(frontier) {
             self.changes += 1;
             self.row(now, time, input, &mut slots);

@@ -10,6 +10,7 @@ use tokio_rustls::rustls::client::danger::{HandshakeSignatureValid, ServerCertVe
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{
     self, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
     version,
@@ -179,19 +180,33 @@ impl ClientTls {
     }
 }
 
-/// The data server's TLS from its PEM files.
+/// A server's TLS from its PEM files; `property` is the name of its settings. With `client_ca_file`, clients must show a
+/// certificate of one of its authorities.
 ///
 /// # Errors
 /// [`TlsError`] names the property and file at fault.
-pub fn server(certfile: &str, keyfile: &str) -> Result<Arc<ServerConfig>, TlsError> {
-    let certificate = Pem::file("httpServerTls.certfile", certfile)?;
-    let key = Pem::file("httpServerTls.keyfile", keyfile)?;
-    let config = ServerConfig::builder_with_provider(provider())
+pub fn server(
+    property: &'static str,
+    certfile: &str,
+    keyfile: &str,
+    client_ca_file: Option<&str>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let certificate = Pem::file(property, certfile)?;
+    let key = Pem::file(property, keyfile)?;
+    let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .expect("ring speaks TLS 1.2 and 1.3")
-        .with_no_client_auth()
-        .with_single_cert(certificate.certificates()?, key.key()?)
-        .map_err(|source| key.refused(source))?;
+        .expect("ring speaks TLS 1.2 and 1.3");
+    let builder = match client_ca_file {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let authorities = Pem::file(property, file)?;
+            let verifier = WebPkiClientVerifier::builder_with_provider(own_roots(&authorities)?, provider()).build();
+            // Without an authority there is nobody who could be let in.
+            builder.with_client_cert_verifier(verifier.map_err(|_| authorities.lacks("certificate"))?)
+        }
+    };
+    let config =
+        builder.with_single_cert(certificate.certificates()?, key.key()?).map_err(|source| key.refused(source))?;
     Ok(Arc::new(config))
 }
 

@@ -225,6 +225,11 @@ impl Service {
         self.inner.engine.read().await.as_ref()?.listening()
     }
 
+    /// Handshakes of the data server that were refused since the start, by cause.
+    pub async fn refused_handshakes(&self) -> Vec<(&'static str, u64)> {
+        self.inner.engine.read().await.as_ref().map(Engine::refused_handshakes).unwrap_or_default()
+    }
+
     /// The configuration as it is now.
     pub fn config(&self) -> Arc<Config> {
         locked(&self.inner.config).clone()

@@ -734,6 +734,10 @@ impl Service {
             last_start: state.last_start,
             last_stop: state.last_stop,
             next_start: state.next_start,
+            watermark_lag: status
+                .filter(|_| runs)
+                .and_then(|status| Some(millis(SystemTime::now()) - status.watermark?)),
+            engine: status.cloned(),
             exceptions,
             last_exception: last.map(|(_, text)| text.clone()).unwrap_or_default(),
             parts,

@@ -53,6 +53,10 @@ pub struct RuleReport {
     pub next_start: i64,
     /// names of its parts with what they counted; none if it never ran
     pub parts: Vec<(String, Counters)>,
+    /// what the engine counted, now or when it ended
+    pub engine: Option<RuleStatus>,
+    /// how far the watermark of a rule in event time is behind the clock, ms
+    pub watermark_lag: Option<i64>,
     /// errors of all parts
     pub exceptions: u64,
     /// the last one

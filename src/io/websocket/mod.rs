@@ -9,6 +9,7 @@ pub mod config;
 mod client;
 mod connection;
 mod endpoint;
+mod gate;
 mod hold;
 mod lane;
 mod server;
@@ -38,8 +39,9 @@ use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus};
 use config::Role;
 use endpoint::{Endpoint, Link, Presence, Subscriber, Use};
+use gate::{Gate, Refusals};
 use lane::{Peer, SinkQueue, locked};
-use server::{Paths, Routes, Server};
+use server::{Door, Paths, Routes, Server};
 
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
@@ -55,20 +57,34 @@ pub struct ServerSettings {
     pub tls: Option<ServerTls>,
     /// limit of a client's TLS and HTTP handshake together
     pub handshake_timeout: Duration,
+    /// origins of web pages whose clients are let in, `source.httpServerOrigins`; none: all. Clients that name no
+    /// origin are no web pages, and are not asked for one.
+    pub origins: Vec<String>,
+    /// tokens of which a client must show one, `source.httpServerTokens`; none: nobody is asked
+    pub tokens: Vec<String>,
 }
 
-/// The data server's PEM files.
-#[derive(Clone, Debug)]
+/// A server's PEM files.
+#[derive(Clone, Debug, Default)]
 pub struct ServerTls {
     /// certificate chain
     pub certfile: String,
     /// its key
     pub keyfile: String,
+    /// authorities of which every client must show a certificate; none: nobody is asked
+    pub client_ca_file: Option<String>,
 }
 
 impl Default for ServerSettings {
     fn default() -> Self {
-        ServerSettings { ip: "0.0.0.0".into(), port: 10081, tls: None, handshake_timeout: Duration::from_secs(10) }
+        ServerSettings {
+            ip: "0.0.0.0".into(),
+            port: 10081,
+            tls: None,
+            handshake_timeout: Duration::from_secs(10),
+            origins: Vec::new(),
+            tokens: Vec::new(),
+        }
     }
 }
 
@@ -141,6 +157,7 @@ struct Hub {
     events: EventPaths,
     registry: tokio::sync::Mutex<Registry>,
     listening: Mutex<Option<SocketAddr>>,
+    refused: Arc<Refusals>,
 }
 
 #[derive(Default)]
@@ -166,6 +183,7 @@ impl Websockets {
             events: EventPaths::default(),
             registry: tokio::sync::Mutex::default(),
             listening: Mutex::default(),
+            refused: Arc::default(),
         };
         Websockets { hub: Arc::new(hub) }
     }
@@ -198,6 +216,11 @@ impl Websockets {
         let mut registry = self.hub.registry.lock().await;
         self.hub.events.remove(path, sink);
         self.hub.end_server(&mut registry).await;
+    }
+
+    /// Handshakes of the data server that were refused, by cause.
+    pub fn refused(&self) -> Vec<(&'static str, u64)> {
+        self.hub.refused.counts()
     }
 
     /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
@@ -316,16 +339,23 @@ impl Hub {
     }
 
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
-        let ServerSettings { ip, port, tls, handshake_timeout } = self.settings.clone();
-        let tls: Option<Arc<ServerConfig>> =
-            tls.map(|files| tls::server(&files.certfile, &files.keyfile)).transpose()?;
+        let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens } = self.settings.clone();
+        let tls: Option<Arc<ServerConfig>> = tls
+            .map(|files| {
+                let authorities = files.client_ca_file.as_deref();
+                tls::server("httpServerTls", &files.certfile, &files.keyfile, authorities)
+            })
+            .transpose()?;
         let paths = Paths { routes: self.routes.clone(), events: self.events.clone() };
-        let start = Server::start((ip.clone(), port), tls, handshake_timeout, paths, self.data.clone());
+        let gate = Gate::new(origins, tokens, self.refused.clone());
+        let door = Door { tls, gate, handshake_timeout, paths };
+        let start = Server::start((ip.clone(), port), door, self.data.clone());
         let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let server = started.map_err(|source| match source.kind() {
             io::ErrorKind::AddrInUse => ConnectError::PortInUse { ip, port },
             _ => ConnectError::Listen { ip, port, source },
         })?;
+        tracing::info!("the data server is listening on {}", server.address);
         *locked(&self.listening) = Some(server.address);
         Ok(server)
     }

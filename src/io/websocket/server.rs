@@ -24,6 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::connection;
 use super::endpoint::{Endpoint, Stay};
+use super::gate::{Gate, Refusal};
 use super::lane::{Peer, locked};
 use super::socket::{Socket, Wire};
 use crate::io::events::{EventPaths, Watcher};
@@ -54,6 +55,18 @@ enum Guest {
     Events(Wire, Watcher),
 }
 
+/// What a data server asks of its clients, and where they may go.
+pub(super) struct Door {
+    /// with it, clients speak TLS
+    pub tls: Option<Arc<ServerConfig>>,
+    /// who is let in
+    pub gate: Gate,
+    /// limit of TLS and HTTP handshake together
+    pub handshake_timeout: Duration,
+    /// where they go
+    pub paths: Paths,
+}
+
 /// A running data server.
 pub(super) struct Server {
     /// where it listens
@@ -67,19 +80,13 @@ impl Server {
     ///
     /// # Errors
     /// Those of the system, such as an address in use.
-    pub async fn start(
-        address: (String, u16),
-        tls: Option<Arc<ServerConfig>>,
-        handshake_timeout: Duration,
-        paths: Paths,
-        data: Arc<[Handle]>,
-    ) -> io::Result<Server> {
+    pub async fn start(address: (String, u16), door: Door, data: Arc<[Handle]>) -> io::Result<Server> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let stop = watch::Sender::new(false);
         let mut stopped = stop.subscribe();
         let task = tokio::spawn(async move {
-            let accepted = accept(listener, tls, handshake_timeout, paths, data);
+            let accepted = accept(listener, door, data);
             tokio::select! {
                 never = accepted => match never {},
                 _ = stopped.wait_for(|stop| *stop) => {}
@@ -95,14 +102,8 @@ impl Server {
     }
 }
 
-async fn accept(
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    handshake_timeout: Duration,
-    paths: Paths,
-    data: Arc<[Handle]>,
-) -> std::convert::Infallible {
-    let tls = tls.map(TlsAcceptor::from);
+async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::convert::Infallible {
+    let door = Arc::new(door);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
         let permit = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");
@@ -115,9 +116,9 @@ async fn accept(
                 continue;
             }
         };
-        let (tls, paths, data) = (tls.clone(), paths.clone(), data.clone());
+        let (door, data) = (door.clone(), data.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(handshake_timeout, greet(stream, from, tls, &paths)).await {
+            match tokio::time::timeout(door.handshake_timeout, greet(stream, from, &door)).await {
                 Ok(Ok(Some(Guest::Events(wire, watcher)))) => {
                     tokio::spawn(async move {
                         if let Err(error) = watcher.serve(wire).await {
@@ -134,7 +135,10 @@ async fn accept(
                 }
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => tracing::debug!(client = %from, %error, "handshake failed"),
-                Err(_) => tracing::debug!(client = %from, "handshake took too long"),
+                Err(_) => {
+                    door.gate.refuses(Refusal::Time);
+                    tracing::debug!(client = %from, "handshake took too long");
+                }
             }
             drop(permit);
         });
@@ -142,14 +146,10 @@ async fn accept(
 }
 
 /// TLS and HTTP handshake. `None`: the client was answered and sent away.
-async fn greet(
-    stream: TcpStream,
-    from: SocketAddr,
-    tls: Option<TlsAcceptor>,
-    paths: &Paths,
-) -> io::Result<Option<Guest>> {
+async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<Option<Guest>> {
     stream.set_nodelay(true)?;
-    let mut wire = match tls {
+    let gate = &door.gate;
+    let mut wire = match &door.tls {
         None => Wire::plain(Socket::Registered(stream)),
         Some(tls) => {
             let mut first = [0];
@@ -157,10 +157,12 @@ async fn greet(
             let socket = Socket::Registered(stream);
             if plain {
                 let mut wire = Wire::plain(socket);
+                gate.refuses(Refusal::Tls);
                 refuse(&mut wire, "400 Bad Request", "this port speaks TLS: use wss\n").await?;
                 return Ok(None);
             }
-            Wire::tls(TlsStream::Server(tls.accept(socket).await?))
+            let greeted = TlsAcceptor::from(tls.clone()).accept(socket).await;
+            Wire::tls(TlsStream::Server(greeted.inspect_err(|_| gate.refuses(Refusal::Tls))?))
         }
     };
     let mut head = Vec::new();
@@ -174,16 +176,30 @@ async fn greet(
             break seen + place + 4;
         }
         if head.len() > HEAD_BYTES {
+            gate.refuses(Refusal::Request);
             refuse(&mut wire, "431 Request Header Fields Too Large", "the request is too long\n").await?;
             return Ok(None);
         }
     };
-    let Some(path) = asked_path(&head) else {
+    let Some(asked) = asked(&head) else {
+        gate.refuses(Refusal::Request);
         refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?;
         return Ok(None);
     };
-    let Some(endpoint) = locked(&paths.routes).get(&path).cloned() else {
-        if let Some(sink) = paths.events.find(&path) {
+    let request = Request::try_parse(&head[..end]).ok().flatten().map(|(_, request)| request);
+    // Whoever is not let in does not learn which paths there are.
+    if let Some(request) = &request
+        && let Err(refusal) = gate.check(request.headers(), asked.query())
+    {
+        gate.refuses(refusal);
+        match refusal {
+            Refusal::Token => refuse(&mut wire, "401 Unauthorized", "missing or unknown token\n").await?,
+            _ => refuse(&mut wire, "403 Forbidden", "this origin is not allowed\n").await?,
+        }
+        return Ok(None);
+    }
+    let Some(endpoint) = locked(&door.paths.routes).get(asked.path()).cloned() else {
+        if let Some(sink) = door.paths.events.find(asked.path()) {
             let watcher = if head.starts_with(b"GET ") { sink.watch() } else { None };
             let Some(watcher) = watcher else {
                 refuse(&mut wire, "503 Service Unavailable", "no more clients here: events are read by GET\n").await?;
@@ -191,14 +207,12 @@ async fn greet(
             };
             return Ok(Some(Guest::Events(wire, watcher)));
         }
+        gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
     };
-    let response = match Request::try_parse(&head[..end]) {
-        Ok(Some((_, request))) => create_response(&request).ok(),
-        _ => None,
-    };
-    let Some(response) = response else {
+    let Some(response) = request.and_then(|request| create_response(&request).ok()) else {
+        gate.refuses(Refusal::Request);
         refuse(&mut wire, "400 Bad Request", "Bad Request: this is a websocket endpoint\n").await?;
         return Ok(None);
     };
@@ -206,6 +220,7 @@ async fn greet(
     write_response(&mut answer, &response).map_err(io::Error::other)?;
     // Joined before the answer goes out: a client that knows it is connected gets everything from then on.
     let Some(stay) = Stay::new(&endpoint, Peer::new(from.to_string())) else {
+        gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
     };
@@ -217,18 +232,19 @@ async fn greet(
     Ok(Some(Guest::Socket(Box::new(websocket), stay)))
 }
 
-/// The path in the first line of a request.
-fn asked_path(head: &[u8]) -> Option<String> {
+/// What the first line of a request asks for.
+fn asked(head: &[u8]) -> Option<Uri> {
     let line = head.split(|&byte| byte == b'\r').next()?;
     let mut words = std::str::from_utf8(line).ok()?.split(' ');
     let (_method, target, version) = (words.next()?, words.next()?, words.next()?);
     let uri: Uri = target.parse().ok()?;
-    (version.starts_with("HTTP/1.") && words.next().is_none()).then(|| uri.path().to_owned())
+    (version.starts_with("HTTP/1.") && words.next().is_none()).then_some(uri)
 }
 
 async fn refuse(wire: &mut Wire, status: &str, text: &str) -> io::Result<()> {
+    let challenge = if status.starts_with("401") { "WWW-Authenticate: Bearer\r\n" } else { "" };
     let answer = format!(
-        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
+        "HTTP/1.1 {status}\r\n{challenge}Content-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}",
         text.len()
     );
     wire.write_all(answer.as_bytes()).await?;

@@ -1,0 +1,259 @@
+//! Who may use the API, where `basic.authentication` is on: whoever shows a JSON web token (RFC 7519) that one of the
+//! known issuers has signed.
+//!
+//! A token stands in the header `Authorization`, with or without `Bearer` before it. It is signed with RS256, its `iss`
+//! names a public key file in the folder of keys (`etc/mgmt`), its `aud` has `eKuiper` in it, and `exp` and `nbf` count if
+//! they are there. The texts of refusals are those that eKuiper's users know.
+//!
+//! An issuer's name comes from outside and never becomes a path: the keys are those that the folder lists.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use jsonwebtoken::errors::{Error, ErrorKind};
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde_json::Value as Json;
+
+/// What tokens must be meant for.
+const AUDIENCE: &str = "eKuiper";
+
+/// The longest token, in bytes: checking a signature costs as much as what is signed.
+const LONGEST: usize = 16 << 10;
+
+/// How often the folder is read again at most, when a token names a key that is not there.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The largest key file, in bytes.
+const LARGEST_KEY: u64 = 64 << 10;
+
+/// The public keys of those who may issue tokens.
+pub struct Keys {
+    folder: PathBuf,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
+    keys: HashMap<String, Arc<DecodingKey>>,
+    read: Option<Instant>,
+}
+
+/// Why somebody is not let in.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+enum Refused {
+    #[error("missing_token")]
+    Missing,
+    #[error("validate token error: token is malformed: {0}")]
+    Malformed(String),
+    #[error("validate token error: token has invalid claims: {0}")]
+    Claims(&'static str),
+    #[error("validate token error: issuer field not exist in jwt payload")]
+    NoIssuer,
+    #[error("validate token error: not found target key file {0} in /etc/mgmt")]
+    NoKey(String),
+    #[error("validate token error: token signature is invalid: {0}")]
+    Signature(String),
+    #[error("audience field should contain {AUDIENCE}, but got [{0}]")]
+    Audience(String),
+}
+
+impl Keys {
+    /// The keys of a folder, which need not exist yet: it is read when a token comes.
+    pub fn new(folder: PathBuf) -> Arc<Keys> {
+        Arc::new(Keys { folder, known: Mutex::default() })
+    }
+
+    /// The key of an issuer.
+    fn of(&self, issuer: &str) -> Option<Arc<DecodingKey>> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = known.keys.get(issuer) {
+            return Some(key.clone());
+        }
+        // A new key may have come; strangers cannot have the folder read as often as they ask.
+        if known.read.is_none_or(|read| read.elapsed() >= PATIENCE) {
+            known.keys = self.read();
+            known.read = Some(Instant::now());
+        }
+        known.keys.get(issuer).cloned()
+    }
+
+    /// All public keys of the folder. What is none is told, and left out.
+    fn read(&self) -> HashMap<String, Arc<DecodingKey>> {
+        let mut keys = HashMap::new();
+        let entries = match std::fs::read_dir(&self.folder) {
+            Ok(entries) => entries,
+            Err(error) => {
+                tracing::warn!(folder = %self.folder.display(), %error, "the folder of keys cannot be read");
+                return keys;
+            }
+        };
+        for entry in entries.flatten() {
+            let (Ok(name), path) = (entry.file_name().into_string(), entry.path()) else { continue };
+            if !path.metadata().is_ok_and(|meta| meta.is_file() && meta.len() <= LARGEST_KEY) {
+                continue;
+            }
+            let Ok(text) = std::fs::read(&path) else { continue };
+            match DecodingKey::from_rsa_pem(&text) {
+                Ok(key) => drop(keys.insert(name, Arc::new(key))),
+                Err(_) => tracing::debug!(file = %path.display(), "not the PEM of a public RSA key"),
+            }
+        }
+        keys
+    }
+
+    /// Checks what stands in the header.
+    fn check(&self, authorization: Option<&str>) -> Result<(), Refused> {
+        let token = authorization.unwrap_or_default().trim();
+        let (scheme, rest) = token.split_once(' ').unwrap_or((token, ""));
+        let token = if scheme.eq_ignore_ascii_case("bearer") { rest.trim() } else { token };
+        if token.is_empty() {
+            return Err(Refused::Missing);
+        }
+        if token.len() > LONGEST {
+            return Err(Refused::Malformed(format!("it has more than {LONGEST} bytes")));
+        }
+        let header = decode_header(token).map_err(|error| refused(&error))?;
+        if header.alg != Algorithm::RS256 {
+            return Err(Refused::Signature(format!("signing method {:?} is invalid: it must be RS256", header.alg)));
+        }
+        let claims = claims(token, &DecodingKey::from_secret(&[]), |validation| {
+            validation.insecure_disable_signature_validation();
+            validation.validate_exp = false;
+        })?;
+        let issuer = claims["iss"].as_str().filter(|issuer| !issuer.is_empty()).ok_or(Refused::NoIssuer)?;
+        let Some(key) = self.of(issuer) else {
+            return Err(Refused::NoKey(issuer.chars().take(128).collect()));
+        };
+        let claims = claims_checked(token, &key)?;
+        let audience: Vec<&str> = match &claims["aud"] {
+            Json::String(one) => vec![one],
+            Json::Array(several) => several.iter().filter_map(Json::as_str).collect(),
+            _ => Vec::new(),
+        };
+        if !audience.contains(&AUDIENCE) {
+            return Err(Refused::Audience(audience.join(" ").chars().take(128).collect()));
+        }
+        Ok(())
+    }
+}
+
+/// Lets a request pass that shows a token, or that needs none: `/` and `/ping` say only that somebody is there.
+pub async fn authenticate(State(keys): State<Arc<Keys>>, request: Request, next: Next) -> Response {
+    if matches!(request.uri().path(), "/" | "/ping") {
+        return next.run(request).await;
+    }
+    let shown = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));
+    match keys.check(shown) {
+        Ok(()) => next.run(request).await,
+        Err(refused) => {
+            let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
+            (StatusCode::UNAUTHORIZED, challenge, format!("{refused}\n")).into_response()
+        }
+    }
+}
+
+fn claims_checked(token: &str, key: &DecodingKey) -> Result<Json, Refused> {
+    claims(token, key, |validation| {
+        validation.validate_exp = true;
+        validation.validate_nbf = true;
+        validation.leeway = 0;
+    })
+}
+
+fn claims(token: &str, key: &DecodingKey, set: impl FnOnce(&mut Validation)) -> Result<Json, Refused> {
+    let mut validation = Validation::new(Algorithm::RS256);
+    validation.required_spec_claims.clear();
+    validation.validate_aud = false;
+    set(&mut validation);
+    decode::<Json>(token, key, &validation).map(|token| token.claims).map_err(|error| refused(&error))
+}
+
+fn refused(error: &Error) -> Refused {
+    match error.kind() {
+        ErrorKind::ExpiredSignature => Refused::Claims("token is expired"),
+        ErrorKind::ImmatureSignature => Refused::Claims("token is not valid yet"),
+        ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
+            Refused::Signature("crypto/rsa: verification error".to_owned())
+        }
+        ErrorKind::InvalidToken => Refused::Malformed("token contains an invalid number of segments".to_owned()),
+        other => Refused::Malformed(format!("{other:?}").chars().take(200).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jsonwebtoken::{EncodingKey, Header, encode};
+    use serde_json::json;
+
+    use super::*;
+
+    /// A folder of keys with that of `ours`, which goes with the test.
+    struct Folder(PathBuf);
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    fn keys() -> (Folder, Arc<Keys>, EncodingKey) {
+        let folder = std::env::temp_dir().join(format!("plutino-keys-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        std::fs::create_dir_all(folder.join("mgmt")).unwrap();
+        std::fs::write(folder.join("mgmt").join("ours"), include_str!("../../tests/keys/issuer.pub")).unwrap();
+        std::fs::write(folder.join("mgmt").join("none"), "not a key").unwrap();
+        std::fs::write(folder.join("outside"), include_str!("../../tests/keys/issuer.pub")).unwrap();
+        let private = EncodingKey::from_rsa_pem(include_bytes!("../../tests/keys/issuer.key")).unwrap();
+        (Folder(folder.clone()), Keys::new(folder.join("mgmt")), private)
+    }
+
+    #[test]
+    fn a_token_is_taken_or_refused_with_the_reason() {
+        let (_folder, keys, private) = keys();
+        let signed = |claims: &Json| encode(&Header::new(Algorithm::RS256), claims, &private).unwrap();
+        let good = signed(&json!({"iss": "ours", "aud": "eKuiper"}));
+        let check = |text: &str| keys.check(Some(text)).map_err(|refused| refused.to_string());
+        assert_eq!(check(&good), Ok(()));
+        assert_eq!(check(&format!("Bearer {good}")), Ok(()));
+        assert_eq!(check(&format!("bearer  {good}")), Ok(()));
+        assert_eq!(check(&signed(&json!({"iss": "ours", "aud": ["x", "eKuiper"], "exp": 99_999_999_999_u64}))), Ok(()));
+        assert_eq!(keys.check(None), Err(Refused::Missing));
+        let (before, last) = good.split_at(good.len() - 20);
+        let tampered = format!("{before}{}{}", if last.starts_with('A') { 'B' } else { 'A' }, &last[1..]);
+        for (token, expected) in [
+            ("", "missing_token"),
+            ("Bearer ", "missing_token"),
+            ("x", "validate token error: token is malformed: "),
+            ("a.b.c", "validate token error: token is malformed: "),
+            (
+                &signed(&json!({"iss": "ours", "aud": "eKuiper", "exp": 1})),
+                "token has invalid claims: token is expired",
+            ),
+            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "nbf": 99_999_999_999_u64})), "token is not valid yet"),
+            (&signed(&json!({"aud": "eKuiper"})), "issuer field not exist in jwt payload"),
+            (&signed(&json!({"iss": "theirs", "aud": "eKuiper"})), "not found target key file theirs in /etc/mgmt"),
+            (&signed(&json!({"iss": "none", "aud": "eKuiper"})), "not found target key file none"),
+            (&signed(&json!({"iss": "../outside", "aud": "eKuiper"})), "not found target key file ../outside"),
+            (
+                &signed(&json!({"iss": "ours", "aud": "other"})),
+                "audience field should contain eKuiper, but got [other]",
+            ),
+            (&signed(&json!({"iss": "ours"})), "but got []"),
+            (&tampered, "token signature is invalid"),
+            (&"a".repeat(LONGEST + 1), "token is malformed: it has more than"),
+        ] {
+            let refused = check(token).unwrap_err();
+            assert!(refused.contains(expected), "{token}: {refused}");
+        }
+        let none = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJvdXJzIiwiYXVkIjoiZUt1aXBlciJ9.";
+        assert!(check(none).is_err());
+        let by_secret = EncodingKey::from_secret(include_bytes!("../../tests/keys/issuer.pub"));
+        let confused = encode(&Header::new(Algorithm::HS256), &json!({"iss": "ours", "aud": "eKuiper"}), &by_secret);
+        assert!(check(&confused.unwrap()).unwrap_err().contains("it must be RS256"));
+    }
+}

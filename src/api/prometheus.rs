@@ -1,0 +1,234 @@
+//! `/metrics`: what is counted, in Prometheus' text format 0.0.4.
+//!
+//! Series that eKuiper has are called as there (`kuiper_source_records_in_total` …, with the labels rule, type, op and
+//! instance); what it does not count is called `plutino_…`. Values are read from counters that the rules keep anyway:
+//! nothing is counted for this page alone.
+
+use std::fmt::Write;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+
+use crate::service::{Counters, Phase, RuleReport, Service};
+
+/// The route of the metrics.
+pub fn routes() -> Router<Service> {
+    Router::new().route("/metrics", get(metrics))
+}
+
+/// The metrics alone, for a port of their own.
+pub fn metrics_app(service: Service) -> Router {
+    routes().with_state(service)
+}
+
+async fn metrics(State(service): State<Service>) -> Response {
+    let mut page = Page::default();
+    for rule in service.rules() {
+        // A rule that was dropped meanwhile is left out.
+        if let Ok(report) = service.rule_status(&rule.id).await {
+            page.rule(&rule.id, &report);
+        }
+    }
+    for (cause, count) in service.refused_handshakes().await {
+        page.refused.sample(&[("cause", cause)], count);
+    }
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text()).into_response()
+}
+
+/// A number of a part, with its name, its type and what it is.
+struct Field {
+    name: &'static str,
+    kind: &'static str,
+    help: &'static str,
+    /// of sources and sinks alone
+    link: bool,
+    value: fn(&Counters) -> i64,
+}
+
+const FIELDS: [Field; 7] = [
+    Field {
+        name: "records_in_total",
+        kind: "counter",
+        help: "What came in",
+        link: false,
+        value: |part| part.records_in as i64,
+    },
+    Field {
+        name: "records_out_total",
+        kind: "counter",
+        help: "What went on",
+        link: false,
+        value: |part| part.records_out as i64,
+    },
+    Field {
+        name: "messages_processed_total",
+        kind: "counter",
+        help: "What was worked on",
+        link: false,
+        value: |part| part.processed as i64,
+    },
+    Field {
+        name: "exceptions_total",
+        kind: "counter",
+        help: "Errors",
+        link: false,
+        value: |part| part.exceptions as i64,
+    },
+    Field {
+        name: "process_latency_us",
+        kind: "gauge",
+        help: "Median time from reading a message to handing its result on, in microseconds",
+        link: false,
+        value: |part| part.latency_us as i64,
+    },
+    Field {
+        name: "buffer_length",
+        kind: "gauge",
+        help: "Messages that wait",
+        link: false,
+        value: |part| part.queued as i64,
+    },
+    Field {
+        name: "connection_status",
+        kind: "gauge",
+        help: "1 connected, 0 connecting, -1 disconnected",
+        link: true,
+        value: |part| part.link.as_ref().map_or(0, |link| i64::from(link.state)),
+    },
+];
+
+const KINDS: [&str; 3] = ["source", "op", "sink"];
+
+/// The samples of one name.
+struct Family {
+    name: String,
+    kind: &'static str,
+    help: &'static str,
+    samples: String,
+}
+
+impl Family {
+    fn new(name: impl Into<String>, kind: &'static str, help: &'static str) -> Family {
+        Family { name: name.into(), kind, help, samples: String::new() }
+    }
+
+    fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.samples.push_str(&self.name);
+        for (index, (name, value)) in labels.iter().enumerate() {
+            let _ = write!(self.samples, "{}{name}=\"", if index == 0 { '{' } else { ',' });
+            for c in value.chars() {
+                match c {
+                    '\\' => self.samples.push_str("\\\\"),
+                    '"' => self.samples.push_str("\\\""),
+                    '\n' => self.samples.push_str("\\n"),
+                    c => self.samples.push(c),
+                }
+            }
+            self.samples.push('"');
+        }
+        let _ = writeln!(self.samples, "{} {value}", if labels.is_empty() { "" } else { "}" });
+    }
+}
+
+struct Page {
+    /// for each kind of parts one for each field
+    parts: Vec<Family>,
+    rule_status: Family,
+    running: u64,
+    stopped: u64,
+    late: Family,
+    future: Family,
+    dropped: Family,
+    lag: Family,
+    clients: Family,
+    bytes: Family,
+    refused: Family,
+}
+
+impl Default for Page {
+    fn default() -> Page {
+        let named =
+            |kind: &str, field: &Field| Family::new(format!("kuiper_{kind}_{}", field.name), field.kind, field.help);
+        let parts = KINDS.iter().flat_map(|kind| FIELDS.iter().map(move |field| named(kind, field))).collect();
+        let counter = |name, help| Family::new(name, "counter", help);
+        let gauge = |name, help| Family::new(name, "gauge", help);
+        Page {
+            parts,
+            rule_status: gauge("kuiper_rule_status", "1 running, 0 stopped, -1 stopped by an error"),
+            running: 0,
+            stopped: 0,
+            late: counter("plutino_rule_late_rows_total", "Rows behind the watermark, dropped"),
+            future: counter("plutino_rule_future_rows_total", "Rows too far ahead of the clock, dropped"),
+            dropped: counter("plutino_dropped_messages_total", "Messages that a source or sink lost, by cause"),
+            lag: gauge("plutino_rule_watermark_lag_ms", "How far the watermark is behind the clock, in event time"),
+            clients: gauge("plutino_clients", "Peers of a source or sink that are connected now"),
+            bytes: counter("plutino_bytes_total", "Bytes of messages that a source took or a sink sent"),
+            refused: counter("plutino_refused_handshakes_total", "Handshakes that the data server refused, by cause"),
+        }
+    }
+}
+
+impl Page {
+    fn rule(&mut self, id: &str, report: &RuleReport) {
+        let running = matches!(report.phase, Phase::Running | Phase::Starting | Phase::Stopping);
+        let status = if running { 1 } else { -i32::from(report.phase == Phase::Failed) };
+        self.rule_status.sample(&[("rule", id)], status);
+        *if running { &mut self.running } else { &mut self.stopped } += 1;
+        for (name, counters) in &report.parts {
+            let Some((kind, op)) = name.split_once('_') else { continue };
+            let Some(first) = KINDS.iter().position(|known| *known == kind) else { continue };
+            let labels = [("rule", id), ("type", kind), ("op", op), ("instance", "0")];
+            for (index, field) in FIELDS.iter().enumerate() {
+                if !field.link || counters.link.is_some() {
+                    self.parts[first * FIELDS.len() + index].sample(&labels, (field.value)(counters));
+                }
+            }
+        }
+        let Some(status) = &report.engine else { return };
+        self.late.sample(&[("rule", id)], status.late);
+        self.future.sample(&[("rule", id)], status.future);
+        if let Some(lag) = report.watermark_lag {
+            self.lag.sample(&[("rule", id)], lag);
+        }
+        let sources = status.sources.iter().map(|(name, link)| ("source", name.clone(), link));
+        let sinks = status.sinks.iter().enumerate().map(|(number, link)| ("sink", number.to_string(), link));
+        for (kind, op, link) in sources.chain(sinks) {
+            let labels = [("rule", id), ("type", kind), ("op", &op)];
+            self.clients.sample(&labels, link.peers);
+            self.bytes.sample(&labels, link.bytes);
+            for (cause, count) in &link.dropped {
+                self.dropped.sample(&[("rule", id), ("type", kind), ("op", &op), ("cause", cause)], count);
+            }
+        }
+    }
+
+    fn text(self) -> String {
+        let mut count = Family::new("kuiper_rule_count", "gauge", "Rules by state");
+        count.sample(&[("status", "running")], self.running);
+        count.sample(&[("status", "stop")], self.stopped);
+        let own = [self.rule_status, count, self.late, self.future, self.dropped, self.lag];
+        let rest = [self.clients, self.bytes, self.refused];
+        let mut text = String::new();
+        for family in own.into_iter().chain(rest).chain(self.parts).filter(|family| !family.samples.is_empty()) {
+            let Family { name, kind, help, samples } = family;
+            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_escaped() {
+        let mut family = Family::new("f", "gauge", "");
+        family.sample(&[("a", "x\"y\\z\nw"), ("b", "")], 1);
+        family.sample(&[], 2);
+        assert_eq!(family.samples, "f{a=\"x\\\"y\\\\z\\nw\",b=\"\"} 1\nf 2\n");
+    }
+}

@@ -1,0 +1,158 @@
+//! Who is let in at the data server: web pages of known origins, and clients that show a token.
+//!
+//! A browser names the origin of its page and cannot be told not to, which keeps strange pages from using a viewer's
+//! network (RFC 6455, 10.2); every other client may say what it likes, and is asked for a token or, by TLS, for a
+//! certificate. A token stands in the header `Authorization: Bearer …`, or, since pages cannot set headers, in the query
+//! as `access_token=…` (RFC 6750, 2.1 and 2.3). What is refused is counted by cause.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use sha2::{Digest, Sha256};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
+
+/// Handshakes that were refused.
+#[derive(Debug, Default)]
+pub(super) struct Refusals {
+    origin: AtomicU64,
+    token: AtomicU64,
+    path: AtomicU64,
+    request: AtomicU64,
+    tls: AtomicU64,
+    time: AtomicU64,
+}
+
+/// Why a handshake is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// a page of an origin that is not on the list
+    Origin,
+    /// no token, or one that is not known
+    Token,
+    /// no endpoint has this path
+    Path,
+    /// it is no request for a websocket
+    Request,
+    /// TLS could not be agreed upon
+    Tls,
+    /// it took too long
+    Time,
+}
+
+/// The lists of a data server.
+pub(super) struct Gate {
+    origins: Vec<String>,
+    /// of tokens the hashes: they are compared in a time that tells nothing of the tokens
+    tokens: Vec<[u8; 32]>,
+    refusals: Arc<Refusals>,
+}
+
+impl Refusals {
+    /// Counts one.
+    fn count(&self, refusal: Refusal) {
+        let counter = match refusal {
+            Refusal::Origin => &self.origin,
+            Refusal::Token => &self.token,
+            Refusal::Path => &self.path,
+            Refusal::Request => &self.request,
+            Refusal::Tls => &self.tls,
+            Refusal::Time => &self.time,
+        };
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// All counts, by cause.
+    pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
+        [
+            ("origin", &self.origin),
+            ("token", &self.token),
+            ("path", &self.path),
+            ("request", &self.request),
+            ("tls", &self.tls),
+            ("timeout", &self.time),
+        ]
+        .map(|(cause, count)| (cause, count.load(Ordering::Relaxed)))
+        .into()
+    }
+}
+
+impl Gate {
+    /// A gate with these lists; an empty one lets everybody pass.
+    pub(super) fn new(mut origins: Vec<String>, tokens: Vec<String>, refusals: Arc<Refusals>) -> Gate {
+        origins.iter_mut().for_each(|origin| *origin = origin.trim_end_matches('/').to_ascii_lowercase());
+        Gate { origins, tokens: tokens.iter().map(|token| hash(token)).collect(), refusals }
+    }
+
+    /// Counts a refusal.
+    pub(super) fn refuses(&self, refusal: Refusal) {
+        self.refusals.count(refusal);
+    }
+
+    /// Whether a request may pass.
+    pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>) -> Result<(), Refusal> {
+        if let Some(origin) = headers.get(header::ORIGIN)
+            && !self.origins.is_empty()
+        {
+            let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
+            if !self.origins.iter().any(|known| known == "*" || *known == origin) {
+                return Err(Refusal::Origin);
+            }
+        }
+        if self.tokens.is_empty() {
+            return Ok(());
+        }
+        let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let shown = shown.and_then(|value| value.split_once(' '));
+        let shown =
+            shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim().into());
+        let shown = shown.or_else(|| {
+            let mut fields = form_urlencoded::parse(query?.as_bytes());
+            fields.find(|(name, _)| name == "access_token").map(|(_, token)| token.into_owned())
+        });
+        let Some(token) = shown else { return Err(Refusal::Token) };
+        let hashed = hash(&token);
+        // All are looked at, so that the time does not say which one it is.
+        let known = self.tokens.iter().fold(false, |known, token| known | (*token == hashed));
+        if known { Ok(()) } else { Err(Refusal::Token) }
+    }
+}
+
+fn hash(token: &str) -> [u8; 32] {
+    Sha256::digest(token.as_bytes()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_say_who_passes() {
+        let gate = |origins: &[&str], tokens: &[&str]| {
+            let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+            Gate::new(owned(origins), owned(tokens), Arc::default())
+        };
+        let none: &[(header::HeaderName, &str)] = &[];
+        let origin = |value| [(header::ORIGIN, value)];
+        let bearer = |value| [(header::AUTHORIZATION, value)];
+        let check = |gate: &Gate, headers: &[(header::HeaderName, &str)], query: Option<&str>| {
+            let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
+            gate.check(&headers, query)
+        };
+        let open = gate(&[], &[]);
+        assert_eq!(check(&open, &origin("https://evil.example"), None), Ok(()));
+        let pages = gate(&["https://Board.example/"], &[]);
+        assert_eq!(check(&pages, none, None), Ok(()), "what is no page has no origin");
+        assert_eq!(check(&pages, &origin("https://board.example"), None), Ok(()));
+        assert_eq!(check(&pages, &origin("https://board.example.evil.example"), None), Err(Refusal::Origin));
+        assert_eq!(check(&pages, &origin("null"), None), Err(Refusal::Origin));
+        assert_eq!(check(&gate(&["*"], &[]), &origin("null"), None), Ok(()));
+        let secret = gate(&[], &["one", "two words"]);
+        assert_eq!(check(&secret, none, None), Err(Refusal::Token));
+        assert_eq!(check(&secret, &bearer("Bearer one"), None), Ok(()));
+        assert_eq!(check(&secret, &bearer("bearer  one"), None), Ok(()));
+        assert_eq!(check(&secret, &bearer("Basic one"), None), Err(Refusal::Token));
+        assert_eq!(check(&secret, &bearer("Bearer on"), None), Err(Refusal::Token));
+        assert_eq!(check(&secret, none, Some("a=1&access_token=two%20words")), Ok(()));
+        assert_eq!(check(&secret, none, Some("access_token=")), Err(Refusal::Token));
+    }
+}
