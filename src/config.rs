@@ -498,6 +498,7 @@ impl Reader {
             "source.httpservertls.certfile"
             | "source.httpservertls.keyfile"
             | "source.httpservertls.clientcafile"
+            | "basic.resttls.clientcafile"
             | "basic.resttls.certfile"
             | "basic.resttls.keyfile" => match text {
                 Some(file) => {

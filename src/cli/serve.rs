@@ -56,7 +56,8 @@ impl Serve {
         let keys = config.authentication.then(|| Keys::new(self.etc.etc.join("mgmt")));
         let tls = config.rest_tls.clone();
         let tls = tls.map(|files| {
-            tls::server("basic.restTls", &files.certfile, &files.keyfile, files.client_ca_file.as_deref())
+            let names = ["basic.restTls.certfile", "basic.restTls.keyfile", "basic.restTls.clientCaFile"];
+            tls::server(names, &files.certfile, &files.keyfile, files.client_ca_file.as_deref())
         });
         let tls = tls.transpose().map_err(|error| refused(&error))?;
         if keys.is_none() && !address.ip().is_loopback() {

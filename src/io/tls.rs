@@ -180,26 +180,28 @@ impl ClientTls {
     }
 }
 
-/// A server's TLS from its PEM files; `property` is the name of its settings. With `client_ca_file`, clients must show a
-/// certificate of one of its authorities.
+/// The names of a server's TLS settings, for errors: certificate, key, authorities of clients.
+pub type ServerNames = [&'static str; 3];
+
+/// A server's TLS from its PEM files. With `client_ca_file`, clients must show a certificate of one of its authorities.
 ///
 /// # Errors
 /// [`TlsError`] names the property and file at fault.
 pub fn server(
-    property: &'static str,
+    names: ServerNames,
     certfile: &str,
     keyfile: &str,
     client_ca_file: Option<&str>,
 ) -> Result<Arc<ServerConfig>, TlsError> {
-    let certificate = Pem::file(property, certfile)?;
-    let key = Pem::file(property, keyfile)?;
+    let certificate = Pem::file(names[0], certfile)?;
+    let key = Pem::file(names[1], keyfile)?;
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("ring speaks TLS 1.2 and 1.3");
     let builder = match client_ca_file {
         None => builder.with_no_client_auth(),
         Some(file) => {
-            let authorities = Pem::file(property, file)?;
+            let authorities = Pem::file(names[2], file)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(own_roots(&authorities)?, provider()).build();
             // Without an authority there is nobody who could be let in.
             builder.with_client_cert_verifier(verifier.map_err(|_| authorities.lacks("certificate"))?)

@@ -343,7 +343,8 @@ impl Hub {
         let tls: Option<Arc<ServerConfig>> = tls
             .map(|files| {
                 let authorities = files.client_ca_file.as_deref();
-                tls::server("httpServerTls", &files.certfile, &files.keyfile, authorities)
+                let names = ["httpServerTls.certfile", "httpServerTls.keyfile", "httpServerTls.clientCaFile"];
+                tls::server(names, &files.certfile, &files.keyfile, authorities)
             })
             .transpose()?;
         let paths = Paths { routes: self.routes.clone(), events: self.events.clone() };
