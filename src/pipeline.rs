@@ -4,6 +4,8 @@
 //! can be JSON texts), or a single rule. All files are read before anything is said, so that a user sees every mistake
 //! at once. This module opens nothing.
 
+mod links;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,14 +14,14 @@ use serde_json::{Map, Value as Json};
 
 use crate::catalog::{Catalog, CatalogErrorKind, Kind, StreamDef};
 use crate::config::Config;
-use crate::connection::Selected;
 use crate::document::{Document, Member, Node, Place, Problem, Severity, Value};
 use crate::engine::{Keeps, RuleSpec, SinkAction, TableSpec};
 use crate::io::connector::{self, ConnectorError, SourceSpec};
-use crate::io::websocket::SettingsError;
 use crate::plan::{self, PlanErrorKind};
-use crate::rule::{self, Action, Rule, RuleOptions};
+use crate::rule::{self, Rule, RuleOptions};
 use crate::sql::{self, ast::Relation, ast::StreamOption};
+
+pub use self::links::{Fault, Faults, UnknownKey, sink, source};
 
 /// What rule files say together.
 pub struct Pipeline {
@@ -616,95 +618,6 @@ fn subject_of(relation: Relation, name: &str) -> String {
     }
 }
 
-/// All that is wrong with a source, and the warnings beside it.
-pub type Faults = (Vec<Fault>, Vec<String>);
-
-/// The sink of an action, with what else is to be said of it.
-///
-/// # Errors
-/// [`ConnectorError`] for wrong properties, and for a named connection that is not there.
-pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<String>), ConnectorError> {
-    let selected = config.connections.of_sink(&action.kind, &action.props)?;
-    let (spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
-    warnings.extend(selected.warnings);
-    Ok((SinkAction { spec, shape: action.shape.clone() }, warnings))
-}
-
-/// Why a source cannot be used.
-pub struct Fault {
-    /// the option of the statement that is to blame
-    option: &'static str,
-    /// what is wrong
-    pub message: String,
-    hint: Option<String>,
-}
-
-/// What a CONF_KEY means that nobody has defined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum UnknownKey {
-    /// a mistake
-    Refused,
-    /// the default configuration, with a warning: what eKuiper's service does
-    Default,
-}
-
-/// The source of a stream: the properties of its CONF_KEY under those of the named connection, where there is one,
-/// under those of EXTRA.
-///
-/// # Errors
-/// All that is wrong, and the warnings that stand beside it.
-pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(SourceSpec, Vec<String>), Faults> {
-    let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
-    let key = def.conf_key.as_deref();
-    let mut told = Vec::new();
-    let props = match (config.sources.properties(kind, key), key) {
-        (Some(props), _) => props,
-        (None, Some(key)) if unknown == UnknownKey::Default => {
-            told.push(format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used"));
-            config.sources.properties(kind, None).unwrap_or_default()
-        }
-        (None, _) if !connector::SOURCES.contains(&kind) => Map::new(),
-        (None, key) => {
-            let known: Vec<&str> = config.sources.keys(kind).collect();
-            let key = key.unwrap_or_default();
-            let hint = rule::meant(key, &known).unwrap_or_else(|| {
-                format!("give it in etc/sources/{kind}.yaml, or here: \"sources\": {{\"{kind}\": {{\"{key}\": …}}}}")
-            });
-            let message = format!("CONF_KEY {key} is not defined");
-            return Err((vec![Fault { option: "CONF_KEY", message, hint: Some(hint) }], Vec::new()));
-        }
-    };
-    let fault = |error: ConnectorError| {
-        let in_extra = |property: &str| def.extra.keys().any(|name| name.eq_ignore_ascii_case(property));
-        let (option, hint) = match &error {
-            ConnectorError::UnknownSource(_) => ("TYPE", rule::meant(kind, connector::SOURCES)),
-            ConnectorError::Settings(SettingsError::Path { .. }) => ("DATASOURCE", None),
-            _ if error.property().is_some_and(in_extra) => ("EXTRA", None),
-            _ if key.is_some() => ("CONF_KEY", None),
-            _ => ("DATASOURCE", None),
-        };
-        Fault { option, message: error.to_string(), hint }
-    };
-    let Selected { path, props, warnings } =
-        match config.connections.of_source(kind, &def.datasource, props, &def.extra) {
-            Ok(selected) => selected,
-            Err(error) => return Err((vec![fault(error)], told)),
-        };
-    told.extend(warnings);
-    let path = path.as_deref().unwrap_or(&def.datasource);
-    match connector::source(kind, path, &props) {
-        Ok((spec, warnings)) => {
-            told.extend(warnings);
-            Ok((spec, told))
-        }
-        Err(_) => {
-            let (errors, warnings) = connector::source_faults(kind, path, &props);
-            told.extend(warnings);
-            Err((errors.into_iter().map(fault).collect(), told))
-        }
-    }
-}
-
 /// The properties of the action that stands at `place` in a rule.
 fn props_at(rule: &Node, place: Place) -> Option<&Node> {
     let Value::List(entries) = &rule::field(rule, "actions")?.value else { return None };
@@ -721,149 +634,4 @@ fn named(sql: &str) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn told(texts: &[&str]) -> Vec<String> {
-        match built(texts) {
-            Ok(pipeline) => pipeline.warnings.iter().map(Problem::to_string).collect(),
-            Err(problems) => problems.iter().map(Problem::to_string).collect(),
-        }
-    }
-
-    fn built(texts: &[&str]) -> Result<Pipeline, Vec<Problem>> {
-        let documents =
-            texts.iter().enumerate().map(|(i, text)| Document::parse(&format!("f{i}"), (*text).to_owned()).unwrap());
-        build(documents.collect(), true, &Config::default(), Vec::new())
-    }
-
-    const DEMO: &str = r#"CREATE STREAM demo () WITH (DATASOURCE=\"/demo\", TYPE=\"websocket\", FORMAT=\"json\")"#;
-
-    #[test]
-    fn every_form_is_read() {
-        let lists = format!(
-            r#"{{"streams": ["{DEMO}"], "rules": [{{"id": "r1", "sql": "SELECT * FROM demo", "actions": [{{"log": {{}}}}]}}]}}"#
-        );
-        let ruleset = format!(
-            r#"{{"streams": {{"demo": "{DEMO}"}}, "tables": {{}}, "rules": {{
-                "r1": "{{\"id\": \"r1\", \"sql\": \"SELECT * FROM demo\", \"actions\": [{{\"log\": {{}}}}]}}",
-                "r2": {{"sql": "SELECT * FROM demo", "actions": [{{"log": {{}}}}, {{"websocket": {{"path": "/out"}}}}]}}}}}}"#
-        );
-        let streams = format!("streams: [\"{DEMO}\"]");
-        let single = "id: r1\nsql: |\n  SELECT *\n  FROM demo\nactions:\n  - log:\n";
-        for (texts, rules) in [
-            (vec![lists.as_str()], vec!["r1"]),
-            (vec![ruleset.as_str()], vec!["r1", "r2"]),
-            (vec![single, streams.as_str()], vec!["r1"]),
-        ] {
-            let pipeline = match built(&texts) {
-                Ok(pipeline) => pipeline,
-                Err(problems) => panic!("{texts:?}\n{problems:#?}"),
-            };
-            assert_eq!(pipeline.warnings.len(), 0, "{:?}", pipeline.warnings);
-            let ids: Vec<&str> = pipeline.rules.iter().map(|rule| rule.spec.id.as_str()).collect();
-            assert_eq!(ids, rules);
-            assert!(pipeline.sources.contains_key("demo"));
-        }
-    }
-
-    #[test]
-    fn sources_of_the_file_give_the_role() {
-        let text = r#"{"streams": ["CREATE STREAM s () WITH (DATASOURCE=\"/x\", CONF_KEY=\"k\", TYPE=\"websocket\")"],
-            "sources": {"websocket": {"k": {"addr": "localhost:5", "adr": 1}}},
-            "rules": [{"id": "r", "sql": "SELECT * FROM s", "actions": [{"nop": {}}]}]}"#;
-        let pipeline = built(&[text]).map_err(|problems| format!("{problems:?}")).unwrap();
-        let SourceSpec::Websocket(settings) = &pipeline.sources["s"] else { panic!("another source") };
-        assert_eq!(settings.address(), "ws://localhost:5/x");
-        assert_eq!(pipeline.warnings.len(), 1);
-        assert!(pipeline.warnings[0].to_string().contains("unknown property adr: did you mean addr?"));
-    }
-
-    #[test]
-    fn all_mistakes_of_all_files_are_told() {
-        let first = "{\"streams\": [\"CREATE STREEM a () WITH ()\",\n  \"CREATE STREAM b (x BIGNIT) WITH (DATASOURCE=\\\"/b\\\")\",\n  \"CREATE STREAM c () WITH (DATASOURCE=\\\"c\\\", TYPE=\\\"websocket\\\")\",\n  \"CREATE STREAM d () WITH (DATASOURCE=\\\"/d\\\", CONF_KEY=\\\"none\\\", TYPE=\\\"websocket\\\")\"],\n\"rules\": [\n  {\"id\": \"r1\", \"sql\": \"SELECT * FROM b\", \"actions\": [{\"log\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FORM c\", \"actions\": [{\"lgo\": {}}]},\n  {\"id\": \"r2\", \"sql\": \"SELECT a FROM c\", \"actions\": [{\"websocket\": {\"path\": \"x\"}}]},\n  {\"id\": \"r4\", \"sql\": \"SELECT a FROM d\", \"actions\": [{\"log\": {}}], \"options\": {\"isEventTime\": 5}}]}";
-        let second = "rules: 5\ntables: 7\nstreems: []\n";
-        let problems = told(&[first, second]);
-        for expected in [
-            "f0:1:22: error: stream a: ",
-            "f0:2:23: error: stream b: found \"BIGNIT\", expect valid stream field types",
-            "f0:3:40: error: stream c: websocket endpoint should start with /",
-            "f0:4:57: error: stream d: CONF_KEY none is not defined",
-            "f0:7:33: error: rule r2: found \"FORM\"",
-            "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, memory, log and nop\n    hint: did you mean log?",
-            "f0:8:3: error: rule r2: rule already exists",
-            "f0:8:77: error: rule r2: sink websocket: websocket endpoint should start with /",
-            "f0:9:95: error: rule r4: option isEventTime is 5, expected true or false",
-            "f1:1:8: error: rules is a number, expected a list of rules",
-            "f1:2:9: error: tables is a number, expected a list of CREATE TABLE statements",
-            "f1:3:1: warning: unknown member streems is ignored\n    hint: did you mean streams?",
-        ] {
-            assert!(problems.iter().any(|problem| problem.starts_with(expected)), "{expected}\n{problems:#?}");
-        }
-        assert_eq!(problems.len(), 12, "{problems:#?}");
-    }
-
-    #[test]
-    fn all_mistakes_of_one_part_are_told_in_their_place() {
-        let text = r#"{"streams": [
-"CREATE STREAM a () WITH (DATASOURCE=\"/a\", TYPE=\"websockt\")",
-"CREATE STREAM b (n BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/b\", FORMAT=\"jsn\", EXTRA=\"5\")",
-"CREATE STREAM c () WITH (DATASOURCE=\"c\", CONF_KEY=\"k\")",
-"CREATE STREAM d (t BIGINT) WITH (DATASOURCE=\"/d\", TIMESTAMP=\"tt\")",
-"CREATE STREAM e () WITH (DATASOURCE=\"/e\")"],
-"sources": {"websocket": {"k": {"scheme": "x", "adr": "y"}}},
-"rules": [
-{"id": "a", "sql": "SELECT * FROM a", "actions": [{"nop": {}}]},
-{"id": "c", "sql": "SELECT * FROM c", "actions": [{"websocket": {
-  "path": "x",
-  "addr": "h:99999",
-  "slowClient": 1,
-  "chekConnection": true}}]},
-{"id": "d", "sql": "SELECT * FROM d", "actions": [{"nop": {}}], "options": {"isEventTime": true}},
-{"id": "e", "sql": "SELECT * FROM e", "actions": [{"nop": {}}], "options": {"isEventTime": true}},
-{"id": "f", "actions": [{"nopp": {}}]},
-{"id": "g", "sql": "SELECT n FROM e GROUP BY n, COUNTWINDOW(2) HAVING n > 1", "actions": [{"nop": {}}]}]}"#;
-        let problems = told(&[text]);
-        for (start, rest) in [
-            ("f0:2:51: error: stream a: source type websockt not found", "did you mean websocket?"),
-            ("f0:3:19: error: stream b: cannot convert string(x) to int64", ""),
-            ("f0:3:75: error: stream b: option 'format=jsn' is invalid", "did you mean json?"),
-            ("f0:3:90: error: stream b: invalid extra option", ""),
-            ("f0:4:38: error: stream c: websocket endpoint should start with /", ""),
-            ("f0:4:54: error: stream c: property scheme is \"x\", expected ws or wss", ""),
-            ("f0:4:1: warning: stream c: unknown property adr", "did you mean addr?"),
-            ("f0:5:64: error: rule d: timestamp field tt not found", "^^^^"),
-            ("f0:6:2: error: rule e: preprocessor is set to be event time", "give the stream the option TIMESTAMP"),
-            ("f0:11:11: error: rule c: sink websocket: websocket endpoint should start with /", ""),
-            ("f0:12:11: error: rule c: sink websocket: property addr is \"h:99999\"", ""),
-            ("f0:13:17: error: rule c: sink websocket: property slowClient is 1", ""),
-            ("f0:10:52: warning: rule c: sink websocket: unknown property chekConnection", ""),
-            ("f0:17:1: error: rule f: the rule has no sql", ""),
-            ("f0:17:26: error: rule f: sink nopp is not defined", "did you mean nop?"),
-            ("f0:18:", "HAVING reads aggregates"),
-        ] {
-            let told = problems.iter().any(|problem| problem.starts_with(start) && problem.contains(rest));
-            assert!(told, "{start} … {rest}\n{}", problems.join("\n"));
-        }
-        assert_eq!(problems.len(), 16, "{}", problems.join("\n"));
-    }
-
-    #[test]
-    fn files_that_hold_nothing_are_refused() {
-        for (text, expected) in [
-            ("", "f0:1:1: error: the file is empty"),
-            ("null", "f0:1:1: error: the file holds null"),
-            ("[]", "f0:1:1: error: the file holds no rules"),
-            ("streams: []", "f0:1:1: error: the file holds no rules"),
-        ] {
-            let problems = told(&[text]);
-            assert!(problems.len() == 1 && problems[0].starts_with(expected), "{text:?}: {problems:?}");
-        }
-        let waits = format!(
-            r#"{{"streams": ["{DEMO}"], "rules": [{{"id": "r", "sql": "SELECT * FROM demo", "actions": [{{"nop": {{}}}}], "triggered": false}}]}}"#
-        );
-        assert!(told(&[&waits]).iter().any(|problem| problem.contains("no rule of the file starts")));
-        assert!(told(&["5"])[0].contains("the file holds a number"));
-        assert!(told(&["{}"])[0].contains("neither streams nor rules"));
-    }
-}
+mod tests;

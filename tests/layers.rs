@@ -22,6 +22,7 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
         &["crate::plan", "crate::catalog", "crate::io", "crate::dataflow", "crate::engine", "tokio", "timely"],
     ),
     ("engine.rs", &["crate::cli", "crate::config", "crate::pipeline", "crate::service", "crate::api", "timely"]),
+    ("engine", &["crate::cli", "crate::config", "crate::pipeline", "crate::service", "crate::api", "timely"]),
     ("schedule.rs", &["crate::", "tokio", "timely"]),
     ("service", &["crate::cli", "crate::api", "crate::dataflow", "axum", "timely"]),
     ("api", &["crate::cli", "crate::engine", "crate::dataflow", "crate::plan::physical", "redb", "timely"]),

@@ -20,17 +20,17 @@ use std::time::Instant;
 use smallvec::SmallVec;
 
 use crate::catalog::{Format, StreamDef};
-use crate::codec::json::{Scanner, Spans, Wanted};
-use crate::codec::schema::{self, SchemaError, Strict};
-use crate::codec::{delimited, urlencoded};
+use crate::codec::json::{Scanner, Wanted};
+use crate::codec::schema::SchemaError;
 use crate::expr::{Expr, Scope, cast};
 use crate::io::queue::{Frame, FrameBatch, RowFrame};
 use crate::metrics::{RuleMetrics, StreamMetrics};
 use crate::plan::physical::{Column, ColumnSource, Item, Projection, Scan as ScanPlan, Test};
 use crate::sql::ast::DataType;
-use crate::value::{Row, Text, Value};
+use crate::value::{Text, Value};
 
-use super::index::{ColumnTest, Columns, Member, Members, RuleIndex, Seen};
+use super::index::{ColumnTest, Member, Members, RuleIndex};
+use super::message::{Body, Cell, Message, StreamColumn, decode, strict};
 use super::output::{Output, RuleContext};
 use super::queue::RuleQueue;
 
@@ -90,24 +90,6 @@ struct Rules {
 
 /// Up to so many rules all filters are run: an index would cost more.
 const FEW: usize = 4;
-
-struct StreamColumn {
-    key: Text,
-    ty: Option<DataType>,
-    /// its place in what the scanner looks for
-    wanted: usize,
-    /// where the stream has STRICT_VALIDATION
-    strict: Option<Strict>,
-    /// how many inputs of rules read it
-    readers: usize,
-}
-
-/// A column of the message at hand.
-enum Cell {
-    Unread,
-    Read(Value),
-    Failed(SchemaError),
-}
 
 /// A part of the message.
 #[derive(Clone, Copy)]
@@ -513,41 +495,6 @@ fn touch(touched: &mut Vec<Member>, member: Member, rule: &mut ScanRule) {
     }
 }
 
-/// Why a message of another format than JSON cannot be read.
-#[derive(Debug, thiserror::Error)]
-enum DecodeError {
-    #[error("binary message is not UTF-8: {0}")]
-    Utf8(#[from] std::str::Utf8Error),
-    #[error("cannot parse form: {0}")]
-    Escape(#[from] urlencoded::EscapeError),
-}
-
-/// The rows of a message whose format has no need of a scanner.
-fn decode(def: &StreamDef, frame: &Frame) -> Result<Vec<Row>, DecodeError> {
-    let text = || std::str::from_utf8(frame.bytes());
-    match &def.format {
-        Format::Binary { column } => Ok(vec![vec![(column.clone(), frame.bytes().to_vec().into())]]),
-        Format::Delimited { delimiter, header: true } => {
-            Ok(delimited::decode_lines(text()?, delimiter, def.columns.as_deref()))
-        }
-        Format::Delimited { delimiter, header: false } => {
-            Ok(vec![delimited::decode(text()?, delimiter, def.columns.as_deref())])
-        }
-        Format::UrlEncoded => {
-            let mut row = urlencoded::decode(text()?)?;
-            delimited::type_values(&mut row, def.columns.as_deref());
-            Ok(vec![row])
-        }
-        // The scanner's, which finds the wanted members only.
-        Format::Json => Ok(Vec::new()),
-    }
-}
-
-fn strict(def: &StreamDef, key: &Text) -> Option<Strict> {
-    let column = def.columns.as_ref()?.iter().find(|column| column.name.name == *key)?.clone();
-    Some(Strict { column, pattern: def.timestamp_format.clone() })
-}
-
 /// The slots that the filter reads (beyond its tests), and those that what follows it reads as values.
 fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>, Vec<usize>) {
     let columns = plan.columns.len();
@@ -578,91 +525,6 @@ fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>,
     }
     row.retain(|slot| !filter.contains(slot));
     (filter, row)
-}
-
-/// The message at hand, with its columns as far as they were read.
-struct Message<'a> {
-    body: Body<'a>,
-    columns: &'a [StreamColumn],
-    cells: &'a mut [Cell],
-    zone: &'a jiff::tz::TimeZone,
-}
-
-/// How a message came.
-#[derive(Clone, Copy)]
-enum Body<'a> {
-    /// as JSON: the text, the object in it, and where the object's columns are in the text
-    Text { text: &'a str, object: &'a str, spans: &'a Spans },
-    /// decoded
-    Row(&'a RowFrame),
-}
-
-impl<'a> Message<'a> {
-    /// The value of one of the stream's columns.
-    fn value(&mut self, column: usize) -> Result<&Value, &SchemaError> {
-        if matches!(self.cells[column], Cell::Unread) {
-            let StreamColumn { key, ty, wanted, strict, .. } = &self.columns[column];
-            let (ty, strict) = (ty.as_ref(), strict.as_ref());
-            let value = match self.body {
-                Body::Text { text, spans, .. } => {
-                    schema::convert(key, ty, spans.span(*wanted).map(|span| &text[span]), strict, self.zone)
-                }
-                Body::Row(frame) => {
-                    let value = frame.row.iter().find(|(name, _)| name == key).map(|(_, value)| value.clone());
-                    schema::accept(key, ty, value, strict, self.zone)
-                }
-            };
-            self.cells[column] = match value {
-                Ok(value) => Cell::Read(value),
-                Err(error) => Cell::Failed(error),
-            };
-        }
-        match &self.cells[column] {
-            Cell::Read(value) => Ok(value),
-            Cell::Failed(error) => Err(error),
-            Cell::Unread => unreachable!("the cell was read above"),
-        }
-    }
-
-    /// The JSON text of a column, where the message is text.
-    fn text(&self, column: usize) -> Option<&'a str> {
-        match self.body {
-            Body::Text { text, spans, .. } => spans.span(self.columns[column].wanted).map(|span| &text[span]),
-            Body::Row(_) => None,
-        }
-    }
-
-    /// The JSON text of the whole message, where it is text.
-    fn object(&self) -> Option<&'a str> {
-        match self.body {
-            Body::Text { object, .. } => Some(object),
-            Body::Row(_) => None,
-        }
-    }
-
-    /// The whole message as a value.
-    fn whole(&self) -> Value {
-        match self.body {
-            Body::Text { object, .. } => Value::Json(object.into()),
-            Body::Row(frame) => Value::object(frame.row.iter().cloned()),
-        }
-    }
-
-    /// What the source tells about the message: memory its topic, others nothing.
-    fn metadata(&self) -> Value {
-        match self.body {
-            Body::Row(frame) if !frame.topic.is_empty() => {
-                Value::object([(Text::const_new("topic"), Value::Text(frame.topic.clone()))])
-            }
-            Body::Text { .. } | Body::Row(_) => Value::object([]),
-        }
-    }
-}
-
-impl Columns for Message<'_> {
-    fn seen(&mut self, column: usize) -> Seen<'_> {
-        self.value(column).map_or(Seen::Failed, Seen::Value)
-    }
 }
 
 /// Why a row went no further.

@@ -5,26 +5,27 @@
 //! that nobody who only looks ever waits. The engine runs a rule first and the store keeps it then: a rule that cannot
 //! start because its `checkConnection` fails was never there.
 
-use std::sync::{Arc, Mutex};
+mod entry;
+mod views;
+
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use serde_json::Value as Json;
-use tokio::sync::OwnedMutexGuard;
 
+pub(super) use self::entry::{Entry, Life};
+use self::entry::{NotStarted, State};
 use super::definition::{Definition, Planned};
 use super::error::ServiceError;
-use super::nodes::{self, Nodes};
 use super::relations::check_version;
-use super::status::{self, Baseline, Phase, RuleReport};
+use super::status::{Baseline, Phase};
 use super::store::{Change, Kind};
 use super::{Service, check_id, locked, millis};
-use crate::connection::selector;
-use crate::engine::{EngineError, RuleStatus};
+use crate::engine::EngineError;
 use crate::io::connector::ConnectorError;
 use crate::io::websocket::ConnectError;
 use crate::rule::RuleOptions;
 use crate::schedule::Turn;
-use crate::value::Text;
 
 /// What a rule that was stopped by hand says.
 const BY_HAND: &str = "canceled manually";
@@ -53,127 +54,6 @@ pub struct Bulk {
     pub id: String,
     /// how it went
     pub outcome: Result<(), ServiceError>,
-}
-
-/// One rule.
-pub(super) struct Entry {
-    id: String,
-    /// held while it changes
-    life: Arc<tokio::sync::Mutex<()>>,
-    state: Mutex<State>,
-}
-
-/// What is known of a rule.
-struct State {
-    /// its definition as the API shows it
-    text: Arc<str>,
-    name: String,
-    version: String,
-    tags: Option<Vec<String>>,
-    /// the streams and tables that it reads
-    reads: Box<[Text]>,
-    /// the named connections of its sinks
-    selects: Box<[String]>,
-    /// it is not stored, and has no definition to show
-    temporary: bool,
-    /// its creation is done
-    created: bool,
-    /// it was dropped while others waited for it
-    gone: bool,
-    trace: bool,
-    phase: Phase,
-    message: String,
-    last_start: i64,
-    last_stop: i64,
-    next_start: i64,
-    /// when it was asked to run, for a lone duration
-    begun: i64,
-    /// how often it was tried again after a failure
-    tries: u64,
-    /// its parts, once it has run
-    nodes: Option<Arc<Nodes>>,
-    base: Baseline,
-    /// how it stood when it stopped
-    last: Option<Box<RuleStatus>>,
-}
-
-impl State {
-    fn of(definition: &Definition, text: &str) -> State {
-        let rule = &definition.rule;
-        State {
-            version: definition.version.clone(),
-            tags: definition.tags.clone(),
-            reads: definition.reads.clone().into(),
-            selects: rule.actions.iter().filter_map(|action| Some(selector(&action.props)?.to_owned())).collect(),
-            temporary: rule.options.temporary,
-            ..State::blank(if rule.name.is_empty() { &rule.id } else { &rule.name }, text)
-        }
-    }
-
-    /// Of a rule of which only the text is known.
-    fn blank(name: &str, text: &str) -> State {
-        State {
-            text: text.into(),
-            name: name.to_owned(),
-            version: String::new(),
-            tags: None,
-            reads: Box::default(),
-            selects: Box::default(),
-            temporary: false,
-            created: false,
-            gone: false,
-            trace: false,
-            phase: Phase::Stopped,
-            message: String::new(),
-            last_start: 0,
-            last_stop: 0,
-            next_start: 0,
-            begun: 0,
-            tries: 0,
-            nodes: None,
-            base: Baseline::default(),
-            last: None,
-        }
-    }
-
-    /// Takes over a changed definition; what the rule has lived through stays.
-    fn redefine(&mut self, new: State) {
-        let State { text, name, version, tags, reads, selects, temporary, .. } = new;
-        (self.text, self.name, self.version, self.tags) = (text, name, version, tags);
-        (self.reads, self.selects, self.temporary) = (reads, selects, temporary);
-    }
-}
-
-impl Entry {
-    fn new(id: &str, state: State) -> Arc<Entry> {
-        Arc::new(Entry { id: id.to_owned(), life: Arc::default(), state: Mutex::new(state) })
-    }
-
-    fn phase(&self) -> Phase {
-        locked(&self.state).phase
-    }
-
-    fn text(&self) -> Arc<str> {
-        locked(&self.state).text.clone()
-    }
-}
-
-/// How a rule is found by who will not wait for it.
-pub(super) enum Life {
-    /// it runs, and does not change while this is held
-    Running(OwnedMutexGuard<()>),
-    /// somebody else changes it
-    Changing,
-    /// it does not run
-    Over,
-}
-
-/// Why a rule did not start.
-enum NotStarted {
-    /// it is not to be: `checkConnection`
-    Refused(ServiceError),
-    /// it could be, and can be tried again
-    Failed(String),
 }
 
 impl Service {
@@ -450,69 +330,6 @@ impl Service {
         locked(&self.inner.rules).get(id).filter(|entry| locked(&entry.state).created).cloned()
     }
 
-    /// All rules, in the order of their ids.
-    pub fn rules(&self) -> Vec<RuleSummary> {
-        let rules = locked(&self.inner.rules);
-        let summary = |entry: &Arc<Entry>| {
-            let state = locked(&entry.state);
-            state.created.then(|| RuleSummary {
-                id: entry.id.clone(),
-                name: state.name.clone(),
-                phase: state.phase,
-                version: state.version.clone(),
-                trace: state.trace,
-                tags: state.tags.clone(),
-            })
-        };
-        rules.values().filter_map(summary).collect()
-    }
-
-    /// The definitions of all rules that have one, by id.
-    pub fn rule_texts(&self) -> Vec<(String, Arc<str>)> {
-        let rules = locked(&self.inner.rules);
-        let text = |entry: &Arc<Entry>| {
-            let state = locked(&entry.state);
-            (state.created && !state.temporary).then(|| (entry.id.clone(), state.text.clone()))
-        };
-        rules.values().filter_map(text).collect()
-    }
-
-    /// The definition of a rule.
-    ///
-    /// # Errors
-    /// [`ServiceError::NoRule`]; a temporary rule has none.
-    pub fn rule_text(&self, id: &str) -> Result<Arc<str>, ServiceError> {
-        check_id(id)?;
-        let missing = || ServiceError::NoRule(id.to_owned());
-        let entry = self.entry(id).ok_or_else(missing)?;
-        let state = locked(&entry.state);
-        if state.temporary { Err(missing()) } else { Ok(state.text.clone()) }
-    }
-
-    /// The streams and tables that these rules read.
-    pub(super) fn read_by(&self, ids: &[String]) -> Vec<String> {
-        let entries = ids.iter().filter_map(|id| self.entry(id));
-        entries
-            .flat_map(|entry| locked(&entry.state).reads.iter().map(ToString::to_string).collect::<Vec<_>>())
-            .collect()
-    }
-
-    /// The rules that read a stream or table, or will when they start: not those that were stopped by hand.
-    pub(super) fn readers(&self, name: &str) -> Vec<String> {
-        self.rules_with(|reads, _| reads.iter().any(|read| read == name))
-    }
-
-    /// The rules whose streams, and connections of sinks, are such; not those that were stopped by hand.
-    pub(super) fn rules_with(&self, uses: impl Fn(&[Text], &[String]) -> bool) -> Vec<String> {
-        let rules = locked(&self.inner.rules);
-        let such = |entry: &&Arc<Entry>| {
-            let state = locked(&entry.state);
-            let by_hand = state.phase == Phase::Stopped && state.last_start > 0;
-            !by_hand && uses(&state.reads, &state.selects)
-        };
-        rules.values().filter(such).map(|entry| entry.id.clone()).collect()
-    }
-
     /// Replaces a rule, or creates it. The old one runs on where the new one is refused.
     ///
     /// # Errors
@@ -708,76 +525,6 @@ impl Service {
         Ok(())
     }
 
-    /// How a rule stands.
-    ///
-    /// # Errors
-    /// [`ServiceError::NoRuleStatus`]
-    pub async fn rule_status(&self, id: &str) -> Result<RuleReport, ServiceError> {
-        check_id(id)?;
-        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
-        let now = match self.inner.engine.read().await.as_ref() {
-            Some(engine) => engine.rule_status(id).await,
-            None => None,
-        };
-        let state = locked(&entry.state);
-        let runs = matches!(state.phase, Phase::Running | Phase::Stopping);
-        let status = now.as_ref().filter(|_| runs).or(state.last.as_deref());
-        let parts = match (&state.nodes, status) {
-            (Some(nodes), Some(status)) => status::counters(nodes, status, &state.base, !runs),
-            _ => Vec::new(),
-        };
-        let exceptions = parts.iter().map(|(_, counters)| counters.exceptions).sum();
-        let last = parts.iter().filter_map(|(_, counters)| counters.last_exception.as_ref()).max();
-        Ok(RuleReport {
-            phase: state.phase,
-            message: state.message.clone(),
-            last_start: state.last_start,
-            last_stop: state.last_stop,
-            next_start: state.next_start,
-            watermark_lag: status
-                .filter(|_| runs)
-                .and_then(|status| Some(millis(SystemTime::now()) - status.watermark?)),
-            engine: status.cloned(),
-            exceptions,
-            last_exception: last.map(|(_, text)| text.clone()).unwrap_or_default(),
-            parts,
-        })
-    }
-
-    /// The parts of a rule that has run.
-    ///
-    /// # Errors
-    /// [`ServiceError::NoRuleStatus`], [`ServiceError::NoTopology`]
-    pub fn rule_nodes(&self, id: &str) -> Result<Arc<Nodes>, ServiceError> {
-        check_id(id)?;
-        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
-        let state = locked(&entry.state);
-        state.nodes.clone().ok_or_else(|| ServiceError::NoTopology(id.to_owned()))
-    }
-
-    /// The plan of a rule, a line for each part.
-    ///
-    /// # Errors
-    /// [`ServiceError`]
-    pub fn explain_rule(&self, id: &str) -> Result<String, ServiceError> {
-        let text = self.rule_text(id)?;
-        let definition = Definition::read(&text, Some(id), &self.config().rule)?;
-        definition.plan(&self.catalog(), &self.config())?;
-        let select = crate::sql::parse_select(&definition.rule.sql);
-        select.map(|select| nodes::explain(&select)).map_err(|error| ServiceError::RuleJson(error.to_string()))
-    }
-
-    /// Checks a rule without creating it; gives the streams that it reads. Its sinks are not looked at.
-    ///
-    /// # Errors
-    /// [`ServiceError`]: what is wrong.
-    pub fn validate_rule(&self, text: &str) -> Result<Vec<String>, ServiceError> {
-        let mut definition = Definition::read(text, None, &self.config().rule)?;
-        definition.rule.actions.clear();
-        definition.plan(&self.catalog(), &self.config())?;
-        Ok(definition.reads.iter().map(ToString::to_string).collect())
-    }
-
     /// Notes whether a rule is traced.
     ///
     /// # Errors
@@ -812,15 +559,6 @@ impl Service {
         self.amend(&entry, "tags", Json::from(tags.clone())).await?;
         locked(&entry.state).tags = Some(tags);
         Ok(())
-    }
-
-    /// The ids of the rules that have all these tags.
-    pub fn tagged_rules(&self, tags: &[String]) -> Vec<String> {
-        let has_all = |rule: &RuleSummary| {
-            let own = rule.tags.as_deref().unwrap_or_default();
-            tags.iter().all(|tag| own.contains(tag))
-        };
-        self.rules().into_iter().filter(has_all).map(|rule| rule.id).collect()
     }
 
     /// Starts or stops all rules that have these tags.

@@ -141,6 +141,7 @@ impl Uploads {
     /// # Errors
     /// [`UploadError`]
     pub fn clear(&self) -> Result<(), UploadError> {
+        let _alone = locked(&self.changing);
         self.list()?
             .into_iter()
             .try_for_each(|path| fs::remove_file(&path).map_err(|error| UploadError::Io { path, error }))

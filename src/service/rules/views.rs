@@ -1,0 +1,156 @@
+//! What can be asked of rules: lists, texts, statuses, plans. Nothing changes here, and nobody waits for a rule's life.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::super::definition::Definition;
+use super::super::error::ServiceError;
+use super::super::nodes::{self, Nodes};
+use super::super::status::{self, Phase, RuleReport};
+use super::super::{Service, check_id, locked, millis};
+use super::{Entry, RuleSummary};
+use crate::value::Text;
+
+impl Service {
+    /// All rules, in the order of their ids.
+    pub fn rules(&self) -> Vec<RuleSummary> {
+        let rules = locked(&self.inner.rules);
+        let summary = |entry: &Arc<Entry>| {
+            let state = locked(&entry.state);
+            state.created.then(|| RuleSummary {
+                id: entry.id.clone(),
+                name: state.name.clone(),
+                phase: state.phase,
+                version: state.version.clone(),
+                trace: state.trace,
+                tags: state.tags.clone(),
+            })
+        };
+        rules.values().filter_map(summary).collect()
+    }
+
+    /// The definitions of all rules that have one, by id.
+    pub fn rule_texts(&self) -> Vec<(String, Arc<str>)> {
+        let rules = locked(&self.inner.rules);
+        let text = |entry: &Arc<Entry>| {
+            let state = locked(&entry.state);
+            (state.created && !state.temporary).then(|| (entry.id.clone(), state.text.clone()))
+        };
+        rules.values().filter_map(text).collect()
+    }
+
+    /// The definition of a rule.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRule`]; a temporary rule has none.
+    pub fn rule_text(&self, id: &str) -> Result<Arc<str>, ServiceError> {
+        check_id(id)?;
+        let missing = || ServiceError::NoRule(id.to_owned());
+        let entry = self.entry(id).ok_or_else(missing)?;
+        let state = locked(&entry.state);
+        if state.temporary { Err(missing()) } else { Ok(state.text.clone()) }
+    }
+
+    /// The streams and tables that these rules read.
+    pub(in crate::service) fn read_by(&self, ids: &[String]) -> Vec<String> {
+        let entries = ids.iter().filter_map(|id| self.entry(id));
+        entries
+            .flat_map(|entry| locked(&entry.state).reads.iter().map(ToString::to_string).collect::<Vec<_>>())
+            .collect()
+    }
+
+    /// The rules that read a stream or table, or will when they start: not those that were stopped by hand.
+    pub(in crate::service) fn readers(&self, name: &str) -> Vec<String> {
+        self.rules_with(|reads, _| reads.iter().any(|read| read == name))
+    }
+
+    /// The rules whose streams, and connections of sinks, are such; not those that were stopped by hand.
+    pub(in crate::service) fn rules_with(&self, uses: impl Fn(&[Text], &[String]) -> bool) -> Vec<String> {
+        let rules = locked(&self.inner.rules);
+        let such = |entry: &&Arc<Entry>| {
+            let state = locked(&entry.state);
+            let by_hand = state.phase == Phase::Stopped && state.last_start > 0;
+            !by_hand && uses(&state.reads, &state.selects)
+        };
+        rules.values().filter(such).map(|entry| entry.id.clone()).collect()
+    }
+
+    /// How a rule stands.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRuleStatus`]
+    pub async fn rule_status(&self, id: &str) -> Result<RuleReport, ServiceError> {
+        check_id(id)?;
+        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
+        let now = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.rule_status(id).await,
+            None => None,
+        };
+        let state = locked(&entry.state);
+        let runs = matches!(state.phase, Phase::Running | Phase::Stopping);
+        let status = now.as_ref().filter(|_| runs).or(state.last.as_deref());
+        let parts = match (&state.nodes, status) {
+            (Some(nodes), Some(status)) => status::counters(nodes, status, &state.base, !runs),
+            _ => Vec::new(),
+        };
+        let exceptions = parts.iter().map(|(_, counters)| counters.exceptions).sum();
+        let last = parts.iter().filter_map(|(_, counters)| counters.last_exception.as_ref()).max();
+        Ok(RuleReport {
+            phase: state.phase,
+            message: state.message.clone(),
+            last_start: state.last_start,
+            last_stop: state.last_stop,
+            next_start: state.next_start,
+            watermark_lag: status
+                .filter(|_| runs)
+                .and_then(|status| Some(millis(SystemTime::now()) - status.watermark?)),
+            engine: status.cloned(),
+            exceptions,
+            last_exception: last.map(|(_, text)| text.clone()).unwrap_or_default(),
+            parts,
+        })
+    }
+
+    /// The parts of a rule that has run.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRuleStatus`], [`ServiceError::NoTopology`]
+    pub fn rule_nodes(&self, id: &str) -> Result<Arc<Nodes>, ServiceError> {
+        check_id(id)?;
+        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
+        let state = locked(&entry.state);
+        state.nodes.clone().ok_or_else(|| ServiceError::NoTopology(id.to_owned()))
+    }
+
+    /// The plan of a rule, a line for each part.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub fn explain_rule(&self, id: &str) -> Result<String, ServiceError> {
+        let text = self.rule_text(id)?;
+        let definition = Definition::read(&text, Some(id), &self.config().rule)?;
+        definition.plan(&self.catalog(), &self.config())?;
+        let select = crate::sql::parse_select(&definition.rule.sql);
+        select.map(|select| nodes::explain(&select)).map_err(|error| ServiceError::RuleJson(error.to_string()))
+    }
+
+    /// Checks a rule without creating it; gives the streams that it reads. Its sinks are not looked at.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: what is wrong.
+    pub fn validate_rule(&self, text: &str) -> Result<Vec<String>, ServiceError> {
+        let mut definition = Definition::read(text, None, &self.config().rule)?;
+        definition.rule.actions.clear();
+        definition.plan(&self.catalog(), &self.config())?;
+        Ok(definition.reads.iter().map(ToString::to_string).collect())
+    }
+
+    /// The ids of the rules that have all these tags.
+    pub fn tagged_rules(&self, tags: &[String]) -> Vec<String> {
+        let has_all = |rule: &RuleSummary| {
+            let own = rule.tags.as_deref().unwrap_or_default();
+            tags.iter().all(|tag| own.contains(tag))
+        };
+        self.rules().into_iter().filter(has_all).map(|rule| rule.id).collect()
+    }
+}
