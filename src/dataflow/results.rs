@@ -196,7 +196,7 @@ impl Results {
         let mut wide = vec![Value::Absent; plan.result_slots()];
         let joined = Joined::new(inputs, &plan.joins, rows, others.tables, &mut wide, context, others.ask)
             .map_err(ResultError::Join)?;
-        self.of_rows(plan, context, &mut wide, 0..joined.len(), |number, slots| joined.fill(number, slots))
+        self.of_rows(plan, context, &mut wide, 0..joined.len(), |number, slots| joined.fill(*number, slots))
     }
 
     /// Result rows from the rows of a window. `fill` puts a row into slots and gives its time.
@@ -206,7 +206,7 @@ impl Results {
         context: &CallContext<'_>,
         slots: &mut Vec<Value>,
         rows: impl Iterator<Item = R>,
-        fill: impl Fn(R, &mut [Value]) -> i64,
+        fill: impl Fn(&R, &mut [Value]) -> i64,
     ) -> Result<u64, ResultError> {
         // Without GROUP BY, what aggregates make lists of sees the rows in the order of ORDER BY.
         let by_row: Vec<OrderBy> = if plan.grouped && plan.keys.is_empty() {
@@ -216,16 +216,24 @@ impl Results {
         };
         // Rows that only their groups need are not kept.
         let direct = plan.grouped && by_row.is_empty();
+        // Of rows that are only ordered and cut, no more than those that are sent are copied.
+        let wanted = plan.limit.and_then(|limit| usize::try_from(limit).ok()).filter(|_| only_ordered(plan));
         let mut groups = Groups::default();
         let mut key = GroupKey::default();
         let mut found = Vec::new();
-        let first = plan.row_slots - plan.computed.len();
-        for row in rows {
+        let (mut passed, mut order_keys) = (Vec::new(), Vec::new());
+        let fill = |row: &R, slots: &mut [Value]| -> Result<i64, EvalError> {
             let time = fill(row, slots);
             let context = at(context, time);
+            let first = plan.row_slots - plan.computed.len();
             for (index, computed) in plan.computed.iter().enumerate() {
                 slots[first + index] = computed.eval(&Scope { slots, context: &context })?.into_owned();
             }
+            Ok(time)
+        };
+        for row in rows {
+            let time = fill(&row, slots)?;
+            let context = at(context, time);
             if let Some(filter) = &plan.joined_filter
                 && !filter.test(&Scope { slots, context: &context }).map_err(ResultError::Where)?
             {
@@ -233,7 +241,17 @@ impl Results {
             }
             if direct {
                 accumulate(&mut groups, plan, &Scope { slots, context: &context }, &mut key)?;
+            } else if wanted.is_some() {
+                keys(time, slots, &plan.order, &context, &mut order_keys).map_err(ResultError::Order)?;
+                passed.push(row);
             } else {
+                found.push((time, slots.clone()));
+            }
+        }
+        if wanted.is_some() {
+            let places = sorted(&order_keys, &plan.order, wanted, context).map_err(ResultError::Order)?;
+            for place in places {
+                let time = fill(&passed[place as usize], slots)?;
                 found.push((time, slots.clone()));
             }
         }
@@ -350,6 +368,12 @@ fn at<'a>(context: &CallContext<'a>, time: i64) -> CallContext<'a> {
     CallContext { event_time: time, ..context.clone() }
 }
 
+/// Whether rows are result rows as they are, once they are in order.
+fn only_ordered(plan: &Stateful) -> bool {
+    let made = plan.grouped || !plan.aggregates.is_empty() || !plan.numbers.is_empty() || plan.rows_of.is_some();
+    !made && plan.having.is_none() && !plan.order.is_empty()
+}
+
 /// Whether a key of ORDER BY needs nothing that comes after grouping.
 fn reads_rows_only(key: &OrderBy, plan: &Stateful) -> bool {
     key.expr.slots().into_iter().all(|slot| slot < plan.row_slots)
@@ -384,7 +408,8 @@ fn count(
         } else {
             let mut all = Vec::with_capacity(members.len() * number.order.len());
             for &index in &members {
-                keys(&rows[index], &number.order, context, &mut all)?;
+                let (time, row) = &rows[index];
+                keys(*time, row, &number.order, context, &mut all)?;
             }
             sorted(&all, &number.order, None, context)?
         };
@@ -406,8 +431,8 @@ fn sort(
         return Ok(());
     }
     let mut all = Vec::with_capacity(rows.len() * order.len());
-    for row in rows.iter() {
-        keys(row, order, context, &mut all).map_err(ResultError::Order)?;
+    for (time, row) in rows.iter() {
+        keys(*time, row, order, context, &mut all).map_err(ResultError::Order)?;
     }
     let places = sorted(&all, order, wanted, context).map_err(ResultError::Order)?;
     *rows = places.into_iter().map(|place| std::mem::take(&mut rows[place as usize])).collect();
@@ -416,12 +441,13 @@ fn sort(
 
 /// Appends a row's values of the keys.
 fn keys(
-    (time, row): &(i64, Vec<Value>),
+    time: i64,
+    row: &[Value],
     order: &[OrderBy],
     context: &CallContext<'_>,
     to: &mut Vec<Value>,
 ) -> Result<(), EvalError> {
-    let scope = Scope { slots: row, context: &at(context, *time) };
+    let scope = Scope { slots: row, context: &at(context, time) };
     for key in order {
         to.push(key.expr.eval(&scope)?.into_owned());
     }
