@@ -412,7 +412,8 @@ fn rules_that_come_and_go_leave_nothing() {
         memory.push(resident(served.child.id()));
     }
     assert_eq!(served.get("/rules"), json!([]));
-    // 1,600 rules after the first round. 500 bytes that each left behind would be seen.
+    // 2,000 rules in all, each started twice. Of 1,200 of them more than 1.3 KB each would be seen, a rule's dataflow or
+    // queues by far.
     let grown = memory[4].saturating_sub(memory[1]);
     eprintln!("resident KiB after each 400 rules: {memory:?}");
     assert!(grown < 1500, "resident KiB after each 400 rules: {memory:?}");
