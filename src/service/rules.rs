@@ -424,10 +424,11 @@ impl Service {
         let entry = self.registered(id)?;
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
-        if !matches!(entry.phase(), Phase::Running | Phase::Scheduled) {
-            self.start_anew(&entry).await?;
+        if matches!(entry.phase(), Phase::Running | Phase::Scheduled) {
+            return self.want(&entry, true).await;
         }
-        self.want(&entry, true).await
+        self.start_anew(&entry).await?;
+        self.want_or_halt(&entry).await
     }
 
     /// Stops a rule; it stays stopped after a restart of the service.
@@ -452,7 +453,7 @@ impl Service {
         self.still_there(&entry)?;
         self.halt(&entry, BY_HAND).await?;
         self.start_anew(&entry).await?;
-        self.want(&entry, true).await
+        self.want_or_halt(&entry).await
     }
 
     /// Forgets what a rule remembers. One that runs begins anew.
@@ -505,6 +506,15 @@ impl Service {
     /// Notes in a rule's definition whether it shall run.
     async fn want(&self, entry: &Arc<Entry>, triggered: bool) -> Result<(), ServiceError> {
         self.amend(entry, "triggered", Json::Bool(triggered)).await
+    }
+
+    /// Notes that a rule which has just been started shall run; where that cannot be kept, it does not.
+    async fn want_or_halt(&self, entry: &Arc<Entry>) -> Result<(), ServiceError> {
+        let wanted = self.want(entry, true).await;
+        if wanted.is_err() {
+            self.halt(entry, BY_HAND).await?;
+        }
+        wanted
     }
 
     /// Sets a member of a rule's definition, here and on disk.

@@ -4,11 +4,14 @@
 //! catalog in memory answers, and the store only takes changes. The states of rules are apart: they are large, change
 //! often, and are read when a rule starts. One thread writes: it takes all changes that wait into
 //! one transaction, so that many requests at a time share one `fsync`. A change is answered when it is on disk.
+//!
+//! A disk can be full for a while. What could not be written is refused, and the file is opened anew, as after a crash:
+//! what was on disk before is there, nothing of the failed change is, and the next change is tried again.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::JoinHandle;
 
 use redb::{Database, DatabaseError, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition, TableError};
@@ -139,6 +142,14 @@ pub enum StoreError {
     /// a change could not be written
     #[error("cannot write to the store: {0}")]
     Write(String),
+    /// it cannot be created
+    #[error("cannot write to the new store {}: {reason}", path.display())]
+    New {
+        /// which
+        path: PathBuf,
+        /// why
+        reason: String,
+    },
     /// something cannot be read
     #[error("cannot read from the store: {0}")]
     Read(String),
@@ -150,9 +161,17 @@ pub enum StoreError {
 type Answer = oneshot::Sender<Result<(), String>>;
 type Group = (Vec<Change>, Answer);
 
+/// The file, as it is open at the time.
+struct OpenFile {
+    path: PathBuf,
+    /// `None` after a failure to write, while the file cannot be opened again either. Who uses the database holds the
+    /// lock, so that a file is never open twice.
+    database: RwLock<Option<Database>>,
+}
+
 /// The open store.
 pub struct Store {
-    database: Arc<Database>,
+    file: Arc<OpenFile>,
     changes: Option<mpsc::Sender<Group>>,
     writer: Option<JoinHandle<()>>,
 }
@@ -172,11 +191,11 @@ impl Store {
         let opened = catch_unwind(AssertUnwindSafe(|| open(&path)));
         let (database, records) = opened.unwrap_or_else(|_| Err(damaged(&path, "its pages cannot be read")))?;
         let (changes, waiting) = mpsc::channel(WAITING);
-        let database = Arc::new(database);
-        let of_writer = database.clone();
+        let file = Arc::new(OpenFile { path: path.clone(), database: RwLock::new(Some(database)) });
+        let of_writer = file.clone();
         let writer = std::thread::Builder::new().name("store".to_owned()).spawn(move || write(&of_writer, waiting));
         let writer = writer.map_err(|error| StoreError::Io { path, error })?;
-        Ok((Store { database, changes: Some(changes), writer: Some(writer) }, records))
+        Ok((Store { file, changes: Some(changes), writer: Some(writer) }, records))
     }
 
     /// The rules that have a state, by id.
@@ -184,7 +203,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Read`]
     pub fn states(&self) -> Result<Vec<String>, StoreError> {
-        look(&self.database, |states| states.iter()?.map(|state| Ok(state?.0.value().to_owned())).collect())
+        self.file.look(|states| states.iter()?.map(|state| Ok(state?.0.value().to_owned())).collect())
     }
 
     /// The state of a rule, read from disk.
@@ -192,8 +211,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Read`]
     pub async fn state(&self, rule: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let (database, rule) = (self.database.clone(), rule.to_owned());
-        let read = move || look(&database, |states| Ok(states.get(rule.as_str())?.map(|state| state.value().to_vec())));
+        let (file, rule) = (self.file.clone(), rule.to_owned());
+        let read = move || file.look(|states| Ok(states.get(rule.as_str())?.map(|state| state.value().to_vec())));
         tokio::task::spawn_blocking(read).await.map_err(|_| StoreError::Closed)?
     }
 
@@ -219,18 +238,55 @@ impl Drop for Store {
     }
 }
 
-fn look<T: Default>(
-    database: &Database,
-    read: impl FnOnce(&ReadOnlyTable<&'static str, &'static [u8]>) -> Result<T, redb::Error>,
-) -> Result<T, StoreError> {
-    let read = || match database.begin_read()?.open_table(STATES) {
-        Err(TableError::TableDoesNotExist(_)) => Ok(T::default()),
-        table => read(&table?),
-    };
-    // As when it is opened: a damaged page can make the library panic.
-    let found = catch_unwind(AssertUnwindSafe(read));
-    let found = found.map_err(|_| StoreError::Read("its pages cannot be read".to_owned()))?;
-    found.map_err(|error: redb::Error| StoreError::Read(error.to_string()))
+impl OpenFile {
+    fn look<T: Default>(
+        &self,
+        read: impl FnOnce(&ReadOnlyTable<&'static str, &'static [u8]>) -> Result<T, redb::Error>,
+    ) -> Result<T, StoreError> {
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let closed = || StoreError::Read("it could not be opened again after it could not be written".to_owned());
+        let database = open.as_ref().ok_or_else(closed)?;
+        let read = || match database.begin_read()?.open_table(STATES) {
+            Err(TableError::TableDoesNotExist(_)) => Ok(T::default()),
+            table => read(&table?),
+        };
+        // As when it is opened: a damaged page can make the library panic.
+        let found = catch_unwind(AssertUnwindSafe(read));
+        let found = found.map_err(|_| StoreError::Read("its pages cannot be read".to_owned()))?;
+        found.map_err(|error: redb::Error| StoreError::Read(error.to_string()))
+    }
+
+    /// Writes all of this, or nothing.
+    fn commit(&self, groups: &[Group]) -> Result<(), String> {
+        if self.database.read().unwrap_or_else(PoisonError::into_inner).is_none() {
+            self.open_again()?;
+        }
+        let written = catch_unwind(AssertUnwindSafe(|| {
+            let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+            open.as_ref().map(|database| commit(database, groups))
+        }));
+        let written = match written {
+            Ok(Some(Ok(()))) => return Ok(()),
+            Ok(Some(Err(error))) => error.to_string(),
+            Ok(None) | Err(_) => "its pages cannot be read".to_owned(),
+        };
+        // The library takes no more changes after one that failed.
+        if let Err(error) = self.open_again() {
+            tracing::error!("{error}");
+        }
+        Err(written)
+    }
+
+    /// Closes the file and opens it as it is on disk.
+    fn open_again(&self) -> Result<(), String> {
+        let mut open = self.database.write().unwrap_or_else(PoisonError::into_inner);
+        // A closing that panics has closed it all the same.
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(open.take())));
+        let opened = catch_unwind(AssertUnwindSafe(|| open_file(&self.path, false)));
+        let opened = opened.unwrap_or_else(|_| Err(damaged(&self.path, "its pages cannot be read")));
+        *open = Some(opened.map_err(|error| error.to_string())?);
+        Ok(())
+    }
 }
 
 fn damaged(path: &Path, reason: impl ToString) -> StoreError {
@@ -252,22 +308,27 @@ fn check_version(path: &Path) -> Result<(), StoreError> {
 }
 
 fn open(path: &Path) -> Result<(Database, Records), StoreError> {
-    let io = |error| StoreError::Io { path: path.to_owned(), error };
     let new = !path.exists();
+    let database = open_file(path, new)?;
+    if new {
+        begin(&database).map_err(|error| StoreError::New { path: path.to_owned(), reason: error.to_string() })?;
+    }
+    let records = read(&database).map_err(|error| damaged(path, error))?;
+    Ok((database, records))
+}
+
+fn open_file(path: &Path, new: bool) -> Result<Database, StoreError> {
+    let io = |error| StoreError::Io { path: path.to_owned(), error };
     let mut builder = Database::builder();
     builder.set_cache_size(CACHE);
-    let database = if new { builder.create(path) } else { builder.open(path) }.map_err(|error| match error {
+    let database = if new { builder.create(path) } else { builder.open(path) };
+    database.map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(path.to_owned()),
         DatabaseError::Storage(redb::StorageError::Io(error)) if error.kind() != std::io::ErrorKind::InvalidData => {
             io(error)
         }
         error => damaged(path, error),
-    })?;
-    if new {
-        begin(&database).map_err(|error| StoreError::Write(error.to_string()))?;
-    }
-    let records = read(&database).map_err(|error| damaged(path, error))?;
-    Ok((database, records))
+    })
 }
 
 /// Writes the version into a new store.
@@ -295,7 +356,7 @@ fn read(database: &Database) -> Result<Records, redb::Error> {
 }
 
 /// The writer's thread: until nobody can ask any more.
-fn write(database: &Database, mut waiting: mpsc::Receiver<Group>) {
+fn write(file: &OpenFile, mut waiting: mpsc::Receiver<Group>) {
     while let Some(first) = waiting.blocking_recv() {
         let mut groups = vec![first];
         while groups.len() < GROUP
@@ -303,11 +364,7 @@ fn write(database: &Database, mut waiting: mpsc::Receiver<Group>) {
         {
             groups.push(group);
         }
-        let written = catch_unwind(AssertUnwindSafe(|| commit(database, &groups)));
-        let written = match written {
-            Ok(written) => written.map_err(|error| error.to_string()),
-            Err(_) => Err("its pages cannot be read".to_owned()),
-        };
+        let written = file.commit(&groups);
         if let Err(error) = &written {
             tracing::error!("cannot write to the store: {error}");
         }
