@@ -123,7 +123,9 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         numbers,
         rows_of,
         limit: select.limit,
-        watermark: options.event_time.then_some(Watermark { idle_timeout: options.idle_timeout }),
+        watermark: options
+            .event_time
+            .then_some(Watermark { idle_timeout: options.idle_timeout, holds_back: options.late_tolerance > 0 }),
     })
 }
 
