@@ -123,9 +123,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         numbers,
         rows_of,
         limit: select.limit,
-        watermark: options
-            .event_time
-            .then_some(Watermark { idle_timeout: options.idle_timeout, holds_back: options.late_tolerance > 0 }),
+        watermark: options.event_time.then_some(Watermark { idle_timeout: options.idle_timeout }),
     })
 }
 

@@ -24,9 +24,7 @@ pub struct Sliding {
     length: i64,
     delay: i64,
     held: Held,
-    /// windows without a delay wait for the other rows of their time
-    together: bool,
-    /// times of rows whose windows wait for the delay, or for the rows of their time
+    /// times of rows whose windows wait for the delay
     waiting: VecDeque<i64>,
     alarm: Alarm,
 }
@@ -64,8 +62,7 @@ impl Sliding {
     pub fn new(length: i64, delay: i64, alarm: Alarm, plan: &Stateful) -> Self {
         let held =
             if merges_ahead(plan) { Held::Groups(SlidingGroups::default()) } else { Held::Rows(VecDeque::new()) };
-        let together = delay == 0 && plan.event_time.is_some_and(|watermark| watermark.holds_back);
-        Sliding { length, delay, held, together, waiting: VecDeque::new(), alarm }
+        Sliding { length, delay, held, waiting: VecDeque::new(), alarm }
     }
 
     /// Adds the state to a checkpoint.
@@ -91,12 +88,10 @@ impl Sliding {
         Ok(())
     }
 
-    /// Takes a row in. Without a delay its window is handed out at once, or, where the watermark stays behind the newest
-    /// row, with the other rows of its time, as if each had come last.
+    /// Takes a row in. Without a delay its window is handed out at once.
     pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
         let time = arrival.time;
-        // A window that waits for the rows of its time is not over with the first of them.
-        self.advance(Some(if self.together { time.saturating_sub(1) } else { time }), emit);
+        self.advance(Some(time), emit);
         let fires = match &plan.window {
             WindowSpec::Sliding { when: Some(when), .. } => {
                 let scope = Scope { slots: arrival.row, context: arrival.context };
@@ -105,7 +100,7 @@ impl Sliding {
             _ => true,
         };
         self.held.add(plan, &mut arrival);
-        if self.delay > 0 || self.together {
+        if self.delay > 0 {
             if fires {
                 self.waiting.push_back(time);
                 self.alarm.at(time.saturating_add(self.delay));
