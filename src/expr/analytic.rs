@@ -417,7 +417,7 @@ mod tests {
             (Lag, &["1, 1, 9, false", "null, 1, 9, false", "3, 1, 9, false", "4, 1, 9, false"], "9 1 - 3"),
             (Lag, &["!1", "3", "!2", "4", "5"], "- - 3 3 4"),
             (Lag, &["7, 0", "8, 0"], "7 8"),
-            // A row's own default, since it may be an expression.
+            // The first row's default stands for all rows before it.
             (Lag, &["1, 2, 5", "2, 2, 6", "3, 2, 7"], "5 5 1"),
             (Latest, &["1", "null", "null", "4"], "1 1 1 4"),
             (Latest, &["null, 0", "7, 0", "null, 0"], "0 7 7"),
