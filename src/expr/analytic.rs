@@ -179,7 +179,9 @@ impl AnalyticState {
         let mut changed = Vec::new();
         for (name, value) in columns {
             if differs(known, name, value, ignore_null) {
-                changed.push((name.clone(), value.as_ref().clone()));
+                // A column that went missing is told as null: an absent one could not be told from an unchanged one.
+                let now = if value.is_null() { Value::Null } else { value.as_ref().clone() };
+                changed.push((name.clone(), now));
             }
         }
         changed
@@ -246,9 +248,14 @@ fn lag(history: &mut VecDeque<Value>, args: &[Cow<'_, Value>], when: bool) -> Re
     if offset == 0 {
         return Ok(value.clone());
     }
+    // The default of the first row stands for all that was before it, whatever later rows say.
+    let default = arg(args, 2);
+    if history.is_empty() && !default.is_null() {
+        history.resize(offset, default.clone());
+    }
     let answer = match history.len().checked_sub(offset) {
         Some(at) => history[at].clone(),
-        None => arg(args, 2).clone(),
+        None => default.clone(),
     };
     if when && !(ignore_null && value.is_null()) {
         if history.len() >= offset {
@@ -410,8 +417,8 @@ mod tests {
             (Lag, &["1, 1, 9, false", "null, 1, 9, false", "3, 1, 9, false", "4, 1, 9, false"], "9 1 - 3"),
             (Lag, &["!1", "3", "!2", "4", "5"], "- - 3 3 4"),
             (Lag, &["7, 0", "8, 0"], "7 8"),
-            // A row's own default, since it may be an expression.
-            (Lag, &["1, 2, 5", "2, 2, 6", "3, 2, 7"], "5 6 1"),
+            // The first row's default stands for all rows before it.
+            (Lag, &["1, 2, 5", "2, 2, 6", "3, 2, 7"], "5 5 1"),
             (Latest, &["1", "null", "null", "4"], "1 1 1 4"),
             (Latest, &["null, 0", "7, 0", "null, 0"], "0 7 7"),
             (Latest, &["!5", "20", "!7", "30"], "- 20 20 30"),

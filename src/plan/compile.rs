@@ -140,6 +140,8 @@ pub struct Compiler {
     copied: usize,
     /// the rule has a window or joins, so that a result is not that of one row
     pub gathers: bool,
+    /// the sources in the order in which they give the value of a name that several schemaless ones may have
+    pub precedence: Vec<usize>,
 }
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
@@ -242,6 +244,7 @@ impl Compiler {
             aggregates_by_text: HashMap::new(),
             copied: 0,
             gathers: false,
+            precedence: Vec::new(),
         }
     }
 
@@ -302,7 +305,7 @@ impl Compiler {
             return self.column_of(input, name, span);
         }
         let schemaless: Vec<usize> =
-            (0..self.sources.len()).filter(|input| !has_columns(&&self.sources[*input])).collect();
+            self.precedence.iter().copied().filter(|input| !has_columns(&&self.sources[*input])).collect();
         match schemaless.as_slice() {
             [] => Err(self.unknown(name, span)),
             [input] => self.column_of(*input, name, span),

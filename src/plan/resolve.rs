@@ -26,6 +26,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     let roles: Vec<Role> = sources.iter().map(|source| role(&source.stream)).collect();
     check_sources(select, &sources, &roles)?;
     let mut compiler = Compiler::new(sources);
+    compiler.precedence = precedence(select);
     let window = select.window.as_ref().map(|window| window_spec(window, &mut compiler)).transpose()?;
     compiler.gathers = window.is_some() || !select.joins.is_empty();
     if let (Some(key), None) = (select.group_by.first(), &window) {
@@ -153,6 +154,16 @@ fn sources(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<
         sources.push(compile::Source::new(stream, qualifiers));
     }
     Ok(sources)
+}
+
+/// The sources in the order in which they give the value of a name that several have: as written, but the side that a
+/// RIGHT JOIN keeps goes before all on its left.
+fn precedence(select: &Select) -> Vec<usize> {
+    let mut order = vec![0];
+    for (index, join) in (1..).zip(&select.joins) {
+        order.insert(if join.kind == JoinKind::Right { 0 } else { order.len() }, index);
+    }
+    order
 }
 
 /// What a stream or table is for a rule that reads it.
@@ -374,9 +385,9 @@ fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<
 /// Adds what `*` stands for, and says whether its REPLACE has an aggregate.
 fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Output>) -> Result<bool> {
     let inputs = match &star.stream {
-        None => 0..compiler.sources.len(),
+        None => compiler.precedence.clone(),
         Some(stream) => match compiler.qualified(&stream.name) {
-            Some(input) => input..input + 1,
+            Some(input) => vec![input],
             None => {
                 let error = PlanError::at(PlanErrorKind::UnknownField(stream.name.to_string()), stream.span);
                 return Err(error.meant(&stream.name, compiler.qualifiers().map(Text::as_str)));
@@ -390,7 +401,7 @@ fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Ou
             except.push(name.clone());
         }
     }
-    // Of equal names the first stream's column counts. The whole messages of schemaless streams come last, without
+    // Of equal names the column of the stream that goes first counts. The whole messages of schemaless streams come last, without
     // what schemas declare.
     let mut wholes = Vec::new();
     for input in inputs {

@@ -296,7 +296,9 @@ fn part(value: &Value, left: &mut usize) -> bool {
 fn field(value: &Value, name: &Text) -> Result<Value, String> {
     match &*json::expand(value) {
         Value::Object(members) => Ok(members.get(name).cloned().unwrap_or_default()),
-        Value::Absent | Value::Null => Err(format!("nil pointer evaluating interface {{}}.{name}")),
+        // What is not there has no members either; only a null that is there is an error.
+        Value::Absent => Ok(Value::Absent),
+        Value::Null => Err(format!("nil pointer evaluating interface {{}}.{name}")),
         other => Err(format!("can't evaluate field {name} in {}", print::type_name(other))),
     }
 }
