@@ -149,6 +149,7 @@ const OWN: &[&str] = &[
     "basic.restPort",
     "basic.restTls.certfile",
     "basic.restTls.keyfile",
+    "basic.restTls.clientCaFile",
     "basic.authentication",
     "basic.enableRestAuditLog",
     "basic.prometheus",
@@ -696,6 +697,32 @@ mod tests {
         assert_eq!(props["requestHeader"], serde_json::json!({"X": "y"}));
         let (config, _) = load(&folder.0, env(&[("PLUTINO__SOURCE__HTTPSERVERPORT", "4"), variables[0]])).unwrap();
         assert_eq!(config.server.port, 4);
+    }
+
+    #[test]
+    fn the_documents_know_the_settings_that_are_read() {
+        let page = include_str!("../docs/config.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(key, _)| key);
+        let mut documented: Vec<&str> = rows.collect();
+        let mut own = OWN.to_vec();
+        documented.sort_unstable();
+        own.sort_unstable();
+        assert_eq!(documented, own);
+    }
+
+    #[test]
+    fn wrong_settings_of_the_log_are_told_with_their_place() {
+        let main = "basic:\n  logFormat: xml\n  fileLog: 1\n  rotateTime: -1\n  consoleLog: maybe\n";
+        let folder = Folder::new("log", &[("plutino.yaml", main)]);
+        let problems = told(load(&folder.0, []));
+        for expected in [
+            "plutino.yaml:2:14: error: basic.logFormat is \"xml\", expected text or json",
+            "plutino.yaml:3:12: error: basic.fileLog is 1, expected true or false",
+            "plutino.yaml:4:15: error: basic.rotateTime is -1, expected a number of hours",
+            "plutino.yaml:5:15: error: basic.consoleLog is \"maybe\", expected true or false",
+        ] {
+            assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{problems:#?}");
+        }
     }
 
     #[test]

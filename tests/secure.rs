@@ -275,3 +275,42 @@ async fn metrics_have_a_port_of_their_own() {
     assert_eq!(status, 200);
     assert!(metrics.contains("kuiper_rule_count{status=\"running\"} 0"), "{metrics}");
 }
+
+#[tokio::test]
+async fn the_command_line_gets_in_and_what_it_changes_is_in_the_log_files() {
+    let folder = folder("cli");
+    let _ = certificates(&folder);
+    std::fs::create_dir_all(folder.join("etc/mgmt")).unwrap();
+    std::fs::write(folder.join("etc/mgmt/issuer.pub"), include_str!("keys/issuer.pub")).unwrap();
+    let config = "basic: {restTls: {certfile: server.pem, keyfile: server.key}, authentication: true, \
+                  enableRestAuditLog: true, fileLog: true, logFormat: json}";
+    let served = Served::start(folder, config).await;
+    let key = EncodingKey::from_rsa_pem(include_bytes!("keys/issuer.key")).unwrap();
+    let claims = json!({"iss": "issuer.pub", "aud": "eKuiper"});
+    let token = encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap();
+    let port = served.rest.rsplit(':').next().unwrap();
+    let cli = async |token: &str, ca: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+        command.args(["create", "--url", &format!("https://localhost:{port}"), "--token", token, "--ca", ca]);
+        command.args(["stream", "demo", r#"() WITH (TYPE="websocket", DATASOURCE="/in")"#]);
+        timeout(LIMIT, command.current_dir(&served.folder).output()).await.expect("an answer in time").unwrap()
+    };
+    assert!(!cli("wrong", "ca.pem").await.status.success());
+    let said = cli(&token, "server.key").await;
+    assert!(String::from_utf8_lossy(&said.stderr).contains("holds no certificate"), "{said:?}");
+    let said = cli(&token, "ca.pem").await;
+    assert!(said.status.success(), "{said:?}");
+    // The file is written by a thread of its own.
+    let written = async {
+        loop {
+            let files = std::fs::read_dir(served.folder.join("log")).unwrap().flatten();
+            let text: String = files.map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
+            if let Some(line) = text.lines().find(|line| line.contains("plutino::audit") && line.ends_with('}')) {
+                break serde_json::from_str::<Value>(line).unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let line = timeout(LIMIT, written).await.expect("a line of the change");
+    assert_eq!((&line["fields"]["path"], &line["fields"]["status"]), (&json!("/streams"), &json!(201)));
+}

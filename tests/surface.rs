@@ -127,8 +127,10 @@ impl Run {
         let service = Service::open(settings).await.map_err(|error| error.to_string())?;
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
         let rest = listener.local_addr().map_err(|error| error.to_string())?;
-        let server =
-            tokio::spawn(std::future::IntoFuture::into_future(axum::serve(listener, api::app(service.clone(), None))));
+        let server = tokio::spawn(std::future::IntoFuture::into_future(axum::serve(
+            listener,
+            api::app(service.clone(), None, false),
+        )));
         let known = BTreeMap::from([("rest".to_owned(), format!("http://{rest}"))]);
         let mut run = Run { service, rest, known, clients: HashMap::new(), events: HashMap::new(), data };
         let outcome = run.steps(&case).await;

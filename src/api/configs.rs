@@ -53,15 +53,12 @@ async fn change(State(service): State<Service>, body: Bytes) -> Result<StatusCod
     if change.metrics_dump_config.is_some_and(|dump| dump.enable) {
         return Err(ApiError::bad("Invalid metricsDumpConfig: dumps of metrics are not part of Plutino"));
     }
-    if change.file_log == Some(true) {
-        tracing::warn!("fileLog: the log goes to stderr; what starts the process can write it into a file");
-    }
     if let Some(zone) = zone {
         service.use_zone(zone).await?;
     }
-    let log = LogChange { level, debug: change.debug, console: change.console_log };
+    let log = LogChange { level, debug: change.debug, console: change.console_log, file: change.file_log };
     if log != LogChange::default() {
-        logging::change(&log).map_err(|error| ApiError::bad(format!("Invalid logLevel: {error}")))?;
+        logging::change(&log).map_err(|error| ApiError::bad(format!("Invalid log settings: {error}")))?;
     }
     Ok(StatusCode::NO_CONTENT)
 }

@@ -29,6 +29,7 @@
 //!
 //! `docs/rest.md` says what each takes and answers. Every request passes `cors`, `redirect` and `body`, in this order.
 
+mod audit;
 mod auth;
 mod batch;
 mod body;
@@ -71,8 +72,8 @@ pub use tls::TlsPort;
 
 use crate::service::{Service, ServiceError};
 
-/// All routes over a service. With `keys`, whoever asks must show a token.
-pub fn app(service: Service, keys: Option<Arc<Keys>>) -> Router {
+/// All routes over a service. With `keys`, whoever asks must show a token; with `audit`, changes are in the log.
+pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
     let routes = Router::new()
         .merge(info::routes())
         .merge(relations::routes())
@@ -92,6 +93,8 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>) -> Router {
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(service);
+    // Beneath batches: each change that a batch holds has a line of its own.
+    let routes = if audit { routes.route_layer(middleware::from_fn(audit::audit)) } else { routes };
     let routes = batch::over(routes);
     // Only routes that are there ask for a token: an unknown one is answered as such. What a batch holds is asked with it.
     let routes = match keys {

@@ -22,8 +22,9 @@ use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, LogFormat};
 use crate::document::Problem;
+use crate::logging::{self, LogError, LogSettings};
 
 /// SQL rules over live websocket feeds
 #[derive(Parser)]
@@ -123,8 +124,8 @@ pub fn main() -> ExitCode {
         Verb::Serve(serve) => serve.run(log),
         Verb::Check(check) => check.run(log),
         Verb::Explain(explain) => explain.run(log),
-        Verb::Feed(feed) => start_log(log, None).and_then(|()| feed.run()),
-        Verb::Tail(tail) => start_log(log, None).and_then(|()| tail.run()),
+        Verb::Feed(feed) => start_log(log, None, LogSettings::default()).and_then(|()| feed.run()),
+        Verb::Tail(tail) => start_log(log, None, LogSettings::default()).and_then(|()| tail.run()),
         Verb::Query(query) => query.run(),
         Verb::Create(remote) => remote.run("create"),
         Verb::Describe(remote) => remote.run("describe"),
@@ -144,6 +145,7 @@ pub fn main() -> ExitCode {
             Ok(())
         }
     };
+    logging::finish();
     match done {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
         Err(Failure::Problems(problems)) => {
@@ -192,7 +194,23 @@ fn say_problems(problems: &[Problem]) {
 /// The configuration of `etc` and the environment, with logging as it says; warnings are said.
 fn configure(etc: &Path, log: Option<&str>) -> Result<Config, Failure> {
     let (config, warnings) = load(etc)?;
-    start_log(log, config.log.as_deref())?;
+    let settings = LogSettings { json: config.log_format == LogFormat::Json, ..LogSettings::default() };
+    start_log(log, config.log.as_deref(), settings)?;
+    say_problems(&warnings);
+    Ok(config)
+}
+
+/// As [`configure`], for the service, the log of which can be in files of `folder`.
+fn configure_service(etc: &Path, log: Option<&str>, folder: PathBuf) -> Result<Config, Failure> {
+    let (config, warnings) = load(etc)?;
+    let settings = LogSettings {
+        json: config.log_format == LogFormat::Json,
+        console: config.console_log,
+        audit: config.rest_audit,
+        file: config.log_file,
+        folder: Some(folder),
+    };
+    start_log(log, config.log.as_deref(), settings)?;
     say_problems(&warnings);
     Ok(config)
 }
@@ -207,10 +225,12 @@ fn load(etc: &Path) -> Result<(Config, Vec<Problem>), Failure> {
     config::load(etc, std::env::vars_os().filter_map(text)).map_err(Failure::Problems)
 }
 
-fn start_log(wanted: Option<&str>, configured: Option<&str>) -> Result<(), Failure> {
+fn start_log(wanted: Option<&str>, configured: Option<&str>, settings: LogSettings) -> Result<(), Failure> {
     let directives = wanted.filter(|text| !text.trim().is_empty()).or(configured).unwrap_or("warn");
-    crate::logging::start(directives)
-        .map_err(|error| Failure::Usage(format!("--log (or PLUTINO_LOG) is {directives:?}: {error}")))
+    logging::start(directives, settings).map_err(|error| match error {
+        LogError::Directives(error) => Failure::Usage(format!("--log (or PLUTINO_LOG) is {directives:?}: {error}")),
+        other => Failure::Refused(other.to_string()),
+    })
 }
 
 /// Runs a verb that waits for sockets, on a runtime of this thread.

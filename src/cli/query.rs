@@ -4,7 +4,6 @@
 //! query runs at a time; the next one ends it. Statements come from a terminal or a pipe, a line each.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,7 +12,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::{Failure, Interrupts, block_on, config_of, say};
+use super::remote::Door;
+use super::{Failure, Interrupts, block_on, say};
 use crate::sql;
 
 const PROMPT: &str = "plutino > ";
@@ -28,12 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// the last one runs until the process is ended. A query ends by itself after 5 minutes.
 #[derive(Args)]
 pub struct Query {
-    /// Where the REST API of the service is, such as http://127.0.0.1:9081; without it where the configuration says
-    #[arg(long, env = "PLUTINO_URL", value_name = "URL")]
-    url: Option<String>,
-    /// Folder of the configuration that says where the service listens
-    #[arg(long, value_name = "DIR", default_value = "etc")]
-    etc: PathBuf,
+    #[command(flatten)]
+    door: Door,
 }
 
 /// What happens while the shell waits.
@@ -49,6 +45,8 @@ enum Event {
 struct Asked {
     base: String,
     agent: ureq::Agent,
+    /// what the header `Authorization` says
+    token: Option<String>,
 }
 
 /// A query that runs.
@@ -61,12 +59,8 @@ struct Running {
 
 impl Query {
     pub fn run(self) -> Result<(), Failure> {
-        let base = match &self.url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("http://{}", super::remote::reachable(config_of(&self.etc)?.rest)),
-        };
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).build();
-        let shell = Shell { asked: Asked { base, agent: agent.into() }, running: None, count: 0 };
+        let asked = Asked { base: self.door.base()?, agent: self.door.agent(None)?, token: self.door.authorization() };
+        let shell = Shell { asked, running: None, count: 0 };
         shell.asked.check()?;
         block_on(shell.run())
     }
@@ -192,9 +186,9 @@ impl Asked {
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, Failure> {
         let (at, limit) = (format!("{}{path}", self.base), Some(PATIENCE));
         let sent = match method {
-            "GET" => self.agent.get(at).config().timeout_global(limit).build().call(),
-            "DELETE" => self.agent.delete(at).config().timeout_global(limit).build().call(),
-            _ => self.agent.post(at).config().timeout_global(limit).build().send(body),
+            "GET" => self.allowed(self.agent.get(at)).config().timeout_global(limit).build().call(),
+            "DELETE" => self.allowed(self.agent.delete(at)).config().timeout_global(limit).build().call(),
+            _ => self.allowed(self.agent.post(at)).config().timeout_global(limit).build().send(body),
         };
         let mut answer = sent.map_err(|error| self.unreachable(&error))?;
         let text = answer.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
@@ -204,6 +198,13 @@ impl Asked {
         let said = serde_json::from_str::<Value>(&text).ok();
         let said = said.and_then(|said| said["message"].as_str().map(str::to_owned));
         Err(Failure::Said(said.unwrap_or_else(|| text.trim_end().to_owned())))
+    }
+
+    fn allowed<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("authorization", token.as_str()),
+            None => request,
+        }
     }
 
     fn end(&self, id: &str) {

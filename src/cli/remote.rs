@@ -10,10 +10,12 @@ mod settings;
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Map, Value, json};
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::{Failure, config_of};
 use crate::sql;
@@ -39,15 +41,28 @@ pub const VERBS: &[&str] = &[
     "export",
 ];
 
-/// Which service is asked, how it is said, and about what.
+/// Where the service is, and how one gets in.
 #[derive(Args)]
-pub struct Remote {
+pub struct Door {
     /// Where the REST API of the service is, such as http://127.0.0.1:9081; without it where the configuration says
     #[arg(long, env = "PLUTINO_URL", value_name = "URL")]
     url: Option<String>,
+    /// Token of the REST API, where it asks for one
+    #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// PEM file of the authorities to trust in place of the well-known ones, for https
+    #[arg(long, env = "PLUTINO_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// Folder of the configuration that says where the service listens
     #[arg(long, value_name = "DIR", default_value = "etc")]
     etc: PathBuf,
+}
+
+/// Which service is asked, how it is said, and about what.
+#[derive(Args)]
+pub struct Remote {
+    #[command(flatten)]
+    door: Door,
     /// Print the service's answer as JSON
     #[arg(long)]
     json: bool,
@@ -72,12 +87,11 @@ fn refused(text: impl Into<String>) -> Failure {
 impl Remote {
     /// Does what `verb` says.
     pub fn run(self, verb: &str) -> Result<(), Failure> {
-        let base = match &self.url {
-            Some(url) => url.trim_end_matches('/').to_owned(),
-            None => format!("http://{}", reachable(config_of(&self.etc)?.rest)),
+        let service = Service {
+            base: self.door.base()?,
+            agent: self.door.agent(Some(PATIENCE))?,
+            token: self.door.authorization(),
         };
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(PATIENCE)).build();
-        let service = Service { base, agent: agent.into() };
         let said = Request { service, verb, json: self.json }.run(&self.args)?;
         if !said.is_empty() {
             writeln!(io::stdout().lock(), "{said}")?;
@@ -86,8 +100,52 @@ impl Remote {
     }
 }
 
+impl Door {
+    /// The address of the REST API, without a slash at its end.
+    pub fn base(&self) -> Result<String, Failure> {
+        if let Some(url) = &self.url {
+            return Ok(url.trim_end_matches('/').to_owned());
+        }
+        let config = config_of(&self.etc)?;
+        let scheme = if config.rest_tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", reachable(config.rest)))
+    }
+
+    /// A client that gives up after `patience` and trusts whom `--ca` says.
+    pub fn agent(&self, patience: Option<Duration>) -> Result<ureq::Agent, Failure> {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience);
+        let agent = match &self.ca {
+            None => agent,
+            Some(file) => {
+                let roots = RootCerts::Specific(Arc::new(authorities(file)?));
+                agent.tls_config(TlsConfig::builder().root_certs(roots).build())
+            }
+        };
+        Ok(agent.build().into())
+    }
+
+    /// What the header `Authorization` says.
+    pub fn authorization(&self) -> Option<String> {
+        let token = self.token.as_deref().map(str::trim).filter(|token| !token.is_empty())?;
+        Some(if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") })
+    }
+}
+
+/// The certificates of a PEM file.
+fn authorities(file: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::Refused(format!("--ca {}: {error}", file.display()));
+    let text = std::fs::read(file).map_err(|error| wrong(&error))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&error))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(wrong(&"the file holds no certificate in PEM form")) } else { Ok(found) }
+}
+
 /// Where a client on this machine reaches what listens on `address`.
-pub fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
+fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
     let mut address = address;
     if address.ip().is_unspecified() {
         address.set_ip(match address.ip() {
@@ -101,25 +159,34 @@ pub fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
 struct Service {
     base: String,
     agent: ureq::Agent,
+    /// what the header `Authorization` says
+    token: Option<String>,
 }
 
 impl Service {
     fn get(&self, path: &str) -> Result<Answer, Failure> {
-        self.answer(self.agent.get(self.at(path)).call())
+        self.answer(self.allowed(self.agent.get(self.at(path))).call())
     }
 
     fn delete(&self, path: &str) -> Result<Answer, Failure> {
-        self.answer(self.agent.delete(self.at(path)).call())
+        self.answer(self.allowed(self.agent.delete(self.at(path))).call())
     }
 
     fn put(&self, path: &str, body: &str) -> Result<Answer, Failure> {
-        let request = self.agent.put(self.at(path)).header("content-type", "application/json");
+        let request = self.allowed(self.agent.put(self.at(path))).header("content-type", "application/json");
         self.answer(request.send(body))
     }
 
     fn post(&self, path: &str, body: &str) -> Result<Answer, Failure> {
-        let request = self.agent.post(self.at(path)).header("content-type", "application/json");
+        let request = self.allowed(self.agent.post(self.at(path))).header("content-type", "application/json");
         self.answer(request.send(body))
+    }
+
+    fn allowed<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("authorization", token.as_str()),
+            None => request,
+        }
     }
 
     fn at(&self, path: &str) -> String {

@@ -12,7 +12,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{Etc, Failure, Interrupts, block_on, configure, say};
+use super::{Etc, Failure, Interrupts, block_on, configure_service, say};
 use crate::api::{self, Keys};
 use crate::config::Config;
 use crate::io::tls;
@@ -32,6 +32,9 @@ pub struct Serve {
     /// Folder of stored state; it need not exist, and nothing is written outside of it
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
+    /// Folder of the log where basic.fileLog is on; without it `log` beside the data folder
+    #[arg(long, value_name = "DIR")]
+    log_dir: Option<PathBuf>,
     /// Data threads; a stream and its rules live on one of them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
@@ -39,7 +42,8 @@ pub struct Serve {
 
 impl Serve {
     pub fn run(self, log: Option<&str>) -> Result<(), Failure> {
-        let config = configure(&self.etc.etc, log)?;
+        let beside = self.data.parent().map_or_else(|| PathBuf::from("log"), |folder| folder.join("log"));
+        let config = configure_service(&self.etc.etc, log, self.log_dir.clone().unwrap_or(beside))?;
         block_on(self.serve(config))
     }
 
@@ -63,7 +67,7 @@ impl Serve {
         if keys.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "whoever reaches the REST API may use it: see basic.authentication");
         }
-        let (shutdown, prometheus) = (config.shutdown_timeout, config.prometheus);
+        let (shutdown, prometheus, audit) = (config.shutdown_timeout, config.prometheus, config.rest_audit);
         let settings = ServiceSettings { config, data: self.data, workers: usize::from(self.workers) };
         let service = Service::open(settings).await.map_err(|error| refused(&error))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -71,7 +75,7 @@ impl Serve {
 
         let (ending, mut ends) = watch::channel(false);
         let ended = async move { drop(ends.wait_for(|ends| *ends).await) };
-        let app = api::app(service.clone(), keys);
+        let app = api::app(service.clone(), keys, audit);
         let mut served = match tls {
             None => tokio::spawn(api::serve(listener, app, ended)),
             Some(tls) => {
