@@ -320,3 +320,42 @@ fn later(one: Option<LastError>, other: Option<LastError>) -> Option<LastError> 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_kept_by_operator_also_those_of_a_stream_that_was_left() {
+        let (rule, stream) = (RuleMetrics::default(), Arc::new(StreamMetrics::default()));
+        stream.error("before the rule".to_owned());
+        rule.join(&stream, true);
+        rule.error_at(Place::Having, "first");
+        rule.error_at(Place::Having, "second");
+        stream.rows(3);
+        stream.received(7);
+        stream.error("no JSON".to_owned());
+        let faults = |work: Work| -> Vec<(Place, u64, String)> {
+            work.faults.into_iter().map(|fault| (fault.place, fault.count, fault.text)).collect()
+        };
+        let wanted = [(Place::Having, 2, "second".to_owned()), (Place::Decoder, 1, "no JSON".to_owned())];
+        assert_eq!(faults(rule.work()), wanted);
+        assert_eq!(rule.work().received, 7);
+        rule.leave(&stream);
+        stream.error("after it".to_owned());
+        assert_eq!(faults(rule.work()), wanted);
+        assert_eq!((rule.errors(), rule.rows_in()), (3, 3));
+        assert_eq!(rule.last_error().map(|(_, text)| text), Some("no JSON".to_owned()));
+    }
+
+    #[test]
+    fn results_are_handed_over_at_the_time_of_their_batch() {
+        let rule = RuleMetrics::default();
+        assert_eq!(rule.work(), Work::default());
+        rule.works(5, 2);
+        rule.sent(1, None);
+        rule.works(9, 0);
+        let work = rule.work();
+        assert_eq!((work.passed, work.worked, work.handed), (2, 9, 5));
+    }
+}
