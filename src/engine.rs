@@ -28,7 +28,7 @@ use crate::io::events::EventSink;
 use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
 use crate::io::{LinkStatus, UNSENT};
-use crate::metrics::{Latency, RuleMetrics};
+use crate::metrics::{Latency, RuleMetrics, Work};
 use crate::plan::physical::{Role, RulePlan};
 use crate::shape::Shape;
 use crate::time::Clock;
@@ -170,6 +170,8 @@ pub struct RuleStatus {
     pub watermark: Option<i64>,
     /// the last error
     pub last_error: Option<(SystemTime, String)>,
+    /// what its operators have done
+    pub work: Work,
     /// from socket to sink
     pub latency: Option<Latency>,
     /// its sources, with the names of their streams
@@ -748,6 +750,7 @@ impl RunningRule {
             future: metrics.future.load(Ordering::Relaxed),
             watermark: metrics.watermark(),
             last_error: metrics.last_error(),
+            work: metrics.work(),
             latency: metrics.latency(),
             sources,
             sinks,

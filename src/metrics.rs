@@ -18,6 +18,12 @@ pub struct RuleMetrics {
     rows_in: AtomicU64,
     /// messages handed to the sinks, counted once however many sinks there are
     pub messages_out: AtomicU64,
+    /// rows that passed the scan's filter
+    passed: AtomicU64,
+    /// when the rule last had rows to work on, ms since the epoch; 0: never
+    worked: AtomicI64,
+    /// when it last handed results over, likewise
+    handed: AtomicI64,
     /// rows and messages that an error took away from this rule alone
     errors: AtomicU64,
     /// rows behind the watermark, dropped
@@ -28,10 +34,64 @@ pub struct RuleMetrics {
     watermark: AtomicI64,
     /// the rule's code panicked: it gets no more rows
     failed: AtomicBool,
-    last_error: Mutex<Option<LastError>>,
+    /// errors by operator; nothing is allocated before the first
+    faults: Mutex<Vec<Fault>>,
     latency: Mutex<Option<Box<Histogram<u32>>>>,
     /// the streams that it reads
     shares: Mutex<SmallVec<[Share; 1]>>,
+}
+
+/// The operators that can lose a row or a result to an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// a message that cannot be read, or a value that does not fit its column
+    Decoder,
+    /// WHERE
+    Filter,
+    /// analytic functions
+    Analytic,
+    /// what a window keeps of its rows, and its FILTER
+    Window,
+    /// conditions of joins
+    Join,
+    /// the answers of aggregates
+    Aggregate,
+    /// HAVING
+    Having,
+    /// ORDER BY
+    Order,
+    /// the select list, and whatever is of no other operator
+    Project,
+    /// results to messages
+    Encode,
+}
+
+/// The errors of one operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// the operator
+    pub place: Place,
+    /// how many
+    pub count: u64,
+    /// when the last one was
+    pub time: SystemTime,
+    /// the last one
+    pub text: String,
+}
+
+/// What the operators of a rule have done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// rows that passed the scan's filter
+    pub passed: u64,
+    /// when its streams last brought something, ms since the epoch; 0: never
+    pub received: i64,
+    /// when the rule last had rows to work on, likewise
+    pub worked: i64,
+    /// when it last handed results over, likewise
+    pub handed: i64,
+    /// errors by operator
+    pub faults: Vec<Fault>,
 }
 
 /// An error and when it was.
@@ -42,6 +102,8 @@ type LastError = (SystemTime, String);
 pub struct StreamMetrics {
     rows: AtomicU64,
     errors: AtomicU64,
+    /// when something came last, ms since the epoch
+    received: AtomicI64,
     last_error: Mutex<Option<LastError>>,
 }
 
@@ -73,6 +135,11 @@ impl StreamMetrics {
     /// Counts rows.
     pub fn rows(&self, rows: u64) {
         self.rows.fetch_add(rows, Ordering::AcqRel);
+    }
+
+    /// Notes that a batch came at `now`, ms since the epoch.
+    pub fn received(&self, now: i64) {
+        self.received.store(now, Ordering::Relaxed);
     }
 
     /// Counts a message that is lost for every rule.
@@ -109,9 +176,10 @@ impl RuleMetrics {
         let Some(at) = shares.iter().position(|share| Arc::ptr_eq(&share.stream, stream)) else { return };
         let share = shares.remove(at);
         self.rows_in.fetch_add(share.rows(), Ordering::Relaxed);
-        self.errors.fetch_add(share.errors(), Ordering::Relaxed);
-        let mut last = lock(&self.last_error);
-        *last = later(last.take(), share.last_error());
+        let errors = share.errors();
+        self.errors.fetch_add(errors, Ordering::Relaxed);
+        let Some((time, text)) = share.last_error() else { return };
+        add(&mut lock(&self.faults), Place::Decoder, errors, time, text);
     }
 
     /// Counts a row of its own.
@@ -136,10 +204,42 @@ impl RuleMetrics {
         shares.iter().map(Share::errors).fold(self.errors.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
-    /// Counts an error and keeps it as the last one.
+    /// Counts an error of no operator in particular, and keeps it as the last one.
     pub fn error(&self, text: impl Into<String>) {
+        self.error_at(Place::Project, text);
+    }
+
+    /// Counts an error of an operator and keeps it as its last one.
+    pub fn error_at(&self, place: Place, text: impl Into<String>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        *lock(&self.last_error) = Some((SystemTime::now(), text.into()));
+        add(&mut lock(&self.faults), place, 1, SystemTime::now(), text.into());
+    }
+
+    /// Notes that rows were there to work on at `now`, ms since the epoch, of which `passed` are new: once a batch.
+    pub fn works(&self, now: i64, passed: u64) {
+        self.worked.store(now, Ordering::Relaxed);
+        if passed > 0 {
+            self.passed.fetch_add(passed, Ordering::Relaxed);
+        }
+    }
+
+    /// What its operators have done.
+    pub fn work(&self) -> Work {
+        let shares = lock(&self.shares);
+        let brought = shares.iter().filter(|share| share.rows() > 0 || share.errors() > 0);
+        let worked = self.worked.load(Ordering::Relaxed);
+        let mut faults = lock(&self.faults).clone();
+        for share in shares.iter() {
+            let (count, Some((time, text))) = (share.errors(), share.last_error()) else { continue };
+            add(&mut faults, Place::Decoder, count, time, text);
+        }
+        Work {
+            passed: self.passed.load(Ordering::Relaxed),
+            received: brought.map(|share| share.stream.received.load(Ordering::Relaxed)).fold(worked, i64::max),
+            worked,
+            handed: self.handed.load(Ordering::Relaxed),
+            faults,
+        }
     }
 
     /// Notes that the rule cannot go on.
@@ -166,13 +266,16 @@ impl RuleMetrics {
     /// The last error with its time.
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
         let shares = lock(&self.shares);
-        let own = lock(&self.last_error).clone();
+        let faults = lock(&self.faults);
+        let own = faults.iter().max_by_key(|fault| fault.time).map(|fault| (fault.time, fault.text.clone()));
         shares.iter().map(Share::last_error).fold(own, later)
     }
 
     /// Counts `messages` that took `latency`.
     pub fn sent(&self, messages: u64, latency: Option<Duration>) {
         self.messages_out.fetch_add(messages, Ordering::Relaxed);
+        // The batch's own time: the clock is not asked again.
+        self.handed.store(self.worked.load(Ordering::Relaxed), Ordering::Relaxed);
         let Some(latency) = latency else { return };
         let mut histogram = lock(&self.latency);
         if histogram.is_none() {
@@ -194,6 +297,19 @@ impl RuleMetrics {
     }
 }
 
+/// Adds errors of a place, the last of which was this one.
+fn add(faults: &mut Vec<Fault>, place: Place, count: u64, time: SystemTime, text: String) {
+    match faults.iter_mut().find(|fault| fault.place == place) {
+        Some(fault) => {
+            fault.count += count;
+            if time >= fault.time {
+                (fault.time, fault.text) = (time, text);
+            }
+        }
+        None => faults.push(Fault { place, count, time, text }),
+    }
+}
+
 /// The later of two errors.
 fn later(one: Option<LastError>, other: Option<LastError>) -> Option<LastError> {
     let time = |error: &Option<LastError>| error.as_ref().map(|(time, _)| *time);
@@ -203,4 +319,43 @@ fn later(one: Option<LastError>, other: Option<LastError>) -> Option<LastError> 
 /// A panic elsewhere leaves counters usable.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_are_kept_by_operator_also_those_of_a_stream_that_was_left() {
+        let (rule, stream) = (RuleMetrics::default(), Arc::new(StreamMetrics::default()));
+        stream.error("before the rule".to_owned());
+        rule.join(&stream, true);
+        rule.error_at(Place::Having, "first");
+        rule.error_at(Place::Having, "second");
+        stream.rows(3);
+        stream.received(7);
+        stream.error("no JSON".to_owned());
+        let faults = |work: Work| -> Vec<(Place, u64, String)> {
+            work.faults.into_iter().map(|fault| (fault.place, fault.count, fault.text)).collect()
+        };
+        let wanted = [(Place::Having, 2, "second".to_owned()), (Place::Decoder, 1, "no JSON".to_owned())];
+        assert_eq!(faults(rule.work()), wanted);
+        assert_eq!(rule.work().received, 7);
+        rule.leave(&stream);
+        stream.error("after it".to_owned());
+        assert_eq!(faults(rule.work()), wanted);
+        assert_eq!((rule.errors(), rule.rows_in()), (3, 3));
+        assert_eq!(rule.last_error().map(|(_, text)| text), Some("no JSON".to_owned()));
+    }
+
+    #[test]
+    fn results_are_handed_over_at_the_time_of_their_batch() {
+        let rule = RuleMetrics::default();
+        assert_eq!(rule.work(), Work::default());
+        rule.works(5, 2);
+        rule.sent(1, None);
+        rule.works(9, 0);
+        let work = rule.work();
+        assert_eq!((work.passed, work.worked, work.handed), (2, 9, 5));
+    }
 }

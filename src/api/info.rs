@@ -8,6 +8,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::ApiError;
+use super::process::Usage;
 use crate::service::Service;
 
 /// The routes of the process itself.
@@ -23,13 +24,16 @@ pub fn routes() -> Router<Service> {
 
 async fn info(State(service): State<Service>) -> Response {
     let memory = memory();
+    // The share of one processor since the start, in percent.
+    let up = service.up_time().as_secs_f64().max(0.001);
+    let cpu = Usage::now().map_or_else(|| "0".to_owned(), |usage| format!("{:.2}", usage.cpu_seconds / up * 100.0));
     super::json(
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "os": std::env::consts::OS,
             "arch": std::env::consts::ARCH,
             "upTimeSeconds": service.up_time().as_secs(),
-            "cpuUsage": "0",
+            "cpuUsage": cpu,
             "memoryUsed": memory.0,
             "memoryTotal": memory.1,
         })

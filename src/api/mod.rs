@@ -41,6 +41,7 @@ mod error;
 mod info;
 mod listen;
 mod metadata;
+mod process;
 mod prometheus;
 mod redirect;
 mod relations;

@@ -12,6 +12,7 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::process::Usage;
 use crate::service::{Counters, Phase, RuleReport, Service};
 
 /// The route of the metrics.
@@ -48,7 +49,7 @@ struct Field {
     value: fn(&Counters) -> i64,
 }
 
-const FIELDS: [Field; 7] = [
+const FIELDS: [Field; 8] = [
     Field {
         name: "records_in_total",
         kind: "counter",
@@ -76,6 +77,13 @@ const FIELDS: [Field; 7] = [
         help: "Errors",
         link: false,
         value: |part| part.exceptions as i64,
+    },
+    Field {
+        name: "last_invocation",
+        kind: "gauge",
+        help: "When it did something last, in ms since the epoch; 0: never",
+        link: false,
+        value: |part| part.last_invocation,
     },
     Field {
         name: "process_latency_us",
@@ -211,8 +219,21 @@ impl Page {
         count.sample(&[("status", "stop")], self.stopped);
         let own = [self.rule_status, count, self.late, self.future, self.dropped, self.lag];
         let rest = [self.clients, self.bytes, self.refused];
+        let mut process = Vec::new();
+        if let Some(usage) = Usage::now() {
+            let mut one = |name, kind, help, value: f64| {
+                let mut family = Family::new(name, kind, help);
+                family.sample(&[], value);
+                process.push(family);
+            };
+            one("process_cpu_seconds_total", "counter", "Time on all processors, in seconds", usage.cpu_seconds);
+            one("process_resident_memory_bytes", "gauge", "Memory in use, in bytes", usage.resident_bytes as f64);
+            one("process_start_time_seconds", "gauge", "Start since the epoch, in seconds", usage.start_seconds);
+        }
         let mut text = String::new();
-        for family in own.into_iter().chain(rest).chain(self.parts).filter(|family| !family.samples.is_empty()) {
+        for family in
+            own.into_iter().chain(rest).chain(self.parts).chain(process).filter(|family| !family.samples.is_empty())
+        {
             let Family { name, kind, help, samples } = family;
             let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
         }

@@ -154,7 +154,7 @@ fn put_counters(all: &mut Map<String, Json>, part: &str, counters: &Counters) {
     put("messages_processed_total", counters.processed.into());
     put("process_latency_us", counters.latency_us.into());
     put("buffer_length", counters.queued.into());
-    put("last_invocation", 0.into());
+    put("last_invocation", counters.last_invocation.into());
     put("exceptions_total", counters.exceptions.into());
     put("last_exception", exception.into());
     put("last_exception_time", time.into());

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use crate::expr::group::GroupKey;
 use crate::expr::{EvalError, Scope};
+use crate::metrics::Place;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
@@ -202,7 +203,11 @@ impl RuleOperator {
         }
         self.wide = wide;
         if let Err(error) = result {
-            self.output.borrow_mut().error(error);
+            let place = match error {
+                RowLost::Step(_) => Place::Analytic,
+                RowLost::Filter(_) => Place::Window,
+            };
+            self.output.borrow_mut().error(place, error);
         }
     }
 
@@ -231,7 +236,7 @@ impl RuleOperator {
         } else if matches!((&plan.window, &arrival.passes), (WindowSpec::Hopping { .. }, Err(_))) {
             // By the clock or in event time, a row without a truth belongs to no window.
             if let Err(error) = arrival.passes {
-                self.output.borrow_mut().error(error);
+                self.output.borrow_mut().error(Place::Filter, error);
             }
         } else {
             windows.row(plan, arrival, &mut |closed| {
@@ -247,6 +252,7 @@ impl RuleOperator {
         let RuleOperator { plan, inputs, output, windows, results, tables, changes, .. } = self;
         windows.advance(frontier, &mut |closed| {
             *changes += 1;
+            output.borrow().metrics().works(now, 0);
             if plan.event_time.is_none() {
                 // The result was due when the window ended.
                 let late = u64::try_from(now.saturating_sub(closed.end)).unwrap_or(0);

@@ -12,7 +12,7 @@ use crate::codec::json;
 use crate::expr::function::{CallContext, Hits};
 use crate::expr::{EvalError, Scope};
 use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
-use crate::metrics::RuleMetrics;
+use crate::metrics::{Place, RuleMetrics};
 use crate::plan::physical::{Item, Projection};
 use crate::shape::{Give, Shape, Shaper};
 use crate::value::{Object, Row, Text, Value};
@@ -45,6 +45,16 @@ pub enum RowError {
     /// a value that JSON cannot say
     #[error("run Select error: {0}")]
     Encode(#[from] json::EncodeError),
+}
+
+impl RowError {
+    /// The operator that it is of.
+    pub fn place(&self) -> Place {
+        match self {
+            RowError::Eval(_) => Place::Project,
+            RowError::Encode(_) => Place::Encode,
+        }
+    }
 }
 
 /// The result side of a rule.
@@ -227,9 +237,9 @@ impl Output {
         }
     }
 
-    /// Counts an error; the open message is lost to it. With the rule option sendError the error's text is sent as a
+    /// Counts an error of an operator; the open message is lost to it. With the rule option sendError the error's text is sent as a
     /// message of its own.
-    pub fn error(&mut self, error: impl std::fmt::Display) {
+    pub fn error(&mut self, place: Place, error: impl std::fmt::Display) {
         let text = error.to_string();
         self.abandon_message();
         if self.send_error {
@@ -238,7 +248,7 @@ impl Output {
             }
             self.messages += 1;
         }
-        self.metrics.error(text);
+        self.metrics.error_at(place, text);
     }
 
     /// Hands over what is encoded.
@@ -375,7 +385,7 @@ impl Form {
                 self.begin();
                 made += 1;
             }
-            Err(error) => metrics.error(error.to_string()),
+            Err(error) => metrics.error_at(Place::Encode, error.to_string()),
         });
         made
     }
@@ -404,7 +414,7 @@ impl Form {
         }
         let mut rows = std::mem::take(&mut self.decoded);
         self.decoded_done = 0;
-        let mut error = |text: String| metrics.error(text);
+        let mut error = |text: String| metrics.error_at(Place::Encode, text);
         if let Some((last, others)) = self.encoding.rows.split_last() {
             for outlet in others {
                 outlet.send(rows.clone(), received, &mut error);

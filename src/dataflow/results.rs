@@ -10,6 +10,7 @@ use indexmap::IndexMap;
 use crate::expr::function::CallContext;
 use crate::expr::group::GroupKey;
 use crate::expr::{Comparison, EvalError, Scope, compare_at};
+use crate::metrics::Place;
 use crate::plan::physical::{Input, OrderBy, RowNumber, Stateful};
 use crate::value::Value;
 
@@ -45,12 +46,34 @@ pub enum ResultError {
     /// ORDER BY
     #[error("run Order By error: {0}")]
     Order(EvalError),
+    /// aggregates and the keys of groups
+    #[error("run Select error: {0}")]
+    Aggregate(EvalError),
+    /// an analytic function over result rows
+    #[error("run Select error: {0}")]
+    Analytic(EvalError),
     /// anything else that is computed
     #[error("run Select error: {0}")]
     Eval(#[from] EvalError),
     /// a row that cannot be written
     #[error(transparent)]
     Row(#[from] RowError),
+}
+
+impl ResultError {
+    /// The operator that it is of.
+    fn place(&self) -> Place {
+        match self {
+            ResultError::Join(_) => Place::Join,
+            ResultError::Where(_) => Place::Filter,
+            ResultError::Aggregate(_) => Place::Aggregate,
+            ResultError::Analytic(_) => Place::Analytic,
+            ResultError::Having(_) => Place::Having,
+            ResultError::Order(_) => Place::Order,
+            ResultError::Eval(_) => Place::Project,
+            ResultError::Row(error) => error.place(),
+        }
+    }
 }
 
 /// What joins need beside the window's rows.
@@ -95,7 +118,7 @@ impl Results {
     pub fn window(&mut self, plan: &Stateful, inputs: &[Input], now: i64, closed: Closed, others: Others<'_>) {
         let Closed { start, end, content } = closed;
         if let Some(error) = content.failed {
-            return self.output.borrow_mut().error(error);
+            return self.output.borrow_mut().error(Place::Window, error);
         }
         let rule = self.context.clone();
         let context = rule.window(now, start, end);
@@ -109,7 +132,7 @@ impl Results {
         match &arrival.passes {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => return self.output.borrow_mut().error(error),
+            Err(error) => return self.output.borrow_mut().error(Place::Filter, error),
         }
         let time = arrival.time;
         let result = if !plan.grouped && plan.joins.is_empty() && plan.aggregates.is_empty() {
@@ -126,7 +149,7 @@ impl Results {
             };
             match added {
                 Ok(()) => self.results(plan, inputs, context, rows.into_iter(), groups, others),
-                Err(error) => Err(error.into()),
+                Err(error) => Err(ResultError::Aggregate(error)),
             }
         };
         self.finish(plan, result, time, false);
@@ -167,7 +190,7 @@ impl Results {
                     self.context.hits.set(hits);
                 }
             }
-            Err(error) => output.error(error),
+            Err(error) => output.error(error.place(), error),
         }
     }
 
@@ -240,7 +263,8 @@ impl Results {
                 continue;
             }
             if direct {
-                accumulate(&mut groups, plan, &Scope { slots, context: &context }, &mut key)?;
+                accumulate(&mut groups, plan, &Scope { slots, context: &context }, &mut key)
+                    .map_err(ResultError::Aggregate)?;
             } else if wanted.is_some() {
                 keys(time, slots, &plan.order, &context, &mut order_keys).map_err(ResultError::Order)?;
                 passed.push(row);
@@ -258,7 +282,8 @@ impl Results {
         if !direct && (plan.grouped || !plan.aggregates.is_empty()) {
             sort(&mut found, &by_row, None, context)?;
             for (time, row) in &found {
-                accumulate(&mut groups, plan, &Scope { slots: row, context: &at(context, *time) }, &mut key)?;
+                accumulate(&mut groups, plan, &Scope { slots: row, context: &at(context, *time) }, &mut key)
+                    .map_err(ResultError::Aggregate)?;
             }
         }
         if plan.grouped {
@@ -267,7 +292,7 @@ impl Results {
         }
         // Aggregates of HAVING are over the whole window.
         if let Some(group) = groups.values().next() {
-            fill_aggregates(group, plan, slots)?;
+            fill_aggregates(group, plan, slots).map_err(ResultError::Aggregate)?;
             let answers = &slots[plan.row_slots..plan.first_number()];
             found.iter_mut().for_each(|(_, row)| row[plan.row_slots..plan.first_number()].clone_from_slice(answers));
         }
@@ -288,7 +313,7 @@ impl Results {
             for (&slot, value) in plan.kept_slots.iter().zip(&mut group.first) {
                 self.slots[slot] = std::mem::take(value);
             }
-            fill_aggregates(&group, plan, &mut self.slots)?;
+            fill_aggregates(&group, plan, &mut self.slots).map_err(ResultError::Aggregate)?;
             if !self.has(plan, context)? {
                 continue;
             }
@@ -327,7 +352,7 @@ impl Results {
             if !plan.grouped {
                 context.event_time = time;
             }
-            self.memories.run(&plan.result_steps, 0, &mut self.slots, &context)?;
+            self.memories.run(&plan.result_steps, 0, &mut self.slots, &context).map_err(ResultError::Analytic)?;
             let Some(rows_of) = &plan.rows_of else {
                 self.project(plan, &context)?;
                 sent += 1;

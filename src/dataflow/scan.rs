@@ -24,7 +24,7 @@ use crate::codec::json::{Scanner, Wanted};
 use crate::codec::schema::SchemaError;
 use crate::expr::{Expr, Scope, cast};
 use crate::io::queue::{Frame, FrameBatch, RowFrame};
-use crate::metrics::{RuleMetrics, StreamMetrics};
+use crate::metrics::{Place, RuleMetrics, StreamMetrics};
 use crate::plan::physical::{Column, ColumnSource, Item, Projection, Scan as ScanPlan, Test};
 use crate::sql::ast::DataType;
 use crate::value::{Text, Value};
@@ -125,6 +125,8 @@ struct ScanRule {
     written: bool,
     /// it is among [`Rules::touched`]
     touched: bool,
+    /// rows that passed its filter and are not in `metrics` yet
+    passed: u64,
     /// the message at hand is lost for this rule
     skips: bool,
     /// the rule's code panicked: it gets no more rows
@@ -189,6 +191,7 @@ impl StreamScan {
             may_wait,
             written: false,
             touched: false,
+            passed: 0,
             skips: false,
             failed: false,
         });
@@ -218,7 +221,7 @@ impl StreamScan {
                 self.message(frame, now, batch.received);
             }
         }
-        self.rules.hand_over();
+        self.rules.hand_over(now);
     }
 
     fn message(&mut self, frame: &Frame, now: i64, received: Instant) {
@@ -302,7 +305,7 @@ impl StreamScan {
                 && !rule.failed
             {
                 rule.skips = true;
-                rule.output.borrow_mut().error(error);
+                rule.output.borrow_mut().error(Place::Decoder, error);
                 skipping.push(member.place);
                 touch(&mut rules.touched, *member, rule);
             }
@@ -437,7 +440,7 @@ impl Rules {
         for member in self.tellers.all() {
             let Some(rule) = self.table[member.place as usize].as_deref_mut() else { continue };
             if !rule.failed {
-                rule.output.borrow_mut().error(error);
+                rule.output.borrow_mut().error(Place::Decoder, error);
                 touch(&mut self.touched, *member, rule);
             }
         }
@@ -455,12 +458,14 @@ impl Rules {
     }
 
     /// Hands over what the rules have made of the messages.
-    fn hand_over(&mut self) {
+    fn hand_over(&mut self, now: i64) {
         self.metrics.rows(std::mem::take(&mut self.rows));
+        self.metrics.received(now);
         self.touched.sort_unstable();
         for Member { place, .. } in self.touched.drain(..) {
             let Some(rule) = self.table[place as usize].as_deref_mut() else { continue };
             rule.touched = false;
+            rule.metrics.works(now, std::mem::take(&mut rule.passed));
             if let Target::Queue(queue, _) = &rule.target {
                 queue.hand_over();
             }
@@ -531,13 +536,13 @@ fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>,
 enum Stop {
     /// It did not pass, or is late.
     Quietly,
-    /// An error, to be counted.
-    Error(String),
+    /// An error of an operator, to be counted.
+    Error(Place, String),
 }
 
 impl From<&SchemaError> for Stop {
     fn from(error: &SchemaError) -> Self {
-        Stop::Error(error.to_string())
+        Stop::Error(Place::Decoder, error.to_string())
     }
 }
 
@@ -560,12 +565,12 @@ impl ScanRule {
         match catch_unwind(AssertUnwindSafe(|| self.row(message, now, received))) {
             Ok(Ok(())) => true,
             Ok(Err(Stop::Quietly)) => self.plan.event_time.is_some(),
-            Ok(Err(Stop::Error(error))) => {
+            Ok(Err(Stop::Error(place, error))) => {
                 let mut output = self.output.borrow_mut();
                 if matches!(self.target, Target::Results(_)) {
                     output.received(Some(received));
                 }
-                output.error(error);
+                output.error(place, error);
                 true
             }
             Err(_) => {
@@ -583,13 +588,13 @@ impl ScanRule {
         };
         self.test(message, now, time)?;
         self.fill_for_filter(message)?;
-        self.compute(0..self.plan.computed_for_filter, now, time)?;
+        self.compute(0..self.plan.computed_for_filter, now, time, Place::Filter)?;
         if let Some(rest) = self.plan.filter.as_ref().and_then(|filter| filter.rest.as_ref()) {
             let context = self.context.row(now, time);
             match rest.test(&Scope { slots: &self.slots, context: &context }) {
                 Ok(true) => {}
                 Ok(false) => return Err(Stop::Quietly),
-                Err(error) => return Err(Stop::Error(format!("run Where error: {error}"))),
+                Err(error) => return Err(Stop::Error(Place::Filter, format!("run Where error: {error}"))),
             }
         }
         if matches!(message.body, Body::Row(_)) {
@@ -602,7 +607,8 @@ impl ScanRule {
                 self.fill(self.row_slots[index], message)?;
             }
         }
-        self.compute(self.plan.computed_for_filter..self.plan.computed.len(), now, time)?;
+        self.passed += 1;
+        self.compute(self.plan.computed_for_filter..self.plan.computed.len(), now, time, Place::Project)?;
         match &self.target {
             Target::Queue(queue, input) => {
                 queue.push(*input, time, received, &mut self.slots);
@@ -619,7 +625,7 @@ impl ScanRule {
                 };
                 let mut output = self.output.borrow_mut();
                 output.received(Some(received));
-                output.row(projection, &scope, &raw).map_err(|error| Stop::Error(error.to_string()))?;
+                output.row(projection, &scope, &raw).map_err(|error| Stop::Error(error.place(), error.to_string()))?;
                 output.end_message();
                 Ok(())
             }
@@ -635,7 +641,7 @@ impl ScanRule {
             match test.holds.test(message.value(column)?, &context) {
                 Ok(true) => {}
                 Ok(false) => return Err(Stop::Quietly),
-                Err(error) => return Err(Stop::Error(format!("run Where error: {error}"))),
+                Err(error) => return Err(Stop::Error(Place::Filter, format!("run Where error: {error}"))),
             }
         }
         Ok(())
@@ -657,12 +663,12 @@ impl ScanRule {
         Ok(())
     }
 
-    fn compute(&mut self, which: std::ops::Range<usize>, now: i64, time: i64) -> Result<(), Stop> {
+    fn compute(&mut self, which: std::ops::Range<usize>, now: i64, time: i64, place: Place) -> Result<(), Stop> {
         for index in which {
             let context = self.context.row(now, time);
             let value = self.plan.computed[index]
                 .eval(&Scope { slots: &self.slots, context: &context })
-                .map_err(|error| Stop::Error(format!("run Select error: {error}")))?
+                .map_err(|error| Stop::Error(place, format!("run Select error: {error}")))?
                 .into_owned();
             self.slots[self.plan.columns.len() + index] = value;
         }
@@ -681,11 +687,11 @@ impl ScanRule {
             Value::Float(ms) => *ms as i64,
             Value::Text(_) | Value::DateTime(_) => {
                 cast::to_datetime_by(event_time.format.as_ref(), value, &self.context.zone, 0)
-                    .map_err(|error| Stop::Error(format!("timestamp: {error}")))?
+                    .map_err(|error| Stop::Error(Place::Decoder, format!("timestamp: {error}")))?
                     .timestamp()
                     .as_millisecond()
             }
-            _ => return Err(Stop::Error("the message has no usable timestamp".into())),
+            _ => return Err(Stop::Error(Place::Decoder, "the message has no usable timestamp".into())),
         };
         if event_time.max_future_skew > 0 && time > now.saturating_add(event_time.max_future_skew) {
             // One timestamp far ahead would make every row after it late.

@@ -6,6 +6,7 @@ use super::millis;
 use super::nodes::{Nodes, Part};
 use crate::engine::RuleStatus;
 use crate::io::{LinkState, LinkStatus};
+use crate::metrics::Place;
 
 /// The states of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,8 @@ pub struct Counters {
     pub latency_us: u64,
     /// what waits
     pub queued: usize,
+    /// when it did something last, ms since the epoch; 0: never
+    pub last_invocation: i64,
     /// errors
     pub exceptions: u64,
     /// the last error, with its time
@@ -117,10 +120,17 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
         let messages = status.sources[at].1.messages;
         Some((messages.saturating_sub(base.0.get(at).copied().unwrap_or(0)), &status.sources[at].1))
     };
-    let all: u64 = (0..nodes.sources.len()).filter_map(received).map(|(messages, _)| messages).sum();
-    // A message that is no row is an error of the decoder; the others happen behind it.
-    let undecoded = all.saturating_sub(status.rows_in).min(status.errors);
-    let last_exception = status.last_error.as_ref().map(|(time, text)| (millis(*time), text.clone()));
+    let work = &status.work;
+    // An error whose operator is not shown is that of the last one.
+    let shown = |place: Place| match name(place) {
+        Some(name) => nodes.operators.contains(&name),
+        None => true,
+    };
+    let faults = |here: &dyn Fn(Place) -> bool| {
+        let mine = || work.faults.iter().filter(|fault| here(fault.place));
+        let last = mine().max_by_key(|fault| fault.time).map(|fault| (millis(fault.time), fault.text.clone()));
+        (mine().map(|fault| fault.count).sum::<u64>(), last)
+    };
     let latency_us = status.latency.map_or(0, |latency| latency.p50_us);
     let passed = |records_in, records_out| Counters {
         records_in,
@@ -129,7 +139,7 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
         latency_us,
         ..Counters::default()
     };
-    let part = |part: Part| match part {
+    let part = |part: Part, encodes: bool| match part {
         Part::Source(source) => {
             let (messages, link) = received(source).map_or((0, None), |(messages, link)| (messages, Some(link)));
             let link = link.map(|link| of_link(link, ended)).unwrap_or_else(|| Link::unknown(ended));
@@ -138,28 +148,57 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
                 exceptions: u64::from(last.is_some()),
                 last_exception: last,
                 link: Some(link),
+                last_invocation: work.received,
                 ..passed(messages, messages)
             }
         }
         Part::Decoder(source) => {
             let messages = received(source).map_or(0, |(messages, _)| messages);
-            let errors = if source == 0 { undecoded } else { 0 };
+            let here = |place| source == 0 && place == Place::Decoder;
+            let (errors, last_exception) = faults(&here);
             Counters {
                 exceptions: errors,
-                last_exception: last_exception.clone().filter(|_| errors > 0),
+                last_exception,
+                last_invocation: if messages > 0 { work.received } else { 0 },
                 ..passed(messages, messages.saturating_sub(errors))
             }
         }
-        Part::Operator(_, last) => {
-            let errors = if last { status.errors - undecoded } else { 0 };
-            let out = if last { status.rows_out } else { status.rows_in };
+        Part::Operator(operator, last) => {
+            let here = |place| match name(place) {
+                Some(name) if shown(place) => name == operator,
+                _ => last && !matches!(place, Place::Decoder | Place::Encode),
+            };
+            let (exceptions, last_exception) = faults(&here);
+            // The scan's filter is the first operator; what follows it sees what passed.
+            let filters = nodes.operators.first() == Some(&"filter");
+            let first = operator == "filter" && filters;
+            let records_in = if first || !filters { status.rows_in } else { work.passed };
+            let out = match (first, last) {
+                (true, _) => work.passed,
+                (_, true) => status.rows_out,
+                _ => records_in.saturating_sub(exceptions),
+            };
             Counters {
-                exceptions: errors,
-                last_exception: last_exception.clone().filter(|_| errors > 0),
-                ..passed(status.rows_in, out)
+                exceptions,
+                last_exception,
+                last_invocation: match (first, last) {
+                    (true, _) => work.received,
+                    (_, true) => work.handed,
+                    _ => work.worked,
+                },
+                ..passed(records_in, out)
             }
         }
-        Part::Sending(_) => passed(status.rows_out, status.rows_out),
+        Part::Sending(sink) => {
+            // Errors of encoding are not known by sink.
+            let (exceptions, last_exception) = faults(&|place| sink == 0 && encodes && place == Place::Encode);
+            Counters {
+                exceptions,
+                last_exception,
+                last_invocation: work.handed,
+                ..passed(status.rows_out, status.rows_out)
+            }
+        }
         Part::Sink(sink) => {
             let Some(link) = status.sinks.get(sink) else { return Counters::default() };
             let dropped: u64 = link.dropped.iter().map(|(_, count)| count).sum();
@@ -168,6 +207,7 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
             let link_now = of_link(link, ended);
             Counters {
                 queued: link.queued,
+                last_invocation: work.handed,
                 exceptions: dropped,
                 last_exception: last.or_else(|| why.map(|why| (millis(link.since), why))),
                 link: Some(link_now),
@@ -175,7 +215,29 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
             }
         }
     };
-    nodes.each().into_iter().map(|(name, kind)| (name, part(kind))).collect()
+    nodes
+        .each()
+        .into_iter()
+        .map(|(name, kind)| {
+            let counters = part(kind, name.ends_with("_1_encode"));
+            (name, counters)
+        })
+        .collect()
+}
+
+/// How the operator of these errors is called.
+fn name(place: Place) -> Option<&'static str> {
+    Some(match place {
+        Place::Filter => "filter",
+        Place::Analytic => "analytic",
+        Place::Window => "window",
+        Place::Join => "join",
+        Place::Aggregate => "aggregate",
+        Place::Having => "having",
+        Place::Order => "order",
+        Place::Project => "project",
+        Place::Decoder | Place::Encode => return None,
+    })
 }
 
 impl Link {
