@@ -1,0 +1,202 @@
+//! Calls of functions: which one is meant, whether its arguments suit it, where it may stand, what it gives.
+
+use std::sync::Arc;
+
+use super::operators::is_logical;
+use super::{Clause, Compiled, Compiler, Parts, Result, Scope, Type};
+use crate::expr::Expr;
+use crate::expr::analytic::Analytic;
+use crate::expr::function::{self, Code, Family, Function, Param, Returns, check_call};
+use crate::plan::error::{PlanError, PlanErrorKind};
+use crate::sql::ast::{self, Call, DataType, ExprKind, Span};
+use crate::value::Value;
+
+/// Functions of the window's bounds: they have no answer before the window's end.
+const LATE: [&str; 4] = ["window_start", "window_end", "window_trigger", "event_time"];
+
+/// The functions about the rows that were sent, for rules whose results are rows.
+const OF_ROWS: [&str; 2] = ["last_hit_count", "last_hit_time"];
+
+/// The functions about the windows that were sent.
+const OF_WINDOWS: [&str; 2] = ["last_agg_hit_count", "last_agg_hit_time"];
+
+/// Why unnest() and the like cannot stand where they stand, in the words of eKuiper.
+const NESTED: &str = "select clause shouldn't has nested set-returning-functions";
+const ELSEWHERE: &str = "select statement shouldn't has srf except fields";
+pub const MULTIPLE: &str = "select clause shouldn't has multi set-returning-functions";
+
+impl Compiler {
+    pub(super) fn call(&mut self, call: &Call, span: Span, (clause, own): Scope) -> Result<Compiled> {
+        let name = call.name.name.as_str();
+        let Some(function) = function::lookup(name) else {
+            let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);
+            return Err(error.meant(name, function::all().map(|function| function.name)));
+        };
+        if call.over.is_some() && !matches!(function.code, Code::Analytic(_) | Code::RowNumber) {
+            return Err(PlanError::at(PlanErrorKind::Over(name.to_owned()), span));
+        }
+        if call.filter.is_some() && !matches!(function.code, Code::Aggregate(_)) {
+            return Err(PlanError::at(PlanErrorKind::Filter(name.to_owned()), span));
+        }
+        match function.code {
+            Code::Aggregate(aggregate) => return self.aggregate(aggregate, function, call, span, (clause, own)),
+            Code::Analytic(Analytic::ChangedCols) => {
+                return Err(PlanError::at(PlanErrorKind::SelectOnly(name.to_owned()), span));
+            }
+            Code::Analytic(analytic) => return self.analytic(analytic, function, call, span, (clause, own)),
+            Code::RowNumber => return self.row_number(function, call, span, clause),
+            Code::SetReturning(_) => {
+                let nested = matches!(clause, Clause::Result | Clause::Aggregate);
+                return Err(PlanError::at(PlanErrorKind::SetReturning(if nested { NESTED } else { ELSEWHERE }), span));
+            }
+            Code::Scalar(_) | Code::Prepared(_) => {}
+        }
+        let mut args = Vec::with_capacity(call.args.len());
+        for (index, arg) in call.args.iter().enumerate() {
+            args.push(match meta_key(function, index, arg) {
+                Some(key) => Compiled::leaf(Expr::Constant(Value::from(key)), Type::Known(DataType::String)),
+                None => self.expr(arg, clause, own)?,
+            });
+        }
+        check(function, call, &args)?;
+        if function.name == "meta"
+            && let [key] = call.args.as_slice()
+        {
+            return self.meta(key);
+        }
+        if self.gathers && OF_ROWS.contains(&function.name) {
+            return Err(PlanError::at(PlanErrorKind::OfRows(function.name), span));
+        }
+        let ty = returned(function, &args);
+        let prepared = match function.code {
+            Code::Prepared(prepare) => {
+                let literals: Vec<_> = args.iter().map(Compiled::literal).collect();
+                let prepared = prepare(&literals).map_err(|error| {
+                    PlanError::at(PlanErrorKind::Literals { function: name.to_owned(), error }, span)
+                })?;
+                Some(Arc::new(prepared))
+            }
+            _ => None,
+        };
+        let mut parts = Parts::new();
+        parts.late = LATE.contains(&function.name);
+        // What was sent before is one answer for a window, not one for each of its rows.
+        parts.aggregate = OF_WINDOWS.contains(&function.name) && matches!(clause, Clause::Result | Clause::Groups(_));
+        let args = args.into_iter().map(|arg| parts.take(arg)).collect();
+        let call = Expr::Call { function, prepared, args };
+        if answers_anywhere(function) { parts.node(call, ty) } else { parts.kept(call, ty) }
+    }
+
+    /// `meta(key)`, with `key`, `stream.key`, `key->part` or `*` as its argument. A key without a stream is that of the
+    /// first message that has it.
+    fn meta(&mut self, key: &ast::Expr) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        match &key.kind {
+            ExprKind::Dot(stream, member) | ExprKind::Member(stream, member) => {
+                let stream_of = match &stream.kind {
+                    ExprKind::Column(name) => self.qualified(name),
+                    _ => None,
+                };
+                let left = match stream_of {
+                    Some(input) => self.metadata(input),
+                    None => self.meta(stream)?,
+                };
+                let left = parts.boxed(left);
+                parts.node(Expr::Member(left, member.name.clone()), Type::Any)
+            }
+            ExprKind::Column(name) => {
+                let mut exprs = Vec::with_capacity(self.sources.len());
+                for input in 0..self.sources.len() {
+                    let metadata = self.metadata(input);
+                    exprs.push(Expr::Member(parts.boxed(metadata), name.clone()));
+                }
+                let expr = if exprs.len() == 1 { exprs.remove(0) } else { Expr::FirstPresent(exprs) };
+                parts.node(expr, Type::Any)
+            }
+            _ => Ok(self.metadata(0)),
+        }
+    }
+
+    /// The argument of unnest() and the like as an item of the select list, and whether it has an aggregate.
+    pub fn set_returning(&mut self, function: &'static Function, call: &Call) -> Result<(Expr, bool)> {
+        if call.over.is_some() {
+            return Err(PlanError::at(PlanErrorKind::Over(call.name.name.to_string()), call.name.span));
+        }
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            args.push(self.expr(arg, Clause::Result, None)?);
+        }
+        check(function, call, &args)?;
+        let arg = args.into_iter().next().unwrap_or_else(|| Compiled::constant(Value::Null));
+        Ok((arg.expr, arg.aggregate))
+    }
+}
+
+pub(super) fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
+    let keys: Vec<_> =
+        call.args.iter().enumerate().map(|(index, arg)| meta_key(function, index, arg).is_some()).collect();
+    let literals: Vec<_> =
+        args.iter().zip(&keys).map(|(arg, key)| arg.literal().filter(|_| arg.written || *key)).collect();
+    let kind = |(arg, key): (&Compiled, &bool)| if *key { Some(Param::MetaKey) } else { certain_kind(&arg.expr) };
+    let kinds: Vec<_> = args.iter().zip(&keys).map(kind).collect();
+    check_call(function, &literals, &kinds).map_err(|error| {
+        let span = call.name.span;
+        PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, span)
+    })
+}
+
+/// The key of a message's metadata that stands where the function takes one. It is a name and names no column.
+fn meta_key(function: &Function, index: usize, arg: &ast::Expr) -> Option<String> {
+    let mut name = arg;
+    while let ExprKind::Dot(left, _) | ExprKind::Member(left, _) = &name.kind {
+        name = left;
+    }
+    let is_name = matches!(name.kind, ExprKind::Column(_)) || arg.kind == ExprKind::Star;
+    (is_name && function.signature.param(index) == Some(Param::MetaKey)).then(|| arg.to_string())
+}
+
+/// The kind of what can be nothing else, whatever a row holds.
+fn certain_kind(expr: &Expr) -> Option<Param> {
+    match expr {
+        Expr::Binary { op, .. } => is_logical(*op).then_some(Param::Bool),
+        Expr::Not(_)
+        | Expr::Between { .. }
+        | Expr::InList { .. }
+        | Expr::InArray { .. }
+        | Expr::Like { .. }
+        | Expr::IsNull { .. } => Some(Param::Bool),
+        _ => None,
+    }
+}
+
+pub(super) fn returned(function: &Function, args: &[Compiled]) -> Type {
+    let known = match function.returns {
+        Returns::Int => DataType::BigInt,
+        Returns::Float => DataType::Float,
+        Returns::Text => DataType::String,
+        Returns::Bool => DataType::Boolean,
+        Returns::Bytes => DataType::Bytea,
+        Returns::DateTime => DataType::DateTime,
+        Returns::SameAs(index) => return args.get(index).map_or(Type::Any, |arg| arg.ty.clone()),
+        Returns::Any if function.name == "cast" => match args.get(1).and_then(Compiled::literal) {
+            Some(Value::Text(target)) => match target.as_str() {
+                "bigint" => DataType::BigInt,
+                "float" => DataType::Float,
+                "string" => DataType::String,
+                "boolean" => DataType::Boolean,
+                "datetime" => DataType::DateTime,
+                "bytea" => DataType::Bytea,
+                _ => return Type::Any,
+            },
+            _ => return Type::Any,
+        },
+        Returns::Array | Returns::Object | Returns::Any => return Type::Any,
+    };
+    Type::Known(known)
+}
+
+/// Whether calls may be answered here. Other functions than those of numbers, texts and hashes may ask for the time zone, which
+/// the rule's text does not know.
+fn answers_anywhere(function: &Function) -> bool {
+    function.deterministic && matches!(function.family, Family::Math | Family::Text | Family::Hash)
+}

@@ -1,0 +1,263 @@
+//! Expressions: from the tree to what is evaluated, with columns, aliases and aggregates as provisional slots.
+
+mod calls;
+mod names;
+mod operators;
+mod over_rows;
+
+pub use calls::MULTIPLE;
+pub use names::{Source, column_names, default_name};
+
+use std::collections::{HashMap, HashSet};
+
+use super::error::{PlanError, PlanErrorKind};
+use super::logical::LogicalStep;
+use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber};
+use crate::expr::function::{CallContext, Hits};
+use crate::expr::{Expr, Scope as Row};
+use crate::sql::ast::{self, DataType, ExprKind, Literal};
+use crate::value::{Text, Value};
+
+/// How high an expression may get by putting aliases of aggregates into others: it is walked by recursion.
+const MAX_HEIGHT: u32 = 600;
+
+/// The clause that an expression stands in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Clause {
+    /// the select list: everything is possible
+    Result,
+    /// a clause about result rows, by its name: aggregates are possible
+    Groups(&'static str),
+    /// a clause about single rows, by its name
+    Rows(&'static str),
+    /// within an aggregate
+    Aggregate,
+}
+
+/// What is known of values before they are there.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Type {
+    /// declared, or certain by the operator or function
+    Known(DataType),
+    /// whatever a message holds; its numbers divide as doubles
+    Any,
+}
+
+/// What an expression reads of finished result rows, the later ones last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Finished {
+    /// nothing of them
+    No,
+    /// a row number, which is there for ORDER BY
+    Number,
+    /// the answer of an analytic call over result rows, which comes after ORDER BY
+    Step,
+}
+
+/// A compiled expression with what is known of it.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    pub expr: Expr,
+    pub ty: Type,
+    /// contains an aggregate
+    pub aggregate: bool,
+    /// asks for the window's bounds
+    pub late: bool,
+    /// reads what result rows alone have
+    finished: Finished,
+    /// reads the row outside of aggregates
+    pub row: bool,
+    /// is a literal, with its sign
+    written: bool,
+    /// how many nodes it has
+    pub nodes: usize,
+    height: u32,
+}
+
+/// An alias that can be referred to.
+pub struct Known {
+    pub name: Text,
+    pub value: Compiled,
+    pub shared: bool,
+}
+
+/// Compiles expressions over the streams of a rule, collecting columns, aggregates and analytic calls.
+pub struct Compiler {
+    pub sources: Vec<Source>,
+    /// whole numbers of every stream are whole numbers of the language
+    integers: bool,
+    pub steps: Vec<LogicalStep>,
+    pub result_steps: Vec<AnalyticCall>,
+    pub numbers: Vec<RowNumber>,
+    pub aliases: Vec<Known>,
+    pub aliases_by_name: HashMap<Text, usize>,
+    /// fields that stand in the expression of the alias that has their name
+    shadowed: HashSet<Text>,
+    pub aggregates: Vec<AggregateCall>,
+    aggregates_by_text: HashMap<String, usize>,
+    copied: usize,
+    /// the rule has a window or joins, so that a result is not that of one row
+    pub gathers: bool,
+    /// the sources in the order in which they give the value of a name that several schemaless ones may have
+    pub precedence: Vec<usize>,
+}
+
+type Result<T, E = PlanError> = std::result::Result<T, E>;
+
+impl Type {
+    const BOOL: Type = Type::Known(DataType::Boolean);
+    const INT: Type = Type::Known(DataType::BigInt);
+    const FLOAT: Type = Type::Known(DataType::Float);
+}
+
+impl Compiled {
+    fn leaf(expr: Expr, ty: Type) -> Compiled {
+        let finished = Finished::No;
+        Compiled { expr, ty, aggregate: false, late: false, finished, row: false, written: false, nodes: 1, height: 1 }
+    }
+
+    fn constant(value: Value) -> Compiled {
+        let ty = match &value {
+            Value::Int(_) => Type::INT,
+            Value::Float(_) => Type::FLOAT,
+            Value::Text(_) => Type::Known(DataType::String),
+            Value::Bool(_) => Type::BOOL,
+            _ => Type::Any,
+        };
+        Compiled { written: true, ..Compiled::leaf(Expr::Constant(value), ty) }
+    }
+
+    /// The constant, if it is one.
+    pub fn literal(&self) -> Option<&Value> {
+        match &self.expr {
+            Expr::Constant(value) => Some(value),
+            _ => None,
+        }
+    }
+}
+
+/// Gathers what is known of the parts while a node is put together from them.
+struct Parts {
+    aggregate: bool,
+    late: bool,
+    finished: Finished,
+    row: bool,
+    nodes: usize,
+    height: u32,
+    /// all of them are constants
+    constant: bool,
+}
+
+impl Parts {
+    fn new() -> Parts {
+        let finished = Finished::No;
+        Parts { aggregate: false, late: false, finished, row: false, nodes: 1, height: 0, constant: true }
+    }
+
+    fn take(&mut self, part: Compiled) -> Expr {
+        self.aggregate |= part.aggregate;
+        self.late |= part.late;
+        self.finished = self.finished.max(part.finished);
+        self.row |= part.row;
+        self.nodes = self.nodes.saturating_add(part.nodes);
+        self.height = self.height.max(part.height);
+        self.constant &= matches!(part.expr, Expr::Constant(_));
+        part.expr
+    }
+
+    fn boxed(&mut self, part: Compiled) -> Box<Expr> {
+        Box::new(self.take(part))
+    }
+
+    /// The node, or its value where all its parts are constants.
+    fn node(self, expr: Expr, ty: Type) -> Result<Compiled> {
+        match if self.constant { folded(&expr) } else { None } {
+            Some(value) => Ok(Compiled::leaf(Expr::Constant(value), ty)),
+            None => self.kept(expr, ty),
+        }
+    }
+
+    /// The node as it is.
+    fn kept(self, expr: Expr, ty: Type) -> Result<Compiled> {
+        let Parts { aggregate, late, finished, row, nodes, height, constant: _ } = self;
+        if height >= MAX_HEIGHT {
+            return Err(PlanError::new(PlanErrorKind::TooComplex("they put one expression into another"), None));
+        }
+        Ok(Compiled { expr, ty, aggregate, late, finished, row, written: false, nodes, height: height + 1 })
+    }
+}
+
+impl Compiler {
+    pub fn new(sources: Vec<Source>) -> Compiler {
+        Compiler {
+            integers: sources.iter().all(|source| source.stream.integers),
+            sources,
+            steps: Vec::new(),
+            result_steps: Vec::new(),
+            numbers: Vec::new(),
+            aliases: Vec::new(),
+            aliases_by_name: HashMap::new(),
+            shadowed: HashSet::new(),
+            aggregates: Vec::new(),
+            aggregates_by_text: HashMap::new(),
+            copied: 0,
+            gathers: false,
+            precedence: Vec::new(),
+        }
+    }
+
+    /// Compiles `expr`. `own` is the name of the alias or REPLACE that it defines: within it the name is the field.
+    pub fn expr(&mut self, expr: &ast::Expr, clause: Clause, own: Option<&str>) -> Result<Compiled> {
+        let scope = (clause, own);
+        match &expr.kind {
+            ExprKind::Literal(literal) => Ok(Compiled::constant(value(literal))),
+            ExprKind::Column(name) => self.name(name, expr.span, scope),
+            ExprKind::Dot(left, member) => self.dot(left, member, scope),
+            ExprKind::Member(left, member) => self.member(left, member, scope),
+            ExprKind::Index(left, index) => self.index(left, index, scope),
+            ExprKind::Slice(left, from, to) => self.slice(left, from.as_deref(), to.as_deref(), expr.span, scope),
+            ExprKind::Star => Err(PlanError::at(PlanErrorKind::Star, expr.span)),
+            ExprKind::Unary(op, operand) => self.unary(*op, operand, scope),
+            ExprKind::Binary(op, left, right) => self.binary(*op, left, right, scope),
+            ExprKind::Between { expr, negated, low, high } => self.between([expr, low, high], *negated, scope),
+            ExprKind::In { expr, negated, set } => self.is_in(expr, *negated, set, scope),
+            ExprKind::Like { expr, negated, pattern } => self.like(expr, *negated, pattern, scope),
+            ExprKind::IsNull { expr, negated } => self.is_null(expr, *negated, scope),
+            ExprKind::Case { value, branches, otherwise } => {
+                self.case(value.as_deref(), branches, otherwise.as_deref(), scope)
+            }
+            ExprKind::Call(call) => self.call(call, expr.span, scope),
+        }
+    }
+
+    /// Keys of ORDER BY.
+    pub fn order_by(&mut self, keys: &[ast::OrderKey], clause: &'static str) -> Result<Vec<OrderBy>> {
+        let mut order = Vec::with_capacity(keys.len());
+        for key in keys {
+            let expr = self.expr(&key.expr, Clause::Groups(clause), None)?.expr;
+            order.push(OrderBy { expr, descending: key.descending });
+        }
+        Ok(order)
+    }
+}
+
+/// The clause, and the name whose alias or REPLACE is being compiled.
+type Scope<'a> = (Clause, Option<&'a str>);
+
+fn value(literal: &Literal) -> Value {
+    match literal {
+        Literal::Int(i) => Value::Int(*i),
+        Literal::Float(f) => Value::Float(*f),
+        Literal::Text(text) => Value::Text(text.clone()),
+        Literal::Bool(b) => Value::Bool(*b),
+    }
+}
+
+/// The value of an expression over constants. An error is left to the row that meets it: it may be in a branch that no
+/// row takes.
+fn folded(expr: &Expr) -> Option<Value> {
+    let zone = &jiff::tz::TimeZone::UTC;
+    let context =
+        CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits: Hits::default() };
+    expr.eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
+}

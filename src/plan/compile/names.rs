@@ -1,0 +1,277 @@
+//! What the names in an expression mean: columns of the rule's streams, aliases, `*` and what a source tells.
+//!
+//! Names become provisional slots here and nowhere else. What is done with the values is not known here.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Clause, Compiled, Compiler, Finished, Parts, Result, Scope, Type};
+use crate::catalog::StreamDef;
+use crate::expr::Expr;
+use crate::plan::error::{PlanError, PlanErrorKind};
+use crate::plan::logical::Meant;
+use crate::plan::physical::{Column, ColumnSource};
+use crate::sql::ast::{self, DataType, ExprKind, Ident, InSet, Span};
+use crate::value::Text;
+
+/// How many nodes may be copied by putting aliases of aggregates into others.
+const MAX_COPIED: usize = 10_000;
+
+/// A stream or table of the rule, with what the rule reads of it.
+pub struct Source {
+    pub stream: Arc<StreamDef>,
+    /// names that mean it before a dot
+    pub qualifiers: Vec<Text>,
+    pub columns: Vec<Column>,
+    columns_by_source: HashMap<ColumnSource, usize>,
+}
+
+impl Source {
+    pub fn new(stream: Arc<StreamDef>, qualifiers: Vec<Text>) -> Source {
+        Source { stream, qualifiers, columns: Vec::new(), columns_by_source: HashMap::new() }
+    }
+
+    /// The number of a column; the first to ask for it makes it.
+    pub fn column(&mut self, source: ColumnSource, ty: Option<DataType>) -> usize {
+        let columns = &mut self.columns;
+        *self.columns_by_source.entry(source).or_insert_with_key(|source| {
+            columns.push(Column { source: source.clone(), ty });
+            columns.len() - 1
+        })
+    }
+
+    /// The declared type of a column; `Ok(None)` in a schemaless stream, `Err` where it is not declared.
+    fn declared(&self, name: &str) -> Result<Option<DataType>, ()> {
+        match &self.stream.columns {
+            None => Ok(None),
+            Some(columns) => match columns.iter().find(|column| column.name.name == name) {
+                Some(column) => Ok(Some(column.ty.clone())),
+                None => Err(()),
+            },
+        }
+    }
+}
+
+impl Compiler {
+    /// The input that a name before a dot means.
+    pub fn qualified(&self, name: &str) -> Option<usize> {
+        self.sources.iter().position(|source| source.qualifiers.iter().any(|known| known == name))
+    }
+
+    /// All names that mean an input.
+    pub fn qualifiers(&self) -> impl Iterator<Item = &Text> {
+        self.sources.iter().flat_map(|source| &source.qualifiers)
+    }
+
+    /// The column of this input.
+    pub fn column_of(&mut self, input: usize, name: &Text, span: Span) -> Result<Compiled> {
+        let Ok(ty) = self.sources[input].declared(name) else { return Err(self.unknown(name, span)) };
+        let column = self.sources[input].column(ColumnSource::Key(name.clone()), ty.clone());
+        let meant = Meant::Column { input, column };
+        let mut compiled = Compiled::leaf(meant.expr(), ty.map_or(Type::Any, Type::Known));
+        compiled.row = true;
+        Ok(compiled)
+    }
+
+    /// The column that a name without a stream means: the one that a schema declares, else that of the first message
+    /// that has it.
+    pub fn column(&mut self, name: &Text, span: Span) -> Result<Compiled> {
+        let has_columns = |source: &&Source| source.stream.columns.is_some();
+        let mut declared = (0..self.sources.len())
+            .filter(|input| has_columns(&&self.sources[*input]) && self.sources[*input].declared(name).is_ok());
+        if let Some(input) = declared.next() {
+            if declared.next().is_some() {
+                return Err(PlanError::at(PlanErrorKind::Ambiguous(name.to_string()), span));
+            }
+            return self.column_of(input, name, span);
+        }
+        let schemaless: Vec<usize> =
+            self.precedence.iter().copied().filter(|input| !has_columns(&&self.sources[*input])).collect();
+        match schemaless.as_slice() {
+            [] => Err(self.unknown(name, span)),
+            [input] => self.column_of(*input, name, span),
+            inputs => {
+                let mut parts = Parts::new();
+                let mut exprs = Vec::with_capacity(inputs.len());
+                for &input in inputs {
+                    exprs.push(parts.take(self.column_of(input, name, span)?));
+                }
+                parts.kept(Expr::FirstPresent(exprs), Type::Any)
+            }
+        }
+    }
+
+    /// The whole messages of a schemaless input, as provisional slot.
+    pub fn whole(&mut self, input: usize) -> usize {
+        let column = self.sources[input].column(ColumnSource::Whole, None);
+        Meant::Column { input, column }.slot()
+    }
+
+    /// What the source tells about the messages of an input.
+    pub fn metadata(&mut self, input: usize) -> Compiled {
+        let column = self.sources[input].column(ColumnSource::Meta, None);
+        Compiled { row: true, ..Compiled::leaf(Meant::Column { input, column }.expr(), Type::Any) }
+    }
+
+    /// The row as an object: what `*` is as an argument.
+    pub(super) fn row_object(&mut self, span: Span) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let mut wholes = Vec::new();
+        let mut members: Vec<(Text, Expr)> = Vec::new();
+        for input in 0..self.sources.len() {
+            let stream = self.sources[input].stream.clone();
+            match &stream.columns {
+                None => {
+                    wholes.push(Expr::Slot(self.whole(input)));
+                    parts.row = true;
+                    parts.constant = false;
+                }
+                Some(columns) => {
+                    for column in columns.iter().map(|column| &column.name.name) {
+                        if members.iter().all(|(name, _)| name != column) {
+                            let value = self.column_of(input, column, span)?;
+                            members.push((column.clone(), parts.take(value)));
+                        }
+                    }
+                }
+            }
+        }
+        if let ([_], []) = (wholes.as_slice(), members.as_slice()) {
+            return parts.kept(wholes.remove(0), Type::Any);
+        }
+        parts.constant = false;
+        parts.kept(Expr::Object { wholes, members }, Type::Any)
+    }
+
+    fn unknown(&self, name: &Text, span: Span) -> PlanError {
+        let columns = || self.sources.iter().flat_map(|source| source.stream.columns.iter().flatten());
+        let other_case = self.sources.iter().find(|source| {
+            source.stream.columns.iter().flatten().any(|column| column.name.name.eq_ignore_ascii_case(name))
+        });
+        let kind = match other_case {
+            Some(source) => PlanErrorKind::FieldCase { name: name.to_string(), stream: source.stream.name.to_string() },
+            None => PlanErrorKind::UnknownField(name.to_string()),
+        };
+        let aliases = self.aliases.iter().map(|alias| alias.name.as_str());
+        PlanError::at(kind, span).meant(name, columns().map(|column| column.name.name.as_str()).chain(aliases))
+    }
+
+    pub(super) fn name(&mut self, name: &Text, span: Span, (clause, own): Scope) -> Result<Compiled> {
+        // An alias is known by its name only when its own expression is done.
+        if own == Some(name) {
+            self.shadowed.insert(name.clone());
+            return self.column(name, span);
+        }
+        let Some(&index) = self.aliases_by_name.get(name) else { return self.column(name, span) };
+        // `sum(points) AS points, max(points)`: where no aggregate can stand, the field is meant that the alias is
+        // made of.
+        let groups = matches!(clause, Clause::Result | Clause::Groups(_));
+        if self.aliases[index].value.aggregate && !groups && self.shadowed.contains(name) {
+            return self.column(name, span);
+        }
+        self.alias(index, span, clause)
+    }
+
+    /// A reference to an alias: its expression again where that costs nothing or where there is no slot for it, else
+    /// the slot that all its readers share.
+    fn alias(&mut self, index: usize, span: Span, clause: Clause) -> Result<Compiled> {
+        let alias = &mut self.aliases[index];
+        let value = &alias.value;
+        if value.aggregate {
+            let name = alias.name.to_string();
+            match clause {
+                Clause::Result | Clause::Groups(_) => {}
+                Clause::Rows(clause) => {
+                    return Err(PlanError::at(PlanErrorKind::Aggregate { clause, call: name }, span));
+                }
+                Clause::Aggregate => return Err(PlanError::at(PlanErrorKind::NestedAggregate(name), span)),
+            }
+        }
+        let there = match clause {
+            Clause::Result => Finished::Step,
+            Clause::Groups("ORDER BY") => Finished::Number,
+            Clause::Groups(_) | Clause::Rows(_) | Clause::Aggregate => Finished::No,
+        };
+        if value.finished > there {
+            return Err(PlanError::at(PlanErrorKind::FinishedRows(alias.name.to_string()), span));
+        }
+        if matches!(value.expr, Expr::Slot(_) | Expr::Constant(_)) {
+            return Ok(value.clone());
+        }
+        if value.aggregate || value.late {
+            self.copied = self.copied.saturating_add(value.nodes);
+            if self.copied > MAX_COPIED {
+                return Err(PlanError::at(PlanErrorKind::TooComplex("too many copies of aggregates"), span));
+            }
+            // HAVING may read what the alias of an aggregate reads of the row beside it.
+            return Ok(Compiled { row: false, ..value.clone() });
+        }
+        alias.shared = true;
+        let mut compiled = Compiled::leaf(Meant::Alias(index).expr(), value.ty.clone());
+        compiled.row = value.row;
+        Ok(compiled)
+    }
+
+    pub(super) fn dot(&mut self, left: &ast::Expr, member: &Ident, scope: Scope) -> Result<Compiled> {
+        if let ExprKind::Column(name) = &left.kind
+            && let Some(input) = self.qualified(name)
+        {
+            return self.column_of(input, &member.name, left.span.to(member.span));
+        }
+        self.member(left, member, scope)
+    }
+}
+
+/// The name of a field without an alias; `unnamed` counts those that have none of their own.
+pub fn default_name(expr: &ast::Expr, unnamed: &mut usize) -> Text {
+    match &expr.kind {
+        ExprKind::Column(name) => name.clone(),
+        ExprKind::Dot(left, name) if matches!(left.kind, ExprKind::Column(_)) => name.name.clone(),
+        ExprKind::Call(call) => call.name.name.to_ascii_lowercase(),
+        _ => {
+            *unnamed += 1;
+            Text::from(format!("kuiper_field_{}", *unnamed - 1))
+        }
+    }
+}
+
+/// The names in an expression that may be aliases.
+pub fn column_names<'a>(expr: &'a ast::Expr, qualifiers: &[Text]) -> Vec<&'a Text> {
+    let mut names = Vec::new();
+    let mut waiting = vec![expr];
+    while let Some(expr) = waiting.pop() {
+        match &expr.kind {
+            ExprKind::Literal(_) | ExprKind::Star => {}
+            ExprKind::Column(name) => names.push(name),
+            ExprKind::Dot(left, _) => match &left.kind {
+                ExprKind::Column(name) if qualifiers.contains(name) => {}
+                _ => waiting.push(left),
+            },
+            ExprKind::Member(left, _) | ExprKind::Unary(_, left) | ExprKind::IsNull { expr: left, .. } => {
+                waiting.push(left);
+            }
+            ExprKind::Index(left, right) | ExprKind::Binary(_, left, right) => waiting.extend([&**left, &**right]),
+            ExprKind::Slice(left, from, to) => {
+                waiting.push(left);
+                waiting.extend(from.as_deref());
+                waiting.extend(to.as_deref());
+            }
+            ExprKind::Between { expr, low, high, .. } => waiting.extend([&**expr, &**low, &**high]),
+            ExprKind::In { expr, set, .. } => {
+                waiting.push(expr);
+                match set {
+                    InSet::List(list) => waiting.extend(list),
+                    InSet::Array(array) => waiting.push(array),
+                }
+            }
+            ExprKind::Like { expr, pattern, .. } => waiting.extend([&**expr, &**pattern]),
+            ExprKind::Case { value, branches, otherwise } => {
+                waiting.extend(value.as_deref());
+                waiting.extend(branches.iter().flat_map(|(when, then)| [when, then]));
+                waiting.extend(otherwise.as_deref());
+            }
+            ExprKind::Call(call) => waiting.extend(&call.args),
+        }
+    }
+    names
+}

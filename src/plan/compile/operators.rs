@@ -1,0 +1,223 @@
+//! Operators, members, indexes, conditions and CASE: compiled from their parts, with the type of what they give.
+
+use std::sync::Arc;
+
+use super::{Compiled, Compiler, Parts, Result, Scope, Type};
+use crate::expr::{Comparison, Expr, LikePattern, like};
+use crate::plan::error::{PlanError, PlanErrorKind};
+use crate::sql::ast::{self, BinaryOp, DataType, Ident, InSet, Span, UnaryOp};
+use crate::value::Value;
+
+impl Compiler {
+    pub(super) fn member(&mut self, left: &ast::Expr, member: &Ident, (clause, own): Scope) -> Result<Compiled> {
+        let left = self.expr(left, clause, own)?;
+        let ty = match &left.ty {
+            Type::Known(DataType::Struct(members)) => members
+                .iter()
+                .find(|column| column.name.name == member.name)
+                .map_or(Type::Any, |column| Type::Known(column.ty.clone())),
+            _ => Type::Any,
+        };
+        let mut parts = Parts::new();
+        let left = parts.boxed(left);
+        parts.node(Expr::Member(left, member.name.clone()), ty)
+    }
+
+    pub(super) fn index(&mut self, left: &ast::Expr, index: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
+        let left = self.expr(left, clause, own)?;
+        let index = self.expr(index, clause, own)?;
+        let ty = match &left.ty {
+            Type::Known(DataType::Array(element)) => Type::Known((**element).clone()),
+            _ => Type::Any,
+        };
+        let mut parts = Parts::new();
+        let (left, index) = (parts.boxed(left), parts.boxed(index));
+        parts.node(Expr::Index(left, index), ty)
+    }
+
+    pub(super) fn slice(
+        &mut self,
+        left: &ast::Expr,
+        from: Option<&ast::Expr>,
+        to: Option<&ast::Expr>,
+        span: Span,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let left = self.expr(left, clause, own)?;
+        let from = from.map(|from| self.expr(from, clause, own)).transpose()?;
+        let to = to.map(|to| self.expr(to, clause, own)).transpose()?;
+        let bound = |bound: &Option<Compiled>| match bound.as_ref().and_then(Compiled::literal) {
+            Some(Value::Int(bound)) => Some(*bound),
+            _ => None,
+        };
+        if let (Some(from), Some(to)) = (bound(&from), bound(&to))
+            && (from < 0) == (to < 0)
+            && from >= to
+        {
+            return Err(PlanError::at(PlanErrorKind::Slice, span));
+        }
+        let ty = left.ty.clone();
+        let mut parts = Parts::new();
+        let left = parts.boxed(left);
+        let from = from.map(|from| parts.boxed(from));
+        let to = to.map(|to| parts.boxed(to));
+        parts.node(Expr::Slice(left, from, to), ty)
+    }
+
+    pub(super) fn unary(&mut self, op: UnaryOp, operand: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
+        let operand = self.expr(operand, clause, own)?;
+        let mut parts = Parts::new();
+        match (op, operand.literal()) {
+            (UnaryOp::Minus, Some(Value::Int(i))) if *i != i64::MIN => Ok(Compiled::constant(Value::Int(-i))),
+            (UnaryOp::Minus, Some(Value::Float(f))) => Ok(Compiled::constant(Value::Float(-f))),
+            (UnaryOp::Plus, Some(Value::Int(_) | Value::Float(_))) => Ok(operand),
+            (UnaryOp::Not, Some(Value::Bool(b))) => Ok(Compiled::constant(Value::Bool(!b))),
+            (UnaryOp::Minus, _) => {
+                let ty = operand.ty.clone();
+                let operand = parts.boxed(operand);
+                parts.node(Expr::Negate(operand), ty)
+            }
+            // A plus says that this is a number and changes nothing: minus twice says the same.
+            (UnaryOp::Plus, _) => {
+                let ty = operand.ty.clone();
+                let operand = parts.boxed(operand);
+                parts.height += 1;
+                parts.node(Expr::Negate(Box::new(Expr::Negate(operand))), ty)
+            }
+            (UnaryOp::Not, _) => {
+                let operand = parts.boxed(operand);
+                parts.node(Expr::Not(operand), Type::BOOL)
+            }
+        }
+    }
+
+    pub(super) fn binary(
+        &mut self,
+        op: BinaryOp,
+        left: &ast::Expr,
+        right: &ast::Expr,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let left = self.expr(left, clause, own)?;
+        let right = self.expr(right, clause, own)?;
+        let typed = left.ty != Type::Any && right.ty != Type::Any;
+        let integral = typed || self.integers;
+        let ty = match op {
+            _ if is_logical(op) => Type::BOOL,
+            _ if !typed => Type::Any,
+            _ if left.ty == Type::FLOAT || right.ty == Type::FLOAT => Type::FLOAT,
+            _ => left.ty.clone(),
+        };
+        let mut parts = Parts::new();
+        let (left, right) = (parts.boxed(left), parts.boxed(right));
+        parts.node(Expr::Binary { op, left, right, integral }, ty)
+    }
+
+    pub(super) fn between(
+        &mut self,
+        operands: [&ast::Expr; 3],
+        negated: bool,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let [expr, low, high] = operands;
+        let expr = parts.take(self.expr(expr, clause, own)?);
+        let low = parts.take(self.expr(low, clause, own)?);
+        let high = parts.take(self.expr(high, clause, own)?);
+        parts.node(Expr::Between { operands: Box::new([expr, low, high]), negated }, Type::BOOL)
+    }
+
+    pub(super) fn is_in(
+        &mut self,
+        expr: &ast::Expr,
+        negated: bool,
+        set: &InSet,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let expr = parts.boxed(self.expr(expr, clause, own)?);
+        match set {
+            InSet::List(members) => {
+                let mut list = Vec::with_capacity(members.len());
+                for member in members {
+                    list.push(parts.take(self.expr(member, clause, own)?));
+                }
+                parts.node(Expr::InList { expr, list, negated }, Type::BOOL)
+            }
+            InSet::Array(array) => {
+                let array = parts.boxed(self.expr(array, clause, own)?);
+                parts.node(Expr::InArray { expr, array, negated }, Type::BOOL)
+            }
+        }
+    }
+
+    pub(super) fn like(
+        &mut self,
+        expr: &ast::Expr,
+        negated: bool,
+        written: &ast::Expr,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let expr = parts.boxed(self.expr(expr, clause, own)?);
+        let compiled = self.expr(written, clause, own)?;
+        let pattern = match compiled.literal() {
+            Some(Value::Text(text)) => LikePattern::Literal(Arc::new(like::Pattern::new(text))),
+            Some(_) => return Err(PlanError::at(PlanErrorKind::Pattern(written.to_string()), written.span)),
+            None => LikePattern::Dynamic(parts.boxed(compiled)),
+        };
+        parts.node(Expr::Like { expr, pattern, negated }, Type::BOOL)
+    }
+
+    pub(super) fn is_null(&mut self, expr: &ast::Expr, negated: bool, (clause, own): Scope) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let expr = parts.boxed(self.expr(expr, clause, own)?);
+        parts.node(Expr::IsNull { expr, negated }, Type::BOOL)
+    }
+
+    pub(super) fn case(
+        &mut self,
+        value: Option<&ast::Expr>,
+        branches: &[(ast::Expr, ast::Expr)],
+        otherwise: Option<&ast::Expr>,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let value = match value {
+            Some(value) => Some(parts.boxed(self.expr(value, clause, own)?)),
+            None => None,
+        };
+        let mut ty = None;
+        let mut taken = Vec::with_capacity(branches.len());
+        for (when, then) in branches {
+            let when = parts.take(self.expr(when, clause, own)?);
+            let then = self.expr(then, clause, own)?;
+            merge(&mut ty, &then.ty);
+            taken.push((when, parts.take(then)));
+        }
+        let otherwise = match otherwise {
+            Some(otherwise) => {
+                let otherwise = self.expr(otherwise, clause, own)?;
+                merge(&mut ty, &otherwise.ty);
+                Some(parts.boxed(otherwise))
+            }
+            None => None,
+        };
+        parts.node(Expr::Case { value, branches: taken, otherwise }, ty.unwrap_or(Type::Any))
+    }
+}
+
+/// The type of a value that is one of several: untyped if one is.
+fn merge(ty: &mut Option<Type>, other: &Type) {
+    match ty {
+        None => *ty = Some(other.clone()),
+        Some(Type::Any) => {}
+        Some(_) if *other == Type::Any => *ty = Some(Type::Any),
+        Some(_) => {}
+    }
+}
+
+/// Whether the operator gives true or false.
+pub(super) fn is_logical(op: BinaryOp) -> bool {
+    matches!(op, BinaryOp::And | BinaryOp::Or) || Comparison::of(op).is_some()
+}

@@ -1,0 +1,222 @@
+//! Calls that look at more than one row: aggregates, analytic functions and row numbers. Each becomes a step of the
+//! plan, and a provisional slot where the expression reads its answer.
+
+use super::calls::{check, returned};
+use super::names::{column_names, default_name};
+use super::{Clause, Compiled, Compiler, Finished, Parts, Result, Scope, Type};
+use crate::expr::Expr;
+use crate::expr::aggregate::{Aggregate, Distinct};
+use crate::expr::analytic::Analytic;
+use crate::expr::function::Function;
+use crate::plan::error::{PlanError, PlanErrorKind};
+use crate::plan::logical::{LogicalStep, Meant};
+use crate::plan::physical::{AggregateCall, AnalyticCall, RowNumber};
+use crate::sql::ast::{self, Call, ExprKind, Span};
+use crate::value::{Text, Value};
+
+impl Compiler {
+    pub(super) fn aggregate(
+        &mut self,
+        aggregate: Aggregate,
+        function: &'static Function,
+        call: &Call,
+        span: Span,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        match clause {
+            Clause::Result | Clause::Groups(_) => {}
+            Clause::Rows(clause) => {
+                let call = ExprKind::Call(call.clone());
+                let call = ast::Expr { kind: call, span }.to_string();
+                return Err(PlanError::at(PlanErrorKind::Aggregate { clause, call }, span));
+            }
+            Clause::Aggregate => {
+                return Err(PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span));
+            }
+        }
+        let star = call.args.first().is_some_and(|arg| arg.kind == ExprKind::Star);
+        if star && !aggregate.takes_rows() {
+            return Err(PlanError::at(PlanErrorKind::Star, call.args[0].span));
+        }
+        let mut args = Vec::with_capacity(call.args.len());
+        if star {
+            // Rows are counted without a look at them.
+            let counted = aggregate == Aggregate::Count;
+            let row =
+                if counted { Compiled::leaf(Expr::Constant(Value::Null), Type::Any) } else { self.row_object(span)? };
+            args.push(row);
+        }
+        for arg in &call.args[args.len()..] {
+            let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match *error.kind {
+                PlanErrorKind::NestedAggregate(_) => {
+                    PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span)
+                }
+                _ => error,
+            })?;
+            args.push(arg);
+        }
+        check(function, call, &args)?;
+        let aggregate = aggregate.with(args.get(1).and_then(Compiled::literal));
+        let ty = returned(function, &args);
+        // Equal texts mean equal calls, but for the name that means a field here and an alias elsewhere.
+        let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
+        let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
+        let arg = match aggregate {
+            Aggregate::Count if star => None,
+            Aggregate::Deduplicate { .. } => Some(self.with_row(args.swap_remove(0), span)?),
+            _ => Some(args.swap_remove(0)),
+        };
+        let integral = self.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
+        let calls = &mut self.aggregates;
+        let index = *self.aggregates_by_text.entry(text).or_insert_with(|| {
+            calls.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });
+            calls.len() - 1
+        });
+        let mut compiled = Compiled::leaf(Meant::Aggregate(index).expr(), ty);
+        compiled.aggregate = true;
+        Ok(compiled)
+    }
+
+    /// A value and its row, as deduplication takes them.
+    fn with_row(&mut self, value: Compiled, span: Span) -> Result<Compiled> {
+        let mut parts = Parts::new();
+        let members = vec![
+            (Text::const_new(Distinct::VALUE), parts.take(value)),
+            (Text::const_new(Distinct::ROW), parts.take(self.row_object(span)?)),
+        ];
+        parts.constant = false;
+        parts.kept(Expr::Object { wholes: Vec::new(), members }, Type::Any)
+    }
+
+    /// A call of an analytic function: over rows, or over result rows where an argument is an aggregate.
+    pub(super) fn analytic(
+        &mut self,
+        analytic: Analytic,
+        function: &'static Function,
+        call: &Call,
+        span: Span,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
+        let mut args = Vec::with_capacity(call.args.len());
+        for arg in &call.args {
+            args.push(match arg.kind {
+                ExprKind::Star => self.row_object(arg.span)?,
+                _ => self.expr(arg, clause, own)?,
+            });
+        }
+        check(function, call, &args)?;
+        let ty = returned(function, &args);
+        self.analytic_call(analytic, args, Vec::new(), call, span, ty, clause)
+    }
+
+    /// Puts an analytic call where its arguments allow it.
+    #[allow(clippy::too_many_arguments)]
+    fn analytic_call(
+        &mut self,
+        analytic: Analytic,
+        args: Vec<Compiled>,
+        names: Vec<Text>,
+        call: &Call,
+        span: Span,
+        ty: Type,
+        clause: Clause,
+    ) -> Result<Compiled> {
+        let over = call.over.as_ref();
+        let mut parts = Parts::new();
+        let args: Vec<Expr> = args.into_iter().map(|arg| parts.take(arg)).collect();
+        let mut partition = Vec::new();
+        for key in over.iter().flat_map(|over| &over.partition_by) {
+            partition.push(self.expr(key, Clause::Rows("OVER"), None)?.expr);
+        }
+        let when = match over.and_then(|over| over.when.as_deref()) {
+            Some(when) => Some(self.expr(when, Clause::Rows("OVER"), None)?.expr),
+            None => None,
+        };
+        if let Some(key) = over.and_then(|over| over.order_by.first()) {
+            return Err(PlanError::at(PlanErrorKind::OverOrder(call.name.name.to_string()), key.expr.span));
+        }
+        // changed_cols is about what is sent: rows that WHERE, FILTER or HAVING drops are none of its rows.
+        let results = parts.aggregate || parts.late || analytic == Analytic::ChangedCols;
+        let over_rows = call.args.iter().any(|arg| arg.kind == ExprKind::Star);
+        let call_of_plan = AnalyticCall { analytic, args, names, over_rows, partition, when };
+        let mut compiled = if results {
+            if clause != Clause::Result {
+                return Err(PlanError::at(PlanErrorKind::SelectOnly(call.name.name.to_string()), span));
+            }
+            self.result_steps.push(call_of_plan);
+            Compiled::leaf(Meant::ResultStep(self.result_steps.len() - 1).expr(), ty)
+        } else {
+            self.steps.push(LogicalStep { aliases: self.aliases.len(), call: call_of_plan, span });
+            Compiled::leaf(Meant::Step(self.steps.len() - 1).expr(), ty)
+        };
+        compiled.aggregate = results && parts.aggregate;
+        compiled.late = results;
+        compiled.finished = if results { Finished::Step } else { Finished::No };
+        compiled.row = !results;
+        Ok(compiled)
+    }
+
+    /// `changed_cols(prefix, ignoreNull, column, …)` as an item of the select list: the object of what changed, and
+    /// the prefix of its keys.
+    pub fn changed_cols(&mut self, function: &'static Function, call: &Call, span: Span) -> Result<(Compiled, Text)> {
+        if call.over.is_some() {
+            return Err(PlanError::at(PlanErrorKind::Over(call.name.name.to_string()), span));
+        }
+        let mut args = Vec::with_capacity(call.args.len());
+        let mut names = Vec::new();
+        let mut unnamed = 0;
+        for (index, arg) in call.args.iter().enumerate() {
+            let star = arg.kind == ExprKind::Star;
+            args.push(if star { self.row_object(arg.span)? } else { self.expr(arg, Clause::Result, None)? });
+            if index >= 2 {
+                names.push(match unnamed {
+                    _ if star => Text::const_new("*"),
+                    // The first expression without a name has the prefix alone.
+                    0 => match default_name(arg, &mut unnamed) {
+                        _ if unnamed > 0 => Text::default(),
+                        name => name,
+                    },
+                    _ => default_name(arg, &mut unnamed),
+                });
+            }
+        }
+        check(function, call, &args)?;
+        let prefix = match args.first().and_then(Compiled::literal) {
+            Some(Value::Text(prefix)) => prefix.clone(),
+            _ => Text::default(),
+        };
+        args.remove(0);
+        let compiled = self.analytic_call(Analytic::ChangedCols, args, names, call, span, Type::Any, Clause::Result)?;
+        Ok((compiled, prefix))
+    }
+
+    /// `row_number() [OVER (…)]`
+    pub(super) fn row_number(
+        &mut self,
+        function: &'static Function,
+        call: &Call,
+        span: Span,
+        clause: Clause,
+    ) -> Result<Compiled> {
+        if clause != Clause::Result {
+            return Err(PlanError::at(PlanErrorKind::WindowFunction, span));
+        }
+        let mut args = Vec::new();
+        for arg in &call.args {
+            args.push(self.expr(arg, Clause::Result, None)?);
+        }
+        check(function, call, &args)?;
+        let mut number = RowNumber { partition: Vec::new(), order: Vec::new() };
+        if let Some(over) = &call.over {
+            for key in &over.partition_by {
+                number.partition.push(self.expr(key, Clause::Groups("OVER"), None)?.expr);
+            }
+            number.order = self.order_by(&over.order_by, "OVER")?;
+        }
+        self.numbers.push(number);
+        let mut compiled = Compiled::leaf(Meant::Number(self.numbers.len() - 1).expr(), Type::INT);
+        compiled.late = true;
+        compiled.finished = Finished::Number;
+        Ok(compiled)
+    }
+}
