@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use plutino::io::LinkState;
+use plutino::io::events::EventSink;
 use plutino::io::queue::{FrameReceiver, FrameSender, MessageBatch, Received, Signal, inbound};
 use plutino::io::websocket::{ConnectError, ServerSettings, ServerTls, Settings, SinkLink, Websockets};
 use serde_json::{Map, Value, json};
@@ -338,6 +339,35 @@ async fn http_requests_get_http_answers() {
         let mut answer = String::new();
         timeout(LIMIT, stream.read_to_string(&mut answer)).await.unwrap().unwrap();
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{request:.40}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn no_form_of_a_request_gets_past_the_gate() {
+    let tokens = vec!["secret".to_owned()];
+    let settings = ServerSettings { ip: "127.0.0.1".into(), port: 0, tokens, ..ServerSettings::default() };
+    let hub = Websockets::new(settings, vec![data_thread()]);
+    let addr = hub.publish_events("/events", EventSink::open()).await.unwrap();
+    let (frames, _stream) = stream();
+    let _link = hub.open_source(source("/ws", json!({})), 0, frames).await.unwrap();
+    let headers = "X: y\r\n".repeat(200);
+    for path in ["/events", "/ws", "/nowhere"] {
+        for request in [
+            format!("GET {path} HTTP/1.1\r\n\r\n"),
+            format!("GET {path} HTTP/1.0\r\n\r\n"),
+            format!("POST {path} HTTP/1.1\r\n\r\n"),
+            format!("GET {path} HTTP/1.1\r\nno header\r\n\r\n"),
+            format!("GET {path} HTTP/1.1\r\n{headers}\r\n"),
+        ] {
+            let mut stream = TcpStream::connect(addr).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = [0; 12];
+            timeout(LIMIT, stream.read_exact(&mut answer)).await.unwrap().unwrap();
+            let expected =
+                if request.contains("HTTP/1.1\r\n\r\n") && request.starts_with("GET") { "401" } else { "400" };
+            let answer = String::from_utf8_lossy(&answer);
+            assert!(answer.ends_with(expected), "{request:.40}: {answer}");
+        }
     }
 }
 

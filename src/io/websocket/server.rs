@@ -187,13 +187,17 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
         return Ok(None);
     };
     let request = Request::try_parse(&head[..end]).ok().flatten().map(|(_, request)| request);
-    // Whoever is not let in does not learn which paths there are.
-    if let Some(request) = &request
-        && let Err(refusal) = gate.check(request.headers(), asked.query())
-    {
+    // Whoever is not let in does not learn which paths there are. What cannot be read shows nothing that would let it in.
+    let passes = match &request {
+        Some(request) => gate.check(request.headers(), asked.query()),
+        None if gate.is_open() => Ok(()),
+        None => Err(Refusal::Request),
+    };
+    if let Err(refusal) = passes {
         gate.refuses(refusal);
         match refusal {
             Refusal::Token => refuse(&mut wire, "401 Unauthorized", "missing or unknown token\n").await?,
+            Refusal::Request => refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?,
             _ => refuse(&mut wire, "403 Forbidden", "this origin is not allowed\n").await?,
         }
         return Ok(None);
