@@ -105,6 +105,7 @@ pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle,
                 endpoint.stands(LinkState::Connected);
                 let (place, who) = (endpoint.clone(), peer.clone());
                 let ending = data.spawn(async move { connection::run(websocket, &place, &who).await }).await;
+                peer.hang_up();
                 if !*closing.borrow() {
                     let ending = ending.unwrap_or_else(|error| {
                         let panic = "an error in this program ended the connection: please report it (--log error)";

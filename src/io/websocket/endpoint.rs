@@ -417,3 +417,30 @@ impl Drop for Stay {
         self.endpoint.leave(&self.peer);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_said_first_does_not_gather_while_nobody_hears_it() {
+        let props = serde_json::json!({"addr": "127.0.0.1:1", "onOpen": "subscribe"});
+        let settings = Settings::source("/p", props.as_object().unwrap()).unwrap().0;
+        let endpoint = Endpoint::new(settings.clone(), 0, LinkState::Connecting);
+        let peer = Peer::new("p".to_owned());
+        peer.hang_up();
+        endpoint.join(&peer);
+        // Rules come and go while the peer cannot be reached.
+        for _ in 0..100 {
+            endpoint.unlink(&endpoint.link(Use::Source, settings.clone()));
+        }
+        let _link = endpoint.link(Use::Source, settings.clone());
+        let said = || std::iter::from_fn(|| peer.next_first()).count();
+        assert_eq!(said(), 0);
+        endpoint.opens(&peer);
+        assert_eq!(said(), 1);
+        let props = serde_json::json!({"addr": "127.0.0.1:1", "onOpen": "more"});
+        endpoint.link(Use::Source, Settings::source("/p", props.as_object().unwrap()).unwrap().0);
+        assert_eq!(said(), 1, "the connection is open");
+    }
+}

@@ -43,8 +43,8 @@ pub(super) struct Peer {
     pub farewell: watch::Sender<Option<Farewell>>,
     /// wakes its writer
     pub wake: Notify,
-    /// messages of `onOpen` still to be sent on this connection, before all others
-    first: Mutex<VecDeque<String>>,
+    /// messages of `onOpen` still to be sent on this connection, before all others; `None` while there is none
+    first: Mutex<Option<VecDeque<String>>>,
     lanes: Mutex<Lanes>,
 }
 
@@ -59,14 +59,14 @@ struct Lanes {
 }
 
 impl Peer {
-    /// A peer without lanes.
+    /// A peer without lanes, which is connected.
     pub fn new(address: String) -> Arc<Peer> {
         Arc::new(Peer {
             address,
             since: SystemTime::now(),
             farewell: watch::Sender::new(None),
             wake: Notify::new(),
-            first: Mutex::default(),
+            first: Mutex::new(Some(VecDeque::new())),
             lanes: Mutex::default(),
         })
     }
@@ -82,22 +82,28 @@ impl Peer {
         });
     }
 
-    /// Sends these too, before what waits. Without a connection they stay until [`Peer::say_first`] replaces them.
+    /// Sends these too, before what waits. Without a connection they are dropped: the next one begins with all that is to
+    /// be said then.
     pub fn say(&self, messages: &[String]) {
-        if !messages.is_empty() {
-            locked(&self.first).extend(messages.iter().cloned());
+        if let Some(first) = &mut *locked(&self.first) {
+            first.extend(messages.iter().cloned());
             self.wake.notify_one();
         }
     }
 
     /// What a new connection sends first.
     pub fn say_first(&self, messages: Vec<String>) {
-        *locked(&self.first) = messages.into();
+        *locked(&self.first) = Some(messages.into());
+    }
+
+    /// There is no connection until the next [`Peer::say_first`].
+    pub fn hang_up(&self) {
+        *locked(&self.first) = None;
     }
 
     /// The next message of `onOpen`.
     pub fn next_first(&self) -> Option<String> {
-        locked(&self.first).pop_front()
+        locked(&self.first).as_mut()?.pop_front()
     }
 
     /// The next batch to write, if one waits.

@@ -373,6 +373,7 @@ impl Hub {
         }
         registry.dialled.insert(dial_key(&endpoint.settings), endpoint.clone());
         let peer = Peer::new(endpoint.settings.address());
+        peer.hang_up();
         endpoint.join(&peer);
         let presence = Presence::new(endpoint);
         self.control.spawn(client::keep(endpoint.clone(), peer, self.data[endpoint.thread].clone(), presence));
