@@ -26,7 +26,7 @@ const AUDIENCE: &str = "eKuiper";
 /// The longest token, in bytes: checking a signature costs as much as what is signed.
 const LONGEST: usize = 16 << 10;
 
-/// How often the folder is read again at most, when a token names a key that is not there.
+/// How old what is known of the folder may be.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The largest key file, in bytes.
@@ -72,10 +72,7 @@ impl Keys {
     /// The key of an issuer.
     fn of(&self, issuer: &str) -> Option<Arc<DecodingKey>> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(key) = known.keys.get(issuer) {
-            return Some(key.clone());
-        }
-        // A new key may have come; strangers cannot have the folder read as often as they ask.
+        // Keys come and go while the process runs; strangers cannot have the folder read as often as they ask.
         if known.read.is_none_or(|read| read.elapsed() >= PATIENCE) {
             known.keys = self.read();
             known.read = Some(Instant::now());
@@ -131,6 +128,13 @@ impl Keys {
             return Err(Refused::NoKey(issuer.chars().take(128).collect()));
         };
         let claims = claims_checked(token, &key)?;
+        // What is no number was not looked at: such a token would never end.
+        for name in ["exp", "nbf"] {
+            let is_time = claims[name].is_null() || claims[name].as_f64().is_some_and(|seconds| seconds >= 0.0);
+            if !is_time {
+                return Err(Refused::Malformed(format!("{name} is no time")));
+            }
+        }
         let audience: Vec<&str> = match &claims["aud"] {
             Json::String(one) => vec![one],
             Json::Array(several) => several.iter().filter_map(Json::as_str).collect(),
@@ -235,6 +239,9 @@ mod tests {
                 "token has invalid claims: token is expired",
             ),
             (&signed(&json!({"iss": "ours", "aud": "eKuiper", "nbf": 99_999_999_999_u64})), "token is not valid yet"),
+            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "exp": -1})), "token is malformed: exp is no time"),
+            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "exp": "2020"})), "token is malformed: exp is no time"),
+            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "nbf": {}})), "token is malformed: nbf is no time"),
             (&signed(&json!({"aud": "eKuiper"})), "issuer field not exist in jwt payload"),
             (&signed(&json!({"iss": "theirs", "aud": "eKuiper"})), "not found target key file theirs in /etc/mgmt"),
             (&signed(&json!({"iss": "none", "aud": "eKuiper"})), "not found target key file none"),
@@ -255,5 +262,16 @@ mod tests {
         let by_secret = EncodingKey::from_secret(include_bytes!("../../tests/keys/issuer.pub"));
         let confused = encode(&Header::new(Algorithm::HS256), &json!({"iss": "ours", "aud": "eKuiper"}), &by_secret);
         assert!(check(&confused.unwrap()).unwrap_err().contains("it must be RS256"));
+    }
+
+    #[test]
+    fn a_key_that_is_taken_away_lets_nobody_in() {
+        let (folder, keys, private) = keys();
+        let claims = json!({"iss": "ours", "aud": "eKuiper"});
+        let token = encode(&Header::new(Algorithm::RS256), &claims, &private).unwrap();
+        assert_eq!(keys.check(Some(&token)), Ok(()));
+        std::fs::remove_file(folder.0.join("mgmt").join("ours")).unwrap();
+        keys.known.lock().unwrap().read = Instant::now().checked_sub(PATIENCE);
+        assert!(matches!(keys.check(Some(&token)), Err(Refused::NoKey(_))));
     }
 }
