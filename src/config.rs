@@ -13,9 +13,10 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
 
-use crate::connection::Connections;
+use crate::connection::{Connections, put};
 use crate::document::{Document, Node, Place, Problem, Severity, Value};
 use crate::io::websocket::{ServerSettings, ServerTls, Settings};
+use crate::logging::Level;
 use crate::rule::{self, RuleOptions};
 
 /// All settings.
@@ -180,6 +181,7 @@ pub fn load(
     let mut reader = Reader {
         config: Config::default(),
         tls: Vec::new(),
+        debug: false,
         prometheus: false,
         prometheus_port: PROMETHEUS_PORT,
         file_log: false,
@@ -316,16 +318,22 @@ fn texts(node: &Node) -> Option<Vec<String>> {
     }
 }
 
-/// Sets a property, in place of one that differs in case alone.
-fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
-    let same = props.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
-    props.insert(same.unwrap_or_else(|| name.to_owned()), value);
+/// Whether a page can have this origin: scheme, host and port (RFC 6454), or `null`; `*` is any. A page that no entry of the
+/// list can name would be kept out without a word.
+fn is_origin(text: &str) -> bool {
+    let named = |(scheme, host): (&str, &str)| {
+        !scheme.is_empty() && !host.is_empty() && !host.contains(['/', '?', '#', '@', ' '])
+    };
+    matches!(text, "*" | "null") || text.trim_end_matches('/').split_once("://").is_some_and(named)
 }
 
 struct Reader {
     config: Config,
-    /// where certificate and key of a server are set, for the case that one is missing
-    tls: Vec<(Document, Place)>,
+    /// where certificate and key of a server are set, and whether it is that of the API, for the case that one is
+    /// missing
+    tls: Vec<(Document, Place, bool)>,
+    /// `basic.debug`
+    debug: bool,
     /// `basic.prometheus`
     prometheus: bool,
     /// `basic.prometheusPort`
@@ -408,16 +416,12 @@ impl Reader {
         };
         let text = node.text().filter(|text| !text.is_empty());
         match lower.as_str() {
-            "basic.loglevel" => match text {
-                Some(level) if level.parse::<tracing::Level>().is_ok() || level == "warning" => {
-                    let level = if level == "warning" { "warn" } else { level };
-                    self.config.log = Some(level.to_owned());
-                }
-                _ => wrong("debug, info, warn or error"),
+            "basic.loglevel" => match text.and_then(Level::of) {
+                Some(level) => self.config.log = Some(level.directive().to_owned()),
+                None => wrong("trace, debug, info, warn or error"),
             },
             "basic.debug" => match node.value {
-                Value::Bool(true) => self.config.log = Some("debug".to_owned()),
-                Value::Bool(false) => {}
+                Value::Bool(on) => self.debug = on,
                 _ => wrong("true or false"),
             },
             "basic.timezone" => match text.map(zone) {
@@ -475,10 +479,13 @@ impl Reader {
                 Some(count) => self.log_file.count = count,
                 None => wrong("a number of files"),
             },
-            "source.httpserverorigins" | "source.httpservertokens" => match texts(node) {
-                Some(texts) if lower.ends_with("origins") => self.config.server.origins = texts,
+            "source.httpserverorigins" => match texts(node) {
+                Some(texts) if texts.iter().all(|origin| is_origin(origin)) => self.config.server.origins = texts,
+                _ => wrong("a list of origins such as https://board.example, or * for any"),
+            },
+            "source.httpservertokens" => match texts(node) {
                 Some(texts) if texts.iter().all(|token| !token.is_empty()) => self.config.server.tokens = texts,
-                _ => wrong("a list of texts"),
+                _ => wrong("a list of texts that are not empty"),
             },
             "source.httpserverip" => match text.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()) {
                 Some(ip) => self.config.server.ip = ip.to_owned(),
@@ -511,7 +518,7 @@ impl Reader {
                         Some("keyfile") => tls.keyfile = file.to_owned(),
                         _ => tls.client_ca_file = Some(file.to_owned()),
                     }
-                    self.tls.push((document.clone(), node.place));
+                    self.tls.push((document.clone(), node.place, rest));
                 }
                 // An empty text is how eKuiper's own file says "none".
                 None if node.text() == Some("") => {}
@@ -566,7 +573,7 @@ impl Reader {
                 for problem in &mut self.problems[first..] {
                     problem.place = None;
                 }
-                for (_, place) in &mut self.tls[first_tls..] {
+                for (_, place, _) in &mut self.tls[first_tls..] {
                     *place = Place::default();
                 }
             }
@@ -575,14 +582,19 @@ impl Reader {
     }
 
     fn finish(mut self) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-        for (name, tls) in [("source.httpServerTls", &self.config.server.tls), ("basic.restTls", &self.config.rest_tls)]
+        for (name, of_rest, tls) in
+            [("source.httpServerTls", false, &self.config.server.tls), ("basic.restTls", true, &self.config.rest_tls)]
         {
             if tls.as_ref().is_some_and(|tls| tls.certfile.is_empty() || tls.keyfile.is_empty()) {
                 let message = format!("{name} needs both certfile and keyfile");
-                for (document, place) in &self.tls {
+                for (document, place, _) in self.tls.iter().filter(|(.., rest)| *rest == of_rest) {
                     self.problems.push(document.error(*place, "", message.clone()));
                 }
             }
+        }
+        // Trace is more than debug.
+        if self.debug && self.config.log.as_deref() != Some(Level::Trace.directive()) {
+            self.config.log = Some(Level::Debug.directive().to_owned());
         }
         self.config.prometheus = self.prometheus.then_some(self.prometheus_port);
         self.config.log_file = self.file_log.then_some(self.log_file);
@@ -593,22 +605,25 @@ impl Reader {
     }
 }
 
-/// What a variable's text is: a number, true or false, a list `[a,b]`, an object, or text.
+/// What a variable's text is: JSON, a list `[a,b]`, or one of what stands in such a list.
 fn as_value(text: &str) -> Json {
     let text = text.trim();
-    if let Ok(value) = serde_json::from_str(text) {
-        return value;
+    match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(inner) => serde_json::from_str(text).unwrap_or_else(|_| {
+            let parts = inner.split(',').map(str::trim).filter(|part| !part.is_empty());
+            Json::Array(parts.map(single_value).collect())
+        }),
+        None => single_value(text),
     }
-    match text.to_ascii_lowercase().as_str() {
-        "true" => return Json::Bool(true),
-        "false" => return Json::Bool(false),
-        _ => {}
-    }
-    if let Some(inner) = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        let parts = inner.split(',').map(str::trim).filter(|part| !part.is_empty());
-        return Json::Array(parts.map(as_value).collect());
-    }
-    Json::String(text.to_owned())
+}
+
+/// A number, true or false, an object, or text.
+fn single_value(text: &str) -> Json {
+    serde_json::from_str(text).unwrap_or_else(|_| match text.to_ascii_lowercase().as_str() {
+        "true" => Json::Bool(true),
+        "false" => Json::Bool(false),
+        _ => Json::String(text.to_owned()),
+    })
 }
 
 /// The zone of a name as the configuration has it: `Local`, or one of the time zone database.
@@ -744,5 +759,56 @@ mod tests {
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{problems:#?}");
         }
         assert_eq!(problems.len(), 8, "{problems:#?}");
+    }
+
+    #[test]
+    fn debug_is_a_layer_as_any_other() {
+        let level = |main: &str, variables: &[(&str, &str)]| {
+            let folder = Folder::new("debug", &[("kuiper.yaml", main)]);
+            load(&folder.0, env(variables)).map(|(config, _)| config.log).map_err(|problems| format!("{problems:?}"))
+        };
+        let text = |level: &str| Ok(Some(level.to_owned()));
+        assert_eq!(level("basic:\n  debug: true\n  logLevel: info\n", &[]), text("debug"));
+        assert_eq!(level("basic:\n  debug: true\n  logLevel: trace\n", &[]), text("trace"));
+        let off = [("KUIPER__BASIC__DEBUG", "false")];
+        assert_eq!(level("basic:\n  logLevel: info\n  debug: true\n", &off), text("info"));
+        assert_eq!(level("basic:\n  debug: true\n", &off), Ok(None));
+        // The levels of eKuiper, some of which end it.
+        assert_eq!(level("basic:\n  logLevel: fatal\n", &[]), text("error"));
+        assert_eq!(level("basic:\n  logLevel: Warning\n", &[]), text("warn"));
+    }
+
+    #[test]
+    fn half_a_certificate_is_told_where_it_is() {
+        let main = "basic:\n  restTls:\n    certfile: a.pem\n    keyfile: a.key\nsource:\n  httpServerTls:\n    \
+                    certfile: b.pem\n";
+        let folder = Folder::new("half", &[("plutino.yaml", main)]);
+        let problems = told(load(&folder.0, []));
+        assert_eq!(problems.len(), 1, "{problems:#?}");
+        assert!(problems[0].contains("plutino.yaml:7:15: error: source.httpServerTls needs both"), "{problems:#?}");
+    }
+
+    #[test]
+    fn an_origin_that_no_page_has_is_refused() {
+        for (origins, right) in [
+            ("['*']", true),
+            ("[https://board.example, 'http://localhost:3000/', 'null', 'app://x']", true),
+            ("https://board.example", true),
+            ("[]", true),
+            ("['']", false),
+            ("[board.example]", false),
+            ("['https://board.example/page']", false),
+            ("['https://']", false),
+        ] {
+            let folder =
+                Folder::new("origins", &[("plutino.yaml", &format!("source:\n  httpServerOrigins: {origins}\n"))]);
+            assert_eq!(load(&folder.0, []).is_ok(), right, "{origins}");
+        }
+    }
+
+    #[test]
+    fn a_variable_of_many_brackets_is_a_value_like_another() {
+        let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+        assert!(load(Path::new("/no/such/folder"), env(&[("KUIPER__SOURCE__HTTPSERVERTOKENS", &deep)])).is_ok());
     }
 }

@@ -109,7 +109,8 @@ impl Connection {
         Ok((settings, warnings))
     }
 
-    fn path(&self) -> Option<&str> {
+    /// The path that its properties say.
+    pub fn path(&self) -> Option<&str> {
         text(&self.props, "datasource").or(text(&self.props, "path"))
     }
 }
@@ -284,7 +285,7 @@ fn text<'a>(props: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
 }
 
 /// Sets a property, in place of one that differs in case alone.
-fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
+pub(crate) fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
     let same = props.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
     props.insert(same.unwrap_or_else(|| name.to_owned()), value);
 }

@@ -142,7 +142,8 @@ impl Level {
         })
     }
 
-    fn directive(self) -> &'static str {
+    /// What the log's filter calls it.
+    pub fn directive(self) -> &'static str {
         match self {
             Level::Trace => "trace",
             Level::Debug => "debug",

@@ -5,8 +5,9 @@
 //! when they are planned ([`crate::connection`]); one that they refer to stays. An endpoint that was opened without a
 //! name (`/connection/websocket`) is kept in the same way, under the id `$$ws/PATH` that its users see.
 //!
-//! What `connection.yaml` says is taken over once: each record notes the hash of the entry that it has seen, so that
-//! what was changed over the API afterwards stays, until somebody changes the entry.
+//! What `connection.yaml` says is taken over once: each record notes the hash of the entry that it has seen. What was made
+//! or replaced over the API stays as it is there, whatever the entry becomes; what was taken away there stays away until
+//! somebody changes the entry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -399,12 +400,12 @@ impl Service {
             CheckedEnd::Sink => config.connections.of_sink(kind, &props),
             _ => config.connections.of_source(kind, "", props, &Map::new()),
         };
-        let mut props = selected.map_err(|error| refused(&error))?.props;
-        let has_path = ["path", "datasource"].iter().any(|path| props.contains_key(*path));
+        let mut asked = Connection { kind: kind.to_owned(), props: selected.map_err(|error| refused(&error))?.props };
+        let has_path = asked.path().is_some();
         if !has_path {
-            props.insert("path".to_owned(), Json::from("/"));
+            crate::connection::put(&mut asked.props, "path", Json::from("/"));
         }
-        let (settings, _) = Settings::sink(&props).map_err(|error| refused(&error))?;
+        let (settings, _) = Settings::sink(&asked.props).map_err(|error| refused(&error))?;
         let websockets = {
             let engine = self.inner.engine.read().await;
             engine.as_ref().ok_or(ServiceError::Stopping)?.websockets()
@@ -615,6 +616,36 @@ mod tests {
         assert!(refused.is_err() && service.has_endpoint("/c").await);
         service.update_connection("c", "websocket", props(json!({"path": "/e"}))).await.unwrap();
         assert!(service.has_endpoint("/e").await && !service.has_endpoint("/c").await);
+        service.stop().await;
+        let _ = std::fs::remove_dir_all(&data);
+    }
+
+    #[tokio::test]
+    async fn a_path_that_is_asked_for_is_tried_out_however_it_is_written() {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = peer.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = peer.accept().await {
+                let _ = stream.read(&mut [0; 2048]).await;
+                let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n").await;
+            }
+        });
+        let data = std::env::temp_dir().join(format!("plutino-asked-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = opened(&data, 0).await;
+        for (asked, there) in [
+            (json!({}), true),
+            (json!({"path": ""}), true),
+            (json!({"path": "/x"}), false),
+            (json!({"DATASOURCE": "/x"}), false),
+            (json!({"Path": "/x"}), false),
+        ] {
+            let mut asked = props(asked);
+            asked.insert("addr".to_owned(), Json::from(addr.as_str()));
+            let checked = service.check_connection(CheckedEnd::Sink, "websocket", asked.clone()).await;
+            assert_eq!(checked.is_ok(), there, "{asked:?}: {checked:?}");
+        }
         service.stop().await;
         let _ = std::fs::remove_dir_all(&data);
     }
