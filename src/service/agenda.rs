@@ -41,9 +41,20 @@ impl Agenda {
         self.insert(at, Task::Checkpoint, id);
     }
 
+    /// Takes back [`Agenda::note_checkpoint`].
+    pub fn forget_checkpoint(&self, id: &str, at: i64) {
+        locked(&self.due).remove(&(at, Task::Checkpoint, id.to_owned()));
+    }
+
     fn insert(&self, at: i64, task: Task, id: &str) {
         locked(&self.due).insert((at, task, id.to_owned()));
         self.changed.notify_one();
+    }
+
+    /// How many times are noted.
+    #[cfg(test)]
+    pub fn waiting(&self) -> usize {
+        locked(&self.due).len()
     }
 
     /// Takes a rule whose time has come; else says how long there is to wait.

@@ -62,13 +62,17 @@ impl Service {
     /// Asks a rule that has started for its state from now on. One that keeps none loses what is kept: it would be too
     /// old when the rule keeps its state again.
     pub(super) async fn begin_checkpoints(&self, id: &str, interval: Option<i64>) {
-        let Some(interval) = interval else {
-            locked(&self.inner.checkpoints).paces.remove(id);
-            return self.forget_state(id).await;
-        };
+        self.end_checkpoints(id);
+        let Some(interval) = interval else { return self.forget_state(id).await };
         let next = millis(SystemTime::now()).saturating_add(interval);
         locked(&self.inner.checkpoints).paces.insert(id.to_owned(), Pace { interval, next });
         self.inner.agenda.note_checkpoint(id, next);
+    }
+
+    /// A rule is asked for its state no more.
+    fn end_checkpoints(&self, id: &str) {
+        let pace = locked(&self.inner.checkpoints).paces.remove(id);
+        pace.into_iter().for_each(|pace| self.inner.agenda.forget_checkpoint(id, pace.next));
     }
 
     /// Keeps the state of a rule whose time for it has come, and notes when it comes again.
@@ -84,7 +88,14 @@ impl Service {
         let wait = match self.try_life(id) {
             // It may be going to run again, and is asked then.
             Life::Changing => interval.min(BUSY),
-            Life::Over => return,
+            Life::Over => {
+                let mut checkpoints = locked(&self.inner.checkpoints);
+                // It may have been started meanwhile, and has a time of its own then.
+                if checkpoints.paces.get(id).is_some_and(|pace| pace.next == i64::MAX) {
+                    checkpoints.paces.remove(id);
+                }
+                return;
+            }
             Life::Running(_life) => {
                 let engine = self.inner.engine.read().await;
                 let Some(engine) = engine.as_ref() else { return };
@@ -95,10 +106,11 @@ impl Service {
             }
         };
         let next = millis(SystemTime::now()).saturating_add(wait);
-        if let Some(pace) = locked(&self.inner.checkpoints).paces.get_mut(id) {
+        let mut checkpoints = locked(&self.inner.checkpoints);
+        if let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next == i64::MAX) {
             pace.next = next;
+            self.inner.agenda.note_checkpoint(id, next);
         }
-        self.inner.agenda.note_checkpoint(id, next);
     }
 
     /// Puts a state on disk, if there is one. The rule's life is the caller's.
@@ -134,13 +146,14 @@ impl Service {
             return;
         }
         match self.inner.store.write(vec![Change::remove_state(id)]).await {
-            Ok(()) => self.state_is_gone(id),
+            Ok(()) => drop(locked(&self.inner.checkpoints).stored.remove(id)),
             Err(error) => tracing::warn!(rule = id, "its state is not forgotten: {error}"),
         }
     }
 
-    /// The state of a rule has been taken away with the rule.
+    /// The state of a rule has been taken away with the rule, which is not asked for it any more.
     pub(super) fn state_is_gone(&self, id: &str) {
+        self.end_checkpoints(id);
         locked(&self.inner.checkpoints).stored.remove(id);
     }
 
@@ -154,5 +167,35 @@ impl Service {
         let writes = states.into_iter().map(|(id, saved)| async move { self.keep_state(None, &id, Some(saved)).await });
         // The store writes many in one transaction.
         futures_util::future::join_all(writes).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::opened;
+    use super::*;
+
+    #[tokio::test]
+    async fn rules_that_come_and_go_leave_no_times_behind() {
+        let data = std::env::temp_dir().join(format!("plutino-paces-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = opened(&data).await;
+        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+        for number in 0..10 {
+            let rule = format!(
+                "{{\"id\": \"r{number}\", \"sql\": \"SELECT acc_sum(a) AS s FROM demo\", \"actions\": [{{\"nop\": {{}}}}], \
+                 \"options\": {{\"qos\": 1}}}}"
+            );
+            service.create_rule(&rule).await.unwrap();
+        }
+        for _ in 0..10 {
+            service.restart_rule("r0").await.unwrap();
+        }
+        assert_eq!((locked(&service.inner.checkpoints).paces.len(), service.inner.agenda.waiting()), (10, 10));
+        for number in 0..10 {
+            service.delete_rule(&format!("r{number}")).await.unwrap();
+        }
+        assert_eq!((locked(&service.inner.checkpoints).paces.len(), service.inner.agenda.waiting()), (0, 0));
+        service.stop().await;
+        let _ = std::fs::remove_dir_all(&data);
     }
 }

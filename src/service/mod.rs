@@ -273,7 +273,7 @@ mod tests {
     use crate::io::websocket::ServerSettings;
     use crate::sql::ast::Relation;
 
-    async fn opened(data: &std::path::Path) -> Service {
+    pub(super) async fn opened(data: &std::path::Path) -> Service {
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
         let config = Config { server, ..Config::default() };
         Service::open(ServiceSettings { config, data: data.to_owned(), workers: 1 }).await.unwrap()

@@ -320,8 +320,7 @@ impl Service {
         Ok(())
     }
 
-    /// Takes all rules, streams, tables, conf keys and connections away.
-    /// Takes all rules, streams, tables, conf keys and uploads away.
+    /// Takes all rules, streams, tables, conf keys, connections and uploads away.
     async fn reset(&self) -> Result<(), ServiceError> {
         for rule in self.rules() {
             match self.delete_rule(&rule.id).await {
