@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -122,7 +123,10 @@ impl RuleOperator {
     /// # Errors
     /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
     pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
-        let restored = self.take_state(Reader::open(checkpoint, plan)?, queue);
+        let from = Reader::open(checkpoint, plan)?;
+        // Whatever is wrong with it, this thread has other rules to run.
+        let taken = catch_unwind(AssertUnwindSafe(|| self.take_state(from, queue)));
+        let restored = taken.unwrap_or(Err(CheckpointError::Damaged("what it holds makes no sense")));
         if restored.is_err() {
             self.waiting = Waiting::default();
             self.memories = Memories::new(&self.plan.steps);
@@ -136,6 +140,10 @@ impl RuleOperator {
 
     fn take_state(&mut self, mut from: Reader<'_>, queue: &RuleQueue) -> Result<(), CheckpointError> {
         self.waiting = from.take()?;
+        let width = |input: &Input| (input.scan.columns.len() + input.scan.computed.len()).min(input.slots.len());
+        if !self.waiting.all(|input, slots| self.inputs.get(input).is_some_and(|input| slots >= width(input))) {
+            return Err(CheckpointError::Damaged("a row of it is of another plan"));
+        }
         self.memories.restore(&mut from)?;
         self.windows.restore(&mut from)?;
         self.results.restore(&mut from)?;

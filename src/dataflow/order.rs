@@ -22,6 +22,11 @@ impl Waiting {
         self.arrivals += 1;
     }
 
+    /// Whether this holds of the input, and of the number of slots, of each row.
+    pub fn all(&self, holds: impl Fn(usize, usize) -> bool) -> bool {
+        self.rows.values().all(|(input, slots)| holds(*input, slots.len()))
+    }
+
     /// The next row up to `frontier`, inclusive, with its time and input; `None` as frontier: whatever there is.
     pub fn pop(&mut self, frontier: Option<i64>) -> Option<(i64, usize, Vec<Value>)> {
         let first = self.rows.first_entry()?;

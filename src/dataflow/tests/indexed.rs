@@ -82,6 +82,17 @@ fn constant() -> impl Strategy<Value = String> {
         4 => prop::sample::select(vec!["\"x\"", "\"y\"", "\"\"", "\"1\"", "\"2020-01-01T00:00:00Z\""])
             .prop_map(str::to_owned),
         2 => prop::sample::select(vec!["true", "false"]).prop_map(str::to_owned),
+        // The ends of the whole numbers, what lies beyond them, what is no number, and what is endless.
+        2 => prop::sample::select(vec![
+            "9223372036854775807",
+            "-9223372036854775807",
+            "9223372036854775807.0",
+            "-0.0",
+            "acos(2)",
+            "power(10, 400)",
+            "-power(10, 400)",
+            "cast(\"NaN\", \"float\")",
+        ]).prop_map(str::to_owned),
     ]
 }
 
@@ -131,6 +142,13 @@ fn message() -> impl Strategy<Value = Message> {
         "-0.0",
         "9007199254740993",
         "9007199254740992",
+        "9223372036854775807",
+        "9223372036854775808",
+        "-9223372036854775808",
+        "9223372036854775807.0",
+        "1e300",
+        "-1e300",
+        "\"NaN\"",
         "\"x\"",
         "\"y\"",
         "\"\"",
@@ -149,6 +167,15 @@ fn message() -> impl Strategy<Value = Message> {
     let value = prop::sample::select(vec![
         Value::Int(1),
         Value::Float(f64::NAN),
+        Value::Float(-f64::NAN),
+        Value::Float(f64::INFINITY),
+        Value::Float(f64::NEG_INFINITY),
+        Value::Float(-0.0),
+        Value::Int(i64::MIN),
+        Value::Int(i64::MAX),
+        Value::Absent,
+        Value::Json("[1]".into()),
+        Value::from(vec![120u8]),
         Value::Float(1.0),
         Value::from("x"),
         Value::Bool(true),
