@@ -3,6 +3,8 @@
 //! Everything a user can get wrong (a missing file, text that is not PEM, a key of another certificate) is found here,
 //! before any connection is made, and the error names the property and the file.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
@@ -84,7 +86,7 @@ impl Pem {
     /// # Errors
     /// [`TlsError::File`]
     pub fn file(property: &'static str, file: &str) -> Result<Pem, TlsError> {
-        let text = std::fs::read(file).map_err(|source| TlsError::File { property, file: file.to_owned(), source })?;
+        let text = read(file).map_err(|source| TlsError::File { property, file: file.to_owned(), source })?;
         Ok(Pem { property, origin: file.to_owned(), text })
     }
 
@@ -119,6 +121,20 @@ impl Pem {
     fn refused(&self, source: rustls::Error) -> TlsError {
         TlsError::Refused { property: self.property, origin: self.origin.clone(), source }
     }
+}
+
+/// The largest file of certificates or keys, bytes: the authorities of a whole system take a tenth of it.
+const LARGEST: u64 = 4 << 20;
+
+/// A file that a user has named. Devices and pipes are none: they may have no end, or keep us waiting.
+fn read(file: &str) -> io::Result<Vec<u8>> {
+    let there = std::fs::metadata(file)?;
+    if !there.is_file() || there.len() > LARGEST {
+        return Err(io::Error::other(format!("it is no file of at most {} MiB", LARGEST >> 20)));
+    }
+    let mut text = Vec::new();
+    File::open(file)?.take(LARGEST).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// What a client role shows and trusts; equal identities may share a connection.
@@ -272,5 +288,19 @@ impl ServerCertVerifier for AnyServer {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_not_read() {
+        for file in ["/dev/zero", "/", "/no/such/file"] {
+            let refused = Pem::file("rootCaPath", file).unwrap_err().to_string();
+            assert!(refused.starts_with(&format!("property rootCaPath: cannot read {file}: ")), "{refused}");
+        }
     }
 }
