@@ -327,7 +327,8 @@ impl Loader {
                             Some("each stream or table needs a name of its own".to_owned())
                         }
                         CatalogErrorKind::Option { option: "format", value } => {
-                            rule::meant(value, &["json"]).or_else(|| Some("there is json".to_owned()))
+                            let formats = ["json", "delimited", "urlencoded", "binary"];
+                            rule::meant(value, &formats).or_else(|| Some(format!("there are {}", formats.join(", "))))
                         }
                         _ => None,
                     };

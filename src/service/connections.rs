@@ -200,6 +200,7 @@ impl Service {
             hold.close().await;
             return Err(error.into());
         }
+        Self::tell_warnings(id, &connection);
         self.insert(id, Live { connection, hold: Ok(hold), origin });
         if let Some(Live { hold: Ok(old), .. }) = old {
             old.close().await;
@@ -217,12 +218,16 @@ impl Service {
         kept.live.insert(id.to_owned(), live);
     }
 
-    async fn hold(&self, id: &str, connection: &Connection) -> Result<Arc<Hold>, ServiceError> {
-        let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
-        let (settings, warnings) = connection.settings(id).map_err(|error| refused(&error))?;
-        for warning in warnings {
+    /// What is odd about a connection is told once, and not each time its endpoint is tried again.
+    fn tell_warnings(id: &str, connection: &Connection) {
+        for warning in connection.settings(id).into_iter().flat_map(|(_, warnings)| warnings) {
             tracing::warn!(connection = id, "{warning}");
         }
+    }
+
+    async fn hold(&self, id: &str, connection: &Connection) -> Result<Arc<Hold>, ServiceError> {
+        let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
+        let (settings, _) = connection.settings(id).map_err(|error| refused(&error))?;
         let settings = if is_named(id) { settings } else { Settings { connection: None, ..settings } };
         let engine = self.inner.engine.read().await;
         let websockets = engine.as_ref().ok_or(ServiceError::Stopping)?.websockets();
@@ -442,6 +447,7 @@ impl Service {
         locked(&self.inner.connections).gone = gone;
         for (id, (connection, origin)) in live {
             let hold = self.hold(&id, &connection).await.map_err(|error| error.to_string());
+            Self::tell_warnings(&id, &connection);
             if let Err(error) = &hold {
                 tracing::error!("the connection {id} cannot be opened: {error}");
             }
