@@ -168,7 +168,11 @@ pub fn order_of_numbers(left: &Value, right: &Value) -> Ordering {
 /// The order of a whole number and a double by their exact values; none with NaN.
 fn int_with_float(int: i64, float: f64) -> Option<Ordering> {
     const BEYOND: f64 = 9_223_372_036_854_775_808.0;
-    if float.is_nan() {
+    /// Up to here every whole number is a double.
+    const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
+    if int.unsigned_abs() <= EXACT {
+        (int as f64).partial_cmp(&float)
+    } else if float.is_nan() {
         None
     } else if float >= BEYOND {
         Some(Ordering::Less)
