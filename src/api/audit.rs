@@ -71,7 +71,7 @@ mod tests {
         let (to, written) = (lines.clone(), || String::from_utf8(lines.0.lock().unwrap().clone()).unwrap());
         let log = tracing_subscriber::fmt().with_ansi(false).with_writer(move || to.clone()).finish();
         tracing::subscriber::with_default(log, || {
-            let never = delete(|| std::future::pending::<()>());
+            let never = delete(std::future::pending::<()>);
             let app = Router::new().route("/rules/{id}", never).route_layer(axum::middleware::from_fn(audit));
             let request = Request::delete("/rules/r?a=b").body(Body::empty()).unwrap();
             let mut asked = Box::pin(app.oneshot(request));

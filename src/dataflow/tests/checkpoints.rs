@@ -110,7 +110,7 @@ fn forged(mut checkpoint: Vec<u8>, damages: &[(prop::sample::Index, u8)]) -> Vec
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
 
     /// A wrong Plutino may have written it: it is refused, or does no harm to others than its rule, whose code a worker
     /// runs as it is run here.
