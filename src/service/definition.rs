@@ -124,6 +124,15 @@ impl Definition {
         self.plan_with(catalog, config, |def| self.source(def, config))
     }
 
+    /// Which of the actions each sink is in: one may hold several.
+    fn in_action(&self) -> Vec<usize> {
+        let Some(Json::Array(actions)) = member(&self.json, "actions") else {
+            return (0..self.rule.actions.len()).collect();
+        };
+        let kinds = actions.iter().map(|action| action.as_object().map_or(1, serde_json::Map::len));
+        kinds.enumerate().flat_map(|(at, kinds)| std::iter::repeat_n(at, kinds)).collect()
+    }
+
     /// The source of a stream as its statement and the configuration say; warnings go to the log.
     ///
     /// # Errors
@@ -163,7 +172,8 @@ impl Definition {
             }
             sinks.push(sink);
         }
-        let nodes = Nodes::of(&plan, actions.iter().map(|action| action.kind.as_str()));
+        let select = sql::parse_select(sql).map_err(|error| of_parser(sql, error.into()))?;
+        let nodes = Nodes::of(&plan, &select, actions, &self.in_action());
         let stateful = matches!(plan.body, Body::Stateful(_));
         let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
         let keeps = if checkpoint_interval.is_some() { Keeps::State(None) } else { Keeps::Nothing };
