@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use super::error::ServiceError;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
+use crate::catalog::LOOKUP_SOURCES;
 use crate::connection::{Connection, FileEntry, KINDS, selector};
 use crate::io::websocket::{CheckError, DialError, EndpointStatus, Hold, Settings};
 use crate::io::{LinkState, LinkStatus};
@@ -392,7 +393,11 @@ impl Service {
                 CheckedEnd::Sink => "sink",
                 CheckedEnd::Lookup => "lookup source",
             };
-            return Err(ServiceError::Connection(format!("{what} {kind} doesn't support ping connection")));
+            let unknown = matches!(end, CheckedEnd::Lookup) && !LOOKUP_SOURCES.contains(&kind);
+            return Err(ServiceError::Connection(match unknown {
+                true => format!("lookup source type {kind} not found"),
+                false => format!("{what} {kind} doesn't support ping connection"),
+            }));
         }
         let config = self.config();
         let selected = match end {

@@ -369,8 +369,7 @@ struct Conditions {
 
 impl Conditions {
     fn of(plan: &RulePlan, select: &Select, event_time: bool) -> Conditions {
-        let counts =
-            |kind: &WindowKind| matches!(kind, WindowKind::Count { .. } | WindowKind::Sliding { .. });
+        let counts = |kind: &WindowKind| matches!(kind, WindowKind::Count { .. } | WindowKind::Sliding { .. });
         let window = select.window.as_ref();
         // Of these windows, rows that fail the condition are part, too.
         let behind = event_time || window.is_some_and(|window| counts(&window.kind));
