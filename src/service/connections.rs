@@ -387,13 +387,14 @@ impl Service {
         props: Map<String, Json>,
     ) -> Result<(), ServiceError> {
         let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
-        if !KINDS.contains(&kind) {
+        let lookup = matches!(end, CheckedEnd::Lookup);
+        if !KINDS.contains(&kind) || lookup {
             let what = match end {
                 CheckedEnd::Source => "source",
                 CheckedEnd::Sink => "sink",
                 CheckedEnd::Lookup => "lookup source",
             };
-            let unknown = matches!(end, CheckedEnd::Lookup) && !LOOKUP_SOURCES.contains(&kind);
+            let unknown = lookup && !LOOKUP_SOURCES.contains(&kind);
             return Err(ServiceError::Connection(match unknown {
                 true => format!("lookup source type {kind} not found"),
                 false => format!("{what} {kind} doesn't support ping connection"),

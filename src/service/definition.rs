@@ -4,8 +4,9 @@
 
 use serde_json::Value as Json;
 
+use super::check_id;
 use super::error::ServiceError;
-use super::{check_id, nodes::Nodes};
+use super::nodes::{Nodes, Target};
 use crate::catalog::{Catalog, StreamDef};
 use crate::config::Config;
 use crate::document::{Document, Severity};
@@ -131,13 +132,15 @@ impl Definition {
         self.plan_with(catalog, config, |def| self.source(def, config))
     }
 
-    /// Which of the actions each sink is in: one may hold several.
-    fn in_action(&self) -> Vec<usize> {
-        let Some(Json::Array(actions)) = member(&self.json, "actions") else {
-            return (0..self.rule.actions.len()).collect();
+    /// The sinks as they are written: an action may hold several.
+    fn targets(&self) -> Vec<Target<'_>> {
+        let actions = member(&self.json, "actions").and_then(Json::as_array).into_iter().flatten();
+        let sinks = |(action, sinks): (usize, _)| {
+            let sinks: Option<&serde_json::Map<String, Json>> = Json::as_object(sinks);
+            let sinks = sinks.into_iter().flatten();
+            sinks.map(move |(kind, props)| Target { kind, action, props })
         };
-        let kinds = actions.iter().map(|action| action.as_object().map_or(1, serde_json::Map::len));
-        kinds.enumerate().flat_map(|(at, kinds)| std::iter::repeat_n(at, kinds)).collect()
+        actions.enumerate().flat_map(sinks).collect()
     }
 
     /// The source of a stream as its statement and the configuration say; warnings go to the log.
@@ -180,7 +183,7 @@ impl Definition {
             sinks.push(sink);
         }
         let select = sql::parse_select(sql).map_err(|error| of_parser(sql, error.into()))?;
-        let nodes = Nodes::of(&plan, &select, actions, &self.in_action());
+        let nodes = Nodes::of(&plan, &select, &self.targets());
         let stateful = matches!(plan.body, Body::Stateful(_));
         let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
         let keeps = if checkpoint_interval.is_some() { Keeps::State(None) } else { Keeps::Nothing };

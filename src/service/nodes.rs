@@ -7,7 +7,6 @@
 use serde_json::Value as Json;
 
 use crate::plan::physical::{Body, Input, Role, RulePlan, StepKind};
-use crate::rule::Action;
 use crate::sql::ast::{BinaryOp, Expr, ExprKind, Field, InSet, JoinKind, Select, WindowKind};
 use crate::value::Text;
 
@@ -54,17 +53,19 @@ pub enum Part {
     Sink(usize),
 }
 
-/// A sink as its name needs it.
-struct Target<'a> {
-    kind: &'a str,
-    action: usize,
-    steps: Vec<&'static str>,
+/// A sink as it is written in the rule.
+pub(super) struct Target<'a> {
+    /// its kind
+    pub kind: &'a str,
+    /// in which of the rule's actions it is
+    pub action: usize,
+    /// its properties
+    pub props: &'a Json,
 }
 
 impl Nodes {
-    /// The parts of a plan, with the statement that it was made of and the sinks of the rule; `in_action` says for each
-    /// of them which of the rule's actions it is in.
-    pub fn of(plan: &RulePlan, select: &Select, actions: &[Action], in_action: &[usize]) -> Nodes {
+    /// The parts of a plan, with the statement that it was made of and the sinks of the rule.
+    pub(super) fn of(plan: &RulePlan, select: &Select, targets: &[Target]) -> Nodes {
         let read = || plan.inputs.iter().enumerate().filter(|(_, input)| input.role != Role::Lookup);
         let event_time = plan.inputs.iter().any(|input| input.scan.event_time.is_some());
         let conditions = Conditions::of(plan, select, event_time);
@@ -122,9 +123,9 @@ impl Nodes {
             *last = true;
         }
         let results = flow.ends.clone();
-        for (sink, (action, in_action)) in actions.iter().zip(in_action).enumerate() {
+        for (sink, target) in targets.iter().enumerate() {
             flow.ends.clone_from(&results);
-            flow.send(sink, &Target::of(action, *in_action));
+            flow.send(sink, target);
         }
         Nodes { sources: read().map(|(_, input)| input.stream.name.clone()).collect(), parts: flow.parts }
     }
@@ -314,9 +315,9 @@ impl Flow {
     }
 
     fn send(&mut self, sink: usize, target: &Target) {
-        let Target { kind, action, steps } = target;
-        for (index, step) in steps.iter().enumerate() {
-            let encodes = matches!(*step, "encode" | "batchWriter");
+        let Target { kind, action, .. } = target;
+        for (index, step) in target.steps().enumerate() {
+            let encodes = matches!(step, "encode" | "batchWriter");
             self.add(format!("op_{kind}_{action}_{index}_{step}"), Part::Sending { sink, encodes });
         }
         self.add(format!("sink_{kind}_{action}"), Part::Sink(sink));
@@ -328,17 +329,17 @@ fn operator(kind: &'static str) -> Part {
 }
 
 impl Target<'_> {
-    fn of(action: &Action, in_action: usize) -> Target<'_> {
-        let prop = |name: &str| action.props.get(name).filter(|value| !value.is_null());
-        let some = |name| match prop(name) {
+    /// What becomes of results on their way to it.
+    fn steps(&self) -> impl Iterator<Item = &'static str> {
+        let some = |name| match self.props.get(name) {
             Some(Json::Number(number)) => number.as_f64().is_some_and(|number| number > 0.0),
             Some(Json::String(text)) => !text.is_empty(),
             Some(Json::Bool(on)) => *on,
             _ => false,
         };
         let batches = some("batchSize") || some("lingerInterval");
-        let memory = action.kind == "memory";
-        let steps = [
+        let memory = self.kind == "memory";
+        [
             (batches, "batch"),
             (true, "transform"),
             (batches && !memory, "batchWriter"),
@@ -346,9 +347,10 @@ impl Target<'_> {
             (some("compression") && !memory, "compress"),
             (some("encryption") && !memory, "encrypt"),
             (some("enableCache"), "cache"),
-        ];
-        let steps = steps.into_iter().filter(|(there, _)| *there).map(|(_, step)| step).collect();
-        Target { kind: &action.kind, action: in_action, steps }
+        ]
+        .into_iter()
+        .filter(|(there, _)| *there)
+        .map(|(_, step)| step)
     }
 }
 
