@@ -1,4 +1,5 @@
-//! The REST API against recorded facts: the cases of `tests/conformance/surface.json` and `steps.json`, step by step.
+//! The REST API against recorded facts: the cases of `tests/conformance/surface.json`, `rest.json` and `steps.json`, step by
+//! step.
 //!
 //! A case is requests with what they answer, and what websocket clients send and receive in between. Each has a service
 //! of its own, on free ports and with a folder of its own. `CASE=text` filters by name; `overruled.json` names cases
@@ -47,6 +48,11 @@ const PENDING: &[&str] = &[];
 #[tokio::test]
 async fn surface() {
     suite("surface").await;
+}
+
+#[tokio::test]
+async fn rest() {
+    suite("rest").await;
 }
 
 #[tokio::test]

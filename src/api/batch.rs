@@ -46,7 +46,7 @@ async fn run(routes: Router, body: Bytes) -> Result<Response, ApiError> {
     for call in calls {
         let answer = match call.request() {
             Ok(request) => ask(&routes, request, &mut left).await,
-            Err(error) => json!({"code": 400, "response": "", "error": error}),
+            Err(error) => json!({"code": 400, "error": error}),
         };
         answers.push(answer);
     }
@@ -85,10 +85,12 @@ async fn ask(routes: &Router, request: Request, left: &mut usize) -> Json {
     match axum::body::to_bytes(body, *left).await {
         Ok(bytes) => {
             *left -= bytes.len();
-            told.insert("response".to_owned(), String::from_utf8_lossy(&bytes).into());
+            // An answer without a body has none here, either.
+            if !bytes.is_empty() {
+                told.insert("response".to_owned(), String::from_utf8_lossy(&bytes).into());
+            }
         }
         Err(_) => {
-            told.insert("response".to_owned(), "".into());
             told.insert("error".to_owned(), format!("the answers of a batch are larger than {ANSWERS} bytes").into());
         }
     }

@@ -82,7 +82,7 @@ async fn source(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response
     });
     Ok(super::json(
         json!({
-            "about": about(&kind, "source"), "libs": [], "dataSource": path,
+            "about": about(&kind, "source"), "libs": [], "type": "internal", "dataSource": path,
             "properties": {"default": properties(&kind, "source")}, "node": node("source", &kind),
         })
         .to_string(),
@@ -95,7 +95,7 @@ async fn sink(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response, 
     all.extend(OF_ANY_SINK.iter().map(|(name, ty, default, doc)| field(name, ty, value(ty, default), doc, false)));
     Ok(super::json(
         json!({
-            "about": about(&kind, "sink"), "libs": [], "properties": all, "node": node("sink", &kind),
+            "about": about(&kind, "sink"), "libs": [], "type": "internal", "properties": all, "node": node("sink", &kind),
         })
         .to_string(),
     ))
@@ -160,12 +160,12 @@ fn about(kind: &str, what: &str) -> Json {
 }
 
 fn node(category: &str, kind: &str) -> Json {
-    json!({"category": category, "icon": "iconPath", "label": {"en": kind, "zh": kind}})
+    json!({"category": category, "icon": "iconPath", "label": both(kind)})
 }
 
-/// The same text in both languages.
+/// The same text in both languages, under both names that eKuiper has for each.
 fn both(text: &str) -> Json {
-    json!({"en_US": text, "zh_CN": text})
+    json!({"en_US": text, "zh_CN": text, "en": text, "zh": text})
 }
 
 fn known(kinds: &[&str], kind: &str, headers: &HeaderMap) -> Result<(), ApiError> {
@@ -175,7 +175,7 @@ fn known(kinds: &[&str], kind: &str, headers: &HeaderMap) -> Result<(), ApiError
     let language =
         headers.get(header::CONTENT_LANGUAGE).and_then(|language| language.to_str().ok()).unwrap_or_default();
     let text = match language.to_ascii_lowercase().starts_with("zh") {
-        true => "没有找到插件：",
+        true => "没有找到这个插件：",
         false => "This plugin was not found:",
     };
     let shown: String = kind.chars().take(256).collect();

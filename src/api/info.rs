@@ -26,7 +26,7 @@ async fn info(State(service): State<Service>) -> Response {
     let memory = memory();
     // The share of one processor since the start, in percent.
     let up = service.up_time().as_secs_f64().max(0.001);
-    let cpu = Usage::now().map_or_else(|| "0".to_owned(), |usage| format!("{:.2}", usage.cpu_seconds / up * 100.0));
+    let cpu = Usage::now().map_or_else(|| "0%".to_owned(), |usage| format!("{:.2}%", usage.cpu_seconds / up * 100.0));
     super::json(
         json!({
             "version": env!("CARGO_PKG_VERSION"),

@@ -141,5 +141,8 @@ fn text(body: Bytes, what: &str) -> Result<String, ApiError> {
 /// # Errors
 /// `what` and a colon before why not.
 fn read<T: serde::de::DeserializeOwned>(body: &[u8], what: &str) -> Result<T, ApiError> {
+    if body.is_empty() {
+        return Err(ApiError::bad(format!("{what}: EOF")));
+    }
     serde_json::from_slice(body).map_err(|error| ApiError::bad(format!("{what}: {error}")))
 }

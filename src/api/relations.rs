@@ -13,7 +13,13 @@ use super::{ApiError, Doing, read, to_end};
 use crate::service::{Named, Service, ServiceError, check_id, what};
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Relation};
 
-const COMMAND: &str = "Stream command error";
+/// What a route says before the refusal of a statement.
+fn command(relation: Relation) -> &'static str {
+    match relation {
+        Relation::Stream => "Stream command error",
+        Relation::Table => "Table command error",
+    }
+}
 
 /// The routes of streams and tables.
 pub fn routes() -> Router<Service> {
@@ -34,7 +40,7 @@ fn of(relation: Relation) -> Router<Service> {
         schema(&service, relation, &name)
     };
     Router::new()
-        .route(&base, get(list).post(create))
+        .route(&base, get(list).post(move |service, body| create(service, body, relation)))
         .route(&format!("/{}details", what(relation)), get(details))
         .route(
             &format!("{base}/{{name}}"),
@@ -82,9 +88,9 @@ fn statement(body: &Bytes) -> Result<String, ApiError> {
     Ok(sql)
 }
 
-async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+async fn create(State(service): State<Service>, body: Bytes, relation: Relation) -> Result<Response, ApiError> {
     let sql = statement(&body)?;
-    let named = to_end(async move { service.create_relation(&sql).await }).await.doing(COMMAND)?;
+    let named = to_end(async move { service.create_relation(&sql).await }).await.doing(command(relation))?;
     let (what, name) = (title(named.create.relation), &named.def.name);
     Ok((StatusCode::CREATED, format!("{what} {name} is created.\n")).into_response())
 }
@@ -101,7 +107,7 @@ async fn replace(
         let name = name.clone();
         to_end(async move { service.replace_relation(relation, &name, &sql).await }).await
     };
-    replaced.doing(COMMAND)?;
+    replaced.doing(command(relation))?;
     Ok(format!("{} {name} is replaced.\n", title(relation)))
 }
 
@@ -112,7 +118,7 @@ async fn drop_one(
     relation: Relation,
 ) -> Result<String, ApiError> {
     check_id(&name)?;
-    let force = force.force.as_deref() == Some("true");
+    let force = force.force.is_some_and(|force| ["1", "t", "true"].iter().any(|yes| force.eq_ignore_ascii_case(yes)));
     let dropped = {
         let name = name.clone();
         to_end(async move { service.drop_relation(relation, &name, force).await }).await
@@ -162,7 +168,8 @@ fn schema(service: &Service, relation: Relation, name: &str) -> Result<Response,
 
 fn detail(named: &Named) -> Json {
     let option = |name| option(&named.create, name).unwrap_or_default();
-    json!({"name": named.def.name.as_str(), "type": option("TYPE"), "format": option("FORMAT")})
+    let format = Some(option("FORMAT")).filter(|format| !format.is_empty()).unwrap_or("json");
+    json!({"name": named.def.name.as_str(), "type": option("TYPE"), "format": format})
 }
 
 fn option<'a>(create: &'a CreateStream, name: &str) -> Option<&'a str> {
@@ -181,7 +188,7 @@ fn options(create: &CreateStream) -> Json {
         ("TIMESTAMP", "timestamp"),
         ("TIMESTAMP_FORMAT", "timestampFormat"),
         ("SHARED", "shared"),
-        ("SCHEMAID", "schemaId"),
+        ("SCHEMAID", "schemaid"),
         ("RETAIN_SIZE", "retainSize"),
         ("EXTRA", "extra"),
         ("DELIMITER", "delimiter"),
@@ -198,6 +205,7 @@ fn options(create: &CreateStream) -> Json {
             "STRICT_VALIDATION" | "SHARED" | "TEMP" => continue,
             "RETAIN_SIZE" => value.parse::<u64>().map_or_else(|_| Json::from(value), Json::from),
             _ if value.is_empty() => continue,
+            "KIND" => Json::from(value.to_ascii_lowercase()),
             _ => Json::from(value),
         };
         options.insert(shown.to_owned(), value);

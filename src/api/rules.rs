@@ -5,7 +5,7 @@ use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
@@ -18,11 +18,11 @@ use crate::service::{Counters, RuleReport, Service, ServiceError};
 pub fn routes() -> Router<Service> {
     Router::new()
         .route("/rules", get(list).post(create))
-        .route("/rules/validate", post(validate))
+        .route("/rules/validate", of_word("validate").post(validate))
         .route("/rules/status/all", get(status_of_all))
         .route("/rules/tags/match", get(tagged))
-        .route("/rules/bulkstart", post(|service, body| bulk(service, body, true)))
-        .route("/rules/bulkstop", post(|service, body| bulk(service, body, false)))
+        .route("/rules/bulkstart", of_word("bulkstart").post(|service, body| bulk(service, body, true)))
+        .route("/rules/bulkstop", of_word("bulkstop").post(|service, body| bulk(service, body, false)))
         .route("/rules/{id}", get(describe).put(update).delete(delete))
         .route("/rules/{id}/start", post(start))
         .route("/rules/{id}/stop", post(stop))
@@ -33,7 +33,7 @@ pub fn routes() -> Router<Service> {
         .route("/rules/{id}/explain", get(explain))
         .route("/rules/{id}/schema", get(schema))
         .route("/rules/{id}/tags", put(set_tags).patch(add_tags).delete(remove_tags))
-        .route("/rules/{id}/trace/start", post(|service, id| trace(service, id, true)))
+        .route("/rules/{id}/trace/start", post(start_trace))
         .route("/rules/{id}/trace/stop", post(|service, id| trace(service, id, false)))
         .route("/rules/{id}/scantables", get(scan_tables))
         .route("/rules/{id}/reset_state", put(reset_state))
@@ -57,6 +57,14 @@ async fn create(State(service): State<Service>, body: Bytes) -> Result<Response,
     let body = text(body, "invalid rule json")?;
     let id = to_end(async move { service.create_rule(&body).await }).await?;
     Ok((StatusCode::CREATED, format!("Rule {id} was created successfully.")).into_response())
+}
+
+/// What a rule may be asked for whose id is the word of a route.
+fn of_word(word: &'static str) -> MethodRouter<Service> {
+    let id = || Path(word.to_owned());
+    get(move |service| describe(service, id()))
+        .put(move |service, body| update(service, id(), body))
+        .delete(move |service| delete(service, id()))
 }
 
 async fn validate(State(service): State<Service>, body: Bytes) -> Response {
@@ -189,7 +197,7 @@ async fn topology(State(service): State<Service>, Path(id): Path<String>) -> Res
 }
 
 async fn explain(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
-    service.explain_rule(&id).doing("explain rule error")
+    service.explain_rule(&id).doing("explain rules error")
 }
 
 async fn schema(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
@@ -230,8 +238,8 @@ async fn change_tags(
     body: &Bytes,
     change: fn(Vec<String>, Vec<String>) -> Vec<String>,
 ) -> Result<(), ApiError> {
-    service.rule_text(&id).doing("Get rule error")?;
     let Tags { tags } = read(body, DECODE)?;
+    service.rule_text(&id).doing("Get rule error")?;
     to_end(async move { service.tag_rule(&id, |old| change(old, tags)).await }).await.doing("Get rule error")
 }
 
@@ -253,12 +261,24 @@ async fn bulk(State(service): State<Service>, body: Bytes, start: bool) -> Resul
     Ok(super::json(Json::Array(done.into_iter().map(one).collect()).to_string()))
 }
 
+/// Which messages are traced makes no difference here, where none is.
+#[derive(Deserialize)]
+struct Strategy {}
+
+async fn start_trace(state: State<Service>, id: Path<String>, body: Bytes) -> Result<(), ApiError> {
+    read::<Strategy>(&body, "Invalid body: Error decoding json")?;
+    trace(state, id, true).await
+}
+
 async fn trace(State(service): State<Service>, Path(id): Path<String>, on: bool) -> Result<(), ApiError> {
     Ok(service.trace_rule(&id, on)?)
 }
 
-async fn scan_tables(Path(id): Path<String>) -> ApiError {
-    ApiError::bad(format!("scan table error: join node is not found for {id}"))
+async fn scan_tables(State(service): State<Service>, Path(id): Path<String>) -> ApiError {
+    match service.rule_nodes(&id).doing(&format!("failed to get topology for rule {id}")) {
+        Err(error) => error,
+        Ok(_) => ApiError::bad(format!("scan table error: join node is not found for {id}")),
+    }
 }
 
 #[derive(Deserialize)]
@@ -287,10 +307,12 @@ async fn reset_state(
     Path(id): Path<String>,
     body: Bytes,
 ) -> Result<&'static str, ApiError> {
-    service.rule_text(&id).doing("Get rule error")?;
-    match read::<Reset>(&body, DECODE)?.kind {
-        What::Number(1) => Ok("success"),
+    let kind = read::<Reset>(&body, DECODE)?.kind;
+    let known = || service.rule_text(&id).doing("Get rule error");
+    match kind {
+        What::Number(1) => known().map(|_| "success"),
         What::Name(name) if name == "state" => {
+            known()?;
             to_end(async move { service.reset_rule(&id).await }).await.doing("reset state error")?;
             Ok("success")
         }

@@ -11,7 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::{ApiError, read, to_end};
 use crate::document::Document;
-use crate::service::{Everything, ImportSource, Ruleset, Service};
+use crate::service::{Everything, ImportSource, Ruleset, Service, ServiceError};
 
 const DECODE: &str = "Invalid body: Error decoding json";
 
@@ -27,12 +27,15 @@ pub fn routes() -> Router<Service> {
         .route("/v2/data/import", post(import_yaml))
 }
 
+/// The head of an answer that is a file to keep.
+const FILE: [(header::HeaderName, &str); 2] =
+    [(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, "Attachment")];
+
 /// JSON as a file to keep.
 fn attachment(body: impl serde::Serialize) -> Response {
     // Maps of texts always are JSON.
     let body = serde_json::to_string(&body).unwrap_or_default();
-    let headers = [(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, "Attachment")];
-    (headers, body).into_response()
+    (FILE, body).into_response()
 }
 
 async fn export_ruleset(State(service): State<Service>) -> Response {
@@ -58,6 +61,14 @@ async fn export_rules(State(service): State<Service>, body: Bytes) -> Result<Res
     Ok(attachment(service.export(Some(&rules))))
 }
 
+/// Only the routes of rule sets say what kind of mistake a missing source is.
+fn whole(error: ServiceError) -> ApiError {
+    match error {
+        ServiceError::Import(text) => ApiError::bad(text.strip_suffix(": bad request").unwrap_or(&text)),
+        error => error.into(),
+    }
+}
+
 #[derive(Deserialize)]
 struct How {
     partial: Option<String>,
@@ -65,7 +76,7 @@ struct How {
 }
 
 async fn import(State(service): State<Service>, Query(how): Query<How>, body: Bytes) -> Result<Response, ApiError> {
-    let text = read::<ImportSource>(&body, DECODE)?.text().await?;
+    let text = read::<ImportSource>(&body, DECODE)?.text().await.map_err(whole)?;
     let partial = how.partial.as_deref() == Some("1");
     let running = service.clone();
     let imported = to_end(async move { service.import(&text, partial).await }).await?;
@@ -96,20 +107,36 @@ async fn export_yaml(State(service): State<Service>) -> Response {
     let mut page = String::new();
     // Writing into a text does not fail.
     for (section, statements) in [("streams", streams), ("tables", tables)] {
+        if section == "tables" && statements.is_empty() {
+            continue;
+        }
         let _ = writeln!(page, "{section}:{}", if statements.is_empty() { " {}" } else { "" });
         for (name, sql) in statements {
-            let _ = writeln!(page, "    {}:\n        sql: {}", Json::from(name), Json::from(sql));
+            let _ = writeln!(page, "    {}:\n        sql: {}", scalar(&name), scalar(&sql));
         }
     }
     let _ = writeln!(page, "rules:{}", if rules.is_empty() { " {}" } else { "" });
     for (id, text) in rules {
-        let _ = writeln!(page, "    {}:", Json::from(id));
+        let _ = writeln!(page, "    {}:", scalar(&id));
         let rule: Map<String, Json> = serde_json::from_str(&text).unwrap_or_default();
         for (member, value) in rule {
-            let _ = writeln!(page, "        {}: {value}", Json::from(member));
+            let value = value.as_str().map_or_else(|| value.to_string(), scalar);
+            let _ = writeln!(page, "        {}: {value}", scalar(&member));
         }
     }
-    ([(header::CONTENT_TYPE, "application/yaml")], page).into_response()
+    (FILE, page).into_response()
+}
+
+/// A text in YAML: bare where nothing in it could be read otherwise.
+fn scalar(text: &str) -> String {
+    const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    let bare = text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && !text.ends_with([' ', ':'])
+        && !text.contains(|c: char| c.is_control() || c == '\u{feff}')
+        && !text.contains(": ")
+        && !text.contains(" #")
+        && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
+    if bare { text.to_owned() } else { Json::from(text).to_string() }
 }
 
 async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'static str, ApiError> {
@@ -117,6 +144,9 @@ async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'st
     // YAML can be made so that it is long to read; others are answered meanwhile.
     let parsed = tokio::task::spawn_blocking(|| Document::parse("import", text).map_err(|problem| problem.to_string()));
     let document = parsed.await.unwrap_or_else(|error| Err(error.to_string())).map_err(ApiError::bad)?;
+    if !document.root.json().is_object() && !document.root.is_null() {
+        return Err(ApiError::bad("import failed: the content is no mapping of streams, tables and rules"));
+    }
     let mut ruleset = Ruleset::default();
     for section in document.root.members() {
         let statements = match section.key.as_str() {

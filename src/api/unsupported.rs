@@ -26,15 +26,19 @@ pub fn routes() -> Router<Service> {
         .route("/plugins/functions/{name}/register", post(|| refused("plugins")))
         .route("/plugins/portables/{name}/status", get(|Path(name): Path<String>| none("portable plugin", name)))
         .route("/schemas/{kind}", get(schemas).post(|| refused("schemas")))
-        .route("/schemas/{kind}/{name}", get(schema).put(|| refused("schemas")).delete(schema))
+        .route("/schemas/{kind}/{name}", get(schema).put(|| refused("schemas")).delete(no_schema_to_drop))
         .route("/services", get(nothing).post(|| refused("external services")))
         .route("/services/functions", get(nothing))
-        .route("/services/functions/{name}", get(|Path(name): Path<String>| none("service function", name)))
+        .route("/services/functions/{name}", get(|Path(name): Path<String>| none("function", name)))
         .route(
             "/services/{name}",
             get(|Path(name): Path<String>| none("service", name))
-                .put(|| refused("external services"))
-                .delete(|Path(name): Path<String>| none("service", name)),
+                .put(|Path(name): Path<String>| {
+                    not_there(format!("service update command error: {} is not found", shown(&name)))
+                })
+                .delete(|Path(name): Path<String>| {
+                    not_there(format!("delete service {0} error: {0} is not found", shown(&name)))
+                }),
         )
         .route("/udf/javascript", get(nothing).post(|| refused("functions in JavaScript")))
         .route(
@@ -79,6 +83,10 @@ async fn none(what: &str, name: String) -> ApiError {
     ApiError::new(Code::NotFound, format!("describe {what} {} error: not found", shown(&name)))
 }
 
+async fn not_there(message: String) -> ApiError {
+    ApiError::new(Code::NotFound, message)
+}
+
 async fn none_of_functions(Path(name): Path<String>) -> ApiError {
     ApiError::new(Code::NotFound, format!("describe udf {} error: not found", shown(&name)))
 }
@@ -93,14 +101,17 @@ async fn schema(Path((kind, name)): Path<(String, String)>) -> Result<(), ApiErr
     Err(ApiError::bad(format!("schema type {kind} id {} not found in registry", shown(&name))))
 }
 
+async fn no_schema_to_drop(Path((kind, name)): Path<(String, String)>) -> Result<(), ApiError> {
+    known(&kind)?;
+    let (kind, name) = (shown(&kind), shown(&name));
+    Err(ApiError::bad(format!("delete {kind} schema {name} error: schema {kind}.{name} not found")))
+}
+
 fn known(kind: &str) -> Result<(), ApiError> {
     if SCHEMAS.contains(&kind) {
         return Ok(());
     }
-    Err(ApiError::bad(format!(
-        "unknown schema type {}: there are protobuf and custom, and no schemas of them",
-        shown(kind)
-    )))
+    Err(ApiError::bad(format!("schema type {} not found", shown(kind))))
 }
 
 /// A long name is cut, so that an answer does not grow with it.

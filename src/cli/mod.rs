@@ -16,7 +16,7 @@ mod tail;
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -101,6 +101,8 @@ enum Failure {
     Said(String),
     /// the arguments do not fit together
     Usage(String),
+    /// a verb of the service does not know the object: told to people only, scripts have the code
+    Object(String),
     /// the reader of stdout has gone: nothing is left to do, and nobody to tell
     OutputClosed,
 }
@@ -159,6 +161,12 @@ pub fn main() -> ExitCode {
         Err(Failure::Said(message)) => {
             say(&message);
             ExitCode::from(1)
+        }
+        Err(Failure::Object(message)) => {
+            if io::stderr().is_terminal() {
+                say(&message);
+            }
+            ExitCode::from(3)
         }
         Err(Failure::Usage(message)) => {
             say(&format!("plutino: {message}\n\nFor more information, try '--help'."));

@@ -254,7 +254,7 @@ impl Request<'_> {
             ("create", "stream" | "table") => self.create_relation(&object, rest),
             ("describe", "stream" | "table") => self.describe_relation(&object, rest),
             ("drop", "stream" | "table") => self.drop_relation(&object, rest),
-            ("show", "streams" | "tables") => self.show_relations(&object),
+            ("show", "streams" | "tables") => self.show_relations(&object, rest),
             ("create", "rule") => self.create_rule(rest),
             ("validate", "rule") => self.validate_rule(rest),
             ("show", "rules") => self.show_rules(),
@@ -273,9 +273,15 @@ impl Request<'_> {
             ("show", "services" | "service_funcs") => Ok("No service definitions are found.".to_owned()),
             ("show", "udfs") => Ok("No udf is found.".to_owned()),
             ("show", "schemas") if rest.is_empty() => Err(refused("Expect schema type.")),
-            ("show", "schemas") => Ok("No schema definitions are found.".to_owned()),
+            ("show", "schemas") => match rest[0].as_str() {
+                "protobuf" | "custom" => Ok("No schema definitions are found.".to_owned()),
+                other => Err(refused(format!("Show schemas error: schema type {other} not found."))),
+            },
             ("show", "plugins") => plugins(rest),
-            _ => Err(Failure::Usage(format!("No help topic for '{object}'; {} knows {}", self.verb, self.names()))),
+            ("create" | "describe" | "drop", "plugin" | "service" | "service_func" | "schema" | "udf" | "script") => {
+                Err(refused(format!("A {object} is not part of Plutino.")))
+            }
+            _ => Err(Failure::Object(format!("No help topic for '{object}'; {} knows {}", self.verb, self.names()))),
         }
     }
 
@@ -336,13 +342,16 @@ impl Request<'_> {
         let answer = self.service.post(&format!("/{object}s"), &json!({ "sql": definition }).to_string())?;
         if !answer.is_right() {
             let message = answer.message().replacen("Table command error", "Stream command error", 1);
-            return Err(refused(message));
+            return Err(refused(said + &message));
         }
         self.told(said + answer.body.trim_end())
     }
 
     /// The name in a statement such as `DROP STREAM name`, which may be split over arguments.
     fn named(&self, verb: &str, object: &str, rest: &[String]) -> Result<String, Failure> {
+        if rest.is_empty() {
+            return Err(refused(format!("Stream command error: found \"EOF\", expected {object} name.")));
+        }
         match sql::parse_statement(&statement(verb, object, rest)) {
             Ok(sql::ast::Statement::Drop(_, name) | sql::ast::Statement::Describe(_, name)) => {
                 Ok(name.name.to_string())
@@ -378,7 +387,10 @@ impl Request<'_> {
         if json || self.json { indented(&definition) } else { Ok(described(&definition)) }
     }
 
-    fn show_relations(&self, objects: &str) -> Said {
+    fn show_relations(&self, objects: &str, rest: &[String]) -> Said {
+        if let Some(more) = rest.first() {
+            return Err(refused(format!("Stream command error: found \"{more}\", expected semecolon or EOF.")));
+        }
         let answer = self.service.get(&format!("/{objects}"))?;
         if !answer.is_right() || self.json {
             return self.shown(answer);
@@ -394,6 +406,14 @@ impl Request<'_> {
 
     fn create_rule(&self, rest: &[String]) -> Said {
         let (mut said, name, rule) = rule_of(rest)?;
+        if let Some(other) =
+            serde_json::from_str::<Value>(&rule).ok().as_ref().and_then(|rule| rule.get("id")?.as_str())
+            && other != name
+            && !other.is_empty()
+        {
+            let why = "invalid rule json: RuleId is not consistent with rule id.";
+            return Err(refused(format!("{said}Create rule  error : {why}.")));
+        }
         let answer = self.service.post("/rules", &with_id(&name, &rule))?;
         if !answer.is_right() {
             let message = answer.message();
@@ -464,12 +484,11 @@ impl Request<'_> {
         if !answer.is_right() {
             return Err(refused(answer.message()));
         }
-        let (streams, tables, rules) = counts(&serde_json::from_str(&text).unwrap_or_default());
-        self.told(format!("imported {streams} streams, {tables} tables and {rules} rules"))
+        self.told(answer.body.trim())
     }
 
     fn export_ruleset(&self, rest: &[String]) -> Said {
-        let [file] = rest else { return Err(refused("Required exported file name.")) };
+        let [file] = rest else { return Err(refused("Require exported file name.")) };
         let answer = self.service.post("/ruleset/export", "")?;
         if !answer.is_right() {
             return Err(refused(answer.message()));
@@ -494,9 +513,16 @@ impl Request<'_> {
         };
         let (stop, partial) = (flag("s")?, flag("p")?);
         let body = json!({ "content": read(&file)? }).to_string();
-        self.shown(
-            self.service.post(&format!("/data/import?stop={}&partial={}", u8::from(stop), u8::from(partial)), &body)?,
-        )
+        let path = format!("/data/import?stop={}&partial={}", u8::from(stop), u8::from(partial));
+        let answer = self.service.post(&path, &body)?;
+        // What was refused is in the message, as JSON.
+        match serde_json::from_str::<Value>(&answer.message()) {
+            Ok(refusals @ Value::Object(_)) if !answer.is_right() => {
+                let status = json!({ "ErrorMsg": "process error", "ConfigResponse": refusals });
+                Err(indented(&status).map_or_else(|error| error, refused))
+            }
+            _ => self.shown(answer),
+        }
     }
 
     fn export_data(&self, rest: &[String]) -> Said {
@@ -576,7 +602,13 @@ fn with_id(id: &str, text: &str) -> String {
 }
 
 fn read(file: &str) -> Result<String, Failure> {
-    std::fs::read_to_string(file).map_err(|error| refused(format!("fail to read file {file}: {error}")))
+    std::fs::read_to_string(file).map_err(|error| {
+        let why = match error.kind() {
+            io::ErrorKind::NotFound => format!("open {file}: no such file or directory"),
+            _ => error.to_string(),
+        };
+        refused(format!("fail to read file {file}: {why}"))
+    })
 }
 
 fn write_file(file: &str, text: &str) -> Result<(), Failure> {
@@ -599,7 +631,7 @@ fn indented(value: &Value) -> Said {
 fn plugins(rest: &[String]) -> Said {
     match rest.first().map(String::as_str) {
         None => Err(refused("Expect plugin type.")),
-        Some("source" | "sink" | "function" | "portable" | "wasm") => Ok("No plugin definitions are found.".to_owned()),
+        Some("source" | "sink" | "function" | "portable" | "wasm") => Ok("No plugin is found.".to_owned()),
         Some(other) => Err(refused(format!(
             "Invalid plugin type {other}, should be \"source\", \"sink\", \"function\" or \"portable\" or \"wasm\"."
         ))),

@@ -82,6 +82,7 @@ impl Service {
     /// [`ServiceError::NoConfKey`]
     pub async fn drop_conf_key(&self, class: &str, kind: &str, key: &str) -> Result<(), ServiceError> {
         check_kind(class, kind)?;
+        check_id(key).map_err(|error| ServiceError::Import(format!("Invalid confKey: {error}")))?;
         let _alone = self.inner.changing.lock().await;
         let name = format!("{class}/{kind}/{key}");
         if !locked(&self.inner.conf_keys).contains_key(&name) {
@@ -137,5 +138,5 @@ fn check_kind(class: &str, kind: &str) -> Result<(), ServiceError> {
         "sinks" => SINKS.contains(&kind),
         _ => CLASSES.contains(&class) && kind == "websocket",
     };
-    if known { Ok(()) } else { Err(ServiceError::ConfKey(format!("This plugin was not found:{kind}"))) }
+    if known { Ok(()) } else { Err(ServiceError::ConfKey(format!("This plugin was not found:{class}.{kind}"))) }
 }

@@ -19,6 +19,7 @@ use sha2::{Digest, Sha256};
 use super::error::ServiceError;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
+use crate::catalog::LOOKUP_SOURCES;
 use crate::connection::{Connection, FileEntry, KINDS, selector};
 use crate::io::websocket::{CheckError, DialError, EndpointStatus, Hold, Settings};
 use crate::io::{LinkState, LinkStatus};
@@ -392,13 +393,18 @@ impl Service {
         props: Map<String, Json>,
     ) -> Result<(), ServiceError> {
         let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
-        if !KINDS.contains(&kind) {
+        let lookup = matches!(end, CheckedEnd::Lookup);
+        if !KINDS.contains(&kind) || lookup {
             let what = match end {
                 CheckedEnd::Source => "source",
                 CheckedEnd::Sink => "sink",
                 CheckedEnd::Lookup => "lookup source",
             };
-            return Err(ServiceError::Connection(format!("{what} {kind} doesn't support ping connection")));
+            let unknown = lookup && !LOOKUP_SOURCES.contains(&kind);
+            return Err(ServiceError::Connection(match unknown {
+                true => format!("lookup source type {kind} not found"),
+                false => format!("{what} {kind} doesn't support ping connection"),
+            }));
         }
         let config = self.config();
         let selected = match end {

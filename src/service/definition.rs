@@ -4,8 +4,9 @@
 
 use serde_json::Value as Json;
 
+use super::check_id;
 use super::error::ServiceError;
-use super::{check_id, nodes::Nodes};
+use super::nodes::{Nodes, Target};
 use crate::catalog::{Catalog, StreamDef};
 use crate::config::Config;
 use crate::document::{Document, Severity};
@@ -89,16 +90,23 @@ impl Definition {
         if let Some(Json::Array(actions)) = member(&json, "actions") {
             let properties = actions.iter().filter_map(Json::as_object).flat_map(|action| action.values());
             if let Some(other) = properties.into_iter().find(|properties| !properties.is_object()) {
-                let message =
-                    format!("expect map[string]interface{{}} type for the action properties, but found {other}");
-                return Err(wrong(&message));
+                let found = other.as_str().map_or_else(|| other.to_string(), str::to_owned);
+                return Err(ServiceError::Connector(format!(
+                    "expect map[string]interface{{}} type for the action properties, but found {found}"
+                )));
             }
+        }
+        if let Some(message) = of_wrong_type(&json) {
+            return Err(wrong(&message));
         }
         let mut problems = Vec::new();
         let rule = rule::parse(&document, &document.root, own.or(id), defaults, &mut problems);
         let error = problems.into_iter().find(|problem| problem.severity == Severity::Error);
         if let Some(problem) = error {
-            return Err(ServiceError::RuleJson(of_options(name, problem.message)));
+            return Err(match of_sink(&problem.message) {
+                true => ServiceError::Connector(problem.message),
+                false => ServiceError::RuleJson(of_options(name, problem.message)),
+            });
         }
         let Some(rule) = rule else { return Err(wrong("the rule cannot be read")) };
         let select = sql::parse_select(&rule.sql).map_err(|error| of_parser(&rule.sql, error.into()))?;
@@ -122,6 +130,17 @@ impl Definition {
     /// [`ServiceError`]: everything that can be wrong with it.
     pub fn plan(&self, catalog: &Catalog, config: &Config) -> Result<Planned, ServiceError> {
         self.plan_with(catalog, config, |def| self.source(def, config))
+    }
+
+    /// The sinks as they are written: an action may hold several.
+    fn targets(&self) -> Vec<Target<'_>> {
+        let actions = member(&self.json, "actions").and_then(Json::as_array).into_iter().flatten();
+        let sinks = |(action, sinks): (usize, _)| {
+            let sinks: Option<&serde_json::Map<String, Json>> = Json::as_object(sinks);
+            let sinks = sinks.into_iter().flatten();
+            sinks.map(move |(kind, props)| Target { kind, action, props })
+        };
+        actions.enumerate().flat_map(sinks).collect()
     }
 
     /// The source of a stream as its statement and the configuration say; warnings go to the log.
@@ -163,13 +182,44 @@ impl Definition {
             }
             sinks.push(sink);
         }
-        let nodes = Nodes::of(&plan, actions.iter().map(|action| action.kind.as_str()));
+        let select = sql::parse_select(sql).map_err(|error| of_parser(sql, error.into()))?;
+        let nodes = Nodes::of(&plan, &select, &self.targets());
         let stateful = matches!(plan.body, Body::Stateful(_));
         let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
         let keeps = if checkpoint_interval.is_some() { Keeps::State(None) } else { Keeps::Nothing };
         let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error, keeps };
         Ok(Planned { spec, nodes, checkpoint_interval })
     }
+}
+
+/// Whether a problem is that of a sink, which has a number of its own.
+fn of_sink(message: &str) -> bool {
+    const BEGINNINGS: [&str; 6] = [
+        "sink ",
+        "template: ",
+        "format type ",
+        "get compressor ",
+        "fail to parse sink configuration",
+        "field and excludeFields",
+    ];
+    BEGINNINGS.iter().any(|beginning| message.starts_with(beginning))
+}
+
+/// Members that are texts or truth values and nothing that looks like them: a rule goes back to eKuiper as it came.
+fn of_wrong_type(json: &Json) -> Option<String> {
+    const TEXTS: [&str; 3] = ["id", "name", "version"];
+    const FLAGS: [&str; 2] = ["triggered", "temp"];
+    const OPTIONS: [&str; 6] =
+        ["debug", "isEventTime", "sendMetaToSink", "sendNilField", "sendError", "disableBufferFullDiscard"];
+    let wrong = |json: &Json, names: &[&str], fits: fn(&Json) -> bool, expected: &str| {
+        names.iter().find_map(|name| {
+            let value = member(json, name).filter(|value| !value.is_null() && !fits(value))?;
+            Some(format!("{name} is {value}, expected {expected}"))
+        })
+    };
+    wrong(json, &TEXTS, Json::is_string, "a text")
+        .or_else(|| wrong(json, &FLAGS, Json::is_boolean, "true or false"))
+        .or_else(|| wrong(member(json, "options")?, &OPTIONS, Json::is_boolean, "true or false"))
 }
 
 /// What is wrong with an option in the form of eKuiper, `invalidBufferLength:…`; other texts stay as they are.
@@ -179,6 +229,18 @@ fn of_options(rule: &str, message: String) -> String {
     }
     let Some(rest) = message.strip_prefix("option ") else { return message };
     let end = rest.find(|c: char| !c.is_alphanumeric() && c != '.').unwrap_or(rest.len());
+    // Of these eKuiper only says that they are too small.
+    let negative = rest[end..].starts_with(" is -");
+    let small = match &rest[..end] {
+        "bufferLength" => Some("invalidBufferLength:bufferLength"),
+        "concurrency" => Some("invalidConcurrency:concurrency"),
+        "lateTolerance" => Some("invalidLateTol:lateTol"),
+        "restartStrategy.attempts" => Some("invalidRestartAttempts:restart attempts"),
+        _ => None,
+    };
+    if let Some(small) = small.filter(|_| negative) {
+        return format!("Rule {rule} has invalid options: {small} must be greater than 0.");
+    }
     let option = rest[..end].strip_prefix("restartStrategy.").map(|part| format!("restart.{part}"));
     let mut code = String::from("invalid");
     for part in option.as_deref().unwrap_or(&rest[..end]).split('.') {
@@ -204,8 +266,7 @@ fn of_parser(sql: &str, error: PlanError) -> ServiceError {
     ServiceError::RuleJson(if not_select {
         format!("SQL {sql} is not a select statement.")
     } else {
-        let text = error.to_string();
-        format!("Parse SQL {sql} error: {}.", text.strip_suffix('.').unwrap_or(&text))
+        format!("Parse SQL {sql} error: {error}.")
     })
 }
 
@@ -219,7 +280,7 @@ pub(super) fn fault_of((faults, _): pipeline::Faults) -> ServiceError {
 
 /// The text as eKuiper has it, where what is behind it says more.
 fn bare(text: &str) -> String {
-    const MORE: [&str; 3] = [": set path, now", ": there ", ": make it with "];
+    const MORE: [&str; 4] = [": set path, now", ": set DATASOURCE, now", ": there ", ": make it with "];
     let end = MORE.iter().filter_map(|more| text.find(more)).min();
     text[..end.unwrap_or(text.len())].to_owned()
 }

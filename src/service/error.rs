@@ -62,14 +62,10 @@ pub enum ServiceError {
         name: String,
     },
     /// rules read it
-    #[error("{what} {name} has been referenced by other rules [{rules}]")]
+    #[error("stream {name} has been referenced by other rules")]
     Referenced {
-        /// stream or table
-        what: &'static str,
         /// the name
         name: String,
-        /// which rules
-        rules: String,
     },
     /// the body of a rule is wrong
     #[error("invalid rule json: {0}")]

@@ -1,161 +1,474 @@
 //! How the parts of a rule are called where eKuiper shows them: in its status, its topology and its plan.
 //!
 //! Plutino fuses what eKuiper runs one after the other, so that these names are a view of the plan: a status counts for
-//! each of them what is known of it.
+//! each of them what is known of it. Which operators there are, and where a condition stands, follows what eKuiper
+//! makes of the same statement.
 
-use crate::plan::physical::{Body, RulePlan, WindowSpec};
-use crate::sql::ast::{Field, JoinKind, Select};
+use serde_json::Value as Json;
+
+use crate::plan::physical::{Body, Input, Role, RulePlan, StepKind};
+use crate::sql::ast::{BinaryOp, Expr, ExprKind, Field, InSet, JoinKind, Select, WindowKind};
 use crate::value::Text;
 
 /// The parts of one rule, in the order of the flow.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Nodes {
-    /// the streams and tables
+    /// the streams and tables that are read; lookup tables are asked and not read
     pub sources: Box<[Text]>,
-    /// what follows the decoders: filter, window, …, project
-    pub operators: Box<[&'static str]>,
-    /// kinds of the sinks
-    pub sinks: Box<[Box<str>]>,
+    parts: Vec<Node>,
+}
+
+/// One part with its name (`source_demo`, `op_2_decoder`, …), and those behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Node {
+    name: String,
+    part: Part,
+    to: Vec<usize>,
 }
 
 /// What a part does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Part<'a> {
+pub enum Part {
     /// brings messages: which of the rule's sources
     Source(usize),
     /// decodes them
     Decoder(usize),
-    /// works on rows: its kind, and whether it is the last one
-    Operator(&'a str, bool),
-    /// makes messages of results for a sink, or encodes them: which sink
-    Sending(usize),
+    /// works on rows
+    Operator {
+        /// its kind
+        kind: &'static str,
+        /// it is the filter of one source's rows
+        scan: bool,
+        /// results come from it
+        last: bool,
+    },
+    /// makes messages of results for a sink
+    Sending {
+        /// which sink
+        sink: usize,
+        /// and encodes them
+        encodes: bool,
+    },
     /// sends
     Sink(usize),
 }
 
+/// A sink as it is written in the rule.
+pub(super) struct Target<'a> {
+    /// its kind
+    pub kind: &'a str,
+    /// in which of the rule's actions it is
+    pub action: usize,
+    /// its properties
+    pub props: &'a Json,
+}
+
 impl Nodes {
-    /// The parts of a plan with sinks of these kinds.
-    pub fn of<'a>(plan: &RulePlan, sinks: impl Iterator<Item = &'a str>) -> Nodes {
-        let mut operators = Vec::new();
-        if plan.inputs.iter().any(|input| input.scan.filter.is_some()) {
-            operators.push("filter");
+    /// The parts of a plan, with the statement that it was made of and the sinks of the rule.
+    pub(super) fn of(plan: &RulePlan, select: &Select, targets: &[Target]) -> Nodes {
+        let read = || plan.inputs.iter().enumerate().filter(|(_, input)| input.role != Role::Lookup);
+        let event_time = plan.inputs.iter().any(|input| input.scan.event_time.is_some());
+        let conditions = Conditions::of(plan, select, event_time);
+        let mut flow = Flow::default();
+        let (mut streams, mut tables) = (Vec::new(), Vec::new());
+        for (source, (at, input)) in read().enumerate() {
+            let end = flow.read(source, input, event_time, conditions.pushed[at]);
+            if input.role == Role::Stream { streams.push(end) } else { tables.push(end) }
         }
-        if let Body::Stateful(stateful) = &plan.body {
-            for (there, name) in [
-                (!stateful.steps.is_empty(), "analytic"),
-                (!matches!(stateful.window, WindowSpec::Each), "window"),
-                (!stateful.joins.is_empty(), "join"),
-                (stateful.filter.is_some() || stateful.joined_filter.is_some(), "filter"),
-                (stateful.grouped, "aggregate"),
-                (stateful.having.is_some(), "having"),
-                (!stateful.order.is_empty(), "order"),
-            ] {
-                if there && !operators.contains(&name) {
-                    operators.push(name);
-                }
+        flow.ends = streams;
+        if event_time {
+            flow.operator("watermark");
+        }
+        if is_analytic(plan) {
+            flow.operator("analytic");
+        }
+        if select.window.is_some() {
+            if conditions.window {
+                flow.operator("windowFilter");
+                // Both are one operator of the plan, and have one number.
+                flow.number -= 1;
+            }
+            flow.operator("window");
+        }
+        let read_joins = read().count() > 1;
+        if !tables.is_empty() {
+            flow.ends.extend(tables);
+            flow.operator("join_aligner");
+        }
+        if read_joins {
+            flow.operator("join");
+        }
+        for lookup in plan.inputs.iter().filter(|input| input.role == Role::Lookup) {
+            flow.number += 1;
+            flow.add(format!("op_{}", lookup.stream.name), operator("lookup"));
+        }
+        let stateful = match &plan.body {
+            Body::Stateful(stateful) => Some(stateful),
+            Body::Rows(_) => None,
+        };
+        for (there, kind) in [
+            (conditions.late, "filter"),
+            (!select.group_by.is_empty(), "aggregate"),
+            (select.having.is_some(), "having"),
+            (stateful.is_some_and(|stateful| !stateful.numbers.is_empty()), "windowFunc"),
+            (!select.order_by.is_empty(), "order"),
+            (true, "project"),
+            (stateful.is_some_and(|stateful| stateful.rows_of.is_some()), "projectset"),
+        ] {
+            if there {
+                flow.operator(kind);
             }
         }
-        operators.push("project");
-        Nodes {
-            sources: plan.inputs.iter().map(|input| input.stream.name.clone()).collect(),
-            operators: operators.into(),
-            sinks: sinks.map(Box::from).collect(),
+        if let Some(Node { part: Part::Operator { last, .. }, .. }) = flow.parts.last_mut() {
+            *last = true;
         }
+        let results = flow.ends.clone();
+        for (sink, target) in targets.iter().enumerate() {
+            flow.ends.clone_from(&results);
+            flow.send(sink, target);
+        }
+        Nodes { sources: read().map(|(_, input)| input.stream.name.clone()).collect(), parts: flow.parts }
     }
 
-    /// All parts with their names (`source_demo`, `op_2_decoder`, …), in order.
-    pub fn each(&self) -> Vec<(String, Part<'_>)> {
-        let mut parts = Vec::new();
-        let mut number = 0;
-        for (index, source) in self.sources.iter().enumerate() {
-            number += 2;
-            parts.push((format!("source_{source}"), Part::Source(index)));
-            parts.push((format!("op_{number}_decoder"), Part::Decoder(index)));
-        }
-        for (index, operator) in self.operators.iter().enumerate() {
-            number += 1;
-            let last = index + 1 == self.operators.len();
-            parts.push((format!("op_{number}_{operator}"), Part::Operator(operator, last)));
-        }
-        for (index, sink) in self.sinks.iter().enumerate() {
-            parts.push((format!("op_{sink}_{index}_0_transform"), Part::Sending(index)));
-            parts.push((format!("op_{sink}_{index}_1_encode"), Part::Sending(index)));
-            parts.push((format!("sink_{sink}_{index}"), Part::Sink(index)));
-        }
-        parts
+    /// All parts with their names, in order.
+    pub fn each(&self) -> impl Iterator<Item = (&str, Part)> {
+        self.parts.iter().map(|node| (node.name.as_str(), node.part))
+    }
+
+    /// Whether there is an operator of this kind.
+    pub fn has(&self, wanted: &str) -> bool {
+        self.parts.iter().any(|node| matches!(node.part, Part::Operator { kind, .. } if kind == wanted))
+    }
+
+    /// Whether rows of a source pass a filter before anything else.
+    pub fn filters(&self) -> bool {
+        self.parts.iter().any(|node| matches!(node.part, Part::Operator { scan: true, .. }))
     }
 
     /// Which part hands on to which: names of the sources, then each part with those behind it.
     pub fn topology(&self) -> (Vec<String>, Vec<(String, Vec<String>)>) {
-        let parts = self.each();
-        let name = |wanted: &dyn Fn(&Part) -> bool| parts.iter().find(|(_, part)| wanted(part)).map(|(name, _)| name);
-        let first = name(&|part| matches!(part, Part::Operator(..))).cloned();
-        let sending: Vec<String> =
-            (0..self.sinks.len()).filter_map(|sink| name(&|part| *part == Part::Sending(sink)).cloned()).collect();
-        let mut edges = Vec::new();
-        for (index, (from, part)) in parts.iter().enumerate() {
-            let next = parts.get(index + 1).map(|(name, _)| name.clone());
-            let to = match part {
-                Part::Decoder(_) => first.iter().cloned().collect(),
-                Part::Operator(_, true) => sending.clone(),
-                Part::Sink(_) => continue,
-                _ => next.into_iter().collect(),
-            };
-            edges.push((from.clone(), to));
+        let edges = self.parts.iter().filter(|node| !matches!(node.part, Part::Sink(_)));
+        let edges = edges.map(|node| {
+            let to = node.to.iter().map(|&to| self.parts[to].name.clone()).collect();
+            (node.name.clone(), to)
+        });
+        (self.sources.iter().map(|source| format!("source_{source}")).collect(), edges.collect())
+    }
+
+    /// The plan of the statement as eKuiper shows it: a line of JSON for each part, the last one first, those before
+    /// it indented.
+    pub fn explain(&self, select: &Select) -> String {
+        let mut lines = Lines::default();
+        let mut filters = vec![false; self.sources.len()];
+        let (mut source, mut common) = (0, Vec::new());
+        for node in &self.parts {
+            match node.part {
+                Part::Source(at) => source = at,
+                Part::Operator { scan: true, .. } => filters[source] = true,
+                Part::Operator { kind: "preprocessor" | "windowFilter", .. } => {}
+                Part::Operator { kind, .. } => common.push((kind, node.name.strip_prefix("op_").unwrap_or_default())),
+                _ => {}
+            }
         }
-        let sources = self.sources.iter().map(|source| format!("source_{source}")).collect();
-        (sources, edges)
+        for (kind, name) in common.iter().rev() {
+            lines.put(plan_name(kind), &info(kind, name, select));
+        }
+        let depth = lines.depth;
+        for (source, filter) in self.sources.iter().zip(filters) {
+            lines.depth = depth;
+            if filter {
+                lines.put("FilterPlan", &info("filter", "", select));
+            }
+            lines.put("DataSourcePlan", &format!("StreamName: {source}"));
+        }
+        lines.text
     }
 }
 
-/// The plan of a statement as eKuiper shows it: a line of JSON for each part, the last one first, those before it
-/// indented.
-pub fn explain(select: &Select) -> String {
+/// The lines of a plan.
+#[derive(Default)]
+struct Lines {
+    text: String,
+    depth: usize,
+    number: usize,
+}
+
+impl Lines {
+    fn put(&mut self, op: &str, info: &str) {
+        let part = serde_json::json!({"op": format!("{op}_{}", self.number), "info": info});
+        self.text.push_str(&"   ".repeat(self.depth));
+        self.text.push_str(&part.to_string());
+        self.text.push('\n');
+        self.depth += 1;
+        self.number += 1;
+    }
+}
+
+fn plan_name(kind: &str) -> &'static str {
+    match kind {
+        "watermark" => "WatermarkPlan",
+        "analytic" => "AnalyticFuncsPlan",
+        "window" => "WindowPlan",
+        "join_aligner" => "JoinAlignPlan",
+        "join" => "JoinPlan",
+        "lookup" => "LookupPlan",
+        "filter" => "FilterPlan",
+        "aggregate" => "AggregatePlan",
+        "having" => "HavingPlan",
+        "windowFunc" => "WindowFuncPlan",
+        "order" => "OrderPlan",
+        "projectset" => "ProjectSetPlan",
+        _ => "ProjectPlan",
+    }
+}
+
+/// What the plan says of an operator: the clause that it does.
+fn info(kind: &str, name: &str, select: &Select) -> String {
     let list =
         |items: Vec<String>| if items.is_empty() { "[ ]".to_owned() } else { format!("[ {} ]", items.join(", ")) };
     let shown = |field: &Field| match field {
         Field::Expr { expr, alias: Some(alias), .. } => format!("{expr} AS {alias}"),
         field => field.to_string(),
     };
-    let mut parts = vec![("ProjectPlan", format!("Fields:{}", list(select.fields.iter().map(shown).collect())))];
-    if !select.order_by.is_empty() {
-        let keys = select.order_by.iter().map(ToString::to_string).collect();
-        parts.push(("OrderPlan", format!("SortFields:{}", list(keys))));
+    let condition = |of: Option<&Expr>| of.map_or_else(String::new, |of| format!("Condition:{{ {of} }}"));
+    match kind {
+        "project" => format!("Fields:{}", list(select.fields.iter().map(shown).collect())),
+        "order" => format!("SortFields:{}", list(select.order_by.iter().map(ToString::to_string).collect())),
+        "having" => condition(select.having.as_ref()),
+        "aggregate" => format!("Dimension:{}", list(select.group_by.iter().map(ToString::to_string).collect())),
+        "filter" => {
+            let window = select.window.as_ref().and_then(|window| window.filter.as_ref());
+            condition(select.filter.as_ref().or(window))
+        }
+        "join" => {
+            let joins = select.joins.iter().map(|join| {
+                let on = join.on.as_ref().filter(|_| join.kind != JoinKind::Cross);
+                format!("{} {}{}", join.kind, join.source, on.map_or_else(String::new, |on| format!(" ON {on}")))
+            });
+            format!("Joins:{}", list(joins.collect()))
+        }
+        "lookup" => {
+            let join = select.joins.iter().find(|join| join.source.name.name.as_str() == name);
+            join.map_or_else(String::new, |join| {
+                let on = join.on.as_ref().map_or_else(String::new, |on| format!(" ON {on}"));
+                format!("Join:{{ {} {}{on} }}", join.kind, join.source)
+            })
+        }
+        "window" => select.window.as_ref().map_or_else(String::new, |window| format!("{{ {window} }}")),
+        _ => String::new(),
     }
-    if let Some(having) = &select.having {
-        parts.push(("HavingPlan", format!("Condition:{{ {having} }}")));
+}
+
+/// The parts while they are laid out.
+#[derive(Default)]
+struct Flow {
+    parts: Vec<Node>,
+    number: usize,
+    /// what the next part comes behind
+    ends: Vec<usize>,
+}
+
+impl Flow {
+    fn add(&mut self, name: String, part: Part) -> usize {
+        let at = self.parts.len();
+        for end in self.ends.drain(..) {
+            self.parts[end].to.push(at);
+        }
+        self.parts.push(Node { name, part, to: Vec::new() });
+        self.ends.push(at);
+        at
     }
-    if !select.group_by.is_empty() {
-        let keys = select.group_by.iter().map(ToString::to_string).collect();
-        parts.push(("AggregatePlan", format!("Dimension:{}", list(keys))));
+
+    fn numbered(&mut self, kind: &str, part: Part) -> usize {
+        self.number += 1;
+        self.add(format!("op_{}_{kind}", self.number), part)
     }
-    if let Some(filter) = &select.filter {
-        parts.push(("FilterPlan", format!("Condition:{{ {filter} }}")));
+
+    fn operator(&mut self, kind: &'static str) {
+        self.numbered(kind, operator(kind));
     }
-    if !select.joins.is_empty() {
-        let joins = select.joins.iter().map(|join| {
-            let on = join.on.as_ref().filter(|_| join.kind != JoinKind::Cross);
-            format!("{} {}{}", join.kind, join.source, on.map_or_else(String::new, |on| format!(" ON {on}")))
-        });
-        parts.push(("JoinPlan", format!("Joins:{}", list(joins.collect()))));
+
+    /// A source with what works on its rows alone; the last of these parts.
+    fn read(&mut self, source: usize, input: &Input, event_time: bool, filter: bool) -> usize {
+        let def = &input.stream;
+        self.ends.clear();
+        self.number += 1;
+        let mut end = self.add(format!("source_{}", def.name), Part::Source(source));
+        // What all rules of a shared stream have in common bears its name.
+        let own = if def.shared { format!("{}_", def.name) } else { String::new() };
+        let mut step = |flow: &mut Flow, kind: &str, part: Part| {
+            flow.number += 1;
+            end = flow.add(format!("op_{own}{}_{kind}", flow.number), part);
+        };
+        // Rows of memory are not encoded.
+        if def.source.as_str() != "memory" {
+            step(self, "decoder", Part::Decoder(source));
+        }
+        let timed = event_time && def.timestamp.is_some();
+        if timed || (def.strict && def.columns.is_some()) {
+            step(self, "preprocessor", operator("preprocessor"));
+        }
+        if filter {
+            end = self.numbered("filter", Part::Operator { kind: "filter", scan: true, last: false });
+        }
+        end
     }
-    if let Some(window) = &select.window {
-        parts.push(("WindowPlan", format!("{{ {window} }}")));
+
+    fn send(&mut self, sink: usize, target: &Target) {
+        let Target { kind, action, .. } = target;
+        for (index, step) in target.steps().enumerate() {
+            let encodes = matches!(step, "encode" | "batchWriter");
+            self.add(format!("op_{kind}_{action}_{index}_{step}"), Part::Sending { sink, encodes });
+        }
+        self.add(format!("sink_{kind}_{action}"), Part::Sink(sink));
     }
-    let mut lines = String::new();
-    let mut line = |depth: usize, number: usize, op: &str, info: &str| {
-        let part = serde_json::json!({"op": format!("{op}_{number}"), "info": info});
-        lines.push_str(&"   ".repeat(depth));
-        lines.push_str(&part.to_string());
-        lines.push('\n');
-    };
-    for (number, (op, info)) in parts.iter().enumerate() {
-        line(number, number, op, info);
+}
+
+fn operator(kind: &'static str) -> Part {
+    Part::Operator { kind, scan: false, last: false }
+}
+
+impl Target<'_> {
+    /// What becomes of results on their way to it.
+    fn steps(&self) -> impl Iterator<Item = &'static str> {
+        let some = |name| match self.props.get(name) {
+            Some(Json::Number(number)) => number.as_f64().is_some_and(|number| number > 0.0),
+            Some(Json::String(text)) => !text.is_empty(),
+            Some(Json::Bool(on)) => *on,
+            _ => false,
+        };
+        let batches = some("batchSize") || some("lingerInterval");
+        let memory = self.kind == "memory";
+        [
+            (batches, "batch"),
+            (true, "transform"),
+            (batches && !memory, "batchWriter"),
+            (!batches && !memory, "encode"),
+            (some("compression") && !memory, "compress"),
+            (some("encryption") && !memory, "encrypt"),
+            (some("enableCache"), "cache"),
+        ]
+        .into_iter()
+        .filter(|(there, _)| *there)
+        .map(|(_, step)| step)
     }
-    let sources = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
-    for (index, source) in sources.enumerate() {
-        let info = format!("StreamName: {}", source.name.name);
-        line(parts.len(), parts.len() + index, "DataSourcePlan", &info);
+}
+
+fn is_analytic(plan: &RulePlan) -> bool {
+    let Body::Stateful(stateful) = &plan.body else { return false };
+    stateful.steps.iter().any(|step| matches!(step.kind, StepKind::Analytic(_)))
+}
+
+/// Where the conditions of a statement stand.
+struct Conditions {
+    /// of each input: before anything else
+    pushed: Vec<bool>,
+    /// at the window's door
+    window: bool,
+    /// behind the joins
+    late: bool,
+}
+
+impl Conditions {
+    fn of(plan: &RulePlan, select: &Select, event_time: bool) -> Conditions {
+        let counts = |kind: &WindowKind| matches!(kind, WindowKind::Count { .. } | WindowKind::Sliding { .. });
+        let window = select.window.as_ref();
+        // Of these windows, rows that fail the condition are part, too.
+        let behind = event_time || window.is_some_and(|window| counts(&window.kind));
+        let analytic = is_analytic(plan);
+        let door = window.and_then(|window| window.filter.as_ref());
+        let mut all = Conditions { pushed: vec![false; plan.inputs.len()], window: false, late: false };
+        let mut late = Vec::new();
+        if let Some(door) = door {
+            if behind || analytic { all.window = true } else { split(door, &mut late) }
+        }
+        match &select.filter {
+            Some(_) if analytic && window.is_some() && !behind => all.window = true,
+            Some(filter) => split(filter, &mut late),
+            None => {}
+        }
+        if !behind && !analytic {
+            late.retain(|condition| match sole(condition, plan, select) {
+                Some(at) if plan.inputs[at].role == Role::Stream => {
+                    all.pushed[at] = true;
+                    false
+                }
+                _ => true,
+            });
+        }
+        // An inner join takes over what is said of its rows.
+        let read = |at: &usize| plan.inputs[*at].role != Role::Lookup;
+        let joins: Vec<_> = select.joins.iter().enumerate().filter(|(at, _)| read(&(at + 1))).collect();
+        let inner = joins.iter().all(|(_, join)| matches!(join.kind, JoinKind::Inner | JoinKind::Cross));
+        let joined = !joins.is_empty() && joins.len() == select.joins.len() && inner;
+        all.late = !late.is_empty() && !joined;
+        all
     }
-    lines
+}
+
+/// What AND holds together.
+fn split<'a>(expr: &'a Expr, into: &mut Vec<&'a Expr>) {
+    match &expr.kind {
+        ExprKind::Binary(BinaryOp::And, left, right) => {
+            split(left, into);
+            split(right, into);
+        }
+        _ => into.push(expr),
+    }
+}
+
+/// The one input that a condition is about.
+fn sole(condition: &Expr, plan: &RulePlan, select: &Select) -> Option<usize> {
+    if select.joins.is_empty() {
+        return Some(0);
+    }
+    let sources: Vec<_> = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source)).collect();
+    let mut found = Vec::new();
+    each_name(condition, &mut |stream, column| {
+        let of = |at: &usize| match stream {
+            Some(stream) => {
+                let source = sources[*at];
+                source.name.name == *stream || source.alias.as_ref().is_some_and(|alias| alias.name == *stream)
+            }
+            None => {
+                let columns = plan.inputs[*at].stream.columns.as_deref().unwrap_or_default();
+                columns.iter().any(|known| known.name.name == *column)
+            }
+        };
+        found.push((0..sources.len().min(plan.inputs.len())).find(of));
+    });
+    let first = *found.first()?;
+    first.filter(|_| found.iter().all(|at| *at == first))
+}
+
+/// Shows every column that an expression names, with its stream where it is given.
+fn each_name<'a>(expr: &'a Expr, see: &mut dyn FnMut(Option<&'a Text>, &'a Text)) {
+    let mut all = |exprs: &mut dyn Iterator<Item = &'a Expr>| exprs.for_each(|expr| each_name(expr, see));
+    match &expr.kind {
+        ExprKind::Literal(_) | ExprKind::Star => {}
+        ExprKind::Column(name) => see(None, name),
+        ExprKind::Dot(of, name) => match &of.kind {
+            ExprKind::Column(stream) => see(Some(stream), &name.name),
+            _ => each_name(of, see),
+        },
+        ExprKind::Member(of, _) | ExprKind::Unary(_, of) | ExprKind::IsNull { expr: of, .. } => each_name(of, see),
+        ExprKind::Index(left, right) | ExprKind::Binary(_, left, right) => all(&mut [&**left, right].into_iter()),
+        ExprKind::Like { expr, pattern, .. } => all(&mut [&**expr, pattern].into_iter()),
+        ExprKind::Slice(of, from, to) => {
+            all(&mut std::iter::once(&**of).chain(from.as_deref()).chain(to.as_deref()));
+        }
+        ExprKind::Between { expr, low, high, .. } => all(&mut [&**expr, low, high].into_iter()),
+        ExprKind::In { expr, set, .. } => {
+            each_name(expr, see);
+            match set {
+                InSet::List(items) => items.iter().for_each(|item| each_name(item, see)),
+                InSet::Array(array) => each_name(array, see),
+            }
+        }
+        ExprKind::Case { value, branches, otherwise } => {
+            let branches = branches.iter().flat_map(|(when, then)| [when, then]);
+            all(&mut value.as_deref().into_iter().chain(branches).chain(otherwise.as_deref()));
+        }
+        ExprKind::Call(call) => all(&mut call.args.iter().chain(call.filter.as_deref())),
+    }
 }

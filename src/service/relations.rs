@@ -82,6 +82,9 @@ impl Relations {
     }
 }
 
+/// How the refusal of what is no statement about streams begins.
+const NO_STATEMENT: &str = "Invalid stream statement";
+
 fn parse(sql: &str) -> Result<CreateStream, ServiceError> {
     let create = parse_create(sql).map_err(|error| ServiceError::Statement(error.to_string()))?;
     let name = &create.name.name;
@@ -139,10 +142,20 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
     pub async fn replace_relation(&self, relation: Relation, name: &str, sql: &str) -> Result<Named, ServiceError> {
-        let create = parse(sql)?;
+        let create = parse(sql).map_err(|error| match (relation, error) {
+            (Relation::Table, ServiceError::Statement(text)) if text.starts_with(NO_STATEMENT) => {
+                ServiceError::Statement(text.replacen("stream", "table", 1))
+            }
+            (_, error) => error,
+        })?;
         if create.name.name != name || create.relation != relation {
             let message = format!("Replace {name} fails: the sql statement must update the {name} source.");
             return Err(ServiceError::Statement(message));
+        }
+        let temporary =
+            create.options.iter().any(|option| option.name == "TEMP" && option.value.eq_ignore_ascii_case("true"));
+        if temporary {
+            return Err(ServiceError::Statement(format!("Replace {name} fails: cannot replace with temp option.")));
         }
         let _alone = self.inner.changing.lock().await;
         let old = locked(&self.inner.relations).named.get(name).cloned();
@@ -218,7 +231,9 @@ impl Service {
         let named = self.relation(relation, name).map_err(|_| nothing())?;
         let rules = self.readers(name);
         if !force && !rules.is_empty() {
-            return Err(ServiceError::Referenced { what, name: name.to_owned(), rules: rules.join(" ") });
+            // The answer is the text that scripts know, and has no room for them.
+            tracing::info!("{what} {name} is not dropped: rules {} read it", rules.join(", "));
+            return Err(ServiceError::Referenced { name: name.to_owned() });
         }
         self.inner.store.write(vec![Change::remove(record(relation), name)]).await?;
         locked(&self.inner.relations).remove(name);

@@ -30,6 +30,9 @@ use crate::schedule::Turn;
 /// What a rule that was stopped by hand says.
 const BY_HAND: &str = "canceled manually";
 
+/// Why a rule stopped that has a new definition.
+const BY_UPDATE: &str = "stopped by update";
+
 /// A rule of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSummary {
@@ -358,7 +361,7 @@ impl Service {
         check_version("rule", id, &old_version, &definition.version)?;
         let planned = definition.plan(&self.catalog(), &self.config())?;
         let ran = entry.phase() == Phase::Running;
-        self.halt(&entry, BY_HAND).await?;
+        self.halt(&entry, BY_UPDATE).await?;
         let mut done = Ok(());
         if definition.rule.triggered
             && let Err(NotStarted::Refused(error)) = self.begin(&entry, &definition.rule.options, planned).await
@@ -451,8 +454,16 @@ impl Service {
         let entry = self.registered(id)?;
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
+        let ran = entry.phase() == Phase::Running;
         self.halt(&entry, BY_HAND).await?;
-        self.start_anew(&entry).await?;
+        if let Err(error) = self.start_anew(&entry).await {
+            // It was not asked to stop: that it does not run is this error.
+            if ran {
+                let mut state = locked(&entry.state);
+                (state.phase, state.message) = (Phase::Failed, error.to_string());
+            }
+            return Err(error);
+        }
         self.want_or_halt(&entry).await
     }
 

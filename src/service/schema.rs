@@ -26,9 +26,12 @@ impl Service {
     /// The columns of a rule's results, in the order of the select list.
     ///
     /// # Errors
-    /// [`ServiceError::NoRule`], and what is wrong with the rule by now.
+    /// [`ServiceError::NoRuleStatus`], and what is wrong with the rule by now.
     pub fn rule_schema(&self, id: &str) -> Result<Vec<ResultColumn>, ServiceError> {
-        let text = self.rule_text(id)?;
+        let text = self.rule_text(id).map_err(|error| match error {
+            ServiceError::NoRule(id) => ServiceError::NoRuleStatus(id),
+            error => error,
+        })?;
         let definition = Definition::read(&text, Some(id), &self.config().rule)?;
         let select = crate::sql::parse_select(&definition.rule.sql);
         let select = select.map_err(|error| ServiceError::RuleJson(error.to_string()))?;

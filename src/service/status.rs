@@ -123,7 +123,7 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
     let work = &status.work;
     // An error whose operator is not shown is that of the last one.
     let shown = |place: Place| match name(place) {
-        Some(name) => nodes.operators.contains(&name),
+        Some(name) => nodes.has(name),
         None => true,
     };
     let faults = |here: &dyn Fn(Place) -> bool| {
@@ -139,7 +139,7 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
         latency_us,
         ..Counters::default()
     };
-    let part = |part: Part, encodes: bool| match part {
+    let part = |part: Part| match part {
         Part::Source(source) => {
             let (messages, link) = received(source).map_or((0, None), |(messages, link)| (messages, Some(link)));
             let link = link.map(|link| of_link(link, ended)).unwrap_or_else(|| Link::unknown(ended));
@@ -163,15 +163,14 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
                 ..passed(messages, messages.saturating_sub(errors))
             }
         }
-        Part::Operator(operator, last) => {
+        Part::Operator { kind: operator, scan: first, last } => {
             let here = |place| match name(place) {
                 Some(name) if shown(place) => name == operator,
                 _ => last && !matches!(place, Place::Decoder | Place::Encode),
             };
             let (exceptions, last_exception) = faults(&here);
-            // The scan's filter is the first operator; what follows it sees what passed.
-            let filters = nodes.operators.first() == Some(&"filter");
-            let first = operator == "filter" && filters;
+            // What follows the scan's filter sees what passed.
+            let filters = nodes.filters();
             let records_in = if first || !filters { status.rows_in } else { work.passed };
             let out = match (first, last) {
                 (true, _) => work.passed,
@@ -189,7 +188,7 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
                 ..passed(records_in, out)
             }
         }
-        Part::Sending(sink) => {
+        Part::Sending { sink, encodes } => {
             // Errors of encoding are not known by sink.
             let (exceptions, last_exception) = faults(&|place| sink == 0 && encodes && place == Place::Encode);
             Counters {
@@ -215,14 +214,7 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
             }
         }
     };
-    nodes
-        .each()
-        .into_iter()
-        .map(|(name, kind)| {
-            let counters = part(kind, name.ends_with("_1_encode"));
-            (name, counters)
-        })
-        .collect()
+    nodes.each().map(|(name, kind)| (name.to_owned(), part(kind))).collect()
 }
 
 /// How the operator of these errors is called.

@@ -122,7 +122,13 @@ impl ImportSource {
                 if path.contains("://") {
                     return wrong("fail to read file: only files of this machine can be imported");
                 }
-                let failed = |error: std::io::Error| ServiceError::Import(format!("fail to read file {path}: {error}"));
+                let failed = |error: std::io::Error| {
+                    let why = match error.kind() {
+                        std::io::ErrorKind::NotFound => format!("open {path}: no such file or directory"),
+                        _ => error.to_string(),
+                    };
+                    ServiceError::Import(format!("fail to read file {path}: {why}"))
+                };
                 let there = tokio::fs::metadata(path).await.map_err(failed)?;
                 // Devices and pipes may have no end, and their size is not known.
                 if !there.is_file() {

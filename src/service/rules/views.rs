@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::super::definition::Definition;
 use super::super::error::ServiceError;
-use super::super::nodes::{self, Nodes};
+use super::super::nodes::Nodes;
 use super::super::status::{self, Phase, RuleReport};
 use super::super::{Service, check_id, locked, millis};
 use super::{Entry, RuleSummary};
@@ -103,7 +103,8 @@ impl Service {
             next_start: state.next_start,
             watermark_lag: status
                 .filter(|_| runs)
-                .and_then(|status| Some(millis(SystemTime::now()) - status.watermark?)),
+                .and_then(|status| status.watermark.filter(|watermark| *watermark > i64::MIN))
+                .map(|watermark| millis(SystemTime::now()).saturating_sub(watermark)),
             engine: status.cloned(),
             exceptions,
             last_exception: last.map(|(_, text)| text.clone()).unwrap_or_default(),
@@ -129,9 +130,9 @@ impl Service {
     pub fn explain_rule(&self, id: &str) -> Result<String, ServiceError> {
         let text = self.rule_text(id)?;
         let definition = Definition::read(&text, Some(id), &self.config().rule)?;
-        definition.plan(&self.catalog(), &self.config())?;
+        let planned = definition.plan(&self.catalog(), &self.config())?;
         let select = crate::sql::parse_select(&definition.rule.sql);
-        select.map(|select| nodes::explain(&select)).map_err(|error| ServiceError::RuleJson(error.to_string()))
+        select.map(|select| planned.nodes.explain(&select)).map_err(|error| ServiceError::RuleJson(error.to_string()))
     }
 
     /// Checks a rule without creating it; gives the streams that it reads. Its sinks are not looked at.
