@@ -109,6 +109,9 @@ pub enum ShapeError {
     /// the value has no such member
     #[error("dataField {0} is not in the result")]
     DataField(Text),
+    /// a value that is no result
+    #[error("dataField {0} is neither an object nor a list of objects")]
+    NoRows(Text),
     /// a value that the format cannot write
     #[error("the result cannot be written as {0}")]
     Format(&'static str),
@@ -289,6 +292,9 @@ impl Shape {
             };
             value = member.ok_or_else(|| ShapeError::DataField(field.clone()))?;
             value = json::expand(&value).into_owned();
+            if rows(&value).is_none() {
+                return Err(ShapeError::NoRows(field.clone()));
+            }
         }
         if self.fields.is_empty() && self.excluded.is_empty() {
             return Ok(value);
