@@ -415,13 +415,16 @@ impl Engine {
                     }
                 },
             };
-            let known = |encoding: &Encoding| *encoding.shape == action.shape;
-            let index = encodings.iter().position(known).unwrap_or_else(|| {
-                let shape = Arc::new(action.shape.clone());
-                encodings.push(Encoding { shape, outlets: Vec::new(), rows: Vec::new() });
+            let outlet = sink.outlet();
+            let shape = match &outlet {
+                WayOut::Messages(_) => action.shape.clone(),
+                WayOut::Rows(_) => action.shape.of_rows(),
+            };
+            let index = encodings.iter().position(|known| *known.shape == shape).unwrap_or_else(|| {
+                encodings.push(Encoding { shape: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
                 encodings.len() - 1
             });
-            match sink.outlet() {
+            match outlet {
                 WayOut::Messages(outlet) => encodings[index].outlets.push(outlet),
                 WayOut::Rows(outlet) => encodings[index].rows.push(outlet),
             }

@@ -77,6 +77,33 @@ const FOREIGN_PROPERTIES: &[&str] = &[
     "runAsync",
 ];
 
+/// What a property is that only eKuiper's engine has.
+#[derive(Clone, Copy)]
+enum Foreign {
+    Number,
+    /// a number that is not negative
+    Size,
+    /// ms or a duration
+    Time,
+    Flag,
+    Text,
+}
+
+/// The kinds of [`FOREIGN_PROPERTIES`], where they have one.
+const FOREIGN_KINDS: [(&str, Foreign); 11] = [
+    ("concurrency", Foreign::Number),
+    ("bufferLength", Foreign::Size),
+    ("enableCache", Foreign::Flag),
+    ("memoryCacheThreshold", Foreign::Size),
+    ("maxDiskCache", Foreign::Size),
+    ("bufferPageSize", Foreign::Size),
+    ("resendInterval", Foreign::Time),
+    ("cleanCacheAtStop", Foreign::Flag),
+    ("resendAlterQueue", Foreign::Flag),
+    ("resendPriority", Foreign::Number),
+    ("resendIndicatorField", Foreign::Text),
+];
+
 /// Reads the rule in `node`. `key` is its id where the rules are members of an object; `defaults` are the options that
 /// it does not set. What is wrong goes to `problems`; `None` if it is no rule
 /// at all. What is missing or wrong is left empty, so that the rest can be checked too.
@@ -349,7 +376,9 @@ impl Reader<'_> {
                     let message = format!("sink {kind}: property {} is not supported yet", member.key);
                     self.error(member.place, message, None);
                 }
-            } else if !one_of(FOREIGN_PROPERTIES) {
+            } else if one_of(FOREIGN_PROPERTIES) {
+                self.foreign(node, &member.key, &name);
+            } else {
                 action.props.insert(member.key.clone(), node.json());
             }
         }
@@ -369,6 +398,23 @@ impl Reader<'_> {
             }
         }
         action
+    }
+
+    /// A property that does nothing here: what eKuiper would refuse is a mistake all the same.
+    fn foreign(&mut self, node: &Node, key: &str, name: &str) {
+        let Some((_, kind)) = FOREIGN_KINDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)) else { return };
+        let (fits, expected) = match (kind, &node.value) {
+            (_, Value::Null) => return,
+            (Foreign::Number, value) => (matches!(value, Value::Number(_)), "a number"),
+            (Foreign::Size, Value::Number(size)) => (size.as_f64().is_some_and(|size| size >= 0.0), "0 or more"),
+            (Foreign::Size, _) => (false, "a number"),
+            (Foreign::Time, _) => (milliseconds(node).is_some(), "milliseconds, or a duration such as \"500ms\""),
+            (Foreign::Flag, value) => (matches!(value, Value::Bool(_)), "true or false"),
+            (Foreign::Text, value) => (matches!(value, Value::Text(_)), "a text"),
+        };
+        if !fits {
+            self.expected(node, name, expected);
+        }
     }
 
     /// A text, or none where the property is not set. Unlike an id, it is not meant where a number stands.

@@ -54,6 +54,8 @@ pub enum OutputFormat {
     UrlEncoded,
     /// the bytes of one value
     Binary,
+    /// not written at all: rows, for sinks that take them as they are
+    Rows,
 }
 
 /// Two shapes are the same where their results are.
@@ -74,14 +76,19 @@ impl Shape {
         Shape::default()
     }
 
-    /// Whether results are JSON as it is.
+    /// The same for a sink that takes rows as they are: nothing is written.
+    pub fn of_rows(&self) -> Shape {
+        Shape { format: OutputFormat::Rows, compression: None, ..self.clone() }
+    }
+
+    /// Whether results are JSON, or rows, as they are.
     pub fn is_plain(&self) -> bool {
         let Shape { template, data_field, fields, excluded, format, batch_size, linger, compression, .. } = self;
         template.is_none()
             && data_field.is_none()
             && fields.is_empty()
             && excluded.is_empty()
-            && *format == OutputFormat::Json
+            && matches!(format, OutputFormat::Json | OutputFormat::Rows)
             && (*batch_size, *linger) == (0, 0)
             && compression.is_none()
     }
@@ -104,11 +111,14 @@ pub enum ShapeError {
     #[error(transparent)]
     Template(#[from] RunError),
     /// what the template gave is no JSON where JSON is needed
-    #[error("dataTemplate gives no JSON, which dataField, fields and excludeFields need: {0}")]
+    #[error("dataTemplate gives no JSON, which dataField, fields, excludeFields and memory need: {0}")]
     NoJson(json::JsonError),
     /// the value has no such member
     #[error("dataField {0} is not in the result")]
     DataField(Text),
+    /// a value that is no result
+    #[error("dataField {0} is neither an object nor a list of objects")]
+    NoRows(Text),
     /// a value that the format cannot write
     #[error("the result cannot be written as {0}")]
     Format(&'static str),
@@ -130,6 +140,15 @@ pub struct Shaper {
     due: Option<i64>,
 }
 
+/// What a result has become.
+#[derive(Debug)]
+pub enum Made {
+    /// the bytes of a message
+    Message(Vec<u8>),
+    /// rows, where the format is [`OutputFormat::Rows`]
+    Rows(Vec<Row>),
+}
+
 /// What a result has become before it is written.
 enum Formed {
     /// text of a template, to be sent as it is
@@ -141,8 +160,8 @@ enum Formed {
 /// Rows that wait for time alone, at most.
 const MAX_GATHERED: usize = 100_000;
 
-/// Takes a message, or why there is none.
-pub type Give<'a> = &'a mut dyn FnMut(Result<Vec<u8>, ShapeError>);
+/// Takes what has been made, or why there is nothing.
+pub type Give<'a> = &'a mut dyn FnMut(Result<Made, ShapeError>);
 
 impl Shaper {
     /// Nothing gathered yet.
@@ -192,11 +211,13 @@ impl Shaper {
 
     /// Sends an error as if it were a row, where a template can say it.
     pub fn error(&mut self, text: &str, give: Give<'_>) {
-        if self.shape.template.is_none() {
-            give(self.shape.packed(text.as_bytes().to_vec()));
-            return;
-        }
         let row = vec![(Text::const_new("error"), Value::from(text))];
+        if self.shape.format == OutputFormat::Rows {
+            return give(Ok(Made::Rows(vec![row])));
+        }
+        if self.shape.template.is_none() {
+            return give(self.shape.packed(text.as_bytes().to_vec()));
+        }
         if self.shape.send_single { give(self.shape.one(row)) } else { give(self.shape.many(vec![row])) }
     }
 
@@ -216,12 +237,12 @@ impl Shaper {
 
 impl Shape {
     /// The message of a single row.
-    fn one(&self, row: Row) -> Result<Vec<u8>, ShapeError> {
+    fn one(&self, row: Row) -> Result<Made, ShapeError> {
         self.message(Value::object(row))
     }
 
     /// The message of a list of rows.
-    fn many(&self, rows: Vec<Row>) -> Result<Vec<u8>, ShapeError> {
+    fn many(&self, rows: Vec<Row>) -> Result<Made, ShapeError> {
         self.message(Value::array(rows.into_iter().map(Value::object)))
     }
 
@@ -230,6 +251,9 @@ impl Shape {
     fn batch(&self, rows: Vec<Row>, give: Give<'_>) {
         if !self.send_single {
             return give(self.many(rows));
+        }
+        if self.format == OutputFormat::Rows {
+            return rows.into_iter().for_each(|row| give(self.one(row)));
         }
         let (mut texts, mut values) = (Vec::new(), Vec::new());
         for row in rows {
@@ -249,11 +273,24 @@ impl Shape {
         }
     }
 
-    fn message(&self, value: Value) -> Result<Vec<u8>, ShapeError> {
+    fn message(&self, value: Value) -> Result<Made, ShapeError> {
         match self.formed(value)? {
+            Formed::Text(text) if self.format == OutputFormat::Rows => {
+                self.as_rows(&json::parse(&text).map_err(ShapeError::NoJson)?)
+            }
+            Formed::Value(value) if self.format == OutputFormat::Rows => self.as_rows(&value),
             Formed::Text(text) => self.packed(text.into_bytes()),
             Formed::Value(value) => self.packed(self.encoded(value)?),
         }
+    }
+
+    fn as_rows(&self, value: &Value) -> Result<Made, ShapeError> {
+        let row = |row: Value| match row {
+            Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            _ => Row::new(),
+        };
+        let rows = rows(value).ok_or(ShapeError::Format("rows"))?;
+        Ok(Made::Rows(rows.into_iter().map(row).collect()))
     }
 
     /// A result after template, dataField, fields and excludeFields.
@@ -289,6 +326,9 @@ impl Shape {
             };
             value = member.ok_or_else(|| ShapeError::DataField(field.clone()))?;
             value = json::expand(&value).into_owned();
+            if rows(&value).is_none() {
+                return Err(ShapeError::NoRows(field.clone()));
+            }
         }
         if self.fields.is_empty() && self.excluded.is_empty() {
             return Ok(value);
@@ -317,7 +357,7 @@ impl Shape {
     fn encoded(&self, value: Value) -> Result<Vec<u8>, ShapeError> {
         let mut out = Vec::new();
         match &self.format {
-            OutputFormat::Json => json::write_value(&mut out, &value)?,
+            OutputFormat::Json | OutputFormat::Rows => json::write_value(&mut out, &value)?,
             OutputFormat::Delimited { delimiter, header } => self.lines(&mut out, &value, delimiter, *header)?,
             OutputFormat::UrlEncoded => {
                 let rows = rows(&value).ok_or(ShapeError::Format("urlencoded"))?;
@@ -364,11 +404,11 @@ impl Shape {
         Ok(())
     }
 
-    fn packed(&self, message: Vec<u8>) -> Result<Vec<u8>, ShapeError> {
-        Ok(match self.compression {
+    fn packed(&self, message: Vec<u8>) -> Result<Made, ShapeError> {
+        Ok(Made::Message(match self.compression {
             None => message,
             Some(method) => method.pack(&message)?,
-        })
+        }))
     }
 }
 
@@ -441,8 +481,15 @@ mod tests {
     fn shaped(shape: Shape, rows: &[&str]) -> Vec<String> {
         let mut shaper = Shaper::new(Arc::new(shape));
         let mut messages = Vec::new();
-        let mut give = |message: Result<Vec<u8>, ShapeError>| {
-            messages.push(message.map_or_else(|error| format!("error: {error}"), |m| String::from_utf8(m).unwrap()));
+        let mut give = |made: Result<Made, ShapeError>| {
+            messages.push(match made {
+                Ok(Made::Message(message)) => String::from_utf8(message).unwrap(),
+                Ok(Made::Rows(rows)) => {
+                    let rows = rows.into_iter().map(|row| cast::text(&Value::object(row)).into_owned());
+                    format!("rows {}", rows.collect::<Vec<_>>().join(" "))
+                }
+                Err(error) => format!("error: {error}"),
+            });
         };
         for text in rows {
             shaper.rows(vec![row(text)], 0, &mut give);
@@ -505,6 +552,35 @@ mod tests {
                 &["{}", "{}"],
                 &["1\n1"],
             ),
+            (
+                Shape { data_field: Some("o".into()), ..single() },
+                &[r#"{"o":1}"#],
+                &["error: dataField o is neither an object nor a list of objects"],
+            ),
+            (
+                Shape { format: OutputFormat::Rows, fields: vec!["b".into()], ..single() },
+                &[r#"{"a":1,"b":2}"#],
+                &[r#"rows {"b":2}"#],
+            ),
+            (
+                Shape {
+                    format: OutputFormat::Rows,
+                    template: template(r#"[{"x":{{(index . 0).a}}},{}]"#),
+                    ..Shape::lists()
+                },
+                &[r#"{"a":1}"#],
+                &[r#"rows {"x":1} {}"#],
+            ),
+            (
+                Shape { format: OutputFormat::Rows, template: template("{{.a}}"), ..single() },
+                &[r#"{"a":1}"#],
+                &["error: the result cannot be written as rows"],
+            ),
+            (
+                Shape { format: OutputFormat::Rows, batch_size: 2, data_field: Some("o".into()), ..single() },
+                &[r#"{"o":{"x":1}}"#, r#"{"o":{"x":2}}"#],
+                &[r#"rows {"x":1}"#, r#"rows {"x":2}"#],
+            ),
             (Shape { format: OutputFormat::Binary, ..single() }, &[r#"{"self":"aGk="}"#], &["hi"]),
             (Shape { format: OutputFormat::Binary, ..Shape::lists() }, &[r#"{"x":"no base64"}"#], &["no base64"]),
             (
@@ -534,8 +610,9 @@ mod tests {
             let shape = Shape { compression, ..Shape::lists() };
             assert!(!shape.is_text() && !shape.is_plain());
             let mut messages = Vec::new();
-            Shaper::new(Arc::new(shape)).rows(vec![row(r#"{"a":1}"#)], 0, &mut |message| messages.extend(message));
-            let unpacked = compression.unwrap().unpack(&messages[0]).unwrap();
+            Shaper::new(Arc::new(shape)).rows(vec![row(r#"{"a":1}"#)], 0, &mut |made| messages.extend(made));
+            let [Made::Message(message)] = messages.as_slice() else { panic!("{messages:?}") };
+            let unpacked = compression.unwrap().unpack(message).unwrap();
             assert_eq!(unpacked, br#"[{"a":1}]"#, "{name}");
         }
     }

@@ -95,6 +95,32 @@ fn rows_go_one_by_one_to_all_readers_of_a_topic() {
 }
 
 #[test]
+fn rows_take_the_form_that_their_sink_wants() {
+    let one = "SELECT a, object_construct(\"x\", a) AS o FROM demo";
+    let two = "SELECT a FROM demo GROUP BY COUNTWINDOW(2)";
+    let cases = [
+        (one, json!({"fields": ["a", "z"]}), &[r#"{"a":1,"z":null}"#, r#"{"a":2,"z":null}"#]),
+        (one, json!({"excludeFields": ["o"], "format": "delimited"}), &[r#"{"a":1}"#, r#"{"a":2}"#]),
+        (one, json!({"dataField": "o", "sendSingle": true}), &[r#"{"x":1}"#, r#"{"x":2}"#]),
+        (one, json!({"dataTemplate": "{\"t\":{{.a}}}", "sendSingle": true}), &[r#"{"t":1}"#, r#"{"t":2}"#]),
+        (two, json!({"dataTemplate": "[{\"n\":{{len .}}},{\"n\":0}]"}), &[r#"{"n":2}"#, r#"{"n":0}"#]),
+        (two, json!({"batchSize": 2, "compression": "gzip"}), &[r#"{"a":1}"#, r#"{"a":2}"#]),
+    ];
+    let (mut streams, mut rules, mut expected) = (Vec::new(), Vec::new(), Vec::new());
+    for (number, (sql, mut props, rows)) in cases.into_iter().enumerate() {
+        streams.push(memory(&format!("m{number}"), &format!("t{number}")));
+        props["topic"] = format!("t{number}").into();
+        rules.push(rule(&format!("w{number}"), sql, json!({"memory": props})));
+        let sql = format!("SELECT {number} AS n, collect(*) AS l FROM m{number} GROUP BY COUNTWINDOW(2)");
+        rules.push(rule(&format!("r{number}"), &sql, json!({"log": {"sendSingle": true}})));
+        expected.push(format!("{{\"n\":{number},\"l\":[{}]}}", rows.join(",")));
+    }
+    let mut lines = run("forms", &streams, &rules, &messages(1..=2), 1);
+    lines.sort();
+    assert_eq!(lines, expected);
+}
+
+#[test]
 fn rows_tell_their_topic() {
     let rules = [
         rule("w", "SELECT a FROM demo", to("home/bath")),

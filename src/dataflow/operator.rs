@@ -196,7 +196,7 @@ impl RuleOperator {
             return table.push(KeptRow { time, input, slots: kept.into() });
         }
         if self.plan.ordered {
-            self.close(now, Some(time));
+            self.close(now, Some(self.windows.before(time)));
         }
         // Where the row is all there is, it is worked on where it stands.
         let alone = self.inputs.len() == 1 && slots.len() == self.wide.len();

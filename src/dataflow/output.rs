@@ -14,7 +14,7 @@ use crate::expr::{EvalError, Scope};
 use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
 use crate::metrics::{Place, RuleMetrics};
 use crate::plan::physical::{Item, Projection};
-use crate::shape::{Give, Shape, Shaper};
+use crate::shape::{Give, Made, Shape, Shaper};
 use crate::value::{Object, Row, Text, Value};
 
 use super::worker::{Timers, WorkerClock};
@@ -328,7 +328,11 @@ impl Form {
     /// Ends the open list and says how many messages the form has got by it.
     fn end(&mut self, alarm: Option<&Alarm>, metrics: &RuleMetrics) -> u64 {
         if let Some(mut shaper) = self.shaper.take() {
-            let rows = std::mem::take(&mut self.decoded);
+            // Before them are rows that have been made already.
+            let rows = match self.decoded_done {
+                0 => std::mem::take(&mut self.decoded),
+                done => self.decoded.split_off(done),
+            };
             let now = alarm.map_or(0, |alarm| alarm.clock.now());
             let mut wake = None;
             let made = self.give(metrics, |give| wake = shaper.rows(rows, now, give));
@@ -378,8 +382,13 @@ impl Form {
     /// Runs something that gives messages, and says how many it gave. Why there is none is counted.
     fn give(&mut self, metrics: &RuleMetrics, run: impl FnOnce(Give<'_>)) -> u64 {
         let mut made = 0;
-        run(&mut |message| match message {
-            Ok(message) => {
+        run(&mut |result| match result {
+            Ok(Made::Rows(rows)) => {
+                made += rows.len() as u64;
+                self.decoded.extend(rows);
+                self.decoded_done = self.decoded.len();
+            }
+            Ok(Made::Message(message)) => {
                 self.bytes.extend_from_slice(&message);
                 self.close();
                 self.begin();
@@ -513,7 +522,7 @@ fn encode_row<'a>(
                         write_member(out, &mut members, &prefixed(prefix, key), value)?;
                     }
                 }
-                Value::Absent | Value::Null if !send_nil => {}
+                Value::Absent if !send_nil => {}
                 value if !name.is_empty() => write_member(out, &mut members, name, value)?,
                 _ => {}
             },
@@ -587,7 +596,7 @@ fn decode_row<'a>(
                         put(&mut row, prefixed(prefix, key), value.clone());
                     }
                 }
-                Value::Absent | Value::Null if !send_nil => {}
+                Value::Absent if !send_nil => {}
                 value if !name.is_empty() => put(&mut row, name.clone(), value.clone()),
                 _ => {}
             },

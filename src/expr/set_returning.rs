@@ -70,6 +70,8 @@ impl SrfRow {
     fn of(element: &Value) -> SrfRow {
         match &*json::expand(element) {
             Value::Object(members) => SrfRow::Columns(members.clone()),
+            // An element that is not there has its place all the same.
+            Value::Absent => SrfRow::Value(Value::Null),
             other => SrfRow::Value(other.clone()),
         }
     }

@@ -260,6 +260,8 @@ impl Stateful {
 pub struct Watermark {
     /// a stream that has brought nothing for this long, ms, does not hold the watermark back; 0: it does
     pub idle_timeout: i64,
+    /// it stays behind the newest row, so that rows of one time come together
+    pub holds_back: bool,
 }
 
 /// Something that is computed row by row with memory of the rows before.

@@ -98,6 +98,8 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         .map(|(role, source)| if *role == Role::Stream { event_time(options, source) } else { Ok(None) })
         .collect::<Result<Vec<_>>>()?;
 
+    // With several streams the slowest of them holds back the watermark.
+    let holds_back = options.late_tolerance > 0 || roles.iter().filter(|role| **role == Role::Stream).count() > 1;
     let Compiler { sources, aliases, aggregates, steps, result_steps, numbers, .. } = compiler;
     let inputs = sources.into_iter().zip(roles).zip(event_times).map(|((source, role), event_time)| LogicalInput {
         stream: source.stream,
@@ -123,7 +125,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         numbers,
         rows_of,
         limit: select.limit,
-        watermark: options.event_time.then_some(Watermark { idle_timeout: options.idle_timeout }),
+        watermark: options.event_time.then_some(Watermark { idle_timeout: options.idle_timeout, holds_back }),
     })
 }
 

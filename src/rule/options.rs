@@ -40,7 +40,7 @@ impl Default for RuleOptions {
             event_time: false,
             late_tolerance: 1000,
             idle_timeout: 60_000,
-            max_future_skew: 366 * 86_400_000,
+            max_future_skew: 36_525 * 86_400_000,
             send_nil: false,
             send_meta: false,
             send_error: false,

@@ -308,11 +308,12 @@ impl WindowKind {
     /// The lengths that must not be 0.
     pub fn lengths(&self) -> Vec<u64> {
         match self {
-            WindowKind::Tumbling { length, .. } | WindowKind::Sliding { length, .. } => vec![*length],
+            WindowKind::Tumbling { length, .. } => vec![*length],
             WindowKind::Hopping { length, hop, .. } => vec![*length, *hop],
             WindowKind::Session { max, timeout, .. } => vec![*max, *timeout],
             WindowKind::Count { length, interval } => vec![*length, *interval],
-            WindowKind::State { .. } => Vec::new(),
+            // Nothing before a row may be wanted.
+            WindowKind::Sliding { .. } | WindowKind::State { .. } => Vec::new(),
         }
     }
 }

@@ -25,7 +25,7 @@ pub use content::{Arrival, Content, Group, Groups, KeptRow, KeyHasher, accumulat
 #[derive(Debug)]
 pub struct Closed {
     /// its bounds, ms since the epoch: first included, last not, but for windows over rows, where they are the times of
-    /// the first and last row
+    /// the first row and of the one that closed the window
     pub start: i64,
     /// see `start`
     pub end: i64,
@@ -137,6 +137,14 @@ impl Windows {
             Windows::Session(windows) => windows.row(plan, arrival, emit),
             Windows::Count(windows) => windows.row(plan, arrival, emit),
             Windows::State(windows) => windows.row(plan, arrival, emit),
+        }
+    }
+
+    /// The frontier that the coming of a row of `time` stands for, where rows come in order of time.
+    pub fn before(&self, time: i64) -> i64 {
+        match self {
+            Windows::Sliding(windows) => windows.before(time),
+            _ => time,
         }
     }
 

@@ -24,7 +24,9 @@ pub struct Sliding {
     length: i64,
     delay: i64,
     held: Held,
-    /// times of rows whose windows wait for the delay
+    /// windows without a delay wait for the other rows of their time
+    together: bool,
+    /// times of rows whose windows wait for the delay, or for the rows of their time
     waiting: VecDeque<i64>,
     alarm: Alarm,
 }
@@ -62,7 +64,8 @@ impl Sliding {
     pub fn new(length: i64, delay: i64, alarm: Alarm, plan: &Stateful) -> Self {
         let held =
             if merges_ahead(plan) { Held::Groups(SlidingGroups::default()) } else { Held::Rows(VecDeque::new()) };
-        Sliding { length, delay, held, waiting: VecDeque::new(), alarm }
+        let together = delay == 0 && plan.event_time.is_some_and(|watermark| watermark.holds_back);
+        Sliding { length, delay, held, together, waiting: VecDeque::new(), alarm }
     }
 
     /// Adds the state to a checkpoint.
@@ -88,10 +91,11 @@ impl Sliding {
         Ok(())
     }
 
-    /// Takes a row in. Without a delay its window is handed out at once.
+    /// Takes a row in. Without a delay its window is handed out at once, or, where the watermark stays behind the newest
+    /// row, together with those of the other rows of its time: each holds all of these.
     pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
         let time = arrival.time;
-        self.advance(Some(time), emit);
+        self.advance(Some(self.before(time)), emit);
         let fires = match &plan.window {
             WindowSpec::Sliding { when: Some(when), .. } => {
                 let scope = Scope { slots: arrival.row, context: arrival.context };
@@ -100,7 +104,7 @@ impl Sliding {
             _ => true,
         };
         self.held.add(plan, &mut arrival);
-        if self.delay > 0 {
+        if self.delay > 0 || self.together {
             if fires {
                 self.waiting.push_back(time);
                 self.alarm.at(time.saturating_add(self.delay));
@@ -114,6 +118,12 @@ impl Sliding {
         } else {
             self.held.drop_before(time.saturating_sub(self.length));
         }
+    }
+
+    /// The frontier that the coming of a row of `time` stands for: windows that wait for the rows of their time are not
+    /// over with the first of them.
+    pub fn before(&self, time: i64) -> i64 {
+        if self.together { time.saturating_sub(1) } else { time }
     }
 
     /// Hands out the windows whose delay is over at `frontier`.

@@ -60,14 +60,15 @@ impl State {
             (Some(content), None) if begins => {
                 let mut next = Content::default();
                 next.add(plan, &mut arrival);
-                give(std::mem::replace(content, next), emit);
+                let end = arrival.time;
+                give(std::mem::replace(content, next), end, emit);
             }
             (Some(content), ends) => {
                 content.add(plan, &mut arrival);
                 if ends == Some(true)
                     && let Some(content) = self.open.remove(key.parts())
                 {
-                    give(content, emit);
+                    give(content, arrival.time, emit);
                 }
             }
         }
@@ -80,8 +81,9 @@ fn holds(condition: &Expr, scope: &Scope<'_>) -> bool {
     matches!(condition.eval(scope).as_deref(), Ok(Value::Bool(true)))
 }
 
-fn give(content: Content, emit: Emit<'_>) {
-    if let Some((start, end)) = content.span
+/// Hands out a window that a row of time `end` has closed.
+fn give(content: Content, end: i64, emit: Emit<'_>) {
+    if let Some((start, _)) = content.span
         && !content.is_empty()
     {
         emit(Closed { start, end, content });

@@ -108,7 +108,9 @@ impl Parser<'_> {
             return self.count_window(&args);
         }
         let unit = self.unit(window, &args[0])?;
-        let length = self.length(window, unit, 1, &args[1], 1)?;
+        // A sliding window of no length holds the rows of one time, and with a delay those that follow.
+        let least = u64::from(window != "slidingwindow");
+        let length = self.length(window, unit, 1, &args[1], least)?;
         Ok(match window {
             "tumblingwindow" => WindowKind::Tumbling { unit, length },
             "hoppingwindow" => WindowKind::Hopping { unit, length, hop: self.length(window, unit, 2, &args[2], 1)? },
