@@ -101,6 +101,8 @@ enum Failure {
     Said(String),
     /// the arguments do not fit together
     Usage(String),
+    /// it was said already
+    Told,
     /// the reader of stdout has gone: nothing is left to do, and nobody to tell
     OutputClosed,
 }
@@ -148,6 +150,7 @@ pub fn main() -> ExitCode {
     logging::finish();
     match done {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::from(1),
         Err(Failure::Problems(problems)) => {
             say_problems(&problems);
             ExitCode::from(1)

@@ -11,11 +11,14 @@ use crate::expr::aggregate::{Aggregate, Distinct};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, CallContext, Code, Family, Function, Hits, Param, Returns, check_call};
 use crate::expr::{Comparison, Expr, LikePattern, Scope as Row, like};
+use crate::sql::WINDOWS;
 use crate::sql::ast::{self, BinaryOp, Call, DataType, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
 use crate::value::{Text, Value};
 
 /// How high an expression may get by putting aliases of aggregates into others: it is walked by recursion.
 const MAX_HEIGHT: u32 = 600;
+/// How many mistakes of a statement are told: to look for what each of thousands was meant to be would cost.
+const MAX_ERRORS: usize = 20;
 /// How many nodes may be copied by putting aliases of aggregates into others.
 const MAX_COPIED: usize = 10_000;
 
@@ -142,6 +145,8 @@ pub struct Compiler {
     pub gathers: bool,
     /// the sources in the order in which they give the value of a name that several schemaless ones may have
     pub precedence: Vec<usize>,
+    /// what is wrong so far
+    pub errors: Vec<PlanError>,
 }
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
@@ -245,11 +250,44 @@ impl Compiler {
             copied: 0,
             gathers: false,
             precedence: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Notes what is wrong, and goes on without it.
+    pub fn noted<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.note(error)).ok()
+    }
+
+    /// Notes what is wrong. After many mistakes further ones help nobody.
+    pub fn note(&mut self, error: PlanError) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(error);
         }
     }
 
     /// Compiles `expr`. `own` is the name of the alias or REPLACE that it defines: within it the name is the field.
+    ///
+    /// What is wrong is noted, and a value of which nothing is known stands for it, so that the rest of the statement is
+    /// looked at too. Of an expression around a wrong one nothing is told: it may be a consequence.
     pub fn expr(&mut self, expr: &ast::Expr, clause: Clause, own: Option<&str>) -> Result<Compiled> {
+        let before = self.errors.len();
+        match self.expr_of(expr, clause, own) {
+            // The aggregate around it says whose argument it is.
+            Err(error) if clause == Clause::Aggregate && matches!(*error.kind, PlanErrorKind::NestedAggregate(_)) => {
+                Err(error)
+            }
+            Err(error) => {
+                if self.errors.len() == before {
+                    self.note(error);
+                }
+                Ok(Compiled::leaf(Meant::Element.expr(), Type::Any))
+            }
+            compiled => compiled,
+        }
+    }
+
+    fn expr_of(&mut self, expr: &ast::Expr, clause: Clause, own: Option<&str>) -> Result<Compiled> {
         let scope = (clause, own);
         match &expr.kind {
             ExprKind::Literal(literal) => Ok(Compiled::constant(value(literal))),
@@ -365,6 +403,9 @@ impl Compiler {
             Some(source) => PlanErrorKind::FieldCase { name: name.to_string(), stream: source.stream.name.to_string() },
             None => PlanErrorKind::UnknownField(name.to_string()),
         };
+        if self.errors.len() >= MAX_ERRORS {
+            return PlanError::at(kind, span);
+        }
         let aliases = self.aliases.iter().map(|alias| alias.name.as_str());
         PlanError::at(kind, span).meant(name, columns().map(|column| column.name.name.as_str()).chain(aliases))
     }
@@ -612,7 +653,12 @@ impl Compiler {
         let name = call.name.name.as_str();
         let Some(function) = function::lookup(name) else {
             let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);
-            return Err(error.meant(name, function::all().map(|function| function.name)));
+            if self.errors.len() >= MAX_ERRORS {
+                return Err(error);
+            }
+            let windows = WINDOWS.map(str::to_ascii_uppercase);
+            let windows = windows.iter().map(String::as_str).filter(|_| clause == Clause::Rows("GROUP BY"));
+            return Err(error.meant(name, function::all().map(|function| function.name).chain(windows)));
         };
         if call.over.is_some() && !matches!(function.code, Code::Analytic(_) | Code::RowNumber) {
             return Err(PlanError::at(PlanErrorKind::Over(name.to_owned()), span));

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::millis;
 use super::nodes::{Nodes, Part};
 use crate::engine::RuleStatus;
-use crate::io::{LinkState, LinkStatus};
+use crate::io::{LinkState, LinkStatus, NO_CLIENT, loss};
 use crate::metrics::Place;
 
 /// The states of a rule.
@@ -85,6 +85,8 @@ pub struct Counters {
     pub last_exception: Option<(i64, String)>,
     /// of sources and sinks: the link
     pub link: Option<Link>,
+    /// of sinks: messages that were lost, by cause
+    pub dropped: Vec<(&'static str, u64)>,
 }
 
 /// How a source or sink is connected.
@@ -201,8 +203,10 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
         }
         Part::Sink(sink) => {
             let Some(link) = status.sinks.get(sink) else { return Counters::default() };
-            let dropped: u64 = link.dropped.iter().map(|(_, count)| count).sum();
-            let why = link.dropped.first().map(|(cause, count)| format!("{count} messages dropped: {cause}"));
+            // That nobody listens is no error: eKuiper counts such messages as sent.
+            let lost = || link.dropped.iter().filter(|(cause, _)| *cause != NO_CLIENT);
+            let dropped: u64 = lost().map(|(_, count)| count).sum();
+            let why = lost().max_by_key(|(_, count)| *count).map(|(cause, count)| loss(cause, *count));
             let last = link.last_error.as_ref().map(|(time, text)| (millis(*time), text.clone()));
             let link_now = of_link(link, ended);
             Counters {
@@ -211,6 +215,7 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
                 exceptions: dropped,
                 last_exception: last.or_else(|| why.map(|why| (millis(link.since), why))),
                 link: Some(link_now),
+                dropped: link.dropped.clone(),
                 ..passed(status.rows_out, status.rows_out)
             }
         }
