@@ -84,7 +84,11 @@ fn statement(body: &Bytes) -> Result<String, ApiError> {
 
 async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
     let sql = statement(&body)?;
-    let named = to_end(async move { service.create_relation(&sql).await }).await.doing(COMMAND)?;
+    let created = {
+        let (service, sql) = (service.clone(), sql.clone());
+        to_end(async move { service.create_relation(&sql).await }).await
+    };
+    let named = told(&service, &sql, created)?;
     let (what, name) = (title(named.create.relation), &named.def.name);
     Ok((StatusCode::CREATED, format!("{what} {name} is created.\n")).into_response())
 }
@@ -98,11 +102,18 @@ async fn replace(
     check_id(&name)?;
     let sql = statement(&body)?;
     let replaced = {
-        let name = name.clone();
+        let (service, name, sql) = (service.clone(), name.clone(), sql.clone());
         to_end(async move { service.replace_relation(relation, &name, &sql).await }).await
     };
-    replaced.doing(COMMAND)?;
+    told(&service, &sql, replaced)?;
     Ok(format!("{} {name} is replaced.\n", title(relation)))
+}
+
+/// What came of a statement; a refusal with what is wrong with it.
+fn told<T>(service: &Service, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
+    let wrong = matches!(done, Err(ServiceError::Statement(_)));
+    let explain = |error: ApiError| error.with_mistakes(&service.mistakes_of_statement(sql));
+    done.doing(COMMAND).map_err(|error| if wrong { explain(error) } else { error })
 }
 
 async fn drop_one(

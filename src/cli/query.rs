@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use super::remote::Door;
 use super::{Failure, Interrupts, block_on, say};
+use crate::api;
 use crate::sql::{self, SyntaxError};
 
 const PROMPT: &str = "plutino > ";
@@ -199,9 +200,12 @@ impl Asked {
         if answer.status().is_success() {
             return Ok(text);
         }
-        let said = serde_json::from_str::<Value>(&text).ok();
-        let said = said.and_then(|said| said["message"].as_str().map(str::to_owned));
-        Err(Failure::Said(said.unwrap_or_else(|| text.trim_end().to_owned())))
+        let said = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let details = said["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Err(Failure::Said(match said["message"].as_str() {
+            Some(message) => api::explained(message, details),
+            None => text.trim_end().to_owned(),
+        }))
     }
 
     fn allowed<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::error::{PlanError, PlanErrorKind};
+use super::error::{MAX_ERRORS, PlanError, PlanErrorKind};
 use super::logical::{LogicalStep, Meant};
 use super::physical::{AggregateCall, AnalyticCall, Column, ColumnSource, OrderBy, RowNumber};
 use crate::catalog::StreamDef;
@@ -17,8 +17,6 @@ use crate::value::{Text, Value};
 
 /// How high an expression may get by putting aliases of aggregates into others: it is walked by recursion.
 const MAX_HEIGHT: u32 = 600;
-/// How many mistakes of a statement are told: to look for what each of thousands was meant to be would cost.
-const MAX_ERRORS: usize = 20;
 /// How many nodes may be copied by putting aliases of aggregates into others.
 const MAX_COPIED: usize = 10_000;
 

@@ -6,6 +6,9 @@ use crate::expr::function::{CallError, FunctionError};
 use crate::sql::SyntaxError;
 use crate::sql::ast::{JoinKind, Span};
 
+/// How many mistakes of a statement are told: to look for what each of thousands was meant to be would cost.
+pub(super) const MAX_ERRORS: usize = 20;
+
 /// Why a rule cannot be planned. Its text is the one that users of eKuiper know, without words before it. It is the
 /// first of what is wrong; the others, which do not follow from it, come with it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -197,7 +200,7 @@ impl PlanError {
     pub(super) fn of_all(errors: Vec<PlanError>) -> Option<PlanError> {
         // Spans are equal to each other, wherever they are.
         let start = |error: &PlanError| error.span().map(|span| span.start);
-        let mut errors = errors.into_iter();
+        let mut errors = errors.into_iter().take(MAX_ERRORS);
         let mut first = errors.next()?;
         for error in errors {
             // What is compiled twice is wrong once.

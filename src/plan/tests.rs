@@ -239,7 +239,7 @@ fn each_mistake_is_told_once() {
         });
         assert_eq!(told.collect::<Vec<_>>(), expected, "{sql}");
     }
-    let many = format!("SELECT {} FROM demo", vec!["uper(a)"; 5000].join(", "));
+    let many = format!("SELECT {} FROM demo", vec!["uper(a) + 1"; 5000].join(", "));
     let error = plan(&many, &RuleOptions::default(), &catalog()).expect_err("5000 mistakes");
     assert_eq!(error.each().count(), 20);
 }
