@@ -55,7 +55,8 @@ fn is_told(mistake: &Problem, text: &str) -> bool {
         mistake.hint.as_deref().filter(|hint| hint.starts_with("did you mean ") || hint.starts_with("set "));
     let suggestion_told = suggested.is_none_or(|hint| {
         let word = hint.trim_start_matches("did you mean ").trim_end_matches('?');
-        text.contains(&word.to_lowercase())
+        // Among all that could stand there it is not told.
+        text.contains(&word.to_lowercase()) && !text.contains('|')
     });
     let place_told = mistake.in_sql.as_ref().is_none_or(|place| match place.word.as_str() {
         "" => text.contains("\"eof\""),

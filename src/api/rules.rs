@@ -190,8 +190,10 @@ fn put_counters(all: &mut Map<String, Json>, part: &str, counters: &Counters) {
     put("last_exception", exception.into());
     put("last_exception_time", time.into());
     if let Some(link) = &counters.link {
-        let dropped = counters.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), Json::from(*count)));
-        put("dropped", Json::Object(dropped.collect()));
+        if part.starts_with("sink_") {
+            let dropped = counters.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), Json::from(*count)));
+            put("dropped", Json::Object(dropped.collect()));
+        }
         put("connection_status", link.state.into());
         put("connection_last_connected_time", link.connected.into());
         put("connection_last_disconnected_time", link.disconnected.into());

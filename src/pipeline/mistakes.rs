@@ -56,6 +56,7 @@ pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, con
     if problems.iter().all(|problem| problem.severity == Severity::Warning) {
         return Vec::new();
     }
+    problems.sort_by_key(|problem| problem.place);
     problems
 }
 

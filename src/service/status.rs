@@ -264,3 +264,53 @@ fn of_link(link: &LinkStatus, ended: bool) -> Link {
         LinkState::Disconnected => Link { state: -1, connected: 0, disconnected: since, message, tried: lost },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Work;
+
+    fn link(dropped: &[(&'static str, u64)]) -> LinkStatus {
+        LinkStatus {
+            address: ":1/out".to_owned(),
+            state: LinkState::Connected,
+            since: SystemTime::now(),
+            peers: 0,
+            last_error: None,
+            messages: 0,
+            bytes: 0,
+            dropped: dropped.to_vec(),
+            queued: 0,
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_client_is_no_exception() {
+        for (dropped, exceptions, last) in [
+            (&[(NO_CLIENT, 7)][..], 0, None),
+            (&[("slow client", 1), (NO_CLIENT, 7)], 1, Some("1 message dropped: slow client")),
+            (&[("slow client", 2), ("client left", 3)], 5, Some("3 messages dropped: client left")),
+        ] {
+            let nodes = Nodes { sources: Box::new([]), operators: Box::new([]), sinks: Box::new(["log".into()]) };
+            let status = RuleStatus {
+                id: "r".to_owned(),
+                rows_in: 9,
+                rows_out: 9,
+                errors: 0,
+                dropped: 0,
+                late: 0,
+                future: 0,
+                watermark: None,
+                last_error: None,
+                work: Work::default(),
+                latency: None,
+                sources: Vec::new(),
+                sinks: vec![link(dropped)],
+            };
+            let parts = counters(&nodes, &status, &Baseline::default(), false);
+            let (_, sink) = parts.iter().find(|(name, _)| name.starts_with("sink_")).expect("a sink");
+            assert_eq!((sink.exceptions, sink.dropped.as_slice()), (exceptions, dropped));
+            assert_eq!(sink.last_exception.as_ref().map(|(_, text)| text.as_str()), last);
+        }
+    }
+}
