@@ -48,6 +48,30 @@ pub struct StreamDef {
     pub extra: Map<String, Json>,
 }
 
+impl StreamDef {
+    /// A stream of which only the name is known: one without a schema, so that any column may be there.
+    pub fn of_name(name: Text) -> StreamDef {
+        StreamDef {
+            name,
+            kind: Kind::Stream,
+            columns: None,
+            datasource: Text::default(),
+            source: Text::default(),
+            format: Format::Json,
+            compression: None,
+            conf_key: None,
+            key: None,
+            timestamp: None,
+            timestamp_format: None,
+            strict: false,
+            shared: false,
+            temporary: false,
+            integers: false,
+            extra: Map::new(),
+        }
+    }
+}
+
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {

@@ -14,7 +14,8 @@ use jiff::tz::TimeZone;
 use serde_json::{Map, Value as Json};
 
 use crate::connection::{Connections, put};
-use crate::document::{Document, Node, Place, Problem, Severity, Value};
+use crate::document::{Document, Member, Node, Place, Problem, Severity, Value};
+use crate::io::connector;
 use crate::io::websocket::{ServerSettings, ServerTls, Settings};
 use crate::logging::Level;
 use crate::rule::{self, RuleOptions};
@@ -376,6 +377,29 @@ impl Reader {
             });
         }
         self.config.sources.replace_kind(document, "websocket", &sets, &mut self.problems);
+        for set in sets.members() {
+            self.check_set(document, &set.key, &set.node);
+        }
+    }
+
+    /// What is wrong with the properties of a conf key, each at its place.
+    fn check_set(&mut self, document: &Document, key: &str, set: &Node) {
+        let faults = |props: &Map<String, Json>| connector::set_faults("websocket", props);
+        let (errors, warnings) = faults(&set.json_members());
+        let subject = format!("conf key {key}");
+        for error in errors {
+            let place = error.property().and_then(|name| rule::field(set, name)).map_or(set.place, |node| node.place);
+            self.problems.push(document.error(place, &subject, error.to_string()));
+        }
+        for warning in warnings {
+            // A property that is told of when it stands alone is the one that is meant.
+            let alone = |member: &&Member| {
+                let props = Map::from_iter([(member.key.clone(), member.node.json())]);
+                faults(&props).1.contains(&warning)
+            };
+            let place = set.members().iter().find(alone).map_or(set.place, |member| member.place);
+            self.problems.push(document.warning(place, &subject, warning));
+        }
     }
 
     /// One section of the main file, or what the environment says in its place.
@@ -552,6 +576,10 @@ impl Reader {
                 .iter()
                 .rev()
                 .fold(value, |value, part| Json::Object(Map::from_iter([((*part).to_owned(), value)])));
+            let alone = Map::from_iter([(property.to_owned(), value.clone())]);
+            for error in connector::set_faults("websocket", &alone).0 {
+                self.problems.push(Problem::error(&label, None, "", error.to_string()));
+            }
             let set = ("websocket".to_owned(), key.to_ascii_lowercase(), property.to_owned(), value);
             self.config.sources.overrides.push(set);
             return;
@@ -744,8 +772,11 @@ mod tests {
     fn what_is_wrong_is_told_with_its_place() {
         let main = "basic:\n  timezone: Nowhere\n  logLevl: info\nsource:\n  httpServerPort: 70000\n  httpServerTls:\n    \
                     certfile: a.pem\nsorce:\n  a: 1\nrule:\n  qos: 5\n";
-        let folder = Folder::new("wrong", &[("plutino.yaml", main), ("sources/websocket.yaml", "key: 5\n")]);
-        let problems = told(load(&folder.0, env(&[("KUIPER__SOURCE__HTTPSERVERPORT", "many")])));
+        let sets = "key: 5\nfeed:\n  addr: 5\n  insecureSkipVerfy: true\n  pingInterval: 100s\n  reconnect:\n    jitter: 7\n\
+                    other:\n  pingInterval: 100s\n  idleTimeout: 200s\n  certificationPath: nosuch.pem\n";
+        let folder = Folder::new("wrong", &[("plutino.yaml", main), ("sources/websocket.yaml", sets)]);
+        let variables = [("KUIPER__SOURCE__HTTPSERVERPORT", "many"), ("WEBSOCKET__FEED__PINGINTERVAL", "[]")];
+        let problems = told(load(&folder.0, env(&variables)));
         for expected in [
             "plutino.yaml:2:13: error: basic.timezone is \"Nowhere\", expected",
             "plutino.yaml:3:3: warning: unknown setting basic.logLevl is ignored\n    hint: did you mean basic.logLevel?",
@@ -754,11 +785,16 @@ mod tests {
             "plutino.yaml:8:1: warning: unknown section sorce is ignored\n    hint: did you mean source?",
             "plutino.yaml:11:8: error: section rule: option qos is 5",
             "websocket.yaml:1:6: error: conf key key is a number, expected an object",
+            "websocket.yaml:3:9: error: conf key feed: property addr is 5, expected a text",
+            "websocket.yaml:7:5: error: conf key feed: property reconnect.jitter is 7, expected",
+            "websocket.yaml:4:3: warning: conf key feed: unknown property insecureSkipVerfy: did you mean",
+            "websocket.yaml:5:3: warning: conf key feed: idleTimeout is not above pingInterval",
+            "environment variable WEBSOCKET__FEED__PINGINTERVAL: error: property pingInterval is [], expected",
             "environment variable KUIPER__SOURCE__HTTPSERVERPORT: error: source.HTTPSERVERPORT is \"many\"",
         ] {
             assert!(problems.iter().any(|problem| problem.contains(expected)), "{expected}\n{problems:#?}");
         }
-        assert_eq!(problems.len(), 8, "{problems:#?}");
+        assert_eq!(problems.len(), 13, "{problems:#?}");
     }
 
     #[test]

@@ -95,10 +95,25 @@ pub struct Problem {
     pub subject: String,
     /// what is wrong
     pub message: String,
+    /// its place in a statement, where it is in one
+    pub in_sql: Option<InSql>,
     /// the SQL with the place marked
     pub excerpt: Option<String>,
     /// what to do about it
     pub hint: Option<String>,
+}
+
+/// A place in a statement.
+#[derive(Clone, Debug)]
+pub struct InSql {
+    /// line, from 1
+    pub line: usize,
+    /// column, from 1, in characters
+    pub column: usize,
+    /// what stands there; empty at the end, or where the whole statement is meant
+    pub word: String,
+    /// whether it stands nowhere else in the statement
+    pub once: bool,
 }
 
 /// `file:line:column: error: rule r1: message`, then the marked SQL and the hint, indented.
@@ -132,6 +147,7 @@ impl Problem {
             place,
             subject: subject.into(),
             message: message.into(),
+            in_sql: None,
             excerpt: None,
             hint: None,
         }
@@ -248,9 +264,15 @@ impl Document {
     ) -> Problem {
         let sql = node.text().unwrap_or_default();
         let place = self.place_in(node, span.map_or(0, |span| span.start as usize));
+        let word = span.and_then(|span| sql.get(span.start as usize..span.end as usize)).unwrap_or_default();
+        let in_sql = span.map(|span| {
+            let (line, column) = sql::line_column(sql, span.start as usize);
+            InSql { line, column, word: word.to_owned(), once: sql.matches(word).nth(1).is_none() }
+        });
         let span = span.unwrap_or(Span { start: 0, end: sql.trim_end().len() as u32 });
         Problem {
             place: Some(place),
+            in_sql,
             excerpt: Some(sql::mark(sql, span)),
             hint,
             ..self.error(node.place, subject, message)

@@ -27,7 +27,7 @@ use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, Sin
 use crate::io::events::EventSink;
 use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
-use crate::io::{LinkStatus, UNSENT};
+use crate::io::{LinkStatus, UNSENT, loss};
 use crate::metrics::{Latency, RuleMetrics, Work};
 use crate::plan::physical::{Role, RulePlan};
 use crate::shape::Shape;
@@ -539,7 +539,7 @@ impl Engine {
         for sink in &rule.sinks {
             let LinkStatus { address, dropped, .. } = sink.status();
             if let Some((cause, count)) = dropped.iter().find(|(cause, _)| *cause == UNSENT) {
-                tracing::warn!(rule = id, sink = address, "{count} messages dropped: {cause}");
+                tracing::warn!(rule = id, sink = address, "{}", loss(cause, *count));
             }
         }
         saved

@@ -5,6 +5,7 @@
 //! at once. This module opens nothing.
 
 mod links;
+pub mod mistakes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -12,11 +13,11 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::catalog::{Catalog, CatalogErrorKind, Kind, StreamDef};
+use crate::catalog::{Catalog, Kind, StreamDef};
 use crate::config::Config;
 use crate::document::{Document, Member, Node, Place, Problem, Severity, Value};
-use crate::engine::{Keeps, RuleSpec, SinkAction, TableSpec};
-use crate::io::connector::{self, ConnectorError, SourceSpec};
+use crate::engine::{Keeps, RuleSpec, TableSpec};
+use crate::io::connector::SourceSpec;
 use crate::plan::{self, PlanErrorKind};
 use crate::rule::{self, Rule, RuleOptions};
 use crate::sql::{self, ast::Relation, ast::StreamOption};
@@ -288,16 +289,11 @@ impl Loader {
                 // The statement may be wrong far behind its name; rules that read it need not be told so.
                 self.broken.extend(key.map(|member| member.key.clone()));
                 self.broken.extend(named(sql));
-                let span = error.span();
-                let made = "a stream is made by CREATE STREAM name (…) WITH (DATASOURCE=\"/path\", TYPE=\"websocket\")";
-                let hint = error
-                    .hint()
-                    .or_else(|| matches!(error.kind, sql::SyntaxErrorKind::NotStream { .. }).then(|| made.to_owned()));
                 let subject = key.map_or_else(
                     || named(sql).map_or(subject.clone(), |name| format!("stream {name}")),
                     |_| subject.clone(),
                 );
-                self.problems.push(document.sql_error(statement, subject, error.to_string(), Some(span), hint));
+                mistakes::of_create(document, statement, &subject, &error, &mut self.problems);
                 return;
             }
         };
@@ -321,20 +317,7 @@ impl Loader {
             }
             Err(errors) => {
                 self.broken.insert(name);
-                for error in errors {
-                    let hint = match &error.kind {
-                        CatalogErrorKind::Exists { .. } => {
-                            Some("each stream or table needs a name of its own".to_owned())
-                        }
-                        CatalogErrorKind::Option { option: "format", value } => {
-                            let formats = ["json", "delimited", "urlencoded", "binary"];
-                            rule::meant(value, &formats).or_else(|| Some(format!("there are {}", formats.join(", "))))
-                        }
-                        _ => None,
-                    };
-                    let message = error.to_string();
-                    self.problems.push(document.sql_error(statement, &subject, message, Some(error.span), hint));
-                }
+                mistakes::of_definition(document, statement, &subject, &errors, &mut self.problems);
             }
         }
     }
@@ -432,7 +415,7 @@ impl Loader {
             let hint = Some("each rule needs an id of its own".to_owned());
             self.problems.push(document.error(node.place, &subject, "rule already exists").with_hint(hint));
         }
-        let sinks = self.sinks(document, &rule, node, &subject);
+        let sinks = mistakes::sinks(document, &rule, node, &subject, &self.config, &mut self.problems);
         let Some(plan) = self.plan(document, &rule, node, &subject) else { return };
         if !rule.options.schedule.is_always() {
             let message =
@@ -500,10 +483,13 @@ impl Loader {
         match plan::plan(&rule.sql, &rule.options, &self.catalog) {
             Ok(plan) => Some(plan),
             Err(error) => {
-                let problem = self.timestamp_problem(rule, subject, &error).unwrap_or_else(|| {
-                    document.sql_error(statement, subject, error.to_string(), error.span(), error.hint())
-                });
-                self.problems.push(problem);
+                // What is wrong with a stream is told there.
+                for error in error.each() {
+                    let problem = self.timestamp_problem(rule, subject, error).unwrap_or_else(|| {
+                        document.sql_error(statement, subject, error.to_string(), error.span(), error.hint())
+                    });
+                    self.problems.push(problem);
+                }
                 None
             }
         }
@@ -537,43 +523,6 @@ impl Loader {
         };
         let span = stream.options.iter().rev().find(|option| option.name == "TIMESTAMP").map(|option| option.span);
         Some(stream.document.sql_error(&stream.statement, subject, error.to_string(), span, hint))
-    }
-
-    fn sinks(&mut self, document: &Document, rule: &Rule, node: &Node, subject: &str) -> Vec<SinkAction> {
-        let mut sinks = Vec::new();
-        for action in &rule.actions {
-            match sink(action, &self.config) {
-                Ok((spec, warnings)) => {
-                    for warning in warnings {
-                        let message = format!("sink {}: {warning}", action.kind);
-                        self.problems.push(document.warning(action.place, subject, message));
-                    }
-                    sinks.push(spec);
-                }
-                Err(error @ ConnectorError::UnknownSink(_)) => {
-                    let hint = rule::meant(&action.kind, connector::SINKS);
-                    self.problems.push(document.error(action.place, subject, error.to_string()).with_hint(hint));
-                }
-                Err(error) => {
-                    let selected = self.config.connections.of_sink(&action.kind, &action.props);
-                    let (errors, warnings) = match selected {
-                        Ok(selected) => connector::sink_faults(&action.kind, &selected.props),
-                        Err(_) => (vec![error], Vec::new()),
-                    };
-                    let props = props_at(node, action.place);
-                    for error in errors {
-                        let place = error.property().and_then(|name| rule::field(props?, name)).map(|node| node.place);
-                        let message = format!("sink {}: {error}", action.kind);
-                        self.problems.push(document.error(place.unwrap_or(action.place), subject, message));
-                    }
-                    for warning in warnings {
-                        let message = format!("sink {}: {warning}", action.kind);
-                        self.problems.push(document.warning(action.place, subject, message));
-                    }
-                }
-            }
-        }
-        sinks
     }
 
     fn errors(&self) -> usize {
@@ -617,12 +566,6 @@ fn subject_of(relation: Relation, name: &str) -> String {
         Relation::Stream => format!("stream {name}"),
         Relation::Table => format!("table {name}"),
     }
-}
-
-/// The properties of the action that stands at `place` in a rule.
-fn props_at(rule: &Node, place: Place) -> Option<&Node> {
-    let Value::List(entries) = &rule::field(rule, "actions")?.value else { return None };
-    entries.iter().flat_map(Node::members).find(|member| member.place == place).map(|member| &member.node)
 }
 
 /// The name in a statement that cannot be read: what follows CREATE STREAM.

@@ -340,3 +340,21 @@ fn the_help_names_files_that_are_there() {
         assert!(root.join(file).is_file(), "{file}");
     }
 }
+
+/// `tail --retry` outlives an endpoint that is not there yet.
+#[test]
+fn tail_dials_again() {
+    let folder = Folder::new("again", &[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("ws://{}/x", listener.local_addr().unwrap());
+    let tail = folder.command(&["tail", &url, "--retry", "--count", "1"]).stdout(Stdio::piped()).spawn().unwrap();
+    // The first handshake breaks off.
+    drop(listener.accept().unwrap());
+    let (stream, _) = listener.accept().unwrap();
+    let mut websocket = tokio_tungstenite::tungstenite::accept(stream).unwrap();
+    websocket.send("hello".into()).unwrap();
+    let output = tail.wait_with_output().unwrap();
+    assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(0), &b"hello\n"[..]));
+    let (code, _, err) = folder.told(&["tail", "ws://127.0.0.1:9/x", "--retry", "--listen"]);
+    assert_eq!(code, Some(2), "{err}");
+}

@@ -343,7 +343,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
         ("POST", "/rules/steady/stop", Value::Null),
         ("DELETE", "/rules/steady", Value::Null),
         ("DELETE", "/rules/off", Value::Null),
-        ("PUT", "/metadata/sources/websocket/confKeys/k", json!({"addr": big})),
+        ("PUT", "/metadata/sources/websocket/confKeys/k", json!({"requestHeader": {"X": [big]}})),
         ("POST", "/config/uploads", json!({"name": "a.txt", "content": "abc"})),
     ] {
         let (status, answer) = served.ask(method, path, &body);

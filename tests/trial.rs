@@ -226,8 +226,9 @@ fn the_shell_prints_results_and_points_at_mistakes() {
     assert_eq!(lines.next(), None);
     let mut said = String::new();
     shell.stderr.take().expect("stderr is a pipe").read_to_string(&mut said).expect("errors are text");
-    assert!(shell.wait().expect("it ends").success());
-    assert!(said.contains("SELECT id FORM demo\n          ^\ncolumn 11: "), "{said}");
+    // Two statements of the pipe were refused.
+    assert_eq!(shell.wait().expect("it ends").code(), Some(1));
+    assert!(said.contains("1:11 | SELECT id FORM demo\n     |           ^^^^\nhint: did you mean FROM?"), "{said}");
     assert!(said.contains("fail to get stream none"), "{said}");
 }
 

@@ -2,8 +2,9 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
+use crate::document::{Problem, Severity};
 use crate::service::{Code, ServiceError};
 
 /// A refusal, ready to be sent.
@@ -12,18 +13,32 @@ pub struct ApiError {
     status: StatusCode,
     code: u16,
     message: String,
+    details: Vec<Json>,
 }
 
 impl ApiError {
     /// An error with this number: 404 where something is not there, 400 otherwise.
     pub fn new(code: Code, message: impl Into<String>) -> ApiError {
         let status = if code == Code::NotFound { StatusCode::NOT_FOUND } else { StatusCode::BAD_REQUEST };
-        ApiError { status, code: code as u16, message: message.into() }
+        ApiError { status, code: code as u16, message: message.into(), details: Vec::new() }
     }
 
     /// An error of the protocol: with a status of its own, and no number.
     pub fn with_status(status: StatusCode, message: impl Into<String>) -> ApiError {
         ApiError { status, ..ApiError::bad(message) }
+    }
+
+    /// The refusal of a rule or a statement, with all that is wrong there: `details` beside the text that scripts know,
+    /// where they say more than it does.
+    pub fn with_mistakes(self, mistakes: &[Problem]) -> ApiError {
+        let told = mistakes.len() == 1 && mistakes.iter().all(|mistake| is_told(mistake, &self.message));
+        let details = if told { Vec::new() } else { mistakes.iter().map(detail).collect() };
+        ApiError { details, ..self }
+    }
+
+    /// The same as text, for answers that are none of JSON.
+    pub fn text(&self) -> String {
+        explained(&self.message, &self.details)
     }
 
     /// A body or parameter that cannot be read.
@@ -32,10 +47,86 @@ impl ApiError {
     }
 }
 
+/// Whether a mistake is told by a text that is about it alone: it names what stands at the place, which is nowhere else
+/// in the statement, and nothing is to be suggested that it does not name.
+fn is_told(mistake: &Problem, text: &str) -> bool {
+    let text = text.to_lowercase();
+    let suggested =
+        mistake.hint.as_deref().filter(|hint| hint.starts_with("did you mean ") || hint.starts_with("set "));
+    let suggestion_told = suggested.is_none_or(|hint| {
+        let word = hint.trim_start_matches("did you mean ").trim_end_matches('?');
+        // Among all that could stand there it is not told.
+        text.contains(&word.to_lowercase()) && !text.contains('|')
+    });
+    let place_told = mistake.in_sql.as_ref().is_none_or(|place| match place.word.as_str() {
+        "" => text.contains("\"eof\""),
+        word => place.once && text.contains(&word.to_lowercase()),
+    });
+    suggestion_told && place_told
+}
+
+/// A mistake as clients get it.
+fn detail(mistake: &Problem) -> Json {
+    let mut detail = json!({"message": mistake.message});
+    let mut put = |name: &str, value: Json| detail[name] = value;
+    match (&mistake.in_sql, mistake.place.filter(|place| place.line > 0)) {
+        (Some(place), _) => {
+            put("in", "sql".into());
+            put("line", place.line.into());
+            put("column", place.column.into());
+        }
+        (None, Some(place)) => {
+            put("in", mistake.file.as_str().into());
+            put("line", place.line.into());
+            put("column", place.column.into());
+        }
+        (None, None) => {}
+    }
+    if let Some(hint) = &mistake.hint {
+        put("hint", hint.as_str().into());
+    }
+    if let Some(excerpt) = mistake.excerpt.as_ref().filter(|_| mistake.in_sql.is_some()) {
+        put("excerpt", excerpt.as_str().into());
+    }
+    if mistake.severity == Severity::Warning {
+        put("severity", "warning".into());
+    }
+    detail
+}
+
+/// The text of a refusal with its `details` below it, for people.
+pub fn explained(message: &str, details: &[Json]) -> String {
+    let mut text = message.to_owned();
+    for detail in details {
+        let of = |name: &str| detail[name].as_str().unwrap_or_default();
+        if details.len() > 1 || !message.contains(of("message")) {
+            let place = match (&detail["line"], of("in")) {
+                (Json::Number(line), place) if place != "sql" => format!("{place}:{line}:{}: ", detail["column"]),
+                _ => String::new(),
+            };
+            let severity = if of("severity").is_empty() { String::new() } else { format!("{}: ", of("severity")) };
+            text.push_str(&format!("\n{place}{severity}{}", of("message")));
+        }
+        for line in of("excerpt").lines() {
+            text.push_str("\n    ");
+            text.push_str(line);
+        }
+        if !of("hint").is_empty() {
+            text.push_str("\n    hint: ");
+            text.push_str(of("hint"));
+        }
+    }
+    text
+}
+
 /// JSON with a line break, as eKuiper sends it, but under its true content type.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = format!("{}\n", json!({"error": self.code, "message": self.message}));
+        let mut body = json!({"error": self.code, "message": self.message});
+        if !self.details.is_empty() {
+            body["details"] = Json::Array(self.details);
+        }
+        let body = format!("{body}\n");
         (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
     }
 }

@@ -90,7 +90,11 @@ fn statement(body: &Bytes) -> Result<String, ApiError> {
 
 async fn create(State(service): State<Service>, body: Bytes, relation: Relation) -> Result<Response, ApiError> {
     let sql = statement(&body)?;
-    let named = to_end(async move { service.create_relation(&sql).await }).await.doing(command(relation))?;
+    let created = {
+        let (service, sql) = (service.clone(), sql.clone());
+        to_end(async move { service.create_relation(&sql).await }).await
+    };
+    let named = told(&service, relation, &sql, created)?;
     let (what, name) = (title(named.create.relation), &named.def.name);
     Ok((StatusCode::CREATED, format!("{what} {name} is created.\n")).into_response())
 }
@@ -104,11 +108,18 @@ async fn replace(
     check_id(&name)?;
     let sql = statement(&body)?;
     let replaced = {
-        let name = name.clone();
+        let (service, name, sql) = (service.clone(), name.clone(), sql.clone());
         to_end(async move { service.replace_relation(relation, &name, &sql).await }).await
     };
-    replaced.doing(command(relation))?;
+    told(&service, relation, &sql, replaced)?;
     Ok(format!("{} {name} is replaced.\n", title(relation)))
+}
+
+/// What came of a statement; a refusal with what is wrong with it.
+fn told<T>(service: &Service, relation: Relation, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
+    let wrong = matches!(done, Err(ServiceError::Statement(_)));
+    let explain = |error: ApiError| error.with_mistakes(&service.mistakes_of_statement(sql));
+    done.doing(command(relation)).map_err(|error| if wrong { explain(error) } else { error })
 }
 
 async fn drop_one(

@@ -55,7 +55,14 @@ async fn list(State(service): State<Service>) -> Response {
 
 async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
     let body = text(body, "invalid rule json")?;
-    let id = to_end(async move { service.create_rule(&body).await }).await?;
+    let created = {
+        let (service, body) = (service.clone(), body.clone());
+        to_end(async move { service.create_rule(&body).await }).await
+    };
+    let id = created.map_err(|error| {
+        let wrong = is_of_rule(&error);
+        refused(&service, error.into(), wrong, &body, None, true)
+    })?;
     Ok((StatusCode::CREATED, format!("Rule {id} was created successfully.")).into_response())
 }
 
@@ -67,11 +74,19 @@ fn of_word(word: &'static str) -> MethodRouter<Service> {
         .delete(move |service| delete(service, id()))
 }
 
+/// Whether a refusal is about what a rule says.
+fn is_of_rule(error: &ServiceError) -> bool {
+    matches!(error, ServiceError::RuleJson(_) | ServiceError::Plan(_) | ServiceError::Connector(_))
+}
+
+/// A refusal with what is wrong with the rule, if it is that.
+fn refused(service: &Service, error: ApiError, wrong: bool, rule: &str, id: Option<&str>, sinks: bool) -> ApiError {
+    if wrong { error.with_mistakes(&service.mistakes_of_rule(rule, id, sinks)) } else { error }
+}
+
 async fn validate(State(service): State<Service>, body: Bytes) -> Response {
-    let checked = String::from_utf8(body.into())
-        .map_err(|_| ServiceError::RuleJson("the body is not UTF-8".to_owned()))
-        .and_then(|body| service.validate_rule(&body));
-    match checked {
+    let body = String::from_utf8_lossy(&body);
+    match service.validate_rule(&body) {
         Ok(sources) => super::json(json!({"sources": sources, "valid": true}).to_string()),
         Err(error) => {
             let unknown = match &error {
@@ -81,7 +96,8 @@ async fn validate(State(service): State<Service>, body: Bytes) -> Response {
                 },
                 _ => None,
             };
-            let text = unknown.unwrap_or_else(|| error.to_string());
+            let text = ApiError::bad(unknown.unwrap_or_else(|| error.to_string()));
+            let text = refused(&service, text, is_of_rule(&error), &body, None, false).text();
             (StatusCode::UNPROCESSABLE_ENTITY, text).into_response()
         }
     }
@@ -95,18 +111,18 @@ async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Res
 async fn update(State(service): State<Service>, Path(id): Path<String>, body: Bytes) -> Result<String, ApiError> {
     let body = text(body, "Update rule error: Invalid rule json")?;
     let updated = {
-        let id = id.clone();
+        let (service, id, body) = (service.clone(), id.clone(), body.clone());
         to_end(async move { service.update_rule(&id, &body).await }).await
     };
-    match updated {
+    let wrong = updated.as_ref().is_err_and(is_of_rule);
+    let updated = match updated {
         Err(ServiceError::RuleJson(text)) => {
             Err(ApiError::bad(format!("Update rule error: Invalid rule json: {text}")))
         }
-        updated => {
-            updated.doing("Update rule error")?;
-            Ok(format!("Rule {id} was updated successfully."))
-        }
-    }
+        updated => updated.doing("Update rule error"),
+    };
+    updated.map_err(|error| refused(&service, error, wrong, &body, Some(&id), true))?;
+    Ok(format!("Rule {id} was updated successfully."))
 }
 
 async fn delete(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
@@ -116,9 +132,12 @@ async fn delete(State(service): State<Service>, Path(id): Path<String>) -> Resul
 }
 
 async fn start(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
-    let done = format!("Rule {id} was started");
-    to_end(async move { service.start_rule(&id).await }).await.doing("start rule error")?;
-    Ok(done)
+    let started = {
+        let (service, id) = (service.clone(), id.clone());
+        to_end(async move { service.start_rule(&id).await }).await
+    };
+    told(&service, &id, started, "start rule error")?;
+    Ok(format!("Rule {id} was started"))
 }
 
 async fn stop(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
@@ -128,9 +147,21 @@ async fn stop(State(service): State<Service>, Path(id): Path<String>) -> Result<
 }
 
 async fn restart(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
-    let done = format!("Rule {id} was restarted");
-    to_end(async move { service.restart_rule(&id).await }).await.doing("restart rule error")?;
-    Ok(done)
+    let restarted = {
+        let (service, id) = (service.clone(), id.clone());
+        to_end(async move { service.restart_rule(&id).await }).await
+    };
+    told(&service, &id, restarted, "restart rule error")?;
+    Ok(format!("Rule {id} was restarted"))
+}
+
+/// What came of starting a rule that is there.
+fn told(service: &Service, id: &str, done: Result<(), ServiceError>, doing: &str) -> Result<(), ApiError> {
+    let wrong = done.as_ref().is_err_and(is_of_rule);
+    done.doing(doing).map_err(|error| match service.rule_text(id) {
+        Ok(text) => refused(service, error, wrong, &text, Some(id), true),
+        Err(_) => error,
+    })
 }
 
 async fn status(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
@@ -167,6 +198,10 @@ fn put_counters(all: &mut Map<String, Json>, part: &str, counters: &Counters) {
     put("last_exception", exception.into());
     put("last_exception_time", time.into());
     if let Some(link) = &counters.link {
+        if part.starts_with("sink_") {
+            let dropped = counters.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), Json::from(*count)));
+            put("dropped", Json::Object(dropped.collect()));
+        }
         put("connection_status", link.state.into());
         put("connection_last_connected_time", link.connected.into());
         put("connection_last_disconnected_time", link.disconnected.into());

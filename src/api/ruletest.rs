@@ -8,7 +8,7 @@ use axum::routing::{delete, post};
 use serde_json::json;
 
 use super::{ApiError, Doing, text, to_end};
-use crate::service::Service;
+use crate::service::{Service, ServiceError};
 
 /// The routes of trials.
 pub fn routes() -> Router<Service> {
@@ -20,7 +20,15 @@ pub fn routes() -> Router<Service> {
 
 async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
     let body = text(body, "fail to parse rule definition")?;
-    let trial = to_end(async move { service.create_trial(&body).await }).await?;
+    let made = {
+        let (service, body) = (service.clone(), body.clone());
+        to_end(async move { service.create_trial(&body).await }).await
+    };
+    let trial = made.map_err(|error| {
+        let wrong = matches!(error, ServiceError::Trial { .. });
+        let error = ApiError::from(error);
+        if wrong { error.with_mistakes(&service.mistakes_of_rule(&body, None, false)) } else { error }
+    })?;
     Ok(super::json(json!({"id": trial.id, "port": trial.port}).to_string()))
 }
 

@@ -103,6 +103,8 @@ enum Failure {
     Usage(String),
     /// a verb of the service does not know the object: told to people only, scripts have the code
     Object(String),
+    /// it was said already
+    Told,
     /// the reader of stdout has gone: nothing is left to do, and nobody to tell
     OutputClosed,
 }
@@ -150,6 +152,7 @@ pub fn main() -> ExitCode {
     logging::finish();
     match done {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
+        Err(Failure::Told) => ExitCode::from(1),
         Err(Failure::Problems(problems)) => {
             say_problems(&problems);
             ExitCode::from(1)

@@ -14,7 +14,8 @@ use tokio::sync::mpsc;
 
 use super::remote::Door;
 use super::{Failure, Interrupts, block_on, say};
-use crate::sql;
+use crate::api;
+use crate::sql::{self, SyntaxError};
 
 const PROMPT: &str = "plutino > ";
 
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// Each line is one SELECT on the streams of a running service; a new one ends the one before. Ctrl-C ends a query, and
 /// without one the shell, as do `quit`, `exit` and the end of a terminal's input. Statements can also come through a pipe:
-/// the last one runs until the process is ended. A query ends by itself after 5 minutes.
+/// the last one runs until the process is ended, and the exit code is 1 if one of them was refused. A query ends by itself after 5 minutes.
 #[derive(Args)]
 pub struct Query {
     #[command(flatten)]
@@ -88,7 +89,7 @@ impl Shell {
             }
             let _ = lines.blocking_send(Event::EndOfInput);
         });
-        let mut input = true;
+        let (mut input, mut refused) = (true, false);
         prompt(terminal)?;
         let done = loop {
             let event = tokio::select! {
@@ -114,7 +115,10 @@ impl Shell {
                             if let Err(error) = self.start(statement, &events) {
                                 match error {
                                     // What is wrong with one statement is no reason to end.
-                                    Failure::Said(text) => say(&text),
+                                    Failure::Said(text) => {
+                                        say(&text);
+                                        refused = true;
+                                    }
                                     other => break Err(other),
                                 }
                             }
@@ -137,13 +141,14 @@ impl Shell {
             }
         };
         self.stop();
-        done
+        // Who types has seen it; a script asks the exit code.
+        if refused && !terminal { done.and(Err(Failure::Told)) } else { done }
     }
 
     /// Begins a query and prints its results from a thread of its own.
     fn start(&mut self, statement: &str, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
         if let Err(error) = sql::parse_select(statement) {
-            return Err(Failure::Said(pointed(statement, error.span().start as usize, &error.to_string())));
+            return Err(Failure::Said(refusal(statement, &error)));
         }
         let id = format!("query-{:016x}", fastrand::u64(..));
         let trial = json!({"id": id, "sql": statement, "sinkProps": {}}).to_string();
@@ -195,9 +200,12 @@ impl Asked {
         if answer.status().is_success() {
             return Ok(text);
         }
-        let said = serde_json::from_str::<Value>(&text).ok();
-        let said = said.and_then(|said| said["message"].as_str().map(str::to_owned));
-        Err(Failure::Said(said.unwrap_or_else(|| text.trim_end().to_owned())))
+        let said = serde_json::from_str::<Value>(&text).unwrap_or_default();
+        let details = said["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        Err(Failure::Said(match said["message"].as_str() {
+            Some(message) => api::explained(message, details),
+            None => text.trim_end().to_owned(),
+        }))
     }
 
     fn allowed<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
@@ -275,16 +283,25 @@ fn prompt(terminal: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// A message under the statement, at the byte where it is wrong.
-fn pointed(statement: &str, at: usize, message: &str) -> String {
-    let column = statement.char_indices().take_while(|(start, _)| *start < at).count();
-    format!("{statement}\n{:column$}^\ncolumn {}: {message}", "", column + 1)
+/// What is wrong, with the place under it and what was perhaps meant.
+fn refusal(statement: &str, error: &SyntaxError) -> String {
+    let mut text = format!("{error}\n{}", sql::mark(statement, error.span()));
+    if let Some(hint) = error.hint() {
+        text.push_str("\nhint: ");
+        text.push_str(&hint);
+    }
+    text
 }
 
 #[cfg(test)]
 mod tests {
     #[test]
     fn a_mistake_is_pointed_at() {
-        assert_eq!(super::pointed("SELECT ä b", 10, "no"), "SELECT ä b\n         ^\ncolumn 10: no");
+        let statement = "SELECT a FORM demo";
+        let error = crate::sql::parse_select(statement).unwrap_err();
+        assert_eq!(
+            super::refusal(statement, &error),
+            "found \"FORM\", expected FROM.\n1:10 | SELECT a FORM demo\n     |          ^^^^\nhint: did you mean FROM?"
+        );
     }
 }

@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use super::{Failure, config_of};
+use crate::api;
 use crate::sql;
 
 /// How long the service may take to answer.
@@ -220,6 +221,13 @@ impl Answer {
         message.unwrap_or_else(|| self.body.trim_end().to_owned())
     }
 
+    /// What the service says of each mistake, where its message does not say it, as text below `said`.
+    fn explained(&self, said: String) -> String {
+        let body = serde_json::from_str::<Value>(&self.body).unwrap_or_default();
+        let details = body["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        api::explained(&said, details)
+    }
+
     fn parsed(&self) -> Result<Value, Failure> {
         serde_json::from_str(&self.body)
             .map_err(|error| Failure::Refused(format!("the service's answer is not understood: {error}")))
@@ -342,7 +350,7 @@ impl Request<'_> {
         let answer = self.service.post(&format!("/{object}s"), &json!({ "sql": definition }).to_string())?;
         if !answer.is_right() {
             let message = answer.message().replacen("Table command error", "Stream command error", 1);
-            return Err(refused(said + &message));
+            return Err(refused(answer.explained(said + &message)));
         }
         self.told(said + answer.body.trim_end())
     }
@@ -418,7 +426,7 @@ impl Request<'_> {
         if !answer.is_right() {
             let message = answer.message();
             let subject = if message.starts_with("invalid rule json") { "" } else { name.as_str() };
-            return Err(refused(format!("{said}Create rule {subject} error : {message}.")));
+            return Err(refused(answer.explained(format!("{said}Create rule {subject} error : {message}."))));
         }
         // The words that scripts wait for name eKuiper's program.
         let _ = write!(
@@ -467,7 +475,7 @@ impl Request<'_> {
             return Err(refused(match self.verb {
                 "describe" => format!("Desc rule error : {why}."),
                 "drop" => format!("Drop rule error : {why}."),
-                _ => why.to_owned(),
+                _ => answer.explained(why.to_owned()),
             }));
         }
         match done {

@@ -4,10 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::RuleStatus;
-use crate::io::{LinkState, LinkStatus, printable};
-
-/// The cause under which a sink without clients counts its messages.
-const NO_CLIENT: &str = "no client";
+use crate::io::{LinkState, LinkStatus, NO_CLIENT, printable};
 
 /// Turns snapshots into lines; keeps the one before, for rates.
 pub struct Report {

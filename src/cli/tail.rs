@@ -27,7 +27,13 @@ pub struct Tail {
     /// End after so many messages
     #[arg(long, value_name = "N")]
     count: Option<u64>,
+    /// Dial again, each second, while the endpoint is not there and when it has gone
+    #[arg(long, conflicts_with = "listen")]
+    retry: bool,
 }
+
+/// How long it waits until it dials again.
+const AGAIN: Duration = Duration::from_secs(1);
 
 impl Tail {
     pub fn run(self) -> Result<(), Failure> {
@@ -37,20 +43,56 @@ impl Tail {
             if self.peer.listen {
                 serve(&self.peer, printer, async move { interrupts.next().await }).await
             } else {
-                let mut websocket = tokio::select! {
-                    dialled = self.peer.dial() => dialled?,
-                    () = interrupts.next() => return Ok(()),
-                };
-                // On stderr: whoever starts a sender after this sees all that it sends.
-                say(&format!("connected to {}", self.peer.url));
-                let done = tokio::select! {
-                    done = print(&mut websocket, &mut printer) => done,
-                    () = interrupts.next() => Ok(()),
-                };
-                goodbye(&mut websocket).await;
-                done
+                self.follow(&mut printer, &mut interrupts).await
             }
         })
+    }
+}
+
+impl Tail {
+    /// Prints what the endpoint sends, until it or the user ends; with `--retry` until the user does.
+    async fn follow(&self, printer: &mut Printer, interrupts: &mut Interrupts) -> Result<(), Failure> {
+        let mut told = String::new();
+        loop {
+            let dialled = tokio::select! {
+                dialled = self.peer.dial() => dialled,
+                () = interrupts.next() => return Ok(()),
+            };
+            let done = match dialled {
+                Ok(mut websocket) => {
+                    // On stderr: whoever starts a sender after this sees all that it sends.
+                    say(&format!("connected to {}", self.peer.url));
+                    told.clear();
+                    let (done, over) = tokio::select! {
+                        done = print(&mut websocket, printer) => (done, !printer.wants()),
+                        () = interrupts.next() => (Ok(()), true),
+                    };
+                    goodbye(&mut websocket).await;
+                    if over {
+                        return done;
+                    }
+                    done.and_then(|()| match self.retry {
+                        true => Err(Failure::Refused("the connection has ended".to_owned())),
+                        false => Ok(()),
+                    })
+                }
+                Err(failure) => Err(failure),
+            };
+            match done {
+                Err(Failure::Refused(why)) if self.retry => {
+                    // The same reason is told once, however long it lasts.
+                    if told != why {
+                        say(&format!("{why}; dialling again"));
+                        told = why;
+                    }
+                }
+                done => return done,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN) => {}
+                () = interrupts.next() => return Ok(()),
+            }
+        }
     }
 }
 

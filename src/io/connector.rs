@@ -162,6 +162,13 @@ pub fn sink_faults(kind: &str, props: &Map<String, Value>) -> (Vec<ConnectorErro
     faults(props, "", |_, props| sink(kind, props).map(|(_, warnings)| warnings))
 }
 
+/// What is wrong with a property set of a source whatever stream uses it: values of another type or out of range. And
+/// what else is to be said of it, such as properties that nobody reads.
+pub fn set_faults(kind: &str, props: &Map<String, Value>) -> (Vec<ConnectorError>, Vec<Warning>) {
+    let (errors, warnings) = source_faults(kind, if kind == "websocket" { "/" } else { "x" }, props);
+    (errors.into_iter().filter(ConnectorError::is_of_value).collect(), warnings)
+}
+
 /// A check ends at the first mistake. The others show when that one is taken away, so it is, until nothing is wrong or
 /// nothing can be taken away any more.
 fn faults(
@@ -213,6 +220,16 @@ fn faults(
 }
 
 impl ConnectorError {
+    /// Whether the value of a property is wrong, and not what it refers to.
+    pub fn is_of_value(&self) -> bool {
+        matches!(
+            self,
+            ConnectorError::Settings(SettingsError::Value { .. })
+                | ConnectorError::Memory(MemoryError::Field { .. })
+                | ConnectorError::File(FileError::Value { .. })
+        )
+    }
+
     /// The property that is wrong, where it is one; `reconnect` for a part of it.
     pub fn property(&self) -> Option<&str> {
         match self {
@@ -220,6 +237,8 @@ impl ConnectorError {
             ConnectorError::Settings(SettingsError::Path { property, .. }) => Some(property),
             ConnectorError::Settings(SettingsError::UnknownVariable(_)) => Some("onOpen"),
             ConnectorError::NoConnection(_) => Some("connectionSelector"),
+            ConnectorError::Memory(MemoryError::Field { property, .. })
+            | ConnectorError::File(FileError::Value { property, .. }) => Some(property),
             _ => None,
         }
     }

@@ -44,6 +44,15 @@ pub enum LinkState {
     Disconnected,
 }
 
+/// The cause of messages that a sink had nobody to send to. They are dropped and counted, and yet no fault of anyone:
+/// eKuiper counts them as sent.
+pub const NO_CLIENT: &str = "no client";
+
+/// How many messages were lost and why, as the status and the log say it.
+pub fn loss(cause: &str, count: u64) -> String {
+    format!("{count} message{} dropped: {cause}", if count == 1 { "" } else { "s" })
+}
+
 /// How a source or sink stands: what it says in the status.
 #[derive(Clone, Debug)]
 pub struct LinkStatus {

@@ -54,7 +54,9 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
     let props = match (config.sources.properties(kind, key), key) {
         (Some(props), _) => props,
         (None, Some(key)) if unknown == UnknownKey::Default => {
-            told.push(format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used"));
+            let known: Vec<&str> = config.sources.keys(kind).collect();
+            let meant = rule::meant(key, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
+            told.push(format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used{meant}"));
             config.sources.properties(kind, None).unwrap_or_default()
         }
         (None, _) if !connector::SOURCES.contains(&kind) => Map::new(),

@@ -6,7 +6,11 @@ use crate::expr::function::{CallError, FunctionError};
 use crate::sql::SyntaxError;
 use crate::sql::ast::{JoinKind, Span};
 
-/// Why a rule cannot be planned. Its text is the one that users of eKuiper know, without words before it.
+/// How many mistakes of a statement are told: to look for what each of thousands was meant to be would cost.
+pub(super) const MAX_ERRORS: usize = 20;
+
+/// Why a rule cannot be planned. Its text is the one that users of eKuiper know, without words before it. It is the
+/// first of what is wrong; the others, which do not follow from it, come with it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{kind}")]
 pub struct PlanError {
@@ -14,6 +18,7 @@ pub struct PlanError {
     pub kind: Box<PlanErrorKind>,
     span: Option<Span>,
     hint: Option<String>,
+    others: Vec<PlanError>,
 }
 
 /// What is wrong with a rule.
@@ -178,7 +183,7 @@ pub enum PlanErrorKind {
 
 impl PlanError {
     pub(super) fn new(kind: PlanErrorKind, span: Option<Span>) -> PlanError {
-        PlanError { kind: Box::new(kind), span, hint: None }
+        PlanError { kind: Box::new(kind), span, hint: None, others: Vec::new() }
     }
 
     pub(super) fn at(kind: PlanErrorKind, span: Span) -> PlanError {
@@ -189,6 +194,27 @@ impl PlanError {
     pub(super) fn meant<'a>(mut self, written: &str, names: impl IntoIterator<Item = &'a str>) -> PlanError {
         self.hint = nearest(written, names).map(|name| format!("did you mean {name}?"));
         self
+    }
+
+    /// The first of these errors with the others beside it, in the order of their places; `None` if there is none.
+    pub(super) fn of_all(errors: Vec<PlanError>) -> Option<PlanError> {
+        // Spans are equal to each other, wherever they are.
+        let start = |error: &PlanError| error.span().map(|span| span.start);
+        let mut errors = errors.into_iter().take(MAX_ERRORS);
+        let mut first = errors.next()?;
+        for error in errors {
+            // What is compiled twice is wrong once.
+            if first.each().all(|known| known.kind != error.kind || start(known) != start(&error)) {
+                first.others.push(error);
+            }
+        }
+        first.others.sort_by_key(start);
+        Some(first)
+    }
+
+    /// This one and the others of the same statement.
+    pub fn each(&self) -> impl Iterator<Item = &PlanError> {
+        std::iter::once(self).chain(&self.others)
     }
 
     /// The place in the rule's SQL, where there is one.

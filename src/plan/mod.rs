@@ -20,7 +20,8 @@ use crate::rule::RuleOptions;
 use crate::sql::parse_select;
 use physical::RulePlan;
 
-/// Plans the rule with this SQL over the streams of the catalog. The error is the first thing that cannot work.
+/// Plans the rule with this SQL over the streams of the catalog. The error is the first thing that cannot work, with the
+/// others of the same stage ([`PlanError::each`]).
 pub fn plan(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<RulePlan, PlanError> {
     let select = parse_select(sql)?;
     let logical = resolve::resolve(&select, options, catalog)?;

@@ -1,6 +1,7 @@
 //! What a rule means: its names resolved to columns, aliases and aggregates, its clauses checked.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use super::compile::{self, Clause, Compiled, Compiler, Known, MULTIPLE, column_names, default_name};
 use super::error::{PlanError, PlanErrorKind};
@@ -20,19 +21,31 @@ const METADATA: &str = "__meta";
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
 
-/// Resolves a rule over the streams of the catalog.
+/// Resolves a rule over the streams of the catalog. The error is the first, with all others that do not follow from one.
 pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<Logical> {
-    let sources = sources(select, options, catalog)?;
+    let mut errors = Vec::new();
+    let sources = sources(select, options, catalog, &mut errors);
     let roles: Vec<Role> = sources.iter().map(|source| role(&source.stream)).collect();
-    check_sources(select, &sources, &roles)?;
-    let mut compiler = Compiler::new(sources);
-    compiler.precedence = precedence(select);
-    let window = select.window.as_ref().map(|window| window_spec(window, &mut compiler)).transpose()?;
-    compiler.gathers = window.is_some() || !select.joins.is_empty();
-    if let (Some(key), None) = (select.group_by.first(), &window) {
-        return Err(PlanError::at(PlanErrorKind::GroupByWithoutWindow, key.span));
+    // What a stream is that is not there, and what goes with it, nobody knows.
+    let all_known = errors.is_empty();
+    if all_known {
+        check_sources(select, &sources, &roles, &mut errors);
     }
-    let mut names = output_names(&select.fields)?;
+    let mut compiler = Compiler::new(sources);
+    compiler.errors = errors;
+    compiler.precedence = precedence(select);
+    let window = select.window.as_ref().map(|window| window_spec(window, &mut compiler));
+    let window = window.and_then(|window| compiler.noted(window));
+    compiler.gathers = select.window.is_some() || !select.joins.is_empty();
+    // A key that calls what is not there was perhaps to be the window, and is told of as such.
+    let is_unknown =
+        |key: &ast::Expr| matches!(&key.kind, ExprKind::Call(call) if function::lookup(&call.name.name).is_none());
+    if let (Some(key), None) = (select.group_by.first(), &select.window)
+        && !select.group_by.iter().any(is_unknown)
+    {
+        compiler.note(PlanError::at(PlanErrorKind::GroupByWithoutWindow, key.span));
+    }
+    let mut names = output_names(&select.fields, &mut compiler.errors);
     if options.send_meta {
         names.all.push(Text::const_new(METADATA));
     }
@@ -43,11 +56,24 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     let mut rows_of = None;
     for (index, field) in select.fields.iter().enumerate() {
         match field {
-            Field::Star(star) => grouped |= self::star(star, &names, &mut compiler, &mut fields)?,
+            Field::Star(star) => {
+                let aggregate = self::star(star, &names, &mut compiler, &mut fields);
+                grouped |= compiler.noted(aggregate).unwrap_or_default();
+            }
             Field::Expr { expr, invisible, .. } => {
                 if let Some((function, call)) = made_of_many(expr) {
                     let name = names.of_field[index].clone().unwrap_or_default();
-                    let (item, aggregate) = spread(function, call, expr.span, name, &mut compiler, &mut rows_of)?;
+                    let before = compiler.errors.len();
+                    let (item, aggregate) = match spread(function, call, expr.span, name, &mut compiler, &mut rows_of) {
+                        Ok(spread) => spread,
+                        Err(error) => {
+                            // As with expressions: it may follow from what is wrong in its arguments.
+                            if compiler.errors.len() == before {
+                                compiler.note(error);
+                            }
+                            continue;
+                        }
+                    };
                     grouped |= aggregate;
                     fields.push(match item {
                         Output::Spread { expr, .. } if *invisible => Output::Hidden(OutputValue::Expr(expr)),
@@ -91,16 +117,19 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     }
     let having = having(select.having.as_ref(), &mut compiler)?;
     // Without a window there is one row to be put in order.
-    let order = if window.is_some() { compiler.order_by(&select.order_by, "ORDER BY")? } else { Vec::new() };
-    let event_times = roles
-        .iter()
-        .zip(&mut compiler.sources)
-        .map(|(role, source)| if *role == Role::Stream { event_time(options, source) } else { Ok(None) })
-        .collect::<Result<Vec<_>>>()?;
-
+    let order = if select.window.is_some() { compiler.order_by(&select.order_by, "ORDER BY")? } else { Vec::new() };
+    let mut event_times = Vec::with_capacity(roles.len());
+    for (index, role) in roles.iter().enumerate() {
+        let timed = *role == Role::Stream && all_known;
+        let times = if timed { event_time(options, &mut compiler.sources[index]) } else { Ok(None) };
+        event_times.push(compiler.noted(times).flatten());
+    }
     // With several streams the slowest of them holds back the watermark.
     let holds_back = options.late_tolerance > 0 || roles.iter().filter(|role| **role == Role::Stream).count() > 1;
-    let Compiler { sources, aliases, aggregates, steps, result_steps, numbers, .. } = compiler;
+    let Compiler { sources, aliases, aggregates, steps, result_steps, numbers, errors, .. } = compiler;
+    if let Some(error) = PlanError::of_all(errors) {
+        return Err(error);
+    }
     let inputs = sources.into_iter().zip(roles).zip(event_times).map(|((source, role), event_time)| LogicalInput {
         stream: source.stream,
         role,
@@ -129,19 +158,25 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     })
 }
 
-/// The streams and tables of FROM and JOIN.
-fn sources(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<Vec<compile::Source>> {
+/// The streams and tables of FROM and JOIN. One that is not there is taken for a stream without a schema.
+fn sources(
+    select: &Select,
+    options: &RuleOptions,
+    catalog: &Catalog,
+    errors: &mut Vec<PlanError>,
+) -> Vec<compile::Source> {
     let written: Vec<&Source> = std::iter::once(&select.from).chain(select.joins.iter().map(|j| &j.source)).collect();
     let mut sources: Vec<compile::Source> = Vec::with_capacity(written.len());
     for source in &written {
         let name = &source.name;
-        let stream = catalog.relation(&name.name).cloned().ok_or_else(|| {
+        let stream = catalog.relation(&name.name).cloned().unwrap_or_else(|| {
             let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
             let relations = catalog.streams().chain(catalog.tables());
-            error.meant(&name.name, relations.map(|relation| relation.name.as_str()))
-        })?;
+            errors.push(error.meant(&name.name, relations.map(|relation| relation.name.as_str())));
+            Arc::new(StreamDef::of_name(name.name.clone()))
+        });
         if stream.temporary && !options.temporary {
-            return Err(PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
+            errors.push(PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
         }
         // A stream that is joined to itself is known by its aliases only.
         let twice = written.iter().filter(|other| other.name.name == name.name).count() > 1;
@@ -151,11 +186,11 @@ fn sources(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<
         }
         let known = |qualifier: &Text| sources.iter().any(|source| source.qualifiers.contains(qualifier));
         if let Some(taken) = qualifiers.iter().find(|qualifier| known(qualifier)) {
-            return Err(PlanError::at(PlanErrorKind::SameSource(taken.to_string()), name.span));
+            errors.push(PlanError::at(PlanErrorKind::SameSource(taken.to_string()), name.span));
         }
         sources.push(compile::Source::new(stream, qualifiers));
     }
-    Ok(sources)
+    sources
 }
 
 /// The sources in the order in which they give the value of a name that several have: as written, but the side that a
@@ -178,23 +213,22 @@ fn role(stream: &StreamDef) -> Role {
 }
 
 /// Checks that the sources can be read together.
-fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role]) -> Result<()> {
+fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role], errors: &mut Vec<PlanError>) {
     if roles[0] != Role::Stream {
         let span = select.window.as_ref().map_or(select.from.name.span, |window| window.span);
-        return Err(PlanError::at(PlanErrorKind::TableAlone, span));
+        errors.push(PlanError::at(PlanErrorKind::TableAlone, span));
     }
     for (index, join) in select.joins.iter().enumerate() {
         let (role, name) = (roles[index + 1], &sources[index + 1].stream.name);
         let timeless = matches!(&select.window, None | Some(Window { kind: WindowKind::State { .. }, .. }));
         if role == Role::Stream && timeless {
-            return Err(PlanError::at(PlanErrorKind::JoinWithoutWindow, join.source.name.span));
+            errors.push(PlanError::at(PlanErrorKind::JoinWithoutWindow, join.source.name.span));
         }
         if role == Role::Lookup && !matches!(join.kind, JoinKind::Inner | JoinKind::Left) {
             let kind = PlanErrorKind::LookupJoin { kind: join.kind, table: name.to_string() };
-            return Err(PlanError::at(kind, join.source.name.span));
+            errors.push(PlanError::at(kind, join.source.name.span));
         }
     }
-    Ok(())
 }
 
 fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec> {
@@ -277,7 +311,7 @@ struct Names {
     all: Vec<Text>,
 }
 
-fn output_names(fields: &[Field]) -> Result<Names> {
+fn output_names(fields: &[Field], errors: &mut Vec<PlanError>) -> Names {
     let mut names = Names { of_field: Vec::new(), all: Vec::new() };
     let (mut seen, mut aliases, mut stars) = (HashSet::new(), HashSet::new(), 0);
     let mut unnamed = 0;
@@ -285,7 +319,7 @@ fn output_names(fields: &[Field]) -> Result<Names> {
         if let Field::Expr { alias: Some(alias), .. } = field
             && !aliases.insert(alias.name.clone())
         {
-            return Err(PlanError::at(PlanErrorKind::DuplicateAlias(alias.name.to_string()), alias.span));
+            errors.push(PlanError::at(PlanErrorKind::DuplicateAlias(alias.name.to_string()), alias.span));
         }
     }
     for field in fields {
@@ -300,9 +334,15 @@ fn output_names(fields: &[Field]) -> Result<Names> {
                     Some(alias) => alias.name.clone(),
                     None => default_name(expr, &mut unnamed),
                 };
-                if !seen.insert(name.clone()) {
+                let again = alias.as_ref().is_some_and(|alias| {
+                    let is_alias = |kind: &PlanErrorKind| matches!(kind, PlanErrorKind::DuplicateAlias(_));
+                    errors.iter().any(|error| {
+                        is_alias(&error.kind) && error.span().map(|span| span.start) == Some(alias.span.start)
+                    })
+                });
+                if !seen.insert(name.clone()) && !again {
                     let span = alias.as_ref().map_or(expr.span, |alias| alias.span);
-                    return Err(PlanError::at(PlanErrorKind::DuplicateField(name.to_string()), span));
+                    errors.push(PlanError::at(PlanErrorKind::DuplicateField(name.to_string()), span));
                 }
                 names.of_field.push(Some(name.clone()));
                 names.all.push(name);
@@ -310,11 +350,11 @@ fn output_names(fields: &[Field]) -> Result<Names> {
             Field::Star(star) => {
                 stars += 1;
                 if stars > 1 {
-                    return Err(PlanError::at(PlanErrorKind::DuplicateField("*".to_owned()), star.span));
+                    errors.push(PlanError::at(PlanErrorKind::DuplicateField("*".to_owned()), star.span));
                 }
                 for (_, Ident { name, span }) in &star.replace {
                     if !seen.insert(name.clone()) {
-                        return Err(PlanError::at(PlanErrorKind::DuplicateField(name.to_string()), *span));
+                        errors.push(PlanError::at(PlanErrorKind::DuplicateField(name.to_string()), *span));
                     }
                     names.all.push(name.clone());
                 }
@@ -322,7 +362,7 @@ fn output_names(fields: &[Field]) -> Result<Names> {
             }
         }
     }
-    Ok(names)
+    names
 }
 
 /// A field of the stream that is passed through by its name.
@@ -379,7 +419,11 @@ fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<
         }
     }
     match (0..aliased.len()).find(|index| waits[*index] > 0) {
-        Some(index) => Err(PlanError::at(PlanErrorKind::AliasCycle, aliased[index].2.span)),
+        // Nothing can be said of what reads them.
+        Some(index) => {
+            compiler.note(PlanError::at(PlanErrorKind::AliasCycle, aliased[index].2.span));
+            Err(PlanError::of_all(std::mem::take(&mut compiler.errors)).expect("one was just noted"))
+        }
         None => Ok(of_field),
     }
 }
@@ -441,16 +485,18 @@ fn condition(
 ) -> Result<Option<crate::expr::Expr>> {
     let Some(expr) = expr else { return Ok(None) };
     let compiled = compiler.expr(expr, Clause::Rows(clause), None)?;
-    Ok(useful(compiled, expr, clause)?.map(|compiled| compiled.expr))
+    let useful = useful(compiled, expr, clause);
+    Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))
 }
 
 fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<crate::expr::Expr>> {
     let Some(expr) = expr else { return Ok(None) };
     let compiled = compiler.expr(expr, Clause::Groups("HAVING"), None)?;
     if compiled.row {
-        return Err(PlanError::at(PlanErrorKind::Having(expr.to_string()), expr.span));
+        compiler.note(PlanError::at(PlanErrorKind::Having(expr.to_string()), expr.span));
     }
-    Ok(useful(compiled, expr, "HAVING")?.map(|compiled| compiled.expr))
+    let useful = useful(compiled, expr, "HAVING");
+    Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))
 }
 
 /// Refuses a constant that is no condition, and drops one that is always true.

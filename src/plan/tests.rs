@@ -176,10 +176,72 @@ fn what_was_meant() {
         ("SELECT a FROM dem", "did you mean demo?"),
         ("SELECT cuont(*) FROM demo", "did you mean count?"),
         ("SELECT A FROM typed", "did you mean a?"),
+        ("SELECT count(*) FROM demo GROUP BY TUMBLINGWINDO(ss, 10)", "did you mean TUMBLINGWINDOW?"),
+        ("SELECT count(*) FROM demo GROUP BY a, countwindw(10)", "did you mean COUNTWINDOW?"),
     ] {
         let error = plan(sql, &RuleOptions::default(), &catalog()).expect_err(sql);
         assert_eq!(error.hint().as_deref(), Some(hint), "{sql}");
     }
+}
+
+/// All that is wrong is told at once, in the order of its places but for the first, and nothing that only follows from it.
+#[test]
+fn each_mistake_is_told_once() {
+    for (sql, expected) in [
+        (
+            "SELECT uper(a) AS x, lwoer(b), x + 1 AS y FROM demo WHERE cuont(c) > 1 AND abss(d) = nope(e)",
+            &[
+                "uper: function uper not found",
+                "lwoer: function lwoer not found",
+                "cuont: function cuont not found",
+                "abss: function abss not found",
+                "nope: function nope not found",
+            ][..],
+        ),
+        (
+            "SELECT abs(uper(a), 1), b FROM dmeo WHERE 5 GROUP BY COUNTWINDOW(2) HAVING b = 1",
+            &[
+                "dmeo: fail to get stream dmeo, please check if stream is created",
+                "uper: function uper not found",
+                "5: WHERE needs a condition, and 5 is never true or false",
+                "b = 1: Not allowed to call non-aggregate functions in HAVING clause: b = 1",
+            ],
+        ),
+        (
+            "SELECT aa, b AS n, c AS n, sum(sum(a)) AS t FROM typed WHERE sum(a) > 1 AND bb = 1 ORDER BY q",
+            &[
+                "n: duplicate alias n",
+                "aa: unknown field aa",
+                "c: unknown field c",
+                "sum(sum(a)): invalid argument for func sum: aggregate argument is not allowed",
+                "sum(a): Not allowed to call aggregate functions in WHERE clause: sum(a)",
+                "bb: unknown field bb",
+            ],
+        ),
+        (
+            "SELECT unnest(uper(a)), changed_cols(lwoer(b), true, a), abs() FROM demo GROUP BY a",
+            &[
+                "a: select stmt group by should be used with window",
+                "uper: function uper not found",
+                "lwoer: function lwoer not found",
+                "abs: validate function abs error: Expect 1 arguments but found 0.",
+            ],
+        ),
+        (
+            "SELECT sum(uper(a)), lag(uper(a)) OVER (PARTITION BY lwoer(b)) FROM demo",
+            &["uper: function uper not found", "uper: function uper not found", "lwoer: function lwoer not found"],
+        ),
+    ] {
+        let error = plan(sql, &RuleOptions::default(), &catalog()).expect_err(sql);
+        let told = error.each().map(|error| {
+            let span = error.span().expect(sql);
+            format!("{}: {error}", &sql[span.start as usize..span.end as usize])
+        });
+        assert_eq!(told.collect::<Vec<_>>(), expected, "{sql}");
+    }
+    let many = format!("SELECT {} FROM demo", vec!["uper(a) + 1"; 5000].join(", "));
+    let error = plan(&many, &RuleOptions::default(), &catalog()).expect_err("5000 mistakes");
+    assert_eq!(error.each().count(), 20);
 }
 
 /// `/` divides whole numbers as such only where none comes from a message without a schema.

@@ -5,12 +5,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 use super::error::ServiceError;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
-use crate::io::connector::{SINKS, SOURCES};
+use crate::document::Document;
+use crate::io::connector::{self, ConnectorError, SINKS, SOURCES};
+use crate::rule::{self, RuleOptions};
 
 /// What has conf keys.
 const CLASSES: [&str; 3] = ["sources", "sinks", "connections"];
@@ -55,10 +57,10 @@ impl Service {
         kinds.into_iter().map(|kind| (kind.clone(), Json::Object(self.made(class, &kind)).to_string())).collect()
     }
 
-    /// Makes a conf key, or replaces it.
+    /// Makes a conf key, or replaces it. What nobody reads of it is said in the log.
     ///
     /// # Errors
-    /// [`ServiceError`]; nothing has changed then.
+    /// [`ServiceError`], also for properties whose values can never be right; nothing has changed then.
     pub async fn put_conf_key(&self, class: &str, kind: &str, key: &str, props: Json) -> Result<(), ServiceError> {
         check_kind(class, kind)?;
         check_id(key).map_err(|error| ServiceError::ConfKey(format!("Invalid confKey: {error}")))?;
@@ -67,6 +69,13 @@ impl Service {
                 "Type conversion failed: a conf key is an object of properties".to_owned(),
             ));
         };
+        let (errors, warnings) = faults(class, kind, &props);
+        if !errors.is_empty() {
+            return Err(ServiceError::ConfKey(format!("Type conversion failed: {}", errors.join("; "))));
+        }
+        for warning in warnings {
+            tracing::warn!(confkey = key, class, kind, "{warning}");
+        }
         let _alone = self.inner.changing.lock().await;
         let name = format!("{class}/{kind}/{key}");
         let text = Json::Object(props.clone()).to_string();
@@ -132,6 +141,31 @@ impl Service {
     }
 }
 
+/// What is wrong with the properties of a conf key by themselves, and what else is to be said of them.
+fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, Vec<String>) {
+    let texts = |errors: Vec<ConnectorError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+    if class != "sinks" {
+        let (errors, warnings) = connector::set_faults(kind, props);
+        return (texts(errors), warnings);
+    }
+    // As the properties of an action: some belong to every sink.
+    let rule = json!({"id": "confkey", "sql": "SELECT", "actions": [{kind: props}]});
+    let (document, mut problems) = (Document::of_json("confkey", &rule), Vec::new());
+    let action = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems)
+        .and_then(|rule| rule.actions.into_iter().next());
+    let mut errors: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+    let mut warnings = Vec::new();
+    if let Some(mut action) = action {
+        if kind == "websocket" && !action.props.keys().any(|name| name.eq_ignore_ascii_case("path")) {
+            action.props.insert("path".to_owned(), "/".into());
+        }
+        let (wrong, said) = connector::sink_faults(kind, &action.props);
+        errors.extend(texts(wrong.into_iter().filter(ConnectorError::is_of_value).collect()));
+        warnings = said;
+    }
+    (errors, warnings)
+}
+
 fn check_kind(class: &str, kind: &str) -> Result<(), ServiceError> {
     let known = match class {
         "sources" => SOURCES.contains(&kind),
@@ -139,4 +173,55 @@ fn check_kind(class: &str, kind: &str) -> Result<(), ServiceError> {
         _ => CLASSES.contains(&class) && kind == "websocket",
     };
     if known { Ok(()) } else { Err(ServiceError::ConfKey(format!("This plugin was not found:{class}.{kind}"))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_can_never_be_right_is_told() {
+        for (class, kind, props, errors, warnings) in [
+            ("sources", "websocket", json!({"addr": "h:1", "scheme": "wss"}), &[][..], &[][..]),
+            (
+                "sources",
+                "websocket",
+                json!({"certificationPath": "nosuch.pem", "scheme": "wss", "addr": "h:1"}),
+                &[],
+                &[],
+            ),
+            (
+                "sources",
+                "websocket",
+                json!({"addr": 5, "pingInterval": "soon", "insecureSkipVerfy": true}),
+                &["property addr is 5, expected a text", "property pingInterval is \"soon\", expected"],
+                &["unknown property insecureSkipVerfy: did you mean insecureSkipVerify?"],
+            ),
+            ("sources", "memory", json!({"topc": "x"}), &[], &["unknown property topc"]),
+            (
+                "connections",
+                "websocket",
+                json!({"scheme": "http"}),
+                &["property scheme is \"http\", expected ws or wss"],
+                &[],
+            ),
+            (
+                "sinks",
+                "websocket",
+                json!({"sendSingle": 5, "batchSize": 10, "addr": ["x"], "pth": "/x"}),
+                &[
+                    "sink websocket: sendSingle is 5, expected true or false",
+                    "property addr is [\"x\"], expected a text",
+                ],
+                &["unknown property pth: did you mean path?"],
+            ),
+            ("sinks", "log", json!({}), &[], &[]),
+        ] {
+            let (wrong, said) = faults(class, kind, props.as_object().unwrap());
+            let agree = |told: &[String], expected: &[&str]| {
+                told.len() == expected.len() && told.iter().zip(expected).all(|(told, text)| told.starts_with(text))
+            };
+            assert!(agree(&wrong, errors) && agree(&said, warnings), "{class} {props}: {wrong:?} {said:?}");
+        }
+    }
 }

@@ -9,7 +9,7 @@ use super::error::ServiceError;
 use super::nodes::{Nodes, Target};
 use crate::catalog::{Catalog, StreamDef};
 use crate::config::Config;
-use crate::document::{Document, Severity};
+use crate::document::{Document, Problem, Severity};
 use crate::engine::{Keeps, RuleSpec, SinkAction};
 use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
 use crate::pipeline::{self, UnknownKey};
@@ -32,6 +32,8 @@ pub struct Definition {
     pub tags: Option<Vec<String>>,
     /// the streams and tables that the SQL names
     pub reads: Vec<Text>,
+    /// what is to be said of it though it can run
+    warnings: Vec<String>,
 }
 
 /// A rule that can start.
@@ -101,13 +103,19 @@ impl Definition {
         }
         let mut problems = Vec::new();
         let rule = rule::parse(&document, &document.root, own.or(id), defaults, &mut problems);
-        let error = problems.into_iter().find(|problem| problem.severity == Severity::Error);
-        if let Some(problem) = error {
+        let (errors, warnings): (Vec<_>, Vec<_>) =
+            problems.into_iter().partition(|problem| problem.severity == Severity::Error);
+        if let Some(problem) = errors.into_iter().next() {
             return Err(match of_sink(&problem.message) {
                 true => ServiceError::Connector(problem.message),
                 false => ServiceError::RuleJson(of_options(name, problem.message)),
             });
         }
+        let said = |problem: Problem| match problem.hint {
+            Some(hint) => format!("{}: {hint}", problem.message),
+            None => problem.message,
+        };
+        let warnings = warnings.into_iter().map(said).collect();
         let Some(rule) = rule else { return Err(wrong("the rule cannot be read")) };
         let select = sql::parse_select(&rule.sql).map_err(|error| of_parser(&rule.sql, error.into()))?;
         let reads = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
@@ -121,7 +129,14 @@ impl Definition {
             None | Some(Json::Null) => None,
             Some(tags) => Some(serde_json::from_value(tags.clone()).map_err(|_| wrong("tags is no list of texts"))?),
         };
-        Ok(Definition { rule, version, tags, reads, json })
+        Ok(Definition { rule, version, tags, reads, json, warnings })
+    }
+
+    /// Says in the log what is not understood of it, such as a misspelt option: eKuiper takes such rules.
+    pub fn warn(&self) {
+        for warning in &self.warnings {
+            tracing::warn!(rule = self.rule.id, "{warning}");
+        }
     }
 
     /// Plans it against what there is.

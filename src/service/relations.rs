@@ -7,8 +7,9 @@ use super::error::ServiceError;
 use super::store::{Change, Kind as Record};
 use super::{Service, locked};
 use crate::catalog::{Catalog, Kind, StreamDef};
+use crate::document::Problem;
 use crate::engine::TableSpec;
-use crate::pipeline::{self, UnknownKey};
+use crate::pipeline::{self, UnknownKey, mistakes};
 use crate::sql::ast::{CreateStream, Relation};
 use crate::sql::parse_create;
 
@@ -135,6 +136,11 @@ impl Service {
             return Err(ServiceError::Statement(message));
         }
         self.put_relation(sql, create, None).await
+    }
+
+    /// All that is wrong with a statement that was refused, as rule files are told of it.
+    pub fn mistakes_of_statement(&self, sql: &str) -> Vec<Problem> {
+        mistakes::of_statement(sql, &self.catalog())
     }
 
     /// Replaces a stream or table, or creates it. Rules that run keep what they read until they are restarted.

@@ -67,6 +67,7 @@ impl Service {
     pub async fn create_rule(&self, text: &str) -> Result<String, ServiceError> {
         let definition = Definition::read(text, None, &self.config().rule)?;
         self.insert_rule(&definition, text).await?;
+        definition.warn();
         Ok(definition.rule.id)
     }
 
@@ -110,6 +111,7 @@ impl Service {
     pub(super) fn restore_rule(&self, id: &str, text: &str) {
         let state = match Definition::read(text, Some(id), &self.config().rule) {
             Ok(definition) => {
+                definition.warn();
                 let triggered = definition.rule.triggered;
                 let phase = if triggered { Phase::Starting } else { Phase::Stopped };
                 State { phase, created: true, ..State::of(&definition, text) }
@@ -346,7 +348,7 @@ impl Service {
             let Some(entry) = known() else {
                 match self.insert_rule(&definition, text).await {
                     Err(ServiceError::RuleExists(_)) => continue,
-                    inserted => return inserted,
+                    inserted => return inserted.inspect(|()| definition.warn()),
                 }
             };
             let life = entry.life.clone().lock_owned().await;
@@ -377,6 +379,7 @@ impl Service {
         }
         if done.is_ok() {
             locked(&entry.state).redefine(State::of(&definition, text));
+            definition.warn();
             return Ok(());
         }
         self.halt(&entry, BY_HAND).await?;

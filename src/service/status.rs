@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use super::millis;
 use super::nodes::{Nodes, Part};
 use crate::engine::RuleStatus;
-use crate::io::{LinkState, LinkStatus};
+use crate::io::{LinkState, LinkStatus, NO_CLIENT, loss};
 use crate::metrics::Place;
 
 /// The states of a rule.
@@ -85,6 +85,8 @@ pub struct Counters {
     pub last_exception: Option<(i64, String)>,
     /// of sources and sinks: the link
     pub link: Option<Link>,
+    /// of sinks: messages that were lost, by cause
+    pub dropped: Vec<(&'static str, u64)>,
 }
 
 /// How a source or sink is connected.
@@ -200,8 +202,10 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
         }
         Part::Sink(sink) => {
             let Some(link) = status.sinks.get(sink) else { return Counters::default() };
-            let dropped: u64 = link.dropped.iter().map(|(_, count)| count).sum();
-            let why = link.dropped.first().map(|(cause, count)| format!("{count} messages dropped: {cause}"));
+            // That nobody listens is no error: eKuiper counts such messages as sent.
+            let lost = || link.dropped.iter().filter(|(cause, _)| *cause != NO_CLIENT);
+            let dropped: u64 = lost().map(|(_, count)| count).sum();
+            let why = lost().max_by_key(|(_, count)| *count).map(|(cause, count)| loss(cause, *count));
             let last = link.last_error.as_ref().map(|(time, text)| (millis(*time), text.clone()));
             let link_now = of_link(link, ended);
             Counters {
@@ -210,6 +214,7 @@ pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ende
                 exceptions: dropped,
                 last_exception: last.or_else(|| why.map(|why| (millis(link.since), why))),
                 link: Some(link_now),
+                dropped: link.dropped.clone(),
                 ..passed(status.rows_out, status.rows_out)
             }
         }
@@ -249,5 +254,55 @@ fn of_link(link: &LinkStatus, ended: bool) -> Link {
         LinkState::Connected => Link { state: 1, connected: since, disconnected: lost, message, tried: since },
         LinkState::Connecting => Link { state: 0, connected: 0, disconnected: since.max(lost), message, tried: lost },
         LinkState::Disconnected => Link { state: -1, connected: 0, disconnected: since, message, tried: lost },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Work;
+
+    fn link(dropped: &[(&'static str, u64)]) -> LinkStatus {
+        LinkStatus {
+            address: ":1/out".to_owned(),
+            state: LinkState::Connected,
+            since: SystemTime::now(),
+            peers: 0,
+            last_error: None,
+            messages: 0,
+            bytes: 0,
+            dropped: dropped.to_vec(),
+            queued: 0,
+        }
+    }
+
+    #[test]
+    fn a_message_without_a_client_is_no_exception() {
+        for (dropped, exceptions, last) in [
+            (&[(NO_CLIENT, 7)][..], 0, None),
+            (&[("slow client", 1), (NO_CLIENT, 7)], 1, Some("1 message dropped: slow client")),
+            (&[("slow client", 2), ("client left", 3)], 5, Some("3 messages dropped: client left")),
+        ] {
+            let nodes = Nodes { sources: Box::new([]), operators: Box::new([]), sinks: Box::new(["log".into()]) };
+            let status = RuleStatus {
+                id: "r".to_owned(),
+                rows_in: 9,
+                rows_out: 9,
+                errors: 0,
+                dropped: 0,
+                late: 0,
+                future: 0,
+                watermark: None,
+                last_error: None,
+                work: Work::default(),
+                latency: None,
+                sources: Vec::new(),
+                sinks: vec![link(dropped)],
+            };
+            let parts = counters(&nodes, &status, &Baseline::default(), false);
+            let (_, sink) = parts.iter().find(|(name, _)| name.starts_with("sink_")).expect("a sink");
+            assert_eq!((sink.exceptions, sink.dropped.as_slice()), (exceptions, dropped));
+            assert_eq!(sink.last_exception.as_ref().map(|(_, text)| text.as_str()), last);
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::ast::Span;
 /// The types of columns, as messages list them.
 pub const TYPE_NAMES: [&str; 8] = ["BIGINT", "FLOAT", "STRING", "DATETIME", "BOOLEAN", "BYTEA", "ARRAY", "STRUCT"];
 
-/// Why a text is no statement.
+/// Why a text is no statement: the first that is wrong, and what else is where the rest could be read all the same.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{kind}")]
 pub struct SyntaxError {
@@ -18,6 +18,7 @@ pub struct SyntaxError {
     pub kind: SyntaxErrorKind,
     pub(super) span: Span,
     pub(super) hint: Option<String>,
+    pub(super) others: Vec<SyntaxError>,
 }
 
 impl SyntaxError {
@@ -29,6 +30,11 @@ impl SyntaxError {
     /// What the author may have meant, as a sentence.
     pub fn hint(&self) -> Option<String> {
         self.hint.clone()
+    }
+
+    /// This one and the others of the same statement.
+    pub fn each(&self) -> impl Iterator<Item = &SyntaxError> {
+        std::iter::once(self).chain(&self.others)
     }
 }
 

@@ -10,4 +10,6 @@ mod print;
 mod token;
 
 pub use error::{SyntaxError, SyntaxErrorKind, line_column, mark};
-pub use parser::{MAX_HEIGHT, MAX_LENGTH, MAX_NESTING, parse_create, parse_expr, parse_select, parse_statement};
+pub use parser::{
+    MAX_HEIGHT, MAX_LENGTH, MAX_NESTING, WINDOWS, parse_create, parse_expr, parse_select, parse_statement,
+};

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::config::{QueueLimit, SlowClient};
-use crate::io::UNSENT;
 use crate::io::queue::{MessageBatch, Outlet, Signal};
+use crate::io::{NO_CLIENT, UNSENT};
 
 /// Locks what only plain updates happen under: a panic elsewhere leaves it whole.
 pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -223,7 +223,7 @@ impl SinkQueue {
     pub fn dropped(&self) -> Vec<(&'static str, u64)> {
         let causes = [
             ("slow client", &self.dropped_slow),
-            ("no client", &self.dropped_absent),
+            (NO_CLIENT, &self.dropped_absent),
             ("client left", &self.dropped_left),
             ("connection broke", &self.dropped_broken),
             (UNSENT, &self.dropped_unsent),

@@ -7,7 +7,8 @@ use super::{Clause, Compiled, Compiler, Parts, Result, Scope, Type};
 use crate::expr::Expr;
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Family, Function, Param, Returns, check_call};
-use crate::plan::error::{PlanError, PlanErrorKind};
+use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
+use crate::sql::WINDOWS;
 use crate::sql::ast::{self, Call, DataType, ExprKind, Span};
 use crate::value::Value;
 
@@ -30,7 +31,12 @@ impl Compiler {
         let name = call.name.name.as_str();
         let Some(function) = function::lookup(name) else {
             let error = PlanError::at(PlanErrorKind::UnknownFunction(name.to_owned()), call.name.span);
-            return Err(error.meant(name, function::all().map(|function| function.name)));
+            if self.errors.len() >= MAX_ERRORS {
+                return Err(error);
+            }
+            let windows = WINDOWS.map(str::to_ascii_uppercase);
+            let windows = windows.iter().map(String::as_str).filter(|_| clause == Clause::Rows("GROUP BY"));
+            return Err(error.meant(name, function::all().map(|function| function.name).chain(windows)));
         };
         if call.over.is_some() && !matches!(function.code, Code::Analytic(_) | Code::RowNumber) {
             return Err(PlanError::at(PlanErrorKind::Over(name.to_owned()), span));

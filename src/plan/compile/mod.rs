@@ -10,8 +10,8 @@ pub use names::{Source, column_names, default_name};
 
 use std::collections::{HashMap, HashSet};
 
-use super::error::{PlanError, PlanErrorKind};
-use super::logical::LogicalStep;
+use super::error::{MAX_ERRORS, PlanError, PlanErrorKind};
+use super::logical::{LogicalStep, Meant};
 use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber};
 use crate::expr::function::{CallContext, Hits};
 use crate::expr::{Expr, Scope as Row};
@@ -100,6 +100,8 @@ pub struct Compiler {
     pub gathers: bool,
     /// the sources in the order in which they give the value of a name that several schemaless ones may have
     pub precedence: Vec<usize>,
+    /// what is wrong so far
+    pub errors: Vec<PlanError>,
 }
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
@@ -203,11 +205,44 @@ impl Compiler {
             copied: 0,
             gathers: false,
             precedence: Vec::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Notes what is wrong, and goes on without it.
+    pub fn noted<T>(&mut self, result: Result<T>) -> Option<T> {
+        result.map_err(|error| self.note(error)).ok()
+    }
+
+    /// Notes what is wrong. After many mistakes further ones help nobody.
+    pub fn note(&mut self, error: PlanError) {
+        if self.errors.len() < MAX_ERRORS {
+            self.errors.push(error);
         }
     }
 
     /// Compiles `expr`. `own` is the name of the alias or REPLACE that it defines: within it the name is the field.
+    ///
+    /// What is wrong is noted, and a value of which nothing is known stands for it, so that the rest of the statement is
+    /// looked at too. Of an expression around a wrong one nothing is told: it may be a consequence.
     pub fn expr(&mut self, expr: &ast::Expr, clause: Clause, own: Option<&str>) -> Result<Compiled> {
+        let before = self.errors.len();
+        match self.expr_of(expr, clause, own) {
+            // The aggregate around it says whose argument it is.
+            Err(error) if clause == Clause::Aggregate && matches!(*error.kind, PlanErrorKind::NestedAggregate(_)) => {
+                Err(error)
+            }
+            Err(error) => {
+                if self.errors.len() == before {
+                    self.note(error);
+                }
+                Ok(Compiled::leaf(Meant::Element.expr(), Type::Any))
+            }
+            compiled => compiled,
+        }
+    }
+
+    fn expr_of(&mut self, expr: &ast::Expr, clause: Clause, own: Option<&str>) -> Result<Compiled> {
         let scope = (clause, own);
         match &expr.kind {
             ExprKind::Literal(literal) => Ok(Compiled::constant(value(literal))),

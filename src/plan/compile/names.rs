@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::{Clause, Compiled, Compiler, Finished, Parts, Result, Scope, Type};
 use crate::catalog::StreamDef;
 use crate::expr::Expr;
-use crate::plan::error::{PlanError, PlanErrorKind};
+use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
 use crate::plan::logical::Meant;
 use crate::plan::physical::{Column, ColumnSource};
 use crate::sql::ast::{self, DataType, ExprKind, Ident, InSet, Span};
@@ -152,6 +152,9 @@ impl Compiler {
             Some(source) => PlanErrorKind::FieldCase { name: name.to_string(), stream: source.stream.name.to_string() },
             None => PlanErrorKind::UnknownField(name.to_string()),
         };
+        if self.errors.len() >= MAX_ERRORS {
+            return PlanError::at(kind, span);
+        }
         let aliases = self.aliases.iter().map(|alias| alias.name.as_str());
         PlanError::at(kind, span).meant(name, columns().map(|column| column.name.name.as_str()).chain(aliases))
     }

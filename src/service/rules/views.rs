@@ -9,6 +9,8 @@ use super::super::nodes::Nodes;
 use super::super::status::{self, Phase, RuleReport};
 use super::super::{Service, check_id, locked, millis};
 use super::{Entry, RuleSummary};
+use crate::document::Problem;
+use crate::pipeline::mistakes;
 use crate::value::Text;
 
 impl Service {
@@ -144,6 +146,12 @@ impl Service {
         definition.rule.actions.clear();
         definition.plan(&self.catalog(), &self.config())?;
         Ok(definition.reads.iter().map(ToString::to_string).collect())
+    }
+
+    /// All that is wrong with the text of a rule that was refused, as rule files are told of it; without its sinks
+    /// where they were not looked at.
+    pub fn mistakes_of_rule(&self, text: &str, id: Option<&str>, sinks: bool) -> Vec<Problem> {
+        mistakes::of_rule(text, id, sinks, &self.catalog(), &self.config())
     }
 
     /// The ids of the rules that have all these tags.

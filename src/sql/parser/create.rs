@@ -23,7 +23,7 @@ impl Parser<'_> {
         self.symbol("(", "lparen after with")?;
         let mut options = Vec::new();
         while !self.take(")") {
-            options.push(self.option()?);
+            options.extend(self.option()?);
             // Commas between options are optional.
             self.take(",");
         }
@@ -52,7 +52,7 @@ impl Parser<'_> {
             let name = self.name_or("column name")?;
             if columns.iter().any(|c| c.name.name == name.name) {
                 let kind = SyntaxErrorKind::DuplicateColumn { found: name.name.to_string() };
-                return Err(self.error_at(kind, name.span, None));
+                self.pass(self.error_at(kind, name.span, None))?;
             }
             let ty = self.data_type()?;
             let default = if self.take_keyword("DEFAULT") { Some(self.default_value()?) } else { None };
@@ -76,7 +76,13 @@ impl Parser<'_> {
                 "OBJECT" | "MAP" | "JSON" => Some("did you mean STRUCT?".to_owned()),
                 other => did_you_mean(other.to_owned(), &TYPE_NAMES),
             });
-            return Err(error);
+            if !matches!(self.token, Token::Name(_)) {
+                return Err(error);
+            }
+            self.pass(error)?;
+            self.advance();
+            self.skip_arguments();
+            return Ok(DataType::String);
         };
         self.advance();
         Ok(match name {
@@ -96,6 +102,21 @@ impl Parser<'_> {
         })
     }
 
+    /// Steps over what stands in parentheses, as after `VARCHAR`.
+    fn skip_arguments(&mut self) {
+        let mut open = 0usize;
+        loop {
+            if self.at("(") {
+                open += 1;
+            } else if open == 0 || self.token == Token::End {
+                return;
+            } else if self.at(")") {
+                open -= 1;
+            }
+            self.advance();
+        }
+    }
+
     fn default_value(&mut self) -> Result<Literal> {
         let span = self.span;
         match self.literal()? {
@@ -108,11 +129,22 @@ impl Parser<'_> {
         }
     }
 
-    fn option(&mut self) -> Result<StreamOption> {
+    /// An option; `None` if something is wrong with it that could be passed over.
+    fn option(&mut self) -> Result<Option<StreamOption>> {
         let Some(name) = OPTION_NAMES.into_iter().find(|name| self.at_word(name)) else {
             let mut error = self.error(SyntaxErrorKind::Option { found: self.shown() });
             error.hint = error.hint.or_else(|| did_you_mean(self.shown(), &OPTION_NAMES));
-            return Err(error);
+            if !matches!(self.token, Token::Name(_)) || self.peek() != Token::Symbol("=") {
+                return Err(error);
+            }
+            self.pass(error)?;
+            self.advance();
+            self.advance();
+            if matches!(self.token, Token::Text { .. } | Token::Keyword("TRUE" | "FALSE") | Token::Name(_) | Token::Int)
+            {
+                self.advance();
+            }
+            return Ok(None);
         };
         self.advance();
         if !self.take("=") {
@@ -124,22 +156,25 @@ impl Parser<'_> {
             Token::Text { .. } => {
                 let mut error = self.option_value("string or boolean value in option".to_owned());
                 error.hint = Some("the value of an option stands in double quotes".to_owned());
-                return Err(error);
+                self.pass(error)?;
+                self.advance();
+                return Ok(None);
             }
             _ => return Err(self.option_value("string or boolean value in option".to_owned())),
         };
         let is_boolean = value.eq_ignore_ascii_case("TRUE") || value.eq_ignore_ascii_case("FALSE");
-        match name {
+        let wrong = match name {
             "SHARED" | "STRICT_VALIDATION" | "TEMP" if !is_boolean => {
-                return Err(self.option_value(format!("TRUE/FALSE value in {name} option")));
+                Some(format!("TRUE/FALSE value in {name} option"))
             }
-            "RETAIN_SIZE" if value.parse::<u32>().is_err() => {
-                return Err(self.option_value(format!("number value in {name} option")));
-            }
-            _ => {}
+            "RETAIN_SIZE" if value.parse::<u32>().is_err() => Some(format!("number value in {name} option")),
+            _ => None,
+        };
+        if let Some(expected) = wrong {
+            self.pass(self.option_value(expected))?;
         }
         self.advance();
-        Ok(StreamOption { name, value, span: self.last })
+        Ok(Some(StreamOption { name, value, span: self.last }))
     }
 
     fn option_value(&self, expected: String) -> super::SyntaxError {

@@ -14,6 +14,8 @@ use super::error::{SyntaxError, SyntaxErrorKind, nearest};
 use super::token::{self, Fault, Token};
 use crate::value::Text;
 
+pub use self::window::WINDOWS;
+
 /// The longest statement, in bytes.
 pub const MAX_LENGTH: usize = 256 * 1024;
 /// How deep parentheses, calls, CASE and prefix operators can be nested.
@@ -80,12 +82,24 @@ pub fn parse_expr(text: &str) -> Result<Expr> {
 fn whole<T>(text: &str, parse: impl FnOnce(&mut Parser) -> Result<T>) -> Result<T> {
     if text.len() > MAX_LENGTH {
         let kind = SyntaxErrorKind::TooLong { length: text.len() };
-        return Err(SyntaxError { kind, span: Span::default(), hint: None });
+        return Err(SyntaxError { kind, span: Span::default(), hint: None, others: Vec::new() });
     }
-    let mut p =
-        Parser { text, token: Token::End, span: Span::default(), last: Span::default(), nesting: 0, tallest: 0 };
+    let mut p = Parser {
+        text,
+        token: Token::End,
+        span: Span::default(),
+        last: Span::default(),
+        nesting: 0,
+        tallest: 0,
+        passed: Vec::new(),
+    };
     p.advance();
-    let tree = parse(&mut p)?;
+    let read = parse(&mut p);
+    let mut errors = std::mem::take(&mut p.passed).into_iter();
+    let tree = match (errors.next(), read) {
+        (None, read) => read?,
+        (Some(first), read) => return Err(SyntaxError { others: errors.chain(read.err()).collect(), ..first }),
+    };
     if p.take(";") && p.token != Token::End {
         return Err(p.unexpected_with_hint("EOF", "only one statement is possible, nothing may follow the semicolon"));
     }
@@ -105,6 +119,8 @@ struct Parser<'a> {
     nesting: usize,
     /// the greatest height of what [`Parser::expr`] read since this was set to 0
     tallest: usize,
+    /// what is wrong, and yet could be passed over
+    passed: Vec<SyntaxError>,
 }
 
 impl Parser<'_> {
@@ -263,7 +279,17 @@ impl Parser<'_> {
     }
 
     fn error_at(&self, kind: SyntaxErrorKind, span: Span, hint: Option<String>) -> SyntaxError {
-        SyntaxError { kind, span, hint }
+        SyntaxError { kind, span, hint, others: Vec::new() }
+    }
+
+    /// Notes what is wrong where it is clear how the statement goes on. After many mistakes further ones help nobody.
+    fn pass(&mut self, error: SyntaxError) -> Result<()> {
+        const MOST: usize = 20;
+        if self.passed.len() == MOST {
+            return Err(error);
+        }
+        self.passed.push(error);
+        Ok(())
     }
 
     /// Something else belongs here; if one of the words was meant, the hint says so.

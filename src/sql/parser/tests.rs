@@ -108,6 +108,37 @@ fn statements_are_printed_as_they_are_read() {
     assert_eq!(parse_create(loose).unwrap().to_string(), printed);
 }
 
+/// Where it is clear how the statement goes on, what is wrong behind the first mistake is told, too.
+#[test]
+fn all_that_is_wrong_with_a_stream_is_told() {
+    let text = "CREATE STREAM s (a INT, b varchar(20), a STRNG, c STRUCT(x DUOBLE)) WITH (DATASORCE=\"/x\", \
+                SHARED=\"yes\", TYPE='websocket', FORMATT=json, RETAIN_SIZE=\"x\", SHARED \"x\")";
+    let error = parse_create(text).unwrap_err();
+    let told: Vec<_> = error
+        .each()
+        .map(|error| (&text[error.span().start as usize..error.span().end as usize], error.hint()))
+        .collect();
+    let meant = |name: &str| Some(format!("did you mean {name}?"));
+    assert_eq!(
+        told,
+        [
+            ("INT", meant("BIGINT")),
+            ("varchar", meant("STRING")),
+            ("a", None),
+            ("STRNG", meant("STRING")),
+            ("DUOBLE", None),
+            ("DATASORCE", meant("DATASOURCE")),
+            ("\"yes\"", None),
+            ("'websocket'", Some("the value of an option stands in double quotes".to_owned())),
+            ("FORMATT", meant("FORMAT")),
+            ("\"x\"", None),
+            ("\"x\"", None),
+        ]
+    );
+    let many = format!("CREATE STREAM s () WITH ({})", "NOPE=\"x\", ".repeat(1000));
+    assert_eq!(parse_create(&many).unwrap_err().each().count(), 21);
+}
+
 /// Each row: the text, its error, the words the error points at, what the hint contains.
 #[test]
 fn what_is_wrong_is_said_and_shown() {

@@ -8,7 +8,7 @@ use crate::sql::error::SyntaxErrorKind;
 use crate::sql::token::Token;
 
 /// Names of the windows in small letters.
-const WINDOWS: [&str; 6] =
+pub const WINDOWS: [&str; 6] =
     ["tumblingwindow", "hoppingwindow", "slidingwindow", "sessionwindow", "countwindow", "statewindow"];
 
 /// The name of the window that a function name spells, in any case.
