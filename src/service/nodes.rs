@@ -64,6 +64,17 @@ pub(super) struct Target<'a> {
 }
 
 impl Nodes {
+    /// A rule that has nothing but a log sink.
+    #[cfg(test)]
+    pub(super) fn of_log() -> Nodes {
+        let node = |name: &str, part, to| Node { name: name.to_owned(), part, to };
+        let parts = vec![
+            node("op_1_encode", Part::Sending { sink: 0, encodes: true }, vec![1]),
+            node("sink_log_0", Part::Sink(0), Vec::new()),
+        ];
+        Nodes { sources: Box::new([]), parts }
+    }
+
     /// The parts of a plan, with the statement that it was made of and the sinks of the rule.
     pub(super) fn of(plan: &RulePlan, select: &Select, targets: &[Target]) -> Nodes {
         let read = || plan.inputs.iter().enumerate().filter(|(_, input)| input.role != Role::Lookup);

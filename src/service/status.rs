@@ -283,7 +283,7 @@ mod tests {
             (&[("slow client", 1), (NO_CLIENT, 7)], 1, Some("1 message dropped: slow client")),
             (&[("slow client", 2), ("client left", 3)], 5, Some("3 messages dropped: client left")),
         ] {
-            let nodes = Nodes { sources: Box::new([]), operators: Box::new([]), sinks: Box::new(["log".into()]) };
+            let nodes = Nodes::of_log();
             let status = RuleStatus {
                 id: "r".to_owned(),
                 rows_in: 9,
