@@ -6,7 +6,6 @@
 //! it belongs to the stream.
 
 mod ending;
-mod gates;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -28,13 +27,12 @@ use crate::io::events::EventSink;
 use crate::io::queue::{self, Signal, WayOut};
 use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
 use crate::io::{LinkStatus, UNSENT};
+use crate::lock::Gates;
 use crate::metrics::{Latency, RuleMetrics, Work};
 use crate::plan::physical::{Role, RulePlan};
 use crate::shape::Shape;
 use crate::time::Clock;
 use crate::value::Text;
-
-use self::gates::Gates;
 
 pub use crate::dataflow::checkpoint::CheckpointError;
 pub use crate::dataflow::worker::{Keeps, Saved};

@@ -11,7 +11,7 @@
 //! [`FrameBatch`]es (16,384 messages, or 32 times [`BATCH_BYTES`] and a message each), and of the windows that these close.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::lock::locked;
 use crate::value::{Row, Text, Value};
 
 /// One message as it came in.
@@ -168,7 +169,7 @@ struct Space {
 impl Space {
     /// Asks for `worker` to be told, once.
     fn ask(&self, worker: &Signal) {
-        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = locked(&self.workers);
         if !workers.iter().any(|signal| signal.is_same(worker)) {
             workers.push(worker.clone());
         }
@@ -178,7 +179,7 @@ impl Space {
     fn tell(&self) {
         self.tasks.notify_waiters();
         if self.asked.load(Ordering::SeqCst) {
-            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut workers = locked(&self.workers);
             self.asked.store(false, Ordering::SeqCst);
             workers.drain(..).for_each(|signal| signal.raise());
         }

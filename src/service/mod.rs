@@ -27,7 +27,7 @@ mod uploads;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
 pub use connections::{CheckedEnd, ConnectionReport, ConnectionState};
@@ -47,6 +47,7 @@ pub use uploads::{UploadError, Uploads};
 use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineSettings};
+use crate::lock::{Gates, locked};
 use agenda::Agenda;
 use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
@@ -93,6 +94,8 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     trials: Mutex<BTreeMap<String, Arc<Trial>>>,
+    /// held while a trial of this id is made, started or ended
+    trial_gates: Gates,
     conf_keys: Mutex<ConfKeys>,
     connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
@@ -115,7 +118,7 @@ impl Service {
         let (store, records) = Store::open(&data)?;
         let engine =
             Engine::start(EngineSettings { workers, server: config.server.clone(), zone: config.zone.clone() })?;
-        let uploads = Uploads::of(&data);
+        let uploads = Uploads::open(&data);
         let inner = Inner {
             engine: tokio::sync::RwLock::new(Some(engine.with_data(data))),
             store,
@@ -124,6 +127,7 @@ impl Service {
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
             trials: Mutex::default(),
+            trial_gates: Gates::default(),
             conf_keys: Mutex::default(),
             connections: Mutex::default(),
             last_import: Mutex::default(),
@@ -165,8 +169,11 @@ impl Service {
     /// Ends every rule, and all that is accepted is on disk, the states of rules that keep theirs included. Whether rules
     /// shall run stays as it was.
     pub async fn stop(&self) {
+        self.end_imports().await;
         self.end_trials().await;
         let engine = self.inner.engine.write().await.take();
+        // One that was being made meanwhile has no engine any more.
+        self.end_trials().await;
         // Rules hold their endpoints themselves until their last messages are out.
         self.release_connections().await;
         if let Some(engine) = engine {
@@ -257,11 +264,6 @@ pub fn check_id(id: &str) -> Result<(), ServiceError> {
     Err(ServiceError::Id(shown))
 }
 
-/// A panic elsewhere leaves what is behind these locks usable: they are held for single steps only.
-fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Milliseconds since the epoch.
 fn millis(time: SystemTime) -> i64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
@@ -273,7 +275,7 @@ mod tests {
     use crate::io::websocket::ServerSettings;
     use crate::sql::ast::Relation;
 
-    async fn opened(data: &std::path::Path) -> Service {
+    pub(super) async fn opened(data: &std::path::Path) -> Service {
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
         let config = Config { server, ..Config::default() };
         Service::open(ServiceSettings { config, data: data.to_owned(), workers: 1 }).await.unwrap()
