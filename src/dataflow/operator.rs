@@ -12,8 +12,9 @@ use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
 
-use super::checkpoint::{CheckpointError, Reader, Writer};
+use super::checkpoint::{CheckpointError, Reader, StateParts, Writer};
 use super::join::{Give, ScanTable};
+use super::measure::{Meter, StateSize};
 use super::order::Waiting;
 use super::output::{Output, RuleContext};
 use super::queue::{RowBatch, RuleQueue};
@@ -103,18 +104,30 @@ impl RuleOperator {
     /// [`CheckpointError`]
     pub fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
         let mut to = Writer::new(plan);
+        self.parts(queue, &mut to)?;
+        Ok(to.finish())
+    }
+
+    /// How large the state is.
+    pub fn size(&self, queue: &RuleQueue) -> StateSize {
+        let mut meter = Meter::default();
+        // Measuring has no errors.
+        let _ = self.parts(queue, &mut meter);
+        StateSize { bytes: meter.bytes(), windows: self.windows.open() }
+    }
+
+    fn parts(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&self.waiting)?;
-        self.memories.save(&mut to)?;
-        self.windows.save(&mut to)?;
-        self.results.save(&mut to)?;
+        self.memories.save(to)?;
+        self.windows.save(to)?;
+        self.results.save(to)?;
         let mut tables: Vec<_> = self.tables.scanned.iter().collect();
         tables.sort_unstable_by_key(|(input, _)| **input);
         for (_, table) in tables {
-            table.save(&mut to)?;
+            table.save(to)?;
         }
         to.put(&self.context.hits.get())?;
-        queue.save(&mut to)?;
-        Ok(to.finish())
+        queue.save(to)
     }
 
     /// Goes on with the state of a checkpoint of this plan. To be called before the first row.

@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use connections::{CheckedEnd, ConnectionReport, ConnectionState};
 pub use definition::{Definition, Planned};
@@ -46,7 +46,7 @@ pub use uploads::{UploadError, Uploads};
 
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, EngineSettings};
+use crate::engine::{Engine, EngineError, EngineSettings, Measured, Waiting};
 use crate::lock::{Gates, locked};
 use agenda::Agenda;
 use checkpoints::Checkpoints;
@@ -223,7 +223,7 @@ impl Service {
     }
 
     /// How long it has run.
-    pub fn up_time(&self) -> std::time::Duration {
+    pub fn up_time(&self) -> Duration {
         self.inner.began.elapsed()
     }
 
@@ -235,6 +235,22 @@ impl Service {
     /// Handshakes of the data server that were refused since the start, by cause.
     pub async fn refused_handshakes(&self) -> Vec<(&'static str, u64)> {
         self.inner.engine.read().await.as_ref().map(Engine::refused_handshakes).unwrap_or_default()
+    }
+
+    /// Measures the states of rules and lookup tables, for no longer than `limit`; what was not answered by then is left out.
+    pub async fn measure(&self, limit: Duration) -> Arc<Measured> {
+        match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.measure(limit).await,
+            None => Arc::default(),
+        }
+    }
+
+    /// What waits for the data threads, by stream and thread.
+    pub async fn waiting(&self) -> Vec<Waiting> {
+        match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.waiting().await,
+            None => Vec::new(),
+        }
     }
 
     /// The configuration as it is now.

@@ -14,7 +14,7 @@ mod state;
 
 use std::rc::Rc;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::plan::physical::{Stateful, WindowSpec};
 
 use super::worker::Timers;
@@ -97,7 +97,7 @@ impl Windows {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         match self {
             Windows::Each => Ok(()),
             Windows::Hopping(windows) => windows.save(to),
@@ -137,6 +137,19 @@ impl Windows {
             Windows::Session(windows) => windows.row(plan, arrival, emit),
             Windows::Count(windows) => windows.row(plan, arrival, emit),
             Windows::State(windows) => windows.row(plan, arrival, emit),
+        }
+    }
+
+    /// How many windows with rows have not ended; `None` where there are no windows. A sliding window is there from its row
+    /// on until its delay is over.
+    pub fn open(&self) -> Option<u64> {
+        match self {
+            Windows::Each => None,
+            Windows::Hopping(windows) => Some(windows.open()),
+            Windows::Sliding(windows) => Some(windows.open()),
+            Windows::Session(windows) => Some(windows.open()),
+            Windows::Count(windows) => Some(windows.open()),
+            Windows::State(windows) => Some(windows.open()),
         }
     }
 
