@@ -102,8 +102,8 @@ struct Inner {
     agenda: Arc<Agenda>,
     uploads: Uploads,
     tasks: Mutex<Tasks>,
-    /// whether somebody asked for the end of the process
-    ending: tokio::sync::watch::Sender<bool>,
+    /// with which code the process shall end, once somebody has asked for it
+    ending: tokio::sync::watch::Sender<Option<u8>>,
     checkpoints: Mutex<Checkpoints>,
     began: Instant,
 }
@@ -134,7 +134,7 @@ impl Service {
             agenda: Arc::default(),
             uploads,
             tasks: Mutex::default(),
-            ending: tokio::sync::watch::Sender::new(false),
+            ending: tokio::sync::watch::Sender::new(None),
             checkpoints: Mutex::default(),
             began: Instant::now(),
         };
@@ -200,15 +200,15 @@ impl Service {
             .unwrap_or_else(|error| Err(UploadError::Io { path: PathBuf::new(), error: std::io::Error::other(error) }))
     }
 
-    /// Asks whoever runs the service to end it.
-    pub fn ask_to_end(&self) {
-        self.inner.ending.send_replace(true);
+    /// Asks whoever runs the service to end it, and the process with this code.
+    pub fn ask_to_end(&self, code: u8) {
+        self.inner.ending.send_replace(Some(code));
     }
 
-    /// Waits until somebody has asked for the end.
-    pub async fn asked_to_end(&self) {
+    /// Waits until somebody has asked for the end; the code that was asked for.
+    pub async fn asked_to_end(&self) -> u8 {
         // The sender lives as long as this service.
-        let _ = self.inner.ending.subscribe().wait_for(|ends| *ends).await;
+        self.inner.ending.subscribe().wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(0)
     }
 
     /// Dates and windows of rules that start from now on, and schedules, are in this zone; until the process ends.
