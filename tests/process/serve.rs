@@ -80,11 +80,21 @@ impl Folder {
         self.set_up(Command::new(env!("CARGO_BIN_EXE_plutino")))
     }
 
-    /// The same, with a line of the shell before it in the same process.
-    pub fn command_after(&self, shell: &str) -> Command {
-        let mut command = Command::new("sh");
-        command.args(["-c", &format!("{shell} exec \"$0\" \"$@\""), env!("CARGO_BIN_EXE_plutino")]);
+    /// The same, started by another program, which becomes it.
+    pub fn command_by(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_plutino"));
         self.set_up(command)
+    }
+
+    /// Starts a service that must not start; what it says.
+    pub fn refused(&self) -> String {
+        refused(self.command())
+    }
+
+    /// The file of the store.
+    pub fn store(&self) -> PathBuf {
+        self.0.join("data/plutino.redb")
     }
 
     fn set_up(&self, mut command: Command) -> Command {
@@ -100,6 +110,14 @@ impl Folder {
             .stderr(Stdio::piped());
         command
     }
+}
+
+/// Runs a service that must not start; what it says.
+pub fn refused(mut command: Command) -> String {
+    let output = command.output().expect("the binary starts");
+    let said = String::from_utf8(output.stderr).expect("it says text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
 }
 
 /// Sets the port of the data server.
@@ -165,6 +183,33 @@ impl Served {
             ask(&rest, &method, &path, "", &body).unwrap_or_else(|| panic!("{method} {path} is not answered"))
         });
         asked.await.expect("a request ends")
+    }
+
+    /// What a read answers.
+    pub fn get(&self, path: &str) -> Value {
+        self.ask("GET", path, &Value::Null).json()
+    }
+
+    /// A change that succeeds.
+    pub fn done(&self, method: &str, path: &str, body: &Value) {
+        let answer = self.ask(method, path, body);
+        assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.body);
+    }
+
+    /// The states of all rules, once none of them is about to change.
+    pub fn states(&self) -> BTreeMap<String, String> {
+        let began = Instant::now();
+        loop {
+            let rules = self.get("/rules");
+            let rules = rules.as_array().expect("a list").iter();
+            let text = |rule: &Value, name: &str| rule[name].as_str().unwrap_or_default().to_owned();
+            let states: BTreeMap<String, String> = rules.map(|rule| (text(rule, "id"), text(rule, "status"))).collect();
+            if states.values().all(|state| state == "running" || state.starts_with("stopped")) {
+                return states;
+            }
+            assert!(began.elapsed() < LIMIT, "{states:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     pub fn signal(&self, signal: &str) {
