@@ -99,10 +99,10 @@ fn rule(peer: &Peer, sql: &str, path: &str, interval: &str) -> Value {
 /// The stream `demo`, which dials the peer.
 async fn create_stream(served: &Served, peer: &Peer) {
     let key = json!({"addr": format!("127.0.0.1:{}", peer.port)});
-    ask(&served, "PUT", "/metadata/sources/websocket/confKeys/peer", key).await;
+    ask(served, "PUT", "/metadata/sources/websocket/confKeys/peer", key).await;
     let sql =
         "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\", CONF_KEY=\"peer\", TIMESTAMP=\"ts\")";
-    ask(&served, "POST", "/streams", json!({ "sql": sql })).await;
+    ask(served, "POST", "/streams", json!({ "sql": sql })).await;
 }
 
 #[tokio::test]

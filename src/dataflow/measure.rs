@@ -65,6 +65,23 @@ impl Meter {
         let _ = part.serialize(&mut *self);
     }
 
+    /// Adds `len` things with what is in them, each of which takes so many bytes itself: the first ones tell for all.
+    pub fn add_alike<T>(
+        &mut self,
+        len: usize,
+        each: usize,
+        things: impl Iterator<Item = T>,
+        add: impl Fn(T, &mut Meter),
+    ) {
+        let (mut sample, mut seen) = (Meter::default(), 0);
+        for thing in things.take(SAMPLE[0]) {
+            add(thing, &mut sample);
+            seen += 1;
+        }
+        let inside = (sample.bytes * len as u64).checked_div(seen).unwrap_or(0);
+        self.bytes += inside + (len * each) as u64;
+    }
+
     fn text(&mut self, len: usize) {
         self.bytes += TEXT + if len > SHORT { len as u64 } else { 0 };
     }

@@ -40,6 +40,8 @@ pub struct RuleOperator {
     alarm: Alarm,
     /// how often the state has changed
     changes: u64,
+    /// a row of one input to work in, as wide as those of the queue
+    narrow: Vec<Value>,
     /// a joined row to work in
     wide: Vec<Value>,
     /// a key to work in
@@ -75,14 +77,16 @@ impl RuleOperator {
         timers: Option<(Rc<Timers>, usize)>,
     ) -> Self {
         let alarm = Alarm::new(timers);
+        let width = inputs.iter().map(|input| input.scan.width()).max().unwrap_or(0);
         RuleOperator {
-            waiting: Waiting::default(),
+            waiting: Waiting::new(width),
             memories: Memories::new(&plan.steps),
             windows: Windows::new(&plan, &context.zone, alarm.clone()),
             results: Results::new(&plan, context.clone(), output.clone()),
             tables: Tables { scanned: scan_tables(&plan, &inputs), lookups },
             alarm,
             changes: 0,
+            narrow: vec![Value::Absent; width],
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
             plan,
@@ -104,7 +108,8 @@ impl RuleOperator {
     /// [`CheckpointError`]
     pub fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
         let mut to = Writer::new(plan);
-        self.parts(queue, &mut to)?;
+        self.waiting.save(&mut to)?;
+        self.rest(queue, &mut to)?;
         Ok(to.finish())
     }
 
@@ -112,12 +117,13 @@ impl RuleOperator {
     pub fn size(&self, queue: &RuleQueue) -> StateSize {
         let mut meter = Meter::default();
         // Measuring has no errors.
-        let _ = self.parts(queue, &mut meter);
+        let _ = self.rest(queue, &mut meter);
+        self.waiting.measure(&mut meter);
         StateSize { bytes: meter.bytes(), windows: self.windows.open() }
     }
 
-    fn parts(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
-        to.put(&self.waiting)?;
+    /// All but the rows that wait: bringing these into order would take the longer the more there are.
+    fn rest(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         self.memories.save(to)?;
         self.windows.save(to)?;
         self.results.save(to)?;
@@ -137,7 +143,7 @@ impl RuleOperator {
     pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
         let restored = self.take_state(Reader::open(checkpoint, plan)?, queue);
         if restored.is_err() {
-            self.waiting = Waiting::default();
+            self.waiting = Waiting::new(self.narrow.len());
             self.memories = Memories::new(&self.plan.steps);
             self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
             self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
@@ -148,7 +154,7 @@ impl RuleOperator {
     }
 
     fn take_state(&mut self, mut from: Reader<'_>, queue: &RuleQueue) -> Result<(), CheckpointError> {
-        self.waiting = from.take()?;
+        self.waiting.restore(&mut from)?;
         self.memories.restore(&mut from)?;
         self.windows.restore(&mut from)?;
         self.results.restore(&mut from)?;
@@ -181,17 +187,19 @@ impl RuleOperator {
         if let Some(watermark) = frontier.filter(|_| self.plan.event_time.is_some()) {
             self.output.borrow().metrics().reaches(watermark);
         }
-        while let Some((time, input, mut slots)) = self.waiting.pop(frontier) {
+        let mut slots = std::mem::take(&mut self.narrow);
+        while let Some((time, input)) = self.waiting.pop(frontier, &mut slots) {
             self.changes += 1;
             self.row(now, time, input, &mut slots);
         }
+        self.narrow = slots;
         self.close(now, frontier);
         self.output.borrow_mut().flush();
     }
 
     fn row(&mut self, now: i64, time: i64, input: usize, slots: &mut [Value]) {
         let range = self.inputs[input].slots.clone();
-        let scanned = self.inputs[input].scan.columns.len() + self.inputs[input].scan.computed.len();
+        let scanned = self.inputs[input].scan.width();
         let slots = &mut slots[..scanned.min(range.len())];
         if let Some(table) = self.tables.scanned.get_mut(&input) {
             let mut kept: Vec<Value> = slots.iter_mut().map(std::mem::take).collect();

@@ -301,11 +301,12 @@ mod tests {
         }
         assert!(service.create_trial(&text.to_string()).await.unwrap().port > 0);
         service.start_trial("t").await.unwrap();
+        let made = |service: &Service| locked(&service.inner.trials).len();
         let running = |service: &Service| {
             let inner = service.inner.clone();
             async move { inner.engine.read().await.as_ref().unwrap().status().await.len() }
         };
-        assert_eq!((locked(&service.inner.trials).len(), running(&service).await), (1, 1));
+        assert_eq!((made(&service), running(&service).await), (1, 1));
         // Nothing of those before is left to be looked at.
         let noted = |service: &Service| service.inner.agenda.len();
         assert_eq!(noted(&service), 1);
@@ -313,7 +314,7 @@ mod tests {
         assert_eq!(running(&service).await, 1, "its time is not over");
         locked(&service.inner.trials)["t"].ends.store(0, Ordering::Relaxed);
         service.end_old_trial("t").await;
-        assert_eq!((locked(&service.inner.trials).len(), running(&service).await), (0, 0));
+        assert_eq!((made(&service), running(&service).await), (0, 0));
         service.stop().await;
         let after = service.create_trial(&text.to_string()).await;
         assert!(matches!(after, Err(ServiceError::Stopping)), "{after:?}");
