@@ -43,8 +43,10 @@ pub struct Config {
     pub prometheus: Option<u16>,
     /// `basic.gracefulShutdownTimeout`: how long rules may take to end when the process ends
     pub shutdown_timeout: Duration,
-    /// where the log goes beside stderr
-    pub log_file: Option<LogFile>,
+    /// `basic.fileLog`: whether the log goes to files
+    pub file_log: bool,
+    /// how these are, now or once they are switched on
+    pub log_file: LogFile,
     /// `basic.consoleLog`: whether the log goes to stderr
     pub console_log: bool,
     /// `basic.logFormat`
@@ -55,13 +57,19 @@ pub struct Config {
     pub connections: Connections,
 }
 
-/// `basic.fileLog`: a log in files, the folder of which the command line says.
+/// Log files, the folder of which the command line says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogFile {
     /// `basic.rotateTime`, hours: a new file each hour, or each day if it is 24 or more
     pub hours: u64,
     /// `basic.rotateCount`: files that are kept; 0: all
     pub count: usize,
+}
+
+impl Default for LogFile {
+    fn default() -> LogFile {
+        LogFile { hours: 24, count: 3 }
+    }
 }
 
 /// How lines of the log look.
@@ -93,7 +101,8 @@ impl Default for Config {
             rest_audit: false,
             prometheus: None,
             shutdown_timeout: Duration::from_secs(10),
-            log_file: None,
+            file_log: false,
+            log_file: LogFile::default(),
             console_log: true,
             log_format: LogFormat::Text,
             sources: SourceSettings::default(),
@@ -186,7 +195,7 @@ pub fn load(
         prometheus: false,
         prometheus_port: PROMETHEUS_PORT,
         file_log: false,
-        log_file: LogFile { hours: 24, count: 3 },
+        log_file: LogFile::default(),
         problems: Vec::new(),
     };
     if let Some(main) = ["plutino.yaml", "kuiper.yaml"].iter().map(|name| etc.join(name)).find(|path| path.is_file()) {
@@ -625,7 +634,7 @@ impl Reader {
             self.config.log = Some(Level::Debug.directive().to_owned());
         }
         self.config.prometheus = self.prometheus.then_some(self.prometheus_port);
-        self.config.log_file = self.file_log.then_some(self.log_file);
+        (self.config.file_log, self.config.log_file) = (self.file_log, self.log_file);
         if self.problems.iter().any(|problem| problem.severity == Severity::Error) {
             return Err(self.problems);
         }

@@ -6,7 +6,7 @@
 //! it belongs to the stream.
 
 mod ending;
-mod gates;
+mod measure;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
@@ -25,18 +25,19 @@ use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Answered, Command, DataThread, Mark, NewRule, StreamKey};
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
 use crate::io::events::EventSink;
-use crate::io::queue::{self, Signal, WayOut};
+use crate::io::queue::{self, Backlog, Signal, WayOut};
 use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
 use crate::io::{LinkStatus, UNSENT, loss};
+use crate::lock::Gates;
 use crate::metrics::{Latency, RuleMetrics, Work};
-use crate::plan::physical::{Role, RulePlan};
+use crate::plan::physical::{Body, Role, RulePlan};
 use crate::shape::Shape;
 use crate::time::Clock;
 use crate::value::Text;
 
-use self::gates::Gates;
-
+pub use self::measure::{Measured, Waiting};
 pub use crate::dataflow::checkpoint::CheckpointError;
+pub use crate::dataflow::measure::{StateSize, TableSize};
 pub use crate::dataflow::worker::{Keeps, Saved};
 
 /// How long sinks may take to send what waits when a rule ends.
@@ -188,6 +189,7 @@ pub struct Engine {
     running: Mutex<Running>,
     gates: Gates,
     slots: AtomicUsize,
+    measured: measure::Last,
     /// a client has held the engine up for the flush limit while its input was ending
     stuck: AtomicBool,
     /// no rule is to start any more
@@ -247,6 +249,8 @@ struct RunningStream {
     /// wakes the stream's input: for its sockets, and for sinks that made it wait
     signal: Signal,
     source: Option<OpenSource>,
+    /// what was read and not worked on
+    backlog: Backlog,
     /// how the source stood when it was closed at the end of input
     ended: Option<LinkStatus>,
     rules: usize,
@@ -266,6 +270,8 @@ struct RunningRule {
     streams: Vec<StreamId>,
     thread: usize,
     metrics: Arc<RuleMetrics>,
+    /// whether it remembers anything
+    stateful: bool,
     sinks: Vec<OpenSink>,
     /// which of its states is kept; 0: the one that it began with
     kept: AtomicU64,
@@ -288,6 +294,7 @@ impl Engine {
             running: Mutex::default(),
             gates: Gates::default(),
             slots: AtomicUsize::new(0),
+            measured: measure::Last::default(),
             stuck: AtomicBool::new(false),
             ending: watch::Sender::new(false),
             hasher: RandomState::new(),
@@ -377,10 +384,13 @@ impl Engine {
 
         // Tables first: their rows shall be there for the first rows of streams.
         openings.sort_by_key(|opening| opening.id.rule.is_none());
+        let stateful = matches!(rule.plan.body, Body::Stateful(_));
         let mut senders = Vec::with_capacity(openings.len());
+        let mut backlogs = Vec::with_capacity(openings.len());
         let mut receivers = Vec::with_capacity(openings.len());
         for opening in &openings {
             let (sender, receiver) = queue::inbound(opening.signal.clone());
+            backlogs.push(sender.backlog());
             senders.push(sender);
             receivers.push(receiver);
         }
@@ -474,16 +484,16 @@ impl Engine {
             return Err(failure);
         }
         let mut running = self.running.lock().await;
-        for Opening { id, key, signal, source, .. } in openings {
+        for (Opening { id, key, signal, source, .. }, backlog) in openings.into_iter().zip(backlogs) {
             source.iter().for_each(OpenSource::begin);
-            running.streams.insert(id, RunningStream { key, signal, source, ended: None, rules: 0 });
+            running.streams.insert(id, RunningStream { key, signal, source, backlog, ended: None, rules: 0 });
         }
         for id in &streams {
             if let Some(stream) = running.streams.get_mut(id) {
                 stream.rules += 1;
             }
         }
-        Ok(RunningRule { key, streams, thread, metrics, sinks, kept: AtomicU64::new(0) })
+        Ok(RunningRule { key, streams, thread, metrics, stateful, sinks, kept: AtomicU64::new(0) })
     }
 
     /// Ends a rule; true if there was one. What its sinks hold is sent, what its windows hold is forgotten.

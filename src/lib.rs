@@ -11,6 +11,7 @@ pub mod document;
 pub mod engine;
 pub mod expr;
 pub mod io;
+pub mod lock;
 pub mod logging;
 pub mod metrics;
 pub mod pipeline;

@@ -9,7 +9,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, OnceLock, PoisonError};
+use std::sync::{Mutex, OnceLock};
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
@@ -20,6 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFile;
+use crate::lock::locked;
 
 /// The target of the lines that tell of changes through the REST API.
 pub const AUDIT: &str = "plutino::audit";
@@ -37,14 +38,23 @@ pub struct LogSettings {
     /// lines of [`AUDIT`] are written whatever the level
     pub audit: bool,
     /// lines go to files
-    pub file: Option<LogFile>,
+    pub file: bool,
+    /// how these are, now or once they are switched on
+    pub rotation: LogFile,
     /// the folder of the files; without it there are none
     pub folder: Option<PathBuf>,
 }
 
 impl Default for LogSettings {
     fn default() -> LogSettings {
-        LogSettings { json: false, console: true, audit: false, file: None, folder: None }
+        LogSettings {
+            json: false,
+            console: true,
+            audit: false,
+            file: false,
+            rotation: LogFile::default(),
+            folder: None,
+        }
     }
 }
 
@@ -166,7 +176,7 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
         level: directives.to_owned(),
         debug: false,
         console: settings.console,
-        file: settings.file.is_some(),
+        file: settings.file,
         audit: settings.audit,
     };
     // As they are, so that an error names what the user wrote.
@@ -186,7 +196,7 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
 /// Writes what waits for the files; lines after it go to stderr alone.
 pub fn finish() {
     if let Some(control) = CONTROL.get() {
-        let file = control.file.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let file = locked(&control.file).take();
         drop(file);
     }
 }
@@ -197,14 +207,14 @@ pub fn finish() {
 /// The filter cannot be exchanged, or files cannot be written; then all stays as it is.
 pub fn change(change: &LogChange) -> Result<(), LogError> {
     let Some(control) = CONTROL.get() else { return Ok(()) };
-    let mut wish = control.wish.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut wish = locked(&control.wish);
     let new = wish.clone().with(change);
     let filter = EnvFilter::try_new(new.directives())?;
     let opened = if new.file && !wish.file { Some(File::open(&control.settings)?) } else { None };
     // The file is not locked meanwhile: an exchange of the filter may write lines.
     control.filter.reload(filter)?;
     if new.file != wish.file {
-        let mut file = control.file.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = locked(&control.file);
         let old = std::mem::replace(&mut *file, opened);
         drop(file);
         drop(old);
@@ -239,7 +249,7 @@ impl Wish {
 impl File {
     fn open(settings: &LogSettings) -> Result<File, LogError> {
         let folder = settings.folder.as_deref().ok_or(LogError::NoFolder)?;
-        let LogFile { hours, count } = settings.file.unwrap_or(LogFile { hours: 24, count: 3 });
+        let LogFile { hours, count } = settings.rotation;
         let wrong = |error: &dyn std::error::Error| LogError::File(folder.to_owned(), error.to_string());
         std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
         let appender = appender(folder, hours, count).map_err(|error| wrong(&error))?;
@@ -284,7 +294,7 @@ impl Write for Lines {
             // That nobody reads it is no reason to stop.
             let _ = io::stderr().lock().write_all(line.as_bytes());
         }
-        if let Some(file) = control.file.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
+        if let Some(file) = locked(&control.file).as_mut() {
             file.write(&line, control.settings.json);
         }
         Ok(event.len())

@@ -11,6 +11,8 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 use smallvec::SmallVec;
 
+use crate::lock::locked;
+
 /// Counters of one rule.
 #[derive(Debug, Default)]
 pub struct RuleMetrics {
@@ -127,7 +129,7 @@ impl Share {
     }
 
     fn last_error(&self) -> Option<LastError> {
-        if self.errors() > 0 { lock(&self.stream.last_error).clone() } else { None }
+        if self.errors() > 0 { locked(&self.stream.last_error).clone() } else { None }
     }
 }
 
@@ -144,7 +146,7 @@ impl StreamMetrics {
 
     /// Counts a message that is lost for every rule.
     pub fn error(&self, text: String) {
-        *lock(&self.last_error) = Some((SystemTime::now(), text));
+        *locked(&self.last_error) = Some((SystemTime::now(), text));
         self.errors.fetch_add(1, Ordering::AcqRel);
     }
 }
@@ -167,19 +169,19 @@ impl RuleMetrics {
     pub fn join(&self, stream: &Arc<StreamMetrics>, errors: bool) {
         let rows = stream.rows.load(Ordering::Acquire);
         let errors = errors.then(|| stream.errors.load(Ordering::Acquire));
-        lock(&self.shares).push(Share { stream: stream.clone(), rows, errors });
+        locked(&self.shares).push(Share { stream: stream.clone(), rows, errors });
     }
 
     /// What the stream counts from now on is nothing to this rule; what it has counted stays.
     pub fn leave(&self, stream: &Arc<StreamMetrics>) {
-        let mut shares = lock(&self.shares);
+        let mut shares = locked(&self.shares);
         let Some(at) = shares.iter().position(|share| Arc::ptr_eq(&share.stream, stream)) else { return };
         let share = shares.remove(at);
         self.rows_in.fetch_add(share.rows(), Ordering::Relaxed);
         let errors = share.errors();
         self.errors.fetch_add(errors, Ordering::Relaxed);
         let Some((time, text)) = share.last_error() else { return };
-        add(&mut lock(&self.faults), Place::Decoder, errors, time, text);
+        add(&mut locked(&self.faults), Place::Decoder, errors, time, text);
     }
 
     /// Counts a row of its own.
@@ -194,13 +196,13 @@ impl RuleMetrics {
 
     /// Rows that the rule's streams brought.
     pub fn rows_in(&self) -> u64 {
-        let shares = lock(&self.shares);
+        let shares = locked(&self.shares);
         shares.iter().map(Share::rows).fold(self.rows_in.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
     /// Rows and messages that an error took away.
     pub fn errors(&self) -> u64 {
-        let shares = lock(&self.shares);
+        let shares = locked(&self.shares);
         shares.iter().map(Share::errors).fold(self.errors.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
@@ -212,7 +214,7 @@ impl RuleMetrics {
     /// Counts an error of an operator and keeps it as its last one.
     pub fn error_at(&self, place: Place, text: impl Into<String>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        add(&mut lock(&self.faults), place, 1, SystemTime::now(), text.into());
+        add(&mut locked(&self.faults), place, 1, SystemTime::now(), text.into());
     }
 
     /// Notes that rows were there to work on at `now`, ms since the epoch, of which `passed` are new: once a batch.
@@ -225,10 +227,10 @@ impl RuleMetrics {
 
     /// What its operators have done.
     pub fn work(&self) -> Work {
-        let shares = lock(&self.shares);
+        let shares = locked(&self.shares);
         let brought = shares.iter().filter(|share| share.rows() > 0 || share.errors() > 0);
         let worked = self.worked.load(Ordering::Relaxed);
-        let mut faults = lock(&self.faults).clone();
+        let mut faults = locked(&self.faults).clone();
         for share in shares.iter() {
             let (count, Some((time, text))) = (share.errors(), share.last_error()) else { continue };
             add(&mut faults, Place::Decoder, count, time, text);
@@ -265,8 +267,8 @@ impl RuleMetrics {
 
     /// The last error with its time.
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
-        let shares = lock(&self.shares);
-        let faults = lock(&self.faults);
+        let shares = locked(&self.shares);
+        let faults = locked(&self.faults);
         let own = faults.iter().max_by_key(|fault| fault.time).map(|fault| (fault.time, fault.text.clone()));
         shares.iter().map(Share::last_error).fold(own, later)
     }
@@ -277,7 +279,7 @@ impl RuleMetrics {
         // The batch's own time: the clock is not asked again.
         self.handed.store(self.worked.load(Ordering::Relaxed), Ordering::Relaxed);
         let Some(latency) = latency else { return };
-        let mut histogram = lock(&self.latency);
+        let mut histogram = locked(&self.latency);
         if histogram.is_none() {
             // One digit keeps an idle rule small: about 3 KB, made with the first result.
             *histogram = Histogram::new_with_bounds(1, LONGEST_US, 1).ok().map(Box::new);
@@ -290,7 +292,7 @@ impl RuleMetrics {
 
     /// The latency so far; `None` before the first result.
     pub fn latency(&self) -> Option<Latency> {
-        lock(&self.latency).as_ref().map(|histogram| Latency {
+        locked(&self.latency).as_ref().map(|histogram| Latency {
             p50_us: histogram.value_at_quantile(0.5),
             p99_us: histogram.value_at_quantile(0.99),
         })
@@ -317,10 +319,6 @@ fn later(one: Option<LastError>, other: Option<LastError>) -> Option<LastError> 
 }
 
 /// A panic elsewhere leaves counters usable.
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,23 +3,18 @@
 //! The test is the server and the program dials, so that no port must be known beforehand and sockets come back by
 //! themselves.
 
-use std::path::PathBuf;
-use std::process::Stdio;
-use std::time::Duration;
+mod process;
 
 use futures_util::{SinkExt, StreamExt};
 use redb::ReadableTable;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
-/// Nothing here takes longer, or it hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+use process::serve::{Folder, LIMIT, Served};
 
 /// Where the program's source and sink connect to.
 struct Peer {
@@ -31,22 +26,6 @@ struct Peer {
 struct Sockets {
     input: WebSocketStream<TcpStream>,
     output: WebSocketStream<TcpStream>,
-}
-
-/// `plutino serve` with a folder of its own.
-struct Served {
-    child: Child,
-    said: Lines<BufReader<ChildStderr>>,
-    rest: String,
-}
-
-/// A folder that goes with its value.
-struct Folder(PathBuf);
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
 }
 
 impl Peer {
@@ -90,69 +69,22 @@ impl Sockets {
     }
 }
 
-impl Served {
-    async fn start(folder: &Folder) -> Served {
-        let etc = folder.0.join("etc");
-        std::fs::create_dir_all(&etc).expect("a folder can be made");
-        let yaml = "basic:\n  restPort: 0\nsource:\n  httpServerIp: 127.0.0.1\n  httpServerPort: 0\n";
-        std::fs::write(etc.join("plutino.yaml"), yaml).expect("a file can be written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
-            .args(["serve", "--log", "warn,plutino=debug", "--etc"])
-            .arg(&etc)
-            .arg("--data")
-            .arg(folder.0.join("data"))
-            .env("NO_COLOR", "1")
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
-        let stderr = child.stderr.take().expect("stderr is a pipe");
-        let mut served = Served { child, said: BufReader::new(stderr).lines(), rest: String::new() };
-        let line = served.says(&["serves http://"]).await;
-        served.rest = line.rsplit("http://").next().expect("an address").to_owned();
-        served
-    }
-
-    /// Reads what it says up to a line with all the parts.
-    async fn says(&mut self, parts: &[&str]) -> String {
-        let mut all = String::new();
-        let read = async {
-            loop {
-                let line = self.said.next_line().await.expect("stderr is text")?;
-                if parts.iter().all(|part| line.contains(part)) {
-                    return Some(line);
-                }
-                all.push_str(&line);
-                all.push('\n');
-            }
-        };
-        let found = timeout(LIMIT, read).await.ok().flatten();
-        found.unwrap_or_else(|| panic!("it never said {parts:?}, but:\n{all}"))
-    }
-
-    async fn ask(&self, method: &str, path: &str, body: Value) -> String {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        let head = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nconnection: close", self.rest);
-        let request = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
-        let mut stream = TcpStream::connect(&self.rest).await.expect("the API listens");
-        stream.write_all(request.as_bytes()).await.expect("it can be asked");
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await.expect("it answers");
-        let status = answer.split(' ').nth(1).expect("a status").to_owned();
-        assert!(status.starts_with('2'), "{method} {path}: {answer}");
-        answer
-    }
-
-    async fn signal(&mut self, signal: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(std::process::Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
-        timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("it can be waited for");
-    }
+/// A service that says all that it does.
+fn start(folder: &Folder) -> Served {
+    let mut command = folder.command();
+    command.args(["--log", "warn,plutino=debug"]);
+    Served::start(command)
 }
 
-fn folder(name: &str) -> Folder {
-    Folder(std::env::temp_dir().join(format!("plutino-checkpoints-{name}-{}", std::process::id())))
+/// Ends it by a signal.
+fn ended(served: &mut Served, signal: &str) {
+    served.signal(signal);
+    served.ends();
+}
+
+/// A request that succeeds.
+async fn ask(served: &Served, method: &str, path: &str, body: Value) -> String {
+    served.asks(method, path, &body).await.done()
 }
 
 /// A rule from `/in` to a path of the peer.
@@ -167,59 +99,59 @@ fn rule(peer: &Peer, sql: &str, path: &str, interval: &str) -> Value {
 /// The stream `demo`, which dials the peer.
 async fn create_stream(served: &Served, peer: &Peer) {
     let key = json!({"addr": format!("127.0.0.1:{}", peer.port)});
-    served.ask("PUT", "/metadata/sources/websocket/confKeys/peer", key).await;
+    ask(served, "PUT", "/metadata/sources/websocket/confKeys/peer", key).await;
     let sql =
         "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\", CONF_KEY=\"peer\", TIMESTAMP=\"ts\")";
-    served.ask("POST", "/streams", json!({ "sql": sql })).await;
+    ask(served, "POST", "/streams", json!({ "sql": sql })).await;
 }
 
 #[tokio::test]
 async fn a_rule_goes_on_after_every_kind_of_restart() {
     const SQL: &str = "SELECT acc_sum(a) AS s, lag(a) AS p FROM demo";
-    let (folder, peer) = (folder("kinds"), Peer::bind().await);
-    let mut served = Served::start(&folder).await;
+    let (folder, peer) = (Folder::new("checkpoints-kinds"), Peer::bind().await);
+    let mut served = start(&folder);
     create_stream(&served, &peer).await;
-    served.ask("POST", "/rules", rule(&peer, SQL, "/out", "1h")).await;
+    ask(&served, "POST", "/rules", rule(&peer, SQL, "/out", "1h")).await;
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 1}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 1}));
     sockets.send(r#"{"a": 2}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 3, "p": 1}));
 
-    served.ask("POST", "/rules/r/restart", Value::Null).await;
+    ask(&served, "POST", "/rules/r/restart", Value::Null).await;
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 3}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 6, "p": 2}));
 
-    served.ask("POST", "/rules/r/stop", Value::Null).await;
-    served.ask("POST", "/rules/r/start", Value::Null).await;
+    ask(&served, "POST", "/rules/r/stop", Value::Null).await;
+    ask(&served, "POST", "/rules/r/start", Value::Null).await;
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 4}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 10, "p": 3}));
 
     // The service ends, and runs again.
-    served.signal("-TERM").await;
-    let mut served = Served::start(&folder).await;
+    ended(&mut served, "-TERM");
+    let served = start(&folder);
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 5}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 15, "p": 4}));
 
     // Another sink and other names.
     let renamed = "SELECT acc_sum(a) AS total, lag(a) AS p FROM demo";
-    served.ask("PUT", "/rules/r", rule(&peer, renamed, "/elsewhere", "1h")).await;
+    ask(&served, "PUT", "/rules/r", rule(&peer, renamed, "/elsewhere", "1h")).await;
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 6}"#).await;
     assert_eq!(sockets.next().await, json!({"total": 21, "p": 5}));
 
     // Another question: what was gathered for the old one is no answer to it.
     let other = "SELECT acc_sum(a) AS s, lag(a) AS p FROM demo WHERE a > 0";
-    served.ask("PUT", "/rules/r", rule(&peer, other, "/out", "1h")).await;
-    served.says(&["begins anew", "another plan"]).await;
+    ask(&served, "PUT", "/rules/r", rule(&peer, other, "/out", "1h")).await;
+    served.will_say(&["begins anew", "another plan"]).await;
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 7}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 7}));
 
-    served.ask("PUT", "/rules/r/reset_state", json!({"type": "state"})).await;
+    ask(&served, "PUT", "/rules/r/reset_state", json!({"type": "state"})).await;
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 8}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 8}));
@@ -227,9 +159,9 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     // Without qos nothing is kept, and what was kept before does not come back.
     let mut forgetful = rule(&peer, other, "/out", "1h");
     forgetful["options"]["qos"] = json!(0);
-    served.ask("PUT", "/rules/r", forgetful).await;
+    ask(&served, "PUT", "/rules/r", forgetful).await;
     drop(peer.sockets().await);
-    served.ask("PUT", "/rules/r", rule(&peer, other, "/out", "1h")).await;
+    ask(&served, "PUT", "/rules/r", rule(&peer, other, "/out", "1h")).await;
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 9}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 9}));
@@ -237,29 +169,29 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
 
 #[tokio::test]
 async fn after_a_crash_a_rule_goes_on_from_its_last_checkpoint() {
-    let (folder, peer) = (folder("crash"), Peer::bind().await);
-    let mut served = Served::start(&folder).await;
+    let (folder, peer) = (Folder::new("checkpoints-crash"), Peer::bind().await);
+    let mut served = start(&folder);
     create_stream(&served, &peer).await;
     let sql = "SELECT collect(a) AS l FROM demo GROUP BY COUNTWINDOW(3)";
-    served.ask("POST", "/rules", rule(&peer, sql, "/out", "20ms")).await;
+    ask(&served, "POST", "/rules", rule(&peer, sql, "/out", "20ms")).await;
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 1}"#).await;
     sockets.send(r#"{"a": 2}"#).await;
-    served.says(&["its state is on disk", "changes=2"]).await;
-    served.signal("-KILL").await;
+    served.will_say(&["its state is on disk", "changes=2"]).await;
+    ended(&mut served, "-KILL");
 
-    let mut served = Served::start(&folder).await;
+    let mut served = start(&folder);
     let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 3}"#).await;
     assert_eq!(sockets.next().await, json!({"l": [1, 2, 3]}));
     sockets.send(r#"{"a": 4}"#).await;
-    served.says(&["its state is on disk", "changes=2"]).await;
-    served.signal("-TERM").await;
+    served.will_say(&["its state is on disk", "changes=2"]).await;
+    ended(&mut served, "-TERM");
 
     // One bit of the checkpoint turns.
     {
         let states: redb::TableDefinition<&str, &[u8]> = redb::TableDefinition::new("states");
-        let database = redb::Database::open(folder.0.join("data/plutino.redb")).expect("the store is whole");
+        let database = redb::Database::open(folder.store()).expect("the store is whole");
         let change = database.begin_write().expect("it can be written");
         {
             let mut table = change.open_table(states).expect("there are states");
@@ -270,8 +202,8 @@ async fn after_a_crash_a_rule_goes_on_from_its_last_checkpoint() {
         }
         change.commit().expect("it can be written");
     }
-    let mut served = Served::start(&folder).await;
-    served.says(&["WARN", "begins anew", "is damaged"]).await;
+    let served = start(&folder);
+    served.will_say(&["WARN", "begins anew", "is damaged"]).await;
     let mut sockets = peer.sockets().await;
     for a in 5..8 {
         sockets.send(&json!({ "a": a }).to_string()).await;

@@ -3,101 +3,33 @@
 mod process;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{WebSocketStream, accept_async, connect_async};
 
+use process::serve::{self, Folder};
 use process::{Client, LIMIT, next, send};
 
-/// A folder of its own that goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-connections-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(folder.join("etc/connections")).expect("a folder can be made");
-        Folder(folder)
-    }
-
-    fn connections(&self, text: &str) {
-        std::fs::write(self.0.join("etc/connections/connection.yaml"), text).expect("a file can be written");
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+/// The file of connections in a folder.
+const FILE: &str = "etc/connections/connection.yaml";
 
 /// `plutino serve`.
-struct Served {
-    child: Child,
-    rest: String,
-    data: u16,
-}
+struct Served(serve::Served);
 
 impl Served {
-    async fn begin(folder: &Path) -> Served {
-        let data = {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
-            free.local_addr().expect("it has an address").port()
-        };
-        let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
-            .args(["serve", "--etc"])
-            .arg(folder.join("etc"))
-            .arg("--data")
-            .arg(folder.join("data"))
-            .env("KUIPER__BASIC__RESTPORT", "0")
-            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
-            .env("KUIPER__SOURCE__HTTPSERVERPORT", data.to_string())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
-        let mut lines = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
-        let rest = timeout(LIMIT, async {
-            while let Some(line) = lines.next_line().await.expect("stderr is text") {
-                if let Some((_, rest)) = line.split_once("serves http://") {
-                    return rest.trim().to_owned();
-                }
-            }
-            panic!("it never said where it listens");
-        });
-        let rest = rest.await.expect("it says where it listens");
-        // What it says further is read, so that it never waits.
-        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        Served { child, rest: format!("http://{rest}"), data }
+    fn begin(folder: &Folder) -> Served {
+        Served(folder.serve())
     }
 
     async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, String) {
-        let (method, url) = (method.to_owned(), format!("{}{path}", self.rest));
-        let asked = tokio::task::spawn_blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-            let text = body.to_string();
-            let sent = match (method.as_str(), body.is_null()) {
-                ("GET", true) => agent.get(url).call(),
-                ("GET", false) => agent.get(url).force_send_body().send(&text),
-                ("DELETE", true) => agent.delete(url).call(),
-                ("DELETE", false) => agent.delete(url).force_send_body().send(&text),
-                ("PUT", _) => agent.put(url).send(&text),
-                (_, true) => agent.post(url).send_empty(),
-                (_, false) => agent.post(url).send(&text),
-            };
-            let mut answer = sent.expect("the service answers");
-            (answer.status().as_u16(), answer.body_mut().read_to_string().expect("an answer is text"))
-        });
-        asked.await.expect("a request ends")
+        let answer = self.0.asks(method, path, &body).await;
+        (answer.status, answer.body)
     }
 
     /// A request that succeeds.
@@ -129,7 +61,7 @@ impl Served {
     }
 
     async fn client(&self, path: &str) -> Client {
-        connect_async(format!("ws://127.0.0.1:{}{path}", self.data)).await.expect("the endpoint is there").0
+        connect_async(self.0.data_url(path)).await.expect("the endpoint is there").0
     }
 
     async fn runs(&self, rule: &str) {
@@ -144,17 +76,16 @@ impl Served {
         }
     }
 
-    async fn end(mut self) {
-        let pid = self.child.id().expect("it runs").to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().expect("kill runs").success());
-        let code = timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("it can be waited for").code();
+    fn end(mut self) {
+        let code = self.0.terminate().code();
         assert_eq!(code, Some(0));
     }
 
     /// What the command line says.
     async fn says(&self, arguments: &[&str]) -> String {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
-        let output = command.args(arguments).env("PLUTINO_URL", &self.rest).output().await.expect("the binary runs");
+        let output =
+            command.args(arguments).env("PLUTINO_URL", self.0.url("")).output().await.expect("the binary runs");
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         text(&output.stdout) + &text(&output.stderr)
     }
@@ -184,8 +115,8 @@ fn select(rule: &str, from: &str, sink: Value) -> Value {
 
 #[tokio::test]
 async fn a_connection_is_shared_by_rules_dialled_again_and_kept() {
-    let folder = Folder::new("shared");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("connections-shared");
+    let served = Served::begin(&folder);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address: SocketAddr = listener.local_addr().expect("it has an address");
     let props =
@@ -225,8 +156,8 @@ async fn a_connection_is_shared_by_rules_dialled_again_and_kept() {
     assert_eq!(next(&mut out).await, Some(json!({"n": 2})));
 
     // So does the service.
-    served.end().await;
-    let served = Served::begin(&folder.0).await;
+    served.end();
+    let served = Served::begin(&folder);
     let mut peer = accept(&listener).await;
     served.runs("reads").await;
     let mut out = served.client("/out").await;
@@ -243,13 +174,13 @@ async fn a_connection_is_shared_by_rules_dialled_again_and_kept() {
     served.refuses("GET", "/connections/c1", json!(null), "connection c1 not existed").await;
     served.refuses("POST", "/rules/reads/start", json!(null), "connection c1 not existed").await;
     assert_eq!(served.does("DELETE", "/connections/c1", json!(null)).await, "success");
-    served.end().await;
+    served.end();
 }
 
 #[tokio::test]
 async fn what_cannot_be_is_refused_clearly() {
-    let folder = Folder::new("refused");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("connections-refused");
+    let served = Served::begin(&folder);
     let sql = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
     served.does("POST", "/streams", json!({"sql": sql})).await;
     let unknown = select("r", "demo", json!({"path": "/x", "connectionSelector": "nosuch"}));
@@ -287,13 +218,13 @@ async fn what_cannot_be_is_refused_clearly() {
     for id in ["\"c\"", "\"$$ws//third\"", "\"$$ws//out\""] {
         assert!(all.contains(id), "{id} is not among {all}");
     }
-    served.end().await;
+    served.end();
 }
 
 #[tokio::test]
 async fn endpoints_are_opened_ahead_of_a_rule_that_checks_them() {
-    let folder = Folder::new("endpoints");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("connections-endpoints");
+    let served = Served::begin(&folder);
     let sql = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
     served.does("POST", "/streams", json!({"sql": sql})).await;
     let endpoint = || json!({"endpoint": "/live"});
@@ -314,8 +245,8 @@ async fn endpoints_are_opened_ahead_of_a_rule_that_checks_them() {
     assert_eq!(next(&mut live).await, Some(json!({"n": 1})));
 
     // After a restart no client can be there yet: the rule runs all the same.
-    served.end().await;
-    let served = Served::begin(&folder.0).await;
+    served.end();
+    let served = Served::begin(&folder);
     served.runs("r").await;
     served.does("POST", "/rules/r/stop", json!(null)).await;
     assert_eq!(served.does("GET", "/connection/websocket", endpoint()).await, "true");
@@ -323,13 +254,13 @@ async fn endpoints_are_opened_ahead_of_a_rule_that_checks_them() {
     assert_eq!(served.does("DELETE", "/connection/websocket", endpoint()).await, "");
     assert_eq!(next(&mut live).await, None);
     assert_eq!(served.does("GET", "/connection/websocket", endpoint()).await, "false");
-    served.end().await;
+    served.end();
 }
 
 #[tokio::test]
 async fn connectivity_is_checked() {
-    let folder = Folder::new("checks");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("connections-checks");
+    let served = Served::begin(&folder);
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
     let address = listener.local_addr().expect("it has an address").to_string();
     let peer = tokio::spawn(async move {
@@ -351,14 +282,14 @@ async fn connectivity_is_checked() {
     let other = "/metadata/lookups/connection/memory";
     served.refuses("POST", other, json!({}), "lookup source memory doesn't support ping connection").await;
     peer.abort();
-    served.end().await;
+    served.end();
 }
 
 #[tokio::test]
 async fn the_file_makes_connections_and_changes_over_the_api_stay() {
-    let folder = Folder::new("file");
-    folder.connections("websocket:\n  one:\n    path: /one\n  two:\n    path: /two\n");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("connections-file");
+    folder.write(FILE, "websocket:\n  one:\n    path: /one\n  two:\n    path: /two\n");
+    let served = Served::begin(&folder);
     let _one = served.client("/one").await;
     served.does("DELETE", "/connections/two", json!(null)).await;
     served.does("POST", "/connections", json!({"id": "own", "typ": "websocket", "props": {"path": "/own"}})).await;
@@ -368,10 +299,10 @@ async fn the_file_makes_connections_and_changes_over_the_api_stay() {
         serde_json::from_str::<Value>(exported).expect("JSON"),
         json!({"one": {"path": "/one"}, "own": {"path": "/own"}})
     );
-    served.end().await;
+    served.end();
 
-    folder.connections("websocket:\n  one:\n    path: /anew\n  two:\n    path: /two\n  own:\n    path: /file\n");
-    let served = Served::begin(&folder.0).await;
+    folder.write(FILE, "websocket:\n  one:\n    path: /anew\n  two:\n    path: /two\n  own:\n    path: /file\n");
+    let served = Served::begin(&folder);
     let ids = |list: &str| {
         let list: Vec<Value> = serde_json::from_str(list).expect("a list");
         list.iter().map(|one| format!("{}={}", one["id"], one["props"]["path"]).replace('"', "")).collect::<Vec<_>>()
@@ -382,18 +313,18 @@ async fn the_file_makes_connections_and_changes_over_the_api_stay() {
     let imported = served.does("POST", "/data/import", json!({"content": export.to_string()})).await;
     assert!(imported.contains("\"connectionConfig\":{}") && !imported.contains("rror\":\""), "{imported}");
     assert_eq!(ids(&served.does("GET", "/connections", json!(null)).await), ["one=/one", "own=/own"]);
-    served.end().await;
+    served.end();
 
-    folder.connections("websocket:\n  one:\n    xOperation: delete\n  own:\n    xOperation: delete\n");
-    let served = Served::begin(&folder.0).await;
+    folder.write(FILE, "websocket:\n  one:\n    xOperation: delete\n  own:\n    xOperation: delete\n");
+    let served = Served::begin(&folder);
     assert_eq!(served.does("GET", "/connections", json!(null)).await, "[]");
-    served.end().await;
+    served.end();
 }
 
 #[tokio::test]
 async fn the_command_line_manages_connections_and_conf_keys() {
-    let folder = Folder::new("cli");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("connections-cli");
+    let served = Served::begin(&folder);
     for (arguments, part) in [
         (
             vec!["create", "connection", "c1", r#"{"typ": "websocket", "props": {"path": "/c1"}}"#],
@@ -425,5 +356,5 @@ async fn the_command_line_manages_connections_and_conf_keys() {
         let said = served.says(&arguments).await;
         assert!(said.contains(part), "{arguments:?}: {said}");
     }
-    served.end().await;
+    served.end();
 }

@@ -2,12 +2,11 @@
 //! service on the same folder, and rules that come and go.
 #![cfg(unix)]
 
+mod process;
+
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc;
+use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -15,144 +14,12 @@ use serde_json::{Value, json};
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
-/// Nothing here takes longer, or it hangs.
-const LIMIT: Duration = Duration::from_secs(120);
-
-/// A folder that goes with its value.
-struct Folder(PathBuf);
-
-/// `plutino serve` in a folder; killed with its value.
-struct Served {
-    child: Child,
-    rest: String,
-}
-
-/// Status and body of an answer.
-type Answer = (u16, String);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let unique = format!("plutino-durability-{name}-{}-{:x}", std::process::id(), fastrand::u64(..));
-        let path = std::env::temp_dir().join(unique);
-        std::fs::create_dir_all(&path).expect("a folder in the temporary folder");
-        Folder(path)
-    }
-
-    fn store(&self) -> PathBuf {
-        self.0.join("data/plutino.redb")
-    }
-
-    /// The service, not yet started; `shell` is run before it, in the same process.
-    fn command(&self, shell: &str, data_port: u16) -> Command {
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", &format!("{shell} exec \"$0\" serve --etc etc --data data"), env!("CARGO_BIN_EXE_plutino")])
-            .current_dir(&self.0)
-            .env("PLUTINO__BASIC__RESTPORT", "0")
-            .env("PLUTINO__SOURCE__HTTPSERVERIP", "127.0.0.1")
-            .env("PLUTINO__SOURCE__HTTPSERVERPORT", data_port.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        command
-    }
-
-    fn serve(&self) -> Served {
-        self.serve_with("", 0)
-    }
-
-    fn serve_with(&self, shell: &str, data_port: u16) -> Served {
-        let mut child = self.command(shell, data_port).spawn().expect("the binary starts");
-        let mut said = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
-        let (found, address) = mpsc::channel();
-        // It is read to its end: the program must not wait for a reader.
-        std::thread::spawn(move || {
-            let mut all = Vec::new();
-            while let Some(Ok(line)) = said.next() {
-                if let Some((_, address)) = line.split_once("serves http://") {
-                    let _ = found.send(Ok(address.to_owned()));
-                }
-                all.push(line);
-            }
-            let _ = found.send(Err(all.join("\n")));
-        });
-        let rest = address.recv_timeout(LIMIT).expect("it says something").expect("it starts");
-        Served { child, rest }
-    }
-
-    /// Starts a service that must not start; what it says.
-    fn refused(&self) -> String {
-        let output = self.command("", 0).output().expect("the binary starts");
-        assert_eq!(output.status.code(), Some(1));
-        String::from_utf8(output.stderr).expect("it says text")
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-impl Served {
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
-        ask(&self.rest, method, path, body).unwrap_or_else(|| panic!("{method} {path} is not answered"))
-    }
-
-    fn get(&self, path: &str) -> Value {
-        let (status, body) = self.ask("GET", path, &Value::Null);
-        assert_eq!(status, 200, "{body}");
-        serde_json::from_str(&body).expect("reads answer with JSON")
-    }
-
-    fn done(&self, method: &str, path: &str, body: &Value) {
-        let (status, answer) = self.ask(method, path, body);
-        assert!((200..300).contains(&status), "{method} {path}: {answer}");
-    }
-
-    /// The states of all rules, once none of them is about to change.
-    fn states(&self) -> BTreeMap<String, String> {
-        let began = std::time::Instant::now();
-        loop {
-            let rules = self.get("/rules");
-            let rules = rules.as_array().expect("a list").iter();
-            let text = |rule: &Value, name: &str| rule[name].as_str().unwrap_or_default().to_owned();
-            let states: BTreeMap<String, String> = rules.map(|rule| (text(rule, "id"), text(rule, "status"))).collect();
-            if states.values().all(|state| state == "running" || state.starts_with("stopped")) {
-                return states;
-            }
-            assert!(began.elapsed() < LIMIT, "{states:?}");
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn signal(&self, signal: &str) {
-        let pid = self.child.id().to_string();
-        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
-    }
-
-    fn ends(&mut self) -> ExitStatus {
-        self.child.wait().expect("it can be waited for")
-    }
-}
-
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
+use process::serve::{self, Answer, Folder, LIMIT, Served};
 
 /// `None`: there was no whole answer.
-fn ask(rest: &str, method: &str, path: &str, body: &Value) -> Option<Answer> {
+fn ask(rest: &str, method: &str, path: &str, body: &Value) -> Option<(u16, String)> {
     let body = if body.is_null() { String::new() } else { body.to_string() };
-    let head = format!("{method} {path} HTTP/1.1\r\nhost: {rest}\r\nconnection: close");
-    let mut socket = TcpStream::connect(rest).ok()?;
-    socket.set_read_timeout(Some(LIMIT)).ok()?;
-    socket.write_all(format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len()).as_bytes()).ok()?;
-    let mut answer = String::new();
-    socket.read_to_string(&mut answer).ok()?;
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    serve::ask(rest, method, path, "", &body).map(|answer| (answer.status, answer.body))
 }
 
 fn stream(name: &str) -> Value {
@@ -286,10 +153,70 @@ fn newer(path: &Path) {
 #[test]
 fn a_folder_that_cannot_be_written_is_refused() {
     let folder = Folder::new("unusable");
-    std::fs::write(folder.0.join("data"), "no folder").expect("it can be written");
+    std::fs::write(folder.path("data"), "no folder").expect("it can be written");
     let said = folder.refused();
     assert!(said.contains("cannot open the store data"), "{said}");
-    assert_eq!(std::fs::read(folder.0.join("data")).expect("it is there"), b"no folder");
+    assert_eq!(std::fs::read(folder.path("data")).expect("it is there"), b"no folder");
+}
+
+/// What is allowed to everybody but the one who runs everything, where the test is run by that one.
+fn unprivileged(folder: &Folder) -> Option<Command> {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|me| std::os::unix::fs::MetadataExt::uid(&me) == 0);
+    if !is_root {
+        return Some(folder.command());
+    }
+    let nobody = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+    let mut works = Command::new("setpriv");
+    works.args(nobody).args([env!("CARGO_BIN_EXE_plutino"), "--version"]);
+    let works = works.output().is_ok_and(|output| output.status.success());
+    works.then(|| folder.command_by("setpriv", &nobody))
+}
+
+/// Permissions stand for a read-only mount, which only the one who runs everything can make, and not everywhere.
+#[test]
+fn a_read_only_folder_is_refused_and_left_as_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = Folder::new("read-only");
+    let Some(command) = unprivileged(&folder) else {
+        eprintln!("skipped: there is no setpriv, or nobody else may run the binary");
+        return;
+    };
+    let mut served = folder.serve();
+    served.done("POST", "/streams", &stream("demo"));
+    served.done("POST", "/rules", &rule("r"));
+    assert!(served.terminate().success());
+    let before = std::fs::read(folder.store()).expect("it is there");
+    let allow = |folder_mode: u32, file_mode: u32| {
+        let set = |path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode));
+        set(folder.store(), file_mode).and_then(|()| set(folder.path("data"), folder_mode)).expect("it is ours");
+    };
+    allow(0o555, 0o444);
+    let said = serve::refused(command);
+    assert!(said.contains("cannot open the store data") && said.contains("denied"), "{said}");
+    let names: Vec<_> = std::fs::read_dir(folder.path("data")).expect("it can be listed").collect();
+    assert!(std::fs::read(folder.store()).expect("it is there") == before && names.len() == 1, "{names:?}");
+    allow(0o755, 0o644);
+    assert_eq!(folder.serve().states()["r"], "running");
+}
+
+#[test]
+fn where_files_cannot_be_kept_the_rest_goes_on() {
+    let folder = Folder::new("no-uploads");
+    folder.write("data/uploads", "no folder");
+    let served = folder.serve();
+    let upload = json!({"name": "a.txt", "content": "abc"});
+    for (method, path, body) in [
+        ("POST", "/config/uploads", &upload),
+        ("GET", "/config/uploads", &Value::Null),
+        ("DELETE", "/config/uploads/a.txt", &Value::Null),
+    ] {
+        let refused = served.ask(method, path, body);
+        assert!(refused.status == 400 && refused.body.contains("move away what is there"), "{}", refused.body);
+    }
+    served.done("POST", "/streams", &stream("demo"));
+    served.done("POST", "/rules", &rule("r"));
+    assert!(served.get("/data/export")["rules"]["r"].is_string());
+    assert_eq!(std::fs::read(folder.path("data/uploads")).expect("it is there"), b"no folder");
 }
 
 /// Files cannot grow over a limit, which is lifted in the end: for the store as a disk that is full for a while.
@@ -301,16 +228,15 @@ async fn without_space_changes_are_refused_until_there_is_some() {
         return;
     }
     let folder = Folder::new("full");
-    let free = std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port");
     // The signal of the limit would kill; a disk that is full sends none.
-    let served = folder.serve_with("trap '' XFSZ;", free.port());
+    let served = Served::start(folder.command_by("sh", &["-c", "trap '' XFSZ; exec \"$0\" \"$@\""]));
     served.done("POST", "/streams", &stream("demo"));
     let sink = json!([{"websocket": {"path": "/out", "sendSingle": true}}]);
     served.done("POST", "/rules", &json!({"id": "steady", "sql": "SELECT n FROM demo", "actions": sink}));
     served.done("POST", "/rules", &rule("off"));
     served.done("POST", "/rules/off/stop", &Value::Null);
     let client = async |path: &str| {
-        let (client, _) = connect_async(format!("ws://{free}{path}")).await.expect("the endpoint is there");
+        let (client, _) = connect_async(served.data_url(path)).await.expect("the endpoint is there");
         client
     };
     let (mut source, mut out) = (client("/demo").await, client("/out").await);
@@ -346,7 +272,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
         ("PUT", "/metadata/sources/websocket/confKeys/k", json!({"requestHeader": {"X": [big]}})),
         ("POST", "/config/uploads", json!({"name": "a.txt", "content": "abc"})),
     ] {
-        let (status, answer) = served.ask(method, path, &body);
+        let Answer { status, body: answer, .. } = served.ask(method, path, &body);
         assert!(
             (400..600).contains(&status) && answer.contains("File too large"),
             "{method} {path}: {status} {answer}"
@@ -436,7 +362,8 @@ fn an_export_of_ekuiper_is_imported() {
     });
     let folder = Folder::new("import");
     let served = folder.serve();
-    let (status, answer) = served.ask("POST", "/data/import", &json!({"content": export.to_string()}));
+    let Answer { status, body: answer, .. } =
+        served.ask("POST", "/data/import", &json!({"content": export.to_string()}));
     // What cannot be taken over is told, and the rest is there.
     assert_eq!(status, 400, "{answer}");
     assert!(answer.contains("far") && answer.contains("mqtt"), "{answer}");

@@ -1,83 +1,37 @@
 //! Who gets in: the service as a process, with TLS, tokens, origins and client certificates as its configuration says.
 
-use std::path::PathBuf;
+mod process;
+
+use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
-use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, Lines};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
-/// Nothing here takes longer, or it hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+use process::serve::{Folder, LIMIT, Served};
 
-/// `plutino serve` in a folder of its own.
-struct Served {
-    _child: Child,
-    said: Lines<BufReader<ChildStderr>>,
-    folder: PathBuf,
-    /// host and port of the REST API
-    rest: String,
+/// A service with this configuration; further files are already in `folder`.
+fn served(folder: &Folder, config: &str) -> Served {
+    folder.write("etc/plutino.yaml", config);
+    folder.serve()
 }
 
-impl Served {
-    /// With this configuration; further files are already in `folder`.
-    async fn start(folder: PathBuf, config: &str) -> Served {
-        std::fs::create_dir_all(folder.join("etc")).unwrap();
-        std::fs::write(folder.join("etc/plutino.yaml"), config).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
-            .args(["serve", "--log", "info"])
-            .current_dir(&folder)
-            .env("KUIPER__BASIC__RESTPORT", "0")
-            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
-        let said = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut served = Served { _child: child, said, folder, rest: String::new() };
-        let line = served.says("serves http").await;
-        served.rest = line.rsplit("//").next().unwrap().to_owned();
-        served
-    }
-
-    /// The next line on stderr that has `text` in it.
-    async fn says(&mut self, text: &str) -> String {
-        let next = async {
-            loop {
-                let line = self.said.next_line().await.unwrap().expect("it goes on");
-                if line.contains(text) {
-                    return line;
-                }
-            }
-        };
-        timeout(LIMIT, next).await.unwrap_or_else(|_| panic!("it never says {text}"))
-    }
-
-    async fn ask(&self, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
-        let stream = TcpStream::connect(&self.rest).await.unwrap();
-        request(stream, method, path, headers, body).await
-    }
+/// Asks the REST API, with headers that have each their line's end.
+async fn ask(served: &Served, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+    request(TcpStream::connect(&served.rest).await.unwrap(), method, path, headers, body).await
 }
 
-impl Drop for Served {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.folder);
-    }
-}
-
-fn folder(name: &str) -> PathBuf {
-    let folder = std::env::temp_dir().join(format!("plutino-secure-{name}-{}", std::process::id()));
-    let _ = std::fs::remove_dir_all(&folder);
-    std::fs::create_dir_all(&folder).unwrap();
-    folder
+/// Where its data server is.
+fn data_address(served: &Served) -> String {
+    format!("127.0.0.1:{}", served.data_port)
 }
 
 /// Status and body of the answer to a request; 0 where there is none.
@@ -125,7 +79,7 @@ struct Certificates {
     client: (CertificateDer<'static>, PrivateKeyDer<'static>),
 }
 
-fn certificates(folder: &std::path::Path) -> Certificates {
+fn certificates(folder: &Folder) -> Certificates {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -139,9 +93,9 @@ fn certificates(folder: &std::path::Path) -> Certificates {
     };
     let (server, server_key) = made();
     let (client, client_key) = made();
-    std::fs::write(folder.join("ca.pem"), authority.pem()).unwrap();
-    std::fs::write(folder.join("server.pem"), server.pem()).unwrap();
-    std::fs::write(folder.join("server.key"), server_key.serialize_pem()).unwrap();
+    std::fs::write(folder.path("ca.pem"), authority.pem()).unwrap();
+    std::fs::write(folder.path("server.pem"), server.pem()).unwrap();
+    std::fs::write(folder.path("server.key"), server_key.serialize_pem()).unwrap();
     let client_key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(client_key.serialize_der()));
     Certificates { authority: authority.der().clone(), client: (client.der().clone(), client_key) }
 }
@@ -169,51 +123,49 @@ const RULE: &str = r#"{"id": "r", "sql": "SELECT * FROM demo", "actions": [{"web
 
 #[tokio::test]
 async fn the_api_asks_for_a_token() {
-    let folder = folder("token");
-    std::fs::create_dir_all(folder.join("etc/mgmt")).unwrap();
-    std::fs::write(folder.join("etc/mgmt/issuer.pub"), include_str!("keys/issuer.pub")).unwrap();
-    let served = Served::start(folder, "basic: {authentication: true}").await;
+    let folder = Folder::new("secure-token");
+    folder.write("etc/mgmt/issuer.pub", include_str!("keys/issuer.pub"));
+    let served = served(&folder, "basic: {authentication: true}");
     let key = EncodingKey::from_rsa_pem(include_bytes!("keys/issuer.key")).unwrap();
     let signed = |claims: Value| encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap();
     let good = signed(json!({"iss": "issuer.pub", "aud": "eKuiper"}));
     for open in ["/", "/ping"] {
-        assert_eq!(served.ask("GET", open, "", "").await.0, 200);
+        assert_eq!(ask(&served, "GET", open, "", "").await.0, 200);
     }
-    assert_eq!(served.ask("GET", "/nothing", "", "").await.0, 404);
-    assert_eq!(served.ask("GET", "/streams", "", "").await, (401, "missing_token\n".to_owned()));
-    assert_eq!(served.ask("POST", "/streams", "Authorization: x\r\n", STREAM).await.0, 401);
+    assert_eq!(ask(&served, "GET", "/nothing", "", "").await.0, 404);
+    assert_eq!(ask(&served, "GET", "/streams", "", "").await, (401, "missing_token\n".to_owned()));
+    assert_eq!(ask(&served, "POST", "/streams", "Authorization: x\r\n", STREAM).await.0, 401);
     let expired = signed(json!({"iss": "issuer.pub", "aud": "eKuiper", "exp": 1}));
-    let refused = served.ask("GET", "/streams", &format!("Authorization: {expired}\r\n"), "").await;
+    let refused = ask(&served, "GET", "/streams", &format!("Authorization: {expired}\r\n"), "").await;
     assert!(refused.1.contains("token is expired"), "{refused:?}");
     let outside = signed(json!({"iss": "../plutino.yaml", "aud": "eKuiper"}));
-    let refused = served.ask("GET", "/streams", &format!("Authorization: {outside}\r\n"), "").await;
+    let refused = ask(&served, "GET", "/streams", &format!("Authorization: {outside}\r\n"), "").await;
     assert!(refused.1.contains("not found target key file"), "{refused:?}");
-    assert_eq!(served.ask("POST", "/streams", &format!("Authorization: {good}\r\n"), STREAM).await.0, 201);
-    let listed = served.ask("GET", "/streams", &format!("Authorization: Bearer {good}\r\n"), "").await;
+    assert_eq!(ask(&served, "POST", "/streams", &format!("Authorization: {good}\r\n"), STREAM).await.0, 201);
+    let listed = ask(&served, "GET", "/streams", &format!("Authorization: Bearer {good}\r\n"), "").await;
     assert_eq!(listed, (200, "[\"demo\"]".to_owned()));
 }
 
 #[tokio::test]
 async fn the_api_speaks_tls_beside_clients_that_do_not() {
-    let folder = folder("tls");
+    let folder = Folder::new("secure-tls");
     let certificates = certificates(&folder);
-    let served = Served::start(folder, "basic: {restTls: {certfile: server.pem, keyfile: server.key}}").await;
+    let served = served(&folder, "basic: {restTls: {certfile: server.pem, keyfile: server.key}}");
     // One that says nothing, and one that speaks no TLS, keep nobody waiting.
     let _silent = TcpStream::connect(&served.rest).await.unwrap();
-    assert_eq!(served.ask("GET", "/ping", "", "").await.0, 0);
+    assert_eq!(ask(&served, "GET", "/ping", "", "").await.0, 0);
     let stream = certificates.connect(&served.rest, false).await.unwrap();
     assert_eq!(request(stream, "GET", "/streams", "", "").await, (200, "[]".to_owned()));
 }
 
 #[tokio::test]
 async fn the_data_server_knows_origins_and_tokens() {
-    let config =
-        "source:\n  httpServerPort: 0\n  httpServerOrigins: ['https://board.example']\n  httpServerTokens: [secret]\n";
-    let mut served = Served::start(folder("gate"), config).await;
-    assert_eq!(served.ask("POST", "/streams", "", STREAM).await.0, 201);
-    assert_eq!(served.ask("POST", "/rules", "", RULE).await.0, 201);
-    let line = served.says("listening on").await;
-    let address = line.split("listening on ").nth(1).unwrap().trim().to_owned();
+    let config = "source:\n  httpServerOrigins: ['https://board.example']\n  httpServerTokens: [secret]\n";
+    let folder = Folder::new("secure-gate");
+    let served = served(&folder, config);
+    assert_eq!(ask(&served, "POST", "/streams", "", STREAM).await.0, 201);
+    assert_eq!(ask(&served, "POST", "/rules", "", RULE).await.0, 201);
+    let address = data_address(&served);
     let shake =
         async |path: &str, headers: &str| shake(TcpStream::connect(&address).await.unwrap(), path, headers).await;
     let token = "Authorization: Bearer secret\r\n";
@@ -224,7 +176,7 @@ async fn the_data_server_knows_origins_and_tokens() {
     assert_eq!(shake("/out?access_token=secret", "").await, 101);
     assert_eq!(shake("/out", &format!("{token}Origin: https://evil.example\r\n")).await, 403);
     assert_eq!(shake("/out", &format!("{token}Origin: https://board.example\r\n")).await, 101);
-    let (status, metrics) = served.ask("GET", "/metrics", "", "").await;
+    let (status, metrics) = ask(&served, "GET", "/metrics", "", "").await;
     assert_eq!(status, 200);
     for line in [
         "plutino_refused_handshakes_total{cause=\"token\"} 2",
@@ -247,14 +199,13 @@ async fn the_data_server_knows_origins_and_tokens() {
 
 #[tokio::test]
 async fn the_data_server_asks_for_certificates() {
-    let folder = folder("mtls");
+    let folder = Folder::new("secure-mtls");
     let certificates = certificates(&folder);
-    let config = "source:\n  httpServerPort: 0\n  httpServerTls: {certfile: server.pem, keyfile: server.key, clientCaFile: ca.pem}\n";
-    let mut served = Served::start(folder, config).await;
-    assert_eq!(served.ask("POST", "/streams", "", STREAM).await.0, 201);
-    assert_eq!(served.ask("POST", "/rules", "", RULE).await.0, 201);
-    let line = served.says("listening on").await;
-    let address = line.split("listening on ").nth(1).unwrap().trim().to_owned();
+    let config = "source:\n  httpServerTls: {certfile: server.pem, keyfile: server.key, clientCaFile: ca.pem}\n";
+    let served = served(&folder, config);
+    assert_eq!(ask(&served, "POST", "/streams", "", STREAM).await.0, 201);
+    assert_eq!(ask(&served, "POST", "/rules", "", RULE).await.0, 201);
+    let address = data_address(&served);
     let known = certificates.connect(&address, true).await.unwrap();
     assert_eq!(shake(known, "/out", "").await, 101);
     // With TLS 1.3 a client learns of the refusal with its first read.
@@ -267,8 +218,9 @@ async fn the_data_server_asks_for_certificates() {
 
 #[tokio::test]
 async fn metrics_have_a_port_of_their_own() {
-    let mut served = Served::start(folder("prometheus"), "basic: {prometheus: true, prometheusPort: 0}").await;
-    let line = served.says("metrics on http://").await;
+    let folder = Folder::new("secure-prometheus");
+    let served = served(&folder, "basic: {prometheus: true, prometheusPort: 0}");
+    let line = served.says(&["metrics on http://"]);
     let address = line.split("http://").nth(1).unwrap().trim_end_matches("/metrics").to_owned();
     let stream = TcpStream::connect(address).await.unwrap();
     let (status, metrics) = request(stream, "GET", "/metrics", "", "").await;
@@ -278,13 +230,12 @@ async fn metrics_have_a_port_of_their_own() {
 
 #[tokio::test]
 async fn the_command_line_gets_in_and_what_it_changes_is_in_the_log_files() {
-    let folder = folder("cli");
+    let folder = Folder::new("secure-cli");
     let _ = certificates(&folder);
-    std::fs::create_dir_all(folder.join("etc/mgmt")).unwrap();
-    std::fs::write(folder.join("etc/mgmt/issuer.pub"), include_str!("keys/issuer.pub")).unwrap();
+    folder.write("etc/mgmt/issuer.pub", include_str!("keys/issuer.pub"));
     let config = "basic: {restTls: {certfile: server.pem, keyfile: server.key}, authentication: true, \
                   enableRestAuditLog: true, fileLog: true, logFormat: json}";
-    let served = Served::start(folder, config).await;
+    let served = served(&folder, config);
     let key = EncodingKey::from_rsa_pem(include_bytes!("keys/issuer.key")).unwrap();
     let claims = json!({"iss": "issuer.pub", "aud": "eKuiper"});
     let token = encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap();
@@ -293,7 +244,7 @@ async fn the_command_line_gets_in_and_what_it_changes_is_in_the_log_files() {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
         command.args(["create", "--url", &format!("https://localhost:{port}"), "--token", token, "--ca", ca]);
         command.args(["stream", "demo", r#"() WITH (TYPE="websocket", DATASOURCE="/in")"#]);
-        timeout(LIMIT, command.current_dir(&served.folder).output()).await.expect("an answer in time").unwrap()
+        timeout(LIMIT, command.current_dir(&folder.0).output()).await.expect("an answer in time").unwrap()
     };
     assert!(!cli("wrong", "ca.pem").await.status.success());
     let said = cli(&token, "server.key").await;
@@ -303,7 +254,7 @@ async fn the_command_line_gets_in_and_what_it_changes_is_in_the_log_files() {
     // The file is written by a thread of its own.
     let written = async {
         loop {
-            let files = std::fs::read_dir(served.folder.join("log")).unwrap().flatten();
+            let files = std::fs::read_dir(folder.path("log")).unwrap().flatten();
             let text: String = files.map(|file| std::fs::read_to_string(file.path()).unwrap()).collect();
             if let Some(line) = text.lines().find(|line| line.contains("plutino::audit") && line.ends_with('}')) {
                 break serde_json::from_str::<Value>(line).unwrap();
@@ -313,4 +264,67 @@ async fn the_command_line_gets_in_and_what_it_changes_is_in_the_log_files() {
     };
     let line = timeout(LIMIT, written).await.expect("a line of the change");
     assert_eq!((&line["fields"]["path"], &line["fields"]["status"]), (&json!("/streams"), &json!(201)));
+}
+
+/// What the shell prints and says to one statement. It is told to end once it has printed a line or said something.
+fn shell(folder: &Folder, arguments: &[&str]) -> String {
+    use std::io::{BufRead, BufReader};
+    let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .arg("query")
+        .args(arguments)
+        .current_dir(&folder.0)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    let mut input = child.stdin.take().expect("stdin is a pipe");
+    input.write_all(b"SELECT id FROM demo\n").expect("it reads");
+    let (told, tells) = std::sync::mpsc::channel();
+    let out: Box<dyn std::io::Read + Send> = Box::new(child.stdout.take().expect("stdout is a pipe"));
+    let said: Box<dyn std::io::Read + Send> = Box::new(child.stderr.take().expect("stderr is a pipe"));
+    for pipe in [out, said] {
+        let told = told.clone();
+        std::thread::spawn(move || {
+            BufReader::new(pipe).lines().map_while(Result::ok).for_each(|line| drop(told.send(line)));
+        });
+    }
+    let line = tells.recv_timeout(LIMIT).expect("it prints or says something");
+    input.write_all(b"quit\n").expect("it reads");
+    child.wait().expect("it ends");
+    line
+}
+
+#[tokio::test]
+async fn the_shell_reads_results_behind_tls_and_tokens() {
+    for (tls, tokens) in [(false, true), (true, false), (true, true)] {
+        let folder = Folder::new("secure-shell");
+        let _ = certificates(&folder);
+        folder.write("data/rows.json", r#"[{"id": 7}]"#);
+        let tls_files = if tls { "  httpServerTls: {certfile: server.pem, keyfile: server.key}\n" } else { "" };
+        let known = if tokens { "  httpServerTokens: [secret]\n" } else { "" };
+        let served = served(&folder, &format!("source:\n  httpServerIp: 127.0.0.1\n{tls_files}{known}"));
+        let stream = r#"{"sql": "CREATE STREAM demo () WITH (TYPE=\"file\", DATASOURCE=\"rows.json\")"}"#;
+        assert_eq!(ask(&served, "POST", "/streams", "", stream).await.0, 201);
+        let url = format!("http://localhost:{}", served.rest.rsplit(':').next().unwrap());
+        let (ca, token) = (["--ca", "ca.pem"], ["--data-token", "secret"]);
+        let mut all = vec!["--url", url.as_str()];
+        all.extend(if tls { &ca[..] } else { &[] });
+        let without = shell(&folder, &all);
+        match tokens {
+            true => assert!(without.contains("give it with --data-token"), "{without}"),
+            false => assert_eq!(without, r#"[{"id":7}]"#),
+        }
+        all.extend(token);
+        assert_eq!(shell(&folder, &all), r#"[{"id":7}]"#, "tls {tls}, tokens {tokens}");
+        if tls {
+            let stranger = shell(&folder, &["--url", &url, "--data-token", "secret"]);
+            assert!(stranger.contains("--ca says whom to trust"), "{stranger}");
+        }
+        if tokens {
+            *all.last_mut().expect("there is one") = "wrong";
+            let refused = shell(&folder, &all);
+            assert!(refused.contains("the token of --data-token is not known there"), "{refused}");
+        }
+    }
 }

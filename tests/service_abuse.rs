@@ -1,72 +1,37 @@
 //! The service under bad treatment, driven as a process: whatever is sent to its REST port, a rule goes on, nothing that
 //! was there is lost, nothing outside of the data folder is touched, and the next request is answered as ever.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+mod process;
+
+use std::path::Path;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt, stream};
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
-type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
-
-/// Nothing here takes longer, or it hangs.
-const LIMIT: Duration = Duration::from_secs(120);
+use process::Client;
+use process::serve::{self, Answer, Folder, LIMIT};
 
 /// `plutino serve` in a folder of its own, with a rule that passes messages on.
 struct Served {
-    child: Child,
+    process: serve::Served,
     rest: String,
-    folder: PathBuf,
+    folder: Folder,
     source: Client,
     sink: Client,
     sent: u64,
 }
 
-/// Status, headers in small letters, body.
-struct Answer {
-    status: u16,
-    headers: BTreeMap<String, String>,
-    body: String,
-}
-
 impl Served {
     async fn start(name: &str) -> Served {
-        let folder = std::env::temp_dir().join(format!("plutino-abuse-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).expect("a folder in the temporary folder");
-        let data_port = free_port();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
-            .args(["serve", "--etc", "etc", "--data", "data"])
-            .current_dir(&folder)
-            .env("KUIPER__BASIC__RESTIP", "127.0.0.1")
-            .env("KUIPER__BASIC__RESTPORT", "0")
-            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
-            .env("KUIPER__SOURCE__HTTPSERVERPORT", data_port.to_string())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
-        let mut said = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
-        let rest = timeout(LIMIT, async {
-            loop {
-                let line = said.next_line().await.expect("stderr is text").expect("it says where it serves");
-                if let Some((_, address)) = line.split_once("serves http://") {
-                    return address.to_owned();
-                }
-            }
-        });
-        let rest = rest.await.expect("it starts in time");
-        // Nobody else reads what it says, and it must not wait for a reader.
-        tokio::spawn(async move { while let Ok(Some(_)) = said.next_line().await {} });
+        let folder = Folder::new(&format!("abuse-{name}"));
+        let process = folder.serve();
+        let rest = process.rest.clone();
         let stream = json!({"sql": "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")"});
         assert_eq!(ask(&rest, "POST", "/streams", &stream.to_string()).await.status, 201);
         let rule = json!({
@@ -76,11 +41,11 @@ impl Served {
         let made = ask(&rest, "POST", "/rules", &rule.to_string()).await;
         assert_eq!(made.status, 201, "{}", made.body);
         let client = async |path: &str| {
-            let (client, _) = connect_async(format!("ws://127.0.0.1:{data_port}{path}")).await.expect("an endpoint");
+            let (client, _) = connect_async(process.data_url(path)).await.expect("an endpoint");
             client
         };
         let (source, sink) = (client("/in").await, client("/out").await);
-        let mut served = Served { child, rest, folder, source, sink, sent: 0 };
+        let mut served = Served { process, rest, folder, source, sink, sent: 0 };
         served.runs().await;
         served
     }
@@ -107,16 +72,9 @@ impl Served {
         self.runs().await;
         let stopped = self.ask("POST", "/stop", "").await;
         assert_eq!((stopped.status, stopped.body.as_str()), (200, "stop success"));
-        let status = timeout(LIMIT, self.child.wait()).await.expect("it ends").expect("its status is known");
+        let status = self.process.ends();
         assert!(status.success(), "{status}");
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-/// A port that nobody has now. Another process can take it before it is used, which then shows as a failure to start.
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").port()
 }
 
 async fn ask(rest: &str, method: &str, path: &str, body: &str) -> Answer {
@@ -127,7 +85,7 @@ async fn ask(rest: &str, method: &str, path: &str, body: &str) -> Answer {
     raw(rest, &[head.as_bytes(), body.as_bytes()].concat()).await.expect("an answer of HTTP")
 }
 
-/// Sends bytes, and reads until the other side ends; `None`: what came is no answer of HTTP.
+/// As that of the harness, for many at a time.
 async fn raw(rest: &str, bytes: &[u8]) -> Option<Answer> {
     let exchange = async {
         let mut socket = TcpStream::connect(rest).await.expect("it listens");
@@ -137,13 +95,7 @@ async fn raw(rest: &str, bytes: &[u8]) -> Option<Answer> {
         let _ = socket.read_to_end(&mut answer).await;
         answer
     };
-    let answer = timeout(LIMIT, exchange).await.expect("the connection ends");
-    let answer = String::from_utf8_lossy(&answer).into_owned();
-    let (head, body) = answer.split_once("\r\n\r\n")?;
-    let mut lines = head.lines();
-    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
-    let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-    Some(Answer { status, headers: lines.filter_map(header).collect(), body: body.to_owned() })
+    serve::parse(&timeout(LIMIT, exchange).await.expect("the connection ends"))
 }
 
 /// Every route with a body, an id or a name, in methods that exist.
@@ -358,7 +310,7 @@ async fn half_requests_hold_nobody_up() {
 #[tokio::test]
 async fn uploads_stay_in_their_folder() {
     let served = Served::start("uploads").await;
-    let secret = served.folder.join("secret.txt");
+    let secret = served.folder.path("secret.txt");
     std::fs::write(&secret, "kept").expect("a file beside the data folder");
     let long = "n".repeat(5000);
     let names =
@@ -387,8 +339,8 @@ async fn uploads_stay_in_their_folder() {
         names.sort();
         names
     };
-    assert_eq!(there(&served.folder), ["data", "secret.txt"]);
-    assert_eq!(there(&served.folder.join("data/uploads")), ["<b>x.txt"]);
+    assert_eq!(there(&served.folder.0), ["data", "etc", "secret.txt"]);
+    assert_eq!(there(&served.folder.path("data/uploads")), ["<b>x.txt"]);
     // Many at a time with one name: one of them is there, whole.
     let puts = (0..64).map(|n| {
         let body = json!({"name": "one", "content": n.to_string().repeat(5000)}).to_string();
@@ -397,9 +349,9 @@ async fn uploads_stay_in_their_folder() {
     });
     let statuses: Vec<u16> = stream::iter(puts).buffer_unordered(32).collect().await;
     assert!(statuses.iter().all(|status| *status == 201), "{statuses:?}");
-    let text = std::fs::read_to_string(served.folder.join("data/uploads/one")).expect("the file is there");
+    let text = std::fs::read_to_string(served.folder.path("data/uploads/one")).expect("the file is there");
     assert!((0..64).any(|n| text == n.to_string().repeat(5000)));
-    assert_eq!(there(&served.folder.join("data/uploads")), ["<b>x.txt", "one"]);
+    assert_eq!(there(&served.folder.path("data/uploads")), ["<b>x.txt", "one"]);
     served.end().await;
 }
 

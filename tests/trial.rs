@@ -1,71 +1,38 @@
 //! Trials, the query shell and the options of rules, over REST against the real binary.
 
+mod process;
+
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::PathBuf;
-use std::process::{Child, ChildStderr, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-/// Nothing here takes longer, or it hangs.
-const LIMIT: Duration = Duration::from_secs(30);
+use process::serve::{DATA_PORT, Folder, LIMIT, Served};
 
-/// `plutino serve` on free ports, with a folder of its own.
+/// A service with a folder of its own.
 struct Service {
-    child: Child,
-    /// kept open, so that the service can say what it likes
-    _said: BufReader<ChildStderr>,
-    base: String,
-    folder: PathBuf,
+    served: Served,
+    folder: Folder,
 }
 
 impl Service {
     fn start(name: &str) -> Service {
-        Service::start_with(name, 0)
+        let folder = Folder::new(&format!("trial-{name}"));
+        Service { served: folder.serve(), folder }
     }
 
     /// With this port for the data server.
     fn start_with(name: &str, port: u16) -> Service {
-        let folder = std::env::temp_dir().join(format!("plutino-trial-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(&folder).expect("a folder in the temporary folder");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
-            .args(["serve", "--etc"])
-            .arg(folder.join("etc"))
-            .arg("--data")
-            .arg(folder.join("data"))
-            .env("KUIPER__BASIC__RESTIP", "127.0.0.1")
-            .env("KUIPER__BASIC__RESTPORT", "0")
-            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
-            .env("KUIPER__SOURCE__HTTPSERVERPORT", port.to_string())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary starts");
-        let mut said = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
-        let mut all = String::new();
-        let base = loop {
-            let mut line = String::new();
-            assert!(said.read_line(&mut line).expect("stderr is text") > 0, "it ended: {all}");
-            if let Some((_, base)) = line.split_once(" serves ") {
-                break base.trim().to_owned();
-            }
-            all.push_str(&line);
-        };
-        Service { child, _said: said, base, folder }
+        let folder = Folder::new(&format!("trial-{name}"));
+        let mut command = folder.command();
+        command.env(DATA_PORT, port.to_string());
+        Service { served: Served::start(command), folder }
     }
 
     fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, String) {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(Some(LIMIT)).build();
-        let (agent, at) = (ureq::Agent::from(agent), format!("{}{path}", self.base));
-        let answer = match method {
-            "GET" => agent.get(at).call(),
-            "DELETE" => agent.delete(at).call(),
-            "PUT" => agent.put(at).send(body.to_string()),
-            _ => agent.post(at).send(body.to_string()),
-        };
-        let mut answer = answer.expect("the service answers");
-        let text = answer.body_mut().read_to_string().expect("answers are text");
-        (answer.status().as_u16(), text)
+        let answer = self.served.ask(method, path, body);
+        (answer.status, answer.body)
     }
 
     fn post(&self, path: &str, body: Value) -> Value {
@@ -119,14 +86,6 @@ impl Service {
             let data = line.strip_prefix("data: ")?;
             Some(serde_json::from_str(data).unwrap_or_else(|_| Value::String(data.to_owned())))
         })
-    }
-}
-
-impl Drop for Service {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
 }
 
@@ -208,10 +167,10 @@ fn trials_are_bounded() {
 #[test]
 fn the_shell_prints_results_and_points_at_mistakes() {
     let service = Service::start("shell");
-    std::fs::write(service.folder.join("data/rows.json"), r#"[{"id": 7}, {"id": 8}]"#).expect("the folder is there");
+    service.folder.write("data/rows.json", r#"[{"id": 7}, {"id": 8}]"#);
     service.post("/streams", json!({"sql": "CREATE STREAM demo () WITH (DATASOURCE=\"rows.json\", TYPE=\"file\")"}));
     let mut shell = Command::new(env!("CARGO_BIN_EXE_plutino"))
-        .args(["query", "--url", &service.base])
+        .args(["query", "--url", &service.served.url("")])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())

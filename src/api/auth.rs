@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
@@ -19,6 +19,8 @@ use axum::response::{IntoResponse, Response};
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value as Json;
+
+use crate::lock::locked;
 
 /// What tokens must be meant for.
 const AUDIENCE: &str = "eKuiper";
@@ -71,7 +73,7 @@ impl Keys {
 
     /// The key of an issuer.
     fn of(&self, issuer: &str) -> Option<Arc<DecodingKey>> {
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = locked(&self.known);
         // Keys come and go while the process runs; strangers cannot have the folder read as often as they ask.
         if known.read.is_none_or(|read| read.elapsed() >= PATIENCE) {
             known.keys = self.read();

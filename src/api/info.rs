@@ -43,7 +43,7 @@ async fn info(State(service): State<Service>) -> Response {
 
 /// The end comes after the answer, since requests under way are answered first.
 async fn stop(State(service): State<Service>) -> &'static str {
-    service.ask_to_end();
+    service.ask_to_end(0);
     "stop success"
 }
 

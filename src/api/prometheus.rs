@@ -2,9 +2,10 @@
 //!
 //! Series that eKuiper has are called as there (`kuiper_source_records_in_total` …, with the labels rule, type, op and
 //! instance); what it does not count is called `plutino_…`. Values are read from counters that the rules keep anyway:
-//! nothing is counted for this page alone.
+//! nothing is counted for this page alone. How large states are is measured when the page is asked for.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
@@ -14,6 +15,9 @@ use axum::routing::get;
 
 use super::process::Usage;
 use crate::service::{Counters, Phase, RuleReport, Service};
+
+/// How long the page waits for a data thread to say how large its states are.
+const MEASURING: Duration = Duration::from_millis(500);
 
 /// The route of the metrics.
 pub fn routes() -> Router<Service> {
@@ -27,11 +31,24 @@ pub fn metrics_app(service: Service) -> Router {
 
 async fn metrics(State(service): State<Service>) -> Response {
     let mut page = Page::default();
+    let measured = service.measure(MEASURING).await;
     for rule in service.rules() {
         // A rule that was dropped meanwhile is left out.
         if let Ok(report) = service.rule_status(&rule.id).await {
             page.rule(&rule.id, &report);
         }
+        if let Some(size) = measured.rules.get(&rule.id) {
+            page.state.sample(&[("rule", &rule.id)], size.bytes);
+            size.windows.iter().for_each(|windows| page.windows.sample(&[("rule", &rule.id)], windows));
+        }
+    }
+    for (name, size) in &measured.tables {
+        page.table_rows.sample(&[("table", name)], size.rows);
+        page.table_state.sample(&[("table", name)], size.bytes);
+    }
+    for queue in service.waiting().await {
+        let thread = queue.thread.to_string();
+        page.waiting.sample(&[("stream", &queue.stream), ("thread", &thread)], queue.messages);
     }
     for (cause, count) in service.refused_handshakes().await {
         page.refused.sample(&[("cause", cause)], count);
@@ -151,6 +168,11 @@ struct Page {
     future: Family,
     dropped: Family,
     lag: Family,
+    state: Family,
+    windows: Family,
+    table_rows: Family,
+    table_state: Family,
+    waiting: Family,
     clients: Family,
     bytes: Family,
     refused: Family,
@@ -172,6 +194,11 @@ impl Default for Page {
             future: counter("plutino_rule_future_rows_total", "Rows too far ahead of the clock, dropped"),
             dropped: counter("plutino_dropped_messages_total", "Messages that a source or sink lost, by cause"),
             lag: gauge("plutino_rule_watermark_lag_ms", "How far the watermark is behind the clock, in event time"),
+            state: gauge("plutino_rule_state_bytes", "Memory of what a rule remembers, estimated"),
+            windows: gauge("plutino_rule_open_windows", "Windows with rows that have not ended"),
+            table_rows: gauge("plutino_table_rows", "Rows of a lookup table"),
+            table_state: gauge("plutino_table_state_bytes", "Memory of a lookup table, of all data threads, estimated"),
+            waiting: gauge("plutino_stream_queue_messages", "Messages that were read and wait for the data thread"),
             clients: gauge("plutino_clients", "Peers of a source or sink that are connected now"),
             bytes: counter("plutino_bytes_total", "Bytes of messages that a source took or a sink sent"),
             refused: counter("plutino_refused_handshakes_total", "Handshakes that the data server refused, by cause"),
@@ -217,8 +244,8 @@ impl Page {
         let mut count = Family::new("kuiper_rule_count", "gauge", "Rules by state");
         count.sample(&[("status", "running")], self.running);
         count.sample(&[("status", "stop")], self.stopped);
-        let own = [self.rule_status, count, self.late, self.future, self.dropped, self.lag];
-        let rest = [self.clients, self.bytes, self.refused];
+        let own = [self.rule_status, count, self.late, self.future, self.dropped, self.lag, self.state, self.windows];
+        let rest = [self.table_rows, self.table_state, self.waiting, self.clients, self.bytes, self.refused];
         let mut process = Vec::new();
         if let Some(usage) = Usage::now() {
             let mut one = |name, kind, help, value: f64| {

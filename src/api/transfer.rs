@@ -69,6 +69,9 @@ fn whole(error: ServiceError) -> ApiError {
     }
 }
 
+/// The code with which the process ends to be started anew: for those who start it again after a failure only.
+const STARTED_ANEW: u8 = 100;
+
 #[derive(Deserialize)]
 struct How {
     partial: Option<String>,
@@ -82,7 +85,7 @@ async fn import(State(service): State<Service>, Query(how): Query<How>, body: By
     let imported = to_end(async move { service.import(&text, partial).await }).await?;
     // What starts the process will start it anew, with what was imported; the answer still goes out.
     if how.stop.as_deref() == Some("1") {
-        running.ask_to_end();
+        running.ask_to_end(STARTED_ANEW);
     }
     let refused = response(&imported.refused);
     if imported.is_whole() {

@@ -218,7 +218,8 @@ fn configure_service(etc: &Path, log: Option<&str>, folder: PathBuf) -> Result<C
         json: config.log_format == LogFormat::Json,
         console: config.console_log,
         audit: config.rest_audit,
-        file: config.log_file,
+        file: config.file_log,
+        rotation: config.log_file,
         folder: Some(folder),
     };
     start_log(log, config.log.as_deref(), settings)?;
@@ -252,6 +253,12 @@ fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fail
     // A thread that still reads stdin must not keep the process.
     runtime.shutdown_background();
     done
+}
+
+/// Ends the process with this code and leaves all as it is, but for the log: its last lines are written.
+fn end_at_once(code: i32) -> ! {
+    logging::finish();
+    std::process::exit(code)
 }
 
 /// Ctrl-C and SIGTERM.

@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::remote::Door;
+use super::remote::{Door, bearer};
 use super::{Failure, Interrupts, block_on, say};
 use crate::api;
 use crate::sql::{self, SyntaxError};
@@ -31,6 +31,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Query {
     #[command(flatten)]
     door: Door,
+    /// Token of the data server, where it asks for one: results come from there
+    #[arg(long, env = "PLUTINO_DATA_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    data_token: Option<String>,
 }
 
 /// What happens while the shell waits.
@@ -48,6 +51,8 @@ struct Asked {
     agent: ureq::Agent,
     /// what the header `Authorization` says
     token: Option<String>,
+    /// the same for the data server
+    data_token: Option<String>,
 }
 
 /// A query that runs.
@@ -60,7 +65,12 @@ struct Running {
 
 impl Query {
     pub fn run(self) -> Result<(), Failure> {
-        let asked = Asked { base: self.door.base()?, agent: self.door.agent(None)?, token: self.door.authorization() };
+        let asked = Asked {
+            base: self.door.base()?,
+            agent: self.door.agent(None)?,
+            token: self.door.authorization(),
+            data_token: bearer(self.data_token.as_deref()),
+        };
         let shell = Shell { asked, running: None, count: 0 };
         shell.asked.check()?;
         block_on(shell.run())
@@ -225,17 +235,38 @@ impl Asked {
         let host = self.base.split("://").nth(1).unwrap_or(&self.base);
         let host = host.split('/').next().unwrap_or_default();
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
-        let at = format!("http://{host}:{port}/test/{id}");
-        let answer = self.agent.get(&at).call();
-        let answer = answer.map_err(|error| {
-            Failure::Said(format!(
-                "cannot read the results at {at}: {error}; the shell needs a data server without TLS"
-            ))
-        })?;
-        match answer.status().as_u16() {
-            200 => Ok(answer.into_body().into_reader()),
-            status => Err(Failure::Said(format!("cannot read the results at {at}: it answers {status}"))),
+        let at = format!("{host}:{port}/test/{id}");
+        // Whether it has TLS is asked without the token, which is shown to nobody who does not want it.
+        let mut answer = self.read(&format!("http://{at}"), None)?;
+        let mut scheme = "http";
+        if answer.status() == 400 {
+            scheme = "https";
+            answer = self.read(&format!("https://{at}"), self.data_token.as_deref())?;
+        } else if answer.status() == 401 && self.data_token.is_some() {
+            answer = self.read(&format!("http://{at}"), self.data_token.as_deref())?;
         }
+        let why = match answer.status().as_u16() {
+            200 => return Ok(answer.into_body().into_reader()),
+            401 if self.data_token.is_some() => "the token of --data-token is not known there".to_owned(),
+            401 => "it asks for a token: give it with --data-token or PLUTINO_DATA_TOKEN".to_owned(),
+            status => format!("it answers {status}"),
+        };
+        Err(Failure::Said(format!("cannot read the results at {scheme}://{at}: {why}")))
+    }
+
+    fn read(&self, at: &str, token: Option<&str>) -> Result<ureq::http::Response<ureq::Body>, Failure> {
+        let request = self.agent.get(at);
+        let request = match token {
+            Some(token) => request.header("authorization", token),
+            None => request,
+        };
+        request.call().map_err(|error| {
+            let hint = match at.starts_with("https") {
+                true => "; --ca says whom to trust, and a data server that asks for client certificates cannot be read",
+                false => "",
+            };
+            Failure::Said(format!("cannot read the results at {at}: {error}{hint}"))
+        })
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {

@@ -127,9 +127,14 @@ impl Door {
 
     /// What the header `Authorization` says.
     pub fn authorization(&self) -> Option<String> {
-        let token = self.token.as_deref().map(str::trim).filter(|token| !token.is_empty())?;
-        Some(if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") })
+        bearer(self.token.as_deref())
     }
+}
+
+/// What the header `Authorization` says with a token; one that has a space says all of it.
+pub fn bearer(token: Option<&str>) -> Option<String> {
+    let token = token.map(str::trim).filter(|token| !token.is_empty())?;
+    Some(if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") })
 }
 
 /// The certificates of a PEM file.

@@ -96,7 +96,7 @@ impl Run {
                     engine.refuse_rules();
                     tokio::select! {
                         _ = starting => None,
-                        () = interrupts.next() => std::process::exit(130),
+                        () = interrupts.next() => super::end_at_once(130),
                     }
                 }
             }
@@ -105,7 +105,7 @@ impl Run {
         if !matches!(started, Some(Ok(()))) {
             tokio::select! {
                 _ = engine.stop() => {}
-                () = impatience(&mut interrupts, interrupted) => std::process::exit(130),
+                () = impatience(&mut interrupts, interrupted) => super::end_at_once(130),
             }
             return started.map_or(Ok(()), |started| started.map_err(Failure::Problems));
         }
@@ -157,7 +157,7 @@ impl Run {
         };
         tokio::select! {
             () = ends => {}
-            () = impatience(&mut interrupts, interrupted) => std::process::exit(130),
+            () = impatience(&mut interrupts, interrupted) => super::end_at_once(130),
         }
         if let Some(sent) = played?.filter(|_| !self.quiet) {
             say(&format!("fed {} in {:.3} s", super::messages(sent), fed.as_secs_f64()));

@@ -12,7 +12,7 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use super::{Etc, Failure, Interrupts, block_on, configure_service, say};
+use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, say};
 use crate::api::{self, Keys};
 use crate::config::Config;
 use crate::io::tls;
@@ -96,11 +96,11 @@ impl Serve {
         let resumed = service.clone();
         tokio::spawn(async move { resumed.resume().await });
 
-        tokio::select! {
-            () = interrupts.next() => {}
-            () = service.asked_to_end() => {}
+        let code = tokio::select! {
+            () = interrupts.next() => 0,
+            code = service.asked_to_end() => code,
             _ = &mut served => return Err(Failure::Refused("the REST API has ended".to_owned())),
-        }
+        };
         let _ = ending.send(true);
         let ends = async {
             let _ = tokio::time::timeout(LAST_REQUESTS, served).await;
@@ -109,8 +109,8 @@ impl Serve {
             }
         };
         tokio::select! {
-            () = ends => Ok(()),
-            () = interrupts.next() => std::process::exit(130),
+            () = ends => if code == 0 { Ok(()) } else { end_at_once(i32::from(code)) },
+            () = interrupts.next() => end_at_once(130),
         }
     }
 }

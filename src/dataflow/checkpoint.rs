@@ -45,7 +45,16 @@ pub enum CheckpointError {
     OtherPlan,
 }
 
-/// Takes what a checkpoint is made of.
+/// Takes what a state is made of, part by part.
+pub trait StateParts {
+    /// Takes the next part.
+    ///
+    /// # Errors
+    /// [`CheckpointError::TooLarge`], [`CheckpointError::Unwritable`]
+    fn put<T: Serialize + ?Sized>(&mut self, part: &T) -> Result<(), CheckpointError>;
+}
+
+/// Makes a checkpoint of what it takes.
 pub struct Writer {
     to: postcard::Serializer<Limited>,
 }
@@ -74,22 +83,20 @@ impl Writer {
         Writer { to: postcard::Serializer { output: Limited { bytes, limit: limit - CHECKSUM } } }
     }
 
-    /// Adds the next part.
-    ///
-    /// # Errors
-    /// [`CheckpointError::TooLarge`], [`CheckpointError::Unwritable`]
-    pub fn put<T: Serialize + ?Sized>(&mut self, part: &T) -> Result<(), CheckpointError> {
-        part.serialize(&mut self.to).map_err(|error| match error {
-            postcard::Error::SerializeBufferFull => CheckpointError::TooLarge,
-            error => CheckpointError::Unwritable(error.to_string()),
-        })
-    }
-
     /// The checkpoint.
     pub fn finish(self) -> Vec<u8> {
         let mut bytes = self.to.output.bytes;
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
         bytes
+    }
+}
+
+impl StateParts for Writer {
+    fn put<T: Serialize + ?Sized>(&mut self, part: &T) -> Result<(), CheckpointError> {
+        part.serialize(&mut self.to).map_err(|error| match error {
+            postcard::Error::SerializeBufferFull => CheckpointError::TooLarge,
+            error => CheckpointError::Unwritable(error.to_string()),
+        })
     }
 }
 

@@ -16,7 +16,7 @@ use crate::plan::physical::{Input, Join};
 use crate::sql::ast::JoinKind;
 use crate::value::Value;
 
-use super::checkpoint::{CheckpointError, Reader, Writer};
+use super::checkpoint::{CheckpointError, Reader, StateParts};
 use super::window::{KeptRow, KeyHasher};
 
 /// Where a side has no row.
@@ -281,7 +281,7 @@ impl ScanTable {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&self.rows)
     }
 

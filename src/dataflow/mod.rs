@@ -7,6 +7,7 @@ pub mod build;
 pub mod checkpoint;
 mod index;
 mod join;
+pub mod measure;
 mod message;
 pub mod operator;
 mod order;

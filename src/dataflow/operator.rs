@@ -13,8 +13,9 @@ use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
 
-use super::checkpoint::{CheckpointError, Reader, Writer};
+use super::checkpoint::{CheckpointError, Reader, StateParts, Writer};
 use super::join::{Give, ScanTable};
+use super::measure::{Meter, StateSize};
 use super::order::Waiting;
 use super::output::{Output, RuleContext};
 use super::queue::{RowBatch, RuleQueue};
@@ -109,17 +110,31 @@ impl RuleOperator {
     pub fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
         let mut to = Writer::new(plan);
         self.waiting.save(&mut to)?;
-        self.memories.save(&mut to)?;
-        self.windows.save(&mut to)?;
-        self.results.save(&mut to)?;
+        self.rest(queue, &mut to)?;
+        Ok(to.finish())
+    }
+
+    /// How large the state is.
+    pub fn size(&self, queue: &RuleQueue) -> StateSize {
+        let mut meter = Meter::default();
+        // Measuring has no errors.
+        let _ = self.rest(queue, &mut meter);
+        self.waiting.measure(&mut meter);
+        StateSize { bytes: meter.bytes(), windows: self.windows.open() }
+    }
+
+    /// All but the rows that wait: bringing these into order would take the longer the more there are.
+    fn rest(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
+        self.memories.save(to)?;
+        self.windows.save(to)?;
+        self.results.save(to)?;
         let mut tables: Vec<_> = self.tables.scanned.iter().collect();
         tables.sort_unstable_by_key(|(input, _)| **input);
         for (_, table) in tables {
-            table.save(&mut to)?;
+            table.save(to)?;
         }
         to.put(&self.context.hits.get())?;
-        queue.save(&mut to)?;
-        Ok(to.finish())
+        queue.save(to)
     }
 
     /// Goes on with the state of a checkpoint of this plan. To be called before the first row.

@@ -8,7 +8,8 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::value::Value;
 
-use super::checkpoint::{CheckpointError, Reader, Writer, expect_len};
+use super::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
+use super::measure::Meter;
 
 /// Places that are kept for later rows when none waits.
 const SPARE: usize = 16 * 1024;
@@ -54,13 +55,21 @@ impl Waiting {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         let mut entries: Vec<Entry> =
             self.queue.iter().copied().chain(self.strays.iter().map(|entry| entry.0)).collect();
         entries.sort_unstable();
         let row =
             |entry: Entry| (entry.time, entry.input, &self.slots[entry.place as usize * self.width..][..self.width]);
         to.put(&entries.into_iter().map(row).collect::<Vec<_>>())
+    }
+
+    /// Adds what the rows take, as far as some of them tell.
+    pub fn measure(&self, meter: &mut Meter) {
+        let entries = self.queue.iter().chain(self.strays.iter().map(|Reverse(entry)| entry));
+        meter.add_alike(self.queue.len() + self.strays.len(), size_of::<Entry>(), entries, |entry, meter| {
+            meter.add(&self.slots[entry.place as usize * self.width..][..self.width]);
+        });
     }
 
     /// Takes the rows of a checkpoint in, those of a rule with so many inputs.

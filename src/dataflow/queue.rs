@@ -11,7 +11,7 @@ use timely::scheduling::Activator;
 
 use crate::value::Value;
 
-use super::checkpoint::{CheckpointError, Reader, Writer, expect_len};
+use super::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 
 /// Rows of one width.
 #[derive(Clone, Debug, Default)]
@@ -146,7 +146,7 @@ impl RuleQueue {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         let reached: Vec<i64> = self.streams.iter().map(|stream| stream.reached.get()).collect();
         to.put(&(self.watermark.get(), reached))
     }

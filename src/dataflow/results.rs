@@ -14,7 +14,7 @@ use crate::metrics::Place;
 use crate::plan::physical::{Input, OrderBy, RowNumber, Stateful};
 use crate::value::Value;
 
-use super::checkpoint::{CheckpointError, Reader, Writer};
+use super::checkpoint::{CheckpointError, Reader, StateParts};
 use super::join::{Ask, Joined, ScanTable};
 use super::output::{Output, RowError, RuleContext};
 use super::steps::Memories;
@@ -102,7 +102,7 @@ impl Results {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         self.memories.save(to)
     }
 

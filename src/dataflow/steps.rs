@@ -16,7 +16,7 @@ use crate::expr::{EvalError, Expr, Scope};
 use crate::plan::physical::{AnalyticCall, Step, StepKind};
 use crate::value::{Object, Text, Value};
 
-use super::checkpoint::{CheckpointError, Reader, Writer, expect_len};
+use super::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 use super::window::KeyHasher;
 
 /// The memories of a list of steps.
@@ -35,7 +35,7 @@ impl Memories {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&self.of_steps)
     }
 

@@ -23,7 +23,7 @@ use differential_dataflow::operators::arrange::arrangement::arrange_core;
 use differential_dataflow::operators::arrange::{Arranged, TraceAgent};
 use differential_dataflow::trace::cursor::{Cursor, Navigable};
 use differential_dataflow::trace::implementations::{ContainerChunker, ValBatcher, ValBuilder, ValSpine};
-use differential_dataflow::trace::{ExertionLogic, TraceReader};
+use differential_dataflow::trace::{BatchReader, ExertionLogic, TraceReader};
 use jiff::tz::TimeZone;
 use smallvec::SmallVec;
 use timely::WorkerConfig;
@@ -44,6 +44,7 @@ use crate::metrics::RuleMetrics;
 use crate::value::{Row, Text, Value};
 
 use super::build::Installed;
+use super::measure::{Meter, TableSize};
 
 /// Batches that a table takes in before others get their turn.
 const BATCHES_A_TURN: usize = 32;
@@ -53,6 +54,12 @@ const CATCH_UP_STEPS: usize = 10_000;
 
 /// Merges that an idle arrangement does in one go, in rows.
 const IDLE_MERGE: usize = 4096;
+
+/// Rows that are looked at to say how large a table is.
+const SAMPLE: u64 = 64;
+
+/// What an index takes for a row beside the row itself: the key, the row's number and when it came, bytes.
+const INDEXED: u64 = 96;
 
 /// Lets the arrangements of a worker to be made merge their batches while nothing comes, so that lookups have few to
 /// look through: while a merge is under way, and until the largest batch has most of the rows. Merging everything with
@@ -166,6 +173,11 @@ impl Tables {
         }
     }
 
+    /// How large each is.
+    pub fn sizes(&self) -> Vec<(Text, TableSize)> {
+        self.tables.iter().map(|(name, table)| (name.clone(), table.size())).collect()
+    }
+
     /// The table of this name.
     pub fn table(&self, name: &str) -> Option<&Rc<LookupTable>> {
         self.tables.get(name)
@@ -242,6 +254,30 @@ impl LookupTable {
             }
         });
         show(found, visit);
+    }
+
+    /// How large it is; only some of its rows are looked at.
+    fn size(&self) -> TableSize {
+        let (mut rows, mut seen, mut meter) = (0, 0, Meter::default());
+        self.primary().trace.borrow().map_batches(|batch| {
+            rows += batch.len() as u64;
+            let mut cursor = batch.cursor();
+            while seen < SAMPLE && cursor.key_valid(batch) {
+                while let Some(row) = cursor.get_val(batch).filter(|_| seen < SAMPLE) {
+                    meter.add(&row.frame.row);
+                    seen += 1;
+                    cursor.step_val(batch);
+                }
+                cursor.step_key(batch);
+            }
+        });
+        if self.def.key.is_some() {
+            // The arrangement may hold changes that are not put together yet.
+            rows = self.updates.borrow().content.len() as u64;
+        }
+        let row = meter.bytes().checked_div(seen).unwrap_or(0);
+        let indexes = self.indexes.borrow().len() as u64;
+        TableSize { rows, bytes: rows * (row + INDEXED * indexes) }
     }
 
     fn primary(&self) -> Rc<Index> {

@@ -29,6 +29,7 @@ use crate::value::Text;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
 use super::checkpoint::CheckpointError;
+use super::measure::{StateSize, TableSize};
 use super::operator::RuleOperator;
 use super::output::{Alarm, Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
@@ -74,6 +75,15 @@ pub enum Command {
         /// given the state
         done: oneshot::Sender<Answered>,
     },
+    /// Asks how large the states of rules are.
+    MeasureRules {
+        /// the rules; so few that nobody waits long for the answer
+        keys: Vec<RuleKey>,
+        /// given the sizes of those that are there and have state
+        done: oneshot::Sender<Vec<(RuleKey, StateSize)>>,
+    },
+    /// Asks how large this worker's copies of lookup tables are.
+    MeasureTables(oneshot::Sender<Vec<(Text, TableSize)>>),
     /// Begins a lookup table: this worker's copy.
     AddTable {
         /// the slot of its signal
@@ -278,6 +288,8 @@ struct RunningRule {
     dataflow: Option<usize>,
     /// the queue before that dataflow
     queue: Option<Rc<RuleQueue>>,
+    /// its state, where it has some
+    operator: Option<Rc<RefCell<RuleOperator>>>,
     /// what checkpoints are made of
     memory: Option<Memory>,
 }
@@ -445,6 +457,17 @@ impl WorkerLoop {
             Command::SaveRule { key, since, done } => {
                 let _ = done.send(self.save_rule(key, since));
             }
+            Command::MeasureRules { keys, done } => {
+                let size = |key: &RuleKey| {
+                    let rule = self.rules.get(key)?;
+                    let size = rule.operator.as_ref()?.borrow().size(rule.queue.as_ref()?);
+                    Some((*key, size))
+                };
+                let _ = done.send(keys.iter().filter_map(size).collect());
+            }
+            Command::MeasureTables(done) => {
+                let _ = done.send(self.tables.sizes());
+            }
             Command::AddTable { slot, def, frames, metrics } => {
                 let activator = self.tables.create(def, frames, metrics);
                 self.slots.insert(slot, activator);
@@ -490,7 +513,7 @@ impl WorkerLoop {
             self.gathering.insert(slot, (key, output.clone()));
         }
         let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
-        let mut memory = None;
+        let (mut memory, mut state) = (None, None);
         let (targets, dataflow) = match body {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
             Body::Stateful(plan) => {
@@ -506,6 +529,7 @@ impl WorkerLoop {
                 let (rules_context, results) = (context.clone(), output.clone());
                 let operator = RuleOperator::new(*plan, inputs, lookups, rules_context, results, clock.clone(), alarms);
                 let operator = Rc::new(RefCell::new(operator));
+                state = Some(operator.clone());
                 let id = context.id.clone();
                 if let (Keeps::State(checkpoint), Some(plan)) = (keeps, fingerprint) {
                     let new = Memory { id: id.clone(), plan, operator: operator.clone(), metrics: metrics.clone() };
@@ -528,7 +552,7 @@ impl WorkerLoop {
             }
         }
         let streams = streams.into_iter().flatten().collect();
-        self.rules.insert(key, RunningRule { streams, slot, dataflow, queue, memory });
+        self.rules.insert(key, RunningRule { streams, slot, dataflow, queue, operator: state, memory });
         let _ = done.send(());
     }
 

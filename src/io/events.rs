@@ -8,13 +8,14 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::io::queue::{MessageBatch, Outlet};
+use crate::lock::locked;
 
 /// How many batches wait for a slow client before it loses the oldest.
 const RING: usize = 128;
@@ -173,11 +174,6 @@ fn add_event(events: &mut Vec<u8>, message: &[u8]) {
         }
     }
     events.push(b'\n');
-}
-
-/// A panic elsewhere leaves what is behind these locks usable: they are held for single steps only.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -13,13 +13,14 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value as Json};
 
 use crate::io::queue::{BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal};
 use crate::io::websocket::config::{Property, Warning, property, table, unknown_among};
+use crate::lock::locked;
 use crate::template::{Template, TemplateError};
 use crate::value::{Row, Text, Value};
 
@@ -329,7 +330,7 @@ impl Topics {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.shared.state)
     }
 }
 
@@ -423,7 +424,7 @@ impl MemoryWriter {
     }
 
     fn lane(&self) -> MutexGuard<'_, Lane> {
-        self.lane.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.lane)
     }
 
     fn refresh(&self, lane: &mut Lane) {

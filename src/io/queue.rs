@@ -10,8 +10,8 @@
 //! turn, not before each batch: the queue's bound is its limit and the results of one turn, which takes up to 32
 //! [`FrameBatch`]es (16,384 messages, or 32 times [`BATCH_BYTES`] and a message each), and of the windows that these close.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -19,6 +19,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::lock::locked;
 use crate::value::{Row, Text, Value};
 
 /// One message as it came in.
@@ -163,22 +164,29 @@ struct Space {
     workers: Mutex<Vec<Signal>>,
     /// whether any worker is to be told: looked at for each batch
     asked: AtomicBool,
+    /// messages that wait for the worker; counted once a batch
+    waiting: AtomicI64,
 }
 
 impl Space {
     /// Asks for `worker` to be told, once.
     fn ask(&self, worker: &Signal) {
-        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut workers = locked(&self.workers);
         if !workers.iter().any(|signal| signal.is_same(worker)) {
             workers.push(worker.clone());
         }
         self.asked.store(true, Ordering::SeqCst);
     }
 
+    /// Notes messages that were handed over.
+    fn count(&self, messages: usize) {
+        self.waiting.fetch_add(messages as i64, Ordering::Relaxed);
+    }
+
     fn tell(&self) {
         self.tasks.notify_waiters();
         if self.asked.load(Ordering::SeqCst) {
-            let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut workers = locked(&self.workers);
             self.asked.store(false, Ordering::SeqCst);
             workers.drain(..).for_each(|signal| signal.raise());
         }
@@ -219,8 +227,10 @@ impl FrameSender {
             let space = self.space.tasks.notified();
             tokio::pin!(space);
             space.as_mut().enable();
+            let messages = batch.frames.len();
             match self.channel.try_send(batch) {
                 Ok(()) => {
+                    self.space.count(messages);
                     self.signal.raise();
                     return Ok(());
                 }
@@ -239,16 +249,17 @@ impl FrameSender {
     /// # Errors
     /// [`Refused`]
     pub fn offer(&self, batch: FrameBatch, later: &Signal) -> Result<(), Refused> {
+        let messages = batch.frames.len();
         let batch = match self.channel.try_send(batch) {
             Err(TrySendError::Full(batch)) => batch,
-            other => return self.offered(other),
+            other => return self.offered(other, messages),
         };
         // Asked before the second attempt, so that space made between the two is not missed.
         self.space.ask(later);
-        self.offered(self.channel.try_send(batch))
+        self.offered(self.channel.try_send(batch), messages)
     }
 
-    fn offered(&self, sent: Result<(), TrySendError<FrameBatch>>) -> Result<(), Refused> {
+    fn offered(&self, sent: Result<(), TrySendError<FrameBatch>>, messages: usize) -> Result<(), Refused> {
         match sent {
             Err(TrySendError::Disconnected(_)) => return Err(Refused::Ended),
             // The worker may have been told and be waiting for an outlet: it looks again when that one is ready.
@@ -256,7 +267,7 @@ impl FrameSender {
                 self.signal.raise();
                 return Err(Refused::Full(batch));
             }
-            Ok(()) => {}
+            Ok(()) => self.space.count(messages),
         }
         self.signal.raise();
         Ok(())
@@ -267,9 +278,21 @@ impl FrameSender {
         self.signal.shared.slot
     }
 
-    /// How many batches wait for the worker.
-    pub fn depth(&self) -> usize {
-        self.channel.len()
+    /// How much waits for the worker: to be asked at any time, without keeping the stream alive.
+    pub fn backlog(&self) -> Backlog {
+        Backlog(self.space.clone())
+    }
+}
+
+/// What waits in a stream's inbound queue.
+#[derive(Clone)]
+pub struct Backlog(Arc<Space>);
+
+impl Backlog {
+    /// How many messages wait for the worker.
+    pub fn messages(&self) -> u64 {
+        // The worker may have taken a batch that its sender has not counted yet.
+        u64::try_from(self.0.waiting.load(Ordering::Relaxed)).unwrap_or(0)
     }
 }
 
@@ -300,6 +323,7 @@ impl FrameReceiver {
     pub fn receive(&self) -> Received {
         match self.channel.try_recv() {
             Ok(batch) => {
+                self.space.waiting.fetch_sub(batch.frames.len() as i64, Ordering::Relaxed);
                 self.space.tell();
                 Received::Batch(batch)
             }

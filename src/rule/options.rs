@@ -131,6 +131,9 @@ impl Reader<'_> {
                 let safe = |text: &str| !text.contains(['/', '\\', '\0']) && text != ".." && text != ".";
                 if !value.text().is_some_and(safe) {
                     self.expected(value, &name, "the name of a file, without a folder");
+                } else if value.text().is_some_and(|text| !text.is_empty()) {
+                    let message = "logFilename has no effect: all rules share the log, see basic.fileLog and --log-dir";
+                    self.warning(member.place, message.to_owned(), None);
                 }
             } else if is(&["qos"]) {
                 match &value.value {

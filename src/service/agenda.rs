@@ -1,4 +1,4 @@
-//! What is to be done at which time, for all rules together: one timer, however many rules have schedules.
+//! What is to be done at which time, for all rules and trials together: one timer, however many have times.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
@@ -11,13 +11,15 @@ use super::{Inner, Service, locked, millis};
 /// How often rules are looked at that may have failed, and how long a change of the clock can go unseen.
 const PATROL: Duration = Duration::from_secs(1);
 
-/// What is looked at in a rule.
+/// What is looked at in a rule or a trial.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
     /// its schedule, and its restart after a failure
     Schedule,
     /// its state, which is to be kept
     Checkpoint,
+    /// a trial whose time is over
+    Trial,
 }
 
 /// Times, ms since the epoch, with the rules that are to be looked at then.
@@ -44,6 +46,22 @@ impl Agenda {
     /// Takes back [`Agenda::note_checkpoint`].
     pub fn forget_checkpoint(&self, id: &str, at: i64) {
         locked(&self.due).remove(&(at, Task::Checkpoint, id.to_owned()));
+    }
+
+    /// Ends a trial at this time, unless it is forgotten before.
+    pub fn note_trial(&self, id: &str, at: i64) {
+        self.insert(at, Task::Trial, id);
+    }
+
+    /// A trial was ended that was noted for this time.
+    pub fn forget_trial(&self, id: &str, at: i64) {
+        locked(&self.due).remove(&(at, Task::Trial, id.to_owned()));
+    }
+
+    /// How many times are noted.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        locked(&self.due).len()
     }
 
     fn insert(&self, at: i64, task: Task, id: &str) {
@@ -83,6 +101,7 @@ pub(super) fn keep(service: &Service) {
                             match task {
                                 Task::Schedule => service.keep_schedule(&id).await,
                                 Task::Checkpoint => service.checkpoint(&id).await,
+                                Task::Trial => service.end_old_trial(&id).await,
                             }
                         });
                     }

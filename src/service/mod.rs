@@ -27,8 +27,8 @@ mod uploads;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 pub use connections::{CheckedEnd, ConnectionReport, ConnectionState};
 pub use definition::{Definition, Planned};
@@ -46,7 +46,8 @@ pub use uploads::{UploadError, Uploads};
 
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, EngineSettings};
+use crate::engine::{Engine, EngineError, EngineSettings, Measured, Waiting};
+use crate::lock::{Gates, locked};
 use agenda::Agenda;
 use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
@@ -93,14 +94,16 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     trials: Mutex<BTreeMap<String, Arc<Trial>>>,
+    /// held while a trial of this id is made, started or ended
+    trial_gates: Gates,
     conf_keys: Mutex<ConfKeys>,
     connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
     agenda: Arc<Agenda>,
     uploads: Uploads,
     tasks: Mutex<Tasks>,
-    /// whether somebody asked for the end of the process
-    ending: tokio::sync::watch::Sender<bool>,
+    /// with which code the process shall end, once somebody has asked for it
+    ending: tokio::sync::watch::Sender<Option<u8>>,
     checkpoints: Mutex<Checkpoints>,
     began: Instant,
 }
@@ -115,7 +118,7 @@ impl Service {
         let (store, records) = Store::open(&data)?;
         let engine =
             Engine::start(EngineSettings { workers, server: config.server.clone(), zone: config.zone.clone() })?;
-        let uploads = Uploads::of(&data);
+        let uploads = Uploads::open(&data);
         let inner = Inner {
             engine: tokio::sync::RwLock::new(Some(engine.with_data(data))),
             store,
@@ -124,13 +127,14 @@ impl Service {
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
             trials: Mutex::default(),
+            trial_gates: Gates::default(),
             conf_keys: Mutex::default(),
             connections: Mutex::default(),
             last_import: Mutex::default(),
             agenda: Arc::default(),
             uploads,
             tasks: Mutex::default(),
-            ending: tokio::sync::watch::Sender::new(false),
+            ending: tokio::sync::watch::Sender::new(None),
             checkpoints: Mutex::default(),
             began: Instant::now(),
         };
@@ -165,8 +169,11 @@ impl Service {
     /// Ends every rule, and all that is accepted is on disk, the states of rules that keep theirs included. Whether rules
     /// shall run stays as it was.
     pub async fn stop(&self) {
+        self.end_imports().await;
         self.end_trials().await;
         let engine = self.inner.engine.write().await.take();
+        // One that was being made meanwhile has no engine any more.
+        self.end_trials().await;
         // Rules hold their endpoints themselves until their last messages are out.
         self.release_connections().await;
         if let Some(engine) = engine {
@@ -193,15 +200,15 @@ impl Service {
             .unwrap_or_else(|error| Err(UploadError::Io { path: PathBuf::new(), error: std::io::Error::other(error) }))
     }
 
-    /// Asks whoever runs the service to end it.
-    pub fn ask_to_end(&self) {
-        self.inner.ending.send_replace(true);
+    /// Asks whoever runs the service to end it, and the process with this code.
+    pub fn ask_to_end(&self, code: u8) {
+        self.inner.ending.send_replace(Some(code));
     }
 
-    /// Waits until somebody has asked for the end.
-    pub async fn asked_to_end(&self) {
+    /// Waits until somebody has asked for the end; the code that was asked for.
+    pub async fn asked_to_end(&self) -> u8 {
         // The sender lives as long as this service.
-        let _ = self.inner.ending.subscribe().wait_for(|ends| *ends).await;
+        self.inner.ending.subscribe().wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(0)
     }
 
     /// Dates and windows of rules that start from now on, and schedules, are in this zone; until the process ends.
@@ -216,7 +223,7 @@ impl Service {
     }
 
     /// How long it has run.
-    pub fn up_time(&self) -> std::time::Duration {
+    pub fn up_time(&self) -> Duration {
         self.inner.began.elapsed()
     }
 
@@ -228,6 +235,22 @@ impl Service {
     /// Handshakes of the data server that were refused since the start, by cause.
     pub async fn refused_handshakes(&self) -> Vec<(&'static str, u64)> {
         self.inner.engine.read().await.as_ref().map(Engine::refused_handshakes).unwrap_or_default()
+    }
+
+    /// Measures the states of rules and lookup tables, for no longer than `limit`; what was not answered by then is left out.
+    pub async fn measure(&self, limit: Duration) -> Arc<Measured> {
+        match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.measure(limit).await,
+            None => Arc::default(),
+        }
+    }
+
+    /// What waits for the data threads, by stream and thread.
+    pub async fn waiting(&self) -> Vec<Waiting> {
+        match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.waiting().await,
+            None => Vec::new(),
+        }
     }
 
     /// The configuration as it is now.
@@ -255,11 +278,6 @@ pub fn check_id(id: &str) -> Result<(), ServiceError> {
     // A long id is cut, so that an answer does not grow with it.
     let shown: String = id.chars().take(256).collect();
     Err(ServiceError::Id(shown))
-}
-
-/// A panic elsewhere leaves what is behind these locks usable: they are held for single steps only.
-fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Milliseconds since the epoch.

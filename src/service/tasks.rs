@@ -1,12 +1,15 @@
 //! Work that goes on after its request was answered: imports of whole configurations.
 //!
 //! They run one after the other in the order in which they came, so that two never mix. Only so many wait at a time,
-//! and of those that are done the last ones are remembered.
+//! and of those that are done the last ones are remembered. They end with the service: one that runs ends after the item
+//! at which it is, since a change is never left half done, and those that wait do not begin.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
+
+use tokio::task::JoinSet;
 
 use super::error::ServiceError;
 use super::{ImportSource, Service, locked, millis};
@@ -62,6 +65,10 @@ pub struct Task {
 #[derive(Default)]
 pub(super) struct Tasks {
     known: VecDeque<Task>,
+    /// those that run or wait; they end when this goes
+    running: JoinSet<()>,
+    /// the service has stopped: no more begin
+    ended: bool,
     /// held by the one that runs
     turn: Arc<tokio::sync::Mutex<()>>,
 }
@@ -70,52 +77,73 @@ impl Service {
     /// Begins an import, and does not wait for it; its id.
     ///
     /// # Errors
-    /// [`ServiceError::Import`] if there is nothing to import, or too much waits already.
+    /// [`ServiceError::Import`] if there is nothing to import, or too much waits already; [`ServiceError::Stopping`].
     pub async fn begin_import(&self, source: ImportSource, partial: bool) -> Result<String, ServiceError> {
         let text = source.text().await?;
         let cancelled = Arc::new(AtomicBool::new(false));
-        let (id, turn) = {
-            let mut tasks = locked(&self.inner.tasks);
-            let running = tasks.known.iter().filter(|task| task.state == TaskState::Running).count();
-            if running >= WAITING {
-                return Err(ServiceError::Import(format!("{WAITING} imports are waiting already")));
-            }
-            // Fewer run than are remembered, so that one is done.
-            while tasks.known.len() >= MOST {
-                let done = tasks.known.iter().position(|task| task.state != TaskState::Running);
-                let _ = done.and_then(|done| tasks.known.remove(done));
-            }
-            let began = millis(SystemTime::now());
-            // Two imports of one second must not share an id.
-            let mut number = began / 1000;
-            while tasks.known.iter().any(|task| task.id == task_id(number)) {
-                number += 1;
-            }
-            let id = task_id(number);
-            let (state, cancelled) = (TaskState::Running, cancelled.clone());
-            tasks.known.push_back(Task { id: id.clone(), state, message: String::new(), began, ended: 0, cancelled });
-            (id, tasks.turn.clone())
-        };
-        let (service, task) = (self.clone(), id.clone());
-        tokio::spawn(async move {
+        let mut tasks = locked(&self.inner.tasks);
+        if tasks.ended {
+            return Err(ServiceError::Stopping);
+        }
+        let running = tasks.known.iter().filter(|task| task.state == TaskState::Running).count();
+        if running >= WAITING {
+            return Err(ServiceError::Import(format!(
+                "{WAITING} imports are waiting already; try again when one is done"
+            )));
+        }
+        // Fewer run than are remembered, so that one is done.
+        while tasks.known.len() >= MOST {
+            let done = tasks.known.iter().position(|task| task.state != TaskState::Running);
+            let _ = done.and_then(|done| tasks.known.remove(done));
+        }
+        let began = millis(SystemTime::now());
+        // Two imports of one second must not share an id.
+        let mut number = began / 1000;
+        while tasks.known.iter().any(|task| task.id == task_id(number)) {
+            number += 1;
+        }
+        let (id, state) = (task_id(number), TaskState::Running);
+        let task =
+            Task { id: id.clone(), state, message: String::new(), began, ended: 0, cancelled: cancelled.clone() };
+        tasks.known.push_back(task);
+        while tasks.running.try_join_next().is_some() {}
+        let (turn, inner, task) = (tasks.turn.clone(), Arc::downgrade(&self.inner), id.clone());
+        tasks.running.spawn(async move {
             let _alone = turn.lock().await;
-            let imported = match cancelled.load(Ordering::Relaxed) {
-                true => None,
-                false => Some(service.import_unless(&text, partial, &cancelled).await),
-            };
-            let (state, message) = match imported {
-                None => (TaskState::Cancelled, String::new()),
-                Some(Err(error)) => (TaskState::Failed, error.to_string()),
-                Some(Ok(_)) if cancelled.load(Ordering::Relaxed) => (TaskState::Cancelled, String::new()),
-                Some(Ok(imported)) if imported.is_whole() => (TaskState::Finished, String::new()),
-                Some(Ok(imported)) => (TaskState::Failed, serde_json::to_string(&imported.refused).unwrap_or_default()),
-            };
-            let mut tasks = locked(&service.inner.tasks);
-            if let Some(task) = tasks.known.iter_mut().find(|known| known.id == task) {
-                (task.state, task.message, task.ended) = (state, message, millis(SystemTime::now()));
-            }
+            // One that waits does not keep the service.
+            let Some(inner) = inner.upgrade() else { return };
+            Service { inner }.run_import(&task, &text, partial, &cancelled).await;
         });
         Ok(id)
+    }
+
+    async fn run_import(&self, task: &str, text: &str, partial: bool, cancelled: &AtomicBool) {
+        let imported = match cancelled.load(Ordering::Relaxed) {
+            true => None,
+            false => Some(self.import_unless(text, partial, cancelled).await),
+        };
+        let (state, message) = match imported {
+            None => (TaskState::Cancelled, String::new()),
+            Some(Err(error)) => (TaskState::Failed, error.to_string()),
+            Some(Ok(_)) if cancelled.load(Ordering::Relaxed) => (TaskState::Cancelled, String::new()),
+            Some(Ok(imported)) if imported.is_whole() => (TaskState::Finished, String::new()),
+            Some(Ok(imported)) => (TaskState::Failed, serde_json::to_string(&imported.refused).unwrap_or_default()),
+        };
+        let mut tasks = locked(&self.inner.tasks);
+        if let Some(task) = tasks.known.iter_mut().find(|known| known.id == task) {
+            (task.state, task.message, task.ended) = (state, message, millis(SystemTime::now()));
+        }
+    }
+
+    /// Ends all imports, and lets none begin. Returns when none is at work any more.
+    pub(super) async fn end_imports(&self) {
+        let mut running = {
+            let mut tasks = locked(&self.inner.tasks);
+            tasks.ended = true;
+            tasks.known.iter().for_each(|task| task.cancelled.store(true, Ordering::Relaxed));
+            std::mem::take(&mut tasks.running)
+        };
+        while running.join_next().await.is_some() {}
     }
 
     /// How a task stands.
@@ -141,4 +169,36 @@ impl Service {
 
 fn task_id(number: i64) -> String {
     format!("dataImport-{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn imports_end_with_the_service() {
+        let data = std::env::temp_dir().join(format!("plutino-tasks-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = super::super::tests::opened(&data).await;
+        let stream = |name: &str| format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")");
+        let streams: serde_json::Map<_, _> =
+            (0..200).map(|number| (format!("s{number}"), stream(&format!("s{number}")).into())).collect();
+        let text = serde_json::json!({"streams": streams}).to_string();
+        let import = || ImportSource::new(text.clone(), String::new());
+        let first = service.begin_import(import(), true).await.unwrap();
+        let second = service.begin_import(import(), true).await.unwrap();
+        service.stop().await;
+        for id in [&first, &second] {
+            let task = service.task(id).unwrap();
+            assert!(task.state == TaskState::Cancelled && task.ended > 0, "{task:?}");
+        }
+        assert!(matches!(service.begin_import(import(), true).await, Err(ServiceError::Stopping)));
+
+        // Without a stop, those that wait go with the last who has the service.
+        let inner = Arc::downgrade(&service.inner);
+        drop(service);
+        while inner.strong_count() > 0 {
+            tokio::task::yield_now().await;
+        }
+        let _ = std::fs::remove_dir_all(&data);
+    }
 }

@@ -236,6 +236,7 @@ impl Service {
     ) -> Result<Imported, ServiceError> {
         let all: Everything = serde_json::from_str(text)
             .map_err(|error| ServiceError::Import(format!("configuration unmarshal with error {error}")))?;
+        let on = || !cancelled.load(Ordering::Relaxed);
         if !partial {
             self.reset().await?;
         }
@@ -245,7 +246,7 @@ impl Service {
             ("sinks", &all.sinks, &mut refused.sinks),
             ("connections", &all.connections, &mut refused.connections),
         ] {
-            for (kind, text) in kinds {
+            for (kind, text) in kinds.iter().take_while(|_| on()) {
                 let imported = match class {
                     "connections" => self.import_connections(kind, text).await,
                     _ => self.import_conf_keys(class, kind, text).await,
@@ -264,7 +265,7 @@ impl Service {
         ] {
             failed.extend(there.keys().map(|name| (name.clone(), format!("{what} are not supported"))));
         }
-        for (name, content) in &all.uploads {
+        for (name, content) in all.uploads.iter().take_while(|_| on()) {
             if let Err(error) = self.upload(name.clone(), content.clone().into_bytes()).await {
                 refused.uploads.insert(name.clone(), error.to_string());
             }

@@ -2,24 +2,27 @@
 //!
 //! A trial is a rule: it is read, planned and run as every rule is. Only its sources are rows that came with it, where it
 //! has such, and its sink is events of the data server. It is not stored, has no name among the rules, and ends by itself.
-//! Trials, their rows, their clients and what waits for these are bounded.
+//! Trials, their rows, their clients and what waits for these are bounded. What is asked of one id is done one after the
+//! other: two that make a trial of one id at once leave one, and its results are under its path.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
-use tokio::task::AbortHandle;
+use tokio::sync::OwnedMutexGuard;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::definition::Definition;
 use super::error::ServiceError;
-use super::{Service, check_id, locked};
+use super::{Service, check_id, locked, millis};
 use crate::catalog::{Catalog, Format, StreamDef};
 use crate::engine::{EngineError, RuleSpec};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::events::EventSink;
 use crate::io::mock::MockSource;
+use crate::value::Text;
 
 /// How many trials there are at the most.
 pub const TRIALS: usize = 64;
@@ -75,8 +78,8 @@ pub(super) struct Trial {
     sink: Arc<EventSink>,
     /// until it is started
     waiting: Mutex<Option<RuleSpec>>,
-    /// ends it in time
-    timer: Mutex<Option<AbortHandle>>,
+    /// when its time is over, ms since the epoch; the agenda has it noted for then
+    ends: AtomicI64,
 }
 
 impl Service {
@@ -100,105 +103,119 @@ impl Service {
         let mocks = mocks(&wanted).map_err(failed)?;
         let sink = EventSink::open();
         let spec = self.plan_trial(wanted, &mocks, &sink).map_err(failed)?;
-        self.end_trial(&id).await;
+        let _alone = self.alone_with(&id).await;
+        self.remove_trial(&id).await;
         let (engine_id, path) = (spec.id.clone(), format!("/test/{id}"));
-        let port = {
-            let engine = self.inner.engine.read().await;
-            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-            let published = engine.publish_events(&path, sink.clone()).await;
-            published.map_err(|error| failed(ServiceError::Start(error.to_string())))?.port()
-        };
-        let trial = Arc::new(Trial { engine_id, path, sink, waiting: Mutex::new(Some(spec)), timer: Mutex::default() });
-        let left = {
+        let waiting = Mutex::new(Some(spec));
+        let trial = Arc::new(Trial { engine_id, path, sink, waiting, ends: AtomicI64::new(0) });
+        let room = {
             let mut trials = locked(&self.inner.trials);
-            if trials.len() < TRIALS { trials.insert(id.clone(), trial.clone()) } else { Some(trial.clone()) }
+            let room = trials.len() < TRIALS;
+            if room {
+                trials.insert(id.clone(), trial.clone());
+            }
+            room
         };
-        let refused = left.as_ref().is_some_and(|left| Arc::ptr_eq(left, &trial));
-        if let Some(left) = left {
-            self.finish_trial(&left).await;
-        }
-        if refused {
+        if !room {
             let why = format!("there are {TRIALS} trials already; end one of them with DELETE /ruletest/ID");
             return Err(ServiceError::Trial { id, why });
         }
+        // From here on it ends in time, whatever becomes of whoever asked for it.
         self.end_later(&id, &trial);
-        Ok(TrialPort { id, port })
+        let published = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => {
+                let published = engine.publish_events(&trial.path, trial.sink.clone()).await;
+                published.map_err(|error| ServiceError::Start(error.to_string()))
+            }
+            None => Err(ServiceError::Stopping),
+        };
+        match published {
+            Ok(address) => Ok(TrialPort { id, port: address.port() }),
+            Err(error) => {
+                self.remove_trial(&id).await;
+                Err(failed(error))
+            }
+        }
     }
 
-    /// Starts a trial; one that runs goes on.
+    /// Starts a trial; one that runs goes on. One that cannot start ends.
     ///
     /// # Errors
     /// [`ServiceError::NoTrial`], and why it cannot start.
     pub async fn start_trial(&self, id: &str) -> Result<(), ServiceError> {
         check_id(id)?;
+        let _alone = self.alone_with(id).await;
         let trial = locked(&self.inner.trials).get(id).cloned();
         let trial = trial.ok_or_else(|| ServiceError::NoTrial(id.to_owned()))?;
-        let Some(spec) = locked(&trial.waiting).take() else { return Ok(()) };
-        let started = match self.inner.engine.read().await.as_ref() {
-            Some(engine) => engine.start_rule(spec).await,
-            None => return Err(ServiceError::Stopping),
+        let started = {
+            let engine = self.inner.engine.read().await;
+            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+            let Some(spec) = locked(&trial.waiting).take() else { return Ok(()) };
+            engine.start_rule(spec).await
         };
-        if let Err(error) = started {
-            self.end_trial(id).await;
-            return Err(ServiceError::Start(match error {
-                EngineError::Connector { error, .. } => error.to_string(),
-                error => error.to_string(),
-            }));
+        match started {
+            Ok(()) => {
+                self.end_later(id, &trial);
+                Ok(())
+            }
+            Err(error) => {
+                self.remove_trial(id).await;
+                Err(ServiceError::Start(match error {
+                    EngineError::Connector { error, .. } => error.to_string(),
+                    error => error.to_string(),
+                }))
+            }
         }
-        // It may have been ended while it started.
-        let there = locked(&self.inner.trials).get(id).is_some_and(|known| Arc::ptr_eq(known, &trial));
-        match there {
-            true => self.end_later(id, &trial),
-            false => self.finish_trial(&trial).await,
-        }
-        Ok(())
     }
 
     /// Ends a trial, if there is one: its clients' streams end.
     pub async fn end_trial(&self, id: &str) {
-        let trial = locked(&self.inner.trials).remove(id);
-        if let Some(trial) = trial {
-            self.finish_trial(&trial).await;
+        let _alone = self.alone_with(id).await;
+        self.remove_trial(id).await;
+    }
+
+    /// Ends a trial if its time is over.
+    pub(super) async fn end_old_trial(&self, id: &str) {
+        let _alone = self.alone_with(id).await;
+        let ends = locked(&self.inner.trials).get(id).map(|trial| trial.ends.load(Ordering::Relaxed));
+        if ends.is_some_and(|ends| ends <= millis(SystemTime::now())) {
+            self.remove_trial(id).await;
         }
     }
 
-    /// Ends all.
+    /// Ends all. One that is being made or started meanwhile is waited for.
     pub(super) async fn end_trials(&self) {
-        let all = std::mem::take(&mut *locked(&self.inner.trials));
-        for trial in all.into_values() {
-            self.finish_trial(&trial).await;
+        let all: Vec<String> = locked(&self.inner.trials).keys().cloned().collect();
+        for id in all {
+            self.end_trial(&id).await;
         }
     }
 
-    async fn finish_trial(&self, trial: &Arc<Trial>) {
-        let timer = locked(&trial.timer).take();
-        if let Some(engine) = self.inner.engine.read().await.as_ref() {
-            engine.stop_rule(&trial.engine_id).await;
-            engine.end_events(&trial.path, &trial.sink).await;
-        }
-        // Last: it may be the timer itself that has come here.
-        if let Some(timer) = timer {
-            timer.abort();
+    /// Waits until nobody does anything with trials of this id; nobody does before the answer is dropped.
+    async fn alone_with(&self, id: &str) -> Vec<OwnedMutexGuard<()>> {
+        let id = Text::from(id);
+        self.inner.trial_gates.pass(std::iter::once(&id)).await
+    }
+
+    /// Ends a trial with which the caller is alone.
+    async fn remove_trial(&self, id: &str) {
+        let Some(trial) = locked(&self.inner.trials).remove(id) else { return };
+        self.inner.agenda.forget_trial(id, trial.ends.load(Ordering::Relaxed));
+        match self.inner.engine.read().await.as_ref() {
+            Some(engine) => {
+                engine.stop_rule(&trial.engine_id).await;
+                engine.end_events(&trial.path, &trial.sink).await;
+            }
+            None => trial.sink.close(),
         }
     }
 
     /// Ends a trial when its time is over, counted from now.
-    fn end_later(&self, id: &str, trial: &Arc<Trial>) {
-        let (inner, id, ended) = (Arc::downgrade(&self.inner), id.to_owned(), Arc::downgrade(trial));
-        let timer = tokio::spawn(async move {
-            tokio::time::sleep(LIFE).await;
-            let (Some(inner), Some(trial)) = (inner.upgrade(), ended.upgrade()) else { return };
-            {
-                let mut trials = locked(&inner.trials);
-                if trials.get(&id).is_some_and(|known| Arc::ptr_eq(known, &trial)) {
-                    trials.remove(&id);
-                }
-            }
-            Service { inner }.finish_trial(&trial).await;
-        });
-        if let Some(old) = locked(&trial.timer).replace(timer.abort_handle()) {
-            old.abort();
-        }
+    fn end_later(&self, id: &str, trial: &Trial) {
+        let ends = millis(SystemTime::now()) + LIFE.as_millis() as i64;
+        let before = trial.ends.swap(ends, Ordering::Relaxed);
+        self.inner.agenda.forget_trial(id, before);
+        self.inner.agenda.note_trial(id, ends);
     }
 
     fn plan_trial(
@@ -262,6 +279,48 @@ fn mocks(wanted: &Wanted) -> Result<Vec<(String, MockSource)>, ServiceError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_is_asked_of_one_id_is_done_one_after_the_other() {
+        let data = std::env::temp_dir().join(format!("plutino-trials-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = super::super::tests::opened(&data).await;
+        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+        let text = json!({"id": "t", "sql": "SELECT * FROM demo", "mockSource": {"demo": {"data": [{"a": 1}]}}});
+        let asked = (0..40).map(|number| {
+            let (service, text) = (service.clone(), text.to_string());
+            tokio::spawn(async move {
+                match number % 4 {
+                    0 | 1 => drop(service.create_trial(&text).await.unwrap()),
+                    2 => drop(service.start_trial("t").await),
+                    _ => service.end_trial("t").await,
+                }
+            })
+        });
+        for done in futures_util::future::join_all(asked).await {
+            done.unwrap();
+        }
+        assert!(service.create_trial(&text.to_string()).await.unwrap().port > 0);
+        service.start_trial("t").await.unwrap();
+        let made = |service: &Service| locked(&service.inner.trials).len();
+        let running = |service: &Service| {
+            let inner = service.inner.clone();
+            async move { inner.engine.read().await.as_ref().unwrap().status().await.len() }
+        };
+        assert_eq!((made(&service), running(&service).await), (1, 1));
+        // Nothing of those before is left to be looked at.
+        let noted = |service: &Service| service.inner.agenda.len();
+        assert_eq!(noted(&service), 1);
+        service.end_old_trial("t").await;
+        assert_eq!(running(&service).await, 1, "its time is not over");
+        locked(&service.inner.trials)["t"].ends.store(0, Ordering::Relaxed);
+        service.end_old_trial("t").await;
+        assert_eq!((made(&service), running(&service).await), (0, 0));
+        service.stop().await;
+        let after = service.create_trial(&text.to_string()).await;
+        assert!(matches!(after, Err(ServiceError::Stopping)), "{after:?}");
+        assert!(locked(&service.inner.trials).is_empty());
+        let _ = std::fs::remove_dir_all(&data);
+    }
 
     fn read(text: &str) -> Result<Vec<(String, MockSource)>, String> {
         let wanted: Wanted = serde_json::from_str(text).map_err(|error| error.to_string())?;

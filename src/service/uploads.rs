@@ -30,26 +30,26 @@ const UNDER_WAY: &str = ".upload-";
 pub enum UploadError {
     /// a name that is more than a name
     #[error(
-        "the name {0:?} is no plain file name: letters, digits and other signs but / \\ and control characters, no dot in front, at most {LONGEST} bytes"
+        "the name {0:?} is no plain file name: give it one of at most {LONGEST} bytes without / \\ and control characters, and without a dot in front"
     )]
     Name(String),
     /// too much in it
-    #[error("the file has {0} bytes, more than {LARGEST}")]
+    #[error("the file has {0} bytes, more than the {LARGEST} that are taken: send a smaller one")]
     TooLarge(usize),
     /// too many
-    #[error("there are {MOST} files already")]
+    #[error("there are {MOST} files already: take one away with DELETE /config/uploads/NAME, or replace one")]
     TooMany,
     /// too much in all of them
-    #[error("the files would have more than {TOTAL} bytes together")]
+    #[error("the files would have more than {TOTAL} bytes together: take some away with DELETE /config/uploads/NAME")]
     Full,
     /// no such file
-    #[error("{0} is not found")]
+    #[error("{0} is not found: GET /config/uploads has the names")]
     NotFound(String),
     /// the folder is a link or a file
-    #[error("{} is no folder", .0.display())]
+    #[error("{} is no folder: move away what is there, it must be a folder and no link", .0.display())]
     NoFolder(PathBuf),
     /// the disk
-    #[error("{}: {error}", path.display())]
+    #[error("{}: {error}: check the disk and who may write there", path.display())]
     Io {
         /// where
         path: PathBuf,
@@ -66,11 +66,17 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// Those of a data folder.
-    pub fn of(data: &Path) -> Uploads {
+    /// Those of a data folder. What a crash has left of files that were being written is taken away: nobody else writes
+    /// there, since the store of the folder is the caller's.
+    pub fn open(data: &Path) -> Uploads {
         // Paths that are told must mean the same wherever they are used.
         let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
-        Uploads { folder: data.join("uploads"), changing: Mutex::default() }
+        let uploads = Uploads { folder: data.join("uploads"), changing: Mutex::default() };
+        if let Err(error) = uploads.sweep() {
+            // What can be read still can; who writes is told then.
+            tracing::warn!("half uploads are not taken away: {error}");
+        }
+        uploads
     }
 
     /// The paths of all files, by name.
@@ -163,6 +169,20 @@ impl Uploads {
         Ok(texts)
     }
 
+    fn sweep(&self) -> Result<(), UploadError> {
+        if !self.is_there()? {
+            return Ok(());
+        }
+        for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
+            let entry = entry.map_err(|error| self.failed(error))?;
+            let is_half = entry.file_name().to_string_lossy().starts_with(UNDER_WAY);
+            if is_half && entry.file_type().is_ok_and(|kind| kind.is_file()) {
+                fs::remove_file(entry.path()).map_err(|error| UploadError::Io { path: entry.path(), error })?;
+            }
+        }
+        Ok(())
+    }
+
     fn names(&self) -> Result<Vec<String>, UploadError> {
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
@@ -237,7 +257,7 @@ mod tests {
     #[test]
     fn files_come_and_go() {
         let data = Folder::new();
-        let uploads = Uploads::of(&data.0);
+        let uploads = Uploads::open(&data.0);
         assert!(uploads.list().unwrap().is_empty());
         let path = uploads.put("b.txt", b"one").unwrap();
         uploads.put("a b ä%2e.txt", b"").unwrap();
@@ -256,9 +276,42 @@ mod tests {
     }
 
     #[test]
+    fn what_a_crash_left_goes_at_the_start() {
+        let data = Folder::new();
+        let uploads = Uploads::open(&data.0);
+        uploads.put("kept", b"x").unwrap();
+        let folder = data.0.join("uploads");
+        fs::write(folder.join(format!("{UNDER_WAY}0123456789abcdef")), b"half").unwrap();
+        fs::write(folder.join(".of-others"), b"x").unwrap();
+        fs::create_dir(folder.join(format!("{UNDER_WAY}folder"))).unwrap();
+        let uploads = Uploads::open(&data.0);
+        assert_eq!(uploads.list().unwrap(), [folder.join("kept")]);
+        let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        left.sort();
+        assert_eq!(left, [".of-others", ".upload-folder", "kept"]);
+    }
+
+    #[test]
+    fn every_refusal_says_what_to_do() {
+        let io = io::Error::from(io::ErrorKind::PermissionDenied);
+        let path = PathBuf::from("/data/uploads");
+        for (error, says) in [
+            (UploadError::Name("a/b".to_owned()), "give it one of at most"),
+            (UploadError::TooLarge(LARGEST + 1), "send a smaller one"),
+            (UploadError::TooMany, "take one away"),
+            (UploadError::Full, "take some away"),
+            (UploadError::NotFound("x".to_owned()), "GET /config/uploads"),
+            (UploadError::NoFolder(path.clone()), "move away"),
+            (UploadError::Io { path, error: io }, "check the disk"),
+        ] {
+            assert!(error.to_string().contains(says), "{error}");
+        }
+    }
+
+    #[test]
     fn names_stay_in_the_folder() {
         let data = Folder::new();
-        let uploads = Uploads::of(&data.0);
+        let uploads = Uploads::open(&data.0);
         uploads.put("there", b"x").unwrap();
         let long = "x".repeat(LONGEST + 1);
         let names = [
@@ -289,7 +342,7 @@ mod tests {
         let outside = Folder::new();
         let secret = outside.0.join("secret");
         fs::write(&secret, "kept").unwrap();
-        let uploads = Uploads::of(&data.0);
+        let uploads = Uploads::open(&data.0);
         uploads.put("file", b"x").unwrap();
         std::os::unix::fs::symlink(&secret, data.0.join("uploads/link")).unwrap();
         assert!(uploads.put("link", b"lost").is_err());

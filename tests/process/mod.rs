@@ -3,6 +3,8 @@
 // Each test program takes what it needs.
 #![allow(dead_code)]
 
+pub mod serve;
+
 use std::io::Write;
 use std::process::Stdio;
 use std::time::Duration;

@@ -8,6 +8,7 @@ mod checkpoints;
 mod edges;
 mod indexed;
 mod joins;
+mod sizes;
 mod windows;
 
 use std::cell::RefCell;

@@ -2,7 +2,7 @@
 //!
 //! Rows are gathered in slices whose number of rows divides both, so overlapping windows share them.
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::plan::physical::Stateful;
 
 use super::content::{Arrival, Content};
@@ -32,7 +32,7 @@ impl Count {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&(self.rows, &self.open))?;
         self.closed.save(to)
     }
@@ -44,6 +44,15 @@ impl Count {
     pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
         (self.rows, self.open) = from.take()?;
         self.closed.restore(from)
+    }
+
+    /// How many windows have rows and wait for more.
+    pub fn open(&self) -> u64 {
+        // They end at multiples of the interval, and none has less rows than the length.
+        let ends = |up_to: u64| up_to / self.interval.max(1);
+        let last = (self.rows + self.length).saturating_sub(1);
+        let over = self.rows.max(self.length.saturating_sub(1));
+        if self.rows == 0 { 0 } else { ends(last).saturating_sub(ends(over)) }
     }
 
     /// Takes a row in.

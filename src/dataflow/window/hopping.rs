@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::plan::physical::Stateful;
 use crate::sql::ast::Unit;
 use crate::time::Alignment;
@@ -56,7 +56,7 @@ impl Hopping {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&(&self.open, self.next_end))?;
         self.closed.save(to)
     }
@@ -126,6 +126,23 @@ impl Hopping {
                 None => {}
             }
         }
+    }
+
+    /// How many windows with rows have not ended.
+    pub fn open(&self) -> u64 {
+        let Some(first) = self.next_end else { return 0 };
+        if self.tumbling {
+            return self.open.len() as u64;
+        }
+        // From the next one to end to the last one that holds the last slice; an hour more or less of a change of the
+        // zone's offset does not matter here.
+        let last = self.open.last_key_value().map(|(start, _)| *start).or_else(|| self.closed.last());
+        let (begun, ended) = self.hops.bounds(first.saturating_sub(1));
+        let hop = ended.abs_diff(begun).max(1);
+        let length = first.saturating_sub(self.hops.before(first, self.length));
+        let further = last.unwrap_or(first).saturating_add(length).saturating_sub(first);
+        // Slices go when the next window ends, though none may hold them any more.
+        u64::try_from(further).map_or(0, |further| further / hop + 1)
     }
 
     /// Where the window that ends at `end` begins: a length before, or at the first slice after that where a change of

@@ -14,7 +14,7 @@ mod state;
 
 use std::rc::Rc;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::plan::physical::{Stateful, WindowSpec};
 
 use super::worker::Timers;
@@ -97,7 +97,7 @@ impl Windows {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         match self {
             Windows::Each => Ok(()),
             Windows::Hopping(windows) => windows.save(to),
@@ -145,6 +145,19 @@ impl Windows {
         match self {
             Windows::Sliding(windows) => windows.before(time),
             _ => time,
+        }
+    }
+
+    /// How many windows with rows have not ended; `None` where there are no windows. A sliding window is there from its row
+    /// on until its delay is over.
+    pub fn open(&self) -> Option<u64> {
+        match self {
+            Windows::Each => None,
+            Windows::Hopping(windows) => Some(windows.open()),
+            Windows::Sliding(windows) => Some(windows.open()),
+            Windows::Session(windows) => Some(windows.open()),
+            Windows::Count(windows) => Some(windows.open()),
+            Windows::State(windows) => Some(windows.open()),
         }
     }
 

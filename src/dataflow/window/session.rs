@@ -3,7 +3,7 @@
 
 use jiff::tz::TimeZone;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::plan::physical::Stateful;
 use crate::sql::ast::Unit;
 use crate::time::Alignment;
@@ -34,7 +34,7 @@ impl Session {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&(&self.content, self.cut))
     }
 
@@ -46,6 +46,11 @@ impl Session {
         (self.content, self.cut) = from.take()?;
         self.ring();
         Ok(())
+    }
+
+    /// How many sessions are open: one at most.
+    pub fn open(&self) -> u64 {
+        u64::from(self.content.span.is_some())
     }
 
     /// Takes a row in; rows come in order of time.

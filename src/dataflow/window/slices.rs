@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 
 use super::content::Content;
 
@@ -34,7 +34,7 @@ impl Slices {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&(&self.front, &self.back, &self.back_merged))
     }
 
@@ -45,6 +45,11 @@ impl Slices {
     pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
         (self.front, self.back, self.back_merged) = from.take()?;
         Ok(())
+    }
+
+    /// Where the newest slice begins.
+    pub fn last(&self) -> Option<i64> {
+        self.back.back().or(self.front.first()).map(|(start, _)| *start)
     }
 
     /// Whether contents are merged before they are needed.

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::expr::Scope;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::group::GroupKey;
@@ -72,7 +72,7 @@ impl Sliding {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&(&self.held, &self.waiting))
     }
 
@@ -134,6 +134,11 @@ impl Sliding {
             self.waiting.pop_front();
             self.fire(time, emit);
         }
+    }
+
+    /// How many windows wait for their delay.
+    pub fn open(&self) -> u64 {
+        self.waiting.len() as u64
     }
 
     fn fire(&mut self, time: i64, emit: Emit<'_>) {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, Writer};
+use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::expr::group::GroupKey;
 use crate::expr::{Expr, Scope};
 use crate::plan::physical::{Stateful, WindowSpec};
@@ -24,7 +24,7 @@ impl State {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         to.put(&self.open)
     }
 
@@ -35,6 +35,11 @@ impl State {
     pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
         self.open = from.take()?;
         Ok(())
+    }
+
+    /// How many windows are open, one for each partition at most.
+    pub fn open(&self) -> u64 {
+        self.open.len() as u64
     }
 
     /// Takes a row in.

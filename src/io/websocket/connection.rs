@@ -22,9 +22,10 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::config::Settings;
 use super::endpoint::Endpoint;
-use super::lane::{Farewell, Flight, Peer, locked};
+use super::lane::{Farewell, Flight, Peer};
 use super::socket::Wire;
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
+use crate::lock::locked;
 
 /// How long a peer may take to answer a close frame, or to take one.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -12,9 +12,10 @@ use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::config::{Role, Settings};
-use super::lane::{Peer, SinkQueue, locked};
+use super::lane::{Peer, SinkQueue};
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
 use crate::io::{LinkState, printable};
+use crate::lock::locked;
 
 /// A source's end of an endpoint.
 pub(super) struct Subscriber {

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use super::config::Role;
 use super::endpoint::{Endpoint, Link, Use};
-use super::lane::locked;
 use super::{ConnectError, DialError, Hub, Settings, Websockets, dial};
 use crate::io::LinkStatus;
+use crate::lock::locked;
 
 /// How long a peer that was only tried out may take to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use bytes::Bytes;
@@ -18,11 +18,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use super::config::{QueueLimit, SlowClient};
 use crate::io::queue::{MessageBatch, Outlet, Signal};
 use crate::io::{NO_CLIENT, UNSENT};
-
-/// Locks what only plain updates happen under: a panic elsewhere leaves it whole.
-pub(super) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use crate::lock::locked;
 
 /// Why and with which code a client is sent away.
 #[derive(Clone, Copy, Debug)]

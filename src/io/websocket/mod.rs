@@ -37,10 +37,11 @@ use crate::io::events::{EventPaths, EventSink};
 use crate::io::queue::{FrameSender, Outlet, Signal};
 use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus};
+use crate::lock::locked;
 use config::Role;
 use endpoint::{Endpoint, Link, Presence, Subscriber, Use};
 use gate::{Gate, Refusals};
-use lane::{Peer, SinkQueue, locked};
+use lane::{Peer, SinkQueue};
 use server::{Door, Paths, Routes, Server};
 
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.

@@ -25,9 +25,10 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 use super::connection;
 use super::endpoint::{Endpoint, Stay};
 use super::gate::{Gate, Refusal};
-use super::lane::{Peer, locked};
+use super::lane::Peer;
 use super::socket::{Socket, Wire};
 use crate::io::events::{EventPaths, Watcher};
+use crate::lock::locked;
 
 /// Handshakes that may go on at a time; further connections wait in the listener's queue.
 const HANDSHAKES: usize = 1024;

@@ -1,0 +1,346 @@
+//! `plutino serve` as a process: in a folder of its own, on free ports, what it answers and what it says.
+//!
+//! What waits is there twice: for tests that may block, and for those whose own sockets must go on meanwhile.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Nothing here takes longer, or it hangs.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// A folder that goes with its value.
+pub struct Folder(pub PathBuf);
+
+/// A service in a folder; killed with its value.
+pub struct Served {
+    pub child: Child,
+    /// host and port of the REST API
+    pub rest: String,
+    /// the port of its data server, which it has once a rule or connection needs it
+    pub data_port: u16,
+    said: Arc<Said>,
+}
+
+/// What a process has said on stderr.
+#[derive(Default)]
+struct Said {
+    lines: Mutex<Lines>,
+    more: Condvar,
+}
+
+#[derive(Default)]
+struct Lines {
+    all: Vec<String>,
+    /// how many were looked at
+    seen: usize,
+    ended: bool,
+}
+
+/// An answer of HTTP.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    pub status: u16,
+    /// names in small letters
+    pub headers: BTreeMap<String, String>,
+    pub body: String,
+}
+
+impl Folder {
+    pub fn new(name: &str) -> Folder {
+        let unique = format!("plutino-{name}-{}-{:x}", std::process::id(), fastrand::u64(..));
+        let path = std::env::temp_dir().join(unique);
+        std::fs::create_dir_all(path.join("etc")).expect("a folder in the temporary folder");
+        Folder(path)
+    }
+
+    pub fn path(&self, name: impl AsRef<Path>) -> PathBuf {
+        self.0.join(name)
+    }
+
+    /// Writes a file, such as `etc/plutino.yaml`.
+    pub fn write(&self, name: &str, text: &str) {
+        let path = self.0.join(name);
+        std::fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder can be made");
+        std::fs::write(path, text).expect("a file can be written");
+    }
+
+    pub fn serve(&self) -> Served {
+        Served::start(self.command())
+    }
+
+    /// The service in this folder, on free ports, not yet started.
+    pub fn command(&self) -> Command {
+        self.set_up(Command::new(env!("CARGO_BIN_EXE_plutino")))
+    }
+
+    /// The same, started by another program, which becomes it.
+    pub fn command_by(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command.args(arguments).arg(env!("CARGO_BIN_EXE_plutino"));
+        self.set_up(command)
+    }
+
+    /// Starts a service that must not start; what it says.
+    pub fn refused(&self) -> String {
+        refused(self.command())
+    }
+
+    /// The file of the store.
+    pub fn store(&self) -> PathBuf {
+        self.0.join("data/plutino.redb")
+    }
+
+    fn set_up(&self, mut command: Command) -> Command {
+        command
+            .args(["serve", "--etc", "etc", "--data", "data"])
+            .current_dir(&self.0)
+            .env("NO_COLOR", "1")
+            .env("KUIPER__BASIC__RESTIP", "127.0.0.1")
+            .env("KUIPER__BASIC__RESTPORT", "0")
+            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
+            .env(DATA_PORT, free_port().to_string())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        command
+    }
+}
+
+/// Runs a service that must not start; what it says.
+pub fn refused(mut command: Command) -> String {
+    let output = command.output().expect("the binary starts");
+    let said = String::from_utf8(output.stderr).expect("it says text");
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    said
+}
+
+/// Sets the port of the data server.
+pub const DATA_PORT: &str = "KUIPER__SOURCE__HTTPSERVERPORT";
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Served {
+    /// Starts a service, and waits until it serves.
+    pub fn start(mut command: Command) -> Served {
+        let ports = command.get_envs().find(|(name, _)| *name == DATA_PORT);
+        let data_port = ports.and_then(|(_, port)| port?.to_str()?.parse().ok()).expect("a port of the data server");
+        let mut child = command.spawn().expect("the binary starts");
+        let stderr = BufReader::new(child.stderr.take().expect("stderr is a pipe"));
+        let said = Arc::new(Said::default());
+        let listener = said.clone();
+        // It is read to its end: the program must not wait for a reader.
+        std::thread::spawn(move || listener.listen(stderr));
+        let mut served = Served { child, rest: String::new(), data_port, said };
+        let line = served.says(&[" serves http"]);
+        served.rest = line.rsplit("//").next().expect("an address").trim().to_owned();
+        served
+    }
+
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.rest)
+    }
+
+    /// Where its data server has this path.
+    pub fn data_url(&self, path: &str) -> String {
+        format!("ws://127.0.0.1:{}{path}", self.data_port)
+    }
+
+    /// Reads what it says, on from where this was asked last, up to a line with all the parts.
+    pub fn says(&self, parts: &[&str]) -> String {
+        self.said.wait_for(parts)
+    }
+
+    /// The same, while other tasks go on.
+    pub async fn will_say(&self, parts: &[&str]) -> String {
+        let (said, parts) = (self.said.clone(), parts.iter().map(|part| (*part).to_owned()).collect::<Vec<_>>());
+        let read = move || said.wait_for(&parts.iter().map(String::as_str).collect::<Vec<_>>());
+        tokio::task::spawn_blocking(read).await.expect("it says that")
+    }
+
+    /// All that it has said up to now.
+    pub fn has_said(&self) -> String {
+        self.said.lines.lock().expect("no panic while it is held").all.join("\n")
+    }
+
+    pub fn ask(&self, method: &str, path: &str, body: &Value) -> Answer {
+        ask(&self.rest, method, path, "", &text_of(body)).unwrap_or_else(|| panic!("{method} {path} is not answered"))
+    }
+
+    /// The same, while other tasks go on.
+    pub async fn asks(&self, method: &str, path: &str, body: &Value) -> Answer {
+        let (rest, method, path, body) = (self.rest.clone(), method.to_owned(), path.to_owned(), text_of(body));
+        let asked = tokio::task::spawn_blocking(move || {
+            ask(&rest, &method, &path, "", &body).unwrap_or_else(|| panic!("{method} {path} is not answered"))
+        });
+        asked.await.expect("a request ends")
+    }
+
+    /// What a read answers.
+    pub fn get(&self, path: &str) -> Value {
+        self.ask("GET", path, &Value::Null).json()
+    }
+
+    /// A change that succeeds.
+    pub fn done(&self, method: &str, path: &str, body: &Value) {
+        let answer = self.ask(method, path, body);
+        assert!((200..300).contains(&answer.status), "{method} {path}: {} {}", answer.status, answer.body);
+    }
+
+    /// The states of all rules, once none of them is about to change.
+    pub fn states(&self) -> BTreeMap<String, String> {
+        let began = Instant::now();
+        loop {
+            let rules = self.get("/rules");
+            let rules = rules.as_array().expect("a list").iter();
+            let text = |rule: &Value, name: &str| rule[name].as_str().unwrap_or_default().to_owned();
+            let states: BTreeMap<String, String> = rules.map(|rule| (text(rule, "id"), text(rule, "status"))).collect();
+            if states.values().all(|state| state == "running" || state.starts_with("stopped")) {
+                return states;
+            }
+            assert!(began.elapsed() < LIMIT, "{states:?}");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let pid = self.child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().expect("kill runs").success());
+    }
+
+    /// Waits until it has ended and all that it said was read.
+    pub fn ends(&mut self) -> ExitStatus {
+        let begun = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                break status;
+            }
+            assert!(begun.elapsed() < LIMIT, "it does not end:\n{}", self.has_said());
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        let lines = self.said.lines.lock().expect("no panic while it is held");
+        drop(self.said.more.wait_timeout_while(lines, LIMIT, |lines| !lines.ended));
+        status
+    }
+
+    /// Ends it, as a signal of the system does.
+    pub fn terminate(&mut self) -> ExitStatus {
+        self.signal("-TERM");
+        self.ends()
+    }
+
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Said {
+    fn listen(&self, stderr: impl BufRead) {
+        for line in stderr.lines().map_while(Result::ok) {
+            self.lines.lock().expect("no panic while it is held").all.push(line);
+            self.more.notify_all();
+        }
+        self.lines.lock().expect("no panic while it is held").ended = true;
+        self.more.notify_all();
+    }
+
+    fn wait_for(&self, parts: &[&str]) -> String {
+        let until = Instant::now() + LIMIT;
+        let mut lines = self.lines.lock().expect("no panic while it is held");
+        loop {
+            while lines.seen < lines.all.len() {
+                lines.seen += 1;
+                let line = &lines.all[lines.seen - 1];
+                if parts.iter().all(|part| line.contains(part)) {
+                    return line.clone();
+                }
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if lines.ended || left.is_zero() {
+                let all = lines.all.join("\n");
+                drop(lines);
+                panic!("it never said {parts:?}, but:\n{all}");
+            }
+            lines = self.more.wait_timeout(lines, left).expect("no panic while it is held").0;
+        }
+    }
+}
+
+impl Answer {
+    /// The body of a success.
+    pub fn done(self) -> String {
+        assert!((200..300).contains(&self.status), "{} {}", self.status, self.body);
+        self.body
+    }
+
+    /// The JSON of a success.
+    pub fn json(self) -> Value {
+        serde_json::from_str(&self.done()).expect("an answer of JSON")
+    }
+}
+
+/// A port that nobody has now. Another process can take it before it is used, which then shows as a failure to start.
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    listener.local_addr().expect("it is bound").port()
+}
+
+/// Sends a request with further `headers`, each with its line's end; `None`: there was no whole answer.
+pub fn ask(rest: &str, method: &str, path: &str, headers: &str, body: &str) -> Option<Answer> {
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nhost: {rest}\r\nconnection: close\r\ncontent-length: {}\r\n{headers}\r\n",
+        body.len()
+    );
+    raw(rest, &[head.as_bytes(), body.as_bytes()].concat())
+}
+
+/// Sends bytes, and reads until the other side ends; `None`: what came is no answer of HTTP.
+pub fn raw(rest: &str, bytes: &[u8]) -> Option<Answer> {
+    let mut socket = TcpStream::connect(rest).ok()?;
+    socket.set_read_timeout(Some(LIMIT)).ok()?;
+    // It may end the connection before it has read all.
+    let _ = socket.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = socket.read_to_end(&mut answer);
+    parse(&answer)
+}
+
+/// Reads an answer of HTTP; `None`: it is none, or not whole.
+pub fn parse(answer: &[u8]) -> Option<Answer> {
+    let text = String::from_utf8_lossy(answer).into_owned();
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let mut lines = head.lines();
+    let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
+    let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
+    let headers: BTreeMap<String, String> = lines.filter_map(header).collect();
+    let length = headers.get("content-length").and_then(|length| length.parse().ok());
+    if length.is_some_and(|length: usize| body.len() < length) {
+        return None;
+    }
+    Some(Answer { status, headers, body: body.to_owned() })
+}
+
+fn text_of(body: &Value) -> String {
+    match body {
+        Value::Null => String::new(),
+        // Text is sent as it is.
+        Value::String(text) => text.clone(),
+        body => body.to_string(),
+    }
+}
