@@ -102,7 +102,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "The whole number that a hexadecimal text is, with or without `0x` and sign.",
         &[("hex2dec(\"0xff\")", "255"), ("hex2dec(\"-10\")", "-16")],
     ),
-    of("to_seconds", &[("time", Param::DateTime)], Returns::Int, |args, context| {
+    of("to_seconds", &[("time", Param::Any)], Returns::Int, |args, context| {
         let at = to_datetime(&args[0], context.zone, context.now)?;
         Ok(Value::Int(at.timestamp().as_nanosecond().div_euclid(1_000_000_000) as i64))
     })
@@ -191,7 +191,7 @@ fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     // The sign stands before the prefix, as `dec2hex` writes it, or after it, as eKuiper's did.
     let (outer, rest) = match written.strip_prefix('-') {
         Some(rest) => (true, rest),
-        None => (false, written.as_str()),
+        None => (false, written.strip_prefix('+').unwrap_or(written)),
     };
     let rest = rest.strip_prefix("0x").unwrap_or(rest);
     let (inner, digits) = match rest.strip_prefix('-') {
