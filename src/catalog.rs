@@ -356,7 +356,7 @@ fn format(
     extra: &Map<String, Json>,
 ) -> Result<Format, CatalogErrorKind> {
     match name.to_ascii_lowercase().as_str() {
-        "json" => Ok(Format::Json),
+        "" | "json" => Ok(Format::Json),
         "delimited" => {
             let header = match extra.get("hasHeader") {
                 Some(Json::String(text)) => text.eq_ignore_ascii_case("true"),

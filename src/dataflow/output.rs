@@ -513,7 +513,8 @@ fn encode_row<'a>(
                         write_member(out, &mut members, &prefixed(prefix, key), value)?;
                     }
                 }
-                Value::Absent | Value::Null if !send_nil => {}
+                Value::Absent if !send_nil => {}
+                // A null element is an element.
                 value if !name.is_empty() => write_member(out, &mut members, name, value)?,
                 _ => {}
             },
@@ -587,7 +588,8 @@ fn decode_row<'a>(
                         put(&mut row, prefixed(prefix, key), value.clone());
                     }
                 }
-                Value::Absent | Value::Null if !send_nil => {}
+                Value::Absent if !send_nil => {}
+                // A null element is an element.
                 value if !name.is_empty() => put(&mut row, name.clone(), value.clone()),
                 _ => {}
             },

@@ -137,9 +137,15 @@ impl<'p> Reader<'p> {
                 }
                 self.out.push_str(&format!("\\x{{{code:x}}}"));
             }
-            'p' if self.take("{^") => self.out.push_str("\\P{"),
-            'P' if self.take("{^") => self.out.push_str("\\p{"),
-            'a' | 'f' | 'n' | 'r' | 't' | 'v' | 'x' | 'p' | 'P' => self.out.extend(['\\', c]),
+            'p' if self.rest.starts_with("{^") => self.negated("\\P{"),
+            'P' if self.rest.starts_with("{^") => self.negated("\\p{"),
+            'x' | 'p' | 'P' => {
+                let braced = if self.rest.starts_with('{') { self.rest.split_inclusive('}').next() } else { None };
+                self.out.extend(['\\', c]);
+                self.out.push_str(braced.unwrap_or_default());
+                self.take(braced.unwrap_or_default());
+            }
+            'a' | 'f' | 'n' | 'r' | 't' | 'v' => self.out.extend(['\\', c]),
             'A' | 'z' if !in_class => self.out.extend(['\\', c]),
             _ => match of_ascii(c, in_class) {
                 Some(written) => self.out.push_str(written),
@@ -150,6 +156,14 @@ impl<'p> Reader<'p> {
             },
         }
         Ok(())
+    }
+
+    /// The name of a class of characters that is said to be all others.
+    fn negated(&mut self, opposite: &str) {
+        let name = self.rest.split_inclusive('}').next().unwrap_or_default();
+        self.out.push_str(opposite);
+        self.out.push_str(&name["{^".len()..]);
+        self.take(name);
     }
 
     /// A class, behind its opening bracket.

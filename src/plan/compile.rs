@@ -475,8 +475,11 @@ impl Compiler {
             Some(Value::Int(bound)) => Some(*bound),
             _ => None,
         };
-        if let (Some(from), Some(to)) = (bound(&from), bound(&to))
-            && (from < 0) == (to < 0)
+        // From the end, what is first depends on the array.
+        let first = if from.is_none() { Some(0) } else { bound(&from) };
+        if let (Some(from), Some(to)) = (first, bound(&to))
+            && from >= 0
+            && to >= 0
             && from >= to
         {
             return Err(PlanError::at(PlanErrorKind::Slice, span));

@@ -280,10 +280,12 @@ mod tests {
 
     #[test]
     fn hexadecimal_and_characters() {
-        for (hex, number) in [("-0x10", "-16"), ("0x-10", "-16"), ("7fffffffffffffff", "9223372036854775807")] {
+        for (hex, number) in
+            [("-0x10", "-16"), ("+10", "16"), ("0x-10", "-16"), ("7fffffffffffffff", "9223372036854775807")]
+        {
             gives("hex2dec", &[hex.into()], number);
         }
-        for bad in ["", "0x", "--1", "-0x-1", "+1", "0xffffffffffffffff", "g"] {
+        for bad in ["", "0x", "--1", "-0x-1", "+-1", "0xffffffffffffffff", "g"] {
             assert!(answer("hex2dec", &[bad.into()]).is_err(), "{bad}");
         }
         assert!(answer("hex2dec", &[10.into()]).is_err());
