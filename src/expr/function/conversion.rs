@@ -189,20 +189,18 @@ fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     };
     let invalid = || domain(format!("invalid hexadecimal value: {written}"));
     // The sign stands before the prefix, as `dec2hex` writes it, or after it, as eKuiper's did.
-    let (outer, rest) = match written.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, written.strip_prefix('+').unwrap_or(written)),
-    };
-    let rest = rest.strip_prefix("0x").unwrap_or(rest);
-    let (inner, digits) = match rest.strip_prefix('-') {
-        Some(digits) if !outer => (true, digits),
-        _ => (false, rest),
-    };
+    let unsigned = written.trim_start_matches(['-', '+']);
+    let rest = unsigned.strip_prefix("0x").unwrap_or(unsigned);
+    let digits = rest.trim_start_matches('-');
+    let signs = written.len() - unsigned.len() + rest.len() - digits.len();
+    if signs > 1 {
+        return Err(invalid());
+    }
     if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(invalid());
     }
     let size = u64::from_str_radix(digits, 16).map_err(|_| invalid())?;
-    let number = if outer || inner { -i128::from(size) } else { i128::from(size) };
+    let number = if written.contains('-') { -i128::from(size) } else { i128::from(size) };
     i64::try_from(number).map(Value::Int).map_err(|_| invalid())
 }
 
