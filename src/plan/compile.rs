@@ -523,11 +523,13 @@ impl Compiler {
         let left = self.expr(left, clause, own)?;
         let right = self.expr(right, clause, own)?;
         let typed = left.ty != Type::Any && right.ty != Type::Any;
-        let integral = typed || self.integers;
+        // A whole answer of a function that gives floats may be held as a whole number, and is none.
+        let fractional = left.ty == Type::FLOAT || right.ty == Type::FLOAT;
+        let integral = (typed || self.integers) && !fractional;
         let ty = match op {
             _ if is_logical(op) => Type::BOOL,
             _ if !typed => Type::Any,
-            _ if left.ty == Type::FLOAT || right.ty == Type::FLOAT => Type::FLOAT,
+            _ if fractional => Type::FLOAT,
             _ => left.ty.clone(),
         };
         let mut parts = Parts::new();
