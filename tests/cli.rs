@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// A folder of its own, in which the program runs; it goes with the test.
 struct Folder(PathBuf);
@@ -216,6 +217,30 @@ fn a_file_is_fed_through_a_websocket_and_nothing_is_left() {
     let mut left: Vec<_> = fs::read_dir(&folder.0).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
     assert_eq!(left, ["data.ndjson", "rules.yaml"]);
+}
+
+#[test]
+fn feeds_of_uneven_length_into_one_join_end_when_both_are_played() {
+    let rules = r#"
+streams:
+  - CREATE STREAM l () WITH (TYPE="websocket", DATASOURCE="/l", TIMESTAMP="ts")
+  - CREATE STREAM r () WITH (TYPE="websocket", DATASOURCE="/r", TIMESTAMP="ts")
+rules:
+  - id: j
+    sql: SELECT count(*) AS pairs FROM l INNER JOIN r ON l.id = r.id GROUP BY TUMBLINGWINDOW(hh, 1)
+    actions: [{log: {}}]
+    options: {isEventTime: true}
+"#;
+    let rows = |count: i32| (0..count).map(|id| format!("{{\"id\":{id},\"ts\":{}}}\n", 1000 + id)).collect::<String>();
+    let (long, short) = (rows(20), rows(13));
+    let folder = Folder::new("uneven", &[("rules.yaml", rules), ("long", &long), ("short", &short)]);
+    let begun = Instant::now();
+    let (code, out, err) = folder.told(&["run", "rules.yaml", "--feed", "long@l", "--feed", "short@r"]);
+    assert_eq!(code, Some(0), "{err}");
+    assert_eq!(out, "[{\"pairs\":13}]\n");
+    assert!(err.contains("fed 33 messages"), "{err}");
+    // It does not wait for one feed's messages in the other's stream until it gives up.
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -191,7 +191,7 @@ impl Run {
                 .iter()
                 .filter(|rule| rule.spec.plan.inputs.iter().any(|input| input.stream.name == stream));
             let rules = reads.map(|rule| rule.spec.id.clone()).collect();
-            feeds.push(Feed { track, rules, settings });
+            feeds.push(Feed { track, stream, rules, settings });
         }
         Ok(feeds)
     }
@@ -312,6 +312,7 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
 /// One `--feed`.
 struct Feed {
     track: Track,
+    stream: String,
     /// the rules that read the stream
     rules: Vec<String>,
     /// the source of the stream, in the server role
@@ -406,6 +407,8 @@ impl Feed {
     async fn taken(&self, engine: &Engine) -> u64 {
         let status = engine.status().await;
         let readers = status.iter().filter(|rule| self.rules.contains(&rule.id));
-        readers.flat_map(|rule| &rule.sources).map(|(_, source)| source.messages).min().unwrap_or_default()
+        // A rule that joins has sources of other streams too: their messages are another feed's.
+        let sources = readers.flat_map(|rule| &rule.sources).filter(|(stream, _)| *stream == self.stream);
+        sources.map(|(_, source)| source.messages).min().unwrap_or_default()
     }
 }

@@ -39,6 +39,8 @@ pub struct RuleOperator {
     alarm: Alarm,
     /// how often the state has changed
     changes: u64,
+    /// a row of one input to work in, as wide as those of the queue
+    narrow: Vec<Value>,
     /// a joined row to work in
     wide: Vec<Value>,
     /// a key to work in
@@ -74,14 +76,16 @@ impl RuleOperator {
         timers: Option<(Rc<Timers>, usize)>,
     ) -> Self {
         let alarm = Alarm::new(timers);
+        let width = inputs.iter().map(|input| input.scan.width()).max().unwrap_or(0);
         RuleOperator {
-            waiting: Waiting::default(),
+            waiting: Waiting::new(width),
             memories: Memories::new(&plan.steps),
             windows: Windows::new(&plan, &context.zone, alarm.clone()),
             results: Results::new(&plan, context.clone(), output.clone()),
             tables: Tables { scanned: scan_tables(&plan, &inputs), lookups },
             alarm,
             changes: 0,
+            narrow: vec![Value::Absent; width],
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
             plan,
@@ -103,7 +107,7 @@ impl RuleOperator {
     /// [`CheckpointError`]
     pub fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
         let mut to = Writer::new(plan);
-        to.put(&self.waiting)?;
+        self.waiting.save(&mut to)?;
         self.memories.save(&mut to)?;
         self.windows.save(&mut to)?;
         self.results.save(&mut to)?;
@@ -124,7 +128,7 @@ impl RuleOperator {
     pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
         let restored = self.take_state(Reader::open(checkpoint, plan)?, queue);
         if restored.is_err() {
-            self.waiting = Waiting::default();
+            self.waiting = Waiting::new(self.narrow.len());
             self.memories = Memories::new(&self.plan.steps);
             self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
             self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
@@ -135,7 +139,7 @@ impl RuleOperator {
     }
 
     fn take_state(&mut self, mut from: Reader<'_>, queue: &RuleQueue) -> Result<(), CheckpointError> {
-        self.waiting = from.take()?;
+        self.waiting.restore(&mut from)?;
         self.memories.restore(&mut from)?;
         self.windows.restore(&mut from)?;
         self.results.restore(&mut from)?;
@@ -168,17 +172,19 @@ impl RuleOperator {
         if let Some(watermark) = frontier.filter(|_| self.plan.event_time.is_some()) {
             self.output.borrow().metrics().reaches(watermark);
         }
-        while let Some((time, input, mut slots)) = self.waiting.pop(frontier) {
+        let mut slots = std::mem::take(&mut self.narrow);
+        while let Some((time, input)) = self.waiting.pop(frontier, &mut slots) {
             self.changes += 1;
             self.row(now, time, input, &mut slots);
         }
+        self.narrow = slots;
         self.close(now, frontier);
         self.output.borrow_mut().flush();
     }
 
     fn row(&mut self, now: i64, time: i64, input: usize, slots: &mut [Value]) {
         let range = self.inputs[input].slots.clone();
-        let scanned = self.inputs[input].scan.columns.len() + self.inputs[input].scan.computed.len();
+        let scanned = self.inputs[input].scan.width();
         let slots = &mut slots[..scanned.min(range.len())];
         if let Some(table) = self.tables.scanned.get_mut(&input) {
             let mut kept: Vec<Value> = slots.iter_mut().map(std::mem::take).collect();

@@ -1,35 +1,167 @@
 //! Rows in order of time: in event time they wait until the watermark reaches them.
+//!
+//! Most rows come in order, or nearly so. Those that do are a queue; only those that come behind a later one go through
+//! a heap. The slots of all are in one vector, so that a row costs no allocation of its own.
 
-use std::collections::BTreeMap;
-
-use serde::{Deserialize, Serialize};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, VecDeque};
 
 use crate::value::Value;
 
+use super::checkpoint::{CheckpointError, Reader, Writer, expect_len};
+
+/// Places that are kept for later rows when none waits.
+const SPARE: usize = 16 * 1024;
+
 /// Rows that the watermark has not reached.
-#[derive(Default, Serialize, Deserialize)]
 pub struct Waiting {
-    /// by time, then by arrival: the input and its slots
-    rows: BTreeMap<(i64, u64), (usize, Vec<Value>)>,
+    /// slots of a row
+    width: usize,
+    /// rows that came in order
+    queue: VecDeque<Entry>,
+    /// rows that came behind a later one of the queue
+    strays: BinaryHeap<Reverse<Entry>>,
+    /// the slots of rows, each at its place times the width
+    slots: Vec<Value>,
+    /// places without a row
+    free: Vec<u32>,
     arrivals: u64,
 }
 
+/// A row, in the order in which rows go on: by time, then by arrival.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    time: i64,
+    arrival: u64,
+    input: u16,
+    place: u32,
+}
+
 impl Waiting {
-    /// Takes a row in, with its slots.
-    pub fn push(&mut self, time: i64, input: usize, slots: &mut [Value]) {
-        let slots = slots.iter_mut().map(std::mem::take).collect();
-        self.rows.insert((time, self.arrivals), (input, slots));
-        self.arrivals += 1;
+    /// No rows yet, of so many slots each.
+    pub fn new(width: usize) -> Waiting {
+        Waiting {
+            width,
+            queue: VecDeque::new(),
+            strays: BinaryHeap::new(),
+            slots: Vec::new(),
+            free: Vec::new(),
+            arrivals: 0,
+        }
     }
 
-    /// The next row up to `frontier`, inclusive, with its time and input; `None` as frontier: whatever there is.
-    pub fn pop(&mut self, frontier: Option<i64>) -> Option<(i64, usize, Vec<Value>)> {
-        let first = self.rows.first_entry()?;
-        let (time, _) = *first.key();
-        if frontier.is_some_and(|frontier| time > frontier) {
+    /// Adds the rows to a checkpoint, in their order.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut Writer) -> Result<(), CheckpointError> {
+        let mut entries: Vec<Entry> =
+            self.queue.iter().copied().chain(self.strays.iter().map(|entry| entry.0)).collect();
+        entries.sort_unstable();
+        let row =
+            |entry: Entry| (entry.time, entry.input, &self.slots[entry.place as usize * self.width..][..self.width]);
+        to.put(&entries.into_iter().map(row).collect::<Vec<_>>())
+    }
+
+    /// Takes the rows of a checkpoint in.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        let rows: Vec<(i64, u16, Vec<Value>)> = from.take()?;
+        for (time, input, slots) in rows {
+            self.push(time, usize::from(input), &mut expect_len(slots, self.width)?);
+        }
+        Ok(())
+    }
+
+    /// Takes a row in, with its slots.
+    pub fn push(&mut self, time: i64, input: usize, slots: &mut [Value]) {
+        let taken = slots.iter_mut().map(std::mem::take);
+        let place = match self.free.pop() {
+            Some(place) => {
+                let kept = &mut self.slots[place as usize * self.width..][..self.width];
+                kept.iter_mut().zip(taken).for_each(|(kept, slot)| *kept = slot);
+                place
+            }
+            None => {
+                self.slots.extend(taken);
+                (self.queue.len() + self.strays.len()) as u32
+            }
+        };
+        let entry = Entry { time, arrival: self.arrivals, input: input as u16, place };
+        self.arrivals += 1;
+        if self.queue.back().is_none_or(|last| last.time <= time) {
+            self.queue.push_back(entry);
+        } else {
+            self.strays.push(Reverse(entry));
+        }
+    }
+
+    /// Takes the next row up to `frontier`, inclusive, out: its time and input; its slots are put into `slots`, which
+    /// is as wide as a row. `None` as frontier: whatever there is.
+    pub fn pop(&mut self, frontier: Option<i64>, slots: &mut [Value]) -> Option<(i64, usize)> {
+        let stray = self.strays.peek().map(|Reverse(entry)| entry);
+        let from_queue = match (self.queue.front(), stray) {
+            (Some(first), Some(stray)) => first < stray,
+            (first, _) => first.is_some(),
+        };
+        let entry = *if from_queue { self.queue.front() } else { stray }?;
+        if frontier.is_some_and(|frontier| entry.time > frontier) {
             return None;
         }
-        let (input, slots) = first.remove();
-        Some((time, input, slots))
+        if from_queue {
+            self.queue.pop_front();
+        } else {
+            self.strays.pop();
+        }
+        let kept = &mut self.slots[entry.place as usize * self.width..][..self.width];
+        kept.swap_with_slice(slots);
+        kept.fill(Value::Absent);
+        self.free.push(entry.place);
+        if self.queue.is_empty() && self.strays.is_empty() {
+            self.free.clear();
+            self.slots.clear();
+            self.free.shrink_to(SPARE);
+            self.queue.shrink_to(SPARE);
+            self.slots.shrink_to(SPARE * self.width);
+        }
+        Some((entry.time, usize::from(entry.input)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whatever comes between, rows go on as a stable sort by time would have them.
+        #[test]
+        fn rows_go_on_by_time_and_then_by_arrival(
+            rounds in prop::collection::vec((prop::collection::vec(0i64..20, 0..20), 0i64..24), 1..8),
+        ) {
+            let mut waiting = Waiting::new(2);
+            let mut expected: Vec<(i64, i64)> = Vec::new();
+            let mut number = 0;
+            for (times, frontier) in rounds {
+                for time in times {
+                    waiting.push(time, number as usize % 3, &mut [Value::Int(number), Value::Int(-number)]);
+                    expected.push((time, number));
+                    number += 1;
+                }
+                expected.sort_by_key(|&(time, _)| time);
+                let due = expected.partition_point(|&(time, _)| time <= frontier);
+                for (time, number) in expected.drain(..due) {
+                    let mut slots = [Value::Absent, Value::Absent];
+                    prop_assert_eq!(waiting.pop(Some(frontier), &mut slots), Some((time, number as usize % 3)));
+                    prop_assert!(matches!(slots, [Value::Int(a), Value::Int(b)] if a == number && b == -number), "{slots:?}");
+                }
+                prop_assert_eq!(waiting.pop(Some(frontier), &mut [Value::Absent, Value::Absent]), None);
+            }
+            let rest = std::iter::from_fn(|| waiting.pop(None, &mut [Value::Absent, Value::Absent])).count();
+            prop_assert_eq!(rest, expected.len());
+        }
     }
 }

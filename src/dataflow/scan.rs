@@ -159,7 +159,7 @@ impl StreamScan {
         target: Target,
     ) {
         let metrics = output.borrow().metrics().clone();
-        let width = plan.columns.len() + plan.computed.len();
+        let width = plan.width();
         let untouched = |slot: usize| {
             let column = &plan.columns[slot];
             column.source != ColumnSource::Meta && column.ty.is_none() && !self.def.strict

@@ -495,7 +495,7 @@ impl WorkerLoop {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
             Body::Stateful(plan) => {
                 let lookups = self.lookups(&plan, &inputs);
-                let width = scans.iter().map(|scan| scan.columns.len() + scan.computed.len()).max().unwrap_or(0);
+                let width = scans.iter().map(Scan::width).max().unwrap_or(0);
                 let counts = inputs.iter().map(|input| input.role == Role::Stream);
                 let idle_timeout = plan.event_time.map_or(0, |watermark| watermark.idle_timeout);
                 let queue = Rc::new(RuleQueue::new(width, counts, idle_timeout, now));

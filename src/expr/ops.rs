@@ -168,7 +168,11 @@ pub fn order_of_numbers(left: &Value, right: &Value) -> Ordering {
 /// The order of a whole number and a double by their exact values; none with NaN.
 fn int_with_float(int: i64, float: f64) -> Option<Ordering> {
     const BEYOND: f64 = 9_223_372_036_854_775_808.0;
-    if float.is_nan() {
+    /// Up to here every whole number is a double.
+    const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
+    if int.unsigned_abs() <= EXACT {
+        (int as f64).partial_cmp(&float)
+    } else if float.is_nan() {
         None
     } else if float >= BEYOND {
         Some(Ordering::Less)
@@ -279,4 +283,32 @@ fn wrong(op: BinaryOp, left: &Value, right: &Value) -> EvalError {
 #[cold]
 fn overflow(op: BinaryOp, left: i64, right: i64) -> EvalError {
     EvalError::Overflow(format!("{left} {op} {right}").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whole_numbers_and_doubles_have_the_order_of_their_exact_values() {
+        const TWO_53: i64 = 1 << 53;
+        for (int, float, order) in [
+            (0, -0.0, Some(Ordering::Equal)),
+            (0, -0.5, Some(Ordering::Greater)),
+            (75, 75.5, Some(Ordering::Less)),
+            (-75, -75.5, Some(Ordering::Greater)),
+            (TWO_53, TWO_53 as f64, Some(Ordering::Equal)),
+            (TWO_53 + 1, TWO_53 as f64, Some(Ordering::Greater)),
+            (-TWO_53 - 1, -TWO_53 as f64, Some(Ordering::Less)),
+            (TWO_53 + 1, 0.5, Some(Ordering::Greater)),
+            (i64::MAX, 9_223_372_036_854_775_808.0, Some(Ordering::Less)),
+            (i64::MIN, -9_223_372_036_854_775_808.0, Some(Ordering::Equal)),
+            (1, f64::INFINITY, Some(Ordering::Less)),
+            (i64::MIN, f64::NEG_INFINITY, Some(Ordering::Greater)),
+            (1, f64::NAN, None),
+            (i64::MAX, f64::NAN, None),
+        ] {
+            assert_eq!(int_with_float(int, float), order, "{int} {float}");
+        }
+    }
 }

@@ -81,6 +81,13 @@ pub struct Scan {
     pub event_time: Option<EventTime>,
 }
 
+impl Scan {
+    /// How many slots a row has.
+    pub fn width(&self) -> usize {
+        self.columns.len() + self.computed.len()
+    }
+}
+
 /// One column that a rule reads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {

@@ -37,7 +37,7 @@ fn add(scan: &mut StreamScan, key: u64, rule: &RuleText, catalog: &Catalog) -> O
     let (target, queue) = match plan.body {
         Body::Rows(projection) => (Target::Results(projection), None),
         Body::Stateful(_) => {
-            let queue = Rc::new(RuleQueue::new(input.columns.len() + input.computed.len(), [true], 0, 0));
+            let queue = Rc::new(RuleQueue::new(input.width(), [true], 0, 0));
             (Target::Queue(queue.clone(), 0), Some(queue))
         }
     };

@@ -138,7 +138,7 @@ impl Rule {
         let encoding = Encoding { shape: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
         let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone: zone.clone(), hits: Default::default() });
-        let width = plan.inputs.iter().map(|input| input.scan.columns.len() + input.scan.computed.len()).max();
+        let width = plan.inputs.iter().map(|input| input.scan.width()).max();
         let streams = plan.inputs.iter().map(|input| input.role == Role::Stream);
         let queue = Rc::new(RuleQueue::new(width.unwrap_or(0), streams, options.idle_timeout, now));
         let mut scans = Vec::new();

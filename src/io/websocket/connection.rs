@@ -5,13 +5,12 @@
 //! that waits, then flushes once. Neither waits for the other.
 
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::Poll;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{SplitSink, SplitStream};
-use futures_util::{SinkExt, Stream, StreamExt};
+use futures_util::{Sink, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
@@ -23,7 +22,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::config::Settings;
 use super::endpoint::Endpoint;
-use super::lane::{Farewell, Flight, Peer};
+use super::lane::{Farewell, Flight, Peer, locked};
 use super::socket::Wire;
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
 
@@ -32,9 +31,6 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many bytes are fed before they are flushed and accounted.
 const FLUSH_BYTES: usize = 256 * 1024;
-
-type Writing = SplitSink<WebSocketStream<Wire>, Message>;
-type Reading = SplitStream<WebSocketStream<Wire>>;
 
 /// How a connection ended: nothing to say, or an error for the status.
 pub(super) type Ending = Option<String>;
@@ -53,14 +49,14 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
     if let Err(error) = websocket.get_mut().attach() {
         return Some(format!("{}: cannot move the socket: {error}", peer.address));
     }
-    let (mut writing, mut reading) = websocket.split();
+    let socket = Socket(Mutex::new(websocket));
     let pulse = Pulse::new();
     let terms = endpoint.terms();
     let (code, ending) = {
-        let mut reader = pin!(read(&mut reading, endpoint, &pulse));
+        let mut reader = pin!(read(&socket, endpoint, &pulse));
         let mut farewell = peer.farewell.subscribe();
         let first = {
-            let writer = pin!(write(&mut writing, &terms, peer));
+            let writer = pin!(write(&socket, &terms, peer));
             tokio::select! {
                 end = &mut reader => First::Read(end),
                 error = writer => First::Write(error),
@@ -71,7 +67,7 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
         match first {
             First::Read(end) => end.verdict(&peer.address),
             First::Farewell(Some(Farewell { code, reason })) => {
-                say_goodbye(&mut writing, code, reason).await;
+                say_goodbye(&socket, code, reason).await;
                 rest(reader, CLOSE_TIMEOUT, &pulse).await;
                 let slow = (code == CloseCode::Policy).then(|| format!("{}: disconnected: {reason}", peer.address));
                 (None, slow)
@@ -90,12 +86,46 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
     };
     if let Some(code) = code {
         let reason = if code == CloseCode::Away { "nothing heard" } else { "" };
-        say_goodbye(&mut writing, code, reason).await;
-        if let Ok(mut websocket) = reading.reunite(writing) {
-            linger(websocket.get_mut()).await;
-        }
+        say_goodbye(&socket, code, reason).await;
+        linger(socket.into_inner().get_mut()).await;
     }
     ending
+}
+
+/// The websocket, for the reading and the writing of one task: the lock is never contended, and it is taken once for
+/// all that one poll can read or write, not for each message.
+struct Socket(Mutex<WebSocketStream<Wire>>);
+
+impl Socket {
+    fn into_inner(self) -> WebSocketStream<Wire> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands over one message and waits until the kernel has it.
+    async fn send(&self, message: Message) -> Result<(), Error> {
+        let mut message = Some(message);
+        self.feed(|| message.take()).await?;
+        self.flush().await
+    }
+
+    /// Hands over messages until there is none. One is taken only when there is room for it.
+    async fn feed(&self, mut next: impl FnMut() -> Option<Message>) -> Result<(), Error> {
+        std::future::poll_fn(|cx| {
+            let mut websocket = locked(&self.0);
+            let mut websocket = Pin::new(&mut *websocket);
+            loop {
+                ready!(websocket.as_mut().poll_ready(cx))?;
+                let Some(message) = next() else { return Poll::Ready(Ok(())) };
+                websocket.as_mut().start_send(message)?;
+            }
+        })
+        .await
+    }
+
+    /// Waits until the kernel has all that was handed over.
+    async fn flush(&self) -> Result<(), Error> {
+        std::future::poll_fn(|cx| Pin::new(&mut *locked(&self.0)).poll_flush(cx)).await
+    }
 }
 
 /// Reads on for `limit` at the most; `None` if that does not bring the end. Only reading is limited: what was read is
@@ -152,14 +182,14 @@ impl ReadEnd {
 }
 
 /// Reads until the end.
-async fn read(reading: &mut Reading, endpoint: &Endpoint, pulse: &Pulse) -> ReadEnd {
+async fn read(socket: &Socket, endpoint: &Endpoint, pulse: &Pulse) -> ReadEnd {
     let mut usual = 1;
     let mut close = None;
     loop {
         let mut frames = Vec::with_capacity(usual);
         let mut received = None;
         let closing = close.is_some();
-        let gathering = gather(reading, &mut frames, &mut received, &mut close, pulse);
+        let gathering = gather(socket, &mut frames, &mut received, &mut close, pulse);
         // A peer that has said goodbye and keeps the connection open is not waited for.
         let gathered = if closing { timeout(CLOSE_TIMEOUT, gathering).await.ok() } else { Some(gathering.await) };
         let (full, end) = gathered.unwrap_or_else(|| (false, Some(ReadEnd::Closed(close.take().flatten()))));
@@ -184,7 +214,7 @@ async fn read(reading: &mut Reading, endpoint: &Endpoint, pulse: &Pulse) -> Read
 
 /// Takes what is there, at least one message or a close frame. True if the batch is full; the end if reading is over.
 async fn gather(
-    reading: &mut Reading,
+    socket: &Socket,
     frames: &mut Vec<Frame>,
     received: &mut Option<Instant>,
     close: &mut Option<Option<CloseFrame>>,
@@ -192,11 +222,13 @@ async fn gather(
 ) -> (bool, Option<ReadEnd>) {
     let mut bytes = 0;
     std::future::poll_fn(|cx| {
+        let mut websocket = locked(&socket.0);
+        let mut websocket = Pin::new(&mut *websocket);
         loop {
             if frames.len() >= BATCH_FRAMES || bytes >= BATCH_BYTES {
                 return Poll::Ready((true, None));
             }
-            let frame = match Pin::new(&mut *reading).poll_next(cx) {
+            let frame = match websocket.as_mut().poll_next(cx) {
                 Poll::Pending if frames.is_empty() => return Poll::Pending,
                 Poll::Pending => return Poll::Ready((false, None)),
                 Poll::Ready(None) => return Poll::Ready((false, Some(ReadEnd::Closed(close.take().flatten())))),
@@ -226,14 +258,14 @@ async fn gather(
 }
 
 /// Writes what waits until that fails.
-async fn write(writing: &mut Writing, terms: &Settings, peer: &Peer) -> Error {
-    match write_on(writing, terms, peer).await {
+async fn write(socket: &Socket, terms: &Settings, peer: &Peer) -> Error {
+    match write_on(socket, terms, peer).await {
         Ok(never) => match never {},
         Err(error) => error,
     }
 }
 
-async fn write_on(writing: &mut Writing, terms: &Settings, peer: &Peer) -> Result<std::convert::Infallible, Error> {
+async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> Result<std::convert::Infallible, Error> {
     let mut pings = terms.ping_interval.map(|every| {
         let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -242,7 +274,7 @@ async fn write_on(writing: &mut Writing, terms: &Settings, peer: &Peer) -> Resul
     let mut flights: Vec<Flight> = Vec::new();
     loop {
         while let Some(message) = peer.next_first() {
-            writing.send(Message::text(message)).await?;
+            socket.send(Message::text(message)).await?;
         }
         let mut bytes = 0;
         while bytes < FLUSH_BYTES
@@ -252,13 +284,11 @@ async fn write_on(writing: &mut Writing, terms: &Settings, peer: &Peer) -> Resul
             let flight = flights.last_mut().expect("one was pushed");
             let code = OpCode::Data(if flight.text() { Data::Text } else { Data::Binary });
             // The place in the queue moves before the message is handed over: a message is never sent twice.
-            while let Some(message) = flight.message() {
-                writing.feed(Message::Frame(WireFrame::message(message, code, true))).await?;
-            }
+            socket.feed(|| Some(Message::Frame(WireFrame::message(flight.message()?, code, true)))).await?;
             bytes += flight.bytes();
         }
         if !flights.is_empty() {
-            writing.flush().await?;
+            socket.flush().await?;
             flights.drain(..).for_each(Flight::arrive);
             // A reader that keeps up with us must not keep the thread.
             tokio::task::yield_now().await;
@@ -272,15 +302,15 @@ async fn write_on(writing: &mut Writing, terms: &Settings, peer: &Peer) -> Resul
         };
         tokio::select! {
             () = peer.wake.notified() => {}
-            _ = ping => writing.send(Message::Ping(Bytes::new())).await?,
+            _ = ping => socket.send(Message::Ping(Bytes::new())).await?,
         }
     }
 }
 
-async fn say_goodbye(writing: &mut Writing, code: CloseCode, reason: &'static str) {
+async fn say_goodbye(socket: &Socket, code: CloseCode, reason: &'static str) {
     let frame = CloseFrame { code, reason: reason.into() };
     // A peer that does not take the frame is cut off.
-    let _ = timeout(CLOSE_TIMEOUT, writing.send(Message::Close(Some(frame)))).await;
+    let _ = timeout(CLOSE_TIMEOUT, socket.send(Message::Close(Some(frame)))).await;
 }
 
 /// Ends the sending side and reads on for a moment: closing a socket with unread bytes would tear the close frame
