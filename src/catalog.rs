@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::codec::compress::Method;
+use crate::expr::cast;
 use crate::expr::datetime_pattern::TimePattern;
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation, Span};
 use crate::value::Text;
@@ -329,17 +330,18 @@ fn table_kind(
     Ok(Kind::ScanTable { retain })
 }
 
-/// DEFAULT is for columns of numbers, text and truth values; a whole number is a float too.
+/// DEFAULT is for columns of numbers, text and truth values. It may be written in a way that values of the column may
+/// come in: a whole number is a float too, and everything has a text.
 fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
     let Some(default) = &column.default else { return Ok(()) };
     let target = match (&column.ty, default) {
         (DataType::BigInt, Literal::Int(_))
         | (DataType::Float, Literal::Int(_) | Literal::Float(_))
-        | (DataType::String, Literal::Text(_))
-        | (DataType::Boolean, Literal::Bool(_)) => return Ok(()),
+        | (DataType::String, _)
+        | (DataType::Boolean, Literal::Bool(_) | Literal::Int(_)) => return Ok(()),
+        (DataType::Boolean, Literal::Text(text)) if cast::truth_of_text(text).is_some() => return Ok(()),
         (DataType::BigInt, _) => "int64",
         (DataType::Float, _) => "float64",
-        (DataType::String, _) => "string",
         (DataType::Boolean, _) => "bool",
         (DataType::DateTime, _) => "datetime",
         (DataType::Bytea, _) => "bytea",
@@ -378,7 +380,7 @@ fn format(
     extra: &Map<String, Json>,
 ) -> Result<Format, CatalogErrorKind> {
     match name.to_ascii_lowercase().as_str() {
-        "json" => Ok(Format::Json),
+        "" | "json" => Ok(Format::Json),
         "delimited" => {
             let header = match extra.get("hasHeader") {
                 Some(Json::String(text)) => text.eq_ignore_ascii_case("true"),

@@ -70,7 +70,7 @@ pub fn accept(
         None | Some(Value::Absent) => {
             return match strict {
                 None => Ok(Value::Absent),
-                Some(Strict { column: ColumnDef { default: Some(literal), .. }, .. }) => Ok(constant(literal)),
+                Some(Strict { column: ColumnDef { ty, default: Some(literal), .. }, .. }) => Ok(default(ty, literal)),
                 Some(_) => Err(SchemaError::Missing(column.clone())),
             };
         }
@@ -98,23 +98,31 @@ enum Misfit {
     Missing(Text),
 }
 
-/// The value of a literal.
-pub fn constant(literal: &Literal) -> Value {
-    match literal {
+/// The value of a column's DEFAULT, as the column's type where it can be made one: `FLOAT DEFAULT 1` is 1.0, and
+/// `STRING DEFAULT true` is text.
+pub fn default(ty: &DataType, literal: &Literal) -> Value {
+    let value = match literal {
         Literal::Int(i) => Value::Int(*i),
         Literal::Float(f) => Value::Float(*f),
         Literal::Text(text) => Value::Text(text.clone()),
         Literal::Bool(b) => Value::Bool(*b),
+    };
+    match (ty, &value) {
+        (DataType::String, _) => Value::Text(cast::text(&value).as_ref().into()),
+        _ => fit(ty, value.clone(), None, &TimeZone::UTC).unwrap_or(value),
     }
 }
 
 /// The value as `ty`, or why it is not.
 fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) -> Result<Value, Misfit> {
     if value.is_null() {
-        return Ok(Value::Null);
+        // A null member of a struct is told by its name; here are the elements of arrays.
+        return if strict.is_some() { Err(Misfit::Type(value)) } else { Ok(Value::Null) };
     }
     match (ty, &value) {
         (DataType::BigInt, Value::Int(_)) | (DataType::Float, Value::Float(_)) => Ok(value),
+        // The least integer comes as one. A double of its value is of digits that 64 bits cannot hold.
+        (DataType::BigInt, Value::Float(f)) if *f <= i64::MIN as f64 => Err(Misfit::Type(value)),
         (DataType::BigInt, Value::Float(_)) => cast::int(&value).map(Value::Int).map_err(|_| Misfit::Type(value)),
         (DataType::Float, Value::Int(i)) => Ok(Value::Float(*i as f64)),
         (DataType::String, Value::Text(_)) => Ok(value),
@@ -122,14 +130,14 @@ fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) ->
         (DataType::Boolean, Value::Bool(_)) => Ok(value),
         (DataType::Boolean, Value::Int(i)) => Ok(Value::Bool(*i != 0)),
         (DataType::Boolean, Value::Float(f)) => Ok(Value::Bool(*f != 0.0)),
-        (DataType::Boolean, Value::Text(text)) => match text.as_str() {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(Value::Bool(true)),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(Value::Bool(false)),
-            _ => Err(Misfit::Type(value)),
-        },
+        (DataType::Boolean, Value::Text(text)) => {
+            cast::truth_of_text(text).map(Value::Bool).ok_or_else(|| Misfit::Type(value.clone()))
+        }
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) if strict.is_some() => {
             let pattern = strict.and_then(|strict| strict.pattern.as_ref());
-            cast::to_datetime_by(pattern, &value, zone, 0).map(Value::DateTime).map_err(|_| Misfit::Type(value))
+            // A time of day alone is of today.
+            let now = jiff::Timestamp::now().as_millisecond();
+            cast::to_datetime_by(pattern, &value, zone, now).map(Value::DateTime).map_err(|_| Misfit::Type(value))
         }
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) => Ok(value),
         (DataType::DateTime, Value::DateTime(_)) | (DataType::Bytea, Value::Bytes(_)) => Ok(value),
@@ -168,7 +176,8 @@ fn structure(
     let mut object = Object::with_capacity(columns.len());
     for (key, member) in members {
         if let Some(column) = columns.iter().find(|column| column.name.name == key) {
-            object.insert(key, fit(&column.ty, member, strict, zone)?);
+            let member = if member.is_null() { Value::Null } else { fit(&column.ty, member, strict, zone)? };
+            object.insert(key, member);
         }
     }
     if strict.is_some() {
@@ -177,7 +186,7 @@ fn structure(
             match (object.get(name).is_none_or(Value::is_null), &column.default) {
                 (false, _) => {}
                 (true, Some(literal)) if !object.contains_key(name) => {
-                    object.insert(name.clone(), constant(literal));
+                    object.insert(name.clone(), default(&column.ty, literal));
                 }
                 (true, _) => return Err(Misfit::Missing(name.clone())),
             }

@@ -204,7 +204,12 @@ impl Output {
             }
             (row.len(), Some(row))
         } else {
-            (encode_row(&mut self.row, projection, scope, raw, self.send_nil)?, None)
+            let members = encode_row(&mut self.row, projection, scope, raw, self.send_nil)?;
+            // Copied text may have escapes that decoding would have read as something else.
+            if self.row.contains(&b'\\') {
+                json::replace_unpaired(&mut self.row);
+            }
+            (members, None)
         };
         if !projection.sends {
             return Ok(());
@@ -523,6 +528,7 @@ fn encode_row<'a>(
                     }
                 }
                 Value::Absent if !send_nil => {}
+                // A null element is an element.
                 value if !name.is_empty() => write_member(out, &mut members, name, value)?,
                 _ => {}
             },
@@ -597,6 +603,7 @@ fn decode_row<'a>(
                     }
                 }
                 Value::Absent if !send_nil => {}
+                // A null element is an element.
                 value if !name.is_empty() => put(&mut row, name.clone(), value.clone()),
                 _ => {}
             },

@@ -183,10 +183,9 @@ impl Results {
                     let mut hits = self.context.hits.get();
                     hits.rows += rows;
                     hits.row_time = time;
-                    if window {
-                        hits.windows += 1;
-                        hits.window_time = time;
-                    }
+                    // Without a window each result is its own.
+                    hits.windows += if window { 1 } else { rows };
+                    hits.window_time = time;
                     self.context.hits.set(hits);
                 }
             }

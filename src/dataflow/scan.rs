@@ -686,7 +686,7 @@ impl ScanRule {
             Value::Int(ms) => *ms,
             Value::Float(ms) => *ms as i64,
             Value::Text(_) | Value::DateTime(_) => {
-                cast::to_datetime_by(event_time.format.as_ref(), value, &self.context.zone, 0)
+                cast::to_datetime_by(event_time.format.as_ref(), value, &self.context.zone, now)
                     .map_err(|error| Stop::Error(Place::Decoder, format!("timestamp: {error}")))?
                     .timestamp()
                     .as_millisecond()

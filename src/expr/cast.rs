@@ -11,7 +11,8 @@ use std::fmt::Write;
 use std::sync::Arc;
 
 use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
@@ -135,12 +136,17 @@ fn to_bool(value: &Value) -> Result<bool, FunctionError> {
         Value::Bool(b) => Ok(*b),
         Value::Int(i) => Ok(*i != 0),
         Value::Float(f) => Ok(*f != 0.0),
-        Value::Text(text) => match text.as_str() {
-            "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
-            "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
-            _ => Err(failed(value, "bool")),
-        },
+        Value::Text(text) => truth_of_text(text).ok_or_else(|| failed(value, "bool")),
         _ => Err(failed(value, "bool")),
+    }
+}
+
+/// The truth value that a text is, of those that it may be written as.
+pub fn truth_of_text(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
     }
 }
 
@@ -182,9 +188,13 @@ fn to_bytes(value: &Value) -> Result<Value, FunctionError> {
     }
 }
 
+/// Standard base64 whose last digit may have bits that are of no byte: encoders have put there what they had.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
 /// The bytes of standard, padded base64. Line ends are skipped, as encoders of mail and PEM put them in.
 pub fn base64_bytes(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
-    if text.contains(['\r', '\n']) { STANDARD.decode(text.replace(['\r', '\n'], "")) } else { STANDARD.decode(text) }
+    if text.contains(['\r', '\n']) { BASE64.decode(text.replace(['\r', '\n'], "")) } else { BASE64.decode(text) }
 }
 
 /// The double without its fraction, if it fits 64 bits.

@@ -11,8 +11,8 @@ use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
 /// The point in time that `text` names, or `None`. Text with an offset keeps it, other text is in `zone`. A time
-/// without a date is of today, a date without a year of this year; `now` is in ms since the epoch. A number that is
-/// none of the shorter forms is ms since the epoch.
+/// without a date is of today, a date without a year of this year; `now` is in ms since the epoch. A text of digits is
+/// a year, a date or an hour, and never ms since the epoch: those come as numbers.
 pub fn parse(text: &str, zone: &TimeZone, now: i64) -> Option<Zoned> {
     let today = || Timestamp::from_millisecond(now).ok().map(|now| now.to_zoned(zone.clone()).date());
     let moment = if text.is_ascii() {
@@ -20,20 +20,12 @@ pub fn parse(text: &str, zone: &TimeZone, now: i64) -> Option<Zoned> {
     } else {
         return None;
     };
-    match moment {
-        Moment::Civil(at, Some(offset)) => at.to_zoned(TimeZone::fixed(offset)).ok(),
-        Moment::Civil(at, None) => at.to_zoned(zone.clone()).ok(),
-        Moment::Millis(millis) => Some(Timestamp::from_millisecond(millis).ok()?.to_zoned(zone.clone())),
-    }
+    let (at, offset) = moment;
+    at.to_zoned(offset.map_or_else(|| zone.clone(), TimeZone::fixed)).ok()
 }
 
-/// What a text says.
-enum Moment {
-    /// date and time, with the offset if it is written
-    Civil(DateTime, Option<Offset>),
-    /// ms since the epoch
-    Millis(i64),
-}
+/// What a text says: date and time, with the offset if it is written.
+type Moment = (DateTime, Option<Offset>);
 
 /// A text being read. It is ASCII.
 struct Cursor<'a> {
@@ -76,7 +68,7 @@ impl<'a> Cursor<'a> {
 fn digits_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
     let mut cursor = Cursor { rest: text };
     let first = cursor.digits();
-    let date_alone = |date: Date| Some(Moment::Civil(date.to_datetime(Time::midnight()), None));
+    let date_alone = |date: Date| Some((date.to_datetime(Time::midnight()), None));
     match (first.len(), cursor.rest.bytes().next()) {
         (4, None) => date_alone(Date::new(first.parse().ok()?, 1, 1).ok()?),
         (8, None) => {
@@ -93,8 +85,14 @@ fn digits_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
             if !cursor.eat(separator) {
                 return None;
             }
+            let day_at = cursor.rest;
             let date = Date::new(year, month, cursor.small()?).ok()?;
-            time_after(&mut cursor, date)
+            // Slashes are for two digits each, and so are dates with a `T`.
+            let padded = text.len() - day_at.len() == "yyyy-mm-".len() && day_at.len() - cursor.rest.len() == 2;
+            if !padded && (separator == '/' || cursor.rest.starts_with('T')) {
+                return None;
+            }
+            time_after(&mut cursor, date, separator)
         }
         (1 | 2, Some(b'/')) => {
             cursor.eat('/');
@@ -103,7 +101,7 @@ fn digits_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
             if year.len() != 4 {
                 return None;
             }
-            time_after(&mut cursor, Date::new(year.parse().ok()?, month, day).ok()?)
+            time_after(&mut cursor, Date::new(year.parse().ok()?, month, day).ok()?, '/')
         }
         (1 | 2, Some(b'-')) => {
             cursor.eat('-');
@@ -112,37 +110,48 @@ fn digits_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
         }
         (1 | 2, Some(b':')) => {
             let time = clock(text)?;
-            Some(Moment::Civil(today()?.to_datetime(time), None))
+            Some((today()?.to_datetime(time), None))
         }
         (1 | 2, None) if first.parse::<i8>().is_ok_and(|hour| hour < 24) => {
-            Some(Moment::Civil(today()?.at(first.parse().ok()?, 0, 0, 0), None))
+            Some((today()?.at(first.parse().ok()?, 0, 0, 0), None))
         }
-        _ => text.parse().ok().map(Moment::Millis),
+        _ => None,
     }
 }
 
-/// The time and offset that may follow a date.
-fn time_after(cursor: &mut Cursor<'_>, date: Date) -> Option<Moment> {
+/// The time that may follow a date. Behind a `T` it is whole, and an offset may follow at once; behind a blank an offset
+/// stands apart, with the name of its zone. Only dates with hyphens have offsets, and times that are not whole.
+fn time_after(cursor: &mut Cursor<'_>, date: Date, separator: char) -> Option<Moment> {
     if cursor.ended() {
-        return Some(Moment::Civil(date.to_datetime(Time::midnight()), None));
+        return Some((date.to_datetime(Time::midnight()), None));
     }
-    if !cursor.eat(' ') && !cursor.eat('T') {
+    let iso = separator == '-';
+    let joined = iso && cursor.eat('T');
+    if !joined && !cursor.eat(' ') {
         return None;
     }
-    let end = cursor.rest.bytes().position(|byte| !matches!(byte, b'0'..=b'9' | b':' | b'.' | b','));
-    let (time, zone) = cursor.rest.split_at(end.unwrap_or(cursor.rest.len()));
-    let at = date.to_datetime(clock(time)?);
-    let mut words = zone.split_ascii_whitespace();
-    let written = match words.next() {
-        None => None,
-        Some(word) => Some(offset(word)?),
-    };
-    // A name after an offset, as in `+0000 UTC`, says the same again.
-    match words.next() {
-        Some(name) if !is_zone_name(name) => None,
-        _ if words.next().is_some() => None,
-        _ => Some(Moment::Civil(at, written)),
+    let time = if joined { cursor.rest } else { cursor.rest.trim_start_matches(' ') };
+    let end = time.bytes().position(|byte| !matches!(byte, b'0'..=b'9' | b':' | b'.' | b','));
+    let (time, zone) = time.split_at(end.unwrap_or(time.len()));
+    if (joined || !iso) && time.matches(':').count() != 2 {
+        return None;
     }
+    let at = date.to_datetime(clock(time)?);
+    let written = match zone {
+        "" => None,
+        // Behind a `T` there are no names but Z.
+        zone if joined && (zone == "Z" || !is_zone_name(zone)) => Some(offset(zone)?),
+        zone if iso && !joined => {
+            let (digits, name) = zone.strip_prefix(' ')?.split_once(' ')?;
+            // The name says again what the offset says.
+            if is_zone_name(digits) || !is_zone_name(name) {
+                return None;
+            }
+            Some(offset(digits)?)
+        }
+        _ => return None,
+    };
+    Some((at, written))
 }
 
 /// A time of day: `H`, `H:m`, `H:m:s`, with a fraction of the seconds, or with `AM` or `PM` at its end.
@@ -191,7 +200,7 @@ fn offset(word: &str) -> Option<Offset> {
     }
     let (hours, minutes) = (hours.parse::<i32>().ok()?, minutes.parse::<i32>().ok()?);
     let seconds = (hours * 60 + minutes) * 60;
-    if minutes > 59 { None } else { Offset::from_seconds(if negative { -seconds } else { seconds }).ok() }
+    if hours > 23 || minutes > 59 { None } else { Offset::from_seconds(if negative { -seconds } else { seconds }).ok() }
 }
 
 /// Whether this looks like the abbreviation of a zone: `Z`, `UTC`, `CEST`.
@@ -235,7 +244,7 @@ fn words_form(text: &str, today: impl Fn() -> Option<Date>) -> Option<Moment> {
         None => today()?.year(),
     };
     let date = Date::new(year, month?, day?).ok()?;
-    Some(Moment::Civil(date.to_datetime(time?), zone))
+    Some((date.to_datetime(time?), zone))
 }
 
 /// A year of four digits, or of two: 69 to 99 are of the 20th century.
@@ -327,8 +336,9 @@ mod tests {
             ("Thu, 29 Feb 2024 12:34:56 GMT", "2024-02-29T12:34:56Z"),
             ("Thu, 29 Feb 2024 12:34:56 +0000", "2024-02-29T12:34:56Z"),
             ("Feb  9 12:34:56.789", "2023-02-09T12:34:56.789Z"),
-            ("1700000000000", "2023-11-14T22:13:20Z"),
-            ("-1000", "1969-12-31T23:59:59Z"),
+            ("2024-02-29  12:34:56", "2024-02-29T12:34:56Z"),
+            ("2024-02-29T1:02:03Z", "2024-02-29T01:02:03Z"),
+            ("2024-02-29 12:34:56.5 -0700 MST", "2024-02-29T12:34:56.5-07:00"),
         ] {
             assert_eq!(read(text).as_deref(), Some(expected), "{text:?}");
         }
@@ -350,6 +360,23 @@ mod tests {
             "12:34:56.",
             "Feb 30 12:00:00",
             "2024-02-29T12:00:00+99:99",
+            "2024-02-29T12:00:00+24:00",
+            "2024-02-29T12:00:00 Z",
+            "2024-02-29T12:00:00UTC",
+            "2024-02-29T12:00",
+            "2024-02-29T12",
+            "2024-2-29T12:00:00Z",
+            "2024-02-29 12:00:00Z",
+            "2024-02-29 12:00:00+08:00",
+            "2024-02-29 12:00:00 +0800",
+            "2024-02-29 12:00:00 UTC",
+            "2024.02.29T12:00:00",
+            "2024.02.29 12:00",
+            "2024/02/29 12",
+            "2024/2/9",
+            "202402",
+            "1700000000000",
+            "-1000",
             "٣",
             "99999999999999999999",
         ] {

@@ -186,7 +186,7 @@ fn int_with_float(int: i64, float: f64) -> Option<Ordering> {
 }
 
 /// `left op right` of an operator that is neither comparison nor logic. With `integral` whole numbers divide as whole
-/// numbers, cut toward zero.
+/// numbers, cut toward zero, and what does not fit 64 bits is an error; else such an answer is a double.
 #[inline]
 pub(super) fn arithmetic(op: BinaryOp, left: &Value, right: &Value, integral: bool) -> Result<Value, EvalError> {
     match (left, right) {
@@ -221,7 +221,12 @@ fn ints(op: BinaryOp, l: i64, r: i64, integral: bool) -> Result<Value, EvalError
         BinaryOp::BitXor => Some(l ^ r),
         _ => return Err(wrong(op, &Value::Int(l), &Value::Int(r))),
     };
-    answer.map(Value::Int).ok_or_else(|| overflow(op, l, r))
+    match answer {
+        Some(answer) => Ok(Value::Int(answer)),
+        None if integral => Err(overflow(op, l, r)),
+        // Numbers of no declared type are whole only while they can be.
+        None => floats(op, l as f64, r as f64, &Value::Int(l), &Value::Int(r)),
+    }
 }
 
 #[inline]

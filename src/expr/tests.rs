@@ -172,6 +172,9 @@ fn whole_numbers_do_not_wrap() {
         assert!(answer.starts_with(&format!("integer overflow: {left} {sign} {right} ")), "{answer}");
     }
     assert!(shown(&Expr::Negate(constant(&min))).starts_with("integer overflow"));
+    // Numbers of no declared type.
+    assert_eq!(binary("10000000000", BinaryOp::Multiply, "10000000000", false), "1e20");
+    assert_eq!(binary(&max, BinaryOp::Add, "1", false), "9.223372036854776e18");
 }
 
 #[test]

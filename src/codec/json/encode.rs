@@ -195,3 +195,38 @@ fn write_padded(out: &mut Vec<u8>, number: u32, width: usize) {
     out.resize(out.len() + width.saturating_sub(digits.len()), b'0');
     out.extend_from_slice(digits.as_bytes());
 }
+
+/// Makes of every unpaired surrogate escape in valid JSON what it reads as, `\ufffd`: text that is copied and not
+/// decoded must not hand on what receivers refuse.
+pub fn replace_unpaired(json: &mut [u8]) {
+    let mut at = 0;
+    while let Some(next) = json[at..].iter().position(|&byte| byte == b'\\') {
+        at += next;
+        match (surrogate(&json[at..]), json.get(at + 6..).and_then(surrogate)) {
+            (Some(Half::High), Some(Half::Low)) => at += 12,
+            (Some(_), _) => {
+                json[at..at + 6].copy_from_slice(b"\\ufffd");
+                at += 6;
+            }
+            // The backslash, and what it escapes.
+            (None, _) => at = (at + 2).min(json.len()),
+        }
+    }
+}
+
+/// Of a character that takes two escapes, which.
+enum Half {
+    High,
+    Low,
+}
+
+/// Which half the escape at the front is, if it is one.
+fn surrogate(json: &[u8]) -> Option<Half> {
+    let digits = json.get(..6)?.strip_prefix(b"\\u")?;
+    let code = u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    match code {
+        0xd800..0xdc00 => Some(Half::High),
+        0xdc00..0xe000 => Some(Half::Low),
+        _ => None,
+    }
+}

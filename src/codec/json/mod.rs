@@ -22,7 +22,7 @@ mod skip;
 mod tests;
 
 pub use decode::{expand, number, parse, text, value};
-pub use encode::{EncodeError, write_key, write_str, write_value};
+pub use encode::{EncodeError, replace_unpaired, write_key, write_str, write_value};
 pub use path::{Elements, Members, element, elements, key, member, members};
 pub use scan::{Scanner, Spans, Wanted};
 

@@ -241,7 +241,15 @@ fn unpaired_surrogates_read_as_the_replacement_character() {
         (r#""\uD83D\uDE00""#, "😀"),
     ] {
         assert_value!(parse(text).unwrap(), Value::from(expected), text);
+        // Text that is only copied says the same.
+        let mut copied = text.as_bytes().to_vec();
+        replace_unpaired(&mut copied);
+        assert!(serde_json::from_slice::<String>(&copied).is_ok_and(|text| text == expected), "{text}");
     }
+    let mut escaped = br#""\\ud800 \\\\ud800 \u00e9""#.to_vec();
+    let before = escaped.clone();
+    replace_unpaired(&mut escaped);
+    assert_eq!(escaped, before);
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
              it; a float. 0.5 gives the median. Nulls are left out.",
             &[],
         ),
-    row(Aggregate::PercentileDisc(Share::NONE), "percentile_disc", (RANKED, Returns::SameAs(0)))
+    row(Aggregate::PercentileDisc(Share::NONE), "percentile_disc", (RANKED, Returns::Float))
         .check(literal_share)
         .doc(
             "The first of the sorted numbers that has at least a share, from 0 to 1, of the numbers up to it. Nulls \

@@ -102,7 +102,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         "The whole number that a hexadecimal text is, with or without `0x` and sign.",
         &[("hex2dec(\"0xff\")", "255"), ("hex2dec(\"-10\")", "-16")],
     ),
-    of("to_seconds", &[("time", Param::DateTime)], Returns::Int, |args, context| {
+    of("to_seconds", &[("time", Param::Any)], Returns::Int, |args, context| {
         let at = to_datetime(&args[0], context.zone, context.now)?;
         Ok(Value::Int(at.timestamp().as_nanosecond().div_euclid(1_000_000_000) as i64))
     })
@@ -189,20 +189,18 @@ fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     };
     let invalid = || domain(format!("invalid hexadecimal value: {written}"));
     // The sign stands before the prefix, as `dec2hex` writes it, or after it, as eKuiper's did.
-    let (outer, rest) = match written.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, written.as_str()),
-    };
-    let rest = rest.strip_prefix("0x").unwrap_or(rest);
-    let (inner, digits) = match rest.strip_prefix('-') {
-        Some(digits) if !outer => (true, digits),
-        _ => (false, rest),
-    };
+    let unsigned = written.trim_start_matches(['-', '+']);
+    let rest = unsigned.strip_prefix("0x").unwrap_or(unsigned);
+    let digits = rest.trim_start_matches('-');
+    let signs = written.len() - unsigned.len() + rest.len() - digits.len();
+    if signs > 1 {
+        return Err(invalid());
+    }
     if !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
         return Err(invalid());
     }
     let size = u64::from_str_radix(digits, 16).map_err(|_| invalid())?;
-    let number = if outer || inner { -i128::from(size) } else { i128::from(size) };
+    let number = if written.contains('-') { -i128::from(size) } else { i128::from(size) };
     i64::try_from(number).map(Value::Int).map_err(|_| invalid())
 }
 
@@ -280,10 +278,12 @@ mod tests {
 
     #[test]
     fn hexadecimal_and_characters() {
-        for (hex, number) in [("-0x10", "-16"), ("0x-10", "-16"), ("7fffffffffffffff", "9223372036854775807")] {
+        for (hex, number) in
+            [("-0x10", "-16"), ("+10", "16"), ("0x-10", "-16"), ("7fffffffffffffff", "9223372036854775807")]
+        {
             gives("hex2dec", &[hex.into()], number);
         }
-        for bad in ["", "0x", "--1", "-0x-1", "+1", "0xffffffffffffffff", "g"] {
+        for bad in ["", "0x", "--1", "-0x-1", "+-1", "0xffffffffffffffff", "g"] {
             assert!(answer("hex2dec", &[bad.into()]).is_err(), "{bad}");
         }
         assert!(answer("hex2dec", &[10.into()]).is_err());

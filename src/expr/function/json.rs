@@ -82,16 +82,15 @@ fn path(written: &Value) -> Result<Path, FunctionError> {
     Path::parse(text).map_err(|error| domain(error.to_string()))
 }
 
-/// The object or array that is looked into; text must be the JSON of one.
+/// What is looked into: an object, an array, or whatever a text is the JSON of.
 fn data(value: &Value) -> Result<Cow<'_, Value>, FunctionError> {
     let data = match value {
         Value::Absent | Value::Null => return Err(domain("invalid data nil for jsonpath")),
-        Value::Text(text) => match json::parse(text) {
-            Ok(data) => Cow::Owned(data),
-            Err(error) => {
-                return Err(domain(format!("data '{}' is not a valid json string: {error}", described(value))));
-            }
-        },
+        Value::Text(text) => {
+            return json::parse(text)
+                .map(Cow::Owned)
+                .map_err(|error| domain(format!("data '{}' is not a valid json string: {error}", described(value))));
+        }
         other => Cow::Borrowed(other),
     };
     match data.kind() {
@@ -173,6 +172,10 @@ mod tests {
             ("json_path_query", &Value::Null, "$.x", "invalid data nil for jsonpath"),
             ("json_path_query", &number, "$", "invalid data bigint(5) for jsonpath"),
             ("json_path_query", &Value::from("[1,2]"), "$[1]", "2"),
+            ("json_path_query", &Value::from("5"), "$", "5"),
+            ("json_path_query", &Value::from("\"x\""), "$", "\"x\""),
+            ("json_path_query", &Value::from("5"), "$.x", "unknown key x"),
+            ("json_path_exists", &Value::from("5"), "$.x", "false"),
             ("json_path_query_first", &data, "$.x", "1"),
             ("json_path_query_first", &data, "$.list", "7"),
             ("json_path_query_first", &data, "$.list[*]", "7"),

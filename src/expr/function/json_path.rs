@@ -13,6 +13,7 @@ use regex::Regex;
 
 use crate::expr::group::KeyPart;
 use crate::expr::ops::{Comparison, arithmetic, compare};
+use crate::expr::pattern::compile;
 use crate::sql::ast::BinaryOp;
 use crate::value::{Text, Value};
 
@@ -92,10 +93,10 @@ impl Path {
     /// Reads a path.
     pub fn parse(text: &str) -> Result<Path, PathError> {
         let mut reader = Reader { text, at: 0, depth: 0, inside: 0 };
-        if !reader.take("$") {
-            return Err(reader.error("expect $"));
-        }
-        let path = reader.path()?;
+        // A name at the front is one of the root's, as if `$.` stood before it.
+        let first = if reader.take("$") { None } else { Some(reader.dotted()?) };
+        let mut path = reader.path()?;
+        path.0.splice(0..0, first);
         reader.blanks();
         if reader.at < text.len() { Err(reader.error("expect . or [")) } else { Ok(path) }
     }
@@ -477,7 +478,7 @@ impl<'a> Reader<'a> {
         if self.take("=~") {
             let at = self.at;
             let pattern = self.quoted()?.ok_or_else(|| self.error("expect a pattern in quotes"))?;
-            let pattern = Regex::new(&pattern).map_err(|_| PathError { at, problem: "expect a regular expression" })?;
+            let pattern = compile(&pattern).map_err(|_| PathError { at, problem: "expect a regular expression" })?;
             return Ok(Term::Match(Box::new(left), pattern));
         }
         if self.rest().trim_start().strip_prefix("in").is_some_and(|rest| rest.starts_with([' ', '[', '$', '@', '('])) {
@@ -624,6 +625,9 @@ mod tests {
             (" $ . deep [ 'v' ] ", "42"),
             ("$[\"odd key\"]", "1"),
             ("$['deep']['v']", "42"),
+            ("n", "x"),
+            ("deep.v", "42"),
+            ("objs[1].k", "q"),
             ("$.a-b", "7"),
             ("$.é", "8"),
             ("$.list", "[1,2,3,4]"),
@@ -694,8 +698,8 @@ mod tests {
     #[test]
     fn what_is_no_path() {
         for (path, expected) in [
-            ("", "expect $ at byte 0"),
-            ("n", "expect $ at byte 0"),
+            ("", "expect a name or * at byte 0"),
+            ("@.n", "expect a name or * at byte 0"),
             ("$.", "expect a name or * at byte 2"),
             ("$.[", "expect a name or * at byte 2"),
             ("$[", "expect a name in quotes, an index, * or ? at byte 2"),

@@ -50,8 +50,11 @@ impl Compiler {
             Some(Value::Int(bound)) => Some(*bound),
             _ => None,
         };
-        if let (Some(from), Some(to)) = (bound(&from), bound(&to))
-            && (from < 0) == (to < 0)
+        // From the end, what is first depends on the array.
+        let first = if from.is_none() { Some(0) } else { bound(&from) };
+        if let (Some(from), Some(to)) = (first, bound(&to))
+            && from >= 0
+            && to >= 0
             && from >= to
         {
             return Err(PlanError::at(PlanErrorKind::Slice, span));
@@ -101,11 +104,13 @@ impl Compiler {
         let left = self.expr(left, clause, own)?;
         let right = self.expr(right, clause, own)?;
         let typed = left.ty != Type::Any && right.ty != Type::Any;
-        let integral = typed || self.integers;
+        // A whole answer of a function that gives floats may be held as a whole number, and is none.
+        let fractional = left.ty == Type::FLOAT || right.ty == Type::FLOAT;
+        let integral = (typed || self.integers) && !fractional;
         let ty = match op {
             _ if is_logical(op) => Type::BOOL,
             _ if !typed => Type::Any,
-            _ if left.ty == Type::FLOAT || right.ty == Type::FLOAT => Type::FLOAT,
+            _ if fractional => Type::FLOAT,
             _ => left.ty.clone(),
         };
         let mut parts = Parts::new();

@@ -13,7 +13,7 @@ impl Parser<'_> {
         let relation = self.relation()?;
         let name = self.stream_name()?;
         self.check_stream_name(&name)?;
-        let columns = self.columns()?;
+        let columns = self.columns(0)?;
         if !self.take_word("WITH") {
             let found = self.shown();
             let mut error = self.error(SyntaxErrorKind::Unexpected { found: found.clone(), expected: "is with" });
@@ -44,9 +44,12 @@ impl Parser<'_> {
         Err(self.error_at(kind, name.span, None))
     }
 
-    /// `(column type [DEFAULT literal], …)`, also with nothing or a comma at the end.
-    fn columns(&mut self) -> Result<Vec<ColumnDef>> {
+    /// `(column type [DEFAULT literal], …)`, also with a comma at the end, and with nothing where `least` is 0.
+    fn columns(&mut self, least: usize) -> Result<Vec<ColumnDef>> {
         self.symbol("(", "lparen after stream name")?;
+        if least > 0 && self.at(")") {
+            return Err(self.unexpected("column name", &[]));
+        }
         let mut columns: Vec<ColumnDef> = Vec::new();
         while !self.take(")") {
             let name = self.name_or("column name")?;
@@ -98,7 +101,7 @@ impl Parser<'_> {
                 self.symbol(")", "rparen after the type of the elements")?;
                 DataType::Array(Box::new(element))
             }
-            _ => DataType::Struct(self.nested(|p| p.columns())?),
+            _ => DataType::Struct(self.nested(|p| p.columns(1))?),
         })
     }
 

@@ -193,15 +193,15 @@ fn columns() -> impl Strategy<Value = Vec<ColumnDef>> {
     let ty = proptest::sample::select(simple).prop_recursive(3, 12, 3, |inner| {
         prop_oneof![
             inner.clone().prop_map(|t| DataType::Array(Box::new(t))),
-            table_of(inner.boxed()).prop_map(DataType::Struct)
+            table_of(1, inner.boxed()).prop_map(DataType::Struct)
         ]
     });
-    table_of(ty.boxed())
+    table_of(0, ty.boxed())
 }
 
-fn table_of(ty: BoxedStrategy<DataType>) -> impl Strategy<Value = Vec<ColumnDef>> {
+fn table_of(least: usize, ty: BoxedStrategy<DataType>) -> impl Strategy<Value = Vec<ColumnDef>> {
     let column = (ident(), ty, option::of(literal())).prop_map(|(name, ty, default)| ColumnDef { name, ty, default });
-    vec(column, 0..4).prop_map(|mut columns| {
+    vec(column, least..4).prop_map(|mut columns| {
         let mut seen = std::collections::HashSet::new();
         columns.retain(|c| seen.insert(c.name.name.clone()));
         columns
