@@ -17,6 +17,14 @@ const DATA: &str = r#"{"id": 7, "name": "ann", "f": 3.0, "g": 3.25, "big": 12345
 fn results() {
     for (template, expected) in [
         ("", ""),
+        (
+            "{{mustFirst .list}} {{mustHas \"a\" .list}} {{trimall \"$\" \"$5$\"}} {{adler32sum \"Wikipedia\"}}",
+            "a true 5 300286872",
+        ),
+        (
+            "{{toDate \"2006-01-02\" \"2024-02-29\" | date_modify \"-1h30m\" | date \"01-02 15:04\"}} {{date_in_zone \"15\" 0 \"Asia/Tokyo\"}}",
+            "02-28 22:30 09",
+        ),
         ("plain } text", "plain } text"),
         ("{{.id}} {{ .name }}", "7 ann"),
         ("{{.f}} {{.g}} {{.big}} {{.whole}}", "3 3.25 1.234567895e+08 1712345678901"),

@@ -1,7 +1,7 @@
 //! Dates: sprig's functions. Layouts are Go's: written as the time 2006-01-02 15:04:05.
 
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Zoned};
+use jiff::{SignedDuration, Timestamp, Zoned};
 
 use super::{Function, int, made, print, text};
 use crate::value::Value;
@@ -14,6 +14,19 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("dateInZone", (3, 3), |args| {
         let zone = TimeZone::get(&text(&args[2])).unwrap_or(TimeZone::UTC);
         made(written(&text(&args[0]), &at(&args[1])?.with_time_zone(zone)))
+    }),
+    Function::new("htmlDateInZone", (2, 2), |args| {
+        let zone = TimeZone::get(&text(&args[1])).unwrap_or(TimeZone::UTC);
+        made(written("2006-01-02", &at(&args[0])?.with_time_zone(zone)))
+    }),
+    Function::new("dateModify", (2, 2), |args| {
+        let (by, of) = (text(&args[0]), at(&args[1])?);
+        let by: SignedDuration = by.parse().map_err(|_| format!("time: invalid duration {by:?}"))?;
+        let moved = of.checked_add(by).map_err(|error| error.to_string())?;
+        Ok(Value::DateTime(std::sync::Arc::new(moved)))
+    }),
+    Function::new("ago", (1, 1), |args| {
+        made(duration(Timestamp::now().as_second().saturating_sub(at(&args[0])?.timestamp().as_second())))
     }),
     Function::new("htmlDate", (1, 1), |args| made(written("2006-01-02", &at(&args[0])?))),
     Function::new("unixEpoch", (1, 1), |args| made(at(&args[0])?.timestamp().as_second().to_string())),

@@ -3,6 +3,7 @@
 //! One row a function. Arguments are never unexpanded JSON. A function that fails says why; the action and with it the
 //! whole result is lost then.
 
+mod chance;
 mod data;
 mod date;
 mod logic;
@@ -31,6 +32,38 @@ const MANY: usize = usize::MAX;
 
 /// The functions that change the dictionary which a variable holds.
 pub const CHANGING: &[&str] = &["set", "unset", "merge", "mergeOverwrite", "mustMerge", "mustMergeOverwrite"];
+
+/// Further names of functions. A `must` tells mistakes where the other gives nothing; here all of them do.
+const ALIASES: &[(&str, &str)] = &[
+    ("mustCompact", "compact"),
+    ("mustToPrettyJson", "toPrettyJson"),
+    ("mustDeepCopy", "deepCopy"),
+    ("mustAppend", "append"),
+    ("mustPush", "push"),
+    ("mustPrepend", "prepend"),
+    ("mustFirst", "first"),
+    ("mustRest", "rest"),
+    ("mustLast", "last"),
+    ("mustInitial", "initial"),
+    ("mustReverse", "reverse"),
+    ("mustUniq", "uniq"),
+    ("mustWithout", "without"),
+    ("mustHas", "has"),
+    ("mustSlice", "slice"),
+    ("mustChunk", "chunk"),
+    ("mustRegexMatch", "regexMatch"),
+    ("mustRegexFindAll", "regexFindAll"),
+    ("mustRegexFind", "regexFind"),
+    ("mustRegexReplaceAll", "regexReplaceAll"),
+    ("mustRegexReplaceAllLiteral", "regexReplaceAllLiteral"),
+    ("mustRegexSplit", "regexSplit"),
+    ("mustToDate", "toDate"),
+    ("mustDateModify", "dateModify"),
+    ("must_date_modify", "dateModify"),
+    ("date_modify", "dateModify"),
+    ("date_in_zone", "dateInZone"),
+    ("trimall", "trimAll"),
+];
 
 /// Bytes that one call may make.
 const MAX_TEXT: usize = 1024 * 1024;
@@ -62,16 +95,24 @@ impl Function {
 /// The function of this name.
 pub fn lookup(name: &str) -> Option<&'static Function> {
     static BY_NAME: LazyLock<HashMap<&'static str, &'static Function>> = LazyLock::new(|| {
-        let families = [logic::FUNCTIONS, math::FUNCTIONS, text::FUNCTIONS, data::FUNCTIONS, date::FUNCTIONS];
-        families.into_iter().flatten().map(|function| (function.name, function)).collect()
+        let mut all: HashMap<_, _> = FAMILIES.into_iter().flatten().map(|function| (function.name, function)).collect();
+        for (alias, name) in ALIASES {
+            if let Some(function) = all.get(name).copied() {
+                all.insert(alias, function);
+            }
+        }
+        all
     });
     BY_NAME.get(name).copied()
 }
 
+const FAMILIES: [&[Function]; 6] =
+    [logic::FUNCTIONS, math::FUNCTIONS, text::FUNCTIONS, data::FUNCTIONS, date::FUNCTIONS, chance::FUNCTIONS];
+
 /// All names.
 #[cfg(test)]
 pub fn all() -> impl Iterator<Item = &'static Function> {
-    [logic::FUNCTIONS, math::FUNCTIONS, text::FUNCTIONS, data::FUNCTIONS, date::FUNCTIONS].into_iter().flatten()
+    FAMILIES.into_iter().flatten()
 }
 
 /// Whether a value counts as true: what is not nothing, false, 0 or empty.

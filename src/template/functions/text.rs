@@ -158,6 +158,13 @@ pub const FUNCTIONS: &[Function] = &[
     Function::new("sha1sum", (1, 1), |args| made(hex(&sha1::Sha1::digest(text(&args[0]))))),
     Function::new("sha256sum", (1, 1), |args| made(hex(&sha2::Sha256::digest(text(&args[0]))))),
     Function::new("sha512sum", (1, 1), |args| made(hex(&sha2::Sha512::digest(text(&args[0]))))),
+    Function::new("adler32sum", (1, 1), |args| {
+        let sum = text(&args[0]).bytes().fold((1u32, 0u32), |(low, high), byte| {
+            let low = (low + u32::from(byte)) % 65_521;
+            (low, (high + low) % 65_521)
+        });
+        made((sum.1 << 16 | sum.0).to_string())
+    }),
     Function::new("md5sum", (1, 1), |args| made(hex(&md5::Md5::digest(text(&args[0]))))),
     // Properties of the process are not shown to rules.
     Function::new("prop", (1, 1), |_| Ok(Value::Null)),
