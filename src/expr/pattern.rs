@@ -214,7 +214,7 @@ impl<'p> Reader<'p> {
         }
         self.take(head);
         // No flags at all say nothing.
-        self.out.push_str("(");
+        self.out.push('(');
         self.out.push_str(if head == "?)" { "?:)" } else { head });
         Ok(())
     }

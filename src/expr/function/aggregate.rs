@@ -55,13 +55,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
              it; a float. 0.5 gives the median. Nulls are left out.",
             &[],
         ),
-    row(Aggregate::PercentileDisc(Share::NONE), "percentile_disc", (RANKED, Returns::Float))
-        .check(literal_share)
-        .doc(
-            "The first of the sorted numbers that has at least a share, from 0 to 1, of the numbers up to it. Nulls \
+    row(Aggregate::PercentileDisc(Share::NONE), "percentile_disc", (RANKED, Returns::Float)).check(literal_share).doc(
+        "The first of the sorted numbers that has at least a share, from 0 to 1, of the numbers up to it. Nulls \
              are left out.",
-            &[],
-        ),
+        &[],
+    ),
     row(Aggregate::Stddev, "stddev", (NUMBER, Returns::Float))
         .doc("The standard deviation of the numbers as a whole population; nulls are left out.", &[]),
     row(Aggregate::StddevSample, "stddevs", (NUMBER, Returns::Float)).doc(
