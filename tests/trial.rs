@@ -272,7 +272,7 @@ fn wrong_options_are_refused() {
     for (options, said) in [
         (json!({"bufferLength": -1}), "invalidBufferLength:"),
         (json!({"concurrency": "x"}), "invalidConcurrency:"),
-        (json!({"lateTolerance": -1}), "invalidLateTolerance:"),
+        (json!({"lateTolerance": -1}), "invalidLateTol:"),
         (json!({"isEventTime": 5}), "invalidIsEventTime:"),
         (json!({"sendError": "x"}), "invalidSendError:"),
         (json!({"debug": "x"}), "invalidDebug:"),

@@ -394,7 +394,7 @@ impl Service {
     ) -> Result<(), ServiceError> {
         let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
         let lookup = matches!(end, CheckedEnd::Lookup);
-        if !KINDS.contains(&kind) || lookup {
+        if !KINDS.contains(&kind) {
             let what = match end {
                 CheckedEnd::Source => "source",
                 CheckedEnd::Sink => "sink",

@@ -99,7 +99,7 @@ impl Definition {
             }
         }
         if let Some(message) = of_wrong_type(&json) {
-            return Err(wrong(&message));
+            return Err(ServiceError::RuleJson(of_options(name, message)));
         }
         let mut problems = Vec::new();
         let rule = rule::parse(&document, &document.root, own.or(id), defaults, &mut problems);
@@ -234,7 +234,10 @@ fn of_wrong_type(json: &Json) -> Option<String> {
     };
     wrong(json, &TEXTS, Json::is_string, "a text")
         .or_else(|| wrong(json, &FLAGS, Json::is_boolean, "true or false"))
-        .or_else(|| wrong(member(json, "options")?, &OPTIONS, Json::is_boolean, "true or false"))
+        .or_else(|| {
+            let message = wrong(member(json, "options")?, &OPTIONS, Json::is_boolean, "true or false")?;
+            Some(format!("option {message}"))
+        })
 }
 
 /// What is wrong with an option in the form of eKuiper, `invalidBufferLength:…`; other texts stay as they are.
