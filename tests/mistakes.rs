@@ -155,7 +155,7 @@ async fn each_mistake_has_its_place_and_a_suggestion() {
         ("SELECT prise FROM typed", "unknown field prise", &["sql:1:8 unknown field prise | did you mean price?"]),
         (
             "SELECT a FROM free\n  WEHRE a > 1",
-            "invalid rule json: Parse SQL SELECT a FROM free\n  WEHRE a > 1 error: found \"WEHRE\", expected EOF.",
+            "invalid rule json: Parse SQL SELECT a FROM free\n  WEHRE a > 1 error: found \"WEHRE\", expected EOF..",
             &["sql:2:3 found \"WEHRE\", expected EOF. | did you mean WHERE?"],
         ),
         (
@@ -212,7 +212,7 @@ async fn all_of_a_rule_is_looked_at() {
         "options": {"qos": 9, "isEventTim": true},
     });
     let (said, found) = served.refusal("POST", "/rules", wrong).await;
-    assert_eq!(said, "invalid rule json: sink websocket: sendSingle is 5, expected true or false");
+    assert_eq!(said, "sink websocket: sendSingle is 5, expected true or false");
     for part in [
         "sink websocket: sendSingle is 5, expected true or false | -",
         "set path, now \"\", to a path such as /feed | set path, such as \"path\": \"/feed\"",

@@ -39,7 +39,7 @@ const RULES: &[(&str, &str, &str, &str, &str)] = &[
     ),
     (
         "aggregate",
-        "SELECT last_value(n, true) AS n, sum(a) AS s FROM demo INNER JOIN known ON demo.n = known.one GROUP BY COUNTWINDOW(1)",
+        "SELECT n, sum(a) AS s FROM demo INNER JOIN known ON demo.n = known.one GROUP BY n, COUNTWINDOW(1)",
         r#"{"fields": ["n"]}"#,
         "aggregate_0",
         "run Select error",
