@@ -110,10 +110,6 @@ pub struct InSql {
     pub line: usize,
     /// column, from 1, in characters
     pub column: usize,
-    /// what stands there; empty at the end, or where the whole statement is meant
-    pub word: String,
-    /// whether it stands nowhere else in the statement
-    pub once: bool,
 }
 
 /// `file:line:column: error: rule r1: message`, then the marked SQL and the hint, indented.
@@ -264,10 +260,9 @@ impl Document {
     ) -> Problem {
         let sql = node.text().unwrap_or_default();
         let place = self.place_in(node, span.map_or(0, |span| span.start as usize));
-        let word = span.and_then(|span| sql.get(span.start as usize..span.end as usize)).unwrap_or_default();
         let in_sql = span.map(|span| {
             let (line, column) = sql::line_column(sql, span.start as usize);
-            InSql { line, column, word: word.to_owned(), once: sql.matches(word).nth(1).is_none() }
+            InSql { line, column }
         });
         let span = span.unwrap_or(Span { start: 0, end: sql.trim_end().len() as u32 });
         Problem {

@@ -98,7 +98,15 @@ impl Served {
     async fn refusal(&self, method: &str, path: &str, body: Value) -> (String, Vec<String>) {
         let (status, text) = self.ask(method, path, body.clone()).await;
         assert_eq!(status, 400, "{path} {body}: {text}");
-        let answer: Value = serde_json::from_str(&text).expect("an error is JSON");
+        let plain: Value = serde_json::from_str(&text).expect("an error is JSON");
+        let (status, text) = self.ask(method, &format!("{path}?details"), body.clone()).await;
+        assert_eq!(status, 400, "{path} {body}: {text}");
+        let mut answer: Value = serde_json::from_str(&text).expect("an error is JSON");
+        let asked = answer.clone();
+        // Who does not ask gets what eKuiper's scripts expect, and nothing else.
+        answer.as_object_mut().expect("an object").remove("details");
+        assert_eq!(plain, answer);
+        let answer = asked;
         let details = answer["details"].as_array().cloned().unwrap_or_default();
         let shown = details.iter().map(|detail| {
             let of = |name: &str| detail[name].as_str().unwrap_or("-").to_owned();
@@ -135,13 +143,16 @@ async fn each_mistake_has_its_place_and_a_suggestion() {
     let folder = Folder::new("places");
     let served = Served::begin(&folder.0).await;
     for (sql, message, details) in [
-        // What the text says itself is not said again.
         (
             "SELECT nosuch(a) FROM free",
             "invalid rule json: Parse SQL SELECT nosuch(a) FROM free error: function nosuch not found.",
-            &[][..],
+            &["sql:1:8 function nosuch not found | -"][..],
         ),
-        ("SELECT a FROM gone", "fail to get stream gone, please check if stream is created", &[]),
+        (
+            "SELECT a FROM gone",
+            "fail to get stream gone, please check if stream is created",
+            &["sql:1:15 fail to get stream gone, please check if stream is created | -"],
+        ),
         (
             "SELECT uper(a) FROM free",
             "invalid rule json: Parse SQL SELECT uper(a) FROM free error: function uper not found.",
@@ -185,6 +196,9 @@ async fn each_mistake_has_its_place_and_a_suggestion() {
         assert_eq!(found, details, "{sql}");
     }
     let (status, text) = served.ask("POST", "/rules/validate", rule("SELECT uper(a) FROM free")).await;
+    let plain = "invalid rule json: Parse SQL SELECT uper(a) FROM free error: function uper not found.";
+    assert_eq!((status, text.as_str()), (422, plain));
+    let (status, text) = served.ask("POST", "/rules/validate?details", rule("SELECT uper(a) FROM free")).await;
     assert_eq!(
         (status, text.as_str()),
         (
@@ -248,14 +262,14 @@ async fn the_command_line_shows_the_place() {
     let folder = Folder::new("verbs");
     let served = Served::begin(&folder.0).await;
     let definition = r#"{"sql": "SELECT uper(a) FROM free", "actions": [{"log": {}}]}"#;
-    let (code, said) = served.verb(&["create", "rule", "r", definition], "").await;
+    let (code, said) = served.verb(&["create", "--details", "rule", "r", definition], "").await;
     assert_eq!(code, Some(1));
     assert_eq!(
         said,
         "Create rule  error : invalid rule json: Parse SQL SELECT uper(a) FROM free error: function uper not \
          found..\n    1:8 | SELECT uper(a) FROM free\n        |        ^^^^\n    hint: did you mean upper?\n"
     );
-    let (code, said) = served.verb(&["create", "stream", "s", "() WITH (DATASORCE=\"/x\")"], "").await;
+    let (code, said) = served.verb(&["create", "--details", "stream", "s", "() WITH (DATASORCE=\"/x\")"], "").await;
     assert_eq!(code, Some(1));
     assert!(
         said.contains("CREATE STREAM s () WITH (DATASORCE") && said.contains("hint: did you mean DATASOURCE?"),

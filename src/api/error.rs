@@ -4,6 +4,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
+use super::details::Detailed;
 use crate::document::{Problem, Severity};
 use crate::service::{Code, ServiceError};
 
@@ -29,40 +30,38 @@ impl ApiError {
     }
 
     /// The refusal of a rule or a statement, with all that is wrong there: `details` beside the text that scripts know,
-    /// where they say more than it does.
+    /// for those who ask for it.
     pub fn with_mistakes(self, mistakes: &[Problem]) -> ApiError {
-        let told = mistakes.len() == 1 && mistakes.iter().all(|mistake| is_told(mistake, &self.message));
-        let details = if told { Vec::new() } else { mistakes.iter().map(detail).collect() };
-        ApiError { details, ..self }
+        ApiError { details: mistakes.iter().map(detail).collect(), ..self }
     }
 
     /// The same as text, for answers that are none of JSON.
-    pub fn text(&self) -> String {
-        explained(&self.message, &self.details)
+    pub fn into_text(self, status: StatusCode) -> Response {
+        let detailed = self.detailed(|error| explained(&error.message, &error.details));
+        with((status, self.message).into_response(), detailed)
+    }
+
+    /// The long form, if there is more to say; `body` writes it.
+    fn detailed(&self, body: impl Fn(&ApiError) -> String) -> Option<Detailed> {
+        let first = self.details.first()?;
+        let of = |name: &str| first[name].as_str().unwrap_or_default();
+        let place = if first["line"].is_null() {
+            String::new()
+        } else {
+            format!("{}:{}:{}: ", of("in"), first["line"], first["column"])
+        };
+        let hint = if of("hint").is_empty() { String::new() } else { format!(" ({})", of("hint")) };
+        let more = match self.details.len() {
+            1 => String::new(),
+            all => format!("; and {} more: ask with ?details", all - 1),
+        };
+        Some(Detailed { body: body(self), first: format!("{place}{}{hint}{more}", of("message")) })
     }
 
     /// A body or parameter that cannot be read.
     pub fn bad(message: impl Into<String>) -> ApiError {
         ApiError::new(Code::Undefined, message)
     }
-}
-
-/// Whether a mistake is told by a text that is about it alone: it names what stands at the place, which is nowhere else
-/// in the statement, and nothing is to be suggested that it does not name.
-fn is_told(mistake: &Problem, text: &str) -> bool {
-    let text = text.to_lowercase();
-    let suggested =
-        mistake.hint.as_deref().filter(|hint| hint.starts_with("did you mean ") || hint.starts_with("set "));
-    let suggestion_told = suggested.is_none_or(|hint| {
-        let word = hint.trim_start_matches("did you mean ").trim_end_matches('?');
-        // Among all that could stand there it is not told.
-        text.contains(&word.to_lowercase()) && !text.contains('|')
-    });
-    let place_told = mistake.in_sql.as_ref().is_none_or(|place| match place.word.as_str() {
-        "" => text.contains("\"eof\""),
-        word => place.once && text.contains(&word.to_lowercase()),
-    });
-    suggestion_told && place_told
 }
 
 /// A mistake as clients get it.
@@ -122,13 +121,23 @@ pub fn explained(message: &str, details: &[Json]) -> String {
 /// JSON with a line break, as eKuiper sends it, but under its true content type.
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let mut body = json!({"error": self.code, "message": self.message});
-        if !self.details.is_empty() {
-            body["details"] = Json::Array(self.details);
-        }
-        let body = format!("{body}\n");
-        (self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
+        let plain = |error: &ApiError| json!({"error": error.code, "message": error.message});
+        let detailed = self.detailed(|error| {
+            let mut body = plain(error);
+            body["details"] = Json::Array(error.details.clone());
+            format!("{body}\n")
+        });
+        let body = format!("{}\n", plain(&self));
+        with((self.status, [(header::CONTENT_TYPE, "application/json")], body).into_response(), detailed)
     }
+}
+
+/// An answer with its long form beside it.
+fn with(mut response: Response, detailed: Option<Detailed>) -> Response {
+    if let Some(detailed) = detailed {
+        response.extensions_mut().insert(detailed);
+    }
+    response
 }
 
 impl From<ServiceError> for ApiError {

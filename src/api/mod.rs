@@ -37,6 +37,7 @@ mod configs;
 mod connections;
 mod cors;
 mod descriptions;
+mod details;
 mod error;
 mod info;
 mod listen;
@@ -95,6 +96,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(service);
     // Beneath batches: each change that a batch holds has a line of its own.
+    let routes = routes.route_layer(middleware::from_fn(details::details));
     let routes = if audit { routes.route_layer(middleware::from_fn(audit::audit)) } else { routes };
     let routes = batch::over(routes);
     // Only routes that are there ask for a token: an unknown one is answered as such. What a batch holds is asked with it.

@@ -97,8 +97,7 @@ async fn validate(State(service): State<Service>, body: Bytes) -> Response {
                 _ => None,
             };
             let text = ApiError::bad(unknown.unwrap_or_else(|| error.to_string()));
-            let text = refused(&service, text, is_of_rule(&error), &body, None, false).text();
-            (StatusCode::UNPROCESSABLE_ENTITY, text).into_response()
+            refused(&service, text, is_of_rule(&error), &body, None, false).into_text(StatusCode::UNPROCESSABLE_ENTITY)
         }
     }
 }

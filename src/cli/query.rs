@@ -203,7 +203,7 @@ impl Asked {
         let sent = match method {
             "GET" => self.allowed(self.agent.get(at)).config().timeout_global(limit).build().call(),
             "DELETE" => self.allowed(self.agent.delete(at)).config().timeout_global(limit).build().call(),
-            _ => self.allowed(self.agent.post(at)).config().timeout_global(limit).build().send(body),
+            _ => self.allowed(self.agent.post(at + "?details")).config().timeout_global(limit).build().send(body),
         };
         let mut answer = sent.map_err(|error| self.unreachable(&error))?;
         let text = answer.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;

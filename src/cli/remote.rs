@@ -8,7 +8,7 @@
 mod settings;
 
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -67,6 +67,9 @@ pub struct Remote {
     /// Print the service's answer as JSON
     #[arg(long)]
     json: bool,
+    /// Tell every mistake of what is refused, with its place and a suggestion; a terminal is told anyway
+    #[arg(long)]
+    details: bool,
     /// What it is about, such as `stream NAME (…) WITH (…)`, `rule NAME JSON`, `rules`; -f FILE reads it from a file
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "OBJECT")]
     args: Vec<String>,
@@ -92,6 +95,7 @@ impl Remote {
             base: self.door.base()?,
             agent: self.door.agent(Some(PATIENCE))?,
             token: self.door.authorization(),
+            details: self.details || io::stderr().is_terminal(),
         };
         let said = Request { service, verb, json: self.json }.run(&self.args)?;
         if !said.is_empty() {
@@ -167,6 +171,8 @@ struct Service {
     agent: ureq::Agent,
     /// what the header `Authorization` says
     token: Option<String>,
+    /// all mistakes of what is refused are asked for: people read them, scripts compare the text
+    details: bool,
 }
 
 impl Service {
@@ -184,7 +190,11 @@ impl Service {
     }
 
     fn post(&self, path: &str, body: &str) -> Result<Answer, Failure> {
-        let request = self.allowed(self.agent.post(self.at(path))).header("content-type", "application/json");
+        let mut at = self.at(path);
+        if self.details {
+            at.push_str(if at.contains('?') { "&details" } else { "?details" });
+        }
+        let request = self.allowed(self.agent.post(at)).header("content-type", "application/json");
         self.answer(request.send(body))
     }
 
@@ -226,7 +236,7 @@ impl Answer {
         message.unwrap_or_else(|| self.body.trim_end().to_owned())
     }
 
-    /// What the service says of each mistake, where its message does not say it, as text below `said`.
+    /// `said`, and below it what the service says of each mistake, where it was asked to.
     fn explained(&self, said: String) -> String {
         let body = serde_json::from_str::<Value>(&self.body).unwrap_or_default();
         let details = body["details"].as_array().map(Vec::as_slice).unwrap_or_default();

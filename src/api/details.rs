@@ -1,0 +1,76 @@
+//! What is wrong in a rule or a statement, in full, for those who ask for it with `?details`.
+//!
+//! Scripts compare the bodies of refusals with those of eKuiper, which tell the first mistake without its place. So a
+//! refusal carries its long form beside the answer ([`Detailed`]); here it takes the answer's place, or its first line
+//! goes out as a header, for people who look.
+
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::Response;
+
+/// The header that tells the first mistake with its place.
+const FIRST: HeaderName = HeaderName::from_static("x-plutino-details");
+
+/// Characters of it.
+const LONGEST: usize = 300;
+
+/// The long form of an answer.
+#[derive(Clone, Debug)]
+pub struct Detailed {
+    /// the body that takes the place of the answer's
+    pub body: String,
+    /// the first mistake, with its place and hint
+    pub first: String,
+}
+
+/// Gives the long form to those who ask for it.
+pub async fn details(request: Request, next: Next) -> Response {
+    let wanted = request.uri().query().is_some_and(asks);
+    let mut response = next.run(request).await;
+    let Some(Detailed { body, first }) = response.extensions_mut().remove::<Detailed>() else { return response };
+    if wanted {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        *response.body_mut() = Body::from(body);
+    } else if let Ok(first) = HeaderValue::from_str(&line(&first)) {
+        response.headers_mut().insert(FIRST, first);
+    }
+    response
+}
+
+/// Whether a query has `details`, and does not say that it is off.
+fn asks(query: &str) -> bool {
+    form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "details" && value != "false" && value != "0")
+}
+
+/// One line of visible ASCII: what stands in a statement makes no other header.
+fn line(text: &str) -> String {
+    let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    text.chars().take(LONGEST).map(visible).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_ask_are_known() {
+        for (query, wanted) in [
+            ("details", true),
+            ("a=b&details=true", true),
+            ("details=false", false),
+            ("details=0", false),
+            ("detail", false),
+            ("", false),
+        ] {
+            assert_eq!(asks(query), wanted, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_statement_makes_no_header() {
+        assert_eq!(line("a\r\nset-cookie: b\u{e9}"), "a??set-cookie: b?");
+        assert_eq!(line(&"x".repeat(9_999)).len(), LONGEST);
+    }
+}
