@@ -52,7 +52,8 @@ impl Cache {
 /// The pattern in the syntax of the `regex` crate. What RE2 has no meaning for is refused here where the crate would
 /// give it one of its own; everything else that is wrong, the crate refuses.
 fn translated(pattern: &str) -> Result<String, regex::Error> {
-    let mut reader = Reader { rest: pattern, out: String::with_capacity(pattern.len()) };
+    let names = pattern.rfind(":]").map_or(usize::MAX, |last| pattern.len() - last);
+    let mut reader = Reader { rest: pattern, out: String::with_capacity(pattern.len()), names };
     reader.whole().map_err(|problem| regex::Error::Syntax(format!("error parsing regexp: {problem}")))?;
     Ok(reader.out)
 }
@@ -61,6 +62,8 @@ fn translated(pattern: &str) -> Result<String, regex::Error> {
 struct Reader<'p> {
     rest: &'p str,
     out: String,
+    /// how many bytes are left where the last name of a class ends: nobody looks for one behind it
+    names: usize,
 }
 
 impl<'p> Reader<'p> {
@@ -184,10 +187,10 @@ impl<'p> Reader<'p> {
                     break;
                 }
                 // The names, `[:alpha:]`, are the same in both.
-                '[' if self.rest.starts_with(':') && self.rest.contains(":]") => {
-                    let named = &self.rest[..self.rest.find(":]").unwrap_or_default() + 2];
-                    let name = named.trim_matches(':').trim_end_matches(":]").trim_start_matches('^');
-                    if !CLASSES.contains(&name) {
+                '[' if self.rest.starts_with(':') && self.rest.len() > self.names => {
+                    let name = self.rest[1..].split(":]").next().unwrap_or_default();
+                    let named = &self.rest[..":".len() + name.len() + ":]".len()];
+                    if !CLASSES.contains(&name.strip_prefix('^').unwrap_or(name)) {
                         return Err(format!("invalid character class range: `[{named}`"));
                     }
                     self.take(named);
@@ -228,10 +231,11 @@ const CLASSES: [&str; 14] = [
 
 /// The numbers of a repetition, `n`, `n,` or `n,m`, if the text behind the brace is one: else the brace is itself.
 fn counts(behind: &str) -> Option<&str> {
-    let counts = &behind[..behind.find('}')?];
-    let (least, most) = counts.split_once(',').unwrap_or((counts, "0"));
-    let number = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    (!least.is_empty() && number(least) && number(most)).then_some(counts)
+    let digits = |text: &str| text.bytes().take_while(u8::is_ascii_digit).count();
+    let least = digits(behind);
+    let most = behind[least..].strip_prefix(',').map_or(0, |most| ",".len() + digits(most));
+    let counts = &behind[..least + most];
+    (least > 0 && behind[counts.len()..].starts_with('}')).then_some(counts)
 }
 
 /// How a class that RE2 restricts to ASCII is written.
@@ -283,11 +287,16 @@ mod tests {
             (r"^\p{^L}\P{^L}$", "1a", true),
             (r"^(?:)a*?(?U)b+$", "ab", true),
             (r"^[[:^alpha:]a]$", "a", true),
+            ("^[[:]+$", "[:", true),
+            ("^[[:a]+$", ":a[:", true),
+            ("^a{12$", "a{12", true),
+            ("^a{1,2,3}$", "a{1,2,3}", true),
         ] {
             let matches = compile(pattern).map(|regex| regex.is_match(text));
             assert_eq!(matches.ok(), Some(expected), "{pattern}");
         }
-        for pattern in ["a(?=b)", "(", "[a", r"(a)\1", "(a{1000}){1000}", "[a--b]", "[[:foo:]]", r"\é"] {
+        for pattern in ["a(?=b)", "(", "[a", r"(a)\1", "(a{1000}){1000}", "[a--b]", "[[:foo:]]", "[[:^^alpha:]]", r"\é"]
+        {
             assert!(compile(pattern).is_err(), "{pattern}");
         }
         for (pattern, expected) in [

@@ -196,6 +196,13 @@ impl PlanError {
         self
     }
 
+    /// Notes a mistake, unless there are so many that further ones help nobody: then it is not even made.
+    pub(super) fn note(errors: &mut Vec<PlanError>, make: impl FnOnce() -> PlanError) {
+        if errors.len() < MAX_ERRORS {
+            errors.push(make());
+        }
+    }
+
     /// The first of these errors with the others beside it, in the order of their places; `None` if there is none.
     pub(super) fn of_all(errors: Vec<PlanError>) -> Option<PlanError> {
         // Spans are equal to each other, wherever they are.

@@ -166,28 +166,33 @@ fn sources(
     errors: &mut Vec<PlanError>,
 ) -> Vec<compile::Source> {
     let written: Vec<&Source> = std::iter::once(&select.from).chain(select.joins.iter().map(|j| &j.source)).collect();
+    let mut times: HashMap<&Text, usize> = HashMap::new();
+    written.iter().for_each(|source| *times.entry(&source.name.name).or_default() += 1);
     let mut sources: Vec<compile::Source> = Vec::with_capacity(written.len());
+    let mut known: HashSet<Text> = HashSet::new();
     for source in &written {
         let name = &source.name;
         let stream = catalog.relation(&name.name).cloned().unwrap_or_else(|| {
-            let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
-            let relations = catalog.streams().chain(catalog.tables());
-            errors.push(error.meant(&name.name, relations.map(|relation| relation.name.as_str())));
+            PlanError::note(errors, || {
+                let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
+                let relations = catalog.streams().chain(catalog.tables());
+                error.meant(&name.name, relations.map(|relation| relation.name.as_str()))
+            });
             Arc::new(StreamDef::of_name(name.name.clone()))
         });
         if stream.temporary && !options.temporary {
-            errors.push(PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
+            PlanError::note(errors, || PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
         }
         // A stream that is joined to itself is known by its aliases only.
-        let twice = written.iter().filter(|other| other.name.name == name.name).count() > 1;
+        let twice = times[&name.name] > 1;
         let mut qualifiers: Vec<Text> = source.alias.iter().map(|alias| alias.name.clone()).collect();
         if !twice || source.alias.is_none() {
             qualifiers.push(name.name.clone());
         }
-        let known = |qualifier: &Text| sources.iter().any(|source| source.qualifiers.contains(qualifier));
-        if let Some(taken) = qualifiers.iter().find(|qualifier| known(qualifier)) {
-            errors.push(PlanError::at(PlanErrorKind::SameSource(taken.to_string()), name.span));
+        if let Some(taken) = qualifiers.iter().find(|qualifier| known.contains(*qualifier)) {
+            PlanError::note(errors, || PlanError::at(PlanErrorKind::SameSource(taken.to_string()), name.span));
         }
+        known.extend(qualifiers.iter().cloned());
         sources.push(compile::Source::new(stream, qualifiers));
     }
     sources
@@ -216,17 +221,17 @@ fn role(stream: &StreamDef) -> Role {
 fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role], errors: &mut Vec<PlanError>) {
     if roles[0] != Role::Stream {
         let span = select.window.as_ref().map_or(select.from.name.span, |window| window.span);
-        errors.push(PlanError::at(PlanErrorKind::TableAlone, span));
+        PlanError::note(errors, || PlanError::at(PlanErrorKind::TableAlone, span));
     }
     for (index, join) in select.joins.iter().enumerate() {
         let (role, name) = (roles[index + 1], &sources[index + 1].stream.name);
         let timeless = matches!(&select.window, None | Some(Window { kind: WindowKind::State { .. }, .. }));
         if role == Role::Stream && timeless {
-            errors.push(PlanError::at(PlanErrorKind::JoinWithoutWindow, join.source.name.span));
+            PlanError::note(errors, || PlanError::at(PlanErrorKind::JoinWithoutWindow, join.source.name.span));
         }
         if role == Role::Lookup && !matches!(join.kind, JoinKind::Inner | JoinKind::Left) {
             let kind = PlanErrorKind::LookupJoin { kind: join.kind, table: name.to_string() };
-            errors.push(PlanError::at(kind, join.source.name.span));
+            PlanError::note(errors, || PlanError::at(kind, join.source.name.span));
         }
     }
 }
@@ -319,7 +324,9 @@ fn output_names(fields: &[Field], errors: &mut Vec<PlanError>) -> Names {
         if let Field::Expr { alias: Some(alias), .. } = field
             && !aliases.insert(alias.name.clone())
         {
-            errors.push(PlanError::at(PlanErrorKind::DuplicateAlias(alias.name.to_string()), alias.span));
+            PlanError::note(errors, || {
+                PlanError::at(PlanErrorKind::DuplicateAlias(alias.name.to_string()), alias.span)
+            });
         }
     }
     for field in fields {
@@ -342,7 +349,7 @@ fn output_names(fields: &[Field], errors: &mut Vec<PlanError>) -> Names {
                 });
                 if !seen.insert(name.clone()) && !again {
                     let span = alias.as_ref().map_or(expr.span, |alias| alias.span);
-                    errors.push(PlanError::at(PlanErrorKind::DuplicateField(name.to_string()), span));
+                    PlanError::note(errors, || PlanError::at(PlanErrorKind::DuplicateField(name.to_string()), span));
                 }
                 names.of_field.push(Some(name.clone()));
                 names.all.push(name);
@@ -350,11 +357,13 @@ fn output_names(fields: &[Field], errors: &mut Vec<PlanError>) -> Names {
             Field::Star(star) => {
                 stars += 1;
                 if stars > 1 {
-                    errors.push(PlanError::at(PlanErrorKind::DuplicateField("*".to_owned()), star.span));
+                    PlanError::note(errors, || PlanError::at(PlanErrorKind::DuplicateField("*".to_owned()), star.span));
                 }
                 for (_, Ident { name, span }) in &star.replace {
                     if !seen.insert(name.clone()) {
-                        errors.push(PlanError::at(PlanErrorKind::DuplicateField(name.to_string()), *span));
+                        PlanError::note(errors, || {
+                            PlanError::at(PlanErrorKind::DuplicateField(name.to_string()), *span)
+                        });
                     }
                     names.all.push(name.clone());
                 }

@@ -239,9 +239,15 @@ fn each_mistake_is_told_once() {
         });
         assert_eq!(told.collect::<Vec<_>>(), expected, "{sql}");
     }
-    let many = format!("SELECT {} FROM demo", vec!["uper(a) + 1"; 5000].join(", "));
-    let error = plan(&many, &RuleOptions::default(), &catalog()).expect_err("5000 mistakes");
-    assert_eq!(error.each().count(), 20);
+    let joined: String = (0..5000).map(|number| format!(" CROSS JOIN dmeo{number}")).collect();
+    for many in [
+        format!("SELECT {} FROM demo", vec!["uper(a) + 1"; 5000].join(", ")),
+        format!("SELECT {} FROM demo", vec!["a AS x"; 5000].join(", ")),
+        format!("SELECT a FROM demo{joined}"),
+    ] {
+        let error = plan(&many, &RuleOptions::default(), &catalog()).expect_err("5000 mistakes");
+        assert_eq!(error.each().count(), 20, "{:.40}", many);
+    }
 }
 
 /// `/` divides whole numbers as such only where none comes from a message without a schema.

@@ -10,7 +10,7 @@ pub use names::{Source, column_names, default_name};
 
 use std::collections::{HashMap, HashSet};
 
-use super::error::{MAX_ERRORS, PlanError, PlanErrorKind};
+use super::error::{PlanError, PlanErrorKind};
 use super::logical::{LogicalStep, Meant};
 use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber};
 use crate::expr::function::{CallContext, Hits};
@@ -216,9 +216,7 @@ impl Compiler {
 
     /// Notes what is wrong. After many mistakes further ones help nobody.
     pub fn note(&mut self, error: PlanError) {
-        if self.errors.len() < MAX_ERRORS {
-            self.errors.push(error);
-        }
+        PlanError::note(&mut self.errors, || error);
     }
 
     /// Compiles `expr`. `own` is the name of the alias or REPLACE that it defines: within it the name is the field.
