@@ -318,7 +318,6 @@ fn later(one: Option<LastError>, other: Option<LastError>) -> Option<LastError> 
     if time(&other) > time(&one) { other } else { one }
 }
 
-/// A panic elsewhere leaves counters usable.
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,6 +3,8 @@
 
 mod process;
 
+use std::time::{Duration, Instant};
+
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -182,12 +184,14 @@ async fn metrics_measure_states_windows_tables_and_queues() {
         message.expect("the socket is whole");
     }
     // The table takes its rows a moment later than the rule on the same stream has its results.
+    let until = Instant::now() + LIMIT;
     let page = loop {
         let page = served.asks("GET", "/metrics", &Value::Null).await.done();
         if sample(&page, "plutino_table_rows{table=\"t\"}") == Some(100) {
             break page;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        assert!(Instant::now() < until, "{page}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     };
     let of = |series: &str, rule: &str| sample(&page, &format!("plutino_rule_{series}{{rule=\"{rule}\"}}"));
     assert_eq!((of("state_bytes", "plain"), of("open_windows", "plain")), (None, None));

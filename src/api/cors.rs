@@ -35,12 +35,9 @@ pub async fn cors(request: Request, next: Next) -> Response {
         }
         return answer;
     }
-    if request.method() == Method::OPTIONS && origin {
-        return StatusCode::BAD_REQUEST.into_response();
-    }
-    // Any path may be asked for what it can do; what it can is told to those who name an origin.
-    if request.method() == Method::OPTIONS && !origin {
-        return StatusCode::OK.into_response();
+    // Any path may be asked for what it can do. A page that asks has to say for which method.
+    if request.method() == Method::OPTIONS {
+        return if origin { StatusCode::BAD_REQUEST } else { StatusCode::OK }.into_response();
     }
     let mut answer = next.run(request).await;
     if origin {

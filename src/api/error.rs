@@ -43,7 +43,7 @@ impl ApiError {
 
     /// The long form, if there is more to say; `body` writes it.
     fn detailed(&self, body: impl Fn(&ApiError) -> String) -> Option<Detailed> {
-        let first = self.details.first()?;
+        let first = self.details.iter().find(|detail| detail["severity"].is_null()).or(self.details.first())?;
         let of = |name: &str| first[name].as_str().unwrap_or_default();
         let place = if first["line"].is_null() {
             String::new()
@@ -199,5 +199,20 @@ mod tests {
         for (error, status, code, message) in cases {
             assert_eq!(of(error), (status, code, message.to_owned()));
         }
+    }
+
+    #[test]
+    fn the_first_that_is_told_is_a_mistake() {
+        let document = crate::document::Document::of_json("rule", &json!({}));
+        let place = document.root.place;
+        let (odd, wrong) = (document.warning(place, "", "it is odd"), document.error(place, "", "it is wrong"));
+        let first = |mistakes: &[Problem]| {
+            let error = ApiError::bad("no").with_mistakes(mistakes);
+            error.detailed(|error| error.message.clone()).map(|detailed| detailed.first)
+        };
+        let told = first(&[odd.clone(), wrong.clone()]).unwrap_or_default();
+        assert!(told.contains("it is wrong; and 1 more"), "{told}");
+        assert!(first(&[odd]).unwrap_or_default().ends_with("it is odd"));
+        assert_eq!(first(&[]), None);
     }
 }

@@ -95,7 +95,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .method_not_allowed_fallback(|| async { StatusCode::METHOD_NOT_ALLOWED })
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .with_state(service);
-    // Beneath batches: each change that a batch holds has a line of its own.
+    // Beneath batches: each call that a batch holds asks for itself, and has a line of its own if it changes something.
     let routes = routes.route_layer(middleware::from_fn(details::details));
     let routes = if audit { routes.route_layer(middleware::from_fn(audit::audit)) } else { routes };
     let routes = batch::over(routes);

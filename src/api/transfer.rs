@@ -135,7 +135,7 @@ fn scalar(text: &str) -> String {
     const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let bare = text.starts_with(|first: char| first.is_ascii_alphabetic())
         && !text.ends_with([' ', ':'])
-        && !text.contains(|c: char| c.is_control() || c == '\u{feff}')
+        && !text.contains(|c: char| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}'))
         && !text.contains(": ")
         && !text.contains(" #")
         && !WORDS.iter().any(|word| text.eq_ignore_ascii_case(word));
@@ -172,4 +172,32 @@ async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'st
     }
     let imported = to_end(async move { Ok(service.import_ruleset(ruleset).await) }).await?;
     if imported.is_whole() { Ok("success") } else { Err(ApiError::bad(response(&imported.refused).to_string())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Signs of YAML, its words, any text, and signs that only seem to be blanks or ends of lines.
+    const TEXTS: &str = concat!(
+        "[a-c \t\n:#'\"{}\\[\\],&*!|>%@`~?-]{0,12}",
+        "|[tfnyo][a-z]{1,4}|\\PC{0,8}",
+        "|[a\u{85}\u{2028}\u{2029}\u{feff}\u{a0}]{0,4}",
+    );
+
+    proptest! {
+        /// What is exported is imported as it was.
+        #[test]
+        fn texts_of_yaml_are_read_as_they_were(text in TEXTS) {
+            let page = format!("k: {}\n{}:\n    sql: x\n", scalar(&text), scalar(&format!("s{text}")));
+            let document = Document::parse("page", page.clone());
+            prop_assert!(document.is_ok(), "{page:?}");
+            let root = document.expect("it was just looked at").root;
+            let [first, second] = root.members() else { panic!("{page:?}") };
+            prop_assert_eq!(first.node.text(), Some(text.as_str()), "{:?}", page);
+            prop_assert_eq!(&second.key, &format!("s{text}"), "{:?}", page);
+        }
+    }
 }

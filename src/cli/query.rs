@@ -26,7 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 ///
 /// Each line is one SELECT on the streams of a running service; a new one ends the one before. Ctrl-C ends a query, and
 /// without one the shell, as do `quit`, `exit` and the end of a terminal's input. Statements can also come through a pipe:
-/// the last one runs until the process is ended, and the exit code is 1 if one of them was refused. A query ends by itself after 5 minutes.
+/// the last one runs until the process is ended, and the exit code is 1 if one of them was refused. A query ends by
+/// itself after 5 minutes.
 #[derive(Args)]
 pub struct Query {
     #[command(flatten)]

@@ -136,6 +136,7 @@ impl Waiting {
             self.slots.clear();
             self.free.shrink_to(SPARE);
             self.queue.shrink_to(SPARE);
+            self.strays.shrink_to(SPARE);
             self.slots.shrink_to(SPARE * self.width);
         }
         Some((entry.time, usize::from(entry.input)))

@@ -22,7 +22,7 @@ enum Task {
     Trial,
 }
 
-/// Times, ms since the epoch, with the rules that are to be looked at then.
+/// Times, ms since the epoch, with the rules and trials that are to be looked at then.
 #[derive(Default)]
 pub(super) struct Agenda {
     due: Mutex<BTreeSet<(i64, Task, String)>>,
@@ -58,12 +58,6 @@ impl Agenda {
         locked(&self.due).remove(&(at, Task::Trial, id.to_owned()));
     }
 
-    /// How many times are noted.
-    #[cfg(test)]
-    pub fn len(&self) -> usize {
-        locked(&self.due).len()
-    }
-
     fn insert(&self, at: i64, task: Task, id: &str) {
         locked(&self.due).insert((at, task, id.to_owned()));
         self.changed.notify_one();
@@ -75,7 +69,7 @@ impl Agenda {
         locked(&self.due).len()
     }
 
-    /// Takes a rule whose time has come; else says how long there is to wait.
+    /// Takes a rule or trial whose time has come; else says how long there is to wait.
     fn next(&self, now: i64) -> Result<(Task, String), Duration> {
         let mut due = locked(&self.due);
         match due.first() {

@@ -308,7 +308,7 @@ mod tests {
         };
         assert_eq!((made(&service), running(&service).await), (1, 1));
         // Nothing of those before is left to be looked at.
-        let noted = |service: &Service| service.inner.agenda.len();
+        let noted = |service: &Service| service.inner.agenda.waiting();
         assert_eq!(noted(&service), 1);
         service.end_old_trial("t").await;
         assert_eq!(running(&service).await, 1, "its time is not over");

@@ -1,5 +1,7 @@
 //! CREATE STREAM and CREATE TABLE.
 
+use std::collections::HashSet;
+
 use super::{Parser, Result, did_you_mean};
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Ident, Literal, OPTION_NAMES, StreamOption};
 use crate::sql::error::{SyntaxErrorKind, TYPE_NAMES};
@@ -50,10 +52,10 @@ impl Parser<'_> {
         if least > 0 && self.at(")") {
             return Err(self.unexpected("column name", &[]));
         }
-        let mut columns: Vec<ColumnDef> = Vec::new();
+        let (mut columns, mut known): (Vec<ColumnDef>, HashSet<Text>) = (Vec::new(), HashSet::new());
         while !self.take(")") {
             let name = self.name_or("column name")?;
-            if columns.iter().any(|c| c.name.name == name.name) {
+            if !known.insert(name.name.clone()) {
                 let kind = SyntaxErrorKind::DuplicateColumn { found: name.name.to_string() };
                 self.pass(self.error_at(kind, name.span, None))?;
             }
