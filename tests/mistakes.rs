@@ -1,61 +1,23 @@
 //! What users get wrong at a running service: each mistake has its place and a suggestion, beside the texts that
 //! scripts know, over REST and on the command line.
 
-use std::path::{Path, PathBuf};
+mod process;
+
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
-use tokio::process::{Child, ChildStderr, Command};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
 use tokio::time::timeout;
 
-/// Nothing here takes longer, or it hangs.
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A folder for configuration and data; it goes with the test.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Folder {
-        let folder = std::env::temp_dir().join(format!("plutino-mistakes-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        std::fs::create_dir_all(folder.join("etc/sources")).expect("a folder");
-        Folder(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
+use process::serve::{self, Folder, LIMIT};
 
 /// `plutino serve`, with a stream that has columns and one that has none.
-struct Served {
-    _child: Child,
-    said: Lines<BufReader<ChildStderr>>,
-    rest: String,
-}
+struct Served(serve::Served);
 
 impl Served {
-    async fn begin(folder: &Path) -> Served {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
-            .args(["serve", "--etc"])
-            .arg(folder.join("etc"))
-            .arg("--data")
-            .arg(folder.join("data"))
-            .env("KUIPER__BASIC__RESTPORT", "0")
-            .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
-            .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the binary starts");
-        let said = BufReader::new(child.stderr.take().expect("stderr is a pipe")).lines();
-        let mut served = Served { _child: child, said, rest: String::new() };
-        let line = served.says("serves http://").await;
-        served.rest = format!("http://{}", line.split("serves http://").nth(1).expect("an address").trim());
+    async fn begin(folder: &Folder) -> Served {
+        let served = Served(folder.serve());
         for sql in [
             r#"CREATE STREAM typed (price BIGINT, name STRING) WITH (TYPE="websocket", DATASOURCE="/typed")"#,
             r#"CREATE STREAM free () WITH (TYPE="websocket", DATASOURCE="/free")"#,
@@ -67,31 +29,13 @@ impl Served {
     }
 
     /// What it says, up to a line with this part.
-    async fn says(&mut self, part: &str) -> String {
-        let line = timeout(LIMIT, async {
-            loop {
-                let line = self.said.next_line().await.expect("stderr is text").expect("it goes on");
-                if line.contains(part) {
-                    return line;
-                }
-            }
-        });
-        line.await.unwrap_or_else(|_| panic!("it never said {part}"))
+    async fn says(&self, part: &str) -> String {
+        self.0.will_say(&[part]).await
     }
 
     async fn ask(&self, method: &str, path: &str, body: Value) -> (u16, String) {
-        let (method, url) = (method.to_owned(), format!("{}{path}", self.rest));
-        let asked = tokio::task::spawn_blocking(move || {
-            let agent: ureq::Agent = ureq::Agent::config_builder().http_status_as_error(false).build().into();
-            let sent = match method.as_str() {
-                "GET" => agent.get(url).call(),
-                "PUT" => agent.put(url).send(body.to_string()),
-                _ => agent.post(url).send(body.to_string()),
-            };
-            let mut answer = sent.expect("the service answers");
-            (answer.status().as_u16(), answer.body_mut().read_to_string().expect("an answer is text"))
-        });
-        asked.await.expect("a request ends")
+        let answer = self.0.asks(method, path, &body).await;
+        (answer.status, answer.body)
     }
 
     /// The refusal of a body: its text, and of each detail the place, the word there, and the hint.
@@ -119,7 +63,7 @@ impl Served {
     async fn verb(&self, arguments: &[&str], input: &str) -> (Option<i32>, String) {
         let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
             .args(arguments)
-            .env("PLUTINO_URL", &self.rest)
+            .env("PLUTINO_URL", self.0.url(""))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -140,8 +84,8 @@ fn rule(sql: &str) -> Value {
 
 #[tokio::test]
 async fn each_mistake_has_its_place_and_a_suggestion() {
-    let folder = Folder::new("places");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("mistakes-places");
+    let served = Served::begin(&folder).await;
     for (sql, message, details) in [
         (
             "SELECT nosuch(a) FROM free",
@@ -218,8 +162,8 @@ async fn each_mistake_has_its_place_and_a_suggestion() {
 
 #[tokio::test]
 async fn all_of_a_rule_is_looked_at() {
-    let folder = Folder::new("rule");
-    let mut served = Served::begin(&folder.0).await;
+    let folder = Folder::new("mistakes-rule");
+    let served = Served::begin(&folder).await;
     let wrong = json!({
         "id": "r", "sql": "SELECT uper(a) FROM free",
         "actions": [{"websocket": {"sendSingle": 5}}, {"websockt": {}}, {"memory": {}}],
@@ -259,8 +203,8 @@ async fn all_of_a_rule_is_looked_at() {
 
 #[tokio::test]
 async fn the_command_line_shows_the_place() {
-    let folder = Folder::new("verbs");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("mistakes-verbs");
+    let served = Served::begin(&folder).await;
     let definition = r#"{"sql": "SELECT uper(a) FROM free", "actions": [{"log": {}}]}"#;
     let (code, said) = served.verb(&["create", "--details", "rule", "r", definition], "").await;
     assert_eq!(code, Some(1));
@@ -289,8 +233,8 @@ async fn the_command_line_shows_the_place() {
 
 #[tokio::test]
 async fn a_sink_has_room_for_its_drops() {
-    let folder = Folder::new("drops");
-    let served = Served::begin(&folder.0).await;
+    let folder = Folder::new("mistakes-drops");
+    let served = Served::begin(&folder).await;
     let rules = [
         json!({"id": "reads", "sql": "SELECT a FROM free", "actions": [{"websocket": {"path": "/nobody"}}]}),
         json!({"id": "writes", "sql": "SELECT 1 AS a FROM free", "actions": [{"log": {}}]}),
