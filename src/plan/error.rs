@@ -176,6 +176,14 @@ pub enum PlanErrorKind {
     /// Aliases that repeat each other until the expression is beyond measure.
     #[error("the aliases of the rule are nested too deeply: {0}")]
     TooComplex(&'static str),
+    /// More streams and tables than a rule can read.
+    #[error("the rule reads {found} streams and tables, at most {most} are possible: join them in several rules")]
+    TooManySources {
+        /// how many it reads
+        found: usize,
+        /// how many it may
+        most: usize,
+    },
     /// Something that the language has and this version has not.
     #[error("{0} is not supported yet")]
     NotYet(String),

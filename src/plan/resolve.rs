@@ -19,10 +19,17 @@ use crate::value::{Text, Value};
 /// The member of a result that has the metadata of its message, where the rule's option sendMetaToSink asks for it.
 const METADATA: &str = "__meta";
 
+/// How many streams and tables a rule may read: of several without a schema, each has a column for every name.
+const MAX_SOURCES: usize = 64;
+
 type Result<T, E = PlanError> = std::result::Result<T, E>;
 
 /// Resolves a rule over the streams of the catalog. The error is the first, with all others that do not follow from one.
 pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<Logical> {
+    if let Some(beyond) = select.joins.get(MAX_SOURCES - 1) {
+        let kind = PlanErrorKind::TooManySources { found: 1 + select.joins.len(), most: MAX_SOURCES };
+        return Err(PlanError::at(kind, beyond.source.name.span));
+    }
     let mut errors = Vec::new();
     let sources = sources(select, options, catalog, &mut errors);
     let roles: Vec<Role> = sources.iter().map(|source| role(&source.stream)).collect();

@@ -239,15 +239,19 @@ fn each_mistake_is_told_once() {
         });
         assert_eq!(told.collect::<Vec<_>>(), expected, "{sql}");
     }
-    let joined: String = (0..5000).map(|number| format!(" CROSS JOIN dmeo{number}")).collect();
+    let joined = |more: usize| (0..more).map(|number| format!(" CROSS JOIN dmeo{number}")).collect::<String>();
     for many in [
         format!("SELECT {} FROM demo", vec!["uper(a) + 1"; 5000].join(", ")),
         format!("SELECT {} FROM demo", vec!["a AS x"; 5000].join(", ")),
-        format!("SELECT a FROM demo{joined}"),
+        format!("SELECT a FROM demo{}", joined(63)),
     ] {
         let error = plan(&many, &RuleOptions::default(), &catalog()).expect_err("5000 mistakes");
         assert_eq!(error.each().count(), 20, "{:.40}", many);
     }
+    let many = format!("SELECT a FROM demo{}", joined(64));
+    let error = plan(&many, &RuleOptions::default(), &catalog()).expect_err("65 sources");
+    assert!(error.to_string().starts_with("the rule reads 65 streams and tables, at most 64"), "{error}");
+    assert_eq!(error.span().map(|span| &many[span.start as usize..span.end as usize]), Some("dmeo63"));
 }
 
 /// `/` divides whole numbers as such only where none comes from a message without a schema.

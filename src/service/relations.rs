@@ -93,11 +93,6 @@ fn parse(sql: &str) -> Result<CreateStream, ServiceError> {
     if name.is_empty() || name.len() > 256 || name.chars().any(|c| c.is_control() || "/\\<>\"'%?#".contains(c)) {
         return Err(ServiceError::Statement(format!("{name:?} is no name for a stream or table")));
     }
-    let twice = |index: usize| create.columns[..index].iter().any(|other| other.name == create.columns[index].name);
-    if let Some(index) = (0..create.columns.len()).find(|index| twice(*index)) {
-        let column = &create.columns[index].name;
-        return Err(ServiceError::Statement(format!("column {column} is defined twice")));
-    }
     Ok(create)
 }
 
