@@ -183,6 +183,16 @@ async fn all_of_a_rule_is_looked_at() {
         assert!(found.iter().any(|found| found.contains(part)), "{part}\n{found:#?}");
     }
     assert_eq!(found.len(), 7, "{found:#?}");
+    // Of a long body only the statement's places are told.
+    let long = json!({
+        "id": "r", "sql": "SELECT uper(a) FROM free", "description": "x".repeat(2 << 20),
+        "actions": [{"websockt": {}}],
+    });
+    let (_, found) = served.refusal("POST", "/rules", long).await;
+    assert_eq!(found.len(), 2, "{found:#?}");
+    for part in ["-:null:null sink websockt is not defined", "sql:1:8 function uper not found | did you mean upper?"] {
+        assert!(found.iter().any(|found| found.contains(part)), "{part}\n{found:#?}");
+    }
     // eKuiper takes options that it does not know: they are told in the log.
     let mut misspelt = rule("SELECT a FROM free");
     misspelt["options"] = json!({"isEventTim": true});

@@ -19,12 +19,17 @@ use crate::sql::{self, SyntaxError, SyntaxErrorKind};
 /// How a stream is made, for texts that are nothing like it.
 const MADE: &str = "a stream is made by CREATE STREAM name (…) WITH (DATASOURCE=\"/path\", TYPE=\"websocket\")";
 
+/// The longest text of a rule, in bytes, in which places are looked for: whoever sends more of it, to be refused, shall
+/// not keep others waiting.
+const LONGEST: usize = 1 << 20;
+
 /// All that is wrong with the text of a rule, or of a trial, that was refused, against these streams; nothing if
 /// nothing is. `sinks` is whether its sinks matter.
 pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, config: &Config) -> Vec<Problem> {
-    // Without a place in the text where it is JSON that is no YAML.
     let Ok(json) = serde_json::from_str::<Json>(text) else { return Vec::new() };
-    let document = Document::parse("rule", text.to_owned()).unwrap_or_else(|_| Document::of_json("rule", &json));
+    let placed = if text.len() > LONGEST { None } else { Document::parse("rule", text.to_owned()).ok() };
+    // Without a place in the text where that is long, or is JSON that is no YAML.
+    let document = placed.unwrap_or_else(|| Document::of_json("rule", &json));
     let (root, mut problems) = (&document.root, Vec::new());
     let rule = rule::parse(&document, root, id, &config.rule, &mut problems);
     if !sinks {
