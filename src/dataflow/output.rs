@@ -206,9 +206,7 @@ impl Output {
         } else {
             let members = encode_row(&mut self.row, projection, scope, raw, self.send_nil)?;
             // Copied text may have escapes that decoding would have read as something else.
-            if self.row.contains(&b'\\') {
-                json::replace_unpaired(&mut self.row);
-            }
+            json::replace_unpaired(&mut self.row);
             (members, None)
         };
         if !projection.sends {

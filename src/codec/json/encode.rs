@@ -200,7 +200,7 @@ fn write_padded(out: &mut Vec<u8>, number: u32, width: usize) {
 /// decoded must not hand on what receivers refuse.
 pub fn replace_unpaired(json: &mut [u8]) {
     let mut at = 0;
-    while let Some(next) = json[at..].iter().position(|&byte| byte == b'\\') {
+    while let Some(next) = memchr::memchr(b'\\', &json[at..]) {
         at += next;
         match (surrogate(&json[at..]), json.get(at + 6..).and_then(surrogate)) {
             (Some(Half::High), Some(Half::Low)) => at += 12,
