@@ -125,7 +125,8 @@ impl Service {
         let (state, message) = match imported {
             None => (TaskState::Cancelled, String::new()),
             Some(Err(error)) => (TaskState::Failed, error.to_string()),
-            Some(Ok(_)) if cancelled.load(Ordering::Relaxed) => (TaskState::Cancelled, String::new()),
+            // One that is no part goes on to its end.
+            Some(Ok(_)) if partial && cancelled.load(Ordering::Relaxed) => (TaskState::Cancelled, String::new()),
             Some(Ok(imported)) if imported.is_whole() => (TaskState::Finished, String::new()),
             Some(Ok(imported)) => (TaskState::Failed, serde_json::to_string(&imported.refused).unwrap_or_default()),
         };
@@ -156,8 +157,8 @@ impl Service {
         found.ok_or_else(|| ServiceError::NoTask(id.chars().take(256).collect()))
     }
 
-    /// Tells a task to end: one that waits does nothing, one that runs ends after the item at which it is. One that is
-    /// done stays done.
+    /// Tells a task to end: one that waits does nothing, one that takes over a part ends after the item at which it is. One
+    /// that takes over everything has emptied the catalog and goes on to its end. One that is done stays done.
     ///
     /// # Errors
     /// [`ServiceError::NoTask`]

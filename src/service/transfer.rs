@@ -224,7 +224,8 @@ impl Service {
         self.import_unless(text, partial, &AtomicBool::new(false)).await
     }
 
-    /// As [`Service::import`], but ends after the item at which it is when it is told to.
+    /// As [`Service::import`], but ends after the item at which it is when it is told to: before anything went, or where
+    /// it is a part.
     ///
     /// # Errors
     /// As those of `import`.
@@ -236,10 +237,14 @@ impl Service {
     ) -> Result<Imported, ServiceError> {
         let all: Everything = serde_json::from_str(text)
             .map_err(|error| ServiceError::Import(format!("configuration unmarshal with error {error}")))?;
-        let on = || !cancelled.load(Ordering::Relaxed);
-        if !partial {
+        // What was there is gone then: half of what is to come would be neither the old nor the new.
+        let never = AtomicBool::new(false);
+        let mut cancelled = cancelled;
+        if !partial && !cancelled.load(Ordering::Relaxed) {
             self.reset().await?;
+            cancelled = &never;
         }
+        let on = || !cancelled.load(Ordering::Relaxed);
         let mut refused = Everything::default();
         for (class, kinds, failed) in [
             ("sources", &all.sources, &mut refused.sources),
