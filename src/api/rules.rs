@@ -284,8 +284,14 @@ async fn tagged(State(service): State<Service>, body: Bytes) -> Result<Response,
     Ok(super::json(body.to_string()))
 }
 
+/// Which rules: a body without `tags`, or with a misspelt one, must not mean all.
+#[derive(Deserialize)]
+struct Tagged {
+    tags: Vec<String>,
+}
+
 async fn bulk(State(service): State<Service>, body: Bytes, start: bool) -> Result<Response, ApiError> {
-    let Tags { tags } = read(&body, DECODE)?;
+    let Tagged { tags } = read(&body, DECODE)?;
     let done = to_end(async move { service.bulk(&tags, start).await }).await;
     let done = done.doing(if start { "bulk start failed" } else { "bulk stop failed" })?;
     let one = |rule: crate::service::Bulk| match rule.outcome {

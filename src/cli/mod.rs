@@ -24,6 +24,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Config, LogFormat};
 use crate::document::Problem;
+use crate::io::tls;
 use crate::logging::{self, LogError, LogSettings};
 
 /// SQL rules over live websocket feeds
@@ -87,9 +88,12 @@ enum Verb {
 #[derive(Args)]
 struct Etc {
     /// Folder of the configuration: plutino.yaml (or kuiper.yaml) and sources/websocket.yaml; it need not exist
-    #[arg(long, value_name = "DIR", default_value = "etc")]
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_ETC)]
     etc: PathBuf,
 }
+
+/// Where the configuration is looked for; it need not be there.
+const DEFAULT_ETC: &str = "etc";
 
 /// Why a verb ends with an error.
 enum Failure {
@@ -233,8 +237,21 @@ fn config_of(etc: &Path) -> Result<Config, Failure> {
 }
 
 fn load(etc: &Path) -> Result<(Config, Vec<Problem>), Failure> {
+    // Without the folder nothing is asked of anybody: neither tokens nor TLS.
+    if etc != Path::new(DEFAULT_ETC) && !etc.is_dir() {
+        say(&format!("warning: --etc {}: there is no such folder, so defaults hold", etc.display()));
+    }
     let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     config::load(etc, std::env::vars_os().filter_map(text)).map_err(Failure::Problems)
+}
+
+/// The certificates of the data server are good: rules find it out too late.
+fn check_server_tls(config: &Config) -> Result<(), Failure> {
+    let Some(files) = &config.server.tls else { return Ok(()) };
+    let names = ["source.httpServerTls.certfile", "source.httpServerTls.keyfile", "source.httpServerTls.clientCaFile"];
+    tls::server(names, &files.certfile, &files.keyfile, files.client_ca_file.as_deref())
+        .map(drop)
+        .map_err(|error| Failure::Refused(error.to_string()))
 }
 
 fn start_log(wanted: Option<&str>, configured: Option<&str>, settings: LogSettings) -> Result<(), Failure> {

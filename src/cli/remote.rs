@@ -90,7 +90,11 @@ fn refused(text: impl Into<String>) -> Failure {
 
 impl Remote {
     /// Does what `verb` says.
-    pub fn run(self, verb: &str) -> Result<(), Failure> {
+    pub fn run(mut self, verb: &str) -> Result<(), Failure> {
+        // Behind the object they are no part of it either.
+        self.json |= self.args.iter().any(|arg| arg == "--json");
+        self.details |= self.args.iter().any(|arg| arg == "--details");
+        self.args.retain(|arg| arg != "--json" && arg != "--details");
         let service = Service {
             base: self.door.base()?,
             agent: self.door.agent(Some(PATIENCE))?,

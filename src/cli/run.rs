@@ -77,6 +77,7 @@ impl Run {
         let config = configure(&self.etc.etc, log)?;
         let pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
         say_problems(&pipeline.warnings);
+        super::check_server_tls(&config)?;
         let feeds = self.feeds(&pipeline)?;
         block_on(self.drive(config, pipeline, feeds))
     }

@@ -57,6 +57,7 @@ impl Serve {
             Failure::Refused(format!("the REST API cannot listen on {address}: {error}; {hint}"))
         })?;
         let address = listener.local_addr().map_err(|error| refused(&error))?;
+        super::check_server_tls(&config)?;
         let keys = config.authentication.then(|| Keys::new(self.etc.etc.join("mgmt")));
         let tls = config.rest_tls.clone();
         let tls = tls.map(|files| {

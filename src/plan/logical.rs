@@ -148,6 +148,8 @@ pub struct LogicalJoin {
     pub kind: JoinKind,
     /// ON
     pub on: Option<Expr>,
+    /// the same as it is written
+    pub text: String,
     /// its place, or that of the right side
     pub span: Span,
 }

@@ -116,7 +116,8 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     for join in &select.joins {
         let on = condition(join.on.as_ref(), "ON", &mut compiler)?;
         let span = join.on.as_ref().map_or(join.source.name.span, |on| on.span);
-        joins.push(LogicalJoin { kind: join.kind, on, span });
+        let text = join.on.as_ref().map(ToString::to_string).unwrap_or_default();
+        joins.push(LogicalJoin { kind: join.kind, on, text, span });
     }
     let mut keys = Vec::new();
     for key in &select.group_by {

@@ -532,8 +532,7 @@ fn joins(logical: &Logical, stages: &Stages, slots: &Slots) -> Result<Vec<Join>,
         }
         if logical.inputs[input].role == Role::Lookup {
             if equal.is_empty() {
-                let text = join.on.as_ref().map(ToString::to_string).unwrap_or_default();
-                return Err(PlanError::at(PlanErrorKind::LookupEquality(text), join.span));
+                return Err(PlanError::at(PlanErrorKind::LookupEquality(join.text.clone()), join.span));
             }
         } else {
             columns.clear();

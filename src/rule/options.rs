@@ -211,10 +211,14 @@ impl Reader<'_> {
                 ("delay", _, Some(millis)) => strategy.delay = millis,
                 ("maxdelay", _, Some(millis)) => strategy.max_delay = millis,
                 ("jitterfactor", ..) => self.expected(value, &name, "a number from 0 to 1"),
-                ("attempts" | "multiplier" | "delay" | "maxdelay", ..) => {
-                    self.expected(value, &name, "a number that is not negative");
+                ("delay" | "maxdelay", ..) => {
+                    self.expected(value, &name, "milliseconds that are not negative, or a duration such as \"2s\"");
                 }
-                _ => self.warning(member.place, format!("unknown option {name} is ignored"), None),
+                ("attempts" | "multiplier", ..) => self.expected(value, &name, "a number that is not negative"),
+                _ => {
+                    let known = ["attempts", "multiplier", "jitterFactor", "delay", "maxDelay"];
+                    self.warning(member.place, format!("unknown {name} is ignored"), meant(&member.key, &known));
+                }
             }
         }
         strategy

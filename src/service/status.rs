@@ -252,7 +252,11 @@ fn of_link(link: &LinkStatus, ended: bool) -> Link {
             Link { state: -1, connected: since, disconnected: millis(SystemTime::now()), message, tried: since }
         }
         LinkState::Connected => Link { state: 1, connected: since, disconnected: lost, message, tried: since },
-        LinkState::Connecting => Link { state: 0, connected: 0, disconnected: since.max(lost), message, tried: lost },
+        LinkState::Connecting => {
+            // Where a try has failed it is away, and dialled again.
+            let state = if message.is_empty() { 0 } else { -1 };
+            Link { state, connected: 0, disconnected: since.max(lost), message, tried: lost }
+        }
         LinkState::Disconnected => Link { state: -1, connected: 0, disconnected: since, message, tried: lost },
     }
 }

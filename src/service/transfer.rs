@@ -65,6 +65,22 @@ pub struct Everything {
     pub scripts: BTreeMap<String, String>,
 }
 
+/// The members of [`Everything`].
+const SECTIONS: [&str; 12] = [
+    "streams",
+    "tables",
+    "rules",
+    "nativePlugins",
+    "portablePlugins",
+    "sourceConfig",
+    "sinkConfig",
+    "connectionConfig",
+    "Service",
+    "Schema",
+    "uploads",
+    "scripts",
+];
+
 /// null is nothing, as in Go.
 fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
@@ -235,8 +251,19 @@ impl Service {
         partial: bool,
         cancelled: &AtomicBool,
     ) -> Result<Imported, ServiceError> {
-        let all: Everything = serde_json::from_str(text)
-            .map_err(|error| ServiceError::Import(format!("configuration unmarshal with error {error}")))?;
+        let wrong =
+            |error: &dyn std::fmt::Display| ServiceError::Import(format!("configuration unmarshal with error {error}"));
+        let all: Everything = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+        // Another file would empty the catalog, and bring nothing.
+        let members: serde_json::Map<String, Json> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+        let unknown: Vec<&str> =
+            members.keys().map(String::as_str).filter(|name| !SECTIONS.contains(name)).take(20).collect();
+        if !unknown.is_empty() {
+            if members.keys().all(|name| !SECTIONS.contains(&name.as_str())) {
+                return Err(wrong(&format!("this is no export: it has none of {}", SECTIONS.join(", "))));
+            }
+            tracing::warn!(members = ?unknown, "an import has members that nobody knows; they are left out");
+        }
         // What was there is gone then: half of what is to come would be neither the old nor the new.
         let never = AtomicBool::new(false);
         let mut cancelled = cancelled;

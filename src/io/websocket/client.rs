@@ -26,6 +26,15 @@ use super::lane::Peer;
 use super::socket::{Socket, Wire};
 use crate::io::LinkState;
 
+/// What to look at where a peer refuses with this status.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "show it a token in the header Authorization",
+        400 => "check the path, and whether it speaks TLS (wss)",
+        _ => "check the path",
+    }
+}
+
 /// Why a peer could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
@@ -46,7 +55,7 @@ pub enum DialError {
         source: io::Error,
     },
     /// an answer, but not that of a websocket endpoint
-    #[error("{address} refuses the websocket: HTTP status {status}; check the path")]
+    #[error("{address} refuses the websocket: HTTP status {status}; {}", advice(*.status))]
     Status {
         /// who
         address: String,

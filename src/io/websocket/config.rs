@@ -197,7 +197,7 @@ const PROPERTIES: &[Property] = &[
         "dropOldest, disconnect or block",
         "dropOldest",
         "sink",
-        "what happens when a client's queue is full: it loses its oldest messages; it is disconnected (code 1008); the engine waits for it",
+        "what happens when a client's queue is full: it loses its oldest messages; it is disconnected (code 1008); the engine waits for it, with all rules of the data thread, also for a peer that is away",
     ),
 ];
 
