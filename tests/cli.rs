@@ -203,6 +203,16 @@ fn the_configuration_is_checked() {
 }
 
 #[test]
+fn a_configuration_that_is_not_there_is_told_where_it_was_asked_for() {
+    let folder = Folder::new("noetc", &[("rules.yaml", RULES)]);
+    let (code, _, err) = folder.told(&["check", "rules.yaml", "--etc", "ect"]);
+    assert_eq!(code, Some(0));
+    assert!(err.contains("warning: --etc ect: there is no such folder, so defaults hold"), "{err}");
+    let (_, _, err) = folder.told(&["check", "rules.yaml"]);
+    assert!(!err.contains("--etc"), "{err}");
+}
+
+#[test]
 fn a_file_is_fed_through_a_websocket_and_nothing_is_left() {
     let data = "{\"a\": 1, \"b\": 1}\n\n{\"a\": 2, \"b\": 2}\n[{\"a\": 3, \"b\": 3}, {\"a\": 4, \"b\": 4}]\nnonsense\n{\"a\": 5, \"b\": 5}";
     let folder = Folder::new("feed", &[("rules.yaml", RULES), ("data.ndjson", data)]);

@@ -259,3 +259,32 @@ async fn a_sink_has_room_for_its_drops() {
     let status: Value = serde_json::from_str(&status).expect("a status is JSON");
     assert_eq!(status["sink_websocket_0_0_dropped"], json!({}));
 }
+
+#[tokio::test]
+async fn what_would_concern_everything_by_mistake_is_refused() {
+    let folder = Folder::new("everything");
+    let served = Served::begin(&folder).await;
+    let (status, text) = served.ask("POST", "/rules", rule("SELECT a FROM free")).await;
+    assert_eq!(status, 201, "{text}");
+    // A row of data in place of an export.
+    for content in [r#"{"device": "a", "t": 80}"#, r#"{"rulez": {}}"#] {
+        let (status, text) = served.ask("POST", "/data/import", json!({"content": content})).await;
+        assert!(status == 400 && text.contains("this is no export: it has none of streams, tables, rules"), "{text}");
+    }
+    for body in [json!({"tag": ["nosuch"]}), json!({})] {
+        let (status, text) = served.ask("POST", "/rules/bulkstop", body).await;
+        assert!(status == 400 && text.contains("missing field `tags`"), "{text}");
+    }
+    let (_, rules) = served.ask("GET", "/rules", Value::Null).await;
+    assert!(rules.contains(r#""status":"running""#), "{rules}");
+    let (_, streams) = served.ask("GET", "/streams", Value::Null).await;
+    assert_eq!(streams.trim(), r#"["free","typed"]"#);
+}
+
+#[test]
+fn a_service_without_its_certificates_does_not_start() {
+    let folder = Folder::new("certificates");
+    folder.write("etc/plutino.yaml", "source:\n  httpServerTls:\n    certfile: no.pem\n    keyfile: no.key\n");
+    let said = folder.refused();
+    assert!(said.contains("source.httpServerTls.certfile") && said.contains("no.pem"), "{said}");
+}
