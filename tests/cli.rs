@@ -254,6 +254,29 @@ rules:
 }
 
 #[test]
+fn tables_are_read_from_the_folder_that_data_names() {
+    let rules = r#"
+streams:
+  - CREATE STREAM demo () WITH (TYPE="websocket", DATASOURCE="/in")
+tables:
+  - CREATE TABLE prices (id BIGINT, price FLOAT) WITH (TYPE="file", KIND="lookup", DATASOURCE="prices.json", KEY="id")
+rules:
+  - id: priced
+    sql: SELECT demo.id, prices.price FROM demo INNER JOIN prices ON demo.id = prices.id
+    actions: [{log: {}}]
+"#;
+    let files =
+        [("rules.yaml", rules), ("state/prices.json", r#"[{"id": 1, "price": 2.5}]"#), ("feed", "{\"id\": 1}\n")];
+    let folder = Folder::new("tables", &files);
+    let (code, out, err) = folder.told(&["run", "rules.yaml", "--feed", "feed", "--data", "state"]);
+    assert_eq!((code, out.as_str()), (Some(0), "[{\"id\":1,\"price\":2.5}]\n"), "{err}");
+    let (code, _, err) = folder.told(&["run", "rules.yaml", "--feed", "feed"]);
+    assert_eq!(code, Some(1));
+    assert!(err.contains("rule priced: lookup table prices is not there"), "{err}");
+    assert!(!err.contains("rule priced: rule priced"), "{err}");
+}
+
+#[test]
 fn feeds_that_cannot_be_are_refused() {
     let dialling = RULES.replace("DATASOURCE=\"/in\"", "DATASOURCE=\"/in\", CONF_KEY=\"peer\"")
         + "sources: {websocket: {peer: {addr: \"127.0.0.1:9\"}}}\n";

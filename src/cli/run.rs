@@ -44,7 +44,7 @@ pub struct Run {
     files: Vec<PathBuf>,
     #[command(flatten)]
     etc: Etc,
-    /// Folder of stored state; it need not exist, and nothing is written outside of it
+    /// Folder of the files that tables name; it need not exist
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
     /// Data threads; a stream and its rules live on one of them
@@ -87,6 +87,7 @@ impl Run {
         let secure = config.server.tls.is_some();
         let settings = EngineSettings { workers: usize::from(self.workers), server: config.server, zone: config.zone };
         let engine = Engine::start(settings).map_err(|error| Failure::Refused(error.to_string()))?;
+        let engine = engine.with_data(self.data.clone());
         let (places, console) = places(&pipeline);
         let started = {
             let mut starting = pin!(start(&engine, pipeline));
@@ -226,6 +227,7 @@ async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> 
             let message = match error {
                 // The rule is named already.
                 EngineError::Connector { error, .. } => error.to_string(),
+                EngineError::NoTable { table, .. } => format!("lookup table {table} is not there"),
                 error => error.to_string(),
             };
             problems.push(Problem { message, ..refused });
