@@ -154,8 +154,8 @@ const SECTIONS: &[&str] = &["streams", "tables", "rules", "sources"];
 /// What to write into a file that says nothing.
 const SHAPE: &str = "a rule file is {\"streams\": [\"CREATE STREAM …\"], \"rules\": [{\"id\": …}]}";
 
-/// Further members of eKuiper's data exports, without a meaning here where they are empty.
-const EXPORTED: &[&str] = &[
+/// Further members of eKuiper's data exports, without a meaning in a rule file.
+pub const EXPORTED: &[&str] = &[
     "nativePlugins",
     "portablePlugins",
     "sourceConfig",

@@ -17,7 +17,7 @@ use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySourc
 use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
 use crate::io::queue::{FrameSender, Signal, WayOut};
-use crate::io::websocket::config::{self, Property, Warning};
+use crate::io::websocket::config::{self, Property, Warning, unknown_among};
 use crate::io::websocket::{ConnectError, Settings, SettingsError, SinkLink, SourceLink, Websockets};
 
 /// The kinds of sources.
@@ -145,8 +145,13 @@ pub fn sink(kind: &str, props: &Map<String, Value>) -> Result<(SinkSpec, Vec<War
             let (settings, warnings) = MemorySink::new(props)?;
             Ok((SinkSpec::Memory(settings), warnings))
         }
-        "log" => Ok((SinkSpec::Log, Vec::new())),
-        "nop" => Ok((SinkSpec::Nop, Vec::new())),
+        "log" => Ok((SinkSpec::Log, unknown_among(props, &[]))),
+        "nop" => {
+            // eKuiper's `nop` may write what it drops to its log.
+            let props = props.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("log"));
+            let props = props.map(|(name, value)| (name.clone(), value.clone())).collect();
+            Ok((SinkSpec::Nop, unknown_among(&props, &[])))
+        }
         _ => Err(ConnectorError::UnknownSink(kind.to_owned())),
     }
 }
@@ -439,6 +444,27 @@ impl OpenSink {
             OpenSink::Log(sink, _) => sink.flush(flush).await,
             OpenSink::Nop(..) => {}
             OpenSink::Events(sink, _) => sink.close(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_no_sink_reads_is_told() {
+        for (kind, props, expected) in [
+            ("log", json!({"sendSingle": true}), None),
+            ("log", json!({"sendSingel": true}), Some("unknown property sendSingel: did you mean sendSingle?")),
+            ("nop", json!({"log": true}), None),
+            ("nop", json!({"zzz": 1}), Some("unknown property zzz is ignored")),
+        ] {
+            let props = props.as_object().expect("an object");
+            let (_, warnings) = sink(kind, props).expect("these sinks take everything");
+            assert_eq!(warnings.first().map(String::as_str), expected, "{kind} {props:?}");
         }
     }
 }

@@ -11,6 +11,7 @@ use tokio::io::AsyncReadExt;
 use super::error::ServiceError;
 use super::{Service, locked};
 use crate::connection::Connection;
+use crate::pipeline::EXPORTED;
 use crate::sql::ast::Relation;
 
 /// The largest file that is imported, bytes.
@@ -65,21 +66,13 @@ pub struct Everything {
     pub scripts: BTreeMap<String, String>,
 }
 
-/// The members of [`Everything`].
-const SECTIONS: [&str; 12] = [
-    "streams",
-    "tables",
-    "rules",
-    "nativePlugins",
-    "portablePlugins",
-    "sourceConfig",
-    "sinkConfig",
-    "connectionConfig",
-    "Service",
-    "Schema",
-    "uploads",
-    "scripts",
-];
+/// The members of a [`Ruleset`].
+const RULESET: [&str; 3] = ["streams", "tables", "rules"];
+
+/// Whether [`Everything`] has such a member.
+fn is_section(name: &str) -> bool {
+    RULESET.contains(&name) || EXPORTED.contains(&name)
+}
 
 /// null is nothing, as in Go.
 fn or_none<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
@@ -255,12 +248,12 @@ impl Service {
             |error: &dyn std::fmt::Display| ServiceError::Import(format!("configuration unmarshal with error {error}"));
         let all: Everything = serde_json::from_str(text).map_err(|error| wrong(&error))?;
         // Another file would empty the catalog, and bring nothing.
-        let members: serde_json::Map<String, Json> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
-        let unknown: Vec<&str> =
-            members.keys().map(String::as_str).filter(|name| !SECTIONS.contains(name)).take(20).collect();
+        let members: Map<String, Json> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+        let unknown: Vec<&str> = members.keys().map(String::as_str).filter(|name| !is_section(name)).take(20).collect();
         if !unknown.is_empty() {
-            if members.keys().all(|name| !SECTIONS.contains(&name.as_str())) {
-                return Err(wrong(&format!("this is no export: it has none of {}", SECTIONS.join(", "))));
+            if !members.keys().any(|name| is_section(name)) {
+                let sections: Vec<&str> = RULESET.into_iter().chain(EXPORTED.iter().copied()).collect();
+                return Err(wrong(&format!("this is no export: it has none of {}", sections.join(", "))));
             }
             tracing::warn!(members = ?unknown, "an import has members that nobody knows; they are left out");
         }
