@@ -95,6 +95,8 @@ pub struct Problem {
     pub subject: String,
     /// what is wrong
     pub message: String,
+    /// it is a sink's, and not the rule's
+    pub of_sink: bool,
     /// its place in a statement, where it is in one
     pub in_sql: Option<InSql>,
     /// the SQL with the place marked
@@ -143,6 +145,7 @@ impl Problem {
             place,
             subject: subject.into(),
             message: message.into(),
+            of_sink: false,
             in_sql: None,
             excerpt: None,
             hint: None,

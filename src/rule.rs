@@ -315,6 +315,7 @@ impl Reader<'_> {
             if entry.members().is_empty() {
                 self.expected(entry, "an action", "an object with the sink's name, such as {\"log\": {}}");
             }
+            let before = self.problems.len();
             for member in entry.members() {
                 let kind = &member.key;
                 match &member.node.value {
@@ -322,6 +323,7 @@ impl Reader<'_> {
                     _ => self.expected(&member.node, &format!("sink {kind}"), "an object with its properties"),
                 }
             }
+            self.problems[before..].iter_mut().for_each(|problem| problem.of_sink = true);
         }
         actions
     }

@@ -33,8 +33,7 @@ pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, con
     let (root, mut problems) = (&document.root, Vec::new());
     let rule = rule::parse(&document, root, id, &config.rule, &mut problems);
     if !sinks {
-        let of_sinks =
-            |problem: &Problem| problem.message.starts_with("Missing rule") || problem.message.contains("sink ");
+        let of_sinks = |problem: &Problem| problem.message.starts_with("Missing rule") || problem.of_sink;
         problems.retain(|problem| problem.severity == Severity::Error && !of_sinks(problem));
     }
     if let Some(rule) = rule {

@@ -17,15 +17,19 @@ pub use error::{PlanError, PlanErrorKind};
 
 use crate::catalog::Catalog;
 use crate::rule::RuleOptions;
+use crate::sql::ast::Select;
 use crate::sql::parse_select;
 use physical::RulePlan;
 
 /// Plans the rule with this SQL over the streams of the catalog. The error is the first thing that cannot work, with the
 /// others of the same stage ([`PlanError::each`]).
 pub fn plan(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<RulePlan, PlanError> {
-    let select = parse_select(sql)?;
-    let logical = resolve::resolve(&select, options, catalog)?;
-    rewrite::rewrite(&logical, options)
+    of_select(&parse_select(sql)?, options, catalog)
+}
+
+/// The same of a statement that was read already. Fails where [`plan`] fails.
+pub fn of_select(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<RulePlan, PlanError> {
+    rewrite::rewrite(&resolve::resolve(select, options, catalog)?, options)
 }
 
 /// The plans of the rule as text, for people: what it means, then what a worker does. Fails where [`plan`] fails.

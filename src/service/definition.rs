@@ -106,7 +106,7 @@ impl Definition {
         let (errors, warnings): (Vec<_>, Vec<_>) =
             problems.into_iter().partition(|problem| problem.severity == Severity::Error);
         if let Some(problem) = errors.into_iter().next() {
-            return Err(match of_sink(&problem.message) {
+            return Err(match problem.of_sink {
                 true => ServiceError::Connector(problem.message),
                 false => ServiceError::RuleJson(of_options(name, problem.message)),
             });
@@ -181,7 +181,8 @@ impl Definition {
         source: impl Fn(&StreamDef) -> Result<SourceSpec, ServiceError>,
     ) -> Result<Planned, ServiceError> {
         let Rule { id, sql, options, actions, .. } = &self.rule;
-        let plan = plan::plan(sql, options, catalog).map_err(|error| of_parser(sql, error))?;
+        let select = sql::parse_select(sql).map_err(|error| of_parser(sql, error.into()))?;
+        let plan = plan::of_select(&select, options, catalog).map_err(|error| of_parser(sql, error))?;
         let mut sources = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
             sources.push(match input.role {
@@ -197,7 +198,6 @@ impl Definition {
             }
             sinks.push(sink);
         }
-        let select = sql::parse_select(sql).map_err(|error| of_parser(sql, error.into()))?;
         let nodes = Nodes::of(&plan, &select, &self.targets());
         let stateful = matches!(plan.body, Body::Stateful(_));
         let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
@@ -205,19 +205,6 @@ impl Definition {
         let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error, keeps };
         Ok(Planned { spec, nodes, checkpoint_interval })
     }
-}
-
-/// Whether a problem is that of a sink, which has a number of its own.
-fn of_sink(message: &str) -> bool {
-    const BEGINNINGS: [&str; 6] = [
-        "sink ",
-        "template: ",
-        "format type ",
-        "get compressor ",
-        "fail to parse sink configuration",
-        "field and excludeFields",
-    ];
-    BEGINNINGS.iter().any(|beginning| message.starts_with(beginning))
 }
 
 /// Members that are texts or truth values and nothing that looks like them: a rule goes back to eKuiper as it came.
