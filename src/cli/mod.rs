@@ -24,7 +24,6 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Config, LogFormat};
 use crate::document::Problem;
-use crate::io::tls;
 use crate::logging::{self, LogError, LogSettings};
 
 /// SQL rules over live websocket feeds
@@ -249,9 +248,7 @@ fn load(etc: &Path) -> Result<(Config, Vec<Problem>), Failure> {
 fn check_server_tls(config: &Config) -> Result<(), Failure> {
     let Some(files) = &config.server.tls else { return Ok(()) };
     let names = ["source.httpServerTls.certfile", "source.httpServerTls.keyfile", "source.httpServerTls.clientCaFile"];
-    tls::server(names, &files.certfile, &files.keyfile, files.client_ca_file.as_deref())
-        .map(drop)
-        .map_err(|error| Failure::Refused(error.to_string()))
+    files.load(names).map(drop).map_err(|error| Failure::Refused(error.to_string()))
 }
 
 fn start_log(wanted: Option<&str>, configured: Option<&str>, settings: LogSettings) -> Result<(), Failure> {

@@ -15,7 +15,6 @@ use tokio::sync::watch;
 use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, say};
 use crate::api::{self, Keys};
 use crate::config::Config;
-use crate::io::tls;
 use crate::service::{Service, ServiceSettings};
 
 /// How long requests that are under way may take when the service ends.
@@ -60,10 +59,8 @@ impl Serve {
         super::check_server_tls(&config)?;
         let keys = config.authentication.then(|| Keys::new(self.etc.etc.join("mgmt")));
         let tls = config.rest_tls.clone();
-        let tls = tls.map(|files| {
-            let names = ["basic.restTls.certfile", "basic.restTls.keyfile", "basic.restTls.clientCaFile"];
-            tls::server(names, &files.certfile, &files.keyfile, files.client_ca_file.as_deref())
-        });
+        let tls = tls
+            .map(|files| files.load(["basic.restTls.certfile", "basic.restTls.keyfile", "basic.restTls.clientCaFile"]));
         let tls = tls.transpose().map_err(|error| refused(&error))?;
         if keys.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "whoever reaches the REST API may use it: see basic.authentication");

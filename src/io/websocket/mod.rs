@@ -76,6 +76,16 @@ pub struct ServerTls {
     pub client_ca_file: Option<String>,
 }
 
+impl ServerTls {
+    /// What the files say; `names` are the settings that name them.
+    ///
+    /// # Errors
+    /// [`TlsError`] with the setting and the file at fault.
+    pub fn load(&self, names: tls::ServerNames) -> Result<Arc<ServerConfig>, TlsError> {
+        tls::server(names, &self.certfile, &self.keyfile, self.client_ca_file.as_deref())
+    }
+}
+
 impl Default for ServerSettings {
     fn default() -> Self {
         ServerSettings {
@@ -342,11 +352,7 @@ impl Hub {
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
         let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens } = self.settings.clone();
         let tls: Option<Arc<ServerConfig>> = tls
-            .map(|files| {
-                let authorities = files.client_ca_file.as_deref();
-                let names = ["httpServerTls.certfile", "httpServerTls.keyfile", "httpServerTls.clientCaFile"];
-                tls::server(names, &files.certfile, &files.keyfile, authorities)
-            })
+            .map(|files| files.load(["httpServerTls.certfile", "httpServerTls.keyfile", "httpServerTls.clientCaFile"]))
             .transpose()?;
         let paths = Paths { routes: self.routes.clone(), events: self.events.clone() };
         let gate = Gate::new(origins, tokens, self.refused.clone());
