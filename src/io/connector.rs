@@ -17,7 +17,7 @@ use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySourc
 use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
 use crate::io::queue::{FrameSender, Signal, WayOut};
-use crate::io::websocket::config::{self, Property, Warning, unknown_among};
+use crate::io::websocket::config::{self, Property, Warning, property, unknown_among};
 use crate::io::websocket::{ConnectError, Settings, SettingsError, SinkLink, SourceLink, Websockets};
 
 /// The kinds of sources.
@@ -131,6 +131,9 @@ pub fn source(
     }
 }
 
+/// What a `nop` takes without effect: eKuiper's may write what it drops to its log.
+const NOP: &[Property] = &[property("log", &[], "true or false", "false", "sink", "without effect")];
+
 /// Checks a sink's properties.
 ///
 /// # Errors
@@ -146,12 +149,7 @@ pub fn sink(kind: &str, props: &Map<String, Value>) -> Result<(SinkSpec, Vec<War
             Ok((SinkSpec::Memory(settings), warnings))
         }
         "log" => Ok((SinkSpec::Log, unknown_among(props, &[]))),
-        "nop" => {
-            // eKuiper's `nop` may write what it drops to its log.
-            let props = props.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("log"));
-            let props = props.map(|(name, value)| (name.clone(), value.clone())).collect();
-            Ok((SinkSpec::Nop, unknown_among(&props, &[])))
-        }
+        "nop" => Ok((SinkSpec::Nop, unknown_among(props, NOP))),
         _ => Err(ConnectorError::UnknownSink(kind.to_owned())),
     }
 }

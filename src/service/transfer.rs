@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 use tokio::io::AsyncReadExt;
@@ -248,7 +249,7 @@ impl Service {
             |error: &dyn std::fmt::Display| ServiceError::Import(format!("configuration unmarshal with error {error}"));
         let all: Everything = serde_json::from_str(text).map_err(|error| wrong(&error))?;
         // Another file would empty the catalog, and bring nothing.
-        let members: Map<String, Json> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+        let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
         let unknown: Vec<&str> = members.keys().map(String::as_str).filter(|name| !is_section(name)).take(20).collect();
         if !unknown.is_empty() {
             if !members.keys().any(|name| is_section(name)) {
