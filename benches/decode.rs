@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use plutino::codec::json::{self, Scanner, Wanted};
+use plutino::format::json::{self, Scanner, Wanted};
 use plutino::value::{Text, Value};
 
 const TELEMETRY: &str = concat!(

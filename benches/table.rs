@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use plutino::catalog::Catalog;
 use plutino::dataflow::table::{self, Tables};
+use plutino::definition::stream::Catalog;
 use plutino::io::queue::{self, Change, Frame, FrameBatch, FrameSender, RowFrame, Signal};
 use plutino::metrics::RuleMetrics;
 use plutino::sql::parse_create;

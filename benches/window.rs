@@ -9,14 +9,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use plutino::catalog::Catalog;
 use plutino::dataflow::operator::RuleOperator;
 use plutino::dataflow::output::{Output, RuleContext};
 use plutino::dataflow::queue::{RowBatch, RuleQueue};
 use plutino::dataflow::worker::WorkerClock;
+use plutino::definition::rule::RuleOptions;
+use plutino::definition::stream::Catalog;
 use plutino::metrics::RuleMetrics;
 use plutino::plan::physical::{Body, ColumnSource, Input};
-use plutino::rule::RuleOptions;
 use plutino::time::Clock;
 use plutino::value::Value;
 

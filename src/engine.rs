@@ -20,18 +20,18 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::maybe_done;
 use tokio::sync::{Mutex, oneshot, watch};
 
-use crate::catalog::StreamDef;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::{Answered, Command, DataThread, Mark, NewRule, StreamKey};
+use crate::definition::stream::StreamDef;
+use crate::format::sink_format::SinkFormat;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
 use crate::io::events::EventSink;
 use crate::io::queue::{self, Backlog, Signal, WayOut};
 use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
 use crate::io::{LinkStatus, UNSENT, loss};
-use crate::lock::Gates;
 use crate::metrics::{Latency, RuleMetrics, Work};
 use crate::plan::physical::{Body, Role, RulePlan};
-use crate::shape::Shape;
+use crate::sync::KeyedLock;
 use crate::time::Clock;
 use crate::value::Text;
 
@@ -106,7 +106,7 @@ pub struct SinkAction {
     /// where to
     pub spec: SinkSpec,
     /// what its messages are like
-    pub shape: Shape,
+    pub shape: SinkFormat,
 }
 
 /// Why something could not be started.
@@ -187,7 +187,7 @@ pub struct Engine {
     connectors: Connectors,
     /// held for single steps, so that nobody who asks how things stand waits for a peer
     running: Mutex<Running>,
-    gates: Gates,
+    gates: KeyedLock,
     slots: AtomicUsize,
     measured: measure::Last,
     /// a client has held the engine up for the flush limit while its input was ending
@@ -292,7 +292,7 @@ impl Engine {
             threads,
             connectors,
             running: Mutex::default(),
-            gates: Gates::default(),
+            gates: KeyedLock::default(),
             slots: AtomicUsize::new(0),
             measured: measure::Last::default(),
             stuck: AtomicBool::new(false),

@@ -20,7 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::config::LogFile;
-use crate::lock::locked;
+use crate::sync::locked;
 
 /// The target of the lines that tell of changes through the REST API.
 pub const AUDIT: &str = "plutino::audit";

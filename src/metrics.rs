@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 use hdrhistogram::Histogram;
 use smallvec::SmallVec;
 
-use crate::lock::locked;
+use crate::sync::locked;
 
 /// Counters of one rule.
 #[derive(Debug, Default)]

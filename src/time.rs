@@ -2,6 +2,7 @@
 //!
 //! Milliseconds since the Unix epoch everywhere, signed. Nothing here waits.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -9,7 +10,45 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 
-use crate::sql::ast::Unit;
+/// Units of time of windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// DD
+    Day,
+    /// HH
+    Hour,
+    /// MI
+    Minute,
+    /// SS
+    Second,
+    /// MS
+    Millisecond,
+}
+
+impl Unit {
+    /// How many milliseconds one unit has; a day is taken as 24 hours.
+    pub fn millis(self) -> u64 {
+        match self {
+            Unit::Day => 86_400_000,
+            Unit::Hour => 3_600_000,
+            Unit::Minute => 60_000,
+            Unit::Second => 1_000,
+            Unit::Millisecond => 1,
+        }
+    }
+}
+
+impl fmt::Display for Unit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Unit::Day => "dd",
+            Unit::Hour => "hh",
+            Unit::Minute => "mi",
+            Unit::Second => "ss",
+            Unit::Millisecond => "ms",
+        })
+    }
+}
 
 /// Where a worker reads the time.
 #[derive(Clone, Debug, Default)]

@@ -11,9 +11,9 @@ use bytes::{Bytes, BytesMut};
 use plutino::config::Config;
 use plutino::dataflow::output::Encoding;
 use plutino::dataflow::worker::{Command, DataThread, NewRule};
+use plutino::definition::pipeline;
 use plutino::io::queue::{self, BATCH_FRAMES, Frame, FrameBatch, MessageBatch, Outlet};
 use plutino::metrics::RuleMetrics;
-use plutino::pipeline;
 use plutino::plan::physical::RulePlan;
 use plutino::time::Clock;
 use serde_json::Value;
@@ -137,7 +137,7 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
 /// The plan of the rule in the query's file, as the program makes it.
 fn plan(query: &Query, rules: &Path) -> Outcome<RulePlan> {
     let file = rules.join(format!("{}.yaml", query.name));
-    let said = |problems: Vec<plutino::document::Problem>| {
+    let said = |problems: Vec<plutino::text::document::Problem>| {
         problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
     };
     match pipeline::load(&[file], &Config::default()) {

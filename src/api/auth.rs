@@ -20,7 +20,7 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value as Json;
 
-use crate::lock::locked;
+use crate::sync::locked;
 
 /// What tokens must be meant for.
 const AUDIENCE: &str = "eKuiper";

@@ -10,7 +10,7 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
-use super::{ApiError, Doing, read, to_end};
+use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{CheckedEnd, ConnectionReport, Service};
 
 /// What eKuiper answers to a change that was made.

@@ -5,8 +5,8 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value as Json, json};
 
 use super::details::Detailed;
-use crate::document::{Problem, Severity};
 use crate::service::{Code, ServiceError};
+use crate::text::document::{Problem, Severity};
 
 /// A refusal, ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl From<ServiceError> for ApiError {
 }
 
 /// Says what was being done when the service refused: `start rule error: Rule …`.
-pub trait Doing<T> {
+pub trait ErrorContext<T> {
     /// The error with `what` and a colon before its text. An id that is none stands alone, since nothing was begun.
     ///
     /// # Errors
@@ -161,7 +161,7 @@ pub trait Doing<T> {
     fn doing(self, what: &str) -> Result<T, ApiError>;
 }
 
-impl<T> Doing<T> for Result<T, ServiceError> {
+impl<T> ErrorContext<T> for Result<T, ServiceError> {
     fn doing(self, what: &str) -> Result<T, ApiError> {
         self.map_err(|error| match error {
             ServiceError::Id(_) | ServiceError::EmptyId => error.into(),
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_first_that_is_told_is_a_mistake() {
-        let document = crate::document::Document::of_json("rule", &json!({}));
+        let document = crate::text::document::Document::of_json("rule", &json!({}));
         let place = document.root.place;
         let (odd, wrong) = (document.warning(place, "", "it is odd"), document.error(place, "", "it is wrong"));
         let first = |mistakes: &[Problem]| {

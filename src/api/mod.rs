@@ -67,7 +67,7 @@ use axum::response::{IntoResponse, Response};
 
 pub use auth::Keys;
 pub use body::BODY_LIMIT;
-pub use error::{ApiError, Doing, explained};
+pub use error::{ApiError, ErrorContext, explained};
 pub use listen::serve;
 pub use prometheus::metrics_app;
 pub use tls::TlsPort;

@@ -9,7 +9,7 @@ use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use super::{ApiError, Doing, read, to_end};
+use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{Named, Service, ServiceError, check_id, what};
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Relation};
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::relations::schema_of;
-use super::{ApiError, Doing, read, text, to_end};
+use super::{ApiError, ErrorContext, read, text, to_end};
 use crate::plan::PlanErrorKind;
 use crate::service::{Counters, RuleReport, Service, ServiceError};
 

@@ -7,7 +7,7 @@ use axum::response::Response;
 use axum::routing::{delete, post};
 use serde_json::json;
 
-use super::{ApiError, Doing, text, to_end};
+use super::{ApiError, ErrorContext, text, to_end};
 use crate::service::{Service, ServiceError};
 
 /// The routes of trials.

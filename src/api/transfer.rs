@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::{ApiError, read, to_end};
-use crate::document::Document;
 use crate::service::{Everything, ImportSource, Ruleset, Service, ServiceError};
+use crate::text::document::Document;
 
 const DECODE: &str = "Invalid body: Error decoding json";
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Etc, Failure, configure, say_problems};
-use crate::pipeline;
+use crate::definition::pipeline;
 
 /// Check rule files without running them; all mistakes are told at once
 #[derive(Args)]

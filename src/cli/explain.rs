@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Etc, Failure, configure, say_problems};
-use crate::{pipeline, plan};
+use crate::definition::pipeline;
+use crate::plan;
 
 /// Print the logical and the physical plan of rules
 #[derive(Args)]

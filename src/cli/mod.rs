@@ -23,8 +23,8 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::config::{self, Config, LogFormat};
-use crate::document::Problem;
 use crate::logging::{self, LogError, LogSettings};
+use crate::text::document::Problem;
 
 /// SQL rules over live websocket feeds
 #[derive(Parser)]

@@ -317,7 +317,7 @@ fn prompt(terminal: bool) -> Result<(), Failure> {
 
 /// What is wrong, with the place under it and what was perhaps meant.
 fn refusal(statement: &str, error: &SyntaxError) -> String {
-    let mut text = format!("{error}\n{}", sql::mark(statement, error.span()));
+    let mut text = format!("{error}\n{}", crate::text::span::mark(statement, error.span()));
     if let Some(hint) = error.hint() {
         text.push_str("\nhint: ");
         text.push_str(&hint);

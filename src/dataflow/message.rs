@@ -3,10 +3,10 @@
 //! A value is made when it is first asked for and kept until the next message, since many rules read the same column.
 //! Of rules this module knows nothing.
 
-use crate::catalog::{Format, StreamDef};
-use crate::codec::json::Spans;
-use crate::codec::schema::{self, SchemaError, Strict};
-use crate::codec::{delimited, urlencoded};
+use crate::definition::stream::{Format, StreamDef};
+use crate::format::json::Spans;
+use crate::format::schema::{self, SchemaError, Strict};
+use crate::format::{delimited, urlencoded};
 use crate::io::queue::{Frame, RowFrame};
 use crate::sql::ast::DataType;
 use crate::value::{Row, Text, Value};

@@ -3,6 +3,7 @@
 //! A worker gets frame batches from `io::queue` and gives message batches to outlets; between the two, nothing waits
 //! and nothing crosses a thread. This layer opens no socket and knows no JSON beyond what the scan decodes.
 
+mod analytic;
 pub mod build;
 pub mod checkpoint;
 mod index;
@@ -16,7 +17,6 @@ pub mod queue;
 mod ranges;
 mod results;
 pub mod scan;
-mod steps;
 pub mod table;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@ use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
 
+use super::analytic::Memories;
 use super::checkpoint::{CheckpointError, Reader, StateParts, Writer};
 use super::join::{Give, ScanTable};
 use super::measure::{Meter, StateSize};
@@ -20,7 +21,6 @@ use super::order::Waiting;
 use super::output::{Output, RuleContext};
 use super::queue::{RowBatch, RuleQueue};
 use super::results::{Others, Results};
-use super::steps::Memories;
 use super::table::Index;
 use super::window::{Alarm, Arrival, KeptRow, Windows};
 use super::worker::{Timers, WorkerClock};

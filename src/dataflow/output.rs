@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::codec::json;
 use crate::expr::function::{CallContext, Hits};
 use crate::expr::{EvalError, Scope};
+use crate::format::json;
+use crate::format::sink_format::{Batcher, Give, Made, SinkFormat};
 use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
 use crate::metrics::{Place, RuleMetrics};
 use crate::plan::physical::{Item, Projection};
-use crate::shape::{Give, Made, Shape, Shaper};
 use crate::value::{Object, Row, Text, Value};
 
 use super::worker::{Timers, WorkerClock};
@@ -29,7 +29,7 @@ const BATCH_ROWS: usize = 512;
 /// One form of the results, and the outlets that want it.
 pub struct Encoding {
     /// what messages are like
-    pub shape: Arc<Shape>,
+    pub shape: Arc<SinkFormat>,
     /// where to
     pub outlets: Vec<Arc<dyn Outlet>>,
     /// who gets the rows as they are, one by one
@@ -86,7 +86,7 @@ pub struct Alarm {
 struct Form {
     encoding: Encoding,
     /// where the messages are other than JSON as it is
-    shaper: Option<Shaper>,
+    shaper: Option<Batcher>,
     bytes: Vec<u8>,
     /// how large the batch before was: the next one will be about as large
     usual: usize,
@@ -114,7 +114,7 @@ impl Output {
         let forms = encodings
             .into_iter()
             .map(|encoding| Form {
-                shaper: (!encoding.shape.is_plain()).then(|| Shaper::new(encoding.shape.clone())),
+                shaper: (!encoding.shape.is_plain()).then(|| Batcher::new(encoding.shape.clone())),
                 encoding,
                 bytes: Vec::new(),
                 usual: 0,
@@ -166,7 +166,7 @@ impl Output {
         self.flush();
     }
 
-    fn each_shaper(&mut self, run: impl Fn(&mut Shaper, Give<'_>)) {
+    fn each_shaper(&mut self, run: impl Fn(&mut Batcher, Give<'_>)) {
         for (index, form) in self.forms.iter_mut().enumerate() {
             let Some(mut shaper) = form.shaper.take() else { continue };
             let made = form.give(&self.metrics, |give| run(&mut shaper, give));

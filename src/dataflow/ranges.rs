@@ -2,7 +2,7 @@
 //! upper bound below it.
 //!
 //! It is a treap: priorities by chance keep it about as deep as the logarithm of its size, whatever the order in which
-//! ranges come and go. Nodes stand in one vector and name each other by number.
+//! ranges come and go. Topology stand in one vector and name each other by number.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;

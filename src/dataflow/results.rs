@@ -14,10 +14,10 @@ use crate::metrics::Place;
 use crate::plan::physical::{Input, OrderBy, RowNumber, Stateful};
 use crate::value::Value;
 
+use super::analytic::Memories;
 use super::checkpoint::{CheckpointError, Reader, StateParts};
 use super::join::{Ask, Joined, ScanTable};
 use super::output::{Output, RowError, RuleContext};
-use super::steps::Memories;
 use super::window::{Arrival, Closed, Group, Groups, KeptRow, KeyHasher, accumulate};
 
 /// Makes the results of a rule.

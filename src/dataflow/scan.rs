@@ -19,14 +19,15 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::catalog::{Format, StreamDef};
-use crate::codec::json::{Scanner, Wanted};
-use crate::codec::schema::SchemaError;
-use crate::expr::{Expr, Scope, cast};
+use crate::definition::stream::{Format, StreamDef};
+use crate::expr::{Expr, Scope};
+use crate::format::json::{Scanner, Wanted};
+use crate::format::schema::SchemaError;
 use crate::io::queue::{Frame, FrameBatch, RowFrame};
 use crate::metrics::{Place, RuleMetrics, StreamMetrics};
 use crate::plan::physical::{Column, ColumnSource, Item, Projection, Scan as ScanPlan, Test};
 use crate::sql::ast::DataType;
+use crate::value::cast;
 use crate::value::{Text, Value};
 
 use super::index::{ColumnTest, Member, Members, RuleIndex};

@@ -35,10 +35,10 @@ use timely::dataflow::operators::generic::operator::source;
 use timely::scheduling::Activator;
 use timely::worker::Worker;
 
-use crate::catalog::StreamDef;
-use crate::codec::json;
-use crate::codec::schema::{self, Strict};
+use crate::definition::stream::StreamDef;
 use crate::expr::group::GroupKey;
+use crate::format::json;
+use crate::format::schema::{self, Strict};
 use crate::io::queue::{Change, Frame, FrameReceiver, Received, RowFrame};
 use crate::metrics::RuleMetrics;
 use crate::value::{Row, Text, Value};
@@ -563,7 +563,7 @@ mod tests {
     use timely::communication::allocator::thread::Thread;
 
     use super::*;
-    use crate::catalog::Catalog;
+    use crate::definition::stream::Catalog;
     use crate::io::queue::{self, FrameBatch, FrameSender, Signal};
     use crate::sql::parse_create;
 

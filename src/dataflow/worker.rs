@@ -19,7 +19,7 @@ use timely::worker::Worker;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-use crate::catalog::StreamDef;
+use crate::definition::stream::StreamDef;
 use crate::io::queue::{FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
 use crate::plan::fingerprint::{self, Fingerprint};

@@ -15,7 +15,7 @@ use super::aggregate::{Accumulator, Aggregate};
 use super::error::EvalError;
 use super::function::FunctionError;
 use super::group::KeyPart;
-use crate::codec::json;
+use crate::format::json;
 use crate::value::{Text, Value};
 
 /// The furthest row that `lag` looks back to: its state holds so many values in each partition.
@@ -368,7 +368,7 @@ impl Running {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expr::cast;
+    use crate::value::cast;
     use proptest::prelude::*;
 
     /// The value that JSON text is.

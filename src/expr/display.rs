@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::{Expr, LikePattern, cast};
+use super::{Expr, LikePattern};
 use crate::value::Value;
+use crate::value::cast;
 
 /// Names the slots in the text of an expression.
 type Names<'a> = &'a dyn Fn(usize) -> String;

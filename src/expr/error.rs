@@ -8,9 +8,9 @@ use std::fmt::Write;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::aggregate::Aggregate;
-use super::cast;
 use super::function::FunctionError;
 use crate::value::Value;
+use crate::value::cast;
 
 /// Why an expression has no answer for a row. The row is dropped, the rule goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

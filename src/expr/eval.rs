@@ -12,7 +12,7 @@ use super::error::{EvalError, described};
 use super::function::{Args, Code, Function, FunctionError, PreparedFn};
 use super::ops::{Comparison, arithmetic, compare_at, equal, negate};
 use super::{Expr, LikePattern, Scope, access, like};
-use crate::codec::json;
+use crate::format::json;
 use crate::sql::ast::BinaryOp;
 use crate::value::{Kind, Object, Text, Value};
 

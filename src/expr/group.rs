@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
 use super::ops::whole_float;
-use crate::codec::json;
+use crate::format::json;
 use crate::value::{Text, Value};
 
 /// The key of one group: a part for each expression of GROUP BY. Keys of one or two numbers or texts up to 24 bytes

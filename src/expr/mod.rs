@@ -6,9 +6,6 @@
 mod access;
 pub mod aggregate;
 pub mod analytic;
-pub mod cast;
-pub mod datetime_pattern;
-pub mod datetime_text;
 mod display;
 mod error;
 mod eval;

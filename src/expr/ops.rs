@@ -7,11 +7,11 @@ use std::cmp::Ordering;
 
 use jiff::tz::TimeZone;
 
-use super::datetime_text;
 use super::error::EvalError;
 use super::function::CallContext;
 use crate::sql::ast::BinaryOp;
 use crate::value::Value;
+use crate::value::datetime_text;
 
 const UTC: &TimeZone = &TimeZone::UTC;
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::EvalError;
 use super::function::FunctionError;
-use crate::codec::json;
+use crate::format::json;
 use crate::value::{Object, Value};
 
 /// Which set-returning function a call asks for.
@@ -80,7 +80,7 @@ impl SrfRow {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::expr::cast;
+    use crate::value::cast;
 
     fn shown(rows: Result<Vec<SrfRow>, EvalError>) -> String {
         let shown = |row: &SrfRow| match row {

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::function::{self, CallContext};
 use super::{Comparison, EvalError, Expr, LikePattern, Scope, compare, like};
-use crate::codec::json;
+use crate::format::json;
 use crate::sql::ast::BinaryOp;
 use crate::value::Value;
 

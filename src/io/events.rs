@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::io::queue::{MessageBatch, Outlet};
-use crate::lock::locked;
+use crate::sync::locked;
 
 /// How many batches wait for a slow client before it loses the oldest.
 const RING: usize = 128;

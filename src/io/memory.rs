@@ -18,10 +18,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value as Json};
 
+use crate::format::template::{Template, TemplateError};
 use crate::io::queue::{BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal};
 use crate::io::websocket::config::{Property, Warning, property, table, unknown_among};
-use crate::lock::locked;
-use crate::template::{Template, TemplateError};
+use crate::sync::locked;
 use crate::value::{Row, Text, Value};
 
 /// How many rows wait for a reader that cannot be waited for, before further ones are dropped.
@@ -287,7 +287,7 @@ impl Topics {
         let topic = sink.template.is_none().then(|| sink.topic.clone());
         state.writers.insert(id, Writing { reads: signal.slots(), topic, fed: HashSet::new() });
         drop(state);
-        let lane = Lane { version: u64::MAX, readers: Vec::new(), fed: HashSet::new(), waiting: Vec::new() };
+        let lane = ReaderQueue { version: u64::MAX, readers: Vec::new(), fed: HashSet::new(), waiting: Vec::new() };
         Arc::new(MemoryWriter {
             topics: self.clone(),
             id,
@@ -366,13 +366,13 @@ pub struct MemoryWriter {
     id: u64,
     sink: MemorySink,
     signal: Signal,
-    lane: Mutex<Lane>,
+    lane: Mutex<ReaderQueue>,
     /// rows written, whether or not anybody read them
     messages: AtomicU64,
     dropped: AtomicU64,
 }
 
-struct Lane {
+struct ReaderQueue {
     /// of the readers that are known
     version: u64,
     /// those of the topic, or all where each row says its topic
@@ -423,11 +423,11 @@ impl MemoryWriter {
         }
     }
 
-    fn lane(&self) -> MutexGuard<'_, Lane> {
+    fn lane(&self) -> MutexGuard<'_, ReaderQueue> {
         locked(&self.lane)
     }
 
-    fn refresh(&self, lane: &mut Lane) {
+    fn refresh(&self, lane: &mut ReaderQueue) {
         let version = self.topics.shared.version.load(Ordering::Acquire);
         if lane.version != version {
             let state = self.topics.state();
@@ -438,9 +438,9 @@ impl MemoryWriter {
     }
 
     /// Gives rows of one topic to its readers.
-    fn batch(&self, lane: &mut Lane, topic: &str, frames: Vec<Frame>, received: Instant) {
+    fn batch(&self, lane: &mut ReaderQueue, topic: &str, frames: Vec<Frame>, received: Instant) {
         self.messages.fetch_add(frames.len() as u64, Ordering::Relaxed);
-        let Lane { readers, fed, waiting, .. } = lane;
+        let ReaderQueue { readers, fed, waiting, .. } = lane;
         for reader in readers.iter() {
             if self.sink.template.is_some() {
                 if !reader.source.reads(topic) {
@@ -499,7 +499,7 @@ impl MemoryWriter {
     }
 
     /// Gives readers what waits for them; whether the rule may go on.
-    fn deliver(&self, lane: &mut Lane) -> bool {
+    fn deliver(&self, lane: &mut ReaderQueue) -> bool {
         let mut free = true;
         lane.waiting.retain_mut(|waiting| {
             while let Some(batch) = waiting.batches.pop_front() {

@@ -19,7 +19,7 @@ use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
-use crate::lock::locked;
+use crate::sync::locked;
 use crate::value::{Row, Text, Value};
 
 /// One message as it came in.

@@ -4,7 +4,8 @@ use thiserror::Error;
 
 use crate::expr::function::{CallError, FunctionError};
 use crate::sql::SyntaxError;
-use crate::sql::ast::{JoinKind, Span};
+use crate::sql::ast::JoinKind;
+use crate::text::span::Span;
 
 /// How many mistakes of a statement are told: to look for what each of thousands was meant to be would cost.
 pub(super) const MAX_ERRORS: usize = 20;

@@ -4,11 +4,12 @@
 
 use std::fmt::Write;
 
-use super::logical::{Logical, Meant, Output, OutputValue};
+use super::logical::{Logical, Output, OutputValue, SlotRef};
 use super::physical::*;
-use crate::catalog::StreamDef;
-use crate::expr::{Expr, cast};
+use crate::definition::stream::StreamDef;
+use crate::expr::Expr;
 use crate::value::Value;
+use crate::value::cast;
 
 /// Both plans of a rule.
 pub fn explain(logical: &Logical, plan: &RulePlan) -> String {
@@ -100,18 +101,18 @@ fn explain_logical(logical: &Logical, page: &mut Page) {
 /// What a provisional slot is called.
 fn name(logical: &Logical, slot: usize) -> String {
     let name_of = |slot: usize| name(logical, slot);
-    match Meant::of(slot) {
-        Meant::Column { input, column } => {
+    match SlotRef::of(slot) {
+        SlotRef::Column { input, column } => {
             let of_input = &logical.inputs[input];
             let name = source(&of_input.columns[column].source);
             if logical.inputs.len() == 1 { name } else { format!("{}.{name}", of_input.stream.name) }
         }
-        Meant::Alias(alias) => logical.aliases[alias].name.to_string(),
-        Meant::Aggregate(aggregate) => call(&logical.aggregates[aggregate], &name_of),
-        Meant::Step(step) => analytic(&logical.steps[step].call, &name_of),
-        Meant::Number(_) => "row_number()".to_owned(),
-        Meant::ResultStep(step) => analytic(&logical.result_steps[step], &name_of),
-        Meant::Element => match &logical.rows_of {
+        SlotRef::Alias(alias) => logical.aliases[alias].name.to_string(),
+        SlotRef::Aggregate(aggregate) => call(&logical.aggregates[aggregate], &name_of),
+        SlotRef::Step(step) => analytic(&logical.steps[step].call, &name_of),
+        SlotRef::Number(_) => "row_number()".to_owned(),
+        SlotRef::ResultStep(step) => analytic(&logical.result_steps[step], &name_of),
+        SlotRef::Element => match &logical.rows_of {
             Some(rows) => format!("{}({})", rows.function, rows.arg.display_with(&name_of)),
             None => String::new(),
         },

@@ -1,21 +1,22 @@
 //! The logical plan: what a rule means, with names resolved, before it is decided where each part is computed.
 //!
 //! Expressions read slots here too, but the numbers are provisional and say what is meant: a column of an input, an
-//! alias, the answer of an aggregate and so on (see [`Meant`]). `rewrite` gives the final ones.
+//! alias, the answer of an aggregate and so on (see [`SlotRef`]). `rewrite` gives the final ones.
 
 use std::sync::Arc;
 
 use super::physical::{
     AggregateCall, AnalyticCall, Column, EventTime, OrderBy, Role, RowNumber, RowsOf, Watermark, WindowSpec,
 };
-use crate::catalog::StreamDef;
+use crate::definition::stream::StreamDef;
 use crate::expr::Expr;
-use crate::sql::ast::{JoinKind, Span};
+use crate::sql::ast::JoinKind;
+use crate::text::span::Span;
 use crate::value::Text;
 
 /// What a provisional slot stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meant {
+pub enum SlotRef {
     /// the column with this number of the input with that number
     Column {
         /// the input
@@ -41,32 +42,32 @@ pub enum Meant {
 const KIND: u32 = 48;
 const INPUT: u32 = 32;
 
-impl Meant {
+impl SlotRef {
     /// The provisional slot. A statement is far too short for the numbers to run into each other.
     pub fn slot(self) -> usize {
         let (kind, number) = match self {
-            Meant::Column { input, column } => (0, input << INPUT | column),
-            Meant::Alias(number) => (1, number),
-            Meant::Aggregate(number) => (2, number),
-            Meant::Step(number) => (3, number),
-            Meant::Number(number) => (4, number),
-            Meant::ResultStep(number) => (5, number),
-            Meant::Element => (6, 0),
+            SlotRef::Column { input, column } => (0, input << INPUT | column),
+            SlotRef::Alias(number) => (1, number),
+            SlotRef::Aggregate(number) => (2, number),
+            SlotRef::Step(number) => (3, number),
+            SlotRef::Number(number) => (4, number),
+            SlotRef::ResultStep(number) => (5, number),
+            SlotRef::Element => (6, 0),
         };
         kind << KIND | number
     }
 
     /// What a provisional slot stands for.
-    pub fn of(slot: usize) -> Meant {
+    pub fn of(slot: usize) -> SlotRef {
         let number = slot & ((1 << KIND) - 1);
         match slot >> KIND {
-            0 => Meant::Column { input: number >> INPUT, column: number & ((1 << INPUT) - 1) },
-            1 => Meant::Alias(number),
-            2 => Meant::Aggregate(number),
-            3 => Meant::Step(number),
-            4 => Meant::Number(number),
-            5 => Meant::ResultStep(number),
-            _ => Meant::Element,
+            0 => SlotRef::Column { input: number >> INPUT, column: number & ((1 << INPUT) - 1) },
+            1 => SlotRef::Alias(number),
+            2 => SlotRef::Aggregate(number),
+            3 => SlotRef::Step(number),
+            4 => SlotRef::Number(number),
+            5 => SlotRef::ResultStep(number),
+            _ => SlotRef::Element,
         }
     }
 

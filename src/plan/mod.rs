@@ -15,8 +15,8 @@ mod walk;
 pub use compile::default_name;
 pub use error::{PlanError, PlanErrorKind};
 
-use crate::catalog::Catalog;
-use crate::rule::RuleOptions;
+use crate::definition::rule::RuleOptions;
+use crate::definition::stream::Catalog;
 use crate::sql::ast::Select;
 use crate::sql::parse_select;
 use physical::RulePlan;

@@ -7,14 +7,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use crate::catalog::StreamDef;
+use crate::definition::stream::StreamDef;
 use crate::expr::aggregate::Aggregate;
 use crate::expr::analytic::Analytic;
-use crate::expr::datetime_pattern::TimePattern;
 use crate::expr::function::CallContext;
 use crate::expr::set_returning::SetReturning;
 use crate::expr::{EvalError, Expr, compare_at};
-use crate::sql::ast::{DataType, JoinKind, Unit};
+use crate::sql::ast::{DataType, JoinKind};
+use crate::time::Unit;
+use crate::value::datetime_pattern::TimePattern;
 use crate::value::{Text, Value};
 
 pub use crate::expr::Comparison;

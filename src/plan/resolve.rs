@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use super::compile::{self, Clause, Compiled, Compiler, Known, MULTIPLE, column_names, default_name};
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{Alias, Logical, LogicalInput, LogicalJoin, Meant, Output, OutputValue};
+use super::logical::{Alias, Logical, LogicalInput, LogicalJoin, Output, OutputValue, SlotRef};
 use super::physical::{ColumnSource, EventTime, Role, RowsOf, Watermark, WindowSpec};
-use crate::catalog::{Catalog, Kind, StreamDef};
+use crate::definition::rule::RuleOptions;
+use crate::definition::stream::{Catalog, Kind, StreamDef};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Function};
-use crate::rule::RuleOptions;
-use crate::sql::ast::{
-    self, ExprKind, Field, Ident, JoinKind, Over, Select, Source, Span, Star, Unit, Window, WindowKind,
-};
+use crate::sql::ast::{self, ExprKind, Field, Ident, JoinKind, Over, Select, Source, Star, Window, WindowKind};
+use crate::text::span::Span;
+use crate::time::Unit;
 use crate::value::{Text, Value};
 
 /// The member of a result that has the metadata of its message, where the rule's option sendMetaToSink asks for it.
@@ -313,7 +313,7 @@ fn spread(
     }
     let (arg, aggregate) = compiler.set_returning(function, call)?;
     *rows_of = Some(RowsOf { function: returning, arg });
-    Ok((Output::Spread { expr: Meant::Element.expr(), prefix: Text::default(), name }, aggregate))
+    Ok((Output::Spread { expr: SlotRef::Element.expr(), prefix: Text::default(), name }, aggregate))
 }
 
 /// The names of the result's members.

@@ -4,11 +4,11 @@
 use std::collections::BTreeSet;
 
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{Logical, LogicalStep, Meant, Output, OutputValue};
+use super::logical::{Logical, LogicalStep, Output, OutputValue, SlotRef};
 use super::physical::*;
 use super::walk::each_slot_mut;
+use crate::definition::rule::RuleOptions;
 use crate::expr::Expr;
-use crate::rule::RuleOptions;
 use crate::sql::ast::{BinaryOp, DataType, JoinKind};
 use crate::value::{Text, Value};
 
@@ -143,11 +143,11 @@ impl Stages {
 
     fn note(&self, expr: &Expr, reads: &mut Reads) {
         for slot in expr.slots() {
-            match Meant::of(slot) {
-                Meant::Column { input, .. } => {
+            match SlotRef::of(slot) {
+                SlotRef::Column { input, .. } => {
                     reads.inputs.insert(input);
                 }
-                Meant::Alias(alias) => match self.aliases[alias] {
+                SlotRef::Alias(alias) => match self.aliases[alias] {
                     Stage::Scan(input) => {
                         reads.inputs.insert(input);
                     }
@@ -157,11 +157,11 @@ impl Stages {
                     }
                     Stage::Joined => reads.joined = true,
                 },
-                Meant::Step(step) => {
+                SlotRef::Step(step) => {
                     reads.inputs.insert(self.steps[step]);
                     reads.steps = true;
                 }
-                Meant::Aggregate(_) | Meant::Number(_) | Meant::ResultStep(_) | Meant::Element => {}
+                SlotRef::Aggregate(_) | SlotRef::Number(_) | SlotRef::ResultStep(_) | SlotRef::Element => {}
             }
         }
     }
@@ -222,8 +222,8 @@ fn place_before_joins(filter: &Expr, logical: &Logical, counts: bool, placed: &m
         let columns: BTreeSet<usize> = part
             .slots()
             .into_iter()
-            .map(|slot| match Meant::of(slot) {
-                Meant::Column { input, .. } => input,
+            .map(|slot| match SlotRef::of(slot) {
+                SlotRef::Column { input, .. } => input,
                 _ => usize::MAX,
             })
             .collect();
@@ -278,8 +278,8 @@ fn scan_aliases(logical: &Logical, stages: &Stages, input: usize, filter: &[Expr
     let mut needed = vec![false; logical.aliases.len()];
     let mut waiting = Vec::new();
     let note = |expr: &Expr, waiting: &mut Vec<usize>| {
-        waiting.extend(expr.slots().into_iter().filter_map(|slot| match Meant::of(slot) {
-            Meant::Alias(alias) => Some(alias),
+        waiting.extend(expr.slots().into_iter().filter_map(|slot| match SlotRef::of(slot) {
+            SlotRef::Alias(alias) => Some(alias),
             _ => None,
         }));
     };
@@ -328,8 +328,8 @@ impl Slots {
             }
             for item in row_steps(logical, stages, number) {
                 match item {
-                    Meant::Alias(alias) => of_alias[alias] = Some(next),
-                    Meant::Step(step) => of_step[step] = next,
+                    SlotRef::Alias(alias) => of_alias[alias] = Some(next),
+                    SlotRef::Step(step) => of_step[step] = next,
                     _ => {}
                 }
                 next += 1;
@@ -360,14 +360,14 @@ impl Slots {
     }
 
     fn of(&self, slot: usize) -> usize {
-        match Meant::of(slot) {
-            Meant::Column { input, column } => self.inputs[input].start + column,
-            Meant::Alias(alias) => self.of_alias[alias].expect("an alias that is read has a slot"),
-            Meant::Aggregate(aggregate) => self.row_slots + aggregate,
-            Meant::Step(step) => self.of_step[step],
-            Meant::Number(number) => self.first_number + number,
-            Meant::ResultStep(step) => self.first_result_step + step,
-            Meant::Element => self.element,
+        match SlotRef::of(slot) {
+            SlotRef::Column { input, column } => self.inputs[input].start + column,
+            SlotRef::Alias(alias) => self.of_alias[alias].expect("an alias that is read has a slot"),
+            SlotRef::Aggregate(aggregate) => self.row_slots + aggregate,
+            SlotRef::Step(step) => self.of_step[step],
+            SlotRef::Number(number) => self.first_number + number,
+            SlotRef::ResultStep(step) => self.first_result_step + step,
+            SlotRef::Element => self.element,
         }
     }
 
@@ -392,17 +392,17 @@ impl Slots {
 }
 
 /// The analytic calls over rows of an input, and the aliases that need them, each after what it needs.
-fn row_steps(logical: &Logical, stages: &Stages, input: usize) -> Vec<Meant> {
+fn row_steps(logical: &Logical, stages: &Stages, input: usize) -> Vec<SlotRef> {
     let mut items = Vec::new();
     let mut steps = logical.steps.iter().enumerate().peekable();
     for alias in 0..=logical.aliases.len() {
         while let Some((step, _)) = steps.next_if(|(_, step)| step.aliases <= alias) {
             if stages.steps[step] == input {
-                items.push(Meant::Step(step));
+                items.push(SlotRef::Step(step));
             }
         }
         if stages.aliases.get(alias) == Some(&Stage::Step(input)) && logical.aliases[alias].shared {
-            items.push(Meant::Alias(alias));
+            items.push(SlotRef::Alias(alias));
         }
     }
     items
@@ -418,8 +418,8 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
     for input in 0..logical.inputs.len() {
         for item in row_steps(logical, stages, input) {
             let kind = match item {
-                Meant::Alias(alias) => StepKind::Compute(slots.place(&logical.aliases[alias].expr)),
-                Meant::Step(step) => StepKind::Analytic(slots.call(&logical.steps[step].call)),
+                SlotRef::Alias(alias) => StepKind::Compute(slots.place(&logical.aliases[alias].expr)),
+                SlotRef::Step(step) => StepKind::Analytic(slots.call(&logical.steps[step].call)),
                 _ => continue,
             };
             steps.push(Step { input, slot: slots.of(item.slot()), kind });
@@ -549,7 +549,7 @@ fn joins(logical: &Logical, stages: &Stages, slots: &Slots) -> Result<Vec<Join>,
 fn joined_aliases_of(expr: &Expr, logical: &Logical, stages: &Stages, found: &mut BTreeSet<usize>) {
     let mut waiting = expr.slots();
     while let Some(slot) = waiting.pop() {
-        if let Meant::Alias(alias) = Meant::of(slot)
+        if let SlotRef::Alias(alias) = SlotRef::of(slot)
             && stages.aliases[alias] == Stage::Joined
             && found.insert(alias)
         {
@@ -585,8 +585,8 @@ fn equality(part: &Expr, input: usize, logical: &Logical, stages: &Stages) -> Op
     }
     // A point in time equals texts and numbers too, in a way that no key shows.
     let datetime = |expr: &Expr| {
-        expr.slots().into_iter().any(|slot| match Meant::of(slot) {
-            Meant::Column { input, column } => logical.inputs[input].columns[column].ty == Some(DataType::DateTime),
+        expr.slots().into_iter().any(|slot| match SlotRef::of(slot) {
+            SlotRef::Column { input, column } => logical.inputs[input].columns[column].ty == Some(DataType::DateTime),
             _ => false,
         })
     };
@@ -596,7 +596,7 @@ fn equality(part: &Expr, input: usize, logical: &Logical, stages: &Stages) -> Op
 /// The key of a column that an expression is.
 fn column_name(expr: &Expr, logical: &Logical) -> Option<Text> {
     let Expr::Slot(slot) = expr else { return None };
-    let Meant::Column { input, column } = Meant::of(*slot) else { return None };
+    let SlotRef::Column { input, column } = SlotRef::of(*slot) else { return None };
     match &logical.inputs[input].columns[column].source {
         ColumnSource::Key(key) => Some(key.clone()),
         ColumnSource::Whole | ColumnSource::Meta => None,

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::expr::Expr;
-use crate::sql::{mark, parse_create};
+use crate::sql::parse_create;
+use crate::text::span::mark;
 
 fn catalog() -> Catalog {
     let mut catalog = Catalog::default();

@@ -10,9 +10,9 @@ use serde_json::{Map, Value as Json, json};
 use super::error::ServiceError;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
-use crate::document::Document;
+use crate::definition::rule::{self, RuleOptions};
 use crate::io::connector::{self, ConnectorError, SINKS, SOURCES};
-use crate::rule::{self, RuleOptions};
+use crate::text::document::Document;
 
 /// What has conf keys.
 const CLASSES: [&str; 3] = ["sources", "sinks", "connections"];

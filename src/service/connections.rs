@@ -2,7 +2,7 @@
 //!
 //! A connection holds its endpoint in the websocket hub from its creation on, whoever else uses it: in the client role
 //! it is dialled again for ever, in the server role its path takes clients. Rules find it by id in the configuration
-//! when they are planned ([`crate::connection`]); one that they refer to stays. An endpoint that was opened without a
+//! when they are planned ([`crate::definition::connection`]); one that they refer to stays. An endpoint that was opened without a
 //! name (`/connection/websocket`) is kept in the same way, under the id `$$ws/PATH` that its users see.
 //!
 //! What `connection.yaml` says is taken over once: each record notes the hash of the entry that it has seen. What was made
@@ -19,9 +19,9 @@ use sha2::{Digest, Sha256};
 use super::error::ServiceError;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
-use crate::catalog::LOOKUP_SOURCES;
-use crate::connection::{Connection, FileEntry, KINDS, selector};
-use crate::io::websocket::{CheckError, DialError, EndpointStatus, Hold, Settings};
+use crate::definition::connection::{Connection, FileEntry, KINDS, selector};
+use crate::definition::stream::LOOKUP_SOURCES;
+use crate::io::websocket::{CheckError, DialError, EndpointStatus, Lease, Settings};
 use crate::io::{LinkState, LinkStatus};
 
 /// What the ids of endpoints without a name begin with; their path follows.
@@ -92,7 +92,7 @@ pub(super) struct Kept {
 struct Live {
     connection: Connection,
     /// its endpoint, or why there is none
-    hold: Result<Arc<Hold>, String>,
+    hold: Result<Arc<Lease>, String>,
     origin: Origin,
 }
 
@@ -226,7 +226,7 @@ impl Service {
         }
     }
 
-    async fn hold(&self, id: &str, connection: &Connection) -> Result<Arc<Hold>, ServiceError> {
+    async fn hold(&self, id: &str, connection: &Connection) -> Result<Arc<Lease>, ServiceError> {
         let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
         let (settings, _) = connection.settings(id).map_err(|error| refused(&error))?;
         let settings = if is_named(id) { settings } else { Settings { connection: None, ..settings } };
@@ -414,7 +414,7 @@ impl Service {
         let mut asked = Connection { kind: kind.to_owned(), props: selected.map_err(|error| refused(&error))?.props };
         let has_path = asked.path().is_some();
         if !has_path {
-            crate::connection::put(&mut asked.props, "path", Json::from("/"));
+            crate::definition::connection::put(&mut asked.props, "path", Json::from("/"));
         }
         let (settings, _) = Settings::sink(&asked.props).map_err(|error| refused(&error))?;
         let websockets = {
@@ -481,7 +481,7 @@ impl Service {
 
     /// Lets go of all endpoints.
     pub(super) async fn release_connections(&self) {
-        let holds: Vec<Arc<Hold>> = {
+        let holds: Vec<Arc<Lease>> = {
             let kept = locked(&self.inner.connections);
             kept.live.values().filter_map(|live| live.hold.clone().ok()).collect()
         };

@@ -6,17 +6,17 @@ use serde_json::Value as Json;
 
 use super::check_id;
 use super::error::ServiceError;
-use super::nodes::{Nodes, Target};
-use crate::catalog::{Catalog, StreamDef};
+use super::topology::{Target, Topology};
 use crate::config::Config;
-use crate::document::{Document, Problem, Severity};
+use crate::definition::pipeline::{self, UnknownKey};
+use crate::definition::rule::{self, Rule, RuleOptions};
+use crate::definition::stream::{Catalog, StreamDef};
 use crate::engine::{Keeps, RuleSpec, SinkAction};
 use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
-use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::{Body, Role};
 use crate::plan::{self, PlanError, PlanErrorKind};
-use crate::rule::{self, Rule, RuleOptions};
 use crate::sql::{self, SyntaxErrorKind};
+use crate::text::document::{Document, Problem, Severity};
 use crate::value::Text;
 
 /// A rule that was read; its SQL is not planned yet.
@@ -41,7 +41,7 @@ pub struct Planned {
     /// what the engine needs
     pub spec: RuleSpec,
     /// how its parts are called
-    pub nodes: Nodes,
+    pub nodes: Topology,
     /// how often its state is kept, ms, where it is
     pub checkpoint_interval: Option<i64>,
 }
@@ -85,7 +85,8 @@ impl Definition {
         }
         check_id(own.or(id).unwrap_or_default()).map_err(|error| wrong(&error.to_string()))?;
         let name = own.or(id).unwrap_or_default();
-        let empty = |node: &crate::document::Node| node.members().is_empty() && node.text().is_none_or(str::is_empty);
+        let empty =
+            |node: &crate::text::document::Node| node.members().is_empty() && node.text().is_none_or(str::is_empty);
         if field("sql").is_none_or(empty) && field("graph").is_none_or(|graph| graph.members().is_empty()) {
             return Err(wrong(&format!("Rule {name} has neither sql nor graph.")));
         }
@@ -198,7 +199,7 @@ impl Definition {
             }
             sinks.push(sink);
         }
-        let nodes = Nodes::of(&plan, &select, &self.targets());
+        let nodes = Topology::of(&plan, &select, &self.targets());
         let stateful = matches!(plan.body, Body::Stateful(_));
         let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
         let keeps = if checkpoint_interval.is_some() { Keeps::State(None) } else { Keeps::Nothing };

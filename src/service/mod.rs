@@ -7,19 +7,19 @@
 //! Changes of one rule happen one after the other (see `rules`), those of different rules side by side; changes of streams
 //! and tables happen one after the other. A method that was begun must be driven to its end: see `api`, which spawns.
 
-mod agenda;
 mod checkpoints;
 mod conf_keys;
 mod connections;
 mod definition;
 mod error;
-mod nodes;
 mod relations;
 mod rules;
 mod schema;
 mod status;
 mod store;
 mod tasks;
+mod timer;
+mod topology;
 mod transfer;
 mod trial;
 mod uploads;
@@ -33,28 +33,28 @@ use std::time::{Duration, Instant, SystemTime};
 pub use connections::{CheckedEnd, ConnectionReport, ConnectionState};
 pub use definition::{Definition, Planned};
 pub use error::{Code, ServiceError};
-pub use nodes::{Nodes, Part};
 pub use relations::{Named, what};
 pub use rules::{Bulk, RuleSummary};
 pub use schema::ResultColumn;
 pub use status::{Counters, Link, Phase, RuleReport};
 pub use store::{Change, Kind, Records, Store, StoreError};
 pub use tasks::{Task, TaskState};
+pub use topology::{Part, Topology};
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
 pub use trial::TrialPort;
 pub use uploads::{UploadError, Uploads};
 
-use crate::catalog::Catalog;
 use crate::config::Config;
+use crate::definition::stream::Catalog;
 use crate::engine::{Engine, EngineError, EngineSettings, Measured, Waiting};
-use crate::lock::{Gates, locked};
-use agenda::Agenda;
+use crate::sync::{KeyedLock, locked};
 use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
 use connections::Kept;
 use relations::Relations;
 use rules::Entry;
 use tasks::Tasks;
+use timer::Timer;
 use trial::Trial;
 
 /// What a service is started with.
@@ -95,11 +95,11 @@ struct Inner {
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     trials: Mutex<BTreeMap<String, Arc<Trial>>>,
     /// held while a trial of this id is made, started or ended
-    trial_gates: Gates,
+    trial_gates: KeyedLock,
     conf_keys: Mutex<ConfKeys>,
     connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
-    agenda: Arc<Agenda>,
+    agenda: Arc<Timer>,
     uploads: Uploads,
     tasks: Mutex<Tasks>,
     /// with which code the process shall end, once somebody has asked for it
@@ -127,7 +127,7 @@ impl Service {
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
             trials: Mutex::default(),
-            trial_gates: Gates::default(),
+            trial_gates: KeyedLock::default(),
             conf_keys: Mutex::default(),
             connections: Mutex::default(),
             last_import: Mutex::default(),
@@ -140,7 +140,7 @@ impl Service {
         };
         let service = Service { inner: Arc::new(inner) };
         service.restore(&records).await;
-        agenda::keep(&service);
+        timer::keep(&service);
         Ok(service)
     }
 

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use super::error::ServiceError;
 use super::store::{Change, Kind as Record};
 use super::{Service, locked};
-use crate::catalog::{Catalog, Kind, StreamDef};
-use crate::document::Problem;
+use crate::definition::diagnose;
+use crate::definition::pipeline::{self, UnknownKey};
+use crate::definition::stream::{Catalog, Kind, StreamDef};
 use crate::engine::TableSpec;
-use crate::pipeline::{self, UnknownKey, mistakes};
 use crate::sql::ast::{CreateStream, Relation};
 use crate::sql::parse_create;
+use crate::text::document::Problem;
 
 /// A stream or table as it was created.
 #[derive(Clone, Debug)]
@@ -135,7 +136,7 @@ impl Service {
 
     /// All that is wrong with a statement that was refused, as rule files are told of it.
     pub fn mistakes_of_statement(&self, sql: &str) -> Vec<Problem> {
-        mistakes::of_statement(sql, &self.catalog())
+        diagnose::of_statement(sql, &self.catalog())
     }
 
     /// Replaces a stream or table, or creates it. Rules that run keep what they read until they are restarted.

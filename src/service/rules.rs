@@ -21,11 +21,11 @@ use super::relations::check_version;
 use super::status::{Baseline, Phase};
 use super::store::{Change, Kind};
 use super::{Service, check_id, locked, millis};
+use crate::definition::rule::RuleOptions;
+use crate::definition::schedule::Turn;
 use crate::engine::EngineError;
 use crate::io::connector::ConnectorError;
 use crate::io::websocket::ConnectError;
-use crate::rule::RuleOptions;
-use crate::schedule::Turn;
 
 /// What a rule that was stopped by hand says.
 const BY_HAND: &str = "canceled manually";

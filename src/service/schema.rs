@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::Service;
 use super::definition::Definition;
 use super::error::ServiceError;
-use crate::catalog::{Catalog, StreamDef};
+use crate::definition::stream::{Catalog, StreamDef};
 use crate::expr::function::{self, Returns};
 use crate::plan::default_name;
 use crate::sql::ast::{BinaryOp, DataType, Expr, ExprKind, Field, Literal, Select, Star, UnaryOp};

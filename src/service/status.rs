@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::millis;
-use super::nodes::{Nodes, Part};
+use super::topology::{Part, Topology};
 use crate::engine::RuleStatus;
 use crate::io::{LinkState, LinkStatus, NO_CLIENT, loss};
 use crate::metrics::Place;
@@ -115,7 +115,7 @@ impl Baseline {
 }
 
 /// The counters of each part.
-pub(super) fn counters(nodes: &Nodes, status: &RuleStatus, base: &Baseline, ended: bool) -> Vec<(String, Counters)> {
+pub(super) fn counters(nodes: &Topology, status: &RuleStatus, base: &Baseline, ended: bool) -> Vec<(String, Counters)> {
     let received = |source: usize| {
         let name = nodes.sources.get(source)?;
         let at = status.sources.iter().position(|(known, _)| *known == name.as_str())?;
@@ -287,7 +287,7 @@ mod tests {
             (&[("slow client", 1), (NO_CLIENT, 7)], 1, Some("1 message dropped: slow client")),
             (&[("slow client", 2), ("client left", 3)], 5, Some("3 messages dropped: client left")),
         ] {
-            let nodes = Nodes::of_log();
+            let nodes = Topology::of_log();
             let status = RuleStatus {
                 id: "r".to_owned(),
                 rows_in: 9,

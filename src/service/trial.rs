@@ -17,7 +17,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 use super::definition::Definition;
 use super::error::ServiceError;
 use super::{Service, check_id, locked, millis};
-use crate::catalog::{Catalog, Format, StreamDef};
+use crate::definition::stream::{Catalog, Format, StreamDef};
 use crate::engine::{EngineError, RuleSpec};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::events::EventSink;

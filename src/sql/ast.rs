@@ -6,30 +6,9 @@
 
 use std::fmt;
 
+use crate::text::span::Span;
+use crate::time::Unit;
 use crate::value::Text;
-
-/// Where in the statement's text something stands: byte offsets, end exclusive.
-#[derive(Clone, Copy, Debug, Default, Eq)]
-pub struct Span {
-    /// first byte
-    pub start: u32,
-    /// the byte after the last
-    pub end: u32,
-}
-
-/// Trees are compared by what they say, never by where they say it.
-impl PartialEq for Span {
-    fn eq(&self, _: &Span) -> bool {
-        true
-    }
-}
-
-impl Span {
-    /// The span from the start of this one to the end of another.
-    pub fn to(self, end: Span) -> Span {
-        Span { start: self.start, end: end.end }
-    }
-}
 
 /// A name with its place.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -315,46 +294,6 @@ impl WindowKind {
             // Nothing before a row may be wanted.
             WindowKind::Sliding { .. } | WindowKind::State { .. } => Vec::new(),
         }
-    }
-}
-
-/// Units of time of windows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unit {
-    /// DD
-    Day,
-    /// HH
-    Hour,
-    /// MI
-    Minute,
-    /// SS
-    Second,
-    /// MS
-    Millisecond,
-}
-
-impl Unit {
-    /// How many milliseconds one unit has; a day is taken as 24 hours.
-    pub fn millis(self) -> u64 {
-        match self {
-            Unit::Day => 86_400_000,
-            Unit::Hour => 3_600_000,
-            Unit::Minute => 60_000,
-            Unit::Second => 1_000,
-            Unit::Millisecond => 1,
-        }
-    }
-}
-
-impl fmt::Display for Unit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Unit::Day => "dd",
-            Unit::Hour => "hh",
-            Unit::Minute => "mi",
-            Unit::Second => "ss",
-            Unit::Millisecond => "ms",
-        })
     }
 }
 

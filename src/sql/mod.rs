@@ -9,7 +9,7 @@ mod parser;
 mod print;
 mod token;
 
-pub use error::{SyntaxError, SyntaxErrorKind, line_column, mark};
+pub use error::{SyntaxError, SyntaxErrorKind};
 pub use parser::{
     MAX_HEIGHT, MAX_LENGTH, MAX_NESTING, WINDOWS, parse_create, parse_expr, parse_select, parse_statement,
 };

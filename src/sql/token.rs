@@ -4,7 +4,7 @@
 //! A token that cannot be read is no error yet: it becomes [`Token::Bad`], and the parser, which knows what it
 //! expected there, makes the message. This module knows nothing of the grammar.
 
-use super::ast::Span;
+use crate::text::span::Span;
 use crate::value::Text;
 
 /// The reserved words, in capitals: names that are spelt like one need backticks.

@@ -1,9 +1,10 @@
 //! What must hold for any text: one body for the fuzz targets in `fuzz/` and for the test beside this file.
 
-use plutino::codec::json::{self, Scanner, Wanted};
-use plutino::codec::{delimited, urlencoded};
-use plutino::sql::{mark, parse_create, parse_expr, parse_select, parse_statement};
-use plutino::template::Template;
+use plutino::format::json::{self, Scanner, Wanted};
+use plutino::format::template::Template;
+use plutino::format::{delimited, urlencoded};
+use plutino::sql::{parse_create, parse_expr, parse_select, parse_statement};
+use plutino::text::span::mark;
 
 /// No text makes the parser panic, and what it accepts means the same after printing.
 pub fn sql(text: &str) {

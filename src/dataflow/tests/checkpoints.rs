@@ -5,7 +5,7 @@ use serde_json::{Value as Json, json};
 
 use super::{Restarts, Rule, by_clock, event_time};
 use crate::dataflow::checkpoint::CheckpointError;
-use crate::rule::RuleOptions;
+use crate::definition::rule::RuleOptions;
 
 /// Rules that remember, each in a way of its own. Rows have `ts`, `k`, `a`, `b` and `c`.
 const RULES: &[&str] = &[

@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value as Json, json};
 
 use super::{Rule, by_clock, event_time};
-use crate::rule::RuleOptions;
+use crate::definition::rule::RuleOptions;
 
 fn ms(text: &str) -> i64 {
     text.parse::<jiff::Timestamp>().expect("a timestamp").as_millisecond()

@@ -24,12 +24,12 @@ use super::output::{Encoding, Output, RuleContext};
 use super::queue::RuleQueue;
 use super::scan::{StreamScan, Target};
 use super::worker::{Timers, WorkerClock};
-use crate::catalog::Catalog;
+use crate::definition::rule::RuleOptions;
+use crate::definition::stream::Catalog;
 use crate::io::queue::{Frame, FrameBatch, MessageBatch, Outlet};
 use crate::metrics::RuleMetrics;
 use crate::plan::fingerprint::{self, Fingerprint};
 use crate::plan::physical::{Body, Role, RulePlan};
-use crate::rule::RuleOptions;
 use crate::sql::parse_create;
 use crate::time::Clock;
 

@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 
 use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::plan::physical::Stateful;
-use crate::sql::ast::Unit;
 use crate::time::Alignment;
+use crate::time::Unit;
 
 use super::content::{Arrival, Content};
 use super::slices::Slices;

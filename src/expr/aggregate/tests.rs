@@ -55,7 +55,7 @@ fn answers() {
 }
 
 fn json(text: &str) -> Value {
-    crate::codec::json::parse(text).expect("JSON")
+    crate::format::json::parse(text).expect("JSON")
 }
 
 /// What the aggregate answers over the members of a JSON array.
@@ -63,7 +63,7 @@ fn of(aggregate: Aggregate, values: &str) -> String {
     let Value::Array(values) = json(values) else { panic!("no array") };
     match over(aggregate, true, &values) {
         Ok(answer) if answer.is_null() => String::new(),
-        Ok(answer) => crate::expr::cast::text(&answer).into_owned(),
+        Ok(answer) => crate::value::cast::text(&answer).into_owned(),
         Err(error) => error.to_string(),
     }
 }
@@ -144,7 +144,7 @@ fn values_that_are_kept() {
     }
     let undecoded = [Value::Json("{\"a\": [1 ], \"b\":2}".into()), Value::Json("{\"b\":\"x\"}".into())];
     assert_eq!(
-        over(Merge, true, &undecoded).map(|merged| crate::expr::cast::text(&merged).into_owned()),
+        over(Merge, true, &undecoded).map(|merged| crate::value::cast::text(&merged).into_owned()),
         Ok("{\"a\":[1 ],\"b\":\"x\"}".to_owned())
     );
     assert_eq!(shown(over(Collect, true, &[Value::Absent])), "Array([Null])");

@@ -12,9 +12,9 @@ use super::{
     Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, PreparedFn, Returns, check_call, domain,
     lookup,
 };
-use crate::expr::cast::{described, int, text};
 use crate::expr::group::KeyPart;
 use crate::expr::ops::{Comparison, compare, order_of_numbers};
+use crate::value::cast::{described, int, text};
 use crate::value::{Object, Value};
 
 type Answer = Result<Value, FunctionError>;
@@ -467,7 +467,7 @@ fn sequence(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
 mod tests {
     use super::super::examples::{answer, json};
     use super::*;
-    use crate::codec::json::parse;
+    use crate::format::json::parse;
 
     /// The JSON of the answer for arguments that are JSON, or the error.
     fn said(name: &str, args: &[&str]) -> String {

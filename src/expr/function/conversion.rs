@@ -7,9 +7,9 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::tz::TimeZone;
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Param, Returns, domain};
-use crate::codec::compress::{CompressError, Method};
-use crate::expr::cast::{self, Target, cast, int, text, to_datetime};
+use crate::format::compress::{CompressError, Method};
 use crate::value::Value;
+use crate::value::cast::{self, Target, cast, int, text, to_datetime};
 
 type Answer = Result<Value, FunctionError>;
 
@@ -341,7 +341,7 @@ mod tests {
 
     #[test]
     fn small_data_that_grows_without_end_is_refused() {
-        let zeros = vec![0; crate::codec::compress::LARGEST as usize + 1];
+        let zeros = vec![0; crate::format::compress::LARGEST as usize + 1];
         let bomb = answer("compress", &[zeros.into(), "gzip".into()]).unwrap_or_default();
         assert!(answer("decompress", &[bomb, "gzip".into()]).is_err());
     }

@@ -9,9 +9,9 @@ use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Param, PreparedFn, Returns, domain};
-use crate::expr::cast::{int, text, to_datetime};
-use crate::expr::datetime_pattern::{PatternError, TimeFormat};
 use crate::value::Value;
+use crate::value::cast::{int, text, to_datetime};
+use crate::value::datetime_pattern::{PatternError, TimeFormat};
 
 type Answer = Result<Value, FunctionError>;
 

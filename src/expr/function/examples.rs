@@ -9,8 +9,8 @@ use jiff::tz::TimeZone;
 use proptest::prelude::*;
 
 use super::{Args, CallContext, Code, Function, FunctionError, PreparedFn, all, check_call, lookup};
-use crate::expr::cast;
 use crate::value::Value;
+use crate::value::cast;
 
 /// The answer of a function whose arguments are not known when it is made, or the error.
 pub(super) fn answer(name: &str, args: &[Value]) -> Result<Value, FunctionError> {

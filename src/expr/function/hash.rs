@@ -12,8 +12,8 @@ use sha2::digest::Digest;
 use sha2::{Sha256, Sha384, Sha512};
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Param, Returns};
-use crate::expr::cast::text;
 use crate::value::Value;
+use crate::value::cast::text;
 
 type Answer = Result<Value, FunctionError>;
 

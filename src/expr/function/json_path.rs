@@ -599,8 +599,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::codec::json::parse;
-    use crate::expr::cast::text;
+    use crate::format::json::parse;
+    use crate::value::cast::text;
 
     const DATA: &str = r#"{"n":"x","list":[1,2,3,4],"objs":[{"k":"p","v":1},{"k":"q","v":5,"f":true},
         {"k":"rr","v":9,"f":false}],"deep":{"v":42},"odd key":1,"nul":null,"max":5,"a-b":7,"é":8}"#;

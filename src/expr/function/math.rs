@@ -5,8 +5,8 @@
 //! what becomes of it is up to whoever writes the result.
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
-use crate::expr::cast::{self, float, int};
 use crate::value::Value;
+use crate::value::cast::{self, float, int};
 
 type Answer = Result<Value, FunctionError>;
 

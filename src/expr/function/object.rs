@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
-use crate::expr::cast::text;
+use crate::value::cast::text;
 use crate::value::{Object, Text, Value};
 
 type Answer = Result<Value, FunctionError>;
@@ -249,7 +249,7 @@ mod tests {
     use super::super::examples::{answer, json};
     use super::super::lookup;
     use super::*;
-    use crate::codec::json::parse;
+    use crate::format::json::parse;
 
     fn said(name: &str, args: &[&str]) -> String {
         let args: Vec<Value> = args.iter().map(|arg| parse(arg).expect("JSON")).collect();

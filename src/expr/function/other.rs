@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
-use crate::expr::cast::{failed, text};
 use crate::value::Value;
+use crate::value::cast::{failed, text};
 
 type Answer = Result<Value, FunctionError>;
 

@@ -8,9 +8,9 @@ use regex::Regex;
 
 use super::locale::{style, styled};
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, PreparedFn, Returns, domain};
-use crate::expr::cast::{self, float, int, text};
 use crate::expr::pattern::{Cache, compile};
 use crate::value::Value;
+use crate::value::cast::{self, float, int, text};
 
 type Answer = Result<Value, FunctionError>;
 

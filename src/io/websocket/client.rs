@@ -19,10 +19,10 @@ use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, header};
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{Role as WireRole, WebSocketConfig};
 
+use super::client_queue::Peer;
 use super::config::{Role, Settings, bracketed};
 use super::connection;
 use super::endpoint::{Endpoint, Presence};
-use super::lane::Peer;
 use super::socket::{Socket, Wire};
 use crate::io::LinkState;
 

@@ -20,12 +20,12 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
+use super::client_queue::{Farewell, Flight, Peer};
 use super::config::Settings;
 use super::endpoint::Endpoint;
-use super::lane::{Farewell, Flight, Peer};
 use super::socket::Wire;
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
-use crate::lock::locked;
+use crate::sync::locked;
 
 /// How long a peer may take to answer a close frame, or to take one.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);

@@ -11,11 +11,11 @@ use tokio::sync::{RwLock, watch};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
+use super::client_queue::{Peer, SinkQueue};
 use super::config::{Role, Settings};
-use super::lane::{Peer, SinkQueue};
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
 use crate::io::{LinkState, printable};
-use crate::lock::locked;
+use crate::sync::locked;
 
 /// A source's end of an endpoint.
 pub(super) struct Subscriber {
@@ -66,7 +66,7 @@ pub(super) struct Endpoint {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Use {
     /// to be there, whoever else uses it
-    Hold,
+    Lease,
     /// to read
     Source,
     /// to write
@@ -141,7 +141,7 @@ impl Endpoint {
             if differs {
                 let holds = match property {
                     "maxMessageSize" => "the largest",
-                    _ if used == Use::Hold || links.iter().any(|(link, _)| link.used == Use::Hold) => {
+                    _ if used == Use::Lease || links.iter().any(|(link, _)| link.used == Use::Lease) => {
                         "the connection's own"
                     }
                     _ => "the first source's",
@@ -183,7 +183,7 @@ impl Endpoint {
     pub fn terms(&self) -> Settings {
         let links = locked(&self.links);
         let first = |used| links.iter().find(|(link, _)| link.used == used);
-        let first = first(Use::Hold).or_else(|| first(Use::Source)).or(links.first());
+        let first = first(Use::Lease).or_else(|| first(Use::Source)).or(links.first());
         let mut terms = first.map_or_else(|| self.settings.clone(), |(link, _)| link.settings.clone());
         for Link { settings, .. } in links.iter().map(|(link, _)| &**link) {
             terms.max_message_size = terms.max_message_size.max(settings.max_message_size);
@@ -333,7 +333,7 @@ impl Endpoint {
         // A connection that is held and dialled may be read later, and stays the same then.
         let dialled = self.settings.role != Role::Server;
         let reads = locked(&self.links).iter().any(|(link, _)| match link.used {
-            Use::Hold => dialled,
+            Use::Lease => dialled,
             used => used == Use::Source,
         });
         let read_buffer = if reads { 32 * 1024 } else { 2 * 1024 };

@@ -7,11 +7,11 @@
 pub mod config;
 
 mod client;
+mod client_queue;
 mod connection;
 mod endpoint;
 mod gate;
-mod hold;
-mod lane;
+mod lease;
 mod server;
 mod socket;
 
@@ -28,20 +28,20 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 pub use client::DialError;
+pub use client_queue::ClientStatus;
 pub use config::{Settings, SettingsError};
-pub use hold::{CheckError, EndpointStatus, Hold};
-pub use lane::ClientStatus;
+pub use lease::{CheckError, EndpointStatus, Lease};
 pub use socket::Wire;
 
 use crate::io::events::{EventPaths, EventSink};
 use crate::io::queue::{FrameSender, Outlet, Signal};
 use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus};
-use crate::lock::locked;
+use crate::sync::locked;
+use client_queue::{Peer, SinkQueue};
 use config::Role;
 use endpoint::{Endpoint, Link, Presence, Subscriber, Use};
 use gate::{Gate, Refusals};
-use lane::{Peer, SinkQueue};
 use server::{Door, Paths, Routes, Server};
 
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.

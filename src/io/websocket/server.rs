@@ -22,13 +22,13 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response
 use tokio_tungstenite::tungstenite::http::Uri;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::client_queue::Peer;
 use super::connection;
 use super::endpoint::{Endpoint, Stay};
 use super::gate::{Gate, Refusal};
-use super::lane::Peer;
 use super::socket::{Socket, Wire};
 use crate::io::events::{EventPaths, Watcher};
-use crate::lock::locked;
+use crate::sync::locked;
 
 /// Handshakes that may go on at a time; further connections wait in the listener's queue.
 const HANDSHAKES: usize = 1024;

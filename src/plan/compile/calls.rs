@@ -9,7 +9,8 @@ use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Family, Function, Param, Returns, check_call};
 use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
 use crate::sql::WINDOWS;
-use crate::sql::ast::{self, Call, DataType, ExprKind, Span};
+use crate::sql::ast::{self, Call, DataType, ExprKind};
+use crate::text::span::Span;
 use crate::value::Value;
 
 /// Functions of the window's bounds: they have no answer before the window's end.

@@ -11,7 +11,7 @@ pub use names::{Source, column_names, default_name};
 use std::collections::{HashMap, HashSet};
 
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{LogicalStep, Meant};
+use super::logical::{LogicalStep, SlotRef};
 use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber};
 use crate::expr::function::{CallContext, Hits};
 use crate::expr::{Expr, Scope as Row};
@@ -234,7 +234,7 @@ impl Compiler {
                 if self.errors.len() == before {
                     self.note(error);
                 }
-                Ok(Compiled::leaf(Meant::Element.expr(), Type::Any))
+                Ok(Compiled::leaf(SlotRef::Element.expr(), Type::Any))
             }
             compiled => compiled,
         }

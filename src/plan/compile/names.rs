@@ -6,12 +6,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Clause, Compiled, Compiler, Finished, Parts, Result, Scope, Type};
-use crate::catalog::StreamDef;
+use crate::definition::stream::StreamDef;
 use crate::expr::Expr;
 use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
-use crate::plan::logical::Meant;
+use crate::plan::logical::SlotRef;
 use crate::plan::physical::{Column, ColumnSource};
-use crate::sql::ast::{self, DataType, ExprKind, Ident, InSet, Span};
+use crate::sql::ast::{self, DataType, ExprKind, Ident, InSet};
+use crate::text::span::Span;
 use crate::value::Text;
 
 /// How many nodes may be copied by putting aliases of aggregates into others.
@@ -67,7 +68,7 @@ impl Compiler {
     pub fn column_of(&mut self, input: usize, name: &Text, span: Span) -> Result<Compiled> {
         let Ok(ty) = self.sources[input].declared(name) else { return Err(self.unknown(name, span)) };
         let column = self.sources[input].column(ColumnSource::Key(name.clone()), ty.clone());
-        let meant = Meant::Column { input, column };
+        let meant = SlotRef::Column { input, column };
         let mut compiled = Compiled::leaf(meant.expr(), ty.map_or(Type::Any, Type::Known));
         compiled.row = true;
         Ok(compiled)
@@ -104,13 +105,13 @@ impl Compiler {
     /// The whole messages of a schemaless input, as provisional slot.
     pub fn whole(&mut self, input: usize) -> usize {
         let column = self.sources[input].column(ColumnSource::Whole, None);
-        Meant::Column { input, column }.slot()
+        SlotRef::Column { input, column }.slot()
     }
 
     /// What the source tells about the messages of an input.
     pub fn metadata(&mut self, input: usize) -> Compiled {
         let column = self.sources[input].column(ColumnSource::Meta, None);
-        Compiled { row: true, ..Compiled::leaf(Meant::Column { input, column }.expr(), Type::Any) }
+        Compiled { row: true, ..Compiled::leaf(SlotRef::Column { input, column }.expr(), Type::Any) }
     }
 
     /// The row as an object: what `*` is as an argument.
@@ -210,7 +211,7 @@ impl Compiler {
             return Ok(Compiled { row: false, ..value.clone() });
         }
         alias.shared = true;
-        let mut compiled = Compiled::leaf(Meant::Alias(index).expr(), value.ty.clone());
+        let mut compiled = Compiled::leaf(SlotRef::Alias(index).expr(), value.ty.clone());
         compiled.row = value.row;
         Ok(compiled)
     }

@@ -9,9 +9,10 @@ use crate::expr::aggregate::{Aggregate, Distinct};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::Function;
 use crate::plan::error::{PlanError, PlanErrorKind};
-use crate::plan::logical::{LogicalStep, Meant};
+use crate::plan::logical::{LogicalStep, SlotRef};
 use crate::plan::physical::{AggregateCall, AnalyticCall, RowNumber};
-use crate::sql::ast::{self, Call, ExprKind, Span};
+use crate::sql::ast::{self, Call, ExprKind};
+use crate::text::span::Span;
 use crate::value::{Text, Value};
 
 impl Compiler {
@@ -72,7 +73,7 @@ impl Compiler {
             calls.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });
             calls.len() - 1
         });
-        let mut compiled = Compiled::leaf(Meant::Aggregate(index).expr(), ty);
+        let mut compiled = Compiled::leaf(SlotRef::Aggregate(index).expr(), ty);
         compiled.aggregate = true;
         Ok(compiled)
     }
@@ -144,10 +145,10 @@ impl Compiler {
                 return Err(PlanError::at(PlanErrorKind::SelectOnly(call.name.name.to_string()), span));
             }
             self.result_steps.push(call_of_plan);
-            Compiled::leaf(Meant::ResultStep(self.result_steps.len() - 1).expr(), ty)
+            Compiled::leaf(SlotRef::ResultStep(self.result_steps.len() - 1).expr(), ty)
         } else {
             self.steps.push(LogicalStep { aliases: self.aliases.len(), call: call_of_plan, span });
-            Compiled::leaf(Meant::Step(self.steps.len() - 1).expr(), ty)
+            Compiled::leaf(SlotRef::Step(self.steps.len() - 1).expr(), ty)
         };
         compiled.aggregate = results && parts.aggregate;
         compiled.late = results;
@@ -214,7 +215,7 @@ impl Compiler {
             number.order = self.order_by(&over.order_by, "OVER")?;
         }
         self.numbers.push(number);
-        let mut compiled = Compiled::leaf(Meant::Number(self.numbers.len() - 1).expr(), Type::INT);
+        let mut compiled = Compiled::leaf(SlotRef::Number(self.numbers.len() - 1).expr(), Type::INT);
         compiled.late = true;
         compiled.finished = Finished::Number;
         Ok(compiled)

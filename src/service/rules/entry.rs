@@ -7,9 +7,9 @@ use tokio::sync::OwnedMutexGuard;
 use super::super::definition::Definition;
 use super::super::error::ServiceError;
 use super::super::locked;
-use super::super::nodes::Nodes;
 use super::super::status::{Baseline, Phase};
-use crate::connection::selector;
+use super::super::topology::Topology;
+use crate::definition::connection::selector;
 use crate::engine::RuleStatus;
 use crate::value::Text;
 
@@ -49,7 +49,7 @@ pub(super) struct State {
     /// how often it was tried again after a failure
     pub(super) tries: u64,
     /// its parts, once it has run
-    pub(super) nodes: Option<Arc<Nodes>>,
+    pub(super) nodes: Option<Arc<Topology>>,
     pub(super) base: Baseline,
     /// how it stood when it stopped
     pub(super) last: Option<Box<RuleStatus>>,

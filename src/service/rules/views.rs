@@ -5,12 +5,12 @@ use std::time::SystemTime;
 
 use super::super::definition::Definition;
 use super::super::error::ServiceError;
-use super::super::nodes::Nodes;
 use super::super::status::{self, Phase, RuleReport};
+use super::super::topology::Topology;
 use super::super::{Service, check_id, locked, millis};
 use super::{Entry, RuleSummary};
-use crate::document::Problem;
-use crate::pipeline::mistakes;
+use crate::definition::diagnose;
+use crate::text::document::Problem;
 use crate::value::Text;
 
 impl Service {
@@ -118,7 +118,7 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::NoRuleStatus`], [`ServiceError::NoTopology`]
-    pub fn rule_nodes(&self, id: &str) -> Result<Arc<Nodes>, ServiceError> {
+    pub fn rule_nodes(&self, id: &str) -> Result<Arc<Topology>, ServiceError> {
         check_id(id)?;
         let entry = self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
         let state = locked(&entry.state);
@@ -151,7 +151,7 @@ impl Service {
     /// All that is wrong with the text of a rule that was refused, as rule files are told of it; without its sinks
     /// where they were not looked at.
     pub fn mistakes_of_rule(&self, text: &str, id: Option<&str>, sinks: bool) -> Vec<Problem> {
-        mistakes::of_rule(text, id, sinks, &self.catalog(), &self.config())
+        diagnose::of_rule(text, id, sinks, &self.catalog(), &self.config())
     }
 
     /// The ids of the rules that have all these tags.

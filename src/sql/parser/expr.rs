@@ -5,10 +5,11 @@
 //! and arrays of IN are read down to `+`.
 
 use super::{MAX_HEIGHT, Parser, Result, window};
-use crate::sql::ast::{BinaryOp, Call, Expr, ExprKind, Ident, InSet, Literal, Span, UnaryOp};
+use crate::sql::ast::{BinaryOp, Call, Expr, ExprKind, Ident, InSet, Literal, UnaryOp};
 use crate::sql::error::SyntaxErrorKind;
 use crate::sql::print::{ADDITIVE, COMPARISON, NOT, PREFIX, rank};
 use crate::sql::token::{Fault, Token};
+use crate::text::span::Span;
 
 /// An expression with the height of its tree.
 struct Grown {

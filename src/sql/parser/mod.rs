@@ -9,9 +9,10 @@ mod expr;
 mod select;
 mod window;
 
-use super::ast::{CreateStream, Expr, Ident, Relation, Select, Span, Statement};
+use super::ast::{CreateStream, Expr, Ident, Relation, Select, Statement};
 use super::error::{SyntaxError, SyntaxErrorKind, nearest};
 use super::token::{self, Fault, Token};
+use crate::text::span::Span;
 use crate::value::Text;
 
 pub use self::window::WINDOWS;

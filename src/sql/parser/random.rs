@@ -1,5 +1,6 @@
 //! Random trees and random texts: printing and reading are inverse, and no text makes the parser panic.
 
+use crate::time::Unit;
 use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
@@ -240,7 +241,7 @@ fn reads(text: &str) {
             .into_iter()
             .flatten()
     {
-        let _ = (error.to_string(), error.hint(), crate::sql::mark(text, error.span()));
+        let _ = (error.to_string(), error.hint(), crate::text::span::mark(text, error.span()));
     }
 }
 
@@ -251,7 +252,7 @@ proptest! {
         match parse_statement(&printed) {
             Ok(read) => prop_assert_eq!(read, tree, "{}", printed),
             Err(error) => {
-                let place = crate::sql::mark(&printed, error.span());
+                let place = crate::text::span::mark(&printed, error.span());
                 prop_assert!(false, "{}\n{}", error, place);
             }
         }

@@ -4,14 +4,15 @@ use super::*;
 
 /// Reads a SELECT and prints it; what was printed must mean the same.
 fn select(text: &str) -> String {
-    let tree = parse_select(text).unwrap_or_else(|e| panic!("{text}: {e}\n{}", crate::sql::mark(text, e.span())));
+    let tree =
+        parse_select(text).unwrap_or_else(|e| panic!("{text}: {e}\n{}", crate::text::span::mark(text, e.span())));
     let printed = tree.to_string();
     assert_eq!(parse_select(&printed).as_ref(), Ok(&tree), "{printed}");
     printed
 }
 
 fn expr(text: &str) -> String {
-    let tree = parse_expr(text).unwrap_or_else(|e| panic!("{text}: {e}\n{}", crate::sql::mark(text, e.span())));
+    let tree = parse_expr(text).unwrap_or_else(|e| panic!("{text}: {e}\n{}", crate::text::span::mark(text, e.span())));
     let printed = tree.to_string();
     assert_eq!(parse_expr(&printed).as_ref(), Ok(&tree), "{printed}");
     printed

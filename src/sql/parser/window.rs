@@ -3,9 +3,10 @@
 //! The tree holds windows as typed lengths, so their arguments are checked here and nowhere else.
 
 use super::{Parser, Result, did_you_mean};
-use crate::sql::ast::{Expr, ExprKind, Literal, Over, Unit, Window, WindowKind};
+use crate::sql::ast::{Expr, ExprKind, Literal, Over, Window, WindowKind};
 use crate::sql::error::SyntaxErrorKind;
 use crate::sql::token::Token;
+use crate::time::Unit;
 
 /// Names of the windows in small letters.
 pub const WINDOWS: [&str; 6] =
@@ -84,7 +85,7 @@ impl Parser<'_> {
         Ok(over)
     }
 
-    fn window_kind(&self, window: &'static str, args: Vec<Expr>, start: crate::sql::ast::Span) -> Result<WindowKind> {
+    fn window_kind(&self, window: &'static str, args: Vec<Expr>, start: crate::text::span::Span) -> Result<WindowKind> {
         let span = start.to(self.last);
         let expected = match window {
             "tumblingwindow" if args.len() != 2 => "2",

@@ -1,7 +1,0 @@
-//! Bytes of messages to values, and values to bytes: one module a format.
-
-pub mod compress;
-pub mod delimited;
-pub mod json;
-pub mod schema;
-pub mod urlencoded;

@@ -1,0 +1,111 @@
+//! What is computed row by row with memory of the rows before: analytic functions.
+//!
+//! Each call in the rule's text has a memory of its own for each of its partitions, for the life of the rule.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::expr::analytic::{Analytic, AnalyticState};
+use crate::expr::function::CallContext;
+use crate::expr::group::GroupKey;
+use crate::expr::{EvalError, Expr, Scope};
+use crate::format::json;
+use crate::plan::physical::{AnalyticCall, Step, StepKind};
+use crate::value::{Object, Text, Value};
+
+use super::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
+use super::window::KeyHasher;
+
+/// The memories of a list of steps.
+pub struct Memories {
+    /// for each step one for each partition
+    of_steps: Vec<HashMap<GroupKey, AnalyticState, KeyHasher>>,
+}
+
+impl Memories {
+    /// Nothing seen yet.
+    pub fn new(steps: &[Step]) -> Self {
+        Memories { of_steps: steps.iter().map(|_| HashMap::default()).collect() }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
+        to.put(&self.of_steps)
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.of_steps = expect_len(from.take()?, self.of_steps.len())?;
+        Ok(())
+    }
+
+    /// Runs the steps of an input for a row, in order, and puts the answers into their slots.
+    ///
+    /// # Errors
+    /// The first of an expression or function; the steps behind it have not seen the row.
+    pub fn run(
+        &mut self,
+        steps: &[Step],
+        input: usize,
+        slots: &mut [Value],
+        context: &CallContext<'_>,
+    ) -> Result<(), EvalError> {
+        for (step, memories) in steps.iter().zip(&mut self.of_steps).filter(|(step, _)| step.input == input) {
+            let scope = Scope { slots, context };
+            let value = match &step.kind {
+                StepKind::Compute(expr) => expr.eval(&scope)?.into_owned(),
+                StepKind::Analytic(call) => answer(call, memories, &scope)?,
+            };
+            slots[step.slot] = value;
+        }
+        Ok(())
+    }
+}
+
+fn answer(
+    call: &AnalyticCall,
+    memories: &mut HashMap<GroupKey, AnalyticState, KeyHasher>,
+    scope: &Scope<'_>,
+) -> Result<Value, EvalError> {
+    let args = evaluated(&call.args, scope)?;
+    let keys = evaluated(&call.partition, scope)?;
+    // A condition that is neither true nor false counts as true.
+    let when = match &call.when {
+        Some(when) => !matches!(*when.eval(scope)?, Value::Bool(false)),
+        None => true,
+    };
+    let key = GroupKey::from_values(keys.iter().map(|key| key.as_ref()));
+    let memory = memories.entry(key).or_insert_with(|| match call.over_rows {
+        true => AnalyticState::over_rows(call.analytic),
+        false => AnalyticState::new(call.analytic),
+    });
+    if call.analytic != Analytic::ChangedCols {
+        return memory.next(&args, when);
+    }
+    let ignore_null = matches!(args.first().map(AsRef::as_ref), Some(Value::Bool(true)));
+    let mut columns: Vec<(Text, Cow<'_, Value>)> = Vec::new();
+    for (name, value) in call.names.iter().zip(args.iter().skip(1)) {
+        if name != "*" {
+            columns.push((name.clone(), Cow::Borrowed(value.as_ref())));
+            continue;
+        }
+        if let Value::Object(members) = &*json::expand(value) {
+            columns.extend(members.iter().map(|(key, value)| (key.clone(), Cow::Owned(value.clone()))));
+        }
+    }
+    let changed: Object = memory.next_columns(ignore_null, &columns).into_iter().collect();
+    Ok(Value::Object(Arc::new(changed)))
+}
+
+fn evaluated<'a>(exprs: &'a [Expr], scope: &'a Scope<'_>) -> Result<SmallVec<[Cow<'a, Value>; 4]>, EvalError> {
+    exprs.iter().map(|expr| expr.eval(scope)).collect()
+}

@@ -1,0 +1,186 @@
+//! What is wrong with a rule or a statement, with places and hints: rule files and the service tell it from here.
+//!
+//! Each function looks at all of its part, and adds all that is wrong there to `problems`, so that a user sees every
+//! mistake at once.
+
+use serde_json::Value as Json;
+
+use super::bind::{self as links, Fault, UnknownKey};
+use crate::config::Config;
+use crate::definition::rule::{self, Rule};
+use crate::definition::stream::{Catalog, CatalogError, CatalogErrorKind};
+use crate::engine::SinkAction;
+use crate::io::connector::{self, ConnectorError};
+use crate::io::websocket::SettingsError;
+use crate::plan::{self, PlanError};
+use crate::sql::{self, SyntaxError, SyntaxErrorKind};
+use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
+
+/// How a stream is made, for texts that are nothing like it.
+const MADE: &str = "a stream is made by CREATE STREAM name (…) WITH (DATASOURCE=\"/path\", TYPE=\"websocket\")";
+
+/// The longest text of a rule, in bytes, in which places are looked for: whoever sends more of it, to be refused, shall
+/// not keep others waiting.
+const LONGEST: usize = 1 << 20;
+
+/// All that is wrong with the text of a rule, or of a trial, that was refused, against these streams; nothing if
+/// nothing is. `sinks` is whether its sinks matter.
+pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, config: &Config) -> Vec<Problem> {
+    let Ok(json) = serde_json::from_str::<Json>(text) else { return Vec::new() };
+    let placed = if text.len() > LONGEST { None } else { Document::parse("rule", text.to_owned()).ok() };
+    // Without a place in the text where that is long, or is JSON that is no YAML.
+    let document = placed.unwrap_or_else(|| Document::of_json("rule", &json));
+    let (root, mut problems) = (&document.root, Vec::new());
+    let rule = rule::parse(&document, root, id, &config.rule, &mut problems);
+    if !sinks {
+        let of_sinks = |problem: &Problem| problem.message.starts_with("Missing rule") || problem.of_sink;
+        problems.retain(|problem| problem.severity == Severity::Error && !of_sinks(problem));
+    }
+    if let Some(rule) = rule {
+        let subject = format!("rule {}", rule.id);
+        if sinks {
+            self::sinks(&document, &rule, root, &subject, config, &mut problems);
+        }
+        if let Some(statement) = rule::field(root, "sql").filter(|_| !rule.sql.is_empty()) {
+            match plan::plan(&rule.sql, &rule.options, catalog) {
+                Ok(plan) => {
+                    for input in &plan.inputs {
+                        if let Err((faults, _)) = links::source(&input.stream, config, UnknownKey::Default) {
+                            let subject = format!("stream {}", input.stream.name);
+                            problems.extend(faults.into_iter().map(|Fault { message, hint, .. }| {
+                                Problem::error(&document.name, None, subject.as_str(), message).with_hint(hint)
+                            }));
+                        }
+                    }
+                }
+                Err(error) => of_plan(&document, statement, &subject, &error, &mut problems),
+            }
+        }
+    }
+    if problems.iter().all(|problem| problem.severity == Severity::Warning) {
+        return Vec::new();
+    }
+    problems.sort_by_key(|problem| problem.place);
+    problems
+}
+
+/// All that is wrong with a CREATE statement that was refused; nothing if nothing is. That its name is taken is not
+/// looked at.
+pub fn of_statement(text: &str, catalog: &Catalog) -> Vec<Problem> {
+    let document = Document::of_json("statement", &Json::from(text));
+    let mut problems = Vec::new();
+    match sql::parse_create(text) {
+        Err(error) => of_create(&document, &document.root, "", &error, &mut problems),
+        Ok(create) => {
+            let mut catalog = catalog.clone();
+            catalog.remove(&create.name.name);
+            if let Err(errors) = catalog.create(&create) {
+                of_definition(&document, &document.root, "", &errors, &mut problems);
+            }
+        }
+    }
+    problems
+}
+
+/// What is wrong with the text of a CREATE statement.
+pub fn of_create(document: &Document, node: &Node, subject: &str, error: &SyntaxError, problems: &mut Vec<Problem>) {
+    for error in error.each() {
+        let made = || matches!(error.kind, SyntaxErrorKind::NotStream { .. }).then(|| MADE.to_owned());
+        let hint = error.hint().or_else(made);
+        problems.push(document.sql_error(node, subject, error.to_string(), Some(error.span()), hint));
+    }
+}
+
+/// What is wrong with the stream or table that a statement defines.
+pub fn of_definition(
+    document: &Document,
+    node: &Node,
+    subject: &str,
+    errors: &[CatalogError],
+    problems: &mut Vec<Problem>,
+) {
+    for error in errors {
+        let hint = match &error.kind {
+            CatalogErrorKind::Exists { .. } => Some("each stream or table needs a name of its own".to_owned()),
+            CatalogErrorKind::Option { option: "format", value } => {
+                let formats = ["json", "delimited", "urlencoded", "binary"];
+                rule::meant(value, &formats).or_else(|| Some(format!("there are {}", formats.join(", "))))
+            }
+            CatalogErrorKind::Option { option: "kind", value } => {
+                rule::meant(value, &["lookup", "scan"]).or_else(|| Some("there are lookup and scan".to_owned()))
+            }
+            _ => None,
+        };
+        problems.push(document.sql_error(node, subject, error.to_string(), Some(error.span), hint));
+    }
+}
+
+/// What is wrong with the SELECT of a rule.
+pub fn of_plan(document: &Document, statement: &Node, subject: &str, error: &PlanError, problems: &mut Vec<Problem>) {
+    for error in error.each() {
+        problems.push(document.sql_error(statement, subject, error.to_string(), error.span(), error.hint()));
+    }
+}
+
+/// The sinks of a rule that can be used; what is wrong with the others, and what else is to be said.
+pub fn sinks(
+    document: &Document,
+    rule: &Rule,
+    node: &Node,
+    subject: &str,
+    config: &Config,
+    problems: &mut Vec<Problem>,
+) -> Vec<SinkAction> {
+    let mut sinks = Vec::new();
+    for action in &rule.actions {
+        let mut warn = |warnings: Vec<String>| {
+            for warning in warnings {
+                let message = format!("sink {}: {warning}", action.kind);
+                problems.push(document.warning(action.place, subject, message));
+            }
+        };
+        match links::sink(action, config) {
+            Ok((spec, warnings)) => {
+                warn(warnings);
+                sinks.push(spec);
+            }
+            Err(error @ ConnectorError::UnknownSink(_)) => {
+                let hint = rule::meant(&action.kind, connector::SINKS);
+                problems.push(document.error(action.place, subject, error.to_string()).with_hint(hint));
+            }
+            Err(error) => {
+                let (errors, warnings) = match config.connections.of_sink(&action.kind, &action.props) {
+                    Ok(selected) => connector::sink_faults(&action.kind, &selected.props),
+                    Err(_) => (vec![error], Vec::new()),
+                };
+                warn(warnings);
+                let props = props_at(node, action.place);
+                for error in errors {
+                    let place = error.property().and_then(|name| rule::field(props?, name)).map(|node| node.place);
+                    let message = format!("sink {}: {error}", action.kind);
+                    let problem = document.error(place.unwrap_or(action.place), subject, message);
+                    problems.push(problem.with_hint(sink_hint(&error)));
+                }
+            }
+        }
+    }
+    sinks
+}
+
+/// What a sink needs that says neither where it is nor whom it dials.
+fn sink_hint(error: &ConnectorError) -> Option<String> {
+    match error {
+        ConnectorError::Settings(SettingsError::Path { value, .. }) if value.is_empty() => Some(
+            "set path, such as \"path\": \"/feed\", for an endpoint of the data server; set addr too, such as \
+             \"addr\": \"host:8080\", to dial a peer"
+                .to_owned(),
+        ),
+        _ => None,
+    }
+}
+
+/// The properties of the action that stands at `place` in a rule.
+fn props_at(rule: &Node, place: Place) -> Option<&Node> {
+    let Value::List(entries) = &rule::field(rule, "actions")?.value else { return None };
+    entries.iter().flat_map(Node::members).find(|member| member.place == place).map(|member| &member.node)
+}

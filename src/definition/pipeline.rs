@@ -1,0 +1,579 @@
+//! Rule files: streams, tables, rules and source settings of one or several files become planned rules, ready to start.
+//!
+//! A file has one of three forms: lists of streams and rules, eKuiper's ruleset (objects of both by name, where rules
+//! can be JSON texts), or a single rule. All files are read before anything is said, so that a user sees every mistake
+//! at once. This module opens nothing.
+
+use super::{bind as links, diagnose};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::config::Config;
+use crate::definition::rule::{self, Rule, RuleOptions};
+use crate::definition::stream::{Catalog, Kind, StreamDef};
+use crate::engine::{Keeps, RuleSpec, TableSpec};
+use crate::io::connector::SourceSpec;
+use crate::plan::{self, PlanErrorKind};
+use crate::sql::{self, ast::Relation, ast::StreamOption};
+use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
+
+pub use self::links::{Fault, Faults, UnknownKey, sink, source};
+
+/// What rule files say together.
+pub struct Pipeline {
+    /// all streams
+    pub catalog: Catalog,
+    /// their sources, and those of tables, by name
+    pub sources: BTreeMap<String, SourceSpec>,
+    /// the lookup tables
+    pub tables: Vec<PlannedTable>,
+    /// the rules in the order of the files
+    pub rules: Vec<PlannedRule>,
+    /// what should be said though all can run
+    pub warnings: Vec<Problem>,
+}
+
+/// A lookup table that can be created.
+pub struct PlannedTable {
+    /// what the engine needs
+    pub spec: TableSpec,
+    file: String,
+    place: Place,
+}
+
+impl PlannedTable {
+    /// An error of this table that shows only when it is created.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::error(&self.file, Some(self.place), format!("table {}", self.spec.def.name), message)
+    }
+}
+
+/// A rule that can start.
+pub struct PlannedRule {
+    /// what the engine needs
+    pub spec: RuleSpec,
+    /// its SQL
+    pub sql: String,
+    /// its options
+    pub options: RuleOptions,
+    /// its file
+    pub file: String,
+    /// where it stands there
+    pub place: Place,
+}
+
+impl PlannedRule {
+    /// An error of this rule that shows only when it starts.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::error(&self.file, Some(self.place), format!("rule {}", self.spec.id), message)
+    }
+}
+
+/// Reads rule files and plans all that is in them.
+///
+/// # Errors
+/// All [`Problem`]s of all files, errors and warnings.
+pub fn load(files: &[PathBuf], config: &Config) -> Result<Pipeline, Vec<Problem>> {
+    let mut problems = Vec::new();
+    let mut documents = Vec::new();
+    for file in files {
+        match Document::read(file) {
+            Ok(document) => documents.push(document),
+            Err(problem) => problems.push(*problem),
+        }
+    }
+    let complete = problems.is_empty();
+    build(documents, complete, config, problems)
+}
+
+/// Plans documents that were read; `complete` is false where one could not be.
+fn build(
+    documents: Vec<Document>,
+    complete: bool,
+    config: &Config,
+    problems: Vec<Problem>,
+) -> Result<Pipeline, Vec<Problem>> {
+    let mut loader = Loader {
+        config: config.clone(),
+        catalog: Catalog::default(),
+        streams: BTreeMap::new(),
+        sources: BTreeMap::new(),
+        broken: BTreeSet::new(),
+        complete,
+        ids: BTreeSet::new(),
+        rules: Vec::new(),
+        waiting: 0,
+        first: None,
+        problems,
+    };
+    let documents: Vec<(Arc<Document>, Form)> = documents
+        .into_iter()
+        .filter_map(|document| loader.form(&document).map(|form| (Arc::new(document), form)))
+        .collect();
+    loader.first = documents.first().map(|(document, _)| (document.name.clone(), document.root.place));
+    // Sources before streams before rules, over all files: each may need what stands in another one.
+    for (document, form) in &documents {
+        if *form == Form::Sections
+            && let Some(sources) = rule::field(&document.root, "sources")
+        {
+            loader.config.sources.replace(document, sources, &mut loader.problems);
+        }
+    }
+    for (document, form) in &documents {
+        if *form == Form::Sections {
+            loader.read_streams(document);
+        }
+    }
+    loader.open_sources();
+    for (document, form) in &documents {
+        loader.read_rules(document, *form);
+    }
+    loader.unused_sources();
+    loader.finish()
+}
+
+/// What a file is.
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    /// an object with streams, rules, sources
+    Sections,
+    /// one rule
+    Rule,
+    /// a list of rules
+    Rules,
+}
+
+/// The members of a file with sections.
+const SECTIONS: &[&str] = &["streams", "tables", "rules", "sources"];
+
+/// What to write into a file that says nothing.
+const SHAPE: &str = "a rule file is {\"streams\": [\"CREATE STREAM …\"], \"rules\": [{\"id\": …}]}";
+
+/// Further members of eKuiper's data exports, without a meaning in a rule file.
+pub const EXPORTED: &[&str] = &[
+    "nativePlugins",
+    "portablePlugins",
+    "sourceConfig",
+    "sinkConfig",
+    "connectionConfig",
+    "Service",
+    "Schema",
+    "uploads",
+    "scripts",
+];
+
+/// A stream with its statement's place.
+struct Stream {
+    def: Arc<StreamDef>,
+    document: Arc<Document>,
+    statement: Node,
+    options: Vec<StreamOption>,
+    /// why its source cannot be used
+    faults: Vec<Problem>,
+    used: bool,
+}
+
+struct Loader {
+    config: Config,
+    catalog: Catalog,
+    streams: BTreeMap<String, Stream>,
+    sources: BTreeMap<String, SourceSpec>,
+    /// streams whose statement is wrong: rules are not blamed for them
+    broken: BTreeSet<String>,
+    complete: bool,
+    ids: BTreeSet<String>,
+    rules: Vec<PlannedRule>,
+    /// rules that are right and do not start by themselves
+    waiting: usize,
+    /// where to say that there is no rule
+    first: Option<(String, Place)>,
+    problems: Vec<Problem>,
+}
+
+impl Loader {
+    fn form(&mut self, document: &Document) -> Option<Form> {
+        let root = &document.root;
+        match &root.value {
+            Value::List(_) => return Some(Form::Rules),
+            Value::Null if document.text.trim().is_empty() => {
+                let message = "the file is empty, expected streams and rules, or a rule";
+                self.problems.push(document.error(root.place, "", message).with_hint(Some(SHAPE.to_owned())));
+                return None;
+            }
+            Value::Map(_) => {}
+            _ => {
+                let message = format!("the file holds {}, expected streams and rules, or a rule", root.kind());
+                self.problems.push(document.error(root.place, "", message).with_hint(Some(SHAPE.to_owned())));
+                return None;
+            }
+        }
+        if ["sql", "actions"].iter().any(|name| rule::field(root, name).is_some()) {
+            return Some(Form::Rule);
+        }
+        let mut sections = 0;
+        for member in root.members() {
+            let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&member.key));
+            let empty = member.node.is_null() || member.node.json() == Json::Object(Map::new());
+            if is(SECTIONS) {
+                sections += 1;
+            } else if is(EXPORTED) {
+                if !empty {
+                    let message = format!("{} is not supported yet and is ignored", member.key);
+                    self.problems.push(document.warning(member.place, "", message));
+                }
+            } else {
+                let hint = rule::meant(&member.key, SECTIONS);
+                let message = format!("unknown member {} is ignored", member.key);
+                self.problems.push(document.warning(member.place, "", message).with_hint(hint));
+            }
+        }
+        if sections == 0 {
+            let message = "the file has neither streams nor rules";
+            self.problems.push(document.error(root.place, "", message).with_hint(Some(SHAPE.to_owned())));
+            return None;
+        }
+        Some(Form::Sections)
+    }
+
+    fn read_streams(&mut self, document: &Arc<Document>) {
+        let root = &document.root;
+        // Which of the two a statement makes is said by the statement.
+        for section in ["streams", "tables"] {
+            if let Some(statements) = rule::field(root, section) {
+                self.read_statements(document, section, statements);
+            }
+        }
+    }
+
+    fn read_statements(&mut self, document: &Arc<Document>, section: &str, streams: &Node) {
+        match &streams.value {
+            Value::Text(_) => self.read_stream(document, None, streams),
+            Value::List(nodes) => {
+                for node in nodes {
+                    self.read_stream(document, None, node);
+                }
+            }
+            Value::Map(members) => {
+                for member in members {
+                    self.read_stream(document, Some(member), &member.node);
+                }
+            }
+            _ => {
+                let statement = if section == "tables" { "CREATE TABLE" } else { "CREATE STREAM" };
+                let message = format!("{section} is {}, expected a list of {statement} statements", streams.kind());
+                self.problems.push(document.error(streams.place, "", message));
+            }
+        }
+    }
+
+    fn read_stream(&mut self, document: &Arc<Document>, key: Option<&Member>, node: &Node) {
+        let subject = key.map_or_else(|| "stream".to_owned(), |member| format!("stream {}", member.key));
+        let statement = match &node.value {
+            Value::Text(_) => Some(node),
+            _ => rule::field(node, "sql").filter(|sql| sql.text().is_some()),
+        };
+        let Some(statement) = statement else {
+            let message = format!("a stream is a CREATE STREAM statement, this is {}", node.kind());
+            self.problems.push(document.error(node.place, subject, message));
+            return;
+        };
+        let sql = statement.text().unwrap_or_default();
+        let create = match sql::parse_create(sql) {
+            Ok(create) => create,
+            Err(error) => {
+                // The statement may be wrong far behind its name; rules that read it need not be told so.
+                self.broken.extend(key.map(|member| member.key.clone()));
+                self.broken.extend(named(sql));
+                let subject = key.map_or_else(
+                    || named(sql).map_or(subject.clone(), |name| format!("stream {name}")),
+                    |_| subject.clone(),
+                );
+                diagnose::of_create(document, statement, &subject, &error, &mut self.problems);
+                return;
+            }
+        };
+        let name = create.name.name.to_string();
+        let subject = subject_of(create.relation, &name);
+        if let Some(key) = key.filter(|member| member.key != name) {
+            let message = format!("stands under the name {}; its own counts", key.key);
+            self.problems.push(document.warning(key.place, &subject, message));
+        }
+        match self.catalog.create(&create) {
+            Ok(def) => {
+                let stream = Stream {
+                    def,
+                    document: document.clone(),
+                    statement: statement.clone(),
+                    options: create.options,
+                    faults: Vec::new(),
+                    used: false,
+                };
+                self.streams.insert(name, stream);
+            }
+            Err(errors) => {
+                self.broken.insert(name);
+                diagnose::of_definition(document, statement, &subject, &errors, &mut self.problems);
+            }
+        }
+    }
+
+    /// Checks the source of every stream.
+    fn open_sources(&mut self) {
+        let mut streams = std::mem::take(&mut self.streams);
+        for (name, stream) in &mut streams {
+            let relation = if stream.def.kind.is_table() { Relation::Table } else { Relation::Stream };
+            let subject = subject_of(relation, name);
+            match source(&stream.def, &self.config, UnknownKey::Refused) {
+                Ok((spec, warnings)) => {
+                    self.sources.insert(name.clone(), spec);
+                    for warning in warnings {
+                        self.problems.push(stream.document.warning(stream.statement.place, &subject, warning));
+                    }
+                }
+                Err((faults, warnings)) => {
+                    for warning in warnings {
+                        self.problems.push(stream.document.warning(stream.statement.place, &subject, warning));
+                    }
+                    for Fault { option, message, hint } in faults {
+                        let span = stream.options.iter().rev().find(|o| o.name == option).map(|o| o.span);
+                        let problem = stream.document.sql_error(&stream.statement, &subject, message, span, hint);
+                        stream.faults.push(problem);
+                    }
+                }
+            }
+        }
+        self.streams = streams;
+    }
+
+    /// A source that cannot be used is an error where a rule needs it.
+    fn unused_sources(&mut self) {
+        for stream in self.streams.values_mut() {
+            for fault in stream.faults.drain(..) {
+                let severity = if stream.used { Severity::Error } else { Severity::Warning };
+                self.problems.push(Problem { severity, ..fault });
+            }
+        }
+    }
+
+    fn read_rules(&mut self, document: &Arc<Document>, form: Form) {
+        let root = &document.root;
+        let rules = match form {
+            Form::Rule => return self.read_rule(document, None, root),
+            Form::Rules => root,
+            Form::Sections => match rule::field(root, "rules") {
+                Some(rules) => rules,
+                None => return,
+            },
+        };
+        match &rules.value {
+            Value::List(nodes) => {
+                for node in nodes {
+                    self.read_rule(document, None, node);
+                }
+            }
+            Value::Map(members) if rule::field(rules, "sql").is_some_and(|sql| sql.text().is_some()) => {
+                let hint = Some("rules is a list, or an object of rules by id".to_owned());
+                let place = members.first().map_or(rules.place, |member| member.place);
+                self.problems.push(document.error(place, "", "rules holds a single rule").with_hint(hint));
+            }
+            Value::Map(members) => {
+                for member in members {
+                    self.read_rule(document, Some(&member.key), &member.node);
+                }
+            }
+            _ => {
+                let message = format!("rules is {}, expected a list of rules", rules.kind());
+                self.problems.push(document.error(rules.place, "", message));
+            }
+        }
+    }
+
+    fn read_rule(&mut self, document: &Arc<Document>, key: Option<&str>, node: &Node) {
+        if node.text().is_some() {
+            // eKuiper's rulesets hold each rule as a JSON text.
+            match document.nested(node) {
+                Ok(nested) => {
+                    let nested = Arc::new(nested);
+                    self.read_rule(&nested, key, &nested.root);
+                }
+                Err(problem) => {
+                    let subject = key.map_or_else(|| "rule".to_owned(), |key| format!("rule {key}"));
+                    self.problems.push(Problem { subject, ..*problem });
+                }
+            }
+            return;
+        }
+        let before = self.errors();
+        let Some(rule) = rule::parse(document, node, key, &self.config.rule, &mut self.problems) else { return };
+        let subject = if rule.id.is_empty() { "rule".to_owned() } else { format!("rule {}", rule.id) };
+        if !rule.id.is_empty() && !self.ids.insert(rule.id.clone()) {
+            let hint = Some("each rule needs an id of its own".to_owned());
+            self.problems.push(document.error(node.place, &subject, "rule already exists").with_hint(hint));
+        }
+        let sinks = diagnose::sinks(document, &rule, node, &subject, &self.config, &mut self.problems);
+        let Some(plan) = self.plan(document, &rule, node, &subject) else { return };
+        if !rule.options.schedule.is_always() {
+            let message =
+                "cron, duration and cronDatetimeRange are kept by plutino serve; plutino run runs rules at once";
+            self.problems.push(document.error(node.place, &subject, message));
+        }
+        if rule.options.qos > 0 {
+            let message =
+                "option qos: plutino run keeps no state, the rule begins anew each time; plutino serve keeps it";
+            self.problems.push(document.warning(node.place, &subject, message));
+        }
+        if !rule.triggered {
+            self.waiting += 1;
+            let message = "is not started, since triggered is false";
+            self.problems.push(document.warning(node.place, subject, message));
+            return;
+        }
+        let mut sources = Vec::with_capacity(plan.inputs.len());
+        for input in &plan.inputs {
+            if input.role == plan::physical::Role::Lookup {
+                sources.push(None);
+                continue;
+            }
+            let Some(source) = self.sources.get(input.stream.name.as_str()) else { return };
+            sources.push(Some(source.clone()));
+        }
+        if self.errors() > before {
+            return;
+        }
+        let spec =
+            RuleSpec { id: rule.id, plan, sources, sinks, send_error: rule.options.send_error, keeps: Keeps::Nothing };
+        self.rules.push(PlannedRule {
+            spec,
+            sql: rule.sql,
+            options: rule.options,
+            file: document.name.clone(),
+            place: document.error(node.place, "", "").place.unwrap_or_default(),
+        });
+    }
+
+    fn plan(
+        &mut self,
+        document: &Document,
+        rule: &Rule,
+        node: &Node,
+        subject: &str,
+    ) -> Option<plan::physical::RulePlan> {
+        let statement = rule::field(node, "sql").filter(|_| !rule.sql.is_empty())?;
+        if let Ok(select) = sql::parse_select(&rule.sql) {
+            let names: Vec<&str> = std::iter::once(&select.from)
+                .chain(select.joins.iter().map(|join| &join.source))
+                .map(|source| source.name.name.as_str())
+                .collect();
+            for name in &names {
+                if let Some(stream) = self.streams.get_mut(*name) {
+                    stream.used = true;
+                }
+            }
+            // Streams that are there but wrong, or in a file that cannot be read, were told of already.
+            let missing = |name: &&&str| !self.streams.contains_key(**name);
+            if names.iter().filter(missing).any(|name| !self.complete || self.broken.contains(*name)) {
+                return None;
+            }
+        }
+        match plan::plan(&rule.sql, &rule.options, &self.catalog) {
+            Ok(plan) => Some(plan),
+            Err(error) => {
+                // What is wrong with a stream is told there.
+                for error in error.each() {
+                    let problem = self.timestamp_problem(rule, subject, error).unwrap_or_else(|| {
+                        document.sql_error(statement, subject, error.to_string(), error.span(), error.hint())
+                    });
+                    self.problems.push(problem);
+                }
+                None
+            }
+        }
+    }
+
+    /// An error of event time, told where it is to be mended: at the statement of the stream.
+    fn timestamp_problem(&self, rule: &Rule, subject: &str, error: &plan::PlanError) -> Option<Problem> {
+        let select = sql::parse_select(&rule.sql).ok()?;
+        let sources = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
+        let mut streams = sources.filter_map(|source| self.streams.get(source.name.name.as_str()));
+        let (stream, hint) = match &*error.kind {
+            PlanErrorKind::NoTimestamp => {
+                let stream = streams.find(|stream| stream.def.timestamp.is_none())?;
+                let hint = "give the stream the option TIMESTAMP=\"the field with the event time\", or set the rule's \
+                            isEventTime to false";
+                (stream, Some(hint.to_owned()))
+            }
+            PlanErrorKind::UnknownTimestamp(name) => {
+                let columns = |stream: &Stream| {
+                    let columns = stream.def.columns.iter().flatten();
+                    columns.map(|column| column.name.name.to_string()).collect::<Vec<_>>()
+                };
+                let stream = streams.find(|stream| {
+                    stream.def.timestamp.as_deref() == Some(name.as_str()) && !columns(stream).contains(name)
+                })?;
+                let columns = columns(stream);
+                let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
+                (stream, rule::meant(name, &columns))
+            }
+            _ => return None,
+        };
+        let span = stream.options.iter().rev().find(|option| option.name == "TIMESTAMP").map(|option| option.span);
+        Some(stream.document.sql_error(&stream.statement, subject, error.to_string(), span, hint))
+    }
+
+    fn errors(&self) -> usize {
+        self.problems.iter().filter(|problem| problem.severity == Severity::Error).count()
+    }
+
+    fn finish(mut self) -> Result<Pipeline, Vec<Problem>> {
+        if let Some((file, place)) = self.first.take().filter(|_| self.rules.is_empty() && self.errors() == 0) {
+            let hint = match self.waiting {
+                0 => {
+                    "give it one: \"rules\": [{\"id\": \"rule1\", \"sql\": \"SELECT …\", \"actions\": [{\"log\": {}}]}]"
+                }
+                _ => "leave out \"triggered\": false, or set it to true",
+            };
+            let message = match self.waiting {
+                0 => "the file holds no rules: there is no rule to run",
+                _ => "no rule of the file starts: there is no rule to run",
+            };
+            self.problems.push(Problem::error(&file, Some(place), "", message).with_hint(Some(hint.to_owned())));
+        }
+        let refused = self.errors() > 0;
+        self.problems.sort_by(|a, b| (&a.file, a.place).cmp(&(&b.file, b.place)));
+        if refused {
+            return Err(self.problems);
+        }
+        let Loader { catalog, streams, sources, rules, problems, .. } = self;
+        let lookups = streams.values().filter(|stream| stream.def.kind == Kind::LookupTable);
+        let table = |table: &Stream| {
+            let def = table.def.clone();
+            let source = sources.get(def.name.as_str())?.clone();
+            let place = table.document.error(table.statement.place, "", "").place.unwrap_or_default();
+            Some(PlannedTable { spec: TableSpec { def, source }, file: table.document.name.clone(), place })
+        };
+        let tables = lookups.filter_map(table).collect();
+        Ok(Pipeline { catalog, sources, tables, rules, warnings: problems })
+    }
+}
+
+fn subject_of(relation: Relation, name: &str) -> String {
+    match relation {
+        Relation::Stream => format!("stream {name}"),
+        Relation::Table => format!("table {name}"),
+    }
+}
+
+/// The name in a statement that cannot be read: what follows CREATE STREAM.
+fn named(sql: &str) -> Option<String> {
+    let mut words = sql.split_whitespace();
+    words.next()?;
+    words.next()?;
+    let name: String = words.next()?.chars().take_while(|c| c.is_alphanumeric() || matches!(c, '_' | '-')).collect();
+    Some(name).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,496 @@
+//! The streams and tables that rules can name: their statements as typed definitions.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use crate::format::compress::Method;
+use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
+use crate::text::span::Span;
+use crate::value::Text;
+use crate::value::cast;
+use crate::value::datetime_pattern::TimePattern;
+
+/// A stream or table as it was created.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StreamDef {
+    /// its name
+    pub name: Text,
+    /// what it is
+    pub kind: Kind,
+    /// its columns; none: schemaless
+    pub columns: Option<Vec<ColumnDef>>,
+    /// DATASOURCE: the path of the endpoint; empty if not given
+    pub datasource: Text,
+    /// TYPE: kind of the source
+    pub source: Text,
+    /// FORMAT
+    pub format: Format,
+    /// decompression in EXTRA: how messages are packed
+    pub compression: Option<Method>,
+    /// CONF_KEY: which property set
+    pub conf_key: Option<Text>,
+    /// KEY: the column of which a lookup table holds the last row for each value
+    pub key: Option<Text>,
+    /// TIMESTAMP: the event time field
+    pub timestamp: Option<Text>,
+    /// TIMESTAMP_FORMAT
+    pub timestamp_format: Option<TimePattern>,
+    /// STRICT_VALIDATION
+    pub strict: bool,
+    /// SHARED
+    pub shared: bool,
+    /// TEMP: for temporary rules only
+    pub temporary: bool,
+    /// useInt64ForWholeNumber in EXTRA: whole numbers of messages are whole numbers of the language (BIGINT), which
+    /// divide as such
+    pub integers: bool,
+    /// EXTRA: further source properties
+    pub extra: Map<String, Json>,
+}
+
+impl StreamDef {
+    /// A stream of which only the name is known: one without a schema, so that any column may be there.
+    pub fn of_name(name: Text) -> StreamDef {
+        StreamDef {
+            name,
+            kind: Kind::Stream,
+            columns: None,
+            datasource: Text::default(),
+            source: Text::default(),
+            format: Format::Json,
+            compression: None,
+            conf_key: None,
+            key: None,
+            timestamp: None,
+            timestamp_format: None,
+            strict: false,
+            shared: false,
+            temporary: false,
+            integers: false,
+            extra: Map::new(),
+        }
+    }
+}
+
+/// What a name stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Rows that go by.
+    Stream,
+    /// A table without KIND: its last rows, kept by each rule for itself from the rule's start.
+    ScanTable {
+        /// RETAIN_SIZE: how many rows; `None`: all. 1 where it is not given, but all of a file.
+        retain: Option<usize>,
+    },
+    /// KIND="lookup": the last row for each key since the table was created, shared by all rules.
+    LookupTable,
+}
+
+impl Kind {
+    /// Whether this is a table of either kind.
+    pub fn is_table(self) -> bool {
+        self != Kind::Stream
+    }
+}
+
+/// The sources that lookup tables can have.
+pub const LOOKUP_SOURCES: &[&str] = &["memory", "file"];
+
+/// How messages of a stream are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// JSON
+    Json,
+    /// the bytes in one column of this name
+    Binary {
+        /// the column
+        column: Text,
+    },
+    /// values between delimiters
+    Delimited {
+        /// what stands between two values
+        delimiter: Text,
+        /// the first line of a message names the values, each further line is a row
+        header: bool,
+    },
+    /// a form
+    UrlEncoded,
+}
+
+/// All streams and tables by name: they share the names.
+#[derive(Clone, Debug, Default)]
+pub struct Catalog {
+    definitions: BTreeMap<Text, Arc<StreamDef>>,
+}
+
+/// Why a stream or table cannot be created, and the place in its statement: the name, a column or the value of an
+/// option.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{kind}")]
+pub struct CatalogError {
+    /// what is wrong
+    pub kind: CatalogErrorKind,
+    /// where, in bytes of the statement
+    pub span: Span,
+}
+
+/// The ways in which a statement can be wrong.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CatalogErrorKind {
+    /// Streams and tables share the names.
+    #[error("Create {} fails: Item {name} already exists.", if *table { "table" } else { "stream" })]
+    Exists {
+        /// the name
+        name: String,
+        /// it was to be a table
+        table: bool,
+    },
+    /// A value of an option that it cannot have.
+    #[error("option '{option}={value}' is invalid")]
+    Option {
+        /// name of the option, in small letters
+        option: &'static str,
+        /// the value
+        value: String,
+    },
+    /// Columns that messages of FORMAT binary cannot have.
+    #[error("{0}")]
+    BinaryColumn(&'static str),
+    /// EXTRA is no JSON object.
+    #[error("invalid extra option, expect JSON string")]
+    Extra,
+    /// A lookup table over memory is found by its key.
+    #[error("Option \"key\" is required for memory lookup table.")]
+    LookupKey,
+    /// A source that lookup tables cannot have.
+    #[error("lookup source type {0} not found.")]
+    LookupSource(String),
+    /// DEFAULT of another type than its column, in the words of eKuiper.
+    #[error("cannot convert {found} to {target}")]
+    Default {
+        /// type and value of the literal
+        found: String,
+        /// the type of the column
+        target: &'static str,
+    },
+    /// Something that the language has and this version has not.
+    #[error("{0} is not supported yet")]
+    NotYet(String),
+}
+
+impl Catalog {
+    /// Adds the stream or table of a statement.
+    ///
+    /// # Errors
+    /// All that is wrong with the statement, never nothing; the catalog stays as it was.
+    pub fn create(&mut self, create: &CreateStream) -> Result<Arc<StreamDef>, Vec<CatalogError>> {
+        let mut errors = Vec::new();
+        let name = &create.name.name;
+        if self.definitions.contains_key(name) {
+            let kind = CatalogErrorKind::Exists { name: name.to_string(), table: create.relation == Relation::Table };
+            errors.push(CatalogError { kind, span: create.name.span });
+        }
+        let def = definition(create, &mut errors);
+        if !errors.is_empty() {
+            return Err(errors);
+        }
+        let def = Arc::new(def);
+        self.definitions.insert(def.name.clone(), def.clone());
+        Ok(def)
+    }
+
+    /// What this name stands for.
+    pub fn relation(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.definitions.get(name)
+    }
+
+    /// The stream of this name.
+    pub fn stream(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.relation(name).filter(|def| !def.kind.is_table())
+    }
+
+    /// The table of this name.
+    pub fn table(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.relation(name).filter(|def| def.kind.is_table())
+    }
+
+    /// All streams, by name.
+    pub fn streams(&self) -> impl Iterator<Item = &Arc<StreamDef>> {
+        self.definitions.values().filter(|def| !def.kind.is_table())
+    }
+
+    /// All tables, by name.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<StreamDef>> {
+        self.definitions.values().filter(|def| def.kind.is_table())
+    }
+
+    /// Puts a definition in the place of the one of its name: for a trial, in a catalog of its own.
+    pub fn replace(&mut self, def: StreamDef) {
+        self.definitions.insert(def.name.clone(), Arc::new(def));
+    }
+
+    /// Takes a stream or table away. Rules that read it keep the definition they have.
+    pub fn remove(&mut self, name: &str) -> Option<Arc<StreamDef>> {
+        self.definitions.remove(name)
+    }
+}
+
+/// The definition that a statement gives; what is wrong in it goes to `errors`. Of an option that is written twice the
+/// last one counts.
+fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDef {
+    for column in &create.columns {
+        if let Err(kind) = check_default(column) {
+            errors.push(CatalogError { kind, span: column.name.span });
+        }
+    }
+    let option = |name: &str| create.options.iter().rev().find(|option| option.name == name);
+    let value = |name: &str| option(name).map(|option| option.value.clone());
+    let text = |name: &str| value(name).filter(|value| !value.is_empty());
+    let flag = |name: &str| value(name).is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let mut refuse = |name: &str, kind| {
+        let span = option(name).map_or(create.name.span, |option| option.span);
+        errors.push(CatalogError { kind, span });
+    };
+    let extra = value("EXTRA").map_or_else(Map::new, |text| {
+        serde_json::from_str(&text).unwrap_or_else(|_| {
+            refuse("EXTRA", CatalogErrorKind::Extra);
+            Map::new()
+        })
+    });
+    let named = value("FORMAT").unwrap_or(Text::const_new("json"));
+    let format = format(&named, text("DELIMITER"), &create.columns, &extra).unwrap_or_else(|kind| {
+        refuse("FORMAT", kind);
+        Format::Json
+    });
+    let compression = compression(&extra).unwrap_or_else(|kind| {
+        refuse("EXTRA", kind);
+        None
+    });
+    let timestamp_format =
+        text("TIMESTAMP_FORMAT").and_then(|text| pattern(&text).map_err(|kind| refuse("TIMESTAMP_FORMAT", kind)).ok());
+    let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
+    let source = value("TYPE").unwrap_or_default();
+    let key = text("KEY");
+    let kind = match create.relation {
+        Relation::Stream => Kind::Stream,
+        Relation::Table => {
+            table_kind(text("KIND"), text("RETAIN_SIZE"), &source, key.is_some()).unwrap_or_else(|(option, kind)| {
+                refuse(option, kind);
+                Kind::LookupTable
+            })
+        }
+    };
+    StreamDef {
+        name: create.name.name.clone(),
+        kind,
+        columns: (!create.columns.is_empty()).then(|| create.columns.clone()),
+        datasource: value("DATASOURCE").unwrap_or_default(),
+        source,
+        format,
+        compression,
+        conf_key: text("CONF_KEY"),
+        key,
+        timestamp: text("TIMESTAMP"),
+        timestamp_format,
+        strict: flag("STRICT_VALIDATION"),
+        shared: flag("SHARED"),
+        temporary: flag("TEMP"),
+        integers,
+        extra,
+    }
+}
+
+/// What a table is; an error with the option that it is about.
+fn table_kind(
+    kind: Option<Text>,
+    retain: Option<Text>,
+    source: &str,
+    has_key: bool,
+) -> Result<Kind, (&'static str, CatalogErrorKind)> {
+    let invalid = |option, value: Text| CatalogErrorKind::Option { option, value: value.to_string() };
+    match kind {
+        None => {}
+        Some(kind) if kind.eq_ignore_ascii_case("scan") => {}
+        Some(kind) if !kind.eq_ignore_ascii_case("lookup") => return Err(("KIND", invalid("kind", kind))),
+        Some(_) if !LOOKUP_SOURCES.contains(&source) => {
+            return Err(("TYPE", CatalogErrorKind::LookupSource(source.to_owned())));
+        }
+        Some(_) if source == "memory" && !has_key => return Err(("KIND", CatalogErrorKind::LookupKey)),
+        Some(_) => return Ok(Kind::LookupTable),
+    }
+    let retain = match retain {
+        // A file is there as a whole; of rows that come the last one is the table.
+        None => (source != "file").then_some(1),
+        Some(text) => match text.parse::<u32>() {
+            Ok(rows) => Some((rows as usize).max(1)),
+            Err(_) => return Err(("RETAIN_SIZE", invalid("retain_size", text))),
+        },
+    };
+    Ok(Kind::ScanTable { retain })
+}
+
+/// DEFAULT is for columns of numbers, text and truth values. It may be written in a way that values of the column may
+/// come in: a whole number is a float too, and everything has a text.
+fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
+    let Some(default) = &column.default else { return Ok(()) };
+    let target = match (&column.ty, default) {
+        (DataType::BigInt, Literal::Int(_))
+        | (DataType::Float, Literal::Int(_) | Literal::Float(_))
+        | (DataType::String, _)
+        | (DataType::Boolean, Literal::Bool(_) | Literal::Int(_)) => return Ok(()),
+        (DataType::Boolean, Literal::Text(text)) if cast::truth_of_text(text).is_some() => return Ok(()),
+        (DataType::BigInt, _) => "int64",
+        (DataType::Float, _) => "float64",
+        (DataType::Boolean, _) => "bool",
+        (DataType::DateTime, _) => "datetime",
+        (DataType::Bytea, _) => "bytea",
+        (DataType::Array(_), _) => "array",
+        (DataType::Struct(_), _) => "struct",
+    };
+    let found = match default {
+        Literal::Int(i) => format!("int64({i})"),
+        Literal::Float(x) => format!("float64({x})"),
+        Literal::Text(text) => format!("string({text})"),
+        Literal::Bool(b) => format!("bool({b})"),
+    };
+    Err(CatalogErrorKind::Default { found, target })
+}
+
+fn pattern(text: &str) -> Result<TimePattern, CatalogErrorKind> {
+    TimePattern::new(text)
+        .ok_or_else(|| CatalogErrorKind::Option { option: "timestamp_format", value: text.to_string() })
+}
+
+/// How messages are packed, by the property `decompression` of EXTRA.
+fn compression(extra: &Map<String, Json>) -> Result<Option<Method>, CatalogErrorKind> {
+    let name = match extra.get("decompression") {
+        None | Some(Json::Null) => return Ok(None),
+        Some(Json::String(name)) if name.is_empty() => return Ok(None),
+        Some(Json::String(name)) => name.clone(),
+        Some(other) => other.to_string(),
+    };
+    Method::of(&name).map(Some).ok_or(CatalogErrorKind::Option { option: "decompression", value: name })
+}
+
+fn format(
+    name: &str,
+    delimiter: Option<Text>,
+    columns: &[ColumnDef],
+    extra: &Map<String, Json>,
+) -> Result<Format, CatalogErrorKind> {
+    match name.to_ascii_lowercase().as_str() {
+        "" | "json" => Ok(Format::Json),
+        "delimited" => {
+            let header = match extra.get("hasHeader") {
+                Some(Json::String(text)) => text.eq_ignore_ascii_case("true"),
+                header => header.and_then(Json::as_bool).unwrap_or(false),
+            };
+            Ok(Format::Delimited { delimiter: delimiter.unwrap_or(Text::const_new(",")), header })
+        }
+        "urlencoded" => Ok(Format::UrlEncoded),
+        "binary" => match columns {
+            [] => Ok(Format::Binary { column: Text::const_new("self") }),
+            [column] if column.ty == DataType::Bytea => Ok(Format::Binary { column: column.name.name.clone() }),
+            [_] => Err(CatalogErrorKind::BinaryColumn("'binary' format stream can have only 'bytea' type field")),
+            _ => Err(CatalogErrorKind::BinaryColumn("'binary' format stream can have only one field")),
+        },
+        _ => Err(CatalogErrorKind::Option { option: "format", value: name.to_owned() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse_create;
+
+    fn create(catalog: &mut Catalog, sql: &str) -> Result<Arc<StreamDef>, String> {
+        let create = parse_create(sql).map_err(|error| error.to_string())?;
+        catalog.create(&create).map_err(|errors| {
+            let told = errors.iter().map(|error| {
+                let marked = &sql[error.span.start as usize..error.span.end as usize];
+                format!("{error} @ {marked}")
+            });
+            told.collect::<Vec<_>>().join("; ")
+        })
+    }
+
+    #[test]
+    fn options_become_a_definition() {
+        let mut catalog = Catalog::default();
+        let sql = "CREATE STREAM demo (a BIGINT DEFAULT -1) WITH (DATASOURCE=\"/x\", DATASOURCE=\"/d\", FORMAT=\"JSON\", \
+                   TYPE=\"websocket\", TIMESTAMP=\"ts\", STRICT_VALIDATION=\"TRUE\", EXTRA=\"{\\\"k\\\": 1}\")";
+        let stream = create(&mut catalog, sql).expect("the statement is correct");
+        assert_eq!((stream.datasource.as_str(), stream.source.as_str()), ("/d", "websocket"));
+        assert_eq!((stream.timestamp.as_deref(), stream.strict, stream.shared), (Some("ts"), true, false));
+        assert_eq!(stream.extra["k"], 1);
+        assert_eq!(catalog.stream("demo"), Some(&stream));
+        assert_eq!(catalog.streams().count(), 1);
+        let schemaless = create(&mut catalog, "CREATE STREAM other () WITH (DATASOURCE=\"/d\")").expect("correct");
+        assert_eq!((&schemaless.columns, &schemaless.format), (&None, &Format::Json));
+    }
+
+    #[test]
+    fn tables_have_a_kind_and_share_the_names() {
+        let mut catalog = Catalog::default();
+        for (name, options, kind) in [
+            ("a", "TYPE=\"websocket\"", Kind::ScanTable { retain: Some(1) }),
+            ("b", "TYPE=\"websocket\", KIND=\"SCAN\", RETAIN_SIZE=\"5\"", Kind::ScanTable { retain: Some(5) }),
+            ("c", "TYPE=\"file\", RETAIN_SIZE=\"0\"", Kind::ScanTable { retain: Some(1) }),
+            ("d", "TYPE=\"file\"", Kind::ScanTable { retain: None }),
+            ("e", "TYPE=\"file\", KIND=\"lookup\"", Kind::LookupTable),
+            ("f", "TYPE=\"memory\", KIND=\"Lookup\", KEY=\"id\"", Kind::LookupTable),
+        ] {
+            let table = create(&mut catalog, &format!("CREATE TABLE {name} () WITH (DATASOURCE=\"x\", {options})"))
+                .expect("the statement is correct");
+            assert_eq!(table.kind, kind, "{options}");
+            assert_eq!((catalog.table(name), catalog.stream(name)), (Some(&table), None));
+        }
+        assert_eq!(catalog.table("f").and_then(|table| table.key.as_deref()), Some("id"));
+        assert_eq!((catalog.streams().count(), catalog.tables().count()), (0, 6));
+        let error = create(&mut catalog, "CREATE STREAM a () WITH (DATASOURCE=\"/d\")").err();
+        assert_eq!(error.as_deref(), Some("Create stream fails: Item a already exists. @ a"));
+        assert!(catalog.remove("a").is_some());
+        assert!(create(&mut catalog, "CREATE STREAM a () WITH (DATASOURCE=\"/d\")").is_ok());
+    }
+
+    #[test]
+    fn refusals() {
+        let mut catalog = Catalog::default();
+        create(&mut catalog, "CREATE STREAM demo () WITH (DATASOURCE=\"/d\")").expect("correct");
+        for (rest, message) in [
+            ("STREAM demo () WITH (DATASOURCE=\"/d\")", "Create stream fails: Item demo already exists. @ demo"),
+            ("STREAM x () WITH (FORMAT=\"toml\")", "option 'format=toml' is invalid @ \"toml\""),
+            (
+                "STREAM x (a BIGINT) WITH (FORMAT=\"binary\")",
+                "'binary' format stream can have only 'bytea' type field @ \"binary\"",
+            ),
+            ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string @ \"{oops\""),
+            (
+                "STREAM x () WITH (EXTRA=\"{\\\"decompression\\\": \\\"rar\\\"}\")",
+                "option 'decompression=rar' is invalid @ \"{\\\"decompression\\\": \\\"rar\\\"}\"",
+            ),
+            ("STREAM x () WITH (EXTRA=\"[1]\")", "invalid extra option, expect JSON string @ \"[1]\""),
+            ("STREAM x (a BIGINT DEFAULT \"x\") WITH (DATASOURCE=\"/d\")", "cannot convert string(x) to int64 @ a"),
+            ("TABLE demo () WITH (DATASOURCE=\"/d\")", "Create table fails: Item demo already exists. @ demo"),
+            (
+                "TABLE x () WITH (TYPE=\"memory\", KIND=\"lookup\")",
+                "Option \"key\" is required for memory lookup table. @ \"lookup\"",
+            ),
+            (
+                "TABLE x () WITH (TYPE=\"websocket\", KIND=\"lookup\")",
+                "lookup source type websocket not found. @ \"websocket\"",
+            ),
+            ("TABLE x () WITH (TYPE=\"memory\", KIND=\"index\")", "option 'kind=index' is invalid @ \"index\""),
+            (
+                "STREAM demo (a BIGINT DEFAULT true) WITH (FORMAT=\"toml\", EXTRA=\"5\")",
+                "Create stream fails: Item demo already exists. @ demo; cannot convert bool(true) to int64 @ a; invalid \
+                 extra option, expect JSON string @ \"5\"; option 'format=toml' is invalid @ \"toml\"",
+            ),
+        ] {
+            assert_eq!(create(&mut catalog, &format!("CREATE {rest}")).err().as_deref(), Some(message), "{rest}");
+        }
+        assert_eq!(catalog.streams().count(), 1);
+    }
+}

@@ -1,0 +1,9 @@
+//! Bytes of messages to values, and values to bytes: one module a format.
+
+pub mod compress;
+pub mod delimited;
+pub mod json;
+pub mod schema;
+pub mod sink_format;
+pub mod template;
+pub mod urlencoded;

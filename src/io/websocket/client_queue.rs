@@ -1,0 +1,532 @@
+//! What waits for clients: one queue, a lane, per sink and client, and the sink's policy when a lane is full.
+//!
+//! A lane holds references to the sink's shared batches, so a broadcast costs each client a pointer. The byte limit
+//! counts what a lane keeps alive: a batch counts whole until its last message is out. Messages count as waiting until
+//! they are flushed to the socket; what was handed to the socket is never sent again, what was not is kept for the
+//! client role's next connection.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+
+use super::config::{QueueLimit, SlowClient};
+use crate::io::queue::{MessageBatch, Outlet, Signal};
+use crate::io::{NO_CLIENT, UNSENT};
+use crate::sync::locked;
+
+/// Why and with which code a client is sent away.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Farewell {
+    /// close code
+    pub code: CloseCode,
+    /// reason in the close frame
+    pub reason: &'static str,
+}
+
+/// The other end of a connection; in a client role it outlives connections.
+pub(super) struct Peer {
+    /// where it is
+    pub address: String,
+    /// since when it is known
+    pub since: SystemTime,
+    /// set to send it away
+    pub farewell: watch::Sender<Option<Farewell>>,
+    /// wakes its writer
+    pub wake: Notify,
+    /// messages of `onOpen` still to be sent on this connection, before all others; `None` while there is none
+    first: Mutex<Option<VecDeque<String>>>,
+    lanes: Mutex<Lanes>,
+}
+
+/// The lanes of a peer: as many as there are sinks, and thousands of rules may send to one endpoint.
+#[derive(Default)]
+struct Lanes {
+    all: Vec<Arc<ClientQueue>>,
+    /// those in which something waits, each once, so that a busy one does not starve the others
+    waiting: VecDeque<Arc<ClientQueue>>,
+    /// the peer has left: nothing waits any more
+    left: bool,
+}
+
+impl Peer {
+    /// A peer without lanes, which is connected.
+    pub fn new(address: String) -> Arc<Peer> {
+        Arc::new(Peer {
+            address,
+            since: SystemTime::now(),
+            farewell: watch::Sender::new(None),
+            wake: Notify::new(),
+            first: Mutex::new(Some(VecDeque::new())),
+            lanes: Mutex::default(),
+        })
+    }
+
+    /// Sends it away, if nobody did before.
+    pub fn dismiss(&self, code: CloseCode, reason: &'static str) {
+        self.farewell.send_if_modified(|farewell| {
+            let first = farewell.is_none();
+            if first {
+                *farewell = Some(Farewell { code, reason });
+            }
+            first
+        });
+    }
+
+    /// Sends these too, before what waits. Without a connection they are dropped: the next one begins with all that is to
+    /// be said then.
+    pub fn say(&self, messages: &[String]) {
+        if let Some(first) = &mut *locked(&self.first) {
+            first.extend(messages.iter().cloned());
+            self.wake.notify_one();
+        }
+    }
+
+    /// What a new connection sends first.
+    pub fn say_first(&self, messages: Vec<String>) {
+        *locked(&self.first) = Some(messages.into());
+    }
+
+    /// There is no connection until the next [`Peer::say_first`].
+    pub fn hang_up(&self) {
+        *locked(&self.first) = None;
+    }
+
+    /// The next message of `onOpen`.
+    pub fn next_first(&self) -> Option<String> {
+        locked(&self.first).as_mut()?.pop_front()
+    }
+
+    /// The next batch to write, if one waits.
+    pub fn next(&self) -> Option<Flight> {
+        let mut lanes = locked(&self.lanes);
+        loop {
+            let lane = lanes.waiting.pop_front()?;
+            let (flight, more) = lane.take();
+            if more {
+                lanes.waiting.push_back(lane);
+            }
+            if flight.is_some() {
+                return flight;
+            }
+        }
+    }
+
+    /// Gives up all that waits for it: it has left.
+    pub fn leave(&self) {
+        let lanes = std::mem::replace(&mut *locked(&self.lanes), Lanes { left: true, ..Lanes::default() });
+        for lane in lanes.all {
+            lane.close();
+        }
+    }
+}
+
+/// One sink: its clients' lanes, its policy and its counts.
+pub(super) struct SinkQueue {
+    limit: QueueLimit,
+    policy: SlowClient,
+    signal: Signal,
+    lanes: Mutex<Vec<Arc<ClientQueue>>>,
+    /// lanes that are over the limit, with policy `block`
+    over: AtomicUsize,
+    /// messages that wait in all lanes
+    queued: AtomicUsize,
+    /// told when nothing waits any more
+    drained: Notify,
+    /// messages flushed to clients
+    pub messages: AtomicU64,
+    /// their bytes
+    pub bytes: AtomicU64,
+    dropped_slow: AtomicU64,
+    dropped_absent: AtomicU64,
+    dropped_left: AtomicU64,
+    dropped_unsent: AtomicU64,
+    dropped_broken: AtomicU64,
+    /// set by [`SinkQueue::end`]
+    ended: AtomicBool,
+}
+
+impl SinkQueue {
+    /// A sink without clients.
+    pub fn new(limit: QueueLimit, policy: SlowClient, signal: Signal) -> Arc<SinkQueue> {
+        Arc::new(SinkQueue {
+            limit,
+            policy,
+            signal,
+            lanes: Mutex::default(),
+            over: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            drained: Notify::new(),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dropped_slow: AtomicU64::new(0),
+            dropped_absent: AtomicU64::new(0),
+            dropped_left: AtomicU64::new(0),
+            dropped_unsent: AtomicU64::new(0),
+            dropped_broken: AtomicU64::new(0),
+            ended: AtomicBool::new(false),
+        })
+    }
+
+    /// From now on `peer` gets what is sent.
+    pub fn join(self: &Arc<Self>, peer: &Arc<Peer>) {
+        let lane = Arc::new(ClientQueue {
+            sink: self.clone(),
+            peer: peer.clone(),
+            state: Mutex::default(),
+            dropped: AtomicU64::new(0),
+        });
+        locked(&peer.lanes).all.push(lane.clone());
+        locked(&self.lanes).push(lane);
+    }
+
+    /// Messages that wait for clients.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// Waits until nothing is queued, but not beyond `deadline`.
+    pub async fn drain(&self, deadline: Instant) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if self.queued() == 0 || tokio::time::timeout_at(deadline, drained).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes leave of all clients; what still waits is lost and counted.
+    pub fn end(&self) {
+        let lanes = {
+            let mut lanes = locked(&self.lanes);
+            self.ended.store(true, Ordering::Release);
+            std::mem::take(&mut *lanes)
+        };
+        for lane in lanes {
+            locked(&lane.peer.lanes).all.retain(|other| !Arc::ptr_eq(other, &lane));
+            lane.close();
+        }
+    }
+
+    /// Lost messages by cause.
+    pub fn dropped(&self) -> Vec<(&'static str, u64)> {
+        let causes = [
+            ("slow client", &self.dropped_slow),
+            (NO_CLIENT, &self.dropped_absent),
+            ("client left", &self.dropped_left),
+            ("connection broke", &self.dropped_broken),
+            (UNSENT, &self.dropped_unsent),
+        ];
+        causes.into_iter().map(|(cause, count)| (cause, count.load(Ordering::Relaxed))).filter(|c| c.1 > 0).collect()
+    }
+
+    /// Each client with what waits for it and what it lost.
+    pub fn clients(&self) -> Vec<ClientStatus> {
+        let lanes = locked(&self.lanes);
+        lanes
+            .iter()
+            .map(|lane| ClientStatus {
+                address: lane.peer.address.clone(),
+                since: lane.peer.since,
+                queued: locked(&lane.state).messages,
+                dropped: lane.dropped.load(Ordering::Relaxed),
+            })
+            .collect()
+    }
+
+    fn gone(&self, messages: usize) {
+        if messages > 0 && self.queued.fetch_sub(messages, Ordering::AcqRel) == messages {
+            self.drained.notify_waiters();
+        }
+    }
+}
+
+/// One client of a sink.
+#[derive(Clone, Debug)]
+pub struct ClientStatus {
+    /// where it is
+    pub address: String,
+    /// since when it is connected (a client role: since when the link exists)
+    pub since: SystemTime,
+    /// messages that wait for it
+    pub queued: usize,
+    /// messages it lost
+    pub dropped: u64,
+}
+
+impl Outlet for SinkQueue {
+    fn send(&self, batch: &Arc<MessageBatch>) {
+        if batch.is_empty() {
+            return;
+        }
+        let lanes = locked(&self.lanes);
+        if lanes.is_empty() {
+            let ended = self.ended.load(Ordering::Acquire);
+            let cause = if ended { &self.dropped_unsent } else { &self.dropped_absent };
+            cause.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        }
+        for lane in lanes.iter() {
+            lane.push(batch);
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.over.load(Ordering::Acquire) == 0
+    }
+
+    fn may_wait(&self) -> bool {
+        self.policy == SlowClient::Block
+    }
+}
+
+/// What waits for one client of one sink.
+struct ClientQueue {
+    sink: Arc<SinkQueue>,
+    peer: Arc<Peer>,
+    state: Mutex<LaneState>,
+    dropped: AtomicU64,
+}
+
+#[derive(Default)]
+struct LaneState {
+    entries: VecDeque<Entry>,
+    /// messages that wait, those in flight included
+    messages: usize,
+    /// bytes that they keep alive
+    bytes: usize,
+    /// counted in the sink's `over`
+    over: bool,
+    /// it is among the waiting lanes of its peer, or about to be
+    listed: bool,
+    closed: bool,
+}
+
+/// The rest of a batch.
+struct Entry {
+    batch: Arc<MessageBatch>,
+    next: usize,
+}
+
+impl ClientQueue {
+    fn push(self: &Arc<Self>, batch: &Arc<MessageBatch>) {
+        let limit = self.sink.limit;
+        let mut state = locked(&self.state);
+        if state.closed {
+            // It closes while it is sent to: under the same lock as its other messages, which are counted so.
+            drop(state);
+            let cause = self.cause_of_end();
+            self.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            cause.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            return;
+        }
+        state.entries.push_back(Entry { batch: batch.clone(), next: 0 });
+        state.messages += batch.len();
+        state.bytes += batch.byte_len();
+        self.sink.queued.fetch_add(batch.len(), Ordering::AcqRel);
+        if state.messages > limit.messages || state.bytes > limit.bytes {
+            match self.sink.policy {
+                SlowClient::DropOldest => {
+                    let lost = state.drop_oldest(limit);
+                    self.lose(lost, &self.sink.dropped_slow);
+                }
+                // A lane with a single batch is not behind: the client had no chance to read it yet.
+                SlowClient::Disconnect if state.entries.len() > 1 || state.messages > batch.len() => {
+                    let lost = state.clear();
+                    self.lose(lost, &self.sink.dropped_slow);
+                    self.peer.dismiss(CloseCode::Policy, "too slow");
+                }
+                SlowClient::Disconnect => {}
+                SlowClient::Block => {
+                    if !std::mem::replace(&mut state.over, true) {
+                        self.sink.over.fetch_add(1, Ordering::AcqRel);
+                    }
+                }
+            }
+        }
+        let fresh = !std::mem::replace(&mut state.listed, true);
+        drop(state);
+        if fresh {
+            self.list();
+        }
+        self.peer.wake.notify_one();
+    }
+
+    /// Puts it among the waiting lanes of its peer. Not under the lane's lock: a peer locks in the other order.
+    fn list(self: &Arc<Self>) {
+        let mut lanes = locked(&self.peer.lanes);
+        if !lanes.left {
+            lanes.waiting.push_back(self.clone());
+        }
+    }
+
+    fn lose(&self, messages: usize, cause: &AtomicU64) {
+        self.dropped.fetch_add(messages as u64, Ordering::Relaxed);
+        cause.fetch_add(messages as u64, Ordering::Relaxed);
+        self.sink.gone(messages);
+    }
+
+    /// Takes the next batch, and says whether more waits; if not, it has to be listed anew.
+    fn take(self: &Arc<Self>) -> (Option<Flight>, bool) {
+        let mut state = locked(&self.state);
+        let entry = state.entries.pop_front();
+        state.listed = !state.entries.is_empty();
+        let flight = entry.map(|Entry { batch, next }| Flight {
+            lane: self.clone(),
+            batch,
+            start: next,
+            next,
+            bytes: 0,
+            flushed: false,
+        });
+        (flight, state.listed)
+    }
+
+    /// The cause of what a closed lane loses.
+    fn cause_of_end(&self) -> &AtomicU64 {
+        let ended = self.sink.ended.load(Ordering::Acquire);
+        if ended { &self.sink.dropped_unsent } else { &self.sink.dropped_left }
+    }
+
+    fn close(&self) {
+        let mut state = locked(&self.state);
+        state.closed = true;
+        let lost = state.clear();
+        self.relieve(&mut state);
+        drop(state);
+        self.lose(lost, self.cause_of_end());
+        // Not under the lane's lock: a sending sink locks in the other order.
+        let mut lanes = locked(&self.sink.lanes);
+        if let Some(place) = lanes.iter().position(|lane| std::ptr::eq(&**lane, self)) {
+            lanes.swap_remove(place);
+        }
+    }
+
+    /// Ends the state of being over the limit, if it holds.
+    fn relieve(&self, state: &mut LaneState) {
+        if std::mem::replace(&mut state.over, false) && self.sink.over.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.sink.signal.raise();
+        }
+    }
+}
+
+impl LaneState {
+    /// Drops from the front until the limits hold; of the newest batch only what is over the limit of messages.
+    fn drop_oldest(&mut self, limit: QueueLimit) -> usize {
+        let mut lost = 0;
+        loop {
+            let excess = self.messages.saturating_sub(limit.messages);
+            let newest = self.entries.len() == 1;
+            let Some(front) = self.entries.front_mut() else { return lost };
+            if excess == 0 && (newest || self.bytes <= limit.bytes) {
+                return lost;
+            }
+            let left = front.batch.len() - front.next;
+            if excess >= left || (self.bytes > limit.bytes && !newest) {
+                self.bytes -= front.batch.byte_len();
+                self.messages -= left;
+                self.entries.pop_front();
+                lost += left;
+            } else {
+                front.next += excess;
+                self.messages -= excess;
+                lost += excess;
+            }
+        }
+    }
+
+    /// Drops all but what is in flight.
+    fn clear(&mut self) -> usize {
+        let mut lost = 0;
+        for entry in self.entries.drain(..) {
+            let left = entry.batch.len() - entry.next;
+            self.bytes -= entry.batch.byte_len();
+            self.messages -= left;
+            lost += left;
+        }
+        lost
+    }
+}
+
+/// A batch on its way into a socket. Dropped, it is accounted: messages taken from it are out if they were flushed, and
+/// lost otherwise (part of them may have reached the peer; they are not sent twice); the others go back.
+pub(super) struct Flight {
+    lane: Arc<ClientQueue>,
+    batch: Arc<MessageBatch>,
+    start: usize,
+    next: usize,
+    bytes: usize,
+    flushed: bool,
+}
+
+impl Flight {
+    /// What was taken has been flushed.
+    pub fn arrive(mut self) {
+        self.flushed = true;
+    }
+
+    /// Takes the next message.
+    pub fn message(&mut self) -> Option<Bytes> {
+        (self.next < self.batch.len()).then(|| {
+            let message = self.batch.message(self.next);
+            self.next += 1;
+            self.bytes += message.len();
+            message
+        })
+    }
+
+    /// Whether the messages are text.
+    pub fn text(&self) -> bool {
+        self.batch.text
+    }
+
+    /// Bytes taken so far.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let lane = &self.lane;
+        let sink = &lane.sink;
+        let out = self.next - self.start;
+        let left = self.batch.len() - self.next;
+        if self.flushed {
+            sink.messages.fetch_add(out as u64, Ordering::Relaxed);
+            sink.bytes.fetch_add(self.bytes as u64, Ordering::Relaxed);
+        }
+        let (mut lost, mut fresh) = (0, false);
+        let mut state = locked(&lane.state);
+        state.messages -= out;
+        if left > 0 && !state.closed {
+            state.entries.push_front(Entry { batch: self.batch.clone(), next: self.next });
+            fresh = !std::mem::replace(&mut state.listed, true);
+        } else {
+            state.bytes -= self.batch.byte_len();
+            state.messages -= left;
+            lost = left;
+        }
+        // Half the limit, so that the engine is not woken for every message of a client that reads steadily.
+        if state.over && state.messages <= sink.limit.messages / 2 && state.bytes <= sink.limit.bytes / 2 {
+            lane.relieve(&mut state);
+        }
+        drop(state);
+        if fresh {
+            lane.list();
+        }
+        lane.lose(lost, lane.cause_of_end());
+        if self.flushed {
+            sink.gone(out);
+        } else {
+            let ended = sink.ended.load(Ordering::Acquire);
+            lane.lose(out, if ended { &sink.dropped_unsent } else { &sink.dropped_broken });
+        }
+    }
+}

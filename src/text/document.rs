@@ -1,0 +1,591 @@
+//! A JSON or YAML file as a tree whose every node knows its place, so that what is wrong can be pointed at.
+//!
+//! JSON is read as the YAML that it is: there is one reader. This module must not know what a file means.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value as Json};
+use serde_saphyr::{Location, Spanned};
+
+use crate::text::span::{self, Span};
+
+/// A place in a file: line and column, both from 1; columns count characters. 0 where no place is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// line
+    pub line: u64,
+    /// column
+    pub column: u64,
+    /// the same as byte offset
+    offset: usize,
+}
+
+/// A value of a file and where it stands.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// what it is
+    pub value: Value,
+    /// where it begins
+    pub place: Place,
+}
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub enum Value {
+    /// null, or nothing
+    Null,
+    /// true, false
+    Bool(bool),
+    /// a number
+    Number(Number),
+    /// text
+    Text(String),
+    /// a list
+    List(Vec<Node>),
+    /// members in the order of the file
+    Map(Vec<Member>),
+}
+
+/// One member of an object.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// its key
+    pub key: String,
+    /// where the key stands
+    pub place: Place,
+    /// its value
+    pub node: Node,
+}
+
+/// A file, read.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// its name, for messages
+    pub name: String,
+    /// its text
+    pub text: String,
+    /// its tree
+    pub root: Node,
+    /// the document and its text that this one was
+    outer: Option<(Arc<Document>, Box<Node>)>,
+}
+
+/// How bad a [`Problem`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It cannot run.
+    Error,
+    /// It runs, but maybe not as meant.
+    Warning,
+}
+
+/// Something wrong in a file, said so that its author can put it right.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// how bad
+    pub severity: Severity,
+    /// which file
+    pub file: String,
+    /// where in it
+    pub place: Option<Place>,
+    /// which part: `rule r1`, `stream demo`; may be empty
+    pub subject: String,
+    /// what is wrong
+    pub message: String,
+    /// it is a sink's, and not the rule's
+    pub of_sink: bool,
+    /// its place in a statement, where it is in one
+    pub in_sql: Option<InSql>,
+    /// the SQL with the place marked
+    pub excerpt: Option<String>,
+    /// what to do about it
+    pub hint: Option<String>,
+}
+
+/// A place in a statement.
+#[derive(Clone, Debug)]
+pub struct InSql {
+    /// line, from 1
+    pub line: usize,
+    /// column, from 1, in characters
+    pub column: usize,
+}
+
+/// `file:line:column: error: rule r1: message`, then the marked SQL and the hint, indented.
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.file)?;
+        if let Some(place) = self.place.filter(|place| place.line > 0) {
+            write!(f, ":{}:{}", place.line, place.column)?;
+        }
+        f.write_str(if self.severity == Severity::Error { ": error: " } else { ": warning: " })?;
+        if !self.subject.is_empty() {
+            write!(f, "{}: ", self.subject)?;
+        }
+        f.write_str(&self.message)?;
+        for line in self.excerpt.iter().flat_map(|excerpt| excerpt.lines()) {
+            write!(f, "\n    {line}")?;
+        }
+        if let Some(hint) = &self.hint {
+            write!(f, "\n    hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Problem {
+    /// An error.
+    pub fn error(file: &str, place: Option<Place>, subject: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem {
+            severity: Severity::Error,
+            file: file.to_owned(),
+            place,
+            subject: subject.into(),
+            message: message.into(),
+            of_sink: false,
+            in_sql: None,
+            excerpt: None,
+            hint: None,
+        }
+    }
+
+    /// A warning.
+    pub fn warning(
+        file: &str,
+        place: Option<Place>,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Problem {
+        Problem { severity: Severity::Warning, ..Problem::error(file, place, subject, message) }
+    }
+
+    /// With what to do about it.
+    pub fn with_hint(self, hint: Option<String>) -> Problem {
+        Problem { hint, ..self }
+    }
+}
+
+impl Document {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// A [`Problem`] where the file cannot be read or is neither JSON nor YAML.
+    pub fn read(path: &Path) -> Result<Document, Box<Problem>> {
+        let name = path.display().to_string();
+        match std::fs::read(path) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Document::parse(&name, text),
+                Err(error) => {
+                    let at = error.utf8_error().valid_up_to();
+                    Err(Box::new(Problem::error(&name, None, "", format!("the file is not UTF-8: byte {at} is wrong"))))
+                }
+            },
+            Err(error) => Err(Box::new(Problem::error(&name, None, "", format!("cannot read the file: {error}")))),
+        }
+    }
+
+    /// Reads a text; `name` is for messages.
+    ///
+    /// # Errors
+    /// A [`Problem`] where the text is neither JSON nor YAML.
+    pub fn parse(name: &str, text: String) -> Result<Document, Box<Problem>> {
+        // A text without any value is an empty document, which YAML's own reader would refuse.
+        if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
+            let root = Node { value: Value::Null, place: Place { line: 1, column: 1, offset: 0 } };
+            return Ok(Document { name: name.to_owned(), text, root, outer: None });
+        }
+        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+        match serde_saphyr::from_str_with_options::<Spanned<Value>>(&text, options) {
+            Ok(root) => Ok(Document { name: name.to_owned(), root: root.into(), text, outer: None }),
+            Err(error) => {
+                let place = error.location().map(Place::from);
+                let message = error.without_snippet().to_string();
+                Err(Box::new(unreadable(name, place, message.lines().next().unwrap_or_default())))
+            }
+        }
+    }
+
+    /// A value that was read elsewhere, without places.
+    pub fn of_json(name: &str, json: &Json) -> Document {
+        Document { name: name.to_owned(), text: String::new(), root: Node::of_json(json), outer: None }
+    }
+
+    /// Reads the text in `node` as a document of its own, whose places are those in this one.
+    ///
+    /// # Errors
+    /// A [`Problem`] where the text is neither JSON nor YAML.
+    pub fn nested(self: &Arc<Document>, node: &Node) -> Result<Document, Box<Problem>> {
+        match Document::parse(&self.name, node.text().unwrap_or_default().to_owned()) {
+            Ok(document) => Ok(Document { outer: Some((self.clone(), Box::new(node.clone()))), ..document }),
+            Err(problem) => {
+                let offset = problem.place.map_or(0, |place| place.offset);
+                Err(Box::new(Problem { place: Some(self.place_in(node, offset)), ..*problem }))
+            }
+        }
+    }
+
+    /// Where byte `offset` of the text in `node` stands in the file. The text and its source are walked side by side:
+    /// escapes, quotes, indentation and folded lines only exist in the source. The place of the node itself where
+    /// the two do not match.
+    pub fn place_in(&self, node: &Node, offset: usize) -> Place {
+        let found = self.text.get(node.place.offset..).zip(node.text());
+        match found.and_then(|(source, text)| source_offset(source, text, offset)) {
+            Some(at) => {
+                let offset = node.place.offset + at;
+                let (line, column) = span::line_column(&self.text, offset);
+                self.resolve(Place { line: line as u64, column: column as u64, offset })
+            }
+            None => self.resolve(node.place),
+        }
+    }
+
+    /// An error at a place of this document.
+    pub fn error(&self, place: Place, subject: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem::error(&self.name, Some(self.resolve(place)), subject, message)
+    }
+
+    /// A warning at a place of this document.
+    pub fn warning(&self, place: Place, subject: impl Into<String>, message: impl Into<String>) -> Problem {
+        Problem::warning(&self.name, Some(self.resolve(place)), subject, message)
+    }
+
+    /// An error in the statement that `node` holds, with the place marked; without a span the whole is meant.
+    pub fn sql_error(
+        &self,
+        node: &Node,
+        subject: impl Into<String>,
+        message: impl Into<String>,
+        span: Option<Span>,
+        hint: Option<String>,
+    ) -> Problem {
+        let sql = node.text().unwrap_or_default();
+        let place = self.place_in(node, span.map_or(0, |span| span.start as usize));
+        let in_sql = span.map(|span| {
+            let (line, column) = span::line_column(sql, span.start as usize);
+            InSql { line, column }
+        });
+        let span = span.unwrap_or(Span { start: 0, end: sql.trim_end().len() as u32 });
+        Problem {
+            place: Some(place),
+            in_sql,
+            excerpt: Some(span::mark(sql, span)),
+            hint,
+            ..self.error(node.place, subject, message)
+        }
+    }
+
+    /// A place of this document as one of the file.
+    fn resolve(&self, place: Place) -> Place {
+        match &self.outer {
+            Some((document, node)) => document.place_in(node, place.offset),
+            None => place,
+        }
+    }
+}
+
+/// What the reader says, without the place, which stands before it anyway, and without its words to programmers.
+fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    if let Some((_, key)) = message.split_once("duplicate mapping key: ") {
+        let key = key.split(", set DuplicateKeyPolicy").next().unwrap_or_default();
+        let hint = Some("each name can stand once in an object".to_owned());
+        return Problem::error(name, place, "", format!("{key} stands there twice")).with_hint(hint);
+    }
+    let hint = [
+        ("tabs disallowed", "YAML is indented with spaces"),
+        ("expected ',' or", "perhaps a comma is missing before this place"),
+        ("expected '-' indicator", "entries of a list, and members of an object, begin in the same column"),
+    ]
+    .into_iter()
+    .find_map(|(part, hint)| message.contains(part).then(|| hint.to_owned()));
+    Problem::error(name, place, "", format!("the file is neither JSON nor YAML: {message}")).with_hint(hint)
+}
+
+impl Node {
+    fn of_json(json: &Json) -> Node {
+        let member = |(key, value): (&String, &Json)| Member {
+            key: key.clone(),
+            place: Place::default(),
+            node: Node::of_json(value),
+        };
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(flag) => Value::Bool(*flag),
+            Json::Number(number) => Value::Number(number.clone()),
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(list) => Value::List(list.iter().map(Node::of_json).collect()),
+            Json::Object(members) => Value::Map(members.iter().map(member).collect()),
+        };
+        Node { value, place: Place::default() }
+    }
+
+    /// The member of this name, if this is an object that has it.
+    pub fn member(&self, key: &str) -> Option<&Member> {
+        self.members().iter().find(|member| member.key == key)
+    }
+
+    /// The members; none if this is no object.
+    pub fn members(&self) -> &[Member] {
+        match &self.value {
+            Value::Map(members) => members,
+            _ => &[],
+        }
+    }
+
+    /// The text, if this is one.
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Whether this is null.
+    pub fn is_null(&self) -> bool {
+        matches!(self.value, Value::Null)
+    }
+
+    /// What it is, for messages: `a text`, `a list`.
+    pub fn kind(&self) -> &'static str {
+        match self.value {
+            Value::Null => "null",
+            Value::Bool(_) => "true or false",
+            Value::Number(_) => "a number",
+            Value::Text(_) => "a text",
+            Value::List(_) => "a list",
+            Value::Map(_) => "an object",
+        }
+    }
+
+    /// The same without places.
+    pub fn json(&self) -> Json {
+        match &self.value {
+            Value::Null => Json::Null,
+            Value::Bool(value) => Json::Bool(*value),
+            Value::Number(value) => Json::Number(value.clone()),
+            Value::Text(value) => Json::String(value.clone()),
+            Value::List(nodes) => Json::Array(nodes.iter().map(Node::json).collect()),
+            Value::Map(_) => Json::Object(self.json_members()),
+        }
+    }
+
+    /// The members as a JSON object; empty if this is none.
+    pub fn json_members(&self) -> Map<String, Json> {
+        self.members().iter().map(|member| (member.key.clone(), member.node.json())).collect()
+    }
+}
+
+impl From<Spanned<Value>> for Node {
+    fn from(spanned: Spanned<Value>) -> Node {
+        Node { value: spanned.value, place: spanned.defined.into() }
+    }
+}
+
+impl From<Location> for Place {
+    fn from(at: Location) -> Place {
+        let offset = at.span().byte_offset().map_or(usize::MAX, |offset| offset as usize);
+        Place { line: at.line(), column: at.column(), offset }
+    }
+}
+
+impl<'de> Deserialize<'de> for Value {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Value, D::Error> {
+        struct Tree;
+
+        impl<'de> Visitor<'de> for Tree {
+            type Value = Value;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_none<E>(self) -> Result<Value, E> {
+                Ok(Value::Null)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+                Ok(Value::Bool(value))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+                Ok(Value::Number(value.into()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+                Ok(Value::Number(value.into()))
+            }
+
+            fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+                Ok(Number::from_f64(value).map_or_else(|| Value::Text(value.to_string()), Value::Number))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+                Ok(Value::Text(value.to_owned()))
+            }
+
+            fn visit_string<E>(self, value: String) -> Result<Value, E> {
+                Ok(Value::Text(value))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Value, A::Error> {
+                let mut nodes = Vec::new();
+                while let Some(node) = list.next_element::<Spanned<Value>>()? {
+                    nodes.push(node.into());
+                }
+                Ok(Value::List(nodes))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some((key, node)) = map.next_entry::<Spanned<String>, Spanned<Value>>()? {
+                    members.push(Member { key: key.value, place: key.defined.into(), node: node.into() });
+                }
+                Ok(Value::Map(members))
+            }
+        }
+
+        deserializer.deserialize_any(Tree)
+    }
+}
+
+/// Where byte `offset` of `text` stands in `source`, which begins with the notation of `text`: plain, quoted or block.
+fn source_offset(source: &str, text: &str, offset: usize) -> Option<usize> {
+    let quote = source.chars().next().filter(|c| matches!(c, '"' | '\''));
+    let mut at = usize::from(quote.is_some());
+    if source.starts_with(['|', '>']) {
+        at = source.find('\n')? + 1;
+    }
+    for (index, c) in text.char_indices() {
+        if c.is_whitespace() {
+            if index >= offset {
+                return Some(at);
+            }
+            // Blanks of the text may be line breaks, indentation or escapes of the source: skipped with what follows.
+            continue;
+        }
+        let mut found;
+        loop {
+            let rest = &source[at..];
+            let first = rest.chars().next()?;
+            found = match (quote, first) {
+                (Some('"'), '\\') => escape(rest),
+                (Some('\''), '\'') => rest.starts_with("''").then_some(('\'', 2)),
+                _ => Some((first, first.len_utf8())),
+            };
+            match found {
+                Some((blank, length)) if blank.is_whitespace() => at += length,
+                _ => break,
+            }
+        }
+        let (same, length) = found?;
+        if same != c {
+            return None;
+        }
+        if index >= offset {
+            return Some(at);
+        }
+        at += length;
+    }
+    Some(at)
+}
+
+/// The character that an escape sequence of a double-quoted text stands for, and how long the sequence is. An escaped
+/// line break counts as a blank.
+fn escape(rest: &str) -> Option<(char, usize)> {
+    let kind = rest.chars().nth(1)?;
+    let hex = |digits: usize| -> Option<(char, usize)> {
+        let code = u32::from_str_radix(rest.get(2..2 + digits)?, 16).ok()?;
+        if (0xd800..0xdc00).contains(&code) {
+            let low = u32::from_str_radix(rest.get(8..12)?, 16).ok()?;
+            let pair = 0x10000 + ((code - 0xd800) << 10) + low.checked_sub(0xdc00)?;
+            return Some((char::from_u32(pair)?, 12));
+        }
+        Some((char::from_u32(code)?, 2 + digits))
+    };
+    match kind {
+        'x' => hex(2),
+        'u' => hex(4),
+        'U' => hex(8),
+        'n' | 'r' | 't' | '\n' | '\r' | 'f' | 'v' | '_' | 'N' | 'L' | 'P' => Some((' ', 1 + kind.len_utf8())),
+        other => Some((other, 1 + other.len_utf8())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn place_of(document: &str, word: &str) -> (Place, Place) {
+        let document = Document::parse("test", document.to_owned()).unwrap();
+        let node = &document.root.member("sql").unwrap().node;
+        let offset = node.text().unwrap().find(word).unwrap();
+        let start = document.text.find(word).unwrap();
+        let (line, column) = span::line_column(&document.text, start);
+        (document.place_in(node, offset), Place { line: line as u64, column: column as u64, offset: start })
+    }
+
+    #[test]
+    fn places_in_texts_of_every_notation() {
+        for document in [
+            "{\"sql\": \"SELECT \\\"ä\\\" FORM demo\"}",
+            "{\"a\": 1,\n  \"sql\": \"SELECT \\n\\t\\u00e4, \\ud83d\\ude00 FORM demo\"}",
+            "{\n\t\"sql\":\t\"SELECT \\/ FORM demo\"\n}",
+            "sql: SELECT a FORM demo",
+            "# a comment\nsql: SELECT a,\n  b\n\n  FORM demo\n",
+            "sql: |\n  SELECT a\n    -- why\n\n  FORM demo\n",
+            "sql: >-\n  SELECT a,\n  b FORM demo\n",
+            "sql: 'SELECT ''x'' FORM demo'",
+            "sql: \"SELECT \\\n   a FORM demo\"",
+        ] {
+            let (found, expected) = place_of(document, "FORM");
+            assert_eq!(found, expected, "{document}");
+        }
+    }
+
+    #[test]
+    fn places_in_nested_documents_are_those_of_the_file() {
+        let text = "{\"rules\": {\"r1\":\n  \"{\\\"id\\\": 1,\\n \\\"sql\\\": \\\"SELECT FORM\\\"}\"}}";
+        let document = Arc::new(Document::parse("test", text.to_owned()).unwrap());
+        let rule = &document.root.member("rules").unwrap().node.member("r1").unwrap().node;
+        let nested = document.nested(rule).unwrap();
+        let sql = &nested.root.member("sql").unwrap().node;
+        let (line, column) = span::line_column(text, text.find("FORM").unwrap());
+        let place = nested.place_in(sql, 7);
+        assert_eq!((place.line, place.column), (line as u64, column as u64));
+        let problem = nested.sql_error(sql, "rule r1", "wrong", Some(Span { start: 7, end: 11 }), None);
+        assert_eq!(
+            problem.to_string(),
+            format!("test:{line}:{column}: error: rule r1: wrong\n    1:8 | SELECT FORM\n        |        ^^^^")
+        );
+    }
+
+    #[test]
+    fn values_keep_their_types() {
+        let text = r#"{"a": 1, "b": "1", "c": 1.5, "d": true, "e": null, "f": [1, {"g": "x"}], "h": "true", "i": yes, "j": "null", "k": 9223372036854775807}"#;
+        let document = Document::parse("test", text.to_owned()).unwrap();
+        let expected = text.replace("yes", "\"yes\"");
+        assert_eq!(document.root.json(), serde_json::from_str::<Json>(&expected).unwrap());
+    }
+
+    #[test]
+    fn what_is_no_document_is_told_with_its_place() {
+        let problem = Document::parse("x.json", "{\"a\": 1,\n \"b\" 2}".to_owned()).unwrap_err();
+        assert!(problem.to_string().starts_with("x.json:2:"), "{problem}");
+        let problem = Document::parse("x.yaml", "a: 1\na: 2\n".to_owned()).unwrap_err();
+        assert!(problem.to_string().starts_with("x.yaml:2:1"), "{problem}");
+        assert!(Document::parse("empty", "# nothing\n".to_owned()).unwrap().root.is_null());
+    }
+
+    #[test]
+    fn deep_documents_are_refused() {
+        let deep = "[".repeat(100_000);
+        assert!(Document::parse("deep", deep).is_err());
+    }
+}

@@ -1,0 +1,447 @@
+//! Conversions between kinds of values: what `cast` does, and what functions do to read their arguments.
+//!
+//! There are strict readings (a whole number, a number) for arguments, and the conversions of `cast`, which also read
+//! text. Every value has a text; few have a number. No conversion panics, and none loses digits silently: a number
+//! that does not fit is an error.
+//!
+//! This module knows values and time zones, but no functions' names and no rows.
+
+use std::borrow::Cow;
+use std::fmt::Write;
+use std::sync::Arc;
+
+use base64::Engine as _;
+use base64::alphabet;
+use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STANDARD};
+use jiff::tz::{Offset, TimeZone};
+use jiff::{Timestamp, Zoned};
+
+use super::datetime_pattern::TimePattern;
+use super::datetime_text;
+use crate::expr::function::FunctionError;
+use crate::value::Value;
+
+/// A type that `cast` converts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// bigint: a whole number of 64 bits
+    Int,
+    /// float: a double
+    Float,
+    /// string
+    Text,
+    /// boolean
+    Bool,
+    /// datetime
+    DateTime,
+    /// bytea: bytes
+    Bytes,
+}
+
+impl Target {
+    /// The type of this name, as rules write it: in lower case.
+    pub fn named(name: &str) -> Option<Target> {
+        Some(match name {
+            "bigint" => Target::Int,
+            "float" => Target::Float,
+            "string" => Target::Text,
+            "boolean" => Target::Bool,
+            "datetime" => Target::DateTime,
+            "bytea" => Target::Bytes,
+            _ => return None,
+        })
+    }
+}
+
+/// The value as the wanted type. No value stays no value. `zone` is the zone of times that name none, `now` (ms since
+/// the epoch) tells the day of a time without a date.
+pub fn cast(value: &Value, target: Target, zone: &TimeZone, now: i64) -> Result<Value, FunctionError> {
+    if value.is_null() {
+        return Ok(Value::Null);
+    }
+    match target {
+        Target::Int => to_int(value).map(Value::Int),
+        Target::Float => to_float(value).map(Value::Float),
+        Target::Text => Ok(Value::from(text(value).as_ref())),
+        Target::Bool => to_bool(value).map(Value::Bool),
+        Target::DateTime => to_datetime(value, zone, now).map(Value::DateTime),
+        Target::Bytes => to_bytes(value),
+    }
+}
+
+/// The whole number of an argument: a whole number, or a double without a fraction. Text is not read.
+pub fn int(value: &Value) -> Result<i64, FunctionError> {
+    match value {
+        Value::Int(i) => Ok(*i),
+        Value::Float(f) if f.fract() == 0.0 => cut(*f).ok_or_else(|| failed(value, "int")),
+        _ => Err(failed(value, "int")),
+    }
+}
+
+/// The number of an argument as a double. Text and booleans are not read.
+pub fn float(value: &Value) -> Result<f64, FunctionError> {
+    value.as_f64().ok_or_else(|| failed(value, "float"))
+}
+
+/// The text of any value. Nothing is empty text, numbers are in decimal form with the fewest digits that give the same
+/// number and never with an exponent, arrays and objects are JSON, times RFC 3339, bytes are read as UTF-8.
+pub fn text(value: &Value) -> Cow<'_, str> {
+    match value {
+        Value::Absent | Value::Null => Cow::Borrowed(""),
+        Value::Bool(true) => Cow::Borrowed("true"),
+        Value::Bool(false) => Cow::Borrowed("false"),
+        Value::Int(i) => Cow::Owned(i.to_string()),
+        Value::Float(f) => Cow::Owned(float_text(*f)),
+        Value::Text(text) => Cow::Borrowed(text),
+        Value::Json(json) => Cow::Borrowed(json),
+        Value::Array(_) | Value::Object(_) => {
+            let mut json = String::new();
+            write_json(&mut json, value);
+            Cow::Owned(json)
+        }
+        Value::Bytes(bytes) => String::from_utf8_lossy(bytes),
+        Value::DateTime(at) => Cow::Owned(rfc3339(at)),
+    }
+}
+
+/// A whole number: doubles lose their fraction, text is decimal or has a prefix `0x`, `0o`, `0b`.
+fn to_int(value: &Value) -> Result<i64, FunctionError> {
+    let converted = match value {
+        Value::Int(i) => Some(*i),
+        Value::Float(f) => cut(*f),
+        Value::Bool(b) => Some(i64::from(*b)),
+        Value::Text(text) => int_of_text(text),
+        _ => None,
+    };
+    converted.ok_or_else(|| failed(value, "int"))
+}
+
+/// A double: text is read in decimal and exponent form. Text of a number beyond the doubles is an error.
+fn to_float(value: &Value) -> Result<f64, FunctionError> {
+    let converted = match value {
+        Value::Int(i) => Some(*i as f64),
+        Value::Float(f) => Some(*f),
+        Value::Bool(b) => Some(f64::from(u8::from(*b))),
+        Value::Text(text) => {
+            text.parse::<f64>().ok().filter(|f| f.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit()))
+        }
+        _ => None,
+    };
+    converted.ok_or_else(|| failed(value, "float"))
+}
+
+/// true or false: numbers are true unless 0.
+fn to_bool(value: &Value) -> Result<bool, FunctionError> {
+    match value {
+        Value::Bool(b) => Ok(*b),
+        Value::Int(i) => Ok(*i != 0),
+        Value::Float(f) => Ok(*f != 0.0),
+        Value::Text(text) => truth_of_text(text).ok_or_else(|| failed(value, "bool")),
+        _ => Err(failed(value, "bool")),
+    }
+}
+
+/// The truth value that a text is, of those that it may be written as.
+pub fn truth_of_text(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// A point in time: a number is ms since the epoch (a fraction is cut), text is read in the formats of
+/// [`datetime_text`].
+pub fn to_datetime(value: &Value, zone: &TimeZone, now: i64) -> Result<Arc<Zoned>, FunctionError> {
+    let millis = |millis: i64| Timestamp::from_millisecond(millis).ok().map(|at| at.to_zoned(zone.clone()));
+    let converted = match value {
+        Value::DateTime(at) => return Ok(at.clone()),
+        Value::Int(i) => millis(*i),
+        Value::Float(f) => cut(*f).and_then(millis),
+        Value::Text(text) => datetime_text::parse(text, zone, now),
+        _ => None,
+    };
+    converted.map(Arc::new).ok_or_else(|| failed(value, "datetime"))
+}
+
+/// As [`to_datetime`]; text is read by `pattern` first, where there is one.
+pub fn to_datetime_by(
+    pattern: Option<&TimePattern>,
+    value: &Value,
+    zone: &TimeZone,
+    now: i64,
+) -> Result<Arc<Zoned>, FunctionError> {
+    if let (Some(pattern), Value::Text(text)) = (pattern, value)
+        && let Some(at) = pattern.parse(text, zone)
+    {
+        return Ok(Arc::new(at));
+    }
+    to_datetime(value, zone, now)
+}
+
+/// Bytes: of text those that it encodes in base64, or its own where it is no base64.
+fn to_bytes(value: &Value) -> Result<Value, FunctionError> {
+    match value {
+        Value::Bytes(_) => Ok(value.clone()),
+        Value::Text(text) => Ok(Value::from(base64_bytes(text).unwrap_or_else(|_| text.as_bytes().to_vec()))),
+        _ => Err(failed(value, "bytea")),
+    }
+}
+
+/// Standard base64 whose last digit may have bits that are of no byte: encoders have put there what they had.
+const BASE64: GeneralPurpose =
+    GeneralPurpose::new(&alphabet::STANDARD, GeneralPurposeConfig::new().with_decode_allow_trailing_bits(true));
+
+/// The bytes of standard, padded base64. Line ends are skipped, as encoders of mail and PEM put them in.
+pub fn base64_bytes(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+    if text.contains(['\r', '\n']) { BASE64.decode(text.replace(['\r', '\n'], "")) } else { BASE64.decode(text) }
+}
+
+/// The double without its fraction, if it fits 64 bits.
+fn cut(f: f64) -> Option<i64> {
+    // 2^63 is a double and too large by one; everything below it, cut, fits.
+    const LIMIT: f64 = 9_223_372_036_854_775_808.0;
+    (-LIMIT..LIMIT).contains(&f).then_some(f as i64)
+}
+
+/// The whole number that a text is. A leading zero means nothing: `017` is 17.
+fn int_of_text(text: &str) -> Option<i64> {
+    let (negative, digits) = match text.as_bytes().first()? {
+        b'-' => (true, &text[1..]),
+        b'+' => (false, &text[1..]),
+        _ => (false, text),
+    };
+    let (radix, digits) = match digits.get(..2) {
+        Some("0x" | "0X") => (16, &digits[2..]),
+        Some("0o" | "0O") => (8, &digits[2..]),
+        Some("0b" | "0B") => (2, &digits[2..]),
+        _ => (10, digits),
+    };
+    // `from_str_radix` would take a second sign.
+    if !digits.chars().all(|digit| digit.is_digit(radix)) {
+        return None;
+    }
+    let size = i128::from(u64::from_str_radix(digits, radix).ok()?);
+    i64::try_from(if negative { -size } else { size }).ok()
+}
+
+/// The number in decimal form without exponent, with the fewest digits that give the same double.
+pub fn float_text(f: f64) -> String {
+    if f == f64::INFINITY {
+        "+Inf".to_owned()
+    } else if f == f64::NEG_INFINITY {
+        "-Inf".to_owned()
+    } else {
+        f.to_string()
+    }
+}
+
+/// RFC 3339 with the fewest fraction digits: `2023-11-14T22:13:20Z`, `2023-11-15T06:13:20.5+08:00`.
+pub fn rfc3339(at: &Zoned) -> String {
+    if at.offset() == Offset::UTC {
+        at.timestamp().to_string()
+    } else {
+        at.timestamp().display_with_offset(at.offset()).to_string()
+    }
+}
+
+/// Appends the JSON of a value. A number that JSON cannot write is null; absent members are left out.
+fn write_json(json: &mut String, value: &Value) {
+    match value {
+        Value::Absent | Value::Null => json.push_str("null"),
+        Value::Float(f) if !f.is_finite() => json.push_str("null"),
+        Value::Float(f) if *f != 0.0 && !(1e-6..1e21).contains(&f.abs()) => {
+            let _ = write!(json, "{f:e}");
+        }
+        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Json(_) => json.push_str(&text(value)),
+        Value::Text(text) => write_json_text(json, text),
+        Value::Array(members) => {
+            json.push('[');
+            for (index, member) in members.iter().enumerate() {
+                if index > 0 {
+                    json.push(',');
+                }
+                write_json(json, member);
+            }
+            json.push(']');
+        }
+        Value::Object(members) => {
+            json.push('{');
+            let present = members.iter().filter(|(_, member)| !matches!(member, Value::Absent));
+            for (index, (key, member)) in present.enumerate() {
+                if index > 0 {
+                    json.push(',');
+                }
+                write_json_text(json, key);
+                json.push(':');
+                write_json(json, member);
+            }
+            json.push('}');
+        }
+        Value::Bytes(bytes) => write_json_text(json, &STANDARD.encode(bytes.as_slice())),
+        Value::DateTime(at) => write_json_text(json, &rfc3339(at)),
+    }
+}
+
+/// Appends text as a JSON string.
+fn write_json_text(json: &mut String, text: &str) {
+    json.push_str(&serde_json::Value::from(text).to_string());
+}
+
+/// The error of a conversion that the value does not allow.
+pub fn failed(value: &Value, target: &'static str) -> FunctionError {
+    FunctionError::Conversion { found: described(value), target }
+}
+
+/// Kind and value for messages, `string(abc)`; long values are cut.
+pub fn described(value: &Value) -> String {
+    const SHOWN: usize = 64;
+    let text = text(value);
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}({}…)", value.kind(), &text[..end]),
+        None => format!("{}({text})", value.kind()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const NOW: i64 = 1_700_000_000_000;
+
+    fn to(value: impl Into<Value>, target: Target) -> Option<String> {
+        let cast = cast(&value.into(), target, &TimeZone::UTC, NOW).ok()?;
+        let mut json = String::new();
+        write_json(&mut json, &cast);
+        Some(json)
+    }
+
+    #[test]
+    fn text_to_whole_number() {
+        for (text, whole) in [
+            ("17", Some("17")),
+            ("017", Some("17")),
+            ("08", Some("8")),
+            ("-3", Some("-3")),
+            ("+3", Some("3")),
+            ("0x1F", Some("31")),
+            ("-0x10", Some("-16")),
+            ("0b101", Some("5")),
+            ("0o17", Some("15")),
+            ("9223372036854775807", Some("9223372036854775807")),
+            ("-9223372036854775808", Some("-9223372036854775808")),
+            ("9223372036854775808", None),
+            ("1.5", None),
+            ("", None),
+            ("-", None),
+            ("0x", None),
+            ("--1", None),
+            (" 1", None),
+            ("1_0", None),
+            ("é", None),
+        ] {
+            assert_eq!(to(text, Target::Int).as_deref(), whole, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn numbers_to_whole_numbers() {
+        assert_eq!(to(1.9, Target::Int).as_deref(), Some("1"));
+        assert_eq!(to(-1.9, Target::Int).as_deref(), Some("-1"));
+        assert_eq!(to(1e30, Target::Int), None);
+        assert_eq!(to(-1e30, Target::Int), None);
+        assert_eq!(to(f64::NAN, Target::Int), None);
+        assert_eq!(to(9_223_372_036_854_775_808.0, Target::Int), None);
+        assert_eq!(to(-9_223_372_036_854_775_808.0, Target::Int).as_deref(), Some("-9223372036854775808"));
+        assert_eq!(to(true, Target::Int).as_deref(), Some("1"));
+    }
+
+    #[test]
+    fn strict_whole_numbers() {
+        assert_eq!(int(&Value::Float(12.0)), Ok(12));
+        assert!(int(&Value::Float(1.5)).is_err());
+        assert!(int(&Value::Float(f64::INFINITY)).is_err());
+        let message = int(&Value::from("abc")).map_err(|error| error.to_string());
+        assert_eq!(message, Err("cannot convert string(abc) to int".to_owned()));
+    }
+
+    #[test]
+    fn text_to_double() {
+        for (text, float) in [
+            ("1.5", Some("1.5")),
+            (".5", Some("0.5")),
+            ("5.", Some("5")),
+            ("1e3", Some("1000")),
+            ("NaN", Some("null")),
+            ("inf", Some("null")),
+            ("1e400", None),
+            ("abc", None),
+            ("", None),
+            ("1.5 ", None),
+        ] {
+            assert_eq!(to(text, Target::Float).as_deref(), float, "{text:?}");
+        }
+        assert_eq!(to(9_007_199_254_740_993, Target::Float).as_deref(), Some("9007199254740992"));
+    }
+
+    #[test]
+    fn any_value_to_text() {
+        let object = Value::object([("k".into(), Value::Int(1)), ("é\"".into(), Value::array([Value::from("x")]))]);
+        for (value, expected) in [
+            (Value::Int(12), "12"),
+            (Value::Float(1234567.0), "1234567"),
+            (Value::Float(0.00001), "0.00001"),
+            (Value::Float(1e21), "1000000000000000000000"),
+            (Value::Float(f64::INFINITY), "+Inf"),
+            (Value::Bool(true), "true"),
+            (Value::Null, ""),
+            (Value::array([Value::Int(1), Value::from("x"), Value::Float(1.5)]), r#"[1,"x",1.5]"#),
+            (object, r#"{"k":1,"é\"":["x"]}"#),
+            (Value::from(b"hi".to_vec()), "hi"),
+            (Value::Json("[1]".into()), "[1]"),
+        ] {
+            assert_eq!(text(&value), expected);
+        }
+    }
+
+    #[test]
+    fn values_to_times() {
+        for (value, expected) in [
+            (Value::Int(0), Some("\"1970-01-01T00:00:00Z\"")),
+            (Value::Float(1700000000123.9), Some("\"2023-11-14T22:13:20.123Z\"")),
+            (Value::from("2024-02-29T12:34:56.5+08:00"), Some("\"2024-02-29T12:34:56.5+08:00\"")),
+            (Value::Float(1e30), None),
+            (Value::Int(i64::MAX), None),
+            (Value::Bool(true), None),
+            (Value::array([Value::Int(1)]), None),
+        ] {
+            assert_eq!(to(value, Target::DateTime).as_deref(), expected);
+        }
+    }
+
+    #[test]
+    fn text_to_bytes() {
+        assert_eq!(to("aGVs\r\nbG8=", Target::Bytes).as_deref(), Some("\"aGVsbG8=\""));
+        assert_eq!(to("not base64", Target::Bytes).as_deref(), Some("\"bm90IGJhc2U2NA==\""));
+        assert_eq!(to(5, Target::Bytes), None);
+    }
+
+    proptest! {
+        #[test]
+        fn text_of_a_number_gives_the_number_back(bits: u64, i: i64) {
+            let f = f64::from_bits(bits);
+            prop_assume!(f.is_finite());
+            let back = to_float(&Value::from(float_text(f))).map(f64::to_bits);
+            prop_assert_eq!(back, Ok(f.to_bits()));
+            prop_assert_eq!(to_int(&Value::from(i.to_string())), Ok(i));
+        }
+
+        #[test]
+        fn no_text_panics(text in ".*") {
+            for target in [Target::Int, Target::Float, Target::Bool, Target::DateTime, Target::Bytes] {
+                let _ = cast(&Value::from(text.as_str()), target, &TimeZone::UTC, NOW);
+            }
+        }
+    }
+}

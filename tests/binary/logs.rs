@@ -1,0 +1,126 @@
+//! The log of `plutino serve` in files: how they are called, how many are kept, and that the last line is in them.
+#![cfg(unix)]
+
+use std::io::Write;
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::process::serve::{Folder, LIMIT, Served};
+
+/// The names of the log's files, in order.
+fn files(folder: &Folder) -> Vec<String> {
+    let entries = std::fs::read_dir(folder.path("log")).into_iter().flatten();
+    let mut names: Vec<String> =
+        entries.map(|entry| entry.expect("it can be listed").file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+fn text(folder: &Folder) -> String {
+    let read = |name: &String| std::fs::read_to_string(folder.path("log").join(name)).expect("it is text");
+    files(folder).iter().map(read).collect()
+}
+
+fn stream(name: &str) -> Value {
+    json!({"sql": format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/{name}\", TYPE=\"websocket\")")})
+}
+
+/// Whether a name is `plutino.DATE.log`, with the hour if it is one of those that begin each hour.
+fn is_dated(name: &str, hourly: bool) -> bool {
+    let date = name.strip_prefix("plutino.").and_then(|rest| rest.strip_suffix(".log")).unwrap_or_default();
+    let shape: String = date.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    shape == if hourly { "0000-00-00-00" } else { "0000-00-00" }
+}
+
+#[test]
+fn old_files_go_and_new_ones_are_called_by_their_time() {
+    for (hours, hourly, kept) in [(24, false, 2), (1, true, 3)] {
+        let folder = Folder::new("rotation");
+        folder.write(
+            "etc/plutino.yaml",
+            &format!(
+                "basic:\n  fileLog: true\n  enableRestAuditLog: true\n  rotateTime: {hours}\n  rotateCount: {kept}\n"
+            ),
+        );
+        let time = if hourly { "-07" } else { "" };
+        for day in 1..=6 {
+            folder.write(&format!("log/plutino.2020-01-0{day}{time}.log"), "old\n");
+        }
+        folder.write("log/of-others.log", "kept\n");
+        let mut served = folder.serve();
+        served.ask("POST", "/streams", &stream("demo")).done();
+        assert!(served.terminate().success());
+        let names = files(&folder);
+        assert_eq!(names.first().map(String::as_str), Some("of-others.log"), "{names:?}");
+        let own: Vec<&String> = names.iter().filter(|name| name.starts_with("plutino.")).collect();
+        assert_eq!(own.len(), kept, "{names:?}");
+        assert!(own.iter().all(|name| is_dated(name, hourly)), "{names:?}");
+        assert!(text(&folder).contains("path=\"/streams\""), "{}", text(&folder));
+    }
+}
+
+#[test]
+fn files_that_are_switched_on_later_are_as_configured() {
+    let folder = Folder::new("later");
+    folder.write("etc/plutino.yaml", "basic:\n  enableRestAuditLog: true\n  rotateTime: 1\n  rotateCount: 2\n");
+    for hour in 1..=5 {
+        folder.write(&format!("log/plutino.2020-01-01-0{hour}.log"), "old\n");
+    }
+    let mut served = folder.serve();
+    served.ask("POST", "/streams", &stream("before")).done();
+    assert_eq!(files(&folder).len(), 5, "nothing is touched before");
+    served.ask("PATCH", "/configs", &json!({"fileLog": true})).done();
+    served.ask("POST", "/streams", &stream("after")).done();
+    served.ask("PATCH", "/configs", &json!({"fileLog": false})).done();
+    served.ask("DELETE", "/streams/before", &Value::Null).done();
+    assert!(served.terminate().success());
+    let names = files(&folder);
+    assert!(names.len() == 2 && names.iter().all(|name| is_dated(name, true)), "{names:?}");
+    let text = text(&folder);
+    assert!(text.contains("path=\"/streams\"") && !text.contains("/streams/before"), "{text}");
+}
+
+#[test]
+fn files_that_cannot_be_written_change_nothing() {
+    let folder = Folder::new("no-log");
+    // A file where the folder should be: nobody, whoever he is, can write there.
+    folder.write("log", "no folder");
+    let served = folder.serve();
+    let refused = served.ask("PATCH", "/configs", &json!({"fileLog": true, "logLevel": "debug"}));
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    assert!(refused.body.contains("the log cannot be written into"), "{}", refused.body);
+    served.ask("POST", "/streams", &stream("demo")).done();
+    assert!(!served.has_said().contains("DEBUG"), "the level stays, too: {}", served.has_said());
+    drop(served);
+    folder.write("etc/plutino.yaml", "basic:\n  fileLog: true\n");
+    let output = folder.command().output().expect("the binary starts");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("the log cannot be written into") && said.contains("--log-dir"), "{said}");
+}
+
+/// The first signal waits for a request that is under way; the second does not.
+#[test]
+fn a_second_signal_loses_no_line() {
+    let folder = Folder::new("second-signal");
+    folder.write("etc/plutino.yaml", "basic:\n  fileLog: true\n  enableRestAuditLog: true\n");
+    let mut served: Served = folder.serve();
+    let mut held = TcpStream::connect(&served.rest).expect("the API listens");
+    held.write_all(b"POST /streams HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{").expect("it takes it");
+    // Answered after the one that is held was begun.
+    for number in 0..50 {
+        served.ask("POST", "/streams", &stream(&format!("s{number}"))).done();
+    }
+    served.signal("-TERM");
+    let begun = std::time::Instant::now();
+    while TcpStream::connect(&served.rest).is_ok() {
+        assert!(begun.elapsed() < LIMIT, "it goes on to listen");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    served.signal("-TERM");
+    assert_eq!(served.ends().code(), Some(130));
+    let lines = text(&folder);
+    let written = lines.lines().filter(|line| line.contains("path=\"/streams\"") && line.contains("201")).count();
+    assert_eq!(written, 50, "{lines}");
+}

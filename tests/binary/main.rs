@@ -1,0 +1,22 @@
+//! The real binary, driven as its users drive it: over sockets, files, signals and the command line.
+//!
+//! One test binary, because each one costs a link. `cargo test --test binary durability` runs one module of it.
+
+mod process;
+
+mod bad_input;
+mod checkpoints;
+mod cli;
+mod connections;
+mod durability;
+mod examples;
+mod logs;
+mod mistakes;
+mod operator_errors;
+mod pipelines;
+mod run;
+mod secure;
+mod service_abuse;
+mod sql_docs;
+mod surface;
+mod trial;

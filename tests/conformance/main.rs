@@ -1,0 +1,481 @@
+//! The conformance suite: rules, inputs over real websockets, and the messages that must come out.
+//!
+//! A case is data (`tests/conformance/*.json`, an array of cases a file). It runs through the library, as it would in
+//! the binary: streams into a catalog, SQL through the planner, an engine with its data server on a free port, clients
+//! over TCP. A case that needs something which this version refuses with "not supported yet" is *pending*, never passed.
+//! Cases that a decision of the project overrules are named in `tests/conformance/overruled.json`, each with its why.
+//!
+//! A case has
+//!
+//! - `name`: one line, unique in its file
+//! - `setup`: statements, in order; by default one schemaless JSON stream `demo` at `"@demo"`. `"@x"` is replaced by a
+//!   path of the case, and a client is connected to it
+//! - `sql`, `options`, `sink`: the rule, its options, further properties of its websocket sink; or `rule`: all of it
+//! - `input`: steps: `["x", VALUE]` sends VALUE to `"@x"`, `["x", null, "text"]` sends the text as it is, `{"wait": MS}`,
+//!   `{"close": "x"}`
+//! - `expect`: the messages at the sink, parsed; `compare`: `exact` (default), `unordered`, `rows`, `rowset`;
+//!   `ignore`: keys whose values are not compared; numbers may differ by 1e-9 of their size, unless `exact` is true
+//! - `expect_error`: `{"at": "setup" | "rule"}`: where it must be refused
+//! - `why`: of a case in `decisions.json` and `forms.json`: what speaks for its answer
+//!
+//! `CASE=text cargo test --test conformance` runs the cases with this text in their names, with all that they gave.
+//! `CASES=file cargo test --test conformance -- --nocapture` runs the cases of another file, too.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use futures_util::SinkExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use plutino::definition::rule::{self, Rule, RuleOptions};
+use plutino::definition::stream::{Catalog, StreamDef};
+use plutino::engine::{Engine, EngineSettings, Keeps, RuleSpec, SinkAction, TableSpec};
+use plutino::io::connector;
+use plutino::io::websocket::ServerSettings;
+use plutino::plan;
+use plutino::plan::physical::Role;
+use plutino::sql;
+use plutino::text::document::{Document, Severity};
+use regex::Regex;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+/// How many cases run at a time: most of them wait most of their time.
+const JOBS: usize = 24;
+
+/// So long nothing more may come after the last message that is wanted.
+const QUIET: Duration = Duration::from_millis(150);
+
+/// So long a message that is wanted may be in coming.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// What every refusal of something that is still to come has in its words.
+const NOT_YET: &str = "not supported yet";
+
+/// No case takes longer.
+const LIMIT: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+async fn language() {
+    file("lang").await;
+}
+
+#[tokio::test]
+async fn functions() {
+    file("functions").await;
+}
+
+#[tokio::test]
+async fn streaming() {
+    file("streaming").await;
+}
+
+#[tokio::test]
+async fn sinks() {
+    file("sink").await;
+}
+
+/// Cases of the project's own: operators, types, clauses and functions, a table each.
+#[tokio::test]
+async fn tables() {
+    file("tables").await;
+}
+
+/// Cases of the project's own: where eKuiper's answer is odd, and this is better.
+#[tokio::test]
+async fn decisions() {
+    file("decisions").await;
+}
+
+/// Cases of the project's own: the forms of results and the formats of streams.
+#[tokio::test]
+async fn forms() {
+    file("forms").await;
+}
+
+#[tokio::test]
+async fn cases_of_a_file() {
+    if let Ok(path) = std::env::var("CASES") {
+        suite("cases", Path::new(&path)).await;
+    }
+}
+
+async fn file(name: &str) {
+    suite(name, &folder().join(format!("{name}.json"))).await;
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance")
+}
+
+/// How a case ended.
+enum Verdict {
+    Passed,
+    /// what this version lacks
+    Pending(String),
+    Failed(String),
+}
+
+/// What became of a case's rule.
+enum Outcome {
+    /// where, and with which words
+    Refused(&'static str, String),
+    Messages(Vec<Value>),
+}
+
+/// A statement or rule that was refused, with the stage and the words.
+type Refusal = (&'static str, String);
+
+async fn suite(name: &str, path: &Path) {
+    let cases = cases(path);
+    let overruled: BTreeMap<String, BTreeMap<String, String>> = read(&folder().join("overruled.json"));
+    let overruled = overruled.get(name).cloned().unwrap_or_default();
+    for case in overruled.keys() {
+        assert!(cases.iter().any(|known| known["name"] == *case), "overruled, and no case of {name}: {case}");
+    }
+    let only = std::env::var("CASE").unwrap_or_default();
+    let verbose = !only.is_empty() || name == "cases";
+    let chosen =
+        cases.iter().filter(|case| text(case, "name").contains(&only) && !overruled.contains_key(text(case, "name")));
+    let settings = EngineSettings {
+        workers: 1,
+        server: ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() },
+        zone: jiff::tz::TimeZone::UTC,
+    };
+    let engine = Engine::start(settings).expect("an engine starts");
+    // While a rule of its own runs, the data server stays where it is.
+    let keeper = json!({"name": "keeper", "sql": "SELECT * FROM demo"});
+    let keeper = Run::new(&engine, name, &keeper);
+    keeper.start().await.unwrap_or_else(|(_, why)| panic!("the data server starts: {why}"));
+
+    let (mut passed, mut pending, mut failed) = (0, BTreeMap::<String, usize>::new(), Vec::new());
+    let mut waiting = chosen.enumerate();
+    let mut running = FuturesUnordered::new();
+    loop {
+        while running.len() < JOBS
+            && let Some((index, case)) = waiting.next()
+        {
+            let engine = &engine;
+            running.push(async move {
+                let tag = format!("{name}{index}");
+                let run = Run::new(engine, &tag, case);
+                let verdict = match timeout(LIMIT, run.outcome()).await {
+                    Ok(Ok(outcome)) => judge(case, outcome),
+                    Ok(Err(fault)) => Verdict::Failed(fault),
+                    Err(_) => Verdict::Failed("does not end".to_owned()),
+                };
+                engine.stop_rule(&tag).await;
+                (case, verdict)
+            });
+        }
+        let Some((case, verdict)) = running.next().await else { break };
+        match verdict {
+            Verdict::Passed => {
+                if verbose {
+                    println!("passed {name} · {}", text(case, "name"));
+                }
+                passed += 1;
+            }
+            Verdict::Pending(reason) => {
+                if verbose {
+                    println!("pending {name} · {}: {reason}", text(case, "name"));
+                }
+                *pending.entry(reason).or_default() += 1;
+            }
+            Verdict::Failed(why) => failed.push(format!("FAIL {name} · {}: {why}", text(case, "name"))),
+        }
+    }
+    drop(running);
+    engine.stop().await;
+    failed.sort();
+    for failure in &failed {
+        println!("{failure}");
+    }
+    for (reason, count) in &pending {
+        println!("pending {name} · {count} × {reason}");
+    }
+    let sum = pending.values().sum::<usize>();
+    println!("{name}: {passed} passed, {sum} pending, {} failed, {} overruled", failed.len(), overruled.len());
+    assert!(failed.is_empty(), "{} cases of {name} fail", failed.len());
+}
+
+fn read<T: serde::de::DeserializeOwned>(path: &Path) -> T {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn cases(path: &Path) -> Vec<Value> {
+    read(path)
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value[key].as_str().unwrap_or_default()
+}
+
+/// One case on its way.
+struct Run<'a> {
+    engine: &'a Engine,
+    /// the id of its rule, and what its paths and streams have in their names
+    tag: String,
+    case: &'a Value,
+}
+
+type Client = WebSocketStream<TcpStream>;
+
+impl<'a> Run<'a> {
+    fn new(engine: &'a Engine, tag: &str, case: &'a Value) -> Run<'a> {
+        Run { engine, tag: tag.to_owned(), case }
+    }
+
+    /// Runs the case; an error is a fault of the run itself.
+    async fn outcome(&self) -> Result<Outcome, String> {
+        if let Err((stage, why)) = self.start().await {
+            return Ok(Outcome::Refused(stage, why));
+        }
+        let mut out = self.connect("out").await?;
+        let steps = self.case["input"].as_array().cloned().unwrap_or_default();
+        let mut clients: HashMap<String, Client> = HashMap::new();
+        for step in &steps {
+            if let Some(name) = step[0].as_str()
+                && !clients.contains_key(name)
+            {
+                clients.insert(name.to_owned(), self.connect(name).await?);
+            }
+        }
+        self.wait_for_peer().await;
+        let mut last = None;
+        for step in &steps {
+            if let Some(name) = step[0].as_str() {
+                // Connections know no order among each other; a short pause gives them the order of the case.
+                if last.is_some_and(|last| last != name) {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                last = Some(name);
+                let message = step[2].as_str().map_or_else(|| step[1].to_string(), str::to_owned);
+                let client = clients.get_mut(name).ok_or("a step sends to a client that was closed")?;
+                client.send(Message::text(message)).await.map_err(|error| format!("sending to {name}: {error}"))?;
+            }
+            if let Some(pause) = step["wait"].as_u64() {
+                sleep(Duration::from_millis(pause)).await;
+            }
+            if let Some(mut client) = step["close"].as_str().and_then(|name| clients.remove(name)) {
+                let _ = client.close(None).await;
+            }
+        }
+        let want = self.case["expect"].as_array().map_or(0, Vec::len);
+        let patience = Instant::now() + PATIENCE;
+        let mut messages = Vec::new();
+        loop {
+            let until = if messages.len() >= want { Instant::now() + QUIET } else { patience };
+            match timeout_at(until, out.next()).await {
+                Ok(Some(Ok(Message::Text(text)))) => messages.push(self.parse(&text)),
+                Ok(Some(Ok(Message::Binary(bytes)))) => {
+                    messages.push(self.parse(&bytes.iter().map(|byte| char::from(*byte)).collect::<String>()));
+                }
+                Ok(Some(Ok(_))) => {}
+                Ok(Some(Err(_)) | None) | Err(_) => break,
+            }
+        }
+        Ok(Outcome::Messages(messages))
+    }
+
+    /// A message as JSON; what is no JSON as `{"text": …}`. The rule's id is the word RULE in it.
+    fn parse(&self, message: &str) -> Value {
+        let message = message.replace(&self.tag, "RULE");
+        serde_json::from_str(&message).unwrap_or_else(|_| json!({ "text": message }))
+    }
+
+    async fn connect(&self, name: &str) -> Result<Client, String> {
+        let address = self.engine.listening().ok_or("the data server does not listen")?;
+        let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
+        let url = format!("ws://{address}/{}/{name}", self.tag);
+        let (client, _) = tokio_tungstenite::client_async(url, stream)
+            .await
+            .map_err(|error| format!("connecting to @{name}: {error}"))?;
+        Ok(client)
+    }
+
+    /// Waits until the sink knows its client: a handshake ends before the socket has reached the sink.
+    async fn wait_for_peer(&self) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let status = self.engine.status().await;
+            let rule = status.iter().find(|rule| rule.id == self.tag);
+            if rule.is_some_and(|rule| rule.sinks.iter().any(|sink| sink.address.contains("/out") && sink.peers > 0)) {
+                return;
+            }
+            sleep(Duration::from_millis(2)).await;
+        }
+    }
+
+    /// Creates the case's streams and starts its rule.
+    async fn start(&self) -> Result<(), Refusal> {
+        let at = |stage| move |error: String| (stage, error);
+        let mut catalog = Catalog::default();
+        let setup = match &self.case["setup"] {
+            Value::Array(statements) => statements.iter().filter_map(Value::as_str).map(str::to_owned).collect(),
+            _ => vec![r#"CREATE STREAM demo () WITH (DATASOURCE="@demo", FORMAT="json", TYPE="websocket")"#.to_owned()],
+        };
+        for statement in setup {
+            let create = sql::parse_create(&self.paths(&statement)).map_err(|error| ("setup", error.to_string()))?;
+            catalog.create(&create).map_err(|errors| ("setup", errors[0].to_string()))?;
+        }
+        let rule = match &self.case["rule"] {
+            Value::Null => {
+                let mut sink = json!({"path": "@out"});
+                if let (Some(sink), Value::Object(more)) = (sink.as_object_mut(), self.case["sink"].clone()) {
+                    sink.extend(more);
+                }
+                let options = self.case.get("options").cloned().unwrap_or(json!({}));
+                json!({"sql": self.case["sql"], "options": options, "actions": [{"websocket": sink}]})
+            }
+            rule => rule.clone(),
+        };
+        let Rule { sql, actions, options, .. } = self.rule(rule).map_err(at("rule"))?;
+        let mut plan = plan::plan(&sql, &options, &catalog).map_err(|error| error.to_string()).map_err(at("rule"))?;
+        let mut sinks = Vec::new();
+        for action in actions {
+            let (spec, _) =
+                connector::sink(&action.kind, &action.props).map_err(|error| error.to_string()).map_err(at("rule"))?;
+            sinks.push(SinkAction { spec, shape: action.shape });
+        }
+        let mut sources = Vec::new();
+        for input in &mut plan.inputs {
+            let stream = &input.stream;
+            let kind = if stream.source.is_empty() { "websocket" } else { stream.source.as_str() };
+            let (source, _) = connector::source(kind, &stream.datasource, &stream.extra)
+                .map_err(|error| error.to_string())
+                .map_err(at("rule"))?;
+            // The engine shares what has one name; each case has its streams for itself.
+            input.stream =
+                Arc::new(StreamDef { name: format!("{}_{}", stream.name, self.tag).into(), ..(**stream).clone() });
+            if input.role == Role::Lookup {
+                let table = TableSpec { def: input.stream.clone(), source };
+                self.engine.create_table(table).await.map_err(|error| ("rule", error.to_string()))?;
+                sources.push(None);
+            } else {
+                sources.push(Some(source));
+            }
+        }
+        let spec = RuleSpec {
+            id: self.tag.clone(),
+            plan,
+            sources,
+            sinks,
+            send_error: options.send_error,
+            keeps: Keeps::Nothing,
+        };
+        self.engine.start_rule(spec).await.map_err(|error| ("rule", error.to_string()))
+    }
+
+    /// The rule as it is read in the binary.
+    fn rule(&self, mut rule: Value) -> Result<Rule, String> {
+        rule["id"] = json!(self.tag);
+        let text = self.paths(&rule.to_string());
+        let document = Document::parse("case", text).map_err(|problem| problem.message)?;
+        let mut problems = Vec::new();
+        let rule = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
+        problems.retain(|problem| problem.severity == Severity::Error);
+        // What is not there yet is the better reason, whatever else is wrong.
+        problems.sort_by_key(|problem| !problem.message.contains(NOT_YET));
+        match (problems.into_iter().next(), rule) {
+            (Some(problem), _) => Err(problem.message),
+            (None, Some(rule)) => Ok(rule),
+            (None, None) => Err("the rule cannot be read".to_owned()),
+        }
+    }
+
+    /// The text with each `"@x"` as a path of this case.
+    fn paths(&self, text: &str) -> String {
+        // Making a pattern takes longer than most cases.
+        static PATH: LazyLock<Regex> = LazyLock::new(|| Regex::new(r#""@(\w+)""#).expect("the pattern is right"));
+        PATH.replace_all(text, format!("\"/{}/$1\"", self.tag)).into_owned()
+    }
+}
+
+fn judge(case: &Value, outcome: Outcome) -> Verdict {
+    let wanted = case["expect_error"]["at"].as_str();
+    let messages = match outcome {
+        Outcome::Refused(_, why) if why.contains(NOT_YET) => return Verdict::Pending(why),
+        Outcome::Refused(stage, _) if wanted == Some(stage) => return Verdict::Passed,
+        Outcome::Refused(stage, why) => return Verdict::Failed(format!("refused at {stage}: {why}")),
+        Outcome::Messages(messages) => messages,
+    };
+    if let Some(stage) = wanted {
+        let message = case["expect_error"]["message"].as_str().unwrap_or_default();
+        return Verdict::Failed(format!("accepted, and must be refused at {stage}: {message}"));
+    }
+    let ignore: Vec<&str> = case["ignore"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let how = case["compare"].as_str().unwrap_or("exact");
+    let want = arrange(case["expect"].as_array().cloned().unwrap_or_default(), how, &ignore);
+    let have = arrange(messages, how, &ignore);
+    let exact = case["exact"] == true;
+    if (!exact || want == have) && same(&Value::Array(want.clone()), &Value::Array(have.clone()), &ignore) {
+        Verdict::Passed
+    } else {
+        Verdict::Failed(format!("want {} got {}", Value::Array(want), Value::Array(have)))
+    }
+}
+
+/// The messages in an order in which they can be compared.
+fn arrange(messages: Vec<Value>, how: &str, ignore: &[&str]) -> Vec<Value> {
+    let key = |value: &Value| {
+        let sorted = match value {
+            Value::Object(object) => object.iter().filter(|(key, _)| !ignore.contains(&key.as_str())).collect(),
+            _ => BTreeMap::new(),
+        };
+        if sorted.is_empty() { value.to_string() } else { json!(sorted).to_string() }
+    };
+    let rows = |message: Value| match message {
+        Value::Array(rows) => rows,
+        row => vec![row],
+    };
+    match how {
+        "rows" => messages.into_iter().flat_map(rows).collect(),
+        "rowset" => {
+            let mut rows: Vec<Value> = messages.into_iter().flat_map(rows).collect();
+            rows.sort_by_key(key);
+            rows
+        }
+        "unordered" => {
+            let mut messages: Vec<Value> = messages
+                .into_iter()
+                .map(|message| match message {
+                    Value::Array(mut rows) => {
+                        rows.sort_by_key(key);
+                        Value::Array(rows)
+                    }
+                    row => row,
+                })
+                .collect();
+            messages.sort_by_key(|message| match message {
+                // Apart from the row alone, so that the order of arrival does not matter.
+                Value::Array(rows) => format!("[{}]", rows.iter().map(key).collect::<Vec<_>>().join(",")),
+                row => key(row),
+            });
+            messages
+        }
+        _ => messages,
+    }
+}
+
+fn same(a: &Value, b: &Value, ignore: &[&str]) -> bool {
+    match (a, b) {
+        (Value::Number(a), Value::Number(b)) => {
+            let (Some(x), Some(y)) = (a.as_f64(), b.as_f64()) else { return a == b };
+            a == b || (x - y).abs() <= f64::max(1e-9 * f64::max(x.abs(), y.abs()), 1e-12)
+        }
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len()
+                && a.iter().all(|(key, value)| {
+                    b.get(key).is_some_and(|other| ignore.contains(&key.as_str()) || same(value, other, ignore))
+                })
+        }
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b, ignore)),
+        (a, b) => a == b,
+    }
+}

@@ -1,0 +1,5 @@
+//! The websocket connector through the library, against peers that behave and peers that do not.
+
+mod frames;
+mod tls_peers;
+mod websocket;
