@@ -11,6 +11,7 @@ pub mod format;
 pub mod io;
 pub mod logging;
 pub mod metrics;
+pub mod pipeline;
 pub mod plan;
 pub mod service;
 pub mod sql;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Etc, Failure, configure, say_problems};
-use crate::definition::pipeline;
+use crate::pipeline;
 
 /// Check rule files without running them; all mistakes are told at once
 #[derive(Args)]

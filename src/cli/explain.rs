@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Etc, Failure, configure, say_problems};
-use crate::definition::pipeline;
+use crate::pipeline;
 use crate::plan;
 
 /// Print the logical and the physical plan of rules

@@ -18,12 +18,12 @@ use super::player::Track;
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::config::Config;
-use crate::definition::pipeline::{self, Pipeline};
 use crate::engine::{Engine, EngineError, EngineSettings, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::printable;
 use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, Settings};
+use crate::pipeline::{self, Pipeline};
 use crate::text::document::Problem;
 
 /// How often the status is shown on a terminal, and otherwise.

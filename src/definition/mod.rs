@@ -1,12 +1,9 @@
-//! What users define, read once at the edge: streams, rules, connections and the files that hold them.
+//! What users define, read once at the edge: streams, rules and connections.
 //!
-//! Statements and JSON come in, typed definitions go out; nothing behind this module reads either again. It opens
-//! nothing and runs nothing.
+//! Statements and JSON come in, typed definitions go out; nothing behind this module reads either again. It plans
+//! nothing, opens nothing and runs nothing.
 
-mod bind;
 pub mod connection;
-pub mod diagnose;
-pub mod pipeline;
 pub mod rule;
 pub mod schedule;
 pub mod stream;

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use super::error::ServiceError;
 use super::{Service, locked};
 use crate::definition::connection::Connection;
-use crate::definition::pipeline::EXPORTED;
+use crate::pipeline::EXPORTED;
 use crate::sql::ast::Relation;
 
 /// The largest file that is imported, bytes.

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use plutino::config::Config;
-use plutino::definition::pipeline;
 use plutino::engine::{Engine, EngineSettings};
 use plutino::io::websocket::ServerSettings;
+use plutino::pipeline;
 use serde_json::{Value, json};
 
 /// Files of one test, gone with it.

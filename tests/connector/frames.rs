@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use plutino::config::Config;
-use plutino::definition::pipeline;
 use plutino::engine::{Engine, EngineSettings};
 use plutino::format::compress::Method;
 use plutino::io::websocket::ServerSettings;
+use plutino::pipeline;
 use serde_json::json;
 use tokio::net::TcpStream;
 use tokio_tungstenite::WebSocketStream;

@@ -14,11 +14,19 @@ const FORBIDDEN: &[(&str, &[&str])] = &[
     ("io", &["crate::sql", "crate::expr", "crate::plan", "crate::dataflow", "crate::engine", "crate::cli", "timely"]),
     (
         "dataflow",
-        &["crate::engine", "crate::cli", "crate::config", "crate::definition::rule", "crate::io::websocket", "TcpStream"],
+        &[
+            "crate::engine",
+            "crate::cli",
+            "crate::config",
+            "crate::definition::rule",
+            "crate::io::websocket",
+            "TcpStream",
+        ],
     ),
     ("engine.rs", &["crate::cli", "crate::config", "crate::service", "crate::api", "timely"]),
     ("engine", &["crate::cli", "crate::config", "crate::service", "crate::api", "timely"]),
-    ("definition", &["crate::engine", "crate::dataflow", "crate::service", "crate::api", "crate::cli", "timely"]),
+    ("definition", &["crate::plan", "crate::pipeline", "crate::engine", "crate::dataflow", "crate::service", "timely"]),
+    ("pipeline", &["crate::dataflow", "crate::service", "crate::api", "crate::cli", "timely"]),
     ("service", &["crate::cli", "crate::api", "crate::dataflow", "axum", "timely"]),
     ("api", &["crate::cli", "crate::engine", "crate::dataflow", "crate::plan::physical", "redb", "timely"]),
 ];

@@ -9,7 +9,7 @@ use super::super::status::{self, Phase, RuleReport};
 use super::super::topology::Topology;
 use super::super::{Service, check_id, locked, millis};
 use super::{Entry, RuleSummary};
-use crate::definition::diagnose;
+use crate::pipeline::diagnose;
 use crate::text::document::Problem;
 use crate::value::Text;
 

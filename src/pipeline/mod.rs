@@ -4,7 +4,9 @@
 //! can be JSON texts), or a single rule. All files are read before anything is said, so that a user sees every mistake
 //! at once. This module opens nothing.
 
-use super::{bind as links, diagnose};
+mod bind;
+pub mod diagnose;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,7 +22,7 @@ use crate::plan::{self, PlanErrorKind};
 use crate::sql::{self, ast::Relation, ast::StreamOption};
 use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
 
-pub use self::links::{Fault, Faults, UnknownKey, sink, source};
+pub use self::bind::{Fault, Faults, UnknownKey, sink, source};
 
 /// What rule files say together.
 pub struct Pipeline {

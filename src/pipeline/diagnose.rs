@@ -5,7 +5,7 @@
 
 use serde_json::Value as Json;
 
-use super::bind::{self as links, Fault, UnknownKey};
+use super::bind::{self, Fault, UnknownKey};
 use crate::config::Config;
 use crate::definition::rule::{self, Rule};
 use crate::definition::stream::{Catalog, CatalogError, CatalogErrorKind};
@@ -45,7 +45,7 @@ pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, con
             match plan::plan(&rule.sql, &rule.options, catalog) {
                 Ok(plan) => {
                     for input in &plan.inputs {
-                        if let Err((faults, _)) = links::source(&input.stream, config, UnknownKey::Default) {
+                        if let Err((faults, _)) = bind::source(&input.stream, config, UnknownKey::Default) {
                             let subject = format!("stream {}", input.stream.name);
                             problems.extend(faults.into_iter().map(|Fault { message, hint, .. }| {
                                 Problem::error(&document.name, None, subject.as_str(), message).with_hint(hint)
@@ -139,7 +139,7 @@ pub fn sinks(
                 problems.push(document.warning(action.place, subject, message));
             }
         };
-        match links::sink(action, config) {
+        match bind::sink(action, config) {
             Ok((spec, warnings)) => {
                 warn(warnings);
                 sinks.push(spec);
