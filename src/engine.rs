@@ -662,6 +662,11 @@ impl Engine {
         self.connectors.websockets.refused()
     }
 
+    /// Websocket connections that ended out of order, by cause.
+    pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
+        self.connectors.websockets.disconnects()
+    }
+
     /// The hub of all websocket links, for those that no rule has.
     pub fn websockets(&self) -> Websockets {
         self.connectors.websockets.clone()

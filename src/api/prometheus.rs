@@ -53,6 +53,9 @@ async fn metrics(State(service): State<Service>) -> Response {
     for (cause, count) in service.refused_handshakes().await {
         page.refused.sample(&[("cause", cause)], count);
     }
+    for (cause, count) in service.disconnects().await {
+        page.disconnects.sample(&[("cause", cause)], count);
+    }
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text()).into_response()
 }
 
@@ -176,6 +179,7 @@ struct Page {
     clients: Family,
     bytes: Family,
     refused: Family,
+    disconnects: Family,
 }
 
 impl Default for Page {
@@ -202,6 +206,10 @@ impl Default for Page {
             clients: gauge("plutino_clients", "Peers of a source or sink that are connected now"),
             bytes: counter("plutino_bytes_total", "Bytes of messages that a source took or a sink sent"),
             refused: counter("plutino_refused_handshakes_total", "Handshakes that the data server refused, by cause"),
+            disconnects: counter(
+                "plutino_disconnects_total",
+                "Websocket connections that ended out of order, by cause",
+            ),
         }
     }
 }
@@ -245,7 +253,8 @@ impl Page {
         count.sample(&[("status", "running")], self.running);
         count.sample(&[("status", "stop")], self.stopped);
         let own = [self.rule_status, count, self.late, self.future, self.dropped, self.lag, self.state, self.windows];
-        let rest = [self.table_rows, self.table_state, self.waiting, self.clients, self.bytes, self.refused];
+        let rest =
+            [self.table_rows, self.table_state, self.waiting, self.clients, self.bytes, self.refused, self.disconnects];
         let mut process = Vec::new();
         if let Some(usage) = Usage::now() {
             let mut one = |name, kind, help, value: f64| {

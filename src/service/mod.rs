@@ -237,6 +237,11 @@ impl Service {
         self.inner.engine.read().await.as_ref().map(Engine::refused_handshakes).unwrap_or_default()
     }
 
+    /// Websocket connections that ended out of order since the start, by cause.
+    pub async fn disconnects(&self) -> Vec<(&'static str, u64)> {
+        self.inner.engine.read().await.as_ref().map(Engine::disconnects).unwrap_or_default()
+    }
+
     /// Measures the states of rules and lookup tables, for no longer than `limit`; what was not answered by then is left out.
     pub async fn measure(&self, limit: Duration) -> Arc<Measured> {
         match self.inner.engine.read().await.as_ref() {

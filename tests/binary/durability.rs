@@ -292,7 +292,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
 
 /// Memory that a process has in use, KiB.
 #[cfg(target_os = "linux")]
-fn resident(pid: u32) -> u64 {
+pub fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("it has memory");
     line.trim().trim_end_matches(" kB").parse().expect("a number")

@@ -10,6 +10,7 @@ mod cli;
 mod connections;
 mod durability;
 mod examples;
+mod floods;
 mod logs;
 mod mistakes;
 mod operator_errors;

@@ -21,7 +21,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, O
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame as WireFrame, FrameHeader};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub const LIMIT: Duration = Duration::from_secs(20);
 
 /// A thread with a runtime of its own, as the engine's data threads are.
 fn data_thread() -> tokio::runtime::Handle {
@@ -34,32 +34,32 @@ fn data_thread() -> tokio::runtime::Handle {
     take.recv().unwrap()
 }
 
-fn hub() -> Websockets {
+pub fn hub() -> Websockets {
     let settings = ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() };
     Websockets::new(settings, vec![data_thread(), data_thread()])
 }
 
 /// A stream's end of the queue.
-struct Stream {
+pub struct Stream {
     receiver: FrameReceiver,
     wake: Arc<Notify>,
     waiting: std::collections::VecDeque<String>,
 }
 
-fn signal() -> (Signal, Arc<Notify>) {
+pub fn signal() -> (Signal, Arc<Notify>) {
     let (ready, _slots) = crossbeam_channel::unbounded();
     let wake = Arc::new(Notify::new());
     (Signal::new(0, ready, wake.clone()), wake)
 }
 
-fn stream() -> (FrameSender, Stream) {
+pub fn stream() -> (FrameSender, Stream) {
     let (signal, wake) = signal();
     let (sender, receiver) = inbound(signal);
     (sender, Stream { receiver, wake, waiting: Default::default() })
 }
 
 impl Stream {
-    async fn next(&mut self) -> String {
+    pub async fn next(&mut self) -> String {
         timeout(LIMIT, async {
             loop {
                 if let Some(text) = self.waiting.pop_front() {
@@ -81,19 +81,19 @@ impl Stream {
     }
 }
 
-fn props(value: Value) -> Map<String, Value> {
+pub fn props(value: Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
-fn source(path: &str, value: Value) -> Settings {
+pub fn source(path: &str, value: Value) -> Settings {
     Settings::source(path, &props(value)).unwrap().0
 }
 
-fn sink(value: Value) -> Settings {
+pub fn sink(value: Value) -> Settings {
     Settings::sink(&props(value)).unwrap().0
 }
 
-fn batch(texts: &[&str]) -> Arc<MessageBatch> {
+pub fn batch(texts: &[&str]) -> Arc<MessageBatch> {
     let mut ends = Vec::new();
     let mut bytes = Vec::new();
     for text in texts {
@@ -103,18 +103,18 @@ fn batch(texts: &[&str]) -> Arc<MessageBatch> {
     Arc::new(MessageBatch::new(Bytes::from(bytes), ends, true, None))
 }
 
-type Client = WebSocketStream<TcpStream>;
+pub type Client = WebSocketStream<TcpStream>;
 
-async fn try_client(addr: SocketAddr, path: &str) -> Result<Client, Error> {
+pub async fn try_client(addr: SocketAddr, path: &str) -> Result<Client, Error> {
     let stream = TcpStream::connect(addr).await?;
     Ok(tokio_tungstenite::client_async(format!("ws://{addr}{path}"), stream).await?.0)
 }
 
-async fn client(addr: SocketAddr, path: &str) -> Client {
+pub async fn client(addr: SocketAddr, path: &str) -> Client {
     timeout(LIMIT, try_client(addr, path)).await.unwrap().unwrap()
 }
 
-async fn receive(client: &mut Client) -> Message {
+pub async fn receive(client: &mut Client) -> Message {
     loop {
         match timeout(LIMIT, client.next()).await.expect("a message comes").expect("the connection is open").unwrap() {
             Message::Ping(_) | Message::Pong(_) => {}
@@ -123,11 +123,11 @@ async fn receive(client: &mut Client) -> Message {
     }
 }
 
-async fn text(client: &mut Client) -> String {
+pub async fn text(client: &mut Client) -> String {
     receive(client).await.into_text().unwrap().to_string()
 }
 
-async fn close_code(client: &mut Client) -> CloseCode {
+pub async fn close_code(client: &mut Client) -> CloseCode {
     loop {
         if let Message::Close(frame) = receive(client).await {
             return frame.expect("a close frame with a code").code;
@@ -136,7 +136,7 @@ async fn close_code(client: &mut Client) -> CloseCode {
 }
 
 /// Waits for what another thread is about to bring about.
-async fn until(mut holds: impl FnMut() -> bool) {
+pub async fn until(mut holds: impl FnMut() -> bool) {
     timeout(LIMIT, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(1)).await;

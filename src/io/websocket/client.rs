@@ -159,7 +159,7 @@ async fn connect(settings: &Settings, config: WebSocketConfig) -> Result<WebSock
     let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
     // Without it small messages wait for acknowledgements.
     stream.set_nodelay(true).map_err(unreachable)?;
-    let socket = Socket::Registered(stream);
+    let socket = Socket::new(stream);
     let wire = match &settings.tls {
         None => Wire::plain(socket),
         Some(tls) => {

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::config::{QueueLimit, SlowClient};
+use super::disconnects::Disconnects;
 use crate::io::queue::{MessageBatch, Outlet, Signal};
 use crate::io::{NO_CLIENT, UNSENT};
 use crate::sync::locked;
@@ -39,6 +40,8 @@ pub(super) struct Peer {
     pub farewell: watch::Sender<Option<Farewell>>,
     /// wakes its writer
     pub wake: Notify,
+    /// where it is counted why its connections end
+    pub disconnects: Arc<Disconnects>,
     /// messages of `onOpen` still to be sent on this connection, before all others; `None` while there is none
     first: Mutex<Option<VecDeque<String>>>,
     lanes: Mutex<Lanes>,
@@ -56,9 +59,10 @@ struct Lanes {
 
 impl Peer {
     /// A peer without lanes, which is connected.
-    pub fn new(address: String) -> Arc<Peer> {
+    pub fn new(address: String, disconnects: Arc<Disconnects>) -> Arc<Peer> {
         Arc::new(Peer {
             address,
+            disconnects,
             since: SystemTime::now(),
             farewell: watch::Sender::new(None),
             wake: Notify::new(),

@@ -115,6 +115,14 @@ const PROPERTIES: &[Property] = &[
         "a peer of which nothing was heard for so long, not even a pong, is dropped; 0: never",
     ),
     property(
+        "writeTimeout",
+        &[],
+        "duration",
+        "10s",
+        "both",
+        "a peer that takes no bytes for so long, while some wait for it, is dropped; 0: never",
+    ),
+    property(
         "reconnect",
         &[],
         "object",
@@ -317,6 +325,8 @@ pub struct Settings {
     pub ping_interval: Option<Duration>,
     /// silence after which a peer is dropped
     pub idle_timeout: Option<Duration>,
+    /// how long a peer may take no bytes while some wait for it
+    pub write_timeout: Option<Duration>,
     /// waits between dials
     pub reconnect: Reconnect,
     /// longest message in bytes
@@ -451,6 +461,7 @@ fn parse(
         on_open: on_open(&raw)?,
         ping_interval: raw.duration("pingInterval")?.or(Some(Duration::from_secs(30))).filter(|d| !d.is_zero()),
         idle_timeout: raw.duration("idleTimeout")?.or(Some(Duration::from_secs(90))).filter(|d| !d.is_zero()),
+        write_timeout: raw.duration("writeTimeout")?.or(Some(Duration::from_secs(10))).filter(|d| !d.is_zero()),
         reconnect: reconnect(&raw)?,
         max_message_size: raw.count("maxMessageSize", 1, "a number of bytes from 1")?.unwrap_or(16 << 20),
         handshake_timeout: raw

@@ -2,8 +2,12 @@
 //!
 //! Reading takes what is there without waiting and hands it over as one batch. While a stream's queue is full the
 //! socket is not read: TCP slows the peer, and its pings too are answered only when reading goes on. Writing feeds all
-//! that waits, then flushes once. Neither waits for the other.
+//! that waits, then flushes once.
+//!
+//! What waits for the peer is bounded: a ping is read only when the pong of the one before it is out, so a peer that
+//! sends pings and takes no pongs is not read on. A peer that takes no bytes for `writeTimeout` is dropped.
 
+use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,6 +26,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::client_queue::{Farewell, Flight, Peer};
 use super::config::Settings;
+use super::disconnects::Cause;
 use super::endpoint::Endpoint;
 use super::socket::Wire;
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
@@ -50,10 +55,11 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
     if let Err(error) = websocket.get_mut().attach() {
         return Some(format!("{}: cannot move the socket: {error}", peer.address));
     }
-    let socket = Socket(Mutex::new(websocket));
-    let pulse = Pulse::new();
     let terms = endpoint.terms();
-    let (code, ending) = {
+    websocket.get_mut().set_write_timeout(terms.write_timeout);
+    let socket = Socket { websocket: Mutex::new(websocket), owes_pong: AtomicBool::new(false) };
+    let pulse = Pulse::new();
+    let Verdict { code, cause, error } = {
         let mut reader = pin!(read(&socket, endpoint, &pulse));
         let mut farewell = peer.farewell.subscribe();
         let first = {
@@ -66,40 +72,65 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
             }
         };
         match first {
-            First::Read(end) => end.verdict(&peer.address),
+            First::Read(end) => end.verdict(&terms),
             First::Farewell(Some(Farewell { code, reason })) => {
                 say_goodbye(&socket, code, reason).await;
                 rest(reader, CLOSE_TIMEOUT, &pulse).await;
-                let slow = (code == CloseCode::Policy).then(|| format!("{}: disconnected: {reason}", peer.address));
-                (None, slow)
+                let slow = (code == CloseCode::Policy).then(|| (Cause::SlowClient, format!("disconnected: {reason}")));
+                let (cause, error) = slow.unzip();
+                Verdict { code: None, cause, error }
             }
-            First::Farewell(None) => (None, None),
+            First::Farewell(None) => Verdict::default(),
             First::Silence => {
                 rest(reader, Duration::ZERO, &pulse).await;
-                (Some(CloseCode::Away), Some(format!("{}: nothing heard for too long", peer.address)))
+                Verdict::new(Some(CloseCode::Away), Cause::IdleTimeout, "nothing heard for too long (idleTimeout)")
             }
             // The peer's close frame may be why writing failed: reading tells.
             First::Write(error) => match rest(reader, CLOSE_TIMEOUT, &pulse).await {
-                Some(end) => end.verdict(&peer.address),
-                None => (None, Some(format!("{}: {error}", peer.address))),
+                Some(end) => end.verdict(&terms),
+                None => ReadEnd::Broken(error).verdict(&terms),
             },
         }
     };
+    if let Some(cause) = cause {
+        peer.disconnects.count(cause);
+    }
     if let Some(code) = code {
         let reason = if code == CloseCode::Away { "nothing heard" } else { "" };
         say_goodbye(&socket, code, reason).await;
         linger(socket.into_inner().get_mut()).await;
     }
-    ending
+    error.map(|error| format!("{}: {error}", peer.address))
+}
+
+/// What a connection's end comes to.
+#[derive(Default)]
+struct Verdict {
+    /// still to be told to the peer
+    code: Option<CloseCode>,
+    /// what is counted
+    cause: Option<Cause>,
+    /// for the status
+    error: Option<String>,
+}
+
+impl Verdict {
+    fn new(code: Option<CloseCode>, cause: Cause, error: impl Into<String>) -> Verdict {
+        Verdict { code, cause: Some(cause), error: Some(error.into()) }
+    }
 }
 
 /// The websocket, for the reading and the writing of one task: the lock is never contended, and it is taken once for
 /// all that one poll can read or write, not for each message.
-struct Socket(Mutex<WebSocketStream<Wire>>);
+struct Socket {
+    websocket: Mutex<WebSocketStream<Wire>>,
+    /// a pong is not out yet: nothing is read until it is
+    owes_pong: AtomicBool,
+}
 
 impl Socket {
     fn into_inner(self) -> WebSocketStream<Wire> {
-        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
+        self.websocket.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Hands over one message and waits until the kernel has it.
@@ -112,7 +143,7 @@ impl Socket {
     /// Hands over messages until there is none. One is taken only when there is room for it.
     async fn feed(&self, mut next: impl FnMut() -> Option<Message>) -> Result<(), Error> {
         std::future::poll_fn(|cx| {
-            let mut websocket = locked(&self.0);
+            let mut websocket = locked(&self.websocket);
             let mut websocket = Pin::new(&mut *websocket);
             loop {
                 ready!(websocket.as_mut().poll_ready(cx))?;
@@ -125,7 +156,7 @@ impl Socket {
 
     /// Waits until the kernel has all that was handed over.
     async fn flush(&self) -> Result<(), Error> {
-        std::future::poll_fn(|cx| Pin::new(&mut *locked(&self.0)).poll_flush(cx)).await
+        std::future::poll_fn(|cx| Pin::new(&mut *locked(&self.websocket)).poll_flush(cx)).await
     }
 }
 
@@ -161,22 +192,30 @@ enum ReadEnd {
 }
 
 impl ReadEnd {
-    /// The close code still to be said, and the error for the status.
-    fn verdict(self, address: &str) -> (Option<CloseCode>, Ending) {
+    fn verdict(self, terms: &Settings) -> Verdict {
         match self {
-            ReadEnd::Closed(None) => (None, None),
+            ReadEnd::Closed(None) => Verdict::default(),
             ReadEnd::Closed(Some(frame)) => {
                 let normal = matches!(frame.code, CloseCode::Normal | CloseCode::Away | CloseCode::Status);
-                (None, (!normal).then(|| format!("{address}: closed by the peer: {} {}", frame.code, frame.reason)))
+                let error = (!normal).then(|| format!("closed by the peer: {} {}", frame.code, frame.reason));
+                Verdict { error, ..Verdict::default() }
+            }
+            ReadEnd::Broken(Error::Io(error))
+                if error.kind() == io::ErrorKind::TimedOut && terms.write_timeout.is_some() =>
+            {
+                let limit = terms.write_timeout.unwrap_or_default().as_millis();
+                Verdict::new(None, Cause::WriteTimeout, format!("the peer took nothing for {limit} ms (writeTimeout)"))
             }
             ReadEnd::Broken(error) => {
-                let code = match &error {
-                    Error::Utf8(_) => Some(CloseCode::Invalid),
-                    Error::Capacity(_) => Some(CloseCode::Size),
-                    Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => None,
-                    _ => Some(CloseCode::Protocol),
+                let (code, cause) = match &error {
+                    Error::Utf8(_) => (Some(CloseCode::Invalid), Cause::Utf8),
+                    Error::Capacity(_) => (Some(CloseCode::Size), Cause::MessageSize),
+                    Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
+                        (None, Cause::Broken)
+                    }
+                    _ => (Some(CloseCode::Protocol), Cause::Protocol),
                 };
-                (code, Some(format!("{address}: {error}")))
+                Verdict::new(code, cause, error.to_string())
             }
         }
     }
@@ -223,11 +262,19 @@ async fn gather(
 ) -> (bool, Option<ReadEnd>) {
     let mut bytes = 0;
     std::future::poll_fn(|cx| {
-        let mut websocket = locked(&socket.0);
+        let mut websocket = locked(&socket.websocket);
         let mut websocket = Pin::new(&mut *websocket);
         loop {
             if frames.len() >= BATCH_FRAMES || bytes >= BATCH_BYTES {
                 return Poll::Ready((true, None));
+            }
+            if socket.owes_pong.load(Ordering::Relaxed) {
+                match websocket.as_mut().poll_flush(cx) {
+                    Poll::Ready(Ok(())) => socket.owes_pong.store(false, Ordering::Relaxed),
+                    Poll::Ready(Err(error)) => return Poll::Ready((false, Some(ReadEnd::Broken(error)))),
+                    Poll::Pending if frames.is_empty() => return Poll::Pending,
+                    Poll::Pending => return Poll::Ready((false, None)),
+                }
             }
             let frame = match websocket.as_mut().poll_next(cx) {
                 Poll::Pending if frames.is_empty() => return Poll::Pending,
@@ -240,8 +287,8 @@ async fn gather(
                     *close = Some(frame);
                     return Poll::Ready((false, None));
                 }
-                // tungstenite has the pong ready and sends it before it reads on.
-                Poll::Ready(Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)))) => {
+                Poll::Ready(Some(Ok(message))) => {
+                    socket.owes_pong.store(matches!(message, Message::Ping(_)), Ordering::Relaxed);
                     pulse.heard(Instant::now());
                     continue;
                 }

@@ -91,6 +91,7 @@ impl Link {
             && own.subprotocols == settings.subprotocols
             && own.ping_interval == settings.ping_interval
             && own.idle_timeout == settings.idle_timeout
+            && own.write_timeout == settings.write_timeout
             && own.reconnect == settings.reconnect
             && own.handshake_timeout == settings.handshake_timeout
             && own.max_message_size == settings.max_message_size
@@ -134,6 +135,7 @@ impl Endpoint {
         for (property, differs) in [
             ("pingInterval", others().any(|other| other.ping_interval != settings.ping_interval)),
             ("idleTimeout", others().any(|other| other.idle_timeout != settings.idle_timeout)),
+            ("writeTimeout", others().any(|other| other.write_timeout != settings.write_timeout)),
             ("reconnect", others().any(|other| other.reconnect != settings.reconnect)),
             ("handshakeTimeout", others().any(|other| other.handshake_timeout != settings.handshake_timeout)),
             ("maxMessageSize", others().any(|other| other.max_message_size != settings.max_message_size)),
@@ -428,7 +430,7 @@ mod tests {
         let props = serde_json::json!({"addr": "127.0.0.1:1", "onOpen": "subscribe"});
         let settings = Settings::source("/p", props.as_object().unwrap()).unwrap().0;
         let endpoint = Endpoint::new(settings.clone(), 0, LinkState::Connecting);
-        let peer = Peer::new("p".to_owned());
+        let peer = Peer::new("p".to_owned(), Arc::default());
         peer.hang_up();
         endpoint.join(&peer);
         // Rules come and go while the peer cannot be reached.

@@ -9,6 +9,7 @@ pub mod config;
 mod client;
 mod client_queue;
 mod connection;
+mod disconnects;
 mod endpoint;
 mod gate;
 mod lease;
@@ -40,6 +41,7 @@ use crate::io::{LinkState, LinkStatus};
 use crate::sync::locked;
 use client_queue::{Peer, SinkQueue};
 use config::Role;
+use disconnects::Disconnects;
 use endpoint::{Endpoint, Link, Presence, Subscriber, Use};
 use gate::{Gate, Refusals};
 use server::{Door, Paths, Routes, Server};
@@ -169,6 +171,7 @@ struct Hub {
     registry: tokio::sync::Mutex<Registry>,
     listening: Mutex<Option<SocketAddr>>,
     refused: Arc<Refusals>,
+    disconnects: Arc<Disconnects>,
 }
 
 #[derive(Default)]
@@ -195,6 +198,7 @@ impl Websockets {
             registry: tokio::sync::Mutex::default(),
             listening: Mutex::default(),
             refused: Arc::default(),
+            disconnects: Arc::default(),
         };
         Websockets { hub: Arc::new(hub) }
     }
@@ -232,6 +236,11 @@ impl Websockets {
     /// Handshakes of the data server that were refused, by cause.
     pub fn refused(&self) -> Vec<(&'static str, u64)> {
         self.hub.refused.counts()
+    }
+
+    /// Connections that ended otherwise than by a close frame of either side, by cause.
+    pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
+        self.hub.disconnects.counts()
     }
 
     /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
@@ -356,7 +365,7 @@ impl Hub {
             .transpose()?;
         let paths = Paths { routes: self.routes.clone(), events: self.events.clone() };
         let gate = Gate::new(origins, tokens, self.refused.clone());
-        let door = Door { tls, gate, handshake_timeout, paths };
+        let door = Door { tls, gate, handshake_timeout, paths, disconnects: self.disconnects.clone() };
         let start = Server::start((ip.clone(), port), door, self.data.clone());
         let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let server = started.map_err(|source| match source.kind() {
@@ -379,7 +388,7 @@ impl Hub {
             return;
         }
         registry.dialled.insert(dial_key(&endpoint.settings), endpoint.clone());
-        let peer = Peer::new(endpoint.settings.address());
+        let peer = Peer::new(endpoint.settings.address(), self.disconnects.clone());
         peer.hang_up();
         endpoint.join(&peer);
         let presence = Presence::new(endpoint);

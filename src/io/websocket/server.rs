@@ -24,6 +24,7 @@ use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::client_queue::Peer;
 use super::connection;
+use super::disconnects::Disconnects;
 use super::endpoint::{Endpoint, Stay};
 use super::gate::{Gate, Refusal};
 use super::socket::{Socket, Wire};
@@ -66,6 +67,8 @@ pub(super) struct Door {
     pub handshake_timeout: Duration,
     /// where they go
     pub paths: Paths,
+    /// where it is counted why they went
+    pub disconnects: Arc<Disconnects>,
 }
 
 /// A running data server.
@@ -151,11 +154,11 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
     stream.set_nodelay(true)?;
     let gate = &door.gate;
     let mut wire = match &door.tls {
-        None => Wire::plain(Socket::Registered(stream)),
+        None => Wire::plain(Socket::new(stream)),
         Some(tls) => {
             let mut first = [0];
             let plain = stream.peek(&mut first).await? == 1 && first[0].is_ascii_uppercase();
-            let socket = Socket::Registered(stream);
+            let socket = Socket::new(stream);
             if plain {
                 let mut wire = Wire::plain(socket);
                 gate.refuses(Refusal::Tls);
@@ -224,7 +227,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
     let mut answer = Vec::new();
     write_response(&mut answer, &response).map_err(io::Error::other)?;
     // Joined before the answer goes out: a client that knows it is connected gets everything from then on.
-    let Some(stay) = Stay::new(&endpoint, Peer::new(from.to_string())) else {
+    let Some(stay) = Stay::new(&endpoint, Peer::new(from.to_string(), door.disconnects.clone())) else {
         gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);

@@ -1,15 +1,19 @@
 //! A TCP socket that can change its runtime, plain or below TLS.
 //!
 //! Handshakes run on the control runtime; the connection then lives on the data thread of its stream. A tokio socket
-//! is bound to the reactor it was made on, so between the two it is an ordinary one: [`Wire::detach`] on the old
-//! runtime, [`Wire::attach`] on the new. What TLS or the websocket have buffered moves along untouched.
+//! is bound to the reactor that made it, so it moves as a plain socket: [`Wire::detach`] on the old runtime,
+//! [`Wire::attach`] on the new. What TLS or the websocket have buffered moves along.
+//!
+//! A socket whose peer takes no bytes for the write timeout fails, whoever writes: results, pongs or a close frame.
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsStream;
 
 /// The bytes below a websocket.
@@ -27,12 +31,20 @@ enum Layer {
 }
 
 /// A TCP socket, with or without a runtime.
-pub enum Socket {
-    /// known to the reactor it was made or attached on
+pub struct Socket {
+    place: Place,
+    /// how long the peer may take no bytes while some wait; `None`: for ever
+    write_timeout: Option<Duration>,
+    /// running while bytes wait for the peer
+    deadline: Option<Pin<Box<Sleep>>>,
+}
+
+enum Place {
+    /// known to the reactor that made or attached it
     Registered(TcpStream),
-    /// on its way between two runtimes
+    /// between two runtimes
     Detached(std::net::TcpStream),
-    /// what a failed move leaves
+    /// a failed move leaves this
     Lost,
 }
 
@@ -57,11 +69,11 @@ impl Wire {
     /// # Errors
     /// Those of the reactor.
     pub fn detach(&mut self) -> io::Result<()> {
-        let socket = self.socket();
-        if let Socket::Registered(_) = socket
-            && let Socket::Registered(stream) = std::mem::replace(socket, Socket::Lost)
+        let place = &mut self.socket().place;
+        if let Place::Registered(_) = place
+            && let Place::Registered(stream) = std::mem::replace(place, Place::Lost)
         {
-            *socket = Socket::Detached(stream.into_std()?);
+            *place = Place::Detached(stream.into_std()?);
         }
         Ok(())
     }
@@ -71,13 +83,18 @@ impl Wire {
     /// # Errors
     /// Those of the reactor.
     pub fn attach(&mut self) -> io::Result<()> {
-        let socket = self.socket();
-        if let Socket::Detached(_) = socket
-            && let Socket::Detached(stream) = std::mem::replace(socket, Socket::Lost)
+        let place = &mut self.socket().place;
+        if let Place::Detached(_) = place
+            && let Place::Detached(stream) = std::mem::replace(place, Place::Lost)
         {
-            *socket = Socket::Registered(TcpStream::from_std(stream)?);
+            *place = Place::Registered(TcpStream::from_std(stream)?);
         }
         Ok(())
+    }
+
+    /// From now on, writing fails with [`io::ErrorKind::TimedOut`] once the peer has taken no bytes for `limit`.
+    pub fn set_write_timeout(&mut self, limit: Option<Duration>) {
+        self.socket().write_timeout = limit;
     }
 
     fn socket(&mut self) -> &mut Socket {
@@ -92,11 +109,28 @@ impl Wire {
 }
 
 impl Socket {
+    /// A socket of the current runtime.
+    pub fn new(stream: TcpStream) -> Socket {
+        Socket { place: Place::Registered(stream), write_timeout: None, deadline: None }
+    }
+
     fn stream(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        match self {
-            Socket::Registered(stream) => Ok(Pin::new(stream)),
-            Socket::Detached(_) | Socket::Lost => Err(io::ErrorKind::NotConnected.into()),
+        match &mut self.place {
+            Place::Registered(stream) => Ok(Pin::new(stream)),
+            Place::Detached(_) | Place::Lost => Err(io::ErrorKind::NotConnected.into()),
         }
+    }
+
+    /// What an attempt to write comes to, given how long the peer has taken nothing.
+    fn attempted(&mut self, cx: &mut Context<'_>, wrote: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let Some(limit) = self.write_timeout else { return wrote };
+        if wrote.is_ready() {
+            self.deadline = None;
+            return wrote;
+        }
+        let deadline = || Box::pin(tokio::time::sleep_until(Instant::now() + limit));
+        ready!(self.deadline.get_or_insert_with(deadline).as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -108,7 +142,8 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write(cx, buf)
+        let wrote = self.stream()?.poll_write(cx, buf);
+        self.attempted(cx, wrote)
     }
 
     fn poll_write_vectored(
@@ -116,7 +151,8 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.stream()?.poll_write_vectored(cx, bufs)
+        let wrote = self.stream()?.poll_write_vectored(cx, bufs);
+        self.attempted(cx, wrote)
     }
 
     fn is_write_vectored(&self) -> bool {
