@@ -19,7 +19,6 @@ use tracing_subscriber::reload::{self, Handle};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
-use crate::config::LogFile;
 use crate::sync::locked;
 
 /// The target of the lines that tell of changes through the REST API.
@@ -27,6 +26,21 @@ pub const AUDIT: &str = "plutino::audit";
 
 /// Lines that wait for the file at most; further ones are lost.
 const WAITING: usize = 8192;
+
+/// When a new log file begins, and how many stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogFile {
+    /// `basic.rotateTime`, hours: a new file each hour, or each day if it is 24 or more
+    pub hours: u64,
+    /// `basic.rotateCount`: files that are kept; 0: all
+    pub count: usize,
+}
+
+impl Default for LogFile {
+    fn default() -> LogFile {
+        LogFile { hours: 24, count: 3 }
+    }
+}
 
 /// How the log begins.
 #[derive(Clone, Debug)]

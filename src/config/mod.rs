@@ -17,7 +17,7 @@ use crate::definition::connection::{Connections, put};
 use crate::definition::rule::{self, RuleOptions};
 use crate::io::connector;
 use crate::io::websocket::{ServerSettings, ServerTls, Settings};
-use crate::logging::Level;
+use crate::logging::{Level, LogFile};
 use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
 
 /// All settings.
@@ -55,21 +55,6 @@ pub struct Config {
     pub sources: SourceSettings,
     /// named connections
     pub connections: Connections,
-}
-
-/// Log files, the folder of which the command line says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LogFile {
-    /// `basic.rotateTime`, hours: a new file each hour, or each day if it is 24 or more
-    pub hours: u64,
-    /// `basic.rotateCount`: files that are kept; 0: all
-    pub count: usize,
-}
-
-impl Default for LogFile {
-    fn default() -> LogFile {
-        LogFile { hours: 24, count: 3 }
-    }
 }
 
 /// How lines of the log look.

@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 
 use super::error::{EvalError, described};
-use crate::format::json;
+use crate::value::json;
 use crate::value::{Kind, Value};
 
 /// `object->name`; what is no object has no members.

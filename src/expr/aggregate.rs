@@ -16,8 +16,9 @@ pub use statistics::{Ranked, Spread};
 use serde::{Deserialize, Serialize};
 
 use super::error::{EvalError, described};
-use super::ops::{Comparison, compare};
+use super::ops::compare;
 use crate::value::Value;
+use crate::value::operator::Comparison;
 
 /// Which aggregate a call asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 use super::aggregate::{Accumulator, Aggregate};
 use super::error::EvalError;
 use super::function::FunctionError;
-use super::group::KeyPart;
-use crate::format::json;
+use crate::value::json;
+use crate::value::key::KeyPart;
 use crate::value::{Text, Value};
 
 /// The furthest row that `lag` looks back to: its state holds so many values in each partition.

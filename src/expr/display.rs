@@ -1,4 +1,4 @@
-//! Expressions as text, for EXPLAIN and for messages; and what an expression reads.
+//! Expressions as text, for EXPLAIN and for messages.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::value::Value;
 use crate::value::cast;
 
 /// Names the slots in the text of an expression.
-type Names<'a> = &'a dyn Fn(usize) -> String;
+type Names<'a, S> = &'a dyn Fn(&S) -> String;
 
 impl fmt::Display for Expr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,98 +15,35 @@ impl fmt::Display for Expr {
     }
 }
 
-impl fmt::Debug for Expr {
+impl<S: fmt::Debug> fmt::Debug for Expr<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
+        write!(f, "{}", self.display_with(&|slot| format!("${slot:?}")))
     }
 }
 
-impl Expr {
+impl<S> Expr<S> {
     /// The expression as text close to SQL, with `names` for its slots. Plain `Display` writes slots as `$0`.
-    pub fn display_with<'a>(&'a self, names: &'a dyn Fn(usize) -> String) -> impl fmt::Display + 'a {
+    pub fn display_with<'a>(&'a self, names: &'a dyn Fn(&S) -> String) -> impl fmt::Display + 'a {
         Named { expr: self, names }
     }
-
-    /// The slots that the expression reads, in ascending order, each once.
-    pub fn slots(&self) -> Vec<usize> {
-        let mut slots = Vec::new();
-        self.visit(&mut |expr| {
-            if let Expr::Slot(slot) = expr {
-                slots.push(*slot);
-            }
-        });
-        slots.sort_unstable();
-        slots.dedup();
-        slots
-    }
-
-    /// Shows this expression and all inside it to `see`, outer ones first.
-    pub fn visit<'a>(&'a self, see: &mut dyn FnMut(&'a Expr)) {
-        see(self);
-        match self {
-            Expr::Constant(_) | Expr::Slot(_) => {}
-            Expr::Member(expr, _) | Expr::Negate(expr) | Expr::Not(expr) | Expr::IsNull { expr, .. } => expr.visit(see),
-            Expr::Index(array, index) => {
-                array.visit(see);
-                index.visit(see);
-            }
-            Expr::Slice(array, from, to) => {
-                array.visit(see);
-                from.iter().chain(to).for_each(|bound| bound.visit(see));
-            }
-            Expr::Binary { left, right, .. } => {
-                left.visit(see);
-                right.visit(see);
-            }
-            Expr::Between { operands, .. } => operands.iter().for_each(|operand| operand.visit(see)),
-            Expr::InList { expr, list, .. } => {
-                expr.visit(see);
-                list.iter().for_each(|element| element.visit(see));
-            }
-            Expr::InArray { expr, array, .. } => {
-                expr.visit(see);
-                array.visit(see);
-            }
-            Expr::Like { expr, pattern, .. } => {
-                expr.visit(see);
-                if let LikePattern::Dynamic(pattern) = pattern {
-                    pattern.visit(see);
-                }
-            }
-            Expr::Case { value, branches, otherwise } => {
-                value.iter().for_each(|value| value.visit(see));
-                for (when, then) in branches {
-                    when.visit(see);
-                    then.visit(see);
-                }
-                otherwise.iter().for_each(|otherwise| otherwise.visit(see));
-            }
-            Expr::FirstPresent(exprs) => exprs.iter().for_each(|expr| expr.visit(see)),
-            Expr::Object { wholes, members } => {
-                wholes.iter().for_each(|whole| whole.visit(see));
-                members.iter().for_each(|(_, member)| member.visit(see));
-            }
-            Expr::Call { args, .. } => args.iter().for_each(|arg| arg.visit(see)),
-        }
-    }
 }
 
-struct Named<'a> {
-    expr: &'a Expr,
-    names: Names<'a>,
+struct Named<'a, S> {
+    expr: &'a Expr<S>,
+    names: Names<'a, S>,
 }
 
-impl<'a> Named<'a> {
-    fn of(&self, expr: &'a Expr) -> Named<'a> {
+impl<'a, S> Named<'a, S> {
+    fn of(&self, expr: &'a Expr<S>) -> Named<'a, S> {
         Named { expr, names: self.names }
     }
 
     /// In parentheses where the expression is no single operand.
-    fn operand(&self, expr: &'a Expr) -> Operand<'a> {
+    fn operand(&self, expr: &'a Expr<S>) -> Operand<'a, S> {
         Operand(self.of(expr))
     }
 
-    fn list(&self, f: &mut fmt::Formatter<'_>, exprs: &'a [Expr]) -> fmt::Result {
+    fn list(&self, f: &mut fmt::Formatter<'_>, exprs: &'a [Expr<S>]) -> fmt::Result {
         f.write_str("(")?;
         for (index, expr) in exprs.iter().enumerate() {
             write!(f, "{}{}", if index > 0 { ", " } else { "" }, self.of(expr))?;
@@ -115,9 +52,9 @@ impl<'a> Named<'a> {
     }
 }
 
-struct Operand<'a>(Named<'a>);
+struct Operand<'a, S>(Named<'a, S>);
 
-impl fmt::Display for Operand<'_> {
+impl<S> fmt::Display for Operand<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.expr {
             Expr::Constant(_)
@@ -135,11 +72,11 @@ fn not(negated: bool) -> &'static str {
     if negated { "NOT " } else { "" }
 }
 
-impl fmt::Display for Named<'_> {
+impl<S> fmt::Display for Named<'_, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.expr {
             Expr::Constant(value) => constant(f, value),
-            Expr::Slot(slot) => f.write_str(&(self.names)(*slot)),
+            Expr::Slot(slot) => f.write_str(&(self.names)(slot)),
             Expr::Member(object, name) => write!(f, "{}->{name}", self.operand(object)),
             Expr::Index(array, index) => write!(f, "{}[{}]", self.operand(array), self.of(index)),
             Expr::Slice(array, from, to) => {

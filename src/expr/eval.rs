@@ -10,10 +10,10 @@ use smallvec::SmallVec;
 
 use super::error::{EvalError, described};
 use super::function::{Args, Code, Function, FunctionError, PreparedFn};
-use super::ops::{Comparison, arithmetic, compare_at, equal, negate};
+use super::ops::{arithmetic, compare_at, equal, negate};
 use super::{Expr, LikePattern, Scope, access, like};
-use crate::format::json;
-use crate::sql::ast::BinaryOp;
+use crate::value::json;
+use crate::value::operator::{BinaryOp, Comparison};
 use crate::value::{Kind, Object, Text, Value};
 
 const TRUE: &Value = &Value::Bool(true);

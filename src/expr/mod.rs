@@ -10,49 +10,50 @@ mod display;
 mod error;
 mod eval;
 pub mod function;
-pub mod group;
 pub mod like;
 mod ops;
-pub mod pattern;
 pub mod set_returning;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 use std::sync::Arc;
 
-use crate::sql::ast::BinaryOp;
+use crate::value::operator::BinaryOp;
 use crate::value::{Text, Value};
 
 use function::{CallContext, Function, PreparedFn};
 
+pub use crate::value::key::{self as group, whole_float};
+pub use crate::value::operator::Comparison;
 pub use error::EvalError;
-pub use ops::{Comparison, compare, compare_at, order_of_numbers, whole_float};
+pub use ops::{compare, compare_at, order_of_numbers};
 
-/// A compiled expression.
+/// A compiled expression. Its slots are numbers for a worker, and what they mean for the planner (`plan::logical`).
 #[derive(Clone)]
-pub enum Expr {
+pub enum Expr<S = usize> {
     /// a constant
     Constant(Value),
     /// the value of a slot
-    Slot(usize),
+    Slot(S),
     /// `e->name`
-    Member(Box<Expr>, Text),
+    Member(Box<Expr<S>>, Text),
     /// `e[index]`
-    Index(Box<Expr>, Box<Expr>),
+    Index(Box<Expr<S>>, Box<Expr<S>>),
     /// `e[from:to]`
-    Slice(Box<Expr>, Option<Box<Expr>>, Option<Box<Expr>>),
+    Slice(Box<Expr<S>>, Option<Box<Expr<S>>>, Option<Box<Expr<S>>>),
     /// `-e`
-    Negate(Box<Expr>),
+    Negate(Box<Expr<S>>),
     /// `NOT e`
-    Not(Box<Expr>),
+    Not(Box<Expr<S>>),
     /// arithmetic, bits, comparison, AND, OR
     Binary {
         /// operator
         op: BinaryOp,
         /// left operand
-        left: Box<Expr>,
+        left: Box<Expr<S>>,
         /// right operand
-        right: Box<Expr>,
+        right: Box<Expr<S>>,
         /// of `/`: whole numbers divide as whole numbers, cut toward zero. False where an operand is a JSON number of
         /// a schemaless stream, which divides as a double.
         integral: bool,
@@ -60,62 +61,62 @@ pub enum Expr {
     /// `e [NOT] BETWEEN low AND high`
     Between {
         /// operands: e, low, high
-        operands: Box<[Expr; 3]>,
+        operands: Box<[Expr<S>; 3]>,
         /// NOT
         negated: bool,
     },
     /// `e [NOT] IN (…)`
     InList {
         /// what is looked for
-        expr: Box<Expr>,
+        expr: Box<Expr<S>>,
         /// where
-        list: Vec<Expr>,
+        list: Vec<Expr<S>>,
         /// NOT
         negated: bool,
     },
     /// `e [NOT] IN array`
     InArray {
         /// what is looked for
-        expr: Box<Expr>,
+        expr: Box<Expr<S>>,
         /// where
-        array: Box<Expr>,
+        array: Box<Expr<S>>,
         /// NOT
         negated: bool,
     },
     /// `e [NOT] LIKE pattern`
     Like {
         /// the text
-        expr: Box<Expr>,
+        expr: Box<Expr<S>>,
         /// the pattern
-        pattern: LikePattern,
+        pattern: LikePattern<S>,
         /// NOT
         negated: bool,
     },
     /// `e IS [NOT] NULL`
     IsNull {
         /// what is tested
-        expr: Box<Expr>,
+        expr: Box<Expr<S>>,
         /// NOT
         negated: bool,
     },
     /// CASE
     Case {
         /// compared with each WHEN; none: each WHEN is a condition
-        value: Option<Box<Expr>>,
+        value: Option<Box<Expr<S>>>,
         /// WHEN and THEN
-        branches: Vec<(Expr, Expr)>,
+        branches: Vec<(Expr<S>, Expr<S>)>,
         /// ELSE
-        otherwise: Option<Box<Expr>>,
+        otherwise: Option<Box<Expr<S>>>,
     },
     /// the first that is not absent: a name that several schemaless streams may have
-    FirstPresent(Vec<Expr>),
+    FirstPresent(Vec<Expr<S>>),
     /// a row as an object: the members of whole messages, the first of equal keys, then single members that are not
     /// absent
     Object {
         /// objects
-        wholes: Vec<Expr>,
+        wholes: Vec<Expr<S>>,
         /// single members
-        members: Vec<(Text, Expr)>,
+        members: Vec<(Text, Expr<S>)>,
     },
     /// a scalar function
     Call {
@@ -124,17 +125,17 @@ pub enum Expr {
         /// made for this call from its literal arguments, where the function wants that
         prepared: Option<Arc<PreparedFn>>,
         /// arguments
-        args: Vec<Expr>,
+        args: Vec<Expr<S>>,
     },
 }
 
 /// The pattern of LIKE.
 #[derive(Clone)]
-pub enum LikePattern {
+pub enum LikePattern<S = usize> {
     /// a literal, prepared
     Literal(Arc<like::Pattern>),
     /// known at run time
-    Dynamic(Box<Expr>),
+    Dynamic(Box<Expr<S>>),
 }
 
 /// What an expression is evaluated over.

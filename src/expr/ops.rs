@@ -9,82 +9,12 @@ use jiff::tz::TimeZone;
 
 use super::error::EvalError;
 use super::function::CallContext;
-use crate::sql::ast::BinaryOp;
 use crate::value::Value;
 use crate::value::datetime_text;
+use crate::value::key::whole_float;
+use crate::value::operator::{BinaryOp, Comparison};
 
 const UTC: &TimeZone = &TimeZone::UTC;
-
-/// Comparisons of two values.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Comparison {
-    /// `=`
-    Equal,
-    /// `!=`
-    NotEqual,
-    /// `<`
-    Less,
-    /// `<=`
-    LessEqual,
-    /// `>`
-    Greater,
-    /// `>=`
-    GreaterEqual,
-}
-
-impl Comparison {
-    /// The comparison that an operator is, if it is one.
-    #[inline]
-    pub fn of(op: BinaryOp) -> Option<Comparison> {
-        Some(match op {
-            BinaryOp::Equal => Comparison::Equal,
-            BinaryOp::NotEqual => Comparison::NotEqual,
-            BinaryOp::Less => Comparison::Less,
-            BinaryOp::LessEqual => Comparison::LessEqual,
-            BinaryOp::Greater => Comparison::Greater,
-            BinaryOp::GreaterEqual => Comparison::GreaterEqual,
-            _ => return None,
-        })
-    }
-
-    /// The sign in SQL.
-    pub fn sign(self) -> &'static str {
-        match self {
-            Comparison::Equal => "=",
-            Comparison::NotEqual => "!=",
-            Comparison::Less => "<",
-            Comparison::LessEqual => "<=",
-            Comparison::Greater => ">",
-            Comparison::GreaterEqual => ">=",
-        }
-    }
-
-    /// Whether two values in this order pass.
-    #[inline]
-    fn accepts(self, order: Ordering) -> bool {
-        match self {
-            Comparison::Equal => order == Ordering::Equal,
-            Comparison::NotEqual => order != Ordering::Equal,
-            Comparison::Less => order == Ordering::Less,
-            Comparison::LessEqual => order != Ordering::Greater,
-            Comparison::Greater => order == Ordering::Greater,
-            Comparison::GreaterEqual => order != Ordering::Less,
-        }
-    }
-
-    /// The same of two doubles: with NaN nothing but `!=` holds.
-    #[inline]
-    fn accepts_floats(self, left: f64, right: f64) -> bool {
-        match self {
-            Comparison::Equal => left == right,
-            Comparison::NotEqual => left != right,
-            Comparison::Less => left < right,
-            Comparison::LessEqual => left <= right,
-            Comparison::Greater => left > right,
-            Comparison::GreaterEqual => left >= right,
-        }
-    }
-}
 
 /// Compares two values: numbers by value whatever their form, texts by code points, booleans for equality. Null and
 /// absent compare false with everything, also with `!=`. A datetime on the left takes a datetime, ms since the epoch,
@@ -255,14 +185,6 @@ pub(super) fn whole(value: &Value) -> Option<i64> {
         Value::Float(f) => whole_float(*f),
         _ => None,
     }
-}
-
-/// The whole number that a double is, if it is one of 64 bits.
-#[inline]
-pub fn whole_float(f: f64) -> Option<i64> {
-    let int = f as i64;
-    // 2^63 becomes the largest number when cut to 64 bits and must not pass for it.
-    (int as f64 == f && int != i64::MAX).then_some(int)
 }
 
 /// `-value`.

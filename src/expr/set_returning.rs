@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::error::EvalError;
 use super::function::FunctionError;
-use crate::format::json;
+use crate::value::json;
 use crate::value::{Object, Value};
 
 /// Which set-returning function a call asks for.

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::function::{self, CallContext};
 use super::{Comparison, EvalError, Expr, LikePattern, Scope, compare, like};
-use crate::format::json;
-use crate::sql::ast::BinaryOp;
 use crate::value::Value;
+use crate::value::json;
+use crate::value::operator::BinaryOp;
 
 /// A value in JSON; `-` is absent, `@ms` a datetime. Arrays and objects stay text, as they come from messages.
 fn value(text: &str) -> Value {

@@ -3,7 +3,7 @@
 //! The values are named by the stream's columns in order and read as their types; without columns they are texts
 //! `col0`, `col1`, ….
 
-use crate::sql::ast::{ColumnDef, DataType};
+use crate::value::types::{ColumnDef, DataType};
 use crate::value::{Row, Text, Value};
 
 /// The row of a message. Of more values than columns the last are dropped; missing ones are absent.

@@ -2,8 +2,9 @@
 
 pub mod compress;
 pub mod delimited;
-pub mod json;
 pub mod schema;
 pub mod sink_format;
 pub mod template;
 pub mod urlencoded;
+
+pub use crate::value::json;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use jiff::tz::TimeZone;
 
 use crate::format::json;
-use crate::sql::ast::{ColumnDef, DataType, Literal};
 use crate::value::cast;
 use crate::value::datetime_pattern::TimePattern;
+use crate::value::types::{ColumnDef, DataType, Literal};
 use crate::value::{Object, Text, Value};
 
 /// A value that does not fit its column.

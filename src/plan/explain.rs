@@ -45,8 +45,8 @@ impl Page {
 }
 
 fn explain_logical(logical: &Logical, page: &mut Page) {
-    let name = |slot: usize| name(logical, slot);
-    let show = |expr: &Expr| expr.display_with(&name).to_string();
+    let name = |slot: &SlotRef| name(logical, *slot);
+    let show = |expr: &Expr<SlotRef>| expr.display_with(&name).to_string();
     let value = |value: &OutputValue| match value {
         OutputValue::Alias(alias) => show(&logical.aliases[*alias].expr),
         OutputValue::Expr(expr) => show(expr),
@@ -98,10 +98,10 @@ fn explain_logical(logical: &Logical, page: &mut Page) {
     step(named_input(&logical.inputs[0].stream, logical.inputs[0].role));
 }
 
-/// What a provisional slot is called.
-fn name(logical: &Logical, slot: usize) -> String {
-    let name_of = |slot: usize| name(logical, slot);
-    match SlotRef::of(slot) {
+/// What a slot is called.
+fn name(logical: &Logical, slot: SlotRef) -> String {
+    let name_of = |slot: &SlotRef| name(logical, *slot);
+    match slot {
         SlotRef::Column { input, column } => {
             let of_input = &logical.inputs[input];
             let name = source(&of_input.columns[column].source);
@@ -149,8 +149,8 @@ fn explain_physical(plan: &RulePlan, page: &mut Page) {
     }
 }
 
-/// The name of a final slot.
-fn plain(slot: usize) -> String {
+/// The name of a numbered slot.
+fn plain(slot: &usize) -> String {
     format!("${slot}")
 }
 
@@ -161,7 +161,7 @@ fn project(projection: &Projection, page: &mut Page, depth: usize) {
             depth + 1,
             match item {
                 Item::Star { slots, except } => {
-                    let slots: Vec<String> = slots.iter().map(|slot| plain(*slot)).collect();
+                    let slots: Vec<String> = slots.iter().map(plain).collect();
                     format!("{} {}", slots.join(", "), star(except))
                 }
                 Item::Field { name, expr, plain } => {
@@ -234,7 +234,7 @@ fn explain_rows(body: &Stateful, page: &mut Page, depth: usize) {
         page.line(depth, format!("${} = {text}", body.row_slots + index));
     }
     if !body.kept_slots.is_empty() {
-        let kept: Vec<String> = body.kept_slots.iter().map(|slot| plain(*slot)).collect();
+        let kept: Vec<String> = body.kept_slots.iter().map(plain).collect();
         page.line(depth, format!("keeps {}", kept.join(", ")));
     }
     for step in &body.steps {
@@ -262,13 +262,13 @@ fn explain_input(input: &Input, page: &mut Page, depth: usize) {
     let scan = &input.scan;
     let verb = if input.role == Role::Lookup { "look up" } else { "scan" };
     page.line(depth, format!("{verb} {}", input.stream.name));
-    let slot = |index: usize| plain(input.slots.start + index);
+    let slot = |index: usize| plain(&(input.slots.start + index));
     for (index, column) in scan.columns.iter().enumerate() {
         let ty = column.ty.as_ref().map(|ty| format!(": {ty}")).unwrap_or_default();
         page.line(depth + 1, format!("{} = {}{ty}", slot(index), source(&column.source)));
     }
     // Expressions of a scan count its slots from 0.
-    let name = |index: usize| slot(index);
+    let name = |index: &usize| slot(*index);
     for (index, expr) in scan.computed.iter().enumerate() {
         let when = if index < scan.computed_for_filter { ", before the filter" } else { "" };
         let slot = slot(scan.columns.len() + index);
@@ -286,13 +286,13 @@ fn filter(filter: &Filter) -> String {
     filter_named(filter, &plain)
 }
 
-fn filter_named(filter: &Filter, name: &dyn Fn(usize) -> String) -> String {
+fn filter_named(filter: &Filter, name: &dyn Fn(&usize) -> String) -> String {
     let constant = |value: &Value| Expr::Constant(value.clone());
     let test = |t: &Test| match &t.holds {
-        Condition::Compare(op, value) => format!("test {} {} {}", name(t.slot), op.sign(), constant(value)),
+        Condition::Compare(op, value) => format!("test {} {} {}", name(&t.slot), op.sign(), constant(value)),
         Condition::IsOneOf(values) => {
             let values: Vec<String> = values.iter().map(|value| constant(value).to_string()).collect();
-            format!("test {} IN ({})", name(t.slot), values.join(", "))
+            format!("test {} IN ({})", name(&t.slot), values.join(", "))
         }
     };
     let mut parts: Vec<String> = filter.tests.iter().map(test).collect();
@@ -304,13 +304,15 @@ fn exprs(exprs: &[Expr]) -> String {
     exprs.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
-fn order(order: &[OrderBy], name: &dyn Fn(usize) -> String) -> String {
-    let key = |key: &OrderBy| format!("{}{}", key.expr.display_with(name), if key.descending { " DESC" } else { "" });
+fn order<S>(order: &[OrderBy<S>], name: &dyn Fn(&S) -> String) -> String {
+    let key =
+        |key: &OrderBy<S>| format!("{}{}", key.expr.display_with(name), if key.descending { " DESC" } else { "" });
     order.iter().map(key).collect::<Vec<_>>().join(", ")
 }
 
-fn analytic(call: &AnalyticCall, name: &dyn Fn(usize) -> String) -> String {
-    let show = |exprs: &[Expr]| exprs.iter().map(|e| e.display_with(name).to_string()).collect::<Vec<_>>().join(", ");
+fn analytic<S>(call: &AnalyticCall<S>, name: &dyn Fn(&S) -> String) -> String {
+    let show =
+        |exprs: &[Expr<S>]| exprs.iter().map(|e| e.display_with(name).to_string()).collect::<Vec<_>>().join(", ");
     let mut over = Vec::new();
     if !call.partition.is_empty() {
         over.push(format!("partition by {}", show(&call.partition)));
@@ -320,8 +322,8 @@ fn analytic(call: &AnalyticCall, name: &dyn Fn(usize) -> String) -> String {
     format!("{}({}){over}", call.analytic, show(&call.args))
 }
 
-fn spec(window: &WindowSpec, name: &dyn Fn(usize) -> String) -> String {
-    let show = |expr: &Expr| expr.display_with(name).to_string();
+fn spec<S>(window: &WindowSpec<S>, name: &dyn Fn(&S) -> String) -> String {
+    let show = |expr: &Expr<S>| expr.display_with(name).to_string();
     match window {
         WindowSpec::Each => "each row alone".to_owned(),
         WindowSpec::Hopping { unit, length, hop } if length == hop => format!("tumbling window of {length} {unit}"),
@@ -356,7 +358,7 @@ fn source(source: &ColumnSource) -> String {
     }
 }
 
-fn call(call: &AggregateCall, names: &dyn Fn(usize) -> String) -> String {
+fn call<S>(call: &AggregateCall<S>, names: &dyn Fn(&S) -> String) -> String {
     let arg = call.arg.as_ref().map_or("*".to_owned(), |arg| arg.display_with(names).to_string());
     let option = call.aggregate.option().map_or_else(String::new, |option| format!(", {}", cast::text(&option)));
     format!("{}({arg}{option})", call.aggregate)

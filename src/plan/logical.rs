@@ -1,7 +1,7 @@
 //! The logical plan: what a rule means, with names resolved, before it is decided where each part is computed.
 //!
-//! Expressions read slots here too, but the numbers are provisional and say what is meant: a column of an input, an
-//! alias, the answer of an aggregate and so on (see [`SlotRef`]). `rewrite` gives the final ones.
+//! A slot is a [`SlotRef`] here, which says what is meant: a column of an input, an alias, the answer of an aggregate.
+//! `rewrite` turns it into the number of a slot. [`Logical::each_expr`] is the one walk over all expressions of a rule.
 
 use std::sync::Arc;
 
@@ -9,13 +9,12 @@ use super::physical::{
     AggregateCall, AnalyticCall, Column, EventTime, OrderBy, Role, RowNumber, RowsOf, Watermark, WindowSpec,
 };
 use crate::definition::stream::StreamDef;
-use crate::expr::Expr;
-use crate::sql::ast::JoinKind;
 use crate::text::span::Span;
 use crate::value::Text;
+use crate::value::operator::JoinKind;
 
-/// What a provisional slot stands for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a slot stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SlotRef {
     /// the column with this number of the input with that number
     Column {
@@ -38,42 +37,13 @@ pub enum SlotRef {
     Element,
 }
 
-/// Where the number of the kind begins in a provisional slot, and that of the input.
-const KIND: u32 = 48;
-const INPUT: u32 = 32;
+/// An expression over what its slots mean.
+pub type Expr = crate::expr::Expr<SlotRef>;
 
 impl SlotRef {
-    /// The provisional slot. A statement is far too short for the numbers to run into each other.
-    pub fn slot(self) -> usize {
-        let (kind, number) = match self {
-            SlotRef::Column { input, column } => (0, input << INPUT | column),
-            SlotRef::Alias(number) => (1, number),
-            SlotRef::Aggregate(number) => (2, number),
-            SlotRef::Step(number) => (3, number),
-            SlotRef::Number(number) => (4, number),
-            SlotRef::ResultStep(number) => (5, number),
-            SlotRef::Element => (6, 0),
-        };
-        kind << KIND | number
-    }
-
-    /// What a provisional slot stands for.
-    pub fn of(slot: usize) -> SlotRef {
-        let number = slot & ((1 << KIND) - 1);
-        match slot >> KIND {
-            0 => SlotRef::Column { input: number >> INPUT, column: number & ((1 << INPUT) - 1) },
-            1 => SlotRef::Alias(number),
-            2 => SlotRef::Aggregate(number),
-            3 => SlotRef::Step(number),
-            4 => SlotRef::Number(number),
-            5 => SlotRef::ResultStep(number),
-            _ => SlotRef::Element,
-        }
-    }
-
     /// An expression that reads it.
     pub fn expr(self) -> Expr {
-        Expr::Slot(self.slot())
+        Expr::Slot(self)
     }
 }
 
@@ -91,27 +61,27 @@ pub struct Logical {
     /// WHERE
     pub filter: Option<Expr>,
     /// the window
-    pub window: Option<WindowSpec>,
+    pub window: Option<WindowSpec<SlotRef>>,
     /// FILTER (WHERE …) of the window
     pub admit: Option<Expr>,
     /// keys of GROUP BY
     pub keys: Vec<Expr>,
     /// the aggregate calls
-    pub aggregates: Vec<AggregateCall>,
+    pub aggregates: Vec<AggregateCall<SlotRef>>,
     /// whether there is one result row for each group
     pub grouped: bool,
     /// HAVING
     pub having: Option<Expr>,
     /// ORDER BY
-    pub order: Vec<OrderBy>,
+    pub order: Vec<OrderBy<SlotRef>>,
     /// the analytic calls over rows
     pub steps: Vec<LogicalStep>,
     /// the analytic calls over result rows
-    pub result_steps: Vec<AnalyticCall>,
+    pub result_steps: Vec<AnalyticCall<SlotRef>>,
     /// the calls of row_number()
-    pub numbers: Vec<RowNumber>,
+    pub numbers: Vec<RowNumber<SlotRef>>,
     /// unnest(…) and the like
-    pub rows_of: Option<RowsOf>,
+    pub rows_of: Option<RowsOf<SlotRef>>,
     /// LIMIT
     pub limit: Option<u64>,
     /// the watermark, where the rule runs in event time
@@ -137,7 +107,7 @@ pub struct LogicalStep {
     /// how many of the aliases it may read
     pub aliases: usize,
     /// what is called
-    pub call: AnalyticCall,
+    pub call: AnalyticCall<SlotRef>,
     /// its place
     pub span: Span,
 }
@@ -172,7 +142,7 @@ pub enum Output {
     /// all members of the messages, without some
     Star {
         /// where the messages are
-        slots: Vec<usize>,
+        slots: Vec<SlotRef>,
         /// keys that are left out
         except: Vec<Text>,
     },

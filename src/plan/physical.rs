@@ -13,9 +13,11 @@ use crate::expr::analytic::Analytic;
 use crate::expr::function::CallContext;
 use crate::expr::set_returning::SetReturning;
 use crate::expr::{EvalError, Expr, compare_at};
-use crate::sql::ast::{DataType, JoinKind};
+
 use crate::time::Unit;
 use crate::value::datetime_pattern::TimePattern;
+use crate::value::operator::JoinKind;
+use crate::value::types::DataType;
 use crate::value::{Text, Value};
 
 pub use crate::expr::Comparison;
@@ -287,46 +289,46 @@ pub enum StepKind {
 
 /// A call of an analytic function.
 #[derive(Clone, Debug)]
-pub struct AnalyticCall {
+pub struct AnalyticCall<S = usize> {
     /// which
     pub analytic: Analytic,
     /// its arguments
-    pub args: Vec<Expr>,
+    pub args: Vec<Expr<S>>,
     /// of changed_cols: the names of the columns whose values are the arguments
     pub names: Vec<Text>,
     /// an argument is `*`, the row as an object
     pub over_rows: bool,
     /// PARTITION BY: a memory for each
-    pub partition: Vec<Expr>,
+    pub partition: Vec<Expr<S>>,
     /// WHEN
-    pub when: Option<Expr>,
+    pub when: Option<Expr<S>>,
 }
 
 /// A call of row_number().
 #[derive(Clone, Debug)]
-pub struct RowNumber {
+pub struct RowNumber<S = usize> {
     /// PARTITION BY: counts for each apart
-    pub partition: Vec<Expr>,
+    pub partition: Vec<Expr<S>>,
     /// ORDER BY: counts in this order
-    pub order: Vec<OrderBy>,
+    pub order: Vec<OrderBy<S>>,
 }
 
 /// A key of ORDER BY.
 #[derive(Clone, Debug)]
-pub struct OrderBy {
+pub struct OrderBy<S = usize> {
     /// its value
-    pub expr: Expr,
+    pub expr: Expr<S>,
     /// DESC
     pub descending: bool,
 }
 
 /// What a row is multiplied by.
 #[derive(Clone, Debug)]
-pub struct RowsOf {
+pub struct RowsOf<S = usize> {
     /// which function
     pub function: SetReturning,
     /// its argument
-    pub arg: Expr,
+    pub arg: Expr<S>,
 }
 
 /// A join of what is there with one more input.
@@ -349,7 +351,7 @@ pub struct Join {
 
 /// Which rows belong together. Lengths of time are in ms where no unit stands beside them.
 #[derive(Clone, Debug)]
-pub enum WindowSpec {
+pub enum WindowSpec<S = usize> {
     /// each row is alone
     Each,
     /// windows of `length` units, one beginning every `hop`, aligned to the epoch in the configured zone
@@ -368,7 +370,7 @@ pub enum WindowSpec {
         /// ms after the row, exclusive; 0: at once
         delay: i64,
         /// OVER (WHEN …): rows that make a window; the others are content only
-        when: Option<Expr>,
+        when: Option<Expr<S>>,
     },
     /// rows without a gap longer than `timeout`, cut at ticks every `max` units
     Session {
@@ -389,21 +391,21 @@ pub enum WindowSpec {
     /// from a row where `begin` holds to one where `end` holds, or to the next begin
     State {
         /// opens
-        begin: Expr,
+        begin: Expr<S>,
         /// closes; none: `begin` does
-        end: Option<Expr>,
+        end: Option<Expr<S>>,
         /// PARTITION BY: a window for each
-        partition: Vec<Expr>,
+        partition: Vec<Expr<S>>,
     },
 }
 
 /// One call of an aggregate.
 #[derive(Clone, Debug)]
-pub struct AggregateCall {
+pub struct AggregateCall<S = usize> {
     /// which
     pub aggregate: Aggregate,
     /// its argument, over the slots of a row; none: `*`
-    pub arg: Option<Expr>,
+    pub arg: Option<Expr<S>>,
     /// whether whole numbers in the argument are whole numbers of the language (BIGINT) and not just JSON numbers:
     /// the sum of the former is an integer
     pub integral: bool,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::compile::{self, Clause, Compiled, Compiler, Known, MULTIPLE, column_names, default_name};
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{Alias, Logical, LogicalInput, LogicalJoin, Output, OutputValue, SlotRef};
+use super::logical::{Alias, Expr, Logical, LogicalInput, LogicalJoin, Output, OutputValue, SlotRef};
 use super::physical::{ColumnSource, EventTime, Role, RowsOf, Watermark, WindowSpec};
 use crate::definition::rule::RuleOptions;
 use crate::definition::stream::{Catalog, Kind, StreamDef};
@@ -244,7 +244,7 @@ fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role], e
     }
 }
 
-fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec> {
+fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec<SlotRef>> {
     let at = |kind| PlanError::at(kind, window.span);
     if window.kind.lengths().contains(&0) {
         return Err(at(PlanErrorKind::EmptyWindow));
@@ -252,7 +252,7 @@ fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec> {
     let over = window.over.as_ref();
     let mut row = |expr: &ast::Expr, clause| Ok(compiler.expr(expr, Clause::Rows(clause), None)?.expr);
     let millis = |unit: Unit, length: u64| i64::try_from(length.saturating_mul(unit.millis())).unwrap_or(i64::MAX / 4);
-    let when = |row: &mut dyn FnMut(&ast::Expr, &'static str) -> Result<crate::expr::Expr>| match over {
+    let when = |row: &mut dyn FnMut(&ast::Expr, &'static str) -> Result<Expr>| match over {
         Some(Over { when: Some(when), .. }) => row(when, "OVER").map(Some),
         _ => Ok(None),
     };
@@ -302,7 +302,7 @@ fn spread(
     span: Span,
     name: Text,
     compiler: &mut Compiler,
-    rows_of: &mut Option<RowsOf>,
+    rows_of: &mut Option<RowsOf<SlotRef>>,
 ) -> Result<(Output, bool)> {
     let Code::SetReturning(returning) = function.code else {
         let (compiled, prefix) = compiler.changed_cols(function, call, span)?;
@@ -495,18 +495,14 @@ fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Ou
     Ok(aggregate)
 }
 
-fn condition(
-    expr: Option<&ast::Expr>,
-    clause: &'static str,
-    compiler: &mut Compiler,
-) -> Result<Option<crate::expr::Expr>> {
+fn condition(expr: Option<&ast::Expr>, clause: &'static str, compiler: &mut Compiler) -> Result<Option<Expr>> {
     let Some(expr) = expr else { return Ok(None) };
     let compiled = compiler.expr(expr, Clause::Rows(clause), None)?;
     let useful = useful(compiled, expr, clause);
     Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))
 }
 
-fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<crate::expr::Expr>> {
+fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<Expr>> {
     let Some(expr) = expr else { return Ok(None) };
     let compiled = compiler.expr(expr, Clause::Groups("HAVING"), None)?;
     if compiled.row {

@@ -1,45 +1,168 @@
-//! Ways through a compiled expression.
+//! The one walk over the expressions of a plan, and over those of its parts.
+//!
+//! Each function takes its part apart without `..`, so that a new field does not compile until it is said whether
+//! expressions are in it.
 
-use crate::expr::{Expr, LikePattern};
+use super::logical::{
+    Alias, Expr as LogicalExpr, Logical, LogicalInput, LogicalJoin, LogicalStep, Output, OutputValue,
+};
+use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber, RowsOf, WindowSpec};
+use crate::expr::Expr;
 
-/// Calls `visit` with every slot that the expression reads, to be changed.
-pub fn each_slot_mut(expr: &mut Expr, visit: &mut dyn FnMut(&mut usize)) {
-    let mut waiting = vec![expr];
-    while let Some(expr) = waiting.pop() {
-        match expr {
-            Expr::Constant(_) => {}
-            Expr::Slot(slot) => visit(slot),
-            Expr::Member(e, _) | Expr::Negate(e) | Expr::Not(e) | Expr::IsNull { expr: e, .. } => waiting.push(e),
-            Expr::Index(left, right)
-            | Expr::Binary { left, right, .. }
-            | Expr::InArray { expr: left, array: right, .. } => waiting.extend([&mut **left, &mut **right]),
-            Expr::Slice(e, from, to) => {
-                waiting.push(e);
-                waiting.extend(from.as_deref_mut());
-                waiting.extend(to.as_deref_mut());
+impl Logical {
+    /// Shows every expression of the rule, outermost only ([`Expr::visit`] goes inside).
+    pub fn each_expr<'a>(&'a self, see: &mut dyn FnMut(&'a LogicalExpr)) {
+        let Logical {
+            inputs,
+            joins,
+            aliases,
+            fields,
+            filter,
+            window,
+            admit,
+            keys,
+            aggregates,
+            grouped: _,
+            having,
+            order,
+            steps,
+            result_steps,
+            numbers,
+            rows_of,
+            limit: _,
+            watermark: _,
+        } = self;
+        for LogicalInput { stream: _, role: _, columns: _, event_time: _ } in inputs {}
+        for LogicalJoin { kind: _, on, text: _, span: _ } in joins {
+            on.iter().for_each(&mut *see);
+        }
+        for Alias { name: _, expr, shared: _ } in aliases {
+            see(expr);
+        }
+        for field in fields {
+            match field {
+                Output::Field { name: _, value, plain: _ } | Output::Hidden(value) => match value {
+                    OutputValue::Alias(_) => {}
+                    OutputValue::Expr(expr) => see(expr),
+                },
+                Output::Spread { expr, prefix: _, name: _ } => see(expr),
+                Output::Star { slots: _, except: _ } => {}
             }
-            Expr::Between { operands, .. } => waiting.extend(operands.iter_mut()),
-            Expr::InList { expr, list, .. } => {
-                waiting.push(expr);
-                waiting.extend(list);
+        }
+        filter.iter().chain(admit).chain(keys).chain(having).for_each(&mut *see);
+        window.iter().for_each(|window| window.each_expr(see));
+        aggregates.iter().for_each(|call| call.each_expr(see));
+        order.iter().for_each(|key| key.each_expr(see));
+        for LogicalStep { aliases: _, call, span: _ } in steps {
+            call.each_expr(see);
+        }
+        result_steps.iter().for_each(|call| call.each_expr(see));
+        numbers.iter().for_each(|number| number.each_expr(see));
+        rows_of.iter().for_each(|rows| rows.each_expr(see));
+    }
+}
+
+impl<S> AggregateCall<S> {
+    pub fn each_expr<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
+        let AggregateCall { aggregate: _, arg, integral: _ } = self;
+        arg.iter().for_each(see);
+    }
+
+    pub fn map<T>(&self, slot: &mut dyn FnMut(&S) -> T) -> AggregateCall<T> {
+        let AggregateCall { aggregate, arg, integral } = self;
+        AggregateCall { aggregate: *aggregate, arg: arg.as_ref().map(|arg| arg.map(slot)), integral: *integral }
+    }
+}
+
+impl<S> AnalyticCall<S> {
+    pub fn each_expr<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
+        let AnalyticCall { analytic: _, args, names: _, over_rows: _, partition, when } = self;
+        args.iter().chain(partition).chain(when).for_each(see);
+    }
+
+    pub fn map<T>(&self, slot: &mut dyn FnMut(&S) -> T) -> AnalyticCall<T> {
+        let AnalyticCall { analytic, args, names, over_rows, partition, when } = self;
+        AnalyticCall {
+            analytic: *analytic,
+            args: args.iter().map(|arg| arg.map(slot)).collect(),
+            names: names.clone(),
+            over_rows: *over_rows,
+            partition: partition.iter().map(|key| key.map(slot)).collect(),
+            when: when.as_ref().map(|when| when.map(slot)),
+        }
+    }
+}
+
+impl<S> OrderBy<S> {
+    pub fn each_expr<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
+        let OrderBy { expr, descending: _ } = self;
+        see(expr);
+    }
+
+    pub fn map<T>(&self, slot: &mut dyn FnMut(&S) -> T) -> OrderBy<T> {
+        OrderBy { expr: self.expr.map(slot), descending: self.descending }
+    }
+}
+
+impl<S> RowNumber<S> {
+    pub fn each_expr<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
+        let RowNumber { partition, order } = self;
+        partition.iter().for_each(&mut *see);
+        order.iter().for_each(|key| key.each_expr(see));
+    }
+
+    pub fn map<T>(&self, slot: &mut dyn FnMut(&S) -> T) -> RowNumber<T> {
+        RowNumber {
+            partition: self.partition.iter().map(|key| key.map(slot)).collect(),
+            order: self.order.iter().map(|key| key.map(slot)).collect(),
+        }
+    }
+}
+
+impl<S> RowsOf<S> {
+    pub fn each_expr<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
+        let RowsOf { function: _, arg } = self;
+        see(arg);
+    }
+
+    pub fn map<T>(&self, slot: &mut dyn FnMut(&S) -> T) -> RowsOf<T> {
+        RowsOf { function: self.function, arg: self.arg.map(slot) }
+    }
+}
+
+impl<S> WindowSpec<S> {
+    pub fn each_expr<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
+        match self {
+            WindowSpec::Each
+            | WindowSpec::Hopping { unit: _, length: _, hop: _ }
+            | WindowSpec::Session { unit: _, max: _, timeout: _ }
+            | WindowSpec::Count { length: _, interval: _ } => {}
+            WindowSpec::Sliding { length: _, delay: _, when } => when.iter().for_each(see),
+            WindowSpec::State { begin, end, partition } => {
+                see(begin);
+                end.iter().chain(partition).for_each(see);
             }
-            Expr::Like { expr, pattern, .. } => {
-                waiting.push(expr);
-                if let LikePattern::Dynamic(pattern) = pattern {
-                    waiting.push(pattern);
-                }
+        }
+    }
+
+    pub fn map<T>(&self, slot: &mut dyn FnMut(&S) -> T) -> WindowSpec<T> {
+        match self {
+            WindowSpec::Each => WindowSpec::Each,
+            WindowSpec::Hopping { unit, length, hop } => {
+                WindowSpec::Hopping { unit: *unit, length: *length, hop: *hop }
             }
-            Expr::Case { value, branches, otherwise } => {
-                waiting.extend(value.as_deref_mut());
-                waiting.extend(branches.iter_mut().flat_map(|(when, then)| [when, then]));
-                waiting.extend(otherwise.as_deref_mut());
+            WindowSpec::Session { unit, max, timeout } => {
+                WindowSpec::Session { unit: *unit, max: *max, timeout: *timeout }
             }
-            Expr::FirstPresent(exprs) => waiting.extend(exprs),
-            Expr::Object { wholes, members } => {
-                waiting.extend(wholes);
-                waiting.extend(members.iter_mut().map(|(_, member)| member));
+            WindowSpec::Count { length, interval } => WindowSpec::Count { length: *length, interval: *interval },
+            WindowSpec::Sliding { length, delay, when } => {
+                WindowSpec::Sliding { length: *length, delay: *delay, when: when.as_ref().map(|when| when.map(slot)) }
             }
-            Expr::Call { args, .. } => waiting.extend(args),
+            WindowSpec::State { begin, end, partition } => WindowSpec::State {
+                begin: begin.map(slot),
+                end: end.as_ref().map(|end| end.map(slot)),
+                partition: partition.iter().map(|key| key.map(slot)).collect(),
+            },
         }
     }
 }

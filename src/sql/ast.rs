@@ -4,20 +4,12 @@
 //! of columns or functions; `plan::resolve` gives them meaning. Printing a tree (see `print`) gives text that parses
 //! to the same tree.
 
-use std::fmt;
-
 use crate::text::span::Span;
 use crate::time::Unit;
 use crate::value::Text;
 
-/// A name with its place.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ident {
-    /// the name, without backticks
-    pub name: Text,
-    /// its place
-    pub span: Span,
-}
+pub use crate::value::operator::{BinaryOp, JoinKind};
+pub use crate::value::types::{ColumnDef, DataType, Ident, Literal};
 
 /// One statement.
 #[derive(Clone, Debug, PartialEq)]
@@ -56,38 +48,6 @@ pub struct CreateStream {
     pub columns: Vec<ColumnDef>,
     /// its options, in the order written; names as in [`OPTION_NAMES`]
     pub options: Vec<StreamOption>,
-}
-
-/// `column type [DEFAULT literal]`.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ColumnDef {
-    /// its name
-    pub name: Ident,
-    /// its type
-    pub ty: DataType,
-    /// what STRICT_VALIDATION puts where the column is absent
-    pub default: Option<Literal>,
-}
-
-/// The types of columns.
-#[derive(Clone, Debug, PartialEq)]
-pub enum DataType {
-    /// whole number, 64 bits
-    BigInt,
-    /// double
-    Float,
-    /// text
-    String,
-    /// point in time
-    DateTime,
-    /// true, false
-    Boolean,
-    /// bytes
-    Bytea,
-    /// ARRAY(type)
-    Array(Box<DataType>),
-    /// STRUCT(column type, ...)
-    Struct(Vec<ColumnDef>),
 }
 
 /// The options of streams and tables, by their names in capitals.
@@ -191,21 +151,6 @@ pub struct Join {
     pub source: Source,
     /// ON; none for CROSS
     pub on: Option<Expr>,
-}
-
-/// The kinds of joins.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum JoinKind {
-    /// INNER JOIN, JOIN
-    Inner,
-    /// LEFT JOIN
-    Left,
-    /// RIGHT JOIN
-    Right,
-    /// FULL JOIN
-    Full,
-    /// CROSS JOIN
-    Cross,
 }
 
 /// `e [ASC | DESC]`.
@@ -409,19 +354,6 @@ pub enum InSet {
     Array(Box<Expr>),
 }
 
-/// Literals.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Literal {
-    /// whole number
-    Int(i64),
-    /// number with a point
-    Float(f64),
-    /// text
-    Text(Text),
-    /// TRUE, FALSE
-    Bool(bool),
-}
-
 /// Prefix operators.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnaryOp {
@@ -431,64 +363,4 @@ pub enum UnaryOp {
     Plus,
     /// NOT
     Not,
-}
-
-/// Infix operators.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum BinaryOp {
-    /// `*`
-    Multiply,
-    /// `/`
-    Divide,
-    /// `%`
-    Modulo,
-    /// `&`
-    BitAnd,
-    /// `+`
-    Add,
-    /// `-`
-    Subtract,
-    /// `|`
-    BitOr,
-    /// `^`
-    BitXor,
-    /// `=`
-    Equal,
-    /// `!=`
-    NotEqual,
-    /// `<`
-    Less,
-    /// `<=`
-    LessEqual,
-    /// `>`
-    Greater,
-    /// `>=`
-    GreaterEqual,
-    /// AND
-    And,
-    /// OR
-    Or,
-}
-
-impl fmt::Display for BinaryOp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            BinaryOp::Multiply => "*",
-            BinaryOp::Divide => "/",
-            BinaryOp::Modulo => "%",
-            BinaryOp::BitAnd => "&",
-            BinaryOp::Add => "+",
-            BinaryOp::Subtract => "-",
-            BinaryOp::BitOr => "|",
-            BinaryOp::BitXor => "^",
-            BinaryOp::Equal => "=",
-            BinaryOp::NotEqual => "!=",
-            BinaryOp::Less => "<",
-            BinaryOp::LessEqual => "<=",
-            BinaryOp::Greater => ">",
-            BinaryOp::GreaterEqual => ">=",
-            BinaryOp::And => "AND",
-            BinaryOp::Or => "OR",
-        })
-    }
 }

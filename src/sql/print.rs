@@ -209,18 +209,6 @@ impl Display for Join {
     }
 }
 
-impl Display for JoinKind {
-    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            JoinKind::Inner => "INNER",
-            JoinKind::Left => "LEFT",
-            JoinKind::Right => "RIGHT",
-            JoinKind::Full => "FULL",
-            JoinKind::Cross => "CROSS",
-        })
-    }
-}
-
 impl Display for OrderKey {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}", self.expr, if self.descending { " DESC" } else { "" })

@@ -3,4 +3,5 @@
 //! Everything that reports a mistake stands on this module. It must not know what any text means.
 
 pub mod document;
+pub mod pattern;
 pub mod span;

@@ -18,8 +18,17 @@ use jiff::{Timestamp, Zoned};
 
 use super::datetime_pattern::TimePattern;
 use super::datetime_text;
-use crate::expr::function::FunctionError;
 use crate::value::Value;
+
+/// A value has no equal in the wanted type.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("cannot convert {found} to {target}")]
+pub struct ConversionError {
+    /// type and value, `string(abc)`; long values are cut
+    pub found: String,
+    /// the wanted type
+    pub target: &'static str,
+}
 
 /// A type that `cast` converts to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +64,7 @@ impl Target {
 
 /// The value as the wanted type. No value stays no value. `zone` is the zone of times that name none, `now` (ms since
 /// the epoch) tells the day of a time without a date.
-pub fn cast(value: &Value, target: Target, zone: &TimeZone, now: i64) -> Result<Value, FunctionError> {
+pub fn cast(value: &Value, target: Target, zone: &TimeZone, now: i64) -> Result<Value, ConversionError> {
     if value.is_null() {
         return Ok(Value::Null);
     }
@@ -70,7 +79,7 @@ pub fn cast(value: &Value, target: Target, zone: &TimeZone, now: i64) -> Result<
 }
 
 /// The whole number of an argument: a whole number, or a double without a fraction. Text is not read.
-pub fn int(value: &Value) -> Result<i64, FunctionError> {
+pub fn int(value: &Value) -> Result<i64, ConversionError> {
     match value {
         Value::Int(i) => Ok(*i),
         Value::Float(f) if f.fract() == 0.0 => cut(*f).ok_or_else(|| failed(value, "int")),
@@ -79,7 +88,7 @@ pub fn int(value: &Value) -> Result<i64, FunctionError> {
 }
 
 /// The number of an argument as a double. Text and booleans are not read.
-pub fn float(value: &Value) -> Result<f64, FunctionError> {
+pub fn float(value: &Value) -> Result<f64, ConversionError> {
     value.as_f64().ok_or_else(|| failed(value, "float"))
 }
 
@@ -105,7 +114,7 @@ pub fn text(value: &Value) -> Cow<'_, str> {
 }
 
 /// A whole number: doubles lose their fraction, text is decimal or has a prefix `0x`, `0o`, `0b`.
-fn to_int(value: &Value) -> Result<i64, FunctionError> {
+fn to_int(value: &Value) -> Result<i64, ConversionError> {
     let converted = match value {
         Value::Int(i) => Some(*i),
         Value::Float(f) => cut(*f),
@@ -117,7 +126,7 @@ fn to_int(value: &Value) -> Result<i64, FunctionError> {
 }
 
 /// A double: text is read in decimal and exponent form. Text of a number beyond the doubles is an error.
-fn to_float(value: &Value) -> Result<f64, FunctionError> {
+fn to_float(value: &Value) -> Result<f64, ConversionError> {
     let converted = match value {
         Value::Int(i) => Some(*i as f64),
         Value::Float(f) => Some(*f),
@@ -131,7 +140,7 @@ fn to_float(value: &Value) -> Result<f64, FunctionError> {
 }
 
 /// true or false: numbers are true unless 0.
-fn to_bool(value: &Value) -> Result<bool, FunctionError> {
+fn to_bool(value: &Value) -> Result<bool, ConversionError> {
     match value {
         Value::Bool(b) => Ok(*b),
         Value::Int(i) => Ok(*i != 0),
@@ -152,7 +161,7 @@ pub fn truth_of_text(text: &str) -> Option<bool> {
 
 /// A point in time: a number is ms since the epoch (a fraction is cut), text is read in the formats of
 /// [`datetime_text`].
-pub fn to_datetime(value: &Value, zone: &TimeZone, now: i64) -> Result<Arc<Zoned>, FunctionError> {
+pub fn to_datetime(value: &Value, zone: &TimeZone, now: i64) -> Result<Arc<Zoned>, ConversionError> {
     let millis = |millis: i64| Timestamp::from_millisecond(millis).ok().map(|at| at.to_zoned(zone.clone()));
     let converted = match value {
         Value::DateTime(at) => return Ok(at.clone()),
@@ -170,7 +179,7 @@ pub fn to_datetime_by(
     value: &Value,
     zone: &TimeZone,
     now: i64,
-) -> Result<Arc<Zoned>, FunctionError> {
+) -> Result<Arc<Zoned>, ConversionError> {
     if let (Some(pattern), Value::Text(text)) = (pattern, value)
         && let Some(at) = pattern.parse(text, zone)
     {
@@ -180,7 +189,7 @@ pub fn to_datetime_by(
 }
 
 /// Bytes: of text those that it encodes in base64, or its own where it is no base64.
-fn to_bytes(value: &Value) -> Result<Value, FunctionError> {
+fn to_bytes(value: &Value) -> Result<Value, ConversionError> {
     match value {
         Value::Bytes(_) => Ok(value.clone()),
         Value::Text(text) => Ok(Value::from(base64_bytes(text).unwrap_or_else(|_| text.as_bytes().to_vec()))),
@@ -289,8 +298,8 @@ fn write_json_text(json: &mut String, text: &str) {
 }
 
 /// The error of a conversion that the value does not allow.
-pub fn failed(value: &Value, target: &'static str) -> FunctionError {
-    FunctionError::Conversion { found: described(value), target }
+pub fn failed(value: &Value, target: &'static str) -> ConversionError {
+    ConversionError { found: described(value), target }
 }
 
 /// Kind and value for messages, `string(abc)`; long values are cut.

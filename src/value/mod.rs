@@ -4,12 +4,17 @@
 //! cheap to move, and cheap to clone: short text lives inside the value, arrays and objects are shared. It is `Send`,
 //! because literals travel in plans from the control plane to the data threads.
 //!
-//! This module must not know where values come from or go to: reading and writing JSON is `codec`, operators on
-//! values are `expr`.
+//! JSON text is a form of a value ([`Value::Json`]), so reading and writing it is here, in [`json`]; so are the types of
+//! columns, casts, and the keys under which equal values meet. This module must not know where values come from or go
+//! to, what a message is, or which functions and expressions there are.
 
 pub mod cast;
 pub mod datetime_pattern;
 pub mod datetime_text;
+pub mod json;
+pub mod key;
+pub mod operator;
+pub mod types;
 
 use std::fmt;
 use std::sync::Arc;
@@ -31,7 +36,7 @@ pub type Row = Vec<(Text, Value)>;
 /// `Absent` and `Null` behave alike in every expression; they differ only where a field is passed through by its name
 /// (`SELECT a`): a null is written as null, an absent field is not written.
 ///
-/// The form that serde gives it is that of checkpoints, which tells all variants apart; JSON is written by `codec::json`.
+/// Serde writes the form of checkpoints, which tells all variants apart; [`json`] writes JSON.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub enum Value {
     /// There is no value: the key is not in the message, or an expression had no answer.
@@ -47,8 +52,8 @@ pub enum Value {
     Float(f64),
     /// Text.
     Text(Text),
-    /// An array or object that nobody has looked into yet: its JSON text, already validated. Only decoding makes
-    /// these; `codec::json::expand` turns one into `Array` or `Object`.
+    /// An array or object that has not been decoded yet: its JSON text, already validated. Only decoding makes
+    /// these; [`json::expand`] turns one into `Array` or `Object`.
     Json(Box<str>),
     /// An array.
     Array(Arc<Vec<Value>>),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::expr::group::KeyPart;
-use crate::format::json;
+use crate::value::json;
+use crate::value::key::KeyPart;
 use crate::value::{Object, Value};
 
 /// The values in order; what a row does not have is null.

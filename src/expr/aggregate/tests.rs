@@ -55,7 +55,7 @@ fn answers() {
 }
 
 fn json(text: &str) -> Value {
-    crate::format::json::parse(text).expect("JSON")
+    crate::value::json::parse(text).expect("JSON")
 }
 
 /// What the aggregate answers over the members of a JSON array.

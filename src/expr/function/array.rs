@@ -12,9 +12,10 @@ use super::{
     Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, PreparedFn, Returns, check_call, domain,
     lookup,
 };
-use crate::expr::group::KeyPart;
-use crate::expr::ops::{Comparison, compare, order_of_numbers};
+use crate::expr::ops::{compare, order_of_numbers};
 use crate::value::cast::{described, int, text};
+use crate::value::key::KeyPart;
+use crate::value::operator::Comparison;
 use crate::value::{Object, Value};
 
 type Answer = Result<Value, FunctionError>;
@@ -467,7 +468,7 @@ fn sequence(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
 mod tests {
     use super::super::examples::{answer, json};
     use super::*;
-    use crate::format::json::parse;
+    use crate::value::json::parse;
 
     /// The JSON of the answer for arguments that are JSON, or the error.
     fn said(name: &str, args: &[&str]) -> String {

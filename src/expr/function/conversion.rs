@@ -35,7 +35,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             })?,
             _ => return Err(domain("expect string type for type parameter")),
         };
-        cast(&args[0], target, context.zone, context.now)
+        Ok(cast(&args[0], target, context.zone, context.now)?)
     })
     .check(cast_type)
     .doc(

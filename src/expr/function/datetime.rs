@@ -167,8 +167,8 @@ fn date_calc(literals: &[Option<&Value>]) -> Result<PreparedFn, FunctionError> {
 }
 
 fn date_diff(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
-    let nanoseconds = |value| Ok(to_datetime(value, context.zone, context.now)?.timestamp().as_nanosecond());
-    let (from, to): (i128, i128) = (nanoseconds(&args[0])?, nanoseconds(&args[1])?);
+    let nanoseconds = |value| to_datetime(value, context.zone, context.now).map(|at| at.timestamp().as_nanosecond());
+    let (from, to) = (nanoseconds(&args[0])?, nanoseconds(&args[1])?);
     match i64::try_from(to - from) {
         Ok(difference) => Ok(Value::Int(difference)),
         Err(_) => {
@@ -219,7 +219,7 @@ fn from_unix_time(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
 
 /// The first argument as a point in time.
 fn time(args: &Args<'_>, context: &CallContext<'_>) -> Result<std::sync::Arc<Zoned>, FunctionError> {
-    to_datetime(&args[0], context.zone, context.now)
+    Ok(to_datetime(&args[0], context.zone, context.now)?)
 }
 
 /// The point in time that is so many ms after 1970.

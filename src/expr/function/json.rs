@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use super::json_path::{Found, Path};
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, PreparedFn, Returns, domain};
-use crate::format::json;
 use crate::value::cast::{described, text};
+use crate::value::json;
 use crate::value::{Kind, Value};
 
 type Answer = Result<Value, FunctionError>;

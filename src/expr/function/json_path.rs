@@ -11,10 +11,10 @@ use std::borrow::Cow;
 
 use regex::Regex;
 
-use crate::expr::group::KeyPart;
-use crate::expr::ops::{Comparison, arithmetic, compare};
-use crate::expr::pattern::compile;
-use crate::sql::ast::BinaryOp;
+use crate::expr::ops::{arithmetic, compare};
+use crate::text::pattern::compile;
+use crate::value::key::KeyPart;
+use crate::value::operator::{BinaryOp, Comparison};
 use crate::value::{Text, Value};
 
 /// A path, read.
@@ -599,8 +599,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::format::json::parse;
     use crate::value::cast::text;
+    use crate::value::json::parse;
 
     const DATA: &str = r#"{"n":"x","list":[1,2,3,4],"objs":[{"k":"p","v":1},{"k":"q","v":5,"f":true},
         {"k":"rr","v":9,"f":false}],"deep":{"v":42},"odd key":1,"nul":null,"max":5,"a-b":7,"é":8}"#;

@@ -34,6 +34,7 @@ use smallvec::SmallVec;
 pub use check::{CallError, check_call};
 pub use reference::reference;
 
+use crate::value::cast::ConversionError;
 use crate::value::{Kind, Value};
 
 /// The arguments of one call, evaluated. Arrays and objects are expanded: no argument is [`Value::Json`].
@@ -112,13 +113,8 @@ pub enum FunctionError {
         found: Kind,
     },
     /// A value cannot be converted, as in `cast("abc", "bigint")`.
-    #[error("cannot convert {found} to {target}")]
-    Conversion {
-        /// type and value, `string(abc)`
-        found: String,
-        /// the wanted type
-        target: &'static str,
-    },
+    #[error(transparent)]
+    Conversion(#[from] ConversionError),
     /// A value outside of what the function is defined for; the text says what is wrong.
     #[error("{0}")]
     Domain(Cow<'static, str>),

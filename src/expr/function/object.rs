@@ -249,7 +249,7 @@ mod tests {
     use super::super::examples::{answer, json};
     use super::super::lookup;
     use super::*;
-    use crate::format::json::parse;
+    use crate::value::json::parse;
 
     fn said(name: &str, args: &[&str]) -> String {
         let args: Vec<Value> = args.iter().map(|arg| parse(arg).expect("JSON")).collect();

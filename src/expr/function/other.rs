@@ -118,7 +118,7 @@ fn delay(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     let ms = match &args[0] {
         Value::Int(ms) => *ms,
         Value::Float(ms) if !ms.is_nan() => *ms as i64,
-        other => return Err(failed(other, "int")),
+        other => return Err(failed(other, "int").into()),
     };
     if ms > LONGEST_DELAY {
         return Err(domain(format!("a delay of {ms} ms is longer than {LONGEST_DELAY} ms")));

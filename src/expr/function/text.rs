@@ -8,7 +8,7 @@ use regex::Regex;
 
 use super::locale::{style, styled};
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, PreparedFn, Returns, domain};
-use crate::expr::pattern::{Cache, compile};
+use crate::text::pattern::{Cache, compile};
 use crate::value::Value;
 use crate::value::cast::{self, float, int, text};
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::operators::is_logical;
 use super::{Clause, Compiled, Compiler, Parts, Result, Scope, Type};
-use crate::expr::Expr;
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Family, Function, Param, Returns, check_call};
 use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
+use crate::plan::logical::Expr;
 use crate::sql::WINDOWS;
 use crate::sql::ast::{self, Call, DataType, ExprKind};
 use crate::text::span::Span;

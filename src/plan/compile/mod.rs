@@ -11,10 +11,10 @@ pub use names::{Source, column_names, default_name};
 use std::collections::{HashMap, HashSet};
 
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{LogicalStep, SlotRef};
+use super::logical::{Expr, LogicalStep, SlotRef};
 use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber};
+use crate::expr::Scope as Row;
 use crate::expr::function::{CallContext, Hits};
-use crate::expr::{Expr, Scope as Row};
 use crate::sql::ast::{self, DataType, ExprKind, Literal};
 use crate::value::{Text, Value};
 
@@ -87,13 +87,13 @@ pub struct Compiler {
     /// whole numbers of every stream are whole numbers of the language
     integers: bool,
     pub steps: Vec<LogicalStep>,
-    pub result_steps: Vec<AnalyticCall>,
-    pub numbers: Vec<RowNumber>,
+    pub result_steps: Vec<AnalyticCall<SlotRef>>,
+    pub numbers: Vec<RowNumber<SlotRef>>,
     pub aliases: Vec<Known>,
     pub aliases_by_name: HashMap<Text, usize>,
     /// fields that stand in the expression of the alias that has their name
     shadowed: HashSet<Text>,
-    pub aggregates: Vec<AggregateCall>,
+    pub aggregates: Vec<AggregateCall<SlotRef>>,
     aggregates_by_text: HashMap<String, usize>,
     copied: usize,
     /// the rule has a window or joins, so that a result is not that of one row
@@ -264,7 +264,7 @@ impl Compiler {
     }
 
     /// Keys of ORDER BY.
-    pub fn order_by(&mut self, keys: &[ast::OrderKey], clause: &'static str) -> Result<Vec<OrderBy>> {
+    pub fn order_by(&mut self, keys: &[ast::OrderKey], clause: &'static str) -> Result<Vec<OrderBy<SlotRef>>> {
         let mut order = Vec::with_capacity(keys.len());
         for key in keys {
             let expr = self.expr(&key.expr, Clause::Groups(clause), None)?.expr;
@@ -292,5 +292,6 @@ fn folded(expr: &Expr) -> Option<Value> {
     let zone = &jiff::tz::TimeZone::UTC;
     let context =
         CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits: Hits::default() };
-    expr.eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
+    // There is no slot among constants.
+    expr.map(&mut |_| 0).eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
 }

@@ -1,15 +1,14 @@
 //! What the names in an expression mean: columns of the rule's streams, aliases, `*` and what a source tells.
 //!
-//! Names become provisional slots here and nowhere else. What is done with the values is not known here.
+//! Names become slots here and nowhere else. What is done with the values is not known here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{Clause, Compiled, Compiler, Finished, Parts, Result, Scope, Type};
 use crate::definition::stream::StreamDef;
-use crate::expr::Expr;
 use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
-use crate::plan::logical::SlotRef;
+use crate::plan::logical::{Expr, SlotRef};
 use crate::plan::physical::{Column, ColumnSource};
 use crate::sql::ast::{self, DataType, ExprKind, Ident, InSet};
 use crate::text::span::Span;
@@ -102,10 +101,10 @@ impl Compiler {
         }
     }
 
-    /// The whole messages of a schemaless input, as provisional slot.
-    pub fn whole(&mut self, input: usize) -> usize {
+    /// The whole messages of a schemaless input.
+    pub fn whole(&mut self, input: usize) -> SlotRef {
         let column = self.sources[input].column(ColumnSource::Whole, None);
-        SlotRef::Column { input, column }.slot()
+        SlotRef::Column { input, column }
     }
 
     /// What the source tells about the messages of an input.

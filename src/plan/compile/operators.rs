@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::{Compiled, Compiler, Parts, Result, Scope, Type};
-use crate::expr::{Comparison, Expr, LikePattern, like};
+use crate::expr::{Comparison, LikePattern, like};
 use crate::plan::error::{PlanError, PlanErrorKind};
+use crate::plan::logical::Expr;
 use crate::sql::ast::{self, BinaryOp, DataType, Ident, InSet, UnaryOp};
 use crate::text::span::Span;
 use crate::value::Value;

@@ -4,12 +4,11 @@
 use super::calls::{check, returned};
 use super::names::{column_names, default_name};
 use super::{Clause, Compiled, Compiler, Finished, Parts, Result, Scope, Type};
-use crate::expr::Expr;
 use crate::expr::aggregate::{Aggregate, Distinct};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::Function;
 use crate::plan::error::{PlanError, PlanErrorKind};
-use crate::plan::logical::{LogicalStep, SlotRef};
+use crate::plan::logical::{Expr, LogicalStep, SlotRef};
 use crate::plan::physical::{AggregateCall, AnalyticCall, RowNumber};
 use crate::sql::ast::{self, Call, ExprKind};
 use crate::text::span::Span;

@@ -196,6 +196,6 @@ fn made(text: impl Into<String>) -> Result<Value, String> {
 
 /// Whether two values are the same, numbers by value.
 fn same(left: &Value, right: &Value) -> bool {
-    use crate::expr::group::GroupKey;
+    use crate::value::key::GroupKey;
     GroupKey::from_values([left]) == GroupKey::from_values([right])
 }

@@ -207,7 +207,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn regex(pattern: &Value) -> Result<std::sync::Arc<regex::Regex>, String> {
     thread_local! {
-        static COMPILED: crate::expr::pattern::Cache = crate::expr::pattern::Cache::default();
+        static COMPILED: crate::text::pattern::Cache = crate::text::pattern::Cache::default();
     }
     COMPILED.with(|cache| cache.compiled(&text(pattern))).map_err(|error| error.to_string())
 }

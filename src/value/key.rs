@@ -10,9 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smallvec::SmallVec;
 
-use super::ops::whole_float;
-use crate::format::json;
-use crate::value::{Text, Value};
+use super::{Text, Value, json};
 
 /// The key of one group: a part for each expression of GROUP BY. Keys of one or two numbers or texts up to 24 bytes
 /// take no allocation. A map of keys can be asked with a slice of parts, too. Keys have an order, for sorted stores; it is
@@ -141,6 +139,14 @@ impl KeyPart {
             other => KeyPart::of(other),
         }
     }
+}
+
+/// The whole number that a double is, if it is one of 64 bits.
+#[inline]
+pub fn whole_float(f: f64) -> Option<i64> {
+    let int = f as i64;
+    // 2^63 becomes the largest number when cut to 64 bits and must not pass for it.
+    (int as f64 == f && int != i64::MAX).then_some(int)
 }
 
 #[cfg(test)]

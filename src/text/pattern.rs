@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 
 use regex::{Regex, RegexBuilder};
 
-use crate::value::Text;
+use compact_str::CompactString;
 
 /// Bytes that a compiled pattern may take. A pattern may come from a message, so it must not follow its counts
 /// (`(a{1000}){1000}`) without a bound.
@@ -27,7 +27,7 @@ pub fn compile(pattern: &str) -> Result<Regex, regex::Error> {
 #[derive(Default)]
 pub struct Cache {
     /// The latest first.
-    recent: Mutex<Vec<(Text, Arc<Regex>)>>,
+    recent: Mutex<Vec<(CompactString, Arc<Regex>)>>,
 }
 
 impl Cache {

@@ -1,0 +1,197 @@
+//! Where conditions are tested: pushed down to the scan where that changes no answer, and split there into tests that
+//! the scan can index and the rest.
+
+use std::collections::BTreeSet;
+
+use super::counts_hits;
+use crate::expr::Expr;
+use crate::plan::logical::{Logical, SlotRef};
+use crate::plan::physical::*;
+use crate::value::Value;
+use crate::value::operator::{BinaryOp, JoinKind};
+use crate::value::types::DataType;
+
+/// Where conditions are tested: each place has a conjunction, in order.
+#[derive(Default)]
+pub struct Placed {
+    /// by the scan of each input
+    pub scan: Vec<Vec<Expr<SlotRef>>>,
+    pub admit: Vec<Expr<SlotRef>>,
+    /// over rows, before or in the window
+    pub rows: Vec<Expr<SlotRef>>,
+    /// over joined rows, when the window is closed
+    pub joined: Vec<Expr<SlotRef>>,
+}
+
+pub fn place_conditions(logical: &Logical) -> Placed {
+    let mut placed = Placed { scan: vec![Vec::new(); logical.inputs.len()], ..Placed::default() };
+    let alone = logical.joins.is_empty() && logical.steps.is_empty();
+    // Rows that do not pass WHERE count for these windows, or move their bounds.
+    let counts = match &logical.window {
+        Some(WindowSpec::Count { .. } | WindowSpec::Sliding { .. } | WindowSpec::State { .. }) => true,
+        Some(WindowSpec::Session { .. }) => logical.watermark.is_some(),
+        Some(WindowSpec::Each | WindowSpec::Hopping { .. }) | None => false,
+    };
+    if let Some(admit) = &logical.admit {
+        if alone && !counts { &mut placed.scan[0] } else { &mut placed.admit }.push(admit.clone());
+    }
+    let Some(filter) = &logical.filter else { return placed };
+    if logical.window.is_some() && asks_for_window(filter) {
+        placed.joined.push(filter.clone());
+    } else if !logical.joins.is_empty() {
+        place_before_joins(filter, logical, counts, &mut placed);
+    } else if alone && !counts && !counts_hits(logical) {
+        placed.scan[0].push(filter.clone());
+    } else {
+        placed.rows.push(filter.clone());
+    }
+    placed
+}
+
+/// Conjuncts about one stream are tested before the joins where that changes no answer: on the left of joins that
+/// keep or drop a left row as a whole, and on both sides of inner ones.
+fn place_before_joins(filter: &Expr<SlotRef>, logical: &Logical, counts: bool, placed: &mut Placed) {
+    let mut parts = Vec::new();
+    conjuncts(filter.clone(), &mut parts);
+    let kinds = || logical.joins.iter().map(|join| join.kind);
+    let left_stays = kinds().all(|kind| matches!(kind, JoinKind::Inner | JoinKind::Left | JoinKind::Cross));
+    let all_inner = kinds().all(|kind| matches!(kind, JoinKind::Inner | JoinKind::Cross));
+    for part in parts {
+        let columns: BTreeSet<usize> = part
+            .slots()
+            .into_iter()
+            .map(|slot| match slot {
+                SlotRef::Column { input, .. } => input,
+                _ => usize::MAX,
+            })
+            .collect();
+        let one = if columns.len() == 1 { columns.first().copied() } else { None };
+        let pushed = one.filter(|input| {
+            let commutes = if *input == 0 { left_stays } else { all_inner };
+            let is_stream = logical.inputs.get(*input).is_some_and(|input| input.role == Role::Stream);
+            commutes && is_stream && !counts && logical.steps.is_empty() && placed.joined.is_empty()
+        });
+        match pushed {
+            Some(input) => placed.scan[input].push(part),
+            None => placed.joined.push(part),
+        }
+    }
+}
+
+/// Whether an expression asks for the window's bounds, which rows do not know.
+pub fn asks_for_window<S>(expr: &Expr<S>) -> bool {
+    expr.any(&|part| matches!(part, Expr::Call { function, .. } if function.name.starts_with("window_")))
+}
+
+/// A filter of these conjuncts.
+pub fn filter_of(conditions: Vec<Expr>, columns: &[Column]) -> Option<Filter> {
+    let mut parts = Vec::new();
+    for condition in conditions {
+        conjuncts(condition, &mut parts);
+    }
+    split(parts, columns)
+}
+
+pub fn conjunction(parts: Vec<Expr>) -> Option<Expr> {
+    split(parts, &[]).and_then(|filter| filter.rest)
+}
+
+/// The parts of a conjunction in the order of evaluation.
+pub fn conjuncts<S>(expr: Expr<S>, parts: &mut Vec<Expr<S>>) {
+    let mut waiting = vec![expr];
+    while let Some(expr) = waiting.pop() {
+        match expr {
+            Expr::Binary { op: BinaryOp::And, left, right, .. } => waiting.extend([*right, *left]),
+            part => parts.push(part),
+        }
+    }
+}
+
+/// A filter of these conjuncts: those at the front that are tests, and the rest.
+fn split(parts: Vec<Expr>, columns: &[Column]) -> Option<Filter> {
+    let mut tests = Vec::new();
+    let mut rest: Option<Expr> = None;
+    for part in parts {
+        rest = match rest {
+            None => match as_tests(&part, columns) {
+                Some(found) => {
+                    tests.extend(found);
+                    None
+                }
+                None => Some(part),
+            },
+            Some(left) => {
+                Some(Expr::Binary { op: BinaryOp::And, left: Box::new(left), right: Box::new(part), integral: true })
+            }
+        };
+    }
+    if tests.is_empty() && rest.is_none() { None } else { Some(Filter { tests, rest }) }
+}
+
+/// A conjunct as tests of a column against constants, where it is nothing else.
+fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
+    match part {
+        Expr::Binary { op, left, right, .. } => {
+            let op = Comparison::of(*op)?;
+            let (slot, op, constant) = match (&**left, &**right) {
+                (Expr::Slot(slot), Expr::Constant(constant)) => (*slot, op, constant),
+                (Expr::Constant(Value::Bool(_)), _) => return None,
+                (Expr::Constant(constant), Expr::Slot(slot)) => (*slot, flipped(op), constant),
+                _ => return None,
+            };
+            let constant = testable(slot, constant, columns)?;
+            // Other comparisons of a boolean fail, which is left to the expression.
+            let equality = matches!(op, Comparison::Equal | Comparison::NotEqual);
+            if matches!(constant, Value::Bool(_)) && !equality {
+                return None;
+            }
+            Some(vec![Test { slot, holds: Condition::Compare(op, constant) }])
+        }
+        Expr::Between { operands, negated: false } => {
+            let [Expr::Slot(slot), Expr::Constant(low), Expr::Constant(high)] = &**operands else { return None };
+            // Where one bound does not fit, BETWEEN fails whatever the other one says.
+            let same = matches!(low, Value::Text(_)) == matches!(high, Value::Text(_));
+            if !same || [low, high].iter().any(|bound| matches!(bound, Value::Bool(_))) {
+                return None;
+            }
+            let low = testable(*slot, low, columns)?;
+            let high = testable(*slot, high, columns)?;
+            Some(vec![
+                Test { slot: *slot, holds: Condition::Compare(Comparison::GreaterEqual, low) },
+                Test { slot: *slot, holds: Condition::Compare(Comparison::LessEqual, high) },
+            ])
+        }
+        Expr::InList { expr, list, negated: false } => {
+            let Expr::Slot(slot) = **expr else { return None };
+            let constant = |element: &Expr| match element {
+                Expr::Constant(constant) => testable(slot, constant, columns),
+                _ => None,
+            };
+            let constants = list.iter().map(constant).collect::<Option<_>>()?;
+            Some(vec![Test { slot, holds: Condition::IsOneOf(constants) }])
+        }
+        _ => None,
+    }
+}
+
+/// The constant, if a test of this slot against it is a comparison of numbers, texts or booleans. A point in time
+/// compares with text in a way of its own, so columns of that type, and computed slots, which may hold one, are left out.
+fn testable(slot: usize, constant: &Value, columns: &[Column]) -> Option<Value> {
+    let column = columns.get(slot)?;
+    let comparable = !matches!(column.ty, Some(DataType::DateTime)) && matches!(column.source, ColumnSource::Key(_));
+    let constant =
+        matches!(constant, Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::Bool(_)).then_some(constant)?;
+    comparable.then(|| constant.clone())
+}
+
+/// The comparison with its sides exchanged.
+fn flipped(op: Comparison) -> Comparison {
+    match op {
+        Comparison::Equal => Comparison::Equal,
+        Comparison::NotEqual => Comparison::NotEqual,
+        Comparison::Less => Comparison::Greater,
+        Comparison::LessEqual => Comparison::GreaterEqual,
+        Comparison::Greater => Comparison::Less,
+        Comparison::GreaterEqual => Comparison::LessEqual,
+    }
+}

@@ -1,0 +1,221 @@
+//! From what a rule means to how it runs: conditions are pushed down to the scan, aliases get the slots in which they
+//! are computed once, and what a slot means becomes its number.
+//!
+//! `stages` says when each value is there, `conditions` where each condition is tested, `slots` where each value stands,
+//! `joins` what is compared. This file puts the plan together.
+
+mod conditions;
+mod joins;
+mod slots;
+mod stages;
+
+use std::collections::BTreeSet;
+
+use super::error::PlanError;
+use super::logical::{Logical, Output, OutputValue, SlotRef};
+use super::physical::*;
+use crate::definition::rule::RuleOptions;
+use crate::expr::Expr;
+
+use conditions::{Placed, asks_for_window, filter_of, place_conditions};
+use joins::joins;
+use slots::{Slots, joined_aliases, row_steps, scan_aliases};
+use stages::Stages;
+
+/// The plan that a worker runs.
+///
+/// # Errors
+/// What cannot run though every name in it is right: an analytic call over several streams, a lookup without a key.
+pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, PlanError> {
+    let stages = Stages::new(logical)?;
+    let placed = place_conditions(logical);
+    let slots = Slots::new(logical, &stages, &placed);
+    let inputs = inputs(logical, &stages, &placed, &slots);
+    let send_nil = options.send_nil;
+    if runs_in_scan(logical) {
+        let projection = projection(logical, &slots, logical.limit != Some(0));
+        return Ok(RulePlan { inputs, body: Body::Rows(projection), send_nil });
+    }
+    let body = Body::Stateful(Box::new(stateful(logical, &stages, placed, &slots)?));
+    Ok(RulePlan { inputs, body, send_nil })
+}
+
+/// Whether each row is a result by itself, as soon as it is there.
+fn runs_in_scan(logical: &Logical) -> bool {
+    logical.window.is_none()
+        && logical.joins.is_empty()
+        && logical.aggregates.is_empty()
+        && logical.having.is_none()
+        && logical.steps.is_empty()
+        && logical.result_steps.is_empty()
+        && logical.numbers.is_empty()
+        && logical.rows_of.is_none()
+        && logical.watermark.is_none()
+        && !counts_hits(logical)
+}
+
+/// Whether the rule asks for what it has sent before.
+fn counts_hits(logical: &Logical) -> bool {
+    let mut found = false;
+    logical.each_expr(&mut |expr| found |= asks_for_hits(expr));
+    found
+}
+
+/// Whether an expression asks for what was sent before.
+fn asks_for_hits<S>(expr: &Expr<S>) -> bool {
+    expr.any(&|part| matches!(part, Expr::Call { function, .. } if HITS.contains(&function.name)))
+}
+
+/// The functions that ask for what was sent before.
+const HITS: [&str; 4] = ["last_hit_count", "last_hit_time", "last_agg_hit_count", "last_agg_hit_time"];
+
+fn inputs(logical: &Logical, stages: &Stages, placed: &Placed, slots: &Slots) -> Vec<Input> {
+    let mut inputs = Vec::with_capacity(logical.inputs.len());
+    for (number, input) in logical.inputs.iter().enumerate() {
+        let (order, for_filter) = scan_aliases(logical, stages, number, &placed.scan[number]);
+        // A scan counts its slots from 0.
+        let base = slots.inputs[number].start;
+        let place = |expr: &Expr<SlotRef>| slots.place_from(expr, base);
+        let scan = Scan {
+            columns: input.columns.clone(),
+            computed: order.iter().map(|alias| place(&logical.aliases[*alias].expr)).collect(),
+            computed_for_filter: for_filter,
+            filter: filter_of(placed.scan[number].iter().map(place).collect(), &input.columns),
+            event_time: input.event_time.clone(),
+        };
+        inputs.push(Input {
+            stream: input.stream.clone(),
+            role: input.role,
+            scan,
+            slots: slots.inputs[number].clone(),
+        });
+    }
+    inputs
+}
+
+/// All that is behind the scans.
+fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -> Result<Stateful, PlanError> {
+    let mut steps = Vec::new();
+    for input in 0..logical.inputs.len() {
+        for item in row_steps(logical, stages, input) {
+            let kind = match item {
+                SlotRef::Alias(alias) => StepKind::Compute(slots.place(&logical.aliases[alias].expr)),
+                SlotRef::Step(step) => StepKind::Analytic(logical.steps[step].call.map(&mut slots.number())),
+                _ => continue,
+            };
+            steps.push(Step { input, slot: slots.of(item), kind });
+        }
+    }
+    let result_steps = logical.result_steps.iter().enumerate().map(|(number, call)| Step {
+        input: 0,
+        slot: slots.first_result_step + number,
+        kind: StepKind::Analytic(call.map(&mut slots.number())),
+    });
+    // Tests of slots by number are for the scan; here a filter is an expression.
+    let condition = |parts: &[Expr<SlotRef>]| filter_of(slots.all(parts), &[]);
+    let joined_filter = condition(&placed.joined).and_then(|filter| filter.rest);
+    let projection = projection(logical, slots, true);
+    let mut stateful = Stateful {
+        event_time: logical.watermark,
+        ordered: logical.watermark.is_some(),
+        steps,
+        admit: condition(&placed.admit),
+        filter: condition(&placed.rows),
+        window: logical.window.as_ref().map_or(WindowSpec::Each, |window| window.map(&mut slots.number())),
+        joins: joins(logical, stages, slots)?,
+        computed: joined_aliases(logical, stages).map(|alias| slots.place(&logical.aliases[alias].expr)).collect(),
+        joined_filter,
+        keys: slots.all(&logical.keys),
+        grouped: logical.grouped,
+        incremental: false,
+        aggregates: logical.aggregates.iter().map(|call| call.map(&mut slots.number())).collect(),
+        row_slots: slots.row_slots,
+        kept_slots: Vec::new(),
+        having: logical.having.as_ref().map(|having| slots.place(having)),
+        numbers: logical.numbers.iter().map(|number| number.map(&mut slots.number())).collect(),
+        order: logical.order.iter().map(|key| key.map(&mut slots.number())).collect(),
+        result_steps: result_steps.collect(),
+        rows_of: logical.rows_of.as_ref().map(|rows| rows.map(&mut slots.number())),
+        projection,
+        limit: logical.limit,
+        counts_hits: counts_hits(logical),
+    };
+    stateful.incremental = incremental(&stateful);
+    stateful.kept_slots = kept_slots(&stateful);
+    stateful.ordered &= !order_does_not_matter(&stateful);
+    Ok(stateful)
+}
+
+/// Whether each row can be added to its groups at once and forgotten: not where rows are joined or sorted before, nor
+/// where the window's bounds are asked for.
+fn incremental(plan: &Stateful) -> bool {
+    let rows_are_sorted = !plan.order.is_empty() && plan.keys.is_empty();
+    let late = plan.keys.iter().chain(plan.aggregates.iter().flat_map(|call| &call.arg)).any(asks_for_window);
+    plan.grouped && plan.joins.is_empty() && plan.joined_filter.is_none() && !rows_are_sorted && !late
+}
+
+/// Whether the results are the same in whatever order the rows come.
+fn order_does_not_matter(plan: &Stateful) -> bool {
+    let keys: Vec<usize> =
+        plan.keys.iter().filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None }).collect();
+    matches!(plan.window, WindowSpec::Hopping { .. })
+        && plan.steps.is_empty()
+        && plan.incremental
+        && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
+        && plan.kept_slots.iter().all(|slot| keys.contains(slot))
+}
+
+fn projection(logical: &Logical, slots: &Slots, sends: bool) -> Projection {
+    let value = |value: &OutputValue| match value {
+        OutputValue::Expr(expr) => slots.place(expr),
+        OutputValue::Alias(alias) => match slots.of_alias[*alias] {
+            Some(slot) => Expr::Slot(slot),
+            None => slots.place(&logical.aliases[*alias].expr),
+        },
+    };
+    let mut items = Vec::new();
+    for field in &logical.fields {
+        match field {
+            Output::Star { slots: wholes, except } => items.push(Item::Star {
+                slots: wholes.iter().map(|slot| slots.of(*slot)).collect(),
+                except: except.clone(),
+            }),
+            Output::Field { name, value: v, plain } => {
+                items.push(Item::Field { name: name.clone(), expr: value(v), plain: *plain });
+            }
+            Output::Spread { expr, prefix, name } => {
+                let (prefix, name) = (prefix.clone(), name.clone());
+                items.push(Item::Spread { expr: slots.place(expr), prefix, name });
+            }
+            Output::Hidden(v) => match value(v) {
+                // These cannot fail, or were computed before.
+                Expr::Slot(_) | Expr::Constant(_) => {}
+                expr => items.push(Item::Hidden { expr }),
+            },
+        }
+    }
+    Projection { items, sends }
+}
+
+/// The slots of a group's first row that are read after grouping.
+fn kept_slots(plan: &Stateful) -> Vec<usize> {
+    let mut kept = BTreeSet::new();
+    let mut note = |expr: &Expr| kept.extend(expr.slots());
+    plan.having.iter().for_each(&mut note);
+    plan.order.iter().for_each(|key| note(&key.expr));
+    plan.numbers.iter().for_each(|number| number.each_expr(&mut note));
+    for step in &plan.result_steps {
+        match &step.kind {
+            StepKind::Analytic(call) => call.each_expr(&mut note),
+            StepKind::Compute(expr) => note(expr),
+        }
+    }
+    plan.rows_of.iter().for_each(|rows| note(&rows.arg));
+    for item in &plan.projection.items {
+        match item {
+            Item::Star { slots, .. } => slots.iter().for_each(|slot| note(&Expr::Slot(*slot))),
+            Item::Field { expr, .. } | Item::Hidden { expr } | Item::Spread { expr, .. } => note(expr),
+        }
+    }
+    kept.into_iter().filter(|slot| *slot < plan.row_slots).collect()
+}

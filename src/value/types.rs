@@ -1,0 +1,61 @@
+//! The types that columns are declared with.
+//!
+//! The parser makes them, the planner checks against them, and decoders convert to them, so they stand below all three.
+//! How they are written in SQL is in `sql::print`.
+
+use super::Text;
+use crate::text::span::Span;
+
+/// A name and where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ident {
+    /// without backticks
+    pub name: Text,
+    /// where it stands; spans compare equal, so that a name equals itself wherever it stands
+    pub span: Span,
+}
+
+/// `column type [DEFAULT literal]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnDef {
+    /// the key in a message
+    pub name: Ident,
+    /// what its values are converted to
+    pub ty: DataType,
+    /// what STRICT_VALIDATION puts where the column is absent
+    pub default: Option<Literal>,
+}
+
+/// The type of a column.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DataType {
+    /// whole number, 64 bits
+    BigInt,
+    /// double
+    Float,
+    /// text
+    String,
+    /// point in time
+    DateTime,
+    /// true, false
+    Boolean,
+    /// bytes
+    Bytea,
+    /// ARRAY(type)
+    Array(Box<DataType>),
+    /// STRUCT(column type, …)
+    Struct(Vec<ColumnDef>),
+}
+
+/// A constant as it is written.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Literal {
+    /// `1`
+    Int(i64),
+    /// `1.5`
+    Float(f64),
+    /// `"text"`
+    Text(Text),
+    /// TRUE, FALSE
+    Bool(bool),
+}
