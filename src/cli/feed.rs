@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::peer::Peer;
-use super::player::Track;
+use super::player::{PlayError, Track};
 use super::{Failure, Interrupts, block_on, say};
 
 /// Send the lines of a file, each one message, to a websocket endpoint
@@ -24,6 +24,9 @@ pub struct Feed {
     /// Start again at the end of the file
     #[arg(long = "loop")]
     repeat: bool,
+    /// Dial again, each second, while the endpoint is not there and when it has gone
+    #[arg(long, conflicts_with = "listen")]
+    retry: bool,
 }
 
 impl Feed {
@@ -36,30 +39,63 @@ impl Feed {
         block_on(async {
             let mut interrupts = Interrupts::listen()?;
             tokio::select! {
-                done = async { if self.peer.listen { serve(&self.peer, &track).await } else { send(&self.peer, &track).await } } => done,
+                done = async {
+                    if self.peer.listen {
+                        serve(&self.peer, &track).await
+                    } else {
+                        send(&self.peer, &track, self.retry).await
+                    }
+                } => done,
                 () = interrupts.next() => Ok(()),
             }
         })
     }
 }
 
-async fn send(peer: &Peer, track: &Track) -> Result<(), Failure> {
-    let websocket = peer.dial().await?;
-    let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
-    say(&format!("sent {} to {}", super::messages(sent), peer.url));
-    Ok(())
+/// Sends the track; with `retry` over as many connections as it takes. The messages on their way in a connection that
+/// breaks are lost.
+async fn send(peer: &Peer, track: &Track, retry: bool) -> Result<(), Failure> {
+    let mut player = track.start();
+    let mut reported = String::new();
+    loop {
+        let done = match peer.dial().await {
+            Ok(websocket) => {
+                reported.clear();
+                match player.play(websocket).await {
+                    Err(error @ PlayError::Read { .. }) => return Err(Failure::Refused(error.to_string())),
+                    done => done.map_err(|error| Failure::Refused(error.to_string())),
+                }
+            }
+            Err(failure) => Err(failure),
+        };
+        match done {
+            Ok(sent) => {
+                say(&format!("sent {} to {}", super::messages(sent), peer.url));
+                return Ok(());
+            }
+            Err(Failure::Refused(why)) if retry => {
+                // The same reason is reported once, however long it lasts.
+                if reported != why {
+                    say(&format!("{why}; dialling again"));
+                    reported = why;
+                }
+            }
+            Err(failure) => return Err(failure),
+        }
+        tokio::time::sleep(super::REDIAL).await;
+    }
 }
 
 async fn serve(peer: &Peer, track: &Track) -> Result<(), Failure> {
     let door = peer.bind().await?;
-    // One that does not come through the handshake is none.
+    // The first client whose handshake succeeds.
     let websocket = loop {
         let stream = door.client().await;
         if let Some(websocket) = door.greet(stream).await {
             break websocket;
         }
     };
-    // Nobody shall wait at a door that does not open again.
+    // Further clients are refused at once, since nobody will serve them.
     drop(door);
     let sent = track.play(websocket).await.map_err(|error| Failure::Refused(error.to_string()))?;
     say(&format!("sent {} to a client", super::messages(sent)));

@@ -19,6 +19,7 @@ use std::future::Future;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
@@ -50,7 +51,7 @@ enum Verb {
     Tail(tail::Tail),
     Query(query::Query),
     /// Create a stream, table, rule, connection or confkey in a running service
-    Create(remote::Remote),
+    Create(remote::RemoteWithFile),
     /// Describe a stream, table, rule, connection or confkey of a running service
     Describe(remote::Remote),
     /// List the streams, tables, rules, confkeys or connections of a running service
@@ -68,11 +69,11 @@ enum Verb {
     /// Restart a rule
     Restart(remote::Remote),
     /// Check a rule without creating it
-    Validate(remote::Remote),
+    Validate(remote::RemoteWithFile),
     /// Import a ruleset, or all data, from a file
-    Import(remote::Remote),
+    Import(remote::Import),
     /// Export the ruleset, or all data, to a file
-    Export(remote::Remote),
+    Export(remote::Export),
     /// Show the plan of a rule of a running service: what `explain rule NAME` is
     #[command(hide = true)]
     ExplainRule(remote::Remote),
@@ -93,6 +94,9 @@ struct Etc {
 
 /// Where the configuration is looked for; it need not be there.
 const DEFAULT_ETC: &str = "etc";
+
+/// How long `feed` and `tail` wait before they dial again.
+const REDIAL: Duration = Duration::from_secs(1);
 
 /// Why a verb ends with an error.
 enum Failure {
@@ -144,8 +148,8 @@ pub fn main() -> ExitCode {
         Verb::Stop(remote) => remote.run("stop"),
         Verb::Restart(remote) => remote.run("restart"),
         Verb::Validate(remote) => remote.run("validate"),
-        Verb::Import(remote) => remote.run("import"),
-        Verb::Export(remote) => remote.run("export"),
+        Verb::Import(import) => import.run(),
+        Verb::Export(export) => export.run(),
         Verb::ExplainRule(remote) => remote.run("explain"),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "plutino", &mut io::stdout());
@@ -181,13 +185,16 @@ pub fn main() -> ExitCode {
     }
 }
 
-/// The arguments, with a verb of the service in small letters: scripts write `CREATE STREAM`. `explain rule NAME` is
-/// about the service, unless there is a file of that name.
+/// The arguments as clap reads them. Scripts write verbs of the service in capitals (`CREATE STREAM`) and `-json` with
+/// one hyphen. `explain rule NAME` asks the service, unless a file is called `rule`.
 fn words(mut args: Vec<OsString>) -> Vec<OsString> {
     let lower = |arg: Option<&OsString>| arg.and_then(|arg| arg.to_str()).map(str::to_lowercase);
     let Some(verb) = lower(args.get(1)) else { return args };
     if remote::VERBS.contains(&verb.as_str()) || verb == "query" {
         args[1] = verb.into();
+        for arg in args.iter_mut().take_while(|arg| *arg != "--").filter(|arg| *arg == "-json") {
+            *arg = "--json".into();
+        }
     } else if verb == "explain" && lower(args.get(2)).as_deref() == Some("rule") && !Path::new(&args[2]).exists() {
         args[1] = "explain-rule".into();
     }
@@ -315,6 +322,8 @@ mod tests {
         let args = |words: &[&str]| -> Vec<OsString> { words.iter().map(OsString::from).collect() };
         assert_eq!(words(args(&["p", "CREATE", "STREAM", "x"])), args(&["p", "create", "STREAM", "x"]));
         assert_eq!(words(args(&["p", "explain", "rule", "r1"])), args(&["p", "explain-rule", "rule", "r1"]));
+        assert_eq!(words(args(&["p", "describe", "-json"])), args(&["p", "describe", "--json"]));
+        assert_eq!(words(args(&["p", "show", "--", "-json"])), args(&["p", "show", "--", "-json"]));
         assert_eq!(words(args(&["p", "explain", "rules.yaml"])), args(&["p", "explain", "rules.yaml"]));
     }
 

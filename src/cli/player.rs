@@ -3,19 +3,20 @@
 //! Lines are read by a thread of their own, since reading stdin blocks; a short queue keeps memory flat whatever the
 //! size of the file. The socket sets the pace: what the peer does not take is not sent.
 
+use std::collections::VecDeque;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::io::printable;
 
@@ -63,7 +64,7 @@ impl Track {
         self.file.as_ref().map_or_else(|| "stdin".to_owned(), |file| file.display().to_string())
     }
 
-    /// Sends all messages, then closes; how many there were. When this returns, the peer has read all of them.
+    /// Sends all messages, then closes. Returns how many there were; the peer has read all of them by then.
     ///
     /// # Errors
     /// [`PlayError`]
@@ -71,7 +72,7 @@ impl Track {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        self.play_until(websocket, std::future::pending()).await
+        self.start().play(websocket).await
     }
 
     /// As [`Track::play`]; but once the last message is on its way, the peer is waited for only until `stuck` returns.
@@ -86,74 +87,12 @@ impl Track {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut lines = self.lines();
-        let (mut writing, mut reading) = websocket.split();
-        let mut sent = 0;
-        // Reading goes on beside writing: it answers pings and sees the peer's close frame. What comes is not wanted.
-        // Fused: where the peer ends it, there is no more to hear afterwards.
-        let hears = async {
-            let mut reason = "without a close frame".to_owned();
-            while let Some(message) = reading.next().await {
-                match message {
-                    Ok(Message::Close(Some(frame))) => {
-                        reason = format!("code {} {}", frame.code, printable(&frame.reason))
-                    }
-                    Ok(Message::Close(None)) => reason = "close frame without a code".to_owned(),
-                    Ok(_) => {}
-                    Err(error) => return error.to_string(),
-                }
-            }
-            reason
-        };
-        let mut hears = std::pin::pin!(hears.fuse());
-        let plays = async {
-            let start = Instant::now();
-            while let Some(batch) = lines.recv().await {
-                let batch = batch.map_err(|source| PlayError::Read { name: self.name(), source })?;
-                for message in batch {
-                    if let Some(rate) = self.rate {
-                        let due = start + Duration::from_secs_f64((sent as f64 / rate).min(1e9));
-                        if due > Instant::now() {
-                            let flushed = writing.flush().await;
-                            flushed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })?;
-                            tokio::time::sleep_until(due).await;
-                        }
-                    }
-                    let fed = writing.feed(message).await;
-                    fed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })?;
-                    sent += 1;
-                }
-                if lines.is_empty() {
-                    let flushed = writing.flush().await;
-                    flushed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })?;
-                }
-            }
-            Ok(())
-        };
-        let played = tokio::select! {
-            played = plays => played.map(|()| true),
-            reason = &mut hears => Err(PlayError::Ended { sent: 0, reason }),
-        };
-        match played {
-            Ok(_) => {
-                let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
-                // The answer to the close frame says that everything before it was read.
-                let closes = async {
-                    let closed = writing.send(Message::Close(Some(close))).await;
-                    closed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })
-                };
-                tokio::select! {
-                    ended = async { tokio::join!(closes, hears).0 } => ended.map(|()| sent),
-                    () = stuck => Ok(sent),
-                }
-            }
-            Err(PlayError::Ended { reason, .. }) => {
-                // The close frame tells more than the broken pipe that it leaves.
-                let said = tokio::time::timeout(Duration::from_millis(100), hears).await;
-                Err(PlayError::Ended { sent, reason: said.unwrap_or(reason) })
-            }
-            Err(error) => Err(error),
-        }
+        self.start().play_until(websocket, stuck).await
+    }
+
+    /// A player at the first message. It can go on over another connection when one has ended.
+    pub fn start(&self) -> Player<'_> {
+        Player { track: self, lines: self.lines(), waiting: VecDeque::new(), sent: 0, started: None }
     }
 
     /// The lines as messages, in batches. The thread that reads them ends when nobody listens.
@@ -191,6 +130,120 @@ impl Track {
             }
         }
     }
+}
+
+/// A track that is being played.
+pub struct Player<'a> {
+    track: &'a Track,
+    lines: mpsc::Receiver<io::Result<Vec<Message>>>,
+    /// read, and not yet handed to a socket
+    waiting: VecDeque<Message>,
+    sent: u64,
+    /// when the first message was due
+    started: Option<Instant>,
+}
+
+impl Player<'_> {
+    /// Sends the messages that are left, then closes. Returns how many were sent over all connections.
+    ///
+    /// # Errors
+    /// [`PlayError`]. After [`PlayError::Ended`] the next call goes on with the first message that no socket took. What
+    /// the ended connection had taken and its peer had not read is lost.
+    pub async fn play<S>(&mut self, websocket: WebSocketStream<S>) -> Result<u64, PlayError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        self.play_until(websocket, std::future::pending()).await
+    }
+
+    async fn play_until<S>(
+        &mut self,
+        websocket: WebSocketStream<S>,
+        stuck: impl Future<Output = ()>,
+    ) -> Result<u64, PlayError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (mut writing, mut reading) = websocket.split();
+        // Reading goes on beside writing: it answers pings and sees the peer's close frame. Messages are ignored.
+        // Fused, because a connection that the peer ended is not read again.
+        let hears = async {
+            let mut reason = "without a close frame".to_owned();
+            while let Some(message) = reading.next().await {
+                match message {
+                    Ok(Message::Close(Some(frame))) => {
+                        reason = format!("code {} {}", frame.code, printable(&frame.reason))
+                    }
+                    Ok(Message::Close(None)) => reason = "close frame without a code".to_owned(),
+                    Ok(_) => {}
+                    Err(error) => return error.to_string(),
+                }
+            }
+            reason
+        };
+        let mut hears = std::pin::pin!(hears.fuse());
+        let played = tokio::select! {
+            played = self.send_all(&mut writing) => played,
+            reason = &mut hears => Err(SendError::Ended(reason)),
+        };
+        let sent = self.sent;
+        match played {
+            Ok(()) => {
+                let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+                // The answer to the close frame says that everything before it was read.
+                let closes = async {
+                    let closed = writing.send(Message::Close(Some(close))).await;
+                    closed.map_err(|error| PlayError::Ended { sent, reason: error.to_string() })
+                };
+                tokio::select! {
+                    ended = async { tokio::join!(closes, hears).0 } => ended.map(|()| sent),
+                    () = stuck => Ok(sent),
+                }
+            }
+            Err(SendError::Ended(reason)) => {
+                // The close frame tells more than the broken pipe that it leaves.
+                let said = tokio::time::timeout(Duration::from_millis(100), hears).await;
+                Err(PlayError::Ended { sent, reason: said.unwrap_or(reason) })
+            }
+            Err(SendError::Read(source)) => Err(PlayError::Read { name: self.track.name(), source }),
+        }
+    }
+
+    async fn send_all<W>(&mut self, writing: &mut W) -> Result<(), SendError>
+    where
+        W: Sink<Message, Error = Error> + Unpin,
+    {
+        let ended = |error: Error| SendError::Ended(error.to_string());
+        let start = *self.started.get_or_insert_with(Instant::now);
+        loop {
+            // A message leaves the queue only once the socket has it: this future may be dropped at any await.
+            while let Some(message) = self.waiting.front().cloned() {
+                if let Some(rate) = self.track.rate {
+                    let due = start + Duration::from_secs_f64((self.sent as f64 / rate).min(1e9));
+                    if due > Instant::now() {
+                        writing.flush().await.map_err(ended)?;
+                        tokio::time::sleep_until(due).await;
+                    }
+                }
+                writing.feed(message).await.map_err(ended)?;
+                self.waiting.pop_front();
+                self.sent += 1;
+            }
+            if self.lines.is_empty() {
+                writing.flush().await.map_err(ended)?;
+            }
+            match self.lines.recv().await {
+                Some(batch) => self.waiting.extend(batch.map_err(SendError::Read)?),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Why sending stopped.
+enum SendError {
+    Read(io::Error),
+    Ended(String),
 }
 
 /// The next lines, and whether there may be more; `live` input is handed over line by line as soon as it is there.

@@ -32,9 +32,6 @@ pub struct Tail {
     retry: bool,
 }
 
-/// How long it waits until it dials again.
-const AGAIN: Duration = Duration::from_secs(1);
-
 impl Tail {
     pub fn run(self) -> Result<(), Failure> {
         block_on(async {
@@ -52,7 +49,7 @@ impl Tail {
 impl Tail {
     /// Prints what the endpoint sends, until it or the user ends; with `--retry` until the user does.
     async fn follow(&self, printer: &mut Printer, interrupts: &mut Interrupts) -> Result<(), Failure> {
-        let mut told = String::new();
+        let mut reported = String::new();
         loop {
             let dialled = tokio::select! {
                 dialled = self.peer.dial() => dialled,
@@ -62,7 +59,7 @@ impl Tail {
                 Ok(mut websocket) => {
                     // On stderr: whoever starts a sender after this sees all that it sends.
                     say(&format!("connected to {}", self.peer.url));
-                    told.clear();
+                    reported.clear();
                     let (done, over) = tokio::select! {
                         done = print(&mut websocket, printer) => (done, !printer.wants()),
                         () = interrupts.next() => (Ok(()), true),
@@ -80,16 +77,16 @@ impl Tail {
             };
             match done {
                 Err(Failure::Refused(why)) if self.retry => {
-                    // The same reason is told once, however long it lasts.
-                    if told != why {
+                    // The same reason is reported once, however long it lasts.
+                    if reported != why {
                         say(&format!("{why}; dialling again"));
-                        told = why;
+                        reported = why;
                     }
                 }
                 done => return done,
             }
             tokio::select! {
-                () = tokio::time::sleep(AGAIN) => {}
+                () = tokio::time::sleep(super::REDIAL) => {}
                 () = interrupts.next() => return Ok(()),
             }
         }

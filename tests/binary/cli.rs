@@ -391,3 +391,61 @@ fn tail_dials_again() {
     let (code, _, err) = folder.told(&["tail", "ws://127.0.0.1:9/x", "--retry", "--listen"]);
     assert_eq!(code, Some(2), "{err}");
 }
+
+/// `feed --retry` waits for an endpoint, and goes on with the next message when one has gone.
+#[test]
+fn feed_dials_again() {
+    let folder = Folder::new("feed-retry", &[("data.ndjson", "{\"n\":1}\n{\"n\":2}\n")]);
+    let port = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let url = format!("ws://127.0.0.1:{port}/x");
+    let mut feed = Running::start(folder.command(&["feed", &url, "data.ndjson", "--retry"]));
+    feed.says("dialling again");
+    let tail = folder.command(&["tail", &url, "--listen", "--count", "2"]).stdout(Stdio::piped()).spawn().unwrap();
+    feed.says("sent 2 messages");
+    let output = tail.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8(output.stdout).unwrap(), "{\"n\":1}\n{\"n\":2}\n");
+}
+
+/// Options of a verb stand at any place; an unknown one is refused before anything is sent.
+#[test]
+fn options_of_management_verbs_stand_anywhere() {
+    let folder = Folder::new("remote-options", &[("rule.json", "{}")]);
+    // Nothing listens there: whoever is asked says so, with its address.
+    let there = "http://127.0.0.1:9/there";
+    for words in [
+        vec!["drop", "stream", "d", "--url", there],
+        vec!["drop", "--url", there, "stream", "d"],
+        vec!["drop", "stream", "--url=http://127.0.0.1:9/there", "d"],
+        vec!["create", "stream", "d", "() WITH (TYPE=\"websocket\")", "--url", there],
+        vec!["create", "rule", "r", "-f", "rule.json", "--url", there],
+        vec!["create", "rule", "-f", "rule.json", "--url", there, "--", "r"],
+        vec!["describe", "rule", "r", "--url", there, "--token", "t"],
+        vec!["describe", "stream", "d", "-json", "--url", there],
+        vec!["show", "rules", "--url", there, "--json"],
+        vec!["getstatus", "rule", "r", "--url", there],
+        vec!["import", "ruleset", "-f", "rule.json", "--url", there],
+        vec!["import", "data", "-f", "rule.json", "-s", "true", "-p", "false", "--url", there],
+        vec!["export", "data", "-r", "[\"r\"]", "out.json", "--url", there],
+        vec!["validate", "rule", "r", "{}", "--url", there],
+        vec!["create", "confkey", "websocket", "k", "{}", "--url", there],
+        vec!["create", "connection", "k", "{}", "--url", there],
+        vec!["explain", "rule", "r", "--url", there],
+    ] {
+        let (code, out, err) = folder.told(&words);
+        assert_eq!((code, out.as_str()), (Some(1), ""), "{words:?}: {err}");
+        assert!(err.contains("127.0.0.1:9/there"), "{words:?} asked another service: {err}");
+    }
+    for words in [
+        vec!["drop", "stream", "d", "--ulr", there],
+        vec!["drop", "stream", "d", "--force"],
+        vec!["export", "data", "out.json", "-x"],
+        vec!["show", "rules", "-f", "rule.json"],
+    ] {
+        let (code, _, err) = folder.told(&words);
+        assert_eq!(code, Some(2), "{words:?}: {err}");
+        assert!(err.contains("unexpected argument"), "{words:?}: {err}");
+    }
+    let (code, out, _) = folder.told(&["drop", "stream", "--help"]);
+    assert_eq!(code, Some(0));
+    assert!(out.contains("Usage: plutino drop"), "{out}");
+}

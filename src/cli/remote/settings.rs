@@ -4,14 +4,14 @@
 
 use serde_json::{Map, Value};
 
-use super::{Request, Said, escaped, file_of, read, refused, with_id};
-use crate::cli::Failure;
+use super::client::escaped;
+use super::{Reply, Request, refused, with_id};
 
 /// What a conf key belongs to.
 const CLASSES: [&str; 3] = ["sources", "sinks", "connections"];
 
 impl Request<'_> {
-    pub(super) fn show_connections(&self) -> Said {
+    pub(super) fn show_connections(&self) -> Reply {
         let answer = self.service.get("/connections")?;
         if !self.json && answer.is_right() && answer.parsed()?.as_array().is_some_and(Vec::is_empty) {
             return Ok("No connection definitions are found.".to_owned());
@@ -20,8 +20,8 @@ impl Request<'_> {
     }
 
     /// `create connection NAME JSON`, or `-f FILE NAME`; `describe`, `drop`: NAME.
-    pub(super) fn connection(&self, rest: &[String]) -> Said {
-        let (definition, rest) = definition_of(rest)?;
+    pub(super) fn connection(&self, rest: &[String]) -> Reply {
+        let definition = self.file_text()?;
         let Some((name, rest)) = rest.split_first() else { return Err(refused("Expect connection name.")) };
         let at = format!("/connections/{}", escaped(name));
         let (answer, done) = match self.verb {
@@ -39,16 +39,16 @@ impl Request<'_> {
         self.told(format!("Connection {name} is {done}."))
     }
 
-    pub(super) fn show_conf_keys(&self, rest: &[String]) -> Said {
+    pub(super) fn show_conf_keys(&self, rest: &[String]) -> Reply {
         let (class, rest) = class_of(rest);
         let kind = rest.first().map_or("websocket", String::as_str);
         self.shown(self.service.get(&format!("/metadata/{class}/yaml/{}", escaped(kind)))?)
     }
 
     /// `create confkey [sources|sinks|connections] TYPE KEY JSON`, or `-f FILE TYPE KEY`; `describe`, `drop`: TYPE KEY.
-    pub(super) fn conf_key(&self, rest: &[String]) -> Said {
-        let (definition, rest) = definition_of(rest)?;
-        let (class, rest) = class_of(&rest);
+    pub(super) fn conf_key(&self, rest: &[String]) -> Reply {
+        let definition = self.file_text()?;
+        let (class, rest) = class_of(rest);
         let [kind, key, rest @ ..] = rest else {
             let what = if self.verb == "create" { "type, key and json" } else { "type and key" };
             return Err(refused(format!("Expect {what}, such as websocket mykey.")));
@@ -79,14 +79,6 @@ impl Request<'_> {
             return Err(refused(answer.message()));
         }
         self.told(format!("Conf key {key} of {kind} is {done}."))
-    }
-}
-
-/// The text of the file behind `-f`, and the other arguments.
-fn definition_of(rest: &[String]) -> Result<(Option<String>, Vec<String>), Failure> {
-    match file_of(rest)? {
-        Some((file, others)) => Ok((Some(read(&file)?), others)),
-        None => Ok((None, rest.to_vec())),
     }
 }
 

@@ -1,0 +1,200 @@
+//! The client of the REST API: where the service is, how requests go out, what their answers say.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+
+use crate::api;
+use crate::cli::{Failure, config_of};
+
+/// The largest answer that is read, in bytes.
+const LARGEST: u64 = 256 << 20;
+
+/// Where the service is, and how one gets in.
+#[derive(Args)]
+pub struct Door {
+    /// Where the REST API of the service is, such as http://127.0.0.1:9081; without it where the configuration says
+    #[arg(long, env = "PLUTINO_URL", value_name = "URL")]
+    url: Option<String>,
+    /// Token of the REST API, where it asks for one
+    #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
+    /// PEM file of the authorities to trust in place of the well-known ones, for https
+    #[arg(long, env = "PLUTINO_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
+    /// Folder of the configuration that says where the service listens
+    #[arg(long, value_name = "DIR", default_value = "etc")]
+    etc: PathBuf,
+}
+
+impl Door {
+    /// The address of the REST API, without a slash at its end.
+    pub fn base(&self) -> Result<String, Failure> {
+        if let Some(url) = &self.url {
+            return Ok(url.trim_end_matches('/').to_owned());
+        }
+        let config = config_of(&self.etc)?;
+        let scheme = if config.rest_tls.is_some() { "https" } else { "http" };
+        Ok(format!("{scheme}://{}", reachable(config.rest)))
+    }
+
+    /// A client that gives up after `patience` and trusts whom `--ca` says.
+    pub fn agent(&self, patience: Option<Duration>) -> Result<ureq::Agent, Failure> {
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience);
+        let agent = match &self.ca {
+            None => agent,
+            Some(file) => {
+                let roots = RootCerts::Specific(Arc::new(authorities(file)?));
+                agent.tls_config(TlsConfig::builder().root_certs(roots).build())
+            }
+        };
+        Ok(agent.build().into())
+    }
+
+    /// What the header `Authorization` says.
+    pub fn authorization(&self) -> Option<String> {
+        bearer(self.token.as_deref())
+    }
+}
+
+/// What the header `Authorization` says with a token; one that has a space says all of it.
+pub fn bearer(token: Option<&str>) -> Option<String> {
+    let token = token.map(str::trim).filter(|token| !token.is_empty())?;
+    Some(if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") })
+}
+
+/// The certificates of a PEM file.
+fn authorities(file: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
+    let wrong = |error: &dyn std::fmt::Display| Failure::Refused(format!("--ca {}: {error}", file.display()));
+    let text = std::fs::read(file).map_err(|error| wrong(&error))?;
+    let mut found = Vec::new();
+    for item in parse_pem(&text) {
+        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&error))? {
+            found.push(certificate);
+        }
+    }
+    if found.is_empty() { Err(wrong(&"the file holds no certificate in PEM form")) } else { Ok(found) }
+}
+
+/// Where a client on this machine reaches what listens on `address`.
+fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
+    let mut address = address;
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
+            std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
+pub(super) struct Service {
+    pub(super) base: String,
+    pub(super) agent: ureq::Agent,
+    /// what the header `Authorization` says
+    pub(super) token: Option<String>,
+    /// all mistakes of what is refused are asked for: people read them, scripts compare the text
+    pub(super) details: bool,
+}
+
+impl Service {
+    pub(super) fn get(&self, path: &str) -> Result<Answer, Failure> {
+        self.answer(self.allowed(self.agent.get(self.at(path))).call())
+    }
+
+    pub(super) fn delete(&self, path: &str) -> Result<Answer, Failure> {
+        self.answer(self.allowed(self.agent.delete(self.at(path))).call())
+    }
+
+    pub(super) fn put(&self, path: &str, body: &str) -> Result<Answer, Failure> {
+        let request = self.allowed(self.agent.put(self.at(path))).header("content-type", "application/json");
+        self.answer(request.send(body))
+    }
+
+    pub(super) fn post(&self, path: &str, body: &str) -> Result<Answer, Failure> {
+        let mut at = self.at(path);
+        if self.details {
+            at.push_str(if at.contains('?') { "&details" } else { "?details" });
+        }
+        let request = self.allowed(self.agent.post(at)).header("content-type", "application/json");
+        self.answer(request.send(body))
+    }
+
+    pub(super) fn allowed<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.token {
+            Some(token) => request.header("authorization", token.as_str()),
+            None => request,
+        }
+    }
+
+    pub(super) fn at(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
+    pub(super) fn answer(
+        &self,
+        sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+    ) -> Result<Answer, Failure> {
+        let base = &self.base;
+        let mut response = sent.map_err(|error| {
+            Failure::Refused(format!(
+                "cannot reach the service at {base}: {error}; start it with `plutino serve`, or say where it is with \
+                 --url or PLUTINO_URL"
+            ))
+        })?;
+        let status = response.status().as_u16();
+        let body = response.body_mut().with_config().limit(LARGEST).read_to_string();
+        let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} broke off: {error}")))?;
+        Ok(Answer { status, body })
+    }
+}
+
+/// What came of a request that was answered.
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) body: String,
+}
+
+impl Answer {
+    pub(super) fn is_right(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
+    /// The text of an error.
+    pub(super) fn message(&self) -> String {
+        let message = serde_json::from_str::<Value>(&self.body).ok();
+        let message = message.and_then(|body| body.get("message")?.as_str().map(str::to_owned));
+        message.unwrap_or_else(|| self.body.trim_end().to_owned())
+    }
+
+    /// `said`, and below it what the service says of each mistake, where it was asked to.
+    pub(super) fn explained(&self, said: String) -> String {
+        let body = serde_json::from_str::<Value>(&self.body).unwrap_or_default();
+        let details = body["details"].as_array().map(Vec::as_slice).unwrap_or_default();
+        api::explained(&said, details)
+    }
+
+    pub(super) fn parsed(&self) -> Result<Value, Failure> {
+        serde_json::from_str(&self.body)
+            .map_err(|error| Failure::Refused(format!("the service's answer is not understood: {error}")))
+    }
+}
+
+/// A name in a path.
+pub(super) fn escaped(name: &str) -> String {
+    let mut path = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => path.push(char::from(byte)),
+            other => {
+                let _ = write!(path, "%{other:02X}");
+            }
+        }
+    }
+    path
+}
