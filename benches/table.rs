@@ -35,7 +35,7 @@ fn bench() -> Bench {
     let mut tables = Tables::new(&worker, jiff::tz::TimeZone::UTC);
     let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::default());
     let (sender, receiver) = queue::inbound(signal.clone());
-    let activator = tables.create(def, receiver, Arc::new(RuleMetrics::default()));
+    let activator = tables.create(def.schema(), receiver, Arc::new(RuleMetrics::default()));
     Bench { worker, tables, sender, signal, activator }
 }
 

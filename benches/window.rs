@@ -9,10 +9,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use plutino::dataflow::context::RuleContext;
 use plutino::dataflow::operator::RuleOperator;
-use plutino::dataflow::output::{Output, RuleContext};
-use plutino::dataflow::queue::{RowBatch, RuleQueue};
-use plutino::dataflow::worker::WorkerClock;
+use plutino::dataflow::output::Output;
+use plutino::dataflow::queue::RuleQueue;
+use plutino::dataflow::row::RowBatch;
+use plutino::dataflow::timers::{Alarm, WorkerClock};
 use plutino::definition::rule::RuleOptions;
 use plutino::definition::stream::Catalog;
 use plutino::metrics::RuleMetrics;
@@ -134,7 +136,8 @@ impl Bench {
             RuleContext { id: "bench".into(), started: 0, zone: jiff::tz::TimeZone::UTC, hits: Default::default() };
         let output = Rc::new(RefCell::new(Output::new(Vec::new(), false, false, Arc::new(RuleMetrics::default()))));
         let clock = Rc::new(WorkerClock::new(Clock::System));
-        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), Rc::new(context), output, clock, None);
+        let (context, alarm) = (Rc::new(context), Alarm::silent());
+        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, clock, alarm);
         Bench { operator, batch: queue.take(), span: (case.rows * 1000 / case.rate) as i64, at: 0 }
     }
 

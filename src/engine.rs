@@ -20,8 +20,9 @@ use std::time::{Duration, SystemTime};
 use futures_util::future::maybe_done;
 use tokio::sync::{Mutex, oneshot, watch};
 
+use crate::dataflow::command::{Command, Mark, NewRule, StateAnswer, StreamKey};
 use crate::dataflow::output::Encoding;
-use crate::dataflow::worker::{Answered, Command, DataThread, Mark, NewRule, StreamKey};
+use crate::dataflow::worker::DataThread;
 use crate::definition::stream::StreamDef;
 use crate::format::sink_format::SinkFormat;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
@@ -36,9 +37,9 @@ use crate::time::Clock;
 use crate::value::Text;
 
 pub use self::measure::{Measured, Waiting};
-pub use crate::dataflow::checkpoint::CheckpointError;
-pub use crate::dataflow::measure::{StateSize, TableSize};
-pub use crate::dataflow::worker::{Keeps, Saved};
+pub use crate::dataflow::command::{Keeps, Saved};
+pub use crate::dataflow::state::checkpoint::CheckpointError;
+pub use crate::dataflow::state::measure::{StateSize, TableSize};
 
 /// How long sinks may take to send what waits when a rule ends.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -430,8 +431,8 @@ impl Engine {
                 WayOut::Messages(_) => action.shape.clone(),
                 WayOut::Rows(_) => action.shape.of_rows(),
             };
-            let index = encodings.iter().position(|known| *known.shape == shape).unwrap_or_else(|| {
-                encodings.push(Encoding { shape: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
+            let index = encodings.iter().position(|known| *known.format == shape).unwrap_or_else(|| {
+                encodings.push(Encoding { format: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
                 encodings.len() - 1
             });
             match outlet {
@@ -449,7 +450,7 @@ impl Engine {
 
         for (opening, frames) in openings.iter().zip(receivers) {
             let def = opening.id.def.0.clone();
-            worker.command(Command::AddStream { key: opening.key, def, frames });
+            worker.command(Command::AddStream { key: opening.key, schema: def.schema(), frames });
         }
         let key = self.slot() as u64;
         let metrics = Arc::new(RuleMetrics::default());
@@ -532,7 +533,7 @@ impl Engine {
         }
     }
 
-    async fn end_rule(&self, id: &str, rule: RunningRule, save: bool) -> Answered {
+    async fn end_rule(&self, id: &str, rule: RunningRule, save: bool) -> StateAnswer {
         let gates = self.gates.pass(rule.streams.iter().map(|stream| &stream.name)).await;
         let save = save.then(|| rule.kept.load(Ordering::Relaxed));
         let saved = self.drop_on(rule.thread, rule.key, save).await;
@@ -573,7 +574,7 @@ impl Engine {
             let (sender, frames) = queue::inbound(worker.signal(slot));
             let metrics = Arc::new(RuleMetrics::default());
             first.get_or_insert_with(|| metrics.clone());
-            worker.command(Command::AddTable { slot, def: table.def.clone(), frames, metrics });
+            worker.command(Command::AddTable { slot, schema: table.def.schema(), frames, metrics });
             match self.connectors.open_source(table.source.clone(), thread, sender).await {
                 Ok(source) => {
                     source.begin();
@@ -725,13 +726,13 @@ impl Engine {
     }
 
     /// Takes a rule off its thread, and gives its state if it is not that of the mark.
-    async fn drop_on(&self, thread: usize, key: u64, save: Option<Mark>) -> Answered {
+    async fn drop_on(&self, thread: usize, key: u64, save: Option<Mark>) -> StateAnswer {
         let (done, gone) = oneshot::channel();
         self.threads[thread].command(Command::DropRule { key, save, done });
         gone.await.ok().flatten()
     }
 
-    async fn save_on(&self, thread: usize, key: u64, since: Mark) -> Answered {
+    async fn save_on(&self, thread: usize, key: u64, since: Mark) -> StateAnswer {
         let (done, saved) = oneshot::channel();
         self.threads[thread].command(Command::SaveRule { key, since, done });
         saved.await.ok().flatten()

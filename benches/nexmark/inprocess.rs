@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
 use plutino::config::Config;
+use plutino::dataflow::command::{Command, NewRule};
 use plutino::dataflow::output::Encoding;
-use plutino::dataflow::worker::{Command, DataThread, NewRule};
+use plutino::dataflow::worker::DataThread;
 use plutino::io::queue::{self, BATCH_FRAMES, Frame, FrameBatch, MessageBatch, Outlet};
 use plutino::metrics::RuleMetrics;
 use plutino::pipeline;
@@ -83,14 +84,14 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
             return wrong(format!("{} reads a stream that the feed does not have", query.name));
         };
         let (sender, frames) = queue::inbound(thread.signal(key));
-        thread.command(Command::AddStream { key, def: input.stream.clone(), frames });
+        thread.command(Command::AddStream { key, schema: input.stream.schema(), frames });
         senders.insert(stream, sender);
         keys.push(Some(key));
     }
     let results = Arc::new(Results { messages: AtomicU64::new(0), kept: keep.then(Mutex::default) });
     let metrics = Arc::new(RuleMetrics::default());
     let (done, added) = oneshot::channel();
-    let encoding = Encoding { shape: Arc::default(), outlets: vec![results.clone()], rows: Vec::new() };
+    let encoding = Encoding { format: Arc::default(), outlets: vec![results.clone()], rows: Vec::new() };
     let rule = keys.len() as u64;
     thread.command(Command::AddRule(Box::new(NewRule {
         key: rule,

@@ -10,14 +10,14 @@ use smallvec::SmallVec;
 
 use crate::expr::analytic::{Analytic, AnalyticState};
 use crate::expr::function::CallContext;
-use crate::expr::group::GroupKey;
 use crate::expr::{EvalError, Expr, Scope};
-use crate::format::json;
 use crate::plan::physical::{AnalyticCall, Step, StepKind};
+use crate::value::json;
+use crate::value::key::GroupKey;
 use crate::value::{Object, Text, Value};
 
-use super::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
-use super::window::KeyHasher;
+use super::row::KeyHasher;
+use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 
 /// The memories of a list of steps.
 pub struct Memories {

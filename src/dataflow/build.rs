@@ -22,9 +22,10 @@ use crate::metrics::RuleMetrics;
 use crate::time::{stamp, unstamp};
 
 use super::operator::RuleOperator;
-use super::queue::{RowBatch, RuleQueue};
+use super::queue::RuleQueue;
+use super::row::RowBatch;
 use super::scan::StreamScan;
-use super::worker::{Timers, WorkerClock};
+use super::timers::{Timers, WorkerClock};
 
 /// Timestamps of a stream's dataflow are this coarse, ms: progress costs per change of timestamp, not per message.
 const STREAM_TICK: i64 = 10;

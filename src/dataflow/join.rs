@@ -10,14 +10,14 @@ use std::rc::Rc;
 use smallvec::SmallVec;
 
 use crate::expr::function::CallContext;
-use crate::expr::group::{GroupKey, KeyPart};
 use crate::expr::{Comparison, EvalError, Expr, Scope, compare_at};
 use crate::plan::physical::{Input, Join};
-use crate::sql::ast::JoinKind;
 use crate::value::Value;
+use crate::value::key::{GroupKey, KeyPart};
+use crate::value::operator::JoinKind;
 
-use super::checkpoint::{CheckpointError, Reader, StateParts};
-use super::window::{KeptRow, KeyHasher};
+use super::row::{KeptRow, KeyHasher};
+use super::state::checkpoint::{CheckpointError, Reader, StateParts};
 
 /// Where a side has no row.
 const NONE: u32 = u32::MAX;

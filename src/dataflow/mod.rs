@@ -5,20 +5,22 @@
 
 mod analytic;
 pub mod build;
-pub mod checkpoint;
-mod index;
+pub mod command;
+pub mod context;
 mod join;
-pub mod measure;
-mod message;
 pub mod operator;
-mod order;
 pub mod output;
+mod project;
 pub mod queue;
-mod ranges;
 mod results;
+pub mod row;
 pub mod scan;
+mod sort;
+pub mod state;
 pub mod table;
 #[cfg(test)]
 mod tests;
+pub mod timers;
+mod waiting;
 mod window;
 pub mod worker;

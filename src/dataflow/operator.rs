@@ -6,24 +6,26 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::expr::group::GroupKey;
 use crate::expr::{EvalError, Scope};
 use crate::metrics::Place;
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
+use crate::value::key::GroupKey;
 
 use super::analytic::Memories;
-use super::checkpoint::{CheckpointError, Reader, StateParts, Writer};
+use super::context::RuleContext;
 use super::join::{Give, ScanTable};
-use super::measure::{Meter, StateSize};
-use super::order::Waiting;
-use super::output::{Output, RuleContext};
-use super::queue::{RowBatch, RuleQueue};
+use super::output::Output;
+use super::queue::RuleQueue;
 use super::results::{Others, Results};
+use super::row::{KeptRow, RowBatch};
+use super::state::checkpoint::{CheckpointError, Reader, StateParts, Writer};
+use super::state::measure::{Meter, StateSize};
 use super::table::Index;
-use super::window::{Alarm, Arrival, KeptRow, Windows};
-use super::worker::{Timers, WorkerClock};
+use super::timers::{Alarm, WorkerClock};
+use super::waiting::Waiting;
+use super::window::{Arrival, Windows};
 
 /// The state of a rule.
 pub struct RuleOperator {
@@ -67,7 +69,7 @@ enum RowLost {
 }
 
 impl RuleOperator {
-    /// An operator without rows. `timers` wakes the rule's slot at the ends of windows, where it runs by the clock.
+    /// An operator without rows. `alarm` wakes the rule at the ends of windows, if it runs by the clock.
     pub fn new(
         plan: Stateful,
         inputs: Vec<Input>,
@@ -75,9 +77,8 @@ impl RuleOperator {
         context: Rc<RuleContext>,
         output: Rc<RefCell<Output>>,
         clock: Rc<WorkerClock>,
-        timers: Option<(Rc<Timers>, usize)>,
+        alarm: Alarm,
     ) -> Self {
-        let alarm = Alarm::new(timers);
         let width = inputs.iter().map(|input| input.scan.width()).max().unwrap_or(0);
         RuleOperator {
             waiting: Waiting::new(width),

@@ -11,32 +11,8 @@ use timely::scheduling::Activator;
 
 use crate::value::Value;
 
-use super::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
-
-/// Rows of one width.
-#[derive(Clone, Debug, Default)]
-pub struct RowBatch {
-    /// slots of a row; rows of inputs with less are filled up
-    pub width: usize,
-    /// the rows' slots, one row after the other
-    pub values: Vec<Value>,
-    /// the rows' times, ms since the epoch
-    pub times: Vec<i64>,
-    /// which of the rule's inputs each row is of
-    pub inputs: Vec<u16>,
-    /// when the oldest of the rows was read
-    pub received: Option<Instant>,
-}
-
-impl RowBatch {
-    /// Calls `see` with time, input and slots of each row, in order; it may take the slots.
-    pub fn each(&mut self, mut see: impl FnMut(i64, usize, &mut [Value])) {
-        // A row without slots (count(*)) is an empty slice.
-        for (row, (&time, &input)) in self.times.iter().zip(&self.inputs).enumerate() {
-            see(time, usize::from(input), &mut self.values[row * self.width..][..self.width]);
-        }
-    }
-}
+use super::row::RowBatch;
+use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 
 /// The queue of one rule. It is bounded by what one drain of the streams' inputs brings: the rule's dataflow takes all
 /// of it before the streams take more.

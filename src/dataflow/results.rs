@@ -1,24 +1,25 @@
 //! From a closed window to result rows: joins, WHERE, groups, HAVING, row numbers, ORDER BY, LIMIT, the select list.
 
 use std::cell::RefCell;
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::rc::Rc;
 
-use indexmap::IndexMap;
-
 use crate::expr::function::CallContext;
-use crate::expr::group::GroupKey;
-use crate::expr::{Comparison, EvalError, Scope, compare_at};
+use crate::expr::{EvalError, Scope};
 use crate::metrics::Place;
-use crate::plan::physical::{Input, OrderBy, RowNumber, Stateful};
+use crate::plan::physical::{Input, OrderBy, Stateful, WindowSpec};
 use crate::value::Value;
+use crate::value::key::GroupKey;
 
 use super::analytic::Memories;
-use super::checkpoint::{CheckpointError, Reader, StateParts};
+use super::context::RuleContext;
 use super::join::{Ask, Joined, ScanTable};
-use super::output::{Output, RowError, RuleContext};
-use super::window::{Arrival, Closed, Group, Groups, KeptRow, KeyHasher, accumulate};
+use super::output::Output;
+use super::project::RowError;
+use super::row::KeptRow;
+use super::sort::{at, keys, number, sort, sorted};
+use super::state::checkpoint::{CheckpointError, Reader, StateParts};
+use super::window::{Arrival, Closed, Group, Groups, accumulate};
 
 /// Makes the results of a rule.
 pub struct Results {
@@ -279,7 +280,7 @@ impl Results {
             }
         }
         if !direct && (plan.grouped || !plan.aggregates.is_empty()) {
-            sort(&mut found, &by_row, None, context)?;
+            sort(&mut found, &by_row, None, context).map_err(ResultError::Order)?;
             for (time, row) in &found {
                 accumulate(&mut groups, plan, &Scope { slots: row, context: &at(context, *time) }, &mut key)
                     .map_err(ResultError::Aggregate)?;
@@ -334,13 +335,13 @@ impl Results {
         mut rows: Vec<(i64, Vec<Value>)>,
         context: &CallContext<'_>,
     ) -> Result<u64, ResultError> {
-        for (index, number) in plan.numbers.iter().enumerate() {
-            count(&mut rows, number, plan.first_number() + index, context)?;
+        for (index, call) in plan.numbers.iter().enumerate() {
+            number(&mut rows, call, plan.first_number() + index, context)?;
         }
         let limit = plan.limit.unwrap_or(u64::MAX);
         // A row may make none or several where it is unnested, so that all are needed in order.
         let wanted = usize::try_from(limit).ok().filter(|_| plan.rows_of.is_none());
-        sort(&mut rows, &plan.order, wanted, context)?;
+        sort(&mut rows, &plan.order, wanted, context).map_err(ResultError::Order)?;
         let mut sent = 0;
         for (time, row) in rows {
             if sent >= limit {
@@ -365,7 +366,7 @@ impl Results {
                 self.slots[plan.element()] = element.into_value();
                 self.project(plan, &context)?;
                 sent += 1;
-                if matches!(plan.window, crate::plan::physical::WindowSpec::Each) {
+                if matches!(plan.window, WindowSpec::Each) {
                     // Without a window each made row is a message.
                     self.output.borrow_mut().end_message();
                 }
@@ -387,11 +388,6 @@ impl Results {
     }
 }
 
-/// The context with a row's own time.
-fn at<'a>(context: &CallContext<'a>, time: i64) -> CallContext<'a> {
-    CallContext { event_time: time, ..context.clone() }
-}
-
 /// Whether rows are result rows as they are, once they are in order.
 fn only_ordered(plan: &Stateful) -> bool {
     let made = plan.grouped || !plan.aggregates.is_empty() || !plan.numbers.is_empty() || plan.rows_of.is_some();
@@ -408,165 +404,4 @@ fn fill_aggregates(group: &Group, plan: &Stateful, slots: &mut [Value]) -> Resul
         slots[plan.row_slots + index] = accumulator.answer()?;
     }
     Ok(())
-}
-
-/// Writes the numbers of row_number() into `slot`: within each partition, in its order.
-fn count(
-    rows: &mut [(i64, Vec<Value>)],
-    number: &RowNumber,
-    slot: usize,
-    context: &CallContext<'_>,
-) -> Result<(), ResultError> {
-    let mut partitions: IndexMap<GroupKey, Vec<usize>, KeyHasher> = IndexMap::default();
-    for (index, (time, row)) in rows.iter().enumerate() {
-        let scope = Scope { slots: row, context: &at(context, *time) };
-        let mut key = GroupKey::default();
-        for expr in &number.partition {
-            key.push(&*expr.eval(&scope)?);
-        }
-        partitions.entry(key).or_default().push(index);
-    }
-    for members in partitions.into_values() {
-        let places = if number.order.is_empty() {
-            (0..members.len() as u32).collect()
-        } else {
-            let mut all = Vec::with_capacity(members.len() * number.order.len());
-            for &index in &members {
-                let (time, row) = &rows[index];
-                keys(*time, row, &number.order, context, &mut all)?;
-            }
-            sorted(&all, &number.order, None, context)?
-        };
-        for (place, member) in places.into_iter().enumerate() {
-            rows[members[member as usize]].1[slot] = Value::Int(place as i64 + 1);
-        }
-    }
-    Ok(())
-}
-
-/// Sorts rows; equal ones stay as they are. With `wanted`, only so many first ones are left.
-fn sort(
-    rows: &mut Vec<(i64, Vec<Value>)>,
-    order: &[OrderBy],
-    wanted: Option<usize>,
-    context: &CallContext<'_>,
-) -> Result<(), ResultError> {
-    if order.is_empty() {
-        return Ok(());
-    }
-    let mut all = Vec::with_capacity(rows.len() * order.len());
-    for (time, row) in rows.iter() {
-        keys(*time, row, order, context, &mut all).map_err(ResultError::Order)?;
-    }
-    let places = sorted(&all, order, wanted, context).map_err(ResultError::Order)?;
-    *rows = places.into_iter().map(|place| std::mem::take(&mut rows[place as usize])).collect();
-    Ok(())
-}
-
-/// Appends a row's values of the keys.
-fn keys(
-    time: i64,
-    row: &[Value],
-    order: &[OrderBy],
-    context: &CallContext<'_>,
-    to: &mut Vec<Value>,
-) -> Result<(), EvalError> {
-    let scope = Scope { slots: row, context: &at(context, time) };
-    for key in order {
-        to.push(key.expr.eval(&scope)?.into_owned());
-    }
-    Ok(())
-}
-
-/// The places of rows in order, the `wanted` first ones or all. `all` has the keys, one row after the other.
-fn sorted(
-    all: &[Value],
-    order: &[OrderBy],
-    wanted: Option<usize>,
-    context: &CallContext<'_>,
-) -> Result<Vec<u32>, EvalError> {
-    let width = order.len();
-    let mut failed = None;
-    let mut by_keys = |left: &u32, right: &u32| {
-        let of = |place: u32| &all[place as usize * width..][..width];
-        for (key, (left, right)) in order.iter().zip(of(*left).iter().zip(of(*right))) {
-            match compared(left, right, key.descending, context) {
-                Ok(Ordering::Equal) => {}
-                Ok(ordering) => return ordering,
-                // A sort whose comparisons contradict each other may panic, so kinds have an order even then.
-                Err(error) => {
-                    failed.get_or_insert(error);
-                    match place(left).cmp(&place(right)) {
-                        Ordering::Equal => {}
-                        ordering => return ordering,
-                    }
-                }
-            }
-        }
-        // Equal rows stay in the order in which they are.
-        left.cmp(right)
-    };
-    let mut places: Vec<u32> = (0..(all.len() / width) as u32).collect();
-    // Values that cannot be compared are an error wherever they stand, so then every one is compared.
-    match wanted {
-        Some(wanted) if wanted < places.len() && comparable(all, width) => {
-            places.select_nth_unstable_by(wanted, &mut by_keys);
-            places.truncate(wanted);
-        }
-        _ => {}
-    }
-    places.sort_unstable_by(&mut by_keys);
-    failed.map_or(Ok(places), Err)
-}
-
-/// Whether the values of each key are of one kind that has an order, or nothing.
-fn comparable(all: &[Value], width: usize) -> bool {
-    (0..width).all(|key| {
-        let mut kinds = all.iter().skip(key).step_by(width).filter(|value| !value.is_null()).map(place);
-        let first = kinds.next();
-        first != Some(UNORDERED) && kinds.all(|kind| Some(kind) == first)
-    })
-}
-
-/// The place of kinds of values that have no order.
-const UNORDERED: u8 = 4;
-
-/// The order of kinds of values.
-fn place(value: &Value) -> u8 {
-    match value {
-        Value::Int(_) | Value::Float(_) => 0,
-        Value::Text(_) => 1,
-        Value::Bool(_) => 2,
-        Value::DateTime(_) => 3,
-        _ => UNORDERED,
-    }
-}
-
-fn is_nan(value: &Value) -> bool {
-    matches!(value, Value::Float(number) if number.is_nan())
-}
-
-/// The order of two values of a key. Nothing comes last in both directions.
-fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext<'_>) -> Result<Ordering, EvalError> {
-    match (left.is_null(), right.is_null()) {
-        (true, true) => return Ok(Ordering::Equal),
-        (true, false) => return Ok(Ordering::Greater),
-        (false, true) => return Ok(Ordering::Less),
-        (false, false) => {}
-    }
-    let ordering = match (left, right) {
-        (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
-        (Value::Int(left), Value::Int(right)) => left.cmp(right),
-        (Value::Text(left), Value::Text(right)) => left.cmp(right),
-        // What is no number stands behind all numbers, and equals itself.
-        _ if is_nan(left) || is_nan(right) => is_nan(left).cmp(&is_nan(right)),
-        _ if place(left) != place(right) => {
-            compare_at(left, Comparison::Less, right, context)?;
-            place(left).cmp(&place(right))
-        }
-        _ if compare_at(left, Comparison::Less, right, context)? => Ordering::Less,
-        _ if compare_at(left, Comparison::Equal, right, context)? => Ordering::Equal,
-        _ => Ordering::Greater,
-    };
-    Ok(if descending { ordering.reverse() } else { ordering })
 }

@@ -4,9 +4,8 @@
 //! message goes from socket to socket without crossing a thread or waking the kernel. The loop takes commands, steps
 //! until nothing is left, and waits for a notification or the next deadline; it never blocks.
 
-use std::cell::{Cell, RefCell};
-use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap};
+use std::cell::RefCell;
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,154 +18,25 @@ use timely::worker::Worker;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
-use crate::definition::stream::StreamDef;
+use crate::definition::stream::StreamSchema;
 use crate::io::queue::{FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
 use crate::plan::fingerprint::{self, Fingerprint};
 use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
 use crate::time::Clock;
-use crate::value::Text;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
-use super::checkpoint::CheckpointError;
-use super::measure::{StateSize, TableSize};
+use super::command::{Command, Keeps, Mark, NewRule, RuleKey, Saved, StateAnswer, StreamKey};
+use super::context::RuleContext;
 use super::operator::RuleOperator;
-use super::output::{Alarm, Encoding, Output, RuleContext};
+use super::output::{Gathering, Output};
 use super::queue::RuleQueue;
-use super::scan::{RuleKey, StreamScan, Target};
+use super::scan::{StreamScan, Target};
 use super::table::{self, Index, Tables};
-
-/// Names a stream's dataflow on its worker; it is the slot of the stream's signal, too.
-pub type StreamKey = usize;
+use super::timers::{Alarm, Timers, WorkerClock};
 
 /// Steps that the loop takes before sockets get their turn.
 const STEPS_A_TURN: usize = 64;
-
-/// What the control plane asks of a worker. All of it was checked before: a command cannot fail.
-pub enum Command {
-    /// Begins a stream.
-    AddStream {
-        /// its key
-        key: StreamKey,
-        /// its definition
-        def: Arc<StreamDef>,
-        /// where its messages come from
-        frames: FrameReceiver,
-    },
-    /// Ends a stream whose rules have all ended.
-    DropStream(StreamKey),
-    /// Begins a rule. It sees the messages that the stream takes in from then on.
-    AddRule(Box<NewRule>),
-    /// Ends a rule; what its windows hold is forgotten, but for what is in the answer.
-    DropRule {
-        /// the rule
-        key: RuleKey,
-        /// its state is asked for, unless it is still that of this mark
-        save: Option<Mark>,
-        /// told when the rule is gone
-        done: oneshot::Sender<Answered>,
-    },
-    /// Asks for the state of a rule.
-    SaveRule {
-        /// the rule
-        key: RuleKey,
-        /// not if it is still that of this mark
-        since: Mark,
-        /// given the state
-        done: oneshot::Sender<Answered>,
-    },
-    /// Asks how large the states of rules are.
-    MeasureRules {
-        /// the rules; so few that nobody waits long for the answer
-        keys: Vec<RuleKey>,
-        /// given the sizes of those that are there and have state
-        done: oneshot::Sender<Vec<(RuleKey, StateSize)>>,
-    },
-    /// Asks how large this worker's copies of lookup tables are.
-    MeasureTables(oneshot::Sender<Vec<(Text, TableSize)>>),
-    /// Begins a lookup table: this worker's copy.
-    AddTable {
-        /// the slot of its signal
-        slot: usize,
-        /// its definition
-        def: Arc<StreamDef>,
-        /// where its rows come from
-        frames: FrameReceiver,
-        /// its counters
-        metrics: Arc<RuleMetrics>,
-    },
-    /// Ends a lookup table. Rules that still read it see its last rows.
-    DropTable {
-        /// the slot of its signal
-        slot: usize,
-        /// its name
-        name: Text,
-    },
-    /// Streams, tables and rules that begin from now on are in this zone.
-    UseZone(jiff::tz::TimeZone),
-    /// Answers when everything that was handed to the streams before has been run.
-    Drain(oneshot::Sender<()>),
-    /// No more messages will come to these rules: after what is there, their windows that time closes are closed. Answers
-    /// when that is done.
-    EndOfInput {
-        /// rules, also of other workers
-        rules: Arc<[RuleKey]>,
-        /// told when it is done
-        done: oneshot::Sender<()>,
-    },
-    /// Ends the thread.
-    Stop,
-}
-
-/// Counts the changes of a rule's state since it began.
-pub type Mark = u64;
-
-/// The state of a rule at one moment.
-#[derive(Clone, Debug)]
-pub struct Saved {
-    /// the checkpoint
-    pub bytes: Vec<u8>,
-    /// the changes up to then
-    pub mark: Mark,
-}
-
-/// A rule's state; `None` where there is nothing (new) to keep: the rule has no state, does not keep it, has failed, or
-/// nothing has changed.
-pub type Answered = Option<Result<Saved, CheckpointError>>;
-
-/// Whether a rule keeps its state.
-#[derive(Debug, Default)]
-pub enum Keeps {
-    /// it begins anew each time
-    #[default]
-    Nothing,
-    /// it does, and there may be a checkpoint to go on with
-    State(Option<Vec<u8>>),
-}
-
-/// A rule to begin.
-pub struct NewRule {
-    /// its key
-    pub key: RuleKey,
-    /// the stream of each of its inputs; none for lookup tables
-    pub streams: Vec<Option<StreamKey>>,
-    /// a slot of its own, for its deadlines
-    pub slot: usize,
-    /// what runs
-    pub plan: RulePlan,
-    /// its id
-    pub id: String,
-    /// its sinks
-    pub encodings: Vec<Encoding>,
-    /// errors are sent to the sinks
-    pub send_error: bool,
-    /// its counters
-    pub metrics: Arc<RuleMetrics>,
-    /// what it remembers over restarts
-    pub keeps: Keeps,
-    /// told when the rule sees messages
-    pub done: oneshot::Sender<()>,
-}
 
 /// A data thread, as the control plane sees it.
 pub struct DataThread {
@@ -227,54 +97,6 @@ impl DataThread {
     }
 }
 
-/// The worker's clock: it never goes back, so that rows of processing time are never late.
-pub struct WorkerClock {
-    clock: Clock,
-    last: Cell<i64>,
-}
-
-impl WorkerClock {
-    /// A clock that follows `clock`.
-    pub fn new(clock: Clock) -> Self {
-        WorkerClock { clock, last: Cell::new(i64::MIN) }
-    }
-
-    /// Now, ms since the epoch.
-    pub fn now(&self) -> i64 {
-        let now = self.clock.now().max(self.last.get());
-        self.last.set(now);
-        now
-    }
-}
-
-/// Deadlines of the worker's rules: one heap for all of them.
-#[derive(Default)]
-pub struct Timers {
-    deadlines: RefCell<BinaryHeap<Reverse<(i64, usize)>>>,
-}
-
-impl Timers {
-    /// Asks for `slot` to be run at `at`, ms since the epoch.
-    pub fn request(&self, at: i64, slot: usize) {
-        self.deadlines.borrow_mut().push(Reverse((at, slot)));
-    }
-
-    /// The next deadline.
-    pub(super) fn next(&self) -> Option<i64> {
-        self.deadlines.borrow().peek().map(|Reverse((at, _))| *at)
-    }
-
-    /// Takes a slot whose deadline has come.
-    pub(super) fn due(&self, now: i64) -> Option<usize> {
-        let mut deadlines = self.deadlines.borrow_mut();
-        if deadlines.peek().is_some_and(|Reverse((at, _))| *at <= now) {
-            deadlines.pop().map(|Reverse((_, slot))| slot)
-        } else {
-            None
-        }
-    }
-}
-
 struct RunningStream {
     input: Rc<StreamInput>,
     scan: Rc<RefCell<StreamScan>>,
@@ -303,7 +125,7 @@ struct Memory {
 }
 
 /// The rules whose results wait for others, by slot.
-type Gathering = HashMap<usize, (RuleKey, Rc<RefCell<Output>>)>;
+type GatheringRules = HashMap<usize, (RuleKey, Rc<RefCell<Output>>)>;
 
 struct WorkerLoop {
     worker: Worker,
@@ -318,7 +140,7 @@ struct WorkerLoop {
     tables: Tables,
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
-    gathering: Gathering,
+    gathering: GatheringRules,
     draining: Vec<oneshot::Sender<()>>,
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
 }
@@ -347,7 +169,7 @@ impl WorkerLoop {
             streams: HashMap::new(),
             rules: HashMap::new(),
             slots: HashMap::new(),
-            gathering: Gathering::new(),
+            gathering: GatheringRules::new(),
             draining: Vec::new(),
             ending: Vec::new(),
         }
@@ -441,7 +263,7 @@ impl WorkerLoop {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::AddStream { key, def, frames } => self.add_stream(key, def, frames),
+            Command::AddStream { key, schema, frames } => self.add_stream(key, schema, frames),
             Command::DropStream(key) => {
                 if let Some(stream) = self.streams.remove(&key) {
                     self.slots.remove(&key);
@@ -468,8 +290,8 @@ impl WorkerLoop {
             Command::MeasureTables(done) => {
                 let _ = done.send(self.tables.sizes());
             }
-            Command::AddTable { slot, def, frames, metrics } => {
-                let activator = self.tables.create(def, frames, metrics);
+            Command::AddTable { slot, schema, frames, metrics } => {
+                let activator = self.tables.create(schema, frames, metrics);
                 self.slots.insert(slot, activator);
             }
             Command::DropTable { slot, name } => {
@@ -486,9 +308,9 @@ impl WorkerLoop {
         }
     }
 
-    fn add_stream(&mut self, key: StreamKey, def: Arc<StreamDef>, frames: FrameReceiver) {
-        let name = def.name.to_string();
-        let scan = Rc::new(RefCell::new(StreamScan::new(def, self.zone.clone())));
+    fn add_stream(&mut self, key: StreamKey, schema: StreamSchema, frames: FrameReceiver) {
+        let name = schema.name.to_string();
+        let scan = Rc::new(RefCell::new(StreamScan::new(schema, self.zone.clone())));
         let input = Rc::new(StreamInput::new(frames));
         let Installed { dataflow, activator } =
             build::stream(&mut self.worker, &name, input.clone(), scan.clone(), self.clock.clone());
@@ -508,8 +330,8 @@ impl WorkerLoop {
         let context = Rc::new(RuleContext { id, started: now, zone, hits: Default::default() });
         let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics.clone())));
         if output.borrow().gathers() {
-            let (clock, timers) = (self.clock.clone(), self.timers.clone());
-            output.borrow_mut().wake_by(Alarm { clock, timers, slot });
+            let alarm = Alarm::new(self.timers.clone(), slot);
+            output.borrow_mut().gather(Gathering { clock: self.clock.clone(), alarm });
             self.gathering.insert(slot, (key, output.clone()));
         }
         let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
@@ -525,9 +347,9 @@ impl WorkerLoop {
                 let targets = (0..inputs.len() as u16).map(|input| Target::Queue(queue.clone(), input)).collect();
                 let (clock, timers) = (self.clock.clone(), self.timers.clone());
                 let event_time = plan.event_time.is_some();
-                let alarms = (!event_time).then(|| (timers.clone(), slot));
+                let alarm = if event_time { Alarm::silent() } else { Alarm::new(timers.clone(), slot) };
                 let (rules_context, results) = (context.clone(), output.clone());
-                let operator = RuleOperator::new(*plan, inputs, lookups, rules_context, results, clock.clone(), alarms);
+                let operator = RuleOperator::new(*plan, inputs, lookups, rules_context, results, clock.clone(), alarm);
                 let operator = Rc::new(RefCell::new(operator));
                 state = Some(operator.clone());
                 let id = context.id.clone();
@@ -566,7 +388,7 @@ impl WorkerLoop {
     }
 
     /// The state of a rule, with all that its streams have handed to it.
-    fn save_rule(&mut self, key: RuleKey, since: Mark) -> Answered {
+    fn save_rule(&mut self, key: RuleKey, since: Mark) -> StateAnswer {
         self.rules.get(&key)?.memory.as_ref()?;
         // Nothing may be on its way within the rule's dataflow.
         while !self.step() {}
@@ -602,7 +424,7 @@ impl Memory {
         }
     }
 
-    fn save(&self, queue: &RuleQueue, since: Mark) -> Answered {
+    fn save(&self, queue: &RuleQueue, since: Mark) -> StateAnswer {
         // A panic may have left it half changed.
         if self.metrics.has_failed() {
             return None;

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use crate::format::compress::Method;
-use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
+use crate::sql::ast::{CreateStream, Relation};
 use crate::text::span::Span;
 use crate::value::Text;
 use crate::value::cast;
 use crate::value::datetime_pattern::TimePattern;
+use crate::value::types::{ColumnDef, DataType, Literal};
 
 /// A stream or table as it was created.
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +52,19 @@ pub struct StreamDef {
 }
 
 impl StreamDef {
+    /// How its messages are read.
+    pub fn schema(&self) -> StreamSchema {
+        StreamSchema {
+            name: self.name.clone(),
+            format: self.format.clone(),
+            compression: self.compression,
+            columns: self.columns.clone(),
+            key: self.key.clone(),
+            timestamp_format: self.timestamp_format.clone(),
+            strict: self.strict,
+        }
+    }
+
     /// A stream of which only the name is known: one without a schema, so that any column may be there.
     pub fn of_name(name: Text) -> StreamDef {
         StreamDef {
@@ -72,6 +86,25 @@ impl StreamDef {
             extra: Map::new(),
         }
     }
+}
+
+/// How the messages of a stream or table are read: all that a data thread knows of it.
+#[derive(Clone, Debug)]
+pub struct StreamSchema {
+    /// the stream's name
+    pub name: Text,
+    /// how messages are written
+    pub format: Format,
+    /// how messages are packed
+    pub compression: Option<Method>,
+    /// the declared columns; `None`: schemaless
+    pub columns: Option<Vec<ColumnDef>>,
+    /// the column of which a lookup table holds the last row for each value
+    pub key: Option<Text>,
+    /// TIMESTAMP_FORMAT, which DATETIME columns are read by too
+    pub timestamp_format: Option<TimePattern>,
+    /// STRICT_VALIDATION: values that do not fit their columns are errors
+    pub strict: bool,
 }
 
 /// What a name stands for.

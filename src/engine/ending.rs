@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::maybe_done;
 
-use crate::dataflow::worker::Command;
+use crate::dataflow::command::Command;
 use crate::io::connector::OpenSource;
 use crate::io::queue::WayOut;
 

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
-use crate::dataflow::measure::{StateSize, TableSize};
-use crate::dataflow::worker::{Command, DataThread};
+use crate::dataflow::command::Command;
+use crate::dataflow::state::measure::{StateSize, TableSize};
+use crate::dataflow::worker::DataThread;
 
 use super::Engine;
 

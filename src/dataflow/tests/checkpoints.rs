@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::{Restarts, Rule, by_clock, event_time};
-use crate::dataflow::checkpoint::CheckpointError;
+use crate::dataflow::state::checkpoint::CheckpointError;
 use crate::definition::rule::RuleOptions;
 
 /// Rules that remember, each in a way of its own. Rows have `ts`, `k`, `a`, `b` and `c`.

@@ -29,7 +29,7 @@ fn add(scan: &mut StreamScan, key: u64, rule: &RuleText, catalog: &Catalog) -> O
     let plan = crate::plan::plan(&rule.sql, &options, catalog).ok()?;
     let kept = Arc::new(Kept::default());
     let metrics = Arc::new(RuleMetrics::default());
-    let encoding = Encoding { shape: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
+    let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
     let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, rule.tells, metrics.clone())));
     let zone = jiff::tz::TimeZone::UTC;
     let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone, hits: Default::default() });
@@ -222,7 +222,7 @@ proptest! {
     ) {
         let catalog = catalog(STREAMS[stream]);
         let def = match crate::plan::plan("SELECT * FROM s", &RuleOptions::default(), &catalog) {
-            Ok(plan) => plan.stream().clone(),
+            Ok(plan) => plan.stream().schema(),
             Err(error) => panic!("{error}"),
         };
         let new = || StreamScan::new(def.clone(), jiff::tz::TimeZone::UTC);

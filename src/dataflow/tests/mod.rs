@@ -19,11 +19,12 @@ use std::time::Instant;
 
 use serde_json::Value as Json;
 
+use super::context::RuleContext;
 use super::operator::RuleOperator;
-use super::output::{Encoding, Output, RuleContext};
+use super::output::{Encoding, Output};
 use super::queue::RuleQueue;
 use super::scan::{StreamScan, Target};
-use super::worker::{Timers, WorkerClock};
+use super::timers::{Alarm, Timers, WorkerClock};
 use crate::definition::rule::RuleOptions;
 use crate::definition::stream::Catalog;
 use crate::io::queue::{Frame, FrameBatch, MessageBatch, Outlet};
@@ -136,7 +137,7 @@ impl Rule {
         let now = clock.load(Ordering::Relaxed);
         let worker_clock = Rc::new(WorkerClock::new(Clock::Manual(clock.clone())));
         let timers = Rc::new(Timers::default());
-        let encoding = Encoding { shape: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
+        let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
         let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone: zone.clone(), hits: Default::default() });
         let width = plan.inputs.iter().map(|input| input.scan.width()).max();
@@ -144,13 +145,13 @@ impl Rule {
         let queue = Rc::new(RuleQueue::new(width.unwrap_or(0), streams, options.idle_timeout, now));
         let mut scans = Vec::new();
         for (number, input) in plan.inputs.iter().enumerate() {
-            let mut scan = StreamScan::new(input.stream.clone(), zone.clone());
+            let mut scan = StreamScan::new(input.stream.schema(), zone.clone());
             let target = Target::Queue(queue.clone(), number as u16);
             scan.add(1, input.scan.clone(), context.clone(), output.clone(), target);
             scans.push((input.stream.name.to_string(), scan));
         }
-        let alarms = (!options.event_time).then(|| (timers.clone(), 0));
-        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, worker_clock, alarms);
+        let alarm = if options.event_time { Alarm::silent() } else { Alarm::new(timers.clone(), 0) };
+        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, worker_clock, alarm);
         let (event_time, restarts) = (options.event_time, Restarts::Never);
         Rule { scans, queue, operator, kept, metrics, clock, timers, event_time, origin, fingerprint, restarts }
     }

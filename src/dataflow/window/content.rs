@@ -5,12 +5,27 @@ use std::rc::Rc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use crate::dataflow::row::{KeptRow, KeyHasher};
 use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
-use crate::expr::group::GroupKey;
 use crate::expr::{EvalError, Scope};
 use crate::plan::physical::Stateful;
 use crate::value::Value;
+use crate::value::key::GroupKey;
+
+/// A window whose time has come.
+#[derive(Debug)]
+pub struct Closed {
+    /// Where it begins, ms since the epoch. For windows over rows: the time of its first row.
+    pub start: i64,
+    /// Where it ends, exclusive. For windows over rows: the time of the row that closed it.
+    pub end: i64,
+    /// what is in it
+    pub content: Content,
+}
+
+/// Takes closed windows.
+pub type Emit<'a> = &'a mut dyn FnMut(Closed);
 
 /// A row on its way into a window.
 pub struct Arrival<'a> {
@@ -30,17 +45,6 @@ pub struct Arrival<'a> {
     pub key: &'a mut GroupKey,
 }
 
-/// A row that a window keeps. Windows that overlap share it.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct KeptRow {
-    /// ms since the epoch
-    pub time: i64,
-    /// which of the rule's inputs it is of
-    pub input: usize,
-    /// the slots of that input
-    pub slots: Box<[Value]>,
-}
-
 /// The content of a window, or of a slice of one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Content {
@@ -56,10 +60,6 @@ pub struct Content {
 
 /// Groups by key, in the order of their first rows.
 pub type Groups = IndexMap<GroupKey, Group, KeyHasher>;
-
-/// Hashes keys. Each map has a seed of its own; keys are short, and the standard library's hasher took longer than all
-/// aggregates of a row.
-pub type KeyHasher = foldhash::fast::RandomState;
 
 /// One group.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -191,4 +191,9 @@ pub fn add_to(accumulators: &mut [Accumulator], plan: &Stateful, scope: &Scope<'
         }
     }
     Ok(())
+}
+
+/// Whether the contents of windows are small whatever is in them, so that they may be merged before they are needed.
+pub fn merges_ahead(plan: &Stateful) -> bool {
+    plan.incremental && plan.aggregates.iter().all(|call| call.aggregate.is_small())
 }

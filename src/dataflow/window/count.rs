@@ -2,12 +2,11 @@
 //!
 //! Rows are gathered in slices whose number of rows divides both, so overlapping windows share them.
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::plan::physical::Stateful;
 
-use super::content::{Arrival, Content};
-use super::slices::Slices;
-use super::{Closed, Emit};
+use super::content::{Arrival, Closed, Content, Emit};
+use super::slices::{Slices, gcd};
 
 /// Open windows.
 pub struct Count {
@@ -24,7 +23,7 @@ pub struct Count {
 impl Count {
     /// Windows of `length` rows every `interval` rows.
     pub fn new(length: u64, interval: u64, merge_ahead: bool) -> Self {
-        let slice = super::hopping::gcd(length.max(1), interval.max(1));
+        let slice = gcd(length.max(1), interval.max(1));
         Count { length, interval, slice, rows: 0, open: Content::default(), closed: Slices::new(merge_ahead) }
     }
 

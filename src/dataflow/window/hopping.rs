@@ -7,14 +7,14 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::timers::Alarm;
 use crate::plan::physical::Stateful;
 use crate::time::Alignment;
 use crate::time::Unit;
 
-use super::content::{Arrival, Content};
-use super::slices::Slices;
-use super::{Alarm, Closed, Emit};
+use super::content::{Arrival, Closed, Content, Emit};
+use super::slices::{Slices, gcd};
 
 /// Open windows.
 pub struct Hopping {
@@ -160,9 +160,4 @@ impl Hopping {
             self.alarm.at(end);
         }
     }
-}
-
-/// The greatest common divisor; at least 1.
-pub fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }

@@ -12,49 +12,14 @@ mod slices;
 mod sliding;
 mod state;
 
-use std::rc::Rc;
-
-use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::plan::physical::{Stateful, WindowSpec};
 
-use super::worker::Timers;
+use super::timers::Alarm;
 
-pub use content::{Arrival, Content, Group, Groups, KeptRow, KeyHasher, accumulate};
+use content::merges_ahead;
 
-/// A window whose time has come.
-#[derive(Debug)]
-pub struct Closed {
-    /// its bounds, ms since the epoch: first included, last not, but for windows over rows, where they are the times of
-    /// the first row and of the one that closed the window
-    pub start: i64,
-    /// see `start`
-    pub end: i64,
-    /// what is in it
-    pub content: Content,
-}
-
-/// Takes closed windows.
-pub type Emit<'a> = &'a mut dyn FnMut(Closed);
-
-/// Wakes a rule at a time, where it runs by the clock.
-#[derive(Clone)]
-pub struct Alarm {
-    timers: Option<(Rc<Timers>, usize)>,
-}
-
-impl Alarm {
-    /// An alarm for a rule's slot; without timers the watermark moves the rule.
-    pub fn new(timers: Option<(Rc<Timers>, usize)>) -> Self {
-        Alarm { timers }
-    }
-
-    /// Asks to be woken at `at`, ms since the epoch.
-    pub fn at(&self, at: i64) {
-        if let Some((timers, slot)) = &self.timers {
-            timers.request(at, *slot);
-        }
-    }
-}
+pub use content::{Arrival, Closed, Content, Emit, Group, Groups, accumulate};
 
 /// The open windows of a rule.
 pub enum Windows {
@@ -171,9 +136,4 @@ impl Windows {
             Windows::Each | Windows::Count(_) | Windows::State(_) => {}
         }
     }
-}
-
-/// Whether contents of windows are small whatever is in them, so that they may be merged before they are needed.
-fn merges_ahead(plan: &Stateful) -> bool {
-    plan.incremental && plan.aggregates.iter().all(|call| call.aggregate.is_small())
 }

@@ -3,13 +3,13 @@
 
 use jiff::tz::TimeZone;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::timers::Alarm;
 use crate::plan::physical::Stateful;
 use crate::time::Alignment;
 use crate::time::Unit;
 
-use super::content::{Arrival, Content};
-use super::{Alarm, Closed, Emit};
+use super::content::{Arrival, Closed, Content, Emit};
 
 /// The open session.
 pub struct Session {

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
 
 use super::content::Content;
 
@@ -114,4 +114,9 @@ impl Slices {
     pub fn is_empty(&self) -> bool {
         self.front.is_empty() && self.back.is_empty()
     }
+}
+
+/// The greatest common divisor, at least 1: the longest slice that divides a window's length and hop.
+pub fn gcd(a: u64, b: u64) -> u64 {
+    if b == 0 { a.max(1) } else { gcd(b, a % b) }
 }

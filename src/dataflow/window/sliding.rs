@@ -9,15 +9,16 @@ use std::collections::VecDeque;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::row::KeyHasher;
+use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::timers::Alarm;
 use crate::expr::Scope;
 use crate::expr::aggregate::Accumulator;
-use crate::expr::group::GroupKey;
 use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
+use crate::value::key::GroupKey;
 
-use super::content::{Arrival, Content, Group, KeyHasher, add_to, group_key, new_group};
-use super::{Alarm, Closed, Emit, merges_ahead};
+use super::content::{Arrival, Closed, Content, Emit, Group, add_to, group_key, merges_ahead, new_group};
 
 /// Rows that windows to come may hold.
 pub struct Sliding {

@@ -4,14 +4,14 @@
 
 use std::collections::HashMap;
 
-use crate::dataflow::checkpoint::{CheckpointError, Reader, StateParts};
-use crate::expr::group::GroupKey;
+use crate::dataflow::row::KeyHasher;
+use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::expr::{Expr, Scope};
 use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
+use crate::value::key::GroupKey;
 
-use super::content::{Arrival, Content, KeyHasher};
-use super::{Closed, Emit};
+use super::content::{Arrival, Closed, Content, Emit};
 
 /// The open windows by partition.
 #[derive(Default)]

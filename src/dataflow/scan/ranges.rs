@@ -2,12 +2,12 @@
 //! upper bound below it.
 //!
 //! It is a treap: priorities by chance keep it about as deep as the logarithm of its size, whatever the order in which
-//! ranges come and go. Topology stand in one vector and name each other by number.
+//! ranges come and go. Nodes stand in one vector and name each other by number.
 
 use std::borrow::Borrow;
 use std::cmp::Ordering;
 
-use super::index::Member;
+use super::member::Member;
 
 /// A bound of a range.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

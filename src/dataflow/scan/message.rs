@@ -3,12 +3,12 @@
 //! A value is made when it is first asked for and kept until the next message, since many rules read the same column.
 //! Of rules this module knows nothing.
 
-use crate::definition::stream::{Format, StreamDef};
-use crate::format::json::Spans;
+use crate::definition::stream::{Format, StreamSchema};
 use crate::format::schema::{self, SchemaError, Strict};
 use crate::format::{delimited, urlencoded};
 use crate::io::queue::{Frame, RowFrame};
-use crate::sql::ast::DataType;
+use crate::value::json::Spans;
+use crate::value::types::DataType;
 use crate::value::{Row, Text, Value};
 
 use super::index::{Columns, Seen};
@@ -127,19 +127,19 @@ pub(super) enum DecodeError {
 }
 
 /// The rows of a message whose format has no need of a scanner.
-pub(super) fn decode(def: &StreamDef, frame: &Frame) -> Result<Vec<Row>, DecodeError> {
+pub(super) fn decode(schema: &StreamSchema, frame: &Frame) -> Result<Vec<Row>, DecodeError> {
     let text = || std::str::from_utf8(frame.bytes());
-    match &def.format {
+    match &schema.format {
         Format::Binary { column } => Ok(vec![vec![(column.clone(), frame.bytes().to_vec().into())]]),
         Format::Delimited { delimiter, header: true } => {
-            Ok(delimited::decode_lines(text()?, delimiter, def.columns.as_deref()))
+            Ok(delimited::decode_lines(text()?, delimiter, schema.columns.as_deref()))
         }
         Format::Delimited { delimiter, header: false } => {
-            Ok(vec![delimited::decode(text()?, delimiter, def.columns.as_deref())])
+            Ok(vec![delimited::decode(text()?, delimiter, schema.columns.as_deref())])
         }
         Format::UrlEncoded => {
             let mut row = urlencoded::decode(text()?)?;
-            delimited::type_values(&mut row, def.columns.as_deref());
+            delimited::type_values(&mut row, schema.columns.as_deref());
             Ok(vec![row])
         }
         // The scanner's, which finds the wanted members only.
@@ -148,7 +148,7 @@ pub(super) fn decode(def: &StreamDef, frame: &Frame) -> Result<Vec<Row>, DecodeE
 }
 
 /// How a column is checked where the stream has STRICT_VALIDATION.
-pub(super) fn strict(def: &StreamDef, key: &Text) -> Option<Strict> {
-    let column = def.columns.as_ref()?.iter().find(|column| column.name.name == *key)?.clone();
-    Some(Strict { column, pattern: def.timestamp_format.clone() })
+pub(super) fn strict(schema: &StreamSchema, key: &Text) -> Option<Strict> {
+    let column = schema.columns.as_ref()?.iter().find(|column| column.name.name == *key)?.clone();
+    Some(Strict { column, pattern: schema.timestamp_format.clone() })
 }

@@ -8,8 +8,8 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::value::Value;
 
-use super::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
-use super::measure::Meter;
+use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
+use super::state::measure::Meter;
 
 /// Places that are kept for later rows when none waits.
 const SPARE: usize = 16 * 1024;

@@ -183,8 +183,8 @@ mod tests {
 
     use super::*;
     use crate::expr::EvalError;
-    use crate::expr::group::GroupKey;
     use crate::value::Value;
+    use crate::value::key::GroupKey;
 
     const PLAN: Fingerprint = [7; 16];
 

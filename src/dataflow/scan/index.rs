@@ -20,41 +20,8 @@ use crate::expr::{Comparison, order_of_numbers, whole_float};
 use crate::plan::physical::Condition;
 use crate::value::{Text, Value};
 
+use super::member::{Member, Members};
 use super::ranges::{Edge, Ranges, Side};
-
-/// A rule as the index knows it. In order of age.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Member {
-    /// grows from rule to rule
-    pub age: u32,
-    /// where it stands in the scan's table
-    pub place: u32,
-}
-
-/// Members in order of age.
-#[derive(Debug, Default)]
-pub struct Members(SmallVec<[Member; 2]>);
-
-impl Members {
-    /// Adds a member that is not there.
-    pub fn insert(&mut self, member: Member) {
-        // Mostly it is the youngest.
-        let at = self.0.partition_point(|other| *other < member);
-        self.0.insert(at, member);
-    }
-
-    /// Takes a member away.
-    pub fn remove(&mut self, member: Member) {
-        if let Ok(at) = self.0.binary_search(&member) {
-            self.0.remove(at);
-        }
-    }
-
-    /// All of them.
-    pub fn all(&self) -> &[Member] {
-        &self.0
-    }
-}
 
 /// The index of one stream.
 #[derive(Debug, Default)]

@@ -379,8 +379,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::expr::group::GroupKey;
     use crate::value::Value;
+    use crate::value::key::GroupKey;
 
     fn bytes<T: Serialize + ?Sized>(part: &T) -> u64 {
         let mut meter = Meter::default();

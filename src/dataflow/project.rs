@@ -1,0 +1,309 @@
+//! A result row from slots: one walk over the items of the select list, which writes JSON text or makes a row.
+//!
+//! Columns that are passed through untouched are copied as the text they came in. Sinks inside the process, templates
+//! and other formats get the row as values.
+
+use std::borrow::Cow;
+
+use smallvec::SmallVec;
+
+use crate::expr::{EvalError, Expr, Scope};
+use crate::metrics::Place;
+use crate::plan::physical::{Item, Projection};
+use crate::value::json;
+use crate::value::{Object, Row, Text, Value};
+
+/// Why a result row could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RowError {
+    /// an expression failed
+    #[error("run Select error: {0}")]
+    Eval(#[from] EvalError),
+    /// a value has no form in JSON
+    #[error("run Select error: {0}")]
+    Encode(#[from] json::EncodeError),
+}
+
+impl RowError {
+    /// The operator that the error is counted for.
+    pub fn place(&self) -> Place {
+        match self {
+            RowError::Eval(_) => Place::Project,
+            RowError::Encode(_) => Place::Encode,
+        }
+    }
+}
+
+/// The JSON text of each slot's column in the message, where it may be copied instead of encoded.
+pub type RawText<'a> = &'a dyn Fn(usize) -> Option<&'a str>;
+
+/// Writes a result row as a JSON object and returns the number of its members; a `*` that is copied whole counts as
+/// one.
+///
+/// # Errors
+/// [`RowError`]; `out` then holds a part of the row.
+pub fn encode_row<'a>(
+    out: &mut Vec<u8>,
+    projection: &Projection,
+    scope: &'a Scope<'a>,
+    raw: RawText<'a>,
+    send_nil: bool,
+) -> Result<usize, RowError> {
+    if let [Item::Star { slots, except }] = projection.items.as_slice()
+        && let ([slot], []) = (slots.as_slice(), except.as_slice())
+        && let Some(text) = whole(*slot, scope, raw)
+    {
+        out.extend_from_slice(text.as_bytes());
+        return Ok(usize::from(text.len() > 2));
+    }
+    let spread = spread_keys(projection, scope)?;
+    // Text is written in one go: where members may replace others, the row is made first.
+    let decoded = |item: &Item| match item {
+        Item::Star { slots, .. } => {
+            slots.iter().any(|slot| raw(*slot).is_none() && matches!(scope.slots[*slot], Value::Object(_)))
+        }
+        _ => false,
+    };
+    if repeats(&spread) || projection.items.iter().any(decoded) {
+        let row = decode_row(projection, scope, raw, send_nil)?;
+        encode_members(out, &row)?;
+        return Ok(row.len());
+    }
+    let mut text = JsonText { out, members: 0 };
+    text.out.push(b'{');
+    project(projection, scope, raw, send_nil, &spread, &mut text)?;
+    text.out.push(b'}');
+    Ok(text.members)
+}
+
+/// Makes a result row of values.
+///
+/// # Errors
+/// [`RowError`]
+pub fn decode_row<'a>(
+    projection: &Projection,
+    scope: &'a Scope<'a>,
+    raw: RawText<'a>,
+    send_nil: bool,
+) -> Result<Row, RowError> {
+    let spread = spread_keys(projection, scope)?;
+    let mut row = Row::with_capacity(projection.items.len());
+    project(projection, scope, raw, send_nil, &spread, &mut row)?;
+    Ok(row)
+}
+
+/// Writes a row as a JSON object.
+///
+/// # Errors
+/// [`json::EncodeError`]
+pub fn encode_members(out: &mut Vec<u8>, row: &Row) -> Result<(), json::EncodeError> {
+    out.push(b'{');
+    let mut text = JsonText { out, members: 0 };
+    for (name, value) in row {
+        text.value(name, Cow::Borrowed(value))?;
+    }
+    out.push(b'}');
+    Ok(())
+}
+
+/// Takes the members of a result row, in order.
+trait Members {
+    /// A member as the JSON text it came in.
+    fn text(&mut self, name: &Text, json: &str);
+
+    /// A member as a value.
+    fn value(&mut self, name: &Text, value: Cow<'_, Value>) -> Result<(), json::EncodeError>;
+
+    /// All members of the messages in `slots` whose keys are in none of the two lists of `hidden`. Of equal keys the
+    /// first message counts.
+    fn messages<'a>(&mut self, slots: &[usize], scope: &'a Scope<'a>, raw: RawText<'a>, hidden: [&[Text]; 2]);
+}
+
+/// Hands the items of a projection to `to`.
+fn project<'a>(
+    projection: &Projection,
+    scope: &'a Scope<'a>,
+    raw: RawText<'a>,
+    send_nil: bool,
+    spread: &[Text],
+    to: &mut impl Members,
+) -> Result<(), RowError> {
+    for item in &projection.items {
+        match item {
+            Item::Star { slots, except } => to.messages(slots, scope, raw, [except, spread]),
+            Item::Field { name, .. } if spread.contains(name) => {}
+            Item::Field { name, expr, plain } => {
+                if let Expr::Slot(slot) = expr
+                    && let Some(text) = raw(*slot)
+                {
+                    if text != "null" || *plain || send_nil {
+                        to.text(name, text);
+                    }
+                    continue;
+                }
+                let value = expr.eval(scope)?;
+                match value.as_ref() {
+                    Value::Absent if !send_nil => {}
+                    Value::Null if !*plain && !send_nil => {}
+                    Value::Absent => to.value(name, Cow::Owned(Value::Null))?,
+                    _ => to.value(name, value)?,
+                }
+            }
+            Item::Spread { expr, prefix, name } => match &*json::expand(&*expr.eval(scope)?) {
+                Value::Object(object) => {
+                    for (key, value) in object.iter().filter(|(_, value)| !matches!(value, Value::Absent)) {
+                        to.value(&prefixed(prefix, key), Cow::Borrowed(value))?;
+                    }
+                }
+                Value::Absent if !send_nil => {}
+                // A null element is an element.
+                value if !name.is_empty() => to.value(name, Cow::Borrowed(value))?,
+                _ => {}
+            },
+            Item::Hidden { expr } => {
+                expr.eval(scope)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A row as it is written. Each key must come once.
+struct JsonText<'o> {
+    out: &'o mut Vec<u8>,
+    members: usize,
+}
+
+impl JsonText<'_> {
+    fn separate(&mut self) {
+        if self.members > 0 {
+            self.out.push(b',');
+        }
+        self.members += 1;
+    }
+
+    fn key(&mut self, name: &str) {
+        self.separate();
+        json::write_key(self.out, name);
+        self.out.push(b':');
+    }
+}
+
+impl Members for JsonText<'_> {
+    fn text(&mut self, name: &Text, json: &str) {
+        self.key(name);
+        self.out.extend_from_slice(json.as_bytes());
+    }
+
+    fn value(&mut self, name: &Text, value: Cow<'_, Value>) -> Result<(), json::EncodeError> {
+        self.key(name);
+        json::write_value(self.out, &value)
+    }
+
+    fn messages<'a>(&mut self, slots: &[usize], scope: &'a Scope<'a>, raw: RawText<'a>, hidden: [&[Text]; 2]) {
+        let texts: SmallVec<[&str; 4]> = slots.iter().filter_map(|slot| whole(*slot, scope, raw)).collect();
+        for (index, text) in texts.iter().enumerate() {
+            for (key, value) in json::members(text) {
+                if hidden.iter().any(|names| names.iter().any(|name| is_key(key, name))) {
+                    continue;
+                }
+                let before = &texts[..index];
+                if before.iter().any(|text| json::members(text).any(|(other, _)| same_key(other, key))) {
+                    continue;
+                }
+                self.separate();
+                self.out.extend_from_slice(key.as_bytes());
+                self.out.push(b':');
+                self.out.extend_from_slice(value.as_bytes());
+            }
+        }
+    }
+}
+
+impl Members for Row {
+    fn text(&mut self, name: &Text, json: &str) {
+        put(self, name, json::value(json));
+    }
+
+    fn value(&mut self, name: &Text, value: Cow<'_, Value>) -> Result<(), json::EncodeError> {
+        put(self, name, value.into_owned());
+        Ok(())
+    }
+
+    fn messages<'a>(&mut self, slots: &[usize], scope: &'a Scope<'a>, raw: RawText<'a>, hidden: [&[Text]; 2]) {
+        let shown = |key: &Text| !hidden.iter().any(|names| names.contains(key));
+        for slot in slots {
+            match (whole(*slot, scope, raw), &scope.slots[*slot]) {
+                (Some(text), _) => {
+                    // By way of an object: of duplicate keys of one message the last counts.
+                    let object: Object =
+                        json::members(text).map(|(key, value)| (json::key(key), json::value(value))).collect();
+                    add_new(self, object.into_iter().filter(|(key, _)| shown(key)));
+                }
+                (None, Value::Object(object)) => {
+                    let members = object.iter().filter(|(key, _)| shown(key));
+                    add_new(self, members.map(|(key, value)| (key.clone(), value.clone())));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Adds the members of one message that no message before it has.
+fn add_new(row: &mut Row, members: impl Iterator<Item = (Text, Value)>) {
+    let before = row.len();
+    for (name, value) in members {
+        if !row[..before].iter().any(|(other, _)| *other == name) {
+            row.push((name, value));
+        }
+    }
+}
+
+fn put(row: &mut Row, name: &Text, value: Value) {
+    match row.iter_mut().find(|(other, _)| other == name) {
+        Some((_, old)) => *old = value,
+        None => row.push((name.clone(), value)),
+    }
+}
+
+/// Keys that objects bring at run time; other items of the same name give way.
+fn spread_keys<'a>(projection: &Projection, scope: &'a Scope<'a>) -> Result<Vec<Text>, RowError> {
+    let mut spread = Vec::new();
+    for item in &projection.items {
+        if let Item::Spread { expr, prefix, .. } = item
+            && let Value::Object(members) = &*json::expand(&*expr.eval(scope)?)
+        {
+            spread.extend(members.keys().map(|key| prefixed(prefix, key)));
+        }
+    }
+    Ok(spread)
+}
+
+/// Whether two objects bring the same key.
+fn repeats(keys: &[Text]) -> bool {
+    keys.iter().enumerate().any(|(index, key)| keys[..index].contains(key))
+}
+
+fn prefixed(prefix: &str, key: &Text) -> Text {
+    if prefix.is_empty() { key.clone() } else { Text::from(format!("{prefix}{key}")) }
+}
+
+/// The text of a whole message: where it stands, or as it was kept in the slot.
+fn whole<'a>(slot: usize, scope: &'a Scope<'a>, raw: RawText<'a>) -> Option<&'a str> {
+    raw(slot).or_else(|| match &scope.slots[slot] {
+        Value::Json(text) => Some(text),
+        _ => None,
+    })
+}
+
+/// Whether two keys as they stand in JSON are the same.
+fn same_key(left: &str, right: &str) -> bool {
+    left == right || ((left.contains('\\') || right.contains('\\')) && json::key(left) == json::key(right))
+}
+
+/// Whether a key as it stands in JSON, with its quotes, is `name`.
+fn is_key(raw: &str, name: &str) -> bool {
+    let inner = &raw[1..raw.len() - 1];
+    if inner.contains('\\') { json::key(raw) == name } else { inner == name }
+}

@@ -1,0 +1,280 @@
+//! One rule in a stream's scan: its filter, and what it makes of the rows that pass.
+
+use std::cell::RefCell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use crate::expr::{Expr, Scope};
+use crate::format::schema::SchemaError;
+use crate::metrics::{Place, RuleMetrics};
+use crate::plan::physical::{Item, Projection, Scan as ScanPlan, Test};
+use crate::value::{Value, cast};
+
+use crate::dataflow::command::RuleKey;
+use crate::dataflow::context::RuleContext;
+use crate::dataflow::output::Output;
+use crate::dataflow::queue::RuleQueue;
+
+use super::index::ColumnTest;
+use super::message::{Body, Message};
+
+/// Where rows that pass a rule's scan go.
+pub enum Target {
+    /// to the sinks at once
+    Results(Projection),
+    /// to the rule's dataflow, as rows of this input of the rule
+    Queue(Rc<RuleQueue>, u16),
+}
+
+/// A part of the message.
+#[derive(Clone, Copy)]
+pub(super) enum Part {
+    /// the stream's column with this number
+    Column(usize),
+    /// all of it
+    Whole,
+    /// what its source tells about it
+    Meta,
+}
+
+/// A rule on the stream.
+pub(super) struct ScanRule {
+    pub(super) key: RuleKey,
+    pub(super) plan: ScanPlan,
+    pub(super) context: Rc<RuleContext>,
+    pub(super) output: Rc<RefCell<Output>>,
+    pub(super) metrics: Arc<RuleMetrics>,
+    pub(super) target: Target,
+    /// what each of the rule's slots is of the message
+    pub(super) sources: Box<[Part]>,
+    /// slots whose text may be copied to the result as it came
+    pub(super) copied: Box<[bool]>,
+    /// slots that the filter reads beyond its tests
+    pub(super) filter_slots: Box<[usize]>,
+    /// slots that what follows the filter reads as values
+    pub(super) row_slots: Box<[usize]>,
+    /// the row at hand
+    pub(super) slots: Box<[Value]>,
+    /// its sinks may make the stream wait
+    pub(super) may_wait: bool,
+    /// it is among the scan's written rules
+    pub(super) written: bool,
+    /// it is among the scan's touched rules
+    pub(super) touched: bool,
+    /// rows that passed its filter and are not in `metrics` yet
+    pub(super) passed: u64,
+    /// the message at hand is lost for this rule
+    pub(super) skips: bool,
+    /// the rule's code panicked: it gets no more rows
+    pub(super) failed: bool,
+}
+
+/// The slots that the filter reads (beyond its tests), and those that what follows it reads as values.
+pub(super) fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>, Vec<usize>) {
+    let columns = plan.columns.len();
+    let (early, late) = plan.computed.split_at(plan.computed_for_filter);
+    let mut filter: Vec<usize> = early.iter().flat_map(Expr::slots).collect();
+    if let Some(rest) = plan.filter.as_ref().and_then(|filter| filter.rest.as_ref()) {
+        filter.extend(rest.slots());
+    }
+    let mut row: Vec<usize> = late.iter().flat_map(Expr::slots).collect();
+    match target {
+        Target::Queue(..) => row.extend(0..columns),
+        Target::Results(projection) => {
+            for item in &projection.items {
+                match item {
+                    Item::Star { .. } => {}
+                    Item::Field { expr: Expr::Slot(slot), .. } if copied[*slot] => {}
+                    Item::Field { expr, .. } | Item::Hidden { expr } | Item::Spread { expr, .. } => {
+                        row.extend(expr.slots());
+                    }
+                }
+            }
+        }
+    }
+    for slots in [&mut filter, &mut row] {
+        slots.sort_unstable();
+        slots.dedup();
+        slots.retain(|&slot| slot < columns);
+    }
+    row.retain(|slot| !filter.contains(slot));
+    (filter, row)
+}
+
+/// Why a row went no further.
+enum Stop {
+    /// It did not pass, or is late.
+    Quietly,
+    /// An error of an operator, to be counted.
+    Error(Place, String),
+}
+
+impl From<&SchemaError> for Stop {
+    fn from(error: &SchemaError) -> Self {
+        Stop::Error(Place::Decoder, error.to_string())
+    }
+}
+
+impl ScanRule {
+    /// The tests at the front of its filter, where the index may decide by them.
+    pub(super) fn tests(&self) -> Vec<ColumnTest<'_>> {
+        // The watermark follows every row.
+        let filter = self.plan.filter.as_ref().filter(|_| self.plan.event_time.is_none());
+        let tests = filter.map_or(&[][..], |filter| &filter.tests);
+        let test = |test: &'_ Test| match self.sources[test.slot] {
+            Part::Column(column) => Some(column),
+            Part::Whole | Part::Meta => None,
+        };
+        tests.iter().map_while(|each| Some((test(each)?, &each.holds))).collect()
+    }
+
+    /// Runs the rule on a row; true if it has something to hand over. A panic in the rule's code ends this rule and no
+    /// other.
+    pub(super) fn guarded(&mut self, message: &mut Message<'_>, now: i64, received: Instant) -> bool {
+        match catch_unwind(AssertUnwindSafe(|| self.row(message, now, received))) {
+            Ok(Ok(())) => true,
+            Ok(Err(Stop::Quietly)) => self.plan.event_time.is_some(),
+            Ok(Err(Stop::Error(place, error))) => {
+                let mut output = self.output.borrow_mut();
+                if matches!(self.target, Target::Results(_)) {
+                    output.received(Some(received));
+                }
+                output.error(place, error);
+                true
+            }
+            Err(_) => {
+                self.failed = true;
+                self.metrics.fail("internal error: the rule's code panicked; the rule is stopped");
+                false
+            }
+        }
+    }
+
+    fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) -> Result<(), Stop> {
+        let time = match &self.plan.event_time {
+            None => now,
+            Some(_) => self.event_time(message, now)?,
+        };
+        self.test(message, now, time)?;
+        self.fill_for_filter(message)?;
+        self.compute(0..self.plan.computed_for_filter, now, time, Place::Filter)?;
+        if let Some(rest) = self.plan.filter.as_ref().and_then(|filter| filter.rest.as_ref()) {
+            let context = self.context.row(now, time);
+            match rest.test(&Scope { slots: &self.slots, context: &context }) {
+                Ok(true) => {}
+                Ok(false) => return Err(Stop::Quietly),
+                Err(error) => return Err(Stop::Error(Place::Filter, format!("run Where error: {error}"))),
+            }
+        }
+        if matches!(message.body, Body::Row(_)) {
+            // There is no text that could be copied.
+            for slot in 0..self.plan.columns.len() {
+                self.fill(slot, message)?;
+            }
+        } else {
+            for index in 0..self.row_slots.len() {
+                self.fill(self.row_slots[index], message)?;
+            }
+        }
+        self.passed += 1;
+        self.compute(self.plan.computed_for_filter..self.plan.computed.len(), now, time, Place::Project)?;
+        match &self.target {
+            Target::Queue(queue, input) => {
+                queue.push(*input, time, received, &mut self.slots);
+                Ok(())
+            }
+            Target::Results(projection) => {
+                let context = self.context.row(now, time);
+                let scope = Scope { slots: &self.slots, context: &context };
+                let (sources, copied) = (&self.sources, &self.copied);
+                let raw = |slot: usize| match sources.get(slot) {
+                    Some(Part::Whole) => message.object(),
+                    Some(Part::Column(column)) if copied[slot] => message.text(*column),
+                    _ => None,
+                };
+                let mut output = self.output.borrow_mut();
+                output.received(Some(received));
+                output.row(projection, &scope, &raw).map_err(|error| Stop::Error(error.place(), error.to_string()))?;
+                output.end_message();
+                Ok(())
+            }
+        }
+    }
+
+    /// The tests at the front of the filter.
+    fn test(&self, message: &mut Message<'_>, now: i64, time: i64) -> Result<(), Stop> {
+        let Some(filter) = &self.plan.filter else { return Ok(()) };
+        let context = self.context.row(now, time);
+        for test in &filter.tests {
+            let Part::Column(column) = self.sources[test.slot] else { continue };
+            match test.holds.test(message.value(column)?, &context) {
+                Ok(true) => {}
+                Ok(false) => return Err(Stop::Quietly),
+                Err(error) => return Err(Stop::Error(Place::Filter, format!("run Where error: {error}"))),
+            }
+        }
+        Ok(())
+    }
+
+    fn fill_for_filter(&mut self, message: &mut Message<'_>) -> Result<(), Stop> {
+        for index in 0..self.filter_slots.len() {
+            self.fill(self.filter_slots[index], message)?;
+        }
+        Ok(())
+    }
+
+    fn fill(&mut self, slot: usize, message: &mut Message<'_>) -> Result<(), Stop> {
+        self.slots[slot] = match self.sources[slot] {
+            Part::Whole => message.whole(),
+            Part::Meta => message.metadata(),
+            Part::Column(column) => message.value(column)?.clone(),
+        };
+        Ok(())
+    }
+
+    fn compute(&mut self, which: std::ops::Range<usize>, now: i64, time: i64, place: Place) -> Result<(), Stop> {
+        for index in which {
+            let context = self.context.row(now, time);
+            let value = self.plan.computed[index]
+                .eval(&Scope { slots: &self.slots, context: &context })
+                .map_err(|error| Stop::Error(place, format!("run Select error: {error}")))?
+                .into_owned();
+            self.slots[self.plan.columns.len() + index] = value;
+        }
+        Ok(())
+    }
+
+    /// The row's time; the watermark follows it. A row behind the watermark is late.
+    fn event_time(&mut self, message: &mut Message<'_>, now: i64) -> Result<i64, Stop> {
+        let Some(event_time) = &self.plan.event_time else { return Ok(0) };
+        let value = match self.sources[event_time.slot] {
+            Part::Column(column) => message.value(column)?,
+            Part::Whole | Part::Meta => &Value::Absent,
+        };
+        let time = match value {
+            Value::Int(ms) => *ms,
+            Value::Float(ms) => *ms as i64,
+            Value::Text(_) | Value::DateTime(_) => {
+                cast::to_datetime_by(event_time.format.as_ref(), value, &self.context.zone, now)
+                    .map_err(|error| Stop::Error(Place::Decoder, format!("timestamp: {error}")))?
+                    .timestamp()
+                    .as_millisecond()
+            }
+            _ => return Err(Stop::Error(Place::Decoder, "the message has no usable timestamp".into())),
+        };
+        if event_time.max_future_skew > 0 && time > now.saturating_add(event_time.max_future_skew) {
+            // One timestamp far ahead would make every row after it late.
+            self.metrics.future.fetch_add(1, Ordering::Relaxed);
+            return Err(Stop::Quietly);
+        }
+        let Target::Queue(queue, input) = &self.target else { return Ok(time) };
+        if queue.advance(*input, time, event_time.late_tolerance, now) {
+            return Ok(time);
+        }
+        self.metrics.late.fetch_add(1, Ordering::Relaxed);
+        Err(Stop::Quietly)
+    }
+}

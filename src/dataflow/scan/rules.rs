@@ -1,0 +1,202 @@
+//! The rules of a stream: a table, and an index that finds those that a message can concern.
+//!
+//! The cost of a message follows the rules that it concerns, not those that are there: the index names the rules whose
+//! filters are worth running, rows are counted once for all, and only outputs that were written to are flushed and
+//! asked whether they take more. Adding or removing a rule does not cost more with many others either.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use smallvec::SmallVec;
+
+use crate::dataflow::command::RuleKey;
+use crate::format::schema::SchemaError;
+use crate::metrics::{Place, StreamMetrics};
+
+use super::index::RuleIndex;
+use super::member::{Member, Members};
+use super::message::Message;
+use super::rule::{Part, ScanRule, Target};
+
+/// The rules of a stream.
+#[derive(Default)]
+pub(super) struct Rules {
+    /// by place
+    table: Vec<Option<Box<ScanRule>>>,
+    free: Vec<u32>,
+    /// the places of a rule: one for each of its inputs that are this stream
+    places: HashMap<RuleKey, SmallVec<[Member; 1]>>,
+    next_age: u32,
+    all: Members,
+    index: RuleIndex,
+    /// rules to which errors of the stream are told one by one, since they send them
+    reporters: Members,
+    /// rules without state whose sinks may make the stream wait, and were written to since they were last ready
+    written: Vec<u32>,
+    /// rules that may make the stream wait, and write at other times than when a message comes
+    watched: Members,
+    /// rules that have something to hand over
+    touched: Vec<Member>,
+    /// the rules that the message at hand can concern
+    found: Vec<Member>,
+    metrics: Arc<StreamMetrics>,
+    /// rows that are not in `metrics` yet
+    rows: u64,
+}
+
+/// Up to so many rules all filters are run: an index would cost more.
+const FEW: usize = 4;
+
+impl Rules {
+    pub(super) fn insert(&mut self, rule: ScanRule) {
+        let place = self.free.pop().unwrap_or(self.table.len() as u32);
+        let member = Member { age: self.next_age, place };
+        self.next_age = self.next_age.wrapping_add(1);
+        self.all.insert(member);
+        self.index.insert(member, &rule.tests());
+        self.places.entry(rule.key).or_default().push(member);
+        let (reports, gathers) = (rule.output.borrow().reports_errors(), rule.output.borrow().gathers());
+        if reports {
+            self.reporters.insert(member);
+        }
+        if rule.may_wait && (gathers || matches!(rule.target, Target::Queue(..))) {
+            self.watched.insert(member);
+        }
+        rule.metrics.join(&self.metrics, !reports);
+        match self.table.get_mut(place as usize) {
+            Some(free) => *free = Some(Box::new(rule)),
+            None => self.table.push(Some(Box::new(rule))),
+        }
+    }
+
+    /// Takes a rule out; gives what it read.
+    pub(super) fn remove(&mut self, key: RuleKey) -> Vec<Part> {
+        let mut read = Vec::new();
+        for member in self.places.remove(&key).unwrap_or_default() {
+            self.all.remove(member);
+            self.index.remove(member);
+            self.reporters.remove(member);
+            self.watched.remove(member);
+            self.written.retain(|place| *place != member.place);
+            self.free.push(member.place);
+            if let Some(rule) = self.table[member.place as usize].take() {
+                rule.metrics.leave(&self.metrics);
+                read.extend_from_slice(&rule.sources);
+            }
+        }
+        read
+    }
+
+    /// Runs the rules that a row can concern, the oldest first.
+    pub(super) fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) {
+        let Rules { table, all, index, found, touched, metrics, rows, .. } = self;
+        *rows += 1;
+        let members = if all.all().len() > FEW {
+            index.find(message, found);
+            found.as_slice()
+        } else {
+            all.all()
+        };
+        for member in members {
+            let Some(rule) = table[member.place as usize].as_deref_mut() else { continue };
+            if rule.failed || rule.skips {
+                continue;
+            }
+            if rule.guarded(message, now, received) {
+                touch(touched, *member, rule);
+            }
+            if rule.failed {
+                // It has seen this row, and sees no more.
+                metrics.rows(std::mem::take(rows));
+                rule.metrics.leave(metrics);
+            }
+        }
+    }
+
+    /// Counts a message that is lost for all rules.
+    pub(super) fn lose(&mut self, error: std::fmt::Arguments<'_>) {
+        for member in self.reporters.all() {
+            let Some(rule) = self.table[member.place as usize].as_deref_mut() else { continue };
+            if !rule.failed {
+                rule.output.borrow_mut().error(Place::Decoder, error);
+                touch(&mut self.touched, *member, rule);
+            }
+        }
+        self.metrics.error(error.to_string());
+    }
+
+    /// Reports a message to the rules that read one of the columns with an error, and lets them skip it until
+    /// [`Rules::end_skipping`]. Gives their places.
+    pub(super) fn skip_misfits(&mut self, errors: &[Option<SchemaError>]) -> Vec<u32> {
+        let mut skipping = Vec::new();
+        for member in self.all.all() {
+            let Some(rule) = self.table[member.place as usize].as_deref_mut() else { continue };
+            let error = rule.sources.iter().find_map(|part| match part {
+                Part::Column(column) => errors[*column].as_ref(),
+                Part::Whole | Part::Meta => None,
+            });
+            if let Some(error) = error
+                && !rule.failed
+            {
+                rule.skips = true;
+                rule.output.borrow_mut().error(Place::Decoder, error);
+                skipping.push(member.place);
+                touch(&mut self.touched, *member, rule);
+            }
+        }
+        skipping
+    }
+
+    /// Ends what [`Rules::skip_misfits`] began for a message of so many rows.
+    pub(super) fn end_skipping(&mut self, places: Vec<u32>, rows: usize) {
+        for place in places {
+            if let Some(rule) = self.table[place as usize].as_deref_mut() {
+                rule.skips = false;
+                rule.metrics.without_rows(rows as u64);
+            }
+        }
+    }
+
+    /// Hands over what the rules have made of the messages.
+    pub(super) fn hand_over(&mut self, now: i64) {
+        self.metrics.rows(std::mem::take(&mut self.rows));
+        self.metrics.received(now);
+        self.touched.sort_unstable();
+        for Member { place, .. } in self.touched.drain(..) {
+            let Some(rule) = self.table[place as usize].as_deref_mut() else { continue };
+            rule.touched = false;
+            rule.metrics.works(now, std::mem::take(&mut rule.passed));
+            if let Target::Queue(queue, _) = &rule.target {
+                queue.hand_over();
+            }
+            // Of a rule with state, errors of rows that went no further are sent now, where they are sent.
+            rule.output.borrow_mut().flush();
+            if rule.may_wait && !rule.written {
+                rule.written = true;
+                self.written.push(place);
+            }
+        }
+    }
+
+    pub(super) fn ready(&mut self) -> bool {
+        let table = &mut self.table;
+        self.written.retain(|place| {
+            let Some(rule) = table[*place as usize].as_deref_mut() else { return false };
+            rule.written = !rule.failed && !rule.output.borrow().ready();
+            rule.written
+        });
+        let ready = |member: &Member| {
+            table[member.place as usize].as_deref().is_none_or(|rule| rule.failed || rule.output.borrow().ready())
+        };
+        self.written.is_empty() && self.watched.all().iter().all(ready)
+    }
+}
+
+/// Notes that a rule has something to hand over.
+fn touch(touched: &mut Vec<Member>, member: Member, rule: &mut ScanRule) {
+    if !rule.touched {
+        rule.touched = true;
+        touched.push(member);
+    }
+}

@@ -1,0 +1,7 @@
+//! The state of a rule as data: checkpoints of it, and its size.
+//!
+//! Operators hand their state over part by part ([`checkpoint::StateParts`]); what becomes of the parts, bytes or a
+//! number, they do not know.
+
+pub mod checkpoint;
+pub mod measure;

@@ -1,0 +1,52 @@
+//! The rows of a table, and the keys that they are found by.
+
+use std::cmp::Ordering;
+use std::sync::Arc;
+
+use crate::io::queue::RowFrame;
+use crate::value::key::GroupKey;
+use crate::value::{Row, Text, Value};
+
+/// A row, in the order in which rows come. Two are equal if they are the same row, whatever is in them.
+#[derive(Clone, Debug)]
+pub(super) struct TableRow {
+    pub(super) number: u64,
+    pub(super) frame: Arc<RowFrame>,
+}
+
+impl PartialEq for TableRow {
+    fn eq(&self, other: &Self) -> bool {
+        self.number == other.number
+    }
+}
+
+impl Eq for TableRow {}
+
+impl PartialOrd for TableRow {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for TableRow {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.number.cmp(&other.number)
+    }
+}
+
+/// The key of these values; `None` if one of them is null.
+pub(super) fn key_of<'v>(values: impl Iterator<Item = Option<&'v Value>>) -> Option<GroupKey> {
+    let mut key = GroupKey::default();
+    for value in values {
+        key.push(value.filter(|value| !value.is_null())?);
+    }
+    Some(key)
+}
+
+pub(super) fn row_key(row: &Row, columns: &[Text]) -> Option<GroupKey> {
+    key_of(columns.iter().map(|column| member(row, column)))
+}
+
+pub(super) fn member<'r>(row: &'r Row, column: &Text) -> Option<&'r Value> {
+    row.iter().find(|(name, _)| name == column).map(|(_, value)| value)
+}

@@ -1,0 +1,230 @@
+//! Lookup tables: the last row for each key, arranged so that rules find rows by any columns.
+//!
+//! A table lives on a worker from its creation to its end, whatever rules come and go, and all rules of the worker read
+//! the same copy. It is a dataflow: `updates` takes what comes (rows by way of memory, or the messages of a file),
+//! knows for each key the row it takes away, and gives the changes to a differential arrangement by the table's KEY. A
+//! rule that joins on other columns asks for an [`Index`]: one more arrangement, made once for all rules that want
+//! these columns, that imports the first one. Lookups read the arrangement's batches by cursor (a plain differential
+//! join would keep the stream for ever).
+//!
+//! Timestamps are counts of what was taken in at once and not the clock, so a table without updates costs nothing.
+//! After each such round the arrangements are compacted, logically and physically, to the present: nobody asks for the
+//! past, and costs follow the number of rows and not that of updates.
+//!
+//! This module must not know what rules do with the rows.
+
+mod entry;
+mod index;
+#[cfg(test)]
+mod tests;
+mod updates;
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use differential_dataflow::trace::cursor::{Cursor, Navigable};
+use differential_dataflow::trace::{BatchReader, ExertionLogic, TraceReader};
+use jiff::tz::TimeZone;
+use timely::WorkerConfig;
+use timely::scheduling::Activator;
+use timely::worker::Worker;
+
+use crate::definition::stream::StreamSchema;
+use crate::io::queue::FrameReceiver;
+use crate::metrics::RuleMetrics;
+use crate::value::{Row, Text, Value};
+
+use super::state::measure::{Meter, TableSize};
+
+use entry::{key_of, row_key};
+use index::{Found, gather, primary, secondary, show};
+use updates::Updates;
+
+pub use index::Index;
+
+/// Steps after which an index is used though it is behind: it catches up with the steps that follow.
+const CATCH_UP_STEPS: usize = 10_000;
+
+/// Merges that an idle arrangement does in one go, in rows.
+const IDLE_MERGE: usize = 4096;
+
+/// Rows that are looked at to say how large a table is.
+const SAMPLE: u64 = 64;
+
+/// What an index takes for a row beside the row itself: the key, the row's number and when it came, bytes.
+const INDEXED: u64 = 96;
+
+/// Lets the arrangements of a worker to be made merge their batches while nothing comes, so that lookups have few to
+/// look through: while a merge is under way, and until the largest batch has most of the rows. Merging everything with
+/// each update would cost as much as the table is large.
+pub fn configure(config: &mut WorkerConfig) {
+    let effort: ExertionLogic = Arc::new(|levels| {
+        let rows: usize = levels.iter().map(|(_, _, rows)| rows).sum();
+        let largest = levels.iter().map(|(_, _, rows)| *rows).max().unwrap_or(0);
+        let merging = levels.iter().any(|(_, batches, _)| *batches > 1);
+        (merging || (rows - largest) * 4 > largest).then_some(IDLE_MERGE)
+    });
+    config.set("differential/default_exert_logic".to_owned(), effort);
+}
+
+/// The tables of one worker.
+pub struct Tables {
+    worker: Worker,
+    zone: TimeZone,
+    tables: HashMap<Text, Rc<LookupTable>>,
+}
+
+/// A table on its worker.
+pub struct LookupTable {
+    schema: Rc<StreamSchema>,
+    worker: RefCell<Worker>,
+    updates: Rc<RefCell<Updates>>,
+    /// the index by KEY comes first; without KEY it is by no column
+    indexes: RefCell<Vec<Rc<Index>>>,
+}
+
+impl Tables {
+    /// No tables, on this worker. DATETIME columns are read in `zone`.
+    pub fn new(worker: &Worker, zone: TimeZone) -> Self {
+        Tables { worker: worker.clone(), zone, tables: HashMap::new() }
+    }
+
+    /// Tables that begin from now on are in this zone.
+    pub fn use_zone(&mut self, zone: TimeZone) {
+        self.zone = zone;
+    }
+
+    /// Begins a table; `frames` bring its rows. The activator runs it when there are some. A table of the same name is
+    /// replaced. Not to be called from inside of a dataflow.
+    pub fn create(&mut self, schema: StreamSchema, frames: FrameReceiver, metrics: Arc<RuleMetrics>) -> Activator {
+        self.drop(&schema.name);
+        let schema = Rc::new(schema);
+        let updates = Updates::new(schema.clone(), self.zone.clone(), frames, metrics);
+        let updates = Rc::new(RefCell::new(updates));
+        let columns = Vec::from_iter(schema.key.clone());
+        let (primary, activator) = primary(&mut self.worker, &schema.name, columns, updates.clone());
+        let indexes = RefCell::new(vec![Rc::new(primary)]);
+        let worker = RefCell::new(self.worker.clone());
+        let name = schema.name.clone();
+        self.tables.insert(name, Rc::new(LookupTable { schema, worker, updates, indexes }));
+        activator
+    }
+
+    /// Ends a table. A rule that still holds it sees its last rows. Not to be called from inside of a dataflow.
+    pub fn drop(&mut self, name: &str) {
+        if let Some(table) = self.tables.remove(name) {
+            // The importing dataflows before the imported one.
+            for index in table.indexes.borrow().iter().rev() {
+                self.worker.drop_dataflow(index.dataflow);
+            }
+        }
+    }
+
+    /// How large each is.
+    pub fn sizes(&self) -> Vec<(Text, TableSize)> {
+        self.tables.iter().map(|(name, table)| (name.clone(), table.size())).collect()
+    }
+
+    /// The table of this name.
+    pub fn table(&self, name: &str) -> Option<&Rc<LookupTable>> {
+        self.tables.get(name)
+    }
+
+    /// Ends the indexes that no rule holds any more: to be called when a rule has ended. Not from inside of a dataflow.
+    pub fn sweep(&mut self) {
+        for table in self.tables.values() {
+            let mut position = 0;
+            table.indexes.borrow_mut().retain(|index| {
+                position += 1;
+                let kept = position == 1 || Rc::strong_count(index) > 1;
+                if !kept {
+                    self.worker.drop_dataflow(index.dataflow);
+                }
+                kept
+            });
+        }
+    }
+
+    /// Whether no row waits to be taken in.
+    pub fn is_idle(&self) -> bool {
+        self.tables.values().all(|table| table.updates.borrow().frames.is_empty())
+    }
+}
+
+impl LookupTable {
+    /// The index by these columns, made if there is none; it holds all rows that were taken in before. Not to be called
+    /// from inside of a dataflow, neither while one is built nor while one runs.
+    pub fn index(&self, columns: &[Text]) -> Rc<Index> {
+        if let Some(index) = self.indexes.borrow().iter().find(|index| index.columns == columns) {
+            return index.clone();
+        }
+        let primary = self.primary();
+        let worker = &mut *self.worker.borrow_mut();
+        let index = Rc::new(secondary(worker, &self.schema.name, columns.to_vec(), &primary));
+        self.indexes.borrow_mut().push(index.clone());
+        for _ in 0..CATCH_UP_STEPS {
+            if index.reached.get() >= primary.reached.get() {
+                break;
+            }
+            worker.step();
+        }
+        index
+    }
+
+    /// Visits the rows whose `columns` are `key`, in the order in which they came. Fast by an [`Index`], which a rule
+    /// asks for when it begins; without one all rows are read.
+    pub fn lookup(&self, columns: &[Text], key: &[Value], visit: &mut dyn FnMut(&Row)) {
+        if let Some(index) = self.indexes.borrow().iter().find(|index| index.columns == columns) {
+            return index.lookup(key, visit);
+        }
+        let Some(wanted) = key_of(key.iter().map(Some)) else { return };
+        self.rows(&mut |row| {
+            if row_key(row, columns).as_ref() == Some(&wanted) {
+                visit(row);
+            }
+        });
+    }
+
+    /// Visits all rows, in the order in which they came.
+    pub fn rows(&self, visit: &mut dyn FnMut(&Row)) {
+        let mut found = Found::new();
+        self.primary().trace.borrow().map_batches(|batch| {
+            let mut cursor = batch.cursor();
+            while cursor.key_valid(batch) {
+                gather(&mut cursor, batch, &mut found);
+                cursor.step_key(batch);
+            }
+        });
+        show(found, visit);
+    }
+
+    /// How large it is; only some of its rows are looked at.
+    fn size(&self) -> TableSize {
+        let (mut rows, mut seen, mut meter) = (0, 0, Meter::default());
+        self.primary().trace.borrow().map_batches(|batch| {
+            rows += batch.len() as u64;
+            let mut cursor = batch.cursor();
+            while seen < SAMPLE && cursor.key_valid(batch) {
+                while let Some(row) = cursor.get_val(batch).filter(|_| seen < SAMPLE) {
+                    meter.add(&row.frame.row);
+                    seen += 1;
+                    cursor.step_val(batch);
+                }
+                cursor.step_key(batch);
+            }
+        });
+        if self.schema.key.is_some() {
+            // The arrangement may hold changes that are not put together yet.
+            rows = self.updates.borrow().content.len() as u64;
+        }
+        let row = meter.bytes().checked_div(seen).unwrap_or(0);
+        let indexes = self.indexes.borrow().len() as u64;
+        TableSize { rows, bytes: rows * (row + INDEXED * indexes) }
+    }
+
+    fn primary(&self) -> Rc<Index> {
+        self.indexes.borrow().first().expect("a table has its first index from the start").clone()
+    }
+}

@@ -1,0 +1,167 @@
+//! What comes into a table: rows by way of memory, or the messages of a file.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::definition::stream::StreamSchema;
+use crate::format::schema::{self, Strict};
+use crate::io::queue::{Change, Frame, FrameReceiver, Received, RowFrame};
+use crate::metrics::RuleMetrics;
+use crate::value::json;
+use crate::value::key::GroupKey;
+use crate::value::{Row, Text, Value};
+
+use super::entry::{TableRow, key_of, member};
+
+/// Batches that a table takes in before others get their turn.
+const BATCHES_A_TURN: usize = 32;
+
+/// What comes into a table.
+pub(super) struct Updates {
+    schema: Rc<StreamSchema>,
+    zone: TimeZone,
+    pub(super) frames: FrameReceiver,
+    metrics: Arc<RuleMetrics>,
+    /// by KEY, the row that is there: what the next row of this key takes away
+    pub(super) content: HashMap<GroupKey, TableRow>,
+    /// of the next row
+    number: u64,
+}
+
+/// A row that a table cannot take.
+#[derive(Debug, thiserror::Error)]
+enum TableError {
+    #[error("table {table}: the row has no {key}, which is the table's KEY")]
+    NoKey { table: Text, key: Text },
+    #[error("table {table}: {error}")]
+    Schema { table: Text, error: schema::SchemaError },
+    #[error("table {table}: cannot parse JSON: {error}")]
+    Json { table: Text, error: String },
+    #[error("table {table}: a row is an object, this is a {found}")]
+    NoObject { table: Text, found: String },
+}
+
+impl Updates {
+    /// Nothing came yet.
+    pub(super) fn new(
+        schema: Rc<StreamSchema>,
+        zone: TimeZone,
+        frames: FrameReceiver,
+        metrics: Arc<RuleMetrics>,
+    ) -> Updates {
+        Updates { schema, zone, frames, metrics, content: HashMap::new(), number: 0 }
+    }
+
+    /// Takes in what waits, up to a bound; whether there is more.
+    pub(super) fn take(&mut self, change: &mut dyn FnMut(TableRow, isize)) -> bool {
+        // Lowered before looking, so that a batch that comes while we look raises it again.
+        self.frames.lower();
+        for _ in 0..BATCHES_A_TURN {
+            let Received::Batch(batch) = self.frames.receive() else { return false };
+            for frame in &batch.frames {
+                if let Err(error) = self.frame(frame, change) {
+                    self.metrics.error(error.to_string());
+                }
+            }
+        }
+        true
+    }
+
+    fn frame(&mut self, frame: &Frame, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {
+        let text = match frame {
+            Frame::Row(frame) => {
+                self.metrics.row();
+                return self.update(frame.clone(), change);
+            }
+            Frame::Text(text) => text.as_str(),
+            Frame::Binary(bytes) => std::str::from_utf8(bytes).map_err(|error| self.json(error))?,
+        };
+        let parsed = json::parse(text).map_err(|error| self.json(error))?;
+        // All of a message is read before any of it counts.
+        let rows: Vec<_> = match &parsed {
+            Value::Array(elements) => elements.iter().map(|element| self.object(element)).collect::<Result<_, _>>()?,
+            whole => vec![self.object(whole)?],
+        };
+        for row in rows {
+            self.metrics.row();
+            if let Err(error) = self.update(row, change) {
+                self.metrics.error(error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&self, value: &Value) -> Result<Arc<RowFrame>, TableError> {
+        let Value::Object(members) = value else {
+            return Err(TableError::NoObject { table: self.name(), found: value.kind().to_string() });
+        };
+        let row = members.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+        Ok(Arc::new(RowFrame { topic: Text::default(), row, change: Change::Put, key: None }))
+    }
+
+    fn update(&mut self, frame: Arc<RowFrame>, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {
+        let Some(column) = self.schema.key.clone() else {
+            // Every row is one of its own.
+            if frame.change == Change::Put {
+                let frame = self.typed(frame)?;
+                let row = self.row(frame);
+                change(row, 1);
+            }
+            return Ok(());
+        };
+        let no_key = || TableError::NoKey { table: self.schema.name.clone(), key: column.clone() };
+        match frame.change {
+            Change::Delete => {
+                let value = frame.key.as_ref().or_else(|| member(&frame.row, &column));
+                let key = key_of(std::iter::once(value)).ok_or_else(no_key)?;
+                if let Some(gone) = self.content.remove(&key) {
+                    change(gone, -1);
+                }
+            }
+            Change::Put => {
+                let frame = self.typed(frame)?;
+                let key = key_of(std::iter::once(member(&frame.row, &column))).ok_or_else(no_key)?;
+                let row = self.row(frame);
+                if let Some(gone) = self.content.insert(key, row.clone()) {
+                    change(gone, -1);
+                }
+                change(row, 1);
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&mut self, frame: Arc<RowFrame>) -> TableRow {
+        self.number += 1;
+        TableRow { number: self.number, frame }
+    }
+
+    /// The row with the columns that the table has, of their types.
+    fn typed(&self, frame: Arc<RowFrame>) -> Result<Arc<RowFrame>, TableError> {
+        let Some(columns) = &self.schema.columns else { return Ok(frame) };
+        let mut row = Row::with_capacity(columns.len());
+        for column in columns {
+            let name = &column.name.name;
+            let strict = || Strict { column: column.clone(), pattern: self.schema.timestamp_format.clone() };
+            let strict = self.schema.strict.then(strict);
+            let value = member(&frame.row, name).cloned();
+            match schema::accept(name, Some(&column.ty), value, strict.as_ref(), &self.zone) {
+                Ok(Value::Absent) => {}
+                Ok(value) => row.push((name.clone(), value)),
+                Err(error) => return Err(TableError::Schema { table: self.name(), error }),
+            }
+        }
+        Ok(Arc::new(RowFrame { topic: frame.topic.clone(), row, change: frame.change, key: frame.key.clone() }))
+    }
+
+    fn name(&self) -> Text {
+        self.schema.name.clone()
+    }
+
+    fn json(&self, error: impl std::fmt::Display) -> TableError {
+        TableError::Json { table: self.name(), error: error.to_string() }
+    }
+}
