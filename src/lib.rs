@@ -19,3 +19,4 @@ pub mod sync;
 pub mod text;
 pub mod time;
 pub mod value;
+pub mod view;

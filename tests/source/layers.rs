@@ -19,6 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("format", &["text", "value"]),
     ("sql", &["text", "time", "value"]),
     ("expr", &["format", "text", "value"]),
+    ("view", &["sync", "time", "value"]),
     ("io", &["format", "sync", "value"]),
     ("definition", &["format", "io", "sql", "text", "value"]),
     ("plan", &["definition", "expr", "sql", "text", "time", "value"]),

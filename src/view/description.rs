@@ -1,0 +1,91 @@
+//! What clients are told of a view, and how it may be divided.
+
+use std::fmt;
+
+use crate::value::Text;
+
+/// A view as its clients know it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Description {
+    pub name: Text,
+    /// where clients connect on the data server
+    pub path: String,
+    /// columns that identify a row, in the order of row keys
+    pub key: Vec<Text>,
+    pub columns: Vec<Column>,
+    /// columns by which clients' parts are told apart
+    pub parts: Vec<PartColumn>,
+    /// ORDER BY: columns, and whether descending
+    pub order: Vec<(Text, bool)>,
+    pub limit: Option<u64>,
+    /// how long after a death a cursor from before it resumes, ms
+    pub retain: i64,
+    /// the most lives that are kept after their end
+    pub max_rows: usize,
+    /// differs where the query differs: cursors of another definition do not resume
+    pub definition: u64,
+}
+
+/// A selected column.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Column {
+    pub name: Text,
+    pub ty: ColumnType,
+}
+
+/// A column that a client's parameter or claim may fix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartColumn {
+    pub name: Text,
+    pub ty: ColumnType,
+    /// its place in the key, if it is part of it
+    pub in_key: Option<usize>,
+    /// clients may fix it by a parameter
+    pub is_param: bool,
+    /// the claim of a client's token that fixes it
+    pub claim: Option<Text>,
+}
+
+/// The type of a column as far as the planner knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum ColumnType {
+    /// known row by row only
+    #[default]
+    Any,
+    Bigint,
+    Float,
+    String,
+    Boolean,
+    Datetime,
+    Bytea,
+    Array,
+    Struct,
+}
+
+impl fmt::Display for ColumnType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            ColumnType::Any => "any",
+            ColumnType::Bigint => "bigint",
+            ColumnType::Float => "float",
+            ColumnType::String => "string",
+            ColumnType::Boolean => "boolean",
+            ColumnType::Datetime => "datetime",
+            ColumnType::Bytea => "bytea",
+            ColumnType::Array => "array",
+            ColumnType::Struct => "struct",
+        })
+    }
+}
+
+impl Description {
+    /// Whether every part column is a key column, so that a row's key tells its parts.
+    pub fn parts_are_key(&self) -> bool {
+        self.parts.iter().all(|part| part.in_key.is_some())
+    }
+
+    /// Whether a client must bring claims.
+    pub fn asks_for_claims(&self) -> bool {
+        self.parts.iter().any(|part| part.claim.is_some())
+    }
+}

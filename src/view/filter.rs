@@ -1,0 +1,172 @@
+//! Which part of a view a client sees: its parameters and claims, typed and in one form.
+
+use serde_json::{Map, Value as Json};
+use smallvec::SmallVec;
+
+use super::client::{ClientError, ErrorCode};
+use super::description::Description;
+use super::form::{Form, ParamValue};
+use super::lives::PartKey;
+use crate::value::Text;
+
+/// The most combinations of values of one subscription.
+pub const COMBINATIONS: usize = 1000;
+
+/// A client's part of a view. Equal parts are equal filters.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    /// parameters by name, their values without doubles
+    pub params: Vec<(Text, Vec<ParamValue>)>,
+    /// part columns with the claims' values
+    pub claims: Vec<(Text, Vec<Text>)>,
+}
+
+impl Filter {
+    /// Reads what a client asks for.
+    ///
+    /// # Errors
+    /// [`ClientError`]
+    pub fn resolve(
+        about: &Description,
+        sent: &[(Text, Vec<Json>)],
+        claims: Option<&Map<String, Json>>,
+    ) -> Result<Filter, ClientError> {
+        let mut params = Vec::new();
+        for (name, values) in sent {
+            let part = about.parts.iter().find(|part| part.is_param && part.name == *name);
+            let Some(part) = part else { return Err(unknown(about, name)) };
+            let mut typed: Vec<ParamValue> = Vec::new();
+            for value in values {
+                let Some(value) = ParamValue::read(part.ty, value) else {
+                    let shown: String = value.to_string().chars().take(60).collect();
+                    let message = format!("parameter {name}: {shown} is not a value of type {}", part.ty);
+                    return Err(ClientError::new(ErrorCode::BadParam, message));
+                };
+                typed.push(value);
+            }
+            if typed.is_empty() {
+                let message = format!("parameter {name} has no value; leave it out to see all rows");
+                return Err(ClientError::new(ErrorCode::BadParam, message));
+            }
+            typed.sort_by(ParamValue::order);
+            typed.dedup_by(|a, b| a.form == b.form);
+            params.push((name.clone(), typed));
+        }
+        params.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let filter = Filter { params, claims: read_claims(about, claims)? };
+        let combinations = filter.columns(about).iter().fold(1usize, |all, (_, forms)| all.saturating_mul(forms.len()));
+        if combinations > COMBINATIONS {
+            let message = format!(
+                "the parameters have {combinations} combinations of values, and {COMBINATIONS} are allowed; subscribe to \
+                 the view in several parts"
+            );
+            return Err(ClientError::new(ErrorCode::TooManyValues, message));
+        }
+        Ok(filter)
+    }
+
+    /// The same part of the view after it was defined anew.
+    pub fn again(&self, about: &Description) -> Result<Filter, ClientError> {
+        let json = |values: &[ParamValue]| values.iter().map(|value| value.json.clone()).collect();
+        let sent: Vec<(Text, Vec<Json>)> =
+            self.params.iter().map(|(name, values)| (name.clone(), json(values))).collect();
+        let mut claims = Map::new();
+        for (column, values) in &self.claims {
+            // A claim fixes the same column as before, or the client has to show its token again.
+            let claim = about.parts.iter().find(|part| part.name == *column).and_then(|part| part.claim.as_deref());
+            if let Some(claim) = claim {
+                claims.insert(claim.to_owned(), values.iter().map(|value| Json::from(value.as_str())).collect());
+            }
+        }
+        Filter::resolve(about, &sent, Some(&claims))
+    }
+
+    /// The parameters as JSON: a value, or a list of several.
+    pub fn params_json(&self) -> Map<String, Json> {
+        let value = |values: &[ParamValue]| match values {
+            [value] => value.json.clone(),
+            values => values.iter().map(|value| value.json.clone()).collect(),
+        };
+        self.params.iter().map(|(name, values)| (name.to_string(), value(values))).collect()
+    }
+
+    /// Names the filter among those of one view: equal for equal parts.
+    pub fn identity(&self) -> String {
+        let forms: Vec<(&Text, Vec<&Form>)> =
+            self.params.iter().map(|(name, values)| (name, values.iter().map(|value| &value.form).collect())).collect();
+        format!("{forms:?} {:?}", self.claims)
+    }
+
+    /// The columns that are fixed, by their places among the part columns in ascending order, with the forms allowed.
+    fn columns(&self, about: &Description) -> Vec<(u8, Vec<Form>)> {
+        let mut columns: Vec<(u8, Vec<Form>)> = Vec::new();
+        for (place, part) in about.parts.iter().enumerate() {
+            let param = self.params.iter().find(|(name, _)| *name == part.name && part.is_param);
+            let param = param.map(|(_, values)| values.iter().map(|value| value.form.clone()).collect::<Vec<Form>>());
+            let claim = self.claims.iter().find(|(name, _)| *name == part.name);
+            let claim = claim.map(|(_, values)| values.iter().cloned().map(Some).collect::<Vec<Form>>());
+            let forms = match (param, claim) {
+                (None, None) => continue,
+                (Some(forms), None) | (None, Some(forms)) => forms,
+                (Some(forms), Some(claimed)) => forms.into_iter().filter(|form| claimed.contains(form)).collect(),
+            };
+            columns.push((place as u8, forms));
+        }
+        columns
+    }
+
+    /// The division and the keys of the parts that make up the client's part.
+    pub fn parts(&self, about: &Description) -> (SmallVec<[u8; 4]>, Vec<PartKey>) {
+        let columns = self.columns(about);
+        let mut keys = vec![PartKey::new()];
+        for (_, forms) in &columns {
+            let with = |key: &PartKey, form: &Form| {
+                let mut key = key.clone();
+                key.push(form.clone());
+                key
+            };
+            keys = keys.iter().flat_map(|key| forms.iter().map(move |form| with(key, form))).collect();
+        }
+        (columns.iter().map(|(place, _)| *place).collect(), keys)
+    }
+}
+
+fn read_claims(
+    about: &Description,
+    claims: Option<&Map<String, Json>>,
+) -> Result<Vec<(Text, Vec<Text>)>, ClientError> {
+    let mut read = Vec::new();
+    for part in &about.parts {
+        let Some(claim) = &part.claim else { continue };
+        let forbidden = || {
+            let message = format!("view {} is for clients whose token has the claim {claim}", about.name);
+            ClientError::new(ErrorCode::Forbidden, message)
+        };
+        let text = |value: &Json| match value {
+            Json::Null | Json::Array(_) | Json::Object(_) => None,
+            value => ParamValue::read(super::ColumnType::Any, value)?.form,
+        };
+        let mut values = match claims.and_then(|claims| claims.get(claim.as_str())) {
+            Some(Json::Array(values)) => {
+                values.iter().map(text).collect::<Option<Vec<Text>>>().ok_or_else(forbidden)?
+            }
+            Some(value) => vec![text(value).ok_or_else(forbidden)?],
+            None => return Err(forbidden()),
+        };
+        values.sort_unstable();
+        values.dedup();
+        read.push((part.name.clone(), values));
+    }
+    Ok(read)
+}
+
+fn unknown(about: &Description, name: &str) -> ClientError {
+    let known: Vec<&str> = about.parts.iter().filter(|part| part.is_param).map(|part| part.name.as_str()).collect();
+    let shown: String = name.chars().take(60).collect();
+    let message = if known.is_empty() {
+        format!("view {} has no parameter {shown}: it has none at all", about.name)
+    } else {
+        format!("view {} has no parameter {shown}; it has {}", about.name, known.join(", "))
+    };
+    ClientError::new(ErrorCode::UnknownParam, message)
+}

@@ -1,0 +1,434 @@
+//! Lives of rows in the parts of a view.
+//!
+//! A [`Division`] divides the rows by the values of some columns into [`Part`]s; the division by no column has one part,
+//! the whole. A life says from which cut to which a row was in a part. The lives of a part stand in the order of their
+//! last change, so what changed since a cut is a walk from the newest down to it.
+//!
+//! A division by all key columns has at most a few rows a part: its parts are made when a client watches them. Any other
+//! division has a part for each value that occurs, so that a new client finds its rows without looking at all of them.
+//! Lives that ended are kept only in parts that are watched, or were within RETAIN.
+
+use std::collections::{HashMap, VecDeque};
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::Sequence;
+use super::form::Form;
+
+/// No life.
+const NONE: u32 = u32::MAX;
+
+/// A life that goes on.
+const ALIVE: Sequence = Sequence::MAX;
+
+/// The values of a division's columns.
+pub type PartKey = SmallVec<[Form; 2]>;
+
+/// A row's stay in a part.
+#[derive(Debug)]
+struct Life {
+    entry: u32,
+    part: u32,
+    born: Sequence,
+    /// born, changed or died last
+    changed: Sequence,
+    died: Sequence,
+    newer: u32,
+    older: u32,
+}
+
+/// The rows with one value each in a division's columns.
+#[derive(Debug)]
+pub struct Part {
+    key: PartKey,
+    newest: u32,
+    /// rows
+    pub rows: usize,
+    /// bytes of the rows
+    pub bytes: usize,
+    /// the last cut that changed it
+    pub changed: Sequence,
+    /// cursors before this cut do not resume: an ended life was forgotten that died then
+    pub horizon: Sequence,
+    /// the cohorts that watch it
+    pub cohorts: SmallVec<[u32; 1]>,
+    /// ended lives are kept until then, ms, though no cohort watches
+    until: i64,
+}
+
+/// What a part's change is for a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    Insert,
+    Update,
+    Delete,
+}
+
+/// Where the current life of each row is.
+#[derive(Debug)]
+enum Current {
+    /// by entry: most rows have one
+    All(Vec<u32>),
+    /// few rows have one
+    Some(HashMap<u32, u32, RandomState>),
+}
+
+/// The rows divided by the values of some part columns.
+#[derive(Debug)]
+pub struct Division {
+    /// places among the part columns
+    pub columns: SmallVec<[u8; 4]>,
+    /// parts are made only when they are watched
+    lazy: bool,
+    by_key: HashMap<PartKey, u32, RandomState>,
+    pub parts: Slab<Part>,
+    lives: Slab<Life>,
+    current: Current,
+    /// ended lives with the time of their end, ms, the oldest first
+    ended: VecDeque<(i64, u32)>,
+    /// parts whose last cohort has gone, with the time until which they are kept
+    leaving: VecDeque<(i64, u32)>,
+    /// cohorts on all parts
+    pub watchers: usize,
+    /// without cohorts the division is forgotten then, ms
+    pub until: i64,
+}
+
+impl Current {
+    fn find(&self, entry: u32) -> Option<u32> {
+        match self {
+            Current::All(lives) => lives.get(entry as usize).copied().filter(|&life| life != NONE),
+            Current::Some(lives) => lives.get(&entry).copied(),
+        }
+    }
+
+    fn set(&mut self, entry: u32, life: u32) {
+        match self {
+            Current::All(lives) => {
+                let place = entry as usize;
+                if place >= lives.len() {
+                    lives.resize(place + 1, NONE);
+                }
+                lives[place] = life;
+            }
+            Current::Some(lives) if life == NONE => {
+                lives.remove(&entry);
+            }
+            Current::Some(lives) => {
+                lives.insert(entry, life);
+            }
+        }
+    }
+}
+
+/// What one cut did to lives.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// watched parts that changed
+    pub touched: Vec<u32>,
+    /// entries that a forgotten life named
+    pub released: Vec<u32>,
+}
+
+impl Division {
+    /// A division without rows.
+    pub fn new(columns: SmallVec<[u8; 4]>, lazy: bool) -> Division {
+        let current = if lazy { Current::Some(HashMap::default()) } else { Current::All(Vec::new()) };
+        Division {
+            columns,
+            lazy,
+            by_key: HashMap::default(),
+            parts: Slab::new(),
+            lives: Slab::new(),
+            current,
+            ended: VecDeque::new(),
+            leaving: VecDeque::new(),
+            watchers: 0,
+            until: i64::MAX,
+        }
+    }
+
+    /// Ended lives that are kept.
+    pub fn ended(&self) -> usize {
+        self.ended.len()
+    }
+
+    /// Bytes of lives and parts.
+    pub fn bytes(&self) -> usize {
+        let current = match &self.current {
+            Current::All(lives) => lives.capacity() * size_of::<u32>(),
+            Current::Some(lives) => lives.capacity() * 9,
+        };
+        self.lives.capacity() * size_of::<Life>() + self.parts.capacity() * (size_of::<Part>() + 64) + current
+    }
+
+    /// The part of a key, if it is there.
+    pub fn part(&self, key: &PartKey) -> Option<u32> {
+        self.by_key.get(key).copied()
+    }
+
+    /// Whether rows of this key are wanted: their part is there, or is made for them.
+    pub fn wants(&self, key: &PartKey) -> bool {
+        !self.lazy || self.by_key.contains_key(key)
+    }
+
+    /// The part of a key, made if there is none; true if it was made. What was in it before this cut is not known.
+    pub fn part_or_insert(&mut self, key: &PartKey, now: Sequence) -> (u32, bool) {
+        if let Some(part) = self.part(key) {
+            return (part, false);
+        }
+        let part = self.parts.insert(Part {
+            key: key.clone(),
+            newest: NONE,
+            rows: 0,
+            bytes: 0,
+            changed: now,
+            horizon: now,
+            cohorts: SmallVec::new(),
+            until: i64::MIN,
+        }) as u32;
+        self.by_key.insert(key.clone(), part);
+        (part, true)
+    }
+
+    /// A cohort watches a part from now on.
+    pub fn watch(&mut self, part: u32, cohort: u32) {
+        self.parts[part as usize].cohorts.push(cohort);
+        self.watchers += 1;
+        self.until = i64::MAX;
+    }
+
+    /// A cohort has gone. What a part keeps for cursors is kept until `until`, ms.
+    pub fn unwatch(&mut self, part: u32, cohort: u32, until: i64) {
+        let found = &mut self.parts[part as usize];
+        found.cohorts.retain(|watching| *watching != cohort);
+        self.watchers -= 1;
+        if found.cohorts.is_empty() {
+            found.until = until;
+            self.leaving.push_back((until, part));
+        }
+        if self.watchers == 0 {
+            self.until = until;
+        }
+    }
+
+    /// A row is in the part of this key now, with so many bytes; before, it had `was` bytes. `None`: in no part.
+    /// True if it has one more life than before.
+    #[expect(clippy::too_many_arguments, reason = "one call for a row's step in a cut, with all that the cut knows")]
+    pub fn moves(
+        &mut self,
+        entry: u32,
+        was: usize,
+        to: Option<(&PartKey, usize)>,
+        sequence: Sequence,
+        now: i64,
+        most_ended: usize,
+        effects: &mut Effects,
+    ) -> bool {
+        let life = self.current.find(entry);
+        let target = match to {
+            Some((key, bytes)) if self.wants(key) => Some((self.part_or_insert(key, sequence).0, bytes)),
+            _ => None,
+        };
+        if let (Some(life), Some((part, bytes))) = (life, target)
+            && self.lives[life as usize].part == part
+        {
+            self.lives[life as usize].changed = sequence;
+            self.move_to_front(life);
+            let found = &mut self.parts[part as usize];
+            found.bytes = found.bytes + bytes - was;
+            self.touch(part, sequence, effects);
+            return false;
+        }
+        if let Some(life) = life {
+            self.end(life, was, sequence, now, most_ended, effects);
+        }
+        let Some((part, bytes)) = target else { return false };
+        self.begin(entry, part, bytes, sequence);
+        self.touch(part, sequence, effects);
+        true
+    }
+
+    /// Begins a life, as [`Division::moves`] does for a row that is there already.
+    pub fn begin(&mut self, entry: u32, part: u32, bytes: usize, sequence: Sequence) {
+        let life = Life { entry, part, born: sequence, changed: sequence, died: ALIVE, newer: NONE, older: NONE };
+        let life = self.lives.insert(life) as u32;
+        self.current.set(entry, life);
+        self.push_front(life);
+        let found = &mut self.parts[part as usize];
+        found.rows += 1;
+        found.bytes += bytes;
+    }
+
+    /// The part that a row is in now.
+    pub fn part_of(&self, entry: u32) -> Option<u32> {
+        self.current.find(entry).map(|life| self.lives[life as usize].part)
+    }
+
+    /// Shows what changed in a part after `since`: the entry, and whether the row was there at `since` and is there now.
+    pub fn walk(&self, part: u32, since: Sequence, mut see: impl FnMut(u32, bool, bool)) {
+        let mut next = self.parts[part as usize].newest;
+        while next != NONE {
+            let life = &self.lives[next as usize];
+            if life.changed <= since {
+                return;
+            }
+            see(life.entry, life.born <= since, life.died == ALIVE);
+            next = life.older;
+        }
+    }
+
+    /// Shows the rows of a part, the last changed first.
+    pub fn rows(&self, part: u32, mut see: impl FnMut(u32)) {
+        let mut next = self.parts[part as usize].newest;
+        while next != NONE {
+            let life = &self.lives[next as usize];
+            if life.died == ALIVE {
+                see(life.entry);
+            }
+            next = life.older;
+        }
+    }
+
+    /// Forgets lives that ended before `before`, ms, and parts that nobody has watched since.
+    pub fn sweep(&mut self, now: i64, before: i64, released: &mut Vec<u32>) {
+        while self.ended.front().is_some_and(|(at, _)| *at < before) {
+            self.forget_oldest(released);
+        }
+        while self.leaving.front().is_some_and(|(until, _)| *until <= now) {
+            let Some((_, part)) = self.leaving.pop_front() else { return };
+            // It may be watched again, or be another part by now.
+            let unwatched =
+                |part: &Part| part.cohorts.is_empty() && part.until <= now && part.until != i64::MIN;
+            if !self.parts.get(part as usize).is_some_and(unwatched) {
+                continue;
+            }
+            self.parts[part as usize].until = i64::MIN;
+            if self.lazy {
+                self.forget_part(part, released);
+            } else {
+                self.drop_if_empty(part);
+            }
+        }
+    }
+
+    /// Forgets everything; the entries that lives named are released.
+    pub fn clear(&mut self, released: &mut Vec<u32>) {
+        released.extend(self.lives.iter().map(|(_, life)| life.entry));
+        *self = Division::new(std::mem::take(&mut self.columns), self.lazy);
+    }
+
+    fn touch(&mut self, part: u32, sequence: Sequence, effects: &mut Effects) {
+        let found = &mut self.parts[part as usize];
+        found.changed = sequence;
+        if !found.cohorts.is_empty() {
+            effects.touched.push(part);
+        }
+    }
+
+    fn end(
+        &mut self,
+        life: u32,
+        bytes: usize,
+        sequence: Sequence,
+        now: i64,
+        most_ended: usize,
+        effects: &mut Effects,
+    ) {
+        let Life { entry, part, .. } = self.lives[life as usize];
+        self.current.set(entry, NONE);
+        let found = &mut self.parts[part as usize];
+        found.rows -= 1;
+        found.bytes -= bytes;
+        let kept = !found.cohorts.is_empty() || found.until > now;
+        self.touch(part, sequence, effects);
+        if kept {
+            let ended = &mut self.lives[life as usize];
+            (ended.died, ended.changed) = (sequence, sequence);
+            self.move_to_front(life);
+            self.ended.push_back((now, life));
+            while self.ended.len() > most_ended {
+                self.forget_oldest(&mut effects.released);
+            }
+        } else {
+            self.parts[part as usize].horizon = sequence;
+            self.unlink(life);
+            self.lives.remove(life as usize);
+            effects.released.push(entry);
+            self.drop_if_empty(part);
+        }
+    }
+
+    fn forget_oldest(&mut self, released: &mut Vec<u32>) {
+        let Some((_, life)) = self.ended.pop_front() else { return };
+        let Life { entry, part, died, .. } = self.lives[life as usize];
+        let found = &mut self.parts[part as usize];
+        found.horizon = found.horizon.max(died);
+        self.unlink(life);
+        self.lives.remove(life as usize);
+        released.push(entry);
+        self.drop_if_empty(part);
+    }
+
+    /// Forgets a part with its rows: nobody asks for them.
+    fn forget_part(&mut self, part: u32, released: &mut Vec<u32>) {
+        let mut next = self.parts[part as usize].newest;
+        while next != NONE {
+            let Life { entry, died, older, .. } = self.lives[next as usize];
+            // Ended lives stay until their time comes, and take the part with them.
+            if died == ALIVE {
+                self.current.set(entry, NONE);
+                self.unlink(next);
+                self.lives.remove(next as usize);
+                released.push(entry);
+            }
+            next = older;
+        }
+        let found = &mut self.parts[part as usize];
+        (found.rows, found.bytes) = (0, 0);
+        self.by_key.remove(&self.parts[part as usize].key);
+        self.drop_if_empty(part);
+    }
+
+    /// Forgets a part that has no lives and that nobody watches.
+    fn drop_if_empty(&mut self, part: u32) {
+        let found = &self.parts[part as usize];
+        if found.newest != NONE || !found.cohorts.is_empty() || found.until != i64::MIN {
+            return;
+        }
+        if self.by_key.get(&found.key) == Some(&part) {
+            self.by_key.remove(&found.key);
+        }
+        self.parts.remove(part as usize);
+    }
+
+    fn move_to_front(&mut self, life: u32) {
+        if self.lives[life as usize].newer != NONE {
+            self.unlink(life);
+            self.push_front(life);
+        }
+    }
+
+    fn push_front(&mut self, life: u32) {
+        let part = self.lives[life as usize].part as usize;
+        let older = std::mem::replace(&mut self.parts[part].newest, life);
+        let found = &mut self.lives[life as usize];
+        (found.newer, found.older) = (NONE, older);
+        if older != NONE {
+            self.lives[older as usize].newer = life;
+        }
+    }
+
+    fn unlink(&mut self, life: u32) {
+        let Life { part, newer, older, .. } = self.lives[life as usize];
+        match newer {
+            NONE => self.parts[part as usize].newest = older,
+            newer => self.lives[newer as usize].older = older,
+        }
+        if older != NONE {
+            self.lives[older as usize].newer = newer;
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Rates that clients may ask for. There are few, so that clients with like wishes share their deltas.
+
+/// How often a client wants deltas: ms, rounded up; 0 is as they come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Rate(u32);
+
+/// The rates that there are, ms.
+const RATES: [u32; 10] = [50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
+
+impl Rate {
+    /// The next rate from this number of ms up; beyond the greatest one, that.
+    pub fn rounded(ms: u64) -> Rate {
+        if ms == 0 {
+            return Rate(0);
+        }
+        let rate = RATES.iter().find(|&&rate| u64::from(rate) >= ms);
+        Rate(*rate.unwrap_or(&RATES[RATES.len() - 1]))
+    }
+
+    pub fn millis(self) -> u32 {
+        self.0
+    }
+
+    pub fn is_limited(self) -> bool {
+        self.0 > 0
+    }
+
+    /// Whether one of its ticks is after `from` and not after `to`, ms since the epoch.
+    pub fn ticks_between(self, from: i64, to: i64) -> bool {
+        self.0 > 0 && to.div_euclid(i64::from(self.0)) > from.div_euclid(i64::from(self.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_are_rounded_up() {
+        for (asked, rate) in [(0, 0), (1, 50), (50, 50), (51, 100), (250, 250), (2_001, 5_000), (3_600_000, 60_000)] {
+            assert_eq!(Rate::rounded(asked).millis(), rate, "{asked}");
+        }
+        assert!(Rate::rounded(100).ticks_between(199, 200) && !Rate::rounded(100).ticks_between(200, 299));
+    }
+}

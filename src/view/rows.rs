@@ -1,0 +1,122 @@
+//! The current rows by key.
+//!
+//! An entry keeps its number while it has a row, a staged row, or a life that somebody may still ask about.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+use slab::Slab;
+
+use super::form::Form;
+use crate::value::key::{GroupKey, KeyPart};
+use crate::value::Value;
+
+/// A key and its current row.
+#[derive(Debug)]
+pub struct Entry {
+    pub key: GroupKey,
+    /// the row as JSON; `None`: it is not there now
+    pub row: Option<Box<[u8]>>,
+    /// the forms of the part columns; empty where the key tells them
+    pub forms: Box<[Form]>,
+    /// 1 + its place among the staged rows; 0: not staged
+    pub staged: u32,
+    /// lives that name it
+    pub lives: u32,
+}
+
+/// All entries.
+#[derive(Debug, Default)]
+pub struct Rows {
+    pub entries: Slab<Entry>,
+    index: HashTable<u32>,
+    hasher: RandomState,
+    /// entries with a row
+    pub live: usize,
+    /// bytes of all rows
+    pub bytes: usize,
+}
+
+impl Rows {
+    /// The entry of a key.
+    pub fn find(&self, key: &[KeyPart]) -> Option<u32> {
+        let hash = self.hasher.hash_one(key);
+        self.index.find(hash, |&entry| self.entries[entry as usize].key.parts() == key).copied()
+    }
+
+    /// The entry of a key, made if there is none.
+    pub fn find_or_insert(&mut self, key: &GroupKey) -> u32 {
+        let hash = self.hasher.hash_one(key.parts());
+        let entries = &self.entries;
+        if let Some(&entry) = self.index.find(hash, |&entry| entries[entry as usize].key == *key) {
+            return entry;
+        }
+        let new = Entry { key: key.clone(), row: None, forms: Box::default(), staged: 0, lives: 0 };
+        let entry = self.entries.insert(new) as u32;
+        let (entries, hasher) = (&self.entries, &self.hasher);
+        self.index.insert_unique(hash, entry, |&entry| hasher.hash_one(entries[entry as usize].key.parts()));
+        entry
+    }
+
+    /// Entries whose key may have these forms: a form does not tell 7 from "7".
+    pub fn candidates(&self, forms: &[Form]) -> Vec<u32> {
+        let mut keys: Vec<Vec<KeyPart>> = vec![Vec::new()];
+        for form in forms {
+            let parts = parts_of(form);
+            let with = |key: &Vec<KeyPart>, part: &KeyPart| {
+                let mut key = key.clone();
+                key.push(part.clone());
+                key
+            };
+            keys = keys.iter().flat_map(|key| parts.iter().map(move |part| with(key, part))).collect();
+        }
+        keys.iter().filter_map(|key| self.find(key)).collect()
+    }
+
+    /// Forgets an entry that nothing refers to any more.
+    pub fn release(&mut self, entry: u32) {
+        let place = entry as usize;
+        let Some(found) = self.entries.get(place) else { return };
+        if found.row.is_some() || found.staged != 0 || found.lives > 0 {
+            return;
+        }
+        let hash = self.hasher.hash_one(found.key.parts());
+        if let Ok(slot) = self.index.find_entry(hash, |&other| other == entry) {
+            slot.remove();
+        }
+        self.entries.remove(place);
+    }
+
+    /// Puts a row in the place of the one before, which is given back.
+    pub fn set(&mut self, entry: u32, row: Option<Box<[u8]>>, forms: Box<[Form]>) -> Option<Box<[u8]>> {
+        let found = &mut self.entries[entry as usize];
+        self.live += usize::from(row.is_some());
+        self.bytes += row.as_ref().map_or(0, |row| row.len());
+        let before = std::mem::replace(&mut found.row, row);
+        found.forms = forms;
+        self.live -= usize::from(before.is_some());
+        self.bytes -= before.as_ref().map_or(0, |row| row.len());
+        before
+    }
+
+    /// The JSON of a row that is there.
+    pub fn json(&self, entry: u32) -> Option<&[u8]> {
+        self.entries.get(entry as usize)?.row.as_deref()
+    }
+}
+
+/// The parts of keys that have this form.
+fn parts_of(form: &Form) -> Vec<KeyPart> {
+    let Some(text) = form else { return vec![KeyPart::Nothing] };
+    let mut parts = vec![KeyPart::Text(text.clone())];
+    let number = text.parse().map(Value::Int).or_else(|_| text.parse().map(Value::Float));
+    parts.extend(number.ok().map(|number| KeyPart::of(&number)));
+    parts.extend(match text.as_str() {
+        "true" => Some(KeyPart::Bool(true)),
+        "false" => Some(KeyPart::Bool(false)),
+        _ => None,
+    });
+    parts.extend(text.parse().ok().map(KeyPart::DateTime));
+    parts
+}

@@ -1,0 +1,301 @@
+//! The protocol of one socket: what its client says, what it gets, in which order.
+//!
+//! A session makes a frame only when its socket asks for the next one, so at most one frame of a client waits in the
+//! process. Everything else that the client lacks is its cursors.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+use slab::Slab;
+
+use super::client::{self, ClientError, ErrorCode, MESSAGE_BYTES, Request, Subscribe};
+use super::filter::Filter;
+use super::frame::{EndReason, Frame};
+use super::mailbox::Mailbox;
+use super::pull::Pulled;
+use super::rate::Rate;
+use super::registry::{HEARTBEAT_MS, Views};
+use super::store::{Place, ViewCell};
+use crate::sync::locked;
+use crate::value::Text;
+
+/// The most subscriptions of a socket.
+pub const SUBSCRIPTIONS: usize = 1000;
+
+/// Answers that wait before a client's next message is read.
+const ANSWERS: usize = 16;
+
+/// Who a client is, as far as its token tells.
+#[derive(Clone, Debug, Default)]
+pub struct Identity {
+    /// the claims of its JWT
+    pub claims: Option<Map<String, Json>>,
+    /// when the JWT expires, ms since the epoch
+    pub expires: Option<i64>,
+}
+
+/// Why a session's socket is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// the code of the close frame
+    pub code: u16,
+    pub reason: &'static str,
+}
+
+/// One socket's.
+pub struct Session {
+    views: Arc<Views>,
+    mailbox: Arc<Mailbox>,
+    identity: Identity,
+    expired: bool,
+    subscriptions: Slab<Subscription>,
+    answers: VecDeque<Frame>,
+    /// subscriptions that may have something to pull, each once
+    ready: VecDeque<u32>,
+    heartbeat: bool,
+    over: Option<Over>,
+}
+
+struct Subscription {
+    id: Option<Json>,
+    view: Arc<ViewCell>,
+    place: Place,
+    s: u64,
+    every: Rate,
+}
+
+impl Session {
+    /// A session that greets its client. Where there are too many clients, it says so and is over.
+    pub fn new(views: Arc<Views>, mailbox: Arc<Mailbox>, identity: Identity, now: i64) -> Session {
+        let room = views.enter(&mailbox, identity.expires, now);
+        let mut session = Session {
+            views,
+            mailbox,
+            identity,
+            expired: false,
+            subscriptions: Slab::new(),
+            answers: VecDeque::from([Frame::hello(HEARTBEAT_MS as u64)]),
+            ready: VecDeque::new(),
+            heartbeat: false,
+            over: None,
+        };
+        if !room {
+            session.answers.clear();
+            session.refuse(None, &ClientError::new(ErrorCode::TooManyClients, "too many clients; try again later"));
+        }
+        session
+    }
+
+    pub fn mailbox(&self) -> &Arc<Mailbox> {
+        &self.mailbox
+    }
+
+    /// Subscribes to what the URL names.
+    pub fn subscribe_url(&mut self, view: &str, query: &str, cursor: Option<String>, now: i64) {
+        match client::read_query(view.into(), query) {
+            Ok(mut subscribe) => {
+                if cursor.is_some() {
+                    subscribe.cursor = cursor;
+                }
+                self.subscribe(subscribe, now);
+            }
+            Err(error) => self.refuse(None, &error),
+        }
+    }
+
+    /// Takes a message of the client.
+    pub fn receive(&mut self, text: &str, now: i64) {
+        if text.len() > MESSAGE_BYTES {
+            return self.too_large();
+        }
+        match client::read(text) {
+            Ok(Request::Subscribe(subscribe)) => self.subscribe(subscribe, now),
+            Ok(Request::Unsubscribe { s }) => self.unsubscribe(s, now),
+            Err((id, error)) => self.refuse(id.as_ref(), &error),
+        }
+    }
+
+    /// The client sent bytes that are no text.
+    pub fn receive_binary(&mut self) {
+        self.refuse(None, &ClientError::new(ErrorCode::BadMessage, "messages are JSON in text frames, not binary ones"));
+    }
+
+    /// The client sent more than a message may have.
+    pub fn too_large(&mut self) {
+        let message = format!("a message has at most {MESSAGE_BYTES} bytes");
+        self.refuse(None, &ClientError::new(ErrorCode::TooLarge, message));
+    }
+
+    /// Whether the next message may be read: a client that reads no answers is not heard.
+    pub fn listens(&self) -> bool {
+        self.over.is_none() && self.answers.len() < ANSWERS
+    }
+
+    /// The next frame, if there is one.
+    pub fn next(&mut self, now: i64) -> Option<Frame> {
+        loop {
+            if let Some(answer) = self.answers.pop_front() {
+                return Some(answer);
+            }
+            if self.over.is_some() {
+                return None;
+            }
+            let mail = self.mailbox.take();
+            self.ready.extend(mail.slots);
+            self.heartbeat |= mail.heartbeat;
+            if mail.expired {
+                self.expire(now);
+                continue;
+            }
+            if std::mem::take(&mut self.heartbeat) {
+                return Some(self.progress(now));
+            }
+            let slot = self.ready.pop_front()?;
+            if let Some(frame) = self.pull(slot, now) {
+                return Some(frame);
+            }
+        }
+    }
+
+    /// Why the socket is to be closed, once [`Session::next`] gives nothing.
+    pub fn over(&self) -> Option<Over> {
+        self.over.filter(|_| self.answers.is_empty())
+    }
+
+    fn pull(&mut self, slot: u32, now: i64) -> Option<Frame> {
+        // A subscription that ended may still be named.
+        let subscription = self.subscriptions.get(slot as usize)?;
+        let mut view = locked(&subscription.view);
+        match view.pull(subscription.place, now) {
+            Pulled::Nothing => None,
+            Pulled::Frame(frame) => {
+                drop(view);
+                self.ready.push_back(slot);
+                Some(frame)
+            }
+            Pulled::Resubscribed => {
+                let (about, params) = (view.about().clone(), view.params(subscription.place));
+                drop(view);
+                let Subscription { id, s, every, .. } = subscription;
+                let frame = Frame::subscribed(id.as_ref(), *s, &about, &params, *every, false);
+                self.ready.push_back(slot);
+                Some(frame)
+            }
+            Pulled::Gone => {
+                drop(view);
+                Some(self.end(slot, EndReason::Dropped, now))
+            }
+        }
+    }
+
+    fn subscribe(&mut self, request: Subscribe, now: i64) {
+        let id = request.id.clone();
+        if let Err(error) = self.try_subscribe(request, now) {
+            self.refuse(id.as_ref(), &error);
+        }
+    }
+
+    fn try_subscribe(&mut self, request: Subscribe, now: i64) -> Result<(), ClientError> {
+        if self.expired {
+            return Err(ClientError::new(ErrorCode::Forbidden, "the token has expired; connect with a new one"));
+        }
+        if self.subscriptions.len() >= SUBSCRIPTIONS {
+            let message = format!("a socket has at most {SUBSCRIPTIONS} subscriptions; open another one");
+            return Err(ClientError::new(ErrorCode::TooManySubscriptions, message));
+        }
+        let Some(cell) = self.views.find(&request.view) else { return Err(self.views.unknown(&request.view)) };
+        let every = Rate::rounded(request.every);
+        let mut view = locked(&cell);
+        let filter = Filter::resolve(view.about(), &request.params, self.identity.claims.as_ref())?;
+        if let Some(s) = view.number(&filter, every)
+            && self.subscriptions.iter().any(|(_, known)| known.s == s)
+        {
+            let message = format!("this socket has this subscription already: it is number {s}");
+            return Err(ClientError::new(ErrorCode::Duplicate, message));
+        }
+        let entry = self.subscriptions.vacant_entry();
+        let slot = entry.key() as u32;
+        let params = filter.params_json();
+        let joined =
+            view.subscribe(filter, every, request.cursor.as_deref(), &self.mailbox, slot, || self.views.number(), now);
+        let about = view.about().clone();
+        drop(view);
+        let frame = Frame::subscribed(request.id.as_ref(), joined.s, &about, &params, every, joined.resumed);
+        entry.insert(Subscription { id: request.id, view: cell, place: joined.place, s: joined.s, every });
+        if every.is_limited() {
+            self.views.rated(1);
+        }
+        self.answers.push_back(frame);
+        Ok(())
+    }
+
+    fn unsubscribe(&mut self, s: u64, now: i64) {
+        match self.subscriptions.iter().find(|(_, known)| known.s == s).map(|(slot, _)| slot as u32) {
+            Some(slot) => {
+                let frame = self.end(slot, EndReason::Asked, now);
+                self.answers.push_back(frame);
+            }
+            None => {
+                let message = format!("this socket has no subscription number {s}");
+                self.refuse(None, &ClientError::new(ErrorCode::NotSubscribed, message));
+            }
+        }
+    }
+
+    fn end(&mut self, slot: u32, why: EndReason, now: i64) -> Frame {
+        let subscription = self.subscriptions.remove(slot as usize);
+        self.ready.retain(|ready| *ready != slot);
+        self.leave(&subscription, now);
+        Frame::unsubscribed(subscription.s, why)
+    }
+
+    fn leave(&self, subscription: &Subscription, now: i64) {
+        locked(&subscription.view).unsubscribe(subscription.place, now);
+        if subscription.every.is_limited() {
+            self.views.rated(-1);
+        }
+    }
+
+    fn expire(&mut self, now: i64) {
+        self.expired = true;
+        let slots: Vec<u32> = self.subscriptions.iter().map(|(slot, _)| slot as u32).collect();
+        for slot in slots {
+            let frame = self.end(slot, EndReason::Expired, now);
+            self.answers.push_back(frame);
+        }
+    }
+
+    fn progress(&self, now: i64) -> Frame {
+        let at: Vec<(u64, Text)> = self
+            .subscriptions
+            .iter()
+            .filter_map(|(_, subscription)| locked(&subscription.view).progress(subscription.place))
+            .collect();
+        Frame::progress(now, &at)
+    }
+
+    fn refuse(&mut self, id: Option<&Json>, error: &ClientError) {
+        if self.over.is_some() {
+            return;
+        }
+        self.answers.push_back(Frame::error(id, error));
+        if error.code.closes() {
+            let (code, reason) = match error.code {
+                ErrorCode::TooLarge => (1009, "too_large"),
+                _ => (1013, "too_many_clients"),
+            };
+            self.over = Some(Over { code, reason });
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let now = self.views.now();
+        for (_, subscription) in &self.subscriptions {
+            self.leave(subscription, now);
+        }
+        self.views.leave();
+    }
+}

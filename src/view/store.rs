@@ -1,0 +1,570 @@
+//! A view's rows, the lives of them that clients may ask about, and cuts.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use foldhash::fast::RandomState;
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::Sequence;
+use super::cohort::{Cohort, Member, Phase};
+use super::counters::{Counters, OperatorStatus};
+use super::cursor::{self, cursor};
+use super::description::Description;
+use super::filter::Filter;
+use super::form::{Form, form_of_part};
+use super::frame::GapReason;
+use super::lives::{Division, Effects, PartKey};
+use super::mailbox::Mailbox;
+use super::rate::Rate;
+use super::rows::{Entry, Rows};
+use crate::value::key::GroupKey;
+use crate::value::Text;
+
+/// What a cohort's cuts are counted from, so that a resumed client may have missed more than the cohort has seen.
+const FIRST_CUT: u64 = 1 << 40;
+
+/// A view, shared by the thread that changes it and those that serve its clients. The lock is held for single steps: a
+/// cut, or the encoding of one frame.
+pub type ViewCell = Mutex<View>;
+
+/// A view.
+#[derive(Debug)]
+pub struct View {
+    pub(super) about: Arc<Description>,
+    run: Text,
+    /// differs for each view that was made in this run
+    incarnation: u64,
+    pub(super) rows: Rows,
+    pub(super) divisions: Slab<Division>,
+    staged: Vec<Staged>,
+    pub(super) sequence: Sequence,
+    /// view time of the last cut, ms
+    pub(super) ts: i64,
+    pub(super) cohorts: Slab<Cohort>,
+    by_identity: HashMap<(String, Rate), u32, RandomState>,
+    pub(super) counters: Counters,
+    /// what its operator counts
+    pub operator: OperatorStatus,
+    /// it was dropped: clients are told, nobody joins
+    pub(super) gone: bool,
+    swept: i64,
+}
+
+/// A row as JSON, and the forms of its part columns.
+type NewRow = (Box<[u8]>, Box<[Form]>);
+
+/// A row that the next cut puts in or takes out.
+#[derive(Debug)]
+struct Staged {
+    entry: u32,
+    row: Option<NewRow>,
+}
+
+/// Where a subscription is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    pub cohort: u32,
+    pub member: u32,
+}
+
+/// A new subscription.
+#[derive(Debug)]
+pub struct Joined {
+    pub place: Place,
+    pub s: u64,
+    pub resumed: bool,
+}
+
+impl View {
+    /// A view without rows.
+    pub fn new(about: Description, run: Text, incarnation: u64) -> View {
+        View {
+            about: Arc::new(about),
+            run,
+            incarnation,
+            rows: Rows::default(),
+            divisions: Slab::new(),
+            staged: Vec::new(),
+            sequence: 0,
+            ts: 0,
+            cohorts: Slab::new(),
+            by_identity: HashMap::default(),
+            counters: Counters::default(),
+            operator: OperatorStatus::default(),
+            gone: false,
+            swept: i64::MIN,
+        }
+    }
+
+    pub fn about(&self) -> &Arc<Description> {
+        &self.about
+    }
+
+    /// Rows that are there now.
+    pub fn len(&self) -> usize {
+        self.rows.live
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The number of the last cut.
+    pub fn sequence(&self) -> Sequence {
+        self.sequence
+    }
+
+    /// Puts in a row, as JSON, with the forms of the part columns (none where the key tells them). It is there from the
+    /// next cut on, in the place of the row with this key.
+    pub fn put(&mut self, key: &GroupKey, row: &[u8], forms: &[Form]) {
+        let entry = self.rows.find_or_insert(key);
+        self.stage(entry, Some((row.into(), forms.into())));
+    }
+
+    /// Takes the row with this key out with the next cut, if it is there.
+    pub fn remove(&mut self, key: &GroupKey) {
+        if let Some(entry) = self.rows.find(key.parts()) {
+            self.stage(entry, None);
+        }
+    }
+
+    fn stage(&mut self, entry: u32, row: Option<NewRow>) {
+        let found = &mut self.rows.entries[entry as usize];
+        match found.staged {
+            0 => {
+                self.staged.push(Staged { entry, row });
+                found.staged = self.staged.len() as u32;
+            }
+            place => self.staged[place as usize - 1].row = row,
+        }
+    }
+
+    /// Makes a cut of what was put in and taken out since the last one. `ts` is view time, `now` the clock, ms. Nothing
+    /// happens where rows are what they were.
+    pub fn cut(&mut self, ts: i64, now: i64) {
+        self.ts = ts;
+        let staged = std::mem::take(&mut self.staged);
+        let sequence = self.sequence + 1;
+        let mut effects: Vec<(usize, Effects)> =
+            self.divisions.iter().map(|(place, _)| (place, Effects::default())).collect();
+        let mut changed = false;
+        for Staged { entry, row } in staged {
+            self.rows.entries[entry as usize].staged = 0;
+            changed |= self.apply(entry, row, sequence, now, &mut effects);
+            self.rows.release(entry);
+        }
+        if changed {
+            self.sequence = sequence;
+            self.counters.cuts += 1;
+        }
+        for (place, effects) in effects {
+            self.release(&effects.released);
+            for part in effects.touched {
+                for watching in 0..self.divisions[place].parts[part as usize].cohorts.len() {
+                    let cohort = self.divisions[place].parts[part as usize].cohorts[watching];
+                    self.mark(cohort, now);
+                }
+            }
+        }
+    }
+
+    /// Applies a staged row; true if it is a change.
+    fn apply(
+        &mut self,
+        entry: u32,
+        row: Option<NewRow>,
+        sequence: Sequence,
+        now: i64,
+        effects: &mut [(usize, Effects)],
+    ) -> bool {
+        let found = &self.rows.entries[entry as usize];
+        let was = found.row.as_ref().map(|row| row.len());
+        match (&found.row, &row) {
+            (None, None) => return false,
+            (Some(old), Some((new, _))) if old == new => return false,
+            (None, Some(_)) => self.counters.inserts += 1,
+            (Some(_), Some(_)) => self.counters.updates += 1,
+            (Some(_), None) => self.counters.deletes += 1,
+        }
+        let (row, forms) = row.map_or_else(Default::default, |(row, forms)| (Some(row), forms));
+        let bytes = row.as_ref().map(|row| row.len());
+        self.rows.set(entry, row, forms);
+        let (most_ended, about) = (self.about.max_rows, self.about.clone());
+        for (place, effects) in effects {
+            let division = &mut self.divisions[*place];
+            let found = &self.rows.entries[entry as usize];
+            let key = bytes.map(|_| part_key(&about, &division.columns, found));
+            let to = key.as_ref().zip(bytes);
+            if division.moves(entry, was.unwrap_or(0), to, sequence, now, most_ended, effects) {
+                self.rows.entries[entry as usize].lives += 1;
+            }
+        }
+        true
+    }
+
+    /// A cohort's part has changed in this cut.
+    fn mark(&mut self, cohort: u32, now: i64) {
+        let sequence = self.sequence;
+        let cohort = &mut self.cohorts[cohort as usize];
+        if cohort.marked == sequence {
+            return;
+        }
+        cohort.marked = sequence;
+        cohort.cuts += 1;
+        if cohort.every.is_limited() {
+            cohort.due = true;
+            for (_, member) in &mut cohort.members {
+                member.behind_since.get_or_insert(now);
+            }
+        } else {
+            cohort.call_all(now);
+        }
+    }
+
+    /// Lives that named these entries are forgotten.
+    fn release(&mut self, entries: &[u32]) {
+        for &entry in entries {
+            self.rows.entries[entry as usize].lives -= 1;
+            self.rows.release(entry);
+        }
+    }
+
+    /// Forgets lives that RETAIN no longer keeps; calls clients whose tick has come between `from` and `now`, ms.
+    pub fn tick(&mut self, from: i64, now: i64) {
+        for (_, cohort) in &mut self.cohorts {
+            if cohort.due && cohort.every.ticks_between(from, now) {
+                cohort.due = false;
+                cohort.ticks += 1;
+                cohort.call_all(now);
+            }
+            // A snapshot is shared only by those who come at the same time.
+            if cohort.snapshot.as_ref().is_some_and(|(at, _)| now - at > 1_000) {
+                cohort.snapshot = None;
+            }
+        }
+        if now.saturating_sub(self.swept) < 500 {
+            return;
+        }
+        self.swept = now;
+        let mut released = Vec::new();
+        let before = now - self.about.retain;
+        let mut idle = Vec::new();
+        for (place, division) in &mut self.divisions {
+            division.sweep(now, before, &mut released);
+            if division.watchers == 0 && division.until <= now {
+                division.clear(&mut released);
+                idle.push(place);
+            }
+        }
+        self.release(&released);
+        for place in idle {
+            self.divisions.remove(place);
+        }
+    }
+
+    /// Whether a client wants deltas at a rate.
+    pub fn has_rates(&self) -> bool {
+        self.cohorts.iter().any(|(_, cohort)| cohort.every.is_limited())
+    }
+
+    /// The number of a subscription that is there.
+    pub(super) fn number(&self, filter: &Filter, every: Rate) -> Option<u64> {
+        let cohort = self.by_identity.get(&(filter.identity(), every))?;
+        Some(self.cohorts[*cohort as usize].s)
+    }
+
+    /// The parameters of a subscription, for its client.
+    pub(super) fn params(&self, place: Place) -> serde_json::Map<String, serde_json::Value> {
+        self.cohorts.get(place.cohort as usize).map(|cohort| cohort.filter.params_json()).unwrap_or_default()
+    }
+
+    /// A client subscribes. `number` gives a number `s` that no other subscription has.
+    #[expect(clippy::too_many_arguments, reason = "what a client asks for and how it is reached, in one step")]
+    pub fn subscribe(
+        &mut self,
+        filter: Filter,
+        every: Rate,
+        from: Option<&str>,
+        mailbox: &Arc<Mailbox>,
+        slot: u32,
+        number: impl FnOnce() -> u64,
+        now: i64,
+    ) -> Joined {
+        let cohort = self.cohort(filter, every, number);
+        let (epoch, last) = (self.cohorts[cohort as usize].epoch.clone(), self.changed(cohort));
+        let (holds, phase) = match from.map(|from| (from, cursor::resume(from, &epoch))) {
+            None => (0, Phase::Start),
+            Some((from, Err(why))) => (0, Phase::Gap { from: from.into(), why }),
+            // No cut of this run has such a number.
+            Some((from, Ok(at))) if at > self.sequence => {
+                (0, Phase::Gap { from: from.into(), why: GapReason::Restart })
+            }
+            Some((from, Ok(at))) if at < self.horizon(cohort) => {
+                (0, Phase::Gap { from: from.into(), why: GapReason::Expired })
+            }
+            Some((_, Ok(at))) => (if at >= last { last } else { at }, Phase::Follow),
+        };
+        let resumed = matches!(phase, Phase::Follow);
+        match &phase {
+            Phase::Follow => self.counters.resumed += 1,
+            Phase::Gap { why, .. } => self.counters.gap(*why),
+            _ => {}
+        }
+        let told = if resumed { from.map_or(0, |from| cursor::resume(from, &epoch).unwrap_or(0)) } else { 0 };
+        let found = &mut self.cohorts[cohort as usize];
+        let lacks = !resumed || holds < last;
+        let mut member = Member {
+            mailbox: mailbox.clone(),
+            slot,
+            called: false,
+            due: true,
+            holds,
+            // How many cuts of its part a resumed client missed nobody counted: at most all.
+            cuts: found.cuts - last.saturating_sub(holds).min(FIRST_CUT),
+            told,
+            behind_since: lacks.then_some(now),
+            phase,
+        };
+        member.call();
+        let member = found.members.insert(member) as u32;
+        Joined { place: Place { cohort, member }, s: found.s, resumed }
+    }
+
+    /// A client's subscription ends.
+    pub fn unsubscribe(&mut self, place: Place, now: i64) {
+        let Some(cohort) = self.cohorts.get_mut(place.cohort as usize) else { return };
+        cohort.members.try_remove(place.member as usize);
+        if cohort.members.is_empty() {
+            self.drop_cohort(place.cohort, now);
+        }
+    }
+
+    fn drop_cohort(&mut self, number: u32, now: i64) {
+        let cohort = self.cohorts.remove(number as usize);
+        self.by_identity.remove(&(cohort.filter.identity(), cohort.every));
+        if let Some(division) = cohort.division.and_then(|place| self.divisions.get_mut(place)) {
+            for part in cohort.parts {
+                division.unwatch(part, number, now + self.about.retain);
+            }
+        }
+    }
+
+    fn cohort(&mut self, filter: Filter, every: Rate, number: impl FnOnce() -> u64) -> u32 {
+        let identity = (filter.identity(), every);
+        if let Some(&cohort) = self.by_identity.get(&identity) {
+            return cohort;
+        }
+        let epoch = self.epoch(&identity.0);
+        let number = Cohort {
+            s: number(),
+            filter,
+            every,
+            epoch,
+            division: None,
+            parts: SmallVec::new(),
+            members: Slab::new(),
+            cuts: FIRST_CUT,
+            marked: 0,
+            due: false,
+            ticks: 0,
+            shared: None,
+            snapshot: None,
+        };
+        let cohort = self.cohorts.insert(number) as u32;
+        self.by_identity.insert(identity, cohort);
+        self.attach(cohort);
+        cohort
+    }
+
+    fn epoch(&self, identity: &str) -> Text {
+        cursor::epoch(&self.run, &(self.about.name.as_str(), self.incarnation, self.about.definition, identity))
+    }
+
+    /// Finds or makes the parts that a cohort watches.
+    fn attach(&mut self, cohort: u32) {
+        let about = self.about.clone();
+        let (columns, keys) = self.cohorts[cohort as usize].filter.parts(&about);
+        if keys.is_empty() {
+            return;
+        }
+        let place = self.division(&columns);
+        let sequence = self.sequence;
+        let mut parts = SmallVec::new();
+        for key in &keys {
+            let (part, made) = self.divisions[place].part_or_insert(key, sequence);
+            if made {
+                self.populate(place, part, key);
+            }
+            self.divisions[place].watch(part, cohort);
+            parts.push(part);
+        }
+        let cohort = &mut self.cohorts[cohort as usize];
+        (cohort.division, cohort.parts) = (Some(place), parts);
+    }
+
+    /// The division by these columns, made with lives for all rows if there is none.
+    fn division(&mut self, columns: &SmallVec<[u8; 4]>) -> usize {
+        if let Some((place, _)) = self.divisions.iter().find(|(_, division)| division.columns == *columns) {
+            return place;
+        }
+        let about = self.about.clone();
+        let fixed = |place: usize| columns.iter().any(|&column| about.parts[column as usize].in_key == Some(place));
+        let lazy = !columns.is_empty() && (0..about.key.len()).all(fixed);
+        let mut division = Division::new(columns.clone(), lazy);
+        if !lazy {
+            for (number, entry) in &mut self.rows.entries {
+                let Some(row) = &entry.row else { continue };
+                let bytes = row.len();
+                let key = part_key(&about, columns, entry);
+                let (part, _) = division.part_or_insert(&key, self.sequence);
+                division.begin(number as u32, part, bytes, self.sequence);
+                entry.lives += 1;
+            }
+        }
+        self.divisions.insert(division)
+    }
+
+    /// Begins the lives of rows that are in a part which a division by the key has just made.
+    fn populate(&mut self, place: usize, part: u32, key: &PartKey) {
+        let about = self.about.clone();
+        let division = &self.divisions[place];
+        let mut wanted = vec![None; about.key.len()];
+        for (&column, form) in division.columns.iter().zip(key) {
+            if let Some(place) = about.parts[column as usize].in_key {
+                wanted[place] = Some(form.clone());
+            }
+        }
+        let wanted: Vec<Form> = wanted.into_iter().map(Option::unwrap_or_default).collect();
+        for entry in self.rows.candidates(&wanted) {
+            let found = &self.rows.entries[entry as usize];
+            let Some(row) = &found.row else { continue };
+            if part_key(&about, &self.divisions[place].columns, found) != *key {
+                continue;
+            }
+            let bytes = row.len();
+            self.divisions[place].begin(entry, part, bytes, self.sequence);
+            self.rows.entries[entry as usize].lives += 1;
+        }
+    }
+
+    /// The last cut that changed a cohort's part.
+    pub(super) fn changed(&self, cohort: u32) -> Sequence {
+        self.over_parts(cohort, |part| part.changed)
+    }
+
+    /// Cursors from before this cut do not resume.
+    pub(super) fn horizon(&self, cohort: u32) -> Sequence {
+        self.over_parts(cohort, |part| part.horizon)
+    }
+
+    fn over_parts(&self, cohort: u32, of: impl Fn(&super::lives::Part) -> Sequence) -> Sequence {
+        let cohort = &self.cohorts[cohort as usize];
+        let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return 0 };
+        cohort.parts.iter().map(|&part| of(&division.parts[part as usize])).max().unwrap_or(0)
+    }
+
+    /// Begins empty with another definition. Clients whose parameters are still there get what they now see.
+    pub fn redefine(&mut self, about: Description, now: i64) {
+        let old: Vec<(u32, Text)> =
+            self.cohorts.iter().map(|(number, cohort)| (number as u32, cohort.epoch.clone())).collect();
+        self.about = Arc::new(about);
+        self.staged.clear();
+        self.rows = Rows::default();
+        self.divisions = Slab::new();
+        self.by_identity.clear();
+        self.operator = OperatorStatus::default();
+        for (number, epoch) in old {
+            let about = self.about.clone();
+            let cohort = &mut self.cohorts[number as usize];
+            (cohort.division, cohort.parts) = (None, SmallVec::new());
+            (cohort.shared, cohort.snapshot) = (None, None);
+            match cohort.filter.again(&about) {
+                Ok(filter) => {
+                    let identity = filter.identity();
+                    cohort.filter = filter;
+                    for (_, member) in &mut cohort.members {
+                        member.phase = Phase::Redefined { from: cursor(&epoch, member.told) };
+                        member.call();
+                    }
+                    let every = cohort.every;
+                    self.cohorts[number as usize].epoch = self.epoch(&identity);
+                    self.by_identity.insert((identity, every), number);
+                    self.attach(number);
+                }
+                Err(_) => self.end_members(number),
+            }
+        }
+        self.swept = now;
+    }
+
+    /// Tells clients that options of the view have changed what they were told of it, while rows stay.
+    pub fn reconfigure(&mut self, retain: i64, max_rows: usize) {
+        let about = Arc::make_mut(&mut self.about);
+        (about.retain, about.max_rows) = (retain, max_rows);
+    }
+
+    /// The view is dropped: clients are told so.
+    pub fn end(&mut self) {
+        self.gone = true;
+        let cohorts: Vec<u32> = self.cohorts.iter().map(|(number, _)| number as u32).collect();
+        cohorts.into_iter().for_each(|cohort| self.end_members(cohort));
+    }
+
+    fn end_members(&mut self, cohort: u32) {
+        for (_, member) in &mut self.cohorts[cohort as usize].members {
+            member.phase = Phase::Gone;
+            member.call();
+        }
+    }
+
+    /// Shows the rows of a part, for a request that is answered at once.
+    pub fn each_row(&self, filter: &Filter, mut see: impl FnMut(&[u8]) -> bool) {
+        let (columns, keys) = filter.parts(&self.about);
+        for (_, entry) in &self.rows.entries {
+            let Some(row) = &entry.row else { continue };
+            if keys.contains(&part_key(&self.about, &columns, entry)) && !see(row) {
+                return;
+            }
+        }
+    }
+
+    /// Shows all keys with their rows: for views that read this one.
+    pub fn each_key(&self, mut see: impl FnMut(&GroupKey, &[u8])) {
+        for (_, entry) in &self.rows.entries {
+            if let Some(row) = &entry.row {
+                see(&entry.key, row);
+            }
+        }
+    }
+
+    /// View time of the last cut, ms.
+    pub fn ts(&self) -> i64 {
+        self.ts
+    }
+
+    /// The cursor of the whole view now.
+    pub fn at(&self) -> Text {
+        cursor(&self.epoch(&Filter::default().identity()), self.sequence)
+    }
+
+    /// Bytes of rows, lives and clients.
+    pub fn bytes(&self) -> usize {
+        let lives: usize = self.divisions.iter().map(|(_, division)| division.bytes()).sum();
+        self.rows.bytes + self.rows.entries.capacity() * (size_of::<Entry>() + 8) + lives
+    }
+}
+
+/// The part of a division that an entry's row is in.
+fn part_key(about: &Description, columns: &[u8], entry: &Entry) -> PartKey {
+    let form = |&column: &u8| {
+        if !entry.forms.is_empty() {
+            return entry.forms[column as usize].clone();
+        }
+        let place = about.parts[column as usize].in_key?;
+        // A key with a list in it does not come here: it is an error of its row.
+        form_of_part(entry.key.parts().get(place)?).unwrap_or_default()
+    };
+    columns.iter().map(form).collect()
+}

@@ -1,0 +1,617 @@
+//! The model test: random rows, cuts and clients. Whatever happens, a client that has read all holds exactly its part.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::task::Waker;
+
+use proptest::prelude::*;
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::value::key::GroupKey;
+use crate::sync::locked;
+use crate::time::Clock;
+use crate::value::Value;
+
+const RETAIN: i64 = 2_000;
+
+fn description(name: &str) -> Description {
+    let part = |name: &str, ty, in_key, claim: Option<&str>| PartColumn {
+        name: name.into(),
+        ty,
+        in_key,
+        is_param: claim.is_none(),
+        claim: claim.map(Into::into),
+    };
+    let column = |name: &str, ty| Column { name: name.into(), ty };
+    let claimed = name == "claimed";
+    let mut parts = vec![
+        part("id", ColumnType::Bigint, Some(0), None),
+        part("site", ColumnType::Any, None, None),
+    ];
+    if claimed {
+        parts.push(part("owner", ColumnType::Any, None, Some("sub")));
+    }
+    Description {
+        name: name.into(),
+        path: format!("/live/{name}"),
+        key: vec!["id".into()],
+        columns: vec![column("id", ColumnType::Bigint), column("site", ColumnType::Any), column("v", ColumnType::Any)],
+        parts,
+        retain: RETAIN,
+        max_rows: 8,
+        definition: 1,
+        ..Description::default()
+    }
+}
+
+/// A world with one view and a clock that the test moves.
+struct World {
+    now: Arc<AtomicI64>,
+    views: Arc<Views>,
+    view: Arc<ViewCell>,
+    /// what the view holds by a naive account, and what the next cut makes of it
+    rows: BTreeMap<i64, (String, i64)>,
+    staged: BTreeMap<i64, (String, i64)>,
+}
+
+impl World {
+    fn new(name: &str) -> World {
+        let now = Arc::new(AtomicI64::new(1_000_000));
+        let views = Arc::new(Views::new(Clock::Manual(now.clone())));
+        let view = views.create(description(name));
+        World { now, views, view, rows: BTreeMap::new(), staged: BTreeMap::new() }
+    }
+
+    fn now(&self) -> i64 {
+        self.now.load(Ordering::Relaxed)
+    }
+
+    fn put(&mut self, id: i64, site: &str, v: i64) {
+        self.put_padded(id, site, v, 0);
+    }
+
+    fn put_padded(&mut self, id: i64, site: &str, v: i64, pad: usize) {
+        let row = json!({"id": id, "site": site, "v": v, "pad": "x".repeat(pad)}).to_string();
+        let key = GroupKey::from_values([&Value::Int(id)]);
+        let forms = [Some(id.to_string().into()), Some(site.into())];
+        locked(&self.view).put(&key, row.as_bytes(), &forms);
+        self.staged.insert(id, (site.to_owned(), v));
+    }
+
+    fn remove(&mut self, id: i64) {
+        locked(&self.view).remove(&GroupKey::from_values([&Value::Int(id)]));
+        self.staged.remove(&id);
+    }
+
+    fn cut(&mut self) {
+        let now = self.now();
+        locked(&self.view).cut(now, now);
+        self.rows = self.staged.clone();
+    }
+
+    fn pass(&self, ms: i64) {
+        for _ in 0..ms.div_euclid(50) {
+            self.now.fetch_add(50, Ordering::Relaxed);
+            self.views.tick();
+        }
+    }
+
+    fn client(&self, params: Json, every: u64) -> Client {
+        let mut client = Client {
+            session: None,
+            params,
+            every,
+            rows: BTreeMap::new(),
+            cursor: None,
+            s: 0,
+            seen: Vec::new(),
+            loading: None,
+            more: false,
+        };
+        client.connect(self);
+        client
+    }
+}
+
+/// A client as a strict reader of the protocol would write it.
+struct Client {
+    session: Option<Session>,
+    params: Json,
+    every: u64,
+    rows: BTreeMap<i64, Json>,
+    cursor: Option<String>,
+    s: u64,
+    /// kinds of frames so far
+    seen: Vec<String>,
+    /// the rows of a snapshot that is not ready
+    loading: Option<BTreeMap<i64, Json>>,
+    /// rows of several cuts
+    more: bool,
+}
+
+impl Client {
+    fn connect(&mut self, world: &World) {
+        let mailbox = Arc::new(Mailbox::new("test".into()));
+        let mut session = Session::new(world.views.clone(), mailbox, Identity::default(), world.now());
+        let mut subscribe = json!({"t": "subscribe", "id": "a", "view": "fleet", "params": self.params, "every": self.every});
+        if let Some(cursor) = &self.cursor {
+            subscribe["cursor"] = json!(cursor);
+        }
+        if self.cursor.is_none() {
+            self.rows.clear();
+        }
+        (self.loading, self.more) = (None, false);
+        session.receive(&subscribe.to_string(), world.now());
+        self.session = Some(session);
+    }
+
+    /// Reads up to so many frames; true if there were as many.
+    fn read(&mut self, frames: usize, now: i64) -> bool {
+        for _ in 0..frames {
+            let Some(frame) = self.session.as_mut().and_then(|session| session.next(now)) else { return false };
+            let message: Json = serde_json::from_slice(&frame.json).expect("a frame is JSON");
+            self.apply(&message);
+        }
+        true
+    }
+
+    fn apply(&mut self, message: &Json) {
+        let kind = message["t"].as_str().unwrap();
+        self.seen.push(kind.to_owned());
+        let id = |row: &Json| row["id"].as_i64().expect("a row has its key");
+        let list = |name: &str| message[name].as_array().cloned().unwrap_or_default();
+        for name in ["insert", "update", "delete"] {
+            assert!(message.get(name).is_none_or(|list| !list.as_array().unwrap().is_empty()), "{message}");
+        }
+        match kind {
+            "hello" | "error" => {}
+            "subscribed" => self.s = message["s"].as_u64().unwrap(),
+            "gap" => assert_eq!(message["s"], self.s),
+            "snapshot" => {
+                assert!(self.loading.is_none());
+                (self.loading, self.more) = (Some(BTreeMap::new()), false);
+            }
+            "rows" => {
+                let loading = self.loading.as_mut().expect("rows come in a snapshot");
+                for row in list("rows") {
+                    assert!(loading.insert(id(&row), row.clone()).is_none(), "twice: {row}");
+                }
+            }
+            "ready" => {
+                self.rows = self.loading.take().expect("ready ends a snapshot");
+                assert_eq!(message["count"], self.rows.len());
+                self.more = message["more"] == true;
+                self.cursor = message["at"].as_str().map(str::to_owned);
+                assert_eq!(self.more, self.cursor.is_none());
+            }
+            "delta" => {
+                assert!(self.loading.is_none(), "no delta within a snapshot");
+                let more = message["more"] == true;
+                if more && !self.more {
+                    self.more = true;
+                    self.cursor = None;
+                }
+                let strict = !self.more;
+                for row in list("insert") {
+                    assert!(self.rows.insert(id(&row), row.clone()).is_none() || !strict, "known: {row}");
+                }
+                for row in list("update") {
+                    assert!(self.rows.insert(id(&row), row.clone()).is_some() || !strict, "unknown: {row}");
+                }
+                for row in list("delete") {
+                    assert_eq!(row.as_object().unwrap().len(), 1, "a delete names the key");
+                    assert!(self.rows.remove(&id(&row)).is_some() || !strict, "unknown: {row}");
+                }
+                assert_eq!(more, message.get("at").is_none());
+                if let Some(at) = message["at"].as_str() {
+                    if let Some(cursor) = &self.cursor {
+                        let number = |cursor: &str| cursor.rsplit_once('.').unwrap().1.parse::<u64>().unwrap();
+                        let prev = message["prev"].as_str().unwrap();
+                        assert!(number(prev) <= number(cursor) && number(cursor) < number(at), "{message} at {cursor}");
+                    }
+                    self.cursor = Some(at.to_owned());
+                    self.more = false;
+                }
+            }
+            "progress" => {
+                for (s, at) in message["at"].as_object().unwrap() {
+                    assert_eq!(*s, self.s.to_string());
+                    self.cursor = Some(at.as_str().unwrap().to_owned());
+                }
+            }
+            "unsubscribed" => {}
+            other => panic!("{other}"),
+        }
+    }
+
+    fn expects(&self, world: &World) {
+        let list = |name: &str| match &self.params[name] {
+            Json::Null => None,
+            Json::Array(values) => Some(values.clone()),
+            value => Some(vec![value.clone()]),
+        };
+        let (ids, sites) = (list("id"), list("site"));
+        let wanted: BTreeMap<i64, (String, i64)> = world
+            .rows
+            .iter()
+            .filter(|(id, _)| ids.as_ref().is_none_or(|ids| ids.contains(&json!(id))))
+            .filter(|(_, (site, _))| sites.as_ref().is_none_or(|sites| sites.contains(&json!(site))))
+            .map(|(id, row)| (*id, row.clone()))
+            .collect();
+        let held: BTreeMap<i64, (String, i64)> = self
+            .rows
+            .iter()
+            .map(|(id, row)| (*id, (row["site"].as_str().unwrap().to_owned(), row["v"].as_i64().unwrap())))
+            .collect();
+        assert_eq!(held, wanted, "params {}", self.params);
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(i64, usize, i64),
+    Remove(i64),
+    Cut,
+    Pass(i64),
+    Connect(usize, u64),
+    Read(usize, usize),
+    /// the client's connection is cut, and it resumes
+    Resume(usize),
+    Leave(usize),
+    Check,
+}
+
+const SITES: [&str; 3] = ["n1", "n2", "n3"];
+
+fn params(kind: usize) -> Json {
+    match kind {
+        0 => json!({}),
+        1 => json!({"id": 1}),
+        2 => json!({"site": "n1"}),
+        3 => json!({"site": ["n1", "n2"]}),
+        4 => json!({"id": [1, 2, 3], "site": ["n2", "n3"]}),
+        _ => json!({"id": [2, 4]}),
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..6i64, 0..3usize, 0..4i64).prop_map(|(id, site, v)| Step::Put(id, site, v)),
+        3 => (0..6i64).prop_map(Step::Remove),
+        6 => Just(Step::Cut),
+        2 => prop_oneof![Just(50), Just(300), Just(3_000)].prop_map(Step::Pass),
+        2 => (0..6usize, prop_oneof![3 => Just(0), 1 => Just(80), 1 => Just(400)]).prop_map(|(p, e)| Step::Connect(p, e)),
+        6 => (0..6usize, 1..6usize).prop_map(|(client, frames)| Step::Read(client, frames)),
+        2 => (0..6usize).prop_map(Step::Resume),
+        1 => (0..6usize).prop_map(Step::Leave),
+        1 => Just(Step::Check),
+    ]
+}
+
+fn quiesce(world: &World, clients: &mut [Client]) {
+    for _ in 0..30 {
+        world.pass(50);
+        for client in clients.iter_mut() {
+            while client.read(16, world.now()) {}
+        }
+    }
+    clients.iter().for_each(|client| client.expects(world));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_client_holds_its_part(steps in prop::collection::vec(step(), 1..120)) {
+        let mut world = World::new("fleet");
+        let mut clients: Vec<Client> = Vec::new();
+        for step in steps {
+            match step {
+                Step::Put(id, site, v) => world.put(id, SITES[site], v),
+                Step::Remove(id) => world.remove(id),
+                Step::Cut => world.cut(),
+                Step::Pass(ms) => world.pass(ms),
+                Step::Connect(kind, every) if clients.len() < 6 => clients.push(world.client(params(kind), every)),
+                Step::Connect(..) => {}
+                Step::Read(client, frames) => {
+                    let now = world.now();
+                    if let Some(client) = clients.get_mut(client) {
+                        client.read(frames, now);
+                    }
+                }
+                Step::Resume(client) => {
+                    if let Some(client) = clients.get_mut(client) {
+                        client.session = None;
+                        client.connect(&world);
+                    }
+                }
+                Step::Leave(client) => {
+                    if client < clients.len() {
+                        clients.remove(client);
+                    }
+                }
+                Step::Check => {
+                    world.cut();
+                    quiesce(&world, &mut clients);
+                }
+            }
+        }
+        world.cut();
+        quiesce(&world, &mut clients);
+        drop(clients);
+        // Whoever was there: nothing but rows is left.
+        world.pass(2 * RETAIN + 1_000);
+        let view = locked(&world.view);
+        prop_assert_eq!(view.status().cohorts, 0);
+        prop_assert_eq!(view.status().ended_lives, 0);
+        prop_assert_eq!(view.divisions.len(), 0);
+        prop_assert_eq!(view.rows.entries.len(), view.len());
+    }
+}
+
+#[test]
+fn a_snapshot_then_each_change() {
+    let mut world = World::new("fleet");
+    world.put(1, "n1", 1);
+    world.put(2, "n2", 1);
+    world.cut();
+    let mut all = world.client(json!({}), 0);
+    let mut one = world.client(json!({"site": "n1"}), 0);
+    for client in [&mut all, &mut one] {
+        client.read(99, world.now());
+        assert_eq!(client.seen, ["hello", "subscribed", "snapshot", "rows", "ready"]);
+        client.expects(&world);
+    }
+    // From one part into another.
+    world.put(1, "n3", 2);
+    world.cut();
+    for client in [&mut all, &mut one] {
+        client.read(99, world.now());
+        assert_eq!(client.seen.last().unwrap(), "delta");
+        client.expects(&world);
+    }
+    // What changes elsewhere is not heard of.
+    world.put(2, "n2", 5);
+    world.cut();
+    assert!(!one.read(1, world.now()));
+}
+
+#[test]
+fn clients_of_one_part_share_its_bytes() {
+    let mut world = World::new("fleet");
+    let mut clients: Vec<Client> = (0..3).map(|_| world.client(json!({"site": ["n1", "n2"]}), 0)).collect();
+    clients.iter_mut().for_each(|client| while client.read(9, world.now()) {});
+    world.put(1, "n1", 1);
+    world.cut();
+    let now = world.now();
+    let frames: Vec<Frame> =
+        clients.iter_mut().map(|client| client.session.as_mut().unwrap().next(now).unwrap()).collect();
+    assert!(frames.iter().all(|frame| frame.json.as_ptr() == frames[0].json.as_ptr()));
+}
+
+#[test]
+fn a_client_that_stalls_gets_one_delta() {
+    let mut world = World::new("fleet");
+    let mut client = world.client(json!({}), 0);
+    client.read(99, world.now());
+    for v in 0..1_000 {
+        world.put(v % 5, "n1", v);
+        world.cut();
+    }
+    client.seen.clear();
+    client.read(99, world.now());
+    assert_eq!(client.seen, ["delta"]);
+    client.expects(&world);
+}
+
+#[test]
+fn a_large_answer_comes_as_its_client_reads() {
+    let mut world = World::new("fleet");
+    for id in 0..3_000 {
+        world.put_padded(id, "n1", 0, 500);
+    }
+    world.cut();
+    let mut client = world.client(json!({"site": "n1"}), 0);
+    let mut rounds = 0;
+    while client.read(3, world.now()) {
+        rounds += 1;
+        // Rows change, go and come while they are sent, at first faster than they are read.
+        for id in 0..if rounds < 9 { 400 } else { 3 } {
+            world.put_padded((id * 7 + rounds) % 3_100, "n1", rounds, 500);
+        }
+        if rounds < 20 {
+            world.remove(rounds * 11 % 3_000);
+        }
+        world.cut();
+        if rounds > 60 {
+            break;
+        }
+    }
+    while client.read(99, world.now()) {}
+    assert!(client.cursor.is_some());
+    client.expects(&world);
+}
+
+#[test]
+fn a_cursor_resumes_or_tells_why_not() {
+    let mut world = World::new("fleet");
+    world.put(1, "n1", 1);
+    world.put(2, "n1", 1);
+    world.cut();
+    let mut client = world.client(json!({"site": "n1"}), 0);
+    client.read(99, world.now());
+    client.session = None;
+    world.put(1, "n2", 2);
+    world.put(3, "n1", 1);
+    world.cut();
+    world.pass(RETAIN - 500);
+    client.seen.clear();
+    client.connect(&world);
+    client.read(99, world.now());
+    assert_eq!(client.seen, ["hello", "subscribed", "delta"]);
+    client.expects(&world);
+    client.session = None;
+    world.remove(3);
+    world.cut();
+    world.pass(RETAIN * 2);
+    client.seen.clear();
+    client.connect(&world);
+    client.read(99, world.now());
+    assert_eq!(client.seen, ["hello", "subscribed", "gap", "snapshot", "rows", "ready"]);
+    client.expects(&world);
+}
+
+/// What a session answers, as JSON, without `hello`.
+fn answers(session: &mut Session, now: i64) -> Vec<Json> {
+    let mut answers = Vec::new();
+    while let Some(frame) = session.next(now) {
+        answers.push(serde_json::from_slice(&frame.json).unwrap());
+    }
+    answers.retain(|answer: &Json| answer["t"] != "hello");
+    answers
+}
+
+fn session(world: &World, claims: Option<Json>) -> Session {
+    let identity = Identity {
+        expires: claims.as_ref().and_then(|claims| claims["exp"].as_i64()),
+        claims: claims.and_then(|claims| claims.as_object().cloned()),
+    };
+    Session::new(world.views.clone(), Arc::new(Mailbox::new("test".into())), identity, world.now())
+}
+
+#[test]
+fn each_error_has_its_code() {
+    let world = World::new("fleet");
+    let deep = "[".repeat(10_000);
+    let many: Vec<i64> = (0..1_001).collect();
+    let many = json!({"t": "subscribe", "view": "fleet", "params": {"id": many}}).to_string();
+    let product = json!({"t": "subscribe", "view": "fleet", "params": {"id": (0..40).collect::<Vec<_>>(),
+        "site": (0..40).collect::<Vec<_>>()}})
+    .to_string();
+    for (message, code) in [
+        ("", "bad_message"),
+        ("7", "bad_message"),
+        (deep.as_str(), "bad_message"),
+        (r#"{"t":"nonsense"}"#, "bad_message"),
+        (r#"{"t":"subscribe"}"#, "bad_message"),
+        (r#"{"t":"subscribe","view":"fleet","surprise":1}"#, "bad_message"),
+        (r#"{"t":"subscribe","view":"fleet","every":"often"}"#, "bad_message"),
+        (r#"{"t":"subscribe","view":"fleet","every":-1}"#, "bad_message"),
+        (r#"{"t":"subscribe","view":7}"#, "bad_message"),
+        (r#"{"t":"subscribe","view":"fleet","id":{}}"#, "bad_message"),
+        (r#"{"t":"subscribe","view":"flete"}"#, "unknown_view"),
+        (r#"{"t":"subscribe","view":"fleet","params":{"v":1}}"#, "unknown_param"),
+        (r#"{"t":"subscribe","view":"fleet","params":{"id":"abc"}}"#, "bad_param"),
+        (r#"{"t":"subscribe","view":"fleet","params":{"id":[]}}"#, "bad_param"),
+        (r#"{"t":"subscribe","view":"fleet","params":{"site":{"a":1}}}"#, "bad_param"),
+        (many.as_str(), "too_many_values"),
+        (product.as_str(), "too_many_values"),
+        (r#"{"t":"unsubscribe","s":99}"#, "not_subscribed"),
+    ] {
+        let mut session = session(&world, None);
+        session.receive(message, world.now());
+        let answers = answers(&mut session, world.now());
+        assert_eq!(answers.len(), 1, "{message}");
+        assert_eq!((&answers[0]["t"], &answers[0]["code"]), (&json!("error"), &json!(code)), "{message}");
+        assert_eq!(session.over(), None);
+    }
+    let mut session = session(&world, None);
+    let subscribe = r#"{"t":"subscribe","id":5,"view":"fleet","params":{"id":[2,1,2]},"every":60}"#;
+    session.receive(subscribe, world.now());
+    let told = answers(&mut session, world.now());
+    assert_eq!(told[0]["params"], json!({"id": [1, 2]}));
+    assert_eq!((&told[0]["every"], &told[0]["id"]), (&json!(100), &json!(5)));
+    session.receive(subscribe, world.now());
+    assert_eq!(answers(&mut session, world.now())[0]["code"], "duplicate");
+    session.receive(&"x".repeat(70_000), world.now());
+    assert_eq!(answers(&mut session, world.now())[0]["code"], "too_large");
+    assert_eq!(session.over().unwrap().code, 1009);
+}
+
+#[test]
+fn claims_choose_the_part() {
+    let mut world = World::new("claimed");
+    let put = |id: i64, owner: &str| {
+        let row = json!({"id": id, "site": "n1", "v": 1, "owner": owner}).to_string();
+        let forms = [Some(id.to_string().into()), Some("n1".into()), Some(owner.into())];
+        locked(&world.view).put(&GroupKey::from_values([&Value::Int(id)]), row.as_bytes(), &forms);
+    };
+    put(1, "ann");
+    put(2, "bob");
+    put(3, "7");
+    world.cut();
+    let rows = |claims: Option<Json>| {
+        let mut session = session(&world, claims);
+        session.receive(r#"{"t":"subscribe","view":"claimed"}"#, world.now());
+        let answers = answers(&mut session, world.now());
+        if answers[0]["t"] == "error" {
+            return answers[0]["code"].clone();
+        }
+        answers.iter().find(|answer| answer["t"] == "ready").unwrap()["count"].clone()
+    };
+    assert_eq!(rows(None), "forbidden");
+    assert_eq!(rows(Some(json!({}))), "forbidden");
+    assert_eq!(rows(Some(json!({"sub": null}))), "forbidden");
+    assert_eq!(rows(Some(json!({"sub": "ann"}))), 1);
+    assert_eq!(rows(Some(json!({"sub": 7}))), 1);
+    assert_eq!(rows(Some(json!({"sub": ["ann", "bob"]}))), 2);
+    assert_eq!(rows(Some(json!({"sub": []}))), 0);
+    let mut session = session(&world, Some(json!({"sub": "ann", "exp": world.now() + 1_000})));
+    session.receive(r#"{"t":"subscribe","view":"claimed"}"#, world.now());
+    answers(&mut session, world.now());
+    world.pass(1_500);
+    assert!(!session.mailbox().is_empty(Waker::noop()));
+    let told = answers(&mut session, world.now());
+    assert_eq!(told, [json!({"t": "unsubscribed", "s": told[0]["s"], "why": "expired"})]);
+    session.receive(r#"{"t":"subscribe","view":"claimed"}"#, world.now());
+    assert_eq!(answers(&mut session, world.now())[0]["code"], "forbidden");
+}
+
+#[test]
+fn a_new_definition_is_told_and_a_drop_ends() {
+    let mut world = World::new("fleet");
+    world.put(1, "n1", 1);
+    world.cut();
+    let mut session = session(&world, None);
+    for params in ["{}", r#"{"site":"n1"}"#] {
+        session.receive(&format!(r#"{{"t":"subscribe","id":"x","view":"fleet","params":{params}}}"#), world.now());
+    }
+    answers(&mut session, world.now());
+    let mut about = description("fleet");
+    about.parts.pop();
+    about.definition = 2;
+    locked(&world.view).redefine(about, world.now());
+    let told = answers(&mut session, world.now());
+    let of = |s: u64| told.iter().filter(|frame| frame["s"] == s).map(|frame| frame["t"].clone()).collect::<Vec<_>>();
+    let first = told[0]["s"].as_u64().unwrap();
+    let (whole, site) = (first.min(told[1]["s"].as_u64().unwrap()), first.max(told[1]["s"].as_u64().unwrap()));
+    assert_eq!(of(whole), ["gap", "subscribed", "snapshot", "ready"]);
+    assert_eq!(of(site), ["unsubscribed"]);
+    assert!(told.iter().any(|frame| frame["why"] == "changed"));
+    world.views.drop_view("fleet");
+    let told = answers(&mut session, world.now());
+    assert_eq!(told, [json!({"t": "unsubscribed", "s": whole, "why": "dropped"})]);
+}
+
+#[test]
+fn a_heartbeat_names_what_is_caught_up() {
+    let mut world = World::new("fleet");
+    let mut client = world.client(json!({}), 1_000);
+    client.read(99, world.now());
+    world.put(1, "n1", 1);
+    world.cut();
+    let before = client.cursor.clone();
+    client.session.as_mut().unwrap().mailbox().heartbeat();
+    client.seen.clear();
+    client.read(99, world.now());
+    assert_eq!(client.seen, ["progress"]);
+    assert_eq!(client.cursor, before, "a pending change is not passed");
+    world.pass(1_000);
+    client.read(99, world.now());
+    client.session.as_mut().unwrap().mailbox().heartbeat();
+    client.read(99, world.now());
+    client.expects(&world);
+    assert_ne!(client.cursor, before);
+}
