@@ -68,7 +68,8 @@ mod tests {
         assert_eq!(resume(&cursor(&mine, 12), &mine), Ok(12));
         assert_eq!(resume(&cursor(&other, 12), &mine), Err(GapReason::Changed));
         assert_eq!(resume(&cursor(&earlier, 12), &mine), Err(GapReason::Restart));
-        for unreadable in ["", "12", ".", "a.b", "a.-1", &format!("{mine}."), &format!("{mine}.99999999999999999999999")]
+        for unreadable in
+            ["", "12", ".", "a.b", "a.-1", &format!("{mine}."), &format!("{mine}.99999999999999999999999")]
         {
             assert_eq!(resume(unreadable, &mine), Err(GapReason::Restart), "{unreadable:?}");
         }

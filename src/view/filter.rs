@@ -131,10 +131,7 @@ impl Filter {
     }
 }
 
-fn read_claims(
-    about: &Description,
-    claims: Option<&Map<String, Json>>,
-) -> Result<Vec<(Text, Vec<Text>)>, ClientError> {
+fn read_claims(about: &Description, claims: Option<&Map<String, Json>>) -> Result<Vec<(Text, Vec<Text>)>, ClientError> {
     let mut read = Vec::new();
     for part in &about.parts {
         let Some(claim) = &part.claim else { continue };

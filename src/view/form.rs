@@ -7,8 +7,8 @@ use std::cmp::Ordering;
 use serde_json::Value as Json;
 
 use super::description::ColumnType;
-use crate::value::key::KeyPart;
 use crate::value::json;
+use crate::value::key::KeyPart;
 use crate::value::{Text, Value};
 
 /// A value as it is compared; `None` is null.

@@ -9,8 +9,8 @@ use super::form::write_part;
 use super::lives::Change;
 use super::rate::Rate;
 use super::rows::{Entry, Rows};
-use crate::value::json as text;
 use crate::value::Text;
+use crate::value::json as text;
 
 /// Rows of one frame of a large answer, bytes.
 pub const CHUNK: usize = 64 * 1024;
@@ -109,7 +109,8 @@ impl Frame {
         let column = |column: &super::Column| json!({"name": column.name.as_str(), "type": column.ty.to_string()});
         add("columns", about.columns.iter().map(column).collect());
         if !about.order.is_empty() {
-            let key = |(name, descending): &(Text, bool)| json!([name.as_str(), if *descending { "desc" } else { "asc" }]);
+            let key =
+                |(name, descending): &(Text, bool)| json!([name.as_str(), if *descending { "desc" } else { "asc" }]);
             add("order", about.order.iter().map(key).collect());
         }
         if let Some(limit) = about.limit {
@@ -191,7 +192,14 @@ pub struct Span {
 }
 
 /// A delta with these changes. Without a span it has `more`: rows are set and others removed.
-pub fn delta(s: u64, about: &Description, rows: &Rows, ts: i64, span: Option<Span>, changes: &[(u32, Change)]) -> Frame {
+pub fn delta(
+    s: u64,
+    about: &Description,
+    rows: &Rows,
+    ts: i64,
+    span: Option<Span>,
+    changes: &[(u32, Change)],
+) -> Frame {
     let mut out = Vec::with_capacity(256);
     out.extend_from_slice(br#"{"t":"delta","s":"#);
     out.extend_from_slice(itoa::Buffer::new().format(s).as_bytes());

@@ -300,8 +300,7 @@ impl Division {
         while self.leaving.front().is_some_and(|(until, _)| *until <= now) {
             let Some((_, part)) = self.leaving.pop_front() else { return };
             // It may be watched again, or be another part by now.
-            let unwatched =
-                |part: &Part| part.cohorts.is_empty() && part.until <= now && part.until != i64::MIN;
+            let unwatched = |part: &Part| part.cohorts.is_empty() && part.until <= now && part.until != i64::MIN;
             if !self.parts.get(part as usize).is_some_and(unwatched) {
                 continue;
             }
@@ -328,15 +327,7 @@ impl Division {
         }
     }
 
-    fn end(
-        &mut self,
-        life: u32,
-        bytes: usize,
-        sequence: Sequence,
-        now: i64,
-        most_ended: usize,
-        effects: &mut Effects,
-    ) {
+    fn end(&mut self, life: u32, bytes: usize, sequence: Sequence, now: i64, most_ended: usize, effects: &mut Effects) {
         let Life { entry, part, .. } = self.lives[life as usize];
         self.current.set(entry, NONE);
         let found = &mut self.parts[part as usize];

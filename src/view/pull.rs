@@ -295,8 +295,11 @@ impl View {
         }
         let (sequence, cohort) = (self.sequence, &self.cohorts[place.cohort as usize]);
         let (cuts, epoch, s) = (cohort.cuts, cohort.epoch.clone(), cohort.s);
-        let span =
-            Span { prev: cursor(&epoch, holds), at: cursor(&epoch, sequence), merged: merged(cuts.saturating_sub(had)) };
+        let span = Span {
+            prev: cursor(&epoch, holds),
+            at: cursor(&epoch, sequence),
+            merged: merged(cuts.saturating_sub(had)),
+        };
         let frame = frame::delta(s, &self.about, &self.rows, self.ts, Some(span), &changes);
         self.set_phase(place, Phase::Follow);
         self.holds(place, sequence, cuts, sequence);
@@ -349,11 +352,8 @@ impl View {
         let folded = cuts.saturating_sub(had);
         // What came and went moved the cut that the client holds, and not its cursor.
         let prev = from.min(told);
-        let span = Span {
-            prev: cursor(&cohort.epoch, prev),
-            at: cursor(&cohort.epoch, sequence),
-            merged: merged(folded),
-        };
+        let span =
+            Span { prev: cursor(&cohort.epoch, prev), at: cursor(&cohort.epoch, sequence), merged: merged(folded) };
         let frame = frame::delta(cohort.s, &self.about, &self.rows, self.ts, Some(span), &changes);
         if cohort.members.len() > 1 {
             cohort.shared = Some(Shared { from, prev, to: sequence, cuts, tick, frame: frame.clone() });

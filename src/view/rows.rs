@@ -9,8 +9,8 @@ use hashbrown::HashTable;
 use slab::Slab;
 
 use super::form::Form;
-use crate::value::key::{GroupKey, KeyPart};
 use crate::value::Value;
+use crate::value::key::{GroupKey, KeyPart};
 
 /// A key and its current row.
 #[derive(Debug)]

@@ -118,7 +118,10 @@ impl Session {
 
     /// The client sent bytes that are no text.
     pub fn receive_binary(&mut self) {
-        self.refuse(None, &ClientError::new(ErrorCode::BadMessage, "messages are JSON in text frames, not binary ones"));
+        self.refuse(
+            None,
+            &ClientError::new(ErrorCode::BadMessage, "messages are JSON in text frames, not binary ones"),
+        );
     }
 
     /// The client sent more than a message may have.

@@ -19,8 +19,8 @@ use super::lives::{Division, Effects, PartKey};
 use super::mailbox::Mailbox;
 use super::rate::Rate;
 use super::rows::{Entry, Rows};
-use crate::value::key::GroupKey;
 use crate::value::Text;
+use crate::value::key::GroupKey;
 
 /// What a cohort's cuts are counted from, so that a resumed client may have missed more than the cohort has seen.
 const FIRST_CUT: u64 = 1 << 40;

@@ -9,10 +9,10 @@ use proptest::prelude::*;
 use serde_json::{Value as Json, json};
 
 use super::*;
-use crate::value::key::GroupKey;
 use crate::sync::locked;
 use crate::time::Clock;
 use crate::value::Value;
+use crate::value::key::GroupKey;
 
 const RETAIN: i64 = 2_000;
 
@@ -26,10 +26,7 @@ fn description(name: &str) -> Description {
     };
     let column = |name: &str, ty| Column { name: name.into(), ty };
     let claimed = name == "claimed";
-    let mut parts = vec![
-        part("id", ColumnType::Bigint, Some(0), None),
-        part("site", ColumnType::Any, None, None),
-    ];
+    let mut parts = vec![part("id", ColumnType::Bigint, Some(0), None), part("site", ColumnType::Any, None, None)];
     if claimed {
         parts.push(part("owner", ColumnType::Any, None, Some("sub")));
     }
@@ -135,7 +132,8 @@ impl Client {
     fn connect(&mut self, world: &World) {
         let mailbox = Arc::new(Mailbox::new("test".into()));
         let mut session = Session::new(world.views.clone(), mailbox, Identity::default(), world.now());
-        let mut subscribe = json!({"t": "subscribe", "id": "a", "view": "fleet", "params": self.params, "every": self.every});
+        let mut subscribe =
+            json!({"t": "subscribe", "id": "a", "view": "fleet", "params": self.params, "every": self.every});
         if let Some(cursor) = &self.cursor {
             subscribe["cursor"] = json!(cursor);
         }
