@@ -30,7 +30,7 @@ use crate::io::events::EventSink;
 use crate::io::queue::{self, Backlog, Signal, WayOut};
 use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
 use crate::io::{LinkStatus, UNSENT, loss};
-use crate::metrics::{Latency, RuleMetrics, Work};
+use crate::metrics::{FeedCounts, Latency, RuleMetrics, Work};
 use crate::plan::physical::{Body, Role, RulePlan};
 use crate::sync::KeyedLock;
 use crate::time::Clock;
@@ -168,6 +168,8 @@ pub struct RuleStatus {
     pub late: u64,
     /// rows too far ahead of the clock
     pub future: u64,
+    /// what its streams have noticed about their feeds
+    pub feed: FeedCounts,
     /// up to where all rows of a rule in event time are there, ms since the epoch; `None` before the first
     pub watermark: Option<i64>,
     /// the last error
@@ -767,6 +769,7 @@ impl RunningRule {
             dropped: sinks.iter().flat_map(|sink| &sink.dropped).map(|(_, count)| count).sum(),
             late: metrics.late.load(Ordering::Relaxed),
             future: metrics.future.load(Ordering::Relaxed),
+            feed: metrics.feed(),
             watermark: metrics.watermark(),
             last_error: metrics.last_error(),
             work: metrics.work(),

@@ -39,6 +39,8 @@ pub struct RuleMetrics {
     /// errors by operator; nothing is allocated before the first
     faults: Mutex<Vec<Fault>>,
     latency: Mutex<Option<Box<Histogram<u32>>>>,
+    /// what streams that it has left had noticed
+    feed: Mutex<FeedCounts>,
     /// the streams that it reads
     shares: Mutex<SmallVec<[Share; 1]>>,
 }
@@ -107,6 +109,54 @@ pub struct StreamMetrics {
     /// when something came last, ms since the epoch
     received: AtomicI64,
     last_error: Mutex<Option<LastError>>,
+    feed: [AtomicU64; FeedEvent::ALL.len()],
+}
+
+/// What may be odd about the messages of a feed, beyond errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FeedEvent {
+    /// a message of another shape, skipped (ON_MISMATCH)
+    Mismatched,
+    /// a message that another connection has brought before, dropped (dedupKey)
+    Duplicate,
+    /// a number of the feed's sequence that did not come (gapSequence)
+    Missing,
+    /// a number that had come before
+    Doubled,
+    /// a number that came behind a later one
+    Reordered,
+}
+
+/// How often each [`FeedEvent`] was.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FeedCounts([u64; FeedEvent::ALL.len()]);
+
+impl FeedEvent {
+    /// All events.
+    pub const ALL: [FeedEvent; 5] =
+        [FeedEvent::Mismatched, FeedEvent::Duplicate, FeedEvent::Missing, FeedEvent::Doubled, FeedEvent::Reordered];
+
+    /// The name in status and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            FeedEvent::Mismatched => "mismatched",
+            FeedEvent::Duplicate => "duplicate",
+            FeedEvent::Missing => "missing",
+            FeedEvent::Doubled => "doubled",
+            FeedEvent::Reordered => "reordered",
+        }
+    }
+}
+
+impl FeedCounts {
+    /// Those that have happened, with how often.
+    pub fn each(&self) -> impl Iterator<Item = (FeedEvent, u64)> {
+        FeedEvent::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+    }
+
+    fn combine(self, other: FeedCounts, with: fn(u64, u64) -> u64) -> FeedCounts {
+        FeedCounts(std::array::from_fn(|event| with(self.0[event], other.0[event])))
+    }
 }
 
 /// A rule's part of what a stream counts.
@@ -117,6 +167,8 @@ struct Share {
     rows: u64,
     /// the stream's errors then; none: they are told to the rule one by one
     errors: Option<u64>,
+    /// the stream's feed counts then
+    feed: FeedCounts,
 }
 
 impl Share {
@@ -126,6 +178,10 @@ impl Share {
 
     fn errors(&self) -> u64 {
         self.errors.map_or(0, |before| self.stream.errors.load(Ordering::Acquire).wrapping_sub(before))
+    }
+
+    fn feed(&self) -> FeedCounts {
+        self.stream.feed().combine(self.feed, u64::wrapping_sub)
     }
 
     fn last_error(&self) -> Option<LastError> {
@@ -142,6 +198,15 @@ impl StreamMetrics {
     /// Notes that a batch came at `now`, ms since the epoch.
     pub fn received(&self, now: i64) {
         self.received.store(now, Ordering::Relaxed);
+    }
+
+    /// Counts an event of the feed.
+    pub fn count(&self, event: FeedEvent, times: u64) {
+        self.feed[event as usize].fetch_add(times, Ordering::Relaxed);
+    }
+
+    fn feed(&self) -> FeedCounts {
+        FeedCounts(std::array::from_fn(|event| self.feed[event].load(Ordering::Relaxed)))
     }
 
     /// Counts a message that is lost for every rule.
@@ -169,7 +234,7 @@ impl RuleMetrics {
     pub fn join(&self, stream: &Arc<StreamMetrics>, errors: bool) {
         let rows = stream.rows.load(Ordering::Acquire);
         let errors = errors.then(|| stream.errors.load(Ordering::Acquire));
-        locked(&self.shares).push(Share { stream: stream.clone(), rows, errors });
+        locked(&self.shares).push(Share { stream: stream.clone(), rows, errors, feed: stream.feed() });
     }
 
     /// What the stream counts from now on is nothing to this rule; what it has counted stays.
@@ -180,6 +245,8 @@ impl RuleMetrics {
         self.rows_in.fetch_add(share.rows(), Ordering::Relaxed);
         let errors = share.errors();
         self.errors.fetch_add(errors, Ordering::Relaxed);
+        let mut left = locked(&self.feed);
+        *left = left.combine(share.feed(), u64::wrapping_add);
         let Some((time, text)) = share.last_error() else { return };
         add(&mut locked(&self.faults), Place::Decoder, errors, time, text);
     }
@@ -198,6 +265,12 @@ impl RuleMetrics {
     pub fn rows_in(&self) -> u64 {
         let shares = locked(&self.shares);
         shares.iter().map(Share::rows).fold(self.rows_in.load(Ordering::Relaxed), u64::wrapping_add)
+    }
+
+    /// What its streams have noticed about their feeds.
+    pub fn feed(&self) -> FeedCounts {
+        let shares = locked(&self.shares);
+        shares.iter().map(Share::feed).fold(*locked(&self.feed), |sum, share| sum.combine(share, u64::wrapping_add))
     }
 
     /// Rows and messages that an error took away.

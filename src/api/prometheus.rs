@@ -169,6 +169,7 @@ struct Page {
     stopped: u64,
     late: Family,
     future: Family,
+    feed: Family,
     dropped: Family,
     lag: Family,
     state: Family,
@@ -196,6 +197,7 @@ impl Default for Page {
             stopped: 0,
             late: counter("plutino_rule_late_rows_total", "Rows behind the watermark, dropped"),
             future: counter("plutino_rule_future_rows_total", "Rows too far ahead of the clock, dropped"),
+            feed: counter("plutino_feed_messages_total", "Odd messages of a rule's streams, by kind"),
             dropped: counter("plutino_dropped_messages_total", "Messages that a source or sink lost, by cause"),
             lag: gauge("plutino_rule_watermark_lag_ms", "How far the watermark is behind the clock, in event time"),
             state: gauge("plutino_rule_state_bytes", "Memory of what a rule remembers, estimated"),
@@ -233,6 +235,9 @@ impl Page {
         let Some(status) = &report.engine else { return };
         self.late.sample(&[("rule", id)], status.late);
         self.future.sample(&[("rule", id)], status.future);
+        for (event, count) in status.feed.each() {
+            self.feed.sample(&[("rule", id), ("kind", event.name())], count);
+        }
         if let Some(lag) = report.watermark_lag {
             self.lag.sample(&[("rule", id)], lag);
         }
@@ -252,7 +257,17 @@ impl Page {
         let mut count = Family::new("kuiper_rule_count", "gauge", "Rules by state");
         count.sample(&[("status", "running")], self.running);
         count.sample(&[("status", "stop")], self.stopped);
-        let own = [self.rule_status, count, self.late, self.future, self.dropped, self.lag, self.state, self.windows];
+        let own = [
+            self.rule_status,
+            count,
+            self.late,
+            self.future,
+            self.feed,
+            self.dropped,
+            self.lag,
+            self.state,
+            self.windows,
+        ];
         let rest =
             [self.table_rows, self.table_state, self.waiting, self.clients, self.bytes, self.refused, self.disconnects];
         let mut process = Vec::new();

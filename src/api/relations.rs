@@ -189,7 +189,7 @@ fn option<'a>(create: &'a CreateStream, name: &str) -> Option<&'a str> {
 
 /// The options that were given, in the order and under the names of eKuiper's answer.
 fn options(create: &CreateStream) -> Json {
-    const NAMES: [(&str, &str); 16] = [
+    const NAMES: [(&str, &str); 19] = [
         ("DATASOURCE", "datasource"),
         ("KEY", "key"),
         ("FORMAT", "format"),
@@ -206,6 +206,9 @@ fn options(create: &CreateStream) -> Json {
         ("VERSION", "version"),
         ("TEMP", "temp"),
         ("KIND", "kind"),
+        ("JSON_ARRAY", "jsonArray"),
+        ("ON_MISMATCH", "onMismatch"),
+        ("FRAMING", "framing"),
     ];
     let mut options = Map::new();
     for (name, shown) in NAMES {

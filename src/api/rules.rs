@@ -179,6 +179,9 @@ pub fn report_json(report: &RuleReport) -> Json {
     for (part, counters) in &report.parts {
         put_counters(&mut all, part, counters);
     }
+    for (event, count) in report.engine.iter().flat_map(|engine| engine.feed.each()) {
+        all.insert(format!("feed_{}_total", event.name()), count.into());
+    }
     Json::Object(all)
 }
 

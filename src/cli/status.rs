@@ -45,6 +45,9 @@ impl Report {
             if rule.future > 0 {
                 let _ = write!(line, ", too far ahead {}", rule.future);
             }
+            for (event, count) in rule.feed.each() {
+                let _ = write!(line, ", {} {count}", event.name());
+            }
             if let Some(latency) = &rule.latency {
                 let _ = write!(line, ", p50 {}, p99 {}", micros(latency.p50_us), micros(latency.p99_us));
             }
@@ -165,6 +168,7 @@ mod tests {
             dropped: 10,
             late: 0,
             future: 0,
+            feed: Default::default(),
             last_error: None,
             work: Default::default(),
             latency: Some(Latency { p50_us: 90, p99_us: 12_345 }),

@@ -1,4 +1,4 @@
-//! The streams and tables that rules can name: their statements as typed definitions.
+//! Streams and tables: their CREATE statements as typed definitions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,42 +10,46 @@ use crate::sql::ast::{CreateStream, Relation};
 use crate::text::span::Span;
 use crate::value::Text;
 use crate::value::cast;
-use crate::value::datetime_pattern::TimePattern;
+use crate::value::field_path::FieldPath;
+use crate::value::timestamp_format::TimestampFormat;
 use crate::value::types::{ColumnDef, DataType, Literal};
 
 /// A stream or table as it was created.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamDef {
-    /// its name
     pub name: Text,
-    /// what it is
     pub kind: Kind,
-    /// its columns; none: schemaless
+    /// `None`: schemaless
     pub columns: Option<Vec<ColumnDef>>,
     /// DATASOURCE: the path of the endpoint; empty if not given
     pub datasource: Text,
-    /// TYPE: kind of the source
+    /// TYPE: the kind of the source
     pub source: Text,
     /// FORMAT
     pub format: Format,
-    /// decompression in EXTRA: how messages are packed
+    /// FRAMING
+    pub framing: Framing,
+    /// JSON_ARRAY
+    pub json_array: JsonArray,
+    /// ON_MISMATCH
+    pub on_mismatch: OnMismatch,
+    /// `decompression` in EXTRA: how messages are compressed
     pub compression: Option<Method>,
-    /// CONF_KEY: which property set
+    /// CONF_KEY: the property set of the source
     pub conf_key: Option<Text>,
-    /// KEY: the column of which a lookup table holds the last row for each value
+    /// KEY: a lookup table holds the last row for each value of this column
     pub key: Option<Text>,
-    /// TIMESTAMP: the event time field
-    pub timestamp: Option<Text>,
+    /// TIMESTAMP: where the event time is
+    pub timestamp: Option<FieldPath>,
     /// TIMESTAMP_FORMAT
-    pub timestamp_format: Option<TimePattern>,
+    pub timestamp_format: Option<TimestampFormat>,
     /// STRICT_VALIDATION
     pub strict: bool,
     /// SHARED
     pub shared: bool,
     /// TEMP: for temporary rules only
     pub temporary: bool,
-    /// useInt64ForWholeNumber in EXTRA: whole numbers of messages are whole numbers of the language (BIGINT), which
-    /// divide as such
+    /// useInt64ForWholeNumber in EXTRA: whole numbers of messages are BIGINT, which divide as integers
     pub integers: bool,
     /// EXTRA: further source properties
     pub extra: Map<String, Json>,
@@ -62,10 +66,13 @@ impl StreamDef {
             key: self.key.clone(),
             timestamp_format: self.timestamp_format.clone(),
             strict: self.strict,
+            framing: self.framing,
+            json_array: self.json_array,
+            on_mismatch: self.on_mismatch,
         }
     }
 
-    /// A stream of which only the name is known: one without a schema, so that any column may be there.
+    /// A schemaless stream with this name and nothing else.
     pub fn of_name(name: Text) -> StreamDef {
         StreamDef {
             name,
@@ -74,6 +81,9 @@ impl StreamDef {
             datasource: Text::default(),
             source: Text::default(),
             format: Format::Json,
+            framing: Framing::default(),
+            json_array: JsonArray::default(),
+            on_mismatch: OnMismatch::default(),
             compression: None,
             conf_key: None,
             key: None,
@@ -101,10 +111,16 @@ pub struct StreamSchema {
     pub columns: Option<Vec<ColumnDef>>,
     /// the column of which a lookup table holds the last row for each value
     pub key: Option<Text>,
-    /// TIMESTAMP_FORMAT, which DATETIME columns are read by too
-    pub timestamp_format: Option<TimePattern>,
+    /// TIMESTAMP_FORMAT, by which DATETIME columns are read too
+    pub timestamp_format: Option<TimestampFormat>,
     /// STRICT_VALIDATION: values that do not fit their columns are errors
     pub strict: bool,
+    /// FRAMING
+    pub framing: Framing,
+    /// JSON_ARRAY
+    pub json_array: JsonArray,
+    /// ON_MISMATCH
+    pub on_mismatch: OnMismatch,
 }
 
 /// What a name stands for.
@@ -152,6 +168,36 @@ pub enum Format {
     UrlEncoded,
 }
 
+/// FRAMING: what a websocket message holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Framing {
+    /// one message of FORMAT
+    #[default]
+    Message,
+    /// one message of FORMAT a line; empty lines are skipped
+    Lines,
+}
+
+/// JSON_ARRAY: what a JSON array is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum JsonArray {
+    /// an array of objects, each a row
+    #[default]
+    Rows,
+    /// one row: its elements are the declared columns by position, or the array is the column `self`
+    Row,
+}
+
+/// ON_MISMATCH: what becomes of a message that is JSON of another shape than a row, or no JSON at all (`pong`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnMismatch {
+    /// an error
+    #[default]
+    Error,
+    /// skipped and counted
+    Skip,
+}
+
 /// All streams and tables by name: they share the names.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
@@ -188,6 +234,9 @@ pub enum CatalogErrorKind {
         /// the value
         value: String,
     },
+    /// Options that exclude each other.
+    #[error("{0}")]
+    Combination(&'static str),
     /// Columns that messages of FORMAT binary cannot have.
     #[error("{0}")]
     BinaryColumn(&'static str),
@@ -301,8 +350,39 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         refuse("EXTRA", kind);
         None
     });
-    let timestamp_format =
-        text("TIMESTAMP_FORMAT").and_then(|text| pattern(&text).map_err(|kind| refuse("TIMESTAMP_FORMAT", kind)).ok());
+    let invalid = |option, value: &str| CatalogErrorKind::Option { option, value: value.to_owned() };
+    let timestamp = text("TIMESTAMP").and_then(|text| {
+        let path = FieldPath::parse(&text);
+        if path.is_none() {
+            refuse("TIMESTAMP", invalid("timestamp", &text));
+        }
+        path
+    });
+    let timestamp_format = text("TIMESTAMP_FORMAT").and_then(|text| {
+        let format = TimestampFormat::new(&text);
+        if format.is_none() {
+            refuse("TIMESTAMP_FORMAT", invalid("timestamp_format", &text));
+        }
+        format
+    });
+    let mut choice = |name, option, choices: [&str; 2]| {
+        let Some(text) = text(name) else { return false };
+        let chosen = choices.iter().position(|choice| text.eq_ignore_ascii_case(choice));
+        if chosen.is_none() {
+            refuse(name, invalid(option, &text));
+        }
+        chosen == Some(1)
+    };
+    let lines = choice("FRAMING", "framing", ["message", "lines"]);
+    let row = choice("JSON_ARRAY", "json_array", ["rows", "row"]);
+    let skip = choice("ON_MISMATCH", "on_mismatch", ["error", "skip"]);
+    if row && format != Format::Json {
+        refuse("JSON_ARRAY", CatalogErrorKind::Combination("JSON_ARRAY=\"row\" needs FORMAT=\"json\""));
+    }
+    if lines && matches!(format, Format::Delimited { header: true, .. }) {
+        const HEADER: &str = "FRAMING=\"lines\" makes each line a message, so that hasHeader would leave no rows";
+        refuse("FRAMING", CatalogErrorKind::Combination(HEADER));
+    }
     let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
     let source = value("TYPE").unwrap_or_default();
     let key = text("KEY");
@@ -322,10 +402,13 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         datasource: value("DATASOURCE").unwrap_or_default(),
         source,
         format,
+        framing: if lines { Framing::Lines } else { Framing::Message },
+        json_array: if row { JsonArray::Row } else { JsonArray::Rows },
+        on_mismatch: if skip { OnMismatch::Skip } else { OnMismatch::Error },
         compression,
         conf_key: text("CONF_KEY"),
         key,
-        timestamp: text("TIMESTAMP"),
+        timestamp,
         timestamp_format,
         strict: flag("STRICT_VALIDATION"),
         shared: flag("SHARED"),
@@ -391,12 +474,7 @@ fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
     Err(CatalogErrorKind::Default { found, target })
 }
 
-fn pattern(text: &str) -> Result<TimePattern, CatalogErrorKind> {
-    TimePattern::new(text)
-        .ok_or_else(|| CatalogErrorKind::Option { option: "timestamp_format", value: text.to_string() })
-}
-
-/// How messages are packed, by the property `decompression` of EXTRA.
+/// How messages are compressed: the property `decompression` in EXTRA.
 fn compression(extra: &Map<String, Json>) -> Result<Option<Method>, CatalogErrorKind> {
     let name = match extra.get("decompression") {
         None | Some(Json::Null) => return Ok(None),
@@ -456,12 +534,31 @@ mod tests {
                    TYPE=\"websocket\", TIMESTAMP=\"ts\", STRICT_VALIDATION=\"TRUE\", EXTRA=\"{\\\"k\\\": 1}\")";
         let stream = create(&mut catalog, sql).expect("the statement is correct");
         assert_eq!((stream.datasource.as_str(), stream.source.as_str()), ("/d", "websocket"));
-        assert_eq!((stream.timestamp.as_deref(), stream.strict, stream.shared), (Some("ts"), true, false));
+        let timestamp = stream.timestamp.as_ref().map(ToString::to_string);
+        assert_eq!((timestamp.as_deref(), stream.strict, stream.shared), (Some("ts"), true, false));
         assert_eq!(stream.extra["k"], 1);
         assert_eq!(catalog.stream("demo"), Some(&stream));
         assert_eq!(catalog.streams().count(), 1);
         let schemaless = create(&mut catalog, "CREATE STREAM other () WITH (DATASOURCE=\"/d\")").expect("correct");
         assert_eq!((&schemaless.columns, &schemaless.format), (&None, &Format::Json));
+    }
+
+    #[test]
+    fn options_for_the_shapes_of_feeds() {
+        let mut catalog = Catalog::default();
+        let sql = "CREATE STREAM a () WITH (DATASOURCE=\"/a\", JSON_ARRAY=\"ROW\", ON_MISMATCH=\"skip\", \
+                   FRAMING=\"lines\", TIMESTAMP=\"self[3]\", TIMESTAMP_FORMAT=\"epoch_us\")";
+        let stream = create(&mut catalog, sql).expect("the statement is correct");
+        assert_eq!(
+            (stream.json_array, stream.on_mismatch, stream.framing),
+            (JsonArray::Row, OnMismatch::Skip, Framing::Lines)
+        );
+        assert_eq!(stream.timestamp.as_ref().map(ToString::to_string).as_deref(), Some("self[3]"));
+        let plain = create(&mut catalog, "CREATE STREAM b () WITH (JSON_ARRAY=\"rows\")").expect("correct");
+        assert_eq!(
+            (plain.json_array, plain.on_mismatch, plain.framing),
+            (JsonArray::Rows, OnMismatch::Error, Framing::Message)
+        );
     }
 
     #[test]
@@ -498,6 +595,12 @@ mod tests {
             (
                 "STREAM x (a BIGINT) WITH (FORMAT=\"binary\")",
                 "'binary' format stream can have only 'bytea' type field @ \"binary\"",
+            ),
+            ("STREAM x () WITH (TIMESTAMP=\"a->\")", "option 'timestamp=a->' is invalid @ \"a->\""),
+            ("STREAM x () WITH (JSON_ARRAY=\"list\")", "option 'json_array=list' is invalid @ \"list\""),
+            (
+                "STREAM x () WITH (FORMAT=\"binary\", JSON_ARRAY=\"row\")",
+                "JSON_ARRAY=\"row\" needs FORMAT=\"json\" @ \"row\"",
             ),
             ("STREAM x () WITH (EXTRA=\"{oops\")", "invalid extra option, expect JSON string @ \"{oops\""),
             (

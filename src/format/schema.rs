@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 
 use crate::format::json;
 use crate::value::cast;
-use crate::value::datetime_pattern::TimePattern;
+use crate::value::timestamp_format::TimestampFormat;
 use crate::value::types::{ColumnDef, DataType, Literal};
 use crate::value::{Object, Text, Value};
 
@@ -35,8 +35,8 @@ pub enum SchemaError {
 pub struct Strict {
     /// its definition
     pub column: ColumnDef,
-    /// TIMESTAMP_FORMAT, which DATETIME columns are read by too
-    pub pattern: Option<TimePattern>,
+    /// TIMESTAMP_FORMAT, by which DATETIME columns are read too
+    pub format: Option<TimestampFormat>,
 }
 
 /// The value of a column whose JSON text is `text` (`None`: the key is absent).
@@ -134,10 +134,10 @@ fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) ->
             cast::truth_of_text(text).map(Value::Bool).ok_or_else(|| Misfit::Type(value.clone()))
         }
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) if strict.is_some() => {
-            let pattern = strict.and_then(|strict| strict.pattern.as_ref());
+            let format = strict.and_then(|strict| strict.format.as_ref());
             // A time of day alone is of today.
             let now = jiff::Timestamp::now().as_millisecond();
-            cast::to_datetime_by(pattern, &value, zone, now).map(Value::DateTime).map_err(|_| Misfit::Type(value))
+            cast::to_datetime_by(format, &value, zone, now).map(Value::DateTime).map_err(|_| Misfit::Type(value))
         }
         (DataType::DateTime, Value::Int(_) | Value::Float(_) | Value::Text(_)) => Ok(value),
         (DataType::DateTime, Value::DateTime(_)) | (DataType::Bytea, Value::Bytes(_)) => Ok(value),
@@ -246,7 +246,7 @@ mod tests {
             ("BIGINT", "null", Err("error in preprocessor: field a is not found")),
         ] {
             let create = sql::parse_create(&format!("CREATE STREAM s (a {ty}) WITH (TYPE=\"websocket\")")).unwrap();
-            let strict = Strict { column: create.columns[0].clone(), pattern: TimePattern::new("dd.MM.yyyy") };
+            let strict = Strict { column: create.columns[0].clone(), format: TimestampFormat::new("dd.MM.yyyy") };
             let value = convert(&"a".into(), Some(&strict.column.ty), Some(text), Some(&strict), &TimeZone::UTC);
             let value = value.map_err(|error| error.to_string()).map(|value| {
                 let mut out = Vec::new();

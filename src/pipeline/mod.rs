@@ -513,7 +513,8 @@ impl Loader {
                     columns.map(|column| column.name.name.to_string()).collect::<Vec<_>>()
                 };
                 let stream = streams.find(|stream| {
-                    stream.def.timestamp.as_deref() == Some(name.as_str()) && !columns(stream).contains(name)
+                    stream.def.timestamp.as_ref().is_some_and(|path| path.column() == name.as_str())
+                        && !columns(stream).contains(name)
                 })?;
                 let columns = columns(stream);
                 let columns: Vec<&str> = columns.iter().map(String::as_str).collect();

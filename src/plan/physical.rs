@@ -13,10 +13,10 @@ use crate::expr::analytic::Analytic;
 use crate::expr::function::CallContext;
 use crate::expr::set_returning::SetReturning;
 use crate::expr::{EvalError, Expr, compare_at};
-
 use crate::time::Unit;
-use crate::value::datetime_pattern::TimePattern;
+use crate::value::field_path::FieldPath;
 use crate::value::operator::JoinKind;
+use crate::value::timestamp_format::TimestampFormat;
 use crate::value::types::DataType;
 use crate::value::{Text, Value};
 
@@ -158,10 +158,12 @@ impl Condition {
 /// Event time of a rule.
 #[derive(Clone, Debug)]
 pub struct EventTime {
-    /// the slot that holds the timestamp
+    /// the slot of the column in which the timestamp is
     pub slot: usize,
-    /// its format where it is text; texts of another form are read by their shape
-    pub format: Option<TimePattern>,
+    /// where it is in that column
+    pub path: FieldPath,
+    /// how it is written; `None`: ms since the epoch, or text that is read by its shape
+    pub format: Option<TimestampFormat>,
     /// how far the watermark stays behind the largest timestamp, ms
     pub late_tolerance: i64,
     /// rows whose timestamp is further ahead of the clock than this, ms, are dropped

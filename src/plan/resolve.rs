@@ -527,7 +527,8 @@ fn event_time(options: &RuleOptions, source: &mut compile::Source) -> Result<Opt
         return Ok(None);
     }
     let stream = source.stream.clone();
-    let Some(name) = &stream.timestamp else { return Err(PlanError::new(PlanErrorKind::NoTimestamp, None)) };
+    let Some(path) = &stream.timestamp else { return Err(PlanError::new(PlanErrorKind::NoTimestamp, None)) };
+    let name = path.column();
     let ty = match &stream.columns {
         None => None,
         Some(columns) => match columns.iter().find(|column| column.name.name == *name) {
@@ -537,6 +538,7 @@ fn event_time(options: &RuleOptions, source: &mut compile::Source) -> Result<Opt
     };
     Ok(Some(EventTime {
         slot: source.column(ColumnSource::Key(name.clone()), ty),
+        path: path.clone(),
         format: stream.timestamp_format.clone(),
         late_tolerance: options.late_tolerance,
         max_future_skew: options.max_future_skew,

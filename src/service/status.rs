@@ -296,6 +296,7 @@ mod tests {
                 dropped: 0,
                 late: 0,
                 future: 0,
+                feed: Default::default(),
                 watermark: None,
                 last_error: None,
                 work: Work::default(),

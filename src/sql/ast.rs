@@ -50,8 +50,8 @@ pub struct CreateStream {
     pub options: Vec<StreamOption>,
 }
 
-/// The options of streams and tables, by their names in capitals.
-pub const OPTION_NAMES: [&str; 16] = [
+/// The options of streams and tables, in upper case. Those of eKuiper come first: [`EKUIPER_OPTIONS`].
+pub const OPTION_NAMES: [&str; 19] = [
     "DATASOURCE",
     "FORMAT",
     "KEY",
@@ -68,7 +68,13 @@ pub const OPTION_NAMES: [&str; 16] = [
     "TEMP",
     "KIND",
     "DELIMITER",
+    "JSON_ARRAY",
+    "ON_MISMATCH",
+    "FRAMING",
 ];
+
+/// How many of [`OPTION_NAMES`] eKuiper has too: its error texts list them.
+pub const EKUIPER_OPTIONS: usize = 16;
 
 /// `NAME = "value"`.
 #[derive(Clone, Debug, PartialEq)]

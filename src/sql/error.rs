@@ -101,7 +101,7 @@ pub enum SyntaxErrorKind {
         found: String,
     },
     /// No option of streams and tables.
-    #[error("found {found:?}, unknown option keys({}).", super::ast::OPTION_NAMES.join("|"))]
+    #[error("found {found:?}, unknown option keys({}).", super::ast::OPTION_NAMES[..super::ast::EKUIPER_OPTIONS].join("|"))]
     Option {
         /// what stands there
         found: String,

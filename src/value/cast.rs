@@ -16,8 +16,8 @@ use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig, STAN
 use jiff::tz::{Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
-use super::datetime_pattern::TimePattern;
 use super::datetime_text;
+use super::timestamp_format::TimestampFormat;
 use crate::value::Value;
 
 /// A value has no equal in the wanted type.
@@ -173,19 +173,22 @@ pub fn to_datetime(value: &Value, zone: &TimeZone, now: i64) -> Result<Arc<Zoned
     converted.map(Arc::new).ok_or_else(|| failed(value, "datetime"))
 }
 
-/// As [`to_datetime`]; text is read by `pattern` first, where there is one.
+/// As [`to_datetime`]; by `format` where there is one. Text of another form than its pattern is read by its shape.
 pub fn to_datetime_by(
-    pattern: Option<&TimePattern>,
+    format: Option<&TimestampFormat>,
     value: &Value,
     zone: &TimeZone,
     now: i64,
 ) -> Result<Arc<Zoned>, ConversionError> {
-    if let (Some(pattern), Value::Text(text)) = (pattern, value)
-        && let Some(at) = pattern.parse(text, zone)
-    {
-        return Ok(Arc::new(at));
-    }
-    to_datetime(value, zone, now)
+    let read = match (format, value) {
+        (Some(TimestampFormat::Epoch(unit)), _) => {
+            let at = unit.timestamp(value).map(|at| at.to_zoned(zone.clone()));
+            return at.map(Arc::new).ok_or_else(|| failed(value, "datetime"));
+        }
+        (Some(TimestampFormat::Pattern(pattern)), Value::Text(text)) => pattern.parse(text, zone),
+        _ => None,
+    };
+    read.map_or_else(|| to_datetime(value, zone, now), |at| Ok(Arc::new(at)))
 }
 
 /// Bytes: of text those that it encodes in base64, or its own where it is no base64.

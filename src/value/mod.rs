@@ -11,9 +11,11 @@
 pub mod cast;
 pub mod datetime_pattern;
 pub mod datetime_text;
+pub mod field_path;
 pub mod json;
 pub mod key;
 pub mod operator;
+pub mod timestamp_format;
 pub mod types;
 
 use std::fmt;

@@ -1,27 +1,27 @@
-//! A message at hand: how it came, and its columns as far as they were read.
+//! The current message of a stream: how it came, and its columns as far as they have been read.
 //!
-//! A value is made when it is first asked for and kept until the next message, since many rules read the same column.
-//! Of rules this module knows nothing.
+//! A value is decoded when it is first asked for, and kept until the next message, since many rules read the same
+//! column. This module knows nothing of rules.
 
-use crate::definition::stream::{Format, StreamSchema};
+use crate::definition::stream::{Format, JsonArray, StreamSchema};
 use crate::format::schema::{self, SchemaError, Strict};
 use crate::format::{delimited, urlencoded};
-use crate::io::queue::{Frame, RowFrame};
-use crate::value::json::Spans;
+use crate::io::queue::RowFrame;
+use crate::value::json::{self, ArrayPart, JsonError, RowScanner, Spans};
 use crate::value::types::DataType;
 use crate::value::{Row, Text, Value};
 
 use super::index::{Columns, Seen};
 
-/// A column that any rule of the stream reads.
+/// A column that at least one rule of the stream reads.
 pub(super) struct StreamColumn {
     pub(super) key: Text,
     pub(super) ty: Option<DataType>,
-    /// its place in what the scanner looks for
+    /// its number among the columns that the scanner looks for
     pub(super) wanted: usize,
-    /// where the stream has STRICT_VALIDATION
+    /// with STRICT_VALIDATION
     pub(super) strict: Option<Strict>,
-    /// how many inputs of rules read it
+    /// how many inputs of rules read it; 0: the place is free
     pub(super) readers: usize,
 }
 
@@ -32,7 +32,7 @@ pub(super) enum Cell {
     Failed(SchemaError),
 }
 
-/// The message at hand, with its columns as far as they were read.
+/// The current message, with its columns as far as they have been read.
 pub(super) struct Message<'a> {
     pub(super) body: Body<'a>,
     pub(super) columns: &'a [StreamColumn],
@@ -43,7 +43,7 @@ pub(super) struct Message<'a> {
 /// How a message came.
 #[derive(Clone, Copy)]
 pub(super) enum Body<'a> {
-    /// as JSON: the text, the object in it, and where the object's columns are in the text
+    /// as JSON: the text, the row as an object, and where the row's columns are in the text
     Text { text: &'a str, object: &'a str, spans: &'a Spans },
     /// decoded
     Row(&'a RowFrame),
@@ -100,7 +100,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// What the source tells about the message: memory its topic, others nothing.
+    /// The metadata of the message: from memory its topic, else nothing.
     pub(super) fn metadata(&self) -> Value {
         match self.body {
             Body::Row(frame) if !frame.topic.is_empty() => {
@@ -126,11 +126,11 @@ pub(super) enum DecodeError {
     Escape(#[from] urlencoded::EscapeError),
 }
 
-/// The rows of a message whose format has no need of a scanner.
-pub(super) fn decode(schema: &StreamSchema, frame: &Frame) -> Result<Vec<Row>, DecodeError> {
-    let text = || std::str::from_utf8(frame.bytes());
+/// The rows of a message that is not JSON.
+pub(super) fn decode(schema: &StreamSchema, bytes: &[u8]) -> Result<Vec<Row>, DecodeError> {
+    let text = || std::str::from_utf8(bytes);
     match &schema.format {
-        Format::Binary { column } => Ok(vec![vec![(column.clone(), frame.bytes().to_vec().into())]]),
+        Format::Binary { column } => Ok(vec![vec![(column.clone(), bytes.to_vec().into())]]),
         Format::Delimited { delimiter, header: true } => {
             Ok(delimited::decode_lines(text()?, delimiter, schema.columns.as_deref()))
         }
@@ -142,13 +142,70 @@ pub(super) fn decode(schema: &StreamSchema, frame: &Frame) -> Result<Vec<Row>, D
             delimited::type_values(&mut row, schema.columns.as_deref());
             Ok(vec![row])
         }
-        // The scanner's, which finds the wanted members only.
+        // The scanner finds the wanted members alone.
         Format::Json => Ok(Vec::new()),
     }
 }
 
-/// How a column is checked where the stream has STRICT_VALIDATION.
+/// How STRICT_VALIDATION checks a column.
 pub(super) fn strict(schema: &StreamSchema, key: &Text) -> Option<Strict> {
     let column = schema.columns.as_ref()?.iter().find(|column| column.name.name == *key)?.clone();
-    Some(Strict { column, pattern: schema.timestamp_format.clone() })
+    Some(Strict { column, format: schema.timestamp_format.clone() })
+}
+
+/// The scanner of a stream with JSON_ARRAY="row": each message is an array and one row.
+pub(super) struct ArrayRows {
+    scanner: RowScanner,
+    /// the whole row as an object is asked for
+    whole: bool,
+    object: String,
+}
+
+impl ArrayRows {
+    /// A scanner that looks for nothing yet; `None` for other streams.
+    pub(super) fn new(schema: &StreamSchema) -> Option<ArrayRows> {
+        (schema.json_array == JsonArray::Row && schema.format == Format::Json).then(|| ArrayRows {
+            scanner: RowScanner::new([]),
+            whole: false,
+            object: String::new(),
+        })
+    }
+
+    /// Looks for these columns from now on, and for the whole row if `whole`.
+    pub(super) fn look_for<'k>(&mut self, schema: &StreamSchema, keys: impl Iterator<Item = &'k Text>, whole: bool) {
+        let part = |key: &Text| match &schema.columns {
+            Some(columns) => {
+                let position = columns.iter().position(|column| column.name.name == *key);
+                position.map_or(ArrayPart::Nothing, ArrayPart::Element)
+            }
+            None if key == SELF => ArrayPart::Whole,
+            None => ArrayPart::Nothing,
+        };
+        self.scanner = RowScanner::new(keys.map(part));
+        self.whole = whole && schema.columns.is_none();
+    }
+
+    /// The row of a message.
+    ///
+    /// # Errors
+    /// [`json::Problem::NotArray`] for another shape, and what else is wrong with the text.
+    pub(super) fn scan<'a>(&'a mut self, text: &'a str) -> Result<Body<'a>, JsonError> {
+        let ArrayRows { scanner, whole, object } = self;
+        let (array, spans) = scanner.scan(text)?;
+        object.clear();
+        if *whole {
+            object.push_str("{\"self\":");
+            object.push_str(&text[array]);
+            object.push('}');
+        }
+        Ok(Body::Text { text, object, spans })
+    }
+}
+
+/// The column that a message of no columns is: an array with JSON_ARRAY="row".
+const SELF: &str = "self";
+
+/// Whether a message is of another shape than the stream's rows, or no JSON at all.
+pub(super) fn is_mismatch(error: &JsonError) -> bool {
+    matches!(error.problem, json::Problem::NotObject | json::Problem::NotArray)
 }

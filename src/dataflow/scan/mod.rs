@@ -9,6 +9,7 @@
 //! rules whose filters are worth running, rows are counted once for all, and only outputs that were written to are
 //! flushed and asked whether they take more. What a rule costs that comes or goes does not grow with the others either.
 
+mod event_time;
 mod index;
 mod member;
 mod message;
@@ -23,7 +24,7 @@ use std::time::Instant;
 
 use smallvec::SmallVec;
 
-use crate::definition::stream::{Format, StreamSchema};
+use crate::definition::stream::{Format, Framing, OnMismatch, StreamSchema};
 use crate::format::schema::SchemaError;
 use crate::io::queue::{Frame, FrameBatch, RowFrame};
 use crate::plan::physical::{Column, ColumnSource, Scan as ScanPlan};
@@ -35,7 +36,7 @@ use super::command::RuleKey;
 use super::context::RuleContext;
 use super::output::Output;
 
-use message::{Body, Cell, Message, StreamColumn, decode, strict};
+use message::{ArrayRows, Body, Cell, Message, StreamColumn, decode, is_mismatch, strict};
 use rule::{Part, ScanRule, read_slots};
 use rules::Rules;
 
@@ -45,6 +46,10 @@ pub use rule::Target;
 pub struct StreamScan {
     schema: StreamSchema,
     scanner: Scanner,
+    /// in the place of `scanner`, with JSON_ARRAY="row"
+    array_rows: Option<ArrayRows>,
+    /// slots of rules that are the whole message
+    wholes: usize,
     /// the scanner does not look for what the columns are now
     stale: bool,
     /// the columns that any rule reads; the same key with two types is two columns
@@ -62,8 +67,10 @@ impl StreamScan {
     /// The scan of a stream without rules.
     pub fn new(schema: StreamSchema, zone: jiff::tz::TimeZone) -> Self {
         StreamScan {
+            array_rows: ArrayRows::new(&schema),
             schema,
             scanner: Scanner::new(Wanted::new([])),
+            wholes: 0,
             stale: false,
             columns: Vec::new(),
             columns_of: HashMap::new(),
@@ -96,10 +103,15 @@ impl StreamScan {
         let (filter_slots, row_slots) = read_slots(&plan, &target, &copied);
         let part = |column: &Column| match &column.source {
             ColumnSource::Key(key) => Part::Column(self.enter_column(key, &column.ty)),
-            ColumnSource::Whole => Part::Whole,
+            ColumnSource::Whole => {
+                self.wholes += 1;
+                self.stale = true;
+                Part::Whole
+            }
             ColumnSource::Meta => Part::Meta,
         };
-        let sources = plan.columns.iter().map(part).collect();
+        let sources: Box<[Part]> = plan.columns.iter().map(part).collect();
+        let typed = if plan.event_time.is_some() { self.typed_columns(&sources) } else { Box::default() };
         let may_wait = output.borrow().may_wait();
         self.rules.insert(ScanRule {
             key,
@@ -119,14 +131,33 @@ impl StreamScan {
             passed: 0,
             skips: false,
             failed: false,
+            typed,
+            unit_checked: false,
         });
+    }
+
+    /// The columns among these whose values may not fit.
+    fn typed_columns(&self, sources: &[Part]) -> Box<[usize]> {
+        let typed = |part: &Part| match part {
+            Part::Column(column) => {
+                let StreamColumn { ty, strict, .. } = &self.columns[*column];
+                (ty.is_some() || strict.is_some()).then_some(*column)
+            }
+            Part::Whole | Part::Meta => None,
+        };
+        sources.iter().filter_map(typed).collect()
     }
 
     /// Takes a rule away.
     pub fn remove(&mut self, key: RuleKey) {
         for part in self.rules.remove(key) {
-            if let Part::Column(column) = part {
-                self.leave_column(column);
+            match part {
+                Part::Column(column) => self.leave_column(column),
+                Part::Whole => {
+                    self.wholes -= 1;
+                    self.stale = true;
+                }
+                Part::Meta => {}
             }
         }
     }
@@ -154,41 +185,74 @@ impl StreamScan {
             return self.decoded(row, now, received);
         }
         match self.schema.compression.map(|method| method.unpack(frame.bytes())) {
-            None => self.unpacked(frame, now, received),
-            Some(Ok(bytes)) => self.unpacked(&Frame::Binary(bytes.into()), now, received),
+            None => match frame {
+                Frame::Text(text) => self.framed(text.as_bytes(), Some(text), now, received),
+                _ => self.framed(frame.bytes(), None, now, received),
+            },
+            Some(Ok(bytes)) => self.framed(&bytes, None, now, received),
             Some(Err(error)) => self.undecodable(format_args!("cannot unpack: {error}")),
         }
     }
 
-    fn unpacked(&mut self, frame: &Frame, now: i64, received: Instant) {
-        if self.schema.format != Format::Json {
-            return match decode(&self.schema, frame) {
-                Ok(rows) => rows
-                    .into_iter()
-                    .for_each(|row| self.decoded(&RowFrame { row, ..RowFrame::default() }, now, received)),
-                Err(error) => self.undecodable(format_args!("{error}")),
-            };
+    /// Takes the messages of a frame apart; `text` is the same as `bytes` where that is known to be UTF-8.
+    fn framed(&mut self, bytes: &[u8], text: Option<&str>, now: i64, received: Instant) {
+        match (self.schema.framing, text) {
+            (Framing::Message, Some(text)) => self.text(text, now, received),
+            (Framing::Message, None) => self.bytes(bytes, now, received),
+            (Framing::Lines, Some(text)) => {
+                text.lines().filter(|line| !line.trim().is_empty()).for_each(|line| self.text(line, now, received));
+            }
+            (Framing::Lines, None) => {
+                let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+                lines.for_each(|line| self.bytes(line, now, received));
+            }
         }
-        let text = match frame {
-            Frame::Row(_) => return,
-            Frame::Text(text) => text.as_str(),
-            Frame::Binary(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => text,
-                Err(error) => return self.undecodable(format_args!("binary message is not UTF-8: {error}")),
-            },
-        };
+    }
+
+    fn bytes(&mut self, bytes: &[u8], now: i64, received: Instant) {
+        if self.schema.format != Format::Json {
+            return self.decoded_by_format(bytes, now, received);
+        }
+        match std::str::from_utf8(bytes) {
+            Ok(text) => self.text(text, now, received),
+            Err(error) => self.undecodable(format_args!("binary message is not UTF-8: {error}")),
+        }
+    }
+
+    fn decoded_by_format(&mut self, bytes: &[u8], now: i64, received: Instant) {
+        match decode(&self.schema, bytes) {
+            Ok(rows) => {
+                rows.into_iter().for_each(|row| self.decoded(&RowFrame { row, ..RowFrame::default() }, now, received))
+            }
+            Err(error) => self.undecodable(format_args!("{error}")),
+        }
+    }
+
+    fn text(&mut self, text: &str, now: i64, received: Instant) {
+        if self.schema.format != Format::Json {
+            return self.decoded_by_format(text.as_bytes(), now, received);
+        }
         // A value that does not fit the schema loses the whole array that it stands in, for the rules that read it.
-        let array = self.schema.columns.is_some() && text.trim_ascii_start().starts_with('[');
+        let array = self.array_rows.is_none() && self.schema.columns.is_some() && text.trim_ascii_start().starts_with('[');
         let skipping = if array { self.check_array(text) } else { Vec::new() };
-        let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
-        let scanned = scanner.scan(text, |object, spans| {
+        let StreamScan { scanner, array_rows, columns, cells, rules, zone, .. } = self;
+        let mut row = |body: Body<'_>| {
             cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
-            let body = Body::Text { text, object: &text[object], spans };
             rules.row(&mut Message { body, columns, cells, zone }, now, received);
-        });
+        };
+        let scanned = match array_rows {
+            Some(array_rows) => array_rows.scan(text).map(|body| {
+                row(body);
+                1
+            }),
+            None => scanner.scan(text, |object, spans| row(Body::Text { text, object: &text[object], spans })),
+        };
         match scanned {
             Ok(rows) if !skipping.is_empty() => rules.end_skipping(skipping, rows),
             Ok(_) => {}
+            Err(error) if self.schema.on_mismatch == OnMismatch::Skip && is_mismatch(&error) => {
+                rules.mismatched();
+            }
             Err(error) => self.undecodable(format_args!("cannot parse JSON: {error}")),
         }
     }
@@ -272,6 +336,9 @@ impl StreamScan {
         let mut keys = indexmap::IndexSet::new();
         for column in &mut self.columns {
             column.wanted = if column.readers > 0 { keys.insert_full(column.key.clone()).0 } else { usize::MAX };
+        }
+        if let Some(array_rows) = &mut self.array_rows {
+            array_rows.look_for(&self.schema, keys.iter(), self.wholes > 0);
         }
         self.scanner = Scanner::new(Wanted::new(keys));
         self.stale = false;

@@ -11,13 +11,14 @@ use crate::expr::{Expr, Scope};
 use crate::format::schema::SchemaError;
 use crate::metrics::{Place, RuleMetrics};
 use crate::plan::physical::{Item, Projection, Scan as ScanPlan, Test};
-use crate::value::{Value, cast};
+use crate::value::Value;
 
 use crate::dataflow::command::RuleKey;
 use crate::dataflow::context::RuleContext;
 use crate::dataflow::output::Output;
 use crate::dataflow::queue::RuleQueue;
 
+use super::event_time;
 use super::index::ColumnTest;
 use super::message::{Body, Message};
 
@@ -70,6 +71,10 @@ pub(super) struct ScanRule {
     pub(super) skips: bool,
     /// the rule's code panicked: it gets no more rows
     pub(super) failed: bool,
+    /// in event time: the stream's columns that it reads and whose values may not fit
+    pub(super) typed: Box<[usize]>,
+    /// the unit of its first timestamp was looked at
+    pub(super) unit_checked: bool,
 }
 
 /// The slots that the filter reads (beyond its tests), and those that what follows it reads as values.
@@ -247,28 +252,32 @@ impl ScanRule {
         Ok(())
     }
 
-    /// The row's time; the watermark follows it. A row behind the watermark is late.
+    /// The row's time; the watermark follows it. A row behind the watermark is late. A row with a value that does not
+    /// fit its column is none of the stream's: it does not move the watermark.
     fn event_time(&mut self, message: &mut Message<'_>, now: i64) -> Result<i64, Stop> {
         let Some(event_time) = &self.plan.event_time else { return Ok(0) };
         let value = match self.sources[event_time.slot] {
             Part::Column(column) => message.value(column)?,
             Part::Whole | Part::Meta => &Value::Absent,
         };
-        let time = match value {
-            Value::Int(ms) => *ms,
-            Value::Float(ms) => *ms as i64,
-            Value::Text(_) | Value::DateTime(_) => {
-                cast::to_datetime_by(event_time.format.as_ref(), value, &self.context.zone, now)
-                    .map_err(|error| Stop::Error(Place::Decoder, format!("timestamp: {error}")))?
-                    .timestamp()
-                    .as_millisecond()
-            }
-            _ => return Err(Stop::Error(Place::Decoder, "the message has no usable timestamp".into())),
-        };
+        let time = event_time::read(event_time, value, &self.context.zone, now)
+            .map_err(|error| Stop::Error(Place::Decoder, error))?;
+        if !std::mem::replace(&mut self.unit_checked, true)
+            && let Some(unit) = event_time::other_unit(event_time, value)
+        {
+            tracing::warn!(
+                rule = self.context.id,
+                "the timestamps in {} look like {unit}, but are read as ms: set TIMESTAMP_FORMAT=\"{unit}\"",
+                event_time.path
+            );
+        }
         if event_time.max_future_skew > 0 && time > now.saturating_add(event_time.max_future_skew) {
             // One timestamp far ahead would make every row after it late.
             self.metrics.future.fetch_add(1, Ordering::Relaxed);
             return Err(Stop::Quietly);
+        }
+        for column in &self.typed {
+            message.value(*column)?;
         }
         let Target::Queue(queue, input) = &self.target else { return Ok(time) };
         if queue.advance(*input, time, event_time.late_tolerance, now) {

@@ -12,7 +12,7 @@ use smallvec::SmallVec;
 
 use crate::dataflow::command::RuleKey;
 use crate::format::schema::SchemaError;
-use crate::metrics::{Place, StreamMetrics};
+use crate::metrics::{FeedEvent, Place, StreamMetrics};
 
 use super::index::RuleIndex;
 use super::member::{Member, Members};
@@ -124,6 +124,11 @@ impl Rules {
             }
         }
         self.metrics.error(error.to_string());
+    }
+
+    /// Counts a message of another shape that is skipped.
+    pub(super) fn mismatched(&self) {
+        self.metrics.count(FeedEvent::Mismatched, 1);
     }
 
     /// Reports a message to the rules that read one of the columns with an error, and lets them skip it until

@@ -145,7 +145,7 @@ impl Updates {
         let mut row = Row::with_capacity(columns.len());
         for column in columns {
             let name = &column.name.name;
-            let strict = || Strict { column: column.clone(), pattern: self.schema.timestamp_format.clone() };
+            let strict = || Strict { column: column.clone(), format: self.schema.timestamp_format.clone() };
             let strict = self.schema.strict.then(strict);
             let value = member(&frame.row, name).cloned();
             match schema::accept(name, Some(&column.ty), value, strict.as_ref(), &self.zone) {

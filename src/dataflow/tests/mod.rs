@@ -6,6 +6,7 @@
 
 mod checkpoints;
 mod edges;
+mod feeds;
 mod indexed;
 mod joins;
 mod sizes;

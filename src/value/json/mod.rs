@@ -16,6 +16,7 @@ mod decode;
 mod encode;
 mod number;
 mod path;
+mod row;
 mod scan;
 mod skip;
 #[cfg(test)]
@@ -24,6 +25,7 @@ mod tests;
 pub use decode::{expand, number, parse, text, value};
 pub use encode::{EncodeError, replace_unpaired, write_key, write_str, write_value};
 pub use path::{Elements, Members, element, elements, key, member, members};
+pub use row::{ArrayPart, RowScanner};
 pub use scan::{Scanner, Spans, Wanted};
 
 /// Arrays and objects may be open inside each other this many at a time. It bounds the stack that decoding takes.
@@ -45,6 +47,9 @@ pub enum Problem {
     /// A message is neither an object nor an array of objects.
     #[error("only an object or an array of objects is supported")]
     NotObject,
+    /// A message of a stream whose rows are arrays is no array.
+    #[error("expected an array, since the stream has JSON_ARRAY=\"row\"")]
+    NotArray,
     /// Something that cannot start a value.
     #[error("expected a value")]
     Value,

@@ -63,6 +63,21 @@ impl Spans {
         Spans::default()
     }
 
+    /// Places of so many columns, all absent.
+    pub(super) fn absent(columns: usize) -> Self {
+        Spans { places: vec![(0, 0); columns] }
+    }
+
+    /// Makes all columns absent.
+    pub(super) fn clear(&mut self) {
+        self.places.fill((0, 0));
+    }
+
+    /// Sets the place of a column; the text is below 4 GiB.
+    pub(super) fn set(&mut self, column: usize, span: Range<usize>) {
+        self.places[column] = (span.start as u32, span.end as u32);
+    }
+
     /// The bytes of the column's value in the text that was scanned; `None` if the object has no such key or there is
     /// no such column.
     #[inline]
@@ -85,7 +100,7 @@ pub struct Scanner {
 impl Scanner {
     /// A scanner for these keys that has seen no message yet.
     pub fn new(wanted: Wanted) -> Self {
-        let spans = Spans { places: vec![(0, 0); wanted.keys.len()] };
+        let spans = Spans::absent(wanted.keys.len());
         Scanner { wanted, spans, known: Known::default() }
     }
 
@@ -152,7 +167,7 @@ impl Scanner {
     /// Behind the object that starts at `start`. With it, `depth` arrays and objects are open.
     #[inline]
     fn object(&mut self, text: &[u8], start: usize, depth: usize) -> Result<usize, JsonError> {
-        self.spans.places.fill((0, 0));
+        self.spans.clear();
         let mut at = start;
         let mut previous = FIRST;
         let mut next = self.known.first;
