@@ -5,6 +5,7 @@
 //! and hands them over through [`queue`].
 
 pub mod connector;
+pub mod environment;
 pub mod events;
 pub mod file;
 pub mod log;

@@ -138,7 +138,7 @@ fn read(file: &str) -> io::Result<Vec<u8>> {
 }
 
 /// What a client role shows and trusts; equal identities may share a connection.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Identity {
     /// accept any server certificate
     pub insecure: bool,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Map, Value};
 
+use super::dial::ProxyChoice;
 use crate::io::tls::{self, ClientTls, TlsError};
 
 /// A property that a user can set.
@@ -333,6 +334,8 @@ pub struct Settings {
     pub max_message_size: usize,
     /// limit of connect and handshakes together
     pub handshake_timeout: Duration,
+    /// the HTTP proxy of a client role
+    pub proxy: ProxyChoice,
     /// how much may wait for one client
     pub client_queue: QueueLimit,
     /// what happens beyond it
@@ -468,6 +471,10 @@ fn parse(
             .duration("handshakeTimeout")?
             .filter(|limit| !limit.is_zero())
             .unwrap_or(Duration::from_secs(10)),
+        proxy: match raw.text("proxy")? {
+            None => ProxyChoice::Direct,
+            Some(text) => ProxyChoice::parse(&text).ok_or_else(|| raw.wrong("proxy", "env or http://host:port"))?,
+        },
         client_queue: client_queue(&raw)?,
         slow_client: match raw.text("slowClient")?.as_deref() {
             None | Some("dropOldest") => SlowClient::DropOldest,
@@ -646,7 +653,7 @@ fn headers(raw: &Raw) -> Result<Vec<(String, String)>, SettingsError> {
                     Value::Number(number) => number.to_string(),
                     _ => return Err(raw.wrong(name, EXPECTED)),
                 };
-                if !super::client::valid_header(field, &text) {
+                if !super::dial::valid_header(field, &text) {
                     return Err(raw.wrong(name, EXPECTED));
                 }
                 headers.push((field.clone(), text));

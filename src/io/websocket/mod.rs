@@ -9,6 +9,7 @@ pub mod config;
 mod client;
 mod client_queue;
 mod connection;
+mod dial;
 mod disconnects;
 mod endpoint;
 mod gate;
@@ -28,9 +29,9 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
-pub use client::DialError;
 pub use client_queue::ClientStatus;
 pub use config::{Settings, SettingsError};
+pub use dial::{DialError, ProxyChoice};
 pub use lease::{CheckError, EndpointStatus, Lease};
 pub use socket::Wire;
 

@@ -1,0 +1,357 @@
+//! Dialling: from the settings of a client role to a websocket whose handshake is done.
+//!
+//! Address by address (`addresses`), through a proxy where one is set (`proxy`), TLS, then the handshake
+//! (`handshake`), and again where the peer redirects. All of it together has `handshakeTimeout`. Waits between dials,
+//! and what is done with the websocket, are not decided here.
+
+mod addresses;
+mod handshake;
+mod proxy;
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use tokio_rustls::rustls::pki_types::ServerName;
+use tokio_rustls::{TlsConnector, TlsStream};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::client::Request;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
+
+use self::handshake::{Answer, HandshakeError, Refusal};
+pub use self::proxy::ProxyChoice;
+use super::config::{Role, Settings, bracketed};
+use super::socket::{Socket, Wire};
+use crate::io::tls::{ClientTls, Identity};
+
+/// How many redirects are followed.
+const REDIRECTS: usize = 5;
+
+/// The longest Retry-After that is honoured.
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+
+/// Why a peer could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum DialError {
+    /// no TCP connection
+    #[error("cannot connect to {address}: {source}")]
+    Connect { address: String, source: io::Error },
+    /// no tunnel through a proxy
+    #[error("cannot connect to {address} through the proxy {proxy}: {source}")]
+    Proxy { address: String, proxy: String, source: io::Error },
+    /// no TLS
+    #[error("TLS with {address} failed: {source}")]
+    Tls { address: String, source: io::Error },
+    /// an answer, but not that of a websocket endpoint
+    #[error("{address} refuses the websocket: HTTP status {status}{}; {}", shown(.body), advice(*.status))]
+    Status {
+        address: String,
+        status: u16,
+        /// the beginning of the body
+        body: String,
+        /// how long the peer asks to wait
+        retry_after: Option<Duration>,
+    },
+    /// a redirect that is not followed
+    #[error("{address} redirects to {target}, which is not followed: {why}")]
+    Redirect { address: String, target: String, why: &'static str },
+    /// not a websocket server
+    #[error("{address} does not answer as a websocket server: {source}")]
+    Handshake { address: String, source: HandshakeError },
+    /// took longer than handshakeTimeout
+    #[error("{address} did not complete the handshake within {} ms (handshakeTimeout)", limit.as_millis())]
+    Timeout { address: String, limit: Duration },
+}
+
+fn shown(body: &str) -> String {
+    if body.is_empty() { String::new() } else { format!(": {body:?}") }
+}
+
+/// What to look at where a peer refuses with this status.
+fn advice(status: u16) -> &'static str {
+    match status {
+        401 | 403 => "show it a token in the header Authorization",
+        400 => "check the path, and whether it speaks TLS (wss)",
+        429 | 503 => "it has too much to do: the next try waits for as long as it asks",
+        _ => "check the path",
+    }
+}
+
+impl DialError {
+    /// How long the next dial waits, where `wait` is the wait so far: as long as the peer asks, and longer where other
+    /// credentials are needed, which do not come by themselves.
+    pub fn pause(&self, wait: Duration) -> Duration {
+        const REFUSED: u32 = 10;
+        const LONGEST_REFUSED: Duration = Duration::from_secs(300);
+        match self {
+            DialError::Status { status: 401 | 403, .. } => (wait * REFUSED).min(LONGEST_REFUSED).max(wait),
+            DialError::Status { retry_after: Some(asked), .. } => wait.max(*asked),
+            _ => wait,
+        }
+    }
+}
+
+/// A websocket whose handshake is done.
+pub struct Dialled {
+    pub wire: Wire,
+    /// the headers of the answer
+    pub headers: HeaderMap,
+}
+
+/// Whether a user may send such a header: it is well formed and not one of those that make the handshake.
+pub(super) fn valid_header(name: &str, value: &str) -> bool {
+    let ours = ["connection", "upgrade", "sec-websocket-key", "sec-websocket-version", "sec-websocket-extensions"];
+    let Ok(name) = HeaderName::from_bytes(name.as_bytes()) else { return false };
+    !ours.contains(&name.as_str()) && HeaderValue::from_str(value).is_ok_and(|value| value.to_str().is_ok())
+}
+
+/// Dials once. `extensions` is the header Sec-WebSocket-Extensions to send.
+///
+/// # Errors
+/// [`DialError`]
+pub(super) async fn dial(settings: &Settings, extensions: Option<&str>) -> Result<Dialled, DialError> {
+    let limit = settings.handshake_timeout;
+    match tokio::time::timeout(limit, follow(settings, extensions)).await {
+        Ok(dialled) => dialled,
+        Err(_) => Err(DialError::Timeout { address: settings.address(), limit }),
+    }
+}
+
+/// Where a handshake goes.
+#[derive(Clone, Debug)]
+struct Target {
+    tls: Option<ClientTls>,
+    host: String,
+    port: u16,
+    path: String,
+    /// the host that the user has named: the one that may see headers and certificate
+    trusted: bool,
+}
+
+async fn follow(settings: &Settings, extensions: Option<&str>) -> Result<Dialled, DialError> {
+    let Role::Client { host, port } = &settings.role else {
+        let source = io::Error::from(io::ErrorKind::InvalidInput);
+        return Err(DialError::Connect { address: settings.address(), source });
+    };
+    let (host, port, path) = (host.clone(), *port, settings.path.clone());
+    let mut target = Target { tls: settings.tls.clone(), host, port, path, trusted: true };
+    // Errors of the first target name the address as the user knows it.
+    let mut address = settings.address();
+    for _ in 0..=REDIRECTS {
+        let wire = reach(&target, &settings.proxy, &address).await?;
+        let failed = |source| DialError::Handshake { address: address.clone(), source };
+        let request = request(settings, &target, extensions).map_err(failed)?;
+        match handshake::upgrade(wire, request).await.map_err(failed)? {
+            Answer::Accepted(wire, headers) => return Ok(Dialled { wire, headers }),
+            Answer::Refused(refusal) if is_redirect(&refusal) => {
+                let to =
+                    refusal.headers.get(header::LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
+                let to = to.unwrap_or_default();
+                target = target.redirected(&to, settings).map_err(|why| DialError::Redirect {
+                    address: address.clone(),
+                    target: to,
+                    why,
+                })?;
+                address = target.address();
+            }
+            Answer::Refused(Refusal { status, headers, body }) => {
+                let retry_after = match status {
+                    StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => retry_after(&headers),
+                    _ => None,
+                };
+                return Err(DialError::Status { address, status: status.as_u16(), body, retry_after });
+            }
+        }
+    }
+    Err(DialError::Redirect { address: settings.address(), target: address, why: "there are more than 5 redirects" })
+}
+
+fn is_redirect(refusal: &Refusal) -> bool {
+    matches!(refusal.status.as_u16(), 301 | 302 | 303 | 307 | 308) && refusal.headers.contains_key(header::LOCATION)
+}
+
+/// Opens the connection, with TLS where it is asked for.
+async fn reach(target: &Target, proxy: &ProxyChoice, address: &str) -> Result<Wire, DialError> {
+    let Target { tls, host, port, .. } = target;
+    let proxy = proxy.of(tls.is_some(), host, |name| std::env::var(name).ok());
+    let wire = match &proxy {
+        None => {
+            let failed = |source| DialError::Connect { address: address.to_owned(), source };
+            let stream = addresses::connect(host, *port).await.map_err(failed)?;
+            // Without it small messages wait for acknowledgements.
+            stream.set_nodelay(true).map_err(failed)?;
+            Socket::new(stream)
+        }
+        Some(proxy) => {
+            let failed = |source| DialError::Proxy { address: address.to_owned(), proxy: proxy.to_string(), source };
+            proxy.tunnel(host, *port).await.map_err(failed)?
+        }
+    };
+    let Some(tls) = tls else { return Ok(Wire::plain(wire)) };
+    let failed = |source| DialError::Tls { address: address.to_owned(), source };
+    let name = ServerName::try_from(host.clone())
+        .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+    let stream = TlsConnector::from(tls.config.clone()).connect(name, wire).await.map_err(failed)?;
+    Ok(Wire::tls(TlsStream::Client(stream)))
+}
+
+impl Target {
+    fn address(&self) -> String {
+        let scheme = if self.tls.is_some() { "wss" } else { "ws" };
+        format!("{scheme}://{}:{}{}", bracketed(&self.host), self.port, self.path)
+    }
+
+    /// Where a Location leads; why not, where it is not followed.
+    fn redirected(&self, location: &str, settings: &Settings) -> Result<Target, &'static str> {
+        const BAD: &str = "the address cannot be read";
+        let uri: Uri = location.parse().map_err(|_| BAD)?;
+        let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
+        if !path.starts_with('/') {
+            return Err(BAD);
+        }
+        let Some(host) = uri.host() else { return Ok(Target { path, ..self.clone() }) };
+        let secure = match uri.scheme_str() {
+            None => self.tls.is_some(),
+            Some("ws" | "http") => false,
+            Some("wss" | "https") => true,
+            Some(_) => return Err("it is no websocket address"),
+        };
+        if self.tls.is_some() && !secure {
+            return Err("it would leave TLS");
+        }
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+        let Role::Client { host: own, .. } = &settings.role else { return Err(BAD) };
+        let trusted = self.trusted && host.eq_ignore_ascii_case(own);
+        let tls = match (&settings.tls, secure) {
+            (_, false) => None,
+            (Some(tls), true) if trusted => Some(tls.clone()),
+            (own, true) => {
+                // The same authorities, but without the certificate that says who we are.
+                let identity = own.as_ref().map(|tls| Identity::clone(&tls.identity)).unwrap_or_default();
+                let stranger = Identity { certificate: None, key: None, ..identity };
+                Some(ClientTls::new(Arc::new(stranger)).map_err(|_| "this system trusts no certificate authorities")?)
+            }
+        };
+        Ok(Target { tls, host, port, path, trusted })
+    }
+}
+
+/// What stands in a path only as an escape.
+const UNSAFE: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+
+fn request(settings: &Settings, target: &Target, extensions: Option<&str>) -> Result<Request, HandshakeError> {
+    let http = |error| HandshakeError::Http(Box::new(error));
+    let scheme = if target.tls.is_some() { "wss" } else { "ws" };
+    let path = utf8_percent_encode(&target.path, UNSAFE);
+    let address = format!("{scheme}://{}:{}{path}", bracketed(&target.host), target.port);
+    let mut request = address.into_client_request().map_err(http)?;
+    let headers = request.headers_mut();
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("plutino/", env!("CARGO_PKG_VERSION"))));
+    let value = |text: &str| HeaderValue::from_str(text).map_err(|error| http(error.into()));
+    if !settings.subprotocols.is_empty() {
+        headers.insert(header::SEC_WEBSOCKET_PROTOCOL, value(&settings.subprotocols.join(", "))?);
+    }
+    if let Some(extensions) = extensions {
+        headers.insert(header::SEC_WEBSOCKET_EXTENSIONS, value(extensions)?);
+    }
+    // Another host is not shown what was meant for the first one.
+    for (name, text) in settings.headers.iter().filter(|_| target.trusted) {
+        let name = HeaderName::from_bytes(name.as_bytes())
+            .map_err(|error| http(tokio_tungstenite::tungstenite::Error::HttpFormat(error.into())))?;
+        if name == header::HOST || name == header::USER_AGENT {
+            headers.insert(name, value(text)?);
+        } else {
+            headers.append(name, value(text)?);
+        }
+    }
+    Ok(request)
+}
+
+/// The wait that a peer asks for: seconds, or a date.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+            Duration::try_from(at.duration_since(jiff::Timestamp::now())).unwrap_or_default()
+        }
+    };
+    Some(wait.min(LONGEST_RETRY))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn target(scheme: &str) -> (Target, Settings) {
+        let props = json!({"addr": "feed.example", "scheme": scheme, "headers": {"Authorization": "Bearer t"}, "insecureSkipVerify": true});
+        let settings = Settings::source("/a", props.as_object().expect("an object")).expect("it is right").0;
+        let Role::Client { host, port } = settings.role.clone() else { panic!("a client role") };
+        (Target { tls: settings.tls.clone(), host, port, path: "/a".to_owned(), trusted: true }, settings)
+    }
+
+    #[test]
+    fn redirects_lead_to_the_same_scheme_or_a_safer_one() {
+        for (scheme, location, expected) in [
+            ("ws", "/b?x=1", Ok(("ws://feed.example:80/b?x=1", true))),
+            ("ws", "wss://feed.example/b", Ok(("wss://feed.example:443/b", true))),
+            ("ws", "https://other.example:8443", Ok(("wss://other.example:8443/", false))),
+            ("wss", "http://feed.example/b", Err("it would leave TLS")),
+            ("ws", "ftp://feed.example/b", Err("it is no websocket address")),
+            ("ws", "http://[::1", Err("the address cannot be read")),
+        ] {
+            let (from, settings) = target(scheme);
+            let to = from.redirected(location, &settings);
+            let shown = to.as_ref().map(|to| (to.address(), to.trusted)).map_err(|why| *why);
+            assert_eq!(shown, expected.map(|(to, trusted)| (to.to_owned(), trusted)), "{location}");
+        }
+        // Once left, a host is not trusted again: who redirects back may have changed the path.
+        let (from, settings) = target("ws");
+        let away = from.redirected("ws://other.example/", &settings).expect("it is followed");
+        let back = away.redirected("ws://feed.example/", &settings).expect("it is followed");
+        let shown = |target: &Target| {
+            request(&settings, target, None).expect("a request").headers().contains_key("authorization")
+        };
+        assert_eq!((shown(&from), shown(&away), shown(&back)), (true, false, false));
+    }
+
+    #[test]
+    fn paths_are_escaped() {
+        let (mut target, settings) = target("ws");
+        target.path = "/größe/a b?x={\"a\":1}&y=%20".to_owned();
+        let request = request(&settings, &target, None).expect("a request");
+        let path = request.uri().path_and_query().map(|path| path.as_str().to_owned());
+        assert_eq!(path.as_deref(), Some("/gr%C3%B6%C3%9Fe/a%20b?x=%7B%22a%22:1%7D&y=%20"));
+    }
+
+    #[test]
+    fn waits_are_as_long_as_the_peer_asks() {
+        let wait = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, text.parse().expect("a value"));
+            retry_after(&headers)
+        };
+        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
+        assert_eq!(wait("99999999"), Some(LONGEST_RETRY));
+        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
+        assert_eq!(wait("Fri, 31 Dec 2999 23:59:59 GMT"), Some(LONGEST_RETRY));
+        assert_eq!(wait("soon"), None);
+        let second = Duration::from_secs(1);
+        let status = |status, retry_after| DialError::Status {
+            address: String::new(),
+            status,
+            body: String::new(),
+            retry_after,
+        };
+        assert_eq!(status(401, None).pause(second), 10 * second);
+        assert_eq!(status(403, None).pause(200 * second), 300 * second);
+        assert_eq!(status(503, Some(7 * second)).pause(second), 7 * second);
+        assert_eq!(status(503, None).pause(second), second);
+    }
+}
