@@ -20,13 +20,14 @@ pub struct UnsetVariable {
     pub name: String,
 }
 
+/// Each property with a variable that has no value.
+pub type Unset = Vec<(String, UnsetVariable)>;
+
 /// The properties with the values of their variables.
 ///
 /// # Errors
-/// Each property with a variable that has no value.
-pub fn expand_properties(
-    props: &Map<String, Value>,
-) -> Result<Cow<'_, Map<String, Value>>, Vec<(String, UnsetVariable)>> {
+/// [`Unset`]
+pub fn expand_properties(props: &Map<String, Value>) -> Result<Cow<'_, Map<String, Value>>, Unset> {
     if !props.values().any(has_variable) {
         return Ok(Cow::Borrowed(props));
     }

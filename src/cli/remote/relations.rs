@@ -138,6 +138,9 @@ const ORDER: &[&str] = &[
     "RETAIN_SIZE",
     "KIND",
     "DELIMITER",
+    "JSON_ARRAY",
+    "ON_MISMATCH",
+    "FRAMING",
 ];
 
 /// `confKey` as it is written in statements.

@@ -12,7 +12,7 @@ use tokio_tungstenite::tungstenite::protocol::{Role as WireRole, WebSocketConfig
 use super::client_queue::Peer;
 use super::config::Settings;
 use super::connection;
-use super::dial::{self, DialError, Dialled};
+use super::dial::{self, DialError};
 use super::endpoint::{Endpoint, Presence};
 use super::socket::Wire;
 use crate::io::LinkState;
@@ -78,7 +78,7 @@ pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle,
 
 /// Dials once.
 pub(super) async fn dial(settings: &Settings, config: WebSocketConfig) -> Result<WebSocketStream<Wire>, DialError> {
-    let Dialled { wire, .. } = dial::dial(settings, None).await?;
+    let (wire, _) = dial::dial(settings, None).await?;
     Ok(connection::open(wire, WireRole::Client, config).await)
 }
 

@@ -92,12 +92,8 @@ impl DialError {
     }
 }
 
-/// A websocket whose handshake is done.
-pub struct Dialled {
-    pub wire: Wire,
-    /// the headers of the answer
-    pub headers: HeaderMap,
-}
+/// A wire whose handshake is done, with the headers of the answer.
+pub(super) type Dialled = (Wire, HeaderMap);
 
 /// Whether a user may send such a header: it is well formed and not one of those that make the handshake.
 pub(super) fn valid_header(name: &str, value: &str) -> bool {
@@ -143,7 +139,7 @@ async fn follow(settings: &Settings, extensions: Option<&str>) -> Result<Dialled
         let failed = |source| DialError::Handshake { address: address.clone(), source };
         let request = request(settings, &target, extensions).map_err(failed)?;
         match handshake::upgrade(wire, request).await.map_err(failed)? {
-            Answer::Accepted(wire, headers) => return Ok(Dialled { wire, headers }),
+            Answer::Accepted(wire, headers) => return Ok((wire, headers)),
             Answer::Refused(refusal) if is_redirect(&refusal) => {
                 let to =
                     refusal.headers.get(header::LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
