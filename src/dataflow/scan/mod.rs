@@ -233,7 +233,8 @@ impl StreamScan {
             return self.decoded_by_format(text.as_bytes(), now, received);
         }
         // A value that does not fit the schema loses the whole array that it stands in, for the rules that read it.
-        let array = self.array_rows.is_none() && self.schema.columns.is_some() && text.trim_ascii_start().starts_with('[');
+        let array =
+            self.array_rows.is_none() && self.schema.columns.is_some() && text.trim_ascii_start().starts_with('[');
         let skipping = if array { self.check_array(text) } else { Vec::new() };
         let StreamScan { scanner, array_rows, columns, cells, rules, zone, .. } = self;
         let mut row = |body: Body<'_>| {

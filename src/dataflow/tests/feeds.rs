@@ -19,12 +19,12 @@ impl Feed {
         catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
         let plan = crate::plan::plan(sql, options, &catalog).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let (kept, metrics): (Arc<Kept>, Arc<RuleMetrics>) = Default::default();
-        let encoding = Encoding { shape: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
+        let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
         let zone = jiff::tz::TimeZone::UTC;
         let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone: zone.clone(), hits: Default::default() });
         let input = &plan.inputs[0];
-        let mut scan = StreamScan::new(input.stream.clone(), zone);
+        let mut scan = StreamScan::new(input.stream.schema(), zone);
         let (target, queue) = match plan.body.clone() {
             Body::Rows(projection) => (Target::Results(projection), None),
             Body::Stateful(_) => {
