@@ -11,7 +11,6 @@ mod measure;
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -28,6 +27,7 @@ use crate::format::sink_format::SinkFormat;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
 use crate::io::events::EventSink;
 use crate::io::queue::{self, Backlog, Signal, WayOut};
+use crate::io::reach::FileRoots;
 use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
 use crate::io::{LinkStatus, UNSENT, loss};
 use crate::metrics::{FeedCounts, Latency, RuleMetrics, Work};
@@ -304,9 +304,9 @@ impl Engine {
         })
     }
 
-    /// Reads the files that statements name in this folder, instead of `data`.
-    pub fn with_data(self, data: PathBuf) -> Engine {
-        Engine { connectors: self.connectors.with_data(data), ..self }
+    /// Reads the files that statements name below these folders, instead of `data`.
+    pub fn with_files(self, files: FileRoots) -> Engine {
+        Engine { connectors: self.connectors.with_files(files), ..self }
     }
 
     /// Streams, tables and rules that begin from now on are in this zone.

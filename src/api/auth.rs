@@ -16,10 +16,12 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value as Json;
 
+use super::rs256;
 use crate::sync::locked;
 
 /// What tokens must be meant for.
@@ -68,6 +70,7 @@ enum Refused {
 impl Keys {
     /// The keys of a folder, which need not exist yet: it is read when a token comes.
     pub fn new(folder: PathBuf) -> Arc<Keys> {
+        rs256::install();
         Arc::new(Keys { folder, known: Mutex::default() })
     }
 
@@ -82,7 +85,7 @@ impl Keys {
         known.keys.get(issuer).cloned()
     }
 
-    /// All public keys of the folder. What is none is told, and left out.
+    /// All public keys of the folder. Files that are not keys are logged and skipped.
     fn read(&self) -> HashMap<String, Arc<DecodingKey>> {
         let mut keys = HashMap::new();
         let entries = match std::fs::read_dir(&self.folder) {
@@ -121,22 +124,23 @@ impl Keys {
         if header.alg != Algorithm::RS256 {
             return Err(Refused::Signature(format!("signing method {:?} is invalid: it must be RS256", header.alg)));
         }
-        let claims = claims(token, &DecodingKey::from_secret(&[]), |validation| {
-            validation.insecure_disable_signature_validation();
-            validation.validate_exp = false;
-        })?;
+        // RFC 7515, 4.1.11: what is critical must be understood, and no extension is.
+        if header.crit.is_some() {
+            return Err(Refused::Malformed("its head has crit, and no extension is known".to_owned()));
+        }
+        let claims: Json = insecure_decode_claims(token).map_err(|error| refused(&error))?;
         let issuer = claims["iss"].as_str().filter(|issuer| !issuer.is_empty()).ok_or(Refused::NoIssuer)?;
         let Some(key) = self.of(issuer) else {
             return Err(Refused::NoKey(issuer.chars().take(128).collect()));
         };
-        let claims = claims_checked(token, &key)?;
-        // What is no number was not looked at: such a token would never end.
+        // What is not a number is not looked at below: such a token would never end.
         for name in ["exp", "nbf"] {
             let is_time = claims[name].is_null() || claims[name].as_f64().is_some_and(|seconds| seconds >= 0.0);
             if !is_time {
                 return Err(Refused::Malformed(format!("{name} is no time")));
             }
         }
+        let claims = claims_checked(token, &key)?;
         let audience: Vec<&str> = match &claims["aud"] {
             Json::String(one) => vec![one],
             Json::Array(several) => several.iter().filter_map(Json::as_str).collect(),
@@ -165,18 +169,12 @@ pub async fn authenticate(State(keys): State<Arc<Keys>>, request: Request, next:
 }
 
 fn claims_checked(token: &str, key: &DecodingKey) -> Result<Json, Refused> {
-    claims(token, key, |validation| {
-        validation.validate_exp = true;
-        validation.validate_nbf = true;
-        validation.leeway = 0;
-    })
-}
-
-fn claims(token: &str, key: &DecodingKey, set: impl FnOnce(&mut Validation)) -> Result<Json, Refused> {
     let mut validation = Validation::new(Algorithm::RS256);
     validation.required_spec_claims.clear();
     validation.validate_aud = false;
-    set(&mut validation);
+    validation.validate_exp = true;
+    validation.validate_nbf = true;
+    validation.leeway = 0;
     decode::<Json>(token, key, &validation).map(|token| token.claims).map_err(|error| refused(&error))
 }
 
@@ -194,9 +192,9 @@ fn refused(error: &Error) -> Refused {
 
 #[cfg(test)]
 mod tests {
-    use jsonwebtoken::{EncodingKey, Header, encode};
     use serde_json::json;
 
+    use super::super::rs256::tests::token;
     use super::*;
 
     /// A folder of keys with that of `ours`, which goes with the test.
@@ -208,20 +206,19 @@ mod tests {
         }
     }
 
-    fn keys() -> (Folder, Arc<Keys>, EncodingKey) {
+    fn keys() -> (Folder, Arc<Keys>) {
         let folder = std::env::temp_dir().join(format!("plutino-keys-{}-{:x}", std::process::id(), fastrand::u64(..)));
         std::fs::create_dir_all(folder.join("mgmt")).unwrap();
         std::fs::write(folder.join("mgmt").join("ours"), include_str!("../../tests/keys/issuer.pub")).unwrap();
         std::fs::write(folder.join("mgmt").join("none"), "not a key").unwrap();
         std::fs::write(folder.join("outside"), include_str!("../../tests/keys/issuer.pub")).unwrap();
-        let private = EncodingKey::from_rsa_pem(include_bytes!("../../tests/keys/issuer.key")).unwrap();
-        (Folder(folder.clone()), Keys::new(folder.join("mgmt")), private)
+        (Folder(folder.clone()), Keys::new(folder.join("mgmt")))
     }
 
     #[test]
     fn a_token_is_taken_or_refused_with_the_reason() {
-        let (_folder, keys, private) = keys();
-        let signed = |claims: &Json| encode(&Header::new(Algorithm::RS256), claims, &private).unwrap();
+        let (_folder, keys) = keys();
+        let signed = |claims: &Json| token(&json!({"alg": "RS256", "typ": "JWT"}), claims);
         let good = signed(&json!({"iss": "ours", "aud": "eKuiper"}));
         let check = |text: &str| keys.check(Some(text)).map_err(|refused| refused.to_string());
         assert_eq!(check(&good), Ok(()));
@@ -261,16 +258,19 @@ mod tests {
         }
         let none = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJvdXJzIiwiYXVkIjoiZUt1aXBlciJ9.";
         assert!(check(none).is_err());
-        let by_secret = EncodingKey::from_secret(include_bytes!("../../tests/keys/issuer.pub"));
-        let confused = encode(&Header::new(Algorithm::HS256), &json!({"iss": "ours", "aud": "eKuiper"}), &by_secret);
-        assert!(check(&confused.unwrap()).unwrap_err().contains("it must be RS256"));
+        let claims = json!({"iss": "ours", "aud": "eKuiper"});
+        let confused = token(&json!({"alg": "HS256"}), &claims);
+        assert!(check(&confused).unwrap_err().contains("it must be RS256"));
+        for critical in [json!(["exp"]), json!(["b64"]), json!([])] {
+            let token = token(&json!({"alg": "RS256", "b64": true, "crit": critical}), &claims);
+            assert!(check(&token).unwrap_err().contains("its head has crit"), "{critical}");
+        }
     }
 
     #[test]
     fn a_key_that_is_taken_away_lets_nobody_in() {
-        let (folder, keys, private) = keys();
-        let claims = json!({"iss": "ours", "aud": "eKuiper"});
-        let token = encode(&Header::new(Algorithm::RS256), &claims, &private).unwrap();
+        let (folder, keys) = keys();
+        let token = token(&json!({"alg": "RS256"}), &json!({"iss": "ours", "aud": "eKuiper"}));
         assert_eq!(keys.check(Some(&token)), Ok(()));
         std::fs::remove_file(folder.0.join("mgmt").join("ours")).unwrap();
         keys.known.lock().unwrap().read = Instant::now().checked_sub(PATIENCE);

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{CheckedEnd, ConnectionReport, Service};
+use crate::text::secret;
 
 /// What eKuiper answers to a change that was made.
 const DONE: &str = "success";
@@ -80,10 +81,12 @@ async fn drop_one(State(service): State<Service>, Path(id): Path<String>) -> Res
 
 fn shown(report: ConnectionReport) -> Json {
     let ConnectionReport { id, kind, props, named, state, error, uses } = report;
+    let mut props = Json::Object(props);
+    secret::mask(&mut props);
     let mut shown = Map::from_iter([
-        ("id".to_owned(), Json::from(id)),
+        ("id".to_owned(), Json::from(secret::masked_url(&id))),
         ("typ".to_owned(), Json::from(kind)),
-        ("props".to_owned(), Json::Object(props)),
+        ("props".to_owned(), props),
         ("isNamed".to_owned(), Json::from(named)),
         ("status".to_owned(), Json::from(state.name())),
     ]);

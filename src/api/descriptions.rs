@@ -17,6 +17,7 @@ use crate::expr::function::{self, Family, Function};
 use crate::io::connector::{self, SINKS, SOURCES};
 use crate::io::websocket::config::Property;
 use crate::service::{Code, Service};
+use crate::text::secret;
 
 /// The kinds of connections that can have names.
 const CONNECTIONS: &[&str] = &["websocket"];
@@ -208,7 +209,8 @@ async fn resource(State(service): State<Service>, Query(which): Query<Which>) ->
     let wanted = |kind: &&&str| which.source.as_deref().is_none_or(|source| source.is_empty() || source == **kind);
     let mut all = Map::new();
     for kind in SOURCES.iter().filter(wanted) {
-        let keys = service.conf_keys("sources", kind)?;
+        let mut keys = service.conf_keys("sources", kind)?;
+        secret::mask_sets(&mut keys);
         if !keys.is_empty() {
             all.insert((*kind).to_owned(), Json::Object(keys));
         }

@@ -2,8 +2,8 @@
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
 
@@ -16,7 +16,7 @@ pub fn routes() -> Router<Service> {
     Router::new()
         .route("/", get(info).post(info))
         .route("/ping", get(|| async { StatusCode::OK }))
-        .route("/stop", get(stop).post(stop))
+        .route("/stop", get(stop_by_get).post(stop))
         .route("/rules/usage/cpu", get(|| async { "cpu usage not enabled" }))
         .route("/metrics/dump/check", get(|| async { "disabled" }))
         .route("/metrics/dump", get(|| async { ApiError::bad("metrics dump not enabled") }))
@@ -39,6 +39,16 @@ async fn info(State(service): State<Service>) -> Response {
         })
         .to_string(),
     )
+}
+
+/// Scripts stop the service with GET. A page could do so as well, with an image that carries no origin where the service
+/// has no name that browsers trust.
+async fn stop_by_get(service: State<Service>, headers: HeaderMap) -> Response {
+    let agent = headers.get(header::USER_AGENT).map_or(&b""[..], HeaderValue::as_bytes);
+    if agent.starts_with(b"Mozilla/") {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
+    stop(service).await.into_response()
 }
 
 /// The end comes after the answer, since requests under way are answered first.

@@ -9,6 +9,7 @@ use serde_json::Value as Json;
 
 use super::{ApiError, to_end};
 use crate::service::{Code, Service};
+use crate::text::secret;
 
 /// The routes of conf keys.
 pub fn routes() -> Router<Service> {
@@ -31,7 +32,9 @@ pub fn routes() -> Router<Service> {
 }
 
 fn list(service: &Service, class: &str, kind: &str) -> Result<Response, ApiError> {
-    Ok(super::json(Json::Object(service.conf_keys(class, kind)?).to_string()))
+    let mut keys = service.conf_keys(class, kind)?;
+    secret::mask_sets(&mut keys);
+    Ok(super::json(Json::Object(keys).to_string()))
 }
 
 async fn put_key(

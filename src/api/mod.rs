@@ -27,7 +27,7 @@
 //! - `batch`: `/batch/req`, which runs the others
 //! - `unsupported`: `/plugins/…`, `/schemas/…`, `/services/…`, `/udf/…`
 //!
-//! `docs/rest.md` says what each takes and answers. Every request passes `cors`, `redirect` and `body`, in this order.
+//! `docs/rest.md` says what each takes and answers. Every request passes `guard`, `redirect` and `body`, in this order.
 
 mod audit;
 mod auth;
@@ -35,10 +35,10 @@ mod batch;
 mod body;
 mod configs;
 mod connections;
-mod cors;
 mod descriptions;
 mod details;
 mod error;
+mod guard;
 mod info;
 mod listen;
 mod metadata;
@@ -46,6 +46,7 @@ mod process;
 mod prometheus;
 mod redirect;
 mod relations;
+mod rs256;
 mod rules;
 mod ruletest;
 mod tasks;
@@ -73,9 +74,11 @@ pub use prometheus::metrics_app;
 pub use tls::TlsPort;
 
 use crate::service::{Service, ServiceError};
+use guard::Guard;
 
 /// All routes over a service. With `keys`, whoever asks must show a token; with `audit`, changes are in the log.
 pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
+    let guard = Guard::new(&service.config());
     let routes = Router::new()
         .merge(info::routes())
         .merge(relations::routes())
@@ -108,7 +111,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(body::whole))
         .layer(middleware::from_fn(redirect::to_clean))
-        .layer(middleware::from_fn(cors::cors))
+        .layer(middleware::from_fn_with_state(guard, guard::guard))
 }
 
 /// Runs a change to its end, even if the one who asked for it has gone: half a change would be neither the old nor the

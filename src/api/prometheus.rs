@@ -10,9 +10,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::State;
 use axum::http::header;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
+use super::guard::{self, Guard};
 use super::process::Usage;
 use crate::service::{Counters, Phase, RuleReport, Service};
 
@@ -26,7 +28,8 @@ pub fn routes() -> Router<Service> {
 
 /// The metrics alone, for a port of their own.
 pub fn metrics_app(service: Service) -> Router {
-    routes().with_state(service)
+    let guard = Guard::plain(&service.config());
+    routes().with_state(service).layer(middleware::from_fn_with_state(guard, guard::guard))
 }
 
 async fn metrics(State(service): State<Service>) -> Response {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{Named, Service, ServiceError, check_id, what};
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Relation};
+use crate::text::secret::{masked_json, masked_url};
 
 /// What a route says before the refusal of a statement.
 fn command(relation: Relation) -> &'static str {
@@ -220,6 +221,8 @@ fn options(create: &CreateStream) -> Json {
             "RETAIN_SIZE" => value.parse::<u64>().map_or_else(|_| Json::from(value), Json::from),
             _ if value.is_empty() => continue,
             "KIND" => Json::from(value.to_ascii_lowercase()),
+            "EXTRA" => Json::from(masked_json(value)),
+            "DATASOURCE" => Json::from(masked_url(value)),
             _ => Json::from(value),
         };
         options.insert(shown.to_owned(), value);

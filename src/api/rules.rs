@@ -13,6 +13,7 @@ use super::relations::schema_of;
 use super::{ApiError, ErrorContext, read, text, to_end};
 use crate::plan::PlanErrorKind;
 use crate::service::{Counters, RuleReport, Service, ServiceError};
+use crate::text::secret::masked_json;
 
 /// The routes of rules.
 pub fn routes() -> Router<Service> {
@@ -104,7 +105,7 @@ async fn validate(State(service): State<Service>, body: Bytes) -> Response {
 
 async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
     let text = service.rule_text(&id).doing("Describe rule error")?;
-    Ok(super::json(text.to_string()))
+    Ok(super::json(masked_json(&text).into_owned()))
 }
 
 async fn update(State(service): State<Service>, Path(id): Path<String>, body: Bytes) -> Result<String, ApiError> {

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::{ApiError, read, to_end};
-use crate::service::{Everything, ImportSource, Ruleset, Service, ServiceError};
+use crate::service::{Everything, Ruleset, Service, ServiceError};
 use crate::text::document::Document;
 
 const DECODE: &str = "Invalid body: Error decoding json";
@@ -38,12 +38,33 @@ fn attachment(body: impl serde::Serialize) -> Response {
     (FILE, body).into_response()
 }
 
-async fn export_ruleset(State(service): State<Service>) -> Response {
-    attachment(service.export_ruleset())
+/// What an export holds.
+#[derive(Deserialize)]
+struct Held {
+    /// the values of secrets, too
+    secrets: Option<String>,
+}
+
+impl Held {
+    fn secrets(&self) -> bool {
+        self.secrets.as_deref().is_some_and(|secrets| matches!(secrets, "1" | "true"))
+    }
+
+    fn ruleset(&self, ruleset: Ruleset) -> Ruleset {
+        if self.secrets() { ruleset } else { ruleset.masked() }
+    }
+
+    fn all(&self, all: Everything) -> Everything {
+        if self.secrets() { all } else { all.masked() }
+    }
+}
+
+async fn export_ruleset(State(service): State<Service>, Query(held): Query<Held>) -> Response {
+    attachment(held.ruleset(service.export_ruleset()))
 }
 
 async fn import_ruleset(State(service): State<Service>, body: Bytes) -> Result<String, ApiError> {
-    let text = read::<ImportSource>(&body, DECODE)?.text().await?;
+    let text = service.import_text(read(&body, DECODE)?).await?;
     let ruleset: Ruleset = read(text.as_bytes(), "Import ruleset error")?;
     let imported = to_end(async move { Ok(service.import_ruleset(ruleset).await) }).await?;
     for (name, error) in &imported.refused.ruleset.rules {
@@ -52,13 +73,17 @@ async fn import_ruleset(State(service): State<Service>, body: Bytes) -> Result<S
     Ok(format!("imported {} streams, {} tables and {} rules", imported.streams, imported.tables, imported.rules))
 }
 
-async fn export(State(service): State<Service>) -> Response {
-    attachment(service.export(None))
+async fn export(State(service): State<Service>, Query(held): Query<Held>) -> Response {
+    attachment(held.all(service.export(None)))
 }
 
-async fn export_rules(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+async fn export_rules(
+    State(service): State<Service>,
+    Query(held): Query<Held>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let rules: Vec<String> = read(&body, "Invalid body: Error decoding file json")?;
-    Ok(attachment(service.export(Some(&rules))))
+    Ok(attachment(held.all(service.export(Some(&rules)))))
 }
 
 /// Only the routes of rule sets say what kind of mistake a missing source is.
@@ -79,7 +104,7 @@ struct How {
 }
 
 async fn import(State(service): State<Service>, Query(how): Query<How>, body: Bytes) -> Result<Response, ApiError> {
-    let text = read::<ImportSource>(&body, DECODE)?.text().await.map_err(whole)?;
+    let text = service.import_text(read(&body, DECODE)?).await.map_err(whole)?;
     let partial = how.partial.as_deref() == Some("1");
     let running = service.clone();
     let imported = to_end(async move { service.import(&text, partial).await }).await?;
@@ -104,9 +129,9 @@ async fn last_import(State(service): State<Service>) -> Response {
 }
 
 /// YAML, in which JSON values stand as they are.
-async fn export_yaml(State(service): State<Service>) -> Response {
+async fn export_yaml(State(service): State<Service>, Query(held): Query<Held>) -> Response {
     use std::fmt::Write;
-    let Ruleset { streams, tables, rules } = service.export_ruleset();
+    let Ruleset { streams, tables, rules } = held.ruleset(service.export_ruleset());
     let mut page = String::new();
     // Writing into a text does not fail.
     for (section, statements) in [("streams", streams), ("tables", tables)] {
@@ -143,7 +168,7 @@ fn scalar(text: &str) -> String {
 }
 
 async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'static str, ApiError> {
-    let text = read::<ImportSource>(&body, DECODE)?.text().await?;
+    let text = service.import_text(read(&body, DECODE)?).await?;
     // YAML can be made so that it is long to read; others are answered meanwhile.
     let parsed = tokio::task::spawn_blocking(|| Document::parse("import", text).map_err(|problem| problem.to_string()));
     let document = parsed.await.unwrap_or_else(|error| Err(error.to_string())).map_err(ApiError::bad)?;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::Value as Json;
 
 use super::{ApiError, BODY_LIMIT, read};
-use crate::service::{ImportSource, Service};
+use crate::service::{ImportSource, Service, Uploads};
 
 /// The field of a form that has the file.
 const FIELD: &str = "uploadFile";
@@ -22,11 +22,8 @@ pub fn routes() -> Router<Service> {
 }
 
 async fn list(State(service): State<Service>) -> Result<Response, ApiError> {
-    let listed = tokio::task::spawn_blocking(move || service.uploads().list()).await;
-    let paths = listed
-        .map_err(|error| error.to_string())
-        .and_then(|listed| listed.map_err(|error| error.to_string()))
-        .map_err(|error| ApiError::bad(format!("Upload error: {error}")))?;
+    let listed = service.with_uploads(Uploads::list).await;
+    let paths = listed.map_err(|error| ApiError::bad(format!("Upload error: {error}")))?;
     let paths = paths.iter().map(|path| Json::from(path.to_string_lossy())).collect();
     Ok(super::json(Json::Array(paths).to_string()))
 }
@@ -45,14 +42,14 @@ struct Upload {
 async fn upload(State(service): State<Service>, request: Request) -> Result<Response, ApiError> {
     let kind = request.headers().get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let is_form = kind.to_ascii_lowercase().starts_with("multipart/form-data");
-    let (name, content) = if is_form { of_form(request).await? } else { of_json(request).await? };
+    let (name, content) = if is_form { of_form(request).await? } else { of_json(&service, request).await? };
     let failed = |error: &dyn std::fmt::Display| ApiError::bad(format!("Upload error: {error}"));
     let path = tokio::spawn(async move { service.upload(name, content).await }).await;
     let path = path.map_err(|error| failed(&error))?.map_err(|error| failed(&error))?;
     Ok((StatusCode::CREATED, html(&path)).into_response())
 }
 
-async fn of_json(request: Request) -> Result<(String, Vec<u8>), ApiError> {
+async fn of_json(service: &Service, request: Request) -> Result<(String, Vec<u8>), ApiError> {
     let body = axum::body::to_bytes(request.into_body(), BODY_LIMIT).await;
     let body = body.map_err(|error| ApiError::bad(format!("Invalid body: {error}")))?;
     let Upload { name, content, file } = read(&body, "Invalid body: Error decoding file json")?;
@@ -64,7 +61,7 @@ async fn of_json(request: Request) -> Result<(String, Vec<u8>), ApiError> {
     if name.is_empty() {
         return missing("name is required");
     }
-    let text = ImportSource::new(content, file).text().await?;
+    let text = service.import_text(ImportSource::new(content, file)).await?;
     Ok((name, text.into_bytes()))
 }
 
@@ -84,11 +81,8 @@ async fn of_form(request: Request) -> Result<(String, Vec<u8>), ApiError> {
 }
 
 async fn remove(State(service): State<Service>, Path(name): Path<String>) -> Result<&'static str, ApiError> {
-    let removed = tokio::task::spawn_blocking(move || service.uploads().delete(&name)).await;
-    removed
-        .map_err(|error| error.to_string())
-        .and_then(|removed| removed.map_err(|error| error.to_string()))
-        .map_err(|error| ApiError::bad(format!("Error deleting the file: {error}")))?;
+    let removed = service.with_uploads(move |uploads| uploads.delete(&name)).await;
+    removed.map_err(|error| ApiError::bad(format!("Error deleting the file: {error}")))?;
     Ok("ok")
 }
 

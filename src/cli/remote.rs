@@ -88,6 +88,9 @@ pub struct Export {
     /// Of `export data`: JSON list of the rules to export
     #[arg(short, value_name = "RULES")]
     rules: Option<String>,
+    /// Write passwords, tokens and keys, too; without it they are ***
+    #[arg(long)]
+    secrets: bool,
 }
 
 /// What the user sees, or why there is nothing to see.
@@ -108,6 +111,8 @@ struct Options {
     partial: Option<String>,
     /// `-r` of `export data`: a JSON list
     rules: Option<String>,
+    /// `--secrets` of `export`
+    secrets: bool,
 }
 
 impl Remote {
@@ -142,14 +147,14 @@ impl Import {
     /// Runs `import`.
     pub fn run(self) -> Result<(), Failure> {
         let RemoteWithFile { remote, file } = self.with_file;
-        remote.run_with("import", Options { file, stop: self.stop, partial: self.partial, rules: None })
+        remote.run_with("import", Options { file, stop: self.stop, partial: self.partial, ..Options::default() })
     }
 }
 
 impl Export {
     /// Runs `export`.
     pub fn run(self) -> Result<(), Failure> {
-        self.remote.run_with("export", Options { rules: self.rules, ..Options::default() })
+        self.remote.run_with("export", Options { rules: self.rules, secrets: self.secrets, ..Options::default() })
     }
 }
 

@@ -21,6 +21,7 @@ use crate::config::Config;
 use crate::engine::{Engine, EngineError, EngineSettings, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::printable;
+use crate::io::reach::FileRoots;
 use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, Settings};
 use crate::pipeline::{self, Pipeline};
@@ -87,7 +88,7 @@ impl Run {
         let secure = config.server.tls.is_some();
         let settings = EngineSettings { workers: usize::from(self.workers), server: config.server, zone: config.zone };
         let engine = Engine::start(settings).map_err(|error| Failure::Refused(error.to_string()))?;
-        let engine = engine.with_data(self.data.clone());
+        let engine = engine.with_files(FileRoots::new(self.data.clone()));
         let (places, console) = places(&pipeline);
         let started = {
             let mut starting = pin!(start(&engine, pipeline));

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, say};
 use crate::api::{self, Keys};
 use crate::config::Config;
+use crate::io::websocket::ServerSettings;
 use crate::service::{Service, ServiceSettings};
 
 /// How long requests that are under way may take when the service ends.
@@ -65,6 +66,7 @@ impl Serve {
         if keys.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "whoever reaches the REST API may use it: see basic.authentication");
         }
+        warn_of_open_data_server(&config.server);
         let (shutdown, prometheus, audit) = (config.shutdown_timeout, config.prometheus, config.rest_audit);
         let settings = ServiceSettings { config, data: self.data, workers: usize::from(self.workers) };
         let service = Service::open(settings).await.map_err(|error| refused(&error))?;
@@ -110,5 +112,19 @@ impl Serve {
             () = ends => if code == 0 { Ok(()) } else { end_at_once(i32::from(code)) },
             () = interrupts.next() => end_at_once(130),
         }
+    }
+}
+
+/// Says in one line that strangers can use the data server, where they can: eKuiper's defaults let them.
+fn warn_of_open_data_server(server: &ServerSettings) {
+    let local = server.ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let asks = !server.tokens.is_empty() || server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+    if !local && !asks {
+        tracing::warn!(
+            "the data server listens on {}:{} for anybody: set source.httpServerIp, source.httpServerTokens or \
+             source.httpServerTls.clientCaFile",
+            server.ip,
+            server.port
+        );
     }
 }

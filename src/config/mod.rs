@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
@@ -16,6 +16,7 @@ use serde_json::{Map, Value as Json};
 use crate::definition::connection::{Connections, put};
 use crate::definition::rule::{self, RuleOptions};
 use crate::io::connector;
+use crate::io::reach::{ALLOWED_VARIABLES, Reach};
 use crate::io::websocket::{ServerSettings, ServerTls, Settings};
 use crate::logging::{Level, LogFile};
 use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
@@ -35,6 +36,16 @@ pub struct Config {
     pub rest: SocketAddr,
     /// `basic.restTls`: the API speaks TLS
     pub rest_tls: Option<ServerTls>,
+    /// `basic.restHosts`: names under which the API may be asked, beside its address and the loopback ones
+    pub rest_hosts: Vec<String>,
+    /// `basic.restOrigins`: web pages that may use the API, in small letters
+    pub rest_origins: Vec<String>,
+    /// `basic.fileRoots`: folders beside the data folder whose files properties may name
+    pub file_roots: Vec<PathBuf>,
+    /// `basic.envAllow`: variables that `${NAME}` may name in properties set over the API
+    pub env_allow: Vec<String>,
+    /// what properties set over the API may reach; `None` where all of them are the operator's
+    pub reach: Option<Reach>,
     /// `basic.authentication`: whoever uses the API must show a token
     pub authentication: bool,
     /// `basic.enableRestAuditLog`: each request that changes something has a line in the log
@@ -82,6 +93,11 @@ impl Default for Config {
             log: None,
             rest: REST,
             rest_tls: None,
+            rest_hosts: Vec::new(),
+            rest_origins: Vec::new(),
+            file_roots: Vec::new(),
+            env_allow: vec![ALLOWED_VARIABLES.to_owned()],
+            reach: None,
             authentication: false,
             rest_audit: false,
             prometheus: None,
@@ -143,6 +159,10 @@ const OWN: &[&str] = &[
     "basic.timezone",
     "basic.restIp",
     "basic.restPort",
+    "basic.restHosts",
+    "basic.restOrigins",
+    "basic.fileRoots",
+    "basic.envAllow",
     "basic.restTls.certfile",
     "basic.restTls.keyfile",
     "basic.restTls.clientCaFile",
@@ -322,6 +342,19 @@ fn is_origin(text: &str) -> bool {
     matches!(text, "*" | "null") || text.trim_end_matches('/').split_once("://").is_some_and(named)
 }
 
+/// A host without scheme, port and path; IPv6 addresses in brackets.
+fn is_host(text: &str) -> bool {
+    let inner = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    let plain = |host: &str| !host.is_empty() && !host.contains(['/', '?', '#', '@', ' ', ':', '*', '[', ']']);
+    inner.map_or_else(|| plain(text), |address| address.parse::<std::net::Ipv6Addr>().is_ok())
+}
+
+/// The name of an environment variable; a `*` at its end stands for the rest of the name.
+fn is_variable(text: &str) -> bool {
+    let name = text.strip_suffix('*').unwrap_or(text);
+    !text.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+}
+
 struct Reader {
     config: Config,
     /// where certificate and key of a server are set, and whether it is that of the API, for the case that one is
@@ -453,6 +486,28 @@ impl Reader {
             "basic.restport" => match port(node) {
                 Some(port) => self.config.rest.set_port(port),
                 None => wrong("a port from 0 (any free one) to 65535"),
+            },
+            "basic.resthosts" => match texts(node) {
+                Some(hosts) if hosts.iter().all(|host| is_host(host)) => self.config.rest_hosts = hosts,
+                _ => wrong("a list of host names such as plutino.example, without a port"),
+            },
+            // Not `*`: any page could use the API of whoever looks at it.
+            "basic.restorigins" => match texts(node) {
+                Some(origins) if origins.iter().all(|origin| origin != "*" && is_origin(origin)) => {
+                    let plain = |origin: &String| origin.trim_end_matches('/').to_ascii_lowercase();
+                    self.config.rest_origins = origins.iter().map(plain).collect();
+                }
+                _ => wrong("a list of origins such as https://board.example, each by its name"),
+            },
+            "basic.fileroots" => match texts(node) {
+                Some(folders) if folders.iter().all(|folder| Path::new(folder).is_absolute()) => {
+                    self.config.file_roots = folders.into_iter().map(PathBuf::from).collect();
+                }
+                _ => wrong("a list of folders such as /srv/files, each from the root on"),
+            },
+            "basic.envallow" => match texts(node) {
+                Some(names) if names.iter().all(|name| is_variable(name)) => self.config.env_allow = names,
+                _ => wrong("a list of environment variables such as FEED_TOKEN or FEED_*"),
             },
             "basic.authentication" => match node.value {
                 Value::Bool(on) => self.config.authentication = on,

@@ -181,3 +181,32 @@ fn a_variable_of_many_brackets_is_a_value_like_another() {
     let deep = "[".repeat(100_000) + &"]".repeat(100_000);
     assert!(load(Path::new("/no/such/folder"), env(&[("KUIPER__SOURCE__HTTPSERVERTOKENS", &deep)])).is_ok());
 }
+
+#[test]
+fn the_hardened_example_is_right() {
+    let folder = Folder::new("hardened", &[("plutino.yaml", include_str!("../../etc/hardened.yaml"))]);
+    let (config, warnings) = load(&folder.0, []).expect("it has no mistakes");
+    assert!(warnings.is_empty(), "{warnings:#?}");
+    assert!(config.authentication && config.rest_audit && config.server.tls.is_some());
+    assert_eq!(config.env_allow, ["PLUTINO_FEED_*"]);
+}
+
+#[test]
+fn who_may_use_the_api_is_named() {
+    for (setting, right) in [
+        ("restHosts: [plutino.example, '[::1]', localhost]", true),
+        ("restHosts: ['plutino.example:80']", false),
+        ("restHosts: ['*']", false),
+        ("restHosts: ['http://plutino.example']", false),
+        ("restOrigins: ['https://Board.example/']", true),
+        ("restOrigins: ['*']", false),
+        ("restOrigins: [board.example]", false),
+        ("fileRoots: [/srv/files]", true),
+        ("fileRoots: [files]", false),
+        ("envAllow: ['FEED_*', TOKEN, '*']", true),
+        ("envAllow: ['F*D']", false),
+    ] {
+        let folder = Folder::new("rest", &[("plutino.yaml", &format!("basic:\n  {setting}\n"))]);
+        assert_eq!(load(&folder.0, []).is_ok(), right, "{setting}");
+    }
+}

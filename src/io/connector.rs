@@ -17,6 +17,7 @@ use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySourc
 use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
 use crate::io::queue::{FrameSender, Signal, WayOut};
+use crate::io::reach::{FileRoots, ReachError};
 use crate::io::websocket::config::{self, Property, Warning, property, unknown_among};
 use crate::io::websocket::{ConnectError, Settings, SettingsError, SinkLink, SourceLink, Websockets};
 
@@ -50,6 +51,9 @@ pub enum ConnectorError {
     /// wrong properties of a file, or a file that cannot be read
     #[error(transparent)]
     File(#[from] FileError),
+    /// a property that reaches for what it must not
+    #[error(transparent)]
+    Reach(#[from] ReachError),
     /// it does not open
     #[error(transparent)]
     Connect(#[from] ConnectError),
@@ -240,6 +244,9 @@ impl ConnectorError {
             ConnectorError::Settings(SettingsError::Path { property, .. }) => Some(property),
             ConnectorError::Settings(SettingsError::UnknownVariable(_)) => Some("onOpen"),
             ConnectorError::NoConnection(_) => Some("connectionSelector"),
+            ConnectorError::Reach(ReachError::Variable { property, .. } | ReachError::Outside { property, .. }) => {
+                Some(property)
+            }
             ConnectorError::Memory(MemoryError::Field { property, .. })
             | ConnectorError::File(FileError::Value { property, .. }) => Some(property),
             _ => None,
@@ -254,21 +261,26 @@ pub struct Connectors {
     pub websockets: Websockets,
     /// what rules say to each other
     pub topics: Topics,
-    /// the folder of files that statements may name
-    data: PathBuf,
+    /// the files that statements may name
+    files: FileRoots,
     /// the writer of the log sinks; `None`: stdout
     console: Option<Console>,
 }
 
 impl Connectors {
-    /// Connectors over a websocket hub; log sinks write to stdout, files are read in `data`.
+    /// Connectors over a websocket hub; log sinks write to stdout, files are read below `data`.
     pub fn new(websockets: Websockets) -> Self {
-        Connectors { websockets, topics: Topics::default(), data: PathBuf::from("data"), console: None }
+        Connectors {
+            websockets,
+            topics: Topics::default(),
+            files: FileRoots::new(PathBuf::from("data")),
+            console: None,
+        }
     }
 
-    /// Reads files in another folder.
-    pub fn with_data(self, data: PathBuf) -> Self {
-        Connectors { data, ..self }
+    /// Reads files below other folders.
+    pub fn with_files(self, files: FileRoots) -> Self {
+        Connectors { files, ..self }
     }
 
     /// Lets log sinks write elsewhere.
@@ -292,7 +304,9 @@ impl Connectors {
                 Ok(OpenSource::Websocket(self.websockets.prepare_source(*settings, thread, frames).await?))
             }
             SourceSpec::Memory(source) => Ok(OpenSource::Memory(self.topics.read(source, frames), SystemTime::now())),
-            SourceSpec::File(source) => Ok(OpenSource::File(source.open(&self.data, frames).await?, SystemTime::now())),
+            SourceSpec::File(source) => {
+                Ok(OpenSource::File(source.open(&self.files, frames).await?, SystemTime::now()))
+            }
             SourceSpec::Mock(source) => Ok(OpenSource::Mock(source.open(frames), SystemTime::now())),
         }
     }

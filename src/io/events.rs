@@ -29,9 +29,9 @@ const ALIVE: Duration = Duration::from_secs(15);
 /// How long a client may take nothing before it is left.
 const STALLED: Duration = Duration::from_secs(30);
 
-/// The answer's head. Any web page may read it, as it may ask the REST API.
-const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n\
-                    Access-Control-Allow-Origin: *\r\nConnection: close\r\n\r\n";
+/// The answer's head, without its end.
+const HEAD: &str =
+    "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\nConnection: close\r\n";
 
 /// The sinks that clients can ask for, by path.
 #[derive(Clone, Debug, Default)]
@@ -122,12 +122,17 @@ impl Outlet for EventSink {
 }
 
 impl Watcher {
-    /// Writes events until the sink or the client ends.
+    /// Writes events until the sink or the client ends. `origin` is that of the page that reads them, if one does.
     ///
     /// # Errors
     /// The client has gone, or takes nothing.
-    pub async fn serve(mut self, mut wire: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
-        send(&mut wire, HEAD.as_bytes()).await?;
+    pub async fn serve(
+        mut self,
+        mut wire: impl AsyncRead + AsyncWrite + Unpin,
+        origin: Option<&str>,
+    ) -> io::Result<()> {
+        let allowed = origin.map(|origin| format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"));
+        send(&mut wire, format!("{HEAD}{}\r\n", allowed.unwrap_or_default()).as_bytes()).await?;
         let (mut text, mut ignored) = (Vec::new(), [0; 256]);
         loop {
             text.clear();
@@ -209,7 +214,7 @@ mod tests {
         sink.close();
         let (client, server) = tokio::io::duplex(64 * 1024);
         let (mut reads, _writes) = tokio::io::split(client);
-        let serving = tokio::spawn(watcher.serve(server));
+        let serving = tokio::spawn(watcher.serve(server, None));
         let mut text = String::new();
         reads.read_to_string(&mut text).await.unwrap();
         serving.await.unwrap().unwrap();

@@ -1,9 +1,9 @@
 //! Files as sources: a stream or table reads one once, when it opens.
 //!
-//! Only files in the data folder are read, also by way of links and `..`: a statement comes over the network, and must
-//! not show what else is on the machine. This module must not know what is in the messages.
+//! Only files below allowed folders are read ([`FileRoots`]): a statement comes over the network, and must not show what
+//! else is on the machine. This module must not know what is in the messages.
 
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,6 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame, FrameBatch, FrameSender};
+use crate::io::reach::{FileRoots, is_outside, within};
 use crate::io::websocket::config::{Property, Warning, property, table, unknown_among};
 
 /// The longest file that is read, bytes.
@@ -49,7 +50,7 @@ pub enum FileError {
         source: io::Error,
     },
     /// somewhere else
-    #[error("{0} is not in the data folder: only files there are read")]
+    #[error("{0} is not in the data folder: put it there, or add its folder to basic.fileRoots")]
     Outside(String),
     /// beyond [`LARGEST`]
     #[error("{0} is larger than 256 MiB")]
@@ -92,8 +93,8 @@ pub const PROPERTIES: &[Property] = &[
 pub fn reference() -> String {
     format!(
         "## file\n\n\
-         Reads a file once, when the stream or table opens. DATASOURCE is its name. Only files in the data folder are \
-         read, up to 256 MiB.\n\n{}",
+         Reads a file once, when the stream or table opens. DATASOURCE is its name. Files are read \
+         below the data folder and `basic.fileRoots`, up to 256 MiB.\n\n{}",
         table(PROPERTIES)
     )
 }
@@ -130,14 +131,11 @@ impl FileSource {
     ///
     /// # Errors
     /// [`FileError`]
-    pub async fn open(self, data: &Path, frames: FrameSender) -> Result<FileReader, FileError> {
+    pub async fn open(self, files: &FileRoots, frames: FrameSender) -> Result<FileReader, FileError> {
         let shown = self.file.display().to_string();
-        let (root, source) = (data.to_owned(), self);
-        let reading = tokio::task::spawn_blocking(move || source.read(&root));
-        let batches = match reading.await {
-            Ok(batches) => batches?,
-            Err(error) => return Err(FileError::Read { file: shown, source: io::Error::other(error) }),
-        };
+        let (files, source) = (files.clone(), self);
+        let read = within(move || source.read(&files)).await;
+        let batches = read.map_err(|source| FileError::Read { file: shown.clone(), source })??;
         let messages = Arc::new(AtomicU64::new(0));
         let counted = messages.clone();
         let mut task = tokio::spawn(async move {
@@ -153,27 +151,13 @@ impl FileSource {
         Ok(FileReader { file: shown, messages, task })
     }
 
-    fn read(&self, data: &Path) -> Result<Vec<FrameBatch>, FileError> {
+    fn read(&self, files: &FileRoots) -> Result<Vec<FrameBatch>, FileError> {
         let shown = || self.file.display().to_string();
-        let failed = |source| FileError::Read { file: shown(), source };
-        // A path that names the data folder itself, as eKuiper's do, is meant from the same place.
-        let inner = self.file.strip_prefix(data).unwrap_or(&self.file);
-        let root =
-            data.canonicalize().map_err(|source| FileError::Read { file: data.display().to_string(), source })?;
-        let file = root.join(inner).canonicalize().map_err(failed)?;
-        if !file.starts_with(&root) {
-            return Err(FileError::Outside(shown()));
-        }
-        let open = std::fs::File::open(&file).map_err(failed)?;
-        if !open.metadata().map_err(failed)?.is_file() {
-            return Err(failed(io::Error::other("it is not a file")));
-        }
-        let mut bytes = Vec::new();
-        // Counted while it is read: a file may grow.
-        open.take(LARGEST + 1).read_to_end(&mut bytes).map_err(failed)?;
-        if bytes.len() as u64 > LARGEST {
-            return Err(FileError::TooLarge(shown()));
-        }
+        let bytes = files.read_below_data(&self.file, LARGEST).map_err(|source| match source.kind() {
+            _ if is_outside(&source) => FileError::Outside(shown()),
+            io::ErrorKind::FileTooLarge => FileError::TooLarge(shown()),
+            _ => FileError::Read { file: shown(), source },
+        })?;
         let text = Utf8Bytes::try_from(Bytes::from(bytes)).map_err(|_| FileError::NoText(shown()))?;
         Ok(self.batches(text))
     }
@@ -262,7 +246,7 @@ mod tests {
         async fn read(&self, source: FileSource) -> Result<Vec<String>, String> {
             let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::default());
             let (sender, receiver) = queue::inbound(signal);
-            source.open(&self.0.join("data"), sender).await.map_err(|error| error.to_string())?;
+            source.open(&FileRoots::new(self.0.join("data")), sender).await.map_err(|error| error.to_string())?;
             let mut messages = Vec::new();
             while let Received::Batch(batch) = receiver.receive() {
                 messages.extend(batch.frames.iter().map(|f| String::from_utf8_lossy(f.bytes()).into_owned()));
@@ -302,7 +286,7 @@ mod tests {
             #[cfg(unix)]
             ("link", "is not in the data folder"),
             ("nothing.json", "cannot read nothing.json"),
-            ("sub", "it is not a file"),
+            ("sub", "it is not a regular file"),
             ("latin", "is not UTF-8"),
         ] {
             let error = folder.read(source(name, json!({})).unwrap()).await.expect_err(name);

@@ -13,6 +13,7 @@ pub mod memory;
 pub mod mock;
 pub mod nop;
 pub mod queue;
+pub mod reach;
 pub mod tls;
 pub mod websocket;
 

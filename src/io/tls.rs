@@ -3,8 +3,8 @@
 //! Everything a user can get wrong (a missing file, text that is not PEM, a key of another certificate) is found here,
 //! before any connection is made, and the error names the property and the file.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use base64::Engine;
@@ -17,6 +17,8 @@ use tokio_rustls::rustls::{
     self, ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme, SupportedProtocolVersion,
     version,
 };
+
+use crate::io::reach::{read_regular, within_now};
 
 /// TLS material that cannot be used. Each variant says which property is at fault.
 #[derive(Debug, thiserror::Error)]
@@ -126,15 +128,9 @@ impl Pem {
 /// The largest file of certificates or keys, bytes: the authorities of a whole system take a tenth of it.
 const LARGEST: u64 = 4 << 20;
 
-/// A file that a user has named. Devices and pipes are none: they may have no end, or keep us waiting.
 fn read(file: &str) -> io::Result<Vec<u8>> {
-    let there = std::fs::metadata(file)?;
-    if !there.is_file() || there.len() > LARGEST {
-        return Err(io::Error::other(format!("it is no file of at most {} MiB", LARGEST >> 20)));
-    }
-    let mut text = Vec::new();
-    File::open(file)?.take(LARGEST).read_to_end(&mut text)?;
-    Ok(text)
+    let path = PathBuf::from(file);
+    within_now(move || read_regular(&path, LARGEST))?
 }
 
 /// What a client role shows and trusts; equal identities may share a connection.

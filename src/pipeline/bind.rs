@@ -36,6 +36,9 @@ pub enum UnknownKey {
 /// # Errors
 /// [`ConnectorError`] for wrong properties, and for a named connection that is not there.
 pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<String>), ConnectorError> {
+    if let Some(reach) = &config.reach {
+        reach.check(&action.props)?;
+    }
     let selected = config.connections.of_sink(&action.kind, &action.props)?;
     let (spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
     warnings.extend(selected.warnings);
@@ -81,6 +84,13 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
         };
         Fault { option, message: error.to_string(), hint }
     };
+    let reached = config.reach.as_ref().map_or(Ok(()), |reach| {
+        reach.check_text("DATASOURCE", &def.datasource)?;
+        reach.check(&def.extra)
+    });
+    if let Err(error) = reached {
+        return Err((vec![fault(error.into())], told));
+    }
     let Selected { path, props, warnings } =
         match config.connections.of_source(kind, &def.datasource, props, &def.extra) {
             Ok(selected) => selected,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json, json};
 
 use super::error::ServiceError;
+use super::secrets::restored_props;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
 use crate::definition::rule::{self, RuleOptions};
@@ -69,6 +70,9 @@ impl Service {
                 "Type conversion failed: a conf key is an object of properties".to_owned(),
             ));
         };
+        let old = self.conf_keys(class, kind)?.get(key).and_then(Json::as_object).cloned();
+        let props = restored_props(props, old.as_ref()).map_err(ServiceError::ConfKey)?;
+        self.check_reach(&props).map_err(|error| ServiceError::ConfKey(error.to_string()))?;
         let (errors, warnings) = faults(class, kind, &props);
         if !errors.is_empty() {
             return Err(ServiceError::ConfKey(format!("Type conversion failed: {}", errors.join("; "))));
@@ -119,7 +123,11 @@ impl Service {
             match serde_json::from_str::<Map<String, Json>>(text) {
                 Ok(props) => {
                     locked(&self.inner.conf_keys).insert(name.to_owned(), props.clone());
-                    self.apply_named(name, Some(props));
+                    // What it may reach can be less than when it was made.
+                    match self.check_reach(&props) {
+                        Ok(()) => self.apply_named(name, Some(props)),
+                        Err(error) => tracing::error!("the stored conf key {name} cannot be used: {error}"),
+                    }
                 }
                 Err(error) => tracing::error!("the stored conf key {name} cannot be used: {error}"),
             }

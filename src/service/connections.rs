@@ -17,6 +17,7 @@ use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
 use super::error::ServiceError;
+use super::secrets::restored_props;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
 use crate::definition::connection::{Connection, FileEntry, KINDS, selector};
@@ -141,7 +142,10 @@ impl Service {
     /// [`ServiceError`]; nothing has changed then.
     pub async fn create_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
         check_id(id)?;
+        let old = locked(&self.inner.connections).live.get(id).map(|live| live.connection.props.clone());
+        let props = restored_props(props, old.as_ref()).map_err(ServiceError::Connection)?;
         let connection = connection(kind, props)?;
+        self.check_reach(&connection.props).map_err(|error| ServiceError::Connection(error.to_string()))?;
         let _alone = self.inner.changing.lock().await;
         if locked(&self.inner.connections).live.contains_key(id) {
             return Err(ServiceError::ConnectionExists(id.to_owned()));
@@ -155,7 +159,10 @@ impl Service {
     /// [`ServiceError`]; nothing has changed then.
     pub async fn update_connection(&self, id: &str, kind: &str, props: Map<String, Json>) -> Result<(), ServiceError> {
         check_id(id)?;
+        let old = locked(&self.inner.connections).live.get(id).map(|live| live.connection.props.clone());
+        let props = restored_props(props, old.as_ref()).map_err(ServiceError::Connection)?;
         let connection = connection(kind, props)?;
+        self.check_reach(&connection.props).map_err(|error| ServiceError::Connection(error.to_string()))?;
         let _alone = self.inner.changing.lock().await;
         if !locked(&self.inner.connections).live.contains_key(id) {
             return Err(ServiceError::NoConnection(id.to_owned()));
@@ -169,6 +176,7 @@ impl Service {
     /// As [`Service::update_connection`].
     pub(super) async fn import_connection(&self, id: &str, connection: Connection) -> Result<(), ServiceError> {
         check_id(id)?;
+        self.check_reach(&connection.props).map_err(|error| ServiceError::Connection(error.to_string()))?;
         let _alone = self.inner.changing.lock().await;
         let known = locked(&self.inner.connections).live.get(id).map(|live| live.connection.clone());
         match known {
@@ -406,6 +414,7 @@ impl Service {
                 false => format!("{what} {kind} doesn't support ping connection"),
             }));
         }
+        self.check_reach(&props).map_err(|error| refused(&error))?;
         let config = self.config();
         let selected = match end {
             CheckedEnd::Sink => config.connections.of_sink(kind, &props),
@@ -452,7 +461,12 @@ impl Service {
         }
         locked(&self.inner.connections).gone = gone;
         for (id, (connection, origin)) in live {
-            let hold = self.hold(&id, &connection).await.map_err(|error| error.to_string());
+            // What it may reach can be less than when it was made.
+            let reached = if origin.made { self.check_reach(&connection.props) } else { Ok(()) };
+            let hold = match reached {
+                Ok(()) => self.hold(&id, &connection).await.map_err(|error| error.to_string()),
+                Err(error) => Err(error.to_string()),
+            };
             Self::tell_warnings(&id, &connection);
             if let Err(error) = &hold {
                 tracing::error!("the connection {id} cannot be opened: {error}");
@@ -471,7 +485,9 @@ impl Service {
         let Ok(_alone) = self.inner.changing.try_lock() else { return };
         for id in missing {
             let Some(live) = locked(&self.inner.connections).live.get(&id).cloned() else { continue };
+            let reached = !live.origin.made || self.check_reach(&live.connection.props).is_ok();
             if live.hold.is_err()
+                && reached
                 && let Ok(hold) = self.hold(&id, &live.connection).await
             {
                 self.insert(&id, Live { hold: Ok(hold), ..live });

@@ -15,6 +15,7 @@ mod error;
 mod relations;
 mod rules;
 mod schema;
+mod secrets;
 mod status;
 mod store;
 mod tasks;
@@ -36,6 +37,7 @@ pub use error::{Code, ServiceError};
 pub use relations::{Named, what};
 pub use rules::{Bulk, RuleSummary};
 pub use schema::ResultColumn;
+pub use secrets::masked_statement;
 pub use status::{Counters, Link, Phase, RuleReport};
 pub use store::{Change, Kind, Records, Store, StoreError};
 pub use tasks::{Task, TaskState};
@@ -47,6 +49,7 @@ pub use uploads::{UploadError, Uploads};
 use crate::config::Config;
 use crate::definition::stream::Catalog;
 use crate::engine::{Engine, EngineError, EngineSettings, Measured, Waiting};
+use crate::io::reach::{self, FileRoots, Reach, ReachError};
 use crate::sync::{KeyedLock, locked};
 use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
@@ -114,13 +117,15 @@ impl Service {
     /// # Errors
     /// [`StartError`]
     pub async fn open(settings: ServiceSettings) -> Result<Service, StartError> {
-        let ServiceSettings { config, data, workers } = settings;
+        let ServiceSettings { mut config, data, workers } = settings;
+        let files = FileRoots::new(data.clone()).with(&config.file_roots);
+        config.reach = Some(Reach::new(files.clone(), &config.env_allow));
         let (store, records) = Store::open(&data)?;
         let engine =
             Engine::start(EngineSettings { workers, server: config.server.clone(), zone: config.zone.clone() })?;
         let uploads = Uploads::open(&data);
         let inner = Inner {
-            engine: tokio::sync::RwLock::new(Some(engine.with_data(data))),
+            engine: tokio::sync::RwLock::new(Some(engine.with_files(files))),
             store,
             config: Mutex::new(Arc::new(config)),
             relations: Mutex::default(),
@@ -184,20 +189,25 @@ impl Service {
         }
     }
 
-    /// The files that were sent.
-    pub fn uploads(&self) -> &Uploads {
-        &self.inner.uploads
-    }
-
-    /// Keeps a file ([`Uploads::put`]) on a thread that may wait for the disk; its path.
+    /// Keeps a file ([`Uploads::put`]); its path.
     ///
     /// # Errors
     /// [`UploadError`]
     pub async fn upload(&self, name: String, content: Vec<u8>) -> Result<PathBuf, UploadError> {
+        self.with_uploads(move |uploads| uploads.put(&name, &content)).await
+    }
+
+    /// Works with the files that were sent, on a thread that may wait for the disk.
+    ///
+    /// # Errors
+    /// [`UploadError`]
+    pub async fn with_uploads<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Uploads) -> Result<T, UploadError> + Send + 'static,
+    ) -> Result<T, UploadError> {
         let service = self.clone();
-        let put = tokio::task::spawn_blocking(move || service.inner.uploads.put(&name, &content));
-        put.await
-            .unwrap_or_else(|error| Err(UploadError::Io { path: PathBuf::new(), error: std::io::Error::other(error) }))
+        let done = reach::within(move || work(&service.inner.uploads)).await;
+        done.unwrap_or_else(|error| Err(UploadError::Io { path: self.inner.uploads.folder().to_owned(), error }))
     }
 
     /// Asks whoever runs the service to end it, and the process with this code.
@@ -261,6 +271,14 @@ impl Service {
     /// The configuration as it is now.
     pub fn config(&self) -> Arc<Config> {
         locked(&self.inner.config).clone()
+    }
+
+    /// Checks what properties that came over the API want to reach.
+    ///
+    /// # Errors
+    /// [`ReachError`]
+    fn check_reach(&self, props: &serde_json::Map<String, serde_json::Value>) -> Result<(), ReachError> {
+        self.config().reach.as_ref().map_or(Ok(()), |reach| reach.check(props))
     }
 
     /// What rules are planned against now.

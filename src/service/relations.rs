@@ -70,6 +70,11 @@ impl Relations {
         Ok(named)
     }
 
+    /// The statement of one of them.
+    pub(super) fn sql(&self, name: &str) -> Option<Arc<str>> {
+        self.named.get(name).map(|named| named.sql.clone())
+    }
+
     fn remove(&mut self, name: &str) {
         Arc::make_mut(&mut self.catalog).remove(name);
         self.named.remove(name);
@@ -125,8 +130,10 @@ impl Service {
     /// [`ServiceError`]; nothing has changed then.
     pub async fn create_relation(&self, sql: &str) -> Result<Named, ServiceError> {
         let create = parse(sql)?;
-        let _alone = self.inner.changing.lock().await;
         let name = create.name.name.to_string();
+        // A new one has nothing to keep.
+        self.restored_relation("", sql)?;
+        let _alone = self.inner.changing.lock().await;
         if locked(&self.inner.relations).named.contains_key(&name) {
             let message = format!("Create {} fails: Item {name} already exists.", what(create.relation));
             return Err(ServiceError::Statement(message));
@@ -144,6 +151,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
     pub async fn replace_relation(&self, relation: Relation, name: &str, sql: &str) -> Result<Named, ServiceError> {
+        let sql = &*self.restored_relation(name, sql)?;
         let create = parse(sql).map_err(|error| match (relation, error) {
             (Relation::Table, ServiceError::Statement(text)) if text.starts_with(NO_STATEMENT) => {
                 ServiceError::Statement(text.replacen("stream", "table", 1))

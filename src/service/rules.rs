@@ -65,6 +65,8 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
     pub async fn create_rule(&self, text: &str) -> Result<String, ServiceError> {
+        // A new one has nothing to keep.
+        self.restored_rule("", text)?;
         let definition = Definition::read(text, None, &self.config().rule)?;
         self.insert_rule(&definition, text).await?;
         definition.warn();
@@ -341,6 +343,7 @@ impl Service {
     /// [`ServiceError`]; nothing has changed then.
     pub async fn update_rule(&self, id: &str, text: &str) -> Result<(), ServiceError> {
         check_id(id)?;
+        let text = &*self.restored_rule(id, text)?;
         let definition = Definition::read(text, Some(id), &self.config().rule)?;
         // One that is being created, or dropped, is waited for.
         let known = || locked(&self.inner.rules).get(id).cloned();

@@ -9,6 +9,8 @@
 //! what was on disk before is there, nothing of the failed change is, and the next change is tried again.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -183,7 +185,7 @@ impl Store {
     /// [`StoreError`]; a file that cannot be used is left as it is.
     pub fn open(folder: &Path) -> Result<(Store, Records), StoreError> {
         let path = folder.join(FILE);
-        std::fs::create_dir_all(folder).map_err(|error| StoreError::Io { path: folder.to_owned(), error })?;
+        private_folder(folder).map_err(|error| StoreError::Io { path: folder.to_owned(), error })?;
         if path.exists() {
             check_version(&path)?;
         }
@@ -310,11 +312,24 @@ fn check_version(path: &Path) -> Result<(), StoreError> {
 fn open(path: &Path) -> Result<(Database, Records), StoreError> {
     let new = !path.exists();
     let database = open_file(path, new)?;
+    // What is stored has secrets in it.
+    if let Err(error) = std::fs::set_permissions(path, Permissions::from_mode(0o600)) {
+        tracing::warn!("others may read the store {}: {error}", path.display());
+    }
     if new {
         begin(&database).map_err(|error| StoreError::New { path: path.to_owned(), reason: error.to_string() })?;
     }
     let records = read(&database).map_err(|error| damaged(path, error))?;
     Ok((database, records))
+}
+
+/// Makes a folder that only its owner may look into; one that is there becomes so.
+fn private_folder(folder: &Path) -> std::io::Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    if let Err(error) = std::fs::set_permissions(folder, Permissions::from_mode(0o700)) {
+        tracing::warn!("others may look into the data folder {}: {error}", folder.display());
+    }
+    Ok(())
 }
 
 fn open_file(path: &Path, new: bool) -> Result<Database, StoreError> {

@@ -79,7 +79,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Import`] if there is nothing to import, or too much waits already; [`ServiceError::Stopping`].
     pub async fn begin_import(&self, source: ImportSource, partial: bool) -> Result<String, ServiceError> {
-        let text = source.text().await?;
+        let text = self.import_text(source).await?;
         let cancelled = Arc::new(AtomicBool::new(false));
         let mut tasks = locked(&self.inner.tasks);
         if tasks.ended {

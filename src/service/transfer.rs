@@ -1,17 +1,19 @@
 //! Whole configurations as JSON of eKuiper's form: exported, and imported over what is there or in its place.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
-use tokio::io::AsyncReadExt;
 
 use super::error::ServiceError;
 use super::{Service, locked};
 use crate::definition::connection::Connection;
+use crate::io::reach;
 use crate::pipeline::EXPORTED;
 use crate::sql::ast::Relation;
 
@@ -116,48 +118,46 @@ impl ImportSource {
     pub fn new(content: String, file: String) -> ImportSource {
         ImportSource { content, file }
     }
-
-    /// The text to import.
-    ///
-    /// # Errors
-    /// [`ServiceError::Import`] for no source, for two, and for a file that cannot be read.
-    pub async fn text(self) -> Result<String, ServiceError> {
-        let wrong = |text: &str| Err(ServiceError::Import(text.to_owned()));
-        match (self.content.is_empty(), self.file.is_empty()) {
-            (true, true) => wrong("Invalid body: must specify content or file: bad request"),
-            (false, false) => wrong("Invalid body: Cannot specify both content and file: bad request"),
-            (false, true) => Ok(self.content),
-            (true, false) => {
-                let path = self.file.strip_prefix("file://").unwrap_or(&self.file);
-                if path.contains("://") {
-                    return wrong("fail to read file: only files of this machine can be imported");
-                }
-                let failed = |error: std::io::Error| {
-                    let why = match error.kind() {
-                        std::io::ErrorKind::NotFound => format!("open {path}: no such file or directory"),
-                        _ => error.to_string(),
-                    };
-                    ServiceError::Import(format!("fail to read file {path}: {why}"))
-                };
-                let there = tokio::fs::metadata(path).await.map_err(failed)?;
-                // Devices and pipes may have no end, and their size is not known.
-                if !there.is_file() {
-                    return wrong(&format!("fail to read file {path}: it is no file"));
-                }
-                if there.len() > LARGEST {
-                    return wrong(&format!("fail to read file {path}: it is larger than {LARGEST} bytes"));
-                }
-                let file = tokio::fs::File::open(path).await.map_err(failed)?;
-                let mut text = String::new();
-                // One that grows while it is read is cut there.
-                file.take(LARGEST).read_to_string(&mut text).await.map_err(failed)?;
-                Ok(text)
-            }
-        }
-    }
 }
 
 impl Service {
+    /// The text of an import.
+    ///
+    /// # Errors
+    /// [`ServiceError::Import`] for no source, for two, and for a file that cannot be read.
+    pub async fn import_text(&self, source: ImportSource) -> Result<String, ServiceError> {
+        let wrong = |text: String| ServiceError::Import(text);
+        let ImportSource { content, file } = source;
+        match (content.is_empty(), file.is_empty()) {
+            (true, true) => return Err(wrong("Invalid body: must specify content or file: bad request".to_owned())),
+            (false, false) => {
+                return Err(wrong("Invalid body: Cannot specify both content and file: bad request".to_owned()));
+            }
+            (false, true) => return Ok(content),
+            (true, false) => {}
+        }
+        let path = file.strip_prefix("file://").unwrap_or(&file).to_owned();
+        if path.contains("://") {
+            return Err(wrong("fail to read file: only files of this machine can be imported".to_owned()));
+        }
+        let config = self.config();
+        let Some(files) = config.reach.as_ref().map(|reach| reach.files.clone()) else {
+            return Err(ServiceError::Stopping);
+        };
+        let named = PathBuf::from(&path);
+        let bytes = reach::within(move || files.read(&named, LARGEST)).await.and_then(|read| read);
+        let bytes = bytes.map_err(|error| {
+            wrong(match error.kind() {
+                io::ErrorKind::NotFound => format!("fail to read file {path}: open {path}: no such file or directory"),
+                _ if reach::is_outside(&error) => format!(
+                    "fail to read file {path}: it is outside of the data folder: add its folder to basic.fileRoots"
+                ),
+                _ => format!("fail to read file {path}: {error}"),
+            })
+        })?;
+        String::from_utf8(bytes).map_err(|_| wrong(format!("fail to read file {path}: it is not UTF-8")))
+    }
+
     /// Streams, tables and rules.
     pub fn export_ruleset(&self) -> Ruleset {
         let statements = |relation| {
@@ -247,7 +247,7 @@ impl Service {
     ) -> Result<Imported, ServiceError> {
         let wrong =
             |error: &dyn std::fmt::Display| ServiceError::Import(format!("configuration unmarshal with error {error}"));
-        let all: Everything = serde_json::from_str(text).map_err(|error| wrong(&error))?;
+        let mut all: Everything = serde_json::from_str(text).map_err(|error| wrong(&error))?;
         // Another file would empty the catalog, and bring nothing.
         let members: BTreeMap<String, IgnoredAny> = serde_json::from_str(text).map_err(|error| wrong(&error))?;
         let unknown: Vec<&str> = members.keys().map(String::as_str).filter(|name| !is_section(name)).take(20).collect();
@@ -258,6 +258,7 @@ impl Service {
             }
             tracing::warn!(members = ?unknown, "an import has members that nobody knows; they are left out");
         }
+        let hidden = self.restore_import(&mut all);
         // What was there is gone then: half of what is to come would be neither the old nor the new.
         let never = AtomicBool::new(false);
         let mut cancelled = cancelled;
@@ -266,7 +267,7 @@ impl Service {
             cancelled = &never;
         }
         let on = || !cancelled.load(Ordering::Relaxed);
-        let mut refused = Everything::default();
+        let mut refused = hidden;
         for (class, kinds, failed) in [
             ("sources", &all.sources, &mut refused.sources),
             ("sinks", &all.sinks, &mut refused.sinks),
@@ -297,8 +298,11 @@ impl Service {
             }
         }
         let mut imported = self.import_ruleset_unless(all.ruleset, cancelled).await;
-        let ruleset = std::mem::take(&mut imported.refused.ruleset);
-        imported.refused = Everything { ruleset, ..refused };
+        let Ruleset { streams, tables, rules } = std::mem::take(&mut imported.refused.ruleset);
+        refused.ruleset.streams.extend(streams);
+        refused.ruleset.tables.extend(tables);
+        refused.ruleset.rules.extend(rules);
+        imported.refused = refused;
         *locked(&self.inner.last_import) = imported.refused.clone();
         Ok(imported)
     }
@@ -328,7 +332,7 @@ impl Service {
 
     /// Named connections, and conf keys of connections where no connection has their name: JSON texts by kind, as in
     /// eKuiper, where both are the same.
-    fn connection_config(&self) -> BTreeMap<String, String> {
+    pub(super) fn connection_config(&self) -> BTreeMap<String, String> {
         let mut texts = self.conf_texts("connections");
         for (kind, named) in self.connection_texts() {
             let keys = texts.get(&kind).and_then(|text| serde_json::from_str::<Map<String, Json>>(text).ok());

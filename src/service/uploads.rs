@@ -5,6 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -79,6 +80,11 @@ impl Uploads {
         uploads
     }
 
+    /// Where they are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The paths of all files, by name.
     ///
     /// # Errors
@@ -102,7 +108,11 @@ impl Uploads {
         }
         let _alone = locked(&self.changing);
         if !self.is_there()? {
-            fs::create_dir_all(&self.folder).map_err(|error| self.failed(error))?;
+            fs::DirBuilder::new()
+                .recursive(true)
+                .mode(0o700)
+                .create(&self.folder)
+                .map_err(|error| self.failed(error))?;
         }
         let names = self.names()?;
         if names.len() >= MOST && !names.iter().any(|known| known == name) {
@@ -228,7 +238,7 @@ fn check(name: &str) -> Result<(), UploadError> {
 }
 
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
     file.sync_all()
 }

@@ -4,4 +4,5 @@
 
 pub mod document;
 pub mod pattern;
+pub mod secret;
 pub mod span;

@@ -4,6 +4,7 @@
 
 mod process;
 
+mod attacks;
 mod bad_input;
 mod checkpoints;
 mod cli;

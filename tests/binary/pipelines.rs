@@ -218,7 +218,9 @@ async fn tables_take_what_rules_write_and_what_files_hold() {
     assert_eq!(planned.tables.len(), 2);
 
     let settings = EngineSettings { workers: 2, server: ServerSettings::default(), zone: jiff::tz::TimeZone::UTC };
-    let engine = Engine::start(settings).expect("threads can be started").with_data(folder.0.clone());
+    let engine = Engine::start(settings)
+        .expect("threads can be started")
+        .with_files(plutino::io::reach::FileRoots::new(folder.0.clone()));
     for table in planned.tables {
         let again = plutino::engine::TableSpec { def: table.spec.def.clone(), source: table.spec.source.clone() };
         engine.create_table(table.spec).await.expect("the table can be made");

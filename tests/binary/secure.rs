@@ -4,13 +4,17 @@ use std::io::Write;
 use std::process::Stdio;
 use std::sync::Arc;
 
-use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde_json::{Value, json};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::Command;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto};
 
@@ -116,6 +120,17 @@ impl Certificates {
     }
 }
 
+/// A token of the issuer whose key the tests have.
+fn signed(claims: Value) -> String {
+    let key = PrivateKeyDer::from_pem_slice(include_bytes!("../keys/issuer.key")).unwrap();
+    let key = RsaKeyPair::from_pkcs8(key.secret_der()).unwrap();
+    let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let message = format!("{}.{}", part(&json!({"alg": "RS256", "typ": "JWT"})), part(&claims));
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+    format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
 const STREAM: &str = r#"{"sql": "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")"}"#;
 const RULE: &str = r#"{"id": "r", "sql": "SELECT * FROM demo", "actions": [{"websocket": {"path": "/out"}}]}"#;
 
@@ -124,8 +139,6 @@ async fn the_api_asks_for_a_token() {
     let folder = Folder::new("secure-token");
     folder.write("etc/mgmt/issuer.pub", include_str!("../keys/issuer.pub"));
     let served = served(&folder, "basic: {authentication: true}");
-    let key = EncodingKey::from_rsa_pem(include_bytes!("../keys/issuer.key")).unwrap();
-    let signed = |claims: Value| encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap();
     let good = signed(json!({"iss": "issuer.pub", "aud": "eKuiper"}));
     for open in ["/", "/ping"] {
         assert_eq!(ask(&served, "GET", open, "", "").await.0, 200);
@@ -234,9 +247,7 @@ async fn the_command_line_gets_in_and_what_it_changes_is_in_the_log_files() {
     let config = "basic: {restTls: {certfile: server.pem, keyfile: server.key}, authentication: true, \
                   enableRestAuditLog: true, fileLog: true, logFormat: json}";
     let served = served(&folder, config);
-    let key = EncodingKey::from_rsa_pem(include_bytes!("../keys/issuer.key")).unwrap();
-    let claims = json!({"iss": "issuer.pub", "aud": "eKuiper"});
-    let token = encode(&Header::new(Algorithm::RS256), &claims, &key).unwrap();
+    let token = signed(json!({"iss": "issuer.pub", "aud": "eKuiper"}));
     let port = served.rest.rsplit(':').next().unwrap();
     let cli = async |token: &str, ca: &str| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));

@@ -78,7 +78,7 @@ impl Service {
         let answer = answer.expect("the results are there");
         let header = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()).map(str::to_owned);
         assert_eq!(header("content-type").as_deref(), Some("text/event-stream"));
-        assert_eq!(header("access-control-allow-origin").as_deref(), Some("*"));
+        assert_eq!(header("access-control-allow-origin").as_deref(), None);
         let lines = BufReader::new(answer.into_body().into_reader()).lines();
         lines.map_while(Result::ok).filter_map(|line| {
             let data = line.strip_prefix("data: ")?;

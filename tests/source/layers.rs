@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sql", &["text", "time", "value"]),
     ("expr", &["format", "text", "value"]),
     ("view", &["sync", "time", "value"]),
-    ("io", &["format", "sync", "value"]),
+    ("io", &["format", "sync", "text", "value"]),
     ("definition", &["format", "io", "sql", "text", "value"]),
     ("plan", &["definition", "expr", "sql", "text", "time", "value"]),
     ("dataflow", &["definition", "expr", "format", "io", "metrics", "plan", "time", "value"]),

@@ -21,13 +21,18 @@ impl Request<'_> {
 
     pub(super) fn export_ruleset(&self, rest: &[String]) -> Reply {
         let [file] = rest else { return Err(refused("Require exported file name.")) };
-        let answer = self.service.post("/ruleset/export", "")?;
+        let answer = self.service.post(&format!("/ruleset/export{}", self.with_secrets()), "")?;
         if !answer.is_right() {
             return Err(refused(answer.message()));
         }
         let (streams, tables, rules) = counts(&answer.parsed()?);
         write_file(file, &answer.body)?;
         self.told(format!("exported {streams} streams, {tables} tables and {rules} rules"))
+    }
+
+    /// The query of an export.
+    fn with_secrets(&self) -> &'static str {
+        if self.options.secrets { "?secrets=true" } else { "" }
     }
 
     pub(super) fn import_data(&self) -> Reply {
@@ -56,8 +61,8 @@ impl Request<'_> {
     pub(super) fn export_data(&self, rest: &[String]) -> Reply {
         let [file] = rest else { return Err(refused("Expect configuration file.")) };
         let answer = match &self.options.rules {
-            Some(rules) => self.service.post("/data/export", rules)?,
-            None => self.service.get("/data/export")?,
+            Some(rules) => self.service.post(&format!("/data/export{}", self.with_secrets()), rules)?,
+            None => self.service.get(&format!("/data/export{}", self.with_secrets()))?,
         };
         if !answer.is_right() {
             return Err(refused(answer.message()));

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 
 use super::dial::ProxyChoice;
 use crate::io::tls::{self, ClientTls, TlsError};
+use crate::text::secret::{HIDDEN, is_secret, masked_url};
 
 /// A property that a user can set.
 #[derive(Clone, Copy, Debug)]
@@ -405,13 +406,14 @@ impl Settings {
         self.path.split('?').next().unwrap_or(&self.path)
     }
 
-    /// Where the link is, for people: `ws://host:port/path`, or `/path` of the data server.
+    /// Where the link is, for people: `ws://host:port/path`, or `/path` of the data server. Secrets in the query are
+    /// hidden.
     pub fn address(&self) -> String {
         match &self.role {
             Role::Server => self.route().to_owned(),
             Role::Client { host, port } => {
                 let scheme = if self.tls.is_some() { "wss" } else { "ws" };
-                format!("{scheme}://{}:{port}{}", bracketed(host), self.path)
+                format!("{scheme}://{}:{port}{}", bracketed(host), masked_url(&self.path))
             }
         }
     }
@@ -552,7 +554,8 @@ impl Raw<'_> {
 }
 
 fn wrong(name: &str, value: &Value, expected: &'static str) -> SettingsError {
-    let mut shown = value.to_string();
+    // The error is shown to others than those who wrote the value.
+    let mut shown = if is_secret(name) && !value.is_null() { HIDDEN.to_owned() } else { value.to_string() };
     if let Some((cut, _)) = shown.char_indices().nth(80) {
         shown.truncate(cut);
         shown.push('…');

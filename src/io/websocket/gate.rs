@@ -77,7 +77,8 @@ impl Refusals {
 }
 
 impl Gate {
-    /// A gate with these lists; an empty one lets everybody pass.
+    /// A gate with these lists. Without tokens, none is asked for; without origins, pages of the same host may pass, on
+    /// whatever port they are.
     pub(super) fn new(mut origins: Vec<String>, tokens: Vec<String>, refusals: Arc<Refusals>) -> Gate {
         origins.iter_mut().for_each(|origin| *origin = origin.trim_end_matches('/').to_ascii_lowercase());
         Gate { origins, tokens: tokens.iter().map(|token| hash(token)).collect(), refusals }
@@ -88,18 +89,20 @@ impl Gate {
         self.refusals.count(refusal);
     }
 
-    /// Whether it lets everybody pass.
+    /// Whether it asks for nothing that the operator has set.
     pub(super) fn is_open(&self) -> bool {
         self.origins.is_empty() && self.tokens.is_empty()
     }
 
     /// Whether a request may pass.
     pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>) -> Result<(), Refusal> {
-        if let Some(origin) = headers.get(header::ORIGIN)
-            && !self.origins.is_empty()
-        {
+        if let Some(origin) = headers.get(header::ORIGIN) {
             let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
-            if !self.origins.iter().any(|known| known == "*" || *known == origin) {
+            let passes = match self.origins.is_empty() {
+                true => is_same_host(&origin, headers),
+                false => self.origins.iter().any(|known| known == "*" || *known == origin),
+            };
+            if !passes {
                 return Err(Refusal::Origin);
             }
         }
@@ -120,6 +123,17 @@ impl Gate {
         let known = self.tokens.iter().fold(false, |known, token| known | (*token == hashed));
         if known { Ok(()) } else { Err(Refusal::Token) }
     }
+}
+
+/// Whether a page comes from the host that its request names.
+fn is_same_host(origin: &str, headers: &HeaderMap) -> bool {
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+    let name = |host: &str| match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name.to_ascii_lowercase(),
+        _ => host.to_ascii_lowercase(),
+    };
+    let page = origin.split_once("://").map(|(_, host)| name(host));
+    page.is_some_and(|page| !page.is_empty() && page == name(host))
 }
 
 fn hash(token: &str) -> [u8; 32] {
@@ -144,7 +158,12 @@ mod tests {
             gate.check(&headers, query)
         };
         let open = gate(&[], &[]);
-        assert_eq!(check(&open, &origin("https://evil.example"), None), Ok(()));
+        let at = |host, page| [(header::HOST, host), (header::ORIGIN, page)];
+        assert_eq!(check(&open, none, None), Ok(()));
+        assert_eq!(check(&open, &at("Board.example:10081", "http://board.example:8080"), None), Ok(()));
+        assert_eq!(check(&open, &at("board.example", "https://evil.example"), None), Err(Refusal::Origin));
+        assert_eq!(check(&open, &at("board.example", "null"), None), Err(Refusal::Origin));
+        assert_eq!(check(&gate(&["*"], &[]), &origin("https://evil.example"), None), Ok(()));
         let pages = gate(&["https://Board.example/"], &[]);
         assert_eq!(check(&pages, none, None), Ok(()), "what is no page has no origin");
         assert_eq!(check(&pages, &origin("https://board.example"), None), Ok(()));

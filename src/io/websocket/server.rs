@@ -19,7 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
-use tokio_tungstenite::tungstenite::http::Uri;
+use tokio_tungstenite::tungstenite::http::{Uri, header};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::client_queue::Peer;
@@ -54,7 +54,7 @@ enum Guest {
     /// at an endpoint
     Socket(Box<WebSocketStream<Wire>>, Stay),
     /// with results to read
-    Events(Wire, Watcher),
+    Events(Wire, Watcher, Option<String>),
 }
 
 /// What a data server asks of its clients, and where they may go.
@@ -123,9 +123,9 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::
         let (door, data) = (door.clone(), data.clone());
         tokio::spawn(async move {
             match tokio::time::timeout(door.handshake_timeout, greet(stream, from, &door)).await {
-                Ok(Ok(Some(Guest::Events(wire, watcher)))) => {
+                Ok(Ok(Some(Guest::Events(wire, watcher, origin)))) => {
                     tokio::spawn(async move {
-                        if let Err(error) = watcher.serve(wire).await {
+                        if let Err(error) = watcher.serve(wire, origin.as_deref()).await {
                             tracing::debug!(client = %from, %error, "a client of events has gone");
                         }
                     });
@@ -213,7 +213,9 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
                 refuse(&mut wire, "503 Service Unavailable", "no more clients here: events are read by GET\n").await?;
                 return Ok(None);
             };
-            return Ok(Some(Guest::Events(wire, watcher)));
+            // It has passed the gate: its page may read the results.
+            let origin = request.as_ref().and_then(|request| request.headers().get(header::ORIGIN)?.to_str().ok());
+            return Ok(Some(Guest::Events(wire, watcher, origin.map(str::to_owned))));
         }
         gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;

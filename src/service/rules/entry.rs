@@ -111,7 +111,7 @@ impl Entry {
         locked(&self.state).phase
     }
 
-    pub(super) fn text(&self) -> Arc<str> {
+    pub(in crate::service) fn text(&self) -> Arc<str> {
         locked(&self.state).text.clone()
     }
 }

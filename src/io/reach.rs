@@ -1,0 +1,399 @@
+//! What a property that came over the network may reach on this machine: files below allowed folders, and variables of
+//! the environment that are meant for it.
+//!
+//! Whoever may use the REST API is not thereby a user of this machine: a property such as `rootCaPath` must not show
+//! which files there are, and `${NAME}` must not send the environment to a peer. What the operator wrote (the
+//! configuration's files, a rule file of `plutino run`) is not checked. This module must not know who set a property.
+//!
+//! Files are read on threads of their own, few at a time and with a deadline ([`within`]): a file system can hang, and
+//! the control thread must not hang with it.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use serde_json::{Map, Value};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+/// How many files are read at a time.
+const READERS: usize = 8;
+
+/// How long a request waits for a file.
+pub const DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long the control thread itself waits for a file of certificates.
+const SHORT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// The properties that name files.
+const FILE_PROPERTIES: &[&str] = &["certificationPath", "privateKeyPath", "rootCaPath"];
+
+/// Properties in which `${` is only text.
+const TEMPLATES: &[&str] = &["dataTemplate"];
+
+/// The variables that are allowed where nothing else is said.
+pub const ALLOWED_VARIABLES: &str = "PLUTINO_*";
+
+/// A property that reaches for what it must not.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ReachError {
+    /// `${NAME}` of a variable that is not allowed
+    #[error("property {property}: the variable {name} is not allowed here: add it to basic.envAllow")]
+    Variable {
+        /// whose value it is
+        property: String,
+        /// the variable
+        name: String,
+    },
+    /// a file elsewhere
+    #[error("property {property}: {file} is outside of the data folder: add its folder to basic.fileRoots")]
+    Outside {
+        /// whose value it is
+        property: String,
+        /// the file as it was written
+        file: String,
+    },
+}
+
+/// What properties may reach.
+#[derive(Clone, Debug)]
+pub struct Reach {
+    /// the files
+    pub files: FileRoots,
+    variables: Arc<[String]>,
+}
+
+impl Reach {
+    /// Files below these folders; variables with these names, of which one may end with `*`.
+    pub fn new(files: FileRoots, variables: &[String]) -> Reach {
+        Reach { files, variables: variables.into() }
+    }
+
+    /// Checks the text of one property.
+    ///
+    /// # Errors
+    /// [`ReachError::Variable`]
+    pub fn check_text(&self, property: &str, text: &str) -> Result<(), ReachError> {
+        match variables(text).find(|name| !self.allows(name)) {
+            None => Ok(()),
+            Some(name) => Err(ReachError::Variable { property: property.to_owned(), name: name.to_owned() }),
+        }
+    }
+
+    /// Checks properties that came over the network.
+    ///
+    /// # Errors
+    /// [`ReachError`] names the property.
+    pub fn check(&self, props: &Map<String, Value>) -> Result<(), ReachError> {
+        props.iter().try_for_each(|(property, value)| {
+            self.check_text(property, property)?;
+            self.check_value(property, value)
+        })
+    }
+
+    fn check_value(&self, property: &str, value: &Value) -> Result<(), ReachError> {
+        match value {
+            Value::String(_) if TEMPLATES.iter().any(|known| known.eq_ignore_ascii_case(property)) => Ok(()),
+            Value::String(text) => {
+                self.check_text(property, text)?;
+                let is_file = FILE_PROPERTIES.iter().any(|known| known.eq_ignore_ascii_case(property));
+                // What a variable's value names would not be checked.
+                let is_held = || variables(text).next().is_none() && self.files.holds(Path::new(text));
+                if is_file && !text.is_empty() && !is_held() {
+                    return Err(ReachError::Outside { property: property.to_owned(), file: text.clone() });
+                }
+                Ok(())
+            }
+            Value::Array(items) => items.iter().try_for_each(|item| self.check_value(property, item)),
+            Value::Object(members) => self.check(members),
+            _ => Ok(()),
+        }
+    }
+
+    fn allows(&self, name: &str) -> bool {
+        self.variables.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == allowed,
+        })
+    }
+}
+
+/// The names in `${NAME}` and `${NAME:-default}`. A name that stands after a further `$` counts as well: to refuse one
+/// too many does no harm.
+fn variables(text: &str) -> impl Iterator<Item = &str> {
+    text.match_indices("${").filter_map(|(start, _)| {
+        let rest = &text[start + 2..];
+        let name = &rest[..rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len())];
+        (!name.is_empty() && rest.len() > name.len()).then_some(name)
+    })
+}
+
+/// Folders whose files may be read.
+#[derive(Clone, Debug)]
+pub struct FileRoots {
+    data: PathBuf,
+    others: Arc<[PathBuf]>,
+}
+
+impl FileRoots {
+    /// The data folder alone.
+    pub fn new(data: PathBuf) -> FileRoots {
+        FileRoots { data, others: Arc::default() }
+    }
+
+    /// Further folders, too.
+    #[must_use]
+    pub fn with(self, others: &[PathBuf]) -> FileRoots {
+        FileRoots { others: others.into(), ..self }
+    }
+
+    /// Whether this path leads into one of the folders, through links as well; the file need not exist.
+    pub fn holds(&self, path: &Path) -> bool {
+        let (roots, path) = (self.clone(), path.to_owned());
+        within_now(move || roots.locate(&path)).is_ok_and(|located| located.is_ok())
+    }
+
+    /// Reads a regular file of up to `limit` bytes that `path` names. A relative path begins in the data folder, or, if it
+    /// names the data folder itself, as eKuiper's do, in the working directory.
+    ///
+    /// # Errors
+    /// Those of the system; [`io::ErrorKind::PermissionDenied`] for a file elsewhere, [`io::ErrorKind::FileTooLarge`].
+    pub fn read_below_data(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        let inner = path.strip_prefix(&self.data).unwrap_or(path);
+        self.read(&self.data.join(inner), limit)
+    }
+
+    /// The same; a relative path begins in the working directory.
+    ///
+    /// # Errors
+    /// As [`FileRoots::read_below_data`].
+    pub fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+        read_regular(&self.locate(path)?, limit)
+    }
+
+    /// Where a path really leads.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::PermissionDenied`] for a place outside, whether or not there is something.
+    fn locate(&self, path: &Path) -> io::Result<PathBuf> {
+        let denied = || io::Error::from(io::ErrorKind::PermissionDenied);
+        let roots: Vec<PathBuf> = std::iter::once(&self.data)
+            .chain(self.others.iter())
+            .flat_map(|root| [std::path::absolute(root).ok(), root.canonicalize().ok()])
+            .flatten()
+            .collect();
+        let held = |path: &Path| roots.iter().any(|root| path.starts_with(root));
+        // By its text first: nothing outside is touched, neither a file system that hangs nor one that tells.
+        if !held(&without_dots(path)?) {
+            return Err(denied());
+        }
+        let real = real(path)?;
+        if held(&real) { Ok(real) } else { Err(denied()) }
+    }
+}
+
+/// Whether a file was refused because of where it is.
+pub fn is_outside(error: &io::Error) -> bool {
+    // The system's own refusals have a number.
+    error.kind() == io::ErrorKind::PermissionDenied && error.raw_os_error().is_none()
+}
+
+/// A path as it reads: absolute, without `.` and `..`.
+fn without_dots(path: &Path) -> io::Result<PathBuf> {
+    let mut plain = PathBuf::new();
+    for step in std::path::absolute(path)?.components() {
+        match step {
+            Component::ParentDir => drop(plain.pop()),
+            step => plain.push(step),
+        }
+    }
+    Ok(plain)
+}
+
+/// A path without links, `.` and `..`; what does not exist of it stands at its end as it was written.
+fn real(path: &Path) -> io::Result<PathBuf> {
+    let path = std::path::absolute(path)?;
+    let mut known = path.as_path();
+    loop {
+        match known.canonicalize() {
+            Ok(real) => {
+                let rest = path.strip_prefix(known).unwrap_or(Path::new(""));
+                // Of what does not exist, nobody can say where `..` leads.
+                let plain = rest.components().all(|step| matches!(step, Component::Normal(_)));
+                return match plain {
+                    true if rest.as_os_str().is_empty() => Ok(real),
+                    true => Ok(real.join(rest)),
+                    false => Err(io::ErrorKind::NotFound.into()),
+                };
+            }
+            Err(error) => known = known.parent().ok_or(error)?,
+        }
+    }
+}
+
+/// Reads a regular file of up to `limit` bytes. It is opened without waiting: a pipe or device may never answer.
+///
+/// # Errors
+/// Those of the system; [`io::ErrorKind::FileTooLarge`].
+pub fn read_regular(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let not_regular = || io::Error::other("it is not a regular file");
+    // To open a device may already do something.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(not_regular());
+    }
+    let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(not_regular());
+    }
+    let mut bytes = Vec::new();
+    // Counted while it is read: a file may grow.
+    file.take(limit + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is larger than {limit} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The places of those who read.
+fn places() -> &'static Arc<Semaphore> {
+    static PLACES: std::sync::LazyLock<Arc<Semaphore>> = std::sync::LazyLock::new(|| Arc::new(Semaphore::new(READERS)));
+    &PLACES
+}
+
+fn late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the disk did not answer in time: the file system may hang")
+}
+
+/// Does what may block on the disk, on a thread of its own. A job that hangs keeps its place, not the caller.
+///
+/// # Errors
+/// [`io::ErrorKind::TimedOut`] after [`DEADLINE`]; those of starting a thread.
+pub async fn within<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let done = async {
+        let place = places().clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (answer, answered) = oneshot::channel();
+        start(place, move || drop(answer.send(job())))?;
+        answered.await.map_err(|_| io::Error::other("reading ended early"))
+    };
+    tokio::time::timeout(DEADLINE, done).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// The same for a caller that cannot await, such as the one who checks properties: it waits for a second at most.
+///
+/// # Errors
+/// As [`within`].
+pub fn within_now<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> io::Result<T> {
+    let until = Instant::now() + SHORT_DEADLINE;
+    let place = loop {
+        match places().clone().try_acquire_owned() {
+            Ok(place) => break place,
+            Err(_) if Instant::now() >= until => return Err(late()),
+            Err(_) => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let (answer, answered) = mpsc::sync_channel(1);
+    start(place, move || drop(answer.send(job())))?;
+    answered.recv_timeout(until.saturating_duration_since(Instant::now())).map_err(|_| late())
+}
+
+fn start(place: OwnedSemaphorePermit, job: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let run = move || {
+        let _place = place;
+        job();
+    };
+    std::thread::Builder::new().name("file".to_owned()).spawn(run).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new() -> Folder {
+            let folder = std::env::temp_dir().join(format!("plutino-reach-{:x}", fastrand::u64(..)));
+            std::fs::create_dir_all(folder.join("data/sub")).expect("a folder can be made");
+            std::fs::create_dir_all(folder.join("certs")).expect("a folder can be made");
+            std::fs::write(folder.join("secret"), "s").expect("a file can be written");
+            std::fs::write(folder.join("data/a"), "a").expect("a file can be written");
+            Folder(folder)
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn files_outside_are_not_reached() {
+        let folder = Folder::new();
+        std::os::unix::fs::symlink(folder.0.join("secret"), folder.0.join("data/link")).expect("a link can be made");
+        let roots = FileRoots::new(folder.0.join("data")).with(&[folder.0.join("certs")]);
+        for (path, held) in [
+            ("data/a", true),
+            ("data/sub/none", true),
+            ("certs/ca.pem", true),
+            ("data", true),
+            ("secret", false),
+            ("data/link", false),
+            ("data/../secret", false),
+            ("data/none/../../secret", false),
+            ("database", false),
+        ] {
+            assert_eq!(roots.holds(&folder.0.join(path)), held, "{path}");
+        }
+        let denied = |path: &str| roots.read(&folder.0.join(path), 10).unwrap_err().kind();
+        assert_eq!(denied("secret"), io::ErrorKind::PermissionDenied);
+        assert_eq!(denied("no such file"), io::ErrorKind::PermissionDenied);
+        assert_eq!(denied("data/none"), io::ErrorKind::NotFound);
+        assert_eq!(roots.read_below_data(Path::new("a"), 1).expect("it is there"), b"a");
+        assert_eq!(roots.read_below_data(Path::new("a"), 0).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        for path in ["/dev/zero", "/dev/tty", "/"] {
+            assert!(read_regular(Path::new(path), 10).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn variables_are_allowed_by_name() {
+        let roots = FileRoots::new("/nosuch".into());
+        let reach = Reach::new(roots, &["PLUTINO_*".to_owned(), "TOKEN".to_owned()]);
+        let check =
+            |props: Value| reach.check(props.as_object().expect("an object")).map_err(|error| error.to_string());
+        for allowed in
+            [json!({"headers": {"a": "${TOKEN} ${PLUTINO_X}"}}), json!({"onOpen": "costs $5 {x} ${ ${}"}), json!({})]
+        {
+            assert_eq!(check(allowed.clone()), Ok(()), "{allowed}");
+        }
+        for refused in [
+            json!({"headers": {"a": ["${HOME}"]}}),
+            json!({"headers": {"${HOME}": "a"}}),
+            json!({"onOpen": [{"op": "${TOKEN2}"}]}),
+            json!({"path": "/${HOME:-x}"}),
+            json!({"path": "/$${HOME}"}),
+            json!({"rootCaPath": "${PLUTINO_X}"}),
+            json!({"ROOTCAPATH": "/etc/passwd"}),
+        ] {
+            assert!(check(refused.clone()).is_err(), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_hangs_keeps_nobody() {
+        let (release, hang) = mpsc::channel::<()>();
+        let begun = Instant::now();
+        assert!(within_now(move || hang.recv().is_ok()).is_err());
+        assert!(begun.elapsed() < DEADLINE);
+        assert_eq!(within(|| 5).await.expect("others are read"), 5);
+        drop(release);
+    }
+}

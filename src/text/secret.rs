@@ -1,0 +1,306 @@
+//! Which values of properties are secrets, and how they are hidden where somebody may look: `***` in their place.
+//!
+//! What is shown can be sent back: [`restore`] puts the values that are there in place of `***`, so that a client that
+//! reads a rule, changes one member and writes it again keeps the rest. This module knows names and JSON, and neither who
+//! asks nor where the values are kept.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+/// What stands in place of a secret.
+pub const HIDDEN: &str = "***";
+
+/// Properties whose members are each a secret.
+const SECRET_MEMBERS: &[&str] = &["headers", "requestheader"];
+
+/// Properties that are secrets as a whole.
+const SECRETS: &[&str] = &["onopen", "privatekeyraw", "oauth", "authorization", "credentials", "encprops"];
+
+/// A name with one of these in it is that of a secret, in properties and in the query of a URL.
+const SECRET_WORDS: &[&str] =
+    &["password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "signature", "listenkey"];
+
+/// Further names of secrets in the query of a URL.
+const SECRET_FIELDS: &[&str] = &["key", "sig", "auth"];
+
+/// Properties that are addresses: secrets can be in their query.
+const ADDRESSES: &[&str] = &["path", "datasource", "addr", "address", "url", "proxy"];
+
+/// Texts in which `***` and `://` are nobody's secret.
+const PLAIN: &[&str] = &["sql", "datatemplate", "id", "name", "description"];
+
+/// A hidden value that stands where none was set before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("property {0} is {HIDDEN}, which keeps a value that was set before, and there is none: write the value")]
+pub struct NothingHidden(pub String);
+
+fn plain(name: &str) -> String {
+    name.chars().filter(|c| *c != '_' && *c != '-').collect::<String>().to_ascii_lowercase()
+}
+
+fn is_among(names: &[&str], name: &str) -> bool {
+    names.contains(&plain(name).as_str())
+}
+
+fn has_secret_word(name: &str) -> bool {
+    let name = plain(name);
+    SECRET_WORDS.iter().any(|word| name.contains(word))
+}
+
+/// Whether a property of this name is a secret, or has only secrets in it.
+pub fn is_secret(name: &str) -> bool {
+    is_among(SECRETS, name) || is_among(SECRET_MEMBERS, name) || has_secret_word(name)
+}
+
+/// Hides the secrets of an object of properties, or of whatever holds such objects; whether there were any.
+pub fn mask(value: &mut Value) -> bool {
+    match value {
+        Value::Object(members) => members.iter_mut().fold(false, |any, (name, value)| mask_member(name, value) | any),
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| mask(item) | any),
+        _ => false,
+    }
+}
+
+fn mask_member(name: &str, value: &mut Value) -> bool {
+    if is_among(SECRET_MEMBERS, name)
+        && let Value::Object(members) = value
+    {
+        return members.values_mut().fold(false, |any, value| hide(value) | any);
+    }
+    if is_secret(name) {
+        return hide(value);
+    }
+    match value {
+        Value::String(text) if !is_among(PLAIN, name) => match masked_address(text, is_among(ADDRESSES, name)) {
+            Cow::Borrowed(_) => false,
+            Cow::Owned(masked) => {
+                *text = masked;
+                true
+            }
+        },
+        Value::Array(items) => items.iter_mut().fold(false, |any, item| mask_member(name, item) | any),
+        other => mask(other),
+    }
+}
+
+fn hide(value: &mut Value) -> bool {
+    let nothing = match value {
+        Value::Null => true,
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(members) => members.is_empty(),
+        _ => false,
+    };
+    if !nothing {
+        *value = Value::String(HIDDEN.to_owned());
+    }
+    !nothing
+}
+
+/// Hides the secrets of property sets, whose names users choose: a set named `token` is not a secret.
+pub fn mask_sets(sets: &mut Map<String, Value>) -> bool {
+    sets.values_mut().fold(false, |any, set| mask(set) | any)
+}
+
+/// A JSON text with its secrets hidden; one without secrets, or that is not JSON, as it was.
+pub fn masked_json(text: &str) -> Cow<'_, str> {
+    let Ok(mut value) = serde_json::from_str::<Value>(text) else { return Cow::Borrowed(text) };
+    if mask(&mut value) { Cow::Owned(value.to_string()) } else { Cow::Borrowed(text) }
+}
+
+/// The same of property sets by name.
+pub fn masked_sets_json(text: &str) -> Cow<'_, str> {
+    let Ok(mut sets) = serde_json::from_str::<Map<String, Value>>(text) else { return Cow::Borrowed(text) };
+    if mask_sets(&mut sets) { Cow::Owned(Value::Object(sets).to_string()) } else { Cow::Borrowed(text) }
+}
+
+/// An address with its user and the secrets of its query hidden; for logs and statuses, too.
+pub fn masked_url(text: &str) -> Cow<'_, str> {
+    masked_address(text, true)
+}
+
+fn masked_address(text: &str, with_query: bool) -> Cow<'_, str> {
+    let mut masked = Cow::Borrowed(text);
+    if let Some(start) = text.find("://").map(|at| at + 3) {
+        let end = text[start..].find(['/', '?', '#', ' ', '"', '\'']).map_or(text.len(), |at| start + at);
+        if let Some(at) = text[start..end].rfind('@').filter(|at| text[start..start + at] != *HIDDEN) {
+            masked = Cow::Owned(format!("{}{HIDDEN}{}", &text[..start], &text[start + at..]));
+        }
+    }
+    let Some((head, query)) = masked.split_once('?').filter(|_| with_query) else { return masked };
+    let mut any = false;
+    let fields: Vec<String> = query
+        .split('&')
+        .map(|field| match field.split_once('=') {
+            Some((name, value)) if !value.is_empty() && is_secret_field(name) => {
+                any |= value != HIDDEN;
+                format!("{name}={HIDDEN}")
+            }
+            _ => field.to_owned(),
+        })
+        .collect();
+    if any { Cow::Owned(format!("{head}?{}", fields.join("&"))) } else { masked }
+}
+
+fn is_secret_field(name: &str) -> bool {
+    is_among(SECRET_FIELDS, name) || has_secret_word(name)
+}
+
+/// Puts the values of `old` in place of those that `new` hides.
+///
+/// # Errors
+/// [`NothingHidden`] names a property that `old` does not have.
+pub fn restore(new: &mut Value, old: Option<&Value>) -> Result<(), NothingHidden> {
+    match new {
+        Value::Object(members) => members.iter_mut().try_for_each(|(name, value)| {
+            let before = old.and_then(Value::as_object).and_then(|old| member(old, name));
+            restore_member(name, value, before)
+        }),
+        Value::Array(items) => {
+            items.iter_mut().enumerate().try_for_each(|(index, item)| restore(item, old.and_then(|old| old.get(index))))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn member<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a Value> {
+    let loose = || members.iter().find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value);
+    members.get(name).or_else(loose)
+}
+
+fn restore_member(name: &str, new: &mut Value, old: Option<&Value>) -> Result<(), NothingHidden> {
+    let missing = || NothingHidden(name.to_owned());
+    if is_among(SECRET_MEMBERS, name)
+        && let Value::Object(members) = new
+    {
+        return members.iter_mut().try_for_each(|(field, value)| {
+            let before = old.and_then(Value::as_object).and_then(|old| member(old, field));
+            put_back(value, before).map_err(|()| NothingHidden(format!("{name}.{field}")))
+        });
+    }
+    if is_secret(name) {
+        return put_back(new, old).map_err(|()| missing());
+    }
+    match new {
+        Value::String(text) if text.contains(HIDDEN) && !is_among(PLAIN, name) => {
+            let is_address = is_among(ADDRESSES, name);
+            let before = old.and_then(Value::as_str);
+            match before.filter(|before| masked_address(before, is_address) == **text) {
+                Some(before) => *text = before.to_owned(),
+                // In other texts it is only text.
+                None if is_address => return Err(missing()),
+                None => {}
+            }
+            Ok(())
+        }
+        Value::Array(items) => items
+            .iter_mut()
+            .enumerate()
+            .try_for_each(|(index, item)| restore_member(name, item, old.and_then(|old| old.get(index)))),
+        other => restore(other, old),
+    }
+}
+
+fn put_back(new: &mut Value, old: Option<&Value>) -> Result<(), ()> {
+    if new.as_str() == Some(HIDDEN) {
+        *new = old.filter(|old| !old.is_null()).ok_or(())?.clone();
+    }
+    Ok(())
+}
+
+/// [`restore`] of a JSON text. What is not JSON stays as it is: others say what is wrong with it.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restored_json<'a>(new: &'a str, old: Option<&str>) -> Result<Cow<'a, str>, NothingHidden> {
+    if !new.contains(HIDDEN) {
+        return Ok(Cow::Borrowed(new));
+    }
+    let Ok(mut value) = serde_json::from_str::<Value>(new) else { return Ok(Cow::Borrowed(new)) };
+    let old = old.and_then(|old| serde_json::from_str::<Value>(old).ok());
+    let before = value.clone();
+    restore(&mut value, old.as_ref())?;
+    Ok(if value == before { Cow::Borrowed(new) } else { Cow::Owned(value.to_string()) })
+}
+
+/// The same of property sets by name.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restored_sets_json<'a>(new: &'a str, old: Option<&str>) -> Result<Cow<'a, str>, NothingHidden> {
+    if !new.contains(HIDDEN) {
+        return Ok(Cow::Borrowed(new));
+    }
+    let Ok(mut sets) = serde_json::from_str::<Map<String, Value>>(new) else { return Ok(Cow::Borrowed(new)) };
+    let old = old.and_then(|old| serde_json::from_str::<Map<String, Value>>(old).ok()).unwrap_or_default();
+    sets.iter_mut().try_for_each(|(name, set)| restore(set, old.get(name)))?;
+    Ok(Cow::Owned(Value::Object(sets).to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn rule() -> Value {
+        json!({"id": "r", "sql": "SELECT '***' FROM s", "actions": [
+            {"websocket": {"addr": "h:1", "path": "/x?access_token=abc&a=b", "headers": {"Authorization": "Bearer x"},
+                "onOpen": [{"op": "login", "key": "k"}], "sendSingle": true, "proxy": "http://u:p@proxy:3128",
+                "apiKey": "k", "token": "", "keyField": "id", "dataTemplate": "***"}},
+            {"log": {}}]})
+    }
+
+    #[test]
+    fn secrets_are_hidden_and_nothing_else() {
+        let mut shown = rule();
+        assert!(mask(&mut shown));
+        let expected = json!({"id": "r", "sql": "SELECT '***' FROM s", "actions": [
+            {"websocket": {"addr": "h:1", "path": "/x?access_token=***&a=b", "headers": {"Authorization": "***"},
+                "onOpen": "***", "sendSingle": true, "proxy": "http://***@proxy:3128",
+                "apiKey": "***", "token": "", "keyField": "id", "dataTemplate": "***"}},
+            {"log": {}}]});
+        assert_eq!(shown, expected);
+        let mut open = json!({"id": "r", "actions": [{"websocket": {"path": "/x?a=b", "key": "id"}}]});
+        assert!(!mask(&mut open));
+        assert_eq!(masked_json("no JSON"), "no JSON");
+        let sets = "{\"token\":{\"token\":\"x\",\"path\":\"/a\"}}";
+        let shown = masked_sets_json(sets);
+        assert_eq!(shown, "{\"token\":{\"token\":\"***\",\"path\":\"/a\"}}");
+        assert_eq!(restored_sets_json(&shown, Some(sets)).as_deref(), Ok(sets));
+        assert!(restored_sets_json(&shown, None).is_err());
+        assert_eq!(masked_json("{ \"a\" : 1 }"), "{ \"a\" : 1 }");
+    }
+
+    #[test]
+    fn what_was_hidden_comes_back() {
+        let mut shown = rule();
+        mask(&mut shown);
+        restore(&mut shown, Some(&rule())).expect("all of it was there");
+        assert_eq!(shown, rule());
+        for (new, property) in [
+            (json!({"headers": {"B": "***"}}), "headers.B"),
+            (json!({"onOpen": "***"}), "onOpen"),
+            (json!({"path": "/y?token=***"}), "path"),
+        ] {
+            let old = json!({"headers": {"A": "x"}, "path": "/x?token=z"});
+            assert_eq!(restore(&mut new.clone(), Some(&old)), Err(NothingHidden(property.to_owned())), "{new}");
+            assert!(restore(&mut new.clone(), None).is_err(), "{new}");
+        }
+        let text = "{\"dataTemplate\": \"***\"}";
+        assert_eq!(restored_json(text, None), Ok(Cow::Borrowed(text)));
+    }
+
+    #[test]
+    fn addresses_hide_users_and_tokens() {
+        for (address, shown) in [
+            ("wss://u:p@host:1/x?y=1", "wss://***@host:1/x?y=1"),
+            ("wss://host/x?TOKEN=1&b=2#f", "wss://host/x?TOKEN=***&b=2#f"),
+            ("/x?key=a&sig=b&monkey=c", "/x?key=***&sig=***&monkey=c"),
+            ("/a@b", "/a@b"),
+            ("wss://***@host", "wss://***@host"),
+        ] {
+            assert_eq!(masked_url(address), shown);
+        }
+    }
+}

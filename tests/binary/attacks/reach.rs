@@ -1,0 +1,135 @@
+//! Somebody with the REST API who wants what else is on the machine: its files, and the environment of the process.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::process::serve::{Answer, Folder, Served};
+
+/// A service with a secret beside its data folder and in its environment.
+fn served(folder: &Folder) -> Served {
+    folder.write("secret.pem", "-----BEGIN CERTIFICATE-----\nc2VjcmV0\n-----END CERTIFICATE-----\n");
+    folder.write("data/own.pem", "-----BEGIN CERTIFICATE-----\nc2VjcmV0\n-----END CERTIFICATE-----\n");
+    folder.write("extra/list.json", "{\"a\": 1}");
+    let root = folder.path("extra");
+    folder.write("etc/plutino.yaml", &format!("basic:\n  fileRoots: ['{}']\n", root.display()));
+    let mut command = folder.command();
+    command.env("SECRET", "s3cret").env("PLUTINO_TOKEN_OF_FEED", "t");
+    Served::start(command)
+}
+
+/// Every way to name a file.
+fn ways(served: &Served, file: &str) -> Vec<(&'static str, Answer)> {
+    let stream = |name: &str, options: &str| json!({"sql": format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/s\", TYPE=\"websocket\"{options})")});
+    served.ask("POST", "/streams", &stream("plain", ""));
+    let peer = json!({"addr": "127.0.0.1:9", "scheme": "wss", "path": "/x", "rootCaPath": file});
+    let rule = json!({"id": "r", "sql": "SELECT * FROM plain", "actions": [{"websocket": peer}]});
+    let mut wild = peer.clone();
+    wild["rootCAPATH"] = wild["rootCaPath"].take();
+    let mut asked = vec![
+        ("upload", served.ask("POST", "/config/uploads", &json!({"name": "x", "file": file}))),
+        (
+            "upload by URL",
+            served.ask("POST", "/config/uploads", &json!({"name": "x", "file": format!("file://{file}")})),
+        ),
+        ("import", served.ask("POST", "/data/import", &json!({"file": file}))),
+        ("ruleset", served.ask("POST", "/ruleset/import", &json!({"file": file}))),
+        ("yaml", served.ask("POST", "/v2/data/import", &json!({"file": file}))),
+        ("later", served.ask("POST", "/async/data/import", &json!({"file": file}))),
+        ("conf key", served.ask("PUT", "/metadata/sources/websocket/confKeys/k", &peer)),
+        ("sink key", served.ask("PUT", "/metadata/sinks/websocket/confKeys/k", &wild)),
+        ("connection", served.ask("POST", "/connections", &json!({"id": "c", "typ": "websocket", "props": peer}))),
+        ("check", served.ask("POST", "/metadata/sinks/connection/websocket", &wild)),
+        ("rule", served.ask("POST", "/rules", &rule)),
+    ];
+    let extra = peer.to_string().replace('"', "\\\"");
+    served.ask("POST", "/streams", &stream("extra", &format!(", EXTRA=\"{extra}\"")));
+    let rule = json!({"id": "e", "sql": "SELECT * FROM extra", "actions": [{"nop": {}}]});
+    asked.push(("EXTRA", served.ask("POST", "/rules", &rule)));
+    served.ask("DELETE", "/streams/extra", &Value::Null);
+    asked
+}
+
+#[test]
+fn files_elsewhere_are_neither_read_nor_looked_for() {
+    let folder = Folder::new("files");
+    let served = served(&folder);
+    std::os::unix::fs::symlink(folder.path("secret.pem"), folder.path("data/link.pem")).expect("a link can be made");
+    let secret = folder.path("secret.pem").display().to_string();
+    let link = folder.path("data/link.pem").display().to_string();
+    let out = folder.path("data/../secret.pem").display().to_string();
+    for file in [secret.as_str(), &link, &out, "/etc/passwd", "/no/such/file", "/proc/self/environ", "/dev/zero"] {
+        for (way, answer) in ways(&served, file) {
+            assert_eq!(answer.status, 400, "{way} of {file}: {}", answer.body);
+            assert!(answer.body.contains("basic.fileRoots"), "{way} of {file}: {}", answer.body);
+        }
+    }
+    assert_eq!(served.get("/config/uploads"), json!([]));
+    assert_eq!(served.get("/connections"), json!([]));
+}
+
+#[test]
+fn files_in_the_folders_are_read() {
+    let folder = Folder::new("own-files");
+    let served = served(&folder);
+    let own = folder.path("data/own.pem").display().to_string();
+    for (way, answer) in ways(&served, &own) {
+        assert!(!answer.body.contains("basic.fileRoots"), "{way}: {}", answer.body);
+    }
+    let listed = folder.path("extra/list.json").display().to_string();
+    served.done("POST", "/config/uploads", &json!({"name": "list", "file": listed}));
+    served.done(
+        "POST",
+        "/tables",
+        &json!({"sql": format!("CREATE TABLE t (a BIGINT) WITH (DATASOURCE=\"{listed}\", TYPE=\"file\", KIND=\"lookup\", KEY=\"a\")")}),
+    );
+}
+
+#[test]
+fn a_pipe_holds_nobody_up() {
+    let folder = Folder::new("pipe");
+    let served = served(&folder);
+    let pipe = folder.path("data/pipe").display().to_string();
+    assert!(Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+    let begun = Instant::now();
+    for (way, answer) in ways(&served, &pipe) {
+        assert_ne!(answer.status, 0, "{way}");
+    }
+    let refused = served.ask("POST", "/config/uploads", &json!({"name": "x", "file": pipe}));
+    assert!(refused.status == 400 && refused.body.contains("not a regular file"), "{}", refused.body);
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert_eq!(served.ask("GET", "/ping", &Value::Null).status, 200);
+}
+
+#[test]
+fn the_environment_is_not_sent_to_a_peer() {
+    let folder = Folder::new("environment");
+    let served = served(&folder);
+    served.done("POST", "/streams", &json!({"sql": "CREATE STREAM s () WITH (DATASOURCE=\"/s\", TYPE=\"websocket\")"}));
+    for hidden in [
+        json!({"onOpen": "${SECRET}"}),
+        json!({"onOpen": [{"op": "login", "key": "${SECRET}"}]}),
+        json!({"headers": {"Authorization": "Bearer ${SECRET}"}}),
+        json!({"path": "/${SECRET}"}),
+        json!({"path": "/${SECRET:-x}"}),
+    ] {
+        let mut peer = json!({"addr": "127.0.0.1:9", "path": "/x"});
+        for (name, value) in hidden.as_object().expect("an object") {
+            peer[name] = value.clone();
+        }
+        let rule = json!({"id": "r", "sql": "SELECT * FROM s", "actions": [{"websocket": peer}]});
+        for (method, path, body) in [
+            ("PUT", "/metadata/sources/websocket/confKeys/k", peer.clone()),
+            ("POST", "/connections", json!({"id": "c", "typ": "websocket", "props": peer})),
+            ("POST", "/metadata/sources/connection/websocket", peer.clone()),
+            ("POST", "/rules", rule),
+        ] {
+            let answer = served.ask(method, path, &body);
+            assert_eq!(answer.status, 400, "{path} {hidden}");
+            assert!(answer.body.contains("SECRET is not allowed here: add it to basic.envAllow"), "{}", answer.body);
+        }
+    }
+    let allowed = json!({"addr": "127.0.0.1:9", "onOpen": "${PLUTINO_TOKEN_OF_FEED}"});
+    served.done("PUT", "/metadata/sources/websocket/confKeys/k", &allowed);
+}
