@@ -168,6 +168,9 @@ impl Problem {
     }
 }
 
+/// The most lines of comments before a value.
+const COMMENTS: usize = 10_000;
+
 impl Document {
     /// Reads a file.
     ///
@@ -197,7 +200,9 @@ impl Document {
             let root = Node { value: Value::Null, place: Place { line: 1, column: 1, offset: 0 } };
             return Ok(Document { name: name.to_owned(), text, root, outer: None });
         }
-        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
+        // A file of settings may be one long comment, of which each line is an event.
+        let budget = serde_saphyr::budget! { max_buffered_comment_events: COMMENTS };
+        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false, budget: budget };
         match serde_saphyr::from_str_with_options::<Spanned<Value>>(&text, options) {
             Ok(root) => Ok(Document { name: name.to_owned(), root: root.into(), text, outer: None }),
             Err(error) => {
@@ -521,6 +526,13 @@ fn escape(rest: &str) -> Option<(char, usize)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_comment_is_no_mistake() {
+        let text = format!("a:\n{}b: 1\n", "  # x: 1\n".repeat(500));
+        let document = Document::parse("f.yaml", text).expect("it is YAML");
+        assert_eq!(document.root.members().len(), 2);
+    }
 
     fn place_of(document: &str, word: &str) -> (Place, Place) {
         let document = Document::parse("test", document.to_owned()).unwrap();

@@ -218,7 +218,7 @@ async fn bodies_without_measure() {
     let mut served = Served::start("sizes").await;
     let large = "x".repeat((16 << 20) + 1);
     assert_eq!(served.ask("POST", "/rules", &large).await.status, 413);
-    let head = |length: &str| format!("POST /rules HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let head = |length: &str| format!("POST /rules HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
     // A size is believed only when the bytes are there.
     let answer = raw(&served.rest, head("99999999999999").as_bytes()).await;
     assert_eq!(answer.expect("an answer").status, 413);
@@ -251,11 +251,11 @@ async fn what_is_no_http() {
         noise.truncate(4096);
     }
     for text in [
-        "GET / HTTP/1.1\r\nhost: x\r\nbad header\r\n\r\n",
+        "GET / HTTP/1.1\r\nhost: localhost\r\nbad header\r\n\r\n",
         "GET / HTTP/9.9\r\n\r\n",
         "\r\n\r\n\r\n\r\nquit\r\n\r\n",
-        "POST /rules HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
-        "POST /rules HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n\r\nzzzz\r\n\r\n",
+        "POST /rules HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\nfffffffffffffffff\r\n",
+        "POST /rules HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\ncontent-length: 4\r\n\r\nzzzz\r\n\r\n",
         "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         "\u{16}\u{3}\u{1}\u{2}\u{0}\u{1}\u{0}\u{1}\u{fc}\r\n\r\n",
     ] {
@@ -275,7 +275,7 @@ async fn half_requests_hold_nobody_up() {
         let part: &[u8] = match at % 3 {
             0 => b"",
             1 => b"GET /rules HT",
-            _ => b"POST /rules HTTP/1.1\r\nhost: x\r\nx-half: ",
+            _ => b"POST /rules HTTP/1.1\r\nhost: localhost\r\nx-half: ",
         };
         socket.write_all(part).await.expect("it takes the beginning");
         slow.push(socket);
