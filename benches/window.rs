@@ -88,6 +88,7 @@ fn main() {
             Bench::new(&Case { rows: groups, ..case("", "s GROUP BY device, TUMBLINGWINDOW(dd, 1)", groups, groups) });
         let batch = rule.next();
         rule.operator.rows(batch);
+        rule.operator.settle();
         println!("an open group of 3 aggregates: {} bytes", (resident() - before - rule.bytes()) / groups);
     }
 }
@@ -132,8 +133,13 @@ impl Bench {
             let mut slots = slots(&plan.inputs[input], device, row);
             queue.push(input as u16, (row * 1000 / case.rate) as i64, Instant::now(), &mut slots);
         }
-        let context =
-            RuleContext { id: "bench".into(), started: 0, zone: jiff::tz::TimeZone::UTC, hits: Default::default() };
+        let context = RuleContext {
+            id: "bench".into(),
+            started: 0,
+            zone: jiff::tz::TimeZone::UTC,
+            hits: Default::default(),
+            pause: Default::default(),
+        };
         let output = Rc::new(RefCell::new(Output::new(Vec::new(), false, false, Arc::new(RuleMetrics::default()))));
         let clock = Rc::new(WorkerClock::new(Clock::System));
         let (context, alarm) = (Rc::new(context), Alarm::silent());
@@ -155,6 +161,7 @@ impl Bench {
         let begin = Instant::now();
         self.operator.rows(batch);
         self.operator.advance(Some(self.at));
+        self.operator.settle();
         begin.elapsed().as_nanos() as f64
     }
 

@@ -21,11 +21,11 @@ use crate::io::queue::{FrameBatch, FrameReceiver, Received};
 use crate::metrics::RuleMetrics;
 use crate::time::{stamp, unstamp};
 
-use super::operator::RuleOperator;
+use super::operator::{Progress, RuleOperator};
 use super::queue::RuleQueue;
 use super::row::RowBatch;
 use super::scan::StreamScan;
-use super::timers::{Timers, WorkerClock};
+use super::timers::{Timers, Turn, WorkerClock};
 
 /// Timestamps of a stream's dataflow are this coarse, ms: progress costs per change of timestamp, not per message.
 const STREAM_TICK: i64 = 10;
@@ -132,19 +132,24 @@ pub struct RuleParts {
 pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
     let RuleParts { id, event_time, queue, operator, metrics, clock, timers, slot } = parts;
     let dataflow = worker.next_dataflow_index();
+    let (queue_of_rule, timers_of_rule) = (queue.clone(), timers.clone());
     let activator = worker.dataflow_named::<u64, _, _>(&id, |scope| {
         let mut activator = None;
         let rows = source::<_, CapacityContainerBuilder<Vec<RowBatch>>, _, _>(scope, "rows", |capability, info| {
             let mine = scope.activator_for(info.address);
             activator = Some(mine.clone());
             queue.connect(mine);
-            let mut capability = Some(capability);
+            let mut capability = capability;
             let mut idle_check = None;
             move |output| {
-                let Some(held) = &mut capability else { return };
+                if queue.is_busy() {
+                    // The rule goes on with what it has. An empty batch runs it.
+                    output.session(&capability).give(RowBatch::default());
+                    return;
+                }
                 let batch = queue.take();
-                if !batch.times.is_empty() {
-                    output.session(held).give(batch);
+                if !batch.times.is_empty() || queue.ended() {
+                    output.session(&capability).give(batch);
                 }
                 let now = clock.now();
                 if event_time {
@@ -158,23 +163,41 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                     }
                 }
                 let reached = stamp(if event_time { queue.watermark() } else { now });
-                if reached > *held.time() {
-                    held.downgrade(&reached);
-                }
-                if queue.ended() {
-                    capability = None;
+                if reached > *capability.time() {
+                    capability.downgrade(&reached);
                 }
             }
         });
         let mut failed = false;
+        let mut wakes = None;
         rows.sink(Pipeline, "rule", move |(input, frontier)| {
-            let reached = frontier.frontier().first().map(|stamp| unstamp(*stamp));
-            input.for_each(|_time, batches| {
-                for batch in batches.drain(..) {
-                    run(&mut failed, &metrics, || operator.borrow_mut().rows(batch));
-                }
+            let frontier = frontier.frontier().first().map(|stamp| unstamp(*stamp));
+            // When no more rows come, time is at its end, as soon as all rows are there.
+            let reached = frontier.filter(|_| !queue_of_rule.ended());
+            let mut progress = Progress::Done;
+            run(&mut failed, &metrics, || {
+                let mut operator = operator.borrow_mut();
+                input.for_each(|_time, batches| {
+                    batches.drain(..).filter(|batch| !batch.times.is_empty()).for_each(|batch| operator.rows(batch));
+                });
+                operator.advance(reached);
+                progress = operator.work(&mut Turn::begin());
             });
-            run(&mut failed, &metrics, || operator.borrow_mut().advance(reached));
+            let was_busy = queue_of_rule.is_busy();
+            queue_of_rule.set_busy(progress != Progress::Done, matches!(progress, Progress::WaitUntil(_)));
+            match progress {
+                Progress::Done => {}
+                Progress::More => queue_of_rule.activate(),
+                Progress::WaitUntil(at) if wakes == Some(at) => {}
+                Progress::WaitUntil(at) => {
+                    wakes = Some(at);
+                    timers_of_rule.request(at, slot);
+                }
+            }
+            if was_busy && progress == Progress::Done {
+                // Rows may have come meanwhile.
+                queue_of_rule.activate();
+            }
         });
         activator.expect("the source's constructor has run")
     });

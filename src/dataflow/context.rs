@@ -15,6 +15,8 @@ pub struct RuleContext {
     pub zone: jiff::tz::TimeZone,
     /// how much the rule has sent so far
     pub hits: Cell<Hits>,
+    /// how long delay() has asked the rule to pause, ms, until its operator sees it
+    pub pause: Cell<u64>,
 }
 
 impl RuleContext {
@@ -28,6 +30,7 @@ impl RuleContext {
             window: None,
             zone: &self.zone,
             hits: self.hits.get(),
+            pause: Some(&self.pause),
         }
     }
 

@@ -1,8 +1,12 @@
 //! Joins of the rows of one window, of tables' rows with them, and lookups.
 //!
 //! Within a window rows do not change any more, so a join is a hash join over what is there, forgotten with the
-//! window. A joined row is the numbers of its parts, until something reads it. The rows of a scan table outlive the
-//! window, and so does their index.
+//! window. Joined rows are made one after the other and never kept: a join of two streams with 10,000 rows each may have
+//! 100 million. A joined row is the numbers of its parts, until something reads it. The rows of a scan table outlive
+//! the window, and so does their index.
+//!
+//! Values of different types do not match, and where a condition has an error the pair does not match either; the error
+//! is reported once for each row of the left side.
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
@@ -11,19 +15,23 @@ use smallvec::SmallVec;
 
 use crate::expr::function::CallContext;
 use crate::expr::{Comparison, EvalError, Expr, Scope, compare_at};
-use crate::plan::physical::{Input, Join};
+use crate::plan::physical::{Input, Join, Role};
 use crate::value::Value;
 use crate::value::key::{GroupKey, KeyPart};
 use crate::value::operator::JoinKind;
 
 use super::row::{KeptRow, KeyHasher};
+use super::sort::Lost;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts};
 
 /// Where a side has no row.
 const NONE: u32 = u32::MAX;
 
 /// The numbers of a joined row's parts, input by input.
-type Parts = SmallVec<[u32; 4]>;
+pub type Parts = SmallVec<[u32; 4]>;
+
+/// Takes a joined row: its time, its parts, and the slots of all inputs.
+pub type Made<'a> = &'a mut dyn FnMut(i64, &Parts, &mut [Value]);
 
 /// Takes the slots of a row of a lookup table.
 pub type Give<'a> = &'a mut dyn FnMut(Box<[Value]>);
@@ -42,226 +50,386 @@ pub struct ScanTable {
 }
 
 /// The rows of one input.
-enum Side<'t> {
+enum Side {
     /// of the window
     Rows(Vec<Rc<KeptRow>>),
-    /// of a scan table
-    Table(&'t ScanTable),
+    /// of the input's scan table
+    Table,
 }
 
-/// The rows of a window, joined.
-pub struct Joined<'p> {
-    inputs: &'p [Input],
+/// What joins need beside the window's rows.
+#[derive(Clone, Copy)]
+pub struct Others<'a> {
+    /// the rule's inputs
+    pub inputs: &'a [Input],
+    /// its joins, left to right
+    pub joins: &'a [Join],
+    /// scan tables, by input
+    pub tables: &'a HashMap<usize, ScanTable>,
+    /// asks lookup tables
+    pub ask: Ask<'a>,
+}
+
+/// The rows of a window on their way through its joins.
+///
+/// The joins up to the last RIGHT or FULL one are made at once, since these need to have seen all of their left side.
+/// What follows is driven row by row: by the rows of the left side, or of both sides ([`Joined::next`]).
+pub struct Joined {
     /// the rows of each input
-    rows: Vec<Side<'p>>,
+    rows: Vec<Side>,
     /// the slots of each input where it has no row
     missing: Vec<Box<[Value]>>,
-    joined: Vec<Parts>,
+    /// the index of the right side of each join; none where it has no equalities, or is a table's own
+    indexes: Vec<Option<Index>>,
+    /// what the driving join is driven by
+    left: Vec<Parts>,
+    /// the driving join: the first that is not made yet
+    driver: usize,
+    /// of RIGHT: `left` by what the join compares
+    left_index: Option<Index>,
+    /// of FULL: which rows of the right side have matched
+    matched: Vec<bool>,
+    /// how many rows have driven it
+    driven: usize,
 }
 
-impl<'p> Joined<'p> {
-    /// Joins `rows`, which are of all inputs in order of arrival, and the rows of scan tables, by input. `wide` is a joined
-    /// row to work in, all of it absent.
-    ///
-    /// # Errors
-    /// The first of a condition.
+impl Joined {
+    /// Begins to join `rows`, which are of all inputs in order of arrival, and the rows of scan tables. `wide` is a joined
+    /// row to work in.
     pub fn new(
-        inputs: &'p [Input],
-        joins: &[Join],
         rows: impl Iterator<Item = Rc<KeptRow>>,
-        tables: &'p HashMap<usize, ScanTable>,
+        others: &Others<'_>,
         wide: &mut [Value],
         context: &CallContext<'_>,
-        ask: Ask<'_>,
-    ) -> Result<Joined<'p>, EvalError> {
-        let missing = inputs.iter().map(|input| missing(input, context)).collect();
-        let side = |input| tables.get(&input).map_or_else(|| Side::Rows(Vec::new()), Side::Table);
-        let mut joined = Joined { inputs, rows: (0..inputs.len()).map(side).collect(), missing, joined: Vec::new() };
+        lost: Lost<'_>,
+    ) -> Joined {
+        let Others { inputs, joins, tables, .. } = *others;
+        let side = |input| if tables.contains_key(&input) { Side::Table } else { Side::Rows(Vec::new()) };
+        let mut joined = Joined {
+            rows: (0..inputs.len()).map(side).collect(),
+            missing: inputs.iter().map(|input| missing(input, context)).collect(),
+            indexes: Vec::new(),
+            left: Vec::new(),
+            driver: 0,
+            left_index: None,
+            matched: Vec::new(),
+            driven: 0,
+        };
         for row in rows {
-            joined.rows[row.input].push(row);
-        }
-        joined.joined = (0..joined.rows[0].len()).map(|row| Parts::from_slice(&[row])).collect();
-        for join in joins {
-            if joined.inputs[join.input].role == crate::plan::physical::Role::Lookup {
-                joined.look_up(join, wide, context, ask)?;
-            } else {
-                joined.join(join, wide, context)?;
+            // Rows of a table come to the table.
+            if let Side::Rows(rows) = &mut joined.rows[row.input] {
+                rows.push(row);
             }
         }
-        Ok(joined)
+        for join in joins {
+            let index = joined.index(join, others, wide, context, lost);
+            joined.indexes.push(index);
+        }
+        joined.left = (0..joined.len(0, others)).map(|row| Parts::from_slice(&[row])).collect();
+        let outer = |join: &Join| matches!(join.kind, JoinKind::Right | JoinKind::Full);
+        let last = joins.iter().rposition(outer).unwrap_or(0);
+        while joined.driver < last {
+            // Up to the next one that needs its whole left side.
+            let until = joins.iter().skip(joined.driver + 1).position(outer).map_or(last, |at| joined.driver + 1 + at);
+            joined.begin(others, wide, context, lost);
+            let mut made = Vec::new();
+            while joined.drive(until, others, wide, context, lost, &mut |_, parts, _| made.push(parts.clone())) {}
+            joined.left = made;
+            joined.driver = until;
+        }
+        joined.begin(others, wide, context, lost);
+        joined
     }
 
-    /// How many joined rows there are.
-    pub fn len(&self) -> usize {
-        self.joined.len()
+    /// Makes the joined rows of the next driving row; false: there is none.
+    pub fn next(
+        &mut self,
+        others: &Others<'_>,
+        wide: &mut [Value],
+        context: &CallContext<'_>,
+        lost: Lost<'_>,
+        give: Made<'_>,
+    ) -> bool {
+        self.drive(others.joins.len(), others, wide, context, lost, give)
     }
 
-    /// Puts a joined row into the slots of its inputs, and gives the time of its first part.
-    pub fn fill(&self, number: usize, wide: &mut [Value]) -> i64 {
-        self.fill_parts(&self.joined[number], wide);
-        let mut parts = self.joined[number].iter().enumerate();
-        parts.find_map(|(input, row)| self.rows[input].row(*row)).map_or(0, |row| row.time)
+    /// The time of a joined row: that of its first part.
+    pub fn time(&self, parts: &Parts, others: &Others<'_>) -> i64 {
+        let mut parts = parts.iter().enumerate();
+        parts.find_map(|(input, row)| self.row(input, *row, others)).map_or(0, |row| row.time)
     }
 
-    fn fill_parts(&self, parts: &[u32], wide: &mut [Value]) {
+    /// Puts a joined row into the slots of its inputs.
+    pub fn fill(&self, parts: &Parts, others: &Others<'_>, wide: &mut [Value]) {
         for (input, &row) in parts.iter().enumerate() {
-            self.fill_one(input, row, wide);
+            self.fill_one(input, row, others, wide);
         }
     }
 
-    fn fill_one(&self, input: usize, row: u32, wide: &mut [Value]) {
-        let slots = &mut wide[self.inputs[input].slots.clone()];
-        match self.rows[input].row(row) {
+    fn fill_one(&self, input: usize, row: u32, others: &Others<'_>, wide: &mut [Value]) {
+        let slots = &mut wide[others.inputs[input].slots.clone()];
+        match self.row(input, row, others) {
             Some(row) => slots.clone_from_slice(&row.slots),
             None => slots.clone_from_slice(&self.missing[input]),
         }
     }
 
-    fn join(&mut self, join: &Join, wide: &mut [Value], context: &CallContext<'_>) -> Result<(), EvalError> {
-        let right_rows = self.rows[join.input].len();
-        let made;
-        let index = match &self.rows[join.input] {
-            _ if join.equal.is_empty() => None,
-            Side::Table(ScanTable { index: Some(index), .. }) => Some(index),
-            _ => {
-                made = self.index(join, wide, context)?;
-                Some(&made)
-            }
-        };
-        let mut matches: Vec<(u32, u32)> = Vec::new();
-        wide.fill(Value::Absent);
-        for left in 0..self.joined.len() {
-            self.fill_parts(&self.joined[left], wide);
-            let key = key(join.equal.iter().map(|(left, _)| left), wide, context)?;
-            let found = index.and_then(|index| index.candidates(&key));
-            let each = found.is_none();
-            let all = if each { 0..right_rows } else { 0..0 };
-            for right in found.into_iter().flatten().chain(all) {
-                if !each && join.rest.is_none() {
-                    matches.push((left as u32, right));
-                    continue;
-                }
-                self.fill_one(join.input, right, wide);
-                if (!each || equal(join, wide, context)?) && rest(join, wide, context)? {
-                    matches.push((left as u32, right));
-                }
-            }
-        }
-        wide.fill(Value::Absent);
-        self.joined = self.outer(join.kind, join.input, &matches, right_rows);
-        Ok(())
-    }
-
-    /// The joined rows from the pairs that match, in the order of the side that stays.
-    fn outer(&self, kind: JoinKind, input: usize, matches: &[(u32, u32)], right_rows: u32) -> Vec<Parts> {
-        let pair = |left: u32, right: u32| {
-            let mut parts = match self.joined.get(left as usize) {
-                Some(parts) => parts.clone(),
-                None => smallvec::smallvec![NONE; input],
-            };
-            parts.push(right);
-            parts
-        };
-        let mut result = Vec::with_capacity(matches.len());
-        if kind == JoinKind::Right {
-            let mut by_right: Vec<(u32, u32)> = matches.iter().map(|(left, right)| (*right, *left)).collect();
-            by_right.sort_unstable();
-            let mut next = by_right.into_iter().peekable();
-            for right in 0..right_rows {
-                let before = result.len();
-                while let Some((_, left)) = next.next_if(|(of, _)| *of == right) {
-                    result.push(pair(left, right));
-                }
-                if result.len() == before {
-                    result.push(pair(NONE, right));
-                }
-            }
-            return result;
-        }
-        let keeps_left = matches!(kind, JoinKind::Left | JoinKind::Full);
-        let mut next = matches.iter().peekable();
-        for left in 0..self.joined.len() as u32 {
-            let before = result.len();
-            while let Some((_, right)) = next.next_if(|(of, _)| *of == left) {
-                result.push(pair(left, *right));
-            }
-            if keeps_left && result.len() == before {
-                result.push(pair(left, NONE));
-            }
-        }
-        if kind == JoinKind::Full {
-            let mut matched = vec![false; right_rows as usize];
-            matches.iter().for_each(|(_, right)| matched[*right as usize] = true);
-            result.extend((0..right_rows).filter(|right| !matched[*right as usize]).map(|right| pair(NONE, right)));
-        }
-        result
-    }
-
-    /// The rows of the right side by their keys. Rows without a key match nothing.
-    fn index(&self, join: &Join, wide: &mut [Value], context: &CallContext<'_>) -> Result<Index, EvalError> {
-        let mut index = Index::new(join.equal.len());
-        wide.fill(Value::Absent);
-        for row in 0..self.rows[join.input].len() {
-            self.fill_one(join.input, row, wide);
-            index.add(key(join.equal.iter().map(|(_, right)| right), wide, context)?);
-        }
-        Ok(index)
-    }
-
-    fn look_up(
-        &mut self,
-        join: &Join,
-        wide: &mut [Value],
-        context: &CallContext<'_>,
-        ask: Ask<'_>,
-    ) -> Result<(), EvalError> {
-        let mut matches = Vec::new();
-        wide.fill(Value::Absent);
-        for left in 0..self.joined.len() {
-            self.fill_parts(&self.joined[left], wide);
-            let mut values = Vec::with_capacity(join.equal.len());
-            for (left, _) in &join.equal {
-                values.push(left.eval(&Scope { slots: wide, context })?.into_owned());
-            }
-            let first = self.rows[join.input].len();
-            let rows = &mut self.rows[join.input];
-            ask(join, &values, &mut |slots| rows.push(Rc::new(KeptRow { time: 0, input: join.input, slots })));
-            for right in first..self.rows[join.input].len() {
-                self.fill_one(join.input, right, wide);
-                if rest(join, wide, context)? {
-                    matches.push((left as u32, right));
-                }
-            }
-        }
-        wide.fill(Value::Absent);
-        let found = self.rows[join.input].len();
-        self.joined = self.outer(join.kind, join.input, &matches, found);
-        Ok(())
-    }
-}
-
-impl Side<'_> {
-    fn len(&self) -> u32 {
-        let len = match self {
+    fn len(&self, input: usize, others: &Others<'_>) -> u32 {
+        let len = match &self.rows[input] {
             Side::Rows(rows) => rows.len(),
-            Side::Table(table) => table.rows.len(),
+            Side::Table => others.tables.get(&input).map_or(0, |table| table.rows.len()),
         };
         len as u32
     }
 
-    fn row(&self, number: u32) -> Option<&KeptRow> {
-        let row = match self {
+    fn row<'r>(&'r self, input: usize, number: u32, others: &'r Others<'_>) -> Option<&'r KeptRow> {
+        let row = match &self.rows[input] {
             Side::Rows(rows) => rows.get(number as usize),
-            Side::Table(table) => table.rows.get(number as usize),
+            Side::Table => others.tables.get(&input)?.rows.get(number as usize),
         };
         row.map(Rc::as_ref)
     }
 
-    /// Adds a row of the window. Rows of a table come to the table.
-    fn push(&mut self, row: Rc<KeptRow>) {
-        if let Side::Rows(rows) = self {
-            rows.push(row);
+    /// The rows of a join's right side by their keys. Rows without a key match nothing.
+    fn index(
+        &self,
+        join: &Join,
+        others: &Others<'_>,
+        wide: &mut [Value],
+        context: &CallContext<'_>,
+        lost: Lost<'_>,
+    ) -> Option<Index> {
+        let own = others.tables.get(&join.input).is_some_and(|table| table.index.is_some());
+        if join.equal.is_empty() || own || others.inputs[join.input].role == Role::Lookup {
+            return None;
         }
+        let mut index = Index::new(join.equal.len());
+        wide.fill(Value::Absent);
+        for row in 0..self.len(join.input, others) {
+            self.fill_one(join.input, row, others, wide);
+            index.add(key(join.equal.iter().map(|(_, right)| right), wide, context, lost));
+        }
+        Some(index)
+    }
+
+    /// Makes the driving join ready to be driven.
+    fn begin(&mut self, others: &Others<'_>, wide: &mut [Value], context: &CallContext<'_>, lost: Lost<'_>) {
+        self.driven = 0;
+        let Some(join) = others.joins.get(self.driver) else { return };
+        let right_rows = self.len(join.input, others) as usize;
+        match join.kind {
+            JoinKind::Right if join.equal.is_empty() => self.left_index = None,
+            JoinKind::Right => {
+                let mut index = Index::new(join.equal.len());
+                for parts in &self.left {
+                    self.fill(parts, others, wide);
+                    index.add(key(join.equal.iter().map(|(left, _)| left), wide, context, lost));
+                }
+                self.left_index = Some(index);
+            }
+            JoinKind::Full => self.matched = vec![false; right_rows],
+            JoinKind::Inner | JoinKind::Left | JoinKind::Cross => {}
+        }
+    }
+
+    /// Runs the next driving row through the joins before `until`; false: there is none.
+    fn drive(
+        &mut self,
+        until: usize,
+        others: &Others<'_>,
+        wide: &mut [Value],
+        context: &CallContext<'_>,
+        lost: Lost<'_>,
+        give: Made<'_>,
+    ) -> bool {
+        let number = self.driven;
+        self.driven += 1;
+        let Some(join) = others.joins.get(self.driver) else { return false };
+        let missing_left = || smallvec::smallvec![NONE; join.input];
+        let after = self.driver + 1;
+        match join.kind {
+            JoinKind::Right => {
+                if number >= self.len(join.input, others) as usize {
+                    return false;
+                }
+                let right = number as u32;
+                let lefts = self.left_matches(join, right, others, wide, context, lost);
+                if lefts.is_empty() {
+                    let mut parts: Parts = missing_left();
+                    parts.push(right);
+                    self.fill(&parts, others, wide);
+                    self.follow(after, until, &mut parts, others, wide, context, lost, give);
+                }
+                for left in lefts {
+                    let mut parts = self.left[left as usize].clone();
+                    parts.push(right);
+                    self.fill(&parts, others, wide);
+                    self.follow(after, until, &mut parts, others, wide, context, lost, give);
+                }
+                true
+            }
+            JoinKind::Full if number >= self.left.len() => {
+                let right = number - self.left.len();
+                let Some(matched) = self.matched.get(right) else { return false };
+                if !matched {
+                    let mut parts: Parts = missing_left();
+                    parts.push(right as u32);
+                    self.fill(&parts, others, wide);
+                    self.follow(after, until, &mut parts, others, wide, context, lost, give);
+                }
+                true
+            }
+            _ => {
+                let Some(parts) = self.left.get(number) else { return false };
+                let mut parts = parts.clone();
+                self.fill(&parts, others, wide);
+                self.follow(self.driver, until, &mut parts, others, wide, context, lost, give);
+                true
+            }
+        }
+    }
+
+    /// Runs a row, whose slots are filled in, through the joins from number `at` on, which need no more than the row
+    /// itself.
+    #[expect(clippy::too_many_arguments, reason = "what one recursive walk carries along")]
+    fn follow(
+        &mut self,
+        at: usize,
+        until: usize,
+        parts: &mut Parts,
+        others: &Others<'_>,
+        wide: &mut [Value],
+        context: &CallContext<'_>,
+        lost: Lost<'_>,
+        give: Made<'_>,
+    ) {
+        if at == until {
+            return give(self.time(parts, others), parts, wide);
+        }
+        let join = &others.joins[at];
+        if others.inputs[join.input].role == Role::Lookup {
+            self.look_up(join, others, wide, context, lost);
+        }
+        // One join's matches are numbers; what follows each of them is made before the next.
+        let mut matches: SmallVec<[u32; 8]> = SmallVec::new();
+        self.matches(at, others, wide, context, lost, &mut |right, _| matches.push(right));
+        if join.kind == JoinKind::Full {
+            matches.iter().for_each(|right| self.matched[*right as usize] = true);
+        }
+        if matches.is_empty() && matches!(join.kind, JoinKind::Left | JoinKind::Full) {
+            matches.push(NONE);
+        }
+        for right in matches {
+            parts.push(right);
+            self.fill_one(join.input, right, others, wide);
+            self.follow(at + 1, until, parts, others, wide, context, lost, give);
+            parts.pop();
+        }
+        wide[others.inputs[join.input].slots.clone()].fill(Value::Absent);
+    }
+
+    /// Gives the rows of a join's right side that match the row that stands in `wide`.
+    fn matches(
+        &self,
+        at: usize,
+        others: &Others<'_>,
+        wide: &mut [Value],
+        context: &CallContext<'_>,
+        lost: Lost<'_>,
+        give: &mut dyn FnMut(u32, &mut [Value]),
+    ) {
+        let join = &others.joins[at];
+        let right_rows = self.len(join.input, others);
+        let lookup = others.inputs[join.input].role == Role::Lookup;
+        let index = match &self.indexes[at] {
+            _ if join.equal.is_empty() || lookup => None,
+            Some(index) => Some(index),
+            None => others.tables.get(&join.input).and_then(|table| table.index.as_ref()),
+        };
+        let (mut found, mut each) = (None, true);
+        if let Some(index) = index {
+            let key = key(join.equal.iter().map(|(left, _)| left), wide, context, lost);
+            each = index.crosses_kinds(&key);
+            found = (!each).then(|| index.candidates(&key)).flatten();
+        }
+        let all = if each { 0..right_rows } else { 0..0 };
+        let mut failed = None;
+        for right in found.into_iter().flatten().chain(all) {
+            if !each && join.rest.is_none() {
+                give(right, wide);
+                continue;
+            }
+            self.fill_one(join.input, right, others, wide);
+            if each && !lookup && !equal(join, wide, context) {
+                continue;
+            }
+            match rest(join, wide, context) {
+                Ok(true) => give(right, wide),
+                Ok(false) => {}
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = failed {
+            lost(error);
+        }
+        wide[others.inputs[join.input].slots.clone()].fill(Value::Absent);
+    }
+
+    /// The rows of the left side of a RIGHT join that match a row of its right side.
+    fn left_matches(
+        &self,
+        join: &Join,
+        right: u32,
+        others: &Others<'_>,
+        wide: &mut [Value],
+        context: &CallContext<'_>,
+        lost: Lost<'_>,
+    ) -> Vec<u32> {
+        self.fill_one(join.input, right, others, wide);
+        let (mut found, mut each) = (None, true);
+        if let Some(index) = &self.left_index {
+            let key = key(join.equal.iter().map(|(_, right)| right), wide, context, lost);
+            each = index.crosses_kinds(&key);
+            found = (!each).then(|| index.candidates(&key)).flatten();
+        }
+        let all = if each { 0..self.left.len() as u32 } else { 0..0 };
+        let candidates = found.into_iter().flatten().chain(all);
+        if !each && join.rest.is_none() {
+            return candidates.collect();
+        }
+        let (mut matches, mut failed) = (Vec::new(), None);
+        for left in candidates {
+            self.fill(&self.left[left as usize], others, wide);
+            if each && !equal(join, wide, context) {
+                continue;
+            }
+            match rest(join, wide, context) {
+                Ok(true) => matches.push(left),
+                Ok(false) => {}
+                Err(error) => {
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        if let Some(error) = failed {
+            lost(error);
+        }
+        matches
+    }
+
+    /// Makes the rows that a lookup table has for the row in `wide` the rows of its input.
+    fn look_up(&mut self, join: &Join, others: &Others<'_>, wide: &[Value], context: &CallContext<'_>, lost: Lost<'_>) {
+        let mut rows = Vec::new();
+        let value = |(left, _): &(Expr, Expr)| Ok(left.eval(&Scope { slots: wide, context })?.into_owned());
+        match join.equal.iter().map(value).collect::<Result<Vec<Value>, EvalError>>() {
+            Ok(values) => (others.ask)(join, &values, &mut |slots| {
+                rows.push(Rc::new(KeptRow { time: 0, input: join.input, slots }));
+            }),
+            Err(error) => lost(error),
+        }
+        self.rows[join.input] = Side::Rows(rows);
     }
 }
 
@@ -353,25 +521,32 @@ impl Index {
         }
     }
 
-    /// The places of the rows with this key; `None` where values of other kinds are on the right side, which a key
-    /// cannot compare.
-    fn candidates(&self, key: &GroupKey) -> Option<impl Iterator<Item = u32>> {
-        let foreign = |(part, kinds): (&KeyPart, &[u32; KINDS])| {
-            let kind = kind(part);
-            let others = kinds.iter().enumerate().any(|(other, count)| *count > 0 && Some(other) != kind);
-            kind.is_some() && (others || kind == Some(NESTED) && kinds[NESTED] > 0)
-        };
-        if key.parts().iter().zip(&self.kinds).any(foreign) {
+    /// Whether a part of the key may be equal to values of another kind: points in time are, to numbers and texts. Such
+    /// values have different keys, so that each row must be looked at.
+    fn crosses_kinds(&self, key: &GroupKey) -> bool {
+        key.parts().iter().zip(&self.kinds).any(|(part, kinds)| match kind(part) {
+            Some(TIME) => kinds.iter().enumerate().any(|(other, count)| other != TIME && *count > 0),
+            Some(_) => kinds[TIME] > 0,
+            None => false,
+        })
+    }
+
+    /// The places of the rows with this key. Arrays, objects and bytes are equal to nothing.
+    fn candidates<'i>(&'i self, key: &GroupKey) -> Option<impl Iterator<Item = u32> + use<'i>> {
+        if key.parts().iter().any(|part| kind(part) == Some(NESTED)) {
             return None;
         }
-        Some(self.rows.get(key).into_iter().flatten().map(|number| number.wrapping_sub(self.first)))
+        Some(self.rows.get(key)?.iter().map(|number| number.wrapping_sub(self.first)))
     }
 }
 
 /// How many kinds of values there are to compare.
 const KINDS: usize = 5;
 
-/// Kinds of which values are never compared, but with an error.
+/// Points in time.
+const TIME: usize = 3;
+
+/// Kinds of values that cannot be compared.
 const NESTED: usize = 4;
 
 /// The kind of a value; `None` for what equals nothing. Values of one kind compare without an error.
@@ -381,34 +556,39 @@ fn kind(part: &KeyPart) -> Option<usize> {
         KeyPart::Bool(_) => Some(0),
         KeyPart::Int(_) | KeyPart::Float(_) => Some(1),
         KeyPart::Text(_) => Some(2),
-        KeyPart::DateTime(_) => Some(3),
+        KeyPart::DateTime(_) => Some(TIME),
         KeyPart::Array(_) | KeyPart::Object(_) | KeyPart::Bytes(_) => Some(NESTED),
     }
 }
 
-/// The key of these expressions.
+/// The key of these expressions. A part with an error is nothing, and matches nothing.
 fn key<'e>(
     exprs: impl Iterator<Item = &'e Expr>,
     wide: &[Value],
     context: &CallContext<'_>,
-) -> Result<GroupKey, EvalError> {
+    lost: Lost<'_>,
+) -> GroupKey {
     let scope = Scope { slots: wide, context };
     let mut key = GroupKey::default();
     for expr in exprs {
-        key.push(&*expr.eval(&scope)?);
-    }
-    Ok(key)
-}
-
-/// Whether the equalities hold, one after the other.
-fn equal(join: &Join, wide: &[Value], context: &CallContext<'_>) -> Result<bool, EvalError> {
-    let scope = Scope { slots: wide, context };
-    for (left, right) in &join.equal {
-        if !compare_at(&*left.eval(&scope)?, Comparison::Equal, &*right.eval(&scope)?, context)? {
-            return Ok(false);
+        match expr.eval(&scope) {
+            Ok(value) => key.push(&value),
+            Err(error) => {
+                lost(error);
+                key.push(&Value::Absent);
+            }
         }
     }
-    Ok(true)
+    key
+}
+
+/// Whether the equalities hold. Values that cannot be compared differ.
+fn equal(join: &Join, wide: &[Value], context: &CallContext<'_>) -> bool {
+    let scope = Scope { slots: wide, context };
+    join.equal.iter().all(|(left, right)| match (left.eval(&scope), right.eval(&scope)) {
+        (Ok(left), Ok(right)) => compare_at(&left, Comparison::Equal, &right, context).unwrap_or(false),
+        _ => false,
+    })
 }
 
 /// Whether what else ON says holds.

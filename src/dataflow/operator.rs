@@ -15,19 +15,36 @@ use crate::value::key::GroupKey;
 
 use super::analytic::Memories;
 use super::context::RuleContext;
-use super::join::{Give, ScanTable};
+use super::join::{Give, Others, ScanTable};
 use super::output::Output;
 use super::queue::RuleQueue;
-use super::results::{Others, Results};
+use super::results::Results;
 use super::row::{KeptRow, RowBatch};
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
 use super::table::Index;
-use super::timers::{Alarm, WorkerClock};
+use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
-use super::window::{Arrival, Windows};
+use super::window::{Arrival, Closed, ClosedWindows, Windows};
+
+/// How far a rule's work is at the end of its turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// all that can be done is done
+    Done,
+    /// there is more to do: others come first
+    More,
+    /// nothing to do until this time, ms since the epoch; there is work left
+    WaitUntil(i64),
+}
+
+/// How long a rule waits whose sinks take no more, before it looks again, ms.
+const SINK_WAIT: i64 = 10;
 
 /// The state of a rule.
+///
+/// It works in turns ([`RuleOperator::work`]), so that neither a large result nor a pause stops other rules. Where it
+/// stands between two turns is in `inbox`, `current`, `closed` and the results.
 pub struct RuleOperator {
     plan: Stateful,
     inputs: Vec<Input>,
@@ -43,6 +60,16 @@ pub struct RuleOperator {
     alarm: Alarm,
     /// how often the state has changed
     changes: u64,
+    /// rows whose order does not matter, and how many of them were taken
+    inbox: (RowBatch, usize),
+    /// the row that is next, in `narrow`
+    current: Option<(i64, usize)>,
+    /// windows whose results are not begun
+    closed: ClosedWindows,
+    /// how far time has come; `None`: to its end
+    frontier: Option<i64>,
+    /// the end of a pause, ms since the epoch
+    paused_until: Option<i64>,
     /// a row of one input to work in, as wide as those of the queue
     narrow: Vec<Value>,
     /// a joined row to work in
@@ -57,15 +84,6 @@ struct Tables {
     scanned: HashMap<usize, ScanTable>,
     /// lookup tables, by input
     lookups: HashMap<usize, Rc<Index>>,
-}
-
-/// Why a row was lost.
-#[derive(Debug, thiserror::Error)]
-enum RowLost {
-    #[error("run Select error: {0}")]
-    Step(EvalError),
-    #[error("run Window Filter error: {0}")]
-    Filter(EvalError),
 }
 
 impl RuleOperator {
@@ -88,6 +106,11 @@ impl RuleOperator {
             tables: Tables { scanned: scan_tables(&plan, &inputs), lookups },
             alarm,
             changes: 0,
+            inbox: (RowBatch { width, ..RowBatch::default() }, 0),
+            current: None,
+            closed: ClosedWindows::new(),
+            frontier: Some(i64::MIN),
+            paused_until: None,
             narrow: vec![Value::Absent; width],
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
@@ -172,122 +195,189 @@ impl RuleOperator {
         queue.restore(from)
     }
 
-    /// Takes rows in.
+    /// Takes rows in, to be worked on.
     pub fn rows(&mut self, mut batch: RowBatch) {
         self.output.borrow_mut().received(batch.received);
-        let now = self.clock.now();
         self.changes += batch.times.len() as u64;
+        if !self.plan.ordered && self.tables.scanned.is_empty() {
+            return self.inbox.0.append(batch);
+        }
         batch.each(|time, input, slots| {
-            if self.plan.ordered && self.inputs[input].role == Role::Stream {
+            if self.inputs[input].role == Role::Stream {
                 self.waiting.push(time, input, slots);
             } else {
-                self.row(now, time, input, slots);
+                self.table_row(time, input, slots);
             }
         });
     }
 
     /// Time has come to `frontier`: rows up to it go on, windows that it closes are sent, in order; `None`: all.
     pub fn advance(&mut self, frontier: Option<i64>) {
-        let now = self.clock.now();
         if let Some(watermark) = frontier.filter(|_| self.plan.event_time.is_some()) {
             self.output.borrow().metrics().reaches(watermark);
         }
-        let mut slots = std::mem::take(&mut self.narrow);
-        while let Some((time, input)) = self.waiting.pop(frontier, &mut slots) {
-            self.changes += 1;
-            self.row(now, time, input, &mut slots);
-        }
-        self.narrow = slots;
-        self.close(now, frontier);
-        self.output.borrow_mut().flush();
+        self.frontier = frontier;
     }
 
-    fn row(&mut self, now: i64, time: i64, input: usize, slots: &mut [Value]) {
-        let range = self.inputs[input].slots.clone();
-        let scanned = self.inputs[input].scan.width();
-        let slots = &mut slots[..scanned.min(range.len())];
-        if let Some(table) = self.tables.scanned.get_mut(&input) {
-            let mut kept: Vec<Value> = slots.iter_mut().map(std::mem::take).collect();
-            kept.resize(range.len(), Value::Absent);
-            return table.push(KeptRow { time, input, slots: kept.into() });
+    /// Works until all is done, the turn is over, or the rule has to wait.
+    pub fn work(&mut self, turn: &mut Turn) -> Progress {
+        let now = self.clock.now();
+        if let Some(until) = self.paused_until.filter(|_| !turn.is_endless())
+            && now < until
+        {
+            return Progress::WaitUntil(until);
         }
-        if self.plan.ordered {
-            self.close(now, Some(self.windows.before(time)));
-        }
-        // Where the row is all there is, it is worked on where it stands.
-        let alone = self.inputs.len() == 1 && slots.len() == self.wide.len();
-        let mut wide = std::mem::take(&mut self.wide);
-        if !alone {
-            for (place, value) in wide[range.clone()].iter_mut().zip(slots.iter_mut()) {
-                *place = std::mem::take(value);
+        self.paused_until = None;
+        let progress = self.work_at(now, turn);
+        self.output.borrow_mut().flush();
+        progress
+    }
+
+    /// Works until all is done, without pauses: before a checkpoint, and at the end of the input.
+    pub fn settle(&mut self) {
+        while self.work(&mut Turn::endless()) != Progress::Done {}
+    }
+
+    fn work_at(&mut self, now: i64, turn: &mut Turn) -> Progress {
+        loop {
+            if self.results.is_emitting() {
+                let RuleOperator { plan, inputs, results, tables, .. } = self;
+                let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
+                let others = Others { inputs, joins: &plan.joins, tables: &tables.scanned, ask: &ask };
+                if !results.resume(plan, &others, turn) {
+                    let ready = self.output.borrow().ready();
+                    return if ready { Progress::More } else { Progress::WaitUntil(now + SINK_WAIT) };
+                }
+            } else if let Some(closed) = self.closed.pop_front() {
+                self.begin(now, closed);
+                continue;
+            } else if let Some((time, input)) = self.next_row() {
+                // Windows that are over with the coming of the row go first.
+                if self.plan.ordered || self.windows.rows_end_windows() {
+                    self.windows.advance(Some(self.windows.before(time)), &mut self.closed);
+                    if !self.closed.is_empty() {
+                        continue;
+                    }
+                }
+                self.current = None;
+                self.row(now, time, input);
+                if turn.spend(1) {
+                    return Progress::More;
+                }
+            } else {
+                self.windows.advance(self.frontier, &mut self.closed);
+                if self.closed.is_empty() {
+                    return Progress::Done;
+                }
+                continue;
+            }
+            let pause = self.context.pause.take();
+            if pause > 0 && !turn.is_endless() {
+                let until = now.saturating_add_unsigned(pause);
+                self.paused_until = Some(until);
+                return Progress::WaitUntil(until);
             }
         }
-        let row = if alone { slots } else { wide.as_mut_slice() };
-        let result = self.arrive(now, time, input, range.clone(), row);
-        if !alone {
-            wide[range].fill(Value::Absent);
+    }
+
+    /// The time and input of the next row, whose slots are then in `narrow`.
+    fn next_row(&mut self) -> Option<(i64, usize)> {
+        if self.current.is_some() {
+            return self.current;
         }
-        self.wide = wide;
-        if let Err(error) = result {
-            let place = match error {
-                RowLost::Step(_) => Place::Analytic,
-                RowLost::Filter(_) => Place::Window,
-            };
-            self.output.borrow_mut().error(place, error);
+        let (inbox, taken) = &mut self.inbox;
+        if let Some(&time) = inbox.times.get(*taken) {
+            let slots = &mut inbox.values[*taken * inbox.width..][..inbox.width];
+            self.narrow.iter_mut().zip(slots).for_each(|(narrow, slot)| *narrow = std::mem::take(slot));
+            self.current = Some((time, usize::from(inbox.inputs[*taken])));
+            *taken += 1;
+            if *taken == inbox.times.len() {
+                inbox.clear();
+                *taken = 0;
+            }
+        } else {
+            self.current = self.waiting.pop(self.frontier.filter(|_| self.plan.ordered), &mut self.narrow);
+            self.changes += u64::from(self.current.is_some());
+        }
+        self.current
+    }
+
+    /// A row of a scan table comes to the table.
+    fn table_row(&mut self, time: i64, input: usize, slots: &mut [Value]) {
+        let range = self.inputs[input].slots.clone();
+        let scanned = self.inputs[input].scan.width().min(range.len());
+        if let Some(table) = self.tables.scanned.get_mut(&input) {
+            let mut kept: Vec<Value> = slots[..scanned].iter_mut().map(std::mem::take).collect();
+            kept.resize(range.len(), Value::Absent);
+            table.push(KeptRow { time, input, slots: kept.into() });
         }
     }
 
-    fn arrive(
-        &mut self,
-        now: i64,
-        time: i64,
-        input: usize,
-        slots: std::ops::Range<usize>,
-        row: &mut [Value],
-    ) -> Result<(), RowLost> {
-        let RuleOperator { plan, inputs, context, memories, windows, results, tables, key, .. } = self;
+    /// Lets the row in `narrow` into its window.
+    fn row(&mut self, now: i64, time: i64, input: usize) {
+        let range = self.inputs[input].slots.clone();
+        let scanned = self.inputs[input].scan.width().min(range.len());
+        let mut narrow = std::mem::take(&mut self.narrow);
+        // Where the row is all there is, it is worked on where it stands.
+        let alone = self.inputs.len() == 1 && scanned == self.wide.len();
+        if alone {
+            self.arrive(now, time, input, range, &mut narrow[..scanned]);
+        } else {
+            let mut wide = std::mem::take(&mut self.wide);
+            for (place, value) in wide[range.clone()].iter_mut().zip(&mut narrow[..scanned]) {
+                *place = std::mem::take(value);
+            }
+            self.arrive(now, time, input, range.clone(), &mut wide);
+            wide[range].fill(Value::Absent);
+            self.wide = wide;
+        }
+        self.narrow = narrow;
+    }
+
+    fn arrive(&mut self, now: i64, time: i64, input: usize, slots: std::ops::Range<usize>, row: &mut [Value]) {
+        let RuleOperator { plan, inputs, context, output, memories, windows, results, tables, closed, key, .. } = self;
         let rule = context.clone();
         let context = rule.row(now, time);
-        memories.run(&plan.steps, input, row, &context).map_err(RowLost::Step)?;
-        let scope = Scope { slots: row, context: &context };
-        if !passes(&plan.admit, &scope).map_err(RowLost::Filter)? {
-            return Ok(());
+        let lose = |place: Place, operator: &str, error: EvalError| {
+            output.borrow_mut().error(place, format_args!("run {operator} error: {error}"));
+        };
+        if let Err(error) = memories.run(&plan.steps, input, row, &context) {
+            return lose(Place::Analytic, "Select", error);
         }
-        let passes = passes(&plan.filter, &scope).map_err(|error| format!("run Where error: {error}"));
+        let scope = Scope { slots: row, context: &context };
+        match passes(&plan.admit, &scope) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return lose(Place::Window, "Window Filter", error),
+        }
+        // A row with an error does not pass, but still counts where the window counts rows.
+        let passes = passes(&plan.filter, &scope).unwrap_or_else(|error| {
+            lose(Place::Filter, "Where", error);
+            false
+        });
         let mut arrival = Arrival { time, input, row, slots, passes, context: &context, key };
         if matches!(plan.window, WindowSpec::Each) {
             let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-            let others = Others { tables: &tables.scanned, ask: &ask };
-            results.row(plan, inputs, &mut arrival, others);
-        } else if matches!((&plan.window, &arrival.passes), (WindowSpec::Hopping { .. }, Err(_))) {
-            // By the clock or in event time, a row without a truth belongs to no window.
-            if let Err(error) = arrival.passes {
-                self.output.borrow_mut().error(Place::Filter, error);
-            }
-        } else {
-            windows.row(plan, arrival, &mut |closed| {
-                let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-                let others = Others { tables: &tables.scanned, ask: &ask };
-                results.window(plan, inputs, now, closed, others);
-            });
+            let others = Others { inputs, joins: &plan.joins, tables: &tables.scanned, ask: &ask };
+            results.row(plan, &mut arrival, &others);
+        } else if let Err(error) = windows.row(plan, &mut arrival, closed) {
+            lose(Place::Aggregate, "Select", error);
         }
-        Ok(())
     }
 
-    fn close(&mut self, now: i64, frontier: Option<i64>) {
-        let RuleOperator { plan, inputs, output, windows, results, tables, changes, .. } = self;
-        windows.advance(frontier, &mut |closed| {
-            *changes += 1;
-            output.borrow().metrics().works(now, 0);
-            if plan.event_time.is_none() {
-                // The result was due when the window ended.
-                let late = u64::try_from(now.saturating_sub(closed.end)).unwrap_or(0);
-                output.borrow_mut().received(Instant::now().checked_sub(Duration::from_millis(late)));
-            }
-            let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
-            let others = Others { tables: &tables.scanned, ask: &ask };
-            results.window(plan, inputs, now, closed, others);
-        });
+    /// Begins the result of a window.
+    fn begin(&mut self, now: i64, window: Closed) {
+        let RuleOperator { plan, inputs, output, results, tables, changes, .. } = self;
+        *changes += 1;
+        output.borrow().metrics().works(now, 0);
+        if plan.event_time.is_none() {
+            // The result was due when the window ended.
+            let late = u64::try_from(now.saturating_sub(window.end)).unwrap_or(0);
+            output.borrow_mut().received(Instant::now().checked_sub(Duration::from_millis(late)));
+        }
+        let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
+        let others = Others { inputs, joins: &plan.joins, tables: &tables.scanned, ask: &ask };
+        results.begin(plan, now, window, &others);
     }
 }
 

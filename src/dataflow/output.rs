@@ -23,6 +23,17 @@ const BATCH_BYTES: usize = 64 * 1024;
 /// Decoded rows beyond which they are handed over at once.
 const BATCH_ROWS: usize = 512;
 
+/// The largest message that is made of a result, bytes. Longer ones are lost, and counted: the result of a window without
+/// LIMIT may have any length, and no client takes such a message.
+const MAX_MESSAGE: usize = 256 << 20;
+
+/// Bytes of the rows of one result that are held back until all of it is there, where each row is a message. What is
+/// longer goes out as it is made.
+const HELD_BYTES: usize = 8 << 20;
+
+/// Texts of errors that are kept while a message is open, to be sent after it.
+const ERRORS_KEPT: usize = 64;
+
 /// One form of the results, and the outlets that want it.
 pub struct Encoding {
     /// what messages are like
@@ -47,6 +58,10 @@ pub struct Output {
     messages: u64,
     /// where results wait for others
     gathering: Option<Gathering>,
+    /// rows were added to a message that has not ended
+    open: bool,
+    /// errors to be sent when the open message has ended
+    errors: Vec<String>,
 }
 
 /// What a rule needs whose results wait for others: the time, and who wakes it when they must go.
@@ -59,6 +74,10 @@ pub struct Gathering {
 
 struct Form {
     encoding: Encoding,
+    /// the largest message
+    limit: usize,
+    /// the open message is too long: its rows are dropped
+    too_long: bool,
     /// where the messages are other than JSON as it is
     batcher: Option<Batcher>,
     bytes: Vec<u8>,
@@ -87,6 +106,8 @@ impl Output {
             .map(|encoding| Form {
                 batcher: (!encoding.format.is_plain()).then(|| Batcher::new(encoding.format.clone())),
                 encoding,
+                limit: MAX_MESSAGE,
+                too_long: false,
                 bytes: Vec::new(),
                 usual: 0,
                 ends: Vec::new(),
@@ -98,12 +119,29 @@ impl Output {
                 decoded_done: 0,
             })
             .collect();
-        Output { forms, row: Vec::new(), send_nil, send_error, metrics, received: None, messages: 0, gathering: None }
+        Output {
+            forms,
+            row: Vec::new(),
+            send_nil,
+            send_error,
+            metrics,
+            received: None,
+            messages: 0,
+            gathering: None,
+            open: false,
+            errors: Vec::new(),
+        }
     }
 
     /// Whether results may wait for others; then [`Output::gather`] and [`Output::tick`] are needed.
     pub fn gathers(&self) -> bool {
         self.forms.iter().any(|form| form.encoding.format.gathers())
+    }
+
+    /// Makes messages beyond this length, bytes, errors.
+    #[cfg(test)]
+    pub fn limit_messages(&mut self, limit: usize) {
+        self.forms.iter_mut().for_each(|form| form.limit = limit);
     }
 
     /// Whether errors are sent to the sinks.
@@ -183,6 +221,7 @@ impl Output {
         if !projection.sends {
             return Ok(());
         }
+        self.open = true;
         for form in &mut self.forms {
             form.add(&self.row, members, decoded.as_ref());
         }
@@ -191,6 +230,7 @@ impl Output {
 
     /// Ends the open message. A message to which no row came is not sent.
     pub fn end_message(&mut self) {
+        self.open = false;
         let mut full = false;
         for (index, form) in self.forms.iter_mut().enumerate() {
             let messages = form.end(self.gathering.as_ref(), &self.metrics);
@@ -199,35 +239,54 @@ impl Output {
             }
             full |= form.bytes.len() >= BATCH_BYTES || form.decoded.len() >= BATCH_ROWS;
         }
+        for error in std::mem::take(&mut self.errors) {
+            self.send_error(&error);
+        }
         if full {
             self.flush();
         }
     }
 
-    /// Drops the rows of the open message, also where each row is a message of its own.
-    fn abandon_message(&mut self) {
-        for form in &mut self.forms {
-            form.abandon();
-        }
+    /// Whether so much of the open message is there that its rows should go out before the others are made.
+    pub fn overflows(&self) -> bool {
+        self.forms.iter().any(|form| form.encoding.format.send_single && form.bytes.len() >= HELD_BYTES)
     }
 
-    /// Counts an error of an operator; the open message is lost to it. With the rule option sendError the error's text is sent as a
-    /// message of its own.
+    /// Hands over the rows of an open message that are messages of their own.
+    pub fn spill(&mut self) {
+        for (index, form) in self.forms.iter_mut().enumerate() {
+            let rows = form.spill();
+            if index == 0 {
+                self.messages += rows;
+            }
+        }
+        self.flush();
+    }
+
+    /// Counts an error of an operator; the row or group that it concerns is lost, the open message is not. With the rule
+    /// option sendError the error's text is sent as a message of its own, after the open message.
     pub fn error(&mut self, place: Place, error: impl std::fmt::Display) {
         let text = error.to_string();
-        self.abandon_message();
         if self.send_error {
-            for form in &mut self.forms {
-                form.report(&text, &self.metrics);
+            if !self.open {
+                self.send_error(&text);
+            } else if self.errors.len() < ERRORS_KEPT {
+                self.errors.push(text.clone());
             }
-            self.messages += 1;
         }
         self.metrics.error_at(place, text);
     }
 
+    fn send_error(&mut self, text: &str) {
+        for form in &mut self.forms {
+            form.report(text, &self.metrics);
+        }
+        self.messages += 1;
+    }
+
     /// Hands over what is encoded.
     pub fn flush(&mut self) {
-        if self.forms.iter().all(|form| form.ends.is_empty() && form.decoded.is_empty()) {
+        if self.forms.iter().all(|form| form.done == 0 && form.decoded_done == 0) {
             self.received = None;
             return;
         }
@@ -236,16 +295,8 @@ impl Output {
         for form in &mut self.forms {
             form.hand_over_rows(received, &self.metrics);
         }
-        for form in self.forms.iter_mut().filter(|form| !form.ends.is_empty()) {
-            let bytes = std::mem::take(&mut form.bytes);
-            // Room is made with the next row: thousands of rules that have nothing to say hold none.
-            form.usual = bytes.len().min(BATCH_BYTES);
-            let text = form.encoding.format.is_text();
-            let batch = Arc::new(MessageBatch::new(bytes.into(), std::mem::take(&mut form.ends), text, received));
-            form.begin();
-            for outlet in &form.encoding.outlets {
-                outlet.send(&batch);
-            }
+        for form in &mut self.forms {
+            form.hand_over_texts(received);
         }
     }
 
@@ -285,6 +336,14 @@ impl Form {
         if self.bytes.capacity() == 0 {
             self.bytes.reserve(self.usual);
         }
+        if self.too_long || self.bytes.len() - self.start + row.len() >= self.limit {
+            // Rows that are messages of their own are limited one by one.
+            let alone = self.encoding.format.send_single && row.len() < self.limit;
+            if !alone {
+                self.too_long = true;
+                return;
+            }
+        }
         if self.encoding.format.send_single {
             if members > 0 || !self.encoding.format.omit_if_empty {
                 self.bytes.extend_from_slice(row);
@@ -322,10 +381,21 @@ impl Form {
             // Each row is a message.
             return decoded;
         }
+        if std::mem::take(&mut self.too_long) {
+            let what = if self.encoding.format.send_single { "a result row" } else { "the result" };
+            let limit = self.limit >> 20;
+            metrics.error_at(
+                Place::Encode,
+                format!("{what} is longer than {limit} MiB and is not sent; use LIMIT, fewer columns or sendSingle"),
+            );
+            if !self.encoding.format.send_single {
+                self.abandon();
+                return 0;
+            }
+        }
         if self.encoding.format.send_single {
             // Its rows are closed one by one; what came since the last end is counted here.
-            self.begin();
-            return std::mem::take(&mut self.rows) as u64;
+            return self.spill();
         }
         if self.rows == 0 {
             return 0;
@@ -342,8 +412,17 @@ impl Form {
         1
     }
 
+    /// Where each row is a message: ends those that are there, and says how many they are.
+    fn spill(&mut self) -> u64 {
+        if !self.encoding.format.send_single || self.batcher.is_some() {
+            return 0;
+        }
+        self.begin();
+        std::mem::take(&mut self.rows) as u64
+    }
+
     fn close(&mut self) {
-        // Batches are handed over at 64 KiB; one message beyond 4 GiB is not possible (a frame is limited far below).
+        // Rows go out in batches long before that.
         self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
     }
 
@@ -359,8 +438,10 @@ impl Form {
         run(&mut |result| match result {
             Ok(Made::Rows(rows)) => {
                 made += rows.len() as u64;
-                self.decoded.extend(rows);
-                self.decoded_done = self.decoded.len();
+                // Rows of an open message stay behind them.
+                let count = rows.len();
+                self.decoded.splice(self.decoded_done..self.decoded_done, rows);
+                self.decoded_done += count;
             }
             Ok(Made::Message(message)) => {
                 self.bytes.extend_from_slice(&message);
@@ -386,16 +467,17 @@ impl Form {
             self.begin();
         }
         if !self.encoding.rows.is_empty() {
-            self.decoded.push(vec![("error".into(), error.into())]);
-            self.decoded_done = self.decoded.len();
+            self.decoded.insert(self.decoded_done, vec![("error".into(), error.into())]);
+            self.decoded_done += 1;
         }
     }
 
     fn hand_over_rows(&mut self, received: Option<Instant>, metrics: &RuleMetrics) {
-        if self.decoded.is_empty() {
+        if self.decoded_done == 0 {
             return;
         }
-        let mut rows = std::mem::take(&mut self.decoded);
+        let open = self.decoded.split_off(self.decoded_done);
+        let mut rows = std::mem::replace(&mut self.decoded, open);
         self.decoded_done = 0;
         let mut error = |text: String| metrics.error_at(Place::Encode, text);
         if let Some((last, others)) = self.encoding.rows.split_last() {
@@ -403,6 +485,26 @@ impl Form {
                 outlet.send(rows.clone(), received, &mut error);
             }
             last.send(std::mem::take(&mut rows), received, &mut error);
+        }
+    }
+
+    /// Hands over the messages that have ended; the open one stays.
+    fn hand_over_texts(&mut self, received: Option<Instant>) {
+        if self.done == 0 {
+            return;
+        }
+        let open = self.bytes.split_off(self.start);
+        let bytes = std::mem::replace(&mut self.bytes, open);
+        let base = self.start as u32;
+        let open_ends = self.ends.split_off(self.done).into_iter().map(|end| end - base).collect();
+        let ends = std::mem::replace(&mut self.ends, open_ends);
+        // Room is made with the next row: thousands of rules that have nothing to say hold none.
+        self.usual = bytes.len().min(BATCH_BYTES);
+        (self.start, self.done) = (0, 0);
+        let text = self.encoding.format.is_text();
+        let batch = Arc::new(MessageBatch::new(bytes.into(), ends, text, received));
+        for outlet in &self.encoding.outlets {
+            outlet.send(&batch);
         }
     }
 

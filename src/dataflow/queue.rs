@@ -14,8 +14,11 @@ use crate::value::Value;
 use super::row::RowBatch;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 
-/// The queue of one rule. It is bounded by what one drain of the streams' inputs brings: the rule's dataflow takes all
-/// of it before the streams take more.
+/// Rows from which on the streams of a rule wait until it has taken them.
+const FULL: usize = 32 * 1024;
+
+/// The queue of one rule. Mostly the rule's dataflow takes all of it before the streams take more. A rule that is busy
+/// takes nothing; when [`FULL`] rows wait, its streams wait too.
 pub struct RuleQueue {
     batch: RefCell<RowBatch>,
     width: usize,
@@ -28,6 +31,12 @@ pub struct RuleQueue {
     /// how often the watermark or what it follows from has changed
     changes: Cell<u64>,
     activator: RefCell<Option<Activator>>,
+    /// runs the inputs of the streams, which may wait for the rule
+    streams_waiting: RefCell<Vec<Activator>>,
+    /// the rule has work left that is not of new rows
+    busy: Cell<bool>,
+    /// the rule pauses (delay): nobody waits for it
+    paused: Cell<bool>,
 }
 
 /// How far an input has come in event time.
@@ -55,12 +64,41 @@ impl RuleQueue {
             ended: Cell::new(false),
             changes: Cell::new(0),
             activator: RefCell::new(None),
+            streams_waiting: RefCell::default(),
+            busy: Cell::new(false),
+            paused: Cell::new(false),
         }
     }
 
     /// Sets who is told of new rows.
     pub fn connect(&self, activator: Activator) {
         *self.activator.borrow_mut() = Some(activator);
+    }
+
+    /// Sets the inputs of the rule's streams.
+    pub fn fed_by(&self, inputs: Vec<Activator>) {
+        *self.streams_waiting.borrow_mut() = inputs;
+    }
+
+    /// Whether so many rows wait that the streams should wait too.
+    pub fn is_full(&self) -> bool {
+        self.batch.borrow().times.len() >= FULL
+    }
+
+    /// Whether the rule has work left that is not of new rows.
+    pub fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
+    /// Notes whether the rule has work left, and whether it pauses.
+    pub fn set_busy(&self, busy: bool, paused: bool) {
+        self.busy.set(busy);
+        self.paused.set(paused);
+    }
+
+    /// Whether a further row would have to wait for a rule that pauses: it is dropped instead.
+    pub fn overflows(&self) -> bool {
+        self.paused.get() && self.is_full()
     }
 
     /// Adds a row of an input, taking its slots.
@@ -167,11 +205,17 @@ impl RuleQueue {
 
     /// Takes the rows that wait.
     pub fn take(&self) -> RowBatch {
+        let was_full = self.is_full();
         let empty = RowBatch { width: self.width, ..RowBatch::default() };
-        std::mem::replace(&mut *self.batch.borrow_mut(), empty)
+        let rows = std::mem::replace(&mut *self.batch.borrow_mut(), empty);
+        if was_full {
+            self.streams_waiting.borrow().iter().for_each(Activator::activate);
+        }
+        rows
     }
 
-    fn activate(&self) {
+    /// Runs the rule's dataflow.
+    pub fn activate(&self) {
         if let Some(activator) = &*self.activator.borrow() {
             activator.activate();
         }

@@ -26,6 +26,25 @@ pub struct RowBatch {
 }
 
 impl RowBatch {
+    /// Adds rows of the same width behind these.
+    pub fn append(&mut self, rows: RowBatch) {
+        if self.times.is_empty() {
+            *self = rows;
+            return;
+        }
+        self.values.extend(rows.values);
+        self.times.extend(rows.times);
+        self.inputs.extend(rows.inputs);
+    }
+
+    /// Forgets all rows, and keeps the room for others.
+    pub fn clear(&mut self) {
+        self.values.clear();
+        self.times.clear();
+        self.inputs.clear();
+        self.received = None;
+    }
+
     /// Calls `see` with the time, input and slots of each row, in order; it may take the slots.
     pub fn each(&mut self, mut see: impl FnMut(i64, usize, &mut [Value])) {
         // A row without slots (count(*)) is an empty slice.

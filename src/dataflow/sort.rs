@@ -1,4 +1,8 @@
-//! Row numbers and the order of result rows: ORDER BY, LIMIT, row_number().
+//! The order of result rows: ORDER BY, LIMIT, row_number().
+//!
+//! With a limit only the first rows are kept while rows come, so that a thousand of a million rows cost the memory of a
+//! few thousand. An error costs the row whose key it is: a key that cannot be computed, or one that cannot be compared
+//! with those of most other rows.
 
 use std::cmp::Ordering;
 
@@ -12,127 +16,242 @@ use crate::value::key::GroupKey;
 
 use super::row::KeyHasher;
 
+/// Takes the errors of rows that are lost.
+pub type Lost<'a> = &'a mut dyn FnMut(EvalError);
+
+/// A result row with its time.
+pub type ResultRow = (i64, Vec<Value>);
+
+/// Rows that are cut before the limit says so, so that cutting is rare.
+const SLACK: usize = 1024;
+
 /// The context with a row's own time.
 pub fn at<'a>(context: &CallContext<'a>, time: i64) -> CallContext<'a> {
     CallContext { event_time: time, ..context.clone() }
 }
 
-/// Writes the numbers of row_number() into `slot`: within each partition, in its order.
-pub fn number(
-    rows: &mut [(i64, Vec<Value>)],
-    number: &RowNumber,
-    slot: usize,
-    context: &CallContext<'_>,
-) -> Result<(), EvalError> {
-    let mut partitions: IndexMap<GroupKey, Vec<usize>, KeyHasher> = IndexMap::default();
+/// Things to be put in order by the keys of their rows.
+#[derive(Debug)]
+pub struct Sorter<T> {
+    things: Vec<T>,
+    /// the keys, one row after the other
+    keys: Vec<Value>,
+    /// how many first things are wanted
+    wanted: Option<usize>,
+}
+
+impl<T> Sorter<T> {
+    /// Nothing to sort yet. With `wanted` only so many first things are given back.
+    pub fn new(wanted: Option<usize>) -> Sorter<T> {
+        Sorter { things: Vec::new(), keys: Vec::new(), wanted }
+    }
+
+    /// Adds the thing whose row this is.
+    ///
+    /// # Errors
+    /// A key cannot be computed: the thing is not added.
+    pub fn push(
+        &mut self,
+        thing: T,
+        time: i64,
+        row: &[Value],
+        order: &[OrderBy],
+        context: &CallContext<'_>,
+    ) -> Result<(), EvalError> {
+        self.push_keys(time, row, order, context)?;
+        self.keep(thing, order, context);
+        Ok(())
+    }
+
+    fn push_keys(
+        &mut self,
+        time: i64,
+        row: &[Value],
+        order: &[OrderBy],
+        context: &CallContext<'_>,
+    ) -> Result<(), EvalError> {
+        let scope = Scope { slots: row, context: &at(context, time) };
+        let before = self.keys.len();
+        for key in order {
+            match key.expr.eval(&scope) {
+                Ok(value) => self.keys.push(value.into_owned()),
+                Err(error) => {
+                    self.keys.truncate(before);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds a thing whose keys were added.
+    fn keep(&mut self, thing: T, order: &[OrderBy], context: &CallContext<'_>) {
+        self.things.push(thing);
+        if let Some(wanted) = self.wanted
+            && self.things.len() >= wanted.saturating_mul(2).saturating_add(SLACK)
+            && comparable(&self.keys, order.len())
+        {
+            self.cut(wanted, order, context);
+        }
+    }
+
+    /// Leaves the first things only, in the order in which they came.
+    fn cut(&mut self, wanted: usize, order: &[OrderBy], context: &CallContext<'_>) {
+        let mut places = sorted(&self.keys, order, Some(wanted), context);
+        places.sort_unstable();
+        let width = order.len();
+        let mut kept = places.into_iter().map(|place| place as usize).peekable();
+        let (mut number, mut to) = (0, 0);
+        self.things.retain(|_| {
+            let stays = kept.next_if_eq(&number).is_some();
+            if stays {
+                for key in 0..width {
+                    self.keys.swap(to * width + key, number * width + key);
+                }
+                to += 1;
+            }
+            number += 1;
+            stays
+        });
+        self.keys.truncate(to * width);
+    }
+
+    /// The things in order; equal ones as they came. Those whose keys cannot be compared with the others' are `lost`.
+    pub fn finish(mut self, order: &[OrderBy], context: &CallContext<'_>, lost: Lost<'_>) -> Vec<T> {
+        if order.is_empty() {
+            return self.things;
+        }
+        let strangers = strangers(&self.keys, order.len(), context, lost);
+        if !strangers.is_empty() {
+            let (mut number, width) = (0, order.len());
+            self.things.retain(|_| {
+                number += 1;
+                !strangers[number - 1]
+            });
+            let mut key = 0;
+            self.keys.retain(|_| {
+                key += 1;
+                !strangers[(key - 1) / width]
+            });
+        }
+        let places = sorted(&self.keys, order, self.wanted, context);
+        let mut things: Vec<Option<T>> = self.things.into_iter().map(Some).collect();
+        places.into_iter().filter_map(|place| things[place as usize].take()).collect()
+    }
+}
+
+impl Sorter<ResultRow> {
+    /// Adds a result row.
+    ///
+    /// # Errors
+    /// A key cannot be computed: the row is not added.
+    pub fn push_row(
+        &mut self,
+        time: i64,
+        row: Vec<Value>,
+        order: &[OrderBy],
+        context: &CallContext<'_>,
+    ) -> Result<(), EvalError> {
+        self.push_keys(time, &row, order, context)?;
+        self.keep((time, row), order, context);
+        Ok(())
+    }
+}
+
+/// Writes the numbers of row_number() into `slot`: within each partition, in its order. Rows whose keys have errors are
+/// lost.
+pub fn number(rows: &mut Vec<ResultRow>, number: &RowNumber, slot: usize, context: &CallContext<'_>, lost: Lost<'_>) {
+    let mut partitions: IndexMap<GroupKey, Sorter<usize>, KeyHasher> = IndexMap::default();
     for (index, (time, row)) in rows.iter().enumerate() {
         let scope = Scope { slots: row, context: &at(context, *time) };
         let mut key = GroupKey::default();
-        for expr in &number.partition {
-            key.push(&*expr.eval(&scope)?);
-        }
-        partitions.entry(key).or_default().push(index);
-    }
-    for members in partitions.into_values() {
-        let places = if number.order.is_empty() {
-            (0..members.len() as u32).collect()
-        } else {
-            let mut all = Vec::with_capacity(members.len() * number.order.len());
-            for &index in &members {
-                let (time, row) = &rows[index];
-                keys(*time, row, &number.order, context, &mut all)?;
-            }
-            sorted(&all, &number.order, None, context)?
-        };
-        for (place, member) in places.into_iter().enumerate() {
-            rows[members[member as usize]].1[slot] = Value::Int(place as i64 + 1);
+        let found = number.partition.iter().try_for_each(|expr| expr.eval(&scope).map(|value| key.push(&value)));
+        let entered = found.and_then(|()| {
+            let partition = partitions.entry(key).or_insert_with(|| Sorter::new(None));
+            partition.push(index, *time, row, &number.order, context)
+        });
+        if let Err(error) = entered {
+            lost(error);
         }
     }
-    Ok(())
+    let mut numbered = vec![false; rows.len()];
+    for partition in partitions.into_values() {
+        for (place, member) in partition.finish(&number.order, context, lost).into_iter().enumerate() {
+            rows[member].1[slot] = Value::Int(place as i64 + 1);
+            numbered[member] = true;
+        }
+    }
+    let mut index = 0;
+    rows.retain(|_| {
+        index += 1;
+        numbered[index - 1]
+    });
 }
 
-/// Sorts rows; equal ones stay as they are. With `wanted`, only so many first ones are left.
-pub fn sort(
-    rows: &mut Vec<(i64, Vec<Value>)>,
-    order: &[OrderBy],
-    wanted: Option<usize>,
-    context: &CallContext<'_>,
-) -> Result<(), EvalError> {
-    if order.is_empty() {
-        return Ok(());
-    }
-    let mut all = Vec::with_capacity(rows.len() * order.len());
-    for (time, row) in rows.iter() {
-        keys(*time, row, order, context, &mut all)?;
-    }
-    let places = sorted(&all, order, wanted, context)?;
-    *rows = places.into_iter().map(|place| std::mem::take(&mut rows[place as usize])).collect();
-    Ok(())
-}
-
-/// Appends a row's values of the keys.
-pub fn keys(
-    time: i64,
-    row: &[Value],
-    order: &[OrderBy],
-    context: &CallContext<'_>,
-    to: &mut Vec<Value>,
-) -> Result<(), EvalError> {
-    let scope = Scope { slots: row, context: &at(context, time) };
-    for key in order {
-        to.push(key.expr.eval(&scope)?.into_owned());
-    }
-    Ok(())
-}
-
-/// The places of rows in order, the `wanted` first ones or all. `all` has the keys, one row after the other.
-pub fn sorted(
-    all: &[Value],
-    order: &[OrderBy],
-    wanted: Option<usize>,
-    context: &CallContext<'_>,
-) -> Result<Vec<u32>, EvalError> {
+/// The places of rows in order, the `wanted` first ones or all. `keys` has the keys, one row after the other.
+fn sorted(keys: &[Value], order: &[OrderBy], wanted: Option<usize>, context: &CallContext<'_>) -> Vec<u32> {
     let width = order.len();
-    let mut failed = None;
     let mut by_keys = |left: &u32, right: &u32| {
-        let of = |place: u32| &all[place as usize * width..][..width];
+        let of = |place: u32| &keys[place as usize * width..][..width];
         for (key, (left, right)) in order.iter().zip(of(*left).iter().zip(of(*right))) {
             match compared(left, right, key.descending, context) {
-                Ok(Ordering::Equal) => {}
-                Ok(ordering) => return ordering,
-                // A sort whose comparisons contradict each other may panic, so kinds have an order even then.
-                Err(error) => {
-                    failed.get_or_insert(error);
-                    match place(left).cmp(&place(right)) {
-                        Ordering::Equal => {}
-                        ordering => return ordering,
-                    }
-                }
+                Ordering::Equal => {}
+                ordering => return ordering,
             }
         }
         // Equal rows stay in the order in which they are.
         left.cmp(right)
     };
-    let mut places: Vec<u32> = (0..(all.len() / width) as u32).collect();
-    // Values that cannot be compared are an error wherever they stand, so then every one is compared.
-    match wanted {
-        Some(wanted) if wanted < places.len() && comparable(all, width) => {
+    let mut places: Vec<u32> = (0..(keys.len() / width.max(1)) as u32).collect();
+    if let Some(wanted) = wanted.filter(|wanted| *wanted < places.len()) {
+        if wanted > 0 {
             places.select_nth_unstable_by(wanted, &mut by_keys);
-            places.truncate(wanted);
         }
-        _ => {}
+        places.truncate(wanted);
     }
     places.sort_unstable_by(&mut by_keys);
-    failed.map_or(Ok(places), Err)
+    places
 }
 
 /// Whether the values of each key are of one kind that has an order, or nothing.
-fn comparable(all: &[Value], width: usize) -> bool {
+fn comparable(keys: &[Value], width: usize) -> bool {
     (0..width).all(|key| {
-        let mut kinds = all.iter().skip(key).step_by(width).filter(|value| !value.is_null()).map(place);
+        let mut kinds = keys.iter().skip(key).step_by(width).filter(|value| !value.is_null()).map(place);
         let first = kinds.next();
         first != Some(UNORDERED) && kinds.all(|kind| Some(kind) == first)
     })
+}
+
+/// Which rows have a key that cannot be compared with those of most rows; empty: none has. Each is reported.
+fn strangers(keys: &[Value], width: usize, context: &CallContext<'_>, lost: Lost<'_>) -> Vec<bool> {
+    if comparable(keys, width) {
+        return Vec::new();
+    }
+    let mut strangers = vec![false; keys.len() / width];
+    for key in 0..width {
+        let column = || keys.iter().skip(key).step_by(width).enumerate().filter(|(_, value)| !value.is_null());
+        let mut counts = [0; UNORDERED as usize + 1];
+        column().for_each(|(_, value)| counts[place(value) as usize] += 1);
+        // Values without an order set the measure only where there are no others.
+        let ordered = &counts[..UNORDERED as usize];
+        let most = ordered.iter().max().filter(|most| **most > 0);
+        let kind = most.and_then(|most| {
+            let kinds = column().map(|(_, value)| place(value));
+            kinds.filter(|kind| *kind != UNORDERED).find(|kind| counts[*kind as usize] == *most)
+        });
+        let measure = column().find(|(_, value)| kind.is_none_or(|kind| place(value) == kind));
+        let Some((first, measure)) = measure else { continue };
+        for (row, value) in column() {
+            if row == first || strangers[row] || (place(value) == place(measure) && place(value) != UNORDERED) {
+                continue;
+            }
+            if let Err(error) = compare_at(value, Comparison::Less, measure, context) {
+                strangers[row] = true;
+                lost(error);
+            }
+        }
+    }
+    strangers
 }
 
 /// The place of kinds of values that have no order.
@@ -153,27 +272,27 @@ fn is_nan(value: &Value) -> bool {
     matches!(value, Value::Float(number) if number.is_nan())
 }
 
-/// The order of two values of a key. Nothing comes last in both directions.
-fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext<'_>) -> Result<Ordering, EvalError> {
+/// The order of two values of a key. Nothing comes last in both directions. A sort whose comparisons contradict each
+/// other may panic, so kinds have an order too, and values that cannot be compared are equal.
+fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext<'_>) -> Ordering {
     match (left.is_null(), right.is_null()) {
-        (true, true) => return Ok(Ordering::Equal),
-        (true, false) => return Ok(Ordering::Greater),
-        (false, true) => return Ok(Ordering::Less),
+        (true, true) => return Ordering::Equal,
+        (true, false) => return Ordering::Greater,
+        (false, true) => return Ordering::Less,
         (false, false) => {}
     }
+    let holds = |op| compare_at(left, op, right, context).unwrap_or(false);
     let ordering = match (left, right) {
         (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
         (Value::Int(left), Value::Int(right)) => left.cmp(right),
         (Value::Text(left), Value::Text(right)) => left.cmp(right),
-        // What is no number stands behind all numbers, and equals itself.
+        // What is not a number stands behind all numbers, and equals itself.
         _ if is_nan(left) || is_nan(right) => is_nan(left).cmp(&is_nan(right)),
-        _ if place(left) != place(right) => {
-            compare_at(left, Comparison::Less, right, context)?;
-            place(left).cmp(&place(right))
-        }
-        _ if compare_at(left, Comparison::Less, right, context)? => Ordering::Less,
-        _ if compare_at(left, Comparison::Equal, right, context)? => Ordering::Equal,
+        _ if place(left) != place(right) => place(left).cmp(&place(right)),
+        _ if place(left) == UNORDERED => Ordering::Equal,
+        _ if holds(Comparison::Less) => Ordering::Less,
+        _ if holds(Comparison::Equal) => Ordering::Equal,
         _ => Ordering::Greater,
     };
-    Ok(if descending { ordering.reverse() } else { ordering })
+    if descending { ordering.reverse() } else { ordering }
 }

@@ -7,8 +7,50 @@ use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use crate::time::Clock;
+
+/// How long a rule works before other rules and sockets get their turn.
+const TURN: Duration = Duration::from_millis(10);
+
+/// Steps of a rule between two looks at the clock.
+const STEPS: u32 = 64;
+
+/// The turn of a rule: it works until the turn is over, and goes on with the next one.
+pub struct Turn {
+    /// none: it works until all is done
+    over_at: Option<Instant>,
+    steps: u32,
+}
+
+impl Turn {
+    /// A turn that begins now.
+    pub fn begin() -> Turn {
+        Turn { over_at: Some(Instant::now() + TURN), steps: 0 }
+    }
+
+    /// A turn that lasts until all is done: for checkpoints, and at the end of a rule.
+    pub fn endless() -> Turn {
+        Turn { over_at: None, steps: 0 }
+    }
+
+    /// Whether the turn never ends.
+    pub fn is_endless(&self) -> bool {
+        self.over_at.is_none()
+    }
+
+    /// Notes so many steps; true: the turn is over.
+    #[inline]
+    pub fn spend(&mut self, steps: u32) -> bool {
+        self.steps += steps;
+        if self.steps < STEPS {
+            return false;
+        }
+        self.steps = 0;
+        self.over_at.is_some_and(|at| Instant::now() >= at)
+    }
+}
 
 /// The worker's clock: it never goes back, so that rows of processing time are never late.
 pub struct WorkerClock {

@@ -244,6 +244,11 @@ impl WorkerLoop {
         if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
             return;
         }
+        // A rule that works or pauses between two turns has not run all that it was given.
+        let busy = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_busy());
+        if !self.draining.is_empty() && self.rules.values().any(busy) {
+            return;
+        }
         if !self.draining.is_empty() {
             self.gathering.values().for_each(|(_, output)| output.borrow_mut().finish());
         }
@@ -254,7 +259,7 @@ impl WorkerLoop {
             for queue in rules.iter().filter_map(|key| self.rules.get(key)?.queue.as_ref()) {
                 queue.end();
             }
-            while !self.step() {}
+            self.settle(&rules);
             let ended = self.gathering.values().filter(|(key, _)| rules.contains(key));
             ended.for_each(|(_, output)| output.borrow_mut().finish());
             let _ = done.send(());
@@ -327,7 +332,8 @@ impl WorkerLoop {
         let RulePlan { inputs, body, send_nil } = plan;
         let now = self.clock.now();
         let zone = self.zone.clone();
-        let context = Rc::new(RuleContext { id, started: now, zone, hits: Default::default() });
+        let context =
+            Rc::new(RuleContext { id, started: now, zone, hits: Default::default(), pause: Default::default() });
         let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics.clone())));
         if output.borrow().gathers() {
             let alarm = Alarm::new(self.timers.clone(), slot);
@@ -373,7 +379,10 @@ impl WorkerLoop {
                 running.scan.borrow_mut().add(key, scan, context.clone(), output.clone(), target);
             }
         }
-        let streams = streams.into_iter().flatten().collect();
+        let streams: Box<[StreamKey]> = streams.into_iter().flatten().collect();
+        if let Some(queue) = &queue {
+            queue.fed_by(streams.iter().filter_map(|stream| self.slots.get(stream).cloned()).collect());
+        }
         self.rules.insert(key, RunningRule { streams, slot, dataflow, queue, operator: state, memory });
         let _ = done.send(());
     }
@@ -391,9 +400,30 @@ impl WorkerLoop {
     fn save_rule(&mut self, key: RuleKey, since: Mark) -> StateAnswer {
         self.rules.get(&key)?.memory.as_ref()?;
         // Nothing may be on its way within the rule's dataflow.
-        while !self.step() {}
+        self.settle(&[key]);
         let RunningRule { queue: Some(queue), memory: Some(memory), .. } = self.rules.get(&key)? else { return None };
         memory.save(queue, since)
+    }
+
+    /// Runs all that the rules were given, without turns and pauses.
+    fn settle(&mut self, rules: &[RuleKey]) {
+        loop {
+            while !self.step() {}
+            let mut settled = true;
+            for rule in rules.iter().filter_map(|key| self.rules.get(key)) {
+                let (Some(queue), Some(operator)) = (&rule.queue, &rule.operator) else { continue };
+                if queue.is_busy() {
+                    operator.borrow_mut().settle();
+                    queue.set_busy(false, false);
+                    // Rows that came meanwhile are next.
+                    queue.activate();
+                    settled = false;
+                }
+            }
+            if settled {
+                return;
+            }
+        }
     }
 
     fn drop_rule(&mut self, key: RuleKey) {

@@ -172,7 +172,8 @@ pub enum Accumulator {
     Last(Last),
     /// rows of new values
     Distinct(Box<Distinct>),
-    /// The first error. It stands for the whole group: a wrong sum is worse than none.
+    /// Slices whose values cannot be compared were merged. The error stands for the whole group: a wrong answer is
+    /// worse than none.
     Failed(EvalError),
 }
 
@@ -225,22 +226,56 @@ impl Accumulator {
         }
     }
 
+    /// Whether [`Accumulator::add`] takes this value.
+    ///
+    /// # Errors
+    /// The value has a type that the aggregate does not take.
+    #[inline]
+    pub fn check(&self, value: Option<&Value>) -> Result<(), EvalError> {
+        match (self, value) {
+            (Accumulator::Count(_), _) | (_, None) => Ok(()),
+            (Accumulator::Numbers(Numbers { aggregate, .. }), Some(value)) => match value {
+                Value::Int(_) | Value::Float(_) | Value::Absent | Value::Null => Ok(()),
+                _ => Err(invalid(*aggregate, value)),
+            },
+            (Accumulator::Extreme(extreme), Some(value)) => extreme.check(value),
+            (Accumulator::Spread(spread), Some(value)) => spread.check(value),
+            (Accumulator::Ranked(ranked), Some(value)) => ranked.check(value),
+            (Accumulator::Failed(error), _) => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether [`Accumulator::merge`] takes this accumulator.
+    ///
+    /// # Errors
+    /// The values of the two cannot be compared.
+    pub fn check_merge(&self, later: &Accumulator) -> Result<(), EvalError> {
+        match (self, later) {
+            (Accumulator::Failed(error), _) | (_, Accumulator::Failed(error)) => Err(error.clone()),
+            (Accumulator::Extreme(extreme), Accumulator::Extreme(more)) => extreme.check(&more.value),
+            _ => Ok(()),
+        }
+    }
+
     /// Takes the argument's value for one more row; none for `count(*)`, the row as an object for other aggregates of
-    /// `*`. All but lists, last values and deduplication leave nulls out. After an error the accumulator stays failed.
+    /// `*`. All but lists, last values and deduplication leave nulls out.
+    ///
+    /// # Errors
+    /// Those of [`Accumulator::check`]; the accumulator is as it was.
     #[inline]
     pub fn add(&mut self, value: Option<&Value>) -> Result<(), EvalError> {
-        let added = match (&mut *self, value) {
+        match (&mut *self, value) {
             (Accumulator::Count(count), value) => {
                 *count += u64::from(value.is_none_or(|value| !value.is_null()));
-                return Ok(());
+                Ok(())
             }
             (Accumulator::Numbers(numbers), Some(value)) => numbers.add(value),
             (Accumulator::Extreme(extreme), Some(value)) => extreme.add(value),
-            (Accumulator::Failed(error), _) => return Err(error.clone()),
+            (Accumulator::Failed(error), _) => Err(error.clone()),
             (kept, Some(value)) => kept.add_other(value),
-            (_, None) => return Ok(()),
-        };
-        added.inspect_err(|error| *self = Accumulator::Failed(error.clone()))
+            (_, None) => Ok(()),
+        }
     }
 
     /// The rarer aggregates, apart so that the others stay small.
@@ -257,7 +292,8 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Takes what another accumulator of the same call has gathered of later rows.
+    /// Takes what another accumulator of the same call has gathered of later rows. After an error the accumulator
+    /// stays failed.
     pub fn merge(&mut self, later: &Accumulator) -> Result<(), EvalError> {
         let merged = match (&mut *self, later) {
             (Accumulator::Failed(error), _) => return Err(error.clone()),
@@ -349,6 +385,19 @@ impl Numbers {
 }
 
 impl Extreme {
+    /// Whether the value can be compared with the one that is there.
+    #[inline]
+    fn check(&self, value: &Value) -> Result<(), EvalError> {
+        match (&self.value, value) {
+            (_, Value::Absent | Value::Null)
+            | (Value::Absent, Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::DateTime(_))
+            | (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_))
+            | (Value::Text(_), Value::Text(_))
+            | (Value::DateTime(_), Value::DateTime(_)) => Ok(()),
+            _ => Err(invalid(self.aggregate, value)),
+        }
+    }
+
     #[inline]
     fn add(&mut self, value: &Value) -> Result<(), EvalError> {
         let op = if self.aggregate == Aggregate::Min { Comparison::Less } else { Comparison::Greater };

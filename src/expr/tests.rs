@@ -43,6 +43,7 @@ fn answered(expr: &Expr, slots: &[Value]) -> String {
         window: None,
         zone: &zone,
         hits: Default::default(),
+        pause: None,
     };
     match expr.eval(&Scope { slots, context: &context }) {
         Ok(value) => match &*value {
@@ -428,7 +429,7 @@ proptest! {
     #[test]
     fn no_expression_panics(expr in any_expr(), slots in proptest::collection::vec(any_value(), 3)) {
         let zone = TimeZone::UTC;
-        let context = CallContext { rule: "r", rule_started: 0, now: 0, event_time: 0, window: None, zone: &zone, hits: Default::default() };
+        let context = CallContext { rule: "r", rule_started: 0, now: 0, event_time: 0, window: None, zone: &zone, hits: Default::default(), pause: None };
         let scope = Scope { slots: &slots, context: &context };
         let evaluated = expr.eval(&scope).map(|value| value.into_owned());
         let tested = expr.test(&scope);

@@ -187,6 +187,10 @@ impl ScanRule {
         self.passed += 1;
         self.compute(self.plan.computed_for_filter..self.plan.computed.len(), now, time, Place::Project)?;
         match &self.target {
+            Target::Queue(queue, _) if queue.overflows() => Err(Stop::Error(
+                Place::Window,
+                "delay() holds the rule back: too many rows wait for it, and this one is dropped".into(),
+            )),
             Target::Queue(queue, input) => {
                 queue.push(*input, time, received, &mut self.slots);
                 Ok(())

@@ -36,6 +36,8 @@ pub(super) struct Rules {
     written: Vec<u32>,
     /// rules that may make the stream wait, and write at other times than when a message comes
     watched: Members,
+    /// rules with state that the stream waits for, until they have taken their rows
+    full: Vec<u32>,
     /// rules that have something to hand over
     touched: Vec<Member>,
     /// the rules that the message at hand can concern
@@ -79,6 +81,7 @@ impl Rules {
             self.reporters.remove(member);
             self.watched.remove(member);
             self.written.retain(|place| *place != member.place);
+            self.full.retain(|place| *place != member.place);
             self.free.push(member.place);
             if let Some(rule) = self.table[member.place as usize].take() {
                 rule.metrics.leave(&self.metrics);
@@ -174,6 +177,9 @@ impl Rules {
             rule.metrics.works(now, std::mem::take(&mut rule.passed));
             if let Target::Queue(queue, _) = &rule.target {
                 queue.hand_over();
+                if queue.is_full() && !self.full.contains(&place) {
+                    self.full.push(place);
+                }
             }
             // Of a rule with state, errors of rows that went no further are sent now, where they are sent.
             rule.output.borrow_mut().flush();
@@ -191,10 +197,16 @@ impl Rules {
             rule.written = !rule.failed && !rule.output.borrow().ready();
             rule.written
         });
+        self.full.retain(|place| match table[*place as usize].as_deref() {
+            Some(ScanRule { target: Target::Queue(queue, _), failed: false, .. }) => {
+                queue.is_full() && !queue.overflows()
+            }
+            _ => false,
+        });
         let ready = |member: &Member| {
             table[member.place as usize].as_deref().is_none_or(|rule| rule.failed || rule.output.borrow().ready())
         };
-        self.written.is_empty() && self.watched.all().iter().all(ready)
+        self.full.is_empty() && self.written.is_empty() && self.watched.all().iter().all(ready)
     }
 }
 

@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 use crate::plan::fingerprint::Fingerprint;
 
 /// The form of what follows the head. To be raised whenever a type that is kept changes.
-const VERSION: u16 = 2;
+const VERSION: u16 = 3;
 /// What a checkpoint begins with.
 const MAGIC: [u8; 4] = *b"PLcp";
 const HEAD: usize = MAGIC.len() + size_of::<u16>() + size_of::<Fingerprint>();
@@ -283,7 +283,7 @@ mod tests {
         let mut writer = Writer::new(&PLAN);
         writer.put(&parts).unwrap();
         let bytes = writer.finish();
-        let mut expected = b"PLcp\x02\x00".to_vec();
+        let mut expected = b"PLcp\x03\x00".to_vec();
         expected.extend(PLAN);
         expected.extend(b"\x07\x04\x00\x03\x05\x04\0\0\0\0\0\0\xe0\x3f\x05\x02\xc3\xa9");
         expected.extend(b"\x02\x02\x02\x00\x0fdivided by zero");
@@ -306,7 +306,7 @@ mod tests {
         bytes.truncate(HEAD);
         bytes[MAGIC.len()] = 9;
         bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-        assert!(error(&bytes, &PLAN).unwrap().contains("has version 9, this Plutino uses 2"));
+        assert!(error(&bytes, &PLAN).unwrap().contains("has version 9, this Plutino uses 3"));
         assert!(error(b"", &PLAN).unwrap().contains("is damaged"));
         assert!(error(b"no checkpoint, but long enough for one", &PLAN).unwrap().contains("begin like one"));
         let mut reader = Reader::open(&Writer::new(&PLAN).finish(), &PLAN).map(|_| ());

@@ -32,7 +32,8 @@ fn add(scan: &mut StreamScan, key: u64, rule: &RuleText, catalog: &Catalog) -> O
     let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
     let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, rule.tells, metrics.clone())));
     let zone = jiff::tz::TimeZone::UTC;
-    let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone, hits: Default::default() });
+    let context =
+        Rc::new(RuleContext { id: "r".into(), started: 0, zone, hits: Default::default(), pause: Default::default() });
     let input = &plan.inputs[0].scan;
     let (target, queue) = match plan.body {
         Body::Rows(projection) => (Target::Results(projection), None),

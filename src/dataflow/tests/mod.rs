@@ -6,6 +6,7 @@
 
 mod checkpoints;
 mod edges;
+mod errors;
 mod feeds;
 mod indexed;
 mod joins;
@@ -57,6 +58,7 @@ struct Rule {
     clock: Arc<AtomicI64>,
     timers: Rc<Timers>,
     event_time: bool,
+    output: Rc<RefCell<Output>>,
     /// what it was made of
     origin: (RulePlan, RuleOptions, jiff::tz::TimeZone),
     fingerprint: Fingerprint,
@@ -140,7 +142,13 @@ impl Rule {
         let timers = Rc::new(Timers::default());
         let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
-        let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone: zone.clone(), hits: Default::default() });
+        let context = Rc::new(RuleContext {
+            id: "r".into(),
+            started: 0,
+            zone: zone.clone(),
+            hits: Default::default(),
+            pause: Default::default(),
+        });
         let width = plan.inputs.iter().map(|input| input.scan.width()).max();
         let streams = plan.inputs.iter().map(|input| input.role == Role::Stream);
         let queue = Rc::new(RuleQueue::new(width.unwrap_or(0), streams, options.idle_timeout, now));
@@ -152,9 +160,16 @@ impl Rule {
             scans.push((input.stream.name.to_string(), scan));
         }
         let alarm = if options.event_time { Alarm::silent() } else { Alarm::new(timers.clone(), 0) };
-        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, output, worker_clock, alarm);
+        let results = output.clone();
+        let operator = RuleOperator::new(*body, plan.inputs, Default::default(), context, results, worker_clock, alarm);
         let (event_time, restarts) = (options.event_time, Restarts::Never);
-        Rule { scans, queue, operator, kept, metrics, clock, timers, event_time, origin, fingerprint, restarts }
+        Rule { scans, queue, operator, output, kept, metrics, clock, timers, event_time, origin, fingerprint, restarts }
+    }
+
+    /// Messages beyond this length, bytes, are lost.
+    fn limit_messages(&mut self, limit: usize) {
+        self.restarts = Restarts::Never;
+        self.output.borrow_mut().limit_messages(limit);
     }
 
     fn checkpoint(&self) -> Vec<u8> {
@@ -190,6 +205,7 @@ impl Rule {
         self.queue.refresh(now);
         self.operator.rows(self.queue.take());
         self.operator.advance(Some(if self.event_time { self.queue.watermark() } else { now }));
+        self.operator.settle();
         let restart = match &mut self.restarts {
             Restarts::Never => false,
             Restarts::AtEachStep => true,
@@ -220,6 +236,7 @@ impl Rule {
     fn end(&mut self) {
         self.step();
         self.operator.advance(None);
+        self.operator.settle();
     }
 
     /// What was sent so far.

@@ -1,9 +1,12 @@
 //! What a window holds: accumulators for each group, or the rows themselves where the result is made of them.
 
+use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::rc::Rc;
 
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::dataflow::row::{KeptRow, KeyHasher};
 use crate::expr::aggregate::Accumulator;
@@ -24,8 +27,8 @@ pub struct Closed {
     pub content: Content,
 }
 
-/// Takes closed windows.
-pub type Emit<'a> = &'a mut dyn FnMut(Closed);
+/// Windows whose time has come, in order; what becomes of one may take several turns.
+pub type ClosedWindows = VecDeque<Closed>;
 
 /// A row on its way into a window.
 pub struct Arrival<'a> {
@@ -38,7 +41,7 @@ pub struct Arrival<'a> {
     /// where this input's slots are in it
     pub slots: std::ops::Range<usize>,
     /// whether WHERE lets it pass; a row that does not may still count for the window
-    pub passes: Result<bool, String>,
+    pub passes: bool,
     /// what it is evaluated with
     pub context: &'a CallContext<'a>,
     /// a key to make keys in: one that is refilled finds its group without an allocation
@@ -54,8 +57,6 @@ pub struct Content {
     pub groups: Groups,
     /// the rows in order, where it is not
     pub rows: Vec<Rc<KeptRow>>,
-    /// the first error of a row: the window's result is lost to it
-    pub failed: Option<String>,
 }
 
 /// Groups by key, in the order of their first rows.
@@ -71,33 +72,27 @@ pub struct Group {
 }
 
 impl Content {
-    /// Takes a row in. An error of the row is kept: it concerns the window.
-    pub fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) {
+    /// Takes a row in.
+    ///
+    /// # Errors
+    /// The row cannot be added: it is lost, and nothing of it is in the content.
+    pub fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
         self.count(arrival.time);
-        match &arrival.passes {
-            Ok(true) => {}
-            Ok(false) => return,
-            Err(error) => return self.fail(error),
+        if !arrival.passes {
+            return Ok(());
         }
         if !plan.incremental {
             self.rows.push(Rc::new(arrival.keep()));
-            return;
+            return Ok(());
         }
         let scope = Scope { slots: arrival.row, context: arrival.context };
-        if let Err(error) = accumulate(&mut self.groups, plan, &scope, arrival.key) {
-            self.fail(error);
-        }
+        accumulate(&mut self.groups, plan, &scope, arrival.key)
     }
 
     /// Notes the time of a row that counts.
     pub fn count(&mut self, time: i64) {
         let (first, last) = self.span.unwrap_or((time, time));
         self.span = Some((first.min(time), last.max(time)));
-    }
-
-    /// Keeps the first error.
-    pub fn fail(&mut self, error: impl std::fmt::Display) {
-        self.failed.get_or_insert_with(|| format!("run Select error: {error}"));
     }
 
     /// Takes in what came after this.
@@ -112,18 +107,15 @@ impl Content {
                 None => {
                     self.groups.insert(key.clone(), group.clone());
                 }
-                // An error stays in the accumulator and is told with its answer.
+                // An error stays in the accumulator and is reported with its answer.
                 Some(mine) => mine.append(&group.accumulators),
             }
-        }
-        if let Some(error) = &later.failed {
-            self.failed.get_or_insert_with(|| error.clone());
         }
     }
 
     /// Whether there is nothing to make a result of.
     pub fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.groups.is_empty() && self.failed.is_none()
+        self.rows.is_empty() && self.groups.is_empty()
     }
 }
 
@@ -145,6 +137,9 @@ impl Arrival<'_> {
 }
 
 /// Adds a row to its group. `key` is a key to work in.
+///
+/// # Errors
+/// The key or an argument of an aggregate has no value that can be used: the row is in no group.
 pub fn accumulate(
     groups: &mut Groups,
     plan: &Stateful,
@@ -158,14 +153,20 @@ pub fn accumulate(
         group_key(plan, scope, key)?;
         groups.get_index_of(key.parts())
     };
-    let group = match found {
-        Some(index) => &mut groups[index],
-        None => groups.entry(key.clone()).or_insert_with(|| new_group(plan, scope)),
-    };
-    add_to(&mut group.accumulators, plan, scope)
+    match found {
+        Some(index) => add_to(&mut groups[index].accumulators, plan, scope),
+        None => {
+            let group = new_group(plan, scope)?;
+            groups.insert(key.clone(), group);
+            Ok(())
+        }
+    }
 }
 
 /// Makes `key` the key of a row's group.
+///
+/// # Errors
+/// A key has no value.
 pub fn group_key(plan: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Result<(), EvalError> {
     key.clear();
     for expr in &plan.keys {
@@ -174,21 +175,40 @@ pub fn group_key(plan: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Resu
     Ok(())
 }
 
-/// A group whose first row this is, before the row is added.
-pub fn new_group(plan: &Stateful, scope: &Scope<'_>) -> Group {
-    Group {
-        first: plan.kept_slots.iter().map(|&slot| scope.slots[slot].clone()).collect(),
-        accumulators: plan.aggregates.iter().map(|call| Accumulator::new(call.aggregate, call.integral)).collect(),
-    }
+/// The group of which this is the first row.
+///
+/// # Errors
+/// An argument of an aggregate cannot be used.
+pub fn new_group(plan: &Stateful, scope: &Scope<'_>) -> Result<Group, EvalError> {
+    let new = plan.aggregates.iter().map(|call| Accumulator::new(call.aggregate, call.integral));
+    let mut accumulators: Vec<Accumulator> = new.collect();
+    add_to(&mut accumulators, plan, scope)?;
+    Ok(Group { first: plan.kept_slots.iter().map(|&slot| scope.slots[slot].clone()).collect(), accumulators })
 }
 
-/// Adds a row to the accumulators of its group.
+/// Adds a row to the accumulators of its group: to all of them, or to none if one cannot take it.
+///
+/// # Errors
+/// An argument of an aggregate cannot be used.
+#[inline]
 pub fn add_to(accumulators: &mut [Accumulator], plan: &Stateful, scope: &Scope<'_>) -> Result<(), EvalError> {
-    for (call, accumulator) in plan.aggregates.iter().zip(accumulators) {
-        match &call.arg {
-            None => accumulator.add(None)?,
-            Some(arg) => accumulator.add(Some(arg.eval(scope)?.as_ref()))?,
-        }
+    if let ([call], [accumulator]) = (plan.aggregates.as_slice(), &mut *accumulators) {
+        return match &call.arg {
+            None => accumulator.add(None),
+            Some(arg) => accumulator.add(Some(arg.eval(scope)?.as_ref())),
+        };
+    }
+    let mut values: SmallVec<[Option<Cow<'_, Value>>; 6]> = SmallVec::new();
+    for (call, accumulator) in plan.aggregates.iter().zip(&*accumulators) {
+        let value = match &call.arg {
+            None => None,
+            Some(arg) => Some(arg.eval(scope)?),
+        };
+        accumulator.check(value.as_deref())?;
+        values.push(value);
+    }
+    for (accumulator, value) in accumulators.iter_mut().zip(&values) {
+        accumulator.add(value.as_deref())?;
     }
     Ok(())
 }

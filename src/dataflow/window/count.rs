@@ -3,9 +3,10 @@
 //! Rows are gathered in slices whose number of rows divides both, so overlapping windows share them.
 
 use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::expr::EvalError;
 use crate::plan::physical::Stateful;
 
-use super::content::{Arrival, Closed, Content, Emit};
+use super::content::{Arrival, Closed, ClosedWindows, Content};
 use super::slices::{Slices, gcd};
 
 /// Open windows.
@@ -55,28 +56,38 @@ impl Count {
     }
 
     /// Takes a row in.
-    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
-        self.open.add(plan, &mut arrival);
+    ///
+    /// # Errors
+    /// The row is lost, but counts for the window.
+    pub fn row(
+        &mut self,
+        plan: &Stateful,
+        arrival: &mut Arrival<'_>,
+        closed: &mut ClosedWindows,
+    ) -> Result<(), EvalError> {
+        let added = self.open.add(plan, arrival);
         self.rows += 1;
         if !self.rows.is_multiple_of(self.slice) {
-            return;
+            return added;
         }
         let content = std::mem::take(&mut self.open);
         if self.slice == self.length {
-            return give(content, emit);
+            give(content, closed);
+            return added;
         }
         // Slices are numbered by their first rows.
         let start = self.rows - self.slice;
         self.closed.push(start as i64, content);
         if self.rows.is_multiple_of(self.interval) && self.rows >= self.length {
             self.closed.drop_before((self.rows - self.length) as i64);
-            give(self.closed.merged(), emit);
+            give(self.closed.merged(), closed);
         }
+        added
     }
 }
 
-fn give(content: Content, emit: Emit<'_>) {
+fn give(content: Content, closed: &mut ClosedWindows) {
     if let Some((start, end)) = content.span {
-        emit(Closed { start, end, content });
+        closed.push_back(Closed { start, end, content });
     }
 }

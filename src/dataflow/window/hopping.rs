@@ -9,11 +9,12 @@ use jiff::tz::TimeZone;
 
 use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::dataflow::timers::Alarm;
+use crate::expr::EvalError;
 use crate::plan::physical::Stateful;
 use crate::time::Alignment;
 use crate::time::Unit;
 
-use super::content::{Arrival, Closed, Content, Emit};
+use super::content::{Arrival, Closed, ClosedWindows, Content};
 use super::slices::{Slices, gcd};
 
 /// Open windows.
@@ -75,10 +76,13 @@ impl Hopping {
     }
 
     /// Takes a row in.
-    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>) {
+    ///
+    /// # Errors
+    /// The row is lost.
+    pub fn row(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
         // A row that does not pass leaves no trace here.
-        if matches!(arrival.passes, Ok(false)) {
-            return;
+        if !arrival.passes {
+            return Ok(());
         }
         let time = arrival.time;
         if time < self.last.0 || time >= self.last.1 {
@@ -87,13 +91,15 @@ impl Hopping {
         }
         let (start, end) = self.last;
         let (_, content) = self.open.entry(start).or_insert_with(|| (end, Content::default()));
-        content.add(plan, &mut arrival);
+        let added = content.add(plan, arrival);
         self.expect(self.last_window_end);
+        added
     }
 
-    /// Hands out the windows that end at or before `frontier`.
-    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
-        while let Some(end) = self.next_end
+    /// Adds the next windows that end at or before `frontier` to `closed`.
+    pub fn advance(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {
+        while closed.is_empty()
+            && let Some(end) = self.next_end
             && frontier.is_none_or(|frontier| end <= frontier)
         {
             while let Some(first) = self.open.first_entry()
@@ -101,11 +107,11 @@ impl Hopping {
             {
                 let start = *first.key();
                 let (_, content) = first.remove();
-                if self.tumbling {
-                    // A zone's change of offset may cut a window short; it ends where the next one begins.
-                    emit(Closed { start, end, content });
-                } else {
+                if !self.tumbling {
                     self.closed.push(start, content);
+                } else if !content.is_empty() {
+                    // A zone's change of offset may cut a window short; it ends where the next one begins.
+                    closed.push_back(Closed { start, end, content });
                 }
             }
             if !self.tumbling {
@@ -113,7 +119,7 @@ impl Hopping {
                 self.closed.drop_before(start);
                 let content = self.closed.merged();
                 if !content.is_empty() {
-                    emit(Closed { start, end, content });
+                    closed.push_back(Closed { start, end, content });
                 }
             }
             self.next_end = None;

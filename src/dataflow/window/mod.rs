@@ -13,13 +13,14 @@ mod sliding;
 mod state;
 
 use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::expr::EvalError;
 use crate::plan::physical::{Stateful, WindowSpec};
 
 use super::timers::Alarm;
 
-use content::merges_ahead;
+use content::{Content, merges_ahead};
 
-pub use content::{Arrival, Closed, Content, Emit, Group, Groups, accumulate};
+pub use content::{Arrival, Closed, ClosedWindows, Group, Groups, accumulate};
 
 /// The open windows of a rule.
 pub enum Windows {
@@ -88,21 +89,35 @@ impl Windows {
         }
     }
 
-    /// Takes a row in. Windows that its time or the row itself closes are handed out, those before it first.
-    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
+    /// Takes a row in, and adds the windows that the row itself closes to `closed`. Windows that are over before its
+    /// time ([`Windows::before`]) must have been taken out.
+    ///
+    /// # Errors
+    /// The row cannot be added; it counts for the window, and is in no group.
+    pub fn row(
+        &mut self,
+        plan: &Stateful,
+        arrival: &mut Arrival<'_>,
+        closed: &mut ClosedWindows,
+    ) -> Result<(), EvalError> {
         match self {
             Windows::Each => {
                 let mut content = Content::default();
-                content.add(plan, &mut arrival);
-                let time = arrival.time;
-                emit(Closed { start: time, end: time, content });
+                content.add(plan, arrival)?;
+                closed.push_back(Closed { start: arrival.time, end: arrival.time, content });
+                Ok(())
             }
             Windows::Hopping(windows) => windows.row(plan, arrival),
-            Windows::Sliding(windows) => windows.row(plan, arrival, emit),
-            Windows::Session(windows) => windows.row(plan, arrival, emit),
-            Windows::Count(windows) => windows.row(plan, arrival, emit),
-            Windows::State(windows) => windows.row(plan, arrival, emit),
+            Windows::Sliding(windows) => windows.row(plan, arrival, closed),
+            Windows::Session(windows) => windows.row(plan, arrival),
+            Windows::Count(windows) => windows.row(plan, arrival, closed),
+            Windows::State(windows) => windows.row(plan, arrival, closed),
         }
+    }
+
+    /// Whether the coming of a row may end windows that it does not belong to, also where rows are not put in order.
+    pub fn rows_end_windows(&self) -> bool {
+        matches!(self, Windows::Sliding(_) | Windows::Session(_))
     }
 
     /// The frontier that the coming of a row of `time` stands for, where rows come in order of time.
@@ -126,12 +141,13 @@ impl Windows {
         }
     }
 
-    /// Hands out every window that is over at `frontier`, in order; `None`: all that time closes.
-    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
+    /// Adds the next window that is over at `frontier` to `closed`, with those that end with it; `None`: all that time
+    /// closes. To be called until nothing is added: what is in a window may be large, and one after the other is enough.
+    pub fn advance(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {
         match self {
-            Windows::Hopping(windows) => windows.advance(frontier, emit),
-            Windows::Sliding(windows) => windows.advance(frontier, emit),
-            Windows::Session(windows) => windows.advance(frontier, emit),
+            Windows::Hopping(windows) => windows.advance(frontier, closed),
+            Windows::Sliding(windows) => windows.advance(frontier, closed),
+            Windows::Session(windows) => windows.advance(frontier, closed),
             // Rows close these, time does not.
             Windows::Each | Windows::Count(_) | Windows::State(_) => {}
         }

@@ -5,11 +5,12 @@ use jiff::tz::TimeZone;
 
 use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::dataflow::timers::Alarm;
+use crate::expr::EvalError;
 use crate::plan::physical::Stateful;
 use crate::time::Alignment;
 use crate::time::Unit;
 
-use super::content::{Arrival, Closed, Content, Emit};
+use super::content::{Arrival, Closed, ClosedWindows, Content};
 
 /// The open session.
 pub struct Session {
@@ -53,24 +54,27 @@ impl Session {
         u64::from(self.content.span.is_some())
     }
 
-    /// Takes a row in; rows come in order of time.
-    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
+    /// Takes a row in; rows come in order of time, and the session that is over before it has been taken out.
+    ///
+    /// # Errors
+    /// The row is lost, but keeps the session open.
+    pub fn row(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
         let time = arrival.time;
-        self.advance(Some(time), emit);
         if self.content.span.is_none() {
             // The first tick that is a whole length after the first row.
             let (start, end) = self.ticks.bounds(time);
             self.cut = if start == time { end } else { self.ticks.bounds(end).1 };
         }
-        self.content.add(plan, &mut arrival);
+        let added = self.content.add(plan, arrival);
         if self.rings.is_none() {
             self.ring();
         }
+        added
     }
 
-    /// Hands the session out if it is over at `frontier`.
-    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
-        self.close(frontier, emit);
+    /// Adds the session to `closed` if it is over at `frontier`.
+    pub fn advance(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {
+        self.close(frontier, closed);
         if self.rings.is_some_and(|at| frontier.is_none_or(|frontier| at <= frontier)) {
             self.rings = None;
             self.ring();
@@ -86,7 +90,7 @@ impl Session {
         }
     }
 
-    fn close(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
+    fn close(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {
         let Some((start, last)) = self.content.span else { return };
         let pause = last.saturating_add(self.timeout);
         let end = match frontier {
@@ -97,7 +101,7 @@ impl Session {
         };
         let content = std::mem::take(&mut self.content);
         if !content.is_empty() {
-            emit(Closed { start, end, content });
+            closed.push_back(Closed { start, end, content });
         }
     }
 }

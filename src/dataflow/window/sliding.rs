@@ -12,13 +12,13 @@ use serde::{Deserialize, Serialize};
 use crate::dataflow::row::KeyHasher;
 use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
 use crate::dataflow::timers::Alarm;
-use crate::expr::Scope;
 use crate::expr::aggregate::Accumulator;
+use crate::expr::{EvalError, Scope};
 use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
-use super::content::{Arrival, Closed, Content, Emit, Group, add_to, group_key, merges_ahead, new_group};
+use super::content::{Arrival, Closed, ClosedWindows, Content, Group, group_key, merges_ahead, new_group};
 
 /// Rows that windows to come may hold.
 pub struct Sliding {
@@ -36,17 +36,15 @@ pub struct Sliding {
 enum Held {
     /// accumulators by group, and which group each row is of, in order
     Groups(SlidingGroups),
-    /// a content for each row: the row, its accumulators, or its error
+    /// a content for each row: the row, or its accumulators
     Rows(VecDeque<(i64, Content)>),
 }
 
 #[derive(Default, Serialize, Deserialize)]
 struct SlidingGroups {
     groups: IndexMap<GroupKey, SlidingGroup, KeyHasher>,
-    /// the group of each row, or none where the row has an error, oldest first
-    rows: VecDeque<(i64, Option<GroupKey>)>,
-    /// the errors of rows, apart: a window must not search its rows for them
-    errors: VecDeque<String>,
+    /// the group of each row, oldest first
+    rows: VecDeque<(i64, GroupKey)>,
 }
 
 /// The rows of one group in two stacks.
@@ -92,11 +90,18 @@ impl Sliding {
         Ok(())
     }
 
-    /// Takes a row in. Without a delay its window is handed out at once, or, where the watermark stays behind the newest
+    /// Takes a row in. Without a delay its window is closed at once, or, where the watermark stays behind the newest
     /// row, together with those of the other rows of its time: each holds all of these.
-    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
+    ///
+    /// # Errors
+    /// The row is lost; its window is there.
+    pub fn row(
+        &mut self,
+        plan: &Stateful,
+        arrival: &mut Arrival<'_>,
+        closed: &mut ClosedWindows,
+    ) -> Result<(), EvalError> {
         let time = arrival.time;
-        self.advance(Some(self.before(time)), emit);
         let fires = match &plan.window {
             WindowSpec::Sliding { when: Some(when), .. } => {
                 let scope = Scope { slots: arrival.row, context: arrival.context };
@@ -104,21 +109,20 @@ impl Sliding {
             }
             _ => true,
         };
-        self.held.add(plan, &mut arrival);
+        // What a row may conflict with must not be older than its window.
+        if self.waiting.is_empty() {
+            self.held.drop_before(time.saturating_sub(self.length));
+        }
+        let added = self.held.add(plan, arrival);
         if self.delay > 0 || self.together {
             if fires {
                 self.waiting.push_back(time);
                 self.alarm.at(time.saturating_add(self.delay));
-            } else {
-                // Rows that no window to come can hold must not wait for one.
-                let first = self.waiting.front().map_or(time, |first| *first);
-                self.held.drop_before(first.saturating_sub(self.length));
             }
         } else if fires {
-            self.fire(time, emit);
-        } else {
-            self.held.drop_before(time.saturating_sub(self.length));
+            self.fire(time, closed);
         }
+        added
     }
 
     /// The frontier that the coming of a row of `time` stands for: windows that wait for the rows of their time are not
@@ -127,13 +131,14 @@ impl Sliding {
         if self.together { time.saturating_sub(1) } else { time }
     }
 
-    /// Hands out the windows whose delay is over at `frontier`.
-    pub fn advance(&mut self, frontier: Option<i64>, emit: Emit<'_>) {
-        while let Some(&time) = self.waiting.front()
+    /// Adds the next window whose delay is over at `frontier` to `closed`.
+    pub fn advance(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {
+        while closed.is_empty()
+            && let Some(&time) = self.waiting.front()
             && frontier.is_none_or(|frontier| time.saturating_add(self.delay) <= frontier)
         {
             self.waiting.pop_front();
-            self.fire(time, emit);
+            self.fire(time, closed);
         }
     }
 
@@ -142,25 +147,26 @@ impl Sliding {
         self.waiting.len() as u64
     }
 
-    fn fire(&mut self, time: i64, emit: Emit<'_>) {
+    fn fire(&mut self, time: i64, closed: &mut ClosedWindows) {
         let start = time.saturating_sub(self.length);
         self.held.drop_before(start);
         let content = self.held.content();
         if !content.is_empty() {
-            emit(Closed { start, end: time.saturating_add(self.delay), content });
+            closed.push_back(Closed { start, end: time.saturating_add(self.delay), content });
         }
     }
 }
 
 impl Held {
-    fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) {
+    fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
         match self {
             Held::Rows(rows) => {
                 let mut content = Content::default();
-                content.add(plan, arrival);
+                content.add(plan, arrival)?;
                 if !content.is_empty() {
                     rows.push_back((arrival.time, content));
                 }
+                Ok(())
             }
             Held::Groups(groups) => groups.add(plan, arrival),
         }
@@ -191,40 +197,25 @@ impl Held {
 }
 
 impl SlidingGroups {
-    fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) {
-        let added = match &arrival.passes {
-            Ok(false) => return,
-            Err(error) => Err(error.clone()),
-            Ok(true) => {
-                let scope = Scope { slots: arrival.row, context: arrival.context };
-                let key = &mut *arrival.key;
-                let row = group_key(plan, &scope, key).and_then(|()| {
-                    let mut row = new_group(plan, &scope);
-                    add_to(&mut row.accumulators, plan, &scope)?;
-                    Ok(row)
-                });
-                match row {
-                    Ok(row) => {
-                        match self.groups.get_mut(key.parts()) {
-                            Some(group) => group.push(row),
-                            None => self.groups.entry(key.clone()).or_default().push(row),
-                        }
-                        Ok(key.clone())
-                    }
-                    Err(error) => Err(error.to_string()),
-                }
-            }
-        };
-        let key = added.map_err(|error| self.errors.push_back(error)).ok();
-        self.rows.push_back((arrival.time, key));
+    fn add(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) -> Result<(), EvalError> {
+        if !arrival.passes {
+            return Ok(());
+        }
+        let scope = Scope { slots: arrival.row, context: arrival.context };
+        let key = &mut *arrival.key;
+        group_key(plan, &scope, key)?;
+        let row = new_group(plan, &scope)?;
+        match self.groups.get_mut(key.parts()) {
+            Some(group) => group.push(row)?,
+            None => self.groups.entry(key.clone()).or_default().push(row)?,
+        }
+        self.rows.push_back((arrival.time, key.clone()));
+        Ok(())
     }
 
     fn drop_before(&mut self, start: i64) {
         while self.rows.front().is_some_and(|(time, _)| *time < start) {
-            let Some((_, Some(key))) = self.rows.pop_front() else {
-                self.errors.pop_front();
-                continue;
-            };
+            let Some((_, key)) = self.rows.pop_front() else { break };
             if let Some(group) = self.groups.get_mut(&key) {
                 group.pop();
                 if group.is_empty() {
@@ -236,10 +227,6 @@ impl SlidingGroups {
 
     fn content(&self) -> Content {
         let mut content = Content::default();
-        if let Some(error) = self.errors.front() {
-            content.fail(error);
-            return content;
-        }
         for (key, group) in &self.groups {
             content.groups.insert(key.clone(), group.merged());
         }
@@ -248,16 +235,24 @@ impl SlidingGroups {
 }
 
 impl SlidingGroup {
-    fn push(&mut self, row: Group) {
+    /// Adds a row.
+    ///
+    /// # Errors
+    /// The row does not go together with those that are there, as text in `min` with numbers: it is not added.
+    fn push(&mut self, row: Group) -> Result<(), EvalError> {
+        if let Some(front) = self.front.last() {
+            agree(&front.accumulators, &row.accumulators)?;
+        }
         if self.back.is_empty() {
             self.back_merged = row.accumulators.clone();
         } else {
+            agree(&self.back_merged, &row.accumulators)?;
             for (merged, new) in self.back_merged.iter_mut().zip(&row.accumulators) {
-                // An error stays in the accumulator and is told with its answer.
-                let _ = merged.merge(new);
+                merged.merge(new)?;
             }
         }
         self.back.push(row);
+        Ok(())
     }
 
     /// Forgets the oldest row.
@@ -290,4 +285,9 @@ impl SlidingGroup {
             (None, None) => Group::default(),
         }
     }
+}
+
+/// Whether accumulators can be merged, all of them.
+fn agree(before: &[Accumulator], later: &[Accumulator]) -> Result<(), EvalError> {
+    before.iter().zip(later).try_for_each(|(before, later)| before.check_merge(later))
 }

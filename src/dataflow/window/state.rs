@@ -6,12 +6,12 @@ use std::collections::HashMap;
 
 use crate::dataflow::row::KeyHasher;
 use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
-use crate::expr::{Expr, Scope};
+use crate::expr::{EvalError, Expr, Scope};
 use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
-use super::content::{Arrival, Closed, Content, Emit};
+use super::content::{Arrival, Closed, ClosedWindows, Content};
 
 /// The open windows by partition.
 #[derive(Default)]
@@ -43,8 +43,17 @@ impl State {
     }
 
     /// Takes a row in.
-    pub fn row(&mut self, plan: &Stateful, mut arrival: Arrival<'_>, emit: Emit<'_>) {
-        let WindowSpec::State { begin, end, partition } = &plan.window else { return };
+    ///
+    /// # Errors
+    /// The row is lost, but opens or closes its window.
+    pub fn row(
+        &mut self,
+        plan: &Stateful,
+        arrival: &mut Arrival<'_>,
+        closed: &mut ClosedWindows,
+    ) -> Result<(), EvalError> {
+        let WindowSpec::State { begin, end, partition } = &plan.window else { return Ok(()) };
+        let mut added = Ok(());
         let scope = Scope { slots: arrival.row, context: arrival.context };
         let mut key = std::mem::take(arrival.key);
         key.clear();
@@ -58,26 +67,27 @@ impl State {
             (None, _) if !begins => {}
             (None, _) => {
                 let mut content = Content::default();
-                content.add(plan, &mut arrival);
+                added = content.add(plan, arrival);
                 self.open.insert(key.clone(), content);
             }
             // One condition: the next begin ends the window before it.
             (Some(content), None) if begins => {
                 let mut next = Content::default();
-                next.add(plan, &mut arrival);
+                added = next.add(plan, arrival);
                 let end = arrival.time;
-                give(std::mem::replace(content, next), end, emit);
+                give(std::mem::replace(content, next), end, closed);
             }
             (Some(content), ends) => {
-                content.add(plan, &mut arrival);
+                added = content.add(plan, arrival);
                 if ends == Some(true)
                     && let Some(content) = self.open.remove(key.parts())
                 {
-                    give(content, arrival.time, emit);
+                    give(content, arrival.time, closed);
                 }
             }
         }
         *arrival.key = key;
+        added
     }
 }
 
@@ -87,10 +97,10 @@ fn holds(condition: &Expr, scope: &Scope<'_>) -> bool {
 }
 
 /// Hands out a window that a row of time `end` has closed.
-fn give(content: Content, end: i64, emit: Emit<'_>) {
+fn give(content: Content, end: i64, closed: &mut ClosedWindows) {
     if let Some((start, _)) = content.span
         && !content.is_empty()
     {
-        emit(Closed { start, end, content });
+        closed.push_back(Closed { start, end, content });
     }
 }

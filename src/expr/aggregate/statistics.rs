@@ -26,6 +26,10 @@ impl Spread {
         Spread { aggregate, count: 0, mean: 0.0, squares: 0.0 }
     }
 
+    pub(super) fn check(&self, value: &Value) -> Result<(), EvalError> {
+        if value.is_null() || value.as_f64().is_some() { Ok(()) } else { Err(invalid(self.aggregate, value)) }
+    }
+
     pub(super) fn add(&mut self, value: &Value) -> Result<(), EvalError> {
         if value.is_null() {
             return Ok(());
@@ -75,6 +79,13 @@ pub struct Ranked {
 impl Ranked {
     pub(super) fn new(aggregate: Aggregate) -> Ranked {
         Ranked { aggregate, numbers: Vec::new() }
+    }
+
+    pub(super) fn check(&self, value: &Value) -> Result<(), EvalError> {
+        match value {
+            Value::Absent | Value::Null | Value::Int(_) | Value::Float(_) => Ok(()),
+            _ => Err(invalid(self.aggregate, value)),
+        }
     }
 
     pub(super) fn add(&mut self, value: &Value) -> Result<(), EvalError> {

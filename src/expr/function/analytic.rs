@@ -271,7 +271,8 @@ mod tests {
     fn hits_before() {
         let hits = Hits { rows: 3, row_time: 1_700, windows: u64::MAX, window_time: 1_900 };
         let zone = &jiff::tz::TimeZone::UTC;
-        let context = CallContext { rule: "r", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits };
+        let context =
+            CallContext { rule: "r", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits, pause: None };
         for (name, expected) in [
             ("last_hit_count", 3),
             ("last_hit_time", 1_700),

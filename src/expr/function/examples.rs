@@ -41,6 +41,7 @@ fn run(function: &Function, literals: &[Option<&Value>], args: &[Value]) -> Resu
         window: None,
         zone: &zone,
         hits: Default::default(),
+        pause: None,
     };
     let args = Args(args.iter().map(Cow::Borrowed).collect());
     if let Some(answer) = function.answer_for_null(&args) {

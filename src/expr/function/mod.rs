@@ -25,6 +25,7 @@ mod reference;
 mod text;
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::LazyLock;
@@ -84,6 +85,8 @@ pub struct CallContext<'a> {
     pub zone: &'a jiff::tz::TimeZone,
     /// What the rule has sent before.
     pub hits: Hits,
+    /// How long the rule is to pause behind this row, ms: calls add to it. The rule's operator waits, and not the thread.
+    pub pause: Option<&'a Cell<u64>>,
 }
 
 /// Which rows and windows of a rule have given results before.

@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
 use crate::value::Value;
@@ -24,7 +23,7 @@ const fn told(name: &'static str, returns: Returns, code: super::ScalarFn) -> Fu
     of(name, &[], returns, code).not_deterministic()
 }
 
-/// The longest delay in ms. It holds up all rules on the thread, so a number in a message must not make it any time.
+/// The longest delay in ms: a number in a message must not stop its rule for any time.
 const LONGEST_DELAY: i64 = 10_000;
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -42,8 +41,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             &[("coalesce(0, 1)", "0"), ("coalesce(\"\", \"x\")", "\"\""), ("coalesce(\"a\")", "\"a\"")],
         ),
     of("delay", &[("ms", Param::Number), ("value", Param::Any)], Returns::SameAs(1), delay).not_deterministic().doc(
-        "The second argument, after so many milliseconds (a fraction is cut). The delay holds up every rule on the same \
-         data thread; more than 10000 ms are an error.",
+        "The second argument. The rule then pauses for so many milliseconds (a fraction is cut) before the row's result \
+         goes out and the next row is taken; other rules go on. More than 10000 ms are an error.",
         &[("delay(1, \"x\")", "\"x\""), ("delay(-1, 2)", "2")],
     ),
     told("event_time", Returns::Int, |_, context| Ok(Value::Int(context.event_time))).doc(
@@ -113,7 +112,7 @@ fn coalesce(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     Ok(args.iter().find(|value| !value.is_null()).cloned().unwrap_or(Value::Null))
 }
 
-fn delay(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn delay(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
     // A double is cut; one that no whole number is, is too large or none.
     let ms = match &args[0] {
         Value::Int(ms) => *ms,
@@ -123,8 +122,8 @@ fn delay(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     if ms > LONGEST_DELAY {
         return Err(domain(format!("a delay of {ms} ms is longer than {LONGEST_DELAY} ms")));
     }
-    if let Ok(ms @ 1..) = u64::try_from(ms) {
-        std::thread::sleep(Duration::from_millis(ms));
+    if let (Ok(ms @ 1..), Some(pause)) = (u64::try_from(ms), context.pause) {
+        pause.set(pause.get().saturating_add(ms));
     }
     Ok(args[1].clone())
 }

@@ -290,8 +290,16 @@ fn value(literal: &Literal) -> Value {
 /// row takes.
 fn folded(expr: &Expr) -> Option<Value> {
     let zone = &jiff::tz::TimeZone::UTC;
-    let context =
-        CallContext { rule: "", rule_started: 0, now: 0, event_time: 0, window: None, zone, hits: Hits::default() };
+    let context = CallContext {
+        rule: "",
+        rule_started: 0,
+        now: 0,
+        event_time: 0,
+        window: None,
+        zone,
+        hits: Hits::default(),
+        pause: None,
+    };
     // There is no slot among constants.
     expr.map(&mut |_| 0).eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
 }

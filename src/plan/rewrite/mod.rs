@@ -52,12 +52,22 @@ fn runs_in_scan(logical: &Logical) -> bool {
         && logical.rows_of.is_none()
         && logical.watermark.is_none()
         && !counts_hits(logical)
+        && !pauses(logical)
 }
 
 /// Whether the rule asks for what it has sent before.
 fn counts_hits(logical: &Logical) -> bool {
     let mut found = false;
     logical.each_expr(&mut |expr| found |= asks_for_hits(expr));
+    found
+}
+
+/// Whether the rule asks for a pause: only an operator of its own can make one.
+fn pauses(logical: &Logical) -> bool {
+    let mut found = false;
+    logical.each_expr(&mut |expr| {
+        found |= expr.any(&|part| matches!(part, Expr::Call { function, .. } if function.name == "delay"));
+    });
     found
 }
 
