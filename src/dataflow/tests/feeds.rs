@@ -22,7 +22,13 @@ impl Feed {
         let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
         let zone = jiff::tz::TimeZone::UTC;
-        let context = Rc::new(RuleContext { id: "r".into(), started: 0, zone: zone.clone(), hits: Default::default() });
+        let context = Rc::new(RuleContext {
+            id: "r".into(),
+            started: 0,
+            zone: zone.clone(),
+            hits: Default::default(),
+            pause: Default::default(),
+        });
         let input = &plan.inputs[0];
         let mut scan = StreamScan::new(input.stream.schema(), zone);
         let (target, queue) = match plan.body.clone() {
