@@ -103,6 +103,7 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
         send_error: false,
         metrics: metrics.clone(),
         keeps: Default::default(),
+        replaces: None,
         done,
     })));
     answered(&runtime, added)?;
@@ -148,7 +149,7 @@ fn plan(query: &Query, rules: &Path) -> Outcome<RulePlan> {
     }
 }
 
-fn answered(runtime: &Runtime, answer: oneshot::Receiver<()>) -> Outcome<()> {
+fn answered<T>(runtime: &Runtime, answer: oneshot::Receiver<T>) -> Outcome<T> {
     runtime.block_on(answer).or_else(|_| wrong("the data thread has ended"))
 }
 

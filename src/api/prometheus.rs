@@ -16,6 +16,7 @@ use axum::routing::get;
 
 use super::guard::{self, Guard};
 use super::process::Usage;
+use crate::io::UNREAD;
 use crate::service::{Counters, Phase, RuleReport, Service};
 
 /// How long the page waits for a data thread to say how large its states are.
@@ -52,6 +53,11 @@ async fn metrics(State(service): State<Service>) -> Response {
     for queue in service.waiting().await {
         let thread = queue.thread.to_string();
         page.waiting.sample(&[("stream", &queue.stream), ("thread", &thread)], queue.messages);
+    }
+    for (address, count) in service.unread_messages().await {
+        // No rule had it: the endpoint is named.
+        let labels = [("rule", ""), ("type", "endpoint"), ("op", &address), ("cause", UNREAD)];
+        page.dropped.sample(&labels, count);
     }
     for (cause, count) in service.refused_handshakes().await {
         page.refused.sample(&[("cause", cause)], count);
@@ -235,6 +241,9 @@ impl Page {
                 }
             }
         }
+        for (kind, op, cause, count) in report.losses.iter() {
+            self.dropped.sample(&[("rule", id), ("type", kind), ("op", op), ("cause", cause)], count);
+        }
         let Some(status) = &report.engine else { return };
         self.late.sample(&[("rule", id)], status.late);
         self.future.sample(&[("rule", id)], status.future);
@@ -250,9 +259,6 @@ impl Page {
             let labels = [("rule", id), ("type", kind), ("op", &op)];
             self.clients.sample(&labels, link.peers);
             self.bytes.sample(&labels, link.bytes);
-            for (cause, count) in &link.dropped {
-                self.dropped.sample(&[("rule", id), ("type", kind), ("op", &op), ("cause", cause)], count);
-            }
         }
     }
 

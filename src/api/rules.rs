@@ -177,6 +177,12 @@ pub fn report_json(report: &RuleReport) -> Json {
     all.insert("lastStartTimestamp".to_owned(), report.last_start.into());
     all.insert("lastStopTimestamp".to_owned(), report.last_stop.into());
     all.insert("nextStartTimestamp".to_owned(), report.next_start.into());
+    if let Some(engine) = &report.engine {
+        all.insert("lateRows".to_owned(), engine.late.into());
+        all.insert("futureRows".to_owned(), engine.future.into());
+        let lost = report.losses.by_cause().into_iter().map(|(cause, count)| (cause.to_owned(), Json::from(count)));
+        all.insert("lost".to_owned(), Json::Object(lost.collect()));
+    }
     for (part, counters) in &report.parts {
         put_counters(&mut all, part, counters);
     }
@@ -201,10 +207,8 @@ fn put_counters(all: &mut Map<String, Json>, part: &str, counters: &Counters) {
     put("last_exception", exception.into());
     put("last_exception_time", time.into());
     if let Some(link) = &counters.link {
-        if part.starts_with("sink_") {
-            let dropped = counters.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), Json::from(*count)));
-            put("dropped", Json::Object(dropped.collect()));
-        }
+        let dropped = counters.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), Json::from(*count)));
+        put("dropped", Json::Object(dropped.collect()));
         put("connection_status", link.state.into());
         put("connection_last_connected_time", link.connected.into());
         put("connection_last_disconnected_time", link.disconnected.into());

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde_json::{Map, json};
+use tokio_util::sync::CancellationToken;
 
 use super::player::Track;
 use super::status::Report;
@@ -23,13 +24,16 @@ use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::printable;
 use crate::io::reach::FileRoots;
 use crate::io::websocket::config::Role;
-use crate::io::websocket::{self, Settings};
+use crate::io::websocket::{self, ServerSettings, Settings};
 use crate::pipeline::{self, Pipeline};
 use crate::text::document::Problem;
 
 /// How often the status is shown on a terminal, and otherwise.
 const REFRESH: Duration = Duration::from_secs(1);
 const REPORT: Duration = Duration::from_secs(5);
+
+/// How long clients may take for the last results and their goodbye when a feed has ended.
+const LAST: Duration = Duration::from_millis(7500);
 
 /// How long the last messages of a feed may take from the socket to the engine without any progress.
 const STALLED: Duration = Duration::from_secs(10);
@@ -86,7 +90,14 @@ impl Run {
     async fn drive(&self, config: Config, pipeline: Pipeline, feeds: Vec<Feed>) -> Result<(), Failure> {
         let mut interrupts = Interrupts::listen()?;
         let secure = config.server.tls.is_some();
-        let settings = EngineSettings { workers: usize::from(self.workers), server: config.server, zone: config.zone };
+        let shutdown = CancellationToken::new();
+        let settings = EngineSettings {
+            workers: usize::from(self.workers),
+            // A rule file's endpoints end with it.
+            server: ServerSettings { linger: Duration::ZERO, ..config.server },
+            zone: config.zone,
+            shutdown: shutdown.clone(),
+        };
         let engine = Engine::start(settings).map_err(|error| Failure::Refused(error.to_string()))?;
         let engine = engine.with_files(FileRoots::new(self.data.clone()));
         let (places, console) = places(&pipeline);
@@ -96,7 +107,7 @@ impl Run {
                 started = &mut starting => Some(started),
                 () = interrupts.next() => {
                     // A rule that is half started closes what it has opened.
-                    engine.refuse_rules();
+                    shutdown.cancel();
                     tokio::select! {
                         _ = starting => None,
                         () = interrupts.next() => super::end_at_once(130),
@@ -107,7 +118,7 @@ impl Run {
         let interrupted = started.is_none();
         if !matches!(started, Some(Ok(()))) {
             tokio::select! {
-                _ = engine.stop() => {}
+                _ = engine.stop(LAST) => {}
                 () = impatience(&mut interrupts, interrupted) => super::end_at_once(130),
             }
             return started.map_or(Ok(()), |started| started.map_err(Failure::Problems));
@@ -151,7 +162,7 @@ impl Run {
             if let Ok(Some(_)) = played {
                 engine.end_of_input().await;
             }
-            let rules = engine.stop().await;
+            let rules = engine.stop(if interrupted { config.shutdown_timeout } else { LAST }).await.rules;
             if self.quiet {
                 complain(rules);
             } else {

@@ -1,12 +1,13 @@
 //! `plutino serve`: the service behind its REST API, until it is told to end.
 //!
 //! The API and the engine's control side share this thread's runtime; messages flow on the data threads. SIGTERM and
-//! Ctrl-C end it: the API takes no more requests, rules end as cleanly as they are stopped, and what was answered is on
-//! disk. A second signal ends at once.
+//! Ctrl-C end it within `basic.gracefulShutdownTimeout`: the API takes no more requests, rules end as cleanly as they are
+//! stopped, what was answered is on disk, and one line says what was delivered, stored and lost. A second signal ends at
+//! once.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -16,10 +17,10 @@ use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, 
 use crate::api::{self, Keys};
 use crate::config::Config;
 use crate::io::websocket::ServerSettings;
-use crate::service::{Service, ServiceSettings};
+use crate::service::{Service, ServiceSettings, Summary};
 
 /// How long requests that are under way may take when the service ends.
-const LAST_REQUESTS: Duration = Duration::from_secs(3);
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Run as a service, with streams and rules managed over REST
 ///
@@ -103,10 +104,10 @@ impl Serve {
         };
         let _ = ending.send(true);
         let ends = async {
-            let _ = tokio::time::timeout(LAST_REQUESTS, served).await;
-            if tokio::time::timeout(shutdown, service.stop()).await.is_err() {
-                tracing::warn!("rules did not end within basic.gracefulShutdownTimeout");
-            }
+            let began = Instant::now();
+            let _ = tokio::time::timeout(LAST_REQUESTS.min(shutdown / 2), served).await;
+            let summary = service.stop_within(shutdown.saturating_sub(began.elapsed())).await;
+            say(&last_line(&summary, began.elapsed()));
         };
         tokio::select! {
             () = ends => if code == 0 { Ok(()) } else { end_at_once(i32::from(code)) },
@@ -126,5 +127,36 @@ fn warn_of_open_data_server(server: &ServerSettings) {
             server.ip,
             server.port
         );
+    }
+}
+
+/// The line that ends the log.
+fn last_line(summary: &Summary, took: Duration) -> String {
+    let Summary { rules, stored, totals } = summary;
+    let lost: u64 = totals.lost.values().sum();
+    let causes: Vec<String> = totals.lost.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
+    format!(
+        "stopped {rules} rule{} in {:.1} s: delivered {}, stored the state of {stored} rule{}, lost {lost}{causes}",
+        if *rules == 1 { "" } else { "s" },
+        took.as_secs_f64(),
+        super::messages(totals.delivered),
+        if *stored == 1 { "" } else { "s" },
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::Totals;
+
+    #[test]
+    fn the_last_line_says_what_was_lost_and_why() {
+        let lost = [("no reader", 3), ("slow client", 4)].into();
+        let summary = Summary { rules: 2, stored: 1, totals: Totals { delivered: 12, lost } };
+        let expected = "stopped 2 rules in 1.2 s: delivered 12 messages, stored the state of 1 rule, lost 7 (3 no reader, 4 slow client)";
+        assert_eq!(last_line(&summary, Duration::from_millis(1234)), expected);
+        let nothing = last_line(&Summary::default(), Duration::ZERO);
+        assert_eq!(nothing, "stopped 0 rules in 0.0 s: delivered 0 messages, stored the state of 0 rules, lost 0");
     }
 }

@@ -155,6 +155,7 @@ mod tests {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            history: Default::default(),
         }
     }
 

@@ -87,7 +87,7 @@ const REST: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9081);
 impl Default for Config {
     fn default() -> Config {
         Config {
-            server: ServerSettings::default(),
+            server: ServerSettings { linger: Duration::from_secs(5), ..ServerSettings::default() },
             zone: TimeZone::system(),
             rule: RuleOptions::default(),
             log: None,
@@ -101,7 +101,7 @@ impl Default for Config {
             authentication: false,
             rest_audit: false,
             prometheus: None,
-            shutdown_timeout: Duration::from_secs(10),
+            shutdown_timeout: Duration::from_secs(5),
             file_log: false,
             log_file: LogFile::default(),
             console_log: true,
@@ -183,6 +183,7 @@ const OWN: &[&str] = &[
     "source.httpServerTls.clientCaFile",
     "source.httpServerOrigins",
     "source.httpServerTokens",
+    "source.endpointLinger",
 ];
 
 /// Reads the folder `etc` and the environment; the second answer are warnings.
@@ -563,6 +564,10 @@ impl Reader {
             "source.httpserverip" => match text.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()) {
                 Some(ip) => self.config.server.ip = ip.to_owned(),
                 None => wrong("an IP address of this machine, or 0.0.0.0 for all"),
+            },
+            "source.endpointlinger" => match rule::milliseconds(node).and_then(|millis| u64::try_from(millis).ok()) {
+                Some(millis) => self.config.server.linger = Duration::from_millis(millis),
+                None => wrong("milliseconds, or a duration such as 5s; 0: no time"),
             },
             "source.httpserverport" => match port(node) {
                 Some(port) => self.config.server.port = port,

@@ -56,6 +56,11 @@ impl StreamInput {
     pub fn is_empty(&self) -> bool {
         self.receiver.is_empty()
     }
+
+    /// Batches that wait to be taken in.
+    pub fn waiting(&self) -> usize {
+        self.receiver.len()
+    }
 }
 
 /// Builds the dataflow of a stream.

@@ -40,11 +40,9 @@ pub enum Command {
     AddRule(Box<NewRule>),
     /// Ends a rule; what its windows hold is forgotten, but for what is in the answer.
     DropRule {
-        /// the rule
-        key: RuleKey,
-        /// its state is asked for, unless it is still that of this mark
-        save: Option<Mark>,
-        /// told when the rule is gone
+        /// the rule and its streams
+        leaving: Leaving,
+        /// given its state when the rule is gone
         done: oneshot::Sender<StateAnswer>,
     },
     /// Asks for the state of a rule.
@@ -125,6 +123,18 @@ pub enum Keeps {
     State(Option<Vec<u8>>),
 }
 
+/// How a rule goes: what its streams have received is run first, then it ends.
+pub struct Leaving {
+    /// the rule
+    pub rule: RuleKey,
+    /// streams that others read on
+    pub settle: Vec<StreamKey>,
+    /// streams that end with it
+    pub ends: Vec<StreamKey>,
+    /// its state is asked for, unless it is still that of this mark
+    pub save: Option<Mark>,
+}
+
 /// A rule to begin.
 pub struct NewRule {
     /// its key
@@ -145,6 +155,8 @@ pub struct NewRule {
     pub metrics: Arc<RuleMetrics>,
     /// what it remembers over restarts
     pub keeps: Keeps,
-    /// told when the rule sees messages
-    pub done: oneshot::Sender<()>,
+    /// the version whose place it takes, and with whose state it goes on if that was asked for
+    pub replaces: Option<Leaving>,
+    /// given the state of that version when the rule sees messages
+    pub done: oneshot::Sender<StateAnswer>,
 }

@@ -26,7 +26,7 @@ use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
 use crate::time::Clock;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
-use super::command::{Command, Keeps, Mark, NewRule, RuleKey, Saved, StateAnswer, StreamKey};
+use super::command::{Command, Keeps, Leaving, Mark, NewRule, RuleKey, Saved, StateAnswer, StreamKey};
 use super::context::RuleContext;
 use super::operator::RuleOperator;
 use super::output::{Gathering, Output};
@@ -269,17 +269,10 @@ impl WorkerLoop {
     fn command(&mut self, command: Command) {
         match command {
             Command::AddStream { key, schema, frames } => self.add_stream(key, schema, frames),
-            Command::DropStream(key) => {
-                if let Some(stream) = self.streams.remove(&key) {
-                    self.slots.remove(&key);
-                    self.worker.drop_dataflow(stream.dataflow);
-                }
-            }
+            Command::DropStream(key) => self.drop_stream(key),
             Command::AddRule(rule) => self.add_rule(*rule),
-            Command::DropRule { key, save, done } => {
-                let saved = save.and_then(|since| self.save_rule(key, since));
-                self.drop_rule(key);
-                let _ = done.send(saved);
+            Command::DropRule { leaving, done } => {
+                let _ = done.send(self.leave(leaving));
             }
             Command::SaveRule { key, since, done } => {
                 let _ = done.send(self.save_rule(key, since));
@@ -324,7 +317,11 @@ impl WorkerLoop {
     }
 
     fn add_rule(&mut self, rule: NewRule) {
-        let NewRule { key, streams, slot, plan, id, encodings, send_error, metrics, keeps, done } = rule;
+        let NewRule { key, streams, slot, plan, id, encodings, send_error, metrics, mut keeps, replaces, done } = rule;
+        let before = replaces.and_then(|leaving| self.leave(leaving));
+        if let (Keeps::State(state), Some(Ok(saved))) = (&mut keeps, &before) {
+            *state = Some(saved.bytes.clone());
+        }
         let fingerprint = match keeps {
             Keeps::Nothing => None,
             Keeps::State(_) => fingerprint::of(&plan, &self.zone),
@@ -384,7 +381,7 @@ impl WorkerLoop {
             queue.fed_by(streams.iter().filter_map(|stream| self.slots.get(stream).cloned()).collect());
         }
         self.rules.insert(key, RunningRule { streams, slot, dataflow, queue, operator: state, memory });
-        let _ = done.send(());
+        let _ = done.send(before);
     }
 
     /// The indexes that a rule asks for its lookups, by input.
@@ -423,6 +420,35 @@ impl WorkerLoop {
             if settled {
                 return;
             }
+        }
+    }
+
+    /// Runs what the streams of a rule have received, ends it, and returns its state if that was asked for.
+    fn leave(&mut self, leaving: Leaving) -> StateAnswer {
+        let Leaving { rule, settle, ends, save } = leaving;
+        settle.iter().chain(&ends).for_each(|stream| self.settle_stream(*stream));
+        self.settle(&[rule]);
+        let saved = save.and_then(|since| self.save_rule(rule, since));
+        self.drop_rule(rule);
+        ends.into_iter().for_each(|stream| self.drop_stream(stream));
+        saved
+    }
+
+    /// Runs what a stream has received, as far as its sinks take results.
+    fn settle_stream(&mut self, stream: StreamKey) {
+        let Some(input) = self.streams.get(&stream).map(|stream| stream.input.clone()) else { return };
+        let mut waiting = usize::MAX;
+        while input.waiting() < waiting {
+            waiting = input.waiting();
+            self.activate(stream);
+            while !self.step() {}
+        }
+    }
+
+    fn drop_stream(&mut self, key: StreamKey) {
+        if let Some(stream) = self.streams.remove(&key) {
+            self.slots.remove(&key);
+            self.worker.drop_dataflow(stream.dataflow);
         }
     }
 

@@ -1,30 +1,107 @@
-//! The end of input and the end of all: what was received is run, in the order of who reads whose results, and nobody
-//! is waited for who takes nothing.
+//! The end of input, and the end of everything within a time limit.
+//!
+//! At the end of input what was received is run, in the order of who reads whose results. Clients that stop reading
+//! delay neither end beyond a limit: what they did not take is counted.
 
-use std::pin::pin;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use futures_util::future::maybe_done;
+use futures_util::future::join_all;
 
 use crate::dataflow::command::Command;
 use crate::io::connector::OpenSource;
 use crate::io::queue::WayOut;
+use crate::io::{LinkStatus, UNPROCESSED, UNREAD, UNSENT};
+use crate::sync::locked;
 
-use super::{CheckpointError, Engine, FLUSH, RuleStatus, RunningRule, RunningStream, Saved, StreamId};
+use super::{CheckpointError, Engine, FLUSH, LastStatus, RuleStatus, RunningRule, RunningStream, Saved, StreamId};
+
+/// How much of the limit clients get for their answers to the close frame.
+const GOODBYE: Duration = Duration::from_millis(2100);
+
+/// How long a data thread may take to end; one that is in the middle of `delay()` is left.
+const JOIN: Duration = Duration::from_millis(300);
+
+/// How everything ended.
+pub struct Ended {
+    /// how the rules stood at their very end, with the states of their links as they were before they were closed
+    pub rules: Vec<RuleStatus>,
+    /// the last states of the rules that keep theirs, where they are not kept yet
+    pub states: Vec<(String, Result<Saved, CheckpointError>)>,
+    /// what was delivered and lost since the start of the process
+    pub totals: Totals,
+}
+
+/// Counts of all rules since the start of the process.
+#[derive(Clone, Debug, Default)]
+pub struct Totals {
+    /// messages that sinks delivered; a broadcast to n clients counts n
+    pub delivered: u64,
+    /// messages that were lost, by cause
+    pub lost: BTreeMap<&'static str, u64>,
+}
+
+impl Totals {
+    fn add_losses<'a>(&mut self, dropped: impl IntoIterator<Item = &'a (&'static str, u64)>) {
+        dropped.into_iter().for_each(|(cause, count)| *self.lost.entry(cause).or_default() += count);
+    }
+
+    fn add_last(&mut self, last: &LastStatus) {
+        self.delivered += last.delivered();
+        for (.., cause, count) in last.losses().iter() {
+            self.add_losses([&(cause, count)]);
+        }
+    }
+
+    fn add_sink(&mut self, link: &LinkStatus) {
+        self.delivered += link.messages;
+        self.add_losses(&link.dropped);
+    }
+}
+
+/// What the links of ended rules have counted.
+#[derive(Default)]
+pub(super) struct Ledger {
+    closed: Mutex<Totals>,
+    closing: Mutex<Vec<Arc<LastStatus>>>,
+}
+
+impl Ledger {
+    pub(super) fn ends(&self, last: Arc<LastStatus>) {
+        locked(&self.closing).push(last);
+    }
+
+    pub(super) fn has_ended(&self, last: &Arc<LastStatus>) {
+        locked(&self.closing).retain(|other| !Arc::ptr_eq(other, last));
+        locked(&self.closed).add_last(last);
+    }
+
+    /// The counts up to now; what still waits will not be delivered any more.
+    fn totals(&self) -> Totals {
+        let mut totals = locked(&self.closed).clone();
+        for last in locked(&self.closing).iter() {
+            totals.add_last(last);
+            let waits: usize = last.now().sinks.iter().map(|sink| sink.queued).sum();
+            totals.add_losses([&(UNSENT, waits as u64)]);
+        }
+        totals
+    }
+}
 
 impl Engine {
     /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes
     /// are closed as if it had passed. Returns when the results are with the sinks.
     ///
-    /// A client that makes the engine wait and takes nothing is not waited for beyond the flush limit ([`Engine::stuck`]).
+    /// A client that makes the engine wait and reads nothing is not waited for beyond the flush limit
+    /// ([`Engine::stuck`]).
     pub async fn end_of_input(&self) {
         let ends = async {
             self.close_sources(OpenSource::is_outside).await;
             self.settle().await;
             // A rule that reads what others write comes after them.
-            for rules in self.stages().await {
+            for rules in self.stages() {
                 self.ask(|done| Command::EndOfInput { rules: rules.clone(), done }).await;
                 self.settle().await;
             }
@@ -41,7 +118,7 @@ impl Engine {
     pub async fn stuck(&self) {
         let (mut moved, mut since) = (None, Instant::now());
         while !self.stuck.load(Ordering::Acquire) {
-            let (progress, waits) = self.progress().await;
+            let (progress, waits) = self.progress();
             if !waits || moved != Some(progress) {
                 (moved, since) = (Some(progress), Instant::now());
             } else if since.elapsed() >= FLUSH {
@@ -57,12 +134,12 @@ impl Engine {
     }
 
     /// A number that grows with every row and every message sent, and whether a sink makes the engine wait.
-    async fn progress(&self) -> (u64, bool) {
-        let running = self.running.lock().await;
+    fn progress(&self) -> (u64, bool) {
+        let running = self.running();
         let (mut progress, mut waits) = (0, false);
         for rule in running.rules.values() {
             progress += rule.metrics.rows_in() + rule.metrics.messages_out.load(Ordering::Relaxed);
-            for sink in &rule.sinks {
+            for sink in rule.sinks.iter().map(|sink| &sink.sink) {
                 progress += sink.status().messages;
                 // Only a client can be stuck: what goes by way of memory goes to rules, and theirs are looked at too.
                 if let WayOut::Messages(outlet) = sink.outlet() {
@@ -73,70 +150,72 @@ impl Engine {
         (progress, waits)
     }
 
-    /// Ends everything: sources are closed, what was received is processed, sinks send what waits and say goodbye.
-    /// Gives how the rules stood at their very end; their links as they were before they were closed.
-    pub async fn stop(self) -> Vec<RuleStatus> {
-        self.end(false).await.0
-    }
-
-    /// The same, and gives the last states of the rules that keep theirs, where they are not kept yet.
-    pub async fn stop_and_save(self) -> Vec<(String, Result<Saved, CheckpointError>)> {
-        self.end(true).await.1
-    }
-
-    async fn end(self, save: bool) -> (Vec<RuleStatus>, Vec<(String, Result<Saved, CheckpointError>)>) {
-        let mut states = Vec::new();
-        let last = {
+    /// Ends everything within `limit`: sources are closed, what was received is processed, sinks send what waits and say
+    /// goodbye, and what is left is counted.
+    pub async fn stop(self, limit: Duration) -> Ended {
+        self.shutdown.cancel();
+        self.closings.close();
+        let began = tokio::time::Instant::now();
+        let flush = limit.saturating_sub(GOODBYE).min(FLUSH);
+        let settle = if self.is_stuck() { Duration::ZERO } else { flush / 2 };
+        let sources = self.take_sources(OpenSource::is_outside);
+        sources.iter().for_each(|source| source.detach());
+        let processed = async {
+            join_all(sources.iter().map(|source| source.handed_over())).await;
             // Rules go on reading each other's results until nothing is on its way.
-            let mut reading = pin!(maybe_done(self.close_sources(OpenSource::is_outside)));
-            let processed = async {
-                reading.as_mut().await;
+            self.settle().await;
+        };
+        // A sink that makes the engine wait for a client that never reads must not keep the process from ending.
+        let settled = tokio::time::timeout_at(began + settle, processed).await.is_ok();
+        let (mut last, rules) = {
+            let mut running = self.running();
+            let last = running.status();
+            let mut rules: Vec<RunningRule> = running.rules.drain().map(|(_, rule)| rule).collect();
+            // In the order of `last`.
+            rules.sort_unstable_by_key(|rule| rule.key);
+            (last, rules)
+        };
+        // Before the sinks are closed: a window that ends meanwhile is rather sent twice than lost.
+        let mut states = if settled { self.save_all(&last, &rules).await } else { Vec::new() };
+        let left = (began + flush).saturating_duration_since(tokio::time::Instant::now());
+        let closing = async {
+            let sinks = rules.iter().flat_map(|rule| &rule.sinks).map(|sink| sink.sink.close(left));
+            tokio::join!(join_all(sources.iter().map(|source| source.close())), join_all(sinks));
+        };
+        let rest = async {
+            if !settled {
+                // Once the sinks are closed nobody holds the engine up any more.
                 self.settle().await;
-            };
-            // A sink that makes the engine wait for a client that never reads must not keep the process from ending:
-            // with full queues not even reading ends before that client is gone.
-            let limit = if self.stuck.load(Ordering::Acquire) { Duration::ZERO } else { FLUSH };
-            let stuck = tokio::time::timeout(limit, processed).await.is_err();
-            let mut last = self.status().await;
-            let rules: Vec<RunningRule> = {
-                let mut running = self.running.lock().await;
-                let mut rules: Vec<RunningRule> = running.rules.drain().map(|(_, rule)| rule).collect();
-                // In the order of `last`.
-                rules.sort_unstable_by_key(|rule| rule.key);
-                rules
-            };
-            // Before the sinks are closed: a window that ends meanwhile is rather sent twice than lost.
-            if save && !stuck {
                 states = self.save_all(&last, &rules).await;
             }
-            let closing = rules.iter().flat_map(|rule| &rule.sinks).map(|sink| sink.close(FLUSH));
-            futures_util::future::join_all(closing).await;
-            if stuck {
-                // Nobody holds the engine up any more: the senders get their close frames, and what they had sent is
-                // counted.
-                let rest = async {
-                    reading.await;
-                    self.settle().await;
-                };
-                let _ = tokio::time::timeout(FLUSH, rest).await;
-                if save {
-                    states = self.save_all(&last, &rules).await;
-                }
-            }
-            for (status, rule) in last.iter_mut().zip(&rules) {
-                let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
-                // The counts are those of the end; that the links have ended is no trouble.
-                for (sink, before) in ended.sinks.iter_mut().zip(&status.sinks) {
-                    (sink.state, sink.since, sink.peers) = (before.state, before.since, before.peers);
-                }
-                *status = ended;
-            }
-            last
         };
-        for thread in self.threads {
-            thread.stop();
+        let all = async {
+            tokio::join!(closing, rest);
+            self.closings.wait().await;
+        };
+        let _ = tokio::time::timeout_at(began + limit, all).await;
+        let mut totals = self.ledger.totals();
+        for (status, rule) in last.iter_mut().zip(&rules) {
+            let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
+            // The counts are those of the end; that the links have ended is no trouble.
+            for (sink, before) in ended.sinks.iter_mut().zip(&status.sinks) {
+                (sink.state, sink.since, sink.peers) = (before.state, before.since, before.peers);
+                totals.add_sink(sink);
+                totals.add_losses([&(UNSENT, sink.queued as u64)]);
+            }
+            *status = ended;
         }
-        (last, states)
+        self.running()
+            .streams
+            .values()
+            .for_each(|stream| totals.add_losses([&(UNPROCESSED, stream.backlog.messages())]));
+        let unread = self.connectors.websockets.unread();
+        totals.add_losses([&(UNREAD, unread.iter().map(|(_, count)| count).sum())]);
+        totals.lost.retain(|_, count| *count > 0);
+        let threads = self.threads;
+        let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| thread.stop()));
+        let _ = tokio::time::timeout(JOIN, joined).await;
+        Ended { rules: last, states, totals }
     }
 
     /// The states of rules that have just been taken out of the list, with their statuses.
@@ -153,18 +232,20 @@ impl Engine {
         states
     }
 
-    /// Closes the sources of streams that `which` says.
-    async fn close_sources(&self, which: impl Fn(&OpenSource) -> bool) {
-        let sources: Vec<OpenSource> = {
-            let mut running = self.running.lock().await;
-            let take = |stream: &mut RunningStream| {
-                let source = stream.source.take_if(|source| which(source))?;
-                stream.ended = Some(source.status());
-                Some(source)
-            };
-            running.streams.values_mut().filter_map(take).collect()
+    /// Takes the sources out of the streams; their statuses stay as they are now.
+    fn take_sources(&self, which: impl Fn(&OpenSource) -> bool) -> Vec<Arc<OpenSource>> {
+        let take = |stream: &mut RunningStream| {
+            let source = stream.source.take_if(|source| which(source))?;
+            stream.ended = Some(source.status());
+            Some(source)
         };
-        futures_util::future::join_all(sources.into_iter().map(OpenSource::close)).await;
+        self.running().streams.values_mut().filter_map(take).collect()
+    }
+
+    /// Closes sources and waits until what they have read is handed over.
+    async fn close_sources(&self, which: impl Fn(&OpenSource) -> bool) {
+        let sources = self.take_sources(which);
+        join_all(sources.iter().map(|source| source.close())).await;
     }
 
     /// Waits until all that was received has been run, also by the rules that read the results of others.
@@ -181,9 +262,9 @@ impl Engine {
 
     /// The rules, those that write before those that read what they write. Rules of a cycle end together. To be called
     /// when the sources outside are closed.
-    async fn stages(&self) -> Vec<Arc<[u64]>> {
+    fn stages(&self) -> Vec<Arc<[u64]>> {
         let topics = &self.connectors.topics;
-        let running = self.running.lock().await;
+        let running = self.running();
         let keys = |rule: &RunningRule| -> Vec<usize> {
             rule.streams.iter().filter_map(|id| running.streams.get(id)).map(|stream| stream.key).collect()
         };

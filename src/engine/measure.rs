@@ -1,7 +1,7 @@
-//! How large what runs is: asked of the data threads when somebody wants to know, and counted by nobody meanwhile.
+//! State sizes, measured on demand: nothing is counted while rows flow.
 //!
 //! A thread answers between two steps, for few rules at a time. One that is held up, by a client or by a rule, does not
-//! hold up whoever asks: its rules are left out then.
+//! hold up the measurement: its rules are left out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -55,7 +55,7 @@ impl Engine {
         }
         let until = tokio::time::Instant::now() + limit;
         let mut by_thread: Vec<Vec<(u64, String)>> = vec![Vec::new(); self.threads.len()];
-        for (id, rule) in self.running.lock().await.rules.iter().filter(|(_, rule)| rule.stateful) {
+        for (id, rule) in self.running().rules.iter().filter(|(_, rule)| rule.stateful) {
             by_thread[rule.thread].push((rule.key, id.clone()));
         }
         let asked = self.threads.iter().zip(by_thread).map(|(thread, rules)| measure_thread(thread, rules, until));
@@ -75,9 +75,9 @@ impl Engine {
     }
 
     /// What waits for the data threads, by stream and thread.
-    pub async fn waiting(&self) -> Vec<Waiting> {
+    pub fn waiting(&self) -> Vec<Waiting> {
         let mut waiting: BTreeMap<(String, usize), u64> = BTreeMap::new();
-        for (id, stream) in &self.running.lock().await.streams {
+        for (id, stream) in &self.running().streams {
             // A stream that was defined anew, or a table that several rules read, is there more than once.
             *waiting.entry((id.name.to_string(), id.thread)).or_default() += stream.backlog.messages();
         }

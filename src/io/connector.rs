@@ -18,6 +18,7 @@ use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
 use crate::io::queue::{FrameSender, Signal, WayOut};
 use crate::io::reach::{FileRoots, ReachError};
+pub use crate::io::websocket::Pause;
 use crate::io::websocket::config::{self, Property, Warning, property, unknown_among};
 use crate::io::websocket::{ConnectError, Settings, SettingsError, SinkLink, SourceLink, Websockets};
 
@@ -94,8 +95,8 @@ pub fn properties(kind: &str) -> &'static [Property] {
     }
 }
 
-/// A sink whose properties are right.
-#[derive(Clone, Debug)]
+/// A sink whose properties are right. Equal ones are the same sink to those who receive from it.
+#[derive(Clone, Debug, PartialEq)]
 pub enum SinkSpec {
     /// websocket
     Websocket(Box<Settings>),
@@ -374,13 +375,54 @@ impl OpenSource {
         }
     }
 
-    /// Stops reading; what was read has been handed over when this returns.
-    pub async fn close(self) {
+    /// Reads nothing more for its rule; what is under way is still handed over.
+    pub fn detach(&self) {
+        match self {
+            OpenSource::Websocket(link) => link.detach(),
+            OpenSource::Memory(reader, _) => reader.close(),
+            OpenSource::File(..) => {}
+            OpenSource::Mock(reader, _) => reader.close(),
+        }
+    }
+
+    /// Waits until what was read is handed over. Never ends while the stream takes nothing.
+    pub async fn handed_over(&self) {
+        if let OpenSource::Websocket(link) = self {
+            link.handed_over().await;
+        }
+    }
+
+    /// Waits until what its endpoint has read is handed over, and keeps the endpoint from reading on; `None` if it has no
+    /// endpoint.
+    pub async fn pause(&self) -> Option<Pause> {
+        match self {
+            OpenSource::Websocket(link) => Some(link.pause().await),
+            _ => None,
+        }
+    }
+
+    /// Names its endpoint, which other sources may share.
+    pub fn endpoint(&self) -> Option<usize> {
+        match self {
+            OpenSource::Websocket(link) => Some(link.endpoint()),
+            _ => None,
+        }
+    }
+
+    /// Stops reading as [`OpenSource::close`] does, but waits for no peer.
+    pub async fn leave(&self) {
+        match self {
+            OpenSource::Websocket(link) => link.leave().await,
+            _ => self.close().await,
+        }
+    }
+
+    /// Stops reading; what was read has been handed over when this returns. Its status can be read on.
+    pub async fn close(&self) {
         match self {
             OpenSource::Websocket(link) => link.close().await,
-            OpenSource::Memory(reader, _) => drop(reader),
             OpenSource::File(reader, _) => reader.close().await,
-            OpenSource::Mock(reader, _) => drop(reader),
+            OpenSource::Memory(..) | OpenSource::Mock(..) => self.detach(),
         }
     }
 }
@@ -445,6 +487,13 @@ impl OpenSink {
                 dropped: dropped("slow client", sink.dropped.load(Ordering::Relaxed)),
                 ..LinkStatus::local("events", *since)
             },
+        }
+    }
+
+    /// Ends if nothing waits, without waiting for a peer. It must be closed all the same.
+    pub async fn leave_if_idle(&self) {
+        if let OpenSink::Websocket(link) = self {
+            link.leave_if_idle().await;
         }
     }
 

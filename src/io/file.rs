@@ -148,7 +148,7 @@ impl FileSource {
             }
         });
         let _ = tokio::time::timeout(LOADING, &mut task).await;
-        Ok(FileReader { file: shown, messages, task })
+        Ok(FileReader { file: shown, messages, task: tokio::sync::Mutex::new(task) })
     }
 
     fn read(&self, files: &FileRoots) -> Result<Vec<FrameBatch>, FileError> {
@@ -189,7 +189,7 @@ impl FileSource {
 pub struct FileReader {
     file: String,
     messages: Arc<AtomicU64>,
-    task: JoinHandle<()>,
+    task: tokio::sync::Mutex<JoinHandle<()>>,
 }
 
 impl FileReader {
@@ -199,9 +199,10 @@ impl FileReader {
     }
 
     /// Waits until all is taken over, unless that takes very long.
-    pub async fn close(mut self) {
-        if !self.task.is_finished() {
-            let _ = tokio::time::timeout(LOADING, &mut self.task).await;
+    pub async fn close(&self) {
+        let mut task = self.task.lock().await;
+        if !task.is_finished() {
+            let _ = tokio::time::timeout(LOADING, &mut *task).await;
         }
     }
 
@@ -214,7 +215,7 @@ impl FileReader {
 /// What was not taken over yet is not any more.
 impl Drop for FileReader {
     fn drop(&mut self) {
-        self.task.abort();
+        self.task.get_mut().abort();
     }
 }
 

@@ -81,6 +81,13 @@ pub struct MemorySink {
     pub rowkind_field: Option<Text>,
 }
 
+/// The template follows from the topic.
+impl PartialEq for MemorySink {
+    fn eq(&self, other: &MemorySink) -> bool {
+        (&self.topic, &self.key_field, &self.rowkind_field) == (&other.topic, &other.key_field, &other.rowkind_field)
+    }
+}
+
 /// One level of a reader's topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Level {
@@ -350,13 +357,18 @@ impl MemoryReader {
     pub fn messages(&self) -> u64 {
         self.reader.messages.load(Ordering::Relaxed)
     }
+
+    /// Reads nothing more. Called again, it does nothing.
+    pub fn close(&self) {
+        let mut state = self.topics.state();
+        state.readers.retain(|reader| reader.id != self.reader.id);
+        self.topics.shared.version.fetch_add(1, Ordering::Release);
+    }
 }
 
 impl Drop for MemoryReader {
     fn drop(&mut self) {
-        let mut state = self.topics.state();
-        state.readers.retain(|reader| reader.id != self.reader.id);
-        self.topics.shared.version.fetch_add(1, Ordering::Release);
+        self.close();
     }
 }
 

@@ -57,6 +57,11 @@ impl MockSource {
 }
 
 impl MockReader {
+    /// Hands nothing more over.
+    pub fn close(&self) {
+        self.task.abort();
+    }
+
     /// Messages that were handed over.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)

@@ -23,6 +23,12 @@ use std::time::SystemTime;
 /// The cause under which a sink counts what its clients had not taken when it ended.
 pub const UNSENT: &str = "not taken before the end";
 
+/// The cause under which an endpoint counts messages that came while no rule read them.
+pub const UNREAD: &str = "no reader";
+
+/// The cause under which a source counts messages that were read and that its rules had not run when they ended.
+pub const UNPROCESSED: &str = "not processed before the end";
+
 /// Text of a stranger for a terminal or a log: control characters are shown as escapes, so that they do nothing.
 pub fn printable(text: &str) -> Cow<'_, str> {
     if !text.contains(char::is_control) {
@@ -76,9 +82,43 @@ pub struct LinkStatus {
     pub dropped: Vec<(&'static str, u64)>,
     /// messages waiting for a peer, of all peers
     pub queued: usize,
+    /// what has become of its connections
+    pub history: LinkHistory,
+}
+
+/// What has become of the connections of an endpoint since it exists.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LinkHistory {
+    /// connections that were made
+    pub connects: u64,
+    /// connections that ended
+    pub disconnects: u64,
+    /// dials that failed, and connections that ended with an error
+    pub failures: u64,
+    /// when the last connection was made
+    pub connected: Option<SystemTime>,
+    /// when the last one ended
+    pub disconnected: Option<SystemTime>,
+}
+
+impl LinkHistory {
+    /// Notes a connection that was made.
+    pub fn connects(&mut self, now: SystemTime) {
+        (self.connects, self.connected) = (self.connects + 1, Some(now));
+    }
+
+    /// Notes a connection that ended.
+    pub fn disconnects(&mut self, now: SystemTime) {
+        (self.disconnects, self.disconnected) = (self.disconnects + 1, Some(now));
+    }
 }
 
 impl LinkStatus {
+    /// Whether it is an endpoint of the data server, to which clients come.
+    pub fn serves(&self) -> bool {
+        self.address.starts_with(':')
+    }
+
     /// Of something in this process, in touch since `since`; nothing is counted yet.
     fn local(address: impl Into<String>, since: SystemTime) -> LinkStatus {
         LinkStatus {
@@ -91,6 +131,7 @@ impl LinkStatus {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            history: LinkHistory::default(),
         }
     }
 }

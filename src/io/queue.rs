@@ -10,7 +10,7 @@
 //! turn, not before each batch: the queue's bound is its limit and the results of one turn, which takes up to 32
 //! [`FrameBatch`]es (16,384 messages, or 32 times [`BATCH_BYTES`] and a message each), and of the windows that these close.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -166,6 +166,8 @@ struct Space {
     asked: AtomicBool,
     /// messages that wait for the worker; counted once a batch
     waiting: AtomicI64,
+    /// messages that the worker has taken
+    taken: AtomicU64,
 }
 
 impl Space {
@@ -294,6 +296,11 @@ impl Backlog {
         // The worker may have taken a batch that its sender has not counted yet.
         u64::try_from(self.0.waiting.load(Ordering::Relaxed)).unwrap_or(0)
     }
+
+    /// How many messages the worker has taken.
+    pub fn taken(&self) -> u64 {
+        self.0.taken.load(Ordering::Acquire)
+    }
 }
 
 /// The worker's end of a stream's inbound queue.
@@ -324,6 +331,7 @@ impl FrameReceiver {
         match self.channel.try_recv() {
             Ok(batch) => {
                 self.space.waiting.fetch_sub(batch.frames.len() as i64, Ordering::Relaxed);
+                self.space.taken.fetch_add(batch.frames.len() as u64, Ordering::AcqRel);
                 self.space.tell();
                 Received::Batch(batch)
             }
@@ -335,6 +343,11 @@ impl FrameReceiver {
     /// Whether no batch waits.
     pub fn is_empty(&self) -> bool {
         self.channel.is_empty()
+    }
+
+    /// How many batches wait.
+    pub fn len(&self) -> usize {
+        self.channel.len()
     }
 
     /// The stream's signal: to look again later.

@@ -157,6 +157,13 @@ pub struct ClientTls {
     pub config: Arc<ClientConfig>,
 }
 
+/// The configuration follows from the identity.
+impl PartialEq for ClientTls {
+    fn eq(&self, other: &ClientTls) -> bool {
+        self.identity == other.identity
+    }
+}
+
 impl ClientTls {
     /// Checks the identity and makes the configuration.
     ///

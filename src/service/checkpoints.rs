@@ -133,7 +133,7 @@ impl Service {
                 tracing::debug!(rule = id, changes = mark, "its state is on disk");
                 locked(&self.inner.checkpoints).stored.insert(id.to_owned());
                 if let Some(engine) = engine {
-                    engine.kept(id, mark).await;
+                    engine.kept(id, mark);
                 }
             }
             Err(error) => tracing::warn!(rule = id, "its state is not kept: {error}"),

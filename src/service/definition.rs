@@ -1,6 +1,8 @@
 //! A rule as it is posted: its text read, checked and planned in the way of rule files.
 //!
-//! The texts of what is wrong are those of eKuiper, and only the first of several mistakes is told, as there.
+//! Errors have eKuiper's texts, and only the first of several is reported, as there.
+
+use std::sync::Arc;
 
 use serde_json::Value as Json;
 
@@ -8,6 +10,7 @@ use super::check_id;
 use super::error::ServiceError;
 use super::topology::{Target, Topology};
 use crate::config::Config;
+use crate::definition::connection::selector;
 use crate::definition::rule::{self, Rule, RuleOptions};
 use crate::definition::stream::{Catalog, StreamDef};
 use crate::engine::{Keeps, RuleSpec, SinkAction};
@@ -15,24 +18,29 @@ use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
 use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::{Body, Role};
 use crate::plan::{self, PlanError, PlanErrorKind};
+use crate::sql::ast::Select;
 use crate::sql::{self, SyntaxErrorKind};
 use crate::text::document::{Document, Problem, Severity};
 use crate::value::Text;
 
-/// A rule that was read; its SQL is not planned yet.
+/// A rule that was read, once: every start plans it again, against the streams and settings of that time.
 #[derive(Clone, Debug)]
 pub struct Definition {
     /// the rule
     pub rule: Rule,
-    /// its members as posted
-    pub json: Json,
+    /// its SQL as tree
+    pub select: Arc<Select>,
     /// the member `version`; empty if not given
     pub version: String,
     /// the member `tags`
     pub tags: Option<Vec<String>>,
     /// the streams and tables that the SQL names
     pub reads: Vec<Text>,
-    /// what is to be said of it though it can run
+    /// the named connections of its sinks
+    pub selects: Vec<String>,
+    /// its members as posted
+    json: Json,
+    /// what is not understood of it, though it can run
     warnings: Vec<String>,
 }
 
@@ -130,7 +138,18 @@ impl Definition {
             None | Some(Json::Null) => None,
             Some(tags) => Some(serde_json::from_value(tags.clone()).map_err(|_| wrong("tags is no list of texts"))?),
         };
-        Ok(Definition { rule, version, tags, reads, json, warnings })
+        let selects = rule.actions.iter().filter_map(|action| Some(selector(&action.props)?.to_owned())).collect();
+        Ok(Definition { rule, select: Arc::new(select), version, tags, reads, selects, json, warnings })
+    }
+
+    /// Its name for people; its id where it has none.
+    pub fn name(&self) -> &str {
+        if self.rule.name.is_empty() { &self.rule.id } else { &self.rule.name }
+    }
+
+    /// The same rule with other tags.
+    pub(super) fn with_tags(&self, tags: Vec<String>) -> Definition {
+        Definition { tags: Some(tags), ..self.clone() }
     }
 
     /// Says in the log what is not understood of it, such as a misspelt option: eKuiper takes such rules.
@@ -182,8 +201,8 @@ impl Definition {
         source: impl Fn(&StreamDef) -> Result<SourceSpec, ServiceError>,
     ) -> Result<Planned, ServiceError> {
         let Rule { id, sql, options, actions, .. } = &self.rule;
-        let select = sql::parse_select(sql).map_err(|error| of_parser(sql, error.into()))?;
-        let plan = plan::of_select(&select, options, catalog).map_err(|error| of_parser(sql, error))?;
+        let select = &*self.select;
+        let plan = plan::of_select(select, options, catalog).map_err(|error| of_parser(sql, error))?;
         let mut sources = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
             sources.push(match input.role {
@@ -199,7 +218,7 @@ impl Definition {
             }
             sinks.push(sink);
         }
-        let nodes = Topology::of(&plan, &select, &self.targets());
+        let nodes = Topology::of(&plan, select, &self.targets());
         let stateful = matches!(plan.body, Body::Stateful(_));
         let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
         let keeps = if checkpoint_interval.is_some() { Keeps::State(None) } else { Keeps::Nothing };

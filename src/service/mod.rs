@@ -31,6 +31,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use tokio_util::sync::CancellationToken;
+
 pub use connections::{CheckedEnd, ConnectionReport, ConnectionState};
 pub use definition::{Definition, Planned};
 pub use error::{Code, ServiceError};
@@ -48,7 +50,7 @@ pub use uploads::{UploadError, Uploads};
 
 use crate::config::Config;
 use crate::definition::stream::Catalog;
-use crate::engine::{Engine, EngineError, EngineSettings, Measured, Waiting};
+use crate::engine::{Engine, EngineError, EngineSettings, Measured, Totals, Waiting};
 use crate::io::reach::{self, FileRoots, Reach, ReachError};
 use crate::sync::{KeyedLock, locked};
 use checkpoints::Checkpoints;
@@ -68,6 +70,17 @@ pub struct ServiceSettings {
     pub data: PathBuf,
     /// data threads
     pub workers: usize,
+}
+
+/// What a service has done by its end.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// rules that ran
+    pub rules: usize,
+    /// rules whose states were put on disk
+    pub stored: usize,
+    /// what was delivered and lost since the start
+    pub totals: Totals,
 }
 
 /// Why a service cannot start.
@@ -107,6 +120,8 @@ struct Inner {
     tasks: Mutex<Tasks>,
     /// with which code the process shall end, once somebody has asked for it
     ending: tokio::sync::watch::Sender<Option<u8>>,
+    /// cancelled when the service stops: no rule starts any more
+    shutdown: CancellationToken,
     checkpoints: Mutex<Checkpoints>,
     began: Instant,
 }
@@ -121,8 +136,13 @@ impl Service {
         let files = FileRoots::new(data.clone()).with(&config.file_roots);
         config.reach = Some(Reach::new(files.clone(), &config.env_allow));
         let (store, records) = Store::open(&data)?;
-        let engine =
-            Engine::start(EngineSettings { workers, server: config.server.clone(), zone: config.zone.clone() })?;
+        let shutdown = CancellationToken::new();
+        let engine = Engine::start(EngineSettings {
+            workers,
+            server: config.server.clone(),
+            zone: config.zone.clone(),
+            shutdown: shutdown.clone(),
+        })?;
         let uploads = Uploads::open(&data);
         let inner = Inner {
             engine: tokio::sync::RwLock::new(Some(engine.with_files(files))),
@@ -140,6 +160,7 @@ impl Service {
             uploads,
             tasks: Mutex::default(),
             ending: tokio::sync::watch::Sender::new(None),
+            shutdown,
             checkpoints: Mutex::default(),
             began: Instant::now(),
         };
@@ -171,22 +192,36 @@ impl Service {
         self.restore_states(records).await;
     }
 
-    /// Ends every rule, and all that is accepted is on disk, the states of rules that keep theirs included. Whether rules
-    /// shall run stays as it was.
-    pub async fn stop(&self) {
+    /// Stops all rules within `basic.gracefulShutdownTimeout`: see [`Service::stop_within`].
+    pub async fn stop(&self) -> Summary {
+        self.stop_within(self.config().shutdown_timeout).await
+    }
+
+    /// Stops all rules; accepted changes and states are on disk when this returns. Clients that stop reading do not delay
+    /// it beyond `limit`. Whether rules shall run stays as it was.
+    pub async fn stop_within(&self, limit: Duration) -> Summary {
+        let began = Instant::now();
+        self.inner.shutdown.cancel();
         self.end_imports().await;
         self.end_trials().await;
         let engine = self.inner.engine.write().await.take();
         // One that was being made meanwhile has no engine any more.
         self.end_trials().await;
+        let Some(engine) = engine else { return Summary::default() };
+        let websockets = engine.websockets();
+        let left = limit.saturating_sub(began.elapsed());
         // Rules hold their endpoints themselves until their last messages are out.
-        self.release_connections().await;
-        if let Some(engine) = engine {
-            let websockets = engine.websockets();
-            let states = engine.stop_and_save().await;
-            self.keep_last(states).await;
-            websockets.end().await;
-        }
+        let released = async {
+            let _ = tokio::time::timeout(left, async {
+                websockets.end().await;
+                self.release_connections().await;
+            })
+            .await;
+        };
+        let (ended, ()) = tokio::join!(engine.stop(left), released);
+        let stored = ended.states.iter().filter(|(_, state)| state.is_ok()).count();
+        self.keep_last(ended.states).await;
+        Summary { rules: ended.rules.len(), stored, totals: ended.totals }
     }
 
     /// Keeps a file ([`Uploads::put`]); its path.
@@ -232,6 +267,11 @@ impl Service {
         Ok(())
     }
 
+    /// Messages that came to endpoints while no rule read them, by address, since the start.
+    pub async fn unread_messages(&self) -> Vec<(String, u64)> {
+        self.inner.engine.read().await.as_ref().map(|engine| engine.websockets().unread()).unwrap_or_default()
+    }
+
     /// How long it has run.
     pub fn up_time(&self) -> Duration {
         self.inner.began.elapsed()
@@ -263,7 +303,7 @@ impl Service {
     /// What waits for the data threads, by stream and thread.
     pub async fn waiting(&self) -> Vec<Waiting> {
         match self.inner.engine.read().await.as_ref() {
-            Some(engine) => engine.waiting().await,
+            Some(engine) => engine.waiting(),
             None => Vec::new(),
         }
     }

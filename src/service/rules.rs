@@ -1,36 +1,33 @@
-//! The life of a rule: created, started, stopped, changed, gone.
+//! Rules under management: created, changed, started, stopped, deleted.
 //!
 //! Each rule has a lock for its life, which is held from the first check of an operation to its end on disk, so that a
 //! thousand calls on one rule happen one after the other; and a lock for what is known of it, held for single steps, so
-//! that nobody who only looks ever waits. The engine runs a rule first and the store keeps it then: a rule that cannot
-//! start because its `checkConnection` fails was never there.
+//! that a query never waits. The steps of a rule's life are in `life`. A rule's text is read once, when it comes in: every
+//! start plans the definition again, against the streams and settings of that time.
 
 mod entry;
+mod life;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use serde_json::Value as Json;
 
 pub(super) use self::entry::{Entry, Life};
 use self::entry::{NotStarted, State};
-use super::definition::{Definition, Planned};
+use super::definition::Definition;
 use super::error::ServiceError;
 use super::relations::check_version;
-use super::status::{Baseline, Phase};
+use super::status::Phase;
 use super::store::{Change, Kind};
-use super::{Service, check_id, locked, millis};
-use crate::definition::rule::RuleOptions;
-use crate::definition::schedule::Turn;
-use crate::engine::EngineError;
-use crate::io::connector::ConnectorError;
-use crate::io::websocket::ConnectError;
+use super::{Service, check_id, locked};
 
-/// What a rule that was stopped by hand says.
+/// The message of a rule that was stopped by hand.
 const BY_HAND: &str = "canceled manually";
 
-/// Why a rule stopped that has a new definition.
+/// The message of a rule that a new definition stopped.
 const BY_UPDATE: &str = "stopped by update";
 
 /// A rule of the list.
@@ -60,20 +57,20 @@ pub struct Bulk {
 }
 
 impl Service {
-    /// Creates a rule from its JSON text, and starts it unless it says otherwise; gives its id.
+    /// Creates a rule from its JSON text, and starts it unless it says otherwise; returns its id.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
     pub async fn create_rule(&self, text: &str) -> Result<String, ServiceError> {
         // A new one has nothing to keep.
         self.restored_rule("", text)?;
-        let definition = Definition::read(text, None, &self.config().rule)?;
+        let definition = Arc::new(Definition::read(text, None, &self.config().rule)?);
         self.insert_rule(&definition, text).await?;
         definition.warn();
-        Ok(definition.rule.id)
+        Ok(definition.rule.id.clone())
     }
 
-    async fn insert_rule(&self, definition: &Definition, text: &str) -> Result<(), ServiceError> {
+    async fn insert_rule(&self, definition: &Arc<Definition>, text: &str) -> Result<(), ServiceError> {
         let id = definition.rule.id.as_str();
         let entry = Entry::new(id, State::of(definition, text));
         // The id is taken before the streams are looked at, so that they cannot be dropped in between.
@@ -85,9 +82,8 @@ impl Service {
             }
             rules.insert(id.to_owned(), entry.clone());
         }
-        let created = self.bring_to_life(&entry, definition, text).await;
+        let created = self.put_in_place(&entry, definition, text).await;
         if created.is_err() {
-            let _ = self.end(&entry, "", false).await;
             locked(&entry.state).gone = true;
             locked(&self.inner.rules).remove(id);
         } else {
@@ -96,17 +92,30 @@ impl Service {
         created
     }
 
-    async fn bring_to_life(&self, entry: &Arc<Entry>, definition: &Definition, text: &str) -> Result<(), ServiceError> {
+    /// Keeps a definition, and lets it run as it says: in the place of what runs under its id.
+    async fn put_in_place(
+        &self,
+        entry: &Arc<Entry>,
+        definition: &Arc<Definition>,
+        text: &str,
+    ) -> Result<(), ServiceError> {
         let planned = definition.plan(&self.catalog(), &self.config())?;
-        if definition.rule.triggered
-            && let Err(NotStarted::Refused(error)) = self.begin(entry, &definition.rule.options, planned).await
-        {
-            return Err(error);
+        let known = !locked(&entry.state).created;
+        let record = match definition.rule.options.temporary {
+            true if known => None,
+            true => Some(Change::remove(Kind::Rule, &entry.id)),
+            false => Some(Change::put(Kind::Rule, &entry.id, text)),
+        };
+        if definition.rule.triggered {
+            match self.begin(entry, definition, planned, record, true).await {
+                // What could not start is there all the same, and its status says why.
+                Ok(()) | Err(NotStarted::Failed(_)) => Ok(()),
+                Err(NotStarted::Refused(error)) => Err(error),
+            }
+        } else {
+            self.keep_record(record).await?;
+            self.halt(entry, BY_UPDATE, true).await
         }
-        if !definition.rule.options.temporary {
-            self.inner.store.write(vec![Change::put(Kind::Rule, &entry.id, text)]).await?;
-        }
-        Ok(())
     }
 
     /// Puts a stored rule back; it runs with [`Service::resume`].
@@ -114,14 +123,13 @@ impl Service {
         let state = match Definition::read(text, Some(id), &self.config().rule) {
             Ok(definition) => {
                 definition.warn();
-                let triggered = definition.rule.triggered;
-                let phase = if triggered { Phase::Starting } else { Phase::Stopped };
-                State { phase, created: true, ..State::of(&definition, text) }
+                let phase = if definition.rule.triggered { Phase::Starting } else { Phase::Stopped };
+                State { phase, created: true, ..State::of(&Arc::new(definition), text) }
             }
             Err(error) => {
                 tracing::error!("the stored rule {id} cannot be used: {error}");
                 let message = error.to_string();
-                State { phase: Phase::Failed, message, created: true, ..State::blank(id, text) }
+                State { phase: Phase::Failed, message, created: true, ..State::unread(text) }
             }
         };
         locked(&self.inner.rules).insert(id.to_owned(), Entry::new(id, state));
@@ -135,13 +143,12 @@ impl Service {
             if entry.phase() != Phase::Starting || locked(&entry.state).gone {
                 continue;
             }
-            let definition = Definition::read(&entry.text(), Some(&entry.id), &self.config().rule);
-            let planned = definition.and_then(|definition| {
+            let planned = self.definition(&entry).and_then(|definition| {
                 let planned = definition.plan(&self.catalog(), &self.config())?;
-                Ok((definition.rule.options, planned))
+                Ok((definition, planned.unchecked()))
             });
             let started = match planned {
-                Ok((options, planned)) => self.begin(&entry, &options, planned.unchecked()).await,
+                Ok((definition, planned)) => self.begin(&entry, &definition, planned, None, true).await,
                 Err(error) => Err(NotStarted::Refused(error)),
             };
             if let Err(NotStarted::Refused(error)) = started {
@@ -157,194 +164,15 @@ impl Service {
         }
     }
 
-    /// Starts a rule whose life the caller holds, as its schedule says.
-    async fn begin(&self, entry: &Arc<Entry>, options: &RuleOptions, planned: Planned) -> Result<(), NotStarted> {
-        let now = millis(SystemTime::now());
-        let turn = options.schedule.turn(now, &self.config().zone, None);
-        {
-            let mut state = locked(&entry.state);
-            (state.tries, state.begun, state.next_start) = (0, now, 0);
-            if let Turn::Wait(next) = turn {
-                (state.phase, state.next_start) = (Phase::Scheduled, next.unwrap_or(0));
-                state.message.clear();
-            }
-        }
-        match turn {
-            Turn::Wait(next) => {
-                self.inner.agenda.note(&entry.id, next);
-                return Ok(());
-            }
-            Turn::Run(end) => self.inner.agenda.note(&entry.id, Some(end)),
-            Turn::Always | Turn::Over => {}
-        }
-        let started = self.launch(entry, planned).await;
-        if let Err(NotStarted::Failed(_)) = started {
-            self.try_later(entry, options);
-        }
-        started
-    }
-
-    /// Notes when a rule that failed is started again, if it is.
-    fn try_later(&self, entry: &Entry, options: &RuleOptions) {
-        let mut state = locked(&entry.state);
-        if let Some(wait) = options.restart.wait(state.tries, fastrand::f64()) {
-            state.tries += 1;
-            self.inner.agenda.note(&entry.id, Some(millis(SystemTime::now()) + wait));
-        }
-    }
-
-    /// Does what a rule's schedule or its restart strategy says for now.
-    pub(super) async fn keep_schedule(&self, id: &str) {
-        let Some(entry) = self.entry(id) else { return };
-        let _life = entry.life.lock().await;
-        let (phase, begun) = {
-            let state = locked(&entry.state);
-            if state.gone {
-                return;
-            }
-            (state.phase, state.begun)
-        };
-        if !matches!(phase, Phase::Running | Phase::Scheduled | Phase::Failed) {
-            return;
-        }
-        let Ok(definition) = Definition::read(&entry.text(), Some(id), &self.config().rule) else { return };
-        let options = &definition.rule.options;
-        let turn = options.schedule.turn(millis(SystemTime::now()), &self.config().zone, Some(begun));
-        let runs = phase == Phase::Running;
-        match turn {
-            Turn::Run(_) | Turn::Always if !runs => {
-                if let Turn::Run(end) = turn {
-                    self.inner.agenda.note(id, Some(end));
-                }
-                let started = match definition.plan(&self.catalog(), &self.config()) {
-                    Ok(planned) => self.launch(&entry, planned.unchecked()).await,
-                    Err(error) => Err(NotStarted::Failed(error.to_string())),
-                };
-                if let Err(NotStarted::Failed(text) | NotStarted::Refused(ServiceError::Start(text))) = started {
-                    let mut state = locked(&entry.state);
-                    (state.phase, state.message) = (Phase::Failed, text);
-                    drop(state);
-                    self.try_later(&entry, options);
-                }
-            }
-            Turn::Run(end) => self.inner.agenda.note(id, Some(end)),
-            Turn::Always => {}
-            Turn::Wait(next) => {
-                if runs {
-                    let _ = self.halt(&entry, "schedule terminated").await;
-                }
-                let mut state = locked(&entry.state);
-                (state.phase, state.next_start) = (Phase::Scheduled, next.unwrap_or(0));
-                self.inner.agenda.note(id, next);
-            }
-            Turn::Over => {
-                let _ = self.halt(&entry, "duration terminated").await;
-            }
-        }
-    }
-
-    /// Ends a rule whose code has failed, and notes when it is tried again.
-    pub(super) async fn bury(&self, id: &str) {
-        let Some(entry) = self.entry(id) else { return };
-        let _life = entry.life.lock().await;
-        if entry.phase() != Phase::Running {
-            return;
-        }
-        let _ = self.halt(&entry, "").await;
-        {
-            let mut state = locked(&entry.state);
-            let error = state.last.as_ref().and_then(|last| last.last_error.clone());
-            (state.phase, state.message) = (Phase::Failed, error.map(|(_, text)| text).unwrap_or_default());
-        }
-        if let Ok(definition) = Definition::read(&entry.text(), Some(id), &self.config().rule) {
-            self.try_later(&entry, &definition.rule.options);
-        }
-    }
-
-    /// Starts a rule whose life the caller holds.
-    async fn launch(&self, entry: &Arc<Entry>, planned: Planned) -> Result<(), NotStarted> {
-        let Planned { mut spec, nodes, checkpoint_interval } = planned;
-        self.load_state(&mut spec).await;
-        {
-            let mut state = locked(&entry.state);
-            state.phase = Phase::Starting;
-            state.message.clear();
-            state.nodes = Some(Arc::new(nodes));
-            state.last = None;
-            state.last_start = millis(SystemTime::now());
-            state.next_start = 0;
-        }
-        let engine = self.inner.engine.read().await;
-        let Some(engine) = engine.as_ref() else { return Err(NotStarted::Refused(ServiceError::Stopping)) };
-        match engine.start_rule(spec).await {
-            Ok(()) => {
-                let status = engine.rule_status(&entry.id).await;
-                {
-                    let mut state = locked(&entry.state);
-                    state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
-                    state.phase = Phase::Running;
-                }
-                self.begin_checkpoints(&entry.id, checkpoint_interval).await;
-                Ok(())
-            }
-            Err(error) => {
-                let refused = is_check(&error);
-                let text = match error {
-                    EngineError::Connector { error, .. } => error.to_string(),
-                    error => error.to_string(),
-                };
-                let mut state = locked(&entry.state);
-                state.phase = if refused { Phase::Stopped } else { Phase::Failed };
-                state.message = if refused { String::new() } else { text.clone() };
-                state.last_stop = millis(SystemTime::now());
-                Err(if refused { NotStarted::Refused(ServiceError::Start(text)) } else { NotStarted::Failed(text) })
-            }
-        }
-    }
-
-    /// Stops a rule whose life the caller holds, and keeps its state; one that does not run stays as it is.
-    async fn halt(&self, entry: &Arc<Entry>, message: &str) -> Result<(), ServiceError> {
-        self.end(entry, message, true).await
-    }
-
-    /// Stops a rule; its state is lost where it is not to be kept.
-    async fn end(&self, entry: &Arc<Entry>, message: &str, keep: bool) -> Result<(), ServiceError> {
-        if !matches!(entry.phase(), Phase::Running | Phase::Starting) {
-            let mut state = locked(&entry.state);
-            if state.phase != Phase::Stopped {
-                (state.phase, state.message) = (Phase::Stopped, message.to_owned());
-            }
-            return Ok(());
-        }
-        locked(&entry.state).phase = Phase::Stopping;
-        let engine = self.inner.engine.read().await;
-        let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-        let last = engine.rule_status(&entry.id).await;
-        if keep {
-            let saved = engine.stop_and_save_rule(&entry.id).await;
-            self.keep_state(None, &entry.id, saved).await;
-        } else {
-            engine.stop_rule(&entry.id).await;
-        }
-        let mut state = locked(&entry.state);
-        state.last = last.map(Box::new);
-        (state.phase, state.message) = (Phase::Stopped, message.to_owned());
-        state.last_stop = millis(SystemTime::now());
-        Ok(())
-    }
-
-    fn entry(&self, id: &str) -> Option<Arc<Entry>> {
-        locked(&self.inner.rules).get(id).filter(|entry| locked(&entry.state).created).cloned()
-    }
-
-    /// Replaces a rule, or creates it. The old one runs on where the new one is refused.
+    /// Replaces a rule, or creates it. One that runs goes on until the new one takes its place, between two messages: no
+    /// endpoint closes and no client is cut off that both use.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
     pub async fn update_rule(&self, id: &str, text: &str) -> Result<(), ServiceError> {
         check_id(id)?;
         let text = &*self.restored_rule(id, text)?;
-        let definition = Definition::read(text, Some(id), &self.config().rule)?;
+        let definition = Arc::new(Definition::read(text, Some(id), &self.config().rule)?);
         // One that is being created, or dropped, is waited for.
         let known = || locked(&self.inner.rules).get(id).cloned();
         let (entry, _life) = loop {
@@ -359,40 +187,11 @@ impl Service {
                 break (entry, life);
             }
         };
-        let (old_version, old_text) = {
-            let state = locked(&entry.state);
-            (state.version.clone(), state.text.clone())
-        };
-        check_version("rule", id, &old_version, &definition.version)?;
-        let planned = definition.plan(&self.catalog(), &self.config())?;
-        let ran = entry.phase() == Phase::Running;
-        self.halt(&entry, BY_UPDATE).await?;
-        let mut done = Ok(());
-        if definition.rule.triggered
-            && let Err(NotStarted::Refused(error)) = self.begin(&entry, &definition.rule.options, planned).await
-        {
-            done = Err(error);
-        }
-        if done.is_ok() {
-            done = match definition.rule.options.temporary {
-                true => self.inner.store.write(vec![Change::remove(Kind::Rule, id)]).await,
-                false => self.inner.store.write(vec![Change::put(Kind::Rule, id, text)]).await,
-            }
-            .map_err(ServiceError::from);
-        }
-        if done.is_ok() {
-            locked(&entry.state).redefine(State::of(&definition, text));
-            definition.warn();
-            return Ok(());
-        }
-        self.halt(&entry, BY_HAND).await?;
-        if ran {
-            let old = Definition::read(&old_text, Some(id), &self.config().rule)?;
-            // Whatever comes of it shows in the rule's status.
-            let planned = old.plan(&self.catalog(), &self.config())?.unchecked();
-            let _ = self.begin(&entry, &old.rule.options, planned).await;
-        }
-        done
+        check_version("rule", id, locked(&entry.state).version(), &definition.version)?;
+        self.put_in_place(&entry, &definition, text).await?;
+        locked(&entry.state).redefine(&definition, text);
+        definition.warn();
+        Ok(())
     }
 
     /// Stops a rule and forgets it.
@@ -409,7 +208,7 @@ impl Service {
         }
         // On disk first: a rule that is gone may run for a moment, but must not come back.
         let mut changes = Vec::new();
-        if !locked(&entry.state).temporary {
+        if !locked(&entry.state).temporary() {
             changes.push(Change::remove(Kind::Rule, id));
         }
         if self.has_state(id) {
@@ -419,7 +218,7 @@ impl Service {
             self.inner.store.write(changes).await?;
         }
         self.state_is_gone(id);
-        self.end(&entry, BY_HAND, false).await?;
+        self.halt(&entry, BY_HAND, false).await?;
         locked(&entry.state).gone = true;
         locked(&self.inner.rules).remove(id);
         Ok(())
@@ -436,7 +235,7 @@ impl Service {
         if matches!(entry.phase(), Phase::Running | Phase::Scheduled) {
             return self.want(&entry, true).await;
         }
-        self.start_anew(&entry).await?;
+        self.start_anew(&entry, true).await?;
         self.want_or_halt(&entry).await
     }
 
@@ -449,10 +248,11 @@ impl Service {
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
         self.want(&entry, false).await?;
-        self.halt(&entry, BY_HAND).await
+        self.halt(&entry, BY_HAND, true).await
     }
 
-    /// Stops a rule and starts it again.
+    /// Lets a rule begin again, as it is planned against the streams and settings of now. One that runs is replaced by
+    /// itself, and goes on if that fails.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -460,20 +260,12 @@ impl Service {
         let entry = self.registered(id)?;
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
-        let ran = entry.phase() == Phase::Running;
-        self.halt(&entry, BY_HAND).await?;
-        if let Err(error) = self.start_anew(&entry).await {
-            // It was not asked to stop: that it does not run is this error.
-            if ran {
-                let mut state = locked(&entry.state);
-                (state.phase, state.message) = (Phase::Failed, error.to_string());
-            }
-            return Err(error);
-        }
+        self.start_anew(&entry, true).await?;
         self.want_or_halt(&entry).await
     }
 
-    /// Forgets what a rule remembers. One that runs begins anew.
+    /// Forgets what a rule remembers. One that runs begins anew; one that waits for its schedule or its next try goes on
+    /// waiting.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -481,10 +273,8 @@ impl Service {
         let entry = self.registered(id)?;
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
-        let runs = entry.phase() == Phase::Running;
-        self.end(&entry, BY_HAND, false).await?;
         self.forget_state(id).await;
-        if runs { self.start_anew(&entry).await } else { Ok(()) }
+        if entry.phase() == Phase::Running { self.start_anew(&entry, false).await } else { Ok(()) }
     }
 
     /// Takes the life of a rule, if it runs and is not just being changed.
@@ -495,6 +285,10 @@ impl Service {
             Ok(_) => Life::Over,
             Err(_) => Life::Changing,
         }
+    }
+
+    fn entry(&self, id: &str) -> Option<Arc<Entry>> {
+        locked(&self.inner.rules).get(id).filter(|entry| locked(&entry.state).created).cloned()
     }
 
     fn registered(&self, id: &str) -> Result<Arc<Entry>, ServiceError> {
@@ -509,11 +303,23 @@ impl Service {
         }
     }
 
-    /// Plans a rule against what there is now, and starts it.
-    async fn start_anew(&self, entry: &Arc<Entry>) -> Result<(), ServiceError> {
-        let definition = Definition::read(&entry.text(), Some(&entry.id), &self.config().rule)?;
+    /// The definition of a rule.
+    ///
+    /// # Errors
+    /// What is wrong with a stored one that cannot be read.
+    fn definition(&self, entry: &Entry) -> Result<Arc<Definition>, ServiceError> {
+        let known = locked(&entry.state).definition.clone();
+        match known {
+            Some(definition) => Ok(definition),
+            None => Definition::read(&entry.text(), Some(&entry.id), &self.config().rule).map(Arc::new),
+        }
+    }
+
+    /// Plans a rule against what there is now, and starts it: in the place of the one that runs.
+    async fn start_anew(&self, entry: &Arc<Entry>, carry: bool) -> Result<(), ServiceError> {
+        let definition = self.definition(entry)?;
         let planned = definition.plan(&self.catalog(), &self.config())?;
-        match self.begin(entry, &definition.rule.options, planned).await {
+        match self.begin(entry, &definition, planned, None, carry).await {
             Ok(()) => Ok(()),
             Err(NotStarted::Refused(error)) => Err(error),
             Err(NotStarted::Failed(text)) => Err(ServiceError::Start(text)),
@@ -529,12 +335,12 @@ impl Service {
     async fn want_or_halt(&self, entry: &Arc<Entry>) -> Result<(), ServiceError> {
         let wanted = self.want(entry, true).await;
         if wanted.is_err() {
-            self.halt(entry, BY_HAND).await?;
+            self.halt(entry, BY_HAND, true).await?;
         }
         wanted
     }
 
-    /// Sets a member of a rule's definition, here and on disk.
+    /// Sets a member of a rule's text, here and on disk.
     async fn amend(&self, entry: &Arc<Entry>, member: &str, value: Json) -> Result<(), ServiceError> {
         let text = entry.text();
         let wrong = |error: serde_json::Error| ServiceError::RuleJson(error.to_string());
@@ -545,7 +351,7 @@ impl Service {
             return Ok(());
         }
         let text = Json::Object(json).to_string();
-        if !locked(&entry.state).temporary {
+        if !locked(&entry.state).temporary() {
             self.inner.store.write(vec![Change::put(Kind::Rule, &entry.id, &text)]).await?;
         }
         locked(&entry.state).text = text.into();
@@ -576,7 +382,7 @@ impl Service {
         let entry = self.entry(id).ok_or_else(|| ServiceError::NoRule(id.to_owned()))?;
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
-        let old = locked(&entry.state).tags.clone().unwrap_or_default();
+        let old = locked(&entry.state).tags().unwrap_or_default();
         let mut tags: Vec<String> = Vec::new();
         for tag in change(old) {
             if !tags.contains(&tag) {
@@ -584,7 +390,10 @@ impl Service {
             }
         }
         self.amend(&entry, "tags", Json::from(tags.clone())).await?;
-        locked(&entry.state).tags = Some(tags);
+        let mut state = locked(&entry.state);
+        if let Some(definition) = &state.definition {
+            state.definition = Some(Arc::new(definition.with_tags(tags)));
+        }
         Ok(())
     }
 
@@ -604,10 +413,4 @@ impl Service {
         }
         Ok(all)
     }
-}
-
-/// Whether `checkConnection` forbids the rule.
-fn is_check(error: &EngineError) -> bool {
-    let EngineError::Connector { error, .. } = error else { return false };
-    matches!(&**error, ConnectorError::Connect(ConnectError::Unreachable(_) | ConnectError::NoClient(_)))
 }

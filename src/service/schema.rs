@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Service;
-use super::definition::Definition;
 use super::error::ServiceError;
 use crate::definition::stream::{Catalog, StreamDef};
 use crate::expr::function::{self, Returns};
@@ -28,14 +27,11 @@ impl Service {
     /// # Errors
     /// [`ServiceError::NoRuleStatus`], and what is wrong with the rule by now.
     pub fn rule_schema(&self, id: &str) -> Result<Vec<ResultColumn>, ServiceError> {
-        let text = self.rule_text(id).map_err(|error| match error {
+        let definition = self.rule_definition(id).map_err(|error| match error {
             ServiceError::NoRule(id) => ServiceError::NoRuleStatus(id),
             error => error,
         })?;
-        let definition = Definition::read(&text, Some(id), &self.config().rule)?;
-        let select = crate::sql::parse_select(&definition.rule.sql);
-        let select = select.map_err(|error| ServiceError::RuleJson(error.to_string()))?;
-        Ok(columns(&select, &self.catalog()))
+        Ok(columns(&definition.select, &self.catalog()))
     }
 }
 

@@ -1,12 +1,10 @@
 //! How a rule stands, in the terms of eKuiper's status: counters for each of its parts.
 
-use std::time::SystemTime;
-
 use super::millis;
 use super::topology::{Part, Topology};
 use crate::engine::RuleStatus;
-use crate::io::{LinkState, LinkStatus, NO_CLIENT, loss};
-use crate::metrics::Place;
+use crate::io::{LinkHistory, LinkState, LinkStatus, NO_CLIENT, UNREAD, loss};
+use crate::metrics::{Losses, Place};
 
 /// The states of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +56,8 @@ pub struct RuleReport {
     pub engine: Option<RuleStatus>,
     /// how far the watermark of a rule in event time is behind the clock, ms
     pub watermark_lag: Option<i64>,
+    /// messages that it has lost over all its runs, by part and cause
+    pub losses: Losses,
     /// errors of all parts
     pub exceptions: u64,
     /// the last one
@@ -85,7 +85,7 @@ pub struct Counters {
     pub last_exception: Option<(i64, String)>,
     /// of sources and sinks: the link
     pub link: Option<Link>,
-    /// of sinks: messages that were lost, by cause
+    /// of sources and sinks: messages that were lost over all runs of the rule, by cause
     pub dropped: Vec<(&'static str, u64)>,
 }
 
@@ -104,23 +104,39 @@ pub struct Link {
     pub tried: i64,
 }
 
-/// What the counters of an engine's rule are from its start: sources count for all their rules.
+/// What a rule's sources had counted when it started: they count for all their rules.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Baseline(pub Vec<u64>);
+pub(super) struct Baseline(Vec<SourceBase>);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct SourceBase {
+    messages: u64,
+    /// failed dials, and connections that ended with an error
+    failures: u64,
+}
 
 impl Baseline {
     pub fn of(status: &RuleStatus) -> Baseline {
-        Baseline(status.sources.iter().map(|(_, link)| link.messages).collect())
+        let base = |link: &LinkStatus| SourceBase { messages: link.messages, failures: link.history.failures };
+        Baseline(status.sources.iter().map(|(_, link)| base(link)).collect())
     }
 }
 
-/// The counters of each part.
-pub(super) fn counters(nodes: &Topology, status: &RuleStatus, base: &Baseline, ended: bool) -> Vec<(String, Counters)> {
+/// The counters of each part; `losses` are those of all runs of the rule.
+pub(super) fn counters(
+    nodes: &Topology,
+    status: &RuleStatus,
+    base: &Baseline,
+    losses: &Losses,
+    ended: bool,
+) -> Vec<(String, Counters)> {
     let received = |source: usize| {
         let name = nodes.sources.get(source)?;
         let at = status.sources.iter().position(|(known, _)| *known == name.as_str())?;
-        let messages = status.sources[at].1.messages;
-        Some((messages.saturating_sub(base.0.get(at).copied().unwrap_or(0)), &status.sources[at].1))
+        let (stream, link) = &status.sources[at];
+        let base = base.0.get(at).copied().unwrap_or_default();
+        let messages = link.messages.saturating_sub(base.messages);
+        Some((messages, link.history.failures.saturating_sub(base.failures), stream, link))
     };
     let work = &status.work;
     // An error whose operator is not shown is that of the last one.
@@ -143,19 +159,28 @@ pub(super) fn counters(nodes: &Topology, status: &RuleStatus, base: &Baseline, e
     };
     let part = |part: Part| match part {
         Part::Source(source) => {
-            let (messages, link) = received(source).map_or((0, None), |(messages, link)| (messages, Some(link)));
-            let link = link.map(|link| of_link(link, ended)).unwrap_or_else(|| Link::unknown(ended));
-            let last = (link.state != 1 && !link.message.is_empty()).then(|| (link.disconnected, link.message.clone()));
+            let Some((messages, failures, stream, link)) = received(source) else {
+                return Counters { link: Some(Link::unknown(ended)), ..Counters::default() };
+            };
+            let last = link.last_error.as_ref().filter(|_| failures > 0);
+            let mut dropped = losses.of("source", stream);
+            dropped.extend(link.dropped.iter().filter(|(cause, _)| *cause == UNREAD));
+            let mut now = of_link(link, ended);
+            // An endpoint of the data server is there, and yet nobody may have come to it.
+            if now.state == 1 && link.serves() && link.peers == 0 {
+                now.state = 0;
+            }
             Counters {
-                exceptions: u64::from(last.is_some()),
-                last_exception: last,
-                link: Some(link),
+                exceptions: failures,
+                last_exception: last.map(|(time, text)| (millis(*time), text.clone())),
+                link: Some(now),
                 last_invocation: work.received,
+                dropped,
                 ..passed(messages, messages)
             }
         }
         Part::Decoder(source) => {
-            let messages = received(source).map_or(0, |(messages, _)| messages);
+            let messages = received(source).map_or(0, |(messages, ..)| messages);
             let here = |place| source == 0 && place == Place::Decoder;
             let (errors, last_exception) = faults(&here);
             Counters {
@@ -214,7 +239,7 @@ pub(super) fn counters(nodes: &Topology, status: &RuleStatus, base: &Baseline, e
                 exceptions: dropped,
                 last_exception: last.or_else(|| why.map(|why| (millis(link.since), why))),
                 link: Some(link_now),
-                dropped: link.dropped.clone(),
+                dropped: losses.of("sink", &sink.to_string()),
                 ..passed(status.rows_out, status.rows_out)
             }
         }
@@ -245,24 +270,32 @@ impl Link {
 }
 
 fn of_link(link: &LinkStatus, ended: bool) -> Link {
-    let since = millis(link.since);
-    let (lost, message) = link.last_error.as_ref().map_or((0, String::new()), |(at, text)| (millis(*at), text.clone()));
-    match link.state {
-        _ if ended => {
-            Link { state: -1, connected: since, disconnected: millis(SystemTime::now()), message, tried: since }
-        }
-        LinkState::Connected => Link { state: 1, connected: since, disconnected: lost, message, tried: since },
-        LinkState::Connecting => {
-            // Where a try has failed it is away, and dialled again.
-            let state = if message.is_empty() { 0 } else { -1 };
-            Link { state, connected: 0, disconnected: since.max(lost), message, tried: lost }
-        }
-        LinkState::Disconnected => Link { state: -1, connected: 0, disconnected: since, message, tried: lost },
+    let history = &link.history;
+    let (failed, message) =
+        link.last_error.as_ref().map_or((0, String::new()), |(at, text)| (millis(*at), text.clone()));
+    // What is in this process has no peer that could come and go: it is connected since it is open.
+    let local = !link.serves() && *history == LinkHistory::default() && link.state == LinkState::Connected;
+    let connected = if local { millis(link.since) } else { history.connected.map_or(0, millis) };
+    let state = match link.state {
+        _ if ended => -1,
+        LinkState::Connected => 1,
+        // Where a try has failed it is away, and dialled again.
+        LinkState::Connecting if message.is_empty() => 0,
+        LinkState::Connecting | LinkState::Disconnected => -1,
+    };
+    Link {
+        state,
+        connected,
+        disconnected: history.disconnected.map_or(0, millis).max(failed),
+        message,
+        tried: connected.max(failed),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use super::*;
     use crate::metrics::Work;
 
@@ -277,6 +310,7 @@ mod tests {
             bytes: 0,
             dropped: dropped.to_vec(),
             queued: 0,
+            history: Default::default(),
         }
     }
 
@@ -284,8 +318,8 @@ mod tests {
     fn a_message_without_a_client_is_no_exception() {
         for (dropped, exceptions, last) in [
             (&[(NO_CLIENT, 7)][..], 0, None),
-            (&[("slow client", 1), (NO_CLIENT, 7)], 1, Some("1 message dropped: slow client")),
-            (&[("slow client", 2), ("client left", 3)], 5, Some("3 messages dropped: client left")),
+            (&[(NO_CLIENT, 7), ("slow client", 1)], 1, Some("1 message dropped: slow client")),
+            (&[("client left", 3), ("slow client", 2)], 5, Some("3 messages dropped: client left")),
         ] {
             let nodes = Topology::of_log();
             let status = RuleStatus {
@@ -304,7 +338,7 @@ mod tests {
                 sources: Vec::new(),
                 sinks: vec![link(dropped)],
             };
-            let parts = counters(&nodes, &status, &Baseline::default(), false);
+            let parts = counters(&nodes, &status, &Baseline::default(), &status.losses(), false);
             let (_, sink) = parts.iter().find(|(name, _)| name.starts_with("sink_")).expect("a sink");
             assert_eq!((sink.exceptions, sink.dropped.as_slice()), (exceptions, dropped));
             assert_eq!(sink.last_exception.as_ref().map(|(_, text)| text.as_str()), last);

@@ -1,4 +1,4 @@
-//! What is to be done at which time, for all rules and trials together: one timer, however many have times.
+//! One timer for all rules and trials: what is to be done, and when.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
@@ -11,7 +11,7 @@ use super::{Inner, Service, locked, millis};
 /// How often rules are looked at that may have failed, and how long a change of the clock can go unseen.
 const PATROL: Duration = Duration::from_secs(1);
 
-/// What is looked at in a rule or a trial.
+/// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
     /// its schedule, and its restart after a failure
@@ -116,11 +116,11 @@ async fn patrol(agenda: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
     let failed = match service.inner.engine.read().await.as_ref() {
-        Some(engine) => engine.failed().await,
+        Some(engine) => engine.failed(),
         None => return false,
     };
     for id in failed {
-        service.bury(&id).await;
+        service.mark_failed(&id).await;
     }
     service.hold_missing().await;
     // What has become due meanwhile is not to wait for a change.

@@ -203,7 +203,7 @@ impl Service {
         self.inner.agenda.forget_trial(id, trial.ends.load(Ordering::Relaxed));
         match self.inner.engine.read().await.as_ref() {
             Some(engine) => {
-                engine.stop_rule(&trial.engine_id).await;
+                engine.stop_rule(&trial.engine_id, false).await;
                 engine.end_events(&trial.path, &trial.sink).await;
             }
             None => trial.sink.close(),

@@ -37,18 +37,24 @@ impl Peer {
     async fn sockets(&self) -> Sockets {
         let (mut input, mut output) = (None, None);
         while input.is_none() || output.is_none() {
-            let (stream, _) = timeout(LIMIT, self.listener.accept()).await.expect("it dials").expect("it connects");
-            let mut path = String::new();
-            // The form is that of the library.
-            #[allow(clippy::result_large_err)]
-            let see = |request: &Request, response: Response| {
-                path = request.uri().path().to_owned();
-                Ok(response)
-            };
-            let socket = tokio_tungstenite::accept_hdr_async(stream, see).await.expect("it is a websocket");
+            let (path, socket) = self.socket().await;
             *(if path == "/in" { &mut input } else { &mut output }) = Some(socket);
         }
         Sockets { input: input.expect("it is there"), output: output.expect("it is there") }
+    }
+
+    /// The next connection, with its path.
+    async fn socket(&self) -> (String, WebSocketStream<TcpStream>) {
+        let (stream, _) = timeout(LIMIT, self.listener.accept()).await.expect("it dials").expect("it connects");
+        let mut path = String::new();
+        // The form is that of the library.
+        #[allow(clippy::result_large_err)]
+        let see = |request: &Request, response: Response| {
+            path = request.uri().path().to_owned();
+            Ok(response)
+        };
+        let socket = tokio_tungstenite::accept_hdr_async(stream, see).await.expect("it is a websocket");
+        (path, socket)
     }
 }
 
@@ -116,8 +122,8 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     sockets.send(r#"{"a": 2}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 3, "p": 1}));
 
+    // Its connections stay.
     ask(&served, "POST", "/rules/r/restart", Value::Null).await;
-    let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 3}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 6, "p": 2}));
 
@@ -137,7 +143,7 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     // Another sink and other names.
     let renamed = "SELECT acc_sum(a) AS total, lag(a) AS p FROM demo";
     ask(&served, "PUT", "/rules/r", rule(&peer, renamed, "/elsewhere", "1h")).await;
-    let mut sockets = peer.sockets().await;
+    sockets.output = peer.socket().await.1;
     sockets.send(r#"{"a": 6}"#).await;
     assert_eq!(sockets.next().await, json!({"total": 21, "p": 5}));
 
@@ -145,12 +151,11 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     let other = "SELECT acc_sum(a) AS s, lag(a) AS p FROM demo WHERE a > 0";
     ask(&served, "PUT", "/rules/r", rule(&peer, other, "/out", "1h")).await;
     served.will_say(&["begins anew", "another plan"]).await;
-    let mut sockets = peer.sockets().await;
+    sockets.output = peer.socket().await.1;
     sockets.send(r#"{"a": 7}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 7}));
 
     ask(&served, "PUT", "/rules/r/reset_state", json!({"type": "state"})).await;
-    let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 8}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 8}));
 
@@ -158,9 +163,7 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     let mut forgetful = rule(&peer, other, "/out", "1h");
     forgetful["options"]["qos"] = json!(0);
     ask(&served, "PUT", "/rules/r", forgetful).await;
-    drop(peer.sockets().await);
     ask(&served, "PUT", "/rules/r", rule(&peer, other, "/out", "1h")).await;
-    let mut sockets = peer.sockets().await;
     sockets.send(r#"{"a": 9}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 9}));
 }

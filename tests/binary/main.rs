@@ -22,3 +22,4 @@ mod service_abuse;
 mod sql_docs;
 mod surface;
 mod trial;
+mod updates;

@@ -217,7 +217,12 @@ async fn tables_take_what_rules_write_and_what_files_hold() {
     let planned = pipeline::load(&[file], &Config::default()).map_err(|problems| format!("{problems:?}")).unwrap();
     assert_eq!(planned.tables.len(), 2);
 
-    let settings = EngineSettings { workers: 2, server: ServerSettings::default(), zone: jiff::tz::TimeZone::UTC };
+    let settings = EngineSettings {
+        workers: 2,
+        server: ServerSettings::default(),
+        zone: jiff::tz::TimeZone::UTC,
+        shutdown: Default::default(),
+    };
     let engine = Engine::start(settings)
         .expect("threads can be started")
         .with_files(plutino::io::reach::FileRoots::new(folder.0.clone()));
@@ -231,14 +236,13 @@ async fn tables_take_what_rules_write_and_what_files_hold() {
         engine.start_rule(rule.spec).await.expect("the rule can be started");
     }
     engine.end_of_input().await;
-    let tables: Vec<_> =
-        engine.tables().await.into_iter().map(|table| (table.name, table.rows_in, table.errors)).collect();
+    let tables: Vec<_> = engine.tables().into_iter().map(|table| (table.name, table.rows_in, table.errors)).collect();
     assert_eq!(tables, [("fed".to_owned(), 3, 0), ("read".to_owned(), 3, 0)]);
     // The row with a wrong rowkind and the one without a key are errors of the rule that wrote them.
     let status = engine.status().await;
     assert_eq!((status[0].errors, status[0].sinks[0].messages, status[0].sinks[0].peers), (2, 3, 2));
     assert!(engine.drop_table("fed").await);
     assert!(!engine.drop_table("fed").await);
-    assert_eq!(engine.tables().await.len(), 1);
-    engine.stop().await;
+    assert_eq!(engine.tables().len(), 1);
+    engine.stop(std::time::Duration::from_secs(10)).await;
 }

@@ -145,6 +145,7 @@ async fn suite(name: &str, path: &Path) {
         workers: 1,
         server: ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() },
         zone: jiff::tz::TimeZone::UTC,
+        shutdown: Default::default(),
     };
     let engine = Engine::start(settings).expect("an engine starts");
     // While a rule of its own runs, the data server stays where it is.
@@ -168,7 +169,7 @@ async fn suite(name: &str, path: &Path) {
                     Ok(Err(fault)) => Verdict::Failed(fault),
                     Err(_) => Verdict::Failed("does not end".to_owned()),
                 };
-                engine.stop_rule(&tag).await;
+                engine.stop_rule(&tag, false).await;
                 (case, verdict)
             });
         }
@@ -190,7 +191,7 @@ async fn suite(name: &str, path: &Path) {
         }
     }
     drop(running);
-    engine.stop().await;
+    engine.stop(std::time::Duration::from_secs(10)).await;
     failed.sort();
     for failure in &failed {
         println!("{failure}");

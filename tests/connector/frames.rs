@@ -55,8 +55,13 @@ async fn packed_messages_and_bytes_are_binary_frames_both_ways() {
     let _ = std::fs::remove_file(&file);
     let planned = planned.map_err(|problems| format!("{problems:?}")).expect("the rules are right");
     let server = ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() };
-    let engine =
-        Engine::start(EngineSettings { workers: 1, server, zone: jiff::tz::TimeZone::UTC }).expect("it starts");
+    let engine = Engine::start(EngineSettings {
+        workers: 1,
+        server,
+        zone: jiff::tz::TimeZone::UTC,
+        shutdown: Default::default(),
+    })
+    .expect("it starts");
     for rule in planned.rules {
         engine.start_rule(rule.spec).await.expect("the rule starts");
     }
@@ -81,5 +86,5 @@ async fn packed_messages_and_bytes_are_binary_frames_both_ways() {
     let bytes: &[u8] = &[0, 159, 255, 10];
     source.send(Message::binary(bytes)).await.expect("it takes messages");
     assert_eq!(next(&mut out).await, Message::binary(bytes));
-    engine.stop().await;
+    engine.stop(std::time::Duration::from_secs(10)).await;
 }

@@ -162,7 +162,7 @@ async fn a_server_source_takes_the_messages_of_all_clients() {
     assert_eq!((status.messages, status.bytes, status.peers, status.state), (2, 2, 2, LinkState::Connected));
     one.close(None).await.unwrap();
     until(|| link.status().peers == 1).await;
-    let closing = tokio::spawn(link.close());
+    let closing = tokio::spawn(async move { link.close().await });
     assert_eq!(close_code(&mut two).await, CloseCode::Away);
     while two.next().await.is_some() {}
     timeout(LIMIT, closing).await.unwrap().unwrap();
@@ -618,7 +618,7 @@ async fn a_source_that_is_prepared_hands_nothing_over_and_loses_nothing() {
     let idle = hub.prepare_source(source("/idle", json!({})), 0, frames).await.unwrap();
     let mut waiting = self::client(hub.listening().unwrap(), "/idle").await;
     waiting.send("x".into()).await.unwrap();
-    let closing = tokio::spawn(idle.close());
+    let closing = tokio::spawn(async move { idle.close().await });
     assert_eq!(close_code(&mut waiting).await, CloseCode::Away);
     drop(waiting);
     timeout(LIMIT, closing).await.unwrap().unwrap();

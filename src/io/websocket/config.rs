@@ -309,7 +309,7 @@ pub enum SlowClient {
 }
 
 /// All that a link needs to know.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// which end dials
     pub role: Role,

@@ -7,21 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use tokio::sync::{RwLock, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::client_queue::{Peer, SinkQueue};
 use super::config::{Role, Settings};
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
-use crate::io::{LinkState, printable};
+use crate::io::{LinkHistory, LinkState, UNREAD, loss, printable};
 use crate::sync::locked;
 
 /// A source's end of an endpoint.
 pub(super) struct Subscriber {
     frames: FrameSender,
-    /// read while a batch is handed over; set to true, nothing more comes
-    closed: RwLock<bool>,
     /// false while its rule is being started: what comes waits, and the sockets are not read on
     begun: watch::Sender<bool>,
     /// messages handed over
@@ -39,7 +37,12 @@ pub(super) struct Standing {
     pub since: SystemTime,
     /// failed dials and broken connections since the start
     pub failures: u64,
+    /// what has become of its connections
+    pub history: LinkHistory,
 }
+
+/// Keeps an endpoint from handing messages over: its sockets are not read.
+pub struct Pause(#[allow(dead_code, reason = "its end is what matters")] OwnedRwLockWriteGuard<()>);
 
 /// See the module.
 pub(super) struct Endpoint {
@@ -57,9 +60,15 @@ pub(super) struct Endpoint {
     pub tasks: watch::Sender<usize>,
     last_error: Mutex<Option<(SystemTime, String)>>,
     subscribers: Mutex<Arc<Vec<Arc<Subscriber>>>>,
+    /// read while a batch is handed over
+    delivering: Arc<RwLock<()>>,
     members: Mutex<Members>,
-    /// messages that came while no source was there to take them
-    pub unread: AtomicU64,
+    /// messages that came while no source was there to take them; endpoints of one address share it
+    pub unread: Arc<AtomicU64>,
+    /// how much of that the log knows of
+    unread_told: AtomicU64,
+    /// how often it was taken into use: one that nobody uses is closed later unless this has grown
+    pub uses: AtomicU64,
 }
 
 /// What an endpoint is used for.
@@ -107,18 +116,26 @@ struct Members {
 
 impl Endpoint {
     /// An endpoint that nobody uses yet.
-    pub fn new(settings: Settings, thread: usize, state: LinkState) -> Arc<Endpoint> {
+    pub fn new(settings: Settings, thread: usize, state: LinkState, unread: Arc<AtomicU64>) -> Arc<Endpoint> {
         Arc::new(Endpoint {
             settings,
             links: Mutex::default(),
             thread,
-            standing: watch::Sender::new(Standing { state, since: SystemTime::now(), failures: 0 }),
+            standing: watch::Sender::new(Standing {
+                state,
+                since: SystemTime::now(),
+                failures: 0,
+                history: LinkHistory::default(),
+            }),
             closing: watch::Sender::new(false),
             tasks: watch::Sender::new(0),
             last_error: Mutex::default(),
             subscribers: Mutex::default(),
+            delivering: Arc::default(),
             members: Mutex::default(),
-            unread: AtomicU64::new(0),
+            unread_told: AtomicU64::new(unread.load(Ordering::Relaxed)),
+            unread,
+            uses: AtomicU64::new(0),
         })
     }
 
@@ -214,18 +231,32 @@ impl Endpoint {
     pub fn subscribe(&self, subscriber: &Arc<Subscriber>) {
         let mut subscribers = locked(&self.subscribers);
         *subscribers = Arc::new(subscribers.iter().chain([subscriber]).cloned().collect());
+        drop(subscribers);
+        self.tell_unread();
     }
 
-    /// Takes a source away; when this returns, nothing is being handed to it.
-    pub async fn unsubscribe(&self, subscriber: &Arc<Subscriber>) {
-        {
-            let mut subscribers = locked(&self.subscribers);
-            let rest = subscribers.iter().filter(|other| !Arc::ptr_eq(other, subscriber)).cloned().collect();
-            *subscribers = Arc::new(rest);
-        }
+    /// Takes a source away. What is being handed over to it goes on: see [`Endpoint::pause`].
+    pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>) {
+        let mut subscribers = locked(&self.subscribers);
+        let rest = subscribers.iter().filter(|other| !Arc::ptr_eq(other, subscriber)).cloned().collect();
+        *subscribers = Arc::new(rest);
+        drop(subscribers);
         // What waits for the start of a rule that does not start shall not wait for ever.
         subscriber.begin();
-        *subscriber.closed.write().await = true;
+    }
+
+    /// Waits until what was read is handed over; nothing more is until the answer is dropped.
+    pub async fn pause(&self) -> Pause {
+        Pause(self.delivering.clone().write_owned().await)
+    }
+
+    /// Says in the log how many messages nobody has read since it was said last.
+    fn tell_unread(&self) {
+        let unread = self.unread.load(Ordering::Relaxed);
+        let fresh = unread.saturating_sub(self.unread_told.swap(unread, Ordering::Relaxed));
+        if fresh > 0 {
+            tracing::warn!(endpoint = %self.settings.address(), "{}", loss(UNREAD, fresh));
+        }
     }
 
     /// Adds a sink: present peers get what it sends from now on.
@@ -253,6 +284,10 @@ impl Endpoint {
             sink.join(peer);
         }
         members.peers.push(peer.clone());
+        drop(members);
+        if self.settings.role == Role::Server {
+            self.standing.send_modify(|standing| standing.history.connects(SystemTime::now()));
+        }
         true
     }
 
@@ -263,6 +298,9 @@ impl Endpoint {
             members.peers.swap_remove(place);
         }
         drop(members);
+        if self.settings.role == Role::Server {
+            self.standing.send_modify(|standing| standing.history.disconnects(SystemTime::now()));
+        }
         peer.leave();
     }
 
@@ -282,13 +320,16 @@ impl Endpoint {
         for peer in peers {
             peer.dismiss(CloseCode::Away, "the endpoint has ended");
         }
+        self.tell_unread();
     }
 
     /// Hands messages to every source, waiting for the slowest.
     pub async fn deliver(&self, frames: Vec<Frame>, received: std::time::Instant) {
+        let _delivering = self.delivering.read().await;
         let subscribers = locked(&self.subscribers).clone();
         let Some((last, others)) = subscribers.split_last() else {
-            if self.unread.fetch_add(frames.len() as u64, Ordering::Relaxed) == 0 {
+            let before = self.unread.fetch_add(frames.len() as u64, Ordering::Relaxed);
+            if before == self.unread_told.load(Ordering::Relaxed) {
                 tracing::warn!(
                     endpoint = %self.settings.address(),
                     "messages come in and are ignored: no stream reads from here"
@@ -309,7 +350,14 @@ impl Endpoint {
         self.standing.send_if_modified(|standing| {
             let changed = standing.state != state;
             if changed {
-                *standing = Standing { state, since: SystemTime::now(), failures: standing.failures };
+                let now = SystemTime::now();
+                let dials = self.settings.role != Role::Server;
+                match (standing.state, state) {
+                    (_, LinkState::Connected) if dials => standing.history.connects(now),
+                    (LinkState::Connected, _) if dials => standing.history.disconnects(now),
+                    _ => {}
+                }
+                (standing.state, standing.since) = (state, now);
             }
             changed
         });
@@ -321,7 +369,10 @@ impl Endpoint {
         let error = printable(&error).into_owned();
         tracing::debug!(endpoint = %self.settings.address(), %error, "websocket");
         *locked(&self.last_error) = Some((SystemTime::now(), error));
-        self.standing.send_modify(|standing| standing.failures += 1);
+        self.standing.send_modify(|standing| {
+            standing.failures += 1;
+            standing.history.failures += 1;
+        });
     }
 
     /// The last error.
@@ -352,7 +403,6 @@ impl Subscriber {
     pub fn new(frames: FrameSender) -> Arc<Subscriber> {
         Arc::new(Subscriber {
             frames,
-            closed: RwLock::new(false),
             begun: watch::Sender::new(false),
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -365,10 +415,6 @@ impl Subscriber {
     }
 
     async fn deliver(&self, batch: FrameBatch, bytes: u64) {
-        let closed = self.closed.read().await;
-        if *closed {
-            return;
-        }
         if !*self.begun.borrow() {
             // The sender lives in `self`, so that waiting ends only by beginning.
             let _ = self.begun.subscribe().wait_for(|begun| *begun).await;
@@ -429,7 +475,7 @@ mod tests {
     fn what_is_to_be_said_first_does_not_gather_while_nobody_hears_it() {
         let props = serde_json::json!({"addr": "127.0.0.1:1", "onOpen": "subscribe"});
         let settings = Settings::source("/p", props.as_object().unwrap()).unwrap().0;
-        let endpoint = Endpoint::new(settings.clone(), 0, LinkState::Connecting);
+        let endpoint = Endpoint::new(settings.clone(), 0, LinkState::Connecting, Arc::default());
         let peer = Peer::new("p".to_owned(), Arc::default());
         peer.hang_up();
         endpoint.join(&peer);

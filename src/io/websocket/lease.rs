@@ -43,13 +43,53 @@ pub struct EndpointStatus {
     pub status: LinkStatus,
 }
 
-/// An endpoint that is held. It must be closed; dropped, the endpoint stays.
-pub struct Lease {
-    hub: Arc<Hub>,
-    endpoint: Arc<Endpoint>,
+/// One use of an endpoint, which ends when this is released or dropped.
+pub(super) struct Hold {
+    pub hub: Arc<Hub>,
+    pub endpoint: Arc<Endpoint>,
     link: Arc<Link>,
-    closed: AtomicBool,
+    released: AtomicBool,
 }
+
+impl Hold {
+    /// Of a link that is among those of the endpoint, and counted by the hub.
+    pub fn new(hub: Arc<Hub>, endpoint: Arc<Endpoint>, link: Arc<Link>) -> Hold {
+        Hold { hub, endpoint, link, released: AtomicBool::new(false) }
+    }
+
+    pub fn status(&self) -> LinkStatus {
+        self.hub.status(&self.endpoint)
+    }
+
+    /// Ends the use, and with the last one the endpoint; `of_rule`: and with the last endpoint the data server. Nobody
+    /// waits for the peers. Called again, it does nothing.
+    pub async fn release(&self, of_rule: bool) {
+        if !self.released.swap(true, Ordering::AcqRel) {
+            self.endpoint.unlink(&self.link);
+            self.hub.release(&self.endpoint, of_rule).await;
+        }
+    }
+
+    /// Waits until the peers have answered the close frame, if the endpoint has ended.
+    pub async fn goodbye(&self) {
+        if *self.endpoint.closing.borrow() {
+            self.hub.goodbye(&self.endpoint).await;
+        }
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if !self.released.swap(true, Ordering::AcqRel) {
+            self.endpoint.unlink(&self.link);
+            let (hub, endpoint, of_rule) = (self.hub.clone(), self.endpoint.clone(), self.link.used != Use::Lease);
+            self.hub.control.spawn(async move { hub.release(&endpoint, of_rule).await });
+        }
+    }
+}
+
+/// An endpoint that is held open, whoever else uses it. Dropped, it lets go; closed, somebody waits for that.
+pub struct Lease(Hold);
 
 impl Websockets {
     /// Holds the endpoint for `settings`: in the server role it takes clients when this returns, in the client role it
@@ -66,7 +106,7 @@ impl Websockets {
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
         let link = endpoint.link(Use::Lease, settings);
         self.hub.publish(&mut registry, &endpoint, fresh);
-        Ok(Lease { hub: self.hub.clone(), endpoint, link, closed: AtomicBool::new(false) })
+        Ok(Lease(Hold::new(self.hub.clone(), endpoint, link)))
     }
 
     /// Tries an endpoint out and leaves nothing behind: a client role dials once within the handshake timeout, for a
@@ -90,13 +130,23 @@ impl Websockets {
         Ok(())
     }
 
-    /// Ends the data server, if it still listens: nothing is to be opened any more.
+    /// Ends the data server, if it still listens, and the endpoints that nobody uses: nothing is to be opened any more.
     pub async fn end(&self) {
-        let mut registry = self.hub.registry.lock().await;
-        if let Some(server) = registry.server.take() {
-            *locked(&self.hub.listening) = None;
-            server.stop().await;
+        self.hub.ended.cancel();
+        {
+            let mut registry = self.hub.registry.lock().await;
+            let unused = |endpoint: &&Arc<Endpoint>| !registry.users.contains_key(&(Arc::as_ptr(endpoint) as usize));
+            let left: Vec<Arc<Endpoint>> = locked(&self.hub.routes).values().filter(unused).cloned().collect();
+            for endpoint in &left {
+                self.hub.retire(&mut registry, endpoint, false).await;
+            }
+            if let Some(server) = registry.server.take() {
+                *locked(&self.hub.listening) = None;
+                server.stop().await;
+            }
         }
+        self.hub.goodbyes.close();
+        self.hub.goodbyes.wait().await;
     }
 
     /// Whether clients can connect to this path of the data server.
@@ -138,22 +188,19 @@ impl Websockets {
 impl Lease {
     /// How the endpoint stands.
     pub fn status(&self) -> LinkStatus {
-        self.hub.status(&self.endpoint)
+        self.0.status()
     }
 
     /// Sources and sinks that use the endpoint by the same named connection.
     pub fn uses(&self) -> usize {
-        let name = &self.link.settings.connection;
-        self.endpoint.uses().iter().filter(|(used, by)| *used != Use::Lease && by == name).count()
+        let name = &self.0.link.settings.connection;
+        self.0.endpoint.uses().iter().filter(|(used, by)| *used != Use::Lease && by == name).count()
     }
 
-    /// Lets go: the endpoint ends if nobody else uses it, and its clients get a close frame (1001). The data server
+    /// Lets go: the endpoint ends when nobody else uses it, and its clients get a close frame (1001). The data server
     /// listens on, until it has been used by a rule and the last rule has ended.
     pub async fn close(&self) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.endpoint.unlink(&self.link);
-        self.hub.release(&self.endpoint, false).await;
+        self.0.release(false).await;
+        self.0.goodbye().await;
     }
 }

@@ -14,13 +14,14 @@ mod disconnects;
 mod endpoint;
 mod gate;
 mod lease;
+mod links;
 mod server;
 mod socket;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -28,23 +29,28 @@ use tokio::runtime::Handle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 pub use client_queue::ClientStatus;
 pub use config::{Settings, SettingsError};
 pub use dial::{DialError, ProxyChoice};
+pub use endpoint::Pause;
 pub use lease::{CheckError, EndpointStatus, Lease};
+pub use links::{SinkLink, SourceLink};
 pub use socket::Wire;
 
 use crate::io::events::{EventPaths, EventSink};
-use crate::io::queue::{FrameSender, Outlet, Signal};
+use crate::io::queue::{FrameSender, Signal};
 use crate::io::tls::{self, Identity, TlsError};
-use crate::io::{LinkState, LinkStatus};
+use crate::io::{LinkState, LinkStatus, UNREAD};
 use crate::sync::locked;
 use client_queue::{Peer, SinkQueue};
 use config::Role;
 use disconnects::Disconnects;
-use endpoint::{Endpoint, Link, Presence, Subscriber, Use};
+use endpoint::{Endpoint, Presence, Subscriber, Use};
 use gate::{Gate, Refusals};
+use lease::Hold;
 use server::{Door, Paths, Routes, Server};
 
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
@@ -66,7 +72,13 @@ pub struct ServerSettings {
     pub origins: Vec<String>,
     /// tokens of which a client must show one, `source.httpServerTokens`; none: nobody is asked
     pub tokens: Vec<String>,
+    /// how long an endpoint of the data server stays, with its clients, when nothing uses it any more:
+    /// `source.endpointLinger`
+    pub linger: Duration,
 }
+
+/// How many addresses are known of which unread messages are counted; those beyond are counted together.
+const UNREAD_ADDRESSES: usize = 1024;
 
 /// A server's PEM files.
 #[derive(Clone, Debug, Default)]
@@ -98,6 +110,7 @@ impl Default for ServerSettings {
             handshake_timeout: Duration::from_secs(10),
             origins: Vec::new(),
             tokens: Vec::new(),
+            linger: Duration::ZERO,
         }
     }
 }
@@ -173,6 +186,12 @@ struct Hub {
     listening: Mutex<Option<SocketAddr>>,
     refused: Arc<Refusals>,
     disconnects: Arc<Disconnects>,
+    /// messages that came while no rule read them, by the endpoint's address; they outlive the endpoint
+    unread: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
+    /// cancelled by [`Websockets::end`]: endpoints without a user do not stay
+    ended: CancellationToken,
+    /// endpoints that have ended and wait for their peers' answers to the close frame
+    goodbyes: TaskTracker,
 }
 
 #[derive(Default)]
@@ -200,6 +219,9 @@ impl Websockets {
             listening: Mutex::default(),
             refused: Arc::default(),
             disconnects: Arc::default(),
+            unread: Mutex::default(),
+            ended: CancellationToken::new(),
+            goodbyes: TaskTracker::new(),
         };
         Websockets { hub: Arc::new(hub) }
     }
@@ -232,6 +254,13 @@ impl Websockets {
         let mut registry = self.hub.registry.lock().await;
         self.hub.events.remove(path, sink);
         self.hub.end_server(&mut registry).await;
+    }
+
+    /// Messages that came to endpoints while no rule read them, by address, since the start.
+    pub fn unread(&self) -> Vec<(String, u64)> {
+        let unread = locked(&self.hub.unread);
+        let counts = unread.iter().map(|(address, count)| (address.clone(), count.load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).collect()
     }
 
     /// Handshakes of the data server that were refused, by cause.
@@ -281,14 +310,7 @@ impl Websockets {
             endpoint.subscribe(&subscriber);
         }
         self.hub.publish(&mut registry, &endpoint, fresh);
-        Ok(SourceLink {
-            hub: self.hub.clone(),
-            endpoint,
-            link,
-            subscriber,
-            begun: AtomicBool::new(false),
-            early: fresh,
-        })
+        Ok(SourceLink::new(Hold::new(self.hub.clone(), endpoint, link), subscriber, fresh))
     }
 
     /// Opens a sink. `signal` is raised when an outlet with `slowClient: block` is ready again.
@@ -315,7 +337,7 @@ impl Websockets {
         let failures = standing.borrow().failures;
         self.hub.publish(&mut registry, &endpoint, fresh);
         drop(registry);
-        let link = SinkLink { hub: self.hub.clone(), endpoint, link: wishes, queue, closed: AtomicBool::new(false) };
+        let link = SinkLink::new(Hold::new(self.hub.clone(), endpoint.clone(), wishes), queue);
         if check && dials {
             let settled =
                 standing.wait_for(|standing| standing.state == LinkState::Connected || standing.failures > failures);
@@ -324,9 +346,8 @@ impl Websockets {
             let connected =
                 settled.is_ok_and(|settled| settled.is_ok_and(|standing| standing.state == LinkState::Connected));
             if !connected {
-                let reason = link.endpoint.last_error().map(|(_, error)| error);
-                let reason =
-                    reason.unwrap_or_else(|| format!("{} cannot be reached", link.endpoint.settings.address()));
+                let reason = endpoint.last_error().map(|(_, error)| error);
+                let reason = reason.unwrap_or_else(|| format!("{} cannot be reached", endpoint.settings.address()));
                 link.close(Duration::ZERO).await;
                 return Err(ConnectError::Unreachable(reason));
             }
@@ -351,16 +372,30 @@ impl Hub {
             if registry.server.is_none() {
                 registry.server = Some(self.listen().await?);
             }
-            return Ok((Endpoint::new(settings.clone(), thread, LinkState::Connected), true));
+            return Ok((self.new_endpoint(settings, thread, LinkState::Connected), true));
         }
         if let Some(endpoint) = registry.dialled.get(&dial_key(settings)) {
             return Ok((endpoint.clone(), false));
         }
-        Ok((Endpoint::new(settings.clone(), thread, LinkState::Connecting), true))
+        Ok((self.new_endpoint(settings, thread, LinkState::Connecting), true))
+    }
+
+    /// An endpoint that nobody uses yet. What it counts as unread goes on where an earlier one of its address ended.
+    fn new_endpoint(&self, settings: &Settings, thread: usize, state: LinkState) -> Arc<Endpoint> {
+        let mut unread = locked(&self.unread);
+        if unread.len() >= UNREAD_ADDRESSES {
+            unread.retain(|_, count| Arc::strong_count(count) > 1 || count.load(Ordering::Relaxed) > 0);
+        }
+        let address = match unread.len() {
+            0..UNREAD_ADDRESSES => settings.address(),
+            _ => "other".to_owned(),
+        };
+        let count = unread.entry(address).or_default().clone();
+        Endpoint::new(settings.clone(), thread, state, count)
     }
 
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
-        let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens } = self.settings.clone();
+        let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens, .. } = self.settings.clone();
         let tls: Option<Arc<ServerConfig>> = tls
             .map(|files| files.load(["httpServerTls.certfile", "httpServerTls.keyfile", "httpServerTls.clientCaFile"]))
             .transpose()?;
@@ -381,6 +416,7 @@ impl Hub {
     /// Counts a link of `endpoint` and lets a fresh one meet its peers.
     fn publish(self: &Arc<Self>, registry: &mut Registry, endpoint: &Arc<Endpoint>, fresh: bool) {
         *registry.users.entry(Arc::as_ptr(endpoint) as usize).or_default() += 1;
+        endpoint.uses.fetch_add(1, Ordering::AcqRel);
         if !fresh {
             return;
         }
@@ -396,8 +432,9 @@ impl Hub {
         self.control.spawn(client::keep(endpoint.clone(), peer, self.data[endpoint.thread].clone(), presence));
     }
 
-    /// Ends a link: the endpoint goes with its last, the server with its last endpoint, where `of_rule` says that a
-    /// rule had the link. After a named connection it goes on listening: clients that come back are answered with 404.
+    /// Ends a link. The endpoint goes with its last: at once, or, where clients are connected to the data server, when
+    /// nothing has used it again for the linger time.
+    /// What has ended says goodbye to its peers: whoever wants that waits for `goodbyes`.
     async fn release(self: &Arc<Self>, endpoint: &Arc<Endpoint>, of_rule: bool) {
         let mut registry = self.registry.lock().await;
         let users = registry.users.entry(Arc::as_ptr(endpoint) as usize).or_default();
@@ -406,17 +443,46 @@ impl Hub {
             return;
         }
         registry.users.remove(&(Arc::as_ptr(endpoint) as usize));
+        let linger = self.settings.linger;
+        if endpoint.settings.role != Role::Server
+            || linger.is_zero()
+            || endpoint.peers() == 0
+            || self.ended.is_cancelled()
+        {
+            return self.retire(&mut registry, endpoint, of_rule).await;
+        }
+        let (hub, endpoint, uses) = (self.clone(), endpoint.clone(), endpoint.uses.load(Ordering::Acquire));
+        self.control.spawn(async move {
+            tokio::select! {
+                () = tokio::time::sleep(linger) => {}
+                () = hub.ended.cancelled() => {}
+            }
+            let mut registry = hub.registry.lock().await;
+            if endpoint.uses.load(Ordering::Acquire) == uses {
+                hub.retire(&mut registry, &endpoint, of_rule).await;
+            }
+        });
+    }
+
+    /// Ends an endpoint that nobody uses, and with the last one the server, where `of_rule` says that a rule had it: after
+    /// a named connection the server goes on listening, and clients that come back are answered with 404.
+    async fn retire(self: &Arc<Self>, registry: &mut Registry, endpoint: &Arc<Endpoint>, of_rule: bool) {
         if endpoint.settings.role == Role::Server {
             locked(&self.routes).remove(endpoint.settings.route());
             endpoint.close();
             if of_rule {
-                self.end_server(&mut registry).await;
+                self.end_server(registry).await;
             }
         } else {
             registry.dialled.remove(&dial_key(&endpoint.settings));
             endpoint.close();
         }
-        drop(registry);
+        let (hub, endpoint) = (self.clone(), endpoint.clone());
+        self.goodbyes.spawn_on(async move { hub.goodbye(&endpoint).await }, &self.control);
+    }
+
+    /// Waits for the answers of the peers to the close frame.
+    async fn goodbye(&self, endpoint: &Endpoint) {
         let mut tasks = endpoint.tasks.subscribe();
         let _ = tokio::time::timeout(CLOSE_LIMIT, tasks.wait_for(|tasks| *tasks == 0)).await;
         endpoint.stands(LinkState::Disconnected);
@@ -450,7 +516,14 @@ impl Hub {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            history: standing.history,
         }
+    }
+
+    /// Messages that came while no rule read them, where there are such.
+    fn unread(&self, endpoint: &Endpoint) -> Vec<(&'static str, u64)> {
+        let count = endpoint.unread.load(Ordering::Relaxed);
+        if count > 0 { vec![(UNREAD, count)] } else { Vec::new() }
     }
 }
 
@@ -460,96 +533,5 @@ fn dial_key(settings: &Settings) -> DialKey {
         path: settings.path.clone(),
         tls: settings.tls.as_ref().map(|tls| tls.identity.clone()),
         headers: settings.headers.clone(),
-    }
-}
-
-/// An open source. It must be closed; dropped, its endpoint stays.
-pub struct SourceLink {
-    hub: Arc<Hub>,
-    endpoint: Arc<Endpoint>,
-    link: Arc<Link>,
-    subscriber: Arc<Subscriber>,
-    /// set by [`SourceLink::begin`]
-    begun: AtomicBool,
-    /// it is subscribed since it was prepared
-    early: bool,
-}
-
-impl SourceLink {
-    /// Messages are handed over from now on. Called again, it does nothing.
-    pub fn begin(&self) {
-        if self.begun.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.subscriber.begin();
-        if !self.early {
-            self.endpoint.subscribe(&self.subscriber);
-        }
-    }
-
-    /// How it stands.
-    pub fn status(&self) -> LinkStatus {
-        LinkStatus {
-            messages: self.subscriber.messages.load(Ordering::Relaxed),
-            bytes: self.subscriber.bytes.load(Ordering::Relaxed),
-            ..self.hub.status(&self.endpoint)
-        }
-    }
-
-    /// Stops reading: when this returns, what was read has been handed over (so the stream must still be drained, or
-    /// have ended), and the clients have got a close frame (1001) if nobody else uses the endpoint.
-    pub async fn close(self) {
-        self.endpoint.unsubscribe(&self.subscriber).await;
-        self.endpoint.unlink(&self.link);
-        self.hub.release(&self.endpoint, true).await;
-    }
-}
-
-/// An open sink. It must be closed; dropped, its endpoint stays.
-pub struct SinkLink {
-    hub: Arc<Hub>,
-    endpoint: Arc<Endpoint>,
-    link: Arc<Link>,
-    queue: Arc<SinkQueue>,
-    closed: AtomicBool,
-}
-
-impl SinkLink {
-    /// The way in for results.
-    pub fn outlet(&self) -> Arc<dyn Outlet> {
-        self.queue.clone()
-    }
-
-    /// How it stands.
-    pub fn status(&self) -> LinkStatus {
-        LinkStatus {
-            messages: self.queue.messages.load(Ordering::Relaxed),
-            bytes: self.queue.bytes.load(Ordering::Relaxed),
-            dropped: self.queue.dropped(),
-            queued: self.queue.queued(),
-            ..self.hub.status(&self.endpoint)
-        }
-    }
-
-    /// Messages that its peers sent while no source shared the endpoint: nobody has read them.
-    pub fn unread(&self) -> u64 {
-        self.endpoint.unread.load(Ordering::Relaxed)
-    }
-
-    /// Its clients, each with what waits for it and what it lost.
-    pub fn clients(&self) -> Vec<ClientStatus> {
-        self.queue.clients()
-    }
-
-    /// Sends what waits, for up to `flush`, then ends the link: the clients get a close frame (1001) if nobody else
-    /// uses the endpoint. Its counts can be read on.
-    pub async fn close(&self, flush: Duration) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        self.queue.drain(tokio::time::Instant::now() + flush).await;
-        self.endpoint.remove_sink(&self.queue);
-        self.endpoint.unlink(&self.link);
-        self.hub.release(&self.endpoint, true).await;
     }
 }

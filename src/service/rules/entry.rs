@@ -9,9 +9,8 @@ use super::super::error::ServiceError;
 use super::super::locked;
 use super::super::status::{Baseline, Phase};
 use super::super::topology::Topology;
-use crate::definition::connection::selector;
-use crate::engine::RuleStatus;
-use crate::value::Text;
+use crate::engine::LastStatus;
+use crate::metrics::Losses;
 
 /// One rule.
 pub(in crate::service) struct Entry {
@@ -25,15 +24,8 @@ pub(in crate::service) struct Entry {
 pub(super) struct State {
     /// its definition as the API shows it
     pub(super) text: Arc<str>,
-    pub(super) name: String,
-    pub(super) version: String,
-    pub(super) tags: Option<Vec<String>>,
-    /// the streams and tables that it reads
-    pub(super) reads: Box<[Text]>,
-    /// the named connections of its sinks
-    pub(super) selects: Box<[String]>,
-    /// it is not stored, and has no definition to show
-    pub(super) temporary: bool,
+    /// its definition; `None` of a stored rule that cannot be read any more
+    pub(super) definition: Option<Arc<Definition>>,
     /// its creation is done
     pub(super) created: bool,
     /// it was dropped while others waited for it
@@ -52,32 +44,50 @@ pub(super) struct State {
     pub(super) nodes: Option<Arc<Topology>>,
     pub(super) base: Baseline,
     /// how it stood when it stopped
-    pub(super) last: Option<Box<RuleStatus>>,
+    pub(super) last: Option<Arc<LastStatus>>,
+    pub(super) past: Past,
+}
+
+/// What earlier runs of a rule have lost.
+#[derive(Default)]
+pub(super) struct Past {
+    settled: Losses,
+    /// runs whose sinks may still be sending
+    ending: Vec<Arc<LastStatus>>,
+}
+
+impl Past {
+    /// Adds a run that has just ended.
+    pub(super) fn add(&mut self, last: Arc<LastStatus>) {
+        self.ending.push(last);
+        self.settle();
+    }
+
+    /// What has been lost up to now.
+    pub(super) fn losses(&mut self) -> Losses {
+        self.settle();
+        let mut losses = self.settled.clone();
+        self.ending.iter().for_each(|last| losses.merge(&last.losses()));
+        losses
+    }
+
+    /// Keeps no more than the counts of runs that are over.
+    fn settle(&mut self) {
+        let over = self.ending.extract_if(.., |last| last.is_final());
+        over.for_each(|last| self.settled.merge(&last.losses()));
+    }
 }
 
 impl State {
-    pub(super) fn of(definition: &Definition, text: &str) -> State {
-        let rule = &definition.rule;
-        State {
-            version: definition.version.clone(),
-            tags: definition.tags.clone(),
-            reads: definition.reads.clone().into(),
-            selects: rule.actions.iter().filter_map(|action| Some(selector(&action.props)?.to_owned())).collect(),
-            temporary: rule.options.temporary,
-            ..State::blank(if rule.name.is_empty() { &rule.id } else { &rule.name }, text)
-        }
+    pub(super) fn of(definition: &Arc<Definition>, text: &str) -> State {
+        State { definition: Some(definition.clone()), ..State::unread(text) }
     }
 
     /// Of a rule of which only the text is known.
-    pub(super) fn blank(name: &str, text: &str) -> State {
+    pub(super) fn unread(text: &str) -> State {
         State {
             text: text.into(),
-            name: name.to_owned(),
-            version: String::new(),
-            tags: None,
-            reads: Box::default(),
-            selects: Box::default(),
-            temporary: false,
+            definition: None,
             created: false,
             gone: false,
             trace: false,
@@ -91,14 +101,26 @@ impl State {
             nodes: None,
             base: Baseline::default(),
             last: None,
+            past: Past::default(),
         }
     }
 
     /// Takes over a changed definition; what the rule has lived through stays.
-    pub(super) fn redefine(&mut self, new: State) {
-        let State { text, name, version, tags, reads, selects, temporary, .. } = new;
-        (self.text, self.name, self.version, self.tags) = (text, name, version, tags);
-        (self.reads, self.selects, self.temporary) = (reads, selects, temporary);
+    pub(super) fn redefine(&mut self, definition: &Arc<Definition>, text: &str) {
+        (self.definition, self.text) = (Some(definition.clone()), text.into());
+    }
+
+    pub(super) fn version(&self) -> &str {
+        self.definition.as_ref().map_or("", |definition| &definition.version)
+    }
+
+    pub(super) fn tags(&self) -> Option<Vec<String>> {
+        self.definition.as_ref()?.tags.clone()
+    }
+
+    /// Whether it is not stored, and has no definition to show.
+    pub(super) fn temporary(&self) -> bool {
+        self.definition.as_ref().is_some_and(|definition| definition.rule.options.temporary)
     }
 }
 
@@ -128,8 +150,8 @@ pub(in crate::service) enum Life {
 
 /// Why a rule did not start.
 pub(super) enum NotStarted {
-    /// it is not to be: `checkConnection`
+    /// It was refused, by `checkConnection` for example: nothing has changed.
     Refused(ServiceError),
-    /// it could be, and can be tried again
+    /// It could not start, and can be tried again.
     Failed(String),
 }

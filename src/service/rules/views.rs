@@ -1,4 +1,4 @@
-//! What can be asked of rules: lists, texts, statuses, plans. Nothing changes here, and nobody waits for a rule's life.
+//! Queries about rules: lists, texts, statuses, plans. Nothing changes here, and nothing waits for a rule that changes.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -21,11 +21,11 @@ impl Service {
             let state = locked(&entry.state);
             state.created.then(|| RuleSummary {
                 id: entry.id.clone(),
-                name: state.name.clone(),
+                name: state.definition.as_ref().map_or(&*entry.id, |definition| definition.name()).to_owned(),
                 phase: state.phase,
-                version: state.version.clone(),
+                version: state.version().to_owned(),
                 trace: state.trace,
-                tags: state.tags.clone(),
+                tags: state.tags(),
             })
         };
         rules.values().filter_map(summary).collect()
@@ -36,7 +36,7 @@ impl Service {
         let rules = locked(&self.inner.rules);
         let text = |entry: &Arc<Entry>| {
             let state = locked(&entry.state);
-            (state.created && !state.temporary).then(|| (entry.id.clone(), state.text.clone()))
+            (state.created && !state.temporary()).then(|| (entry.id.clone(), state.text.clone()))
         };
         rules.values().filter_map(text).collect()
     }
@@ -50,14 +50,25 @@ impl Service {
         let missing = || ServiceError::NoRule(id.to_owned());
         let entry = self.entry(id).ok_or_else(missing)?;
         let state = locked(&entry.state);
-        if state.temporary { Err(missing()) } else { Ok(state.text.clone()) }
+        if state.temporary() { Err(missing()) } else { Ok(state.text.clone()) }
+    }
+
+    /// The definition of a rule, typed.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRule`], or what makes a stored one unreadable.
+    pub(in crate::service) fn rule_definition(&self, id: &str) -> Result<Arc<Definition>, ServiceError> {
+        self.rule_text(id)?;
+        let entry = self.entry(id).ok_or_else(|| ServiceError::NoRule(id.to_owned()))?;
+        self.definition(&entry)
     }
 
     /// The streams and tables that these rules read.
     pub(in crate::service) fn read_by(&self, ids: &[String]) -> Vec<String> {
         let entries = ids.iter().filter_map(|id| self.entry(id));
-        entries
-            .flat_map(|entry| locked(&entry.state).reads.iter().map(ToString::to_string).collect::<Vec<_>>())
+        let definitions = entries.filter_map(|entry| locked(&entry.state).definition.clone());
+        definitions
+            .flat_map(|definition| definition.reads.iter().map(ToString::to_string).collect::<Vec<_>>())
             .collect()
     }
 
@@ -72,7 +83,8 @@ impl Service {
         let such = |entry: &&Arc<Entry>| {
             let state = locked(&entry.state);
             let by_hand = state.phase == Phase::Stopped && state.last_start > 0;
-            !by_hand && uses(&state.reads, &state.selects)
+            let uses = |definition: &Arc<Definition>| uses(&definition.reads, &definition.selects);
+            !by_hand && state.definition.as_ref().is_some_and(uses)
         };
         rules.values().filter(such).map(|entry| entry.id.clone()).collect()
     }
@@ -88,11 +100,14 @@ impl Service {
             Some(engine) => engine.rule_status(id).await,
             None => None,
         };
-        let state = locked(&entry.state);
+        let mut state = locked(&entry.state);
         let runs = matches!(state.phase, Phase::Running | Phase::Stopping);
-        let status = now.as_ref().filter(|_| runs).or(state.last.as_deref());
-        let parts = match (&state.nodes, status) {
-            (Some(nodes), Some(status)) => status::counters(nodes, status, &state.base, !runs),
+        let now = now.filter(|_| runs);
+        let mut losses = state.past.losses();
+        now.iter().for_each(|status| losses.merge(&status.losses()));
+        let status = now.or_else(|| Some(state.last.as_ref()?.now()));
+        let parts = match (&state.nodes, &status) {
+            (Some(nodes), Some(status)) => status::counters(nodes, status, &state.base, &losses, !runs),
             _ => Vec::new(),
         };
         let exceptions = parts.iter().map(|(_, counters)| counters.exceptions).sum();
@@ -104,10 +119,12 @@ impl Service {
             last_stop: state.last_stop,
             next_start: state.next_start,
             watermark_lag: status
+                .as_ref()
                 .filter(|_| runs)
                 .and_then(|status| status.watermark.filter(|watermark| *watermark > i64::MIN))
                 .map(|watermark| millis(SystemTime::now()).saturating_sub(watermark)),
-            engine: status.cloned(),
+            engine: status,
+            losses,
             exceptions,
             last_exception: last.map(|(_, text)| text.clone()).unwrap_or_default(),
             parts,
@@ -130,11 +147,9 @@ impl Service {
     /// # Errors
     /// [`ServiceError`]
     pub fn explain_rule(&self, id: &str) -> Result<String, ServiceError> {
-        let text = self.rule_text(id)?;
-        let definition = Definition::read(&text, Some(id), &self.config().rule)?;
+        let definition = self.rule_definition(id)?;
         let planned = definition.plan(&self.catalog(), &self.config())?;
-        let select = crate::sql::parse_select(&definition.rule.sql);
-        select.map(|select| planned.nodes.explain(&select)).map_err(|error| ServiceError::RuleJson(error.to_string()))
+        Ok(planned.nodes.explain(&definition.select))
     }
 
     /// Checks a rule without creating it; gives the streams that it reads. Its sinks are not looked at.

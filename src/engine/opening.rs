@@ -1,0 +1,370 @@
+//! How a rule starts, in stages: it joins its streams, opens its sinks, runs on its worker, and then its sources hand
+//! messages over.
+//!
+//! Websocket sources are opened first all the same, and wait: a sink may share their connection, and what comes on it
+//! belongs to the stream. Files and topics are opened once the rule runs, since they would not wait.
+//!
+//! [`PreparedRule`] has what was opened so far and closes it again, whether a stage fails or its caller goes away.
+
+use std::hash::BuildHasher;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use futures_util::future::{BoxFuture, FutureExt, join_all};
+use tokio::sync::oneshot;
+
+use crate::dataflow::command::{Command, Keeps, Leaving, NewRule, StateAnswer, StreamKey};
+use crate::dataflow::output::Encoding;
+use crate::io::connector::{ConnectorError, OpenSource, SourceSpec};
+use crate::io::queue::{self, Signal, WayOut};
+use crate::metrics::RuleMetrics;
+use crate::plan::physical::{Body, Role, RulePlan};
+
+use super::{
+    Definition, Engine, EngineError, FLUSH, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction, StreamId,
+};
+
+/// A rule whose streams and sinks are open, and which does not run yet. Dropped, it closes what it has opened.
+pub struct PreparedRule<'a> {
+    pub(super) engine: &'a Engine,
+    pub(super) id: String,
+    pub(super) thread: usize,
+    /// the streams that it has joined, each once
+    pub(super) streams: Vec<StreamId>,
+    /// the stream of each input; `None` for lookup tables
+    keys: Vec<Option<StreamKey>>,
+    pub(super) sinks: Vec<RunningSink>,
+    /// which of the sinks it opened itself: the others are those of the version that it replaces
+    opened: Vec<bool>,
+    encodings: Vec<Encoding>,
+    plan: Option<RulePlan>,
+    stateful: bool,
+    send_error: bool,
+    pub(super) keeps: Keeps,
+    metrics: Arc<RuleMetrics>,
+    /// its key, once its worker has it
+    key: Option<u64>,
+    /// it runs, or everything is closed again
+    settled: bool,
+}
+
+impl Engine {
+    /// Starts a rule. When this returns, its sinks are open and its stream takes messages.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing of the rule is left then.
+    pub async fn start_rule(&self, rule: RuleSpec) -> Result<(), EngineError> {
+        self.prepare_rule(rule).await?.start().await
+    }
+
+    /// Opens all that a rule needs, so that [`PreparedRule::start`] cannot fail for a peer's sake. If a rule of this id
+    /// runs, it goes on, and [`PreparedRule::replace`] puts this one in its place: it shares the streams of the old one,
+    /// and its sinks where they stay the same.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing of the new rule is left then.
+    pub async fn prepare_rule(&self, rule: RuleSpec) -> Result<PreparedRule<'_>, EngineError> {
+        if self.shutdown.is_cancelled() {
+            return Err(EngineError::Ending(rule.id));
+        }
+        if !self.running().starting.insert(rule.id.clone()) {
+            return Err(EngineError::Exists(rule.id));
+        }
+        let mut prepared = PreparedRule {
+            engine: self,
+            id: rule.id,
+            thread: 0,
+            streams: Vec::new(),
+            keys: Vec::new(),
+            sinks: Vec::new(),
+            opened: Vec::new(),
+            encodings: Vec::new(),
+            stateful: matches!(rule.plan.body, Body::Stateful(_)),
+            plan: Some(rule.plan),
+            send_error: rule.send_error,
+            keeps: rule.keeps,
+            metrics: Arc::default(),
+            key: None,
+            settled: false,
+        };
+        let opened = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => Err(EngineError::Ending(prepared.id.clone())),
+            opened = prepared.open(rule.sources, rule.sinks) => opened,
+        };
+        match opened {
+            Ok(()) => Ok(prepared),
+            Err(error) => {
+                prepared.undo().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// The thread for a rule: where one of its streams is already, else one by the first stream's name.
+    fn thread_of(&self, plan: &RulePlan) -> usize {
+        let name = &plan.stream().name;
+        let running = self.running();
+        let known = running.streams.keys().find(|id| id.name == *name && id.scan.is_none());
+        known.map_or_else(|| (self.hasher.hash_one(name) % self.threads.len() as u64) as usize, |id| id.thread)
+    }
+}
+
+impl PreparedRule<'_> {
+    /// Lets the rule run. No rule of its id may be running.
+    ///
+    /// # Errors
+    /// [`EngineError`] if one is, or a file cannot be read; nothing of the rule is left then.
+    pub async fn start(mut self) -> Result<(), EngineError> {
+        let started = if self.engine.running().rules.contains_key(&self.id) {
+            Err(EngineError::Exists(self.id.clone()))
+        } else {
+            self.run(None).await;
+            self.begin().await
+        };
+        match started {
+            Ok(()) => {
+                let rule = self.installed();
+                let mut running = self.engine.running();
+                running.starting.remove(&self.id);
+                running.rules.insert(self.id.clone(), rule);
+                Ok(())
+            }
+            Err(error) => {
+                self.undo().await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Closes what was opened. It happens by itself when the rule is dropped, but then nobody can wait for it.
+    pub async fn undo(mut self) {
+        self.let_go().await;
+    }
+
+    async fn open(&mut self, sources: Vec<Option<SourceSpec>>, sinks: Vec<SinkAction>) -> Result<(), EngineError> {
+        let signal = self.join_streams(sources).await?;
+        self.open_sinks(sinks, &signal).await
+    }
+
+    fn failed(&self, error: ConnectorError) -> EngineError {
+        EngineError::Connector { rule: self.id.clone(), error: Box::new(error) }
+    }
+
+    /// Joins the streams, and opens those that nobody has opened. Returns what wakes them, for sinks that make them wait.
+    async fn join_streams(&mut self, sources: Vec<Option<SourceSpec>>) -> Result<Signal, EngineError> {
+        let engine = self.engine;
+        let plan = self.plan.take().expect("the plan goes when the rule runs");
+        let _gates = engine.gates.pass(plan.inputs.iter().map(|input| &input.stream.name)).await;
+        self.thread = engine.thread_of(&plan);
+        let lookups = plan.inputs.iter().filter(|input| input.role == Role::Lookup);
+        let missing = {
+            let running = engine.running();
+            lookups.map(|input| &input.stream.name).find(|name| !running.tables.contains_key(*name)).cloned()
+        };
+        if let Some(table) = missing {
+            return Err(EngineError::NoTable { rule: self.id.clone(), table: table.to_string() });
+        }
+        // One signal for all that wakes a stream: its input lowers that one.
+        let mut signals: Vec<(StreamKey, Signal)> = Vec::new();
+        for (input, source) in plan.inputs.iter().zip(sources) {
+            let Some(source) = source else {
+                self.keys.push(None);
+                continue;
+            };
+            let scan = matches!(input.role, Role::Table { .. }).then(|| engine.slot());
+            let def = Definition(input.stream.clone());
+            let id = StreamId { name: input.stream.name.clone(), def, thread: self.thread, scan };
+            let (key, signal) = match self.joined(&id) {
+                Some(known) => known,
+                None => self.open_stream(id, source).await?,
+            };
+            self.keys.push(Some(key));
+            if !signals.iter().any(|(known, _)| *known == key) {
+                signals.push((key, signal));
+            }
+        }
+        self.plan = Some(plan);
+        let mut signals = signals.into_iter().map(|(_, signal)| signal);
+        let first = signals.next().expect("a rule reads a stream");
+        Ok(first.with(signals.collect()))
+    }
+
+    /// Joins a stream that is open.
+    fn joined(&mut self, id: &StreamId) -> Option<(StreamKey, Signal)> {
+        let mut running = self.engine.running();
+        let stream = running.streams.get_mut(id)?;
+        if !self.streams.contains(id) {
+            stream.rules += 1;
+            self.streams.push(id.clone());
+        }
+        Some((stream.key, stream.signal.clone()))
+    }
+
+    /// Opens a stream and joins it.
+    async fn open_stream(&mut self, id: StreamId, spec: SourceSpec) -> Result<(StreamKey, Signal), EngineError> {
+        let engine = self.engine;
+        let worker = &engine.threads[self.thread];
+        let key = engine.slot();
+        let signal = worker.signal(key);
+        let (sender, frames) = queue::inbound(signal.clone());
+        let backlog = sender.backlog();
+        let (source, pending) = match spec {
+            SourceSpec::Websocket(_) => {
+                let opened = engine.connectors.open_source(spec, self.thread, sender).await;
+                (Some(Arc::new(opened.map_err(|error| self.failed(error))?)), None)
+            }
+            spec => (None, Some((spec, sender))),
+        };
+        worker.command(Command::AddStream { key, schema: id.def.0.schema(), frames });
+        let stream = RunningStream { key, signal: signal.clone(), source, pending, backlog, ended: None, rules: 1 };
+        engine.running().streams.insert(id.clone(), stream);
+        self.streams.push(id);
+        Ok((key, signal))
+    }
+
+    /// Opens the sinks; those of the running version that stay the same are taken over with all that waits in them.
+    async fn open_sinks(&mut self, sinks: Vec<SinkAction>, signal: &Signal) -> Result<(), EngineError> {
+        let mut shared = self.sinks_to_share();
+        for action in sinks {
+            let known = shared.iter().position(|known| known.spec == action.spec);
+            let sink = match known {
+                Some(known) => shared.swap_remove(known).sink,
+                None => {
+                    let opened = self.engine.connectors.open_sink(action.spec.clone(), self.thread, signal.clone());
+                    Arc::new(opened.await.map_err(|error| self.failed(error))?)
+                }
+            };
+            self.opened.push(known.is_none());
+            let outlet = sink.outlet();
+            let shape = match &outlet {
+                WayOut::Messages(_) => action.shape.clone(),
+                WayOut::Rows(_) => action.shape.of_rows(),
+            };
+            let encodings = &mut self.encodings;
+            let index = encodings.iter().position(|known| *known.format == shape).unwrap_or_else(|| {
+                encodings.push(Encoding { format: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
+                encodings.len() - 1
+            });
+            match outlet {
+                WayOut::Messages(outlet) => encodings[index].outlets.push(outlet),
+                WayOut::Rows(outlet) => encodings[index].rows.push(outlet),
+            }
+            self.sinks.push(RunningSink { spec: action.spec, sink });
+        }
+        Ok(())
+    }
+
+    /// The sinks of the running version of this rule that this version may take over: all if it reads the same streams,
+    /// else only those that never make their streams wait.
+    fn sinks_to_share(&self) -> Vec<RunningSink> {
+        let running = self.engine.running();
+        let Some(old) = running.rules.get(&self.id) else { return Vec::new() };
+        let same = old.streams.len() == self.streams.len() && old.streams.iter().all(|id| self.streams.contains(id));
+        let may_share = |sink: &&RunningSink| {
+            same || match sink.sink.outlet() {
+                WayOut::Messages(outlet) => !outlet.may_wait(),
+                WayOut::Rows(_) => false,
+            }
+        };
+        old.sinks.iter().filter(may_share).cloned().collect()
+    }
+
+    /// Lets the worker run the rule, in the place of one that leaves it. Returns the state of that one.
+    pub(super) async fn run(&mut self, replaces: Option<Leaving>) -> StateAnswer {
+        let engine = self.engine;
+        let key = engine.slot() as u64;
+        let (done, begun) = oneshot::channel();
+        let plan = self.plan.take()?;
+        engine.threads[self.thread].command(Command::AddRule(Box::new(NewRule {
+            key,
+            streams: self.keys.clone(),
+            slot: engine.slot(),
+            plan,
+            id: self.id.clone(),
+            encodings: std::mem::take(&mut self.encodings),
+            send_error: self.send_error,
+            metrics: self.metrics.clone(),
+            keeps: std::mem::take(&mut self.keeps),
+            replaces,
+            done,
+        })));
+        self.key = Some(key);
+        begun.await.ok().flatten()
+    }
+
+    /// Opens the sources that nobody has opened, and lets all hand messages over.
+    pub(super) async fn begin(&self) -> Result<(), EngineError> {
+        let engine = self.engine;
+        let _gates = engine.gates.pass(self.streams.iter().map(|id| &id.name)).await;
+        // Tables first: their rows shall be there for the first rows of streams.
+        let (tables, streams): (Vec<_>, Vec<_>) = self.streams.iter().partition(|id| id.scan.is_some());
+        for id in tables.into_iter().chain(streams) {
+            let pending = engine.running().streams.get_mut(id).and_then(|stream| stream.pending.clone());
+            if let Some((spec, sender)) = pending {
+                let opened = engine.connectors.open_source(spec, self.thread, sender).await;
+                let source = Arc::new(opened.map_err(|error| self.failed(error))?);
+                if let Some(stream) = engine.running().streams.get_mut(id) {
+                    (stream.source, stream.pending) = (Some(source), None);
+                }
+            }
+            if let Some(source) = engine.running().streams.get(id).and_then(|stream| stream.source.as_ref()) {
+                source.begin();
+            }
+        }
+        Ok(())
+    }
+
+    /// The rule is among those that run: nothing is closed any more.
+    pub(super) fn installed(&mut self) -> RunningRule {
+        self.settled = true;
+        RunningRule {
+            key: self.key.unwrap_or_default(),
+            streams: std::mem::take(&mut self.streams),
+            thread: self.thread,
+            metrics: self.metrics.clone(),
+            stateful: self.stateful,
+            sinks: std::mem::take(&mut self.sinks),
+            kept: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes the rule off its worker and out of its streams; what is left to close is in the answer.
+    fn let_go(&mut self) -> BoxFuture<'static, ()> {
+        if std::mem::replace(&mut self.settled, true) {
+            return async {}.boxed();
+        }
+        let worker = &self.engine.threads[self.thread];
+        let left = {
+            let mut running = self.engine.running();
+            running.starting.remove(&self.id);
+            running.leave(&self.streams)
+        };
+        let ends: Vec<StreamKey> = left.iter().map(|(_, stream)| stream.key).collect();
+        match self.key.take() {
+            Some(rule) => {
+                let leaving = Leaving { rule, settle: Vec::new(), ends, save: None };
+                worker.command(Command::DropRule { leaving, done: oneshot::channel().0 });
+            }
+            None => ends.into_iter().for_each(|key| worker.command(Command::DropStream(key))),
+        }
+        // Nobody takes what the sources have: they do not wait for it.
+        let sources: Vec<Arc<OpenSource>> = left.into_iter().filter_map(|(_, stream)| stream.source).collect();
+        let sinks = std::mem::take(&mut self.sinks).into_iter().zip(std::mem::take(&mut self.opened));
+        let sinks: Vec<RunningSink> = sinks.filter_map(|(sink, opened)| opened.then_some(sink)).collect();
+        async move {
+            join_all(sources.iter().map(|source| source.close())).await;
+            join_all(sinks.iter().map(|sink| sink.sink.close(FLUSH))).await;
+        }
+        .boxed()
+    }
+}
+
+impl Drop for PreparedRule<'_> {
+    fn drop(&mut self) {
+        if !self.settled {
+            let closing = self.let_go();
+            self.engine.closings.spawn_on(closing, &self.engine.control);
+        }
+    }
+}

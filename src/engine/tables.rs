@@ -1,0 +1,69 @@
+//! Lookup tables: each data thread has a copy, which takes rows whatever rules start and stop.
+
+use std::sync::Arc;
+
+use crate::dataflow::command::Command;
+use crate::io::connector::OpenSource;
+use crate::io::queue;
+use crate::metrics::RuleMetrics;
+
+use super::{Engine, EngineError, RunningTable, TableSpec};
+
+impl Engine {
+    /// Creates a lookup table, which takes rows from now on. Reading a large file may take seconds: rules that look up
+    /// this table wait for it, and nobody else.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing of the table is left then.
+    pub async fn create_table(&self, table: TableSpec) -> Result<(), EngineError> {
+        let name = table.def.name.clone();
+        let _alone = self.gates.pass(std::iter::once(&name)).await;
+        if self.running().tables.contains_key(&name) {
+            return Err(EngineError::TableExists(name.to_string()));
+        }
+        let mut copies = Vec::with_capacity(self.threads.len());
+        let mut first = None;
+        for (thread, worker) in self.threads.iter().enumerate() {
+            let slot = self.slot();
+            let (sender, frames) = queue::inbound(worker.signal(slot));
+            let metrics = Arc::new(RuleMetrics::default());
+            first.get_or_insert_with(|| metrics.clone());
+            worker.command(Command::AddTable { slot, schema: table.def.schema(), frames, metrics });
+            match self.connectors.open_source(table.source.clone(), thread, sender).await {
+                Ok(source) => {
+                    source.begin();
+                    copies.push((slot, Arc::new(source)));
+                }
+                Err(error) => {
+                    worker.command(Command::DropTable { slot, name: name.clone() });
+                    self.drop_copies(&name, copies).await;
+                    return Err(EngineError::Table { table: name.to_string(), error: Box::new(error) });
+                }
+            }
+        }
+        let metrics = first.unwrap_or_default();
+        self.running().tables.insert(name, RunningTable { copies, metrics });
+        Ok(())
+    }
+
+    /// Ends a lookup table; true if there was one. Rules that read it go on with its last rows.
+    pub async fn drop_table(&self, name: &str) -> bool {
+        let _alone = self.gates.pass(std::iter::once(&name.into())).await;
+        let table = self.running().tables.shift_remove(name);
+        match table {
+            Some(table) => {
+                self.drop_copies(name, table.copies).await;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Ends the copies of a table on the first threads.
+    async fn drop_copies(&self, name: &str, copies: Vec<(usize, Arc<OpenSource>)>) {
+        for (worker, (slot, source)) in self.threads.iter().zip(copies) {
+            source.close().await;
+            worker.command(Command::DropTable { slot, name: name.into() });
+        }
+    }
+}

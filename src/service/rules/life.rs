@@ -1,0 +1,278 @@
+//! The steps of a rule's life: begin as its schedule says, launch, stop, fail, and try again.
+//!
+//! The new comes before the old goes: a rule is opened while the one of its id runs on, then its record is written, and
+//! then it takes the place. So whatever is refused or fails up to there has changed nothing.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use super::super::definition::{Definition, Planned};
+use super::super::error::ServiceError;
+use super::super::status::{Baseline, Phase};
+use super::super::store::Change;
+use super::super::{Service, locked, millis};
+use super::BY_UPDATE;
+use super::entry::{Entry, NotStarted};
+use crate::definition::rule::RuleOptions;
+use crate::definition::schedule::Turn;
+use crate::engine::EngineError;
+use crate::io::connector::ConnectorError;
+use crate::io::websocket::ConnectError;
+
+impl Service {
+    /// Starts a rule as its schedule says, in the place of the one that runs. The caller holds its life. `record` is
+    /// written as soon as nothing can be refused any more; `carry`: it goes on with the state of the one that runs.
+    pub(super) async fn begin(
+        &self,
+        entry: &Arc<Entry>,
+        definition: &Definition,
+        planned: Planned,
+        record: Option<Change>,
+        carry: bool,
+    ) -> Result<(), NotStarted> {
+        let options = &definition.rule.options;
+        let now = millis(SystemTime::now());
+        let turn = options.schedule.turn(now, &self.config().zone, None);
+        let started = match turn {
+            Turn::Wait(_) => self.keep_record(record).await.map_err(NotStarted::Refused),
+            Turn::Run(_) | Turn::Always | Turn::Over => self.launch(entry, planned, record, carry).await,
+        };
+        if let Err(NotStarted::Refused(_)) = started {
+            return started;
+        }
+        {
+            let mut state = locked(&entry.state);
+            (state.tries, state.begun, state.next_start) = (0, now, 0);
+        }
+        match turn {
+            Turn::Wait(next) => {
+                self.halt(entry, BY_UPDATE, true).await.map_err(NotStarted::Refused)?;
+                self.wait_for_schedule(entry, next);
+            }
+            Turn::Run(end) => self.inner.agenda.note(&entry.id, Some(end)),
+            Turn::Always | Turn::Over => {}
+        }
+        if started.is_err() {
+            self.try_later(entry, options);
+        }
+        started
+    }
+
+    pub(super) async fn keep_record(&self, record: Option<Change>) -> Result<(), ServiceError> {
+        match record {
+            Some(record) => Ok(self.inner.store.write(vec![record]).await?),
+            None => Ok(()),
+        }
+    }
+
+    fn wait_for_schedule(&self, entry: &Entry, next: Option<i64>) {
+        let mut state = locked(&entry.state);
+        (state.phase, state.next_start) = (Phase::Scheduled, next.unwrap_or(0));
+        state.message.clear();
+        self.inner.agenda.note(&entry.id, next);
+    }
+
+    /// Notes when a rule that failed is started again, if it is.
+    fn try_later(&self, entry: &Entry, options: &RuleOptions) {
+        let mut state = locked(&entry.state);
+        if let Some(wait) = options.restart.wait(state.tries, fastrand::f64()) {
+            state.tries += 1;
+            self.inner.agenda.note(&entry.id, Some(millis(SystemTime::now()) + wait));
+        }
+    }
+
+    /// Does what a rule's schedule or its restart strategy says for now.
+    pub(in crate::service) async fn keep_schedule(&self, id: &str) {
+        let Some(entry) = self.entry(id) else { return };
+        let _life = entry.life.lock().await;
+        let (phase, begun, definition) = {
+            let state = locked(&entry.state);
+            if state.gone {
+                return;
+            }
+            (state.phase, state.begun, state.definition.clone())
+        };
+        let Some(definition) = definition else { return };
+        if !matches!(phase, Phase::Running | Phase::Scheduled | Phase::Failed) {
+            return;
+        }
+        let options = &definition.rule.options;
+        let turn = options.schedule.turn(millis(SystemTime::now()), &self.config().zone, Some(begun));
+        let runs = phase == Phase::Running;
+        match turn {
+            Turn::Run(_) | Turn::Always if !runs => {
+                if let Turn::Run(end) = turn {
+                    self.inner.agenda.note(id, Some(end));
+                }
+                let started = match definition.plan(&self.catalog(), &self.config()) {
+                    Ok(planned) => self.launch(&entry, planned.unchecked(), None, true).await,
+                    Err(error) => Err(NotStarted::Failed(error.to_string())),
+                };
+                if let Err(NotStarted::Failed(text) | NotStarted::Refused(ServiceError::Start(text))) = started {
+                    fail(&entry, text);
+                    self.try_later(&entry, options);
+                }
+            }
+            Turn::Run(end) => self.inner.agenda.note(id, Some(end)),
+            Turn::Always => {}
+            Turn::Wait(next) => {
+                if runs {
+                    let _ = self.halt(&entry, "schedule terminated", true).await;
+                }
+                let message = locked(&entry.state).message.clone();
+                self.wait_for_schedule(&entry, next);
+                locked(&entry.state).message = message;
+            }
+            Turn::Over => {
+                let _ = self.halt(&entry, "duration terminated", true).await;
+            }
+        }
+    }
+
+    /// Ends a rule whose code has failed, and notes when it is tried again.
+    pub(in crate::service) async fn mark_failed(&self, id: &str) {
+        let Some(entry) = self.entry(id) else { return };
+        let _life = entry.life.lock().await;
+        if entry.phase() != Phase::Running {
+            return;
+        }
+        let _ = self.halt(&entry, "", true).await;
+        let (error, definition) = {
+            let state = locked(&entry.state);
+            (state.last.as_ref().and_then(|last| last.now().last_error), state.definition.clone())
+        };
+        fail(&entry, error.map(|(_, text)| text).unwrap_or_default());
+        if let Some(definition) = definition {
+            self.try_later(&entry, &definition.rule.options);
+        }
+    }
+
+    /// Starts a rule in the place of the one that runs; see [`Service::begin`].
+    async fn launch(
+        &self,
+        entry: &Arc<Entry>,
+        planned: Planned,
+        record: Option<Change>,
+        carry: bool,
+    ) -> Result<(), NotStarted> {
+        let Planned { mut spec, nodes, checkpoint_interval } = planned;
+        self.load_state(&mut spec).await;
+        let (ran, before) = {
+            let mut state = locked(&entry.state);
+            let ran = state.phase == Phase::Running;
+            let before = (state.phase, state.message.clone());
+            if !ran {
+                state.phase = Phase::Starting;
+                state.message.clear();
+            }
+            (ran, before)
+        };
+        let refuse = |error: ServiceError| {
+            let mut state = locked(&entry.state);
+            (state.phase, state.message) = before.clone();
+            NotStarted::Refused(error)
+        };
+        let engine = self.inner.engine.read().await;
+        let Some(engine) = engine.as_ref() else { return Err(refuse(ServiceError::Stopping)) };
+        let prepared = match engine.prepare_rule(spec).await {
+            Ok(prepared) => prepared,
+            Err(EngineError::Ending(_)) => return Err(refuse(ServiceError::Stopping)),
+            Err(error) => {
+                let refused = ran || is_check(&error);
+                let text = text_of(error);
+                if refused {
+                    return Err(refuse(ServiceError::Start(text)));
+                }
+                self.keep_record(record).await.map_err(&refuse)?;
+                fail(entry, text.clone());
+                return Err(NotStarted::Failed(text));
+            }
+        };
+        if let Err(error) = self.keep_record(record).await {
+            prepared.undo().await;
+            return Err(refuse(error));
+        }
+        let replaced = prepared.replace(carry).await;
+        let status = engine.rule_status(&entry.id).await;
+        let now = millis(SystemTime::now());
+        match replaced {
+            Ok(replaced) => {
+                let saved = {
+                    let mut state = locked(&entry.state);
+                    (state.phase, state.nodes) = (Phase::Running, Some(Arc::new(nodes)));
+                    state.message.clear();
+                    (state.last, state.last_start, state.next_start) = (None, now, 0);
+                    state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
+                    replaced.and_then(|replaced| {
+                        state.last_stop = now;
+                        state.past.add(replaced.last);
+                        replaced.saved
+                    })
+                };
+                if carry && checkpoint_interval.is_some() {
+                    self.keep_state(None, &entry.id, saved).await;
+                }
+                self.begin_checkpoints(&entry.id, checkpoint_interval).await;
+                Ok(())
+            }
+            Err(error) => {
+                let text = text_of(error);
+                fail(entry, text.clone());
+                Err(NotStarted::Failed(text))
+            }
+        }
+    }
+
+    /// Stops a rule; its state is lost unless `keep` is set. One that does not run is stopped from now on.
+    pub(super) async fn halt(&self, entry: &Arc<Entry>, message: &str, keep: bool) -> Result<(), ServiceError> {
+        if !matches!(entry.phase(), Phase::Running | Phase::Starting) {
+            let mut state = locked(&entry.state);
+            if state.phase != Phase::Stopped {
+                (state.phase, state.message) = (Phase::Stopped, message.to_owned());
+            }
+            return Ok(());
+        }
+        locked(&entry.state).phase = Phase::Stopping;
+        let stopped = {
+            let engine = self.inner.engine.read().await;
+            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+            engine.stop_rule(&entry.id, keep).await
+        };
+        let last = match stopped {
+            Some(stopped) => {
+                self.keep_state(None, &entry.id, stopped.saved).await;
+                Some(stopped.last)
+            }
+            None => None,
+        };
+        let mut state = locked(&entry.state);
+        if let Some(last) = last {
+            state.past.add(last.clone());
+            state.last = Some(last);
+        }
+        (state.phase, state.message) = (Phase::Stopped, message.to_owned());
+        state.last_stop = millis(SystemTime::now());
+        Ok(())
+    }
+}
+
+/// Notes that a rule cannot run, and why.
+fn fail(entry: &Entry, text: String) {
+    let mut state = locked(&entry.state);
+    (state.phase, state.message) = (Phase::Failed, text);
+    state.last_stop = millis(SystemTime::now());
+}
+
+/// The text for the rule's own status, which need not name the rule.
+fn text_of(error: EngineError) -> String {
+    match error {
+        EngineError::Connector { error, .. } => error.to_string(),
+        error => error.to_string(),
+    }
+}
+
+/// Whether `checkConnection` forbids the rule.
+fn is_check(error: &EngineError) -> bool {
+    let EngineError::Connector { error, .. } = error else { return false };
+    matches!(&**error, ConnectorError::Connect(ConnectError::Unreachable(_) | ConnectError::NoClient(_)))
+}

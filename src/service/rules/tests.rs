@@ -1,0 +1,115 @@
+//! What becomes of a rule that is reset, or whose update is refused.
+
+use std::path::PathBuf;
+
+use futures_util::FutureExt;
+
+use super::super::Service;
+use super::super::status::Phase;
+use super::super::tests::opened;
+
+/// A service with a stream, in a folder that goes with it.
+struct Run {
+    service: Service,
+    data: PathBuf,
+}
+
+impl Run {
+    async fn new() -> Run {
+        let data = std::env::temp_dir().join(format!("plutino-life-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        let service = opened(&data).await;
+        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+        Run { service, data }
+    }
+
+    async fn phase(&self, id: &str) -> (Phase, i64) {
+        let report = self.service.rule_status(id).await.unwrap();
+        (report.phase, report.next_start)
+    }
+
+    async fn end(self) {
+        self.service.stop().await;
+        let _ = std::fs::remove_dir_all(&self.data);
+    }
+}
+
+fn rule(id: &str, sink: &str, options: &str) -> String {
+    format!(r#"{{"id": "{id}", "sql": "SELECT a FROM demo", "actions": [{sink}], "options": {{{options}}}}}"#)
+}
+
+const NOP: &str = r#"{"nop": {}}"#;
+
+/// At midnight, for a minute: it waits unless the test runs then.
+const NIGHTLY: &str = r#""cron": "0 0 1 1 *", "duration": "1m""#;
+
+/// It fails: another process has the data server's port.
+async fn failing(run: &Run) -> i64 {
+    let restart = r#""restartStrategy": {"attempts": 3, "delay": 600000}"#;
+    let sink = r#"{"websocket": {"path": "/taken"}}"#;
+    run.service.create_rule(&rule("failed", sink, restart)).await.unwrap();
+    run.service.mark_failed("failed").await;
+    run.phase("failed").await.1
+}
+
+#[tokio::test]
+async fn a_rule_that_waits_goes_on_waiting_when_its_state_is_reset() {
+    let run = Run::new().await;
+    run.service.create_rule(&rule("nightly", NOP, NIGHTLY)).await.unwrap();
+    failing(&run).await;
+    let before = (run.phase("nightly").await, run.phase("failed").await);
+    assert_eq!((before.0.0, before.1.0), (Phase::Scheduled, Phase::Failed));
+    assert!(before.0.1 > 0, "it has a time to start at");
+    for id in ["nightly", "failed"] {
+        run.service.reset_rule(id).await.unwrap();
+    }
+    assert_eq!((run.phase("nightly").await, run.phase("failed").await), before);
+    run.end().await;
+}
+
+#[tokio::test]
+async fn a_refused_update_changes_nothing() {
+    let run = Run::new().await;
+    let unreachable = r#"{"websocket": {"path": "/nobody", "checkConnection": true}}"#;
+    for (id, options) in [("nightly", NIGHTLY), ("runs", "")] {
+        run.service.create_rule(&rule(id, NOP, options)).await.unwrap();
+    }
+    failing(&run).await;
+    for id in ["nightly", "runs", "failed"] {
+        let before = (run.phase(id).await, run.service.rule_text(id).unwrap());
+        let error = run.service.update_rule(id, &rule(id, unreachable, "")).await.unwrap_err().to_string();
+        assert!(error.contains("no client is connected to the endpoint /nobody"), "{id}: {error}");
+        assert_eq!((run.phase(id).await, run.service.rule_text(id).unwrap()), before, "{id}");
+    }
+    assert_eq!(run.service.inner.engine.read().await.as_ref().unwrap().status().await.len(), 1);
+    run.end().await;
+}
+
+#[tokio::test]
+async fn nobody_waits_while_the_file_of_a_table_is_read() {
+    let run = Run::new().await;
+    run.service.create_rule(&rule("runs", NOP, "")).await.unwrap();
+    std::fs::write(run.data.join("t.json"), "[{\"k\": 1}]").unwrap();
+    let sql = "CREATE TABLE t (k BIGINT) WITH (DATASOURCE=\"t.json\", TYPE=\"file\", KIND=\"lookup\", KEY=\"k\")";
+    let mut creating = Box::pin(run.service.create_relation(sql));
+    // The file is read on another thread, and the runtime of this test is this thread's.
+    assert!((&mut creating).now_or_never().is_none());
+    assert!(run.service.rule_status("runs").now_or_never().is_some());
+    run.service.stop_rule("runs").await.unwrap();
+    creating.await.unwrap();
+    run.end().await;
+}
+
+#[tokio::test]
+async fn a_lease_and_links_that_are_dropped_let_their_endpoint_go() {
+    let run = Run::new().await;
+    let websockets = run.service.inner.engine.read().await.as_ref().unwrap().websockets();
+    let props = serde_json::json!({"path": "/held"});
+    let settings = || crate::io::websocket::Settings::sink(props.as_object().unwrap()).unwrap().0;
+    let lease = websockets.hold(settings()).await.unwrap();
+    assert!(websockets.has_path("/held"));
+    drop(lease);
+    while websockets.has_path("/held") {
+        tokio::task::yield_now().await;
+    }
+    run.end().await;
+}

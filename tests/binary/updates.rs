@@ -1,0 +1,139 @@
+//! Updates and restarts of rules under load: nobody is cut off, and every message is seen by one of the two versions.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::process::serve::{Folder, LIMIT, Served};
+
+/// How far the producer may be ahead of the viewer: fewer than a client's queue takes.
+const AHEAD: u64 = 20_000;
+
+/// A producer of `{"n": 0}`, `{"n": 1}` … and a viewer who must get each of them once and in order.
+struct Flow {
+    seen: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+    producer: JoinHandle<u64>,
+    viewer: JoinHandle<()>,
+}
+
+impl Flow {
+    async fn start(served: &Served, from: &str, to: &str) -> Flow {
+        let (mut sender, _) = connect_async(served.data_url(from)).await.expect("the source is there");
+        let (mut receiver, _) = connect_async(served.data_url(to)).await.expect("the sink is there");
+        let (seen, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (seen_by_producer, stopped) = (seen.clone(), stop.clone());
+        let producer = tokio::spawn(async move {
+            let mut sent = 0;
+            while !stopped.load(Ordering::Acquire) {
+                if sent < seen_by_producer.load(Ordering::Acquire) + AHEAD {
+                    for _ in 0..100 {
+                        sender.feed(Message::text(format!("{{\"n\": {sent}}}"))).await.expect("the source stays");
+                        sent += 1;
+                    }
+                    sender.flush().await.expect("the source stays");
+                }
+                tokio::task::yield_now().await;
+            }
+            // It stays connected until all is read.
+            while seen_by_producer.load(Ordering::Acquire) < sent {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+            sent
+        });
+        let seen_by_viewer = seen.clone();
+        let viewer = tokio::spawn(async move {
+            while let Some(message) = receiver.next().await {
+                let Message::Text(text) = message.expect("the sink stays") else { continue };
+                let row: Value = serde_json::from_str(&text).expect("results are JSON");
+                assert_eq!(row["n"], seen_by_viewer.load(Ordering::Acquire), "in order, each once");
+                seen_by_viewer.fetch_add(1, Ordering::AcqRel);
+            }
+        });
+        Flow { seen, stop, producer, viewer }
+    }
+
+    /// Waits until `count` more messages have come.
+    async fn goes_on(&self, count: u64) {
+        let wanted = self.seen.load(Ordering::Acquire) + count;
+        let more = async {
+            while self.seen.load(Ordering::Acquire) < wanted {
+                assert!(!self.viewer.is_finished() && !self.producer.is_finished(), "somebody was cut off");
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+            }
+        };
+        timeout(LIMIT, more).await.expect("messages come");
+    }
+
+    /// Ends the producer; how many messages it has sent, all of which were seen.
+    async fn ends(self) -> u64 {
+        self.stop.store(true, Ordering::Release);
+        let sent = timeout(LIMIT, self.producer).await.expect("all is seen").expect("the source stays");
+        self.viewer.abort();
+        sent
+    }
+}
+
+fn rule(stream: &str, filter: &str, sink: Value) -> Value {
+    json!({"id": "r", "sql": format!("SELECT n FROM {stream} {filter}"), "actions": [{"websocket": sink}]})
+}
+
+async fn put(served: &Served, path: &str, body: &Value) -> String {
+    served.asks("PUT", path, body).await.done()
+}
+
+async fn updates(workers: &str) {
+    let folder = Folder::new("updates");
+    let mut command = folder.command();
+    command.args(["--workers", workers]);
+    let served = Served::start(command);
+    for stream in ["a", "b"] {
+        let sql = format!("CREATE STREAM {stream} () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")");
+        served.asks("POST", "/streams", &json!({"sql": sql})).await.done();
+    }
+    let sink = json!({"path": "/out", "sendSingle": true});
+    served.asks("POST", "/rules", &rule("a", "", sink.clone())).await.done();
+    // One that never reads: nobody waits for it.
+    let (_lazy, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
+    let flow = Flow::start(&served, "/in", "/out").await;
+    flow.goes_on(100).await;
+    for round in 0..60 {
+        match round % 6 {
+            // The same, another filter, another stream on the same endpoint, and back.
+            0 => put(&served, "/rules/r", &rule("a", "", sink.clone())).await,
+            1 => put(&served, "/rules/r", &rule("a", "WHERE n >= 0", sink.clone())).await,
+            2 => served.asks("POST", "/rules/r/restart", &Value::Null).await.done(),
+            3 => put(&served, "/rules/r", &rule("b", "", sink.clone())).await,
+            4 => put(&served, "/rules/r", &rule("b", "WHERE n > -1", sink.clone())).await,
+            _ => {
+                // A rule that is refused changes nothing.
+                let refused = rule("a", "", json!({"path": "/nobody", "checkConnection": true}));
+                assert_eq!(served.asks("PUT", "/rules/r", &refused).await.status, 400);
+                String::new()
+            }
+        };
+        flow.goes_on(50).await;
+    }
+    let sent = flow.ends().await;
+    assert!(sent >= 3000, "{sent}");
+    let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
+    let lost = status["lost"].as_object().expect("an object");
+    // Only the one that never reads may have lost any.
+    assert!(lost.keys().all(|cause| cause == "slow client"), "{lost:?}");
+}
+
+#[tokio::test]
+async fn updates_and_restarts_cut_nobody_off_and_lose_nothing() {
+    updates("1").await;
+}
+
+#[tokio::test]
+async fn so_it_is_with_three_data_threads() {
+    updates("3").await;
+}
