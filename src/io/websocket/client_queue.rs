@@ -10,13 +10,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::config::{QueueLimit, SlowClient};
-use super::disconnects::Disconnects;
+use super::protocol::code;
+use super::totals::Totals;
 use crate::io::queue::{MessageBatch, Outlet, Signal};
 use crate::io::{NO_CLIENT, UNSENT};
 use crate::sync::locked;
@@ -25,7 +24,7 @@ use crate::sync::locked;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Farewell {
     /// close code
-    pub code: CloseCode,
+    pub code: u16,
     /// reason in the close frame
     pub reason: &'static str,
 }
@@ -40,8 +39,8 @@ pub(super) struct Peer {
     pub farewell: watch::Sender<Option<Farewell>>,
     /// wakes its writer
     pub wake: Notify,
-    /// where it is counted why its connections end
-    pub disconnects: Arc<Disconnects>,
+    /// where the end of its connections is counted
+    pub totals: Arc<Totals>,
     /// messages of `onOpen` still to be sent on this connection, before all others; `None` while there is none
     first: Mutex<Option<VecDeque<String>>>,
     lanes: Mutex<Lanes>,
@@ -59,10 +58,10 @@ struct Lanes {
 
 impl Peer {
     /// A peer without lanes, which is connected.
-    pub fn new(address: String, disconnects: Arc<Disconnects>) -> Arc<Peer> {
+    pub fn new(address: String, totals: Arc<Totals>) -> Arc<Peer> {
         Arc::new(Peer {
             address,
-            disconnects,
+            totals,
             since: SystemTime::now(),
             farewell: watch::Sender::new(None),
             wake: Notify::new(),
@@ -72,7 +71,7 @@ impl Peer {
     }
 
     /// Sends it away, if nobody did before.
-    pub fn dismiss(&self, code: CloseCode, reason: &'static str) {
+    pub fn dismiss(&self, code: u16, reason: &'static str) {
         self.farewell.send_if_modified(|farewell| {
             let first = farewell.is_none();
             if first {
@@ -344,7 +343,7 @@ impl ClientQueue {
                 SlowClient::Disconnect if state.entries.len() > 1 || state.messages > batch.len() => {
                     let lost = state.clear();
                     self.lose(lost, &self.sink.dropped_slow);
-                    self.peer.dismiss(CloseCode::Policy, "too slow");
+                    self.peer.dismiss(code::POLICY, "too slow");
                 }
                 SlowClient::Disconnect => {}
                 SlowClient::Block => {
@@ -475,19 +474,15 @@ impl Flight {
         self.flushed = true;
     }
 
-    /// Takes the next message.
-    pub fn message(&mut self) -> Option<Bytes> {
-        (self.next < self.batch.len()).then(|| {
-            let message = self.batch.message(self.next);
-            self.next += 1;
-            self.bytes += message.len();
-            message
-        })
+    /// The batch, and its first message that was not taken.
+    pub fn rest(&self) -> (&MessageBatch, usize) {
+        (&self.batch, self.next)
     }
 
-    /// Whether the messages are text.
-    pub fn text(&self) -> bool {
-        self.batch.text
+    /// Takes the next `count` messages.
+    pub fn take(&mut self, count: usize) {
+        self.bytes += self.batch.messages_from(self.next).take(count).map(<[u8]>::len).sum::<usize>();
+        self.next += count;
     }
 
     /// Bytes taken so far.

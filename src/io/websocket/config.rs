@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::dial::ProxyChoice;
+use super::protocol::Deflate;
 use crate::io::tls::{self, ClientTls, TlsError};
 use crate::text::secret::{HIDDEN, is_secret, masked_url};
 
@@ -139,6 +140,14 @@ const PROPERTIES: &[Property] = &[
         "16777216",
         "both",
         "a longer message closes its connection with code 1009",
+    ),
+    property(
+        "perMessageDeflate",
+        &[],
+        "off, on or object",
+        "off; of a sink in the server role: on",
+        "both",
+        "compression of messages (RFC 7692): a client role offers it, a server role accepts it from clients that offer it. An object sets `level` (1 to 9; 6), `contextTakeover` (messages refer to those before them: smaller, for memory of each connection; client role true, server role false, and what a server role sends never does), `windowBits` (9 to 15; 15) and `threshold` (shorter messages are not compressed; 128 bytes)",
     ),
     property(
         "handshakeTimeout",
@@ -333,6 +342,8 @@ pub struct Settings {
     pub reconnect: Reconnect,
     /// longest message in bytes
     pub max_message_size: usize,
+    /// compression, where it is wanted
+    pub per_message_deflate: Option<Deflate>,
     /// limit of connect and handshakes together
     pub handshake_timeout: Duration,
     /// the HTTP proxy of a client role
@@ -469,6 +480,7 @@ fn parse(
         write_timeout: raw.duration("writeTimeout")?.or(Some(Duration::from_secs(10))).filter(|d| !d.is_zero()),
         reconnect: reconnect(&raw)?,
         max_message_size: raw.count("maxMessageSize", 1, "a number of bytes from 1")?.unwrap_or(16 << 20),
+        per_message_deflate: per_message_deflate(&raw, role == Role::Server, path_property == "path")?,
         handshake_timeout: raw
             .duration("handshakeTimeout")?
             .filter(|limit| !limit.is_zero())
@@ -495,6 +507,37 @@ fn parse(
         warnings.push("idleTimeout is not above pingInterval: quiet peers will be dropped between two pings".into());
     }
     Ok((settings, warnings))
+}
+
+fn per_message_deflate(raw: &Raw, server: bool, sink: bool) -> Result<Option<Deflate>, SettingsError> {
+    const EXPECTED: &str =
+        "off, on or an object of level (1 to 9), contextTakeover, windowBits (9 to 15) and threshold";
+    const NAME: &str = "perMessageDeflate";
+    let mut deflate = Deflate { level: 6, context_takeover: !server, window_bits: 15, threshold: 128 };
+    let Some(value) = raw.find(NAME) else { return Ok((server && sink).then_some(deflate)) };
+    let wrong = || raw.wrong(NAME, EXPECTED);
+    let within = |value: &Value, least: u8, most: u8| {
+        let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
+        number.filter(|number| (least..=most).contains(number)).ok_or_else(wrong)
+    };
+    match value {
+        Value::Bool(on) => Ok(on.then_some(deflate)),
+        Value::String(text) if text.eq_ignore_ascii_case("off") => Ok(None),
+        Value::String(text) if ["on", "accept"].iter().any(|on| text.eq_ignore_ascii_case(on)) => Ok(Some(deflate)),
+        Value::Object(members) => {
+            for (name, value) in members {
+                match name.to_ascii_lowercase().as_str() {
+                    "level" => deflate.level = within(value, 1, 9)?,
+                    "contexttakeover" => deflate.context_takeover = value.as_bool().ok_or_else(wrong)?,
+                    "windowbits" => deflate.window_bits = within(value, 9, 15)?,
+                    "threshold" => deflate.threshold = count(NAME, value, 0, EXPECTED)?,
+                    _ => return Err(wrong()),
+                }
+            }
+            Ok(Some(deflate))
+        }
+        _ => Err(wrong()),
+    }
 }
 
 /// The properties as the user gave them.

@@ -1,63 +1,49 @@
 //! One open websocket, in one task on the data thread of its stream: reading, writing, pings and the end.
 //!
 //! Reading takes what is there without waiting and hands it over as one batch. While a stream's queue is full the
-//! socket is not read: TCP slows the peer, and its pings too are answered only when reading goes on. Writing feeds all
-//! that waits, then flushes once.
+//! socket is not read: TCP slows the peer, and its pings too are answered only when reading goes on. Writing frames
+//! what waits, up to [`FLUSH_BYTES`], and flushes it before it takes more.
 //!
-//! What waits for the peer is bounded: a ping is read only when the pong of the one before it is out, so a peer that
-//! sends pings and takes no pongs is not read on. A peer that takes no bytes for `writeTimeout` is dropped.
+//! What waits for the peer is bounded: those bytes, one pong, one ping and a close frame. A ping is read only when the
+//! pong before it is on its way, so a peer that sends pings and takes no pongs is not read on. A peer that takes no
+//! bytes for `writeTimeout` is dropped.
 
 use std::io;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Poll, ready};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use futures_util::{Sink, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::error::ProtocolError;
-use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Bytes, Error, Message};
 
 use super::client_queue::{Farewell, Flight, Peer};
 use super::config::Settings;
-use super::disconnects::Cause;
 use super::endpoint::Endpoint;
+use super::protocol::{Close, Intake, Opened, Read, ReadError, Stream, code};
 use super::socket::Wire;
-use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame};
+use super::totals::Cause;
 use crate::sync::locked;
 
 /// How long a peer may take to answer a close frame, or to take one.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// How many bytes are fed before they are flushed and accounted.
+/// How many bytes are framed before they are flushed and accounted; a message above it goes alone.
 const FLUSH_BYTES: usize = 256 * 1024;
 
 /// How a connection ended: nothing to say, or an error for the status.
 pub(super) type Ending = Option<String>;
 
-/// The websocket over a wire whose handshake is done.
-///
-/// Made so, the read buffer has its full size from the start, and `BytesMut` makes as large ones after it. A buffer
-/// that began as the rest of a handshake would be remembered as small: while messages wait for the engine, each
-/// further one would be read for itself, with two system calls.
-pub(super) async fn open(wire: Wire, role: Role, config: WebSocketConfig) -> WebSocketStream<Wire> {
-    WebSocketStream::from_raw_socket(wire, role, Some(config)).await
-}
-
 /// Serves a connection until it ends. Runs on the data thread; the socket comes detached.
-pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<Endpoint>, peer: &Arc<Peer>) -> Ending {
-    if let Err(error) = websocket.get_mut().attach() {
+pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer: &Arc<Peer>) -> Ending {
+    if let Err(error) = opened.wire.attach() {
         return Some(format!("{}: cannot move the socket: {error}", peer.address));
     }
     let terms = endpoint.terms();
-    websocket.get_mut().set_write_timeout(terms.write_timeout);
-    let socket = Socket { websocket: Mutex::new(websocket), owes_pong: AtomicBool::new(false) };
+    opened.wire.set_write_timeout(terms.write_timeout);
+    let stream = Stream::new(opened, terms.max_message_size, terms.per_message_deflate.as_ref(), &peer.totals);
+    let socket = Socket(Mutex::new(stream));
     let pulse = Pulse::new();
     let Verdict { code, cause, error } = {
         let mut reader = pin!(read(&socket, endpoint, &pulse));
@@ -74,31 +60,31 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
         match first {
             First::Read(end) => end.verdict(&terms),
             First::Farewell(Some(Farewell { code, reason })) => {
-                say_goodbye(&socket, code, reason).await;
+                socket.say_goodbye(code, reason).await;
                 rest(reader, CLOSE_TIMEOUT, &pulse).await;
-                let slow = (code == CloseCode::Policy).then(|| (Cause::SlowClient, format!("disconnected: {reason}")));
+                let slow = (code == code::POLICY).then(|| (Cause::SlowClient, format!("disconnected: {reason}")));
                 let (cause, error) = slow.unzip();
                 Verdict { code: None, cause, error }
             }
             First::Farewell(None) => Verdict::default(),
             First::Silence => {
                 rest(reader, Duration::ZERO, &pulse).await;
-                Verdict::new(Some(CloseCode::Away), Cause::IdleTimeout, "nothing heard for too long (idleTimeout)")
+                Verdict::new(Some(code::AWAY), Cause::IdleTimeout, "nothing heard for too long (idleTimeout)")
             }
             // The peer's close frame may be why writing failed: reading tells.
             First::Write(error) => match rest(reader, CLOSE_TIMEOUT, &pulse).await {
                 Some(end) => end.verdict(&terms),
-                None => ReadEnd::Broken(error).verdict(&terms),
+                None => ReadEnd::Broken(error.into()).verdict(&terms),
             },
         }
     };
     if let Some(cause) = cause {
-        peer.disconnects.count(cause);
+        peer.totals.count(cause);
     }
     if let Some(code) = code {
-        let reason = if code == CloseCode::Away { "nothing heard" } else { "" };
-        say_goodbye(&socket, code, reason).await;
-        linger(socket.into_inner().get_mut()).await;
+        let reason = if code == code::AWAY { "nothing heard" } else { "" };
+        socket.say_goodbye(code, reason).await;
+        linger(socket.into_inner().wire()).await;
     }
     error.map(|error| format!("{}: {error}", peer.address))
 }
@@ -107,7 +93,7 @@ pub(super) async fn run(mut websocket: WebSocketStream<Wire>, endpoint: &Arc<End
 #[derive(Default)]
 struct Verdict {
     /// still to be told to the peer
-    code: Option<CloseCode>,
+    code: Option<u16>,
     /// what is counted
     cause: Option<Cause>,
     /// for the status
@@ -115,48 +101,45 @@ struct Verdict {
 }
 
 impl Verdict {
-    fn new(code: Option<CloseCode>, cause: Cause, error: impl Into<String>) -> Verdict {
+    fn new(code: Option<u16>, cause: Cause, error: impl Into<String>) -> Verdict {
         Verdict { code, cause: Some(cause), error: Some(error.into()) }
     }
 }
 
 /// The websocket, for the reading and the writing of one task: the lock is never contended, and it is taken once for
 /// all that one poll can read or write, not for each message.
-struct Socket {
-    websocket: Mutex<WebSocketStream<Wire>>,
-    /// a pong is not out yet: nothing is read until it is
-    owes_pong: AtomicBool,
-}
+struct Socket(Mutex<Stream<Wire>>);
 
 impl Socket {
-    fn into_inner(self) -> WebSocketStream<Wire> {
-        self.websocket.into_inner().unwrap_or_else(PoisonError::into_inner)
+    fn into_inner(self) -> Stream<Wire> {
+        self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Hands over one message and waits until the kernel has it.
-    async fn send(&self, message: Message) -> Result<(), Error> {
-        let mut message = Some(message);
-        self.feed(|| message.take()).await?;
-        self.flush().await
+    /// Waits until the kernel has all that was pushed.
+    async fn flush(&self) -> io::Result<()> {
+        std::future::poll_fn(|cx| locked(&self.0).poll_flush(cx)).await
     }
 
-    /// Hands over messages until there is none. One is taken only when there is room for it.
-    async fn feed(&self, mut next: impl FnMut() -> Option<Message>) -> Result<(), Error> {
+    /// Sends a close frame. A peer that does not take it is cut off.
+    async fn say_goodbye(&self, code: u16, reason: &'static str) {
+        locked(&self.0).out.close(Some(code), reason);
+        let _ = timeout(CLOSE_TIMEOUT, self.flush()).await;
+    }
+
+    /// Reads what is there, at least one message, or up to the end.
+    async fn gather(&self, intake: &mut Intake, pulse: &Pulse) -> Read {
         std::future::poll_fn(|cx| {
-            let mut websocket = locked(&self.websocket);
-            let mut websocket = Pin::new(&mut *websocket);
-            loop {
-                ready!(websocket.as_mut().poll_ready(cx))?;
-                let Some(message) = next() else { return Poll::Ready(Ok(())) };
-                websocket.as_mut().start_send(message)?;
+            let read = locked(&self.0).poll_read(cx, intake);
+            if let Some(heard) = intake.heard {
+                pulse.heard(heard);
             }
+            if read.is_pending() {
+                // Nothing was whole: the latency of a message counts from its last bytes.
+                intake.heard = None;
+            }
+            read
         })
         .await
-    }
-
-    /// Waits until the kernel has all that was handed over.
-    async fn flush(&self) -> Result<(), Error> {
-        std::future::poll_fn(|cx| Pin::new(&mut *locked(&self.websocket)).poll_flush(cx)).await
     }
 }
 
@@ -178,45 +161,36 @@ async fn rest(mut reader: Pin<&mut impl Future<Output = ReadEnd>>, limit: Durati
 /// What ended the normal life of a connection.
 enum First {
     Read(ReadEnd),
-    Write(Error),
+    Write(io::Error),
     Farewell(Option<Farewell>),
     Silence,
 }
 
 /// How reading ended.
 enum ReadEnd {
-    /// by a close frame, which is answered
-    Closed(Option<CloseFrame>),
+    /// by a close frame, which was answered
+    Closed(Option<Close>),
     /// otherwise
-    Broken(Error),
+    Broken(ReadError),
 }
 
 impl ReadEnd {
     fn verdict(self, terms: &Settings) -> Verdict {
         match self {
             ReadEnd::Closed(None) => Verdict::default(),
-            ReadEnd::Closed(Some(frame)) => {
-                let normal = matches!(frame.code, CloseCode::Normal | CloseCode::Away | CloseCode::Status);
-                let error = (!normal).then(|| format!("closed by the peer: {} {}", frame.code, frame.reason));
+            ReadEnd::Closed(Some(Close { code, reason })) => {
+                let normal = matches!(code, 1000 | code::AWAY);
+                let error = (!normal).then(|| format!("closed by the peer: {code} {reason}"));
                 Verdict { error, ..Verdict::default() }
             }
-            ReadEnd::Broken(Error::Io(error))
-                if error.kind() == io::ErrorKind::TimedOut && terms.write_timeout.is_some() =>
+            // The system's own has a number.
+            ReadEnd::Broken(ReadError::Io(error))
+                if error.kind() == io::ErrorKind::TimedOut && error.raw_os_error().is_none() =>
             {
                 let limit = terms.write_timeout.unwrap_or_default().as_millis();
                 Verdict::new(None, Cause::WriteTimeout, format!("the peer took nothing for {limit} ms (writeTimeout)"))
             }
-            ReadEnd::Broken(error) => {
-                let (code, cause) = match &error {
-                    Error::Utf8(_) => (Some(CloseCode::Invalid), Cause::Utf8),
-                    Error::Capacity(_) => (Some(CloseCode::Size), Cause::MessageSize),
-                    Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) | Error::Io(_) => {
-                        (None, Cause::Broken)
-                    }
-                    _ => (Some(CloseCode::Protocol), Cause::Protocol),
-                };
-                Verdict::new(code, cause, error.to_string())
-            }
+            ReadEnd::Broken(error) => Verdict::new(error.code(), Cause::of(&error), error.to_string()),
         }
     }
 }
@@ -224,96 +198,40 @@ impl ReadEnd {
 /// Reads until the end.
 async fn read(socket: &Socket, endpoint: &Endpoint, pulse: &Pulse) -> ReadEnd {
     let mut usual = 1;
-    let mut close = None;
     loop {
-        let mut frames = Vec::with_capacity(usual);
-        let mut received = None;
-        let closing = close.is_some();
-        let gathering = gather(socket, &mut frames, &mut received, &mut close, pulse);
-        // A peer that has said goodbye and keeps the connection open is not waited for.
-        let gathered = if closing { timeout(CLOSE_TIMEOUT, gathering).await.ok() } else { Some(gathering.await) };
-        let (full, end) = gathered.unwrap_or_else(|| (false, Some(ReadEnd::Closed(close.take().flatten()))));
-        usual = frames.len().max(1);
-        if let Some(received) = received {
+        let mut intake = Intake::with_capacity(usual);
+        let read = socket.gather(&mut intake, pulse).await;
+        usual = intake.frames.len().max(1);
+        if !intake.frames.is_empty() {
             pulse.busy(true);
-            endpoint.deliver(frames, received).await;
+            let received = intake.heard.unwrap_or_else(Instant::now);
+            endpoint.deliver(intake.frames, received).await;
             pulse.busy(false);
         }
-        if let Some(end) = end {
-            return end;
-        }
-        if pulse.over.load(Ordering::Relaxed) {
-            return ReadEnd::Closed(close.take().flatten());
-        }
-        if full {
+        match read {
+            Read::Closed(close) => {
+                // The answer waits to be sent. A peer that does not take it is not waited for.
+                let _ = timeout(CLOSE_TIMEOUT, socket.flush()).await;
+                return ReadEnd::Closed(close);
+            }
+            Read::Broken(error) => return ReadEnd::Broken(error),
+            _ if pulse.over.load(Ordering::Relaxed) => return ReadEnd::Closed(None),
             // More is there: the worker and the other sockets of this thread come first.
-            tokio::task::yield_now().await;
+            Read::Full => tokio::task::yield_now().await,
+            Read::Taken => {}
         }
     }
 }
 
-/// Takes what is there, at least one message or a close frame. True if the batch is full; the end if reading is over.
-async fn gather(
-    socket: &Socket,
-    frames: &mut Vec<Frame>,
-    received: &mut Option<Instant>,
-    close: &mut Option<Option<CloseFrame>>,
-    pulse: &Pulse,
-) -> (bool, Option<ReadEnd>) {
-    let mut bytes = 0;
-    std::future::poll_fn(|cx| {
-        let mut websocket = locked(&socket.websocket);
-        let mut websocket = Pin::new(&mut *websocket);
-        loop {
-            if frames.len() >= BATCH_FRAMES || bytes >= BATCH_BYTES {
-                return Poll::Ready((true, None));
-            }
-            if socket.owes_pong.load(Ordering::Relaxed) {
-                match websocket.as_mut().poll_flush(cx) {
-                    Poll::Ready(Ok(())) => socket.owes_pong.store(false, Ordering::Relaxed),
-                    Poll::Ready(Err(error)) => return Poll::Ready((false, Some(ReadEnd::Broken(error)))),
-                    Poll::Pending if frames.is_empty() => return Poll::Pending,
-                    Poll::Pending => return Poll::Ready((false, None)),
-                }
-            }
-            let frame = match websocket.as_mut().poll_next(cx) {
-                Poll::Pending if frames.is_empty() => return Poll::Pending,
-                Poll::Pending => return Poll::Ready((false, None)),
-                Poll::Ready(None) => return Poll::Ready((false, Some(ReadEnd::Closed(close.take().flatten())))),
-                Poll::Ready(Some(Err(error))) => return Poll::Ready((false, Some(ReadEnd::Broken(error)))),
-                Poll::Ready(Some(Ok(Message::Text(text)))) => Frame::Text(text),
-                Poll::Ready(Some(Ok(Message::Binary(bytes)))) => Frame::Binary(bytes),
-                Poll::Ready(Some(Ok(Message::Close(frame)))) => {
-                    *close = Some(frame);
-                    return Poll::Ready((false, None));
-                }
-                Poll::Ready(Some(Ok(message))) => {
-                    socket.owes_pong.store(matches!(message, Message::Ping(_)), Ordering::Relaxed);
-                    pulse.heard(Instant::now());
-                    continue;
-                }
-            };
-            if received.is_none() {
-                let now = Instant::now();
-                pulse.heard(now);
-                *received = Some(now);
-            }
-            bytes += frame.bytes().len();
-            frames.push(frame);
-        }
-    })
-    .await
-}
-
 /// Writes what waits until that fails.
-async fn write(socket: &Socket, terms: &Settings, peer: &Peer) -> Error {
+async fn write(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Error {
     match write_on(socket, terms, peer).await {
         Ok(never) => match never {},
         Err(error) => error,
     }
 }
 
-async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> Result<std::convert::Infallible, Error> {
+async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<std::convert::Infallible> {
     let mut pings = terms.ping_interval.map(|every| {
         let mut pings = tokio::time::interval_at(tokio::time::Instant::now() + every, every);
         pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -322,18 +240,27 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> Result<std:
     let mut flights: Vec<Flight> = Vec::new();
     loop {
         while let Some(message) = peer.next_first() {
-            socket.send(Message::text(message)).await?;
+            {
+                let mut stream = locked(&socket.0);
+                let frame = stream.encoder.text(&message);
+                stream.out.push(frame);
+            }
+            socket.flush().await?;
+        }
+        // What is pushed behind a close frame is not sent, and must not count as sent.
+        if locked(&socket.0).out.is_closed() {
+            return Err(io::ErrorKind::BrokenPipe.into());
         }
         let mut bytes = 0;
         while bytes < FLUSH_BYTES
-            && let Some(flight) = peer.next()
+            && let Some(mut flight) = peer.next()
         {
-            flights.push(flight);
-            let flight = flights.last_mut().expect("one was pushed");
-            let code = OpCode::Data(if flight.text() { Data::Text } else { Data::Binary });
-            // The place in the queue moves before the message is handed over: a message is never sent twice.
-            socket.feed(|| Some(Message::Frame(WireFrame::message(flight.message()?, code, true)))).await?;
+            let stream = &mut *locked(&socket.0);
+            let (batch, start) = flight.rest();
+            let count = stream.encoder.encode(batch, start, FLUSH_BYTES - bytes, &mut stream.out);
+            flight.take(count);
             bytes += flight.bytes();
+            flights.push(flight);
         }
         if !flights.is_empty() {
             socket.flush().await?;
@@ -350,15 +277,12 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> Result<std:
         };
         tokio::select! {
             () = peer.wake.notified() => {}
-            _ = ping => socket.send(Message::Ping(Bytes::new())).await?,
+            _ = ping => {
+                locked(&socket.0).out.ping();
+                socket.flush().await?;
+            }
         }
     }
-}
-
-async fn say_goodbye(socket: &Socket, code: CloseCode, reason: &'static str) {
-    let frame = CloseFrame { code, reason: reason.into() };
-    // A peer that does not take the frame is cut off.
-    let _ = timeout(CLOSE_TIMEOUT, socket.send(Message::Close(Some(frame)))).await;
 }
 
 /// Ends the sending side and reads on for a moment: closing a socket with unread bytes would tear the close frame

@@ -8,11 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
-use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use super::client_queue::{Peer, SinkQueue};
 use super::config::{Role, Settings};
+use super::protocol::code;
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
 use crate::io::{LinkHistory, LinkState, UNREAD, loss, printable};
 use crate::sync::locked;
@@ -104,6 +103,7 @@ impl Link {
             && own.reconnect == settings.reconnect
             && own.handshake_timeout == settings.handshake_timeout
             && own.max_message_size == settings.max_message_size
+            && own.per_message_deflate == settings.per_message_deflate
     }
 }
 
@@ -318,7 +318,7 @@ impl Endpoint {
             members.peers.clone()
         };
         for peer in peers {
-            peer.dismiss(CloseCode::Away, "the endpoint has ended");
+            peer.dismiss(code::AWAY, "the endpoint has ended");
         }
         self.tell_unread();
     }
@@ -378,23 +378,6 @@ impl Endpoint {
     /// The last error.
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
         locked(&self.last_error).clone()
-    }
-
-    /// Buffers and limits of its connections. A reading endpoint reads much at a time; one that only writes keeps
-    /// little for each of its many clients. Larger is not faster: the buffer is cleared before each read.
-    pub fn websocket(&self, terms: &Settings) -> WebSocketConfig {
-        // A connection that is held and dialled may be read later, and stays the same then.
-        let dialled = self.settings.role != Role::Server;
-        let reads = locked(&self.links).iter().any(|(link, _)| match link.used {
-            Use::Lease => dialled,
-            used => used == Use::Source,
-        });
-        let read_buffer = if reads { 32 * 1024 } else { 2 * 1024 };
-        WebSocketConfig::default()
-            .read_buffer_size(read_buffer)
-            .write_buffer_size(64 * 1024)
-            .max_message_size(Some(terms.max_message_size))
-            .max_frame_size(Some(terms.max_message_size))
     }
 }
 

@@ -10,13 +10,14 @@ mod client;
 mod client_queue;
 mod connection;
 mod dial;
-mod disconnects;
 mod endpoint;
 mod gate;
 mod lease;
 mod links;
+mod protocol;
 mod server;
 mod socket;
+mod totals;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -28,7 +29,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
+use tokio_tungstenite::tungstenite::protocol::{Role as WireRole, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,11 +48,11 @@ use crate::io::{LinkState, LinkStatus, UNREAD};
 use crate::sync::locked;
 use client_queue::{Peer, SinkQueue};
 use config::Role;
-use disconnects::Disconnects;
 use endpoint::{Endpoint, Presence, Subscriber, Use};
 use gate::{Gate, Refusals};
 use lease::Hold;
 use server::{Door, Paths, Routes, Server};
+use totals::Totals;
 
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
@@ -75,6 +76,9 @@ pub struct ServerSettings {
     /// how long an endpoint of the data server stays, with its clients, when nothing uses it any more:
     /// `source.endpointLinger`
     pub linger: Duration,
+    /// bytes that large messages may take while they are not whole, of all connections together, dialled ones too; a
+    /// connection that needs more is closed with code 1013
+    pub unfinished_bytes: usize,
 }
 
 /// How many addresses are known of which unread messages are counted; those beyond are counted together.
@@ -111,6 +115,7 @@ impl Default for ServerSettings {
             origins: Vec::new(),
             tokens: Vec::new(),
             linger: Duration::ZERO,
+            unfinished_bytes: 256 << 20,
         }
     }
 }
@@ -157,7 +162,9 @@ pub enum ConnectError {
 pub async fn dial(settings: &Settings) -> Result<WebSocketStream<Wire>, DialError> {
     let limit = Some(settings.max_message_size);
     let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
-    client::dial(settings, config).await
+    let plain = Settings { per_message_deflate: None, ..settings.clone() };
+    let opened = client::dial(&plain).await?;
+    Ok(WebSocketStream::from_raw_socket(opened.wire, WireRole::Client, Some(config)).await)
 }
 
 /// What makes a dialled connection the same as another. What else its links say is brought together
@@ -185,13 +192,13 @@ struct Hub {
     registry: tokio::sync::Mutex<Registry>,
     listening: Mutex<Option<SocketAddr>>,
     refused: Arc<Refusals>,
-    disconnects: Arc<Disconnects>,
     /// messages that came while no rule read them, by the endpoint's address; they outlive the endpoint
     unread: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     /// cancelled by [`Websockets::end`]: endpoints without a user do not stay
     ended: CancellationToken,
     /// endpoints that have ended and wait for their peers' answers to the close frame
     goodbyes: TaskTracker,
+    totals: Arc<Totals>,
 }
 
 #[derive(Default)]
@@ -209,6 +216,7 @@ impl Websockets {
     /// If there is no data thread, or outside of a runtime.
     pub fn new(settings: ServerSettings, data_threads: Vec<Handle>) -> Self {
         assert!(!data_threads.is_empty(), "sockets need a data thread");
+        let unfinished = settings.unfinished_bytes;
         let hub = Hub {
             control: Handle::current(),
             data: data_threads.into(),
@@ -218,10 +226,10 @@ impl Websockets {
             registry: tokio::sync::Mutex::default(),
             listening: Mutex::default(),
             refused: Arc::default(),
-            disconnects: Arc::default(),
             unread: Mutex::default(),
             ended: CancellationToken::new(),
             goodbyes: TaskTracker::new(),
+            totals: Arc::new(Totals::new(unfinished)),
         };
         Websockets { hub: Arc::new(hub) }
     }
@@ -270,7 +278,7 @@ impl Websockets {
 
     /// Connections that ended otherwise than by a close frame of either side, by cause.
     pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
-        self.hub.disconnects.counts()
+        self.hub.totals.disconnects()
     }
 
     /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
@@ -401,7 +409,7 @@ impl Hub {
             .transpose()?;
         let paths = Paths { routes: self.routes.clone(), events: self.events.clone() };
         let gate = Gate::new(origins, tokens, self.refused.clone());
-        let door = Door { tls, gate, handshake_timeout, paths, disconnects: self.disconnects.clone() };
+        let door = Door { tls, gate, handshake_timeout, paths, totals: self.totals.clone() };
         let start = Server::start((ip.clone(), port), door, self.data.clone());
         let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let server = started.map_err(|source| match source.kind() {
@@ -425,7 +433,7 @@ impl Hub {
             return;
         }
         registry.dialled.insert(dial_key(&endpoint.settings), endpoint.clone());
-        let peer = Peer::new(endpoint.settings.address(), self.disconnects.clone());
+        let peer = Peer::new(endpoint.settings.address(), self.totals.clone());
         peer.hang_up();
         endpoint.join(&peer);
         let presence = Presence::new(endpoint);

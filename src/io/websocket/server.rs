@@ -16,18 +16,17 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, TlsStream};
-use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
-use tokio_tungstenite::tungstenite::http::{Uri, header};
-use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
 
 use super::client_queue::Peer;
 use super::connection;
-use super::disconnects::Disconnects;
 use super::endpoint::{Endpoint, Stay};
 use super::gate::{Gate, Refusal};
+use super::protocol::{Opened, Side, negotiate};
 use super::socket::{Socket, Wire};
+use super::totals::Totals;
 use crate::io::events::{EventPaths, Watcher};
 use crate::sync::locked;
 
@@ -52,7 +51,7 @@ pub(super) struct Paths {
 /// A client that is to stay.
 enum Guest {
     /// at an endpoint
-    Socket(Box<WebSocketStream<Wire>>, Stay),
+    Socket(Box<Opened<Wire>>, Stay),
     /// with results to read
     Events(Wire, Watcher, Option<String>),
 }
@@ -68,7 +67,7 @@ pub(super) struct Door {
     /// where they go
     pub paths: Paths,
     /// where it is counted why they went
-    pub disconnects: Arc<Disconnects>,
+    pub totals: Arc<Totals>,
 }
 
 /// A running data server.
@@ -130,9 +129,9 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::
                         }
                     });
                 }
-                Ok(Ok(Some(Guest::Socket(websocket, stay)))) => {
+                Ok(Ok(Some(Guest::Socket(opened, stay)))) => {
                     data[stay.endpoint.thread].spawn(async move {
-                        if let Some(error) = connection::run(*websocket, &stay.endpoint, &stay.peer).await {
+                        if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
                             stay.endpoint.fails(error);
                         }
                     });
@@ -221,15 +220,23 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
     };
-    let Some(response) = request.and_then(|request| create_response(&request).ok()) else {
+    let response = request.as_ref().and_then(|request| Some((request, create_response(request).ok()?)));
+    let Some((request, mut response)) = response else {
         gate.refuses(Refusal::Request);
         refuse(&mut wire, "400 Bad Request", "Bad Request: this is a websocket endpoint\n").await?;
         return Ok(None);
     };
+    let offers = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
+    let offers = offers.into_iter().filter_map(|offer| offer.to_str().ok());
+    let deflate = endpoint.terms().per_message_deflate.and_then(|own| negotiate(offers, &own));
+    let deflate = deflate.and_then(|(agreement, answer)| {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_str(&answer).ok()?);
+        Some(agreement)
+    });
     let mut answer = Vec::new();
     write_response(&mut answer, &response).map_err(io::Error::other)?;
     // Joined before the answer goes out: a client that knows it is connected gets everything from then on.
-    let Some(stay) = Stay::new(&endpoint, Peer::new(from.to_string(), door.disconnects.clone())) else {
+    let Some(stay) = Stay::new(&endpoint, Peer::new(from.to_string(), door.totals.clone())) else {
         gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
@@ -238,8 +245,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
     wire.flush().await?;
     wire.detach()?;
     wire.put_back(head.split_off(end));
-    let websocket = connection::open(wire, Role::Server, endpoint.websocket(&endpoint.terms())).await;
-    Ok(Some(Guest::Socket(Box::new(websocket), stay)))
+    Ok(Some(Guest::Socket(Box::new(Opened { wire, side: Side::Server, deflate }), stay)))
 }
 
 /// What the first line of a request asks for.

@@ -59,6 +59,9 @@ pub enum DialError {
     /// not a websocket server
     #[error("{address} does not answer as a websocket server: {source}")]
     Handshake { address: String, source: HandshakeError },
+    /// it claims extensions that were not offered
+    #[error("{address}: the answer to perMessageDeflate cannot be used: {wrong}")]
+    Extensions { address: String, wrong: &'static str },
     /// took longer than handshakeTimeout
     #[error("{address} did not complete the handshake within {} ms (handshakeTimeout)", limit.as_millis())]
     Timeout { address: String, limit: Duration },

@@ -1,0 +1,146 @@
+//! What all connections of the process share: why they ended, by cause, and a budget for messages that are not whole.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use super::protocol::ReadError;
+
+/// Why a connection ended, where it was not a close frame of either side that ended it in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// the peer took no bytes for `writeTimeout`
+    WriteTimeout,
+    /// nothing was heard of the peer for `idleTimeout`
+    IdleTimeout,
+    /// `slowClient: disconnect`
+    SlowClient,
+    /// a message above `maxMessageSize`
+    MessageSize,
+    /// a compressed message that inflates to more than `maxMessageSize`
+    Bomb,
+    /// unfinished messages of all connections took too much memory
+    Memory,
+    /// the peer broke the protocol
+    Protocol,
+    /// a text message that is not UTF-8
+    Utf8,
+    /// the network or the peer's system ended it
+    Broken,
+}
+
+/// Every cause with its name in the metrics, in the order of the variants.
+const CAUSES: [(Cause, &str); 9] = [
+    (Cause::WriteTimeout, "write timeout"),
+    (Cause::IdleTimeout, "idle timeout"),
+    (Cause::SlowClient, "slow client"),
+    (Cause::MessageSize, "message size"),
+    (Cause::Bomb, "inflated size"),
+    (Cause::Memory, "memory"),
+    (Cause::Protocol, "protocol"),
+    (Cause::Utf8, "utf-8"),
+    (Cause::Broken, "broken"),
+];
+
+impl Cause {
+    pub fn of(error: &ReadError) -> Cause {
+        match error {
+            ReadError::Size { .. } => Cause::MessageSize,
+            ReadError::Bomb { .. } => Cause::Bomb,
+            ReadError::Budget { .. } => Cause::Memory,
+            ReadError::Utf8 => Cause::Utf8,
+            ReadError::Reset | ReadError::Io(_) => Cause::Broken,
+            _ => Cause::Protocol,
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Totals {
+    ended: [AtomicU64; CAUSES.len()],
+    /// bytes of large messages that are not whole yet
+    unfinished: AtomicUsize,
+    unfinished_limit: usize,
+}
+
+impl Totals {
+    /// Nothing has happened yet. `unfinished_limit`: how many bytes the unfinished messages may take together.
+    pub fn new(unfinished_limit: usize) -> Totals {
+        Totals { ended: Default::default(), unfinished: AtomicUsize::new(0), unfinished_limit }
+    }
+
+    /// Counts the end of a connection.
+    pub fn count(&self, cause: Cause) {
+        self.ended[cause as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many connections ended, with the names of the causes.
+    pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
+        CAUSES.iter().zip(&self.ended).map(|((_, name), count)| (*name, count.load(Ordering::Relaxed))).collect()
+    }
+}
+
+impl Default for Totals {
+    fn default() -> Totals {
+        Totals::new(usize::MAX)
+    }
+}
+
+/// What the unfinished message of one connection takes of the budget; given back when this is dropped.
+pub(super) struct Held {
+    totals: Arc<Totals>,
+    bytes: usize,
+}
+
+impl Held {
+    pub fn new(totals: &Arc<Totals>) -> Held {
+        Held { totals: totals.clone(), bytes: 0 }
+    }
+
+    /// Takes `bytes` in place of what it had. False, and all is as it was, if the budget does not allow it.
+    pub fn set(&mut self, bytes: usize) -> bool {
+        let unfinished = &self.totals.unfinished;
+        if bytes > self.bytes {
+            let more = bytes - self.bytes;
+            if unfinished.fetch_add(more, Ordering::Relaxed) + more > self.totals.unfinished_limit {
+                unfinished.fetch_sub(more, Ordering::Relaxed);
+                return false;
+            }
+        } else if bytes < self.bytes {
+            unfinished.fetch_sub(self.bytes - bytes, Ordering::Relaxed);
+        }
+        self.bytes = bytes;
+        true
+    }
+
+    pub fn limit(&self) -> usize {
+        self.totals.unfinished_limit
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.set(0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_cause_is_counted_under_its_own_name() {
+        for (place, (cause, name)) in CAUSES.into_iter().enumerate() {
+            assert_eq!(cause as usize, place, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_budget_is_shared_and_given_back() {
+        let totals = Arc::new(Totals::new(100));
+        let (mut one, mut two) = (Held::new(&totals), Held::new(&totals));
+        assert!(one.set(60) && two.set(40) && !two.set(41) && one.set(59) && two.set(41));
+        drop(one);
+        assert!(two.set(100) && !two.set(101));
+    }
+}
