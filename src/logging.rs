@@ -1,14 +1,17 @@
-//! The log of the process: lines on stderr, in files, or both, of which a filter says which are written.
+//! The log of the process: lines on stderr, in files, or both. A filter says which are written.
 //!
-//! All of it can be changed while the process runs, by the REST API's `PATCH /configs`. As the log itself there is
-//! one for the process: whoever embeds the library and starts a log of his own has it untouched.
+//! All of it can be changed while the process runs, by the REST API's `PATCH /configs`. There is one log for the
+//! process; a program that embeds the library and starts a log of its own keeps that one.
 //!
-//! Texts from outside may stand in an event. Whatever they hold, it stays one line: control characters are escaped.
-//! Files are written by a thread of their own behind a bounded queue; what does not fit in is lost, counted and told.
+//! Texts from outside may stand in an event. It stays one line all the same: control characters are escaped.
+//!
+//! Writing a line never waits. A thread of its own writes to stderr, and another to the files, each behind a bounded
+//! queue. A line that finds its queue full, because nobody reads stderr or the disk is slow, is dropped and counted
+//! ([`lost_lines`]); the next line that is written says how many were.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
@@ -21,11 +24,14 @@ use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use crate::sync::locked;
 
-/// The target of the lines that tell of changes through the REST API.
+/// The target of the lines about changes through the REST API.
 pub const AUDIT: &str = "plutino::audit";
 
-/// Lines that wait for the file at most; further ones are lost.
-const WAITING: usize = 8192;
+/// How many lines wait for the files.
+const WAITING_FOR_FILE: usize = 8192;
+
+/// How many lines wait for stderr. The queue's memory is there from the start.
+const WAITING_FOR_STDERR: usize = 1024;
 
 /// When a new log file begins, and how many stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +59,9 @@ pub struct LogSettings {
     pub audit: bool,
     /// lines go to files
     pub file: bool,
-    /// how these are, now or once they are switched on
+    /// when a new file begins and how many are kept
     pub rotation: LogFile,
-    /// the folder of the files; without it there are none
+    /// the folder of the files; `None`: there are no files
     pub folder: Option<PathBuf>,
 }
 
@@ -72,13 +78,13 @@ impl Default for LogSettings {
     }
 }
 
-/// Why the log is not as it is wanted.
+/// Why the log cannot be set up or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// no level or directives
+    /// neither a level nor directives
     #[error("{0}")]
     Directives(#[from] ParseError),
-    /// the filter has gone
+    /// the filter is gone
     #[error("the log cannot be changed: {0}")]
     Gone(#[from] reload::Error),
     /// the files cannot be written
@@ -89,31 +95,37 @@ pub enum LogError {
     NoFolder,
 }
 
-/// What is there of the log while it runs.
+/// The running log.
 struct Control {
     filter: Handle<EnvFilter, Registry>,
     settings: LogSettings,
     wish: Mutex<Wish>,
     /// lines go to stderr
     console: AtomicBool,
-    file: Mutex<Option<File>>,
+    /// `None` once the log has ended
+    stderr: Mutex<Option<Target>>,
+    file: Mutex<Option<Target>>,
+    /// lines lost by targets that are closed
+    lost: AtomicUsize,
 }
 
-/// The file that is written now.
-struct File {
+/// Where lines go: stderr, or the current file.
+struct Target {
     lines: NonBlocking,
-    /// lost lines that were told
+    /// why lines are lost here
+    reason: &'static str,
+    /// lost lines that a line has told of
     told: usize,
-    /// writes what waits when it goes
+    /// dropped, it writes what waits; it waits for a second at the most
     _guard: WorkerGuard,
 }
 
-/// What is wanted of the log.
+/// What the user wants of the log.
 #[derive(Clone, Debug)]
 struct Wish {
     /// directives, or a level
     level: String,
-    /// all that is worth a line for whoever looks for a fault
+    /// write everything down to debug, whatever the level
     debug: bool,
     /// lines go to stderr
     console: bool,
@@ -125,7 +137,7 @@ struct Wish {
 
 static CONTROL: OnceLock<Control> = OnceLock::new();
 
-/// A change of what is logged; what is absent stays.
+/// A change of the log; `None` leaves a setting as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogChange {
     /// the least level that is written
@@ -143,7 +155,7 @@ pub struct LogChange {
 pub enum Level {
     /// every detail
     Trace,
-    /// for whoever looks for a fault
+    /// details for finding faults
     Debug,
     /// what happens
     Info,
@@ -178,7 +190,7 @@ impl Level {
     }
 }
 
-/// Starts the process's log with these directives (`info`, `plutino=debug,warn` …).
+/// Starts the log of the process with these directives (`info`, `plutino=debug,warn` …).
 ///
 /// # Errors
 /// Directives that cannot be read, files that cannot be written.
@@ -196,26 +208,41 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
     // As they are, so that an error names what the user wrote.
     EnvFilter::try_new(directives)?;
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(wish.directives())?);
-    let file = if wish.file { Some(File::open(&settings)?) } else { None };
+    let file = if wish.file { Some(Target::file(&settings)?) } else { None };
     let lines = fmt::layer().with_writer(|| Lines).with_ansi(false);
     let lines = if settings.json { lines.json().boxed() } else { lines.boxed() };
     let console = AtomicBool::new(settings.console);
-    let control = Control { filter: handle, settings, wish: Mutex::new(wish), console, file: Mutex::new(file) };
+    let control = Control {
+        filter: handle,
+        settings,
+        wish: Mutex::new(wish),
+        console,
+        stderr: Mutex::new(Some(Target::stderr())),
+        file: Mutex::new(file),
+        lost: AtomicUsize::new(0),
+    };
     // There is one log, so that nobody has been here before.
     let _ = CONTROL.set(control);
     tracing_subscriber::registry().with(filter).with(lines).init();
     Ok(())
 }
 
-/// Writes what waits for the files; lines after it go to stderr alone.
+/// Ends the log: writes what waits, for a second at the most. Later lines are written to stderr at once.
 pub fn finish() {
     if let Some(control) = CONTROL.get() {
-        let file = locked(&control.file).take();
-        drop(file);
+        let targets = [locked(&control.file).take(), locked(&control.stderr).take()];
+        targets.into_iter().flatten().for_each(|target| control.close(target));
     }
 }
 
-/// Changes what is logged from now on, until the process ends. Without a log of [`start`] there is nothing to change.
+/// How many lines were dropped since the start because they could not be written in time.
+pub fn lost_lines() -> usize {
+    let Some(control) = CONTROL.get() else { return 0 };
+    let of = |target: &Mutex<Option<Target>>| locked(target).as_ref().map_or(0, Target::lost);
+    control.lost.load(Ordering::Relaxed) + of(&control.file) + of(&control.stderr)
+}
+
+/// Changes the log until the process ends. Without [`start`] there is nothing to change.
 ///
 /// # Errors
 /// The filter cannot be exchanged, or files cannot be written; then all stays as it is.
@@ -224,14 +251,12 @@ pub fn change(change: &LogChange) -> Result<(), LogError> {
     let mut wish = locked(&control.wish);
     let new = wish.clone().with(change);
     let filter = EnvFilter::try_new(new.directives())?;
-    let opened = if new.file && !wish.file { Some(File::open(&control.settings)?) } else { None };
+    let opened = if new.file && !wish.file { Some(Target::file(&control.settings)?) } else { None };
     // The file is not locked meanwhile: an exchange of the filter may write lines.
     control.filter.reload(filter)?;
     if new.file != wish.file {
-        let mut file = locked(&control.file);
-        let old = std::mem::replace(&mut *file, opened);
-        drop(file);
-        drop(old);
+        let old = std::mem::replace(&mut *locked(&control.file), opened);
+        old.into_iter().for_each(|target| control.close(target));
     }
     control.console.store(new.console, Ordering::Relaxed);
     *wish = new;
@@ -260,25 +285,48 @@ impl Wish {
     }
 }
 
-impl File {
-    fn open(settings: &LogSettings) -> Result<File, LogError> {
+impl Control {
+    fn close(&self, target: Target) {
+        let lost = target.lines.error_counter().clone();
+        drop(target);
+        self.lost.fetch_add(lost.dropped_lines(), Ordering::Relaxed);
+    }
+}
+
+impl Target {
+    fn new(writer: impl Write + Send + 'static, waiting: usize, reason: &'static str) -> Target {
+        let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(waiting);
+        let (lines, guard) = builder.finish(writer);
+        Target { lines, reason, told: 0, _guard: guard }
+    }
+
+    fn stderr() -> Target {
+        Target::new(io::stderr(), WAITING_FOR_STDERR, "nobody reads stderr")
+    }
+
+    fn file(settings: &LogSettings) -> Result<Target, LogError> {
         let folder = settings.folder.as_deref().ok_or(LogError::NoFolder)?;
         let LogFile { hours, count } = settings.rotation;
         let wrong = |error: &dyn std::error::Error| LogError::File(folder.to_owned(), error.to_string());
         std::fs::create_dir_all(folder).map_err(|error| wrong(&error))?;
         let appender = appender(folder, hours, count).map_err(|error| wrong(&error))?;
-        let (lines, guard) = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(WAITING).finish(appender);
-        Ok(File { lines, told: 0, _guard: guard })
+        Ok(Target::new(appender, WAITING_FOR_FILE, "the disk is too slow"))
+    }
+
+    fn lost(&self) -> usize {
+        self.lines.error_counter().dropped_lines()
     }
 
     fn write(&mut self, line: &str, json: bool) {
-        let lost = self.lines.error_counter().dropped_lines();
+        let lost = self.lost();
         if lost > self.told {
-            let count = lost - self.told;
+            let (count, reason) = (lost - self.told, self.reason);
             self.told = lost;
             let told = match json {
-                true => format!("{{\"level\":\"WARN\",\"message\":\"lines of the log were lost\",\"lost\":{count}}}\n"),
-                false => format!("WARN {count} lines of the log were lost: the disk is too slow\n"),
+                true => format!(
+                    "{{\"level\":\"WARN\",\"message\":\"lines of the log were lost: {reason}\",\"lost\":{count}}}\n"
+                ),
+                false => format!("WARN {count} lines of the log were lost: {reason}\n"),
             };
             let _ = self.lines.write_all(told.as_bytes());
         }
@@ -304,12 +352,16 @@ impl Write for Lines {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let line = one_line(event);
         let Some(control) = CONTROL.get() else { return Ok(event.len()) };
+        let json = control.settings.json;
         if control.console.load(Ordering::Relaxed) {
-            // That nobody reads it is no reason to stop.
-            let _ = io::stderr().lock().write_all(line.as_bytes());
+            match locked(&control.stderr).as_mut() {
+                Some(stderr) => stderr.write(&line, json),
+                // A closed stderr is no reason to stop.
+                None => drop(io::stderr().lock().write_all(line.as_bytes())),
+            }
         }
         if let Some(file) = locked(&control.file).as_mut() {
-            file.write(&line, control.settings.json);
+            file.write(&line, json);
         }
         Ok(event.len())
     }
@@ -362,6 +414,32 @@ mod tests {
             one_line(b"WARN a\nERROR forged \x1b[2J \r\xc3\xa9\n"),
             "WARN a\\nERROR forged \\u{1b}[2J \\r\u{e9}\n"
         );
+    }
+
+    /// A writer that takes nothing until it is let go.
+    struct Blocked(std::sync::mpsc::Receiver<()>);
+
+    impl Write for Blocked {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            let _ = self.0.recv();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_that_nobody_reads_are_dropped_and_counted() {
+        let (release, blocked) = std::sync::mpsc::channel();
+        let mut target = Target::new(Blocked(blocked), 10, "nobody reads stderr");
+        for n in 0..100 {
+            target.write(&format!("line {n}\n"), false);
+        }
+        // Of 100 lines and the lines that tell of lost ones, 10 wait, and one or two are being written.
+        assert!((80..200).contains(&target.lost()), "{}", target.lost());
+        drop(release);
     }
 
     #[test]

@@ -62,6 +62,7 @@ async fn metrics(State(service): State<Service>) -> Response {
     for (cause, count) in service.refused_handshakes().await {
         page.refused.sample(&[("cause", cause)], count);
     }
+    page.lost_lines.sample(&[], crate::logging::lost_lines());
     for (cause, count) in service.disconnects().await {
         page.disconnects.sample(&[("cause", cause)], count);
     }
@@ -190,6 +191,7 @@ struct Page {
     bytes: Family,
     refused: Family,
     disconnects: Family,
+    lost_lines: Family,
 }
 
 impl Default for Page {
@@ -217,6 +219,7 @@ impl Default for Page {
             clients: gauge("plutino_clients", "Peers of a source or sink that are connected now"),
             bytes: counter("plutino_bytes_total", "Bytes of messages that a source took or a sink sent"),
             refused: counter("plutino_refused_handshakes_total", "Handshakes that the data server refused, by cause"),
+            lost_lines: counter("plutino_log_lost_lines_total", "Lines of the log that could not be written in time"),
             disconnects: counter(
                 "plutino_disconnects_total",
                 "Websocket connections that ended out of order, by cause",
@@ -277,8 +280,16 @@ impl Page {
             self.state,
             self.windows,
         ];
-        let rest =
-            [self.table_rows, self.table_state, self.waiting, self.clients, self.bytes, self.refused, self.disconnects];
+        let rest = [
+            self.table_rows,
+            self.table_state,
+            self.waiting,
+            self.clients,
+            self.bytes,
+            self.refused,
+            self.disconnects,
+            self.lost_lines,
+        ];
         let mut process = Vec::new();
         if let Some(usage) = Usage::now() {
             let mut one = |name, kind, help, value: f64| {

@@ -184,6 +184,8 @@ const OWN: &[&str] = &[
     "source.httpServerOrigins",
     "source.httpServerTokens",
     "source.endpointLinger",
+    "source.maxConnections",
+    "source.maxConnectionsPerIp",
 ];
 
 /// Reads the folder `etc` and the environment; the second answer are warnings.
@@ -573,6 +575,15 @@ impl Reader {
                 Some(port) => self.config.server.port = port,
                 None => wrong("a port from 0 (any free one) to 65535"),
             },
+            "source.maxconnections" | "source.maxconnectionsperip" => {
+                match whole(node).and_then(|limit| usize::try_from(limit).ok()) {
+                    Some(limit) if name.eq_ignore_ascii_case("source.maxConnections") => {
+                        self.config.server.max_connections = limit;
+                    }
+                    Some(limit) => self.config.server.max_connections_per_ip = limit,
+                    None => wrong("a number of clients; 0 is no limit"),
+                }
+            }
             "source.httpservertls" | "basic.resttls" => match &node.value {
                 Value::Map(members) => {
                     for member in members {

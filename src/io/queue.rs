@@ -431,6 +431,12 @@ impl MessageBatch {
         self.bytes.slice(start..self.ends[index] as usize)
     }
 
+    /// How many bytes the `count` messages from `start` on have.
+    pub fn byte_len_of(&self, start: usize, count: usize) -> usize {
+        let end = |messages: usize| if messages == 0 { 0 } else { self.ends[messages - 1] as usize };
+        end(start + count) - end(start)
+    }
+
     /// The bytes of the messages from `start` on, in order.
     pub fn messages_from(&self, start: usize) -> impl Iterator<Item = &[u8]> {
         let first = if start == 0 { 0 } else { self.ends[start - 1] as usize };
@@ -574,6 +580,7 @@ mod tests {
         let batch = MessageBatch::new(Bytes::from_static(b"abcde"), vec![2, 2, 5], true, None);
         let messages: Vec<_> = batch.messages().collect();
         assert_eq!(messages, [&b"ab"[..], b"", b"cde"]);
+        assert_eq!((batch.byte_len_of(0, 1), batch.byte_len_of(1, 2), batch.byte_len_of(3, 0)), (2, 3, 0));
         assert_eq!(batch.messages_from(1).collect::<Vec<_>>(), [&b""[..], b"cde"]);
     }
 

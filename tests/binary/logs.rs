@@ -124,3 +124,40 @@ fn a_second_signal_loses_no_line() {
     let written = lines.lines().filter(|line| line.contains("path=\"/streams\"") && line.contains("201")).count();
     assert_eq!(written, 50, "{lines}");
 }
+
+/// A service whose stderr is a pipe that nobody reads goes on, and counts the lines that it loses.
+#[test]
+fn a_log_that_nobody_reads_stops_nothing() {
+    let folder = Folder::new("unread");
+    folder.write("etc/plutino.yaml", "basic:\n  enableRestAuditLog: true\n");
+    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|port| port.local_addr()).expect("a port is free");
+    let mut child = folder.command();
+    child.env("KUIPER__BASIC__RESTPORT", port.port().to_string());
+    let mut child = child.spawn().expect("the binary starts");
+    let unread = child.stderr.take().expect("stderr is a pipe");
+    let rest = port.to_string();
+    let ask = |method: &str, path: &str, body: &str| crate::process::serve::ask(&rest, method, path, "", body);
+    let began = std::time::Instant::now();
+    while ask("GET", "/", "").is_none() {
+        assert!(began.elapsed() < LIMIT, "it serves");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    // Each request is a line of the trail: far more than the pipe (64 KiB) and the queue (1,024 lines) hold.
+    let lost = || {
+        let page = ask("GET", "/metrics", "").expect("it answers").body;
+        let count = page.lines().find_map(|line| line.strip_prefix("plutino_log_lost_lines_total "));
+        count.expect("it is counted").parse::<u64>().expect("a number")
+    };
+    let long = "x".repeat(200);
+    while lost() == 0 {
+        assert!(began.elapsed() < LIMIT, "lines are lost");
+        for _ in 0..200 {
+            let answer = ask("DELETE", &format!("/streams/{long}"), "").expect("it answers");
+            assert!(answer.status >= 400);
+        }
+    }
+    assert_eq!(ask("POST", "/stop", "").expect("it answers").status, 200);
+    let ended = child.wait().expect("it ends");
+    assert!(ended.success(), "{ended}");
+    drop(unread);
+}

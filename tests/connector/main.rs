@@ -1,5 +1,6 @@
 //! The websocket connector through the library, against peers that behave and peers that do not.
 
+mod admission;
 mod deflate;
 mod floods;
 mod frames;

@@ -481,7 +481,7 @@ impl Flight {
 
     /// Takes the next `count` messages.
     pub fn take(&mut self, count: usize) {
-        self.bytes += self.batch.messages_from(self.next).take(count).map(<[u8]>::len).sum::<usize>();
+        self.bytes += self.batch.byte_len_of(self.next, count);
         self.next += count;
     }
 

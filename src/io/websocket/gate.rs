@@ -20,6 +20,9 @@ pub(super) struct Refusals {
     request: AtomicU64,
     tls: AtomicU64,
     time: AtomicU64,
+    handshakes: AtomicU64,
+    connections: AtomicU64,
+    address: AtomicU64,
 }
 
 /// Why a handshake is refused.
@@ -37,6 +40,12 @@ pub(super) enum Refusal {
     Tls,
     /// it took too long
     Time,
+    /// too many handshakes were going on
+    Handshakes,
+    /// too many clients are connected
+    Connections,
+    /// too many clients of its address are
+    Address,
 }
 
 /// The lists of a data server.
@@ -57,6 +66,9 @@ impl Refusals {
             Refusal::Request => &self.request,
             Refusal::Tls => &self.tls,
             Refusal::Time => &self.time,
+            Refusal::Handshakes => &self.handshakes,
+            Refusal::Connections => &self.connections,
+            Refusal::Address => &self.address,
         };
         counter.fetch_add(1, Ordering::Relaxed);
     }
@@ -70,6 +82,9 @@ impl Refusals {
             ("request", &self.request),
             ("tls", &self.tls),
             ("timeout", &self.time),
+            ("handshakes", &self.handshakes),
+            ("connections", &self.connections),
+            ("connections of an address", &self.address),
         ]
         .map(|(cause, count)| (cause, count.load(Ordering::Relaxed)))
         .into()

@@ -6,6 +6,7 @@
 
 pub mod config;
 
+mod admission;
 mod client;
 mod client_queue;
 mod connection;
@@ -46,6 +47,7 @@ use crate::io::queue::{FrameSender, Signal};
 use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus, UNREAD};
 use crate::sync::locked;
+use admission::{Admission, Limits};
 use client_queue::{Peer, SinkQueue};
 use config::Role;
 use endpoint::{Endpoint, Presence, Subscriber, Use};
@@ -76,6 +78,11 @@ pub struct ServerSettings {
     /// how long an endpoint of the data server stays, with its clients, when nothing uses it any more:
     /// `source.endpointLinger`
     pub linger: Duration,
+    /// clients of the data server that may be connected, `source.maxConnections`; 0: as many as the descriptors of this
+    /// process allow, less a reserve
+    pub max_connections: usize,
+    /// the same, of one address (of IPv6: one network of 64 bits), `source.maxConnectionsPerIp`; 0: no limit
+    pub max_connections_per_ip: usize,
     /// bytes that large messages may take while they are not whole, of all connections together, dialled ones too; a
     /// connection that needs more is closed with code 1013
     pub unfinished_bytes: usize,
@@ -115,6 +122,8 @@ impl Default for ServerSettings {
             origins: Vec::new(),
             tokens: Vec::new(),
             linger: Duration::ZERO,
+            max_connections: 0,
+            max_connections_per_ip: 0,
             unfinished_bytes: 256 << 20,
         }
     }
@@ -403,13 +412,16 @@ impl Hub {
     }
 
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
+        let ServerSettings { max_connections, max_connections_per_ip, .. } = self.settings;
+        let limits = Limits::new(max_connections, max_connections_per_ip, admission::descriptors());
         let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens, .. } = self.settings.clone();
         let tls: Option<Arc<ServerConfig>> = tls
             .map(|files| files.load(["httpServerTls.certfile", "httpServerTls.keyfile", "httpServerTls.clientCaFile"]))
             .transpose()?;
         let paths = Paths { routes: self.routes.clone(), events: self.events.clone() };
         let gate = Gate::new(origins, tokens, self.refused.clone());
-        let door = Door { tls, gate, handshake_timeout, paths, totals: self.totals.clone() };
+        let admission = Admission::new(limits);
+        let door = Door { tls, gate, admission, handshake_timeout, paths, totals: self.totals.clone() };
         let start = Server::start((ip.clone(), port), door, self.data.clone());
         let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let server = started.map_err(|source| match source.kind() {

@@ -1,7 +1,7 @@
 //! The data server: one listener for all endpoints of server roles.
 //!
-//! Handshakes run on the control runtime, bounded in number, time and size, so that slow or strange clients cost
-//! little; then the socket moves to the data thread of its endpoint.
+//! Handshakes run on the control runtime, bounded in number ([`Admission`]), time and size, so that slow or strange
+//! clients cost little; then the socket moves to the data thread of its endpoint.
 
 use std::collections::HashMap;
 use std::io;
@@ -10,9 +10,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, TlsStream};
@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
 
+use super::admission::{Admission, Seat};
 use super::client_queue::Peer;
 use super::connection;
 use super::endpoint::{Endpoint, Stay};
@@ -30,8 +31,8 @@ use super::totals::Totals;
 use crate::io::events::{EventPaths, Watcher};
 use crate::sync::locked;
 
-/// Handshakes that may go on at a time; further connections wait in the listener's queue.
-const HANDSHAKES: usize = 1024;
+/// Connections that wait to be accepted; the system may allow fewer.
+const BACKLOG: u32 = 4096;
 
 /// The longest head of a request in bytes.
 const HEAD_BYTES: usize = 16 * 1024;
@@ -51,9 +52,9 @@ pub(super) struct Paths {
 /// A client that is to stay.
 enum Guest {
     /// at an endpoint
-    Socket(Box<Opened<Wire>>, Stay),
+    Socket(Box<Opened<Wire>>, Stay, Seat),
     /// with results to read
-    Events(Wire, Watcher, Option<String>),
+    Events(Wire, Watcher, Option<String>, Seat),
 }
 
 /// What a data server asks of its clients, and where they may go.
@@ -62,6 +63,8 @@ pub(super) struct Door {
     pub tls: Option<Arc<ServerConfig>>,
     /// who is let in
     pub gate: Gate,
+    /// how many are
+    pub admission: Arc<Admission>,
     /// limit of TLS and HTTP handshake together
     pub handshake_timeout: Duration,
     /// where they go
@@ -84,7 +87,7 @@ impl Server {
     /// # Errors
     /// Those of the system, such as an address in use.
     pub async fn start(address: (String, u16), door: Door, data: Arc<[Handle]>) -> io::Result<Server> {
-        let listener = TcpListener::bind(address).await?;
+        let listener = listen(address).await?;
         let address = listener.local_addr()?;
         let stop = watch::Sender::new(false);
         let mut stopped = stop.subscribe();
@@ -105,35 +108,62 @@ impl Server {
     }
 }
 
+/// Binds the first of the addresses that can be bound.
+async fn listen(address: (String, u16)) -> io::Result<TcpListener> {
+    let mut last = io::ErrorKind::AddrNotAvailable.into();
+    for address in tokio::net::lookup_host(address).await? {
+        let bind = || {
+            let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+            #[cfg(unix)]
+            socket.set_reuseaddr(true)?;
+            socket.bind(address)?;
+            socket.listen(BACKLOG)
+        };
+        match bind() {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
 async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::convert::Infallible {
     let door = Arc::new(door);
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
-        let permit = handshakes.clone().acquire_owned().await.expect("the semaphore is never closed");
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, for example: trying again at once would only burn the processor.
                 tracing::warn!(%error, "the data server cannot accept a client");
+                door.admission.make_way();
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 continue;
             }
         };
+        let mut arrival = door.admission.arrive(from.ip());
         let (door, data) = (door.clone(), data.clone());
         tokio::spawn(async move {
-            match tokio::time::timeout(door.handshake_timeout, greet(stream, from, &door)).await {
-                Ok(Ok(Some(Guest::Events(wire, watcher, origin)))) => {
-                    tokio::spawn(async move {
-                        if let Err(error) = watcher.serve(wire, origin.as_deref()).await {
-                            tracing::debug!(client = %from, %error, "a client of events has gone");
-                        }
-                    });
+            let greeted = tokio::select! {
+                greeted = tokio::time::timeout(door.handshake_timeout, greet(stream, from, &door)) => greeted,
+                () = arrival.evicted() => {
+                    door.gate.refuses(Refusal::Handshakes);
+                    return;
                 }
-                Ok(Ok(Some(Guest::Socket(opened, stay)))) => {
+            };
+            drop(arrival);
+            match greeted {
+                Ok(Ok(Some(Guest::Events(wire, watcher, origin, seat)))) => {
+                    if let Err(error) = watcher.serve(wire, origin.as_deref()).await {
+                        tracing::debug!(client = %from, %error, "a client of events has gone");
+                    }
+                    drop(seat);
+                }
+                Ok(Ok(Some(Guest::Socket(opened, stay, seat)))) => {
                     data[stay.endpoint.thread].spawn(async move {
                         if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
                             stay.endpoint.fails(error);
                         }
+                        drop(seat);
                     });
                 }
                 Ok(Ok(None)) => {}
@@ -143,7 +173,6 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::
                     tracing::debug!(client = %from, "handshake took too long");
                 }
             }
-            drop(permit);
         });
     }
 }
@@ -207,6 +236,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
     }
     let Some(endpoint) = locked(&door.paths.routes).get(asked.path()).cloned() else {
         if let Some(sink) = door.paths.events.find(asked.path()) {
+            let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
             let watcher = if head.starts_with(b"GET ") { sink.watch() } else { None };
             let Some(watcher) = watcher else {
                 refuse(&mut wire, "503 Service Unavailable", "no more clients here: events are read by GET\n").await?;
@@ -214,7 +244,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
             };
             // It has passed the gate: its page may read the results.
             let origin = request.as_ref().and_then(|request| request.headers().get(header::ORIGIN)?.to_str().ok());
-            return Ok(Some(Guest::Events(wire, watcher, origin.map(str::to_owned))));
+            return Ok(Some(Guest::Events(wire, watcher, origin.map(str::to_owned), seat)));
         }
         gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
@@ -233,6 +263,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
         response.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_str(&answer).ok()?);
         Some(agreement)
     });
+    let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
     let mut answer = Vec::new();
     write_response(&mut answer, &response).map_err(io::Error::other)?;
     // Joined before the answer goes out: a client that knows it is connected gets everything from then on.
@@ -245,7 +276,19 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
     wire.flush().await?;
     wire.detach()?;
     wire.put_back(head.split_off(end));
-    Ok(Some(Guest::Socket(Box::new(Opened { wire, side: Side::Server, deflate }), stay)))
+    Ok(Some(Guest::Socket(Box::new(Opened { wire, side: Side::Server, deflate }), stay, seat)))
+}
+
+/// A place for the client; `None`: there is none, and it was told.
+async fn seat(wire: &mut Wire, from: SocketAddr, door: &Door) -> io::Result<Option<Seat>> {
+    match door.admission.seat(from.ip()) {
+        Ok(seat) => Ok(Some(seat)),
+        Err(refusal) => {
+            door.gate.refuses(refusal);
+            refuse(wire, "503 Service Unavailable", "too many clients are connected\n").await?;
+            Ok(None)
+        }
+    }
 }
 
 /// What the first line of a request asks for.

@@ -1,0 +1,243 @@
+//! How many clients the data server takes: in total, from one address, and in their handshakes.
+//!
+//! Clients are always accepted at once. Where too many are in their handshakes, the oldest of the address that has most
+//! of them goes: clients that connect and say nothing cannot keep out those that do, which need milliseconds. A client
+//! whose handshake is done takes a [`Seat`], or is refused.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+
+use super::gate::Refusal;
+use crate::sync::locked;
+
+/// Handshakes that may go on at a time, at the most.
+const HANDSHAKES: usize = 1024;
+
+/// Descriptors that stay free for the REST API, dialled connections and files, where the process may have many.
+const RESERVE: usize = 256;
+
+/// The limits of a data server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// clients behind their handshakes
+    connections: usize,
+    /// the same, of one address
+    per_address: usize,
+    handshakes: usize,
+}
+
+impl Limits {
+    /// What the settings allow (0: no limit), and the descriptors that this process may have.
+    pub fn new(connections: usize, per_address: usize, descriptors: Option<usize>) -> Limits {
+        let unlimited = |limit: usize| if limit == 0 { usize::MAX } else { limit };
+        let free = descriptors.map_or(usize::MAX, |all| all - RESERVE.min(all / 3));
+        let handshakes = HANDSHAKES.min(free / 4).max(1);
+        Limits {
+            connections: unlimited(connections).min((free - handshakes.min(free)).max(1)),
+            per_address: unlimited(per_address),
+            handshakes,
+        }
+    }
+}
+
+/// How many files and sockets this process may have open, where the system says it.
+pub(super) fn descriptors() -> Option<usize> {
+    let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+/// The clients of a data server.
+pub(super) struct Admission {
+    limits: Limits,
+    present: Mutex<Present>,
+}
+
+#[derive(Default)]
+struct Present {
+    /// handshakes by address, in the order of their arrival; dropping the sender ends one
+    arriving: HashMap<IpAddr, BTreeMap<u64, oneshot::Sender<()>>>,
+    handshakes: usize,
+    next: u64,
+    /// clients behind their handshakes by address
+    seated: HashMap<IpAddr, usize>,
+    connections: usize,
+}
+
+impl Admission {
+    pub fn new(limits: Limits) -> Arc<Admission> {
+        Arc::new(Admission { limits, present: Mutex::default() })
+    }
+
+    /// Lets a client begin its handshake. Where there are too many, another's ends.
+    pub fn arrive(self: &Arc<Self>, from: IpAddr) -> Arrival {
+        let address = network(from);
+        let (ends, evicted) = oneshot::channel();
+        let mut present = locked(&self.present);
+        if present.handshakes >= self.limits.handshakes {
+            present.evict();
+        }
+        let id = present.next;
+        present.next += 1;
+        present.handshakes += 1;
+        present.arriving.entry(address).or_default().insert(id, ends);
+        Arrival { admission: self.clone(), address, id, evicted }
+    }
+
+    /// Ends the handshake that is first to go, if there is one: its descriptor is needed.
+    pub fn make_way(&self) {
+        locked(&self.present).evict();
+    }
+
+    /// Takes a place for a client at `from`.
+    ///
+    /// # Errors
+    /// There is none: [`Refusal::Connections`] or [`Refusal::Address`].
+    pub fn seat(self: &Arc<Self>, from: IpAddr) -> Result<Seat, Refusal> {
+        let address = network(from);
+        let mut present = locked(&self.present);
+        if present.connections >= self.limits.connections {
+            return Err(Refusal::Connections);
+        }
+        let seated = present.seated.entry(address).or_default();
+        if *seated >= self.limits.per_address {
+            return Err(Refusal::Address);
+        }
+        *seated += 1;
+        present.connections += 1;
+        Ok(Seat { admission: self.clone(), address })
+    }
+}
+
+impl Present {
+    fn evict(&mut self) {
+        let most = self.arriving.iter_mut().max_by_key(|(_, handshakes)| handshakes.len());
+        if let Some((address, handshakes)) = most {
+            let address = *address;
+            handshakes.pop_first();
+            self.left(address);
+        }
+    }
+
+    /// A handshake of this address has gone.
+    fn left(&mut self, address: IpAddr) {
+        self.handshakes -= 1;
+        if self.arriving.get(&address).is_some_and(BTreeMap::is_empty) {
+            self.arriving.remove(&address);
+        }
+    }
+}
+
+/// A client in its handshake.
+pub(super) struct Arrival {
+    admission: Arc<Admission>,
+    address: IpAddr,
+    id: u64,
+    evicted: oneshot::Receiver<()>,
+}
+
+impl Arrival {
+    /// Ends when it has to make way for another.
+    pub async fn evicted(&mut self) {
+        let _ = (&mut self.evicted).await;
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut present = locked(&self.admission.present);
+        let there = present.arriving.get_mut(&self.address).and_then(|handshakes| handshakes.remove(&self.id));
+        if there.is_some() {
+            present.left(self.address);
+        }
+    }
+}
+
+/// The place of a client whose handshake is done; dropped, it is free.
+pub(super) struct Seat {
+    admission: Arc<Admission>,
+    address: IpAddr,
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut present = locked(&self.admission.present);
+        present.connections -= 1;
+        if let Some(seated) = present.seated.get_mut(&self.address) {
+            *seated -= 1;
+            if *seated == 0 {
+                present.seated.remove(&self.address);
+            }
+        }
+    }
+}
+
+/// What counts as one address: of IPv6 the network of 64 bits, since a host has them all.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address => address,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    fn gone(arrival: &mut Arrival) -> bool {
+        !matches!(arrival.evicted.try_recv(), Err(oneshot::error::TryRecvError::Empty))
+    }
+
+    #[test]
+    fn descriptors_stay_free() {
+        let unlimited =
+            Limits { connections: usize::MAX - HANDSHAKES, per_address: usize::MAX, handshakes: HANDSHAKES };
+        assert_eq!(Limits::new(0, 0, None), unlimited);
+        assert_eq!(Limits::new(0, 0, Some(300)), Limits { connections: 150, per_address: usize::MAX, handshakes: 50 });
+        assert_eq!(Limits::new(40, 3, Some(1024)), Limits { connections: 40, per_address: 3, handshakes: 192 });
+        let least = Limits::new(0, 0, Some(0));
+        assert!(least.connections >= 1 && least.handshakes >= 1);
+        assert!(!cfg!(target_os = "linux") || descriptors().is_some_and(|all| all > 0));
+    }
+
+    #[test]
+    fn the_oldest_handshake_of_the_busiest_address_makes_way() {
+        let admission = Admission::new(Limits { connections: 9, per_address: 9, handshakes: 4 });
+        let mut good = admission.arrive(address(1));
+        let mut bad: Vec<Arrival> = (0..3).map(|_| admission.arrive(address(2))).collect();
+        assert!(!gone(&mut good) && !bad.iter_mut().any(gone));
+        let _more = admission.arrive(address(2));
+        assert!(gone(&mut bad[0]) && !gone(&mut bad[1]) && !gone(&mut good));
+        drop(bad);
+        let _again: Vec<Arrival> = (0..2).map(|_| admission.arrive(address(3))).collect();
+        assert!(!gone(&mut good));
+        drop(good);
+        assert_eq!(locked(&admission.present).handshakes, 3);
+    }
+
+    #[test]
+    fn seats_are_limited_and_given_back() {
+        let admission = Admission::new(Limits { connections: 3, per_address: 2, handshakes: 1 });
+        let one = admission.seat(address(1));
+        let two = admission.seat(address(1));
+        assert!(one.is_ok() && two.is_ok());
+        assert!(matches!(admission.seat(address(1)), Err(Refusal::Address)));
+        let six = |last| IpAddr::from([0x2001, 0xdb8, 0, 1, 0, 0, 0, last]);
+        let three = admission.seat(six(1));
+        assert!(three.is_ok());
+        assert!(matches!(admission.seat(six(2)), Err(Refusal::Connections)));
+        drop(one);
+        let four = admission.seat(six(2));
+        assert!(four.is_ok());
+        drop((two, three, four));
+        let present = locked(&admission.present);
+        assert!(present.connections == 0 && present.seated.is_empty());
+    }
+}
