@@ -31,6 +31,7 @@ fn evaluations(c: &mut Criterion) {
         window: None,
         zone: &zone,
         hits: Default::default(),
+        pause: None,
     };
     let slots = [Value::Int(61), Value::Float(10.5), Value::from("AAPL")];
     let scope = Scope { slots: &slots, context: &context };
