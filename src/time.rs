@@ -3,9 +3,9 @@
 //! Milliseconds since the Unix epoch everywhere, signed. Nothing here waits.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
@@ -58,6 +58,36 @@ pub enum Clock {
     System,
     /// one that a test sets, ms since the epoch
     Manual(Arc<AtomicI64>),
+    /// one that a test sets, and lets step: the time of day apart from the time that goes by, both ms
+    Stepping {
+        /// ms since the epoch
+        wall: Arc<AtomicI64>,
+        /// ms since any moment; never goes back
+        monotonic: Arc<AtomicI64>,
+    },
+}
+
+/// Since when the monotonic clock counts.
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Steps of the system's clock that were seen, each once, however many threads have seen it.
+static STEPS: Mutex<(u64, i64)> = Mutex::new((0, i64::MIN));
+
+/// Counts a step of the system's clock at this time of the monotonic clock; false: another thread has counted it.
+pub fn count_step(monotonic: i64) -> bool {
+    /// Threads look at the clock at least that often while anything happens, ms.
+    const SAME: i64 = 10_000;
+    let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
+    if monotonic.saturating_sub(steps.1) < SAME {
+        return false;
+    }
+    *steps = (steps.0 + 1, monotonic);
+    true
+}
+
+/// How often the system's clock has stepped since the start.
+pub fn clock_steps() -> u64 {
+    STEPS.lock().unwrap_or_else(PoisonError::into_inner).0
 }
 
 impl Clock {
@@ -65,7 +95,15 @@ impl Clock {
     pub fn now(&self) -> i64 {
         match self {
             Clock::System => SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64),
-            Clock::Manual(now) => now.load(Ordering::Relaxed),
+            Clock::Manual(now) | Clock::Stepping { wall: now, .. } => now.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The time that has gone by since some moment, ms. It never goes back, whatever becomes of the time of day.
+    pub fn monotonic(&self) -> i64 {
+        match self {
+            Clock::System => i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX),
+            Clock::Manual(now) | Clock::Stepping { monotonic: now, .. } => now.load(Ordering::Relaxed),
         }
     }
 }

@@ -190,7 +190,7 @@ fn option<'a>(create: &'a CreateStream, name: &str) -> Option<&'a str> {
 
 /// The options that were given, in the order and under the names of eKuiper's answer.
 fn options(create: &CreateStream) -> Json {
-    const NAMES: [(&str, &str); 19] = [
+    const NAMES: [(&str, &str); 20] = [
         ("DATASOURCE", "datasource"),
         ("KEY", "key"),
         ("FORMAT", "format"),
@@ -210,6 +210,7 @@ fn options(create: &CreateStream) -> Json {
         ("JSON_ARRAY", "jsonArray"),
         ("ON_MISMATCH", "onMismatch"),
         ("FRAMING", "framing"),
+        ("EVENT_CLOCK", "eventClock"),
     ];
     let mut options = Map::new();
     for (name, shown) in NAMES {

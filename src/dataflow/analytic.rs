@@ -3,9 +3,9 @@
 //! Each call in the rule's text has a memory of its own for each of its partitions, for the life of the rule.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::sync::Arc;
 
+use indexmap::IndexMap;
 use smallvec::SmallVec;
 
 use crate::expr::analytic::{Analytic, AnalyticState};
@@ -18,17 +18,18 @@ use crate::value::{Object, Text, Value};
 
 use super::row::KeyHasher;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
+use super::state::quarter;
 
 /// The memories of a list of steps.
 pub struct Memories {
     /// for each step one for each partition
-    of_steps: Vec<HashMap<GroupKey, AnalyticState, KeyHasher>>,
+    of_steps: Vec<IndexMap<GroupKey, AnalyticState, KeyHasher>>,
 }
 
 impl Memories {
     /// Nothing seen yet.
     pub fn new(steps: &[Step]) -> Self {
-        Memories { of_steps: steps.iter().map(|_| HashMap::default()).collect() }
+        Memories { of_steps: steps.iter().map(|_| IndexMap::default()).collect() }
     }
 
     /// Adds the state to a checkpoint.
@@ -46,6 +47,16 @@ impl Memories {
     pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
         self.of_steps = expect_len(from.take()?, self.of_steps.len())?;
         Ok(())
+    }
+
+    /// Forgets the oldest quarter of the partitions of each step, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        let evict = |memories: &mut IndexMap<GroupKey, AnalyticState, KeyHasher>| {
+            let oldest = quarter(memories.len());
+            memories.drain(..oldest);
+            oldest
+        };
+        self.of_steps.iter_mut().map(evict).sum()
     }
 
     /// Runs the steps of an input for a row, in order, and puts the answers into their slots.
@@ -73,7 +84,7 @@ impl Memories {
 
 fn answer(
     call: &AnalyticCall,
-    memories: &mut HashMap<GroupKey, AnalyticState, KeyHasher>,
+    memories: &mut IndexMap<GroupKey, AnalyticState, KeyHasher>,
     scope: &Scope<'_>,
 ) -> Result<Value, EvalError> {
     let args = evaluated(&call.args, scope)?;

@@ -88,7 +88,7 @@ pub fn stream(
                         // A sink makes the engine wait; it raises the signal when it is ready.
                         return;
                     }
-                    let tick = stamp(clock_of_input.now() / STREAM_TICK * STREAM_TICK);
+                    let tick = stamp(clock_of_input.tick() / STREAM_TICK * STREAM_TICK);
                     if tick > *capability.time() {
                         capability.downgrade(&tick);
                     }
@@ -137,7 +137,7 @@ pub struct RuleParts {
 pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
     let RuleParts { id, event_time, queue, operator, metrics, clock, timers, slot } = parts;
     let dataflow = worker.next_dataflow_index();
-    let (queue_of_rule, timers_of_rule) = (queue.clone(), timers.clone());
+    let (queue_of_rule, timers_of_rule, clock_of_rule) = (queue.clone(), timers.clone(), clock.clone());
     let activator = worker.dataflow_named::<u64, _, _>(&id, |scope| {
         let mut activator = None;
         let rows = source::<_, CapacityContainerBuilder<Vec<RowBatch>>, _, _>(scope, "rows", |capability, info| {
@@ -146,17 +146,27 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
             queue.connect(mine);
             let mut capability = capability;
             let mut idle_check = None;
+            let mut stepped_back = clock.stepped_back();
             move |output| {
                 if queue.is_busy() {
                     // The rule goes on with what it has. An empty batch runs it.
                     output.session(&capability).give(RowBatch::default());
                     return;
                 }
-                let batch = queue.take();
-                if !batch.times.is_empty() || queue.ended() {
+                let now = clock.now();
+                let mut batch = queue.take();
+                if clock.stepped_back() != stepped_back {
+                    stepped_back = clock.stepped_back();
+                    idle_check = None;
+                    queue.restart_idle(now);
+                    if !event_time {
+                        batch.stepped_back = true;
+                        batch.times.iter_mut().for_each(|time| *time = (*time).min(now));
+                    }
+                }
+                if !batch.times.is_empty() || batch.stepped_back || queue.ended() {
                     output.session(&capability).give(batch);
                 }
-                let now = clock.now();
                 if event_time {
                     let next = queue.refresh(now);
                     // One timer at a time: the heap must not grow with the rows.
@@ -167,7 +177,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                         idle_check = Some(at);
                     }
                 }
-                let reached = stamp(if event_time { queue.watermark() } else { now });
+                let reached = stamp(if event_time { queue.watermark() } else { clock.tick() });
                 if reached > *capability.time() {
                     capability.downgrade(&reached);
                 }
@@ -178,12 +188,14 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
         rows.sink(Pipeline, "rule", move |(input, frontier)| {
             let frontier = frontier.frontier().first().map(|stamp| unstamp(*stamp));
             // When no more rows come, time is at its end, as soon as all rows are there.
-            let reached = frontier.filter(|_| !queue_of_rule.ended());
+            let time = |tick| if event_time { tick } else { clock_of_rule.time_of(tick) };
+            let reached = frontier.filter(|_| !queue_of_rule.ended()).map(time);
             let mut progress = Progress::Done;
             run(&mut failed, &metrics, || {
                 let mut operator = operator.borrow_mut();
                 input.for_each(|_time, batches| {
-                    batches.drain(..).filter(|batch| !batch.times.is_empty()).for_each(|batch| operator.rows(batch));
+                    let given = |batch: &RowBatch| !batch.times.is_empty() || batch.stepped_back;
+                    batches.drain(..).filter(given).for_each(|batch| operator.rows(batch));
                 });
                 operator.advance(reached);
                 progress = operator.work(&mut Turn::begin());
@@ -191,6 +203,15 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
             let was_busy = queue_of_rule.is_busy();
             queue_of_rule.set_busy(progress != Progress::Done, matches!(progress, Progress::WaitUntil(_)));
             match progress {
+                Progress::StateFull(bytes) => {
+                    failed = true;
+                    operator.borrow_mut().forget();
+                    queue_of_rule.set_busy(false, false);
+                    metrics.fail(format!(
+                        "the rule remembers {bytes} bytes, more than its maxStateBytes: use shorter windows or fewer \
+                         groups, raise the limit, or set onStateFull to evict"
+                    ));
+                }
                 Progress::Done => {}
                 Progress::More => queue_of_rule.activate(),
                 Progress::WaitUntil(at) if wakes == Some(at) => {}

@@ -23,6 +23,7 @@ use crate::value::operator::JoinKind;
 use super::row::{KeptRow, KeyHasher};
 use super::sort::Lost;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts};
+use super::state::quarter;
 
 /// Where a side has no row.
 const NONE: u32 = u32::MAX;
@@ -470,10 +471,21 @@ impl ScanTable {
         }
         self.rows.push_back(Rc::new(row));
         while self.retain.is_some_and(|retain| self.rows.len() > retain) {
-            let Some(row) = self.rows.pop_front() else { break };
-            if let Some(index) = &mut self.index {
-                index.remove_first(&GroupKey::from_values(self.key_slots.iter().map(|&slot| &row.slots[slot])));
-            }
+            self.forget_first();
+        }
+    }
+
+    /// Forgets the oldest quarter of the rows, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        let oldest = quarter(self.rows.len());
+        (0..oldest).for_each(|_| self.forget_first());
+        oldest
+    }
+
+    fn forget_first(&mut self) {
+        let Some(row) = self.rows.pop_front() else { return };
+        if let Some(index) = &mut self.index {
+            index.remove_first(&GroupKey::from_values(self.key_slots.iter().map(|&slot| &row.slots[slot])));
         }
     }
 }

@@ -22,6 +22,7 @@ use super::results::Results;
 use super::row::{KeptRow, RowBatch};
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
+use super::state::quarter;
 use super::table::Index;
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
@@ -36,7 +37,12 @@ pub enum Progress {
     More,
     /// nothing to do until this time, ms since the epoch; there is work left
     WaitUntil(i64),
+    /// the rule remembers more than it may: so many bytes
+    StateFull(u64),
 }
+
+/// Rows after which a state with a limit is measured again.
+const MEASURED_ROWS: u32 = 1024;
 
 /// How long a rule waits whose sinks take no more, before it looks again, ms.
 const SINK_WAIT: i64 = 10;
@@ -70,6 +76,10 @@ pub struct RuleOperator {
     frontier: Option<i64>,
     /// the end of a pause, ms since the epoch
     paused_until: Option<i64>,
+    /// the clock has stepped back: windows that are open are to be sent, and others begin
+    stepping_back: bool,
+    /// rows since the state was measured
+    unmeasured: u32,
     /// a row of one input to work in, as wide as those of the queue
     narrow: Vec<Value>,
     /// a joined row to work in
@@ -111,6 +121,8 @@ impl RuleOperator {
             closed: ClosedWindows::new(),
             frontier: Some(i64::MIN),
             paused_until: None,
+            stepping_back: false,
+            unmeasured: 0,
             narrow: vec![Value::Absent; width],
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
@@ -147,8 +159,65 @@ impl RuleOperator {
         StateSize { bytes: meter.bytes(), windows: self.windows.open() }
     }
 
+    /// Bytes of what the rule remembers, estimated. It takes as long for a large state as for a small one.
+    fn bytes(&self) -> u64 {
+        let mut meter = Meter::default();
+        let _ = self.parts(&mut meter);
+        self.waiting.measure(&mut meter);
+        meter.bytes()
+    }
+
+    /// Holds the state against its limit: the oldest of it goes, or the rule fails.
+    fn limit_state(&mut self) -> Option<Progress> {
+        let limit = self.plan.state_limit?;
+        self.unmeasured += 1;
+        if self.unmeasured < MEASURED_ROWS {
+            return None;
+        }
+        self.unmeasured = 0;
+        let bytes = self.bytes();
+        if bytes <= limit.bytes {
+            return None;
+        }
+        if !limit.evicts {
+            return Some(Progress::StateFull(bytes));
+        }
+        let mut evicted = 0;
+        // A quarter each time: what is left after so many times is next to nothing.
+        for _ in 0..32 {
+            evicted += self.windows.evict() + self.memories.evict() + self.results.evict();
+            evicted += self.tables.scanned.values_mut().map(ScanTable::evict).sum::<usize>();
+            for _ in 0..quarter(self.waiting.len()) {
+                evicted += usize::from(self.waiting.pop(None, &mut self.narrow).is_some());
+            }
+            if self.bytes() <= limit.bytes {
+                break;
+            }
+        }
+        let text = format!("maxStateBytes is reached: {evicted} of the oldest keys and rows are forgotten");
+        self.output.borrow_mut().error(Place::Window, text);
+        None
+    }
+
+    /// Forgets all that is remembered: the rule has failed.
+    pub fn forget(&mut self) {
+        self.waiting = Waiting::new(self.narrow.len());
+        self.memories = Memories::new(&self.plan.steps);
+        self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
+        self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
+        self.tables.scanned = scan_tables(&self.plan, &self.inputs);
+        self.inbox.0.clear();
+        self.closed.clear();
+    }
+
     /// All but the rows that wait: bringing these into order would take the longer the more there are.
     fn rest(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
+        self.parts(to)?;
+        to.put(&self.context.hits.get())?;
+        queue.save(to)
+    }
+
+    fn parts(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         self.memories.save(to)?;
         self.windows.save(to)?;
         self.results.save(to)?;
@@ -157,8 +226,7 @@ impl RuleOperator {
         for (_, table) in tables {
             table.save(to)?;
         }
-        to.put(&self.context.hits.get())?;
-        queue.save(to)
+        Ok(())
     }
 
     /// Goes on with the state of a checkpoint of this plan. To be called before the first row.
@@ -199,6 +267,7 @@ impl RuleOperator {
     pub fn rows(&mut self, mut batch: RowBatch) {
         self.output.borrow_mut().received(batch.received);
         self.changes += batch.times.len() as u64;
+        self.stepping_back |= batch.stepped_back;
         if !self.plan.ordered && self.tables.scanned.is_empty() {
             return self.inbox.0.append(batch);
         }
@@ -227,7 +296,11 @@ impl RuleOperator {
         {
             return Progress::WaitUntil(until);
         }
-        self.paused_until = None;
+        if self.paused_until.take().is_some() {
+            let mut output = self.output.borrow_mut();
+            output.hold(false);
+            output.flush();
+        }
         let progress = self.work_at(now, turn);
         self.output.borrow_mut().flush();
         progress
@@ -235,7 +308,7 @@ impl RuleOperator {
 
     /// Works until all is done, without pauses: before a checkpoint, and at the end of the input.
     pub fn settle(&mut self) {
-        while self.work(&mut Turn::endless()) != Progress::Done {}
+        while !matches!(self.work(&mut Turn::endless()), Progress::Done | Progress::StateFull(_)) {}
     }
 
     fn work_at(&mut self, now: i64, turn: &mut Turn) -> Progress {
@@ -251,6 +324,13 @@ impl RuleOperator {
             } else if let Some(closed) = self.closed.pop_front() {
                 self.begin(now, closed);
                 continue;
+            } else if self.stepping_back {
+                self.windows.advance(None, &mut self.closed);
+                if self.closed.is_empty() {
+                    self.windows.restart(&self.plan, &self.context.zone, self.alarm.clone());
+                    self.stepping_back = false;
+                }
+                continue;
             } else if let Some((time, input)) = self.next_row() {
                 // Windows that are over with the coming of the row go first.
                 if self.plan.ordered || self.windows.rows_end_windows() {
@@ -261,6 +341,9 @@ impl RuleOperator {
                 }
                 self.current = None;
                 self.row(now, time, input);
+                if let Some(full) = self.limit_state() {
+                    return full;
+                }
                 if turn.spend(1) {
                     return Progress::More;
                 }
@@ -275,6 +358,8 @@ impl RuleOperator {
             if pause > 0 && !turn.is_endless() {
                 let until = now.saturating_add_unsigned(pause);
                 self.paused_until = Some(until);
+                // The row's result comes after the pause.
+                self.output.borrow_mut().hold(true);
                 return Progress::WaitUntil(until);
             }
         }

@@ -62,6 +62,8 @@ pub struct Output {
     open: bool,
     /// errors to be sent when the open message has ended
     errors: Vec<String>,
+    /// the rule pauses: nothing goes out
+    held: bool,
 }
 
 /// What a rule needs whose results wait for others: the time, and who wakes it when they must go.
@@ -130,6 +132,7 @@ impl Output {
             gathering: None,
             open: false,
             errors: Vec::new(),
+            held: false,
         }
     }
 
@@ -284,8 +287,16 @@ impl Output {
         self.messages += 1;
     }
 
+    /// Holds everything back, or no longer: the rule pauses.
+    pub fn hold(&mut self, held: bool) {
+        self.held = held;
+    }
+
     /// Hands over what is encoded.
     pub fn flush(&mut self) {
+        if self.held {
+            return;
+        }
         if self.forms.iter().all(|form| form.done == 0 && form.decoded_done == 0) {
             self.received = None;
             return;

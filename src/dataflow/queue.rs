@@ -47,13 +47,44 @@ struct StreamTime {
     seen: Cell<i64>,
     /// tables have no say in the watermark
     counts: bool,
+    /// which clock its times follow
+    clock: Cell<EventClock>,
+}
+
+/// Rows at the beginning of a stream that must all be far ahead of the clock to be taken for simulated data.
+const FIRST_ROWS: u8 = 3;
+
+/// Which clock the times of a stream's rows follow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EventClock {
+    /// so many rows came, all of them far ahead of the worker's clock
+    Unknown(u8),
+    /// the worker's: a row far ahead of it is wrong
+    Wall,
+    /// one of their own
+    Data,
+}
+
+/// What becomes of a row in event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// the watermark follows it
+    Accept,
+    /// The same, and from now on the stream's times are taken as they are: its first rows were all far ahead of the
+    /// clock.
+    Simulated,
+    /// It waits for its time; the watermark does not follow it, since it may be wrong.
+    Hold,
+    /// it is too far ahead of the clock
+    Drop,
 }
 
 impl RuleQueue {
     /// An empty queue for rows of `width` slots. `streams` says of each input whether it moves the watermark; one that
     /// brings nothing for `idle_timeout` ms (0: for ever) from `now` on does not hold it back.
     pub fn new(width: usize, streams: impl IntoIterator<Item = bool>, idle_timeout: i64, now: i64) -> Self {
-        let stream = |counts| StreamTime { reached: Cell::new(i64::MIN), seen: Cell::new(now), counts };
+        let clock = || Cell::new(EventClock::Unknown(0));
+        let stream = |counts| StreamTime { reached: Cell::new(i64::MIN), seen: Cell::new(now), counts, clock: clock() };
         RuleQueue {
             batch: RefCell::new(RowBatch { width, ..RowBatch::default() }),
             width,
@@ -126,6 +157,27 @@ impl RuleQueue {
         }
         self.refresh(now);
         true
+    }
+
+    /// Counts the silence of all streams from `now` on: the clock has stepped.
+    pub fn restart_idle(&self, now: i64) {
+        self.streams.iter().for_each(|stream| stream.seen.set(now));
+    }
+
+    /// What becomes of a row of an input whose time is `time`, if rows further ahead of the clock than `skew` ms are
+    /// wrong.
+    pub fn judge(&self, input: u16, time: i64, now: i64, skew: i64) -> Verdict {
+        let stream = &self.streams[usize::from(input)];
+        let ahead = time > now.saturating_add(skew);
+        let (verdict, clock) = match (stream.clock.get(), ahead) {
+            (EventClock::Data, _) => (Verdict::Accept, EventClock::Data),
+            (EventClock::Wall, true) => (Verdict::Drop, EventClock::Wall),
+            (EventClock::Wall | EventClock::Unknown(_), false) => (Verdict::Accept, EventClock::Wall),
+            (EventClock::Unknown(before), true) if before + 1 >= FIRST_ROWS => (Verdict::Simulated, EventClock::Data),
+            (EventClock::Unknown(before), true) => (Verdict::Hold, EventClock::Unknown(before + 1)),
+        };
+        stream.clock.set(clock);
+        verdict
     }
 
     /// Looks again which streams are idle at `now`, and says when that may change next.
@@ -249,5 +301,19 @@ mod tests {
         assert!(!queue.advance(1, 4000, 0, 120), "it comes back late");
         assert!(queue.advance(1, 6000, 0, 130));
         assert_eq!(queue.watermark(), 5000, "it holds the watermark again");
+    }
+
+    #[test]
+    fn one_row_far_ahead_is_wrong_and_a_stream_that_begins_so_is_simulated() {
+        let judge = |rows: &[i64]| -> Vec<Verdict> {
+            let queue = RuleQueue::new(0, [true], 0, 0);
+            rows.iter().map(|time| queue.judge(0, *time, 1_000_000, 1000)).collect()
+        };
+        use Verdict::{Accept, Drop, Hold, Simulated};
+        assert_eq!(judge(&[1_000_500, 9_000_000, 1_001_000, 1_001_001]), [Accept, Drop, Accept, Drop]);
+        assert_eq!(judge(&[9_000_000, 1_000_000, 9_000_001]), [Hold, Accept, Drop]);
+        assert_eq!(judge(&[9_000_000, 9_000_001, 8_000_000, 9_999_999, 5]), [Hold, Hold, Simulated, Accept, Accept]);
+        // Old data is never ahead.
+        assert_eq!(judge(&[1, 500_000, 999_999, 2_000_000]), [Accept, Accept, Accept, Drop]);
     }
 }

@@ -175,6 +175,11 @@ impl Results {
         self.memories.restore(from)
     }
 
+    /// Forgets the oldest quarter of what functions remember, and says how many partitions they were.
+    pub fn evict(&mut self) -> usize {
+        self.memories.evict()
+    }
+
     /// Whether a result is being made.
     pub fn is_emitting(&self) -> bool {
         self.emission.is_some()

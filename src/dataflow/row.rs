@@ -23,6 +23,8 @@ pub struct RowBatch {
     pub inputs: Vec<u16>,
     /// when the oldest of the rows was read
     pub received: Option<Instant>,
+    /// the clock has stepped back before these rows: windows of the time before are over
+    pub stepped_back: bool,
 }
 
 impl RowBatch {

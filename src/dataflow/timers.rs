@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::time::Clock;
+use crate::time::{Clock, count_step};
 
 /// How long a rule works before other rules and sockets get their turn.
 const TURN: Duration = Duration::from_millis(10);
@@ -52,23 +52,67 @@ impl Turn {
     }
 }
 
-/// The worker's clock: it never goes back, so that rows of processing time are never late.
+/// A jump of the time of day beyond this is a step of the clock, ms: somebody has set it.
+const STEP: i64 = 1000;
+
+/// The worker's clock.
+///
+/// The time of day ([`WorkerClock::now`]) goes back only where the system's clock steps back by more than a second,
+/// compared with the monotonic clock; smaller corrections make it stand still until they are made up for. Ticks
+/// ([`WorkerClock::tick`]) never go back: the dataflow's progress is in ticks.
 pub struct WorkerClock {
     clock: Clock,
+    /// the time of day when it was read last
     last: Cell<i64>,
+    /// the monotonic clock at that moment
+    read: Cell<i64>,
+    /// how far all steps together went back, ms
+    back: Cell<i64>,
 }
 
 impl WorkerClock {
     /// A clock that follows `clock`.
     pub fn new(clock: Clock) -> Self {
-        WorkerClock { clock, last: Cell::new(i64::MIN) }
+        let (last, read) = (Cell::new(clock.now()), Cell::new(clock.monotonic()));
+        WorkerClock { clock, last, read, back: Cell::new(0) }
     }
 
     /// Now, ms since the epoch.
     pub fn now(&self) -> i64 {
-        let now = self.clock.now().max(self.last.get());
+        let (wall, monotonic) = (self.clock.now(), self.clock.monotonic());
+        let last = self.last.get();
+        let expected = last.saturating_add(monotonic.saturating_sub(self.read.get()).max(0));
+        self.read.set(monotonic);
+        let ahead = wall.saturating_sub(expected);
+        if ahead.saturating_abs() > STEP && count_step(monotonic) {
+            tracing::warn!(
+                by_ms = ahead,
+                "the system's clock has stepped; windows that were open are sent where it went back"
+            );
+        }
+        let now = if ahead < -STEP {
+            self.back.set(self.back.get().saturating_add(last.saturating_sub(wall).max(0)));
+            wall
+        } else {
+            wall.max(last)
+        };
         self.last.set(now);
         now
+    }
+
+    /// Now, as a time that never goes back: where the clock stepped back, ticks go on.
+    pub fn tick(&self) -> i64 {
+        self.now().saturating_add(self.back.get())
+    }
+
+    /// The time of day of a tick, as the clock is now.
+    pub fn time_of(&self, tick: i64) -> i64 {
+        tick.saturating_sub(self.back.get())
+    }
+
+    /// How far the clock has stepped back since the start, ms. A change is a step.
+    pub fn stepped_back(&self) -> i64 {
+        self.back.get()
     }
 }
 
@@ -82,6 +126,12 @@ impl Timers {
     /// Asks for `slot` to be run at `at`, ms since the epoch.
     pub fn request(&self, at: i64, slot: usize) {
         self.deadlines.borrow_mut().push(Reverse((at, slot)));
+    }
+
+    /// The clock has stepped back by so many ms: what was to be waited for is to be waited for no longer than before.
+    pub fn step_back(&self, by: i64) {
+        let moved = self.deadlines.take().into_iter().map(|Reverse((at, slot))| Reverse((at.saturating_sub(by), slot)));
+        self.deadlines.replace(moved.collect());
     }
 
     /// The next deadline.
@@ -122,5 +172,44 @@ impl Alarm {
         if let Some((timers, slot)) = &self.timers {
             timers.request(at, *slot);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn only_a_step_turns_the_clock_back() {
+        let (wall, monotonic) = (Arc::new(AtomicI64::new(50_000)), Arc::new(AtomicI64::new(7)));
+        let clock = WorkerClock::new(Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() });
+        let set = |at: i64, by: i64| {
+            wall.store(at, Ordering::Relaxed);
+            monotonic.fetch_add(by, Ordering::Relaxed);
+            (clock.now(), clock.tick())
+        };
+        assert_eq!(set(50_010, 10), (50_010, 50_010));
+        // A small correction: it stands still.
+        assert_eq!(set(49_500, 10), (50_010, 50_010));
+        assert_eq!(set(50_020, 520), (50_020, 50_020));
+        // A step back: ticks go on from where they are.
+        assert_eq!(set(40_000, 10), (40_000, 50_020));
+        assert_eq!(set(40_500, 500), (40_500, 50_520));
+        assert_eq!(clock.time_of(50_520), 40_500);
+        // A step ahead is time that is over.
+        assert_eq!(set(90_000, 10), (90_000, 100_020));
+        assert_eq!(clock.stepped_back(), 10_020);
+    }
+
+    #[test]
+    fn deadlines_move_with_a_step_back() {
+        let timers = Timers::default();
+        timers.request(5_000, 1);
+        timers.request(9_000, 2);
+        timers.step_back(4_000);
+        assert_eq!((timers.due(1_000), timers.next()), (Some(1), Some(5_000)));
     }
 }

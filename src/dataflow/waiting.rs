@@ -87,6 +87,11 @@ impl Waiting {
         Ok(())
     }
 
+    /// How many rows wait.
+    pub fn len(&self) -> usize {
+        self.queue.len() + self.strays.len()
+    }
+
     /// Takes a row in, with its slots.
     pub fn push(&mut self, time: i64, input: usize, slots: &mut [Value]) {
         let taken = slots.iter_mut().map(std::mem::take);

@@ -134,6 +134,8 @@ struct WorkerLoop {
     wake: Arc<Notify>,
     clock: Rc<WorkerClock>,
     timers: Rc<Timers>,
+    /// how far the clock had stepped back when the timers were told
+    stepped_back: i64,
     zone: jiff::tz::TimeZone,
     streams: HashMap<StreamKey, RunningStream>,
     rules: HashMap<RuleKey, RunningRule>,
@@ -165,6 +167,7 @@ impl WorkerLoop {
             wake,
             clock: Rc::new(WorkerClock::new(clock)),
             timers: Rc::new(Timers::default()),
+            stepped_back: 0,
             zone,
             streams: HashMap::new(),
             rules: HashMap::new(),
@@ -189,6 +192,13 @@ impl WorkerLoop {
                 self.activate(slot);
             }
             let now = self.clock.now();
+            let back = self.clock.stepped_back() - self.stepped_back;
+            if back > 0 {
+                self.stepped_back += back;
+                self.timers.step_back(back);
+                // Rules that run by the clock send what their windows hold.
+                self.slots.keys().for_each(|slot| self.activate(*slot));
+            }
             while let Some(slot) = self.timers.due(now) {
                 self.activate(slot);
                 if let Some((_, output)) = self.gathering.get(&slot) {

@@ -43,6 +43,8 @@ pub struct StreamDef {
     pub timestamp: Option<FieldPath>,
     /// TIMESTAMP_FORMAT
     pub timestamp_format: Option<TimestampFormat>,
+    /// EVENT_CLOCK="data": times of rows may be any, and are not held against the clock
+    pub own_clock: bool,
     /// STRICT_VALIDATION
     pub strict: bool,
     /// SHARED
@@ -89,6 +91,7 @@ impl StreamDef {
             key: None,
             timestamp: None,
             timestamp_format: None,
+            own_clock: false,
             strict: false,
             shared: false,
             temporary: false,
@@ -376,6 +379,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
     let lines = choice("FRAMING", "framing", ["message", "lines"]);
     let row = choice("JSON_ARRAY", "json_array", ["rows", "row"]);
     let skip = choice("ON_MISMATCH", "on_mismatch", ["error", "skip"]);
+    let own_clock = choice("EVENT_CLOCK", "event_clock", ["wall", "data"]);
     if row && format != Format::Json {
         refuse("JSON_ARRAY", CatalogErrorKind::Combination("JSON_ARRAY=\"row\" needs FORMAT=\"json\""));
     }
@@ -410,6 +414,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         key,
         timestamp,
         timestamp_format,
+        own_clock,
         strict: flag("STRICT_VALIDATION"),
         shared: flag("SHARED"),
         temporary: flag("TEMP"),

@@ -232,6 +232,8 @@ pub struct Stateful {
     pub limit: Option<u64>,
     /// whether the rule asks for what it has sent before
     pub counts_hits: bool,
+    /// how much the rule may remember
+    pub state_limit: Option<StateLimit>,
 }
 
 impl Stateful {
@@ -258,6 +260,15 @@ impl Stateful {
     pub fn element(&self) -> usize {
         self.first_result_step() + self.result_steps.len()
     }
+}
+
+/// How much a rule may remember.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StateLimit {
+    /// bytes of memory, estimated
+    pub bytes: u64,
+    /// beyond it the oldest keys and rows go; else the rule fails
+    pub evicts: bool,
 }
 
 /// The watermark of a rule in event time.

@@ -541,6 +541,6 @@ fn event_time(options: &RuleOptions, source: &mut compile::Source) -> Result<Opt
         path: path.clone(),
         format: stream.timestamp_format.clone(),
         late_tolerance: options.late_tolerance,
-        max_future_skew: options.max_future_skew,
+        max_future_skew: if stream.own_clock { 0 } else { options.max_future_skew },
     }))
 }

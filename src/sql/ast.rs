@@ -51,7 +51,7 @@ pub struct CreateStream {
 }
 
 /// The options of streams and tables, in upper case. Those of eKuiper come first: [`EKUIPER_OPTIONS`].
-pub const OPTION_NAMES: [&str; 19] = [
+pub const OPTION_NAMES: [&str; 20] = [
     "DATASOURCE",
     "FORMAT",
     "KEY",
@@ -71,6 +71,7 @@ pub const OPTION_NAMES: [&str; 19] = [
     "JSON_ARRAY",
     "ON_MISMATCH",
     "FRAMING",
+    "EVENT_CLOCK",
 ];
 
 /// How many of [`OPTION_NAMES`] eKuiper has too: its error texts list them.

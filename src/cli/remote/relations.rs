@@ -141,6 +141,7 @@ const ORDER: &[&str] = &[
     "JSON_ARRAY",
     "ON_MISMATCH",
     "FRAMING",
+    "EVENT_CLOCK",
 ];
 
 /// `confKey` as it is written in statements.

@@ -16,7 +16,7 @@ use crate::value::Value;
 use crate::dataflow::command::RuleKey;
 use crate::dataflow::context::RuleContext;
 use crate::dataflow::output::Output;
-use crate::dataflow::queue::RuleQueue;
+use crate::dataflow::queue::{RuleQueue, Verdict};
 
 use super::event_time;
 use super::index::ColumnTest;
@@ -275,15 +275,35 @@ impl ScanRule {
                 event_time.path
             );
         }
-        if event_time.max_future_skew > 0 && time > now.saturating_add(event_time.max_future_skew) {
-            // One timestamp far ahead would make every row after it late.
-            self.metrics.future.fetch_add(1, Ordering::Relaxed);
-            return Err(Stop::Quietly);
-        }
+        // A row that the stream does not accept must not move the watermark.
         for column in &self.typed {
             message.value(*column)?;
         }
         let Target::Queue(queue, input) = &self.target else { return Ok(time) };
+        let skew = event_time.max_future_skew;
+        if skew > 0 {
+            match queue.judge(*input, time, now, skew) {
+                Verdict::Accept => {}
+                Verdict::Simulated => tracing::warn!(
+                    rule = self.context.id,
+                    "the first rows of a stream are far ahead of the clock: it is taken for simulated data, and \
+                     maxFutureSkew does not hold for it; EVENT_CLOCK=\"data\" of the stream says so"
+                ),
+                Verdict::Hold => return Ok(time),
+                Verdict::Drop => {
+                    // One timestamp far ahead would make every row after it late.
+                    if self.metrics.future.fetch_add(1, Ordering::Relaxed) == 0 {
+                        tracing::warn!(
+                            rule = self.context.id,
+                            ahead_ms = time.saturating_sub(now),
+                            "a row is further ahead of the clock than maxFutureSkew and is dropped; further ones are \
+                             counted"
+                        );
+                    }
+                    return Err(Stop::Quietly);
+                }
+            }
+        }
         if queue.advance(*input, time, event_time.late_tolerance, now) {
             return Ok(time);
         }

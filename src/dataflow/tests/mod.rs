@@ -11,6 +11,7 @@ mod feeds;
 mod indexed;
 mod joins;
 mod sizes;
+mod threads;
 mod windows;
 
 use std::cell::RefCell;
@@ -170,6 +171,10 @@ impl Rule {
     fn limit_messages(&mut self, limit: usize) {
         self.restarts = Restarts::Never;
         self.output.borrow_mut().limit_messages(limit);
+    }
+
+    fn never_restart(&mut self) {
+        self.restarts = Restarts::Never;
     }
 
     fn checkpoint(&self) -> Vec<u8> {

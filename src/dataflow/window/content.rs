@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 use crate::dataflow::row::{KeptRow, KeyHasher};
+use crate::dataflow::state::quarter;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Scope};
@@ -111,6 +112,15 @@ impl Content {
                 Some(mine) => mine.append(&group.accumulators),
             }
         }
+    }
+
+    /// Forgets the oldest quarter of the groups or rows, one at least, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        let groups = quarter(self.groups.len());
+        self.groups.drain(..groups);
+        let rows = quarter(self.rows.len());
+        self.rows.drain(..rows);
+        groups + rows
     }
 
     /// Whether there is nothing to make a result of.

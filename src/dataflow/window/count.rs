@@ -55,6 +55,11 @@ impl Count {
         if self.rows == 0 { 0 } else { ends(last).saturating_sub(ends(over)) }
     }
 
+    /// Forgets the oldest quarter of the groups or rows, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        self.open.evict() + self.closed.evict()
+    }
+
     /// Takes a row in.
     ///
     /// # Errors

@@ -75,6 +75,12 @@ impl Hopping {
         Ok(())
     }
 
+    /// Forgets the oldest quarter of the groups or rows, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        let open = self.open.values_mut().map(|(_, content)| content.evict()).sum::<usize>();
+        open + self.closed.evict()
+    }
+
     /// Takes a row in.
     ///
     /// # Errors

@@ -141,6 +141,29 @@ impl Windows {
         }
     }
 
+    /// Forgets the oldest quarter of what is remembered, and says how many groups and rows they were.
+    pub fn evict(&mut self) -> usize {
+        match self {
+            Windows::Each => 0,
+            Windows::Hopping(windows) => windows.evict(),
+            Windows::Sliding(windows) => windows.evict(),
+            Windows::Session(windows) => windows.evict(),
+            Windows::Count(windows) => windows.evict(),
+            Windows::State(windows) => windows.evict(),
+        }
+    }
+
+    /// Forgets the rows of windows that time closes: the clock has stepped back, and what was open was sent. Windows
+    /// that rows close stay.
+    pub fn restart(&mut self, plan: &Stateful, zone: &jiff::tz::TimeZone, alarm: Alarm) {
+        match self {
+            Windows::Hopping(_) | Windows::Sliding(_) | Windows::Session(_) => {
+                *self = Windows::new(plan, zone, alarm);
+            }
+            Windows::Each | Windows::Count(_) | Windows::State(_) => {}
+        }
+    }
+
     /// Adds the next window that is over at `frontier` to `closed`, with those that end with it; `None`: all that time
     /// closes. To be called until nothing is added: what is in a window may be large, and one after the other is enough.
     pub fn advance(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {

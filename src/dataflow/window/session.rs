@@ -54,6 +54,11 @@ impl Session {
         u64::from(self.content.span.is_some())
     }
 
+    /// Forgets the oldest quarter of the groups or rows, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        self.content.evict()
+    }
+
     /// Takes a row in; rows come in order of time, and the session that is over before it has been taken out.
     ///
     /// # Errors

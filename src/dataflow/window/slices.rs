@@ -57,6 +57,12 @@ impl Slices {
         self.merge_ahead
     }
 
+    /// Forgets the oldest quarter of each slice's groups or rows, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        let slices = self.front.iter_mut().chain(&mut self.back).map(|(_, content)| content);
+        slices.chain([&mut self.back_merged]).map(Content::evict).sum()
+    }
+
     /// Adds the next slice; `start` is beyond that of all before.
     pub fn push(&mut self, start: i64, content: Content) {
         if self.merge_ahead {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dataflow::row::KeyHasher;
 use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::quarter;
 use crate::dataflow::timers::Alarm;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::{EvalError, Scope};
@@ -88,6 +89,11 @@ impl Sliding {
         self.held = held;
         self.waiting.iter().for_each(|time| self.alarm.at(time.saturating_add(self.delay)));
         Ok(())
+    }
+
+    /// Forgets the oldest quarter of the groups or rows, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        self.held.evict()
     }
 
     /// Takes a row in. Without a delay its window is closed at once, or, where the watermark stays behind the newest
@@ -180,6 +186,22 @@ impl Held {
                 }
             }
             Held::Groups(groups) => groups.drop_before(start),
+        }
+    }
+
+    fn evict(&mut self) -> usize {
+        match self {
+            Held::Rows(rows) => {
+                let oldest = quarter(rows.len());
+                rows.drain(..oldest);
+                oldest
+            }
+            Held::Groups(SlidingGroups { groups, rows }) => {
+                let oldest = quarter(groups.len());
+                groups.drain(..oldest);
+                rows.retain(|(_, key)| groups.contains_key(key));
+                oldest
+            }
         }
     }
 

@@ -2,10 +2,11 @@
 //! both included; with one condition from a row where it holds to before the next such row. Rows between windows are
 //! dropped. Each partition has a window of its own.
 
-use std::collections::HashMap;
+use indexmap::IndexMap;
 
 use crate::dataflow::row::KeyHasher;
 use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::quarter;
 use crate::expr::{EvalError, Expr, Scope};
 use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
@@ -16,7 +17,7 @@ use super::content::{Arrival, Closed, ClosedWindows, Content};
 /// The open windows by partition.
 #[derive(Default)]
 pub struct State {
-    open: HashMap<GroupKey, Content, KeyHasher>,
+    open: IndexMap<GroupKey, Content, KeyHasher>,
 }
 
 impl State {
@@ -40,6 +41,16 @@ impl State {
     /// How many windows are open, one for each partition at most.
     pub fn open(&self) -> u64 {
         self.open.len() as u64
+    }
+
+    /// Forgets the oldest quarter of the windows, or of what the only one holds, and says how many they were.
+    pub fn evict(&mut self) -> usize {
+        if self.open.len() == 1 {
+            return self.open.values_mut().map(Content::evict).sum();
+        }
+        let windows = quarter(self.open.len());
+        self.open.drain(..windows);
+        windows
     }
 
     /// Takes a row in.
@@ -80,7 +91,7 @@ impl State {
             (Some(content), ends) => {
                 added = content.add(plan, arrival);
                 if ends == Some(true)
-                    && let Some(content) = self.open.remove(key.parts())
+                    && let Some(content) = self.open.swap_remove(key.parts())
                 {
                     give(content, arrival.time, closed);
                 }

@@ -16,6 +16,10 @@ pub struct RuleOptions {
     pub idle_timeout: i64,
     /// maxFutureSkew, ms: in event time rows further ahead of the clock than this are dropped; 0: none are
     pub max_future_skew: i64,
+    /// maxStateBytes: what the rule remembers takes no more than this, about; 0: anything
+    pub max_state_bytes: u64,
+    /// onStateFull is `evict`: the oldest keys and rows go; else the rule fails
+    pub evicts: bool,
     /// sendNilField
     pub send_nil: bool,
     /// sendMetaToSink: results have the metadata of their messages
@@ -40,7 +44,9 @@ impl Default for RuleOptions {
             event_time: false,
             late_tolerance: 1000,
             idle_timeout: 60_000,
-            max_future_skew: 36_525 * 86_400_000,
+            max_future_skew: 5 * 60_000,
+            max_state_bytes: 0,
+            evicts: false,
             send_nil: false,
             send_meta: false,
             send_error: false,
@@ -119,6 +125,17 @@ impl Reader<'_> {
                     Some(skew) => options.max_future_skew = skew,
                     None => self.expected(value, &name, "milliseconds, or a duration such as \"1h\"; 0 takes any time"),
                 }
+            } else if is(&["maxStateBytes"]) {
+                match bytes(value) {
+                    Some(limit) => options.max_state_bytes = limit,
+                    None => self.expected(value, &name, "bytes, or a size such as \"64MiB\"; 0 is no limit"),
+                }
+            } else if is(&["onStateFull"]) {
+                match value.text() {
+                    Some(text) if text.eq_ignore_ascii_case("fail") => options.evicts = false,
+                    Some(text) if text.eq_ignore_ascii_case("evict") => options.evicts = true,
+                    _ => self.expected(value, &name, "\"fail\" or \"evict\""),
+                }
             } else if is(&["bufferLength", "concurrency"]) {
                 // They have no effect, yet a rule that eKuiper refuses is not taken as right.
                 if !matches!(&value.value, Value::Number(number) if number.as_u64().is_some()) {
@@ -156,6 +173,8 @@ impl Reader<'_> {
                     "lateTolerance",
                     "idleTimeout",
                     "maxFutureSkew",
+                    "maxStateBytes",
+                    "onStateFull",
                     "qos",
                     "checkpointInterval",
                     "cron",
@@ -223,4 +242,23 @@ impl Reader<'_> {
         }
         strategy
     }
+}
+
+/// A number of bytes: a number, or a text with a unit.
+fn bytes(node: &Node) -> Option<u64> {
+    let text = match &node.value {
+        Value::Number(number) => return number.as_u64(),
+        Value::Text(text) => text.trim(),
+        _ => return None,
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" | "kb" => 1 << 10,
+        "mib" | "m" | "mb" => 1 << 20,
+        "gib" | "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
 }

@@ -36,7 +36,10 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, Pla
         let projection = projection(logical, &slots, logical.limit != Some(0));
         return Ok(RulePlan { inputs, body: Body::Rows(projection), send_nil });
     }
-    let body = Body::Stateful(Box::new(stateful(logical, &stages, placed, &slots)?));
+    let mut body = stateful(logical, &stages, placed, &slots)?;
+    body.state_limit =
+        (options.max_state_bytes > 0).then_some(StateLimit { bytes: options.max_state_bytes, evicts: options.evicts });
+    let body = Body::Stateful(Box::new(body));
     Ok(RulePlan { inputs, body, send_nil })
 }
 
@@ -149,6 +152,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         projection,
         limit: logical.limit,
         counts_hits: counts_hits(logical),
+        state_limit: None,
     };
     stateful.incremental = incremental(&stateful);
     stateful.kept_slots = kept_slots(&stateful);
