@@ -55,6 +55,7 @@ impl Thread {
                 send_error: false,
                 metrics: metrics.clone(),
                 keeps: Default::default(),
+                replaces: None,
                 done,
             })));
             runtime.block_on(added).expect("the rule begins");
