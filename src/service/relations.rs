@@ -146,7 +146,7 @@ impl Service {
         diagnose::of_statement(sql, &self.catalog())
     }
 
-    /// Replaces a stream or table, or creates it. Rules that run keep what they read until they are restarted.
+    /// Replaces a stream or table, or creates it. Running rules that read it go on with the new definition.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -167,7 +167,7 @@ impl Service {
         if temporary {
             return Err(ServiceError::Statement(format!("Replace {name} fails: cannot replace with temp option.")));
         }
-        let _alone = self.inner.changing.lock().await;
+        let alone = self.inner.changing.lock().await;
         let old = locked(&self.inner.relations).named.get(name).cloned();
         if let Some(old) = &old {
             if old.create.relation != relation {
@@ -176,7 +176,10 @@ impl Service {
             }
             check_version("source", name, version(&old.create), version(&create))?;
         }
-        self.put_relation(sql, create, old).await
+        let named = self.put_relation(sql, create, old).await?;
+        drop(alone);
+        self.take_up(name).await;
+        Ok(named)
     }
 
     /// Puts a definition in place of an old one: first the engine's table, then the store.

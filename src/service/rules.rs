@@ -252,7 +252,7 @@ impl Service {
     }
 
     /// Lets a rule begin again, as it is planned against the streams and settings of now. One that runs is replaced by
-    /// itself, and goes on if that fails.
+    /// itself. It goes on if a peer refuses that; if it cannot be planned any more, it has failed.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -260,6 +260,14 @@ impl Service {
         let entry = self.registered(id)?;
         let _life = entry.life.lock().await;
         self.still_there(&entry)?;
+        let planned = self.definition(&entry).and_then(|definition| definition.plan(&self.catalog(), &self.config()));
+        if let Err(error) = planned {
+            if entry.phase() == Phase::Running {
+                self.halt(&entry, "", true).await?;
+                life::fail(&entry, error.to_string());
+            }
+            return Err(error);
+        }
         self.start_anew(&entry, true).await?;
         self.want_or_halt(&entry).await
     }
@@ -275,6 +283,21 @@ impl Service {
         self.still_there(&entry)?;
         self.forget_state(id).await;
         if entry.phase() == Phase::Running { self.start_anew(&entry, false).await } else { Ok(()) }
+    }
+
+    /// Lets the running rules that read a stream or table go on with its new definition. One that cannot goes on with the
+    /// old one, and the log says why.
+    pub(super) async fn take_up(&self, name: &str) {
+        for id in self.readers(name) {
+            let Some(entry) = self.entry(&id) else { continue };
+            let _life = entry.life.lock().await;
+            if entry.phase() != Phase::Running || locked(&entry.state).gone {
+                continue;
+            }
+            if let Err(error) = self.start_anew(&entry, true).await {
+                tracing::warn!(rule = id, stream = name, "the rule goes on with the old definition: {error}");
+            }
+        }
     }
 
     /// Takes the life of a rule, if it runs and is not just being changed.

@@ -13,6 +13,7 @@ mod durability;
 mod examples;
 mod floods;
 mod logs;
+mod losses;
 mod mistakes;
 mod operator_errors;
 mod pipelines;

@@ -257,7 +257,7 @@ impl Service {
 }
 
 /// Notes that a rule cannot run, and why.
-fn fail(entry: &Entry, text: String) {
+pub(super) fn fail(entry: &Entry, text: String) {
     let mut state = locked(&entry.state);
     (state.phase, state.message) = (Phase::Failed, text);
     state.last_stop = millis(SystemTime::now());

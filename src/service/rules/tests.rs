@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use super::super::Service;
 use super::super::status::Phase;
 use super::super::tests::opened;
+use crate::sql::ast::Relation;
 
 /// A service with a stream, in a folder that goes with it.
 struct Run {
@@ -111,5 +112,24 @@ async fn a_lease_and_links_that_are_dropped_let_their_endpoint_go() {
     while websockets.has_path("/held") {
         tokio::task::yield_now().await;
     }
+    run.end().await;
+}
+
+#[tokio::test]
+async fn a_running_rule_takes_up_the_new_definition_of_its_stream() {
+    let run = Run::new().await;
+    for (id, options) in [("runs", ""), ("nightly", NIGHTLY)] {
+        run.service.create_rule(&rule(id, NOP, options)).await.unwrap();
+    }
+    let websockets = run.service.inner.engine.read().await.as_ref().unwrap().websockets();
+    let there = || ["/in", "/moved", "/strange"].map(|path| websockets.has_path(path));
+    assert_eq!(there(), [true, false, false]);
+    for (columns, path) in [("", "/moved"), ("b BIGINT", "/strange")] {
+        let sql = format!("CREATE STREAM demo ({columns}) WITH (DATASOURCE=\"{path}\", TYPE=\"websocket\")");
+        run.service.replace_relation(Relation::Stream, "demo", &sql).await.unwrap();
+        // There is no column `a` in the second one: the rule goes on with the first.
+        assert_eq!(there(), [false, true, false], "{path}");
+    }
+    assert_eq!((run.phase("runs").await.0, run.phase("nightly").await.0), (Phase::Running, Phase::Scheduled));
     run.end().await;
 }
