@@ -1,8 +1,8 @@
-//! What is counted about a rule while it runs: written by one worker, read by the control plane at any time.
+//! Counters of a rule: written by one worker, read by the control plane at any time.
 //!
-//! What happens to all rules of a stream alike, a row that comes or a message that cannot be decoded, is counted once, at
-//! the stream ([`StreamMetrics`]), so that its cost does not grow with the rules. A rule's count is its own and what its
-//! streams have counted since it joined them.
+//! What concerns all rules of a stream alike, such as a row or a message that cannot be decoded, is counted once, at the
+//! stream ([`StreamMetrics`]), so that its cost does not grow with the number of rules. A rule's count is its own plus what
+//! its streams have counted since it joined them.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -17,7 +17,7 @@ use crate::sync::locked;
 /// Counters of one rule.
 #[derive(Debug, Default)]
 pub struct RuleMetrics {
-    /// rows counted here and not at a stream; less than none where the stream counts rows that the rule never saw
+    /// rows counted here and not at a stream; wraps below 0 where a stream counts rows that the rule never saw
     rows_in: AtomicU64,
     /// messages handed to the sinks, counted once however many sinks there are
     pub messages_out: AtomicU64,
@@ -27,7 +27,7 @@ pub struct RuleMetrics {
     worked: AtomicI64,
     /// when it last handed results over, likewise
     handed: AtomicI64,
-    /// rows and messages that an error took away from this rule alone
+    /// rows and messages lost to an error of this rule alone
     errors: AtomicU64,
     /// rows behind the watermark, dropped
     pub late: AtomicU64,
@@ -238,7 +238,7 @@ impl RuleMetrics {
         locked(&self.shares).push(Share { stream: stream.clone(), rows, errors, feed: stream.feed() });
     }
 
-    /// What the stream counts from now on is nothing to this rule; what it has counted stays.
+    /// Leaves a stream: what it counts from now on does not concern this rule, what it has counted stays.
     pub fn leave(&self, stream: &Arc<StreamMetrics>) {
         let mut shares = locked(&self.shares);
         let Some(at) = shares.iter().position(|share| Arc::ptr_eq(&share.stream, stream)) else { return };

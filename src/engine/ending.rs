@@ -70,16 +70,19 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn ends(&self, last: Arc<LastStatus>) {
+        self.settle();
         locked(&self.closing).push(last);
     }
 
-    pub(super) fn has_ended(&self, last: &Arc<LastStatus>) {
-        locked(&self.closing).retain(|other| !Arc::ptr_eq(other, last));
-        locked(&self.closed).add_last(last);
+    /// Keeps no more than the counts of rules that are over.
+    fn settle(&self) {
+        let mut closing = locked(&self.closing);
+        closing.extract_if(.., |last| last.is_final()).for_each(|last| locked(&self.closed).add_last(&last));
     }
 
     /// The counts up to now; what still waits will not be delivered any more.
     fn totals(&self) -> Totals {
+        self.settle();
         let mut totals = locked(&self.closed).clone();
         for last in locked(&self.closing).iter() {
             totals.add_last(last);

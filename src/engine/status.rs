@@ -101,7 +101,7 @@ impl LastStatus {
             // What was handed over and not taken went with the stream.
             let lost = if source.is_outside() { now.messages.saturating_sub(backlog.taken()) } else { 0 };
             (link.messages, link.bytes, link.dropped) = (now.messages, now.bytes, now.dropped);
-            if lost > 0 && self.is_final() {
+            if lost > 0 && self.closed.load(Ordering::Acquire) {
                 link.dropped.push((UNPROCESSED, lost));
             }
         }
@@ -114,9 +114,10 @@ impl LastStatus {
         status
     }
 
-    /// Whether everything is closed: the counts are the last ones.
+    /// Whether the counts are the last ones: everything is closed, and nothing is in the hands of a connection any more
+    /// that would still count it as delivered or lost.
     pub fn is_final(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.closed.load(Ordering::Acquire) && self.sinks.iter().all(|(_, sink)| sink.status().queued == 0)
     }
 
     /// What the links have lost that ended with the rule; those that go on count themselves.

@@ -63,8 +63,7 @@ impl Engine {
     /// Closes the links of a rule that has ended: those that need nobody for it now, the others in their time. The log
     /// says what they have lost by then.
     pub(super) async fn close_in_time(&self, last: Arc<LastStatus>) {
-        let ledger = self.ledger.clone();
-        ledger.ends(last.clone());
+        self.ledger.ends(last.clone());
         let sources = join_all(last.sources.iter().map(|(_, source, _)| source.leave()));
         let _ = tokio::time::timeout(SETTLE, sources).await;
         join_all(last.sinks.iter().map(|(_, sink)| sink.leave_if_idle())).await;
@@ -73,7 +72,6 @@ impl Engine {
             let sinks = join_all(last.sinks.iter().map(|(_, sink)| sink.close(FLUSH)));
             tokio::join!(sources, sinks);
             last.closed.store(true, Ordering::Release);
-            ledger.has_ended(&last);
             let status = last.now();
             for (part, op, cause, count) in last.losses().iter() {
                 if cause == UNSENT || cause == UNPROCESSED {

@@ -1,8 +1,8 @@
-//! What rules remember over restarts: when it is asked for, and where it goes.
+//! Rule states that outlive restarts: when they are taken, and where they are kept.
 //!
-//! A rule with qos 1 or 2 is asked for its state every `checkpointInterval`, and when it stops. The data thread writes it
-//! as bytes; here they are put on disk, away from that thread, and given back when the rule starts. What cannot be kept
-//! or used again is told, and never keeps a rule from running: it begins anew then.
+//! The state of a rule with qos 1 or 2 is taken every `checkpointInterval`, and when the rule stops. The data thread turns
+//! it into bytes; this module writes them to disk, away from that thread, and returns them when the rule starts. A state
+//! that cannot be written or used again is logged and never keeps a rule from running: the rule begins anew.
 //!
 //! States are written under the lock of the rule's life, so that an older one never replaces a newer one.
 
@@ -14,26 +14,26 @@ use super::store::{Change, Kind, Records};
 use super::{Service, locked, millis};
 use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved};
 
-/// A state that is too large is not asked for again before this, ms: the data thread stands still for it.
+/// A state that is too large is not taken again before this, ms: the data thread stands still for it.
 const LARGE: i64 = 60_000;
-/// A rule that is just being changed is looked at again after this, ms.
+/// A rule that is being changed is tried again after this, ms.
 const BUSY: i64 = 1_000;
 
-/// Of all rules: which have a state on disk, and when they are asked for it next.
+/// Which rules have a state on disk, and when the next one is taken.
 #[derive(Default)]
 pub(super) struct Checkpoints {
     stored: BTreeSet<String>,
     paces: BTreeMap<String, Pace>,
 }
 
-/// When a rule is asked for its state, ms.
+/// When the state of a rule is taken, ms.
 struct Pace {
     interval: i64,
     next: i64,
 }
 
 impl Service {
-    /// Looks which rules have states, and forgets those of rules that are not there any more: temporary ones.
+    /// Finds out which rules have states, and removes those of rules that are gone: temporary ones.
     pub(super) async fn restore_states(&self, records: &Records) {
         let states = self.inner.store.states().unwrap_or_else(|error| {
             tracing::warn!("rules begin anew: {error}");
@@ -48,7 +48,7 @@ impl Service {
         }
     }
 
-    /// Gives a rule that is about to start what is kept of its state.
+    /// Loads the stored state of a rule that is about to start.
     pub(super) async fn load_state(&self, spec: &mut RuleSpec) {
         let Keeps::State(state) = &mut spec.keeps else { return };
         if self.has_state(&spec.id) {
@@ -59,23 +59,23 @@ impl Service {
         }
     }
 
-    /// Asks a rule that has started for its state from now on. One that keeps none loses what is kept: it would be too
-    /// old when the rule keeps its state again.
+    /// Takes the state of a rule regularly from now on. A rule without qos loses its stored state: it would be too old when
+    /// the rule keeps its state again.
     pub(super) async fn begin_checkpoints(&self, id: &str, interval: Option<i64>) {
         self.end_checkpoints(id);
         let Some(interval) = interval else { return self.forget_state(id).await };
         let next = millis(SystemTime::now()).saturating_add(interval);
         locked(&self.inner.checkpoints).paces.insert(id.to_owned(), Pace { interval, next });
-        self.inner.agenda.note_checkpoint(id, next);
+        self.inner.timer.note_checkpoint(id, next);
     }
 
-    /// A rule is asked for its state no more.
+    /// Stops taking the state of a rule.
     fn end_checkpoints(&self, id: &str) {
         let pace = locked(&self.inner.checkpoints).paces.remove(id);
-        pace.into_iter().for_each(|pace| self.inner.agenda.forget_checkpoint(id, pace.next));
+        pace.into_iter().for_each(|pace| self.inner.timer.forget_checkpoint(id, pace.next));
     }
 
-    /// Keeps the state of a rule whose time for it has come, and notes when it comes again.
+    /// Takes and stores the state of a rule that is due, and notes when it is due next.
     pub(super) async fn checkpoint(&self, id: &str) {
         let now = millis(SystemTime::now());
         let interval = {
@@ -109,11 +109,11 @@ impl Service {
         let mut checkpoints = locked(&self.inner.checkpoints);
         if let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next == i64::MAX) {
             pace.next = next;
-            self.inner.agenda.note_checkpoint(id, next);
+            self.inner.timer.note_checkpoint(id, next);
         }
     }
 
-    /// Puts a state on disk, if there is one. The rule's life is the caller's.
+    /// Writes a state to disk, if there is one. The caller holds the rule's life.
     pub(super) async fn keep_state(
         &self,
         engine: Option<&Engine>,
@@ -140,7 +140,7 @@ impl Service {
         }
     }
 
-    /// Forgets what is kept of a rule's state.
+    /// Removes the stored state of a rule.
     pub(super) async fn forget_state(&self, id: &str) {
         if !self.has_state(id) {
             return;
@@ -151,7 +151,7 @@ impl Service {
         }
     }
 
-    /// The state of a rule has been taken away with the rule, which is not asked for it any more.
+    /// Notes that the stored state was removed together with the rule.
     pub(super) fn state_is_gone(&self, id: &str) {
         self.end_checkpoints(id);
         locked(&self.inner.checkpoints).stored.remove(id);
@@ -162,7 +162,7 @@ impl Service {
         locked(&self.inner.checkpoints).stored.contains(id)
     }
 
-    /// Keeps the last states of all rules, when the service stops.
+    /// Stores the last states of all rules when the service stops.
     pub(super) async fn keep_last(&self, states: Vec<(String, Result<Saved, CheckpointError>)>) {
         let writes = states.into_iter().map(|(id, saved)| async move { self.keep_state(None, &id, Some(saved)).await });
         // The store writes many in one transaction.
@@ -190,11 +190,11 @@ mod tests {
         for _ in 0..10 {
             service.restart_rule("r0").await.unwrap();
         }
-        assert_eq!((locked(&service.inner.checkpoints).paces.len(), service.inner.agenda.waiting()), (10, 10));
+        assert_eq!((locked(&service.inner.checkpoints).paces.len(), service.inner.timer.waiting()), (10, 10));
         for number in 0..10 {
             service.delete_rule(&format!("r{number}")).await.unwrap();
         }
-        assert_eq!((locked(&service.inner.checkpoints).paces.len(), service.inner.agenda.waiting()), (0, 0));
+        assert_eq!((locked(&service.inner.checkpoints).paces.len(), service.inner.timer.waiting()), (0, 0));
         service.stop().await;
         let _ = std::fs::remove_dir_all(&data);
     }

@@ -604,7 +604,7 @@ mod tests {
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port, ..ServerSettings::default() };
         loop {
             let config = Config { server: server.clone(), ..Config::default() };
-            // The agenda of the service before lets go of the store within a moment.
+            // The timer of the service before lets go of the store within a moment.
             match Service::open(ServiceSettings { config, data: data.to_owned(), workers: 2 }).await {
                 Ok(service) => return service,
                 Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,

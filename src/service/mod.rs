@@ -115,7 +115,7 @@ struct Inner {
     conf_keys: Mutex<ConfKeys>,
     connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
-    agenda: Arc<Timer>,
+    timer: Arc<Timer>,
     uploads: Uploads,
     tasks: Mutex<Tasks>,
     /// with which code the process shall end, once somebody has asked for it
@@ -156,7 +156,7 @@ impl Service {
             conf_keys: Mutex::default(),
             connections: Mutex::default(),
             last_import: Mutex::default(),
-            agenda: Arc::default(),
+            timer: Arc::default(),
             uploads,
             tasks: Mutex::default(),
             ending: tokio::sync::watch::Sender::new(None),
@@ -379,7 +379,7 @@ mod tests {
         assert!(matches!(service.start_rule("stopped").await, Err(ServiceError::Stopping)));
         drop(service);
 
-        // The agenda's task lets go of the service within a moment, and with it of the store.
+        // The timer's task lets go of the service within a moment, and with it of the store.
         let service = loop {
             let config =
                 Config { server: ServerSettings { port: 0, ..ServerSettings::default() }, ..Config::default() };

@@ -1,4 +1,4 @@
-//! How a rule stands, in the terms of eKuiper's status: counters for each of its parts.
+//! A rule's status in eKuiper's terms: counters for each of its parts.
 
 use super::millis;
 use super::topology::{Part, Topology};
@@ -6,7 +6,7 @@ use crate::engine::RuleStatus;
 use crate::io::{LinkHistory, LinkState, LinkStatus, NO_CLIENT, UNREAD, loss};
 use crate::metrics::{Losses, Place};
 
-/// The states of a rule.
+/// The state of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// does not run, and is not meant to
@@ -24,7 +24,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// As the API says it.
+    /// Its name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             Phase::Stopped => "stopped",
@@ -37,12 +37,12 @@ impl Phase {
     }
 }
 
-/// How a rule stands.
+/// The status of a rule.
 #[derive(Clone, Debug)]
 pub struct RuleReport {
     /// its state
     pub phase: Phase,
-    /// why it is in this state, where there is something to say
+    /// why it is in this state; empty if there is no particular reason
     pub message: String,
     /// when it last started, ms since the epoch; 0: never
     pub last_start: i64,
@@ -73,11 +73,11 @@ pub struct Counters {
     pub records_out: u64,
     /// what was worked on
     pub processed: u64,
-    /// how long it takes, µs
+    /// median latency, µs
     pub latency_us: u64,
-    /// what waits
+    /// messages that wait
     pub queued: usize,
-    /// when it did something last, ms since the epoch; 0: never
+    /// when it last did something, ms since the epoch; 0: never
     pub last_invocation: i64,
     /// errors
     pub exceptions: u64,
@@ -247,7 +247,7 @@ pub(super) fn counters(
     nodes.each().map(|(name, kind)| (name.to_owned(), part(kind))).collect()
 }
 
-/// How the operator of these errors is called.
+/// The name of the operator where these errors happen.
 fn name(place: Place) -> Option<&'static str> {
     Some(match place {
         Place::Filter => "filter",

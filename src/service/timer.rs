@@ -8,21 +8,21 @@ use tokio::sync::Notify;
 
 use super::{Inner, Service, locked, millis};
 
-/// How often rules are looked at that may have failed, and how long a change of the clock can go unseen.
+/// How often failed rules are looked for. A change of the system clock is noticed within this time, too.
 const PATROL: Duration = Duration::from_secs(1);
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Task {
-    /// its schedule, and its restart after a failure
+    /// a rule's schedule, or its restart after a failure
     Schedule,
-    /// its state, which is to be kept
+    /// a rule's state is to be stored
     Checkpoint,
-    /// a trial whose time is over
+    /// a trial's time is over
     Trial,
 }
 
-/// Times, ms since the epoch, with the rules and trials that are to be looked at then.
+/// The due times, ms since the epoch, of rules and trials.
 #[derive(Default)]
 pub(super) struct Timer {
     due: Mutex<BTreeSet<(i64, Task, String)>>,
@@ -30,20 +30,20 @@ pub(super) struct Timer {
 }
 
 impl Timer {
-    /// Looks at a rule at this time; `None`: never. A time that has become meaningless does no harm, since the rule's
-    /// schedule is asked again then.
+    /// Looks at a rule at this time; `None`: never. An outdated time does no harm: the rule's schedule is evaluated again
+    /// then.
     pub fn note(&self, id: &str, at: Option<i64>) {
         if let Some(at) = at {
             self.insert(at, Task::Schedule, id);
         }
     }
 
-    /// Keeps the state of a rule at this time.
+    /// Stores the state of a rule at this time.
     pub fn note_checkpoint(&self, id: &str, at: i64) {
         self.insert(at, Task::Checkpoint, id);
     }
 
-    /// Takes back [`Timer::note_checkpoint`].
+    /// Undoes [`Timer::note_checkpoint`].
     pub fn forget_checkpoint(&self, id: &str, at: i64) {
         locked(&self.due).remove(&(at, Task::Checkpoint, id.to_owned()));
     }
@@ -53,7 +53,7 @@ impl Timer {
         self.insert(at, Task::Trial, id);
     }
 
-    /// A trial was ended that was noted for this time.
+    /// Undoes [`Timer::note_trial`].
     pub fn forget_trial(&self, id: &str, at: i64) {
         locked(&self.due).remove(&(at, Task::Trial, id.to_owned()));
     }
@@ -63,13 +63,13 @@ impl Timer {
         self.changed.notify_one();
     }
 
-    /// How many times are noted.
+    /// The number of due times.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
         locked(&self.due).len()
     }
 
-    /// Takes a rule or trial whose time has come; else says how long there is to wait.
+    /// Takes a task that is due, or returns how long to wait for the next.
     fn next(&self, now: i64) -> Result<(Task, String), Duration> {
         let mut due = locked(&self.due);
         match due.first() {
@@ -80,16 +80,16 @@ impl Timer {
     }
 }
 
-/// Keeps the agenda of a service until nobody has the service any more, or it has stopped.
+/// Runs the timer of a service until the service is dropped or has stopped.
 pub(super) fn keep(service: &Service) {
-    let (agenda, inner) = (service.inner.agenda.clone(), Arc::downgrade(&service.inner));
+    let (timer, inner) = (service.inner.timer.clone(), Arc::downgrade(&service.inner));
     tokio::spawn(async move {
-        while patrol(&agenda, &inner).await {
+        while patrol(&timer, &inner).await {
             loop {
-                match agenda.next(millis(SystemTime::now())) {
+                match timer.next(millis(SystemTime::now())) {
                     Ok((task, id)) => {
                         let Some(inner) = inner.upgrade() else { return };
-                        // A rule that is busy for long is not to hold up the others.
+                        // One rule that takes long does not hold up the others.
                         tokio::spawn(async move {
                             let service = Service { inner };
                             match task {
@@ -100,7 +100,7 @@ pub(super) fn keep(service: &Service) {
                         });
                     }
                     Err(wait) => {
-                        let changed = tokio::time::timeout(wait, agenda.changed.notified()).await;
+                        let changed = tokio::time::timeout(wait, timer.changed.notified()).await;
                         if changed.is_err() {
                             break;
                         }
@@ -111,8 +111,8 @@ pub(super) fn keep(service: &Service) {
     });
 }
 
-/// Ends the rules that have failed, and opens connections that could not be opened; false once the service has.
-async fn patrol(agenda: &Timer, inner: &Weak<Inner>) -> bool {
+/// Ends the rules that have failed, and retries connections that could not be opened. False once the service has stopped.
+async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
     let failed = match service.inner.engine.read().await.as_ref() {
@@ -123,7 +123,7 @@ async fn patrol(agenda: &Timer, inner: &Weak<Inner>) -> bool {
         service.mark_failed(&id).await;
     }
     service.hold_missing().await;
-    // What has become due meanwhile is not to wait for a change.
-    agenda.changed.notify_one();
+    // Tasks that have become due meanwhile need not wait for a change.
+    timer.changed.notify_one();
     true
 }

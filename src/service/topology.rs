@@ -1,7 +1,7 @@
-//! How the parts of a rule are called where eKuiper shows them: in its status, its topology and its plan.
+//! Names of a rule's parts as eKuiper shows them: in the status, the topology and the plan.
 //!
-//! Plutino fuses what eKuiper runs one after the other, so that these names are a view of the plan: a status counts for
-//! each of them what is known of it. Which operators there are, and where a condition stands, follows what eKuiper
+//! Plutino fuses operators that eKuiper runs one after the other, so these names are a view of the plan: the status has
+//! for each of them what is counted of it. Which operators there are, and where a condition is, follows what eKuiper
 //! makes of the same statement.
 
 use serde_json::Value as Json;

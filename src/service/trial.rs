@@ -1,9 +1,9 @@
-//! Trials: a rule that runs for a while beside the others, on rows that are given with it, for those who watch.
+//! Trials: rules that run for a while beside the others, on rows of their own, for clients that watch the results.
 //!
-//! A trial is a rule: it is read, planned and run as every rule is. Only its sources are rows that came with it, where it
-//! has such, and its sink is events of the data server. It is not stored, has no name among the rules, and ends by itself.
-//! Trials, their rows, their clients and what waits for these are bounded. What is asked of one id is done one after the
-//! other: two that make a trial of one id at once leave one, and its results are under its path.
+//! A trial is read, planned and run like every rule. Its sources are the rows that came with it, where it has such, and
+//! its sink are server-sent events of the data server. It is not stored, is not listed among the rules, and ends by
+//! itself. The number of trials, their rows, their clients and the queues of these are bounded. Requests about one id
+//! run one after the other: two that make a trial of one id at once leave one, and its results are under its path.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -24,16 +24,16 @@ use crate::io::events::EventSink;
 use crate::io::mock::MockSource;
 use crate::value::Text;
 
-/// How many trials there are at the most.
+/// The largest number of trials at a time.
 pub const TRIALS: usize = 64;
 
-/// How many bytes the rows of one trial have together at the most.
+/// The most bytes that the rows of one trial may have together.
 pub const ROW_BYTES: usize = 1 << 20;
 
-/// So long after it was made or started a trial ends.
+/// A trial ends this long after it was made or started.
 pub const LIFE: Duration = Duration::from_secs(5 * 60);
 
-/// A trial that was made, and where its results are to be read: `/test/{id}` of the data server.
+/// A new trial, and where its results can be read: `/test/{id}` of the data server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrialPort {
     /// its id
@@ -72,13 +72,13 @@ struct Rows {
 
 /// One trial.
 pub(super) struct Trial {
-    /// under which the engine knows it: no rule's id is like it
+    /// its id in the engine, which no rule can have
     engine_id: String,
     path: String,
     sink: Arc<EventSink>,
     /// until it is started
     waiting: Mutex<Option<RuleSpec>>,
-    /// when its time is over, ms since the epoch; the agenda has it noted for then
+    /// when its time is over, ms since the epoch; the timer has a task for it
     ends: AtomicI64,
 }
 
@@ -183,7 +183,7 @@ impl Service {
         }
     }
 
-    /// Ends all. One that is being made or started meanwhile is waited for.
+    /// Ends all trials, and waits for those that are being made or started.
     pub(super) async fn end_trials(&self) {
         let all: Vec<String> = locked(&self.inner.trials).keys().cloned().collect();
         for id in all {
@@ -191,16 +191,16 @@ impl Service {
         }
     }
 
-    /// Waits until nobody does anything with trials of this id; nobody does before the answer is dropped.
+    /// Waits until no other request works on trials of this id. None does until the answer is dropped.
     async fn alone_with(&self, id: &str) -> Vec<OwnedMutexGuard<()>> {
         let id = Text::from(id);
         self.inner.trial_gates.pass(std::iter::once(&id)).await
     }
 
-    /// Ends a trial with which the caller is alone.
+    /// Ends a trial. The caller has [`Service::alone_with`] it.
     async fn remove_trial(&self, id: &str) {
         let Some(trial) = locked(&self.inner.trials).remove(id) else { return };
-        self.inner.agenda.forget_trial(id, trial.ends.load(Ordering::Relaxed));
+        self.inner.timer.forget_trial(id, trial.ends.load(Ordering::Relaxed));
         match self.inner.engine.read().await.as_ref() {
             Some(engine) => {
                 engine.stop_rule(&trial.engine_id, false).await;
@@ -214,8 +214,8 @@ impl Service {
     fn end_later(&self, id: &str, trial: &Trial) {
         let ends = millis(SystemTime::now()) + LIFE.as_millis() as i64;
         let before = trial.ends.swap(ends, Ordering::Relaxed);
-        self.inner.agenda.forget_trial(id, before);
-        self.inner.agenda.note_trial(id, ends);
+        self.inner.timer.forget_trial(id, before);
+        self.inner.timer.note_trial(id, ends);
     }
 
     fn plan_trial(
@@ -308,7 +308,7 @@ mod tests {
         };
         assert_eq!((made(&service), running(&service).await), (1, 1));
         // Nothing of those before is left to be looked at.
-        let noted = |service: &Service| service.inner.agenda.waiting();
+        let noted = |service: &Service| service.inner.timer.waiting();
         assert_eq!(noted(&service), 1);
         service.end_old_trial("t").await;
         assert_eq!(running(&service).await, 1, "its time is not over");

@@ -49,7 +49,7 @@ impl Service {
                 self.halt(entry, BY_UPDATE, true).await.map_err(NotStarted::Refused)?;
                 self.wait_for_schedule(entry, next);
             }
-            Turn::Run(end) => self.inner.agenda.note(&entry.id, Some(end)),
+            Turn::Run(end) => self.inner.timer.note(&entry.id, Some(end)),
             Turn::Always | Turn::Over => {}
         }
         if started.is_err() {
@@ -69,7 +69,7 @@ impl Service {
         let mut state = locked(&entry.state);
         (state.phase, state.next_start) = (Phase::Scheduled, next.unwrap_or(0));
         state.message.clear();
-        self.inner.agenda.note(&entry.id, next);
+        self.inner.timer.note(&entry.id, next);
     }
 
     /// Notes when a rule that failed is started again, if it is.
@@ -77,7 +77,7 @@ impl Service {
         let mut state = locked(&entry.state);
         if let Some(wait) = options.restart.wait(state.tries, fastrand::f64()) {
             state.tries += 1;
-            self.inner.agenda.note(&entry.id, Some(millis(SystemTime::now()) + wait));
+            self.inner.timer.note(&entry.id, Some(millis(SystemTime::now()) + wait));
         }
     }
 
@@ -102,7 +102,7 @@ impl Service {
         match turn {
             Turn::Run(_) | Turn::Always if !runs => {
                 if let Turn::Run(end) = turn {
-                    self.inner.agenda.note(id, Some(end));
+                    self.inner.timer.note(id, Some(end));
                 }
                 let started = match definition.plan(&self.catalog(), &self.config()) {
                     Ok(planned) => self.launch(&entry, planned.unchecked(), None, true).await,
@@ -113,7 +113,7 @@ impl Service {
                     self.try_later(&entry, options);
                 }
             }
-            Turn::Run(end) => self.inner.agenda.note(id, Some(end)),
+            Turn::Run(end) => self.inner.timer.note(id, Some(end)),
             Turn::Always => {}
             Turn::Wait(next) => {
                 if runs {
