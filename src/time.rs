@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use jiff::tz::TimeZone;
+use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
 use jiff::{Timestamp, Zoned};
 
 /// Units of time of windows.
@@ -118,9 +118,12 @@ pub fn unstamp(stamp: u64) -> i64 {
     (stamp ^ (1 << 63)) as i64
 }
 
-/// Windows side by side, aligned to the epoch in a time zone: days begin at local midnight, shorter units count from
-/// the epoch's local midnight. Where the zone's offset changes, a window shorter than a day is cut, so that windows
-/// never overlap and leave no gap.
+/// Windows side by side, aligned to the epoch in a time zone.
+///
+/// Days, hours and minutes follow the wall clock: bounds stand at multiples of the length from the epoch's local midnight,
+/// and a window over a change of the clock is one window, longer or shorter by the change. Only windows shorter than the
+/// change that fit into it a whole number of times go on with their length while the clock shows an hour again. Seconds
+/// and milliseconds are lengths: their windows are cut at a change. Windows never overlap and leave no gap.
 #[derive(Clone, Debug)]
 pub struct Alignment {
     zone: TimeZone,
@@ -141,16 +144,25 @@ impl Alignment {
         let Ok(at) = Timestamp::from_millisecond(t) else { return grid(t, self.millis(), 0) };
         match self.unit {
             Unit::Day => self.days(at).unwrap_or_else(|| grid(t, self.millis(), 0)),
-            _ => self.parts_of_days(at, t),
+            Unit::Hour | Unit::Minute => self.by_wall_clock(at, t),
+            Unit::Second | Unit::Millisecond => self.parts_of_days(at, t),
         }
     }
 
-    /// The time `units` of the unit before a bound: days by the calendar, others by their length.
+    /// The time `units` of the unit before a bound: days by the calendar, hours and minutes by the wall clock, others by
+    /// their length.
     pub fn before(&self, bound: i64, units: u64) -> i64 {
         let millis = i64::try_from(units.saturating_mul(self.unit.millis())).unwrap_or(i64::MAX);
         let by_length = bound.saturating_sub(millis);
-        if self.unit != Unit::Day {
-            return by_length;
+        match self.unit {
+            Unit::Day => {}
+            Unit::Hour | Unit::Minute => {
+                let Ok(at) = Timestamp::from_millisecond(bound) else { return by_length };
+                let local = bound.saturating_add(self.offset(at)).saturating_sub(millis);
+                let [first, second] = self.times_of(local);
+                return [second, first].into_iter().flatten().find(|time| *time < bound).unwrap_or(by_length);
+            }
+            Unit::Second | Unit::Millisecond => return by_length,
         }
         let by_calendar = || {
             let date = Timestamp::from_millisecond(bound).ok()?.to_zoned(self.zone.clone()).date();
@@ -176,8 +188,67 @@ impl Alignment {
         Some((midnight(first)?, midnight(first.checked_add(self.length)?)?))
     }
 
+    /// The zone's offset, ms.
+    fn offset(&self, at: Timestamp) -> i64 {
+        i64::from(self.zone.to_offset(at).seconds()) * 1000
+    }
+
+    /// The last bound up to `t` and the first one after it.
+    fn by_wall_clock(&self, at: Timestamp, t: i64) -> (i64, i64) {
+        let length = self.millis();
+        let (by_length, next) = grid(t, length, self.offset(at));
+        // Far from a change of the clock, as almost always, bounds stand at equal distances.
+        let near = length.saturating_add(2 * 86_400_000);
+        let Ok(from) = Timestamp::from_millisecond(t.saturating_sub(near)) else { return (by_length, next) };
+        let change = self.zone.following(from).next().map(|change| change.timestamp().as_millisecond());
+        if change.is_none_or(|change| change > t.saturating_add(near)) {
+            return (by_length, next);
+        }
+        let local = t.saturating_add(self.offset(at));
+        let here = local.div_euclid(length).saturating_mul(length);
+        // A clock that was set back shows a time for the second time: bounds that lie before it count, too. No change
+        // is larger than a day.
+        let reach = 86_400_000 / length + 1;
+        let mut start = None;
+        let mut end = None;
+        for step in -reach..=reach {
+            for bound in self.times_of(here.saturating_add(step.saturating_mul(length))).into_iter().flatten() {
+                if bound <= t {
+                    start = start.max(Some(bound));
+                } else {
+                    end = Some(end.map_or(bound, |end: i64| end.min(bound)));
+                }
+            }
+        }
+        (start.unwrap_or(by_length), end.unwrap_or(next))
+    }
+
+    /// When the clock shows a local time that is a bound: once; at the change, where the clock leaves it out; and where
+    /// it shows it twice, the first time alone, or both times if windows of this length fit into the change.
+    fn times_of(&self, local: i64) -> [Option<i64>; 2] {
+        let time = || {
+            let date = Timestamp::from_millisecond(local).ok()?.to_zoned(TimeZone::UTC).datetime();
+            let at = |offset: Offset| local - i64::from(offset.seconds()) * 1000;
+            Some(match self.zone.to_ambiguous_zoned(date).offset() {
+                AmbiguousOffset::Unambiguous { offset } => [Some(at(offset)), None],
+                AmbiguousOffset::Gap { before, .. } => {
+                    // One second after it, since a change that is just now is not looked for.
+                    let after = Timestamp::from_millisecond(at(before).checked_add(1000)?).ok()?;
+                    let change = self.zone.preceding(after).next()?.timestamp().as_millisecond();
+                    [Some(change), None]
+                }
+                AmbiguousOffset::Fold { before, after } => {
+                    let change = i64::from(before.seconds() - after.seconds()) * 1000;
+                    let fits = self.millis() < change && change % self.millis() == 0;
+                    [Some(at(before)), fits.then(|| at(after))]
+                }
+            })
+        };
+        time().unwrap_or_default()
+    }
+
     fn parts_of_days(&self, at: Timestamp, t: i64) -> (i64, i64) {
-        let offset = i64::from(self.zone.to_offset(at).seconds()) * 1000;
+        let offset = self.offset(at);
         let (mut start, mut end) = grid(t, self.millis(), offset);
         // Changes of the offset inside the window cut it, before `t` or after. UTC and fixed offsets have none.
         let Ok(before) = Timestamp::from_millisecond(start) else { return (start, end) };
@@ -243,15 +314,47 @@ mod tests {
         // 31 March 2024 has 23 hours in Berlin.
         assert_eq!(day.bounds(ms("2024-03-31T12:00:00Z")), (ms("2024-03-30T23:00:00Z"), ms("2024-03-31T22:00:00Z")));
         let hours = Alignment::new(Unit::Hour, 2, berlin);
-        // The window 02:00–04:00 has lost an hour; its neighbours meet it at the change.
+        // The window 02:00–04:00 has lost an hour.
         assert_eq!(hours.bounds(ms("2024-03-31T01:30:00Z")), (ms("2024-03-31T01:00:00Z"), ms("2024-03-31T02:00:00Z")));
         assert_eq!(hours.bounds(ms("2024-03-31T00:30:00Z")), (ms("2024-03-30T23:00:00Z"), ms("2024-03-31T01:00:00Z")));
     }
 
     #[test]
+    fn hours_and_minutes_follow_the_wall_clock() {
+        let berlin = TimeZone::get("Europe/Berlin").expect("the zone");
+        // At 01:00 UTC on 27 October 2024 the clock goes back from 03:00 to 02:00.
+        for (unit, length, at, start, end) in [
+            (Unit::Hour, 2, "2024-10-27T00:30:00Z", "2024-10-27T00:00:00Z", "2024-10-27T03:00:00Z"),
+            (Unit::Hour, 2, "2024-10-27T01:30:00Z", "2024-10-27T00:00:00Z", "2024-10-27T03:00:00Z"),
+            (Unit::Hour, 2, "2024-10-27T03:00:00Z", "2024-10-27T03:00:00Z", "2024-10-27T05:00:00Z"),
+            (Unit::Hour, 1, "2024-10-27T00:30:00Z", "2024-10-27T00:00:00Z", "2024-10-27T02:00:00Z"),
+            (Unit::Hour, 1, "2024-10-27T01:30:00Z", "2024-10-27T00:00:00Z", "2024-10-27T02:00:00Z"),
+            (Unit::Minute, 60, "2024-10-27T01:30:00Z", "2024-10-27T00:00:00Z", "2024-10-27T02:00:00Z"),
+            (Unit::Hour, 6, "2024-10-27T01:30:00Z", "2024-10-26T22:00:00Z", "2024-10-27T05:00:00Z"),
+            (Unit::Hour, 24, "2024-10-27T12:30:00Z", "2024-10-26T22:00:00Z", "2024-10-27T23:00:00Z"),
+            (Unit::Minute, 1, "2024-10-27T01:30:30Z", "2024-10-27T01:30:00Z", "2024-10-27T01:31:00Z"),
+            (Unit::Minute, 30, "2024-10-27T00:45:00Z", "2024-10-27T00:30:00Z", "2024-10-27T01:00:00Z"),
+            // At 01:00 UTC on 31 March 2024 the clock goes from 02:00 to 03:00.
+            (Unit::Hour, 1, "2024-03-31T01:30:00Z", "2024-03-31T01:00:00Z", "2024-03-31T02:00:00Z"),
+            (Unit::Hour, 6, "2024-03-31T01:30:00Z", "2024-03-30T23:00:00Z", "2024-03-31T04:00:00Z"),
+            (Unit::Minute, 45, "2024-03-31T01:05:00Z", "2024-03-31T01:00:00Z", "2024-03-31T01:45:00Z"),
+        ] {
+            let windows = Alignment::new(unit, length, berlin.clone());
+            assert_eq!(windows.bounds(ms(at)), (ms(start), ms(end)), "{length} {unit} {at}");
+        }
+        let hours = Alignment::new(Unit::Hour, 1, berlin.clone());
+        assert_eq!(hours.before(ms("2024-10-27T03:00:00Z"), 2), ms("2024-10-27T00:00:00Z"));
+        assert_eq!(hours.before(ms("2024-03-31T02:00:00Z"), 2), ms("2024-03-31T01:00:00Z"));
+        assert_eq!(hours.before(ms("2024-03-31T01:00:00Z"), 1), ms("2024-03-31T00:00:00Z"));
+        let minutes = Alignment::new(Unit::Minute, 1, berlin);
+        assert_eq!(minutes.before(ms("2024-10-27T01:10:00Z"), 5), ms("2024-10-27T01:05:00Z"));
+    }
+
+    #[test]
     fn windows_leave_no_gap_over_a_year() {
         let zone = TimeZone::get("Australia/Lord_Howe").expect("the zone");
-        for (unit, length) in [(Unit::Hour, 5), (Unit::Minute, 90), (Unit::Day, 3)] {
+        for (unit, length) in [(Unit::Hour, 5), (Unit::Minute, 90), (Unit::Minute, 7), (Unit::Hour, 1), (Unit::Day, 3)]
+        {
             let windows = Alignment::new(unit, length, zone.clone());
             let mut t = ms("2024-01-01T00:00:00Z");
             while t < ms("2025-01-01T00:00:00Z") {

@@ -3,6 +3,7 @@
 //! Each call in the rule's text has a memory of its own for each of its partitions, for the life of the rule.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use indexmap::IndexMap;
@@ -10,8 +11,10 @@ use smallvec::SmallVec;
 
 use crate::expr::analytic::{Analytic, AnalyticState};
 use crate::expr::function::CallContext;
+use crate::expr::set_returning::SrfRow;
 use crate::expr::{EvalError, Expr, Scope};
 use crate::plan::physical::{AnalyticCall, Step, StepKind};
+use crate::value::cast;
 use crate::value::json;
 use crate::value::key::GroupKey;
 use crate::value::{Object, Text, Value};
@@ -19,6 +22,16 @@ use crate::value::{Object, Text, Value};
 use super::row::KeyHasher;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 use super::state::quarter;
+
+/// The rows that one row becomes.
+pub struct Elements {
+    /// where each has its value
+    pub slot: usize,
+    /// the step with which each goes on
+    pub next: usize,
+    /// the value of each
+    pub values: VecDeque<Value>,
+}
 
 /// The memories of a list of steps.
 pub struct Memories {
@@ -59,26 +72,34 @@ impl Memories {
         self.of_steps.iter_mut().map(evict).sum()
     }
 
-    /// Runs the steps of an input for a row, in order, and puts the answers into their slots.
+    /// Runs the steps of an input for a row, in order from number `from` on, and puts the answers into their slots. Where
+    /// a step makes several rows of one, it stops there and gives the elements: each goes on behind that step.
     ///
     /// # Errors
     /// The first of an expression or function; the steps behind it have not seen the row.
     pub fn run(
         &mut self,
         steps: &[Step],
+        from: usize,
         input: usize,
         slots: &mut [Value],
         context: &CallContext<'_>,
-    ) -> Result<(), EvalError> {
-        for (step, memories) in steps.iter().zip(&mut self.of_steps).filter(|(step, _)| step.input == input) {
+    ) -> Result<Option<Elements>, EvalError> {
+        let all = steps.iter().zip(&mut self.of_steps).enumerate().skip(from);
+        for (number, (step, memories)) in all.filter(|(_, (step, _))| step.input == input) {
             let scope = Scope { slots, context };
             let value = match &step.kind {
                 StepKind::Compute(expr) => expr.eval(&scope)?.into_owned(),
                 StepKind::Analytic(call) => answer(call, memories, &scope)?,
+                StepKind::Elements(rows) => {
+                    let made = rows.function.rows(&*rows.arg.eval(&scope)?)?;
+                    let values = made.into_iter().map(SrfRow::into_value).collect();
+                    return Ok(Some(Elements { slot: step.slot, next: number + 1, values }));
+                }
             };
             slots[step.slot] = value;
         }
-        Ok(())
+        Ok(None)
     }
 }
 
@@ -102,9 +123,10 @@ fn answer(
     if call.analytic != Analytic::ChangedCols {
         return memory.next(&args, when);
     }
-    let ignore_null = matches!(args.first().map(AsRef::as_ref), Some(Value::Bool(true)));
+    let prefix = args.first().map_or(Cow::Borrowed(""), |prefix| cast::text(prefix));
+    let ignore_null = matches!(args.get(1).map(AsRef::as_ref), Some(Value::Bool(true)));
     let mut columns: Vec<(Text, Cow<'_, Value>)> = Vec::new();
-    for (name, value) in call.names.iter().zip(args.iter().skip(1)) {
+    for (name, value) in call.names.iter().zip(args.iter().skip(2)) {
         if name != "*" {
             columns.push((name.clone(), Cow::Borrowed(value.as_ref())));
             continue;
@@ -113,7 +135,9 @@ fn answer(
             columns.extend(members.iter().map(|(key, value)| (key.clone(), Cow::Owned(value.clone()))));
         }
     }
-    let changed: Object = memory.next_columns(ignore_null, &columns).into_iter().collect();
+    let named =
+        |(name, value): (Text, Value)| (if prefix.is_empty() { name } else { format!("{prefix}{name}").into() }, value);
+    let changed: Object = memory.next_columns(ignore_null, &columns).into_iter().map(named).collect();
     Ok(Value::Object(Arc::new(changed)))
 }
 

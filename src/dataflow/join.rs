@@ -566,7 +566,7 @@ fn kind(part: &KeyPart) -> Option<usize> {
     match part {
         KeyPart::Nothing => None,
         KeyPart::Bool(_) => Some(0),
-        KeyPart::Int(_) | KeyPart::Float(_) => Some(1),
+        KeyPart::Int(_) | KeyPart::Unsigned(_) | KeyPart::Float(_) => Some(1),
         KeyPart::Text(_) => Some(2),
         KeyPart::DateTime(_) => Some(TIME),
         KeyPart::Array(_) | KeyPart::Object(_) | KeyPart::Bytes(_) => Some(NESTED),

@@ -13,7 +13,7 @@ use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Sta
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
-use super::analytic::Memories;
+use super::analytic::{Elements, Memories};
 use super::context::RuleContext;
 use super::join::{Give, Others, ScanTable};
 use super::output::Output;
@@ -86,6 +86,19 @@ pub struct RuleOperator {
     wide: Vec<Value>,
     /// a key to work in
     key: GroupKey,
+    /// the row whose elements go on one by one
+    unnested: Option<Unnested>,
+}
+
+/// A row that goes on once for each of its elements.
+struct Unnested {
+    time: i64,
+    input: usize,
+    slots: std::ops::Range<usize>,
+    row: Vec<Value>,
+    elements: Elements,
+    /// how many rows were sent before the first of them
+    sent: u64,
 }
 
 /// What is joined to the rows of streams.
@@ -113,6 +126,7 @@ impl RuleOperator {
             memories: Memories::new(&plan.steps),
             windows: Windows::new(&plan, &context.zone, alarm.clone()),
             results: Results::new(&plan, context.clone(), output.clone()),
+            unnested: None,
             tables: Tables { scanned: scan_tables(&plan, &inputs), lookups },
             alarm,
             changes: 0,
@@ -324,6 +338,10 @@ impl RuleOperator {
             } else if let Some(closed) = self.closed.pop_front() {
                 self.begin(now, closed);
                 continue;
+            } else if self.next_element(now) {
+                if turn.spend(1) {
+                    return Progress::More;
+                }
             } else if self.stepping_back {
                 self.windows.advance(None, &mut self.closed);
                 if self.closed.is_empty() {
@@ -333,7 +351,7 @@ impl RuleOperator {
                 continue;
             } else if let Some((time, input)) = self.next_row() {
                 // Windows that are over with the coming of the row go first.
-                if self.plan.ordered || self.windows.rows_end_windows() {
+                if self.plan.ordered || self.plan.counts_hits || self.windows.rows_end_windows() {
                     self.windows.advance(Some(self.windows.before(time)), &mut self.closed);
                     if !self.closed.is_empty() {
                         continue;
@@ -406,29 +424,68 @@ impl RuleOperator {
         // Where the row is all there is, it is worked on where it stands.
         let alone = self.inputs.len() == 1 && scanned == self.wide.len();
         if alone {
-            self.arrive(now, time, input, range, &mut narrow[..scanned]);
+            self.arrive(now, time, input, range, &mut narrow[..scanned], 0);
         } else {
             let mut wide = std::mem::take(&mut self.wide);
             for (place, value) in wide[range.clone()].iter_mut().zip(&mut narrow[..scanned]) {
                 *place = std::mem::take(value);
             }
-            self.arrive(now, time, input, range.clone(), &mut wide);
+            self.arrive(now, time, input, range.clone(), &mut wide, 0);
             wide[range].fill(Value::Absent);
             self.wide = wide;
         }
         self.narrow = narrow;
     }
 
-    fn arrive(&mut self, now: i64, time: i64, input: usize, slots: std::ops::Range<usize>, row: &mut [Value]) {
-        let RuleOperator { plan, inputs, context, output, memories, windows, results, tables, closed, key, .. } = self;
+    /// Runs the steps for a row from number `from` on. It then goes on as it is, or waits to go on once for each of its
+    /// elements.
+    fn arrive(
+        &mut self,
+        now: i64,
+        time: i64,
+        input: usize,
+        slots: std::ops::Range<usize>,
+        row: &mut [Value],
+        from: usize,
+    ) {
+        let rule = self.context.clone();
+        match self.memories.run(&self.plan.steps, from, input, row, &rule.row(now, time)) {
+            Err(error) => {
+                self.output.borrow_mut().error(Place::Analytic, format_args!("run Select error: {error}"));
+            }
+            Ok(None) => self.pass(now, time, input, slots, row),
+            Ok(Some(elements)) => {
+                let sent = self.results.sent();
+                self.unnested = Some(Unnested { time, input, slots, row: row.to_vec(), elements, sent });
+            }
+        }
+    }
+
+    /// Lets the next element's row go on; false: there is none.
+    fn next_element(&mut self, now: i64) -> bool {
+        let Some(mut unnested) = self.unnested.take() else { return false };
+        // Without a window LIMIT counts the rows that one message makes.
+        let limit = self.plan.limit.filter(|_| matches!(self.plan.window, WindowSpec::Each)).unwrap_or(u64::MAX);
+        if self.results.sent() - unnested.sent >= limit {
+            return false;
+        }
+        let Some(value) = unnested.elements.values.pop_front() else { return false };
+        let Unnested { time, input, .. } = unnested;
+        let (slots, from) = (unnested.slots.clone(), unnested.elements.next);
+        let mut row = unnested.row.clone();
+        row[unnested.elements.slot] = value;
+        self.arrive(now, time, input, slots, &mut row, from);
+        self.unnested = Some(unnested);
+        true
+    }
+
+    fn pass(&mut self, now: i64, time: i64, input: usize, slots: std::ops::Range<usize>, row: &mut [Value]) {
+        let RuleOperator { plan, inputs, context, output, windows, results, tables, closed, key, .. } = self;
         let rule = context.clone();
         let context = rule.row(now, time);
         let lose = |place: Place, operator: &str, error: EvalError| {
             output.borrow_mut().error(place, format_args!("run {operator} error: {error}"));
         };
-        if let Err(error) = memories.run(&plan.steps, input, row, &context) {
-            return lose(Place::Analytic, "Select", error);
-        }
         let scope = Scope { slots: row, context: &context };
         match passes(&plan.admit, &scope) {
             Ok(true) => {}

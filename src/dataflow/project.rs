@@ -149,10 +149,10 @@ fn project<'a>(
                     _ => to.value(name, value)?,
                 }
             }
-            Item::Spread { expr, prefix, name } => match &*json::expand(&*expr.eval(scope)?) {
+            Item::Spread { expr, name } => match &*json::expand(&*expr.eval(scope)?) {
                 Value::Object(object) => {
                     for (key, value) in object.iter().filter(|(_, value)| !matches!(value, Value::Absent)) {
-                        to.value(&prefixed(prefix, key), Cow::Borrowed(value))?;
+                        to.value(key, Cow::Borrowed(value))?;
                     }
                 }
                 Value::Absent if !send_nil => {}
@@ -271,10 +271,10 @@ fn put(row: &mut Row, name: &Text, value: Value) {
 fn spread_keys<'a>(projection: &Projection, scope: &'a Scope<'a>) -> Result<Vec<Text>, RowError> {
     let mut spread = Vec::new();
     for item in &projection.items {
-        if let Item::Spread { expr, prefix, .. } = item
+        if let Item::Spread { expr, .. } = item
             && let Value::Object(members) = &*json::expand(&*expr.eval(scope)?)
         {
-            spread.extend(members.keys().map(|key| prefixed(prefix, key)));
+            spread.extend(members.keys().cloned());
         }
     }
     Ok(spread)
@@ -283,10 +283,6 @@ fn spread_keys<'a>(projection: &Projection, scope: &'a Scope<'a>) -> Result<Vec<
 /// Whether two objects bring the same key.
 fn repeats(keys: &[Text]) -> bool {
     keys.iter().enumerate().any(|(index, key)| keys[..index].contains(key))
-}
-
-fn prefixed(prefix: &str, key: &Text) -> Text {
-    if prefix.is_empty() { key.clone() } else { Text::from(format!("{prefix}{key}")) }
 }
 
 /// The text of a whole message: where it stands, or as it was kept in the slot.

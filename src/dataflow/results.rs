@@ -10,6 +10,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::vec;
 
+use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Scope};
 use crate::metrics::Place;
@@ -26,7 +27,7 @@ use super::row::KeptRow;
 use super::sort::{ResultRow, Sorter, at, number};
 use super::state::checkpoint::{CheckpointError, Reader, StateParts};
 use super::timers::Turn;
-use super::window::{Arrival, Closed, Group, Groups, accumulate};
+use super::window::{Arrival, Closed, Group, Groups, accumulate, add_all};
 
 /// Makes the results of a rule.
 pub struct Results {
@@ -39,6 +40,8 @@ pub struct Results {
     way: Way,
     /// the result that is being made
     emission: Option<Emission>,
+    /// rows that were sent
+    sent: u64,
     key: GroupKey,
 }
 
@@ -90,6 +93,8 @@ struct Taken {
     groups: Groups,
     found: Vec<ResultRow>,
     passed: Sorter<Passed>,
+    /// the answers of the aggregates of WHERE
+    of_window: Vec<Value>,
 }
 
 /// A row by which it can be made again.
@@ -155,6 +160,7 @@ impl Results {
             memories: Memories::new(&plan.result_steps),
             way: Way::of(plan),
             emission: None,
+            sent: 0,
             key: GroupKey::default(),
         }
     }
@@ -251,6 +257,7 @@ impl Results {
         let stage = if plan.incremental {
             Stage::Groups(groups.into_iter(), Vec::new(), Sorter::new(self.way.sorted))
         } else {
+            let of_window = self.window_answers(plan, now, bounds, time, &rows, others);
             let source = if plan.joins.is_empty() {
                 Source::Kept(rows.into_iter())
             } else {
@@ -262,9 +269,63 @@ impl Results {
                 Source::Joined(Box::new(joined))
             };
             let passed = Sorter::new(self.way.wanted);
-            Stage::Rows(source, Taken { groups: Groups::default(), found: Vec::new(), passed })
+            Stage::Rows(source, Taken { groups: Groups::default(), found: Vec::new(), passed, of_window })
         };
         self.emission = Some(Emission { now, bounds, time, sent: 0, stage });
+    }
+
+    /// The answers of the aggregates of WHERE, over all rows of the window before WHERE filters them. A row that one
+    /// cannot take counts in none. This pass is made in one go.
+    fn window_answers(
+        &self,
+        plan: &Stateful,
+        now: i64,
+        bounds: Option<(i64, i64)>,
+        time: i64,
+        rows: &[Rc<KeptRow>],
+        others: &Others<'_>,
+    ) -> Vec<Value> {
+        let calls = &plan.window_aggregates;
+        if calls.is_empty() {
+            return Vec::new();
+        }
+        let rule = self.context.clone();
+        let context = context_of(&rule, now, bounds, time);
+        let mut lost = reporter(&self.output, Place::Filter, "Where");
+        let mut answers: Vec<_> = calls.iter().map(|call| Accumulator::new(call.aggregate, call.integral)).collect();
+        let mut slots = vec![Value::Absent; plan.result_slots()];
+        let mut add = |time: i64, slots: &mut [Value]| {
+            let context = at(&context, time);
+            // What cannot be computed is reported when the row itself is taken.
+            if compute(plan, slots, &context).is_ok()
+                && let Err(error) = add_all(&mut answers, calls, &Scope { slots, context: &context })
+            {
+                lost(error);
+            }
+        };
+        if plan.joins.is_empty() {
+            for row in rows {
+                slots[others.inputs[row.input].slots.clone()].clone_from_slice(&row.slots);
+                add(row.time, &mut slots);
+            }
+        } else {
+            // Errors of ON are reported when the rows are joined for the result.
+            let mut joined = Joined::new(rows.iter().cloned(), others, &mut slots, &context, &mut |_| {});
+            while joined.next(others, &mut slots, &context, &mut |_| {}, &mut |time, _, slots| add(time, slots)) {}
+        }
+        let mut lost = reporter(&self.output, Place::Filter, "Where");
+        let answer = |accumulator: &Accumulator| {
+            accumulator.answer().unwrap_or_else(|error| {
+                lost(error);
+                Value::Null
+            })
+        };
+        answers.iter().map(answer).collect()
+    }
+
+    /// How many rows were sent since the rule's start, for LIMIT over the rows that one message makes.
+    pub fn sent(&self) -> u64 {
+        self.sent
     }
 
     /// Goes on with the result until the turn is over. True: it is done, and sent.
@@ -407,6 +468,8 @@ impl Results {
     ) -> Result<(), ResultError> {
         let context = at(context, time);
         compute(plan, slots, &context)?;
+        let first = plan.first_window_aggregate();
+        slots[first..first + taken.of_window.len()].clone_from_slice(&taken.of_window);
         if let Some(filter) = &plan.joined_filter
             && !filter.test(&Scope { slots, context: &context }).map_err(ResultError::Where)?
         {
@@ -436,7 +499,7 @@ impl Results {
         source: Source,
         taken: Taken,
     ) -> Stage {
-        let Taken { mut groups, mut found, passed } = taken;
+        let Taken { mut groups, mut found, passed, of_window: _ } = taken;
         if self.way.wanted.is_some() {
             let mut lost = reporter(&self.output, Place::Order, "Order By");
             for again in passed.finish(&plan.order, context, &mut lost) {
@@ -597,7 +660,7 @@ impl Results {
         if !plan.grouped {
             context.event_time = time;
         }
-        if let Err(error) = self.memories.run(&plan.result_steps, 0, &mut self.slots, &context) {
+        if let Err(error) = self.memories.run(&plan.result_steps, 0, 0, &mut self.slots, &context) {
             return self.lose(ResultError::Analytic(error));
         }
         let Some(rows_of) = &plan.rows_of else {
@@ -662,6 +725,7 @@ impl Results {
     /// Ends the message.
     fn finish(&mut self, plan: &Stateful, rows: u64, time: i64, window: bool) {
         self.output.borrow_mut().end_message();
+        self.sent += rows;
         if plan.counts_hits && rows > 0 {
             let mut hits = self.context.hits.get();
             hits.rows += rows;
@@ -707,7 +771,7 @@ fn context_of(rule: &RuleContext, now: i64, bounds: Option<(i64, i64)>, time: i6
 
 /// Computes the values over joined rows that several expressions need.
 fn compute(plan: &Stateful, slots: &mut [Value], context: &CallContext<'_>) -> Result<(), ResultError> {
-    let first = plan.row_slots - plan.computed.len();
+    let first = plan.first_computed();
     for (index, computed) in plan.computed.iter().enumerate() {
         slots[first + index] = computed.eval(&Scope { slots, context })?.into_owned();
     }

@@ -260,7 +260,7 @@ const UNORDERED: u8 = 4;
 /// The order of kinds of values.
 fn place(value: &Value) -> u8 {
     match value {
-        Value::Int(_) | Value::Float(_) => 0,
+        Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => 0,
         Value::Text(_) => 1,
         Value::Bool(_) => 2,
         Value::DateTime(_) => 3,

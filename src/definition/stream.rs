@@ -472,6 +472,7 @@ fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
     };
     let found = match default {
         Literal::Int(i) => format!("int64({i})"),
+        Literal::Unsigned(u) => format!("uint64({u})"),
         Literal::Float(x) => format!("float64({x})"),
         Literal::Text(text) => format!("string({text})"),
         Literal::Bool(b) => format!("bool({b})"),

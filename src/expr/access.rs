@@ -16,12 +16,13 @@ pub(super) fn member<'a>(object: Cow<'a, Value>, name: &str) -> Cow<'a, Value> {
     }
 }
 
-/// `array[index]`, negative from the end.
+/// `array[index]`, negative from the end. Outside of the array, and of what is no array, there is no element: messages of
+/// one feed have many shapes, and a rule tells them apart by what is where.
 pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a, Value>, EvalError> {
-    let index = position(index)?;
-    if !checked_array(&array)? {
+    if index.is_null() {
         return Ok(Cow::Owned(Value::Null));
     }
+    let index = position(index)?;
     let found = match &array {
         Cow::Borrowed(Value::Array(members)) => {
             place(index, members.len()).and_then(|at| members.get(at)).map(Cow::Borrowed)
@@ -29,20 +30,19 @@ pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a
         Cow::Owned(Value::Array(members)) => {
             place(index, members.len()).and_then(|at| members.get(at)).cloned().map(Cow::Owned)
         }
-        // No element of a JSON text is absent.
-        text => match json::element(text, index) {
-            Value::Absent => None,
-            value => Some(Cow::Owned(value)),
-        },
+        Cow::Borrowed(text @ Value::Json(_)) => Some(Cow::Owned(json::element(text, index))),
+        Cow::Owned(text @ Value::Json(_)) => Some(Cow::Owned(json::element(text, index))),
+        _ => None,
     };
-    found.ok_or_else(|| EvalError::OutOfIndex { index, length: length(&array) })
+    Ok(found.unwrap_or(Cow::Owned(Value::Null)))
 }
 
 /// `array[from:to]`: the elements from `from` up to, not including, `to`; both negative from the end. A start that is
-/// given must be an element's, and not behind the end; one that is the end gives an empty array.
+/// given must be an element's, and not behind the end; one that is the end gives an empty array. What is no array has no
+/// slice.
 pub(super) fn slice(array: &Value, from: Option<&Value>, to: Option<&Value>) -> Result<Value, EvalError> {
     let (from, to) = (from.map(position).transpose()?, to.map(position).transpose()?);
-    if !checked_array(array)? {
+    if array.kind() != Kind::Array {
         return Ok(Value::Null);
     }
     let length = length(array);
@@ -62,15 +62,6 @@ pub(super) fn slice(array: &Value, from: Option<&Value>, to: Option<&Value>) -> 
         Value::Array(members) => Value::array(members.iter().skip(from).take(count).cloned()),
         _ => Value::Null,
     })
-}
-
-/// Whether this is an array (true) or nothing (false); other values have no elements.
-fn checked_array(value: &Value) -> Result<bool, EvalError> {
-    match value.kind() {
-        Kind::Array => Ok(true),
-        Kind::Null => Ok(false),
-        _ => Err(EvalError::NotArray(described(value).into())),
-    }
 }
 
 /// The index that a value is; a fraction is cut.

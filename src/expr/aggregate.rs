@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt;
 
-pub use kept::{Distinct, Last, List, Merged};
+pub use kept::{Distinct, First, Last, List, Merged, Values};
 pub use statistics::{Ranked, Spread};
 
 use serde::{Deserialize, Serialize};
@@ -42,6 +42,19 @@ pub enum Aggregate {
         /// whether nulls are passed over
         filled: bool,
     },
+    /// first_value(e, filled), first_value(*, filled)
+    FirstValue {
+        /// whether nulls are passed over
+        filled: bool,
+    },
+    /// count(DISTINCT e)
+    CountDistinct,
+    /// sum(DISTINCT e)
+    SumDistinct,
+    /// avg(DISTINCT e)
+    AvgDistinct,
+    /// collect(DISTINCT e)
+    CollectDistinct,
     /// deduplicate(e, all)
     Deduplicate {
         /// the first rows of all values, and not just the last row if its value is new
@@ -86,6 +99,7 @@ impl Aggregate {
     pub fn with(self, option: Option<&Value>) -> Aggregate {
         match (self, option) {
             (Aggregate::LastValue { .. }, Some(Value::Bool(filled))) => Aggregate::LastValue { filled: *filled },
+            (Aggregate::FirstValue { .. }, Some(Value::Bool(filled))) => Aggregate::FirstValue { filled: *filled },
             (Aggregate::Deduplicate { .. }, Some(Value::Bool(all))) => Aggregate::Deduplicate { all: *all },
             (Aggregate::PercentileCont(none), Some(number)) => {
                 Aggregate::PercentileCont(number.as_f64().and_then(Share::new).unwrap_or(none))
@@ -100,9 +114,9 @@ impl Aggregate {
     /// What [`Aggregate::with`] has said.
     pub fn option(self) -> Option<Value> {
         match self {
-            Aggregate::LastValue { filled: option } | Aggregate::Deduplicate { all: option } => {
-                Some(Value::Bool(option))
-            }
+            Aggregate::LastValue { filled: option }
+            | Aggregate::FirstValue { filled: option }
+            | Aggregate::Deduplicate { all: option } => Some(Value::Bool(option)),
             Aggregate::PercentileCont(Share(share)) | Aggregate::PercentileDisc(Share(share)) => {
                 Some(Value::Float(share))
             }
@@ -110,34 +124,64 @@ impl Aggregate {
         }
     }
 
+    /// The same over different values only, where the language has that.
+    pub fn distinct(self) -> Option<Aggregate> {
+        Some(match self {
+            Aggregate::Count => Aggregate::CountDistinct,
+            Aggregate::Sum => Aggregate::SumDistinct,
+            Aggregate::Avg => Aggregate::AvgDistinct,
+            Aggregate::Collect => Aggregate::CollectDistinct,
+            _ => return None,
+        })
+    }
+
+    /// Whether it is over different values only.
+    pub fn is_distinct(self) -> bool {
+        self != self.over_all()
+    }
+
+    /// The same over all values.
+    fn over_all(self) -> Aggregate {
+        match self {
+            Aggregate::CountDistinct => Aggregate::Count,
+            Aggregate::SumDistinct => Aggregate::Sum,
+            Aggregate::AvgDistinct => Aggregate::Avg,
+            Aggregate::CollectDistinct => Aggregate::Collect,
+            other => other,
+        }
+    }
+
     /// Whether the answer depends on the order of the rows.
     pub fn is_ordered(self) -> bool {
-        use Aggregate::{Collect, Deduplicate, LastValue, Merge};
-        matches!(self, Collect | Merge | LastValue { .. } | Deduplicate { .. })
+        use Aggregate::{Collect, Deduplicate, FirstValue, LastValue, Merge};
+        matches!(self.over_all(), Collect | Merge | FirstValue { .. } | LastValue { .. } | Deduplicate { .. })
     }
 
     /// Whether what it keeps does not grow with the rows.
     pub fn is_small(self) -> bool {
         use Aggregate::{Collect, Deduplicate, Median, Merge, PercentileCont, PercentileDisc};
         !matches!(self, Collect | Merge | Deduplicate { .. } | Median | PercentileCont(_) | PercentileDisc(_))
+            && !self.is_distinct()
     }
 
     /// Whether `*` may be its argument.
     pub fn takes_rows(self) -> bool {
-        matches!(self, Aggregate::Count | Aggregate::Collect | Aggregate::Merge | Aggregate::LastValue { .. })
+        use Aggregate::{Collect, Count, FirstValue, LastValue, Merge};
+        matches!(self, Count | Collect | Merge | FirstValue { .. } | LastValue { .. })
     }
 }
 
 impl fmt::Display for Aggregate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Aggregate::Count => "count",
-            Aggregate::Sum => "sum",
-            Aggregate::Avg => "avg",
+        f.write_str(match self.over_all() {
+            Aggregate::Count | Aggregate::CountDistinct => "count",
+            Aggregate::Sum | Aggregate::SumDistinct => "sum",
+            Aggregate::Avg | Aggregate::AvgDistinct => "avg",
             Aggregate::Min => "min",
             Aggregate::Max => "max",
-            Aggregate::Collect => "collect",
+            Aggregate::Collect | Aggregate::CollectDistinct => "collect",
             Aggregate::Merge => "merge_agg",
+            Aggregate::FirstValue { .. } => "first_value",
             Aggregate::LastValue { .. } => "last_value",
             Aggregate::Deduplicate { .. } => "deduplicate",
             Aggregate::Median => "median",
@@ -172,6 +216,10 @@ pub enum Accumulator {
     Last(Last),
     /// rows of new values
     Distinct(Box<Distinct>),
+    /// the first value
+    First(First),
+    /// the different values of an aggregate over these
+    Values(Box<Values>),
     /// Slices whose values cannot be compared were merged. The error stands for the whole group: a wrong answer is
     /// worse than none.
     Failed(EvalError),
@@ -221,7 +269,11 @@ impl Accumulator {
             }
             Aggregate::Collect => Accumulator::List(List::default()),
             Aggregate::Merge => Accumulator::Merged(Merged::default()),
+            Aggregate::FirstValue { filled } => Accumulator::First(First::new(filled)),
             Aggregate::LastValue { filled } => Accumulator::Last(Last::new(filled)),
+            Aggregate::CountDistinct | Aggregate::SumDistinct | Aggregate::AvgDistinct | Aggregate::CollectDistinct => {
+                Accumulator::Values(Box::new(Values::new(aggregate.over_all(), integral)))
+            }
             Aggregate::Deduplicate { all } => Accumulator::Distinct(Box::new(Distinct::new(all))),
         }
     }
@@ -235,9 +287,10 @@ impl Accumulator {
         match (self, value) {
             (Accumulator::Count(_), _) | (_, None) => Ok(()),
             (Accumulator::Numbers(Numbers { aggregate, .. }), Some(value)) => match value {
-                Value::Int(_) | Value::Float(_) | Value::Absent | Value::Null => Ok(()),
+                Value::Int(_) | Value::Float(_) | Value::Unsigned(_) | Value::Absent | Value::Null => Ok(()),
                 _ => Err(invalid(*aggregate, value)),
             },
+            (Accumulator::Values(values), Some(value)) => values.check(value),
             (Accumulator::Extreme(extreme), Some(value)) => extreme.check(value),
             (Accumulator::Spread(spread), Some(value)) => spread.check(value),
             (Accumulator::Ranked(ranked), Some(value)) => ranked.check(value),
@@ -259,7 +312,7 @@ impl Accumulator {
     }
 
     /// Takes the argument's value for one more row; none for `count(*)`, the row as an object for other aggregates of
-    /// `*`. All but lists, last values and deduplication leave nulls out.
+    /// `*`. All but lists, first and last values and deduplication leave nulls out.
     ///
     /// # Errors
     /// Those of [`Accumulator::check`]; the accumulator is as it was.
@@ -287,6 +340,8 @@ impl Accumulator {
             Accumulator::Merged(merged) => merged.add(value),
             Accumulator::Last(last) => last.add(value),
             Accumulator::Distinct(distinct) => distinct.add(value),
+            Accumulator::First(first) => first.add(value),
+            Accumulator::Values(values) => return values.add(value),
             _ => {}
         }
         Ok(())
@@ -326,13 +381,17 @@ impl Accumulator {
             (Accumulator::Merged(merged), Accumulator::Merged(more)) => merged.merge(more),
             (Accumulator::Last(last), Accumulator::Last(more)) => last.merge(more),
             (Accumulator::Distinct(distinct), Accumulator::Distinct(more)) => distinct.merge(more),
+            (Accumulator::First(first), Accumulator::First(more)) => first.merge(more),
+            (Accumulator::Values(values), Accumulator::Values(more)) => values.merge(more),
             // Accumulators of different calls have nothing to say to each other.
             _ => {}
         }
     }
 
-    /// The aggregate of the rows so far; no value where there were none to aggregate. Errors are the first of `add`,
-    /// or a sum beyond 64 bits.
+    /// The aggregate of the rows so far; no value where there were none to aggregate.
+    ///
+    /// # Errors
+    /// A sum beyond 64 bits, or slices that cannot be compared.
     pub fn answer(&self) -> Result<Value, EvalError> {
         match self {
             Accumulator::Count(count) => Ok(Value::Int(i64::try_from(*count).unwrap_or(i64::MAX))),
@@ -344,6 +403,8 @@ impl Accumulator {
             Accumulator::Merged(merged) => Ok(merged.answer()),
             Accumulator::Last(last) => Ok(last.answer()),
             Accumulator::Distinct(distinct) => Ok(distinct.answer()),
+            Accumulator::First(first) => Ok(first.answer()),
+            Accumulator::Values(values) => values.answer(),
             Accumulator::Failed(error) => Err(error.clone()),
         }
     }
@@ -356,6 +417,10 @@ impl Numbers {
             Value::Int(i) => self.whole += i128::from(*i),
             Value::Float(f) => {
                 self.float += f;
+                self.mixed = true;
+            }
+            Value::Unsigned(u) => {
+                self.float += *u as f64;
                 self.mixed = true;
             }
             Value::Absent | Value::Null => return Ok(()),
@@ -388,12 +453,13 @@ impl Extreme {
     /// Whether the value can be compared with the one that is there.
     #[inline]
     fn check(&self, value: &Value) -> Result<(), EvalError> {
+        use Value::{Absent, DateTime, Float, Int, Null, Text, Unsigned};
         match (&self.value, value) {
-            (_, Value::Absent | Value::Null)
-            | (Value::Absent, Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::DateTime(_))
-            | (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_))
-            | (Value::Text(_), Value::Text(_))
-            | (Value::DateTime(_), Value::DateTime(_)) => Ok(()),
+            (_, Absent | Null)
+            | (Absent, Int(_) | Float(_) | Unsigned(_) | Text(_) | DateTime(_))
+            | (Int(_) | Float(_) | Unsigned(_), Int(_) | Float(_) | Unsigned(_))
+            | (Text(_), Text(_))
+            | (DateTime(_), DateTime(_)) => Ok(()),
             _ => Err(invalid(self.aggregate, value)),
         }
     }
@@ -401,19 +467,15 @@ impl Extreme {
     #[inline]
     fn add(&mut self, value: &Value) -> Result<(), EvalError> {
         let op = if self.aggregate == Aggregate::Min { Comparison::Less } else { Comparison::Greater };
-        match (&self.value, value) {
-            (_, Value::Absent | Value::Null) => return Ok(()),
-            (Value::Absent, Value::Int(_) | Value::Float(_) | Value::Text(_) | Value::DateTime(_)) => {}
-            (Value::Int(_) | Value::Float(_), Value::Int(_) | Value::Float(_))
-            | (Value::Text(_), Value::Text(_))
-            | (Value::DateTime(_), Value::DateTime(_)) => {
-                if !compare(value, op, &self.value)? {
-                    return Ok(());
-                }
-            }
-            _ => return Err(invalid(self.aggregate, value)),
+        self.check(value)?;
+        let better = match (&self.value, value) {
+            (_, Value::Absent | Value::Null) => false,
+            (Value::Absent, _) => true,
+            (known, value) => compare(value, op, known)?,
+        };
+        if better {
+            self.value = value.clone();
         }
-        self.value = value.clone();
         Ok(())
     }
 }

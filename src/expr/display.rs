@@ -122,9 +122,12 @@ impl<S> fmt::Display for Named<'_, S> {
                 f.write_str("first present of ")?;
                 self.list(f, exprs)
             }
-            Expr::Object { wholes, members } => {
+            Expr::Object { wholes, except, members } => {
                 f.write_str("object of ")?;
                 self.list(f, wholes)?;
+                if !except.is_empty() {
+                    write!(f, " without {}", except.join(", "))?;
+                }
                 members.iter().try_for_each(|(name, member)| write!(f, ", {name}: {}", self.of(member)))
             }
             Expr::Call { function, args, .. } => {

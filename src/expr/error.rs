@@ -24,7 +24,7 @@ pub enum EvalError {
     /// A whole number beyond 64 bits; the text is the operation. `cast(x, "float")` computes with doubles.
     #[error("integer overflow: {0} is beyond 64 bits, cast an operand to float to compute with doubles")]
     Overflow(Box<str>),
-    /// An array has no such element.
+    /// A bound of a slice is outside of its array.
     #[error("out of index: {index} of {length}")]
     OutOfIndex {
         /// as it was asked for, negative from the end
@@ -43,7 +43,7 @@ pub enum EvalError {
     /// An index or a bound of a slice is no number.
     #[error("the index {0} is not a number")]
     Index(Box<str>),
-    /// `x[…]` or `IN x` where x is no array.
+    /// `IN x` where x is no array.
     #[error("{0} is not an array")]
     NotArray(Box<str>),
     /// A condition that is neither a boolean nor null.
@@ -65,7 +65,7 @@ pub enum EvalError {
         /// the value
         found: Box<str>,
     },
-    /// One of these, as it was told before the rule's state was kept.
+    /// One of these, as its text was kept in a checkpoint.
     #[error("{0}")]
     Kept(Box<str>),
 }
@@ -79,6 +79,7 @@ pub(super) fn described(value: &Value) -> String {
         Value::Absent | Value::Null => return "<nil>(<nil>)".to_owned(),
         Value::Bool(_) => "bool",
         Value::Int(_) => "int64",
+        Value::Unsigned(_) => "uint64",
         Value::Float(_) => "float64",
         Value::Text(_) => "string",
         Value::Array(_) => "[]interface {}",
@@ -119,7 +120,7 @@ impl EvalError {
         EvalError::Operation(format!("{} {op} {}", described(left), described(right)).into())
     }
 
-    /// The error of a condition that is none.
+    /// The error of a condition that is not boolean.
     #[cold]
     pub(super) fn not_boolean(value: &Value) -> EvalError {
         EvalError::NotBoolean(described(value).into())

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use super::error::{EvalError, described};
-use super::function::{Args, Code, Function, FunctionError, PreparedFn};
+use super::function::{Args, Code, Function, FunctionError, Param, PreparedFn};
 use super::ops::{arithmetic, compare_at, equal, negate};
 use super::{Expr, LikePattern, Scope, access, like};
 use crate::value::json;
@@ -83,7 +83,7 @@ impl Expr {
                 }
                 Ok(Cow::Owned(Value::Absent))
             }
-            Expr::Object { wholes, members } => object(wholes, members, scope).map(Cow::Owned),
+            Expr::Object { wholes, except, members } => object(wholes, except, members, scope).map(Cow::Owned),
             Expr::IsNull { expr, negated } => Ok(boolean(expr.eval(scope)?.is_null() != *negated)),
             Expr::Case { value, branches, otherwise } => {
                 let value = value.as_ref().map(|value| value.eval(scope)).transpose()?;
@@ -279,8 +279,15 @@ fn call(
     scope: &Scope<'_>,
 ) -> Result<Value, EvalError> {
     let mut values = SmallVec::new();
-    for arg in args {
-        values.push(expanded(arg.eval(scope)?));
+    for (index, arg) in args.iter().enumerate() {
+        let value = expanded(arg.eval(scope)?);
+        // What computes with numbers takes these as doubles.
+        values.push(match (&*value, function.signature.param(index)) {
+            (Value::Unsigned(u), Some(Param::Number | Param::Int | Param::IntOrText)) => {
+                Cow::Owned(Value::Float(*u as f64))
+            }
+            _ => value,
+        });
     }
     let args = Args(values);
     if let Some(answer) = function.answer_for_null(&args) {
@@ -317,12 +324,12 @@ fn expanded(value: Cow<'_, Value>) -> Cow<'_, Value> {
 }
 
 /// A row as an object.
-fn object(wholes: &[Expr], members: &[(Text, Expr)], scope: &Scope<'_>) -> Result<Value, EvalError> {
+fn object(wholes: &[Expr], except: &[Text], members: &[(Text, Expr)], scope: &Scope<'_>) -> Result<Value, EvalError> {
     let mut object = Object::new();
     for whole in wholes {
         let value = whole.eval(scope)?;
         if let Value::Object(members) = &*json::expand(&value) {
-            for (key, value) in members.iter() {
+            for (key, value) in members.iter().filter(|(key, _)| !except.contains(key)) {
                 object.entry(key.clone()).or_insert_with(|| value.clone());
             }
         }

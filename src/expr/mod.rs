@@ -115,6 +115,8 @@ pub enum Expr<S = usize> {
     Object {
         /// objects
         wholes: Vec<Expr<S>>,
+        /// keys of these that are left out
+        except: Vec<Text>,
         /// single members
         members: Vec<(Text, Expr<S>)>,
     },

@@ -58,6 +58,8 @@ fn comparable_others(left: &Value, op: Comparison, right: &Value, context: Optio
         (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Some(false),
         (Value::Int(l), Value::Float(r)) => Some(accepts_mixed(op, int_with_float(*l, *r))),
         (Value::Float(l), Value::Int(r)) => Some(accepts_mixed(op, int_with_float(*r, *l).map(Ordering::reverse))),
+        (Value::Unsigned(_), Value::Int(_) | Value::Float(_) | Value::Unsigned(_))
+        | (Value::Int(_) | Value::Float(_), Value::Unsigned(_)) => Some(accepts_mixed(op, unsigned_order(left, right))),
         (Value::Bool(l), Value::Bool(r)) if matches!(op, Comparison::Equal | Comparison::NotEqual) => {
             Some(op.accepts(l.cmp(r)))
         }
@@ -90,9 +92,33 @@ pub fn order_of_numbers(left: &Value, right: &Value) -> Ordering {
         (Value::Float(l), Value::Float(r)) => l.partial_cmp(r),
         (Value::Int(l), Value::Float(r)) => int_with_float(*l, *r),
         (Value::Float(l), Value::Int(r)) => int_with_float(*r, *l).map(Ordering::reverse),
-        _ => None,
+        _ => unsigned_order(left, right),
     };
     order.unwrap_or_else(|| nan(left).cmp(&nan(right)))
+}
+
+/// The order of two numbers of which one is beyond the signed ones; none with NaN, and of others.
+fn unsigned_order(left: &Value, right: &Value) -> Option<Ordering> {
+    match (left, right) {
+        (Value::Unsigned(l), Value::Unsigned(r)) => Some(l.cmp(r)),
+        (Value::Unsigned(_), Value::Int(_)) => Some(Ordering::Greater),
+        (Value::Int(_), Value::Unsigned(_)) => Some(Ordering::Less),
+        (Value::Unsigned(l), Value::Float(r)) => unsigned_with_float(*l, *r),
+        (Value::Float(l), Value::Unsigned(r)) => unsigned_with_float(*r, *l).map(Ordering::reverse),
+        _ => None,
+    }
+}
+
+fn unsigned_with_float(unsigned: u64, float: f64) -> Option<Ordering> {
+    const BEYOND: f64 = 18_446_744_073_709_551_616.0;
+    if float.is_nan() {
+        None
+    } else if float >= BEYOND {
+        Some(Ordering::Less)
+    } else {
+        // Doubles that are so large are whole; smaller ones become 2^63 at most, and less than that is less.
+        Some(unsigned.cmp(&(float as u64)))
+    }
 }
 
 /// The order of a whole number and a double by their exact values; none with NaN.
@@ -125,6 +151,8 @@ pub(super) fn arithmetic(op: BinaryOp, left: &Value, right: &Value, integral: bo
         (Value::Int(l), Value::Float(r)) => floats(op, *l as f64, *r, left, right),
         (Value::Float(l), Value::Int(r)) => floats(op, *l, *r as f64, left, right),
         (Value::Absent | Value::Null, _) | (_, Value::Absent | Value::Null) => Ok(Value::Null),
+        (Value::Unsigned(u), _) => arithmetic(op, &Value::Float(*u as f64), right, integral),
+        (_, Value::Unsigned(u)) => arithmetic(op, left, &Value::Float(*u as f64), integral),
         (Value::Bool(l), Value::Bool(r)) => match op {
             BinaryOp::BitAnd => Ok(Value::Bool(l & r)),
             BinaryOp::BitOr => Ok(Value::Bool(l | r)),
@@ -193,6 +221,7 @@ pub(super) fn negate(value: &Value) -> Result<Value, EvalError> {
         Value::Absent | Value::Null => Ok(Value::Null),
         Value::Int(i) => i.checked_neg().map(Value::Int).ok_or_else(|| EvalError::Overflow(format!("-({i})").into())),
         Value::Float(f) => Ok(Value::Float(-f)),
+        Value::Unsigned(u) => Ok(Value::Float(-(*u as f64))),
         _ => Err(EvalError::Operation(format!("-{}", super::error::described(value)).into())),
     }
 }

@@ -39,7 +39,7 @@ impl<S> Expr<S> {
                 otherwise.iter().for_each(|otherwise| see(otherwise));
             }
             Expr::FirstPresent(exprs) => exprs.iter().for_each(see),
-            Expr::Object { wholes, members } => {
+            Expr::Object { wholes, except: _, members } => {
                 wholes.iter().for_each(&mut *see);
                 members.iter().for_each(|(_, member)| see(member));
             }
@@ -89,8 +89,9 @@ impl<S> Expr<S> {
                 otherwise: optional(otherwise.as_deref(), slot),
             },
             Expr::FirstPresent(exprs) => Expr::FirstPresent(all(exprs, slot)),
-            Expr::Object { wholes, members } => Expr::Object {
+            Expr::Object { wholes, except, members } => Expr::Object {
                 wholes: all(wholes, slot),
+                except: except.clone(),
                 members: members.iter().map(|(name, member)| (name.clone(), member.map(slot))).collect(),
             },
             Expr::Call { function, prepared, args } => {

@@ -103,6 +103,7 @@ enum Misfit {
 pub fn default(ty: &DataType, literal: &Literal) -> Value {
     let value = match literal {
         Literal::Int(i) => Value::Int(*i),
+        Literal::Unsigned(u) => Value::whole(*u),
         Literal::Float(f) => Value::Float(*f),
         Literal::Text(text) => Value::Text(text.clone()),
         Literal::Bool(b) => Value::Bool(*b),
@@ -125,10 +126,14 @@ fn fit(ty: &DataType, value: Value, strict: Option<&Strict>, zone: &TimeZone) ->
         (DataType::BigInt, Value::Float(f)) if *f <= i64::MIN as f64 => Err(Misfit::Type(value)),
         (DataType::BigInt, Value::Float(_)) => cast::int(&value).map(Value::Int).map_err(|_| Misfit::Type(value)),
         (DataType::Float, Value::Int(i)) => Ok(Value::Float(*i as f64)),
+        (DataType::Float, Value::Unsigned(u)) => Ok(Value::Float(*u as f64)),
         (DataType::String, Value::Text(_)) => Ok(value),
-        (DataType::String, Value::Int(_) | Value::Float(_)) => Ok(Value::Text(cast::text(&value).as_ref().into())),
+        (DataType::String, Value::Int(_) | Value::Unsigned(_) | Value::Float(_)) => {
+            Ok(Value::Text(cast::text(&value).as_ref().into()))
+        }
         (DataType::Boolean, Value::Bool(_)) => Ok(value),
         (DataType::Boolean, Value::Int(i)) => Ok(Value::Bool(*i != 0)),
+        (DataType::Boolean, Value::Unsigned(_)) => Ok(Value::Bool(true)),
         (DataType::Boolean, Value::Float(f)) => Ok(Value::Bool(*f != 0.0)),
         (DataType::Boolean, Value::Text(text)) => {
             cast::truth_of_text(text).map(Value::Bool).ok_or_else(|| Misfit::Type(value.clone()))

@@ -6,6 +6,7 @@ use crate::expr::function::{CallError, FunctionError};
 use crate::sql::SyntaxError;
 use crate::sql::ast::JoinKind;
 use crate::text::span::Span;
+use crate::text::suggest::did_you_mean;
 
 /// How many mistakes of a statement are told: to look for what each of thousands was meant to be would cost.
 pub(super) const MAX_ERRORS: usize = 20;
@@ -67,7 +68,21 @@ pub enum PlanErrorKind {
     /// An aggregate within an aggregate.
     #[error("invalid argument for func {0}: aggregate argument is not allowed")]
     NestedAggregate(String),
-    /// An aggregate in WHERE or FILTER.
+    /// DISTINCT in a call that knows none.
+    #[error("DISTINCT can stand in count, sum, avg and collect only, not in {0}")]
+    Distinct(String),
+    /// A WHEN that is never true or false.
+    #[error("invalid CASE expression, WHEN expression must be a bool condition")]
+    CaseCondition,
+    /// An operator over declared columns that it is not for.
+    #[error("{written} can never be computed: {operation}")]
+    Types {
+        /// the expression
+        written: String,
+        /// the operator with the types
+        operation: String,
+    },
+    /// An aggregate in WHERE of a rule without a window, or in FILTER.
     #[error("Not allowed to call aggregate functions in {clause} clause: {call}")]
     Aggregate {
         /// the clause
@@ -201,7 +216,13 @@ impl PlanError {
 
     /// With the name that was perhaps meant, if one of `names` is near to `written`.
     pub(super) fn meant<'a>(mut self, written: &str, names: impl IntoIterator<Item = &'a str>) -> PlanError {
-        self.hint = nearest(written, names).map(|name| format!("did you mean {name}?"));
+        self.hint = did_you_mean(written, names);
+        self
+    }
+
+    /// With a hint, where there is none yet.
+    pub(super) fn with_hint(mut self, hint: String) -> PlanError {
+        self.hint.get_or_insert(hint);
         self
     }
 
@@ -246,9 +267,13 @@ impl PlanError {
         match &*self.kind {
             PlanErrorKind::Syntax(error) => error.hint(),
             PlanErrorKind::Having(_) => Some(
-                "HAVING reads aggregates, such as count(*) > 1; what rows or grouped columns must be belongs into WHERE"
+                "HAVING reads aggregates, such as count(*) > 1; conditions on rows and grouped columns belong in WHERE"
                     .to_owned(),
             ),
+            PlanErrorKind::Types { .. } => self
+                .hint
+                .clone()
+                .or_else(|| Some("convert one side, as in cast(x, \"float\") or cast(x, \"string\")".to_owned())),
             _ => self.hint.clone(),
         }
     }
@@ -268,6 +293,7 @@ impl PlanError {
                 | PlanErrorKind::SelectOnly(_)
                 | PlanErrorKind::WindowFunction
                 | PlanErrorKind::SetReturning(_)
+                | PlanErrorKind::CaseCondition
         )
     }
 }
@@ -276,20 +302,4 @@ impl From<SyntaxError> for PlanError {
     fn from(error: SyntaxError) -> PlanError {
         PlanError::new(PlanErrorKind::Syntax(error), None)
     }
-}
-
-/// Which of the names was meant, if one is near to what was written.
-fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Long texts are no misspelt names, and comparing them would cost.
-    if written.len() > 32 {
-        return None;
-    }
-    let lower = written.to_lowercase();
-    names
-        .into_iter()
-        .filter(|name| *name != written && name.len() <= 64)
-        .map(|name| (strsim::osa_distance(&lower, &name.to_lowercase()), name))
-        .filter(|(distance, name)| *distance <= 2 && distance * 2 < name.len().max(1))
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| name)
 }

@@ -58,8 +58,7 @@ fn explain_logical(logical: &Logical, page: &mut Page) {
             Output::Star { except, .. } => star(except),
             Output::Field { name, plain: true, .. } => name.to_string(),
             Output::Field { name, value: v, .. } => format!("{} AS {name}", value(v)),
-            Output::Spread { expr, prefix, .. } if prefix.is_empty() => show(expr),
-            Output::Spread { expr, prefix, .. } => format!("{} AS {prefix}*", show(expr)),
+            Output::Spread { expr, .. } => show(expr),
             Output::Hidden(v) => format!("{} INVISIBLE", value(v)),
         })
         .collect();
@@ -112,8 +111,12 @@ fn name(logical: &Logical, slot: SlotRef) -> String {
         SlotRef::Step(step) => analytic(&logical.steps[step].call, &name_of),
         SlotRef::Number(_) => "row_number()".to_owned(),
         SlotRef::ResultStep(step) => analytic(&logical.result_steps[step], &name_of),
-        SlotRef::Element => match &logical.rows_of {
-            Some(rows) => format!("{}({})", rows.function, rows.arg.display_with(&name_of)),
+        SlotRef::WindowAggregate(aggregate) => call(&logical.window_aggregates[aggregate], &name_of),
+        SlotRef::Element => match &logical.elements {
+            Some(elements) => {
+                let rows = &elements.rows;
+                format!("{}({})", rows.function, rows.arg.display_with(&name_of))
+            }
             None => String::new(),
         },
     }
@@ -167,7 +170,7 @@ fn project(projection: &Projection, page: &mut Page, depth: usize) {
                 Item::Field { name, expr, plain } => {
                     format!("{name} = {expr}{}", if *plain { ", null is sent" } else { "" })
                 }
-                Item::Spread { expr, prefix, .. } => format!("{prefix}* = members of {expr}"),
+                Item::Spread { expr, .. } => format!("* = members of {expr}"),
                 Item::Hidden { expr } => format!("{expr}, not sent"),
             },
         );
@@ -220,7 +223,11 @@ fn explain_rows(body: &Stateful, page: &mut Page, depth: usize) {
         page.line(depth, format!("{} join input {}{on}", join.kind.to_string().to_lowercase(), join.input));
     }
     for (index, computed) in body.computed.iter().enumerate() {
-        page.line(depth, format!("${} = {computed}", body.row_slots - body.computed.len() + index));
+        page.line(depth, format!("${} = {computed}", body.first_computed() + index));
+    }
+    for (index, aggregate) in body.window_aggregates.iter().enumerate() {
+        let text = call(aggregate, &plain);
+        page.line(depth, format!("${} = {text} of the window", body.first_window_aggregate() + index));
     }
     if let Some(joined) = &body.joined_filter {
         page.line(depth, format!("filter {joined}"));
@@ -254,6 +261,7 @@ fn explain_step(step: &Step, page: &mut Page, depth: usize) {
     let text = match &step.kind {
         StepKind::Compute(expr) => expr.to_string(),
         StepKind::Analytic(call) => analytic(call, &plain),
+        StepKind::Elements(rows) => format!("each of {}({})", rows.function, rows.arg),
     };
     page.line(depth, format!("${} = {text}", step.slot));
 }
@@ -360,6 +368,7 @@ fn source(source: &ColumnSource) -> String {
 
 fn call<S>(call: &AggregateCall<S>, names: &dyn Fn(&S) -> String) -> String {
     let arg = call.arg.as_ref().map_or("*".to_owned(), |arg| arg.display_with(names).to_string());
+    let distinct = if call.aggregate.is_distinct() { "DISTINCT " } else { "" };
     let option = call.aggregate.option().map_or_else(String::new, |option| format!(", {}", cast::text(&option)));
-    format!("{}({arg}{option})", call.aggregate)
+    format!("{}({distinct}{arg}{option})", call.aggregate)
 }

@@ -35,6 +35,8 @@ pub enum SlotRef {
     ResultStep(usize),
     /// the element of unnest()
     Element,
+    /// the answer of the aggregate of WHERE with this number
+    WindowAggregate(usize),
 }
 
 /// An expression over what its slots mean.
@@ -68,6 +70,8 @@ pub struct Logical {
     pub keys: Vec<Expr>,
     /// the aggregate calls
     pub aggregates: Vec<AggregateCall<SlotRef>>,
+    /// the aggregate calls of WHERE, over all rows of the window
+    pub window_aggregates: Vec<AggregateCall<SlotRef>>,
     /// whether there is one result row for each group
     pub grouped: bool,
     /// HAVING
@@ -81,7 +85,7 @@ pub struct Logical {
     /// the calls of row_number()
     pub numbers: Vec<RowNumber<SlotRef>>,
     /// unnest(…) and the like
-    pub rows_of: Option<RowsOf<SlotRef>>,
+    pub elements: Option<LogicalElements>,
     /// LIMIT
     pub limit: Option<u64>,
     /// the watermark, where the rule runs in event time
@@ -108,6 +112,19 @@ pub struct LogicalStep {
     pub aliases: usize,
     /// what is called
     pub call: AnalyticCall<SlotRef>,
+    /// its place
+    pub span: Span,
+}
+
+/// The set-returning call of a rule.
+#[derive(Clone, Debug)]
+pub struct LogicalElements {
+    /// how many of the aliases its argument may read
+    pub aliases: usize,
+    /// what is called
+    pub rows: RowsOf<SlotRef>,
+    /// other clauses than the select list read its elements: it runs before them, for each row of its input
+    pub before: bool,
     /// its place
     pub span: Span,
 }
@@ -159,8 +176,6 @@ pub enum Output {
     Spread {
         /// the object
         expr: Expr,
-        /// put before each key
-        prefix: Text,
         /// the key of a value that is no object
         name: Text,
     },

@@ -62,9 +62,10 @@ pub enum Role {
 }
 
 impl RulePlan {
-    /// The stream of FROM.
+    /// The stream of FROM, or the first that is joined where a table stands there.
     pub fn stream(&self) -> &Arc<StreamDef> {
-        &self.inputs[0].stream
+        let first = self.inputs.iter().find(|input| input.role == Role::Stream);
+        &first.unwrap_or(&self.inputs[0]).stream
     }
 }
 
@@ -210,6 +211,8 @@ pub struct Stateful {
     pub grouped: bool,
     /// windows keep accumulators for each group and no rows
     pub incremental: bool,
+    /// the aggregates of WHERE, over all rows of the window; their answers are in the last of `row_slots`
+    pub window_aggregates: Vec<AggregateCall>,
     /// the aggregates; the answer of the i-th is in slot `row_slots + i`
     pub aggregates: Vec<AggregateCall>,
     /// how many slots a row has before the aggregates
@@ -244,6 +247,16 @@ impl Stateful {
             + self.numbers.len()
             + self.result_steps.len()
             + usize::from(self.rows_of.is_some())
+    }
+
+    /// The first slot of the values over joined rows.
+    pub fn first_computed(&self) -> usize {
+        self.first_window_aggregate() - self.computed.len()
+    }
+
+    /// The first slot of the aggregates of WHERE.
+    pub fn first_window_aggregate(&self) -> usize {
+        self.row_slots - self.window_aggregates.len()
     }
 
     /// The first slot of the row numbers.
@@ -298,6 +311,8 @@ pub enum StepKind {
     Compute(Expr),
     /// an analytic call
     Analytic(AnalyticCall),
+    /// the row becomes one for each element, which the steps and clauses behind it read
+    Elements(RowsOf),
 }
 
 /// A call of an analytic function.
@@ -448,8 +463,6 @@ pub enum Item {
     Spread {
         /// the object
         expr: Expr,
-        /// put before each key
-        prefix: Text,
         /// the key of a value that is no object
         name: Text,
     },

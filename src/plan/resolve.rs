@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use super::compile::{self, Clause, Compiled, Compiler, Known, MULTIPLE, column_names, default_name};
+use super::compile::{self, Clause, Compiled, Compiler, Known, column_names, default_name};
 use super::error::{PlanError, PlanErrorKind};
-use super::logical::{Alias, Expr, Logical, LogicalInput, LogicalJoin, Output, OutputValue, SlotRef};
-use super::physical::{ColumnSource, EventTime, Role, RowsOf, Watermark, WindowSpec};
+use super::logical::{Alias, Expr, Logical, LogicalElements, LogicalInput, LogicalJoin, Output, OutputValue, SlotRef};
+use super::physical::{ColumnSource, EventTime, Role, Watermark, WindowSpec};
 use crate::definition::rule::RuleOptions;
 use crate::definition::stream::{Catalog, Kind, StreamDef};
 use crate::expr::analytic::Analytic;
@@ -41,9 +41,12 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     let mut compiler = Compiler::new(sources);
     compiler.errors = errors;
     compiler.precedence = precedence(select);
-    let window = select.window.as_ref().map(|window| window_spec(window, &mut compiler));
-    let window = window.and_then(|window| compiler.noted(window));
-    compiler.gathers = select.window.is_some() || !select.joins.is_empty();
+    let window_works = select.window.as_ref().is_none_or(|window| {
+        let checked = check_window(window);
+        compiler.noted(checked).is_some()
+    });
+    compiler.windowed = select.window.is_some();
+    compiler.gathers = compiler.windowed || !select.joins.is_empty();
     // A key that calls what is not there was perhaps to be the window, and is told of as such.
     let is_unknown =
         |key: &ast::Expr| matches!(&key.kind, ExprKind::Call(call) if function::lookup(&call.name.name).is_none());
@@ -57,10 +60,16 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         names.all.push(Text::const_new(METADATA));
     }
     let alias_of_field = compile_aliases(&select.fields, &mut compiler)?;
+    let window = match &select.window {
+        Some(window) if window_works => {
+            let window = window_spec(window, &mut compiler);
+            compiler.noted(window)
+        }
+        _ => None,
+    };
 
     let mut fields = Vec::new();
     let mut grouped = !select.group_by.is_empty();
-    let mut rows_of = None;
     for (index, field) in select.fields.iter().enumerate() {
         match field {
             Field::Star(star) => {
@@ -71,7 +80,8 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
                 if let Some((function, call)) = made_of_many(expr) {
                     let name = names.of_field[index].clone().unwrap_or_default();
                     let before = compiler.errors.len();
-                    let (item, aggregate) = match spread(function, call, expr.span, name, &mut compiler, &mut rows_of) {
+                    let alias = alias_of_field.get(&index).map(|&alias| compiler.aliases[alias].value.clone());
+                    let (item, aggregate) = match spread(function, call, expr.span, name, alias, &mut compiler) {
                         Ok(spread) => spread,
                         Err(error) => {
                             // As with expressions: it may follow from what is wrong in its arguments.
@@ -89,11 +99,14 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
                     continue;
                 }
                 let (value, aggregate, plain) = match alias_of_field.get(&index) {
-                    Some(&alias) => (OutputValue::Alias(alias), compiler.aliases[alias].value.aggregate, false),
+                    Some(&alias) => {
+                        (OutputValue::Alias(alias), compiler.is_of_group(&compiler.aliases[alias].value), false)
+                    }
                     None => {
                         let compiled = compiler.expr(expr, Clause::Result, None)?;
                         let plain = is_plain(expr, &compiler);
-                        (OutputValue::Expr(compiled.expr), compiled.aggregate, plain)
+                        let aggregate = compiler.is_of_group(&compiled);
+                        (OutputValue::Expr(compiled.expr), aggregate, plain)
                     }
                 };
                 grouped |= aggregate;
@@ -124,8 +137,12 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         keys.push(compiler.expr(key, Clause::Rows("GROUP BY"), None)?.expr);
     }
     let having = having(select.having.as_ref(), &mut compiler)?;
-    // Without a window there is one row to be put in order.
-    let order = if select.window.is_some() { compiler.order_by(&select.order_by, "ORDER BY")? } else { Vec::new() };
+    let order = if select.window.is_some() {
+        compiler.order_by(&select.order_by, "ORDER BY")?
+    } else {
+        compiler.check_order(&select.order_by)?;
+        Vec::new()
+    };
     let mut event_times = Vec::with_capacity(roles.len());
     for (index, role) in roles.iter().enumerate() {
         let timed = *role == Role::Stream && all_known;
@@ -134,7 +151,18 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     }
     // With several streams the slowest of them holds back the watermark.
     let holds_back = options.late_tolerance > 0 || roles.iter().filter(|role| **role == Role::Stream).count() > 1;
-    let Compiler { sources, aliases, aggregates, steps, result_steps, numbers, errors, .. } = compiler;
+    let Compiler {
+        sources,
+        aliases,
+        aggregates,
+        window_aggregates,
+        steps,
+        result_steps,
+        numbers,
+        elements,
+        errors,
+        ..
+    } = compiler;
     if let Some(error) = PlanError::of_all(errors) {
         return Err(error);
     }
@@ -154,13 +182,19 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         admit,
         keys,
         aggregates,
+        window_aggregates,
         grouped,
         having,
         order,
         steps,
         result_steps,
         numbers,
-        rows_of,
+        elements: elements.map(|elements| LogicalElements {
+            aliases: elements.aliases,
+            rows: elements.rows,
+            before: elements.before,
+            span: elements.span,
+        }),
         limit: select.limit,
         watermark: options.event_time.then_some(Watermark { idle_timeout: options.idle_timeout, holds_back }),
     })
@@ -227,14 +261,21 @@ fn role(stream: &StreamDef) -> Role {
 
 /// Checks that the sources can be read together.
 fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role], errors: &mut Vec<PlanError>) {
-    if roles[0] != Role::Stream {
+    // A scan table may stand first: it is joined to what the streams bring.
+    let first_works = match roles[0] {
+        Role::Stream => true,
+        Role::Table { .. } => roles.contains(&Role::Stream),
+        Role::Lookup => false,
+    };
+    if !first_works {
         let span = select.window.as_ref().map_or(select.from.name.span, |window| window.span);
         PlanError::note(errors, || PlanError::at(PlanErrorKind::TableAlone, span));
     }
     for (index, join) in select.joins.iter().enumerate() {
         let (role, name) = (roles[index + 1], &sources[index + 1].stream.name);
         let timeless = matches!(&select.window, None | Some(Window { kind: WindowKind::State { .. }, .. }));
-        if role == Role::Stream && timeless {
+        let others = roles[..=index].contains(&Role::Stream);
+        if role == Role::Stream && timeless && others {
             PlanError::note(errors, || PlanError::at(PlanErrorKind::JoinWithoutWindow, join.source.name.span));
         }
         if role == Role::Lookup && !matches!(join.kind, JoinKind::Inner | JoinKind::Left) {
@@ -244,11 +285,32 @@ fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role], e
     }
 }
 
-fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec<SlotRef>> {
-    let at = |kind| PlanError::at(kind, window.span);
+/// Checks what of a window needs no names.
+fn check_window(window: &Window) -> Result<()> {
+    let at = |kind| Err(PlanError::at(kind, window.span));
     if window.kind.lengths().contains(&0) {
-        return Err(at(PlanErrorKind::EmptyWindow));
+        return at(PlanErrorKind::EmptyWindow);
     }
+    let refused = match (&window.kind, &window.over) {
+        (_, None) => None,
+        (WindowKind::Sliding { .. }, Some(over)) => (!over.partition_by.is_empty()).then_some("PARTITION BY"),
+        (WindowKind::State { .. }, Some(over)) => over.when.is_some().then_some("WHEN"),
+        (_, Some(_)) => Some("OVER"),
+    };
+    refused.map_or(Ok(()), |part| at(PlanErrorKind::WindowOver(part)))
+}
+
+/// The window with its conditions, which may read aliases and are about rows before they are gathered.
+fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec<SlotRef>> {
+    let gathers = std::mem::replace(&mut compiler.gathers, false);
+    compiler.in_window = true;
+    let spec = window_conditions(window, compiler);
+    compiler.in_window = false;
+    compiler.gathers = gathers;
+    spec
+}
+
+fn window_conditions(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec<SlotRef>> {
     let over = window.over.as_ref();
     let mut row = |expr: &ast::Expr, clause| Ok(compiler.expr(expr, Clause::Rows(clause), None)?.expr);
     let millis = |unit: Unit, length: u64| i64::try_from(length.saturating_mul(unit.millis())).unwrap_or(i64::MAX / 4);
@@ -276,16 +338,7 @@ fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec<Sl
                 .collect::<Result<_>>()?,
         },
     };
-    let refused = match (&spec, over) {
-        (_, None) => None,
-        (WindowSpec::Sliding { .. }, Some(over)) => (!over.partition_by.is_empty()).then_some("PARTITION BY"),
-        (WindowSpec::State { .. }, Some(over)) => over.when.is_some().then_some("WHEN"),
-        (_, Some(_)) => Some("OVER"),
-    };
-    match refused {
-        Some(what) => Err(at(PlanErrorKind::WindowOver(what))),
-        None => Ok(spec),
-    }
+    Ok(spec)
 }
 
 /// The call of a field that gives several columns or rows, if it is one.
@@ -301,19 +354,16 @@ fn spread(
     call: &ast::Call,
     span: Span,
     name: Text,
+    alias: Option<Compiled>,
     compiler: &mut Compiler,
-    rows_of: &mut Option<RowsOf<SlotRef>>,
 ) -> Result<(Output, bool)> {
-    let Code::SetReturning(returning) = function.code else {
-        let (compiled, prefix) = compiler.changed_cols(function, call, span)?;
-        return Ok((Output::Spread { expr: compiled.expr, prefix, name: Text::default() }, compiled.aggregate));
+    let (compiled, name) = match (function.code, alias) {
+        (_, Some(element)) => (element, name),
+        (Code::SetReturning(_), None) => (compiler.set_returning(function, call, span)?, name),
+        _ => (compiler.changed_cols(function, call, span)?, Text::default()),
     };
-    if rows_of.is_some() {
-        return Err(PlanError::at(PlanErrorKind::SetReturning(MULTIPLE), span));
-    }
-    let (arg, aggregate) = compiler.set_returning(function, call)?;
-    *rows_of = Some(RowsOf { function: returning, arg });
-    Ok((Output::Spread { expr: SlotRef::Element.expr(), prefix: Text::default(), name }, aggregate))
+    let aggregate = compiler.is_of_group(&compiled);
+    Ok((Output::Spread { expr: compiled.expr, name }, aggregate))
 }
 
 /// The names of the result's members.
@@ -399,7 +449,10 @@ fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<
         .iter()
         .enumerate()
         .filter_map(|(index, field)| match field {
-            Field::Expr { expr, alias: Some(alias), .. } if made_of_many(expr).is_none() => Some((index, expr, alias)),
+            Field::Expr { expr, alias: Some(alias), .. } => match made_of_many(expr) {
+                Some((function, _)) if matches!(function.code, Code::Analytic(_)) => None,
+                _ => Some((index, expr, alias)),
+            },
             _ => None,
         })
         .collect();
@@ -424,10 +477,25 @@ fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<
     let mut of_field = HashMap::new();
     while let Some(index) = ready.pop_first() {
         let (field, expr, alias) = aliased[index];
-        let value = compiler.expr(expr, Clause::Result, Some(&alias.name))?;
+        let value = match made_of_many(expr) {
+            Some((function, call)) => {
+                let before = compiler.errors.len();
+                match compiler.set_returning(function, call, expr.span) {
+                    Ok(element) => element,
+                    Err(error) => {
+                        if compiler.errors.len() == before {
+                            compiler.note(error);
+                        }
+                        compiler.unknown_value()
+                    }
+                }
+            }
+            None => compiler.expr(expr, Clause::Result, Some(&alias.name))?,
+        };
         compiler.aliases_by_name.insert(alias.name.clone(), compiler.aliases.len());
         of_field.insert(field, compiler.aliases.len());
-        compiler.aliases.push(Known { name: alias.name.clone(), value, shared: false });
+        let written = value.aggregate.then(|| expr.clone());
+        compiler.aliases.push(Known { name: alias.name.clone(), value, shared: false, written });
         for &reader in &readers[index] {
             waits[reader] -= 1;
             if waits[reader] == 0 {
@@ -488,7 +556,7 @@ fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Ou
     let mut aggregate = false;
     for (expr, ident) in &star.replace {
         let compiled = compiler.expr(expr, Clause::Result, Some(&ident.name))?;
-        aggregate |= compiled.aggregate;
+        aggregate |= compiler.is_of_group(&compiled);
         let value = OutputValue::Expr(compiled.expr);
         fields.push(Output::Field { name: ident.name.clone(), value, plain: false });
     }
@@ -498,6 +566,10 @@ fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Ou
 fn condition(expr: Option<&ast::Expr>, clause: &'static str, compiler: &mut Compiler) -> Result<Option<Expr>> {
     let Some(expr) = expr else { return Ok(None) };
     let compiled = compiler.expr(expr, Clause::Rows(clause), None)?;
+    let checked = compiler.check_condition(&compiled, expr, clause);
+    if compiler.noted(checked).is_none() {
+        return Ok(None);
+    }
     let useful = useful(compiled, expr, clause);
     Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))
 }

@@ -217,6 +217,7 @@ fn each_mistake_is_told_once() {
                 "sum(sum(a)): invalid argument for func sum: aggregate argument is not allowed",
                 "sum(a): Not allowed to call aggregate functions in WHERE clause: sum(a)",
                 "bb: unknown field bb",
+                "q: unknown field q",
             ],
         ),
         (

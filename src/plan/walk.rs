@@ -4,7 +4,7 @@
 //! expressions are in it.
 
 use super::logical::{
-    Alias, Expr as LogicalExpr, Logical, LogicalInput, LogicalJoin, LogicalStep, Output, OutputValue,
+    Alias, Expr as LogicalExpr, Logical, LogicalElements, LogicalInput, LogicalJoin, LogicalStep, Output, OutputValue,
 };
 use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber, RowsOf, WindowSpec};
 use crate::expr::Expr;
@@ -22,13 +22,14 @@ impl Logical {
             admit,
             keys,
             aggregates,
+            window_aggregates,
             grouped: _,
             having,
             order,
             steps,
             result_steps,
             numbers,
-            rows_of,
+            elements,
             limit: _,
             watermark: _,
         } = self;
@@ -45,20 +46,22 @@ impl Logical {
                     OutputValue::Alias(_) => {}
                     OutputValue::Expr(expr) => see(expr),
                 },
-                Output::Spread { expr, prefix: _, name: _ } => see(expr),
+                Output::Spread { expr, name: _ } => see(expr),
                 Output::Star { slots: _, except: _ } => {}
             }
         }
         filter.iter().chain(admit).chain(keys).chain(having).for_each(&mut *see);
         window.iter().for_each(|window| window.each_expr(see));
-        aggregates.iter().for_each(|call| call.each_expr(see));
+        aggregates.iter().chain(window_aggregates).for_each(|call| call.each_expr(see));
         order.iter().for_each(|key| key.each_expr(see));
         for LogicalStep { aliases: _, call, span: _ } in steps {
             call.each_expr(see);
         }
         result_steps.iter().for_each(|call| call.each_expr(see));
         numbers.iter().for_each(|number| number.each_expr(see));
-        rows_of.iter().for_each(|rows| rows.each_expr(see));
+        if let Some(LogicalElements { aliases: _, rows, before: _, span: _ }) = elements {
+            rows.each_expr(see);
+        }
     }
 }
 

@@ -105,7 +105,7 @@ fn type_of(expr: &Expr, names: &Names) -> Option<DataType> {
     };
     match &expr.kind {
         ExprKind::Literal(literal) => Some(match literal {
-            Literal::Int(_) => DataType::BigInt,
+            Literal::Int(_) | Literal::Unsigned(_) => DataType::BigInt,
             Literal::Float(_) => DataType::Float,
             Literal::Text(_) => DataType::String,
             Literal::Bool(_) => DataType::Boolean,
@@ -154,7 +154,7 @@ fn type_of(expr: &Expr, names: &Names) -> Option<DataType> {
             Returns::SameAs(index) => type_of(call.args.get(index)?, names),
             Returns::Array | Returns::Object | Returns::Any => None,
         },
-        ExprKind::Star | ExprKind::Case { .. } => None,
+        ExprKind::Null | ExprKind::Star(_) | ExprKind::Case { .. } => None,
     }
 }
 

@@ -456,7 +456,8 @@ fn sole(condition: &Expr, plan: &RulePlan, select: &Select) -> Option<usize> {
 fn each_name<'a>(expr: &'a Expr, see: &mut dyn FnMut(Option<&'a Text>, &'a Text)) {
     let mut all = |exprs: &mut dyn Iterator<Item = &'a Expr>| exprs.for_each(|expr| each_name(expr, see));
     match &expr.kind {
-        ExprKind::Literal(_) | ExprKind::Star => {}
+        ExprKind::Literal(_) | ExprKind::Null => {}
+        ExprKind::Star(star) => all(&mut star.replace.iter().map(|(expr, _)| expr)),
         ExprKind::Column(name) => see(None, name),
         ExprKind::Dot(of, name) => match &of.kind {
             ExprKind::Column(stream) => see(Some(stream), &name.name),

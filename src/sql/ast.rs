@@ -156,7 +156,7 @@ pub struct Join {
     pub kind: JoinKind,
     /// the right side
     pub source: Source,
-    /// ON; none for CROSS
+    /// ON; without it every row meets every row
     pub on: Option<Expr>,
 }
 
@@ -284,8 +284,10 @@ pub enum ExprKind {
     Index(Box<Expr>, Box<Expr>),
     /// `left[from:to]`
     Slice(Box<Expr>, Option<Box<Expr>>, Option<Box<Expr>>),
-    /// `*` as the argument of a call
-    Star,
+    /// NULL
+    Null,
+    /// `*`, with EXCEPT and REPLACE, as the argument of a call
+    Star(Box<Star>),
     /// `-e`, `+e`, `NOT e`
     Unary(UnaryOp, Box<Expr>),
     /// `left op right`
@@ -346,6 +348,8 @@ pub struct Call {
     pub name: Ident,
     /// its arguments
     pub args: Vec<Expr>,
+    /// DISTINCT before the arguments of an aggregate
+    pub distinct: bool,
     /// FILTER (WHERE e) of an aggregate
     pub filter: Option<Box<Expr>>,
     /// OVER of an analytic function

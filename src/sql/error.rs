@@ -237,21 +237,6 @@ pub enum SyntaxErrorKind {
     },
 }
 
-/// Which of the words was meant, if one is close to what was written.
-pub(super) fn nearest<'a>(written: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Long texts are no misspelt words, and comparing them would cost.
-    if written.len() > 32 {
-        return None;
-    }
-    let written = written.to_ascii_uppercase();
-    words
-        .into_iter()
-        .map(|word| (strsim::osa_distance(&written, &word.to_ascii_uppercase()), word))
-        .filter(|(distance, word)| (1..=2).contains(distance) && distance * 2 < word.len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, word)| word)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -274,12 +259,5 @@ mod tests {
         let caret = lines[1].iter().position(|c| *c == '^').unwrap();
         assert_eq!(lines[0][caret..caret + 4], ['F', 'O', 'R', 'M']);
         assert!(lines[0].len() < 140);
-    }
-
-    #[test]
-    fn misspelt_words_are_found() {
-        assert_eq!(nearest("form", ["FROM", "WHERE"]), Some("FROM"));
-        assert_eq!(nearest("x", ["AS", "FROM"]), None);
-        assert_eq!(nearest("FROM", ["FROM"]), None);
     }
 }

@@ -269,6 +269,7 @@ impl Display for Literal {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
         match self {
             Literal::Int(value) => value.fmt(f),
+            Literal::Unsigned(value) => value.fmt(f),
             // The debug form always has a point or an exponent, so that it is read as a double again.
             Literal::Float(value) => write!(f, "{value:?}"),
             Literal::Text(value) => quoted(f, value),
@@ -285,7 +286,10 @@ impl Display for Expr {
             ExprKind::Column(column) => name(f, column),
             ExprKind::Dot(left, member) => {
                 // A number would take the point.
-                let is_number = matches!(left.kind, ExprKind::Literal(Literal::Int(_) | Literal::Float(_)));
+                let is_number = {
+                    use Literal::{Float, Int, Unsigned};
+                    matches!(left.kind, ExprKind::Literal(Int(_) | Unsigned(_) | Float(_)))
+                };
                 inside(f, left, if is_number { TIGHTEST + 1 } else { TIGHTEST })?;
                 write!(f, ".{member}")
             }
@@ -309,7 +313,8 @@ impl Display for Expr {
                 }
                 f.write_str("]")
             }
-            ExprKind::Star => f.write_str("*"),
+            ExprKind::Null => f.write_str("NULL"),
+            ExprKind::Star(star) => star.fmt(f),
             ExprKind::Unary(op, operand) => unary(f, *op, operand),
             ExprKind::Binary(op, left, right) => {
                 inside(f, left, rank(*op))?;
@@ -359,7 +364,20 @@ impl Display for Expr {
             }
             ExprKind::Call(call) => {
                 write!(f, "{}(", call.name)?;
-                list(f, &call.args)?;
+                match call.args.as_slice() {
+                    [first, others @ ..] if call.distinct => {
+                        // Behind a name a sign would be an operator.
+                        let text = first.to_string();
+                        let signed = text.starts_with(['-', '+']);
+                        if signed {
+                            write!(f, "DISTINCT ({text})")?
+                        } else {
+                            write!(f, "DISTINCT {text}")?
+                        }
+                        others.iter().try_for_each(|arg| write!(f, ", {arg}"))?;
+                    }
+                    args => list(f, args)?,
+                }
                 f.write_str(")")?;
                 if let Some(filter) = &call.filter {
                     write!(f, " FILTER (WHERE {filter})")?;
@@ -409,6 +427,7 @@ fn first(mut expr: &Expr) -> First {
     loop {
         match &expr.kind {
             ExprKind::Literal(Literal::Int(value)) => return if *value < 0 { First::Minus } else { First::Number },
+            ExprKind::Literal(Literal::Unsigned(_)) => return First::Number,
             ExprKind::Literal(Literal::Float(value)) => {
                 return if value.is_sign_negative() { First::Minus } else { First::Number };
             }

@@ -125,6 +125,14 @@ pub fn is_plain_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && name.chars().all(is_name)
         && keyword(name).is_none()
+        && !is_null(name)
+        // At the front of arguments it is a word of the language.
+        && !name.eq_ignore_ascii_case("DISTINCT")
+}
+
+/// Whether a word without backticks is the literal NULL where a value can stand.
+pub fn is_null(word: &str) -> bool {
+    word.eq_ignore_ascii_case("NULL")
 }
 
 fn span(start: usize, end: usize) -> Span {
@@ -191,9 +199,9 @@ fn number(rest: &str) -> (Token, usize) {
 }
 
 fn symbol(rest: &str) -> Option<(Token, usize)> {
-    const SYMBOLS: [&str; 25] = [
-        "->", ">=", "<=", "!=", "<>", "+", "-", "*", "/", "%", "&", "|", "^", "=", "<", ">", "[", "]", "(", ")", ",",
-        ".", ":", ";", "!",
+    const SYMBOLS: [&str; 26] = [
+        "::", "->", ">=", "<=", "!=", "<>", "+", "-", "*", "/", "%", "&", "|", "^", "=", "<", ">", "[", "]", "(", ")",
+        ",", ".", ":", ";", "!",
     ];
     let found = SYMBOLS.into_iter().find(|s| rest.starts_with(s))?;
     // Blanks between the characters of a comparison are allowed, as they are in eKuiper.

@@ -6,3 +6,4 @@ pub mod document;
 pub mod pattern;
 pub mod secret;
 pub mod span;
+pub mod suggest;

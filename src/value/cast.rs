@@ -69,6 +69,8 @@ pub fn cast(value: &Value, target: Target, zone: &TimeZone, now: i64) -> Result<
         return Ok(Value::Null);
     }
     match target {
+        // Nothing is lost of a number that is whole already.
+        Target::Int if matches!(value, Value::Unsigned(_)) => Ok(value.clone()),
         Target::Int => to_int(value).map(Value::Int),
         Target::Float => to_float(value).map(Value::Float),
         Target::Text => Ok(Value::from(text(value).as_ref())),
@@ -100,6 +102,7 @@ pub fn text(value: &Value) -> Cow<'_, str> {
         Value::Bool(true) => Cow::Borrowed("true"),
         Value::Bool(false) => Cow::Borrowed("false"),
         Value::Int(i) => Cow::Owned(i.to_string()),
+        Value::Unsigned(u) => Cow::Owned(u.to_string()),
         Value::Float(f) => Cow::Owned(float_text(*f)),
         Value::Text(text) => Cow::Borrowed(text),
         Value::Json(json) => Cow::Borrowed(json),
@@ -113,24 +116,30 @@ pub fn text(value: &Value) -> Cow<'_, str> {
     }
 }
 
-/// A whole number: doubles lose their fraction, text is decimal or has a prefix `0x`, `0o`, `0b`.
+/// A whole number: doubles lose their fraction, text is decimal or has a prefix `0x`, `0o`, `0b`, a point in time is ms
+/// since the epoch.
 fn to_int(value: &Value) -> Result<i64, ConversionError> {
     let converted = match value {
         Value::Int(i) => Some(*i),
         Value::Float(f) => cut(*f),
         Value::Bool(b) => Some(i64::from(*b)),
         Value::Text(text) => int_of_text(text),
+        Value::DateTime(at) => Some(at.timestamp().as_millisecond()),
         _ => None,
     };
     converted.ok_or_else(|| failed(value, "int"))
 }
 
-/// A double: text is read in decimal and exponent form. Text of a number beyond the doubles is an error.
+/// A double: text is read in decimal and exponent form, or has a prefix as for whole numbers, with any number of digits;
+/// a point in time is ms since the epoch. Text of a number beyond the doubles is an error.
 fn to_float(value: &Value) -> Result<f64, ConversionError> {
     let converted = match value {
         Value::Int(i) => Some(*i as f64),
+        Value::Unsigned(u) => Some(*u as f64),
         Value::Float(f) => Some(*f),
         Value::Bool(b) => Some(f64::from(u8::from(*b))),
+        Value::DateTime(at) => Some(at.timestamp().as_nanosecond() as f64 / 1e6),
+        Value::Text(text) if prefixed(text).is_some() => float_of_digits(text),
         Value::Text(text) => {
             text.parse::<f64>().ok().filter(|f| f.is_finite() || !text.bytes().any(|byte| byte.is_ascii_digit()))
         }
@@ -144,6 +153,7 @@ fn to_bool(value: &Value) -> Result<bool, ConversionError> {
     match value {
         Value::Bool(b) => Ok(*b),
         Value::Int(i) => Ok(*i != 0),
+        Value::Unsigned(_) => Ok(true),
         Value::Float(f) => Ok(*f != 0.0),
         Value::Text(text) => truth_of_text(text).ok_or_else(|| failed(value, "bool")),
         _ => Err(failed(value, "bool")),
@@ -218,23 +228,49 @@ fn cut(f: f64) -> Option<i64> {
 
 /// The whole number that a text is. A leading zero means nothing: `017` is 17.
 fn int_of_text(text: &str) -> Option<i64> {
-    let (negative, digits) = match text.as_bytes().first()? {
-        b'-' => (true, &text[1..]),
-        b'+' => (false, &text[1..]),
-        _ => (false, text),
-    };
-    let (radix, digits) = match digits.get(..2) {
-        Some("0x" | "0X") => (16, &digits[2..]),
-        Some("0o" | "0O") => (8, &digits[2..]),
-        Some("0b" | "0B") => (2, &digits[2..]),
-        _ => (10, digits),
-    };
+    let (negative, unsigned) = signed(text);
+    let (radix, digits) = prefixed(text).unwrap_or((10, unsigned));
     // `from_str_radix` would take a second sign.
     if !digits.chars().all(|digit| digit.is_digit(radix)) {
         return None;
     }
     let size = i128::from(u64::from_str_radix(digits, radix).ok()?);
     i64::try_from(if negative { -size } else { size }).ok()
+}
+
+/// Whether a minus stands before a number, and the number without its sign.
+fn signed(text: &str) -> (bool, &str) {
+    match text.as_bytes().first() {
+        Some(b'-') => (true, &text[1..]),
+        Some(b'+') => (false, &text[1..]),
+        _ => (false, text),
+    }
+}
+
+/// The radix that a prefix says, and the digits behind it.
+fn prefixed(text: &str) -> Option<(u32, &str)> {
+    let (_, digits) = signed(text);
+    let radix = match digits.get(..2)? {
+        "0x" | "0X" => 16,
+        "0o" | "0O" => 8,
+        "0b" | "0B" => 2,
+        _ => return None,
+    };
+    Some((radix, &digits[2..]))
+}
+
+/// The double that a text with a prefix is: exact up to 53 bits, and not more than a bit off beyond.
+fn float_of_digits(text: &str) -> Option<f64> {
+    let (radix, digits) = prefixed(text)?;
+    if digits.is_empty() {
+        return None;
+    }
+    let mut number = 0.0;
+    for digit in digits.chars() {
+        number = number * f64::from(radix) + f64::from(digit.to_digit(radix)?);
+    }
+    let number = if signed(text).0 { -number } else { number };
+    number.is_finite().then_some(number)
 }
 
 /// The number in decimal form without exponent, with the fewest digits that give the same double.
@@ -265,7 +301,9 @@ fn write_json(json: &mut String, value: &Value) {
         Value::Float(f) if *f != 0.0 && !(1e-6..1e21).contains(&f.abs()) => {
             let _ = write!(json, "{f:e}");
         }
-        Value::Bool(_) | Value::Int(_) | Value::Float(_) | Value::Json(_) => json.push_str(&text(value)),
+        Value::Bool(_) | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) | Value::Json(_) => {
+            json.push_str(&text(value))
+        }
         Value::Text(text) => write_json_text(json, text),
         Value::Array(members) => {
             json.push('[');

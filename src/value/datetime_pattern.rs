@@ -162,7 +162,6 @@ fn read_by(letter: char, count: usize) -> Directive {
         ('H', 1) => Directive::Known("%H"),
         ('S', _) => Directive::Known("%.f"),
         ('z', _) => Directive::Known("%Q"),
-        ('X', 1) => Directive::Known("%z"),
         ('G', _) => Directive::Literal,
         _ => written_by(letter, count),
     }
@@ -215,6 +214,8 @@ mod tests {
             ("yyyy-MM-ddTHH:mm:ss.SSS", "2023-11-14T22:13:20.125", Some("2023-11-14T22:13:20.125+01:00")),
             ("yyyy-MM-dd HH:mm:ss Z", "2023-11-14 22:13:20 +0900", Some("2023-11-14T22:13:20+09:00")),
             ("yyyy-MM-dd HH:mm:ssXXX", "2023-11-14 22:13:20-03:30", Some("2023-11-14T22:13:20-03:30")),
+            ("dd.MM.yyyy HH:mm:ss X", "19.09.2019 18:55:15 +07", Some("2019-09-19T18:55:15+07:00")),
+            ("dd.MM.yyyy HH:mm:ss X", "19.09.2019 18:55:15 -11", Some("2019-09-19T18:55:15-11:00")),
             ("MMM d, yyyy h:mm a", "Nov 14, 2023 10:13 PM", Some("2023-11-14T22:13:00+01:00")),
             ("EEE, dd MMMM yy", "Tue, 14 November 23", Some("2023-11-14T00:00:00+01:00")),
             ("yyyy", "2023", Some("2023-01-01T00:00:00+01:00")),

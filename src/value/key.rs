@@ -39,6 +39,8 @@ pub enum KeyPart {
     Bytes(Arc<Vec<u8>>),
     /// a point in time, whatever zone it is shown in
     DateTime(#[serde(with = "moment")] jiff::Timestamp),
+    /// a number that is a whole number from 2^63 to 2^64 − 1, however it was written
+    Unsigned(u64),
 }
 
 impl GroupKey {
@@ -114,8 +116,10 @@ impl KeyPart {
             Value::Float(f) => match whole_float(*f) {
                 Some(int) => KeyPart::Int(int),
                 None if f.is_nan() => KeyPart::Float(f64::NAN.to_bits()),
+                None if is_unsigned(*f) => KeyPart::Unsigned(*f as u64),
                 None => KeyPart::Float(f.to_bits()),
             },
+            Value::Unsigned(u) => KeyPart::Unsigned(*u),
             Value::Text(text) => KeyPart::Text(text.clone()),
             Value::DateTime(at) => KeyPart::DateTime(at.timestamp()),
             Value::Bytes(bytes) => KeyPart::Bytes(bytes.clone()),
@@ -149,6 +153,12 @@ pub fn whole_float(f: f64) -> Option<i64> {
     (int as f64 == f && int != i64::MAX).then_some(int)
 }
 
+/// Whether a double is a whole number from 2^63 to 2^64 − 1. All doubles between are whole.
+fn is_unsigned(f: f64) -> bool {
+    const FIRST: f64 = 9_223_372_036_854_775_808.0;
+    (FIRST..2.0 * FIRST).contains(&f)
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
@@ -173,6 +183,9 @@ mod tests {
             (Value::Int(i64::MAX), Value::Float(9_223_372_036_854_775_808.0), false),
             (Value::Int(i64::MIN), Value::Float(-9_223_372_036_854_775_808.0), true),
             (Value::Int((1 << 53) + 1), Value::Float(9_007_199_254_740_992.0), false),
+            (Value::Unsigned(1 << 63), Value::Float(9_223_372_036_854_775_808.0), true),
+            (Value::Unsigned((1 << 63) + 1), Value::Float(9_223_372_036_854_775_808.0), false),
+            (Value::Unsigned(u64::MAX), Value::Unsigned(u64::MAX - 1), false),
             (Value::Float(1.5), Value::Float(1.5), true),
             (Value::Int(1), Value::from("1"), false),
             (Value::Null, Value::Absent, true),

@@ -48,7 +48,7 @@ pub enum Value {
     Null,
     /// true or false.
     Bool(bool),
-    /// A whole number, exact.
+    /// A whole number of 64 bits with a sign, exact.
     Int(i64),
     /// A number with a fraction, an exponent, or beyond 64 bits.
     Float(f64),
@@ -65,6 +65,9 @@ pub enum Value {
     Bytes(Arc<Vec<u8>>),
     /// A point in time with the zone it is shown in.
     DateTime(#[serde(with = "zoned")] Arc<jiff::Zoned>),
+    /// A whole number from 2^63 to 2^64 − 1, exact where it is passed on and compared; arithmetic takes it as a double.
+    /// Smaller ones are always `Int`: [`Value::whole`] makes either.
+    Unsigned(u64),
 }
 
 /// The kind of a [`Value`], for messages and for checks.
@@ -117,7 +120,7 @@ impl Value {
         match self {
             Value::Absent | Value::Null => Kind::Null,
             Value::Bool(_) => Kind::Bool,
-            Value::Int(_) => Kind::Int,
+            Value::Int(_) | Value::Unsigned(_) => Kind::Int,
             Value::Float(_) => Kind::Float,
             Value::Text(_) => Kind::Text,
             Value::Json(json) if json.starts_with('[') => Kind::Array,
@@ -133,9 +136,15 @@ impl Value {
     pub fn as_f64(&self) -> Option<f64> {
         match self {
             Value::Int(i) => Some(*i as f64),
+            Value::Unsigned(u) => Some(*u as f64),
             Value::Float(f) => Some(*f),
             _ => None,
         }
+    }
+
+    /// A whole number that is not negative.
+    pub fn whole(number: u64) -> Value {
+        i64::try_from(number).map_or(Value::Unsigned(number), Value::Int)
     }
 
     /// The text, if this is text.

@@ -52,6 +52,8 @@ pub enum DataType {
 pub enum Literal {
     /// `1`
     Int(i64),
+    /// a whole number from 2^63 to 2^64 − 1
+    Unsigned(u64),
     /// `1.5`
     Float(f64),
     /// `"text"`

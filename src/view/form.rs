@@ -37,6 +37,7 @@ pub fn form_of_part(part: &KeyPart) -> Result<Form, NotScalar> {
         KeyPart::Bool(true) => Text::const_new("true"),
         KeyPart::Bool(false) => Text::const_new("false"),
         KeyPart::Int(int) => itoa::Buffer::new().format(*int).into(),
+        KeyPart::Unsigned(int) => itoa::Buffer::new().format(*int).into(),
         KeyPart::Text(text) => text.clone(),
         KeyPart::Float(_) | KeyPart::Bytes(_) | KeyPart::DateTime(_) => {
             let mut text = Vec::new();
@@ -53,6 +54,7 @@ pub fn write_part(out: &mut Vec<u8>, part: &KeyPart) {
         KeyPart::Nothing => Value::Null,
         KeyPart::Bool(bool) => Value::Bool(*bool),
         KeyPart::Int(int) => Value::Int(*int),
+        KeyPart::Unsigned(int) => Value::Unsigned(*int),
         KeyPart::Float(bits) => Value::Float(f64::from_bits(*bits)),
         KeyPart::Text(text) => return json::write_str(out, text),
         KeyPart::Bytes(bytes) => Value::Bytes(bytes.clone()),

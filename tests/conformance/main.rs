@@ -79,6 +79,12 @@ async fn sinks() {
     file("sink").await;
 }
 
+/// What eKuiper's own tests ask and feeds bring: the recorded cases, and the project's own of the same kinds.
+#[tokio::test]
+async fn peer() {
+    file("peer").await;
+}
+
 /// Cases of the project's own: operators, types, clauses and functions, a table each.
 #[tokio::test]
 async fn tables() {

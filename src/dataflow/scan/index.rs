@@ -71,7 +71,7 @@ impl Kind {
 
     fn of(value: &Value) -> Option<Kind> {
         match value {
-            Value::Int(_) | Value::Float(_) => Some(Kind::Number),
+            Value::Int(_) | Value::Float(_) | Value::Unsigned(_) => Some(Kind::Number),
             Value::Text(_) => Some(Kind::Text),
             Value::Bool(_) => Some(Kind::Bool),
             _ => None,
@@ -298,6 +298,11 @@ impl Column {
                 Some(i) => self.ints.get(&i).into_iter().for_each(&mut add),
                 None => self.floats.get(&f.to_bits()).into_iter().for_each(&mut add),
             },
+            // Constants are no such numbers, but doubles may be equal to one.
+            Value::Unsigned(u) => match *u as f64 {
+                f if f as u64 == *u => self.floats.get(&f.to_bits()).into_iter().for_each(&mut add),
+                _ => {}
+            },
             Value::Text(text) => self.texts.get(text).into_iter().for_each(&mut add),
             Value::Bool(b) => add(&self.bools[usize::from(*b)]),
             // A point in time equals texts and numbers in its own way; other kinds fit nothing.
@@ -308,7 +313,7 @@ impl Column {
             add(&self.expecting[other as usize]);
         }
         match value {
-            Value::Int(_) | Value::Float(_) if !self.numbers_between.is_empty() => {
+            Value::Int(_) | Value::Float(_) | Value::Unsigned(_) if !self.numbers_between.is_empty() => {
                 self.numbers_between.holding(&Number(value.clone()), found);
             }
             Value::Text(text) if !self.texts_between.is_empty() => self.texts_between.holding(text, found),

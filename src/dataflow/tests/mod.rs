@@ -4,6 +4,7 @@
 //! Most rules are torn down now and then, and go on in new operators with the checkpoint of the old ones: whatever a model
 //! says, it must not show.
 
+mod batches;
 mod checkpoints;
 mod edges;
 mod errors;

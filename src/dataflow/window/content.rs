@@ -13,7 +13,7 @@ use crate::dataflow::state::quarter;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Scope};
-use crate::plan::physical::Stateful;
+use crate::plan::physical::{AggregateCall, Stateful};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
@@ -202,14 +202,23 @@ pub fn new_group(plan: &Stateful, scope: &Scope<'_>) -> Result<Group, EvalError>
 /// An argument of an aggregate cannot be used.
 #[inline]
 pub fn add_to(accumulators: &mut [Accumulator], plan: &Stateful, scope: &Scope<'_>) -> Result<(), EvalError> {
-    if let ([call], [accumulator]) = (plan.aggregates.as_slice(), &mut *accumulators) {
+    add_all(accumulators, &plan.aggregates, scope)
+}
+
+/// Adds a row to an accumulator for each call: to all of them, or to none if one cannot take it.
+///
+/// # Errors
+/// An argument of an aggregate cannot be used.
+#[inline]
+pub fn add_all(accumulators: &mut [Accumulator], calls: &[AggregateCall], scope: &Scope<'_>) -> Result<(), EvalError> {
+    if let ([call], [accumulator]) = (calls, &mut *accumulators) {
         return match &call.arg {
             None => accumulator.add(None),
             Some(arg) => accumulator.add(Some(arg.eval(scope)?.as_ref())),
         };
     }
     let mut values: SmallVec<[Option<Cow<'_, Value>>; 6]> = SmallVec::new();
-    for (call, accumulator) in plan.aggregates.iter().zip(&*accumulators) {
+    for (call, accumulator) in calls.iter().zip(&*accumulators) {
         let value = match &call.arg {
             None => None,
             Some(arg) => Some(arg.eval(scope)?),

@@ -20,7 +20,7 @@ use super::timers::Alarm;
 
 use content::{Content, merges_ahead};
 
-pub use content::{Arrival, Closed, ClosedWindows, Group, Groups, accumulate};
+pub use content::{Arrival, Closed, ClosedWindows, Group, Groups, accumulate, add_all};
 
 /// The open windows of a rule.
 pub enum Windows {

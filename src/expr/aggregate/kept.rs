@@ -5,6 +5,8 @@ use std::sync::Arc;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
+use super::{Accumulator, Aggregate, invalid};
+use crate::expr::error::EvalError;
 use crate::value::json;
 use crate::value::key::KeyPart;
 use crate::value::{Object, Value};
@@ -92,6 +94,84 @@ impl Last {
 
     pub(super) fn answer(&self) -> Value {
         self.value.clone().unwrap_or_default()
+    }
+}
+
+/// The first value.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct First {
+    /// whether nulls are passed over
+    filled: bool,
+    value: Option<Value>,
+}
+
+impl First {
+    pub(super) fn new(filled: bool) -> First {
+        First { filled, value: None }
+    }
+
+    pub(super) fn add(&mut self, value: &Value) {
+        if self.value.is_none() && !(self.filled && value.is_null()) {
+            self.value = Some(value.clone());
+        }
+    }
+
+    pub(super) fn merge(&mut self, later: &First) {
+        if let Some(value) = &later.value {
+            self.add(value);
+        }
+    }
+
+    pub(super) fn answer(&self) -> Value {
+        self.value.clone().unwrap_or_default()
+    }
+}
+
+/// The different values of an aggregate with DISTINCT, in the order of their first rows.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Values {
+    /// the aggregate over these
+    aggregate: Aggregate,
+    integral: bool,
+    values: IndexMap<KeyPart, Value>,
+}
+
+impl Values {
+    pub(super) fn new(aggregate: Aggregate, integral: bool) -> Values {
+        Values { aggregate, integral, values: IndexMap::new() }
+    }
+
+    pub(super) fn check(&self, value: &Value) -> Result<(), EvalError> {
+        let takes_numbers = matches!(self.aggregate, Aggregate::Sum | Aggregate::Avg);
+        if takes_numbers && !value.is_null() && value.as_f64().is_none() {
+            return Err(invalid(self.aggregate, value));
+        }
+        Ok(())
+    }
+
+    pub(super) fn add(&mut self, value: &Value) -> Result<(), EvalError> {
+        self.check(value)?;
+        let key = KeyPart::of(value);
+        if !self.values.contains_key(&key) {
+            self.values.insert(key, value.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn merge(&mut self, later: &Values) {
+        for (key, value) in &later.values {
+            if !self.values.contains_key(key) {
+                self.values.insert(key.clone(), value.clone());
+            }
+        }
+    }
+
+    pub(super) fn answer(&self) -> Result<Value, EvalError> {
+        let mut all = Accumulator::new(self.aggregate, self.integral);
+        for value in self.values.values() {
+            all.add(Some(value))?;
+        }
+        all.answer()
     }
 }
 

@@ -83,7 +83,7 @@ impl Ranked {
 
     pub(super) fn check(&self, value: &Value) -> Result<(), EvalError> {
         match value {
-            Value::Absent | Value::Null | Value::Int(_) | Value::Float(_) => Ok(()),
+            Value::Absent | Value::Null | Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => Ok(()),
             _ => Err(invalid(self.aggregate, value)),
         }
     }
@@ -91,7 +91,7 @@ impl Ranked {
     pub(super) fn add(&mut self, value: &Value) -> Result<(), EvalError> {
         match value {
             Value::Absent | Value::Null => {}
-            Value::Int(_) | Value::Float(_) => self.numbers.push(value.clone()),
+            Value::Int(_) | Value::Float(_) | Value::Unsigned(_) => self.numbers.push(value.clone()),
             _ => return Err(invalid(self.aggregate, value)),
         }
         Ok(())

@@ -3,12 +3,41 @@
 use super::*;
 use proptest::prelude::*;
 
+/// The answer, or the first error of a value.
 fn over(aggregate: Aggregate, integral: bool, values: &[Value]) -> Result<Value, EvalError> {
     let mut accumulator = Accumulator::new(aggregate, integral);
     for value in values {
         accumulator.add(Some(value))?;
     }
     accumulator.answer()
+}
+
+/// The answer of the values that suit the aggregate: others cost nothing but themselves.
+fn gathered(aggregate: Aggregate, integral: bool, values: &[Value]) -> Result<Value, EvalError> {
+    let mut accumulator = Accumulator::new(aggregate, integral);
+    for value in values {
+        assert_eq!(accumulator.check(Some(value)), accumulator.clone().add(Some(value)), "{aggregate} {value:?}");
+        let _ = accumulator.add(Some(value));
+    }
+    accumulator.answer()
+}
+
+#[test]
+fn a_value_that_does_not_suit_costs_itself_alone() {
+    use Aggregate::{Avg, AvgDistinct, Max, Median, Min, Stddev, Sum, SumDistinct};
+    let values = [Value::Int(2), Value::from("x"), Value::Bool(true), Value::Int(4)];
+    for (aggregate, expected) in [
+        (Sum, "Int(6)"),
+        (Avg, "Float(3.0)"),
+        (Min, "Int(2)"),
+        (Max, "Int(4)"),
+        (Median, "Float(3.0)"),
+        (Stddev, "Float(1.0)"),
+        (SumDistinct, "Int(6)"),
+        (AvgDistinct, "Float(3.0)"),
+    ] {
+        assert_eq!(shown(gathered(aggregate, true, &values)), expected, "{aggregate}");
+    }
 }
 
 fn shown(answer: Result<Value, EvalError>) -> String {
@@ -150,7 +179,13 @@ fn values_that_are_kept() {
     assert_eq!(shown(over(Collect, true, &[Value::Absent])), "Array([Null])");
 }
 
-const ALL: [Aggregate; 18] = [
+const ALL: [Aggregate; 24] = [
+    Aggregate::FirstValue { filled: false },
+    Aggregate::FirstValue { filled: true },
+    Aggregate::CountDistinct,
+    Aggregate::SumDistinct,
+    Aggregate::AvgDistinct,
+    Aggregate::CollectDistinct,
     Aggregate::Count,
     Aggregate::Sum,
     Aggregate::Avg,
@@ -214,7 +249,7 @@ proptest! {
                     part.iter().for_each(|value| drop(accumulator.add(Some(value))));
                     let _ = whole.merge(&accumulator);
                 }
-                let (whole, expected) = (whole.answer(), over(aggregate, true, values));
+                let (whole, expected) = (whole.answer(), gathered(aggregate, true, values));
                 prop_assert!(alike(&whole, &expected), "{aggregate}: {whole:?} is not {expected:?}");
             }
         }

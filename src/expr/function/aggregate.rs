@@ -9,6 +9,7 @@ const fn row(aggregate: Aggregate, name: &'static str, param: (&'static [(&'stat
 }
 
 const NUMBER: &[(&str, Param)] = &[("x", Param::Number)];
+const ORDERED: &[(&str, Param)] = &[("x", Param::Ordered)];
 const ANY: &[(&str, Param)] = &[("x", Param::Any)];
 const RANKED: &[(&str, Param)] = &[("x", Param::Number), ("share", Param::Number)];
 const DEDUPLICATED: &[(&str, Param)] = &[("x", Param::Any), ("all", Param::Bool)];
@@ -16,24 +17,34 @@ const LAST: &[(&str, Param)] = &[("x", Param::Any), ("ignore_null", Param::Bool)
 
 pub(super) static FUNCTIONS: &[Function] = &[
     row(Aggregate::Avg, "avg", (NUMBER, Returns::Float))
-        .doc("The mean of the numbers, a float; nulls are left out. No value where there is no number.", &[]),
+        .doc("The mean of the numbers, a float; nulls are left out. No value where there is no number. `avg(DISTINCT x)` takes \
+              each number once.", &[]),
     row(Aggregate::Collect, "collect", (ANY, Returns::Array)).doc(
         "An array of the values in order, nulls too. `collect(*)` is an array of the rows as objects; \
-         `collect(*)[0]->a` looks into the first.",
+         `collect(*)[0]->a` looks into the first. `collect(DISTINCT x)` has each value once, in the order of their first \
+         rows.",
         &[],
     ),
     row(Aggregate::Count, "count", (ANY, Returns::Int))
-        .doc("`count(*)` counts rows, `count(x)` those rows in which x is not null.", &[]),
+        .doc("`count(*)` counts rows, `count(x)` those rows in which x is not null, `count(DISTINCT x)` the different values.", &[]),
     row(Aggregate::Deduplicate { all: true }, "deduplicate", (DEDUPLICATED, Returns::Any)).check(literal_bool).doc(
         "With true an array of rows as objects: for each value of x the first that has it. With false the last row if \
          its value of x is new, else no value.",
         &[],
     ),
+    row(Aggregate::FirstValue { filled: false }, "first_value", (LAST, Returns::SameAs(0)))
+        .required(1)
+        .check(literal_bool)
+        .doc(
+            "The first value; with true the first that is not null. `first_value(*, true)` is the first row as an \
+             object.",
+            &[],
+        ),
     row(Aggregate::LastValue { filled: false }, "last_value", (LAST, Returns::SameAs(0))).check(literal_bool).doc(
         "The last value; with true the last that is not null. `last_value(*, true)` is the last row as an object.",
         &[],
     ),
-    row(Aggregate::Max, "max", (NUMBER, Returns::SameAs(0)))
+    row(Aggregate::Max, "max", (ORDERED, Returns::SameAs(0)))
         .doc("The greatest number, or the last text in order; nulls are left out.", &[]),
     row(Aggregate::Median, "median", (NUMBER, Returns::Any)).doc(
         "The number in the middle, or the mean of the two there, a float; nulls are left out. No value where there is \
@@ -45,7 +56,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
          `merge_agg(*)` merges the rows. No value where there is no object.",
         &[],
     ),
-    row(Aggregate::Min, "min", (NUMBER, Returns::SameAs(0)))
+    row(Aggregate::Min, "min", (ORDERED, Returns::SameAs(0)))
         .doc("The least number, or the first text in order; nulls are left out.", &[]),
     row(Aggregate::PercentileCont(Share::NONE), "percentile_cont", (RANKED, Returns::Float))
         .aliases(&["percentile"])
@@ -67,7 +78,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[],
     ),
     row(Aggregate::Sum, "sum", (NUMBER, Returns::SameAs(0)))
-        .doc("The sum of the numbers; nulls are left out. Whole numbers are summed exactly.", &[]),
+        .doc("The sum of the numbers; nulls are left out. Whole numbers are summed exactly. `sum(DISTINCT x)` takes each number \
+              once.", &[]),
     row(Aggregate::Var, "var", (NUMBER, Returns::Float))
         .doc("The variance of the numbers as a whole population; nulls are left out.", &[]),
     row(Aggregate::VarSample, "vars", (NUMBER, Returns::Float))

@@ -66,6 +66,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[],
     ),
     of(Analytic::ChangedCol, "changed_col", &[("ignore_null", Param::Bool), ("x", Param::Any)], Returns::SameAs(1))
+        .check(boolean_first)
         .doc(
             "x where it differs from the last x, else null; the first x differs. With ignore_null a null is no change \
              and is forgotten. Where `OVER (WHEN …)` is false the answer is null and the row is forgotten.\n\n\
@@ -80,14 +81,14 @@ pub(super) static FUNCTIONS: &[Function] = &[
     of(
         Analytic::ChangedCols,
         "changed_cols",
-        &[("prefix", Param::TextLiteral), ("ignore_null", Param::Bool), ("x", Param::Any)],
+        &[("prefix", Param::Text), ("ignore_null", Param::Bool), ("x", Param::Any)],
         Returns::Any,
     )
     .variadic()
     .check(more_than_two)
     .doc(
         "Several columns: those arguments that differ from the row before, or from the window before where they are \
-         aggregates. Their names are the prefix and the column's name, or the function's name for a call. `*` stands \
+         aggregates. Their names are the prefix, which may be a column's text, and the column's name, or the function's name for a call. `*` stands \
          for all columns. With ignore_null a null is no change and is forgotten. Only in the select list.\n\n\
          | a | b | `changed_cols(\"c_\", true, a, b)` |\n\
          | --- | --- | --- |\n\
@@ -200,6 +201,16 @@ fn of_latest(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
+/// eKuiper's word for it differs from that of other functions.
+fn boolean_first(literals: &[Option<&Value>]) -> Result<(), String> {
+    match literals {
+        [Some(literal), _] if !literal.is_null() && !matches!(literal, Value::Bool(_)) => {
+            Err("Expect boolean type for parameter 1".to_owned())
+        }
+        _ => Ok(()),
+    }
+}
+
 fn more_than_one(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals.len() {
         found @ ..2 => Err(format!("expect more than one arg but got {found}")),
@@ -243,7 +254,7 @@ mod tests {
             ("latest", &[], Some("expect one or two args but got 0")),
             ("latest", &[&field, &one, &one], Some("expect one or two args but got 3")),
             ("changed_col", &[&yes], Some("Expect 2 arguments but found 1.")),
-            ("changed_col", &[&one, &field], Some("Expect bool type for parameter 1")),
+            ("changed_col", &[&one, &field], Some("Expect boolean type for parameter 1")),
             ("had_changed", &[&yes], Some("expect more than one arg but got 1")),
             ("had_changed", &[&text, &field], Some("Expect bool type for parameter 1")),
             ("had_changed", &[&yes, &field, &one, &text], None),

@@ -101,9 +101,12 @@ fn takes_literal(param: Param, literal: &Value) -> bool {
     match literal {
         Value::Absent | Value::Null => true,
         Value::Int(_) => {
-            matches!(param, Param::Any | Param::Number | Param::Int | Param::IntLiteral | Param::IntOrText)
+            matches!(
+                param,
+                Param::Any | Param::Number | Param::Ordered | Param::Int | Param::IntLiteral | Param::IntOrText
+            )
         }
-        Value::Float(_) => matches!(param, Param::Any | Param::Number),
+        Value::Float(_) | Value::Unsigned(_) => matches!(param, Param::Any | Param::Number | Param::Ordered),
         Value::Text(_) => {
             matches!(param, Param::Any | Param::Text | Param::TextLiteral | Param::IntOrText | Param::DateTimeOrText)
         }
@@ -120,7 +123,8 @@ fn takes_kind(param: Param, kind: Option<Param>) -> bool {
         (Param::IntLiteral | Param::TextLiteral, _) => false,
         (Param::MetaKey, kind) => kind == Some(Param::MetaKey),
         (Param::Any | Param::Array | Param::Object, _) | (_, None | Some(Param::Any)) => true,
-        (Param::Number | Param::Int, Some(Param::Number | Param::Int)) => true,
+        (Param::Number | Param::Int | Param::Ordered, Some(Param::Number | Param::Int)) => true,
+        (Param::Ordered, Some(Param::Text | Param::DateTime)) => true,
         (Param::IntOrText, Some(Param::Number | Param::Int | Param::Text)) => true,
         // A number or text may be read as a time.
         (Param::DateTime | Param::DateTimeOrText, Some(Param::Number | Param::Int | Param::Text)) => true,
@@ -134,7 +138,7 @@ fn takes_kind(param: Param, kind: Option<Param>) -> bool {
 fn kind_name(param: &Param) -> &'static str {
     match param {
         Param::Any => "any",
-        Param::Number => "number - float or int",
+        Param::Number | Param::Ordered => "number - float or int",
         Param::Int | Param::IntOrText => "int",
         Param::IntLiteral => "integer",
         Param::Text | Param::TextLiteral => "string",

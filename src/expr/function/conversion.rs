@@ -28,30 +28,44 @@ const SCHEME: &[(&str, Param)] = &[("data", Param::Text), ("scheme", Param::Text
 pub(super) static FUNCTIONS: &[Function] = &[
     of("cast", &[("value", Param::Any), ("type", Param::Text)], Returns::Any, |args, context| {
         let target = match &args[1] {
-            Value::Text(name) => Target::named(name).ok_or_else(|| {
-                domain(format!(
-                    "unknown type {name}, only bigint, float, string, boolean, datetime and bytea are supported"
-                ))
-            })?,
+            Value::Text(name) => Target::named(name).ok_or_else(|| unknown_type(name))?,
             _ => return Err(domain("expect string type for type parameter")),
         };
         Ok(cast(&args[0], target, context.zone, context.now)?)
     })
     .check(cast_type)
     .doc(
-        "The value as another type: `bigint`, `float`, `string`, `boolean`, `datetime` or `bytea`. Fractions are cut \
-         for bigint; text may have a prefix `0x`, `0o` or `0b` there. A number as datetime is ms since 1970. Text as \
-         bytea is base64, or else its own bytes.",
+        "The value as another type: `bigint`, `float`, `string`, `boolean`, `datetime` or `bytea`; also written \
+         `CAST(x AS bigint)` and `x::bigint`. Fractions are cut for bigint. Text as a number may have a prefix `0x`, \
+         `0o` or `0b`; what is beyond 64 bits can be a float. A number as datetime is ms since 1970, and a datetime as \
+         a number as well. Text as bytea is base64, or else its own bytes.",
         &[
             ("cast(1.9, \"bigint\")", "1"),
             ("cast(\"0x1F\", \"bigint\")", "31"),
             ("cast(\"017\", \"bigint\")", "17"),
+            ("cast(\"0xffffffffffffffffff\", \"float\")", "4722366482869645000000"),
+            ("cast(cast(\"2024-02-29T12:34:56Z\", \"datetime\"), \"bigint\")", "1709210096000"),
             ("cast(true, \"float\")", "1"),
             ("cast(1234567.5, \"string\")", "\"1234567.5\""),
             ("cast(\"t\", \"boolean\")", "true"),
             ("cast(\"2024-02-29T12:34:56Z\", \"datetime\")", "\"2024-02-29T12:34:56Z\""),
             ("cast(\"aGk=\", \"bytea\")", "\"aGk=\""),
             ("cast(null, \"string\")", ""),
+        ],
+    ),
+    of("try_cast", &[("value", Param::Any), ("type", Param::Text)], Returns::Any, |args, context| {
+        let Value::Text(name) = &args[1] else { return Err(domain("expect string type for type parameter")) };
+        let target = Target::named(name).ok_or_else(|| unknown_type(name))?;
+        // What cannot be converted has no value.
+        Ok(cast(&args[0], target, context.zone, context.now).unwrap_or(Value::Null))
+    })
+    .check(cast_type)
+    .doc(
+        "As `cast`, but null where the value cannot be converted, so that the row stays.",
+        &[
+            ("try_cast(\"12\", \"bigint\")", "12"),
+            ("try_cast(\"n/a\", \"bigint\")", ""),
+            ("coalesce(try_cast(\"n/a\", \"float\"), -1)", "-1"),
         ],
     ),
     of("chr", &[("code", Param::IntOrText)], Returns::Text, chr).doc(
@@ -127,6 +141,10 @@ pub(super) static FUNCTIONS: &[Function] = &[
         ],
     ),
 ];
+
+fn unknown_type(name: &str) -> FunctionError {
+    domain(format!("unknown type {name}, only bigint, float, string, boolean, datetime and bytea are supported"))
+}
 
 fn cast_type(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals.get(1) {

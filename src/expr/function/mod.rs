@@ -33,7 +33,7 @@ use std::sync::LazyLock;
 use smallvec::SmallVec;
 
 pub use check::{CallError, check_call};
-pub use reference::reference;
+pub use reference::{reference, usage};
 
 use crate::value::cast::ConversionError;
 use crate::value::{Kind, Value};
@@ -150,6 +150,8 @@ pub enum Param {
     Any,
     /// any number
     Number,
+    /// a number, or another value that has an order
+    Ordered,
     /// a whole number
     Int,
     /// a whole number that is written in the rule

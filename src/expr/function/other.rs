@@ -151,7 +151,12 @@ fn state_type(literals: &[Option<&Value>]) -> Result<(), String> {
 
 fn topic_or_id(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals {
-        [Some(Value::Text(key))] if !["topic", "messageid"].iter().any(|known| key.eq_ignore_ascii_case(known)) => {
+        // `stream.topic` names the stream too.
+        [Some(Value::Text(key))]
+            if !["topic", "messageid"].iter().any(|known| {
+                key.rsplit('.').next().is_some_and(|key| key.trim_matches('`').eq_ignore_ascii_case(known))
+            }) =>
+        {
             Err("Parameter of mqtt function can be only topic or messageid.".to_owned())
         }
         _ => Ok(()),

@@ -10,7 +10,7 @@ pub fn reference() -> String {
     functions.sort_by_key(|function| (function.family, function.name));
     let mut page = String::from(
         "# Functions\n\n\
-         <!-- Generated from the function table; `UPDATE_DOCS=1 cargo test --test generated_docs` writes it anew. -->\n\n\
+         <!-- Generated from the function table; `UPDATE_DOCS=1 cargo test --test source` writes it anew. -->\n\n\
          Names are the same in upper and lower case. An argument in brackets may be left out; one with `…` may be \
          repeated. A call that fails drops its message, counts an error, and leaves the rule running. Where null gives \
          an answer at once, an empty array or object counts as null too, unless arrays or objects are what the function \
@@ -57,7 +57,7 @@ fn escaped(text: &str) -> String {
 }
 
 /// The call with names and kinds of its parameters.
-fn usage(function: &Function) -> String {
+pub fn usage(function: &Function) -> String {
     let signature = &function.signature;
     let mut usage = format!("{}(", function.name);
     for (index, (name, param)) in signature.params.iter().enumerate() {
@@ -77,6 +77,7 @@ fn kind(param: Param) -> &'static str {
     match param {
         Param::Any => "any",
         Param::Number => "number",
+        Param::Ordered => "number or string",
         Param::Int => "int",
         Param::IntLiteral => "int literal",
         Param::IntOrText => "int or string",

@@ -31,6 +31,9 @@ fn write_value(out: &mut String, value: &Value) {
         Value::Int(i) => {
             let _ = write!(out, "{i}");
         }
+        Value::Unsigned(u) => {
+            let _ = write!(out, "{u}");
+        }
         Value::Float(float) => out.push_str(&shortest(*float)),
         Value::Text(text) => out.push_str(text),
         Value::Bytes(bytes) => out.push_str(&base64::engine::general_purpose::STANDARD.encode(bytes.as_slice())),
@@ -69,6 +72,7 @@ pub fn type_name(value: &Value) -> &'static str {
         Value::Absent | Value::Null | Value::Json(_) => "<nil>",
         Value::Bool(_) => "bool",
         Value::Int(_) => "int64",
+        Value::Unsigned(_) => "uint64",
         Value::Float(_) => "float64",
         Value::Text(_) => "string",
         Value::Array(_) => "[]interface {}",
@@ -209,10 +213,14 @@ impl Spec {
         };
         let double = match (verb, value) {
             ('e' | 'E' | 'f' | 'F' | 'g' | 'G', Value::Int(i)) => Some(Value::Float(*i as f64)),
+            ('e' | 'E' | 'f' | 'F' | 'g' | 'G', Value::Unsigned(u)) => Some(Value::Float(*u as f64)),
             _ => None,
         };
         let (text, number) = match (verb, double.as_ref().unwrap_or(value)) {
             ('v', Value::Int(i)) => (self.signed(i.to_string(), *i >= 0), true),
+            ('v' | 'd', Value::Unsigned(u)) => (self.signed(u.to_string(), true), true),
+            ('x', Value::Unsigned(u)) => (format!("{u:x}"), true),
+            ('X', Value::Unsigned(u)) => (format!("{u:X}"), true),
             ('v', Value::Float(float)) => (self.signed(shortest(*float), *float >= 0.0), true),
             ('v', Value::Text(text)) if self.sharp => (quoted(text), false),
             ('v', other) => (text(other), false),

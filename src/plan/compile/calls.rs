@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::operators::is_logical;
-use super::{Clause, Compiled, Compiler, Parts, Result, Scope, Type};
+use super::{Clause, Compiled, Compiler, Elements, Finished, Parts, Result, Scope, Type};
 use crate::expr::analytic::Analytic;
 use crate::expr::function::{self, Code, Family, Function, Param, Returns, check_call};
 use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
-use crate::plan::logical::Expr;
+use crate::plan::logical::{Expr, SlotRef};
+use crate::plan::physical::RowsOf;
 use crate::sql::WINDOWS;
 use crate::sql::ast::{self, Call, DataType, ExprKind};
 use crate::text::span::Span;
@@ -25,7 +26,7 @@ const OF_WINDOWS: [&str; 2] = ["last_agg_hit_count", "last_agg_hit_time"];
 /// Why unnest() and the like cannot stand where they stand, in the words of eKuiper.
 const NESTED: &str = "select clause shouldn't has nested set-returning-functions";
 const ELSEWHERE: &str = "select statement shouldn't has srf except fields";
-pub const MULTIPLE: &str = "select clause shouldn't has multi set-returning-functions";
+const MULTIPLE: &str = "select clause shouldn't has multi set-returning-functions";
 
 impl Compiler {
     pub(super) fn call(&mut self, call: &Call, span: Span, (clause, own): Scope) -> Result<Compiled> {
@@ -37,8 +38,14 @@ impl Compiler {
             }
             let windows = WINDOWS.map(str::to_ascii_uppercase);
             let windows = windows.iter().map(String::as_str).filter(|_| clause == Clause::Rows("GROUP BY"));
+            if let Some(hint) = foreign(name) {
+                return Err(error.with_hint(hint.to_owned()));
+            }
             return Err(error.meant(name, function::all().map(|function| function.name).chain(windows)));
         };
+        if call.distinct && !matches!(function.code, Code::Aggregate(aggregate) if aggregate.distinct().is_some()) {
+            return Err(PlanError::at(PlanErrorKind::Distinct(name.to_owned()), span));
+        }
         if call.over.is_some() && !matches!(function.code, Code::Analytic(_) | Code::RowNumber) {
             return Err(PlanError::at(PlanErrorKind::Over(name.to_owned()), span));
         }
@@ -87,9 +94,9 @@ impl Compiler {
         };
         let mut parts = Parts::new();
         parts.late = LATE.contains(&function.name);
-        // What was sent before is one answer for a window, not one for each of its rows.
-        parts.aggregate = OF_WINDOWS.contains(&function.name) && matches!(clause, Clause::Result | Clause::Groups(_));
+        parts.hits = OF_ROWS.contains(&function.name) || OF_WINDOWS.contains(&function.name);
         let args = args.into_iter().map(|arg| parts.take(arg)).collect();
+        parts.declared = false;
         let call = Expr::Call { function, prepared, args };
         if answers_anywhere(function) { parts.node(call, ty) } else { parts.kept(call, ty) }
     }
@@ -124,8 +131,14 @@ impl Compiler {
         }
     }
 
-    /// The argument of unnest() and the like as an item of the select list, and whether it has an aggregate.
-    pub fn set_returning(&mut self, function: &'static Function, call: &Call) -> Result<(Expr, bool)> {
+    /// Compiles the call of unnest() or the like, and gives what its element is to those that read it.
+    pub fn set_returning(&mut self, function: &'static Function, call: &Call, span: Span) -> Result<Compiled> {
+        let Code::SetReturning(returning) = function.code else {
+            return Err(PlanError::at(PlanErrorKind::SetReturning(ELSEWHERE), span));
+        };
+        if self.elements.is_some() {
+            return Err(PlanError::at(PlanErrorKind::SetReturning(MULTIPLE), span));
+        }
         if call.over.is_some() {
             return Err(PlanError::at(PlanErrorKind::Over(call.name.name.to_string()), call.name.span));
         }
@@ -135,8 +148,39 @@ impl Compiler {
         }
         check(function, call, &args)?;
         let arg = args.into_iter().next().unwrap_or_else(|| Compiled::constant(Value::Null));
-        Ok((arg.expr, arg.aggregate))
+        let of_row = !arg.aggregate && !arg.late && arg.finished == Finished::No;
+        let mut element = Compiled::leaf(SlotRef::Element.expr(), Type::Any);
+        element.aggregate = arg.aggregate;
+        element.element = true;
+        element.row = of_row;
+        element.finished = if of_row { Finished::No } else { Finished::Element };
+        let rows = RowsOf { function: returning, arg: arg.expr };
+        self.elements = Some(Elements { aliases: self.aliases.len(), rows, span, before: false });
+        Ok(element)
     }
+}
+
+/// What users of other systems call a function that has another name here, or is written otherwise.
+fn foreign(name: &str) -> Option<&'static str> {
+    Some(match name.to_ascii_lowercase().as_str() {
+        "nvl" | "ifnull" | "isnull" => "the first value that is not null is coalesce(a, b)",
+        "if" | "iif" | "decode" => "conditions are written CASE WHEN condition THEN a ELSE b END",
+        "date_trunc" | "time_bucket" => {
+            "rows of a stretch of time are gathered by a window, GROUP BY TUMBLINGWINDOW(mi, 1); a time is written by \
+             format_time(t, \"yyyy-MM-dd HH:00\")"
+        }
+        "replace" => "replace texts with regexp_replace(text, pattern, with)",
+        "to_char" | "date_format" | "strftime" => "a time is written by format_time(t, \"yyyy-MM-dd\")",
+        "to_timestamp" | "from_unixtime" | "parse_time" => "a time is made by cast(x, \"datetime\")",
+        "to_number" | "toint" | "tofloat" | "int" | "float" => {
+            "a number is made by cast(x, \"bigint\") or cast(x, \"float\")"
+        }
+        "array_agg" | "string_agg" | "group_concat" | "listagg" => "values are gathered by collect(x)",
+        "count_distinct" | "approx_count_distinct" | "uniq" => "different values are counted by count(DISTINCT x)",
+        "first" | "any_value" => "the first value is first_value(x)",
+        "last" => "the last value is last_value(x, true)",
+        _ => return None,
+    })
 }
 
 pub(super) fn check(function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
@@ -148,7 +192,8 @@ pub(super) fn check(function: &'static Function, call: &Call, args: &[Compiled])
     let kinds: Vec<_> = args.iter().zip(&keys).map(kind).collect();
     check_call(function, &literals, &kinds).map_err(|error| {
         let span = call.name.span;
-        PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, span)
+        let hint = format!("it is called as {}", function::usage(function));
+        PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, span).with_hint(hint)
     })
 }
 
@@ -158,7 +203,7 @@ fn meta_key(function: &Function, index: usize, arg: &ast::Expr) -> Option<String
     while let ExprKind::Dot(left, _) | ExprKind::Member(left, _) = &name.kind {
         name = left;
     }
-    let is_name = matches!(name.kind, ExprKind::Column(_)) || arg.kind == ExprKind::Star;
+    let is_name = matches!(name.kind, ExprKind::Column(_)) || matches!(arg.kind, ExprKind::Star(_));
     (is_name && function.signature.param(index) == Some(Param::MetaKey)).then(|| arg.to_string())
 }
 
@@ -185,7 +230,7 @@ pub(super) fn returned(function: &Function, args: &[Compiled]) -> Type {
         Returns::Bytes => DataType::Bytea,
         Returns::DateTime => DataType::DateTime,
         Returns::SameAs(index) => return args.get(index).map_or(Type::Any, |arg| arg.ty.clone()),
-        Returns::Any if function.name == "cast" => match args.get(1).and_then(Compiled::literal) {
+        Returns::Any if matches!(function.name, "cast" | "try_cast") => match args.get(1).and_then(Compiled::literal) {
             Some(Value::Text(target)) => match target.as_str() {
                 "bigint" => DataType::BigInt,
                 "float" => DataType::Float,

@@ -4,18 +4,19 @@ mod calls;
 mod names;
 mod operators;
 mod over_rows;
+mod types;
 
-pub use calls::MULTIPLE;
 pub use names::{Source, column_names, default_name};
 
 use std::collections::{HashMap, HashSet};
 
 use super::error::{PlanError, PlanErrorKind};
 use super::logical::{Expr, LogicalStep, SlotRef};
-use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber};
+use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber, RowsOf};
 use crate::expr::Scope as Row;
 use crate::expr::function::{CallContext, Hits};
 use crate::sql::ast::{self, DataType, ExprKind, Literal};
+use crate::text::span::Span;
 use crate::value::{Text, Value};
 
 /// How high an expression may get by putting aliases of aggregates into others: it is walked by recursion.
@@ -52,6 +53,8 @@ enum Finished {
     Number,
     /// the answer of an analytic call over result rows, which comes after ORDER BY
     Step,
+    /// the element of an array that is itself made of result rows, which comes last
+    Element,
 }
 
 /// A compiled expression with what is known of it.
@@ -67,6 +70,12 @@ pub struct Compiled {
     finished: Finished,
     /// reads the row outside of aggregates
     pub row: bool,
+    /// asks for what was sent before: its answer changes with each result, so that it is computed where it is read
+    pub hits: bool,
+    /// reads the element of unnest()
+    element: bool,
+    /// its type is certain, whatever a message holds: it is made of declared columns and literals by operators
+    declared: bool,
     /// is a literal, with its sign
     written: bool,
     /// how many nodes it has
@@ -79,6 +88,18 @@ pub struct Known {
     pub name: Text,
     pub value: Compiled,
     pub shared: bool,
+    /// as it is written, where it has an aggregate
+    pub written: Option<ast::Expr>,
+}
+
+/// The set-returning call of a rule: unnest() or extract().
+pub struct Elements {
+    /// how many aliases its argument may read
+    pub aliases: usize,
+    pub rows: RowsOf<SlotRef>,
+    pub span: Span,
+    /// others than the select list read its elements, so that it runs before the rest
+    pub before: bool,
 }
 
 /// Compiles expressions over the streams of a rule, collecting columns, aggregates and analytic calls.
@@ -95,6 +116,16 @@ pub struct Compiler {
     shadowed: HashSet<Text>,
     pub aggregates: Vec<AggregateCall<SlotRef>>,
     aggregates_by_text: HashMap<String, usize>,
+    /// the aggregates of WHERE, which are over all rows of the window
+    pub window_aggregates: Vec<AggregateCall<SlotRef>>,
+    /// the rule has a window
+    pub windowed: bool,
+    /// a condition of the window is being compiled
+    pub in_window: bool,
+    /// how many CASE are open: what stands in their branches may be met by no row
+    open_cases: usize,
+    /// the set-returning call
+    pub elements: Option<Elements>,
     copied: usize,
     /// the rule has a window or joins, so that a result is not that of one row
     pub gathers: bool,
@@ -115,18 +146,31 @@ impl Type {
 impl Compiled {
     fn leaf(expr: Expr, ty: Type) -> Compiled {
         let finished = Finished::No;
-        Compiled { expr, ty, aggregate: false, late: false, finished, row: false, written: false, nodes: 1, height: 1 }
+        Compiled {
+            expr,
+            ty,
+            aggregate: false,
+            late: false,
+            finished,
+            row: false,
+            hits: false,
+            element: false,
+            declared: false,
+            written: false,
+            nodes: 1,
+            height: 1,
+        }
     }
 
     fn constant(value: Value) -> Compiled {
         let ty = match &value {
-            Value::Int(_) => Type::INT,
+            Value::Int(_) | Value::Unsigned(_) => Type::INT,
             Value::Float(_) => Type::FLOAT,
             Value::Text(_) => Type::Known(DataType::String),
             Value::Bool(_) => Type::BOOL,
             _ => Type::Any,
         };
-        Compiled { written: true, ..Compiled::leaf(Expr::Constant(value), ty) }
+        Compiled { written: true, declared: true, ..Compiled::leaf(Expr::Constant(value), ty) }
     }
 
     /// The constant, if it is one.
@@ -144,6 +188,9 @@ struct Parts {
     late: bool,
     finished: Finished,
     row: bool,
+    hits: bool,
+    element: bool,
+    declared: bool,
     nodes: usize,
     height: u32,
     /// all of them are constants
@@ -153,7 +200,18 @@ struct Parts {
 impl Parts {
     fn new() -> Parts {
         let finished = Finished::No;
-        Parts { aggregate: false, late: false, finished, row: false, nodes: 1, height: 0, constant: true }
+        Parts {
+            aggregate: false,
+            late: false,
+            finished,
+            row: false,
+            hits: false,
+            element: false,
+            declared: true,
+            nodes: 1,
+            height: 0,
+            constant: true,
+        }
     }
 
     fn take(&mut self, part: Compiled) -> Expr {
@@ -161,6 +219,9 @@ impl Parts {
         self.late |= part.late;
         self.finished = self.finished.max(part.finished);
         self.row |= part.row;
+        self.hits |= part.hits;
+        self.element |= part.element;
+        self.declared &= part.declared;
         self.nodes = self.nodes.saturating_add(part.nodes);
         self.height = self.height.max(part.height);
         self.constant &= matches!(part.expr, Expr::Constant(_));
@@ -174,18 +235,32 @@ impl Parts {
     /// The node, or its value where all its parts are constants.
     fn node(self, expr: Expr, ty: Type) -> Result<Compiled> {
         match if self.constant { folded(&expr) } else { None } {
-            Some(value) => Ok(Compiled::leaf(Expr::Constant(value), ty)),
+            Some(value) => Ok(Compiled { declared: self.declared, ..Compiled::leaf(Expr::Constant(value), ty) }),
             None => self.kept(expr, ty),
         }
     }
 
     /// The node as it is.
     fn kept(self, expr: Expr, ty: Type) -> Result<Compiled> {
-        let Parts { aggregate, late, finished, row, nodes, height, constant: _ } = self;
+        let Parts { aggregate, late, finished, row, hits, element, declared, nodes, height, constant: _ } = self;
         if height >= MAX_HEIGHT {
             return Err(PlanError::new(PlanErrorKind::TooComplex("they put one expression into another"), None));
         }
-        Ok(Compiled { expr, ty, aggregate, late, finished, row, written: false, nodes, height: height + 1 })
+        let height = height + 1;
+        Ok(Compiled {
+            expr,
+            ty,
+            aggregate,
+            late,
+            finished,
+            row,
+            hits,
+            element,
+            declared,
+            written: false,
+            nodes,
+            height,
+        })
     }
 }
 
@@ -202,11 +277,26 @@ impl Compiler {
             shadowed: HashSet::new(),
             aggregates: Vec::new(),
             aggregates_by_text: HashMap::new(),
+            window_aggregates: Vec::new(),
+            windowed: false,
+            in_window: false,
+            open_cases: 0,
+            elements: None,
             copied: 0,
             gathers: false,
             precedence: Vec::new(),
             errors: Vec::new(),
         }
+    }
+
+    /// Whether a value is one for a group or window, so that there is one result row for it.
+    pub fn is_of_group(&self, value: &Compiled) -> bool {
+        value.aggregate || (value.hits && self.gathers)
+    }
+
+    /// What stands for a value that cannot be compiled.
+    pub fn unknown_value(&self) -> Compiled {
+        Compiled::leaf(SlotRef::Element.expr(), Type::Any)
     }
 
     /// Notes what is wrong, and goes on without it.
@@ -234,7 +324,7 @@ impl Compiler {
                 if self.errors.len() == before {
                     self.note(error);
                 }
-                Ok(Compiled::leaf(SlotRef::Element.expr(), Type::Any))
+                Ok(self.unknown_value())
             }
             compiled => compiled,
         }
@@ -245,14 +335,17 @@ impl Compiler {
         match &expr.kind {
             ExprKind::Literal(literal) => Ok(Compiled::constant(value(literal))),
             ExprKind::Column(name) => self.name(name, expr.span, scope),
-            ExprKind::Dot(left, member) => self.dot(left, member, scope),
-            ExprKind::Member(left, member) => self.member(left, member, scope),
-            ExprKind::Index(left, index) => self.index(left, index, scope),
-            ExprKind::Slice(left, from, to) => self.slice(left, from.as_deref(), to.as_deref(), expr.span, scope),
-            ExprKind::Star => Err(PlanError::at(PlanErrorKind::Star, expr.span)),
-            ExprKind::Unary(op, operand) => self.unary(*op, operand, scope),
-            ExprKind::Binary(op, left, right) => self.binary(*op, left, right, scope),
-            ExprKind::Between { expr, negated, low, high } => self.between([expr, low, high], *negated, scope),
+            ExprKind::Dot(left, member) => self.dot(left, member, expr, scope),
+            ExprKind::Member(left, member) => self.member(left, member, expr, scope),
+            ExprKind::Index(left, index) => self.index(left, index, expr, scope),
+            ExprKind::Slice(left, from, to) => self.slice(left, from.as_deref(), to.as_deref(), expr, scope),
+            ExprKind::Null => Ok(Compiled::constant(Value::Null)),
+            ExprKind::Star(_) => Err(PlanError::at(PlanErrorKind::Star, expr.span)),
+            ExprKind::Unary(op, operand) => self.unary(*op, operand, expr, scope),
+            ExprKind::Binary(op, left, right) => self.binary(*op, left, right, expr, scope),
+            ExprKind::Between { expr: value, negated, low, high } => {
+                self.between([value, low, high], *negated, expr, scope)
+            }
             ExprKind::In { expr, negated, set } => self.is_in(expr, *negated, set, scope),
             ExprKind::Like { expr, negated, pattern } => self.like(expr, *negated, pattern, scope),
             ExprKind::IsNull { expr, negated } => self.is_null(expr, *negated, scope),
@@ -261,6 +354,19 @@ impl Compiler {
             }
             ExprKind::Call(call) => self.call(call, expr.span, scope),
         }
+    }
+
+    /// ORDER BY where there is no window: there is one row to be put in order, so nothing of it stays, but it must make
+    /// sense as it must with a window.
+    pub fn check_order(&mut self, keys: &[ast::OrderKey]) -> Result<()> {
+        let lengths = (self.steps.len(), self.result_steps.len(), self.numbers.len(), self.aggregates.len());
+        self.order_by(keys, "ORDER BY")?;
+        self.steps.truncate(lengths.0);
+        self.result_steps.truncate(lengths.1);
+        self.numbers.truncate(lengths.2);
+        self.aggregates.truncate(lengths.3);
+        self.aggregates_by_text.retain(|_, index| *index < lengths.3);
+        Ok(())
     }
 
     /// Keys of ORDER BY.
@@ -280,6 +386,7 @@ type Scope<'a> = (Clause, Option<&'a str>);
 fn value(literal: &Literal) -> Value {
     match literal {
         Literal::Int(i) => Value::Int(*i),
+        Literal::Unsigned(u) => Value::whole(*u),
         Literal::Float(f) => Value::Float(*f),
         Literal::Text(text) => Value::Text(text.clone()),
         Literal::Bool(b) => Value::Bool(*b),

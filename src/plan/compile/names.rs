@@ -10,7 +10,7 @@ use crate::definition::stream::StreamDef;
 use crate::plan::error::{MAX_ERRORS, PlanError, PlanErrorKind};
 use crate::plan::logical::{Expr, SlotRef};
 use crate::plan::physical::{Column, ColumnSource};
-use crate::sql::ast::{self, DataType, ExprKind, Ident, InSet};
+use crate::sql::ast::{self, DataType, ExprKind, Ident, InSet, Star};
 use crate::text::span::Span;
 use crate::value::Text;
 
@@ -68,8 +68,10 @@ impl Compiler {
         let Ok(ty) = self.sources[input].declared(name) else { return Err(self.unknown(name, span)) };
         let column = self.sources[input].column(ColumnSource::Key(name.clone()), ty.clone());
         let meant = SlotRef::Column { input, column };
+        let declared = ty.is_some();
         let mut compiled = Compiled::leaf(meant.expr(), ty.map_or(Type::Any, Type::Known));
         compiled.row = true;
+        compiled.declared = declared;
         Ok(compiled)
     }
 
@@ -113,9 +115,27 @@ impl Compiler {
         Compiled { row: true, ..Compiled::leaf(SlotRef::Column { input, column }.expr(), Type::Any) }
     }
 
-    /// The row as an object: what `*` is as an argument.
-    pub(super) fn row_object(&mut self, span: Span) -> Result<Compiled> {
+    /// The row as an object: what `* [EXCEPT (…)] [REPLACE (…)]` is as an argument.
+    pub(super) fn star_object(&mut self, star: &Star, clause: Clause) -> Result<Compiled> {
+        let mut replaced = Vec::with_capacity(star.replace.len());
+        for (expr, name) in &star.replace {
+            // Within its own REPLACE a name is the field.
+            replaced.push((name.name.clone(), self.expr(expr, clause, Some(&name.name))?));
+        }
+        let except: Vec<Text> = star.except.iter().map(|name| name.name.clone()).collect();
+        self.row_object(star.span, except, replaced)
+    }
+
+    /// The row as an object, without some members and with others in their place.
+    pub(super) fn row_object(
+        &mut self,
+        span: Span,
+        mut except: Vec<Text>,
+        replaced: Vec<(Text, Compiled)>,
+    ) -> Result<Compiled> {
         let mut parts = Parts::new();
+        parts.declared = false;
+        except.extend(replaced.iter().map(|(name, _)| name.clone()));
         let mut wholes = Vec::new();
         let mut members: Vec<(Text, Expr)> = Vec::new();
         for input in 0..self.sources.len() {
@@ -128,7 +148,7 @@ impl Compiler {
                 }
                 Some(columns) => {
                     for column in columns.iter().map(|column| &column.name.name) {
-                        if members.iter().all(|(name, _)| name != column) {
+                        if members.iter().all(|(name, _)| name != column) && !except.contains(column) {
                             let value = self.column_of(input, column, span)?;
                             members.push((column.clone(), parts.take(value)));
                         }
@@ -136,11 +156,14 @@ impl Compiler {
                 }
             }
         }
-        if let ([_], []) = (wholes.as_slice(), members.as_slice()) {
+        for (name, value) in replaced {
+            members.push((name, parts.take(value)));
+        }
+        if let ([_], [], []) = (wholes.as_slice(), members.as_slice(), except.as_slice()) {
             return parts.kept(wholes.remove(0), Type::Any);
         }
         parts.constant = false;
-        parts.kept(Expr::Object { wholes, members }, Type::Any)
+        parts.kept(Expr::Object { wholes, except, members }, Type::Any)
     }
 
     fn unknown(&self, name: &Text, span: Span) -> PlanError {
@@ -167,9 +190,9 @@ impl Compiler {
         }
         let Some(&index) = self.aliases_by_name.get(name) else { return self.column(name, span) };
         // `sum(points) AS points, max(points)`: where no aggregate can stand, the field is meant that the alias is
-        // made of.
+        // made of. The rows that a window is made of come before its aggregates.
         let groups = matches!(clause, Clause::Result | Clause::Groups(_));
-        if self.aliases[index].value.aggregate && !groups && self.shadowed.contains(name) {
+        if self.aliases[index].value.aggregate && !groups && (self.shadowed.contains(name) || self.in_window) {
             return self.column(name, span);
         }
         self.alias(index, span, clause)
@@ -184,6 +207,11 @@ impl Compiler {
             let name = alias.name.to_string();
             match clause {
                 Clause::Result | Clause::Groups(_) => {}
+                Clause::Rows("WHERE") if self.windowed && alias.written.is_some() => {
+                    let written = alias.written.clone().expect("it was just seen");
+                    let own = alias.name.clone();
+                    return self.expr(&written, clause, Some(&own));
+                }
                 Clause::Rows(clause) => {
                     return Err(PlanError::at(PlanErrorKind::Aggregate { clause, call: name }, span));
                 }
@@ -191,37 +219,50 @@ impl Compiler {
             }
         }
         let there = match clause {
-            Clause::Result => Finished::Step,
+            Clause::Result => Finished::Element,
             Clause::Groups("ORDER BY") => Finished::Number,
             Clause::Groups(_) | Clause::Rows(_) | Clause::Aggregate => Finished::No,
         };
         if value.finished > there {
             return Err(PlanError::at(PlanErrorKind::FinishedRows(alias.name.to_string()), span));
         }
+        if value.element && clause != Clause::Result {
+            // Others than the select list read it, so each element is a row of its own for all of them.
+            self.elements.iter_mut().for_each(|elements| elements.before = true);
+        }
         if matches!(value.expr, Expr::Slot(_) | Expr::Constant(_)) {
             return Ok(value.clone());
         }
-        if value.aggregate || value.late {
+        // Elements have no slot that is there for all rows, and what was sent before changes with each result.
+        if value.aggregate || value.late || value.element || value.hits {
             self.copied = self.copied.saturating_add(value.nodes);
             if self.copied > MAX_COPIED {
                 return Err(PlanError::at(PlanErrorKind::TooComplex("too many copies of aggregates"), span));
             }
             // HAVING may read what the alias of an aggregate reads of the row beside it.
-            return Ok(Compiled { row: false, ..value.clone() });
+            let row = value.row && !(value.aggregate || value.late);
+            return Ok(Compiled { row, ..value.clone() });
         }
         alias.shared = true;
         let mut compiled = Compiled::leaf(SlotRef::Alias(index).expr(), value.ty.clone());
         compiled.row = value.row;
+        compiled.declared = value.declared;
         Ok(compiled)
     }
 
-    pub(super) fn dot(&mut self, left: &ast::Expr, member: &Ident, scope: Scope) -> Result<Compiled> {
+    pub(super) fn dot(
+        &mut self,
+        left: &ast::Expr,
+        member: &Ident,
+        written: &ast::Expr,
+        scope: Scope,
+    ) -> Result<Compiled> {
         if let ExprKind::Column(name) = &left.kind
             && let Some(input) = self.qualified(name)
         {
             return self.column_of(input, &member.name, left.span.to(member.span));
         }
-        self.member(left, member, scope)
+        self.member(left, member, written, scope)
     }
 }
 
@@ -244,7 +285,8 @@ pub fn column_names<'a>(expr: &'a ast::Expr, qualifiers: &[Text]) -> Vec<&'a Tex
     let mut waiting = vec![expr];
     while let Some(expr) = waiting.pop() {
         match &expr.kind {
-            ExprKind::Literal(_) | ExprKind::Star => {}
+            ExprKind::Literal(_) | ExprKind::Null => {}
+            ExprKind::Star(star) => waiting.extend(star.replace.iter().map(|(expr, _)| expr)),
             ExprKind::Column(name) => names.push(name),
             ExprKind::Dot(left, _) => match &left.kind {
                 ExprKind::Column(name) if qualifiers.contains(name) => {}

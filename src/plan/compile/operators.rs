@@ -2,17 +2,24 @@
 
 use std::sync::Arc;
 
+use super::types::Class;
 use super::{Compiled, Compiler, Parts, Result, Scope, Type};
 use crate::expr::{Comparison, LikePattern, like};
 use crate::plan::error::{PlanError, PlanErrorKind};
 use crate::plan::logical::Expr;
 use crate::sql::ast::{self, BinaryOp, DataType, Ident, InSet, UnaryOp};
-use crate::text::span::Span;
 use crate::value::Value;
 
 impl Compiler {
-    pub(super) fn member(&mut self, left: &ast::Expr, member: &Ident, (clause, own): Scope) -> Result<Compiled> {
+    pub(super) fn member(
+        &mut self,
+        left: &ast::Expr,
+        member: &Ident,
+        written: &ast::Expr,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
         let left = self.expr(left, clause, own)?;
+        self.check_class(&left, Class::Struct, written, |ty| format!("{ty}->{}", member.name))?;
         let ty = match &left.ty {
             Type::Known(DataType::Struct(members)) => members
                 .iter()
@@ -25,9 +32,17 @@ impl Compiler {
         parts.node(Expr::Member(left, member.name.clone()), ty)
     }
 
-    pub(super) fn index(&mut self, left: &ast::Expr, index: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
+    pub(super) fn index(
+        &mut self,
+        left: &ast::Expr,
+        index: &ast::Expr,
+        written: &ast::Expr,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
         let left = self.expr(left, clause, own)?;
         let index = self.expr(index, clause, own)?;
+        self.check_class(&left, Class::Array, written, |ty| format!("{ty}[…]"))?;
+        self.check_class(&index, Class::Number, written, |ty| format!("…[{ty}]"))?;
         let ty = match &left.ty {
             Type::Known(DataType::Array(element)) => Type::Known((**element).clone()),
             _ => Type::Any,
@@ -42,10 +57,11 @@ impl Compiler {
         left: &ast::Expr,
         from: Option<&ast::Expr>,
         to: Option<&ast::Expr>,
-        span: Span,
+        written: &ast::Expr,
         (clause, own): Scope,
     ) -> Result<Compiled> {
         let left = self.expr(left, clause, own)?;
+        self.check_class(&left, Class::Array, written, |ty| format!("{ty}[…:…]"))?;
         let from = from.map(|from| self.expr(from, clause, own)).transpose()?;
         let to = to.map(|to| self.expr(to, clause, own)).transpose()?;
         let bound = |bound: &Option<Compiled>| match bound.as_ref().and_then(Compiled::literal) {
@@ -59,7 +75,7 @@ impl Compiler {
             && to >= 0
             && from >= to
         {
-            return Err(PlanError::at(PlanErrorKind::Slice, span));
+            return Err(PlanError::at(PlanErrorKind::Slice, written.span));
         }
         let ty = left.ty.clone();
         let mut parts = Parts::new();
@@ -69,8 +85,19 @@ impl Compiler {
         parts.node(Expr::Slice(left, from, to), ty)
     }
 
-    pub(super) fn unary(&mut self, op: UnaryOp, operand: &ast::Expr, (clause, own): Scope) -> Result<Compiled> {
+    pub(super) fn unary(
+        &mut self,
+        op: UnaryOp,
+        operand: &ast::Expr,
+        written: &ast::Expr,
+        (clause, own): Scope,
+    ) -> Result<Compiled> {
         let operand = self.expr(operand, clause, own)?;
+        match op {
+            UnaryOp::Minus => self.check_class(&operand, Class::Number, written, |ty| format!("-{ty}"))?,
+            UnaryOp::Plus => self.check_class(&operand, Class::Number, written, |ty| format!("+{ty}"))?,
+            UnaryOp::Not => self.check_class(&operand, Class::Bool, written, |ty| format!("NOT {ty}"))?,
+        }
         let mut parts = Parts::new();
         match (op, operand.literal()) {
             (UnaryOp::Minus, Some(Value::Int(i))) if *i != i64::MIN => Ok(Compiled::constant(Value::Int(-i))),
@@ -101,10 +128,12 @@ impl Compiler {
         op: BinaryOp,
         left: &ast::Expr,
         right: &ast::Expr,
+        written: &ast::Expr,
         (clause, own): Scope,
     ) -> Result<Compiled> {
         let left = self.expr(left, clause, own)?;
         let right = self.expr(right, clause, own)?;
+        self.check_binary(op, &left, &right, written)?;
         let typed = left.ty != Type::Any && right.ty != Type::Any;
         // A whole answer of a function that gives floats may be held as a whole number, and is none.
         let fractional = left.ty == Type::FLOAT || right.ty == Type::FLOAT;
@@ -124,13 +153,17 @@ impl Compiler {
         &mut self,
         operands: [&ast::Expr; 3],
         negated: bool,
+        written: &ast::Expr,
         (clause, own): Scope,
     ) -> Result<Compiled> {
         let mut parts = Parts::new();
         let [expr, low, high] = operands;
-        let expr = parts.take(self.expr(expr, clause, own)?);
-        let low = parts.take(self.expr(low, clause, own)?);
-        let high = parts.take(self.expr(high, clause, own)?);
+        let expr = self.expr(expr, clause, own)?;
+        let low = self.expr(low, clause, own)?;
+        let high = self.expr(high, clause, own)?;
+        self.check_binary(BinaryOp::GreaterEqual, &expr, &low, written)?;
+        self.check_binary(BinaryOp::LessEqual, &expr, &high, written)?;
+        let (expr, low, high) = (parts.take(expr), parts.take(low), parts.take(high));
         parts.node(Expr::Between { operands: Box::new([expr, low, high]), negated }, Type::BOOL)
     }
 
@@ -170,6 +203,7 @@ impl Compiler {
         let compiled = self.expr(written, clause, own)?;
         let pattern = match compiled.literal() {
             Some(Value::Text(text)) => LikePattern::Literal(Arc::new(like::Pattern::new(text))),
+            Some(Value::Null) => LikePattern::Dynamic(parts.boxed(compiled)),
             Some(_) => return Err(PlanError::at(PlanErrorKind::Pattern(written.to_string()), written.span)),
             None => LikePattern::Dynamic(parts.boxed(compiled)),
         };
@@ -196,20 +230,36 @@ impl Compiler {
         };
         let mut ty = None;
         let mut taken = Vec::with_capacity(branches.len());
-        for (when, then) in branches {
-            let when = parts.take(self.expr(when, clause, own)?);
-            let then = self.expr(then, clause, own)?;
+        for (written, then) in branches {
+            let when = self.expr(written, clause, own)?;
+            let never = match (when.literal(), when.class()) {
+                (Some(Value::Bool(_) | Value::Absent | Value::Null), _) => false,
+                (Some(_), _) => true,
+                (None, class) => class.is_some_and(|class| class != Class::Bool),
+            };
+            if value.is_none() && never {
+                return Err(PlanError::at(PlanErrorKind::CaseCondition, written.span));
+            }
+            let when = parts.take(when);
+            self.open_cases += 1;
+            let then = self.expr(then, clause, own);
+            self.open_cases -= 1;
+            let then = then?;
             merge(&mut ty, &then.ty);
             taken.push((when, parts.take(then)));
         }
         let otherwise = match otherwise {
             Some(otherwise) => {
-                let otherwise = self.expr(otherwise, clause, own)?;
+                self.open_cases += 1;
+                let otherwise = self.expr(otherwise, clause, own);
+                self.open_cases -= 1;
+                let otherwise = otherwise?;
                 merge(&mut ty, &otherwise.ty);
                 Some(parts.boxed(otherwise))
             }
             None => None,
         };
+        parts.declared = false;
         parts.node(Expr::Case { value, branches: taken, otherwise }, ty.unwrap_or(Type::Any))
     }
 }

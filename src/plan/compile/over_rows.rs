@@ -3,10 +3,11 @@
 
 use super::calls::{check, returned};
 use super::names::{column_names, default_name};
+use super::types::Class;
 use super::{Clause, Compiled, Compiler, Finished, Parts, Result, Scope, Type};
 use crate::expr::aggregate::{Aggregate, Distinct};
 use crate::expr::analytic::Analytic;
-use crate::expr::function::Function;
+use crate::expr::function::{CallError, Function, Param};
 use crate::plan::error::{PlanError, PlanErrorKind};
 use crate::plan::logical::{Expr, LogicalStep, SlotRef};
 use crate::plan::physical::{AggregateCall, AnalyticCall, RowNumber};
@@ -25,6 +26,7 @@ impl Compiler {
     ) -> Result<Compiled> {
         match clause {
             Clause::Result | Clause::Groups(_) => {}
+            Clause::Rows("WHERE") if self.windowed => {}
             Clause::Rows(clause) => {
                 let call = ExprKind::Call(call.clone());
                 let call = ast::Expr { kind: call, span }.to_string();
@@ -34,17 +36,20 @@ impl Compiler {
                 return Err(PlanError::at(PlanErrorKind::NestedAggregate(call.name.name.to_string()), span));
             }
         }
-        let star = call.args.first().is_some_and(|arg| arg.kind == ExprKind::Star);
-        if star && !aggregate.takes_rows() {
+        let star = call.args.first().and_then(|arg| match &arg.kind {
+            ExprKind::Star(star) => Some(star),
+            _ => None,
+        });
+        if star.is_some() && (call.distinct || !aggregate.takes_rows()) {
             return Err(PlanError::at(PlanErrorKind::Star, call.args[0].span));
         }
         let mut args = Vec::with_capacity(call.args.len());
-        if star {
+        if let Some(star) = star {
             // Rows are counted without a look at them.
-            let counted = aggregate == Aggregate::Count;
-            let row =
-                if counted { Compiled::leaf(Expr::Constant(Value::Null), Type::Any) } else { self.row_object(span)? };
-            args.push(row);
+            args.push(match aggregate {
+                Aggregate::Count => Compiled::leaf(Expr::Constant(Value::Null), Type::Any),
+                _ => self.star_object(star, Clause::Aggregate)?,
+            });
         }
         for arg in &call.args[args.len()..] {
             let arg = self.expr(arg, Clause::Aggregate, own).map_err(|error| match *error.kind {
@@ -56,17 +61,26 @@ impl Compiler {
             args.push(arg);
         }
         check(function, call, &args)?;
+        self.check_aggregate(function, call, &args)?;
         let aggregate = aggregate.with(args.get(1).and_then(Compiled::literal));
+        let aggregate = if call.distinct { aggregate.distinct().unwrap_or(aggregate) } else { aggregate };
         let ty = returned(function, &args);
         // Equal texts mean equal calls, but for the name that means a field here and an alias elsewhere.
         let own = own.filter(|own| call.args.iter().any(|arg| column_names(arg, &[]).iter().any(|name| name == own)));
         let text = format!("{aggregate:?} {own:?} {}", call.args.first().map_or("*".to_owned(), ToString::to_string));
         let arg = match aggregate {
-            Aggregate::Count if star => None,
+            Aggregate::Count if star.is_some() => None,
             Aggregate::Deduplicate { .. } => Some(self.with_row(args.swap_remove(0), span)?),
             _ => Some(args.swap_remove(0)),
         };
         let integral = self.integers || arg.as_ref().is_some_and(|arg| arg.ty != Type::Any);
+        if let Clause::Rows(_) = clause {
+            // WHERE tests each row against an answer over all rows of the window.
+            self.window_aggregates.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });
+            let number = self.window_aggregates.len() - 1;
+            // It is there when the window is over.
+            return Ok(Compiled { late: true, ..Compiled::leaf(SlotRef::WindowAggregate(number).expr(), ty) });
+        }
         let calls = &mut self.aggregates;
         let index = *self.aggregates_by_text.entry(text).or_insert_with(|| {
             calls.push(AggregateCall { aggregate, arg: arg.map(|arg| arg.expr), integral });
@@ -77,15 +91,25 @@ impl Compiler {
         Ok(compiled)
     }
 
+    /// Refuses a declared argument whose values no sum or mean can be made of.
+    fn check_aggregate(&self, function: &'static Function, call: &Call, args: &[Compiled]) -> Result<()> {
+        let wrong = |arg: &Compiled| arg.literal().is_none() && arg.class().is_some_and(|class| class != Class::Number);
+        if function.signature.param(0) != Some(Param::Number) || !args.first().is_some_and(wrong) {
+            return Ok(());
+        }
+        let error = CallError::Kind { expected: Param::Number, position: 1 };
+        Err(PlanError::at(PlanErrorKind::Call { function: call.name.name.to_string(), error }, call.args[0].span))
+    }
+
     /// A value and its row, as deduplication takes them.
     fn with_row(&mut self, value: Compiled, span: Span) -> Result<Compiled> {
         let mut parts = Parts::new();
         let members = vec![
             (Text::const_new(Distinct::VALUE), parts.take(value)),
-            (Text::const_new(Distinct::ROW), parts.take(self.row_object(span)?)),
+            (Text::const_new(Distinct::ROW), parts.take(self.row_object(span, Vec::new(), Vec::new())?)),
         ];
         parts.constant = false;
-        parts.kept(Expr::Object { wholes: Vec::new(), members }, Type::Any)
+        parts.kept(Expr::Object { wholes: Vec::new(), except: Vec::new(), members }, Type::Any)
     }
 
     /// A call of an analytic function: over rows, or over result rows where an argument is an aggregate.
@@ -99,8 +123,8 @@ impl Compiler {
     ) -> Result<Compiled> {
         let mut args = Vec::with_capacity(call.args.len());
         for arg in &call.args {
-            args.push(match arg.kind {
-                ExprKind::Star => self.row_object(arg.span)?,
+            args.push(match &arg.kind {
+                ExprKind::Star(star) => self.star_object(star, clause)?,
                 _ => self.expr(arg, clause, own)?,
             });
         }
@@ -136,8 +160,12 @@ impl Compiler {
             return Err(PlanError::at(PlanErrorKind::OverOrder(call.name.name.to_string()), key.expr.span));
         }
         // changed_cols is about what is sent: rows that WHERE, FILTER or HAVING drops are none of its rows.
-        let results = parts.aggregate || parts.late || analytic == Analytic::ChangedCols;
-        let over_rows = call.args.iter().any(|arg| arg.kind == ExprKind::Star);
+        let results =
+            parts.aggregate || parts.late || (parts.hits && self.gathers) || analytic == Analytic::ChangedCols;
+        if parts.element {
+            self.elements.iter_mut().for_each(|elements| elements.before = true);
+        }
+        let over_rows = call.args.iter().any(|arg| matches!(arg.kind, ExprKind::Star(_)));
         let call_of_plan = AnalyticCall { analytic, args, names, over_rows, partition, when };
         let mut compiled = if results {
             if clause != Clause::Result {
@@ -156,9 +184,8 @@ impl Compiler {
         Ok(compiled)
     }
 
-    /// `changed_cols(prefix, ignoreNull, column, …)` as an item of the select list: the object of what changed, and
-    /// the prefix of its keys.
-    pub fn changed_cols(&mut self, function: &'static Function, call: &Call, span: Span) -> Result<(Compiled, Text)> {
+    /// `changed_cols(prefix, ignoreNull, column, …)` as an item of the select list: the object of what changed.
+    pub fn changed_cols(&mut self, function: &'static Function, call: &Call, span: Span) -> Result<Compiled> {
         if call.over.is_some() {
             return Err(PlanError::at(PlanErrorKind::Over(call.name.name.to_string()), span));
         }
@@ -166,8 +193,11 @@ impl Compiler {
         let mut names = Vec::new();
         let mut unnamed = 0;
         for (index, arg) in call.args.iter().enumerate() {
-            let star = arg.kind == ExprKind::Star;
-            args.push(if star { self.row_object(arg.span)? } else { self.expr(arg, Clause::Result, None)? });
+            let star = matches!(arg.kind, ExprKind::Star(_));
+            args.push(match &arg.kind {
+                ExprKind::Star(star) => self.star_object(star, Clause::Result)?,
+                _ => self.expr(arg, Clause::Result, None)?,
+            });
             if index >= 2 {
                 names.push(match unnamed {
                     _ if star => Text::const_new("*"),
@@ -181,13 +211,7 @@ impl Compiler {
             }
         }
         check(function, call, &args)?;
-        let prefix = match args.first().and_then(Compiled::literal) {
-            Some(Value::Text(prefix)) => prefix.clone(),
-            _ => Text::default(),
-        };
-        args.remove(0);
-        let compiled = self.analytic_call(Analytic::ChangedCols, args, names, call, span, Type::Any, Clause::Result)?;
-        Ok((compiled, prefix))
+        self.analytic_call(Analytic::ChangedCols, args, names, call, span, Type::Any, Clause::Result)
     }
 
     /// `row_number() [OVER (…)]`

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use super::counts_hits;
+use super::{asks_for_hits, counts_hits};
 use crate::expr::Expr;
 use crate::plan::logical::{Logical, SlotRef};
 use crate::plan::physical::*;
@@ -25,7 +25,7 @@ pub struct Placed {
 
 pub fn place_conditions(logical: &Logical) -> Placed {
     let mut placed = Placed { scan: vec![Vec::new(); logical.inputs.len()], ..Placed::default() };
-    let alone = logical.joins.is_empty() && logical.steps.is_empty();
+    let alone = logical.joins.is_empty() && logical.steps.is_empty() && !unnests(logical);
     // Rows that do not pass WHERE count for these windows, or move their bounds.
     let counts = match &logical.window {
         Some(WindowSpec::Count { .. } | WindowSpec::Sliding { .. } | WindowSpec::State { .. }) => true,
@@ -33,10 +33,13 @@ pub fn place_conditions(logical: &Logical) -> Placed {
         Some(WindowSpec::Each | WindowSpec::Hopping { .. }) | None => false,
     };
     if let Some(admit) = &logical.admit {
-        if alone && !counts { &mut placed.scan[0] } else { &mut placed.admit }.push(admit.clone());
+        // The scan sees a whole batch before the first result is sent.
+        if alone && !counts && !asks_for_hits(admit) { &mut placed.scan[0] } else { &mut placed.admit }
+            .push(admit.clone());
     }
     let Some(filter) = &logical.filter else { return placed };
-    if logical.window.is_some() && asks_for_window(filter) {
+    let late = asks_for_window(filter) || filter.any(&|part| matches!(part, Expr::Slot(SlotRef::WindowAggregate(_))));
+    if logical.window.is_some() && late {
         placed.joined.push(filter.clone());
     } else if !logical.joins.is_empty() {
         place_before_joins(filter, logical, counts, &mut placed);
@@ -46,6 +49,11 @@ pub fn place_conditions(logical: &Logical) -> Placed {
         placed.rows.push(filter.clone());
     }
     placed
+}
+
+/// Whether rows become one for each element of an array before conditions are tested.
+fn unnests(logical: &Logical) -> bool {
+    logical.elements.as_ref().is_some_and(|elements| elements.before)
 }
 
 /// Conjuncts about one stream are tested before the joins where that changes no answer: on the left of joins that
@@ -69,7 +77,13 @@ fn place_before_joins(filter: &Expr<SlotRef>, logical: &Logical, counts: bool, p
         let pushed = one.filter(|input| {
             let commutes = if *input == 0 { left_stays } else { all_inner };
             let is_stream = logical.inputs.get(*input).is_some_and(|input| input.role == Role::Stream);
-            commutes && is_stream && !counts && logical.steps.is_empty() && placed.joined.is_empty()
+            commutes
+                && is_stream
+                && !counts
+                && !asks_for_hits(&part)
+                && !unnests(logical)
+                && logical.steps.is_empty()
+                && placed.joined.is_empty()
         });
         match pushed {
             Some(input) => placed.scan[input].push(part),

@@ -52,7 +52,7 @@ fn runs_in_scan(logical: &Logical) -> bool {
         && logical.steps.is_empty()
         && logical.result_steps.is_empty()
         && logical.numbers.is_empty()
-        && logical.rows_of.is_none()
+        && logical.elements.is_none()
         && logical.watermark.is_none()
         && !counts_hits(logical)
         && !pauses(logical)
@@ -112,6 +112,10 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
     for input in 0..logical.inputs.len() {
         for item in row_steps(logical, stages, input) {
             let kind = match item {
+                SlotRef::Element => match &logical.elements {
+                    Some(elements) => StepKind::Elements(elements.rows.map(&mut slots.number())),
+                    None => continue,
+                },
                 SlotRef::Alias(alias) => StepKind::Compute(slots.place(&logical.aliases[alias].expr)),
                 SlotRef::Step(step) => StepKind::Analytic(logical.steps[step].call.map(&mut slots.number())),
                 _ => continue,
@@ -142,13 +146,14 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         grouped: logical.grouped,
         incremental: false,
         aggregates: logical.aggregates.iter().map(|call| call.map(&mut slots.number())).collect(),
+        window_aggregates: logical.window_aggregates.iter().map(|call| call.map(&mut slots.number())).collect(),
         row_slots: slots.row_slots,
         kept_slots: Vec::new(),
         having: logical.having.as_ref().map(|having| slots.place(having)),
         numbers: logical.numbers.iter().map(|number| number.map(&mut slots.number())).collect(),
         order: logical.order.iter().map(|key| key.map(&mut slots.number())).collect(),
         result_steps: result_steps.collect(),
-        rows_of: logical.rows_of.as_ref().map(|rows| rows.map(&mut slots.number())),
+        rows_of: late_elements(logical).map(|rows| rows.map(&mut slots.number())),
         projection,
         limit: logical.limit,
         counts_hits: counts_hits(logical),
@@ -158,6 +163,11 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
     stateful.kept_slots = kept_slots(&stateful);
     stateful.ordered &= !order_does_not_matter(&stateful);
     Ok(stateful)
+}
+
+/// The set-returning call, where it runs over result rows.
+fn late_elements(logical: &Logical) -> Option<&RowsOf<SlotRef>> {
+    logical.elements.as_ref().filter(|elements| !elements.before).map(|elements| &elements.rows)
 }
 
 /// Whether each row can be added to its groups at once and forgotten: not where rows are joined or sorted before, nor
@@ -174,6 +184,8 @@ fn order_does_not_matter(plan: &Stateful) -> bool {
         plan.keys.iter().filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None }).collect();
     matches!(plan.window, WindowSpec::Hopping { .. })
         && plan.steps.is_empty()
+        // What was sent before depends on which windows are closed when a row is looked at.
+        && !plan.counts_hits
         && plan.incremental
         && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
         && plan.kept_slots.iter().all(|slot| keys.contains(slot))
@@ -197,9 +209,8 @@ fn projection(logical: &Logical, slots: &Slots, sends: bool) -> Projection {
             Output::Field { name, value: v, plain } => {
                 items.push(Item::Field { name: name.clone(), expr: value(v), plain: *plain });
             }
-            Output::Spread { expr, prefix, name } => {
-                let (prefix, name) = (prefix.clone(), name.clone());
-                items.push(Item::Spread { expr: slots.place(expr), prefix, name });
+            Output::Spread { expr, name } => {
+                items.push(Item::Spread { expr: slots.place(expr), name: name.clone() });
             }
             Output::Hidden(v) => match value(v) {
                 // These cannot fail, or were computed before.
@@ -221,7 +232,7 @@ fn kept_slots(plan: &Stateful) -> Vec<usize> {
     for step in &plan.result_steps {
         match &step.kind {
             StepKind::Analytic(call) => call.each_expr(&mut note),
-            StepKind::Compute(expr) => note(expr),
+            StepKind::Compute(expr) | StepKind::Elements(RowsOf { arg: expr, .. }) => note(expr),
         }
     }
     plan.rows_of.iter().for_each(|rows| note(&rows.arg));

@@ -43,6 +43,7 @@ pub struct Slots {
     first_number: usize,
     pub first_result_step: usize,
     element: usize,
+    first_window_aggregate: usize,
 }
 
 impl Slots {
@@ -50,6 +51,7 @@ impl Slots {
         let mut of_alias = vec![None; logical.aliases.len()];
         let mut of_step = vec![0; logical.steps.len()];
         let mut inputs = Vec::new();
+        let mut early_element = None;
         let mut next = 0;
         for (number, input) in logical.inputs.iter().enumerate() {
             let start = next;
@@ -63,6 +65,7 @@ impl Slots {
                 match item {
                     SlotRef::Alias(alias) => of_alias[alias] = Some(next),
                     SlotRef::Step(step) => of_step[step] = next,
+                    SlotRef::Element => early_element = Some(next),
                     _ => {}
                 }
                 next += 1;
@@ -73,10 +76,21 @@ impl Slots {
             of_alias[alias] = Some(next);
             next += 1;
         }
+        let first_window_aggregate = next;
+        next += logical.window_aggregates.len();
         let first_number = next + logical.aggregates.len();
         let first_result_step = first_number + logical.numbers.len();
-        let element = first_result_step + logical.result_steps.len();
-        Slots { inputs, of_alias, of_step, row_slots: next, first_number, first_result_step, element }
+        let element = early_element.unwrap_or(first_result_step + logical.result_steps.len());
+        Slots {
+            inputs,
+            of_alias,
+            of_step,
+            row_slots: next,
+            first_number,
+            first_result_step,
+            element,
+            first_window_aggregate,
+        }
     }
 
     /// The expression over the final slots.
@@ -108,6 +122,7 @@ impl Slots {
             SlotRef::Number(number) => self.first_number + number,
             SlotRef::ResultStep(step) => self.first_result_step + step,
             SlotRef::Element => self.element,
+            SlotRef::WindowAggregate(number) => self.first_window_aggregate + number,
         }
     }
 }
@@ -121,6 +136,10 @@ pub fn row_steps(logical: &Logical, stages: &Stages, input: usize) -> Vec<SlotRe
             if stages.steps[step] == input {
                 items.push(SlotRef::Step(step));
             }
+        }
+        let unnested = logical.elements.as_ref().is_some_and(|elements| elements.aliases == alias);
+        if unnested && stages.elements == Some(input) {
+            items.push(SlotRef::Element);
         }
         if stages.aliases.get(alias) == Some(&Stage::Step(input)) && logical.aliases[alias].shared {
             items.push(SlotRef::Alias(alias));

@@ -23,6 +23,8 @@ pub struct Stages {
     pub aliases: Vec<Stage>,
     /// the input of each analytic call
     pub steps: Vec<usize>,
+    /// the input whose rows become one for each element, where that is done before the rest
+    pub elements: Option<usize>,
 }
 
 /// What an expression reads.
@@ -37,7 +39,7 @@ pub struct Reads {
 
 impl Stages {
     pub fn new(logical: &Logical) -> Result<Stages, PlanError> {
-        let mut stages = Stages { aliases: Vec::new(), steps: Vec::new() };
+        let mut stages = Stages { aliases: Vec::new(), steps: Vec::new(), elements: None };
         let mut steps = logical.steps.iter().peekable();
         for number in 0..=logical.aliases.len() {
             while let Some(LogicalStep { call, span, .. }) = steps.next_if(|step| step.aliases <= number) {
@@ -50,6 +52,15 @@ impl Stages {
                     return Err(PlanError::at(kind, *span));
                 }
                 stages.steps.push(input);
+            }
+            if let Some(elements) = logical.elements.as_ref().filter(|e| e.before && e.aliases == number) {
+                let reads = stages.reads(&elements.rows.arg);
+                let input = reads.inputs.first().copied().unwrap_or(0);
+                if reads.inputs.len() > 1 || reads.joined || logical.inputs[input].role != Role::Stream {
+                    let kind = PlanErrorKind::AnalyticInputs(elements.rows.function.to_string());
+                    return Err(PlanError::at(kind, elements.span));
+                }
+                stages.elements = Some(input);
             }
             let Some(alias) = logical.aliases.get(number) else { break };
             let mut reads = Reads::default();
@@ -90,7 +101,13 @@ impl Stages {
                     reads.inputs.insert(self.steps[step]);
                     reads.steps = true;
                 }
-                SlotRef::Aggregate(_) | SlotRef::Number(_) | SlotRef::ResultStep(_) | SlotRef::Element => {}
+                SlotRef::Element => {
+                    if let Some(input) = self.elements {
+                        reads.inputs.insert(input);
+                        reads.steps = true;
+                    }
+                }
+                SlotRef::Aggregate(_) | SlotRef::Number(_) | SlotRef::ResultStep(_) | SlotRef::WindowAggregate(_) => {}
             }
         }
     }

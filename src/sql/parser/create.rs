@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 
-use super::{Parser, Result, did_you_mean};
+use super::{Parser, Result};
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Ident, Literal, OPTION_NAMES, StreamOption};
 use crate::sql::error::{SyntaxErrorKind, TYPE_NAMES};
 use crate::sql::token::Token;
+use crate::text::suggest::did_you_mean;
 use crate::value::Text;
 
 impl Parser<'_> {
@@ -17,9 +18,13 @@ impl Parser<'_> {
         self.check_stream_name(&name)?;
         let columns = self.columns(0)?;
         if !self.take_word("WITH") {
-            let found = self.shown();
+            if self.at(")") {
+                let kind = SyntaxErrorKind::Expect { found: self.shown(), expected: "stream options" };
+                return Err(self.error(kind));
+            }
+            let found = self.shown_in_capitals();
             let mut error = self.error(SyntaxErrorKind::Unexpected { found: found.clone(), expected: "is with" });
-            error.hint = error.hint.or_else(|| did_you_mean(found, &["WITH"]));
+            error.hint = error.hint.or_else(|| did_you_mean(&found, ["WITH"]));
             return Err(error);
         }
         self.symbol("(", "lparen after with")?;
@@ -54,6 +59,10 @@ impl Parser<'_> {
         }
         let (mut columns, mut known): (Vec<ColumnDef>, HashSet<Text>) = (Vec::new(), HashSet::new());
         while !self.take(")") {
+            if self.at("(") {
+                let kind = SyntaxErrorKind::Expect { found: self.shown(), expected: "stream field name" };
+                return Err(self.error(kind));
+            }
             let name = self.name_or("column name")?;
             if !known.insert(name.name.clone()) {
                 let kind = SyntaxErrorKind::DuplicateColumn { found: name.name.to_string() };
@@ -72,15 +81,7 @@ impl Parser<'_> {
     fn data_type(&mut self) -> Result<DataType> {
         let Some(name) = TYPE_NAMES.into_iter().find(|name| self.at_word(name)) else {
             let mut error = self.error(SyntaxErrorKind::ColumnType { found: self.shown() });
-            error.hint = error.hint.or_else(|| match self.shown().to_ascii_uppercase().as_str() {
-                "INT" | "INTEGER" | "LONG" | "SMALLINT" | "INT64" | "INT32" => Some("did you mean BIGINT?".to_owned()),
-                "DOUBLE" | "REAL" | "DECIMAL" | "NUMERIC" | "NUMBER" => Some("did you mean FLOAT?".to_owned()),
-                "TEXT" | "VARCHAR" | "CHAR" => Some("did you mean STRING?".to_owned()),
-                "TIMESTAMP" | "DATE" | "TIME" => Some("did you mean DATETIME?".to_owned()),
-                "BLOB" | "BYTES" | "BINARY" => Some("did you mean BYTEA?".to_owned()),
-                "OBJECT" | "MAP" | "JSON" => Some("did you mean STRUCT?".to_owned()),
-                other => did_you_mean(other.to_owned(), &TYPE_NAMES),
-            });
+            error.hint = error.hint.or_else(|| type_hint(&self.shown(), &TYPE_NAMES));
             if !matches!(self.token, Token::Name(_)) {
                 return Err(error);
             }
@@ -137,8 +138,8 @@ impl Parser<'_> {
     /// An option; `None` if something is wrong with it that could be passed over.
     fn option(&mut self) -> Result<Option<StreamOption>> {
         let Some(name) = OPTION_NAMES.into_iter().find(|name| self.at_word(name)) else {
-            let mut error = self.error(SyntaxErrorKind::Option { found: self.shown() });
-            error.hint = error.hint.or_else(|| did_you_mean(self.shown(), &OPTION_NAMES));
+            let mut error = self.error(SyntaxErrorKind::Option { found: self.shown_in_capitals() });
+            error.hint = error.hint.or_else(|| did_you_mean(&self.shown(), OPTION_NAMES));
             if !matches!(self.token, Token::Name(_)) || self.peek() != Token::Symbol("=") {
                 return Err(error);
             }
@@ -185,4 +186,19 @@ impl Parser<'_> {
     fn option_value(&self, expected: String) -> super::SyntaxError {
         self.error(SyntaxErrorKind::OptionValue { found: self.shown(), expected })
     }
+}
+
+/// Which of the types was meant, by its name in other systems or by a slip.
+pub(super) fn type_hint(written: &str, types: &[&str]) -> Option<String> {
+    let meant = match written.to_ascii_uppercase().as_str() {
+        "INT" | "INTEGER" | "LONG" | "SMALLINT" | "INT64" | "INT32" => "BIGINT",
+        "DOUBLE" | "REAL" | "DECIMAL" | "NUMERIC" | "NUMBER" => "FLOAT",
+        "TEXT" | "VARCHAR" | "CHAR" => "STRING",
+        "TIMESTAMP" | "DATE" | "TIME" => "DATETIME",
+        "BOOL" => "BOOLEAN",
+        "BLOB" | "BYTES" | "BINARY" => "BYTEA",
+        "OBJECT" | "MAP" | "JSON" => "STRUCT",
+        other => return did_you_mean(other, types.iter().copied()),
+    };
+    types.contains(&meant).then(|| format!("did you mean {meant}?"))
 }

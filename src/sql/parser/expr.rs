@@ -1,14 +1,15 @@
 //! Expressions, by precedence.
 //!
 //! Ranks from loose to tight: OR, AND, NOT, comparisons (with IN, BETWEEN, LIKE, IS NULL), `+ - | ^`, `* / % &`,
-//! prefix `-` and `+`, access (`.`, `->`, `[ ]`). Equal ranks are read from left to right. Bounds of BETWEEN, patterns
+//! prefix `-` and `+`, access (`.`, `->`, `[ ]`, `::`). Equal ranks are read from left to right. Bounds of BETWEEN, patterns
 //! and arrays of IN are read down to `+`.
 
+use super::create::type_hint;
 use super::{MAX_HEIGHT, Parser, Result, window};
 use crate::sql::ast::{BinaryOp, Call, Expr, ExprKind, Ident, InSet, Literal, UnaryOp};
 use crate::sql::error::SyntaxErrorKind;
 use crate::sql::print::{ADDITIVE, COMPARISON, NOT, PREFIX, rank};
-use crate::sql::token::{Fault, Token};
+use crate::sql::token::{Fault, Token, is_null};
 use crate::text::span::Span;
 
 /// An expression with the height of its tree.
@@ -150,6 +151,11 @@ impl Parser<'_> {
                 ExprKind::Member(Box::new(left.expr), self.name_or("expression")?)
             } else if self.take("[") {
                 self.brackets(left.expr, &mut height)?
+            } else if self.take("::") {
+                let name = Ident { name: "cast".into(), span: self.last };
+                let ty = self.cast_type()?;
+                height = height.max(1);
+                ExprKind::Call(Call { name, args: vec![left.expr, ty], distinct: false, filter: None, over: None })
             } else {
                 return Ok(left);
             };
@@ -191,6 +197,15 @@ impl Parser<'_> {
                 Ok(inner)
             }
             Token::Keyword("CASE") => self.case(),
+            Token::Name(ref name) if is_null(name) && self.peek() != Token::Symbol("(") => {
+                self.advance();
+                self.grow(ExprKind::Null, start, 0)
+            }
+            // A reserved word of the select list, and the name of a function elsewhere.
+            Token::Keyword("REPLACE") if self.peek() == Token::Symbol("(") => {
+                let hint = "replace texts with regexp_replace(text, pattern, with)".to_owned();
+                Err(self.error_at(self.unexpected("expression", &[]).kind, self.span, Some(hint)))
+            }
             Token::Name(_) | Token::Quoted(_) => {
                 let name = self.name_or("expression")?;
                 if self.at("(") { self.call(name) } else { self.grow(ExprKind::Column(name.name), start, 0) }
@@ -221,7 +236,7 @@ impl Parser<'_> {
         let digits = self.slice(self.span);
         let signed = format!("{sign}{digits}");
         let value = if self.token == Token::Int {
-            signed.parse().ok().map(Literal::Int)
+            signed.parse().map(Literal::Int).or_else(|_| signed.parse().map(Literal::Unsigned)).ok()
         } else {
             signed.parse().ok().filter(|x: &f64| x.is_finite()).map(Literal::Float)
         };
@@ -241,7 +256,7 @@ impl Parser<'_> {
         }
         let start = name.span;
         let mut height = 0;
-        let args = self.call_args_of(&name.name, &mut height)?;
+        let (distinct, args) = self.call_args_of(&name.name, &mut height)?;
         let mut over = None;
         if self.token == Token::Keyword("OVER") {
             let before = std::mem::take(&mut self.tallest);
@@ -249,25 +264,49 @@ impl Parser<'_> {
             height = height.max(self.tallest);
             self.tallest = self.tallest.max(before);
         }
-        self.grow(ExprKind::Call(Call { name, args, filter: None, over }), start, height)
+        self.grow(ExprKind::Call(Call { name, args, distinct, filter: None, over }), start, height)
     }
 
     /// `(args)`
     pub(super) fn call_args(&mut self, name: &str) -> Result<Vec<Expr>> {
-        self.call_args_of(name, &mut 0)
+        self.call_args_of(name, &mut 0).map(|(_, args)| args)
     }
 
-    fn call_args_of(&mut self, name: &str, height: &mut usize) -> Result<Vec<Expr>> {
+    /// The arguments, and whether DISTINCT stands before them.
+    fn call_args_of(&mut self, name: &str, height: &mut usize) -> Result<(bool, Vec<Expr>)> {
         self.advance();
         if self.take(")") {
-            return Ok(Vec::new());
+            return Ok((false, Vec::new()));
         }
-        let args = self.list(true, height)?;
+        // `distinct` alone is a name.
+        let ends = [Token::Symbol(","), Token::Symbol(")")];
+        let starts = !ends.contains(&self.peek()) && !matches!(self.peek(), Token::Symbol(s) if s != "(" && s != "*");
+        let distinct = self.at_word("DISTINCT") && starts;
+        if distinct {
+            self.advance();
+        }
+        let mut args = self.list(true, height)?;
+        if args.len() == 1 && is_cast(name) && self.take_keyword("AS") {
+            args.push(self.cast_type()?);
+        }
         if !self.take(")") {
             let kind = SyntaxErrorKind::UnclosedCall { name: name.to_owned(), found: self.shown() };
             return Err(self.error(kind));
         }
-        Ok(args)
+        Ok((distinct, args))
+    }
+
+    /// The type of `CAST(x AS type)` and `x::type`, as the text that the function takes.
+    fn cast_type(&mut self) -> Result<Expr> {
+        const TYPES: [&str; 6] = ["BIGINT", "FLOAT", "STRING", "BOOLEAN", "DATETIME", "BYTEA"];
+        let Some(name) = TYPES.into_iter().find(|name| self.at_word(name)) else {
+            let mut error = self.unexpected("one of bigint, float, string, boolean, datetime, bytea", &[]);
+            error.hint = error.hint.or_else(|| type_hint(&self.shown(), &TYPES));
+            return Err(error);
+        };
+        self.advance();
+        let ty = Literal::Text(name.to_ascii_lowercase().into());
+        Ok(Expr { kind: ExprKind::Literal(ty), span: self.last })
     }
 
     /// Expressions with commas between; arguments of calls may be a `*`.
@@ -275,9 +314,12 @@ impl Parser<'_> {
         let mut list = Vec::new();
         loop {
             if star && self.at("*") {
-                self.advance();
-                list.push(Expr { kind: ExprKind::Star, span: self.last });
-                *height = (*height).max(1);
+                let before = std::mem::take(&mut self.tallest);
+                let star = self.star(None)?;
+                *height = (*height).max(self.tallest + 1);
+                self.tallest = self.tallest.max(before);
+                let span = star.span.to(self.last);
+                list.push(Expr { kind: ExprKind::Star(Box::new(star)), span });
             } else {
                 let item = self.grown(0)?;
                 *height = (*height).max(item.height);
@@ -329,6 +371,10 @@ impl Parser<'_> {
         }
         Ok(Grown { expr: Expr { kind, span }, height })
     }
+}
+
+fn is_cast(function: &str) -> bool {
+    ["cast", "try_cast"].iter().any(|name| name.eq_ignore_ascii_case(function))
 }
 
 /// What follows a left side.

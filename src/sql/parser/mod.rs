@@ -10,9 +10,10 @@ mod select;
 mod window;
 
 use super::ast::{CreateStream, Expr, Ident, Relation, Select, Statement};
-use super::error::{SyntaxError, SyntaxErrorKind, nearest};
+use super::error::{SyntaxError, SyntaxErrorKind};
 use super::token::{self, Fault, Token};
 use crate::text::span::Span;
+use crate::text::suggest::did_you_mean;
 use crate::value::Text;
 
 pub use self::window::WINDOWS;
@@ -62,7 +63,7 @@ pub fn parse_select(text: &str) -> Result<Select> {
     whole(text, |p| {
         if p.token != Token::Keyword("SELECT") {
             let mut error = p.error(SyntaxErrorKind::NotSelect);
-            error.hint = did_you_mean(p.shown(), &["SELECT"]);
+            error.hint = did_you_mean(&p.shown(), ["SELECT"]);
             return Err(error);
         }
         p.select()
@@ -200,7 +201,11 @@ impl Parser<'_> {
         } else if self.take_word("TABLE") {
             Ok(Relation::Table)
         } else {
-            Err(self.unexpected("keyword stream or table", &["STREAM", "TABLE"]))
+            let mut error = self.unexpected("keyword stream or table", &["STREAM", "TABLE"]);
+            if let SyntaxErrorKind::Unexpected { found, .. } = &mut error.kind {
+                *found = self.shown_in_capitals();
+            }
+            Err(error)
         }
     }
 
@@ -241,6 +246,14 @@ impl Parser<'_> {
     /// The token as messages show it.
     fn shown(&self) -> String {
         self.token_text(&self.token, self.span)
+    }
+
+    /// As [`Parser::shown`], a word in capitals: eKuiper compares some words so, and shows them so.
+    fn shown_in_capitals(&self) -> String {
+        match self.token {
+            Token::Name(_) => self.shown().to_ascii_uppercase(),
+            _ => self.shown(),
+        }
     }
 
     fn token_text(&self, token: &Token, span: Span) -> String {
@@ -300,7 +313,7 @@ impl Parser<'_> {
         }
         let mut error = self.error(SyntaxErrorKind::Unexpected { found: self.shown(), expected });
         error.hint = match self.token {
-            Token::Name(_) => did_you_mean(self.shown(), words),
+            Token::Name(_) => did_you_mean(&self.shown(), words.iter().copied()),
             Token::Keyword("AS" | "FROM" | "WHERE" | "AND" | "OR" | "THEN" | "ELSE") => None,
             Token::Keyword(word) if expected == "expression" || expected == "as alias" => {
                 Some(format!("{word} is a reserved word: as a name it is written `{}`", self.slice(self.span)))
@@ -325,13 +338,9 @@ impl Parser<'_> {
 
     fn wrong_statement(&self, words: &[&str]) -> SyntaxError {
         let mut error = self.error(SyntaxErrorKind::NotStream { text: self.text.trim().to_owned() });
-        error.hint = did_you_mean(self.shown(), words);
+        error.hint = did_you_mean(&self.shown(), words.iter().copied());
         error
     }
-}
-
-fn did_you_mean(written: String, words: &[&str]) -> Option<String> {
-    nearest(&written, words.iter().copied()).map(|word| format!("did you mean {word}?"))
 }
 
 #[cfg(test)]

@@ -28,20 +28,32 @@ fn literal() -> impl Strategy<Value = Literal> {
     ]
 }
 
+fn whole_row() -> Star {
+    Star { stream: None, except: Vec::new(), replace: Vec::new(), span: Span::default() }
+}
+
 fn at(kind: ExprKind) -> Expr {
     Expr { kind, span: Span::default() }
 }
 
 fn expr() -> impl Strategy<Value = Expr> {
-    let leaf =
-        prop_oneof![literal().prop_map(ExprKind::Literal), ident().prop_map(|i| ExprKind::Column(i.name))].prop_map(at);
+    let leaf = prop_oneof![
+        Just(ExprKind::Null),
+        literal().prop_map(ExprKind::Literal),
+        ident().prop_map(|i| ExprKind::Column(i.name))
+    ]
+    .prop_map(at);
     leaf.prop_recursive(5, 40, 4, |inner| {
         let one = inner.clone().prop_map(Box::new).boxed();
         let maybe = option::of(one.clone());
         let many = vec(inner.clone(), 1..3);
-        let star = prop_oneof![9 => inner.clone(), 1 => Just(at(ExprKind::Star))];
-        let call = (ident(), vec(star, 0..3), option::of(over(inner.clone())))
-            .prop_map(|(name, args, over)| ExprKind::Call(Call { name, args, filter: None, over }));
+        let star = prop_oneof![9 => inner.clone(), 1 => Just(at(ExprKind::Star(Box::new(whole_row()))))];
+        let call = (ident(), vec(star, 0..3), any::<bool>(), option::of(over(inner.clone()))).prop_map(
+            |(name, args, distinct, over)| {
+                let distinct = distinct && !args.is_empty();
+                ExprKind::Call(Call { name, args, distinct, filter: None, over })
+            },
+        );
         let infix = {
             use BinaryOp::*;
             proptest::sample::select(vec![

@@ -9,6 +9,12 @@ impl Parser<'_> {
     /// From SELECT to the last clause.
     pub(super) fn select(&mut self) -> Result<Select> {
         self.keyword("SELECT")?;
+        if self.at_word("DISTINCT") && !matches!(self.peek(), Token::Symbol(_) | Token::Keyword("AS" | "FROM")) {
+            let hint = "SELECT DISTINCT does not exist: GROUP BY the columns in a window, or keep the first rows of each \
+                        value with deduplicate(x, true)";
+            self.advance();
+            return Err(self.unexpected_with_hint("FROM", hint));
+        }
         let mut fields = vec![self.field()?];
         while self.take(",") {
             fields.push(self.field()?);
@@ -144,24 +150,19 @@ impl Parser<'_> {
             self.keyword("JOIN")?;
         }
         let source = self.source()?;
-        let on = if kind == JoinKind::Cross {
-            None
-        } else {
-            self.keyword("ON")?;
-            Some(self.expr()?)
-        };
+        let on = if kind != JoinKind::Cross && self.take_keyword("ON") { Some(self.expr()?) } else { None };
         Ok(Some(Join { kind, source, on }))
     }
 
     fn field(&mut self) -> Result<Field> {
         if self.at("*") {
-            return self.star(None);
+            return Ok(Field::Star(self.star(None)?));
         }
         if let Token::Name(_) | Token::Quoted(_) = self.token
             && self.peek() == Token::Symbol(".")
             && let Some(stream) = self.stream_of_star()
         {
-            return self.star(Some(stream));
+            return Ok(Field::Star(self.star(Some(stream))?));
         }
         let expr = self.expr()?;
         let alias = if self.take_keyword("AS") { Some(self.name_or("as alias")?) } else { None };
@@ -180,7 +181,8 @@ impl Parser<'_> {
         None
     }
 
-    fn star(&mut self, stream: Option<Ident>) -> Result<Field> {
+    /// `* [EXCEPT (…)] [REPLACE (…)]`; the star is looked at.
+    pub(super) fn star(&mut self, stream: Option<Ident>) -> Result<Star> {
         let start = stream.as_ref().map_or(self.span, |s| s.span);
         self.advance();
         let mut star = Star { stream, except: Vec::new(), replace: Vec::new(), span: start.to(self.last) };
@@ -208,7 +210,7 @@ impl Parser<'_> {
             } else if self.token == Token::Keyword("AS") {
                 return Err(self.error(SyntaxErrorKind::StarAlias));
             } else {
-                return Ok(Field::Star(star));
+                return Ok(star);
             }
         }
     }

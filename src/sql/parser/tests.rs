@@ -162,9 +162,9 @@ fn what_is_wrong_is_said_and_shown() {
         ("SELECT a # b FROM demo", "found \"#\", expected FROM.", "#", "begins nothing"),
         ("SELECT 1.2.3 FROM demo", "found \"1.2.3\", invalid number value.", "1.2.3", "point"),
         (
-            "SELECT 9223372036854775808 FROM d",
-            "found \"9223372036854775808\", invalid number value.",
-            "9223372036854775808",
+            "SELECT 18446744073709551616 FROM d",
+            "found \"18446744073709551616\", invalid number value.",
+            "18446744073709551616",
             "64 bits",
         ),
         ("SELECT 1e999 FROM d", "found \"1e999\", invalid number value.", "1e999", "range"),
@@ -192,6 +192,25 @@ fn what_is_wrong_is_said_and_shown() {
         ("SELECT a FROM d LIMIT -1", "limit should not be negative", "-", ""),
         ("SELECT COUNTWINDOW(2) FROM d", "the window countwindow can only be used in GROUP BY.", "COUNTWINDOW", ""),
         ("SELECT a IS b FROM d", "found \"b\", expected NULL or NOT NULL after IS.", "b", ""),
+        (
+            "SELECT DISTINCT a FROM d",
+            "found \"a\", expected FROM.",
+            "a",
+            "SELECT DISTINCT does not exist: GROUP BY the columns in a window, or keep the first rows of each value with \
+             deduplicate(x, true)",
+        ),
+        (
+            "SELECT a::int FROM d",
+            "found \"int\", expected one of bigint, float, string, boolean, datetime, bytea.",
+            "int",
+            "did you mean BIGINT?",
+        ),
+        (
+            "SELECT replace(a, \"x\", \"y\") FROM d",
+            "found \"REPLACE\", expected expression.",
+            "replace",
+            "replace texts with regexp_replace(text, pattern, with)",
+        ),
         ("INSERT INTO d", "the statement is not a select statement.", "INSERT", ""),
         ("SELCT a FROM d", "the statement is not a select statement.", "SELCT", "did you mean SELECT?"),
     ] {

@@ -2,10 +2,11 @@
 //!
 //! The tree holds windows as typed lengths, so their arguments are checked here and nowhere else.
 
-use super::{Parser, Result, did_you_mean};
+use super::{Parser, Result};
 use crate::sql::ast::{Expr, ExprKind, Literal, Over, Window, WindowKind};
 use crate::sql::error::SyntaxErrorKind;
 use crate::sql::token::Token;
+use crate::text::suggest::did_you_mean;
 use crate::time::Unit;
 
 /// Names of the windows in small letters.
@@ -149,7 +150,7 @@ impl Parser<'_> {
             _ => None,
         };
         let hint = hint.map(|unit| format!("did you mean {unit}?"));
-        let hint = hint.or_else(|| did_you_mean(written.to_owned(), &["dd", "hh", "mi", "ss", "ms"]));
+        let hint = hint.or_else(|| did_you_mean(written, ["dd", "hh", "mi", "ss", "ms"]));
         Err(self.error_at(SyntaxErrorKind::WindowUnit { window }, arg.span, hint))
     }
 

@@ -58,6 +58,7 @@ fn write(out: &mut Vec<u8>, value: &Value) -> Result<(), EncodeError> {
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Int(int) => out.extend_from_slice(itoa::Buffer::new().format(*int).as_bytes()),
+        Value::Unsigned(int) => out.extend_from_slice(itoa::Buffer::new().format(*int).as_bytes()),
         Value::Float(float) => write_float(out, *float)?,
         Value::Text(text) => write_str(out, text),
         Value::Json(json) => out.extend_from_slice(json.as_bytes()),

@@ -115,8 +115,8 @@ fn digits_end(text: &[u8], start: usize) -> Result<usize, JsonError> {
     Ok(start + count)
 }
 
-/// The value of a valid number: a whole number that fits 64 bits is `Int` and exact, everything else is `Float`, the
-/// double nearest to what is written. Whole means written so: `1.0` and `1e3` are `Float`, and so is `-0`.
+/// The value of a valid number: a whole number that fits 64 bits is `Int` or `Unsigned` and exact, everything else is
+/// `Float`, the double nearest to what is written. Whole means written so: `1.0` and `1e3` are `Float`, and so is `-0`.
 pub(super) fn decode(text: &[u8]) -> Value {
     let (negative, magnitude) = match text {
         [b'-', rest @ ..] => (true, rest),
@@ -157,10 +157,9 @@ pub(super) fn decode(text: &[u8]) -> Value {
 
 #[inline(never)]
 fn decode_long(text: &[u8]) -> Value {
-    match std::str::from_utf8(text).ok().and_then(|text| text.parse().ok()) {
-        Some(int) => Value::Int(int),
-        None => Value::Float(double(text)),
-    }
+    let text_of_number = std::str::from_utf8(text).unwrap_or_default();
+    let signed = text_of_number.parse().map(Value::Int);
+    signed.or_else(|_| text_of_number.parse().map(Value::whole)).unwrap_or_else(|_| Value::Float(double(text)))
 }
 
 /// The double nearest to a number; infinite if it is beyond the range.

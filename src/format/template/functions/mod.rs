@@ -121,6 +121,7 @@ pub fn is_true(value: &Value) -> bool {
         Value::Absent | Value::Null => false,
         Value::Bool(b) => *b,
         Value::Int(i) => *i != 0,
+        Value::Unsigned(_) => true,
         Value::Float(float) => *float != 0.0,
         Value::Text(text) => !text.is_empty(),
         Value::Bytes(bytes) => !bytes.is_empty(),
@@ -139,6 +140,7 @@ fn text(value: &Value) -> String {
 fn int(value: &Value) -> i64 {
     match value {
         Value::Int(i) => *i,
+        Value::Unsigned(_) => i64::MAX,
         Value::Float(float) => *float as i64,
         Value::Bool(b) => i64::from(*b),
         Value::Text(text) => {
@@ -153,6 +155,7 @@ fn int(value: &Value) -> i64 {
 fn float(value: &Value) -> f64 {
     match value {
         Value::Int(i) => *i as f64,
+        Value::Unsigned(u) => *u as f64,
         Value::Float(float) => *float,
         Value::Bool(b) => f64::from(u8::from(*b)),
         Value::Text(text) => text.trim().parse().unwrap_or(0.0),

@@ -1,0 +1,108 @@
+//! What can be known to fail when the rule is made: operators over declared columns and literals of types that they are
+//! not for.
+//!
+//! Only certain types count. A DATETIME column without STRICT_VALIDATION may hold text or numbers, what a function gives
+//! may depend on its arguments, and what stands in a branch of CASE may be met by no row: these are left to the rows.
+
+use super::{Compiled, Compiler, Result, Type};
+use crate::plan::error::{PlanError, PlanErrorKind};
+use crate::sql::ast::{self, BinaryOp, DataType};
+
+/// Types that operators tell apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Number,
+    Text,
+    Bool,
+    Array,
+    Struct,
+}
+
+impl Compiled {
+    /// The class of its values, where it is certain.
+    pub(super) fn class(&self) -> Option<Class> {
+        match &self.ty {
+            Type::Known(DataType::BigInt | DataType::Float) if self.declared => Some(Class::Number),
+            Type::Known(DataType::String) if self.declared => Some(Class::Text),
+            Type::Known(DataType::Boolean) if self.declared => Some(Class::Bool),
+            Type::Known(DataType::Array(_)) if self.declared => Some(Class::Array),
+            Type::Known(DataType::Struct(_)) if self.declared => Some(Class::Struct),
+            _ => None,
+        }
+    }
+
+    /// Its type as it is declared, for messages.
+    fn shown_type(&self) -> String {
+        match &self.ty {
+            Type::Known(ty) => ty.to_string(),
+            Type::Any => "any".to_owned(),
+        }
+    }
+}
+
+impl Compiler {
+    /// Refuses an operator over two values of types that it is not for.
+    pub(super) fn check_binary(
+        &self,
+        op: BinaryOp,
+        left: &Compiled,
+        right: &Compiled,
+        written: &ast::Expr,
+    ) -> Result<()> {
+        use BinaryOp::*;
+        let wrong = || self.mismatch(written, format!("{} {op} {}", left.shown_type(), right.shown_type()));
+        if left.literal().is_some() && right.literal().is_some() {
+            return Ok(());
+        }
+        if matches!(op, And | Or) {
+            let no_condition =
+                |side: &Compiled| side.literal().is_none() && side.class().is_some_and(|class| class != Class::Bool);
+            return if no_condition(left) || no_condition(right) { wrong() } else { Ok(()) };
+        }
+        let (Some(left_class), Some(right_class)) = (left.class(), right.class()) else { return Ok(()) };
+        let works = left_class == right_class
+            && match op {
+                Multiply | Divide | Modulo | Add | Subtract => left_class == Class::Number,
+                BitAnd | BitOr | BitXor => matches!(left_class, Class::Number | Class::Bool),
+                Equal | NotEqual => matches!(left_class, Class::Number | Class::Text | Class::Bool),
+                Less | LessEqual | Greater | GreaterEqual => matches!(left_class, Class::Number | Class::Text),
+                And | Or => true,
+            };
+        if works { Ok(()) } else { wrong() }
+    }
+
+    /// Refuses a clause whose value is never true or false.
+    pub fn check_condition(&self, value: &Compiled, written: &ast::Expr, clause: &'static str) -> Result<()> {
+        match value.class() {
+            Some(class) if class != Class::Bool && value.literal().is_none() => {
+                let kind = PlanErrorKind::Condition { clause, found: written.to_string() };
+                Err(PlanError::at(kind, written.span))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses a value of another class than `wanted`; `shown` is the operation for the message, with `{}` for the type.
+    pub(super) fn check_class(
+        &self,
+        value: &Compiled,
+        wanted: Class,
+        written: &ast::Expr,
+        shown: impl FnOnce(&str) -> String,
+    ) -> Result<()> {
+        match value.class() {
+            Some(class) if class != wanted && value.literal().is_none() => {
+                self.mismatch(written, shown(&value.shown_type()))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn mismatch(&self, written: &ast::Expr, operation: String) -> Result<()> {
+        if self.open_cases > 0 {
+            return Ok(());
+        }
+        let kind = PlanErrorKind::Types { written: written.to_string(), operation };
+        Err(PlanError::at(kind, written.span))
+    }
+}
