@@ -10,6 +10,7 @@ pub mod expr;
 pub mod format;
 pub mod io;
 pub mod logging;
+pub mod memory;
 pub mod metrics;
 pub mod pipeline;
 pub mod plan;

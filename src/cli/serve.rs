@@ -17,6 +17,7 @@ use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, 
 use crate::api::{self, Keys};
 use crate::config::Config;
 use crate::io::websocket::ServerSettings;
+use crate::memory;
 use crate::service::{Service, ServiceSettings, Summary};
 
 /// How long requests that are under way may take when the service ends.
@@ -69,6 +70,7 @@ impl Serve {
         }
         warn_of_open_data_server(&config.server);
         let (shutdown, prometheus, audit) = (config.shutdown_timeout, config.prometheus, config.rest_audit);
+        memory::set_budget(config.max_memory);
         let settings = ServiceSettings { config, data: self.data, workers: usize::from(self.workers) };
         let service = Service::open(settings).await.map_err(|error| refused(&error))?;
         let scheme = if tls.is_some() { "https" } else { "http" };

@@ -54,6 +54,8 @@ pub struct Config {
     pub prometheus: Option<u16>,
     /// `basic.gracefulShutdownTimeout`: how long rules may take to end when the process ends
     pub shutdown_timeout: Duration,
+    /// `basic.maxMemory`: the memory budget of the process, bytes; `None`: 80 % of what there is
+    pub max_memory: Option<u64>,
     /// `basic.fileLog`: whether the log goes to files
     pub file_log: bool,
     /// how these are, now or once they are switched on
@@ -102,6 +104,7 @@ impl Default for Config {
             rest_audit: false,
             prometheus: None,
             shutdown_timeout: Duration::from_secs(5),
+            max_memory: None,
             file_log: false,
             log_file: LogFile::default(),
             console_log: true,
@@ -171,6 +174,7 @@ const OWN: &[&str] = &[
     "basic.prometheus",
     "basic.prometheusPort",
     "basic.gracefulShutdownTimeout",
+    "basic.maxMemory",
     "basic.consoleLog",
     "basic.fileLog",
     "basic.logFormat",
@@ -534,6 +538,10 @@ impl Reader {
                     None => wrong("milliseconds, or a duration such as 10s"),
                 }
             }
+            "basic.maxmemory" => match rule::bytes(node) {
+                Some(budget) => self.config.max_memory = Some(budget),
+                None => wrong("bytes, or a size such as \"512MiB\"; 0 is no budget"),
+            },
             "basic.consolelog" => match node.value {
                 Value::Bool(on) => self.config.console_log = on,
                 _ => wrong("true or false"),

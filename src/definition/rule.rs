@@ -206,6 +206,25 @@ pub fn meant(written: &str, names: &[&str]) -> Option<String> {
         .map(|(_, name)| format!("did you mean {name}?"))
 }
 
+/// A number of bytes: a number, or a text with a unit.
+pub fn bytes(node: &Node) -> Option<u64> {
+    let text = match &node.value {
+        Value::Number(number) => return number.as_u64(),
+        Value::Text(text) => text.trim(),
+        _ => return None,
+    };
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..digits].parse().ok()?;
+    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kib" | "k" | "kb" => 1 << 10,
+        "mib" | "m" | "mb" => 1 << 20,
+        "gib" | "g" | "gb" => 1 << 30,
+        _ => return None,
+    };
+    number.checked_mul(unit)
+}
+
 /// Milliseconds of a number or of a text such as `5s`, `1m30s`, `100ms`.
 pub fn milliseconds(node: &Node) -> Option<i64> {
     match &node.value {

@@ -45,6 +45,20 @@ pub struct Waiting {
 pub(super) type Last = tokio::sync::Mutex<Option<(Instant, Arc<Measured>)>>;
 
 impl Engine {
+    /// Ends the rule that remembers most, for want of memory; gives its id.
+    pub async fn fail_largest(&self, limit: Duration) -> Option<String> {
+        let measured = self.measure(limit).await;
+        let (id, size) = measured.rules.iter().max_by_key(|(_, size)| size.bytes)?;
+        let running = self.running();
+        let metrics = &running.rules.get(id)?.metrics;
+        metrics.fail(format!(
+            "memory is short, and this rule remembers most ({} bytes): use shorter windows or fewer groups, set \
+             maxStateBytes, or raise basic.maxMemory",
+            size.bytes
+        ));
+        Some(id.clone())
+    }
+
     /// Measures states and tables, for no longer than `limit`: what was not answered by then is left out. An answer of
     /// the last second is given again.
     pub async fn measure(&self, limit: Duration) -> Arc<Measured> {

@@ -10,7 +10,7 @@ mod tests;
 
 use std::fmt;
 
-pub use kept::{Distinct, First, Last, List, Merged, Values};
+pub use kept::{Distinct, End, First, Last, List, Merged, Values};
 pub use statistics::{Ranked, Spread};
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +35,11 @@ pub enum Aggregate {
     Max,
     /// collect(e), collect(*): the values in order
     Collect,
+    /// `collect(e)[0]`, `collect(e)[-1]`: the first or the last of the values, without a list of the others
+    CollectEnd {
+        /// the last, and not the first
+        last: bool,
+    },
     /// merge_agg(e), merge_agg(*): one object of all
     Merge,
     /// last_value(e, filled), last_value(*, filled)
@@ -153,8 +158,11 @@ impl Aggregate {
 
     /// Whether the answer depends on the order of the rows.
     pub fn is_ordered(self) -> bool {
-        use Aggregate::{Collect, Deduplicate, FirstValue, LastValue, Merge};
-        matches!(self.over_all(), Collect | Merge | FirstValue { .. } | LastValue { .. } | Deduplicate { .. })
+        use Aggregate::{Collect, CollectEnd, Deduplicate, FirstValue, LastValue, Merge};
+        matches!(
+            self.over_all(),
+            Collect | CollectEnd { .. } | Merge | FirstValue { .. } | LastValue { .. } | Deduplicate { .. }
+        )
     }
 
     /// Whether what it keeps does not grow with the rows.
@@ -180,6 +188,8 @@ impl fmt::Display for Aggregate {
             Aggregate::Min => "min",
             Aggregate::Max => "max",
             Aggregate::Collect | Aggregate::CollectDistinct => "collect",
+            Aggregate::CollectEnd { last: false } => "collect[0]",
+            Aggregate::CollectEnd { last: true } => "collect[-1]",
             Aggregate::Merge => "merge_agg",
             Aggregate::FirstValue { .. } => "first_value",
             Aggregate::LastValue { .. } => "last_value",
@@ -210,6 +220,8 @@ pub enum Accumulator {
     Ranked(Ranked),
     /// values in order
     List(List),
+    /// the first or the last value
+    End(End),
     /// one object of all
     Merged(Merged),
     /// the last value
@@ -268,6 +280,7 @@ impl Accumulator {
                 Accumulator::Ranked(Ranked::new(aggregate))
             }
             Aggregate::Collect => Accumulator::List(List::default()),
+            Aggregate::CollectEnd { last } => Accumulator::End(End::new(last)),
             Aggregate::Merge => Accumulator::Merged(Merged::default()),
             Aggregate::FirstValue { filled } => Accumulator::First(First::new(filled)),
             Aggregate::LastValue { filled } => Accumulator::Last(Last::new(filled)),
@@ -337,6 +350,7 @@ impl Accumulator {
             Accumulator::Spread(spread) => return spread.add(value),
             Accumulator::Ranked(ranked) => return ranked.add(value),
             Accumulator::List(list) => list.add(value),
+            Accumulator::End(end) => end.add(value),
             Accumulator::Merged(merged) => merged.add(value),
             Accumulator::Last(last) => last.add(value),
             Accumulator::Distinct(distinct) => distinct.add(value),
@@ -378,6 +392,7 @@ impl Accumulator {
             (Accumulator::Spread(spread), Accumulator::Spread(more)) => spread.merge(more),
             (Accumulator::Ranked(ranked), Accumulator::Ranked(more)) => ranked.merge(more),
             (Accumulator::List(list), Accumulator::List(more)) => list.merge(more),
+            (Accumulator::End(end), Accumulator::End(more)) => end.merge(more),
             (Accumulator::Merged(merged), Accumulator::Merged(more)) => merged.merge(more),
             (Accumulator::Last(last), Accumulator::Last(more)) => last.merge(more),
             (Accumulator::Distinct(distinct), Accumulator::Distinct(more)) => distinct.merge(more),
@@ -400,6 +415,7 @@ impl Accumulator {
             Accumulator::Spread(spread) => Ok(spread.answer()),
             Accumulator::Ranked(ranked) => Ok(ranked.answer()),
             Accumulator::List(list) => Ok(list.answer()),
+            Accumulator::End(end) => Ok(end.answer()),
             Accumulator::Merged(merged) => Ok(merged.answer()),
             Accumulator::Last(last) => Ok(last.answer()),
             Accumulator::Distinct(distinct) => Ok(distinct.answer()),

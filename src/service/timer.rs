@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
 use super::{Inner, Service, locked, millis};
+use crate::memory::{self, Pressure};
 
 /// How often failed rules are looked for. A change of the system clock is noticed within this time, too.
 const PATROL: Duration = Duration::from_secs(1);
@@ -115,6 +116,13 @@ pub(super) fn keep(service: &Service) {
 async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
+    if memory::pressure() == Pressure::Rules
+        && let Some(engine) = service.inner.engine.read().await.as_ref()
+        && let Some(rule) = engine.fail_largest(PATROL).await
+    {
+        memory::count(Pressure::Rules);
+        tracing::warn!(rule, "memory is short: the rule that remembers most is stopped");
+    }
     let failed = match service.inner.engine.read().await.as_ref() {
         Some(engine) => engine.failed(),
         None => return false,

@@ -260,3 +260,25 @@ fn a_session_by_the_clock_asks_for_one_alarm_at_a_time() {
     assert_eq!(rule.texts(), [r#"[{"n":1000}]"#]);
     assert!(alarms < 5, "{alarms} alarms were left");
 }
+
+#[test]
+fn the_ends_of_a_list_are_those_of_the_list() {
+    let rows = |select: &str, window: &str| {
+        let mut rule = Rule::new(&format!("SELECT {select} FROM a GROUP BY k, {window}"), &by_clock());
+        for (number, row) in
+            [json!({"v": 1}), json!({"v": null}), json!({}), json!({"v": [4]}), json!({"v": "x"})].iter().enumerate()
+        {
+            rule.clock_to(number as i64 * 10, false);
+            rule.send("a", row);
+            rule.step();
+        }
+        rule.clock_to(1000, false);
+        rule.texts()
+    };
+    for window in ["SLIDINGWINDOW(ms, 20)", "HOPPINGWINDOW(ms, 40, 20)", "TUMBLINGWINDOW(ms, 30)", "COUNTWINDOW(2)"] {
+        let short = rows("collect(v)[0] AS f, collect(v)[-1] AS l", window);
+        // An index that is computed has the whole list.
+        let whole = rows("collect(v)[count(*) - count(*)] AS f, collect(v)[count(*) - 1] AS l", window);
+        assert_eq!(short, whole, "{window}");
+    }
+}

@@ -158,7 +158,7 @@ fn a_pair_whose_condition_has_an_error_does_not_match() {
         let (texts, errors) = run(&sql, &by_clock(), &given);
         let rows: Vec<Json> = serde_json::from_str(&texts[0]).expect("a list");
         assert_eq!(rows.len(), expected, "{sql}: {texts:?}");
-        assert!(errors >= 1 && errors <= 2, "{sql}: {errors}");
+        assert!((1..=2).contains(&errors), "{sql}: {errors}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! The options of a rule, which a configuration may give other defaults.
 
-use super::{Reader, field, meant, milliseconds};
+use super::{Reader, bytes, field, meant, milliseconds};
 use crate::definition::schedule::{Range, RestartStrategy, Schedule};
 use crate::text::document::{Node, Value};
 
@@ -242,23 +242,4 @@ impl Reader<'_> {
         }
         strategy
     }
-}
-
-/// A number of bytes: a number, or a text with a unit.
-fn bytes(node: &Node) -> Option<u64> {
-    let text = match &node.value {
-        Value::Number(number) => return number.as_u64(),
-        Value::Text(text) => text.trim(),
-        _ => return None,
-    };
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" | "k" | "kb" => 1 << 10,
-        "mib" | "m" | "mb" => 1 << 20,
-        "gib" | "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    number.checked_mul(unit)
 }

@@ -30,6 +30,35 @@ impl List {
     }
 }
 
+/// The first or the last value; what a row does not have is null.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct End {
+    last: bool,
+    value: Option<Value>,
+}
+
+impl End {
+    pub(super) fn new(last: bool) -> End {
+        End { last, value: None }
+    }
+
+    pub(super) fn add(&mut self, value: &Value) {
+        if self.last || self.value.is_none() {
+            self.value = Some(if matches!(value, Value::Absent) { Value::Null } else { value.clone() });
+        }
+    }
+
+    pub(super) fn merge(&mut self, later: &End) {
+        if let Some(value) = &later.value {
+            self.add(value);
+        }
+    }
+
+    pub(super) fn answer(&self) -> Value {
+        self.value.clone().unwrap_or(Value::Null)
+    }
+}
+
 /// The members of all objects in one, the later of equal keys; values that are no objects are passed over.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Merged(Option<Arc<Object>>);

@@ -179,7 +179,9 @@ fn values_that_are_kept() {
     assert_eq!(shown(over(Collect, true, &[Value::Absent])), "Array([Null])");
 }
 
-const ALL: [Aggregate; 24] = [
+const ALL: [Aggregate; 26] = [
+    Aggregate::CollectEnd { last: false },
+    Aggregate::CollectEnd { last: true },
     Aggregate::FirstValue { filled: false },
     Aggregate::FirstValue { filled: true },
     Aggregate::CountDistinct,

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 use super::gate::Refusal;
+use crate::memory::{self, Pressure};
 use crate::sync::locked;
 
 /// Handshakes that may go on at a time, at the most.
@@ -99,6 +100,10 @@ impl Admission {
     pub fn seat(self: &Arc<Self>, from: IpAddr) -> Result<Seat, Refusal> {
         let address = network(from);
         let mut present = locked(&self.present);
+        if memory::pressure() >= Pressure::Clients {
+            memory::count(Pressure::Clients);
+            return Err(Refusal::Connections);
+        }
         if present.connections >= self.limits.connections {
             return Err(Refusal::Connections);
         }

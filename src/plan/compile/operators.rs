@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::types::Class;
 use super::{Compiled, Compiler, Parts, Result, Scope, Type};
+use crate::expr::aggregate::Aggregate;
+use crate::expr::function::{self, Code};
 use crate::expr::{Comparison, LikePattern, like};
 use crate::plan::error::{PlanError, PlanErrorKind};
 use crate::plan::logical::Expr;
-use crate::sql::ast::{self, BinaryOp, DataType, Ident, InSet, UnaryOp};
+use crate::sql::ast::{self, BinaryOp, DataType, ExprKind, Ident, InSet, Literal, UnaryOp};
 use crate::value::Value;
 
 impl Compiler {
@@ -39,6 +41,17 @@ impl Compiler {
         written: &ast::Expr,
         (clause, own): Scope,
     ) -> Result<Compiled> {
+        // A group has a row at least, so its list has a first and a last element.
+        if let (ExprKind::Call(call), Some(last)) = (&left.kind, end(index))
+            && let Some(function) = function::lookup(&call.name.name)
+            && !call.distinct
+            && matches!(function.code, Code::Aggregate(Aggregate::Collect))
+        {
+            let end = Aggregate::CollectEnd { last };
+            let mut compiled = self.aggregate(end, function, call, left.span, (clause, own))?;
+            compiled.ty = Type::Any;
+            return Ok(compiled);
+        }
         let left = self.expr(left, clause, own)?;
         let index = self.expr(index, clause, own)?;
         self.check_class(&left, Class::Array, written, |ty| format!("{ty}[…]"))?;
@@ -277,4 +290,14 @@ fn merge(ty: &mut Option<Type>, other: &Type) {
 /// Whether the operator gives true or false.
 pub(super) fn is_logical(op: BinaryOp) -> bool {
     matches!(op, BinaryOp::And | BinaryOp::Or) || Comparison::of(op).is_some()
+}
+
+/// Whether an index is that of the first element (false) or the last one (true).
+fn end(index: &ast::Expr) -> Option<bool> {
+    match &index.kind {
+        ExprKind::Literal(Literal::Int(0)) => Some(false),
+        ExprKind::Literal(Literal::Int(-1)) => Some(true),
+        ExprKind::Unary(UnaryOp::Minus, inner) => (inner.kind == ExprKind::Literal(Literal::Int(1))).then_some(true),
+        _ => None,
+    }
 }

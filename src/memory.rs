@@ -1,0 +1,141 @@
+//! The memory budget of the process: how close the process is to it, and what gives way.
+//!
+//! Three steps, each with its own share of the budget: no new clients; shorter queues of clients; the rule that
+//! remembers most fails. What a step does is done where it belongs (the data server, a client's queue, the service's
+//! patrol); here it is only measured and counted. The budget is that of the process, so this is one place for all.
+//!
+//! It knows the system's files and nothing of rules or sockets.
+
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::time::Instant;
+
+/// How long a measurement of the process counts, ms: those who ask often cost nothing.
+const FRESH: i64 = 200;
+
+/// How short memory is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Pressure {
+    /// there is enough
+    None,
+    /// from 85 % of the budget on: no new clients
+    Clients,
+    /// from 92 % on: clients' queues are short
+    Queues,
+    /// from 98 % on: the rule that remembers most fails
+    Rules,
+}
+
+impl Pressure {
+    fn of(resident: u64, budget: u64) -> Pressure {
+        let percent = resident.saturating_mul(100).checked_div(budget).unwrap_or(0);
+        match percent {
+            98.. => Pressure::Rules,
+            92.. => Pressure::Queues,
+            85.. => Pressure::Clients,
+            _ => Pressure::None,
+        }
+    }
+}
+
+static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
+static BUDGET: AtomicU64 = AtomicU64::new(0);
+static MEASURED: AtomicI64 = AtomicI64::new(i64::MIN / 2);
+static LEVEL: AtomicU8 = AtomicU8::new(0);
+/// how often something was refused, cut short or ended, by step
+static ACTS: [AtomicU64; 3] = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
+
+/// Sets the budget, bytes; `None`: 80 % of what the control group or the machine has. 0 is no budget.
+pub fn set_budget(bytes: Option<u64>) {
+    BUDGET.store(bytes.or_else(default_budget).unwrap_or(0), Ordering::Relaxed);
+}
+
+/// The budget, bytes; 0: none.
+pub fn budget() -> u64 {
+    BUDGET.load(Ordering::Relaxed)
+}
+
+/// How short memory is, as of the last measurement, which is no older than a moment.
+pub fn pressure() -> Pressure {
+    let budget = budget();
+    if budget == 0 {
+        return Pressure::None;
+    }
+    let now = i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX);
+    let measured = MEASURED.load(Ordering::Relaxed);
+    let stale = now.saturating_sub(measured) >= FRESH;
+    // One of those who ask measures.
+    if stale && MEASURED.compare_exchange(measured, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+        let pressure = Pressure::of(resident().unwrap_or(0), budget);
+        let before = LEVEL.swap(pressure as u8, Ordering::Relaxed);
+        if pressure as u8 > before {
+            tracing::warn!(budget, ?pressure, "memory is short");
+        }
+    }
+    match LEVEL.load(Ordering::Relaxed) {
+        0 => Pressure::None,
+        1 => Pressure::Clients,
+        2 => Pressure::Queues,
+        _ => Pressure::Rules,
+    }
+}
+
+/// Counts that something gave way to this step.
+pub fn count(step: Pressure) {
+    if let Some(acts) = (step as usize).checked_sub(1).and_then(|index| ACTS.get(index)) {
+        acts.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// How many clients were refused, queues cut short and rules ended for want of memory.
+pub fn counts() -> [(&'static str, u64); 3] {
+    let of = |index: usize| ACTS[index].load(Ordering::Relaxed);
+    [("clients", of(0)), ("queues", of(1)), ("rules", of(2))]
+}
+
+/// Memory of this process, bytes.
+fn resident() -> Option<u64> {
+    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+    // Pages of 4 KiB, as on all that Plutino is built for.
+    Some(pages * 4096)
+}
+
+fn default_budget() -> Option<u64> {
+    let machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|info| {
+        let line = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        Some(line.split_whitespace().next()?.parse::<u64>().ok()? * 1024)
+    });
+    let group = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"]
+        .iter()
+        .find_map(|file| std::fs::read_to_string(file).ok()?.trim().parse::<u64>().ok());
+    let available = machine.into_iter().chain(group).min()?;
+    Some(available / 100 * 80)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_step_has_its_share_of_the_budget() {
+        for (resident, step) in [
+            (0, Pressure::None),
+            (849, Pressure::None),
+            (850, Pressure::Clients),
+            (920, Pressure::Queues),
+            (979, Pressure::Queues),
+            (980, Pressure::Rules),
+            (5_000, Pressure::Rules),
+        ] {
+            assert_eq!(Pressure::of(resident, 1000), step, "{resident}");
+        }
+        assert_eq!(Pressure::of(u64::MAX, 0), Pressure::None);
+    }
+
+    #[test]
+    fn the_machine_has_a_budget() {
+        assert!(default_budget().is_none_or(|budget| budget > 1 << 20));
+        assert!(resident().is_none_or(|resident| resident > 1 << 16));
+    }
+}
