@@ -1,8 +1,8 @@
 //! The memory budget of the process: how close the process is to it, and what gives way.
 //!
 //! Three steps, each with its own share of the budget: no new clients; shorter queues of clients; the rule that
-//! remembers most fails. What a step does is done where it belongs (the data server, a client's queue, the service's
-//! patrol); here it is only measured and counted. The budget is that of the process, so this is one place for all.
+//! remembers most fails. What a step does is done where it belongs (the data server and the service's patrol; clients'
+//! queues do not ask yet); here it is only measured and counted. The budget is that of the process, so this is one place for all.
 //!
 //! It knows the system's files and nothing of rules or sockets.
 
