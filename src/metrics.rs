@@ -218,13 +218,30 @@ impl StreamMetrics {
 }
 
 /// How long messages took from being read to being handed to the sinks, since the rule's start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Latency {
     /// median, µs
     pub p50_us: u64,
     /// 99 of 100 are faster, µs
     pub p99_us: u64,
+    /// results up to each of [`LATENCY_BOUNDS`], each bound with those below it
+    pub buckets: [u64; LATENCY_BOUNDS.len()],
+    /// all results
+    pub count: u64,
+    /// the sum of their latencies, µs
+    pub sum_us: u64,
 }
+
+/// The upper bounds of the latency's buckets, µs: 10 µs to 5 s, each twice the one before.
+pub const LATENCY_BOUNDS: [u64; 20] = {
+    let mut bounds = [10; 20];
+    let mut at = 1;
+    while at < bounds.len() {
+        bounds[at] = bounds[at - 1] * 2;
+        at += 1;
+    }
+    bounds
+};
 
 /// Latencies above this many µs count as this.
 const LONGEST_US: u64 = 60_000_000;
@@ -366,9 +383,17 @@ impl RuleMetrics {
 
     /// The latency so far; `None` before the first result.
     pub fn latency(&self) -> Option<Latency> {
-        locked(&self.latency).as_ref().map(|histogram| Latency {
-            p50_us: histogram.value_at_quantile(0.5),
-            p99_us: histogram.value_at_quantile(0.99),
+        locked(&self.latency).as_ref().map(|histogram| {
+            let (mut buckets, mut count, mut sum_us) = ([0; LATENCY_BOUNDS.len()], 0, 0_u64);
+            for cell in histogram.iter_recorded() {
+                let (value, results) = (cell.value_iterated_to(), cell.count_since_last_iteration());
+                count += results;
+                sum_us = sum_us.saturating_add(value.saturating_mul(results));
+                let first = LATENCY_BOUNDS.partition_point(|bound| *bound < value);
+                buckets[first..].iter_mut().for_each(|bucket| *bucket += results);
+            }
+            let (p50_us, p99_us) = (histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99));
+            Latency { p50_us, p99_us, buckets, count, sum_us }
         })
     }
 }

@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json, json};
 use tower::ServiceExt;
 
 use super::{ApiError, read};
+use crate::text::loose;
 
 /// How many requests a batch has at most.
 const MOST: usize = 1000;
@@ -38,7 +39,10 @@ struct Call {
 }
 
 async fn run(routes: Router, body: Bytes) -> Result<Response, ApiError> {
-    let calls: Vec<Call> = read(&body, "Invalid body: Error decoding json")?;
+    const WHAT: &str = "Invalid body: Error decoding json";
+    let calls: Vec<Json> = read(&body, WHAT)?;
+    let calls = calls.into_iter().map(loose::from_value).collect::<Result<Vec<Call>, _>>();
+    let calls = calls.map_err(|error| ApiError::bad(format!("{WHAT}: {error}")))?;
     if calls.len() > MOST {
         return Err(ApiError::bad(format!("a batch has at most {MOST} requests, this one has {}", calls.len())));
     }

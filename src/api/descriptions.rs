@@ -16,20 +16,17 @@ use super::ApiError;
 use crate::expr::function::{self, Family, Function};
 use crate::io::connector::{self, SINKS, SOURCES};
 use crate::io::websocket::config::Property;
-use crate::service::{Code, Service};
+use crate::service::{Code, LOOKUP_SOURCES, Service};
 use crate::text::secret;
 
 /// The kinds of connections that can have names.
 const CONNECTIONS: &[&str] = &["websocket"];
 
-/// The kinds of sources that lookup tables can have.
-const LOOKUPS: &[&str] = &["memory"];
-
 /// What a sink of any kind takes: name, type, default, meaning.
 const OF_ANY_SINK: &[(&str, &str, &str, &str)] = &[
     ("sendSingle", "bool", "false", "one message for each row, instead of a list of the rows of a result"),
     ("omitIfEmpty", "bool", "false", "an empty result is not sent"),
-    ("format", "string", "json", "json, delimited or urlencoded"),
+    ("format", "string", "json", "json, delimited, urlencoded or binary"),
     ("dataTemplate", "string", "", "a template that makes the message of the result"),
     ("dataField", "string", "", "the column whose value is the result"),
     ("fields", "list_string", "", "the columns that are sent"),
@@ -65,7 +62,7 @@ struct Which {
 
 async fn sources(Query(which): Query<Which>) -> Response {
     let lookup = which.kind.is_some_and(|kind| kind.eq_ignore_ascii_case("lookup"));
-    list(if lookup { LOOKUPS } else { SOURCES }, "source")
+    list(if lookup { LOOKUP_SOURCES } else { SOURCES }, "source")
 }
 
 fn list(kinds: &[&str], what: &str) -> Response {

@@ -1,4 +1,5 @@
-//! What is wrong in a rule or a statement, in full, for those who ask for it with `?details`.
+//! What is wrong in a rule or a statement, in full, for those who ask for it with `?details` or the header
+//! `X-Plutino-Details`; and what is odd about one that was accepted.
 //!
 //! Scripts compare the bodies of refusals with those of eKuiper, which tell the first mistake without its place. So a
 //! refusal carries its long form beside the answer ([`Detailed`]); here it takes the answer's place, or its first line
@@ -25,9 +26,16 @@ pub struct Detailed {
     pub first: String,
 }
 
-/// Gives the long form to those who ask for it.
-pub async fn details(request: Request, next: Next) -> Response {
-    let wanted = request.uri().query().is_some_and(asks);
+/// Whether a client wants to be told what is odd about what it asks for, though it is done.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked(pub bool);
+
+/// Gives the long form to those who ask for it. Who asks with the header for warnings alone gets the short form of
+/// refusals.
+pub async fn details(mut request: Request, next: Next) -> Response {
+    let header = request.headers().get(FIRST).map(|value| value == "warnings");
+    let wanted = request.uri().query().is_some_and(asks) || header == Some(false);
+    request.extensions_mut().insert(Asked(wanted || header.is_some()));
     let mut response = next.run(request).await;
     let Some(Detailed { body, first }) = response.extensions_mut().remove::<Detailed>() else { return response };
     if wanted {

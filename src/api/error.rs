@@ -64,6 +64,25 @@ impl ApiError {
     }
 }
 
+/// The answer to what was accepted: the plain text, or with it what is odd, where the client asks and there is something.
+pub fn accepted(status: StatusCode, text: String, warnings: &[Problem]) -> Response {
+    if warnings.is_empty() {
+        return (status, text).into_response();
+    }
+    let warnings: Vec<Json> = warnings.iter().map(warning).collect();
+    let body = json!({"message": text.trim_end(), "warnings": warnings});
+    (status, [(header::CONTENT_TYPE, "application/json")], format!("{body}\n")).into_response()
+}
+
+/// A warning as clients get it.
+pub fn warning(warning: &Problem) -> Json {
+    let mut shown = detail(warning);
+    if !warning.subject.is_empty() {
+        shown["message"] = format!("{}: {}", warning.subject, warning.message).into();
+    }
+    shown
+}
+
 /// A mistake as clients get it.
 fn detail(mistake: &Problem) -> Json {
     let mut detail = json!({"message": mistake.message});

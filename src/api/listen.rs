@@ -1,69 +1,373 @@
 //! Connections of the API: accepted, bounded in number, and ended when they keep the service waiting.
 //!
-//! A client that sends its request drop by drop, or none at all, holds a connection for [`HEAD_TIME`] and no longer.
-//! Requests that are under way when the service ends are answered first.
+//! Nothing that a client does or leaves undone keeps others out. Accepting never waits: where there are too many
+//! connections, of one address or of all, the one that has been idle longest makes room. A client that sends its request
+//! drop by drop holds a connection for [`HEAD_TIME`]; one that does not read its answer for [`SEND_TIME`]. A few
+//! descriptors are kept for the API ([`SPARE`]), since the data server could use up all others. Requests that are under
+//! way when the service ends are answered first.
 
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::future::Future;
-use std::sync::Arc;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::serve::Listener;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
-use tokio::sync::{Semaphore, watch};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, Sleep};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 use tower::ServiceExt;
 
-/// So long the head of a request may take, and so long a connection may wait for the next one.
+use crate::sync::locked;
+
+/// So long the head of a request may take, a connection may wait for the next one, and a TLS handshake may last.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
-/// How many connections there are at most; further ones wait until one of them ends.
+/// A client that takes no byte of its answer for so long is left.
+const SEND_TIME: Duration = Duration::from_secs(10);
+
+/// How many connections there are; for a further one, an idle one ends.
 const CONNECTIONS: usize = 512;
+
+/// How many of one address.
+const OF_ONE_ADDRESS: usize = 256;
+
+/// Connections beyond [`CONNECTIONS`] while those that make room are still ending; further ones are closed.
+const ENDING: usize = 128;
 
 /// The largest head of a request, in bytes.
 const HEAD_SIZE: usize = 64 << 10;
 
-/// Serves the connections of `listener` until `end` is there and the requests under way are answered.
-pub async fn serve<L: Listener>(mut listener: L, app: Router, end: impl Future<Output = ()> + Send) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+/// Descriptors that nothing else of the process gets.
+const SPARE: usize = 16;
+
+/// How long accepting waits after an error that only time can mend.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// What is known of an open connection.
+struct Known {
+    address: IpAddr,
+    /// whether a request is being answered
+    busy: Arc<AtomicBool>,
+    /// asked to end
+    leaves: Arc<Notify>,
+    leaving: bool,
+}
+
+/// All open connections by number: the oldest first.
+#[derive(Default)]
+struct Connections {
+    known: BTreeMap<u64, Known>,
+    next: u64,
+}
+
+impl Connections {
+    /// Makes room for a connection of this address; `None` if there is none.
+    fn enter(&mut self, address: IpAddr) -> Option<(u64, Arc<AtomicBool>, Arc<Notify>)> {
+        let staying = |known: &Known| !known.leaving;
+        let same = self.known.values().filter(|known| staying(known) && known.address == address).count();
+        let all = self.known.values().filter(|known| staying(known)).count();
+        if same >= OF_ONE_ADDRESS {
+            self.send_away(|known| known.address == address)?;
+        } else if all >= CONNECTIONS {
+            self.send_away(|_| true)?;
+        }
+        if self.known.len() >= CONNECTIONS + ENDING {
+            return None;
+        }
+        let (busy, leaves) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+        let number = self.next;
+        self.next += 1;
+        self.known.insert(number, Known { address, busy: busy.clone(), leaves: leaves.clone(), leaving: false });
+        Some((number, busy, leaves))
+    }
+
+    /// Lets the oldest idle connection end; `None` if all are busy.
+    fn send_away(&mut self, of: impl Fn(&Known) -> bool) -> Option<()> {
+        let idle = |known: &&mut Known| !known.leaving && !known.busy.load(Ordering::Relaxed) && of(known);
+        let known = self.known.values_mut().find(idle)?;
+        known.leaving = true;
+        known.leaves.notify_one();
+        Some(())
+    }
+}
+
+/// A place among the connections, given up when it is dropped.
+struct Place {
+    number: u64,
+    connections: Arc<Mutex<Connections>>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        locked(&self.connections).known.remove(&self.number);
+    }
+}
+
+/// Descriptors that are open for nothing, until there is no other.
+#[derive(Clone, Default)]
+struct Spare(Arc<Mutex<Vec<File>>>);
+
+impl Spare {
+    /// Takes descriptors, as far as there are any. Called at once when a connection has ended, before anybody else can
+    /// have its descriptor.
+    fn refill(&self) {
+        let mut spare = locked(&self.0);
+        while spare.len() < SPARE
+            && let Ok(file) = File::open("/dev/null")
+        {
+            spare.push(file);
+        }
+    }
+
+    /// Gives one up; whether there was one.
+    fn give_up(&self) -> bool {
+        locked(&self.0).pop().is_some()
+    }
+}
+
+/// Serves the connections of `listener`, with TLS where it is given, until `end` is there and the requests under way are
+/// answered.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    app: Router,
+    end: impl Future<Output = ()> + Send,
+) {
+    let tls = tls.map(TlsAcceptor::from);
+    let connections = Arc::new(Mutex::new(Connections::default()));
     let (ending, _) = watch::channel(false);
+    let spare = Spare::default();
+    spare.refill();
     let mut end = std::pin::pin!(end);
     loop {
-        // Nobody closes the semaphore.
-        let place = tokio::select! {
-            place = places.clone().acquire_owned() => place,
-            () = &mut end => break,
-        };
-        let (io, _) = tokio::select! {
+        let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut end => break,
         };
-        let service = app.clone().map_request(|request: Request<Incoming>| request.map(Body::new));
-        let mut ends = ending.subscribe();
-        tokio::spawn(async move {
-            let mut server = http1::Builder::new();
-            server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_SIZE);
-            let mut connection =
-                std::pin::pin!(server.serve_connection(TokioIo::new(io), TowerToHyperService::new(service)));
-            let ended = tokio::select! {
-                ended = &mut connection => ended,
-                // An error means that `serve` itself is gone, and is as good as the news.
-                () = async { drop(ends.wait_for(|ends| *ends).await) } => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
+        let (stream, from) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Without descriptors, one of those that are kept for this makes room.
+                if is_out_of_descriptors(&error) && spare.give_up() {
+                    continue;
                 }
-            };
-            if let Err(error) = ended {
-                tracing::debug!("a connection of the API ended: {error}");
+                if !is_of_client(&error) {
+                    tracing::warn!(%error, "the API cannot accept a client");
+                    tokio::time::sleep(PAUSE).await;
+                }
+                continue;
             }
+        };
+        let Some((number, busy, leaves)) = locked(&connections).enter(from.ip().to_canonical()) else {
+            tracing::debug!(client = %from, "there is no room for a client of the API");
+            continue;
+        };
+        let place = Place { number, connections: connections.clone() };
+        let (app, ends, tls, spare) = (app.clone(), ending.subscribe(), tls.clone(), spare.clone());
+        tokio::spawn(async move {
+            let connection = Connection { app, busy, leaves, ends };
+            match tls {
+                None => connection.serve(stream, from).await,
+                Some(tls) => connection.greet(tls, stream, from).await,
+            }
+            spare.refill();
             drop(place);
         });
     }
     drop(listener);
     let _ = ending.send(true);
     ending.closed().await;
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Whether the client has gone before it was accepted.
+fn is_of_client(error: &io::Error) -> bool {
+    use io::ErrorKind as K;
+    matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
+}
+
+/// One connection on its way.
+struct Connection {
+    app: Router,
+    busy: Arc<AtomicBool>,
+    leaves: Arc<Notify>,
+    ends: watch::Receiver<bool>,
+}
+
+impl Connection {
+    async fn greet(self, tls: TlsAcceptor, stream: TcpStream, from: SocketAddr) {
+        let leaves = self.leaves.clone();
+        let greeted = tokio::select! {
+            greeted = tokio::time::timeout(HEAD_TIME, tls.accept(stream)) => greeted,
+            () = leaves.notified() => return,
+        };
+        match greeted {
+            Ok(Ok(stream)) => self.serve(stream, from).await,
+            Ok(Err(error)) => tracing::debug!(client = %from, %error, "TLS handshake of the API failed"),
+            Err(_) => tracing::debug!(client = %from, "TLS handshake of the API took too long"),
+        }
+    }
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, from: SocketAddr) {
+        let Connection { app, busy, leaves, mut ends } = self;
+        let service = service_fn(move |request: Request<Incoming>| {
+            let (app, busy) = (app.clone(), busy.clone());
+            async move {
+                busy.store(true, Ordering::Relaxed);
+                let answered = app.oneshot(request.map(Body::new)).await;
+                busy.store(false, Ordering::Relaxed);
+                answered
+            }
+        });
+        let mut server = http1::Builder::new();
+        server.timer(TokioTimer::new()).header_read_timeout(HEAD_TIME).max_buf_size(HEAD_SIZE);
+        let io = TokioIo::new(Impatient::new(stream, SEND_TIME));
+        let mut connection = std::pin::pin!(server.serve_connection(io, service));
+        let ended = tokio::select! {
+            ended = &mut connection => ended,
+            // An error means that `serve` itself is gone, and is as good as the news.
+            () = async { tokio::select! { () = leaves.notified() => {}, _ = ends.wait_for(|ends| *ends) => {} } } => {
+                // An answer that is on its way is sent first.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(client = %from, "a connection of the API ended: {error}");
+        }
+    }
+}
+
+/// A stream whose writes fail when the other side takes nothing for a while.
+struct Impatient<S> {
+    stream: S,
+    patience: Duration,
+    /// runs while a write waits
+    limit: Pin<Box<Sleep>>,
+    waits: bool,
+}
+
+impl<S> Impatient<S> {
+    fn new(stream: S, patience: Duration) -> Impatient<S> {
+        Impatient { stream, patience, limit: Box::pin(tokio::time::sleep(patience)), waits: false }
+    }
+
+    /// What a write has come to, or that it has waited too long.
+    fn limited<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.waits = false;
+            return written;
+        }
+        if !self.waits {
+            self.waits = true;
+            let until = Instant::now() + self.patience;
+            self.limit.as_mut().reset(until);
+        }
+        ready!(self.limit.as_mut().poll(context));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, bytes)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.limited(context, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.limited(context, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.limited(context, flushed)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let shut = Pin::new(&mut self.stream).poll_shutdown(context);
+        self.limited(context, shut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_idle_connection_makes_room() {
+        let mut connections = Connections::default();
+        let address = |last: u8| IpAddr::from([10, 0, 0, last]);
+        let busy = connections.enter(address(1)).expect("there is room").1;
+        busy.store(true, Ordering::Relaxed);
+        for _ in 1..OF_ONE_ADDRESS {
+            connections.enter(address(1)).expect("there is room");
+        }
+        connections.enter(address(1)).expect("an idle one goes");
+        let leaving = |connections: &Connections| -> Vec<u64> {
+            connections.known.iter().filter(|(_, known)| known.leaving).map(|(number, _)| *number).collect()
+        };
+        assert_eq!(leaving(&connections), [1], "the first one is busy");
+        for _ in 0..CONNECTIONS - OF_ONE_ADDRESS {
+            connections.enter(address(2)).expect("others have room");
+        }
+        assert_eq!(leaving(&connections), [1]);
+        connections.enter(address(3)).expect("an idle one goes");
+        assert_eq!(leaving(&connections), [1, 2]);
+    }
+
+    #[test]
+    fn without_an_idle_connection_there_is_no_room() {
+        let mut connections = Connections::default();
+        let address = IpAddr::from([10, 0, 0, 1]);
+        for _ in 0..OF_ONE_ADDRESS {
+            connections.enter(address).expect("there is room").1.store(true, Ordering::Relaxed);
+        }
+        assert!(connections.enter(address).is_none());
+        assert!(connections.enter(IpAddr::from([10, 0, 0, 2])).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_is_left() {
+        use tokio::io::AsyncWriteExt;
+
+        let (ours, theirs) = tokio::io::duplex(64);
+        let mut stream = Impatient::new(ours, Duration::from_millis(20));
+        stream.write_all(&[0; 64]).await.expect("there is room");
+        let failed = stream.write_all(&[0; 64]).await.expect_err("nobody reads");
+        assert_eq!(failed.kind(), io::ErrorKind::TimedOut);
+        drop(theirs);
+    }
 }

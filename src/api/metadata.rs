@@ -1,14 +1,18 @@
 //! What can be configured: conf keys under `/metadata`.
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, put};
+use axum::{Extension, Router};
 use serde_json::Value as Json;
 
+use super::details::Asked;
+use super::error::accepted;
 use super::{ApiError, to_end};
 use crate::service::{Code, Service};
+use crate::text::document::Problem;
 use crate::text::secret;
 
 /// The routes of conf keys.
@@ -24,7 +28,7 @@ pub fn routes() -> Router<Service> {
             )
             .route(
                 &format!("/metadata/{class}/{{kind}}/confKeys/{{key}}"),
-                put(move |service, path, body| put_key(service, path, body, class))
+                put(move |service, asked, path, body| put_key(service, asked, path, body, class))
                     .delete(move |service, path| delete_key(service, path, class)),
             );
     }
@@ -39,13 +43,22 @@ fn list(service: &Service, class: &str, kind: &str) -> Result<Response, ApiError
 
 async fn put_key(
     State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
     Path((kind, key)): Path<(String, String)>,
     body: Bytes,
     class: &'static str,
-) -> Result<(), ApiError> {
-    let props = serde_json::from_slice(&body)
+) -> Result<Response, ApiError> {
+    let props: Json = serde_json::from_slice(&body)
         .map_err(|error| ApiError::new(Code::ConfKey, format!("Type conversion failed:{error}")))?;
-    Ok(to_end(async move { service.put_conf_key(class, &kind, &key, props).await }).await?)
+    let warnings = match props.as_object().filter(|_| asked.0) {
+        Some(props) => service.warnings_of_conf_key(class, &kind, props),
+        None => Vec::new(),
+    };
+    let subject = format!("conf key {key}");
+    to_end(async move { service.put_conf_key(class, &kind, &key, props).await }).await?;
+    let warnings: Vec<Problem> =
+        warnings.into_iter().map(|text| Problem::warning("confkey", None, subject.as_str(), text)).collect();
+    Ok(accepted(StatusCode::OK, String::new(), &warnings))
 }
 
 async fn delete_key(

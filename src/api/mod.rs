@@ -14,7 +14,7 @@
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
 //! - `ruletest`: `/ruletest`, `/ruletest/{id}`, `/ruletest/{id}/start`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
-//!   `/v2/data/import`, `/v2/data/export`
+//!   `/v2/data/import`, `/v2/data/export`, `/store/backup`
 //! - `prometheus`: `/metrics`
 //! - `connections`: `/connections`, `/connections/{id}`, `/connection/websocket`,
 //!   `/metadata/{sources|sinks|lookups}/connection/{kind}`
@@ -39,6 +39,7 @@ mod descriptions;
 mod details;
 mod error;
 mod guard;
+mod heavy;
 mod info;
 mod listen;
 mod metadata;
@@ -50,7 +51,6 @@ mod rs256;
 mod rules;
 mod ruletest;
 mod tasks;
-mod tls;
 mod trace;
 mod transfer;
 mod unsupported;
@@ -71,9 +71,9 @@ pub use body::BODY_LIMIT;
 pub use error::{ApiError, ErrorContext, explained};
 pub use listen::serve;
 pub use prometheus::metrics_app;
-pub use tls::TlsPort;
 
 use crate::service::{Service, ServiceError};
+use crate::text::loose;
 use guard::Guard;
 
 /// All routes over a service. With `keys`, whoever asks must show a token; with `audit`, changes are in the log.
@@ -141,7 +141,7 @@ fn text(body: Bytes, what: &str) -> Result<String, ApiError> {
     String::from_utf8(body.into()).map_err(|_| ApiError::bad(format!("{what}: the body is not UTF-8")))
 }
 
-/// A body as JSON of a known shape.
+/// A body as JSON of a known shape; its members may be written in any case.
 ///
 /// # Errors
 /// `what` and a colon before why not.
@@ -149,5 +149,5 @@ fn read<T: serde::de::DeserializeOwned>(body: &[u8], what: &str) -> Result<T, Ap
     if body.is_empty() {
         return Err(ApiError::bad(format!("{what}: EOF")));
     }
-    serde_json::from_slice(body).map_err(|error| ApiError::bad(format!("{what}: {error}")))
+    loose::from_slice(body).map_err(|error| ApiError::bad(format!("{what}: {error}")))
 }

@@ -15,8 +15,10 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
 use super::guard::{self, Guard};
+use super::heavy;
 use super::process::Usage;
 use crate::io::UNREAD;
+use crate::metrics::{LATENCY_BOUNDS, Latency};
 use crate::service::{Counters, Phase, RuleReport, Service};
 
 /// How long the page waits for a data thread to say how large its states are.
@@ -24,7 +26,7 @@ const MEASURING: Duration = Duration::from_millis(500);
 
 /// The route of the metrics.
 pub fn routes() -> Router<Service> {
-    Router::new().route("/metrics", get(metrics))
+    Router::new().route("/metrics", get(metrics)).route_layer(middleware::from_fn(heavy::few))
 }
 
 /// The metrics alone, for a port of their own.
@@ -59,6 +61,7 @@ async fn metrics(State(service): State<Service>) -> Response {
         let labels = [("rule", ""), ("type", "endpoint"), ("op", &address), ("cause", UNREAD)];
         page.dropped.sample(&labels, count);
     }
+    page.damage.sample(&[], service.damage().len());
     for (cause, count) in service.refused_handshakes().await {
         page.refused.sample(&[("cause", cause)], count);
     }
@@ -154,7 +157,13 @@ impl Family {
     }
 
     fn sample(&mut self, labels: &[(&str, &str)], value: impl std::fmt::Display) {
+        self.sample_of("", labels, value);
+    }
+
+    /// A sample of a histogram: `part` is what its name has behind that of the family.
+    fn sample_of(&mut self, part: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.samples.push_str(&self.name);
+        self.samples.push_str(part);
         for (index, (name, value)) in labels.iter().enumerate() {
             let _ = write!(self.samples, "{}{name}=\"", if index == 0 { '{' } else { ',' });
             for c in value.chars() {
@@ -192,6 +201,8 @@ struct Page {
     refused: Family,
     disconnects: Family,
     lost_lines: Family,
+    damage: Family,
+    latencies: Family,
 }
 
 impl Default for Page {
@@ -224,6 +235,12 @@ impl Default for Page {
                 "plutino_disconnects_total",
                 "Websocket connections that ended out of order, by cause",
             ),
+            latencies: Family::new(
+                "kuiper_sink_process_latency_us_hist",
+                "histogram",
+                "Time from reading a message to handing its result on, in microseconds",
+            ),
+            damage: gauge("plutino_store_damage", "Damaged records of the store; it is read-only if there are any"),
         }
     }
 }
@@ -237,7 +254,7 @@ impl Page {
         for (name, counters) in &report.parts {
             let Some((kind, op)) = name.split_once('_') else { continue };
             let Some(first) = KINDS.iter().position(|known| *known == kind) else { continue };
-            let labels = [("rule", id), ("type", kind), ("op", op), ("instance", "0")];
+            let labels = [("rule", id), ("type", kind), ("op", op), ("op_instance", "0")];
             for (index, field) in FIELDS.iter().enumerate() {
                 if !field.link || counters.link.is_some() {
                     self.parts[first * FIELDS.len() + index].sample(&labels, (field.value)(counters));
@@ -248,6 +265,12 @@ impl Page {
             self.dropped.sample(&[("rule", id), ("type", kind), ("op", op), ("cause", cause)], count);
         }
         let Some(status) = &report.engine else { return };
+        if let Some(latency) = &status.latency {
+            for (name, _) in &report.parts {
+                let Some(op) = name.strip_prefix("sink_") else { continue };
+                self.latency(&[("rule", id), ("type", "sink"), ("op", op), ("op_instance", "0")], latency);
+            }
+        }
         self.late.sample(&[("rule", id)], status.late);
         self.future.sample(&[("rule", id)], status.future);
         for (event, count) in status.feed.each() {
@@ -263,6 +286,16 @@ impl Page {
             self.clients.sample(&labels, link.peers);
             self.bytes.sample(&labels, link.bytes);
         }
+    }
+
+    /// The time from reading a message to handing its result on, which all sinks of a rule have in common.
+    fn latency(&mut self, labels: &[(&str, &str)], latency: &Latency) {
+        let bounds = LATENCY_BOUNDS.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
+        for (bound, count) in bounds.zip(latency.buckets.iter().chain([&latency.count])) {
+            self.latencies.sample_of("_bucket", &[labels, &[("le", bound.as_str())]].concat(), count);
+        }
+        self.latencies.sample_of("_sum", labels, latency.sum_us);
+        self.latencies.sample_of("_count", labels, latency.count);
     }
 
     fn text(self) -> String {
@@ -289,6 +322,8 @@ impl Page {
             self.refused,
             self.disconnects,
             self.lost_lines,
+            self.damage,
+            self.latencies,
         ];
         let mut process = Vec::new();
         if let Some(usage) = Usage::now() {

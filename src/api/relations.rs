@@ -1,17 +1,19 @@
 //! Streams and tables: `/streams`, `/tables` and what is below them.
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::details::Asked;
+use super::error::accepted;
 use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{Named, Service, ServiceError, check_id, what};
-use crate::sql::ast::{ColumnDef, CreateStream, DataType, Relation};
+use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
 use crate::text::secret::{masked_json, masked_url};
 
 /// What a route says before the refusal of a statement.
@@ -41,12 +43,12 @@ fn of(relation: Relation) -> Router<Service> {
         schema(&service, relation, &name)
     };
     Router::new()
-        .route(&base, get(list).post(move |service, body| create(service, body, relation)))
+        .route(&base, get(list).post(move |service, asked, body| create(service, asked, body, relation)))
         .route(&format!("/{}details", what(relation)), get(details))
         .route(
             &format!("{base}/{{name}}"),
             get(describe)
-                .put(move |service, name, body| replace(service, name, body, relation))
+                .put(move |service, asked, name, body| replace(service, asked, name, body, relation))
                 .delete(move |service, name, force| drop_one(service, name, force, relation)),
         )
         .route(&format!("{base}/{{name}}/schema"), get(schema))
@@ -89,7 +91,12 @@ fn statement(body: &Bytes) -> Result<String, ApiError> {
     Ok(sql)
 }
 
-async fn create(State(service): State<Service>, body: Bytes, relation: Relation) -> Result<Response, ApiError> {
+async fn create(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    body: Bytes,
+    relation: Relation,
+) -> Result<Response, ApiError> {
     let sql = statement(&body)?;
     let created = {
         let (service, sql) = (service.clone(), sql.clone());
@@ -97,15 +104,17 @@ async fn create(State(service): State<Service>, body: Bytes, relation: Relation)
     };
     let named = told(&service, relation, &sql, created)?;
     let (what, name) = (title(named.create.relation), &named.def.name);
-    Ok((StatusCode::CREATED, format!("{what} {name} is created.\n")).into_response())
+    let warnings = if asked.0 { service.warnings_of_statement(&sql) } else { Vec::new() };
+    Ok(accepted(StatusCode::CREATED, format!("{what} {name} is created.\n"), &warnings))
 }
 
 async fn replace(
     State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
     Path(name): Path<String>,
     body: Bytes,
     relation: Relation,
-) -> Result<String, ApiError> {
+) -> Result<Response, ApiError> {
     check_id(&name)?;
     let sql = statement(&body)?;
     let replaced = {
@@ -113,7 +122,8 @@ async fn replace(
         to_end(async move { service.replace_relation(relation, &name, &sql).await }).await
     };
     told(&service, relation, &sql, replaced)?;
-    Ok(format!("{} {name} is replaced.\n", title(relation)))
+    let warnings = if asked.0 { service.warnings_of_statement(&sql) } else { Vec::new() };
+    Ok(accepted(StatusCode::OK, format!("{} {name} is replaced.\n", title(relation)), &warnings))
 }
 
 /// What came of a statement; a refusal with what is wrong with it.
@@ -174,7 +184,14 @@ fn describe(service: &Service, relation: Relation, name: &str) -> Result<Respons
 fn schema(service: &Service, relation: Relation, name: &str) -> Result<Response, ApiError> {
     let named = find(service, relation, name, &format!("get schema of {}", what(relation)))?;
     let columns = &named.create.columns;
-    let body = if columns.is_empty() { Json::Null } else { properties(columns) };
+    let body = match columns.is_empty() {
+        false => properties(columns),
+        // Nobody knows more of it than what its rules read.
+        true => match service.columns_read(name) {
+            read if read.is_empty() => Json::Null,
+            read => Json::Object(read.into_iter().map(|column| (column, Json::Null)).collect()),
+        },
+    };
     Ok(super::json(body.to_string()))
 }
 
@@ -232,7 +249,20 @@ fn options(create: &CreateStream) -> Json {
 }
 
 fn field(column: &ColumnDef) -> Json {
-    json!({"Name": column.name.name.as_str(), "FieldType": field_type(&column.ty)})
+    let mut field = json!({"Name": column.name.name.as_str(), "FieldType": field_type(&column.ty)});
+    if let Some(default) = &column.default {
+        field["DefaultClause"] = Json::from(plain(default));
+    }
+    field
+}
+
+/// A literal as text, without quotes.
+fn plain(literal: &Literal) -> String {
+    match literal {
+        Literal::Text(text) => text.to_string(),
+        Literal::Bool(truth) => truth.to_string(),
+        other => other.to_string(),
+    }
 }
 
 fn field_type(ty: &DataType) -> Json {
@@ -248,6 +278,9 @@ fn properties(columns: &[ColumnDef]) -> Json {
         let mut schema = schema_of(&column.ty);
         if let Json::Object(members) = &mut schema {
             members.insert("index".to_owned(), Json::from(index));
+            if let Some(default) = &column.default {
+                members.insert("default".to_owned(), Json::from(plain(default)));
+            }
         }
         (column.name.name.to_string(), schema)
     };

@@ -1,14 +1,16 @@
 //! Rules: `/rules` and what is below it.
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
+use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::details::Asked;
+use super::error::{accepted, warning};
 use super::relations::schema_of;
 use super::{ApiError, ErrorContext, read, text, to_end};
 use crate::plan::PlanErrorKind;
@@ -54,7 +56,11 @@ async fn list(State(service): State<Service>) -> Response {
     super::json(Json::Array(rules).to_string())
 }
 
-async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+async fn create(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let body = text(body, "invalid rule json")?;
     let created = {
         let (service, body) = (service.clone(), body.clone());
@@ -64,14 +70,15 @@ async fn create(State(service): State<Service>, body: Bytes) -> Result<Response,
         let wrong = is_of_rule(&error);
         refused(&service, error.into(), wrong, &body, None, true)
     })?;
-    Ok((StatusCode::CREATED, format!("Rule {id} was created successfully.")).into_response())
+    let warnings = if asked.0 { service.warnings_of_rule(&body, None) } else { Vec::new() };
+    Ok(accepted(StatusCode::CREATED, format!("Rule {id} was created successfully."), &warnings))
 }
 
 /// What a rule may be asked for whose id is the word of a route.
 fn of_word(word: &'static str) -> MethodRouter<Service> {
     let id = || Path(word.to_owned());
     get(move |service| describe(service, id()))
-        .put(move |service, body| update(service, id(), body))
+        .put(move |service, asked, body| update(service, asked, id(), body))
         .delete(move |service| delete(service, id()))
 }
 
@@ -85,10 +92,17 @@ fn refused(service: &Service, error: ApiError, wrong: bool, rule: &str, id: Opti
     if wrong { error.with_mistakes(&service.mistakes_of_rule(rule, id, sinks)) } else { error }
 }
 
-async fn validate(State(service): State<Service>, body: Bytes) -> Response {
+async fn validate(State(service): State<Service>, Extension(asked): Extension<Asked>, body: Bytes) -> Response {
     let body = String::from_utf8_lossy(&body);
     match service.validate_rule(&body) {
-        Ok(sources) => super::json(json!({"sources": sources, "valid": true}).to_string()),
+        Ok(sources) => {
+            let mut valid = json!({"sources": sources, "valid": true});
+            let warnings = if asked.0 { service.warnings_of_rule(&body, None) } else { Vec::new() };
+            if !warnings.is_empty() {
+                valid["warnings"] = warnings.iter().map(warning).collect();
+            }
+            super::json(valid.to_string())
+        }
         Err(error) => {
             let unknown = match &error {
                 ServiceError::Plan(error) => match &*error.kind {
@@ -108,7 +122,12 @@ async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Res
     Ok(super::json(masked_json(&text).into_owned()))
 }
 
-async fn update(State(service): State<Service>, Path(id): Path<String>, body: Bytes) -> Result<String, ApiError> {
+async fn update(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let body = text(body, "Update rule error: Invalid rule json")?;
     let updated = {
         let (service, id, body) = (service.clone(), id.clone(), body.clone());
@@ -122,7 +141,8 @@ async fn update(State(service): State<Service>, Path(id): Path<String>, body: By
         updated => updated.doing("Update rule error"),
     };
     updated.map_err(|error| refused(&service, error, wrong, &body, Some(&id), true))?;
-    Ok(format!("Rule {id} was updated successfully."))
+    let warnings = if asked.0 { service.warnings_of_rule(&body, Some(&id)) } else { Vec::new() };
+    Ok(accepted(StatusCode::OK, format!("Rule {id} was updated successfully."), &warnings))
 }
 
 async fn delete(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
@@ -164,9 +184,21 @@ fn told(service: &Service, id: &str, done: Result<(), ServiceError>, doing: &str
     })
 }
 
-async fn status(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
+async fn status(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+) -> Result<Response, ApiError> {
     let report = service.rule_status(&id).await.doing("get rule status error")?;
-    Ok(super::json(report_json(&report).to_string()))
+    let mut shown = report_json(&report);
+    // A temporary rule has no text to look at.
+    if let (true, Ok(text)) = (asked.0, service.rule_text(&id)) {
+        let warnings = service.warnings_of_rule(&text, Some(&id));
+        if !warnings.is_empty() {
+            shown["warnings"] = warnings.iter().map(warning).collect();
+        }
+    }
+    Ok(super::json(shown.to_string()))
 }
 
 /// A rule's status under eKuiper's names: `KIND_NAME_INSTANCE_METRIC`.
@@ -292,14 +324,27 @@ async fn tagged(State(service): State<Service>, body: Bytes) -> Result<Response,
     Ok(super::json(body.to_string()))
 }
 
-/// Which rules: a body without `tags`, or with a misspelt one, must not mean all.
+/// Which rules: to start, an empty object means all, as in eKuiper. To stop, or with a misspelt member, it must not.
 #[derive(Deserialize)]
 struct Tagged {
-    tags: Vec<String>,
+    tags: Option<Vec<String>>,
+    #[serde(flatten)]
+    others: Map<String, Json>,
+}
+
+/// Which rules a body names. A flattened type is read as a map, whose names are not looked for in any case.
+fn tagged_of(body: &[u8]) -> Result<Tagged, ApiError> {
+    let members: Map<String, Json> = read(body, DECODE)?;
+    let lower = |name: String| if name.eq_ignore_ascii_case("tags") { "tags".to_owned() } else { name };
+    let members = members.into_iter().map(|(name, value)| (lower(name), value)).collect();
+    serde_json::from_value(Json::Object(members)).map_err(|error| ApiError::bad(format!("{DECODE}: {error}")))
 }
 
 async fn bulk(State(service): State<Service>, body: Bytes, start: bool) -> Result<Response, ApiError> {
-    let Tagged { tags } = read(&body, DECODE)?;
+    let Tagged { tags, others } = tagged_of(&body)?;
+    let Some(tags) = tags.or_else(|| (start && others.is_empty()).then(Vec::new)) else {
+        return Err(ApiError::bad(format!("{DECODE}: missing field `tags`")));
+    };
     let done = to_end(async move { service.bulk(&tags, start).await }).await;
     let done = done.doing(if start { "bulk start failed" } else { "bulk stop failed" })?;
     let one = |rule: crate::service::Bulk| match rule.outcome {

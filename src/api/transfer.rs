@@ -1,14 +1,19 @@
 //! Whole configurations: `/ruleset/…`, `/data/…`, `/v2/data/…`.
 
-use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::header;
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
+use tokio::io::AsyncReadExt;
 
+use super::details::Asked;
+use super::error::warning;
+use super::heavy;
 use super::{ApiError, read, to_end};
 use crate::service::{Everything, Ruleset, Service, ServiceError};
 use crate::text::document::Document;
@@ -17,13 +22,17 @@ const DECODE: &str = "Invalid body: Error decoding json";
 
 /// The routes of imports and exports.
 pub fn routes() -> Router<Service> {
-    Router::new()
+    let exports = Router::new()
         .route("/ruleset/export", post(export_ruleset))
-        .route("/ruleset/import", post(import_ruleset))
         .route("/data/export", get(export).post(export_rules))
+        .route("/v2/data/export", get(export_yaml))
+        .route("/store/backup", get(backup))
+        .route_layer(middleware::from_fn(heavy::few));
+    Router::new()
+        .merge(exports)
+        .route("/ruleset/import", post(import_ruleset))
         .route("/data/import", post(import))
         .route("/data/import/status", get(last_import))
-        .route("/v2/data/export", get(export_yaml))
         .route("/v2/data/import", post(import_yaml))
 }
 
@@ -74,7 +83,7 @@ async fn import_ruleset(State(service): State<Service>, body: Bytes) -> Result<S
 }
 
 async fn export(State(service): State<Service>, Query(held): Query<Held>) -> Response {
-    attachment(held.all(service.export(None)))
+    attachment(held.all(service.export(None).await))
 }
 
 async fn export_rules(
@@ -83,7 +92,7 @@ async fn export_rules(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let rules: Vec<String> = read(&body, "Invalid body: Error decoding file json")?;
-    Ok(attachment(held.all(service.export(Some(&rules)))))
+    Ok(attachment(held.all(service.export(Some(&rules)).await)))
 }
 
 /// Only the routes of rule sets say what kind of mistake a missing source is.
@@ -103,18 +112,28 @@ struct How {
     stop: Option<String>,
 }
 
-async fn import(State(service): State<Service>, Query(how): Query<How>, body: Bytes) -> Result<Response, ApiError> {
+async fn import(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    Query(how): Query<How>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let text = service.import_text(read(&body, DECODE)?).await.map_err(whole)?;
     let partial = how.partial.as_deref() == Some("1");
     let running = service.clone();
-    let imported = to_end(async move { service.import(&text, partial).await }).await?;
+    let (imported, text) = to_end(async move { Ok((service.import(&text, partial).await?, text)) }).await?;
     // What starts the process will start it anew, with what was imported; the answer still goes out.
     if how.stop.as_deref() == Some("1") {
         running.ask_to_end(STARTED_ANEW);
     }
     let refused = response(&imported.refused);
     if imported.is_whole() {
-        return Ok(super::json(json!({"ErrorMsg": "", "ConfigResponse": refused}).to_string()));
+        let mut answer = json!({"ErrorMsg": "", "ConfigResponse": refused});
+        let warnings = if asked.0 { running.warnings_of_import(&text) } else { Vec::new() };
+        if !warnings.is_empty() {
+            answer["warnings"] = warnings.iter().map(warning).collect();
+        }
+        return Ok(super::json(answer.to_string()));
     }
     Err(ApiError::bad(refused.to_string()))
 }
@@ -197,6 +216,21 @@ async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'st
     }
     let imported = to_end(async move { Ok(service.import_ruleset(ruleset).await) }).await?;
     if imported.is_whole() { Ok("success") } else { Err(ApiError::bad(response(&imported.refused).to_string())) }
+}
+
+/// A part of a file that is sent.
+const PART: usize = 64 << 10;
+
+/// The store as a file, in parts: it can be large.
+async fn backup(State(service): State<Service>) -> Result<Response, ApiError> {
+    let file = to_end(async move { service.backup().await }).await?;
+    let parts = futures_util::stream::try_unfold(tokio::fs::File::from_std(file), |mut file| async move {
+        let mut part = vec![0; PART];
+        let read = file.read(&mut part).await?;
+        part.truncate(read);
+        Ok::<_, std::io::Error>((read > 0).then_some((part, file)))
+    });
+    Ok((FILE, Body::from_stream(parts)).into_response())
 }
 
 #[cfg(test)]

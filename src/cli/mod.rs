@@ -12,6 +12,7 @@ mod remote;
 mod run;
 mod serve;
 mod status;
+mod store;
 mod tail;
 
 use std::ffi::OsString;
@@ -50,6 +51,7 @@ enum Verb {
     Feed(feed::Feed),
     Tail(tail::Tail),
     Query(query::Query),
+    Store(store::Store),
     /// Create a stream, table, rule, connection or confkey in a running service
     Create(remote::RemoteWithFile),
     /// Describe a stream, table, rule, connection or confkey of a running service
@@ -138,6 +140,7 @@ pub fn main() -> ExitCode {
         Verb::Feed(feed) => start_log(log, None, LogSettings::default()).and_then(|()| feed.run()),
         Verb::Tail(tail) => start_log(log, None, LogSettings::default()).and_then(|()| tail.run()),
         Verb::Query(query) => query.run(),
+        Verb::Store(store) => store.run(),
         Verb::Create(remote) => remote.run("create"),
         Verb::Describe(remote) => remote.run("describe"),
         Verb::Show(remote) => remote.run("show"),

@@ -79,13 +79,7 @@ impl Serve {
         let (ending, mut ends) = watch::channel(false);
         let ended = async move { drop(ends.wait_for(|ends| *ends).await) };
         let app = api::app(service.clone(), keys, audit);
-        let mut served = match tls {
-            None => tokio::spawn(api::serve(listener, app, ended)),
-            Some(tls) => {
-                let port = api::TlsPort::new(listener, tls).map_err(|error| refused(&error))?;
-                tokio::spawn(api::serve(port, app, ended))
-            }
-        };
+        let mut served = tokio::spawn(api::serve(listener, tls, app, ended));
         if let Some(port) = prometheus {
             let at = SocketAddr::new(address.ip(), port);
             let listener = TcpListener::bind(at).await.map_err(|error| {
@@ -94,7 +88,7 @@ impl Serve {
             let at = listener.local_addr().map_err(|error| refused(&error))?;
             say(&format!("metrics on http://{at}/metrics"));
             // It ends with the process: nobody waits for numbers of a service that ends.
-            tokio::spawn(api::serve(listener, api::metrics_app(service.clone()), std::future::pending()));
+            tokio::spawn(api::serve(listener, None, api::metrics_app(service.clone()), std::future::pending()));
         }
         let resumed = service.clone();
         tokio::spawn(async move { resumed.resume().await });

@@ -172,7 +172,7 @@ mod tests {
             feed: Default::default(),
             last_error: None,
             work: Default::default(),
-            latency: Some(Latency { p50_us: 90, p99_us: 12_345 }),
+            latency: Some(Latency { p50_us: 90, p99_us: 12_345, ..Latency::default() }),
             sources: vec![("s".to_owned(), link(state))],
             sinks: vec![LinkStatus { dropped: vec![("slow client", 3), (NO_CLIENT, 7)], ..link(LinkState::Connected) }],
         }

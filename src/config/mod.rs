@@ -66,6 +66,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// the conf keys of sources
     pub sources: SourceSettings,
+    /// the conf keys of sinks, which they name with `resourceId`
+    pub sinks: SourceSettings,
     /// named connections
     pub connections: Connections,
 }
@@ -110,6 +112,7 @@ impl Default for Config {
             console_log: true,
             log_format: LogFormat::Text,
             sources: SourceSettings::default(),
+            sinks: SourceSettings::default(),
             connections: Connections::default(),
         }
     }
@@ -217,6 +220,12 @@ pub fn load(
     if connector.is_file() {
         reader.file(&connector, Reader::connector_file);
     }
+    for kind in connector::SINKS {
+        let sinks = etc.join("sinks").join(format!("{kind}.yaml"));
+        if sinks.is_file() {
+            reader.sink_file(&sinks, kind);
+        }
+    }
     let connections = etc.join("connections").join("connection.yaml");
     if connections.is_file() {
         reader.file(&connections, |reader, document| {
@@ -252,7 +261,7 @@ impl SourceSettings {
     }
 
     fn replace_kind(&mut self, document: &Document, kind: &str, node: &Node, problems: &mut Vec<Problem>) {
-        if !crate::io::connector::SOURCES.contains(&kind) {
+        if !connector::SOURCES.contains(&kind) && !connector::SINKS.contains(&kind) {
             let hint = Some("there is websocket".to_owned());
             problems.push(document.warning(node.place, "", format!("source type {kind} not found")).with_hint(hint));
         }
@@ -413,6 +422,17 @@ impl Reader {
         self.config.sources.replace_kind(document, "websocket", &sets, &mut self.problems);
         for set in sets.members() {
             self.check_set(document, &set.key, &set.node);
+        }
+    }
+
+    /// The conf keys of one kind of sinks.
+    fn sink_file(&mut self, path: &Path, kind: &str) {
+        match Document::read(path) {
+            Ok(document) => {
+                let root = document.root.clone();
+                self.config.sinks.replace_kind(&document, kind, &root, &mut self.problems);
+            }
+            Err(problem) => self.problems.push(*problem),
         }
     }
 

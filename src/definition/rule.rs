@@ -38,8 +38,10 @@ pub struct Rule {
 pub struct Action {
     /// kind of the sink
     pub kind: String,
-    /// its properties as written
+    /// the properties that its connector reads, as written
     pub props: Map<String, Json>,
+    /// all of its properties
+    pub written: Map<String, Json>,
     /// where it stands in its document
     pub place: Place,
     /// what its messages are like
@@ -55,7 +57,7 @@ const MAX_BATCH: u64 = 1_000_000;
 
 /// Properties of every sink that would change its messages, and that are not there yet. They are refused, since
 /// without them the messages would silently be others.
-const MISSING_PROPERTIES: &[&str] = &["schemaId", "encryption", "resourceId"];
+const MISSING_PROPERTIES: &[&str] = &["schemaId", "encryption"];
 
 /// Properties of every sink that tune eKuiper's engine.
 const FOREIGN_PROPERTIES: &[&str] = &[
@@ -348,7 +350,13 @@ impl Reader<'_> {
     }
 
     fn action(&mut self, kind: &str, place: Place, node: &Node) -> Action {
-        let mut action = Action { kind: kind.to_owned(), props: Map::new(), place, shape: SinkFormat::default() };
+        let mut action = Action {
+            kind: kind.to_owned(),
+            props: Map::new(),
+            written: node.json_members(),
+            place,
+            shape: SinkFormat::default(),
+        };
         let shape = &mut action.shape;
         let (mut format, mut delimiter, mut header) = (None, Text::const_new(","), false);
         for member in node.members() {

@@ -388,7 +388,11 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         refuse("FRAMING", CatalogErrorKind::Combination(HEADER));
     }
     let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
-    let source = value("TYPE").unwrap_or_default();
+    let source = value("TYPE").unwrap_or_else(|| match create.relation {
+        Relation::Stream => Text::default(),
+        // A table is a file unless it says otherwise.
+        Relation::Table => Text::const_new("file"),
+    });
     let key = text("KEY");
     let kind = match create.relation {
         Relation::Stream => Kind::Stream,

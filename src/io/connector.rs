@@ -52,6 +52,14 @@ pub enum ConnectorError {
     /// wrong properties of a file, or a file that cannot be read
     #[error(transparent)]
     File(#[from] FileError),
+    /// a conf key of a sink whose properties are wrong
+    #[error("conf key {key}: {reason}")]
+    Resource {
+        /// which
+        key: String,
+        /// what is wrong
+        reason: String,
+    },
     /// a property that reaches for what it must not
     #[error(transparent)]
     Reach(#[from] ReachError),

@@ -1,14 +1,17 @@
 //! The source of a stream and the sink of an action, by the configuration: rule files and the service go this way.
 
-use serde_json::Map;
+use std::borrow::Cow;
+
+use serde_json::{Map, json};
 
 use crate::config::Config;
-use crate::definition::connection::Selected;
-use crate::definition::rule::{self, Action};
+use crate::definition::connection::{Selected, put};
+use crate::definition::rule::{self, Action, RuleOptions};
 use crate::definition::stream::StreamDef;
 use crate::engine::SinkAction;
 use crate::io::connector::{self, ConnectorError, SourceSpec};
 use crate::io::websocket::SettingsError;
+use crate::text::document::Document;
 
 /// All that is wrong with a source, and the warnings beside it.
 pub type Faults = (Vec<Fault>, Vec<String>);
@@ -37,12 +40,53 @@ pub enum UnknownKey {
 /// [`ConnectorError`] for wrong properties, and for a named connection that is not there.
 pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<String>), ConnectorError> {
     if let Some(reach) = &config.reach {
-        reach.check(&action.props)?;
+        reach.check(&action.written)?;
     }
+    let (action, mut said) = with_resource(action, config)?;
+    let action = &action;
     let selected = config.connections.of_sink(&action.kind, &action.props)?;
     let (spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
     warnings.extend(selected.warnings);
+    warnings.append(&mut said);
     Ok((SinkAction { spec, shape: action.shape.clone() }, warnings))
+}
+
+/// The property of a sink that names a conf key, whose properties lie under its own.
+const RESOURCE: &str = "resourceId";
+
+/// An action with the properties of the conf key that it names.
+fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Action>, Vec<String>), ConnectorError> {
+    let is_resource = |name: &str| name.eq_ignore_ascii_case(RESOURCE);
+    let Some(named) = action.written.iter().find(|(name, _)| is_resource(name)).map(|(_, value)| value) else {
+        return Ok((Cow::Borrowed(action), Vec::new()));
+    };
+    let kind = action.kind.as_str();
+    let key = named.as_str().unwrap_or_default();
+    let mut warnings = Vec::new();
+    let mut props = match config.sinks.own(kind, key) {
+        Some(props) => props.clone(),
+        None => {
+            if !key.is_empty() {
+                let known: Vec<&str> = config.sinks.keys(kind).collect();
+                let meant = rule::meant(key, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
+                warnings
+                    .push(format!("{RESOURCE} {key} is not defined: only the sink's own properties are used{meant}"));
+            }
+            Map::new()
+        }
+    };
+    for (name, value) in action.written.iter().filter(|(name, _)| !is_resource(name)) {
+        put(&mut props, name, value.clone());
+    }
+    // Read like any action: some properties belong to every sink.
+    let rule = json!({"id": "resource", "sql": "SELECT", "actions": [{kind: props}]});
+    let (document, mut problems) = (Document::of_json("resource", &rule), Vec::new());
+    let read = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
+    let wrong = problems.into_iter().find(|problem| problem.of_sink).map(|problem| problem.message);
+    match (wrong, read.and_then(|rule| rule.actions.into_iter().next())) {
+        (None, Some(read)) => Ok((Cow::Owned(Action { place: action.place, ..read }), warnings)),
+        (wrong, _) => Err(ConnectorError::Resource { key: key.to_owned(), reason: wrong.unwrap_or_default() }),
+    }
 }
 
 /// The source of a stream: the properties of its CONF_KEY under those of the named connection, where there is one,

@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::bind::{self, Fault, UnknownKey};
 use crate::config::Config;
 use crate::definition::rule::{self, Rule};
-use crate::definition::stream::{Catalog, CatalogError, CatalogErrorKind};
+use crate::definition::stream::{Catalog, CatalogError, CatalogErrorKind, Kind};
 use crate::engine::SinkAction;
 use crate::io::connector::{self, ConnectorError};
 use crate::io::websocket::SettingsError;
@@ -26,6 +26,53 @@ const LONGEST: usize = 1 << 20;
 /// All that is wrong with the text of a rule, or of a trial, that was refused, against these streams; nothing if
 /// nothing is. `sinks` is whether its sinks matter.
 pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, config: &Config) -> Vec<Problem> {
+    let problems = everything_about(text, id, sinks, catalog, config);
+    let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
+    if refused { problems } else { Vec::new() }
+}
+
+/// What is odd about the text of a rule that was accepted, and about the streams that it reads.
+pub fn warnings_of_rule(text: &str, id: Option<&str>, catalog: &Catalog, config: &Config) -> Vec<Problem> {
+    let mut problems = everything_about(text, id, true, catalog, config);
+    problems.retain(|problem| problem.severity == Severity::Warning);
+    let rule = serde_json::from_str::<Json>(text).ok();
+    let sql =
+        rule.as_ref().and_then(|rule| rule.as_object()?.iter().find(|(name, _)| name.eq_ignore_ascii_case("sql")));
+    let select = sql.and_then(|(_, sql)| sql::parse_select(sql.as_str()?).ok());
+    let named =
+        select.iter().flat_map(|select| std::iter::once(&select.from).chain(select.joins.iter().map(|j| &j.source)));
+    for def in named.filter_map(|source| catalog.relation(&source.name.name)) {
+        if let Ok((_, warnings)) = bind::source(def, config, UnknownKey::Default) {
+            let subject = format!("stream {}", def.name);
+            problems.extend(warnings.into_iter().map(|text| Problem::warning("rule", None, subject.as_str(), text)));
+        }
+    }
+    problems
+}
+
+/// What is odd about a CREATE statement that was accepted.
+pub fn warnings_of_statement(text: &str, catalog: &Catalog, config: &Config) -> Vec<Problem> {
+    let Ok(create) = sql::parse_create(text) else { return Vec::new() };
+    let has = |name: &str| create.options.iter().any(|option| option.name == name && !option.value.is_empty());
+    let mut catalog = catalog.clone();
+    catalog.remove(&create.name.name);
+    let Ok(def) = catalog.create(&create) else { return Vec::new() };
+    let mut warnings = match bind::source(&def, config, UnknownKey::Default) {
+        Ok((_, warnings)) => warnings,
+        Err((faults, warnings)) => faults.into_iter().map(|fault| fault.message).chain(warnings).collect(),
+    };
+    if !has("TYPE") && def.kind == Kind::Stream {
+        warnings.push("it has no TYPE, and is taken for a websocket (eKuiper takes it for mqtt): set TYPE".to_owned());
+    }
+    if has("KEY") && matches!(def.kind, Kind::ScanTable { .. }) {
+        warnings.push("KEY has no effect on a scan table: set KIND=\"lookup\" to find rows by it".to_owned());
+    }
+    let subject = format!("{} {}", if def.kind == Kind::Stream { "stream" } else { "table" }, def.name);
+    warnings.into_iter().map(|text| Problem::warning("statement", None, subject.as_str(), text)).collect()
+}
+
+/// All that is to be said about the text of a rule.
+fn everything_about(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, config: &Config) -> Vec<Problem> {
     let Ok(json) = serde_json::from_str::<Json>(text) else { return Vec::new() };
     let placed = if text.len() > LONGEST { None } else { Document::parse("rule", text.to_owned()).ok() };
     // Without a place in the text where that is long, or is JSON that is no YAML.
@@ -56,9 +103,6 @@ pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, con
                 Err(error) => of_plan(&document, statement, &subject, &error, &mut problems),
             }
         }
-    }
-    if problems.iter().all(|problem| problem.severity == Severity::Warning) {
-        return Vec::new();
     }
     problems.sort_by_key(|problem| problem.place);
     problems

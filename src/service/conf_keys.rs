@@ -29,12 +29,15 @@ impl Service {
     pub fn conf_keys(&self, class: &str, kind: &str) -> Result<Map<String, Json>, ServiceError> {
         check_kind(class, kind)?;
         let mut keys = Map::new();
-        if class == "sources" {
-            let config = self.config();
-            for key in config.sources.keys(kind) {
-                let props = config.sources.own(kind, key).cloned().unwrap_or_default();
-                keys.insert(key.to_owned(), Json::Object(props));
-            }
+        let config = self.config();
+        let of_files = match class {
+            "sources" => Some(&config.sources),
+            "sinks" => Some(&config.sinks),
+            _ => None,
+        };
+        for key in of_files.iter().flat_map(|sets| sets.keys(kind)) {
+            let props = of_files.and_then(|sets| sets.own(kind, key)).cloned().unwrap_or_default();
+            keys.insert(key.to_owned(), Json::Object(props));
         }
         keys.extend(self.made(class, kind));
         Ok(keys)
@@ -89,7 +92,12 @@ impl Service {
         Ok(())
     }
 
-    /// Takes a conf key away; one of a file is then as it was there.
+    /// What is odd about the properties of a conf key.
+    pub fn warnings_of_conf_key(&self, class: &str, kind: &str, props: &Map<String, Json>) -> Vec<String> {
+        faults(class, kind, props).1
+    }
+
+    /// Deletes a conf key; one of a file is then as it was there.
     ///
     /// # Errors
     /// [`ServiceError::NoConfKey`]
@@ -140,11 +148,13 @@ impl Service {
         }
     }
 
-    /// Lets rules that start from now on see a conf key of a source, or the file's one again.
+    /// Lets rules that start from now on see a conf key of a source or sink, or the file's one again.
     fn apply(&self, class: &str, kind: &str, key: &str, props: Option<Map<String, Json>>) {
-        if class == "sources" {
-            let mut config = locked(&self.inner.config);
-            Arc::make_mut(&mut config).sources.overlay(kind, key, props);
+        let mut config = locked(&self.inner.config);
+        match class {
+            "sources" => Arc::make_mut(&mut config).sources.overlay(kind, key, props),
+            "sinks" => Arc::make_mut(&mut config).sinks.overlay(kind, key, props),
+            _ => {}
         }
     }
 }

@@ -505,6 +505,17 @@ impl Service {
     }
 }
 
+/// The named connections of a store: their properties by id, by kind.
+pub(super) fn stored_connections(records: &Records) -> BTreeMap<String, Map<String, Json>> {
+    let mut kinds: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
+    for (id, text) in records.of(Kind::Connection).filter(|(id, _)| is_named(id)) {
+        if let Ok(Record { typ, props, gone: false, .. }) = serde_json::from_str::<Record>(text) {
+            kinds.entry(typ).or_default().insert(id.to_owned(), Json::Object(props));
+        }
+    }
+    kinds
+}
+
 /// Takes over an entry of the file that was not seen before; gives what is to be stored.
 fn take_over(
     entry: &FileEntry,

@@ -41,12 +41,14 @@ pub use rules::{Bulk, RuleSummary};
 pub use schema::ResultColumn;
 pub use secrets::masked_statement;
 pub use status::{Counters, Link, Phase, RuleReport};
-pub use store::{Change, Kind, Records, Store, StoreError};
+pub use store::{Change, Checked, Damage, Kind, Records, Repaired, Store, StoreError, check, repair};
 pub use tasks::{Task, TaskState};
 pub use topology::{Part, Topology};
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
 pub use trial::TrialPort;
 pub use uploads::{UploadError, Uploads};
+
+pub use crate::definition::stream::LOOKUP_SOURCES;
 
 use crate::config::Config;
 use crate::definition::stream::Catalog;
@@ -243,6 +245,19 @@ impl Service {
         let service = self.clone();
         let done = reach::within(move || work(&service.inner.uploads)).await;
         done.unwrap_or_else(|error| Err(UploadError::Io { path: self.inner.uploads.folder().to_owned(), error }))
+    }
+
+    /// A file of the store as it is now, to be kept elsewhere: with secrets and states.
+    ///
+    /// # Errors
+    /// [`ServiceError::Store`]
+    pub async fn backup(&self) -> Result<std::fs::File, ServiceError> {
+        Ok(self.inner.store.backup().await?)
+    }
+
+    /// What of the store is damaged; then nothing can be changed.
+    pub fn damage(&self) -> &[Damage] {
+        self.inner.store.damage()
     }
 
     /// Asks whoever runs the service to end it, and the process with this code.

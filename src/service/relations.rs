@@ -146,6 +146,11 @@ impl Service {
         diagnose::of_statement(sql, &self.catalog())
     }
 
+    /// What is odd about a statement that was accepted.
+    pub fn warnings_of_statement(&self, sql: &str) -> Vec<Problem> {
+        diagnose::warnings_of_statement(sql, &self.catalog(), &self.config())
+    }
+
     /// Replaces a stream or table, or creates it. Running rules that read it go on with the new definition.
     ///
     /// # Errors
@@ -175,6 +180,11 @@ impl Service {
                 return Err(ServiceError::Statement(message));
             }
             check_version("source", name, version(&old.create), version(&create))?;
+            // Rules that run share the stream's source, or have their own.
+            if is_shared(&old.create) != is_shared(&create) {
+                let message = format!("Replace {name} fails: cannot change the option SHARED.");
+                return Err(ServiceError::Statement(message));
+            }
         }
         let named = self.put_relation(sql, create, old).await?;
         drop(alone);
@@ -253,6 +263,11 @@ impl Service {
         self.close_table(&named).await;
         Ok(())
     }
+}
+
+fn is_shared(create: &CreateStream) -> bool {
+    let option = create.options.iter().rev().find(|option| option.name == "SHARED");
+    option.is_some_and(|option| option.value.eq_ignore_ascii_case("true"))
 }
 
 /// The option VERSION; empty if not given.

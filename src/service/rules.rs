@@ -209,10 +209,10 @@ impl Service {
         // On disk first: a rule that is gone may run for a moment, but must not come back.
         let mut changes = Vec::new();
         if !locked(&entry.state).temporary() {
-            changes.push(Change::remove(Kind::Rule, id));
+            changes.push(Change::remove(Kind::Rule, id).urgent());
         }
         if self.has_state(id) {
-            changes.push(Change::remove_state(id));
+            changes.push(Change::remove_state(id).urgent());
         }
         if !changes.is_empty() {
             self.inner.store.write(changes).await?;
@@ -375,7 +375,10 @@ impl Service {
         }
         let text = Json::Object(json).to_string();
         if !locked(&entry.state).temporary() {
-            self.inner.store.write(vec![Change::put(Kind::Rule, &entry.id, &text)]).await?;
+            let change = Change::put(Kind::Rule, &entry.id, &text);
+            // A rule can be stopped on a full disk, too.
+            let stops = member == "triggered" && value == Json::Bool(false);
+            self.inner.store.write(vec![if stops { change.urgent() } else { change }]).await?;
         }
         locked(&entry.state).text = text.into();
         Ok(())

@@ -9,6 +9,7 @@ use super::error::ServiceError;
 use crate::definition::stream::{Catalog, StreamDef};
 use crate::expr::function::{self, Returns};
 use crate::plan::default_name;
+use crate::plan::physical::ColumnSource;
 use crate::sql::ast::{BinaryOp, DataType, Expr, ExprKind, Field, Literal, Select, Star, UnaryOp};
 use crate::value::Text;
 
@@ -32,6 +33,32 @@ impl Service {
             error => error,
         })?;
         Ok(columns(&definition.select, &self.catalog()))
+    }
+}
+
+impl Service {
+    /// The columns that rules read of a stream, in the order of the rules' ids; of rules that were not stopped by hand.
+    pub fn columns_read(&self, relation: &str) -> Vec<String> {
+        let mut read = Vec::new();
+        let (catalog, config) = (self.catalog(), self.config());
+        for id in self.readers(relation) {
+            // One that was deleted meanwhile, or cannot be planned any more, reads nothing.
+            let Ok(text) = self.rule_text(&id) else { continue };
+            let Ok(definition) = Definition::read(&text, Some(&id), &config.rule) else { continue };
+            let Ok(plan) = crate::plan::plan(&definition.rule.sql, &definition.rule.options, &catalog) else {
+                continue;
+            };
+            for input in plan.inputs.iter().filter(|input| input.stream.name == relation) {
+                for column in &input.scan.columns {
+                    if let ColumnSource::Key(name) = &column.source
+                        && !read.iter().any(|known: &String| known == name.as_str())
+                    {
+                        read.push(name.to_string());
+                    }
+                }
+            }
+        }
+        read
     }
 }
 

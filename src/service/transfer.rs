@@ -1,6 +1,6 @@
 //! Whole configurations as JSON of eKuiper's form: exported, and imported over what is there or in its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -10,12 +10,15 @@ use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json};
 
+use super::connections::stored_connections;
 use super::error::ServiceError;
-use super::{Service, locked};
+use super::store::{Kind, Records};
+use super::{Service, Uploads, locked};
 use crate::definition::connection::Connection;
 use crate::io::reach;
 use crate::pipeline::EXPORTED;
 use crate::sql::ast::Relation;
+use crate::text::document::Problem;
 
 /// The largest file that is imported, bytes.
 const LARGEST: u64 = 256 << 20;
@@ -67,6 +70,60 @@ pub struct Everything {
     /// eKuiper's scripts, of which there are none
     #[serde(default, deserialize_with = "or_none")]
     pub scripts: BTreeMap<String, String>,
+}
+
+impl Everything {
+    /// What a store holds, in the form of an export.
+    pub fn stored(records: &Records) -> Everything {
+        let texts = |kind| records.of(kind).map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+        let mut all = Everything {
+            ruleset: Ruleset { streams: texts(Kind::Stream), tables: texts(Kind::Table), rules: texts(Kind::Rule) },
+            ..Everything::default()
+        };
+        let mut sets: BTreeMap<(&str, &str), Map<String, Json>> = BTreeMap::new();
+        for (name, text) in records.of(Kind::ConfKey) {
+            let parts: Vec<&str> = name.splitn(3, '/').collect();
+            if let ([class, kind, key], Ok(props)) = (parts.as_slice(), serde_json::from_str(text)) {
+                sets.entry((*class, *kind)).or_default().insert((*key).to_owned(), props);
+            }
+        }
+        for ((class, kind), keys) in sets {
+            let section = match class {
+                "sources" => &mut all.sources,
+                "sinks" => &mut all.sinks,
+                _ => &mut all.connections,
+            };
+            section.insert(kind.to_owned(), Json::Object(keys).to_string());
+        }
+        for (kind, named) in stored_connections(records) {
+            let keys = all.connections.get(&kind).and_then(|text| serde_json::from_str(text).ok());
+            let mut keys: Map<String, Json> = keys.unwrap_or_default();
+            keys.extend(named);
+            all.connections.insert(kind, Json::Object(keys).to_string());
+        }
+        all
+    }
+}
+
+/// The kinds and names of the conf keys that the sinks of a rule name.
+fn resources(rule: &str) -> Vec<(String, String)> {
+    let rule: Json = serde_json::from_str(rule).unwrap_or_default();
+    let actions = rule["actions"].as_array().into_iter().flatten().filter_map(Json::as_object).flatten();
+    let named = actions.filter_map(|(kind, props)| {
+        let (_, key) = props.as_object()?.iter().find(|(name, _)| name.eq_ignore_ascii_case("resourceId"))?;
+        Some((kind.clone(), key.as_str()?.to_owned()))
+    });
+    named.collect()
+}
+
+/// Keeps of conf keys, JSON texts by kind, those that are used.
+fn retain_keys(kinds: &mut BTreeMap<String, String>, used: &BTreeSet<(String, String)>) {
+    kinds.retain(|kind, text| {
+        let mut keys: Map<String, Json> = serde_json::from_str(text).unwrap_or_default();
+        keys.retain(|key, _| used.contains(&(kind.clone(), key.clone())));
+        *text = Json::Object(keys.clone()).to_string();
+        !keys.is_empty()
+    });
 }
 
 /// The members of a [`Ruleset`].
@@ -172,25 +229,39 @@ impl Service {
         }
     }
 
-    /// All; or of the rules in `only` what they need.
-    pub fn export(&self, only: Option<&[String]>) -> Everything {
-        let mut ruleset = self.export_ruleset();
-        let mut sources = self.conf_texts("sources");
+    /// Everything that is managed, or what the rules in `only` need; of conf keys those that are used.
+    pub async fn export(&self, only: Option<&[String]>) -> Everything {
+        let mut all = self.export_everything().await;
         if let Some(only) = only {
-            ruleset.rules.retain(|id, _| only.contains(id));
+            all.ruleset.rules.retain(|id, _| only.contains(id));
             let read = self.read_by(only);
-            ruleset.streams.retain(|name, _| read.contains(name));
-            ruleset.tables.retain(|name, _| read.contains(name));
-            let kinds: Vec<String> =
-                read.iter().filter_map(|name| Some(self.catalog().relation(name)?.source.to_string())).collect();
-            sources.retain(|kind, _| kinds.contains(kind));
+            all.ruleset.streams.retain(|name, _| read.contains(name));
+            all.ruleset.tables.retain(|name, _| read.contains(name));
         }
+        let catalog = self.catalog();
+        let relations = all.ruleset.streams.keys().chain(all.ruleset.tables.keys());
+        let mut sources: BTreeSet<(String, String)> = BTreeSet::new();
+        for def in relations.filter_map(|name| catalog.relation(name)) {
+            let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
+            // The default lies under all others.
+            for key in [def.conf_key.as_deref(), Some("default")].into_iter().flatten() {
+                sources.insert((kind.to_owned(), key.to_owned()));
+            }
+        }
+        retain_keys(&mut all.sources, &sources);
+        let sinks = all.ruleset.rules.values().flat_map(|text| resources(text)).collect();
+        retain_keys(&mut all.sinks, &sinks);
+        all
+    }
+
+    /// Everything that is managed, whether it is used or not.
+    async fn export_everything(&self) -> Everything {
         Everything {
-            ruleset,
-            sources,
+            ruleset: self.export_ruleset(),
+            sources: self.conf_texts("sources"),
             sinks: self.conf_texts("sinks"),
             connections: self.connection_config(),
-            uploads: self.upload_texts(),
+            uploads: self.upload_texts().await,
             ..Everything::default()
         }
     }
@@ -259,15 +330,60 @@ impl Service {
             tracing::warn!(members = ?unknown, "an import has members that nobody knows; they are left out");
         }
         let hidden = self.restore_import(&mut all);
-        // What was there is gone then: half of what is to come would be neither the old nor the new.
+        let imported = match partial || cancelled.load(Ordering::Relaxed) {
+            true => self.take_over(all, hidden, cancelled).await,
+            false => self.replace_all(all, hidden).await?,
+        };
+        *locked(&self.inner.last_import) = imported.refused.clone();
+        Ok(imported)
+    }
+
+    /// Puts a configuration in place of all that is there, in one transaction: whatever ends the process meanwhile, all
+    /// of the old or all of the new is there afterwards. Uploads are files: those of the old configuration stay until the
+    /// new one is on disk.
+    async fn replace_all(&self, all: Everything, hidden: Everything) -> Result<Imported, ServiceError> {
+        let before = self.export_everything().await;
+        let new: Vec<String> = all.uploads.keys().cloned().collect();
+        // Half of what is to come would be neither the old nor the new.
         let never = AtomicBool::new(false);
-        let mut cancelled = cancelled;
-        if !partial && !cancelled.load(Ordering::Relaxed) {
+        let replaced = self.inner.store.transaction(async {
             self.reset().await?;
-            cancelled = &never;
+            Ok::<_, ServiceError>(self.take_over(all, hidden, &never).await)
+        });
+        match replaced.await {
+            Ok(imported) => {
+                let kept = move |uploads: &Uploads| uploads.keep(&new);
+                if let Err(error) = self.with_uploads(kept).await {
+                    tracing::error!("the uploads from before the import are not deleted: {error}");
+                }
+                Ok(imported)
+            }
+            Err(error) => {
+                // On disk is what was there before, and so it shall be here.
+                let back = self.inner.store.without_writing(async {
+                    self.reset().await?;
+                    Ok::<_, ServiceError>(self.take_over(before, Everything::default(), &never).await)
+                });
+                match back.await {
+                    Ok(back) if back.is_whole() => {}
+                    back => {
+                        tracing::error!(?back, "after an import that failed, not all is as it was: restart the service")
+                    }
+                }
+                Err(error)
+            }
         }
+    }
+
+    /// Takes over a configuration, in place of what has the same names. What was refused before is in `refused`.
+    async fn take_over(&self, all: Everything, mut refused: Everything, cancelled: &AtomicBool) -> Imported {
         let on = || !cancelled.load(Ordering::Relaxed);
-        let mut refused = hidden;
+        // Tables read them when they open.
+        for (name, content) in all.uploads.iter().take_while(|_| on()) {
+            if let Err(error) = self.upload(name.clone(), content.clone().into_bytes()).await {
+                refused.uploads.insert(name.clone(), error.to_string());
+            }
+        }
         for (class, kinds, failed) in [
             ("sources", &all.sources, &mut refused.sources),
             ("sinks", &all.sinks, &mut refused.sinks),
@@ -292,19 +408,21 @@ impl Service {
         ] {
             failed.extend(there.keys().map(|name| (name.clone(), format!("{what} are not supported"))));
         }
-        for (name, content) in all.uploads.iter().take_while(|_| on()) {
-            if let Err(error) = self.upload(name.clone(), content.clone().into_bytes()).await {
-                refused.uploads.insert(name.clone(), error.to_string());
-            }
-        }
         let mut imported = self.import_ruleset_unless(all.ruleset, cancelled).await;
         let Ruleset { streams, tables, rules } = std::mem::take(&mut imported.refused.ruleset);
         refused.ruleset.streams.extend(streams);
         refused.ruleset.tables.extend(tables);
         refused.ruleset.rules.extend(rules);
         imported.refused = refused;
-        *locked(&self.inner.last_import) = imported.refused.clone();
-        Ok(imported)
+        imported
+    }
+
+    /// What is odd about the definitions of an import that was accepted.
+    pub fn warnings_of_import(&self, text: &str) -> Vec<Problem> {
+        let Ok(all) = serde_json::from_str::<Everything>(text) else { return Vec::new() };
+        let Ruleset { streams, tables, rules } = all.ruleset;
+        let of_relations = streams.values().chain(tables.values()).flat_map(|sql| self.warnings_of_statement(sql));
+        of_relations.chain(rules.iter().flat_map(|(id, text)| self.warnings_of_rule(text, Some(id)))).collect()
     }
 
     /// What the last import could not take over.
@@ -313,8 +431,8 @@ impl Service {
     }
 
     /// The uploaded files that are text. One that cannot be read does not keep the others from being exported.
-    fn upload_texts(&self) -> BTreeMap<String, String> {
-        let texts = self.inner.uploads.texts().unwrap_or_else(|error| {
+    async fn upload_texts(&self) -> BTreeMap<String, String> {
+        let texts = self.with_uploads(Uploads::texts).await.unwrap_or_else(|error| {
             tracing::error!("the uploads are not exported: {error}");
             Vec::new()
         });
@@ -357,7 +475,7 @@ impl Service {
         Ok(())
     }
 
-    /// Takes all rules, streams, tables, conf keys, connections and uploads away.
+    /// Deletes all rules, streams, tables, conf keys and connections.
     async fn reset(&self) -> Result<(), ServiceError> {
         for rule in self.rules() {
             match self.delete_rule(&rule.id).await {
@@ -375,9 +493,6 @@ impl Service {
         }
         self.reset_conf_keys().await?;
         self.reset_connections().await?;
-        if let Err(error) = self.inner.uploads.clear() {
-            tracing::error!("the uploads are not taken away: {error}");
-        }
         Ok(())
     }
 }

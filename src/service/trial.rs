@@ -22,6 +22,7 @@ use crate::engine::{EngineError, RuleSpec};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::events::EventSink;
 use crate::io::mock::MockSource;
+use crate::text::loose;
 use crate::value::Text;
 
 /// The largest number of trials at a time.
@@ -89,7 +90,7 @@ impl Service {
     /// [`ServiceError::TrialJson`], [`ServiceError::Trial`]
     pub async fn create_trial(&self, text: &str) -> Result<TrialPort, ServiceError> {
         let unread = |error: &dyn std::fmt::Display| ServiceError::TrialJson(error.to_string());
-        let mut wanted: Wanted = serde_json::from_str(text).map_err(|error| unread(&error))?;
+        let mut wanted: Wanted = loose::from_slice(text.as_bytes()).map_err(|error| unread(&error))?;
         if wanted.id.is_empty() {
             wanted.id = format!("{:016x}", fastrand::u64(..));
         }
@@ -260,7 +261,7 @@ fn mocks(wanted: &Wanted) -> Result<Vec<(String, MockSource)>, ServiceError> {
     let mut left = ROW_BYTES;
     let mut mocks = Vec::new();
     for (stream, rows) in wanted.mock_source.iter().flatten() {
-        let rows: Rows = serde_json::from_value(rows.clone())
+        let rows: Rows = loose::from_value(rows.clone())
             .map_err(|error| ServiceError::RuleJson(format!("mockSource of {stream}: {error}")))?;
         let mut messages = Vec::with_capacity(rows.data.len());
         for row in rows.data {

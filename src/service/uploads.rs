@@ -152,14 +152,16 @@ impl Uploads {
         fs::remove_file(&path).map_err(|error| UploadError::Io { path, error })
     }
 
-    /// Takes all files away.
+    /// Deletes all files but those with these names.
     ///
     /// # Errors
     /// [`UploadError`]
-    pub fn clear(&self) -> Result<(), UploadError> {
+    pub fn keep(&self, names: &[String]) -> Result<(), UploadError> {
         let _alone = locked(&self.changing);
+        let kept = |path: &PathBuf| path.file_name().is_some_and(|file| names.iter().any(|name| file == name.as_str()));
         self.list()?
             .into_iter()
+            .filter(|path| !kept(path))
             .try_for_each(|path| fs::remove_file(&path).map_err(|error| UploadError::Io { path, error }))
     }
 

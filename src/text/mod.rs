@@ -3,6 +3,7 @@
 //! Everything that reports a mistake stands on this module. It must not know what any text means.
 
 pub mod document;
+pub mod loose;
 pub mod pattern;
 pub mod secret;
 pub mod span;

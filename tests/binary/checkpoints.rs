@@ -191,20 +191,21 @@ async fn after_a_crash_a_rule_goes_on_from_its_last_checkpoint() {
 
     // One bit of the checkpoint turns.
     {
-        let states: redb::TableDefinition<&str, &[u8]> = redb::TableDefinition::new("states");
+        let records: redb::TableDefinition<&[u8], &[u8]> = redb::TableDefinition::new("records");
         let database = redb::Database::open(folder.store()).expect("the store is whole");
         let change = database.begin_write().expect("it can be written");
         {
-            let mut table = change.open_table(states).expect("there are states");
-            let mut state = table.get("r").expect("it can be read").expect("the rule has one").value().to_vec();
+            let mut table = change.open_table(records).expect("there are records");
+            let key = &b"mr"[..];
+            let mut state = table.get(key).expect("it can be read").expect("the rule has one").value().to_vec();
             let last = state.len() - 1;
             state[last / 2] ^= 4;
-            table.insert("r", state.as_slice()).expect("it can be written");
+            table.insert(key, state.as_slice()).expect("it can be written");
         }
         change.commit().expect("it can be written");
     }
     let served = start(&folder);
-    served.will_say(&["WARN", "begins anew", "is damaged"]).await;
+    served.will_say(&["WARN", "is damaged, it begins anew"]).await;
     let mut sockets = peer.sockets().await;
     for a in 5..8 {
         sockets.send(&json!({ "a": a }).to_string()).await;

@@ -195,8 +195,8 @@ async fn the_data_server_knows_origins_and_tokens() {
         "plutino_refused_handshakes_total{cause=\"path\"} 1",
         "kuiper_rule_count{status=\"running\"} 1",
         "kuiper_rule_status{rule=\"r\"} 1",
-        "kuiper_source_records_in_total{rule=\"r\",type=\"source\",op=\"demo\",instance=\"0\"} 0",
-        "kuiper_sink_connection_status{rule=\"r\",type=\"sink\",op=\"websocket_0\",instance=\"0\"} 1",
+        "kuiper_source_records_in_total{rule=\"r\",type=\"source\",op=\"demo\",op_instance=\"0\"} 0",
+        "kuiper_sink_connection_status{rule=\"r\",type=\"sink\",op=\"websocket_0\",op_instance=\"0\"} 1",
     ] {
         assert!(metrics.lines().any(|known| known == line), "{line} is not in\n{metrics}");
     }

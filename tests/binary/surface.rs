@@ -1,5 +1,5 @@
-//! The REST API against recorded facts: the cases of `tests/conformance/surface.json`, `rest.json` and `steps.json`, step by
-//! step.
+//! The REST API against recorded facts: the cases of `tests/conformance/surface.json`, `rest.json`, `steps.json` and
+//! `peer_steps.json`, step by step.
 //!
 //! A case is requests with what they answer, and what websocket clients send and receive in between. Each has a service
 //! of its own, on free ports and with a folder of its own. `CASE=text` filters by name; `overruled.json` names cases
@@ -53,6 +53,12 @@ async fn surface() {
 #[tokio::test]
 async fn rest() {
     suite("rest").await;
+}
+
+/// What eKuiper's own tests ask of it.
+#[tokio::test]
+async fn peer_steps() {
+    suite("peer_steps").await;
 }
 
 #[tokio::test]

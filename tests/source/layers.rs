@@ -48,7 +48,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "value",
         ],
     ),
-    ("api", &["config", "expr", "io", "logging", "plan", "service", "sql", "sync", "text"]),
+    ("api", &["config", "expr", "io", "logging", "metrics", "plan", "service", "sql", "sync", "text"]),
     (
         "cli",
         &[

@@ -10,7 +10,7 @@ use serde_json::Value;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
 use crate::api;
-use crate::cli::{Failure, config_of};
+use crate::cli::{Failure, config_of, say};
 
 /// The largest answer that is read, in bytes.
 const LARGEST: u64 = 256 << 20;
@@ -54,6 +54,25 @@ impl Door {
             }
         };
         Ok(agent.build().into())
+    }
+
+    /// The body of an answer, read as it comes: it can be large.
+    pub fn download(&self, path: &str) -> Result<impl std::io::Read + use<>, Failure> {
+        let base = self.base()?;
+        let request = self.agent(None)?.get(format!("{base}{path}"));
+        let request = match self.authorization() {
+            Some(token) => request.header("authorization", token),
+            None => request,
+        };
+        let sent = request.call();
+        let answer = sent.map_err(|error| Failure::Refused(format!("cannot reach the service at {base}: {error}")))?;
+        let status = answer.status();
+        let mut body = answer.into_body();
+        if !status.is_success() {
+            let said = body.read_to_string().unwrap_or_default();
+            return Err(Failure::Refused(format!("{base}{path}: {status}: {}", said.trim_end())));
+        }
+        Ok(body.into_reader())
     }
 
     /// What the header `Authorization` says.
@@ -113,6 +132,7 @@ impl Service {
 
     pub(super) fn put(&self, path: &str, body: &str) -> Result<Answer, Failure> {
         let request = self.allowed(self.agent.put(self.at(path))).header("content-type", "application/json");
+        let request = request.header("x-plutino-details", "warnings");
         self.answer(request.send(body))
     }
 
@@ -122,6 +142,7 @@ impl Service {
             at.push_str(if at.contains('?') { "&details" } else { "?details" });
         }
         let request = self.allowed(self.agent.post(at)).header("content-type", "application/json");
+        let request = request.header("x-plutino-details", "warnings");
         self.answer(request.send(body))
     }
 
@@ -150,7 +171,7 @@ impl Service {
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(LARGEST).read_to_string();
         let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} broke off: {error}")))?;
-        Ok(Answer { status, body })
+        Ok(Answer { status, body }.after_warnings())
     }
 }
 
@@ -161,6 +182,20 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Says what the service finds odd about what it has accepted; the answer without it.
+    fn after_warnings(mut self) -> Answer {
+        let Ok(mut body) = serde_json::from_str::<Value>(&self.body) else { return self };
+        let Some(warnings) = body.as_object_mut().and_then(|body| body.remove("warnings")) else { return self };
+        for warning in warnings.as_array().into_iter().flatten() {
+            say(&format!("warning: {}", warning["message"].as_str().unwrap_or_default()));
+        }
+        self.body = match &body["message"] {
+            Value::String(message) => message.clone(),
+            _ => body.to_string(),
+        };
+        self
+    }
+
     pub(super) fn is_right(&self) -> bool {
         (200..300).contains(&self.status)
     }

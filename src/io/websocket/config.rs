@@ -452,6 +452,9 @@ fn parse(
     if !path.starts_with('/') || path.chars().any(|c| c.is_whitespace() || c.is_control()) {
         return Err(SettingsError::Path { property: path_property, value: path });
     }
+    if path.contains("{{") {
+        warnings.push("a template in the path has no effect: the path is taken as it is written".into());
+    }
     if raw.find("addr").is_none() && raw.find("address").is_some() {
         warnings.push("property address is taken as addr, which is its right name".into());
     }

@@ -169,6 +169,11 @@ impl Service {
         diagnose::of_rule(text, id, sinks, &self.catalog(), &self.config())
     }
 
+    /// What is odd about the text of a rule that was accepted.
+    pub fn warnings_of_rule(&self, text: &str, id: Option<&str>) -> Vec<Problem> {
+        diagnose::warnings_of_rule(text, id, &self.catalog(), &self.config())
+    }
+
     /// The ids of the rules that have all these tags.
     pub fn tagged_rules(&self, tags: &[String]) -> Vec<String> {
         let has_all = |rule: &RuleSummary| {

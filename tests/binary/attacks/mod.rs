@@ -2,6 +2,8 @@
 //!
 //! One file for what an attack begins with; what each may not do is in the name of its test.
 
+mod floods;
 mod pages;
 mod reach;
 mod secrets;
+mod store;

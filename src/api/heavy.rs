@@ -1,0 +1,60 @@
+//! Answers that can be large, such as exports: few at a time, until their clients have them.
+//!
+//! A client that reads slowly keeps its whole answer in memory; many of them together must not take all of it.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use hyper::body::{Frame, SizeHint};
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use super::ApiError;
+
+/// How many large answers there are at a time.
+const ANSWERS: usize = 8;
+
+/// How long a request waits for its turn.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+static PLACES: Semaphore = Semaphore::const_new(ANSWERS);
+
+/// Answers a request when it is its turn.
+pub async fn few(request: Request, next: Next) -> Response {
+    let Ok(Ok(place)) = tokio::time::timeout(PATIENCE, PLACES.acquire()).await else {
+        let text = format!("{ANSWERS} large answers are being sent: try again later");
+        return ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    };
+    next.run(request).await.map(|body| Body::new(Held { body, _place: place }))
+}
+
+/// A body with its place, which it gives up when it has been sent or nobody wants it any more.
+struct Held {
+    body: Body,
+    _place: SemaphorePermit<'static>,
+}
+
+impl HttpBody for Held {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,111 @@
+//! `plutino store`: the store of a service checked, repaired, exported and backed up.
+//!
+//! All but the backup need the store for themselves: the service is stopped then.
+
+use std::fs::OpenOptions;
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+
+use super::remote::Door;
+use super::{Failure, say};
+use crate::service::{self, Checked, Everything, Kind};
+
+/// Check, repair, export or back up the stored streams, tables and rules
+#[derive(Args)]
+pub struct Store {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Read the whole store and tell what is damaged; ends with 1 if anything is
+    Check(Data),
+    /// Make a damaged store whole: what cannot be read is left out, and the damaged file is kept beside it
+    Repair(Data),
+    /// Write what can be read, with secrets, as a file for `plutino import data`
+    Export {
+        #[command(flatten)]
+        data: Data,
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+    /// Copy the store of a running service, with secrets and states, into a file
+    Backup {
+        #[command(flatten)]
+        door: Door,
+        /// The file; it must not exist
+        file: PathBuf,
+    },
+}
+
+#[derive(Args)]
+struct Data {
+    /// Folder of stored state
+    #[arg(long, value_name = "DIR", default_value = "data")]
+    data: PathBuf,
+}
+
+impl Store {
+    pub fn run(self) -> Result<(), Failure> {
+        let refused = |error: service::StoreError| Failure::Refused(error.to_string());
+        match self.task {
+            Task::Check(Data { data }) => {
+                let checked = service::check(&data).map_err(refused)?;
+                told(&checked)?;
+                if checked.damage.is_empty() { Ok(()) } else { Err(Failure::Told) }
+            }
+            Task::Repair(Data { data }) => {
+                let repaired = service::repair(&data).map_err(refused)?;
+                told(&repaired.checked)?;
+                let line = match repaired.kept {
+                    Some(kept) => format!("repaired; the damaged file is {}", kept.display()),
+                    None => "there is nothing to repair".to_owned(),
+                };
+                Ok(writeln!(io::stdout().lock(), "{line}")?)
+            }
+            Task::Export { data, file } => {
+                let checked = service::check(&data.data).map_err(refused)?;
+                let all = serde_json::to_string(&Everything::stored(&checked.records)).unwrap_or_default();
+                create(&file, &mut all.as_bytes())?;
+                told(&checked)
+            }
+            Task::Backup { door, file } => {
+                let mut answer = door.download("/store/backup")?;
+                create(&file, &mut answer)?;
+                Ok(writeln!(io::stdout().lock(), "the store is in {}", file.display())?)
+            }
+        }
+    }
+}
+
+/// What is there goes to stdout, what is damaged to stderr.
+fn told(checked: &Checked) -> Result<(), Failure> {
+    let count = |kind| checked.records.of(kind).count();
+    writeln!(
+        io::stdout().lock(),
+        "{} streams, {} tables, {} rules, {} conf keys, {} connections, {} states",
+        count(Kind::Stream),
+        count(Kind::Table),
+        count(Kind::Rule),
+        count(Kind::ConfKey),
+        count(Kind::Connection),
+        checked.states
+    )?;
+    checked.damage.iter().for_each(|damage| say(&damage.to_string()));
+    Ok(())
+}
+
+/// Writes a file that only its owner may read; where that fails there is none.
+fn create(path: &Path, content: &mut dyn io::Read) -> Result<(), Failure> {
+    let failed = |error: io::Error| Failure::Refused(format!("cannot write {}: {error}", path.display()));
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let written = io::copy(content, &mut file).and_then(|_| file.sync_all());
+    written.map_err(|error| {
+        let _ = std::fs::remove_file(path);
+        failed(error)
+    })
+}

@@ -1,0 +1,348 @@
+//! What survives a restart, in one transactional file under `--data`.
+//!
+//! The store knows texts by kind and name, not what they mean. All is read once, when it is opened; afterwards the
+//! catalog in memory answers, and the store only takes changes. The states of rules are apart: they are large, change
+//! often, and are read when a rule starts. One thread writes: it takes all changes that wait into
+//! one transaction, so that many requests at a time share one `fsync`. A change is answered when it is on disk.
+//!
+//! Every record has a checksum (`record`). A store with a damaged record is read-only: the record is named, the others are
+//! used, and nothing is written until somebody has repaired it (`repair`).
+//!
+//! A disk can be full for a while. What could not be written is refused, and the file is opened again, as after a crash:
+//! what was on disk before is there, nothing of the failed change is, and the next change is tried again. Changes that
+//! free an operator's hands ([`Change::urgent`]: a rule is stopped or deleted) are not refused: a file of reserved space
+//! is given up for them, and where that does not help they are written as soon as there is room.
+
+mod file;
+mod record;
+mod repair;
+mod writer;
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, oneshot};
+
+use file::OpenFile;
+pub use repair::{Checked, Repaired, check, repair};
+
+/// How many changes can wait for the writer; then those who ask wait, too.
+const WAITING: usize = 1024;
+
+/// What kind of thing a record is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// a stream: its statement
+    Stream,
+    /// a table: its statement
+    Table,
+    /// a rule: its JSON text
+    Rule,
+    /// a conf key, named `sources/websocket/key`: its properties as JSON
+    ConfKey,
+    /// a named connection: its JSON text
+    Connection,
+}
+
+impl Kind {
+    const ALL: [Kind; 5] = [Kind::Stream, Kind::Table, Kind::Rule, Kind::ConfKey, Kind::Connection];
+
+    /// For people.
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Stream => "stream",
+            Kind::Table => "table",
+            Kind::Rule => "rule",
+            Kind::ConfKey => "conf key",
+            Kind::Connection => "connection",
+        }
+    }
+}
+
+/// What a change is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Target {
+    Record(Kind),
+    /// the state of a rule
+    State,
+}
+
+impl Target {
+    fn word(self) -> &'static str {
+        match self {
+            Target::Record(kind) => kind.word(),
+            Target::State => "state of the rule",
+        }
+    }
+}
+
+/// One change of a record or a state.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    target: Target,
+    name: String,
+    /// `None`: it is gone
+    becomes: Option<Vec<u8>>,
+    urgent: bool,
+}
+
+impl Change {
+    /// The record has this text from now on.
+    pub fn put(kind: Kind, name: impl Into<String>, text: impl Into<String>) -> Change {
+        let becomes = Some(text.into().into_bytes());
+        Change { target: Target::Record(kind), name: name.into(), becomes, urgent: false }
+    }
+
+    /// The record is gone.
+    pub fn remove(kind: Kind, name: impl Into<String>) -> Change {
+        Change { target: Target::Record(kind), name: name.into(), becomes: None, urgent: false }
+    }
+
+    /// The rule has this state from now on.
+    pub fn put_state(rule: impl Into<String>, state: Vec<u8>) -> Change {
+        Change { target: Target::State, name: rule.into(), becomes: Some(state), urgent: false }
+    }
+
+    /// The rule has no state.
+    pub fn remove_state(rule: impl Into<String>) -> Change {
+        Change { target: Target::State, name: rule.into(), becomes: None, urgent: false }
+    }
+
+    /// It must be possible on a full disk, too.
+    #[must_use]
+    pub fn urgent(self) -> Change {
+        Change { urgent: true, ..self }
+    }
+}
+
+/// All records of a store: texts by name, for each kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records(BTreeMap<Kind, BTreeMap<String, String>>);
+
+impl Records {
+    /// The records of a kind, by name.
+    pub fn of(&self, kind: Kind) -> impl Iterator<Item = (&str, &str)> {
+        self.0.get(&kind).into_iter().flatten().map(|(name, text)| (name.as_str(), text.as_str()))
+    }
+
+    fn insert(&mut self, kind: Kind, name: String, text: String) {
+        self.0.entry(kind).or_default().insert(name, text);
+    }
+}
+
+/// Something in a store that is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Damage {
+    /// a record or state
+    #[error("the {what} {name} is damaged")]
+    Record {
+        /// what it is of
+        what: &'static str,
+        /// its name, as well as it can be read
+        name: String,
+    },
+    /// some are gone
+    #[error("records are missing: {found} of {expected} are there, or their list is damaged")]
+    Missing {
+        /// how many there should be
+        expected: u64,
+        /// how many there are
+        found: u64,
+    },
+    /// the pages behind this cannot be read
+    #[error("records cannot be read: {0}")]
+    Unreadable(String),
+}
+
+/// Why the store cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// the folder or file
+    #[error("cannot open the store {}: {error}", path.display())]
+    Io {
+        /// which
+        path: PathBuf,
+        /// why
+        error: std::io::Error,
+    },
+    /// another process
+    #[error("the store {} is in use by another process", .0.display())]
+    InUse(PathBuf),
+    /// it cannot be opened at all
+    #[error("the store {} is damaged ({reason}). It was left as it is: put back a backup, or move it away to begin anew", path.display())]
+    Damaged {
+        /// which
+        path: PathBuf,
+        /// how it was seen
+        reason: String,
+    },
+    /// of a later Plutino
+    #[error("the store {} has version {found}, this Plutino knows up to {}. It was left as it is: use a newer Plutino", path.display(), file::VERSION)]
+    Newer {
+        /// which
+        path: PathBuf,
+        /// its version
+        found: u64,
+    },
+    /// a change could not be written
+    #[error("cannot write to the store: {0}")]
+    Write(String),
+    /// it is damaged, and must not be written
+    #[error("the store is damaged ({0}), and read-only: stop the service and run `plutino store repair`")]
+    ReadOnly(Damage),
+    /// it cannot be created
+    #[error("cannot write to the new store {}: {reason}", path.display())]
+    New {
+        /// which
+        path: PathBuf,
+        /// why
+        reason: String,
+    },
+    /// something cannot be read
+    #[error("cannot read from the store: {0}")]
+    Read(String),
+    /// the store was closed
+    #[error("the store is closed")]
+    Closed,
+}
+
+type Answer = oneshot::Sender<Result<(), String>>;
+
+/// Changes that are written together or not at all.
+struct Group {
+    changes: Vec<Change>,
+    answer: Answer,
+}
+
+tokio::task_local! {
+    /// The changes of a transaction that is being gathered by this task.
+    static GATHERED: RefCell<Vec<Change>>;
+}
+
+/// The open store.
+pub struct Store {
+    file: Arc<OpenFile>,
+    damage: Vec<Damage>,
+    changes: Option<mpsc::Sender<Group>>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl Store {
+    /// Opens the store in this folder; makes both where they are missing. Where it cannot be made, nothing is left.
+    ///
+    /// # Errors
+    /// [`StoreError`]; a file that cannot be used is left as it is.
+    pub fn open(folder: &Path) -> Result<(Store, Records), StoreError> {
+        let (file, read) = OpenFile::open(folder)?;
+        for damage in &read.damage {
+            tracing::error!("the store: {damage}");
+        }
+        if !read.damage.is_empty() {
+            tracing::error!("the store is read-only: stop the service and run `plutino store repair`");
+        }
+        let (changes, waiting) = mpsc::channel(WAITING);
+        let file = Arc::new(file);
+        let of_writer = file.clone();
+        let writer = std::thread::Builder::new().name("store".to_owned());
+        let writer = writer.spawn(move || writer::run(&of_writer, waiting));
+        let writer = writer.map_err(|error| StoreError::Io { path: folder.to_owned(), error })?;
+        let store = Store { file, damage: read.damage, changes: Some(changes), writer: Some(writer) };
+        Ok((store, read.records))
+    }
+
+    /// What of it is damaged: then it is read-only.
+    pub fn damage(&self) -> &[Damage] {
+        &self.damage
+    }
+
+    /// The rules that have a state, by id.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`]
+    pub fn states(&self) -> Result<Vec<String>, StoreError> {
+        self.file.states()
+    }
+
+    /// The state of a rule, read from disk.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`]
+    pub async fn state(&self, rule: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let (file, rule) = (self.file.clone(), rule.to_owned());
+        tokio::task::spawn_blocking(move || file.state(&rule)).await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Writes changes, all or none. When this returns they are on disk; within [`Store::transaction`] they are once that
+    /// returns.
+    ///
+    /// # Errors
+    /// [`StoreError::Write`]: nothing has changed then.
+    pub async fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        if let Some(damage) = self.damage.first() {
+            return Err(StoreError::ReadOnly(damage.clone()));
+        }
+        let mut changes = Some(changes);
+        let gathers =
+            |gathered: &RefCell<Vec<Change>>| gathered.borrow_mut().extend(changes.take().unwrap_or_default());
+        if GATHERED.try_with(gathers).is_ok() {
+            return Ok(());
+        }
+        self.commit(changes.unwrap_or_default()).await
+    }
+
+    async fn commit(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+        let (answer, written) = oneshot::channel();
+        let writer = self.changes.as_ref().ok_or(StoreError::Closed)?;
+        writer.send(Group { changes, answer }).await.map_err(|_| StoreError::Closed)?;
+        written.await.map_err(|_| StoreError::Closed)?.map_err(StoreError::Write)
+    }
+
+    /// Does what writes many changes, and writes all of them at its end, in one transaction: a crash leaves all or none.
+    /// What the work starts as tasks of their own is not part of it.
+    ///
+    /// # Errors
+    /// Those of the work and [`StoreError`]: nothing is on disk then.
+    pub async fn transaction<T, E: From<StoreError>>(&self, work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        if let Some(damage) = self.damage.first() {
+            return Err(StoreError::ReadOnly(damage.clone()).into());
+        }
+        let gathered = GATHERED.scope(RefCell::default(), async {
+            let done = work.await?;
+            Ok::<_, E>((done, GATHERED.with(RefCell::take)))
+        });
+        let (done, changes) = gathered.await?;
+        self.commit(changes).await?;
+        Ok(done)
+    }
+
+    /// Does what writes many changes, none of which are to be on disk.
+    pub async fn without_writing<T>(&self, work: impl Future<Output = T>) -> T {
+        GATHERED.scope(RefCell::default(), work).await
+    }
+
+    /// A store file with all that is stored now. The store can be changed meanwhile.
+    ///
+    /// # Errors
+    /// [`StoreError::Read`], [`StoreError::New`]
+    pub async fn backup(&self) -> Result<std::fs::File, StoreError> {
+        let file = self.file.clone();
+        tokio::task::spawn_blocking(move || file.copy()).await.map_err(|_| StoreError::Closed)?
+    }
+}
+
+/// All that was accepted is written first.
+impl Drop for Store {
+    fn drop(&mut self) {
+        drop(self.changes.take());
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

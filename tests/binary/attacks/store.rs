@@ -1,0 +1,160 @@
+//! Whatever happens to the disk or the process: the store is whole, or says what of it is not.
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::process::serve::{Folder, Served, ask, refused};
+
+fn stream() -> Value {
+    json!({"sql": "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")"})
+}
+
+fn rule(id: &str, text: &str) -> Value {
+    json!({"id": id, "sql": "SELECT * FROM demo", "name": text, "actions": [{"nop": {}}]})
+}
+
+fn store(folder: &Folder, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+    command.arg("store").args(arguments).current_dir(&folder.0).env("NO_COLOR", "1");
+    command.output().expect("the binary starts")
+}
+
+fn said(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Changes a bit of a text wherever it stands in a file.
+fn flip(file: &Path, text: &str) {
+    let mut bytes = std::fs::read(file).expect("the file is there");
+    let places: Vec<usize> =
+        (0..bytes.len() - text.len()).filter(|at| &bytes[*at..*at + text.len()] == text.as_bytes()).collect();
+    assert!(!places.is_empty());
+    places.into_iter().for_each(|at| bytes[at] ^= 1);
+    std::fs::write(file, bytes).expect("the file can be written");
+}
+
+#[test]
+fn a_damaged_record_stops_neither_the_service_nor_the_other_rules() {
+    let folder = Folder::new("damaged");
+    let mut served = folder.serve();
+    served.done("POST", "/streams", &stream());
+    for id in ["a", "b", "c"] {
+        served.done("POST", "/rules", &rule(id, &format!("the-text-of-{id}")));
+    }
+    served.terminate();
+    flip(&folder.store(), "the-text-of-b");
+
+    let mut served = folder.serve();
+    assert_eq!(served.states().into_keys().collect::<Vec<_>>(), ["a", "c"]);
+    assert!(served.has_said().contains("the rule b is damaged"), "{}", served.has_said());
+    for (method, path, body) in [
+        ("POST", "/rules", rule("d", "d")),
+        ("DELETE", "/rules/a", Value::Null),
+        ("POST", "/data/import", json!({"content": "{\"rules\": {}}"})),
+    ] {
+        let answer = served.ask(method, path, &body);
+        assert!(answer.status == 500 && answer.body.contains("plutino store repair"), "{path}: {}", answer.body);
+    }
+    assert_eq!(served.states().len(), 2);
+    let metrics = served.ask("GET", "/metrics", &Value::Null).body;
+    assert!(metrics.contains("plutino_store_damage 1"), "{metrics}");
+    assert!(said(&store(&folder, &["check"])).contains("in use by another process"));
+    served.terminate();
+
+    let checked = store(&folder, &["check"]);
+    assert_eq!(checked.status.code(), Some(1));
+    assert!(
+        said(&checked).contains("1 streams, 0 tables, 2 rules") && said(&checked).contains("the rule b is damaged")
+    );
+    assert!(store(&folder, &["export", "all.json"]).status.success());
+    let exported: Value =
+        serde_json::from_slice(&std::fs::read(folder.path("all.json")).expect("it is there")).expect("it is JSON");
+    assert!(exported["rules"]["a"].is_string() && exported["rules"]["b"].is_null());
+    let repaired = store(&folder, &["repair"]);
+    assert!(repaired.status.success() && said(&repaired).contains("plutino.redb.damaged-"), "{}", said(&repaired));
+    assert!(store(&folder, &["check"]).status.success());
+
+    let served = folder.serve();
+    served.done("POST", "/rules", &rule("d", "d"));
+    assert_eq!(served.states().into_keys().collect::<Vec<_>>(), ["a", "c", "d"]);
+    let fresh = Folder::new("damaged-import");
+    let fresh = fresh.serve();
+    fresh.done("POST", "/data/import", &json!({"content": exported.to_string()}));
+    assert_eq!(fresh.states().into_keys().collect::<Vec<_>>(), ["a", "c"]);
+}
+
+/// The ids of rules that all begin alike: which configuration is there.
+fn which(served: &Served) -> (String, usize) {
+    let rules = served.get("/rules");
+    let ids: Vec<&str> = rules.as_array().expect("a list").iter().filter_map(|rule| rule["id"].as_str()).collect();
+    let first = ids.first().map_or("", |id| &id[..3]);
+    assert!(ids.iter().all(|id| id.starts_with(first)), "{ids:?}");
+    (first.to_owned(), ids.len())
+}
+
+#[test]
+fn a_replacing_import_that_is_killed_leaves_all_of_the_old_or_all_of_the_new() {
+    const RULES: usize = 150;
+    let all = |name: &str| {
+        let rules: serde_json::Map<String, Value> = (0..RULES)
+            .map(|n| format!("{name}{n}"))
+            .map(|id| (id.clone(), rule(&id, "x").to_string().into()))
+            .collect();
+        json!({"content": json!({"streams": {"demo": stream()["sql"]}, "rules": rules}).to_string()})
+    };
+    let folder = Folder::new("import-killed");
+    let served = folder.serve();
+    served.done("POST", "/data/import", &all("old"));
+    drop(served);
+    for (round, wait) in [5_u64, 40, 80, 160].into_iter().enumerate() {
+        let mut served = folder.serve();
+        let (before, _) = which(&served);
+        let next = if before == "old" { "new" } else { "old" };
+        let (rest, body) = (served.rest.clone(), all(next).to_string());
+        let asked =
+            std::thread::spawn(move || ask(&rest, "POST", "/data/import", "", &body).map(|answer| answer.status));
+        std::thread::sleep(Duration::from_millis(wait));
+        served.kill();
+        let answered = asked.join().expect("it ends");
+        let served = folder.serve();
+        let (after, count) = which(&served);
+        assert_eq!(count, RULES, "round {round}: {after}");
+        assert!(answered != Some(200) || after == next, "round {round}: what was answered is there");
+    }
+}
+
+#[test]
+fn a_running_store_is_backed_up() {
+    let folder = Folder::new("backup");
+    let served = folder.serve();
+    served.done("POST", "/streams", &stream());
+    served.done("POST", "/rules", &rule("r", "x"));
+    let backed = store(&folder, &["backup", "--url", &served.url(""), "copy.redb"]);
+    assert!(backed.status.success(), "{}", said(&backed));
+    let again = store(&folder, &["backup", "--url", &served.url(""), "copy.redb"]);
+    assert!(said(&again).contains("File exists"), "{}", said(&again));
+    served.done("DELETE", "/rules/r", &Value::Null);
+    let left: Vec<String> = std::fs::read_dir(folder.path("data"))
+        .expect("it is there")
+        .flatten()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .filter(|name| name.contains("backup"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let other = Folder::new("restored");
+    other.write("data/none", "");
+    std::fs::copy(folder.path("copy.redb"), other.store()).expect("it can be copied");
+    assert_eq!(other.serve().states().len(), 1);
+}
+
+#[test]
+fn a_first_start_without_space_leaves_nothing() {
+    let folder = Folder::new("no-space");
+    let said = refused(folder.command_by("sh", &["-c", "trap '' XFSZ; ulimit -f 0; exec \"$0\" \"$@\""]));
+    assert!(said.contains("cannot write to the new store") || said.contains("cannot open the store"), "{said}");
+    assert!(!folder.path("data").exists());
+    folder.serve().done("POST", "/streams", &stream());
+}
