@@ -8,8 +8,8 @@ use super::Service;
 use super::error::ServiceError;
 use crate::definition::stream::{Catalog, StreamDef};
 use crate::expr::function::{self, Returns};
-use crate::plan::default_name;
 use crate::plan::physical::ColumnSource;
+use crate::plan::{self, default_name};
 use crate::sql::ast::{BinaryOp, DataType, Expr, ExprKind, Field, Literal, Select, Star, UnaryOp};
 use crate::value::Text;
 
@@ -40,14 +40,11 @@ impl Service {
     /// The columns that rules read of a stream, in the order of the rules' ids; of rules that were not stopped by hand.
     pub fn columns_read(&self, relation: &str) -> Vec<String> {
         let mut read = Vec::new();
-        let (catalog, config) = (self.catalog(), self.config());
+        let catalog = self.catalog();
         for id in self.readers(relation) {
             // One that was deleted meanwhile, or cannot be planned any more, reads nothing.
-            let Ok(text) = self.rule_text(&id) else { continue };
-            let Ok(definition) = Definition::read(&text, Some(&id), &config.rule) else { continue };
-            let Ok(plan) = crate::plan::plan(&definition.rule.sql, &definition.rule.options, &catalog) else {
-                continue;
-            };
+            let Ok(definition) = self.rule_definition(&id) else { continue };
+            let Ok(plan) = plan::of_select(&definition.select, &definition.rule.options, &catalog) else { continue };
             for input in plan.inputs.iter().filter(|input| input.stream.name == relation) {
                 for column in &input.scan.columns {
                     if let ColumnSource::Key(name) = &column.source

@@ -83,7 +83,8 @@ impl Service {
 
     /// Does what a rule's schedule or its restart strategy says for now.
     pub(in crate::service) async fn keep_schedule(&self, id: &str) {
-        let Some(entry) = self.entry(id) else { return };
+        // One that is just being created is waited for: its first try may have failed before it is on disk.
+        let Some(entry) = locked(&self.inner.rules).get(id).cloned() else { return };
         let _life = entry.life.lock().await;
         let (phase, begun, definition) = {
             let state = locked(&entry.state);

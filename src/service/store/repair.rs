@@ -35,7 +35,7 @@ pub struct Repaired {
 /// # Errors
 /// [`StoreError`] where it cannot be opened, or another process has it.
 pub fn check(folder: &Path) -> Result<Checked, StoreError> {
-    let Read { records, states, damage } = whole(&folder.join(FILE))?;
+    let Read { records, states, damage, .. } = whole(&folder.join(FILE))?;
     Ok(Checked { records, states: states.len(), damage })
 }
 
@@ -45,7 +45,7 @@ pub fn check(folder: &Path) -> Result<Checked, StoreError> {
 /// As those of [`check`], and [`StoreError::New`]; the store is as it was then.
 pub fn repair(folder: &Path) -> Result<Repaired, StoreError> {
     let path = folder.join(FILE);
-    let Read { records, states, damage } = whole(&path)?;
+    let Read { records, states, damage, .. } = whole(&path)?;
     let checked = Checked { records, states: states.len(), damage };
     if checked.damage.is_empty() {
         return Ok(Repaired { checked, kept: None });
