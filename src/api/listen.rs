@@ -228,6 +228,7 @@ impl Connection {
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, from: SocketAddr) {
         let Connection { app, busy, leaves, mut ends } = self;
+        let answers = busy.clone();
         let service = service_fn(move |request: Request<Incoming>| {
             let (app, busy) = (app.clone(), busy.clone());
             async move {
@@ -242,9 +243,20 @@ impl Connection {
         let io = TokioIo::new(Impatient::new(stream, SEND_TIME));
         let mut connection = std::pin::pin!(server.serve_connection(io, service));
         let ended = tokio::select! {
-            ended = &mut connection => ended,
+            ended = &mut connection => Some(ended),
+            () = leaves.notified() => {
+                if !answers.load(Ordering::Relaxed) {
+                    // Half a head would keep it open for long: nothing is lost with it.
+                    return;
+                }
+                None
+            }
             // An error means that `serve` itself is gone, and is as good as the news.
-            () = async { tokio::select! { () = leaves.notified() => {}, _ = ends.wait_for(|ends| *ends) => {} } } => {
+            _ = ends.wait_for(|ends| *ends) => None,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => {
                 // An answer that is on its way is sent first.
                 connection.as_mut().graceful_shutdown();
                 connection.await

@@ -40,11 +40,14 @@ pub fn routes() -> Router<Service> {
 const FILE: [(header::HeaderName, &str); 2] =
     [(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, "Attachment")];
 
-/// JSON as a file to keep.
-fn attachment(body: impl serde::Serialize) -> Response {
+/// JSON as a file to keep. It can be large: others are answered while it is made.
+async fn attachment<T: serde::Serialize>(body: impl FnOnce() -> T + Send + 'static) -> Response {
     // Maps of texts always are JSON.
-    let body = serde_json::to_string(&body).unwrap_or_default();
-    (FILE, body).into_response()
+    let made = tokio::task::spawn_blocking(move || serde_json::to_string(&body()).unwrap_or_default()).await;
+    match made {
+        Ok(body) => (FILE, body).into_response(),
+        Err(error) => ApiError::bad(format!("the export ended early: {error}")).into_response(),
+    }
 }
 
 /// What an export holds.
@@ -69,7 +72,8 @@ impl Held {
 }
 
 async fn export_ruleset(State(service): State<Service>, Query(held): Query<Held>) -> Response {
-    attachment(held.ruleset(service.export_ruleset()))
+    let ruleset = service.export_ruleset();
+    attachment(move || held.ruleset(ruleset)).await
 }
 
 async fn import_ruleset(State(service): State<Service>, body: Bytes) -> Result<String, ApiError> {
@@ -83,7 +87,8 @@ async fn import_ruleset(State(service): State<Service>, body: Bytes) -> Result<S
 }
 
 async fn export(State(service): State<Service>, Query(held): Query<Held>) -> Response {
-    attachment(held.all(service.export(None).await))
+    let all = service.export(None).await;
+    attachment(move || held.all(all)).await
 }
 
 async fn export_rules(
@@ -92,7 +97,8 @@ async fn export_rules(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let rules: Vec<String> = read(&body, "Invalid body: Error decoding file json")?;
-    Ok(attachment(held.all(service.export(Some(&rules)).await)))
+    let all = service.export(Some(&rules)).await;
+    Ok(attachment(move || held.all(all)).await)
 }
 
 /// Only the routes of rule sets say what kind of mistake a missing source is.

@@ -107,6 +107,10 @@ impl Everything {
 
 /// The kinds and names of the conf keys that the sinks of a rule name.
 fn resources(rule: &str) -> Vec<(String, String)> {
+    // Most rules name none, and are long to read when there are many.
+    if !rule.to_ascii_lowercase().contains("resourceid") {
+        return Vec::new();
+    }
     let rule: Json = serde_json::from_str(rule).unwrap_or_default();
     let actions = rule["actions"].as_array().into_iter().flatten().filter_map(Json::as_object).flatten();
     let named = actions.filter_map(|(kind, props)| {

@@ -286,7 +286,7 @@ async fn without_space_changes_are_refused_until_there_is_some() {
     drop(served);
     let states = folder.serve().states();
     let states: Vec<(&str, &str)> = states.iter().map(|(id, state)| (id.as_str(), state.as_str())).collect();
-    assert_eq!(states, [("more", "running"), ("steady", "stopped: canceled manually")]);
+    assert_eq!(states, [("more", "running"), ("steady", "stopped")]);
 }
 
 /// Memory that a process has in use, KiB.
