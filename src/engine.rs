@@ -15,6 +15,7 @@ mod replacing;
 mod status;
 mod stopping;
 mod tables;
+mod views;
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{Hash, Hasher, RandomState};
@@ -43,6 +44,7 @@ use crate::plan::physical::RulePlan;
 use crate::sync::{KeyedLock, locked};
 use crate::time::Clock;
 use crate::value::Text;
+use crate::view::Views;
 
 pub use self::ending::{Ended, Totals};
 pub use self::measure::{Measured, Waiting};
@@ -50,6 +52,7 @@ pub use self::opening::PreparedRule;
 pub use self::replacing::Replaced;
 pub use self::status::{LastStatus, RuleStatus, TableStatus};
 pub use self::stopping::Stopped;
+pub use self::views::{view_id, view_of};
 pub use crate::dataflow::command::{Keeps, Saved};
 pub use crate::dataflow::state::checkpoint::CheckpointError;
 pub use crate::dataflow::state::measure::{StateSize, TableSize};
@@ -142,6 +145,14 @@ pub enum EngineError {
         /// why
         error: Box<ConnectorError>,
     },
+    /// a view cannot be served
+    #[error("view {view}: {why}")]
+    View {
+        /// the view
+        view: String,
+        /// why
+        why: String,
+    },
     /// the process is about to end ([`EngineSettings::shutdown`])
     #[error("rule {0} is not started: the engine ends")]
     Ending(String),
@@ -159,6 +170,7 @@ pub enum EngineError {
 pub struct Engine {
     threads: Vec<DataThread>,
     connectors: Connectors,
+    views: Arc<Views>,
     running: Mutex<Running>,
     gates: KeyedLock,
     slots: AtomicUsize,
@@ -262,14 +274,17 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Thread`]
     pub fn start(settings: EngineSettings) -> Result<Engine, EngineError> {
+        let views = Arc::new(Views::default());
+        tokio::spawn(views::tick(Arc::downgrade(&views)));
         let threads = (0..settings.workers.max(1))
-            .map(|index| DataThread::start(index, settings.zone.clone(), Clock::System))
+            .map(|index| DataThread::start(index, settings.zone.clone(), Clock::System, views.clone()))
             .collect::<Result<Vec<_>, _>>()?;
         let handles = threads.iter().map(|thread| thread.handle.clone()).collect();
-        let connectors = Connectors::new(Websockets::new(settings.server, handles));
+        let connectors = Connectors::new(Websockets::with_views(settings.server, handles, views.clone()));
         Ok(Engine {
             threads,
             connectors,
+            views,
             running: Mutex::default(),
             gates: KeyedLock::default(),
             slots: AtomicUsize::new(0),

@@ -76,7 +76,8 @@ fn batch(texts: &[&Bytes]) -> FrameBatch {
 pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: bool) -> Outcome<Run> {
     let plan = plan(query, rules)?;
     let runtime = tokio::runtime::Builder::new_current_thread().build().doing("making a runtime")?;
-    let thread = DataThread::start(0, jiff::tz::TimeZone::UTC, Clock::System).doing("starting a data thread")?;
+    let thread = DataThread::start(0, jiff::tz::TimeZone::UTC, Clock::System, Default::default())
+        .doing("starting a data thread")?;
     let mut senders = BTreeMap::new();
     let mut keys = Vec::new();
     for (key, input) in plan.inputs.iter().enumerate() {

@@ -12,6 +12,7 @@
 //! - `rules`: `/rules`, `/rules/{id}`, `/rules/{id}/start`, `stop`, `restart`, `status`, `topo`, `explain`,
 //!   `schema`, `tags`, `trace/start`, `trace/stop`, `scantables`, `reset_state`, `/rules/validate`, `/rules/status/all`,
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
+//! - `views`: `/views`, `/views/{name}`, `/views/{name}/status`, `clients`, `rows`, `explain`
 //! - `ruletest`: `/ruletest`, `/ruletest/{id}`, `/ruletest/{id}/start`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`, `/store/backup`
@@ -55,6 +56,7 @@ mod trace;
 mod transfer;
 mod unsupported;
 mod uploads;
+mod views;
 
 use std::future::Future;
 use std::sync::Arc;
@@ -83,6 +85,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .merge(info::routes())
         .merge(relations::routes())
         .merge(rules::routes())
+        .merge(views::routes())
         .merge(ruletest::routes())
         .merge(transfer::routes())
         .merge(metadata::routes())

@@ -69,7 +69,11 @@ async fn metrics(State(service): State<Service>) -> Response {
     for (cause, count) in service.disconnects().await {
         page.disconnects.sample(&[("cause", cause)], count);
     }
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page.text()).into_response()
+    (
+        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+        page.text() + &super::views::metrics(&service).await,
+    )
+        .into_response()
 }
 
 /// A number of a part, with its name, its type and what it is.

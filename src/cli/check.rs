@@ -25,7 +25,12 @@ impl Check {
         say_problems(&pipeline.warnings);
         let count = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
         let (streams, rules) = (count(pipeline.sources.len(), "stream"), count(pipeline.rules.len(), "rule"));
-        writeln!(io::stdout().lock(), "ok: {streams}, {rules}")?;
+        // Files without views get the line that scripts know.
+        let views = match pipeline.views.len() {
+            0 => String::new(),
+            views => format!(", {}", count(views, "view")),
+        };
+        writeln!(io::stdout().lock(), "ok: {streams}, {rules}{views}")?;
         Ok(())
     }
 }

@@ -33,6 +33,11 @@ impl Explain {
             return Err(Failure::Refused(format!("{file} has no rule {rule}; there are: {}", ids.join(", "))));
         }
         let mut out = io::stdout().lock();
+        for view in pipeline.views.iter().filter(|_| self.rule.is_none()) {
+            let text = plan::view::explain_view(&view.create, &pipeline.catalog)
+                .map_err(|error| Failure::Problems(vec![view.problem(error.to_string())]))?;
+            writeln!(out, "{}\n", text.trim_end())?;
+        }
         for rule in &pipeline.rules {
             if self.rule.as_ref().is_some_and(|id| *id != rule.spec.id) {
                 continue;

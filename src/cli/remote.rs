@@ -10,6 +10,7 @@ mod relations;
 mod rules;
 mod settings;
 mod transfer;
+mod views;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -174,6 +175,9 @@ impl Request<'_> {
             ("describe", "stream" | "table") => self.describe_relation(&object, rest),
             ("drop", "stream" | "table") => self.drop_relation(&object, rest),
             ("show", "streams" | "tables") => self.show_relations(&object, rest),
+            ("create", "view") => self.create_view(rest),
+            ("show", "views") => self.show_views(),
+            ("describe" | "drop" | "getstatus", "view") => self.view(rest),
             ("create", "rule") => self.create_rule(rest),
             ("validate", "rule") => self.validate_rule(rest),
             ("show", "rules") => self.show_rules(),
@@ -215,6 +219,7 @@ impl Request<'_> {
             "show" => &[
                 "streams",
                 "tables",
+                "views",
                 "rules",
                 "plugins",
                 "services",
@@ -224,8 +229,8 @@ impl Request<'_> {
                 "confkeys",
                 "connections",
             ],
-            "create" | "describe" | "drop" => &["stream", "table", "rule", "connection", "confkey"],
-            "getstatus" => &["rule", "import"],
+            "create" | "describe" | "drop" => &["stream", "table", "view", "rule", "connection", "confkey"],
+            "getstatus" => &["rule", "view", "import"],
             "import" | "export" => &["ruleset", "data"],
             _ => &["rule"],
         };

@@ -19,7 +19,7 @@ use super::player::Track;
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, EngineSettings, RuleStatus};
+use crate::engine::{Engine, EngineError, EngineSettings, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::printable;
 use crate::io::reach::FileRoots;
@@ -200,11 +200,8 @@ impl Run {
                 return Err(Failure::Usage("--feed: stdin can be read only once".to_owned()));
             }
             let track = Track { file, rate: self.rate, repeat: self.repeat };
-            let reads = pipeline
-                .rules
-                .iter()
-                .filter(|rule| rule.spec.plan.inputs.iter().any(|input| input.stream.name == stream));
-            let rules = reads.map(|rule| rule.spec.id.clone()).collect();
+            let reads = specs(pipeline).filter(|spec| spec.plan.inputs.iter().any(|input| input.stream.name == stream));
+            let rules = reads.map(|spec| spec.id.clone()).collect();
             feeds.push(Feed { track, stream, rules, settings });
         }
         Ok(feeds)
@@ -228,6 +225,18 @@ async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> 
             let message = match error {
                 // The table is named already.
                 EngineError::Table { error, .. } => error.to_string(),
+                error => error.to_string(),
+            };
+            problems.push(Problem { message, ..refused });
+        }
+    }
+    for view in pipeline.views {
+        let refused = view.problem("");
+        if let Err(error) = engine.create_view(view.spec).await {
+            let message = match error {
+                // The view is named already.
+                EngineError::Connector { error, .. } => error.to_string(),
+                EngineError::View { why, .. } => why,
                 error => error.to_string(),
             };
             problems.push(Problem { message, ..refused });
@@ -302,7 +311,7 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
     let mut places = Vec::new();
     let mut console = false;
     let mut streams: Vec<&str> = Vec::new();
-    for (stream, source) in pipeline.rules.iter().flat_map(|rule| rule.spec.sources()) {
+    for (stream, source) in specs(pipeline).flat_map(RuleSpec::sources) {
         if !streams.contains(&stream) {
             streams.push(stream);
             if let SourceSpec::Websocket(settings) = source {
@@ -321,7 +330,16 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
             }
         }
     }
+    for view in &pipeline.views {
+        places.push(Place::Endpoint { path: view.path.clone(), purpose: format!("view {}", view.name) });
+    }
     (places, console)
+}
+
+/// All that reads streams.
+fn specs(pipeline: &Pipeline) -> impl Iterator<Item = &RuleSpec> {
+    let views = pipeline.views.iter().map(|view| &view.spec);
+    pipeline.rules.iter().map(|rule| &rule.spec).chain(views)
 }
 
 /// One `--feed`.
@@ -337,7 +355,7 @@ struct Feed {
 /// The stream that a feed goes to: the one named, or the only one that takes clients.
 fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Settings>), Failure> {
     let mut open: Vec<(&str, &Settings)> = Vec::new();
-    for (name, source) in pipeline.rules.iter().flat_map(|rule| rule.spec.sources()) {
+    for (name, source) in specs(pipeline).flat_map(RuleSpec::sources) {
         let SourceSpec::Websocket(settings) = source else { continue };
         if !open.iter().any(|(other, _)| *other == name) {
             open.push((name, settings));

@@ -193,6 +193,9 @@ const OWN: &[&str] = &[
     "source.endpointLinger",
     "source.maxConnections",
     "source.maxConnectionsPerIp",
+    "source.httpServerJwt.keys",
+    "source.httpServerJwt.audience",
+    "source.httpServerJwt.issuer",
 ];
 
 /// Reads the folder `etc` and the environment; the second answer are warnings.
@@ -590,6 +593,29 @@ impl Reader {
             "source.httpservertokens" => match texts(node) {
                 Some(texts) if texts.iter().all(|token| !token.is_empty()) => self.config.server.tokens = texts,
                 _ => wrong("a list of texts that are not empty"),
+            },
+            "source.httpserverjwt" => match &node.value {
+                Value::Map(members) => {
+                    for member in members {
+                        let name = format!("{name}.{}", member.key);
+                        self.setting(document, &name, &member.node, member.place);
+                    }
+                }
+                _ => wrong("an object {keys, audience, issuer}"),
+            },
+            "source.httpserverjwt.keys" => match texts(node) {
+                Some(files) if files.iter().all(|file| !file.is_empty()) => {
+                    self.config.server.jwt.get_or_insert_default().keys = files;
+                }
+                _ => wrong("a list of files: PEM of public keys, or JWKS"),
+            },
+            "source.httpserverjwt.audience" => match texts(node) {
+                Some(names) => self.config.server.jwt.get_or_insert_default().audience = names,
+                None => wrong("a text or a list of texts"),
+            },
+            "source.httpserverjwt.issuer" => match texts(node) {
+                Some(names) => self.config.server.jwt.get_or_insert_default().issuer = names,
+                None => wrong("a text or a list of texts"),
             },
             "source.httpserverip" => match text.filter(|ip| ip.parse::<std::net::IpAddr>().is_ok()) {
                 Some(ip) => self.config.server.ip = ip.to_owned(),

@@ -21,7 +21,7 @@ use crate::io::queue::{FrameBatch, FrameReceiver, Received};
 use crate::metrics::RuleMetrics;
 use crate::time::{stamp, unstamp};
 
-use super::operator::{Progress, RuleOperator};
+use super::operator::{Operate, Progress};
 use super::queue::RuleQueue;
 use super::row::RowBatch;
 use super::scan::StreamScan;
@@ -122,7 +122,7 @@ pub struct RuleParts {
     /// where the rows come from
     pub queue: Rc<RuleQueue>,
     /// what becomes of them
-    pub operator: Rc<RefCell<RuleOperator>>,
+    pub operator: Rc<RefCell<dyn Operate>>,
     /// the rule's counters
     pub metrics: Arc<RuleMetrics>,
     /// the worker's clock

@@ -21,6 +21,7 @@ pub mod table;
 #[cfg(test)]
 mod tests;
 pub mod timers;
+mod view;
 mod waiting;
 mod window;
 pub mod worker;

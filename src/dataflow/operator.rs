@@ -101,6 +101,80 @@ struct Unnested {
     sent: u64,
 }
 
+/// What stands at the end of a stateful rule's dataflow, and keeps its state.
+pub trait Operate {
+    /// Takes rows in.
+    fn rows(&mut self, batch: RowBatch);
+
+    /// Time has come to `frontier`; `None`: to its end.
+    fn advance(&mut self, frontier: Option<i64>);
+
+    /// Does what there is to do, for a turn.
+    fn work(&mut self, turn: &mut Turn) -> Progress;
+
+    /// Does all that there is to do.
+    fn settle(&mut self);
+
+    /// Forgets all that is remembered: the rule has failed.
+    fn forget(&mut self);
+
+    /// Grows with every change of the state.
+    fn changes(&self) -> u64;
+
+    /// The state, with that of its queue, as a checkpoint of this plan.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError>;
+
+    /// Goes on with the state of a checkpoint of this plan. To be called before the first row.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
+    fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError>;
+
+    /// How large the state is.
+    fn size(&self, queue: &RuleQueue) -> StateSize;
+}
+
+impl Operate for RuleOperator {
+    fn rows(&mut self, batch: RowBatch) {
+        RuleOperator::rows(self, batch);
+    }
+
+    fn advance(&mut self, frontier: Option<i64>) {
+        RuleOperator::advance(self, frontier);
+    }
+
+    fn work(&mut self, turn: &mut Turn) -> Progress {
+        RuleOperator::work(self, turn)
+    }
+
+    fn settle(&mut self) {
+        RuleOperator::settle(self);
+    }
+
+    fn forget(&mut self) {
+        RuleOperator::forget(self);
+    }
+
+    fn changes(&self) -> u64 {
+        RuleOperator::changes(self)
+    }
+
+    fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
+        RuleOperator::save(self, plan, queue)
+    }
+
+    fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
+        RuleOperator::restore(self, checkpoint, plan, queue)
+    }
+
+    fn size(&self, queue: &RuleQueue) -> StateSize {
+        RuleOperator::size(self, queue)
+    }
+}
+
 /// What is joined to the rows of streams.
 struct Tables {
     /// scan tables, by input

@@ -24,16 +24,18 @@ use crate::metrics::RuleMetrics;
 use crate::plan::fingerprint::{self, Fingerprint};
 use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
 use crate::time::Clock;
+use crate::view::Views;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
 use super::command::{Command, Keeps, Leaving, Mark, NewRule, RuleKey, Saved, StateAnswer, StreamKey};
 use super::context::RuleContext;
-use super::operator::RuleOperator;
+use super::operator::{Operate, RuleOperator};
 use super::output::{Gathering, Output};
 use super::queue::RuleQueue;
 use super::scan::{StreamScan, Target};
 use super::table::{self, Index, Tables};
 use super::timers::{Alarm, Timers, WorkerClock};
+use super::view::ViewOperator;
 
 /// Steps that the loop takes before sockets get their turn.
 const STEPS_A_TURN: usize = 64;
@@ -49,11 +51,11 @@ pub struct DataThread {
 }
 
 impl DataThread {
-    /// Starts thread number `index`.
+    /// Starts thread number `index`. The rows of its views go into `views`.
     ///
     /// # Errors
     /// What the system says where it gives no thread or no runtime.
-    pub fn start(index: usize, zone: jiff::tz::TimeZone, clock: Clock) -> std::io::Result<Self> {
+    pub fn start(index: usize, zone: jiff::tz::TimeZone, clock: Clock, views: Arc<Views>) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         // Unbounded, but filled only by the control plane, and by each signal once until the worker has looked.
@@ -66,7 +68,7 @@ impl DataThread {
             // Values nest up to the decoder's limit; debug builds need the room.
             .stack_size(8 * 1024 * 1024)
             .spawn(move || {
-                let state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock);
+                let state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock, views);
                 runtime.block_on(state.run());
                 // Sockets that are still open are cut.
                 runtime.shutdown_background();
@@ -111,7 +113,7 @@ struct RunningRule {
     /// the queue before that dataflow
     queue: Option<Rc<RuleQueue>>,
     /// its state, where it has some
-    operator: Option<Rc<RefCell<RuleOperator>>>,
+    operator: Option<Rc<RefCell<dyn Operate>>>,
     /// what checkpoints are made of
     memory: Option<Memory>,
 }
@@ -120,7 +122,7 @@ struct RunningRule {
 struct Memory {
     id: String,
     plan: Fingerprint,
-    operator: Rc<RefCell<RuleOperator>>,
+    operator: Rc<RefCell<dyn Operate>>,
     metrics: Arc<RuleMetrics>,
 }
 
@@ -143,6 +145,7 @@ struct WorkerLoop {
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
     gathering: GatheringRules,
+    views: Arc<Views>,
     draining: Vec<oneshot::Sender<()>>,
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
 }
@@ -154,6 +157,7 @@ impl WorkerLoop {
         wake: Arc<Notify>,
         zone: jiff::tz::TimeZone,
         clock: Clock,
+        views: Arc<Views>,
     ) -> Self {
         let allocator = Allocator::Thread(Thread::default());
         let mut config = timely::WorkerConfig::default();
@@ -173,6 +177,7 @@ impl WorkerLoop {
             rules: HashMap::new(),
             slots: HashMap::new(),
             gathering: GatheringRules::new(),
+            views,
             draining: Vec::new(),
             ending: Vec::new(),
         }
@@ -351,19 +356,37 @@ impl WorkerLoop {
         let (mut memory, mut state) = (None, None);
         let (targets, dataflow) = match body {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
-            Body::Stateful(plan) => {
-                let lookups = self.lookups(&plan, &inputs);
+            Body::Stateful(_) | Body::View(_) => {
                 let width = scans.iter().map(Scan::width).max().unwrap_or(0);
                 let counts = inputs.iter().map(|input| input.role == Role::Stream);
-                let idle_timeout = plan.event_time.map_or(0, |watermark| watermark.idle_timeout);
+                let watermark = match &body {
+                    Body::Stateful(plan) => plan.event_time,
+                    Body::View(view) => view.body.event_time,
+                    Body::Rows(_) => None,
+                };
+                let idle_timeout = watermark.map_or(0, |watermark| watermark.idle_timeout);
                 let queue = Rc::new(RuleQueue::new(width, counts, idle_timeout, now));
                 let targets = (0..inputs.len() as u16).map(|input| Target::Queue(queue.clone(), input)).collect();
                 let (clock, timers) = (self.clock.clone(), self.timers.clone());
-                let event_time = plan.event_time.is_some();
+                let event_time = watermark.is_some();
                 let alarm = if event_time { Alarm::silent() } else { Alarm::new(timers.clone(), slot) };
                 let (rules_context, results) = (context.clone(), output.clone());
-                let operator = RuleOperator::new(*plan, inputs, lookups, rules_context, results, clock.clone(), alarm);
-                let operator = Rc::new(RefCell::new(operator));
+                let operator: Rc<RefCell<dyn Operate>> = match body {
+                    Body::Stateful(plan) => {
+                        let lookups = self.lookups(&plan, &inputs);
+                        let (plan, clock) = (*plan, clock.clone());
+                        let operator = RuleOperator::new(plan, inputs, lookups, rules_context, results, clock, alarm);
+                        Rc::new(RefCell::new(operator))
+                    }
+                    Body::View(view) => {
+                        // It is made before its plan is sent, and may have been dropped meanwhile: then nobody sees it.
+                        let store = self.views.find(&view.about.name);
+                        let store = store.unwrap_or_else(|| Views::detached(view.about.clone()));
+                        let (metrics, clock) = (metrics.clone(), clock.clone());
+                        Rc::new(RefCell::new(ViewOperator::new(*view, store, rules_context, metrics, clock, alarm)))
+                    }
+                    Body::Rows(_) => return,
+                };
                 state = Some(operator.clone());
                 let id = context.id.clone();
                 if let (Keeps::State(checkpoint), Some(plan)) = (keeps, fingerprint) {

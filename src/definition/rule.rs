@@ -231,36 +231,39 @@ pub fn bytes(node: &Node) -> Option<u64> {
 pub fn milliseconds(node: &Node) -> Option<i64> {
     match &node.value {
         Value::Number(number) => number.as_i64(),
-        Value::Text(text) => {
-            if let Ok(number) = text.trim().parse() {
-                return Some(number);
-            }
-            let mut rest = text.trim();
-            let mut sum = 0f64;
-            if rest.is_empty() {
-                return None;
-            }
-            while !rest.is_empty() {
-                let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-                let number: f64 = rest[..digits].parse().ok()?;
-                let unit = &rest[digits..];
-                let letters = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());
-                sum += number
-                    * match &unit[..letters] {
-                        "ns" => 1e-6,
-                        "us" | "µs" => 1e-3,
-                        "ms" => 1.0,
-                        "s" => 1e3,
-                        "m" => 60e3,
-                        "h" => 3_600e3,
-                        _ => return None,
-                    };
-                rest = &unit[letters..];
-            }
-            (sum < i64::MAX as f64).then_some(sum as i64)
-        }
+        Value::Text(text) => duration_ms(text),
         _ => None,
     }
+}
+
+/// A number of ms, or a duration such as `1m30s`.
+pub fn duration_ms(text: &str) -> Option<i64> {
+    let mut rest = text.trim();
+    if let Ok(number) = rest.parse() {
+        return Some(number);
+    }
+    if rest.is_empty() {
+        return None;
+    }
+    let mut sum = 0f64;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        let unit = &rest[digits..];
+        let letters = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());
+        sum += number
+            * match &unit[..letters] {
+                "ns" => 1e-6,
+                "us" | "µs" => 1e-3,
+                "ms" => 1.0,
+                "s" => 1e3,
+                "m" => 60e3,
+                "h" => 3_600e3,
+                _ => return None,
+            };
+        rest = &unit[letters..];
+    }
+    (sum < i64::MAX as f64).then_some(sum as i64)
 }
 
 /// Reads one rule and notes what is wrong.

@@ -1,6 +1,6 @@
 //! Streams and tables: their CREATE statements as typed definitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
@@ -205,6 +205,8 @@ pub enum OnMismatch {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     definitions: BTreeMap<Text, Arc<StreamDef>>,
+    /// the names of views, which share the space of names
+    views: BTreeSet<Text>,
 }
 
 /// Why a stream or table cannot be created, and the place in its statement: the name, a column or the value of an
@@ -266,6 +268,21 @@ pub enum CatalogErrorKind {
 }
 
 impl Catalog {
+    /// Takes a name for a view.
+    pub fn add_view(&mut self, name: &str) {
+        self.views.insert(name.into());
+    }
+
+    /// Gives the name of a view back.
+    pub fn remove_view(&mut self, name: &str) {
+        self.views.remove(name);
+    }
+
+    /// Whether a view has the name.
+    pub fn is_view(&self, name: &str) -> bool {
+        self.views.contains(name)
+    }
+
     /// Adds the stream or table of a statement.
     ///
     /// # Errors

@@ -79,7 +79,7 @@ impl Engine {
             sinks: Vec::new(),
             opened: Vec::new(),
             encodings: Vec::new(),
-            stateful: matches!(rule.plan.body, Body::Stateful(_)),
+            stateful: !matches!(rule.plan.body, Body::Rows(_)),
             plan: Some(rule.plan),
             send_error: rule.send_error,
             keeps: rule.keeps,

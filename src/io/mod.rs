@@ -14,6 +14,7 @@ pub mod mock;
 pub mod nop;
 pub mod queue;
 pub mod reach;
+pub mod signatures;
 pub mod tls;
 pub mod websocket;
 

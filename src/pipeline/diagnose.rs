@@ -126,6 +126,21 @@ pub fn of_statement(text: &str, catalog: &Catalog) -> Vec<Problem> {
     problems
 }
 
+/// All that is wrong with a CREATE VIEW that was refused; nothing if nothing is. That its name is taken is not looked at.
+pub fn of_view(text: &str, catalog: &Catalog) -> Vec<Problem> {
+    let document = Document::of_json("statement", &Json::from(text));
+    let mut problems = Vec::new();
+    match sql::parse_view(text) {
+        Err(error) => of_create(&document, &document.root, "", &error, &mut problems),
+        Ok(create) => {
+            if let Err(error) = plan::view::plan_view(&create, catalog) {
+                of_plan(&document, &document.root, "", &error, &mut problems);
+            }
+        }
+    }
+    problems
+}
+
 /// What is wrong with the text of a CREATE statement.
 pub fn of_create(document: &Document, node: &Node, subject: &str, error: &SyntaxError, problems: &mut Vec<Problem>) {
     for error in error.each() {

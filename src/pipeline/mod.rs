@@ -6,6 +6,7 @@
 
 mod bind;
 pub mod diagnose;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -19,7 +20,7 @@ use crate::definition::stream::{Catalog, Kind, StreamDef};
 use crate::engine::{Keeps, RuleSpec, TableSpec};
 use crate::io::connector::SourceSpec;
 use crate::plan::{self, PlanErrorKind};
-use crate::sql::{self, ast::Relation, ast::StreamOption};
+use crate::sql::{self, ast::CreateView, ast::Relation, ast::StreamOption};
 use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
 
 pub use self::bind::{Fault, Faults, UnknownKey, sink, source};
@@ -32,6 +33,8 @@ pub struct Pipeline {
     pub sources: BTreeMap<String, SourceSpec>,
     /// the lookup tables
     pub tables: Vec<PlannedTable>,
+    /// the views in the order of the files
+    pub views: Vec<PlannedView>,
     /// the rules in the order of the files
     pub rules: Vec<PlannedRule>,
     /// what should be said though all can run
@@ -50,6 +53,27 @@ impl PlannedTable {
     /// An error of this table that shows only when it is created.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::error(&self.file, Some(self.place), format!("table {}", self.spec.def.name), message)
+    }
+}
+
+/// A view that can begin.
+pub struct PlannedView {
+    /// what the engine needs
+    pub spec: RuleSpec,
+    /// its name
+    pub name: String,
+    /// where its clients connect
+    pub path: String,
+    /// its statement
+    pub create: CreateView,
+    file: String,
+    place: Place,
+}
+
+impl PlannedView {
+    /// An error of this view that shows only when it begins.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::error(&self.file, Some(self.place), format!("view {}", self.name), message)
     }
 }
 
@@ -106,6 +130,7 @@ fn build(
         broken: BTreeSet::new(),
         complete,
         ids: BTreeSet::new(),
+        views: Vec::new(),
         rules: Vec::new(),
         waiting: 0,
         first: None,
@@ -131,6 +156,16 @@ fn build(
     }
     loader.open_sources();
     for (document, form) in &documents {
+        if *form == Form::Sections {
+            loader.name_views(document);
+        }
+    }
+    for (document, form) in &documents {
+        if *form == Form::Sections {
+            loader.read_views(document);
+        }
+    }
+    for (document, form) in &documents {
         loader.read_rules(document, *form);
     }
     loader.unused_sources();
@@ -149,7 +184,7 @@ enum Form {
 }
 
 /// The members of a file with sections.
-const SECTIONS: &[&str] = &["streams", "tables", "rules", "sources"];
+const SECTIONS: &[&str] = &["streams", "tables", "views", "rules", "sources"];
 
 /// What to write into a file that says nothing.
 const SHAPE: &str = "a rule file is {\"streams\": [\"CREATE STREAM …\"], \"rules\": [{\"id\": …}]}";
@@ -187,6 +222,7 @@ struct Loader {
     broken: BTreeSet<String>,
     complete: bool,
     ids: BTreeSet<String>,
+    views: Vec<PlannedView>,
     rules: Vec<PlannedRule>,
     /// rules that are right and do not start by themselves
     waiting: usize,
@@ -475,7 +511,7 @@ impl Loader {
                 }
             }
             // Streams that are there but wrong, or in a file that cannot be read, were told of already.
-            let missing = |name: &&&str| !self.streams.contains_key(**name);
+            let missing = |name: &&&str| !self.streams.contains_key(**name) && !self.catalog.is_view(name);
             if names.iter().filter(missing).any(|name| !self.complete || self.broken.contains(*name)) {
                 return None;
             }
@@ -531,7 +567,9 @@ impl Loader {
     }
 
     fn finish(mut self) -> Result<Pipeline, Vec<Problem>> {
-        if let Some((file, place)) = self.first.take().filter(|_| self.rules.is_empty() && self.errors() == 0) {
+        if let Some((file, place)) =
+            self.first.take().filter(|_| self.rules.is_empty() && self.views.is_empty() && self.errors() == 0)
+        {
             let hint = match self.waiting {
                 0 => {
                     "give it one: \"rules\": [{\"id\": \"rule1\", \"sql\": \"SELECT …\", \"actions\": [{\"log\": {}}]}]"
@@ -549,7 +587,7 @@ impl Loader {
         if refused {
             return Err(self.problems);
         }
-        let Loader { catalog, streams, sources, rules, problems, .. } = self;
+        let Loader { catalog, streams, sources, views, rules, problems, .. } = self;
         let lookups = streams.values().filter(|stream| stream.def.kind == Kind::LookupTable);
         let table = |table: &Stream| {
             let def = table.def.clone();
@@ -558,7 +596,7 @@ impl Loader {
             Some(PlannedTable { spec: TableSpec { def, source }, file: table.document.name.clone(), place })
         };
         let tables = lookups.filter_map(table).collect();
-        Ok(Pipeline { catalog, sources, tables, rules, warnings: problems })
+        Ok(Pipeline { catalog, sources, tables, views, rules, warnings: problems })
     }
 }
 

@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+use super::view::ViewError;
 use crate::expr::function::{CallError, FunctionError};
 use crate::sql::SyntaxError;
 use crate::sql::ast::JoinKind;
@@ -200,6 +201,9 @@ pub enum PlanErrorKind {
         /// how many it may
         most: usize,
     },
+    /// A view that cannot be made.
+    #[error("{0}")]
+    View(ViewError),
     /// Something that the language has and this version has not.
     #[error("{0} is not supported yet")]
     NotYet(String),
@@ -274,6 +278,7 @@ impl PlanError {
                 .hint
                 .clone()
                 .or_else(|| Some("convert one side, as in cast(x, \"float\") or cast(x, \"string\")".to_owned())),
+            PlanErrorKind::View(error) => self.hint.clone().or_else(|| error.hint()),
             _ => self.hint.clone(),
         }
     }

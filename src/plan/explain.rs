@@ -146,6 +146,7 @@ fn explain_physical(plan: &RulePlan, page: &mut Page) {
             page.line(depth, spec(&body.window, &plain));
             explain_rows(body, page, depth + 1);
         }
+        Body::View(view) => explain_rows(&view.body, page, depth),
     }
     for input in &plan.inputs {
         explain_input(input, page, depth + 1);

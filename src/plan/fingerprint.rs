@@ -18,8 +18,13 @@ pub type Fingerprint = [u8; 16];
 
 /// The fingerprint of a rule whose windows and dates are in this zone; none where it has no state.
 pub fn of(plan: &RulePlan, zone: &TimeZone) -> Option<Fingerprint> {
-    let Body::Stateful(body) = &plan.body else { return None };
-    let hash = Sha256::digest(text(body, &plan.inputs, zone));
+    let text = match &plan.body {
+        Body::Rows(_) => return None,
+        Body::Stateful(body) => text(body, &plan.inputs, zone),
+        // A view's rows are part of its state, and follow from its whole definition.
+        Body::View(view) => format!("{} view {:x}", text(&view.body, &plan.inputs, zone), view.about.definition),
+    };
+    let hash = Sha256::digest(text);
     hash.first_chunk().copied()
 }
 

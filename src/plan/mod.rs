@@ -2,6 +2,7 @@
 //!
 //! Every error that a rule's text can hold surfaces here, with its place. This layer knows neither sockets nor timely.
 
+mod columns;
 mod compile;
 mod error;
 mod explain;
@@ -10,8 +11,10 @@ mod logical;
 pub mod physical;
 mod resolve;
 mod rewrite;
+pub mod view;
 mod walk;
 
+pub use columns::{ResultColumn, columns};
 pub use compile::default_name;
 pub use error::{PlanError, PlanErrorKind};
 

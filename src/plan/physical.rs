@@ -7,6 +7,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use super::view::ViewPlan;
 use crate::definition::stream::StreamDef;
 use crate::expr::aggregate::Aggregate;
 use crate::expr::analytic::Analytic;
@@ -178,6 +179,8 @@ pub enum Body {
     Rows(Projection),
     /// rows go through a dataflow of the rule's own, which has state
     Stateful(Box<Stateful>),
+    /// rows change those of a view
+    View(Box<ViewPlan>),
 }
 
 /// A rule with state, from rows to results, in the order in which it happens.
@@ -240,6 +243,37 @@ pub struct Stateful {
 }
 
 impl Stateful {
+    /// Each row by itself, as [`Body::Rows`] has it.
+    pub fn from_rows(projection: Projection, row_slots: usize) -> Stateful {
+        Stateful {
+            event_time: None,
+            ordered: false,
+            steps: Vec::new(),
+            admit: None,
+            filter: None,
+            window: WindowSpec::Each,
+            joins: Vec::new(),
+            computed: Vec::new(),
+            joined_filter: None,
+            keys: Vec::new(),
+            grouped: false,
+            incremental: false,
+            window_aggregates: Vec::new(),
+            state_limit: None,
+            aggregates: Vec::new(),
+            row_slots,
+            kept_slots: Vec::new(),
+            having: None,
+            numbers: Vec::new(),
+            order: Vec::new(),
+            result_steps: Vec::new(),
+            rows_of: None,
+            projection,
+            limit: None,
+            counts_hits: false,
+        }
+    }
+
     /// Slots of a result row.
     pub fn result_slots(&self) -> usize {
         self.row_slots

@@ -7,6 +7,7 @@ use super::compile::{self, Clause, Compiled, Compiler, Known, column_names, defa
 use super::error::{PlanError, PlanErrorKind};
 use super::logical::{Alias, Expr, Logical, LogicalElements, LogicalInput, LogicalJoin, Output, OutputValue, SlotRef};
 use super::physical::{ColumnSource, EventTime, Role, Watermark, WindowSpec};
+use super::view::ViewError;
 use crate::definition::rule::RuleOptions;
 use crate::definition::stream::{Catalog, Kind, StreamDef};
 use crate::expr::analytic::Analytic;
@@ -216,6 +217,10 @@ fn sources(
         let name = &source.name;
         let stream = catalog.relation(&name.name).cloned().unwrap_or_else(|| {
             PlanError::note(errors, || {
+                if catalog.is_view(&name.name) {
+                    let error = ViewError::ReadByRule(name.name.to_string());
+                    return PlanError::at(PlanErrorKind::View(error), name.span);
+                }
                 let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
                 let relations = catalog.streams().chain(catalog.tables());
                 error.meant(&name.name, relations.map(|relation| relation.name.as_str()))

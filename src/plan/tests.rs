@@ -279,6 +279,7 @@ fn whole_numbers_that_divide_as_such() {
         let items = match &plan.body {
             physical::Body::Rows(projection) => &projection.items,
             physical::Body::Stateful(body) => &body.projection.items,
+            physical::Body::View(_) => unreachable!("a rule is no view"),
         };
         let [physical::Item::Field { expr: crate::expr::Expr::Binary { integral, .. }, .. }] = items.as_slice() else {
             panic!("{sql}: {items:?}");
@@ -430,6 +431,7 @@ fn slots_exist(plan: &RulePlan) -> Result<(), TestCaseError> {
             prop_assert!(order.into_iter().all(|slot| slot < body.first_result_step()));
             (&body.projection, body.result_slots())
         }
+        physical::Body::View(_) => unreachable!("a rule is no view"),
     };
     for item in &projection.items {
         if let physical::Item::Field { expr, .. } | physical::Item::Hidden { expr } = item {

@@ -12,7 +12,7 @@ use std::time::SystemTime;
 use super::rules::Life;
 use super::store::{Change, Kind, Records};
 use super::{Service, locked, millis};
-use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved};
+use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved, view_id, view_of};
 
 /// A state that is too large is not taken again before this, ms: the data thread stands still for it.
 const LARGE: i64 = 60_000;
@@ -39,8 +39,9 @@ impl Service {
             tracing::warn!("rules begin anew: {error}");
             Vec::new()
         });
-        let rules: BTreeSet<&str> = records.of(Kind::Rule).map(|(id, _)| id).collect();
-        let (stored, left): (Vec<_>, Vec<_>) = states.into_iter().partition(|id| rules.contains(id.as_str()));
+        let rules = records.of(Kind::Rule).map(|(id, _)| id.to_owned());
+        let known: BTreeSet<String> = rules.chain(records.of(Kind::View).map(|(name, _)| view_id(name))).collect();
+        let (stored, left): (Vec<_>, Vec<_>) = states.into_iter().partition(|id| known.contains(id));
         locked(&self.inner.checkpoints).stored.extend(stored);
         if !left.is_empty() {
             let gone = left.into_iter().map(Change::remove_state).collect();
@@ -85,6 +86,9 @@ impl Service {
             pace.next = i64::MAX;
             pace.interval
         };
+        if let Some(name) = view_of(id) {
+            return self.checkpoint_view(id, name, interval).await;
+        }
         let wait = match self.try_life(id) {
             // It may be going to run again, and is asked then.
             Life::Changing => interval.min(BUSY),
@@ -106,6 +110,23 @@ impl Service {
             }
         };
         let next = millis(SystemTime::now()).saturating_add(wait);
+        let mut checkpoints = locked(&self.inner.checkpoints);
+        if let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next == i64::MAX) {
+            pace.next = next;
+            self.inner.timer.note_checkpoint(id, next);
+        }
+    }
+
+    /// Keeps the state of a view, which is not changed meanwhile.
+    async fn checkpoint_view(&self, id: &str, name: &str, interval: i64) {
+        let _alone = self.inner.changing.lock().await;
+        if self.keeps_view(name)
+            && let Some(engine) = self.inner.engine.read().await.as_ref()
+        {
+            let saved = engine.save_rule(id).await;
+            self.keep_state(Some(engine), id, saved).await;
+        }
+        let next = millis(SystemTime::now()).saturating_add(interval);
         let mut checkpoints = locked(&self.inner.checkpoints);
         if let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next == i64::MAX) {
             pace.next = next;

@@ -24,6 +24,7 @@ mod topology;
 mod transfer;
 mod trial;
 mod uploads;
+mod views;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,12 +48,13 @@ pub use topology::{Part, Topology};
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
 pub use trial::TrialPort;
 pub use uploads::{UploadError, Uploads};
+pub use views::{ManagedView, ViewRows};
 
 pub use crate::definition::stream::LOOKUP_SOURCES;
 
 use crate::config::Config;
 use crate::definition::stream::Catalog;
-use crate::engine::{Engine, EngineError, EngineSettings, Measured, Totals, Waiting};
+use crate::engine::{Engine, EngineError, EngineSettings, Measured, Totals, Waiting, view_of};
 use crate::io::reach::{self, FileRoots, Reach, ReachError};
 use crate::sync::{KeyedLock, locked};
 use checkpoints::Checkpoints;
@@ -111,6 +113,7 @@ struct Inner {
     /// held while a stream or table changes
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
+    views: Mutex<BTreeMap<String, ManagedView>>,
     trials: Mutex<BTreeMap<String, Arc<Trial>>>,
     /// held while a trial of this id is made, started or ended
     trial_gates: KeyedLock,
@@ -153,6 +156,7 @@ impl Service {
             relations: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
+            views: Mutex::default(),
             trials: Mutex::default(),
             trial_gates: KeyedLock::default(),
             conf_keys: Mutex::default(),
@@ -188,6 +192,7 @@ impl Service {
                 }
             }
         }
+        self.restore_views(records);
         for (id, text) in records.of(Kind::Rule) {
             self.restore_rule(id, text);
         }
@@ -222,7 +227,8 @@ impl Service {
         };
         let (ended, ()) = tokio::join!(engine.stop(left), released);
         let stored = ended.states.iter().filter(|(_, state)| state.is_ok()).count();
-        self.keep_last(ended.states).await;
+        let kept = ended.states.into_iter().filter(|(id, _)| view_of(id).is_none_or(|view| self.keeps_view(view)));
+        self.keep_last(kept.collect()).await;
         Summary { rules: ended.rules.len(), stored, totals: ended.totals }
     }
 

@@ -75,6 +75,16 @@ impl Relations {
         self.named.get(name).map(|named| named.sql.clone())
     }
 
+    /// A view has this name from now on.
+    pub(super) fn take_view(&mut self, name: &str) {
+        Arc::make_mut(&mut self.catalog).add_view(name);
+    }
+
+    /// The view of this name is gone.
+    pub(super) fn leave_view(&mut self, name: &str) {
+        Arc::make_mut(&mut self.catalog).remove_view(name);
+    }
+
     fn remove(&mut self, name: &str) {
         Arc::make_mut(&mut self.catalog).remove(name);
         self.named.remove(name);
@@ -134,6 +144,10 @@ impl Service {
         // A new one has nothing to keep.
         self.restored_relation("", sql)?;
         let _alone = self.inner.changing.lock().await;
+        if self.has_view(&name) {
+            let message = format!("Create {} fails: view {name} already exists.", what(create.relation));
+            return Err(ServiceError::Statement(message));
+        }
         if locked(&self.inner.relations).named.contains_key(&name) {
             let message = format!("Create {} fails: Item {name} already exists.", what(create.relation));
             return Err(ServiceError::Statement(message));
@@ -252,10 +266,11 @@ impl Service {
         let what = what(relation);
         let nothing = || ServiceError::NothingToDrop { what, name: name.to_owned() };
         let named = self.relation(relation, name).map_err(|_| nothing())?;
-        let rules = self.readers(name);
+        let mut rules = self.readers(name);
+        rules.extend(self.views_over(name));
         if !force && !rules.is_empty() {
             // The answer is the text that scripts know, and has no room for them.
-            tracing::info!("{what} {name} is not dropped: rules {} read it", rules.join(", "));
+            tracing::info!("{what} {name} is not dropped: {} read it", rules.join(", "));
             return Err(ServiceError::Referenced { name: name.to_owned() });
         }
         self.inner.store.write(vec![Change::remove(record(relation), name)]).await?;

@@ -135,8 +135,9 @@ impl Service {
         locked(&self.inner.rules).insert(id.to_owned(), Entry::new(id, state));
     }
 
-    /// Starts the stored rules that shall run.
+    /// Begins the stored views, and starts the stored rules that shall run.
     pub async fn resume(&self) {
+        self.resume_views().await;
         let entries: Vec<Arc<Entry>> = locked(&self.inner.rules).values().cloned().collect();
         for entry in entries {
             let _life = entry.life.lock().await;

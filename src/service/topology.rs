@@ -115,7 +115,7 @@ impl Topology {
         }
         let stateful = match &plan.body {
             Body::Stateful(stateful) => Some(stateful),
-            Body::Rows(_) => None,
+            Body::Rows(_) | Body::View(_) => None,
         };
         for (there, kind) in [
             (conditions.late, "filter"),

@@ -70,6 +70,9 @@ pub struct Everything {
     /// eKuiper's scripts, of which there are none
     #[serde(default, deserialize_with = "or_none")]
     pub scripts: BTreeMap<String, String>,
+    /// views: statements; eKuiper passes over them
+    #[serde(default, deserialize_with = "or_none", skip_serializing_if = "BTreeMap::is_empty")]
+    pub views: BTreeMap<String, String>,
 }
 
 impl Everything {
@@ -135,7 +138,7 @@ const RULESET: [&str; 3] = ["streams", "tables", "rules"];
 
 /// Whether [`Everything`] has such a member.
 fn is_section(name: &str) -> bool {
-    RULESET.contains(&name) || EXPORTED.contains(&name)
+    RULESET.contains(&name) || EXPORTED.contains(&name) || name == "views"
 }
 
 /// null is nothing, as in Go.
@@ -241,6 +244,7 @@ impl Service {
             let read = self.read_by(only);
             all.ruleset.streams.retain(|name, _| read.contains(name));
             all.ruleset.tables.retain(|name, _| read.contains(name));
+            all.views.clear();
         }
         let catalog = self.catalog();
         let relations = all.ruleset.streams.keys().chain(all.ruleset.tables.keys());
@@ -266,6 +270,7 @@ impl Service {
             sinks: self.conf_texts("sinks"),
             connections: self.connection_config(),
             uploads: self.upload_texts().await,
+            views: self.view_statements(),
             ..Everything::default()
         }
     }
@@ -413,6 +418,11 @@ impl Service {
             failed.extend(there.keys().map(|name| (name.clone(), format!("{what} are not supported"))));
         }
         let mut imported = self.import_ruleset_unless(all.ruleset, cancelled).await;
+        for (name, sql) in all.views.iter().take_while(|_| on()) {
+            if let Err(error) = self.replace_view(name, sql).await {
+                refused.views.insert(name.clone(), error.to_string());
+            }
+        }
         let Ruleset { streams, tables, rules } = std::mem::take(&mut imported.refused.ruleset);
         refused.ruleset.streams.extend(streams);
         refused.ruleset.tables.extend(tables);
@@ -484,6 +494,12 @@ impl Service {
         for rule in self.rules() {
             match self.delete_rule(&rule.id).await {
                 Ok(()) | Err(ServiceError::NoRuleToDrop(_)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        for view in self.views() {
+            match self.drop_view(&view).await {
+                Ok(()) | Err(ServiceError::NothingToDrop { .. }) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -26,7 +26,54 @@ pub enum Statement {
     Drop(Relation, Ident),
     /// EXPLAIN STREAM name, EXPLAIN TABLE name
     Explain(Relation, Ident),
+    /// a statement about views
+    View(ViewStatement),
 }
+
+/// A statement about views.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ViewStatement {
+    Create(Box<CreateView>),
+    /// SHOW VIEWS
+    Show,
+    Describe(Ident),
+    Drop(Ident),
+    Explain(Ident),
+}
+
+/// `CREATE VIEW name [WITH (options)] AS SELECT …`
+#[derive(Clone, Debug, PartialEq)]
+pub struct CreateView {
+    pub name: Ident,
+    /// in the order written, each once; names as in [`VIEW_OPTIONS`]
+    pub options: Vec<ViewOption>,
+    pub query: Select,
+}
+
+/// `NAME = "value"`
+#[derive(Clone, Debug, PartialEq)]
+pub struct ViewOption {
+    /// one of [`VIEW_OPTIONS`]
+    pub name: &'static str,
+    pub value: Text,
+    /// place of the value
+    pub span: Span,
+}
+
+/// The options of CREATE VIEW.
+pub const VIEW_OPTIONS: [&str; 11] = [
+    "KEY",
+    "PARAMS",
+    "CLAIMS",
+    "PATH",
+    "RETAIN",
+    "EXPIRE",
+    "MAX_ROWS",
+    "EVENT_TIME",
+    "LATE_TOLERANCE",
+    "IDLE_TIMEOUT",
+    "CHECKPOINT",
+];
 
 /// Which of the two kinds of named relations a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

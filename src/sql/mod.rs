@@ -11,5 +11,6 @@ mod token;
 
 pub use error::{SyntaxError, SyntaxErrorKind};
 pub use parser::{
-    MAX_HEIGHT, MAX_LENGTH, MAX_NESTING, WINDOWS, parse_create, parse_expr, parse_select, parse_statement,
+    MAX_HEIGHT, MAX_LENGTH, MAX_NESTING, WINDOWS, is_create_view, parse_create, parse_expr, parse_select,
+    parse_statement, parse_view,
 };

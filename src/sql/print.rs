@@ -55,7 +55,32 @@ impl Display for Statement {
             Statement::Describe(relation, name) => write!(f, "DESCRIBE {relation} {name}"),
             Statement::Drop(relation, name) => write!(f, "DROP {relation} {name}"),
             Statement::Explain(relation, name) => write!(f, "EXPLAIN {relation} {name}"),
+            Statement::View(statement) => statement.fmt(f),
         }
+    }
+}
+
+impl Display for ViewStatement {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            ViewStatement::Create(create) => create.fmt(f),
+            ViewStatement::Show => f.write_str("SHOW VIEWS"),
+            ViewStatement::Describe(name) => write!(f, "DESCRIBE VIEW {name}"),
+            ViewStatement::Drop(name) => write!(f, "DROP VIEW {name}"),
+            ViewStatement::Explain(name) => write!(f, "EXPLAIN VIEW {name}"),
+        }
+    }
+}
+
+impl Display for CreateView {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        write!(f, "CREATE VIEW {} ", self.name)?;
+        for (i, option) in self.options.iter().enumerate() {
+            write!(f, "{}{} = ", if i == 0 { "WITH (" } else { ", " }, option.name)?;
+            quoted(f, &option.value)?;
+        }
+        f.write_str(if self.options.is_empty() { "AS " } else { ") AS " })?;
+        self.query.fmt(f)
     }
 }
 

@@ -66,6 +66,11 @@ impl GroupKey {
         self.0.push(KeyPart::of(value));
     }
 
+    /// Adds a part.
+    pub fn push_part(&mut self, part: KeyPart) {
+        self.0.push(part);
+    }
+
     /// The parts.
     pub fn parts(&self) -> &[KeyPart] {
         &self.0

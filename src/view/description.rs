@@ -84,8 +84,9 @@ impl Description {
         self.parts.iter().all(|part| part.in_key.is_some())
     }
 
-    /// Whether a client must bring claims.
-    pub fn asks_for_claims(&self) -> bool {
-        self.parts.iter().any(|part| part.claim.is_some())
+    /// The same for those who see all.
+    pub fn without_claims(&self) -> Description {
+        let parts = self.parts.iter().map(|part| PartColumn { claim: None, ..part.clone() }).collect();
+        Description { parts, ..self.clone() }
     }
 }

@@ -105,6 +105,11 @@ impl Views {
         view
     }
 
+    /// A view that nobody can find.
+    pub fn detached(about: Description) -> Arc<ViewCell> {
+        Arc::new(Mutex::new(View::new(about, new_run(), 0)))
+    }
+
     /// Drops a view; its clients are told.
     pub fn drop_view(&self, name: &str) {
         if let Some(old) = locked(&self.views).remove(name) {

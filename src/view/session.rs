@@ -104,6 +104,26 @@ impl Session {
         }
     }
 
+    /// Checks the query of a URL that names no view.
+    pub fn check_query(&mut self, query: &str) {
+        let error = match client::read_query(Text::default(), query) {
+            Err(error) => Some(error),
+            Ok(read) if !read.params.is_empty() || read.cursor.is_some() => {
+                let message = "parameters in the URL need a view in its path; here, subscribe by messages";
+                Some(ClientError::new(ErrorCode::UnknownParam, message))
+            }
+            Ok(_) => None,
+        };
+        if let Some(error) = error {
+            self.refuse(None, &error);
+        }
+    }
+
+    /// Whether it has a subscription, or something to say.
+    pub fn is_subscribed(&self) -> bool {
+        !self.subscriptions.is_empty() || !self.answers.is_empty()
+    }
+
     /// Takes a message of the client.
     pub fn receive(&mut self, text: &str, now: i64) {
         if text.len() > MESSAGE_BYTES {

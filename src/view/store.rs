@@ -499,10 +499,9 @@ impl View {
         self.swept = now;
     }
 
-    /// Tells clients that options of the view have changed what they were told of it, while rows stay.
-    pub fn reconfigure(&mut self, retain: i64, max_rows: usize) {
-        let about = Arc::make_mut(&mut self.about);
-        (about.retain, about.max_rows) = (retain, max_rows);
+    /// Takes over options of the same definition: rows and clients stay.
+    pub fn reconfigure(&mut self, about: Description) {
+        self.about = Arc::new(about);
     }
 
     /// The view is dropped: clients are told so.
@@ -530,11 +529,11 @@ impl View {
         }
     }
 
-    /// Shows all keys with their rows: for views that read this one.
-    pub fn each_key(&self, mut see: impl FnMut(&GroupKey, &[u8])) {
+    /// Shows all keys with their rows and the forms of their part columns: for checkpoints.
+    pub fn each_entry(&self, mut see: impl FnMut(&GroupKey, &[u8], &[Form])) {
         for (_, entry) in &self.rows.entries {
             if let Some(row) = &entry.row {
-                see(&entry.key, row);
+                see(&entry.key, row, &entry.forms);
             }
         }
     }
@@ -560,7 +559,7 @@ impl View {
 fn part_key(about: &Description, columns: &[u8], entry: &Entry) -> PartKey {
     let form = |&column: &u8| {
         if !entry.forms.is_empty() {
-            return entry.forms[column as usize].clone();
+            return entry.forms.get(column as usize).cloned().flatten();
         }
         let place = about.parts[column as usize].in_key?;
         // A key with a list in it does not come here: it is an error of its row.

@@ -12,6 +12,7 @@ mod connections;
 mod durability;
 mod examples;
 mod floods;
+mod live;
 mod logs;
 mod losses;
 mod mistakes;

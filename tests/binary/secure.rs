@@ -121,7 +121,7 @@ impl Certificates {
 }
 
 /// A token of the issuer whose key the tests have.
-fn signed(claims: Value) -> String {
+pub fn signed(claims: Value) -> String {
     let key = PrivateKeyDer::from_pem_slice(include_bytes!("../keys/issuer.key")).unwrap();
     let key = RsaKeyPair::from_pkcs8(key.secret_der()).unwrap();
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());

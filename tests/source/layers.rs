@@ -21,11 +21,11 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sql", &["text", "time", "value"]),
     ("expr", &["format", "text", "value"]),
     ("view", &["sync", "time", "value"]),
-    ("io", &["memory", "format", "sync", "text", "value"]),
+    ("io", &["memory", "format", "sync", "text", "value", "view"]),
     ("definition", &["format", "io", "sql", "text", "value"]),
-    ("plan", &["definition", "expr", "sql", "text", "time", "value"]),
-    ("dataflow", &["definition", "expr", "format", "io", "metrics", "plan", "time", "value"]),
-    ("engine", &["dataflow", "definition", "format", "io", "metrics", "plan", "sync", "time", "value"]),
+    ("plan", &["definition", "expr", "sql", "text", "time", "value", "view"]),
+    ("dataflow", &["definition", "expr", "format", "io", "metrics", "plan", "sync", "time", "value", "view"]),
+    ("engine", &["dataflow", "definition", "format", "io", "metrics", "plan", "sync", "time", "value", "view"]),
     ("config", &["definition", "io", "logging", "text"]),
     ("pipeline", &["config", "definition", "engine", "io", "plan", "sql", "text"]),
     (
@@ -46,9 +46,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "text",
             "time",
             "value",
+            "view",
         ],
     ),
-    ("api", &["config", "expr", "io", "logging", "metrics", "plan", "service", "sql", "sync", "text"]),
+    (
+        "api",
+        &["config", "expr", "io", "logging", "metrics", "plan", "service", "sql", "sync", "text", "value", "view"],
+    ),
     (
         "cli",
         &[

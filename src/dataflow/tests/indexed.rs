@@ -37,7 +37,7 @@ fn add(scan: &mut StreamScan, key: u64, rule: &RuleText, catalog: &Catalog) -> O
     let input = &plan.inputs[0].scan;
     let (target, queue) = match plan.body {
         Body::Rows(projection) => (Target::Results(projection), None),
-        Body::Stateful(_) => {
+        Body::Stateful(_) | Body::View(_) => {
             let queue = Rc::new(RuleQueue::new(input.width(), [true], 0, 0));
             (Target::Queue(queue.clone(), 0), Some(queue))
         }

@@ -21,6 +21,7 @@ use super::timers::Alarm;
 use content::{Content, merges_ahead};
 
 pub use content::{Arrival, Closed, ClosedWindows, Group, Groups, accumulate, add_all};
+pub use slices::gcd;
 
 /// The open windows of a rule.
 pub enum Windows {

@@ -11,6 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use sha2::{Digest, Sha256};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 
+use super::jwt::{self, JwtKeys};
+use crate::view::Identity;
+
 /// Handshakes that were refused.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
@@ -53,6 +56,7 @@ pub(super) struct Gate {
     origins: Vec<String>,
     /// of tokens the hashes: they are compared in a time that tells nothing of the tokens
     tokens: Vec<[u8; 32]>,
+    jwt: Option<JwtKeys>,
     refusals: Arc<Refusals>,
 }
 
@@ -92,11 +96,16 @@ impl Refusals {
 }
 
 impl Gate {
-    /// A gate with these lists. Without tokens, none is asked for; without origins, pages of the same host may pass, on
-    /// whatever port they are.
-    pub(super) fn new(mut origins: Vec<String>, tokens: Vec<String>, refusals: Arc<Refusals>) -> Gate {
+    /// A gate with these lists. Without tokens and keys, none is asked for; without origins, pages of the same host may
+    /// pass, on whatever port they are.
+    pub(super) fn new(
+        mut origins: Vec<String>,
+        tokens: Vec<String>,
+        jwt: Option<JwtKeys>,
+        refusals: Arc<Refusals>,
+    ) -> Gate {
         origins.iter_mut().for_each(|origin| *origin = origin.trim_end_matches('/').to_ascii_lowercase());
-        Gate { origins, tokens: tokens.iter().map(|token| hash(token)).collect(), refusals }
+        Gate { origins, tokens: tokens.iter().map(|token| hash(token)).collect(), jwt, refusals }
     }
 
     /// Counts a refusal.
@@ -106,11 +115,11 @@ impl Gate {
 
     /// Whether it asks for nothing that the operator has set.
     pub(super) fn is_open(&self) -> bool {
-        self.origins.is_empty() && self.tokens.is_empty()
+        self.origins.is_empty() && self.tokens.is_empty() && self.jwt.is_none()
     }
 
-    /// Whether a request may pass.
-    pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>) -> Result<(), Refusal> {
+    /// Whether a request may pass, and who sends it as far as its token tells.
+    pub(super) fn check(&self, headers: &HeaderMap, query: Option<&str>) -> Result<Identity, Refusal> {
         if let Some(origin) = headers.get(header::ORIGIN) {
             let origin = origin.to_str().unwrap_or_default().to_ascii_lowercase();
             let passes = match self.origins.is_empty() {
@@ -121,8 +130,8 @@ impl Gate {
                 return Err(Refusal::Origin);
             }
         }
-        if self.tokens.is_empty() {
-            return Ok(());
+        if self.tokens.is_empty() && self.jwt.is_none() {
+            return Ok(Identity::default());
         }
         let shown = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         let shown = shown.and_then(|value| value.split_once(' '));
@@ -130,13 +139,17 @@ impl Gate {
             shown.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim().into());
         let shown = shown.or_else(|| {
             let mut fields = form_urlencoded::parse(query?.as_bytes());
-            fields.find(|(name, _)| name == "access_token").map(|(_, token)| token.into_owned())
+            fields.find(|(name, _)| name == "access_token" || name == "_token").map(|(_, token)| token.into_owned())
         });
         let Some(token) = shown else { return Err(Refusal::Token) };
         let hashed = hash(&token);
         // All are looked at, so that the time does not say which one it is.
         let known = self.tokens.iter().fold(false, |known, token| known | (*token == hashed));
-        if known { Ok(()) } else { Err(Refusal::Token) }
+        if known {
+            return Ok(Identity::default());
+        }
+        let claims = self.jwt.as_ref().and_then(|keys| keys.check(&token)).ok_or(Refusal::Token)?;
+        Ok(Identity { expires: jwt::expires(&claims), claims: Some(claims) })
     }
 }
 
@@ -163,14 +176,14 @@ mod tests {
     fn lists_say_who_passes() {
         let gate = |origins: &[&str], tokens: &[&str]| {
             let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-            Gate::new(owned(origins), owned(tokens), Arc::default())
+            Gate::new(owned(origins), owned(tokens), None, Arc::default())
         };
         let none: &[(header::HeaderName, &str)] = &[];
         let origin = |value| [(header::ORIGIN, value)];
         let bearer = |value| [(header::AUTHORIZATION, value)];
         let check = |gate: &Gate, headers: &[(header::HeaderName, &str)], query: Option<&str>| {
             let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-            gate.check(&headers, query)
+            gate.check(&headers, query).map(|_| ())
         };
         let open = gate(&[], &[]);
         let at = |host, page| [(header::HOST, host), (header::ORIGIN, page)];

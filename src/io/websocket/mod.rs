@@ -13,8 +13,10 @@ mod connection;
 mod dial;
 mod endpoint;
 mod gate;
+mod jwt;
 mod lease;
 mod links;
+mod live;
 mod protocol;
 mod server;
 mod socket;
@@ -38,6 +40,7 @@ pub use client_queue::ClientStatus;
 pub use config::{Settings, SettingsError};
 pub use dial::{DialError, ProxyChoice};
 pub use endpoint::Pause;
+pub use jwt::{JwtError, JwtSettings};
 pub use lease::{CheckError, EndpointStatus, Lease};
 pub use links::{SinkLink, SourceLink};
 pub use socket::Wire;
@@ -47,11 +50,13 @@ use crate::io::queue::{FrameSender, Signal};
 use crate::io::tls::{self, Identity, TlsError};
 use crate::io::{LinkState, LinkStatus, UNREAD};
 use crate::sync::locked;
+use crate::view::Views;
 use admission::{Admission, Limits};
 use client_queue::{Peer, SinkQueue};
 use config::Role;
 use endpoint::{Endpoint, Presence, Subscriber, Use};
 use gate::{Gate, Refusals};
+use jwt::JwtKeys;
 use lease::Hold;
 use server::{Door, Paths, Routes, Server};
 use totals::Totals;
@@ -86,6 +91,8 @@ pub struct ServerSettings {
     /// bytes that large messages may take while they are not whole, of all connections together, dialled ones too; a
     /// connection that needs more is closed with code 1013
     pub unfinished_bytes: usize,
+    /// keys of JSON web tokens that let clients in, too, `source.httpServerJwt`
+    pub jwt: Option<JwtSettings>,
 }
 
 /// How many addresses are known of which unread messages are counted; those beyond are counted together.
@@ -125,6 +132,7 @@ impl Default for ServerSettings {
             max_connections: 0,
             max_connections_per_ip: 0,
             unfinished_bytes: 256 << 20,
+            jwt: None,
         }
     }
 }
@@ -156,6 +164,9 @@ pub enum ConnectError {
     /// the data server's certificates
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// the keys of tokens
+    #[error(transparent)]
+    Jwt(#[from] JwtError),
     /// checkConnection, client role
     #[error("checkConnection: {0}")]
     Unreachable(String),
@@ -198,6 +209,7 @@ struct Hub {
     settings: ServerSettings,
     routes: Routes,
     events: EventPaths,
+    views: Arc<Views>,
     registry: tokio::sync::Mutex<Registry>,
     listening: Mutex<Option<SocketAddr>>,
     refused: Arc<Refusals>,
@@ -224,6 +236,14 @@ impl Websockets {
     /// # Panics
     /// If there is no data thread, or outside of a runtime.
     pub fn new(settings: ServerSettings, data_threads: Vec<Handle>) -> Self {
+        Websockets::with_views(settings, data_threads, Arc::default())
+    }
+
+    /// A hub whose data server serves live views, too.
+    ///
+    /// # Panics
+    /// As [`Websockets::new`].
+    pub fn with_views(settings: ServerSettings, data_threads: Vec<Handle>, views: Arc<Views>) -> Self {
         assert!(!data_threads.is_empty(), "sockets need a data thread");
         let unfinished = settings.unfinished_bytes;
         let hub = Hub {
@@ -232,6 +252,7 @@ impl Websockets {
             settings,
             routes: Routes::default(),
             events: EventPaths::default(),
+            views,
             registry: tokio::sync::Mutex::default(),
             listening: Mutex::default(),
             refused: Arc::default(),
@@ -264,6 +285,25 @@ impl Websockets {
         };
         self.hub.events.insert(path, sink);
         Ok(address)
+    }
+
+    /// Lets the data server run while there are views; gives where it listens.
+    ///
+    /// # Errors
+    /// [`ConnectError`] if it cannot listen.
+    pub async fn serve_views(&self) -> Result<SocketAddr, ConnectError> {
+        let mut registry = self.hub.registry.lock().await;
+        if let Some(server) = &registry.server {
+            return Ok(server.address);
+        }
+        let server = self.hub.listen().await?;
+        Ok(registry.server.insert(server).address)
+    }
+
+    /// A view is gone: the data server ends if nobody needs it.
+    pub async fn left_view(&self) {
+        let mut registry = self.hub.registry.lock().await;
+        self.hub.end_server(&mut registry).await;
     }
 
     /// Ends the events of a sink.
@@ -414,12 +454,13 @@ impl Hub {
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
         let ServerSettings { max_connections, max_connections_per_ip, .. } = self.settings;
         let limits = Limits::new(max_connections, max_connections_per_ip, admission::descriptors());
-        let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens, .. } = self.settings.clone();
+        let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens, jwt, .. } = self.settings.clone();
         let tls: Option<Arc<ServerConfig>> = tls
             .map(|files| files.load(["httpServerTls.certfile", "httpServerTls.keyfile", "httpServerTls.clientCaFile"]))
             .transpose()?;
-        let paths = Paths { routes: self.routes.clone(), events: self.events.clone() };
-        let gate = Gate::new(origins, tokens, self.refused.clone());
+        let jwt = jwt.map(|settings| JwtKeys::load(&settings)).transpose()?;
+        let paths = Paths { routes: self.routes.clone(), events: self.events.clone(), views: self.views.clone() };
+        let gate = Gate::new(origins, tokens, jwt, self.refused.clone());
         let admission = Admission::new(limits);
         let door = Door { tls, gate, admission, handshake_timeout, paths, totals: self.totals.clone() };
         let start = Server::start((ip.clone(), port), door, self.data.clone());
@@ -510,7 +551,7 @@ impl Hub {
 
     /// Ends the data server if nobody needs it any more.
     async fn end_server(&self, registry: &mut Registry) {
-        let needed = !locked(&self.routes).is_empty() || !self.events.is_empty();
+        let needed = !locked(&self.routes).is_empty() || !self.events.is_empty() || !self.views.is_empty();
         if !needed && let Some(server) = registry.server.take() {
             *locked(&self.listening) = None;
             server.stop().await;

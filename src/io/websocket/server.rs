@@ -16,20 +16,24 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, TlsStream};
+use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
 use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
+use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::admission::{Admission, Seat};
 use super::client_queue::Peer;
 use super::connection;
 use super::endpoint::{Endpoint, Stay};
 use super::gate::{Gate, Refusal};
+use super::live;
 use super::protocol::{Opened, Side, negotiate};
 use super::socket::{Socket, Wire};
 use super::totals::Totals;
 use crate::io::events::{EventPaths, Watcher};
 use crate::sync::locked;
+use crate::view::{Identity, Views};
 
 /// Connections that wait to be accepted; the system may allow fewer.
 const BACKLOG: u32 = 4096;
@@ -47,6 +51,8 @@ pub(super) struct Paths {
     pub routes: Routes,
     /// results as events
     pub events: EventPaths,
+    /// live views
+    pub views: Arc<Views>,
 }
 
 /// A client that is to stay.
@@ -55,6 +61,10 @@ enum Guest {
     Socket(Box<Opened<Wire>>, Stay, Seat),
     /// with results to read
     Events(Wire, Watcher, Option<String>, Seat),
+    /// at live views
+    Live(Box<WebSocketStream<Wire>>, Box<live::Asked>, Seat),
+    /// at live views, by server-sent events
+    LiveEvents(Wire, Box<live::Asked>, Seat),
 }
 
 /// What a data server asks of its clients, and where they may go.
@@ -158,6 +168,14 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::
                     }
                     drop(seat);
                 }
+                Ok(Ok(Some(Guest::Live(websocket, asked, seat)))) => {
+                    let views = door.paths.views.clone();
+                    data[from_thread(&from, data.len())].spawn(live::serve(*websocket, views, *asked, seat));
+                }
+                Ok(Ok(Some(Guest::LiveEvents(wire, asked, seat)))) => {
+                    let views = door.paths.views.clone();
+                    data[from_thread(&from, data.len())].spawn(live::serve_events(wire, views, *asked, seat));
+                }
                 Ok(Ok(Some(Guest::Socket(opened, stay, seat)))) => {
                     data[stay.endpoint.thread].spawn(async move {
                         if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
@@ -222,19 +240,34 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
     // Whoever is not let in does not learn which paths there are. What cannot be read shows nothing that would let it in.
     let passes = match &request {
         Some(request) => gate.check(request.headers(), asked.query()),
-        None if gate.is_open() => Ok(()),
+        None if gate.is_open() => Ok(Identity::default()),
         None => Err(Refusal::Request),
     };
-    if let Err(refusal) = passes {
-        gate.refuses(refusal);
-        match refusal {
-            Refusal::Token => refuse(&mut wire, "401 Unauthorized", "missing or unknown token\n").await?,
-            Refusal::Request => refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?,
-            _ => refuse(&mut wire, "403 Forbidden", "this origin is not allowed\n").await?,
+    let identity = match passes {
+        Ok(identity) => identity,
+        Err(refusal) => {
+            gate.refuses(refusal);
+            match refusal {
+                Refusal::Token => refuse(&mut wire, "401 Unauthorized", "missing or unknown token\n").await?,
+                Refusal::Request => refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?,
+                _ => refuse(&mut wire, "403 Forbidden", "this origin is not allowed\n").await?,
+            }
+            return Ok(None);
         }
-        return Ok(None);
-    }
+    };
     let Some(endpoint) = locked(&door.paths.routes).get(asked.path()).cloned() else {
+        if let Some(view) = live_view(&door.paths.views, asked.path()) {
+            let asked = live::Asked {
+                view,
+                query: asked.query().unwrap_or_default().to_owned(),
+                cursor: None,
+                origin: None,
+                identity,
+                peer: from.to_string(),
+            };
+            let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
+            return greet_live(wire, gate, request.as_ref(), asked, head, end, seat).await;
+        }
         if let Some(sink) = door.paths.events.find(asked.path()) {
             let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
             let watcher = if head.starts_with(b"GET ") { sink.watch() } else { None };
@@ -289,6 +322,59 @@ async fn seat(wire: &mut Wire, from: SocketAddr, door: &Door) -> io::Result<Opti
             Ok(None)
         }
     }
+}
+
+/// The view at a path: `None` in it where clients choose views by messages.
+fn live_view(views: &Views, path: &str) -> Option<Option<String>> {
+    if path == live::PATH && !views.is_empty() {
+        return Some(None);
+    }
+    views.at_path(path).map(|name| Some(name.to_string()))
+}
+
+/// The thread for a client of live views: by its port, so that clients are spread.
+fn from_thread(from: &SocketAddr, threads: usize) -> usize {
+    usize::from(from.port()) % threads.max(1)
+}
+
+/// The rest of the handshake of a client of live views.
+async fn greet_live(
+    mut wire: Wire,
+    gate: &Gate,
+    request: Option<&Request>,
+    mut asked: live::Asked,
+    mut head: Vec<u8>,
+    end: usize,
+    seat: Seat,
+) -> io::Result<Option<Guest>> {
+    if let Some(request) = request.filter(|request| live::wants_events(request.headers()))
+        && asked.view.is_some()
+    {
+        let cursor = request.headers().get("last-event-id").and_then(|cursor| cursor.to_str().ok());
+        let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+        asked.origin = origin.map(str::to_owned);
+        asked.cursor = cursor.filter(|cursor| !cursor.is_empty()).map(str::to_owned);
+        wire.detach()?;
+        return Ok(Some(Guest::LiveEvents(wire, Box::new(asked), seat)));
+    }
+    let response = request.and_then(|request| Some((request, create_response(request).ok()?)));
+    let Some((request, mut response)) = response else {
+        gate.refuses(Refusal::Request);
+        let text = "Bad Request: connect by websocket, or GET a view's path with Accept: text/event-stream\n";
+        refuse(&mut wire, "400 Bad Request", text).await?;
+        return Ok(None);
+    };
+    if live::offers_subprotocol(request.headers()) {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(live::SUBPROTOCOL));
+    }
+    let mut answer = Vec::new();
+    write_response(&mut answer, &response).map_err(io::Error::other)?;
+    wire.write_all(&answer).await?;
+    wire.flush().await?;
+    wire.detach()?;
+    wire.put_back(head.split_off(end));
+    let websocket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(live::config())).await;
+    Ok(Some(Guest::Live(Box::new(websocket), Box::new(asked), seat)))
 }
 
 /// What the first line of a request asks for.

@@ -97,6 +97,15 @@ impl Wire {
         self.socket().write_timeout = limit;
     }
 
+    /// Lets the kernel hold no more than about `bytes` for the peer, where it can be told.
+    pub fn limit_send_buffer(&mut self, bytes: usize) {
+        if let Place::Registered(stream) = &self.socket().place
+            && let Err(error) = socket2::SockRef::from(stream).set_send_buffer_size(bytes)
+        {
+            tracing::debug!(%error, "the send buffer of a socket keeps its size");
+        }
+    }
+
     fn socket(&mut self) -> &mut Socket {
         match &mut self.layer {
             Layer::Plain(socket) => socket,

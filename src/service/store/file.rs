@@ -41,6 +41,7 @@ fn old_table(kind: Kind) -> TableDefinition<'static, &'static str, &'static str>
         Kind::Rule => "rules",
         Kind::ConfKey => "conf_keys",
         Kind::Connection => "connections",
+        Kind::View => "views",
     })
 }
 

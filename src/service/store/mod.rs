@@ -46,10 +46,12 @@ pub enum Kind {
     ConfKey,
     /// a named connection: its JSON text
     Connection,
+    /// a view: its statement
+    View,
 }
 
 impl Kind {
-    const ALL: [Kind; 5] = [Kind::Stream, Kind::Table, Kind::Rule, Kind::ConfKey, Kind::Connection];
+    const ALL: [Kind; 6] = [Kind::Stream, Kind::Table, Kind::Rule, Kind::ConfKey, Kind::Connection, Kind::View];
 
     /// For people.
     fn word(self) -> &'static str {

@@ -13,6 +13,7 @@ fn letter(kind: Kind) -> u8 {
         Kind::Rule => b'r',
         Kind::ConfKey => b'k',
         Kind::Connection => b'c',
+        Kind::View => b'v',
     }
 }
 

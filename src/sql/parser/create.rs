@@ -40,7 +40,7 @@ impl Parser<'_> {
         Ok(CreateStream { relation, name, columns, options })
     }
 
-    fn check_stream_name(&self, name: &Ident) -> Result<()> {
+    pub(super) fn check_stream_name(&self, name: &Ident) -> Result<()> {
         let kind = if name.name.is_empty() {
             SyntaxErrorKind::EmptyStreamName
         } else if name.name.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {

@@ -249,7 +249,7 @@ impl Parser<'_> {
         })
     }
 
-    /// `(args) [OVER (…)]`; the name was read.
+    /// `(args) [FILTER (WHERE e)] [OVER (…)]`; the name was read. FILTER is for views.
     fn call(&mut self, name: Ident) -> Result<Grown> {
         if let Some(window) = window::window_called(&name.name) {
             return Err(self.error_at(SyntaxErrorKind::WindowOutsideGroupBy { name: window }, name.span, None));
@@ -257,6 +257,13 @@ impl Parser<'_> {
         let start = name.span;
         let mut height = 0;
         let (distinct, args) = self.call_args_of(&name.name, &mut height)?;
+        let mut filter = None;
+        if self.in_view && self.take_keyword("FILTER") {
+            let before = std::mem::take(&mut self.tallest);
+            filter = Some(Box::new(self.call_filter()?));
+            height = height.max(self.tallest);
+            self.tallest = self.tallest.max(before);
+        }
         let mut over = None;
         if self.token == Token::Keyword("OVER") {
             let before = std::mem::take(&mut self.tallest);
@@ -264,7 +271,16 @@ impl Parser<'_> {
             height = height.max(self.tallest);
             self.tallest = self.tallest.max(before);
         }
-        self.grow(ExprKind::Call(Call { name, args, distinct, filter: None, over }), start, height)
+        self.grow(ExprKind::Call(Call { name, args, distinct, filter, over }), start, height)
+    }
+
+    /// `(WHERE e)`
+    fn call_filter(&mut self) -> Result<Expr> {
+        self.symbol("(", "lparen after FILTER")?;
+        self.keyword("WHERE")?;
+        let condition = self.nested(|p| p.expr())?;
+        self.symbol(")", "rparen after the condition of FILTER")?;
+        Ok(condition)
     }
 
     /// `(args)`

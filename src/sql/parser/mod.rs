@@ -7,9 +7,10 @@
 mod create;
 mod expr;
 mod select;
+mod view;
 mod window;
 
-use super::ast::{CreateStream, Expr, Ident, Relation, Select, Statement};
+use super::ast::{CreateStream, CreateView, Expr, Ident, Relation, Select, Statement, ViewStatement};
 use super::error::{SyntaxError, SyntaxErrorKind};
 use super::token::{self, Fault, Token};
 use crate::text::span::Span;
@@ -35,9 +36,13 @@ pub fn parse_statement(text: &str) -> Result<Statement> {
             return Ok(Statement::Select(Box::new(p.select()?)));
         }
         match words.into_iter().find(|word| p.at_word(word)) {
+            Some(verb) if verb != "SHOW" && p.is_about_view() => Ok(Statement::View(p.view_statement(verb)?)),
             Some("CREATE") => Ok(Statement::Create(p.create()?)),
             Some("SHOW") => {
                 p.advance();
+                if p.take_word("VIEWS") {
+                    return Ok(Statement::View(ViewStatement::Show));
+                }
                 let relation = if p.at_word("TABLES") { Relation::Table } else { Relation::Stream };
                 if !p.take_word("STREAMS") && !p.take_word("TABLES") {
                     return Err(p.unexpected("keyword streams or tables", &["STREAMS", "TABLES"]));
@@ -76,6 +81,25 @@ pub fn parse_create(text: &str) -> Result<CreateStream> {
     whole(text, |p| if p.at_word("CREATE") { p.create() } else { Err(p.wrong_statement(&["CREATE"])) })
 }
 
+/// Reads a CREATE VIEW.
+pub fn parse_view(text: &str) -> Result<CreateView> {
+    whole(text, |p| {
+        if !p.at_word("CREATE") || !p.is_about_view() {
+            return Err(p.unexpected_with_hint("CREATE VIEW", "a view is CREATE VIEW name [WITH (…)] AS SELECT …"));
+        }
+        p.advance();
+        p.advance();
+        p.create_view()
+    })
+}
+
+/// Whether a text begins as a CREATE VIEW does.
+pub fn is_create_view(text: &str) -> bool {
+    let mut words = text.split_whitespace();
+    words.next().is_some_and(|word| word.eq_ignore_ascii_case("CREATE"))
+        && words.next().is_some_and(|word| word.eq_ignore_ascii_case("VIEW"))
+}
+
 /// Reads one expression, as it may stand in a select list.
 pub fn parse_expr(text: &str) -> Result<Expr> {
     whole(text, |p| p.expr())
@@ -94,6 +118,7 @@ fn whole<T>(text: &str, parse: impl FnOnce(&mut Parser) -> Result<T>) -> Result<
         nesting: 0,
         tallest: 0,
         passed: Vec::new(),
+        in_view: false,
     };
     p.advance();
     let read = parse(&mut p);
@@ -123,6 +148,8 @@ struct Parser<'a> {
     tallest: usize,
     /// what is wrong, and yet could be passed over
     passed: Vec<SyntaxError>,
+    /// in the query of a view, aggregates may have FILTER
+    in_view: bool,
 }
 
 impl Parser<'_> {

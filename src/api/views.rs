@@ -1,0 +1,282 @@
+//! Live views: `/views`, `/views/{name}` and what is below them.
+
+use std::fmt::Write as _;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde::Deserialize;
+use serde_json::{Map, Value as Json, json};
+
+use super::{ApiError, ErrorContext, read, to_end};
+use crate::service::{Service, ServiceError, check_id};
+use crate::value::Text;
+use crate::view::ViewStatus;
+
+/// What the routes say before the refusal of a statement.
+const COMMAND: &str = "View command error";
+
+/// The routes of views.
+pub fn routes() -> Router<Service> {
+    Router::new()
+        .route("/views", get(list).post(create))
+        .route("/views/{name}", get(describe).put(replace).delete(drop_one))
+        .route("/views/{name}/status", get(status))
+        .route("/views/{name}/clients", get(clients))
+        .route("/views/{name}/rows", get(rows))
+        .route("/views/{name}/explain", get(explain))
+}
+
+#[derive(Deserialize)]
+struct Statement {
+    #[serde(default)]
+    sql: String,
+}
+
+async fn list(State(service): State<Service>) -> Response {
+    super::json(Json::from(service.views()).to_string())
+}
+
+fn statement(body: &Bytes) -> Result<String, ApiError> {
+    let Statement { sql } = read(body, "Invalid body: Error decoding the statement descriptor")?;
+    Ok(sql)
+}
+
+/// What came of a statement; a refusal with what is wrong with it.
+fn told<T>(service: &Service, sql: &str, done: Result<T, ServiceError>) -> Result<T, ApiError> {
+    let wrong = matches!(done, Err(ServiceError::Statement(_) | ServiceError::Plan(_)));
+    let explain = |error: ApiError| error.with_mistakes(&service.mistakes_of_view(sql));
+    done.doing(COMMAND).map_err(|error| if wrong { explain(error) } else { error })
+}
+
+async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+    let sql = statement(&body)?;
+    let created = {
+        let (service, sql) = (service.clone(), sql.clone());
+        to_end(async move { service.create_view(&sql).await }).await
+    };
+    let name = told(&service, &sql, created)?;
+    Ok((StatusCode::CREATED, format!("View {name} is created.\n")).into_response())
+}
+
+async fn replace(State(service): State<Service>, Path(name): Path<String>, body: Bytes) -> Result<String, ApiError> {
+    check_id(&name)?;
+    let sql = statement(&body)?;
+    let replaced = {
+        let (service, name, sql) = (service.clone(), name.clone(), sql.clone());
+        to_end(async move { service.replace_view(&name, &sql).await }).await
+    };
+    told(&service, &sql, replaced)?;
+    Ok(format!("View {name} is replaced.\n"))
+}
+
+async fn drop_one(State(service): State<Service>, Path(name): Path<String>) -> Result<String, ApiError> {
+    check_id(&name)?;
+    let dropped = {
+        let name = name.clone();
+        to_end(async move { service.drop_view(&name).await }).await
+    };
+    dropped.doing("delete view error")?;
+    Ok(format!("View {name} is dropped.\n"))
+}
+
+async fn describe(State(service): State<Service>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    check_id(&name)?;
+    let (view, plan) = service.describe_view(&name).doing("describe view error")?;
+    let about = &plan.about;
+    let columns: Vec<Json> = about
+        .columns
+        .iter()
+        .map(|column| json!({"name": column.name.as_str(), "type": column.ty.to_string()}))
+        .collect();
+    let mut body = json!({
+        "name": about.name.as_str(),
+        "sql": &*view.sql,
+        "key": names(about.key.iter()),
+        "columns": columns,
+        "params": names(about.parts.iter().filter(|part| part.is_param).map(|part| &part.name)),
+        "path": about.path,
+        "retain": about.retain,
+        "maxRows": plan.max_rows,
+    });
+    let mut put = |name: &str, value: Json| body[name] = value;
+    let claims: Map<String, Json> = about
+        .parts
+        .iter()
+        .filter_map(|part| Some((part.name.to_string(), Json::from(part.claim.as_deref()?))))
+        .collect();
+    if !claims.is_empty() {
+        put("claims", Json::Object(claims));
+    }
+    if !about.order.is_empty() {
+        let key = |(name, descending): &(Text, bool)| json!([name.as_str(), if *descending { "desc" } else { "asc" }]);
+        put("order", about.order.iter().map(key).collect());
+    }
+    if let Some(limit) = about.limit {
+        put("limit", limit.into());
+    }
+    if let Some(expire) = plan.expire {
+        put("expire", expire.into());
+    }
+    if let Some(checkpoint) = plan.checkpoint {
+        put("checkpoint", checkpoint.into());
+    }
+    Ok(super::json(body.to_string()))
+}
+
+fn names<'a>(names: impl Iterator<Item = &'a Text>) -> Vec<&'a str> {
+    names.map(Text::as_str).collect()
+}
+
+async fn explain(State(service): State<Service>, Path(name): Path<String>) -> Result<String, ApiError> {
+    check_id(&name)?;
+    service.explain_view(&name).doing("explain view error")
+}
+
+async fn status(State(service): State<Service>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    check_id(&name)?;
+    let status = service.view_status(&name).await.doing("get view status error")?;
+    let mut body = Map::new();
+    for (name, _, _, value) in FIELDS {
+        body.insert((*name).to_owned(), value(&status).into());
+    }
+    body.insert(
+        "gaps".to_owned(),
+        json!({"expired": status.gaps_expired, "changed": status.gaps_changed, "restart": status.gaps_restart}),
+    );
+    body.insert("lastError".to_owned(), status.operator.last_error.map_or(Json::Null, Json::from));
+    body.insert("stopped".to_owned(), status.operator.stopped.map_or(Json::Null, Json::from));
+    Ok(super::json(Json::Object(body).to_string()))
+}
+
+async fn clients(State(service): State<Service>, Path(name): Path<String>) -> Result<Response, ApiError> {
+    check_id(&name)?;
+    let clients = service.view_clients(&name).await.doing("get view clients error")?;
+    let clients: Vec<Json> = clients
+        .into_iter()
+        .map(|client| {
+            json!({
+                "peer": client.peer,
+                "s": client.s,
+                "params": client.params,
+                "every": client.every,
+                "lagChanges": client.lag_changes,
+                "lagMs": client.lag_ms,
+                "waitingBytes": client.waiting_bytes,
+            })
+        })
+        .collect();
+    Ok(super::json(Json::Array(clients).to_string()))
+}
+
+async fn rows(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<Response, ApiError> {
+    check_id(&name)?;
+    let (mut params, mut limit): (Vec<(Text, Vec<Json>)>, Option<usize>) = (Vec::new(), None);
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        match &*name {
+            "_limit" => {
+                let rows = value.parse().map_err(|_| ApiError::bad("_limit must be a number of rows"))?;
+                limit = Some(rows);
+            }
+            name if name.starts_with('_') || name == "details" => {
+                if name.starts_with('_') {
+                    return Err(ApiError::bad(format!("unknown parameter {name}: there is _limit")));
+                }
+            }
+            name => {
+                let value = Json::from(value.into_owned());
+                match params.iter_mut().find(|(known, _)| known == name) {
+                    Some((_, values)) => values.push(value),
+                    None => params.push((name.into(), vec![value])),
+                }
+            }
+        }
+    }
+    let found = service.view_rows(&name, &params, limit).await.doing("get view rows error")?;
+    let mut body = format!("{{\"at\":\"{}\",\"ts\":{},\"rows\":[", found.at, found.ts).into_bytes();
+    for (place, row) in found.rows.iter().enumerate() {
+        if place > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(row);
+    }
+    body.extend_from_slice(b"]}");
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The numbers of a view: name in the status, type and meaning as a metric, value.
+type Field = (&'static str, &'static str, &'static str, fn(&ViewStatus) -> u64);
+
+const FIELDS: &[Field] = &[
+    ("rows", "gauge", "Rows that are there", |status| status.rows as u64),
+    ("changes", "counter", "Changes of rows", |status| status.changes),
+    ("inserts", "counter", "Rows that came", |status| status.inserts),
+    ("updates", "counter", "Rows that changed", |status| status.updates),
+    ("deletes", "counter", "Rows that left", |status| status.deletes),
+    ("evicted", "counter", "Rows that left beyond MAX_ROWS", |status| status.operator.evicted),
+    ("expired", "counter", "Rows that left by EXPIRE", |status| status.operator.expired),
+    ("late", "counter", "Messages behind the watermark", |status| status.operator.late),
+    ("errors", "counter", "Messages and rows lost to errors", |status| status.operator.errors),
+    ("stateBytes", "gauge", "Bytes of rows, lives and accumulators", |status| status.state_bytes as u64),
+    ("endedLives", "gauge", "Ended lives that are kept for cursors", |status| status.ended_lives as u64),
+    ("subscriptions", "gauge", "Subscriptions", |status| status.subscriptions as u64),
+    ("cohorts", "gauge", "Parts and rates that clients subscribe to", |status| status.cohorts as u64),
+    ("clients", "gauge", "Sockets with a subscription", |status| status.clients as u64),
+    ("laggingClients", "gauge", "Sockets that lack a change", |status| status.lagging_clients as u64),
+    ("resumed", "counter", "Subscriptions that went on from a cursor", |status| status.resumed),
+    ("deltasSent", "counter", "Deltas sent", |status| status.deltas),
+    ("cutsMerged", "counter", "Cuts that were folded into others for clients", |status| status.merged),
+    ("snapshotRows", "counter", "Rows of snapshots that were encoded", |status| status.snapshot_rows),
+];
+
+/// The series of all views.
+pub async fn metrics(service: &Service) -> String {
+    let mut views = Vec::new();
+    for name in service.views() {
+        // A view that was dropped meanwhile is left out.
+        if let Ok(status) = service.view_status(&name).await {
+            views.push((name, status));
+        }
+    }
+    let mut text = String::new();
+    if views.is_empty() {
+        return text;
+    }
+    // Writing into a text does not fail.
+    for (name, kind, help, value) in FIELDS {
+        let total = if *kind == "counter" { "_total" } else { "" };
+        let name = format!("plutino_view_{}{total}", snake_case(name));
+        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        for (view, status) in &views {
+            let _ = writeln!(text, "{name}{{view=\"{view}\"}} {}", value(status));
+        }
+    }
+    let name = "plutino_view_gaps_total";
+    let _ = writeln!(text, "# HELP {name} Cursors that did not resume, by cause\n# TYPE {name} counter");
+    for (view, status) in &views {
+        for (why, count) in
+            [("expired", status.gaps_expired), ("changed", status.gaps_changed), ("restart", status.gaps_restart)]
+        {
+            let _ = writeln!(text, "{name}{{view=\"{view}\",why=\"{why}\"}} {count}");
+        }
+    }
+    text
+}
+
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() {
+            text.push('_');
+        }
+        text.push(letter.to_ascii_lowercase());
+    }
+    text
+}

@@ -1,0 +1,419 @@
+//! `plutino watch`: a live view on the terminal, as a table that changes in place, or as lines of JSON.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Map, Value, json};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::peer::Access;
+use super::{Failure, Interrupts, block_on, config_of, say};
+use crate::io::websocket::Wire;
+
+/// Rows that a table shows.
+const SHOWN: usize = 40;
+
+/// The widest cell of a table, characters.
+const WIDE: usize = 40;
+
+/// How long a silent server is waited for: two of its heartbeats.
+const SILENT: Duration = Duration::from_secs(31);
+
+/// Watch a live view: its rows as they stand, then each change
+///
+/// On a terminal the rows are a table that changes in place; elsewhere, and with --json, each row that comes, changes
+/// or leaves is a line of JSON. A connection that is cut is dialled again, and goes on where it stopped.
+#[derive(Args)]
+pub struct Watch {
+    /// ws://host:port/path of the view, or its name: then on the data server that the configuration names
+    #[arg(value_name = "URL|NAME")]
+    view: String,
+    /// Parameters, such as deviceId=7; several values of one are given one by one
+    #[arg(value_name = "PARAM=VALUE")]
+    params: Vec<String>,
+    /// Print lines of JSON, whatever stdout is
+    #[arg(long)]
+    json: bool,
+    /// Print the rows as they stand, and end
+    #[arg(long)]
+    once: bool,
+    /// Milliseconds between changes, at least
+    #[arg(long, value_name = "MS", default_value_t = 0)]
+    every: u64,
+    /// Token of the data server, where it asks for one
+    #[arg(long, env = "PLUTINO_DATA_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    data_token: Option<String>,
+    /// Folder of the configuration that says where the data server listens
+    #[arg(long, value_name = "DIR", default_value = "etc")]
+    etc: PathBuf,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// How a connection ended.
+enum Ended {
+    /// all that was asked for is printed
+    Done,
+    /// it was cut
+    Cut(String),
+}
+
+impl Watch {
+    pub fn run(self) -> Result<(), Failure> {
+        let table = !self.json && !self.once && io::stdout().is_terminal();
+        let mut rows = Rows::new(table);
+        block_on(async {
+            let mut interrupts = Interrupts::listen()?;
+            let mut reported = String::new();
+            loop {
+                let ended = tokio::select! {
+                    ended = self.follow(&mut rows) => ended?,
+                    () = interrupts.next() => return Ok(()),
+                };
+                let Ended::Cut(why) = ended else { return Ok(()) };
+                if self.once {
+                    return Err(Failure::Refused(why));
+                }
+                // The same reason is reported once, however long it lasts.
+                if reported != why {
+                    say(&format!("{why}; dialling again"));
+                    reported = why;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(super::REDIAL) => {}
+                    () = interrupts.next() => return Ok(()),
+                }
+            }
+        })
+    }
+
+    /// The URL of the socket, and the name of the view where it is asked for by a message.
+    fn target(&self) -> Result<(String, Option<&str>), Failure> {
+        if self.view.contains("://") {
+            return Ok((self.view.clone(), None));
+        }
+        let config = config_of(&self.etc)?;
+        let scheme = if config.server.tls.is_some() { "wss" } else { "ws" };
+        let host = match config.server.ip.as_str() {
+            "0.0.0.0" | "::" => "127.0.0.1",
+            ip => ip,
+        };
+        Ok((format!("{scheme}://{host}:{}/live", config.server.port), Some(&self.view)))
+    }
+
+    fn params(&self) -> Result<Vec<(&str, &str)>, Failure> {
+        self.params
+            .iter()
+            .map(|param| {
+                let wrong = || Failure::Usage(format!("{param:?} is no parameter, expected name=value"));
+                param.split_once('=').ok_or_else(wrong)
+            })
+            .collect()
+    }
+
+    async fn follow(&self, rows: &mut Rows) -> Result<Ended, Failure> {
+        let (mut url, view) = self.target()?;
+        let params = self.params()?;
+        let cursor = rows.cursor.clone();
+        if view.is_none() {
+            let mut query = form_urlencoded::Serializer::new(String::new());
+            params.iter().for_each(|(name, value)| {
+                query.append_pair(name, value);
+            });
+            if self.every > 0 {
+                query.append_pair("_every", &self.every.to_string());
+            }
+            if let Some(cursor) = &cursor {
+                query.append_pair("_cursor", cursor);
+            }
+            let query = query.finish();
+            if !query.is_empty() {
+                url.push(if url.contains('?') { '&' } else { '?' });
+                url.push_str(&query);
+            }
+        }
+        let token = self.data_token.as_deref().map(|token| format!("Authorization: Bearer {token}"));
+        let mut socket = match self.access.dial(&url, token.as_deref()).await {
+            Ok(socket) => socket,
+            Err(Failure::Refused(why)) => return Ok(Ended::Cut(why)),
+            Err(failure) => return Err(failure),
+        };
+        if let Some(view) = view {
+            let mut values: Map<String, Value> = Map::new();
+            for (name, value) in params {
+                let list = values.entry(name).or_insert_with(|| json!([]));
+                list.as_array_mut().into_iter().for_each(|list| list.push(value.into()));
+            }
+            let mut subscribe = json!({"t": "subscribe", "view": view, "params": values, "every": self.every});
+            if let Some(cursor) = cursor {
+                subscribe["cursor"] = cursor.into();
+            }
+            if let Err(error) = socket.send(Message::text(subscribe.to_string())).await {
+                return Ok(Ended::Cut(error.to_string()));
+            }
+        }
+        loop {
+            let frame = match next(&mut socket).await {
+                Ok(frame) => frame,
+                Err(why) => return Ok(Ended::Cut(why)),
+            };
+            let text = |name: &str| frame[name].as_str().unwrap_or_default().to_owned();
+            match text("t").as_str() {
+                "error" => return Err(Failure::Refused(format!("{}: {}", text("code"), text("message")))),
+                "unsubscribed" => {
+                    return Err(Failure::Refused(format!("the server ended the subscription: {}", text("why"))));
+                }
+                _ => rows.apply(&frame)?,
+            }
+            if self.once && frame["t"] == "ready" {
+                let _ = socket.close(None).await;
+                return Ok(Ended::Done);
+            }
+        }
+    }
+}
+
+async fn next(socket: &mut WebSocketStream<Wire>) -> Result<Value, String> {
+    loop {
+        let message =
+            tokio::time::timeout(SILENT, socket.next()).await.map_err(|_| "the server is silent".to_owned())?;
+        match message {
+            Some(Ok(Message::Text(text))) => {
+                return serde_json::from_str(&text).map_err(|error| format!("the server sent no JSON: {error}"));
+            }
+            Some(Ok(Message::Close(_))) | None => return Err("the connection has ended".to_owned()),
+            Some(Ok(_)) => {}
+            Some(Err(error)) => return Err(error.to_string()),
+        }
+    }
+}
+
+/// The rows that were sent.
+struct Rows {
+    /// they are shown as a table
+    table: bool,
+    key: Vec<String>,
+    columns: Vec<String>,
+    order: Vec<(String, bool)>,
+    rows: BTreeMap<String, Map<String, Value>>,
+    cursor: Option<String>,
+    /// the rows of a snapshot that is not whole
+    loading: Option<BTreeMap<String, Map<String, Value>>>,
+    /// lines of the table on the terminal
+    drawn: usize,
+}
+
+impl Rows {
+    fn new(table: bool) -> Rows {
+        Rows {
+            table,
+            key: Vec::new(),
+            columns: Vec::new(),
+            order: Vec::new(),
+            rows: BTreeMap::new(),
+            cursor: None,
+            loading: None,
+            drawn: 0,
+        }
+    }
+
+    fn apply(&mut self, frame: &Value) -> Result<(), Failure> {
+        let list = |name: &str| frame[name].as_array().into_iter().flatten().filter_map(Value::as_object).cloned();
+        let texts = |value: &Value| -> Vec<String> {
+            value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        match frame["t"].as_str().unwrap_or_default() {
+            "subscribed" => {
+                self.key = texts(&frame["key"]);
+                let columns = frame["columns"].as_array().into_iter().flatten();
+                self.columns = columns.filter_map(|column| Some(column["name"].as_str()?.to_owned())).collect();
+                let order = frame["order"].as_array().into_iter().flatten();
+                self.order = order.filter_map(|key| Some((key[0].as_str()?.to_owned(), key[1] == "desc"))).collect();
+            }
+            "snapshot" => self.loading = Some(BTreeMap::new()),
+            "rows" => {
+                for row in list("rows") {
+                    let key = self.key_of(&row);
+                    self.loading.get_or_insert_default().insert(key, row);
+                }
+            }
+            "ready" => {
+                self.cursor = frame["at"].as_str().map(str::to_owned);
+                self.swap(frame)?;
+            }
+            "delta" => {
+                for (op, rows) in [("insert", list("insert")), ("update", list("update"))] {
+                    for row in rows {
+                        self.tell(op, frame, &row)?;
+                        let key = self.key_of(&row);
+                        self.rows.insert(key, row);
+                    }
+                }
+                for row in list("delete") {
+                    self.tell("delete", frame, &row)?;
+                    self.rows.remove(&self.key_of(&row));
+                }
+                self.cursor = frame["at"].as_str().map(str::to_owned);
+                self.draw()?;
+            }
+            "progress" => {
+                if let Some(at) = frame["at"].as_object().and_then(|at| at.values().next()).and_then(Value::as_str) {
+                    self.cursor = Some(at.to_owned());
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// A new snapshot in the place of the rows: only what differs is told.
+    fn swap(&mut self, frame: &Value) -> Result<(), Failure> {
+        let old = std::mem::replace(&mut self.rows, self.loading.take().unwrap_or_default());
+        for (key, row) in &self.rows {
+            match old.get(key) {
+                None => self.tell("insert", frame, row)?,
+                Some(before) if before != row => self.tell("update", frame, row)?,
+                Some(_) => {}
+            }
+        }
+        for (key, row) in &old {
+            if !self.rows.contains_key(key) {
+                let key: Map<String, Value> =
+                    self.key.iter().filter_map(|name| Some((name.clone(), row.get(name)?.clone()))).collect();
+                self.tell("delete", frame, &key)?;
+            }
+        }
+        self.draw()
+    }
+
+    fn tell(&self, op: &str, frame: &Value, row: &Map<String, Value>) -> Result<(), Failure> {
+        if !self.table {
+            let mut out = io::stdout().lock();
+            writeln!(out, "{}", json!({"op": op, "ts": frame["ts"], "row": row}))?;
+            out.flush()?;
+        }
+        Ok(())
+    }
+
+    fn key_of(&self, row: &Map<String, Value>) -> String {
+        let parts: Vec<&Value> = self.key.iter().map(|name| row.get(name).unwrap_or(&Value::Null)).collect();
+        json!(parts).to_string()
+    }
+
+    /// Draws the table over the one before.
+    fn draw(&mut self) -> Result<(), Failure> {
+        if !self.table {
+            return Ok(());
+        }
+        let lines = self.lines();
+        let mut text = String::new();
+        if self.drawn > 0 {
+            // Up to the first line of the table, and clear from there.
+            text.push_str(&format!("\x1b[{}A\x1b[J", self.drawn));
+        }
+        lines.iter().for_each(|line| {
+            text.push_str(line);
+            text.push('\n');
+        });
+        self.drawn = lines.len();
+        let mut out = io::stdout().lock();
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        Ok(())
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut columns = self.columns.clone();
+        for row in self.rows.values().take(SHOWN) {
+            columns.extend(row.keys().filter(|name| !columns.contains(name)).cloned().collect::<Vec<_>>());
+        }
+        let mut rows: Vec<&Map<String, Value>> = self.rows.values().collect();
+        rows.sort_by(|a, b| {
+            let sorted =
+                self.order.iter().map(|(name, descending)| compare(&a[name.as_str()], &b[name.as_str()], *descending));
+            let mut sorted = sorted.filter(|order| order.is_ne());
+            sorted.next().unwrap_or_else(|| {
+                let keys = self.key.iter().map(|name| compare(&a[name.as_str()], &b[name.as_str()], false));
+                keys.fold(std::cmp::Ordering::Equal, std::cmp::Ordering::then)
+            })
+        });
+        let cells: Vec<Vec<String>> =
+            rows.iter().take(SHOWN).map(|row| columns.iter().map(|name| cell(row.get(name))).collect()).collect();
+        let width = |place: usize| {
+            let cells = cells.iter().map(|row| row[place].chars().count());
+            cells.chain([columns[place].chars().count()]).max().unwrap_or(0)
+        };
+        let widths: Vec<usize> = (0..columns.len()).map(width).collect();
+        let line = |cells: &[String]| {
+            let padded: Vec<String> =
+                cells.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+            padded.join("  ").trim_end().to_owned()
+        };
+        let mut lines = vec![line(&columns)];
+        lines.extend(cells.iter().map(|row| line(row)));
+        if self.rows.len() > SHOWN {
+            lines.push(format!("… and {} rows more", self.rows.len() - SHOWN));
+        }
+        lines
+    }
+}
+
+/// The order of a view's rows: booleans before numbers before text, nulls last whichever way.
+fn compare(a: &Value, b: &Value, descending: bool) -> std::cmp::Ordering {
+    use std::cmp::Ordering;
+    let rank = |value: &Value| match value {
+        Value::Bool(_) => 0,
+        Value::Number(_) => 1,
+        Value::String(_) => 2,
+        Value::Null => 9,
+        _ => 3,
+    };
+    let order = match (a, b) {
+        (Value::Null, _) | (_, Value::Null) => return rank(a).cmp(&rank(b)),
+        (Value::Number(a), Value::Number(b)) => a.as_f64().partial_cmp(&b.as_f64()).unwrap_or(Ordering::Equal),
+        (Value::String(a), Value::String(b)) => a.cmp(b),
+        (Value::Bool(a), Value::Bool(b)) => a.cmp(b),
+        (a, b) => rank(a).cmp(&rank(b)),
+    };
+    if descending { order.reverse() } else { order }
+}
+
+fn cell(value: Option<&Value>) -> String {
+    let text = match value {
+        None | Some(Value::Null) => String::new(),
+        Some(Value::String(text)) => text.escape_debug().to_string(),
+        Some(other) => other.to_string(),
+    };
+    match text.char_indices().nth(WIDE) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_is_sorted_and_only_differences_are_told() {
+        let mut rows = Rows::new(false);
+        let columns = json!([{"name":"id","type":"bigint"},{"name":"t","type":"any"}]);
+        let subscribed = json!({"t":"subscribed","key":["id"],"columns":columns,"order":[["t","desc"]]});
+        for frame in [
+            subscribed,
+            json!({"t":"snapshot","s":1}),
+            json!({"t":"rows","s":1,"rows":[{"id":1,"t":5},{"id":2,"t":null},{"id":3,"t":9.5}]}),
+            json!({"t":"ready","s":1,"at":"e.1","ts":0,"count":3}),
+            json!({"t":"delta","s":1,"prev":"e.1","at":"e.2","ts":0,"insert":[{"id":4,"t":"x"}],"delete":[{"id":1}]}),
+        ] {
+            assert!(rows.apply(&frame).is_ok());
+        }
+        assert_eq!(rows.lines(), ["id  t", "4   x", "3   9.5", "2"]);
+        assert_eq!(rows.cursor.as_deref(), Some("e.2"));
+    }
+}

@@ -1,0 +1,589 @@
+//! The operator of a view: messages in, changed rows and cuts out.
+//!
+//! It stands where the operator of a rule with state stands, and takes the same rows from the same queue. What a rule
+//! does when a window closes, it does for each group that messages have touched since the last cut: so a row is made
+//! once for all messages that one drain of the stream brought. The rows go into the view's store
+//! ([`crate::view::View`]), where its clients find them; this module knows nothing of clients.
+
+mod groups;
+mod order;
+mod row;
+mod sessions;
+mod top;
+mod windows;
+
+use std::collections::BTreeSet;
+use std::rc::Rc;
+use std::sync::{Arc, atomic::Ordering};
+
+use crate::expr::function::CallContext;
+use crate::expr::{EvalError, Expr, Scope};
+use crate::metrics::{Place, RuleMetrics};
+use crate::plan::fingerprint::Fingerprint;
+use crate::plan::physical::{Filter, Stateful};
+use crate::plan::view::{ViewKind, ViewPlan};
+use crate::sync::locked;
+use crate::value::Value;
+use crate::value::key::GroupKey;
+use crate::view::ViewCell;
+
+use super::analytic::Memories;
+use super::context::RuleContext;
+use super::operator::{Operate, Progress};
+use super::queue::RuleQueue;
+use super::row::RowBatch;
+use super::state::checkpoint::{CheckpointError, Reader, StateParts, Writer};
+use super::state::measure::{Meter, StateSize};
+use super::timers::{Alarm, Turn, WorkerClock};
+use super::window::Group;
+use groups::{Groups, Held, Saved};
+use row::{Made, RowError, RowMaker, check_group};
+use sessions::{SavedSessions, SessionRow, Sessions};
+use top::{Change, TopRows};
+use windows::Hops;
+
+/// The state of a view.
+pub struct ViewOperator {
+    plan: ViewPlan,
+    view: Arc<ViewCell>,
+    context: Rc<RuleContext>,
+    metrics: Arc<RuleMetrics>,
+    clock: Rc<WorkerClock>,
+    /// rings when rows expire by the clock
+    alarm: Alarm,
+    /// when they wake it next
+    wakes: Option<i64>,
+    memories: Memories,
+    maker: RowMaker,
+    groups: Groups,
+    hops: Option<Hops>,
+    sessions: Option<Sessions>,
+    /// groups whose row must be made
+    dirty: Vec<u32>,
+    /// windows by their end
+    ends: BTreeSet<(i64, u32)>,
+    tops: Vec<TopRows>,
+    changes: Vec<Change>,
+    /// up to where time has come: the watermark, or the clock
+    reached: i64,
+    /// how often the state has changed
+    changed: u64,
+    counts: Counts,
+    /// a row to work in
+    slots: Vec<Value>,
+    key: GroupKey,
+}
+
+#[derive(Default)]
+struct Counts {
+    evicted: u64,
+    expired: u64,
+    errors: u64,
+    last_error: Option<String>,
+}
+
+impl Operate for ViewOperator {
+    fn changes(&self) -> u64 {
+        self.changed
+    }
+
+    fn rows(&mut self, mut batch: RowBatch) {
+        let now = self.clock.now();
+        self.changed += batch.times.len() as u64;
+        batch.each(|time, input, slots| {
+            if let Err((place, error)) = self.row(now, time, input, slots) {
+                self.error(place, &error);
+            }
+        });
+    }
+
+    fn advance(&mut self, frontier: Option<i64>) {
+        let now = self.clock.now();
+        let in_event_time = self.plan.body.event_time.is_some();
+        if let Some(watermark) = frontier.filter(|_| in_event_time) {
+            self.metrics.reaches(watermark);
+        }
+        // At the end of a feed time stands still: rows stay as they are.
+        if let Some(reached) = frontier {
+            self.reached = if in_event_time { reached } else { now };
+        }
+        self.expire(now);
+        self.evict();
+        self.make_rows(now);
+        self.cut(now);
+        self.wake();
+    }
+
+    /// A cut is small work: it was done when time came to it.
+    fn work(&mut self, _turn: &mut Turn) -> Progress {
+        Progress::Done
+    }
+
+    fn settle(&mut self) {}
+
+    fn forget(&mut self) {
+        self.groups = Groups::default();
+        self.ends.clear();
+    }
+
+    fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
+        let mut to = Writer::new(plan);
+        self.parts(queue, &mut to)?;
+        Ok(to.finish())
+    }
+
+    fn size(&self, queue: &RuleQueue) -> StateSize {
+        let mut meter = Meter::default();
+        // Measuring has no errors.
+        let _ = self.parts(queue, &mut meter);
+        StateSize { bytes: meter.bytes(), windows: self.hops.is_some().then_some(self.ends.len() as u64) }
+    }
+
+    fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
+        let mut from = Reader::open(checkpoint, plan)?;
+        self.memories.restore(&mut from)?;
+        let groups: Vec<Saved> = from.take()?;
+        if let Some(sessions) = &mut self.sessions {
+            let saved: Vec<(GroupKey, SavedSessions)> = from.take()?;
+            sessions.restore(saved);
+        }
+        let rows: Vec<(GroupKey, Made)> = from.take()?;
+        self.reached = from.take()?;
+        queue.restore(from)?;
+        let newest = matches!(self.plan.kind, ViewKind::Newest { .. });
+        for saved in groups {
+            let number = self.groups.restore(saved);
+            let held = &self.groups.held[number as usize];
+            if matches!(self.plan.kind, ViewKind::Windows) {
+                self.ends.insert((held.window.1, number));
+            }
+            if !newest {
+                self.mark(number);
+            }
+        }
+        for (key, made) in rows {
+            self.emit((key, Some(made)));
+        }
+        let now = self.clock.now();
+        self.make_rows(now);
+        self.cut(now);
+        self.wake();
+        Ok(())
+    }
+}
+
+impl ViewOperator {
+    /// An operator without rows.
+    pub fn new(
+        plan: ViewPlan,
+        view: Arc<ViewCell>,
+        context: Rc<RuleContext>,
+        metrics: Arc<RuleMetrics>,
+        clock: Rc<WorkerClock>,
+        alarm: Alarm,
+    ) -> ViewOperator {
+        let in_event_time = plan.body.event_time.is_some();
+        let windowed = matches!(plan.kind, ViewKind::Windows);
+        let zone = context.zone.clone();
+        let mut changes = Vec::new();
+        {
+            let mut view = locked(&view);
+            if view.about().definition == plan.about.definition {
+                view.reconfigure(plan.about.clone());
+                // What an operator before this one has left goes with the first cut, unless a checkpoint brings it again.
+                view.each_entry(|key, _, _| changes.push((key.clone(), None)));
+            } else {
+                view.redefine(plan.about.clone(), clock.now());
+            }
+        }
+        ViewOperator {
+            memories: Memories::new(&plan.body.steps),
+            maker: RowMaker::new(&plan),
+            groups: Groups::default(),
+            hops: if windowed { Hops::new(&plan.body.window, &zone) } else { None },
+            sessions: if windowed { Sessions::new(&plan.body.window, &zone, in_event_time) } else { None },
+            dirty: Vec::new(),
+            ends: BTreeSet::new(),
+            tops: plan.tops.iter().cloned().map(TopRows::new).collect(),
+            changes,
+            reached: i64::MIN,
+            changed: 0,
+            counts: Counts::default(),
+            slots: vec![Value::Absent; plan.body.result_slots()],
+            key: GroupKey::default(),
+            alarm,
+            wakes: None,
+            plan,
+            view,
+            context,
+            metrics,
+            clock,
+        }
+    }
+
+    fn row(&mut self, now: i64, time: i64, input: usize, row: &mut [Value]) -> Result<(), (Place, String)> {
+        let width = row.len().min(self.slots.len());
+        for (place, value) in self.slots[..width].iter_mut().zip(row.iter_mut()) {
+            *place = std::mem::take(value);
+        }
+        let mut slots = std::mem::take(&mut self.slots);
+        let rule = self.context.clone();
+        let context = rule.row(now, time);
+        let done = self.arrive(now, time, input, &mut slots, &context);
+        slots.fill(Value::Absent);
+        self.slots = slots;
+        done
+    }
+
+    fn arrive(
+        &mut self,
+        now: i64,
+        time: i64,
+        input: usize,
+        slots: &mut [Value],
+        context: &CallContext<'_>,
+    ) -> Result<(), (Place, String)> {
+        let at = |place: Place| move |error: EvalError| (place, format!("run Select error: {error}"));
+        self.memories.run(&self.plan.body.steps, 0, input, slots, context).map_err(at(Place::Analytic))?;
+        match self.plan.kind {
+            ViewKind::Newest { .. } => self.newest(now, slots, context),
+            ViewKind::Groups => self.grouped(now, slots, context),
+            ViewKind::Windows => self.windowed(now, time, slots, context),
+        }
+    }
+
+    /// The message replaces the row of its key, or takes it out.
+    fn newest(&mut self, now: i64, slots: &[Value], context: &CallContext<'_>) -> Result<(), (Place, String)> {
+        let ViewKind::Newest { filter } = &self.plan.kind else { return Ok(()) };
+        let scope = Scope { slots, context };
+        let project = |error: RowError| (Place::Project, error.to_string());
+        let mut key = std::mem::take(&mut self.key);
+        self.maker.key(&scope, &mut key).map_err(project)?;
+        let passes = filter.as_ref().map_or(Ok(true), |filter| filter.test(&scope));
+        let passes = passes.map_err(|error| (Place::Filter, format!("run Where error: {error}")))?;
+        if passes {
+            let made = self.maker.row(&key, &scope).map_err(project)?;
+            let body = &self.plan.body;
+            let (number, _) = self.groups.find_or_insert(&key, || Held::new(key.clone(), (0, 0), body, &[], None));
+            self.groups.touch(number, now);
+            self.emit((key.clone(), Some(made)));
+        } else if let Some(number) = self.groups.find(&key) {
+            self.groups.remove(number);
+            self.emit((key.clone(), None));
+        }
+        self.key = key;
+        Ok(())
+    }
+
+    /// The message goes into its group.
+    fn grouped(&mut self, now: i64, slots: &[Value], context: &CallContext<'_>) -> Result<(), (Place, String)> {
+        let scope = Scope { slots, context };
+        let body = &self.plan.body;
+        if !passes(&body.filter, &scope).map_err(|error| (Place::Filter, format!("run Where error: {error}")))? {
+            return Ok(());
+        }
+        group_key(body, &scope, &mut self.key)?;
+        let arguments = groups::arguments(body, &scope).map_err(|error| (Place::Aggregate, error.to_string()))?;
+        let key = &self.key;
+        let (number, made) = self.groups.find_or_insert(key, || Held::new(key.clone(), (0, 0), body, slots, None));
+        let added = self.groups.held[number as usize].add(body, slots, &arguments, 0);
+        if let Err(error) = added {
+            if made {
+                self.groups.remove(number);
+            }
+            return Err((Place::Aggregate, format!("run Select error: {error}")));
+        }
+        self.groups.touch(number, now);
+        self.mark(number);
+        Ok(())
+    }
+
+    /// The message goes into its group of each window that holds it.
+    fn windowed(
+        &mut self,
+        now: i64,
+        time: i64,
+        slots: &[Value],
+        context: &CallContext<'_>,
+    ) -> Result<(), (Place, String)> {
+        let scope = Scope { slots, context };
+        let body = &self.plan.body;
+        let of_filter = |error: EvalError| (Place::Filter, format!("run Where error: {error}"));
+        if !passes(&body.admit, &scope).map_err(|error| (Place::Window, format!("run Window Filter error: {error}")))? {
+            return Ok(());
+        }
+        let passes = passes(&body.filter, &scope).map_err(of_filter)?;
+        let is_session = self.sessions.is_some();
+        if !passes && !is_session {
+            return Ok(());
+        }
+        group_key(body, &scope, &mut self.key)?;
+        let arguments = groups::arguments(body, &scope).map_err(|error| (Place::Aggregate, error.to_string()))?;
+        let in_event_time = body.event_time.is_some();
+        let key = self.key.clone();
+        if let Some(sessions) = &mut self.sessions {
+            let row = SessionRow::new(time, passes, slots, arguments);
+            let redrawn = sessions.row(&key, row, self.reached);
+            for start in redrawn.gone {
+                if let Some(number) = self.groups.find(&of_window(&key, start)) {
+                    self.forget(number);
+                }
+            }
+            for session in redrawn.sessions {
+                let full = of_window(&key, session.start);
+                if session.is_whole
+                    && let Some(number) = self.groups.find(&full)
+                {
+                    self.drop_group(number);
+                }
+                for row in session.rows.iter().filter(|row| row.passes) {
+                    let arguments = row.arguments.iter().cloned().collect();
+                    let window = (session.start, session.end);
+                    self.add_to_window(now, full.clone(), window, row.time, &row.slots, &arguments)?;
+                }
+            }
+            return Ok(());
+        }
+        let windows = self.hops.as_ref().map(|hops| hops.of(time)).unwrap_or_default();
+        let row_time = if in_event_time { time } else { 0 };
+        for window in windows {
+            self.add_to_window(now, of_window(&key, window.0), window, row_time, slots, &arguments)?;
+        }
+        Ok(())
+    }
+
+    fn add_to_window(
+        &mut self,
+        now: i64,
+        key: GroupKey,
+        window: (i64, i64),
+        time: i64,
+        slots: &[Value],
+        arguments: &groups::Arguments,
+    ) -> Result<(), (Place, String)> {
+        let body = &self.plan.body;
+        let timed = body.event_time.map(|_| time);
+        let (number, made) = self.groups.find_or_insert(&key, || Held::new(key.clone(), window, body, slots, timed));
+        let held = &mut self.groups.held[number as usize];
+        if let Err(error) = held.add(body, slots, arguments, time) {
+            if made {
+                self.groups.remove(number);
+            }
+            return Err((Place::Aggregate, format!("run Select error: {error}")));
+        }
+        if made || held.window != window {
+            self.ends.remove(&(held.window.1, number));
+            held.window = window;
+            self.ends.insert((window.1, number));
+        }
+        self.groups.touch(number, now);
+        self.mark(number);
+        Ok(())
+    }
+
+    fn mark(&mut self, number: u32) {
+        let held = &mut self.groups.held[number as usize];
+        if !held.dirty {
+            held.dirty = true;
+            self.dirty.push(number);
+        }
+    }
+
+    /// Takes out what no message has touched for too long, or whose window ended long ago.
+    fn expire(&mut self, now: i64) {
+        let Some(expire) = self.plan.expire else { return };
+        if matches!(self.plan.kind, ViewKind::Windows) {
+            while let Some(&(end, number)) = self.ends.first()
+                && end.saturating_add(expire) <= self.reached
+            {
+                self.counts.expired += 1;
+                self.forget(number);
+            }
+            if let Some(sessions) = &mut self.sessions {
+                sessions.sweep(self.reached);
+            }
+            return;
+        }
+        while let Some(number) = self.groups.oldest()
+            && self.groups.held[number as usize].touched.saturating_add(expire) <= now
+        {
+            self.counts.expired += 1;
+            self.forget(number);
+        }
+    }
+
+    /// Takes out what was touched longest ago beyond MAX_ROWS.
+    fn evict(&mut self) {
+        while self.groups.len() > self.plan.max_rows
+            && let Some(number) = self.groups.oldest()
+        {
+            self.counts.evicted += 1;
+            self.forget(number);
+        }
+    }
+
+    /// Forgets a group and takes its row out.
+    fn forget(&mut self, number: u32) {
+        if let Some(key) = self.drop_group(number) {
+            self.emit((key, None));
+        }
+    }
+
+    fn drop_group(&mut self, number: u32) -> Option<GroupKey> {
+        let held = self.groups.remove(number)?;
+        self.ends.remove(&(held.window.1, number));
+        self.changed += 1;
+        Some(held.key)
+    }
+
+    /// Makes the rows of groups that messages have touched.
+    fn make_rows(&mut self, now: i64) {
+        for number in std::mem::take(&mut self.dirty) {
+            // A group that has left may have given its number to another, which is named itself.
+            let held = self.groups.held.get_mut(number as usize).filter(|held| held.dirty);
+            let Some(held) = held else { continue };
+            held.dirty = false;
+            let key = held.key.clone();
+            let made = self.make_row(now, number);
+            let row = match made {
+                Ok(row) => row,
+                Err((place, error)) => {
+                    self.error(place, &error);
+                    None
+                }
+            };
+            self.emit((key, row));
+        }
+    }
+
+    /// The row of a group; `None` if HAVING does not let it pass.
+    fn make_row(&mut self, now: i64, number: u32) -> Result<Option<Made>, (Place, String)> {
+        let Held { key, group, window, .. } = &self.groups.held[number as usize];
+        let Group { first, accumulators } = group;
+        let body = &self.plan.body;
+        for (&slot, value) in body.kept_slots.iter().zip(first) {
+            self.slots[slot] = value.clone();
+        }
+        for (place, accumulator) in accumulators.iter().enumerate() {
+            let answer = accumulator.answer();
+            self.slots[body.row_slots + place] =
+                answer.map_err(|error| (Place::Aggregate, format!("run Select error: {error}")))?;
+        }
+        let rule = self.context.clone();
+        let context = match self.plan.kind {
+            ViewKind::Windows => rule.window(now, window.0, window.1),
+            _ => rule.row(now, now),
+        };
+        let scope = Scope { slots: &self.slots, context: &context };
+        let passes = body.having.as_ref().map_or(Ok(true), |having: &Expr| having.test(&scope));
+        if !passes.map_err(|error| (Place::Having, format!("run Having error: {error}")))? {
+            return Ok(None);
+        }
+        self.maker.row(key, &scope).map(Some).map_err(|error| (Place::Project, error.to_string()))
+    }
+
+    /// Hands a change on, through what keeps the first rows.
+    fn emit(&mut self, change: Change) {
+        if self.tops.is_empty() {
+            return self.changes.push(change);
+        }
+        let mut changes = vec![change];
+        for top in &mut self.tops {
+            let mut next = Vec::new();
+            changes.into_iter().for_each(|change| top.change(change, &mut next));
+            changes = next;
+        }
+        self.changes.append(&mut changes);
+    }
+
+    fn cut(&mut self, now: i64) {
+        let late = self.metrics.late.load(Ordering::Relaxed);
+        let errors = self.metrics.errors();
+        let mut view = locked(&self.view);
+        let status = &mut view.operator;
+        (status.evicted, status.expired, status.late) = (self.counts.evicted, self.counts.expired, late);
+        status.errors = errors;
+        status.bytes = self.groups.held.capacity() * size_of::<Held>();
+        if self.counts.last_error.is_some() {
+            status.last_error.clone_from(&self.counts.last_error);
+        }
+        for (key, row) in self.changes.drain(..) {
+            match row {
+                Some(row) => view.put(&key, &row.json, &row.forms),
+                None => view.remove(&key),
+            }
+        }
+        let ts = if self.plan.body.event_time.is_some() { self.reached.max(0) } else { now };
+        view.cut(ts, now);
+    }
+
+    /// Asks to be woken when the next row expires by the clock.
+    fn wake(&mut self) {
+        let Some(expire) = self.plan.expire else { return };
+        let next = match self.plan.kind {
+            ViewKind::Windows => self.ends.first().map(|(end, _)| *end),
+            _ => self.groups.oldest().map(|number| self.groups.held[number as usize].touched),
+        };
+        let now = self.clock.now();
+        // One timer at a time: the heap must not grow with the rows.
+        if let Some(next) = next.map(|at| at.saturating_add(expire))
+            && self.wakes.is_none_or(|wakes| wakes <= now || next < wakes)
+        {
+            self.alarm.at(next);
+            self.wakes = Some(next);
+        }
+    }
+
+    fn error(&mut self, place: Place, error: &str) {
+        self.counts.errors += 1;
+        self.counts.last_error = Some(error.to_owned());
+        self.metrics.error_at(place, error);
+    }
+
+    fn parts(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
+        self.memories.save(to)?;
+        to.put(&self.groups.save())?;
+        if let Some(sessions) = &self.sessions {
+            to.put(&sessions.save())?;
+        }
+        let newest = matches!(self.plan.kind, ViewKind::Newest { .. });
+        let mut rows: Vec<(GroupKey, Made)> = Vec::new();
+        match self.tops.first() {
+            _ if !newest => {}
+            Some(top) => rows.extend(top.rows().map(|(key, row)| (key.clone(), row.clone()))),
+            None => locked(&self.view).each_entry(|key, json, forms| {
+                rows.push((key.clone(), Made { json: json.into(), forms: forms.into(), sort: Box::default() }));
+            }),
+        }
+        to.put(&rows)?;
+        to.put(&self.reached)?;
+        queue.save(to)
+    }
+}
+
+/// The key of a group, checked.
+fn group_key(body: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Result<(), (Place, String)> {
+    key.clear();
+    for expr in &body.keys {
+        let value = expr.eval(scope).map_err(|error| (Place::Aggregate, format!("run Select error: {error}")))?;
+        key.push(&value);
+    }
+    check_group(key).map_err(|error| (Place::Aggregate, error.to_string()))
+}
+
+/// The key of a group's row in a window.
+fn of_window(key: &GroupKey, start: i64) -> GroupKey {
+    let mut key = key.clone();
+    key.push(&Value::Int(start));
+    key
+}
+
+fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {
+    let Some(filter) = filter else { return Ok(true) };
+    for test in &filter.tests {
+        if !test.holds.test(&scope.slots[test.slot], scope.context)? {
+            return Ok(false);
+        }
+    }
+    filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(scope))
+}

@@ -1,0 +1,129 @@
+//! The order of a view's rows: booleans before numbers before text by code point, nulls last whichever way, ties by key.
+
+use std::cmp::Ordering;
+
+use smallvec::SmallVec;
+
+use crate::value::key::{GroupKey, KeyPart};
+
+/// Where a row stands among others of its view.
+#[derive(Clone, Debug)]
+pub struct SortKey {
+    /// each with whether it is descending
+    values: SmallVec<[(KeyPart, bool); 2]>,
+    key: GroupKey,
+}
+
+impl SortKey {
+    pub fn new(values: impl IntoIterator<Item = (KeyPart, bool)>, key: GroupKey) -> SortKey {
+        SortKey { values: values.into_iter().collect(), key }
+    }
+
+    pub fn key(&self) -> &GroupKey {
+        &self.key
+    }
+}
+
+impl Ord for SortKey {
+    fn cmp(&self, other: &SortKey) -> Ordering {
+        for ((a, descending), (b, _)) in self.values.iter().zip(&other.values) {
+            let order = compare(a, b, *descending);
+            if order.is_ne() {
+                return order;
+            }
+        }
+        let parts = self.key.parts().iter().zip(other.key.parts());
+        parts.map(|(a, b)| compare(a, b, false)).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
+    }
+}
+
+impl PartialOrd for SortKey {
+    fn partial_cmp(&self, other: &SortKey) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for SortKey {
+    fn eq(&self, other: &SortKey) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for SortKey {}
+
+fn compare(a: &KeyPart, b: &KeyPart, descending: bool) -> Ordering {
+    match (a, b) {
+        (KeyPart::Nothing, KeyPart::Nothing) => Ordering::Equal,
+        (KeyPart::Nothing, _) => Ordering::Greater,
+        (_, KeyPart::Nothing) => Ordering::Less,
+        (a, b) if descending => values(b, a),
+        (a, b) => values(a, b),
+    }
+}
+
+fn values(a: &KeyPart, b: &KeyPart) -> Ordering {
+    let float = f64::from_bits;
+    match (a, b) {
+        (KeyPart::Int(a), KeyPart::Int(b)) => a.cmp(b),
+        (KeyPart::Unsigned(a), KeyPart::Unsigned(b)) => a.cmp(b),
+        (KeyPart::Int(_), KeyPart::Unsigned(_)) => Ordering::Less,
+        (KeyPart::Unsigned(_), KeyPart::Int(_)) => Ordering::Greater,
+        (KeyPart::Unsigned(a), KeyPart::Float(b)) => (*a as f64).total_cmp(&float(*b)).then(Ordering::Less),
+        (KeyPart::Float(a), KeyPart::Unsigned(b)) => float(*a).total_cmp(&(*b as f64)).then(Ordering::Greater),
+        (KeyPart::Float(a), KeyPart::Float(b)) => float(*a).total_cmp(&float(*b)),
+        // A float that is a whole number of 64 bits is an Int, so the two are never equal.
+        (KeyPart::Int(a), KeyPart::Float(b)) => (*a as f64).total_cmp(&float(*b)).then(Ordering::Less),
+        (KeyPart::Float(a), KeyPart::Int(b)) => float(*a).total_cmp(&(*b as f64)).then(Ordering::Greater),
+        (a, b) => rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)),
+    }
+}
+
+fn rank(part: &KeyPart) -> u8 {
+    match part {
+        KeyPart::Bool(_) => 0,
+        KeyPart::Int(_) | KeyPart::Unsigned(_) | KeyPart::Float(_) => 1,
+        KeyPart::Text(_) => 2,
+        KeyPart::DateTime(_) => 3,
+        KeyPart::Bytes(_) => 4,
+        KeyPart::Array(_) => 5,
+        KeyPart::Object(_) => 6,
+        KeyPart::Nothing => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::value::Value;
+
+    #[test]
+    fn nulls_are_last_both_ways_and_ties_go_by_key() {
+        let values = [
+            Value::Text("ab".into()),
+            Value::Null,
+            Value::Int(2),
+            Value::Bool(true),
+            Value::Float(1.5),
+            Value::Text("a".into()),
+            Value::Int(2),
+        ];
+        let sorted = |descending: bool| {
+            let mut keys: Vec<SortKey> = values
+                .iter()
+                .enumerate()
+                .map(|(place, value)| {
+                    let key = GroupKey::from_values([&Value::Int(place as i64)]);
+                    SortKey::new([(KeyPart::of(value), descending)], key)
+                })
+                .collect();
+            keys.sort();
+            let place = |key: &SortKey| match key.key().parts() {
+                [KeyPart::Int(place)] => *place,
+                _ => unreachable!(),
+            };
+            keys.iter().map(place).collect::<Vec<_>>()
+        };
+        assert_eq!(sorted(false), [3, 4, 2, 6, 5, 0, 1]);
+        assert_eq!(sorted(true), [0, 5, 2, 6, 4, 3, 1]);
+    }
+}

@@ -1,0 +1,92 @@
+//! Live views: each is a rule without sinks, whose rows go into the view's store and from there to its clients.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use super::{Engine, EngineError, RuleSpec};
+use crate::plan::physical::Body;
+use crate::view::{Description, Views};
+
+/// The id under which a view runs. Ids of rules have no colon where the service checks them.
+pub fn view_id(name: &str) -> String {
+    format!("view:{name}")
+}
+
+/// The view that runs under an id, if it is one.
+pub fn view_of(id: &str) -> Option<&str> {
+    id.strip_prefix("view:")
+}
+
+impl Engine {
+    /// The views and their clients.
+    pub fn views(&self) -> &Arc<Views> {
+        &self.views
+    }
+
+    /// Begins a view: from now on messages change its rows, and clients can connect. The plan's body is
+    /// [`Body::View`], and the id that of [`view_id`].
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing of the view is left then.
+    pub async fn create_view(&self, spec: RuleSpec) -> Result<(), EngineError> {
+        let Body::View(plan) = &spec.plan.body else { return Ok(()) };
+        let about = plan.about.clone();
+        let name = about.name.clone();
+        self.check_path(&spec)?;
+        self.views.create(about);
+        if let Err(error) = self.connectors.websockets.serve_views().await {
+            self.end_view(&name).await;
+            return Err(EngineError::View { view: name.to_string(), why: error.to_string() });
+        }
+        if let Err(error) = self.start_rule(spec).await {
+            self.end_view(&name).await;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Computes a view from now on by another plan. With the same definition its rows stay; else it begins empty, and
+    /// clients are told.
+    ///
+    /// # Errors
+    /// [`EngineError`]; the view goes on as it was then, unless a file could not be read.
+    pub async fn change_view(&self, spec: RuleSpec) -> Result<(), EngineError> {
+        self.check_path(&spec)?;
+        self.prepare_rule(spec).await?.replace(true).await.map(|_| ())
+    }
+
+    fn check_path(&self, spec: &RuleSpec) -> Result<(), EngineError> {
+        let Body::View(plan) = &spec.plan.body else { return Ok(()) };
+        let Description { name, path, .. } = &plan.about;
+        let failed = |why: String| Err(EngineError::View { view: name.to_string(), why });
+        if let Some(other) = self.views.at_path(path).filter(|other| other != name) {
+            return failed(format!("its PATH {path} is that of view {other}"));
+        }
+        if self.connectors.websockets.has_path(path) {
+            return failed(format!("its PATH {path} is that of a source or sink"));
+        }
+        Ok(())
+    }
+
+    /// Ends a view; true if there was one. Its clients are told.
+    pub async fn drop_view(&self, name: &str) -> bool {
+        let there = self.stop_rule(&view_id(name), false).await.is_some();
+        self.end_view(name).await;
+        there
+    }
+
+    async fn end_view(&self, name: &str) {
+        self.views.drop_view(name);
+        self.connectors.websockets.left_view().await;
+    }
+}
+
+/// Runs the clock of the views' clients while the engine lives.
+pub(super) async fn tick(views: Weak<Views>) {
+    loop {
+        let Some(views) = views.upgrade() else { return };
+        let wait = Duration::from_millis(views.tick());
+        drop(views);
+        tokio::time::sleep(wait).await;
+    }
+}

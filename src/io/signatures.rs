@@ -1,0 +1,74 @@
+//! Asymmetric signatures for `jsonwebtoken`: verified by ring, which TLS brings anyway.
+//!
+//! The crate leaves cryptography to a provider; those that it comes with would be a second library of it. This one
+//! verifies and never signs, and knows no algorithm whose key would let a verifier sign.
+
+use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
+use jsonwebtoken::errors::{ErrorKind, Result};
+use jsonwebtoken::signature::{Error, Verifier};
+use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
+use ring::signature as ring;
+
+static PROVIDER: CryptoProvider =
+    CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
+
+/// Lets `jsonwebtoken` verify in this way; a second call changes nothing.
+pub fn install() {
+    // The one that was installed before is this one.
+    let _ = PROVIDER.install_default();
+}
+
+fn signer(_: &Algorithm, _: &EncodingKey) -> Result<Box<dyn JwtSigner>> {
+    Err(ErrorKind::InvalidAlgorithm.into())
+}
+
+fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
+    let scheme = match algorithm {
+        Algorithm::RS256 => Scheme::Rsa(&ring::RSA_PKCS1_2048_8192_SHA256),
+        Algorithm::RS384 => Scheme::Rsa(&ring::RSA_PKCS1_2048_8192_SHA384),
+        Algorithm::RS512 => Scheme::Rsa(&ring::RSA_PKCS1_2048_8192_SHA512),
+        Algorithm::PS256 => Scheme::Rsa(&ring::RSA_PSS_2048_8192_SHA256),
+        Algorithm::PS384 => Scheme::Rsa(&ring::RSA_PSS_2048_8192_SHA384),
+        Algorithm::PS512 => Scheme::Rsa(&ring::RSA_PSS_2048_8192_SHA512),
+        Algorithm::ES256 => Scheme::Other(&ring::ECDSA_P256_SHA256_FIXED),
+        Algorithm::ES384 => Scheme::Other(&ring::ECDSA_P384_SHA384_FIXED),
+        Algorithm::EdDSA => Scheme::Other(&ring::ED25519),
+        _ => return Err(ErrorKind::InvalidAlgorithm.into()),
+    };
+    Ok(Box::new(Signature { algorithm: *algorithm, scheme, key: key.clone() }))
+}
+
+enum Scheme {
+    Rsa(&'static ring::RsaParameters),
+    Other(&'static dyn ring::VerificationAlgorithm),
+}
+
+struct Signature {
+    algorithm: Algorithm,
+    scheme: Scheme,
+    key: DecodingKey,
+}
+
+impl Verifier<Vec<u8>> for Signature {
+    fn verify(&self, message: &[u8], signature: &Vec<u8>) -> std::result::Result<(), Error> {
+        let verified = match (self.key.kind(), &self.scheme) {
+            (DecodingKeyKind::SecretOrDer(der), Scheme::Rsa(parameters)) => {
+                ring::UnparsedPublicKey::new(*parameters, der).verify(message, signature)
+            }
+            (DecodingKeyKind::SecretOrDer(point), Scheme::Other(algorithm)) => {
+                ring::UnparsedPublicKey::new(*algorithm, point).verify(message, signature)
+            }
+            (DecodingKeyKind::RsaModulusExponent { n, e }, Scheme::Rsa(parameters)) => {
+                ring::RsaPublicKeyComponents { n, e }.verify(parameters, message, signature)
+            }
+            (DecodingKeyKind::RsaModulusExponent { .. }, Scheme::Other(_)) => return Err(Error::new()),
+        };
+        verified.map_err(|_| Error::new())
+    }
+}
+
+impl JwtVerifier for Signature {
+    fn algorithm(&self) -> Algorithm {
+        self.algorithm
+    }
+}

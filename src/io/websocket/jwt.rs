@@ -1,0 +1,151 @@
+//! JSON web tokens that let clients in at the data server: `source.httpServerJwt`.
+//!
+//! Keys are PEM files, or files with a set of keys (JWKS). Only asymmetric algorithms are taken: who can check a token
+//! must not be able to make one.
+
+use std::path::{Path, PathBuf};
+
+use jsonwebtoken::jwk::JwkSet;
+use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use serde_json::{Map, Value as Json};
+
+/// The longest token, bytes: to check a signature costs as much as what is signed.
+const LONGEST: usize = 16 * 1024;
+
+/// The largest file of keys, bytes.
+const LARGEST: u64 = 1024 * 1024;
+
+/// `source.httpServerJwt`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JwtSettings {
+    /// PEM files of public keys, or JWKS files
+    pub keys: Vec<String>,
+    /// what a token's `aud` must hold; none: it is not looked at
+    pub audience: Vec<String>,
+    /// what a token's `iss` must be; none: it is not looked at
+    pub issuer: Vec<String>,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JwtError {
+    #[error("source.httpServerJwt.keys: {path} cannot be read: {error}")]
+    Read { path: PathBuf, error: std::io::Error },
+    #[error(
+        "source.httpServerJwt.keys: {0} holds no public key: expected a PEM file (RSA, EC or Ed25519) or a JWKS file"
+    )]
+    NoKey(PathBuf),
+    #[error("source.httpServerJwt names no keys: give it the files of the public keys")]
+    Empty,
+}
+
+/// Checks tokens.
+pub struct JwtKeys {
+    keys: Vec<Key>,
+    settings: JwtSettings,
+}
+
+struct Key {
+    /// `kid`
+    id: Option<String>,
+    algorithms: Vec<Algorithm>,
+    key: DecodingKey,
+}
+
+const RSA: [Algorithm; 6] =
+    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+
+impl JwtKeys {
+    /// Reads the keys.
+    ///
+    /// # Errors
+    /// [`JwtError`]
+    pub fn load(settings: &JwtSettings) -> Result<JwtKeys, JwtError> {
+        crate::io::signatures::install();
+        let mut keys = Vec::new();
+        for file in &settings.keys {
+            let path = Path::new(file);
+            let read = || {
+                let meta = std::fs::metadata(path)?;
+                if !meta.is_file() || meta.len() > LARGEST {
+                    return Err(std::io::Error::other("expected a file of up to 1 MiB"));
+                }
+                std::fs::read(path)
+            };
+            let content = read().map_err(|error| JwtError::Read { path: path.to_owned(), error })?;
+            let found = keys_of(&content);
+            if found.is_empty() {
+                return Err(JwtError::NoKey(path.to_owned()));
+            }
+            keys.extend(found);
+        }
+        if keys.is_empty() {
+            return Err(JwtError::Empty);
+        }
+        Ok(JwtKeys { keys, settings: settings.clone() })
+    }
+
+    /// The claims of a token that one of the keys has signed; `None` if it is not to be let in.
+    pub fn check(&self, token: &str) -> Option<Map<String, Json>> {
+        if token.len() > LONGEST {
+            return None;
+        }
+        let header = decode_header(token).ok()?;
+        let fits = |key: &&Key| {
+            key.algorithms.contains(&header.alg) && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
+        };
+        self.keys.iter().filter(fits).find_map(|key| self.check_with(token, header.alg, &key.key))
+    }
+
+    fn check_with(&self, token: &str, algorithm: Algorithm, key: &DecodingKey) -> Option<Map<String, Json>> {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = 0;
+        validation.validate_exp = true;
+        validation.validate_nbf = true;
+        validation.required_spec_claims.clear();
+        validation.validate_aud = !self.settings.audience.is_empty();
+        if validation.validate_aud {
+            validation.set_audience(&self.settings.audience);
+            validation.required_spec_claims.insert("aud".to_owned());
+        }
+        if !self.settings.issuer.is_empty() {
+            validation.set_issuer(&self.settings.issuer);
+            validation.required_spec_claims.insert("iss".to_owned());
+        }
+        let claims = decode::<Map<String, Json>>(token, key, &validation).ok()?.claims;
+        // A time that is no number was not looked at: such a token would never end.
+        let is_time = |name: &str| claims.get(name).is_none_or(|at| at.as_f64().is_some_and(|at| at >= 0.0));
+        (is_time("exp") && is_time("nbf")).then_some(claims)
+    }
+}
+
+/// When a token expires, ms since the epoch.
+pub fn expires(claims: &Map<String, Json>) -> Option<i64> {
+    claims.get("exp")?.as_f64().map(|seconds| (seconds * 1000.0) as i64)
+}
+
+fn keys_of(content: &[u8]) -> Vec<Key> {
+    if let Ok(set) = serde_json::from_slice::<JwkSet>(content) {
+        return set.keys.iter().filter_map(key_of_set).collect();
+    }
+    let key = |algorithms: &[Algorithm], key: DecodingKey| vec![Key { id: None, algorithms: algorithms.to_vec(), key }];
+    if let Ok(rsa) = DecodingKey::from_rsa_pem(content) {
+        return key(&RSA, rsa);
+    }
+    if let Ok(ec) = DecodingKey::from_ec_pem(content) {
+        return key(&[Algorithm::ES256, Algorithm::ES384], ec);
+    }
+    DecodingKey::from_ed_pem(content).map(|ed| key(&[Algorithm::EdDSA], ed)).unwrap_or_default()
+}
+
+fn key_of_set(jwk: &jsonwebtoken::jwk::Jwk) -> Option<Key> {
+    use jsonwebtoken::jwk::AlgorithmParameters as Of;
+    let algorithms = match &jwk.algorithm {
+        Of::RSA(_) => RSA.to_vec(),
+        Of::EllipticCurve(_) => vec![Algorithm::ES256, Algorithm::ES384],
+        Of::OctetKeyPair(_) => vec![Algorithm::EdDSA],
+        // A secret that both sides know is not taken, nor what is not known here.
+        _ => return None,
+    };
+    Some(Key { id: jwk.common.key_id.clone(), algorithms, key: DecodingKey::from_jwk(jwk).ok()? })
+}

@@ -1,0 +1,266 @@
+//! Clients of live views: their sockets, and the frames of their sessions moving over them.
+//!
+//! A client's task writes one frame at a time and asks its session for the next when the socket has taken it. It does
+//! not read while a frame waits, so a client that reads nothing makes nothing grow: neither answers nor pongs. What a
+//! client says and gets is the business of [`crate::view`].
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Sink, Stream};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::admission::Seat;
+use super::connection;
+use super::socket::Wire;
+use crate::view::{Frame, Identity, Mailbox, Session, Views};
+
+/// The subprotocol, for clients that offer one.
+pub const SUBPROTOCOL: &str = "plutino.live.v1";
+
+/// The path at which clients subscribe by messages.
+pub const PATH: &str = "/live";
+
+/// A client that takes no byte for so long is dropped; it may resume.
+const IDLE: Duration = Duration::from_secs(90);
+
+/// The longest message of a client, bytes.
+const MESSAGE: usize = 64 * 1024;
+
+/// What the kernel may hold for a client, bytes.
+const SEND_BUFFER: usize = 64 * 1024;
+
+/// Frames that a client's task writes before others of its thread get their turn.
+const FRAMES_A_TURN: usize = 16;
+
+/// What a client asked for with its request.
+#[derive(Clone, Debug)]
+pub(super) struct Asked {
+    /// the view of the path; `None` at [`PATH`]
+    pub view: Option<String>,
+    pub query: String,
+    /// `Last-Event-ID` of a client of events
+    pub cursor: Option<String>,
+    /// the page that it is of, which has passed the gate
+    pub origin: Option<String>,
+    pub identity: Identity,
+    pub peer: String,
+}
+
+/// Whether a request asks for server-sent events.
+pub(super) fn wants_events(headers: &HeaderMap) -> bool {
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let upgrades = headers.contains_key(header::UPGRADE);
+    !upgrades && accepts.flat_map(|value| value.split(',')).any(|kind| kind.trim().starts_with("text/event-stream"))
+}
+
+/// Whether a client offers the subprotocol.
+pub(super) fn offers_subprotocol(headers: &HeaderMap) -> bool {
+    let offered = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    offered.flat_map(|value| value.split(',')).any(|protocol| protocol.trim() == SUBPROTOCOL)
+}
+
+/// How websockets of live clients are configured.
+pub(super) fn config() -> WebSocketConfig {
+    WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE))
+        .max_frame_size(Some(MESSAGE))
+        .read_buffer_size(4 * 1024)
+        .write_buffer_size(0)
+        .max_write_buffer_size(usize::MAX)
+}
+
+fn session(views: &Arc<Views>, asked: Asked) -> Session {
+    let now = views.now();
+    let mailbox = Arc::new(Mailbox::new(asked.peer));
+    let mut session = Session::new(views.clone(), mailbox, asked.identity, now);
+    if let Some(view) = asked.view {
+        session.subscribe_url(&view, &asked.query, asked.cursor, now);
+    } else if !asked.query.is_empty() {
+        session.check_query(&asked.query);
+    }
+    session
+}
+
+/// Serves a websocket until it ends. Runs on a data thread; the socket comes detached.
+pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views>, asked: Asked, seat: Seat) {
+    let peer = asked.peer.clone();
+    if let Err(error) = websocket.get_mut().attach() {
+        tracing::debug!(client = peer, %error, "cannot move the socket of a live client");
+        return;
+    }
+    websocket.get_mut().limit_send_buffer(SEND_BUFFER);
+    websocket.get_mut().set_write_timeout(Some(IDLE));
+    let mut client = Client { session: session(&views, asked), views, websocket, flushing: false };
+    let ended = std::future::poll_fn(|cx| client.poll(cx)).await;
+    let Client { mut websocket, session, .. } = client;
+    drop(session);
+    match ended {
+        Ended::Closed => {}
+        Ended::Broken(error) => tracing::debug!(client = peer, %error, "a live client has gone"),
+        Ended::Over { code, reason } => {
+            let frame = CloseFrame { code: CloseCode::from(code), reason: reason.into() };
+            let closing = async {
+                let closing: Result<(), Error> =
+                    futures_util::SinkExt::send(&mut websocket, Message::Close(Some(frame))).await;
+                closing
+            };
+            let _ = tokio::time::timeout(Duration::from_secs(1), closing).await;
+            connection::linger(websocket.get_mut()).await;
+        }
+    }
+    drop(seat);
+}
+
+struct Client {
+    session: Session,
+    views: Arc<Views>,
+    websocket: WebSocketStream<Wire>,
+    /// what was handed over is not all in the kernel
+    flushing: bool,
+}
+
+enum Ended {
+    /// the client said goodbye
+    Closed,
+    Broken(Error),
+    /// the session ends it
+    Over {
+        code: u16,
+        reason: &'static str,
+    },
+}
+
+impl Client {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Ended> {
+        let mut frames = 0;
+        loop {
+            let websocket = Pin::new(&mut self.websocket);
+            if self.flushing {
+                match websocket.poll_flush(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Err(error)) => return Poll::Ready(ended(error)),
+                    Poll::Ready(Ok(())) => {
+                        self.flushing = false;
+                        self.session.mailbox().set_waiting(0);
+                    }
+                }
+                continue;
+            }
+            if frames == FRAMES_A_TURN {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let now = self.views.now();
+            if let Some(frame) = self.session.next(now) {
+                frames += 1;
+                self.session.mailbox().set_waiting(frame.json.len());
+                let message = WireFrame::message(frame.json, OpCode::Data(Data::Text), true);
+                if let Err(error) = Pin::new(&mut self.websocket).start_send(Message::Frame(message)) {
+                    return Poll::Ready(ended(error));
+                }
+                self.flushing = true;
+                continue;
+            }
+            if let Some(over) = self.session.over() {
+                return Poll::Ready(Ended::Over { code: over.code, reason: over.reason });
+            }
+            match Pin::new(&mut self.websocket).poll_next(cx) {
+                Poll::Ready(None) => return Poll::Ready(Ended::Closed),
+                Poll::Ready(Some(Ok(message))) => match message {
+                    Message::Text(text) => self.session.receive(&text, now),
+                    Message::Binary(_) => self.session.receive_binary(),
+                    // A pong is out before the next message is read.
+                    Message::Ping(_) | Message::Close(_) => self.flushing = true,
+                    Message::Pong(_) | Message::Frame(_) => {}
+                },
+                Poll::Ready(Some(Err(Error::Capacity(_)))) => self.session.too_large(),
+                Poll::Ready(Some(Err(error))) => return Poll::Ready(ended(error)),
+                Poll::Pending if self.session.mailbox().is_empty(cx.waker()) => return Poll::Pending,
+                Poll::Pending => {}
+            }
+        }
+    }
+}
+
+fn ended(error: Error) -> Ended {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => Ended::Closed,
+        error => Ended::Broken(error),
+    }
+}
+
+/// The answer's head of a client of events; the page that asked may read it.
+fn event_head(origin: Option<&str>) -> String {
+    let allowed = origin.map(|origin| format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"));
+    format!(
+        "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n{}X-Accel-Buffering: no\r\n\
+         Connection: close\r\n\r\n",
+        allowed.unwrap_or_default()
+    )
+}
+
+/// Serves server-sent events until the client goes, or has nothing to wait for.
+pub(super) async fn serve_events(mut wire: Wire, views: Arc<Views>, asked: Asked, seat: Seat) {
+    let peer = asked.peer.clone();
+    if let Err(error) = wire.attach() {
+        tracing::debug!(client = peer, %error, "cannot move the socket of a live client");
+        return;
+    }
+    wire.limit_send_buffer(SEND_BUFFER);
+    wire.set_write_timeout(Some(IDLE));
+    let head = event_head(asked.origin.as_deref());
+    let mut session = session(&views, asked);
+    if let Err(error) = events(&mut wire, &head, &mut session, &views).await {
+        tracing::debug!(client = peer, %error, "a live client of events has gone");
+    }
+    drop(seat);
+}
+
+async fn events(wire: &mut Wire, head: &str, session: &mut Session, views: &Views) -> std::io::Result<()> {
+    wire.write_all(head.as_bytes()).await?;
+    let (mut text, mut ignored) = (Vec::new(), [0; 256]);
+    loop {
+        while let Some(frame) = session.next(views.now()) {
+            text.clear();
+            add_event(&mut text, &frame);
+            session.mailbox().set_waiting(text.len());
+            wire.write_all(&text).await?;
+            wire.flush().await?;
+            session.mailbox().set_waiting(0);
+        }
+        if session.over().is_some() || !session.is_subscribed() {
+            return wire.shutdown().await;
+        }
+        let mailbox = session.mailbox().clone();
+        let mail =
+            std::future::poll_fn(|cx| if mailbox.is_empty(cx.waker()) { Poll::Pending } else { Poll::Ready(()) });
+        tokio::select! {
+            () = mail => {}
+            // A client of events has nothing to say; that it ends is to be seen.
+            read = wire.read(&mut ignored) => if read? == 0 {
+                return Ok(());
+            },
+        }
+    }
+}
+
+/// Adds a frame as one event. Its JSON is one line.
+fn add_event(events: &mut Vec<u8>, frame: &Frame) {
+    if let Some(at) = &frame.at {
+        events.extend_from_slice(b"id: ");
+        events.extend_from_slice(at.as_bytes());
+        events.push(b'\n');
+    }
+    events.extend_from_slice(b"data: ");
+    events.extend_from_slice(&frame.json);
+    events.extend_from_slice(b"\n\n");
+}

@@ -1,0 +1,119 @@
+//! The member `views` of rule files: CREATE VIEW statements, in a list or by name.
+
+use std::sync::Arc;
+
+use super::{Loader, PlannedView, diagnose};
+use crate::definition::rule;
+use crate::engine::{Keeps, RuleSpec, view_id};
+use crate::plan::physical::Body;
+use crate::plan::view::plan_view;
+use crate::sql::{self, ast::CreateView};
+use crate::text::document::{Document, Member, Node, Value};
+
+impl Loader {
+    /// Notes the names of a file's views: what reads them is told that they are views.
+    pub(super) fn name_views(&mut self, document: &Document) {
+        let Some(views) = rule::field(&document.root, "views") else { return };
+        let mut names = Vec::new();
+        each(views, &mut |_, node| names.extend(create_of(node).map(|create| create.name.name.to_string())));
+        names.iter().for_each(|name: &String| self.catalog.add_view(name));
+    }
+
+    pub(super) fn read_views(&mut self, document: &Arc<Document>) {
+        let Some(views) = rule::field(&document.root, "views") else { return };
+        if !matches!(views.value, Value::Text(_) | Value::List(_) | Value::Map(_)) {
+            let message = format!("views is {}, expected a list of CREATE VIEW statements", views.kind());
+            self.problems.push(document.error(views.place, "", message));
+            return;
+        }
+        let mut nodes = Vec::new();
+        each(views, &mut |key, node| nodes.push((key.cloned(), node.clone())));
+        for (key, node) in nodes {
+            self.read_view(document, key.as_ref(), &node);
+        }
+    }
+
+    fn read_view(&mut self, document: &Arc<Document>, key: Option<&Member>, node: &Node) {
+        let subject = key.map_or_else(|| "view".to_owned(), |member| format!("view {}", member.key));
+        let Some(statement) = statement_of(node) else {
+            let message = format!("a view is a CREATE VIEW statement, this is {}", node.kind());
+            self.problems.push(document.error(node.place, subject, message));
+            return;
+        };
+        let create = match sql::parse_view(statement.text().unwrap_or_default()) {
+            Ok(create) => create,
+            Err(error) => {
+                diagnose::of_create(document, statement, &subject, &error, &mut self.problems);
+                return;
+            }
+        };
+        let name = create.name.name.to_string();
+        let subject = format!("view {name}");
+        let mut refuse = |message: String| {
+            let span = Some(create.name.span);
+            self.problems.push(document.sql_error(statement, &subject, message, span, None));
+        };
+        if self.views.iter().any(|view| view.name == name) {
+            return refuse(format!("view {name} already exists"));
+        }
+        if self.catalog.relation(&name).is_some() {
+            return refuse(format!("{name} is the name of a stream or table"));
+        }
+        let source = create.query.from.name.name.to_string();
+        if let Some(stream) = self.streams.get_mut(&source) {
+            stream.used = true;
+        } else if !self.catalog.is_view(&source) && (!self.complete || self.broken.contains(&source)) {
+            // What is wrong with the stream was told there.
+            return;
+        }
+        let plan = match plan_view(&create, &self.catalog) {
+            Ok(plan) => plan,
+            Err(error) => {
+                diagnose::of_plan(document, statement, &subject, &error, &mut self.problems);
+                return;
+            }
+        };
+        let Body::View(view) = &plan.body else { return };
+        if view.checkpoint.is_some() {
+            let message =
+                "CHECKPOINT: plutino run keeps no state, the view begins empty each time; plutino serve keeps it";
+            self.problems.push(document.warning(node.place, &subject, message));
+        }
+        let path = view.about.path.clone();
+        if let Some(other) = self.views.iter().find(|view| view.path == path) {
+            let message = format!("its PATH {path} is that of view {}", other.name);
+            self.problems.push(document.error(node.place, &subject, message));
+            return;
+        }
+        let sources = plan.inputs.iter().map(|input| self.sources.get(input.stream.name.as_str()).cloned());
+        let sources: Vec<_> = sources.collect();
+        if sources.iter().any(Option::is_none) {
+            return;
+        }
+        let spec =
+            RuleSpec { id: view_id(&name), plan, sources, sinks: Vec::new(), send_error: false, keeps: Keeps::Nothing };
+        let place = document.error(node.place, "", "").place.unwrap_or_default();
+        self.views.push(PlannedView { spec, name, path, create, file: document.name.clone(), place });
+    }
+}
+
+/// Shows the statements of a section.
+fn each<'a>(views: &'a Node, see: &mut dyn FnMut(Option<&'a Member>, &'a Node)) {
+    match &views.value {
+        Value::Text(_) => see(None, views),
+        Value::List(nodes) => nodes.iter().for_each(|node| see(None, node)),
+        Value::Map(members) => members.iter().for_each(|member| see(Some(member), &member.node)),
+        _ => {}
+    }
+}
+
+fn statement_of(node: &Node) -> Option<&Node> {
+    match &node.value {
+        Value::Text(_) => Some(node),
+        _ => rule::field(node, "sql").filter(|sql| sql.text().is_some()),
+    }
+}
+
+fn create_of(node: &Node) -> Option<CreateView> {
+    sql::parse_view(statement_of(node)?.text()?).ok()
+}

@@ -1,0 +1,320 @@
+//! Live views under management: their statements, how they begin, change and end, and what is told of them.
+//!
+//! A view is in the engine from the moment it is created. Changes of views happen one after the other, with those of
+//! streams and tables, whose names they share.
+
+use std::sync::Arc;
+
+use serde_json::{Map, Value as Json};
+
+use super::error::ServiceError;
+use super::store::{Change, Kind, Records};
+use super::{Service, locked};
+use crate::definition::stream::Kind as StreamKind;
+use crate::engine::{Keeps, RuleSpec, view_id};
+use crate::pipeline::{self, UnknownKey, diagnose};
+use crate::plan::physical::Body;
+use crate::plan::view::{ViewPlan, explain_view, plan_view};
+use crate::sql::ast::CreateView;
+use crate::sql::parse_view;
+use crate::text::document::Problem;
+use crate::value::Text;
+use crate::view::{ClientStatus, Description, Filter, ViewStatus};
+
+/// A view as it was created.
+#[derive(Clone, Debug)]
+pub struct ManagedView {
+    pub sql: Arc<str>,
+    pub create: Arc<CreateView>,
+    /// how often its state is kept, ms, where it is
+    pub checkpoint: Option<i64>,
+}
+
+/// Rows of a view, as JSON.
+#[derive(Clone, Debug)]
+pub struct ViewRows {
+    pub at: Text,
+    /// view time, ms
+    pub ts: i64,
+    pub rows: Vec<Box<[u8]>>,
+}
+
+/// Rows that are given at most where nothing else is asked for.
+const ROWS: usize = 10_000;
+
+fn parse(sql: &str) -> Result<CreateView, ServiceError> {
+    parse_view(sql).map_err(|error| ServiceError::Statement(error.to_string()))
+}
+
+impl Service {
+    /// The names of all views, in alphabetical order.
+    pub fn views(&self) -> Vec<String> {
+        locked(&self.inner.views).keys().cloned().collect()
+    }
+
+    /// One of them.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRelation`]
+    pub fn view(&self, name: &str) -> Result<ManagedView, ServiceError> {
+        let view = locked(&self.inner.views).get(name).cloned();
+        view.ok_or_else(|| ServiceError::NoRelation { what: "view", name: name.to_owned() })
+    }
+
+    pub(super) fn has_view(&self, name: &str) -> bool {
+        locked(&self.inner.views).contains_key(name)
+    }
+
+    /// The views that read a stream.
+    pub(super) fn views_over(&self, name: &str) -> Vec<String> {
+        let views = locked(&self.inner.views);
+        let reads = |view: &ManagedView| {
+            let query = &view.create.query;
+            query.from.name.name == name || query.joins.iter().any(|join| join.source.name.name == name)
+        };
+        views.iter().filter(|(_, view)| reads(view)).map(|(view, _)| view.clone()).collect()
+    }
+
+    /// The statements of all views, for an export.
+    pub(super) fn view_statements(&self) -> std::collections::BTreeMap<String, String> {
+        locked(&self.inner.views).iter().map(|(name, view)| (name.clone(), view.sql.to_string())).collect()
+    }
+
+    /// Executes CREATE VIEW; gives the name.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn create_view(&self, sql: &str) -> Result<String, ServiceError> {
+        let create = parse(sql)?;
+        let _alone = self.inner.changing.lock().await;
+        let name = create.name.name.to_string();
+        let taken = if self.has_view(&name) {
+            Some("view")
+        } else {
+            self.catalog().relation(&name).map(|def| if def.kind == StreamKind::Stream { "stream" } else { "table" })
+        };
+        if let Some(what) = taken {
+            return Err(ServiceError::Statement(format!("Create view fails: {what} {name} already exists.")));
+        }
+        let (spec, checkpoint) = self.plan_view(&create)?;
+        {
+            let engine = self.inner.engine.read().await;
+            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+            engine.create_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
+        }
+        if let Err(error) = self.inner.store.write(vec![Change::put(Kind::View, &name, sql)]).await {
+            self.end_view(&name).await;
+            return Err(error.into());
+        }
+        self.keep_view(&name, sql, create, checkpoint).await;
+        Ok(name)
+    }
+
+    /// Replaces a view, or creates it. With the same query, KEY, PARAMS, CLAIMS and EVENT_TIME its rows stay; else it
+    /// begins empty, and clients are told.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub async fn replace_view(&self, name: &str, sql: &str) -> Result<(), ServiceError> {
+        let create = parse(sql)?;
+        if create.name.name != name {
+            let message = format!("Replace {name} fails: the sql statement must update the view {name}.");
+            return Err(ServiceError::Statement(message));
+        }
+        if !self.has_view(name) {
+            return self.create_view(sql).await.map(|_| ());
+        }
+        let _alone = self.inner.changing.lock().await;
+        let (spec, checkpoint) = self.plan_view(&create)?;
+        self.inner.store.write(vec![Change::put(Kind::View, name, sql)]).await?;
+        {
+            let engine = self.inner.engine.read().await;
+            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+            engine.change_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
+        }
+        self.keep_view(name, sql, create, checkpoint).await;
+        Ok(())
+    }
+
+    async fn keep_view(&self, name: &str, sql: &str, create: CreateView, checkpoint: Option<i64>) {
+        let view = ManagedView { sql: sql.into(), create: Arc::new(create), checkpoint };
+        locked(&self.inner.views).insert(name.to_owned(), view);
+        locked(&self.inner.relations).take_view(name);
+        self.begin_checkpoints(&view_id(name), checkpoint).await;
+    }
+
+    /// Drops a view; its clients are told.
+    ///
+    /// # Errors
+    /// [`ServiceError::NothingToDrop`], [`ServiceError::Store`]
+    pub async fn drop_view(&self, name: &str) -> Result<(), ServiceError> {
+        let _alone = self.inner.changing.lock().await;
+        if !self.has_view(name) {
+            return Err(ServiceError::NothingToDrop { what: "view", name: name.to_owned() });
+        }
+        let id = view_id(name);
+        self.inner.store.write(vec![Change::remove(Kind::View, name), Change::remove_state(&id)]).await?;
+        self.state_is_gone(&id);
+        locked(&self.inner.views).remove(name);
+        locked(&self.inner.relations).leave_view(name);
+        self.end_view(name).await;
+        Ok(())
+    }
+
+    async fn end_view(&self, name: &str) {
+        if let Some(engine) = self.inner.engine.read().await.as_ref() {
+            engine.drop_view(name).await;
+        }
+    }
+
+    /// Puts the stored views back; they begin with [`Service::resume`].
+    pub(super) fn restore_views(&self, records: &Records) {
+        for (name, sql) in records.of(Kind::View) {
+            match parse(sql) {
+                Ok(create) => {
+                    let view = ManagedView { sql: sql.into(), create: Arc::new(create), checkpoint: None };
+                    locked(&self.inner.views).insert(name.to_owned(), view);
+                    locked(&self.inner.relations).take_view(name);
+                }
+                Err(error) => tracing::error!("the stored view {name} cannot be used: {error}"),
+            }
+        }
+    }
+
+    /// Begins the stored views, before the rules.
+    pub(super) async fn resume_views(&self) {
+        let views: Vec<(String, ManagedView)> =
+            locked(&self.inner.views).iter().map(|(name, view)| (name.clone(), view.clone())).collect();
+        for (name, view) in views {
+            let begun = async {
+                let (mut spec, checkpoint) = self.plan_view(&view.create)?;
+                if checkpoint.is_some() {
+                    self.load_state(&mut spec).await;
+                }
+                let engine = self.inner.engine.read().await;
+                let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+                engine.create_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
+                Ok(checkpoint)
+            };
+            match begun.await {
+                Ok(checkpoint) => {
+                    if let Some(view) = locked(&self.inner.views).get_mut(&name) {
+                        view.checkpoint = checkpoint;
+                    }
+                    self.begin_checkpoints(&view_id(&name), checkpoint).await;
+                }
+                Err::<_, ServiceError>(error) => tracing::error!("the stored view {name} does not begin: {error}"),
+            }
+        }
+    }
+
+    /// Whether a view's state is kept when the service stops.
+    pub(super) fn keeps_view(&self, name: &str) -> bool {
+        locked(&self.inner.views).get(name).is_some_and(|view| view.checkpoint.is_some())
+    }
+
+    fn plan_view(&self, create: &CreateView) -> Result<(RuleSpec, Option<i64>), ServiceError> {
+        let plan = plan_view(create, &self.catalog());
+        let plan = plan.map_err(|error| ServiceError::Plan(Box::new(error)))?;
+        let mut sources = Vec::with_capacity(plan.inputs.len());
+        for input in &plan.inputs {
+            let source = pipeline::source(&input.stream, &self.config(), UnknownKey::Default);
+            let (source, warnings) = source.map_err(super::definition::fault_of)?;
+            for warning in warnings {
+                tracing::warn!(view = %create.name.name, stream = %input.stream.name, "{warning}");
+            }
+            sources.push(Some(source));
+        }
+        let checkpoint = match &plan.body {
+            Body::View(view) => view.checkpoint,
+            _ => None,
+        };
+        let id = view_id(&create.name.name);
+        let spec = RuleSpec { id, plan, sources, sinks: Vec::new(), send_error: false, keeps: Keeps::State(None) };
+        Ok((spec, checkpoint))
+    }
+
+    /// All that is wrong with a CREATE VIEW that was refused, with places.
+    pub fn mistakes_of_view(&self, sql: &str) -> Vec<Problem> {
+        diagnose::of_view(sql, &self.catalog())
+    }
+
+    /// What clients are told of a view, and its plan.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRelation`], and what is wrong with it by now.
+    pub fn describe_view(&self, name: &str) -> Result<(ManagedView, Box<ViewPlan>), ServiceError> {
+        let view = self.view(name)?;
+        match self.plan_view(&view.create)?.0.plan.body {
+            Body::View(plan) => Ok((view, plan)),
+            _ => Err(ServiceError::NoRelation { what: "view", name: name.to_owned() }),
+        }
+    }
+
+    /// A view's plan as text.
+    ///
+    /// # Errors
+    /// As [`Service::describe_view`].
+    pub fn explain_view(&self, name: &str) -> Result<String, ServiceError> {
+        let view = self.view(name)?;
+        let explained = explain_view(&view.create, &self.catalog());
+        explained.map_err(|error| ServiceError::Plan(Box::new(error)))
+    }
+
+    /// How a view stands.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRelation`], [`ServiceError::Stopping`]
+    pub async fn view_status(&self, name: &str) -> Result<ViewStatus, ServiceError> {
+        self.with_view(name, |view, _| view.status()).await
+    }
+
+    /// The subscriptions to a view.
+    ///
+    /// # Errors
+    /// As [`Service::view_status`].
+    pub async fn view_clients(&self, name: &str) -> Result<Vec<ClientStatus>, ServiceError> {
+        self.with_view(name, |view, now| view.clients(now)).await
+    }
+
+    /// The rows of a view whose parameters have these values, up to a number.
+    ///
+    /// # Errors
+    /// As [`Service::view_status`]; [`ServiceError::Statement`] for a parameter that the view has not.
+    pub async fn view_rows(
+        &self,
+        name: &str,
+        params: &[(Text, Vec<Json>)],
+        limit: Option<usize>,
+    ) -> Result<ViewRows, ServiceError> {
+        let limit = limit.unwrap_or(ROWS);
+        let rows = self.with_view(name, |view, _| {
+            // Management sees all: claims are for clients.
+            let about: Description = view.about().without_claims();
+            let filter = Filter::resolve(&about, params, Some(&Map::new()));
+            let filter = filter.map_err(|error| ServiceError::Statement(error.to_string()))?;
+            let mut rows = Vec::new();
+            view.each_row(&filter, |row| {
+                if rows.len() < limit {
+                    rows.push(row.into());
+                }
+                rows.len() < limit
+            });
+            Ok(ViewRows { at: view.at(), ts: view.ts(), rows })
+        });
+        rows.await?
+    }
+
+    async fn with_view<T>(
+        &self,
+        name: &str,
+        see: impl FnOnce(&crate::view::View, i64) -> T,
+    ) -> Result<T, ServiceError> {
+        let engine = self.inner.engine.read().await;
+        let views = engine.as_ref().ok_or(ServiceError::Stopping)?.views();
+        let there = views.find(name).filter(|_| self.has_view(name));
+        let view = there.ok_or_else(|| ServiceError::NoRelation { what: "view", name: name.to_owned() })?;
+        let view = locked(&view);
+        Ok(see(&view, views.now()))
+    }
+}

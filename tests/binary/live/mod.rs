@@ -1,0 +1,7 @@
+//! Live views over real sockets.
+
+mod client;
+mod kinds;
+mod model;
+mod protocol;
+mod service;

@@ -1,0 +1,175 @@
+//! Random messages and clients against the real binary: whatever happens, each client holds exactly its part.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::client::Live;
+use crate::process::{Plutino, send, stream};
+
+/// A view, what a client of it may ask for, and what its rows are by all messages so far.
+struct Case {
+    name: &'static str,
+    sql: &'static str,
+    queries: &'static [&'static str],
+    rows: fn(&[Value]) -> BTreeMap<String, Value>,
+}
+
+fn newest(messages: &[Value], passes: fn(&Value) -> bool) -> BTreeMap<String, Value> {
+    let mut rows = BTreeMap::new();
+    for message in messages {
+        let key = json!([message["id"]]).to_string();
+        if passes(message) {
+            rows.insert(key, json!({"id": message["id"], "site": message["site"], "v": message["v"]}));
+        } else {
+            rows.remove(&key);
+        }
+    }
+    rows
+}
+
+fn first(mut rows: Vec<(String, Value)>, count: usize) -> Vec<(String, Value)> {
+    let v = |row: &Value| row["v"].as_i64().expect("a number");
+    rows.sort_by_key(|(_, row)| (-v(row), row["id"].as_i64()));
+    rows.truncate(count);
+    rows
+}
+
+const CASES: &[Case] = &[
+    Case {
+        name: "newest",
+        sql: "CREATE VIEW newest WITH (KEY=\"id\", PARAMS=\"id,site\") AS SELECT id, site, v FROM s WHERE v < 8",
+        queries: &["", "?site=a", "?site=a&site=b", "?id=3", "?id=1&id=2&site=c", "?site=b&_every=50"],
+        rows: |messages| newest(messages, |message| message["v"].as_i64() < Some(8)),
+    },
+    Case {
+        name: "sums",
+        sql: "CREATE VIEW sums WITH (PARAMS=\"n,site\") AS SELECT site, count(*) AS n, sum(v) AS total FROM s \
+              GROUP BY site HAVING count(*) % 5 > 0",
+        queries: &["", "?site=a", "?n=3&n=4", "?_every=100"],
+        rows: |messages| {
+            let mut groups: BTreeMap<String, (i64, i64)> = BTreeMap::new();
+            for message in messages {
+                let group = groups.entry(message["site"].as_str().unwrap().to_owned()).or_default();
+                *group = (group.0 + 1, group.1 + message["v"].as_i64().unwrap());
+            }
+            let shown = groups.into_iter().filter(|(_, (n, _))| n % 5 > 0);
+            shown
+                .map(|(site, (n, total))| (json!([site]).to_string(), json!({"site":site,"n":n,"total":total})))
+                .collect()
+        },
+    },
+    Case {
+        name: "best",
+        sql: "CREATE VIEW best WITH (KEY=\"id\", PARAMS=\"site\") AS SELECT id, site, v FROM s ORDER BY v DESC LIMIT 3",
+        queries: &["", "?site=a", "?site=b&site=c"],
+        rows: |messages| first(newest(messages, |_| true).into_iter().collect(), 3).into_iter().collect(),
+    },
+    Case {
+        name: "best_each",
+        sql: "CREATE VIEW best_each WITH (KEY=\"id\", PARAMS=\"site\") AS SELECT id, site, v FROM s \
+              WHERE v > 1 AND row_number() OVER (PARTITION BY site ORDER BY v DESC) <= 2",
+        queries: &["", "?site=a"],
+        rows: |messages| {
+            let rows = newest(messages, |message| message["v"].as_i64() > Some(1));
+            let mut sites: BTreeMap<String, Vec<(String, Value)>> = BTreeMap::new();
+            for (key, row) in rows {
+                sites.entry(row["site"].to_string()).or_default().push((key, row));
+            }
+            sites.into_values().flat_map(|rows| first(rows, 2)).collect()
+        },
+    },
+    Case {
+        name: "windows",
+        sql: "CREATE VIEW windows WITH (PARAMS=\"site\", EVENT_TIME=\"true\", LATE_TOLERANCE=\"1000h\", EXPIRE=\"1000h\") AS \
+              SELECT site, count(*) AS n, last_value(v) AS last, window_start() AS at FROM s \
+              GROUP BY site, HOPPINGWINDOW(ss, 4, 2)",
+        queries: &["", "?site=b"],
+        rows: |messages| {
+            let mut windows: BTreeMap<(String, i64), Vec<(i64, usize, Value)>> = BTreeMap::new();
+            for (place, message) in messages.iter().enumerate() {
+                let (site, ts) = (message["site"].as_str().unwrap(), message["ts"].as_i64().unwrap());
+                for start in [ts.div_euclid(2_000) * 2_000 - 2_000, ts.div_euclid(2_000) * 2_000] {
+                    let rows = windows.entry((site.to_owned(), start)).or_default();
+                    rows.push((ts, place, message["v"].clone()));
+                }
+            }
+            let row = |((site, at), mut rows): ((String, i64), Vec<(i64, usize, Value)>)| {
+                rows.sort_by_key(|(ts, place, _)| (*ts, *place));
+                let last = rows.last().map(|(_, _, v)| v.clone());
+                (json!([site, at]).to_string(), json!({"site":site,"n":rows.len(),"last":last,"at":at}))
+            };
+            windows.into_iter().map(row).collect()
+        },
+    },
+];
+
+/// Whether a row is in the part that a query asks for.
+fn is_in(query: &str, row: &Value) -> bool {
+    let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (name, value) in query.trim_start_matches('?').split('&').filter_map(|pair| pair.split_once('=')) {
+        if !name.starts_with('_') {
+            wanted.entry(name).or_default().push(value);
+        }
+    }
+    wanted.iter().all(|(name, values)| {
+        let text = row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
+        values.contains(&text.as_str())
+    })
+}
+
+async fn model(name: &str, workers: &str, seed: u64) {
+    let views: Vec<&str> = CASES.iter().map(|case| case.sql).collect();
+    let rules = json!({"streams": [stream("s", "", ", TIMESTAMP=\"ts\"")], "views": views, "rules": []});
+    let plutino = Plutino::run(name, &rules, &["--workers", workers]).await;
+    let mut feed = plutino.connect("/s").await;
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut messages: Vec<Value> = Vec::new();
+    // Each with its case and path; while it is away there is no socket.
+    let mut clients: Vec<(usize, String, Live)> = Vec::new();
+    for round in 0..40 {
+        for _ in 0..random.usize(1..12) {
+            let site = ["a", "b", "c"][random.usize(0..3)];
+            let message = json!({
+                "id": random.u8(0..6), "site": site, "v": random.u8(0..10),
+                "ts": 1_000_000 + random.i64(0..20_000),
+            });
+            send(&mut feed, message.to_string()).await;
+            messages.push(message);
+        }
+        if clients.len() < 14 {
+            let case = random.usize(0..CASES.len());
+            let query = CASES[case].queries[random.usize(0..CASES[case].queries.len())];
+            let path = format!("/live/{}{query}", CASES[case].name);
+            let live = Live::open(plutino.port, &path).await;
+            clients.push((case, path, live));
+        } else if random.u8(0..4) == 0 {
+            clients.swap_remove(random.usize(0..clients.len()));
+        }
+        if !clients.is_empty() && random.bool() {
+            let (case, path, mut live) = clients.swap_remove(random.usize(0..clients.len()));
+            let _ = live.socket.close(None).await;
+            let live = live.resume(plutino.port, &path).await;
+            clients.push((case, path, live));
+        }
+        // Quiet: every client comes to hold what a naive account says.
+        if round % 4 == 3 {
+            for (case, path, live) in &mut clients {
+                let query = path.split_once('?').map_or("", |(_, query)| query);
+                let mut wanted = (CASES[*case].rows)(&messages);
+                wanted.retain(|_, row| is_in(query, row));
+                live.until(|rows| *rows == wanted).await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_client_holds_its_part() {
+    model("live-model-1", "1", 11).await;
+}
+
+#[tokio::test]
+async fn every_client_holds_its_part_over_three_threads() {
+    model("live-model-3", "3", 12).await;
+}

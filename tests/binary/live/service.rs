@@ -1,0 +1,194 @@
+//! Views of a service: REST, command line, restarts.
+
+use std::process::Command;
+
+use futures_util::SinkExt;
+use serde_json::{Value, json};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::client::{Live, frame};
+use crate::process::serve::{Folder, Served};
+use crate::process::stream;
+
+const FLEET: &str = "CREATE VIEW fleet WITH (KEY=\"id\", PARAMS=\"id,site\") AS SELECT id, site, t FROM telemetry";
+
+async fn begin(service: &Served) {
+    service.asks("POST", "/streams", &json!({"sql": stream("telemetry", "", "")})).await.done();
+    let created = service.asks("POST", "/views", &json!({"sql": FLEET})).await;
+    assert_eq!((created.status, created.body.as_str()), (201, "View fleet is created.\n"));
+}
+
+async fn feed(service: &Served, messages: &[Value]) {
+    let mut feed = connect_async(service.data_url("/telemetry")).await.expect("the stream takes clients").0;
+    for message in messages {
+        feed.send(Message::text(message.to_string())).await.unwrap();
+    }
+    feed.close(None).await.unwrap();
+}
+
+async fn rows(service: &Served, path: &str, count: usize) -> Vec<Value> {
+    loop {
+        let answer = service.asks("GET", path, &Value::Null).await;
+        if answer.status == 404 {
+            // A service that has just started begins its views.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            continue;
+        }
+        let answer = answer.json();
+        let rows = answer["rows"].as_array().expect("rows").clone();
+        assert!(answer["at"].is_string() && answer["ts"].is_i64(), "{answer}");
+        if rows.len() >= count {
+            return rows;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn rest_manages_views() {
+    let folder = Folder::new("live-rest");
+    let service = folder.serve();
+    begin(&service).await;
+    assert_eq!(service.asks("GET", "/views", &Value::Null).await.json(), json!(["fleet"]));
+    let described = service.asks("GET", "/views/fleet", &Value::Null).await.json();
+    assert_eq!((&described["key"], &described["params"]), (&json!(["id"]), &json!(["id", "site"])));
+    assert_eq!((&described["path"], &described["sql"]), (&json!("/live/fleet"), &json!(FLEET)));
+    for (sql, told) in [
+        (FLEET, "already exists"),
+        ("CREATE VIEW telemetry WITH (KEY=\"id\") AS SELECT id FROM telemetry", "already exists"),
+        ("CREATE VIEW v AS SELECT id FROM telemetry", "needs a KEY"),
+        ("CREATE VIEW v WITH (KEY=\"id\") AS SELECT id FROM nosuch", "nosuch"),
+        ("CREATE VIEW v WITH (KEY=\"id\", PATH=\"/live/fleet\") AS SELECT id FROM telemetry", "PATH"),
+        ("CREATE STREAM x () WITH ()", "CREATE VIEW"),
+    ] {
+        let refused = service.asks("POST", "/views", &json!({"sql": sql})).await;
+        assert!(refused.status == 400 && refused.body.contains(told), "{sql}: {} {}", refused.status, refused.body);
+    }
+    let taken = service.asks("POST", "/streams", &json!({"sql": stream("fleet", "", "")})).await;
+    assert_eq!(taken.status, 400, "{}", taken.body);
+    let used = service.asks("DELETE", "/streams/telemetry", &Value::Null).await;
+    assert_eq!(used.status, 400, "{}", used.body);
+    assert_eq!(service.asks("GET", "/views/none", &Value::Null).await.status, 404);
+    assert_eq!(service.asks("GET", "/views/none/status", &Value::Null).await.status, 404);
+
+    let messages =
+        [json!({"id":1,"site":"a","t":1}), json!({"id":2,"site":"b","t":1}), json!({"id":1,"site":"a","t":2})];
+    feed(&service, &messages).await;
+    let mut live = Live::open(service.data_port, "/live/fleet?site=a").await;
+    live.until(|rows| rows.get("[1]").is_some_and(|row| row["t"] == 2)).await;
+    rows(&service, "/views/fleet/rows", 2).await;
+    assert_eq!(rows(&service, "/views/fleet/rows?id=1", 1).await, [json!({"id":1,"site":"a","t":2})]);
+    assert_eq!(rows(&service, "/views/fleet/rows?_limit=1", 1).await.len(), 1);
+    assert_eq!(service.asks("GET", "/views/fleet/rows?t=1", &Value::Null).await.status, 400);
+    let status = service.asks("GET", "/views/fleet/status", &Value::Null).await.json();
+    for (name, value) in [("rows", 2), ("inserts", 2), ("subscriptions", 1), ("cohorts", 1), ("clients", 1)] {
+        assert_eq!(status[name], value, "{status}");
+    }
+    let clients = service.asks("GET", "/views/fleet/clients", &Value::Null).await.json();
+    assert_eq!((&clients[0]["params"], &clients[0]["lagChanges"]), (&json!({"site":"a"}), &json!(0)));
+    let metrics = service.asks("GET", "/metrics", &Value::Null).await.done();
+    assert!(metrics.contains("plutino_view_rows{view=\"fleet\"} 2"), "{metrics}");
+
+    // Options keep the rows; another query begins empty.
+    let more = FLEET.replace("PARAMS=\"id,site\"", "PARAMS=\"id,site\", RETAIN=\"5s\"");
+    service.asks("PUT", "/views/fleet", &json!({"sql": more})).await.done();
+    assert_eq!(rows(&service, "/views/fleet/rows", 2).await.len(), 2);
+    feed(&service, &[json!({"id":3,"site":"a","t":1})]).await;
+    live.until(|rows| rows.len() == 2).await;
+    let other = FLEET.replace("t FROM", "t + 1 AS t FROM");
+    service.asks("PUT", "/views/fleet", &json!({"sql": other})).await.done();
+    let mut kinds = Vec::new();
+    while kinds.last() != Some(&json!("ready")) {
+        let message = live.apply().await;
+        if message["t"] == "gap" {
+            assert_eq!(message["why"], "changed");
+        }
+        kinds.push(message["t"].clone());
+    }
+    assert_eq!(kinds, ["gap", "subscribed", "snapshot", "ready"]);
+    assert!(live.rows.is_empty());
+    let without = other.replace("PARAMS=\"id,site\"", "PARAMS=\"id\"");
+    service.asks("PUT", "/views/fleet", &json!({"sql": without})).await.done();
+    assert_eq!(live.apply().await, json!({"t":"unsubscribed","s":live.s,"why":"dropped"}));
+    let mut live = Live::open(service.data_port, "/live/fleet").await;
+    let dropped = service.asks("DELETE", "/views/fleet", &Value::Null).await.done();
+    assert_eq!(dropped, "View fleet is dropped.\n");
+    assert_eq!(frame(&mut live.socket).await.unwrap()["why"], "dropped");
+    assert_eq!(service.asks("DELETE", "/views/fleet", &Value::Null).await.status, 404);
+}
+
+#[tokio::test]
+async fn state_is_there_again_after_a_kill() {
+    let folder = Folder::new("live-restart");
+    let mut service = folder.serve();
+    service.asks("POST", "/streams", &json!({"sql": stream("telemetry", "", "")})).await.done();
+    for sql in [
+        "CREATE VIEW kept WITH (KEY=\"id\", CHECKPOINT=\"50ms\") AS SELECT id, t FROM telemetry",
+        "CREATE VIEW counts WITH (CHECKPOINT=\"50ms\") AS SELECT id, count(*) AS n FROM telemetry GROUP BY id",
+        "CREATE VIEW top WITH (KEY=\"id\", CHECKPOINT=\"50ms\") AS SELECT id, t FROM telemetry ORDER BY t LIMIT 1",
+        "CREATE VIEW fresh WITH (KEY=\"id\") AS SELECT id, t FROM telemetry",
+    ] {
+        service.asks("POST", "/views", &json!({"sql": sql})).await.done();
+    }
+    feed(&service, &[json!({"id":1,"t":1}), json!({"id":2,"t":2}), json!({"id":1,"t":3})]).await;
+    rows(&service, "/views/fresh/rows", 2).await;
+    let live = Live::open(service.data_port, "/live/kept").await;
+    let cursor = live.cursor.clone().unwrap();
+    // Checkpoints are taken meanwhile; a change that is in one is there after it.
+    tokio::time::sleep(std::time::Duration::from_millis(1_500)).await;
+    service.kill();
+    drop(service);
+    let service = folder.serve();
+    assert_eq!(rows(&service, "/views/kept/rows", 2).await.len(), 2);
+    assert_eq!(rows(&service, "/views/counts/rows?id=1", 1).await, [json!({"id":1,"n":2})]);
+    assert_eq!(rows(&service, "/views/top/rows", 1).await, [json!({"id":2,"t":2})]);
+    assert!(service.asks("GET", "/views/fresh/rows", &Value::Null).await.json()["rows"].as_array().unwrap().is_empty());
+    let mut socket = super::client::connect(service.data_port, &format!("/live/kept?_cursor={cursor}")).await;
+    assert_eq!(frame(&mut socket).await.unwrap()["resumed"], false);
+    assert_eq!(frame(&mut socket).await.unwrap()["why"], "restart");
+    feed(&service, &[json!({"id":1,"t":9})]).await;
+    while rows(&service, "/views/counts/rows?id=1", 1).await != [json!({"id":1,"n":3})] {
+        tokio::task::yield_now().await;
+    }
+    // The row beyond the first was remembered, too.
+    feed(&service, &[json!({"id":2,"t":99})]).await;
+    while rows(&service, "/views/top/rows", 1).await != [json!({"id":1,"t":9})] {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn views_are_exported_and_imported() {
+    let folder = Folder::new("live-export");
+    let service = folder.serve();
+    begin(&service).await;
+    let exported = service.asks("GET", "/data/export", &Value::Null).await.json();
+    assert_eq!(exported["views"], json!({"fleet": FLEET}));
+    service.asks("DELETE", "/views/fleet", &Value::Null).await.done();
+    service.asks("POST", "/data/import", &json!({"content": exported.to_string()})).await.done();
+    assert_eq!(service.asks("GET", "/views", &Value::Null).await.json(), json!(["fleet"]));
+}
+
+#[tokio::test]
+async fn the_command_line_manages_views() {
+    let folder = Folder::new("live-cli");
+    let service = folder.serve();
+    service.asks("POST", "/streams", &json!({"sql": stream("telemetry", "", "")})).await.done();
+    let url = service.url("");
+    let run = |arguments: &[&str]| {
+        let output =
+            Command::new(env!("CARGO_BIN_EXE_plutino")).args(arguments).args(["--url", &url]).output().unwrap();
+        (output.status.success(), String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    assert_eq!(run(&["show", "views"]), (true, "No view definitions are found.\n".to_owned()));
+    let fleet = FLEET.strip_prefix("CREATE VIEW ").unwrap();
+    assert_eq!(run(&["create", "view", fleet]), (true, "View fleet is created.\n".to_owned()));
+    assert_eq!(run(&["show", "views"]), (true, "fleet\n".to_owned()));
+    let (_, described) = run(&["describe", "view", "fleet"]);
+    assert!(described.contains("KEY: id") && described.contains("PATH: /live/fleet"), "{described}");
+    let (_, status) = run(&["getstatus", "view", "fleet"]);
+    assert_eq!(serde_json::from_str::<Value>(&status).unwrap()["rows"], 0);
+    assert_eq!(run(&["drop", "view", "fleet"]), (true, "View fleet is dropped.\n".to_owned()));
+    assert!(!run(&["drop", "view", "fleet"]).0);
+}
