@@ -14,6 +14,7 @@ mod serve;
 mod status;
 mod store;
 mod tail;
+mod watch;
 
 use std::ffi::OsString;
 use std::future::Future;
@@ -50,17 +51,18 @@ enum Verb {
     Explain(explain::Explain),
     Feed(feed::Feed),
     Tail(tail::Tail),
+    Watch(watch::Watch),
     Query(query::Query),
     Store(store::Store),
-    /// Create a stream, table, rule, connection or confkey in a running service
+    /// Create a stream, table, view, rule, connection or confkey in a running service
     Create(remote::RemoteWithFile),
-    /// Describe a stream, table, rule, connection or confkey of a running service
+    /// Describe a stream, table, view, rule, connection or confkey of a running service
     Describe(remote::Remote),
-    /// List the streams, tables, rules, confkeys or connections of a running service
+    /// List the streams, tables, views, rules, confkeys or connections of a running service
     Show(remote::Remote),
-    /// Drop a stream, table, rule, connection or confkey of a running service
+    /// Drop a stream, table, view, rule, connection or confkey of a running service
     Drop(remote::Remote),
-    /// Show the status of a rule, or of the last import
+    /// Show the status of a rule or view, or of the last import
     Getstatus(remote::Remote),
     /// Show the operators of a rule as a graph
     Gettopo(remote::Remote),
@@ -139,6 +141,7 @@ pub fn main() -> ExitCode {
         Verb::Explain(explain) => explain.run(log),
         Verb::Feed(feed) => start_log(log, None, LogSettings::default()).and_then(|()| feed.run()),
         Verb::Tail(tail) => start_log(log, None, LogSettings::default()).and_then(|()| tail.run()),
+        Verb::Watch(watch) => start_log(log, None, LogSettings::default()).and_then(|()| watch.run()),
         Verb::Query(query) => query.run(),
         Verb::Store(store) => store.run(),
         Verb::Create(remote) => remote.run("create"),

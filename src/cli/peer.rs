@@ -20,6 +20,13 @@ pub struct Peer {
     /// Be the server at this URL, in place of a client
     #[arg(long)]
     pub listen: bool,
+    #[command(flatten)]
+    access: Access,
+}
+
+/// How a peer is reached.
+#[derive(Args)]
+pub struct Access {
     /// Accept any server certificate
     #[arg(long)]
     insecure: bool,
@@ -39,10 +46,10 @@ struct Url {
     path: String,
 }
 
-impl Peer {
-    fn url(&self) -> Result<Url, Failure> {
-        let wrong = || Failure::Usage(format!("{:?} is no websocket URL, expected ws://host:port/path", self.url));
-        let uri: Uri = self.url.parse().map_err(|_| wrong())?;
+impl Url {
+    fn read(url: &str) -> Result<Url, Failure> {
+        let wrong = || Failure::Usage(format!("{:?} is no websocket URL, expected ws://host:port/path", url));
+        let uri: Uri = url.parse().map_err(|_| wrong())?;
         let scheme = uri.scheme_str().ok_or_else(wrong)?.to_ascii_lowercase();
         let default = match scheme.as_str() {
             "ws" => 80,
@@ -53,12 +60,14 @@ impl Peer {
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         Ok(Url { scheme, host: host.to_owned(), port: uri.port_u16().unwrap_or(default), path })
     }
+}
 
-    /// Dials once.
-    pub async fn dial(&self) -> Result<WebSocketStream<Wire>, Failure> {
-        let url = self.url()?;
+impl Access {
+    /// Dials a URL once, with a further header where there is one.
+    pub async fn dial(&self, url: &str, further: Option<&str>) -> Result<WebSocketStream<Wire>, Failure> {
+        let url = Url::read(url)?;
         let mut headers = Map::new();
-        for header in &self.headers {
+        for header in self.headers.iter().map(String::as_str).chain(further) {
             let Some((name, value)) = header.split_once(':') else {
                 return Err(Failure::Usage(format!("--header {header:?}: expected NAME: VALUE")));
             };
@@ -75,6 +84,17 @@ impl Peer {
         }
         let (settings, _) = Settings::source(&url.path, &props).map_err(|error| Failure::Refused(error.to_string()))?;
         websocket::dial(&settings).await.map_err(|error| Failure::Refused(error.to_string()))
+    }
+}
+
+impl Peer {
+    fn url(&self) -> Result<Url, Failure> {
+        Url::read(&self.url)
+    }
+
+    /// Dials once.
+    pub async fn dial(&self) -> Result<WebSocketStream<Wire>, Failure> {
+        self.access.dial(&self.url, None).await
     }
 
     /// Listens at the URL's host and port; says where.

@@ -598,7 +598,7 @@ impl Reader {
                 Value::Map(members) => {
                     for member in members {
                         let name = format!("{name}.{}", member.key);
-                        self.setting(document, &name, &member.node, member.place);
+                        self.setting(document, &name, member.place, &member.node);
                     }
                 }
                 _ => wrong("an object {keys, audience, issuer}"),

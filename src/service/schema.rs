@@ -2,8 +2,8 @@
 
 use super::Service;
 use super::error::ServiceError;
-use crate::plan::{self, columns};
 use crate::plan::physical::ColumnSource;
+use crate::plan::{self, columns};
 
 pub use crate::plan::ResultColumn;
 

@@ -49,10 +49,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "view",
         ],
     ),
-    (
-        "api",
-        &["config", "expr", "io", "logging", "metrics", "plan", "service", "sql", "sync", "text", "value", "view"],
-    ),
+    ("api", &["config", "expr", "io", "logging", "metrics", "plan", "service", "sql", "sync", "text", "value", "view"]),
     (
         "cli",
         &[

@@ -28,6 +28,9 @@ fn newest(messages: &[Value], passes: fn(&Value) -> bool) -> BTreeMap<String, Va
     rows
 }
 
+/// Time, place among the messages, and value.
+type InWindow = (i64, usize, Value);
+
 fn first(mut rows: Vec<(String, Value)>, count: usize) -> Vec<(String, Value)> {
     let v = |row: &Value| row["v"].as_i64().expect("a number");
     rows.sort_by_key(|(_, row)| (-v(row), row["id"].as_i64()));
@@ -86,7 +89,7 @@ const CASES: &[Case] = &[
               GROUP BY site, HOPPINGWINDOW(ss, 4, 2)",
         queries: &["", "?site=b"],
         rows: |messages| {
-            let mut windows: BTreeMap<(String, i64), Vec<(i64, usize, Value)>> = BTreeMap::new();
+            let mut windows: BTreeMap<(String, i64), Vec<InWindow>> = BTreeMap::new();
             for (place, message) in messages.iter().enumerate() {
                 let (site, ts) = (message["site"].as_str().unwrap(), message["ts"].as_i64().unwrap());
                 for start in [ts.div_euclid(2_000) * 2_000 - 2_000, ts.div_euclid(2_000) * 2_000] {
@@ -94,7 +97,7 @@ const CASES: &[Case] = &[
                     rows.push((ts, place, message["v"].clone()));
                 }
             }
-            let row = |((site, at), mut rows): ((String, i64), Vec<(i64, usize, Value)>)| {
+            let row = |((site, at), mut rows): ((String, i64), Vec<InWindow>)| {
                 rows.sort_by_key(|(ts, place, _)| (*ts, *place));
                 let last = rows.last().map(|(_, _, v)| v.clone());
                 (json!([site, at]).to_string(), json!({"site":site,"n":rows.len(),"last":last,"at":at}))

@@ -171,6 +171,43 @@ async fn views_are_exported_and_imported() {
 }
 
 #[tokio::test]
+async fn watch_prints_rows_and_changes() {
+    let folder = Folder::new("live-watch");
+    let service = folder.serve();
+    begin(&service).await;
+    feed(&service, &[json!({"id":1,"site":"a","t":1}), json!({"id":2,"site":"b","t":1})]).await;
+    rows(&service, "/views/fleet/rows", 2).await;
+    let plutino = || {
+        let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"));
+        command.arg("watch").env("KUIPER__SOURCE__HTTPSERVERPORT", service.data_port.to_string());
+        command
+    };
+    let once = |arguments: Vec<String>| {
+        let mut command = plutino();
+        async move { command.args(arguments).output().await.expect("the binary starts") }
+    };
+    let by_name = once(vec!["fleet".to_owned(), "site=a".to_owned(), "--once".to_owned()]).await;
+    let line: Value = serde_json::from_slice(&by_name.stdout).expect("a line of JSON");
+    assert_eq!((&line["op"], &line["row"]), (&json!("insert"), &json!({"id":1,"site":"a","t":1})));
+    let by_url = once(vec![service.data_url("/live/fleet"), "--once".to_owned()]).await;
+    assert_eq!(String::from_utf8_lossy(&by_url.stdout).lines().count(), 2);
+    let wrong = once(vec!["fleet".to_owned(), "t=a".to_owned()]).await;
+    assert!(!wrong.status.success() && String::from_utf8_lossy(&wrong.stderr).contains("unknown_param"));
+    // It goes on with each change.
+    let mut watching = plutino()
+        .args(["fleet", "id=1"])
+        .stdout(std::process::Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = tokio::io::AsyncBufReadExt::lines(tokio::io::BufReader::new(watching.stdout.take().unwrap()));
+    assert!(lines.next_line().await.unwrap().unwrap().contains("insert"));
+    feed(&service, &[json!({"id":1,"site":"c","t":5})]).await;
+    let line: Value = serde_json::from_str(&lines.next_line().await.unwrap().unwrap()).unwrap();
+    assert_eq!((&line["op"], &line["row"]["t"]), (&json!("update"), &json!(5)));
+}
+
+#[tokio::test]
 async fn the_command_line_manages_views() {
     let folder = Folder::new("live-cli");
     let service = folder.serve();
