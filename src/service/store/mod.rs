@@ -61,6 +61,7 @@ impl Kind {
             Kind::Rule => "rule",
             Kind::ConfKey => "conf key",
             Kind::Connection => "connection",
+            Kind::View => "view",
         }
     }
 }
