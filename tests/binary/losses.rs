@@ -187,6 +187,40 @@ async fn sigterm_with_an_absent_peer_that_blocks_the_rule_ends_and_counts() {
     reading.await.expect("the producer is let go");
 }
 
+#[tokio::test]
+async fn the_status_of_a_source_tells_what_became_of_its_connections() {
+    let folder = Folder::new("links");
+    let served = folder.serve();
+    let key = json!({"maxMessageSize": 64});
+    served.asks("PUT", "/metadata/sources/websocket/confKeys/small", &key).await.done();
+    let stream = "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\", CONF_KEY=\"small\")";
+    served.asks("POST", "/streams", &json!({ "sql": stream })).await.done();
+    let rule = json!({"id": "r", "sql": "SELECT * FROM demo", "actions": [{"nop": {}}]});
+    served.asks("POST", "/rules", &rule).await.done();
+    let status = async || served.asks("GET", "/rules/r/status", &Value::Null).await.json();
+    let before = status().await;
+    assert_eq!(before["source_demo_0_connection_status"], 0, "nobody has come: {before}");
+    assert_eq!(before["source_demo_0_connection_last_connected_time"], 0, "{before}");
+    for round in 1..=2 {
+        let mut sender = client(&served, "/in").await;
+        sender.send(Message::text("x".repeat(65))).await.expect("the source is there");
+        read_all(sender).await;
+        until("the error is counted", async || status().await["source_demo_0_exceptions_total"] == round).await;
+        served.will_say(&["WARN", "maxMessageSize (64)"]).await;
+    }
+    let after = status().await;
+    let number = |name: &str| after[format!("source_demo_0_{name}")].as_i64().expect("a number");
+    assert_eq!(number("connection_status"), 0, "{after}");
+    assert!(number("connection_last_connected_time") > 0, "{after}");
+    assert!(number("connection_last_disconnected_time") >= number("connection_last_connected_time"), "{after}");
+    served.asks("POST", "/rules/r/stop", &Value::Null).await.done();
+    let stopped = status().await;
+    for name in ["connection_last_connected_time", "connection_last_disconnected_time", "exceptions_total"] {
+        let name = format!("source_demo_0_{name}");
+        assert_eq!(stopped[&name], after[&name], "{name}");
+    }
+}
+
 async fn churn(workers: &str) {
     let folder = Folder::new("churn");
     let sink = json!({"path": "/out", "sendSingle": true});

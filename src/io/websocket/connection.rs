@@ -80,6 +80,12 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
     };
     if let Some(cause) = cause {
         peer.totals.count(cause);
+        // Each time, in both roles: such a message is lost, and only a setting lets it in.
+        if matches!(cause, Cause::MessageSize | Cause::Bomb)
+            && let Some(error) = &error
+        {
+            tracing::warn!(endpoint = %endpoint.settings.address(), peer = peer.address, "connection closed: {error}");
+        }
     }
     if let Some(code) = code {
         let reason = if code == code::AWAY { "nothing heard" } else { "" };
