@@ -23,6 +23,9 @@ use crate::service::{Service, ServiceSettings, Summary};
 /// How long requests that are under way may take when the service ends.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
+/// How long the last line may wait for a reader of stderr.
+const LAST_LINE: Duration = Duration::from_millis(200);
+
 /// Run as a service, with streams and rules managed over REST
 ///
 /// The REST API listens on basic.restIp and basic.restPort of the configuration, 127.0.0.1:9081 unless it says otherwise.
@@ -103,7 +106,7 @@ impl Serve {
             let began = Instant::now();
             let _ = tokio::time::timeout(LAST_REQUESTS.min(shutdown / 2), served).await;
             let summary = service.stop_within(shutdown.saturating_sub(began.elapsed())).await;
-            say(&last_line(&summary, began.elapsed()));
+            say_last(last_line(&summary, began.elapsed())).await;
         };
         tokio::select! {
             () = ends => if code == 0 { Ok(()) } else { end_at_once(i32::from(code)) },
@@ -124,6 +127,16 @@ fn warn_of_open_data_server(server: &ServerSettings) {
             server.port
         );
     }
+}
+
+/// Says the last line. A stderr that nobody reads does not keep the process from ending.
+async fn say_last(line: String) {
+    let (said, done) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        say(&line);
+        let _ = said.send(());
+    });
+    let _ = tokio::time::timeout(LAST_LINE, done).await;
 }
 
 /// The line that ends the log.
