@@ -174,8 +174,8 @@ impl Aggregate {
 
     /// Whether `*` may be its argument.
     pub fn takes_rows(self) -> bool {
-        use Aggregate::{Collect, Count, FirstValue, LastValue, Merge};
-        matches!(self, Count | Collect | Merge | FirstValue { .. } | LastValue { .. })
+        use Aggregate::{Collect, CollectEnd, Count, FirstValue, LastValue, Merge};
+        matches!(self, Count | Collect | CollectEnd { .. } | Merge | FirstValue { .. } | LastValue { .. })
     }
 }
 
