@@ -76,6 +76,15 @@ fn comparable_others(left: &Value, op: Comparison, right: &Value, context: Optio
             let r = datetime_text::parse(text, zone, now)?;
             Some(op.accepts(l.timestamp().cmp(&r.timestamp())))
         }
+        // A feed's field may be a list in one message and a word in the next: `m[1] != "hb"` tells them apart.
+        (
+            Value::Json(_) | Value::Array(_) | Value::Object(_),
+            Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_),
+        )
+        | (
+            Value::Text(_) | Value::Int(_) | Value::Float(_) | Value::Bool(_),
+            Value::Json(_) | Value::Array(_) | Value::Object(_),
+        ) if matches!(op, Comparison::Equal | Comparison::NotEqual) => Some(op == Comparison::NotEqual),
         _ => None,
     }
 }
