@@ -237,6 +237,14 @@ impl OpenFile {
     }
 }
 
+/// The library writes when it closes, and panics on some damaged pages: the service ends all the same.
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let open = self.database.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        let _ = catch_unwind(AssertUnwindSafe(|| drop(open)));
+    }
+}
+
 /// The folders on the way to this one that are not there, the innermost first.
 fn missing(folder: &Path) -> Vec<PathBuf> {
     let there = |folder: &&Path| !folder.as_os_str().is_empty() && !folder.exists();
