@@ -12,7 +12,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_appender::rolling::{RollingFileAppender, Rotation};
@@ -107,7 +107,12 @@ struct Control {
     file: Mutex<Option<Target>>,
     /// lines lost by targets that are closed
     lost: AtomicUsize,
+    /// a line is being written to stderr
+    writing: Arc<AtomicBool>,
 }
+
+/// Stderr, for the thread that writes to it.
+struct Stderr(Arc<AtomicBool>);
 
 /// Where lines go: stderr, or the current file.
 struct Target {
@@ -212,14 +217,16 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
     let lines = fmt::layer().with_writer(|| Lines).with_ansi(false);
     let lines = if settings.json { lines.json().boxed() } else { lines.boxed() };
     let console = AtomicBool::new(settings.console);
+    let writing = Arc::new(AtomicBool::new(false));
     let control = Control {
         filter: handle,
         settings,
         wish: Mutex::new(wish),
         console,
-        stderr: Mutex::new(Some(Target::stderr())),
+        stderr: Mutex::new(Some(Target::stderr(writing.clone()))),
         file: Mutex::new(file),
         lost: AtomicUsize::new(0),
+        writing,
     };
     // There is one log, so that nobody has been here before.
     let _ = CONTROL.set(control);
@@ -227,7 +234,17 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
     Ok(())
 }
 
-/// Ends the log: writes what waits, for a second at the most. Later lines are written to stderr at once.
+/// Writes a line to stderr that is no event of the log: what a verb says. It waits no more than those do.
+pub fn say(text: &str) {
+    let line = format!("{text}\n");
+    match CONTROL.get() {
+        Some(control) => control.console(&line),
+        // A closed stderr is no reason to stop.
+        None => drop(io::stderr().lock().write_all(line.as_bytes())),
+    }
+}
+
+/// Ends the log: writes what waits, for a second at the most. Later lines are written to stderr at once, if it is read.
 pub fn finish() {
     if let Some(control) = CONTROL.get() {
         let targets = [locked(&control.file).take(), locked(&control.stderr).take()];
@@ -286,6 +303,18 @@ impl Wish {
 }
 
 impl Control {
+    /// Writes a line to stderr. Nothing waits behind a line that is stuck there.
+    fn console(&self, line: &str) {
+        match locked(&self.stderr).as_mut() {
+            Some(stderr) => stderr.write(line, self.settings.json),
+            None if self.writing.load(Ordering::Acquire) => {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            // A closed stderr is no reason to stop.
+            None => drop(io::stderr().lock().write_all(line.as_bytes())),
+        }
+    }
+
     fn close(&self, target: Target) {
         let lost = target.lines.error_counter().clone();
         drop(target);
@@ -300,8 +329,8 @@ impl Target {
         Target { lines, reason, told: 0, _guard: guard }
     }
 
-    fn stderr() -> Target {
-        Target::new(io::stderr(), WAITING_FOR_STDERR, "nobody reads stderr")
+    fn stderr(writing: Arc<AtomicBool>) -> Target {
+        Target::new(Stderr(writing), WAITING_FOR_STDERR, "nobody reads stderr")
     }
 
     fn file(settings: &LogSettings) -> Result<Target, LogError> {
@@ -345,6 +374,19 @@ fn appender(
     if count > 0 { builder.max_log_files(count).build(folder) } else { builder.build(folder) }
 }
 
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.store(true, Ordering::Release);
+        let written = io::stderr().write(bytes);
+        self.0.store(false, Ordering::Release);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
 /// Writes each event, which comes in one piece, as one line to where lines go.
 struct Lines;
 
@@ -352,16 +394,11 @@ impl Write for Lines {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let line = one_line(event);
         let Some(control) = CONTROL.get() else { return Ok(event.len()) };
-        let json = control.settings.json;
         if control.console.load(Ordering::Relaxed) {
-            match locked(&control.stderr).as_mut() {
-                Some(stderr) => stderr.write(&line, json),
-                // A closed stderr is no reason to stop.
-                None => drop(io::stderr().lock().write_all(line.as_bytes())),
-            }
+            control.console(&line);
         }
         if let Some(file) = locked(&control.file).as_mut() {
-            file.write(&line, json);
+            file.write(&line, control.settings.json);
         }
         Ok(event.len())
     }

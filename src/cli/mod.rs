@@ -18,7 +18,7 @@ mod watch;
 
 use std::ffi::OsString;
 use std::future::Future;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -209,7 +209,7 @@ fn words(mut args: Vec<OsString>) -> Vec<OsString> {
 
 /// Writes lines to stderr; that nobody reads them is no reason to stop.
 fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    logging::say(text);
 }
 
 fn say_problems(problems: &[Problem]) {

@@ -157,7 +157,17 @@ fn a_log_that_nobody_reads_stops_nothing() {
         }
     }
     assert_eq!(ask("POST", "/stop", "").expect("it answers").status, 200);
-    let ended = child.wait().expect("it ends");
+    let began = std::time::Instant::now();
+    let ended = loop {
+        match child.try_wait().expect("it can be asked") {
+            Some(ended) => break ended,
+            None if began.elapsed() < LIMIT => std::thread::sleep(std::time::Duration::from_millis(20)),
+            None => {
+                let _ = child.kill();
+                panic!("it does not end");
+            }
+        }
+    };
     assert!(ended.success(), "{ended}");
     drop(unread);
 }
