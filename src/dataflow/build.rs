@@ -21,7 +21,7 @@ use crate::io::queue::{FrameBatch, FrameReceiver, Received};
 use crate::metrics::RuleMetrics;
 use crate::time::{stamp, unstamp};
 
-use super::operator::{Operate, Progress};
+use super::operate::{Operate, Progress};
 use super::queue::RuleQueue;
 use super::row::RowBatch;
 use super::scan::StreamScan;

@@ -8,6 +8,7 @@ pub mod build;
 pub mod command;
 pub mod context;
 mod join;
+pub mod operate;
 pub mod operator;
 pub mod output;
 mod project;

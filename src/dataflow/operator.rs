@@ -16,6 +16,7 @@ use crate::value::key::GroupKey;
 use super::analytic::{Elements, Memories};
 use super::context::RuleContext;
 use super::join::{Give, Others, ScanTable};
+use super::operate::{Operate, Progress};
 use super::output::Output;
 use super::queue::RuleQueue;
 use super::results::Results;
@@ -27,22 +28,6 @@ use super::table::Index;
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
 use super::window::{Arrival, Closed, ClosedWindows, Windows};
-
-/// How far a rule's work is at the end of its turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// all that can be done is done
-    Done,
-    /// there is more to do: others come first
-    More,
-    /// nothing to do until this time, ms since the epoch; there is work left
-    WaitUntil(i64),
-    /// the rule remembers more than it may: so many bytes
-    StateFull(u64),
-}
-
-/// Rows after which a state with a limit is measured again.
-const MEASURED_ROWS: u32 = 1024;
 
 /// How long a rule waits whose sinks take no more, before it looks again, ms.
 const SINK_WAIT: i64 = 10;
@@ -99,42 +84,6 @@ struct Unnested {
     elements: Elements,
     /// how many rows were sent before the first of them
     sent: u64,
-}
-
-/// What stands at the end of a stateful rule's dataflow, and keeps its state.
-pub trait Operate {
-    /// Takes rows in.
-    fn rows(&mut self, batch: RowBatch);
-
-    /// Time has come to `frontier`; `None`: to its end.
-    fn advance(&mut self, frontier: Option<i64>);
-
-    /// Does what there is to do, for a turn.
-    fn work(&mut self, turn: &mut Turn) -> Progress;
-
-    /// Does all that there is to do.
-    fn settle(&mut self);
-
-    /// Forgets all that is remembered: the rule has failed.
-    fn forget(&mut self);
-
-    /// Grows with every change of the state.
-    fn changes(&self) -> u64;
-
-    /// The state, with that of its queue, as a checkpoint of this plan.
-    ///
-    /// # Errors
-    /// [`CheckpointError`]
-    fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError>;
-
-    /// Goes on with the state of a checkpoint of this plan. To be called before the first row.
-    ///
-    /// # Errors
-    /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
-    fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError>;
-
-    /// How large the state is.
-    fn size(&self, queue: &RuleQueue) -> StateSize;
 }
 
 impl Operate for RuleOperator {

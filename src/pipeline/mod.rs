@@ -20,10 +20,11 @@ use crate::definition::stream::{Catalog, Kind, StreamDef};
 use crate::engine::{Keeps, RuleSpec, TableSpec};
 use crate::io::connector::SourceSpec;
 use crate::plan::{self, PlanErrorKind};
-use crate::sql::{self, ast::CreateView, ast::Relation, ast::StreamOption};
+use crate::sql::{self, ast::Relation, ast::StreamOption};
 use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
 
 pub use self::bind::{Fault, Faults, UnknownKey, sink, source};
+pub use self::views::PlannedView;
 
 /// What rule files say together.
 pub struct Pipeline {
@@ -53,27 +54,6 @@ impl PlannedTable {
     /// An error of this table that shows only when it is created.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::error(&self.file, Some(self.place), format!("table {}", self.spec.def.name), message)
-    }
-}
-
-/// A view that can begin.
-pub struct PlannedView {
-    /// what the engine needs
-    pub spec: RuleSpec,
-    /// its name
-    pub name: String,
-    /// where its clients connect
-    pub path: String,
-    /// its statement
-    pub create: CreateView,
-    file: String,
-    place: Place,
-}
-
-impl PlannedView {
-    /// An error of this view that shows only when it begins.
-    pub fn problem(&self, message: impl Into<String>) -> Problem {
-        Problem::error(&self.file, Some(self.place), format!("view {}", self.name), message)
     }
 }
 

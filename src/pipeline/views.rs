@@ -2,13 +2,34 @@
 
 use std::sync::Arc;
 
-use super::{Loader, PlannedView, diagnose};
+use super::{Loader, diagnose};
 use crate::definition::rule;
 use crate::engine::{Keeps, RuleSpec, view_id};
 use crate::plan::physical::Body;
 use crate::plan::view::plan_view;
 use crate::sql::{self, ast::CreateView};
-use crate::text::document::{Document, Member, Node, Value};
+use crate::text::document::{Document, Member, Node, Place, Problem, Value};
+
+/// A view that can begin.
+pub struct PlannedView {
+    /// what the engine needs
+    pub spec: RuleSpec,
+    /// its name
+    pub name: String,
+    /// where its clients connect
+    pub path: String,
+    /// its statement
+    pub create: CreateView,
+    file: String,
+    place: Place,
+}
+
+impl PlannedView {
+    /// An error of this view that shows only when it begins.
+    pub fn problem(&self, message: impl Into<String>) -> Problem {
+        Problem::error(&self.file, Some(self.place), format!("view {}", self.name), message)
+    }
+}
 
 impl Loader {
     /// Notes the names of a file's views: what reads them is told that they are views.

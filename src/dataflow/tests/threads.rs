@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Kept, Rule, by_clock, catalog};
 use crate::dataflow::command::{Command, NewRule};
-use crate::dataflow::operator::Progress;
+use crate::dataflow::operate::Progress;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::timers::Turn;
 use crate::dataflow::worker::DataThread;

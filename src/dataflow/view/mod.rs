@@ -29,7 +29,7 @@ use crate::view::ViewCell;
 
 use super::analytic::Memories;
 use super::context::RuleContext;
-use super::operator::{Operate, Progress};
+use super::operate::{Operate, Progress};
 use super::queue::RuleQueue;
 use super::row::RowBatch;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, Writer};

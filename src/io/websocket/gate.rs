@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
@@ -148,7 +149,8 @@ impl Gate {
         if known {
             return Ok(Identity::default());
         }
-        let claims = self.jwt.as_ref().and_then(|keys| keys.check(&token)).ok_or(Refusal::Token)?;
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
+        let claims = self.jwt.as_ref().and_then(|keys| keys.check(&token, now)).ok_or(Refusal::Token)?;
         Ok(Identity { expires: jwt::expires(&claims), claims: Some(claims) })
     }
 }

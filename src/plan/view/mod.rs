@@ -5,6 +5,7 @@
 //! rows while others come and go.
 
 mod error;
+mod key;
 mod options;
 mod tree;
 
@@ -22,6 +23,8 @@ use crate::time::Unit;
 use crate::value::Text;
 use crate::value::types::DataType;
 use crate::view::{Column, ColumnType, Description, PartColumn};
+
+use key::{group_key, name_members, newest_key};
 
 pub use error::ViewError;
 pub use options::ViewOptions;
@@ -219,96 +222,6 @@ fn is_grouped(query: &Select) -> bool {
         Field::Star(_) => false,
     });
     fields || !query.group_by.is_empty() || query.window.is_some() || query.having.is_some()
-}
-
-/// The names of the columns that GROUP BY makes the key; `window_start` is added where it is not selected.
-fn group_key(query: &mut Select, options: &ViewOptions) -> Result<Vec<Text>, PlanError> {
-    let mut unnamed = 0;
-    let mut named: Vec<(Text, ast::Expr)> = Vec::new();
-    for field in &query.fields {
-        if let Field::Expr { expr, alias, invisible } = field {
-            let name = match alias {
-                Some(alias) => alias.name.clone(),
-                None => super::default_name(expr, &mut unnamed),
-            };
-            if !invisible {
-                named.push((name, expr.clone()));
-            }
-        }
-    }
-    let source = query.from.alias.as_ref().unwrap_or(&query.from.name).name.clone();
-    let bare = |expr: &ast::Expr| match &expr.kind {
-        ExprKind::Dot(left, name) if left.kind == ExprKind::Column(source.clone()) => {
-            ExprKind::Column(name.name.clone())
-        }
-        kind => kind.clone(),
-    };
-    let mut key = Vec::new();
-    for group in &query.group_by {
-        let wanted = bare(group);
-        let by_expr = named.iter().find(|(_, expr)| bare(expr) == wanted);
-        let by_alias = || named.iter().find(|(name, _)| wanted == ExprKind::Column(name.clone()));
-        let Some((name, _)) = by_expr.or_else(by_alias) else {
-            return Err(at(ViewError::GroupNotSelected(group.to_string()), group.span));
-        };
-        key.push(name.clone());
-    }
-    if let Some(window) = &query.window {
-        let is_start = |expr: &ast::Expr| match &expr.kind {
-            ExprKind::Call(call) => call.name.name.eq_ignore_ascii_case("window_start"),
-            _ => false,
-        };
-        match named.iter().find(|(_, expr)| is_start(expr)) {
-            Some((name, _)) => key.push(name.clone()),
-            None => {
-                query.fields.push(tree::call_field("window_start", window.span));
-                key.push("window_start".into());
-            }
-        }
-    }
-    if let Some(given) = &options.key {
-        let sorted = |names: &[Text]| {
-            let mut names = names.to_vec();
-            names.sort_unstable();
-            names
-        };
-        let without_window: Vec<Text> = key[..query.group_by.len()].to_vec();
-        if sorted(&given.names) != sorted(&key) && sorted(&given.names) != sorted(&without_window) {
-            let (found, expected) = (given.names.join(", "), key.join(", "));
-            return Err(at(ViewError::OtherKey { found, expected }, given.span));
-        }
-    }
-    Ok(key)
-}
-
-fn newest_key(options: &ViewOptions) -> Vec<Text> {
-    options.key.as_ref().map(|key| key.names.clone()).unwrap_or_default()
-}
-
-/// Of `SELECT *` of a schemaless stream, the columns that the view's options name are read by name.
-fn name_members(query: &mut Select, key: &[Text], options: &ViewOptions) {
-    let Some(star) = query.fields.iter().position(|field| matches!(field, Field::Star(_))) else { return };
-    let (Field::Star(found), span) = (&query.fields[star], query.from.name.span) else { return };
-    let hidden: Vec<Text> = found.except.iter().map(|except| except.name.clone()).collect();
-    let params = options.params.iter().flat_map(|params| &params.names);
-    let claims = options.claims.iter().map(|(column, _)| column);
-    let mut wanted: Vec<Text> = Vec::new();
-    for name in key.iter().chain(params).chain(claims) {
-        let selected = query.fields.iter().any(|field| match field {
-            Field::Expr { expr, alias: None, .. } => expr.kind == ExprKind::Column(name.clone()),
-            Field::Expr { alias: Some(alias), .. } => alias.name == *name,
-            Field::Star(_) => false,
-        });
-        if !selected && !hidden.contains(name) && !wanted.contains(name) {
-            wanted.push(name.clone());
-        }
-    }
-    let field = |name: Text| Field::Expr {
-        expr: ast::Expr { kind: ExprKind::Column(name), span },
-        alias: None,
-        invisible: false,
-    };
-    query.fields.splice(star..star, wanted.into_iter().map(field));
 }
 
 /// The name under which WHERE is computed: no column can have it.
