@@ -21,9 +21,6 @@ pub enum Progress {
     StateFull(u64),
 }
 
-/// Rows after which a state with a limit is measured again.
-const MEASURED_ROWS: u32 = 1024;
-
 /// What stands at the end of a stateful rule's dataflow, and keeps its state.
 pub trait Operate {
     /// Takes rows in.

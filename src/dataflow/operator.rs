@@ -29,6 +29,9 @@ use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
 use super::window::{Arrival, Closed, ClosedWindows, Windows};
 
+/// Rows after which a state with a limit is measured again.
+const MEASURED_ROWS: u32 = 1024;
+
 /// How long a rule waits whose sinks take no more, before it looks again, ms.
 const SINK_WAIT: i64 = 10;
 

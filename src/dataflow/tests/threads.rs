@@ -34,7 +34,7 @@ impl Thread {
         let wall = Arc::new(AtomicI64::new(1_000_000_000_000));
         let monotonic = Arc::new(AtomicI64::new(0));
         let clock = Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() };
-        let thread = DataThread::start(0, jiff::tz::TimeZone::UTC, clock).expect("a thread");
+        let thread = DataThread::start(0, jiff::tz::TimeZone::UTC, clock, Default::default()).expect("a thread");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let (sender, frames) = queue::inbound(thread.signal(0));
         let catalog = catalog();
