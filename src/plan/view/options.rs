@@ -75,6 +75,8 @@ impl ViewOptions {
                 _ => options.checkpoint = Some(positive(option)?),
             }
         }
+        // Time orders messages within windows only.
+        options.event_time &= create.query.window.is_some();
         let parts = options.params.as_ref().map_or(0, |params| params.names.len()) + options.claims.len();
         if let Some(option) = create.options.iter().find(|option| option.name == "PARAMS")
             && parts > MOST_PARTS
