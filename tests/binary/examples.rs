@@ -8,28 +8,40 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
+/// Runs `examples/NAME/rules.yaml` with files of its folder.
 fn run(name: &str, feeds: &[&str]) {
+    let feeds: Vec<String> = feeds.iter().map(|feed| format!("examples/{name}/{feed}")).collect();
+    run_file(&format!("examples/{name}/rules.yaml"), &feeds, &format!("examples/{name}/expected.ndjson"));
+}
+
+/// Runs a file of `examples/recipes`.
+fn recipe(name: &str, feed: &str) {
+    let path = format!("examples/recipes/{name}");
+    run_file(&format!("{path}.yaml"), &[format!("examples/{feed}")], &format!("{path}.expected.ndjson"));
+}
+
+fn run_file(rules: &str, feeds: &[String], expected: &str) {
     for workers in ["1", "2"] {
-        run_with(name, feeds, workers);
+        run_with(rules, feeds, expected, workers);
     }
 }
 
-fn run_with(name: &str, feeds: &[&str], workers: &str) {
+fn run_with(rules: &str, feeds: &[String], expected: &str, workers: &str) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
-    command.args(["run", "--quiet", "--workers", workers, &format!("examples/{name}/rules.yaml")]);
+    command.args(["run", "--quiet", "--workers", workers, rules]);
     for feed in feeds {
-        command.args(["--feed", &format!("examples/{name}/{feed}")]);
+        command.args(["--feed", feed]);
     }
     // Any free port, so that tests do not meet.
     command.env("KUIPER__SOURCE__HTTPSERVERPORT", "0").env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1");
     let output = command.current_dir(root).stdin(Stdio::null()).output().expect("the program starts");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", output.status);
-    assert_eq!(said, "", "nothing is to be said");
+    let reported = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{}: {reported}", output.status);
+    assert_eq!(reported, "", "stderr stays empty");
 
     let found = String::from_utf8(output.stdout).expect("results are UTF-8");
-    let path = root.join("examples").join(name).join("expected.ndjson");
+    let path = root.join(expected);
     if std::env::var_os("UPDATE_EXAMPLES").is_some_and(|value| value == "1") {
         std::fs::write(&path, &found).expect("the results can be written");
     }
@@ -70,4 +82,19 @@ fn game() {
 #[test]
 fn dashboard() {
     run("dashboard", &["data.ndjson"]);
+}
+
+#[test]
+fn candles() {
+    recipe("candles", "market/trades.ndjson");
+}
+
+#[test]
+fn incidents() {
+    recipe("incidents", "telemetry/data.ndjson");
+}
+
+#[test]
+fn top() {
+    recipe("top", "dashboard/data.ndjson");
 }
