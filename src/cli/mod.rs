@@ -1,4 +1,4 @@
-//! The command line: one module a verb. It reads arguments and files, drives the engine, and says what happens.
+//! The command line: one module a verb. It reads arguments and files, drives the engine, and reports what happens.
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 cannot run, 2 the command line is wrong.
 
@@ -78,7 +78,7 @@ enum Verb {
     Import(remote::Import),
     /// Export the ruleset, or all data, to a file
     Export(remote::Export),
-    /// Show the plan of a rule of a running service: what `explain rule NAME` is
+    /// Show the plan of a rule of a running service (`explain rule NAME`)
     #[command(hide = true)]
     ExplainRule(remote::Remote),
     /// Print completions for a shell
@@ -88,7 +88,7 @@ enum Verb {
     },
 }
 
-/// Where the configuration is.
+/// The configuration folder.
 #[derive(Args)]
 struct Etc {
     /// Folder of the configuration: plutino.yaml (or kuiper.yaml) and sources/websocket.yaml; it need not exist
@@ -96,7 +96,7 @@ struct Etc {
     etc: PathBuf,
 }
 
-/// Where the configuration is looked for; it need not be there.
+/// The default configuration folder. It need not exist.
 const DEFAULT_ETC: &str = "etc";
 
 /// How long `feed` and `tail` wait before they dial again.
@@ -104,19 +104,19 @@ const REDIAL: Duration = Duration::from_secs(1);
 
 /// Why a verb ends with an error.
 enum Failure {
-    /// something in the files
+    /// mistakes in files
     Problems(Vec<Problem>),
-    /// something else, said on a line
+    /// any other reason, as one line
     Refused(String),
-    /// what the service said, in its own words
-    Said(String),
-    /// the arguments do not fit together
+    /// the service's own message
+    Service(String),
+    /// the arguments contradict each other
     Usage(String),
-    /// a verb of the service does not know the object: told to people only, scripts have the code
+    /// the verb does not know this kind of object: exit code 3, with a message only on a terminal
     Object(String),
-    /// it was said already
-    Told,
-    /// the reader of stdout has gone: nothing is left to do, and nobody to tell
+    /// the reason has been reported already
+    Reported,
+    /// the reader of stdout has gone, so nobody is left to report to
     OutputClosed,
 }
 
@@ -130,7 +130,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// Reads the command line, does what it says; the process's exit code.
+/// Runs the command line and returns the process's exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::parse_from(words(std::env::args_os().collect()));
     let log = cli.log.as_deref();
@@ -165,7 +165,7 @@ pub fn main() -> ExitCode {
     logging::finish();
     match done {
         Ok(()) | Err(Failure::OutputClosed) => ExitCode::SUCCESS,
-        Err(Failure::Told) => ExitCode::from(1),
+        Err(Failure::Reported) => ExitCode::from(1),
         Err(Failure::Problems(problems)) => {
             say_problems(&problems);
             ExitCode::from(1)
@@ -174,7 +174,7 @@ pub fn main() -> ExitCode {
             say(&format!("plutino: {message}"));
             ExitCode::from(1)
         }
-        Err(Failure::Said(message)) => {
+        Err(Failure::Service(message)) => {
             say(&message);
             ExitCode::from(1)
         }
@@ -207,7 +207,7 @@ fn words(mut args: Vec<OsString>) -> Vec<OsString> {
     args
 }
 
-/// Writes lines to stderr; that nobody reads them is no reason to stop.
+/// Writes lines to stderr. A closed stderr is ignored.
 fn say(text: &str) {
     logging::say(text);
 }
@@ -218,7 +218,7 @@ fn say_problems(problems: &[Problem]) {
     }
 }
 
-/// The configuration of `etc` and the environment, with logging as it says; warnings are said.
+/// Reads the configuration of `etc` and the environment, starts the log, and reports warnings.
 fn configure(etc: &Path, log: Option<&str>) -> Result<Config, Failure> {
     let (config, warnings) = load(etc)?;
     let settings = LogSettings { json: config.log_format == LogFormat::Json, ..LogSettings::default() };
@@ -227,7 +227,7 @@ fn configure(etc: &Path, log: Option<&str>) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// As [`configure`], for the service, the log of which can be in files of `folder`.
+/// As [`configure`], for the service, which can log to files in `folder`.
 fn configure_service(etc: &Path, log: Option<&str>, folder: PathBuf) -> Result<Config, Failure> {
     let (config, warnings) = load(etc)?;
     let settings = LogSettings {
@@ -243,21 +243,21 @@ fn configure_service(etc: &Path, log: Option<&str>, folder: PathBuf) -> Result<C
     Ok(config)
 }
 
-/// The configuration alone, for a verb that only asks.
+/// The configuration alone, for verbs that only query a service.
 fn config_of(etc: &Path) -> Result<Config, Failure> {
     load(etc).map(|(config, _)| config)
 }
 
 fn load(etc: &Path) -> Result<(Config, Vec<Problem>), Failure> {
-    // Without the folder nothing is asked of anybody: neither tokens nor TLS.
+    // A misspelt folder would silently drop its tokens and TLS settings.
     if etc != Path::new(DEFAULT_ETC) && !etc.is_dir() {
-        say(&format!("warning: --etc {}: there is no such folder, so defaults hold", etc.display()));
+        say(&format!("warning: --etc {}: no such folder; using defaults", etc.display()));
     }
     let text = |(name, value): (OsString, OsString)| Some((name.into_string().ok()?, value.into_string().ok()?));
     config::load(etc, std::env::vars_os().filter_map(text)).map_err(Failure::Problems)
 }
 
-/// The certificates of the data server are good: rules find it out too late.
+/// Checks the data server's certificates at start: without this, the first rule would find the fault.
 fn check_server_tls(config: &Config) -> Result<(), Failure> {
     let Some(files) = &config.server.tls else { return Ok(()) };
     let names = ["source.httpServerTls.certfile", "source.httpServerTls.keyfile", "source.httpServerTls.clientCaFile"];
@@ -272,17 +272,17 @@ fn start_log(wanted: Option<&str>, configured: Option<&str>, settings: LogSettin
     })
 }
 
-/// Runs a verb that waits for sockets, on a runtime of this thread.
+/// Runs an async verb on a runtime of this thread.
 fn block_on<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| Failure::Refused(format!("cannot start: {error}")))?;
     let done = runtime.block_on(work);
-    // A thread that still reads stdin must not keep the process.
+    // A thread that still reads stdin must not keep the process alive.
     runtime.shutdown_background();
     done
 }
 
-/// Ends the process with this code and leaves all as it is, but for the log: its last lines are written.
+/// Ends the process at once. Only the log is flushed.
 fn end_at_once(code: i32) -> ! {
     logging::finish();
     std::process::exit(code)
@@ -295,7 +295,7 @@ struct Interrupts {
 }
 
 impl Interrupts {
-    /// From now on, signals no longer end the process by themselves.
+    /// Takes over both signals: from now on they no longer end the process by themselves.
     fn listen() -> Result<Interrupts, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
         let failed = |error| Failure::Refused(format!("cannot listen for signals: {error}"));
@@ -314,7 +314,7 @@ impl Interrupts {
     }
 }
 
-/// So many messages, in words.
+/// `1 message`, `2 messages`.
 fn messages(count: u64) -> String {
     if count == 1 { "1 message".to_owned() } else { format!("{count} messages") }
 }

@@ -1,4 +1,4 @@
-//! The other end of a websocket URL, for `feed` and `tail`: dialled, or awaited where the verb is the server.
+//! The websocket connection of `feed` and `tail`: they dial the URL, or listen at it with `--listen`.
 
 use std::path::PathBuf;
 
@@ -17,7 +17,7 @@ use crate::io::websocket::{self, Settings, Wire};
 pub struct Peer {
     /// ws://host:port/path or wss://host:port/path
     pub url: String,
-    /// Be the server at this URL, in place of a client
+    /// Listen at this URL instead of dialling it
     #[arg(long)]
     pub listen: bool,
     #[command(flatten)]
@@ -30,10 +30,10 @@ pub struct Access {
     /// Accept any server certificate
     #[arg(long)]
     insecure: bool,
-    /// PEM file of the authorities to trust, in place of the system's
+    /// PEM file of the certificates to trust instead of the system's
     #[arg(long, value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Header of the handshake; can be given several times
+    /// Header of the handshake; can be repeated
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,
 }
@@ -48,7 +48,7 @@ struct Url {
 
 impl Url {
     fn read(url: &str) -> Result<Url, Failure> {
-        let wrong = || Failure::Usage(format!("{:?} is no websocket URL, expected ws://host:port/path", url));
+        let wrong = || Failure::Usage(format!("{:?} is not a websocket URL; expected ws://host:port/path", url));
         let uri: Uri = url.parse().map_err(|_| wrong())?;
         let scheme = uri.scheme_str().ok_or_else(wrong)?.to_ascii_lowercase();
         let default = match scheme.as_str() {
@@ -97,11 +97,11 @@ impl Peer {
         self.access.dial(&self.url, None).await
     }
 
-    /// Listens at the URL's host and port; says where.
+    /// Listens at the URL's host and port, and reports the address.
     pub async fn bind(&self) -> Result<Door, Failure> {
         let url = self.url()?;
         if url.scheme == "wss" {
-            let message = "--listen takes ws:// only; a rule with httpServerTls serves wss://";
+            let message = "--listen needs a ws:// URL; for wss://, use a rule and httpServerTls";
             return Err(Failure::Usage(message.to_owned()));
         }
         let host = url.host.trim_start_matches('[').trim_end_matches(']').to_owned();
@@ -122,7 +122,7 @@ pub struct Door {
 }
 
 impl Door {
-    /// The next client at the TCP level; [`Door::greet`] makes it one at the websocket's.
+    /// The next TCP connection; [`Door::greet`] does the handshake.
     pub async fn client(&self) -> TcpStream {
         loop {
             match self.listener.accept().await {
@@ -131,7 +131,7 @@ impl Door {
                     return stream;
                 }
                 Err(error) => {
-                    // Too many open files, or a client that went at once: the next one may do better.
+                    // Too many open files, or a client that left at once: the next accept may succeed.
                     tracing::warn!(%error, "a client could not be accepted");
                     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
                 }

@@ -1,7 +1,7 @@
 //! Plays the lines of a file into a websocket, each line one message.
 //!
-//! Lines are read by a thread of their own, since reading stdin blocks; a short queue keeps memory flat whatever the
-//! size of the file. The socket sets the pace: what the peer does not take is not sent.
+//! A thread of its own reads the lines, because reading stdin blocks. A short queue keeps memory flat, whatever the size
+//! of the file. The socket sets the pace.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -20,40 +20,39 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::io::printable;
 
-/// Bytes of lines that are handed over together.
+/// Size of a batch of lines, in bytes.
 const BATCH: usize = 64 * 1024;
 
-/// The longest line, in bytes: a file without line ends must not fill the memory.
+/// The longest line, in bytes: a file without line breaks must not fill the memory.
 const LONGEST: usize = 64 << 20;
 
-/// What is played.
+/// A file and how to play it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Track {
-    /// the file; none: stdin
+    /// stdin if absent
     pub file: Option<PathBuf>,
-    /// messages per second; none: as fast as they are taken
+    /// messages per second; unlimited if absent
     pub rate: Option<f64>,
-    /// from the start again at the end
+    /// start again at the end
     pub repeat: bool,
 }
 
 /// Why playing ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
-    /// the file
+    /// The file cannot be read.
     #[error("cannot read {name}: {source}")]
     Read {
-        /// which
+        /// the file's name
         name: String,
-        /// why
         source: io::Error,
     },
-    /// the peer hung up
+    /// The peer ended the connection.
     #[error("the peer ended the connection after {sent} messages: {reason}")]
     Ended {
         /// messages sent
         sent: u64,
-        /// what it said
+        /// the peer's close frame, or the error
         reason: String,
     },
 }
@@ -75,7 +74,7 @@ impl Track {
         self.start().play(websocket).await
     }
 
-    /// As [`Track::play`]; but once the last message is on its way, the peer is waited for only until `stuck` returns.
+    /// As [`Track::play`], but after the last message it waits for the peer only until `stuck` returns.
     ///
     /// # Errors
     /// [`PlayError`]
@@ -95,7 +94,7 @@ impl Track {
         Player { track: self, lines: self.lines(), waiting: VecDeque::new(), sent: 0, started: None }
     }
 
-    /// The lines as messages, in batches. The thread that reads them ends when nobody listens.
+    /// The lines as messages, in batches. The reading thread ends when the receiver is dropped.
     fn lines(&self) -> mpsc::Receiver<io::Result<Vec<Message>>> {
         let (batches, lines) = mpsc::channel(4);
         let track = self.clone();
@@ -124,7 +123,7 @@ impl Track {
                     break;
                 }
             }
-            // Playing nothing for ever would only burn the processor.
+            // Repeating an empty file would only burn the processor.
             if !self.repeat || !some {
                 return Ok(());
             }
@@ -246,7 +245,7 @@ enum SendError {
     Ended(String),
 }
 
-/// The next lines, and whether there may be more; `live` input is handed over line by line as soon as it is there.
+/// The next lines, and whether there may be more. `live` input is handed over line by line, as soon as it arrives.
 fn read_batch(input: &mut dyn BufRead, live: bool) -> io::Result<(Vec<Message>, bool)> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while bytes < BATCH {

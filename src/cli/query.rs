@@ -1,7 +1,7 @@
-//! `plutino query`: statements typed in, results as they come.
+//! `plutino query`: a shell that runs SELECT statements and prints their results.
 //!
-//! A client of the service: each SELECT is a trial of it (`/ruletest`) on the real streams, whose events are printed. One
-//! query runs at a time; the next one ends it. Statements come from a terminal or a pipe, a line each.
+//! It is a client of the service: each SELECT becomes a trial (`/ruletest`) on the real streams, and its events are
+//! printed. One query runs at a time; the next one ends it. Statements come from a terminal or a pipe, one a line.
 
 use std::io::{self, BufRead, BufReader, IsTerminal, Write};
 use std::sync::Arc;
@@ -19,25 +19,25 @@ use crate::sql::{self, SyntaxError};
 
 const PROMPT: &str = "plutino > ";
 
-/// How long the service may take to answer a request that is no stream of results.
+/// How long the service may take to answer a request; streams of results have no limit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Type SELECT statements, and see their results as they come
+/// Type SELECT statements and see their results
 ///
-/// Each line is one SELECT on the streams of a running service; a new one ends the one before. Ctrl-C ends a query, and
-/// without one the shell, as do `quit`, `exit` and the end of a terminal's input. Statements can also come through a pipe:
-/// the last one runs until the process is ended, and the exit code is 1 if one of them was refused. A query ends by
-/// itself after 5 minutes.
+/// Each line is one SELECT on the streams of a running service; a new one ends the one before. Ctrl-C ends the query, or
+/// the shell if no query runs; `quit`, `exit` and the end of input end the shell. Statements can also come through a
+/// pipe: the last one runs until the process ends, and the exit code is 1 if one was refused. A query ends after 5
+/// minutes.
 #[derive(Args)]
 pub struct Query {
     #[command(flatten)]
     door: Door,
-    /// Token of the data server, where it asks for one: results come from there
+    /// Token of the data server, which sends the results, if it asks for one
     #[arg(long, env = "PLUTINO_DATA_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     data_token: Option<String>,
 }
 
-/// What happens while the shell waits.
+/// Events that the shell waits for.
 enum Event {
     Line(String),
     EndOfInput,
@@ -45,22 +45,22 @@ enum Event {
     Ended(u64),
 }
 
-/// The service that is asked.
+/// The service and its credentials.
 #[derive(Clone)]
 struct Asked {
     base: String,
     agent: ureq::Agent,
-    /// what the header `Authorization` says
+    /// value of the header `Authorization`
     token: Option<String>,
     /// the same for the data server
     data_token: Option<String>,
 }
 
-/// A query that runs.
+/// A running query.
 struct Running {
     number: u64,
     id: String,
-    /// its results are not printed any more
+    /// set to stop printing its results
     over: Arc<AtomicBool>,
 }
 
@@ -90,7 +90,7 @@ impl Shell {
         let terminal = io::stdin().is_terminal();
         let (events, mut happens) = mpsc::channel(16);
         let lines = events.clone();
-        // Reading a terminal cannot be given up: the thread ends with the process.
+        // A blocking read of a terminal cannot be cancelled: this thread ends with the process.
         std::thread::spawn(move || {
             for line in io::stdin().lock().lines() {
                 let Ok(line) = line else { break };
@@ -125,8 +125,8 @@ impl Shell {
                             self.stop();
                             if let Err(error) = self.start(statement, &events) {
                                 match error {
-                                    // What is wrong with one statement is no reason to end.
-                                    Failure::Said(text) => {
+                                    // A wrong statement does not end the shell.
+                                    Failure::Service(text) => {
                                         say(&text);
                                         refused = true;
                                     }
@@ -152,21 +152,21 @@ impl Shell {
             }
         };
         self.stop();
-        // Who types has seen it; a script asks the exit code.
-        if refused && !terminal { done.and(Err(Failure::Told)) } else { done }
+        // People have seen the message; scripts need the exit code.
+        if refused && !terminal { done.and(Err(Failure::Reported)) } else { done }
     }
 
-    /// Begins a query and prints its results from a thread of its own.
+    /// Starts a query and prints its results from a thread of its own.
     fn start(&mut self, statement: &str, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
         if let Err(error) = sql::parse_select(statement) {
-            return Err(Failure::Said(refusal(statement, &error)));
+            return Err(Failure::Service(refusal(statement, &error)));
         }
         let id = format!("query-{:016x}", fastrand::u64(..));
         let trial = json!({"id": id, "sql": statement, "sinkProps": {}}).to_string();
         let made = self.asked.ask("POST", "/ruletest", &trial)?;
         let made: Value = serde_json::from_str(&made).unwrap_or_default();
         let Some(port) = made["port"].as_u64() else {
-            return Err(Failure::Said("the service's answer is not understood: it names no port".to_owned()));
+            return Err(Failure::Service("cannot understand the service's answer: it has no port".to_owned()));
         };
         let results = self.asked.events(port, &id)?;
         if let Err(error) = self.asked.ask("POST", &format!("/ruletest/{id}/start"), "") {
@@ -183,7 +183,7 @@ impl Shell {
         Ok(())
     }
 
-    /// Ends the query that runs.
+    /// Ends the running query.
     fn stop(&mut self) {
         if let Some(query) = self.running.take() {
             query.over.store(true, Ordering::Release);
@@ -193,12 +193,12 @@ impl Shell {
 }
 
 impl Asked {
-    /// Whether there is a service at all.
+    /// Checks that the service answers.
     fn check(&self) -> Result<(), Failure> {
         self.ask("GET", "/ping", "").map(drop)
     }
 
-    /// The body of an answer that is right.
+    /// The body of a successful answer.
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, Failure> {
         let (at, limit) = (format!("{}{path}", self.base), Some(PATIENCE));
         let sent = match method {
@@ -213,7 +213,7 @@ impl Asked {
         }
         let said = serde_json::from_str::<Value>(&text).unwrap_or_default();
         let details = said["details"].as_array().map(Vec::as_slice).unwrap_or_default();
-        Err(Failure::Said(match said["message"].as_str() {
+        Err(Failure::Service(match said["message"].as_str() {
             Some(message) => api::explained(message, details),
             None => text.trim_end().to_owned(),
         }))
@@ -227,7 +227,7 @@ impl Asked {
     }
 
     fn end(&self, id: &str) {
-        // Where it cannot be told, the service ends it by itself.
+        // If this fails, the service ends the query after its time limit.
         let _ = self.ask("DELETE", &format!("/ruletest/{id}"), "");
     }
 
@@ -237,7 +237,7 @@ impl Asked {
         let host = host.split('/').next().unwrap_or_default();
         let host = host.rsplit_once(':').map_or(host, |(host, _)| host);
         let at = format!("{host}:{port}/test/{id}");
-        // Whether it has TLS is asked without the token, which is shown to nobody who does not want it.
+        // TLS is detected without sending the token.
         let mut answer = self.read(&format!("http://{at}"), None)?;
         let mut scheme = "http";
         if answer.status() == 400 {
@@ -248,11 +248,11 @@ impl Asked {
         }
         let why = match answer.status().as_u16() {
             200 => return Ok(answer.into_body().into_reader()),
-            401 if self.data_token.is_some() => "the token of --data-token is not known there".to_owned(),
-            401 => "it asks for a token: give it with --data-token or PLUTINO_DATA_TOKEN".to_owned(),
+            401 if self.data_token.is_some() => "the data server does not accept the token of --data-token".to_owned(),
+            401 => "the data server asks for a token: pass it with --data-token or PLUTINO_DATA_TOKEN".to_owned(),
             status => format!("it answers {status}"),
         };
-        Err(Failure::Said(format!("cannot read the results at {scheme}://{at}: {why}")))
+        Err(Failure::Service(format!("cannot read the results at {scheme}://{at}: {why}")))
     }
 
     fn read(&self, at: &str, token: Option<&str>) -> Result<ureq::http::Response<ureq::Body>, Failure> {
@@ -263,10 +263,12 @@ impl Asked {
         };
         request.call().map_err(|error| {
             let hint = match at.starts_with("https") {
-                true => "; --ca says whom to trust, and a data server that asks for client certificates cannot be read",
+                true => {
+                    "; pass its certificates with --ca; a data server that asks for client certificates cannot be read"
+                }
                 false => "",
             };
-            Failure::Said(format!("cannot read the results at {at}: {error}{hint}"))
+            Failure::Service(format!("cannot read the results at {at}: {error}{hint}"))
         })
     }
 
@@ -279,7 +281,7 @@ impl Asked {
     }
 }
 
-/// Prints the data of events until they end, nobody wants them, or nobody reads stdout.
+/// Prints the data of events until they end, the query is stopped, or stdout is closed.
 fn print_events(results: impl io::Read, over: &AtomicBool) {
     for line in BufReader::new(results).lines() {
         let Ok(line) = line else { return };
@@ -315,7 +317,7 @@ fn prompt(terminal: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-/// What is wrong, with the place under it and what was perhaps meant.
+/// The error with its place and a suggestion.
 fn refusal(statement: &str, error: &SyntaxError) -> String {
     let mut text = format!("{error}\n{}", crate::text::span::mark(statement, error.span()));
     if let Some(hint) = error.hint() {

@@ -2,8 +2,8 @@
 //!
 //! They are clients of the REST API and decide nothing: the service is asked, and its answer is put into the words
 //! that scripts know. Verbs and objects are read in any case, and a statement may be one argument or many. Options
-//! stand at any place; `--` ends them. Whatever looks like an option and is none is refused before anything is sent,
-//! so that a misplaced `--url` never acts on the wrong service.
+//! stand at any place; `--` ends them. An unknown option is refused before anything is sent: a misspelt `--url` must
+//! not act on the wrong service.
 
 mod client;
 mod relations;
@@ -26,7 +26,7 @@ pub use client::{Door, bearer};
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The verbs, which are known in any case.
+/// The verbs. They are matched in any case.
 pub const VERBS: &[&str] = &[
     "create",
     "describe",
@@ -73,10 +73,10 @@ pub struct RemoteWithFile {
 pub struct Import {
     #[command(flatten)]
     with_file: RemoteWithFile,
-    /// Of `import data`: whether rules are stopped meanwhile, true or false
+    /// For `import data`, true or false: end the service after the import, so that its supervisor restarts it
     #[arg(short, value_name = "BOOL")]
     stop: Option<String>,
-    /// Of `import data`: whether the service keeps what the file does not name, true or false
+    /// For `import data`, true or false: add to the service's data instead of replacing it
     #[arg(short, value_name = "BOOL")]
     partial: Option<String>,
 }
@@ -86,7 +86,7 @@ pub struct Import {
 pub struct Export {
     #[command(flatten)]
     remote: Remote,
-    /// Of `export data`: JSON list of the rules to export
+    /// For `export data`: JSON list of the rules to export
     #[arg(short, value_name = "RULES")]
     rules: Option<String>,
     /// Write passwords, tokens and keys, too; without it they are ***
@@ -94,11 +94,11 @@ pub struct Export {
     secrets: bool,
 }
 
-/// What the user sees, or why there is nothing to see.
+/// The text for the user, or the failure.
 type Reply = Result<String, Failure>;
 
 fn refused(text: impl Into<String>) -> Failure {
-    Failure::Said(text.into())
+    Failure::Service(text.into())
 }
 
 /// The options that only some verbs have.
@@ -213,7 +213,7 @@ impl Request<'_> {
         self.options.file.as_deref().map(read).transpose()
     }
 
-    /// What the verb can be about.
+    /// The objects that the verb knows.
     fn names(&self) -> String {
         let objects: &[&str] = match self.verb {
             "show" => &[
@@ -241,8 +241,8 @@ impl Request<'_> {
         Ok(format!("plutino {} OBJECT …\n\nCOMMANDS:\n  {}", self.verb, self.names().replace(", ", "\n  ")))
     }
 
-    /// A text that the service said, as text or as JSON.
-    fn told(&self, text: impl Into<String>) -> Reply {
+    /// A message of the service, as text or as JSON.
+    fn message(&self, text: impl Into<String>) -> Reply {
         let text = text.into();
         Ok(if self.json { json!({ "message": text }).to_string() } else { text })
     }
@@ -256,7 +256,7 @@ impl Request<'_> {
     }
 }
 
-/// A JSON object with this id; what is no object goes to the service as it is, which says what is wrong with it.
+/// The JSON object with this id. Any other text goes to the service as it is, which reports what is wrong with it.
 fn with_id(id: &str, text: &str) -> String {
     match serde_json::from_str::<Map<String, Value>>(text) {
         Ok(mut object) => {

@@ -1,4 +1,4 @@
-//! The live status of `plutino run`: numbers of the engine as text.
+//! The live status of `plutino run`: the engine's counters as text.
 
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::engine::RuleStatus;
 use crate::io::{LinkState, LinkStatus, NO_CLIENT, printable};
 
-/// Turns snapshots into lines; keeps the one before, for rates.
+/// Turns snapshots into lines. It keeps the previous snapshot to compute rates.
 pub struct Report {
     before: Vec<(String, u64, u64)>,
     at: Instant,
-    /// lines on the terminal that the next block replaces
+    /// number of lines on the terminal that the next block replaces
     drawn: usize,
 }
 
 impl Report {
-    /// Nothing was shown yet.
+    /// A status that has shown nothing yet.
     pub fn new() -> Report {
         Report { before: Vec::new(), at: Instant::now(), drawn: 0 }
     }

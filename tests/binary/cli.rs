@@ -207,7 +207,7 @@ fn a_configuration_that_is_not_there_is_told_where_it_was_asked_for() {
     let folder = Folder::new("noetc", &[("rules.yaml", RULES)]);
     let (code, _, err) = folder.told(&["check", "rules.yaml", "--etc", "ect"]);
     assert_eq!(code, Some(0));
-    assert!(err.contains("warning: --etc ect: there is no such folder, so defaults hold"), "{err}");
+    assert!(err.contains("warning: --etc ect: no such folder; using defaults"), "{err}");
     let (_, _, err) = folder.told(&["check", "rules.yaml"]);
     assert!(!err.contains("--etc"), "{err}");
 }

@@ -333,7 +333,7 @@ async fn the_shell_reads_results_behind_tls_and_tokens() {
         if tokens {
             *all.last_mut().expect("there is one") = "wrong";
             let refused = shell(&folder, &all);
-            assert!(refused.contains("the token of --data-token is not known there"), "{refused}");
+            assert!(refused.contains("the data server does not accept the token of --data-token"), "{refused}");
         }
     }
 }

@@ -15,19 +15,19 @@ use crate::cli::{Failure, config_of, say};
 /// The largest answer that is read, in bytes.
 const LARGEST: u64 = 256 << 20;
 
-/// Where the service is, and how one gets in.
+/// Where the service is, and the credentials for it.
 #[derive(Args)]
 pub struct Door {
-    /// Where the REST API of the service is, such as http://127.0.0.1:9081; without it where the configuration says
+    /// URL of the service's REST API, such as http://127.0.0.1:9081; default: from the configuration
     #[arg(long, env = "PLUTINO_URL", value_name = "URL")]
     url: Option<String>,
-    /// Token of the REST API, where it asks for one
+    /// Token of the REST API, if it asks for one
     #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// PEM file of the authorities to trust in place of the well-known ones, for https
+    /// PEM file of the certificates to trust for https, instead of the well-known ones
     #[arg(long, env = "PLUTINO_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
-    /// Folder of the configuration that says where the service listens
+    /// Configuration folder, which names the service's address
     #[arg(long, value_name = "DIR", default_value = "etc")]
     etc: PathBuf,
 }
@@ -43,7 +43,7 @@ impl Door {
         Ok(format!("{scheme}://{}", reachable(config.rest)))
     }
 
-    /// A client that gives up after `patience` and trusts whom `--ca` says.
+    /// A client with the certificates of `--ca`. It gives up after `patience`.
     pub fn agent(&self, patience: Option<Duration>) -> Result<ureq::Agent, Failure> {
         let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience);
         let agent = match &self.ca {
@@ -56,7 +56,7 @@ impl Door {
         Ok(agent.build().into())
     }
 
-    /// The body of an answer, read as it comes: it can be large.
+    /// The body of an answer as a stream: it can be large.
     pub fn download(&self, path: &str) -> Result<impl std::io::Read + use<>, Failure> {
         let base = self.base()?;
         let request = self.agent(None)?.get(format!("{base}{path}"));
@@ -75,13 +75,13 @@ impl Door {
         Ok(body.into_reader())
     }
 
-    /// What the header `Authorization` says.
+    /// The value of the header `Authorization`.
     pub fn authorization(&self) -> Option<String> {
         bearer(self.token.as_deref())
     }
 }
 
-/// What the header `Authorization` says with a token; one that has a space says all of it.
+/// The value of the header `Authorization`. A token with a space is used as it is, any other after `Bearer`.
 pub fn bearer(token: Option<&str>) -> Option<String> {
     let token = token.map(str::trim).filter(|token| !token.is_empty())?;
     Some(if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") })
@@ -100,7 +100,7 @@ fn authorities(file: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
     if found.is_empty() { Err(wrong(&"the file holds no certificate in PEM form")) } else { Ok(found) }
 }
 
-/// Where a client on this machine reaches what listens on `address`.
+/// The address at which a client on this machine reaches a server that listens on `address`.
 fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
     let mut address = address;
     if address.ip().is_unspecified() {
@@ -115,9 +115,9 @@ fn reachable(address: std::net::SocketAddr) -> std::net::SocketAddr {
 pub(super) struct Service {
     pub(super) base: String,
     pub(super) agent: ureq::Agent,
-    /// what the header `Authorization` says
+    /// value of the header `Authorization`
     pub(super) token: Option<String>,
-    /// all mistakes of what is refused are asked for: people read them, scripts compare the text
+    /// ask for the details of refusals: people read them, while scripts compare eKuiper's text
     pub(super) details: bool,
 }
 
@@ -170,12 +170,12 @@ impl Service {
         })?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(LARGEST).read_to_string();
-        let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} broke off: {error}")))?;
+        let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} ended early: {error}")))?;
         Ok(Answer { status, body }.after_warnings())
     }
 }
 
-/// What came of a request that was answered.
+/// The answer to a request.
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) body: String,
@@ -207,7 +207,7 @@ impl Answer {
         message.unwrap_or_else(|| self.body.trim_end().to_owned())
     }
 
-    /// `said`, and below it what the service says of each mistake, where it was asked to.
+    /// `said`, followed by the details of each mistake if they were asked for.
     pub(super) fn explained(&self, said: String) -> String {
         let body = serde_json::from_str::<Value>(&self.body).unwrap_or_default();
         let details = body["details"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -216,11 +216,11 @@ impl Answer {
 
     pub(super) fn parsed(&self) -> Result<Value, Failure> {
         serde_json::from_str(&self.body)
-            .map_err(|error| Failure::Refused(format!("the service's answer is not understood: {error}")))
+            .map_err(|error| Failure::Refused(format!("cannot understand the service's answer: {error}")))
     }
 }
 
-/// A name in a path.
+/// A name, percent-encoded for a path.
 pub(super) fn escaped(name: &str) -> String {
     let mut path = String::with_capacity(name.len());
     for byte in name.bytes() {

@@ -28,7 +28,7 @@ impl Request<'_> {
             let message = answer.message().replacen("Table command error", "Stream command error", 1);
             return Err(refused(answer.explained(said + &message)));
         }
-        self.told(said + answer.body.trim_end())
+        self.message(said + answer.body.trim_end())
     }
 
     /// The name in a statement such as `DROP STREAM name`, which may be split over arguments.
@@ -49,7 +49,7 @@ impl Request<'_> {
         let name = self.named("DROP", object, rest)?;
         let answer = self.service.delete(&format!("/{object}s/{}", escaped(&name)))?;
         if answer.is_right() {
-            return self.told(format!("{} {name} is dropped.", capital(object)));
+            return self.message(format!("{} {name} is dropped.", capital(object)));
         }
         let message = answer.message();
         let why = message.split_once("error: ").map_or(message.as_str(), |(_, why)| why);
@@ -86,7 +86,7 @@ impl Request<'_> {
     }
 }
 
-/// `CREATE STREAM …` of arguments that the shell has split anyhow.
+/// The statement `CREATE STREAM …`, from arguments that the shell may have split anywhere.
 fn statement(verb: &str, object: &str, rest: &[String]) -> String {
     let mut statement = format!("{verb} {}", object.to_uppercase());
     for part in rest {
@@ -101,7 +101,7 @@ fn capital(word: &str) -> String {
     chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
-/// A stream or table for people: its columns, then its options.
+/// A readable description of a stream or table: its columns, then its options.
 fn described(definition: &Value) -> String {
     let mut text = format!("Fields\n{}\n", "-".repeat(80));
     for field in definition.get("StreamFields").and_then(Value::as_array).into_iter().flatten() {

@@ -25,13 +25,13 @@ impl Request<'_> {
             let subject = if message.starts_with("invalid rule json") { "" } else { name.as_str() };
             return Err(refused(answer.explained(format!("{said}Create rule {subject} error : {message}."))));
         }
-        // The words that scripts wait for name eKuiper's program.
+        // Scripts match this text, which names eKuiper's program.
         let _ = write!(
             said,
             "Rule {name} was created successfully, please use 'bin/kuiper getstatus rule {name}' command to get rule \
              status."
         );
-        self.told(said)
+        self.message(said)
     }
 
     pub(super) fn validate_rule(&self, rest: &[String]) -> Reply {
@@ -40,7 +40,7 @@ impl Request<'_> {
         if !answer.is_right() {
             return Err(refused(said + &answer.message()));
         }
-        self.told(said + "The rule has been successfully validated and is confirmed to be correct.")
+        self.message(said + "The rule has been successfully validated and is confirmed to be correct.")
     }
 
     pub(super) fn show_rules(&self) -> Reply {
@@ -51,7 +51,7 @@ impl Request<'_> {
         self.shown(answer)
     }
 
-    /// The verbs about one rule that is there.
+    /// The verbs about one existing rule.
     pub(super) fn rule(&self, rest: &[String]) -> Reply {
         let [name] = rest else { return Err(refused("Expect rule name.")) };
         let at = format!("/rules/{}", escaped(name));
@@ -77,13 +77,13 @@ impl Request<'_> {
         }
         match done {
             None => self.shown(answer),
-            Some(done) if done.is_empty() => self.told(answer.body.trim_end()),
-            Some(done) => self.told(done),
+            Some(done) if done.is_empty() => self.message(answer.body.trim_end()),
+            Some(done) => self.message(done),
         }
     }
 }
 
-/// What was said so far, the name and the text of a rule.
+/// A first line for the user, and the name and text of a rule.
 fn rule_of(options: &Options, rest: &[String]) -> Result<(String, String, String), Failure> {
     if let Some(file) = &options.file {
         let text = std::fs::read_to_string(file)

@@ -1,6 +1,6 @@
-//! The verbs about named connections and conf keys: what a service's sources and sinks are configured with.
+//! The verbs about named connections and conf keys.
 //!
-//! eKuiper's command line has no such verbs, so the words are our own, in the manner of those for rules.
+//! eKuiper's command line has none, so these are our own, modelled on the verbs for rules.
 
 use serde_json::{Map, Value};
 
@@ -36,7 +36,7 @@ impl Request<'_> {
         if !answer.is_right() {
             return Err(refused(answer.message()));
         }
-        self.told(format!("Connection {name} is {done}."))
+        self.message(format!("Connection {name} is {done}."))
     }
 
     pub(super) fn show_conf_keys(&self, rest: &[String]) -> Reply {
@@ -70,7 +70,7 @@ impl Request<'_> {
                 let given = definition.or_else(|| rest.first().cloned());
                 let given = given.ok_or_else(|| refused("Expect type, key and json."))?;
                 if let Err(error) = serde_json::from_str::<Map<String, Value>>(&given) {
-                    return Err(refused(format!("the properties of conf key {key} are no JSON object: {error}")));
+                    return Err(refused(format!("the properties of conf key {key} are not a JSON object: {error}")));
                 }
                 (self.service.put(&at, &given)?, "created")
             }
@@ -78,11 +78,11 @@ impl Request<'_> {
         if !answer.is_right() {
             return Err(refused(answer.message()));
         }
-        self.told(format!("Conf key {key} of {kind} is {done}."))
+        self.message(format!("Conf key {key} of {kind} is {done}."))
     }
 }
 
-/// What the conf key belongs to, sources where nothing is said, and the arguments behind it.
+/// The class of the conf key (sources if none is given) and the remaining arguments.
 fn class_of(rest: &[String]) -> (&str, &[String]) {
     match rest.split_first() {
         Some((class, others)) if CLASSES.contains(&class.as_str()) => (class, others),

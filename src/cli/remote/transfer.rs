@@ -16,7 +16,7 @@ impl Request<'_> {
         if !answer.is_right() {
             return Err(refused(answer.message()));
         }
-        self.told(answer.body.trim())
+        self.message(answer.body.trim())
     }
 
     pub(super) fn export_ruleset(&self, rest: &[String]) -> Reply {
@@ -27,7 +27,7 @@ impl Request<'_> {
         }
         let (streams, tables, rules) = counts(&answer.parsed()?);
         write_file(file, &answer.body)?;
-        self.told(format!("exported {streams} streams, {tables} tables and {rules} rules"))
+        self.message(format!("exported {streams} streams, {tables} tables and {rules} rules"))
     }
 
     /// The query of an export.
@@ -68,7 +68,7 @@ impl Request<'_> {
             return Err(refused(answer.message()));
         }
         write_file(file, &answer.body)?;
-        self.told("export configuration success")
+        self.message("export configuration success")
     }
 }
 
