@@ -321,7 +321,7 @@ async fn the_shell_reads_results_behind_tls_and_tokens() {
         all.extend(if tls { &ca[..] } else { &[] });
         let without = shell(&folder, &all);
         match tokens {
-            true => assert!(without.contains("give it with --data-token"), "{without}"),
+            true => assert!(without.contains("pass it with --data-token"), "{without}"),
             false => assert_eq!(without, r#"[{"id":7}]"#),
         }
         all.extend(token);
