@@ -56,7 +56,7 @@ impl Store {
             Task::Check(Data { data }) => {
                 let checked = service::check(&data).map_err(refused)?;
                 told(&checked)?;
-                if checked.damage.is_empty() { Ok(()) } else { Err(Failure::Told) }
+                if checked.damage.is_empty() { Ok(()) } else { Err(Failure::Reported) }
             }
             Task::Repair(Data { data }) => {
                 let repaired = service::repair(&data).map_err(refused)?;
