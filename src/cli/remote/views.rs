@@ -19,7 +19,7 @@ impl Request<'_> {
         if !answer.is_right() {
             return Err(refused(answer.explained(answer.message())));
         }
-        self.told(answer.body.trim_end())
+        self.message(answer.body.trim_end())
     }
 
     pub(super) fn show_views(&self) -> Reply {
@@ -45,7 +45,7 @@ impl Request<'_> {
             return Err(refused(answer.message()));
         }
         match self.verb {
-            "drop" => self.told(answer.body.trim_end()),
+            "drop" => self.message(answer.body.trim_end()),
             "describe" if !self.json => Ok(described(&answer.parsed()?)),
             _ => indented(&answer.parsed()?),
         }
