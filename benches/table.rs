@@ -45,7 +45,7 @@ impl Bench {
             let row = vec![("id".into(), Value::Int(id)), ("v".into(), Value::Int(v))];
             Frame::Row(Arc::new(RowFrame { topic: "t".into(), row, change: Change::Put, key: None }))
         });
-        let batch = FrameBatch { frames: frames.collect(), received: Instant::now() };
+        let batch = FrameBatch { frames: frames.collect(), origin: None, received: Instant::now() };
         self.sender.offer(batch, &self.signal).expect("the queue has space");
         self.activator.activate();
         let activations = self.worker.activations();

@@ -69,7 +69,7 @@ fn batch(texts: &[&Bytes]) -> FrameBatch {
         let text = Utf8Bytes::try_from(buffer.split_to(text.len())).expect("the feed is UTF-8");
         Frame::Text(text)
     };
-    FrameBatch { frames: texts.iter().map(frame).collect(), received: Instant::now() }
+    FrameBatch { frames: texts.iter().map(frame).collect(), origin: None, received: Instant::now() }
 }
 
 /// Runs a query once over batches; `keep` tells whether its rows are wanted.
@@ -85,7 +85,7 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
             return wrong(format!("{} reads a stream that the feed does not have", query.name));
         };
         let (sender, frames) = queue::inbound(thread.signal(key));
-        thread.command(Command::AddStream { key, schema: input.stream.schema(), frames });
+        thread.command(Command::AddStream { key, schema: input.stream.schema(), checks: Default::default(), frames });
         senders.insert(stream, sender);
         keys.push(Some(key));
     }

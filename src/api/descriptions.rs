@@ -27,6 +27,12 @@ const OF_ANY_SINK: &[(&str, &str, &str, &str)] = &[
     ("sendSingle", "bool", "false", "one message for each row, instead of a list of the rows of a result"),
     ("omitIfEmpty", "bool", "false", "an empty result is not sent"),
     ("format", "string", "json", "json, delimited, urlencoded or binary"),
+    (
+        "to",
+        "string",
+        "",
+        "a template that gives the id of the client for which a row is: meta(client) of the message that it answers",
+    ),
     ("dataTemplate", "string", "", "a template that makes the message of the result"),
     ("dataField", "string", "", "the column whose value is the result"),
     ("fields", "list_string", "", "the columns that are sent"),

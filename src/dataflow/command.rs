@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use crate::definition::stream::StreamSchema;
-use crate::io::queue::FrameReceiver;
+use crate::io::queue::{FeedChecks, FrameReceiver};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
 use crate::value::Text;
@@ -31,6 +31,8 @@ pub enum Command {
         key: StreamKey,
         /// how its messages are read
         schema: StreamSchema,
+        /// what is checked of each before any rule sees it
+        checks: FeedChecks,
         /// where its messages come from
         frames: FrameReceiver,
     },

@@ -10,8 +10,8 @@ use crate::format::sink_format::{Batcher, Give, Made, SinkFormat};
 use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
 use crate::metrics::{Place, RuleMetrics};
 use crate::plan::physical::Projection;
-use crate::value::Row;
 use crate::value::json;
+use crate::value::{Row, Text};
 
 use super::project::{RawText, RowError, decode_row, encode_members, encode_row};
 use super::timers::{Alarm, WorkerClock};
@@ -86,6 +86,8 @@ struct Form {
     /// how large the batch before was: the next one will be about as large
     usual: usize,
     ends: Vec<u32>,
+    /// the clients of the messages, where each is for one
+    targets: Vec<Text>,
     /// rows of the open message
     rows: usize,
     /// whether one of them has members
@@ -113,6 +115,7 @@ impl Output {
                 bytes: Vec::new(),
                 usual: 0,
                 ends: Vec::new(),
+                targets: Vec::new(),
                 rows: 0,
                 filled: false,
                 start: 0,
@@ -454,6 +457,15 @@ impl Form {
                 self.decoded.splice(self.decoded_done..self.decoded_done, rows);
                 self.decoded_done += count;
             }
+            Ok(Made::For(client, message)) => {
+                self.bytes.extend_from_slice(&message);
+                self.targets.push(client);
+                self.close();
+                self.begin();
+                made += 1;
+            }
+            // An error that is sent is for nobody here; it is counted all the same.
+            Ok(Made::Message(_)) if self.encoding.format.to.is_some() => {}
             Ok(Made::Message(message)) => {
                 self.bytes.extend_from_slice(&message);
                 self.close();
@@ -513,7 +525,9 @@ impl Form {
         self.usual = bytes.len().min(BATCH_BYTES);
         (self.start, self.done) = (0, 0);
         let text = self.encoding.format.is_text();
-        let batch = Arc::new(MessageBatch::new(bytes.into(), ends, text, received));
+        let batch = MessageBatch::new(bytes.into(), ends, text, received);
+        let targets = std::mem::take(&mut self.targets);
+        let batch = Arc::new(if targets.is_empty() { batch } else { batch.addressed(targets) });
         for outlet in &self.encoding.outlets {
             outlet.send(&batch);
         }

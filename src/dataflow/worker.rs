@@ -19,7 +19,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
 use crate::definition::stream::StreamSchema;
-use crate::io::queue::{FrameReceiver, Signal};
+use crate::io::queue::{FeedChecks, FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
 use crate::plan::fingerprint::{self, Fingerprint};
 use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
@@ -284,7 +284,7 @@ impl WorkerLoop {
 
     fn command(&mut self, command: Command) {
         match command {
-            Command::AddStream { key, schema, frames } => self.add_stream(key, schema, frames),
+            Command::AddStream { key, schema, checks, frames } => self.add_stream(key, schema, checks, frames),
             Command::DropStream(key) => self.drop_stream(key),
             Command::AddRule(rule) => self.add_rule(*rule),
             Command::DropRule { leaving, done } => {
@@ -322,9 +322,9 @@ impl WorkerLoop {
         }
     }
 
-    fn add_stream(&mut self, key: StreamKey, schema: StreamSchema, frames: FrameReceiver) {
+    fn add_stream(&mut self, key: StreamKey, schema: StreamSchema, checks: FeedChecks, frames: FrameReceiver) {
         let name = schema.name.to_string();
-        let scan = Rc::new(RefCell::new(StreamScan::new(schema, self.zone.clone())));
+        let scan = Rc::new(RefCell::new(StreamScan::new(schema, self.zone.clone()).checking(checks)));
         let input = Rc::new(StreamInput::new(frames));
         let Installed { dataflow, activator } =
             build::stream(&mut self.worker, &name, input.clone(), scan.clone(), self.clock.clone());

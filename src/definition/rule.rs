@@ -372,6 +372,8 @@ impl Reader<'_> {
                 shape.omit_if_empty = self.flag(node, &name).unwrap_or_default();
             } else if is("dataTemplate") {
                 shape.template = self.template(node, &name);
+            } else if is("to") {
+                shape.to = self.template(node, &name);
             } else if is("dataField") {
                 shape.data_field = self.optional_text(node, &name).filter(|field| !field.is_empty());
             } else if is("fields") {
@@ -413,6 +415,10 @@ impl Reader<'_> {
             } else {
                 action.props.insert(member.key.clone(), node.json());
             }
+        }
+        if shape.to.is_some() && shape.gathers() {
+            let message = format!("sink {kind}: to gives each row a message of its own, so that there are no batches");
+            self.error(place, message, Some("leave out batchSize and lingerInterval".to_owned()));
         }
         if !shape.fields.is_empty() && !shape.excluded.is_empty() {
             self.error(place, "field and excludeFields cannot both be set".to_owned(), None);

@@ -209,6 +209,7 @@ impl PreparedRule<'_> {
         let signal = worker.signal(key);
         let (sender, frames) = queue::inbound(signal.clone());
         let backlog = sender.backlog();
+        let checks = spec.checks();
         let (source, pending) = match spec {
             SourceSpec::Websocket(_) => {
                 let opened = engine.connectors.open_source(spec, self.thread, sender).await;
@@ -216,7 +217,7 @@ impl PreparedRule<'_> {
             }
             spec => (None, Some((spec, sender))),
         };
-        worker.command(Command::AddStream { key, schema: id.def.0.schema(), frames });
+        worker.command(Command::AddStream { key, schema: id.def.0.schema(), checks, frames });
         let stream = RunningStream { key, signal: signal.clone(), source, pending, backlog, ended: None, rules: 1 };
         engine.running().streams.insert(id.clone(), stream);
         self.streams.push(id);

@@ -35,6 +35,8 @@ pub struct SinkFormat {
     pub linger: i64,
     /// compression
     pub compression: Option<Method>,
+    /// to: the id of the client that a row is for, as written and parsed; each row is then a message
+    pub to: Option<(Text, Arc<Template>)>,
 }
 
 /// How a message is written.
@@ -61,12 +63,13 @@ pub enum OutputFormat {
 /// Two shapes are the same where their results are.
 impl PartialEq for SinkFormat {
     fn eq(&self, other: &SinkFormat) -> bool {
-        let template = |shape: &SinkFormat| shape.template.as_ref().map(|(text, _)| text.clone());
+        let text = |template: &Option<(Text, Arc<Template>)>| template.as_ref().map(|(text, _)| text.clone());
         (self.send_single, self.omit_if_empty, self.batch_size, self.linger)
             == (other.send_single, other.omit_if_empty, other.batch_size, other.linger)
             && (&self.data_field, &self.fields, &self.excluded) == (&other.data_field, &other.fields, &other.excluded)
             && (&self.format, self.compression) == (&other.format, other.compression)
-            && template(self) == template(other)
+            && text(&self.template) == text(&other.template)
+            && text(&self.to) == text(&other.to)
     }
 }
 
@@ -83,8 +86,10 @@ impl SinkFormat {
 
     /// Whether results are JSON, or rows, as they are.
     pub fn is_plain(&self) -> bool {
-        let SinkFormat { template, data_field, fields, excluded, format, batch_size, linger, compression, .. } = self;
+        let SinkFormat { template, data_field, fields, excluded, format, batch_size, linger, compression, to, .. } =
+            self;
         template.is_none()
+            && to.is_none()
             && data_field.is_none()
             && fields.is_empty()
             && excluded.is_empty()
@@ -110,6 +115,9 @@ pub enum ShapeError {
     /// the template failed
     #[error(transparent)]
     Template(#[from] RunError),
+    /// the template of `to` failed, or gives nothing
+    #[error("to: {0}")]
+    To(String),
     /// what the template gave is no JSON where JSON is needed
     #[error("dataTemplate gives no JSON, which dataField, fields, excludeFields and memory need: {0}")]
     NoJson(json::JsonError),
@@ -145,6 +153,8 @@ pub struct Batcher {
 pub enum Made {
     /// the bytes of a message
     Message(Vec<u8>),
+    /// the id of a client, and the bytes of a message for it
+    For(Text, Vec<u8>),
     /// rows, where the format is [`OutputFormat::Rows`]
     Rows(Vec<Row>),
 }
@@ -223,7 +233,13 @@ impl Batcher {
 
     fn send(&self, rows: Vec<Row>, give: Give<'_>) {
         let shape = &self.shape;
-        if shape.send_single {
+        if let Some((_, to)) = &shape.to {
+            for row in rows {
+                if !(row.is_empty() && shape.omit_if_empty) {
+                    give(shape.addressed(row, to));
+                }
+            }
+        } else if shape.send_single {
             for row in rows {
                 if !(row.is_empty() && shape.omit_if_empty) {
                     give(shape.one(row));
@@ -236,6 +252,21 @@ impl Batcher {
 }
 
 impl SinkFormat {
+    /// The message of a row for one client; sinks that take rows as they are know no clients.
+    fn addressed(&self, row: Row, to: &Template) -> Result<Made, ShapeError> {
+        let row = Value::object(row);
+        let client = to.run(&row).map_err(|error| ShapeError::To(error.to_string()))?;
+        let client = client.trim();
+        if client.is_empty() || client == "<no value>" {
+            return Err(ShapeError::To("it gives no client's id".to_owned()));
+        }
+        let message = if self.send_single { row } else { Value::array([row]) };
+        Ok(match self.message(message)? {
+            Made::Message(message) => Made::For(client.into(), message),
+            made => made,
+        })
+    }
+
     /// The message of a single row.
     fn one(&self, row: Row) -> Result<Made, ShapeError> {
         self.message(Value::object(row))
@@ -488,6 +519,7 @@ mod tests {
                     let rows = rows.into_iter().map(|row| cast::text(&Value::object(row)).into_owned());
                     format!("rows {}", rows.collect::<Vec<_>>().join(" "))
                 }
+                Ok(Made::For(client, message)) => format!("{client} <- {}", String::from_utf8(message).unwrap()),
                 Err(error) => format!("error: {error}"),
             });
         };

@@ -16,7 +16,7 @@ use crate::io::log::{Console, LogSink};
 use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
 use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
-use crate::io::queue::{FrameSender, Signal, WayOut};
+use crate::io::queue::{FeedChecks, FrameSender, Signal, WayOut};
 use crate::io::reach::{FileRoots, ReachError};
 pub use crate::io::websocket::Pause;
 use crate::io::websocket::config::{self, Property, Warning, property, unknown_among};
@@ -79,6 +79,16 @@ pub enum SourceSpec {
     File(FileSource),
     /// rows of a trial; no statement names it
     Mock(MockSource),
+}
+
+impl SourceSpec {
+    /// What is to be checked of each message.
+    pub fn checks(&self) -> FeedChecks {
+        match self {
+            SourceSpec::Websocket(settings) => settings.checks.clone(),
+            _ => FeedChecks::default(),
+        }
+    }
 }
 
 /// The page of documentation of all connectors, made from their tables.
@@ -211,7 +221,7 @@ fn faults(
                 continue;
             }
             ConnectorError::Settings(SettingsError::Value { property, .. }) => property.to_ascii_lowercase(),
-            ConnectorError::Settings(SettingsError::UnknownVariable(_)) => "onopen".to_owned(),
+            ConnectorError::Settings(SettingsError::UnsetVariable { property, .. }) => property.to_ascii_lowercase(),
             ConnectorError::Settings(SettingsError::Tls(_)) => IDENTITY[0].to_owned(),
             _ => {
                 errors.push(error);
@@ -251,7 +261,7 @@ impl ConnectorError {
         match self {
             ConnectorError::Settings(SettingsError::Value { property, .. }) => property.split('.').next(),
             ConnectorError::Settings(SettingsError::Path { property, .. }) => Some(property),
-            ConnectorError::Settings(SettingsError::UnknownVariable(_)) => Some("onOpen"),
+            ConnectorError::Settings(SettingsError::UnsetVariable { property, .. }) => Some(property),
             ConnectorError::NoConnection(_) => Some("connectionSelector"),
             ConnectorError::Reach(ReachError::Variable { property, .. } | ReachError::Outside { property, .. }) => {
                 Some(property)

@@ -14,7 +14,7 @@ use serde_json::{Map, Value};
 const TEMPLATES: &[&str] = &["dataTemplate"];
 
 /// A variable without a value.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, thiserror::Error)]
 #[error("environment variable {name} is not set: set it, or give a default as in ${{{name}:-default}}")]
 pub struct UnsetVariable {
     pub name: String,

@@ -165,7 +165,7 @@ impl FileSource {
     fn batches(&self, text: Utf8Bytes) -> Vec<FrameBatch> {
         let received = Instant::now();
         if self.file_type == FileType::Json {
-            return vec![FrameBatch { frames: vec![Frame::Text(text)], received }];
+            return vec![FrameBatch { frames: vec![Frame::Text(text)], origin: None, received }];
         }
         let mut batches = Vec::new();
         let mut frames = Vec::new();
@@ -174,12 +174,12 @@ impl FileSource {
             size += line.len();
             frames.push(Frame::Text(line.into()));
             if frames.len() == BATCH_FRAMES || size >= BATCH_BYTES {
-                batches.push(FrameBatch { frames: std::mem::take(&mut frames), received });
+                batches.push(FrameBatch { frames: std::mem::take(&mut frames), origin: None, received });
                 size = 0;
             }
         }
         if !frames.is_empty() {
-            batches.push(FrameBatch { frames, received });
+            batches.push(FrameBatch { frames, origin: None, received });
         }
         batches
     }

@@ -466,7 +466,7 @@ impl MemoryWriter {
                     writing.fed.insert(target);
                 }
             }
-            let batch = FrameBatch { frames: frames.clone(), received };
+            let batch = FrameBatch { frames: frames.clone(), origin: None, received };
             if let Some(waiting) = waiting.iter_mut().find(|waiting| waiting.reader.id == reader.id) {
                 // Behind what waits already: rows keep their order.
                 self.keep(waiting, batch);

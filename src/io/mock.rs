@@ -40,7 +40,8 @@ impl MockSource {
         let interval = if self.repeat { self.interval.max(Duration::from_millis(1)) } else { self.interval };
         loop {
             for message in &*self.messages {
-                let batch = FrameBatch { frames: vec![Frame::Text(message.clone())], received: Instant::now() };
+                let batch =
+                    FrameBatch { frames: vec![Frame::Text(message.clone())], origin: None, received: Instant::now() };
                 if frames.send(batch).await.is_err() {
                     return;
                 }

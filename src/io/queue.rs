@@ -20,6 +20,7 @@ use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::sync::locked;
+use crate::value::field_path::FieldPath;
 use crate::value::{Row, Text, Value};
 
 /// One message as it came in.
@@ -67,11 +68,30 @@ pub enum Change {
     Delete,
 }
 
+/// What a source asks to be checked of each message, before any rule sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FeedChecks {
+    /// `dedupKey`: messages with a key that has come before are dropped
+    pub dedup: Option<FieldPath>,
+    /// `gapKey`: whose sequence a message is of; `None`: there is one sequence
+    pub gap_key: Option<FieldPath>,
+    /// `gapSequence`: the number in the sequence
+    pub gap_sequence: Option<FieldPath>,
+}
+
+/// What a source tells about the messages of one connection: the object that `meta(…)` reads.
+#[derive(Clone, Debug)]
+pub struct Origin {
+    pub meta: Value,
+}
+
 /// Messages that one socket delivered together, in their order.
 #[derive(Clone, Debug)]
 pub struct FrameBatch {
     /// the messages
     pub frames: Vec<Frame>,
+    /// the connection that they came on; `None`: nothing is known about it
+    pub origin: Option<Arc<Origin>>,
     /// when the first of them was read; latencies count from here
     pub received: Instant,
 }
@@ -389,6 +409,8 @@ pub struct MessageBatch {
     bytes: Bytes,
     /// where each message ends in `bytes`; the first begins at 0
     ends: Vec<u32>,
+    /// the client that each message is for; empty: all messages are for all clients
+    targets: Vec<Text>,
     /// whether the messages are text
     pub text: bool,
     /// when the input that led to the batch was read, where one is known
@@ -404,7 +426,36 @@ impl MessageBatch {
     /// If `ends` does not ascend or goes beyond `bytes`: both come from one encoder.
     pub fn new(bytes: Bytes, ends: Vec<u32>, text: bool, received: Option<Instant>) -> Self {
         assert!(ends.is_sorted() && ends.last().is_none_or(|&end| end as usize <= bytes.len()));
-        MessageBatch { bytes, ends, text, received, forms: Default::default() }
+        MessageBatch { bytes, ends, targets: Vec::new(), text, received, forms: Default::default() }
+    }
+
+    /// The same messages, each for the client with this id.
+    ///
+    /// # Panics
+    /// If there is not one client for each message.
+    pub fn addressed(self, targets: Vec<Text>) -> Self {
+        assert_eq!(targets.len(), self.len());
+        MessageBatch { targets, ..self }
+    }
+
+    /// Where each message is for one client: the messages, each as a batch of its own, with their clients.
+    pub fn by_target(&self) -> Option<impl Iterator<Item = (&Text, MessageBatch)>> {
+        let single = |(index, target)| {
+            let bytes = self.message(index);
+            let ends = vec![u32::try_from(bytes.len()).unwrap_or(u32::MAX)];
+            (
+                target,
+                MessageBatch {
+                    bytes,
+                    ends,
+                    targets: Vec::new(),
+                    text: self.text,
+                    received: self.received,
+                    forms: Default::default(),
+                },
+            )
+        };
+        (!self.targets.is_empty()).then(|| self.targets.iter().enumerate().map(single))
     }
 
     /// How many messages it holds.
@@ -505,7 +556,8 @@ mod tests {
     }
 
     fn batch(text: &'static str) -> FrameBatch {
-        FrameBatch { frames: vec![Frame::Text(Utf8Bytes::from_static(text))], received: Instant::now() }
+        let frames = vec![Frame::Text(Utf8Bytes::from_static(text))];
+        FrameBatch { frames, origin: None, received: Instant::now() }
     }
 
     #[test]

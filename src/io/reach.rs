@@ -27,7 +27,7 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 const SHORT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The properties that name files.
-const FILE_PROPERTIES: &[&str] = &["certificationPath", "privateKeyPath", "rootCaPath"];
+const FILE_PROPERTIES: &[&str] = &["certificationPath", "privateKeyPath", "rootCaPath", "file"];
 
 /// Properties in which `${` is only text.
 const TEMPLATES: &[&str] = &["dataTemplate"];

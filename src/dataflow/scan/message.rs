@@ -6,7 +6,7 @@
 use crate::definition::stream::{Format, JsonArray, StreamSchema};
 use crate::format::schema::{self, SchemaError, Strict};
 use crate::format::{delimited, urlencoded};
-use crate::io::queue::RowFrame;
+use crate::io::queue::{Origin, RowFrame};
 use crate::value::json::{self, ArrayPart, JsonError, RowScanner, Spans};
 use crate::value::types::DataType;
 use crate::value::{Row, Text, Value};
@@ -37,6 +37,10 @@ pub(super) struct Message<'a> {
     pub(super) body: Body<'a>,
     pub(super) columns: &'a [StreamColumn],
     pub(super) cells: &'a mut [Cell],
+    /// the connection that it came on
+    pub(super) origin: Option<&'a Origin>,
+    /// numbers that are missing before it, with `gapSequence`
+    pub(super) gap: Option<u64>,
     pub(super) zone: &'a jiff::tz::TimeZone,
 }
 
@@ -100,14 +104,22 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The metadata of the message: from memory its topic, else nothing.
+    /// The metadata of the message: its topic where it came from memory, else what is known of its connection.
     pub(super) fn metadata(&self) -> Value {
-        match self.body {
-            Body::Row(frame) if !frame.topic.is_empty() => {
+        let known = match (self.body, self.origin) {
+            (Body::Row(frame), _) if !frame.topic.is_empty() => {
                 Value::object([(Text::const_new("topic"), Value::Text(frame.topic.clone()))])
             }
-            Body::Text { .. } | Body::Row(_) => Value::object([]),
-        }
+            (_, Some(origin)) => origin.meta.clone(),
+            _ => Value::object([]),
+        };
+        let Some(gap) = self.gap else { return known };
+        let members = match &known {
+            Value::Object(members) => members.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+            _ => Vec::new(),
+        };
+        let gap = (Text::const_new("gap"), Value::Int(i64::try_from(gap).unwrap_or(i64::MAX)));
+        Value::object(members.into_iter().chain([gap]))
     }
 }
 

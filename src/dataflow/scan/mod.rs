@@ -10,6 +10,7 @@
 //! flushed and asked whether they take more. What a rule costs that comes or goes does not grow with the others either.
 
 mod event_time;
+mod feed;
 mod index;
 mod member;
 mod message;
@@ -20,13 +21,12 @@ mod rules;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
-use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use crate::definition::stream::{Format, Framing, OnMismatch, StreamSchema};
 use crate::format::schema::SchemaError;
-use crate::io::queue::{Frame, FrameBatch, RowFrame};
+use crate::io::queue::{FeedChecks, Frame, FrameBatch, RowFrame};
 use crate::plan::physical::{Column, ColumnSource, Scan as ScanPlan};
 use crate::value::json::{Scanner, Wanted};
 use crate::value::types::DataType;
@@ -36,9 +36,10 @@ use super::command::RuleKey;
 use super::context::RuleContext;
 use super::output::Output;
 
+use feed::{Feed, Located};
 use message::{ArrayRows, Body, Cell, Message, StreamColumn, decode, is_mismatch, strict};
 use rule::{Part, ScanRule, read_slots};
-use rules::Rules;
+use rules::{Arrival, Rules};
 
 pub use rule::Target;
 
@@ -50,6 +51,8 @@ pub struct StreamScan {
     array_rows: Option<ArrayRows>,
     /// slots of rules that are the whole message
     wholes: usize,
+    /// what the source asks to be checked of each message
+    feed: Option<Box<Feed>>,
     /// the scanner does not look for what the columns are now
     stale: bool,
     /// the columns that any rule reads; the same key with two types is two columns
@@ -71,6 +74,7 @@ impl StreamScan {
             schema,
             scanner: Scanner::new(Wanted::new([])),
             wholes: 0,
+            feed: None,
             stale: false,
             columns: Vec::new(),
             columns_of: HashMap::new(),
@@ -79,6 +83,17 @@ impl StreamScan {
             rules: Rules::default(),
             zone,
         }
+    }
+
+    /// Checks what the source asks for, of each message before any rule sees it.
+    #[must_use]
+    pub fn checking(mut self, checks: FeedChecks) -> Self {
+        let feed = Feed::new(checks, |path| {
+            let column = self.enter_column(path.column(), &None);
+            Located { path, column }
+        });
+        self.feed = feed.map(Box::new);
+        self
     }
 
     /// Adds a rule; it gets the rows from the next message on.
@@ -174,72 +189,73 @@ impl StreamScan {
         }
         for batch in batches {
             for frame in &batch.frames {
-                self.message(frame, now, batch.received);
+                self.message(frame, Arrival { now, received: batch.received, origin: batch.origin.as_deref() });
             }
         }
         self.rules.hand_over(now);
     }
 
-    fn message(&mut self, frame: &Frame, now: i64, received: Instant) {
+    fn message(&mut self, frame: &Frame, arrival: Arrival<'_>) {
         if let Frame::Row(row) = frame {
-            return self.decoded(row, now, received);
+            return self.decoded(row, arrival);
         }
         match self.schema.compression.map(|method| method.unpack(frame.bytes())) {
             None => match frame {
-                Frame::Text(text) => self.framed(text.as_bytes(), Some(text), now, received),
-                _ => self.framed(frame.bytes(), None, now, received),
+                Frame::Text(text) => self.framed(text.as_bytes(), Some(text), arrival),
+                _ => self.framed(frame.bytes(), None, arrival),
             },
-            Some(Ok(bytes)) => self.framed(&bytes, None, now, received),
+            Some(Ok(bytes)) => self.framed(&bytes, None, arrival),
             Some(Err(error)) => self.undecodable(format_args!("cannot unpack: {error}")),
         }
     }
 
     /// Takes the messages of a frame apart; `text` is the same as `bytes` where that is known to be UTF-8.
-    fn framed(&mut self, bytes: &[u8], text: Option<&str>, now: i64, received: Instant) {
+    fn framed(&mut self, bytes: &[u8], text: Option<&str>, arrival: Arrival<'_>) {
         match (self.schema.framing, text) {
-            (Framing::Message, Some(text)) => self.text(text, now, received),
-            (Framing::Message, None) => self.bytes(bytes, now, received),
+            (Framing::Message, Some(text)) => self.text(text, arrival),
+            (Framing::Message, None) => self.bytes(bytes, arrival),
             (Framing::Lines, Some(text)) => {
-                text.lines().filter(|line| !line.trim().is_empty()).for_each(|line| self.text(line, now, received));
+                text.lines().filter(|line| !line.trim().is_empty()).for_each(|line| self.text(line, arrival));
             }
             (Framing::Lines, None) => {
                 let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-                lines.for_each(|line| self.bytes(line, now, received));
+                lines.for_each(|line| self.bytes(line, arrival));
             }
         }
     }
 
-    fn bytes(&mut self, bytes: &[u8], now: i64, received: Instant) {
+    fn bytes(&mut self, bytes: &[u8], arrival: Arrival<'_>) {
         if self.schema.format != Format::Json {
-            return self.decoded_by_format(bytes, now, received);
+            return self.decoded_by_format(bytes, arrival);
         }
         match std::str::from_utf8(bytes) {
-            Ok(text) => self.text(text, now, received),
+            Ok(text) => self.text(text, arrival),
             Err(error) => self.undecodable(format_args!("binary message is not UTF-8: {error}")),
         }
     }
 
-    fn decoded_by_format(&mut self, bytes: &[u8], now: i64, received: Instant) {
+    fn decoded_by_format(&mut self, bytes: &[u8], arrival: Arrival<'_>) {
         match decode(&self.schema, bytes) {
             Ok(rows) => {
-                rows.into_iter().for_each(|row| self.decoded(&RowFrame { row, ..RowFrame::default() }, now, received))
+                rows.into_iter().for_each(|row| self.decoded(&RowFrame { row, ..RowFrame::default() }, arrival))
             }
             Err(error) => self.undecodable(format_args!("{error}")),
         }
     }
 
-    fn text(&mut self, text: &str, now: i64, received: Instant) {
+    fn text(&mut self, text: &str, arrival: Arrival<'_>) {
         if self.schema.format != Format::Json {
-            return self.decoded_by_format(text.as_bytes(), now, received);
+            return self.decoded_by_format(text.as_bytes(), arrival);
         }
         // A value that does not fit the schema loses the whole array that it stands in, for the rules that read it.
         let array =
             self.array_rows.is_none() && self.schema.columns.is_some() && text.trim_ascii_start().starts_with('[');
         let skipping = if array { self.check_array(text) } else { Vec::new() };
-        let StreamScan { scanner, array_rows, columns, cells, rules, zone, .. } = self;
+        let StreamScan { scanner, array_rows, columns, cells, rules, zone, feed, .. } = self;
         let mut row = |body: Body<'_>| {
             cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
-            rules.row(&mut Message { body, columns, cells, zone }, now, received);
+            let message = Message { body, columns, cells, origin: arrival.origin, gap: None, zone };
+            rules.checked(message, feed.as_deref_mut(), arrival);
         };
         let scanned = match array_rows {
             Some(array_rows) => array_rows.scan(text).map(|body| {
@@ -259,10 +275,11 @@ impl StreamScan {
     }
 
     /// Runs a row that came decoded.
-    fn decoded(&mut self, row: &RowFrame, now: i64, received: Instant) {
-        let StreamScan { columns, cells, rules, zone, .. } = self;
+    fn decoded(&mut self, row: &RowFrame, arrival: Arrival<'_>) {
+        let StreamScan { columns, cells, rules, zone, feed, .. } = self;
         cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
-        rules.row(&mut Message { body: Body::Row(row), columns, cells, zone }, now, received);
+        let message = Message { body: Body::Row(row), columns, cells, origin: arrival.origin, gap: None, zone };
+        rules.checked(message, feed.as_deref_mut(), arrival);
     }
 
     /// Checks every object of an array against the columns of each rule, before any of its rows runs. Gives the rules
@@ -273,7 +290,7 @@ impl StreamScan {
         let scanned = scanner.scan(text, |object, spans| {
             cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
             let body = Body::Text { text, object: &text[object], spans };
-            let mut message = Message { body, columns, cells, zone };
+            let mut message = Message { body, columns, cells, origin: None, gap: None, zone };
             for (column, error) in errors.iter_mut().enumerate().filter(|(_, error)| error.is_none()) {
                 if message.columns[column].readers > 0 {
                     *error = message.value(column).err().cloned();

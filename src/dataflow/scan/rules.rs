@@ -12,8 +12,10 @@ use smallvec::SmallVec;
 
 use crate::dataflow::command::RuleKey;
 use crate::format::schema::SchemaError;
+use crate::io::queue::Origin;
 use crate::metrics::{FeedEvent, Place, StreamMetrics};
 
+use super::feed::{Feed, Verdict};
 use super::index::RuleIndex;
 use super::member::{Member, Members};
 use super::message::Message;
@@ -45,6 +47,17 @@ pub(super) struct Rules {
     metrics: Arc<StreamMetrics>,
     /// rows that are not in `metrics` yet
     rows: u64,
+}
+
+/// When and whence a message came.
+#[derive(Clone, Copy)]
+pub(super) struct Arrival<'a> {
+    /// ms since the epoch
+    pub(super) now: i64,
+    /// when it was read; latencies count from here
+    pub(super) received: Instant,
+    /// the connection that it came on
+    pub(super) origin: Option<&'a Origin>,
 }
 
 /// Up to so many rules all filters are run: an index would cost more.
@@ -91,8 +104,19 @@ impl Rules {
         read
     }
 
+    /// Runs a row that the checks of the feed let pass.
+    pub(super) fn checked(&mut self, mut message: Message<'_>, feed: Option<&mut Feed>, arrival: Arrival<'_>) {
+        if let Some(feed) = feed {
+            match feed.check(&self.metrics, |column| message.value(column).ok().cloned()) {
+                Verdict::Passes(gap) => message.gap = gap,
+                Verdict::Duplicate => return,
+            }
+        }
+        self.row(&mut message, arrival.now, arrival.received);
+    }
+
     /// Runs the rules that a row can concern, the oldest first.
-    pub(super) fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) {
+    fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) {
         let Rules { table, all, index, found, touched, metrics, rows, .. } = self;
         *rows += 1;
         let members = if all.all().len() > FEW {

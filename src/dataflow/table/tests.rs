@@ -51,7 +51,7 @@ impl Bench {
     }
 
     fn take(&mut self, frames: Vec<Frame>) {
-        let batch = FrameBatch { frames, received: Instant::now() };
+        let batch = FrameBatch { frames, origin: None, received: Instant::now() };
         self.sender.offer(batch, &self.signal).expect("the queue has space");
         self.run();
     }

@@ -49,7 +49,7 @@ impl Feed {
     }
 
     fn frames(&mut self, frames: Vec<Frame>) -> Vec<String> {
-        self.scan.run(&[FrameBatch { frames, received: Instant::now() }], 0);
+        self.scan.run(&[FrameBatch { frames, origin: None, received: Instant::now() }], 0);
         let kept = std::mem::take(&mut *self.kept.0.lock().expect("no panic while it is held"));
         // Each result is a list of one row.
         kept.iter().map(|text| text[1..text.len() - 1].to_owned()).collect()

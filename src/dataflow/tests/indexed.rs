@@ -248,7 +248,7 @@ proptest! {
                 }
                 Step::Messages(messages) => {
                     let frames = || messages.iter().map(frame).collect();
-                    let batch = || [FrameBatch { frames: frames(), received: Instant::now() }];
+                    let batch = || [FrameBatch { frames: frames(), origin: None, received: Instant::now() }];
                     scan.run(&batch(), 0);
                     for (_, rule, seen, alone, seen_alone) in &mut rules {
                         alone.run(&batch(), 0);

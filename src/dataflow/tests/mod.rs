@@ -200,7 +200,7 @@ impl Rule {
     /// A message comes in on a stream; the rule has not run yet.
     fn send(&mut self, stream: &str, message: impl ToString) {
         let frames = vec![Frame::Text(message.to_string().into())];
-        let batch = [FrameBatch { frames, received: Instant::now() }];
+        let batch = [FrameBatch { frames, origin: None, received: Instant::now() }];
         let now = self.now();
         self.scans.iter_mut().filter(|(name, _)| name == stream).for_each(|(_, scan)| scan.run(&batch, now));
     }

@@ -1,24 +1,70 @@
-//! The client role: dialling, and dialling again for as long as a link uses the endpoint.
+//! The client role: a connection to the peer for as long as a link uses the endpoint.
+//!
+//! A dial that fails and a connection that ends are followed by another dial, after waits that grow
+//! (`reconnect`) and follow what the peer asks for. Of several addresses the next one is dialled at once (`failover`),
+//! or each has a connection of its own (`mirror`). A connection that reaches `maxConnectionAge` is replaced by one
+//! that is up before it ends. How a connection is opened is in `dial`, what happens on it in `connection`.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle;
+use tokio::sync::watch::Receiver;
+use tokio::task::{JoinError, JoinHandle};
 use tokio_tungstenite::tungstenite::http::header;
 
 use super::client_queue::Peer;
-use super::config::Settings;
+use super::config::{Role, Settings};
 use super::connection;
 use super::dial::{self, DialError};
 use super::endpoint::{Endpoint, Presence};
+use super::opening::Opening;
 use super::protocol::{Opened, Side, accepted, code, offer};
 use super::socket::Wire;
-use crate::io::LinkState;
+use super::watch::{Due, watch};
 
-/// Keeps `peer` of `endpoint` connected until the endpoint closes. Runs on the control runtime; connections live on
+/// Which addresses of an endpoint a keeper dials.
+#[derive(Clone, Debug)]
+pub(super) struct Addresses {
+    all: Vec<Role>,
+    /// which one is dialled next
+    turn: usize,
+}
+
+impl Addresses {
+    /// These addresses in turn, beginning with the first.
+    pub fn new(all: Vec<Role>) -> Addresses {
+        Addresses { all, turn: 0 }
+    }
+
+    /// The settings for the address whose turn it is.
+    fn settings(&self, terms: &Settings) -> Settings {
+        match self.all.get(self.turn) {
+            Some(role) => Settings { role: role.clone(), ..terms.clone() },
+            None => terms.clone(),
+        }
+    }
+
+    /// It is the next one's turn. True if all have had theirs.
+    fn pass(&mut self) -> bool {
+        self.turn += 1;
+        if self.turn >= self.all.len() {
+            self.turn = 0;
+        }
+        self.turn == 0
+    }
+}
+
+/// Keeps a peer of `endpoint` connected until the endpoint closes. Runs on the control runtime; connections live on
 /// `data`.
-pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle, presence: Presence) {
+pub(super) async fn keep(
+    endpoint: Arc<Endpoint>,
+    mut peer: Arc<Peer>,
+    mut addresses: Addresses,
+    data: Handle,
+    presence: Presence,
+) {
     let mut closing = endpoint.closing.subscribe();
     let mut wait = endpoint.terms().reconnect.initial;
     loop {
@@ -26,30 +72,25 @@ pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle,
         let terms = endpoint.terms();
         let waits = terms.reconnect;
         let pause;
-        let dialled = tokio::select! {
-            dialled = dial(&terms) => dialled,
+        let settings = addresses.settings(&terms);
+        let opened = tokio::select! {
+            opened = open(&endpoint, &settings) => opened,
             _ = closing.wait_for(|closing| *closing) => break,
         };
-        match dialled.and_then(|mut opened| match opened.wire.detach() {
-            Ok(()) => Ok(opened),
-            Err(source) => Err(DialError::Connect { address: endpoint.settings.address(), source }),
-        }) {
+        match opened {
             Ok(opened) => {
                 let began = Instant::now();
                 peer.farewell.send_replace(None);
-                endpoint.opens(&peer);
+                let connection = Connection::start(&endpoint, &peer, opened, &data);
                 if *closing.borrow() {
                     peer.dismiss(code::AWAY, "the endpoint has ended");
                 }
-                endpoint.stands(LinkState::Connected);
-                let (place, who) = (endpoint.clone(), peer.clone());
-                let ending = data.spawn(async move { connection::run(opened, &place, &who).await }).await;
-                peer.hang_up();
+                endpoint.connects();
+                let ending = Serving { endpoint: &endpoint, terms: &terms, addresses: &addresses, data: &data }
+                    .until_end(&mut peer, connection)
+                    .await;
+                endpoint.disconnects();
                 if !*closing.borrow() {
-                    let ending = ending.unwrap_or_else(|error| {
-                        let panic = "an error in this program ended the connection: please report it (--log error)";
-                        Some(if error.is_panic() { panic } else { "its data thread has ended" }.to_owned())
-                    });
                     endpoint.fails(ending.unwrap_or_else(|| "the peer closed the connection".to_owned()));
                 }
                 // A peer that closes at once is not dialled faster than one that refuses.
@@ -63,16 +104,50 @@ pub(super) async fn keep(endpoint: Arc<Endpoint>, peer: Arc<Peer>, data: Handle,
                 endpoint.fails(error.to_string());
             }
         }
-        endpoint.stands(LinkState::Connecting);
-        tokio::select! {
-            () = tokio::time::sleep(jittered(pause, waits.jitter)) => {}
-            _ = closing.wait_for(|closing| *closing) => break,
+        // Another address is not waited for.
+        if !addresses.pass() {
+            continue;
+        }
+        if pauses(&mut closing, jittered(pause, waits.jitter)).await {
+            break;
         }
         wait = (2 * wait).min(waits.max);
     }
-    endpoint.stands(LinkState::Disconnected);
     endpoint.leave(&peer);
+    endpoint.ends();
     drop(presence);
+}
+
+/// Waits; true if the endpoint closes meanwhile.
+async fn pauses(closing: &mut Receiver<bool>, wait: Duration) -> bool {
+    tokio::select! {
+        () = tokio::time::sleep(wait) => false,
+        _ = closing.wait_for(|closing| *closing) => true,
+    }
+}
+
+/// An open websocket with what is said on it first.
+struct Ready {
+    opened: Opened<Wire>,
+    first: Vec<(Opening, Vec<String>)>,
+}
+
+/// Dials, and reads what is to be said first.
+async fn open(endpoint: &Endpoint, settings: &Settings) -> Result<Ready, DialError> {
+    let address = || settings.address();
+    let openings = endpoint.openings();
+    let read = tokio::task::spawn_blocking(move || {
+        let read = |opening: Opening| opening.messages().map(|messages| (opening, messages));
+        openings.into_iter().map(read).collect::<Result<Vec<_>, _>>()
+    });
+    let first = match read.await {
+        Ok(Ok(first)) => first,
+        Ok(Err(source)) => return Err(DialError::Opening { address: address(), source }),
+        Err(error) => return Err(DialError::Connect { address: address(), source: error.into() }),
+    };
+    let mut opened = dial(settings).await?;
+    opened.wire.detach().map_err(|source| DialError::Connect { address: address(), source })?;
+    Ok(Ready { opened, first })
 }
 
 /// Dials once.
@@ -86,9 +161,126 @@ pub(super) async fn dial(settings: &Settings) -> Result<Opened<Wire>, DialError>
     Ok(Opened { wire, side: Side::Client, deflate })
 }
 
+/// A connection that runs on its data thread.
+struct Connection {
+    task: JoinHandle<Option<String>>,
+    opened: Instant,
+}
+
+impl Connection {
+    fn start(endpoint: &Arc<Endpoint>, peer: &Arc<Peer>, ready: Ready, data: &Handle) -> Connection {
+        peer.heard.reset();
+        endpoint.opens(peer, ready.first);
+        let (place, who) = (endpoint.clone(), peer.clone());
+        let task = data.spawn(async move { connection::run(ready.opened, &place, &who).await });
+        Connection { task, opened: Instant::now() }
+    }
+}
+
+/// Why a connection ended; `None`: the peer closed it.
+fn ending(ended: Result<Option<String>, JoinError>) -> Option<String> {
+    ended.unwrap_or_else(|error| {
+        let panic = "an error in this program ended the connection: please report it (--log error)";
+        Some(if error.is_panic() { panic } else { "its data thread has ended" }.to_owned())
+    })
+}
+
+/// What connections are served by.
+struct Serving<'s> {
+    endpoint: &'s Arc<Endpoint>,
+    terms: &'s Settings,
+    addresses: &'s Addresses,
+    data: &'s Handle,
+}
+
+impl Serving<'_> {
+    /// Serves a connection, and those that replace it, until one ends otherwise.
+    async fn until_end(&self, peer: &mut Arc<Peer>, mut connection: Connection) -> Option<String> {
+        loop {
+            let due = tokio::select! {
+                ended = &mut connection.task => {
+                    peer.hang_up();
+                    return ending(ended);
+                }
+                due = watch(peer, self.terms, connection.opened) => due,
+            };
+            match due {
+                Due::Silent => {
+                    peer.dismiss(code::AWAY, "no message came");
+                    let _ = connection.task.await;
+                    peer.hang_up();
+                    let limit = self.terms.data_timeout.unwrap_or_default().as_millis();
+                    return Some(format!("no message came for {limit} ms (dataTimeout)"));
+                }
+                Due::Old => {
+                    if let Some(next) = self.successor().await {
+                        let next_peer = Peer::new(peer.address.clone(), peer.totals.clone());
+                        let next = Connection::start(self.endpoint, &next_peer, next, self.data);
+                        // Both bring messages for a while: the new one may still be subscribing.
+                        let ended = tokio::select! {
+                            () = tokio::time::sleep(self.terms.overlap) => false,
+                            _ = &mut connection.task => true,
+                        };
+                        let old_peer = std::mem::replace(peer, next_peer);
+                        let old = std::mem::replace(&mut connection, next);
+                        self.retire(peer, old_peer, (!ended).then_some(old));
+                    } else {
+                        // The old connection is good: the next try comes later.
+                        connection.opened = Instant::now();
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection that is to replace an old one.
+    async fn successor(&self) -> Option<Ready> {
+        match open(self.endpoint, &self.addresses.settings(self.terms)).await {
+            Ok(opened) => Some(opened),
+            Err(error) => {
+                self.endpoint.fails(format!("the connection stays beyond maxConnectionAge: {error}"));
+                None
+            }
+        }
+    }
+
+    /// Lets `peer` take the place of an old one, whose connection sends what waits for it and ends.
+    fn retire(&self, peer: &Arc<Peer>, old_peer: Arc<Peer>, old: Option<Connection>) {
+        self.endpoint.succeeds(&old_peer, peer);
+        let (endpoint, presence) = (self.endpoint.clone(), Presence::new(self.endpoint));
+        tokio::spawn(async move {
+            if let Some(old) = old {
+                old_peer.drained(connection::CLOSE_TIMEOUT).await;
+                old_peer.dismiss(code::NORMAL, "replaced by a new connection");
+                let _ = old.task.await;
+            }
+            endpoint.leave(&old_peer);
+            drop(presence);
+        });
+    }
+}
+
 /// `wait`, up to the share `jitter` of it longer or shorter, so that many clients do not come back at once.
 fn jittered(wait: Duration, jitter: f64) -> Duration {
     // The keys of a new hasher are random: chance enough for a wait.
     let chance = RandomState::new().hash_one(0u8) as f64 / u64::MAX as f64;
     wait.mul_f64((1.0 + jitter * (2.0 * chance - 1.0)).max(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_take_turns() {
+        let role = |port| Role::Client { host: "h".to_owned(), port };
+        let mut addresses = Addresses::new(vec![role(1), role(2)]);
+        let dialled = |addresses: &Addresses| match addresses.settings(&Settings::default()).role {
+            Role::Client { port, .. } => port,
+            Role::Server => 0,
+        };
+        let turns: Vec<(u16, bool)> = (0..4).map(|_| (dialled(&addresses), addresses.pass())).collect();
+        assert_eq!(turns, [(1, false), (2, true), (1, false), (2, true)]);
+        assert!(Addresses::new(vec![role(1)]).pass(), "a single address is waited for");
+    }
 }

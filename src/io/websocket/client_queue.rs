@@ -7,18 +7,22 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
+use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use super::config::{QueueLimit, SlowClient};
 use super::protocol::code;
+use super::routes::{self, Segments};
 use super::totals::Totals;
-use crate::io::queue::{MessageBatch, Outlet, Signal};
+use super::watch::Heard;
+use crate::io::queue::{MessageBatch, Origin, Outlet, Signal};
 use crate::io::{NO_CLIENT, UNSENT};
 use crate::sync::locked;
+use crate::value::Text;
 
 /// Why and with which code a client is sent away.
 #[derive(Clone, Copy, Debug)]
@@ -33,6 +37,12 @@ pub(super) struct Farewell {
 pub(super) struct Peer {
     /// where it is
     pub address: String,
+    /// names it among all peers of this process, and of those before it
+    pub id: Text,
+    /// what rules are told of it
+    pub origin: Arc<Origin>,
+    /// when it was heard
+    pub heard: Heard,
     /// since when it is known
     pub since: SystemTime,
     /// set to send it away
@@ -44,6 +54,14 @@ pub(super) struct Peer {
     /// messages of `onOpen` still to be sent on this connection, before all others; `None` while there is none
     first: Mutex<Option<VecDeque<String>>>,
     lanes: Mutex<Lanes>,
+}
+
+/// An id that no other peer has: what a rule remembers over a restart must not name somebody else.
+fn next_id() -> Text {
+    static START: OnceLock<u32> = OnceLock::new();
+    static NUMBER: AtomicU64 = AtomicU64::new(1);
+    let start = START.get_or_init(|| fastrand::u32(..));
+    Text::from(format!("{start:08x}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// The lanes of a peer: as many as there are sinks, and thousands of rules may send to one endpoint.
@@ -59,7 +77,21 @@ struct Lanes {
 impl Peer {
     /// A peer without lanes, which is connected.
     pub fn new(address: String, totals: Arc<Totals>) -> Arc<Peer> {
+        Peer::of_client(address, totals, &Segments::new(), None)
+    }
+
+    /// The same for a client of the data server, which has asked for a path with these headers.
+    pub fn of_client(
+        address: String,
+        totals: Arc<Totals>,
+        segments: &Segments,
+        headers: Option<&HeaderMap>,
+    ) -> Arc<Peer> {
+        let id = next_id();
         Arc::new(Peer {
+            origin: routes::origin(&id, &address, segments, headers),
+            id,
+            heard: Heard::default(),
             address,
             totals,
             since: SystemTime::now(),
@@ -120,6 +152,18 @@ impl Peer {
         }
     }
 
+    /// Waits until nothing waits for it, but no longer than `limit`.
+    pub async fn drained(&self, limit: Duration) {
+        const LOOK: Duration = Duration::from_millis(5);
+        let empty = || locked(&self.lanes).all.iter().all(|lane| locked(&lane.state).messages == 0);
+        let wait = async {
+            while !empty() {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, wait).await;
+    }
+
     /// Gives up all that waits for it: it has left.
     pub fn leave(&self) {
         let lanes = std::mem::replace(&mut *locked(&self.lanes), Lanes { left: true, ..Lanes::default() });
@@ -150,6 +194,7 @@ pub(super) struct SinkQueue {
     dropped_left: AtomicU64,
     dropped_unsent: AtomicU64,
     dropped_broken: AtomicU64,
+    dropped_unknown: AtomicU64,
     /// set by [`SinkQueue::end`]
     ended: AtomicBool,
 }
@@ -172,6 +217,7 @@ impl SinkQueue {
             dropped_left: AtomicU64::new(0),
             dropped_unsent: AtomicU64::new(0),
             dropped_broken: AtomicU64::new(0),
+            dropped_unknown: AtomicU64::new(0),
             ended: AtomicBool::new(false),
         })
     }
@@ -186,6 +232,11 @@ impl SinkQueue {
         });
         locked(&peer.lanes).all.push(lane.clone());
         locked(&self.lanes).push(lane);
+    }
+
+    /// `peer` gets nothing more but what waits for it.
+    pub fn retire(&self, peer: &Arc<Peer>) {
+        locked(&self.lanes).retain(|lane| !Arc::ptr_eq(&lane.peer, peer));
     }
 
     /// Messages that wait for clients.
@@ -225,6 +276,7 @@ impl SinkQueue {
             (NO_CLIENT, &self.dropped_absent),
             ("client left", &self.dropped_left),
             ("connection broke", &self.dropped_broken),
+            ("unknown client", &self.dropped_unknown),
             (UNSENT, &self.dropped_unsent),
         ];
         causes.into_iter().map(|(cause, count)| (cause, count.load(Ordering::Relaxed))).filter(|c| c.1 > 0).collect()
@@ -270,6 +322,15 @@ impl Outlet for SinkQueue {
             return;
         }
         let lanes = locked(&self.lanes);
+        if let Some(addressed) = batch.by_target() {
+            for (client, message) in addressed {
+                match lanes.iter().find(|lane| lane.peer.id == *client) {
+                    Some(lane) => lane.push(&Arc::new(message)),
+                    None => _ = self.dropped_unknown.fetch_add(1, Ordering::Relaxed),
+                }
+            }
+            return;
+        }
         if lanes.is_empty() {
             let ended = self.ended.load(Ordering::Acquire);
             let cause = if ended { &self.dropped_unsent } else { &self.dropped_absent };

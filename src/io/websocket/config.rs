@@ -9,9 +9,14 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::dial::ProxyChoice;
+use super::opening::Opening;
 use super::protocol::Deflate;
+use super::watch::{KeepAlive, KeepAliveWhen};
+use crate::io::environment::{self, UnsetVariable};
+use crate::io::queue::FeedChecks;
 use crate::io::tls::{self, ClientTls, TlsError};
 use crate::text::secret::{HIDDEN, is_secret, masked_url};
+use crate::value::field_path::FieldPath;
 
 /// A property that a user can set.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +86,7 @@ const PROPERTIES: &[Property] = &[
         "text",
         "",
         "both",
-        "host:port to dial; without a port, that of the scheme (80, with wss 443); empty or absent: server role, an endpoint of the data server",
+        "host:port to dial, or a list of them (see `mode`); without a port, that of the scheme (80, with wss 443); empty or absent: server role, an endpoint of the data server",
     ),
     property("scheme", &[], "text", "ws", "both", "`ws` or `wss`; client role"),
     property(
@@ -98,7 +103,7 @@ const PROPERTIES: &[Property] = &[
         "list of texts",
         "[]",
         "both",
-        "subprotocols offered in the handshake; a server that chooses none is taken all the same; client role",
+        "subprotocols. A client role offers them, and accepts a server that chooses none; a server role chooses the first of them that a client offers",
     ),
     property(
         "onOpen",
@@ -106,7 +111,79 @@ const PROPERTIES: &[Property] = &[
         "text, object or list of them",
         "[]",
         "both",
-        "messages sent after each connect, before all others; `${NAME}` becomes the environment variable NAME; client role",
+        "messages to send after each connect, before all others; client role. `{file: …}` reads them at each dial: the file is one message, or a JSON list of messages",
+    ),
+    property(
+        "mode",
+        &[],
+        "failover or mirror",
+        "failover",
+        "both",
+        "what to do with a list in `addr`. `failover`: dial the next address where one fails or a connection ends. `mirror`: keep a connection to each; `dedupKey` lets messages that several bring count once, and a sink sends to all",
+    ),
+    property(
+        "proxy",
+        &[],
+        "env or http://host:port",
+        "",
+        "both",
+        "HTTP proxy to dial through (CONNECT): `http://user:password@host:port`, or `env` for HTTPS_PROXY (with wss) or HTTP_PROXY, else ALL_PROXY, but for the hosts of NO_PROXY; client role",
+    ),
+    property(
+        "keepAlive",
+        &[],
+        "object",
+        "",
+        "both",
+        "`{message, every: 30s, when: quiet}`: a message that keeps the connection alive, for peers that want more than pings; sent after `every` without a message from the peer (`quiet`), or each time (`always`). `{{now}}` in it becomes the time in ms; client role",
+    ),
+    property(
+        "dataTimeout",
+        &[],
+        "duration",
+        "0",
+        "both",
+        "dial again after so long without a message, though the peer answers pings; 0: never; client role",
+    ),
+    property(
+        "maxConnectionAge",
+        &[],
+        "duration",
+        "0",
+        "both",
+        "replace a connection of this age, for peers that cut it at a known time: the new one is up `overlap` before the old one closes; 0: never; client role",
+    ),
+    property(
+        "overlap",
+        &[],
+        "duration",
+        "5s",
+        "both",
+        "how long a connection and the one that replaces it are both up; at most half of `maxConnectionAge`",
+    ),
+    property(
+        "dedupKey",
+        &[],
+        "a field or a path such as data->t",
+        "",
+        "source",
+        "a field that names a message: one that has come before, among the last 65,536, is dropped and counted as `duplicate`. For `maxConnectionAge` and mirrors",
+    ),
+    property(
+        "gapSequence",
+        &[],
+        "a field or a path such as data->seq",
+        "",
+        "source",
+        "a field with a number that grows by one from message to message: numbers that are missing, doubled or reordered are counted, and `meta(gap)` says how many are missing before a message",
+    ),
+    property(
+        "gapKey",
+        &[],
+        "a field or a path such as data->symbol",
+        "",
+        "source",
+        "a field that says which sequence a message is of, where there are several; up to 65,536 are followed",
     ),
     property("pingInterval", &[], "duration", "30s", "both", "how often a ping is sent; 0: never"),
     property(
@@ -225,6 +302,7 @@ const FOREIGN: &[&str] = &[
     "sendSingle",
     "omitIfEmpty",
     "dataTemplate",
+    "to",
     "dataField",
     "fields",
     "excludeFields",
@@ -273,8 +351,9 @@ const FOREIGN: &[&str] = &[
 ];
 
 /// Which end dials.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Default, Debug, PartialEq, Eq, Hash)]
 pub enum Role {
+    #[default]
     /// Clients come to an endpoint of the data server.
     Server,
     /// Plutino dials `host:port`.
@@ -286,8 +365,18 @@ pub enum Role {
     },
 }
 
+/// What a client role does with several addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum AddressMode {
+    /// one connection, to the next address where one fails
+    #[default]
+    Failover,
+    /// a connection to each
+    Mirror,
+}
+
 /// Waits between dials.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Default, Copy, Debug, PartialEq)]
 pub struct Reconnect {
     /// the first wait
     pub initial: Duration,
@@ -298,7 +387,7 @@ pub struct Reconnect {
 }
 
 /// How much may wait for one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Default, Copy, Debug, PartialEq, Eq)]
 pub struct QueueLimit {
     /// messages
     pub messages: usize,
@@ -307,8 +396,9 @@ pub struct QueueLimit {
 }
 
 /// What happens when a client's queue is full.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Default, Copy, Debug, PartialEq, Eq)]
 pub enum SlowClient {
+    #[default]
     /// It loses its oldest messages; each is counted.
     DropOldest,
     /// It is disconnected with code 1008; what waited is counted as lost.
@@ -318,7 +408,7 @@ pub enum SlowClient {
 }
 
 /// All that a link needs to know.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     /// which end dials
     pub role: Role,
@@ -331,7 +421,21 @@ pub struct Settings {
     /// offered subprotocols
     pub subprotocols: Vec<String>,
     /// messages sent after each connect
-    pub on_open: Vec<String>,
+    pub on_open: Vec<Opening>,
+    /// messages that keep a connection alive
+    pub keep_alive: Option<KeepAlive>,
+    /// a connection without a message for so long is dropped
+    pub data_timeout: Option<Duration>,
+    /// a connection of this age is replaced
+    pub max_connection_age: Option<Duration>,
+    /// how long a connection and the one that replaces it are both up
+    pub overlap: Duration,
+    /// all addresses of a client role, in the order in which they are dialled; `role` is the first
+    pub addresses: Vec<Role>,
+    /// what becomes of the addresses behind the first
+    pub address_mode: AddressMode,
+    /// what is checked of each message
+    pub checks: FeedChecks,
     /// how often a ping is sent
     pub ping_interval: Option<Duration>,
     /// silence after which a peer is dropped
@@ -379,9 +483,14 @@ pub enum SettingsError {
         /// what it was
         value: String,
     },
-    /// `${NAME}` in a message of onOpen
-    #[error("property onOpen: environment variable {0} is not set")]
-    UnknownVariable(String),
+    /// `${NAME}` without a value
+    #[error("property {property}: {error}")]
+    UnsetVariable {
+        /// its name as the user wrote it
+        property: String,
+        /// the variable
+        error: UnsetVariable,
+    },
     /// certificates
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -417,6 +526,17 @@ impl Settings {
         self.path.split('?').next().unwrap_or(&self.path)
     }
 
+    /// Whether it says nothing of its own on a connection.
+    pub(super) fn is_silent(&self) -> bool {
+        self.on_open.is_empty() && self.keep_alive.is_none() && self.subprotocols.is_empty()
+    }
+
+    /// Whether it says the same on a connection.
+    pub(super) fn says_as(&self, other: &Settings) -> bool {
+        (&self.on_open, &self.keep_alive, &self.subprotocols)
+            == (&other.on_open, &other.keep_alive, &other.subprotocols)
+    }
+
     /// Where the link is, for people: `ws://host:port/path`, or `/path` of the data server. Secrets in the query are
     /// hidden.
     pub fn address(&self) -> String {
@@ -440,10 +560,15 @@ fn parse(
     props: &Map<String, Value>,
     path_property: &'static str,
 ) -> Result<(Settings, Vec<Warning>), SettingsError> {
-    let raw = Raw { props };
+    let unset = |property: String, error| SettingsError::UnsetVariable { property, error };
+    let expanded = environment::expand_properties(props).map_err(|errors| {
+        let (property, error) = errors.into_iter().next().unwrap_or_default();
+        unset(property, error)
+    })?;
+    let raw = Raw { props: &expanded };
     let mut warnings = unknown(props);
     let path = match path {
-        Some(path) => path.to_owned(),
+        Some(path) => environment::expand(path).map_err(|error| unset(path_property.to_owned(), error))?.into_owned(),
         None => match raw.text("datasource")? {
             Some(path) => path,
             None => raw.text("path")?.unwrap_or_default(),
@@ -458,26 +583,35 @@ fn parse(
     if raw.find("addr").is_none() && raw.find("address").is_some() {
         warnings.push("property address is taken as addr, which is its right name".into());
     }
-    let addr = match raw.text("addr")? {
-        Some(addr) => Some(addr),
-        None => raw.text("address")?,
-    };
     let scheme = raw.text("scheme")?.unwrap_or_else(|| "ws".into());
     let secure = match scheme.to_ascii_lowercase().as_str() {
         "ws" | "" => false,
         "wss" => true,
         _ => return Err(raw.wrong("scheme", "ws or wss")),
     };
-    let role = match addr.as_deref().map(str::trim).filter(|addr| !addr.is_empty()) {
-        None => Role::Server,
-        Some(addr) => host_and_port(addr, secure).ok_or_else(|| raw.wrong("addr", "host:port"))?,
-    };
+    let addresses = addresses(&raw, secure)?;
+    let role = addresses.first().cloned().unwrap_or_default();
     let tls = if secure && role != Role::Server { Some(client_tls(&raw, &mut warnings)?) } else { None };
-    let settings = Settings {
+    let mut settings = Settings {
         tls,
         headers: headers(&raw)?,
         subprotocols: raw.texts("subprotocols")?,
         on_open: on_open(&raw)?,
+        keep_alive: keep_alive(&raw)?,
+        data_timeout: raw.duration("dataTimeout")?.filter(|d| !d.is_zero()),
+        max_connection_age: raw.duration("maxConnectionAge")?.filter(|d| !d.is_zero()),
+        overlap: raw.duration("overlap")?.unwrap_or(Duration::from_secs(5)),
+        addresses,
+        address_mode: match raw.text("mode")?.as_deref() {
+            None | Some("" | "failover") => AddressMode::Failover,
+            Some("mirror") => AddressMode::Mirror,
+            Some(_) => return Err(raw.wrong("mode", "failover or mirror")),
+        },
+        checks: FeedChecks {
+            dedup: field_path(&raw, "dedupKey")?,
+            gap_key: field_path(&raw, "gapKey")?,
+            gap_sequence: field_path(&raw, "gapSequence")?,
+        },
         ping_interval: raw.duration("pingInterval")?.or(Some(Duration::from_secs(30))).filter(|d| !d.is_zero()),
         idle_timeout: raw.duration("idleTimeout")?.or(Some(Duration::from_secs(90))).filter(|d| !d.is_zero()),
         write_timeout: raw.duration("writeTimeout")?.or(Some(Duration::from_secs(10))).filter(|d| !d.is_zero()),
@@ -504,6 +638,12 @@ fn parse(
         role,
         path,
     };
+    if settings.checks.gap_key.is_some() && settings.checks.gap_sequence.is_none() {
+        warnings.push("gapKey has no effect without gapSequence".into());
+    }
+    if let Some(age) = settings.max_connection_age {
+        settings.overlap = settings.overlap.min(age / 2);
+    }
     if let (Some(ping), Some(idle)) = (settings.ping_interval, settings.idle_timeout)
         && idle <= ping
     {
@@ -712,38 +852,50 @@ fn headers(raw: &Raw) -> Result<Vec<(String, String)>, SettingsError> {
     Ok(headers)
 }
 
-fn on_open(raw: &Raw) -> Result<Vec<String>, SettingsError> {
-    let messages = match raw.find("onOpen") {
+fn on_open(raw: &Raw) -> Result<Vec<Opening>, SettingsError> {
+    let entries = match raw.find("onOpen") {
         None => return Ok(Vec::new()),
-        Some(Value::Array(messages)) => messages.as_slice(),
+        Some(Value::Array(entries)) => entries.as_slice(),
         Some(single) => std::slice::from_ref(single),
     };
-    let one = |message: &Value| match message {
-        Value::String(text) => with_environment(text),
-        Value::Object(_) | Value::Array(_) => with_environment(&message.to_string()),
-        _ => Err(raw.wrong("onOpen", "a text, an object, or a list of them")),
-    };
-    messages.iter().map(one).collect()
+    let wrong = || raw.wrong("onOpen", "a text, an object, or a list of them");
+    entries.iter().map(|entry| Opening::parse(entry).ok_or_else(wrong)).collect()
 }
 
-/// Puts environment variables in place of `${NAME}`.
-fn with_environment(text: &str) -> Result<String, SettingsError> {
-    let mut filled = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(start) = rest.find("${") {
-        let Some(length) = rest[start + 2..].find('}') else { break };
-        let name = &rest[start + 2..start + 2 + length];
-        let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-        filled.push_str(&rest[..start]);
-        if plain {
-            filled.push_str(&std::env::var(name).map_err(|_| SettingsError::UnknownVariable(name.to_owned()))?);
-        } else {
-            filled.push_str(&rest[start..start + 3 + length]);
+fn addresses(raw: &Raw, secure: bool) -> Result<Vec<Role>, SettingsError> {
+    let name = if raw.find("addr").is_some() { "addr" } else { "address" };
+    let entries = match raw.find(name) {
+        None => return Ok(Vec::new()),
+        Some(Value::String(addr)) if addr.trim().is_empty() => return Ok(Vec::new()),
+        Some(Value::String(addr)) => vec![addr.clone()],
+        Some(Value::Array(_)) => raw.texts(name)?,
+        Some(_) => return Err(raw.wrong(name, "a text")),
+    };
+    let role = |addr: &String| host_and_port(addr.trim(), secure).ok_or_else(|| raw.wrong("addr", "host:port"));
+    entries.iter().map(role).collect()
+}
+
+fn keep_alive(raw: &Raw) -> Result<Option<KeepAlive>, SettingsError> {
+    const EXPECTED: &str = "an object {message, every, when}: a text or an object, a duration, and quiet or always";
+    let Some(value) = raw.find("keepAlive") else { return Ok(None) };
+    let Value::Object(fields) = value else { return Err(raw.wrong("keepAlive", EXPECTED)) };
+    let mut keep = KeepAlive { every: Duration::from_secs(30), ..KeepAlive::default() };
+    for (name, value) in fields {
+        match (name.as_str(), value) {
+            ("message", Value::String(text)) => keep.message = text.clone(),
+            ("message", Value::Object(_) | Value::Array(_)) => keep.message = value.to_string(),
+            ("every", value) => keep.every = duration("keepAlive.every", value)?.max(SHORTEST_WAIT),
+            ("when", Value::String(when)) if when == "quiet" => keep.when = KeepAliveWhen::Quiet,
+            ("when", Value::String(when)) if when == "always" => keep.when = KeepAliveWhen::Always,
+            _ => return Err(raw.wrong("keepAlive", EXPECTED)),
         }
-        rest = &rest[start + 3 + length..];
     }
-    filled.push_str(rest);
-    Ok(filled)
+    if keep.message.is_empty() { Err(raw.wrong("keepAlive", EXPECTED)) } else { Ok(Some(keep)) }
+}
+
+fn field_path(raw: &Raw, name: &str) -> Result<Option<FieldPath>, SettingsError> {
+    let Some(text) = raw.text(name)?.filter(|text| !text.trim().is_empty()) else { return Ok(None) };
+    FieldPath::parse(text.trim()).map(Some).ok_or_else(|| raw.wrong(name, "a field or a path such as data->t"))
 }
 
 /// The shortest wait between dials: a peer that refuses is not to be flooded, nor the processor burnt.

@@ -27,7 +27,7 @@ use super::totals::Cause;
 use crate::sync::locked;
 
 /// How long a peer may take to answer a close frame, or to take one.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many bytes are framed before they are flushed and accounted; a message above it goes alone.
 const FLUSH_BYTES: usize = 256 * 1024;
@@ -46,7 +46,7 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
     let socket = Socket(Mutex::new(stream));
     let pulse = Pulse::new();
     let Verdict { code, cause, error } = {
-        let mut reader = pin!(read(&socket, endpoint, &pulse));
+        let mut reader = pin!(read(&socket, endpoint, peer, &pulse));
         let mut farewell = peer.farewell.subscribe();
         let first = {
             let writer = pin!(write(&socket, &terms, peer));
@@ -202,7 +202,7 @@ impl ReadEnd {
 }
 
 /// Reads until the end.
-async fn read(socket: &Socket, endpoint: &Endpoint, pulse: &Pulse) -> ReadEnd {
+async fn read(socket: &Socket, endpoint: &Endpoint, peer: &Peer, pulse: &Pulse) -> ReadEnd {
     let mut usual = 1;
     loop {
         let mut intake = Intake::with_capacity(usual);
@@ -211,7 +211,7 @@ async fn read(socket: &Socket, endpoint: &Endpoint, pulse: &Pulse) -> ReadEnd {
         if !intake.frames.is_empty() {
             pulse.busy(true);
             let received = intake.heard.unwrap_or_else(Instant::now);
-            endpoint.deliver(intake.frames, received).await;
+            endpoint.deliver(peer, intake.frames, received).await;
             pulse.busy(false);
         }
         match read {

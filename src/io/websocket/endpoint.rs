@@ -3,7 +3,7 @@
 //! Of a server role it is a path of the data server with any number of clients; of a client role it is one dialled
 //! connection, with one peer that stays while connections come and go. It lives as long as any link uses it.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
@@ -11,6 +11,7 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 
 use super::client_queue::{Peer, SinkQueue};
 use super::config::{Role, Settings};
+use super::opening::Opening;
 use super::protocol::code;
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
 use crate::io::{LinkHistory, LinkState, UNREAD, loss, printable};
@@ -68,6 +69,8 @@ pub(super) struct Endpoint {
     unread_told: AtomicU64,
     /// how often it was taken into use: one that nobody uses is closed later unless this has grown
     pub uses: AtomicU64,
+    /// of a client role: its open connections
+    connected: AtomicUsize,
 }
 
 /// What an endpoint is used for.
@@ -95,8 +98,10 @@ impl Link {
         let own = &self.settings;
         self.used == used
             && own.connection == settings.connection
-            && own.on_open == settings.on_open
-            && own.subprotocols == settings.subprotocols
+            && own.says_as(settings)
+            && own.data_timeout == settings.data_timeout
+            && own.max_connection_age == settings.max_connection_age
+            && own.overlap == settings.overlap
             && own.ping_interval == settings.ping_interval
             && own.idle_timeout == settings.idle_timeout
             && own.write_timeout == settings.write_timeout
@@ -136,6 +141,7 @@ impl Endpoint {
             unread_told: AtomicU64::new(unread.load(Ordering::Relaxed)),
             unread,
             uses: AtomicU64::new(0),
+            connected: AtomicUsize::new(0),
         })
     }
 
@@ -147,8 +153,10 @@ impl Endpoint {
             return known.clone();
         }
         let others = || links.iter().map(|(link, _)| &link.settings);
-        let known: Vec<&String> = others().flat_map(|settings| &settings.on_open).collect();
-        let fresh: Vec<String> = settings.on_open.iter().filter(|message| !known.contains(message)).cloned().collect();
+        let known: Vec<&Opening> = others().flat_map(|settings| &settings.on_open).collect();
+        let fresh: Vec<&Opening> = settings.on_open.iter().filter(|opening| !known.contains(opening)).collect();
+        // A file that cannot be read is an error of the next dial.
+        let fresh: Vec<String> = fresh.iter().filter_map(|opening| opening.messages().ok()).flatten().collect();
         for (property, differs) in [
             ("pingInterval", others().any(|other| other.ping_interval != settings.ping_interval)),
             ("idleTimeout", others().any(|other| other.idle_timeout != settings.idle_timeout)),
@@ -206,6 +214,11 @@ impl Endpoint {
         let mut terms = first.map_or_else(|| self.settings.clone(), |(link, _)| link.settings.clone());
         for Link { settings, .. } in links.iter().map(|(link, _)| &**link) {
             terms.max_message_size = terms.max_message_size.max(settings.max_message_size);
+            terms.keep_alive = terms.keep_alive.or_else(|| settings.keep_alive.clone());
+            terms.data_timeout = terms.data_timeout.or(settings.data_timeout);
+            if terms.max_connection_age.is_none() {
+                (terms.max_connection_age, terms.overlap) = (settings.max_connection_age, settings.overlap);
+            }
             for protocol in &settings.subprotocols {
                 if !terms.subprotocols.contains(protocol) {
                     terms.subprotocols.push(protocol.clone());
@@ -215,16 +228,79 @@ impl Endpoint {
         terms
     }
 
-    /// A connection of a client role begins: `peer` is to get the messages of `onOpen` of all links, each once.
-    pub fn opens(&self, peer: &Peer) {
+    /// Whether a link can share a connection of a client role. A peer sees one connection for links that say the same,
+    /// and sinks that say nothing join those of others. Under the name of a connection all share.
+    pub fn admits(&self, used: Use, settings: &Settings) -> bool {
+        let joins = |used: Use, settings: &Settings| used != Use::Source && settings.is_silent();
+        locked(&self.links).iter().all(|(link, _)| {
+            let own = &link.settings;
+            let named = own.connection.is_some() && own.connection == settings.connection;
+            named || joins(used, settings) || joins(link.used, own) || own.says_as(settings)
+        })
+    }
+
+    /// What its links say first on a connection, each once.
+    pub fn openings(&self) -> Vec<Opening> {
+        let mut openings: Vec<Opening> = Vec::new();
+        for opening in locked(&self.links).iter().flat_map(|(link, _)| &link.settings.on_open) {
+            if !openings.contains(opening) {
+                openings.push(opening.clone());
+            }
+        }
+        openings
+    }
+
+    /// A connection of a client role begins: `peer` is to get the messages of `onOpen` of all links, each once. `read`
+    /// are those that were read before it was dialled; links may have come since.
+    pub fn opens(&self, peer: &Peer, read: Vec<(Opening, Vec<String>)>) {
         let links = locked(&self.links);
-        let mut messages: Vec<String> = Vec::new();
-        for message in links.iter().flat_map(|(link, _)| &link.settings.on_open) {
-            if !messages.contains(message) {
-                messages.push(message.clone());
+        let mut said: Vec<&Opening> = Vec::new();
+        let mut messages = Vec::new();
+        for opening in links.iter().flat_map(|(link, _)| &link.settings.on_open) {
+            if said.contains(&opening) {
+                continue;
+            }
+            said.push(opening);
+            match read.iter().find(|(known, _)| known == opening) {
+                Some((_, read)) => messages.extend(read.iter().cloned()),
+                None => messages.extend(opening.messages().unwrap_or_default()),
             }
         }
         peer.say_first(messages);
+    }
+
+    /// A connection of a client role is up.
+    pub fn connects(&self) {
+        self.connected.fetch_add(1, Ordering::AcqRel);
+        self.stands(LinkState::Connected);
+    }
+
+    /// A connection of a client role has ended, and is dialled anew.
+    pub fn disconnects(&self) {
+        if self.connected.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.stands(LinkState::Connecting);
+        }
+    }
+
+    /// A keeper of a client role ends.
+    pub fn ends(&self) {
+        if self.connected.load(Ordering::Acquire) == 0 {
+            self.stands(LinkState::Disconnected);
+        }
+    }
+
+    /// Lets `next` take the place of a peer, which gets nothing more but what waits for it.
+    pub fn succeeds(&self, old: &Arc<Peer>, next: &Arc<Peer>) {
+        let mut members = locked(&self.members);
+        for sink in &members.sinks {
+            sink.retire(old);
+            sink.join(next);
+        }
+        members.peers.retain(|peer| !Arc::ptr_eq(peer, old));
+        members.peers.push(next.clone());
+        if members.closed {
+            next.dismiss(code::AWAY, "the endpoint has ended");
+        }
     }
 
     /// Adds a source.
@@ -324,7 +400,8 @@ impl Endpoint {
     }
 
     /// Hands messages to every source, waiting for the slowest.
-    pub async fn deliver(&self, frames: Vec<Frame>, received: std::time::Instant) {
+    pub async fn deliver(&self, peer: &Peer, frames: Vec<Frame>, received: std::time::Instant) {
+        let _hearing = peer.heard.begin();
         let _delivering = self.delivering.read().await;
         let subscribers = locked(&self.subscribers).clone();
         let Some((last, others)) = subscribers.split_last() else {
@@ -338,7 +415,7 @@ impl Endpoint {
             return;
         };
         let bytes = frames.iter().map(|frame| frame.bytes().len() as u64).sum();
-        let batch = FrameBatch { frames, received };
+        let batch = FrameBatch { frames, origin: Some(peer.origin.clone()), received };
         for subscriber in others {
             subscriber.deliver(batch.clone(), bytes).await;
         }
@@ -469,7 +546,7 @@ mod tests {
         let _link = endpoint.link(Use::Source, settings.clone());
         let said = || std::iter::from_fn(|| peer.next_first()).count();
         assert_eq!(said(), 0);
-        endpoint.opens(&peer);
+        endpoint.opens(&peer, Vec::new());
         assert_eq!(said(), 1);
         let props = serde_json::json!({"addr": "127.0.0.1:1", "onOpen": "more"});
         endpoint.link(Use::Source, Settings::source("/p", props.as_object().unwrap()).unwrap().0);

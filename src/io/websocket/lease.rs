@@ -103,7 +103,7 @@ impl Websockets {
         settings.address().hash(&mut hasher);
         let thread = (hasher.finish() % self.hub.data.len() as u64) as usize;
         let mut registry = self.hub.registry.lock().await;
-        let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
+        let (endpoint, fresh) = self.hub.endpoint(&mut registry, Use::Lease, &settings, thread).await?;
         let link = endpoint.link(Use::Lease, settings);
         self.hub.publish(&mut registry, &endpoint, fresh);
         Ok(Lease(Hold::new(self.hub.clone(), endpoint, link)))
@@ -157,7 +157,7 @@ impl Websockets {
     /// The endpoints that are used, or held, otherwise than by named connections; in the order of their paths.
     pub async fn endpoints(&self) -> Vec<EndpointStatus> {
         let registry = self.hub.registry.lock().await;
-        let mut endpoints: Vec<Arc<Endpoint>> = registry.dialled.values().cloned().collect();
+        let mut endpoints: Vec<Arc<Endpoint>> = registry.dialled.values().flatten().cloned().collect();
         endpoints.extend(locked(&self.hub.routes).values().cloned());
         drop(registry);
         let status = |endpoint: Arc<Endpoint>| {

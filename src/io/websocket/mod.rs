@@ -17,10 +17,13 @@ mod jwt;
 mod lease;
 mod links;
 mod live;
+mod opening;
 mod protocol;
+mod routes;
 mod server;
 mod socket;
 mod totals;
+mod watch;
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -52,8 +55,9 @@ use crate::io::{LinkState, LinkStatus, UNREAD};
 use crate::sync::locked;
 use crate::view::Views;
 use admission::{Admission, Limits};
+use client::Addresses;
 use client_queue::{Peer, SinkQueue};
-use config::Role;
+use config::{AddressMode, Role};
 use endpoint::{Endpoint, Presence, Subscriber, Use};
 use gate::{Gate, Refusals};
 use jwt::JwtKeys;
@@ -187,14 +191,17 @@ pub async fn dial(settings: &Settings) -> Result<WebSocketStream<Wire>, DialErro
     Ok(WebSocketStream::from_raw_socket(opened.wire, WireRole::Client, Some(config)).await)
 }
 
-/// What makes a dialled connection the same as another. What else its links say is brought together
-/// ([`Endpoint::terms`]): a peer is to see one connection, not one for each way to say the same.
+/// Where a dialled connection goes, and as whom. Links with one key share a connection where they say the same on it
+/// ([`Endpoint::admits`]).
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct DialKey {
     role: Role,
     path: String,
     tls: Option<Arc<Identity>>,
     headers: Vec<(String, String)>,
+    proxy: ProxyChoice,
+    addresses: Vec<Role>,
+    mode: AddressMode,
 }
 
 /// The hub of all websocket links. Clones share it.
@@ -225,7 +232,8 @@ struct Hub {
 #[derive(Default)]
 struct Registry {
     server: Option<Server>,
-    dialled: HashMap<DialKey, Arc<Endpoint>>,
+    /// several for a key where their links say different things
+    dialled: HashMap<DialKey, Vec<Arc<Endpoint>>>,
     /// links by endpoint address in memory: the endpoint ends with its last
     users: HashMap<usize, usize>,
 }
@@ -360,7 +368,7 @@ impl Websockets {
         frames: FrameSender,
     ) -> Result<SourceLink, ConnectError> {
         let mut registry = self.hub.registry.lock().await;
-        let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
+        let (endpoint, fresh) = self.hub.endpoint(&mut registry, Use::Source, &settings, thread).await?;
         let link = endpoint.link(Use::Source, settings);
         let subscriber = Subscriber::new(frames);
         if fresh {
@@ -387,7 +395,7 @@ impl Websockets {
         let queue = SinkQueue::new(settings.client_queue, settings.slow_client, signal);
         let limit = settings.handshake_timeout;
         let dials = settings.role != Role::Server;
-        let (endpoint, fresh) = self.hub.endpoint(&mut registry, &settings, thread).await?;
+        let (endpoint, fresh) = self.hub.endpoint(&mut registry, Use::Sink, &settings, thread).await?;
         let wishes = endpoint.link(Use::Sink, settings);
         endpoint.add_sink(&queue);
         let mut standing = endpoint.standing.subscribe();
@@ -418,6 +426,7 @@ impl Hub {
     async fn endpoint(
         self: &Arc<Self>,
         registry: &mut Registry,
+        used: Use,
         settings: &Settings,
         thread: usize,
     ) -> Result<(Arc<Endpoint>, bool), ConnectError> {
@@ -431,7 +440,8 @@ impl Hub {
             }
             return Ok((self.new_endpoint(settings, thread, LinkState::Connected), true));
         }
-        if let Some(endpoint) = registry.dialled.get(&dial_key(settings)) {
+        let known = registry.dialled.get(&dial_key(settings)).into_iter().flatten();
+        if let Some(endpoint) = known.into_iter().find(|endpoint| endpoint.admits(used, settings)) {
             return Ok((endpoint.clone(), false));
         }
         Ok((self.new_endpoint(settings, thread, LinkState::Connecting), true))
@@ -485,12 +495,19 @@ impl Hub {
             locked(&self.routes).insert(endpoint.settings.route().to_owned(), endpoint.clone());
             return;
         }
-        registry.dialled.insert(dial_key(&endpoint.settings), endpoint.clone());
-        let peer = Peer::new(endpoint.settings.address(), self.totals.clone());
-        peer.hang_up();
-        endpoint.join(&peer);
-        let presence = Presence::new(endpoint);
-        self.control.spawn(client::keep(endpoint.clone(), peer, self.data[endpoint.thread].clone(), presence));
+        registry.dialled.entry(dial_key(&endpoint.settings)).or_default().push(endpoint.clone());
+        let all = &endpoint.settings.addresses;
+        let keepers = match endpoint.settings.address_mode {
+            AddressMode::Failover => vec![all.clone()],
+            AddressMode::Mirror => all.iter().map(|address| vec![address.clone()]).collect(),
+        };
+        for addresses in keepers {
+            let peer = Peer::new(endpoint.settings.address(), self.totals.clone());
+            peer.hang_up();
+            endpoint.join(&peer);
+            let (data, presence) = (self.data[endpoint.thread].clone(), Presence::new(endpoint));
+            self.control.spawn(client::keep(endpoint.clone(), peer, Addresses::new(addresses), data, presence));
+        }
     }
 
     /// Ends a link. The endpoint goes with its last: at once, or, where clients are connected to the data server, when
@@ -535,7 +552,13 @@ impl Hub {
                 self.end_server(registry).await;
             }
         } else {
-            registry.dialled.remove(&dial_key(&endpoint.settings));
+            let key = dial_key(&endpoint.settings);
+            if let Some(same) = registry.dialled.get_mut(&key) {
+                same.retain(|other| !Arc::ptr_eq(other, endpoint));
+                if same.is_empty() {
+                    registry.dialled.remove(&key);
+                }
+            }
             endpoint.close();
         }
         let (hub, endpoint) = (self.clone(), endpoint.clone());
@@ -594,5 +617,8 @@ fn dial_key(settings: &Settings) -> DialKey {
         path: settings.path.clone(),
         tls: settings.tls.as_ref().map(|tls| tls.identity.clone()),
         headers: settings.headers.clone(),
+        proxy: settings.proxy.clone(),
+        addresses: settings.addresses.clone(),
+        mode: settings.address_mode,
     }
 }

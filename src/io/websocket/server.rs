@@ -19,7 +19,7 @@ use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response, write_response};
-use tokio_tungstenite::tungstenite::http::{HeaderValue, Uri, header};
+use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
 use super::admission::{Admission, Seat};
@@ -29,6 +29,7 @@ use super::endpoint::{Endpoint, Stay};
 use super::gate::{Gate, Refusal};
 use super::live;
 use super::protocol::{Opened, Side, negotiate};
+use super::routes;
 use super::socket::{Socket, Wire};
 use super::totals::Totals;
 use crate::io::events::{EventPaths, Watcher};
@@ -255,7 +256,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
             return Ok(None);
         }
     };
-    let Some(endpoint) = locked(&door.paths.routes).get(asked.path()).cloned() else {
+    let Some((endpoint, segments)) = routes::find(&locked(&door.paths.routes), asked.path()) else {
         if let Some(view) = live_view(&door.paths.views, asked.path()) {
             let asked = live::Asked {
                 view,
@@ -289,9 +290,13 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
         refuse(&mut wire, "400 Bad Request", "Bad Request: this is a websocket endpoint\n").await?;
         return Ok(None);
     };
+    let terms = endpoint.terms();
+    if let Some(chosen) = subprotocol(&terms.subprotocols, request.headers()) {
+        response.headers_mut().insert(header::SEC_WEBSOCKET_PROTOCOL, chosen);
+    }
     let offers = request.headers().get_all(header::SEC_WEBSOCKET_EXTENSIONS);
     let offers = offers.into_iter().filter_map(|offer| offer.to_str().ok());
-    let deflate = endpoint.terms().per_message_deflate.and_then(|own| negotiate(offers, &own));
+    let deflate = terms.per_message_deflate.and_then(|own| negotiate(offers, &own));
     let deflate = deflate.and_then(|(agreement, answer)| {
         response.headers_mut().insert(header::SEC_WEBSOCKET_EXTENSIONS, HeaderValue::from_str(&answer).ok()?);
         Some(agreement)
@@ -300,7 +305,8 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
     let mut answer = Vec::new();
     write_response(&mut answer, &response).map_err(io::Error::other)?;
     // Joined before the answer goes out: a client that knows it is connected gets everything from then on.
-    let Some(stay) = Stay::new(&endpoint, Peer::new(from.to_string(), door.totals.clone())) else {
+    let peer = Peer::of_client(from.to_string(), door.totals.clone(), &segments, Some(request.headers()));
+    let Some(stay) = Stay::new(&endpoint, peer) else {
         gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
@@ -375,6 +381,13 @@ async fn greet_live(
     wire.put_back(head.split_off(end));
     let websocket = WebSocketStream::from_raw_socket(wire, Role::Server, Some(live::config())).await;
     Ok(Some(Guest::Live(Box::new(websocket), Box::new(asked), seat)))
+}
+
+/// The first of our subprotocols that the client offers.
+fn subprotocol(ours: &[String], headers: &HeaderMap) -> Option<HeaderValue> {
+    let offers = headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|offer| offer.to_str().ok());
+    let offered: Vec<&str> = offers.flat_map(|offer| offer.split(',')).map(str::trim).collect();
+    ours.iter().find(|name| offered.contains(&name.as_str())).and_then(|name| HeaderValue::from_str(name).ok())
 }
 
 /// What the first line of a request asks for.

@@ -22,6 +22,7 @@ use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderName, HeaderValue, S
 use self::handshake::{Answer, HandshakeError, Refusal};
 pub use self::proxy::ProxyChoice;
 use super::config::{Role, Settings, bracketed};
+use super::opening::OpeningError;
 use super::socket::{Socket, Wire};
 use crate::io::tls::{ClientTls, Identity};
 
@@ -62,6 +63,9 @@ pub enum DialError {
     /// it claims extensions that were not offered
     #[error("{address}: the answer to perMessageDeflate cannot be used: {wrong}")]
     Extensions { address: String, wrong: &'static str },
+    /// what is to be said first cannot be read
+    #[error("{address} is not dialled: {source}")]
+    Opening { address: String, source: OpeningError },
     /// took longer than handshakeTimeout
     #[error("{address} did not complete the handshake within {} ms (handshakeTimeout)", limit.as_millis())]
     Timeout { address: String, limit: Duration },

@@ -44,6 +44,8 @@ pub struct Close {
 
 /// The close codes that this program sends.
 pub mod code {
+    /// the connection has done what it was for
+    pub const NORMAL: u16 = 1000;
     /// the endpoint ends
     pub const AWAY: u16 = 1001;
     /// the peer broke the protocol

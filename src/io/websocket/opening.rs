@@ -1,0 +1,121 @@
+//! The messages of `onOpen`: what a client role says first on each connection.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::io::environment::{self, UnsetVariable};
+
+/// The largest file of messages in bytes.
+const FILE_BYTES: u64 = 1 << 20;
+
+/// One entry of `onOpen`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Opening {
+    /// a message
+    Text(String),
+    /// a file with messages, read at each dial: what another program has written there, such as a fresh login
+    File(PathBuf),
+}
+
+/// A file of messages that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum OpeningError {
+    #[error("onOpen: cannot read {}: {source}", file.display())]
+    Read { file: PathBuf, source: io::Error },
+    #[error("onOpen: {}: {source}", file.display())]
+    Variable { file: PathBuf, source: UnsetVariable },
+}
+
+impl Opening {
+    /// Reads an entry of the property: a text or a JSON value to be sent, or `{file: …}`.
+    pub fn parse(entry: &Value) -> Option<Opening> {
+        match entry {
+            Value::String(text) => Some(Opening::Text(text.clone())),
+            Value::Object(members) => match (members.len(), members.get("file")) {
+                (1, Some(Value::String(file))) => Some(Opening::File(file.into())),
+                _ => Some(Opening::Text(entry.to_string())),
+            },
+            Value::Array(_) => Some(Opening::Text(entry.to_string())),
+            _ => None,
+        }
+    }
+
+    /// The messages. A file that holds a JSON list has one in each element, any other file is one message.
+    ///
+    /// # Errors
+    /// [`OpeningError`]
+    pub fn messages(&self) -> Result<Vec<String>, OpeningError> {
+        let file = match self {
+            Opening::Text(text) => return Ok(vec![text.clone()]),
+            Opening::File(file) => file,
+        };
+        let text = read(file).map_err(|source| OpeningError::Read { file: file.clone(), source })?;
+        let text = environment::expand(text.trim_end())
+            .map_err(|source| OpeningError::Variable { file: file.clone(), source })?;
+        match serde_json::from_str(&text) {
+            Ok(Value::Array(entries)) => Ok(entries.iter().map(message).collect()),
+            _ => Ok(vec![text.into_owned()]),
+        }
+    }
+}
+
+fn message(entry: &Value) -> String {
+    match entry {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Only regular files: a pipe may block forever.
+fn read(file: &Path) -> io::Result<String> {
+    if !std::fs::metadata(file)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    let mut text = String::new();
+    if File::open(file)?.take(FILE_BYTES + 1).read_to_string(&mut text)? as u64 > FILE_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it has more than 1 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn entries_are_messages_or_files() {
+        assert_eq!(Opening::parse(&json!("x")), Some(Opening::Text("x".into())));
+        assert_eq!(Opening::parse(&json!({"file": "x"})), Some(Opening::File("x".into())));
+        assert_eq!(
+            Opening::parse(&json!({"file": "x", "op": 1})),
+            Some(Opening::Text("{\"file\":\"x\",\"op\":1}".into()))
+        );
+        assert_eq!(Opening::parse(&json!([1])), Some(Opening::Text("[1]".into())));
+        assert_eq!(Opening::parse(&json!(1)), None);
+    }
+
+    #[test]
+    fn files_are_read_each_time() {
+        let folder = std::env::temp_dir().join(format!("plutino-opening-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let file = folder.join("login.json");
+        let opening = Opening::File(file.clone());
+        for (text, expected) in [
+            ("{\"op\":\"login\"}\n", vec!["{\"op\":\"login\"}"]),
+            ("[{\"op\":1}, \"ping\"]", vec!["{\"op\":1}", "ping"]),
+            ("${PLUTINO_NOT_SET:-key}", vec!["key"]),
+        ] {
+            std::fs::write(&file, text).expect("it can be written");
+            assert_eq!(opening.messages().expect("it can be read"), expected);
+        }
+        std::fs::remove_dir_all(&folder).expect("it can be removed");
+        let error = opening.messages().expect_err("it is gone").to_string();
+        assert!(error.starts_with("onOpen: cannot read "), "{error}");
+        assert!(Opening::File(std::env::temp_dir()).messages().is_err());
+    }
+}

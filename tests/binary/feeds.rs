@@ -1,0 +1,481 @@
+//! The recipes of `docs/feeds.md`: each file of `examples/feeds/` runs against a small fake of its feed.
+//!
+//! A fake is a script: what the feed says, and what it must hear. The recipes name real feeds; FEED, SCHEME and EVERY
+//! in the environment lead them here.
+
+use std::collections::HashMap;
+use std::io::Write;
+use std::process::Stdio;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::timeout;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+
+use crate::process::{LIMIT, Plutino};
+
+enum Step {
+    /// the feed says this
+    Says(&'static str),
+    /// the feed says this, gzipped in a binary frame
+    Packs(&'static str),
+    /// the feed must hear this; JSON is compared as JSON
+    Hears(&'static str),
+    /// the feed must hear a text that begins so
+    HearsStart(&'static str),
+}
+
+use Step::{Hears, HearsStart, Packs, Says};
+
+struct Recipe {
+    name: &'static str,
+    /// what the feed must be asked for
+    path: &'static str,
+    subprotocol: Option<&'static str>,
+    script: &'static [Step],
+    results: &'static [&'static str],
+}
+
+const RECIPES: &[Recipe] = &[
+    Recipe {
+        name: "binance",
+        path: "/stream?streams=btcusdt@trade/ethusdt@trade",
+        subprotocol: None,
+        script: &[
+            Says(
+                r#"{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":7,"p":"64000.10","T":1700000000123}}"#,
+            ),
+            Says(
+                r#"{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":7,"p":"64000.10","T":1700000000123}}"#,
+            ),
+            Says(
+                r#"{"stream":"ethusdt@trade","data":{"e":"trade","s":"ETHUSDT","t":8,"p":"3000.5","T":1700000000124}}"#,
+            ),
+        ],
+        results: &[r#"{"symbol":"BTCUSDT","price":64000.1}"#, r#"{"symbol":"ETHUSDT","price":3000.5}"#],
+    },
+    Recipe {
+        name: "coinbase",
+        path: "/",
+        subprotocol: None,
+        script: &[
+            Hears(r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["matches"]}"#),
+            Says(r#"{"type":"subscriptions","channels":[]}"#),
+            Says(
+                r#"{"type":"match","product_id":"BTC-USD","sequence":50,"price":"64000.1","time":"2023-11-14T22:13:20.123456Z"}"#,
+            ),
+            Says(
+                r#"{"type":"match","product_id":"BTC-USD","sequence":53,"price":"64000.2","time":"2023-11-14T22:13:21Z"}"#,
+            ),
+        ],
+        results: &[
+            r#"{"product_id":"BTC-USD","price":64000.1,"missing":0}"#,
+            r#"{"product_id":"BTC-USD","price":64000.2,"missing":2}"#,
+        ],
+    },
+    Recipe {
+        name: "kraken",
+        path: "/",
+        subprotocol: None,
+        script: &[
+            Says(r#"{"event":"systemStatus","status":"online"}"#),
+            Hears(r#"{"event":"subscribe","pair":["XBT/USD"],"subscription":{"name":"ticker"}}"#),
+            Says(r#"{"event":"heartbeat"}"#),
+            Says(r#"[340,{"c":["5541.2","0.1"]},"ticker","XBT/USD"]"#),
+        ],
+        results: &[r#"{"pair":"XBT/USD","price":5541.2}"#],
+    },
+    Recipe {
+        name: "bitfinex",
+        path: "/ws/2",
+        subprotocol: None,
+        script: &[
+            Says(r#"{"event":"info","version":2}"#),
+            Hears(r#"{"event":"subscribe","channel":"trades","symbol":"tBTCUSD"}"#),
+            Says(r#"[17,[[401597393,1574694475039,0.005,7244.9],[401597392,1574694475030,0.01,7244.8]]]"#),
+            Says(r#"[17,"hb"]"#),
+            Says(r#"[17,"tu",[401597395,1574694478808,0.005,7245.3]]"#),
+        ],
+        results: &[r#"{"price":7245.3,"amount":0.005}"#],
+    },
+    Recipe {
+        name: "okx",
+        path: "/ws/v5/public",
+        subprotocol: None,
+        script: &[
+            Hears(r#"{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}"#),
+            Says(r#"{"event":"subscribe","arg":{"channel":"trades","instId":"BTC-USDT"}}"#),
+            Hears("ping"),
+            Says("pong"),
+            Says(r#"{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"px":"42219.9","ts":"1630048897897"}]}"#),
+        ],
+        results: &[r#"{"pair":"BTC-USDT","price":42219.9}"#],
+    },
+    Recipe {
+        name: "huobi",
+        path: "/ws",
+        subprotocol: None,
+        script: &[
+            Hears(r#"{"sub":"market.btcusdt.trade.detail","id":"t1"}"#),
+            Packs(r#"{"ping":1492420473027}"#),
+            Hears(r#"{"pong":1492420473027}"#),
+            Packs(r#"{"ch":"market.btcusdt.trade.detail","tick":{"data":[{"price":9.5}]}}"#),
+        ],
+        results: &[r#"{"price":9.5}"#],
+    },
+    Recipe {
+        name: "homeassistant",
+        path: "/api/websocket",
+        subprotocol: None,
+        script: &[
+            Says(r#"{"type":"auth_required"}"#),
+            Hears(r#"{"type":"auth","access_token":"a \"secret\""}"#),
+            Says(r#"{"type":"auth_ok"}"#),
+            Hears(r#"{"id":1,"type":"subscribe_events","event_type":"state_changed"}"#),
+            Says(r#"{"id":1,"type":"result","success":true}"#),
+            Says(
+                r#"{"id":1,"type":"event","event":{"data":{"entity_id":"sensor.attic_temperature","new_state":{"state":"21.5","last_changed":"2023-11-14T22:13:20.1+00:00"}}}}"#,
+            ),
+        ],
+        results: &[r#"{"entity":"sensor.attic_temperature","celsius":21.5}"#],
+    },
+    Recipe {
+        name: "phoenix",
+        path: "/socket/websocket?vsn=2.0.0",
+        subprotocol: None,
+        script: &[
+            Hears(r#"["1","1","room:lobby","phx_join",{}]"#),
+            Says(r#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#),
+            HearsStart(r#"[null, "1"#),
+            Says(r#"[null,null,"room:lobby","new_msg",{"body":"hello"}]"#),
+        ],
+        results: &[r#"{"topic":"room:lobby","body":"hello"}"#],
+    },
+    Recipe {
+        name: "graphql",
+        path: "/graphql",
+        subprotocol: Some("graphql-transport-ws"),
+        script: &[
+            Hears(r#"{"type":"connection_init","payload":{}}"#),
+            Hears(r#"{"id":"1","type":"subscribe","payload":{"query":"subscription { orderAdded { id total } }"}}"#),
+            Says(r#"{"type":"connection_ack"}"#),
+            Says(r#"{"type":"ping"}"#),
+            Hears(r#"{"type":"pong"}"#),
+            Says(r#"{"id":"1","type":"next","payload":{"data":{"orderAdded":{"id":"o1","total":12.5}}}}"#),
+        ],
+        results: &[r#"{"id":"o1","total":12.5}"#],
+    },
+    Recipe {
+        name: "socketio",
+        path: "/socket.io/?EIO=4&transport=websocket",
+        subprotocol: None,
+        script: &[
+            Says(r#"0{"sid":"x","pingInterval":25000}"#),
+            Hears("40"),
+            Says(r#"40{"sid":"y"}"#),
+            Says("2"),
+            Hears("3"),
+            Says(r#"42["trade",{"price":7.5}]"#),
+        ],
+        results: &[r#"{"event":"trade","price":7.5}"#],
+    },
+    Recipe {
+        name: "ais",
+        path: "/v0/stream",
+        subprotocol: None,
+        script: &[
+            Hears(
+                r#"{"APIKey":"key","BoundingBoxes":[[[-90,-180],[90,180]]],"FilterMessageTypes":["PositionReport"]}"#,
+            ),
+            Says(
+                r#"{"MessageType":"PositionReport","MetaData":{"ShipName":"SLOW"},"Message":{"PositionReport":{"Sog":3.5}}}"#,
+            ),
+            Says(
+                r#"{"MessageType":"PositionReport","MetaData":{"ShipName":"FAST"},"Message":{"PositionReport":{"Sog":28.5}}}"#,
+            ),
+        ],
+        results: &[r#"{"ship":"FAST","knots":28.5}"#],
+    },
+    Recipe {
+        name: "jetstream",
+        path: "/subscribe?wantedCollections=app.bsky.feed.post",
+        subprotocol: None,
+        script: &[
+            Says(r#"{"did":"did:plc:a","time_us":1725911162329308,"kind":"identity"}"#),
+            Says(
+                r#"{"did":"did:plc:b","time_us":1725911162329309,"kind":"commit","commit":{"operation":"create","record":{"text":"hi"}}}"#,
+            ),
+        ],
+        results: &[r#"{"did":"did:plc:b","text":"hi"}"#],
+    },
+    Recipe {
+        name: "jsonrpc",
+        path: "/",
+        subprotocol: None,
+        script: &[
+            Hears(r#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["newHeads"]}"#),
+            Says(r#"{"jsonrpc":"2.0","id":1,"result":"0x9ce59a13059e417087c02d3236a0b1cc"}"#),
+            Says(
+                r#"{"jsonrpc":"2.0","method":"eth_subscription","params":{"result":{"number":"0x1b4","gasUsed":"0x5208"}}}"#,
+            ),
+        ],
+        results: &[r#"{"number":436,"gas":21000}"#],
+    },
+];
+
+#[tokio::test]
+async fn recipes() {
+    let mut wrong = Vec::new();
+    for recipe in RECIPES {
+        if let Err(error) = run(recipe).await {
+            wrong.push(format!("{}: {error}", recipe.name));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn each_recipe_has_its_test_and_its_place_in_the_page() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = std::fs::read_to_string(root.join("docs/feeds.md")).expect("the page is there");
+    for entry in std::fs::read_dir(root.join("examples/feeds")).expect("the recipes are there") {
+        let file = entry.expect("an entry").path();
+        let name = file.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
+        assert!(name == "ocpp" || RECIPES.iter().any(|recipe| recipe.name == name), "{name} has no test");
+        assert!(page.contains(&format!("examples/feeds/{name}.yaml")), "docs/feeds.md does not name {name}");
+    }
+}
+
+/// The recipe's process, and the lines that its log sink writes.
+fn start(name: &str, port: u16) -> (Child, Lines<BufReader<ChildStdout>>) {
+    run_file(&format!("{}/examples/feeds/{name}.yaml", env!("CARGO_MANIFEST_DIR")), port)
+}
+
+/// A process with streams that dial `props`, and a rule for each that writes its rows to stdout.
+fn run_streams(name: &str, props: &[Value]) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let folder = std::path::Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let file = folder.join(format!("feeds_{name}.json"));
+    let keys: serde_json::Map<String, Value> =
+        props.iter().enumerate().map(|(number, props)| (format!("k{number}"), props.clone())).collect();
+    let stream =
+        |key: &String| format!("CREATE STREAM {key} () WITH (DATASOURCE=\"/\", CONF_KEY=\"{key}\", FORMAT=\"json\")");
+    let rule = |key: &String| json!({"id": format!("r{key}"), "sql": format!("SELECT n FROM {key}"), "actions": [{"log": {"sendSingle": true}}]});
+    let streams: Vec<String> = keys.keys().map(stream).collect();
+    let rules: Vec<Value> = keys.keys().map(rule).collect();
+    let rules = json!({"sources": {"websocket": keys}, "streams": streams, "rules": rules});
+    std::fs::write(&file, rules.to_string()).expect("it can be written");
+    run_file(&file.to_string_lossy(), 1)
+}
+
+fn run_file(file: &str, port: u16) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .args(["run", "--quiet", file])
+        .env("FEED", format!("127.0.0.1:{port}"))
+        .env("SCHEME", "ws")
+        .env("EVERY", "100ms")
+        .env("HASS_TOKEN", "a \"secret\"")
+        .env("AIS_KEY", "key")
+        .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
+        .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary starts");
+    let lines = BufReader::new(child.stdout.take().expect("stdout is a pipe")).lines();
+    (child, lines)
+}
+
+async fn run(recipe: &Recipe) -> Result<(), String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let port = listener.local_addr().expect("an address").port();
+    let (_child, mut lines) = start(recipe.name, port);
+    let played = timeout(LIMIT, play(&listener, recipe)).await;
+    let _feed = played.map_err(|_| "the recipe does not do what the feed waits for")??;
+    for result in recipe.results {
+        let line = timeout(LIMIT, lines.next_line()).await.map_err(|_| format!("no result, but {result}"))?;
+        let line = line.expect("stdout is text").ok_or("it has ended")?;
+        if parsed(&line) != parsed(result) {
+            return Err(format!("{line}, but should be {result}"));
+        }
+    }
+    Ok(())
+}
+
+fn parsed(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or_else(|_| Value::from(text))
+}
+
+/// Plays the script to the first connection.
+async fn play(listener: &TcpListener, recipe: &Recipe) -> Result<WebSocketStream<TcpStream>, String> {
+    let (stream, _) = listener.accept().await.expect("a connection");
+    let mut asked = String::new();
+    #[allow(clippy::result_large_err, reason = "the signature is tungstenite's")]
+    let accepts = |request: &Request, mut response: Response| {
+        asked = request.uri().to_string();
+        if let Some(name) = recipe.subprotocol {
+            response.headers_mut().insert("sec-websocket-protocol", name.parse().expect("a header"));
+        }
+        Ok(response)
+    };
+    let mut feed = tokio_tungstenite::accept_hdr_async(stream, accepts).await.map_err(|error| error.to_string())?;
+    if asked != recipe.path {
+        return Err(format!("it asks for {asked}"));
+    }
+    for step in recipe.script {
+        match step {
+            Says(text) => feed.send(Message::text(*text)).await.map_err(|error| error.to_string())?,
+            Packs(text) => {
+                let mut packed = GzEncoder::new(Vec::new(), Compression::default());
+                packed.write_all(text.as_bytes()).expect("it is packed");
+                let packed = packed.finish().expect("it is packed");
+                feed.send(Message::binary(packed)).await.map_err(|error| error.to_string())?;
+            }
+            Hears(expected) => {
+                let heard = hear(&mut feed).await?;
+                if parsed(&heard) != parsed(expected) {
+                    return Err(format!("it says {heard}, but should say {expected}"));
+                }
+            }
+            HearsStart(start) => {
+                let heard = hear(&mut feed).await?;
+                if !heard.starts_with(start) {
+                    return Err(format!("it says {heard}, but should say {start}…"));
+                }
+            }
+        }
+    }
+    Ok(feed)
+}
+
+async fn hear(feed: &mut WebSocketStream<TcpStream>) -> Result<String, String> {
+    loop {
+        match feed.next().await {
+            Some(Ok(Message::Text(text))) => return Ok(text.to_string()),
+            Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+            other => return Err(format!("instead of a message came {other:?}")),
+        }
+    }
+}
+
+#[tokio::test]
+async fn chargers_are_answered_each_by_itself() {
+    let file = format!("{}/examples/feeds/ocpp.yaml", env!("CARGO_MANIFEST_DIR"));
+    let rules = std::fs::read_to_string(file).expect("the recipe is there");
+    let rules: Value = serde_saphyr::from_str(&rules).expect("it is YAML");
+    let plutino = Plutino::run("ocpp", &rules, &[]).await;
+    let mut chargers = HashMap::new();
+    for name in ["CP1", "CP%202"] {
+        let mut request =
+            format!("ws://127.0.0.1:{}/ocpp/{name}", plutino.port).into_client_request().expect("a request");
+        request.headers_mut().insert("sec-websocket-protocol", "ocpp2.0, ocpp1.6".parse().expect("a header"));
+        let (socket, response) = tokio_tungstenite::connect_async(request).await.expect("it is accepted");
+        assert_eq!(response.headers().get("sec-websocket-protocol").expect("one is chosen"), "ocpp1.6");
+        chargers.insert(name, socket);
+    }
+    for (number, (name, charger)) in chargers.iter_mut().enumerate() {
+        let boot = format!(r#"[2,"{number}","BootNotification",{{"chargePointModel":"{name}"}}]"#);
+        charger.send(Message::text(boot)).await.expect("it is sent");
+    }
+    for (number, charger) in chargers.values_mut().enumerate() {
+        let answer = timeout(LIMIT, charger.next()).await.expect("an answer comes").expect("it is open");
+        let Message::Text(answer) = answer.expect("it is whole") else { panic!("a text") };
+        let answer: Value = serde_json::from_str(&answer).expect("JSON");
+        assert_eq!(answer[1], number.to_string(), "each gets its own answer");
+    }
+}
+
+/// A feed on a free port.
+async fn listen() -> (TcpListener, String) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address").to_string();
+    (listener, address)
+}
+
+async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
+    let accepted = timeout(LIMIT, listener.accept()).await.expect("it is dialled").expect("a connection");
+    tokio_tungstenite::accept_async(accepted.0).await.expect("a websocket")
+}
+
+async fn say(feed: &mut WebSocketStream<TcpStream>, text: &str) {
+    feed.send(Message::text(text)).await.expect("it is sent");
+}
+
+async fn line(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
+    timeout(LIMIT, lines.next_line()).await.expect("a result comes").expect("it is text").expect("it goes on")
+}
+
+#[tokio::test]
+async fn streams_that_say_different_things_have_connections_of_their_own() {
+    let (listener, address) = listen().await;
+    let props = |says: &str| json!({"addr": address, "onOpen": says});
+    let _process = run_streams("identity", &[props("a"), props("b"), props("a")]);
+    let mut said = Vec::new();
+    for _ in 0..2 {
+        let mut feed = accept(&listener).await;
+        said.push(timeout(LIMIT, hear(&mut feed)).await.expect("it says something").expect("a text"));
+    }
+    said.sort();
+    assert_eq!(said, ["a", "b"]);
+}
+
+#[tokio::test]
+async fn a_connection_without_messages_is_dialled_again() {
+    let (listener, address) = listen().await;
+    let props = json!({"addr": address, "dataTimeout": "300ms", "reconnect": {"initial": "100ms"}});
+    let (_child, mut lines) = run_streams("silent", &[props]);
+    let first = accept(&listener).await;
+    let mut second = accept(&listener).await;
+    say(&mut second, "{\"n\":1}").await;
+    assert_eq!(line(&mut lines).await, "{\"n\":1}");
+    drop(first);
+}
+
+#[tokio::test]
+async fn an_old_connection_is_replaced_by_one_that_is_up() {
+    let (listener, address) = listen().await;
+    let props = json!({
+        "addr": address, "maxConnectionAge": "1s", "overlap": "500ms", "dedupKey": "n", "onOpen": "subscribe",
+    });
+    let (_child, mut lines) = run_streams("age", &[props]);
+    let mut old = accept(&listener).await;
+    assert_eq!(timeout(LIMIT, hear(&mut old)).await.expect("it subscribes"), Ok("subscribe".to_owned()));
+    say(&mut old, "{\"n\":1}").await;
+    let mut new = accept(&listener).await;
+    assert_eq!(timeout(LIMIT, hear(&mut new)).await.expect("it subscribes"), Ok("subscribe".to_owned()));
+    // The old connection is still there, and both bring the same.
+    say(&mut old, "{\"n\":2}").await;
+    say(&mut new, "{\"n\":2}").await;
+    say(&mut new, "{\"n\":3}").await;
+    let results = [line(&mut lines).await, line(&mut lines).await, line(&mut lines).await];
+    assert_eq!(results, ["{\"n\":1}", "{\"n\":2}", "{\"n\":3}"]);
+    let end = timeout(LIMIT, hear(&mut old)).await.expect("it ends");
+    assert!(end.expect_err("a close frame").contains("Close"));
+}
+
+#[tokio::test]
+async fn another_address_is_dialled_where_one_fails_and_redirects_are_followed() {
+    let (dead, dead_address) = listen().await;
+    drop(dead);
+    let (redirecting, redirecting_address) = listen().await;
+    let (listener, address) = listen().await;
+    let props = json!({"addr": [dead_address, redirecting_address], "headers": {"Authorization": "Bearer t"}});
+    let (_child, mut lines) = run_streams("failover", &[props]);
+    let (mut asking, _) = timeout(LIMIT, redirecting.accept()).await.expect("it is dialled").expect("a connection");
+    let mut request = [0; 1024];
+    let length = asking.read(&mut request).await.expect("a request");
+    assert!(String::from_utf8_lossy(&request[..length]).to_lowercase().contains("authorization: bearer t"));
+    let answer = format!("HTTP/1.1 302 Found\r\nLocation: ws://{address}/\r\nContent-Length: 0\r\n\r\n");
+    asking.write_all(answer.as_bytes()).await.expect("it is sent");
+    let mut feed = accept(&listener).await;
+    say(&mut feed, "{\"n\":1}").await;
+    assert_eq!(line(&mut lines).await, "{\"n\":1}");
+}
