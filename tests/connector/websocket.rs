@@ -630,7 +630,7 @@ async fn a_source_that_is_prepared_hands_nothing_over_and_loses_nothing() {
 }
 
 #[tokio::test]
-async fn links_of_one_connection_bring_their_wishes_together() {
+async fn links_that_open_with_different_messages_have_connections_of_their_own() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap().to_string();
     let hub = hub();
@@ -639,13 +639,20 @@ async fn links_of_one_connection_bring_their_wishes_together() {
     let one = hub.open_source(source("", wishes(json!(["a", "b"]))), 0, frames).await.unwrap();
     let mut peer = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
     assert_eq!([text(&mut peer).await, text(&mut peer).await], ["a", "b"]);
-    // A second link on the open connection says only what is new; what it sends comes after.
-    let two = hub.open_sink(sink(wishes(json!(["b", "c"]))), 0, signal().0).await.unwrap();
+    // A second link with the same messages shares the connection, and its results come after them.
+    let two = hub.open_sink(sink(wishes(json!(["a", "b"]))), 0, signal().0).await.unwrap();
     two.outlet().send(&batch(&["result"]));
-    assert_eq!([text(&mut peer).await, text(&mut peer).await], ["c", "result"]);
+    assert_eq!(text(&mut peer).await, "result");
+    // One with other messages has a connection of its own.
+    let three = hub.open_sink(sink(wishes(json!(["b", "c"]))), 0, signal().0).await.unwrap();
+    let mut other = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
+    assert_eq!([text(&mut other).await, text(&mut other).await], ["b", "c"]);
+    three.close(Duration::ZERO).await;
+    drop(other);
+    // A connection that comes back opens with its messages again.
     drop(peer);
     let mut peer = tokio_tungstenite::accept_async(listener.accept().await.unwrap().0).await.unwrap();
-    assert_eq!([text(&mut peer).await, text(&mut peer).await, text(&mut peer).await], ["a", "b", "c"]);
+    assert_eq!([text(&mut peer).await, text(&mut peer).await], ["a", "b"]);
     // What comes in when the source has gone is nobody's, and is counted.
     one.close().await;
     peer.send("unread".into()).await.unwrap();

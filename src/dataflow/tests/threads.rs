@@ -39,7 +39,7 @@ impl Thread {
         let (sender, frames) = queue::inbound(thread.signal(0));
         let catalog = catalog();
         let schema = catalog.stream("a").expect("the stream is there").schema();
-        thread.command(Command::AddStream { key: 0, schema, frames });
+        thread.command(Command::AddStream { key: 0, schema, checks: Default::default(), frames });
         let mut kept = Vec::new();
         for (number, sql) in rules.iter().enumerate() {
             let plan = crate::plan::plan(sql, options, &catalog).unwrap_or_else(|error| panic!("{sql}: {error}"));
@@ -66,7 +66,7 @@ impl Thread {
 
     fn send(&self, rows: impl IntoIterator<Item = Json>) {
         let frames = rows.into_iter().map(|row| Frame::Text(row.to_string().into())).collect();
-        let batch = FrameBatch { frames, received: Instant::now() };
+        let batch = FrameBatch { frames, origin: None, received: Instant::now() };
         self.runtime.block_on(self.sender.send(batch)).expect("the stream takes it");
     }
 
