@@ -2,6 +2,7 @@
 
 mod client;
 mod kinds;
+mod libraries;
 mod model;
 mod protocol;
 mod service;
