@@ -334,9 +334,12 @@ struct Tagged {
 
 /// Which rules a body names. A flattened type is read as a map, whose names are not looked for in any case.
 fn tagged_of(body: &[u8]) -> Result<Tagged, ApiError> {
-    let members: Map<String, Json> = read(body, DECODE)?;
+    // `null` would be an object without members, and so mean all rules.
+    let Json::Object(members) = read(body, DECODE)? else {
+        return Err(ApiError::bad(format!("{DECODE}: expected an object")));
+    };
     let lower = |name: String| if name.eq_ignore_ascii_case("tags") { "tags".to_owned() } else { name };
-    let members = members.into_iter().map(|(name, value)| (lower(name), value)).collect();
+    let members: Map<String, Json> = members.into_iter().map(|(name, value)| (lower(name), value)).collect();
     serde_json::from_value(Json::Object(members)).map_err(|error| ApiError::bad(format!("{DECODE}: {error}")))
 }
 

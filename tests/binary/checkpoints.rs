@@ -186,7 +186,7 @@ async fn after_a_crash_a_rule_goes_on_from_its_last_checkpoint() {
     sockets.send(r#"{"a": 3}"#).await;
     assert_eq!(sockets.next().await, json!({"l": [1, 2, 3]}));
     sockets.send(r#"{"a": 4}"#).await;
-    served.will_say(&["its state is on disk", "changes=2"]).await;
+    served.will_say(&["its state is on disk", "changes=3"]).await;
     ended(&mut served, "-TERM");
 
     // One bit of the checkpoint turns.

@@ -328,7 +328,7 @@ async fn the_shell_reads_results_behind_tls_and_tokens() {
         assert_eq!(shell(&folder, &all), r#"[{"id":7}]"#, "tls {tls}, tokens {tokens}");
         if tls {
             let stranger = shell(&folder, &["--url", &url, "--data-token", "secret"]);
-            assert!(stranger.contains("--ca says whom to trust"), "{stranger}");
+            assert!(stranger.contains("pass its certificates with --ca"), "{stranger}");
         }
         if tokens {
             *all.last_mut().expect("there is one") = "wrong";
