@@ -560,7 +560,7 @@ impl Tables {
                     row.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
                 }
                 ColumnSource::Whole => Value::object(row.iter().cloned()),
-                ColumnSource::Meta => Value::object([]),
+                ColumnSource::Meta | ColumnSource::Topic => Value::object([]),
             };
             give(columns.iter().map(slot).collect());
         });

@@ -363,7 +363,8 @@ fn source(source: &ColumnSource) -> String {
     match source {
         ColumnSource::Key(key) => key.to_string(),
         ColumnSource::Whole => "*".to_owned(),
-        ColumnSource::Meta => "meta(*)".to_owned(),
+        ColumnSource::Meta => "meta".to_owned(),
+        ColumnSource::Topic => "meta(*)".to_owned(),
     }
 }
 

@@ -109,8 +109,10 @@ pub enum ColumnSource {
     Key(Text),
     /// the whole message, for `SELECT *` of a schemaless stream
     Whole,
-    /// what the source tells about the message: an object
+    /// what is known of the message and its connection, for `meta(key)`: an object
     Meta,
+    /// the part of it that `meta(*)` and sendMetaToSink give: the topic alone, since headers may hold credentials
+    Topic,
 }
 
 /// A condition as a conjunction: first tests of a slot against a constant, as data so that the tests of many rules

@@ -120,7 +120,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     }
 
     if options.send_meta {
-        let value = OutputValue::Expr(compiler.metadata(0).expr);
+        let value = OutputValue::Expr(compiler.topic(0).expr);
         fields.push(Output::Field { name: Text::const_new(METADATA), value, plain: false });
     }
 

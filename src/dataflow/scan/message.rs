@@ -104,14 +104,22 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// An object with the topic of the message, empty where it has none.
+    pub(super) fn topic(&self) -> Value {
+        match self.body {
+            Body::Row(frame) if !frame.topic.is_empty() => {
+                Value::object([(Text::const_new("topic"), Value::Text(frame.topic.clone()))])
+            }
+            _ => Value::object([]),
+        }
+    }
+
     /// The metadata of the message: its topic where it came from memory, else what is known of its connection.
     pub(super) fn metadata(&self) -> Value {
         let known = match (self.body, self.origin) {
-            (Body::Row(frame), _) if !frame.topic.is_empty() => {
-                Value::object([(Text::const_new("topic"), Value::Text(frame.topic.clone()))])
-            }
-            (_, Some(origin)) => origin.meta.clone(),
-            _ => Value::object([]),
+            (Body::Text { .. }, Some(origin)) => origin.meta.clone(),
+            (Body::Row(frame), Some(origin)) if frame.topic.is_empty() => origin.meta.clone(),
+            _ => self.topic(),
         };
         let Some(gap) = self.gap else { return known };
         let members = match &known {

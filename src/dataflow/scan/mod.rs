@@ -109,7 +109,9 @@ impl StreamScan {
         let width = plan.width();
         let untouched = |slot: usize| {
             let column = &plan.columns[slot];
-            column.source != ColumnSource::Meta && column.ty.is_none() && !self.schema.strict
+            !matches!(column.source, ColumnSource::Meta | ColumnSource::Topic)
+                && column.ty.is_none()
+                && !self.schema.strict
         };
         let copied: Vec<bool> = match target {
             Target::Results(_) => (0..width).map(|slot| slot < plan.columns.len() && untouched(slot)).collect(),
@@ -124,6 +126,7 @@ impl StreamScan {
                 Part::Whole
             }
             ColumnSource::Meta => Part::Meta,
+            ColumnSource::Topic => Part::Topic,
         };
         let sources: Box<[Part]> = plan.columns.iter().map(part).collect();
         let typed = if plan.event_time.is_some() { self.typed_columns(&sources) } else { Box::default() };
@@ -158,7 +161,7 @@ impl StreamScan {
                 let StreamColumn { ty, strict, .. } = &self.columns[*column];
                 (ty.is_some() || strict.is_some()).then_some(*column)
             }
-            Part::Whole | Part::Meta => None,
+            Part::Whole | Part::Meta | Part::Topic => None,
         };
         sources.iter().filter_map(typed).collect()
     }
@@ -172,7 +175,7 @@ impl StreamScan {
                     self.wholes -= 1;
                     self.stale = true;
                 }
-                Part::Meta => {}
+                Part::Meta | Part::Topic => {}
             }
         }
     }

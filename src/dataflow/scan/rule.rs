@@ -37,8 +37,10 @@ pub(super) enum Part {
     Column(usize),
     /// all of it
     Whole,
-    /// what its source tells about it
+    /// what is known of it and its connection
     Meta,
+    /// its topic, as an object
+    Topic,
 }
 
 /// A rule on the stream.
@@ -131,7 +133,7 @@ impl ScanRule {
         let tests = filter.map_or(&[][..], |filter| &filter.tests);
         let test = |test: &'_ Test| match self.sources[test.slot] {
             Part::Column(column) => Some(column),
-            Part::Whole | Part::Meta => None,
+            Part::Whole | Part::Meta | Part::Topic => None,
         };
         tests.iter().map_while(|each| Some((test(each)?, &each.holds))).collect()
     }
@@ -239,6 +241,7 @@ impl ScanRule {
         self.slots[slot] = match self.sources[slot] {
             Part::Whole => message.whole(),
             Part::Meta => message.metadata(),
+            Part::Topic => message.topic(),
             Part::Column(column) => message.value(column)?.clone(),
         };
         Ok(())
@@ -262,7 +265,7 @@ impl ScanRule {
         let Some(event_time) = &self.plan.event_time else { return Ok(0) };
         let value = match self.sources[event_time.slot] {
             Part::Column(column) => message.value(column)?,
-            Part::Whole | Part::Meta => &Value::Absent,
+            Part::Whole | Part::Meta | Part::Topic => &Value::Absent,
         };
         let time = event_time::read(event_time, value, &self.context.zone, now)
             .map_err(|error| Stop::Error(Place::Decoder, error))?;

@@ -166,7 +166,7 @@ impl Rules {
             let Some(rule) = self.table[member.place as usize].as_deref_mut() else { continue };
             let error = rule.sources.iter().find_map(|part| match part {
                 Part::Column(column) => errors[*column].as_ref(),
-                Part::Whole | Part::Meta => None,
+                Part::Whole | Part::Meta | Part::Topic => None,
             });
             if let Some(error) = error
                 && !rule.failed

@@ -127,7 +127,7 @@ impl Compiler {
                 let expr = if exprs.len() == 1 { exprs.remove(0) } else { Expr::FirstPresent(exprs) };
                 parts.node(expr, Type::Any)
             }
-            _ => Ok(self.metadata(0)),
+            _ => Ok(self.topic(0)),
         }
     }
 

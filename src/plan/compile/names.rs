@@ -109,7 +109,13 @@ impl Compiler {
         SlotRef::Column { input, column }
     }
 
-    /// What the source tells about the messages of an input.
+    /// What `meta(*)` gives of the messages of an input.
+    pub fn topic(&mut self, input: usize) -> Compiled {
+        let column = self.sources[input].column(ColumnSource::Topic, None);
+        Compiled { row: true, ..Compiled::leaf(SlotRef::Column { input, column }.expr(), Type::Any) }
+    }
+
+    /// What is known of the messages of an input and their connections.
     pub fn metadata(&mut self, input: usize) -> Compiled {
         let column = self.sources[input].column(ColumnSource::Meta, None);
         Compiled { row: true, ..Compiled::leaf(SlotRef::Column { input, column }.expr(), Type::Any) }

@@ -103,6 +103,6 @@ fn column_name(expr: &Expr, logical: &Logical) -> Option<Text> {
     let Expr::Slot(SlotRef::Column { input, column }) = expr else { return None };
     match &logical.inputs[*input].columns[*column].source {
         ColumnSource::Key(key) => Some(key.clone()),
-        ColumnSource::Whole | ColumnSource::Meta => None,
+        ColumnSource::Whole | ColumnSource::Meta | ColumnSource::Topic => None,
     }
 }
