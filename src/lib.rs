@@ -14,6 +14,7 @@ pub mod memory;
 pub mod metrics;
 pub mod pipeline;
 pub mod plan;
+pub mod property;
 pub mod service;
 pub mod sql;
 pub mod sync;

@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 use super::ApiError;
 use crate::expr::function::{self, Family, Function};
 use crate::io::connector::{self, SINKS, SOURCES};
-use crate::io::websocket::config::Property;
+use crate::property::{Effect, Entry, Place, reference};
 use crate::service::{Code, LOOKUP_SOURCES, Service};
 use crate::text::secret;
 
@@ -87,7 +87,7 @@ async fn source(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response
     Ok(super::json(
         json!({
             "about": about(&kind, "source"), "libs": [], "type": "internal", "dataSource": path,
-            "properties": {"default": properties(&kind, "source")}, "node": node("source", &kind),
+            "properties": {"default": properties(&kind, Place::Source)}, "node": node("source", &kind),
         })
         .to_string(),
     ))
@@ -95,7 +95,7 @@ async fn source(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response
 
 async fn sink(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     known(SINKS, &kind, &headers)?;
-    let mut all = properties(&kind, "sink");
+    let mut all = properties(&kind, Place::Sink);
     all.extend(OF_ANY_SINK.iter().map(|(name, ty, default, doc)| field(name, ty, value(ty, default), doc, false)));
     Ok(super::json(
         json!({
@@ -110,25 +110,24 @@ async fn connection(Path(kind): Path<String>, headers: HeaderMap) -> Result<Resp
     Ok(super::json(
         json!({
             "about": about(&kind, "connection"), "libs": [],
-            "properties": {"default": properties(&kind, "both")}, "node": node("connection", &kind),
+            "properties": {"default": properties(&kind, Place::Both)}, "node": node("connection", &kind),
         })
         .to_string(),
     ))
 }
 
-/// The properties of a connector that apply here; those of `both` only where `place` is `both`.
-fn properties(kind: &str, place: &str) -> Vec<Json> {
-    let here = |property: &&Property| property.place == "both" || property.place == place;
-    let one = |property: &Property| {
-        let ty = match property.kind {
-            "true or false" => "bool",
-            kind if kind.starts_with("number") && !kind.contains("object") => "int",
-            kind if kind.starts_with("list of") => "list_string",
-            "object" => "object",
-            _ => "string",
-        };
-        let related = !matches!(property.name, "path" | "checkConnection" | "clientQueue" | "slowClient" | "onOpen");
-        field(property.name, ty, value(ty, property.default), property.doc, related && kind == "websocket")
+/// The properties of a connector that apply at this end; those of `Both` only where `place` is `Both`.
+fn properties(kind: &str, place: Place) -> Vec<Json> {
+    let here = |entry: &&Entry| {
+        let about = &entry.about;
+        about.effect == Effect::Works && (about.place == Place::Both || about.place == place)
+    };
+    let one = |entry: &Entry| {
+        let about = &entry.about;
+        let related = !matches!(about.name, "path" | "checkConnection" | "clientQueue" | "slowClient" | "onOpen");
+        let default = reference::metadata_default(entry);
+        let related = related && kind == "websocket";
+        field(about.name, reference::metadata_type(about.ty), default, about.doc, related)
     };
     connector::properties(kind).iter().filter(here).map(one).collect()
 }

@@ -19,7 +19,7 @@ use crate::io::connector;
 use crate::io::reach::{ALLOWED_VARIABLES, Reach};
 use crate::io::websocket::{ServerSettings, ServerTls, Settings};
 use crate::logging::{Level, LogFile};
-use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
+use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
 
 /// All settings.
 #[derive(Clone, Debug)]
@@ -441,22 +441,10 @@ impl Reader {
 
     /// What is wrong with the properties of a conf key, each at its place.
     fn check_set(&mut self, document: &Document, key: &str, set: &Node) {
-        let faults = |props: &Map<String, Json>| connector::set_faults("websocket", props);
-        let (errors, warnings) = faults(&set.json_members());
+        let (faults, warnings) = connector::set_faults("websocket", &set.json_members());
         let subject = format!("conf key {key}");
-        for error in errors {
-            let place = error.property().and_then(|name| rule::field(set, name)).map_or(set.place, |node| node.place);
-            self.problems.push(document.error(place, &subject, error.to_string()));
-        }
-        for warning in warnings {
-            // A property that is told of when it stands alone is the one that is meant.
-            let alone = |member: &&Member| {
-                let props = Map::from_iter([(member.key.clone(), member.node.json())]);
-                faults(&props).1.contains(&warning)
-            };
-            let place = set.members().iter().find(alone).map_or(set.place, |member| member.place);
-            self.problems.push(document.warning(place, &subject, warning));
-        }
+        self.problems.extend(faults.iter().map(|fault| fault.problem(document, set, &subject, "")));
+        self.problems.extend(warnings.iter().map(|warning| warning.problem(document, set, &subject, "")));
     }
 
     /// One section of the main file, or what the environment says in its place.
@@ -688,8 +676,8 @@ impl Reader {
                 self.problems.push(Problem::warning(&label, None, "", "names no property").with_hint(hint));
                 return;
             };
-            let known = Settings::properties().iter().flat_map(|known| known.aliases.iter().chain([&known.name]));
-            let property = known.copied().find(|known| known.eq_ignore_ascii_case(property)).unwrap_or(property);
+            let known = Settings::properties().into_iter().flat_map(|known| known.about.names());
+            let property = known.into_iter().find(|known| known.eq_ignore_ascii_case(property)).unwrap_or(property);
             // A third part is a member of an object, such as a header.
             let value = rest
                 .iter()

@@ -9,8 +9,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json};
 
 use crate::io::connector::ConnectorError;
-use crate::io::websocket::config::Warning;
-use crate::io::websocket::{Settings, SettingsError};
+use crate::io::websocket::Settings;
+use crate::property::Warning;
 use crate::text::document::{Document, Node, Problem, Value};
 
 /// The property of sources and sinks that names a connection.
@@ -99,12 +99,9 @@ impl Connection {
             given.is_some_and(|given| given.as_str().is_none_or(|given| !given.trim().is_empty()))
         });
         let path = self.path().unwrap_or(if dials { "/" } else { "" });
-        let (settings, mut warnings) = Settings::source(path, &props).map_err(|error| match error {
-            SettingsError::Path { value, .. } => SettingsError::Path { property: "datasource", value },
-            other => other,
-        })?;
+        let (settings, mut warnings) = Settings::connection(path, &props)?;
         if own.is_some() {
-            warnings.push(format!("property {SELECTOR} of a connection is ignored"));
+            warnings.push(Warning::other(SELECTOR, format!("property {SELECTOR} of a connection is ignored")));
         }
         Ok((settings, warnings))
     }
@@ -191,7 +188,8 @@ impl Connections {
     ) -> Result<Selected, ConnectorError> {
         let Some(id) = named else { return Ok(Selected { props: layers(None), ..Selected::default() }) };
         if !KINDS.contains(&kind) {
-            let warnings = vec![format!("property {SELECTOR} has no effect: {kind} has no connections")];
+            let message = format!("property {SELECTOR} has no effect: {kind} has no connections");
+            let warnings = vec![Warning::other(SELECTOR, message)];
             return Ok(Selected { props: layers(None), warnings, ..Selected::default() });
         }
         let connection = self.find(&id).ok_or_else(|| ConnectorError::NoConnection(id.clone()))?;
@@ -205,7 +203,8 @@ impl Connections {
         let shared = connection.path().unwrap_or("/").to_owned();
         let mut warnings = Vec::new();
         if let Some(path) = path.filter(|path| *path != shared) {
-            warnings.push(format!("{path_name} {path} is not used: the connection {id} has the path {shared}"));
+            let message = format!("{path_name} {path} is not used: the connection {id} has the path {shared}");
+            warnings.push(Warning::other("path", message));
         }
         props.retain(|name, _| !["path", "datasource"].iter().any(|known| known.eq_ignore_ascii_case(name)));
         props.insert("path".to_owned(), Json::from(shared.as_str()));
@@ -259,8 +258,11 @@ impl Connections {
         if !delete {
             match connection.settings(id) {
                 Ok((_, warnings)) => {
-                    let warning = |warning| document.warning(node.place, &subject, warning);
-                    problems.extend(warnings.into_iter().map(warning));
+                    problems.extend(warnings.iter().map(|warning| warning.problem(document, node, &subject, "")));
+                }
+                Err(ConnectorError::Properties(refused)) => {
+                    problems.extend(refused.faults.iter().map(|fault| fault.problem(document, node, &subject, "")));
+                    return;
                 }
                 Err(error) => {
                     problems.push(document.error(node.place, &subject, error.to_string()));
@@ -317,7 +319,8 @@ mod tests {
         let expected = json!({"connectionSelector": "peer", "addr": "a:1", "path": "/p", "headers": {"X": "y"},
             "pingInterval": "1s", "idleTimeout": "2s"});
         assert_eq!(Json::Object(sink.props), expected);
-        assert_eq!(sink.warnings, ["path /x is not used: the connection peer has the path /p"]);
+        let warnings: Vec<String> = sink.warnings.iter().map(Warning::to_string).collect();
+        assert_eq!(warnings, ["path /x is not used: the connection peer has the path /p"]);
 
         let extra = map(json!({"idleTimeout": "3s", "addr": "c:3"}));
         let source = known().of_source("websocket", "/p", own, &extra).unwrap();

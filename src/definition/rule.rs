@@ -12,6 +12,7 @@ use crate::format::compress::Method;
 use crate::format::sink_format::{OutputFormat, SinkFormat};
 use crate::format::template::Template;
 use crate::text::document::{Document, Node, Place, Problem, Value};
+use crate::text::suggest;
 use crate::value::Text;
 
 pub use self::options::RuleOptions;
@@ -199,13 +200,7 @@ pub fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
 
 /// A hint with the name that was probably meant.
 pub fn meant(written: &str, names: &[&str]) -> Option<String> {
-    let lower = written.to_ascii_lowercase();
-    names
-        .iter()
-        .map(|name| (strsim::osa_distance(&lower, &name.to_ascii_lowercase()), name))
-        .filter(|(distance, name)| *distance <= 1 + name.len() / 5 && *distance < name.len())
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, name)| format!("did you mean {name}?"))
+    suggest::did_you_mean(written, names.iter().copied())
 }
 
 /// A number of bytes: a number, or a text with a unit.

@@ -1,6 +1,6 @@
 //! The table of connectors: the engine opens every source and sink here, by kind and properties.
 //!
-//! Properties are checked first ([`SourceSpec`], [`SinkSpec`]), so that every mistake is told before anything opens.
+//! Properties are checked first ([`SourceSpec`], [`SinkSpec`]): every mistake is reported before anything opens.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,14 +13,16 @@ use crate::io::LinkStatus;
 use crate::io::events::EventSink;
 use crate::io::file::{self, FileError, FileReader, FileSource};
 use crate::io::log::{Console, LogSink};
-use crate::io::memory::{self, MemoryError, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
+use crate::io::memory::{self, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
 use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
+use crate::io::properties;
 use crate::io::queue::{FeedChecks, FrameSender, Signal, WayOut};
 use crate::io::reach::{FileRoots, ReachError};
 pub use crate::io::websocket::Pause;
-use crate::io::websocket::config::{self, Property, Warning, property, unknown_among};
-use crate::io::websocket::{ConnectError, Settings, SettingsError, SinkLink, SourceLink, Websockets};
+use crate::io::websocket::config;
+use crate::io::websocket::{ConnectError, Settings, SinkLink, SourceLink, Websockets};
+use crate::property::{Entry, Fault, Invalid, Property, Type, Warning};
 
 /// The kinds of sources.
 pub const SOURCES: &[&str] = &["websocket", "memory", "file"];
@@ -45,11 +47,8 @@ pub enum ConnectorError {
     NoConnection(String),
     /// wrong properties
     #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// wrong properties of memory
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// wrong properties of a file, or a file that cannot be read
+    Properties(#[from] Invalid),
+    /// a file that cannot be read
     #[error(transparent)]
     File(#[from] FileError),
     /// a conf key of a sink whose properties are wrong
@@ -104,12 +103,12 @@ pub fn reference() -> String {
 }
 
 /// The properties of a kind of source or sink.
-pub fn properties(kind: &str) -> &'static [Property] {
+pub fn properties(kind: &str) -> Vec<Entry> {
     match kind {
         "websocket" => Settings::properties(),
-        "memory" => memory::PROPERTIES,
-        "file" => file::PROPERTIES,
-        _ => &[],
+        "memory" => memory::entries(),
+        "file" => file::entries(),
+        _ => Vec::new(),
     }
 }
 
@@ -154,8 +153,18 @@ pub fn source(
     }
 }
 
-/// What a `nop` takes without effect: eKuiper's may write what it drops to its log.
-const NOP: &[Property] = &[property("log", &[], "true or false", "false", "sink", "without effect")];
+/// eKuiper's `nop` can write what it drops to its log.
+const NOP: &[Property<()>] = &[Property::without_effect("log", Type::Flag)];
+
+/// Checks the properties of a sink that has no settings.
+fn plain(
+    rows: &'static [Property<()>],
+    props: &Map<String, Value>,
+    sink: SinkSpec,
+) -> Result<(SinkSpec, Vec<Warning>), ConnectorError> {
+    let ((), found) = properties::read(rows, props);
+    Ok(found.finish(sink)?)
+}
 
 /// Checks a sink's properties.
 ///
@@ -171,103 +180,41 @@ pub fn sink(kind: &str, props: &Map<String, Value>) -> Result<(SinkSpec, Vec<War
             let (settings, warnings) = MemorySink::new(props)?;
             Ok((SinkSpec::Memory(settings), warnings))
         }
-        "log" => Ok((SinkSpec::Log, unknown_among(props, &[]))),
-        "nop" => Ok((SinkSpec::Nop, unknown_among(props, NOP))),
+        "log" => plain(&[], props, SinkSpec::Log),
+        "nop" => plain(NOP, props, SinkSpec::Nop),
         _ => Err(ConnectorError::UnknownSink(kind.to_owned())),
     }
 }
 
-/// All that is wrong with a source's properties, and what else is to be said of them; for those that [`source`]
-/// refuses.
-pub fn source_faults(kind: &str, path: &str, props: &Map<String, Value>) -> (Vec<ConnectorError>, Vec<Warning>) {
-    faults(props, path, |path, props| source(kind, path, props).map(|(_, warnings)| warnings))
+/// What is wrong with properties of a source or named connection whatever stream uses them, values of another type or
+/// out of range, and the warnings beside it.
+pub fn set_faults(kind: &str, props: &Map<String, Value>) -> (Vec<Fault>, Vec<Warning>) {
+    of_set(source(kind, if kind == "websocket" { "/" } else { "x" }, props))
 }
 
-/// All that is wrong with a sink's properties, and what else is to be said of them; for those that [`sink`] refuses.
-pub fn sink_faults(kind: &str, props: &Map<String, Value>) -> (Vec<ConnectorError>, Vec<Warning>) {
-    faults(props, "", |_, props| sink(kind, props).map(|(_, warnings)| warnings))
+/// The same for the properties of a sink.
+pub fn sink_set_faults(kind: &str, props: &Map<String, Value>) -> (Vec<Fault>, Vec<Warning>) {
+    of_set(sink(kind, props))
 }
 
-/// What is wrong with a property set of a source whatever stream uses it: values of another type or out of range. And
-/// what else is to be said of it, such as properties that nobody reads.
-pub fn set_faults(kind: &str, props: &Map<String, Value>) -> (Vec<ConnectorError>, Vec<Warning>) {
-    let (errors, warnings) = source_faults(kind, if kind == "websocket" { "/" } else { "x" }, props);
-    (errors.into_iter().filter(ConnectorError::is_of_value).collect(), warnings)
-}
-
-/// A check ends at the first mistake. The others show when that one is taken away, so it is, until nothing is wrong or
-/// nothing can be taken away any more.
-fn faults(
-    props: &Map<String, Value>,
-    mut path: &str,
-    check: impl Fn(&str, &Map<String, Value>) -> Result<Vec<Warning>, ConnectorError>,
-) -> (Vec<ConnectorError>, Vec<Warning>) {
-    /// How the names of the properties begin that depend on each other: without one of them the others would be
-    /// wrong, so that all are taken away with it.
-    const IDENTITY: [&str; 4] = ["certification", "certfication", "privatekey", "rootca"];
-    let (mut props, mut errors) = (props.clone(), Vec::new());
-    // One more than there are properties: a wrong path may be none of them.
-    for _ in 0..=props.len() + 1 {
-        let error = match check(path, &props) {
-            Ok(warnings) => return (errors, warnings),
-            Err(error) => error,
-        };
-        let wrong = match &error {
-            ConnectorError::Settings(SettingsError::Path { .. }) => {
-                props.retain(|name, _| !["path", "datasource"].contains(&name.to_ascii_lowercase().as_str()));
-                props.insert("path".to_owned(), Value::from("/"));
-                path = "";
-                errors.push(error);
-                continue;
-            }
-            ConnectorError::Settings(SettingsError::Value { property, .. }) => property.to_ascii_lowercase(),
-            ConnectorError::Settings(SettingsError::UnsetVariable { property, .. }) => property.to_ascii_lowercase(),
-            ConnectorError::Settings(SettingsError::Tls(_)) => IDENTITY[0].to_owned(),
-            _ => {
-                errors.push(error);
-                break;
-            }
-        };
-        errors.push(error);
-        // `reconnect.jitter` is a part of reconnect, and address another name of addr.
-        let wrong = wrong.split('.').next().unwrap_or_default();
-        let identity = |name: &str| IDENTITY.iter().any(|start| name.starts_with(start));
-        let before = props.len();
-        props.retain(|name, _| {
-            let name = name.to_ascii_lowercase();
-            let same = name == wrong || (wrong == "addr" && name == "address");
-            !(same || (identity(wrong) && identity(&name)))
-        });
-        if props.len() == before {
-            break;
+fn of_set<T>(checked: Result<(T, Vec<Warning>), ConnectorError>) -> (Vec<Fault>, Vec<Warning>) {
+    match checked {
+        Ok((_, warnings)) => (Vec::new(), warnings),
+        Err(ConnectorError::Properties(Invalid { faults, warnings })) => {
+            (faults.into_iter().filter(Fault::is_of_value).collect(), warnings)
         }
+        Err(_) => (Vec::new(), Vec::new()),
     }
-    (errors, Vec::new())
 }
 
 impl ConnectorError {
-    /// Whether the value of a property is wrong, and not what it refers to.
-    pub fn is_of_value(&self) -> bool {
-        matches!(
-            self,
-            ConnectorError::Settings(SettingsError::Value { .. })
-                | ConnectorError::Memory(MemoryError::Field { .. })
-                | ConnectorError::File(FileError::Value { .. })
-        )
-    }
-
-    /// The property that is wrong, where it is one; `reconnect` for a part of it.
+    /// The property at fault, where it is a single one.
     pub fn property(&self) -> Option<&str> {
         match self {
-            ConnectorError::Settings(SettingsError::Value { property, .. }) => property.split('.').next(),
-            ConnectorError::Settings(SettingsError::Path { property, .. }) => Some(property),
-            ConnectorError::Settings(SettingsError::UnsetVariable { property, .. }) => Some(property),
             ConnectorError::NoConnection(_) => Some("connectionSelector"),
             ConnectorError::Reach(ReachError::Variable { property, .. } | ReachError::Outside { property, .. }) => {
                 Some(property)
             }
-            ConnectorError::Memory(MemoryError::Field { property, .. })
-            | ConnectorError::File(FileError::Value { property, .. }) => Some(property),
             _ => None,
         }
     }
@@ -537,13 +484,17 @@ mod tests {
     fn what_no_sink_reads_is_told() {
         for (kind, props, expected) in [
             ("log", json!({"sendSingle": true}), None),
-            ("log", json!({"sendSingel": true}), Some("unknown property sendSingel: did you mean sendSingle?")),
+            (
+                "log",
+                json!({"sendSingel": true}),
+                Some("unknown property sendSingel is ignored: did you mean sendSingle?"),
+            ),
             ("nop", json!({"log": true}), None),
             ("nop", json!({"zzz": 1}), Some("unknown property zzz is ignored")),
         ] {
             let props = props.as_object().expect("an object");
             let (_, warnings) = sink(kind, props).expect("these sinks take everything");
-            assert_eq!(warnings.first().map(String::as_str), expected, "{kind} {props:?}");
+            assert_eq!(warnings.first().map(Warning::to_string).as_deref(), expected, "{kind} {props:?}");
         }
     }
 }

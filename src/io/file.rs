@@ -4,7 +4,7 @@
 //! else is on the machine. This module must not know what is in the messages.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -14,9 +14,10 @@ use serde_json::{Map, Value as Json};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::io::properties;
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame, FrameBatch, FrameSender};
 use crate::io::reach::{FileRoots, is_outside, within};
-use crate::io::websocket::config::{Property, Warning, property, table, unknown_among};
+use crate::property::{self, Entry, Invalid, Property, Warning};
 
 /// The longest file that is read, bytes.
 pub const LARGEST: u64 = 256 * 1024 * 1024;
@@ -31,16 +32,6 @@ pub enum FileError {
     /// no name
     #[error("DATASOURCE is the name of a file in the data folder: set it to a text such as lookup.json")]
     NoName,
-    /// of another type
-    #[error("property {property} is {value}, expected {expected}")]
-    Value {
-        /// which
-        property: &'static str,
-        /// what it was
-        value: String,
-        /// what it should be
-        expected: &'static str,
-    },
     /// the system's answer
     #[error("cannot read {file}: {source}")]
     Read {
@@ -61,69 +52,63 @@ pub enum FileError {
 }
 
 /// A source's settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FileSource {
     /// relative to the data folder
     pub file: PathBuf,
     file_type: FileType,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum FileType {
     /// the file is one message
+    #[default]
     Json,
     /// each line is
     Lines,
 }
 
-/// The properties that it takes.
-pub const PROPERTIES: &[Property] = &[
-    property("path", &[], "text", "", "source", "folder of the file, in the data folder"),
-    property(
-        "fileType",
-        &[],
-        "`json` or `lines`",
-        "json",
-        "source",
-        "`json`: the file is one message, an object or a list of objects; `lines`: each line is a message of the stream's FORMAT",
-    ),
+type Row = Property<FileSource>;
+
+const PROPERTIES: &[Row] = &[
+    Row::text("path", |source, folder| source.file = folder.into())
+        .of_source()
+        .doc("Folder of the file, below the data folder"),
+    Row::choice("fileType", &["json", "lines"], |source, file_type| {
+        source.file_type = if file_type == "lines" { FileType::Lines } else { FileType::Json };
+    })
+    .default("json")
+    .of_source()
+    .doc("`json`: the file is one message, an object or a list of objects. `lines`: each line is a message of the stream's FORMAT"),
 ];
+
+/// Every property with its documentation.
+pub fn entries() -> Vec<Entry> {
+    property::entries(PROPERTIES)
+}
 
 /// The chapter of documentation.
 pub fn reference() -> String {
     format!(
         "## file\n\n\
-         Reads a file once, when the stream or table opens. DATASOURCE is its name. Files are read \
-         below the data folder and `basic.fileRoots`, up to 256 MiB.\n\n{}",
-        table(PROPERTIES)
+         Reads a file once, when the stream or table opens. DATASOURCE is its name. Files are read below the data folder \
+         and `basic.fileRoots`, up to 256 MiB.\n\n{}",
+        property::reference::table(&entries(), true)
     )
 }
 
 impl FileSource {
-    /// Checks a source's properties.
+    /// Checks a source's properties; `name` is the stream's DATASOURCE.
     ///
     /// # Errors
-    /// [`FileError`]
-    pub fn new(name: &str, props: &Map<String, Json>) -> Result<(FileSource, Vec<Warning>), FileError> {
+    /// [`Invalid`]
+    pub fn new(name: &str, props: &Map<String, Json>) -> Result<(FileSource, Vec<Warning>), Invalid> {
+        let (mut source, mut found): (FileSource, _) = properties::read(PROPERTIES, props);
         if name.is_empty() {
-            return Err(FileError::NoName);
+            found.refuse("", "DATASOURCE", FileError::NoName);
         }
-        let text =
-            |property: &'static str, expected| match props.iter().find(|(key, _)| key.eq_ignore_ascii_case(property)) {
-                None | Some((_, Json::Null)) => Ok(None),
-                Some((_, Json::String(text))) => Ok(Some(text.as_str())),
-                Some((_, value)) => Err(FileError::Value { property, value: value.to_string(), expected }),
-            };
-        let expected = "json or lines";
-        let file_type = match text("fileType", expected)? {
-            None | Some("" | "json") => FileType::Json,
-            Some("lines") => FileType::Lines,
-            Some(other) => {
-                return Err(FileError::Value { property: "fileType", value: other.to_owned(), expected });
-            }
-        };
-        let folder = text("path", "the name of a folder")?.unwrap_or_default();
-        Ok((FileSource { file: Path::new(folder).join(name), file_type }, unknown_among(props, PROPERTIES)))
+        source.file.push(name);
+        found.finish(source)
     }
 
     /// Reads the file and hands its messages to `frames`. When this returns they have been taken over, unless that
@@ -295,7 +280,9 @@ mod tests {
         }
         assert!(source("", json!({})).is_err());
         assert!(
-            source("a", json!({"fileType": "csv"})).unwrap_err().contains("fileType is csv, expected json or lines")
+            source("a", json!({"fileType": "csv"}))
+                .unwrap_err()
+                .contains("fileType is \"csv\", expected json or lines")
         );
         assert!(source("a", json!({"path": 5})).is_err());
     }

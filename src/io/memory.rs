@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value as Json};
 
 use crate::format::template::{Template, TemplateError};
+use crate::io::properties;
 use crate::io::queue::{BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal};
-use crate::io::websocket::config::{Property, Warning, property, table, unknown_among};
+use crate::property::{self, Entry, Invalid, Property, Warning, Wrong};
 use crate::sync::locked;
 use crate::value::{Row, Text, Value};
 
@@ -47,14 +48,6 @@ pub enum MemoryError {
     /// a topic to write to is one topic
     #[error("invalid topic {0}: + and # are for readers, a sink writes to one topic")]
     Wildcard(String),
-    /// of another type
-    #[error("property {property} is {value}, expected the name of a field")]
-    Field {
-        /// which
-        property: &'static str,
-        /// what it was
-        value: String,
-    },
     /// whose row would it be?
     #[error("property rowkindField needs keyField beside it: which row of a table is meant")]
     NoKey,
@@ -69,7 +62,7 @@ pub struct MemorySource {
 }
 
 /// A sink's settings.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct MemorySink {
     /// where rows go, as it was written
     pub topic: Text,
@@ -98,26 +91,24 @@ enum Level {
     Rest,
 }
 
-/// The properties that it takes.
-pub const PROPERTIES: &[Property] = &[
-    property(
-        "topic",
-        &[],
-        "text",
-        "",
-        "sink",
-        "where rows go: names with `/` between them, without wildcards; a template with `{{ }}` makes it of each row",
-    ),
-    property("keyField", &[], "name of a field", "", "sink", "its value says which row of a lookup table is meant"),
-    property(
-        "rowkindField",
-        &[],
-        "name of a field",
-        "",
-        "sink",
-        "its value says what happens to that row: `insert`, `update`, `upsert` (also if the row has no such field) or `delete`; needs keyField",
-    ),
+type SinkRow = Property<MemorySink>;
+
+const PROPERTIES: &[SinkRow] = &[
+    SinkRow::parsed("topic", "a text such as devices/state", MemorySink::set_topic)
+        .of_sink()
+        .doc("Where rows go: names with `/` between them, without wildcards. A template with `{{ }}` makes the topic of each row"),
+    SinkRow::text("keyField", |sink, name| sink.key_field = field(name)).of_sink().doc("The field whose value says which row of a lookup table is meant"),
+    SinkRow::text("rowkindField", |sink, name| sink.rowkind_field = field(name)).of_sink().doc("The field that says what happens to that row: `insert`, `update`, `upsert` (also if the row lacks the field) or `delete`; needs `keyField`"),
 ];
+
+fn field(name: &str) -> Option<Text> {
+    Some(Text::from(name)).filter(|name| !name.is_empty())
+}
+
+/// Every property with its documentation.
+pub fn entries() -> Vec<Entry> {
+    property::entries(PROPERTIES)
+}
 
 /// The chapter of documentation.
 pub fn reference() -> String {
@@ -128,18 +119,20 @@ pub fn reference() -> String {
          Rows arrive one by one and keep the types of their values; FORMAT has no effect. Nothing is kept for readers \
          that come later. A slow reader makes the rules that write to it wait; where rules form a cycle, up to \
          {CYCLE_ROWS} rows wait instead, and further ones are dropped and counted.\n\n{}",
-        table(PROPERTIES)
+        property::reference::table(&entries(), true)
     )
 }
 
 impl MemorySource {
-    /// Checks a source's properties.
+    /// Checks a source's properties; `topic` is the stream's DATASOURCE.
     ///
     /// # Errors
-    /// [`MemoryError`]
-    pub fn new(topic: &str, props: &Map<String, Json>) -> Result<(MemorySource, Vec<Warning>), MemoryError> {
+    /// [`Invalid`]
+    pub fn new(topic: &str, props: &Map<String, Json>) -> Result<(MemorySource, Vec<Warning>), Invalid> {
+        const NONE: &[SinkRow] = &[];
+        let (_, mut found) = properties::read(NONE, props);
         if topic.is_empty() {
-            return Err(MemoryError::NoTopic("DATASOURCE", "source"));
+            found.refuse("", "DATASOURCE", MemoryError::NoTopic("DATASOURCE", "source"));
         }
         let levels: Vec<Level> = topic
             .split('/')
@@ -150,9 +143,9 @@ impl MemorySource {
             })
             .collect();
         if levels.iter().rev().skip(1).any(|level| *level == Level::Rest) {
-            return Err(MemoryError::Rest(topic.to_owned()));
+            found.refuse("", "DATASOURCE", MemoryError::Rest(topic.to_owned()));
         }
-        Ok((MemorySource { topic: topic.into(), levels }, unknown_among(props, &[])))
+        found.finish(MemorySource { topic: topic.into(), levels })
     }
 
     /// Whether rows of `topic` are read.
@@ -176,28 +169,28 @@ impl MemorySink {
     /// Checks a sink's properties.
     ///
     /// # Errors
-    /// [`MemoryError`]
-    pub fn new(props: &Map<String, Json>) -> Result<(MemorySink, Vec<Warning>), MemoryError> {
-        let value = |name: &str| props.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
-        let field = |property: &'static str| match value(property) {
-            None | Some(Json::Null) => Ok(None),
-            Some(Json::String(text)) => Ok(Some(Text::from(text.as_str())).filter(|text| !text.is_empty())),
-            Some(other) => Err(MemoryError::Field { property, value: other.to_string() }),
-        };
-        let topic = match value("topic") {
-            Some(Json::String(topic)) if !topic.is_empty() => Text::from(topic.as_str()),
-            _ => return Err(MemoryError::NoTopic("property topic", "sink")),
-        };
-        let template = topic.contains("{{").then(|| Template::new(&topic).map(Arc::new)).transpose();
-        let template = template.map_err(|error| MemoryError::Template { topic: topic.to_string(), error })?;
-        if template.is_none() && topic.contains(['+', '#']) {
-            return Err(MemoryError::Wildcard(topic.into()));
+    /// [`Invalid`]
+    pub fn new(props: &Map<String, Json>) -> Result<(MemorySink, Vec<Warning>), Invalid> {
+        let (sink, mut found) = properties::read(PROPERTIES, props);
+        if sink.topic.is_empty() && !found.has_fault("topic") {
+            found.refuse("property", "topic", MemoryError::NoTopic("property topic", "sink"));
         }
-        let (key_field, rowkind_field) = (field("keyField")?, field("rowkindField")?);
-        if rowkind_field.is_some() && key_field.is_none() {
-            return Err(MemoryError::NoKey);
+        if sink.rowkind_field.is_some() && sink.key_field.is_none() {
+            found.refuse("property", "rowkindField", MemoryError::NoKey);
         }
-        Ok((MemorySink { topic, template, key_field, rowkind_field }, unknown_among(props, PROPERTIES)))
+        found.finish(sink)
+    }
+
+    fn set_topic(&mut self, topic: &str) -> Result<(), Wrong> {
+        self.topic = topic.into();
+        if topic.contains("{{") {
+            let template =
+                Template::new(topic).map_err(|error| MemoryError::Template { topic: topic.into(), error })?;
+            self.template = Some(Arc::new(template));
+        } else if topic.contains(['+', '#']) {
+            return Err(MemoryError::Wildcard(topic.into()).into());
+        }
+        Ok(())
     }
 
     /// The row as tables need it.

@@ -12,6 +12,7 @@ pub mod log;
 pub mod memory;
 pub mod mock;
 pub mod nop;
+mod properties;
 pub mod queue;
 pub mod reach;
 pub mod signatures;

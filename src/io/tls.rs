@@ -74,6 +74,20 @@ pub enum TlsError {
     NoRoots,
 }
 
+impl TlsError {
+    /// The property at fault.
+    pub fn property(&self) -> Option<&'static str> {
+        match self {
+            TlsError::File { property, .. }
+            | TlsError::Base64 { property, .. }
+            | TlsError::Pem { property, .. }
+            | TlsError::Refused { property, .. }
+            | TlsError::Incomplete { present: property, .. } => Some(property),
+            TlsError::NoRoots => None,
+        }
+    }
+}
+
 /// A PEM text and where it came from.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Pem {

@@ -10,11 +10,11 @@ use crate::definition::rule::{self, Action, RuleOptions};
 use crate::definition::stream::StreamDef;
 use crate::engine::SinkAction;
 use crate::io::connector::{self, ConnectorError, SourceSpec};
-use crate::io::websocket::SettingsError;
+use crate::property::{self, Invalid, Warning};
 use crate::text::document::Document;
 
 /// All that is wrong with a source, and the warnings beside it.
-pub type Faults = (Vec<Fault>, Vec<String>);
+pub type Faults = (Vec<Fault>, Vec<Warning>);
 
 /// Why a source cannot be used.
 pub struct Fault {
@@ -38,7 +38,7 @@ pub enum UnknownKey {
 ///
 /// # Errors
 /// [`ConnectorError`] for wrong properties, and for a named connection that is not there.
-pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<String>), ConnectorError> {
+pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning>), ConnectorError> {
     if let Some(reach) = &config.reach {
         reach.check(&action.written)?;
     }
@@ -55,7 +55,7 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<String>
 const RESOURCE: &str = "resourceId";
 
 /// An action with the properties of the conf key that it names.
-fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Action>, Vec<String>), ConnectorError> {
+fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Action>, Vec<Warning>), ConnectorError> {
     let is_resource = |name: &str| name.eq_ignore_ascii_case(RESOURCE);
     let Some(named) = action.written.iter().find(|(name, _)| is_resource(name)).map(|(_, value)| value) else {
         return Ok((Cow::Borrowed(action), Vec::new()));
@@ -69,8 +69,9 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
             if !key.is_empty() {
                 let known: Vec<&str> = config.sinks.keys(kind).collect();
                 let meant = rule::meant(key, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
-                warnings
-                    .push(format!("{RESOURCE} {key} is not defined: only the sink's own properties are used{meant}"));
+                let message =
+                    format!("{RESOURCE} {key} is not defined: only the sink's own properties are used{meant}");
+                warnings.push(Warning::other(RESOURCE, message));
             }
             Map::new()
         }
@@ -94,7 +95,7 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
 ///
 /// # Errors
 /// All that is wrong, and the warnings that stand beside it.
-pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(SourceSpec, Vec<String>), Faults> {
+pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(SourceSpec, Vec<Warning>), Faults> {
     let kind = if def.source.is_empty() { "websocket" } else { def.source.as_str() };
     let key = def.conf_key.as_deref();
     let mut told = Vec::new();
@@ -103,7 +104,8 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
         (None, Some(key)) if unknown == UnknownKey::Default => {
             let known: Vec<&str> = config.sources.keys(kind).collect();
             let meant = rule::meant(key, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
-            told.push(format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used{meant}"));
+            let message = format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used{meant}");
+            told.push(Warning::other("", message));
             config.sources.properties(kind, None).unwrap_or_default()
         }
         (None, _) if !connector::SOURCES.contains(&kind) => Map::new(),
@@ -117,28 +119,43 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
             return Err((vec![Fault { option: "CONF_KEY", message, hint: Some(hint) }], Vec::new()));
         }
     };
-    let fault = |error: ConnectorError| {
-        let in_extra = |property: &str| def.extra.keys().any(|name| name.eq_ignore_ascii_case(property));
-        let (option, hint) = match &error {
-            ConnectorError::UnknownSource(_) => ("TYPE", rule::meant(kind, connector::SOURCES)),
-            ConnectorError::Settings(SettingsError::Path { .. }) => ("DATASOURCE", None),
-            _ if error.property().is_some_and(in_extra) => ("EXTRA", None),
-            _ if key.is_some() => ("CONF_KEY", None),
-            _ => ("DATASOURCE", None),
+    let of_property = |fault: property::Fault| {
+        let in_extra = def.extra.keys().any(|name| name.eq_ignore_ascii_case(fault.top()));
+        let option = match fault.top() {
+            "DATASOURCE" => "DATASOURCE",
+            _ if in_extra => "EXTRA",
+            _ if key.is_some() => "CONF_KEY",
+            _ => "DATASOURCE",
         };
-        Fault { option, message: error.to_string(), hint }
+        Fault { option, message: fault.to_string(), hint: fault.hint }
+    };
+    let faults = |error: ConnectorError| match error {
+        ConnectorError::Properties(Invalid { faults, warnings }) => {
+            (faults.into_iter().map(of_property).collect(), warnings)
+        }
+        error => {
+            let of = error.property().unwrap_or_default();
+            let in_extra = def.extra.keys().any(|name| name.eq_ignore_ascii_case(of));
+            let (option, hint) = match &error {
+                ConnectorError::UnknownSource(_) => ("TYPE", rule::meant(kind, connector::SOURCES)),
+                _ if in_extra => ("EXTRA", None),
+                _ if key.is_some() => ("CONF_KEY", None),
+                _ => ("DATASOURCE", None),
+            };
+            (vec![Fault { option, message: error.to_string(), hint }], Vec::new())
+        }
     };
     let reached = config.reach.as_ref().map_or(Ok(()), |reach| {
         reach.check_text("DATASOURCE", &def.datasource)?;
         reach.check(&def.extra)
     });
     if let Err(error) = reached {
-        return Err((vec![fault(error.into())], told));
+        return Err((faults(error.into()).0, told));
     }
     let Selected { path, props, warnings } =
         match config.connections.of_source(kind, &def.datasource, props, &def.extra) {
             Ok(selected) => selected,
-            Err(error) => return Err((vec![fault(error)], told)),
+            Err(error) => return Err((faults(error).0, told)),
         };
     told.extend(warnings);
     let path = path.as_deref().unwrap_or(&def.datasource);
@@ -147,10 +164,10 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
             told.extend(warnings);
             Ok((spec, told))
         }
-        Err(_) => {
-            let (errors, warnings) = connector::source_faults(kind, path, &props);
+        Err(error) => {
+            let (faults, warnings) = faults(error);
             told.extend(warnings);
-            Err((errors.into_iter().map(fault).collect(), told))
+            Err((faults, told))
         }
     }
 }

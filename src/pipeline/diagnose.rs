@@ -11,8 +11,8 @@ use crate::definition::rule::{self, Rule};
 use crate::definition::stream::{Catalog, CatalogError, CatalogErrorKind, Kind};
 use crate::engine::SinkAction;
 use crate::io::connector::{self, ConnectorError};
-use crate::io::websocket::SettingsError;
 use crate::plan::{self, PlanError};
+use crate::property::{Invalid, Warning};
 use crate::sql::{self, SyntaxError, SyntaxErrorKind};
 use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
 
@@ -44,7 +44,9 @@ pub fn warnings_of_rule(text: &str, id: Option<&str>, catalog: &Catalog, config:
     for def in named.filter_map(|source| catalog.relation(&source.name.name)) {
         if let Ok((_, warnings)) = bind::source(def, config, UnknownKey::Default) {
             let subject = format!("stream {}", def.name);
-            problems.extend(warnings.into_iter().map(|text| Problem::warning("rule", None, subject.as_str(), text)));
+            problems.extend(warnings.iter().map(|warning| {
+                Problem::warning("rule", None, subject.as_str(), warning.message()).with_hint(warning.hint())
+            }));
         }
     }
     problems
@@ -58,8 +60,11 @@ pub fn warnings_of_statement(text: &str, catalog: &Catalog, config: &Config) -> 
     catalog.remove(&create.name.name);
     let Ok(def) = catalog.create(&create) else { return Vec::new() };
     let mut warnings = match bind::source(&def, config, UnknownKey::Default) {
-        Ok((_, warnings)) => warnings,
-        Err((faults, warnings)) => faults.into_iter().map(|fault| fault.message).chain(warnings).collect(),
+        Ok((_, warnings)) => warnings.iter().map(Warning::to_string).collect(),
+        Err((faults, warnings)) => {
+            let texts = warnings.iter().map(Warning::to_string);
+            faults.into_iter().map(|fault| fault.message).chain(texts).collect::<Vec<_>>()
+        }
     };
     if !has("TYPE") && def.kind == Kind::Stream {
         warnings.push("it has no TYPE, and is taken for a websocket (eKuiper takes it for mqtt): set TYPE".to_owned());
@@ -192,50 +197,33 @@ pub fn sinks(
 ) -> Vec<SinkAction> {
     let mut sinks = Vec::new();
     for action in &rule.actions {
-        let mut warn = |warnings: Vec<String>| {
-            for warning in warnings {
-                let message = format!("sink {}: {warning}", action.kind);
-                problems.push(document.warning(action.place, subject, message));
-            }
+        let here = Node { value: Value::Null, place: action.place };
+        let set = props_at(node, action.place).unwrap_or(&here);
+        let prefix = format!("sink {}: ", action.kind);
+        let warned = |warnings: Vec<Warning>| {
+            let problem = |warning: Warning| warning.problem(document, set, subject, &prefix);
+            warnings.into_iter().map(problem).collect::<Vec<_>>()
         };
         match bind::sink(action, config) {
             Ok((spec, warnings)) => {
-                warn(warnings);
+                problems.extend(warned(warnings));
                 sinks.push(spec);
+            }
+            Err(ConnectorError::Properties(Invalid { faults, warnings })) => {
+                problems.extend(warned(warnings));
+                problems.extend(faults.iter().map(|fault| fault.problem(document, set, subject, &prefix)));
             }
             Err(error @ ConnectorError::UnknownSink(_)) => {
                 let hint = rule::meant(&action.kind, connector::SINKS);
                 problems.push(document.error(action.place, subject, error.to_string()).with_hint(hint));
             }
             Err(error) => {
-                let (errors, warnings) = match config.connections.of_sink(&action.kind, &action.props) {
-                    Ok(selected) => connector::sink_faults(&action.kind, &selected.props),
-                    Err(_) => (vec![error], Vec::new()),
-                };
-                warn(warnings);
-                let props = props_at(node, action.place);
-                for error in errors {
-                    let place = error.property().and_then(|name| rule::field(props?, name)).map(|node| node.place);
-                    let message = format!("sink {}: {error}", action.kind);
-                    let problem = document.error(place.unwrap_or(action.place), subject, message);
-                    problems.push(problem.with_hint(sink_hint(&error)));
-                }
+                let place = error.property().and_then(|name| rule::field(set, name)).map(|node| node.place);
+                problems.push(document.error(place.unwrap_or(action.place), subject, format!("{prefix}{error}")));
             }
         }
     }
     sinks
-}
-
-/// What a sink needs that says neither where it is nor whom it dials.
-fn sink_hint(error: &ConnectorError) -> Option<String> {
-    match error {
-        ConnectorError::Settings(SettingsError::Path { value, .. }) if value.is_empty() => Some(
-            "set path, such as \"path\": \"/feed\", for an endpoint of the data server; set addr too, such as \
-             \"addr\": \"host:8080\", to dial a peer"
-                .to_owned(),
-        ),
-        _ => None,
-    }
 }
 
 /// The properties of the action that stands at `place` in a rule.

@@ -20,6 +20,7 @@ use crate::definition::stream::{Catalog, Kind, StreamDef};
 use crate::engine::{Keeps, RuleSpec, TableSpec};
 use crate::io::connector::SourceSpec;
 use crate::plan::{self, PlanErrorKind};
+use crate::property::Warning;
 use crate::sql::{self, ast::Relation, ast::StreamOption};
 use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
 
@@ -347,14 +348,10 @@ impl Loader {
             match source(&stream.def, &self.config, UnknownKey::Refused) {
                 Ok((spec, warnings)) => {
                     self.sources.insert(name.clone(), spec);
-                    for warning in warnings {
-                        self.problems.push(stream.document.warning(stream.statement.place, &subject, warning));
-                    }
+                    self.warn(stream, &subject, &warnings);
                 }
                 Err((faults, warnings)) => {
-                    for warning in warnings {
-                        self.problems.push(stream.document.warning(stream.statement.place, &subject, warning));
-                    }
+                    self.warn(stream, &subject, &warnings);
                     for Fault { option, message, hint } in faults {
                         let span = stream.options.iter().rev().find(|o| o.name == option).map(|o| o.span);
                         let problem = stream.document.sql_error(&stream.statement, &subject, message, span, hint);
@@ -364,6 +361,11 @@ impl Loader {
             }
         }
         self.streams = streams;
+    }
+
+    fn warn(&mut self, stream: &Stream, subject: &str, warnings: &[Warning]) {
+        let problem = |warning: &Warning| warning.problem(&stream.document, &stream.statement, subject, "");
+        self.problems.extend(warnings.iter().map(problem));
     }
 
     /// A source that cannot be used is an error where a rule needs it.

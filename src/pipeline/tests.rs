@@ -54,7 +54,7 @@ fn sources_of_the_file_give_the_role() {
     let SourceSpec::Websocket(settings) = &pipeline.sources["s"] else { panic!("another source") };
     assert_eq!(settings.address(), "ws://localhost:5/x");
     assert_eq!(pipeline.warnings.len(), 1);
-    assert!(pipeline.warnings[0].to_string().contains("unknown property adr: did you mean addr?"));
+    assert!(pipeline.warnings[0].to_string().contains("unknown property adr is ignored\n    hint: did you mean addr?"));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn all_mistakes_of_one_part_are_told_in_their_place() {
         ("f0:11:11: error: rule c: sink websocket: websocket endpoint should start with /", ""),
         ("f0:12:11: error: rule c: sink websocket: property addr is \"h:99999\"", ""),
         ("f0:13:17: error: rule c: sink websocket: property slowClient is 1", ""),
-        ("f0:10:52: warning: rule c: sink websocket: unknown property chekConnection", ""),
+        ("f0:14:3: warning: rule c: sink websocket: unknown property chekConnection", "did you mean checkConnection?"),
         ("f0:17:1: error: rule f: the rule has no sql", ""),
         ("f0:17:26: error: rule f: sink nopp is not defined", "did you mean nop?"),
         ("f0:18:", "HAVING reads aggregates"),

@@ -12,7 +12,8 @@ use super::secrets::restored_props;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
 use crate::definition::rule::{self, RuleOptions};
-use crate::io::connector::{self, ConnectorError, SINKS, SOURCES};
+use crate::io::connector::{self, SINKS, SOURCES};
+use crate::property::{Fault, Warning};
 use crate::text::document::Document;
 
 /// What has conf keys.
@@ -94,7 +95,7 @@ impl Service {
 
     /// What is odd about the properties of a conf key.
     pub fn warnings_of_conf_key(&self, class: &str, kind: &str, props: &Map<String, Json>) -> Vec<String> {
-        faults(class, kind, props).1
+        faults(class, kind, props).1.iter().map(Warning::to_string).collect()
     }
 
     /// Deletes a conf key; one of a file is then as it was there.
@@ -160,11 +161,11 @@ impl Service {
 }
 
 /// What is wrong with the properties of a conf key by themselves, and what else is to be said of them.
-fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, Vec<String>) {
-    let texts = |errors: Vec<ConnectorError>| errors.iter().map(ToString::to_string).collect::<Vec<_>>();
+fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, Vec<Warning>) {
+    let texts = |faults: Vec<Fault>| faults.iter().map(Fault::to_string).collect::<Vec<_>>();
     if class != "sinks" {
-        let (errors, warnings) = connector::set_faults(kind, props);
-        return (texts(errors), warnings);
+        let (faults, warnings) = connector::set_faults(kind, props);
+        return (texts(faults), warnings);
     }
     // As the properties of an action: some belong to every sink.
     let rule = json!({"id": "confkey", "sql": "SELECT", "actions": [{kind: props}]});
@@ -172,15 +173,9 @@ fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, V
     let action = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems)
         .and_then(|rule| rule.actions.into_iter().next());
     let mut errors: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
-    let mut warnings = Vec::new();
-    if let Some(mut action) = action {
-        if kind == "websocket" && !action.props.keys().any(|name| name.eq_ignore_ascii_case("path")) {
-            action.props.insert("path".to_owned(), "/".into());
-        }
-        let (wrong, said) = connector::sink_faults(kind, &action.props);
-        errors.extend(texts(wrong.into_iter().filter(ConnectorError::is_of_value).collect()));
-        warnings = said;
-    }
+    let (faults, warnings) =
+        action.map_or_else(Default::default, |action| connector::sink_set_faults(kind, &action.props));
+    errors.extend(texts(faults));
     (errors, warnings)
 }
 
@@ -213,7 +208,7 @@ mod tests {
                 "websocket",
                 json!({"addr": 5, "pingInterval": "soon", "insecureSkipVerfy": true}),
                 &["property addr is 5, expected a text", "property pingInterval is \"soon\", expected"],
-                &["unknown property insecureSkipVerfy: did you mean insecureSkipVerify?"],
+                &["unknown property insecureSkipVerfy is ignored: did you mean insecureSkipVerify?"],
             ),
             ("sources", "memory", json!({"topc": "x"}), &[], &["unknown property topc"]),
             (
@@ -231,11 +226,12 @@ mod tests {
                     "sink websocket: sendSingle is 5, expected true or false",
                     "property addr is [\"x\"], expected a text",
                 ],
-                &["unknown property pth: did you mean path?"],
+                &["unknown property pth is ignored: did you mean path?"],
             ),
             ("sinks", "log", json!({}), &[], &[]),
         ] {
             let (wrong, said) = faults(class, kind, props.as_object().unwrap());
+            let said: Vec<String> = said.iter().map(Warning::to_string).collect();
             let agree = |told: &[String], expected: &[&str]| {
                 told.len() == expected.len() && told.iter().zip(expected).all(|(told, text)| told.starts_with(text))
             };

@@ -295,8 +295,13 @@ fn of_parser(sql: &str, error: PlanError) -> ServiceError {
     })
 }
 
+/// eKuiper tells the first thing that is wrong.
 fn of_connector(error: &ConnectorError) -> ServiceError {
-    ServiceError::Connector(bare(&error.to_string()))
+    let text = match error {
+        ConnectorError::Properties(refused) => refused.faults.first().map(ToString::to_string).unwrap_or_default(),
+        error => error.to_string(),
+    };
+    ServiceError::Connector(bare(&text))
 }
 
 pub(super) fn fault_of((faults, _): pipeline::Faults) -> ServiceError {

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 /// there is no circle.
 const LAYERS: &[(&str, &[&str])] = &[
     ("text", &[]),
+    ("property", &["text"]),
     ("time", &[]),
     ("value", &["text"]),
     ("sync", &["value"]),
@@ -21,13 +22,13 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sql", &["text", "time", "value"]),
     ("expr", &["format", "text", "value"]),
     ("view", &["sync", "time", "value"]),
-    ("io", &["memory", "format", "sync", "text", "value", "view"]),
-    ("definition", &["format", "io", "sql", "text", "value"]),
+    ("io", &["memory", "format", "property", "sync", "text", "value", "view"]),
+    ("definition", &["format", "io", "property", "sql", "text", "value"]),
     ("plan", &["definition", "expr", "sql", "text", "time", "value", "view"]),
     ("dataflow", &["definition", "expr", "format", "io", "metrics", "plan", "sync", "time", "value", "view"]),
     ("engine", &["dataflow", "definition", "format", "io", "metrics", "plan", "sync", "time", "value", "view"]),
-    ("config", &["definition", "io", "logging", "text"]),
-    ("pipeline", &["config", "definition", "engine", "io", "plan", "sql", "text"]),
+    ("config", &["definition", "io", "logging", "property", "text"]),
+    ("pipeline", &["config", "definition", "engine", "io", "plan", "property", "sql", "text"]),
     (
         "service",
         &[
@@ -41,6 +42,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "metrics",
             "pipeline",
             "plan",
+            "property",
             "sql",
             "sync",
             "text",
@@ -49,7 +51,13 @@ const LAYERS: &[(&str, &[&str])] = &[
             "view",
         ],
     ),
-    ("api", &["config", "expr", "io", "logging", "metrics", "plan", "service", "sql", "sync", "text", "value", "view"]),
+    (
+        "api",
+        &[
+            "config", "expr", "io", "logging", "metrics", "plan", "property", "service", "sql", "sync", "text",
+            "value", "view",
+        ],
+    ),
     (
         "cli",
         &[

@@ -92,7 +92,7 @@ fn properties_of_a_sink() {
         (json!({}), "property topic is the topic of a memory sink"),
         (json!({"topic": 5}), "property topic"),
         (json!({"topic": "a/+"}), "invalid topic a/+"),
-        (json!({"topic": "a", "keyField": 1}), "property keyField is 1, expected the name of a field"),
+        (json!({"topic": "a", "keyField": 1}), "property keyField is 1, expected a text"),
         (json!({"topic": "a", "rowkindField": "op"}), "rowkindField needs keyField"),
     ] {
         let error = sink(props.clone()).expect_err("it is wrong");

@@ -18,6 +18,7 @@ mod lease;
 mod links;
 mod live;
 mod opening;
+mod properties;
 mod protocol;
 mod routes;
 mod server;
@@ -40,7 +41,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use client_queue::ClientStatus;
-pub use config::{Settings, SettingsError};
+pub use config::Settings;
 pub use dial::{DialError, ProxyChoice};
 pub use endpoint::Pause;
 pub use jwt::{JwtError, JwtSettings};

@@ -1,0 +1,339 @@
+//! The properties of websocket links, one row each.
+//!
+//! A setter only notes what the user wants in a [`Draft`]; what depends on several properties, such as the role or
+//! TLS, `config` makes of the draft. A new property is one row here and one field in `Settings`.
+
+use std::time::Duration;
+
+use serde_json::Value as Json;
+
+use super::config::{AddressMode, Settings, SlowClient};
+use super::dial::ProxyChoice;
+use super::opening::Opening;
+use super::watch::{KeepAlive, KeepAliveWhen};
+use crate::property::{Property, Wrong};
+use crate::value::field_path::FieldPath;
+
+/// What the properties say, before it is put together.
+#[derive(Default)]
+pub(super) struct Draft {
+    /// what single properties decide
+    pub settings: Settings,
+    pub path: Option<String>,
+    pub datasource: Option<String>,
+    /// hosts, each with its port where one is given
+    pub peers: Vec<(String, Option<u16>)>,
+    /// wss
+    pub secure: bool,
+    pub tls: TlsDraft,
+    pub deflate: DeflateDraft,
+}
+
+/// What `perMessageDeflate` says.
+pub(super) struct DeflateDraft {
+    /// `None`: the role decides
+    pub on: Option<bool>,
+    pub level: u8,
+    /// `None`: the role decides
+    pub context_takeover: Option<bool>,
+    pub window_bits: u8,
+    pub threshold: usize,
+}
+
+impl Default for DeflateDraft {
+    fn default() -> DeflateDraft {
+        DeflateDraft { on: None, level: 6, context_takeover: None, window_bits: 15, threshold: 128 }
+    }
+}
+
+/// What a client role shows and trusts.
+#[derive(Default)]
+pub(super) struct TlsDraft {
+    pub insecure: bool,
+    pub only_tls13: bool,
+    /// a version that is too old to be spoken
+    pub old_version: Option<String>,
+    pub certificate: PemText,
+    pub key: PemText,
+    pub roots: PemText,
+}
+
+/// PEM text as the properties give it.
+#[derive(Default)]
+pub(super) struct PemText {
+    /// of a property that ends in `Path`; it wins
+    pub file: String,
+    /// of a property that ends in `Raw`
+    pub base64: String,
+}
+
+type Row = Property<Draft>;
+
+pub(super) const PROPERTIES: &[Row] = &[
+    // Where the peer is.
+    Row::text("path", |draft, path| draft.path = Some(path.to_owned())).doc(
+        "Path of the endpoint; begins with `/`. A client role sends a query string along, a server role ignores it",
+    ),
+    Row::text("datasource", |draft, path| draft.datasource = Some(path.to_owned()))
+        .doc("The same as `path`; `datasource` wins where both are set"),
+    Row::any("addr", "host:port, or list of them", "host:port", set_addresses)
+        .misspelt(&["address"])
+        .doc("Dial this host:port (client role). Without a port: 80, with wss 443. Of a list, `mode` says which. Empty or absent: serve clients at an endpoint of the data server (server role)"),
+    Row::choice("mode", &["failover", "mirror"], |draft, mode| {
+        draft.settings.address_mode = if mode == "mirror" { AddressMode::Mirror } else { AddressMode::Failover };
+    })
+    .default("failover")
+    .doc("What to do with a list in `addr`. `failover`: dial the next address where one fails or a connection ends. `mirror`: keep a connection to each; `dedupKey` lets messages that several bring count once, and a sink sends to all"),
+    Row::choice("scheme", &["ws", "wss"], |draft, scheme| draft.secure = scheme == "wss")
+        .default("ws")
+        .doc("Whether the client role speaks TLS (`wss`)"),
+    Row::text("connectionSelector", |draft, id| {
+        draft.settings.connection = Some(id).filter(|id| !id.is_empty()).map(Into::into);
+    })
+    .doc("Use the peer, path, headers and TLS of the named connection with this id: see [connections](connections.md)"),
+    // The handshake.
+    Row::any("headers", "object", HEADERS, add_headers)
+        .doc("Headers of the handshake, each a text or a list of texts; client role"),
+    Row::any("requestHeader", "object", HEADERS, add_headers).doc("Further headers of the handshake, as `headers`"),
+    Row::texts("subprotocols", |draft, names| draft.settings.subprotocols = names)
+        .default("[]")
+        .doc("Subprotocols. A client role offers them, and accepts a server that chooses none; a server role chooses the first of them that a client offers"),
+    Row::duration("handshakeTimeout", |draft, limit| {
+        draft.settings.handshake_timeout = if limit.is_zero() { Duration::from_secs(10) } else { limit };
+    })
+    .default("10s")
+    .doc("Limit for connect, TLS and HTTP handshake together; client role"),
+    Row::any("onOpen", "text, object or list of them", "a text, an object, or a list of them", set_on_open)
+        .default("[]")
+        .doc("Messages to send after each connect, before all others; client role. `{file: …}` reads them at each dial: the file is one message, or a JSON list of messages"),
+    Row::parsed("proxy", "env or http://host:port", |draft, proxy| {
+        draft.settings.proxy = ProxyChoice::parse(proxy).ok_or(Wrong::Value)?;
+        Ok(())
+    })
+    .doc("HTTP proxy to dial through (CONNECT): `http://user:password@host:port`, or `env` for HTTPS_PROXY (with wss) or HTTP_PROXY, else ALL_PROXY, but for the hosts of NO_PROXY; client role"),
+    // The connection.
+    Row::object("keepAlive", &[
+        Row::any("message", "text or object", "a text, an object or a list", set_keep_alive),
+        Row::duration("every", |draft, every| keep_alive(draft).every = every.max(SHORTEST_WAIT)).default("30s"),
+        Row::choice("when", &["quiet", "always"], |draft, when| {
+            keep_alive(draft).when = if when == "always" { KeepAliveWhen::Always } else { KeepAliveWhen::Quiet };
+        })
+        .default("quiet"),
+    ])
+    .doc("A message that keeps the connection alive, for peers that want more than pings: sent after `every` without a message from the peer (`quiet`), or always. `{{now}}` in it becomes the time in ms; client role"),
+    Row::duration("dataTimeout", |draft, limit| draft.settings.data_timeout = unless_zero(limit))
+        .default("0")
+        .doc("Dial again after so long without a message, though the peer answers pings; `0`: never; client role"),
+    Row::duration("maxConnectionAge", |draft, age| draft.settings.max_connection_age = unless_zero(age))
+        .default("0")
+        .doc("Replace a connection of this age, for peers that cut it at a known time: the new one is up `overlap` before the old one closes; `0`: never; client role"),
+    Row::duration("overlap", |draft, overlap| draft.settings.overlap = overlap)
+        .default("5s")
+        .doc("How long a connection and the one that replaces it are both up; at most half of `maxConnectionAge`"),
+    Row::parsed("dedupKey", "a field or a path such as data->t", |draft, path| {
+        draft.settings.checks.dedup = field_path(path)?;
+        Ok(())
+    })
+    .of_source()
+    .doc("A field that names a message: one that has come before, among the last 65,536, is dropped and counted as `duplicate`. For `maxConnectionAge` and mirrors"),
+    Row::parsed("gapSequence", "a field or a path such as data->seq", |draft, path| {
+        draft.settings.checks.gap_sequence = field_path(path)?;
+        Ok(())
+    })
+    .of_source()
+    .doc("A field with a number that grows by one from message to message: numbers that are missing, doubled or reordered are counted, and `meta(gap)` says how many are missing before a message"),
+    Row::parsed("gapKey", "a field or a path such as data->symbol", |draft, path| {
+        draft.settings.checks.gap_key = field_path(path)?;
+        Ok(())
+    })
+    .of_source()
+    .doc("A field that says which sequence a message is of, where there are several; up to 65,536 are followed"),
+    Row::duration("pingInterval", |draft, every| draft.settings.ping_interval = unless_zero(every))
+        .default("30s")
+        .doc("Send a ping this often; `0` sends none"),
+    Row::duration("idleTimeout", |draft, silence| draft.settings.idle_timeout = unless_zero(silence))
+        .default("90s")
+        .doc("Drop a peer that has been silent (no message, no pong) for this long; `0` drops none"),
+    Row::duration("writeTimeout", |draft, wait| draft.settings.write_timeout = unless_zero(wait))
+        .default("10s")
+        .doc("Drop a peer that takes no bytes for this long while some wait for it; `0` drops none"),
+    Row::object("reconnect", &[
+        Row::duration("initial", |draft, wait| draft.settings.reconnect.initial = wait.max(SHORTEST_WAIT))
+            .default("100ms"),
+        Row::duration("max", |draft, wait| draft.settings.reconnect.max = wait).default("10s"),
+        Row::number("jitter", 0.0, 1.0, |draft, share| draft.settings.reconnect.jitter = share).default("0.2"),
+    ])
+    .doc("Waits between dials: the first one, the longest one (each is twice the one before, none is below 100 ms), and the share by which chance changes them; client role"),
+    Row::whole("maxMessageSize", 1, usize::MAX as u64, |draft, bytes| draft.settings.max_message_size = bytes as usize)
+        .default("16777216")
+        .doc("Bytes of the longest message; a longer one closes its connection with code 1009"),
+    Row::any(
+        "perMessageDeflate",
+        "off, on or object",
+        "off, on or an object of level (1 to 9), contextTakeover, windowBits (9 to 15) and threshold",
+        set_deflate,
+    )
+    .doc("Compression of messages (RFC 7692): a client role offers it, a server role accepts it from clients that offer it. Default: `off`, for a sink in the server role `on`. An object sets `level` (1 to 9; 6), `contextTakeover` (messages refer to those before them: smaller, for memory of each connection; client role true, server role false; what a server role sends never does), `windowBits` (9 to 15; 15) and `threshold` (shorter messages are not compressed; 128 bytes)"),
+    // TLS of the client role.
+    Row::flag("insecureSkipVerify", |draft, insecure| draft.tls.insecure = insecure)
+        .default("false")
+        .doc("Accept any server certificate; client role with wss"),
+    Row::text("certificationPath", |draft, file| draft.tls.certificate.file = file.to_owned())
+        .doc("PEM file of the client certificate; client role with wss"),
+    Row::text("privateKeyPath", |draft, file| draft.tls.key.file = file.to_owned())
+        .doc("PEM file of the client certificate's key"),
+    Row::text("rootCaPath", |draft, file| draft.tls.roots.file = file.to_owned())
+        .doc("PEM file of the authorities to trust instead of the system's"),
+    Row::text("certificationRaw", |draft, pem| draft.tls.certificate.base64 = pem.to_owned())
+        .alias(&["certficationRaw"])
+        .doc("Base64 of the PEM text; `certificationPath` wins"),
+    Row::text("privateKeyRaw", |draft, pem| draft.tls.key.base64 = pem.to_owned())
+        .doc("Base64 of the PEM text; `privateKeyPath` wins"),
+    Row::text("rootCARaw", |draft, pem| draft.tls.roots.base64 = pem.to_owned())
+        .doc("Base64 of the PEM text; `rootCaPath` wins"),
+    Row::text("tlsMinVersion", |draft, version| match version {
+        "tls1.3" => draft.tls.only_tls13 = true,
+        "tls1.2" | "" => draft.tls.only_tls13 = false,
+        other => draft.tls.old_version = Some(other.to_owned()),
+    })
+    .default("tls1.2")
+    .doc("`tls1.2` or `tls1.3`; older versions are not spoken and mean `tls1.2`"),
+    // Results.
+    Row::flag("checkConnection", |draft, check| draft.settings.check_connection = check)
+        .default("false")
+        .of_sink()
+        .doc("Refuse the rule unless a connection is there: the peer can be dialled, or a client is connected to the endpoint"),
+    Row::object("clientQueue", &[
+        Row::whole("messages", 1, usize::MAX as u64, |draft, messages| {
+            draft.settings.client_queue.messages = messages as usize;
+        })
+        .default("65536"),
+        Row::whole("bytes", 1, usize::MAX as u64, |draft, bytes| draft.settings.client_queue.bytes = bytes as usize)
+            .default("16777216"),
+    ])
+    .shorthand("messages")
+    .of_sink()
+    .doc("What may wait for one client; the limit that is reached first counts"),
+    Row::choice("slowClient", &["dropOldest", "disconnect", "block"], |draft, policy| {
+        draft.settings.slow_client = match policy {
+            "disconnect" => SlowClient::Disconnect,
+            "block" => SlowClient::Block,
+            _ => SlowClient::DropOldest,
+        };
+    })
+    .default("dropOldest")
+    .of_sink()
+    .doc("What happens when a client's queue is full. `dropOldest`: its oldest messages are dropped. `disconnect`: it is disconnected with code 1008. `block`: the engine waits for it, with all rules of the data thread, also for a peer that is away"),
+];
+
+/// The shortest wait between dials: it neither floods a peer that refuses nor burns the processor.
+const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+const HEADERS: &str = "an object of texts or lists of texts that are valid HTTP headers";
+
+fn unless_zero(duration: Duration) -> Option<Duration> {
+    Some(duration).filter(|duration| !duration.is_zero())
+}
+
+/// Host and port of `host:port`, `host`, `[::1]:port`.
+fn host_and_port(addr: &str) -> Option<(String, Option<u16>)> {
+    let (host, port) = match addr.strip_prefix('[') {
+        Some(rest) => {
+            let (host, tail) = rest.split_once(']')?;
+            (host, tail.strip_prefix(':'))
+        }
+        None => addr.rsplit_once(':').map_or((addr, None), |(host, port)| (host, Some(port))),
+    };
+    let port = match port {
+        Some(port) => Some(port.parse().ok().filter(|&port| port != 0)?),
+        None => None,
+    };
+    let fits = !host.is_empty() && host.chars().all(|c| c.is_alphanumeric() || "-._:%".contains(c));
+    fits.then(|| (host.to_owned(), port))
+}
+
+fn add_headers(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
+    for (field, value) in value.as_object().ok_or(Wrong::Value)? {
+        for value in value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice) {
+            let text = match value {
+                Json::String(text) => text.clone(),
+                Json::Number(number) => number.to_string(),
+                _ => return Err(Wrong::Value),
+            };
+            if !super::dial::valid_header(field, &text) {
+                return Err(Wrong::Value);
+            }
+            draft.settings.headers.push((field.clone(), text));
+        }
+    }
+    Ok(())
+}
+
+fn set_on_open(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
+    let entries = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let read = entries.iter().map(|entry| Opening::parse(entry).ok_or(Wrong::Value));
+    draft.settings.on_open = read.collect::<Result<_, _>>()?;
+    Ok(())
+}
+
+fn set_addresses(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
+    let entries = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let mut peers = Vec::new();
+    for entry in entries {
+        let addr = entry.as_str().ok_or(Wrong::Value)?.trim();
+        if !(addr.is_empty() && entries.len() == 1) {
+            peers.push(host_and_port(addr).ok_or(Wrong::Value)?);
+        }
+    }
+    draft.peers = peers;
+    Ok(())
+}
+
+fn keep_alive(draft: &mut Draft) -> &mut KeepAlive {
+    draft.settings.keep_alive.get_or_insert_default()
+}
+
+fn set_keep_alive(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
+    keep_alive(draft).message = match value {
+        Json::String(text) => text.clone(),
+        Json::Object(_) | Json::Array(_) => value.to_string(),
+        _ => return Err(Wrong::Value),
+    };
+    Ok(())
+}
+
+/// An empty text is no path.
+fn field_path(text: &str) -> Result<Option<FieldPath>, Wrong> {
+    match text.trim() {
+        "" => Ok(None),
+        text => FieldPath::parse(text).map(Some).ok_or(Wrong::Value),
+    }
+}
+
+fn set_deflate(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
+    let deflate = &mut draft.deflate;
+    let within = |value: &Json, least: u8, most: u8| {
+        let number = value.as_u64().and_then(|number| u8::try_from(number).ok());
+        number.filter(|number| (least..=most).contains(number)).ok_or(Wrong::Value)
+    };
+    deflate.on = Some(match value {
+        Json::Bool(on) => *on,
+        Json::String(text) if text.eq_ignore_ascii_case("off") => false,
+        Json::String(text) if ["on", "accept"].iter().any(|on| text.eq_ignore_ascii_case(on)) => true,
+        Json::Object(_) => true,
+        _ => return Err(Wrong::Value),
+    });
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match name.to_ascii_lowercase().as_str() {
+            "level" => deflate.level = within(value, 1, 9)?,
+            "contexttakeover" => deflate.context_takeover = Some(value.as_bool().ok_or(Wrong::Value)?),
+            "windowbits" => deflate.window_bits = within(value, 9, 15)?,
+            "threshold" => {
+                let bytes = value.as_u64().and_then(|bytes| usize::try_from(bytes).ok());
+                deflate.threshold = bytes.ok_or(Wrong::Value)?;
+            }
+            _ => return Err(Wrong::Value),
+        }
+    }
+    Ok(())
+}

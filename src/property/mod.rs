@@ -1,0 +1,405 @@
+//! One way to declare what users set: connector properties, sink properties, rule options and configuration settings.
+//!
+//! Each is one row, a [`Property`]: name and other spellings, type and range, default, documentation, and what becomes
+//! of the value. [`read`] checks a JSON object against a table of rows and fills a typed target. The reference pages
+//! ([`reference`]) and the REST metadata are made from the same rows ([`entries`]).
+//!
+//! ```text
+//! type Row = Property<Draft>;
+//!
+//! Row::duration("pingInterval", |draft, every| draft.ping = every)
+//!     .default("30s")
+//!     .doc("Send a ping this often; `0` sends none"),
+//! ```
+//!
+//! Why tables, and not types under serde with a derive: serde stops at the first mistake, knows neither spellings nor
+//! case nor "did you mean", and a derive that does all of this is longer than this module. A table is read top to
+//! bottom, and a row compiles only if its setter fits its type.
+//!
+//! This module must not know any single property. Reading does not know files: a [`Fault`] names its property, and
+//! where that stands in a document is found afterwards.
+
+pub mod duration;
+mod place;
+mod read;
+pub mod reference;
+
+use std::error::Error;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+
+pub use self::read::{Cause, Fault, Findings, Invalid, Warning, default, knows, read};
+
+/// One thing that users can set in a `T`.
+pub struct Property<T: 'static> {
+    about: About,
+    set: Set<T>,
+}
+
+/// What a row says about its property.
+#[derive(Clone, Copy, Debug)]
+pub struct About {
+    /// The name in the documentation. Names are compared without case.
+    pub name: &'static str,
+    /// Further spellings.
+    pub aliases: &'static [&'static str],
+    /// Spellings that are accepted with a warning.
+    pub misspelt: &'static [&'static str],
+    /// What it takes.
+    pub ty: Type,
+    /// What holds when it is absent, as a user would write it; empty: nothing.
+    pub default: &'static str,
+    /// Which end of a connector it belongs to.
+    pub place: Place,
+    /// One sentence or two, in Markdown.
+    pub doc: &'static str,
+    /// Whether it does anything.
+    pub effect: Effect,
+    /// Replaces the usual text for a value that is no [`Type::Choice`].
+    otherwise: Option<fn(&str) -> String>,
+}
+
+/// What a property takes.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Type {
+    /// `true` or `false`.
+    Flag,
+    /// Text of this form, with its article: `a text`, `host:port`.
+    Text(&'static str),
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Milliseconds, or text such as `10s`.
+    Duration {
+        /// the shortest
+        least: Duration,
+        /// the longest
+        most: Duration,
+    },
+    /// A whole number.
+    Whole {
+        /// the smallest
+        least: u64,
+        /// the largest
+        most: u64,
+    },
+    /// A number, with a fraction or without.
+    Number {
+        /// the smallest
+        least: f64,
+        /// the largest
+        most: f64,
+    },
+    /// A list of texts; a single text is a list of one.
+    Texts,
+    /// An object with rows of its own. A plain value sets the member named here.
+    Object(Option<&'static str>),
+    /// Anything that fits the description.
+    Any {
+        /// for tables of properties: `object`
+        takes: &'static str,
+        /// for errors: `an object of texts`
+        expected: &'static str,
+    },
+}
+
+/// Which end of a connector has a property.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Source and sink.
+    Both,
+    /// Only the source.
+    Source,
+    /// Only the sink.
+    Sink,
+}
+
+/// Whether a property does anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It does what its documentation says.
+    Works,
+    /// It is accepted for eKuiper's sake and does nothing.
+    Nothing,
+    /// It is refused unless it is unset, since without it the result would silently be another.
+    Unsupported,
+}
+
+/// What becomes of a value.
+enum Set<T: 'static> {
+    Flag(fn(&mut T, bool)),
+    Text(fn(&mut T, &str)),
+    Parsed(fn(&mut T, &str) -> Result<(), Wrong>),
+    Choice(fn(&mut T, &'static str)),
+    Duration(fn(&mut T, Duration)),
+    Whole(fn(&mut T, u64)),
+    Number(fn(&mut T, f64)),
+    Texts(fn(&mut T, Vec<String>)),
+    Object(&'static [Property<T>]),
+    Any(fn(&mut T, &Json) -> Result<(), Wrong>),
+    Nothing,
+}
+
+/// Why a setter refuses a value.
+#[derive(Debug)]
+pub enum Wrong {
+    /// The value is not what the row's type describes.
+    Value,
+    /// The value has the right type, and is wrong for this reason.
+    Because(Box<dyn Error + Send + Sync>),
+}
+
+impl<E: Error + Send + Sync + 'static> From<E> for Wrong {
+    fn from(error: E) -> Wrong {
+        Wrong::Because(Box::new(error))
+    }
+}
+
+impl Wrong {
+    /// Refuses the value with this text.
+    pub fn because(message: impl Into<String>) -> Wrong {
+        Wrong::Because(message.into().into())
+    }
+}
+
+/// The longest duration that a property takes unless its row says otherwise: it can be added to any clock.
+const LONGEST: Duration = Duration::from_secs(365 * 86_400);
+
+impl<T> Property<T> {
+    const fn new(name: &'static str, ty: Type, set: Set<T>) -> Property<T> {
+        let about = About {
+            name,
+            aliases: &[],
+            misspelt: &[],
+            ty,
+            default: "",
+            place: Place::Both,
+            doc: "",
+            effect: Effect::Works,
+            otherwise: None,
+        };
+        Property { about, set }
+    }
+
+    /// `true` or `false`.
+    pub const fn flag(name: &'static str, set: fn(&mut T, bool)) -> Property<T> {
+        Property::new(name, Type::Flag, Set::Flag(set))
+    }
+
+    /// Any text.
+    pub const fn text(name: &'static str, set: fn(&mut T, &str)) -> Property<T> {
+        Property::new(name, Type::Text("a text"), Set::Text(set))
+    }
+
+    /// Text of a form that the setter checks; `expected` describes it.
+    pub const fn parsed(
+        name: &'static str,
+        expected: &'static str,
+        set: fn(&mut T, &str) -> Result<(), Wrong>,
+    ) -> Property<T> {
+        Property::new(name, Type::Text(expected), Set::Parsed(set))
+    }
+
+    /// One of several words, compared without case. An empty text leaves the property unset.
+    pub const fn choice(
+        name: &'static str,
+        words: &'static [&'static str],
+        set: fn(&mut T, &'static str),
+    ) -> Property<T> {
+        Property::new(name, Type::Choice(words), Set::Choice(set))
+    }
+
+    /// A duration of up to a year.
+    pub const fn duration(name: &'static str, set: fn(&mut T, Duration)) -> Property<T> {
+        Property::new(name, Type::Duration { least: Duration::ZERO, most: LONGEST }, Set::Duration(set))
+    }
+
+    /// A whole number from `least` to `most`.
+    pub const fn whole(name: &'static str, least: u64, most: u64, set: fn(&mut T, u64)) -> Property<T> {
+        Property::new(name, Type::Whole { least, most }, Set::Whole(set))
+    }
+
+    /// A number from `least` to `most`.
+    pub const fn number(name: &'static str, least: f64, most: f64, set: fn(&mut T, f64)) -> Property<T> {
+        Property::new(name, Type::Number { least, most }, Set::Number(set))
+    }
+
+    /// A list of texts.
+    pub const fn texts(name: &'static str, set: fn(&mut T, Vec<String>)) -> Property<T> {
+        Property::new(name, Type::Texts, Set::Texts(set))
+    }
+
+    /// An object whose members have rows of their own.
+    pub const fn object(name: &'static str, members: &'static [Property<T>]) -> Property<T> {
+        Property::new(name, Type::Object(None), Set::Object(members))
+    }
+
+    /// What only its setter can check. `takes` is for tables of properties, `expected` for errors.
+    pub const fn any(
+        name: &'static str,
+        takes: &'static str,
+        expected: &'static str,
+        set: fn(&mut T, &Json) -> Result<(), Wrong>,
+    ) -> Property<T> {
+        Property::new(name, Type::Any { takes, expected }, Set::Any(set))
+    }
+
+    /// A property of eKuiper that is accepted if its value has this type, and does nothing.
+    pub const fn without_effect(name: &'static str, ty: Type) -> Property<T> {
+        let mut row = Property::new(name, ty, Set::Nothing);
+        row.about.effect = Effect::Nothing;
+        row
+    }
+
+    /// A property of eKuiper that is refused unless it is unset.
+    pub const fn unsupported(name: &'static str) -> Property<T> {
+        let mut row = Property::new(name, Type::ANY, Set::Nothing);
+        row.about.effect = Effect::Unsupported;
+        row
+    }
+
+    /// Further spellings.
+    pub const fn alias(mut self, aliases: &'static [&'static str]) -> Property<T> {
+        self.about.aliases = aliases;
+        self
+    }
+
+    /// Spellings that are accepted with a warning.
+    pub const fn misspelt(mut self, names: &'static [&'static str]) -> Property<T> {
+        self.about.misspelt = names;
+        self
+    }
+
+    /// What holds when the property is absent: it goes the way of a user's value.
+    pub const fn default(mut self, default: &'static str) -> Property<T> {
+        self.about.default = default;
+        self
+    }
+
+    /// What it does.
+    pub const fn doc(mut self, doc: &'static str) -> Property<T> {
+        self.about.doc = doc;
+        self
+    }
+
+    /// Only sources have it.
+    pub const fn of_source(mut self) -> Property<T> {
+        self.about.place = Place::Source;
+        self
+    }
+
+    /// Only sinks have it.
+    pub const fn of_sink(mut self) -> Property<T> {
+        self.about.place = Place::Sink;
+        self
+    }
+
+    /// Another range for a duration.
+    pub const fn within(mut self, least: Duration, most: Duration) -> Property<T> {
+        self.about.ty = Type::Duration { least, most };
+        self
+    }
+
+    /// A plain value in place of an object sets this member.
+    pub const fn shorthand(mut self, member: &'static str) -> Property<T> {
+        self.about.ty = Type::Object(Some(member));
+        self
+    }
+
+    /// The text for a word that is none of the choices.
+    pub const fn otherwise(mut self, message: fn(&str) -> String) -> Property<T> {
+        self.about.otherwise = Some(message);
+        self
+    }
+}
+
+/// A row without its setter, for those who describe properties.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// What the row says.
+    pub about: About,
+    /// The members of an object.
+    pub members: Vec<Entry>,
+}
+
+/// The rows of a table as descriptions.
+pub fn entries<T>(rows: &'static [Property<T>]) -> Vec<Entry> {
+    let entry = |row: &'static Property<T>| Entry {
+        about: row.about,
+        members: match &row.set {
+            Set::Object(members) => entries(members),
+            _ => Vec::new(),
+        },
+    };
+    rows.iter().map(entry).collect()
+}
+
+impl About {
+    /// The name and all other spellings.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied()).chain(self.misspelt.iter().copied())
+    }
+}
+
+impl Entry {
+    /// The default as JSON; null if there is none.
+    pub fn default_json(&self) -> Json {
+        let members = || self.members.iter().map(|member| (member.about.name.to_owned(), member.default_json()));
+        match self.members.is_empty() {
+            true => literal(self.about.default),
+            false => Json::Object(members().filter(|(_, default)| !default.is_null()).collect::<Map<_, _>>()),
+        }
+    }
+}
+
+/// A default as JSON: `16`, `false`, `[]`, or text.
+fn literal(default: &str) -> Json {
+    match default {
+        "" => Json::Null,
+        default => serde_json::from_str(default).unwrap_or_else(|_| default.into()),
+    }
+}
+
+impl Type {
+    /// Any value at all.
+    pub const ANY: Type = Type::Any { takes: "any value", expected: "any value" };
+
+    /// What a value should be, for errors.
+    pub fn expected(&self) -> String {
+        match *self {
+            Type::Flag => "true or false".to_owned(),
+            Type::Text(form) => form.to_owned(),
+            Type::Choice(words) => any_of(words),
+            Type::Duration { least, .. } => {
+                let more = if least.is_zero() { "" } else { ", longer than 0" };
+                format!("milliseconds, or a duration such as \"10s\"{more}")
+            }
+            Type::Whole { least, most } if most - least <= 2 => {
+                any_of(&(least..=most).map(|number| number.to_string()).collect::<Vec<_>>())
+            }
+            Type::Whole { least, most: u64::MAX } => format!("a whole number from {least}"),
+            Type::Whole { least, most } => format!("a whole number from {least} to {most}"),
+            Type::Number { least, most } => match (least.is_finite(), most.is_finite()) {
+                (true, true) => format!("a number from {least} to {most}"),
+                (true, false) => format!("a number from {least}"),
+                _ => "a number".to_owned(),
+            },
+            Type::Texts => "a list of texts".to_owned(),
+            Type::Object(_) => "an object".to_owned(),
+            Type::Any { expected, .. } => expected.to_owned(),
+        }
+    }
+}
+
+/// `a, b or c`.
+pub fn any_of(words: &[impl AsRef<str>]) -> String {
+    let words: Vec<&str> = words.iter().map(AsRef::as_ref).collect();
+    match words.as_slice() {
+        [] => String::new(),
+        [one] => (*one).to_owned(),
+        [many @ .., last] => format!("{} or {last}", many.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,430 @@
+//! Reading a JSON object by the rows of a table: every fault and every warning in one pass.
+
+use std::error::Error;
+use std::fmt;
+
+use serde_json::{Map, Value as Json};
+
+use super::{About, Effect, Property, Set, Type, Wrong, any_of, duration, literal};
+use crate::text::secret::{HIDDEN, is_secret};
+use crate::text::suggest;
+
+/// A value that is wrong.
+#[derive(Debug)]
+pub struct Fault {
+    /// What the table's rows are called: `property`, `option`, or nothing.
+    pub noun: &'static str,
+    /// The property as the user wrote it; that of a member has a dot: `reconnect.jitter`.
+    pub property: String,
+    /// Why it is wrong.
+    pub cause: Cause,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// Why a value is wrong.
+#[derive(Debug)]
+pub enum Cause {
+    /// It has the wrong type, or is out of range.
+    Value {
+        /// the value, shortened
+        value: String,
+        /// what it should be
+        expected: String,
+    },
+    /// Another reason, such as a file that cannot be read; the text names the property.
+    Because(Box<dyn Error + Send + Sync>),
+}
+
+/// Something that the user should know, though everything works.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    /// Nobody reads this.
+    Unknown {
+        /// `property`, `option`, `setting`
+        noun: &'static str,
+        /// as the user wrote it
+        name: String,
+        /// the name that was probably meant
+        near: Option<&'static str>,
+    },
+    /// A wrong spelling that is accepted.
+    Misspelt {
+        /// `property`, `option`, `setting`
+        noun: &'static str,
+        /// as the user wrote it
+        name: String,
+        /// the right name
+        right: &'static str,
+    },
+    /// Something else about a property, or about no property.
+    Other {
+        /// the property; empty: none
+        property: &'static str,
+        /// what is to be known
+        message: String,
+    },
+}
+
+/// What reading has found.
+#[derive(Debug, Default)]
+pub struct Findings {
+    /// what is wrong, in the user's order
+    pub faults: Vec<Fault>,
+    /// what else is to be said
+    pub warnings: Vec<Warning>,
+}
+
+/// Properties that cannot be used: all that is wrong with them, and the warnings beside it.
+#[derive(Debug)]
+pub struct Invalid {
+    /// at least one
+    pub faults: Vec<Fault>,
+    /// what else is to be said
+    pub warnings: Vec<Warning>,
+}
+
+/// Reads `values` into `target` by `rows`. Members without a row are left alone: see [`Findings::unknown`]. A null is
+/// as good as absent. Of several spellings of one property the first in the row counts.
+pub fn read<T>(
+    rows: &'static [Property<T>],
+    noun: &'static str,
+    values: &Map<String, Json>,
+    target: &mut T,
+) -> Findings {
+    let mut found = Findings::default();
+    read_members(rows, noun, "", values, target, &mut found);
+    found
+}
+
+/// A target with the default of each row.
+pub fn default<T: Default>(rows: &'static [Property<T>]) -> T {
+    let mut target = T::default();
+    set_defaults(rows, &mut target);
+    target
+}
+
+/// Whether a row has this name.
+pub fn knows<T>(rows: &[Property<T>], name: &str) -> bool {
+    rows.iter().any(|row| row.is_named(name))
+}
+
+fn set_defaults<T>(rows: &'static [Property<T>], target: &mut T) {
+    for row in rows {
+        match &row.set {
+            Set::Object(members) => set_defaults(members, target),
+            _ if row.about.default.is_empty() => {}
+            // A test of every table checks that its defaults are valid.
+            _ => drop(row.apply(&literal(row.about.default), target)),
+        }
+    }
+}
+
+fn read_members<T>(
+    rows: &'static [Property<T>],
+    noun: &'static str,
+    prefix: &str,
+    values: &Map<String, Json>,
+    target: &mut T,
+    found: &mut Findings,
+) {
+    for (name, value) in values {
+        let Some(row) = rows.iter().find(|row| row.is_named(name)) else { continue };
+        if value.is_null() || row.spelling(values) != Some(name) {
+            continue;
+        }
+        let about = &row.about;
+        if about.misspelt.iter().any(|wrong| wrong.eq_ignore_ascii_case(name)) {
+            found.warnings.push(Warning::Misspelt { noun, name: format!("{prefix}{name}"), right: about.name });
+        }
+        let fault = |cause, hint| Fault { noun, property: format!("{prefix}{name}"), cause, hint };
+        match (&row.set, value, about.ty) {
+            (Set::Object(members), Json::Object(inner), _) => {
+                let prefix = format!("{prefix}{name}.");
+                read_members(members, noun, &prefix, inner, target, found);
+                found.warnings.extend(unknown(noun, &prefix, inner, &names(members)));
+                continue;
+            }
+            (Set::Object(members), value, Type::Object(Some(short))) if !value.is_array() => {
+                let inner = Map::from_iter([(short.to_owned(), value.clone())]);
+                let mut plain = Findings::default();
+                read_members(members, noun, "", &inner, target, &mut plain);
+                // The user wrote no member: the property itself is at fault.
+                found.faults.extend(plain.faults.into_iter().map(|wrong| fault(wrong.cause, wrong.hint)));
+                continue;
+            }
+            _ => {}
+        }
+        match row.apply(value, target) {
+            Ok(()) => {}
+            Err(Wrong::Because(error)) => {
+                let hint = match about.ty {
+                    Type::Choice(words) => {
+                        let written = value.as_str().unwrap_or_default();
+                        let all = || format!("expected {}", any_of(words));
+                        suggest::did_you_mean(written, words.iter().copied()).or_else(|| Some(all()))
+                    }
+                    _ => None,
+                };
+                found.faults.push(fault(Cause::Because(error), hint));
+            }
+            Err(Wrong::Value) => {
+                let expected = match about.ty {
+                    Type::Text(_) if !value.is_string() => "a text".to_owned(),
+                    ty => ty.expected(),
+                };
+                // The error is shown to others than those who wrote the value.
+                let hidden = is_secret(name) || is_secret(prefix.split('.').next().unwrap_or_default());
+                let value = if hidden { HIDDEN.to_owned() } else { shortened(value) };
+                let cause = Cause::Value { value, expected };
+                found.faults.push(fault(cause, None));
+            }
+        }
+    }
+}
+
+impl<T> Property<T> {
+    fn is_named(&self, name: &str) -> bool {
+        self.about.names().any(|known| known.eq_ignore_ascii_case(name))
+    }
+
+    /// The key under which the value stands that counts.
+    fn spelling<'a>(&self, values: &'a Map<String, Json>) -> Option<&'a String> {
+        let set = |(_, value): &(&String, &Json)| !value.is_null();
+        self.about.names().find_map(|name| {
+            let exact = values.get_key_value(name).filter(set);
+            let loose = || values.iter().filter(set).find(|(key, _)| key.eq_ignore_ascii_case(name));
+            exact.or_else(loose).map(|(key, _)| key)
+        })
+    }
+
+    /// Hands a value to the setter.
+    fn apply(&self, value: &Json, target: &mut T) -> Result<(), Wrong> {
+        let set = match &self.set {
+            Set::Nothing => return self.without_setter(value),
+            Set::Flag(set) => flag(value).map(|value| set(target, value)),
+            Set::Text(set) => value.as_str().map(|value| set(target, value)),
+            Set::Parsed(set) => return value.as_str().map_or(Err(Wrong::Value), |value| set(target, value)),
+            Set::Choice(set) => return self.choose(value).map(|word| word.map_or((), |word| set(target, word))),
+            Set::Duration(set) => {
+                duration::parse(value).filter(|value| in_range(self.about.ty, *value)).map(|value| set(target, value))
+            }
+            Set::Whole(set) => whole(self.about.ty, value).map(|value| set(target, value)),
+            Set::Number(set) => number(self.about.ty, value).map(|value| set(target, value)),
+            Set::Texts(set) => texts(value).map(|value| set(target, value)),
+            Set::Any(set) => return set(target, value),
+            Set::Object(_) => None,
+        };
+        set.ok_or(Wrong::Value)
+    }
+
+    /// The word that is chosen; `None` for an empty text.
+    fn choose(&self, value: &Json) -> Result<Option<&'static str>, Wrong> {
+        let Type::Choice(words) = self.about.ty else { return Err(Wrong::Value) };
+        let written = value.as_str().ok_or(Wrong::Value)?;
+        if written.is_empty() {
+            return Ok(None);
+        }
+        match words.iter().find(|word| word.eq_ignore_ascii_case(written)) {
+            Some(word) => Ok(Some(word)),
+            None => Err(self.about.otherwise.map_or(Wrong::Value, |message| Wrong::because(message(written)))),
+        }
+    }
+
+    /// Checks a value that nobody uses.
+    fn without_setter(&self, value: &Json) -> Result<(), Wrong> {
+        let About { name, ty, effect, .. } = self.about;
+        if effect == Effect::Unsupported {
+            let unset = match value {
+                Json::Null | Json::Bool(false) => true,
+                Json::Number(number) => number.as_f64() == Some(0.0),
+                Json::String(text) => text.is_empty(),
+                Json::Array(items) => items.is_empty(),
+                Json::Object(members) => members.is_empty(),
+                Json::Bool(true) => false,
+            };
+            return if unset { Ok(()) } else { Err(Wrong::because(format!("property {name} is not supported yet"))) };
+        }
+        let fits = match ty {
+            Type::Flag => flag(value).is_some(),
+            Type::Text(_) => value.is_string(),
+            Type::Choice(_) => return self.choose(value).map(|_| ()),
+            Type::Duration { .. } => duration::parse(value).is_some_and(|value| in_range(ty, value)),
+            Type::Whole { .. } => whole(ty, value).is_some(),
+            Type::Number { .. } => number(ty, value).is_some(),
+            Type::Texts => texts(value).is_some(),
+            Type::Object(_) => value.is_object(),
+            Type::Any { .. } => true,
+        };
+        if fits { Ok(()) } else { Err(Wrong::Value) }
+    }
+}
+
+fn flag(value: &Json) -> Option<bool> {
+    match value {
+        Json::Bool(value) => Some(*value),
+        Json::String(text) if text.eq_ignore_ascii_case("true") => Some(true),
+        Json::String(text) if text.eq_ignore_ascii_case("false") => Some(false),
+        _ => None,
+    }
+}
+
+fn in_range(ty: Type, value: std::time::Duration) -> bool {
+    matches!(ty, Type::Duration { least, most } if (least..=most).contains(&value))
+}
+
+fn whole(ty: Type, value: &Json) -> Option<u64> {
+    let Type::Whole { least, most } = ty else { return None };
+    value.as_u64().filter(|value| (least..=most).contains(value))
+}
+
+fn number(ty: Type, value: &Json) -> Option<f64> {
+    let Type::Number { least, most } = ty else { return None };
+    value.as_f64().filter(|value| (least..=most).contains(value))
+}
+
+fn texts(value: &Json) -> Option<Vec<String>> {
+    match value {
+        Json::String(text) => Some(vec![text.clone()]),
+        Json::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
+        _ => None,
+    }
+}
+
+/// A value for an error: at most 80 characters of it.
+fn shortened(value: &Json) -> String {
+    let mut shown = value.to_string();
+    if let Some((cut, _)) = shown.char_indices().nth(80) {
+        shown.truncate(cut);
+        shown.push('…');
+    }
+    shown
+}
+
+fn names<T>(rows: &[Property<T>]) -> Vec<&'static str> {
+    rows.iter().flat_map(|row| row.about.names()).collect()
+}
+
+/// A warning for each member whose name nobody knows.
+fn unknown(noun: &'static str, prefix: &str, values: &Map<String, Json>, known: &[&'static str]) -> Vec<Warning> {
+    let strange = values.keys().filter(|key| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
+    let warning = |key: &String| Warning::Unknown {
+        noun,
+        name: format!("{prefix}{key}"),
+        near: suggest::nearest(key, known.iter().copied()),
+    };
+    strange.map(warning).collect()
+}
+
+impl Findings {
+    /// Warns of each member of `values` that has neither a row in `rows` nor a name in `others`.
+    pub fn unknown<T>(
+        &mut self,
+        noun: &'static str,
+        values: &Map<String, Json>,
+        rows: &[Property<T>],
+        others: &[&'static str],
+    ) {
+        let mut known = names(rows);
+        known.extend(others);
+        self.warnings.extend(unknown(noun, "", values, &known));
+    }
+
+    /// The result of checks that a single row cannot make.
+    pub fn refuse(&mut self, noun: &'static str, property: &str, error: impl Into<Box<dyn Error + Send + Sync>>) {
+        let (property, cause) = (property.to_owned(), Cause::Because(error.into()));
+        self.faults.push(Fault { noun, property, cause, hint: None });
+    }
+
+    /// Whether this property, or a member of it, is at fault.
+    pub fn has_fault(&self, property: &str) -> bool {
+        self.faults.iter().any(|fault| fault.top().eq_ignore_ascii_case(property))
+    }
+
+    /// The warnings beside what was read, unless something is wrong.
+    ///
+    /// # Errors
+    /// [`Invalid`]
+    pub fn finish<T>(self, read: T) -> Result<(T, Vec<Warning>), Invalid> {
+        match self.faults.is_empty() {
+            true => Ok((read, self.warnings)),
+            false => Err(Invalid { faults: self.faults, warnings: self.warnings }),
+        }
+    }
+}
+
+impl Fault {
+    /// Whether the value itself is wrong, whatever else is set and wherever it is used.
+    pub fn is_of_value(&self) -> bool {
+        matches!(self.cause, Cause::Value { .. })
+    }
+
+    /// The property without its member: `reconnect` of `reconnect.jitter`.
+    pub fn top(&self) -> &str {
+        self.property.split('.').next().unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.cause {
+            Cause::Value { value, expected } => {
+                let noun = if self.noun.is_empty() { String::new() } else { format!("{} ", self.noun) };
+                write!(f, "{noun}{} is {value}, expected {expected}", self.property)
+            }
+            Cause::Because(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Error for Fault {}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let faults: Vec<String> = self.faults.iter().map(Fault::to_string).collect();
+        f.write_str(&faults.join("; "))
+    }
+}
+
+impl Error for Invalid {}
+
+impl Warning {
+    /// A warning about one property; `property` may be empty.
+    pub fn other(property: &'static str, message: impl Into<String>) -> Warning {
+        Warning::Other { property, message: message.into() }
+    }
+
+    /// The property that it is about.
+    pub fn property(&self) -> Option<&str> {
+        match self {
+            Warning::Unknown { name, .. } | Warning::Misspelt { name, .. } => Some(name),
+            Warning::Other { property, .. } => Some(*property).filter(|property| !property.is_empty()),
+        }
+    }
+
+    /// What is to be known, without the hint.
+    pub fn message(&self) -> String {
+        match self {
+            Warning::Unknown { noun, name, .. } => format!("unknown {noun} {name} is ignored"),
+            Warning::Misspelt { noun, name, right } => format!("{noun} {name} is read as {right}"),
+            Warning::Other { message, .. } => message.clone(),
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Warning::Unknown { near, .. } => near.map(|near| format!("did you mean {near}?")),
+            Warning::Misspelt { right, .. } => Some(format!("write {right}")),
+            Warning::Other { .. } => None,
+        }
+    }
+}
+
+/// Message and hint in one line, for logs.
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message())?;
+        self.hint().map_or(Ok(()), |hint| write!(f, ": {hint}"))
+    }
+}
