@@ -1,4 +1,4 @@
-//! One way to declare what users set: connector properties, sink properties, rule options and configuration settings.
+//! One way to declare the properties of connectors.
 //!
 //! Each is one row, a [`Property`]: name and other spellings, type and range, default, documentation, and what becomes
 //! of the value. [`read`] checks a JSON object against a table of rows and fills a typed target. The reference pages

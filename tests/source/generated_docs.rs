@@ -19,5 +19,5 @@ fn is_as_generated(page: &str, generated: &str) {
         std::fs::write(&path, generated).expect("the page can be written");
     }
     let found = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(found == generated, "{page} is stale: run UPDATE_DOCS=1 cargo test --test generated_docs");
+    assert!(found == generated, "{page} is stale: run UPDATE_DOCS=1 cargo test --test source");
 }
