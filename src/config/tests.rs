@@ -120,7 +120,7 @@ fn what_is_wrong_is_told_with_its_place() {
         "plutino.yaml:8:1: warning: unknown section sorce is ignored\n    hint: did you mean source?",
         "plutino.yaml:11:8: error: section rule: option qos is 5",
         "websocket.yaml:1:6: error: conf key key is a number, expected an object",
-        "websocket.yaml:3:9: error: conf key feed: property addr is 5, expected a text",
+        "websocket.yaml:3:9: error: conf key feed: property addr is 5, expected host:port",
         "websocket.yaml:7:13: error: conf key feed: property reconnect.jitter is 7, expected",
         "websocket.yaml:4:3: warning: conf key feed: unknown property insecureSkipVerfy is ignored\n    hint: did you mean",
         "websocket.yaml:5:3: warning: conf key feed: idleTimeout is not above pingInterval",

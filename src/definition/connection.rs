@@ -380,7 +380,7 @@ mod tests {
         assert_eq!(entries, [("c1", false), ("c2", true)]);
         let told: Vec<String> = problems.iter().map(Problem::to_string).collect();
         for expected in [
-            "connection c3: property addr is 5, expected a text",
+            "connection c3: property addr is 5, expected host:port",
             "connection c 4: an id has letters",
             "connection c5: xOperation is \"make\"",
             "connection c6: is a number",

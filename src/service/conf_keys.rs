@@ -207,7 +207,7 @@ mod tests {
                 "sources",
                 "websocket",
                 json!({"addr": 5, "pingInterval": "soon", "insecureSkipVerfy": true}),
-                &["property addr is 5, expected a text", "property pingInterval is \"soon\", expected"],
+                &["property addr is 5, expected host:port", "property pingInterval is \"soon\", expected"],
                 &["unknown property insecureSkipVerfy is ignored: did you mean insecureSkipVerify?"],
             ),
             ("sources", "memory", json!({"topc": "x"}), &[], &["unknown property topc"]),
@@ -221,10 +221,10 @@ mod tests {
             (
                 "sinks",
                 "websocket",
-                json!({"sendSingle": 5, "batchSize": 10, "addr": ["x"], "pth": "/x"}),
+                json!({"sendSingle": 5, "batchSize": 10, "addr": [5], "pth": "/x"}),
                 &[
                     "sink websocket: sendSingle is 5, expected true or false",
-                    "property addr is [\"x\"], expected a text",
+                    "property addr is [5], expected host:port",
                 ],
                 &["unknown property pth is ignored: did you mean path?"],
             ),

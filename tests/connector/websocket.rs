@@ -548,7 +548,7 @@ fn wrong_properties_are_named() {
     for (value, expected) in [
         (json!({"path": "x"}), "should start with /"),
         (json!({}), "should start with /"),
-        (json!({"path": "/x", "addr": 5}), "property addr is 5, expected a text"),
+        (json!({"path": "/x", "addr": 5}), "property addr is 5, expected host:port"),
         (json!({"path": "/x", "addr": "h:0"}), "expected host:port"),
         (json!({"path": "/x", "addr": "h:99999"}), "expected host:port"),
         (json!({"path": "/x", "addr": "a b:1"}), "expected host:port"),
