@@ -207,7 +207,7 @@ impl Output {
     /// Adds a row to the open message. `raw` gives the text of a slot that may be copied as it is.
     ///
     /// # Errors
-    /// [`RowError`]; the row is then not in the message.
+    /// `RowError`; the row is then not in the message.
     pub fn row<'a>(&mut self, projection: &Projection, scope: &'a Scope<'a>, raw: RawText<'a>) -> Result<(), RowError> {
         self.row.clear();
         let wants_rows = self.forms.iter().any(Form::wants_rows);

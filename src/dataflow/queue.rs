@@ -18,7 +18,7 @@ use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 const FULL: usize = 32 * 1024;
 
 /// The queue of one rule. Mostly the rule's dataflow takes all of it before the streams take more. A rule that is busy
-/// takes nothing; when [`FULL`] rows wait, its streams wait too.
+/// takes nothing; when `FULL` rows wait, its streams wait too.
 pub struct RuleQueue {
     batch: RefCell<RowBatch>,
     width: usize,

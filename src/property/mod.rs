@@ -2,7 +2,7 @@
 //!
 //! Each is one row, a [`Property`]: name and other spellings, type and range, default, documentation, and what becomes
 //! of the value. [`read`] checks a JSON object against a table of rows and fills a typed target. The reference pages
-//! ([`reference`]) and the REST metadata are made from the same rows ([`entries`]).
+//! ([`mod@reference`]) and the REST metadata are made from the same rows ([`entries`]).
 //!
 //! ```text
 //! type Row = Property<Draft>;

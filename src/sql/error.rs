@@ -22,7 +22,7 @@ pub struct SyntaxError {
 }
 
 impl SyntaxError {
-    /// Where it is wrong: bytes of the statement's text, ready for [`mark`].
+    /// Where it is wrong: bytes of the statement's text, ready for [`mark`](crate::text::span::mark).
     pub fn span(&self) -> Span {
         self.span
     }
