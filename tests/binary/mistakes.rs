@@ -199,7 +199,10 @@ async fn all_of_a_rule_is_looked_at() {
 
     let (said, _) =
         served.refusal("PUT", "/metadata/sources/websocket/confKeys/k", json!({"addr": 5, "pingInterval": "x"})).await;
-    assert!(said.starts_with("Type conversion failed: property addr is 5, expected host:port; property ping"), "{said}");
+    assert!(
+        said.starts_with("Type conversion failed: property addr is 5, expected host:port; property ping"),
+        "{said}"
+    );
     let (status, text) =
         served.ask("PUT", "/metadata/sources/websocket/confKeys/k", json!({"addr": "h:1", "pingIntervl": 5})).await;
     assert_eq!((status, text.as_str()), (200, ""));
