@@ -5,6 +5,7 @@
 
 mod analytic;
 pub mod build;
+pub mod cluster;
 pub mod command;
 pub mod context;
 mod join;

@@ -70,7 +70,21 @@ const LAYERS: &[(&str, &[&str])] = &[
 
 /// Crates that only these modules know.
 const CRATES: &[(&str, &[&str])] = &[
-    ("tokio", &["sync", "io", "dataflow::command", "dataflow::worker", "engine", "service", "api", "cli", "main"]),
+    (
+        "tokio",
+        &[
+            "sync",
+            "io",
+            "dataflow::cluster",
+            "dataflow::command",
+            "dataflow::worker",
+            "engine",
+            "service",
+            "api",
+            "cli",
+            "main",
+        ],
+    ),
     ("timely", &["dataflow"]),
     ("axum", &["api"]),
     ("redb", &["service"]),

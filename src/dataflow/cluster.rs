@@ -1,0 +1,284 @@
+//! The shared worker: transport between data threads.
+//!
+//! Each data thread runs streams and rules on a timely worker of its own. Where there are several threads, each has a
+//! second worker beside it, and these second workers are one timely cluster. It has one dataflow, `post → exchange →
+//! inbox`, which every worker builds before anything else: so there is no order of dataflows to agree on, and a rule
+//! that comes or goes costs the cluster nothing.
+//!
+//! **What it guarantees.** Letters from one worker to another arrive once and in the order in which they were posted.
+//! Between letters of different workers there is no order. A thread that has got a letter is woken. [`Traffic`] says
+//! when nothing is on its way.
+//!
+//! **What it does not.** It bounds nothing: whoever posts bounds what it has on its way. Time stands still in this
+//! dataflow, so that timely has no progress to tell (a change of time costs 5–13 µs for each worker); what depends on
+//! time, such as watermarks, travels in letters. It knows nothing of rules: a letter is any plain data.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use timely::WorkerConfig;
+use timely::communication::allocator::ProcessBuilder;
+use timely::communication::{Allocator, AllocatorBuilder, Hooks};
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::operator::source;
+use timely::scheduling::Activator;
+use timely::worker::Worker;
+use tokio::sync::Notify;
+
+/// What goes from one worker to another.
+pub trait Letter: Clone + Send + Serialize + DeserializeOwned + 'static {}
+
+impl<L: Clone + Send + Serialize + DeserializeOwned + 'static> Letter for L {}
+
+/// How many letters are on their way. Clones share it.
+#[derive(Clone, Default)]
+pub struct Traffic(Arc<Counts>);
+
+#[derive(Default)]
+struct Counts {
+    posted: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Traffic {
+    /// Letters posted and letters received since the start, by the workers of this process. Where both are the same
+    /// number twice, nothing was on its way between.
+    pub fn counts(&self) -> (u64, u64) {
+        // In this order: a letter that is received between the two must not hide one that is on its way.
+        let received = self.0.received.load(Ordering::SeqCst);
+        (self.0.posted.load(Ordering::SeqCst), received)
+    }
+}
+
+/// A place in a cluster, for the thread that will run its worker.
+pub struct Seat {
+    allocator: AllocatorBuilder,
+    wakes: Arc<[Arc<Notify>]>,
+    first: usize,
+    traffic: Traffic,
+}
+
+/// The seats of a cluster whose workers are all in this process; worker number `i` is woken by `wakes[i]`.
+pub fn of_process(wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
+    let hooks = Hooks::default();
+    let builders = ProcessBuilder::new_typed_vector(wakes.len(), hooks.refill, hooks.spill);
+    seats(builders.into_iter().map(AllocatorBuilder::Process).collect(), wakes, 0, traffic)
+}
+
+/// The seats of this process in a cluster. Its workers are those from number `first` on; workers of other processes are
+/// woken by whoever reads from the network.
+pub fn seats(allocators: Vec<AllocatorBuilder>, wakes: Vec<Arc<Notify>>, first: usize, traffic: &Traffic) -> Vec<Seat> {
+    let wakes: Arc<[Arc<Notify>]> = wakes.into();
+    let seat = |allocator| Seat { allocator, wakes: wakes.clone(), first, traffic: traffic.clone() };
+    allocators.into_iter().map(seat).collect()
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+struct Envelope<L> {
+    from: usize,
+    to: usize,
+    letter: L,
+}
+
+/// What was posted and is not in the dataflow yet.
+struct Outbox<L> {
+    envelopes: RefCell<Vec<Envelope<L>>>,
+    /// the workers that have got letters since they were woken
+    unwoken: RefCell<Vec<usize>>,
+    source: RefCell<Option<Activator>>,
+    index: usize,
+    traffic: Traffic,
+}
+
+/// Sends letters from one worker. Clones share it.
+pub struct Post<L>(Rc<Outbox<L>>);
+
+impl<L> Clone for Post<L> {
+    fn clone(&self) -> Self {
+        Post(self.0.clone())
+    }
+}
+
+impl<L: Letter> Post<L> {
+    /// Sends a letter, with the next step of the shared worker.
+    pub fn send(&self, to: usize, letter: L) {
+        let outbox = &self.0;
+        outbox.traffic.0.posted.fetch_add(1, Ordering::SeqCst);
+        outbox.envelopes.borrow_mut().push(Envelope { from: outbox.index, to, letter });
+        let mut unwoken = outbox.unwoken.borrow_mut();
+        if !unwoken.contains(&to) {
+            unwoken.push(to);
+        }
+        if let Some(source) = &*outbox.source.borrow() {
+            source.activate();
+        }
+    }
+
+    /// The number of the worker that it sends from.
+    pub fn index(&self) -> usize {
+        self.0.index
+    }
+}
+
+/// Letters that have arrived, each with the number of the worker that has sent it.
+type Inbox<L> = Rc<RefCell<Vec<(usize, L)>>>;
+
+/// A worker of the cluster.
+pub struct SharedWorker<L> {
+    worker: Worker,
+    post: Post<L>,
+    inbox: Inbox<L>,
+    wakes: Arc<[Arc<Notify>]>,
+    first: usize,
+}
+
+impl<L: Letter> SharedWorker<L> {
+    /// Takes a seat. To be called on the thread that will run the worker; it returns when all threads of this process
+    /// have taken theirs.
+    pub fn take(seat: Seat) -> Self {
+        let Seat { allocator, wakes, first, traffic } = seat;
+        let allocator = match allocator {
+            AllocatorBuilder::Thread(_) => Allocator::Thread(Default::default()),
+            AllocatorBuilder::Process(process) => Allocator::Process(process.build()),
+            AllocatorBuilder::Tcp(tcp) => Allocator::Tcp(tcp.build()),
+        };
+        let mut worker = Worker::new(WorkerConfig::default(), allocator, Some(Instant::now()));
+        let outbox = Outbox {
+            envelopes: RefCell::default(),
+            unwoken: RefCell::default(),
+            source: RefCell::default(),
+            index: worker.index(),
+            traffic,
+        };
+        let (post, inbox) = (Post(Rc::new(outbox)), Inbox::default());
+        build(&mut worker, &post, &inbox);
+        SharedWorker { worker, post, inbox, wakes, first }
+    }
+
+    /// What sends letters from this worker.
+    pub fn post(&self) -> &Post<L> {
+        &self.post
+    }
+
+    /// How many workers the cluster has.
+    pub fn peers(&self) -> usize {
+        self.worker.peers()
+    }
+
+    /// Sends what was posted and takes in what has come; true: there may be more to do. It has to be called before
+    /// anybody looks whether there is anything to do: what came is seen only by a step.
+    pub fn step(&mut self) -> bool {
+        self.worker.step();
+        for peer in self.post.0.unwoken.borrow_mut().drain(..) {
+            let local = peer.checked_sub(self.first).and_then(|local| self.wakes.get(local));
+            if let Some(wake) = local {
+                wake.notify_one();
+            }
+        }
+        // What ran in a step is listed until the next one.
+        self.worker.activations().borrow().empty_for() == Some(Duration::ZERO)
+    }
+
+    /// The letters that have come, each with the number of the worker that has sent it. They count as received.
+    pub fn receive(&self) -> Vec<(usize, L)> {
+        let letters = std::mem::take(&mut *self.inbox.borrow_mut());
+        if !letters.is_empty() {
+            self.post.0.traffic.0.received.fetch_add(letters.len() as u64, Ordering::SeqCst);
+        }
+        letters
+    }
+}
+
+/// Builds the dataflow of the cluster.
+fn build<L: Letter>(worker: &mut Worker, post: &Post<L>, inbox: &Inbox<L>) {
+    let (outbox, inbox) = (post.0.clone(), inbox.clone());
+    worker.dataflow_named::<u64, _, _>("cluster", |scope| {
+        let letters =
+            source::<_, CapacityContainerBuilder<Vec<Envelope<L>>>, _, _>(scope, "post", |capability, info| {
+                *outbox.source.borrow_mut() = Some(scope.activator_for(info.address));
+                let outbox = outbox.clone();
+                move |output| {
+                    let mut envelopes = outbox.envelopes.borrow_mut();
+                    if !envelopes.is_empty() {
+                        // The capability is never downgraded: time stands still.
+                        output.session(&capability).give_iterator(envelopes.drain(..));
+                    }
+                }
+            });
+        letters.sink(Exchange::new(|envelope: &Envelope<L>| envelope.to as u64), "inbox", move |(input, _frontier)| {
+            let mut inbox = inbox.borrow_mut();
+            input.for_each(|_time, envelopes| {
+                inbox.extend(envelopes.drain(..).map(|envelope| (envelope.from, envelope.letter)));
+            });
+        });
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A letter: its number among those from its sender to its receiver.
+    type Number = u32;
+
+    /// How many letters each sends to each.
+    const LETTERS: u32 = 2000;
+
+    /// Sends letters to all others, a few a turn, and gives what came, by sender.
+    async fn correspond(seat: Seat, wake: Arc<Notify>) -> Vec<Vec<Number>> {
+        let mut shared = SharedWorker::<Number>::take(seat);
+        let (post, peers) = (shared.post().clone(), shared.peers());
+        let mut came = vec![Vec::new(); peers];
+        let mut sent = 0;
+        loop {
+            let burst = if sent < LETTERS { fastrand::u32(1..50).min(LETTERS - sent) } else { 0 };
+            for number in sent..sent + burst {
+                (0..peers).filter(|to| *to != post.index()).for_each(|to| post.send(to, number));
+            }
+            sent += burst;
+            while shared.step() {}
+            shared.receive().into_iter().for_each(|(from, number)| came[from].push(number));
+            let all = came.iter().map(Vec::len).sum::<usize>() == (peers - 1) * LETTERS as usize;
+            if sent == LETTERS && all {
+                return came;
+            }
+            if sent < LETTERS {
+                tokio::task::yield_now().await;
+            } else {
+                // Without a wake-up it would wait for ever.
+                let woken = tokio::time::timeout(Duration::from_secs(60), wake.notified()).await;
+                woken.expect("a letter wakes its receiver");
+            }
+        }
+    }
+
+    #[test]
+    fn letters_arrive_once_in_order_and_wake_their_receivers() {
+        let wakes: Vec<Arc<Notify>> = (0..3).map(|_| Arc::default()).collect();
+        let traffic = Traffic::default();
+        let seats = of_process(wakes.clone(), &traffic);
+        let threads = seats.into_iter().zip(wakes).map(|(seat, wake)| {
+            std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(correspond(seat, wake))
+            })
+        });
+        let threads: Vec<_> = threads.collect();
+        for (index, thread) in threads.into_iter().enumerate() {
+            let came = thread.join().expect("no panic");
+            for (from, numbers) in came.into_iter().enumerate() {
+                let expected: Vec<Number> = if from == index { Vec::new() } else { (0..LETTERS).collect() };
+                assert!(numbers == expected, "from {from} to {index}: {} letters", numbers.len());
+            }
+        }
+        let all = 3 * 2 * u64::from(LETTERS);
+        assert_eq!(traffic.counts(), (all, all));
+    }
+}
