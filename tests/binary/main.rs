@@ -11,6 +11,7 @@ mod cli;
 mod connections;
 mod durability;
 mod examples;
+mod fan_out;
 mod feeds;
 mod floods;
 mod live;

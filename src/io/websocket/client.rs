@@ -214,7 +214,7 @@ impl Serving<'_> {
                 }
                 Due::Old => {
                     if let Some(next) = self.successor().await {
-                        let next_peer = Peer::new(peer.address.clone(), peer.totals.clone());
+                        let next_peer = Peer::new(peer.address.clone(), peer.totals.clone(), peer.thread);
                         let next = Connection::start(self.endpoint, &next_peer, next, self.data);
                         // Both bring messages for a while: the new one may still be subscribing.
                         let ended = tokio::select! {

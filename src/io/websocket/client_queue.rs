@@ -1,26 +1,26 @@
 //! What waits for clients: one queue, a lane, per sink and client, and the sink's policy when a lane is full.
 //!
-//! A lane holds references to the sink's shared batches, so a broadcast costs each client a pointer. The byte limit
+//! A lane holds references to the sink's shared batches, so a broadcast costs each client a pointer. How a batch comes
+//! to the lanes is the business of `fan_out`. The byte limit
 //! counts what a lane keeps alive: a batch counts whole until its last message is out. Messages count as waiting until
 //! they are flushed to the socket; what was handed to the socket is never sent again, what was not is kept for the
 //! client role's next connection.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
-use tokio::time::Instant;
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
 use super::config::{QueueLimit, SlowClient};
 use super::protocol::code;
 use super::routes::{self, Segments};
+use super::tally::{Loss, Tally};
 use super::totals::Totals;
 use super::watch::Heard;
-use crate::io::queue::{MessageBatch, Origin, Outlet, Signal};
-use crate::io::{NO_CLIENT, UNSENT};
+use crate::io::queue::{MessageBatch, Origin};
 use crate::sync::locked;
 use crate::value::Text;
 
@@ -51,6 +51,8 @@ pub(super) struct Peer {
     pub wake: Notify,
     /// where the end of its connections is counted
     pub totals: Arc<Totals>,
+    /// the data thread of its connections
+    pub thread: usize,
     /// messages of `onOpen` still to be sent on this connection, before all others; `None` while there is none
     first: Mutex<Option<VecDeque<String>>>,
     lanes: Mutex<Lanes>,
@@ -76,14 +78,15 @@ struct Lanes {
 
 impl Peer {
     /// A peer without lanes, which is connected.
-    pub fn new(address: String, totals: Arc<Totals>) -> Arc<Peer> {
-        Peer::of_client(address, totals, &Segments::new(), None)
+    pub fn new(address: String, totals: Arc<Totals>, thread: usize) -> Arc<Peer> {
+        Peer::of_client(address, totals, thread, &Segments::new(), None)
     }
 
     /// The same for a client of the data server, which has asked for a path with these headers.
     pub fn of_client(
         address: String,
         totals: Arc<Totals>,
+        thread: usize,
         segments: &Segments,
         headers: Option<&HeaderMap>,
     ) -> Arc<Peer> {
@@ -94,6 +97,7 @@ impl Peer {
             heard: Heard::default(),
             address,
             totals,
+            thread,
             since: SystemTime::now(),
             farewell: watch::Sender::new(None),
             wake: Notify::new(),
@@ -173,186 +177,9 @@ impl Peer {
     }
 }
 
-/// One sink: its clients' lanes, its policy and its counts.
-pub(super) struct SinkQueue {
-    limit: QueueLimit,
-    policy: SlowClient,
-    signal: Signal,
-    lanes: Mutex<Vec<Arc<ClientQueue>>>,
-    /// lanes that are over the limit, with policy `block`
-    over: AtomicUsize,
-    /// messages that wait in all lanes
-    queued: AtomicUsize,
-    /// told when nothing waits any more
-    drained: Notify,
-    /// messages flushed to clients
-    pub messages: AtomicU64,
-    /// their bytes
-    pub bytes: AtomicU64,
-    dropped_slow: AtomicU64,
-    dropped_absent: AtomicU64,
-    dropped_left: AtomicU64,
-    dropped_unsent: AtomicU64,
-    dropped_broken: AtomicU64,
-    dropped_unknown: AtomicU64,
-    /// set by [`SinkQueue::end`]
-    ended: AtomicBool,
-}
-
-impl SinkQueue {
-    /// A sink without clients.
-    pub fn new(limit: QueueLimit, policy: SlowClient, signal: Signal) -> Arc<SinkQueue> {
-        Arc::new(SinkQueue {
-            limit,
-            policy,
-            signal,
-            lanes: Mutex::default(),
-            over: AtomicUsize::new(0),
-            queued: AtomicUsize::new(0),
-            drained: Notify::new(),
-            messages: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            dropped_slow: AtomicU64::new(0),
-            dropped_absent: AtomicU64::new(0),
-            dropped_left: AtomicU64::new(0),
-            dropped_unsent: AtomicU64::new(0),
-            dropped_broken: AtomicU64::new(0),
-            dropped_unknown: AtomicU64::new(0),
-            ended: AtomicBool::new(false),
-        })
-    }
-
-    /// From now on `peer` gets what is sent.
-    pub fn join(self: &Arc<Self>, peer: &Arc<Peer>) {
-        let lane = Arc::new(ClientQueue {
-            sink: self.clone(),
-            peer: peer.clone(),
-            state: Mutex::default(),
-            dropped: AtomicU64::new(0),
-        });
-        locked(&peer.lanes).all.push(lane.clone());
-        locked(&self.lanes).push(lane);
-    }
-
-    /// `peer` gets nothing more but what waits for it.
-    pub fn retire(&self, peer: &Arc<Peer>) {
-        locked(&self.lanes).retain(|lane| !Arc::ptr_eq(&lane.peer, peer));
-    }
-
-    /// Messages that wait for clients.
-    pub fn queued(&self) -> usize {
-        self.queued.load(Ordering::Acquire)
-    }
-
-    /// Waits until nothing is queued, but not beyond `deadline`.
-    pub async fn drain(&self, deadline: Instant) {
-        loop {
-            let drained = self.drained.notified();
-            tokio::pin!(drained);
-            drained.as_mut().enable();
-            if self.queued() == 0 || tokio::time::timeout_at(deadline, drained).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// Takes leave of all clients; what still waits is lost and counted.
-    pub fn end(&self) {
-        let lanes = {
-            let mut lanes = locked(&self.lanes);
-            self.ended.store(true, Ordering::Release);
-            std::mem::take(&mut *lanes)
-        };
-        for lane in lanes {
-            locked(&lane.peer.lanes).all.retain(|other| !Arc::ptr_eq(other, &lane));
-            lane.close();
-        }
-    }
-
-    /// Lost messages by cause.
-    pub fn dropped(&self) -> Vec<(&'static str, u64)> {
-        let causes = [
-            ("slow client", &self.dropped_slow),
-            (NO_CLIENT, &self.dropped_absent),
-            ("client left", &self.dropped_left),
-            ("connection broke", &self.dropped_broken),
-            ("unknown client", &self.dropped_unknown),
-            (UNSENT, &self.dropped_unsent),
-        ];
-        causes.into_iter().map(|(cause, count)| (cause, count.load(Ordering::Relaxed))).filter(|c| c.1 > 0).collect()
-    }
-
-    /// Each client with what waits for it and what it lost.
-    pub fn clients(&self) -> Vec<ClientStatus> {
-        let lanes = locked(&self.lanes);
-        lanes
-            .iter()
-            .map(|lane| ClientStatus {
-                address: lane.peer.address.clone(),
-                since: lane.peer.since,
-                queued: locked(&lane.state).messages,
-                dropped: lane.dropped.load(Ordering::Relaxed),
-            })
-            .collect()
-    }
-
-    fn gone(&self, messages: usize) {
-        if messages > 0 && self.queued.fetch_sub(messages, Ordering::AcqRel) == messages {
-            self.drained.notify_waiters();
-        }
-    }
-}
-
-/// One client of a sink.
-#[derive(Clone, Debug)]
-pub struct ClientStatus {
-    /// where it is
-    pub address: String,
-    /// since when it is connected (a client role: since when the link exists)
-    pub since: SystemTime,
-    /// messages that wait for it
-    pub queued: usize,
-    /// messages it lost
-    pub dropped: u64,
-}
-
-impl Outlet for SinkQueue {
-    fn send(&self, batch: &Arc<MessageBatch>) {
-        if batch.is_empty() {
-            return;
-        }
-        let lanes = locked(&self.lanes);
-        if let Some(addressed) = batch.by_target() {
-            for (client, message) in addressed {
-                match lanes.iter().find(|lane| lane.peer.id == *client) {
-                    Some(lane) => lane.push(&Arc::new(message)),
-                    None => _ = self.dropped_unknown.fetch_add(1, Ordering::Relaxed),
-                }
-            }
-            return;
-        }
-        if lanes.is_empty() {
-            let ended = self.ended.load(Ordering::Acquire);
-            let cause = if ended { &self.dropped_unsent } else { &self.dropped_absent };
-            cause.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        }
-        for lane in lanes.iter() {
-            lane.push(batch);
-        }
-    }
-
-    fn ready(&self) -> bool {
-        self.over.load(Ordering::Acquire) == 0
-    }
-
-    fn may_wait(&self) -> bool {
-        self.policy == SlowClient::Block
-    }
-}
-
 /// What waits for one client of one sink.
-struct ClientQueue {
-    sink: Arc<SinkQueue>,
+pub(super) struct ClientQueue {
+    sink: Arc<Tally>,
     peer: Arc<Peer>,
     state: Mutex<LaneState>,
     dropped: AtomicU64,
@@ -379,37 +206,72 @@ struct Entry {
 }
 
 impl ClientQueue {
-    fn push(self: &Arc<Self>, batch: &Arc<MessageBatch>) {
+    /// The lane of a peer for a sink that counts so. It is for the sink to send to it.
+    pub fn open(peer: &Arc<Peer>, sink: &Arc<Tally>) -> Arc<ClientQueue> {
+        let lane = Arc::new(ClientQueue {
+            sink: sink.clone(),
+            peer: peer.clone(),
+            state: Mutex::default(),
+            dropped: AtomicU64::new(0),
+        });
+        locked(&peer.lanes).all.push(lane.clone());
+        lane
+    }
+
+    /// Whose it is.
+    pub fn peer(&self) -> &Peer {
+        &self.peer
+    }
+
+    /// Whether it is this peer's.
+    pub fn is_of(&self, peer: &Arc<Peer>) -> bool {
+        Arc::ptr_eq(&self.peer, peer)
+    }
+
+    /// Whether its client has this id.
+    pub fn is_for(&self, client: &str) -> bool {
+        self.peer.id == *client
+    }
+
+    /// Messages that wait.
+    pub fn queued(&self) -> usize {
+        locked(&self.state).messages
+    }
+
+    /// Messages that it lost.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Takes a batch, which its sink has counted as waiting.
+    pub fn push(self: &Arc<Self>, batch: &Arc<MessageBatch>) {
         let limit = self.sink.limit;
         let mut state = locked(&self.state);
         if state.closed {
-            // It closes while it is sent to: under the same lock as its other messages, which are counted so.
+            // Its client has left, and the sink does not know yet.
             drop(state);
-            let cause = self.cause_of_end();
-            self.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
-            cause.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            self.lose(batch.len(), self.sink.unless_ended(Loss::Left));
             return;
         }
         state.entries.push_back(Entry { batch: batch.clone(), next: 0 });
         state.messages += batch.len();
         state.bytes += batch.byte_len();
-        self.sink.queued.fetch_add(batch.len(), Ordering::AcqRel);
         if state.messages > limit.messages || state.bytes > limit.bytes {
             match self.sink.policy {
                 SlowClient::DropOldest => {
                     let lost = state.drop_oldest(limit);
-                    self.lose(lost, &self.sink.dropped_slow);
+                    self.lose(lost, Loss::Slow);
                 }
                 // A lane with a single batch is not behind: the client had no chance to read it yet.
                 SlowClient::Disconnect if state.entries.len() > 1 || state.messages > batch.len() => {
                     let lost = state.clear();
-                    self.lose(lost, &self.sink.dropped_slow);
+                    self.lose(lost, Loss::Slow);
                     self.peer.dismiss(code::POLICY, "too slow");
                 }
                 SlowClient::Disconnect => {}
                 SlowClient::Block => {
                     if !std::mem::replace(&mut state.over, true) {
-                        self.sink.over.fetch_add(1, Ordering::AcqRel);
+                        self.sink.holds_up();
                     }
                 }
             }
@@ -430,10 +292,10 @@ impl ClientQueue {
         }
     }
 
-    fn lose(&self, messages: usize, cause: &AtomicU64) {
+    fn lose(&self, messages: usize, cause: Loss) {
         self.dropped.fetch_add(messages as u64, Ordering::Relaxed);
-        cause.fetch_add(messages as u64, Ordering::Relaxed);
-        self.sink.gone(messages);
+        self.sink.lose(cause, messages);
+        self.sink.remove(messages);
     }
 
     /// Takes the next batch, and says whether more waits; if not, it has to be listed anew.
@@ -452,10 +314,10 @@ impl ClientQueue {
         (flight, state.listed)
     }
 
-    /// The cause of what a closed lane loses.
-    fn cause_of_end(&self) -> &AtomicU64 {
-        let ended = self.sink.ended.load(Ordering::Acquire);
-        if ended { &self.sink.dropped_unsent } else { &self.sink.dropped_left }
+    /// Its sink has ended, and sends no more: its peer forgets it, and what waits is lost.
+    pub fn end(&self) {
+        locked(&self.peer.lanes).all.retain(|other| !std::ptr::eq(&**other, self));
+        self.close();
     }
 
     fn close(&self) {
@@ -464,18 +326,13 @@ impl ClientQueue {
         let lost = state.clear();
         self.relieve(&mut state);
         drop(state);
-        self.lose(lost, self.cause_of_end());
-        // Not under the lane's lock: a sending sink locks in the other order.
-        let mut lanes = locked(&self.sink.lanes);
-        if let Some(place) = lanes.iter().position(|lane| std::ptr::eq(&**lane, self)) {
-            lanes.swap_remove(place);
-        }
+        self.lose(lost, self.sink.unless_ended(Loss::Left));
     }
 
     /// Ends the state of being over the limit, if it holds.
     fn relieve(&self, state: &mut LaneState) {
-        if std::mem::replace(&mut state.over, false) && self.sink.over.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.sink.signal.raise();
+        if std::mem::replace(&mut state.over, false) {
+            self.sink.lets_go();
         }
     }
 }
@@ -581,12 +438,11 @@ impl Drop for Flight {
         if fresh {
             lane.list();
         }
-        lane.lose(lost, lane.cause_of_end());
+        lane.lose(lost, sink.unless_ended(Loss::Left));
         if self.flushed {
-            sink.gone(out);
+            sink.remove(out);
         } else {
-            let ended = sink.ended.load(Ordering::Acquire);
-            lane.lose(out, if ended { &sink.dropped_unsent } else { &sink.dropped_broken });
+            lane.lose(out, sink.unless_ended(Loss::Broken));
         }
     }
 }

@@ -9,10 +9,12 @@ use std::time::SystemTime;
 
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 
-use super::client_queue::{Peer, SinkQueue};
+use super::client_queue::Peer;
 use super::config::{Role, Settings};
+use super::fan_out::SinkQueue;
 use super::opening::Opening;
 use super::protocol::code;
+use super::threads::{Placement, SocketThreads, Spread};
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
 use crate::io::{LinkHistory, LinkState, UNREAD, loss, printable};
 use crate::sync::locked;
@@ -50,8 +52,10 @@ pub(super) struct Endpoint {
     pub settings: Settings,
     /// what its links want, and how many want the same: thousands of rules may send to one endpoint
     links: Mutex<Vec<(Arc<Link>, usize)>>,
-    /// the data thread of its sockets
+    /// the data thread of the streams that read from it, and of its connection in a client role
     pub thread: usize,
+    /// how its clients are spread over the data threads
+    clients: Spread,
     /// how it stands
     pub standing: watch::Sender<Standing>,
     /// set when nobody uses it any more
@@ -121,11 +125,18 @@ struct Members {
 
 impl Endpoint {
     /// An endpoint that nobody uses yet.
-    pub fn new(settings: Settings, thread: usize, state: LinkState, unread: Arc<AtomicU64>) -> Arc<Endpoint> {
+    pub fn new(
+        settings: Settings,
+        thread: usize,
+        clients: Spread,
+        state: LinkState,
+        unread: Arc<AtomicU64>,
+    ) -> Arc<Endpoint> {
         Arc::new(Endpoint {
             settings,
             links: Mutex::default(),
             thread,
+            clients,
             standing: watch::Sender::new(Standing {
                 state,
                 since: SystemTime::now(),
@@ -367,11 +378,21 @@ impl Endpoint {
         true
     }
 
+    /// Places a client that comes: on the thread of the streams where some read from here, so that its messages need
+    /// not cross; else its results are sent from where the fewest clients are.
+    pub fn place(&self, threads: &SocketThreads) -> Placement {
+        let read = locked(&self.links).iter().any(|(link, _)| link.used == Use::Source);
+        if read { threads.place_at(self.thread, &self.clients) } else { threads.place(&self.clients) }
+    }
+
     /// Takes a peer away.
     pub fn leave(&self, peer: &Arc<Peer>) {
         let mut members = locked(&self.members);
         if let Some(place) = members.peers.iter().position(|other| Arc::ptr_eq(other, peer)) {
             members.peers.swap_remove(place);
+        }
+        for sink in &members.sinks {
+            sink.retire(peer);
         }
         drop(members);
         if self.settings.role == Role::Server {
@@ -510,14 +531,16 @@ pub(super) struct Stay {
     pub endpoint: Arc<Endpoint>,
     /// who
     pub peer: Arc<Peer>,
+    _placement: Placement,
     _presence: Presence,
 }
 
 impl Stay {
-    /// Lets `peer` join; `None` if the endpoint is at its end.
-    pub fn new(endpoint: &Arc<Endpoint>, peer: Arc<Peer>) -> Option<Stay> {
+    /// Lets `peer` join on its thread; `None` if the endpoint is at its end.
+    pub fn new(endpoint: &Arc<Endpoint>, peer: Arc<Peer>, placement: Placement) -> Option<Stay> {
         let presence = Presence::new(endpoint);
-        endpoint.join(&peer).then(|| Stay { endpoint: endpoint.clone(), peer, _presence: presence })
+        let stays = endpoint.join(&peer);
+        stays.then(|| Stay { endpoint: endpoint.clone(), peer, _placement: placement, _presence: presence })
     }
 }
 
@@ -535,8 +558,10 @@ mod tests {
     fn what_is_to_be_said_first_does_not_gather_while_nobody_hears_it() {
         let props = serde_json::json!({"addr": "127.0.0.1:1", "onOpen": "subscribe"});
         let settings = Settings::source("/p", props.as_object().unwrap()).unwrap().0;
-        let endpoint = Endpoint::new(settings.clone(), 0, LinkState::Connecting, Arc::default());
-        let peer = Peer::new("p".to_owned(), Arc::default());
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let clients = SocketThreads::new(vec![runtime.handle().clone()]).spread();
+        let endpoint = Endpoint::new(settings.clone(), 0, clients, LinkState::Connecting, Arc::default());
+        let peer = Peer::new("p".to_owned(), Arc::default(), 0);
         peer.hang_up();
         endpoint.join(&peer);
         // Rules come and go while the peer cannot be reached.

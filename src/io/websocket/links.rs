@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::ClientStatus;
-use super::client_queue::SinkQueue;
 use super::endpoint::{Pause, Subscriber};
+use super::fan_out::SinkQueue;
 use super::lease::Hold;
 use crate::io::LinkStatus;
 use crate::io::queue::Outlet;
@@ -112,10 +112,10 @@ impl SinkLink {
     /// How it stands.
     pub fn status(&self) -> LinkStatus {
         LinkStatus {
-            messages: self.queue.messages.load(Ordering::Relaxed),
-            bytes: self.queue.bytes.load(Ordering::Relaxed),
-            dropped: self.queue.dropped(),
-            queued: self.queue.queued(),
+            messages: self.queue.tally.messages.load(Ordering::Relaxed),
+            bytes: self.queue.tally.bytes.load(Ordering::Relaxed),
+            dropped: self.queue.tally.lost(),
+            queued: self.queue.tally.queued(),
             ..self.hold.status()
         }
     }
@@ -132,7 +132,7 @@ impl SinkLink {
 
     /// Ends the link if nothing waits, without waiting for a peer.
     pub async fn leave_if_idle(&self) {
-        if self.queue.queued() == 0 && !self.closed.swap(true, Ordering::AcqRel) {
+        if self.queue.tally.queued() == 0 && !self.closed.swap(true, Ordering::AcqRel) {
             self.hold.endpoint.remove_sink(&self.queue);
             self.hold.release(true).await;
         }
@@ -144,7 +144,8 @@ impl SinkLink {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.queue.drain(tokio::time::Instant::now() + flush).await;
+        self.queue.settle();
+        self.queue.tally.drain(tokio::time::Instant::now() + flush).await;
         self.hold.endpoint.remove_sink(&self.queue);
         self.hold.release(true).await;
         self.hold.goodbye().await;

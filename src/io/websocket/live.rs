@@ -3,14 +3,18 @@
 //! A client's task writes one frame at a time and asks its session for the next when the socket has taken it. It does
 //! not read while a frame waits, so a client that reads nothing makes nothing grow: neither answers nor pongs. What a
 //! client says and gets is the business of [`crate::view`].
+//!
+//! Clients are spread over the data threads. A view that has changed tells all of its clients at once: those of another
+//! thread are woken by mail (`threads`), so that the thread is woken once for all of them.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::runtime::Handle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 use tokio_tungstenite::tungstenite::protocol::frame::Frame as WireFrame;
@@ -21,6 +25,7 @@ use tokio_tungstenite::tungstenite::{Error, Message};
 use super::admission::Seat;
 use super::connection;
 use super::socket::Wire;
+use super::threads::{Placement, SocketThread, SocketThreads, Spread};
 use crate::view::{Frame, Identity, Mailbox, Session, Views};
 
 /// The subprotocol, for clients that offer one.
@@ -53,6 +58,46 @@ pub(super) struct Asked {
     pub origin: Option<String>,
     pub identity: Identity,
     pub peer: String,
+}
+
+/// What a client holds while it is served: a seat of the data server, and a place on a data thread.
+pub(super) struct Place {
+    thread: Arc<SocketThread>,
+    _placement: Placement,
+    _seat: Seat,
+}
+
+impl Place {
+    /// A place where the fewest live clients are.
+    pub fn new(threads: &SocketThreads, among: &Spread, seat: Seat) -> Place {
+        let placement = threads.place(among);
+        Place { thread: threads.at(placement.thread).clone(), _placement: placement, _seat: seat }
+    }
+
+    /// Runs futures there.
+    pub fn handle(&self) -> &Handle {
+        &self.thread.handle
+    }
+}
+
+/// The waker that a mailbox gets, made once for a client's task.
+struct MailWaker {
+    thread: Arc<SocketThread>,
+    made: Option<(Waker, Waker)>,
+}
+
+impl MailWaker {
+    fn new(place: &Place) -> MailWaker {
+        MailWaker { thread: place.thread.clone(), made: None }
+    }
+
+    fn of(&mut self, task: &Waker) -> &Waker {
+        if !self.made.as_ref().is_some_and(|(known, _)| known.will_wake(task)) {
+            self.made = None;
+        }
+        let thread = &self.thread;
+        &self.made.get_or_insert_with(|| (task.clone(), thread.waker(task))).1
+    }
 }
 
 /// Whether a request asks for server-sent events.
@@ -91,7 +136,7 @@ fn session(views: &Arc<Views>, asked: Asked) -> Session {
 }
 
 /// Serves a websocket until it ends. Runs on a data thread; the socket comes detached.
-pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views>, asked: Asked, seat: Seat) {
+pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views>, asked: Asked, place: Place) {
     let peer = asked.peer.clone();
     if let Err(error) = websocket.get_mut().attach() {
         tracing::debug!(client = peer, %error, "cannot move the socket of a live client");
@@ -99,7 +144,8 @@ pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views
     }
     websocket.get_mut().limit_send_buffer(SEND_BUFFER);
     websocket.get_mut().set_write_timeout(Some(IDLE));
-    let mut client = Client { session: session(&views, asked), views, websocket, flushing: false };
+    let waker = MailWaker::new(&place);
+    let mut client = Client { session: session(&views, asked), views, websocket, flushing: false, waker };
     let ended = std::future::poll_fn(|cx| client.poll(cx)).await;
     let Client { mut websocket, session, .. } = client;
     drop(session);
@@ -117,7 +163,7 @@ pub(super) async fn serve(mut websocket: WebSocketStream<Wire>, views: Arc<Views
             connection::linger(websocket.get_mut()).await;
         }
     }
-    drop(seat);
+    drop(place);
 }
 
 struct Client {
@@ -126,6 +172,7 @@ struct Client {
     websocket: WebSocketStream<Wire>,
     /// what was handed over is not all in the kernel
     flushing: bool,
+    waker: MailWaker,
 }
 
 enum Ended {
@@ -184,7 +231,7 @@ impl Client {
                 },
                 Poll::Ready(Some(Err(Error::Capacity(_)))) => self.session.too_large(),
                 Poll::Ready(Some(Err(error))) => return Poll::Ready(ended(error)),
-                Poll::Pending if self.session.mailbox().is_empty(cx.waker()) => return Poll::Pending,
+                Poll::Pending if self.session.mailbox().is_empty(self.waker.of(cx.waker())) => return Poll::Pending,
                 Poll::Pending => {}
             }
         }
@@ -209,7 +256,7 @@ fn event_head(origin: Option<&str>) -> String {
 }
 
 /// Serves server-sent events until the client goes, or has nothing to wait for.
-pub(super) async fn serve_events(mut wire: Wire, views: Arc<Views>, asked: Asked, seat: Seat) {
+pub(super) async fn serve_events(mut wire: Wire, views: Arc<Views>, asked: Asked, place: Place) {
     let peer = asked.peer.clone();
     if let Err(error) = wire.attach() {
         tracing::debug!(client = peer, %error, "cannot move the socket of a live client");
@@ -219,13 +266,20 @@ pub(super) async fn serve_events(mut wire: Wire, views: Arc<Views>, asked: Asked
     wire.set_write_timeout(Some(IDLE));
     let head = event_head(asked.origin.as_deref());
     let mut session = session(&views, asked);
-    if let Err(error) = events(&mut wire, &head, &mut session, &views).await {
+    let waker = MailWaker::new(&place);
+    if let Err(error) = events(&mut wire, &head, &mut session, &views, waker).await {
         tracing::debug!(client = peer, %error, "a live client of events has gone");
     }
-    drop(seat);
+    drop(place);
 }
 
-async fn events(wire: &mut Wire, head: &str, session: &mut Session, views: &Views) -> std::io::Result<()> {
+async fn events(
+    wire: &mut Wire,
+    head: &str,
+    session: &mut Session,
+    views: &Views,
+    mut waker: MailWaker,
+) -> std::io::Result<()> {
     wire.write_all(head.as_bytes()).await?;
     let (mut text, mut ignored) = (Vec::new(), [0; 256]);
     loop {
@@ -242,7 +296,11 @@ async fn events(wire: &mut Wire, head: &str, session: &mut Session, views: &View
         }
         let mailbox = session.mailbox().clone();
         let mail =
-            std::future::poll_fn(|cx| if mailbox.is_empty(cx.waker()) { Poll::Pending } else { Poll::Ready(()) });
+            std::future::poll_fn(
+                |cx| {
+                    if mailbox.is_empty(waker.of(cx.waker())) { Poll::Pending } else { Poll::Ready(()) }
+                },
+            );
         tokio::select! {
             () = mail => {}
             // A client of events has nothing to say; that it ends is to be seen.

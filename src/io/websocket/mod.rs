@@ -12,6 +12,7 @@ mod client_queue;
 mod connection;
 mod dial;
 mod endpoint;
+mod fan_out;
 mod gate;
 mod jwt;
 mod lease;
@@ -23,6 +24,8 @@ mod protocol;
 mod routes;
 mod server;
 mod socket;
+mod tally;
+mod threads;
 mod totals;
 mod watch;
 
@@ -40,10 +43,10 @@ use tokio_tungstenite::tungstenite::protocol::{Role as WireRole, WebSocketConfig
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use client_queue::ClientStatus;
 pub use config::Settings;
 pub use dial::{DialError, ProxyChoice};
 pub use endpoint::Pause;
+pub use fan_out::ClientStatus;
 pub use jwt::{JwtError, JwtSettings};
 pub use lease::{CheckError, EndpointStatus, Lease};
 pub use links::{SinkLink, SourceLink};
@@ -57,13 +60,15 @@ use crate::sync::locked;
 use crate::view::Views;
 use admission::{Admission, Limits};
 use client::Addresses;
-use client_queue::{Peer, SinkQueue};
+use client_queue::Peer;
 use config::{AddressMode, Role};
 use endpoint::{Endpoint, Presence, Subscriber, Use};
+use fan_out::SinkQueue;
 use gate::{Gate, Refusals};
 use jwt::JwtKeys;
 use lease::Hold;
 use server::{Door, Paths, Routes, Server};
+use threads::{SocketThreads, Spread};
 use totals::Totals;
 
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
@@ -213,7 +218,9 @@ pub struct Websockets {
 
 struct Hub {
     control: Handle,
-    data: Arc<[Handle]>,
+    data: Arc<SocketThreads>,
+    /// how clients of live views are spread over them
+    live_clients: Spread,
     settings: ServerSettings,
     routes: Routes,
     events: EventPaths,
@@ -253,11 +260,12 @@ impl Websockets {
     /// # Panics
     /// As [`Websockets::new`].
     pub fn with_views(settings: ServerSettings, data_threads: Vec<Handle>, views: Arc<Views>) -> Self {
-        assert!(!data_threads.is_empty(), "sockets need a data thread");
+        let data = SocketThreads::new(data_threads);
         let unfinished = settings.unfinished_bytes;
         let hub = Hub {
             control: Handle::current(),
-            data: data_threads.into(),
+            live_clients: data.spread(),
+            data: Arc::new(data),
             settings,
             routes: Routes::default(),
             events: EventPaths::default(),
@@ -340,7 +348,7 @@ impl Websockets {
     }
 
     /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
-    /// shared endpoint stays where it is). In the server role the endpoint exists when this returns; in the client
+    /// shared endpoint stays where it is, and its clients with it). In the server role the endpoint exists when this returns; in the client
     /// role it is dialled for as long as the link is open.
     ///
     /// # Errors
@@ -393,7 +401,7 @@ impl Websockets {
                 return Err(ConnectError::NoClient(settings.route().to_owned()));
             }
         }
-        let queue = SinkQueue::new(settings.client_queue, settings.slow_client, signal);
+        let queue = SinkQueue::new(settings.client_queue, settings.slow_client, signal, &self.hub.data);
         let limit = settings.handshake_timeout;
         let dials = settings.role != Role::Server;
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, Use::Sink, &settings, thread).await?;
@@ -459,7 +467,7 @@ impl Hub {
             _ => "other".to_owned(),
         };
         let count = unread.entry(address).or_default().clone();
-        Endpoint::new(settings.clone(), thread, state, count)
+        Endpoint::new(settings.clone(), thread, self.data.spread(), state, count)
     }
 
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
@@ -473,7 +481,8 @@ impl Hub {
         let paths = Paths { routes: self.routes.clone(), events: self.events.clone(), views: self.views.clone() };
         let gate = Gate::new(origins, tokens, jwt, self.refused.clone());
         let admission = Admission::new(limits);
-        let door = Door { tls, gate, admission, handshake_timeout, paths, totals: self.totals.clone() };
+        let (totals, live_clients) = (self.totals.clone(), self.live_clients.clone());
+        let door = Door { tls, gate, admission, handshake_timeout, paths, totals, live_clients };
         let start = Server::start((ip.clone(), port), door, self.data.clone());
         let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let server = started.map_err(|source| match source.kind() {
@@ -503,10 +512,10 @@ impl Hub {
             AddressMode::Mirror => all.iter().map(|address| vec![address.clone()]).collect(),
         };
         for addresses in keepers {
-            let peer = Peer::new(endpoint.settings.address(), self.totals.clone());
+            let peer = Peer::new(endpoint.settings.address(), self.totals.clone(), endpoint.thread);
             peer.hang_up();
             endpoint.join(&peer);
-            let (data, presence) = (self.data[endpoint.thread].clone(), Presence::new(endpoint));
+            let (data, presence) = (self.data.at(endpoint.thread).handle.clone(), Presence::new(endpoint));
             self.control.spawn(client::keep(endpoint.clone(), peer, Addresses::new(addresses), data, presence));
         }
     }

@@ -1,7 +1,7 @@
 //! The data server: one listener for all endpoints of server roles.
 //!
 //! Handshakes run on the control runtime, bounded in number ([`Admission`]), time and size, so that slow or strange
-//! clients cost little; then the socket moves to the data thread of its endpoint.
+//! clients cost little; then the socket moves to a data thread (`threads`).
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
@@ -31,6 +30,7 @@ use super::live;
 use super::protocol::{Opened, Side, negotiate};
 use super::routes;
 use super::socket::{Socket, Wire};
+use super::threads::{SocketThreads, Spread};
 use super::totals::Totals;
 use crate::io::events::{EventPaths, Watcher};
 use crate::sync::locked;
@@ -82,6 +82,8 @@ pub(super) struct Door {
     pub paths: Paths,
     /// where it is counted why they went
     pub totals: Arc<Totals>,
+    /// how those of live views are spread over the data threads
+    pub live_clients: Spread,
 }
 
 /// A running data server.
@@ -97,7 +99,7 @@ impl Server {
     ///
     /// # Errors
     /// Those of the system, such as an address in use.
-    pub async fn start(address: (String, u16), door: Door, data: Arc<[Handle]>) -> io::Result<Server> {
+    pub async fn start(address: (String, u16), door: Door, data: Arc<SocketThreads>) -> io::Result<Server> {
         let listener = listen(address).await?;
         let address = listener.local_addr()?;
         let stop = watch::Sender::new(false);
@@ -138,7 +140,7 @@ async fn listen(address: (String, u16)) -> io::Result<TcpListener> {
     Err(last)
 }
 
-async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::convert::Infallible {
+async fn accept(listener: TcpListener, door: Door, data: Arc<SocketThreads>) -> std::convert::Infallible {
     let door = Arc::new(door);
     loop {
         let (stream, from) = match listener.accept().await {
@@ -155,7 +157,7 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::
         let (door, data) = (door.clone(), data.clone());
         tokio::spawn(async move {
             let greeted = tokio::select! {
-                greeted = tokio::time::timeout(door.handshake_timeout, greet(stream, from, &door)) => greeted,
+                greeted = tokio::time::timeout(door.handshake_timeout, greet(stream, from, &door, &data)) => greeted,
                 () = arrival.evicted() => {
                     door.gate.refuses(Refusal::Handshakes);
                     return;
@@ -171,14 +173,18 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::
                 }
                 Ok(Ok(Some(Guest::Live(websocket, asked, seat)))) => {
                     let views = door.paths.views.clone();
-                    data[from_thread(&from, data.len())].spawn(live::serve(*websocket, views, *asked, seat));
+                    let place = live::Place::new(&data, &door.live_clients, seat);
+                    let thread = place.handle().clone();
+                    thread.spawn(live::serve(*websocket, views, *asked, place));
                 }
                 Ok(Ok(Some(Guest::LiveEvents(wire, asked, seat)))) => {
                     let views = door.paths.views.clone();
-                    data[from_thread(&from, data.len())].spawn(live::serve_events(wire, views, *asked, seat));
+                    let place = live::Place::new(&data, &door.live_clients, seat);
+                    let thread = place.handle().clone();
+                    thread.spawn(live::serve_events(wire, views, *asked, place));
                 }
                 Ok(Ok(Some(Guest::Socket(opened, stay, seat)))) => {
-                    data[stay.endpoint.thread].spawn(async move {
+                    data.at(stay.peer.thread).handle.spawn(async move {
                         if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
                             stay.endpoint.fails(error);
                         }
@@ -197,7 +203,7 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<[Handle]>) -> std::
 }
 
 /// TLS and HTTP handshake. `None`: the client was answered and sent away.
-async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<Option<Guest>> {
+async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketThreads) -> io::Result<Option<Guest>> {
     stream.set_nodelay(true)?;
     let gate = &door.gate;
     let mut wire = match &door.tls {
@@ -305,8 +311,10 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door) -> io::Result<O
     let mut answer = Vec::new();
     write_response(&mut answer, &response).map_err(io::Error::other)?;
     // Joined before the answer goes out: a client that knows it is connected gets everything from then on.
-    let peer = Peer::of_client(from.to_string(), door.totals.clone(), &segments, Some(request.headers()));
-    let Some(stay) = Stay::new(&endpoint, peer) else {
+    let placement = endpoint.place(data);
+    let (address, totals) = (from.to_string(), door.totals.clone());
+    let peer = Peer::of_client(address, totals, placement.thread, &segments, Some(request.headers()));
+    let Some(stay) = Stay::new(&endpoint, peer, placement) else {
         gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
@@ -336,11 +344,6 @@ fn live_view(views: &Views, path: &str) -> Option<Option<String>> {
         return Some(None);
     }
     views.at_path(path).map(|name| Some(name.to_string()))
-}
-
-/// The thread for a client of live views: by its port, so that clients are spread.
-fn from_thread(from: &SocketAddr, threads: usize) -> usize {
-    usize::from(from.port()) % threads.max(1)
 }
 
 /// The rest of the handshake of a client of live views.

@@ -140,7 +140,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_connection_is_kept_alive_until_it_is_due() {
-        let peer = Peer::new("p".to_owned(), Arc::default());
+        let peer = Peer::new("p".to_owned(), Arc::default(), 0);
         let said = || std::iter::from_fn(|| peer.next_first()).count();
         // Tests do not depend on speed: only what must come is asked for.
         assert_eq!(watch(&peer, &terms(Some(KeepAliveWhen::Always), 0, 200), Instant::now()).await, Due::Old);

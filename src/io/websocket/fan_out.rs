@@ -1,0 +1,412 @@
+//! The way of a sink's batch to its clients, over all data threads.
+//!
+//! A batch is encoded once and passed on by reference. The lanes of the clients of one data thread form a branch. The
+//! thread that sends puts a batch into the lanes of its own branch; every other branch that has clients gets it into
+//! its inbox, and its thread is asked once to distribute what is there. So another thread costs the sender one lock
+//! and one wake, however many clients it has, and a thread without clients costs nothing.
+//!
+//! An inbox is bounded ([`INBOX_BATCHES`], [`INBOX_BYTES`]). Where it is full, the sender distributes it itself:
+//! nothing is lost, nothing overtakes, and what a full lane does is up to the sink's policy, as ever.
+//!
+//! A branch gains and loses clients only while its inbox is empty: who changes it distributes first. So a client gets
+//! what was sent while it was there, and no count differs from that of a single thread.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::SystemTime;
+
+use super::client_queue::{ClientQueue, Peer};
+use super::config::{QueueLimit, SlowClient};
+use super::tally::{Loss, Tally};
+use super::threads::{Errand, SocketThread, SocketThreads};
+use crate::io::queue::{MessageBatch, Outlet, Signal};
+use crate::sync::locked;
+
+/// How many batches an inbox holds.
+const INBOX_BATCHES: usize = 64;
+
+/// How many bytes of batches an inbox holds, beyond which it takes no further batch.
+const INBOX_BYTES: usize = 1024 * 1024;
+
+/// One sink: its clients' lanes, its policy and its counts.
+pub(super) struct SinkQueue {
+    /// what it counts
+    pub tally: Arc<Tally>,
+    /// one for each data thread
+    branches: Box<[Arc<Branch>]>,
+}
+
+/// One client of a sink.
+#[derive(Clone, Debug)]
+pub struct ClientStatus {
+    /// where it is
+    pub address: String,
+    /// since when it is connected (a client role: since when the link exists)
+    pub since: SystemTime,
+    /// messages that wait for it
+    pub queued: usize,
+    /// messages it lost
+    pub dropped: u64,
+}
+
+impl SinkQueue {
+    /// A sink without clients, whose clients will live on these threads.
+    pub fn new(limit: QueueLimit, policy: SlowClient, signal: Signal, threads: &SocketThreads) -> Arc<SinkQueue> {
+        let tally = Arc::new(Tally::new(limit, policy, signal));
+        let branches = threads.iter().map(|thread| Arc::new(Branch::new(thread.clone(), tally.clone()))).collect();
+        Arc::new(SinkQueue { tally, branches })
+    }
+
+    /// From now on `peer` gets what is sent.
+    pub fn join(&self, peer: &Arc<Peer>) {
+        let lane = ClientQueue::open(peer, &self.tally);
+        self.branch(peer).change(|lanes| lanes.push(lane));
+    }
+
+    /// `peer` gets nothing more but what waits for it.
+    pub fn retire(&self, peer: &Arc<Peer>) {
+        self.branch(peer).change(|lanes| {
+            if let Some(place) = lanes.iter().position(|lane| lane.is_of(peer)) {
+                lanes.swap_remove(place);
+            }
+        });
+    }
+
+    /// Brings all that was sent into the lanes: what other sinks send next does not overtake it.
+    pub fn settle(&self) {
+        self.branches.iter().for_each(|branch| drop(branch.settled()));
+    }
+
+    /// Takes leave of all clients; what still waits is lost and counted.
+    pub fn end(&self) {
+        self.tally.end();
+        for branch in &self.branches {
+            let mut left = Vec::new();
+            branch.change(|lanes| left = std::mem::take(lanes));
+            left.iter().for_each(|lane| lane.end());
+        }
+    }
+
+    /// Each client with what waits for it and what it lost.
+    pub fn clients(&self) -> Vec<ClientStatus> {
+        let of_branch = |branch: &Arc<Branch>| {
+            let lanes = branch.settled();
+            lanes.iter().map(|lane| status(lane)).collect::<Vec<_>>()
+        };
+        self.branches.iter().flat_map(of_branch).collect()
+    }
+
+    fn branch(&self, peer: &Peer) -> &Arc<Branch> {
+        &self.branches[peer.thread % self.branches.len()]
+    }
+
+    /// Sends each message to the client that it is for.
+    fn send_addressed<'m>(&self, messages: impl Iterator<Item = (&'m str, MessageBatch)>) {
+        for (client, message) in messages {
+            let message = Arc::new(message);
+            let found = self.branches.iter().any(|branch| {
+                let lanes = branch.settled();
+                let lane = lanes.iter().find(|lane| lane.is_for(client));
+                if let Some(lane) = lane {
+                    self.tally.add(message.len());
+                    lane.push(&message);
+                }
+                lane.is_some()
+            });
+            if !found {
+                self.tally.lose(Loss::Unknown, 1);
+            }
+        }
+    }
+}
+
+fn status(lane: &ClientQueue) -> ClientStatus {
+    let peer = lane.peer();
+    ClientStatus { address: peer.address.clone(), since: peer.since, queued: lane.queued(), dropped: lane.dropped() }
+}
+
+impl Outlet for SinkQueue {
+    fn send(&self, batch: &Arc<MessageBatch>) {
+        if batch.is_empty() {
+            return;
+        }
+        if let Some(addressed) = batch.by_target() {
+            return self.send_addressed(addressed.map(|(client, message)| (client.as_str(), message)));
+        }
+        let mut clients = 0;
+        for branch in &self.branches {
+            clients += branch.send(batch);
+        }
+        if clients == 0 {
+            self.tally.lose(self.tally.unless_ended(Loss::NoClient), batch.len());
+        }
+    }
+
+    fn ready(&self) -> bool {
+        self.tally.is_ready()
+    }
+
+    fn may_wait(&self) -> bool {
+        self.tally.policy == SlowClient::Block
+    }
+}
+
+/// The clients of a sink on one data thread.
+struct Branch {
+    thread: Arc<SocketThread>,
+    tally: Arc<Tally>,
+    /// locked for one batch at a time; before `inbox`, where both are
+    lanes: Mutex<Vec<Arc<ClientQueue>>>,
+    inbox: Mutex<Inbox>,
+}
+
+/// Batches that other threads have sent.
+#[derive(Default)]
+struct Inbox {
+    batches: VecDeque<Arc<MessageBatch>>,
+    bytes: usize,
+    /// the number of lanes
+    clients: usize,
+    /// the thread has been asked to distribute
+    asked: bool,
+}
+
+impl Branch {
+    fn new(thread: Arc<SocketThread>, tally: Arc<Tally>) -> Branch {
+        Branch { thread, tally, lanes: Mutex::default(), inbox: Mutex::default() }
+    }
+
+    /// Sends a batch to all clients; how many they are.
+    fn send(self: &Arc<Self>, batch: &Arc<MessageBatch>) -> usize {
+        if self.thread.is_elsewhere() {
+            let mut inbox = locked(&self.inbox);
+            if inbox.clients == 0 {
+                return 0;
+            }
+            if inbox.has_room() {
+                let clients = inbox.clients;
+                self.tally.add(batch.len() * clients);
+                inbox.bytes += batch.byte_len();
+                inbox.batches.push_back(batch.clone());
+                let ask = !std::mem::replace(&mut inbox.asked, true);
+                drop(inbox);
+                if ask {
+                    self.thread.send(self.clone());
+                }
+                return clients;
+            }
+        }
+        let lanes = self.settled();
+        self.tally.add(batch.len() * lanes.len());
+        lanes.iter().for_each(|lane| lane.push(batch));
+        lanes.len()
+    }
+
+    /// The lanes, when they have got all that was sent before.
+    fn settled(&self) -> MutexGuard<'_, Vec<Arc<ClientQueue>>> {
+        let lanes = locked(&self.lanes);
+        while let Some(batch) = locked(&self.inbox).take() {
+            lanes.iter().for_each(|lane| lane.push(&batch));
+        }
+        lanes
+    }
+
+    /// Lets clients come or go, while nothing is on its way to them.
+    fn change(&self, change: impl FnOnce(&mut Vec<Arc<ClientQueue>>)) {
+        loop {
+            let mut lanes = self.settled();
+            let mut inbox = locked(&self.inbox);
+            if inbox.batches.is_empty() {
+                change(&mut lanes);
+                inbox.clients = lanes.len();
+                return;
+            }
+        }
+    }
+}
+
+impl Errand for Branch {
+    fn run(self: Arc<Self>) {
+        // Before it looks: what comes from now on asks anew.
+        locked(&self.inbox).asked = false;
+        drop(self.settled());
+    }
+}
+
+impl Inbox {
+    fn has_room(&self) -> bool {
+        self.batches.len() < INBOX_BATCHES && self.bytes < INBOX_BYTES
+    }
+
+    fn take(&mut self) -> Option<Arc<MessageBatch>> {
+        let batch = self.batches.pop_front()?;
+        self.bytes -= batch.byte_len();
+        Some(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use tokio::runtime::Runtime;
+    use tokio::sync::Notify;
+
+    use super::*;
+
+    const WIDE: QueueLimit = QueueLimit { messages: 1000, bytes: 1 << 20 };
+
+    fn runtime() -> Runtime {
+        tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+    }
+
+    fn batch(text: &str) -> Arc<MessageBatch> {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        Arc::new(MessageBatch::new(bytes, vec![text.len() as u32], true, None))
+    }
+
+    /// What a client gets, as its socket takes it.
+    fn taken(peer: &Peer) -> Vec<String> {
+        let mut messages = Vec::new();
+        while let Some(mut flight) = peer.next() {
+            let (batch, start) = flight.rest();
+            let rest = batch.messages_from(start).map(|message| String::from_utf8_lossy(message).into_owned());
+            messages.extend(rest);
+            let count = batch.len() - start;
+            flight.take(count);
+            flight.arrive();
+        }
+        messages
+    }
+
+    /// A sink over two threads. The test runs as the first; the second stands still until it is driven.
+    struct Setting {
+        here: Runtime,
+        there: Runtime,
+        sink: Arc<SinkQueue>,
+        _threads: SocketThreads,
+    }
+
+    impl Setting {
+        fn new(limit: QueueLimit, policy: SlowClient) -> Setting {
+            let (here, there) = (runtime(), runtime());
+            let threads = SocketThreads::new(vec![here.handle().clone(), there.handle().clone()]);
+            let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::new(Notify::new()));
+            let sink = SinkQueue::new(limit, policy, signal, &threads);
+            here.block_on(tokio::task::yield_now());
+            Setting { here, there, sink, _threads: threads }
+        }
+
+        fn client(&self, thread: usize) -> Arc<Peer> {
+            let peer = Peer::new(format!("client on {thread}"), Arc::default(), thread);
+            self.sink.join(&peer);
+            peer
+        }
+
+        fn send(&self, texts: &[&str]) {
+            self.here.block_on(async { texts.iter().for_each(|text| self.sink.send(&batch(text))) });
+        }
+
+        /// Lets the second thread read its mail.
+        fn drive_the_other(&self) {
+            let there = &self.there;
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    there.block_on(async {
+                        for _ in 0..4 {
+                            tokio::task::yield_now().await;
+                        }
+                    })
+                });
+            });
+        }
+
+        fn on_its_way(&self) -> usize {
+            locked(&self.sink.branches[1].inbox).batches.len()
+        }
+    }
+
+    #[test]
+    fn clients_of_other_threads_get_the_same_in_the_same_order() {
+        let setting = Setting::new(WIDE, SlowClient::DropOldest);
+        let (near, far) = (setting.client(0), setting.client(1));
+        setting.send(&["a", "b"]);
+        assert_eq!(taken(&near), ["a", "b"]);
+        assert_eq!((taken(&far).len(), setting.sink.tally.queued()), (0, 2), "it waits for its thread, and counts");
+        setting.drive_the_other();
+        assert_eq!(taken(&far), ["a", "b"]);
+        assert_eq!(setting.sink.tally.queued(), 0);
+        setting.sink.retire(&far);
+        setting.send(&["c"]);
+        assert_eq!(setting.on_its_way(), 0, "a thread without clients is not asked");
+        assert_eq!(taken(&near), ["c"]);
+    }
+
+    #[test]
+    fn a_full_inbox_is_distributed_by_the_sender() {
+        let setting = Setting::new(WIDE, SlowClient::DropOldest);
+        let far = setting.client(1);
+        let texts: Vec<String> = (0..=INBOX_BATCHES).map(|number| number.to_string()).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        setting.send(&texts[..INBOX_BATCHES]);
+        assert_eq!(setting.on_its_way(), INBOX_BATCHES);
+        setting.send(&texts[INBOX_BATCHES..]);
+        assert_eq!(setting.on_its_way(), 0);
+        assert_eq!(taken(&far), texts);
+    }
+
+    #[test]
+    fn who_comes_later_gets_nothing_of_what_is_on_its_way() {
+        let setting = Setting::new(WIDE, SlowClient::DropOldest);
+        let early = setting.client(1);
+        setting.send(&["a"]);
+        let late = setting.client(1);
+        setting.send(&["b"]);
+        setting.drive_the_other();
+        assert_eq!((taken(&early), taken(&late)), (vec!["a".to_owned(), "b".to_owned()], vec!["b".to_owned()]));
+    }
+
+    #[test]
+    fn what_is_on_its_way_when_the_sink_ends_is_counted() {
+        let setting = Setting::new(WIDE, SlowClient::DropOldest);
+        let (_near, _far) = (setting.client(0), setting.client(1));
+        setting.send(&["a", "b"]);
+        setting.sink.end();
+        assert_eq!(setting.sink.tally.lost(), [(crate::io::UNSENT, 4)]);
+        assert_eq!(setting.sink.tally.queued(), 0);
+        setting.send(&["c"]);
+        assert_eq!(setting.sink.tally.lost(), [(crate::io::UNSENT, 5)]);
+    }
+
+    #[test]
+    fn limits_hold_for_clients_of_other_threads() {
+        let limit = QueueLimit { messages: 2, ..WIDE };
+        let setting = Setting::new(limit, SlowClient::DropOldest);
+        let far = setting.client(1);
+        setting.send(&["a", "b", "c"]);
+        setting.drive_the_other();
+        assert_eq!(taken(&far), ["b", "c"]);
+        assert_eq!(setting.sink.tally.lost(), [("slow client", 1)]);
+        let setting = Setting::new(limit, SlowClient::Block);
+        let far = setting.client(1);
+        setting.send(&["a", "b", "c"]);
+        setting.drive_the_other();
+        assert!(!setting.sink.ready());
+        assert_eq!(taken(&far), ["a", "b", "c"]);
+        assert!(setting.sink.ready());
+    }
+
+    #[test]
+    fn a_message_for_one_client_finds_it_on_any_thread() {
+        let setting = Setting::new(WIDE, SlowClient::DropOldest);
+        let (near, far) = (setting.client(0), setting.client(1));
+        setting.send(&["a"]);
+        let addressed = MessageBatch::new(Bytes::from_static(b"xyz"), vec![1, 2, 3], true, None);
+        let addressed = addressed.addressed(vec![far.id.clone(), near.id.clone(), "nobody".into()]);
+        setting.here.block_on(async { setting.sink.send(&Arc::new(addressed)) });
+        assert_eq!(
+            (taken(&near), taken(&far)),
+            (vec!["a".to_owned(), "y".to_owned()], vec!["a".to_owned(), "x".to_owned()])
+        );
+        assert_eq!(setting.sink.tally.lost(), [("unknown client", 1)]);
+    }
+}

@@ -1,0 +1,156 @@
+//! What a sink allows its clients and counts of them, shared by all of their lanes.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::config::{QueueLimit, SlowClient};
+use crate::io::queue::Signal;
+use crate::io::{NO_CLIENT, UNSENT};
+
+/// Why messages were lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// a lane was full
+    Slow,
+    /// nobody was there
+    NoClient,
+    /// their client left before it took them
+    Left,
+    /// the connection broke while they were written
+    Broken,
+    /// they were for a client that is not there
+    Unknown,
+    /// the sink ended before they were taken
+    Unsent,
+}
+
+impl Loss {
+    const ALL: [(Loss, &str); 6] = [
+        (Loss::Slow, "slow client"),
+        (Loss::NoClient, NO_CLIENT),
+        (Loss::Left, "client left"),
+        (Loss::Broken, "connection broke"),
+        (Loss::Unknown, "unknown client"),
+        (Loss::Unsent, UNSENT),
+    ];
+}
+
+/// See the module.
+pub(super) struct Tally {
+    /// of each lane
+    pub limit: QueueLimit,
+    /// what happens when a lane is full
+    pub policy: SlowClient,
+    signal: Signal,
+    /// lanes that are over the limit, with policy `block`
+    over: AtomicUsize,
+    /// messages that wait in all lanes, and on the way to them
+    queued: AtomicUsize,
+    /// told when nothing waits any more
+    drained: Notify,
+    /// messages flushed to clients
+    pub messages: AtomicU64,
+    /// their bytes
+    pub bytes: AtomicU64,
+    lost: [AtomicU64; Loss::ALL.len()],
+    ended: AtomicBool,
+}
+
+impl Tally {
+    /// Of a sink without clients. `signal` is raised when a sink that was not ready is ready again.
+    pub fn new(limit: QueueLimit, policy: SlowClient, signal: Signal) -> Tally {
+        Tally {
+            limit,
+            policy,
+            signal,
+            over: AtomicUsize::new(0),
+            queued: AtomicUsize::new(0),
+            drained: Notify::new(),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            lost: Default::default(),
+            ended: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether no lane holds the engine up.
+    pub fn is_ready(&self) -> bool {
+        self.over.load(Ordering::Acquire) == 0
+    }
+
+    /// A lane is over the limit, and holds the engine up.
+    pub fn holds_up(&self) {
+        self.over.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A lane holds the engine up no more.
+    pub fn lets_go(&self) {
+        if self.over.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.signal.raise();
+        }
+    }
+
+    /// Messages that wait for clients.
+    pub fn queued(&self) -> usize {
+        self.queued.load(Ordering::Acquire)
+    }
+
+    /// So many more wait. To be called before a lane gets them: its client may be writing at once.
+    pub fn add(&self, messages: usize) {
+        self.queued.fetch_add(messages, Ordering::AcqRel);
+    }
+
+    /// So many no longer wait.
+    pub fn remove(&self, messages: usize) {
+        if messages > 0 && self.queued.fetch_sub(messages, Ordering::AcqRel) == messages {
+            self.drained.notify_waiters();
+        }
+    }
+
+    /// Waits until nothing is queued, but not beyond `deadline`.
+    pub async fn drain(&self, deadline: Instant) {
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if self.queued() == 0 || tokio::time::timeout_at(deadline, drained).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The sink is at its end: what is lost from now on was not taken in time.
+    pub fn end(&self) {
+        self.ended.store(true, Ordering::Release);
+    }
+
+    /// This cause, unless the sink is at its end.
+    pub fn unless_ended(&self, cause: Loss) -> Loss {
+        if self.ended.load(Ordering::Acquire) { Loss::Unsent } else { cause }
+    }
+
+    /// Counts messages that are lost.
+    pub fn lose(&self, cause: Loss, messages: usize) {
+        self.lost[cause as usize].fetch_add(messages as u64, Ordering::Relaxed);
+    }
+
+    /// Lost messages by cause.
+    pub fn lost(&self) -> Vec<(&'static str, u64)> {
+        let counts = Loss::ALL.iter().map(|(cause, name)| (*name, self.lost[*cause as usize].load(Ordering::Relaxed)));
+        counts.filter(|(_, count)| *count > 0).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn causes_stand_in_the_order_of_their_counts() {
+        for (place, (cause, _)) in Loss::ALL.iter().enumerate() {
+            assert_eq!(*cause as usize, place);
+        }
+    }
+}
