@@ -17,6 +17,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("sync", &["value"]),
     ("memory", &[]),
     ("metrics", &["sync"]),
+    ("cluster", &[]),
     ("logging", &["sync"]),
     ("format", &["text", "value"]),
     ("sql", &["text", "time", "value"]),
@@ -74,6 +75,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "tokio",
         &[
             "sync",
+            "cluster",
             "io",
             "dataflow::cluster",
             "dataflow::command",
@@ -85,7 +87,7 @@ const CRATES: &[(&str, &[&str])] = &[
             "main",
         ],
     ),
-    ("timely", &["dataflow"]),
+    ("timely", &["cluster", "dataflow"]),
     ("axum", &["api"]),
     ("redb", &["service"]),
 ];

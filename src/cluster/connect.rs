@@ -1,0 +1,226 @@
+//! How the processes of a cluster connect: each listens on its address, and dials those before it in the list.
+//!
+//! They may start in any order: a process dials until it is answered. Connections of others than the cluster's
+//! processes are dropped.
+
+use std::net::{self, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::greeting::{Answer, Greeting, Purpose, Term, hear, tell};
+use super::membership::is_private;
+use super::{ClusterError, Membership};
+
+/// How long a connection, or an answer to a greeting, may take.
+const ANSWER: Duration = Duration::from_secs(5);
+
+/// How long a process waits before it dials again.
+const REDIAL: Duration = Duration::from_millis(200);
+
+/// How often a process that waits says for whom.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many connections may be greeting at a time.
+const GREETING: usize = 256;
+
+/// Connections to all other processes, which fit together.
+pub struct Links {
+    pub(super) membership: Membership,
+    /// in the order of the processes; `None` for this one
+    pub(super) peers: Vec<Option<Peer>>,
+}
+
+/// The connections to one process.
+pub(super) struct Peer {
+    pub data: net::TcpStream,
+    pub heartbeat: net::TcpStream,
+}
+
+/// A connection that was greeted.
+struct Met {
+    process: usize,
+    purpose: Purpose,
+    stream: TcpStream,
+}
+
+/// What all connections of this process say.
+struct Own {
+    membership: Membership,
+    terms: Vec<Term>,
+}
+
+/// Connects to all other processes, however long they take to start. `waits` is told now and then for whom this one
+/// waits.
+///
+/// # Errors
+/// [`ClusterError`] if this process cannot listen, or does not fit to another.
+pub async fn connect(
+    membership: Membership,
+    terms: Vec<Term>,
+    allow_public: bool,
+    mut waits: impl FnMut(&str),
+) -> Result<Links, ClusterError> {
+    let listener = listen(&membership, allow_public).await?;
+    let own = Arc::new(Own { membership, terms });
+    let mut meetings = JoinSet::new();
+    for process in 0..own.membership.process {
+        for purpose in [Purpose::Data, Purpose::Heartbeat] {
+            let own = own.clone();
+            meetings.spawn(async move { dial(&own, process, purpose).await.map(Some) });
+        }
+    }
+    let mut found = Found::new(own.membership.hosts.len());
+    let mut patience = tokio::time::interval_at(tokio::time::Instant::now() + PATIENCE, PATIENCE);
+    loop {
+        let missing = found.missing(&own.membership);
+        if missing.is_empty() {
+            return found.into_links(own.membership.clone());
+        }
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, from)) if meetings.len() < GREETING => {
+                    let own = own.clone();
+                    meetings.spawn(async move { greet(&own, stream, from).await });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection of another process");
+                    sleep(REDIAL).await;
+                }
+            },
+            Some(met) = meetings.join_next() => match met {
+                Ok(met) => met?.into_iter().for_each(|met| found.take(met)),
+                Err(error) => tracing::error!(%error, "a connection of another process"),
+            },
+            _ = patience.tick() => waits(&format!("waiting for {}", missing.join(" and "))),
+        }
+    }
+}
+
+/// Connections that were greeted so far.
+struct Found(Vec<[Option<TcpStream>; 2]>);
+
+impl Found {
+    fn new(processes: usize) -> Found {
+        Found((0..processes).map(|_| [None, None]).collect())
+    }
+
+    /// A process that was started again while others wait comes a second time.
+    fn take(&mut self, met: Met) {
+        self.0[met.process][met.purpose as usize] = Some(met.stream);
+    }
+
+    fn missing(&self, membership: &Membership) -> Vec<String> {
+        let others = self.0.iter().enumerate().filter(|(process, _)| *process != membership.process);
+        let missing = others.filter(|(_, streams)| streams.iter().any(Option::is_none));
+        missing.map(|(process, _)| format!("process {process} ({})", membership.hosts[process])).collect()
+    }
+
+    fn into_links(self, membership: Membership) -> Result<Links, ClusterError> {
+        let mut peers = Vec::new();
+        for streams in self.0 {
+            let [data, heartbeat] = streams.map(|stream| stream.map(blocking).transpose());
+            peers.push(data?.zip(heartbeat?).map(|(data, heartbeat)| Peer { data, heartbeat }));
+        }
+        Ok(Links { membership, peers })
+    }
+}
+
+fn blocking(stream: TcpStream) -> std::io::Result<net::TcpStream> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
+}
+
+async fn listen(membership: &Membership, allow_public: bool) -> Result<TcpListener, ClusterError> {
+    let process = membership.process;
+    let failed = |source| ClusterError::Listen { process, host: membership.host().to_owned(), source };
+    let mut last = std::io::ErrorKind::AddrNotAvailable.into();
+    for address in tokio::net::lookup_host(membership.host()).await.map_err(failed)? {
+        if !allow_public && !is_private(address.ip()) {
+            return Err(ClusterError::Public { process, address });
+        }
+        match bind(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => last = error,
+        }
+    }
+    Err(failed(last))
+}
+
+fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(1024)
+}
+
+/// Dials a process until it answers.
+async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, ClusterError> {
+    let host = &own.membership.hosts[process];
+    let greeting = Greeting::new(&own.membership, &own.terms, purpose);
+    loop {
+        let answer = timeout(ANSWER, async {
+            let mut stream = TcpStream::connect(host).await?;
+            stream.set_nodelay(true)?;
+            tell(&mut stream, &greeting).await?;
+            let answer: Answer = hear(&mut stream).await?;
+            std::io::Result::Ok((stream, answer))
+        });
+        match answer.await {
+            Ok(Ok((_, Answer::Refused(why)))) => return Err(ClusterError::Refused { host: host.clone(), why }),
+            Ok(Ok((stream, Answer::Greeting(theirs)))) => {
+                if theirs.process != process {
+                    return Err(ClusterError::Stranger { host: host.clone(), expected: process, is: theirs.process });
+                }
+                greeting.fits(&theirs)?;
+                return Ok(Met { process, purpose, stream });
+            }
+            Ok(Err(error)) => tracing::debug!(host, %error, "another process does not answer"),
+            Err(_) => tracing::debug!(host, "another process takes too long to answer"),
+        }
+        sleep(REDIAL).await;
+    }
+}
+
+/// Answers a connection; `None`: it is none of a process.
+async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Option<Met>, ClusterError> {
+    let heard = timeout(ANSWER, async {
+        stream.set_nodelay(true)?;
+        let theirs: Greeting = hear(&mut stream).await?;
+        let greeting = Greeting::new(&own.membership, &own.terms, theirs.purpose);
+        let fits = greeting.fits(&theirs);
+        let expected = own.membership.process + 1..own.membership.hosts.len();
+        let answer = match &fits {
+            Ok(()) if !expected.contains(&theirs.process) => Answer::Refused(format!(
+                "it is process {} itself, and was called by process {}: check --process",
+                own.membership.process, theirs.process
+            )),
+            _ => Answer::Greeting(greeting),
+        };
+        tell(&mut stream, &answer).await?;
+        std::io::Result::Ok((theirs, fits, answer))
+    });
+    match heard.await {
+        Ok(Ok((_, Ok(()), Answer::Refused(why)))) => {
+            tracing::warn!(%from, "refused another process: {why}");
+            Ok(None)
+        }
+        Ok(Ok((theirs, fits, _))) => {
+            fits?;
+            Ok(Some(Met { process: theirs.process, purpose: theirs.purpose, stream }))
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(%from, %error, "dropped a connection that is none of another process");
+            Ok(None)
+        }
+        Err(_) => {
+            tracing::warn!(%from, "dropped a connection that did not greet");
+            Ok(None)
+        }
+    }
+}

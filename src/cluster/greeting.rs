@@ -1,0 +1,155 @@
+//! What two processes tell each other before anything else, and whether they fit together.
+//!
+//! A greeting is one JSON document behind its length. The process that dials greets first; the other answers with its
+//! own greeting, or says why it does not want the caller. Both compare, so both say what differs.
+
+use std::io;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::{ClusterError, Membership};
+
+/// The longest greeting, bytes.
+const LONGEST: u32 = 64 * 1024;
+
+/// Something that all processes of a cluster must have in common, beside version, hosts and workers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Term {
+    /// what it is, in words for an error
+    pub name: String,
+    /// its value here
+    pub value: String,
+}
+
+/// What a connection between two processes is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Purpose {
+    /// what workers exchange
+    Data,
+    /// heartbeats
+    Heartbeat,
+}
+
+/// See the module.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Greeting {
+    version: String,
+    hosts: Vec<String>,
+    pub process: usize,
+    workers: usize,
+    pub purpose: Purpose,
+    terms: Vec<Term>,
+}
+
+/// The answer to a greeting.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) enum Answer {
+    /// the other's greeting, to be compared
+    Greeting(Greeting),
+    /// the caller is not wanted, and why
+    Refused(String),
+}
+
+impl Greeting {
+    /// What this process says.
+    pub fn new(membership: &Membership, terms: &[Term], purpose: Purpose) -> Greeting {
+        Greeting {
+            // Bytes of rows are those of the machine.
+            version: format!("{} ({})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
+            hosts: membership.hosts.clone(),
+            process: membership.process,
+            workers: membership.workers,
+            purpose,
+            terms: terms.to_vec(),
+        }
+    }
+
+    /// Whether a process that says this fits to one that greets so.
+    ///
+    /// # Errors
+    /// [`ClusterError::Differs`] with the first difference.
+    pub fn fits(&self, theirs: &Greeting) -> Result<(), ClusterError> {
+        let differs = |what: &str, ours: String, theirs_value: String| ClusterError::Differs {
+            peer: theirs.process,
+            host: self.hosts.get(theirs.process).cloned().unwrap_or_else(|| "unknown".to_owned()),
+            what: what.to_owned(),
+            ours,
+            theirs: theirs_value,
+        };
+        if self.version != theirs.version {
+            return Err(differs("its version", self.version.clone(), theirs.version.clone()));
+        }
+        if self.hosts != theirs.hosts {
+            return Err(differs("--hosts", self.hosts.join(","), theirs.hosts.join(",")));
+        }
+        if self.workers != theirs.workers {
+            return Err(differs("--workers", self.workers.to_string(), theirs.workers.to_string()));
+        }
+        let value = |terms: &[Term], name: &str| {
+            let found = terms.iter().find(|term| term.name == name);
+            found.map_or_else(|| "none".to_owned(), |term| term.value.clone())
+        };
+        for Term { name, .. } in self.terms.iter().chain(&theirs.terms) {
+            let (ours, theirs) = (value(&self.terms, name), value(&theirs.terms, name));
+            if ours != theirs {
+                return Err(differs(name, ours, theirs));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Sends a greeting or an answer.
+pub(super) async fn tell(stream: &mut TcpStream, message: &impl Serialize) -> io::Result<()> {
+    let text = serde_json::to_vec(message)?;
+    let length = u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST);
+    stream.write_u32(length.ok_or(io::ErrorKind::InvalidInput)?).await?;
+    stream.write_all(&text).await
+}
+
+/// Receives one. Nothing that follows it is read.
+pub(super) async fn hear<M: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<M> {
+    let length = stream.read_u32().await?;
+    if length > LONGEST {
+        return Err(io::ErrorKind::InvalidData.into());
+    }
+    let mut text = vec![0; length as usize];
+    stream.read_exact(&mut text).await?;
+    Ok(serde_json::from_slice(&text)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_that_differ_say_in_what() {
+        let term = |value: &str| Term { name: "the rule files".to_owned(), value: value.to_owned() };
+        let greeting = |hosts: &str, process, workers, value| {
+            let membership = Membership::new(hosts, process, workers).expect("it is right");
+            Greeting::new(&membership, &[term(value)], Purpose::Data)
+        };
+        let ours = greeting("a:1,b:2", 0, 2, "x");
+        assert!(ours.fits(&greeting("a:1,b:2", 1, 2, "x")).is_ok());
+        let says = |theirs: Greeting| ours.fits(&theirs).expect_err("they differ").to_string();
+        assert_eq!(
+            says(greeting("a:1,c:2", 1, 2, "x")),
+            "process 1 (b:2) differs in --hosts: it has a:1,c:2, this one has a:1,b:2; all need the same"
+        );
+        assert_eq!(
+            says(greeting("a:1,b:2", 1, 3, "x")),
+            "process 1 (b:2) differs in --workers: it has 3, this one has 2; all need the same"
+        );
+        assert_eq!(
+            says(greeting("a:1,b:2", 1, 2, "y")),
+            "process 1 (b:2) differs in the rule files: it has y, this one has x; all need the same"
+        );
+        let older = Greeting { version: "0.0.1 (x86_64)".to_owned(), ..greeting("a:1,b:2", 1, 2, "x") };
+        assert!(says(older).contains("differs in its version: it has 0.0.1 (x86_64), this one has "));
+        let without = Greeting { terms: Vec::new(), ..greeting("a:1,b:2", 1, 2, "x") };
+        assert!(says(without).contains("it has none, this one has x"));
+    }
+}

@@ -1,0 +1,178 @@
+//! Two or three "processes" in one: they connect, exchange, leave, and lose each other.
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use timely::WorkerConfig;
+use timely::communication::Allocator;
+use timely::container::CapacityContainerBuilder;
+use timely::dataflow::channels::pact::Exchange;
+use timely::dataflow::operators::generic::Operator;
+use timely::dataflow::operators::generic::operator::source;
+use timely::worker::Worker;
+use tokio::sync::Notify;
+
+use super::*;
+
+/// Nothing here takes longer, or it hangs.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// Addresses that were free a moment ago.
+fn hosts(count: usize) -> String {
+    let listeners: Vec<_> = (0..count).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string());
+    addresses.collect::<Vec<_>>().join(",")
+}
+
+fn term(value: &str) -> Vec<Term> {
+    vec![Term { name: "the rule files".to_owned(), value: value.to_owned() }]
+}
+
+/// Connects all processes of a list, each with its own terms.
+async fn connect_all(hosts: &str, workers: usize, terms: &[&str]) -> Vec<Result<Links, ClusterError>> {
+    let joining = terms.iter().enumerate().map(|(process, value)| {
+        let membership = Membership::new(hosts, process, workers).expect("the list is right");
+        connect(membership, term(value), false, |_| ())
+    });
+    tokio::time::timeout(LIMIT, futures_util::future::join_all(joining)).await.expect("they answer each other")
+}
+
+async fn connected(processes: usize, workers: usize) -> Vec<Links> {
+    let links = connect_all(&hosts(processes), workers, &vec!["same"; processes]).await;
+    links.into_iter().collect::<Result<_, _>>().expect("they fit together")
+}
+
+/// Sends `count` numbers to each worker of the cluster, and gives how many came with their sum.
+async fn exchange(builder: AllocatorBuilder, bell: Arc<Notify>, others: Vec<Arc<Notify>>, count: u64) -> (u64, u64) {
+    hang_bell(bell.clone());
+    let AllocatorBuilder::Tcp(builder) = builder else { panic!("several processes exchange over TCP") };
+    let mut worker = Worker::new(WorkerConfig::default(), Allocator::Tcp(builder.build()), Some(Instant::now()));
+    let peers = worker.peers() as u64;
+    let came = Rc::new(RefCell::new((0, 0)));
+    let (done, sums) = (Rc::new(RefCell::new(false)), came.clone());
+    let ended = done.clone();
+    worker.dataflow::<u64, _, _>(|scope| {
+        let numbers =
+            source::<_, CapacityContainerBuilder<Vec<(u64, u64)>>, _, _>(scope, "numbers", |capability, _| {
+                let mut capability = Some(capability);
+                move |output| {
+                    if let Some(capability) = capability.take() {
+                        let all = (0..count).flat_map(|number| (0..peers).map(move |to| (to, number)));
+                        output.session(&capability).give_iterator(all);
+                    }
+                }
+            });
+        numbers.sink(Exchange::new(|(to, _): &(u64, u64)| *to), "sum", move |(input, frontier)| {
+            input.for_each(|_, numbers| {
+                for (_, number) in numbers.drain(..) {
+                    let (came, sum) = *sums.borrow();
+                    *sums.borrow_mut() = (came + 1, sum + number);
+                }
+            });
+            *ended.borrow_mut() = frontier.frontier().is_empty();
+        });
+    });
+    while !*done.borrow() {
+        worker.step();
+        if worker.activations().borrow().empty_for() == Some(Duration::ZERO) {
+            others.iter().for_each(|other| other.notify_one());
+            continue;
+        }
+        // Without a bell it would wait for ever.
+        if !*done.borrow() {
+            tokio::time::timeout(LIMIT, bell.notified()).await.expect("it is woken");
+        }
+    }
+    // What is left to send shall go out before the thread ends.
+    worker.step();
+    let came = *came.borrow();
+    came
+}
+
+#[tokio::test]
+async fn workers_of_two_processes_exchange_and_wake_each_other() {
+    let (workers, count) = (2, 10_000);
+    let mut threads = Vec::new();
+    let mut clusters = Vec::new();
+    for links in connected(2, workers).await {
+        let (cluster, builders) = start(links, |lost| panic!("{lost}")).expect("threads");
+        let bells: Vec<Arc<Notify>> = builders.iter().map(|_| Arc::default()).collect();
+        for (index, builder) in builders.into_iter().enumerate() {
+            let (bell, others) = (bells[index].clone(), bells.clone());
+            threads.push(std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+                runtime.block_on(exchange(builder, bell, others, count))
+            }));
+        }
+        clusters.push(cluster);
+    }
+    for thread in threads {
+        let expected = (count * 4, 4 * count * (count - 1) / 2);
+        assert_eq!(thread.join().expect("no panic"), expected);
+    }
+    clusters.iter().for_each(Cluster::leave);
+}
+
+#[tokio::test]
+async fn processes_that_do_not_fit_refuse_each_other() {
+    let ended = connect_all(&hosts(2), 1, &["one", "two"]).await;
+    let errors: Vec<String> = ended.into_iter().map(|ended| ended.err().expect("they differ").to_string()).collect();
+    assert!(errors[0].contains("differs in the rule files: it has two, this one has one"), "{errors:?}");
+    assert!(errors[1].contains("differs in the rule files: it has one, this one has two"), "{errors:?}");
+}
+
+#[tokio::test]
+async fn strangers_do_no_harm() {
+    let hosts = hosts(2);
+    let first = Membership::new(&hosts, 0, 1).expect("the list is right");
+    let address = first.host().to_owned();
+    let first = tokio::spawn(connect(first, term("same"), false, |_| ()));
+    let stranger = async {
+        loop {
+            if let Ok(mut stream) = tokio::net::TcpStream::connect(&address).await {
+                let request = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+                return tokio::io::AsyncWriteExt::write_all(&mut stream, request).await.map(|()| stream);
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let _stranger = tokio::time::timeout(LIMIT, stranger).await.expect("it listens").expect("it takes bytes");
+    let second = Membership::new(&hosts, 1, 1).expect("the list is right");
+    let second = tokio::time::timeout(LIMIT, connect(second, term("same"), false, |_| ())).await;
+    assert!(second.expect("it is answered").is_ok() && first.await.expect("no panic").is_ok());
+}
+
+#[tokio::test]
+async fn a_public_address_is_refused() {
+    let membership = Membership::new("0.0.0.0:1,127.0.0.1:2", 0, 1).expect("the list is right");
+    let refused = connect(membership, Vec::new(), false, |_| ()).await.err().expect("it is public").to_string();
+    assert!(refused.starts_with("process 0 would listen on 0.0.0.0:1, a public address"), "{refused}");
+}
+
+/// Starts the second of two processes, and gives what it is told when the first goes as `go` says.
+async fn lose(go: impl FnOnce(Cluster, Vec<AllocatorBuilder>)) -> Lost {
+    let mut links = connected(2, 1).await.into_iter();
+    let (tell, told) = mpsc::channel();
+    let first = links.next().expect("two processes");
+    let (cluster, builders) = start(first, |lost| panic!("{lost}")).expect("threads");
+    let second = links.next().expect("two processes");
+    let _second = start(second, move |lost| tell.send(lost).expect("somebody waits")).expect("threads");
+    go(cluster, builders);
+    tokio::task::spawn_blocking(move || told.recv_timeout(LIMIT)).await.expect("no panic").expect("it is told")
+}
+
+#[tokio::test]
+async fn a_process_that_leaves_says_so() {
+    let lost = lose(|cluster, _| cluster.leave()).await;
+    assert_eq!((lost.process, &lost.how), (0, &Loss::Ended));
+    assert!(lost.to_string().ends_with(") has ended"), "{lost}");
+}
+
+#[tokio::test]
+async fn a_process_that_dies_is_noticed() {
+    let lost = lose(|cluster, _| cluster.heartbeats.cut()).await;
+    assert_eq!((lost.process, &lost.how), (0, &Loss::Closed));
+    assert!(lost.to_string().ends_with(" is gone: its connection was closed"), "{lost}");
+}
