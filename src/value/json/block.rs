@@ -63,22 +63,47 @@ impl Block {
     }
 
     #[inline(always)]
+    fn at_most(self, byte: u8) -> u32 {
+        self.0.min(u8x16::splat(byte)).simd_eq(self.0).to_bitmask()
+    }
+
+    /// The same bytes, with these bits set.
+    #[inline(always)]
+    fn with(self, bits: u8) -> Block {
+        Block(self.0 | u8x16::splat(bits))
+    }
+
+    #[inline(always)]
     fn equal(self, byte: u8) -> u32 {
         self.0.simd_eq(u8x16::splat(byte)).to_bitmask()
     }
 }
 
-/// What 64 bytes are, with a bit for each; the lowest bit is the first byte.
+/// The bytes of a block of 64 that JSON's grammar tells apart, with a bit for each; the lowest bit is the first byte.
+#[derive(Debug, PartialEq)]
 pub(super) struct Classes {
+    pub(super) quote: u64,
+    pub(super) backslash: u64,
+    /// A space or a control character.
+    pub(super) low: u64,
+    pub(super) space: u64,
+    pub(super) comma: u64,
+    pub(super) colon: u64,
+    /// `[` and `{`.
+    pub(super) open: u64,
+    /// `]` and `}`.
+    pub(super) close: u64,
+    /// Of the brackets, `{` and `}`; of other bytes it says nothing.
+    pub(super) brace: u64,
     pub(super) digit: u64,
     /// The digit 0.
     pub(super) zero: u64,
     pub(super) point: u64,
     pub(super) minus: u64,
-    pub(super) comma: u64,
-    /// A space, no other white space.
-    pub(super) blank: u64,
 }
+
+/// The bit in which `{` and `}` differ from `[` and `]`.
+pub(super) const BRACE: u8 = b'{' ^ b'[';
 
 #[inline(always)]
 pub(super) fn classes(bytes: &[u8; 64]) -> Classes {
@@ -88,13 +113,30 @@ pub(super) fn classes(bytes: &[u8; 64]) -> Classes {
         blocks.iter().enumerate().fold(0, |bits, (i, block)| bits | (test(Block::new(block)) as u64) << (i * WIDTH))
     }
     Classes {
+        quote: each(blocks, |block| block.equal(b'"')),
+        backslash: each(blocks, |block| block.equal(b'\\')),
+        low: each(blocks, |block| block.at_most(b' ')),
+        space: each(blocks, |block| block.equal(b' ')),
+        comma: each(blocks, |block| block.equal(b',')),
+        colon: each(blocks, |block| block.equal(b':')),
+        open: each(blocks, |block| block.with(BRACE).equal(b'{')),
+        close: each(blocks, |block| block.with(BRACE).equal(b'}')),
+        brace: each(blocks, |block| Block(block.0 & u8x16::splat(BRACE)).equal(BRACE)),
         digit: each(blocks, Block::digits),
         zero: each(blocks, |block| block.equal(b'0')),
         point: each(blocks, |block| block.equal(b'.')),
         minus: each(blocks, |block| block.equal(b'-')),
-        comma: each(blocks, |block| block.equal(b',')),
-        blank: each(blocks, |block| block.equal(b' ')),
     }
+}
+
+/// Each bit becomes the parity of itself and all below it: with a bit for each quote, ones from each opening quote up to
+/// the place before the closing one.
+#[inline(always)]
+pub(super) fn parity(mut bits: u64) -> u64 {
+    for distance in [1, 2, 4, 8, 16, 32] {
+        bits ^= bits << distance;
+    }
+    bits
 }
 
 #[cfg(test)]

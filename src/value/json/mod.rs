@@ -11,7 +11,10 @@
 //!
 //! This module must not know about streams, schemas or rules: typing of columns happens above it.
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
 mod block;
+mod container;
 mod decode;
 mod encode;
 mod number;

@@ -1,7 +1,6 @@
 //! Numbers: where one ends, and what it is.
 
 use super::block;
-use super::skip::{blanks, byte};
 use super::{JsonError, Problem};
 use crate::value::Value;
 
@@ -28,49 +27,6 @@ pub(super) fn end(text: &[u8], start: usize) -> Result<usize, JsonError> {
         return long_end(text, first);
     }
     Ok(end)
-}
-
-/// In an array, with the start of a number at `at`: behind as many numbers with the comma and white space after them as
-/// can be told to be valid together. What comes there is for the caller to read; nothing is refused here.
-///
-/// The grammar is checked for 64 bytes at once, as arithmetic on words with a bit for each byte, since the length of
-/// a number is what no processor can foresee.
-#[inline(never)]
-pub(super) fn run(text: &[u8], mut at: usize) -> usize {
-    while let Some(bytes) = text.get(at..).and_then(|rest| rest.first_chunk::<64>()) {
-        let block::Classes { digit, zero, point, minus, comma, blank } = block::classes(bytes);
-        // Only what stands up to the last comma is complete, and only up to the first other byte is it our business.
-        let other = !(digit | point | minus | comma | blank);
-        let commas = comma & (other.wrapping_sub(1) & !other);
-        if commas == 0 {
-            return at;
-        }
-        let length = 64 - commas.leading_zeros();
-        let inside = u64::MAX >> (64 - length);
-
-        let start = 1 | ((comma << 1) & !blank) | (blank << 1);
-        let first = (start & digit) | (minus << 1);
-        let fraction = point << 1;
-        // Adding the first digit of each fraction carries to the place behind it.
-        let fraction_end = digit.wrapping_add(fraction) & !digit;
-        let wrong = (start & !(digit | minus))
-            | (minus & !start)
-            | ((minus << 1) & !digit)
-            | (((first & zero) << 1) & digit)
-            | (point & !(digit << 1))
-            | (fraction & !digit)
-            | (fraction_end & point)
-            | (comma & !(digit << 1))
-            | (blank & !(comma << 1));
-        if wrong & inside != 0 {
-            return at;
-        }
-        at = blanks(text, at + length as usize);
-        if !matches!(byte(text, at), b'-' | b'0'..=b'9') {
-            return at;
-        }
-    }
-    at
 }
 
 /// The same for numbers that are long, have an exponent, or are wrong. `first` is the place behind the sign.

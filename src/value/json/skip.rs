@@ -4,7 +4,7 @@
 //!
 //! Functions take the whole text and a place in it, and give the place behind what they walked over.
 
-use super::{DEPTH_LIMIT, JsonError, Problem, block, number};
+use super::{DEPTH_LIMIT, JsonError, Problem, block, container, number};
 
 /// The byte at `at`, or zero behind the end: zero is valid nowhere outside strings, so it needs no check of its own.
 #[inline(always)]
@@ -67,7 +67,7 @@ pub(super) fn string_stop(text: &[u8], mut at: usize) -> usize {
 }
 
 /// Behind the escape that starts at `at` with a backslash.
-fn escape(text: &[u8], at: usize) -> Result<usize, JsonError> {
+pub(super) fn escape(text: &[u8], at: usize) -> Result<usize, JsonError> {
     match byte(text, at + 1) {
         b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Ok(at + 2),
         b'u' => match text.get(at + 2..at + 6) {
@@ -120,34 +120,26 @@ pub(super) fn colon(text: &[u8], at: usize) -> Result<usize, JsonError> {
     Ok(blanks(text, at + 1))
 }
 
-/// After so many numbers in an array it is worth looking at many together.
-const FEW_NUMBERS: u32 = 4;
-
-/// Behind the array or object that starts at `at`.
+/// Behind the array or object that starts at `at`. `outer` arrays and objects are open round it.
 #[inline(never)]
-fn nested(text: &[u8], mut at: usize, outer: usize) -> Result<usize, JsonError> {
+fn nested(text: &[u8], at: usize, outer: usize) -> Result<usize, JsonError> {
+    if text.len() - at >= container::LARGE
+        && let Some(end) = container::end(text, at, outer)
+    {
+        return Ok(end);
+    }
+    tokens(text, at, outer)
+}
+
+/// The same, from token to token.
+pub(super) fn tokens(text: &[u8], mut at: usize, outer: usize) -> Result<usize, JsonError> {
     let mut open = Open::new();
-    // How many numbers came one after the other: in an array, after a few there are mostly more.
-    let mut numbers = 0;
     loop {
         // A value starts here.
         match byte(text, at) {
             b'"' => at = string(text, at + 1)?,
-            b'-' | b'0'..=b'9' if numbers >= FEW_NUMBERS && !open.object => {
-                numbers = 0;
-                let behind = number::run(text, at);
-                if behind > at {
-                    at = behind;
-                    continue;
-                }
-                at = number::end(text, at)?;
-            }
-            b'-' | b'0'..=b'9' => {
-                numbers += 1;
-                at = number::end(text, at)?;
-            }
+            b'-' | b'0'..=b'9' => at = number::end(text, at)?,
             b'[' => {
-                numbers = 0;
                 open.push(false, outer, at)?;
                 at = blanks(text, at + 1);
                 if byte(text, at) != b']' {
@@ -157,7 +149,6 @@ fn nested(text: &[u8], mut at: usize, outer: usize) -> Result<usize, JsonError> 
                 open.pop();
             }
             b'{' => {
-                numbers = 0;
                 open.push(true, outer, at)?;
                 at = blanks(text, at + 1);
                 if byte(text, at) != b'}' {
@@ -196,23 +187,23 @@ fn nested(text: &[u8], mut at: usize, outer: usize) -> Result<usize, JsonError> 
 }
 
 /// Which arrays and objects are open, the innermost last.
-struct Open {
+pub(super) struct Open {
     /// How many are open.
-    depth: usize,
+    pub(super) depth: usize,
     /// Whether the innermost is an object.
-    object: bool,
+    pub(super) object: bool,
     /// The same of those round it.
     outer: [u64; DEPTH_LIMIT / 64],
 }
 
 impl Open {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Open { depth: 0, object: false, outer: [0; DEPTH_LIMIT / 64] }
     }
 
     /// `outer` more are open round all these; `at` is where the new one starts.
     #[inline(always)]
-    fn push(&mut self, object: bool, outer: usize, at: usize) -> Result<(), JsonError> {
+    pub(super) fn push(&mut self, object: bool, outer: usize, at: usize) -> Result<(), JsonError> {
         if self.depth + outer >= DEPTH_LIMIT {
             return Err(JsonError::new(at, Problem::TooDeep));
         }
@@ -224,7 +215,7 @@ impl Open {
     }
 
     #[inline(always)]
-    fn pop(&mut self) {
+    pub(super) fn pop(&mut self) {
         self.depth -= 1;
         self.object = self.outer[self.depth / 64] >> (self.depth % 64) & 1 == 1;
     }

@@ -1,0 +1,87 @@
+//! [`block`]'s classes of 64 bytes, for x86 processors that have AVX2.
+//!
+//! Most machines have it, but programs are compiled for those that have not, so the processor is asked at run time.
+//! [`container`](super::container) calls these functions from one that is compiled for the same features. They are safe
+//! there: no pointer is read.
+
+use std::arch::x86_64::*;
+
+use super::block::{BRACE, Classes};
+
+/// Whether this processor has what `end_avx2` is compiled for.
+pub(super) fn is_available() -> bool {
+    // The answers are kept: each is a load and a test.
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("bmi1")
+        && is_x86_feature_detected!("bmi2")
+        && is_x86_feature_detected!("lzcnt")
+        && is_x86_feature_detected!("pclmulqdq")
+}
+
+/// As [`block::classes`](super::block::classes).
+#[inline]
+#[target_feature(enable = "avx2")]
+pub(super) fn classes(bytes: &[u8; 64]) -> Classes {
+    let (words, _) = bytes.as_chunks::<8>();
+    // The compiler makes one load of the four.
+    let half = |first: usize| {
+        let word = |i: usize| i64::from_le_bytes(words[first + i]);
+        _mm256_set_epi64x(word(3), word(2), word(1), word(0))
+    };
+    let halves = [half(0), half(4)];
+    let splat = |byte: u8| _mm256_set1_epi8(byte as i8);
+    let mask = |halves: [__m256i; 2]| {
+        let [low, high] = halves.map(|half| _mm256_movemask_epi8(half) as u32 as u64);
+        low | high << 32
+    };
+    let equal = |halves: [__m256i; 2], byte: u8| mask(halves.map(|half| _mm256_cmpeq_epi8(half, splat(byte))));
+    let at_most = |halves: [__m256i; 2], limit: u8| {
+        mask(halves.map(|half| _mm256_cmpeq_epi8(_mm256_min_epu8(half, splat(limit)), half)))
+    };
+    let braces = halves.map(|half| _mm256_or_si256(half, splat(BRACE)));
+    Classes {
+        quote: equal(halves, b'"'),
+        backslash: equal(halves, b'\\'),
+        low: at_most(halves, b' '),
+        space: equal(halves, b' '),
+        comma: equal(halves, b','),
+        colon: equal(halves, b':'),
+        open: equal(braces, b'{'),
+        close: equal(braces, b'}'),
+        brace: equal(halves.map(|half| _mm256_and_si256(half, splat(BRACE))), BRACE),
+        digit: at_most(halves.map(|half| _mm256_sub_epi8(half, splat(b'0'))), 9),
+        zero: equal(halves, b'0'),
+        point: equal(halves, b'.'),
+        minus: equal(halves, b'-'),
+    }
+}
+
+/// As [`block::parity`](super::block::parity): a product without carries by all ones.
+#[inline]
+#[target_feature(enable = "pclmulqdq")]
+pub(super) fn parity(bits: u64) -> u64 {
+    let product = _mm_clmulepi64_si128::<0>(_mm_set_epi64x(0, bits as i64), _mm_set1_epi8(-1));
+    _mm_cvtsi128_si64(product) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::block;
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn tells_the_same_apart_as_portable_code(bytes in proptest::array::uniform32(0u8..), word in 0u64..) {
+            if is_available() {
+                let mut both = [0; 64];
+                both[..32].copy_from_slice(&bytes);
+                both[32..].copy_from_slice(&bytes.map(|byte| byte.rotate_left(3)));
+                // SAFETY: `is_available` has asked for the features.
+                #[allow(unsafe_code)]
+                let (ours, parity) = unsafe { (classes(&both), parity(word)) };
+                proptest::prop_assert_eq!(ours, block::classes(&both));
+                proptest::prop_assert_eq!(parity, block::parity(word));
+            }
+        }
+    }
+}
