@@ -111,10 +111,8 @@ pub struct TableSpec {
 
 /// One sink of a rule, with how it wants its results.
 pub struct SinkAction {
-    /// where to
     pub spec: SinkSpec,
-    /// what its messages are like
-    pub shape: SinkFormat,
+    pub format: SinkFormat,
 }
 
 /// Why something could not be started.

@@ -14,6 +14,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::ApiError;
 use crate::expr::function::{self, Family, Function};
+use crate::format::sink_format;
 use crate::io::connector::{self, SINKS, SOURCES};
 use crate::property::{Effect, Entry, Place, reference};
 use crate::service::{Code, LOOKUP_SOURCES, Service};
@@ -21,28 +22,6 @@ use crate::text::secret;
 
 /// The kinds of connections that can have names.
 const CONNECTIONS: &[&str] = &["websocket"];
-
-/// What a sink of any kind takes: name, type, default, meaning.
-const OF_ANY_SINK: &[(&str, &str, &str, &str)] = &[
-    ("sendSingle", "bool", "false", "one message for each row, instead of a list of the rows of a result"),
-    ("omitIfEmpty", "bool", "false", "an empty result is not sent"),
-    ("format", "string", "json", "json, delimited, urlencoded or binary"),
-    (
-        "to",
-        "string",
-        "",
-        "a template that gives the id of the client for which a row is: meta(client) of the message that it answers",
-    ),
-    ("dataTemplate", "string", "", "a template that makes the message of the result"),
-    ("dataField", "string", "", "the column whose value is the result"),
-    ("fields", "list_string", "", "the columns that are sent"),
-    ("excludeFields", "list_string", "", "the columns that are not sent"),
-    ("delimiter", "string", ",", "what stands between the values, with format delimited"),
-    ("hasHeader", "bool", "false", "a line with the names of the columns, with format delimited"),
-    ("batchSize", "int", "0", "so many rows are sent together"),
-    ("lingerInterval", "string", "0", "what has been gathered is sent after this time"),
-    ("compression", "string", "", "gzip, zlib, flate or zstd"),
-];
 
 /// The routes of descriptions.
 pub fn routes() -> Router<Service> {
@@ -96,7 +75,8 @@ async fn source(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response
 async fn sink(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
     known(SINKS, &kind, &headers)?;
     let mut all = properties(&kind, Place::Sink);
-    all.extend(OF_ANY_SINK.iter().map(|(name, ty, default, doc)| field(name, ty, value(ty, default), doc, false)));
+    let common = sink_format::entries().into_iter().filter(|entry| entry.about.effect == Effect::Works);
+    all.extend(common.map(|entry| described(&entry, false)));
     Ok(super::json(
         json!({
             "about": about(&kind, "sink"), "libs": [], "type": "internal", "properties": all, "node": node("sink", &kind),
@@ -123,13 +103,17 @@ fn properties(kind: &str, place: Place) -> Vec<Json> {
         about.effect == Effect::Works && (about.place == Place::Both || about.place == place)
     };
     let one = |entry: &Entry| {
-        let about = &entry.about;
-        let related = !matches!(about.name, "path" | "checkConnection" | "clientQueue" | "slowClient" | "onOpen");
-        let default = reference::metadata_default(entry);
-        let related = related && kind == "websocket";
-        field(about.name, reference::metadata_type(about.ty), default, about.doc, related)
+        let name = entry.about.name;
+        let of_sink = matches!(name, "path" | "checkConnection" | "clientQueue" | "slowClient" | "onOpen");
+        described(entry, kind == "websocket" && !of_sink)
     };
     connector::properties(kind).iter().filter(here).map(one).collect()
+}
+
+fn described(entry: &Entry, connection_related: bool) -> Json {
+    let about = &entry.about;
+    let (ty, default) = (reference::metadata_type(about.ty), reference::metadata_default(entry));
+    field(about.name, ty, default, about.doc, connection_related)
 }
 
 fn field(name: &str, ty: &str, default: Json, doc: &str, related: bool) -> Json {
@@ -142,16 +126,6 @@ fn field(name: &str, ty: &str, default: Json, doc: &str, related: bool) -> Json 
         "name": name, "default": default, "optional": true, "connection_related": related, "control": control,
         "type": ty, "hint": both(doc), "label": both(name),
     })
-}
-
-/// A default as the table of properties has it, as JSON where it is more than text.
-fn value(ty: &str, default: &str) -> Json {
-    match ty {
-        "bool" | "int" => serde_json::from_str(default).unwrap_or_default(),
-        "list_string" => json!([]),
-        "object" => json!({}),
-        _ => default.into(),
-    }
 }
 
 fn about(kind: &str, what: &str) -> Json {

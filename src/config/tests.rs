@@ -1,8 +1,12 @@
 //! Layers of the configuration, and mistakes with their places.
 
-use super::*;
 use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
+
+use serde_json::{Map, Value as Json};
+
+use super::*;
+use crate::text::document::Problem;
 
 /// A folder of its own that goes with the test.
 struct Folder(PathBuf);
@@ -75,17 +79,6 @@ fn the_connectors_file_beats_the_main_one_and_the_environment_both() {
     assert_eq!(props["requestHeader"], serde_json::json!({"X": "y"}));
     let (config, _) = load(&folder.0, env(&[("PLUTINO__SOURCE__HTTPSERVERPORT", "4"), variables[0]])).unwrap();
     assert_eq!(config.server.port, 4);
-}
-
-#[test]
-fn the_documents_know_the_settings_that_are_read() {
-    let page = include_str!("../../docs/config.md");
-    let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split_once('`')).map(|(key, _)| key);
-    let mut documented: Vec<&str> = rows.collect();
-    let mut own = OWN.to_vec();
-    documented.sort_unstable();
-    own.sort_unstable();
-    assert_eq!(documented, own);
 }
 
 #[test]

@@ -1,121 +1,79 @@
-//! Rules as users write them: JSON of eKuiper's form, made into typed rules once.
+//! Rules as users write them: JSON of eKuiper's form, read once into typed rules.
 //!
-//! Every mistake is told with its place. SQL is only text here, and sinks are only kinds with properties.
+//! Every problem is reported with its place and with the part of the rule that it is in. SQL is only text here, and a
+//! sink is a kind with properties.
 
-mod options;
-
-use std::sync::Arc;
+pub mod options;
 
 use serde_json::{Map, Value as Json};
 
-use crate::format::compress::Method;
-use crate::format::sink_format::{OutputFormat, SinkFormat};
-use crate::format::template::Template;
+use crate::format::sink_format::{self, SinkFormat};
+use crate::property::{Cause, Fault};
 use crate::text::document::{Document, Node, Place, Problem, Value};
 use crate::text::suggest;
-use crate::value::Text;
 
 pub use self::options::RuleOptions;
 
 /// A rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
-    /// its id
     pub id: String,
-    /// a name for people; empty if not given
+    /// A name for people; empty if not given.
     pub name: String,
-    /// its SQL
     pub sql: String,
-    /// where its results go
     pub actions: Vec<Action>,
-    /// its options
     pub options: RuleOptions,
-    /// whether it starts by itself
+    /// Whether it starts by itself.
     pub triggered: bool,
 }
 
 /// One sink of a rule.
 #[derive(Clone, Debug)]
 pub struct Action {
-    /// kind of the sink
+    /// The kind of the sink.
     pub kind: String,
-    /// the properties that its connector reads, as written
+    /// The properties of this kind, as written.
     pub props: Map<String, Json>,
-    /// all of its properties
+    /// All properties, those that every sink has among them.
     pub written: Map<String, Json>,
-    /// where it stands in its document
+    /// Where the kind stands in the document.
     pub place: Place,
-    /// what its messages are like
-    pub shape: SinkFormat,
+    /// What the properties that every sink has say.
+    pub format: SinkFormat,
+}
+
+/// Something wrong or odd in a rule.
+#[derive(Debug)]
+pub struct RuleProblem {
+    pub part: Part,
+    pub problem: Problem,
+}
+
+/// The part of a rule that a problem is in.
+#[derive(Debug)]
+pub enum Part {
+    /// Id, name, SQL, or something that is no member of a rule.
+    Rule,
+    /// The rule has no id or no actions. A trial needs neither.
+    Missing,
+    Sink,
+    /// An option. The fault names no property if several together are wrong.
+    Option(Fault),
 }
 
 /// The members of a rule.
 const MEMBERS: &[&str] =
     &["id", "name", "sql", "actions", "options", "triggered", "version", "tags", "temp", "graph", "description"];
 
-/// The rows that a sink gathers at most for one message: they wait in memory.
-const MAX_BATCH: u64 = 1_000_000;
-
-/// Properties of every sink that would change its messages, and that are not there yet. They are refused, since
-/// without them the messages would silently be others.
-const MISSING_PROPERTIES: &[&str] = &["schemaId", "encryption"];
-
-/// Properties of every sink that tune eKuiper's engine.
-const FOREIGN_PROPERTIES: &[&str] = &[
-    "encProps",
-    "concurrency",
-    "bufferLength",
-    "enableCache",
-    "memoryCacheThreshold",
-    "maxDiskCache",
-    "bufferPageSize",
-    "resendInterval",
-    "cleanCacheAtStop",
-    "resendAlterQueue",
-    "resendPriority",
-    "resendIndicatorField",
-    "resendDestination",
-    "retryInterval",
-    "retryCount",
-    "runAsync",
-];
-
-/// What a property is that only eKuiper's engine has.
-#[derive(Clone, Copy)]
-enum Foreign {
-    Number,
-    /// a number that is not negative
-    Size,
-    /// ms or a duration
-    Time,
-    Flag,
-    Text,
-}
-
-/// The kinds of [`FOREIGN_PROPERTIES`], where they have one.
-const FOREIGN_KINDS: [(&str, Foreign); 11] = [
-    ("concurrency", Foreign::Number),
-    ("bufferLength", Foreign::Size),
-    ("enableCache", Foreign::Flag),
-    ("memoryCacheThreshold", Foreign::Size),
-    ("maxDiskCache", Foreign::Size),
-    ("bufferPageSize", Foreign::Size),
-    ("resendInterval", Foreign::Time),
-    ("cleanCacheAtStop", Foreign::Flag),
-    ("resendAlterQueue", Foreign::Flag),
-    ("resendPriority", Foreign::Number),
-    ("resendIndicatorField", Foreign::Text),
-];
-
-/// Reads the rule in `node`. `key` is its id where the rules are members of an object; `defaults` are the options that
-/// it does not set. What is wrong goes to `problems`; `None` if it is no rule
-/// at all. What is missing or wrong is left empty, so that the rest can be checked too.
+/// Reads the rule in `node`. `key` is its id where rules are members of an object; `defaults` are the options that it
+/// does not set. What is missing or wrong is left empty, so that the rest can be checked too; `None` if the node is not
+/// an object.
 pub fn parse(
     document: &Document,
     node: &Node,
     key: Option<&str>,
     defaults: &RuleOptions,
-    problems: &mut Vec<Problem>,
+    problems: &mut Vec<RuleProblem>,
 ) -> Option<Rule> {
     let subject = key.map_or_else(|| "rule".to_owned(), |key| format!("rule {key}"));
     let mut reader = Reader { document, subject, problems };
@@ -127,7 +85,7 @@ pub fn parse(
         );
         return None;
     };
-    let id = match field(node, "id") {
+    let id = match node.field("id") {
         Some(id) => reader.text(id, "id"),
         None => key.map(str::to_owned),
     };
@@ -135,9 +93,9 @@ pub fn parse(
         (Some(id), Some(key)) if id != key => {
             reader.error(node.place, format!("RuleId is not consistent with rule id: the rule says {id:?}"), None);
         }
-        _ if id.as_ref().map_or(field(node, "id").is_none(), String::is_empty) => {
+        _ if id.as_ref().map_or(node.field("id").is_none(), String::is_empty) => {
             let hint = "give the rule a name of its own: \"id\": \"rule1\"";
-            reader.error(node.place, "Missing rule id.", Some(hint.to_owned()));
+            reader.missing(node.place, "Missing rule id.", hint);
         }
         _ => {}
     }
@@ -148,15 +106,15 @@ pub fn parse(
     }
     for member in members {
         if !MEMBERS.iter().any(|known| known.eq_ignore_ascii_case(&member.key)) {
-            let hint = meant(&member.key, MEMBERS);
+            let hint = suggest::did_you_mean(&member.key, MEMBERS.iter().copied());
             reader.warning(member.place, format!("unknown member {} is ignored", member.key), hint);
         }
     }
-    if let Some(graph) = field(node, "graph").filter(|graph| !graph.members().is_empty()) {
+    if let Some(graph) = node.field("graph").filter(|graph| !graph.members().is_empty()) {
         let hint = Some("say it in SQL".to_owned());
         reader.error(graph.place, "rules as graphs are not supported yet", hint);
     }
-    let sql = match field(node, "sql") {
+    let sql = match node.field("sql") {
         Some(sql) => reader.text(sql, "sql").filter(|sql| {
             let empty = sql.trim().is_empty();
             if empty {
@@ -169,112 +127,39 @@ pub fn parse(
             None
         }
     };
-    let name = field(node, "name").and_then(|name| reader.text(name, "name")).unwrap_or_default();
-    let triggered = field(node, "triggered").and_then(|node| reader.flag(node, "triggered")).unwrap_or(true);
+    let name = node.field("name").and_then(|name| reader.text(name, "name")).unwrap_or_default();
+    let triggered = node.field("triggered").and_then(|node| reader.flag(node, "triggered")).unwrap_or(true);
     let actions = reader.actions(node);
-    let mut options = match field(node, "options") {
+    let mut options = match node.field("options") {
         Some(node) => reader.options(node, defaults),
         None => defaults.clone(),
     };
-    options.temporary = field(node, "temp").and_then(|node| reader.flag(node, "temp")).unwrap_or(false);
+    options.temporary = node.field("temp").and_then(|node| reader.flag(node, "temp")).unwrap_or(false);
     let (id, sql) = (id.unwrap_or_default(), sql.unwrap_or_default());
     Some(Rule { id, name, sql, actions, options, triggered })
 }
 
-/// Reads options, of a rule or of the configuration's `rule` section. What is wrong goes to `problems`.
-pub fn parse_options(
-    document: &Document,
-    node: &Node,
-    subject: &str,
-    defaults: &RuleOptions,
-    problems: &mut Vec<Problem>,
-) -> RuleOptions {
-    Reader { document, subject: subject.to_owned(), problems }.options(node, defaults)
-}
-
-/// The member of this name in whatever case, as Go reads JSON; the exact name comes first.
-pub fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
-    let loose = || node.members().iter().find(|member| member.key.eq_ignore_ascii_case(name));
-    node.member(name).or_else(loose).map(|member| &member.node).filter(|node| !node.is_null())
-}
-
-/// A hint with the name that was probably meant.
-pub fn meant(written: &str, names: &[&str]) -> Option<String> {
-    suggest::did_you_mean(written, names.iter().copied())
-}
-
-/// A number of bytes: a number, or a text with a unit.
-pub fn bytes(node: &Node) -> Option<u64> {
-    let text = match &node.value {
-        Value::Number(number) => return number.as_u64(),
-        Value::Text(text) => text.trim(),
-        _ => return None,
-    };
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let number: u64 = text[..digits].parse().ok()?;
-    let unit = match text[digits..].trim().to_ascii_lowercase().as_str() {
-        "" | "b" => 1,
-        "kib" | "k" | "kb" => 1 << 10,
-        "mib" | "m" | "mb" => 1 << 20,
-        "gib" | "g" | "gb" => 1 << 30,
-        _ => return None,
-    };
-    number.checked_mul(unit)
-}
-
-/// Milliseconds of a number or of a text such as `5s`, `1m30s`, `100ms`.
-pub fn milliseconds(node: &Node) -> Option<i64> {
-    match &node.value {
-        Value::Number(number) => number.as_i64(),
-        Value::Text(text) => duration_ms(text),
-        _ => None,
-    }
-}
-
-/// A number of ms, or a duration such as `1m30s`.
-pub fn duration_ms(text: &str) -> Option<i64> {
-    let mut rest = text.trim();
-    if let Ok(number) = rest.parse() {
-        return Some(number);
-    }
-    if rest.is_empty() {
-        return None;
-    }
-    let mut sum = 0f64;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        let unit = &rest[digits..];
-        let letters = unit.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(unit.len());
-        sum += number
-            * match &unit[..letters] {
-                "ns" => 1e-6,
-                "us" | "µs" => 1e-3,
-                "ms" => 1.0,
-                "s" => 1e3,
-                "m" => 60e3,
-                "h" => 3_600e3,
-                _ => return None,
-            };
-        rest = &unit[letters..];
-    }
-    (sum < i64::MAX as f64).then_some(sum as i64)
-}
-
-/// Reads one rule and notes what is wrong.
+/// Reads one rule and collects its problems.
 struct Reader<'a> {
     document: &'a Document,
     subject: String,
-    problems: &'a mut Vec<Problem>,
+    problems: &'a mut Vec<RuleProblem>,
 }
 
 impl Reader<'_> {
     fn error(&mut self, place: Place, message: impl Into<String>, hint: Option<String>) {
-        self.problems.push(self.document.error(place, &self.subject, message).with_hint(hint));
+        let problem = self.document.error(place, &self.subject, message).with_hint(hint);
+        self.problems.push(RuleProblem { part: Part::Rule, problem });
     }
 
     fn warning(&mut self, place: Place, message: impl Into<String>, hint: Option<String>) {
-        self.problems.push(self.document.warning(place, &self.subject, message).with_hint(hint));
+        let problem = self.document.warning(place, &self.subject, message).with_hint(hint);
+        self.problems.push(RuleProblem { part: Part::Rule, problem });
+    }
+
+    fn missing(&mut self, place: Place, message: &str, hint: &str) {
+        let problem = self.document.error(place, &self.subject, message).with_hint(Some(hint.to_owned()));
+        self.problems.push(RuleProblem { part: Part::Missing, problem });
     }
 
     fn expected(&mut self, node: &Node, name: &str, expected: &str) {
@@ -288,7 +173,7 @@ impl Reader<'_> {
     fn text(&mut self, node: &Node, name: &str) -> Option<String> {
         match &node.value {
             Value::Text(text) => Some(text.clone()),
-            // YAML reads an id such as 1 as a number; it is meant as text.
+            // YAML reads an id such as 1 as a number.
             Value::Number(number) if name != "sql" => Some(number.to_string()),
             _ => {
                 self.expected(node, name, "a text");
@@ -310,18 +195,18 @@ impl Reader<'_> {
     }
 
     fn actions(&mut self, rule: &Node) -> Vec<Action> {
-        let hint = || Some("give it at least one sink: \"actions\": [{\"log\": {}}]".to_owned());
-        let node = match field(rule, "actions") {
+        const HINT: &str = "give it at least one sink: \"actions\": [{\"log\": {}}]";
+        let node = match rule.field("actions") {
             Some(node) => node,
             None => {
-                self.error(rule.place, "Missing rule actions.", hint());
+                self.missing(rule.place, "Missing rule actions.", HINT);
                 return Vec::new();
             }
         };
         let entries = match &node.value {
             Value::List(entries) if !entries.is_empty() => entries,
             Value::List(_) => {
-                self.error(node.place, "Missing rule actions.", hint());
+                self.missing(node.place, "Missing rule actions.", HINT);
                 return Vec::new();
             }
             _ => {
@@ -342,293 +227,44 @@ impl Reader<'_> {
                     _ => self.expected(&member.node, &format!("sink {kind}"), "an object with its properties"),
                 }
             }
-            self.problems[before..].iter_mut().for_each(|problem| problem.of_sink = true);
+            self.problems[before..].iter_mut().for_each(|problem| problem.part = Part::Sink);
         }
         actions
     }
 
     fn action(&mut self, kind: &str, place: Place, node: &Node) -> Action {
-        let mut action = Action {
-            kind: kind.to_owned(),
-            props: Map::new(),
-            written: node.json_members(),
-            place,
-            shape: SinkFormat::default(),
-        };
-        let shape = &mut action.shape;
-        let (mut format, mut delimiter, mut header) = (None, Text::const_new(","), false);
-        for member in node.members() {
-            let is = |name: &str| name.eq_ignore_ascii_case(&member.key);
-            let one_of = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(&member.key));
-            let (node, name) = (&member.node, format!("sink {kind}: {}", member.key));
-            if is("sendSingle") {
-                shape.send_single = self.flag(node, &name).unwrap_or_default();
-            } else if is("omitIfEmpty") {
-                shape.omit_if_empty = self.flag(node, &name).unwrap_or_default();
-            } else if is("dataTemplate") {
-                shape.template = self.template(node, &name);
-            } else if is("to") {
-                shape.to = self.template(node, &name);
-            } else if is("dataField") {
-                shape.data_field = self.optional_text(node, &name).filter(|field| !field.is_empty());
-            } else if is("fields") {
-                shape.fields = self.names(node, &name);
-            } else if is("excludeFields") {
-                shape.excluded = self.names(node, &name);
-            } else if is("format") {
-                format = self
-                    .optional_text(node, &name)
-                    .filter(|format| !format.is_empty())
-                    .map(|format| (format, node.place));
-            } else if is("delimiter") {
-                delimiter = self.optional_text(node, &name).filter(|text| !text.is_empty()).unwrap_or(delimiter);
-            } else if is("hasHeader") {
-                header = self.flag(node, &name).unwrap_or_default();
-            } else if is("batchSize") {
-                shape.batch_size = self.batch_size(node, &name);
-            } else if is("lingerInterval") {
-                match milliseconds(node).filter(|linger| *linger >= 0) {
-                    Some(linger) => shape.linger = linger,
-                    None => self.expected(node, &name, "milliseconds, or a duration such as \"500ms\""),
-                }
-            } else if is("compression") {
-                let Some(method) = self.optional_text(node, &name).filter(|method| !method.is_empty()) else {
-                    continue;
-                };
-                shape.compression = Method::of(&method);
-                if shape.compression.is_none() {
-                    let message = format!("get compressor {method} fail with error: unsupported compressor: {method}");
-                    self.error(node.place, message, Some("there are gzip, zlib, flate and zstd".to_owned()));
-                }
-            } else if one_of(MISSING_PROPERTIES) {
-                if !unset(node) {
-                    let message = format!("sink {kind}: property {} is not supported yet", member.key);
-                    self.error(member.place, message, None);
-                }
-            } else if one_of(FOREIGN_PROPERTIES) {
-                self.foreign(node, &member.key, &name);
-            } else {
-                action.props.insert(member.key.clone(), node.json());
-            }
+        let written = node.json_members();
+        let (format, found) = sink_format::read(&written);
+        for fault in &found.faults {
+            // An error with words of its own is eKuiper's, to the letter.
+            let prefix = match fault.cause {
+                Cause::Because(_) => String::new(),
+                _ => format!("sink {kind}: "),
+            };
+            let problem = fault.problem(self.document, node, &self.subject, &prefix);
+            self.problems.push(RuleProblem { part: Part::Sink, problem });
         }
-        if shape.to.is_some() && shape.gathers() {
-            let message = format!("sink {kind}: to gives each row a message of its own, so that there are no batches");
-            self.error(place, message, Some("leave out batchSize and lingerInterval".to_owned()));
-        }
-        if !shape.fields.is_empty() && !shape.excluded.is_empty() {
-            self.error(place, "field and excludeFields cannot both be set".to_owned(), None);
-        }
-        if let Some((format, place)) = format {
-            match format.to_ascii_lowercase().as_str() {
-                "json" => {}
-                "delimited" => shape.format = OutputFormat::Delimited { delimiter, header },
-                "urlencoded" => shape.format = OutputFormat::UrlEncoded,
-                "binary" => shape.format = OutputFormat::Binary,
-                _ => {
-                    let hint = Some("there are json, delimited, urlencoded and binary".to_owned());
-                    self.error(place, format!("format type {format} not supported"), hint);
-                }
-            }
-        }
-        action
+        let own = written.iter().filter(|(name, _)| !sink_format::knows(name));
+        let props = own.map(|(name, value)| (name.clone(), value.clone())).collect();
+        Action { kind: kind.to_owned(), props, written, place, format }
     }
 
-    /// A property that does nothing here: what eKuiper would refuse is a mistake all the same.
-    fn foreign(&mut self, node: &Node, key: &str, name: &str) {
-        let Some((_, kind)) = FOREIGN_KINDS.iter().find(|(known, _)| known.eq_ignore_ascii_case(key)) else { return };
-        let (fits, expected) = match (kind, &node.value) {
-            (_, Value::Null) => return,
-            (Foreign::Number, value) => (matches!(value, Value::Number(_)), "a number"),
-            (Foreign::Size, Value::Number(size)) => (size.as_f64().is_some_and(|size| size >= 0.0), "0 or more"),
-            (Foreign::Size, _) => (false, "a number"),
-            (Foreign::Time, _) => (milliseconds(node).is_some(), "milliseconds, or a duration such as \"500ms\""),
-            (Foreign::Flag, value) => (matches!(value, Value::Bool(_)), "true or false"),
-            (Foreign::Text, value) => (matches!(value, Value::Text(_)), "a text"),
-        };
-        if !fits {
-            self.expected(node, name, expected);
+    fn options(&mut self, node: &Node, defaults: &RuleOptions) -> RuleOptions {
+        if !matches!(node.value, Value::Map(_) | Value::Null) {
+            self.expected(node, "options", "an object");
         }
-    }
-
-    /// A text, or none where the property is not set. Unlike an id, it is not meant where a number stands.
-    fn optional_text(&mut self, node: &Node, name: &str) -> Option<Text> {
-        match &node.value {
-            Value::Null => None,
-            Value::Text(text) => Some(text.into()),
-            _ => {
-                self.expected(node, name, "a text");
-                None
-            }
+        let (options, found) = RuleOptions::read(&node.json_members(), defaults);
+        for warning in &found.warnings {
+            let problem = warning.problem(self.document, node, &self.subject, "");
+            self.problems.push(RuleProblem { part: Part::Rule, problem });
         }
-    }
-
-    fn template(&mut self, node: &Node, name: &str) -> Option<(Text, Arc<Template>)> {
-        let text = self.optional_text(node, name).filter(|text| !text.is_empty())?;
-        match Template::new(&text) {
-            Ok(template) => Some((text, Arc::new(template))),
-            Err(error) => {
-                self.error(node.place, error.to_string(), None);
-                None
-            }
+        for fault in found.faults {
+            let problem = fault.problem(self.document, node, &self.subject, "");
+            self.problems.push(RuleProblem { part: Part::Option(fault), problem });
         }
-    }
-
-    /// A list of names.
-    fn names(&mut self, node: &Node, name: &str) -> Vec<Text> {
-        match &node.value {
-            Value::Null => Vec::new(),
-            Value::List(names) => names.iter().filter_map(|each| self.optional_text(each, name)).collect(),
-            _ => {
-                self.expected(node, name, "a list of names, such as [\"id\"]");
-                Vec::new()
-            }
-        }
-    }
-
-    fn batch_size(&mut self, node: &Node, name: &str) -> usize {
-        match &node.value {
-            Value::Number(number) if number.as_i64().is_some_and(|size| size < 0) => {
-                let message = format!("fail to parse sink configuration: invalid batchSize {number}");
-                self.error(node.place, message, None);
-                0
-            }
-            Value::Number(number) if number.as_u64().is_some_and(|size| size <= MAX_BATCH) => {
-                number.as_u64().unwrap_or(0) as usize
-            }
-            _ => {
-                self.expected(node, name, "a number of rows, at most 1000000");
-                0
-            }
-        }
-    }
-}
-
-/// Whether a property's value is as good as none.
-fn unset(node: &Node) -> bool {
-    match &node.value {
-        Value::Null | Value::Bool(false) => true,
-        Value::Number(number) => number.as_f64() == Some(0.0),
-        Value::Text(text) => text.is_empty(),
-        Value::List(nodes) => nodes.is_empty(),
-        Value::Map(members) => members.is_empty(),
-        Value::Bool(true) => false,
+        options
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> (Option<Rule>, Vec<String>) {
-        let document = Document::parse("r.json", text.to_owned()).unwrap();
-        let mut problems = Vec::new();
-        let rule = parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
-        (rule, problems.iter().map(Problem::to_string).collect())
-    }
-
-    #[test]
-    fn a_whole_rule() {
-        let (rule, problems) = read(
-            r#"{"id": "r1", "Name": "n", "sql": "SELECT * FROM demo", "triggered": false,
-                "actions": [{"log": {}}, {"websocket": {"path": "/x", "sendSingle": true, "omitIfEmpty": true,
-                    "format": "json", "bufferLength": 10, "dataTemplate": ""}}, {"nop": null}],
-                "options": {"isEventTime": true, "lateTolerance": "1m30s", "sendNilField": true, "sendError": "true",
-                    "bufferLength": 1024, "qos": 0}}"#,
-        );
-        assert_eq!(problems, Vec::<String>::new());
-        let rule = rule.unwrap();
-        assert_eq!((rule.id.as_str(), rule.name.as_str(), rule.triggered), ("r1", "n", false));
-        let actions: Vec<_> = rule
-            .actions
-            .iter()
-            .map(|a| (a.kind.as_str(), a.props.len(), a.shape.send_single, a.shape.omit_if_empty))
-            .collect();
-        assert_eq!(actions, [("log", 0, false, false), ("websocket", 1, true, true), ("nop", 0, false, false)]);
-        let options = rule.options;
-        assert_eq!(
-            (options.event_time, options.late_tolerance, options.send_nil, options.send_error),
-            (true, 90_000, true, true)
-        );
-    }
-
-    #[test]
-    fn each_mistake_is_told() {
-        let cases = [
-            (r#"[1]"#, "r.json:1:1: error: rule: a rule is an object"),
-            (r#"{"sql": "s", "actions": [{"log": {}}]}"#, "error: rule: Missing rule id."),
-            (r#"{"id": "", "sql": "s", "actions": [{"log": {}}]}"#, "error: rule: Missing rule id."),
-            (r#"{"id": "r", "actions": [{"log": {}}]}"#, "error: rule r: the rule has no sql"),
-            (r#"{"id": "r", "sql": "s"}"#, "error: rule r: Missing rule actions."),
-            (r#"{"id": "r", "sql": "s", "actions": []}"#, "error: rule r: Missing rule actions."),
-            (r#"{"id": "r", "sql": 5, "actions": [{"log": {}}]}"#, "sql is 5, expected a text"),
-            (r#"{"id": "r", "sql": "s", "actions": {"log": {}}}"#, "expected a list of sinks"),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": 5}]}"#, "sink log is 5, expected an object"),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": "{{nosuch .}}"}}]}"#,
-                "error: rule r: template: sink:1: function \"nosuch\" not defined",
-            ),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {"fields": ["a"], "excludeFields": ["b"]}}]}"#,
-                "field and excludeFields cannot both be set",
-            ),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"fields": "a"}}]}"#, "expected a list of names"),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": -1}}]}"#, "invalid batchSize -1"),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"compression": "rar"}}]}"#, "unsupported compressor: rar"),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {"dataTemplate": 5}}]}"#,
-                "sink log: dataTemplate is 5, expected a text",
-            ),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"batchSize": "x"}}]}"#, "expected a number of rows"),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": {"lingerInterval": "x"}}]}"#, "expected milliseconds"),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {"format": "protobuf"}}]}"#,
-                "format type protobuf not supported",
-            ),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {"sendSingle": 1}}]}"#,
-                "sink log: sendSingle is 1, expected true or false",
-            ),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"lateTolerance": "soon"}}"#,
-                "option lateTolerance is \"soon\", expected milliseconds",
-            ),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"lateTolerence": 1}}"#,
-                "warning: rule r: unknown option lateTolerence is ignored\n    hint: did you mean lateTolerance?",
-            ),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"cron": "* * * * *"}}"#,
-                "cron needs a duration",
-            ),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"qos": 3}}"#,
-                "option qos is 3, expected 0, 1 or 2",
-            ),
-            (
-                r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "options": {"checkpointInterval": 0}}"#,
-                "option checkpointInterval is 0, expected milliseconds",
-            ),
-            (r#"{"id": "r", "sql": "s", "actions": [{"log": {}}], "acts": 1}"#, "unknown member acts is ignored"),
-        ];
-        for (text, expected) in cases {
-            let (_, problems) = read(text);
-            assert_eq!(problems.len(), 1, "{text}: {problems:?}");
-            assert!(problems[0].contains(expected), "{text}: {}", problems[0]);
-        }
-    }
-
-    #[test]
-    fn durations() {
-        let ms = |text: &str| milliseconds(&Document::parse("t", text.to_owned()).unwrap().root);
-        assert_eq!(ms("1500"), Some(1500));
-        assert_eq!(ms("\"1500\""), Some(1500));
-        assert_eq!(ms("1.5s"), Some(1500));
-        assert_eq!(ms("1h1m1s1ms"), Some(3_661_001));
-        assert_eq!(ms("1x"), None);
-        assert_eq!(ms("s"), None);
-        assert_eq!(ms("\"\""), None);
-        assert_eq!(ms("[]"), None);
-        assert_eq!(ms("-5"), Some(-5));
-        assert_eq!(ms("99999999999999999999h"), None);
-    }
-}
+mod tests;

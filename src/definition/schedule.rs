@@ -159,25 +159,19 @@ fn crontab(cron: &str, zone: &TimeZone) -> Result<cronexpr::Crontab, ScheduleErr
     cronexpr::parse_crontab_with(named.as_deref().unwrap_or(cron), options).map_err(text)
 }
 
-/// restartStrategy: how often and when a rule that failed is started again.
-#[derive(Clone, Debug, PartialEq)]
+/// When a rule that failed is started again. Times are ms.
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct RestartStrategy {
-    /// how often; 0: never
+    /// How often; 0: never.
     pub attempts: u64,
-    /// before the first try, ms
+    /// The first wait.
     pub delay: i64,
-    /// how much longer each further one waits
+    /// How many times longer each further wait is.
     pub multiplier: f64,
-    /// no wait is longer, ms
+    /// The longest wait.
     pub max_delay: i64,
-    /// which part of a wait is left to chance
+    /// The share of a wait, 0 to 1, by which chance makes it shorter or longer.
     pub jitter: f64,
-}
-
-impl Default for RestartStrategy {
-    fn default() -> RestartStrategy {
-        RestartStrategy { attempts: 0, delay: 1000, multiplier: 2.0, max_delay: 30_000, jitter: 0.1 }
-    }
 }
 
 impl RestartStrategy {
@@ -248,7 +242,7 @@ mod tests {
 
     #[test]
     fn tries_wait_longer_each_time() {
-        let strategy = RestartStrategy { attempts: 4, jitter: 0.0, max_delay: 3000, ..RestartStrategy::default() };
+        let strategy = RestartStrategy { attempts: 4, delay: 1000, multiplier: 2.0, max_delay: 3000, jitter: 0.0 };
         let waits: Vec<_> = (0..5).map(|tries| strategy.wait(tries, 0.5)).collect();
         assert_eq!(waits, [Some(1000), Some(2000), Some(3000), Some(3000), None]);
         assert_eq!(RestartStrategy::default().wait(0, 0.5), None);

@@ -239,8 +239,8 @@ impl PreparedRule<'_> {
             self.opened.push(known.is_none());
             let outlet = sink.outlet();
             let shape = match &outlet {
-                WayOut::Messages(_) => action.shape.clone(),
-                WayOut::Rows(_) => action.shape.of_rows(),
+                WayOut::Messages(_) => action.format.clone(),
+                WayOut::Rows(_) => action.format.of_rows(),
             };
             let encodings = &mut self.encodings;
             let index = encodings.iter().position(|known| *known.format == shape).unwrap_or_else(|| {

@@ -105,7 +105,7 @@ impl FileSource {
     pub fn new(name: &str, props: &Map<String, Json>) -> Result<(FileSource, Vec<Warning>), Invalid> {
         let (mut source, mut found): (FileSource, _) = properties::read(PROPERTIES, props);
         if name.is_empty() {
-            found.refuse("", "DATASOURCE", FileError::NoName);
+            found.refuse("DATASOURCE", FileError::NoName);
         }
         source.file.push(name);
         found.finish(source)

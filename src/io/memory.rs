@@ -132,7 +132,7 @@ impl MemorySource {
         const NONE: &[SinkRow] = &[];
         let (_, mut found) = properties::read(NONE, props);
         if topic.is_empty() {
-            found.refuse("", "DATASOURCE", MemoryError::NoTopic("DATASOURCE", "source"));
+            found.refuse("DATASOURCE", MemoryError::NoTopic("DATASOURCE", "source"));
         }
         let levels: Vec<Level> = topic
             .split('/')
@@ -143,7 +143,7 @@ impl MemorySource {
             })
             .collect();
         if levels.iter().rev().skip(1).any(|level| *level == Level::Rest) {
-            found.refuse("", "DATASOURCE", MemoryError::Rest(topic.to_owned()));
+            found.refuse("DATASOURCE", MemoryError::Rest(topic.to_owned()));
         }
         found.finish(MemorySource { topic: topic.into(), levels })
     }
@@ -173,10 +173,10 @@ impl MemorySink {
     pub fn new(props: &Map<String, Json>) -> Result<(MemorySink, Vec<Warning>), Invalid> {
         let (sink, mut found) = properties::read(PROPERTIES, props);
         if sink.topic.is_empty() && !found.has_fault("topic") {
-            found.refuse("property", "topic", MemoryError::NoTopic("property topic", "sink"));
+            found.refuse("topic", MemoryError::NoTopic("property topic", "sink"));
         }
         if sink.rowkind_field.is_some() && sink.key_field.is_none() {
-            found.refuse("property", "rowkindField", MemoryError::NoKey);
+            found.refuse("rowkindField", MemoryError::NoKey);
         }
         found.finish(sink)
     }

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value as Json};
 
+use crate::format::sink_format;
 use crate::io::environment::{self, Unset};
-use crate::property::{self, Findings, Property};
+use crate::property::{self, Findings, Noun, Property};
 
 /// Reads properties by the rows of a connector, which are for a target with their defaults.
 pub(super) fn read<T: Default>(rows: &'static [Property<T>], props: &Map<String, Json>) -> (T, Findings) {
@@ -18,10 +19,11 @@ pub(super) fn read<T: Default>(rows: &'static [Property<T>], props: &Map<String,
         }
     };
     let mut target = property::default(rows);
-    let mut found = property::read(rows, "property", &expanded, &mut target);
-    found.unknown("property", props, rows, FOREIGN);
+    let mut found = property::read(rows, Noun::Property, &expanded, &mut target);
+    let others = STREAM_OPTIONS.iter().copied().chain(sink_format::names());
+    found.unknown(Noun::Property, props, rows, others);
     for (name, error) in unset {
-        found.refuse("property", &name, UnsetProperty { property: name.clone(), error });
+        found.refuse(&name, UnsetProperty { property: name.clone(), error });
     }
     (target, found)
 }
@@ -34,38 +36,9 @@ pub(super) struct UnsetProperty {
     pub error: environment::UnsetVariable,
 }
 
-/// Names that are known, though no connector reads them: streams and the format of sinks read some, the rest are
-/// eKuiper's and have no effect here.
-const FOREIGN: &[&str] = &[
-    "sendSingle",
-    "omitIfEmpty",
-    "dataTemplate",
-    "to",
-    "dataField",
-    "fields",
-    "excludeFields",
-    "format",
-    "schemaId",
-    "delimiter",
-    "useInt64ForWholeNumber",
-    "hasHeader",
-    "batchSize",
-    "lingerInterval",
-    "compression",
-    "encryption",
-    "encProps",
-    "concurrency",
-    "bufferLength",
-    "enableCache",
-    "memoryCacheThreshold",
-    "maxDiskCache",
-    "bufferPageSize",
-    "resendInterval",
-    "cleanCacheAtStop",
-    "resendAlterQueue",
-    "resendPriority",
-    "resendIndicatorField",
-    "resendDestination",
+/// Names that are no mistakes in the properties of a connector, though it does not read them: options of streams in
+/// EXTRA and conf keys, and what eKuiper's files of connectors hold.
+const STREAM_OPTIONS: &[&str] = &[
     "type",
     "key",
     "schema",
@@ -76,14 +49,12 @@ const FOREIGN: &[&str] = &[
     "confKey",
     "extra",
     "kind",
-    "retryInterval",
+    "useInt64ForWholeNumber",
+    "decompression",
+    "decrypt",
     "renegotiationSupport",
     "tls",
-    "decrypt",
-    "decompression",
     "httpServerIp",
     "httpServerPort",
     "httpServerTls",
-    "runAsync",
-    "bufferPageSize",
 ];

@@ -6,12 +6,13 @@ use serde_json::{Map, json};
 
 use crate::config::Config;
 use crate::definition::connection::{Selected, put};
-use crate::definition::rule::{self, Action, RuleOptions};
+use crate::definition::rule::{self, Action, Part, RuleOptions};
 use crate::definition::stream::StreamDef;
 use crate::engine::SinkAction;
 use crate::io::connector::{self, ConnectorError, SourceSpec};
 use crate::property::{self, Invalid, Warning};
 use crate::text::document::Document;
+use crate::text::suggest;
 
 /// All that is wrong with a source, and the warnings beside it.
 pub type Faults = (Vec<Fault>, Vec<Warning>);
@@ -48,7 +49,7 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     let (spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
     warnings.extend(selected.warnings);
     warnings.append(&mut said);
-    Ok((SinkAction { spec, shape: action.shape.clone() }, warnings))
+    Ok((SinkAction { spec, format: action.format.clone() }, warnings))
 }
 
 /// The property of a sink that names a conf key, whose properties lie under its own.
@@ -68,7 +69,7 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
         None => {
             if !key.is_empty() {
                 let known: Vec<&str> = config.sinks.keys(kind).collect();
-                let meant = rule::meant(key, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
+                let meant = suggest::did_you_mean(key, known.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
                 let message =
                     format!("{RESOURCE} {key} is not defined: only the sink's own properties are used{meant}");
                 warnings.push(Warning::other(RESOURCE, message));
@@ -83,7 +84,8 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
     let rule = json!({"id": "resource", "sql": "SELECT", "actions": [{kind: props}]});
     let (document, mut problems) = (Document::of_json("resource", &rule), Vec::new());
     let read = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
-    let wrong = problems.into_iter().find(|problem| problem.of_sink).map(|problem| problem.message);
+    let of_sink = problems.into_iter().find(|found| matches!(found.part, Part::Sink));
+    let wrong = of_sink.map(|found| found.problem.message);
     match (wrong, read.and_then(|rule| rule.actions.into_iter().next())) {
         (None, Some(read)) => Ok((Cow::Owned(Action { place: action.place, ..read }), warnings)),
         (wrong, _) => Err(ConnectorError::Resource { key: key.to_owned(), reason: wrong.unwrap_or_default() }),
@@ -103,7 +105,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
         (Some(props), _) => props,
         (None, Some(key)) if unknown == UnknownKey::Default => {
             let known: Vec<&str> = config.sources.keys(kind).collect();
-            let meant = rule::meant(key, &known).map(|hint| format!("; {hint}")).unwrap_or_default();
+            let meant = suggest::did_you_mean(key, known.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
             let message = format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used{meant}");
             told.push(Warning::other("", message));
             config.sources.properties(kind, None).unwrap_or_default()
@@ -112,7 +114,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
         (None, key) => {
             let known: Vec<&str> = config.sources.keys(kind).collect();
             let key = key.unwrap_or_default();
-            let hint = rule::meant(key, &known).unwrap_or_else(|| {
+            let hint = suggest::did_you_mean(key, known.iter().copied()).unwrap_or_else(|| {
                 format!("give it in etc/sources/{kind}.yaml, or here: \"sources\": {{\"{kind}\": {{\"{key}\": …}}}}")
             });
             let message = format!("CONF_KEY {key} is not defined");
@@ -137,7 +139,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
             let of = error.property().unwrap_or_default();
             let in_extra = def.extra.keys().any(|name| name.eq_ignore_ascii_case(of));
             let (option, hint) = match &error {
-                ConnectorError::UnknownSource(_) => ("TYPE", rule::meant(kind, connector::SOURCES)),
+                ConnectorError::UnknownSource(_) => ("TYPE", suggest::did_you_mean(kind, connector::SOURCES.iter().copied())),
                 _ if in_extra => ("EXTRA", None),
                 _ if key.is_some() => ("CONF_KEY", None),
                 _ => ("DATASOURCE", None),

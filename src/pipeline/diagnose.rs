@@ -7,7 +7,7 @@ use serde_json::Value as Json;
 
 use super::bind::{self, Fault, UnknownKey};
 use crate::config::Config;
-use crate::definition::rule::{self, Rule};
+use crate::definition::rule::{self, Part, Rule, RuleProblem};
 use crate::definition::stream::{Catalog, CatalogError, CatalogErrorKind, Kind};
 use crate::engine::SinkAction;
 use crate::io::connector::{self, ConnectorError};
@@ -15,6 +15,7 @@ use crate::plan::{self, PlanError};
 use crate::property::{Invalid, Warning};
 use crate::sql::{self, SyntaxError, SyntaxErrorKind};
 use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
+use crate::text::suggest;
 
 /// How a stream is made, for texts that are nothing like it.
 const MADE: &str = "a stream is made by CREATE STREAM name (…) WITH (DATASOURCE=\"/path\", TYPE=\"websocket\")";
@@ -82,18 +83,19 @@ fn everything_about(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog
     let placed = if text.len() > LONGEST { None } else { Document::parse("rule", text.to_owned()).ok() };
     // Without a place in the text where that is long, or is JSON that is no YAML.
     let document = placed.unwrap_or_else(|| Document::of_json("rule", &json));
-    let (root, mut problems) = (&document.root, Vec::new());
-    let rule = rule::parse(&document, root, id, &config.rule, &mut problems);
+    let (root, mut found) = (&document.root, Vec::new());
+    let rule = rule::parse(&document, root, id, &config.rule, &mut found);
     if !sinks {
-        let of_sinks = |problem: &Problem| problem.message.starts_with("Missing rule") || problem.of_sink;
-        problems.retain(|problem| problem.severity == Severity::Error && !of_sinks(problem));
+        let matters = |part: &Part| !matches!(part, Part::Missing | Part::Sink);
+        found.retain(|RuleProblem { part, problem }| problem.severity == Severity::Error && matters(part));
     }
+    let mut problems: Vec<Problem> = found.into_iter().map(|found| found.problem).collect();
     if let Some(rule) = rule {
         let subject = format!("rule {}", rule.id);
         if sinks {
             self::sinks(&document, &rule, root, &subject, config, &mut problems);
         }
-        if let Some(statement) = rule::field(root, "sql").filter(|_| !rule.sql.is_empty()) {
+        if let Some(statement) = root.field("sql").filter(|_| !rule.sql.is_empty()) {
             match plan::plan(&rule.sql, &rule.options, catalog) {
                 Ok(plan) => {
                     for input in &plan.inputs {
@@ -168,10 +170,10 @@ pub fn of_definition(
             CatalogErrorKind::Exists { .. } => Some("each stream or table needs a name of its own".to_owned()),
             CatalogErrorKind::Option { option: "format", value } => {
                 let formats = ["json", "delimited", "urlencoded", "binary"];
-                rule::meant(value, &formats).or_else(|| Some(format!("there are {}", formats.join(", "))))
+                suggest::did_you_mean(value, formats).or_else(|| Some(format!("there are {}", formats.join(", "))))
             }
             CatalogErrorKind::Option { option: "kind", value } => {
-                rule::meant(value, &["lookup", "scan"]).or_else(|| Some("there are lookup and scan".to_owned()))
+                suggest::did_you_mean(value, ["lookup", "scan"]).or_else(|| Some("there are lookup and scan".to_owned()))
             }
             _ => None,
         };
@@ -214,11 +216,11 @@ pub fn sinks(
                 problems.extend(faults.iter().map(|fault| fault.problem(document, set, subject, &prefix)));
             }
             Err(error @ ConnectorError::UnknownSink(_)) => {
-                let hint = rule::meant(&action.kind, connector::SINKS);
+                let hint = suggest::did_you_mean(&action.kind, connector::SINKS.iter().copied());
                 problems.push(document.error(action.place, subject, error.to_string()).with_hint(hint));
             }
             Err(error) => {
-                let place = error.property().and_then(|name| rule::field(set, name)).map(|node| node.place);
+                let place = error.property().and_then(|name| set.field(name)).map(|node| node.place);
                 problems.push(document.error(place.unwrap_or(action.place), subject, format!("{prefix}{error}")));
             }
         }
@@ -228,6 +230,6 @@ pub fn sinks(
 
 /// The properties of the action that stands at `place` in a rule.
 fn props_at(rule: &Node, place: Place) -> Option<&Node> {
-    let Value::List(entries) = &rule::field(rule, "actions")?.value else { return None };
+    let Value::List(entries) = &rule.field("actions")?.value else { return None };
     entries.iter().flat_map(Node::members).find(|member| member.place == place).map(|member| &member.node)
 }

@@ -23,6 +23,7 @@ use crate::plan::{self, PlanErrorKind};
 use crate::property::Warning;
 use crate::sql::{self, ast::Relation, ast::StreamOption};
 use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Value};
+use crate::text::suggest;
 
 pub use self::bind::{Fault, Faults, UnknownKey, sink, source};
 pub use self::views::PlannedView;
@@ -125,7 +126,7 @@ fn build(
     // Sources before streams before rules, over all files: each may need what stands in another one.
     for (document, form) in &documents {
         if *form == Form::Sections
-            && let Some(sources) = rule::field(&document.root, "sources")
+            && let Some(sources) = document.root.field("sources")
         {
             loader.config.sources.replace(document, sources, &mut loader.problems);
         }
@@ -229,7 +230,7 @@ impl Loader {
                 return None;
             }
         }
-        if ["sql", "actions"].iter().any(|name| rule::field(root, name).is_some()) {
+        if ["sql", "actions"].iter().any(|name| root.field(name).is_some()) {
             return Some(Form::Rule);
         }
         let mut sections = 0;
@@ -244,7 +245,7 @@ impl Loader {
                     self.problems.push(document.warning(member.place, "", message));
                 }
             } else {
-                let hint = rule::meant(&member.key, SECTIONS);
+                let hint = suggest::did_you_mean(&member.key, SECTIONS.iter().copied());
                 let message = format!("unknown member {} is ignored", member.key);
                 self.problems.push(document.warning(member.place, "", message).with_hint(hint));
             }
@@ -261,7 +262,7 @@ impl Loader {
         let root = &document.root;
         // Which of the two a statement makes is said by the statement.
         for section in ["streams", "tables"] {
-            if let Some(statements) = rule::field(root, section) {
+            if let Some(statements) = root.field(section) {
                 self.read_statements(document, section, statements);
             }
         }
@@ -292,7 +293,7 @@ impl Loader {
         let subject = key.map_or_else(|| "stream".to_owned(), |member| format!("stream {}", member.key));
         let statement = match &node.value {
             Value::Text(_) => Some(node),
-            _ => rule::field(node, "sql").filter(|sql| sql.text().is_some()),
+            _ => node.field("sql").filter(|sql| sql.text().is_some()),
         };
         let Some(statement) = statement else {
             let message = format!("a stream is a CREATE STREAM statement, this is {}", node.kind());
@@ -383,7 +384,7 @@ impl Loader {
         let rules = match form {
             Form::Rule => return self.read_rule(document, None, root),
             Form::Rules => root,
-            Form::Sections => match rule::field(root, "rules") {
+            Form::Sections => match root.field("rules") {
                 Some(rules) => rules,
                 None => return,
             },
@@ -394,7 +395,7 @@ impl Loader {
                     self.read_rule(document, None, node);
                 }
             }
-            Value::Map(members) if rule::field(rules, "sql").is_some_and(|sql| sql.text().is_some()) => {
+            Value::Map(members) if rules.field("sql").is_some_and(|sql| sql.text().is_some()) => {
                 let hint = Some("rules is a list, or an object of rules by id".to_owned());
                 let place = members.first().map_or(rules.place, |member| member.place);
                 self.problems.push(document.error(place, "", "rules holds a single rule").with_hint(hint));
@@ -427,7 +428,10 @@ impl Loader {
             return;
         }
         let before = self.errors();
-        let Some(rule) = rule::parse(document, node, key, &self.config.rule, &mut self.problems) else { return };
+        let mut found = Vec::new();
+        let rule = rule::parse(document, node, key, &self.config.rule, &mut found);
+        self.problems.extend(found.into_iter().map(|found| found.problem));
+        let Some(rule) = rule else { return };
         let subject = if rule.id.is_empty() { "rule".to_owned() } else { format!("rule {}", rule.id) };
         if !rule.id.is_empty() && !self.ids.insert(rule.id.clone()) {
             let hint = Some("each rule needs an id of its own".to_owned());
@@ -481,7 +485,7 @@ impl Loader {
         node: &Node,
         subject: &str,
     ) -> Option<plan::physical::RulePlan> {
-        let statement = rule::field(node, "sql").filter(|_| !rule.sql.is_empty())?;
+        let statement = node.field("sql").filter(|_| !rule.sql.is_empty())?;
         if let Ok(select) = sql::parse_select(&rule.sql) {
             let names: Vec<&str> = std::iter::once(&select.from)
                 .chain(select.joins.iter().map(|join| &join.source))
@@ -536,7 +540,7 @@ impl Loader {
                 })?;
                 let columns = columns(stream);
                 let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-                (stream, rule::meant(name, &columns))
+                (stream, suggest::did_you_mean(name, columns.iter().copied()))
             }
             _ => return None,
         };

@@ -34,14 +34,14 @@ impl PlannedView {
 impl Loader {
     /// Notes the names of a file's views: what reads them is told that they are views.
     pub(super) fn name_views(&mut self, document: &Document) {
-        let Some(views) = rule::field(&document.root, "views") else { return };
+        let Some(views) = document.root.field("views") else { return };
         let mut names = Vec::new();
         each(views, &mut |_, node| names.extend(create_of(node).map(|create| create.name.name.to_string())));
         names.iter().for_each(|name: &String| self.catalog.add_view(name));
     }
 
     pub(super) fn read_views(&mut self, document: &Arc<Document>) {
-        let Some(views) = rule::field(&document.root, "views") else { return };
+        let Some(views) = document.root.field("views") else { return };
         if !matches!(views.value, Value::Text(_) | Value::List(_) | Value::Map(_)) {
             let message = format!("views is {}, expected a list of CREATE VIEW statements", views.kind());
             self.problems.push(document.error(views.place, "", message));
@@ -131,7 +131,7 @@ fn each<'a>(views: &'a Node, see: &mut dyn FnMut(Option<&'a Member>, &'a Node)) 
 fn statement_of(node: &Node) -> Option<&Node> {
     match &node.value {
         Value::Text(_) => Some(node),
-        _ => rule::field(node, "sql").filter(|sql| sql.text().is_some()),
+        _ => node.field("sql").filter(|sql| sql.text().is_some()),
     }
 }
 

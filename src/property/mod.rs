@@ -1,4 +1,4 @@
-//! One way to declare the properties of connectors.
+//! One way to declare what users can set: properties of connectors and sinks, options of rules, settings.
 //!
 //! Each is one row, a [`Property`]: name and other spellings, type and range, default, documentation, and what becomes
 //! of the value. [`read`] checks a JSON object against a table of rows and fills a typed target. The reference pages
@@ -23,13 +23,15 @@ pub mod duration;
 mod place;
 mod read;
 pub mod reference;
+pub mod size;
 
 use std::error::Error;
+use std::fmt;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
-pub use self::read::{Cause, Fault, Findings, Invalid, Warning, default, knows, read};
+pub use self::read::{Cause, Fault, Findings, Invalid, Warning, default, knows, read, set_defaults};
 
 /// One thing that users can set in a `T`.
 pub struct Property<T: 'static> {
@@ -56,8 +58,23 @@ pub struct About {
     pub doc: &'static str,
     /// Whether it does anything.
     pub effect: Effect,
-    /// Replaces the usual text for a value that is no [`Type::Choice`].
-    otherwise: Option<fn(&str) -> String>,
+    /// What errors say that it takes; empty: what its type says.
+    expected: &'static str,
+    /// Replaces the usual error for a value that does not fit, where it gives a text.
+    otherwise: Option<fn(&Json) -> Option<String>>,
+}
+
+/// What the rows of a table are called in messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Noun {
+    /// Of a connector.
+    Property,
+    /// Common to all sinks. Errors name it without a noun, since `sink KIND: ` stands before it.
+    SinkProperty,
+    /// Of a rule.
+    Option,
+    /// Of the configuration. Errors name it without a noun, since its name begins with its section.
+    Setting,
 }
 
 /// What a property takes.
@@ -90,8 +107,12 @@ pub enum Type {
         /// the largest
         most: f64,
     },
+    /// Bytes, or text such as `64MiB`.
+    Size,
     /// A list of texts; a single text is a list of one.
     Texts,
+    /// A list of names, and no single one.
+    Names,
     /// An object with rows of its own. A plain value sets the member named here.
     Object(Option<&'static str>),
     /// Anything that fits the description.
@@ -134,7 +155,9 @@ enum Set<T: 'static> {
     Duration(fn(&mut T, Duration)),
     Whole(fn(&mut T, u64)),
     Number(fn(&mut T, f64)),
+    Size(fn(&mut T, u64)),
     Texts(fn(&mut T, Vec<String>)),
+    CheckedTexts(fn(&mut T, Vec<String>) -> Result<(), Wrong>),
     Object(&'static [Property<T>]),
     Any(fn(&mut T, &Json) -> Result<(), Wrong>),
     Nothing,
@@ -176,6 +199,7 @@ impl<T> Property<T> {
             place: Place::Both,
             doc: "",
             effect: Effect::Works,
+            expected: "",
             otherwise: None,
         };
         Property { about, set }
@@ -209,7 +233,7 @@ impl<T> Property<T> {
         Property::new(name, Type::Choice(words), Set::Choice(set))
     }
 
-    /// A duration of up to a year.
+    /// A duration of up to a year. An empty text leaves the property unset.
     pub const fn duration(name: &'static str, set: fn(&mut T, Duration)) -> Property<T> {
         Property::new(name, Type::Duration { least: Duration::ZERO, most: LONGEST }, Set::Duration(set))
     }
@@ -222,6 +246,25 @@ impl<T> Property<T> {
     /// A number from `least` to `most`.
     pub const fn number(name: &'static str, least: f64, most: f64, set: fn(&mut T, f64)) -> Property<T> {
         Property::new(name, Type::Number { least, most }, Set::Number(set))
+    }
+
+    /// A number of bytes.
+    pub const fn size(name: &'static str, set: fn(&mut T, u64)) -> Property<T> {
+        Property::new(name, Type::Size, Set::Size(set))
+    }
+
+    /// A list of texts of a form that the setter checks; `expected` describes the list.
+    pub const fn checked_texts(
+        name: &'static str,
+        expected: &'static str,
+        set: fn(&mut T, Vec<String>) -> Result<(), Wrong>,
+    ) -> Property<T> {
+        Property::new(name, Type::Texts, Set::CheckedTexts(set)).expecting(expected)
+    }
+
+    /// A list of names.
+    pub const fn names(name: &'static str, set: fn(&mut T, Vec<String>)) -> Property<T> {
+        Property::new(name, Type::Names, Set::Texts(set))
     }
 
     /// A list of texts.
@@ -306,10 +349,23 @@ impl<T> Property<T> {
         self
     }
 
-    /// The text for a word that is none of the choices.
-    pub const fn otherwise(mut self, message: fn(&str) -> String) -> Property<T> {
+    /// What errors say that it takes, in place of what its type says.
+    pub const fn expecting(mut self, expected: &'static str) -> Property<T> {
+        self.about.expected = expected;
+        self
+    }
+
+    /// The whole error for a value that does not fit; `None`: the usual one.
+    pub const fn otherwise(mut self, message: fn(&Json) -> Option<String>) -> Property<T> {
         self.about.otherwise = Some(message);
         self
+    }
+}
+
+impl<T> Property<T> {
+    /// The name and all other spellings.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<T> {
+        self.about.names()
     }
 }
 
@@ -332,6 +388,27 @@ pub fn entries<T>(rows: &'static [Property<T>]) -> Vec<Entry> {
         },
     };
     rows.iter().map(entry).collect()
+}
+
+impl Noun {
+    /// What stands before the name in an error.
+    fn before_fault(self) -> &'static str {
+        match self {
+            Noun::Property => "property ",
+            Noun::Option => "option ",
+            Noun::SinkProperty | Noun::Setting => "",
+        }
+    }
+}
+
+impl fmt::Display for Noun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Noun::Property | Noun::SinkProperty => "property",
+            Noun::Option => "option",
+            Noun::Setting => "setting",
+        })
+    }
 }
 
 impl About {
@@ -384,7 +461,9 @@ impl Type {
                 (true, false) => format!("a number from {least}"),
                 _ => "a number".to_owned(),
             },
+            Type::Size => "bytes, or a size such as \"64MiB\"".to_owned(),
             Type::Texts => "a list of texts".to_owned(),
+            Type::Names => "a list of names, such as [\"id\"]".to_owned(),
             Type::Object(_) => "an object".to_owned(),
             Type::Any { expected, .. } => expected.to_owned(),
         }

@@ -5,15 +5,15 @@ use std::fmt;
 
 use serde_json::{Map, Value as Json};
 
-use super::{About, Effect, Property, Set, Type, Wrong, any_of, duration, literal};
+use super::{About, Effect, Noun, Property, Set, Type, Wrong, any_of, duration, literal, size};
 use crate::text::secret::{HIDDEN, is_secret};
 use crate::text::suggest;
 
 /// A value that is wrong.
 #[derive(Debug)]
 pub struct Fault {
-    /// What the table's rows are called: `property`, `option`, or nothing.
-    pub noun: &'static str,
+    /// What the table's rows are called.
+    pub noun: Noun,
     /// The property as the user wrote it; that of a member has a dot: `reconnect.jitter`.
     pub property: String,
     /// Why it is wrong.
@@ -32,6 +32,8 @@ pub enum Cause {
         /// what it should be
         expected: String,
     },
+    /// It belongs to eKuiper, and Plutino does not have it.
+    Unsupported,
     /// Another reason, such as a file that cannot be read; the text names the property.
     Because(Box<dyn Error + Send + Sync>),
 }
@@ -41,17 +43,17 @@ pub enum Cause {
 pub enum Warning {
     /// Nobody reads this.
     Unknown {
-        /// `property`, `option`, `setting`
-        noun: &'static str,
+        /// what the table's rows are called
+        noun: Noun,
         /// as the user wrote it
         name: String,
         /// the name that was probably meant
-        near: Option<&'static str>,
+        near: Option<String>,
     },
     /// A wrong spelling that is accepted.
     Misspelt {
-        /// `property`, `option`, `setting`
-        noun: &'static str,
+        /// what the table's rows are called
+        noun: Noun,
         /// as the user wrote it
         name: String,
         /// the right name
@@ -88,7 +90,7 @@ pub struct Invalid {
 /// as good as absent. Of several spellings of one property the first in the row counts.
 pub fn read<T>(
     rows: &'static [Property<T>],
-    noun: &'static str,
+    noun: Noun,
     values: &Map<String, Json>,
     target: &mut T,
 ) -> Findings {
@@ -109,20 +111,23 @@ pub fn knows<T>(rows: &[Property<T>], name: &str) -> bool {
     rows.iter().any(|row| row.is_named(name))
 }
 
-fn set_defaults<T>(rows: &'static [Property<T>], target: &mut T) {
+/// Gives a target the default of each row that has one.
+pub fn set_defaults<T>(rows: &'static [Property<T>], target: &mut T) {
     for row in rows {
         match &row.set {
             Set::Object(members) => set_defaults(members, target),
             _ if row.about.default.is_empty() => {}
-            // A test of every table checks that its defaults are valid.
-            _ => drop(row.apply(&literal(row.about.default), target)),
+            _ => {
+                let applied = row.apply(&literal(row.about.default), target);
+                debug_assert!(applied.is_ok(), "the default of {} is not valid", row.about.name);
+            }
         }
     }
 }
 
 fn read_members<T>(
     rows: &'static [Property<T>],
-    noun: &'static str,
+    noun: Noun,
     prefix: &str,
     values: &Map<String, Json>,
     target: &mut T,
@@ -157,23 +162,21 @@ fn read_members<T>(
         }
         match row.apply(value, target) {
             Ok(()) => {}
-            Err(Wrong::Because(error)) => {
-                let hint = match about.ty {
-                    Type::Choice(words) => {
-                        let written = value.as_str().unwrap_or_default();
-                        let all = || format!("expected {}", any_of(words));
-                        suggest::did_you_mean(written, words.iter().copied()).or_else(|| Some(all()))
-                    }
-                    _ => None,
-                };
-                found.faults.push(fault(Cause::Because(error), hint));
+            Err(Wrong::Because(error)) => found.faults.push(fault(Cause::Because(error), None)),
+            Err(Wrong::Value) if about.effect == Effect::Unsupported => {
+                found.faults.push(fault(Cause::Unsupported, None));
             }
             Err(Wrong::Value) => {
+                if let Some(message) = about.otherwise.and_then(|otherwise| otherwise(value)) {
+                    found.faults.push(fault(Cause::Because(message.into()), near_choice(about.ty, value)));
+                    continue;
+                }
                 let expected = match about.ty {
+                    _ if !about.expected.is_empty() => about.expected.to_owned(),
                     Type::Text(_) if !value.is_string() => "a text".to_owned(),
                     ty => ty.expected(),
                 };
-                // The error is shown to others than those who wrote the value.
+                // Others than the author of the value may see the error.
                 let hidden = is_secret(name) || is_secret(prefix.split('.').next().unwrap_or_default());
                 let value = if hidden { HIDDEN.to_owned() } else { shortened(value) };
                 let cause = Cause::Value { value, expected };
@@ -206,12 +209,17 @@ impl<T> Property<T> {
             Set::Text(set) => value.as_str().map(|value| set(target, value)),
             Set::Parsed(set) => return value.as_str().map_or(Err(Wrong::Value), |value| set(target, value)),
             Set::Choice(set) => return self.choose(value).map(|word| word.map_or((), |word| set(target, word))),
+            Set::Duration(_) if value.as_str() == Some("") => Some(()),
             Set::Duration(set) => {
                 duration::parse(value).filter(|value| in_range(self.about.ty, *value)).map(|value| set(target, value))
             }
             Set::Whole(set) => whole(self.about.ty, value).map(|value| set(target, value)),
             Set::Number(set) => number(self.about.ty, value).map(|value| set(target, value)),
-            Set::Texts(set) => texts(value).map(|value| set(target, value)),
+            Set::Size(set) => size::parse(value).map(|value| set(target, value)),
+            Set::Texts(set) => texts(self.about.ty, value).map(|value| set(target, value)),
+            Set::CheckedTexts(set) => {
+                return texts(self.about.ty, value).map_or(Err(Wrong::Value), |value| set(target, value));
+            }
             Set::Any(set) => return set(target, value),
             Set::Object(_) => None,
         };
@@ -225,15 +233,12 @@ impl<T> Property<T> {
         if written.is_empty() {
             return Ok(None);
         }
-        match words.iter().find(|word| word.eq_ignore_ascii_case(written)) {
-            Some(word) => Ok(Some(word)),
-            None => Err(self.about.otherwise.map_or(Wrong::Value, |message| Wrong::because(message(written)))),
-        }
+        words.iter().find(|word| word.eq_ignore_ascii_case(written)).map(|word| Some(*word)).ok_or(Wrong::Value)
     }
 
     /// Checks a value that nobody uses.
     fn without_setter(&self, value: &Json) -> Result<(), Wrong> {
-        let About { name, ty, effect, .. } = self.about;
+        let About { ty, effect, .. } = self.about;
         if effect == Effect::Unsupported {
             let unset = match value {
                 Json::Null | Json::Bool(false) => true,
@@ -243,7 +248,7 @@ impl<T> Property<T> {
                 Json::Object(members) => members.is_empty(),
                 Json::Bool(true) => false,
             };
-            return if unset { Ok(()) } else { Err(Wrong::because(format!("property {name} is not supported yet"))) };
+            return if unset { Ok(()) } else { Err(Wrong::Value) };
         }
         let fits = match ty {
             Type::Flag => flag(value).is_some(),
@@ -252,7 +257,8 @@ impl<T> Property<T> {
             Type::Duration { .. } => duration::parse(value).is_some_and(|value| in_range(ty, value)),
             Type::Whole { .. } => whole(ty, value).is_some(),
             Type::Number { .. } => number(ty, value).is_some(),
-            Type::Texts => texts(value).is_some(),
+            Type::Size => size::parse(value).is_some(),
+            Type::Texts | Type::Names => texts(ty, value).is_some(),
             Type::Object(_) => value.is_object(),
             Type::Any { .. } => true,
         };
@@ -283,12 +289,19 @@ fn number(ty: Type, value: &Json) -> Option<f64> {
     value.as_f64().filter(|value| (least..=most).contains(value))
 }
 
-fn texts(value: &Json) -> Option<Vec<String>> {
+fn texts(ty: Type, value: &Json) -> Option<Vec<String>> {
     match value {
-        Json::String(text) => Some(vec![text.clone()]),
+        Json::String(text) if ty == Type::Texts => Some(vec![text.clone()]),
         Json::Array(items) => items.iter().map(|item| item.as_str().map(str::to_owned)).collect(),
         _ => None,
     }
+}
+
+/// The hint for a word that is none of the choices.
+fn near_choice(ty: Type, value: &Json) -> Option<String> {
+    let Type::Choice(words) = ty else { return None };
+    let written = value.as_str().unwrap_or_default();
+    suggest::did_you_mean(written, words.iter().copied()).or_else(|| Some(format!("expected {}", any_of(words))))
 }
 
 /// A value for an error: at most 80 characters of it.
@@ -306,12 +319,12 @@ fn names<T>(rows: &[Property<T>]) -> Vec<&'static str> {
 }
 
 /// A warning for each member whose name nobody knows.
-fn unknown(noun: &'static str, prefix: &str, values: &Map<String, Json>, known: &[&'static str]) -> Vec<Warning> {
+fn unknown(noun: Noun, prefix: &str, values: &Map<String, Json>, known: &[&'static str]) -> Vec<Warning> {
     let strange = values.keys().filter(|key| !known.iter().any(|name| name.eq_ignore_ascii_case(key)));
     let warning = |key: &String| Warning::Unknown {
         noun,
         name: format!("{prefix}{key}"),
-        near: suggest::nearest(key, known.iter().copied()),
+        near: suggest::nearest(key, known.iter().copied()).map(|near| format!("{prefix}{near}")),
     };
     strange.map(warning).collect()
 }
@@ -320,20 +333,20 @@ impl Findings {
     /// Warns of each member of `values` that has neither a row in `rows` nor a name in `others`.
     pub fn unknown<T>(
         &mut self,
-        noun: &'static str,
+        noun: Noun,
         values: &Map<String, Json>,
         rows: &[Property<T>],
-        others: &[&'static str],
+        others: impl IntoIterator<Item = &'static str>,
     ) {
         let mut known = names(rows);
         known.extend(others);
         self.warnings.extend(unknown(noun, "", values, &known));
     }
 
-    /// The result of checks that a single row cannot make.
-    pub fn refuse(&mut self, noun: &'static str, property: &str, error: impl Into<Box<dyn Error + Send + Sync>>) {
+    /// The result of a check that a single row cannot make. The text of the error names the property.
+    pub fn refuse(&mut self, property: &str, error: impl Into<Box<dyn Error + Send + Sync>>) {
         let (property, cause) = (property.to_owned(), Cause::Because(error.into()));
-        self.faults.push(Fault { noun, property, cause, hint: None });
+        self.faults.push(Fault { noun: Noun::Property, property, cause, hint: None });
     }
 
     /// Whether this property, or a member of it, is at fault.
@@ -367,11 +380,12 @@ impl Fault {
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let noun = self.noun.before_fault();
         match &self.cause {
             Cause::Value { value, expected } => {
-                let noun = if self.noun.is_empty() { String::new() } else { format!("{} ", self.noun) };
                 write!(f, "{noun}{} is {value}, expected {expected}", self.property)
             }
+            Cause::Unsupported => write!(f, "{} {} is not supported yet", self.noun, self.property),
             Cause::Because(error) => error.fmt(f),
         }
     }
@@ -402,7 +416,7 @@ impl Warning {
         }
     }
 
-    /// What is to be known, without the hint.
+    /// What the user should know, without the hint.
     pub fn message(&self) -> String {
         match self {
             Warning::Unknown { noun, name, .. } => format!("unknown {noun} {name} is ignored"),
@@ -414,7 +428,7 @@ impl Warning {
     /// What to do about it.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Warning::Unknown { near, .. } => near.map(|near| format!("did you mean {near}?")),
+            Warning::Unknown { near, .. } => near.as_ref().map(|near| format!("did you mean {near}?")),
             Warning::Misspelt { right, .. } => Some(format!("write {right}")),
             Warning::Other { .. } => None,
         }

@@ -2,17 +2,28 @@
 
 use serde_json::Value as Json;
 
-use super::{About, Effect, Entry, Place, Type};
+use super::{About, Effect, Entry, Noun, Place, Type};
 
 /// A table with one line for each property that does something. `ends` adds the column for source and sink.
 pub fn table(entries: &[Entry], ends: bool) -> String {
-    let (mut page, rule) = match ends {
-        true => (String::from("| property | where | takes | default | meaning |\n"), "|---|---|---|---|---|\n"),
-        false => (String::from("| property | takes | default | meaning |\n"), "|---|---|---|---|\n"),
-    };
-    page.push_str(rule);
+    let head = if ends { "property | where" } else { "property" };
+    let rule = if ends { "---|---" } else { "---" };
+    let mut page = format!("| {head} | takes | default | meaning |\n|{rule}|---|---|---|\n");
     lines(entries, "", ends, &mut page);
     page
+}
+
+/// A table of rows with this name.
+pub fn table_of(noun: Noun, entries: &[Entry]) -> String {
+    let mut page = format!("| {noun} | takes | default | meaning |\n|---|---|---|---|\n");
+    lines(entries, "", false, &mut page);
+    page
+}
+
+/// The names of the rows that are accepted and do nothing, for a sentence: `` `a`, `b` ``.
+pub fn without_effect(entries: &[Entry]) -> String {
+    let idle = entries.iter().filter(|entry| entry.about.effect == Effect::Nothing);
+    idle.map(|entry| format!("`{}`", entry.about.name)).collect::<Vec<_>>().join(", ")
 }
 
 fn lines(entries: &[Entry], prefix: &str, ends: bool, page: &mut String) {
@@ -65,7 +76,9 @@ fn takes(ty: Type, entry: &Entry) -> String {
         Type::Choice(words) => super::any_of(&words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>()),
         Type::Duration { .. } => "duration".to_owned(),
         Type::Whole { .. } | Type::Number { .. } => ty.expected().trim_start_matches("a ").to_owned(),
+        Type::Size => "size".to_owned(),
         Type::Texts => "list of texts".to_owned(),
+        Type::Names => "list of names".to_owned(),
         Type::Object(short) => {
             let names: Vec<&str> = entry.members.iter().map(|member| member.about.name).collect();
             let object = format!("object {{{}}}", names.join(", "));
@@ -82,10 +95,10 @@ pub fn metadata_type(ty: Type) -> &'static str {
         Type::Flag => "bool",
         Type::Whole { .. } => "int",
         Type::Number { .. } => "float",
-        Type::Texts => "list_string",
+        Type::Texts | Type::Names => "list_string",
         Type::Object(None) => "object",
         Type::Any { takes: "object", .. } => "object",
-        Type::Text(_) | Type::Choice(_) | Type::Duration { .. } | Type::Object(Some(_)) | Type::Any { .. } => "string",
+        Type::Text(_) | Type::Choice(_) | Type::Duration { .. } | Type::Size | Type::Object(Some(_)) | Type::Any { .. } => "string",
     }
 }
 

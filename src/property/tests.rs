@@ -31,7 +31,7 @@ const ROWS: &[Row] = &[
         .shorthand("count")
         .doc("How much waits | there"),
     Row::texts("tags", |target, tags| target.tags = tags).of_sink(),
-    Row::choice("kind", &["gzip", "zstd"], |_, _| {}).otherwise(|kind| format!("unsupported: {kind}")),
+    Row::choice("kind", &["gzip", "zstd"], |_, _| {}).otherwise(|kind| Some(format!("unsupported: {}", kind.as_str()?))),
     Row::parsed("even", "an even number", |_, text| match text.parse::<u64>() {
         Ok(number) if number % 2 == 0 => Ok(()),
         Ok(_) => Err(Wrong::Value),
@@ -44,8 +44,8 @@ const ROWS: &[Row] = &[
 fn filled(values: Json) -> (Target, Vec<String>, Vec<String>) {
     let values = values.as_object().expect("an object");
     let mut target = default(ROWS);
-    let mut found = read(ROWS, "property", values, &mut target);
-    found.unknown("property", values, ROWS, &["others"]);
+    let mut found = read(ROWS, Noun::Property, values, &mut target);
+    found.unknown(Noun::Property, values, ROWS, ["others"]);
     let faults = found.faults.iter().map(|fault| match &fault.hint {
         Some(hint) => format!("{}: {fault} ({hint})", fault.property),
         None => format!("{}: {fault}", fault.property),
@@ -103,7 +103,7 @@ fn every_fault_is_found_in_one_pass() {
     assert_eq!(
         warnings,
         [
-            "unknown property timing.shre is ignored: did you mean share?",
+            "unknown property timing.shre is ignored: did you mean timing.share?",
             "unknown property tgas is ignored: did you mean tags?",
             "unknown property zzzzzz is ignored",
         ]

@@ -172,7 +172,7 @@ fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, V
     let (document, mut problems) = (Document::of_json("confkey", &rule), Vec::new());
     let action = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems)
         .and_then(|rule| rule.actions.into_iter().next());
-    let mut errors: Vec<String> = problems.into_iter().map(|problem| problem.message).collect();
+    let mut errors: Vec<String> = problems.into_iter().map(|found| found.problem.message).collect();
     let (faults, warnings) =
         action.map_or_else(Default::default, |action| connector::sink_set_faults(kind, &action.props));
     errors.extend(texts(faults));

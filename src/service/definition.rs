@@ -11,16 +11,17 @@ use super::error::ServiceError;
 use super::topology::{Target, Topology};
 use crate::config::Config;
 use crate::definition::connection::selector;
-use crate::definition::rule::{self, Rule, RuleOptions};
+use crate::definition::rule::{self, Part, Rule, RuleOptions, RuleProblem};
 use crate::definition::stream::{Catalog, StreamDef};
 use crate::engine::{Keeps, RuleSpec, SinkAction};
 use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
 use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::{Body, Role};
 use crate::plan::{self, PlanError, PlanErrorKind};
+use crate::property::{Cause, Fault, Noun};
 use crate::sql::ast::Select;
 use crate::sql::{self, SyntaxErrorKind};
-use crate::text::document::{Document, Problem, Severity};
+use crate::text::document::{Document, Severity};
 use crate::value::Text;
 
 /// A rule that was read, once: every start plans it again, against the streams and settings of that time.
@@ -84,7 +85,7 @@ impl Definition {
     pub fn of(json: Json, id: Option<&str>, defaults: &RuleOptions) -> Result<Definition, ServiceError> {
         let wrong = |message: &str| ServiceError::RuleJson(message.to_owned());
         let document = Document::of_json("rule", &json);
-        let field = |name| rule::field(&document.root, name);
+        let field = |name| document.root.field(name);
         let own = field("id").and_then(|node| node.text()).filter(|own| !own.is_empty());
         match (own, id) {
             (Some(own), Some(id)) if own != id => return Err(wrong("RuleId is not consistent with rule id.")),
@@ -107,24 +108,25 @@ impl Definition {
                 )));
             }
         }
-        if let Some(message) = of_wrong_type(&json) {
-            return Err(ServiceError::RuleJson(of_options(name, message)));
+        if let Some(error) = of_wrong_type(name, &json) {
+            return Err(error);
         }
         let mut problems = Vec::new();
         let rule = rule::parse(&document, &document.root, own.or(id), defaults, &mut problems);
         let (errors, warnings): (Vec<_>, Vec<_>) =
-            problems.into_iter().partition(|problem| problem.severity == Severity::Error);
-        if let Some(problem) = errors.into_iter().next() {
-            return Err(match problem.of_sink {
-                true => ServiceError::Connector(problem.message),
-                false => ServiceError::RuleJson(of_options(name, problem.message)),
+            problems.into_iter().partition(|found: &RuleProblem| found.problem.severity == Severity::Error);
+        if let Some(RuleProblem { part, problem }) = errors.into_iter().next() {
+            return Err(match part {
+                Part::Sink => ServiceError::Connector(problem.message),
+                Part::Option(fault) => of_option(name, &fault),
+                Part::Rule | Part::Missing => ServiceError::RuleJson(problem.message),
             });
         }
-        let said = |problem: Problem| match problem.hint {
+        let text = |RuleProblem { problem, .. }| match problem.hint {
             Some(hint) => format!("{}: {hint}", problem.message),
             None => problem.message,
         };
-        let warnings = warnings.into_iter().map(said).collect();
+        let warnings = warnings.into_iter().map(text).collect();
         let Some(rule) = rule else { return Err(wrong("the rule cannot be read")) };
         let select = sql::parse_select(&rule.sql).map_err(|error| of_parser(&rule.sql, error.into()))?;
         let reads = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
@@ -227,53 +229,55 @@ impl Definition {
     }
 }
 
-/// Members that are texts or truth values and nothing that looks like them: a rule goes back to eKuiper as it came.
-fn of_wrong_type(json: &Json) -> Option<String> {
+/// The error for a text or boolean of another type. Values that rule files accept in its place, such as `"true"`, are
+/// refused: the service gives a rule back as it came, and eKuiper would not read it.
+fn of_wrong_type(rule: &str, json: &Json) -> Option<ServiceError> {
     const TEXTS: [&str; 3] = ["id", "name", "version"];
     const FLAGS: [&str; 2] = ["triggered", "temp"];
     const OPTIONS: [&str; 6] =
         ["debug", "isEventTime", "sendMetaToSink", "sendNilField", "sendError", "disableBufferFullDiscard"];
-    let wrong = |json: &Json, names: &[&str], fits: fn(&Json) -> bool, expected: &str| {
-        names.iter().find_map(|name| {
-            let value = member(json, name).filter(|value| !value.is_null() && !fits(value))?;
-            Some(format!("{name} is {value}, expected {expected}"))
-        })
+    let wrong = |json: &Json, names: &[&'static str], fits: fn(&Json) -> bool| {
+        let value = |name: &str| member(json, name).filter(|value| !value.is_null() && !fits(value)).cloned();
+        names.iter().find_map(|name| Some((*name, value(name)?)))
     };
-    wrong(json, &TEXTS, Json::is_string, "a text")
-        .or_else(|| wrong(json, &FLAGS, Json::is_boolean, "true or false"))
+    let of_rule = |(name, value), expected| ServiceError::RuleJson(format!("{name} is {value}, expected {expected}"));
+    wrong(json, &TEXTS, Json::is_string)
+        .map(|found| of_rule(found, "a text"))
+        .or_else(|| wrong(json, &FLAGS, Json::is_boolean).map(|found| of_rule(found, "true or false")))
         .or_else(|| {
-            let message = wrong(member(json, "options")?, &OPTIONS, Json::is_boolean, "true or false")?;
-            Some(format!("option {message}"))
+            let (name, value) = wrong(member(json, "options")?, &OPTIONS, Json::is_boolean)?;
+            let cause = Cause::Value { value: value.to_string(), expected: "true or false".to_owned() };
+            Some(of_option(rule, &Fault { noun: Noun::Option, property: name.to_owned(), cause, hint: None }))
         })
 }
 
-/// What is wrong with an option in the form of eKuiper, `invalidBufferLength:…`; other texts stay as they are.
-fn of_options(rule: &str, message: String) -> String {
-    if message.starts_with("invalid schedule") {
-        return format!("Rule {rule} has invalid options: {message}");
-    }
-    let Some(rest) = message.strip_prefix("option ") else { return message };
-    let end = rest.find(|c: char| !c.is_alphanumeric() && c != '.').unwrap_or(rest.len());
+/// What is wrong with an option, in eKuiper's form: `invalidBufferLength:…`.
+fn of_option(rule: &str, fault: &Fault) -> ServiceError {
+    let option = fault.property.as_str();
+    let negative = matches!(&fault.cause, Cause::Value { value, .. } if value.starts_with('-'));
     // Of these eKuiper only says that they are too small.
-    let negative = rest[end..].starts_with(" is -");
-    let small = match &rest[..end] {
+    let small = match option {
         "bufferLength" => Some("invalidBufferLength:bufferLength"),
         "concurrency" => Some("invalidConcurrency:concurrency"),
         "lateTolerance" => Some("invalidLateTol:lateTol"),
         "restartStrategy.attempts" => Some("invalidRestartAttempts:restart attempts"),
         _ => None,
     };
-    if let Some(small) = small.filter(|_| negative) {
-        return format!("Rule {rule} has invalid options: {small} must be greater than 0.");
-    }
-    let option = rest[..end].strip_prefix("restartStrategy.").map(|part| format!("restart.{part}"));
-    let mut code = String::from("invalid");
-    for part in option.as_deref().unwrap_or(&rest[..end]).split('.') {
-        let mut letters = part.chars();
-        code.extend(letters.next().map(|first| first.to_ascii_uppercase()));
-        code.push_str(letters.as_str());
-    }
-    format!("Rule {rule} has invalid options: {code}:{message}")
+    let message = match small.filter(|_| negative) {
+        Some(small) => format!("{small} must be greater than 0."),
+        // Several options together, such as those of a schedule.
+        None if option.is_empty() => fault.to_string(),
+        None => {
+            let mut code = String::from("invalid");
+            for part in option.replacen("restartStrategy.", "restart.", 1).split('.') {
+                let mut letters = part.chars();
+                code.extend(letters.next().map(|first| first.to_ascii_uppercase()));
+                code.push_str(letters.as_str());
+            }
+            format!("{code}:{fault}")
+        }
+    };
+    ServiceError::RuleJson(format!("Rule {rule} has invalid options: {message}"))
 }
 
 /// The member of this name in whatever case.

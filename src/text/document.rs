@@ -95,8 +95,6 @@ pub struct Problem {
     pub subject: String,
     /// what is wrong
     pub message: String,
-    /// it is a sink's, and not the rule's
-    pub of_sink: bool,
     /// its place in a statement, where it is in one
     pub in_sql: Option<InSql>,
     /// the SQL with the place marked
@@ -145,7 +143,6 @@ impl Problem {
             place,
             subject: subject.into(),
             message: message.into(),
-            of_sink: false,
             in_sql: None,
             excerpt: None,
             hint: None,
@@ -330,6 +327,12 @@ impl Node {
     /// The member of this name, if this is an object that has it.
     pub fn member(&self, key: &str) -> Option<&Member> {
         self.members().iter().find(|member| member.key == key)
+    }
+
+    /// The member of this name in whatever case, as Go reads JSON; the exact name comes first. A null is no member.
+    pub fn field(&self, name: &str) -> Option<&Node> {
+        let loose = || self.members().iter().find(|member| member.key.eq_ignore_ascii_case(name));
+        self.member(name).or_else(loose).map(|member| &member.node).filter(|node| !node.is_null())
     }
 
     /// The members; none if this is no object.

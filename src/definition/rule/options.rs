@@ -1,50 +1,141 @@
-//! The options of a rule, which a configuration may give other defaults.
+//! The options of a rule, one row each. The section `rule` of the configuration sets other defaults.
 
-use super::{Reader, bytes, field, meant, milliseconds};
-use crate::definition::schedule::{Range, RestartStrategy, Schedule};
-use crate::text::document::{Node, Value};
+use std::time::Duration;
 
-/// Options of a rule.
+use serde_json::{Map, Value as Json};
+
+use crate::definition::schedule::{Range, RestartStrategy, Schedule, ScheduleError};
+use crate::property::{self, Entry, Findings, Noun, Property, Type, Warning, Wrong, reference};
+
+/// Options of a rule. Times are ms.
 #[derive(Clone, Debug)]
 pub struct RuleOptions {
-    /// isEventTime
     pub event_time: bool,
-    /// lateTolerance, ms
     pub late_tolerance: i64,
-    /// idleTimeout, ms: in event time a stream that has brought nothing for this long does not hold back the watermark
-    /// of a join; 0: it does for ever
+    /// A stream that has been silent for this long does not hold back the watermark of a join; 0: it always does.
     pub idle_timeout: i64,
-    /// maxFutureSkew, ms: in event time rows further ahead of the clock than this are dropped; 0: none are
+    /// In event time, rows further ahead of the clock than this are dropped; 0: none are.
     pub max_future_skew: i64,
-    /// maxStateBytes: what the rule remembers takes no more than this, about; 0: anything
+    /// The most bytes that the rule's state takes, about; 0: no limit.
     pub max_state_bytes: u64,
-    /// onStateFull is `evict`: the oldest keys and rows go; else the rule fails
+    /// A full state drops its oldest keys and rows; otherwise the rule fails.
     pub evicts: bool,
-    /// sendNilField
     pub send_nil: bool,
-    /// sendMetaToSink: results have the metadata of their messages
     pub send_meta: bool,
-    /// sendError
     pub send_error: bool,
-    /// the rule's member `temp`: it may read temporary streams
+    /// The rule's member `temp`: it may read temporary streams.
     pub temporary: bool,
-    /// qos: 0 begins anew with each start; with 1 and 2, which mean the same here, state outlives restarts
+    /// 0: each start begins with empty state. 1 and 2: state outlives restarts.
     pub qos: u8,
-    /// checkpointInterval, ms: how often state is kept while the rule runs
     pub checkpoint_interval: i64,
-    /// cron, duration, cronDatetimeRange
     pub schedule: Schedule,
-    /// restartStrategy
     pub restart: RestartStrategy,
 }
 
+/// What the options say, before it is put together.
+struct Draft {
+    options: RuleOptions,
+    cron: Option<String>,
+    duration: Option<i64>,
+    ranges: Vec<Range>,
+    names_log: bool,
+}
+
+type Row = Property<Draft>;
+
+const OPTIONS: &[Row] = &[
+    Row::flag("isEventTime", |draft, on| draft.options.event_time = on)
+        .default("false")
+        .doc("Windows go by the stream's TIMESTAMP"),
+    Row::duration("lateTolerance", |draft, time| draft.options.late_tolerance = millis(time))
+        .default("1s")
+        .doc("How late rows may be in event time"),
+    Row::duration("idleTimeout", |draft, time| draft.options.idle_timeout = millis(time))
+        .default("1m")
+        .doc("A stream that has been silent for this long does not hold back a join's watermark; `0`: it always does"),
+    Row::duration("maxFutureSkew", |draft, time| draft.options.max_future_skew = millis(time))
+        .default("5m")
+        .doc("In event time, rows further ahead of the clock than this are dropped and counted, with a warning; `0`: none are. A stream with `EVENT_CLOCK=\"data\"`, or whose first three rows are all further ahead (simulated data), is exempt"),
+    Row::size("maxStateBytes", |draft, bytes| draft.options.max_state_bytes = bytes)
+        .default("0")
+        .doc("The most that the rule may keep in windows, groups, analytic functions and tables, measured every 1,024 rows; `0`: no limit"),
+    Row::choice("onStateFull", &["fail", "evict"], |draft, word| draft.options.evicts = word == "evict")
+        .default("fail")
+        .doc("What happens beyond `maxStateBytes`. `fail`: the rule fails. `evict`: it drops its oldest keys and rows and counts an error each time"),
+    Row::flag("sendNilField", |draft, on| draft.options.send_nil = on)
+        .default("false")
+        .doc("Columns that are absent are sent as null"),
+    Row::flag("sendMetaToSink", |draft, on| draft.options.send_meta = on)
+        .default("false")
+        .doc("Results have `__meta`, the metadata of their message"),
+    Row::flag("sendError", |draft, on| draft.options.send_error = on)
+        .default("false")
+        .doc("Errors of rows go to the sinks, too"),
+    Row::text("cron", |draft, cron| draft.cron = Some(cron.to_owned()).filter(|cron| !cron.is_empty()))
+        .doc("When the rule starts, in five fields: see [schedules](#schedules)"),
+    Row::duration("duration", |draft, time| draft.duration = Some(millis(time)))
+        .doc("How long the rule runs each time"),
+    Row::any("cronDatetimeRange", "list of objects {begin, end}", "a list of objects {begin, end}", set_ranges)
+        .doc("The rule runs only within these ranges"),
+    Row::object("restartStrategy", &[
+        Row::whole("attempts", 0, u64::MAX, |draft, times| draft.options.restart.attempts = times).default("0"),
+        Row::duration("delay", |draft, wait| draft.options.restart.delay = millis(wait)).default("1s"),
+        Row::number("multiplier", 0.0, f64::INFINITY, |draft, factor| draft.options.restart.multiplier = factor)
+            .default("2"),
+        Row::duration("maxDelay", |draft, wait| draft.options.restart.max_delay = millis(wait)).default("30s"),
+        Row::number("jitterFactor", 0.0, 1.0, |draft, share| draft.options.restart.jitter = share).default("0.1"),
+    ])
+    .doc("When a rule that failed starts again: see [failures](#failures)"),
+    Row::whole("qos", 0, 2, |draft, qos| draft.options.qos = qos as u8)
+        .default("0")
+        .doc("`0`: each start begins with empty state. `1` and `2`: state outlives restarts, see [operations](operations.md)"),
+    Row::duration("checkpointInterval", |draft, time| draft.options.checkpoint_interval = millis(time))
+        .within(Duration::from_millis(1), Duration::from_secs(365 * 86_400))
+        .default("5m")
+        .doc("How often the state of a rule with `qos` 1 or 2 is stored"),
+    // Accepted for eKuiper's sake. Its types are checked, since eKuiper refuses wrong ones too.
+    Row::parsed("logFilename", "the name of a file, without a folder", |draft, name| {
+        draft.names_log = !name.is_empty();
+        let plain = !name.contains(['/', '\\', '\0']) && name != ".." && name != ".";
+        if plain { Ok(()) } else { Err(Wrong::Value) }
+    })
+    .doc("No effect, with a warning: all rules share the log"),
+    Row::without_effect("debug", Type::Flag),
+    Row::without_effect("bufferLength", COUNT),
+    Row::without_effect("concurrency", COUNT),
+    Row::without_effect("disableBufferFullDiscard", Type::Flag),
+    Row::without_effect("enableRuleTracer", Type::ANY),
+    Row::without_effect("planOptimizeStrategy", Type::ANY),
+    Row::without_effect("enableSaveStateBeforeStop", Type::ANY),
+    Row::without_effect("forceExitTimeout", Type::ANY),
+    Row::without_effect("notifySub", Type::ANY),
+    Row::without_effect("experiment", Type::ANY),
+];
+
+const COUNT: Type = Type::Whole { least: 0, most: u64::MAX };
+
+/// Options of the schedule that cannot work together.
+#[derive(Debug, thiserror::Error)]
+#[error("invalid schedule: {0}")]
+struct InvalidSchedule(ScheduleError);
+
 impl Default for RuleOptions {
-    fn default() -> Self {
+    /// The options of a rule that sets none.
+    fn default() -> RuleOptions {
+        let mut draft = Draft::new(RuleOptions::unset());
+        property::set_defaults(OPTIONS, &mut draft);
+        draft.options
+    }
+}
+
+impl RuleOptions {
+    /// Before the defaults of the rows.
+    fn unset() -> RuleOptions {
         RuleOptions {
             event_time: false,
-            late_tolerance: 1000,
-            idle_timeout: 60_000,
-            max_future_skew: 5 * 60_000,
+            late_tolerance: 0,
+            idle_timeout: 0,
+            max_future_skew: 0,
             max_state_bytes: 0,
             evicts: false,
             send_nil: false,
@@ -52,194 +143,61 @@ impl Default for RuleOptions {
             send_error: false,
             temporary: false,
             qos: 0,
-            checkpoint_interval: 300_000,
+            checkpoint_interval: 0,
             schedule: Schedule::default(),
             restart: RestartStrategy::default(),
         }
     }
-}
 
-/// Options of eKuiper that have no meaning here: they are tunings of its engine, or belong to its service.
-const FOREIGN_OPTIONS: &[&str] = &[
-    "debug",
-    "logFilename",
-    "concurrency",
-    "bufferLength",
-    "enableRuleTracer",
-    "disableBufferFullDiscard",
-    "planOptimizeStrategy",
-    "enableSaveStateBeforeStop",
-    "forceExitTimeout",
-    "notifySub",
-    "experiment",
-];
-
-impl Reader<'_> {
-    pub(super) fn options(&mut self, node: &Node, defaults: &RuleOptions) -> RuleOptions {
-        let mut options = defaults.clone();
-        if !matches!(node.value, Value::Map(_) | Value::Null) {
-            self.expected(node, "options", "an object");
-        }
-        let (mut cron, mut duration, mut ranges) = (None, None, Vec::new());
-        for member in node.members() {
-            let (key, value) = (member.key.as_str(), &member.node);
-            let is = |names: &[&str]| names.iter().any(|name| name.eq_ignore_ascii_case(key));
-            let name = format!("option {key}");
-            if value.is_null() {
-                continue;
-            }
-            if is(&["cron"]) {
-                cron = self.text(value, &name).filter(|cron| !cron.is_empty());
-            } else if is(&["duration"]) {
-                match milliseconds(value) {
-                    Some(millis) => duration = Some(millis),
-                    None if value.text() == Some("") => {}
-                    None => self.expected(value, &name, "a duration such as \"10m\""),
-                }
-            } else if is(&["cronDatetimeRange"]) {
-                ranges = self.ranges(value, &name);
-            } else if is(&["restartStrategy"]) {
-                options.restart = self.restart(value, &name, &options.restart);
-            } else if is(&["isEventTime"]) {
-                options.event_time = self.flag(value, &name).unwrap_or_default();
-            } else if is(&["sendNilField"]) {
-                options.send_nil = self.flag(value, &name).unwrap_or_default();
-            } else if is(&["sendMetaToSink"]) {
-                options.send_meta = self.flag(value, &name).unwrap_or_default();
-            } else if is(&["sendError"]) {
-                options.send_error = self.flag(value, &name).unwrap_or_default();
-            } else if is(&["lateTolerance"]) {
-                match milliseconds(value).filter(|tolerance| *tolerance >= 0) {
-                    Some(tolerance) => options.late_tolerance = tolerance,
-                    None => self.expected(value, &name, "milliseconds, or a duration such as \"5s\""),
-                }
-            } else if is(&["idleTimeout"]) {
-                match milliseconds(value).filter(|timeout| *timeout >= 0) {
-                    Some(timeout) => options.idle_timeout = timeout,
-                    None => {
-                        self.expected(value, &name, "milliseconds, or a duration such as \"30s\"; 0 waits for ever")
-                    }
-                }
-            } else if is(&["maxFutureSkew"]) {
-                match milliseconds(value).filter(|skew| *skew >= 0) {
-                    Some(skew) => options.max_future_skew = skew,
-                    None => self.expected(value, &name, "milliseconds, or a duration such as \"1h\"; 0 takes any time"),
-                }
-            } else if is(&["maxStateBytes"]) {
-                match bytes(value) {
-                    Some(limit) => options.max_state_bytes = limit,
-                    None => self.expected(value, &name, "bytes, or a size such as \"64MiB\"; 0 is no limit"),
-                }
-            } else if is(&["onStateFull"]) {
-                match value.text() {
-                    Some(text) if text.eq_ignore_ascii_case("fail") => options.evicts = false,
-                    Some(text) if text.eq_ignore_ascii_case("evict") => options.evicts = true,
-                    _ => self.expected(value, &name, "\"fail\" or \"evict\""),
-                }
-            } else if is(&["bufferLength", "concurrency"]) {
-                // They have no effect, yet a rule that eKuiper refuses is not taken as right.
-                if !matches!(&value.value, Value::Number(number) if number.as_u64().is_some()) {
-                    self.expected(value, &name, "a whole number that is not negative");
-                }
-            } else if is(&["debug", "disableBufferFullDiscard"]) {
-                self.flag(value, &name);
-            } else if is(&["logFilename"]) {
-                // Nothing is written there, yet a name that could lead elsewhere is never right.
-                let safe = |text: &str| !text.contains(['/', '\\', '\0']) && text != ".." && text != ".";
-                if !value.text().is_some_and(safe) {
-                    self.expected(value, &name, "the name of a file, without a folder");
-                } else if value.text().is_some_and(|text| !text.is_empty()) {
-                    let message = "logFilename has no effect: all rules share the log, see basic.fileLog and --log-dir";
-                    self.warning(member.place, message.to_owned(), None);
-                }
-            } else if is(&["qos"]) {
-                match &value.value {
-                    Value::Number(number) if number.as_u64().is_some_and(|qos| qos <= 2) => {
-                        options.qos = number.as_u64().unwrap_or(0) as u8;
-                    }
-                    _ => self.expected(value, &name, "0, 1 or 2"),
-                }
-            } else if is(&["checkpointInterval"]) {
-                match milliseconds(value).filter(|interval| *interval > 0) {
-                    Some(interval) => options.checkpoint_interval = interval,
-                    None => self.expected(value, &name, "milliseconds, or a duration such as \"300s\"; more than 0"),
-                }
-            } else if !is(FOREIGN_OPTIONS) {
-                let own = [
-                    "isEventTime",
-                    "sendNilField",
-                    "sendMetaToSink",
-                    "sendError",
-                    "lateTolerance",
-                    "idleTimeout",
-                    "maxFutureSkew",
-                    "maxStateBytes",
-                    "onStateFull",
-                    "qos",
-                    "checkpointInterval",
-                    "cron",
-                    "duration",
-                    "cronDatetimeRange",
-                    "restartStrategy",
-                ];
-                let names: Vec<&str> = own.iter().chain(FOREIGN_OPTIONS).copied().collect();
-                self.warning(member.place, format!("unknown option {key} is ignored"), meant(key, &names));
-            }
+    /// Reads the options of a rule, or of the section `rule` of the configuration, over `defaults`.
+    pub fn read(values: &Map<String, Json>, defaults: &RuleOptions) -> (RuleOptions, Findings) {
+        let mut draft = Draft::new(defaults.clone());
+        let mut found = property::read(OPTIONS, Noun::Option, values, &mut draft);
+        found.unknown(Noun::Option, values, OPTIONS, []);
+        let Draft { mut options, cron, duration, ranges, names_log } = draft;
+        if names_log && !found.has_fault("logFilename") {
+            let message = "logFilename has no effect: all rules share the log, see basic.fileLog and --log-dir";
+            found.warnings.push(Warning::other("logFilename", message));
         }
         match Schedule::new(cron, duration, ranges) {
             Ok(schedule) if schedule.is_always() => {}
             Ok(schedule) => options.schedule = schedule,
-            Err(error) => self.error(node.place, format!("invalid schedule: {error}"), None),
+            Err(error) => found.refuse("", InvalidSchedule(error)),
         }
-        options
+        (options, found)
     }
+}
 
-    fn ranges(&mut self, node: &Node, name: &str) -> Vec<Range> {
-        let Value::List(entries) = &node.value else {
-            self.expected(node, name, "a list of objects {begin, end}");
-            return Vec::new();
-        };
-        let mut ranges = Vec::new();
-        for entry in entries {
-            let end = |name| field(entry, name).and_then(Node::text).unwrap_or_default();
-            match Range::new(end("begin"), end("end")) {
-                Ok(range) => ranges.push(range),
-                Err(error) => self.error(entry.place, format!("{name}: {error}"), None),
-            }
-        }
-        ranges
+impl Draft {
+    fn new(options: RuleOptions) -> Draft {
+        Draft { options, cron: None, duration: None, ranges: Vec::new(), names_log: false }
     }
+}
 
-    fn restart(&mut self, node: &Node, name: &str, defaults: &RestartStrategy) -> RestartStrategy {
-        let mut strategy = defaults.clone();
-        if !matches!(node.value, Value::Map(_)) {
-            self.expected(node, name, "an object {attempts, delay, multiplier, maxDelay, jitterFactor}");
-        }
-        for member in node.members() {
-            let value = &member.node;
-            let name = format!("{name}.{}", member.key);
-            let number = match &value.value {
-                Value::Number(number) => number.as_f64().filter(|number| *number >= 0.0),
-                _ => None,
-            };
-            let lower = member.key.to_ascii_lowercase();
-            match (lower.as_str(), number, milliseconds(value).filter(|millis| *millis >= 0)) {
-                ("attempts", Some(number), _) => strategy.attempts = number as u64,
-                ("multiplier", Some(number), _) => strategy.multiplier = number,
-                ("jitterfactor", Some(number), _) if number <= 1.0 => strategy.jitter = number,
-                ("delay", _, Some(millis)) => strategy.delay = millis,
-                ("maxdelay", _, Some(millis)) => strategy.max_delay = millis,
-                ("jitterfactor", ..) => self.expected(value, &name, "a number from 0 to 1"),
-                ("delay" | "maxdelay", ..) => {
-                    self.expected(value, &name, "milliseconds that are not negative, or a duration such as \"2s\"");
-                }
-                ("attempts" | "multiplier", ..) => self.expected(value, &name, "a number that is not negative"),
-                _ => {
-                    let known = ["attempts", "multiplier", "jitterFactor", "delay", "maxDelay"];
-                    self.warning(member.place, format!("unknown {name} is ignored"), meant(&member.key, &known));
-                }
-            }
-        }
-        strategy
+/// Every option with its documentation.
+pub fn entries() -> Vec<Entry> {
+    property::entries(OPTIONS)
+}
+
+/// The table of `docs/rules.md`.
+pub fn table() -> String {
+    reference::table_of(Noun::Option, &entries())
+}
+
+fn set_ranges(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
+    let entries = value.as_array().ok_or(Wrong::Value)?;
+    let text = |entry: &Json, name: &str| {
+        let members = entry.as_object().into_iter().flatten();
+        let member = members.filter(|(key, _)| key.eq_ignore_ascii_case(name)).find_map(|(_, value)| value.as_str());
+        member.unwrap_or_default().to_owned()
+    };
+    for entry in entries {
+        let range = Range::new(&text(entry, "begin"), &text(entry, "end"));
+        draft.ranges.push(range.map_err(|error| Wrong::because(format!("option cronDatetimeRange: {error}")))?);
     }
+    Ok(())
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }

@@ -230,9 +230,7 @@ fn parse(
     settings.path = match path {
         "" => datasource.or(own).unwrap_or_default(),
         path => environment::expand(path).map(String::from).unwrap_or_else(|error| {
-            found.refuse(
-                "property",
-                path_property,
+            found.refuse(path_property,
                 properties::UnsetProperty { property: path_property.to_owned(), error },
             );
             path.to_owned()
@@ -241,7 +239,7 @@ fn parse(
     let is_path =
         settings.path.starts_with('/') && !settings.path.contains(|c: char| c.is_whitespace() || c.is_control());
     if !is_path && !found.has_fault("path") && !found.has_fault("datasource") {
-        found.refuse("property", path_property, PathError { property: path_property, value: settings.path.clone() });
+        found.refuse(path_property, PathError { property: path_property, value: settings.path.clone() });
         if let Some(fault) = found.faults.last_mut().filter(|_| settings.path.is_empty() && path_property == "path") {
             fault.hint = Some(
                 "set path, such as \"path\": \"/feed\", for an endpoint of the data server; set addr too, such as \
@@ -267,7 +265,7 @@ fn parse(
     settings.keep_alive = settings.keep_alive.take().filter(|keep| !keep.message.is_empty());
     let given = props.iter().any(|(name, value)| name.eq_ignore_ascii_case("keepAlive") && !value.is_null());
     if given && settings.keep_alive.is_none() && !found.has_fault("keepAlive") {
-        found.refuse("property", "keepAlive", NoMessage);
+        found.refuse("keepAlive", NoMessage);
     }
     if settings.checks.gap_key.is_some() && settings.checks.gap_sequence.is_none() {
         found.warnings.push(Warning::other("gapKey", "gapKey has no effect without gapSequence"));
@@ -318,5 +316,5 @@ fn client_tls(draft: &TlsDraft, found: &mut Findings) -> Option<ClientTls> {
             tls13_only: draft.only_tls13,
         }))
     };
-    identity().map_err(|error| found.refuse("property", error.property().unwrap_or("rootCaPath"), error)).ok()
+    identity().map_err(|error| found.refuse(error.property().unwrap_or("rootCaPath"), error)).ok()
 }

@@ -23,6 +23,7 @@ mod properties;
 mod protocol;
 mod routes;
 mod server;
+mod server_settings;
 mod socket;
 mod tally;
 mod threads;
@@ -50,11 +51,12 @@ pub use fan_out::ClientStatus;
 pub use jwt::{JwtError, JwtSettings};
 pub use lease::{CheckError, EndpointStatus, Lease};
 pub use links::{SinkLink, SourceLink};
+pub use server_settings::{ServerSettings, ServerTls};
 pub use socket::Wire;
 
 use crate::io::events::{EventPaths, EventSink};
 use crate::io::queue::{FrameSender, Signal};
-use crate::io::tls::{self, Identity, TlsError};
+use crate::io::tls::{Identity, TlsError};
 use crate::io::{LinkState, LinkStatus, UNREAD};
 use crate::sync::locked;
 use crate::view::Views;
@@ -74,78 +76,8 @@ use totals::Totals;
 /// How long a closing link waits for its peers' answers to the close frame; longer than one connection does.
 const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
-/// The data server's settings.
-#[derive(Clone, Debug)]
-pub struct ServerSettings {
-    /// address to listen on, `source.httpServerIp`
-    pub ip: String,
-    /// port, `source.httpServerPort`; 0: any free one
-    pub port: u16,
-    /// PEM files, `source.httpServerTls`
-    pub tls: Option<ServerTls>,
-    /// limit of a client's TLS and HTTP handshake together
-    pub handshake_timeout: Duration,
-    /// origins of web pages whose clients are let in, `source.httpServerOrigins`; none: all. Clients that name no
-    /// origin are no web pages, and are not asked for one.
-    pub origins: Vec<String>,
-    /// tokens of which a client must show one, `source.httpServerTokens`; none: nobody is asked
-    pub tokens: Vec<String>,
-    /// how long an endpoint of the data server stays, with its clients, when nothing uses it any more:
-    /// `source.endpointLinger`
-    pub linger: Duration,
-    /// clients of the data server that may be connected, `source.maxConnections`; 0: as many as the descriptors of this
-    /// process allow, less a reserve
-    pub max_connections: usize,
-    /// the same, of one address (of IPv6: one network of 64 bits), `source.maxConnectionsPerIp`; 0: no limit
-    pub max_connections_per_ip: usize,
-    /// bytes that large messages may take while they are not whole, of all connections together, dialled ones too; a
-    /// connection that needs more is closed with code 1013
-    pub unfinished_bytes: usize,
-    /// keys of JSON web tokens that let clients in, too, `source.httpServerJwt`
-    pub jwt: Option<JwtSettings>,
-}
-
 /// How many addresses are known of which unread messages are counted; those beyond are counted together.
 const UNREAD_ADDRESSES: usize = 1024;
-
-/// A server's PEM files.
-#[derive(Clone, Debug, Default)]
-pub struct ServerTls {
-    /// certificate chain
-    pub certfile: String,
-    /// its key
-    pub keyfile: String,
-    /// authorities of which every client must show a certificate; none: nobody is asked
-    pub client_ca_file: Option<String>,
-}
-
-impl ServerTls {
-    /// What the files say; `names` are the settings that name them.
-    ///
-    /// # Errors
-    /// [`TlsError`] with the setting and the file at fault.
-    pub fn load(&self, names: tls::ServerNames) -> Result<Arc<ServerConfig>, TlsError> {
-        tls::server(names, &self.certfile, &self.keyfile, self.client_ca_file.as_deref())
-    }
-}
-
-impl Default for ServerSettings {
-    fn default() -> Self {
-        ServerSettings {
-            ip: "0.0.0.0".into(),
-            port: 10081,
-            tls: None,
-            handshake_timeout: Duration::from_secs(10),
-            origins: Vec::new(),
-            tokens: Vec::new(),
-            linger: Duration::ZERO,
-            max_connections: 0,
-            max_connections_per_ip: 0,
-            unfinished_bytes: 256 << 20,
-            jwt: None,
-        }
-    }
-}
 
 /// A link that cannot be opened.
 #[derive(Debug, thiserror::Error)]

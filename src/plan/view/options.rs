@@ -1,8 +1,9 @@
 //! The options of CREATE VIEW, typed.
 
 use super::error::ViewError;
-use crate::definition::rule::{RuleOptions, duration_ms};
+use crate::definition::rule::RuleOptions;
 use crate::plan::{PlanError, PlanErrorKind};
+use crate::property::duration;
 use crate::sql::ast::{CreateView, ViewOption};
 use crate::text::span::Span;
 use crate::value::Text;
@@ -142,13 +143,15 @@ fn path(option: &ViewOption) -> Result<String, PlanError> {
 }
 
 fn duration(option: &ViewOption) -> Result<i64, PlanError> {
-    duration_ms(&option.value)
-        .filter(|ms| *ms >= 0)
-        .ok_or_else(|| wrong(option, "milliseconds, or a duration such as \"60s\" or \"5m\""))
+    millis(option).ok_or_else(|| wrong(option, "milliseconds, or a duration such as \"60s\" or \"5m\""))
 }
 
 fn positive(option: &ViewOption) -> Result<i64, PlanError> {
-    duration_ms(&option.value).filter(|ms| *ms > 0).ok_or_else(|| wrong(option, "a duration above 0, such as \"60s\""))
+    millis(option).filter(|ms| *ms > 0).ok_or_else(|| wrong(option, "a duration above 0, such as \"60s\""))
+}
+
+fn millis(option: &ViewOption) -> Option<i64> {
+    i64::try_from(duration::parse_text(&option.value)?.as_millis()).ok()
 }
 
 fn flag(option: &ViewOption) -> Result<bool, PlanError> {

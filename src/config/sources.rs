@@ -1,0 +1,118 @@
+//! Property sets of connectors under a key: the conf keys of sources, which streams name with CONF_KEY, and those of
+//! sinks, which actions name with `resourceId`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value as Json};
+
+use crate::definition::connection::put;
+use crate::io::connector;
+use crate::text::document::{Document, Node, Problem, Value};
+
+/// Property sets by kind of connector and key; `default` lies under every other one.
+#[derive(Clone, Debug, Default)]
+pub struct PropertySets {
+    /// Of the files, by kind, then by key.
+    sets: BTreeMap<String, BTreeMap<String, Map<String, Json>>>,
+    /// Set while the process runs. They replace those of `sets`.
+    made: BTreeMap<String, BTreeMap<String, Map<String, Json>>>,
+    overrides: Vec<Override>,
+}
+
+/// `WEBSOCKET__KEY__PROPERTY` of the environment.
+#[derive(Clone, Debug)]
+pub(super) struct Override {
+    pub kind: &'static str,
+    /// In lower case.
+    pub key: String,
+    pub property: String,
+    pub value: Json,
+}
+
+impl PropertySets {
+    /// Replaces the sets that `node` (`{"websocket": {"KEY": {"addr": "…"}}}`) has.
+    pub fn replace(&mut self, document: &Document, node: &Node, problems: &mut Vec<Problem>) {
+        if !matches!(node.value, Value::Map(_) | Value::Null) {
+            let message = format!("sources is {}, expected an object of conf keys by source type", node.kind());
+            problems.push(document.error(node.place, "", message));
+        }
+        for kind in node.members() {
+            self.replace_kind(document, &kind.key, &kind.node, problems);
+        }
+    }
+
+    pub(super) fn replace_kind(&mut self, document: &Document, kind: &str, node: &Node, problems: &mut Vec<Problem>) {
+        if !connector::SOURCES.contains(&kind) && !connector::SINKS.contains(&kind) {
+            let hint = Some("there is websocket".to_owned());
+            problems.push(document.warning(node.place, "", format!("source type {kind} not found")).with_hint(hint));
+        }
+        if !matches!(node.value, Value::Map(_) | Value::Null) {
+            let message = format!("sources: {kind} is {}, expected an object of conf keys", node.kind());
+            problems.push(document.error(node.place, "", message));
+        }
+        for member in node.members() {
+            match &member.node.value {
+                Value::Map(_) | Value::Null => {
+                    let set = member.node.json_members();
+                    self.sets.entry(kind.to_owned()).or_default().insert(member.key.clone(), set);
+                }
+                _ => {
+                    let message = format!("conf key {} is {}, expected an object", member.key, member.node.kind());
+                    problems.push(document.error(member.node.place, "", message));
+                }
+            }
+        }
+    }
+
+    /// The properties under this key, over those of `default`; `None` if there is no such key. Without a key those of
+    /// `default` alone.
+    pub fn properties(&self, kind: &str, key: Option<&str>) -> Option<Map<String, Json>> {
+        let key = key.filter(|key| !key.is_empty()).unwrap_or("default");
+        let mut known = key == "default";
+        let mut props = Map::new();
+        for layer in ["default", key] {
+            if let Some(set) = self.own(kind, layer) {
+                known |= layer == key;
+                for (name, value) in set {
+                    put(&mut props, name, value.clone());
+                }
+            }
+            if layer == key && key == "default" {
+                break;
+            }
+        }
+        for layer in ["default", key] {
+            let here = |set: &&Override| set.kind == kind && set.key.eq_ignore_ascii_case(layer);
+            for set in self.overrides.iter().filter(here) {
+                known |= layer == key;
+                put(&mut props, &set.property, set.value.clone());
+            }
+        }
+        known.then_some(props)
+    }
+
+    /// The properties that this key itself sets, without those of `default`.
+    pub fn own(&self, kind: &str, key: &str) -> Option<&Map<String, Json>> {
+        [&self.made, &self.sets].into_iter().find_map(|sets| sets.get(kind)?.get(key))
+    }
+
+    /// Replaces the set with this key while the process runs; `None`: the one of the files holds again.
+    pub fn overlay(&mut self, kind: &str, key: &str, props: Option<Map<String, Json>>) {
+        let made = self.made.entry(kind.to_owned()).or_default();
+        match props {
+            Some(props) => drop(made.insert(key.to_owned(), props)),
+            None => drop(made.remove(key)),
+        }
+    }
+
+    /// Adds an override of the environment.
+    pub(super) fn set_override(&mut self, set: Override) {
+        self.overrides.push(set);
+    }
+
+    /// The keys of a kind in the files.
+    pub fn keys(&self, kind: &str) -> impl Iterator<Item = &str> {
+        self.sets.get(kind).into_iter().flat_map(|sets| sets.keys().map(String::as_str))
+    }
+}
+

@@ -1,0 +1,111 @@
+//! How a sink wants its results: the properties that every sink has.
+//!
+//! They work in this order: rows are gathered (`batchSize`, `lingerInterval`), a template makes text of them
+//! (`dataTemplate`), one member is taken (`dataField`), members are chosen (`fields`, `excludeFields`), the value is
+//! encoded (`format`) and compressed. `dataflow::output` writes plain JSON itself, without this detour.
+
+mod batcher;
+mod message;
+mod properties;
+
+use std::sync::Arc;
+
+use crate::format::compress::Method;
+use crate::format::template::Template;
+use crate::value::Text;
+
+pub use self::batcher::Batcher;
+pub use self::message::{FormatError, Give, Made};
+pub use self::properties::{entries, knows, names, read, table};
+
+/// How a sink wants its results.
+#[derive(Clone, Debug, Default)]
+pub struct SinkFormat {
+    /// Each row is a message, an object; otherwise the rows of a result are one message, a list.
+    pub send_single: bool,
+    /// A list without rows, and with `send_single` a row without members, is not sent.
+    pub omit_if_empty: bool,
+    /// The text and what it parses to.
+    pub template: Option<(Text, Arc<Template>)>,
+    pub data_field: Option<Text>,
+    /// Only these members are sent, in this order; empty: all.
+    pub fields: Vec<Text>,
+    pub excluded: Vec<Text>,
+    pub format: OutputFormat,
+    /// Rows in a message; 0: no batches by number.
+    pub batch_size: usize,
+    /// How long a row waits for others, ms; 0: no batches by time.
+    pub linger: i64,
+    pub compression: Option<Method>,
+    /// The client that a row is for: text and template of its id. Each row is then a message.
+    pub to: Option<(Text, Arc<Template>)>,
+}
+
+/// How a message is encoded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum OutputFormat {
+    #[default]
+    Json,
+    /// One line a row; with `header` a line of names goes first.
+    Delimited {
+        delimiter: Text,
+        header: bool,
+    },
+    UrlEncoded,
+    /// The bytes of a row's only value.
+    Binary,
+    /// Rows as they are, for sinks that take them.
+    Rows,
+}
+
+/// Formats are equal if they make equal messages.
+impl PartialEq for SinkFormat {
+    fn eq(&self, other: &SinkFormat) -> bool {
+        let text = |template: &Option<(Text, Arc<Template>)>| template.as_ref().map(|(text, _)| text.clone());
+        (self.send_single, self.omit_if_empty, self.batch_size, self.linger)
+            == (other.send_single, other.omit_if_empty, other.batch_size, other.linger)
+            && (&self.data_field, &self.fields, &self.excluded) == (&other.data_field, &other.fields, &other.excluded)
+            && (&self.format, self.compression) == (&other.format, other.compression)
+            && text(&self.template) == text(&other.template)
+            && text(&self.to) == text(&other.to)
+    }
+}
+
+impl SinkFormat {
+    /// The default: each result is a JSON list of rows.
+    pub fn lists() -> SinkFormat {
+        SinkFormat::default()
+    }
+
+    /// The same for a sink that takes rows.
+    pub fn of_rows(&self) -> SinkFormat {
+        SinkFormat { format: OutputFormat::Rows, compression: None, ..self.clone() }
+    }
+
+    /// Whether results need no work but encoding as JSON.
+    pub fn is_plain(&self) -> bool {
+        let SinkFormat { template, data_field, fields, excluded, format, batch_size, linger, compression, to, .. } =
+            self;
+        template.is_none()
+            && to.is_none()
+            && data_field.is_none()
+            && fields.is_empty()
+            && excluded.is_empty()
+            && matches!(format, OutputFormat::Json | OutputFormat::Rows)
+            && (*batch_size, *linger) == (0, 0)
+            && compression.is_none()
+    }
+
+    /// Whether messages are text.
+    pub fn is_text(&self) -> bool {
+        self.compression.is_none() && self.format != OutputFormat::Binary
+    }
+
+    /// Whether rows are gathered into batches.
+    pub fn gathers(&self) -> bool {
+        self.batch_size > 0 || self.linger > 0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,197 @@
+//! The properties that every sink has, one row each.
+//!
+//! A setter only notes what the user wants in a [`Draft`]; what depends on several properties is decided in [`read`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+
+use super::{OutputFormat, SinkFormat};
+use crate::format::compress::Method;
+use crate::format::template::Template;
+use crate::property::{self, Entry, Findings, Noun, Property, Type, Wrong, reference};
+use crate::value::Text;
+
+/// The most rows that `batchSize` gathers: they wait in memory.
+const MOST_ROWS: u64 = 1_000_000;
+
+/// What the properties say, before it is put together.
+#[derive(Default)]
+struct Draft {
+    format: SinkFormat,
+    encoding: Encoding,
+    delimiter: Text,
+    header: bool,
+}
+
+#[derive(Default)]
+enum Encoding {
+    #[default]
+    Json,
+    Delimited,
+    UrlEncoded,
+    Binary,
+}
+
+type Row = Property<Draft>;
+
+const PROPERTIES: &[Row] = &[
+    Row::flag("sendSingle", |draft, single| draft.format.send_single = single)
+        .default("false")
+        .doc("Each row is a message, an object; otherwise a result is one message, a list of its rows"),
+    Row::flag("omitIfEmpty", |draft, omit| draft.format.omit_if_empty = omit)
+        .default("false")
+        .doc("Do not send a list whose rows all have no members, nor, with `sendSingle`, such a row"),
+    Row::parsed("to", "a template", |draft, text| {
+        draft.format.to = template(text)?;
+        Ok(())
+    })
+    .doc("A template that gives the id of the client that a row is for: `meta(client)` of the message that it answers. Each row is then a message"),
+    Row::whole("batchSize", 0, MOST_ROWS, |draft, rows| draft.format.batch_size = rows as usize)
+        .expecting("a number of rows, at most 1000000")
+        // eKuiper's words.
+        .otherwise(|size| {
+            let negative = size.as_i64().is_some_and(|size| size < 0);
+            negative.then(|| format!("fail to parse sink configuration: invalid batchSize {size}"))
+        })
+        .default("0")
+        .doc("Gather this many rows into one message; the rows of a window count one by one"),
+    Row::duration("lingerInterval", |draft, wait| draft.format.linger = millis(wait))
+        .default("0")
+        .doc("The longest time that a gathered row waits for others. With `batchSize`, whichever comes first; alone, a batch is sent with 100,000 rows at the latest"),
+    Row::parsed("dataTemplate", "a template", |draft, text| {
+        draft.format.template = template(text)?;
+        Ok(())
+    })
+    .doc("A template that makes the text of the message: see [templates](#templates)"),
+    Row::text("dataField", |draft, name| draft.format.data_field = unless_empty(name))
+        .doc("Send this member of the result, an object or a list of objects, in place of the result; of a list of rows that of the first"),
+    Row::names("fields", |draft, names| draft.format.fields = texts(names))
+        .doc("Keep these members, in this order; one that is absent is null"),
+    Row::names("excludeFields", |draft, names| draft.format.excluded = texts(names))
+        .doc("Drop these members; not together with `fields`"),
+    Row::choice("format", &["json", "delimited", "urlencoded", "binary"], |draft, format| {
+        draft.encoding = match format {
+            "delimited" => Encoding::Delimited,
+            "urlencoded" => Encoding::UrlEncoded,
+            "binary" => Encoding::Binary,
+            _ => Encoding::Json,
+        };
+    })
+    .otherwise(|format| Some(format!("format type {} not supported", format.as_str()?)))
+    .default("json")
+    .doc("How a message is encoded: see [formats](#formats)"),
+    Row::text("delimiter", |draft, text| {
+        if !text.is_empty() {
+            draft.delimiter = text.into();
+        }
+    })
+    .default(",")
+    .doc("The text between two values; `delimited` only"),
+    Row::flag("hasHeader", |draft, header| draft.header = header)
+        .default("false")
+        .doc("Begin each message with a line of names; `delimited` only"),
+    Row::choice("compression", &["gzip", "zlib", "flate", "zstd"], |draft, method| {
+        draft.format.compression = Method::of(method);
+    })
+    .otherwise(|method| {
+        let method = method.as_str()?;
+        Some(format!("get compressor {method} fail with error: unsupported compressor: {method}"))
+    })
+    .doc("Compress each message, which is a binary frame then"),
+    // Without these the messages would silently be others.
+    Row::unsupported("schemaId"),
+    Row::unsupported("encryption"),
+    // Tuning of eKuiper's engine. Its types are checked, since eKuiper refuses wrong ones too.
+    Row::without_effect("encProps", Type::ANY),
+    Row::without_effect("concurrency", NUMBER),
+    Row::without_effect("bufferLength", COUNT),
+    Row::without_effect("enableCache", Type::Flag),
+    Row::without_effect("memoryCacheThreshold", COUNT),
+    Row::without_effect("maxDiskCache", COUNT),
+    Row::without_effect("bufferPageSize", COUNT),
+    Row::without_effect("resendInterval", Type::Duration { least: Duration::ZERO, most: Duration::MAX }),
+    Row::without_effect("cleanCacheAtStop", Type::Flag),
+    Row::without_effect("resendAlterQueue", Type::Flag),
+    Row::without_effect("resendPriority", NUMBER),
+    Row::without_effect("resendIndicatorField", Type::Text("a text")),
+    Row::without_effect("resendDestination", Type::ANY),
+    Row::without_effect("retryInterval", Type::ANY),
+    Row::without_effect("retryCount", Type::ANY),
+    Row::without_effect("runAsync", Type::ANY),
+];
+
+const NUMBER: Type = Type::Number { least: f64::NEG_INFINITY, most: f64::INFINITY };
+
+const COUNT: Type = Type::Number { least: 0.0, most: f64::INFINITY };
+
+/// Properties that cannot be set together.
+#[derive(Debug, thiserror::Error)]
+enum Conflict {
+    #[error("with to each row is a message: leave out batchSize and lingerInterval")]
+    ToAndBatches,
+    /// In eKuiper's words.
+    #[error("field and excludeFields cannot both be set")]
+    FieldsAndExcluded,
+}
+
+/// Reads the properties that every sink has; those of the sink itself are left alone.
+pub fn read(props: &Map<String, Json>) -> (SinkFormat, Findings) {
+    let mut draft: Draft = property::default(PROPERTIES);
+    let mut found = property::read(PROPERTIES, Noun::SinkProperty, props, &mut draft);
+    let Draft { mut format, encoding, delimiter, header } = draft;
+    if format.to.is_some() && format.gathers() {
+        found.refuse("", Conflict::ToAndBatches);
+    }
+    if !format.fields.is_empty() && !format.excluded.is_empty() {
+        found.refuse("", Conflict::FieldsAndExcluded);
+    }
+    format.format = match encoding {
+        Encoding::Json => OutputFormat::Json,
+        Encoding::Delimited => OutputFormat::Delimited { delimiter, header },
+        Encoding::UrlEncoded => OutputFormat::UrlEncoded,
+        Encoding::Binary => OutputFormat::Binary,
+    };
+    (format, found)
+}
+
+/// Every property with its documentation.
+pub fn entries() -> Vec<Entry> {
+    property::entries(PROPERTIES)
+}
+
+/// Every name and spelling.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    PROPERTIES.iter().flat_map(Property::names)
+}
+
+/// The table of `docs/sinks.md`.
+pub fn table() -> String {
+    reference::table(&entries(), false)
+}
+
+/// Whether this is a property that every sink has.
+pub fn knows(name: &str) -> bool {
+    property::knows(PROPERTIES, name)
+}
+
+/// The template of a text that is not empty.
+fn template(text: &str) -> Result<Option<(Text, Arc<Template>)>, Wrong> {
+    Ok(match text {
+        "" => None,
+        text => Some((text.into(), Arc::new(Template::new(text)?))),
+    })
+}
+
+fn unless_empty(text: &str) -> Option<Text> {
+    (!text.is_empty()).then(|| text.into())
+}
+
+fn texts(names: Vec<String>) -> Vec<Text> {
+    names.into_iter().map(Text::from).collect()
+}
+
+fn millis(wait: Duration) -> i64 {
+    i64::try_from(wait.as_millis()).unwrap_or(i64::MAX)
+}
