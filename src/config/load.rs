@@ -74,9 +74,7 @@ impl Origin<'_> {
     fn fault(self, fault: &Fault) -> Problem {
         match self {
             Origin::File(document) => fault.problem(document, &document.root, "", ""),
-            Origin::Variable(label) => {
-                Problem::error(label, None, "", fault.to_string()).with_hint(fault.hint.clone())
-            }
+            Origin::Variable(label) => Problem::error(label, None, "", fault.to_string()).with_hint(fault.hint.clone()),
         }
     }
 

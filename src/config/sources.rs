@@ -115,4 +115,3 @@ impl PropertySets {
         self.sets.get(kind).into_iter().flat_map(|sets| sets.keys().map(String::as_str))
     }
 }
-

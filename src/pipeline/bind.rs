@@ -69,7 +69,9 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
         None => {
             if !key.is_empty() {
                 let known: Vec<&str> = config.sinks.keys(kind).collect();
-                let meant = suggest::did_you_mean(key, known.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
+                let meant = suggest::did_you_mean(key, known.iter().copied())
+                    .map(|hint| format!("; {hint}"))
+                    .unwrap_or_default();
                 let message =
                     format!("{RESOURCE} {key} is not defined: only the sink's own properties are used{meant}");
                 warnings.push(Warning::other(RESOURCE, message));
@@ -105,7 +107,8 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
         (Some(props), _) => props,
         (None, Some(key)) if unknown == UnknownKey::Default => {
             let known: Vec<&str> = config.sources.keys(kind).collect();
-            let meant = suggest::did_you_mean(key, known.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
+            let meant =
+                suggest::did_you_mean(key, known.iter().copied()).map(|hint| format!("; {hint}")).unwrap_or_default();
             let message = format!("CONF_KEY {key} is not defined: the default configuration of {kind} is used{meant}");
             told.push(Warning::other("", message));
             config.sources.properties(kind, None).unwrap_or_default()
@@ -139,7 +142,9 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
             let of = error.property().unwrap_or_default();
             let in_extra = def.extra.keys().any(|name| name.eq_ignore_ascii_case(of));
             let (option, hint) = match &error {
-                ConnectorError::UnknownSource(_) => ("TYPE", suggest::did_you_mean(kind, connector::SOURCES.iter().copied())),
+                ConnectorError::UnknownSource(_) => {
+                    ("TYPE", suggest::did_you_mean(kind, connector::SOURCES.iter().copied()))
+                }
                 _ if in_extra => ("EXTRA", None),
                 _ if key.is_some() => ("CONF_KEY", None),
                 _ => ("DATASOURCE", None),

@@ -172,9 +172,8 @@ pub fn of_definition(
                 let formats = ["json", "delimited", "urlencoded", "binary"];
                 suggest::did_you_mean(value, formats).or_else(|| Some(format!("there are {}", formats.join(", "))))
             }
-            CatalogErrorKind::Option { option: "kind", value } => {
-                suggest::did_you_mean(value, ["lookup", "scan"]).or_else(|| Some("there are lookup and scan".to_owned()))
-            }
+            CatalogErrorKind::Option { option: "kind", value } => suggest::did_you_mean(value, ["lookup", "scan"])
+                .or_else(|| Some("there are lookup and scan".to_owned())),
             _ => None,
         };
         problems.push(document.sql_error(node, subject, error.to_string(), Some(error.span), hint));

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use super::{Loader, diagnose};
-use crate::definition::rule;
 use crate::engine::{Keeps, RuleSpec, view_id};
 use crate::plan::physical::Body;
 use crate::plan::view::plan_view;

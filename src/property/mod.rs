@@ -364,7 +364,7 @@ impl<T> Property<T> {
 
 impl<T> Property<T> {
     /// The name and all other spellings.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> + use<T> {
+    pub fn spellings(&self) -> impl Iterator<Item = &'static str> + use<T> {
         self.about.names()
     }
 }

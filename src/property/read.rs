@@ -88,12 +88,7 @@ pub struct Invalid {
 
 /// Reads `values` into `target` by `rows`. Members without a row are left alone: see [`Findings::unknown`]. A null is
 /// as good as absent. Of several spellings of one property the first in the row counts.
-pub fn read<T>(
-    rows: &'static [Property<T>],
-    noun: Noun,
-    values: &Map<String, Json>,
-    target: &mut T,
-) -> Findings {
+pub fn read<T>(rows: &'static [Property<T>], noun: Noun, values: &Map<String, Json>, target: &mut T) -> Findings {
     let mut found = Findings::default();
     read_members(rows, noun, "", values, target, &mut found);
     found

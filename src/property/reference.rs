@@ -98,7 +98,12 @@ pub fn metadata_type(ty: Type) -> &'static str {
         Type::Texts | Type::Names => "list_string",
         Type::Object(None) => "object",
         Type::Any { takes: "object", .. } => "object",
-        Type::Text(_) | Type::Choice(_) | Type::Duration { .. } | Type::Size | Type::Object(Some(_)) | Type::Any { .. } => "string",
+        Type::Text(_)
+        | Type::Choice(_)
+        | Type::Duration { .. }
+        | Type::Size
+        | Type::Object(Some(_))
+        | Type::Any { .. } => "string",
     }
 }
 

@@ -31,7 +31,8 @@ const ROWS: &[Row] = &[
         .shorthand("count")
         .doc("How much waits | there"),
     Row::texts("tags", |target, tags| target.tags = tags).of_sink(),
-    Row::choice("kind", &["gzip", "zstd"], |_, _| {}).otherwise(|kind| Some(format!("unsupported: {}", kind.as_str()?))),
+    Row::choice("kind", &["gzip", "zstd"], |_, _| {})
+        .otherwise(|kind| Some(format!("unsupported: {}", kind.as_str()?))),
     Row::parsed("even", "an even number", |_, text| match text.parse::<u64>() {
         Ok(number) if number % 2 == 0 => Ok(()),
         Ok(_) => Err(Wrong::Value),

@@ -19,7 +19,7 @@ fn connectors() {
 #[test]
 fn settings() {
     let idle = format!(
-        "of the section `basic` {}; of the section `rule` those of [rules](rules.md#options)\n",
+        "in `basic`: {}; in `rule`: those of [rules](rules.md#options)\n",
         config::without_effect("basic")
     );
     is_as_generated("docs/config.md", |page| {

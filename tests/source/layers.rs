@@ -55,8 +55,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "config", "expr", "format", "io", "logging", "metrics", "plan", "property", "service", "sql", "sync", "text",
-            "value", "view",
+            "config", "expr", "format", "io", "logging", "metrics", "plan", "property", "service", "sql", "sync",
+            "text", "value", "view",
         ],
     ),
     (

@@ -301,4 +301,3 @@ fn form(row: &Value) -> Result<String, FormatError> {
     }
     Ok(urlencoded::encode(pairs.iter().map(|(key, value)| (*key, value.as_str()))))
 }
-

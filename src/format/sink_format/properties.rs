@@ -163,7 +163,7 @@ pub fn entries() -> Vec<Entry> {
 
 /// Every name and spelling.
 pub fn names() -> impl Iterator<Item = &'static str> {
-    PROPERTIES.iter().flat_map(Property::names)
+    PROPERTIES.iter().flat_map(Property::spellings)
 }
 
 /// The table of `docs/sinks.md`.

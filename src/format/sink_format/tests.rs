@@ -42,16 +42,8 @@ fn messages() {
             &[r#"{"a":1,"b":2}"#][..],
             &[r#"{"b":2,"z":null}"#][..],
         ),
-        (
-            SinkFormat { excluded: vec!["a".into()], ..SinkFormat::lists() },
-            &[r#"{"a":1,"b":2}"#],
-            &[r#"[{"b":2}]"#],
-        ),
-        (
-            SinkFormat { data_field: Some("o".into()), ..SinkFormat::lists() },
-            &[r#"{"o":{"x":1}}"#],
-            &[r#"{"x":1}"#],
-        ),
+        (SinkFormat { excluded: vec!["a".into()], ..SinkFormat::lists() }, &[r#"{"a":1,"b":2}"#], &[r#"[{"b":2}]"#]),
+        (SinkFormat { data_field: Some("o".into()), ..SinkFormat::lists() }, &[r#"{"o":{"x":1}}"#], &[r#"{"x":1}"#]),
         (
             SinkFormat { data_field: Some("q".into()), ..single() },
             &[r#"{"o":1}"#],
@@ -121,11 +113,7 @@ fn messages() {
             &[r#"rows {"x":1}"#, r#"rows {"x":2}"#],
         ),
         (SinkFormat { format: OutputFormat::Binary, ..single() }, &[r#"{"self":"aGk="}"#], &["hi"]),
-        (
-            SinkFormat { format: OutputFormat::Binary, ..SinkFormat::lists() },
-            &[r#"{"x":"no base64"}"#],
-            &["no base64"],
-        ),
+        (SinkFormat { format: OutputFormat::Binary, ..SinkFormat::lists() }, &[r#"{"x":"no base64"}"#], &["no base64"]),
         (
             SinkFormat { format: OutputFormat::Binary, ..single() },
             &[r#"{"a":1,"b":2}"#],

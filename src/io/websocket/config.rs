@@ -230,9 +230,7 @@ fn parse(
     settings.path = match path {
         "" => datasource.or(own).unwrap_or_default(),
         path => environment::expand(path).map(String::from).unwrap_or_else(|error| {
-            found.refuse(path_property,
-                properties::UnsetProperty { property: path_property.to_owned(), error },
-            );
+            found.refuse(path_property, properties::UnsetProperty { property: path_property.to_owned(), error });
             path.to_owned()
         }),
     };
