@@ -384,8 +384,9 @@ impl<'a> Run<'a> {
         rule["id"] = json!(self.tag);
         let text = self.paths(&rule.to_string());
         let document = Document::parse("case", text).map_err(|problem| problem.message)?;
-        let mut problems = Vec::new();
-        let rule = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut problems);
+        let mut found = Vec::new();
+        let rule = rule::parse(&document, &document.root, None, &RuleOptions::default(), &mut found);
+        let mut problems: Vec<_> = found.into_iter().map(|found| found.problem).collect();
         problems.retain(|problem| problem.severity == Severity::Error);
         // What is not there yet is the better reason, whatever else is wrong.
         problems.sort_by_key(|problem| !problem.message.contains(NOT_YET));
