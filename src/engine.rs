@@ -1,12 +1,12 @@
-//! Rules, running: the control plane's side of the data threads.
+//! The engine: the control plane's side of the data threads.
 //!
 //! The engine opens connectors, hands plans to workers and reads counters. A stream is opened with the first rule that
 //! reads it and closed after the last. `opening` starts a rule, `replacing` puts a new version in its place without a
 //! gap, `stopping` ends it, and `ending` ends everything. The engine knows neither files nor REST.
 //!
-//! What runs is behind one lock that is held for single steps and never while anything is waited for, so that nobody who
-//! asks how rules stand waits for a peer or a disk. A lock by name (`gates`) makes sure that two rules never open the
-//! same stream at once.
+//! One lock guards everything that runs. It is held for single steps and never across an await, so that a status
+//! request never waits for a peer or a disk. A lock by name (`gates`) keeps two rules from opening the same stream at
+//! once.
 
 mod ending;
 mod measure;
@@ -57,39 +57,34 @@ pub use crate::dataflow::command::{Keeps, Saved};
 pub use crate::dataflow::state::checkpoint::CheckpointError;
 pub use crate::dataflow::state::measure::{StateSize, TableSize};
 
-/// How long a sink that is closed may go on sending what waits for its clients. Nobody waits for it.
+/// How long a closed sink may go on sending what its clients have not taken. No caller waits for it.
 const FLUSH: Duration = Duration::from_secs(5);
 
-/// How long a rule that ends or is replaced may take to run what its sources have read. Only a client with
-/// `slowClient: block` that reads nothing makes it take that long.
+/// How long a rule that ends or is replaced may take to run what its sources have read. Only a client with `slowClient:
+/// block` that reads nothing makes it take this long.
 const SETTLE: Duration = Duration::from_secs(1);
 
-/// What an engine is started with.
+/// Settings of an engine.
 #[derive(Clone, Debug)]
 pub struct EngineSettings {
-    /// number of data threads
     pub workers: usize,
-    /// the data server
     pub server: ServerSettings,
-    /// the zone of windows and of dates
+    /// The time zone of windows and dates.
     pub zone: jiff::tz::TimeZone,
-    /// cancelled when the process is about to end: no rule starts any more
+    /// Cancelled when the process is about to end: no rule starts from then on.
     pub shutdown: CancellationToken,
 }
 
 /// A rule to run.
 pub struct RuleSpec {
-    /// its id
     pub id: String,
-    /// what runs
     pub plan: RulePlan,
-    /// the source of each of the plan's inputs; `None` for lookup tables
+    /// The source of each input of the plan; `None` for lookup tables.
     pub sources: Vec<Option<SourceSpec>>,
-    /// its sinks
     pub sinks: Vec<SinkAction>,
-    /// errors are sent to the sinks
+    /// Errors go to the sinks, too.
     pub send_error: bool,
-    /// what it remembers over restarts
+    /// What it keeps over restarts.
     pub keeps: Keeps,
 }
 
@@ -103,13 +98,11 @@ impl RuleSpec {
 
 /// A lookup table to create.
 pub struct TableSpec {
-    /// its definition
     pub def: Arc<StreamDef>,
-    /// where its rows come from
     pub source: SourceSpec,
 }
 
-/// One sink of a rule, with how it wants its results.
+/// One sink of a rule, with the format of its messages.
 pub struct SinkAction {
     pub spec: SinkSpec,
     pub format: SinkFormat,
@@ -118,53 +111,28 @@ pub struct SinkAction {
 /// Why something could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// the system gives no thread
     #[error("cannot start a data thread: {0}")]
     Thread(#[from] std::io::Error),
-    /// the id is taken
     #[error("rule {0} already exists")]
     Exists(String),
-    /// the name is taken
     #[error("table {0} already exists")]
     TableExists(String),
-    /// a rule looks up a table that was not created
     #[error("rule {rule}: lookup table {table} is not there")]
-    NoTable {
-        /// the rule
-        rule: String,
-        /// the table
-        table: String,
-    },
-    /// the source of a table does not open
+    NoTable { rule: String, table: String },
+    /// The source of a table cannot be opened.
     #[error("table {table}: {error}")]
-    Table {
-        /// the table
-        table: String,
-        /// why
-        error: Box<ConnectorError>,
-    },
-    /// a view cannot be served
+    Table { table: String, error: Box<ConnectorError> },
     #[error("view {view}: {why}")]
-    View {
-        /// the view
-        view: String,
-        /// why
-        why: String,
-    },
-    /// the process is about to end ([`EngineSettings::shutdown`])
+    View { view: String, why: String },
+    /// The process is about to end ([`EngineSettings::shutdown`]).
     #[error("rule {0} is not started: the engine ends")]
     Ending(String),
-    /// a source or sink does not open
+    /// A source or sink cannot be opened.
     #[error("rule {rule}: {error}")]
-    Connector {
-        /// the rule
-        rule: String,
-        /// why
-        error: Box<ConnectorError>,
-    },
+    Connector { rule: String, error: Box<ConnectorError> },
 }
 
-/// All that runs.
+/// Runs rules, tables and views on data threads.
 pub struct Engine {
     threads: Vec<DataThread>,
     connectors: Connectors,
@@ -173,10 +141,10 @@ pub struct Engine {
     gates: KeyedLock,
     slots: AtomicUsize,
     measured: measure::Last,
-    /// set once a client has held the engine up for the flush limit while its input was ending
+    /// Set once a client has held up the engine for the flush limit at the end of input.
     stuck: AtomicBool,
     shutdown: CancellationToken,
-    /// sinks and sources of rules that have ended, and still send what waits or say goodbye
+    /// Sinks and sources of ended rules that are still sending or closing.
     closings: TaskTracker,
     ledger: Arc<ending::Ledger>,
     control: Handle,
@@ -186,18 +154,18 @@ pub struct Engine {
 #[derive(Default)]
 struct Running {
     streams: HashMap<StreamId, RunningStream>,
-    /// in no order, so that one of many is taken out at once
+    /// Unordered, so that removal is cheap.
     rules: HashMap<String, RunningRule>,
-    /// ids of rules that are about to be among them
+    /// Ids of rules that are starting.
     starting: HashSet<String>,
-    /// in the order of their creation
+    /// In the order of creation.
     tables: indexmap::IndexMap<Text, RunningTable>,
 }
 
 struct RunningTable {
-    /// of each data thread's copy: its slot and its source
+    /// Slot and source of each data thread's copy.
     copies: Vec<(usize, Arc<OpenSource>)>,
-    /// of the first copy: all get the same rows
+    /// Of the first copy: all copies get the same rows.
     metrics: Arc<RuleMetrics>,
 }
 
@@ -234,32 +202,32 @@ struct RunningStream {
     key: StreamKey,
     /// wakes the stream's input: for its sockets, and for sinks that made it wait
     signal: Signal,
-    /// `None` before it is opened and after the end of input
+    /// `None` before it is opened and after the end of input.
     source: Option<Arc<OpenSource>>,
-    /// what opens the source once a rule reads the stream, since nothing of it may be missed
+    /// Opens the source once a rule reads the stream, so that the rule misses no row.
     pending: Option<(SourceSpec, FrameSender)>,
-    /// what was read and not worked on
+    /// What was read and has not run yet.
     backlog: Backlog,
-    /// how the source stood when it was closed at the end of input
+    /// The status of the source when it was closed at the end of input.
     ended: Option<LinkStatus>,
-    /// rules that read it, those that are being started included
+    /// Rules that read it, starting ones included.
     rules: usize,
 }
 
 struct RunningRule {
     key: u64,
-    /// each once
+    /// Each once.
     streams: Vec<StreamId>,
     thread: usize,
     metrics: Arc<RuleMetrics>,
-    /// whether it remembers anything
+    /// Whether it has state.
     stateful: bool,
     sinks: Vec<RunningSink>,
-    /// which of its states is on disk; 0: the one that it began with
+    /// The state that is on disk; 0: the initial one.
     kept: AtomicU64,
 }
 
-/// A sink of a rule. The next version of the rule takes it over if it wants the same sink, with all that waits in it.
+/// A sink of a rule. The next version of the rule takes it over, with its queues, if it wants the same sink.
 #[derive(Clone)]
 struct RunningSink {
     spec: SinkSpec,
@@ -267,7 +235,7 @@ struct RunningSink {
 }
 
 impl Engine {
-    /// Starts the data threads. To be called on the control plane's runtime.
+    /// Starts the data threads. Must be called on the control plane's runtime.
     ///
     /// # Errors
     /// [`EngineError::Thread`]
@@ -296,20 +264,20 @@ impl Engine {
         })
     }
 
-    /// Reads the files that statements name below these folders, instead of `data`.
+    /// Reads files that statements name from these folders, instead of `data`.
     pub fn with_files(self, files: FileRoots) -> Engine {
         Engine { connectors: self.connectors.with_files(files), ..self }
     }
 
-    /// Streams, tables and rules that begin from now on are in this zone.
+    /// Sets the time zone of streams, tables and rules that start from now on.
     pub fn use_zone(&self, zone: &jiff::tz::TimeZone) {
         for thread in &self.threads {
             thread.command(Command::UseZone(zone.clone()));
         }
     }
 
-    /// Returns the state of a rule as it is now; `None` where there is nothing to keep that is not kept. Its thread
-    /// stands still while the state is written.
+    /// Returns the current state of a rule; `None` if it has none, or if it has not changed since it was last stored.
+    /// The rule's thread stops while it writes the state.
     pub async fn save_rule(&self, id: &str) -> Option<Result<Saved, CheckpointError>> {
         let (thread, key, kept) = {
             let running = self.running();
@@ -319,29 +287,30 @@ impl Engine {
         self.save_on(thread, key, kept).await
     }
 
-    /// Notes that this state of a rule is on disk: it is not given again while it does not change.
+    /// Records that this state of a rule is on disk, so that it is not returned again while it does not change.
     pub fn kept(&self, id: &str, saved: Mark) {
         if let Some(rule) = self.running().rules.get(id) {
             rule.kept.store(saved, Ordering::Relaxed);
         }
     }
 
-    /// Handshakes of the data server that were refused, by cause.
+    /// Refused handshakes of the data server, by cause.
     pub fn refused_handshakes(&self) -> Vec<(&'static str, u64)> {
         self.connectors.websockets.refused()
     }
 
-    /// Websocket connections that ended out of order, by cause.
+    /// Websocket connections that did not end in order, by cause.
     pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
         self.connectors.websockets.disconnects()
     }
 
-    /// The hub of all websocket links, for those that no rule has.
+    /// The hub of all websocket links.
     pub fn websockets(&self) -> Websockets {
         self.connectors.websockets.clone()
     }
 
-    /// Shows a sink's results as server-sent events under a path of the data server; returns where that listens.
+    /// Publishes a sink's results as server-sent events under a path of the data server. Returns the address on which
+    /// it listens.
     ///
     /// # Errors
     /// [`ConnectError`] if it cannot listen.
@@ -349,12 +318,12 @@ impl Engine {
         self.connectors.websockets.publish_events(path, sink).await
     }
 
-    /// Ends the events of a sink.
+    /// Ends the server-sent events of a sink.
     pub async fn end_events(&self, path: &str, sink: &Arc<EventSink>) {
         self.connectors.websockets.end_events(path, sink).await;
     }
 
-    /// Where the data server listens, while it does.
+    /// The address of the data server, while it listens.
     pub fn listening(&self) -> Option<SocketAddr> {
         self.connectors.websockets.listening()
     }
@@ -363,7 +332,7 @@ impl Engine {
         locked(&self.running)
     }
 
-    /// Asks every worker and waits for all answers.
+    /// Sends a command to every worker and waits for all answers.
     async fn ask(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
         let answers: Vec<_> = self
             .threads
@@ -389,8 +358,8 @@ impl Engine {
 }
 
 impl Running {
-    /// One reader less for each of these streams. Returns those that no rule reads any more: nobody finds them from now
-    /// on, and a rule that reads one of them next opens it anew.
+    /// Removes one reader from each of these streams. Returns the streams without readers: they are no longer found,
+    /// and a rule that reads one of them next opens it again.
     fn leave(&mut self, streams: &[StreamId]) -> Vec<(StreamId, RunningStream)> {
         let leave = |id: &StreamId| {
             let stream = self.streams.get_mut(id)?;

@@ -51,7 +51,6 @@ pub struct RuleMetrics {
 pub enum Place {
     /// a message that cannot be read, or a value that does not fit its column
     Decoder,
-    /// WHERE
     Filter,
     /// analytic functions
     Analytic,
@@ -61,9 +60,7 @@ pub enum Place {
     Join,
     /// the answers of aggregates
     Aggregate,
-    /// HAVING
     Having,
-    /// ORDER BY
     Order,
     /// the select list, and whatever is of no other operator
     Project,
@@ -133,7 +130,6 @@ pub enum FeedEvent {
 pub struct FeedCounts([u64; FeedEvent::ALL.len()]);
 
 impl FeedEvent {
-    /// All events.
     pub const ALL: [FeedEvent; 5] =
         [FeedEvent::Mismatched, FeedEvent::Duplicate, FeedEvent::Missing, FeedEvent::Doubled, FeedEvent::Reordered];
 

@@ -74,7 +74,6 @@ impl Keys {
         Arc::new(Keys { folder, known: Mutex::default() })
     }
 
-    /// The key of an issuer.
     fn of(&self, issuer: &str) -> Option<Arc<DecodingKey>> {
         let mut known = locked(&self.known);
         // Keys come and go while the process runs; strangers cannot have the folder read as often as they ask.

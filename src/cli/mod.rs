@@ -83,7 +83,6 @@ enum Verb {
     ExplainRule(remote::Remote),
     /// Print completions for a shell
     Completions {
-        /// which shell
         shell: clap_complete::Shell,
     },
 }

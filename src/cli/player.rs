@@ -47,7 +47,6 @@ pub enum PlayError {
         name: String,
         source: io::Error,
     },
-    /// The peer ended the connection.
     #[error("the peer ended the connection after {sent} messages: {reason}")]
     Ended {
         /// messages sent

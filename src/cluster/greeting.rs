@@ -29,7 +29,6 @@ pub struct Term {
 pub(super) enum Purpose {
     /// what workers exchange
     Data,
-    /// heartbeats
     Heartbeat,
 }
 

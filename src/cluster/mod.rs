@@ -83,7 +83,6 @@ pub enum ClusterError {
         peer: usize,
         /// its address
         host: String,
-        /// in what
         what: String,
         /// this side's value
         ours: String,

@@ -29,7 +29,6 @@ pub struct Elements {
     pub slot: usize,
     /// the step with which each goes on
     pub next: usize,
-    /// the value of each
     pub values: VecDeque<Value>,
 }
 

@@ -27,7 +27,6 @@ pub type RuleKey = u64;
 pub enum Command {
     /// Begins a stream.
     AddStream {
-        /// its key
         key: StreamKey,
         /// how its messages are read
         schema: StreamSchema,
@@ -49,7 +48,6 @@ pub enum Command {
     },
     /// Asks for the state of a rule.
     SaveRule {
-        /// the rule
         key: RuleKey,
         /// not if it is still that of this mark
         since: Mark,
@@ -80,7 +78,6 @@ pub enum Command {
     DropTable {
         /// the slot of its signal
         slot: usize,
-        /// its name
         name: Text,
     },
     /// Streams, tables and rules that begin from now on are in this zone.
@@ -127,11 +124,9 @@ pub enum Keeps {
 
 /// How a rule goes: what its streams have received is run first, then it ends.
 pub struct Leaving {
-    /// the rule
     pub rule: RuleKey,
     /// streams that others read on
     pub settle: Vec<StreamKey>,
-    /// streams that end with it
     pub ends: Vec<StreamKey>,
     /// its state is asked for, unless it is still that of this mark
     pub save: Option<Mark>,
@@ -139,7 +134,6 @@ pub struct Leaving {
 
 /// A rule to begin.
 pub struct NewRule {
-    /// its key
     pub key: RuleKey,
     /// the stream of each of its inputs; none for lookup tables
     pub streams: Vec<Option<StreamKey>>,
@@ -147,7 +141,6 @@ pub struct NewRule {
     pub slot: usize,
     /// what runs
     pub plan: RulePlan,
-    /// its id
     pub id: String,
     /// its sinks
     pub encodings: Vec<Encoding>,

@@ -38,7 +38,6 @@ const ERRORS_KEPT: usize = 64;
 pub struct Encoding {
     /// what messages are like
     pub format: Arc<SinkFormat>,
-    /// where to
     pub outlets: Vec<Arc<dyn Outlet>>,
     /// who gets the rows as they are, one by one
     pub rows: Vec<Arc<dyn RowOutlet>>,

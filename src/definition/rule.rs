@@ -14,7 +14,6 @@ use crate::text::suggest;
 
 pub use self::options::RuleOptions;
 
-/// A rule.
 #[derive(Clone, Debug)]
 pub struct Rule {
     pub id: String,

@@ -1,7 +1,7 @@
-//! The end of input, and the end of everything within a time limit.
+//! The end of input, and the shutdown within a time limit.
 //!
-//! At the end of input what was received is run, in the order of who reads whose results. Clients that stop reading
-//! delay neither end beyond a limit: what they did not take is counted.
+//! At the end of input everything received is run, writers before their readers. A client that stops reading delays
+//! neither beyond a limit: what it did not take is counted.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -18,28 +18,27 @@ use crate::sync::locked;
 
 use super::{CheckpointError, Engine, FLUSH, LastStatus, RuleStatus, RunningRule, RunningStream, Saved, StreamId};
 
-/// How much of the limit clients get for their answers to the close frame.
+/// The share of the limit in which clients may answer the close frame.
 const GOODBYE: Duration = Duration::from_millis(2100);
 
-/// How long a data thread may take to end; one that is in the middle of `delay()` is left.
+/// How long a data thread may take to end. A thread that is in `delay()` is abandoned.
 const JOIN: Duration = Duration::from_millis(300);
 
-/// How everything ended.
+/// The result of a shutdown.
 pub struct Ended {
-    /// how the rules stood at their very end, with the states of their links as they were before they were closed
+    /// The final status of the rules, with the states of their links before they were closed.
     pub rules: Vec<RuleStatus>,
-    /// the last states of the rules that keep theirs, where they are not kept yet
+    /// The last states of rules with `qos`, unless they are stored already.
     pub states: Vec<(String, Result<Saved, CheckpointError>)>,
-    /// what was delivered and lost since the start of the process
     pub totals: Totals,
 }
 
 /// Counts of all rules since the start of the process.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
-    /// messages that sinks delivered; a broadcast to n clients counts n
+    /// Messages that sinks delivered; a broadcast to n clients counts n.
     pub delivered: u64,
-    /// messages that were lost, by cause
+    /// Messages that were lost, by cause.
     pub lost: BTreeMap<&'static str, u64>,
 }
 
@@ -61,7 +60,7 @@ impl Totals {
     }
 }
 
-/// What the links of ended rules have counted.
+/// The counts of the links of ended rules.
 #[derive(Default)]
 pub(super) struct Ledger {
     closed: Mutex<Totals>,
@@ -74,13 +73,13 @@ impl Ledger {
         locked(&self.closing).push(last);
     }
 
-    /// Keeps no more than the counts of rules that are over.
+    /// Reduces rules whose counts are final to these counts.
     fn settle(&self) {
         let mut closing = locked(&self.closing);
         closing.extract_if(.., |last| last.is_final()).for_each(|last| locked(&self.closed).add_last(&last));
     }
 
-    /// The counts up to now; what still waits will not be delivered any more.
+    /// The current counts. What still waits counts as lost.
     fn totals(&self) -> Totals {
         self.settle();
         let mut totals = locked(&self.closed).clone();
@@ -94,16 +93,16 @@ impl Ledger {
 }
 
 impl Engine {
-    /// No more messages shall come: sources are closed, what was received is processed, and windows that time closes
-    /// are closed as if it had passed. Returns when the results are with the sinks.
+    /// Ends the input: sources are closed, everything received is run, and open time windows close as if their time had
+    /// passed. Returns when the results are with the sinks.
     ///
-    /// A client that makes the engine wait and reads nothing is not waited for beyond the flush limit
+    /// A client that makes the engine wait and reads nothing delays this only up to the flush limit
     /// ([`Engine::stuck`]).
     pub async fn end_of_input(&self) {
         let ends = async {
             self.close_sources(OpenSource::is_outside).await;
             self.settle().await;
-            // A rule that reads what others write comes after them.
+            // Writers end before their readers.
             for rules in self.stages() {
                 self.ask(|done| Command::EndOfInput { rules: rules.clone(), done }).await;
                 self.settle().await;
@@ -117,7 +116,7 @@ impl Engine {
     }
 
     /// Returns when nothing has moved for the flush limit while a sink makes the engine wait for its client. A client
-    /// that reads slowly is not stuck, nor is a worker that has much to do. Once found, it stays so.
+    /// that reads slowly is not stuck, nor is a busy worker. The result is permanent.
     pub async fn stuck(&self) {
         let (mut moved, mut since) = (None, Instant::now());
         while !self.stuck.load(Ordering::Acquire) {
@@ -131,7 +130,7 @@ impl Engine {
         }
     }
 
-    /// Whether [`Engine::stuck`] has been found.
+    /// Whether [`Engine::stuck`] has ever returned.
     pub fn is_stuck(&self) -> bool {
         self.stuck.load(Ordering::Acquire)
     }
@@ -144,7 +143,7 @@ impl Engine {
             progress += rule.metrics.rows_in() + rule.metrics.messages_out.load(Ordering::Relaxed);
             for sink in rule.sinks.iter().map(|sink| &sink.sink) {
                 progress += sink.status().messages;
-                // Only a client can be stuck: what goes by way of memory goes to rules, and theirs are looked at too.
+                // Only clients can be stuck: memory sinks write to rules, whose own sinks are checked too.
                 if let WayOut::Messages(outlet) = sink.outlet() {
                     waits |= !outlet.ready();
                 }
@@ -153,8 +152,8 @@ impl Engine {
         (progress, waits)
     }
 
-    /// Ends everything within `limit`: sources are closed, what was received is processed, sinks send what waits and say
-    /// goodbye, and what is left is counted.
+    /// Shuts down within `limit`: sources are closed, everything received is run, sinks send what waits and close their
+    /// connections, and the rest is counted as lost.
     pub async fn stop(self, limit: Duration) -> Ended {
         self.shutdown.cancel();
         self.closings.close();
@@ -165,20 +164,20 @@ impl Engine {
         sources.iter().for_each(|source| source.detach());
         let processed = async {
             join_all(sources.iter().map(|source| source.handed_over())).await;
-            // Rules go on reading each other's results until nothing is on its way.
+            // Rules read each other's results until nothing is in flight.
             self.settle().await;
         };
-        // A sink that makes the engine wait for a client that never reads must not keep the process from ending.
+        // A sink that waits for a client which never reads must not keep the process from ending.
         let settled = tokio::time::timeout_at(began + settle, processed).await.is_ok();
         let (mut last, rules) = {
             let mut running = self.running();
             let last = running.status();
             let mut rules: Vec<RunningRule> = running.rules.drain().map(|(_, rule)| rule).collect();
-            // In the order of `last`.
+            // The same order as `last`.
             rules.sort_unstable_by_key(|rule| rule.key);
             (last, rules)
         };
-        // Before the sinks are closed: a window that ends meanwhile is rather sent twice than lost.
+        // Before the sinks are closed: a window that ends in between is sent twice rather than lost.
         let mut states = if settled { self.save_all(&last, &rules).await } else { Vec::new() };
         let left = (began + flush).saturating_duration_since(tokio::time::Instant::now());
         let closing = async {
@@ -187,7 +186,7 @@ impl Engine {
         };
         let rest = async {
             if !settled {
-                // Once the sinks are closed nobody holds the engine up any more.
+                // Once the sinks are closed, nothing holds up the engine.
                 self.settle().await;
                 states = self.save_all(&last, &rules).await;
             }
@@ -200,7 +199,7 @@ impl Engine {
         let mut totals = self.ledger.totals();
         for (status, rule) in last.iter_mut().zip(&rules) {
             let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
-            // The counts are those of the end; that the links have ended is no trouble.
+            // The counts are the final ones; the states of the links are those before the end.
             for (sink, before) in ended.sinks.iter_mut().zip(&status.sinks) {
                 (sink.state, sink.since, sink.peers) = (before.state, before.since, before.peers);
                 totals.add_sink(sink);
@@ -221,7 +220,7 @@ impl Engine {
         Ended { rules: last, states, totals }
     }
 
-    /// The states of rules that have just been taken out of the list, with their statuses.
+    /// The states of rules that were just removed, with their statuses.
     async fn save_all(
         &self,
         last: &[RuleStatus],
@@ -235,7 +234,7 @@ impl Engine {
         states
     }
 
-    /// Takes the sources out of the streams; their statuses stay as they are now.
+    /// Removes the sources from the streams, which keep their last status.
     fn take_sources(&self, which: impl Fn(&OpenSource) -> bool) -> Vec<Arc<OpenSource>> {
         let take = |stream: &mut RunningStream| {
             let source = stream.source.take_if(|source| which(source))?;
@@ -245,13 +244,13 @@ impl Engine {
         self.running().streams.values_mut().filter_map(take).collect()
     }
 
-    /// Closes sources and waits until what they have read is handed over.
+    /// Closes sources and waits until everything they have read is delivered.
     async fn close_sources(&self, which: impl Fn(&OpenSource) -> bool) {
         let sources = self.take_sources(which);
         join_all(sources.iter().map(|source| source.close())).await;
     }
 
-    /// Waits until all that was received has been run, also by the rules that read the results of others.
+    /// Waits until everything received has run, including by rules that read the results of others.
     async fn settle(&self) {
         let topics = &self.connectors.topics;
         loop {
@@ -263,8 +262,8 @@ impl Engine {
         }
     }
 
-    /// The rules, those that write before those that read what they write. Rules of a cycle end together. To be called
-    /// when the sources outside are closed.
+    /// The rules in stages, writers before readers; rules in a cycle share a stage. Call it when the outside sources
+    /// are closed.
     fn stages(&self) -> Vec<Arc<[u64]>> {
         let topics = &self.connectors.topics;
         let running = self.running();
@@ -272,7 +271,7 @@ impl Engine {
             rule.streams.iter().filter_map(|id| running.streams.get(id)).map(|stream| stream.key).collect()
         };
         let feeds = |from: &[usize], to: &[usize]| from.iter().any(|from| to.iter().any(|to| topics.feeds(*from, *to)));
-        // Most rules read nothing from memory: they end first, all together.
+        // Most rules read nothing from memory: they form the first stage.
         let in_memory = |id: &StreamId| running.streams.get(id).is_some_and(|stream| stream.source.is_some());
         let (left, first): (Vec<_>, Vec<_>) =
             running.rules.values().partition(|rule| rule.streams.iter().any(in_memory));

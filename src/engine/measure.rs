@@ -1,7 +1,7 @@
 //! State sizes, measured on demand: nothing is counted while rows flow.
 //!
-//! A thread answers between two steps, for few rules at a time. One that is held up, by a client or by a rule, does not
-//! hold up the measurement: its rules are left out.
+//! A thread answers between two steps, for a few rules at a time. A thread that is held up by a client or a rule does
+//! not delay the measurement: its rules are left out.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -15,37 +15,36 @@ use crate::dataflow::worker::DataThread;
 
 use super::Engine;
 
-/// Rules of one question: a thread stands still while it answers.
+/// Rules in one request: a thread runs nothing else while it answers.
 const RULES: usize = 32;
 
-/// How old an answer may be that is given again, so that many who ask cost no more than one.
+/// The age up to which a measurement is returned again, so that many requests cost no more than one.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// How large what runs is.
+/// State sizes of everything that runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Measured {
-    /// the states of rules, by id; rules without state are not there
+    /// By id of the rule; rules without state are absent.
     pub rules: HashMap<String, StateSize>,
-    /// lookup tables by name, with the copies of all threads
+    /// By name of the lookup table, the copies of all threads included.
     pub tables: BTreeMap<String, TableSize>,
 }
 
 /// What waits in the queue of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// the stream, or scan table
+    /// A stream or a scan table.
     pub stream: String,
-    /// which data thread reads it
+    /// The data thread that reads it.
     pub thread: usize,
-    /// messages
     pub messages: u64,
 }
 
-/// The last answer, and when it was given.
+/// The last measurement and its time.
 pub(super) type Last = tokio::sync::Mutex<Option<(Instant, Arc<Measured>)>>;
 
 impl Engine {
-    /// Ends the rule that remembers most, for want of memory; gives its id.
+    /// Fails the rule with the largest state, for lack of memory. Returns its id.
     pub async fn fail_largest(&self, limit: Duration) -> Option<String> {
         let measured = self.measure(limit).await;
         let (id, size) = measured.rules.iter().max_by_key(|(_, size)| size.bytes)?;
@@ -59,8 +58,8 @@ impl Engine {
         Some(id.clone())
     }
 
-    /// Measures states and tables, for no longer than `limit`: what was not answered by then is left out. An answer of
-    /// the last second is given again.
+    /// Measures states and tables. What is not answered within `limit` is left out. A measurement of the last second is
+    /// returned again.
     pub async fn measure(&self, limit: Duration) -> Arc<Measured> {
         let mut last = self.measured.lock().await;
         if let Some((when, measured)) = last.as_ref().filter(|(when, _)| when.elapsed() < FRESH) {
@@ -92,14 +91,14 @@ impl Engine {
     pub fn waiting(&self) -> Vec<Waiting> {
         let mut waiting: BTreeMap<(String, usize), u64> = BTreeMap::new();
         for (id, stream) in &self.running().streams {
-            // A stream that was defined anew, or a table that several rules read, is there more than once.
+            // A redefined stream, or a table that several rules read, occurs more than once.
             *waiting.entry((id.name.to_string(), id.thread)).or_default() += stream.backlog.messages();
         }
         waiting.into_iter().map(|((stream, thread), messages)| Waiting { stream, thread, messages }).collect()
     }
 }
 
-/// Asks one thread, until then.
+/// Measures one thread, until `until`.
 async fn measure_thread(
     thread: &DataThread,
     mut rules: Vec<(u64, String)>,

@@ -1,10 +1,10 @@
-//! How a rule starts, in stages: it joins its streams, opens its sinks, runs on its worker, and then its sources hand
-//! messages over.
+//! How a rule starts, in stages: it joins its streams, opens its sinks, runs on its worker, and then its sources
+//! deliver.
 //!
-//! Websocket sources are opened first all the same, and wait: a sink may share their connection, and what comes on it
-//! belongs to the stream. Files and topics are opened once the rule runs, since they would not wait.
+//! Websocket sources are opened first, but deliver last: a sink may share their connection, and messages on it belong
+//! to the stream. Files and topics are opened once the rule runs, since they cannot wait.
 //!
-//! [`PreparedRule`] has what was opened so far and closes it again, whether a stage fails or its caller goes away.
+//! [`PreparedRule`] owns what was opened so far and closes it again if a stage fails or its caller is dropped.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -24,17 +24,17 @@ use super::{
     Definition, Engine, EngineError, FLUSH, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction, StreamId,
 };
 
-/// A rule whose streams and sinks are open, and which does not run yet. Dropped, it closes what it has opened.
+/// A rule whose streams and sinks are open, but which does not run yet. Closes them when dropped.
 pub struct PreparedRule<'a> {
     pub(super) engine: &'a Engine,
     pub(super) id: String,
     pub(super) thread: usize,
-    /// the streams that it has joined, each once
+    /// The streams that it has joined, each once.
     pub(super) streams: Vec<StreamId>,
-    /// the stream of each input; `None` for lookup tables
+    /// The stream of each input; `None` for lookup tables.
     keys: Vec<Option<StreamKey>>,
     pub(super) sinks: Vec<RunningSink>,
-    /// which of the sinks it opened itself: the others are those of the version that it replaces
+    /// Which of the sinks it has opened; the others belong to the version that it replaces.
     opened: Vec<bool>,
     encodings: Vec<Encoding>,
     plan: Option<RulePlan>,
@@ -42,9 +42,9 @@ pub struct PreparedRule<'a> {
     send_error: bool,
     pub(super) keeps: Keeps,
     metrics: Arc<RuleMetrics>,
-    /// its key, once its worker has it
+    /// Set once it is on its worker.
     key: Option<u64>,
-    /// it runs, or everything is closed again
+    /// It runs, or everything is closed again.
     settled: bool,
 }
 
@@ -52,17 +52,17 @@ impl Engine {
     /// Starts a rule. When this returns, its sinks are open and its stream takes messages.
     ///
     /// # Errors
-    /// [`EngineError`]; nothing of the rule is left then.
+    /// [`EngineError`]; everything is closed again then.
     pub async fn start_rule(&self, rule: RuleSpec) -> Result<(), EngineError> {
         self.prepare_rule(rule).await?.start().await
     }
 
-    /// Opens all that a rule needs, so that [`PreparedRule::start`] cannot fail for a peer's sake. If a rule of this id
-    /// runs, it goes on, and [`PreparedRule::replace`] puts this one in its place: it shares the streams of the old one,
-    /// and its sinks where they stay the same.
+    /// Opens everything that a rule needs, so that [`PreparedRule::start`] cannot fail because of a peer. A running
+    /// rule with the same id continues to run; [`PreparedRule::replace`] replaces it by this one. Both share the
+    /// streams, and the sinks that stay the same.
     ///
     /// # Errors
-    /// [`EngineError`]; nothing of the new rule is left then.
+    /// [`EngineError`]; everything of the new rule is closed again then.
     pub async fn prepare_rule(&self, rule: RuleSpec) -> Result<PreparedRule<'_>, EngineError> {
         if self.shutdown.is_cancelled() {
             return Err(EngineError::Ending(rule.id));
@@ -101,7 +101,7 @@ impl Engine {
         }
     }
 
-    /// The thread for a rule: where one of its streams is already, else one by the first stream's name.
+    /// The thread for a rule: that of a stream which is open already, else one by the name of its first stream.
     fn thread_of(&self, plan: &RulePlan) -> usize {
         let name = &plan.stream().name;
         let running = self.running();
@@ -111,10 +111,10 @@ impl Engine {
 }
 
 impl PreparedRule<'_> {
-    /// Lets the rule run. No rule of its id may be running.
+    /// Starts the rule. No rule with its id may be running.
     ///
     /// # Errors
-    /// [`EngineError`] if one is, or a file cannot be read; nothing of the rule is left then.
+    /// [`EngineError`] if one is, or a file cannot be read; everything is closed again then.
     pub async fn start(mut self) -> Result<(), EngineError> {
         let started = if self.engine.running().rules.contains_key(&self.id) {
             Err(EngineError::Exists(self.id.clone()))
@@ -137,7 +137,7 @@ impl PreparedRule<'_> {
         }
     }
 
-    /// Closes what was opened. It happens by itself when the rule is dropped, but then nobody can wait for it.
+    /// Closes what was opened, and waits for it. Dropping the rule closes without waiting.
     pub async fn undo(mut self) {
         self.let_go().await;
     }
@@ -151,7 +151,7 @@ impl PreparedRule<'_> {
         EngineError::Connector { rule: self.id.clone(), error: Box::new(error) }
     }
 
-    /// Joins the streams, and opens those that nobody has opened. Returns what wakes them, for sinks that make them wait.
+    /// Joins the streams and opens new ones. Returns the signal that wakes them, for sinks that make them wait.
     async fn join_streams(&mut self, sources: Vec<Option<SourceSpec>>) -> Result<Signal, EngineError> {
         let engine = self.engine;
         let plan = self.plan.take().expect("the plan goes when the rule runs");
@@ -165,7 +165,7 @@ impl PreparedRule<'_> {
         if let Some(table) = missing {
             return Err(EngineError::NoTable { rule: self.id.clone(), table: table.to_string() });
         }
-        // One signal for all that wakes a stream: its input lowers that one.
+        // One signal wakes all streams: each input lowers its own.
         let mut signals: Vec<(StreamKey, Signal)> = Vec::new();
         for (input, source) in plan.inputs.iter().zip(sources) {
             let Some(source) = source else {
@@ -190,7 +190,7 @@ impl PreparedRule<'_> {
         Ok(first.with(signals.collect()))
     }
 
-    /// Joins a stream that is open.
+    /// Joins an open stream.
     fn joined(&mut self, id: &StreamId) -> Option<(StreamKey, Signal)> {
         let mut running = self.engine.running();
         let stream = running.streams.get_mut(id)?;
@@ -224,7 +224,7 @@ impl PreparedRule<'_> {
         Ok((key, signal))
     }
 
-    /// Opens the sinks; those of the running version that stay the same are taken over with all that waits in them.
+    /// Opens the sinks. Sinks of the running version that stay the same are taken over with their queues.
     async fn open_sinks(&mut self, sinks: Vec<SinkAction>, signal: &Signal) -> Result<(), EngineError> {
         let mut shared = self.sinks_to_share();
         for action in sinks {
@@ -256,8 +256,8 @@ impl PreparedRule<'_> {
         Ok(())
     }
 
-    /// The sinks of the running version of this rule that this version may take over: all if it reads the same streams,
-    /// else only those that never make their streams wait.
+    /// The sinks of the running version that this version may take over: all if it reads the same streams, else only
+    /// those that never make their streams wait.
     fn sinks_to_share(&self) -> Vec<RunningSink> {
         let running = self.engine.running();
         let Some(old) = running.rules.get(&self.id) else { return Vec::new() };
@@ -271,7 +271,7 @@ impl PreparedRule<'_> {
         old.sinks.iter().filter(may_share).cloned().collect()
     }
 
-    /// Lets the worker run the rule, in the place of one that leaves it. Returns the state of that one.
+    /// Starts the rule on the worker, in place of one that leaves it. Returns the state of the latter.
     pub(super) async fn run(&mut self, replaces: Option<Leaving>) -> StateAnswer {
         let engine = self.engine;
         let key = engine.slot() as u64;
@@ -294,11 +294,11 @@ impl PreparedRule<'_> {
         begun.await.ok().flatten()
     }
 
-    /// Opens the sources that nobody has opened, and lets all hand messages over.
+    /// Opens new sources, and lets all sources deliver.
     pub(super) async fn begin(&self) -> Result<(), EngineError> {
         let engine = self.engine;
         let _gates = engine.gates.pass(self.streams.iter().map(|id| &id.name)).await;
-        // Tables first: their rows shall be there for the first rows of streams.
+        // Tables first: their rows must be there before the first rows of streams.
         let (tables, streams): (Vec<_>, Vec<_>) = self.streams.iter().partition(|id| id.scan.is_some());
         for id in tables.into_iter().chain(streams) {
             let pending = engine.running().streams.get_mut(id).and_then(|stream| stream.pending.clone());
@@ -316,7 +316,7 @@ impl PreparedRule<'_> {
         Ok(())
     }
 
-    /// The rule is among those that run: nothing is closed any more.
+    /// The rule is installed: dropping this closes nothing any more.
     pub(super) fn installed(&mut self) -> RunningRule {
         self.settled = true;
         RunningRule {
@@ -330,7 +330,7 @@ impl PreparedRule<'_> {
         }
     }
 
-    /// Takes the rule off its worker and out of its streams; what is left to close is in the answer.
+    /// Removes the rule from its worker and its streams. Returns what remains to be closed.
     fn let_go(&mut self) -> BoxFuture<'static, ()> {
         if std::mem::replace(&mut self.settled, true) {
             return async {}.boxed();
@@ -349,7 +349,7 @@ impl PreparedRule<'_> {
             }
             None => ends.into_iter().for_each(|key| worker.command(Command::DropStream(key))),
         }
-        // Nobody takes what the sources have: they do not wait for it.
+        // The sources have no reader: they do not wait for one.
         let sources: Vec<Arc<OpenSource>> = left.into_iter().filter_map(|(_, stream)| stream.source).collect();
         let sinks = std::mem::take(&mut self.sinks).into_iter().zip(std::mem::take(&mut self.opened));
         let sinks: Vec<RunningSink> = sinks.filter_map(|(sink, opened)| opened.then_some(sink)).collect();

@@ -1,10 +1,10 @@
-//! How a new version of a rule takes the place of the one that runs, between two messages.
+//! Replaces a running rule by a new version, between two messages.
 //!
-//! Both are open when the switch comes, so that no endpoint and no client goes. Where both read the same streams, one
-//! command of the worker does it: every message is seen by one of the two. Where the streams differ, the endpoints that
-//! the old version reads pause meanwhile (their sockets are not read), the old version runs what was read, and the new
-//! one begins. An endpoint that a client with `slowClient: block` holds up cannot pause: then the switch does not wait,
-//! and what the old version had not run by then is counted as lost.
+//! Both versions are open during the switch, so that no endpoint closes and no client is disconnected. If both read the
+//! same streams, one command to the worker switches: each message is seen by exactly one version. If the streams
+//! differ, the endpoints of the old version pause (their sockets are not read), the old version runs what was read, and
+//! the new one begins. An endpoint that is held up by a client with `slowClient: block` cannot pause: then the switch
+//! does not wait, and what the old version has not run is counted as lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -18,18 +18,18 @@ use crate::io::connector::{OpenSource, Pause};
 use super::stopping::ended_sources;
 use super::{Engine, EngineError, LastStatus, PreparedRule, SETTLE, StreamId};
 
-/// A state is asked for though nothing has changed since the last time.
+/// Requests a state even if nothing has changed.
 const ALWAYS: Mark = Mark::MAX;
 
-/// The version of a rule that was replaced.
+/// The replaced version of a rule.
 pub struct Replaced {
-    /// how it stood
+    /// The status at its end.
     pub last: Arc<LastStatus>,
-    /// its last state, with which the new version went on if it remembers the same things; `None` where it keeps none
+    /// Its last state, from which the new version continued if both have the same kind of state; `None` if it has none.
     pub saved: StateAnswer,
 }
 
-/// What the running version is, as far as its end is about it.
+/// The parts of the running version that its end concerns.
 struct Old {
     key: u64,
     thread: usize,
@@ -37,11 +37,10 @@ struct Old {
 }
 
 impl PreparedRule<'_> {
-    /// Puts the rule in the place of the running one of its id, if there is one; `carry` says whether it goes on with
-    /// that one's state.
+    /// Replaces the running rule with the same id, if there is one. With `carry` it continues from that rule's state.
     ///
     /// # Errors
-    /// [`EngineError`] if a file cannot be read. Nothing of either version is left then.
+    /// [`EngineError`] if a file cannot be read. Both versions are gone then.
     pub async fn replace(mut self, carry: bool) -> Result<Option<Replaced>, EngineError> {
         let engine = self.engine;
         let old = engine.running().rules.get(&self.id).map(|old| Old {
@@ -54,7 +53,7 @@ impl PreparedRule<'_> {
         let (ends, shared) = engine.ends_with(&left);
         let saved = self.switch(&old, ends, shared, carry).await;
         let begun = self.begin().await;
-        // The new version gets what comes from here on: its sources have begun.
+        // The new version receives everything from here on: its sources have begun.
         drop(pauses);
         let new = begun.is_ok().then(|| self.installed());
         let last = {
@@ -84,7 +83,7 @@ impl PreparedRule<'_> {
         }
     }
 
-    /// Pauses what the old version reads and this one does not. Returns these streams, and what ends the pause.
+    /// Pauses the streams that only the old version reads. Returns them, with guards that end the pause.
     async fn pause(&self, old: &Old) -> (Vec<StreamId>, Vec<Pause>) {
         let left: Vec<StreamId> = old.streams.iter().filter(|id| !self.streams.contains(id)).cloned().collect();
         let sources: Vec<Arc<OpenSource>> = {
@@ -104,7 +103,7 @@ impl PreparedRule<'_> {
         (left, pauses.into_iter().flatten().collect())
     }
 
-    /// Takes the old version off its worker and lets this one run, on the same worker in one step.
+    /// Removes the old version from its worker and starts this one on the same worker, in one step.
     async fn switch(&mut self, old: &Old, ends: Vec<StreamKey>, settle: Vec<StreamKey>, carry: bool) -> StateAnswer {
         let save = (carry && matches!(self.keeps, Keeps::State(_))).then_some(ALWAYS);
         let leaving = Leaving { rule: old.key, settle, ends, save };
@@ -123,8 +122,8 @@ impl PreparedRule<'_> {
 }
 
 impl Engine {
-    /// Of streams that a rule leaves: those that end with it, whose sources hand nothing over from now on, and those that
-    /// others read.
+    /// Divides the streams that a rule leaves into those that end with it and those that others read. The sources of
+    /// the former deliver nothing from now on.
     fn ends_with(&self, left: &[StreamId]) -> (Vec<StreamKey>, Vec<StreamKey>) {
         let running = self.running();
         let (mut ends, mut shared) = (Vec::new(), Vec::new());

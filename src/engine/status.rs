@@ -1,4 +1,4 @@
-//! How rules and tables stand, also rules that have ended.
+//! The status of rules and tables, also of ended rules.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,41 +12,35 @@ use crate::value::Text;
 
 use super::{Engine, Running, RunningRule, RunningTable, StreamId};
 
-/// How a rule stands.
+/// The status of a rule.
 #[derive(Clone, Debug)]
 pub struct RuleStatus {
-    /// its id
     pub id: String,
-    /// rows that its streams brought
     pub rows_in: u64,
-    /// messages handed to its sinks
+    /// Messages handed to its sinks.
     pub rows_out: u64,
-    /// rows and messages lost to errors
+    /// Rows and messages lost to errors.
     pub errors: u64,
-    /// messages that its sinks dropped
+    /// Messages that its sinks dropped.
     pub dropped: u64,
-    /// rows behind the watermark
+    /// Rows behind the watermark.
     pub late: u64,
-    /// rows too far ahead of the clock
+    /// Rows too far ahead of the clock.
     pub future: u64,
-    /// what its streams have noticed about their feeds
+    /// What its streams have noticed about their feeds.
     pub feed: FeedCounts,
-    /// event time up to which all rows have come, ms since the epoch; `None` before the first
+    /// Event time up to which all rows have arrived, ms since the epoch; `None` before the first.
     pub watermark: Option<i64>,
-    /// the last error
     pub last_error: Option<(SystemTime, String)>,
-    /// what its operators have done
     pub work: Work,
-    /// from socket to sink
+    /// From socket to sink.
     pub latency: Option<Latency>,
-    /// its sources, with the names of their streams
+    /// With the names of their streams.
     pub sources: Vec<(String, LinkStatus)>,
-    /// its sinks
     pub sinks: Vec<LinkStatus>,
 }
 
 impl RuleStatus {
-    /// What its sources and sinks have lost.
     pub fn losses(&self) -> Losses {
         let mut losses = Losses::default();
         self.sources.iter().for_each(|(stream, link)| losses.of_source(stream, &own(link)));
@@ -55,35 +49,31 @@ impl RuleStatus {
     }
 }
 
-/// How a lookup table stands.
+/// The status of a lookup table.
 #[derive(Clone, Debug)]
 pub struct TableStatus {
-    /// its name
     pub name: String,
-    /// rows that came
     pub rows_in: u64,
-    /// rows that could not be taken
+    /// Rows that could not be taken.
     pub errors: u64,
-    /// the last error
     pub last_error: Option<(SystemTime, String)>,
-    /// its source
     pub source: LinkStatus,
 }
 
-/// How a rule stood when it ended. Its sinks may still be sending what waits for their clients, so that what they count
-/// goes on for a moment.
+/// The status of a rule at its end. Its sinks may still be sending, so the counts of its links may grow for a moment.
 pub struct LastStatus {
-    /// with the states of its links as they were before they were closed
+    /// With the states of its links before they were closed.
     status: RuleStatus,
-    /// sources that ended with the rule, by their number
+    /// Sources that ended with the rule, by number.
     pub(super) sources: Vec<(usize, Arc<OpenSource>, Backlog)>,
-    /// sinks that ended with the rule, by their number
+    /// Sinks that ended with the rule, by number.
     pub(super) sinks: Vec<(usize, Arc<OpenSink>)>,
     pub(super) closed: AtomicBool,
 }
 
 impl LastStatus {
-    /// Of a rule that has just been taken off its worker. Sources and sinks that go on without it count no further.
+    /// Of a rule that was just removed from its worker. The counts of sources and sinks that continue without it are
+    /// final.
     pub(super) fn new(
         status: RuleStatus,
         sources: Vec<(usize, Arc<OpenSource>, Backlog)>,
@@ -92,13 +82,13 @@ impl LastStatus {
         Arc::new(LastStatus { status, sources, sinks, closed: AtomicBool::new(false) })
     }
 
-    /// The status with what its links have counted up to now.
+    /// The status with the current counts of its links.
     pub fn now(&self) -> RuleStatus {
         let mut status = self.status.clone();
         for (number, source, backlog) in &self.sources {
             let Some((_, link)) = status.sources.get_mut(*number) else { continue };
             let now = source.status();
-            // What was handed over and not taken went with the stream.
+            // What was delivered but not taken is lost with the stream.
             let lost = if source.is_outside() { now.messages.saturating_sub(backlog.taken()) } else { 0 };
             (link.messages, link.bytes, link.dropped) = (now.messages, now.bytes, now.dropped);
             if lost > 0 && self.closed.load(Ordering::Acquire) {
@@ -114,13 +104,13 @@ impl LastStatus {
         status
     }
 
-    /// Whether the counts are the last ones: everything is closed, and nothing is in the hands of a connection any more
-    /// that would still count it as delivered or lost.
+    /// Whether the counts are final: everything is closed, and no connection can still count a message as delivered or
+    /// lost.
     pub fn is_final(&self) -> bool {
         self.closed.load(Ordering::Acquire) && self.sinks.iter().all(|(_, sink)| sink.status().queued == 0)
     }
 
-    /// What the links have lost that ended with the rule; those that go on count themselves.
+    /// What the links that ended with the rule have lost; the others count themselves.
     pub fn losses(&self) -> Losses {
         let status = self.now();
         let mut losses = Losses::default();
@@ -133,31 +123,31 @@ impl LastStatus {
         losses
     }
 
-    /// Messages that the sinks delivered which ended with the rule.
+    /// Messages delivered by the sinks that ended with the rule.
     pub fn delivered(&self) -> u64 {
         self.sinks.iter().map(|(_, sink)| sink.status().messages).sum()
     }
 }
 
 impl Engine {
-    /// How every rule stands, in the order of their start.
+    /// The status of every rule, in the order of their start.
     pub async fn status(&self) -> Vec<RuleStatus> {
         self.running().status()
     }
 
-    /// How one rule stands; `None` if it does not run.
+    /// The status of one rule; `None` if it does not run.
     pub async fn rule_status(&self, id: &str) -> Option<RuleStatus> {
         let running = self.running();
         running.rules.get(id).map(|rule| rule.status(id, running.sources(rule)))
     }
 
-    /// The rules whose code has failed: they get no more rows, and wait to be stopped.
+    /// Rules whose code has panicked: they get no more rows, and wait to be stopped.
     pub fn failed(&self) -> Vec<String> {
         let running = self.running();
         running.rules.iter().filter(|(_, rule)| rule.metrics.has_failed()).map(|(id, _)| id.clone()).collect()
     }
 
-    /// How every lookup table stands, in the order of their creation.
+    /// The status of every lookup table, in the order of creation.
     pub fn tables(&self) -> Vec<TableStatus> {
         let running = self.running();
         let status = |(name, table): (&Text, &RunningTable)| {
@@ -181,7 +171,7 @@ impl Running {
         rules.into_iter().map(|(id, rule)| rule.status(id, self.sources(rule))).collect()
     }
 
-    /// How the sources of a rule stand, with the names of their streams.
+    /// The status of a rule's sources, with the names of their streams.
     pub(super) fn sources(&self, rule: &RunningRule) -> Vec<(String, LinkStatus)> {
         let source = |id: &StreamId| {
             let stream = self.streams.get(id)?;
@@ -215,8 +205,8 @@ impl RunningRule {
     }
 }
 
-/// What a source has lost for its rules. What came while no rule read the endpoint is of the endpoint, which many rules
-/// may share.
+/// What a source has lost for its rules. Messages that arrived while no rule read the endpoint count for the endpoint,
+/// which many rules may share.
 fn own(link: &LinkStatus) -> Vec<(&'static str, u64)> {
     link.dropped.iter().filter(|(cause, _)| *cause != UNREAD).copied().collect()
 }

@@ -1,7 +1,7 @@
-//! How a rule stops: nothing more is read for it, what was read is run, its state is given away, and it is gone.
+//! How a rule stops: it reads nothing more, runs what was read, gives its state away, and is removed.
 //!
-//! Its sinks go on sending what waits for their clients for up to the flush limit. Nobody waits for that: what they lose
-//! is counted in the rule's [`LastStatus`], and said in the log.
+//! Its sinks go on sending to their clients for up to the flush limit, in the background. What they lose is counted in
+//! the rule's [`LastStatus`] and logged.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,16 +16,16 @@ use crate::io::{UNPROCESSED, UNSENT, loss};
 
 use super::{Engine, FLUSH, LastStatus, RunningRule, RunningStream, SETTLE, StreamId};
 
-/// A rule that has ended.
 pub struct Stopped {
-    /// how it stood
+    /// The status at its end.
     pub last: Arc<LastStatus>,
-    /// its last state, if it was asked for; `None` where there is nothing to keep that is not kept
+    /// Its last state, if requested; `None` if there is none, or if it is stored already.
     pub saved: StateAnswer,
 }
 
 impl Engine {
-    /// Ends a rule; `None` if there is none. What its windows hold is forgotten unless `save` asks for its state.
+    /// Ends a rule; `None` if there is no such rule. The content of its windows is dropped unless `save` requests the
+    /// state.
     pub async fn stop_rule(&self, id: &str, save: bool) -> Option<Stopped> {
         let (rule, alone, sources) = {
             let mut running = self.running();
@@ -34,7 +34,7 @@ impl Engine {
             let alone = running.leave(&rule.streams);
             (rule, alone, sources)
         };
-        // A source that others read goes on: the rule leaves between two messages.
+        // A source that other rules read stays open: the rule leaves between two messages.
         let handing = alone.iter().filter_map(|(_, stream)| stream.source.as_ref()).map(|source| {
             source.detach();
             source.handed_over()
@@ -54,14 +54,13 @@ impl Engine {
         Some(Stopped { last, saved })
     }
 
-    /// Wakes streams that a sink may have made wait which is gone: nobody else would.
+    /// Wakes streams that waited for a sink which is gone now.
     pub(super) fn wake(&self, streams: &[StreamId]) {
         let running = self.running();
         streams.iter().filter_map(|id| running.streams.get(id)).for_each(|stream| stream.signal.raise());
     }
 
-    /// Closes the links of a rule that has ended: those that need nobody for it now, the others in their time. The log
-    /// says what they have lost by then.
+    /// Closes the links of an ended rule: at once if they are idle, else in the background. What they lose is logged.
     pub(super) async fn close_in_time(&self, last: Arc<LastStatus>) {
         self.ledger.ends(last.clone());
         let sources = join_all(last.sources.iter().map(|(_, source, _)| source.leave()));
@@ -83,7 +82,7 @@ impl Engine {
     }
 }
 
-/// The sources that ended with a rule, by their number among the rule's sources.
+/// Sources that ended with a rule, by their number among its sources.
 pub(super) fn ended_sources(
     rule: &RunningRule,
     ended: Vec<(StreamId, RunningStream)>,

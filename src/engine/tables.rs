@@ -1,4 +1,4 @@
-//! Lookup tables: each data thread has a copy, which takes rows whatever rules start and stop.
+//! Lookup tables: each data thread has a copy, which takes rows regardless of which rules run.
 
 use std::sync::Arc;
 
@@ -10,11 +10,11 @@ use crate::metrics::RuleMetrics;
 use super::{Engine, EngineError, RunningTable, TableSpec};
 
 impl Engine {
-    /// Creates a lookup table, which takes rows from now on. Reading a large file may take seconds: rules that look up
-    /// this table wait for it, and nobody else.
+    /// Creates a lookup table, which takes rows from now on. Reading a large file may take seconds; only rules that use
+    /// this table wait for it.
     ///
     /// # Errors
-    /// [`EngineError`]; nothing of the table is left then.
+    /// [`EngineError`]; the table does not exist then.
     pub async fn create_table(&self, table: TableSpec) -> Result<(), EngineError> {
         let name = table.def.name.clone();
         let _alone = self.gates.pass(std::iter::once(&name)).await;
@@ -46,7 +46,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a lookup table; true if there was one. Rules that read it go on with its last rows.
+    /// Drops a lookup table; true if it existed. Rules that read it keep its last rows.
     pub async fn drop_table(&self, name: &str) -> bool {
         let _alone = self.gates.pass(std::iter::once(&name.into())).await;
         let table = self.running().tables.shift_remove(name);
@@ -59,7 +59,7 @@ impl Engine {
         }
     }
 
-    /// Ends the copies of a table on the first threads.
+    /// Drops the copies of a table on the first threads.
     async fn drop_copies(&self, name: &str, copies: Vec<(usize, Arc<OpenSource>)>) {
         for (worker, (slot, source)) in self.threads.iter().zip(copies) {
             source.close().await;

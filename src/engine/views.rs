@@ -7,12 +7,12 @@ use super::{Engine, EngineError, RuleSpec};
 use crate::plan::physical::Body;
 use crate::view::{Description, Views};
 
-/// The id under which a view runs. Ids of rules have no colon where the service checks them.
+/// The id under which a view runs. Ids of rules cannot contain a colon.
 pub fn view_id(name: &str) -> String {
     format!("view:{name}")
 }
 
-/// The view that runs under an id, if it is one.
+/// The name of the view that runs under this id, if it is one.
 pub fn view_of(id: &str) -> Option<&str> {
     id.strip_prefix("view:")
 }
@@ -23,11 +23,11 @@ impl Engine {
         &self.views
     }
 
-    /// Begins a view: from now on messages change its rows, and clients can connect. The plan's body is
-    /// [`Body::View`], and the id that of [`view_id`].
+    /// Creates a view: from now on messages change its rows, and clients can connect. The plan's body is
+    /// [`Body::View`], its id is from [`view_id`].
     ///
     /// # Errors
-    /// [`EngineError`]; nothing of the view is left then.
+    /// [`EngineError`]; the view does not exist then.
     pub async fn create_view(&self, spec: RuleSpec) -> Result<(), EngineError> {
         let Body::View(plan) = &spec.plan.body else { return Ok(()) };
         let about = plan.about.clone();
@@ -45,11 +45,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Computes a view from now on by another plan. With the same definition its rows stay; else it begins empty, and
-    /// clients are told.
+    /// Replaces the plan of a view. If its definition is the same, its rows stay; otherwise it begins empty, and
+    /// clients are notified.
     ///
     /// # Errors
-    /// [`EngineError`]; the view goes on as it was then, unless a file could not be read.
+    /// [`EngineError`]; the view is unchanged then, unless a file could not be read.
     pub async fn change_view(&self, spec: RuleSpec) -> Result<(), EngineError> {
         self.check_path(&spec)?;
         self.prepare_rule(spec).await?.replace(true).await.map(|_| ())
@@ -68,7 +68,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Ends a view; true if there was one. Its clients are told.
+    /// Drops a view; true if it existed. Its clients are notified.
     pub async fn drop_view(&self, name: &str) -> bool {
         let there = self.stop_rule(&view_id(name), false).await.is_some();
         self.end_view(name).await;

@@ -52,7 +52,6 @@ pub enum EvalError {
     /// A function refused its arguments.
     #[error("call func {name} error: {error}")]
     Function {
-        /// its name
         name: &'static str,
         /// what it says
         error: Box<FunctionError>,
@@ -60,7 +59,6 @@ pub enum EvalError {
     /// An aggregate found a value that it is not for.
     #[error("run {aggregate} function error: found invalid arg {found}")]
     Aggregate {
-        /// which
         aggregate: Aggregate,
         /// the value
         found: Box<str>,

@@ -32,7 +32,6 @@ pub use ops::{compare, compare_at, order_of_numbers};
 /// A compiled expression. Its slots are numbers for a worker, and what they mean for the planner (`plan::logical`).
 #[derive(Clone)]
 pub enum Expr<S = usize> {
-    /// a constant
     Constant(Value),
     /// the value of a slot
     Slot(S),
@@ -69,7 +68,6 @@ pub enum Expr<S = usize> {
     InList {
         /// what is looked for
         expr: Box<Expr<S>>,
-        /// where
         list: Vec<Expr<S>>,
         /// NOT
         negated: bool,
@@ -78,7 +76,6 @@ pub enum Expr<S = usize> {
     InArray {
         /// what is looked for
         expr: Box<Expr<S>>,
-        /// where
         array: Box<Expr<S>>,
         /// NOT
         negated: bool,
@@ -87,7 +84,6 @@ pub enum Expr<S = usize> {
     Like {
         /// the text
         expr: Box<Expr<S>>,
-        /// the pattern
         pattern: LikePattern<S>,
         /// NOT
         negated: bool,
@@ -99,7 +95,6 @@ pub enum Expr<S = usize> {
         /// NOT
         negated: bool,
     },
-    /// CASE
     Case {
         /// compared with each WHEN; none: each WHEN is a condition
         value: Option<Box<Expr<S>>>,
@@ -131,7 +126,6 @@ pub enum Expr<S = usize> {
     },
 }
 
-/// The pattern of LIKE.
 #[derive(Clone)]
 pub enum LikePattern<S = usize> {
     /// a literal, prepared

@@ -15,13 +15,10 @@ pub const LARGEST: u64 = 64 * 1024 * 1024;
 /// A method of compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
-    /// gzip
     Gzip,
-    /// zlib
     Zlib,
     /// raw deflate
     Flate,
-    /// zstd
     Zstd,
 }
 

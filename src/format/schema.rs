@@ -18,7 +18,6 @@ pub enum SchemaError {
     /// another type
     #[error("{column} has wrong type:{found}, expect:{expected}")]
     Type {
-        /// the column
         column: Text,
         /// what came
         found: String,

@@ -54,7 +54,6 @@ pub enum ConnectorError {
     /// a conf key of a sink whose properties are wrong
     #[error("conf key {key}: {reason}")]
     Resource {
-        /// which
         key: String,
         /// what is wrong
         reason: String,
@@ -70,7 +69,6 @@ pub enum ConnectorError {
 /// A source whose properties are right.
 #[derive(Clone, Debug)]
 pub enum SourceSpec {
-    /// websocket
     Websocket(Box<Settings>),
     /// topics of other rules
     Memory(MemorySource),
@@ -115,7 +113,6 @@ pub fn properties(kind: &str) -> Vec<Entry> {
 /// A sink whose properties are right. Equal ones are the same sink to those who receive from it.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SinkSpec {
-    /// websocket
     Websocket(Box<Settings>),
     /// a topic for other rules
     Memory(MemorySink),
@@ -297,9 +294,7 @@ impl Connectors {
     }
 }
 
-/// An open source.
 pub enum OpenSource {
-    /// websocket
     Websocket(SourceLink),
     /// topics, read since
     Memory(MemoryReader, SystemTime),
@@ -392,9 +387,7 @@ impl OpenSource {
     }
 }
 
-/// An open sink.
 pub enum OpenSink {
-    /// websocket
     Websocket(SinkLink),
     /// a topic, open since
     Memory(Arc<MemoryWriter>, SystemTime),

@@ -54,7 +54,6 @@ impl EventPaths {
         }
     }
 
-    /// The sink of a path.
     pub fn find(&self, path: &str) -> Option<Arc<EventSink>> {
         locked(&self.0).get(path).cloned()
     }

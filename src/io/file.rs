@@ -29,13 +29,11 @@ const LOADING: Duration = Duration::from_secs(2);
 /// A file that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// no name
     #[error("DATASOURCE is the name of a file in the data folder: set it to a text such as lookup.json")]
     NoName,
     /// the system's answer
     #[error("cannot read {file}: {source}")]
     Read {
-        /// the file
         file: String,
         /// why
         source: io::Error,
@@ -46,7 +44,6 @@ pub enum FileError {
     /// beyond [`LARGEST`]
     #[error("{0} is larger than 256 MiB")]
     TooLarge(String),
-    /// text is UTF-8
     #[error("{0} is not UTF-8")]
     NoText(String),
 }

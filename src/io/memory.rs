@@ -31,7 +31,6 @@ pub const CYCLE_ROWS: usize = 65_536;
 /// Properties that are not right.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
-    /// no topic
     #[error("{0} is the topic of a memory {1}: set it to a text such as devices/state")]
     NoTopic(&'static str, &'static str),
     /// a topic that rows make
@@ -397,7 +396,6 @@ struct Waiting {
 }
 
 impl MemoryWriter {
-    /// The topic.
     pub fn topic(&self) -> &str {
         &self.sink.topic
     }

@@ -68,7 +68,6 @@ pub fn loss(cause: &str, count: u64) -> String {
 pub struct LinkStatus {
     /// where it is: `ws://host:port/path`, or `:port/path` of a server role
     pub address: String,
-    /// state
     pub state: LinkState,
     /// since when it is in this state
     pub since: SystemTime,

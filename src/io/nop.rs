@@ -8,7 +8,6 @@ use crate::io::queue::{MessageBatch, Outlet};
 /// Counts what it discards.
 #[derive(Debug, Default)]
 pub struct Nop {
-    /// messages
     pub messages: AtomicU64,
     /// their bytes
     pub bytes: AtomicU64,

@@ -178,9 +178,7 @@ pub fn inbound(signal: Signal) -> (FrameSender, FrameReceiver) {
 /// Who is told that a stream's queue has space again.
 #[derive(Default)]
 struct Space {
-    /// tasks
     tasks: Notify,
-    /// workers
     workers: Mutex<Vec<Signal>>,
     /// whether any worker is to be told: looked at for each batch
     asked: AtomicBool,
@@ -540,7 +538,6 @@ pub trait RowOutlet: Send + Sync {
 pub enum WayOut {
     /// encoded messages
     Messages(Arc<dyn Outlet>),
-    /// rows
     Rows(Arc<dyn RowOutlet>),
 }
 

@@ -59,7 +59,6 @@ pub enum ReachError {
 /// What properties may reach.
 #[derive(Clone, Debug)]
 pub struct Reach {
-    /// the files
     pub files: FileRoots,
     variables: Arc<[String]>,
 }

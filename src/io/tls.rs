@@ -23,17 +23,14 @@ use crate::io::reach::{read_regular, within_now};
 /// TLS material that cannot be used. Each variant says which property is at fault.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// the file cannot be read
     #[error("property {property}: cannot read {file}: {source}")]
     File {
         /// whose value it is
         property: &'static str,
-        /// the file
         file: String,
         /// why
         source: std::io::Error,
     },
-    /// not base64
     #[error("property {property}: not the base64 of a PEM text: {source}")]
     Base64 {
         /// whose value it is
@@ -154,7 +151,6 @@ pub struct Identity {
     pub insecure: bool,
     /// client certificate chain
     pub certificate: Option<Pem>,
-    /// its key
     pub key: Option<Pem>,
     /// authorities in place of the system's
     pub roots: Option<Pem>,

@@ -63,11 +63,8 @@ impl PlannedTable {
 pub struct PlannedRule {
     /// what the engine needs
     pub spec: RuleSpec,
-    /// its SQL
     pub sql: String,
-    /// its options
     pub options: RuleOptions,
-    /// its file
     pub file: String,
     /// where it stands there
     pub place: Place,
@@ -159,7 +156,6 @@ fn build(
 enum Form {
     /// an object with streams, rules, sources
     Sections,
-    /// one rule
     Rule,
     /// a list of rules
     Rules,

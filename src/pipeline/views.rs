@@ -13,7 +13,6 @@ use crate::text::document::{Document, Member, Node, Place, Problem, Value};
 pub struct PlannedView {
     /// what the engine needs
     pub spec: RuleSpec,
-    /// its name
     pub name: String,
     /// where its clients connect
     pub path: String,

@@ -13,7 +13,6 @@ use crate::value::Text;
 /// A column of a rule's results.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResultColumn {
-    /// its name
     pub name: Text,
     /// its type; `None`: known at run time only
     pub ty: Option<DataType>,

@@ -44,7 +44,6 @@ pub enum PlanErrorKind {
     FieldCase {
         /// the name as written
         name: String,
-        /// the stream
         stream: String,
     },
     /// No function has this name.
@@ -85,19 +84,13 @@ pub enum PlanErrorKind {
     },
     /// An aggregate in WHERE of a rule without a window, or in FILTER.
     #[error("Not allowed to call aggregate functions in {clause} clause: {call}")]
-    Aggregate {
-        /// the clause
-        clause: &'static str,
-        /// the call
-        call: String,
-    },
+    Aggregate { clause: &'static str, call: String },
     /// HAVING reads a column of a row.
     #[error("Not allowed to call non-aggregate functions in HAVING clause: {0}")]
     Having(String),
     /// The rows that were sent before, where windows or joined rows are.
     #[error("function {0} is not allowed in an aggregate query, last_agg_hit_count and last_agg_hit_time are")]
     OfRows(&'static str),
-    /// GROUP BY without a window.
     #[error("select stmt group by should be used with window")]
     GroupByWithoutWindow,
     /// Two fields of the result have one name.
@@ -118,7 +111,6 @@ pub enum PlanErrorKind {
     /// A constant that is no condition.
     #[error("{clause} needs a condition, and {found} is never true or false")]
     Condition {
-        /// the clause
         clause: &'static str,
         /// the constant
         found: String,
@@ -152,12 +144,7 @@ pub enum PlanErrorKind {
     TableAlone,
     /// A lookup table is joined otherwise than by INNER or LEFT.
     #[error("a lookup table answers to the rows of a stream: join {table} with INNER or LEFT, not {kind}")]
-    LookupJoin {
-        /// the join
-        kind: JoinKind,
-        /// the table
-        table: String,
-    },
+    LookupJoin { kind: JoinKind, table: String },
     /// A lookup table is joined without an equality.
     #[error("join condition {0} is invalid, at least one equi-join predicate is required")]
     LookupEquality(String),

@@ -17,12 +17,7 @@ use crate::value::operator::JoinKind;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SlotRef {
     /// the column with this number of the input with that number
-    Column {
-        /// the input
-        input: usize,
-        /// which of its columns
-        column: usize,
-    },
+    Column { input: usize, column: usize },
     /// the alias with this number
     Alias(usize),
     /// the answer of the aggregate with this number
@@ -60,23 +55,18 @@ pub struct Logical {
     pub aliases: Vec<Alias>,
     /// the select list
     pub fields: Vec<Output>,
-    /// WHERE
     pub filter: Option<Expr>,
-    /// the window
     pub window: Option<WindowSpec<SlotRef>>,
     /// FILTER (WHERE …) of the window
     pub admit: Option<Expr>,
     /// keys of GROUP BY
     pub keys: Vec<Expr>,
-    /// the aggregate calls
     pub aggregates: Vec<AggregateCall<SlotRef>>,
     /// the aggregate calls of WHERE, over all rows of the window
     pub window_aggregates: Vec<AggregateCall<SlotRef>>,
     /// whether there is one result row for each group
     pub grouped: bool,
-    /// HAVING
     pub having: Option<Expr>,
-    /// ORDER BY
     pub order: Vec<OrderBy<SlotRef>>,
     /// the analytic calls over rows
     pub steps: Vec<LogicalStep>,
@@ -86,7 +76,6 @@ pub struct Logical {
     pub numbers: Vec<RowNumber<SlotRef>>,
     /// unnest(…) and the like
     pub elements: Option<LogicalElements>,
-    /// LIMIT
     pub limit: Option<u64>,
     /// the watermark, where the rule runs in event time
     pub watermark: Option<Watermark>,
@@ -129,12 +118,9 @@ pub struct LogicalElements {
     pub span: Span,
 }
 
-/// One join.
 #[derive(Clone, Debug)]
 pub struct LogicalJoin {
-    /// which kind
     pub kind: JoinKind,
-    /// ON
     pub on: Option<Expr>,
     /// the same as it is written
     pub text: String,
@@ -142,10 +128,8 @@ pub struct LogicalJoin {
     pub span: Span,
 }
 
-/// An alias.
 #[derive(Clone, Debug)]
 pub struct Alias {
-    /// its name
     pub name: Text,
     /// its value
     pub expr: Expr,
@@ -167,7 +151,6 @@ pub enum Output {
     Field {
         /// its key
         name: Text,
-        /// its value
         value: OutputValue,
         /// passed through by its name
         plain: bool,

@@ -128,7 +128,6 @@ pub struct Filter {
 /// A condition on one slot.
 #[derive(Clone, Debug)]
 pub struct Test {
-    /// the slot
     pub slot: usize,
     /// what must hold of its value
     pub holds: Condition,
@@ -228,7 +227,6 @@ pub struct Stateful {
     pub having: Option<Expr>,
     /// row_number() and the like
     pub numbers: Vec<RowNumber>,
-    /// ORDER BY
     pub order: Vec<OrderBy>,
     /// what is computed for every result row, with memory of those before
     pub result_steps: Vec<Step>,
@@ -340,12 +338,10 @@ pub struct Step {
     pub kind: StepKind,
 }
 
-/// The kinds of steps.
 #[derive(Clone, Debug)]
 pub enum StepKind {
     /// an expression over steps before it, needed by several others
     Compute(Expr),
-    /// an analytic call
     Analytic(AnalyticCall),
     /// the row becomes one for each element, which the steps and clauses behind it read
     Elements(RowsOf),
@@ -354,7 +350,6 @@ pub enum StepKind {
 /// A call of an analytic function.
 #[derive(Clone, Debug)]
 pub struct AnalyticCall<S = usize> {
-    /// which
     pub analytic: Analytic,
     /// its arguments
     pub args: Vec<Expr<S>>,
@@ -364,7 +359,6 @@ pub struct AnalyticCall<S = usize> {
     pub over_rows: bool,
     /// PARTITION BY: a memory for each
     pub partition: Vec<Expr<S>>,
-    /// WHEN
     pub when: Option<Expr<S>>,
 }
 
@@ -389,7 +383,6 @@ pub struct OrderBy<S = usize> {
 /// What a row is multiplied by.
 #[derive(Clone, Debug)]
 pub struct RowsOf<S = usize> {
-    /// which function
     pub function: SetReturning,
     /// its argument
     pub arg: Expr<S>,
@@ -398,7 +391,6 @@ pub struct RowsOf<S = usize> {
 /// A join of what is there with one more input.
 #[derive(Clone, Debug)]
 pub struct Join {
-    /// which kind
     pub kind: JoinKind,
     /// the right side
     pub input: usize,
@@ -420,7 +412,6 @@ pub enum WindowSpec<S = usize> {
     Each,
     /// windows of `length` units, one beginning every `hop`, aligned to the epoch in the configured zone
     Hopping {
-        /// unit
         unit: Unit,
         /// length in units
         length: u64,
@@ -463,10 +454,8 @@ pub enum WindowSpec<S = usize> {
     },
 }
 
-/// One call of an aggregate.
 #[derive(Clone, Debug)]
 pub struct AggregateCall<S = usize> {
-    /// which
     pub aggregate: Aggregate,
     /// its argument, over the slots of a row; none: `*`
     pub arg: Option<Expr<S>>,

@@ -1,10 +1,10 @@
-//! Rule states that outlive restarts: when they are taken, and where they are kept.
+//! Stores the states of rules with `qos` 1 or 2, and returns them when the rules start.
 //!
-//! The state of a rule with qos 1 or 2 is taken every `checkpointInterval`, and when the rule stops. The data thread turns
-//! it into bytes; this module writes them to disk, away from that thread, and returns them when the rule starts. A state
-//! that cannot be written or used again is logged and never keeps a rule from running: the rule begins anew.
+//! A state is taken every `checkpointInterval`, and when the rule stops. The data thread turns it into bytes; this
+//! module writes them to disk, on another thread. A state that cannot be written or used again is logged, and the rule
+//! starts with empty state.
 //!
-//! States are written under the lock of the rule's life, so that an older one never replaces a newer one.
+//! A state is written under the lock of its rule, so that an older one never replaces a newer one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
@@ -14,26 +14,26 @@ use super::store::{Change, Kind, Records};
 use super::{Service, locked, millis};
 use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved, view_id, view_of};
 
-/// A state that is too large is not taken again before this, ms: the data thread stands still for it.
+/// How long to wait after a state was too large, ms: the data thread runs nothing else while it writes one.
 const LARGE: i64 = 60_000;
-/// A rule that is being changed is tried again after this, ms.
+/// How long to wait if the rule is being changed, ms.
 const BUSY: i64 = 1_000;
 
-/// Which rules have a state on disk, and when the next one is taken.
+/// Rules with a state on disk, and when the next one is taken.
 #[derive(Default)]
 pub(super) struct Checkpoints {
     stored: BTreeSet<String>,
     paces: BTreeMap<String, Pace>,
 }
 
-/// When the state of a rule is taken, ms.
+/// Interval between the states of a rule, ms.
 struct Pace {
     interval: i64,
     next: i64,
 }
 
 impl Service {
-    /// Finds out which rules have states, and removes those of rules that are gone: temporary ones.
+    /// Lists the stored states, and removes those of rules that do not exist any more, such as temporary ones.
     pub(super) async fn restore_states(&self, records: &Records) {
         let states = self.inner.store.states().unwrap_or_else(|error| {
             tracing::warn!("rules begin anew: {error}");
@@ -60,8 +60,8 @@ impl Service {
         }
     }
 
-    /// Takes the state of a rule regularly from now on. A rule without qos loses its stored state: it would be too old when
-    /// the rule keeps its state again.
+    /// Starts taking the state of a rule. The stored state of a rule without qos is removed: it would be outdated once
+    /// the rule gets qos again.
     pub(super) async fn begin_checkpoints(&self, id: &str, interval: Option<i64>) {
         self.end_checkpoints(id);
         let Some(interval) = interval else { return self.forget_state(id).await };
@@ -76,12 +76,12 @@ impl Service {
         pace.into_iter().for_each(|pace| self.inner.timer.forget_checkpoint(id, pace.next));
     }
 
-    /// Takes and stores the state of a rule that is due, and notes when it is due next.
+    /// Takes and stores the state of a rule that is due, and schedules the next one.
     pub(super) async fn checkpoint(&self, id: &str) {
         let now = millis(SystemTime::now());
         let interval = {
             let mut checkpoints = locked(&self.inner.checkpoints);
-            // There may be times left of an earlier start.
+            // An earlier start may have left times.
             let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next <= now) else { return };
             pace.next = i64::MAX;
             pace.interval
@@ -90,11 +90,11 @@ impl Service {
             return self.checkpoint_view(id, name, interval).await;
         }
         let wait = match self.try_life(id) {
-            // It may be going to run again, and is asked then.
+            // It may start again, and is asked then.
             Life::Changing => interval.min(BUSY),
             Life::Over => {
                 let mut checkpoints = locked(&self.inner.checkpoints);
-                // It may have been started meanwhile, and has a time of its own then.
+                // It may have been started meanwhile, with a time of its own.
                 if checkpoints.paces.get(id).is_some_and(|pace| pace.next == i64::MAX) {
                     checkpoints.paces.remove(id);
                 }
@@ -117,7 +117,7 @@ impl Service {
         }
     }
 
-    /// Keeps the state of a view, which is not changed meanwhile.
+    /// Stores the state of a view, which is not changed meanwhile.
     async fn checkpoint_view(&self, id: &str, name: &str, interval: i64) {
         let _alone = self.inner.changing.lock().await;
         if self.keeps_view(name)
@@ -134,7 +134,7 @@ impl Service {
         }
     }
 
-    /// Writes a state to disk, if there is one. The caller holds the rule's life.
+    /// Writes a state to disk, if there is one. The caller holds the rule's lock.
     pub(super) async fn keep_state(
         &self,
         engine: Option<&Engine>,
@@ -172,7 +172,7 @@ impl Service {
         }
     }
 
-    /// Notes that the stored state was removed together with the rule.
+    /// Records that the stored state was removed together with the rule.
     pub(super) fn state_is_gone(&self, id: &str) {
         self.end_checkpoints(id);
         locked(&self.inner.checkpoints).stored.remove(id);

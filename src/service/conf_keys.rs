@@ -1,6 +1,6 @@
-//! Conf keys made over the API: property sets of sources, sinks and connections, by type and key.
+//! Conf keys set over the API: property sets of sources, sinks and connections, by type and key.
 //!
-//! Those of sources lie over the ones of the configuration's files. Rules read them when they start.
+//! They override those of the configuration's files. Rules read them when they start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::io::connector::{self, SINKS, SOURCES};
 use crate::property::{Fault, Warning};
 use crate::text::document::Document;
 
-/// What has conf keys.
+/// The classes that have conf keys.
 const CLASSES: [&str; 3] = ["sources", "sinks", "connections"];
 
-/// `class/kind/key`, and the properties.
+/// Properties by `class/kind/key`.
 pub(super) type ConfKeys = BTreeMap<String, Map<String, Json>>;
 
 impl Service {
-    /// The conf keys of a kind (`websocket`) of a class (`sources`): those of the files and those made over the API.
+    /// The conf keys of a kind (`websocket`) of a class (`sources`), from files and from the API.
     ///
     /// # Errors
     /// [`ServiceError::ConfKey`] for an unknown kind.
@@ -51,7 +51,7 @@ impl Service {
         own.map(|(key, props)| (key.to_owned(), Json::Object(props.clone()))).collect()
     }
 
-    /// The conf keys of a class that were made over the API: JSON texts by kind.
+    /// The conf keys of a class that were set over the API: JSON texts by kind.
     pub(super) fn conf_texts(&self, class: &str) -> BTreeMap<String, String> {
         let kinds: Vec<String> = {
             let made = locked(&self.inner.conf_keys);
@@ -62,7 +62,7 @@ impl Service {
         kinds.into_iter().map(|kind| (kind.clone(), Json::Object(self.made(class, &kind)).to_string())).collect()
     }
 
-    /// Makes a conf key, or replaces it. What nobody reads of it is said in the log.
+    /// Creates or replaces a conf key. Unknown properties are logged.
     ///
     /// # Errors
     /// [`ServiceError`], also for properties whose values can never be right; nothing has changed then.
@@ -93,12 +93,12 @@ impl Service {
         Ok(())
     }
 
-    /// What is odd about the properties of a conf key.
+    /// Warnings about the properties of a conf key.
     pub fn warnings_of_conf_key(&self, class: &str, kind: &str, props: &Map<String, Json>) -> Vec<String> {
         faults(class, kind, props).1.iter().map(Warning::to_string).collect()
     }
 
-    /// Deletes a conf key; one of a file is then as it was there.
+    /// Deletes a conf key; if a file has it too, that one holds again.
     ///
     /// # Errors
     /// [`ServiceError::NoConfKey`]
@@ -132,7 +132,7 @@ impl Service {
             match serde_json::from_str::<Map<String, Json>>(text) {
                 Ok(props) => {
                     locked(&self.inner.conf_keys).insert(name.to_owned(), props.clone());
-                    // What it may reach can be less than when it was made.
+                    // The allowed files and variables may have changed since it was set.
                     match self.check_reach(&props) {
                         Ok(()) => self.apply_named(name, Some(props)),
                         Err(error) => tracing::error!("the stored conf key {name} cannot be used: {error}"),
@@ -149,7 +149,7 @@ impl Service {
         }
     }
 
-    /// Lets rules that start from now on see a conf key of a source or sink, or the file's one again.
+    /// Applies a conf key of a source or sink to rules that start from now on; `None`: that of the file.
     fn apply(&self, class: &str, kind: &str, key: &str, props: Option<Map<String, Json>>) {
         let mut config = locked(&self.inner.config);
         match class {
@@ -160,7 +160,7 @@ impl Service {
     }
 }
 
-/// What is wrong with the properties of a conf key by themselves, and what else is to be said of them.
+/// The errors of properties that hold for any rule, and the warnings.
 fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, Vec<Warning>) {
     let texts = |faults: Vec<Fault>| faults.iter().map(Fault::to_string).collect::<Vec<_>>();
     if class != "sinks" {

@@ -27,7 +27,6 @@ use crate::value::Text;
 /// A rule that was read, once: every start plans it again, against the streams and settings of that time.
 #[derive(Clone, Debug)]
 pub struct Definition {
-    /// the rule
     pub rule: Rule,
     /// its SQL as tree
     pub select: Arc<Select>,

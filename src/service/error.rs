@@ -9,7 +9,6 @@ use crate::plan::PlanError;
 pub enum Code {
     /// anything without a number of its own
     Undefined = 1000,
-    /// general
     General = 1001,
     /// what was asked for is not there
     NotFound = 1002,
@@ -17,7 +16,6 @@ pub enum Code {
     Executor = 2201,
     /// streams and tables
     Relation = 3000,
-    /// conf keys
     ConfKey = 5000,
 }
 
@@ -38,7 +36,6 @@ pub enum ServiceError {
     Version {
         /// rule or source
         what: &'static str,
-        /// its name
         name: String,
         /// what is there
         old: String,
@@ -50,7 +47,6 @@ pub enum ServiceError {
     NoRelation {
         /// stream or table
         what: &'static str,
-        /// the name
         name: String,
     },
     /// asked to drop what is not there
@@ -58,15 +54,11 @@ pub enum ServiceError {
     NothingToDrop {
         /// stream or table
         what: &'static str,
-        /// the name
         name: String,
     },
     /// rules read it
     #[error("stream {name} has been referenced by other rules")]
-    Referenced {
-        /// the name
-        name: String,
-    },
+    Referenced { name: String },
     /// the body of a rule is wrong
     #[error("invalid rule json: {0}")]
     RuleJson(String),
@@ -102,12 +94,7 @@ pub enum ServiceError {
     NoTopology(String),
     /// a trial that cannot be made
     #[error("fail to run rule {id}: {why}")]
-    Trial {
-        /// its id
-        id: String,
-        /// why
-        why: String,
-    },
+    Trial { id: String, why: String },
     /// a trial that cannot be read
     #[error("fail to parse rule definition {0}")]
     TrialJson(String),
@@ -134,12 +121,7 @@ pub enum ServiceError {
     ConnectionUndefined,
     /// rules refer to it
     #[error("connection {id} can't be dropped due to rule references [{rules}]")]
-    ConnectionUsed {
-        /// its id
-        id: String,
-        /// which rules
-        rules: String,
-    },
+    ConnectionUsed { id: String, rules: String },
     /// a connection that cannot be opened, or a peer that cannot be reached
     #[error("{0}")]
     Connection(String),

@@ -1,11 +1,12 @@
-//! Streams, tables and rules under management: what `plutino serve` does, whoever asks for it.
+//! The service behind `plutino serve`: it manages streams, tables, rules and views.
 //!
-//! A [`Service`] stands on the engine, which runs rules, and on the store, which keeps what was asked for. Every change
-//! is checked, takes effect, and is on disk before it is answered; what fails leaves all as it was. Methods give typed
-//! answers and [`ServiceError`]s; this module knows neither HTTP nor command lines.
+//! A [`Service`] uses the engine, which runs rules, and the store, which keeps definitions. Every change is checked,
+//! takes effect, and is on disk before the call returns; a failed change changes nothing. Methods return typed results
+//! and [`ServiceError`]s; this module knows neither HTTP nor command lines.
 //!
-//! Changes of one rule happen one after the other (see `rules`), those of different rules side by side; changes of streams
-//! and tables happen one after the other. A method that was begun must be driven to its end: see `api`, which spawns.
+//! Changes of one rule happen one after the other (see `rules`), those of different rules concurrently; changes of
+//! streams and tables happen one after the other. The future of a method must be polled to its end: see `api`, which
+//! spawns it.
 
 mod checkpoints;
 mod conf_keys;
@@ -66,56 +67,52 @@ use tasks::Tasks;
 use timer::Timer;
 use trial::Trial;
 
-/// What a service is started with.
+/// Settings of a service.
 pub struct ServiceSettings {
-    /// the configuration
     pub config: Config,
-    /// the folder of the store and of files that statements name
+    /// The folder of the store and of the files that statements name.
     pub data: PathBuf,
-    /// data threads
+    /// The number of data threads.
     pub workers: usize,
 }
 
-/// What a service has done by its end.
+/// The result of a shutdown.
 #[derive(Clone, Debug, Default)]
 pub struct Summary {
-    /// rules that ran
+    /// Rules that ran.
     pub rules: usize,
-    /// rules whose states were put on disk
+    /// Rules whose states were stored.
     pub stored: usize,
-    /// what was delivered and lost since the start
     pub totals: Totals,
 }
 
 /// Why a service cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// the store
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// the engine
     #[error(transparent)]
     Engine(#[from] EngineError),
 }
 
-/// All that is managed. Clones share it.
+/// Manages streams, tables, rules and views. Clones share it.
 #[derive(Clone)]
 pub struct Service {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    /// `None` once the service has stopped
+    /// `None` once the service has stopped.
     engine: tokio::sync::RwLock<Option<Engine>>,
     store: Store,
     config: Mutex<Arc<Config>>,
     relations: Mutex<Relations>,
-    /// held while a stream or table changes
+    /// Held while a stream or table changes.
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     views: Mutex<BTreeMap<String, ManagedView>>,
     trials: Mutex<BTreeMap<String, Arc<Trial>>>,
-    /// held while a trial of this id is made, started or ended
+    /// Held while a trial with this id is made, started or ended.
     trial_gates: KeyedLock,
     conf_keys: Mutex<ConfKeys>,
     connections: Mutex<Kept>,
@@ -123,16 +120,16 @@ struct Inner {
     timer: Arc<Timer>,
     uploads: Uploads,
     tasks: Mutex<Tasks>,
-    /// with which code the process shall end, once somebody has asked for it
+    /// The exit code of the process, once the end was requested.
     ending: tokio::sync::watch::Sender<Option<u8>>,
-    /// cancelled when the service stops: no rule starts any more
+    /// Cancelled when the service stops: no rule starts from then on.
     shutdown: CancellationToken,
     checkpoints: Mutex<Checkpoints>,
     began: Instant,
 }
 
 impl Service {
-    /// Opens the store, and starts the engine with the tables in it. Rules do not run before [`Service::resume`].
+    /// Opens the store and starts the engine with the stored tables. Rules do not run before [`Service::resume`].
     ///
     /// # Errors
     /// [`StartError`]
@@ -176,7 +173,7 @@ impl Service {
         Ok(service)
     }
 
-    /// Puts what was stored back into the catalog. What cannot be used any more is told and stays in the store.
+    /// Restores the catalog from the store. What cannot be used any more is logged and stays in the store.
     async fn restore(&self, records: &Records) {
         self.restore_conf_keys(records);
         self.restore_connections(records).await;
@@ -204,20 +201,20 @@ impl Service {
         self.stop_within(self.config().shutdown_timeout).await
     }
 
-    /// Stops all rules; accepted changes and states are on disk when this returns. Clients that stop reading do not delay
-    /// it beyond `limit`. Whether rules shall run stays as it was.
+    /// Stops all rules; accepted changes and states are on disk when this returns. Clients that stop reading do not
+    /// delay it beyond `limit`. The stored state of a rule, running or stopped, does not change.
     pub async fn stop_within(&self, limit: Duration) -> Summary {
         let began = Instant::now();
         self.inner.shutdown.cancel();
         self.end_imports().await;
         self.end_trials().await;
         let engine = self.inner.engine.write().await.take();
-        // One that was being made meanwhile has no engine any more.
+        // A trial that was being made has no engine any more.
         self.end_trials().await;
         let Some(engine) = engine else { return Summary::default() };
         let websockets = engine.websockets();
         let left = limit.saturating_sub(began.elapsed());
-        // Rules hold their endpoints themselves until their last messages are out.
+        // Rules keep their endpoints until their last messages are sent.
         let released = async {
             let _ = tokio::time::timeout(left, async {
                 websockets.end().await;
@@ -232,7 +229,7 @@ impl Service {
         Summary { rules: ended.rules.len(), stored, totals: ended.totals }
     }
 
-    /// Keeps a file ([`Uploads::put`]); its path.
+    /// Stores a file ([`Uploads::put`]) and returns its path.
     ///
     /// # Errors
     /// [`UploadError`]
@@ -240,7 +237,7 @@ impl Service {
         self.with_uploads(move |uploads| uploads.put(&name, &content)).await
     }
 
-    /// Works with the files that were sent, on a thread that may wait for the disk.
+    /// Works with uploaded files, on a thread that may wait for the disk.
     ///
     /// # Errors
     /// [`UploadError`]
@@ -253,7 +250,7 @@ impl Service {
         done.unwrap_or_else(|error| Err(UploadError::Io { path: self.inner.uploads.folder().to_owned(), error }))
     }
 
-    /// A file of the store as it is now, to be kept elsewhere: with secrets and states.
+    /// A copy of the store as it is now, secrets and states included.
     ///
     /// # Errors
     /// [`ServiceError::Store`]
@@ -261,23 +258,23 @@ impl Service {
         Ok(self.inner.store.backup().await?)
     }
 
-    /// What of the store is damaged; then nothing can be changed.
+    /// The damage of the store; while there is any, nothing can be changed.
     pub fn damage(&self) -> &[Damage] {
         self.inner.store.damage()
     }
 
-    /// Asks whoever runs the service to end it, and the process with this code.
+    /// Requests the end of the service and of the process, with this exit code.
     pub fn ask_to_end(&self, code: u8) {
         self.inner.ending.send_replace(Some(code));
     }
 
-    /// Waits until somebody has asked for the end; the code that was asked for.
+    /// Waits until the end is requested; returns the exit code.
     pub async fn asked_to_end(&self) -> u8 {
         // The sender lives as long as this service.
         self.inner.ending.subscribe().wait_for(Option::is_some).await.ok().and_then(|code| *code).unwrap_or(0)
     }
 
-    /// Dates and windows of rules that start from now on, and schedules, are in this zone; until the process ends.
+    /// Sets the time zone of schedules and of rules that start from now on, until the process ends.
     ///
     /// # Errors
     /// [`ServiceError::Stopping`]
@@ -288,32 +285,32 @@ impl Service {
         Ok(())
     }
 
-    /// Messages that came to endpoints while no rule read them, by address, since the start.
+    /// Messages that arrived at endpoints while no rule read them, by address, since the start.
     pub async fn unread_messages(&self) -> Vec<(String, u64)> {
         self.inner.engine.read().await.as_ref().map(|engine| engine.websockets().unread()).unwrap_or_default()
     }
 
-    /// How long it has run.
+    /// Time since the start.
     pub fn up_time(&self) -> Duration {
         self.inner.began.elapsed()
     }
 
-    /// Where the data server listens, while it does.
+    /// The address of the data server, while it listens.
     pub async fn listening(&self) -> Option<SocketAddr> {
         self.inner.engine.read().await.as_ref()?.listening()
     }
 
-    /// Handshakes of the data server that were refused since the start, by cause.
+    /// Refused handshakes of the data server since the start, by cause.
     pub async fn refused_handshakes(&self) -> Vec<(&'static str, u64)> {
         self.inner.engine.read().await.as_ref().map(Engine::refused_handshakes).unwrap_or_default()
     }
 
-    /// Websocket connections that ended out of order since the start, by cause.
+    /// Websocket connections that did not end in order since the start, by cause.
     pub async fn disconnects(&self) -> Vec<(&'static str, u64)> {
         self.inner.engine.read().await.as_ref().map(Engine::disconnects).unwrap_or_default()
     }
 
-    /// Measures the states of rules and lookup tables, for no longer than `limit`; what was not answered by then is left out.
+    /// Measures the states of rules and lookup tables; what is not answered within `limit` is left out.
     pub async fn measure(&self, limit: Duration) -> Arc<Measured> {
         match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.measure(limit).await,
@@ -329,12 +326,12 @@ impl Service {
         }
     }
 
-    /// The configuration as it is now.
+    /// The current configuration.
     pub fn config(&self) -> Arc<Config> {
         locked(&self.inner.config).clone()
     }
 
-    /// Checks what properties that came over the API want to reach.
+    /// Checks which files and variables properties from the API name.
     ///
     /// # Errors
     /// [`ReachError`]
@@ -342,7 +339,7 @@ impl Service {
         self.config().reach.as_ref().map_or(Ok(()), |reach| reach.check(props))
     }
 
-    /// What rules are planned against now.
+    /// The current catalog.
     pub fn catalog(&self) -> Arc<Catalog> {
         locked(&self.inner.relations).catalog.clone()
     }
@@ -359,7 +356,7 @@ pub fn check_id(id: &str) -> Result<(), ServiceError> {
     if id.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_') {
         return Ok(());
     }
-    // A long id is cut, so that an answer does not grow with it.
+    // A long id is truncated in the error.
     let shown: String = id.chars().take(256).collect();
     Err(ServiceError::Id(shown))
 }
@@ -400,7 +397,7 @@ mod tests {
         assert!(matches!(service.start_rule("stopped").await, Err(ServiceError::Stopping)));
         drop(service);
 
-        // The timer's task lets go of the service within a moment, and with it of the store.
+        // The timer's task releases the service, and with it the store, within a moment.
         let service = loop {
             let config =
                 Config { server: ServerSettings { port: 0, ..ServerSettings::default() }, ..Config::default() };

@@ -1,4 +1,4 @@
-//! Streams and tables under management: their statements and definitions, by name.
+//! Streams and tables: their statements and definitions, by name.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,24 +17,20 @@ use crate::text::document::Problem;
 /// A stream or table as it was created.
 #[derive(Clone, Debug)]
 pub struct Named {
-    /// the statement as given
+    /// As given.
     pub sql: Arc<str>,
-    /// the statement as tree
     pub create: Arc<CreateStream>,
-    /// what it defines
     pub def: Arc<StreamDef>,
 }
 
 /// All streams and tables.
 #[derive(Debug, Default)]
 pub(super) struct Relations {
-    /// what rules are planned against; replaced as a whole, so that a plan never waits
+    /// What rules are planned against. It is replaced as a whole, so that a plan never waits.
     pub catalog: Arc<Catalog>,
-    /// by name
     pub named: BTreeMap<String, Named>,
 }
 
-/// What a relation is called in messages.
 pub fn what(relation: Relation) -> &'static str {
     match relation {
         Relation::Stream => "stream",
@@ -50,7 +46,7 @@ fn record(relation: Relation) -> Record {
 }
 
 impl Relations {
-    /// Adds what a statement defines, in place of what has the name.
+    /// Adds the definition of a statement, or replaces the one with its name.
     fn put(&mut self, sql: &str, create: CreateStream) -> Result<Named, ServiceError> {
         let catalog = Arc::make_mut(&mut self.catalog);
         let old = catalog.remove(&create.name.name);
@@ -70,17 +66,14 @@ impl Relations {
         Ok(named)
     }
 
-    /// The statement of one of them.
     pub(super) fn sql(&self, name: &str) -> Option<Arc<str>> {
         self.named.get(name).map(|named| named.sql.clone())
     }
 
-    /// A view has this name from now on.
     pub(super) fn take_view(&mut self, name: &str) {
         Arc::make_mut(&mut self.catalog).add_view(name);
     }
 
-    /// The view of this name is gone.
     pub(super) fn leave_view(&mut self, name: &str) {
         Arc::make_mut(&mut self.catalog).remove_view(name);
     }
@@ -90,7 +83,7 @@ impl Relations {
         self.named.remove(name);
     }
 
-    /// Reads a stored statement again.
+    /// Parses a stored statement.
     ///
     /// # Errors
     /// [`ServiceError::Statement`]
@@ -99,13 +92,13 @@ impl Relations {
     }
 }
 
-/// How the refusal of what is no statement about streams begins.
+/// The beginning of the error for text that is not a statement about streams.
 const NO_STATEMENT: &str = "Invalid stream statement";
 
 fn parse(sql: &str) -> Result<CreateStream, ServiceError> {
     let create = parse_create(sql).map_err(|error| ServiceError::Statement(error.to_string()))?;
     let name = &create.name.name;
-    // Names stand in paths of the API, in files and in answers: no part of them may mean anything there.
+    // Names occur in paths of the API, in file names and in responses: no character of them may have a meaning there.
     if name.is_empty() || name.len() > 256 || name.chars().any(|c| c.is_control() || "/\\<>\"'%?#".contains(c)) {
         return Err(ServiceError::Statement(format!("{name:?} is no name for a stream or table")));
     }
@@ -113,7 +106,7 @@ fn parse(sql: &str) -> Result<CreateStream, ServiceError> {
 }
 
 impl Service {
-    /// The names of all streams, or all tables, in alphabetical order; of tables only those of one kind where it is given.
+    /// The names of all streams, or all tables, in alphabetical order; of tables optionally only one kind.
     pub fn relations(&self, relation: Relation, lookup: Option<bool>) -> Vec<Named> {
         let relations = locked(&self.inner.relations);
         let of_kind = |named: &&Named| match (named.def.kind, relation) {
@@ -124,8 +117,6 @@ impl Service {
         relations.named.values().filter(of_kind).cloned().collect()
     }
 
-    /// One of them.
-    ///
     /// # Errors
     /// [`ServiceError::NoRelation`]
     pub fn relation(&self, relation: Relation, name: &str) -> Result<Named, ServiceError> {
@@ -141,7 +132,7 @@ impl Service {
     pub async fn create_relation(&self, sql: &str) -> Result<Named, ServiceError> {
         let create = parse(sql)?;
         let name = create.name.name.to_string();
-        // A new one has nothing to keep.
+        // A new one has no secrets to keep.
         self.restored_relation("", sql)?;
         let _alone = self.inner.changing.lock().await;
         if self.has_view(&name) {
@@ -155,17 +146,17 @@ impl Service {
         self.put_relation(sql, create, None).await
     }
 
-    /// All that is wrong with a statement that was refused, as rule files are told of it.
+    /// All problems of a refused statement, as for rule files.
     pub fn mistakes_of_statement(&self, sql: &str) -> Vec<Problem> {
         diagnose::of_statement(sql, &self.catalog())
     }
 
-    /// What is odd about a statement that was accepted.
+    /// Warnings about an accepted statement.
     pub fn warnings_of_statement(&self, sql: &str) -> Vec<Problem> {
         diagnose::warnings_of_statement(sql, &self.catalog(), &self.config())
     }
 
-    /// Replaces a stream or table, or creates it. Running rules that read it go on with the new definition.
+    /// Replaces a stream or table, or creates it. Running rules that read it continue with the new definition.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -194,7 +185,7 @@ impl Service {
                 return Err(ServiceError::Statement(message));
             }
             check_version("source", name, version(&old.create), version(&create))?;
-            // Rules that run share the stream's source, or have their own.
+            // Running rules share the stream's source, or have their own.
             if is_shared(&old.create) != is_shared(&create) {
                 let message = format!("Replace {name} fails: cannot change the option SHARED.");
                 return Err(ServiceError::Statement(message));
@@ -206,7 +197,7 @@ impl Service {
         Ok(named)
     }
 
-    /// Puts a definition in place of an old one: first the engine's table, then the store.
+    /// Replaces a definition: first the engine's table, then the store.
     async fn put_relation(&self, sql: &str, create: CreateStream, old: Option<Named>) -> Result<Named, ServiceError> {
         let relation = create.relation;
         let name = create.name.name.to_string();
@@ -230,7 +221,7 @@ impl Service {
         Ok(named)
     }
 
-    /// Lets the engine keep the rows of a lookup table, in place of one of the same name.
+    /// Creates or replaces a lookup table in the engine.
     pub(super) async fn open_table(&self, named: &Named) -> Result<(), ServiceError> {
         if named.def.kind != Kind::LookupTable {
             return Ok(());
@@ -256,8 +247,8 @@ impl Service {
         }
     }
 
-    /// Drops a stream or table. Unless `force` is set, none that a rule reads; a rule that was stopped by hand reads
-    /// nothing.
+    /// Drops a stream or table. Unless `force` is set, one that a rule reads is refused; a rule that was stopped by
+    /// hand does not count.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -269,7 +260,7 @@ impl Service {
         let mut rules = self.readers(name);
         rules.extend(self.views_over(name));
         if !force && !rules.is_empty() {
-            // The answer is the text that scripts know, and has no room for them.
+            // Scripts match the response text, which has no room for warnings.
             tracing::info!("{what} {name} is not dropped: {} read it", rules.join(", "));
             return Err(ServiceError::Referenced { name: name.to_owned() });
         }
@@ -291,7 +282,7 @@ fn version(create: &CreateStream) -> &str {
     option.map_or("", |option| option.value.as_str())
 }
 
-/// A version must grow, as text, once there is one.
+/// A new version must be greater, as text, if there is an old one.
 ///
 /// # Errors
 /// [`ServiceError::Version`]

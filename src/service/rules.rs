@@ -1,9 +1,9 @@
-//! Rules under management: created, changed, started, stopped, deleted.
+//! Creates, changes, starts, stops and deletes rules.
 //!
-//! Each rule has a lock for its life, which is held from the first check of an operation to its end on disk, so that a
-//! thousand calls on one rule happen one after the other; and a lock for what is known of it, held for single steps, so
-//! that a query never waits. The steps of a rule's life are in `life`. A rule's text is read once, when it comes in: every
-//! start plans the definition again, against the streams and settings of that time.
+//! Each rule has two locks. One serialises its changes: it is held from the first check of an operation until the
+//! change is on disk, so that concurrent calls on one rule run one after the other. The other guards its data and is
+//! held for single steps, so that a query never waits. `life` has the transitions. A rule's text is parsed once, when
+//! it arrives; every start plans the definition again, against the current streams and settings.
 
 mod entry;
 mod life;
@@ -30,39 +30,33 @@ const BY_HAND: &str = "canceled manually";
 /// The message of a rule that a new definition stopped.
 const BY_UPDATE: &str = "stopped by update";
 
-/// A rule of the list.
+/// A rule in the list of all rules.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSummary {
-    /// its id
     pub id: String,
-    /// its name for people; its id where it has none
+    /// For people; the id if it has none.
     pub name: String,
-    /// its state
     pub phase: Phase,
-    /// its version; empty if not given
+    /// Empty if not given.
     pub version: String,
-    /// whether it is traced
     pub trace: bool,
-    /// its tags
     pub tags: Option<Vec<String>>,
 }
 
-/// What became of one rule of many.
+/// The result for one rule of several.
 #[derive(Debug)]
 pub struct Bulk {
-    /// its id
     pub id: String,
-    /// how it went
     pub outcome: Result<(), ServiceError>,
 }
 
 impl Service {
-    /// Creates a rule from its JSON text, and starts it unless it says otherwise; returns its id.
+    /// Creates a rule from its JSON text, and starts it unless `triggered` is false; returns its id.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
     pub async fn create_rule(&self, text: &str) -> Result<String, ServiceError> {
-        // A new one has nothing to keep.
+        // A new one has no secrets to keep.
         self.restored_rule("", text)?;
         let definition = Arc::new(Definition::read(text, None, &self.config().rule)?);
         self.insert_rule(&definition, text).await?;
@@ -73,7 +67,7 @@ impl Service {
     async fn insert_rule(&self, definition: &Arc<Definition>, text: &str) -> Result<(), ServiceError> {
         let id = definition.rule.id.as_str();
         let entry = Entry::new(id, State::of(definition, text));
-        // The id is taken before the streams are looked at, so that they cannot be dropped in between.
+        // The id is taken first, so that the streams cannot be dropped in between.
         let _life = entry.life.lock().await;
         {
             let mut rules = locked(&self.inner.rules);
@@ -92,7 +86,7 @@ impl Service {
         created
     }
 
-    /// Keeps a definition, and lets it run as it says: in the place of what runs under its id.
+    /// Stores a definition and starts it, unless `triggered` is false, in place of the running rule with its id.
     async fn put_in_place(
         &self,
         entry: &Arc<Entry>,
@@ -108,7 +102,7 @@ impl Service {
         };
         if definition.rule.triggered {
             match self.begin(entry, definition, planned, record, true).await {
-                // What could not start is there all the same, and its status says why.
+                // A rule that could not start exists all the same; its status says why.
                 Ok(()) | Err(NotStarted::Failed(_)) => Ok(()),
                 Err(NotStarted::Refused(error)) => Err(error),
             }
@@ -118,7 +112,7 @@ impl Service {
         }
     }
 
-    /// Puts a stored rule back; it runs with [`Service::resume`].
+    /// Restores a stored rule; it starts with [`Service::resume`].
     pub(super) fn restore_rule(&self, id: &str, text: &str) {
         let state = match Definition::read(text, Some(id), &self.config().rule) {
             Ok(definition) => {
@@ -135,7 +129,7 @@ impl Service {
         locked(&self.inner.rules).insert(id.to_owned(), Entry::new(id, state));
     }
 
-    /// Begins the stored views, and starts the stored rules that shall run.
+    /// Starts the stored views and rules.
     pub async fn resume(&self) {
         self.resume_views().await;
         let entries: Vec<Arc<Entry>> = locked(&self.inner.rules).values().cloned().collect();
@@ -165,8 +159,8 @@ impl Service {
         }
     }
 
-    /// Replaces a rule, or creates it. One that runs goes on until the new one takes its place, between two messages: no
-    /// endpoint closes and no client is cut off that both use.
+    /// Replaces a rule, or creates it. A running version is replaced between two messages: no endpoint that both use
+    /// closes, and no client is disconnected.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -174,7 +168,7 @@ impl Service {
         check_id(id)?;
         let text = &*self.restored_rule(id, text)?;
         let definition = Arc::new(Definition::read(text, Some(id), &self.config().rule)?);
-        // One that is being created, or dropped, is waited for.
+        // Waits for a creation or deletion in progress.
         let known = || locked(&self.inner.rules).get(id).cloned();
         let (entry, _life) = loop {
             let Some(entry) = known() else {
@@ -195,7 +189,7 @@ impl Service {
         Ok(())
     }
 
-    /// Stops a rule and forgets it.
+    /// Stops and deletes a rule.
     ///
     /// # Errors
     /// [`ServiceError::NoRuleToDrop`]
@@ -207,7 +201,7 @@ impl Service {
         if locked(&entry.state).gone {
             return Err(missing());
         }
-        // On disk first: a rule that is gone may run for a moment, but must not come back.
+        // On disk first: a deleted rule may run for a moment, but must not come back.
         let mut changes = Vec::new();
         if !locked(&entry.state).temporary() {
             changes.push(Change::remove(Kind::Rule, id).urgent());
@@ -225,7 +219,7 @@ impl Service {
         Ok(())
     }
 
-    /// Starts a rule, now and after each restart of the service. One that runs goes on.
+    /// Starts a rule, now and after each restart of the service. A running rule continues.
     ///
     /// # Errors
     /// [`ServiceError`]: what is wrong with the rule.
@@ -252,8 +246,8 @@ impl Service {
         self.halt(&entry, BY_HAND, true).await
     }
 
-    /// Lets a rule begin again, as it is planned against the streams and settings of now. One that runs is replaced by
-    /// itself. It goes on if a peer refuses that; if it cannot be planned any more, it has failed.
+    /// Restarts a rule, planned against the current streams and settings. A running version is replaced between two
+    /// messages; it continues if a peer refuses the new one. If the rule cannot be planned any more, it has failed.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -273,8 +267,8 @@ impl Service {
         self.want_or_halt(&entry).await
     }
 
-    /// Forgets what a rule remembers. One that runs begins anew; one that waits for its schedule or its next try goes on
-    /// waiting.
+    /// Clears the state of a rule. A running rule restarts with empty state; one that waits for its schedule or its
+    /// next retry keeps waiting.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -286,8 +280,8 @@ impl Service {
         if entry.phase() == Phase::Running { self.start_anew(&entry, false).await } else { Ok(()) }
     }
 
-    /// Lets the running rules that read a stream or table go on with its new definition. One that cannot goes on with the
-    /// old one, and the log says why.
+    /// Restarts the running rules that read a stream or table with its new definition. A rule that cannot continues
+    /// with the old one, which is logged.
     pub(super) async fn take_up(&self, name: &str) {
         for id in self.readers(name) {
             let Some(entry) = self.entry(&id) else { continue };
@@ -301,7 +295,7 @@ impl Service {
         }
     }
 
-    /// Takes the life of a rule, if it runs and is not just being changed.
+    /// Takes the lock of a running rule, unless it is being changed.
     pub(super) fn try_life(&self, id: &str) -> Life {
         let Some(entry) = locked(&self.inner.rules).get(id).cloned() else { return Life::Over };
         match entry.life.clone().try_lock_owned() {
@@ -339,7 +333,7 @@ impl Service {
         }
     }
 
-    /// Plans a rule against what there is now, and starts it: in the place of the one that runs.
+    /// Plans a rule against the current catalog and starts it, in place of the running one.
     async fn start_anew(&self, entry: &Arc<Entry>, carry: bool) -> Result<(), ServiceError> {
         let definition = self.definition(entry)?;
         let planned = definition.plan(&self.catalog(), &self.config())?;
@@ -350,12 +344,12 @@ impl Service {
         }
     }
 
-    /// Notes in a rule's definition whether it shall run.
+    /// Stores in a rule's definition whether it is to run.
     async fn want(&self, entry: &Arc<Entry>, triggered: bool) -> Result<(), ServiceError> {
         self.amend(entry, "triggered", Json::Bool(triggered)).await
     }
 
-    /// Notes that a rule which has just been started shall run; where that cannot be kept, it does not.
+    /// Stores that a rule which was just started is to run; if that fails, it stops.
     async fn want_or_halt(&self, entry: &Arc<Entry>) -> Result<(), ServiceError> {
         let wanted = self.want(entry, true).await;
         if wanted.is_err() {
@@ -364,7 +358,7 @@ impl Service {
         wanted
     }
 
-    /// Sets a member of a rule's text, here and on disk.
+    /// Sets a member of a rule's text, in memory and on disk.
     async fn amend(&self, entry: &Arc<Entry>, member: &str, value: Json) -> Result<(), ServiceError> {
         let text = entry.text();
         let wrong = |error: serde_json::Error| ServiceError::RuleJson(error.to_string());
@@ -377,7 +371,7 @@ impl Service {
         let text = Json::Object(json).to_string();
         if !locked(&entry.state).temporary() {
             let change = Change::put(Kind::Rule, &entry.id, &text);
-            // A rule can be stopped on a full disk, too.
+            // A rule can be stopped even if the disk is full.
             let stops = member == "triggered" && value == Json::Bool(false);
             self.inner.store.write(vec![if stops { change.urgent() } else { change }]).await?;
         }
@@ -385,8 +379,6 @@ impl Service {
         Ok(())
     }
 
-    /// Notes whether a rule is traced.
-    ///
     /// # Errors
     /// [`ServiceError::NoRuleToTrace`]
     pub fn trace_rule(&self, id: &str, on: bool) -> Result<(), ServiceError> {

@@ -22,12 +22,13 @@ impl Service {
 }
 
 impl Service {
-    /// The columns that rules read of a stream, in the order of the rules' ids; of rules that were not stopped by hand.
+    /// The columns of a stream that rules read, in the order of the rules' ids; rules that were stopped by hand do not
+    /// count.
     pub fn columns_read(&self, relation: &str) -> Vec<String> {
         let mut read = Vec::new();
         let catalog = self.catalog();
         for id in self.readers(relation) {
-            // One that was deleted meanwhile, or cannot be planned any more, reads nothing.
+            // A rule that was deleted meanwhile, or cannot be planned any more, reads nothing.
             let Ok(definition) = self.rule_definition(&id) else { continue };
             let Ok(plan) = plan::of_select(&definition.select, &definition.rule.options, &catalog) else { continue };
             for input in plan.inputs.iter().filter(|input| input.stream.name == relation) {

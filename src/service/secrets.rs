@@ -1,6 +1,6 @@
-//! Secrets of what is managed: hidden where it is shown or exported, and put back where it is sent again.
+//! Masks secrets in definitions that are shown or exported, and puts them back when a masked definition returns.
 //!
-//! The texts that the service keeps have their secrets in them; what is hidden is decided in [`crate::text::secret`].
+//! The service keeps texts with their secrets; [`crate::text::secret`] decides what is masked.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -13,7 +13,7 @@ use super::{Service, locked};
 use crate::sql::parse_create;
 use crate::text::secret::{self, HIDDEN, masked_json, masked_sets_json, masked_url, restored_json, restored_sets_json};
 
-/// A statement whose secrets are hidden; one without secrets as it was written.
+/// A statement with its secrets masked; without secrets, the statement as it was written.
 pub fn masked_statement(sql: &str) -> Cow<'_, str> {
     let Ok(mut create) = parse_create(sql) else { return Cow::Borrowed(sql) };
     let mut any = false;
@@ -30,12 +30,12 @@ pub fn masked_statement(sql: &str) -> Cow<'_, str> {
     if any { Cow::Owned(create.to_string()) } else { Cow::Borrowed(sql) }
 }
 
-/// A statement with the values of an old one in place of those that it hides.
+/// A statement with masked values replaced by those of an old one.
 fn restored_statement<'a>(sql: &'a str, old: Option<&str>) -> Result<Cow<'a, str>, secret::NothingHidden> {
     if !sql.contains(HIDDEN) {
         return Ok(Cow::Borrowed(sql));
     }
-    // What is wrong with a statement is said by those who execute it.
+    // Executing the statement reports what is wrong with it.
     let Ok(mut create) = parse_create(sql) else { return Ok(Cow::Borrowed(sql)) };
     let old = old.and_then(|old| parse_create(old).ok());
     let mut any = false;
@@ -59,7 +59,7 @@ fn restored_statement<'a>(sql: &'a str, old: Option<&str>) -> Result<Cow<'a, str
     Ok(if any { Cow::Owned(create.to_string()) } else { Cow::Borrowed(sql) })
 }
 
-/// Properties with the values of old ones in place of those that they hide.
+/// Properties with masked values replaced by those of old ones.
 ///
 /// # Errors
 /// The text says which property was never set.
@@ -76,10 +76,10 @@ pub(super) fn restored_props(
 }
 
 impl Service {
-    /// The text of a rule with the values of the one that is there in place of those that it hides.
+    /// The text of a rule with masked values replaced by those of the existing rule.
     ///
     /// # Errors
-    /// [`ServiceError::RuleJson`] for a hidden value that was never set.
+    /// [`ServiceError::RuleJson`] for a masked value that has no old value.
     pub(super) fn restored_rule<'a>(&self, id: &str, text: &'a str) -> Result<Cow<'a, str>, ServiceError> {
         if !text.contains(HIDDEN) {
             return Ok(Cow::Borrowed(text));
@@ -88,17 +88,17 @@ impl Service {
         restored_json(text, old.as_deref()).map_err(|error| ServiceError::RuleJson(error.to_string()))
     }
 
-    /// The same of a statement about this stream or table.
+    /// The same for the statement of a stream or table.
     ///
     /// # Errors
-    /// [`ServiceError::Statement`] for a hidden value that was never set.
+    /// [`ServiceError::Statement`] for a masked value that has no old value.
     pub(super) fn restored_relation<'a>(&self, name: &str, sql: &'a str) -> Result<Cow<'a, str>, ServiceError> {
         let old = locked(&self.inner.relations).sql(name);
         restored_statement(sql, old.as_deref()).map_err(|error| ServiceError::Statement(error.to_string()))
     }
 
-    /// Puts the values that are there in place of those that an import hides. What was never set is refused: it goes
-    /// from `all` to the answer.
+    /// Replaces masked values in an import by existing ones. An item with a masked value that has no old value moves
+    /// from `all` to the result.
     pub(super) fn restore_import(&self, all: &mut Everything) -> Everything {
         let mut refused = Everything::default();
         let Ruleset { streams, tables, rules } = &mut all.ruleset;
@@ -125,7 +125,7 @@ impl Service {
     }
 }
 
-/// Changes each text of a section; those that are refused go from it to `failed`, with the reason.
+/// Changes each text of a section; refused ones move to `failed`, with the reason.
 fn each<'a>(
     section: &'a mut BTreeMap<String, String>,
     failed: &mut BTreeMap<String, String>,
@@ -148,7 +148,7 @@ fn each<'a>(
 }
 
 impl Ruleset {
-    /// With its secrets hidden.
+    /// With its secrets masked.
     #[must_use]
     pub fn masked(mut self) -> Ruleset {
         for sql in self.streams.values_mut().chain(self.tables.values_mut()) {
@@ -160,7 +160,7 @@ impl Ruleset {
 }
 
 impl Everything {
-    /// With its secrets hidden. What is in uploads is nobody's property, and stays.
+    /// With its secrets masked; uploads stay as they are.
     #[must_use]
     pub fn masked(mut self) -> Everything {
         self.ruleset = self.ruleset.masked();

@@ -1,4 +1,4 @@
-//! A rule's status in eKuiper's terms: counters for each of its parts.
+//! A rule's status in eKuiper's terms: counters for each of its operators.
 
 use super::millis;
 use super::topology::{Part, Topology};
@@ -9,17 +9,17 @@ use crate::metrics::{Losses, Place};
 /// The state of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// does not run, and is not meant to
+    /// Does not run, and is not to run.
     Stopped,
-    /// about to run
+    /// About to run.
     Starting,
-    /// runs
+    /// Runs.
     Running,
-    /// about to stop
+    /// About to stop.
     Stopping,
-    /// waits for the time when it shall run
+    /// Waits for its schedule.
     Scheduled,
-    /// could not go on
+    /// Failed.
     Failed,
 }
 
@@ -40,78 +40,69 @@ impl Phase {
 /// The status of a rule.
 #[derive(Clone, Debug)]
 pub struct RuleReport {
-    /// its state
     pub phase: Phase,
-    /// why it is in this state; empty if there is no particular reason
+    /// Why it is in this state; empty if there is no particular reason.
     pub message: String,
-    /// when it last started, ms since the epoch; 0: never
+    /// When it last started, ms since the epoch; 0: never.
     pub last_start: i64,
-    /// when it last stopped
     pub last_stop: i64,
-    /// when it will start; 0: no schedule
+    /// When it will start; 0: no schedule.
     pub next_start: i64,
-    /// names of its parts with what they counted; none if it never ran
+    /// Counters of its operators by name; empty if it never ran.
     pub parts: Vec<(String, Counters)>,
-    /// what the engine counted, now or when it ended
+    /// The engine's counts, now or at its end.
     pub engine: Option<RuleStatus>,
-    /// how far the watermark of a rule in event time is behind the clock, ms
+    /// How far the watermark is behind the clock, ms; in event time.
     pub watermark_lag: Option<i64>,
-    /// messages that it has lost over all its runs, by part and cause
+    /// Messages lost in all runs, by operator and cause.
     pub losses: Losses,
-    /// errors of all parts
+    /// Errors of all operators.
     pub exceptions: u64,
-    /// the last one
     pub last_exception: String,
 }
 
-/// What one part has counted.
+/// The counters of one operator.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
-    /// what came in
     pub records_in: u64,
-    /// what went on
     pub records_out: u64,
-    /// what was worked on
     pub processed: u64,
-    /// median latency, µs
+    /// Median, µs.
     pub latency_us: u64,
-    /// messages that wait
     pub queued: usize,
-    /// when it last did something, ms since the epoch; 0: never
+    /// When it last ran, ms since the epoch; 0: never.
     pub last_invocation: i64,
-    /// errors
     pub exceptions: u64,
-    /// the last error, with its time
+    /// With its time.
     pub last_exception: Option<(i64, String)>,
-    /// of sources and sinks: the link
+    /// Of sources and sinks.
     pub link: Option<Link>,
-    /// of sources and sinks: messages that were lost over all runs of the rule, by cause
+    /// Of sources and sinks: messages lost in all runs of the rule, by cause.
     pub dropped: Vec<(&'static str, u64)>,
 }
 
-/// How a source or sink is connected.
+/// The link of a source or sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
-    /// 1 connected, 0 connecting, -1 disconnected
+    /// 1: connected, 0: connecting, -1: disconnected.
     pub state: i8,
-    /// when it was connected last, ms since the epoch; 0: never
+    /// When it last connected, ms since the epoch; 0: never.
     pub connected: i64,
-    /// when the link was lost last
+    /// When it was last lost.
     pub disconnected: i64,
-    /// why
     pub message: String,
-    /// when it was tried last
+    /// When it was last dialled.
     pub tried: i64,
 }
 
-/// What a rule's sources had counted when it started: they count for all their rules.
+/// The counts of a rule's sources at its start: sources count for all their rules.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Baseline(Vec<SourceBase>);
 
 #[derive(Clone, Copy, Debug, Default)]
 struct SourceBase {
     messages: u64,
-    /// failed dials, and connections that ended with an error
+    /// Failed dials, and connections that ended with an error.
     failures: u64,
 }
 
@@ -122,7 +113,7 @@ impl Baseline {
     }
 }
 
-/// The counters of each part; `losses` are those of all runs of the rule.
+/// The counters of each operator; `losses` are those of all runs of the rule.
 pub(super) fn counters(
     nodes: &Topology,
     status: &RuleStatus,
@@ -139,7 +130,7 @@ pub(super) fn counters(
         Some((messages, link.history.failures.saturating_sub(base.failures), stream, link))
     };
     let work = &status.work;
-    // An error whose operator is not shown is that of the last one.
+    // An error whose operator is not shown counts for the last one.
     let shown = |place: Place| match name(place) {
         Some(name) => nodes.has(name),
         None => true,
@@ -166,7 +157,7 @@ pub(super) fn counters(
             let mut dropped = losses.of("source", stream);
             dropped.extend(link.dropped.iter().filter(|(cause, _)| *cause == UNREAD));
             let mut now = of_link(link, ended);
-            // An endpoint of the data server is there, and yet nobody may have come to it.
+            // An endpoint of the data server may exist without clients.
             if now.state == 1 && link.serves() && link.peers == 0 {
                 now.state = 0;
             }
@@ -196,7 +187,7 @@ pub(super) fn counters(
                 _ => last && !matches!(place, Place::Decoder | Place::Encode),
             };
             let (exceptions, last_exception) = faults(&here);
-            // What follows the scan's filter sees what passed.
+            // Operators behind the scan's filter see the rows that passed it.
             let filters = nodes.filters();
             let records_in = if first || !filters { status.rows_in } else { work.passed };
             let out = match (first, last) {
@@ -216,7 +207,7 @@ pub(super) fn counters(
             }
         }
         Part::Sending { sink, encodes } => {
-            // Errors of encoding are not known by sink.
+            // Errors of encoding are not counted by sink.
             let (exceptions, last_exception) = faults(&|place| sink == 0 && encodes && place == Place::Encode);
             Counters {
                 exceptions,
@@ -227,7 +218,7 @@ pub(super) fn counters(
         }
         Part::Sink(sink) => {
             let Some(link) = status.sinks.get(sink) else { return Counters::default() };
-            // That nobody listens is no error: eKuiper counts such messages as sent.
+            // A sink without clients is no error: eKuiper counts such messages as sent.
             let lost = || link.dropped.iter().filter(|(cause, _)| *cause != NO_CLIENT);
             let dropped: u64 = lost().map(|(_, count)| count).sum();
             let why = lost().max_by_key(|(_, count)| *count).map(|(cause, count)| loss(cause, *count));
@@ -247,7 +238,7 @@ pub(super) fn counters(
     nodes.each().map(|(name, kind)| (name.to_owned(), part(kind))).collect()
 }
 
-/// The name of the operator where these errors happen.
+/// The name of the operator in which these errors happen.
 fn name(place: Place) -> Option<&'static str> {
     Some(match place {
         Place::Filter => "filter",
@@ -273,13 +264,13 @@ fn of_link(link: &LinkStatus, ended: bool) -> Link {
     let history = &link.history;
     let (failed, message) =
         link.last_error.as_ref().map_or((0, String::new()), |(at, text)| (millis(*at), text.clone()));
-    // What is in this process has no peer that could come and go: it is connected since it is open.
+    // A source or sink within this process is connected as long as it is open.
     let local = !link.serves() && *history == LinkHistory::default() && link.state == LinkState::Connected;
     let connected = if local { millis(link.since) } else { history.connected.map_or(0, millis) };
     let state = match link.state {
         _ if ended => -1,
         LinkState::Connected => 1,
-        // Where a try has failed it is away, and dialled again.
+        // After a failed dial it is disconnected, and is dialled again.
         LinkState::Connecting if message.is_empty() => 0,
         LinkState::Connecting | LinkState::Disconnected => -1,
     };

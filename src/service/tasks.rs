@@ -1,8 +1,8 @@
-//! Work that goes on after its request was answered: imports of whole configurations.
+//! Background work after a response: imports of whole configurations.
 //!
-//! They run one after the other in the order in which they came, so that two never mix. Only so many wait at a time,
-//! and of those that are done the last ones are remembered. They end with the service: one that runs ends after the item
-//! at which it is, since a change is never left half done, and those that wait do not begin.
+//! Tasks run one after the other, in the order of their requests. A bounded number waits, and the last finished ones
+//! are remembered. When the service stops, a running import ends after its current item, so that no change is left half
+//! done, and waiting ones do not start.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,27 +14,27 @@ use tokio::task::JoinSet;
 use super::error::ServiceError;
 use super::{ImportSource, Service, locked, millis};
 
-/// How many tasks are remembered at most.
+/// The most tasks that are remembered.
 const MOST: usize = 100;
 
-/// How many tasks run or wait at most: each holds what it imports.
+/// The most tasks that run or wait: each holds the configuration that it imports.
 const WAITING: usize = 8;
 
-/// How a task stands.
+/// The state of a task.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TaskState {
-    /// it waits or runs
+    /// Waits or runs.
     Running,
-    /// it has done all
+    /// Done completely.
     Finished,
-    /// it could not do all
+    /// Done in part.
     Failed,
-    /// it was told to end before its end
+    /// Cancelled.
     Cancelled,
 }
 
 impl TaskState {
-    /// The state's name in answers.
+    /// The name in responses.
     pub fn as_str(self) -> &'static str {
         match self {
             TaskState::Running => "running",
@@ -45,36 +45,33 @@ impl TaskState {
     }
 }
 
-/// A task.
 #[derive(Clone, Debug)]
 pub struct Task {
-    /// its id
     pub id: String,
-    /// how it stands
     pub state: TaskState,
-    /// what could not be done
+    /// What could not be done.
     pub message: String,
-    /// when it was begun, ms since the epoch
+    /// When it began, ms since the epoch.
     pub began: i64,
-    /// when it ended, ms since the epoch; 0 before
+    /// When it ended, ms since the epoch; 0 before.
     pub ended: i64,
     cancelled: Arc<AtomicBool>,
 }
 
-/// All that are remembered, the oldest first.
+/// The remembered tasks, the oldest first.
 #[derive(Default)]
 pub(super) struct Tasks {
     known: VecDeque<Task>,
-    /// those that run or wait; they end when this goes
+    /// Those that run or wait; dropping this ends them.
     running: JoinSet<()>,
-    /// the service has stopped: no more begin
+    /// The service has stopped: no task begins any more.
     ended: bool,
-    /// held by the one that runs
+    /// Held by the running task.
     turn: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Service {
-    /// Begins an import, and does not wait for it; its id.
+    /// Starts an import in the background; returns its id.
     ///
     /// # Errors
     /// [`ServiceError::Import`] if there is nothing to import, or too much waits already; [`ServiceError::Stopping`].
@@ -91,13 +88,13 @@ impl Service {
                 "{WAITING} imports are waiting already; try again when one is done"
             )));
         }
-        // Fewer run than are remembered, so that one is done.
+        // Fewer run than are remembered, so one of them is done.
         while tasks.known.len() >= MOST {
             let done = tasks.known.iter().position(|task| task.state != TaskState::Running);
             let _ = done.and_then(|done| tasks.known.remove(done));
         }
         let began = millis(SystemTime::now());
-        // Two imports of one second must not share an id.
+        // Two imports in one second must not share an id.
         let mut number = began / 1000;
         while tasks.known.iter().any(|task| task.id == task_id(number)) {
             number += 1;
@@ -110,7 +107,7 @@ impl Service {
         let (turn, inner, task) = (tasks.turn.clone(), Arc::downgrade(&self.inner), id.clone());
         tasks.running.spawn(async move {
             let _alone = turn.lock().await;
-            // One that waits does not keep the service.
+            // A waiting task does not keep the service alive.
             let Some(inner) = inner.upgrade() else { return };
             Service { inner }.run_import(&task, &text, partial, &cancelled).await;
         });
@@ -125,7 +122,7 @@ impl Service {
         let (state, message) = match imported {
             None => (TaskState::Cancelled, String::new()),
             Some(Err(error)) => (TaskState::Failed, error.to_string()),
-            // One that is no part goes on to its end.
+            // A complete import runs to its end.
             Some(Ok(_)) if partial && cancelled.load(Ordering::Relaxed) => (TaskState::Cancelled, String::new()),
             Some(Ok(imported)) if imported.is_whole() => (TaskState::Finished, String::new()),
             Some(Ok(imported)) => (TaskState::Failed, serde_json::to_string(&imported.refused).unwrap_or_default()),
@@ -136,7 +133,7 @@ impl Service {
         }
     }
 
-    /// Ends all imports, and lets none begin. Returns when none is at work any more.
+    /// Ends all imports. Returns when none is running any more.
     pub(super) async fn end_imports(&self) {
         let mut running = {
             let mut tasks = locked(&self.inner.tasks);
@@ -147,7 +144,7 @@ impl Service {
         while running.join_next().await.is_some() {}
     }
 
-    /// How a task stands.
+    /// The state of a task.
     ///
     /// # Errors
     /// [`ServiceError::NoTask`]
@@ -157,8 +154,8 @@ impl Service {
         found.ok_or_else(|| ServiceError::NoTask(id.chars().take(256).collect()))
     }
 
-    /// Tells a task to end: one that waits does nothing, one that takes over a part ends after the item at which it is. One
-    /// that takes over everything has emptied the catalog and goes on to its end. One that is done stays done.
+    /// Cancels a task. A waiting task does nothing; a partial import ends after its current item. A complete import has
+    /// emptied the catalog and runs to its end. A finished task stays finished.
     ///
     /// # Errors
     /// [`ServiceError::NoTask`]
@@ -194,7 +191,7 @@ mod tests {
         }
         assert!(matches!(service.begin_import(import(), true).await, Err(ServiceError::Stopping)));
 
-        // Without a stop, those that wait go with the last who has the service.
+        // Without a stop, waiting tasks end with the last owner of the service.
         let inner = Arc::downgrade(&service.inner);
         drop(service);
         while inner.strong_count() > 0 {

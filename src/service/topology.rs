@@ -35,7 +35,6 @@ pub enum Part {
     Decoder(usize),
     /// works on rows
     Operator {
-        /// its kind
         kind: &'static str,
         /// it is the filter of one source's rows
         scan: bool,
@@ -44,7 +43,6 @@ pub enum Part {
     },
     /// makes messages of results for a sink
     Sending {
-        /// which sink
         sink: usize,
         /// and encodes them
         encodes: bool,
@@ -55,7 +53,6 @@ pub enum Part {
 
 /// A sink as it is written in the rule.
 pub(super) struct Target<'a> {
-    /// its kind
     pub kind: &'a str,
     /// in which of the rule's actions it is
     pub action: usize,

@@ -61,7 +61,6 @@ pub struct Everything {
     /// eKuiper's services, of which there are none
     #[serde(default, rename = "Service", deserialize_with = "or_none")]
     pub services: BTreeMap<String, String>,
-    /// schemas
     #[serde(default, rename = "Schema", deserialize_with = "or_none")]
     pub schemas: BTreeMap<String, String>,
     /// uploaded files

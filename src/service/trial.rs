@@ -37,7 +37,6 @@ pub const LIFE: Duration = Duration::from_secs(5 * 60);
 /// A new trial, and where its results can be read: `/test/{id}` of the data server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TrialPort {
-    /// its id
     pub id: String,
     /// the data server's port
     pub port: u16,
@@ -71,7 +70,6 @@ struct Rows {
     repeat: bool,
 }
 
-/// One trial.
 pub(super) struct Trial {
     /// its id in the engine, which no rule can have
     engine_id: String,

@@ -37,7 +37,6 @@ pub enum UploadError {
     /// too much in it
     #[error("the file has {0} bytes, more than the {LARGEST} that are taken: send a smaller one")]
     TooLarge(usize),
-    /// too many
     #[error("there are {MOST} files already: take one away with DELETE /config/uploads/NAME, or replace one")]
     TooMany,
     /// too much in all of them
@@ -49,10 +48,8 @@ pub enum UploadError {
     /// the folder is a link or a file
     #[error("{} is no folder: move away what is there, it must be a folder and no link", .0.display())]
     NoFolder(PathBuf),
-    /// the disk
     #[error("{}: {error}: check the disk and who may write there", path.display())]
     Io {
-        /// where
         path: PathBuf,
         /// why
         error: io::Error,

@@ -11,12 +11,10 @@ use crate::value::Text;
 pub use crate::value::operator::{BinaryOp, JoinKind};
 pub use crate::value::types::{ColumnDef, DataType, Ident, Literal};
 
-/// One statement.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Statement {
     /// CREATE STREAM, CREATE TABLE
     Create(CreateStream),
-    /// SELECT
     Select(Box<Select>),
     /// SHOW STREAMS, SHOW TABLES
     Show(Relation),
@@ -78,9 +76,7 @@ pub const VIEW_OPTIONS: [&str; 11] = [
 /// Which of the two kinds of named relations a statement is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Relation {
-    /// a stream
     Stream,
-    /// a table
     Table,
 }
 
@@ -89,7 +85,6 @@ pub enum Relation {
 pub struct CreateStream {
     /// stream or table
     pub relation: Relation,
-    /// its name
     pub name: Ident,
     /// its columns; none: schemaless
     pub columns: Vec<ColumnDef>,
@@ -144,17 +139,13 @@ pub struct Select {
     pub from: Source,
     /// the joined ones, left to right
     pub joins: Vec<Join>,
-    /// WHERE
     pub filter: Option<Expr>,
     /// keys of GROUP BY, in order
     pub group_by: Vec<Expr>,
     /// the window of GROUP BY
     pub window: Option<Window>,
-    /// HAVING
     pub having: Option<Expr>,
-    /// ORDER BY
     pub order_by: Vec<OrderKey>,
-    /// LIMIT
     pub limit: Option<u64>,
 }
 
@@ -190,16 +181,13 @@ pub struct Star {
 /// A stream or table in FROM or JOIN.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// its name
     pub name: Ident,
     /// AS name
     pub alias: Option<Ident>,
 }
 
-/// One join.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Join {
-    /// which kind
     pub kind: JoinKind,
     /// the right side
     pub source: Source,
@@ -219,7 +207,6 @@ pub struct OrderKey {
 /// A window of GROUP BY with what follows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Window {
-    /// which window
     pub kind: WindowKind,
     /// FILTER (WHERE e): rows that reach the window
     pub filter: Option<Expr>,
@@ -236,14 +223,12 @@ pub enum WindowKind {
     Tumbling {
         /// unit of the length
         unit: Unit,
-        /// length
         length: u64,
     },
     /// HOPPINGWINDOW(unit, length, hop)
     Hopping {
         /// unit of both
         unit: Unit,
-        /// length
         length: u64,
         /// from one window's start to the next's
         hop: u64,
@@ -319,7 +304,6 @@ pub struct Expr {
 /// The expressions.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ExprKind {
-    /// a literal
     Literal(Literal),
     /// `a`
     Column(Text),
@@ -331,7 +315,6 @@ pub enum ExprKind {
     Index(Box<Expr>, Box<Expr>),
     /// `left[from:to]`
     Slice(Box<Expr>, Option<Box<Expr>>, Option<Box<Expr>>),
-    /// NULL
     Null,
     /// `*`, with EXCEPT and REPLACE, as the argument of a call
     Star(Box<Star>),
@@ -356,7 +339,6 @@ pub enum ExprKind {
         expr: Box<Expr>,
         /// NOT
         negated: bool,
-        /// where
         set: InSet,
     },
     /// `e [NOT] LIKE pattern`
@@ -365,7 +347,6 @@ pub enum ExprKind {
         expr: Box<Expr>,
         /// NOT
         negated: bool,
-        /// the pattern
         pattern: Box<Expr>,
     },
     /// `e IS [NOT] NULL`
@@ -419,6 +400,5 @@ pub enum UnaryOp {
     Minus,
     /// `+`
     Plus,
-    /// NOT
     Not,
 }

@@ -81,10 +81,7 @@ pub enum SyntaxErrorKind {
     NoStream,
     /// A character that names of streams and tables may not have.
     #[error("id '{name}' contains invalid characters: only alphanumeric, hyphens and underscores are allowed")]
-    BadStreamName {
-        /// the name
-        name: String,
-    },
+    BadStreamName { name: String },
     /// A stream or table without a name.
     #[error("id cannot be empty")]
     EmptyStreamName,
@@ -94,7 +91,6 @@ pub enum SyntaxErrorKind {
         /// its name
         found: String,
     },
-    /// No type of columns.
     #[error("found {found:?}, expect valid stream field types({}).", TYPE_NAMES.join(" | "))]
     ColumnType {
         /// what stands there
@@ -153,7 +149,6 @@ pub enum SyntaxErrorKind {
         /// what stands there
         found: String,
     },
-    /// BETWEEN without AND.
     #[error("expect AND expression after between but found {found}")]
     BetweenWithoutAnd {
         /// what stands there
@@ -161,10 +156,7 @@ pub enum SyntaxErrorKind {
     },
     /// A CASE without one of its words.
     #[error("invalid CASE expression, {expected}")]
-    Case {
-        /// which
-        expected: &'static str,
-    },
+    Case { expected: &'static str },
     /// `[` without `]`.
     #[error("Unexpected token {found:?}. when parsing bracket expressions.")]
     Bracket {

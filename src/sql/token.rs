@@ -51,7 +51,6 @@ pub const RESERVED: [&str; 38] = [
     "LIMIT",
 ];
 
-/// One token.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Token {
     /// A reserved word, in capitals: one of [`RESERVED`].

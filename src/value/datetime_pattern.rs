@@ -14,17 +14,13 @@ pub enum PatternError {
     /// A letter stands in a number that means nothing.
     #[error("invalid time format {pattern} for {letters}")]
     Letters {
-        /// the pattern
         pattern: String,
         /// the letter, `Y/y` for those of years
         letters: String,
     },
     /// The pattern ends inside of quotes or after `\`.
     #[error("invalid time format {pattern}: it ends where more text must come")]
-    Open {
-        /// the pattern
-        pattern: String,
-    },
+    Open { pattern: String },
 }
 
 /// A pattern that texts are read by.

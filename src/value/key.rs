@@ -29,13 +29,10 @@ pub enum KeyPart {
     Int(i64),
     /// the bits of any other number; all NaN are one
     Float(u64),
-    /// text
     Text(Text),
-    /// an array
     Array(Box<[KeyPart]>),
     /// an object, sorted by key
     Object(Box<[(Text, KeyPart)]>),
-    /// bytes
     Bytes(Arc<Vec<u8>>),
     /// a point in time, whatever zone it is shown in
     DateTime(#[serde(with = "moment")] jiff::Timestamp),
@@ -71,7 +68,6 @@ impl GroupKey {
         self.0.push(part);
     }
 
-    /// The parts.
     pub fn parts(&self) -> &[KeyPart] {
         &self.0
     }

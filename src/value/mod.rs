@@ -52,14 +52,11 @@ pub enum Value {
     Int(i64),
     /// A number with a fraction, an exponent, or beyond 64 bits.
     Float(f64),
-    /// Text.
     Text(Text),
     /// An array or object that has not been decoded yet: its JSON text, already validated. Only decoding makes
     /// these; [`json::expand`] turns one into `Array` or `Object`.
     Json(Box<str>),
-    /// An array.
     Array(Arc<Vec<Value>>),
-    /// An object.
     Object(Arc<Object>),
     /// Bytes (BYTEA); written to JSON as base64.
     Bytes(Arc<Vec<u8>>),
@@ -81,13 +78,9 @@ pub enum Kind {
     Int,
     /// number with a fraction
     Float,
-    /// text
     Text,
-    /// array
     Array,
-    /// object
     Object,
-    /// bytes
     Bytes,
     /// point in time
     DateTime,

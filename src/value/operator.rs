@@ -37,9 +37,7 @@ pub enum BinaryOp {
     Greater,
     /// `>=`
     GreaterEqual,
-    /// AND
     And,
-    /// OR
     Or,
 }
 
@@ -137,7 +135,6 @@ impl Comparison {
     }
 }
 
-/// The kinds of joins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JoinKind {
     /// INNER JOIN, JOIN

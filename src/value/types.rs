@@ -41,7 +41,6 @@ pub enum DataType {
     Boolean,
     /// bytes
     Bytea,
-    /// ARRAY(type)
     Array(Box<DataType>),
     /// STRUCT(column type, …)
     Struct(Vec<ColumnDef>),

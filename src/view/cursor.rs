@@ -35,7 +35,6 @@ pub fn epoch(run: &str, of: &impl Hash) -> Text {
     epoch
 }
 
-/// A cursor as text.
 pub fn cursor(epoch: &str, sequence: Sequence) -> Text {
     let mut text = Text::from(epoch);
     // Writing into a text does not fail.

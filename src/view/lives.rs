@@ -44,7 +44,6 @@ struct Life {
 pub struct Part {
     key: PartKey,
     newest: u32,
-    /// rows
     pub rows: usize,
     /// bytes of the rows
     pub bytes: usize,

@@ -132,7 +132,6 @@ impl Views {
         locked(&self.views).is_empty()
     }
 
-    /// All views.
     pub fn all(&self) -> Vec<Arc<ViewCell>> {
         locked(&self.views).values().cloned().collect()
     }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use super::counters::OperatorStatus;
 use super::store::View;
 
-/// The status of a view.
 #[derive(Clone, Debug, Default)]
 pub struct ViewStatus {
     pub rows: usize,

@@ -29,7 +29,6 @@ const FIRST_CUT: u64 = 1 << 40;
 /// cut, or the encoding of one frame.
 pub type ViewCell = Mutex<View>;
 
-/// A view.
 #[derive(Debug)]
 pub struct View {
     pub(super) about: Arc<Description>,

@@ -18,10 +18,8 @@ fn connectors() {
 
 #[test]
 fn settings() {
-    let idle = format!(
-        "in `basic`: {}; in `rule`: those of [rules](rules.md#options)\n",
-        config::without_effect("basic")
-    );
+    let idle =
+        format!("in `basic`: {}; in `rule`: those of [rules](rules.md#options)\n", config::without_effect("basic"));
     is_as_generated("docs/config.md", |page| {
         let page = with_part(page, "basic", &config::table("basic"));
         let page = with_part(&page, "source", &config::table("source"));

@@ -148,7 +148,6 @@ impl Eq for Number {}
 
 /// What is known of a column of the message at hand.
 pub enum Seen<'a> {
-    /// its value
     Value(&'a Value),
     /// it has none that the schema allows
     Failed,

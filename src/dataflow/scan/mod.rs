@@ -43,7 +43,6 @@ use rules::{Arrival, Rules};
 
 pub use rule::Target;
 
-/// The scan of one stream.
 pub struct StreamScan {
     schema: StreamSchema,
     scanner: Scanner,

@@ -35,7 +35,6 @@ pub enum Target {
 pub(super) enum Part {
     /// the stream's column with this number
     Column(usize),
-    /// all of it
     Whole,
     /// what is known of it and its connection
     Meta,

@@ -40,7 +40,6 @@ pub struct StateSize {
 /// How large a lookup table is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableSize {
-    /// its rows
     pub rows: u64,
     /// bytes of memory, estimated, of its rows and of each index on them
     pub bytes: u64,

@@ -38,7 +38,6 @@ pub(super) type RowTrace = TraceAgent<ValSpine<GroupKey, TableRow, u64, isize>>;
 type Update = ((GroupKey, TableRow), u64, isize);
 
 impl Index {
-    /// The columns.
     pub fn columns(&self) -> &[Text] {
         &self.columns
     }

@@ -37,7 +37,6 @@ enum On {
     Mixed,
 }
 
-/// WHERE.
 #[derive(Clone, Copy, Debug)]
 enum Where {
     Nothing,

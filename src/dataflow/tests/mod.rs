@@ -89,7 +89,6 @@ fn catalog() -> Catalog {
     catalog
 }
 
-/// By the clock.
 fn by_clock() -> RuleOptions {
     RuleOptions::default()
 }

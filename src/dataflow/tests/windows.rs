@@ -165,7 +165,6 @@ impl Query {
         Some(message)
     }
 
-    /// The messages of windows.
     fn messages(&self, windows: &[Window]) -> Vec<Vec<Json>> {
         windows.iter().filter_map(|window| self.message(window)).collect()
     }

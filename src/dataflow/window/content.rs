@@ -63,7 +63,6 @@ pub struct Content {
 /// Groups by key, in the order of their first rows.
 pub type Groups = IndexMap<GroupKey, Group, KeyHasher>;
 
-/// One group.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Group {
     /// the kept slots of the group's first row

@@ -6,7 +6,6 @@
 /// How the digits before the point are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grouping {
-    /// by thousands
     Thousands,
     /// the last three, then by two: lakh and crore
     Lakh,

@@ -158,7 +158,6 @@ pub enum Param {
     IntLiteral,
     /// a whole number or text
     IntOrText,
-    /// text
     Text,
     /// text that is written in the rule
     TextLiteral,
@@ -168,9 +167,7 @@ pub enum Param {
     DateTime,
     /// a point in time, also where it is text that is written in the rule
     DateTimeOrText,
-    /// an array
     Array,
-    /// an object
     Object,
     /// a key of a message's metadata: `topic`, `stream.topic`, `key->part`, `*`. It is a name and no column; the
     /// function sees it as text
@@ -196,17 +193,13 @@ pub enum Returns {
     Int,
     /// a double
     Float,
-    /// text
     Text,
     /// true or false
     Bool,
-    /// bytes
     Bytes,
     /// a point in time
     DateTime,
-    /// an array
     Array,
-    /// an object
     Object,
     /// the kind of the argument at this index
     SameAs(usize),
@@ -246,7 +239,6 @@ pub enum Code {
 pub enum Family {
     /// numbers
     Math,
-    /// text
     Text,
     /// conversion between types
     Conversion,
@@ -254,9 +246,7 @@ pub enum Family {
     Hash,
     /// dates and times
     DateTime,
-    /// arrays
     Array,
-    /// objects
     Object,
     /// JSON text and paths into it
     Json,

@@ -114,6 +114,5 @@ enum Operand {
     Pipe(Box<Pipe>),
     /// `x.a.b`
     Field(Box<Operand>, Vec<Text>),
-    /// a function
     Function(&'static functions::Function),
 }

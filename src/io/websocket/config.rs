@@ -70,7 +70,6 @@ pub struct Reconnect {
 /// How much may wait for one client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueLimit {
-    /// messages
     pub messages: usize,
     /// bytes that the waiting messages keep alive; the newest batch is kept even if it alone is larger
     pub bytes: usize,

@@ -172,7 +172,6 @@ enum First {
     Silence,
 }
 
-/// How reading ended.
 enum ReadEnd {
     /// by a close frame, which was answered
     Closed(Option<Close>),

@@ -33,9 +33,7 @@ pub(super) struct Subscriber {
 /// How an endpoint stands.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Standing {
-    /// state
     pub state: LinkState,
-    /// since when
     pub since: SystemTime,
     /// failed dials and broken connections since the start
     pub failures: u64,
@@ -90,9 +88,7 @@ pub(super) enum Use {
 
 /// One use of an endpoint, as its user described it.
 pub(super) struct Link {
-    /// what for
     pub used: Use,
-    /// its settings
     pub settings: Settings,
 }
 
@@ -473,7 +469,6 @@ impl Endpoint {
         });
     }
 
-    /// The last error.
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
         locked(&self.last_error).clone()
     }
@@ -527,9 +522,7 @@ impl Drop for Presence {
 
 /// A peer's stay at an endpoint: it leaves when this is dropped, however its task ends.
 pub(super) struct Stay {
-    /// where
     pub endpoint: Arc<Endpoint>,
-    /// who
     pub peer: Arc<Peer>,
     _placement: Placement,
     _presence: Presence,

@@ -62,7 +62,6 @@ pub(super) struct Gate {
 }
 
 impl Refusals {
-    /// Counts one.
     fn count(&self, refusal: Refusal) {
         let counter = match refusal {
             Refusal::Origin => &self.origin,

@@ -90,7 +90,6 @@ pub enum ConnectError {
     PortInUse {
         /// address
         ip: String,
-        /// port
         port: u16,
     },
     /// the data server cannot listen for another reason
@@ -98,7 +97,6 @@ pub enum ConnectError {
     Listen {
         /// address
         ip: String,
-        /// port
         port: u16,
         /// why
         source: io::Error,

@@ -369,7 +369,6 @@ impl Compiler {
         Ok(())
     }
 
-    /// Keys of ORDER BY.
     pub fn order_by(&mut self, keys: &[ast::OrderKey], clause: &'static str) -> Result<Vec<OrderBy<SlotRef>>> {
         let mut order = Vec::with_capacity(keys.len());
         for key in keys {

@@ -52,10 +52,7 @@ pub struct ViewPlan {
 #[derive(Clone, Debug)]
 pub enum ViewKind {
     /// the newest message of each key, if it passes
-    Newest {
-        /// WHERE
-        filter: Option<Expr>,
-    },
+    Newest { filter: Option<Expr> },
     /// a row for each group of all messages
     Groups,
     /// a row for each group of a window's messages

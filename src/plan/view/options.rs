@@ -11,7 +11,6 @@ use crate::value::Text;
 /// How many columns PARAMS and CLAIMS may name together: rows are divided by each set of them that clients use.
 const MOST_PARTS: usize = 8;
 
-/// The options of a view.
 #[derive(Clone, Debug)]
 pub struct ViewOptions {
     pub key: Option<Names>,

@@ -1,4 +1,4 @@
-//! What is known of one rule.
+//! One rule: its definition, its lock, and what it has been through.
 
 use std::sync::{Arc, Mutex};
 
@@ -12,23 +12,22 @@ use super::super::topology::Topology;
 use crate::engine::LastStatus;
 use crate::metrics::Losses;
 
-/// One rule.
 pub(in crate::service) struct Entry {
     pub(super) id: String,
-    /// held while it changes
+    /// Held while it changes.
     pub(super) life: Arc<tokio::sync::Mutex<()>>,
     pub(super) state: Mutex<State>,
 }
 
-/// What is known of a rule.
+/// The data of a rule.
 pub(super) struct State {
-    /// its definition as the API shows it
+    /// As the API shows it.
     pub(super) text: Arc<str>,
-    /// its definition; `None` of a stored rule that cannot be read any more
+    /// `None` for a stored rule that cannot be parsed any more.
     pub(super) definition: Option<Arc<Definition>>,
-    /// its creation is done
+    /// Its creation is complete.
     pub(super) created: bool,
-    /// it was dropped while others waited for it
+    /// It was deleted while others waited for its lock.
     pub(super) gone: bool,
     pub(super) trace: bool,
     pub(super) phase: Phase,
@@ -36,14 +35,14 @@ pub(super) struct State {
     pub(super) last_start: i64,
     pub(super) last_stop: i64,
     pub(super) next_start: i64,
-    /// when it was asked to run, for a lone duration
+    /// When it was started, for a `duration` without `cron`.
     pub(super) begun: i64,
-    /// how often it was tried again after a failure
+    /// Retries after a failure so far.
     pub(super) tries: u64,
-    /// its parts, once it has run
+    /// Its operators, once it has run.
     pub(super) nodes: Option<Arc<Topology>>,
     pub(super) base: Baseline,
-    /// how it stood when it stopped
+    /// Its status when it last stopped.
     pub(super) last: Option<Arc<LastStatus>>,
     pub(super) past: Past,
 }
@@ -52,18 +51,16 @@ pub(super) struct State {
 #[derive(Default)]
 pub(super) struct Past {
     settled: Losses,
-    /// runs whose sinks may still be sending
+    /// Runs whose sinks may still be sending.
     ending: Vec<Arc<LastStatus>>,
 }
 
 impl Past {
-    /// Adds a run that has just ended.
     pub(super) fn add(&mut self, last: Arc<LastStatus>) {
         self.ending.push(last);
         self.settle();
     }
 
-    /// What has been lost up to now.
     pub(super) fn losses(&mut self) -> Losses {
         self.settle();
         let mut losses = self.settled.clone();
@@ -71,7 +68,7 @@ impl Past {
         losses
     }
 
-    /// Keeps no more than the counts of runs that are over.
+    /// Reduces runs whose counts are final to these counts.
     fn settle(&mut self) {
         let over = self.ending.extract_if(.., |last| last.is_final());
         over.for_each(|last| self.settled.merge(&last.losses()));
@@ -83,7 +80,7 @@ impl State {
         State { definition: Some(definition.clone()), ..State::unread(text) }
     }
 
-    /// Of a rule of which only the text is known.
+    /// A rule of which only the text is known.
     pub(super) fn unread(text: &str) -> State {
         State {
             text: text.into(),
@@ -105,7 +102,7 @@ impl State {
         }
     }
 
-    /// Takes over a changed definition; what the rule has lived through stays.
+    /// Replaces the definition; the history of the rule stays.
     pub(super) fn redefine(&mut self, definition: &Arc<Definition>, text: &str) {
         (self.definition, self.text) = (Some(definition.clone()), text.into());
     }
@@ -118,7 +115,7 @@ impl State {
         self.definition.as_ref()?.tags.clone()
     }
 
-    /// Whether it is not stored, and has no definition to show.
+    /// Whether it is temporary: not stored, and without a definition to show.
     pub(super) fn temporary(&self) -> bool {
         self.definition.as_ref().is_some_and(|definition| definition.rule.options.temporary)
     }
@@ -138,20 +135,20 @@ impl Entry {
     }
 }
 
-/// How a rule is found by who will not wait for it.
+/// The result of looking for a running rule without waiting.
 pub(in crate::service) enum Life {
-    /// it runs, and does not change while this is held
+    /// It runs, and does not change while this is held.
     Running(OwnedMutexGuard<()>),
-    /// somebody else changes it
+    /// It is being changed.
     Changing,
-    /// it does not run
+    /// It does not run.
     Over,
 }
 
 /// Why a rule did not start.
 pub(super) enum NotStarted {
-    /// It was refused, by `checkConnection` for example: nothing has changed.
+    /// It was refused, such as by `checkConnection`: nothing has changed.
     Refused(ServiceError),
-    /// It could not start, and can be tried again.
+    /// It could not start; a retry may succeed.
     Failed(String),
 }

@@ -1,7 +1,7 @@
-//! The steps of a rule's life: begin as its schedule says, launch, stop, fail, and try again.
+//! The transitions of a rule: start as its schedule says, launch, stop, fail, retry.
 //!
-//! The new comes before the old goes: a rule is opened while the one of its id runs on, then its record is written, and
-//! then it takes the place. So whatever is refused or fails up to there has changed nothing.
+//! A new version is opened while the running one continues; then its record is written; then it takes over. Whatever is
+//! refused or fails before that has changed nothing.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -20,8 +20,9 @@ use crate::io::connector::ConnectorError;
 use crate::io::websocket::ConnectError;
 
 impl Service {
-    /// Starts a rule as its schedule says, in the place of the one that runs. The caller holds its life. `record` is
-    /// written as soon as nothing can be refused any more; `carry`: it goes on with the state of the one that runs.
+    /// Starts a rule as its schedule says, in place of the running version. The caller holds its lock. `record` is
+    /// written as soon as nothing can be refused any more. With `carry` it continues from the state of the running
+    /// version.
     pub(super) async fn begin(
         &self,
         entry: &Arc<Entry>,
@@ -72,7 +73,7 @@ impl Service {
         self.inner.timer.note(&entry.id, next);
     }
 
-    /// Notes when a rule that failed is started again, if it is.
+    /// Schedules the retry of a failed rule, if there is one.
     fn try_later(&self, entry: &Entry, options: &RuleOptions) {
         let mut state = locked(&entry.state);
         if let Some(wait) = options.restart.wait(state.tries, fastrand::f64()) {
@@ -81,9 +82,9 @@ impl Service {
         }
     }
 
-    /// Does what a rule's schedule or its restart strategy says for now.
+    /// Does what a rule's schedule or restart strategy requires now.
     pub(in crate::service) async fn keep_schedule(&self, id: &str) {
-        // One that is just being created is waited for: its first try may have failed before it is on disk.
+        // A creation in progress is waited for: the first start may have failed before the rule is on disk.
         let Some(entry) = locked(&self.inner.rules).get(id).cloned() else { return };
         let _life = entry.life.lock().await;
         let (phase, begun, definition) = {
@@ -130,7 +131,7 @@ impl Service {
         }
     }
 
-    /// Ends a rule whose code has failed, and notes when it is tried again.
+    /// Ends a rule whose code has panicked, and schedules its retry.
     pub(in crate::service) async fn mark_failed(&self, id: &str) {
         let Some(entry) = self.entry(id) else { return };
         let _life = entry.life.lock().await;
@@ -148,7 +149,7 @@ impl Service {
         }
     }
 
-    /// Starts a rule in the place of the one that runs; see [`Service::begin`].
+    /// Starts a rule in place of the running version; see [`Service::begin`].
     async fn launch(
         &self,
         entry: &Arc<Entry>,
@@ -224,7 +225,7 @@ impl Service {
         }
     }
 
-    /// Stops a rule; its state is lost unless `keep` is set. One that does not run is stopped from now on.
+    /// Stops a rule; its state is dropped unless `keep` is set. A rule that waits does not start any more.
     pub(super) async fn halt(&self, entry: &Arc<Entry>, message: &str, keep: bool) -> Result<(), ServiceError> {
         if !matches!(entry.phase(), Phase::Running | Phase::Starting) {
             let mut state = locked(&entry.state);
@@ -257,14 +258,14 @@ impl Service {
     }
 }
 
-/// Notes that a rule cannot run, and why.
+/// Records that a rule cannot run, and why.
 pub(super) fn fail(entry: &Entry, text: String) {
     let mut state = locked(&entry.state);
     (state.phase, state.message) = (Phase::Failed, text);
     state.last_stop = millis(SystemTime::now());
 }
 
-/// The text for the rule's own status, which need not name the rule.
+/// The text for the rule's own status, without the name of the rule.
 fn text_of(error: EngineError) -> String {
     match error {
         EngineError::Connector { error, .. } => error.to_string(),

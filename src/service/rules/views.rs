@@ -1,4 +1,5 @@
-//! Queries about rules: lists, texts, statuses, plans. Nothing changes here, and nothing waits for a rule that changes.
+//! Queries about rules: lists, texts, statuses, plans. They change nothing and do not wait for rules that are being
+//! changed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -53,7 +54,7 @@ impl Service {
         if state.temporary() { Err(missing()) } else { Ok(state.text.clone()) }
     }
 
-    /// The definition of a rule, typed.
+    /// The parsed definition of a rule.
     ///
     /// # Errors
     /// [`ServiceError::NoRule`], or what makes a stored one unreadable.
@@ -72,12 +73,12 @@ impl Service {
             .collect()
     }
 
-    /// The rules that read a stream or table, or will when they start: not those that were stopped by hand.
+    /// The rules that read a stream or table, or will when they start; rules that were stopped by hand do not count.
     pub(in crate::service) fn readers(&self, name: &str) -> Vec<String> {
         self.rules_with(|reads, _| reads.iter().any(|read| read == name))
     }
 
-    /// The rules whose streams, and connections of sinks, are such; not those that were stopped by hand.
+    /// The rules whose streams or sinks' connections match; rules that were stopped by hand do not count.
     pub(in crate::service) fn rules_with(&self, uses: impl Fn(&[Text], &[String]) -> bool) -> Vec<String> {
         let rules = locked(&self.inner.rules);
         let such = |entry: &&Arc<Entry>| {
@@ -89,7 +90,7 @@ impl Service {
         rules.values().filter(such).map(|entry| entry.id.clone()).collect()
     }
 
-    /// How a rule stands.
+    /// The status of a rule.
     ///
     /// # Errors
     /// [`ServiceError::NoRuleStatus`]
@@ -131,7 +132,7 @@ impl Service {
         })
     }
 
-    /// The parts of a rule that has run.
+    /// The operators of a rule that has run.
     ///
     /// # Errors
     /// [`ServiceError::NoRuleStatus`], [`ServiceError::NoTopology`]
@@ -142,7 +143,7 @@ impl Service {
         state.nodes.clone().ok_or_else(|| ServiceError::NoTopology(id.to_owned()))
     }
 
-    /// The plan of a rule, a line for each part.
+    /// The plan of a rule, one line for each operator.
     ///
     /// # Errors
     /// [`ServiceError`]
@@ -152,7 +153,7 @@ impl Service {
         Ok(planned.nodes.explain(&definition.select))
     }
 
-    /// Checks a rule without creating it; gives the streams that it reads. Its sinks are not looked at.
+    /// Checks a rule, without its sinks and without creating it. Returns the streams that it reads.
     ///
     /// # Errors
     /// [`ServiceError`]: what is wrong.
@@ -163,13 +164,12 @@ impl Service {
         Ok(definition.reads.iter().map(ToString::to_string).collect())
     }
 
-    /// All that is wrong with the text of a rule that was refused, as rule files are told of it; without its sinks
-    /// where they were not looked at.
+    /// All problems of a refused rule, as for rule files; those of its sinks only if they were checked.
     pub fn mistakes_of_rule(&self, text: &str, id: Option<&str>, sinks: bool) -> Vec<Problem> {
         diagnose::of_rule(text, id, sinks, &self.catalog(), &self.config())
     }
 
-    /// What is odd about the text of a rule that was accepted.
+    /// Warnings about an accepted rule.
     pub fn warnings_of_rule(&self, text: &str, id: Option<&str>) -> Vec<Problem> {
         diagnose::warnings_of_rule(text, id, &self.catalog(), &self.config())
     }

@@ -148,7 +148,6 @@ impl OpenFile {
         })
     }
 
-    /// The state of a rule.
     pub fn state(&self, rule: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let key = state_key(rule);
         let state = self.look(|all| {

@@ -167,18 +167,15 @@ pub enum StoreError {
     /// the folder or file
     #[error("cannot open the store {}: {error}", path.display())]
     Io {
-        /// which
         path: PathBuf,
         /// why
         error: std::io::Error,
     },
-    /// another process
     #[error("the store {} is in use by another process", .0.display())]
     InUse(PathBuf),
     /// it cannot be opened at all
     #[error("the store {} is damaged ({reason}). It was left as it is: put back a backup, or move it away to begin anew", path.display())]
     Damaged {
-        /// which
         path: PathBuf,
         /// how it was seen
         reason: String,
@@ -186,7 +183,6 @@ pub enum StoreError {
     /// of a later Plutino
     #[error("the store {} has version {found}, this Plutino knows up to {}. It was left as it is: use a newer Plutino", path.display(), file::VERSION)]
     Newer {
-        /// which
         path: PathBuf,
         /// its version
         found: u64,
@@ -200,7 +196,6 @@ pub enum StoreError {
     /// it cannot be created
     #[error("cannot write to the new store {}: {reason}", path.display())]
     New {
-        /// which
         path: PathBuf,
         /// why
         reason: String,

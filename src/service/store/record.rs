@@ -29,7 +29,6 @@ pub(super) fn key_of(change: &Change) -> Vec<u8> {
     key(letter, &change.name)
 }
 
-/// The key of a record.
 pub(super) fn record_key(kind: Kind, name: &str) -> Vec<u8> {
     key(letter(kind), name)
 }

@@ -59,7 +59,6 @@ pub enum Problem {
     /// A member does not start with a quoted key.
     #[error("expected a key in double quotes")]
     Key,
-    /// No colon after a key.
     #[error("expected a colon after the key")]
     Colon,
     /// A member of an object is followed by neither of them.

@@ -284,7 +284,6 @@ struct Lead {
     words: [u64; WORDS],
     /// Ones where `words` has bytes of the lead.
     masks: [u64; WORDS],
-    /// All bytes.
     bytes: Box<[u8]>,
     length: u32,
     column: u32,

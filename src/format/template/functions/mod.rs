@@ -18,7 +18,6 @@ use crate::value::{Object, Text, Value};
 
 /// A function of templates.
 pub struct Function {
-    /// its name
     pub name: &'static str,
     /// how many arguments it takes: at least, at most
     args: (usize, usize),

@@ -41,7 +41,6 @@ pub enum DialError {
     /// no tunnel through a proxy
     #[error("cannot connect to {address} through the proxy {proxy}: {source}")]
     Proxy { address: String, proxy: String, source: io::Error },
-    /// no TLS
     #[error("TLS with {address} failed: {source}")]
     Tls { address: String, source: io::Error },
     /// an answer, but not that of a websocket endpoint
@@ -57,7 +56,6 @@ pub enum DialError {
     /// a redirect that is not followed
     #[error("{address} redirects to {target}, which is not followed: {why}")]
     Redirect { address: String, target: String, why: &'static str },
-    /// not a websocket server
     #[error("{address} does not answer as a websocket server: {source}")]
     Handshake { address: String, source: HandshakeError },
     /// it claims extensions that were not offered

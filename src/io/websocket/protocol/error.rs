@@ -19,13 +19,11 @@ pub enum ReadError {
     /// a server must not
     #[error("protocol error: a server sent a masked frame")]
     Masked,
-    /// a control frame in fragments
     #[error("protocol error: a control frame is fragmented")]
     FragmentedControl,
     /// a control frame of more than 125 bytes
     #[error("protocol error: a control frame holds {0} bytes; 125 are allowed")]
     LargeControl(u64),
-    /// a continuation of nothing
     #[error("protocol error: a continuation frame without a message to continue")]
     NothingToContinue,
     /// a new message before the end of the last
@@ -34,7 +32,6 @@ pub enum ReadError {
     /// a close frame whose payload is one byte, or whose code must not be sent
     #[error("protocol error: a close frame has no valid code")]
     CloseCode,
-    /// text that is not UTF-8
     #[error("a text message is not valid UTF-8")]
     Utf8,
     /// a message above the limit
@@ -42,24 +39,17 @@ pub enum ReadError {
     Size {
         /// of the message, or of as much of it as is announced
         size: u64,
-        /// the limit
         limit: usize,
     },
     /// a compressed message that inflates to more than the limit
     #[error("a compressed message inflates to more than maxMessageSize ({limit} bytes)")]
-    Bomb {
-        /// the limit
-        limit: usize,
-    },
+    Bomb { limit: usize },
     /// not a deflate stream
     #[error("a compressed message cannot be inflated")]
     Deflate,
     /// unfinished messages of all connections together
     #[error("unfinished messages of all connections take more than {limit} bytes: this one is given up")]
-    Budget {
-        /// the limit
-        limit: usize,
-    },
+    Budget { limit: usize },
     /// end of the bytes without a close frame
     #[error("the connection ended without a close frame")]
     Reset,

@@ -92,7 +92,6 @@ impl Write for Script {
 /// What was read: whether it is text, and the bytes.
 pub type Messages = Vec<(bool, Vec<u8>)>;
 
-/// How it ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// by this close frame

@@ -44,7 +44,6 @@ pub enum Step {
     Full,
     /// a ping with its payload
     Ping(Bytes),
-    /// a pong
     Pong,
     /// a close frame, and nothing that comes after it counts
     Close(Option<Close>),

@@ -8,7 +8,10 @@
 //! Values of different types do not match, and where a condition has an error the pair does not match either; the error
 //! is reported once for each row of the left side.
 
-use std::collections::{HashMap, VecDeque};
+mod index;
+mod table;
+
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use smallvec::SmallVec;
@@ -17,13 +20,14 @@ use crate::expr::function::CallContext;
 use crate::expr::{Comparison, EvalError, Expr, Scope, compare_at};
 use crate::plan::physical::{Input, Join, Role};
 use crate::value::Value;
-use crate::value::key::{GroupKey, KeyPart};
+use crate::value::key::GroupKey;
 use crate::value::operator::JoinKind;
 
-use super::row::{KeptRow, KeyHasher};
+use self::index::Index;
+use super::row::KeptRow;
 use super::sort::Lost;
-use super::state::checkpoint::{CheckpointError, Reader, StateParts};
-use super::state::quarter;
+
+pub use self::table::ScanTable;
 
 /// Where a side has no row.
 const NONE: u32 = u32::MAX;
@@ -39,16 +43,6 @@ pub type Give<'a> = &'a mut dyn FnMut(Box<[Value]>);
 
 /// Asks a lookup table: the join, the values of its equalities' left sides, and where rows go.
 pub type Ask<'a> = &'a dyn Fn(&Join, &[Value], Give<'_>);
-
-/// The last rows of a scan table, by what its join compares.
-pub struct ScanTable {
-    rows: VecDeque<Rc<KeptRow>>,
-    retain: Option<usize>,
-    /// `None`: the join compares more than columns of the table, so that only a joined row knows the key
-    index: Option<Index>,
-    /// the slots that make the key, counted from the first of the table
-    key_slots: SmallVec<[usize; 2]>,
-}
 
 /// The rows of one input.
 enum Side {
@@ -431,145 +425,6 @@ impl Joined {
             Err(error) => lost(error),
         }
         self.rows[join.input] = Side::Rows(rows);
-    }
-}
-
-impl ScanTable {
-    /// A table of no rows yet, the right side of `join` if there is one. `retain`: so many rows are kept at most.
-    pub fn new(input: &Input, join: Option<&Join>, retain: Option<usize>) -> ScanTable {
-        let slot = |(_, right): &(Expr, Expr)| match right {
-            Expr::Slot(slot) if input.slots.contains(slot) => Some(slot - input.slots.start),
-            _ => None,
-        };
-        let key_slots: Option<SmallVec<_>> = join.and_then(|join| join.equal.iter().map(slot).collect());
-        let index = key_slots.as_ref().map(|slots| Index::new(slots.len()));
-        ScanTable { rows: VecDeque::new(), retain, index, key_slots: key_slots.unwrap_or_default() }
-    }
-
-    /// Adds the rows to a checkpoint.
-    ///
-    /// # Errors
-    /// [`CheckpointError`]
-    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
-        to.put(&self.rows)
-    }
-
-    /// Goes on with the rows of a checkpoint.
-    ///
-    /// # Errors
-    /// [`CheckpointError`]
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
-        let rows: Vec<KeptRow> = from.take()?;
-        rows.into_iter().for_each(|row| self.push(row));
-        Ok(())
-    }
-
-    /// Adds a row, and forgets the oldest beyond what is kept.
-    pub fn push(&mut self, row: KeptRow) {
-        if let Some(index) = &mut self.index {
-            index.add(GroupKey::from_values(self.key_slots.iter().map(|&slot| &row.slots[slot])));
-        }
-        self.rows.push_back(Rc::new(row));
-        while self.retain.is_some_and(|retain| self.rows.len() > retain) {
-            self.forget_first();
-        }
-    }
-
-    /// Forgets the oldest quarter of the rows, and says how many they were.
-    pub fn evict(&mut self) -> usize {
-        let oldest = quarter(self.rows.len());
-        (0..oldest).for_each(|_| self.forget_first());
-        oldest
-    }
-
-    fn forget_first(&mut self) {
-        let Some(row) = self.rows.pop_front() else { return };
-        if let Some(index) = &mut self.index {
-            index.remove_first(&GroupKey::from_values(self.key_slots.iter().map(|&slot| &row.slots[slot])));
-        }
-    }
-}
-
-/// The rows of a join's right side by what its equalities compare.
-struct Index {
-    /// their numbers, in order, counted from the first row that there ever was
-    rows: HashMap<GroupKey, VecDeque<u32>, KeyHasher>,
-    /// how many values of each kind each equality has on the right side
-    kinds: SmallVec<[[u32; KINDS]; 2]>,
-    /// the number of the first row that is there
-    first: u32,
-    /// the number of the next row
-    next: u32,
-}
-
-impl Index {
-    fn new(width: usize) -> Index {
-        Index { rows: HashMap::default(), kinds: smallvec::smallvec![[0; KINDS]; width], first: 0, next: 0 }
-    }
-
-    /// Adds the next row. One without a key matches nothing.
-    fn add(&mut self, key: GroupKey) {
-        let number = self.next;
-        self.next = self.next.wrapping_add(1);
-        for (kinds, part) in self.kinds.iter_mut().zip(key.parts()) {
-            kind(part).into_iter().for_each(|kind| kinds[kind] += 1);
-        }
-        if !key.parts().contains(&KeyPart::Nothing) {
-            self.rows.entry(key).or_default().push_back(number);
-        }
-    }
-
-    /// Removes the first row, which had this key.
-    fn remove_first(&mut self, key: &GroupKey) {
-        self.first = self.first.wrapping_add(1);
-        for (kinds, part) in self.kinds.iter_mut().zip(key.parts()) {
-            kind(part).into_iter().for_each(|kind| kinds[kind] -= 1);
-        }
-        if let Some(numbers) = self.rows.get_mut(key) {
-            numbers.pop_front();
-            if numbers.is_empty() {
-                self.rows.remove(key);
-            }
-        }
-    }
-
-    /// Whether a part of the key may be equal to values of another kind: points in time are, to numbers and texts. Such
-    /// values have different keys, so that each row must be looked at.
-    fn crosses_kinds(&self, key: &GroupKey) -> bool {
-        key.parts().iter().zip(&self.kinds).any(|(part, kinds)| match kind(part) {
-            Some(TIME) => kinds.iter().enumerate().any(|(other, count)| other != TIME && *count > 0),
-            Some(_) => kinds[TIME] > 0,
-            None => false,
-        })
-    }
-
-    /// The places of the rows with this key. Arrays, objects and bytes are equal to nothing.
-    fn candidates<'i>(&'i self, key: &GroupKey) -> Option<impl Iterator<Item = u32> + use<'i>> {
-        if key.parts().iter().any(|part| kind(part) == Some(NESTED)) {
-            return None;
-        }
-        Some(self.rows.get(key)?.iter().map(|number| number.wrapping_sub(self.first)))
-    }
-}
-
-/// How many kinds of values there are to compare.
-const KINDS: usize = 5;
-
-/// Points in time.
-const TIME: usize = 3;
-
-/// Kinds of values that cannot be compared.
-const NESTED: usize = 4;
-
-/// The kind of a value; `None` for what equals nothing. Values of one kind compare without an error.
-fn kind(part: &KeyPart) -> Option<usize> {
-    match part {
-        KeyPart::Nothing => None,
-        KeyPart::Bool(_) => Some(0),
-        KeyPart::Int(_) | KeyPart::Unsigned(_) | KeyPart::Float(_) => Some(1),
-        KeyPart::Text(_) => Some(2),
-        KeyPart::DateTime(_) => Some(TIME),
-        KeyPart::Array(_) | KeyPart::Object(_) | KeyPart::Bytes(_) => Some(NESTED),
     }
 }
 

@@ -1,0 +1,348 @@
+//! From a closed window to result rows: joins, WHERE, groups, HAVING, row numbers, ORDER BY, LIMIT, the select list.
+//!
+//! A result is made in pieces: a window may have 100,000 groups and a join millions of rows, and other rules and sockets
+//! get their turn between. [`Results::begin`] takes a window, [`Results::resume`] works on it until the turn is over.
+//! Nobody sees half a result: its message is sent when it is whole.
+//!
+//! An error costs the smallest thing that it concerns, a row or a group, and is reported once.
+
+mod emit;
+mod error;
+mod strategy;
+mod take;
+
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::vec;
+
+use self::error::{ResultError, reporter};
+use self::strategy::Strategy;
+use super::analytic::Memories;
+use super::context::RuleContext;
+use super::join::{Joined, Others, Parts};
+use super::output::Output;
+use super::row::KeptRow;
+use super::sort::{ResultRow, Sorter};
+use super::state::checkpoint::{CheckpointError, Reader, StateParts};
+use super::timers::Turn;
+use super::window::{Arrival, Closed, Group, Groups, accumulate};
+use crate::expr::function::CallContext;
+use crate::expr::{EvalError, Scope};
+use crate::metrics::Place;
+use crate::plan::physical::Stateful;
+use crate::value::Value;
+use crate::value::key::GroupKey;
+
+/// Makes the results of a rule.
+pub struct Results {
+    context: Rc<RuleContext>,
+    output: Rc<RefCell<Output>>,
+    /// a result row to work in
+    slots: Vec<Value>,
+    memories: Memories,
+    strategy: Strategy,
+    /// the result that is being made
+    emission: Option<Emission>,
+    /// rows that were sent
+    sent: u64,
+    key: GroupKey,
+}
+
+/// A result on its way.
+struct Emission {
+    now: i64,
+    /// the window; none for a row that is alone
+    bounds: Option<(i64, i64)>,
+    /// the time of what is made of no single row
+    time: i64,
+    sent: u64,
+    stage: Stage,
+}
+
+/// How far a result is.
+enum Stage {
+    Rows(Source, Taken),
+    /// groups become result rows
+    Groups(indexmap::map::IntoIter<GroupKey, Group>, Vec<ResultRow>, Sorter<ResultRow>),
+    /// result rows go out
+    Results(vec::IntoIter<ResultRow>),
+}
+
+/// Where the rows of a window come from.
+enum Source {
+    Kept(vec::IntoIter<Rc<KeptRow>>),
+    Joined(Box<Joined>),
+}
+
+/// What has become of the rows that were taken.
+struct Taken {
+    groups: Groups,
+    found: Vec<ResultRow>,
+    passed: Sorter<Passed>,
+    /// the answers of the aggregates of WHERE
+    of_window: Vec<Value>,
+}
+
+/// A row by which it can be made again.
+enum Passed {
+    Kept(Rc<KeptRow>),
+    Joined(Parts),
+}
+
+impl Results {
+    /// No results yet.
+    pub fn new(plan: &Stateful, context: Rc<RuleContext>, output: Rc<RefCell<Output>>) -> Self {
+        Results {
+            context,
+            output,
+            slots: vec![Value::Absent; plan.result_slots()],
+            memories: Memories::new(&plan.result_steps),
+            strategy: Strategy::of(plan),
+            emission: None,
+            sent: 0,
+            key: GroupKey::default(),
+        }
+    }
+
+    /// Adds the state to a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]
+    pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
+        self.memories.save(to)
+    }
+
+    /// Goes on with the state of a checkpoint.
+    ///
+    /// # Errors
+    /// [`CheckpointError`]; what is there is not to be used then.
+    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+        self.memories.restore(from)
+    }
+
+    /// Forgets the oldest quarter of what functions remember, and says how many partitions they were.
+    pub fn evict(&mut self) -> usize {
+        self.memories.evict()
+    }
+
+    /// Whether a result is being made.
+    pub fn is_emitting(&self) -> bool {
+        self.emission.is_some()
+    }
+
+    /// Begins the result of a window.
+    pub fn begin(&mut self, plan: &Stateful, now: i64, closed: Closed, others: &Others<'_>) {
+        let Closed { start, end, content } = closed;
+        let bounds = Some((start, end));
+        self.start(plan, now, bounds, end, content.rows, content.groups, others);
+    }
+
+    /// Makes the result of a row that is alone, or begins to. Its slots may be taken.
+    pub fn row(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>, others: &Others<'_>) {
+        if !arrival.passes {
+            return;
+        }
+        let (now, time) = (arrival.context.now, arrival.time);
+        if !plan.grouped && plan.joins.is_empty() && plan.aggregates.is_empty() {
+            return self.alone(plan, arrival);
+        }
+        let (mut groups, mut rows) = (Groups::default(), Vec::new());
+        if plan.incremental {
+            let scope = Scope { slots: arrival.row, context: arrival.context };
+            if let Err(error) = accumulate(&mut groups, plan, &scope, arrival.key) {
+                return self.lose(ResultError::Aggregate(error));
+            }
+        } else {
+            rows.push(Rc::new(arrival.keep()));
+        }
+        self.start(plan, now, None, time, rows, groups, others);
+    }
+
+    /// A row that is a result row as it is.
+    fn alone(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) {
+        for (slot, value) in self.slots.iter_mut().zip(arrival.row.iter_mut()) {
+            *slot = std::mem::take(value);
+        }
+        let context = arrival.context;
+        match self.has(plan, context) {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => return self.lose(error),
+        }
+        if self.strategy.straight {
+            if plan.limit != Some(0) {
+                let sent = u64::from(self.project(plan, &self.slots, context));
+                self.finish(plan, sent, arrival.time, false);
+            }
+            return;
+        }
+        let row = std::mem::replace(&mut self.slots, vec![Value::Absent; plan.result_slots()]);
+        let stage = self.ordered(plan, vec![(context.event_time, row)], Sorter::new(None), context);
+        let (now, time) = (context.now, arrival.time);
+        self.emission = Some(Emission { now, bounds: None, time, sent: 0, stage });
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a window in its parts")]
+    fn start(
+        &mut self,
+        plan: &Stateful,
+        now: i64,
+        bounds: Option<(i64, i64)>,
+        time: i64,
+        rows: Vec<Rc<KeptRow>>,
+        groups: Groups,
+        others: &Others<'_>,
+    ) {
+        let stage = if plan.incremental {
+            Stage::Groups(groups.into_iter(), Vec::new(), Sorter::new(self.strategy.sorted))
+        } else {
+            let of_window = self.window_answers(plan, now, bounds, time, &rows, others);
+            let source = if plan.joins.is_empty() {
+                Source::Kept(rows.into_iter())
+            } else {
+                let rule = self.context.clone();
+                let context = context_of(&rule, now, bounds, time);
+                let mut lost = reporter(&self.output, Place::Join, "Join");
+                self.slots.fill(Value::Absent);
+                let joined = Joined::new(rows.into_iter(), others, &mut self.slots, &context, &mut lost);
+                Source::Joined(Box::new(joined))
+            };
+            let passed = Sorter::new(self.strategy.wanted);
+            Stage::Rows(source, Taken { groups: Groups::default(), found: Vec::new(), passed, of_window })
+        };
+        self.emission = Some(Emission { now, bounds, time, sent: 0, stage });
+    }
+
+    /// How many rows were sent since the rule's start, for LIMIT over the rows that one message makes.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// Goes on with the result until the turn is over. True: it is done, and sent.
+    pub fn resume(&mut self, plan: &Stateful, others: &Others<'_>, turn: &mut Turn) -> bool {
+        let Some(mut emission) = self.emission.take() else { return true };
+        let rule = self.context.clone();
+        let context = context_of(&rule, emission.now, emission.bounds, emission.time);
+        let limit = plan.limit.unwrap_or(u64::MAX);
+        loop {
+            let stage = match emission.stage {
+                Stage::Rows(mut source, mut taken) => {
+                    if !self.rows(plan, others, &context, &mut source, &mut taken, &mut emission.sent, turn) {
+                        emission.stage = Stage::Rows(source, taken);
+                        break;
+                    }
+                    self.taken(plan, others, &context, source, taken)
+                }
+                Stage::Groups(mut groups, mut found, mut sorter) => {
+                    let mut whole = true;
+                    for (_, group) in groups.by_ref() {
+                        self.group(plan, &context, group, &mut found, &mut sorter, &mut emission.sent);
+                        if self.is_over(turn, 1) {
+                            whole = false;
+                            break;
+                        }
+                    }
+                    if !whole {
+                        emission.stage = Stage::Groups(groups, found, sorter);
+                        break;
+                    }
+                    self.ordered(plan, found, sorter, &context)
+                }
+                Stage::Results(mut rows) => {
+                    let mut whole = true;
+                    while emission.sent < limit
+                        && let Some((time, row)) = rows.next()
+                    {
+                        self.result(plan, &context, time, row, limit, &mut emission.sent);
+                        if self.is_over(turn, 1) {
+                            whole = false;
+                            break;
+                        }
+                    }
+                    self.slots.resize(plan.result_slots(), Value::Absent);
+                    if !whole {
+                        emission.stage = Stage::Results(rows);
+                        break;
+                    }
+                    self.finish(plan, emission.sent, emission.time, emission.bounds.is_some());
+                    return true;
+                }
+            };
+            emission.stage = stage;
+        }
+        self.emission = Some(emission);
+        false
+    }
+
+    /// HAVING.
+    fn has(&self, plan: &Stateful, context: &CallContext<'_>) -> Result<bool, ResultError> {
+        let scope = Scope { slots: &self.slots, context };
+        plan.having.as_ref().map_or(Ok(true), |having| having.test(&scope)).map_err(ResultError::Having)
+    }
+
+    /// Adds a result row to the message; false: it is lost to an error.
+    fn project(&self, plan: &Stateful, slots: &[Value], context: &CallContext<'_>) -> bool {
+        let scope = Scope { slots, context };
+        let added = self.output.borrow_mut().row(&plan.projection, &scope, &|_| None);
+        let sent = added.is_ok();
+        if let Err(error) = added {
+            self.lose(ResultError::Row(error));
+        }
+        sent
+    }
+
+    fn lose(&self, error: ResultError) {
+        self.output.borrow_mut().error(error.place(), error);
+    }
+
+    /// Whether others should get their turn: after so many more steps, or where sinks take no more.
+    fn is_over(&self, turn: &mut Turn, steps: u32) -> bool {
+        let mut output = self.output.borrow_mut();
+        if output.overflows() {
+            output.spill();
+            if !turn.is_endless() && !output.ready() {
+                return true;
+            }
+        }
+        turn.spend(steps)
+    }
+
+    /// Ends the message.
+    fn finish(&mut self, plan: &Stateful, rows: u64, time: i64, window: bool) {
+        self.output.borrow_mut().end_message();
+        self.sent += rows;
+        if plan.counts_hits && rows > 0 {
+            let mut hits = self.context.hits.get();
+            hits.rows += rows;
+            hits.row_time = time;
+            // Without a window each result is its own.
+            hits.windows += if window { 1 } else { rows };
+            hits.window_time = time;
+            self.context.hits.set(hits);
+        }
+    }
+}
+
+/// The context of a window, or of a row that is alone.
+fn context_of(rule: &RuleContext, now: i64, bounds: Option<(i64, i64)>, time: i64) -> CallContext<'_> {
+    match bounds {
+        Some((start, end)) => rule.window(now, start, end),
+        None => rule.row(now, time),
+    }
+}
+
+/// Computes the values over joined rows that several expressions need.
+fn compute(plan: &Stateful, slots: &mut [Value], context: &CallContext<'_>) -> Result<(), ResultError> {
+    let first = plan.first_computed();
+    for (index, computed) in plan.computed.iter().enumerate() {
+        slots[first + index] = computed.eval(&Scope { slots, context })?.into_owned();
+    }
+    Ok(())
+}
+
+fn fill_aggregates(group: &Group, plan: &Stateful, slots: &mut [Value]) -> Result<(), EvalError> {
+    for (index, accumulator) in group.accumulators.iter().enumerate() {
+        slots[plan.row_slots + index] = accumulator.answer()?;
+    }
+    Ok(())
+}

@@ -1,0 +1,255 @@
+//! Taking the rows of a window: WHERE, then groups, or the rows that the result is made of.
+
+use std::rc::Rc;
+
+use super::error::{ResultError, reporter};
+use super::strategy::Strategy;
+use super::{Passed, Results, Source, Stage, Taken, compute, context_of, fill_aggregates};
+use crate::dataflow::join::{Joined, Others};
+use crate::dataflow::row::KeptRow;
+use crate::dataflow::sort::{ResultRow, Sorter, at};
+use crate::dataflow::timers::Turn;
+use crate::dataflow::window::{Groups, accumulate, add_all};
+use crate::expr::Scope;
+use crate::expr::aggregate::Accumulator;
+use crate::expr::function::CallContext;
+use crate::metrics::Place;
+use crate::plan::physical::Stateful;
+use crate::value::Value;
+
+impl Results {
+    /// The answers of the aggregates of WHERE, over all rows of the window before WHERE filters them. A row that one
+    /// cannot take counts in none. This pass is made in one go.
+    pub(super) fn window_answers(
+        &self,
+        plan: &Stateful,
+        now: i64,
+        bounds: Option<(i64, i64)>,
+        time: i64,
+        rows: &[Rc<KeptRow>],
+        others: &Others<'_>,
+    ) -> Vec<Value> {
+        let calls = &plan.window_aggregates;
+        if calls.is_empty() {
+            return Vec::new();
+        }
+        let rule = self.context.clone();
+        let context = context_of(&rule, now, bounds, time);
+        let mut lost = reporter(&self.output, Place::Filter, "Where");
+        let mut answers: Vec<_> = calls.iter().map(|call| Accumulator::new(call.aggregate, call.integral)).collect();
+        let mut slots = vec![Value::Absent; plan.result_slots()];
+        let mut add = |time: i64, slots: &mut [Value]| {
+            let context = at(&context, time);
+            // What cannot be computed is reported when the row itself is taken.
+            if compute(plan, slots, &context).is_ok()
+                && let Err(error) = add_all(&mut answers, calls, &Scope { slots, context: &context })
+            {
+                lost(error);
+            }
+        };
+        if plan.joins.is_empty() {
+            for row in rows {
+                slots[others.inputs[row.input].slots.clone()].clone_from_slice(&row.slots);
+                add(row.time, &mut slots);
+            }
+        } else {
+            // Errors of ON are reported when the rows are joined for the result.
+            let mut joined = Joined::new(rows.iter().cloned(), others, &mut slots, &context, &mut |_| {});
+            while joined.next(others, &mut slots, &context, &mut |_| {}, &mut |time, _, slots| add(time, slots)) {}
+        }
+        let mut lost = reporter(&self.output, Place::Filter, "Where");
+        let answer = |accumulator: &Accumulator| {
+            accumulator.answer().unwrap_or_else(|error| {
+                lost(error);
+                Value::Null
+            })
+        };
+        answers.iter().map(answer).collect()
+    }
+
+    /// Takes rows until the turn is over; true: there are no more.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
+    pub(super) fn rows(
+        &mut self,
+        plan: &Stateful,
+        others: &Others<'_>,
+        context: &CallContext<'_>,
+        source: &mut Source,
+        taken: &mut Taken,
+        sent: &mut u64,
+        turn: &mut Turn,
+    ) -> bool {
+        let limit = plan.limit.unwrap_or(u64::MAX);
+        // Those that are sent are enough.
+        let enough = |sent: u64, strategy: &Strategy| strategy.streams && sent >= limit;
+        loop {
+            if enough(*sent, &self.strategy) {
+                return true;
+            }
+            let mut slots = std::mem::take(&mut self.slots);
+            slots.resize(plan.result_slots(), Value::Absent);
+            let steps = match source {
+                Source::Kept(rows) => match rows.next() {
+                    None => 0,
+                    Some(row) => {
+                        slots[others.inputs[row.input].slots.clone()].clone_from_slice(&row.slots);
+                        let time = row.time;
+                        self.take(plan, context, time, &mut slots, || Passed::Kept(row), taken, sent);
+                        1
+                    }
+                },
+                Source::Joined(joined) => {
+                    let mut lost = reporter(&self.output, Place::Join, "Join");
+                    let mut made = 1;
+                    let more = joined.next(others, &mut slots, context, &mut lost, &mut |time, parts, slots| {
+                        made += 1;
+                        if !enough(*sent, &self.strategy) {
+                            self.take(plan, context, time, slots, || Passed::Joined(parts.clone()), taken, sent);
+                        }
+                    });
+                    if more { made } else { 0 }
+                }
+            };
+            self.slots = slots;
+            if steps == 0 {
+                return true;
+            }
+            if self.is_over(turn, steps) {
+                return false;
+            }
+        }
+    }
+
+    /// Takes one row, which stands in `slots`.
+    #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
+    fn take(
+        &mut self,
+        plan: &Stateful,
+        context: &CallContext<'_>,
+        time: i64,
+        slots: &mut [Value],
+        again: impl FnOnce() -> Passed,
+        taken: &mut Taken,
+        sent: &mut u64,
+    ) {
+        let result = self.try_take(plan, context, time, slots, again, taken, sent);
+        if let Err(error) = result {
+            self.lose(error);
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
+    fn try_take(
+        &mut self,
+        plan: &Stateful,
+        context: &CallContext<'_>,
+        time: i64,
+        slots: &mut [Value],
+        again: impl FnOnce() -> Passed,
+        taken: &mut Taken,
+        sent: &mut u64,
+    ) -> Result<(), ResultError> {
+        let context = at(context, time);
+        compute(plan, slots, &context)?;
+        let first = plan.first_window_aggregate();
+        slots[first..first + taken.of_window.len()].clone_from_slice(&taken.of_window);
+        if let Some(filter) = &plan.joined_filter
+            && !filter.test(&Scope { slots, context: &context }).map_err(ResultError::Where)?
+        {
+            return Ok(());
+        }
+        if self.strategy.direct {
+            let scope = Scope { slots, context: &context };
+            accumulate(&mut taken.groups, plan, &scope, &mut self.key).map_err(ResultError::Aggregate)
+        } else if self.strategy.wanted.is_some() {
+            let pushed = taken.passed.push(again(), time, slots, &plan.order, &context);
+            pushed.map_err(ResultError::Order)
+        } else if self.strategy.streams {
+            *sent += u64::from(self.project(plan, slots, &context));
+            Ok(())
+        } else {
+            taken.found.push((time, slots.to_vec()));
+            Ok(())
+        }
+    }
+
+    /// What follows when all rows were taken.
+    pub(super) fn taken(
+        &mut self,
+        plan: &Stateful,
+        others: &Others<'_>,
+        context: &CallContext<'_>,
+        source: Source,
+        taken: Taken,
+    ) -> Stage {
+        let Taken { mut groups, mut found, passed, of_window: _ } = taken;
+        if self.strategy.wanted.is_some() {
+            let mut lost = reporter(&self.output, Place::Order, "Order By");
+            for again in passed.finish(&plan.order, context, &mut lost) {
+                let mut slots = vec![Value::Absent; plan.result_slots()];
+                let time = match (&again, &source) {
+                    (Passed::Kept(row), _) => {
+                        slots[others.inputs[row.input].slots.clone()].clone_from_slice(&row.slots);
+                        row.time
+                    }
+                    (Passed::Joined(parts), Source::Joined(joined)) => {
+                        joined.fill(parts, others, &mut slots);
+                        joined.time(parts, others)
+                    }
+                    (Passed::Joined(_), Source::Kept(_)) => continue,
+                };
+                match compute(plan, &mut slots, &at(context, time)) {
+                    Ok(()) => found.push((time, slots)),
+                    Err(error) => self.lose(error),
+                }
+            }
+            return Stage::Results(found.into_iter());
+        }
+        if !self.strategy.direct && (plan.grouped || !plan.aggregates.is_empty()) {
+            let order = self.strategy.by_row.clone();
+            if !order.is_empty() {
+                found = self.sorted(found, &order, None, context);
+            }
+            for (time, row) in &found {
+                let context = at(context, *time);
+                let scope = Scope { slots: row, context: &context };
+                if let Err(error) = accumulate(&mut groups, plan, &scope, &mut self.key) {
+                    self.lose(ResultError::Aggregate(error));
+                }
+            }
+        }
+        if plan.grouped {
+            return Stage::Groups(groups.into_iter(), Vec::new(), Sorter::new(self.strategy.sorted));
+        }
+        match self.window_has(plan, context, &groups, &mut found) {
+            Ok(true) => self.ordered(plan, found, Sorter::new(self.strategy.sorted), context),
+            Ok(false) => Stage::Results(Vec::new().into_iter()),
+            Err(error) => {
+                self.lose(error);
+                Stage::Results(Vec::new().into_iter())
+            }
+        }
+    }
+
+    /// HAVING over rows that are no groups: it keeps or drops the whole window. Its aggregates are over the whole window.
+    fn window_has(
+        &self,
+        plan: &Stateful,
+        context: &CallContext<'_>,
+        groups: &Groups,
+        found: &mut [ResultRow],
+    ) -> Result<bool, ResultError> {
+        if let (Some(group), Some((_, first))) = (groups.values().next(), found.first_mut()) {
+            fill_aggregates(group, plan, first).map_err(ResultError::Aggregate)?;
+            let answers = first[plan.row_slots..plan.first_number()].to_vec();
+            let fill = |row: &mut Vec<Value>| row[plan.row_slots..plan.first_number()].clone_from_slice(&answers);
+            found.iter_mut().for_each(|(_, row)| fill(row));
+        }
+        match (&plan.having, found.first()) {
+            (Some(having), Some((_, first))) => {
+                having.test(&Scope { slots: first, context }).map_err(ResultError::Having)
+            }
+            _ => Ok(true),
+        }
+    }
+}
