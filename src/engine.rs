@@ -117,7 +117,7 @@ pub enum EngineError {
     Exists(String),
     #[error("table {0} already exists")]
     TableExists(String),
-    #[error("rule {rule}: lookup table {table} is not there")]
+    #[error("rule {rule}: lookup table {table} does not exist")]
     NoTable { rule: String, table: String },
     /// The source of a table cannot be opened.
     #[error("table {table}: {error}")]

@@ -248,7 +248,7 @@ async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> 
             let message = match error {
                 // The rule is named already.
                 EngineError::Connector { error, .. } => error.to_string(),
-                EngineError::NoTable { table, .. } => format!("lookup table {table} is not there"),
+                EngineError::NoTable { table, .. } => format!("lookup table {table} does not exist"),
                 error => error.to_string(),
             };
             problems.push(Problem { message, ..refused });

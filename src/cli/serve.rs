@@ -69,7 +69,7 @@ impl Serve {
             .map(|files| files.load(["basic.restTls.certfile", "basic.restTls.keyfile", "basic.restTls.clientCaFile"]));
         let tls = tls.transpose().map_err(|error| refused(&error))?;
         if keys.is_none() && !address.ip().is_loopback() {
-            tracing::warn!(%address, "whoever reaches the REST API may use it: see basic.authentication");
+            tracing::warn!(%address, "the REST API is open to everyone who can reach it: see basic.authentication");
         }
         warn_of_open_data_server(&config.server);
         let (shutdown, prometheus, audit) = (config.shutdown_timeout, config.prometheus, config.rest_audit);

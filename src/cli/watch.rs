@@ -110,7 +110,7 @@ impl Watch {
         self.params
             .iter()
             .map(|param| {
-                let wrong = || Failure::Usage(format!("{param:?} is no parameter, expected name=value"));
+                let wrong = || Failure::Usage(format!("{param:?} is not a parameter, expected name=value"));
                 param.split_once('=').ok_or_else(wrong)
             })
             .collect()
@@ -184,7 +184,7 @@ async fn next(socket: &mut WebSocketStream<Wire>) -> Result<Value, String> {
             tokio::time::timeout(SILENT, socket.next()).await.map_err(|_| "the server is silent".to_owned())?;
         match message {
             Some(Ok(Message::Text(text))) => {
-                return serde_json::from_str(&text).map_err(|error| format!("the server sent no JSON: {error}"));
+                return serde_json::from_str(&text).map_err(|error| format!("the server did not send JSON: {error}"));
             }
             Some(Ok(Message::Close(_))) | None => return Err("the connection has ended".to_owned()),
             Some(Ok(_)) => {}

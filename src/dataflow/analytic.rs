@@ -1,6 +1,6 @@
-//! What is computed row by row with memory of the rows before: analytic functions.
+//! Analytic functions: values computed row by row from memory of earlier rows.
 //!
-//! Each call in the rule's text has a memory of its own for each of its partitions, for the life of the rule.
+//! Each call in the rule's text has one memory for each of its partitions, for the life of the rule.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -23,23 +23,22 @@ use super::row::KeyHasher;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 use super::state::quarter;
 
-/// The rows that one row becomes.
+/// The rows that `unnest` makes of one row.
 pub struct Elements {
-    /// where each has its value
+    /// The slot of the element.
     pub slot: usize,
-    /// the step with which each goes on
+    /// The step with which each continues.
     pub next: usize,
     pub values: VecDeque<Value>,
 }
 
 /// The memories of a list of steps.
 pub struct Memories {
-    /// for each step one for each partition
+    /// For each step, one memory for each partition.
     of_steps: Vec<IndexMap<GroupKey, AnalyticState, KeyHasher>>,
 }
 
 impl Memories {
-    /// Nothing seen yet.
     pub fn new(steps: &[Step]) -> Self {
         Memories { of_steps: steps.iter().map(|_| IndexMap::default()).collect() }
     }
@@ -52,7 +51,7 @@ impl Memories {
         to.put(&self.of_steps)
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
@@ -61,7 +60,7 @@ impl Memories {
         Ok(())
     }
 
-    /// Forgets the oldest quarter of the partitions of each step, and says how many they were.
+    /// Drops the oldest quarter of each step's partitions; returns how many.
     pub fn evict(&mut self) -> usize {
         let evict = |memories: &mut IndexMap<GroupKey, AnalyticState, KeyHasher>| {
             let oldest = quarter(memories.len());
@@ -71,8 +70,8 @@ impl Memories {
         self.of_steps.iter_mut().map(evict).sum()
     }
 
-    /// Runs the steps of an input for a row, in order from number `from` on, and puts the answers into their slots. Where
-    /// a step makes several rows of one, it stops there and gives the elements: each goes on behind that step.
+    /// Runs the steps of an input for a row, in order from number `from` on, and writes the results into their slots. A
+    /// step that makes several rows of one ends the run and returns the elements: each continues behind that step.
     ///
     /// # Errors
     /// The first of an expression or function; the steps behind it have not seen the row.
@@ -109,7 +108,7 @@ fn answer(
 ) -> Result<Value, EvalError> {
     let args = evaluated(&call.args, scope)?;
     let keys = evaluated(&call.partition, scope)?;
-    // A condition that is neither true nor false counts as true.
+    // A condition that is not a boolean counts as true.
     let when = match &call.when {
         Some(when) => !matches!(*when.eval(scope)?, Value::Bool(false)),
         None => true,

@@ -27,37 +27,35 @@ use super::row::RowBatch;
 use super::scan::StreamScan;
 use super::timers::{Timers, Turn, WorkerClock};
 
-/// Timestamps of a stream's dataflow are this coarse, ms: progress costs per change of timestamp, not per message.
+/// Resolution of a stream's timestamps, ms: progress tracking costs per timestamp, not per message.
 const STREAM_TICK: i64 = 10;
 
-/// Batches that a stream takes in before other streams and sockets get their turn.
+/// The most batches that a stream takes before other streams and sockets have a turn.
 const BATCHES_A_TURN: usize = 32;
 
 /// A dataflow on a worker.
 pub struct Installed {
-    /// its number, for dropping it
+    /// The number by which it is dropped.
     pub dataflow: usize,
-    /// runs its first operator
+    /// Runs its first operator.
     pub activator: Activator,
 }
 
-/// A stream's input, as the worker sees it.
+/// The input of a stream.
 pub struct StreamInput {
     receiver: FrameReceiver,
 }
 
 impl StreamInput {
-    /// An input that reads from `receiver`.
     pub fn new(receiver: FrameReceiver) -> Self {
         StreamInput { receiver }
     }
 
-    /// Whether nothing waits to be taken in.
     pub fn is_empty(&self) -> bool {
         self.receiver.is_empty()
     }
 
-    /// Batches that wait to be taken in.
+    /// Waiting batches.
     pub fn waiting(&self) -> usize {
         self.receiver.len()
     }
@@ -82,10 +80,10 @@ pub fn stream(
                 activator = Some(mine.clone());
                 let mut capability = capability;
                 move |output| {
-                    // Lowered before looking, so that a batch that comes while we look raises it again.
+                    // Lowered before looking: a batch that arrives meanwhile raises it again.
                     input.receiver.lower();
                     if !scan_of_input.borrow_mut().ready() {
-                        // A sink makes the engine wait; it raises the signal when it is ready.
+                        // A sink makes the engine wait. It raises the signal when it is ready.
                         return;
                     }
                     let tick = stamp(clock_of_input.tick() / STREAM_TICK * STREAM_TICK);
@@ -113,23 +111,16 @@ pub fn stream(
     Installed { dataflow, activator }
 }
 
-/// What a rule's dataflow is made of.
+/// The parts of a rule's dataflow.
 pub struct RuleParts {
-    /// the rule's id
     pub id: String,
-    /// whether it runs in event time
     pub event_time: bool,
-    /// where the rows come from
     pub queue: Rc<RuleQueue>,
-    /// what becomes of them
     pub operator: Rc<RefCell<dyn Operate>>,
-    /// the rule's counters
     pub metrics: Arc<RuleMetrics>,
-    /// the worker's clock
     pub clock: Rc<WorkerClock>,
-    /// the worker's timers
     pub timers: Rc<Timers>,
-    /// what the timers run for this rule
+    /// The slot that the rule's timers run.
     pub slot: usize,
 }
 
@@ -149,7 +140,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
             let mut stepped_back = clock.stepped_back();
             move |output| {
                 if queue.is_busy() {
-                    // The rule goes on with what it has. An empty batch runs it.
+                    // The rule has work left: an empty batch runs it.
                     output.session(&capability).give(RowBatch::default());
                     return;
                 }
@@ -169,7 +160,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                 }
                 if event_time {
                     let next = queue.refresh(now);
-                    // One timer at a time: the heap must not grow with the rows.
+                    // One timer at a time, so that the heap does not grow with the rows.
                     if idle_check.is_none_or(|at| at <= now)
                         && let Some(at) = next
                     {
@@ -187,7 +178,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
         let mut wakes = None;
         rows.sink(Pipeline, "rule", move |(input, frontier)| {
             let frontier = frontier.frontier().first().map(|stamp| unstamp(*stamp));
-            // When no more rows come, time is at its end, as soon as all rows are there.
+            // At the end of input, time moves to its end once all rows have arrived.
             let time = |tick| if event_time { tick } else { clock_of_rule.time_of(tick) };
             let reached = frontier.filter(|_| !queue_of_rule.ended()).map(time);
             let mut progress = Progress::Done;
@@ -221,7 +212,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                 }
             }
             if was_busy && progress == Progress::Done {
-                // Rows may have come meanwhile.
+                // Rows may have arrived meanwhile.
                 queue_of_rule.activate();
             }
         });
@@ -230,7 +221,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
     Installed { dataflow, activator }
 }
 
-/// Runs a rule's code. A panic in it ends this rule and no other.
+/// Runs a rule's code. A panic ends only this rule.
 fn run(failed: &mut bool, metrics: &RuleMetrics, code: impl FnOnce()) {
     if *failed {
         return;

@@ -1,7 +1,7 @@
-//! What the control plane asks of a data thread.
+//! Commands of the control plane to a data thread.
 //!
-//! Everything in a command was checked before it is sent: a command cannot fail. It is plain data, so that this module
-//! knows nothing of how a worker carries it out.
+//! Everything in a command is checked before it is sent, so a command cannot fail. Commands are plain data: this module
+//! knows nothing of how a worker executes them.
 
 use std::sync::Arc;
 
@@ -17,141 +17,126 @@ use super::output::Encoding;
 use super::state::checkpoint::CheckpointError;
 use super::state::measure::{StateSize, TableSize};
 
-/// Names a stream's dataflow on its worker; it is the slot of the stream's signal, too.
+/// A stream's dataflow on its worker; also the slot of the stream's signal.
 pub type StreamKey = usize;
 
-/// Names a rule on its worker.
+/// A rule on its worker.
 pub type RuleKey = u64;
 
-/// One thing that the control plane asks of a worker.
+/// A command to a worker.
 pub enum Command {
-    /// Begins a stream.
+    /// Starts a stream.
     AddStream {
         key: StreamKey,
-        /// how its messages are read
         schema: StreamSchema,
-        /// what is checked of each before any rule sees it
+        /// Checks of each message before any rule sees it.
         checks: FeedChecks,
-        /// where its messages come from
         frames: FrameReceiver,
     },
-    /// Ends a stream whose rules have all ended.
+    /// Ends a stream that no rule reads any more.
     DropStream(StreamKey),
-    /// Begins a rule. It sees the messages that the stream takes in from then on.
+    /// Starts a rule. It sees the messages that the stream takes from then on.
     AddRule(Box<NewRule>),
-    /// Ends a rule; what its windows hold is forgotten, but for what is in the answer.
+    /// Ends a rule. The content of its windows is dropped, except for the returned state.
     DropRule {
-        /// the rule and its streams
         leaving: Leaving,
-        /// given its state when the rule is gone
+        /// Receives the state when the rule is gone.
         done: oneshot::Sender<StateAnswer>,
     },
-    /// Asks for the state of a rule.
+    /// Requests the state of a rule.
     SaveRule {
         key: RuleKey,
-        /// not if it is still that of this mark
+        /// Not needed if it is still the state of this mark.
         since: Mark,
-        /// given the state
         done: oneshot::Sender<StateAnswer>,
     },
-    /// Asks how large the states of rules are.
+    /// Measures the states of rules.
     MeasureRules {
-        /// the rules; so few that nobody waits long for the answer
+        /// Few, since the thread runs nothing else while it measures.
         keys: Vec<RuleKey>,
-        /// given the sizes of those that are there and have state
+        /// Receives the sizes of those that exist and have state.
         done: oneshot::Sender<Vec<(RuleKey, StateSize)>>,
     },
-    /// Asks how large this worker's copies of lookup tables are.
+    /// Measures this worker's copies of lookup tables.
     MeasureTables(oneshot::Sender<Vec<(Text, TableSize)>>),
-    /// Begins a lookup table: this worker's copy.
+    /// Starts this worker's copy of a lookup table.
     AddTable {
-        /// the slot of its signal
+        /// The slot of its signal.
         slot: usize,
-        /// how its messages are read
         schema: StreamSchema,
-        /// where its rows come from
         frames: FrameReceiver,
-        /// its counters
         metrics: Arc<RuleMetrics>,
     },
     /// Ends a lookup table. Rules that still read it see its last rows.
     DropTable {
-        /// the slot of its signal
+        /// The slot of its signal.
         slot: usize,
         name: Text,
     },
-    /// Streams, tables and rules that begin from now on are in this zone.
+    /// Sets the time zone of streams, tables and rules that start from now on.
     UseZone(jiff::tz::TimeZone),
-    /// Answers when everything that was handed to the streams before has been run.
+    /// Answers when everything that the streams have received has run.
     Drain(oneshot::Sender<()>),
-    /// No more messages will come to these rules: after what is there, their windows that time closes are closed. Answers
-    /// when that is done.
+    /// The rules get no more messages: once everything has run, their open time windows close. Answers when that is
+    /// done.
     EndOfInput {
-        /// rules, also of other workers
+        /// May include rules of other workers.
         rules: Arc<[RuleKey]>,
-        /// told when it is done
         done: oneshot::Sender<()>,
     },
     /// Ends the thread.
     Stop,
 }
 
-/// Counts the changes of a rule's state since it began.
+/// The number of changes of a rule's state since its start.
 pub type Mark = u64;
 
-/// The state of a rule at one moment.
 #[derive(Clone, Debug)]
 pub struct Saved {
-    /// the checkpoint
     pub bytes: Vec<u8>,
-    /// the changes up to then
+    /// The changes up to this state.
     pub mark: Mark,
 }
 
-/// A rule's state; `None` where there is nothing (new) to keep: the rule has no state, does not keep it, has failed, or
-/// nothing has changed.
+/// A rule's state; `None` if it has none, has no `qos`, has failed, or has not changed.
 pub type StateAnswer = Option<Result<Saved, CheckpointError>>;
 
-/// Whether a rule keeps its state.
+/// What a rule keeps over restarts.
 #[derive(Debug, Default)]
 pub enum Keeps {
-    /// it begins anew each time
+    /// Nothing: each start begins with empty state.
     #[default]
     Nothing,
-    /// it does, and there may be a checkpoint to go on with
+    /// Its state; there may be a checkpoint to continue from.
     State(Option<Vec<u8>>),
 }
 
-/// How a rule goes: what its streams have received is run first, then it ends.
+/// How a rule leaves: it runs what its streams have received, then ends.
 pub struct Leaving {
     pub rule: RuleKey,
-    /// streams that others read on
+    /// Streams that other rules continue to read.
     pub settle: Vec<StreamKey>,
     pub ends: Vec<StreamKey>,
-    /// its state is asked for, unless it is still that of this mark
+    /// Requests its state, unless it is still that of this mark.
     pub save: Option<Mark>,
 }
 
-/// A rule to begin.
+/// A rule to start.
 pub struct NewRule {
     pub key: RuleKey,
-    /// the stream of each of its inputs; none for lookup tables
+    /// The stream of each input; `None` for lookup tables.
     pub streams: Vec<Option<StreamKey>>,
-    /// a slot of its own, for its deadlines
+    /// A slot of its own, for its deadlines.
     pub slot: usize,
-    /// what runs
     pub plan: RulePlan,
     pub id: String,
-    /// its sinks
     pub encodings: Vec<Encoding>,
-    /// errors are sent to the sinks
+    /// Errors go to the sinks, too.
     pub send_error: bool,
-    /// its counters
     pub metrics: Arc<RuleMetrics>,
-    /// what it remembers over restarts
     pub keeps: Keeps,
-    /// the version whose place it takes, and with whose state it goes on if that was asked for
+    /// The version that it replaces, and whose state it continues from if that was requested.
     pub replaces: Option<Leaving>,
-    /// given the state of that version when the rule sees messages
+    /// Receives the state of that version once the rule sees messages.
     pub done: oneshot::Sender<StateAnswer>,
 }

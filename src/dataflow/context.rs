@@ -1,21 +1,19 @@
-//! What the rows and windows of one rule are evaluated with.
+//! The context in which the expressions of a rule are evaluated.
 
 use std::cell::Cell;
 
 use crate::expr::function::{CallContext, Hits};
 
-/// The part of a rule's context that all its rows share.
+/// The part that all rows of a rule share.
 #[derive(Clone, Debug)]
 pub struct RuleContext {
-    /// the rule's id
     pub id: String,
-    /// when it started, ms since the epoch
+    /// ms since the epoch.
     pub started: i64,
-    /// the configured time zone
     pub zone: jiff::tz::TimeZone,
-    /// how much the rule has sent so far
+    /// What the rule has sent so far.
     pub hits: Cell<Hits>,
-    /// how long delay() has asked the rule to pause, ms, until its operator sees it
+    /// The pause that `delay()` has requested, ms, until the operator sees it.
     pub pause: Cell<u64>,
 }
 

@@ -1,4 +1,4 @@
-//! What the dataflow of a stateful rule asks of its operator: that of a rule, or that of a view.
+//! The operator of a stateful rule, as its dataflow sees it: that of a rule, or that of a view.
 
 use crate::plan::fingerprint::Fingerprint;
 
@@ -8,51 +8,51 @@ use super::state::checkpoint::CheckpointError;
 use super::state::measure::StateSize;
 use super::timers::Turn;
 
-/// How far a rule's work is at the end of its turn.
+/// The work left at the end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// all that can be done is done
+    /// Nothing is left.
     Done,
-    /// there is more to do: others come first
+    /// More work is left: others have their turn first.
     More,
-    /// nothing to do until this time, ms since the epoch; there is work left
+    /// Work is left, but not before this time, ms since the epoch.
     WaitUntil(i64),
-    /// the rule remembers more than it may: so many bytes
+    /// The state exceeds its limit: this many bytes.
     StateFull(u64),
 }
 
-/// What stands at the end of a stateful rule's dataflow, and keeps its state.
+/// The last operator of a stateful rule's dataflow. It owns the rule's state.
 pub trait Operate {
-    /// Takes rows in.
+    /// Takes rows.
     fn rows(&mut self, batch: RowBatch);
 
-    /// Time has come to `frontier`; `None`: to its end.
+    /// Time has reached `frontier`; `None`: its end.
     fn advance(&mut self, frontier: Option<i64>);
 
-    /// Does what there is to do, for a turn.
+    /// Works for one turn.
     fn work(&mut self, turn: &mut Turn) -> Progress;
 
-    /// Does all that there is to do.
+    /// Works until nothing is left.
     fn settle(&mut self);
 
-    /// Forgets all that is remembered: the rule has failed.
+    /// Drops all state: the rule has failed.
     fn forget(&mut self);
 
-    /// Grows with every change of the state.
+    /// Grows with each change of the state.
     fn changes(&self) -> u64;
 
-    /// The state, with that of its queue, as a checkpoint of this plan.
+    /// The state of operator and queue, as a checkpoint of this plan.
     ///
     /// # Errors
     /// [`CheckpointError`]
     fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError>;
 
-    /// Goes on with the state of a checkpoint of this plan. To be called before the first row.
+    /// Restores a checkpoint of this plan. To be called before the first row.
     ///
     /// # Errors
     /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
     fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError>;
 
-    /// How large the state is.
+    /// The size of the state.
     fn size(&self, queue: &RuleQueue) -> StateSize;
 }

@@ -1,4 +1,4 @@
-//! The operator of a rule with state: rows in order, what they remember, windows, results.
+//! The operator of a rule with state: it orders rows, runs analytic functions, fills windows and makes results.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -29,16 +29,14 @@ use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
 use super::window::{Arrival, Closed, ClosedWindows, Windows};
 
-/// Rows after which a state with a limit is measured again.
+/// A state with a limit is measured after this many rows.
 const MEASURED_ROWS: u32 = 1024;
 
-/// How long a rule waits whose sinks take no more, before it looks again, ms.
+/// How long a rule waits for full sinks before it looks again, ms.
 const SINK_WAIT: i64 = 10;
 
-/// The state of a rule.
-///
-/// It works in turns ([`RuleOperator::work`]), so that neither a large result nor a pause stops other rules. Where it
-/// stands between two turns is in `inbox`, `current`, `closed` and the results.
+/// The state of a rule. It works in turns ([`RuleOperator::work`]), so that neither a large result nor a pause stops
+/// other rules. Between two turns its position is in `inbox`, `current`, `closed` and the results.
 pub struct RuleOperator {
     plan: Stateful,
     inputs: Vec<Input>,
@@ -50,42 +48,42 @@ pub struct RuleOperator {
     windows: Windows,
     results: Results,
     tables: Tables,
-    /// makes windows anew
+    /// Makes empty windows.
     alarm: Alarm,
-    /// how often the state has changed
+    /// The number of changes of the state.
     changes: u64,
-    /// rows whose order does not matter, and how many of them were taken
+    /// Rows whose order does not matter, and how many of them were taken.
     inbox: (RowBatch, usize),
-    /// the row that is next, in `narrow`
+    /// The next row, in `narrow`.
     current: Option<(i64, usize)>,
-    /// windows whose results are not begun
+    /// Closed windows without results so far.
     closed: ClosedWindows,
-    /// how far time has come; `None`: to its end
+    /// The time reached; `None`: its end.
     frontier: Option<i64>,
-    /// the end of a pause, ms since the epoch
+    /// The end of a pause, ms since the epoch.
     paused_until: Option<i64>,
-    /// the clock has stepped back: windows that are open are to be sent, and others begin
+    /// The clock has stepped back: open windows must be sent, and new ones begin.
     stepping_back: bool,
-    /// rows since the state was measured
+    /// Rows since the last measurement.
     unmeasured: u32,
-    /// a row of one input to work in, as wide as those of the queue
+    /// Scratch: a row of one input, as wide as those of the queue.
     narrow: Vec<Value>,
-    /// a joined row to work in
+    /// Scratch: a joined row.
     wide: Vec<Value>,
-    /// a key to work in
+    /// Scratch: a key.
     key: GroupKey,
-    /// the row whose elements go on one by one
+    /// The row whose elements continue one by one.
     unnested: Option<Unnested>,
 }
 
-/// A row that goes on once for each of its elements.
+/// A row that continues once for each of its elements.
 struct Unnested {
     time: i64,
     input: usize,
     slots: std::ops::Range<usize>,
     row: Vec<Value>,
     elements: Elements,
-    /// how many rows were sent before the first of them
+    /// The rows sent before its first element.
     sent: u64,
 }
 
@@ -127,16 +125,16 @@ impl Operate for RuleOperator {
     }
 }
 
-/// What is joined to the rows of streams.
+/// The tables that are joined to the rows of streams.
 struct Tables {
-    /// scan tables, by input
+    /// By input.
     scanned: HashMap<usize, ScanTable>,
-    /// lookup tables, by input
+    /// By input.
     lookups: HashMap<usize, Rc<Index>>,
 }
 
 impl RuleOperator {
-    /// An operator without rows. `alarm` wakes the rule at the ends of windows, if it runs by the clock.
+    /// `alarm` wakes the rule at the ends of windows in processing time.
     pub fn new(
         plan: Stateful,
         inputs: Vec<Input>,
@@ -174,13 +172,10 @@ impl RuleOperator {
         }
     }
 
-    /// Grows with every change of the state.
     pub fn changes(&self) -> u64 {
         self.changes
     }
 
-    /// The state, with that of its queue, as a checkpoint of this plan.
-    ///
     /// # Errors
     /// [`CheckpointError`]
     pub fn save(&self, plan: &Fingerprint, queue: &RuleQueue) -> Result<Vec<u8>, CheckpointError> {
@@ -190,16 +185,15 @@ impl RuleOperator {
         Ok(to.finish())
     }
 
-    /// How large the state is.
     pub fn size(&self, queue: &RuleQueue) -> StateSize {
         let mut meter = Meter::default();
-        // Measuring has no errors.
+        // Measuring cannot fail.
         let _ = self.rest(queue, &mut meter);
         self.waiting.measure(&mut meter);
         StateSize { bytes: meter.bytes(), windows: self.windows.open() }
     }
 
-    /// Bytes of what the rule remembers, estimated. It takes as long for a large state as for a small one.
+    /// The estimated size of the state, bytes. The estimate takes constant time.
     fn bytes(&self) -> u64 {
         let mut meter = Meter::default();
         let _ = self.parts(&mut meter);
@@ -207,7 +201,7 @@ impl RuleOperator {
         meter.bytes()
     }
 
-    /// Holds the state against its limit: the oldest of it goes, or the rule fails.
+    /// Compares the state with its limit: the oldest part is dropped, or the rule fails.
     fn limit_state(&mut self) -> Option<Progress> {
         let limit = self.plan.state_limit?;
         self.unmeasured += 1;
@@ -223,7 +217,7 @@ impl RuleOperator {
             return Some(Progress::StateFull(bytes));
         }
         let mut evicted = 0;
-        // A quarter each time: what is left after so many times is next to nothing.
+        // A quarter each time, so that little is left after this many times.
         for _ in 0..32 {
             evicted += self.windows.evict() + self.memories.evict() + self.results.evict();
             evicted += self.tables.scanned.values_mut().map(ScanTable::evict).sum::<usize>();
@@ -239,7 +233,6 @@ impl RuleOperator {
         None
     }
 
-    /// Forgets all that is remembered: the rule has failed.
     pub fn forget(&mut self) {
         self.waiting = Waiting::new(self.narrow.len());
         self.memories = Memories::new(&self.plan.steps);
@@ -250,7 +243,7 @@ impl RuleOperator {
         self.closed.clear();
     }
 
-    /// All but the rows that wait: bringing these into order would take the longer the more there are.
+    /// Everything but the waiting rows: ordering these takes longer the more there are.
     fn rest(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         self.parts(to)?;
         to.put(&self.context.hits.get())?;
@@ -269,8 +262,6 @@ impl RuleOperator {
         Ok(())
     }
 
-    /// Goes on with the state of a checkpoint of this plan. To be called before the first row.
-    ///
     /// # Errors
     /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
     pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
@@ -303,7 +294,6 @@ impl RuleOperator {
         queue.restore(from)
     }
 
-    /// Takes rows in, to be worked on.
     pub fn rows(&mut self, mut batch: RowBatch) {
         self.output.borrow_mut().received(batch.received);
         self.changes += batch.times.len() as u64;
@@ -320,7 +310,7 @@ impl RuleOperator {
         });
     }
 
-    /// Time has come to `frontier`: rows up to it go on, windows that it closes are sent, in order; `None`: all.
+    /// Time has reached `frontier`: rows up to it continue, and windows that it closes are sent, in order; `None`: all.
     pub fn advance(&mut self, frontier: Option<i64>) {
         if let Some(watermark) = frontier.filter(|_| self.plan.event_time.is_some()) {
             self.output.borrow().metrics().reaches(watermark);
@@ -328,7 +318,7 @@ impl RuleOperator {
         self.frontier = frontier;
     }
 
-    /// Works until all is done, the turn is over, or the rule has to wait.
+    /// Works until nothing is left, the turn is over, or the rule has to wait.
     pub fn work(&mut self, turn: &mut Turn) -> Progress {
         let now = self.clock.now();
         if let Some(until) = self.paused_until.filter(|_| !turn.is_endless())
@@ -346,7 +336,7 @@ impl RuleOperator {
         progress
     }
 
-    /// Works until all is done, without pauses: before a checkpoint, and at the end of the input.
+    /// Works until nothing is left, without pauses: before a checkpoint, and at the end of input.
     pub fn settle(&mut self) {
         while !matches!(self.work(&mut Turn::endless()), Progress::Done | Progress::StateFull(_)) {}
     }
@@ -376,7 +366,7 @@ impl RuleOperator {
                 }
                 continue;
             } else if let Some((time, input)) = self.next_row() {
-                // Windows that are over with the coming of the row go first.
+                // Windows that end with the arrival of the row are sent first.
                 if self.plan.ordered || self.plan.counts_hits || self.windows.rows_end_windows() {
                     self.windows.advance(Some(self.windows.before(time)), &mut self.closed);
                     if !self.closed.is_empty() {
@@ -402,14 +392,14 @@ impl RuleOperator {
             if pause > 0 && !turn.is_endless() {
                 let until = now.saturating_add_unsigned(pause);
                 self.paused_until = Some(until);
-                // The row's result comes after the pause.
+                // The row's result follows after the pause.
                 self.output.borrow_mut().hold(true);
                 return Progress::WaitUntil(until);
             }
         }
     }
 
-    /// The time and input of the next row, whose slots are then in `narrow`.
+    /// The time and input of the next row; its slots are then in `narrow`.
     fn next_row(&mut self) -> Option<(i64, usize)> {
         if self.current.is_some() {
             return self.current;
@@ -431,7 +421,7 @@ impl RuleOperator {
         self.current
     }
 
-    /// A row of a scan table comes to the table.
+    /// Adds a row of a scan table to the table.
     fn table_row(&mut self, time: i64, input: usize, slots: &mut [Value]) {
         let range = self.inputs[input].slots.clone();
         let scanned = self.inputs[input].scan.width().min(range.len());
@@ -442,12 +432,12 @@ impl RuleOperator {
         }
     }
 
-    /// Lets the row in `narrow` into its window.
+    /// Adds the row in `narrow` to its window.
     fn row(&mut self, now: i64, time: i64, input: usize) {
         let range = self.inputs[input].slots.clone();
         let scanned = self.inputs[input].scan.width().min(range.len());
         let mut narrow = std::mem::take(&mut self.narrow);
-        // Where the row is all there is, it is worked on where it stands.
+        // A row alone is processed in place.
         let alone = self.inputs.len() == 1 && scanned == self.wide.len();
         if alone {
             self.arrive(now, time, input, range, &mut narrow[..scanned], 0);
@@ -463,8 +453,7 @@ impl RuleOperator {
         self.narrow = narrow;
     }
 
-    /// Runs the steps for a row from number `from` on. It then goes on as it is, or waits to go on once for each of its
-    /// elements.
+    /// Runs the steps for a row from number `from` on. It then continues, once or once for each of its elements.
     fn arrive(
         &mut self,
         now: i64,
@@ -487,10 +476,10 @@ impl RuleOperator {
         }
     }
 
-    /// Lets the next element's row go on; false: there is none.
+    /// Continues with the next element's row; false: there are no more.
     fn next_element(&mut self, now: i64) -> bool {
         let Some(mut unnested) = self.unnested.take() else { return false };
-        // Without a window LIMIT counts the rows that one message makes.
+        // Without a window, LIMIT counts the rows that one message makes.
         let limit = self.plan.limit.filter(|_| matches!(self.plan.window, WindowSpec::Each)).unwrap_or(u64::MAX);
         if self.results.sent() - unnested.sent >= limit {
             return false;
@@ -518,7 +507,7 @@ impl RuleOperator {
             Ok(false) => return,
             Err(error) => return lose(Place::Window, "Window Filter", error),
         }
-        // A row with an error does not pass, but still counts where the window counts rows.
+        // A row with an error does not pass, but counts in windows that count rows.
         let passes = passes(&plan.filter, &scope).unwrap_or_else(|error| {
             lose(Place::Filter, "Where", error);
             false
@@ -533,7 +522,7 @@ impl RuleOperator {
         }
     }
 
-    /// Begins the result of a window.
+    /// Starts the result of a window.
     fn begin(&mut self, now: i64, window: Closed) {
         let RuleOperator { plan, inputs, output, results, tables, changes, .. } = self;
         *changes += 1;
@@ -550,7 +539,7 @@ impl RuleOperator {
 }
 
 impl Tables {
-    /// Gives the slots of the lookup table's rows with this key.
+    /// Passes the slots of the lookup table's rows with this key to `give`.
     fn ask(&self, inputs: &[Input], join: &Join, key: &[Value], give: Give<'_>) {
         let Some(index) = self.lookups.get(&join.input) else { return };
         let columns = &inputs[join.input].scan.columns;
@@ -567,7 +556,6 @@ impl Tables {
     }
 }
 
-/// The scan tables of a rule, by input.
 fn scan_tables(plan: &Stateful, inputs: &[Input]) -> HashMap<usize, ScanTable> {
     let table = |(number, input): (usize, &Input)| match input.role {
         Role::Table { retain } => {

@@ -1,5 +1,5 @@
-//! A rule's results on their way out: rows are encoded once for each form that the rule's sinks want, many messages
-//! into one allocation, and handed to the outlets. Sinks inside the process get the rows themselves.
+//! Encodes a rule's results and hands them to its sinks: once for each form that the sinks want, many messages into one
+//! allocation. Sinks inside the process get the rows themselves.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,88 +16,85 @@ use crate::value::{Row, Text};
 use super::project::{RawText, RowError, decode_row, encode_members, encode_row};
 use super::timers::{Alarm, WorkerClock};
 
-/// Encoded bytes beyond which a batch is handed over at once. A message that a slow client still waits for keeps its
-/// whole batch alive, so batches stay small.
+/// A batch is handed over once it has this many bytes. A message that a slow client has not taken keeps its whole batch
+/// alive, so batches stay small.
 const BATCH_BYTES: usize = 64 * 1024;
 
-/// Decoded rows beyond which they are handed over at once.
+/// Rows are handed over once there are this many.
 const BATCH_ROWS: usize = 512;
 
-/// The largest message that is made of a result, bytes. Longer ones are lost, and counted: the result of a window without
-/// LIMIT may have any length, and no client takes such a message.
+/// The largest message, bytes. Longer ones are lost and counted: the result of a window without LIMIT may have any
+/// length, and no client takes such a message.
 const MAX_MESSAGE: usize = 256 << 20;
 
-/// Bytes of the rows of one result that are held back until all of it is there, where each row is a message. What is
-/// longer goes out as it is made.
+/// Where each row is a message, rows of one result are held back up to this many bytes until the result is complete.
+/// Longer results are sent as they are made.
 const HELD_BYTES: usize = 8 << 20;
 
-/// Texts of errors that are kept while a message is open, to be sent after it.
+/// The most error texts kept while a message is open, to be sent after it.
 const ERRORS_KEPT: usize = 64;
 
-/// One form of the results, and the outlets that want it.
+/// One form of the results, and the outlets that take it.
 pub struct Encoding {
-    /// what messages are like
     pub format: Arc<SinkFormat>,
     pub outlets: Vec<Arc<dyn Outlet>>,
-    /// who gets the rows as they are, one by one
+    /// Sinks that take rows.
     pub rows: Vec<Arc<dyn RowOutlet>>,
 }
 
-/// The result side of a rule.
+/// The results of a rule.
 pub struct Output {
     forms: Vec<Form>,
-    /// rows are encoded here, then copied into each form
+    /// Rows are encoded here, then copied into each form.
     row: Vec<u8>,
     send_nil: bool,
     send_error: bool,
     metrics: Arc<RuleMetrics>,
-    /// when the oldest input of what is not handed over yet was read
+    /// When the oldest input of the pending messages was read.
     received: Option<Instant>,
-    /// messages not handed over yet, of the first form
+    /// Pending messages of the first form.
     messages: u64,
-    /// where results wait for others
+    /// Set if results are gathered into batches.
     gathering: Option<Gathering>,
-    /// rows were added to a message that has not ended
+    /// The open message has rows.
     open: bool,
-    /// errors to be sent when the open message has ended
+    /// Errors to be sent after the open message.
     errors: Vec<String>,
-    /// the rule pauses: nothing goes out
+    /// The rule pauses: nothing is sent.
     held: bool,
 }
 
-/// What a rule needs whose results wait for others: the time, and who wakes it when they must go.
+/// Time, and the alarm that wakes the rule when a batch is due.
 pub struct Gathering {
-    /// the worker's clock
     pub clock: Rc<WorkerClock>,
-    /// wakes the rule
     pub alarm: Alarm,
 }
 
 struct Form {
     encoding: Encoding,
-    /// the largest message
+    /// The largest message, bytes.
     limit: usize,
-    /// the open message is too long: its rows are dropped
+    /// The open message is too long: its rows are dropped.
     too_long: bool,
-    /// where the messages are other than JSON as it is
+    /// Set for messages that are not plain JSON.
     batcher: Option<Batcher>,
     bytes: Vec<u8>,
-    /// how large the batch before was: the next one will be about as large
+    /// The size of the last batch: the next one will be about as large.
     usual: usize,
     ends: Vec<u32>,
-    /// the clients of the messages, where each is for one
+    /// The clients of the messages, if each is for one client.
     targets: Vec<Text>,
-    /// rows of the open message
+    /// Rows of the open message.
     rows: usize,
-    /// whether one of them has members
+    /// Whether one of them has members.
     filled: bool,
-    /// where in `bytes` the open message begins, or the first of the open messages where each row is one
+    /// The start of the open message in `bytes`, or of the first open message where each row is one.
     start: usize,
-    /// how many messages are done before it
+    /// Complete messages before it.
     done: usize,
-    /// decoded rows, where an outlet wants them
+    /// Decoded rows, if an outlet wants them.
     decoded: Vec<Row>,
-    /// how many of them are of messages that are done
+    /// How many of them belong to complete messages.
     decoded_done: usize,
 }
 
@@ -138,23 +135,23 @@ impl Output {
         }
     }
 
-    /// Whether results may wait for others; then [`Output::gather`] and [`Output::tick`] are needed.
+    /// Whether results may be gathered into batches; then [`Output::gather`] and [`Output::tick`] are needed.
     pub fn gathers(&self) -> bool {
         self.forms.iter().any(|form| form.encoding.format.gathers())
     }
 
-    /// Makes messages beyond this length, bytes, errors.
+    /// Sets the largest message, bytes; longer ones are errors.
     #[cfg(test)]
     pub fn limit_messages(&mut self, limit: usize) {
         self.forms.iter_mut().for_each(|form| form.limit = limit);
     }
 
-    /// Whether errors are sent to the sinks.
+    /// Whether errors go to the sinks, too.
     pub fn reports_errors(&self) -> bool {
         self.send_error
     }
 
-    /// Whether an outlet may be one that does not always take more ([`Output::ready`]).
+    /// Whether an outlet may be full ([`Output::ready`]).
     pub fn may_wait(&self) -> bool {
         let waits = |form: &Form| {
             !form.encoding.rows.is_empty() || form.encoding.outlets.iter().any(|outlet| outlet.may_wait())
@@ -162,19 +159,19 @@ impl Output {
         self.forms.iter().any(waits)
     }
 
-    /// Lets results wait for others.
+    /// Enables batches.
     pub fn gather(&mut self, gathering: Gathering) {
         self.gathering = Some(gathering);
     }
 
-    /// Sends results that have waited long enough for others.
+    /// Sends the batches that are due.
     pub fn tick(&mut self) {
         let now = self.gathering.as_ref().map_or(0, |gathering| gathering.clock.now());
         self.each_batcher(|batcher, give| batcher.tick(now, give));
         self.flush();
     }
 
-    /// Sends all results that wait for others: no more will come.
+    /// Sends all batches: no more results will follow.
     pub fn finish(&mut self) {
         self.each_batcher(|batcher, give| batcher.flush(give));
         self.flush();
@@ -196,7 +193,7 @@ impl Output {
         &self.metrics
     }
 
-    /// Says when the input of the next rows was read.
+    /// Sets when the input of the next rows was read.
     pub fn received(&mut self, at: Option<Instant>) {
         if self.received.is_none() {
             self.received = at;
@@ -211,7 +208,7 @@ impl Output {
         self.row.clear();
         let wants_rows = self.forms.iter().any(Form::wants_rows);
         let (members, decoded) = if wants_rows {
-            // Expressions are run once: the text is written from the values.
+            // Expressions run once: the text is written from the values.
             let row = decode_row(projection, scope, raw, self.send_nil)?;
             if self.forms.iter().any(Form::wants_text) {
                 encode_members(&mut self.row, &row)?;
@@ -219,7 +216,7 @@ impl Output {
             (row.len(), Some(row))
         } else {
             let members = encode_row(&mut self.row, projection, scope, raw, self.send_nil)?;
-            // Copied text may have escapes that decoding would have read as something else.
+            // Copied text may have escapes that decoding would read differently.
             json::replace_unpaired(&mut self.row);
             (members, None)
         };
@@ -233,7 +230,7 @@ impl Output {
         Ok(())
     }
 
-    /// Ends the open message. A message to which no row came is not sent.
+    /// Ends the open message. A message without rows is not sent.
     pub fn end_message(&mut self) {
         self.open = false;
         let mut full = false;
@@ -252,12 +249,12 @@ impl Output {
         }
     }
 
-    /// Whether so much of the open message is there that its rows should go out before the others are made.
+    /// Whether the rows of the open message should be sent before it is complete.
     pub fn overflows(&self) -> bool {
         self.forms.iter().any(|form| form.encoding.format.send_single && form.bytes.len() >= HELD_BYTES)
     }
 
-    /// Hands over the rows of an open message that are messages of their own.
+    /// Hands over the rows of the open message, each of which is a message.
     pub fn spill(&mut self) {
         for (index, form) in self.forms.iter_mut().enumerate() {
             let rows = form.spill();
@@ -268,8 +265,8 @@ impl Output {
         self.flush();
     }
 
-    /// Counts an error of an operator; the row or group that it concerns is lost, the open message is not. With the rule
-    /// option sendError the error's text is sent as a message of its own, after the open message.
+    /// Counts an error of an operator: the row or group is lost, the open message is not. With the rule option
+    /// `sendError` the error's text is sent as a message, after the open one.
     pub fn error(&mut self, place: Place, error: impl std::fmt::Display) {
         let text = error.to_string();
         if self.send_error {
@@ -289,12 +286,12 @@ impl Output {
         self.messages += 1;
     }
 
-    /// Holds everything back, or no longer: the rule pauses.
+    /// Holds back all output while the rule pauses.
     pub fn hold(&mut self, held: bool) {
         self.held = held;
     }
 
-    /// Hands over what is encoded.
+    /// Hands over the encoded messages.
     pub fn flush(&mut self) {
         if self.held {
             return;
@@ -313,7 +310,7 @@ impl Output {
         }
     }
 
-    /// Whether all outlets take more. One that does not raises the rule's signal when it does again.
+    /// Whether all outlets take more. A full one raises the rule's signal once it has room.
     pub fn ready(&self) -> bool {
         let ready = |form: &Form| {
             form.encoding.outlets.iter().all(|outlet| outlet.ready())
@@ -350,7 +347,7 @@ impl Form {
             self.bytes.reserve(self.usual);
         }
         if self.too_long || self.bytes.len() - self.start + row.len() >= self.limit {
-            // Rows that are messages of their own are limited one by one.
+            // Rows that are messages are limited one by one.
             let alone = self.encoding.format.send_single && row.len() < self.limit;
             if !alone {
                 self.too_long = true;
@@ -371,10 +368,10 @@ impl Form {
         }
     }
 
-    /// Ends the open list and says how many messages the form has got by it.
+    /// Ends the open list; returns how many messages the form has gained.
     fn end(&mut self, gathering: Option<&Gathering>, metrics: &RuleMetrics) -> u64 {
         if let Some(mut batcher) = self.batcher.take() {
-            // Before them are rows that have been made already.
+            // Earlier rows were encoded already.
             let rows = match self.decoded_done {
                 0 => std::mem::take(&mut self.decoded),
                 done => self.decoded.split_off(done),

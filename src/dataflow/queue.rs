@@ -1,8 +1,8 @@
 //! The queue between a stream's scan and the dataflow of a rule with state, both on one worker.
 //!
-//! Rows are kept column-free and flat: one vector of values for all rows, so that a row costs no allocation of its
-//! own. The queue also carries the rule's watermark, which rows that do not pass the filter move too: the least over
-//! the rule's streams of the largest timestamp seen, less the tolerance.
+//! Rows are flat: one vector of values for all rows, so that a row needs no allocation. The queue also carries the
+//! rule's watermark, which rows that do not pass the filter advance too: the least, over the rule's streams, of the
+//! largest timestamp seen, less the tolerance.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -14,74 +14,73 @@ use crate::value::Value;
 use super::row::RowBatch;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 
-/// Rows from which on the streams of a rule wait until it has taken them.
+/// At this many rows the streams of a rule wait until it has taken them.
 const FULL: usize = 32 * 1024;
 
-/// The queue of one rule. Mostly the rule's dataflow takes all of it before the streams take more. A rule that is busy
-/// takes nothing; when `FULL` rows wait, its streams wait too.
+/// The queue of one rule. Usually the rule's dataflow takes all rows before the streams bring more. A busy rule takes
+/// none; at `FULL` rows its streams wait too.
 pub struct RuleQueue {
     batch: RefCell<RowBatch>,
     width: usize,
     streams: Vec<StreamTime>,
     idle_timeout: i64,
     watermark: Cell<i64>,
-    /// what the rule's dataflow was told last
+    /// The last watermark given to the rule's dataflow.
     told: Cell<i64>,
     ended: Cell<bool>,
-    /// how often the watermark or what it follows from has changed
+    /// The number of changes of the watermark and its inputs.
     changes: Cell<u64>,
     activator: RefCell<Option<Activator>>,
-    /// runs the inputs of the streams, which may wait for the rule
+    /// Runs the inputs of the streams, which may wait for the rule.
     streams_waiting: RefCell<Vec<Activator>>,
-    /// the rule has work left that is not of new rows
+    /// The rule has work left besides new rows.
     busy: Cell<bool>,
-    /// the rule pauses (delay): nobody waits for it
+    /// The rule pauses (`delay`): its streams do not wait for it.
     paused: Cell<bool>,
 }
 
-/// How far an input has come in event time.
+/// The progress of an input in event time.
 struct StreamTime {
-    /// the largest timestamp, less the tolerance; `i64::MIN` before the first
+    /// The largest timestamp, less the tolerance; `i64::MIN` before the first.
     reached: Cell<i64>,
-    /// when the last row came, by the clock
+    /// When the last row arrived, by the clock.
     seen: Cell<i64>,
-    /// tables have no say in the watermark
+    /// Whether it moves the watermark; tables do not.
     counts: bool,
-    /// which clock its times follow
     clock: Cell<EventClock>,
 }
 
-/// Rows at the beginning of a stream that must all be far ahead of the clock to be taken for simulated data.
+/// The first rows of a stream that must all be far ahead of the clock for its data to count as simulated.
 const FIRST_ROWS: u8 = 3;
 
 /// Which clock the times of a stream's rows follow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum EventClock {
-    /// so many rows came, all of them far ahead of the worker's clock
+    /// This many rows came, all of them far ahead of the worker's clock.
     Unknown(u8),
-    /// the worker's: a row far ahead of it is wrong
+    /// The worker's: a row far ahead of it is wrong.
     Wall,
-    /// one of their own
+    /// Their own.
     Data,
 }
 
-/// What becomes of a row in event time.
+/// What happens to a row in event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// the watermark follows it
+    /// The watermark follows it.
     Accept,
-    /// The same, and from now on the stream's times are taken as they are: its first rows were all far ahead of the
-    /// clock.
+    /// The watermark follows it, and from now on the stream's times are taken as they are: its first rows were all far
+    /// ahead of the clock.
     Simulated,
-    /// It waits for its time; the watermark does not follow it, since it may be wrong.
+    /// It waits for its time. The watermark does not follow it, since it may be wrong.
     Hold,
-    /// it is too far ahead of the clock
+    /// It is too far ahead of the clock.
     Drop,
 }
 
 impl RuleQueue {
-    /// An empty queue for rows of `width` slots. `streams` says of each input whether it moves the watermark; one that
-    /// brings nothing for `idle_timeout` ms (0: for ever) from `now` on does not hold it back.
+    /// A queue for rows of `width` slots. `streams` says of each input whether it moves the watermark. An input that is
+    /// silent for `idle_timeout` ms (0: for ever) from `now` on does not hold the watermark back.
     pub fn new(width: usize, streams: impl IntoIterator<Item = bool>, idle_timeout: i64, now: i64) -> Self {
         let clock = || Cell::new(EventClock::Unknown(0));
         let stream = |counts| StreamTime { reached: Cell::new(i64::MIN), seen: Cell::new(now), counts, clock: clock() };
@@ -101,33 +100,32 @@ impl RuleQueue {
         }
     }
 
-    /// Sets who is told of new rows.
+    /// Sets what new rows activate.
     pub fn connect(&self, activator: Activator) {
         *self.activator.borrow_mut() = Some(activator);
     }
 
-    /// Sets the inputs of the rule's streams.
     pub fn fed_by(&self, inputs: Vec<Activator>) {
         *self.streams_waiting.borrow_mut() = inputs;
     }
 
-    /// Whether so many rows wait that the streams should wait too.
+    /// Whether so many rows wait that the streams must wait too.
     pub fn is_full(&self) -> bool {
         self.batch.borrow().times.len() >= FULL
     }
 
-    /// Whether the rule has work left that is not of new rows.
+    /// Whether the rule has work left besides new rows.
     pub fn is_busy(&self) -> bool {
         self.busy.get()
     }
 
-    /// Notes whether the rule has work left, and whether it pauses.
+    /// Sets whether the rule has work left, and whether it pauses.
     pub fn set_busy(&self, busy: bool, paused: bool) {
         self.busy.set(busy);
         self.paused.set(paused);
     }
 
-    /// Whether a further row would have to wait for a rule that pauses: it is dropped instead.
+    /// Whether the queue of a pausing rule is full: further rows are dropped.
     pub fn overflows(&self) -> bool {
         self.paused.get() && self.is_full()
     }
@@ -143,7 +141,7 @@ impl RuleQueue {
         batch.received.get_or_insert(received);
     }
 
-    /// Moves the watermark behind the time of a row of an input, which came at `now`. False: the row is late.
+    /// Advances the watermark by a row of an input that arrived at `now`. False: the row is late.
     pub fn advance(&self, input: u16, time: i64, tolerance: i64, now: i64) -> bool {
         let stream = &self.streams[usize::from(input)];
         stream.seen.set(now);
@@ -159,13 +157,12 @@ impl RuleQueue {
         true
     }
 
-    /// Counts the silence of all streams from `now` on: the clock has stepped.
+    /// Restarts the idle time of all streams at `now`: the clock has stepped.
     pub fn restart_idle(&self, now: i64) {
         self.streams.iter().for_each(|stream| stream.seen.set(now));
     }
 
-    /// What becomes of a row of an input whose time is `time`, if rows further ahead of the clock than `skew` ms are
-    /// wrong.
+    /// What happens to a row with this time, if rows further ahead of the clock than `skew` ms are wrong.
     pub fn judge(&self, input: u16, time: i64, now: i64, skew: i64) -> Verdict {
         let stream = &self.streams[usize::from(input)];
         let ahead = time > now.saturating_add(skew);
@@ -180,7 +177,7 @@ impl RuleQueue {
         verdict
     }
 
-    /// Looks again which streams are idle at `now`, and says when that may change next.
+    /// Updates which streams are idle at `now`; returns when that may change next.
     pub fn refresh(&self, now: i64) -> Option<i64> {
         let mut least = i64::MAX;
         let mut next: Option<i64> = None;
@@ -195,7 +192,7 @@ impl RuleQueue {
             }
             least = least.min(stream.reached.get());
         }
-        // Where all streams are idle, time stands still.
+        // If all streams are idle, time stands still.
         if least != i64::MAX && least > self.watermark.get() {
             self.watermark.set(least);
             self.changes.set(self.changes.get() + 1);
@@ -203,7 +200,7 @@ impl RuleQueue {
         next
     }
 
-    /// Grows with every change of what a checkpoint has of the queue.
+    /// Grows with each change of the checkpointed state.
     pub fn changes(&self) -> u64 {
         self.changes.get()
     }
@@ -230,12 +227,12 @@ impl RuleQueue {
         Ok(())
     }
 
-    /// The watermark, ms since the epoch; `i64::MIN` before the first row.
+    /// ms since the epoch; `i64::MIN` before the first row.
     pub fn watermark(&self) -> i64 {
         self.watermark.get()
     }
 
-    /// Tells the rule's dataflow if there is anything new.
+    /// Activates the rule's dataflow if there is anything new.
     pub fn hand_over(&self) {
         if self.batch.borrow().times.is_empty() && self.told.get() == self.watermark.get() {
             return;
@@ -244,18 +241,18 @@ impl RuleQueue {
         self.activate();
     }
 
-    /// No more rows will come: windows that are open are closed.
+    /// Ends the input: open windows close.
     pub fn end(&self) {
         self.ended.set(true);
         self.activate();
     }
 
-    /// Whether no more rows will come.
+    /// Whether the input has ended.
     pub fn ended(&self) -> bool {
         self.ended.get()
     }
 
-    /// Takes the rows that wait.
+    /// Takes the waiting rows.
     pub fn take(&self) -> RowBatch {
         let was_full = self.is_full();
         let empty = RowBatch { width: self.width, ..RowBatch::default() };
@@ -313,7 +310,7 @@ mod tests {
         assert_eq!(judge(&[1_000_500, 9_000_000, 1_001_000, 1_001_001]), [Accept, Drop, Accept, Drop]);
         assert_eq!(judge(&[9_000_000, 1_000_000, 9_000_001]), [Hold, Accept, Drop]);
         assert_eq!(judge(&[9_000_000, 9_000_001, 8_000_000, 9_999_999, 5]), [Hold, Hold, Simulated, Accept, Accept]);
-        // Old data is never ahead.
+        // Old data is never ahead of the clock.
         assert_eq!(judge(&[1, 500_000, 999_999, 2_000_000]), [Accept, Accept, Accept, Drop]);
     }
 }

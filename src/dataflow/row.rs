@@ -1,4 +1,4 @@
-//! Rows on their way through a rule's dataflow.
+//! Rows in a rule's dataflow.
 
 use std::time::Instant;
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use crate::value::Value;
 
-/// Hashes the keys of groups. Each map has its own seed. Keys are short: the standard library's hasher takes longer
+/// Hashes the keys of groups, with a seed for each map. Keys are short: the standard library's hasher would take longer
 /// than all aggregates of a row.
 pub type KeyHasher = foldhash::fast::RandomState;
 
-/// Rows of one width, flat: one vector of values for all rows, so that a row costs no allocation.
+/// Rows of one width in one vector of values, so that a row needs no allocation.
 #[derive(Clone, Debug, Default)]
 pub struct RowBatch {
-    /// slots of a row; rows of inputs with fewer slots are filled up
+    /// Slots of a row; rows of inputs with fewer slots are padded.
     pub width: usize,
-    /// the slots of all rows, one row after the other
+    /// The slots of all rows, row by row.
     pub values: Vec<Value>,
-    /// the rows' times, ms since the epoch
+    /// ms since the epoch.
     pub times: Vec<i64>,
-    /// which of the rule's inputs each row belongs to
+    /// The input of each row.
     pub inputs: Vec<u16>,
-    /// when the oldest of the rows was read
+    /// When the oldest row was read.
     pub received: Option<Instant>,
-    /// the clock has stepped back before these rows: windows of the time before are over
+    /// The clock has stepped back before these rows: earlier windows are over.
     pub stepped_back: bool,
 }
 
 impl RowBatch {
-    /// Adds rows of the same width behind these.
+    /// Appends rows of the same width.
     pub fn append(&mut self, rows: RowBatch) {
         if self.times.is_empty() {
             *self = rows;
@@ -39,7 +39,7 @@ impl RowBatch {
         self.inputs.extend(rows.inputs);
     }
 
-    /// Forgets all rows, and keeps the room for others.
+    /// Removes all rows, and keeps the allocation.
     pub fn clear(&mut self) {
         self.values.clear();
         self.times.clear();
@@ -61,8 +61,8 @@ impl RowBatch {
 pub struct KeptRow {
     /// ms since the epoch
     pub time: i64,
-    /// which of the rule's inputs it belongs to
+    /// The input that it belongs to.
     pub input: usize,
-    /// the slots of that input
+    /// The slots of that input.
     pub slots: Box<[Value]>,
 }

@@ -1,8 +1,8 @@
 //! The order of result rows: ORDER BY, LIMIT, row_number().
 //!
-//! With a limit only the first rows are kept while rows come, so that a thousand of a million rows cost the memory of a
-//! few thousand. An error costs the row whose key it is: a key that cannot be computed, or one that cannot be compared
-//! with those of most other rows.
+//! With a limit only the first rows are kept, so that a thousand of a million rows cost the memory of a few thousand.
+//! An error loses the row whose key it is: a key that cannot be computed, or one that cannot be compared with those of
+//! most other rows.
 
 use std::cmp::Ordering;
 
@@ -16,13 +16,13 @@ use crate::value::key::GroupKey;
 
 use super::row::KeyHasher;
 
-/// Takes the errors of rows that are lost.
+/// Receives the errors of lost rows.
 pub type Lost<'a> = &'a mut dyn FnMut(EvalError);
 
 /// A result row with its time.
 pub type ResultRow = (i64, Vec<Value>);
 
-/// Rows that are cut before the limit says so, so that cutting is rare.
+/// Rows beyond the limit that are kept before cutting, so that cutting is rare.
 const SLACK: usize = 1024;
 
 /// The context with a row's own time.
@@ -30,23 +30,23 @@ pub fn at<'a>(context: &CallContext<'a>, time: i64) -> CallContext<'a> {
     CallContext { event_time: time, ..context.clone() }
 }
 
-/// Things to be put in order by the keys of their rows.
+/// Items to be sorted by the keys of their rows.
 #[derive(Debug)]
 pub struct Sorter<T> {
     things: Vec<T>,
-    /// the keys, one row after the other
+    /// The keys, row by row.
     keys: Vec<Value>,
-    /// how many first things are wanted
+    /// How many of the first items are wanted.
     wanted: Option<usize>,
 }
 
 impl<T> Sorter<T> {
-    /// Nothing to sort yet. With `wanted` only so many first things are given back.
+    /// With `wanted`, only this many of the first items are returned.
     pub fn new(wanted: Option<usize>) -> Sorter<T> {
         Sorter { things: Vec::new(), keys: Vec::new(), wanted }
     }
 
-    /// Adds the thing whose row this is.
+    /// Adds the item of this row.
     ///
     /// # Errors
     /// A key cannot be computed: the thing is not added.
@@ -84,7 +84,7 @@ impl<T> Sorter<T> {
         Ok(())
     }
 
-    /// Adds a thing whose keys were added.
+    /// Adds an item whose keys were added.
     fn keep(&mut self, thing: T, order: &[OrderBy], context: &CallContext<'_>) {
         self.things.push(thing);
         if let Some(wanted) = self.wanted
@@ -95,7 +95,7 @@ impl<T> Sorter<T> {
         }
     }
 
-    /// Leaves the first things only, in the order in which they came.
+    /// Keeps only the first items, in the order of their arrival.
     fn cut(&mut self, wanted: usize, order: &[OrderBy], context: &CallContext<'_>) {
         let mut places = sorted(&self.keys, order, Some(wanted), context);
         places.sort_unstable();
@@ -116,7 +116,8 @@ impl<T> Sorter<T> {
         self.keys.truncate(to * width);
     }
 
-    /// The things in order; equal ones as they came. Those whose keys cannot be compared with the others' are `lost`.
+    /// The items in order; equal ones in the order of their arrival. Items whose keys cannot be compared with the
+    /// others' are `lost`.
     pub fn finish(mut self, order: &[OrderBy], context: &CallContext<'_>, lost: Lost<'_>) -> Vec<T> {
         if order.is_empty() {
             return self.things;
@@ -158,8 +159,7 @@ impl Sorter<ResultRow> {
     }
 }
 
-/// Writes the numbers of row_number() into `slot`: within each partition, in its order. Rows whose keys have errors are
-/// lost.
+/// Writes row_number() into `slot`, within each partition and in its order. Rows whose keys have errors are lost.
 pub fn number(rows: &mut Vec<ResultRow>, number: &RowNumber, slot: usize, context: &CallContext<'_>, lost: Lost<'_>) {
     let mut partitions: IndexMap<GroupKey, Sorter<usize>, KeyHasher> = IndexMap::default();
     for (index, (time, row)) in rows.iter().enumerate() {
@@ -188,7 +188,7 @@ pub fn number(rows: &mut Vec<ResultRow>, number: &RowNumber, slot: usize, contex
     });
 }
 
-/// The places of rows in order, the `wanted` first ones or all. `keys` has the keys, one row after the other.
+/// The indexes of the rows in order, the first `wanted` or all. `keys` has the keys, row by row.
 fn sorted(keys: &[Value], order: &[OrderBy], wanted: Option<usize>, context: &CallContext<'_>) -> Vec<u32> {
     let width = order.len();
     let mut by_keys = |left: &u32, right: &u32| {
@@ -199,7 +199,7 @@ fn sorted(keys: &[Value], order: &[OrderBy], wanted: Option<usize>, context: &Ca
                 ordering => return ordering,
             }
         }
-        // Equal rows stay in the order in which they are.
+        // Equal rows stay in their order.
         left.cmp(right)
     };
     let mut places: Vec<u32> = (0..(keys.len() / width.max(1)) as u32).collect();
@@ -222,7 +222,7 @@ fn comparable(keys: &[Value], width: usize) -> bool {
     })
 }
 
-/// Which rows have a key that cannot be compared with those of most rows; empty: none has. Each is reported.
+/// Marks rows with a key that cannot be compared with those of most rows, and reports each; empty: there are none.
 fn strangers(keys: &[Value], width: usize, context: &CallContext<'_>, lost: Lost<'_>) -> Vec<bool> {
     if comparable(keys, width) {
         return Vec::new();
@@ -254,10 +254,9 @@ fn strangers(keys: &[Value], width: usize, context: &CallContext<'_>, lost: Lost
     strangers
 }
 
-/// The place of kinds of values that have no order.
+/// The rank of kinds of values without an order.
 const UNORDERED: u8 = 4;
 
-/// The order of kinds of values.
 fn place(value: &Value) -> u8 {
     match value {
         Value::Int(_) | Value::Unsigned(_) | Value::Float(_) => 0,
@@ -286,7 +285,7 @@ fn compared(left: &Value, right: &Value, descending: bool, context: &CallContext
         (Value::Bool(left), Value::Bool(right)) => left.cmp(right),
         (Value::Int(left), Value::Int(right)) => left.cmp(right),
         (Value::Text(left), Value::Text(right)) => left.cmp(right),
-        // What is not a number stands behind all numbers, and equals itself.
+        // NaN follows all numbers, and equals itself.
         _ if is_nan(left) || is_nan(right) => is_nan(left).cmp(&is_nan(right)),
         _ if place(left) != place(right) => place(left).cmp(&place(right)),
         _ if place(left) == UNORDERED => Ordering::Equal,

@@ -1,7 +1,7 @@
 //! The worker's clock, and the deadlines of its rules.
 //!
-//! All rules of a worker share one heap of deadlines. A deadline runs the rule's slot; what is due there, the rule
-//! finds out itself.
+//! All rules of a worker share one heap of deadlines. A deadline runs the rule's slot; the rule then finds out what is
+//! due.
 
 use std::cell::{Cell, RefCell};
 use std::cmp::Reverse;
@@ -11,26 +11,25 @@ use std::time::{Duration, Instant};
 
 use crate::time::{Clock, count_step};
 
-/// How long a rule works before other rules and sockets get their turn.
+/// The length of a turn: how long a rule works before other rules and sockets run.
 const TURN: Duration = Duration::from_millis(10);
 
-/// Steps of a rule between two looks at the clock.
+/// Steps between two looks at the clock.
 const STEPS: u32 = 64;
 
-/// The turn of a rule: it works until the turn is over, and goes on with the next one.
+/// The turn of a rule. It works until the turn is over, and continues in the next one.
 pub struct Turn {
-    /// none: it works until all is done
+    /// `None`: it works until nothing is left.
     over_at: Option<Instant>,
     steps: u32,
 }
 
 impl Turn {
-    /// A turn that begins now.
     pub fn begin() -> Turn {
         Turn { over_at: Some(Instant::now() + TURN), steps: 0 }
     }
 
-    /// A turn that lasts until all is done: for checkpoints, and at the end of a rule.
+    /// A turn without end: for checkpoints, and at the end of a rule.
     pub fn endless() -> Turn {
         Turn { over_at: None, steps: 0 }
     }
@@ -40,7 +39,7 @@ impl Turn {
         self.over_at.is_none()
     }
 
-    /// Notes so many steps; true: the turn is over.
+    /// Counts steps; true: the turn is over.
     #[inline]
     pub fn spend(&mut self, steps: u32) -> bool {
         self.steps += steps;
@@ -52,7 +51,7 @@ impl Turn {
     }
 }
 
-/// A jump of the time of day beyond this is a step of the clock, ms: somebody has set it.
+/// A jump of the time of day beyond this is a step of the clock, ms.
 const STEP: i64 = 1000;
 
 /// The worker's clock.
@@ -62,11 +61,11 @@ const STEP: i64 = 1000;
 /// ([`WorkerClock::tick`]) never go back: the dataflow's progress is in ticks.
 pub struct WorkerClock {
     clock: Clock,
-    /// the time of day when it was read last
+    /// The time of day at the last reading.
     last: Cell<i64>,
-    /// the monotonic clock at that moment
+    /// The monotonic clock at that reading.
     read: Cell<i64>,
-    /// how far all steps together went back, ms
+    /// The sum of all steps back, ms.
     back: Cell<i64>,
 }
 
@@ -85,10 +84,7 @@ impl WorkerClock {
         self.read.set(monotonic);
         let ahead = wall.saturating_sub(expected);
         if ahead.saturating_abs() > STEP && count_step(monotonic) {
-            tracing::warn!(
-                by_ms = ahead,
-                "the system's clock has stepped; windows that were open are sent where it went back"
-            );
+            tracing::warn!(by_ms = ahead, "the system clock has stepped; if it went back, open windows are sent");
         }
         let now = if ahead < -STEP {
             self.back.set(self.back.get().saturating_add(last.saturating_sub(wall).max(0)));
@@ -100,17 +96,17 @@ impl WorkerClock {
         now
     }
 
-    /// Now, as a time that never goes back: where the clock stepped back, ticks go on.
+    /// The current tick: it never goes back, whatever the clock does.
     pub fn tick(&self) -> i64 {
         self.now().saturating_add(self.back.get())
     }
 
-    /// The time of day of a tick, as the clock is now.
+    /// The time of day of a tick, by the current clock.
     pub fn time_of(&self, tick: i64) -> i64 {
         tick.saturating_sub(self.back.get())
     }
 
-    /// How far the clock has stepped back since the start, ms. A change is a step.
+    /// The sum of all steps back since the start, ms. A change is a step.
     pub fn stepped_back(&self) -> i64 {
         self.back.get()
     }
@@ -123,12 +119,12 @@ pub struct Timers {
 }
 
 impl Timers {
-    /// Asks for `slot` to be run at `at`, ms since the epoch.
+    /// Schedules `slot` at `at`, ms since the epoch.
     pub fn request(&self, at: i64, slot: usize) {
         self.deadlines.borrow_mut().push(Reverse((at, slot)));
     }
 
-    /// The clock has stepped back by so many ms: what was to be waited for is to be waited for no longer than before.
+    /// Moves deadlines after a step back of the clock, ms, so that no wait becomes longer.
     pub fn step_back(&self, by: i64) {
         let moved = self.deadlines.take().into_iter().map(|Reverse((at, slot))| Reverse((at.saturating_sub(by), slot)));
         self.deadlines.replace(moved.collect());
@@ -139,7 +135,7 @@ impl Timers {
         self.deadlines.borrow().peek().map(|Reverse((at, _))| *at)
     }
 
-    /// Takes a slot whose deadline has come.
+    /// Takes a slot that is due.
     pub fn due(&self, now: i64) -> Option<usize> {
         let mut deadlines = self.deadlines.borrow_mut();
         if deadlines.peek().is_some_and(|Reverse((at, _))| *at <= now) {
@@ -157,17 +153,16 @@ pub struct Alarm {
 }
 
 impl Alarm {
-    /// An alarm that runs a slot of the worker.
     pub fn new(timers: Rc<Timers>, slot: usize) -> Alarm {
         Alarm { timers: Some((timers, slot)) }
     }
 
-    /// An alarm for a rule in event time, which the watermark moves: it never rings.
+    /// An alarm that never rings, for a rule in event time, which the watermark drives.
     pub fn silent() -> Alarm {
         Alarm { timers: None }
     }
 
-    /// Asks for the rule to be run at `at`, ms since the epoch.
+    /// Runs the rule at `at`, ms since the epoch.
     pub fn at(&self, at: i64) {
         if let Some((timers, slot)) = &self.timers {
             timers.request(at, *slot);

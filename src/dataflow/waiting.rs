@@ -1,7 +1,7 @@
 //! Rows in order of time: in event time they wait until the watermark reaches them.
 //!
-//! Most rows come in order, or nearly so. Those that do are a queue; only those that come behind a later one go through
-//! a heap. The slots of all are in one vector, so that a row costs no allocation of its own.
+//! Most rows arrive in order. These form a queue; only rows that arrive behind a later one go through a heap. The slots
+//! of all rows are in one vector, so that a row needs no allocation.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -11,25 +11,24 @@ use crate::value::Value;
 use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
 use super::state::measure::Meter;
 
-/// Places that are kept for later rows when none waits.
+/// Capacity that is kept when no row waits.
 const SPARE: usize = 16 * 1024;
 
-/// Rows that the watermark has not reached.
 pub struct Waiting {
-    /// slots of a row
+    /// Slots of a row.
     width: usize,
-    /// rows that came in order
+    /// Rows that arrived in order.
     queue: VecDeque<Entry>,
-    /// rows that came behind a later one of the queue
+    /// Rows that arrived behind a later one of the queue.
     strays: BinaryHeap<Reverse<Entry>>,
-    /// the slots of rows, each at its place times the width
+    /// The slots of row `n` begin at `n` times the width.
     slots: Vec<Value>,
-    /// places without a row
+    /// Free places.
     free: Vec<u32>,
     arrivals: u64,
 }
 
-/// A row, in the order in which rows go on: by time, then by arrival.
+/// A row, ordered by time, then by arrival.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Entry {
     time: i64,
@@ -39,7 +38,7 @@ struct Entry {
 }
 
 impl Waiting {
-    /// No rows yet, of so many slots each.
+    /// An empty queue for rows of this many slots.
     pub fn new(width: usize) -> Waiting {
         Waiting {
             width,
@@ -72,7 +71,7 @@ impl Waiting {
         });
     }
 
-    /// Takes the rows of a checkpoint in, those of a rule with so many inputs.
+    /// Restores the rows of a checkpoint, of a rule with this many inputs.
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
@@ -87,12 +86,11 @@ impl Waiting {
         Ok(())
     }
 
-    /// How many rows wait.
     pub fn len(&self) -> usize {
         self.queue.len() + self.strays.len()
     }
 
-    /// Takes a row in, with its slots.
+    /// Adds a row, taking its slots.
     pub fn push(&mut self, time: i64, input: usize, slots: &mut [Value]) {
         let taken = slots.iter_mut().map(std::mem::take);
         let place = match self.free.pop() {
@@ -115,8 +113,8 @@ impl Waiting {
         }
     }
 
-    /// Takes the next row up to `frontier`, inclusive, out: its time and input; its slots are put into `slots`, which
-    /// is as wide as a row. `None` as frontier: whatever there is.
+    /// Removes the next row up to `frontier`, inclusive (`None`: any row). Returns its time and input; its slots are
+    /// moved into `slots`, which is as wide as a row.
     pub fn pop(&mut self, frontier: Option<i64>, slots: &mut [Value]) -> Option<(i64, usize)> {
         let stray = self.strays.peek().map(|Reverse(entry)| entry);
         let from_queue = match (self.queue.front(), stray) {
@@ -155,7 +153,7 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Whatever comes between, rows go on as a stable sort by time would have them.
+        /// Rows leave in the order of a stable sort by time, however they arrive.
         #[test]
         fn rows_go_on_by_time_and_then_by_arrival(
             rounds in prop::collection::vec((prop::collection::vec(0i64..20, 0..20), 0i64..24), 1..8),

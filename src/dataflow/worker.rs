@@ -509,8 +509,8 @@ impl Memory {
         let begun = Instant::now();
         let (rule, bytes) = (&self.id, checkpoint.len());
         match self.operator.borrow_mut().restore(checkpoint, &self.plan, queue) {
-            Ok(()) => tracing::debug!(rule, bytes, took = ?begun.elapsed(), "goes on with its state"),
-            Err(error) => tracing::warn!(rule, "its state is not used again, it begins anew: {error}"),
+            Ok(()) => tracing::debug!(rule, bytes, took = ?begun.elapsed(), "continues with its stored state"),
+            Err(error) => tracing::warn!(rule, "its stored state cannot be used, it starts with empty state: {error}"),
         }
     }
 

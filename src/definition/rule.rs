@@ -110,7 +110,7 @@ pub fn parse(
         }
     }
     if let Some(graph) = node.field("graph").filter(|graph| !graph.members().is_empty()) {
-        let hint = Some("say it in SQL".to_owned());
+        let hint = Some("write the rule in SQL".to_owned());
         reader.error(graph.place, "rules as graphs are not supported yet", hint);
     }
     let sql = match node.field("sql") {

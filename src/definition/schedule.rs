@@ -27,7 +27,7 @@ pub struct Range {
 pub enum ScheduleError {
     /// cron
     #[error(
-        "cron {cron:?} is no schedule: {reason}; it has five fields: minute, hour, day of month, month, day of week"
+        "cron {cron:?} is not a schedule: {reason}; a schedule has five fields: minute, hour, day of month, month, day of week"
     )]
     Cron {
         /// as given
@@ -42,7 +42,7 @@ pub enum ScheduleError {
     #[error("duration must be longer than 0")]
     Duration,
     /// a point in time
-    #[error("{0:?} is no time such as 2006-01-02 15:04:05")]
+    #[error("{0:?} is not a time such as 2006-01-02 15:04:05")]
     Time(String),
     /// a range that ends before it begins
     #[error("cronDatetimeRange ends at {0}, before it begins")]

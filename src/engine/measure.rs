@@ -51,7 +51,7 @@ impl Engine {
         let running = self.running();
         let metrics = &running.rules.get(id)?.metrics;
         metrics.fail(format!(
-            "memory is short, and this rule remembers most ({} bytes): use shorter windows or fewer groups, set \
+            "memory is short, and this rule has the largest state ({} bytes): use shorter windows or fewer groups, set \
              maxStateBytes, or raise basic.maxMemory",
             size.bytes
         ));

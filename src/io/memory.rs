@@ -48,7 +48,7 @@ pub enum MemoryError {
     #[error("invalid topic {0}: + and # are for readers, a sink writes to one topic")]
     Wildcard(String),
     /// whose row would it be?
-    #[error("property rowkindField needs keyField beside it: which row of a table is meant")]
+    #[error("property rowkindField needs keyField, which names the row of a table")]
     NoKey,
 }
 

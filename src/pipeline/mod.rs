@@ -314,7 +314,7 @@ impl Loader {
         let name = create.name.name.to_string();
         let subject = subject_of(create.relation, &name);
         if let Some(key) = key.filter(|member| member.key != name) {
-            let message = format!("stands under the name {}; its own counts", key.key);
+            let message = format!("is listed under the name {}; the name in the statement is used", key.key);
             self.problems.push(document.warning(key.place, &subject, message));
         }
         match self.catalog.create(&create) {
@@ -437,12 +437,11 @@ impl Loader {
         let Some(plan) = self.plan(document, &rule, node, &subject) else { return };
         if !rule.options.schedule.is_always() {
             let message =
-                "cron, duration and cronDatetimeRange are kept by plutino serve; plutino run runs rules at once";
+                "cron, duration and cronDatetimeRange work in plutino serve only: plutino run starts rules at once";
             self.problems.push(document.error(node.place, &subject, message));
         }
         if rule.options.qos > 0 {
-            let message =
-                "option qos: plutino run keeps no state, the rule begins anew each time; plutino serve keeps it";
+            let message = "option qos has no effect in plutino run: each run starts with empty state";
             self.problems.push(document.warning(node.place, &subject, message));
         }
         if !rule.triggered {

@@ -69,7 +69,7 @@ pub enum PlanErrorKind {
     #[error("invalid argument for func {0}: aggregate argument is not allowed")]
     NestedAggregate(String),
     /// DISTINCT in a call that knows none.
-    #[error("DISTINCT can stand in count, sum, avg and collect only, not in {0}")]
+    #[error("DISTINCT is allowed in count, sum, avg and collect only, not in {0}")]
     Distinct(String),
     /// A WHEN that is never true or false.
     #[error("invalid CASE expression, WHEN expression must be a bool condition")]
@@ -122,7 +122,7 @@ pub enum PlanErrorKind {
     #[error("the pattern of LIKE cannot be used: {0}")]
     PatternSize(String),
     /// `*` where a value belongs.
-    #[error("* can stand in the select list, in count, collect, merge_agg and last_value only")]
+    #[error("* is allowed in the select list, count, collect, merge_agg and last_value only")]
     Star,
     /// Event time without TIMESTAMP.
     #[error("preprocessor is set to be event time but stream option TIMESTAMP not found")]
@@ -143,7 +143,7 @@ pub enum PlanErrorKind {
     #[error("cannot run window for TABLE sources")]
     TableAlone,
     /// A lookup table is joined otherwise than by INNER or LEFT.
-    #[error("a lookup table answers to the rows of a stream: join {table} with INNER or LEFT, not {kind}")]
+    #[error("a lookup table is looked up for rows of a stream: join {table} with INNER or LEFT, not {kind}")]
     LookupJoin { kind: JoinKind, table: String },
     /// A lookup table is joined without an equality.
     #[error("join condition {0} is invalid, at least one equi-join predicate is required")]

@@ -125,7 +125,7 @@ fn refusals() {
         ("SELECT a FROM demo WHERE a LIKE 5", "the pattern of LIKE must be text, not 5", "5"),
         (
             "SELECT abs(*) FROM demo",
-            "* can stand in the select list, in count, collect, merge_agg and last_value only",
+            "* is allowed in the select list, count, collect, merge_agg and last_value only",
             "*",
         ),
         ("SELECT lag() FROM demo", "validate function lag error: expect one two or three args but got 0", "lag"),

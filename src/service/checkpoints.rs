@@ -36,7 +36,7 @@ impl Service {
     /// Lists the stored states, and removes those of rules that do not exist any more, such as temporary ones.
     pub(super) async fn restore_states(&self, records: &Records) {
         let states = self.inner.store.states().unwrap_or_else(|error| {
-            tracing::warn!("rules begin anew: {error}");
+            tracing::warn!("stored states cannot be read; rules start with empty state: {error}");
             Vec::new()
         });
         let rules = records.of(Kind::Rule).map(|(id, _)| id.to_owned());
@@ -55,7 +55,10 @@ impl Service {
         if self.has_state(&spec.id) {
             match self.inner.store.state(&spec.id).await {
                 Ok(stored) => *state = stored,
-                Err(error) => tracing::warn!(rule = spec.id, "its state is not used again, it begins anew: {error}"),
+                Err(error) => tracing::warn!(
+                    rule = spec.id,
+                    "its stored state cannot be used, it starts with empty state: {error}"
+                ),
             }
         }
     }
@@ -157,7 +160,7 @@ impl Service {
                     engine.kept(id, mark);
                 }
             }
-            Err(error) => tracing::warn!(rule = id, "its state is not kept: {error}"),
+            Err(error) => tracing::warn!(rule = id, "its state could not be stored: {error}"),
         }
     }
 
@@ -168,7 +171,7 @@ impl Service {
         }
         match self.inner.store.write(vec![Change::remove_state(id)]).await {
             Ok(()) => drop(locked(&self.inner.checkpoints).stored.remove(id)),
-            Err(error) => tracing::warn!(rule = id, "its state is not forgotten: {error}"),
+            Err(error) => tracing::warn!(rule = id, "its stored state could not be removed: {error}"),
         }
     }
 

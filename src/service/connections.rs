@@ -449,7 +449,7 @@ impl Service {
         let entries = self.config().connections.file().to_vec();
         let changes = entries.iter().filter_map(|entry| take_over(entry, &mut live, &mut gone)).collect();
         if let Err(error) = self.inner.store.write(changes).await {
-            tracing::error!("what connection.yaml says is not stored: {error}");
+            tracing::error!("the connections of connection.yaml could not be stored: {error}");
         }
         // What rules find is what is kept, not what the file says.
         for entry in &entries {
@@ -531,7 +531,9 @@ fn take_over(
         return Some(Change::put(Kind::Connection, id, Record::gone(&seen)));
     }
     if known.is_some_and(|origin| origin.made) {
-        tracing::warn!("the connection {id} stays as it was made over the API: connection.yaml has another one");
+        tracing::warn!(
+            "the connection {id} was set over the API and stays as it is: connection.yaml has a different one"
+        );
         return None;
     }
     gone.remove(id);

@@ -290,7 +290,7 @@ impl Service {
                 continue;
             }
             if let Err(error) = self.start_anew(&entry, true).await {
-                tracing::warn!(rule = id, stream = name, "the rule goes on with the old definition: {error}");
+                tracing::warn!(rule = id, stream = name, "the rule continues with the old definition: {error}");
             }
         }
     }

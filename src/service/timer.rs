@@ -121,7 +121,7 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
         && let Some(rule) = engine.fail_largest(PATROL).await
     {
         memory::count(Pressure::Rules);
-        tracing::warn!(rule, "memory is short: the rule that remembers most is stopped");
+        tracing::warn!(rule, "memory is short: the rule with the largest state is stopped");
     }
     let failed = match service.inner.engine.read().await.as_ref() {
         Some(engine) => engine.failed(),

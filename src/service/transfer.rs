@@ -335,7 +335,7 @@ impl Service {
                 let sections: Vec<&str> = RULESET.into_iter().chain(EXPORTED.iter().copied()).collect();
                 return Err(wrong(&format!("this is no export: it has none of {}", sections.join(", "))));
             }
-            tracing::warn!(members = ?unknown, "an import has members that nobody knows; they are left out");
+            tracing::warn!(members = ?unknown, "an import has unknown members; they are ignored");
         }
         let hidden = self.restore_import(&mut all);
         let imported = match partial || cancelled.load(Ordering::Relaxed) {
@@ -375,7 +375,10 @@ impl Service {
                 match back.await {
                     Ok(back) if back.is_whole() => {}
                     back => {
-                        tracing::error!(?back, "after an import that failed, not all is as it was: restart the service")
+                        tracing::error!(
+                            ?back,
+                            "the state before a failed import could not be restored completely: restart the service"
+                        )
                     }
                 }
                 Err(error)

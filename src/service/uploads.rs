@@ -31,16 +31,16 @@ const UNDER_WAY: &str = ".upload-";
 pub enum UploadError {
     /// a name that is more than a name
     #[error(
-        "the name {0:?} is no plain file name: give it one of at most {LONGEST} bytes without / \\ and control characters, and without a dot in front"
+        "the name {0:?} is not a plain file name: use at most {LONGEST} bytes, without / \\ and control characters, and without a leading dot"
     )]
     Name(String),
     /// too much in it
-    #[error("the file has {0} bytes, more than the {LARGEST} that are taken: send a smaller one")]
+    #[error("the file has {0} bytes, at most {LARGEST} are accepted")]
     TooLarge(usize),
-    #[error("there are {MOST} files already: take one away with DELETE /config/uploads/NAME, or replace one")]
+    #[error("there are {MOST} files already: delete one with DELETE /config/uploads/NAME, or replace one")]
     TooMany,
     /// too much in all of them
-    #[error("the files would have more than {TOTAL} bytes together: take some away with DELETE /config/uploads/NAME")]
+    #[error("all files together would exceed {TOTAL} bytes: delete some with DELETE /config/uploads/NAME")]
     Full,
     /// no such file
     #[error("{0} is not found: GET /config/uploads has the names")]
@@ -72,7 +72,7 @@ impl Uploads {
         let uploads = Uploads { folder: data.join("uploads"), changing: Mutex::default() };
         if let Err(error) = uploads.sweep() {
             // What can be read still can; who writes is told then.
-            tracing::warn!("half uploads are not taken away: {error}");
+            tracing::warn!("incomplete uploads could not be removed: {error}");
         }
         uploads
     }
@@ -307,8 +307,8 @@ mod tests {
         for (error, says) in [
             (UploadError::Name("a/b".to_owned()), "give it one of at most"),
             (UploadError::TooLarge(LARGEST + 1), "send a smaller one"),
-            (UploadError::TooMany, "take one away"),
-            (UploadError::Full, "take some away"),
+            (UploadError::TooMany, "delete one"),
+            (UploadError::Full, "delete some"),
             (UploadError::NotFound("x".to_owned()), "GET /config/uploads"),
             (UploadError::NoFolder(path.clone()), "move away"),
             (UploadError::Io { path, error: io }, "check the disk"),

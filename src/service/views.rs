@@ -203,7 +203,7 @@ impl Service {
                     }
                     self.begin_checkpoints(&view_id(&name), checkpoint).await;
                 }
-                Err::<_, ServiceError>(error) => tracing::error!("the stored view {name} does not begin: {error}"),
+                Err::<_, ServiceError>(error) => tracing::error!("the stored view {name} cannot start: {error}"),
             }
         }
     }

@@ -32,7 +32,7 @@ const PLAIN: &[&str] = &["sql", "datatemplate", "id", "name", "description"];
 
 /// A hidden value that stands where none was set before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("property {0} is {HIDDEN}, which keeps a value that was set before, and there is none: write the value")]
+#[error("property {0} is {HIDDEN}, which keeps the old value, but there is none: write the value")]
 pub struct NothingHidden(pub String);
 
 fn plain(name: &str) -> String {

@@ -150,7 +150,7 @@ async fn a_rule_goes_on_after_every_kind_of_restart() {
     // Another question: what was gathered for the old one is no answer to it.
     let other = "SELECT acc_sum(a) AS s, lag(a) AS p FROM demo WHERE a > 0";
     ask(&served, "PUT", "/rules/r", rule(&peer, other, "/out", "1h")).await;
-    served.will_say(&["begins anew", "another plan"]).await;
+    served.will_say(&["starts with empty state", "another plan"]).await;
     sockets.output = peer.socket().await.1;
     sockets.send(r#"{"a": 7}"#).await;
     assert_eq!(sockets.next().await, json!({"s": 7}));
@@ -206,7 +206,7 @@ async fn after_a_crash_a_rule_goes_on_from_its_last_checkpoint() {
     }
     let served = start(&folder);
     // It is found when the store is opened, before the service serves.
-    assert!(served.has_said().contains("is damaged, it begins anew"), "{}", served.has_said());
+    assert!(served.has_said().contains("is damaged; the rule starts with empty state"), "{}", served.has_said());
     let mut sockets = peer.sockets().await;
     for a in 5..8 {
         sockets.send(&json!({ "a": a }).to_string()).await;

@@ -272,7 +272,7 @@ rules:
     assert_eq!((code, out.as_str()), (Some(0), "[{\"id\":1,\"price\":2.5}]\n"), "{err}");
     let (code, _, err) = folder.told(&["run", "rules.yaml", "--feed", "feed"]);
     assert_eq!(code, Some(1));
-    assert!(err.contains("rule priced: lookup table prices is not there"), "{err}");
+    assert!(err.contains("rule priced: lookup table prices does not exist"), "{err}");
     assert!(!err.contains("rule priced: rule priced"), "{err}");
 }
 

@@ -41,7 +41,7 @@ pub enum CheckpointError {
     #[error("the checkpoint has version {0}, this Plutino uses {VERSION}")]
     Version(u16),
     /// the statement, a stream's columns or the time zone have changed
-    #[error("it is that of another plan: the rule's statement, options or streams have changed")]
+    #[error("it belongs to another plan: the rule's statement, options or streams have changed")]
     OtherPlan,
 }
 

@@ -426,7 +426,7 @@ impl Endpoint {
             if before == self.unread_told.load(Ordering::Relaxed) {
                 tracing::warn!(
                     endpoint = %self.settings.address(),
-                    "messages come in and are ignored: no stream reads from here"
+                    "messages arrive and are ignored: no stream reads this endpoint"
                 );
             }
             return;

@@ -5,7 +5,7 @@ use thiserror::Error;
 /// What is wrong with a CREATE VIEW, beyond what may be wrong with any query.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ViewError {
-    #[error("the view needs a KEY: without GROUP BY nothing says which columns identify a row")]
+    #[error("the view needs a KEY: without GROUP BY, no column identifies its rows")]
     NoKey,
     #[error("{option} names {name}, which the view does not select")]
     NotSelected { option: &'static str, name: String },
@@ -31,7 +31,7 @@ pub enum ViewError {
     Lookup(String),
     #[error("table {0} cannot be the source of a view: read a stream")]
     Table(String),
-    #[error("LIMIT without ORDER BY: nothing says which rows are the first")]
+    #[error("LIMIT needs ORDER BY: without it, the first rows are undefined")]
     LimitWithoutOrder,
     #[error("ORDER BY {0} is not a selected column")]
     OrderNotSelected(String),
@@ -41,7 +41,7 @@ pub enum ViewError {
     SeveralRows(String),
     #[error("{0} needs a window: the view has none")]
     NeedsWindow(String),
-    #[error("{0} depends on the rows that came before, and rows of a view are made anew when they change")]
+    #[error("{0} depends on the rows that came before, and a view recomputes its rows when they change")]
     Analytic(String),
     #[error("WHERE of a view tests messages, and cannot hold aggregates")]
     AggregateInWhere,
@@ -49,7 +49,7 @@ pub enum ViewError {
     RowNumber,
     #[error("the arguments of aggregates and GROUP BY cannot ask for the window's bounds in a view")]
     WindowBounds,
-    #[error("{0} FILTER (WHERE …) cannot be computed in a view: its answer is not made of values without nulls")]
+    #[error("{0} FILTER (WHERE …) cannot be computed in a view: the aggregate includes nulls")]
     Filter(String),
     #[error("duplicate column {0}")]
     Duplicate(String),

@@ -254,7 +254,7 @@ fn missing(folder: &Path) -> Vec<PathBuf> {
 fn private_folder(folder: &Path) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     if let Err(error) = keep_out(folder) {
-        tracing::warn!("others may look into the data folder {}: {error}", folder.display());
+        tracing::warn!("cannot restrict access to the data folder {}: {error}", folder.display());
     }
     Ok(())
 }
@@ -303,7 +303,7 @@ pub(super) fn open(path: &Path, new: bool) -> Result<(Database, Read), StoreErro
     let database = open_file(path, new)?;
     // What is stored has secrets in it.
     if let Err(error) = keep_out(path) {
-        tracing::warn!("others may read the store {}: {error}", path.display());
+        tracing::warn!("cannot restrict access to the store {}: {error}", path.display());
     }
     if new {
         begin(&database).map_err(|error| StoreError::New { path: path.to_owned(), reason: error.to_string() })?;
@@ -445,7 +445,7 @@ fn forget_states(database: &Database, keys: &[Vec<u8>]) -> Result<(), redb::Erro
     {
         let mut all = transaction.open_table(ALL)?;
         for key in keys {
-            tracing::warn!(rule = named(key).1, "the state of the rule is damaged, it begins anew");
+            tracing::warn!(rule = named(key).1, "the stored state is damaged; the rule starts with empty state");
             all.remove(key.as_slice())?;
         }
         let mut total = Total::default();

@@ -174,14 +174,14 @@ pub enum StoreError {
     #[error("the store {} is in use by another process", .0.display())]
     InUse(PathBuf),
     /// it cannot be opened at all
-    #[error("the store {} is damaged ({reason}). It was left as it is: put back a backup, or move it away to begin anew", path.display())]
+    #[error("the store {} is damaged ({reason}). It was not changed: restore a backup, or move it away to start with an empty store", path.display())]
     Damaged {
         path: PathBuf,
         /// how it was seen
         reason: String,
     },
     /// of a later Plutino
-    #[error("the store {} has version {found}, this Plutino knows up to {}. It was left as it is: use a newer Plutino", path.display(), file::VERSION)]
+    #[error("the store {} has version {found}, this Plutino knows up to {}. It was not changed: use a newer Plutino", path.display(), file::VERSION)]
     Newer {
         path: PathBuf,
         /// its version

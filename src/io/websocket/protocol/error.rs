@@ -48,7 +48,7 @@ pub enum ReadError {
     #[error("a compressed message cannot be inflated")]
     Deflate,
     /// unfinished messages of all connections together
-    #[error("unfinished messages of all connections take more than {limit} bytes: this one is given up")]
+    #[error("incomplete messages of all connections take more than {limit} bytes: this one was dropped")]
     Budget { limit: usize },
     /// end of the bytes without a close frame
     #[error("the connection ended without a close frame")]
