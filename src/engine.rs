@@ -119,7 +119,6 @@ pub enum EngineError {
     TableExists(String),
     #[error("rule {rule}: lookup table {table} does not exist")]
     NoTable { rule: String, table: String },
-    /// The source of a table cannot be opened.
     #[error("table {table}: {error}")]
     Table { table: String, error: Box<ConnectorError> },
     #[error("view {view}: {why}")]
@@ -127,7 +126,6 @@ pub enum EngineError {
     /// The process is about to end ([`EngineSettings::shutdown`]).
     #[error("rule {0} is not started: the engine ends")]
     Ending(String),
-    /// A source or sink cannot be opened.
     #[error("rule {rule}: {error}")]
     Connector { rule: String, error: Box<ConnectorError> },
 }

@@ -81,16 +81,12 @@ impl Default for LogSettings {
 /// Why the log cannot be set up or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// neither a level nor directives
     #[error("{0}")]
     Directives(#[from] ParseError),
-    /// the filter is gone
     #[error("the log cannot be changed: {0}")]
     Gone(#[from] reload::Error),
-    /// the files cannot be written
     #[error("the log cannot be written into {0}: {1}; check --log-dir and basic.fileLog")]
     File(PathBuf, String),
-    /// the process has no folder for them
     #[error("this process keeps no log files")]
     NoFolder,
 }

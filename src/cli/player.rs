@@ -40,7 +40,6 @@ pub struct Track {
 /// Why playing ended early.
 #[derive(Debug, thiserror::Error)]
 pub enum PlayError {
-    /// The file cannot be read.
     #[error("cannot read {name}: {source}")]
     Read {
         /// the file's name

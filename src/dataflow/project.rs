@@ -16,10 +16,8 @@ use crate::value::{Object, Row, Text, Value};
 /// Why a result row could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum RowError {
-    /// an expression failed
     #[error("run Select error: {0}")]
     Eval(#[from] EvalError),
-    /// a value has no form in JSON
     #[error("run Select error: {0}")]
     Encode(#[from] json::EncodeError),
 }

@@ -1,8 +1,8 @@
 //! Named connections: the properties of a peer or an endpoint under a name, which sources and sinks share.
 //!
-//! Who names one in `connectionSelector` is on its endpoint: same role, peer, path, headers and certificates, so that
-//! the websocket hub finds them to be one. This module puts properties together and reads
-//! `etc/connections/connection.yaml`; it opens nothing, and does not know who keeps connections.
+//! A source or sink that names one in `connectionSelector` gets the same role, peer, path, headers and certificates, so
+//! the websocket hub puts it on the same endpoint. This module merges properties and reads
+//! `etc/connections/connection.yaml`. It opens nothing and does not know who keeps connections.
 
 use std::collections::BTreeMap;
 
@@ -19,10 +19,10 @@ pub const SELECTOR: &str = "connectionSelector";
 /// The kinds of connections.
 pub const KINDS: &[&str] = &["websocket"];
 
-/// What an entry of the file does with its connection, and not one of its properties.
+/// What an entry of the file does with its connection; not a property.
 const OPERATION: &str = "xOperation";
 
-/// The properties that make an endpoint what it is. Those of a connection hold for all who use it.
+/// The properties that identify an endpoint. Those of the connection hold for all its users.
 const IDENTITY: &[&str] = &[
     "path",
     "datasource",
@@ -42,12 +42,11 @@ const IDENTITY: &[&str] = &[
     "tlsMinVersion",
 ];
 
-/// A named connection as its user described it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// its kind: websocket
+    /// `websocket`.
     pub kind: String,
-    /// its properties as written
+    /// As written.
     pub props: Map<String, Json>,
 }
 
@@ -55,34 +54,31 @@ pub struct Connection {
 #[derive(Clone, Debug, Default)]
 pub struct Connections {
     known: BTreeMap<String, Connection>,
-    /// the entries of `connection.yaml`, in their order
+    /// In the order of the file.
     file: Vec<FileEntry>,
 }
 
 /// An entry of `connection.yaml`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileEntry {
-    /// the connection's id
+    /// Of the connection.
     pub id: String,
-    /// what it is
     pub connection: Connection,
-    /// `xOperation: delete`: it is taken away
+    /// `xOperation: delete`: the connection is deleted.
     pub delete: bool,
 }
 
-/// Properties with those of a connection among them.
+/// Properties merged with those of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selected {
-    /// the path, where the connection gives it
+    /// The path, if the connection gives it.
     pub path: Option<String>,
-    /// all properties
     pub props: Map<String, Json>,
-    /// what is to be said of them
     pub warnings: Vec<Warning>,
 }
 
 impl Connection {
-    /// What its endpoint needs to know. Of a client role, the path may be missing: it is `/` then.
+    /// The settings of its endpoint. In the client role a missing path is `/`.
     ///
     /// # Errors
     /// [`ConnectorError`] for an unknown kind and for wrong properties.
@@ -93,7 +89,7 @@ impl Connection {
         let mut props = self.props.clone();
         let own = text(&props, SELECTOR).map(str::to_owned);
         put(&mut props, SELECTOR, Json::from(id));
-        // An address that is no text is told as the mistake that it is.
+        // An address that is not a text is reported as such.
         let dials = ["addr", "address"].iter().any(|name| {
             let given = member(&props, name).filter(|given| !given.is_null());
             given.is_some_and(|given| given.as_str().is_none_or(|given| !given.trim().is_empty()))
@@ -106,40 +102,38 @@ impl Connection {
         Ok((settings, warnings))
     }
 
-    /// The path that its properties say.
+    /// The path in its properties.
     pub fn path(&self) -> Option<&str> {
         text(&self.props, "datasource").or(text(&self.props, "path"))
     }
 }
 
-/// The connection that these properties name.
+/// The id of the connection that these properties name.
 pub fn selector(props: &Map<String, Json>) -> Option<&str> {
     text(props, SELECTOR)
 }
 
 impl Connections {
-    /// One of them.
     pub fn find(&self, id: &str) -> Option<&Connection> {
         self.known.get(id)
     }
 
-    /// Puts one in place of that with its id.
+    /// Adds a connection, or replaces the one with this id.
     pub fn put(&mut self, id: &str, connection: Connection) {
         self.known.insert(id.to_owned(), connection);
     }
 
-    /// Takes one away.
     pub fn remove(&mut self, id: &str) {
         self.known.remove(id);
     }
 
-    /// What the file says.
+    /// The entries of the file.
     pub fn file(&self) -> &[FileEntry] {
         &self.file
     }
 
-    /// The properties of a source: those of its conf key, under those of the connection, under those of EXTRA; the
-    /// endpoint is the connection's. `path` is the stream's DATASOURCE.
+    /// The properties of a source. EXTRA overrides the connection, which overrides the conf key; the endpoint is always
+    /// the connection's. `path` is the stream's DATASOURCE.
     ///
     /// # Errors
     /// [`ConnectorError::NoConnection`]
@@ -161,7 +155,7 @@ impl Connections {
         self.select(kind, named, Some(path).filter(|path| !path.is_empty()), "DATASOURCE", layers)
     }
 
-    /// The properties of a sink: its own over those of the connection; the endpoint is the connection's.
+    /// The properties of a sink: its own override those of the connection; the endpoint is always the connection's.
     ///
     /// # Errors
     /// [`ConnectorError::NoConnection`]
@@ -211,7 +205,7 @@ impl Connections {
         Ok(Selected { path: Some(shared), props, warnings })
     }
 
-    /// Reads `connection.yaml`: entries by id, by kind. Those that it makes are there from now on.
+    /// Reads `connection.yaml`: entries by kind and id. Its connections exist from now on.
     pub fn read(&mut self, document: &Document, problems: &mut Vec<Problem>) {
         for kind in document.root.members() {
             let lower = kind.key.to_ascii_lowercase();
@@ -275,18 +269,18 @@ impl Connections {
     }
 }
 
-/// A property, in whatever case it is written.
+/// A property, regardless of case.
 fn member<'a>(props: &'a Map<String, Json>, name: &str) -> Option<&'a Json> {
     let loose = || props.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value);
     props.get(name).or_else(loose)
 }
 
-/// The text of a property; an empty one is none.
+/// The text of a property, unless it is empty.
 fn text<'a>(props: &'a Map<String, Json>, name: &str) -> Option<&'a str> {
     member(props, name)?.as_str().filter(|text| !text.trim().is_empty())
 }
 
-/// Sets a property, in place of one that differs in case alone.
+/// Sets a property, replacing one whose name differs only in case.
 pub(crate) fn put(props: &mut Map<String, Json>, name: &str, value: Json) {
     let same = props.keys().find(|key| key.eq_ignore_ascii_case(name)).cloned();
     props.insert(same.unwrap_or_else(|| name.to_owned()), value);

@@ -1,21 +1,21 @@
-//! When a rule runs: schedules as the options of a rule give them, and what to do after a failure.
+//! When a rule runs: its schedule, and its restarts after failures.
 //!
-//! Nothing here waits or runs: a schedule says for a point in time whether its rule should run, and until when.
+//! Nothing here waits or runs: for a point in time, a schedule says whether its rule should run, and until when.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// The options cron, duration and cronDatetimeRange. Without any of them a rule always runs.
+/// The options `cron`, `duration` and `cronDatetimeRange`. Without any of them a rule always runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Schedule {
     cron: Option<String>,
-    /// ms
+    /// In ms.
     duration: Option<i64>,
     ranges: Vec<Range>,
 }
 
-/// One cronDatetimeRange, without its end.
+/// One `cronDatetimeRange`; the end is exclusive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Range {
     begin: DateTime,
@@ -25,31 +25,22 @@ pub struct Range {
 /// What is wrong with a schedule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    /// cron
     #[error(
         "cron {cron:?} is not a schedule: {reason}; a schedule has five fields: minute, hour, day of month, month, day of week"
     )]
-    Cron {
-        /// as given
-        cron: String,
-        /// why
-        reason: String,
-    },
-    /// cron says when a rule starts, not when it stops
+    Cron { cron: String, reason: String },
+    /// `cron` says when a rule starts, not when it stops.
     #[error("cron needs a duration: how long the rule runs each time")]
     NoDuration,
-    /// no time at all
     #[error("duration must be longer than 0")]
     Duration,
-    /// a point in time
     #[error("{0:?} is not a time such as 2006-01-02 15:04:05")]
     Time(String),
-    /// a range that ends before it begins
     #[error("cronDatetimeRange ends at {0}, before it begins")]
     Range(String),
 }
 
-/// What a schedule says for now. Times are ms since the epoch.
+/// What a schedule says for a point in time. Times are ms since the epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Run, for ever.
@@ -77,7 +68,7 @@ impl Range {
 }
 
 impl Schedule {
-    /// Checks what the options say; `duration` in ms.
+    /// Checks the options; `duration` in ms.
     ///
     /// # Errors
     /// [`ScheduleError`]
@@ -100,7 +91,7 @@ impl Schedule {
         *self == Schedule::default()
     }
 
-    /// What to do at `now`, in this zone. `started`: when the rule was started for its lone duration.
+    /// What to do at `now`, in this time zone. `started`: when a rule with a `duration` but no `cron` was started.
     pub fn turn(&self, now: i64, zone: &TimeZone, started: Option<i64>) -> Turn {
         let local = |time: DateTime| zone.to_ambiguous_zoned(time).compatible().map(|time| time.timestamp());
         let ends =
@@ -111,7 +102,7 @@ impl Schedule {
             (Some(cron), Some(duration)) => {
                 let next = |after: i64| {
                     let after = Timestamp::from_millisecond(after).ok()?;
-                    // The last minute counts whole: a rule that begins in it begins at its start.
+                    // A rule that starts within a minute of `cron` starts at its beginning.
                     let found = crontab(cron, zone).ok()?.find_next(after).ok()?;
                     Some(found.timestamp().as_millisecond())
                 };
@@ -122,7 +113,7 @@ impl Schedule {
                         Turn::Run(within.map_or(end, |(_, last)| end.min(*last)))
                     }
                     _ => {
-                        // Before the first range, its first minute; within one, or without any, the next one.
+                        // Before the first range: its first minute. Within a range, or without any: the next one.
                         let from = match (within, ranges.iter().map(|(begin, _)| *begin).filter(|at| *at > now).min()) {
                             (None, Some(begin)) => Some(begin - 60_000),
                             (None, None) if !ranges.is_empty() => None,
@@ -145,7 +136,7 @@ impl Schedule {
     }
 }
 
-/// A cron line in this zone.
+/// Parses a cron line in this time zone.
 fn crontab(cron: &str, zone: &TimeZone) -> Result<cronexpr::Crontab, ScheduleError> {
     let wrong = |reason: String| ScheduleError::Cron { cron: cron.to_owned(), reason };
     let fields = cron.split_whitespace().count();
@@ -175,7 +166,7 @@ pub struct RestartStrategy {
 }
 
 impl RestartStrategy {
-    /// How long to wait before the try after so many, ms; `None`: it is given up. `chance` is from 0 to 1.
+    /// The wait after this many retries, ms; `None`: no more retries. `chance` is from 0 to 1.
     pub fn wait(&self, tries: u64, chance: f64) -> Option<i64> {
         if tries >= self.attempts {
             return None;

@@ -38,7 +38,7 @@ pub struct StreamDef {
     /// TIMESTAMP: where the event time is
     pub timestamp: Option<FieldPath>,
     pub timestamp_format: Option<TimestampFormat>,
-    /// EVENT_CLOCK="data": times of rows may be any, and are not held against the clock
+    /// EVENT_CLOCK="data": times of rows are not compared with the clock.
     pub own_clock: bool,
     /// STRICT_VALIDATION
     pub strict: bool,
@@ -52,7 +52,7 @@ pub struct StreamDef {
 }
 
 impl StreamDef {
-    /// How its messages are read.
+    /// What a data thread needs to know of it.
     pub fn schema(&self) -> StreamSchema {
         StreamSchema {
             name: self.name.clone(),
@@ -98,33 +98,29 @@ impl StreamDef {
 /// How the messages of a stream or table are read: all that a data thread knows of it.
 #[derive(Clone, Debug)]
 pub struct StreamSchema {
-    /// the stream's name
     pub name: Text,
-    /// how messages are written
     pub format: Format,
-    /// how messages are packed
     pub compression: Option<Method>,
-    /// the declared columns; `None`: schemaless
+    /// `None`: schemaless.
     pub columns: Option<Vec<ColumnDef>>,
-    /// the column of which a lookup table holds the last row for each value
+    /// A lookup table holds the last row for each value of this column.
     pub key: Option<Text>,
-    /// TIMESTAMP_FORMAT, by which DATETIME columns are read too
+    /// Also for DATETIME columns.
     pub timestamp_format: Option<TimestampFormat>,
-    /// STRICT_VALIDATION: values that do not fit their columns are errors
+    /// Values that do not fit their columns are errors.
     pub strict: bool,
     pub framing: Framing,
     pub json_array: JsonArray,
     pub on_mismatch: OnMismatch,
 }
 
-/// What a name stands for.
+/// The kinds of relations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Rows that go by.
     Stream,
-    /// A table without KIND: its last rows, kept by each rule for itself from the rule's start.
+    /// A table without KIND: each rule keeps its last rows from the rule's start.
     ScanTable {
-        /// RETAIN_SIZE: how many rows; `None`: all. 1 where it is not given, but all of a file.
+        /// RETAIN_SIZE; `None`: all rows. Default: 1, for a file all.
         retain: Option<usize>,
     },
     /// KIND="lookup": the last row for each key since the table was created, shared by all rules.
@@ -138,62 +134,59 @@ impl Kind {
     }
 }
 
-/// The sources that lookup tables can have.
+/// Sources of lookup tables.
 pub const LOOKUP_SOURCES: &[&str] = &["memory", "file"];
 
 /// How messages of a stream are read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Format {
     Json,
-    /// the bytes in one column of this name
+    /// The bytes in one column of this name.
     Binary {
         column: Text,
     },
-    /// values between delimiters
     Delimited {
-        /// what stands between two values
         delimiter: Text,
-        /// the first line of a message names the values, each further line is a row
+        /// The first line of a message names the values, each further line is a row.
         header: bool,
     },
-    /// a form
     UrlEncoded,
 }
 
-/// FRAMING: what a websocket message holds.
+/// FRAMING: the content of a websocket message.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
-    /// one message of FORMAT
+    /// One message of FORMAT.
     #[default]
     Message,
-    /// one message of FORMAT a line; empty lines are skipped
+    /// One message of FORMAT a line; empty lines are skipped.
     Lines,
 }
 
-/// JSON_ARRAY: what a JSON array is.
+/// JSON_ARRAY: the meaning of a JSON array.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum JsonArray {
-    /// an array of objects, each a row
+    /// An array of objects, one row each.
     #[default]
     Rows,
-    /// one row: its elements are the declared columns by position, or the array is the column `self`
+    /// One row: its elements are the declared columns by position, or the array is the column `self`.
     Row,
 }
 
-/// ON_MISMATCH: what becomes of a message that is JSON of another shape than a row, or no JSON at all (`pong`).
+/// ON_MISMATCH: what happens to a message that is not a row: JSON of another shape, or not JSON at all (`pong`).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnMismatch {
     #[default]
     Error,
-    /// skipped and counted
+    /// Skipped and counted.
     Skip,
 }
 
-/// All streams and tables by name: they share the names.
+/// Streams, tables and views by name: they share one name space.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     definitions: BTreeMap<Text, Arc<StreamDef>>,
-    /// the names of views, which share the space of names
+    /// Names of views.
     views: BTreeSet<Text>,
 }
 
@@ -202,64 +195,56 @@ pub struct Catalog {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{kind}")]
 pub struct CatalogError {
-    /// what is wrong
     pub kind: CatalogErrorKind,
-    /// where, in bytes of the statement
     pub span: Span,
 }
 
-/// The ways in which a statement can be wrong.
+/// The mistakes in a statement.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CatalogErrorKind {
-    /// Streams and tables share the names.
     #[error("Create {} fails: Item {name} already exists.", if *table { "table" } else { "stream" })]
     Exists {
         name: String,
-        /// it was to be a table
+        /// The statement was for a table.
         table: bool,
     },
-    /// A value of an option that it cannot have.
     #[error("option '{option}={value}' is invalid")]
     Option {
-        /// name of the option, in small letters
+        /// In lower case.
         option: &'static str,
         value: String,
     },
-    /// Options that exclude each other.
     #[error("{0}")]
     Combination(&'static str),
-    /// Columns that messages of FORMAT binary cannot have.
     #[error("{0}")]
     BinaryColumn(&'static str),
-    /// EXTRA is no JSON object.
     #[error("invalid extra option, expect JSON string")]
     Extra,
-    /// A lookup table over memory is found by its key.
+    /// A lookup table over memory needs a key.
     #[error("Option \"key\" is required for memory lookup table.")]
     LookupKey,
-    /// A source that lookup tables cannot have.
     #[error("lookup source type {0} not found.")]
     LookupSource(String),
-    /// DEFAULT of another type than its column, in the words of eKuiper.
+    /// DEFAULT of another type than its column, in eKuiper's words.
     #[error("cannot convert {found} to {target}")]
     Default {
-        /// type and value of the literal
+        /// Type and value of the literal.
         found: String,
-        /// the type of the column
+        /// The type of the column.
         target: &'static str,
     },
-    /// Something that the language has and this version has not.
+    /// A feature that this version lacks.
     #[error("{0} is not supported yet")]
     NotYet(String),
 }
 
 impl Catalog {
-    /// Takes a name for a view.
+    /// Reserves a name for a view.
     pub fn add_view(&mut self, name: &str) {
         self.views.insert(name.into());
     }
 
-    /// Gives the name of a view back.
+    /// Frees the name of a view.
     pub fn remove_view(&mut self, name: &str) {
         self.views.remove(name);
     }
@@ -289,7 +274,7 @@ impl Catalog {
         Ok(def)
     }
 
-    /// What this name stands for.
+    /// The relation with this name.
     pub fn relation(&self, name: &str) -> Option<&Arc<StreamDef>> {
         self.definitions.get(name)
     }
@@ -314,19 +299,18 @@ impl Catalog {
         self.definitions.values().filter(|def| def.kind.is_table())
     }
 
-    /// Puts a definition in the place of the one of its name: for a trial, in a catalog of its own.
+    /// Replaces the definition with the same name: for a trial, in a catalog of its own.
     pub fn replace(&mut self, def: StreamDef) {
         self.definitions.insert(def.name.clone(), Arc::new(def));
     }
 
-    /// Takes a stream or table away. Rules that read it keep the definition they have.
+    /// Removes a stream or table. Rules that read it keep the definition.
     pub fn remove(&mut self, name: &str) -> Option<Arc<StreamDef>> {
         self.definitions.remove(name)
     }
 }
 
-/// The definition that a statement gives; what is wrong in it goes to `errors`. Of an option that is written twice the
-/// last one counts.
+/// The definition of a statement; its mistakes go to `errors`. If an option is written twice, the last one counts.
 fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDef {
     for column in &create.columns {
         if let Err(kind) = check_default(column) {
@@ -393,7 +377,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
     let integers = extra.get("useInt64ForWholeNumber").and_then(Json::as_bool).unwrap_or(false);
     let source = value("TYPE").unwrap_or_else(|| match create.relation {
         Relation::Stream => Text::default(),
-        // A table is a file unless it says otherwise.
+        // The default source of a table is a file.
         Relation::Table => Text::const_new("file"),
     });
     let key = text("KEY");
@@ -430,7 +414,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
     }
 }
 
-/// What a table is; an error with the option that it is about.
+/// The kind of a table; an error with the option at fault.
 fn table_kind(
     kind: Option<Text>,
     retain: Option<Text>,
@@ -449,7 +433,7 @@ fn table_kind(
         Some(_) => return Ok(Kind::LookupTable),
     }
     let retain = match retain {
-        // A file is there as a whole; of rows that come the last one is the table.
+        // A file is the whole table; of arriving rows only the last one is.
         None => (source != "file").then_some(1),
         Some(text) => match text.parse::<u32>() {
             Ok(rows) => Some((rows as usize).max(1)),
@@ -459,8 +443,8 @@ fn table_kind(
     Ok(Kind::ScanTable { retain })
 }
 
-/// DEFAULT is for columns of numbers, text and truth values. It may be written in a way that values of the column may
-/// come in: a whole number is a float too, and everything has a text.
+/// DEFAULT is for columns of numbers, text and booleans. It may be written in any form in which values of the column
+/// may arrive: a whole number is also a float, and every literal has a text.
 fn check_default(column: &ColumnDef) -> Result<(), CatalogErrorKind> {
     let Some(default) = &column.default else { return Ok(()) };
     let target = match (&column.ty, default) {

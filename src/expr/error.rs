@@ -46,10 +46,8 @@ pub enum EvalError {
     /// `IN x` where x is no array.
     #[error("{0} is not an array")]
     NotArray(Box<str>),
-    /// A condition that is neither a boolean nor null.
     #[error("invalid condition that returns non-bool value {0}")]
     NotBoolean(Box<str>),
-    /// A function refused its arguments.
     #[error("call func {name} error: {error}")]
     Function {
         name: &'static str,

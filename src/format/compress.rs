@@ -1,6 +1,6 @@
 //! Compressed bytes: gzip, zlib, raw deflate, zstd.
 //!
-//! What is unpacked is bounded: a small message must not become a memory of any size.
+//! The size of decompressed data is bounded: a small message must not need any amount of memory.
 
 use std::io::{Read, Write};
 
@@ -9,7 +9,7 @@ use flate2::read::{DeflateDecoder, MultiGzDecoder, ZlibDecoder};
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
 use ruzstd::encoding::CompressionLevel;
 
-/// Bytes of the largest data that is unpacked.
+/// The largest decompressed data, bytes.
 pub const LARGEST: u64 = 64 * 1024 * 1024;
 
 /// A method of compression.
@@ -25,16 +25,13 @@ pub enum Method {
 /// Why bytes cannot be packed or unpacked.
 #[derive(Debug, thiserror::Error)]
 pub enum CompressError {
-    /// the method cannot read or write them
     #[error("{0}")]
     Data(String),
-    /// they would be too many
     #[error("the data is larger than {LARGEST} bytes")]
     TooLarge,
 }
 
 impl Method {
-    /// The method of this name.
     pub fn of(name: &str) -> Option<Method> {
         match name {
             "gzip" => Some(Method::Gzip),
@@ -86,7 +83,7 @@ impl Method {
     }
 }
 
-/// All that the decoder gives, if it is not too much.
+/// Everything that the decoder returns, if it is not too much.
 fn bounded(decoder: impl Read) -> Result<Vec<u8>, CompressError> {
     let mut data = Vec::new();
     match decoder.take(LARGEST + 1).read_to_end(&mut data) {

@@ -1,4 +1,4 @@
-//! Messages of values between delimiters: no quotes, no trimming, a line a row.
+//! Messages of values between delimiters: no quotes, no trimming, one row a line.
 //!
 //! The values are named by the stream's columns in order and read as their types; without columns they are texts
 //! `col0`, `col1`, ….
@@ -6,7 +6,7 @@
 use crate::value::types::{ColumnDef, DataType};
 use crate::value::{Row, Text, Value};
 
-/// The row of a message. Of more values than columns the last are dropped; missing ones are absent.
+/// The row of a message. Values beyond the last column are dropped; missing ones are absent.
 pub fn decode(text: &str, delimiter: &str, columns: Option<&[ColumnDef]>) -> Row {
     let values = text.split(delimiter);
     match columns {
@@ -19,7 +19,7 @@ pub fn decode(text: &str, delimiter: &str, columns: Option<&[ColumnDef]>) -> Row
     }
 }
 
-/// The rows of a message whose first line names the values. Empty lines are no rows.
+/// The rows of a message whose first line names the values. Empty lines are skipped.
 pub fn decode_lines(text: &str, delimiter: &str, columns: Option<&[ColumnDef]>) -> Vec<Row> {
     let mut lines = text.lines();
     let names: Vec<Text> = lines.next().unwrap_or_default().split(delimiter).map(Text::from).collect();
@@ -33,7 +33,7 @@ pub fn decode_lines(text: &str, delimiter: &str, columns: Option<&[ColumnDef]>) 
         .collect()
 }
 
-/// Makes texts under the names of columns what the columns say.
+/// Converts texts to the types of the columns.
 pub fn type_values(row: &mut Row, columns: Option<&[ColumnDef]>) {
     for (name, value) in row {
         let column = columns.and_then(|columns| columns.iter().find(|column| column.name.name == *name));
@@ -43,8 +43,8 @@ pub fn type_values(row: &mut Row, columns: Option<&[ColumnDef]>) {
     }
 }
 
-/// A text as a value of a type; as text where it is none, so that the schema tells of it. Empty text is nothing, but
-/// for columns of text.
+/// A text as a value of a type; unchanged if it does not convert, so that the schema reports it. Empty text is absent,
+/// except in text columns.
 fn read(text: &str, ty: &DataType) -> Value {
     if text.is_empty() && !matches!(ty, DataType::String | DataType::Bytea) {
         return Value::Null;

@@ -1,4 +1,4 @@
-//! Bytes of messages to values, and values to bytes: one module a format.
+//! Decodes messages to values and encodes values to messages: one module for each format.
 
 pub mod compress;
 pub mod delimited;

@@ -1,4 +1,4 @@
-//! Values of declared columns: JSON as it came, made into what the stream's schema says.
+//! Converts values to the types of declared columns.
 //!
 //! A column that cannot be converted is an error of the rules that read it, never of others.
 
@@ -15,26 +15,24 @@ use crate::value::{Object, Text, Value};
 /// A value that does not fit its column.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SchemaError {
-    /// another type
     #[error("{column} has wrong type:{found}, expect:{expected}")]
     Type {
         column: Text,
-        /// what came
+        /// Type and value.
         found: String,
-        /// what is declared
+        /// The declared type.
         expected: String,
     },
-    /// STRICT_VALIDATION: the column is not in the message, or null
+    /// STRICT_VALIDATION: the column is missing or null.
     #[error("error in preprocessor: field {0} is not found")]
     Missing(Text),
 }
 
-/// What a column of a stream with STRICT_VALIDATION is held against.
+/// The expectation for a column of a stream with STRICT_VALIDATION.
 #[derive(Clone, Debug)]
 pub struct Strict {
-    /// its definition
     pub column: ColumnDef,
-    /// TIMESTAMP_FORMAT, by which DATETIME columns are read too
+    /// Also for DATETIME columns.
     pub format: Option<TimestampFormat>,
 }
 
@@ -54,7 +52,7 @@ pub fn convert(
     accept(column, ty, text.map(json::value), strict, zone)
 }
 
-/// As [`convert`], for a value that is decoded already.
+/// As [`convert`], for a decoded value.
 ///
 /// # Errors
 /// [`SchemaError`]
@@ -91,9 +89,9 @@ pub fn accept(
 
 /// Why a value is not of its type.
 enum Misfit {
-    /// this, or a part of it, is of another
+    /// It, or a part of it, has another type.
     Type(Value),
-    /// a member of a struct is not there, under STRICT_VALIDATION
+    /// A member of a struct is missing, under STRICT_VALIDATION.
     Missing(Text),
 }
 

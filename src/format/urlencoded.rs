@@ -2,12 +2,12 @@
 
 use crate::value::{Row, Text, Value};
 
-/// An escape that is none.
+/// An invalid escape.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid URL escape {0:?}")]
 pub struct EscapeError(String);
 
-/// The row of a message: a text for each key, an array of texts for one that is there several times.
+/// The row of a message: a text for each key, an array of texts for a repeated key.
 ///
 /// # Errors
 /// [`EscapeError`]

@@ -33,16 +33,12 @@ pub const SINKS: &[&str] = &["websocket", "memory", "log", "nop"];
 /// A connector that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorError {
-    /// no such source
     #[error("source type {0} not found: there are websocket, memory and file")]
     UnknownSource(String),
-    /// no such sink
     #[error("sink {0} is not defined: there are websocket, memory, log and nop")]
     UnknownSink(String),
-    /// no such kind of named connections
     #[error("unknown connection type {0}: there is websocket")]
     UnknownConnection(String),
-    /// no named connection of this id
     #[error("connection {0} not existed: make it with POST /connections, or in etc/connections/connection.yaml")]
     NoConnection(String),
     /// wrong properties

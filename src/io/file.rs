@@ -31,14 +31,12 @@ const LOADING: Duration = Duration::from_secs(2);
 pub enum FileError {
     #[error("DATASOURCE is the name of a file in the data folder: set it to a text such as lookup.json")]
     NoName,
-    /// the system's answer
     #[error("cannot read {file}: {source}")]
     Read {
         file: String,
         /// why
         source: io::Error,
     },
-    /// somewhere else
     #[error("{0} is not in the data folder: put it there, or add its folder to basic.fileRoots")]
     Outside(String),
     /// beyond [`LARGEST`]

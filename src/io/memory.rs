@@ -33,7 +33,6 @@ pub const CYCLE_ROWS: usize = 65_536;
 pub enum MemoryError {
     #[error("{0} is the topic of a memory {1}: set it to a text such as devices/state")]
     NoTopic(&'static str, &'static str),
-    /// a topic that rows make
     #[error("topic {topic}: {error}")]
     Template {
         /// as it was written
@@ -44,10 +43,8 @@ pub enum MemoryError {
     /// `#` is only for the end
     #[error("invalid topic {0}: # must at the last level")]
     Rest(String),
-    /// a topic to write to is one topic
     #[error("invalid topic {0}: + and # are for readers, a sink writes to one topic")]
     Wildcard(String),
-    /// whose row would it be?
     #[error("property rowkindField needs keyField, which names the row of a table")]
     NoKey,
 }

@@ -46,7 +46,6 @@ pub enum ReachError {
         /// the variable
         name: String,
     },
-    /// a file elsewhere
     #[error("property {property}: {file} is outside of the data folder: add its folder to basic.fileRoots")]
     Outside {
         /// whose value it is

@@ -38,7 +38,6 @@ pub enum TlsError {
         /// why
         source: base64::DecodeError,
     },
-    /// no such PEM section, or a damaged one
     #[error("property {property}: {origin} holds no {expected} in PEM form")]
     Pem {
         /// whose value it is
@@ -48,7 +47,6 @@ pub enum TlsError {
         /// what was looked for
         expected: &'static str,
     },
-    /// one of certificate and key without the other
     #[error("property {present} needs {missing} beside it")]
     Incomplete {
         /// what is set
@@ -56,7 +54,6 @@ pub enum TlsError {
         /// what is not
         missing: &'static str,
     },
-    /// rustls does not take it
     #[error("property {property}: {origin} cannot be used: {source}")]
     Refused {
         /// whose value it is
@@ -66,7 +63,6 @@ pub enum TlsError {
         /// why
         source: rustls::Error,
     },
-    /// no authority to trust
     #[error("this system has no certificate authorities to trust: set rootCaPath (or insecureSkipVerify)")]
     NoRoots,
 }

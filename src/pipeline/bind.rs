@@ -1,4 +1,4 @@
-//! The source of a stream and the sink of an action, by the configuration: rule files and the service go this way.
+//! Finds the source of a stream and the sink of an action, by the configuration. Rule files and the service use it.
 
 use std::borrow::Cow;
 
@@ -14,28 +14,27 @@ use crate::property::{self, Invalid, Warning};
 use crate::text::document::Document;
 use crate::text::suggest;
 
-/// All that is wrong with a source, and the warnings beside it.
+/// The faults of a source, and its warnings.
 pub type Faults = (Vec<Fault>, Vec<Warning>);
 
 /// Why a source cannot be used.
 pub struct Fault {
-    /// the option of the statement that is to blame
+    /// The option of the statement at fault.
     pub(super) option: &'static str,
-    /// what is wrong
     pub message: String,
     pub(super) hint: Option<String>,
 }
 
-/// What a CONF_KEY means that nobody has defined.
+/// How an undefined CONF_KEY is treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownKey {
-    /// a mistake
+    /// As a mistake.
     Refused,
-    /// the default configuration, with a warning: what eKuiper's service does
+    /// As the default configuration, with a warning: what eKuiper's service does.
     Default,
 }
 
-/// The sink of an action, with what else is to be said of it.
+/// The sink of an action, with warnings.
 ///
 /// # Errors
 /// [`ConnectorError`] for wrong properties, and for a named connection that is not there.
@@ -52,10 +51,10 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     Ok((SinkAction { spec, format: action.format.clone() }, warnings))
 }
 
-/// The property of a sink that names a conf key, whose properties lie under its own.
+/// Names a conf key whose properties lie under those of the sink.
 const RESOURCE: &str = "resourceId";
 
-/// An action with the properties of the conf key that it names.
+/// An action merged with the properties of the conf key that it names.
 fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Action>, Vec<Warning>), ConnectorError> {
     let is_resource = |name: &str| name.eq_ignore_ascii_case(RESOURCE);
     let Some(named) = action.written.iter().find(|(name, _)| is_resource(name)).map(|(_, value)| value) else {
@@ -94,8 +93,7 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
     }
 }
 
-/// The source of a stream: the properties of its CONF_KEY under those of the named connection, where there is one,
-/// under those of EXTRA.
+/// The source of a stream. EXTRA overrides the named connection, which overrides the CONF_KEY.
 ///
 /// # Errors
 /// All that is wrong, and the warnings that stand beside it.

@@ -1,7 +1,7 @@
-//! What is wrong with a rule or a statement, with places and hints: rule files and the service tell it from here.
+//! Collects the mistakes in rules and statements, with places and hints, for rule files and for the service.
 //!
-//! Each function looks at all of its part, and adds all that is wrong there to `problems`, so that a user sees every
-//! mistake at once.
+//! Each function checks its part completely and adds all mistakes to `problems`, so that a user sees all of them at
+//! once.
 
 use serde_json::Value as Json;
 
@@ -17,22 +17,21 @@ use crate::sql::{self, SyntaxError, SyntaxErrorKind};
 use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
 use crate::text::suggest;
 
-/// How a stream is made, for texts that are nothing like it.
+/// The hint for text that is not like a CREATE STREAM statement.
 const MADE: &str = "a stream is made by CREATE STREAM name (…) WITH (DATASOURCE=\"/path\", TYPE=\"websocket\")";
 
-/// The longest text of a rule, in bytes, in which places are looked for: whoever sends more of it, to be refused, shall
-/// not keep others waiting.
+/// The longest text of a rule, bytes, whose mistakes get places: finding them in longer texts would delay other
+/// requests.
 const LONGEST: usize = 1 << 20;
 
-/// All that is wrong with the text of a rule, or of a trial, that was refused, against these streams; nothing if
-/// nothing is. `sinks` is whether its sinks matter.
+/// The problems of a refused rule or trial; empty if there are none. `sinks`: whether its sinks are checked.
 pub fn of_rule(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, config: &Config) -> Vec<Problem> {
     let problems = everything_about(text, id, sinks, catalog, config);
     let refused = problems.iter().any(|problem| problem.severity == Severity::Error);
     if refused { problems } else { Vec::new() }
 }
 
-/// What is odd about the text of a rule that was accepted, and about the streams that it reads.
+/// Warnings about an accepted rule and the streams that it reads.
 pub fn warnings_of_rule(text: &str, id: Option<&str>, catalog: &Catalog, config: &Config) -> Vec<Problem> {
     let mut problems = everything_about(text, id, true, catalog, config);
     problems.retain(|problem| problem.severity == Severity::Warning);
@@ -53,7 +52,7 @@ pub fn warnings_of_rule(text: &str, id: Option<&str>, catalog: &Catalog, config:
     problems
 }
 
-/// What is odd about a CREATE statement that was accepted.
+/// Warnings about an accepted CREATE statement.
 pub fn warnings_of_statement(text: &str, catalog: &Catalog, config: &Config) -> Vec<Problem> {
     let Ok(create) = sql::parse_create(text) else { return Vec::new() };
     let has = |name: &str| create.options.iter().any(|option| option.name == name && !option.value.is_empty());
@@ -77,11 +76,11 @@ pub fn warnings_of_statement(text: &str, catalog: &Catalog, config: &Config) -> 
     warnings.into_iter().map(|text| Problem::warning("statement", None, subject.as_str(), text)).collect()
 }
 
-/// All that is to be said about the text of a rule.
+/// All problems of the text of a rule.
 fn everything_about(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog, config: &Config) -> Vec<Problem> {
     let Ok(json) = serde_json::from_str::<Json>(text) else { return Vec::new() };
     let placed = if text.len() > LONGEST { None } else { Document::parse("rule", text.to_owned()).ok() };
-    // Without a place in the text where that is long, or is JSON that is no YAML.
+    // Long texts, and JSON that is not YAML, have no places.
     let document = placed.unwrap_or_else(|| Document::of_json("rule", &json));
     let (root, mut found) = (&document.root, Vec::new());
     let rule = rule::parse(&document, root, id, &config.rule, &mut found);
@@ -115,8 +114,7 @@ fn everything_about(text: &str, id: Option<&str>, sinks: bool, catalog: &Catalog
     problems
 }
 
-/// All that is wrong with a CREATE statement that was refused; nothing if nothing is. That its name is taken is not
-/// looked at.
+/// The problems of a refused CREATE statement; empty if there are none. Whether its name is taken is not checked.
 pub fn of_statement(text: &str, catalog: &Catalog) -> Vec<Problem> {
     let document = Document::of_json("statement", &Json::from(text));
     let mut problems = Vec::new();
@@ -133,7 +131,7 @@ pub fn of_statement(text: &str, catalog: &Catalog) -> Vec<Problem> {
     problems
 }
 
-/// All that is wrong with a CREATE VIEW that was refused; nothing if nothing is. That its name is taken is not looked at.
+/// The problems of a refused CREATE VIEW; empty if there are none. Whether its name is taken is not checked.
 pub fn of_view(text: &str, catalog: &Catalog) -> Vec<Problem> {
     let document = Document::of_json("statement", &Json::from(text));
     let mut problems = Vec::new();
@@ -148,7 +146,7 @@ pub fn of_view(text: &str, catalog: &Catalog) -> Vec<Problem> {
     problems
 }
 
-/// What is wrong with the text of a CREATE statement.
+/// Adds the syntax errors of a CREATE statement.
 pub fn of_create(document: &Document, node: &Node, subject: &str, error: &SyntaxError, problems: &mut Vec<Problem>) {
     for error in error.each() {
         let made = || matches!(error.kind, SyntaxErrorKind::NotStream { .. }).then(|| MADE.to_owned());
@@ -157,7 +155,7 @@ pub fn of_create(document: &Document, node: &Node, subject: &str, error: &Syntax
     }
 }
 
-/// What is wrong with the stream or table that a statement defines.
+/// Adds the mistakes in the definition of a stream or table.
 pub fn of_definition(
     document: &Document,
     node: &Node,
@@ -180,14 +178,14 @@ pub fn of_definition(
     }
 }
 
-/// What is wrong with the SELECT of a rule.
+/// Adds the mistakes in the SELECT of a rule.
 pub fn of_plan(document: &Document, statement: &Node, subject: &str, error: &PlanError, problems: &mut Vec<Problem>) {
     for error in error.each() {
         problems.push(document.sql_error(statement, subject, error.to_string(), error.span(), error.hint()));
     }
 }
 
-/// The sinks of a rule that can be used; what is wrong with the others, and what else is to be said.
+/// The usable sinks of a rule; adds the mistakes and warnings of all sinks.
 pub fn sinks(
     document: &Document,
     rule: &Rule,

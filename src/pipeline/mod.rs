@@ -1,8 +1,9 @@
-//! Rule files: streams, tables, rules and source settings of one or several files become planned rules, ready to start.
+//! Reads rule files: the streams, tables, views, rules and source settings of one or several files become planned
+//! rules, ready to start.
 //!
 //! A file has one of three forms: lists of streams and rules, eKuiper's ruleset (objects of both by name, where rules
-//! can be JSON texts), or a single rule. All files are read before anything is said, so that a user sees every mistake
-//! at once. This module opens nothing.
+//! can be JSON texts), or a single rule. All files are read before anything is reported, so that a user sees every
+//! mistake at once. This module opens nothing.
 
 mod bind;
 pub mod diagnose;
@@ -28,32 +29,29 @@ use crate::text::suggest;
 pub use self::bind::{Fault, Faults, UnknownKey, sink, source};
 pub use self::views::PlannedView;
 
-/// What rule files say together.
+/// The content of rule files.
 pub struct Pipeline {
-    /// all streams
     pub catalog: Catalog,
-    /// their sources, and those of tables, by name
+    /// Sources of streams and tables, by name.
     pub sources: BTreeMap<String, SourceSpec>,
-    /// the lookup tables
     pub tables: Vec<PlannedTable>,
-    /// the views in the order of the files
+    /// In the order of the files.
     pub views: Vec<PlannedView>,
-    /// the rules in the order of the files
+    /// In the order of the files.
     pub rules: Vec<PlannedRule>,
-    /// what should be said though all can run
+    /// Warnings.
     pub warnings: Vec<Problem>,
 }
 
 /// A lookup table that can be created.
 pub struct PlannedTable {
-    /// what the engine needs
     pub spec: TableSpec,
     file: String,
     place: Place,
 }
 
 impl PlannedTable {
-    /// An error of this table that shows only when it is created.
+    /// An error of this table that occurs when it is created.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::error(&self.file, Some(self.place), format!("table {}", self.spec.def.name), message)
     }
@@ -61,23 +59,22 @@ impl PlannedTable {
 
 /// A rule that can start.
 pub struct PlannedRule {
-    /// what the engine needs
     pub spec: RuleSpec,
     pub sql: String,
     pub options: RuleOptions,
     pub file: String,
-    /// where it stands there
+    /// Its place in the file.
     pub place: Place,
 }
 
 impl PlannedRule {
-    /// An error of this rule that shows only when it starts.
+    /// An error of this rule that occurs when it starts.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::error(&self.file, Some(self.place), format!("rule {}", self.spec.id), message)
     }
 }
 
-/// Reads rule files and plans all that is in them.
+/// Reads rule files and plans their content.
 ///
 /// # Errors
 /// All [`Problem`]s of all files, errors and warnings.
@@ -94,7 +91,7 @@ pub fn load(files: &[PathBuf], config: &Config) -> Result<Pipeline, Vec<Problem>
     build(documents, complete, config, problems)
 }
 
-/// Plans documents that were read; `complete` is false where one could not be.
+/// Plans parsed documents; `complete` is false if a file could not be parsed.
 fn build(
     documents: Vec<Document>,
     complete: bool,
@@ -120,7 +117,7 @@ fn build(
         .filter_map(|document| loader.form(&document).map(|form| (Arc::new(document), form)))
         .collect();
     loader.first = documents.first().map(|(document, _)| (document.name.clone(), document.root.place));
-    // Sources before streams before rules, over all files: each may need what stands in another one.
+    // Sources, then streams, then rules, over all files: each may need those of another file.
     for (document, form) in &documents {
         if *form == Form::Sections
             && let Some(sources) = document.root.field("sources")
@@ -151,23 +148,23 @@ fn build(
     loader.finish()
 }
 
-/// What a file is.
+/// The forms of a file.
 #[derive(Clone, Copy, PartialEq)]
 enum Form {
-    /// an object with streams, rules, sources
+    /// An object with streams, rules, sources.
     Sections,
     Rule,
-    /// a list of rules
+    /// A list of rules.
     Rules,
 }
 
 /// The members of a file with sections.
 const SECTIONS: &[&str] = &["streams", "tables", "views", "rules", "sources"];
 
-/// What to write into a file that says nothing.
+/// The hint for an empty file.
 const SHAPE: &str = "a rule file is {\"streams\": [\"CREATE STREAM …\"], \"rules\": [{\"id\": …}]}";
 
-/// Further members of eKuiper's data exports, without a meaning in a rule file.
+/// Members of eKuiper's data exports that have no meaning in a rule file.
 pub const EXPORTED: &[&str] = &[
     "nativePlugins",
     "portablePlugins",
@@ -186,7 +183,7 @@ struct Stream {
     document: Arc<Document>,
     statement: Node,
     options: Vec<StreamOption>,
-    /// why its source cannot be used
+    /// Why its source cannot be used.
     faults: Vec<Problem>,
     used: bool,
 }
@@ -196,15 +193,15 @@ struct Loader {
     catalog: Catalog,
     streams: BTreeMap<String, Stream>,
     sources: BTreeMap<String, SourceSpec>,
-    /// streams whose statement is wrong: rules are not blamed for them
+    /// Streams with a wrong statement: rules are not blamed for them.
     broken: BTreeSet<String>,
     complete: bool,
     ids: BTreeSet<String>,
     views: Vec<PlannedView>,
     rules: Vec<PlannedRule>,
-    /// rules that are right and do not start by themselves
+    /// Valid rules with `triggered: false`.
     waiting: usize,
-    /// where to say that there is no rule
+    /// Where to report that there is no rule.
     first: Option<(String, Place)>,
     problems: Vec<Problem>,
 }
@@ -256,7 +253,7 @@ impl Loader {
 
     fn read_streams(&mut self, document: &Arc<Document>) {
         let root = &document.root;
-        // Which of the two a statement makes is said by the statement.
+        // The statement decides which of the two it makes.
         for section in ["streams", "tables"] {
             if let Some(statements) = root.field(section) {
                 self.read_statements(document, section, statements);
@@ -300,7 +297,7 @@ impl Loader {
         let create = match sql::parse_create(sql) {
             Ok(create) => create,
             Err(error) => {
-                // The statement may be wrong far behind its name; rules that read it need not be told so.
+                // The mistake may be far behind the name; rules that read the stream need no error of their own.
                 self.broken.extend(key.map(|member| member.key.clone()));
                 self.broken.extend(named(sql));
                 let subject = key.map_or_else(
@@ -365,7 +362,7 @@ impl Loader {
         self.problems.extend(warnings.iter().map(problem));
     }
 
-    /// A source that cannot be used is an error where a rule needs it.
+    /// A source that cannot be used is an error if a rule needs it.
     fn unused_sources(&mut self) {
         for stream in self.streams.values_mut() {
             for fault in stream.faults.drain(..) {
@@ -491,7 +488,7 @@ impl Loader {
                     stream.used = true;
                 }
             }
-            // Streams that are there but wrong, or in a file that cannot be read, were told of already.
+            // Streams that are wrong, or in a file that cannot be read, were reported already.
             let missing = |name: &&&str| !self.streams.contains_key(**name) && !self.catalog.is_view(name);
             if names.iter().filter(missing).any(|name| !self.complete || self.broken.contains(*name)) {
                 return None;
@@ -500,7 +497,7 @@ impl Loader {
         match plan::plan(&rule.sql, &rule.options, &self.catalog) {
             Ok(plan) => Some(plan),
             Err(error) => {
-                // What is wrong with a stream is told there.
+                // Mistakes of a stream are reported there.
                 for error in error.each() {
                     let problem = self.timestamp_problem(rule, subject, error).unwrap_or_else(|| {
                         document.sql_error(statement, subject, error.to_string(), error.span(), error.hint())
@@ -512,7 +509,7 @@ impl Loader {
         }
     }
 
-    /// An error of event time, told where it is to be mended: at the statement of the stream.
+    /// An error of event time, reported where it can be fixed: at the statement of the stream.
     fn timestamp_problem(&self, rule: &Rule, subject: &str, error: &plan::PlanError) -> Option<Problem> {
         let select = sql::parse_select(&rule.sql).ok()?;
         let sources = std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
@@ -588,7 +585,7 @@ fn subject_of(relation: Relation, name: &str) -> String {
     }
 }
 
-/// The name in a statement that cannot be read: what follows CREATE STREAM.
+/// The name in an unreadable statement: what follows CREATE STREAM.
 fn named(sql: &str) -> Option<String> {
     let mut words = sql.split_whitespace();
     words.next()?;

@@ -9,28 +9,26 @@ use crate::plan::view::plan_view;
 use crate::sql::{self, ast::CreateView};
 use crate::text::document::{Document, Member, Node, Place, Problem, Value};
 
-/// A view that can begin.
+/// A view, ready to start.
 pub struct PlannedView {
-    /// what the engine needs
     pub spec: RuleSpec,
     pub name: String,
-    /// where its clients connect
+    /// The path for its clients.
     pub path: String,
-    /// its statement
     pub create: CreateView,
     file: String,
     place: Place,
 }
 
 impl PlannedView {
-    /// An error of this view that shows only when it begins.
+    /// An error of this view that occurs when it starts.
     pub fn problem(&self, message: impl Into<String>) -> Problem {
         Problem::error(&self.file, Some(self.place), format!("view {}", self.name), message)
     }
 }
 
 impl Loader {
-    /// Notes the names of a file's views: what reads them is told that they are views.
+    /// Adds the names of a file's views, so that errors of queries that read them can say that they are views.
     pub(super) fn name_views(&mut self, document: &Document) {
         let Some(views) = document.root.field("views") else { return };
         let mut names = Vec::new();
@@ -82,7 +80,7 @@ impl Loader {
         if let Some(stream) = self.streams.get_mut(&source) {
             stream.used = true;
         } else if !self.catalog.is_view(&source) && (!self.complete || self.broken.contains(&source)) {
-            // What is wrong with the stream was told there.
+            // Mistakes of the stream were reported there.
             return;
         }
         let plan = match plan_view(&create, &self.catalog) {
@@ -116,7 +114,7 @@ impl Loader {
     }
 }
 
-/// Shows the statements of a section.
+/// Passes the statements of a section to `see`.
 fn each<'a>(views: &'a Node, see: &mut dyn FnMut(Option<&'a Member>, &'a Node)) {
     match &views.value {
         Value::Text(_) => see(None, views),

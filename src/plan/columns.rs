@@ -1,5 +1,5 @@
-//! The columns of a query's results as far as they are known before a message has come: their names always, their types
-//! where streams declare columns.
+//! The columns of a query's results, as far as they are known before the first message: always their names, and their
+//! types where streams declare columns.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use crate::value::Text;
 #[derive(Clone, Debug, PartialEq)]
 pub struct ResultColumn {
     pub name: Text,
-    /// its type; `None`: known at run time only
+    /// `None`: known at run time only.
     pub ty: Option<DataType>,
 }
 
-/// What names in expressions mean.
+/// The meaning of names in expressions.
 struct Names {
-    /// the streams of FROM and the joins under the names that the SQL gives them
+    /// Streams by the names that the SQL gives them.
     sources: Vec<(Text, Arc<StreamDef>)>,
-    /// the types of the aliases so far
+    /// Types of the aliases so far.
     aliases: HashMap<Text, Option<DataType>>,
 }
 
@@ -42,7 +42,7 @@ pub fn columns(select: &Select, catalog: &Catalog) -> Vec<ResultColumn> {
             Field::Expr { expr, alias, invisible } => {
                 let ty = type_of(expr, &names);
                 let name = alias.as_ref().map(|alias| alias.name.clone());
-                // Within its own expression the name is the column; from here on it is the alias.
+                // Within its own expression an alias is the column of that name.
                 names.aliases.extend(name.clone().map(|name| (name, ty.clone())));
                 let name = name.unwrap_or_else(|| default_name(expr, &mut unnamed));
                 if !invisible {
@@ -55,7 +55,7 @@ pub fn columns(select: &Select, catalog: &Catalog) -> Vec<ResultColumn> {
     found
 }
 
-/// What a star stands for: the declared columns; a schemaless stream has none to name.
+/// Expands a star: the declared columns; a schemaless stream has none to name.
 fn expand(star: &Star, names: &Names, found: &mut Vec<ResultColumn>) {
     let meant = |name: &Text| star.stream.as_ref().is_none_or(|stream| stream.name == *name);
     for (_, stream) in names.sources.iter().filter(|(name, _)| meant(name)) {
@@ -74,7 +74,7 @@ fn expand(star: &Star, names: &Names, found: &mut Vec<ResultColumn>) {
     }
 }
 
-/// Of columns with one name the first stands.
+/// Of columns with the same name the first counts.
 fn put(found: &mut Vec<ResultColumn>, name: Text, ty: Option<DataType>) {
     if !found.iter().any(|column| column.name == name) {
         found.push(ResultColumn { name, ty });

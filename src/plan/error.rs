@@ -1,4 +1,4 @@
-//! Why a rule cannot be planned: what is wrong, where, and what was perhaps meant.
+//! Why a rule cannot be planned: the problem, its place, and a hint.
 
 use thiserror::Error;
 
@@ -9,189 +9,135 @@ use crate::sql::ast::JoinKind;
 use crate::text::span::Span;
 use crate::text::suggest::did_you_mean;
 
-/// How many mistakes of a statement are told: to look for what each of thousands was meant to be would cost.
+/// The most mistakes that are reported for a statement: a hint for each of thousands would take long.
 pub(super) const MAX_ERRORS: usize = 20;
 
-/// Why a rule cannot be planned. Its text is the one that users of eKuiper know, without words before it. It is the
-/// first of what is wrong; the others, which do not follow from it, come with it.
+/// Why a rule cannot be planned. The text is eKuiper's where it has one. This is the first mistake; independent others
+/// come with it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{kind}")]
 pub struct PlanError {
-    /// what is wrong
     pub kind: Box<PlanErrorKind>,
     span: Option<Span>,
     hint: Option<String>,
     others: Vec<PlanError>,
 }
 
-/// What is wrong with a rule.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum PlanErrorKind {
-    /// The text is no SELECT.
     #[error("{0}")]
     Syntax(SyntaxError),
-    /// FROM names no stream.
     #[error("fail to get stream {0}, please check if stream is created")]
     UnknownStream(String),
-    /// FROM names a stream for temporary rules.
     #[error("temp stream {0} can only be used by temp rules")]
     TemporaryStream(String),
     /// A name is no column of a stream with columns.
     #[error("unknown field {0}")]
     UnknownField(String),
-    /// A name is a column in another case.
     #[error("field {name} not found in stream {stream}")]
     FieldCase {
-        /// the name as written
+        /// As written.
         name: String,
         stream: String,
     },
-    /// No function has this name.
     #[error("function {0} not found")]
     UnknownFunction(String),
-    /// A call that cannot work.
     #[error("validate function {function} error: {error}")]
-    Call {
-        /// its name as written
-        function: String,
-        /// why
-        error: CallError,
-    },
-    /// A call whose literals the function refuses.
+    Call { function: String, error: CallError },
     #[error("validate function {function} error: {error}")]
-    Literals {
-        /// its name as written
-        function: String,
-        /// why
-        error: FunctionError,
-    },
-    /// An aggregate within an aggregate.
+    Literals { function: String, error: FunctionError },
     #[error("invalid argument for func {0}: aggregate argument is not allowed")]
     NestedAggregate(String),
-    /// DISTINCT in a call that knows none.
     #[error("DISTINCT is allowed in count, sum, avg and collect only, not in {0}")]
     Distinct(String),
-    /// A WHEN that is never true or false.
     #[error("invalid CASE expression, WHEN expression must be a bool condition")]
     CaseCondition,
-    /// An operator over declared columns that it is not for.
+    /// An operator whose operands, declared columns or literals, have the wrong types.
     #[error("{written} can never be computed: {operation}")]
     Types {
-        /// the expression
         written: String,
-        /// the operator with the types
+        /// The operator with the types of its operands.
         operation: String,
     },
-    /// An aggregate in WHERE of a rule without a window, or in FILTER.
+    /// An aggregate in FILTER, or in WHERE of a rule without a window.
     #[error("Not allowed to call aggregate functions in {clause} clause: {call}")]
     Aggregate { clause: &'static str, call: String },
-    /// HAVING reads a column of a row.
     #[error("Not allowed to call non-aggregate functions in HAVING clause: {0}")]
     Having(String),
-    /// The rows that were sent before, where windows or joined rows are.
+    /// A function about sent rows, in a rule with a window or joins.
     #[error("function {0} is not allowed in an aggregate query, last_agg_hit_count and last_agg_hit_time are")]
     OfRows(&'static str),
     #[error("select stmt group by should be used with window")]
     GroupByWithoutWindow,
-    /// Two fields of the result have one name.
     #[error("duplicate field definition {0}")]
     DuplicateField(String),
-    /// Two aliases have one name.
     #[error("duplicate alias {0}")]
     DuplicateAlias(String),
-    /// Aliases that need each other.
     #[error("select fields have cycled alias")]
     AliasCycle,
-    /// OVER after a function that knows no rows before.
     #[error("Found OVER after non analytic function {0}")]
     Over(String),
     /// `[3:1]`
     #[error("colon start value can't be greater than end value")]
     Slice,
-    /// A constant that is no condition.
     #[error("{clause} needs a condition, and {found} is never true or false")]
-    Condition {
-        clause: &'static str,
-        /// the constant
-        found: String,
-    },
-    /// LIKE with a pattern that is no text.
+    Condition { clause: &'static str, found: String },
     #[error("the pattern of LIKE must be text, not {0}")]
     Pattern(String),
-    /// The pattern of LIKE is too large.
     #[error("the pattern of LIKE cannot be used: {0}")]
     PatternSize(String),
-    /// `*` where a value belongs.
+    /// `*` in place of a value.
     #[error("* is allowed in the select list, count, collect, merge_agg and last_value only")]
     Star,
-    /// Event time without TIMESTAMP.
     #[error("preprocessor is set to be event time but stream option TIMESTAMP not found")]
     NoTimestamp,
-    /// TIMESTAMP names no column.
     #[error("timestamp field {0} not found")]
     UnknownTimestamp(String),
     /// A name that two typed streams of a join have.
     #[error("ambiguous field {0}")]
     Ambiguous(String),
-    /// Two sources of a join with one name.
     #[error("{0} stands for two streams of the rule: give each its own name with AS")]
     SameSource(String),
-    /// Streams are joined without a window.
     #[error("a time window or count window is required to join multiple streams")]
     JoinWithoutWindow,
-    /// FROM names a table.
     #[error("cannot run window for TABLE sources")]
     TableAlone,
-    /// A lookup table is joined otherwise than by INNER or LEFT.
+    /// A lookup table in a join other than INNER or LEFT.
     #[error("a lookup table is looked up for rows of a stream: join {table} with INNER or LEFT, not {kind}")]
     LookupJoin { kind: JoinKind, table: String },
-    /// A lookup table is joined without an equality.
     #[error("join condition {0} is invalid, at least one equi-join predicate is required")]
     LookupEquality(String),
-    /// OVER after a window that knows none, or with a part that it does not know.
+    /// OVER after a window that takes none, or with a part that the window does not take.
     #[error(
         "{0} cannot stand after this window: OVER (WHEN …) is for SLIDINGWINDOW, OVER (PARTITION BY …) for STATEWINDOW"
     )]
     WindowOver(&'static str),
-    /// ORDER BY in the OVER of an analytic function.
     #[error("{0} runs in the order of the rows: ORDER BY cannot stand in its OVER")]
     OverOrder(String),
-    /// An analytic call reads several streams.
     #[error("an analytic function runs over the rows of one stream; {0} reads several")]
     AnalyticInputs(String),
-    /// FILTER after a function.
     #[error("found \"FILTER\", expected FROM.")]
     Filter(String),
-    /// A function that gives several columns, or looks at result rows, elsewhere than in the select list.
+    /// A function that gives several columns or reads result rows, outside of the select list.
     #[error("function {0} can only be used inside the select clause")]
     SelectOnly(String),
-    /// row_number() elsewhere than in the select list.
     #[error("window functions can only be in select fields")]
     WindowFunction,
-    /// The alias of row_number(), or of an analytic call over result rows, in a clause that comes before them.
+    /// The alias of row_number(), or of an analytic call over result rows, in a clause that runs before them.
     #[error("window functions can only be in select fields: {0} is known only when the result's rows are made")]
     FinishedRows(String),
-    /// unnest() and the like where they cannot stand.
     #[error("{0}")]
     SetReturning(&'static str),
-    /// A window of no length.
     #[error("Invalid parameter value 0.")]
     EmptyWindow,
-    /// Aliases that repeat each other until the expression is beyond measure.
+    /// Nested aliases that expand to an expression beyond the limit.
     #[error("the aliases of the rule are nested too deeply: {0}")]
     TooComplex(&'static str),
-    /// More streams and tables than a rule can read.
     #[error("the rule reads {found} streams and tables, at most {most} are possible: join them in several rules")]
-    TooManySources {
-        /// how many it reads
-        found: usize,
-        /// how many it may
-        most: usize,
-    },
-    /// A view that cannot be made.
+    TooManySources { found: usize, most: usize },
     #[error("{0}")]
     View(ViewError),
-    /// Something that the language has and this version has not.
+    /// A feature that this version lacks.
     #[error("{0} is not supported yet")]
     NotYet(String),
 }
@@ -205,33 +151,33 @@ impl PlanError {
         PlanError::new(kind, Some(span))
     }
 
-    /// With the name that was perhaps meant, if one of `names` is near to `written`.
+    /// Adds a hint with the nearest of `names`, if one is near to `written`.
     pub(super) fn meant<'a>(mut self, written: &str, names: impl IntoIterator<Item = &'a str>) -> PlanError {
         self.hint = did_you_mean(written, names);
         self
     }
 
-    /// With a hint, where there is none yet.
+    /// Adds a hint, unless there is one.
     pub(super) fn with_hint(mut self, hint: String) -> PlanError {
         self.hint.get_or_insert(hint);
         self
     }
 
-    /// Notes a mistake, unless there are so many that further ones help nobody: then it is not even made.
+    /// Adds a mistake, unless the limit is reached; then it is not even made.
     pub(super) fn note(errors: &mut Vec<PlanError>, make: impl FnOnce() -> PlanError) {
         if errors.len() < MAX_ERRORS {
             errors.push(make());
         }
     }
 
-    /// The first of these errors with the others beside it, in the order of their places; `None` if there is none.
+    /// The first of these errors, with the others in the order of their places; `None` if there are none.
     pub(super) fn of_all(errors: Vec<PlanError>) -> Option<PlanError> {
-        // Spans are equal to each other, wherever they are.
+        // Spans compare as equal.
         let start = |error: &PlanError| error.span().map(|span| span.start);
         let mut errors = errors.into_iter().take(MAX_ERRORS);
         let mut first = errors.next()?;
         for error in errors {
-            // What is compiled twice is wrong once.
+            // An expression that is compiled twice reports its mistakes once.
             if first.each().all(|known| known.kind != error.kind || start(known) != start(&error)) {
                 first.others.push(error);
             }
@@ -240,12 +186,12 @@ impl PlanError {
         Some(first)
     }
 
-    /// This one and the others of the same statement.
+    /// This error and the others of the statement.
     pub fn each(&self) -> impl Iterator<Item = &PlanError> {
         std::iter::once(self).chain(&self.others)
     }
 
-    /// The place in the rule's SQL, where there is one.
+    /// The place in the rule's SQL, if it has one.
     pub fn span(&self) -> Option<Span> {
         match &*self.kind {
             PlanErrorKind::Syntax(error) => Some(error.span()),
@@ -253,7 +199,6 @@ impl PlanError {
         }
     }
 
-    /// What was perhaps meant.
     pub fn hint(&self) -> Option<String> {
         match &*self.kind {
             PlanErrorKind::Syntax(error) => error.hint(),
@@ -270,8 +215,8 @@ impl PlanError {
         }
     }
 
-    /// Whether eKuiper finds this while it reads the SQL, and says `Parse SQL … error: ` before it. Other errors are
-    /// found later and stand alone.
+    /// Whether eKuiper finds this while it parses the SQL, and puts `Parse SQL … error: ` before it. Later errors have
+    /// no prefix.
     pub fn is_of_parser(&self) -> bool {
         matches!(
             *self.kind,

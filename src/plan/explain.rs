@@ -1,6 +1,6 @@
-//! Plans as text, for people: first what the rule means, then what a worker does.
+//! Plans as text: first what the rule means, then what a worker does.
 //!
-//! Each step stands above the one that it takes its rows from.
+//! Each step is above the one that it takes its rows from.
 
 use std::fmt::Write;
 
@@ -21,7 +21,7 @@ pub fn explain(logical: &Logical, plan: &RulePlan) -> String {
     page.text
 }
 
-/// What of a plan with state decides about its state.
+/// The parts of a plan that determine its state.
 pub(super) fn state(body: &Stateful, inputs: &[Input]) -> String {
     let mut page = Page::default();
     page.line(0, spec(&body.window, &plain));
@@ -31,7 +31,7 @@ pub(super) fn state(body: &Stateful, inputs: &[Input]) -> String {
     page.text
 }
 
-/// A text of indented lines.
+/// Indented lines.
 #[derive(Default)]
 struct Page {
     text: String,
@@ -39,7 +39,7 @@ struct Page {
 
 impl Page {
     fn line(&mut self, depth: usize, line: impl AsRef<str>) {
-        // Writing into a text does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(self.text, "{:width$}{}", "", line.as_ref(), width = depth * 2);
     }
 }
@@ -97,7 +97,7 @@ fn explain_logical(logical: &Logical, page: &mut Page) {
     step(named_input(&logical.inputs[0].stream, logical.inputs[0].role));
 }
 
-/// What a slot is called.
+/// The name of a slot.
 fn name(logical: &Logical, slot: SlotRef) -> String {
     let name_of = |slot: &SlotRef| name(logical, *slot);
     match slot {
@@ -178,7 +178,7 @@ fn project(projection: &Projection, page: &mut Page, depth: usize) {
     }
 }
 
-/// What happens to the rows of a closed window, from its end.
+/// The steps after a window closes, last one first.
 fn explain_results(body: &Stateful, page: &mut Page, depth: usize) {
     project(&body.projection, page, depth);
     if let Some(limit) = body.limit {
@@ -209,7 +209,7 @@ fn explain_results(body: &Stateful, page: &mut Page, depth: usize) {
     }
 }
 
-/// What happens to rows on their way into the window and in it.
+/// The steps before a window closes.
 fn explain_rows(body: &Stateful, page: &mut Page, depth: usize) {
     if let Some(admit) = &body.admit {
         page.line(depth, format!("before it: {}", filter(admit)));
@@ -276,7 +276,7 @@ fn explain_input(input: &Input, page: &mut Page, depth: usize) {
         let ty = column.ty.as_ref().map(|ty| format!(": {ty}")).unwrap_or_default();
         page.line(depth + 1, format!("{} = {}{ty}", slot(index), source(&column.source)));
     }
-    // Expressions of a scan count its slots from 0.
+    // Expressions of a scan number its slots from 0.
     let name = |index: &usize| slot(*index);
     for (index, expr) in scan.computed.iter().enumerate() {
         let when = if index < scan.computed_for_filter { ", before the filter" } else { "" };

@@ -1,4 +1,4 @@
-//! What of a plan the form and meaning of its state follow from.
+//! The parts of a plan that determine the layout and meaning of its state.
 //!
 //! A rule's state is used again by a rule whose fingerprint is the same. It covers everything that decides which rows
 //! come to the rule's operators, what is remembered of them, and where: the inputs with their columns and conditions,
@@ -13,15 +13,15 @@ use sha2::{Digest, Sha256};
 use super::explain;
 use super::physical::{Body, Input, RulePlan, Stateful, Step, StepKind};
 
-/// The fingerprint of a plan: the same in each run of the program, and on each machine.
+/// The fingerprint of a plan: it is equal on every run and machine.
 pub type Fingerprint = [u8; 16];
 
-/// The fingerprint of a rule whose windows and dates are in this zone; none where it has no state.
+/// The fingerprint of a rule in this time zone; `None` if it has no state.
 pub fn of(plan: &RulePlan, zone: &TimeZone) -> Option<Fingerprint> {
     let text = match &plan.body {
         Body::Rows(_) => return None,
         Body::Stateful(body) => text(body, &plan.inputs, zone),
-        // A view's rows are part of its state, and follow from its whole definition.
+        // The rows of a view are part of its state and depend on its whole definition.
         Body::View(view) => format!("{} view {:x}", text(&view.body, &plan.inputs, zone), view.about.definition),
     };
     let hash = Sha256::digest(text);
@@ -31,10 +31,10 @@ pub fn of(plan: &RulePlan, zone: &TimeZone) -> Option<Fingerprint> {
 fn text(body: &Stateful, inputs: &[Input], zone: &TimeZone) -> String {
     let mut text = explain::state(body, inputs);
     let mut add = |what: std::fmt::Arguments<'_>| {
-        // Writing into a text does not fail.
+        // Writing to a String cannot fail.
         let _ = writeln!(text, "{what}");
     };
-    // What people need not see.
+    // Not part of the text for people.
     let flags = (body.ordered, body.grouped, body.incremental, body.counts_hits);
     add(format_args!(
         "{flags:?} {:?} {} {} {}",
@@ -57,7 +57,7 @@ fn text(body: &Stateful, inputs: &[Input], zone: &TimeZone) -> String {
             add(format_args!("{:?}", event_time.format));
         }
     }
-    // A zone without a name is known by what it says of two moments of a year.
+    // A zone without a name is identified by its offsets at two moments of a year.
     let moments = [1_704_067_200, 1_719_792_000].map(|second| {
         jiff::Timestamp::from_second(second).map(|moment| zone.to_offset(moment).seconds()).unwrap_or_default()
     });

@@ -1,4 +1,4 @@
-//! The logical plan: what a rule means, with names resolved, before it is decided where each part is computed.
+//! The logical plan: a rule with its names resolved, before it is decided where each part is computed.
 //!
 //! A slot is a [`SlotRef`] here, which says what is meant: a column of an input, an alias, the answer of an aggregate.
 //! `rewrite` turns it into the number of a slot. [`Logical::each_expr`] is the one walk over all expressions of a rule.
@@ -13,32 +13,32 @@ use crate::text::span::Span;
 use crate::value::Text;
 use crate::value::operator::JoinKind;
 
-/// What a slot stands for.
+/// The meaning of a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SlotRef {
-    /// the column with this number of the input with that number
+    /// A column of an input.
     Column { input: usize, column: usize },
-    /// the alias with this number
+    /// An alias, by number.
     Alias(usize),
-    /// the answer of the aggregate with this number
+    /// The result of an aggregate, by number.
     Aggregate(usize),
-    /// the answer of the analytic call with this number
+    /// The result of an analytic call, by number.
     Step(usize),
-    /// the answer of this call of row_number()
+    /// The result of a call of row_number(), by number.
     Number(usize),
-    /// the answer of the analytic call over result rows with this number
+    /// The result of an analytic call over result rows, by number.
     ResultStep(usize),
-    /// the element of unnest()
+    /// The element of unnest().
     Element,
-    /// the answer of the aggregate of WHERE with this number
+    /// The result of an aggregate of WHERE, by number.
     WindowAggregate(usize),
 }
 
-/// An expression over what its slots mean.
+/// An expression whose slots have meanings, not numbers.
 pub type Expr = crate::expr::Expr<SlotRef>;
 
 impl SlotRef {
-    /// An expression that reads it.
+    /// An expression that reads the slot.
     pub fn expr(self) -> Expr {
         Expr::Slot(self)
     }
@@ -47,74 +47,68 @@ impl SlotRef {
 /// A rule with its names resolved.
 #[derive(Clone, Debug)]
 pub struct Logical {
-    /// the streams and tables it reads, FROM first
+    /// FROM first.
     pub inputs: Vec<LogicalInput>,
-    /// how each input after the first is joined
+    /// For each input after the first.
     pub joins: Vec<LogicalJoin>,
-    /// the aliases, each after those that it needs
+    /// Each after those that it needs.
     pub aliases: Vec<Alias>,
     /// the select list
     pub fields: Vec<Output>,
     pub filter: Option<Expr>,
     pub window: Option<WindowSpec<SlotRef>>,
-    /// FILTER (WHERE …) of the window
+    /// FILTER (WHERE …) of the window.
     pub admit: Option<Expr>,
-    /// keys of GROUP BY
+    /// Keys of GROUP BY.
     pub keys: Vec<Expr>,
     pub aggregates: Vec<AggregateCall<SlotRef>>,
-    /// the aggregate calls of WHERE, over all rows of the window
+    /// Aggregates of WHERE, over all rows of the window.
     pub window_aggregates: Vec<AggregateCall<SlotRef>>,
-    /// whether there is one result row for each group
+    /// Whether there is one result row for each group.
     pub grouped: bool,
     pub having: Option<Expr>,
     pub order: Vec<OrderBy<SlotRef>>,
-    /// the analytic calls over rows
+    /// Analytic calls over rows.
     pub steps: Vec<LogicalStep>,
-    /// the analytic calls over result rows
+    /// Analytic calls over result rows.
     pub result_steps: Vec<AnalyticCall<SlotRef>>,
-    /// the calls of row_number()
+    /// Calls of row_number().
     pub numbers: Vec<RowNumber<SlotRef>>,
-    /// unnest(…) and the like
+    /// unnest() or extract().
     pub elements: Option<LogicalElements>,
     pub limit: Option<u64>,
-    /// the watermark, where the rule runs in event time
+    /// The watermark, in event time.
     pub watermark: Option<Watermark>,
 }
 
 /// One stream or table of a rule.
 #[derive(Clone, Debug)]
 pub struct LogicalInput {
-    /// its definition
     pub stream: Arc<StreamDef>,
-    /// what it is for the rule
     pub role: Role,
-    /// the columns that are read somewhere
+    /// The columns that are read.
     pub columns: Vec<Column>,
-    /// event time; its slot is the number of a column
+    /// In event time; its slot is the number of a column.
     pub event_time: Option<EventTime>,
 }
 
 /// One analytic call.
 #[derive(Clone, Debug)]
 pub struct LogicalStep {
-    /// how many of the aliases it may read
+    /// How many of the aliases it may read.
     pub aliases: usize,
-    /// what is called
     pub call: AnalyticCall<SlotRef>,
-    /// its place
     pub span: Span,
 }
 
 /// The set-returning call of a rule.
 #[derive(Clone, Debug)]
 pub struct LogicalElements {
-    /// how many of the aliases its argument may read
+    /// How many of the aliases its argument may read.
     pub aliases: usize,
-    /// what is called
     pub rows: RowsOf<SlotRef>,
-    /// other clauses than the select list read its elements: it runs before them, for each row of its input
+    /// Clauses other than the select list read its elements: it runs before them, for each row of its input.
     pub before: bool,
-    /// its place
     pub span: Span,
 }
 
@@ -122,55 +116,50 @@ pub struct LogicalElements {
 pub struct LogicalJoin {
     pub kind: JoinKind,
     pub on: Option<Expr>,
-    /// the same as it is written
+    /// As written.
     pub text: String,
-    /// its place, or that of the right side
+    /// Of the join, or of its right side.
     pub span: Span,
 }
 
 #[derive(Clone, Debug)]
 pub struct Alias {
     pub name: Text,
-    /// its value
     pub expr: Expr,
-    /// whether others read its slot
+    /// Whether other expressions read its slot.
     pub shared: bool,
 }
 
 /// One item of the select list.
 #[derive(Clone, Debug)]
 pub enum Output {
-    /// all members of the messages, without some
+    /// All members of messages, with exceptions.
     Star {
-        /// where the messages are
+        /// The messages.
         slots: Vec<SlotRef>,
-        /// keys that are left out
+        /// Keys that are left out.
         except: Vec<Text>,
     },
-    /// a member
     Field {
-        /// its key
         name: Text,
         value: OutputValue,
-        /// passed through by its name
+        /// A column that is passed through by its name.
         plain: bool,
     },
-    /// the members of an object
+    /// The members of an object.
     Spread {
-        /// the object
         expr: Expr,
-        /// the key of a value that is no object
+        /// The key of a value that is not an object.
         name: Text,
     },
-    /// computed and not sent
+    /// Computed but not sent.
     Hidden(OutputValue),
 }
 
-/// Where the value of an item comes from.
+/// The source of an item's value.
 #[derive(Clone, Debug)]
 pub enum OutputValue {
-    /// the alias with this index
+    /// The alias with this index.
     Alias(usize),
-    /// an expression of its own
     Expr(Expr),
 }

@@ -1,6 +1,6 @@
-//! From a rule's tree to what a worker runs: names become slots, types are checked, conditions are pushed down.
+//! Turns the tree of a rule into what a worker runs: names become slots, types are checked, conditions are pushed down.
 //!
-//! Every error that a rule's text can hold surfaces here, with its place. This layer knows neither sockets nor timely.
+//! Every mistake in a rule's text is found here, with its place. This layer knows neither sockets nor timely.
 
 mod columns;
 mod compile;
@@ -24,18 +24,18 @@ use crate::sql::ast::Select;
 use crate::sql::parse_select;
 use physical::RulePlan;
 
-/// Plans the rule with this SQL over the streams of the catalog. The error is the first thing that cannot work, with the
-/// others of the same stage ([`PlanError::each`]).
+/// Plans the rule with this SQL. The error is the first mistake, with the others of the same stage
+/// ([`PlanError::each`]).
 pub fn plan(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<RulePlan, PlanError> {
     of_select(&parse_select(sql)?, options, catalog)
 }
 
-/// The same of a statement that was read already. Fails where [`plan`] fails.
+/// The same for a parsed statement.
 pub fn of_select(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<RulePlan, PlanError> {
     rewrite::rewrite(&resolve::resolve(select, options, catalog)?, options)
 }
 
-/// The plans of the rule as text, for people: what it means, then what a worker does. Fails where [`plan`] fails.
+/// The plans of the rule as text: what it means, then what a worker does.
 pub fn explain(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<String, PlanError> {
     let select = parse_select(sql)?;
     let logical = resolve::resolve(&select, options, catalog)?;

@@ -23,71 +23,65 @@ use crate::value::{Text, Value};
 
 pub use crate::expr::Comparison;
 
-/// A rule, ready to run.
 #[derive(Clone, Debug)]
 pub struct RulePlan {
-    /// the streams and tables that it reads: FROM, then the joined ones. The slots of an input's rows stand side by
-    /// side in a joined row, in this order.
+    /// FROM, then the joined streams and tables. In a joined row the slots of the inputs are side by side, in this
+    /// order.
     pub inputs: Vec<Input>,
-    /// what becomes of the rows
     pub body: Body,
-    /// absent and null values are written as null (rule option sendNilField)
+    /// Absent and null values are written as null (`sendNilField`).
     pub send_nil: bool,
 }
 
 /// One stream or table of a rule.
 #[derive(Clone, Debug)]
 pub struct Input {
-    /// its definition
     pub stream: Arc<StreamDef>,
-    /// what kind of input it is
     pub role: Role,
-    /// what the rule takes of each of its messages
+    /// What the rule takes from each message.
     pub scan: Scan,
-    /// where its rows stand in a joined row: the scan's slots, then those of [`Stateful::steps`] of this input
+    /// The slots of its rows in a joined row: those of the scan, then those of [`Stateful::steps`] of this input.
     pub slots: Range<usize>,
 }
 
-/// How a rule reads an input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// its rows make results
+    /// Its rows make results.
     Stream,
-    /// a scan table: its last rows (`None`: all) are joined to what the streams bring
+    /// Its last rows (`None`: all) are joined to the rows of streams.
     Table {
-        /// how many rows are kept
+        /// How many rows are kept.
         retain: Option<usize>,
     },
-    /// a lookup table: rows are asked for by key, nothing is scanned
+    /// Rows are looked up by key; nothing is scanned.
     Lookup,
 }
 
 impl RulePlan {
-    /// The stream of FROM, or the first that is joined where a table stands there.
+    /// The stream of FROM, or the first joined one if FROM names a table.
     pub fn stream(&self) -> &Arc<StreamDef> {
         let first = self.inputs.iter().find(|input| input.role == Role::Stream);
         &first.unwrap_or(&self.inputs[0]).stream
     }
 }
 
-/// What a rule takes of each message of its stream.
+/// What a rule takes from each message of its stream.
 #[derive(Clone, Debug, Default)]
 pub struct Scan {
-    /// the columns, slot by slot
+    /// Slot by slot.
     pub columns: Vec<Column>,
-    /// values that several expressions need (aliases), slot by slot after the columns; each may read those before it.
-    /// The first [`Scan::computed_for_filter`] are computed before the filter, the others for rows that pass.
+    /// Values that several expressions need (aliases), slot by slot after the columns. Each may read the ones before
+    /// it. The first [`Scan::computed_for_filter`] are computed before the filter, the others only for rows that pass.
     pub computed: Vec<Expr>,
-    /// how many of `computed` the filter needs
+    /// How many of `computed` the filter needs.
     pub computed_for_filter: usize,
-    /// rows that do not pass go no further
     pub filter: Option<Filter>,
-    /// event time, where the rule runs in event time
+    /// Set in event time.
     pub event_time: Option<EventTime>,
 }
 
 impl Scan {
-    /// How many slots a row has.
+    /// The number of slots of a row.
     pub fn width(&self) -> usize {
         self.columns.len() + self.computed.len()
     }
@@ -96,32 +90,32 @@ impl Scan {
 /// One column that a rule reads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// what it is of the message
+    /// The part of the message.
     pub source: ColumnSource,
-    /// what the stream declares it to be; values are converted; none: as they come
+    /// The declared type, to which values are converted; `None`: values stay as they are.
     pub ty: Option<DataType>,
 }
 
-/// Which part of a message a column is.
+/// The part of a message that a column is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ColumnSource {
-    /// the member with this key
+    /// The member with this key.
     Key(Text),
-    /// the whole message, for `SELECT *` of a schemaless stream
+    /// The whole message, for `SELECT *` of a schemaless stream.
     Whole,
-    /// what is known of the message and its connection, for `meta(key)`: an object
+    /// The metadata of the message and its connection, an object, for `meta(key)`.
     Meta,
-    /// the part of it that `meta(*)` and sendMetaToSink give: the topic alone, since headers may hold credentials
+    /// The metadata for `meta(*)` and `sendMetaToSink`: only the topic, since headers may hold credentials.
     Topic,
 }
 
-/// A condition as a conjunction: first tests of a slot against a constant, as data so that the tests of many rules
-/// can be indexed, then the rest.
+/// A condition as a conjunction: first tests of a slot against a constant, as data, so that the tests of many rules can
+/// be indexed; then the rest.
 #[derive(Clone, Debug)]
 pub struct Filter {
-    /// tests that stand at the front of the condition, in order
+    /// The tests at the front of the condition, in order.
     pub tests: Vec<Test>,
-    /// what follows them
+    /// What follows the tests.
     pub rest: Option<Expr>,
 }
 
@@ -129,21 +123,19 @@ pub struct Filter {
 #[derive(Clone, Debug)]
 pub struct Test {
     pub slot: usize,
-    /// what must hold of its value
     pub holds: Condition,
 }
 
-/// What a test asks of a value.
 #[derive(Clone, Debug)]
 pub enum Condition {
-    /// `op constant`: a number or text, or a boolean that is compared for equality
+    /// `op constant`: a number or text, or a boolean that is compared for equality.
     Compare(Comparison, Value),
     /// `IN (constant, …)`: numbers, texts and booleans
     IsOneOf(Box<[Value]>),
 }
 
 impl Condition {
-    /// Whether it holds of this value. Nothing passes no test.
+    /// Whether it holds for this value. No test holds for null or absent.
     ///
     /// # Errors
     /// Kinds of values that cannot be compared; IN has none, there such values just differ.
@@ -161,26 +153,26 @@ impl Condition {
 /// Event time of a rule.
 #[derive(Clone, Debug)]
 pub struct EventTime {
-    /// the slot of the column in which the timestamp is
+    /// The column that holds the timestamp.
     pub slot: usize,
-    /// where it is in that column
+    /// The path within that column.
     pub path: FieldPath,
-    /// how it is written; `None`: ms since the epoch, or text that is read by its shape
+    /// `None`: ms since the epoch, or text whose format is recognised.
     pub format: Option<TimestampFormat>,
-    /// how far the watermark stays behind the largest timestamp, ms
+    /// How far the watermark stays behind the largest timestamp, ms.
     pub late_tolerance: i64,
-    /// rows whose timestamp is further ahead of the clock than this, ms, are dropped
+    /// Rows further ahead of the clock than this, ms, are dropped.
     pub max_future_skew: i64,
 }
 
-/// What becomes of the rows that pass the scan.
+/// What happens to the rows that pass the scan.
 #[derive(Clone, Debug)]
 pub enum Body {
-    /// each row is a result at once, by the scan itself
+    /// Each row is a result; the scan itself makes it.
     Rows(Projection),
-    /// rows go through a dataflow of the rule's own, which has state
+    /// Rows go through a dataflow of the rule, which has state.
     Stateful(Box<Stateful>),
-    /// rows change those of a view
+    /// Rows change the rows of a view.
     View(Box<ViewPlan>),
 }
 
@@ -191,59 +183,57 @@ pub enum Body {
 /// [`Stateful::rows_of`].
 #[derive(Clone, Debug)]
 pub struct Stateful {
-    /// event time: rows wait for the watermark, and how
+    /// In event time, rows wait for the watermark.
     pub event_time: Option<Watermark>,
-    /// rows go on in the order of their times; false where no result depends on it
+    /// Rows are processed in the order of their times; false where no result depends on it.
     pub ordered: bool,
-    /// what is computed for every row before anything drops it, in order
+    /// Computed for every row before anything drops it, in order.
     pub steps: Vec<Step>,
-    /// FILTER (WHERE …): rows that reach the window at all
+    /// FILTER (WHERE …): the rows that reach the window.
     pub admit: Option<Filter>,
-    /// WHERE where it concerns rows but not whether they count for the window
+    /// WHERE, where it drops rows but does not change which rows count for the window.
     pub filter: Option<Filter>,
-    /// which rows belong together
+    /// Which rows belong together.
     pub window: WindowSpec,
-    /// the joins within what belongs together, left to right
+    /// Joins within these rows, left to right.
     pub joins: Vec<Join>,
-    /// values over joined rows that several expressions need
+    /// Values over joined rows that several expressions need.
     pub computed: Vec<Expr>,
-    /// WHERE over joined rows
+    /// WHERE over joined rows.
     pub joined_filter: Option<Expr>,
-    /// keys of the groups; with neither keys nor aggregates every row is a result row of its own
+    /// Keys of the groups. With neither keys nor aggregates every row is a result row.
     pub keys: Vec<Expr>,
-    /// one result row for each group (or one for the window, without keys)
+    /// One result row for each group; without keys, one for the window.
     pub grouped: bool,
-    /// windows keep accumulators for each group and no rows
+    /// Windows keep accumulators for each group and no rows.
     pub incremental: bool,
-    /// the aggregates of WHERE, over all rows of the window; their answers are in the last of `row_slots`
+    /// Aggregates of WHERE, over all rows of the window; their results are in the last of `row_slots`.
     pub window_aggregates: Vec<AggregateCall>,
-    /// the aggregates; the answer of the i-th is in slot `row_slots + i`
+    /// The result of the i-th is in slot `row_slots + i`.
     pub aggregates: Vec<AggregateCall>,
-    /// how many slots a row has before the aggregates
+    /// Slots of a row before the aggregates.
     pub row_slots: usize,
-    /// the slots of a group's first row that are read after grouping
+    /// The slots of a group's first row that are read after grouping.
     pub kept_slots: Vec<usize>,
-    /// HAVING, over a group's first row and its aggregates; without `grouped` it keeps or drops the whole window
+    /// HAVING, over a group's first row and its aggregates. Without `grouped` it keeps or drops the whole window.
     pub having: Option<Expr>,
-    /// row_number() and the like
+    /// Calls of row_number().
     pub numbers: Vec<RowNumber>,
     pub order: Vec<OrderBy>,
-    /// what is computed for every result row, with memory of those before
+    /// Computed for every result row, with memory of earlier ones.
     pub result_steps: Vec<Step>,
-    /// unnest(…): a result row becomes one row for each element
+    /// unnest(): a result row becomes one row for each element.
     pub rows_of: Option<RowsOf>,
-    /// what a result row is
     pub projection: Projection,
-    /// LIMIT: result rows of one window
+    /// LIMIT: the most result rows of one window.
     pub limit: Option<u64>,
-    /// whether the rule asks for what it has sent before
+    /// Whether the rule reads what it has sent (`last_hit_count` …).
     pub counts_hits: bool,
-    /// how much the rule may remember
     pub state_limit: Option<StateLimit>,
 }
 
 impl Stateful {
-    /// Each row by itself, as [`Body::Rows`] has it.
+    /// Each row by itself, as in [`Body::Rows`].
     pub fn from_rows(projection: Projection, row_slots: usize) -> Stateful {
         Stateful {
             event_time: None,
@@ -309,41 +299,40 @@ impl Stateful {
     }
 }
 
-/// How much a rule may remember.
+/// The limit of a rule's state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StateLimit {
-    /// bytes of memory, estimated
+    /// Bytes, estimated.
     pub bytes: u64,
-    /// beyond it the oldest keys and rows go; else the rule fails
+    /// Beyond the limit the oldest keys and rows are dropped; otherwise the rule fails.
     pub evicts: bool,
 }
 
 /// The watermark of a rule in event time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Watermark {
-    /// a stream that has brought nothing for this long, ms, does not hold the watermark back; 0: it does
+    /// A stream that has been silent for this long, ms, does not hold back the watermark; 0: it always does.
     pub idle_timeout: i64,
-    /// it stays behind the newest row, so that rows of one time come together
+    /// It stays behind the newest row, so that rows with the same time are processed together.
     pub holds_back: bool,
 }
 
-/// Something that is computed row by row with memory of the rows before.
+/// A value computed row by row, with memory of earlier rows.
 #[derive(Clone, Debug)]
 pub struct Step {
-    /// the input whose rows it is about
+    /// The input whose rows it sees.
     pub input: usize,
-    /// the slot for the answer
+    /// The slot of the result.
     pub slot: usize,
-    /// what it is
     pub kind: StepKind,
 }
 
 #[derive(Clone, Debug)]
 pub enum StepKind {
-    /// an expression over steps before it, needed by several others
+    /// An expression over earlier steps that several others need.
     Compute(Expr),
     Analytic(AnalyticCall),
-    /// the row becomes one for each element, which the steps and clauses behind it read
+    /// The row becomes one for each element, which later steps and clauses read.
     Elements(RowsOf),
 }
 
@@ -351,13 +340,12 @@ pub enum StepKind {
 #[derive(Clone, Debug)]
 pub struct AnalyticCall<S = usize> {
     pub analytic: Analytic,
-    /// its arguments
     pub args: Vec<Expr<S>>,
-    /// of changed_cols: the names of the columns whose values are the arguments
+    /// Of changed_cols: the names of the columns whose values are the arguments.
     pub names: Vec<Text>,
-    /// an argument is `*`, the row as an object
+    /// An argument is `*`, the row as an object.
     pub over_rows: bool,
-    /// PARTITION BY: a memory for each
+    /// PARTITION BY: one memory for each value.
     pub partition: Vec<Expr<S>>,
     pub when: Option<Expr<S>>,
 }
@@ -365,91 +353,86 @@ pub struct AnalyticCall<S = usize> {
 /// A call of row_number().
 #[derive(Clone, Debug)]
 pub struct RowNumber<S = usize> {
-    /// PARTITION BY: counts for each apart
+    /// PARTITION BY.
     pub partition: Vec<Expr<S>>,
-    /// ORDER BY: counts in this order
+    /// ORDER BY.
     pub order: Vec<OrderBy<S>>,
 }
 
 /// A key of ORDER BY.
 #[derive(Clone, Debug)]
 pub struct OrderBy<S = usize> {
-    /// its value
     pub expr: Expr<S>,
-    /// DESC
     pub descending: bool,
 }
 
-/// What a row is multiplied by.
+/// The call that makes several rows of one.
 #[derive(Clone, Debug)]
 pub struct RowsOf<S = usize> {
     pub function: SetReturning,
-    /// its argument
     pub arg: Expr<S>,
 }
 
-/// A join of what is there with one more input.
+/// A join of the rows so far with one more input.
 #[derive(Clone, Debug)]
 pub struct Join {
     pub kind: JoinKind,
-    /// the right side
     pub input: usize,
-    /// equalities of ON: an expression over what is there, and one over the right side. For a lookup table the right
-    /// one is a column.
+    /// Equalities of ON: an expression over the left side, and one over the right side. For a lookup table the latter
+    /// is a column.
     pub equal: Vec<(Expr, Expr)>,
-    /// of a lookup table: the columns of the right sides of `equal`
+    /// Of a lookup table: the columns of the right sides of `equal`.
     pub columns: Vec<Text>,
-    /// values over joined rows that `rest` reads, and their slots
+    /// Values over joined rows that `rest` reads, and their slots.
     pub computed: Vec<(usize, Expr)>,
-    /// what else ON says
+    /// The rest of ON.
     pub rest: Option<Expr>,
 }
 
-/// Which rows belong together. Lengths of time are in ms where no unit stands beside them.
+/// Which rows belong together. Lengths of time without a unit are in ms.
 #[derive(Clone, Debug)]
 pub enum WindowSpec<S = usize> {
-    /// each row is alone
+    /// Each row alone.
     Each,
-    /// windows of `length` units, one beginning every `hop`, aligned to the epoch in the configured zone
+    /// Windows of `length` units, one every `hop`, aligned to the epoch in the configured time zone.
     Hopping {
         unit: Unit,
-        /// length in units
+        /// In units.
         length: u64,
-        /// from one window's start to the next's, in units; equal to `length`: side by side
+        /// In units; equal to `length`: no overlap.
         hop: u64,
     },
-    /// what came up to `length` before a row, and up to `delay` after it
+    /// The rows from `length` before a row to `delay` after it.
     Sliding {
-        /// ms before the row, inclusive
+        /// ms before the row, inclusive.
         length: i64,
-        /// ms after the row, exclusive; 0: at once
+        /// ms after the row, exclusive; 0: at once.
         delay: i64,
-        /// OVER (WHEN …): rows that make a window; the others are content only
+        /// OVER (WHEN …): the rows that trigger a window; the others are only content.
         when: Option<Expr<S>>,
     },
-    /// rows without a gap longer than `timeout`, cut at ticks every `max` units
+    /// Rows without a gap longer than `timeout`, cut at ticks every `max` units.
     Session {
-        /// unit of `max`
+        /// Of `max`.
         unit: Unit,
-        /// a session's greatest length in units
+        /// The longest session, in units.
         max: u64,
-        /// ms
+        /// In ms.
         timeout: i64,
     },
-    /// the last `length` rows, whenever `interval` further ones have come
+    /// The last `length` rows, after every `interval` rows.
     Count {
-        /// rows of a window
+        /// Rows of a window.
         length: u64,
-        /// rows from one window's end to the next's
+        /// Rows from one window's end to the next.
         interval: u64,
     },
-    /// from a row where `begin` holds to one where `end` holds, or to the next begin
+    /// From a row where `begin` holds to one where `end` holds, or to the next begin.
     State {
-        /// opens
         begin: Expr<S>,
-        /// closes; none: `begin` does
+        /// `None`: the next begin closes.
         end: Option<Expr<S>>,
-        /// PARTITION BY: a window for each
+        /// PARTITION BY: one window for each value.
         partition: Vec<Expr<S>>,
     },
 }
@@ -457,52 +440,44 @@ pub enum WindowSpec<S = usize> {
 #[derive(Clone, Debug)]
 pub struct AggregateCall<S = usize> {
     pub aggregate: Aggregate,
-    /// its argument, over the slots of a row; none: `*`
+    /// Over the slots of a row; `None`: `*`.
     pub arg: Option<Expr<S>>,
-    /// whether whole numbers in the argument are whole numbers of the language (BIGINT) and not just JSON numbers:
-    /// the sum of the former is an integer
+    /// Whether whole numbers in the argument are BIGINT and not just JSON numbers: the sum of BIGINTs is an integer.
     pub integral: bool,
 }
 
 /// A result row.
 #[derive(Clone, Debug)]
 pub struct Projection {
-    /// its members, in order
+    /// In order.
     pub items: Vec<Item>,
-    /// LIMIT of a rule without a window counts within one row's result: false sends nothing
+    /// Of a rule without a window, LIMIT counts within one row's result: false sends nothing.
     pub sends: bool,
 }
 
 /// One item of a result row.
 #[derive(Clone, Debug)]
 pub enum Item {
-    /// all members of the messages in `slots` (columns with [`ColumnSource::Whole`]), the first of equal keys
+    /// All members of the messages in `slots` (columns with [`ColumnSource::Whole`]); of equal keys the first counts.
     Star {
-        /// where the messages are
+        /// The messages.
         slots: Vec<usize>,
-        /// keys that are left out: EXCEPT, and what other items define
+        /// Keys that are left out: EXCEPT, and those of other items.
         except: Vec<Text>,
     },
-    /// the members of an object: changed_cols(…), extract(…), and unnest(…) of objects. They replace items of the
-    /// same name.
+    /// The members of an object: changed_cols(), extract(), and unnest() of objects. They replace items of the same
+    /// name.
     Spread {
-        /// the object
         expr: Expr,
-        /// the key of a value that is no object
+        /// The key of a value that is not an object.
         name: Text,
     },
-    /// one member
     Field {
-        /// its key
         name: Text,
-        /// its value
         expr: Expr,
-        /// a field passed through by its name: null is written as null
+        /// A column that is passed through by its name: null is written as null.
         plain: bool,
     },
-    /// INVISIBLE: evaluated, since its errors count, but not sent
-    Hidden {
-        /// what is evaluated
-        expr: Expr,
-    },
+    /// INVISIBLE: evaluated, since its errors count, but not sent.
+    Hidden { expr: Expr },
 }

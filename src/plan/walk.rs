@@ -1,7 +1,6 @@
-//! The one walk over the expressions of a plan, and over those of its parts.
+//! The only walk over the expressions of a plan and of its parts.
 //!
-//! Each function takes its part apart without `..`, so that a new field does not compile until it is said whether
-//! expressions are in it.
+//! Each function destructures its part without `..`, so that a new field does not compile until this file handles it.
 
 use super::logical::{
     Alias, Expr as LogicalExpr, Logical, LogicalElements, LogicalInput, LogicalJoin, LogicalStep, Output, OutputValue,
@@ -10,7 +9,7 @@ use super::physical::{AggregateCall, AnalyticCall, OrderBy, RowNumber, RowsOf, W
 use crate::expr::Expr;
 
 impl Logical {
-    /// Shows every expression of the rule, outermost only ([`Expr::visit`] goes inside).
+    /// Visits every expression of the rule, outermost only ([`Expr::visit`] goes inside).
     pub fn each_expr<'a>(&'a self, see: &mut dyn FnMut(&'a LogicalExpr)) {
         let Logical {
             inputs,

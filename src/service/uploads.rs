@@ -29,23 +29,18 @@ const UNDER_WAY: &str = ".upload-";
 /// Why a file cannot be taken, listed or deleted.
 #[derive(Debug, thiserror::Error)]
 pub enum UploadError {
-    /// a name that is more than a name
     #[error(
         "the name {0:?} is not a plain file name: use at most {LONGEST} bytes, without / \\ and control characters, and without a leading dot"
     )]
     Name(String),
-    /// too much in it
     #[error("the file has {0} bytes, at most {LARGEST} are accepted")]
     TooLarge(usize),
     #[error("there are {MOST} files already: delete one with DELETE /config/uploads/NAME, or replace one")]
     TooMany,
-    /// too much in all of them
     #[error("all files together would exceed {TOTAL} bytes: delete some with DELETE /config/uploads/NAME")]
     Full,
-    /// no such file
     #[error("{0} is not found: GET /config/uploads has the names")]
     NotFound(String),
-    /// the folder is a link or a file
     #[error("{} is no folder: move away what is there, it must be a folder and no link", .0.display())]
     NoFolder(PathBuf),
     #[error("{}: {error}: check the disk and who may write there", path.display())]

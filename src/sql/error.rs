@@ -41,7 +41,6 @@ impl SyntaxError {
 /// The ways in which a text can be wrong. `found` is the word as the message shows it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SyntaxErrorKind {
-    /// Something else belongs at this place.
     #[error("found {found:?}, expected {expected}.")]
     Unexpected {
         /// what stands there; `EOF` at the end
@@ -49,7 +48,6 @@ pub enum SyntaxErrorKind {
         /// what may stand there
         expected: &'static str,
     },
-    /// A number that does not fit, or is none.
     #[error("found {found:?}, invalid number value.")]
     Number {
         /// as written
@@ -70,22 +68,18 @@ pub enum SyntaxErrorKind {
         /// its length in bytes
         length: usize,
     },
-    /// Parentheses or operators are nested too deeply.
     #[error("the statement is nested too deeply: at most {limit} levels are possible.")]
     TooDeep {
         /// [`super::MAX_NESTING`] or [`super::MAX_HEIGHT`]
         limit: usize,
     },
-    /// FROM without a name.
     #[error("found \"EOF\", expected stream name.")]
     NoStream,
     /// A character that names of streams and tables may not have.
     #[error("id '{name}' contains invalid characters: only alphanumeric, hyphens and underscores are allowed")]
     BadStreamName { name: String },
-    /// A stream or table without a name.
     #[error("id cannot be empty")]
     EmptyStreamName,
-    /// A column twice.
     #[error("found {found:?}, a column of this name is already there.")]
     DuplicateColumn {
         /// its name
@@ -96,13 +90,11 @@ pub enum SyntaxErrorKind {
         /// what stands there
         found: String,
     },
-    /// No option of streams and tables.
     #[error("found {found:?}, unknown option keys({}).", super::ast::OPTION_NAMES[..super::ast::EKUIPER_OPTIONS].join("|"))]
     Option {
         /// what stands there
         found: String,
     },
-    /// A value of an option that it cannot have.
     #[error("found {found:?}, expect {expected}.")]
     OptionValue {
         /// what stands there
@@ -131,19 +123,15 @@ pub enum SyntaxErrorKind {
         /// what can stand there
         expected: &'static str,
     },
-    /// LIMIT without a whole number.
     #[error("limit should be integer")]
     Limit,
-    /// LIMIT with a negative number.
     #[error("limit should not be negative")]
     NegativeLimit,
-    /// A list of IN without elements.
     #[error("expect elements for IN expression, but found {found:?}, expected expression.")]
     EmptyIn {
         /// what stands there
         found: String,
     },
-    /// A list of IN without its end.
     #[error("expect ) for IN expression, but got {found:?}")]
     UnclosedIn {
         /// what stands there
@@ -154,7 +142,6 @@ pub enum SyntaxErrorKind {
         /// what stands there
         found: String,
     },
-    /// A CASE without one of its words.
     #[error("invalid CASE expression, {expected}")]
     Case { expected: &'static str },
     /// `[` without `]`.
@@ -171,16 +158,13 @@ pub enum SyntaxErrorKind {
         /// what stands there
         found: String,
     },
-    /// A window where none can be.
     #[error("the window {name} can only be used in GROUP BY.")]
     WindowOutsideGroupBy {
         /// its name in small letters
         name: &'static str,
     },
-    /// A second window.
     #[error("GROUP BY has two windows, only one is possible.")]
     TwoWindows,
-    /// A wrong number of arguments of a window.
     #[error("The arguments for {window} should be {expected}.")]
     WindowArguments {
         /// its name in small letters
@@ -188,13 +172,11 @@ pub enum SyntaxErrorKind {
         /// how many there can be
         expected: &'static str,
     },
-    /// A unit of time that is none.
     #[error("The 1st argument for {window} is expecting timer literal expression. One value of [dd|hh|mi|ss|ms].")]
     WindowUnit {
         /// its name in small letters
         window: &'static str,
     },
-    /// A length that is no whole number.
     #[error("The {index} argument for {window} is expecting interger literal expression.")]
     WindowLength {
         /// its name in small letters
@@ -202,7 +184,6 @@ pub enum SyntaxErrorKind {
         /// which argument, from 0
         index: usize,
     },
-    /// A length that cannot be.
     #[error("The {index} argument for {window} should be greater than 0, and at most some hundred million years.")]
     WindowRange {
         /// its name in small letters
@@ -210,16 +191,13 @@ pub enum SyntaxErrorKind {
         /// which argument, from 0
         index: usize,
     },
-    /// COUNTWINDOW with no or with three arguments.
     #[error("Invalid parameter count.")]
     CountArguments,
-    /// COUNTWINDOW(0)
     #[error("Invalid parameter value {value}.")]
     CountValue {
         /// as written
         value: String,
     },
-    /// COUNTWINDOW(2, 3)
     #[error("The second parameter value {interval} should be less than the first parameter {length}.")]
     CountInterval {
         /// rows from window to window

@@ -1,6 +1,6 @@
-//! A JSON or YAML file as a tree whose every node knows its place, so that what is wrong can be pointed at.
+//! A JSON or YAML file as a tree in which every node knows its place, so that errors can point at it.
 //!
-//! JSON is read as the YAML that it is: there is one reader. This module must not know what a file means.
+//! JSON is read as YAML: there is one parser. This module must not know what a file means.
 
 use std::fmt;
 use std::path::Path;
@@ -17,30 +17,26 @@ use crate::text::span::{self, Span};
 pub struct Place {
     pub line: u64,
     pub column: u64,
-    /// the same as byte offset
+    /// The same place as a byte offset.
     offset: usize,
 }
 
-/// A value of a file and where it stands.
+/// A value in a file, with its place.
 #[derive(Clone, Debug)]
 pub struct Node {
-    /// what it is
     pub value: Value,
-    /// where it begins
     pub place: Place,
 }
 
-/// What a node is.
 #[derive(Clone, Debug)]
 pub enum Value {
-    /// null, or nothing
+    /// null, or nothing.
     Null,
-    /// true, false
     Bool(bool),
     Number(Number),
     Text(String),
     List(Vec<Node>),
-    /// members in the order of the file
+    /// In the order of the file.
     Map(Vec<Member>),
 }
 
@@ -48,58 +44,51 @@ pub enum Value {
 #[derive(Clone, Debug)]
 pub struct Member {
     pub key: String,
-    /// where the key stands
+    /// Of the key.
     pub place: Place,
-    /// its value
     pub node: Node,
 }
 
-/// A file, read.
+/// A parsed file.
 #[derive(Clone, Debug)]
 pub struct Document {
-    /// its name, for messages
+    /// For messages.
     pub name: String,
     pub text: String,
-    /// its tree
     pub root: Node,
-    /// the document and its text that this one was
+    /// For a document inside a text of another document: that document, and the text.
     outer: Option<(Arc<Document>, Box<Node>)>,
 }
 
-/// How bad a [`Problem`] is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
-    /// It cannot run.
     Error,
-    /// It runs, but maybe not as meant.
+    /// It runs, but perhaps not as intended.
     Warning,
 }
 
-/// Something wrong in a file, said so that its author can put it right.
+/// A problem in a file, with enough detail to fix it.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    /// how bad
     pub severity: Severity,
     pub file: String,
     pub place: Option<Place>,
-    /// which part: `rule r1`, `stream demo`; may be empty
+    /// The part of the file: `rule r1`, `stream demo`; may be empty.
     pub subject: String,
-    /// what is wrong
     pub message: String,
-    /// its place in a statement, where it is in one
+    /// The place within a statement, if it is in one.
     pub in_sql: Option<InSql>,
-    /// the SQL with the place marked
+    /// The SQL with the place marked.
     pub excerpt: Option<String>,
-    /// what to do about it
     pub hint: Option<String>,
 }
 
 /// A place in a statement.
 #[derive(Clone, Debug)]
 pub struct InSql {
-    /// line, from 1
+    /// From 1.
     pub line: usize,
-    /// column, from 1, in characters
+    /// From 1, in characters.
     pub column: usize,
 }
 
@@ -148,13 +137,12 @@ impl Problem {
         Problem { severity: Severity::Warning, ..Problem::error(file, place, subject, message) }
     }
 
-    /// With what to do about it.
     pub fn with_hint(self, hint: Option<String>) -> Problem {
         Problem { hint, ..self }
     }
 }
 
-/// The most lines of comments before a value.
+/// The most comment lines before a value.
 const COMMENTS: usize = 10_000;
 
 impl Document {
@@ -181,12 +169,12 @@ impl Document {
     /// # Errors
     /// A [`Problem`] where the text is neither JSON nor YAML.
     pub fn parse(name: &str, text: String) -> Result<Document, Box<Problem>> {
-        // A text without any value is an empty document, which YAML's own reader would refuse.
+        // Text without a value is an empty document, which the YAML parser would refuse.
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             let root = Node { value: Value::Null, place: Place { line: 1, column: 1, offset: 0 } };
             return Ok(Document { name: name.to_owned(), text, root, outer: None });
         }
-        // A file of settings may be one long comment, of which each line is an event.
+        // A configuration file may be one long comment, each line of which is an event.
         let budget = serde_saphyr::budget! { max_buffered_comment_events: COMMENTS };
         let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false, budget: budget };
         match serde_saphyr::from_str_with_options::<Spanned<Value>>(&text, options) {
@@ -199,12 +187,12 @@ impl Document {
         }
     }
 
-    /// A value that was read elsewhere, without places.
+    /// A value that was parsed elsewhere, without places.
     pub fn of_json(name: &str, json: &Json) -> Document {
         Document { name: name.to_owned(), text: String::new(), root: Node::of_json(json), outer: None }
     }
 
-    /// Reads the text in `node` as a document of its own, whose places are those in this one.
+    /// Parses the text in `node` as a document of its own, whose places are those in this one.
     ///
     /// # Errors
     /// A [`Problem`] where the text is neither JSON nor YAML.
@@ -218,9 +206,8 @@ impl Document {
         }
     }
 
-    /// Where byte `offset` of the text in `node` stands in the file. The text and its source are walked side by side:
-    /// escapes, quotes, indentation and folded lines only exist in the source. The place of the node itself where
-    /// the two do not match.
+    /// The place of byte `offset` of the text in `node`. Text and source are walked side by side: escapes, quotes,
+    /// indentation and folded lines exist only in the source. The place of the node if the two do not match.
     pub fn place_in(&self, node: &Node, offset: usize) -> Place {
         let found = self.text.get(node.place.offset..).zip(node.text());
         match found.and_then(|(source, text)| source_offset(source, text, offset)) {
@@ -243,7 +230,7 @@ impl Document {
         Problem::warning(&self.name, Some(self.resolve(place)), subject, message)
     }
 
-    /// An error in the statement that `node` holds, with the place marked; without a span the whole is meant.
+    /// An error in the statement in `node`, with the place marked; without a span the whole statement is marked.
     pub fn sql_error(
         &self,
         node: &Node,
@@ -268,7 +255,7 @@ impl Document {
         }
     }
 
-    /// A place of this document as one of the file.
+    /// Maps a place of this document to the file.
     fn resolve(&self, place: Place) -> Place {
         match &self.outer {
             Some((document, node)) => document.place_in(node, place.offset),
@@ -277,7 +264,7 @@ impl Document {
     }
 }
 
-/// What the reader says, without the place, which stands before it anyway, and without its words to programmers.
+/// The parser's message without the place, which precedes it anyway, and without hints for programmers.
 fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
     let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
     if let Some((_, key)) = message.split_once("duplicate mapping key: ") {
@@ -313,18 +300,19 @@ impl Node {
         Node { value, place: Place::default() }
     }
 
-    /// The member of this name, if this is an object that has it.
+    /// The member with exactly this name.
     pub fn member(&self, key: &str) -> Option<&Member> {
         self.members().iter().find(|member| member.key == key)
     }
 
-    /// The member of this name in whatever case, as Go reads JSON; the exact name comes first. A null is no member.
+    /// The member of this name, regardless of case, as Go reads JSON; an exact match comes first. A null counts as
+    /// absent.
     pub fn field(&self, name: &str) -> Option<&Node> {
         let loose = || self.members().iter().find(|member| member.key.eq_ignore_ascii_case(name));
         self.member(name).or_else(loose).map(|member| &member.node).filter(|node| !node.is_null())
     }
 
-    /// The members; none if this is no object.
+    /// The members; empty if this is not an object.
     pub fn members(&self) -> &[Member] {
         match &self.value {
             Value::Map(members) => members,
@@ -332,7 +320,6 @@ impl Node {
         }
     }
 
-    /// The text, if this is one.
     pub fn text(&self) -> Option<&str> {
         match &self.value {
             Value::Text(text) => Some(text),
@@ -340,12 +327,11 @@ impl Node {
         }
     }
 
-    /// Whether this is null.
     pub fn is_null(&self) -> bool {
         matches!(self.value, Value::Null)
     }
 
-    /// What it is, for messages: `a text`, `a list`.
+    /// The kind, for messages: `a text`, `a list`.
     pub fn kind(&self) -> &'static str {
         match self.value {
             Value::Null => "null",
@@ -357,7 +343,7 @@ impl Node {
         }
     }
 
-    /// The same without places.
+    /// As JSON, without places.
     pub fn json(&self) -> Json {
         match &self.value {
             Value::Null => Json::Null,
@@ -369,7 +355,7 @@ impl Node {
         }
     }
 
-    /// The members as a JSON object; empty if this is none.
+    /// The members as a JSON object; empty if this is not an object.
     pub fn json_members(&self) -> Map<String, Json> {
         self.members().iter().map(|member| (member.key.clone(), member.node.json())).collect()
     }

@@ -1,20 +1,20 @@
-//! JSON whose members may be written in any case, as eKuiper reads the bodies of requests.
+//! JSON whose member names match regardless of case, as eKuiper reads request bodies.
 
 use serde::de::{DeserializeOwned, Deserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Map, Value};
 
-/// Reads a JSON text. Members of the type itself are found in any case; those within them as they are written.
+/// Parses JSON text. Members of the type itself match regardless of case; nested ones exactly.
 ///
 /// # Errors
 /// Those of serde, with the place in the text.
 pub fn from_slice<T: DeserializeOwned>(text: &[u8]) -> Result<T, Error> {
     let value: Value = serde_json::from_slice(text)?;
-    // An error of a value has no place; one of the text has.
+    // Errors of values have no place, errors of text do.
     from_value(value).or_else(|_| serde_json::from_slice(text))
 }
 
-/// Reads a value in the same way.
+/// The same for a parsed value.
 ///
 /// # Errors
 /// Those of serde.
@@ -42,7 +42,7 @@ impl<'de> Deserializer<'de> for Loose {
         for (member, value) in members {
             let known = fields.iter().find(|field| field.eq_ignore_ascii_case(&member));
             let member = known.map_or(member, |known| (*known).to_owned());
-            // Of two that differ in case alone the last one counts, as in Go.
+            // Of two names that differ only in case the last one counts, as in Go.
             renamed.insert(member, value);
         }
         Value::Object(renamed).deserialize_struct(name, fields, visitor)

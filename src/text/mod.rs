@@ -1,6 +1,6 @@
-//! Texts that people write and read: places in them, excerpts with carets, and documents whose nodes know their place.
+//! Texts for people: places in them, excerpts with carets, and documents whose nodes know their place.
 //!
-//! Everything that reports a mistake stands on this module. It must not know what any text means.
+//! Every report of a mistake uses this module. It must not know what any text means.
 
 pub mod document;
 pub mod loose;

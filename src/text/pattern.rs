@@ -62,7 +62,7 @@ fn translated(pattern: &str) -> Result<String, regex::Error> {
 struct Reader<'p> {
     rest: &'p str,
     out: String,
-    /// how many bytes are left where the last name of a class ends: nobody looks for one behind it
+    /// Bytes left at the end of the last name of a class: there are none behind it.
     names: usize,
 }
 

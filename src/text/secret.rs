@@ -1,36 +1,34 @@
-//! Which values of properties are secrets, and how they are hidden where somebody may look: `***` in their place.
+//! Masks secrets in properties: values of secrets are shown as `***`.
 //!
-//! What is shown can be sent back: [`restore`] puts the values that are there in place of `***`, so that a client that
-//! reads a rule, changes one member and writes it again keeps the rest. This module knows names and JSON, and neither who
-//! asks nor where the values are kept.
+//! A masked object can be sent back: [`restore`] replaces `***` by the existing values, so that a client can read a
+//! rule, change one member and write it again. This module knows names and JSON, but neither the client nor the store.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// What stands in place of a secret.
+/// The replacement for a secret.
 pub const HIDDEN: &str = "***";
 
-/// Properties whose members are each a secret.
+/// Properties all of whose members are secrets.
 const SECRET_MEMBERS: &[&str] = &["headers", "requestheader"];
 
-/// Properties that are secrets as a whole.
 const SECRETS: &[&str] = &["onopen", "privatekeyraw", "oauth", "authorization", "credentials", "encprops"];
 
-/// A name with one of these in it is that of a secret, in properties and in the query of a URL.
+/// A property or URL query parameter whose name contains one of these is a secret.
 const SECRET_WORDS: &[&str] =
     &["password", "passwd", "passphrase", "secret", "token", "apikey", "accesskey", "signature", "listenkey"];
 
-/// Further names of secrets in the query of a URL.
+/// Further secret parameters of URL queries.
 const SECRET_FIELDS: &[&str] = &["key", "sig", "auth"];
 
-/// Properties that are addresses: secrets can be in their query.
+/// Properties with addresses, whose query may contain secrets.
 const ADDRESSES: &[&str] = &["path", "datasource", "addr", "address", "url", "proxy"];
 
-/// Texts in which `***` and `://` are nobody's secret.
+/// Texts in which `***` and `://` have no such meaning.
 const PLAIN: &[&str] = &["sql", "datatemplate", "id", "name", "description"];
 
-/// A hidden value that stands where none was set before.
+/// A masked value without an old value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("property {0} is {HIDDEN}, which keeps the old value, but there is none: write the value")]
 pub struct NothingHidden(pub String);
@@ -48,12 +46,13 @@ fn has_secret_word(name: &str) -> bool {
     SECRET_WORDS.iter().any(|word| name.contains(word))
 }
 
-/// Whether a property of this name is a secret, or has only secrets in it.
+/// Whether a property with this name is a secret, or contains only secrets.
 pub fn is_secret(name: &str) -> bool {
     is_among(SECRETS, name) || is_among(SECRET_MEMBERS, name) || has_secret_word(name)
 }
 
-/// Hides the secrets of an object of properties, or of whatever holds such objects; whether there were any.
+/// Masks the secrets in an object of properties, or in anything that contains such objects. Returns whether there were
+/// any.
 pub fn mask(value: &mut Value) -> bool {
     match value {
         Value::Object(members) => members.iter_mut().fold(false, |any, (name, value)| mask_member(name, value) | any),
@@ -98,24 +97,24 @@ fn hide(value: &mut Value) -> bool {
     !nothing
 }
 
-/// Hides the secrets of property sets, whose names users choose: a set named `token` is not a secret.
+/// Masks the secrets of property sets, whose names users choose: a set named `token` is not a secret.
 pub fn mask_sets(sets: &mut Map<String, Value>) -> bool {
     sets.values_mut().fold(false, |any, set| mask(set) | any)
 }
 
-/// A JSON text with its secrets hidden; one without secrets, or that is not JSON, as it was.
+/// A JSON text with its secrets masked; text without secrets, or that is not JSON, is unchanged.
 pub fn masked_json(text: &str) -> Cow<'_, str> {
     let Ok(mut value) = serde_json::from_str::<Value>(text) else { return Cow::Borrowed(text) };
     if mask(&mut value) { Cow::Owned(value.to_string()) } else { Cow::Borrowed(text) }
 }
 
-/// The same of property sets by name.
+/// The same for property sets by name.
 pub fn masked_sets_json(text: &str) -> Cow<'_, str> {
     let Ok(mut sets) = serde_json::from_str::<Map<String, Value>>(text) else { return Cow::Borrowed(text) };
     if mask_sets(&mut sets) { Cow::Owned(Value::Object(sets).to_string()) } else { Cow::Borrowed(text) }
 }
 
-/// An address with its user and the secrets of its query hidden; for logs and statuses, too.
+/// An address with its user and the secrets of its query masked; also for logs and statuses.
 pub fn masked_url(text: &str) -> Cow<'_, str> {
     masked_address(text, true)
 }
@@ -147,7 +146,7 @@ fn is_secret_field(name: &str) -> bool {
     is_among(SECRET_FIELDS, name) || has_secret_word(name)
 }
 
-/// Puts the values of `old` in place of those that `new` hides.
+/// Replaces masked values in `new` by those of `old`.
 ///
 /// # Errors
 /// [`NothingHidden`] names a property that `old` does not have.
@@ -188,7 +187,7 @@ fn restore_member(name: &str, new: &mut Value, old: Option<&Value>) -> Result<()
             let before = old.and_then(Value::as_str);
             match before.filter(|before| masked_address(before, is_address) == **text) {
                 Some(before) => *text = before.to_owned(),
-                // In other texts it is only text.
+                // In other texts `***` is ordinary text.
                 None if is_address => return Err(missing()),
                 None => {}
             }
@@ -209,7 +208,7 @@ fn put_back(new: &mut Value, old: Option<&Value>) -> Result<(), ()> {
     Ok(())
 }
 
-/// [`restore`] of a JSON text. What is not JSON stays as it is: others say what is wrong with it.
+/// [`restore`] for a JSON text. Text that is not JSON is unchanged: others report that.
 ///
 /// # Errors
 /// As [`restore`].

@@ -1,15 +1,13 @@
 //! Places in a text, and the excerpt that shows one to a reader.
 
-/// Where in the statement's text something stands: byte offsets, end exclusive.
+/// A range in a statement: byte offsets, end exclusive.
 #[derive(Clone, Copy, Debug, Default, Eq)]
 pub struct Span {
-    /// first byte
     pub start: u32,
-    /// the byte after the last
     pub end: u32,
 }
 
-/// Trees are compared by what they say, never by where they say it.
+/// Spans are ignored when trees are compared.
 impl PartialEq for Span {
     fn eq(&self, _: &Span) -> bool {
         true

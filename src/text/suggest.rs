@@ -1,11 +1,11 @@
-//! "Did you mean …?": the known name that is nearest to one that is not known.
+//! "Did you mean …?": finds the known name that is nearest to an unknown one.
 //!
-//! Names are compared without case, and by slips: a letter too many, missing, wrong, or two exchanged. Up to two slips
-//! count, and fewer than half of the name's letters.
+//! Names are compared regardless of case, by edit distance: an extra, missing or wrong letter, or two exchanged ones.
+//! At most two edits count, and fewer than half of the name's letters.
 
-/// The name that was perhaps meant. What is equal to `written` is no answer, in another case it is.
+/// The nearest name. A name equal to `written` is no suggestion, but one that differs in case is.
 pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Long texts are no misspelt names, and comparing them would cost.
+    // Long texts are not misspelt names, and comparing them would be slow.
     if written.len() > 32 {
         return None;
     }
@@ -19,7 +19,7 @@ pub fn nearest<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> O
         .map(|(_, name)| name)
 }
 
-/// The hint with the name that was perhaps meant.
+/// The hint with the nearest name.
 pub fn did_you_mean<'a>(written: &str, names: impl IntoIterator<Item = &'a str>) -> Option<String> {
     nearest(written, names).map(|name| format!("did you mean {name}?"))
 }

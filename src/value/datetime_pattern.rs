@@ -11,7 +11,6 @@ use jiff::tz::{Offset, TimeZone};
 /// A pattern that means nothing: `yyy`, or a quote that does not end.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
-    /// A letter stands in a number that means nothing.
     #[error("invalid time format {pattern} for {letters}")]
     Letters {
         pattern: String,

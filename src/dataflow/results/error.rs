@@ -17,13 +17,10 @@ pub enum ResultError {
     Having(EvalError),
     #[error("run Order By error: {0}")]
     Order(EvalError),
-    /// aggregates and the keys of groups
     #[error("run Select error: {0}")]
     Aggregate(EvalError),
-    /// an analytic function over result rows
     #[error("run Select error: {0}")]
     Analytic(EvalError),
-    /// anything else that is computed
     #[error("run Select error: {0}")]
     Eval(#[from] EvalError),
     /// a row that cannot be written

@@ -31,13 +31,10 @@ pub enum CheckpointError {
         MAX_BYTES >> 20
     )]
     TooLarge,
-    /// something that has no form
     #[error("it cannot be written: {0}")]
     Unwritable(String),
-    /// bytes that were not written like that
     #[error("the checkpoint is damaged ({0})")]
     Damaged(&'static str),
-    /// of another Plutino
     #[error("the checkpoint has version {0}, this Plutino uses {VERSION}")]
     Version(u16),
     /// the statement, a stream's columns or the time zone have changed

@@ -12,7 +12,6 @@ use crate::value::Value;
 /// Why a call is refused. The texts are those that users of eKuiper know; the planner adds the function's name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The number of arguments is fixed, and another.
     #[error("Expect {expected} arguments but found {found}.")]
     Count {
         /// how many the function takes
@@ -36,7 +35,6 @@ pub enum CallError {
         /// which argument, from 1
         position: usize,
     },
-    /// What the function's own check says.
     #[error("{0}")]
     Own(String),
 }

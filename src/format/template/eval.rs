@@ -1,4 +1,4 @@
-//! Running a template over a value.
+//! Runs a template over a value.
 
 use std::borrow::Cow;
 
@@ -6,18 +6,17 @@ use super::{Node, Operand, Pipe, RunError, Template, functions, print};
 use crate::format::json;
 use crate::value::{Text, Value};
 
-/// Topology and elements that one run may go through.
+/// The most nodes and elements that one run may visit.
 const MAX_STEPS: usize = 1_000_000;
-/// Bytes that one run may make.
+/// The most bytes that one run may make.
 const MAX_OUTPUT: usize = 16 * 1024 * 1024;
-/// Elements and members, those inside others too, that a value made by a function may have.
+/// The most elements and members, nested ones included, of a value made by a function.
 const MAX_PARTS: usize = 100_000;
-/// So many of them are looked through in the time of a step.
+/// This many of them are visited in the time of a step.
 const PARTS_A_STEP: usize = 16;
-/// How deep templates may call templates.
+/// The greatest depth of calls between templates.
 const MAX_CALLS: usize = 100;
 
-/// What the template makes of the value.
 pub fn run(template: &Template, value: &Value) -> Result<String, RunError> {
     let root = json::expand(value);
     let mut run = Run {
@@ -292,11 +291,11 @@ fn part(value: &Value, left: &mut usize) -> bool {
     *left > 0 && parts(value, left)
 }
 
-/// A member. Of nothing there is none, and of what has no members it is an error.
+/// A member. Nothing has no members; a value that cannot have members is an error.
 fn field(value: &Value, name: &Text) -> Result<Value, String> {
     match &*json::expand(value) {
         Value::Object(members) => Ok(members.get(name).cloned().unwrap_or_default()),
-        // What is not there has no members either; only a null that is there is an error.
+        // An absent value has no members either; only a null is an error.
         Value::Absent => Ok(Value::Absent),
         Value::Null => Err(format!("nil pointer evaluating interface {{}}.{name}")),
         other => Err(format!("can't evaluate field {name} in {}", print::type_name(other))),

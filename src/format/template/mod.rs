@@ -22,7 +22,7 @@ use crate::value::{Text, Value};
 #[derive(Clone, Debug)]
 pub struct Template {
     body: Vec<Node>,
-    /// the templates that it defines, by name
+    /// Templates that it defines, by name.
     defined: HashMap<Text, Vec<Node>>,
 }
 
@@ -30,19 +30,17 @@ pub struct Template {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("template: sink:{line}: {what}")]
 pub struct TemplateError {
-    /// line, from 1
+    /// From 1.
     pub line: usize,
-    /// what is wrong
     pub what: String,
 }
 
-/// Why a template gave nothing for one value.
+/// Why a template failed for a value.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("template: sink:{line}: {what}")]
 pub struct RunError {
-    /// line, from 1
+    /// From 1.
     pub line: usize,
-    /// what went wrong
     pub what: String,
 }
 
@@ -55,7 +53,7 @@ impl Template {
         parse::parse(text)
     }
 
-    /// What the template makes of a value.
+    /// Runs the template over a value.
     ///
     /// # Errors
     /// [`RunError`]; nothing of what was made before is kept.

@@ -82,7 +82,6 @@ const UNREAD_ADDRESSES: usize = 1024;
 /// A link that cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// the data server's port is taken
     #[error(
         "the data server cannot listen on {ip}:{port}: the port is in use by another process; stop that one, or set \
          source.httpServerPort (environment: KUIPER__SOURCE__HTTPSERVERPORT) to a free port"
@@ -92,7 +91,6 @@ pub enum ConnectError {
         ip: String,
         port: u16,
     },
-    /// the data server cannot listen for another reason
     #[error("the data server cannot listen on {ip}:{port}: {source}; check source.httpServerIp and httpServerPort")]
     Listen {
         /// address
@@ -107,10 +105,8 @@ pub enum ConnectError {
     /// the keys of tokens
     #[error(transparent)]
     Jwt(#[from] JwtError),
-    /// checkConnection, client role
     #[error("checkConnection: {0}")]
     Unreachable(String),
-    /// checkConnection, server role
     #[error("checkConnection: no client is connected to the endpoint {0}")]
     NoClient(String),
 }

@@ -1,4 +1,4 @@
-//! Expressions: from the tree to what is evaluated, with columns, aliases and aggregates as provisional slots.
+//! Compiles expressions: columns, aliases and aggregates become provisional slots.
 
 mod calls;
 mod names;
@@ -19,119 +19,118 @@ use crate::sql::ast::{self, DataType, ExprKind, Literal};
 use crate::text::span::Span;
 use crate::value::{Text, Value};
 
-/// How high an expression may get by putting aliases of aggregates into others: it is walked by recursion.
+/// The greatest height of an expression with aliases of aggregates expanded: it is walked by recursion.
 const MAX_HEIGHT: u32 = 600;
 
-/// The clause that an expression stands in.
+/// The clause that an expression is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Clause {
-    /// the select list: everything is possible
+    /// The select list: everything is allowed.
     Result,
-    /// a clause about result rows, by its name: aggregates are possible
+    /// A clause about result rows, by its name: aggregates are allowed.
     Groups(&'static str),
-    /// a clause about single rows, by its name
+    /// A clause about single rows, by its name.
     Rows(&'static str),
-    /// within an aggregate
+    /// Within an aggregate.
     Aggregate,
 }
 
-/// What is known of values before they are there.
+/// What is known about a value when the rule is planned.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Type {
-    /// declared, or certain by the operator or function
+    /// Declared, or certain from the operator or function.
     Known(DataType),
-    /// whatever a message holds; its numbers divide as doubles
+    /// Whatever a message holds; its numbers divide as doubles.
     Any,
 }
 
-/// What an expression reads of finished result rows, the later ones last.
+/// What an expression reads of finished result rows, in the order in which it becomes available.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Finished {
-    /// nothing of them
+    /// Nothing.
     No,
-    /// a row number, which is there for ORDER BY
+    /// A row number, available for ORDER BY.
     Number,
-    /// the answer of an analytic call over result rows, which comes after ORDER BY
+    /// The result of an analytic call over result rows, available after ORDER BY.
     Step,
-    /// the element of an array that is itself made of result rows, which comes last
+    /// The element of an array that is made of result rows, available last.
     Element,
 }
 
-/// A compiled expression with what is known of it.
+/// A compiled expression and its properties.
 #[derive(Clone, Debug)]
 pub struct Compiled {
     pub expr: Expr,
     pub ty: Type,
-    /// contains an aggregate
+    /// Contains an aggregate.
     pub aggregate: bool,
-    /// asks for the window's bounds
+    /// Reads the bounds of the window.
     pub late: bool,
-    /// reads what result rows alone have
+    /// Reads what only result rows have.
     finished: Finished,
-    /// reads the row outside of aggregates
+    /// Reads the row outside of aggregates.
     pub row: bool,
-    /// asks for what was sent before: its answer changes with each result, so that it is computed where it is read
+    /// Reads what was sent before: its value changes with each result, so it is computed where it is read.
     pub hits: bool,
-    /// reads the element of unnest()
+    /// Reads the element of unnest().
     element: bool,
-    /// its type is certain, whatever a message holds: it is made of declared columns and literals by operators
+    /// Its type is certain for every message: it is made of declared columns and literals by operators.
     declared: bool,
-    /// is a literal, with its sign
+    /// Is a literal, with its sign.
     written: bool,
-    /// how many nodes it has
+    /// Number of nodes.
     pub nodes: usize,
     height: u32,
 }
 
-/// An alias that can be referred to.
 pub struct Known {
     pub name: Text,
     pub value: Compiled,
     pub shared: bool,
-    /// as it is written, where it has an aggregate
+    /// As written, if it has an aggregate.
     pub written: Option<ast::Expr>,
 }
 
 /// The set-returning call of a rule: unnest() or extract().
 pub struct Elements {
-    /// how many aliases its argument may read
+    /// How many aliases its argument may read.
     pub aliases: usize,
     pub rows: RowsOf<SlotRef>,
     pub span: Span,
-    /// others than the select list read its elements, so that it runs before the rest
+    /// Clauses other than the select list read its elements, so it runs before them.
     pub before: bool,
 }
 
 /// Compiles expressions over the streams of a rule, collecting columns, aggregates and analytic calls.
 pub struct Compiler {
     pub sources: Vec<Source>,
-    /// whole numbers of every stream are whole numbers of the language
+    /// Whole numbers of every stream are BIGINT.
     integers: bool,
     pub steps: Vec<LogicalStep>,
     pub result_steps: Vec<AnalyticCall<SlotRef>>,
     pub numbers: Vec<RowNumber<SlotRef>>,
     pub aliases: Vec<Known>,
     pub aliases_by_name: HashMap<Text, usize>,
-    /// fields that stand in the expression of the alias that has their name
+    /// Fields in the expression of the alias that has their name.
     shadowed: HashSet<Text>,
     pub aggregates: Vec<AggregateCall<SlotRef>>,
     aggregates_by_text: HashMap<String, usize>,
-    /// the aggregates of WHERE, which are over all rows of the window
+    /// Aggregates of WHERE, over all rows of the window.
     pub window_aggregates: Vec<AggregateCall<SlotRef>>,
-    /// the rule has a window
+    /// The rule has a window.
     pub windowed: bool,
-    /// a condition of the window is being compiled
+    /// A condition of the window is being compiled.
     pub in_window: bool,
-    /// how many CASE are open: what stands in their branches may be met by no row
+    /// The number of enclosing CASEs: no row may reach their branches.
     open_cases: usize,
-    /// the set-returning call
+    /// The set-returning call.
     pub elements: Option<Elements>,
     copied: usize,
-    /// the rule has a window or joins, so that a result is not that of one row
+    /// The rule has a window or joins, so that a result is made of several rows.
     pub gathers: bool,
-    /// the sources in the order in which they give the value of a name that several schemaless ones may have
+    /// The sources in the order in which they provide a name that several schemaless ones may have.
     pub precedence: Vec<usize>,
-    /// what is wrong so far
+    /// The mistakes so far.
     pub errors: Vec<PlanError>,
 }
 
@@ -182,7 +181,7 @@ impl Compiled {
     }
 }
 
-/// Gathers what is known of the parts while a node is put together from them.
+/// Collects the properties of the parts of a node.
 struct Parts {
     aggregate: bool,
     late: bool,
@@ -193,7 +192,7 @@ struct Parts {
     declared: bool,
     nodes: usize,
     height: u32,
-    /// all of them are constants
+    /// All of them are constants.
     constant: bool,
 }
 
@@ -232,7 +231,7 @@ impl Parts {
         Box::new(self.take(part))
     }
 
-    /// The node, or its value where all its parts are constants.
+    /// The node, or its value if all its parts are constants.
     fn node(self, expr: Expr, ty: Type) -> Result<Compiled> {
         match if self.constant { folded(&expr) } else { None } {
             Some(value) => Ok(Compiled { declared: self.declared, ..Compiled::leaf(Expr::Constant(value), ty) }),
@@ -240,7 +239,6 @@ impl Parts {
         }
     }
 
-    /// The node as it is.
     fn kept(self, expr: Expr, ty: Type) -> Result<Compiled> {
         let Parts { aggregate, late, finished, row, hits, element, declared, nodes, height, constant: _ } = self;
         if height >= MAX_HEIGHT {
@@ -289,34 +287,34 @@ impl Compiler {
         }
     }
 
-    /// Whether a value is one for a group or window, so that there is one result row for it.
+    /// Whether there is one value for a group or window, so that there is one result row for it.
     pub fn is_of_group(&self, value: &Compiled) -> bool {
         value.aggregate || (value.hits && self.gathers)
     }
 
-    /// What stands for a value that cannot be compiled.
+    /// The placeholder for a value that cannot be compiled.
     pub fn unknown_value(&self) -> Compiled {
         Compiled::leaf(SlotRef::Element.expr(), Type::Any)
     }
 
-    /// Notes what is wrong, and goes on without it.
+    /// Records a mistake and continues without the value.
     pub fn noted<T>(&mut self, result: Result<T>) -> Option<T> {
         result.map_err(|error| self.note(error)).ok()
     }
 
-    /// Notes what is wrong. After many mistakes further ones help nobody.
+    /// Records a mistake, up to a limit.
     pub fn note(&mut self, error: PlanError) {
         PlanError::note(&mut self.errors, || error);
     }
 
     /// Compiles `expr`. `own` is the name of the alias or REPLACE that it defines: within it the name is the field.
     ///
-    /// What is wrong is noted, and a value of which nothing is known stands for it, so that the rest of the statement is
-    /// looked at too. Of an expression around a wrong one nothing is told: it may be a consequence.
+    /// Records mistakes, and returns a placeholder in place of a wrong expression, so that the rest of the statement is
+    /// checked too. An expression around a wrong one is not reported: it may be a consequence.
     pub fn expr(&mut self, expr: &ast::Expr, clause: Clause, own: Option<&str>) -> Result<Compiled> {
         let before = self.errors.len();
         match self.expr_of(expr, clause, own) {
-            // The aggregate around it says whose argument it is.
+            // The enclosing aggregate says whose argument it is.
             Err(error) if clause == Clause::Aggregate && matches!(*error.kind, PlanErrorKind::NestedAggregate(_)) => {
                 Err(error)
             }
@@ -356,8 +354,7 @@ impl Compiler {
         }
     }
 
-    /// ORDER BY where there is no window: there is one row to be put in order, so nothing of it stays, but it must make
-    /// sense as it must with a window.
+    /// ORDER BY without a window: it sorts one row, so nothing of it remains, but it is checked as with a window.
     pub fn check_order(&mut self, keys: &[ast::OrderKey]) -> Result<()> {
         let lengths = (self.steps.len(), self.result_steps.len(), self.numbers.len(), self.aggregates.len());
         self.order_by(keys, "ORDER BY")?;
@@ -379,7 +376,7 @@ impl Compiler {
     }
 }
 
-/// The clause, and the name whose alias or REPLACE is being compiled.
+/// The clause, and the name of the alias or REPLACE that is being compiled.
 type Scope<'a> = (Clause, Option<&'a str>);
 
 fn value(literal: &Literal) -> Value {
@@ -392,7 +389,7 @@ fn value(literal: &Literal) -> Value {
     }
 }
 
-/// The value of an expression over constants. An error is left to the row that meets it: it may be in a branch that no
+/// The value of an expression over constants. An error is left to the rows that reach it: it may be in a branch that no
 /// row takes.
 fn folded(expr: &Expr) -> Option<Value> {
     let zone = &jiff::tz::TimeZone::UTC;
@@ -406,6 +403,6 @@ fn folded(expr: &Expr) -> Option<Value> {
         hits: Hits::default(),
         pause: None,
     };
-    // There is no slot among constants.
+    // Constants have no slots.
     expr.map(&mut |_| 0).eval(&Row { slots: &[], context: &context }).ok().map(|value| value.into_owned())
 }

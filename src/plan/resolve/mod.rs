@@ -1,4 +1,4 @@
-//! What a rule means: its names resolved to columns, aliases and aggregates, its clauses checked.
+//! Resolves the names of a rule to columns, aliases and aggregates, and checks its clauses.
 
 mod select_list;
 mod sources;
@@ -17,15 +17,15 @@ use crate::expr::function;
 use crate::sql::ast::{self, ExprKind, Field, Select};
 use crate::value::{Text, Value};
 
-/// The member of a result that has the metadata of its message, where the rule's option sendMetaToSink asks for it.
+/// The member of a result with the metadata of its message, for `sendMetaToSink`.
 const METADATA: &str = "__meta";
 
-/// How many streams and tables a rule may read: of several without a schema, each has a column for every name.
+/// The most streams and tables of a rule: each schemaless one has a column for every name.
 const MAX_SOURCES: usize = 64;
 
 type Result<T, E = PlanError> = std::result::Result<T, E>;
 
-/// Resolves a rule over the streams of the catalog. The error is the first, with all others that do not follow from one.
+/// Resolves a rule over the catalog. The error is the first mistake, with all independent others.
 pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Result<Logical> {
     if let Some(beyond) = select.joins.get(MAX_SOURCES - 1) {
         let kind = PlanErrorKind::TooManySources { found: 1 + select.joins.len(), most: MAX_SOURCES };
@@ -34,7 +34,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     let mut errors = Vec::new();
     let sources = sources(select, options, catalog, &mut errors);
     let roles: Vec<Role> = sources.iter().map(|source| role(&source.stream)).collect();
-    // What a stream is that is not there, and what goes with it, nobody knows.
+    // The kind of a missing stream is unknown, and so is what may be combined with it.
     let all_known = errors.is_empty();
     if all_known {
         check_sources(select, &sources, &roles, &mut errors);
@@ -48,7 +48,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     });
     compiler.windowed = select.window.is_some();
     compiler.gathers = compiler.windowed || !select.joins.is_empty();
-    // A key that calls what is not there was perhaps to be the window, and is told of as such.
+    // A key that calls an unknown function was probably meant to be the window, and is reported as that.
     let is_unknown =
         |key: &ast::Expr| matches!(&key.kind, ExprKind::Call(call) if function::lookup(&call.name.name).is_none());
     if let (Some(key), None) = (select.group_by.first(), &select.window)
@@ -85,7 +85,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
                     let (item, aggregate) = match spread(function, call, expr.span, name, alias, &mut compiler) {
                         Ok(spread) => spread,
                         Err(error) => {
-                            // As with expressions: it may follow from what is wrong in its arguments.
+                            // As with expressions, it may follow from a mistake in its arguments.
                             if compiler.errors.len() == before {
                                 compiler.note(error);
                             }
@@ -150,7 +150,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
         let times = if timed { event_time(options, &mut compiler.sources[index]) } else { Ok(None) };
         event_times.push(compiler.noted(times).flatten());
     }
-    // With several streams the slowest of them holds back the watermark.
+    // With several streams, the slowest one holds back the watermark.
     let holds_back = options.late_tolerance > 0 || roles.iter().filter(|role| **role == Role::Stream).count() > 1;
     let Compiler {
         sources,
@@ -222,7 +222,7 @@ fn having(expr: Option<&ast::Expr>, compiler: &mut Compiler) -> Result<Option<Ex
     Ok(compiler.noted(useful).flatten().map(|compiled| compiled.expr))
 }
 
-/// Refuses a constant that is no condition, and drops one that is always true.
+/// Refuses a constant that is not a condition, and drops one that is always true.
 fn useful(compiled: Compiled, expr: &ast::Expr, clause: &'static str) -> Result<Option<Compiled>> {
     match compiled.literal() {
         Some(Value::Bool(true)) => Ok(None),

@@ -19,7 +19,7 @@ pub(super) fn made_of_many(expr: &ast::Expr) -> Option<(&'static Function, &ast:
     matches!(function.code, Code::SetReturning(_) | Code::Analytic(Analytic::ChangedCols)).then_some((function, call))
 }
 
-/// A field that gives several columns or rows, and whether it has an aggregate.
+/// A field that gives several columns or rows, and whether it contains an aggregate.
 pub(super) fn spread(
     function: &'static Function,
     call: &ast::Call,
@@ -39,9 +39,9 @@ pub(super) fn spread(
 
 /// The names of the result's members.
 pub(super) struct Names {
-    /// of each field; none for stars
+    /// Of each field; `None` for stars.
     pub of_field: Vec<Option<Text>>,
-    /// all, those of REPLACE too
+    /// All, including those of REPLACE.
     pub all: Vec<Text>,
 }
 
@@ -103,7 +103,7 @@ pub(super) fn output_names(fields: &[Field], errors: &mut Vec<PlanError>) -> Nam
     names
 }
 
-/// A field of the stream that is passed through by its name.
+/// Whether a field is a column that is passed through by its name.
 pub(super) fn is_plain(expr: &ast::Expr, compiler: &Compiler) -> bool {
     match &expr.kind {
         ExprKind::Column(_) => true,
@@ -114,7 +114,7 @@ pub(super) fn is_plain(expr: &ast::Expr, compiler: &Compiler) -> bool {
     }
 }
 
-/// Compiles the aliases, each after those that it needs, and gives the index of each by the index of its field.
+/// Compiles the aliases, each after those that it needs. Returns the index of each by the index of its field.
 pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Result<HashMap<usize, usize>> {
     let aliased: Vec<(usize, &ast::Expr, &Ident)> = fields
         .iter()
@@ -130,7 +130,7 @@ pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Resu
     let qualifiers: Vec<Text> = compiler.qualifiers().cloned().collect();
     let by_name: HashMap<&str, usize> =
         aliased.iter().enumerate().map(|(index, (_, _, alias))| (alias.name.as_str(), index)).collect();
-    // How many others each waits for, and who waits for it.
+    // How many others each waits for, and which ones wait for it.
     let mut waits: Vec<usize> = vec![0; aliased.len()];
     let mut readers: Vec<Vec<usize>> = vec![Vec::new(); aliased.len()];
     for (index, (_, expr, alias)) in aliased.iter().enumerate() {
@@ -175,7 +175,7 @@ pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Resu
         }
     }
     match (0..aliased.len()).find(|index| waits[*index] > 0) {
-        // Nothing can be said of what reads them.
+        // What reads them cannot be checked.
         Some(index) => {
             compiler.note(PlanError::at(PlanErrorKind::AliasCycle, aliased[index].2.span));
             Err(PlanError::of_all(std::mem::take(&mut compiler.errors)).expect("one was just noted"))
@@ -184,7 +184,7 @@ pub(super) fn compile_aliases(fields: &[Field], compiler: &mut Compiler) -> Resu
     }
 }
 
-/// Adds what `*` stands for, and says whether its REPLACE has an aggregate.
+/// Expands `*`; returns whether its REPLACE contains an aggregate.
 pub(super) fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: &mut Vec<Output>) -> Result<bool> {
     let inputs = match &star.stream {
         None => compiler.precedence.clone(),
@@ -203,8 +203,8 @@ pub(super) fn star(star: &Star, names: &Names, compiler: &mut Compiler, fields: 
             except.push(name.clone());
         }
     }
-    // Of equal names the column of the stream that goes first counts. The whole messages of schemaless streams come last, without
-    // what schemas declare.
+    // Of equal names the column of the first stream counts. Whole messages of schemaless streams come last, without the
+    // declared columns of the others.
     let mut wholes = Vec::new();
     for input in inputs {
         match compiler.sources[input].stream.clone().columns.as_deref() {

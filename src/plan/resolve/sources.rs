@@ -12,7 +12,7 @@ use crate::plan::view::ViewError;
 use crate::sql::ast::{JoinKind, Select, Source, Window, WindowKind};
 use crate::value::Text;
 
-/// The streams and tables of FROM and JOIN. One that is not there is taken for a stream without a schema.
+/// The streams and tables of FROM and JOIN. A missing one is treated as a stream without a schema.
 pub(super) fn sources(
     select: &Select,
     options: &RuleOptions,
@@ -41,7 +41,7 @@ pub(super) fn sources(
         if stream.temporary && !options.temporary {
             PlanError::note(errors, || PlanError::at(PlanErrorKind::TemporaryStream(name.name.to_string()), name.span));
         }
-        // A stream that is joined to itself is known by its aliases only.
+        // A stream that is joined to itself is only known by its aliases.
         let twice = times[&name.name] > 1;
         let mut qualifiers: Vec<Text> = source.alias.iter().map(|alias| alias.name.clone()).collect();
         if !twice || source.alias.is_none() {
@@ -56,8 +56,8 @@ pub(super) fn sources(
     sources
 }
 
-/// The sources in the order in which they give the value of a name that several have: as written, but the side that a
-/// RIGHT JOIN keeps goes before all on its left.
+/// The sources in the order in which they provide a name that several have: as written, but the side that a RIGHT JOIN
+/// keeps precedes everything on its left.
 pub(super) fn precedence(select: &Select) -> Vec<usize> {
     let mut order = vec![0];
     for (index, join) in (1..).zip(&select.joins) {
@@ -66,7 +66,7 @@ pub(super) fn precedence(select: &Select) -> Vec<usize> {
     order
 }
 
-/// What a stream or table is for a rule that reads it.
+/// The role of a stream or table in a rule that reads it.
 pub(super) fn role(stream: &StreamDef) -> Role {
     match stream.kind {
         Kind::Stream => Role::Stream,
@@ -77,7 +77,7 @@ pub(super) fn role(stream: &StreamDef) -> Role {
 
 /// Checks that the sources can be read together.
 pub(super) fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role], errors: &mut Vec<PlanError>) {
-    // A scan table may stand first: it is joined to what the streams bring.
+    // A scan table may be first: it is joined to the rows of streams.
     let first_works = match roles[0] {
         Role::Stream => true,
         Role::Table { .. } => roles.contains(&Role::Stream),

@@ -8,7 +8,7 @@ use crate::plan::physical::WindowSpec;
 use crate::sql::ast::{self, Over, Window, WindowKind};
 use crate::time::Unit;
 
-/// Checks what of a window needs no names.
+/// Checks the parts of a window that contain no names.
 pub(super) fn check_window(window: &Window) -> Result<()> {
     let at = |kind| Err(PlanError::at(kind, window.span));
     if window.kind.lengths().contains(&0) {
@@ -23,7 +23,7 @@ pub(super) fn check_window(window: &Window) -> Result<()> {
     refused.map_or(Ok(()), |part| at(PlanErrorKind::WindowOver(part)))
 }
 
-/// The window with its conditions, which may read aliases and are about rows before they are gathered.
+/// The window with its conditions, which may read aliases and see rows before they are gathered.
 pub(super) fn window_spec(window: &Window, compiler: &mut Compiler) -> Result<WindowSpec<SlotRef>> {
     let gathers = std::mem::replace(&mut compiler.gathers, false);
     compiler.in_window = true;

@@ -1,5 +1,5 @@
-//! Where conditions are tested: pushed down to the scan where that changes no answer, and split there into tests that
-//! the scan can index and the rest.
+//! Decides where conditions are tested: they are pushed down to the scan where that changes no result, and split there
+//! into tests that the scan can index and the rest.
 
 use std::collections::BTreeSet;
 
@@ -11,22 +11,22 @@ use crate::value::Value;
 use crate::value::operator::{BinaryOp, JoinKind};
 use crate::value::types::DataType;
 
-/// Where conditions are tested: each place has a conjunction, in order.
+/// The conjuncts tested at each place, in order.
 #[derive(Default)]
 pub struct Placed {
-    /// by the scan of each input
+    /// By the scan of each input.
     pub scan: Vec<Vec<Expr<SlotRef>>>,
     pub admit: Vec<Expr<SlotRef>>,
-    /// over rows, before or in the window
+    /// Over rows, before or in the window.
     pub rows: Vec<Expr<SlotRef>>,
-    /// over joined rows, when the window is closed
+    /// Over joined rows, when the window closes.
     pub joined: Vec<Expr<SlotRef>>,
 }
 
 pub fn place_conditions(logical: &Logical) -> Placed {
     let mut placed = Placed { scan: vec![Vec::new(); logical.inputs.len()], ..Placed::default() };
     let alone = logical.joins.is_empty() && logical.steps.is_empty() && !unnests(logical);
-    // Rows that do not pass WHERE count for these windows, or move their bounds.
+    // Rows that fail WHERE still count for these windows, or move their bounds.
     let counts = match &logical.window {
         Some(WindowSpec::Count { .. } | WindowSpec::Sliding { .. } | WindowSpec::State { .. }) => true,
         Some(WindowSpec::Session { .. }) => logical.watermark.is_some(),
@@ -51,13 +51,13 @@ pub fn place_conditions(logical: &Logical) -> Placed {
     placed
 }
 
-/// Whether rows become one for each element of an array before conditions are tested.
+/// Whether unnest makes several rows of one before conditions are tested.
 fn unnests(logical: &Logical) -> bool {
     logical.elements.as_ref().is_some_and(|elements| elements.before)
 }
 
-/// Conjuncts about one stream are tested before the joins where that changes no answer: on the left of joins that
-/// keep or drop a left row as a whole, and on both sides of inner ones.
+/// Tests conjuncts about one stream before the joins where that changes no result: on the left of joins that keep or
+/// drop a left row as a whole, and on both sides of inner joins.
 fn place_before_joins(filter: &Expr<SlotRef>, logical: &Logical, counts: bool, placed: &mut Placed) {
     let mut parts = Vec::new();
     conjuncts(filter.clone(), &mut parts);
@@ -92,7 +92,7 @@ fn place_before_joins(filter: &Expr<SlotRef>, logical: &Logical, counts: bool, p
     }
 }
 
-/// Whether an expression asks for the window's bounds, which rows do not know.
+/// Whether an expression reads the bounds of the window, which rows do not have.
 pub fn asks_for_window<S>(expr: &Expr<S>) -> bool {
     expr.any(&|part| matches!(part, Expr::Call { function, .. } if function.name.starts_with("window_")))
 }
@@ -142,7 +142,7 @@ fn split(parts: Vec<Expr>, columns: &[Column]) -> Option<Filter> {
     if tests.is_empty() && rest.is_none() { None } else { Some(Filter { tests, rest }) }
 }
 
-/// A conjunct as tests of a column against constants, where it is nothing else.
+/// A conjunct as tests of a column against constants, if it is nothing else.
 fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
     match part {
         Expr::Binary { op, left, right, .. } => {
@@ -154,7 +154,7 @@ fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
                 _ => return None,
             };
             let constant = testable(slot, constant, columns)?;
-            // Other comparisons of a boolean fail, which is left to the expression.
+            // Other comparisons of a boolean fail: the expression reports that.
             let equality = matches!(op, Comparison::Equal | Comparison::NotEqual);
             if matches!(constant, Value::Bool(_)) && !equality {
                 return None;
@@ -163,7 +163,7 @@ fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
         }
         Expr::Between { operands, negated: false } => {
             let [Expr::Slot(slot), Expr::Constant(low), Expr::Constant(high)] = &**operands else { return None };
-            // Where one bound does not fit, BETWEEN fails whatever the other one says.
+            // If one bound has the wrong type, BETWEEN fails whatever the other one is.
             let same = matches!(low, Value::Text(_)) == matches!(high, Value::Text(_));
             if !same || [low, high].iter().any(|bound| matches!(bound, Value::Bool(_))) {
                 return None;
@@ -188,8 +188,8 @@ fn as_tests(part: &Expr, columns: &[Column]) -> Option<Vec<Test>> {
     }
 }
 
-/// The constant, if a test of this slot against it is a comparison of numbers, texts or booleans. A point in time
-/// compares with text in a way of its own, so columns of that type, and computed slots, which may hold one, are left out.
+/// The constant, if a test of this slot against it compares numbers, texts or booleans. A datetime compares with text
+/// in its own way, so datetime columns, and computed slots, which may hold one, are left out.
 fn testable(slot: usize, constant: &Value, columns: &[Column]) -> Option<Value> {
     let column = columns.get(slot)?;
     let comparable = !matches!(column.ty, Some(DataType::DateTime)) && matches!(column.source, ColumnSource::Key(_));
@@ -198,7 +198,7 @@ fn testable(slot: usize, constant: &Value, columns: &[Column]) -> Option<Value> 
     comparable.then(|| constant.clone())
 }
 
-/// The comparison with its sides exchanged.
+/// The comparison with its sides swapped.
 fn flipped(op: Comparison) -> Comparison {
     match op {
         Comparison::Equal => Comparison::Equal,

@@ -1,5 +1,5 @@
-//! From what a rule means to how it runs: conditions are pushed down to the scan, aliases get the slots in which they
-//! are computed once, and what a slot means becomes its number.
+//! Turns the logical plan into the physical one: conditions are pushed down to the scan, shared aliases get slots, and
+//! slots get numbers.
 //!
 //! `stages` says when each value is there, `conditions` where each condition is tested, `slots` where each value stands,
 //! `joins` what is compared. This file puts the plan together.
@@ -43,7 +43,7 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, Pla
     Ok(RulePlan { inputs, body, send_nil })
 }
 
-/// Whether each row is a result by itself, as soon as it is there.
+/// Whether each row is a result at once.
 fn runs_in_scan(logical: &Logical) -> bool {
     logical.window.is_none()
         && logical.joins.is_empty()
@@ -58,14 +58,14 @@ fn runs_in_scan(logical: &Logical) -> bool {
         && !pauses(logical)
 }
 
-/// Whether the rule asks for what it has sent before.
+/// Whether the rule reads what it has sent before.
 fn counts_hits(logical: &Logical) -> bool {
     let mut found = false;
     logical.each_expr(&mut |expr| found |= asks_for_hits(expr));
     found
 }
 
-/// Whether the rule asks for a pause: only an operator of its own can make one.
+/// Whether the rule calls `delay()`: only an operator of its own can pause.
 fn pauses(logical: &Logical) -> bool {
     let mut found = false;
     logical.each_expr(&mut |expr| {
@@ -74,19 +74,19 @@ fn pauses(logical: &Logical) -> bool {
     found
 }
 
-/// Whether an expression asks for what was sent before.
+/// Whether an expression reads what was sent before.
 fn asks_for_hits<S>(expr: &Expr<S>) -> bool {
     expr.any(&|part| matches!(part, Expr::Call { function, .. } if HITS.contains(&function.name)))
 }
 
-/// The functions that ask for what was sent before.
+/// The functions that read what was sent before.
 const HITS: [&str; 4] = ["last_hit_count", "last_hit_time", "last_agg_hit_count", "last_agg_hit_time"];
 
 fn inputs(logical: &Logical, stages: &Stages, placed: &Placed, slots: &Slots) -> Vec<Input> {
     let mut inputs = Vec::with_capacity(logical.inputs.len());
     for (number, input) in logical.inputs.iter().enumerate() {
         let (order, for_filter) = scan_aliases(logical, stages, number, &placed.scan[number]);
-        // A scan counts its slots from 0.
+        // A scan numbers its slots from 0.
         let base = slots.inputs[number].start;
         let place = |expr: &Expr<SlotRef>| slots.place_from(expr, base);
         let scan = Scan {
@@ -106,7 +106,7 @@ fn inputs(logical: &Logical, stages: &Stages, placed: &Placed, slots: &Slots) ->
     inputs
 }
 
-/// All that is behind the scans.
+/// Everything after the scans.
 fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -> Result<Stateful, PlanError> {
     let mut steps = Vec::new();
     for input in 0..logical.inputs.len() {
@@ -128,7 +128,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         slot: slots.first_result_step + number,
         kind: StepKind::Analytic(call.map(&mut slots.number())),
     });
-    // Tests of slots by number are for the scan; here a filter is an expression.
+    // Only the scan has tests of slots by number: here a filter is an expression.
     let condition = |parts: &[Expr<SlotRef>]| filter_of(slots.all(parts), &[]);
     let joined_filter = condition(&placed.joined).and_then(|filter| filter.rest);
     let projection = projection(logical, slots, true);
@@ -165,26 +165,26 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
     Ok(stateful)
 }
 
-/// The set-returning call, where it runs over result rows.
+/// The set-returning call, if it runs over result rows.
 fn late_elements(logical: &Logical) -> Option<&RowsOf<SlotRef>> {
     logical.elements.as_ref().filter(|elements| !elements.before).map(|elements| &elements.rows)
 }
 
-/// Whether each row can be added to its groups at once and forgotten: not where rows are joined or sorted before, nor
-/// where the window's bounds are asked for.
+/// Whether each row can be added to its groups at once and dropped: not if rows are joined or sorted first, nor if the
+/// bounds of the window are read.
 fn incremental(plan: &Stateful) -> bool {
     let rows_are_sorted = !plan.order.is_empty() && plan.keys.is_empty();
     let late = plan.keys.iter().chain(plan.aggregates.iter().flat_map(|call| &call.arg)).any(asks_for_window);
     plan.grouped && plan.joins.is_empty() && plan.joined_filter.is_none() && !rows_are_sorted && !late
 }
 
-/// Whether the results are the same in whatever order the rows come.
+/// Whether the results do not depend on the order of rows.
 fn order_does_not_matter(plan: &Stateful) -> bool {
     let keys: Vec<usize> =
         plan.keys.iter().filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None }).collect();
     matches!(plan.window, WindowSpec::Hopping { .. })
         && plan.steps.is_empty()
-        // What was sent before depends on which windows are closed when a row is looked at.
+        // What was sent before depends on which windows have closed when a row is processed.
         && !plan.counts_hits
         && plan.incremental
         && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())

@@ -1,4 +1,4 @@
-//! Where each value stands in a row: what a slot means gets its number.
+//! Assigns a number to each slot.
 
 use std::ops::Range;
 
@@ -7,7 +7,7 @@ use super::stages::{Stage, Stages};
 use crate::expr::Expr;
 use crate::plan::logical::{Logical, SlotRef};
 
-/// The aliases that the scan of an input computes, first those that its filter needs, and how many those are.
+/// The aliases that the scan of an input computes, those that its filter needs first, and the number of these.
 pub fn scan_aliases(logical: &Logical, stages: &Stages, input: usize, filter: &[Expr<SlotRef>]) -> (Vec<usize>, usize) {
     let mut needed = vec![false; logical.aliases.len()];
     let mut waiting = Vec::new();
@@ -35,7 +35,7 @@ pub fn scan_aliases(logical: &Logical, stages: &Stages, input: usize, filter: &[
 
 /// The final slots.
 pub struct Slots {
-    /// where the columns of each input begin, and where its rows end
+    /// Where the columns of each input begin, and where its rows end.
     pub inputs: Vec<Range<usize>>,
     pub of_alias: Vec<Option<usize>>,
     of_step: Vec<usize>,
@@ -98,7 +98,7 @@ impl Slots {
         self.place_from(expr, 0)
     }
 
-    /// With slots counted from `base`.
+    /// With slots numbered from `base`.
     pub fn place_from(&self, expr: &Expr<SlotRef>, base: usize) -> Expr {
         expr.map(&mut |slot| self.of(*slot) - base)
     }
@@ -107,7 +107,7 @@ impl Slots {
         exprs.iter().map(|expr| self.place(expr)).collect()
     }
 
-    /// The number of each slot, for a part of the plan to be mapped.
+    /// The number of each slot, for mapping a part of the plan.
     pub fn number(&self) -> impl FnMut(&SlotRef) -> usize {
         |slot| self.of(*slot)
     }

@@ -1,5 +1,5 @@
-//! When the value of each alias and analytic call is there: by the scan of an input, for each of its rows with memory,
-//! or over joined rows.
+//! The stage at which each alias and analytic call is computed: by the scan of an input, for each of its rows with
+//! memory, or over joined rows.
 
 use std::collections::BTreeSet;
 
@@ -7,23 +7,23 @@ use crate::plan::error::{PlanError, PlanErrorKind};
 use crate::plan::logical::{Expr, Logical, LogicalStep, SlotRef};
 use crate::plan::physical::Role;
 
-/// When the value of an alias or an analytic call is there.
+/// The stage at which a value is computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// computed by the scan of this input
+    /// By the scan of this input.
     Scan(usize),
-    /// computed for every row of this input, with memory
+    /// For every row of this input, with memory.
     Step(usize),
-    /// computed for joined rows
+    /// Over joined rows.
     Joined,
 }
 
 /// The stages of all aliases and analytic calls, and what each reads.
 pub struct Stages {
     pub aliases: Vec<Stage>,
-    /// the input of each analytic call
+    /// The input of each analytic call.
     pub steps: Vec<usize>,
-    /// the input whose rows become one for each element, where that is done before the rest
+    /// The input whose rows unnest multiplies, if that happens before the rest.
     pub elements: Option<usize>,
 }
 
@@ -31,9 +31,9 @@ pub struct Stages {
 #[derive(Clone, Default)]
 pub struct Reads {
     pub inputs: BTreeSet<usize>,
-    /// the answer of an analytic call, or of an alias with one
+    /// The result of an analytic call, or of an alias with one.
     pub steps: bool,
-    /// an alias over joined rows
+    /// An alias over joined rows.
     pub joined: bool,
 }
 

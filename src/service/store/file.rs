@@ -62,7 +62,6 @@ pub(super) struct Read {
 /// Why changes were not written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CommitError {
-    /// there is no room
     #[error("{0}")]
     Full(String),
     #[error("{0}")]

@@ -140,7 +140,6 @@ impl Records {
 /// Something in a store that is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
-    /// a record or state
     #[error("the {what} {name} is damaged")]
     Record {
         /// what it is of
@@ -148,7 +147,6 @@ pub enum Damage {
         /// its name, as well as it can be read
         name: String,
     },
-    /// some are gone
     #[error("records are missing: {found} of {expected} are there, or their list is damaged")]
     Missing {
         /// how many there should be
@@ -156,7 +154,6 @@ pub enum Damage {
         /// how many there are
         found: u64,
     },
-    /// the pages behind this cannot be read
     #[error("records cannot be read: {0}")]
     Unreadable(String),
 }
@@ -164,7 +161,6 @@ pub enum Damage {
 /// Why the store cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// the folder or file
     #[error("cannot open the store {}: {error}", path.display())]
     Io {
         path: PathBuf,
@@ -173,37 +169,30 @@ pub enum StoreError {
     },
     #[error("the store {} is in use by another process", .0.display())]
     InUse(PathBuf),
-    /// it cannot be opened at all
     #[error("the store {} is damaged ({reason}). It was not changed: restore a backup, or move it away to start with an empty store", path.display())]
     Damaged {
         path: PathBuf,
         /// how it was seen
         reason: String,
     },
-    /// of a later Plutino
     #[error("the store {} has version {found}, this Plutino knows up to {}. It was not changed: use a newer Plutino", path.display(), file::VERSION)]
     Newer {
         path: PathBuf,
         /// its version
         found: u64,
     },
-    /// a change could not be written
     #[error("cannot write to the store: {0}")]
     Write(String),
-    /// it is damaged, and must not be written
     #[error("the store is damaged ({0}), and read-only: stop the service and run `plutino store repair`")]
     ReadOnly(Damage),
-    /// it cannot be created
     #[error("cannot write to the new store {}: {reason}", path.display())]
     New {
         path: PathBuf,
         /// why
         reason: String,
     },
-    /// something cannot be read
     #[error("cannot read from the store: {0}")]
     Read(String),
-    /// the store was closed
     #[error("the store is closed")]
     Closed,
 }

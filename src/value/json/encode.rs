@@ -11,7 +11,6 @@ use crate::value::Value;
 /// Why a value cannot be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// NaN or infinity is somewhere in the value.
     #[error("JSON has no number for NaN and infinity")]
     NotFinite,
 }

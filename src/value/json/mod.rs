@@ -53,10 +53,8 @@ pub enum Problem {
     /// A message of a stream whose rows are arrays is no array.
     #[error("expected an array, since the stream has JSON_ARRAY=\"row\"")]
     NotArray,
-    /// Something that cannot start a value.
     #[error("expected a value")]
     Value,
-    /// A member does not start with a quoted key.
     #[error("expected a key in double quotes")]
     Key,
     #[error("expected a colon after the key")]
@@ -67,16 +65,12 @@ pub enum Problem {
     /// An element of an array is followed by neither of them.
     #[error("expected a comma or a closing bracket")]
     CommaOrBracket,
-    /// A sign, a point or an exponent without digits.
     #[error("expected a digit")]
     Digit,
-    /// A number such as 007.
     #[error("a number must not start with a zero that other digits follow")]
     LeadingZero,
-    /// A number that no double can hold.
     #[error("the number is beyond the range of a double")]
     OutOfRange,
-    /// A backslash before something that is no escape.
     #[error("unknown escape in a string; a backslash itself is written as two")]
     Escape,
     /// `\u` without four hexadecimal digits.
@@ -85,16 +79,13 @@ pub enum Problem {
     /// A line break, tab or other control character inside a string.
     #[error("control characters in a string must be escaped")]
     Control,
-    /// The text ends inside a string.
     #[error("the closing quote of a string is missing")]
     Unterminated,
     /// More than [`DEPTH_LIMIT`] arrays and objects open inside each other.
     #[error("nested too deeply, the limit is 512")]
     TooDeep,
-    /// Something other than white space after the value.
     #[error("unexpected text after the value")]
     Trailing,
-    /// A text whose offsets do not fit 32 bits.
     #[error("longer than 4 GiB")]
     TooLong,
 }

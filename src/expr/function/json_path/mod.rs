@@ -84,10 +84,8 @@ pub enum Found<'v> {
 /// A path leads nowhere, or to too much.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
-    /// There is no such member.
     #[error("unknown key {0}")]
     Key(Text),
-    /// There is no such element.
     #[error("index {0} out of range")]
     Index(i64),
     /// The path leads to more values than one call may hold.

@@ -35,15 +35,12 @@ const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 /// Why a peer could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
-    /// no TCP connection
     #[error("cannot connect to {address}: {source}")]
     Connect { address: String, source: io::Error },
-    /// no tunnel through a proxy
     #[error("cannot connect to {address} through the proxy {proxy}: {source}")]
     Proxy { address: String, proxy: String, source: io::Error },
     #[error("TLS with {address} failed: {source}")]
     Tls { address: String, source: io::Error },
-    /// an answer, but not that of a websocket endpoint
     #[error("{address} refuses the websocket: HTTP status {status}{}; {}", shown(.body), advice(*.status))]
     Status {
         address: String,
@@ -53,18 +50,14 @@ pub enum DialError {
         /// how long the peer asks to wait
         retry_after: Option<Duration>,
     },
-    /// a redirect that is not followed
     #[error("{address} redirects to {target}, which is not followed: {why}")]
     Redirect { address: String, target: String, why: &'static str },
     #[error("{address} does not answer as a websocket server: {source}")]
     Handshake { address: String, source: HandshakeError },
-    /// it claims extensions that were not offered
     #[error("{address}: the answer to perMessageDeflate cannot be used: {wrong}")]
     Extensions { address: String, wrong: &'static str },
-    /// what is to be said first cannot be read
     #[error("{address} is not dialled: {source}")]
     Opening { address: String, source: OpeningError },
-    /// took longer than handshakeTimeout
     #[error("{address} did not complete the handshake within {} ms (handshakeTimeout)", limit.as_millis())]
     Timeout { address: String, limit: Duration },
 }

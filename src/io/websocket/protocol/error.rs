@@ -7,26 +7,21 @@ use super::code;
 /// An error of a connection. The texts say what the peer did: they are shown in the status of a source or sink.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// RSV bits that no extension has given a meaning
     #[error("protocol error: a frame has reserved bits set")]
     ReservedBits,
     /// an opcode that RFC 6455 does not define
     #[error("protocol error: a frame has the unknown opcode {0}")]
     Opcode(u8),
-    /// a client must mask
     #[error("protocol error: a client sent a frame that is not masked")]
     Unmasked,
-    /// a server must not
     #[error("protocol error: a server sent a masked frame")]
     Masked,
     #[error("protocol error: a control frame is fragmented")]
     FragmentedControl,
-    /// a control frame of more than 125 bytes
     #[error("protocol error: a control frame holds {0} bytes; 125 are allowed")]
     LargeControl(u64),
     #[error("protocol error: a continuation frame without a message to continue")]
     NothingToContinue,
-    /// a new message before the end of the last
     #[error("protocol error: a message begins before the one before it has ended")]
     Unfinished,
     /// a close frame whose payload is one byte, or whose code must not be sent
@@ -34,7 +29,6 @@ pub enum ReadError {
     CloseCode,
     #[error("a text message is not valid UTF-8")]
     Utf8,
-    /// a message above the limit
     #[error("a message of {size} bytes is longer than maxMessageSize ({limit})")]
     Size {
         /// of the message, or of as much of it as is announced
@@ -44,16 +38,12 @@ pub enum ReadError {
     /// a compressed message that inflates to more than the limit
     #[error("a compressed message inflates to more than maxMessageSize ({limit} bytes)")]
     Bomb { limit: usize },
-    /// not a deflate stream
     #[error("a compressed message cannot be inflated")]
     Deflate,
-    /// unfinished messages of all connections together
     #[error("incomplete messages of all connections take more than {limit} bytes: this one was dropped")]
     Budget { limit: usize },
-    /// end of the bytes without a close frame
     #[error("the connection ended without a close frame")]
     Reset,
-    /// the system's
     #[error("{0}")]
     Io(#[from] io::Error),
 }
