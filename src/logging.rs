@@ -27,18 +27,18 @@ use crate::sync::locked;
 /// The target of the lines about changes through the REST API.
 pub const AUDIT: &str = "plutino::audit";
 
-/// How many lines wait for the files.
+/// The length of the queue to the files, lines.
 const WAITING_FOR_FILE: usize = 8192;
 
-/// How many lines wait for stderr. The queue's memory is there from the start.
+/// The length of the queue to stderr, lines. Its memory is allocated at the start.
 const WAITING_FOR_STDERR: usize = 1024;
 
-/// When a new log file begins, and how many stay.
+/// Rotation of log files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogFile {
-    /// `basic.rotateTime`, hours: a new file each hour, or each day if it is 24 or more
+    /// `basic.rotateTime`, hours: a new file each hour; from 24 on, each day.
     pub hours: u64,
-    /// `basic.rotateCount`: files that are kept; 0: all
+    /// `basic.rotateCount`: files that are kept; 0: all.
     pub count: usize,
 }
 
@@ -48,20 +48,19 @@ impl Default for LogFile {
     }
 }
 
-/// How the log begins.
+/// Settings of the log.
 #[derive(Clone, Debug)]
 pub struct LogSettings {
-    /// lines are objects of JSON
+    /// Lines are JSON objects.
     pub json: bool,
-    /// lines go to stderr
+    /// Lines go to stderr.
     pub console: bool,
-    /// lines of [`AUDIT`] are written whatever the level
+    /// Lines of [`AUDIT`] are written at any level.
     pub audit: bool,
-    /// lines go to files
+    /// Lines go to files.
     pub file: bool,
-    /// when a new file begins and how many are kept
     pub rotation: LogFile,
-    /// the folder of the files; `None`: there are no files
+    /// `None`: there are no files.
     pub folder: Option<PathBuf>,
 }
 
@@ -91,48 +90,46 @@ pub enum LogError {
     NoFolder,
 }
 
-/// The running log.
 struct Control {
     filter: Handle<EnvFilter, Registry>,
     settings: LogSettings,
     wish: Mutex<Wish>,
-    /// lines go to stderr
+    /// Lines go to stderr.
     console: AtomicBool,
-    /// `None` once the log has ended
+    /// `None` once the log has ended.
     stderr: Mutex<Option<Target>>,
     file: Mutex<Option<Target>>,
-    /// lines lost by targets that are closed
+    /// Lines lost by closed targets.
     lost: AtomicUsize,
-    /// a line is being written to stderr
+    /// A line is being written to stderr.
     writing: Arc<AtomicBool>,
 }
 
-/// Stderr, for the thread that writes to it.
 struct Stderr(Arc<AtomicBool>);
 
 /// Where lines go: stderr, or the current file.
 struct Target {
     lines: NonBlocking,
-    /// why lines are lost here
+    /// Why lines are lost here.
     reason: &'static str,
-    /// lost lines that a line has told of
+    /// Lost lines that were reported in the log.
     told: usize,
-    /// dropped, it writes what waits; it waits for a second at the most
+    /// Dropping it writes the queue, for at most a second.
     _guard: WorkerGuard,
 }
 
-/// What the user wants of the log.
+/// The requested settings of the log.
 #[derive(Clone, Debug)]
 struct Wish {
-    /// directives, or a level
+    /// Directives, or a level.
     level: String,
-    /// write everything down to debug, whatever the level
+    /// Write everything down to debug, whatever the level.
     debug: bool,
     /// lines go to stderr
     console: bool,
     /// lines go to files
     file: bool,
-    /// the trail of changes is written whatever the level
+    /// The audit log is written at any level.
     audit: bool,
 }
 
@@ -141,7 +138,7 @@ static CONTROL: OnceLock<Control> = OnceLock::new();
 /// A change of the log; `None` leaves a setting as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogChange {
-    /// the least level that is written
+    /// The lowest level that is written.
     pub level: Option<Level>,
     /// whether everything down to debug is written, whatever the level
     pub debug: Option<bool>,
@@ -151,23 +148,18 @@ pub struct LogChange {
     pub file: Option<bool>,
 }
 
-/// A level under its names in configurations.
+/// A level, with its names in configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
-    /// every detail
     Trace,
-    /// details for finding faults
     Debug,
-    /// what happens
     Info,
-    /// what may be wrong
     Warn,
-    /// what is wrong
     Error,
 }
 
 impl Level {
-    /// The level of this name, in whatever case; `fatal` and `panic`, which end eKuiper, are errors here.
+    /// The level of this name, regardless of case; `fatal` and `panic`, which end eKuiper, are errors here.
     pub fn of(name: &str) -> Option<Level> {
         Some(match name.to_ascii_lowercase().as_str() {
             "trace" => Level::Trace,
@@ -179,7 +171,7 @@ impl Level {
         })
     }
 
-    /// What the log's filter calls it.
+    /// Its name in filter directives.
     pub fn directive(self) -> &'static str {
         match self {
             Level::Trace => "trace",
@@ -206,7 +198,7 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
         file: settings.file,
         audit: settings.audit,
     };
-    // As they are, so that an error names what the user wrote.
+    // Parsed as written, so that an error names what the user wrote.
     EnvFilter::try_new(directives)?;
     let (filter, handle) = reload::Layer::new(EnvFilter::try_new(wish.directives())?);
     let file = if wish.file { Some(Target::file(&settings)?) } else { None };
@@ -224,23 +216,23 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
         lost: AtomicUsize::new(0),
         writing,
     };
-    // There is one log, so that nobody has been here before.
+    // There is one log, so this is not set yet.
     let _ = CONTROL.set(control);
     tracing_subscriber::registry().with(filter).with(lines).init();
     Ok(())
 }
 
-/// Writes a line to stderr that is no event of the log: what a verb says. It waits no more than those do.
+/// Writes a line to stderr that is not a log event: the output of a command. It waits no longer than log lines do.
 pub fn say(text: &str) {
     let line = format!("{text}\n");
     match CONTROL.get() {
         Some(control) => control.console(&line),
-        // A closed stderr is no reason to stop.
+        // A closed stderr is ignored.
         None => drop(io::stderr().lock().write_all(line.as_bytes())),
     }
 }
 
-/// Ends the log: writes what waits, for a second at the most. Later lines are written to stderr at once, if it is read.
+/// Ends the log: writes the queues, for at most a second. Later lines go to stderr at once, if it is read.
 pub fn finish() {
     if let Some(control) = CONTROL.get() {
         let targets = [locked(&control.file).take(), locked(&control.stderr).take()];
@@ -248,7 +240,7 @@ pub fn finish() {
     }
 }
 
-/// How many lines were dropped since the start because they could not be written in time.
+/// Lines dropped since the start because they could not be written in time.
 pub fn lost_lines() -> usize {
     let Some(control) = CONTROL.get() else { return 0 };
     let of = |target: &Mutex<Option<Target>>| locked(target).as_ref().map_or(0, Target::lost);
@@ -265,7 +257,7 @@ pub fn change(change: &LogChange) -> Result<(), LogError> {
     let new = wish.clone().with(change);
     let filter = EnvFilter::try_new(new.directives())?;
     let opened = if new.file && !wish.file { Some(Target::file(&control.settings)?) } else { None };
-    // The file is not locked meanwhile: an exchange of the filter may write lines.
+    // The file is not locked here: exchanging the filter may write lines.
     control.filter.reload(filter)?;
     if new.file != wish.file {
         let old = std::mem::replace(&mut *locked(&control.file), opened);
@@ -299,7 +291,7 @@ impl Wish {
 }
 
 impl Control {
-    /// Writes a line to stderr. Nothing waits behind a line that is stuck there.
+    /// Writes a line to stderr. No caller waits behind a line that is stuck there.
     fn console(&self, line: &str) {
         match locked(&self.stderr).as_mut() {
             Some(stderr) => stderr.write(line, self.settings.json),
@@ -355,7 +347,7 @@ impl Target {
             };
             let _ = self.lines.write_all(told.as_bytes());
         }
-        // It takes the line or counts it as lost.
+        // It takes the line, or counts it as lost.
         let _ = self.lines.write_all(line.as_bytes());
     }
 }
@@ -383,7 +375,7 @@ impl Write for Stderr {
     }
 }
 
-/// Writes each event, which comes in one piece, as one line to where lines go.
+/// Writes each event, which arrives in one piece, as one line to the targets.
 struct Lines;
 
 impl Write for Lines {

@@ -1,4 +1,4 @@
-//! The memory budget of the process: how close the process is to it, and what gives way.
+//! The memory budget of the process: how close the process is to it, and what is given up when it is short.
 //!
 //! Three steps, each with its own share of the budget: no new clients; shorter queues of clients; the rule that
 //! remembers most fails. What a step does is done where it belongs (the data server and the service's patrol; clients'
@@ -10,19 +10,18 @@ use std::sync::LazyLock;
 use std::sync::atomic::{AtomicI64, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
-/// How long a measurement of the process counts, ms: those who ask often cost nothing.
+/// How long a measurement is reused, ms, so that frequent calls cost nothing.
 const FRESH: i64 = 200;
 
-/// How short memory is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pressure {
-    /// there is enough
+    /// Enough memory.
     None,
-    /// from 85 % of the budget on: no new clients
+    /// From 85 % of the budget: no new clients.
     Clients,
-    /// from 92 % on: clients' queues are short
+    /// From 92 %: clients' queues are short.
     Queues,
-    /// from 98 % on: the rule that remembers most fails
+    /// From 98 %: the rule with the largest state fails.
     Rules,
 }
 
@@ -42,10 +41,10 @@ static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 static BUDGET: AtomicU64 = AtomicU64::new(0);
 static MEASURED: AtomicI64 = AtomicI64::new(i64::MIN / 2);
 static LEVEL: AtomicU8 = AtomicU8::new(0);
-/// how often something was refused, cut short or ended, by step
+/// Counts of refusals, cuts and failures, by step.
 static ACTS: [AtomicU64; 3] = [AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0)];
 
-/// Sets the budget, bytes; `None`: 80 % of what the control group or the machine has. 0 is no budget.
+/// Sets the budget, bytes; `None`: 80 % of the control group or machine; 0: no budget.
 pub fn set_budget(bytes: Option<u64>) {
     BUDGET.store(bytes.or_else(default_budget).unwrap_or(0), Ordering::Relaxed);
 }
@@ -55,7 +54,7 @@ pub fn budget() -> u64 {
     BUDGET.load(Ordering::Relaxed)
 }
 
-/// How short memory is, as of the last measurement, which is no older than a moment.
+/// The step, by a measurement that is at most a moment old.
 pub fn pressure() -> Pressure {
     let budget = budget();
     if budget == 0 {
@@ -64,7 +63,7 @@ pub fn pressure() -> Pressure {
     let now = i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX);
     let measured = MEASURED.load(Ordering::Relaxed);
     let stale = now.saturating_sub(measured) >= FRESH;
-    // One of those who ask measures.
+    // One of the callers measures.
     if stale && MEASURED.compare_exchange(measured, now, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
         let pressure = Pressure::of(resident().unwrap_or(0), budget);
         let before = LEVEL.swap(pressure as u8, Ordering::Relaxed);
@@ -80,14 +79,14 @@ pub fn pressure() -> Pressure {
     }
 }
 
-/// Counts that something gave way to this step.
+/// Counts a refusal, cut or failure by this step.
 pub fn count(step: Pressure) {
     if let Some(acts) = (step as usize).checked_sub(1).and_then(|index| ACTS.get(index)) {
         acts.fetch_add(1, Ordering::Relaxed);
     }
 }
 
-/// How many clients were refused, queues cut short and rules ended for want of memory.
+/// Counts of refused clients, shortened queues and failed rules.
 pub fn counts() -> [(&'static str, u64); 3] {
     let of = |index: usize| ACTS[index].load(Ordering::Relaxed);
     [("clients", of(0)), ("queues", of(1)), ("rules", of(2))]
@@ -97,7 +96,7 @@ pub fn counts() -> [(&'static str, u64); 3] {
 fn resident() -> Option<u64> {
     let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
     let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
-    // Pages of 4 KiB, as on all that Plutino is built for.
+    // Pages of 4 KiB, as on all supported platforms.
     Some(pages * 4096)
 }
 

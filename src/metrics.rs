@@ -1,7 +1,7 @@
 //! Counters of a rule: written by one worker, read by the control plane at any time.
 //!
-//! What concerns all rules of a stream alike, such as a row or a message that cannot be decoded, is counted once, at the
-//! stream ([`StreamMetrics`]), so that its cost does not grow with the number of rules. A rule's count is its own plus what
+//! Events that concern all rules of a stream, such as a row or an undecodable message, are counted once, at the stream
+//! ([`StreamMetrics`]), so that their cost does not grow with the number of rules. A rule's count is its own plus what
 //! its streams have counted since it joined them.
 
 use std::collections::BTreeMap;
@@ -17,15 +17,15 @@ use crate::sync::locked;
 /// Counters of one rule.
 #[derive(Debug, Default)]
 pub struct RuleMetrics {
-    /// rows counted here and not at a stream; wraps below 0 where a stream counts rows that the rule never saw
+    /// Rows counted here and not at a stream; wraps below 0 if a stream counts rows that the rule never saw.
     rows_in: AtomicU64,
-    /// messages handed to the sinks, counted once however many sinks there are
+    /// Messages handed to the sinks, once however many sinks there are.
     pub messages_out: AtomicU64,
     /// rows that passed the scan's filter
     passed: AtomicU64,
-    /// when the rule last had rows to work on, ms since the epoch; 0: never
+    /// When the rule last had rows, ms since the epoch; 0: never.
     worked: AtomicI64,
-    /// when it last handed results over, likewise
+    /// When it last handed over results, likewise.
     handed: AtomicI64,
     /// rows and messages lost to an error of this rule alone
     errors: AtomicU64,
@@ -35,60 +35,55 @@ pub struct RuleMetrics {
     pub future: AtomicU64,
     /// the watermark in ms since the epoch, of a rule in event time; 0 before the first
     watermark: AtomicI64,
-    /// the rule's code panicked: it gets no more rows
+    /// The rule's code panicked: it gets no more rows.
     failed: AtomicBool,
     /// errors by operator; nothing is allocated before the first
     faults: Mutex<Vec<Fault>>,
     latency: Mutex<Option<Box<Histogram<u32>>>>,
-    /// what streams that it has left had noticed
+    /// Feed events of streams that it has left.
     feed: Mutex<FeedCounts>,
-    /// the streams that it reads
+    /// The streams that it reads.
     shares: Mutex<SmallVec<[Share; 1]>>,
 }
 
-/// The operators that can lose a row or a result to an error.
+/// Operators in which an error can lose a row or a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// a message that cannot be read, or a value that does not fit its column
+    /// A message cannot be read, or a value does not fit its column.
     Decoder,
     Filter,
     /// analytic functions
     Analytic,
-    /// what a window keeps of its rows, and its FILTER
+    /// What a window computes of its rows, and its FILTER.
     Window,
     /// conditions of joins
     Join,
-    /// the answers of aggregates
+    /// Results of aggregates.
     Aggregate,
     Having,
     Order,
-    /// the select list, and whatever is of no other operator
+    /// The select list, and everything without an operator of its own.
     Project,
-    /// results to messages
+    /// Encoding of results.
     Encode,
 }
 
-/// The errors of one operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// the operator
     pub place: Place,
-    /// how many
     pub count: u64,
-    /// when the last one was
     pub time: SystemTime,
-    /// the last one
     pub text: String,
 }
 
-/// What the operators of a rule have done.
+/// Counters of a rule's operators.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Work {
     /// rows that passed the scan's filter
     pub passed: u64,
-    /// when its streams last brought something, ms since the epoch; 0: never
+    /// When its streams last received anything, ms since the epoch; 0: never.
     pub received: i64,
-    /// when the rule last had rows to work on, likewise
+    /// When the rule last had rows, likewise.
     pub worked: i64,
     /// when it last handed results over, likewise
     pub handed: i64,
@@ -104,28 +99,28 @@ type LastError = (SystemTime, String);
 pub struct StreamMetrics {
     rows: AtomicU64,
     errors: AtomicU64,
-    /// when something came last, ms since the epoch
+    /// When anything last arrived, ms since the epoch.
     received: AtomicI64,
     last_error: Mutex<Option<LastError>>,
     feed: [AtomicU64; FeedEvent::ALL.len()],
 }
 
-/// What may be odd about the messages of a feed, beyond errors.
+/// Oddities in the messages of a feed that are not errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FeedEvent {
-    /// a message of another shape, skipped (ON_MISMATCH)
+    /// A message of another shape, skipped (`ON_MISMATCH`).
     Mismatched,
-    /// a message that another connection has brought before, dropped (dedupKey)
+    /// A message that another connection has delivered already, dropped (`dedupKey`).
     Duplicate,
-    /// a number of the feed's sequence that did not come (gapSequence)
+    /// A missing number of the feed's sequence (`gapSequence`).
     Missing,
-    /// a number that had come before
+    /// A number that occurred before.
     Doubled,
-    /// a number that came behind a later one
+    /// A number after a later one.
     Reordered,
 }
 
-/// How often each [`FeedEvent`] was.
+/// Counts of each [`FeedEvent`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FeedCounts([u64; FeedEvent::ALL.len()]);
 
@@ -146,7 +141,7 @@ impl FeedEvent {
 }
 
 impl FeedCounts {
-    /// Those that have happened, with how often.
+    /// Events with counts above 0.
     pub fn each(&self) -> impl Iterator<Item = (FeedEvent, u64)> {
         FeedEvent::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
     }
@@ -156,15 +151,15 @@ impl FeedCounts {
     }
 }
 
-/// A rule's part of what a stream counts.
+/// The share of a stream's counts that belongs to a rule.
 #[derive(Debug)]
 struct Share {
     stream: Arc<StreamMetrics>,
-    /// the stream's rows when the rule joined
+    /// The stream's rows when the rule joined.
     rows: u64,
-    /// the stream's errors then; none: they are told to the rule one by one
+    /// The stream's errors then; `None`: they are reported to the rule one by one.
     errors: Option<u64>,
-    /// the stream's feed counts then
+    /// The stream's feed counts then.
     feed: FeedCounts,
 }
 
@@ -192,7 +187,7 @@ impl StreamMetrics {
         self.rows.fetch_add(rows, Ordering::AcqRel);
     }
 
-    /// Notes that a batch came at `now`, ms since the epoch.
+    /// Records a batch at `now`, ms since the epoch.
     pub fn received(&self, now: i64) {
         self.received.store(now, Ordering::Relaxed);
     }
@@ -213,22 +208,22 @@ impl StreamMetrics {
     }
 }
 
-/// How long messages took from being read to being handed to the sinks, since the rule's start.
+/// Time from reading a message to handing over its results, since the rule's start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Latency {
     /// median, µs
     pub p50_us: u64,
-    /// 99 of 100 are faster, µs
+    /// 99th percentile, µs.
     pub p99_us: u64,
-    /// results up to each of [`LATENCY_BOUNDS`], each bound with those below it
+    /// Results up to each of [`LATENCY_BOUNDS`], cumulative.
     pub buckets: [u64; LATENCY_BOUNDS.len()],
-    /// all results
+    /// All results.
     pub count: u64,
-    /// the sum of their latencies, µs
+    /// The sum of their latencies, µs.
     pub sum_us: u64,
 }
 
-/// The upper bounds of the latency's buckets, µs: 10 µs to 5 s, each twice the one before.
+/// Upper bounds of the latency buckets, µs: 10 µs to 5 s, each twice the one before.
 pub const LATENCY_BOUNDS: [u64; 20] = {
     let mut bounds = [10; 20];
     let mut at = 1;
@@ -239,19 +234,19 @@ pub const LATENCY_BOUNDS: [u64; 20] = {
     bounds
 };
 
-/// Latencies above this many µs count as this.
+/// Longer latencies count as this one, µs.
 const LONGEST_US: u64 = 60_000_000;
 
 impl RuleMetrics {
-    /// What the stream counts from now on is counted for this rule; its errors only with `errors`. To be called by the
-    /// stream's worker.
+    /// Joins a stream: its counts from now on belong to this rule too, its errors only with `errors`. To be called by
+    /// the stream's worker.
     pub fn join(&self, stream: &Arc<StreamMetrics>, errors: bool) {
         let rows = stream.rows.load(Ordering::Acquire);
         let errors = errors.then(|| stream.errors.load(Ordering::Acquire));
         locked(&self.shares).push(Share { stream: stream.clone(), rows, errors, feed: stream.feed() });
     }
 
-    /// Leaves a stream: what it counts from now on does not concern this rule, what it has counted stays.
+    /// Leaves a stream: later counts do not concern this rule; earlier ones stay.
     pub fn leave(&self, stream: &Arc<StreamMetrics>) {
         let mut shares = locked(&self.shares);
         let Some(at) = shares.iter().position(|share| Arc::ptr_eq(&share.stream, stream)) else { return };
@@ -265,35 +260,34 @@ impl RuleMetrics {
         add(&mut locked(&self.faults), Place::Decoder, errors, time, text);
     }
 
-    /// Counts a row of its own.
+    /// Counts a row of the rule itself.
     pub fn row(&self) {
         self.rows_in.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Rows that its streams count and that this rule never saw.
+    /// Counts rows of its streams that this rule never saw.
     pub fn without_rows(&self, rows: u64) {
         self.rows_in.fetch_sub(rows, Ordering::Relaxed);
     }
 
-    /// Rows that the rule's streams brought.
     pub fn rows_in(&self) -> u64 {
         let shares = locked(&self.shares);
         shares.iter().map(Share::rows).fold(self.rows_in.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
-    /// What its streams have noticed about their feeds.
+    /// Feed events of its streams.
     pub fn feed(&self) -> FeedCounts {
         let shares = locked(&self.shares);
         shares.iter().map(Share::feed).fold(*locked(&self.feed), |sum, share| sum.combine(share, u64::wrapping_add))
     }
 
-    /// Rows and messages that an error took away.
+    /// Rows and messages lost to errors.
     pub fn errors(&self) -> u64 {
         let shares = locked(&self.shares);
         shares.iter().map(Share::errors).fold(self.errors.load(Ordering::Relaxed), u64::wrapping_add)
     }
 
-    /// Counts an error of no operator in particular, and keeps it as the last one.
+    /// Counts an error without an operator, and keeps it as the last one.
     pub fn error(&self, text: impl Into<String>) {
         self.error_at(Place::Project, text);
     }
@@ -304,7 +298,7 @@ impl RuleMetrics {
         add(&mut locked(&self.faults), place, 1, SystemTime::now(), text.into());
     }
 
-    /// Notes that rows were there to work on at `now`, ms since the epoch, of which `passed` are new: once a batch.
+    /// Records that there were rows at `now`, ms since the epoch, `passed` of which are new: once a batch.
     pub fn works(&self, now: i64, passed: u64) {
         self.worked.store(now, Ordering::Relaxed);
         if passed > 0 {
@@ -312,7 +306,6 @@ impl RuleMetrics {
         }
     }
 
-    /// What its operators have done.
     pub fn work(&self) -> Work {
         let shares = locked(&self.shares);
         let brought = shares.iter().filter(|share| share.rows() > 0 || share.errors() > 0);
@@ -331,28 +324,27 @@ impl RuleMetrics {
         }
     }
 
-    /// Notes that the rule cannot go on.
+    /// Marks the rule as failed.
     pub fn fail(&self, text: impl Into<String>) {
         self.error(text);
         self.failed.store(true, Ordering::Release);
     }
 
-    /// Whether the rule cannot go on.
+    /// Whether the rule has failed.
     pub fn has_failed(&self) -> bool {
         self.failed.load(Ordering::Acquire)
     }
 
-    /// Notes how far a rule in event time has come, ms since the epoch.
+    /// Sets the watermark of a rule in event time, ms since the epoch.
     pub fn reaches(&self, watermark: i64) {
         self.watermark.store(watermark, Ordering::Relaxed);
     }
 
-    /// How far a rule in event time has come; `None` before its first row.
+    /// The watermark of a rule in event time; `None` before its first row.
     pub fn watermark(&self) -> Option<i64> {
         Some(self.watermark.load(Ordering::Relaxed)).filter(|watermark| *watermark != 0)
     }
 
-    /// The last error with its time.
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
         let shares = locked(&self.shares);
         let faults = locked(&self.faults);
@@ -360,15 +352,14 @@ impl RuleMetrics {
         shares.iter().map(Share::last_error).fold(own, later)
     }
 
-    /// Counts `messages` that took `latency`.
     pub fn sent(&self, messages: u64, latency: Option<Duration>) {
         self.messages_out.fetch_add(messages, Ordering::Relaxed);
-        // The batch's own time: the clock is not asked again.
+        // The time of the batch: the clock is not read again.
         self.handed.store(self.worked.load(Ordering::Relaxed), Ordering::Relaxed);
         let Some(latency) = latency else { return };
         let mut histogram = locked(&self.latency);
         if histogram.is_none() {
-            // One digit keeps an idle rule small: about 3 KB, made with the first result.
+            // One significant digit keeps a rule small: about 3 KB, allocated with the first result.
             *histogram = Histogram::new_with_bounds(1, LONGEST_US, 1).ok().map(Box::new);
         }
         if let Some(histogram) = histogram.as_mut() {
@@ -394,7 +385,7 @@ impl RuleMetrics {
     }
 }
 
-/// Adds errors of a place, the last of which was this one.
+/// Adds errors of an operator; this was the last one.
 fn add(faults: &mut Vec<Fault>, place: Place, count: u64, time: SystemTime, text: String) {
     match faults.iter_mut().find(|fault| fault.place == place) {
         Some(fault) => {
@@ -413,22 +404,20 @@ fn later(one: Option<LastError>, other: Option<LastError>) -> Option<LastError> 
     if time(&other) > time(&one) { other } else { one }
 }
 
-/// Messages that a rule has lost, by part and cause.
+/// Messages that a rule has lost, by source or sink and cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Losses(BTreeMap<(&'static str, String, &'static str), u64>);
 
 impl Losses {
-    /// Adds what the source of a stream has lost.
     pub fn of_source(&mut self, stream: &str, dropped: &[(&'static str, u64)]) {
         dropped.iter().for_each(|(cause, count)| self.add("source", stream, cause, *count));
     }
 
-    /// Adds what a sink has lost.
     pub fn of_sink(&mut self, number: usize, dropped: &[(&'static str, u64)]) {
         dropped.iter().for_each(|(cause, count)| self.add("sink", &number.to_string(), cause, *count));
     }
 
-    /// Adds what was lost at another time.
+    /// Adds other losses.
     pub fn merge(&mut self, other: &Losses) {
         other.iter().for_each(|(part, name, cause, count)| self.add(part, name, cause, count));
     }
@@ -438,7 +427,7 @@ impl Losses {
         self.0.iter().map(|((part, name, cause), count)| (*part, name.as_str(), *cause, *count))
     }
 
-    /// The counts of one part by cause.
+    /// The counts of one source or sink by cause.
     pub fn of(&self, part: &str, name: &str) -> Vec<(&'static str, u64)> {
         let mine = self.iter().filter(|(of, its, ..)| *of == part && *its == name);
         mine.map(|(.., cause, count)| (cause, count)).collect()

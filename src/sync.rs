@@ -1,4 +1,4 @@
-//! Locks: one for steps in memory, and one for work that waits, by the names of what it is about.
+//! Locks: one for short steps in memory, and one by name for work that waits.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -7,20 +7,21 @@ use tokio::sync::OwnedMutexGuard;
 
 use crate::value::Text;
 
-/// Takes a lock that is held for single steps only: a panic elsewhere leaves what is behind it usable.
+/// Takes a lock that is held for single steps only. A poisoned lock is taken anyway: its data is consistent between
+/// steps.
 pub fn locked<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A lock for each name that somebody works on: two never open one stream twice, and none reads a stream that is being
-/// closed. Who works on other names goes on. Nothing is kept of names that nobody works on.
+/// A lock for each name in use: no stream is opened twice, and none is read while it closes. Work on other names
+/// continues. Names that are not in use take no memory.
 #[derive(Default)]
 pub struct KeyedLock(Mutex<HashMap<Text, Weak<tokio::sync::Mutex<()>>>>);
 
 impl KeyedLock {
-    /// Waits until these names are free; they are the caller's until the answer is dropped.
+    /// Waits until these names are free, and holds them until the guard is dropped.
     pub async fn pass(&self, names: impl Iterator<Item = &Text>) -> Vec<OwnedMutexGuard<()>> {
-        // Everybody takes them in one order, so that no two wait for each other.
+        // All callers take them in the same order, so that no two wait for each other.
         let names: BTreeSet<Text> = names.cloned().collect();
         let gates: Vec<Arc<tokio::sync::Mutex<()>>> = {
             let mut known = locked(&self.0);

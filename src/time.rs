@@ -26,7 +26,7 @@ pub enum Unit {
 }
 
 impl Unit {
-    /// How many milliseconds one unit has; a day is taken as 24 hours.
+    /// Milliseconds in one unit; a day counts as 24 hours.
     pub fn millis(self) -> u64 {
         match self {
             Unit::Day => 86_400_000,
@@ -50,32 +50,32 @@ impl fmt::Display for Unit {
     }
 }
 
-/// Where a worker reads the time.
+/// The clock of a worker.
 #[derive(Clone, Debug, Default)]
 pub enum Clock {
-    /// the system's
+    /// The system clock.
     #[default]
     System,
-    /// one that a test sets, ms since the epoch
+    /// Set by a test, ms since the epoch.
     Manual(Arc<AtomicI64>),
-    /// one that a test sets, and lets step: the time of day apart from the time that goes by, both ms
+    /// Set by a test, which can let it step: time of day and elapsed time, both ms.
     Stepping {
-        /// ms since the epoch
+        /// ms since the epoch.
         wall: Arc<AtomicI64>,
-        /// ms since any moment; never goes back
+        /// ms since any moment; never goes back.
         monotonic: Arc<AtomicI64>,
     },
 }
 
-/// Since when the monotonic clock counts.
+/// The start of the monotonic clock.
 static BEGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
-/// Steps of the system's clock that were seen, each once, however many threads have seen it.
+/// Observed steps of the system clock, each counted once, however many threads have seen it.
 static STEPS: Mutex<(u64, i64)> = Mutex::new((0, i64::MIN));
 
-/// Counts a step of the system's clock at this time of the monotonic clock; false: another thread has counted it.
+/// Counts a step of the system clock at this monotonic time; false: another thread has counted it.
 pub fn count_step(monotonic: i64) -> bool {
-    /// Threads look at the clock at least that often while anything happens, ms.
+    /// Threads look at the clock at least this often while anything happens, ms.
     const SAME: i64 = 10_000;
     let mut steps = STEPS.lock().unwrap_or_else(PoisonError::into_inner);
     if monotonic.saturating_sub(steps.1) < SAME {
@@ -85,7 +85,7 @@ pub fn count_step(monotonic: i64) -> bool {
     true
 }
 
-/// How often the system's clock has stepped since the start.
+/// Steps of the system clock since the start.
 pub fn clock_steps() -> u64 {
     STEPS.lock().unwrap_or_else(PoisonError::into_inner).0
 }
@@ -99,7 +99,7 @@ impl Clock {
         }
     }
 
-    /// The time that has gone by since some moment, ms. It never goes back, whatever becomes of the time of day.
+    /// Elapsed time since some moment, ms. It never goes back, whatever happens to the time of day.
     pub fn monotonic(&self) -> i64 {
         match self {
             Clock::System => i64::try_from(BEGIN.elapsed().as_millis()).unwrap_or(i64::MAX),

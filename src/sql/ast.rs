@@ -1,4 +1,4 @@
-//! The statements of the rule language as a tree: what was said, not yet what it means.
+//! The statements of the rule language as trees, before names are resolved.
 //!
 //! The tree covers the whole language, so that every later pass has one source. It knows names only, no columns, types
 //! of columns or functions; `plan::resolve` gives them meaning. Printing a tree (see `print`) gives text that parses

@@ -1,7 +1,7 @@
-//! What is wrong with a statement, where, and what to write instead.
+//! Mistakes in statements, with their places and hints.
 //!
-//! The messages are worded as eKuiper words them, because scripts look for those; the place and the hint are
-//! Plutino's. Callers put their own words before them (`Parse SQL … error: `).
+//! The messages use eKuiper's words, which scripts match; place and hint are Plutino's. Callers put their own words
+//! before them (`Parse SQL … error: `).
 
 use thiserror::Error;
 
@@ -10,11 +10,10 @@ use crate::text::span::Span;
 /// The types of columns, as messages list them.
 pub const TYPE_NAMES: [&str; 8] = ["BIGINT", "FLOAT", "STRING", "DATETIME", "BOOLEAN", "BYTEA", "ARRAY", "STRUCT"];
 
-/// Why a text is no statement: the first that is wrong, and what else is where the rest could be read all the same.
+/// Why a text is not a statement: the first mistake, and the others if the rest could be parsed.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{kind}")]
 pub struct SyntaxError {
-    /// what is wrong
     pub kind: SyntaxErrorKind,
     pub(super) span: Span,
     pub(super) hint: Option<String>,
@@ -22,7 +21,7 @@ pub struct SyntaxError {
 }
 
 impl SyntaxError {
-    /// Where it is wrong: bytes of the statement's text, ready for [`mark`](crate::text::span::mark).
+    /// The place: bytes of the statement's text, ready for [`mark`](crate::text::span::mark).
     pub fn span(&self) -> Span {
         self.span
     }
@@ -32,13 +31,13 @@ impl SyntaxError {
         self.hint.clone()
     }
 
-    /// This one and the others of the same statement.
+    /// This error and the others of the statement.
     pub fn each(&self) -> impl Iterator<Item = &SyntaxError> {
         std::iter::once(self).chain(&self.others)
     }
 }
 
-/// The ways in which a text can be wrong. `found` is the word as the message shows it.
+/// The kinds of mistakes. `found` is the word as messages show it.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum SyntaxErrorKind {
     #[error("found {found:?}, expected {expected}.")]

@@ -146,7 +146,7 @@ struct Parser<'a> {
     nesting: usize,
     /// the greatest height of what [`Parser::expr`] read since this was set to 0
     tallest: usize,
-    /// what is wrong, and yet could be passed over
+    /// Mistakes after which parsing continued.
     passed: Vec<SyntaxError>,
     /// in the query of a view, aggregates may have FILTER
     in_view: bool,
@@ -323,7 +323,7 @@ impl Parser<'_> {
         SyntaxError { kind, span, hint, others: Vec::new() }
     }
 
-    /// Notes what is wrong where it is clear how the statement goes on. After many mistakes further ones help nobody.
+    /// Records a mistake after which parsing can continue, up to a limit.
     fn pass(&mut self, error: SyntaxError) -> Result<()> {
         const MOST: usize = 20;
         if self.passed.len() == MOST {
@@ -333,7 +333,7 @@ impl Parser<'_> {
         Ok(())
     }
 
-    /// Something else belongs here; if one of the words was meant, the hint says so.
+    /// An error that something else is expected here; if one of the words was probably meant, the hint says so.
     fn unexpected(&self, expected: &'static str, words: &[&str]) -> SyntaxError {
         if self.token == Token::Bad(Fault::Number) {
             return self.error(SyntaxErrorKind::Number { found: self.shown() });
