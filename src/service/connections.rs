@@ -1,13 +1,16 @@
-//! Named connections and opened endpoints: made, changed, looked at, tried out, gone.
+//! Creates, changes, checks and deletes named connections and endpoints.
 //!
-//! A connection holds its endpoint in the websocket hub from its creation on, whoever else uses it: in the client role
-//! it is dialled again for ever, in the server role its path takes clients. Rules find it by id in the configuration
-//! when they are planned ([`crate::definition::connection`]); one that they refer to stays. An endpoint that was opened without a
-//! name (`/connection/websocket`) is kept in the same way, under the id `$$ws/PATH` that its users see.
+//! A connection holds its endpoint in the websocket hub from its creation on, whether or not a rule uses it: in the
+//! client role it is dialled again and again, in the server role its path accepts clients. Rules find it by id in the
+//! configuration when they are planned ([`crate::definition::connection`]); one that rules refer to cannot be deleted.
+//! An endpoint that was opened without a name (`/connection/websocket`) is kept in the same way, under the id
+//! `$$ws/PATH`.
 //!
-//! What `connection.yaml` says is taken over once: each record notes the hash of the entry that it has seen. What was made
-//! or replaced over the API stays as it is there, whatever the entry becomes; what was taken away there stays away until
-//! somebody changes the entry.
+//! Each entry of `connection.yaml` is imported once: its record has the hash of the entry. A connection that was
+//! created or replaced over the API stays as it is, whatever happens to the entry; a deleted one stays deleted until
+//! the entry changes.
+
+mod report;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,93 +19,56 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 use sha2::{Digest, Sha256};
 
+use self::report::{is_named, unnamed};
 use super::error::ServiceError;
 use super::secrets::restored_props;
 use super::store::{Change, Kind, Records};
 use super::{Service, check_id, locked};
 use crate::definition::connection::{Connection, FileEntry, KINDS, selector};
 use crate::definition::stream::LOOKUP_SOURCES;
-use crate::io::websocket::{CheckError, DialError, EndpointStatus, Lease, Settings};
-use crate::io::{LinkState, LinkStatus};
+use crate::io::websocket::{CheckError, DialError, Lease, Settings};
 
-/// What the ids of endpoints without a name begin with; their path follows.
+pub use self::report::{ConnectionReport, ConnectionState};
+
+/// The prefix of the ids of endpoints without a name; their path follows.
 const UNNAMED: &str = "$$ws/";
 
-/// A connection of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectionReport {
-    /// its id; of an endpoint without a name, `$$ws/PATH`
-    pub id: String,
-    pub kind: String,
-    /// its properties as they were given
-    pub props: Map<String, Json>,
-    /// whether it was made by a user, and has a name
-    pub named: bool,
-    pub state: ConnectionState,
-    /// why it is not connected
-    pub error: Option<String>,
-    /// running sources and sinks that use it
-    pub uses: usize,
-}
-
-/// Whether a connection is in touch with its peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ConnectionState {
-    /// the peer is connected; of a server role: clients can connect
-    Connected,
-    /// it is dialled for the first time
-    Connecting,
-    /// the last dial failed, or the peer has gone; it is dialled again
-    Disconnected,
-}
-
-impl ConnectionState {
-    /// The word of the API.
-    pub fn name(self) -> &'static str {
-        match self {
-            ConnectionState::Connected => "connected",
-            ConnectionState::Connecting => "connecting",
-            ConnectionState::Disconnected => "disconnected",
-        }
-    }
-}
-
-/// What a connectivity check tries out.
+/// What a connectivity check checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CheckedEnd {
     Source,
     Sink,
-    /// a lookup table's source
+    /// The source of a lookup table.
     Lookup,
 }
 
-/// The connections that are kept.
+/// The kept connections.
 #[derive(Default)]
 pub(super) struct Kept {
     live: BTreeMap<String, Live>,
-    /// ids that are gone though `connection.yaml` makes them, with the hash of the entry that was seen
+    /// Deleted connections of `connection.yaml`, with the hash of their entry.
     gone: BTreeMap<String, String>,
 }
 
-/// One that is there.
+/// A kept connection.
 #[derive(Clone)]
 struct Live {
     connection: Connection,
-    /// its endpoint, or why there is none
+    /// The endpoint, or why there is none.
     hold: Result<Arc<Lease>, String>,
     origin: Origin,
 }
 
-/// Where it comes from.
+/// The origin of a connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Origin {
-    /// made or changed over the API
+    /// It was created or changed over the API.
     made: bool,
-    /// the hash of the file's entry that was seen
+    /// The hash of its entry in the file.
     file: Option<String>,
 }
 
-/// What is stored of one.
+/// A connection in the store.
 #[derive(Serialize, Deserialize)]
 struct Record {
     #[serde(default)]
@@ -113,7 +79,7 @@ struct Record {
     made: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     file: Option<String>,
-    /// it was taken away; the entry of the file is not to bring it back
+    /// It was deleted: the entry of the file must not bring it back.
     #[serde(default)]
     gone: bool,
 }
@@ -132,7 +98,7 @@ impl Record {
 }
 
 impl Service {
-    /// Makes a named connection: it holds its endpoint from now on.
+    /// Creates a named connection, which holds its endpoint from now on.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -149,7 +115,7 @@ impl Service {
         self.put(id, connection).await
     }
 
-    /// Replaces a named connection. Not one that rules refer to: they would go on with what is gone.
+    /// Replaces a named connection. One that rules refer to is refused: they would go on with the old one.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -166,7 +132,7 @@ impl Service {
         self.replace(id, connection).await
     }
 
-    /// Makes a named connection, or replaces it.
+    /// Creates or replaces a named connection.
     ///
     /// # Errors
     /// As [`Service::update_connection`].
@@ -190,7 +156,7 @@ impl Service {
         self.put(id, connection).await
     }
 
-    /// Puts a connection in place of one with its id, if there is one: first the endpoint, then the store.
+    /// Adds a connection or replaces the one with its id: first the endpoint, then the store.
     async fn put(&self, id: &str, connection: Connection) -> Result<(), ServiceError> {
         let hold = self.hold(id, &connection).await?;
         let (old, seen) = {
@@ -223,7 +189,7 @@ impl Service {
         kept.live.insert(id.to_owned(), live);
     }
 
-    /// What is odd about a connection is told once, and not each time its endpoint is tried again.
+    /// Logs the warnings of a connection, once and not each time its endpoint is retried.
     fn tell_warnings(id: &str, connection: &Connection) {
         for warning in connection.settings(id).into_iter().flat_map(|(_, warnings)| warnings) {
             tracing::warn!(connection = id, "{warning}");
@@ -239,8 +205,8 @@ impl Service {
         websockets.hold(settings).await.map(Arc::new).map_err(|error| refused(&error))
     }
 
-    /// Takes a named connection away: its clients get a close frame. Not one that rules refer to. One that is not
-    /// there is gone already.
+    /// Deletes a named connection: its clients get a close frame. One that rules refer to is refused. A missing one
+    /// counts as deleted.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -254,7 +220,7 @@ impl Service {
         let Some(live) = locked(&self.inner.connections).live.get(id).cloned() else { return Ok(()) };
         let mut users = if is_named(id) { self.users(id) } else { Vec::new() };
         if is_named(id) && users.is_empty() {
-            // No rule finds it any more; then those are looked for that have just found it.
+            // No rule finds it any more; now look for those that have just found it.
             Arc::make_mut(&mut locked(&self.inner.config)).connections.remove(id);
             users = self.users(id);
         }
@@ -283,7 +249,7 @@ impl Service {
         Ok(())
     }
 
-    /// Takes all connections and endpoints away.
+    /// Deletes all connections and endpoints.
     pub(super) async fn reset_connections(&self) -> Result<(), ServiceError> {
         let _alone = self.inner.changing.lock().await;
         let ids: Vec<String> = locked(&self.inner.connections).live.keys().cloned().collect();
@@ -293,7 +259,7 @@ impl Service {
         Ok(())
     }
 
-    /// The rules and lookup tables that refer to a connection; rules that were stopped by hand do not.
+    /// The rules and lookup tables that refer to a connection; rules that were stopped by hand do not count.
     fn users(&self, id: &str) -> Vec<String> {
         let (catalog, config) = (self.catalog(), self.config());
         let by_stream = |name: &str| {
@@ -312,13 +278,13 @@ impl Service {
             && let Some(Live { hold: Ok(hold), .. }) = locked(&self.inner.connections).live.get(id)
             && hold.uses() > 0
         {
-            // The conf key was changed since the rule began: the rule uses the connection until it is restarted.
+            // The conf key has changed since the rule started: the rule uses the connection until it is restarted.
             users.push("a rule that has not been restarted since its conf key changed".to_owned());
         }
         users
     }
 
-    /// All named connections, in the order of their ids; with `all`, the endpoints without a name, too.
+    /// All named connections by id; with `all`, the endpoints without a name, too.
     pub async fn connections(&self, all: bool) -> Vec<ConnectionReport> {
         let named = {
             let kept = locked(&self.inner.connections);
@@ -335,8 +301,6 @@ impl Service {
         named.into_iter().chain(endpoints.into_iter().map(unnamed)).collect()
     }
 
-    /// One named connection.
-    ///
     /// # Errors
     /// [`ServiceError::NoConnection`]
     pub fn connection(&self, id: &str) -> Result<ConnectionReport, ServiceError> {
@@ -357,7 +321,7 @@ impl Service {
         kinds
     }
 
-    /// Lets clients connect to this path of the data server, whether or not a rule uses it; now and after a restart.
+    /// Lets clients connect to this path of the data server, whether or not a rule uses it, now and after a restart.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -371,7 +335,7 @@ impl Service {
         self.put(&id, Connection { kind: KINDS[0].to_owned(), props }).await
     }
 
-    /// Takes back what [`Service::open_endpoint`] did. The path lives on while a rule uses it.
+    /// Undoes [`Service::open_endpoint`]. The path stays while a rule uses it.
     ///
     /// # Errors
     /// [`ServiceError`]; nothing has changed then.
@@ -385,8 +349,8 @@ impl Service {
         self.inner.engine.read().await.as_ref().is_some_and(|engine| engine.websockets().has_path(path))
     }
 
-    /// Tries out whether a source or sink with these properties could connect: a client role dials its peer, for a
-    /// server role the data server listens. Without a path, only the peer is looked for.
+    /// Checks whether a source or sink with these properties can connect: a client role dials its peer, for a server
+    /// role the data server listens. Without a path, only the peer is checked.
     ///
     /// # Errors
     /// [`ServiceError::Connection`] says why not.
@@ -427,13 +391,13 @@ impl Service {
             engine.as_ref().ok_or(ServiceError::Stopping)?.websockets()
         };
         match websockets.check(&settings).await {
-            // The peer is there; which path it serves was not asked.
+            // The peer answers; its path was not asked for.
             Err(CheckError::Dial(DialError::Status { .. })) if !has_path => Ok(()),
             checked => checked.map_err(|error| refused(&error)),
         }
     }
 
-    /// Puts stored connections back, takes over what is new in `connection.yaml`, and lets all hold their endpoints.
+    /// Restores the stored connections, imports new entries of `connection.yaml`, and opens their endpoints.
     pub(super) async fn restore_connections(&self, records: &Records) {
         let mut live: BTreeMap<String, (Connection, Origin)> = BTreeMap::new();
         let mut gone: BTreeMap<String, String> = BTreeMap::new();
@@ -451,13 +415,13 @@ impl Service {
         if let Err(error) = self.inner.store.write(changes).await {
             tracing::error!("the connections of connection.yaml could not be stored: {error}");
         }
-        // What rules find is what is kept, not what the file says.
+        // Rules find the kept connections, not those of the file.
         for entry in &entries {
             Arc::make_mut(&mut locked(&self.inner.config)).connections.remove(&entry.id);
         }
         locked(&self.inner.connections).gone = gone;
         for (id, (connection, origin)) in live {
-            // What it may reach can be less than when it was made.
+            // The allowed files and variables may have changed since it was set.
             let reached = if origin.made { self.check_reach(&connection.props) } else { Ok(()) };
             let hold = match reached {
                 Ok(()) => self.hold(&id, &connection).await.map_err(|error| error.to_string()),
@@ -471,13 +435,13 @@ impl Service {
         }
     }
 
-    /// Tries again to hold the endpoints that could not be opened, such as those of a port that was in use.
+    /// Retries endpoints that could not be opened, such as those of a port in use.
     pub(super) async fn hold_missing(&self) {
         let missing: Vec<String> = {
             let kept = locked(&self.inner.connections);
             kept.live.iter().filter(|(_, live)| live.hold.is_err()).map(|(id, _)| id.clone()).collect()
         };
-        // While others change connections there is another time.
+        // If connections are being changed, the next time will do.
         let Ok(_alone) = self.inner.changing.try_lock() else { return };
         for id in missing {
             let Some(live) = locked(&self.inner.connections).live.get(&id).cloned() else { continue };
@@ -491,7 +455,7 @@ impl Service {
         }
     }
 
-    /// Lets go of all endpoints.
+    /// Releases all endpoints.
     pub(super) async fn release_connections(&self) {
         let holds: Vec<Arc<Lease>> = {
             let kept = locked(&self.inner.connections);
@@ -501,7 +465,7 @@ impl Service {
     }
 }
 
-/// The named connections of a store: their properties by id, by kind.
+/// The named connections of a store: properties by id, by kind.
 pub(super) fn stored_connections(records: &Records) -> BTreeMap<String, Map<String, Json>> {
     let mut kinds: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
     for (id, text) in records.of(Kind::Connection).filter(|(id, _)| is_named(id)) {
@@ -512,7 +476,7 @@ pub(super) fn stored_connections(records: &Records) -> BTreeMap<String, Map<Stri
     kinds
 }
 
-/// Takes over an entry of the file that was not seen before; gives what is to be stored.
+/// Imports an entry of the file that was not seen before; returns what must be stored.
 fn take_over(
     entry: &FileEntry,
     live: &mut BTreeMap<String, (Connection, Origin)>,
@@ -543,7 +507,7 @@ fn take_over(
     Some(change)
 }
 
-/// By which an entry is known again.
+/// The hash of an entry.
 fn digest(entry: &FileEntry) -> String {
     let FileEntry { connection: Connection { kind, props }, delete, .. } = entry;
     let hash = Sha256::digest(json!([kind, props, delete]).to_string());
@@ -558,45 +522,9 @@ fn connection(kind: &str, props: Map<String, Json>) -> Result<Connection, Servic
     Ok(Connection { kind: known.map_or(kind, |known| known).to_owned(), props })
 }
 
-fn is_named(id: &str) -> bool {
-    !id.starts_with(UNNAMED)
-}
-
 impl Live {
     fn report(&self, id: &str) -> ConnectionReport {
-        let (state, error, uses) = match &self.hold {
-            Ok(hold) => {
-                let (state, error) = standing(hold.status());
-                (state, error, hold.uses())
-            }
-            Err(error) => (ConnectionState::Disconnected, Some(error.clone()), 0),
-        };
-        let Connection { kind, props } = self.connection.clone();
-        ConnectionReport { id: id.to_owned(), kind, props, named: is_named(id), state, error, uses }
-    }
-}
-
-/// An endpoint that somebody uses without a named connection.
-fn unnamed(endpoint: EndpointStatus) -> ConnectionReport {
-    let EndpointStatus { path, peer, uses, status, .. } = endpoint;
-    let mut props = Map::from_iter([("datasource".to_owned(), Json::from(path.as_str()))]);
-    if let Some((scheme, addr)) = peer {
-        props.insert("scheme".to_owned(), Json::from(scheme));
-        props.insert("addr".to_owned(), Json::from(addr));
-    }
-    let (state, error) = standing(status);
-    let id = format!("{UNNAMED}{path}");
-    ConnectionReport { id, kind: KINDS[0].to_owned(), props, named: false, state, error, uses }
-}
-
-/// The state of a link, and why it is no better: one that was lost, or never came about, is disconnected while it waits
-/// for its next dial.
-fn standing(status: LinkStatus) -> (ConnectionState, Option<String>) {
-    let error = status.last_error.map(|(_, error)| error);
-    match (status.state, error) {
-        (LinkState::Connected, _) => (ConnectionState::Connected, None),
-        (LinkState::Connecting, None) => (ConnectionState::Connecting, None),
-        (LinkState::Connecting | LinkState::Disconnected, error) => (ConnectionState::Disconnected, error),
+        ConnectionReport::of(id, &self.connection, &self.hold)
     }
 }
 
