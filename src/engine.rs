@@ -5,7 +5,7 @@
 //! gap, `stopping` ends it, and `ending` ends everything. The engine knows neither files nor REST.
 //!
 //! One lock guards everything that runs. It is held for single steps and never across an await, so that a status
-//! request never waits for a peer or a disk. A lock by name (`gates`) keeps two rules from opening the same stream at
+//! request never waits for a peer or a disk. A lock by name (`locks`) keeps two rules from opening the same stream at
 //! once.
 
 mod ending;
@@ -136,7 +136,7 @@ pub struct Engine {
     connectors: Connectors,
     views: Arc<Views>,
     running: Mutex<Running>,
-    gates: KeyedLock,
+    locks: KeyedLock,
     slots: AtomicUsize,
     measured: measure::Last,
     /// Set once a client has held up the engine for the flush limit at the end of input.
@@ -250,7 +250,7 @@ impl Engine {
             connectors,
             views,
             running: Mutex::default(),
-            gates: KeyedLock::default(),
+            locks: KeyedLock::default(),
             slots: AtomicUsize::new(0),
             measured: measure::Last::default(),
             stuck: AtomicBool::new(false),

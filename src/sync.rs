@@ -23,19 +23,19 @@ impl KeyedLock {
     pub async fn pass(&self, names: impl Iterator<Item = &Text>) -> Vec<OwnedMutexGuard<()>> {
         // All callers take them in the same order, so that no two wait for each other.
         let names: BTreeSet<Text> = names.cloned().collect();
-        let gates: Vec<Arc<tokio::sync::Mutex<()>>> = {
+        let locks: Vec<Arc<tokio::sync::Mutex<()>>> = {
             let mut known = locked(&self.0);
-            known.retain(|_, gate| gate.strong_count() > 0);
-            let mut gate = |name: Text| {
-                let gate = known.get(&name).and_then(Weak::upgrade).unwrap_or_default();
-                known.insert(name, Arc::downgrade(&gate));
-                gate
+            known.retain(|_, lock| lock.strong_count() > 0);
+            let mut lock = |name: Text| {
+                let lock = known.get(&name).and_then(Weak::upgrade).unwrap_or_default();
+                known.insert(name, Arc::downgrade(&lock));
+                lock
             };
-            names.into_iter().map(&mut gate).collect()
+            names.into_iter().map(&mut lock).collect()
         };
-        let mut passed = Vec::with_capacity(gates.len());
-        for gate in gates {
-            passed.push(gate.lock_owned().await);
+        let mut passed = Vec::with_capacity(locks.len());
+        for lock in locks {
+            passed.push(lock.lock_owned().await);
         }
         passed
     }

@@ -11,7 +11,7 @@ use clap::{Args, Subcommand};
 
 use super::remote::Door;
 use super::{Failure, say};
-use crate::service::{self, Checked, Everything, Kind};
+use crate::service::{self, Checked, Everything, RecordKind};
 
 /// Check, repair, export or back up the stored streams, tables and rules
 #[derive(Args)]
@@ -88,11 +88,11 @@ fn told(checked: &Checked) -> Result<(), Failure> {
     writeln!(
         io::stdout().lock(),
         "{} streams, {} tables, {} rules, {} conf keys, {} connections, {} states",
-        count(Kind::Stream),
-        count(Kind::Table),
-        count(Kind::Rule),
-        count(Kind::ConfKey),
-        count(Kind::Connection),
+        count(RecordKind::Stream),
+        count(RecordKind::Table),
+        count(RecordKind::Rule),
+        count(RecordKind::ConfKey),
+        count(RecordKind::Connection),
         checked.states
     )?;
     checked.damage.iter().for_each(|damage| say(&damage.to_string()));

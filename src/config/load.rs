@@ -25,24 +25,24 @@ pub fn load(
     etc: &Path,
     environment: impl IntoIterator<Item = (String, String)>,
 ) -> Result<(Config, Vec<Problem>), Vec<Problem>> {
-    let mut reader = Reader { draft: Draft::default(), half_tls: Vec::new(), problems: Vec::new() };
+    let mut loader = Loader { draft: Draft::default(), half_tls: Vec::new(), problems: Vec::new() };
     if let Some(main) = ["plutino.yaml", "kuiper.yaml"].iter().map(|name| etc.join(name)).find(|path| path.is_file()) {
-        reader.file(&main, Reader::main_file);
+        loader.file(&main, Loader::main_file);
     }
     let connector = etc.join("sources").join("websocket.yaml");
     if connector.is_file() {
-        reader.file(&connector, Reader::connector_file);
+        loader.file(&connector, Loader::connector_file);
     }
     for kind in connector::SINKS {
         let sinks = etc.join("sinks").join(format!("{kind}.yaml"));
         if sinks.is_file() {
-            reader.sink_file(&sinks, kind);
+            loader.sink_file(&sinks, kind);
         }
     }
     let connections = etc.join("connections").join("connection.yaml");
     if connections.is_file() {
-        reader.file(&connections, |reader, document| {
-            reader.draft.config.connections.read(document, &mut reader.problems);
+        loader.file(&connections, |loader, document| {
+            loader.draft.config.connections.read(document, &mut loader.problems);
         });
     }
     let mut variables: Vec<(String, String)> =
@@ -53,12 +53,12 @@ pub fn load(
             if name.len() > prefix.len() && name.is_char_boundary(prefix.len()) {
                 let (head, path) = name.split_at(prefix.len());
                 if head.eq_ignore_ascii_case(prefix) {
-                    reader.variable(name, prefix, path, value);
+                    loader.variable(name, prefix, path, value);
                 }
             }
         }
     }
-    reader.finish()
+    loader.finish()
 }
 
 /// Where settings come from.
@@ -89,15 +89,15 @@ impl Origin<'_> {
 /// The settings that name a server's certificate and key.
 const TLS: [(&str, &str); 2] = [("source", "httpServerTls"), ("basic", "restTls")];
 
-struct Reader {
+struct Loader {
     draft: Draft,
     /// For each place that names a file of [`TLS`], the error that holds if certificate or key are missing in the end.
     half_tls: Vec<(&'static str, Problem)>,
     problems: Vec<Problem>,
 }
 
-impl Reader {
-    fn file(&mut self, path: &Path, read: fn(&mut Reader, &Document)) {
+impl Loader {
+    fn file(&mut self, path: &Path, read: fn(&mut Loader, &Document)) {
         match Document::read(path) {
             Ok(document) => match document.root.value {
                 Value::Map(_) | Value::Null => read(self, &document),

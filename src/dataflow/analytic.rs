@@ -20,7 +20,7 @@ use crate::value::key::GroupKey;
 use crate::value::{Object, Text, Value};
 
 use super::row::KeyHasher;
-use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
+use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
 use super::state::quarter;
 
 /// The rows that `unnest` makes of one row.
@@ -55,7 +55,7 @@ impl Memories {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         self.of_steps = expect_len(from.take()?, self.of_steps.len())?;
         Ok(())
     }

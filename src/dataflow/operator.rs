@@ -21,7 +21,7 @@ use super::output::Output;
 use super::queue::RuleQueue;
 use super::results::Results;
 use super::row::{KeptRow, RowBatch};
-use super::state::checkpoint::{CheckpointError, Reader, StateParts, Writer};
+use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
 use super::state::quarter;
 use super::table::Index;
@@ -265,7 +265,7 @@ impl RuleOperator {
     /// # Errors
     /// [`CheckpointError`]; operator and queue are as if nothing had been tried.
     pub fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
-        let from = Reader::open(checkpoint, plan)?;
+        let from = CheckpointReader::open(checkpoint, plan)?;
         // Whatever is wrong with it, this thread has other rules to run.
         let taken = catch_unwind(AssertUnwindSafe(|| self.take_state(from, queue)));
         let restored = taken.unwrap_or(Err(CheckpointError::Damaged("what it holds makes no sense")));
@@ -280,7 +280,7 @@ impl RuleOperator {
         restored
     }
 
-    fn take_state(&mut self, mut from: Reader<'_>, queue: &RuleQueue) -> Result<(), CheckpointError> {
+    fn take_state(&mut self, mut from: CheckpointReader<'_>, queue: &RuleQueue) -> Result<(), CheckpointError> {
         self.waiting.restore(&mut from, self.inputs.len())?;
         self.memories.restore(&mut from)?;
         self.windows.restore(&mut from)?;

@@ -12,7 +12,7 @@ use timely::scheduling::Activator;
 use crate::value::Value;
 
 use super::row::RowBatch;
-use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
+use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
 
 /// At this many rows the streams of a rule wait until it has taken them.
 const FULL: usize = 32 * 1024;
@@ -218,7 +218,7 @@ impl RuleQueue {
     ///
     /// # Errors
     /// [`CheckpointError`]; nothing has changed then.
-    pub fn restore(&self, mut from: Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&self, mut from: CheckpointReader<'_>) -> Result<(), CheckpointError> {
         let (watermark, reached): (i64, Vec<i64>) = from.take()?;
         let reached = expect_len(reached, self.streams.len())?;
         from.finish()?;

@@ -8,7 +8,7 @@ use std::collections::{BinaryHeap, VecDeque};
 
 use crate::value::Value;
 
-use super::state::checkpoint::{CheckpointError, Reader, StateParts, expect_len};
+use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
 use super::state::measure::Meter;
 
 /// Capacity that is kept when no row waits.
@@ -75,7 +75,7 @@ impl Waiting {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>, inputs: usize) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>, inputs: usize) -> Result<(), CheckpointError> {
         let rows: Vec<(i64, u16, Vec<Value>)> = from.take()?;
         for (time, input, slots) in rows {
             if usize::from(input) >= inputs {

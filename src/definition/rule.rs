@@ -75,7 +75,7 @@ pub fn parse(
     problems: &mut Vec<RuleProblem>,
 ) -> Option<Rule> {
     let subject = key.map_or_else(|| "rule".to_owned(), |key| format!("rule {key}"));
-    let mut reader = Reader { document, subject, problems };
+    let mut reader = RuleReader { document, subject, problems };
     let Value::Map(members) = &node.value else {
         reader.error(
             node.place,
@@ -139,13 +139,13 @@ pub fn parse(
 }
 
 /// Reads one rule and collects its problems.
-struct Reader<'a> {
+struct RuleReader<'a> {
     document: &'a Document,
     subject: String,
     problems: &'a mut Vec<RuleProblem>,
 }
 
-impl Reader<'_> {
+impl RuleReader<'_> {
     fn error(&mut self, place: Place, message: impl Into<String>, hint: Option<String>) {
         let problem = self.document.error(place, &self.subject, message).with_hint(hint);
         self.problems.push(RuleProblem { part: Part::Rule, problem });

@@ -18,7 +18,7 @@ use crate::value::types::{ColumnDef, DataType, Literal};
 #[derive(Clone, Debug, PartialEq)]
 pub struct StreamDef {
     pub name: Text,
-    pub kind: Kind,
+    pub kind: RelationKind,
     /// `None`: schemaless
     pub columns: Option<Vec<ColumnDef>>,
     /// DATASOURCE: the path of the endpoint; empty if not given
@@ -72,7 +72,7 @@ impl StreamDef {
     pub fn of_name(name: Text) -> StreamDef {
         StreamDef {
             name,
-            kind: Kind::Stream,
+            kind: RelationKind::Stream,
             columns: None,
             datasource: Text::default(),
             source: Text::default(),
@@ -116,7 +116,7 @@ pub struct StreamSchema {
 
 /// The kinds of relations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RelationKind {
     Stream,
     /// A table without KIND: each rule keeps its last rows from the rule's start.
     ScanTable {
@@ -127,10 +127,10 @@ pub enum Kind {
     LookupTable,
 }
 
-impl Kind {
+impl RelationKind {
     /// Whether this is a table of either kind.
     pub fn is_table(self) -> bool {
-        self != Kind::Stream
+        self != RelationKind::Stream
     }
 }
 
@@ -382,11 +382,11 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
     });
     let key = text("KEY");
     let kind = match create.relation {
-        Relation::Stream => Kind::Stream,
+        Relation::Stream => RelationKind::Stream,
         Relation::Table => {
             table_kind(text("KIND"), text("RETAIN_SIZE"), &source, key.is_some()).unwrap_or_else(|(option, kind)| {
                 refuse(option, kind);
-                Kind::LookupTable
+                RelationKind::LookupTable
             })
         }
     };
@@ -420,7 +420,7 @@ fn table_kind(
     retain: Option<Text>,
     source: &str,
     has_key: bool,
-) -> Result<Kind, (&'static str, CatalogErrorKind)> {
+) -> Result<RelationKind, (&'static str, CatalogErrorKind)> {
     let invalid = |option, value: Text| CatalogErrorKind::Option { option, value: value.to_string() };
     match kind {
         None => {}
@@ -430,7 +430,7 @@ fn table_kind(
             return Err(("TYPE", CatalogErrorKind::LookupSource(source.to_owned())));
         }
         Some(_) if source == "memory" && !has_key => return Err(("KIND", CatalogErrorKind::LookupKey)),
-        Some(_) => return Ok(Kind::LookupTable),
+        Some(_) => return Ok(RelationKind::LookupTable),
     }
     let retain = match retain {
         // A file is the whole table; of arriving rows only the last one is.
@@ -440,7 +440,7 @@ fn table_kind(
             Err(_) => return Err(("RETAIN_SIZE", invalid("retain_size", text))),
         },
     };
-    Ok(Kind::ScanTable { retain })
+    Ok(RelationKind::ScanTable { retain })
 }
 
 /// DEFAULT is for columns of numbers, text and booleans. It may be written in any form in which values of the column

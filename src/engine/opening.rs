@@ -155,7 +155,7 @@ impl PreparedRule<'_> {
     async fn join_streams(&mut self, sources: Vec<Option<SourceSpec>>) -> Result<Signal, EngineError> {
         let engine = self.engine;
         let plan = self.plan.take().expect("the plan goes when the rule runs");
-        let _gates = engine.gates.pass(plan.inputs.iter().map(|input| &input.stream.name)).await;
+        let _locks = engine.locks.pass(plan.inputs.iter().map(|input| &input.stream.name)).await;
         self.thread = engine.thread_of(&plan);
         let lookups = plan.inputs.iter().filter(|input| input.role == Role::Lookup);
         let missing = {
@@ -297,7 +297,7 @@ impl PreparedRule<'_> {
     /// Opens new sources, and lets all sources deliver.
     pub(super) async fn begin(&self) -> Result<(), EngineError> {
         let engine = self.engine;
-        let _gates = engine.gates.pass(self.streams.iter().map(|id| &id.name)).await;
+        let _locks = engine.locks.pass(self.streams.iter().map(|id| &id.name)).await;
         // Tables first: their rows must be there before the first rows of streams.
         let (tables, streams): (Vec<_>, Vec<_>) = self.streams.iter().partition(|id| id.scan.is_some());
         for id in tables.into_iter().chain(streams) {

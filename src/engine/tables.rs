@@ -17,7 +17,7 @@ impl Engine {
     /// [`EngineError`]; the table does not exist then.
     pub async fn create_table(&self, table: TableSpec) -> Result<(), EngineError> {
         let name = table.def.name.clone();
-        let _alone = self.gates.pass(std::iter::once(&name)).await;
+        let _alone = self.locks.pass(std::iter::once(&name)).await;
         if self.running().tables.contains_key(&name) {
             return Err(EngineError::TableExists(name.to_string()));
         }
@@ -48,7 +48,7 @@ impl Engine {
 
     /// Drops a lookup table; true if it existed. Rules that read it keep its last rows.
     pub async fn drop_table(&self, name: &str) -> bool {
-        let _alone = self.gates.pass(std::iter::once(&name.into())).await;
+        let _alone = self.locks.pass(std::iter::once(&name.into())).await;
         let table = self.running().tables.shift_remove(name);
         match table {
             Some(table) => {

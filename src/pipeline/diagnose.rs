@@ -8,7 +8,7 @@ use serde_json::Value as Json;
 use super::bind::{self, Fault, UnknownKey};
 use crate::config::Config;
 use crate::definition::rule::{self, Part, Rule, RuleProblem};
-use crate::definition::stream::{Catalog, CatalogError, CatalogErrorKind, Kind};
+use crate::definition::stream::{Catalog, CatalogError, CatalogErrorKind, RelationKind};
 use crate::engine::SinkAction;
 use crate::io::connector::{self, ConnectorError};
 use crate::plan::{self, PlanError};
@@ -66,13 +66,13 @@ pub fn warnings_of_statement(text: &str, catalog: &Catalog, config: &Config) -> 
             faults.into_iter().map(|fault| fault.message).chain(texts).collect::<Vec<_>>()
         }
     };
-    if !has("TYPE") && def.kind == Kind::Stream {
+    if !has("TYPE") && def.kind == RelationKind::Stream {
         warnings.push("it has no TYPE, and is taken for a websocket (eKuiper takes it for mqtt): set TYPE".to_owned());
     }
-    if has("KEY") && matches!(def.kind, Kind::ScanTable { .. }) {
+    if has("KEY") && matches!(def.kind, RelationKind::ScanTable { .. }) {
         warnings.push("KEY has no effect on a scan table: set KIND=\"lookup\" to find rows by it".to_owned());
     }
-    let subject = format!("{} {}", if def.kind == Kind::Stream { "stream" } else { "table" }, def.name);
+    let subject = format!("{} {}", if def.kind == RelationKind::Stream { "stream" } else { "table" }, def.name);
     warnings.into_iter().map(|text| Problem::warning("statement", None, subject.as_str(), text)).collect()
 }
 

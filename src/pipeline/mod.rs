@@ -17,7 +17,7 @@ use serde_json::{Map, Value as Json};
 
 use crate::config::Config;
 use crate::definition::rule::{self, Rule, RuleOptions};
-use crate::definition::stream::{Catalog, Kind, StreamDef};
+use crate::definition::stream::{Catalog, RelationKind, StreamDef};
 use crate::engine::{Keeps, RuleSpec, TableSpec};
 use crate::io::connector::SourceSpec;
 use crate::plan::{self, PlanErrorKind};
@@ -566,7 +566,7 @@ impl Loader {
             return Err(self.problems);
         }
         let Loader { catalog, streams, sources, views, rules, problems, .. } = self;
-        let lookups = streams.values().filter(|stream| stream.def.kind == Kind::LookupTable);
+        let lookups = streams.values().filter(|stream| stream.def.kind == RelationKind::LookupTable);
         let table = |table: &Stream| {
             let def = table.def.clone();
             let source = sources.get(def.name.as_str())?.clone();

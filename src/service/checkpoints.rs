@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::SystemTime;
 
 use super::rules::Life;
-use super::store::{Change, Kind, Records};
+use super::store::{Change, RecordKind, Records};
 use super::{Service, locked, millis};
 use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved, view_id, view_of};
 
@@ -39,8 +39,9 @@ impl Service {
             tracing::warn!("stored states cannot be read; rules start with empty state: {error}");
             Vec::new()
         });
-        let rules = records.of(Kind::Rule).map(|(id, _)| id.to_owned());
-        let known: BTreeSet<String> = rules.chain(records.of(Kind::View).map(|(name, _)| view_id(name))).collect();
+        let rules = records.of(RecordKind::Rule).map(|(id, _)| id.to_owned());
+        let known: BTreeSet<String> =
+            rules.chain(records.of(RecordKind::View).map(|(name, _)| view_id(name))).collect();
         let (stored, left): (Vec<_>, Vec<_>) = states.into_iter().partition(|id| known.contains(id));
         locked(&self.inner.checkpoints).stored.extend(stored);
         if !left.is_empty() {

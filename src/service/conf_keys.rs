@@ -9,7 +9,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::error::ServiceError;
 use super::secrets::restored_props;
-use super::store::{Change, Kind, Records};
+use super::store::{Change, RecordKind, Records};
 use super::{Service, check_id, locked};
 use crate::definition::rule::{self, RuleOptions};
 use crate::io::connector::{self, SINKS, SOURCES};
@@ -87,7 +87,7 @@ impl Service {
         let _alone = self.inner.changing.lock().await;
         let name = format!("{class}/{kind}/{key}");
         let text = Json::Object(props.clone()).to_string();
-        self.inner.store.write(vec![Change::put(Kind::ConfKey, &name, text)]).await?;
+        self.inner.store.write(vec![Change::put(RecordKind::ConfKey, &name, text)]).await?;
         locked(&self.inner.conf_keys).insert(name, props.clone());
         self.apply(class, kind, key, Some(props));
         Ok(())
@@ -110,7 +110,7 @@ impl Service {
         if !locked(&self.inner.conf_keys).contains_key(&name) {
             return Err(ServiceError::NoConfKey(format!("{kind}.{key}")));
         }
-        self.inner.store.write(vec![Change::remove(Kind::ConfKey, &name)]).await?;
+        self.inner.store.write(vec![Change::remove(RecordKind::ConfKey, &name)]).await?;
         locked(&self.inner.conf_keys).remove(&name);
         self.apply(class, kind, key, None);
         Ok(())
@@ -119,7 +119,7 @@ impl Service {
     pub(super) async fn reset_conf_keys(&self) -> Result<(), ServiceError> {
         let _alone = self.inner.changing.lock().await;
         let names: Vec<String> = locked(&self.inner.conf_keys).keys().cloned().collect();
-        self.inner.store.write(names.iter().map(|name| Change::remove(Kind::ConfKey, name)).collect()).await?;
+        self.inner.store.write(names.iter().map(|name| Change::remove(RecordKind::ConfKey, name)).collect()).await?;
         for name in names {
             locked(&self.inner.conf_keys).remove(&name);
             self.apply_named(&name, None);
@@ -128,7 +128,7 @@ impl Service {
     }
 
     pub(super) fn restore_conf_keys(&self, records: &Records) {
-        for (name, text) in records.of(Kind::ConfKey) {
+        for (name, text) in records.of(RecordKind::ConfKey) {
             match serde_json::from_str::<Map<String, Json>>(text) {
                 Ok(props) => {
                     locked(&self.inner.conf_keys).insert(name.to_owned(), props.clone());

@@ -22,7 +22,7 @@ use sha2::{Digest, Sha256};
 use self::report::{is_named, unnamed};
 use super::error::ServiceError;
 use super::secrets::restored_props;
-use super::store::{Change, Kind, Records};
+use super::store::{Change, RecordKind, Records};
 use super::{Service, check_id, locked};
 use crate::definition::connection::{Connection, FileEntry, KINDS, selector};
 use crate::definition::stream::LOOKUP_SOURCES;
@@ -166,7 +166,8 @@ impl Service {
             (old, seen)
         };
         let origin = Origin { made: true, file: seen };
-        let stored = self.inner.store.write(vec![Change::put(Kind::Connection, id, Record::of(&connection, &origin))]);
+        let stored =
+            self.inner.store.write(vec![Change::put(RecordKind::Connection, id, Record::of(&connection, &origin))]);
         if let Err(error) = stored.await {
             hold.close().await;
             return Err(error.into());
@@ -225,8 +226,8 @@ impl Service {
             users = self.users(id);
         }
         let change = match &live.origin.file {
-            Some(seen) => Change::put(Kind::Connection, id, Record::gone(seen)),
-            None => Change::remove(Kind::Connection, id),
+            Some(seen) => Change::put(RecordKind::Connection, id, Record::gone(seen)),
+            None => Change::remove(RecordKind::Connection, id),
         };
         let stays = match users.is_empty() {
             true => self.inner.store.write(vec![change]).await.err().map(ServiceError::from),
@@ -401,7 +402,7 @@ impl Service {
     pub(super) async fn restore_connections(&self, records: &Records) {
         let mut live: BTreeMap<String, (Connection, Origin)> = BTreeMap::new();
         let mut gone: BTreeMap<String, String> = BTreeMap::new();
-        for (id, text) in records.of(Kind::Connection) {
+        for (id, text) in records.of(RecordKind::Connection) {
             match serde_json::from_str::<Record>(text) {
                 Ok(Record { gone: true, file, .. }) => gone.extend(file.map(|seen| (id.to_owned(), seen))),
                 Ok(Record { typ, props, made, file, .. }) => {
@@ -468,7 +469,7 @@ impl Service {
 /// The named connections of a store: properties by id, by kind.
 pub(super) fn stored_connections(records: &Records) -> BTreeMap<String, Map<String, Json>> {
     let mut kinds: BTreeMap<String, Map<String, Json>> = BTreeMap::new();
-    for (id, text) in records.of(Kind::Connection).filter(|(id, _)| is_named(id)) {
+    for (id, text) in records.of(RecordKind::Connection).filter(|(id, _)| is_named(id)) {
         if let Ok(Record { typ, props, gone: false, .. }) = serde_json::from_str::<Record>(text) {
             kinds.entry(typ).or_default().insert(id.to_owned(), Json::Object(props));
         }
@@ -492,7 +493,7 @@ fn take_over(
     if *delete {
         live.remove(id);
         gone.insert(id.clone(), seen.clone());
-        return Some(Change::put(Kind::Connection, id, Record::gone(&seen)));
+        return Some(Change::put(RecordKind::Connection, id, Record::gone(&seen)));
     }
     if known.is_some_and(|origin| origin.made) {
         tracing::warn!(
@@ -502,7 +503,7 @@ fn take_over(
     }
     gone.remove(id);
     let origin = Origin { made: false, file: Some(seen) };
-    let change = Change::put(Kind::Connection, id, Record::of(connection, &origin));
+    let change = Change::put(RecordKind::Connection, id, Record::of(connection, &origin));
     live.insert(id.clone(), (connection.clone(), origin));
     Some(change)
 }

@@ -43,7 +43,7 @@ pub use rules::{Bulk, RuleSummary};
 pub use schema::ResultColumn;
 pub use secrets::masked_statement;
 pub use status::{Counters, Link, Phase, RuleReport};
-pub use store::{Change, Checked, Damage, Kind, Records, Repaired, Store, StoreError, check, repair};
+pub use store::{Change, Checked, Damage, RecordKind, Records, Repaired, Store, StoreError, check, repair};
 pub use tasks::{Task, TaskState};
 pub use topology::{Part, Topology};
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
@@ -177,7 +177,7 @@ impl Service {
     async fn restore(&self, records: &Records) {
         self.restore_conf_keys(records);
         self.restore_connections(records).await;
-        for kind in [Kind::Stream, Kind::Table] {
+        for kind in [RecordKind::Stream, RecordKind::Table] {
             for (name, sql) in records.of(kind) {
                 let named = locked(&self.inner.relations).restore(sql);
                 let opened = match named {
@@ -190,7 +190,7 @@ impl Service {
             }
         }
         self.restore_views(records);
-        for (id, text) in records.of(Kind::Rule) {
+        for (id, text) in records.of(RecordKind::Rule) {
             self.restore_rule(id, text);
         }
         self.restore_states(records).await;

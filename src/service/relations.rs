@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::error::ServiceError;
-use super::store::{Change, Kind as Record};
+use super::store::{Change, RecordKind};
 use super::{Service, locked};
-use crate::definition::stream::{Catalog, Kind, StreamDef};
+use crate::definition::stream::{Catalog, RelationKind, StreamDef};
 use crate::engine::TableSpec;
 use crate::pipeline::diagnose;
 use crate::pipeline::{self, UnknownKey};
@@ -38,10 +38,10 @@ pub fn what(relation: Relation) -> &'static str {
     }
 }
 
-fn record(relation: Relation) -> Record {
+fn record(relation: Relation) -> RecordKind {
     match relation {
-        Relation::Stream => Record::Stream,
-        Relation::Table => Record::Table,
+        Relation::Stream => RecordKind::Stream,
+        Relation::Table => RecordKind::Table,
     }
 }
 
@@ -110,9 +110,9 @@ impl Service {
     pub fn relations(&self, relation: Relation, lookup: Option<bool>) -> Vec<Named> {
         let relations = locked(&self.inner.relations);
         let of_kind = |named: &&Named| match (named.def.kind, relation) {
-            (Kind::Stream, relation) => relation == Relation::Stream,
+            (RelationKind::Stream, relation) => relation == Relation::Stream,
             (_, Relation::Stream) => false,
-            (kind, Relation::Table) => lookup.is_none_or(|lookup| lookup == (kind == Kind::LookupTable)),
+            (kind, Relation::Table) => lookup.is_none_or(|lookup| lookup == (kind == RelationKind::LookupTable)),
         };
         relations.named.values().filter(of_kind).cloned().collect()
     }
@@ -223,7 +223,7 @@ impl Service {
 
     /// Creates or replaces a lookup table in the engine.
     pub(super) async fn open_table(&self, named: &Named) -> Result<(), ServiceError> {
-        if named.def.kind != Kind::LookupTable {
+        if named.def.kind != RelationKind::LookupTable {
             return Ok(());
         }
         let source = pipeline::source(&named.def, &self.config(), UnknownKey::Default);
@@ -242,7 +242,7 @@ impl Service {
     }
 
     async fn close_table(&self, named: &Named) {
-        if let (Kind::LookupTable, Some(engine)) = (named.def.kind, self.inner.engine.read().await.as_ref()) {
+        if let (RelationKind::LookupTable, Some(engine)) = (named.def.kind, self.inner.engine.read().await.as_ref()) {
             engine.drop_table(&named.def.name).await;
         }
     }

@@ -21,7 +21,7 @@ use super::definition::Definition;
 use super::error::ServiceError;
 use super::relations::check_version;
 use super::status::Phase;
-use super::store::{Change, Kind};
+use super::store::{Change, RecordKind};
 use super::{Service, check_id, locked};
 
 /// The message of a rule that was stopped by hand.
@@ -97,8 +97,8 @@ impl Service {
         let known = !locked(&entry.state).created;
         let record = match definition.rule.options.temporary {
             true if known => None,
-            true => Some(Change::remove(Kind::Rule, &entry.id)),
-            false => Some(Change::put(Kind::Rule, &entry.id, text)),
+            true => Some(Change::remove(RecordKind::Rule, &entry.id)),
+            false => Some(Change::put(RecordKind::Rule, &entry.id, text)),
         };
         if definition.rule.triggered {
             match self.begin(entry, definition, planned, record, true).await {
@@ -204,7 +204,7 @@ impl Service {
         // On disk first: a deleted rule may run for a moment, but must not come back.
         let mut changes = Vec::new();
         if !locked(&entry.state).temporary() {
-            changes.push(Change::remove(Kind::Rule, id).urgent());
+            changes.push(Change::remove(RecordKind::Rule, id).urgent());
         }
         if self.has_state(id) {
             changes.push(Change::remove_state(id).urgent());
@@ -370,7 +370,7 @@ impl Service {
         }
         let text = Json::Object(json).to_string();
         if !locked(&entry.state).temporary() {
-            let change = Change::put(Kind::Rule, &entry.id, &text);
+            let change = Change::put(RecordKind::Rule, &entry.id, &text);
             // A rule can be stopped even if the disk is full.
             let stops = member == "triggered" && value == Json::Bool(false);
             self.inner.store.write(vec![if stops { change.urgent() } else { change }]).await?;

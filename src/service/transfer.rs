@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::connections::stored_connections;
 use super::error::ServiceError;
-use super::store::{Kind, Records};
+use super::store::{RecordKind, Records};
 use super::{Service, Uploads, locked};
 use crate::definition::connection::Connection;
 use crate::io::reach;
@@ -79,11 +79,15 @@ impl Everything {
     pub fn stored(records: &Records) -> Everything {
         let texts = |kind| records.of(kind).map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
         let mut all = Everything {
-            ruleset: Ruleset { streams: texts(Kind::Stream), tables: texts(Kind::Table), rules: texts(Kind::Rule) },
+            ruleset: Ruleset {
+                streams: texts(RecordKind::Stream),
+                tables: texts(RecordKind::Table),
+                rules: texts(RecordKind::Rule),
+            },
             ..Everything::default()
         };
         let mut sets: BTreeMap<(&str, &str), Map<String, Json>> = BTreeMap::new();
-        for (name, text) in records.of(Kind::ConfKey) {
+        for (name, text) in records.of(RecordKind::ConfKey) {
             let parts: Vec<&str> = name.splitn(3, '/').collect();
             if let ([class, kind, key], Ok(props)) = (parts.as_slice(), serde_json::from_str(text)) {
                 sets.entry((*class, *kind)).or_default().insert((*key).to_owned(), props);

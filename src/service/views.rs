@@ -8,9 +8,9 @@ use std::sync::Arc;
 use serde_json::{Map, Value as Json};
 
 use super::error::ServiceError;
-use super::store::{Change, Kind, Records};
+use super::store::{Change, RecordKind, Records};
 use super::{Service, locked};
-use crate::definition::stream::Kind as StreamKind;
+use crate::definition::stream::RelationKind;
 use crate::engine::{Keeps, RuleSpec, view_id};
 use crate::pipeline::{self, UnknownKey, diagnose};
 use crate::plan::physical::Body;
@@ -91,7 +91,7 @@ impl Service {
         let taken = if self.has_view(&name) {
             Some("view")
         } else {
-            self.catalog().relation(&name).map(|def| if def.kind == StreamKind::Stream { "stream" } else { "table" })
+            self.catalog().relation(&name).map(|def| if def.kind == RelationKind::Stream { "stream" } else { "table" })
         };
         if let Some(what) = taken {
             return Err(ServiceError::Statement(format!("Create view fails: {what} {name} already exists.")));
@@ -102,7 +102,7 @@ impl Service {
             let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
             engine.create_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
         }
-        if let Err(error) = self.inner.store.write(vec![Change::put(Kind::View, &name, sql)]).await {
+        if let Err(error) = self.inner.store.write(vec![Change::put(RecordKind::View, &name, sql)]).await {
             self.end_view(&name).await;
             return Err(error.into());
         }
@@ -126,7 +126,7 @@ impl Service {
         }
         let _alone = self.inner.changing.lock().await;
         let (spec, checkpoint) = self.plan_view(&create)?;
-        self.inner.store.write(vec![Change::put(Kind::View, name, sql)]).await?;
+        self.inner.store.write(vec![Change::put(RecordKind::View, name, sql)]).await?;
         {
             let engine = self.inner.engine.read().await;
             let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
@@ -153,7 +153,7 @@ impl Service {
             return Err(ServiceError::NothingToDrop { what: "view", name: name.to_owned() });
         }
         let id = view_id(name);
-        self.inner.store.write(vec![Change::remove(Kind::View, name), Change::remove_state(&id)]).await?;
+        self.inner.store.write(vec![Change::remove(RecordKind::View, name), Change::remove_state(&id)]).await?;
         self.state_is_gone(&id);
         locked(&self.inner.views).remove(name);
         locked(&self.inner.relations).leave_view(name);
@@ -169,7 +169,7 @@ impl Service {
 
     /// Puts the stored views back; they begin with [`Service::resume`].
     pub(super) fn restore_views(&self, records: &Records) {
-        for (name, sql) in records.of(Kind::View) {
+        for (name, sql) in records.of(RecordKind::View) {
             match parse(sql) {
                 Ok(create) => {
                     let view = ManagedView { sql: sql.into(), create: Arc::new(create), checkpoint: None };

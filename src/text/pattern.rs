@@ -53,20 +53,20 @@ impl Cache {
 /// give it one of its own; everything else that is wrong, the crate refuses.
 fn translated(pattern: &str) -> Result<String, regex::Error> {
     let names = pattern.rfind(":]").map_or(usize::MAX, |last| pattern.len() - last);
-    let mut reader = Reader { rest: pattern, out: String::with_capacity(pattern.len()), names };
+    let mut reader = Translator { rest: pattern, out: String::with_capacity(pattern.len()), names };
     reader.whole().map_err(|problem| regex::Error::Syntax(format!("error parsing regexp: {problem}")))?;
     Ok(reader.out)
 }
 
 /// A pattern on its way from one syntax to the other.
-struct Reader<'p> {
+struct Translator<'p> {
     rest: &'p str,
     out: String,
     /// Bytes left at the end of the last name of a class: there are none behind it.
     names: usize,
 }
 
-impl<'p> Reader<'p> {
+impl<'p> Translator<'p> {
     /// No repetition counts further in RE2.
     const MOST_REPEATED: u32 = 1000;
 

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::index::Index;
 use crate::dataflow::row::KeptRow;
-use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use crate::dataflow::state::quarter;
 use crate::expr::Expr;
 use crate::plan::physical::{Input, Join};
@@ -47,7 +47,7 @@ impl ScanTable {
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         let rows: Vec<KeptRow> = from.take()?;
         rows.into_iter().for_each(|row| self.push(row));
         Ok(())

@@ -23,7 +23,7 @@ use super::join::{Joined, Others, Parts};
 use super::output::Output;
 use super::row::KeptRow;
 use super::sort::{ResultRow, Sorter};
-use super::state::checkpoint::{CheckpointError, Reader, StateParts};
+use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use super::timers::Turn;
 use super::window::{Arrival, Closed, Group, Groups, accumulate};
 use crate::expr::function::CallContext;
@@ -116,7 +116,7 @@ impl Results {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         self.memories.restore(from)
     }
 

@@ -63,7 +63,7 @@ struct Limited {
 }
 
 /// Gives back what a checkpoint was made of.
-pub struct Reader<'a> {
+pub struct CheckpointReader<'a> {
     from: postcard::Deserializer<'a, postcard::de_flavors::Slice<'a>>,
 }
 
@@ -117,12 +117,12 @@ impl Flavor for Limited {
     }
 }
 
-impl<'a> Reader<'a> {
+impl<'a> CheckpointReader<'a> {
     /// Opens a checkpoint, if it is one of this plan.
     ///
     /// # Errors
     /// [`CheckpointError`]
-    pub fn open(bytes: &'a [u8], plan: &Fingerprint) -> Result<Reader<'a>, CheckpointError> {
+    pub fn open(bytes: &'a [u8], plan: &Fingerprint) -> Result<CheckpointReader<'a>, CheckpointError> {
         let cut = || CheckpointError::Damaged("it is cut off");
         let (whole, checksum) = bytes.split_last_chunk().ok_or_else(cut)?;
         let (head, parts) = whole.split_at_checked(HEAD).ok_or_else(cut)?;
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
         if fingerprint != plan {
             return Err(CheckpointError::OtherPlan);
         }
-        Ok(Reader { from: postcard::Deserializer::from_bytes(parts) })
+        Ok(CheckpointReader { from: postcard::Deserializer::from_bytes(parts) })
     }
 
     /// The next part.
@@ -189,7 +189,7 @@ mod tests {
         let mut writer = Writer::new(&PLAN);
         writer.put(part).unwrap();
         let bytes = writer.finish();
-        let mut reader = Reader::open(&bytes, &PLAN).unwrap();
+        let mut reader = CheckpointReader::open(&bytes, &PLAN).unwrap();
         let back = reader.take().unwrap();
         reader.finish().unwrap();
         back
@@ -256,7 +256,7 @@ mod tests {
             } else {
                 bytes[at] ^= 1 << bit;
             }
-            prop_assert!(Reader::open(&bytes, &PLAN).is_err());
+            prop_assert!(CheckpointReader::open(&bytes, &PLAN).is_err());
         }
 
         #[test]
@@ -264,7 +264,7 @@ mod tests {
             let mut bytes = Writer::new(&PLAN).to.output.bytes;
             bytes.extend(parts);
             bytes.extend(crc32fast::hash(&bytes).to_le_bytes());
-            let mut reader = Reader::open(&bytes, &PLAN).unwrap();
+            let mut reader = CheckpointReader::open(&bytes, &PLAN).unwrap();
             let _ = reader.take::<Vec<(GroupKey, Value)>>();
             let _ = reader.finish();
         }
@@ -297,7 +297,7 @@ mod tests {
     #[test]
     fn what_does_not_agree_is_told() {
         let mut bytes = Writer::new(&PLAN).finish();
-        let error = |bytes: &[u8], plan| Reader::open(bytes, plan).err().map(|error| error.to_string());
+        let error = |bytes: &[u8], plan| CheckpointReader::open(bytes, plan).err().map(|error| error.to_string());
         assert_eq!(error(&bytes, &PLAN), None);
         assert!(error(&bytes, &[8; 16]).unwrap().contains("another plan"));
         bytes.truncate(HEAD);
@@ -306,7 +306,7 @@ mod tests {
         assert!(error(&bytes, &PLAN).unwrap().contains("has version 9, this Plutino uses 3"));
         assert!(error(b"", &PLAN).unwrap().contains("is damaged"));
         assert!(error(b"no checkpoint, but long enough for one", &PLAN).unwrap().contains("begin like one"));
-        let mut reader = Reader::open(&Writer::new(&PLAN).finish(), &PLAN).map(|_| ());
+        let mut reader = CheckpointReader::open(&Writer::new(&PLAN).finish(), &PLAN).map(|_| ());
         assert_eq!(reader.as_mut(), Ok(&mut ()));
     }
 

@@ -32,7 +32,7 @@ use super::context::RuleContext;
 use super::operate::{Operate, Progress};
 use super::queue::RuleQueue;
 use super::row::RowBatch;
-use super::state::checkpoint::{CheckpointError, Reader, StateParts, Writer};
+use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::window::Group;
@@ -140,7 +140,7 @@ impl Operate for ViewOperator {
     }
 
     fn restore(&mut self, checkpoint: &[u8], plan: &Fingerprint, queue: &RuleQueue) -> Result<(), CheckpointError> {
-        let mut from = Reader::open(checkpoint, plan)?;
+        let mut from = CheckpointReader::open(checkpoint, plan)?;
         self.memories.restore(&mut from)?;
         let groups: Vec<Saved> = from.take()?;
         if let Some(sessions) = &mut self.sessions {

@@ -2,7 +2,7 @@
 //!
 //! Rows are gathered in slices whose number of rows divides both, so overlapping windows share them.
 
-use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use crate::expr::EvalError;
 use crate::plan::physical::Stateful;
 
@@ -41,7 +41,7 @@ impl Count {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         (self.rows, self.open) = from.take()?;
         self.closed.restore(from)
     }

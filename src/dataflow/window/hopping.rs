@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::tz::TimeZone;
 
-use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use crate::dataflow::timers::Alarm;
 use crate::expr::EvalError;
 use crate::plan::physical::Stateful;
@@ -66,7 +66,7 @@ impl Hopping {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         let next_end: Option<i64>;
         (self.open, next_end) = from.take()?;
         self.closed.restore(from)?;

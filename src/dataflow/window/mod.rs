@@ -12,7 +12,7 @@ mod slices;
 mod sliding;
 mod state;
 
-use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use crate::expr::EvalError;
 use crate::plan::physical::{Stateful, WindowSpec};
 
@@ -79,7 +79,7 @@ impl Windows {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         match self {
             Windows::Each => Ok(()),
             Windows::Hopping(windows) => windows.restore(from),

@@ -3,7 +3,7 @@
 
 use jiff::tz::TimeZone;
 
-use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use crate::dataflow::timers::Alarm;
 use crate::expr::EvalError;
 use crate::plan::physical::Stateful;
@@ -43,7 +43,7 @@ impl Session {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         (self.content, self.cut) = from.take()?;
         self.ring();
         Ok(())

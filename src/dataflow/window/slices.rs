@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 
 use super::content::Content;
 
@@ -42,7 +42,7 @@ impl Slices {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         (self.front, self.back, self.back_merged) = from.take()?;
         Ok(())
     }

@@ -10,7 +10,7 @@ use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
 use crate::dataflow::row::KeyHasher;
-use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use crate::dataflow::state::quarter;
 use crate::dataflow::timers::Alarm;
 use crate::expr::aggregate::Accumulator;
@@ -80,7 +80,7 @@ impl Sliding {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         let held: Held;
         (held, self.waiting) = from.take()?;
         if std::mem::discriminant(&held) != std::mem::discriminant(&self.held) {

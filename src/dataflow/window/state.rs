@@ -5,7 +5,7 @@
 use indexmap::IndexMap;
 
 use crate::dataflow::row::KeyHasher;
-use crate::dataflow::state::checkpoint::{CheckpointError, Reader, StateParts};
+use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
 use crate::dataflow::state::quarter;
 use crate::expr::{EvalError, Expr, Scope};
 use crate::plan::physical::{Stateful, WindowSpec};
@@ -33,7 +33,7 @@ impl State {
     ///
     /// # Errors
     /// [`CheckpointError`]; what is there is not to be used then.
-    pub fn restore(&mut self, from: &mut Reader<'_>) -> Result<(), CheckpointError> {
+    pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         self.open = from.take()?;
         Ok(())
     }

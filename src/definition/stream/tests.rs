@@ -50,12 +50,12 @@ fn options_for_the_shapes_of_feeds() {
 fn tables_have_a_kind_and_share_the_names() {
     let mut catalog = Catalog::default();
     for (name, options, kind) in [
-        ("a", "TYPE=\"websocket\"", Kind::ScanTable { retain: Some(1) }),
-        ("b", "TYPE=\"websocket\", KIND=\"SCAN\", RETAIN_SIZE=\"5\"", Kind::ScanTable { retain: Some(5) }),
-        ("c", "TYPE=\"file\", RETAIN_SIZE=\"0\"", Kind::ScanTable { retain: Some(1) }),
-        ("d", "TYPE=\"file\"", Kind::ScanTable { retain: None }),
-        ("e", "TYPE=\"file\", KIND=\"lookup\"", Kind::LookupTable),
-        ("f", "TYPE=\"memory\", KIND=\"Lookup\", KEY=\"id\"", Kind::LookupTable),
+        ("a", "TYPE=\"websocket\"", RelationKind::ScanTable { retain: Some(1) }),
+        ("b", "TYPE=\"websocket\", KIND=\"SCAN\", RETAIN_SIZE=\"5\"", RelationKind::ScanTable { retain: Some(5) }),
+        ("c", "TYPE=\"file\", RETAIN_SIZE=\"0\"", RelationKind::ScanTable { retain: Some(1) }),
+        ("d", "TYPE=\"file\"", RelationKind::ScanTable { retain: None }),
+        ("e", "TYPE=\"file\", KIND=\"lookup\"", RelationKind::LookupTable),
+        ("f", "TYPE=\"memory\", KIND=\"Lookup\", KEY=\"id\"", RelationKind::LookupTable),
     ] {
         let table = create(&mut catalog, &format!("CREATE TABLE {name} () WITH (DATASOURCE=\"x\", {options})"))
             .expect("the statement is correct");

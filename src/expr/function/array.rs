@@ -9,16 +9,14 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{
-    Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, PreparedFn, Returns, check_call, domain,
-    lookup,
+    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, PreparedFn, Returns,
+    check_call, domain, lookup,
 };
 use crate::expr::ops::{compare, order_of_numbers};
 use crate::value::cast::{described, int, text};
 use crate::value::key::KeyPart;
 use crate::value::operator::Comparison;
 use crate::value::{Object, Value};
-
-type Answer = Result<Value, FunctionError>;
 
 /// Members of the longest array that `repeat` and `sequence` make: a small message must not become a memory of any
 /// size.
@@ -289,7 +287,7 @@ fn position(place: Option<usize>) -> Value {
 }
 
 /// The member before or after which none comes. The kind of the first that is not null rules.
-fn extreme(members: &[Value], better: Comparison) -> Answer {
+fn extreme(members: &[Value], better: Comparison) -> FunctionResult {
     let mut best = &Value::Null;
     for member in members.iter().filter(|member| !member.is_null()) {
         match (best, member) {
@@ -330,7 +328,7 @@ fn two_or_three(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-fn array_join(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn array_join(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let members = first(args)?;
     let delimiter = args[1].as_text().ok_or_else(|| domain("second argument should be string"))?;
     let replacement = match &args[2] {
@@ -399,7 +397,7 @@ fn not_scalar() -> FunctionError {
     domain("first argument should be a scalar function.")
 }
 
-fn element_at(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn element_at(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     match &args[0] {
         Value::Array(members) => {
             let index = int(&args[1])?;
@@ -416,7 +414,7 @@ fn element_at(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     }
 }
 
-fn kvpair_array_to_obj(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn kvpair_array_to_obj(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let pairs = first(args)?;
     let mut object = Object::with_capacity(pairs.len());
     for pair in pairs {
@@ -431,7 +429,7 @@ fn kvpair_array_to_obj(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     Ok(Value::Object(Arc::new(object)))
 }
 
-fn repeat(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn repeat(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let count = int(&args[1]).map_err(|_| domain("second argument should be int"))?;
     let count = u64::try_from(count).unwrap_or(0);
     let text = args[0].as_text().map_or(0, str::len) as u64;
@@ -441,7 +439,7 @@ fn repeat(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     Ok(Value::array(std::iter::repeat_n(args[0].clone(), count as usize)))
 }
 
-fn sequence(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn sequence(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let start = int(&args[0]).map_err(|_| domain("first argument should be int"))?;
     let stop = int(&args[1]).map_err(|_| domain("second argument should be int"))?;
     let step = match &args[2] {

@@ -6,12 +6,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use jiff::tz::TimeZone;
 
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Param, Returns, domain};
+use super::{Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Param, Returns, domain};
 use crate::format::compress::{CompressError, Method};
 use crate::value::Value;
 use crate::value::cast::{self, Target, cast, int, text, to_datetime};
-
-type Answer = Result<Value, FunctionError>;
 
 const fn of(
     name: &'static str,
@@ -169,7 +167,7 @@ fn base64_alone(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-fn chr(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+fn chr(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let code = match &args[0] {
         Value::Text(text) => {
             let mut characters = text.chars();
@@ -188,7 +186,7 @@ fn chr(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
     }
 }
 
-fn convert_tz(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+fn convert_tz(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let at = to_datetime(&args[0], context.zone, context.now)?;
     let Value::Text(name) = &args[1] else {
         return Err(domain(format!("the zone must be text, but is {}", cast::described(&args[1]))));
@@ -201,7 +199,7 @@ fn convert_tz(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
     Ok(Value::DateTime(Arc::new(at.with_time_zone(zone))))
 }
 
-fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let Value::Text(written) = &args[0] else {
         return Err(domain(format!("invalid input type: {} please input hex string", text(&args[0]))));
     };
@@ -247,12 +245,12 @@ fn packed<'a>(args: &'a Args<'_>, unsupported: &'static str) -> Result<(&'a [u8]
     Ok((data, method))
 }
 
-fn compress(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn compress(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let (data, method) = packed(args, "compressor")?;
     method.pack(data).map(Value::from).map_err(|error| domain(format!("fail to compress: {error}")))
 }
 
-fn decompress(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn decompress(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let (data, method) = packed(args, "decompressor")?;
     method.unpack(data).map(Value::from).map_err(|error| match error {
         CompressError::TooLarge => domain(error.to_string()),

@@ -8,12 +8,12 @@ use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp, Zoned};
 
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Param, PreparedFn, Returns, domain};
+use super::{
+    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Param, PreparedFn, Returns, domain,
+};
 use crate::value::Value;
 use crate::value::cast::{int, text, to_datetime};
 use crate::value::datetime_pattern::{PatternError, TimeFormat};
-
-type Answer = Result<Value, FunctionError>;
 
 const TIME: &[(&str, Param)] = &[("time", Param::DateTime)];
 const PRECISION: &[(&str, Param)] = &[("precision", Param::IntLiteral)];
@@ -166,7 +166,7 @@ fn date_calc(literals: &[Option<&Value>]) -> Result<PreparedFn, FunctionError> {
     }))
 }
 
-fn date_diff(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+fn date_diff(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let nanoseconds = |value| to_datetime(value, context.zone, context.now).map(|at| at.timestamp().as_nanosecond());
     let (from, to) = (nanoseconds(&args[0])?, nanoseconds(&args[1])?);
     match i64::try_from(to - from) {
@@ -194,7 +194,7 @@ fn format_time(literals: &[Option<&Value>]) -> Result<PreparedFn, FunctionError>
     }))
 }
 
-fn from_days(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn from_days(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let days = int(&args[0])?;
     if days == 0 {
         return Ok(Value::Null);
@@ -209,7 +209,7 @@ fn from_days(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     }
 }
 
-fn from_unix_time(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+fn from_unix_time(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let seconds = int(&args[0])?;
     match Timestamp::from_second(seconds) {
         Ok(at) => written("%Y-%m-%d %H:%M:%S", &at.to_zoned(context.zone.clone())),
@@ -231,14 +231,14 @@ fn moment(ms: i64, zone: &TimeZone) -> Result<Zoned, FunctionError> {
 }
 
 /// Now, written by directives of jiff's that end with the seconds, with the fraction that the first argument wants.
-fn told(directives: &str, args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+fn told(directives: &str, args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let now = moment(context.now, context.zone)?;
     let digits = if args.is_empty() { 0 } else { int(&args[0])?.clamp(0, 6) };
     if digits == 0 { written(directives, &now) } else { written(&format!("{directives}%.{digits}f"), &now) }
 }
 
 /// The time by directives of jiff's.
-fn written(directives: &str, at: &Zoned) -> Answer {
+fn written(directives: &str, at: &Zoned) -> FunctionResult {
     strtime::format(directives, at).map(Value::from).map_err(|error| domain(error.to_string()))
 }
 

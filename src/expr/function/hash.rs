@@ -11,11 +11,9 @@ use sha1::Sha1;
 use sha2::digest::Digest;
 use sha2::{Sha256, Sha384, Sha512};
 
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Param, Returns};
+use super::{Args, CallContext, Code, Family, Function, FunctionResult, Param, Returns};
 use crate::value::Value;
 use crate::value::cast::text;
-
-type Answer = Result<Value, FunctionError>;
 
 const fn of(name: &'static str, code: super::ScalarFn) -> Function {
     Function::new(name, Family::Hash, &[("text", Param::Text)], Returns::Text, Code::Scalar(code))
@@ -54,7 +52,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-fn digest<D: Digest>(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn digest<D: Digest>(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let digest = D::digest(hashed(args));
     let mut hexadecimal = String::with_capacity(digest.len() * 2);
     for byte in digest.iter() {

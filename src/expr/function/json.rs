@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 
 use super::json_path::{Found, Path};
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, PreparedFn, Returns, domain};
+use super::{
+    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, PreparedFn, Returns, domain,
+};
 use crate::value::cast::{described, text};
 use crate::value::json;
 use crate::value::{Kind, Value};
-
-type Answer = Result<Value, FunctionError>;
 
 const fn of(name: &'static str, params: &'static [(&'static str, Param)], returns: Returns, code: Code) -> Function {
     Function::new(name, Family::Json, params, returns, code).nulls(Nulls::Own)
@@ -65,7 +65,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 /// The path of a call that is a literal is read once; a path that is none is an error of each message.
 fn prepared(
     literals: &[Option<&Value>],
-    run: fn(&Value, Result<&Path, FunctionError>) -> Answer,
+    run: fn(&Value, Result<&Path, FunctionError>) -> FunctionResult,
 ) -> Result<PreparedFn, FunctionError> {
     let written = literals.get(1).copied().flatten().map(path);
     Ok(Box::new(move |args, _| match &written {
@@ -99,14 +99,14 @@ fn data(value: &Value) -> Result<Cow<'_, Value>, FunctionError> {
     }
 }
 
-fn query(value: &Value, path: Result<&Path, FunctionError>) -> Answer {
+fn query(value: &Value, path: Result<&Path, FunctionError>) -> FunctionResult {
     match path?.find(&*data(value)?).map_err(|missing| domain(missing.to_string()))? {
         Found::One(found) => Ok(found.clone()),
         Found::Many(found) => Ok(Value::array(found.into_iter().cloned())),
     }
 }
 
-fn query_first(value: &Value, path: Result<&Path, FunctionError>) -> Answer {
+fn query_first(value: &Value, path: Result<&Path, FunctionError>) -> FunctionResult {
     let first = match path?.find(&*data(value)?).map_err(|missing| domain(missing.to_string()))? {
         Found::One(Value::Array(members)) => members.first().cloned(),
         Found::One(found) => Some(found.clone()),
@@ -115,7 +115,7 @@ fn query_first(value: &Value, path: Result<&Path, FunctionError>) -> Answer {
     Ok(first.unwrap_or(Value::Null))
 }
 
-fn exists(value: &Value, path: Result<&Path, FunctionError>) -> Answer {
+fn exists(value: &Value, path: Result<&Path, FunctionError>) -> FunctionResult {
     let (Ok(path), Ok(data)) = (path, data(value)) else { return Ok(Value::Bool(false)) };
     Ok(Value::Bool(match path.find(&data) {
         Ok(Found::One(_)) => true,
@@ -124,7 +124,7 @@ fn exists(value: &Value, path: Result<&Path, FunctionError>) -> Answer {
     }))
 }
 
-fn parse_json(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn parse_json(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     match &args[0] {
         Value::Absent | Value::Null => Ok(Value::Null),
         Value::Text(text) => json::parse(text).map_err(|error| domain(format!("fail to parse json: {error}"))),
@@ -132,7 +132,7 @@ fn parse_json(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     }
 }
 
-fn to_json(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn to_json(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     if args[0].is_null() {
         return Ok(Value::Null);
     }

@@ -4,11 +4,9 @@
 //! other functions are those of doubles. What they answer at the edges (infinity, not a number) is as IEEE 754 says;
 //! what becomes of it is up to whoever writes the result.
 
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
+use super::{Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, Returns, domain};
 use crate::value::Value;
 use crate::value::cast::{self, float, int};
-
-type Answer = Result<Value, FunctionError>;
 
 /// The one parameter of most functions here.
 const X: &[(&str, Param)] = &[("x", Param::Number)];
@@ -135,7 +133,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .doc("The hyperbolic tangent.", &[("tanh(0)", "0"), ("tanh(50)", "1")]),
 ];
 
-fn double(f: f64) -> Answer {
+fn double(f: f64) -> FunctionResult {
     Ok(Value::Float(f))
 }
 
@@ -144,14 +142,14 @@ fn in_unit(x: f64, function: fn(f64) -> f64) -> Value {
 }
 
 /// A whole number stays what it is: a double of it could lose digits.
-fn whole(x: &Value, function: fn(f64) -> f64) -> Answer {
+fn whole(x: &Value, function: fn(f64) -> f64) -> FunctionResult {
     match x {
         Value::Int(i) => Ok(Value::Int(*i)),
         x => double(function(float(x)?)),
     }
 }
 
-fn abs(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn abs(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     match &args[0] {
         Value::Int(i) => i
             .checked_abs()
@@ -170,12 +168,12 @@ fn operand(args: &Args<'_>, index: usize) -> Result<i64, FunctionError> {
     })
 }
 
-fn cot(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn cot(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let x = float(&args[0])?;
     if x == 0.0 { Err(domain("out-of-range error")) } else { double(1.0 / x.tan()) }
 }
 
-fn ln(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn ln(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let x = float(&args[0])?;
     if x < 0.0 {
         return Err(domain(format!("The argument must be a strictly positive number but got {}", cast::float_text(x))));
@@ -187,7 +185,7 @@ fn log_count(literals: &[Option<&Value>]) -> Result<(), String> {
     if (1..=2).contains(&literals.len()) { Ok(()) } else { Err("Expect 1 or 2 arguments only".to_owned()) }
 }
 
-fn log(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn log(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let first = float(&args[0])?;
     let result = if args.len() < 2 {
         (first > 0.0).then(|| first.log10())
@@ -198,7 +196,7 @@ fn log(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     Ok(result.map_or(Value::Null, Value::Float))
 }
 
-fn modulo(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn modulo(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     match (&args[0], &args[1]) {
         // The least number by -1 overflows, though its rest is 0.
         (Value::Int(a), Value::Int(b)) if *b != 0 => Ok(Value::Int(a.wrapping_rem(*b))),
@@ -206,12 +204,12 @@ fn modulo(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     }
 }
 
-fn sign(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn sign(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let x = float(&args[0])?;
     Ok(Value::Int(i64::from(x > 0.0) - i64::from(x < 0.0)))
 }
 
-fn sqrt(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn sqrt(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let x = float(&args[0])?;
     if x < 0.0 {
         return Err(domain(format!("The argument must be a positive number but got {}", cast::float_text(x))));
@@ -223,7 +221,7 @@ fn round_count(literals: &[Option<&Value>]) -> Result<(), String> {
     if (1..=2).contains(&literals.len()) { Ok(()) } else { Err("Expect 1 or 2 arguments only".to_owned()) }
 }
 
-fn round(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn round(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     // Beyond this many places either way nothing changes any more.
     const MOST: f64 = 400.0;
     let places = if args.len() < 2 {
@@ -259,7 +257,7 @@ fn round_to(x: f64, places: i32) -> f64 {
 }
 
 /// As MySQL's function of this name.
-fn conv(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn conv(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let (from, to) = (int(&args[1])?, int(&args[2])?);
     let (Some(base), Some(target)) = (base(from), base(to)) else { return Ok(Value::Null) };
     let text = cast::text(&args[0]);

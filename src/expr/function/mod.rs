@@ -207,11 +207,14 @@ pub enum Returns {
     Any,
 }
 
+/// The result of a scalar function.
+pub type FunctionResult = Result<Value, FunctionError>;
+
 /// The code of a scalar function.
-pub type ScalarFn = fn(&Args<'_>, &CallContext<'_>) -> Result<Value, FunctionError>;
+pub type ScalarFn = fn(&Args<'_>, &CallContext<'_>) -> FunctionResult;
 
 /// A scalar function specialised for one call in one rule.
-pub type PreparedFn = Box<dyn Fn(&Args<'_>, &CallContext<'_>) -> Result<Value, FunctionError> + Send + Sync>;
+pub type PreparedFn = Box<dyn Fn(&Args<'_>, &CallContext<'_>) -> FunctionResult + Send + Sync>;
 
 /// A function's own check of a call's literals (`None` for arguments that are none), with the text of the refusal.
 pub type CheckFn = fn(&[Option<&Value>]) -> Result<(), String>;

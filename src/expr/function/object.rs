@@ -3,11 +3,9 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
+use super::{Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, Returns, domain};
 use crate::value::cast::text;
 use crate::value::{Object, Text, Value};
-
-type Answer = Result<Value, FunctionError>;
 
 const NO_OBJECT: &str = "the argument should be map[string]interface{}";
 const FIRST_NO_OBJECT: &str = "first argument should be map[string]interface{}";
@@ -174,7 +172,7 @@ fn in_pairs(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-fn object_construct(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn object_construct(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let mut object = Object::with_capacity(args.len() / 2);
     for at in (0..args.len()).step_by(2) {
         match &args[at] {
@@ -190,7 +188,7 @@ fn object_construct(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     Ok(Value::Object(Arc::new(object)))
 }
 
-fn of_lists(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn of_lists(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let Value::Array(keys) = &args[0] else { return Err(domain("first argument should be []string")) };
     let Value::Array(values) = &args[1] else { return Err(domain("second argument should be []interface{}")) };
     if keys.len() != values.len() {
@@ -204,7 +202,7 @@ fn of_lists(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     Ok(Value::Object(Arc::new(object)))
 }
 
-fn zip(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn zip(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     const NO_PAIRS: &str = "each argument should be [][2]interface{}";
     let Value::Array(pairs) = &args[0] else { return Err(domain(NO_PAIRS)) };
     let mut object = Object::with_capacity(pairs.len());

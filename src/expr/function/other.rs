@@ -3,11 +3,9 @@
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, Returns, domain};
+use super::{Args, CallContext, Code, Family, Function, FunctionResult, Nulls, Param, Returns, domain};
 use crate::value::Value;
 use crate::value::cast::{failed, text};
-
-type Answer = Result<Value, FunctionError>;
 
 const fn of(
     name: &'static str,
@@ -108,11 +106,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .doc("When the window was due, in ms since 1970: its end. 0 without a window.", &[]),
 ];
 
-fn coalesce(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn coalesce(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     Ok(args.iter().find(|value| !value.is_null()).cloned().unwrap_or(Value::Null))
 }
 
-fn delay(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+fn delay(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     // A double is cut; one that no whole number is, is too large or none.
     let ms = match &args[0] {
         Value::Int(ms) => *ms,
@@ -128,7 +126,7 @@ fn delay(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
     Ok(args[1].clone())
 }
 
-fn keyed_state(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn keyed_state(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     match &args[0] {
         Value::Text(_) => Ok(args[2].clone()),
         other => {
@@ -163,7 +161,7 @@ fn topic_or_id(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-fn props(args: &Args<'_>, context: &CallContext<'_>) -> Answer {
+fn props(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     match &*text(&args[0]) {
         "et" => Ok(context.now.to_string().into()),
         "snowflake" => Ok(new_snowflake(context.now).to_string().into()),

@@ -7,12 +7,12 @@
 use regex::Regex;
 
 use super::locale::{style, styled};
-use super::{Args, CallContext, Code, Family, Function, FunctionError, Nulls, Param, PreparedFn, Returns, domain};
+use super::{
+    Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, PreparedFn, Returns, domain,
+};
 use crate::text::pattern::{Cache, compile};
 use crate::value::Value;
 use crate::value::cast::{self, float, int, text};
-
-type Answer = Result<Value, FunctionError>;
 
 /// Bytes of the largest text that a function here makes.
 const LARGEST: usize = 64 << 20;
@@ -218,7 +218,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .doc("The text in upper case, character by character.", &[("upper(\"aBc\")", "\"ABC\"")]),
 ];
 
-fn count(count: usize) -> Answer {
+fn count(count: usize) -> FunctionResult {
     Ok(Value::Int(i64::try_from(count).unwrap_or(i64::MAX)))
 }
 
@@ -230,7 +230,7 @@ fn concat_count(literals: &[Option<&Value>]) -> Result<(), String> {
     if literals.is_empty() { Err("The arguments should be at least one.".to_owned()) } else { Ok(()) }
 }
 
-fn concat(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn concat(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let mut joined = String::new();
     for arg in args.iter() {
         joined.push_str(&text(arg));
@@ -241,7 +241,7 @@ fn concat(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     Ok(joined.into())
 }
 
-fn indexof(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn indexof(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     if args[0].is_null() || args[1].is_null() {
         return Ok(Value::Int(-1));
     }
@@ -252,7 +252,7 @@ fn indexof(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
     }
 }
 
-fn length(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn length(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     match &args[0] {
         Value::Array(members) => count(members.len()),
         Value::Object(members) => count(members.len()),
@@ -298,7 +298,7 @@ fn blanks(wanted: &Value) -> Result<String, FunctionError> {
 /// Code for the pattern at index 1: compiled now where it is a literal, else looked up for each message.
 fn with_pattern(
     literals: &[Option<&Value>],
-    code: fn(&Regex, &Args<'_>) -> Answer,
+    code: fn(&Regex, &Args<'_>) -> FunctionResult,
 ) -> Result<PreparedFn, FunctionError> {
     match literals.get(1).copied().flatten() {
         Some(pattern) if !pattern.is_null() => {
@@ -319,7 +319,7 @@ fn bad_pattern(error: regex::Error) -> FunctionError {
     domain(format!("the pattern cannot be used: {error}"))
 }
 
-fn replace(regex: &Regex, args: &Args<'_>) -> Answer {
+fn replace(regex: &Regex, args: &Args<'_>) -> FunctionResult {
     let (within, replacement) = (text(&args[0]), text(&args[2]));
     let mut replaced = String::new();
     let mut copied = 0;
@@ -359,7 +359,7 @@ fn substring_bounds(literals: &[Option<&Value>]) -> Result<(), String> {
     Ok(())
 }
 
-fn substring(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn substring(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let within = text(&args[0]);
     let start = usize::try_from(int(&args[1])?).map_err(|_| domain("start index must be a positive number"))?;
     let from = byte_at(&within, start);
@@ -381,7 +381,7 @@ fn split_value_count(literals: &[Option<&Value>]) -> Result<(), String> {
     if literals.len() == 3 { Ok(()) } else { Err("the arguments for split_value should be 3".to_owned()) }
 }
 
-fn split_value(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn split_value(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let (within, separator, index) = (text(&args[0]), text(&args[1]), int(&args[2])?);
     let part = if separator.is_empty() {
         let first = |index: usize| within[index..].chars().next().map_or(0, char::len_utf8);
@@ -415,7 +415,7 @@ fn format_places(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-fn format_number(args: &Args<'_>, _: &CallContext<'_>) -> Answer {
+fn format_number(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let places = int(&args[1])?;
     if !(0..=MOST_PLACES).contains(&places) {
         return Err(domain(format!("the decimal places must be from 0 to {MOST_PLACES}, but are {places}")));

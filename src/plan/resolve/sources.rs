@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use crate::definition::rule::RuleOptions;
-use crate::definition::stream::{Catalog, Kind, StreamDef};
+use crate::definition::stream::{Catalog, RelationKind, StreamDef};
 use crate::plan::compile;
 use crate::plan::error::{PlanError, PlanErrorKind};
 use crate::plan::physical::Role;
@@ -69,9 +69,9 @@ pub(super) fn precedence(select: &Select) -> Vec<usize> {
 /// The role of a stream or table in a rule that reads it.
 pub(super) fn role(stream: &StreamDef) -> Role {
     match stream.kind {
-        Kind::Stream => Role::Stream,
-        Kind::ScanTable { retain } => Role::Table { retain },
-        Kind::LookupTable => Role::Lookup,
+        RelationKind::Stream => Role::Stream,
+        RelationKind::ScanTable { retain } => Role::Table { retain },
+        RelationKind::LookupTable => Role::Lookup,
     }
 }
 

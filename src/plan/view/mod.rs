@@ -13,7 +13,7 @@ use super::columns::{self, ResultColumn};
 use super::explain;
 use super::physical::{Body, Input, Item, RulePlan, Stateful, Step, StepKind, WindowSpec};
 use super::{PlanError, PlanErrorKind, of_select, resolve, rewrite};
-use crate::definition::stream::{Catalog, Kind};
+use crate::definition::stream::{Catalog, RelationKind};
 use crate::expr::Expr;
 use crate::expr::aggregate::Aggregate;
 use crate::expr::function::Code;
@@ -195,7 +195,7 @@ fn check_sources(query: &Select, catalog: &Catalog) -> Result<(), PlanError> {
     for join in &query.joins {
         let name = &join.source.name;
         let error = match catalog.relation(&name.name).map(|relation| relation.kind) {
-            Some(Kind::Stream) => ViewError::StreamInJoin(name.name.to_string()),
+            Some(RelationKind::Stream) => ViewError::StreamInJoin(name.name.to_string()),
             Some(_) => ViewError::Lookup(name.name.to_string()),
             None if catalog.is_view(&name.name) => ViewError::OverView("JOIN", name.name.to_string()),
             None => continue,
@@ -204,7 +204,7 @@ fn check_sources(query: &Select, catalog: &Catalog) -> Result<(), PlanError> {
     }
     let name = &query.from.name;
     match catalog.relation(&name.name).map(|relation| relation.kind) {
-        Some(Kind::Stream) => Ok(()),
+        Some(RelationKind::Stream) => Ok(()),
         Some(_) => Err(at(ViewError::Table(name.name.to_string()), name.span)),
         None if catalog.is_view(&name.name) => Err(at(ViewError::OverView("FROM", name.name.to_string()), name.span)),
         // Planning says so.

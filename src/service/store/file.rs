@@ -11,7 +11,7 @@ use std::sync::{PoisonError, RwLock};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
 use super::record::{STATES, Total, key_of, named, opened, record_key, sealed, state_key};
-use super::{Change, Damage, Kind, Records, StoreError, Target};
+use super::{Change, Damage, RecordKind, Records, StoreError, Target};
 
 /// The file's name in the data folder.
 pub(super) const FILE: &str = "plutino.redb";
@@ -34,14 +34,14 @@ const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 const ALL: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
 /// Of version 1: records without checksums, a table a kind.
-fn old_table(kind: Kind) -> TableDefinition<'static, &'static str, &'static str> {
+fn old_table(kind: RecordKind) -> TableDefinition<'static, &'static str, &'static str> {
     TableDefinition::new(match kind {
-        Kind::Stream => "streams",
-        Kind::Table => "tables",
-        Kind::Rule => "rules",
-        Kind::ConfKey => "conf_keys",
-        Kind::Connection => "connections",
-        Kind::View => "views",
+        RecordKind::Stream => "streams",
+        RecordKind::Table => "tables",
+        RecordKind::Rule => "rules",
+        RecordKind::ConfKey => "conf_keys",
+        RecordKind::Connection => "connections",
+        RecordKind::View => "views",
     })
 }
 
@@ -356,7 +356,7 @@ fn migrate(database: &Database) -> Result<(), redb::Error> {
             all.insert(key.as_slice(), stored.as_slice())?;
             Ok(())
         };
-        for kind in Kind::ALL {
+        for kind in RecordKind::ALL {
             for record in change.open_table(old_table(kind))?.iter()? {
                 let (name, text) = record?;
                 put(record_key(kind, name.value()), text.value().as_bytes())?;
@@ -367,7 +367,7 @@ fn migrate(database: &Database) -> Result<(), redb::Error> {
             put(state_key(rule.value()), state.value())?;
         }
     }
-    for kind in Kind::ALL {
+    for kind in RecordKind::ALL {
         change.delete_table(old_table(kind))?;
     }
     change.delete_table(OLD_STATES)?;
@@ -490,7 +490,7 @@ pub(super) fn write_new(path: &Path, records: &Records, states: &[(String, Vec<u
         let database = Database::create(path)?;
         begin(&database)?;
         let records =
-            Kind::ALL.into_iter().flat_map(|kind| records.of(kind).map(move |(name, text)| (kind, name, text)));
+            RecordKind::ALL.into_iter().flat_map(|kind| records.of(kind).map(move |(name, text)| (kind, name, text)));
         let changes = records.map(|(kind, name, text)| Change::put(kind, name, text));
         let states = states.iter().map(|(rule, state)| Change::put_state(rule, state.clone()));
         let changes: Vec<Change> = changes.chain(states).collect();

@@ -35,7 +35,7 @@ const WAITING: usize = 1024;
 
 /// What kind of thing a record is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
+pub enum RecordKind {
     /// a stream: its statement
     Stream,
     /// a table: its statement
@@ -50,18 +50,25 @@ pub enum Kind {
     View,
 }
 
-impl Kind {
-    const ALL: [Kind; 6] = [Kind::Stream, Kind::Table, Kind::Rule, Kind::ConfKey, Kind::Connection, Kind::View];
+impl RecordKind {
+    const ALL: [RecordKind; 6] = [
+        RecordKind::Stream,
+        RecordKind::Table,
+        RecordKind::Rule,
+        RecordKind::ConfKey,
+        RecordKind::Connection,
+        RecordKind::View,
+    ];
 
     /// For people.
     fn word(self) -> &'static str {
         match self {
-            Kind::Stream => "stream",
-            Kind::Table => "table",
-            Kind::Rule => "rule",
-            Kind::ConfKey => "conf key",
-            Kind::Connection => "connection",
-            Kind::View => "view",
+            RecordKind::Stream => "stream",
+            RecordKind::Table => "table",
+            RecordKind::Rule => "rule",
+            RecordKind::ConfKey => "conf key",
+            RecordKind::Connection => "connection",
+            RecordKind::View => "view",
         }
     }
 }
@@ -69,7 +76,7 @@ impl Kind {
 /// What a change is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Target {
-    Record(Kind),
+    Record(RecordKind),
     /// the state of a rule
     State,
 }
@@ -95,13 +102,13 @@ pub struct Change {
 
 impl Change {
     /// The record has this text from now on.
-    pub fn put(kind: Kind, name: impl Into<String>, text: impl Into<String>) -> Change {
+    pub fn put(kind: RecordKind, name: impl Into<String>, text: impl Into<String>) -> Change {
         let becomes = Some(text.into().into_bytes());
         Change { target: Target::Record(kind), name: name.into(), becomes, urgent: false }
     }
 
     /// The record is gone.
-    pub fn remove(kind: Kind, name: impl Into<String>) -> Change {
+    pub fn remove(kind: RecordKind, name: impl Into<String>) -> Change {
         Change { target: Target::Record(kind), name: name.into(), becomes: None, urgent: false }
     }
 
@@ -124,15 +131,15 @@ impl Change {
 
 /// All records of a store: texts by name, for each kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records(BTreeMap<Kind, BTreeMap<String, String>>);
+pub struct Records(BTreeMap<RecordKind, BTreeMap<String, String>>);
 
 impl Records {
     /// The records of a kind, by name.
-    pub fn of(&self, kind: Kind) -> impl Iterator<Item = (&str, &str)> {
+    pub fn of(&self, kind: RecordKind) -> impl Iterator<Item = (&str, &str)> {
         self.0.get(&kind).into_iter().flatten().map(|(name, text)| (name.as_str(), text.as_str()))
     }
 
-    fn insert(&mut self, kind: Kind, name: String, text: String) {
+    fn insert(&mut self, kind: RecordKind, name: String, text: String) {
         self.0.entry(kind).or_default().insert(name, text);
     }
 }

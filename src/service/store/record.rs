@@ -3,17 +3,17 @@
 //! The database checks its pages after a crash, not when they are read, and a disk may change a bit at any time. A
 //! checksum of name and content finds a record that was changed; count and sum find one that is missing.
 
-use super::{Change, Kind, Target};
+use super::{Change, RecordKind, Target};
 
 /// What a key begins with.
-fn letter(kind: Kind) -> u8 {
+fn letter(kind: RecordKind) -> u8 {
     match kind {
-        Kind::Stream => b's',
-        Kind::Table => b't',
-        Kind::Rule => b'r',
-        Kind::ConfKey => b'k',
-        Kind::Connection => b'c',
-        Kind::View => b'v',
+        RecordKind::Stream => b's',
+        RecordKind::Table => b't',
+        RecordKind::Rule => b'r',
+        RecordKind::ConfKey => b'k',
+        RecordKind::Connection => b'c',
+        RecordKind::View => b'v',
     }
 }
 
@@ -29,7 +29,7 @@ pub(super) fn key_of(change: &Change) -> Vec<u8> {
     key(letter, &change.name)
 }
 
-pub(super) fn record_key(kind: Kind, name: &str) -> Vec<u8> {
+pub(super) fn record_key(kind: RecordKind, name: &str) -> Vec<u8> {
     key(letter(kind), name)
 }
 
@@ -50,7 +50,7 @@ pub(super) fn named(key: &[u8]) -> (Option<Target>, String) {
     let Some((first, name)) = key.split_first() else { return (None, String::new()) };
     let target = match *first {
         STATE => Some(Target::State),
-        first => Kind::ALL.into_iter().find(|kind| letter(*kind) == first).map(Target::Record),
+        first => RecordKind::ALL.into_iter().find(|kind| letter(*kind) == first).map(Target::Record),
     };
     (target, String::from_utf8_lossy(name).into_owned())
 }
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn every_changed_bit_is_seen() {
-        let key = record_key(Kind::Rule, "r1");
+        let key = record_key(RecordKind::Rule, "r1");
         let stored = sealed(&key, b"{\"id\": \"r1\"}");
         assert_eq!(opened(&key, &stored), Some(&b"{\"id\": \"r1\"}"[..]));
         for bit in 0..stored.len() * 8 {
@@ -124,7 +124,7 @@ mod tests {
 
     #[test]
     fn keys_say_what_they_are_of() {
-        for kind in Kind::ALL {
+        for kind in RecordKind::ALL {
             assert_eq!(named(&record_key(kind, "ä/b")), (Some(Target::Record(kind)), "ä/b".to_owned()));
         }
         assert_eq!(named(&state_key("r")), (Some(Target::State), "r".to_owned()));

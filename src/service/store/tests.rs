@@ -18,13 +18,16 @@ async fn what_was_written_is_there_again() {
     let folder = folder();
     let (store, records) = Store::open(&folder.path).unwrap();
     assert_eq!(records, Records::default());
-    store.write(vec![Change::put(Kind::Stream, "a", "A"), Change::put(Kind::Rule, "r", "1")]).await.unwrap();
-    store.write(vec![Change::put(Kind::Rule, "r", "2"), Change::remove(Kind::Stream, "a")]).await.unwrap();
+    store
+        .write(vec![Change::put(RecordKind::Stream, "a", "A"), Change::put(RecordKind::Rule, "r", "1")])
+        .await
+        .unwrap();
+    store.write(vec![Change::put(RecordKind::Rule, "r", "2"), Change::remove(RecordKind::Stream, "a")]).await.unwrap();
     assert!(Store::open(&folder.path).is_err_and(|error| error.to_string().contains("in use by another process")));
     drop(store);
     let records = opened(&folder.path).unwrap();
-    assert_eq!(records.of(Kind::Rule).collect::<Vec<_>>(), [("r", "2")]);
-    assert_eq!(records.of(Kind::Stream).count(), 0);
+    assert_eq!(records.of(RecordKind::Rule).collect::<Vec<_>>(), [("r", "2")]);
+    assert_eq!(records.of(RecordKind::Stream).count(), 0);
 }
 
 #[tokio::test]
@@ -46,19 +49,19 @@ async fn states_are_read_when_they_are_asked_for() {
 async fn many_at_a_time_share_a_transaction() {
     let folder = folder();
     let (store, _) = Store::open(&folder.path).unwrap();
-    let writes = (0..500).map(|i| store.write(vec![Change::put(Kind::Rule, i.to_string(), "{}")]));
+    let writes = (0..500).map(|i| store.write(vec![Change::put(RecordKind::Rule, i.to_string(), "{}")]));
     for written in futures_util::future::join_all(writes).await {
         written.unwrap();
     }
     drop(store);
-    assert_eq!(opened(&folder.path).unwrap().of(Kind::Rule).count(), 500);
+    assert_eq!(opened(&folder.path).unwrap().of(RecordKind::Rule).count(), 500);
 }
 
 #[tokio::test]
 async fn a_damaged_store_is_refused_and_left_as_it_is() {
     let folder = folder();
     let (store, _) = Store::open(&folder.path).unwrap();
-    store.write(vec![Change::put(Kind::Rule, "r", "x".repeat(10_000))]).await.unwrap();
+    store.write(vec![Change::put(RecordKind::Rule, "r", "x".repeat(10_000))]).await.unwrap();
     drop(store);
     let file = folder.path.join(FILE);
     let whole = std::fs::read(&file).unwrap();
@@ -69,7 +72,7 @@ async fn a_damaged_store_is_refused_and_left_as_it_is() {
         assert_eq!(std::fs::read(&file).unwrap(), damage);
     }
     std::fs::write(&file, whole).unwrap();
-    assert_eq!(opened(&folder.path).unwrap().of(Kind::Rule).count(), 1);
+    assert_eq!(opened(&folder.path).unwrap().of(RecordKind::Rule).count(), 1);
 }
 
 #[test]
@@ -106,9 +109,9 @@ async fn an_old_store_is_taken_over() {
     old(&folder.path);
     for _ in 0..2 {
         let (store, records) = Store::open(&folder.path).unwrap();
-        assert_eq!(records.of(Kind::Rule).collect::<Vec<_>>(), [("r", "R")]);
+        assert_eq!(records.of(RecordKind::Rule).collect::<Vec<_>>(), [("r", "R")]);
         assert_eq!((store.damage(), store.state("r").await.unwrap()), (&[][..], Some(vec![1, 2])));
-        store.write(vec![Change::put(Kind::Stream, "s", "S")]).await.unwrap();
+        store.write(vec![Change::put(RecordKind::Stream, "s", "S")]).await.unwrap();
     }
 }
 
@@ -129,14 +132,14 @@ fn flip(folder: &Path, content: &[u8]) {
 async fn a_damaged_record_is_named_and_the_rest_can_be_read() {
     let folder = folder();
     let (store, _) = Store::open(&folder.path).unwrap();
-    let put = |name: &str| Change::put(Kind::Rule, name, format!("the text of {name}"));
+    let put = |name: &str| Change::put(RecordKind::Rule, name, format!("the text of {name}"));
     store.write(vec![put("a"), put("b"), put("c"), Change::put_state("a", b"the state of a".to_vec())]).await.unwrap();
     drop(store);
     flip(&folder.path, b"the text of b");
     flip(&folder.path, b"the state of a");
 
     let (store, records) = Store::open(&folder.path).unwrap();
-    assert_eq!(records.of(Kind::Rule).map(|(name, _)| name).collect::<Vec<_>>(), ["a", "c"]);
+    assert_eq!(records.of(RecordKind::Rule).map(|(name, _)| name).collect::<Vec<_>>(), ["a", "c"]);
     let said: Vec<String> = store.damage().iter().map(ToString::to_string).collect();
     assert_eq!(said, ["the rule b is damaged"]);
     assert!(store.state("a").await.is_err());
@@ -145,12 +148,12 @@ async fn a_damaged_record_is_named_and_the_rest_can_be_read() {
     drop(store);
 
     let checked = check(&folder.path).unwrap();
-    assert_eq!((checked.records.of(Kind::Rule).count(), checked.states, checked.damage.len()), (2, 0, 2));
+    assert_eq!((checked.records.of(RecordKind::Rule).count(), checked.states, checked.damage.len()), (2, 0, 2));
     let kept = repair(&folder.path).unwrap().kept.expect("there was something to repair");
     assert!(kept.is_file(), "the damaged file is kept");
     assert_eq!(repair(&folder.path).unwrap().kept, None);
     let (store, records) = Store::open(&folder.path).unwrap();
-    assert_eq!((records.of(Kind::Rule).count(), store.damage()), (2, &[][..]));
+    assert_eq!((records.of(RecordKind::Rule).count(), store.damage()), (2, &[][..]));
     store.write(vec![put("d")]).await.unwrap();
 }
 
@@ -165,7 +168,7 @@ async fn a_damaged_state_is_forgotten() {
     for _ in 0..2 {
         let (store, _) = Store::open(&folder.path).unwrap();
         assert_eq!((store.damage(), store.states().unwrap()), (&[][..], vec!["b".to_owned()]));
-        store.write(vec![Change::put(Kind::Rule, "r", "x")]).await.unwrap();
+        store.write(vec![Change::put(RecordKind::Rule, "r", "x")]).await.unwrap();
     }
 }
 
@@ -173,7 +176,7 @@ async fn a_damaged_state_is_forgotten() {
 async fn a_record_that_is_missing_is_missed() {
     let folder = folder();
     let (store, _) = Store::open(&folder.path).unwrap();
-    store.write(vec![Change::put(Kind::Rule, "a", "A"), Change::put(Kind::Rule, "b", "B")]).await.unwrap();
+    store.write(vec![Change::put(RecordKind::Rule, "a", "A"), Change::put(RecordKind::Rule, "b", "B")]).await.unwrap();
     drop(store);
     let database = Database::open(folder.path.join(FILE)).unwrap();
     let change = database.begin_write().unwrap();
@@ -182,7 +185,7 @@ async fn a_record_that_is_missing_is_missed() {
     change.commit().unwrap();
     drop(database);
     let (store, records) = Store::open(&folder.path).unwrap();
-    assert_eq!(records.of(Kind::Rule).count(), 1);
+    assert_eq!(records.of(RecordKind::Rule).count(), 1);
     assert_eq!(store.damage(), [Damage::Missing { expected: 2, found: 1 }]);
 }
 
@@ -191,7 +194,8 @@ async fn a_record_that_is_missing_is_missed() {
 async fn a_flipped_bit_never_changes_the_catalog() {
     let folder = folder();
     let (store, _) = Store::open(&folder.path).unwrap();
-    let changes = (0..20).map(|i| Change::put(Kind::Rule, format!("rule{i}"), format!("text {i} {}", "x".repeat(200))));
+    let changes =
+        (0..20).map(|i| Change::put(RecordKind::Rule, format!("rule{i}"), format!("text {i} {}", "x".repeat(200))));
     store.write(changes.collect()).await.unwrap();
     drop(store);
     let file = folder.path.join(FILE);
@@ -221,35 +225,38 @@ async fn a_transaction_is_written_whole() {
     let (store, _) = Store::open(&folder.path).unwrap();
     let done: Result<i32, StoreError> = store
         .transaction(async {
-            store.write(vec![Change::put(Kind::Rule, "a", "1")]).await.unwrap();
-            store.write(vec![Change::put(Kind::Rule, "b", "2"), Change::remove(Kind::Rule, "a")]).await.unwrap();
+            store.write(vec![Change::put(RecordKind::Rule, "a", "1")]).await.unwrap();
+            store
+                .write(vec![Change::put(RecordKind::Rule, "b", "2"), Change::remove(RecordKind::Rule, "a")])
+                .await
+                .unwrap();
             Ok(7)
         })
         .await;
     assert_eq!(done.unwrap(), 7);
     let failed: Result<(), StoreError> = store
         .transaction(async {
-            store.write(vec![Change::remove(Kind::Rule, "b")]).await?;
+            store.write(vec![Change::remove(RecordKind::Rule, "b")]).await?;
             Err(StoreError::Closed)
         })
         .await;
     assert!(failed.is_err());
-    store.without_writing(async { store.write(vec![Change::remove(Kind::Rule, "b")]).await.unwrap() }).await;
+    store.without_writing(async { store.write(vec![Change::remove(RecordKind::Rule, "b")]).await.unwrap() }).await;
     drop(store);
-    assert_eq!(opened(&folder.path).unwrap().of(Kind::Rule).collect::<Vec<_>>(), [("b", "2")]);
+    assert_eq!(opened(&folder.path).unwrap().of(RecordKind::Rule).collect::<Vec<_>>(), [("b", "2")]);
 }
 
 #[tokio::test]
 async fn a_backup_is_a_store() {
     let folder = folder();
     let (store, _) = Store::open(&folder.path).unwrap();
-    store.write(vec![Change::put(Kind::Rule, "a", "1"), Change::put_state("a", vec![9])]).await.unwrap();
+    store.write(vec![Change::put(RecordKind::Rule, "a", "1"), Change::put_state("a", vec![9])]).await.unwrap();
     let copy = folder.path.join("copy").join(FILE);
     std::fs::create_dir_all(copy.parent().unwrap()).unwrap();
     std::io::copy(&mut store.backup().await.unwrap(), &mut std::fs::File::create_new(&copy).unwrap()).unwrap();
-    store.write(vec![Change::remove(Kind::Rule, "a")]).await.unwrap();
+    store.write(vec![Change::remove(RecordKind::Rule, "a")]).await.unwrap();
     let (store, records) = Store::open(copy.parent().unwrap()).unwrap();
-    assert_eq!(records.of(Kind::Rule).collect::<Vec<_>>(), [("a", "1")]);
+    assert_eq!(records.of(RecordKind::Rule).collect::<Vec<_>>(), [("a", "1")]);
     assert_eq!(store.state("a").await.unwrap(), Some(vec![9]));
 }
 
