@@ -54,7 +54,7 @@ impl Memories {
     /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         self.of_steps = expect_len(from.take()?, self.of_steps.len())?;
         Ok(())

@@ -422,7 +422,7 @@ impl Form {
         1
     }
 
-    /// Where each row is a message: ends those that are there, and says how many they are.
+    /// Where each row is a message: ends those that are there; returns how many they are.
     fn spill(&mut self) -> u64 {
         if !self.encoding.format.send_single || self.batcher.is_some() {
             return 0;
@@ -442,7 +442,7 @@ impl Form {
         self.done = self.ends.len();
     }
 
-    /// Runs something that gives messages, and says how many it gave. Why there is none is counted.
+    /// Runs something that gives messages; returns how many it gave. Why there is none is counted.
     fn give(&mut self, metrics: &RuleMetrics, run: impl FnOnce(Give<'_>)) -> u64 {
         let mut made = 0;
         run(&mut |result| match result {

@@ -74,7 +74,7 @@ impl Waiting {
     /// Restores the rows of a checkpoint, of a rule with this many inputs.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>, inputs: usize) -> Result<(), CheckpointError> {
         let rows: Vec<(i64, u16, Vec<Value>)> = from.take()?;
         for (time, input, slots) in rows {

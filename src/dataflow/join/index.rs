@@ -9,13 +9,13 @@ use crate::value::key::{GroupKey, KeyPart};
 
 /// The numbers of a join's right rows by the values that its equalities compare.
 pub(super) struct Index {
-    /// their numbers, in order, counted from the first row that there ever was
+    /// In order, counted from the first row ever.
     rows: HashMap<GroupKey, VecDeque<u32>, KeyHasher>,
-    /// how many values of each kind each equality has on the right side
+    /// For each equality, the number of values of each kind on the right side.
     kinds: SmallVec<[[u32; KINDS]; 2]>,
-    /// the number of the first row that is there
+    /// The number of the first existing row.
     first: u32,
-    /// the number of the next row
+    /// The number of the next row.
     next: u32,
 }
 
@@ -24,7 +24,7 @@ impl Index {
         Index { rows: HashMap::default(), kinds: smallvec::smallvec![[0; KINDS]; width], first: 0, next: 0 }
     }
 
-    /// Adds the next row. One without a key matches nothing.
+    /// Adds the next row. A row without a key matches nothing.
     pub(super) fn add(&mut self, key: GroupKey) {
         let number = self.next;
         self.next = self.next.wrapping_add(1);
@@ -50,8 +50,8 @@ impl Index {
         }
     }
 
-    /// Whether a part of the key may be equal to values of another kind: points in time are, to numbers and texts. Such
-    /// values have different keys, so that each row must be looked at.
+    /// Whether a part of the key may equal values of another kind, as datetimes equal numbers and texts. Such values
+    /// have different keys, so each row must be compared.
     pub(super) fn crosses_kinds(&self, key: &GroupKey) -> bool {
         key.parts().iter().zip(&self.kinds).any(|(part, kinds)| match kind(part) {
             Some(TIME) => kinds.iter().enumerate().any(|(other, count)| other != TIME && *count > 0),
@@ -60,7 +60,7 @@ impl Index {
         })
     }
 
-    /// The places of the rows with this key. Arrays, objects and bytes are equal to nothing.
+    /// The indexes of the rows with this key. Arrays, objects and bytes equal nothing.
     pub(super) fn candidates<'i>(&'i self, key: &GroupKey) -> Option<impl Iterator<Item = u32> + use<'i>> {
         if key.parts().iter().any(|part| kind(part) == Some(NESTED)) {
             return None;
@@ -69,7 +69,7 @@ impl Index {
     }
 }
 
-/// How many kinds of values there are to compare.
+/// The number of comparable kinds.
 const KINDS: usize = 5;
 
 /// Points in time.

@@ -29,68 +29,67 @@ use super::sort::Lost;
 
 pub use self::table::ScanTable;
 
-/// Where a side has no row.
+/// A side without a row.
 const NONE: u32 = u32::MAX;
 
-/// The numbers of a joined row's parts, input by input.
+/// The row numbers of a joined row, input by input.
 pub type Parts = SmallVec<[u32; 4]>;
 
-/// Takes a joined row: its time, its parts, and the slots of all inputs.
+/// Receives a joined row: its time, its row numbers, and the slots of all inputs.
 pub type Made<'a> = &'a mut dyn FnMut(i64, &Parts, &mut [Value]);
 
-/// Takes the slots of a row of a lookup table.
+/// Receives the slots of a row of a lookup table.
 pub type Give<'a> = &'a mut dyn FnMut(Box<[Value]>);
 
-/// Asks a lookup table: the join, the values of its equalities' left sides, and where rows go.
+/// Queries a lookup table: the join, the values of the left sides of its equalities, and the receiver of rows.
 pub type Ask<'a> = &'a dyn Fn(&Join, &[Value], Give<'_>);
 
 /// The rows of one input.
 enum Side {
-    /// of the window
+    /// Of the window.
     Rows(Vec<Rc<KeptRow>>),
-    /// of the input's scan table
+    /// Of the input's scan table.
     Table,
 }
 
-/// What joins need beside the window's rows.
+/// What joins need beside the rows of the window.
 #[derive(Clone, Copy)]
 pub struct Others<'a> {
-    /// the rule's inputs
     pub inputs: &'a [Input],
-    /// its joins, left to right
+    /// Left to right.
     pub joins: &'a [Join],
-    /// scan tables, by input
+    /// By input.
     pub tables: &'a HashMap<usize, ScanTable>,
-    /// asks lookup tables
+    /// Queries lookup tables.
     pub ask: Ask<'a>,
 }
 
-/// The rows of a window on their way through its joins.
+/// The joins of a window's rows.
 ///
-/// The joins up to the last RIGHT or FULL one are made at once, since these need to have seen all of their left side.
-/// What follows is driven row by row: by the rows of the left side, or of both sides ([`Joined::next`]).
+/// The joins before the last RIGHT or FULL one are made at once, since it needs its complete left side. The rest is
+/// driven row by row: by the rows of the left side, or of both sides ([`Joined::next`]).
 pub struct Joined {
-    /// the rows of each input
+    /// The rows of each input.
     rows: Vec<Side>,
-    /// the slots of each input where it has no row
+    /// The slots of each input without a row.
     missing: Vec<Box<[Value]>>,
-    /// the index of the right side of each join; none where it has no equalities, or is a table's own
+    /// The index of each join's right side; `None` without equalities, or if a table has its own.
     indexes: Vec<Option<Index>>,
-    /// what the driving join is driven by
+    /// The rows that drive the driving join.
     left: Vec<Parts>,
-    /// the driving join: the first that is not made yet
+    /// The driving join: the first that is not made yet.
     driver: usize,
-    /// of RIGHT: `left` by what the join compares
+    /// For RIGHT: `left` by the join's key.
     left_index: Option<Index>,
-    /// of FULL: which rows of the right side have matched
+    /// For FULL: which rows of the right side have matched.
     matched: Vec<bool>,
-    /// how many rows have driven it
+    /// How many rows have driven it.
     driven: usize,
 }
 
 impl Joined {
-    /// Begins to join `rows`, which are of all inputs in order of arrival, and the rows of scan tables. `wide` is a joined
-    /// row to work in.
+    /// Starts to join `rows`, which are of all inputs in order of arrival, with each other and with scan tables. `wide`
+    /// is a scratch joined row.
     pub fn new(
         rows: impl Iterator<Item = Rc<KeptRow>>,
         others: &Others<'_>,
@@ -111,7 +110,7 @@ impl Joined {
             driven: 0,
         };
         for row in rows {
-            // Rows of a table come to the table.
+            // Rows of a table were added to the table.
             if let Side::Rows(rows) = &mut joined.rows[row.input] {
                 rows.push(row);
             }
@@ -136,7 +135,7 @@ impl Joined {
         joined
     }
 
-    /// Makes the joined rows of the next driving row; false: there is none.
+    /// Makes the joined rows of the next driving row; false: there are no more.
     pub fn next(
         &mut self,
         others: &Others<'_>,
@@ -207,7 +206,7 @@ impl Joined {
         Some(index)
     }
 
-    /// Makes the driving join ready to be driven.
+    /// Prepares the driving join.
     fn begin(&mut self, others: &Others<'_>, wide: &mut [Value], context: &CallContext<'_>, lost: Lost<'_>) {
         self.driven = 0;
         let Some(join) = others.joins.get(self.driver) else { return };
@@ -227,7 +226,7 @@ impl Joined {
         }
     }
 
-    /// Runs the next driving row through the joins before `until`; false: there is none.
+    /// Runs the next driving row through the joins before `until`; false: there are no more.
     fn drive(
         &mut self,
         until: usize,
@@ -305,7 +304,7 @@ impl Joined {
         if others.inputs[join.input].role == Role::Lookup {
             self.look_up(join, others, wide, context, lost);
         }
-        // One join's matches are numbers; what follows each of them is made before the next.
+        // The matches of one join are numbers; the joins after it run for each match before the next.
         let mut matches: SmallVec<[u32; 8]> = SmallVec::new();
         self.matches(at, others, wide, context, lost, &mut |right, _| matches.push(right));
         if join.kind == JoinKind::Full {
@@ -323,7 +322,7 @@ impl Joined {
         wide[others.inputs[join.input].slots.clone()].fill(Value::Absent);
     }
 
-    /// Gives the rows of a join's right side that match the row that stands in `wide`.
+    /// Passes the rows of a join's right side that match the row in `wide` to `give`.
     fn matches(
         &self,
         at: usize,
@@ -414,7 +413,7 @@ impl Joined {
         matches
     }
 
-    /// Makes the rows that a lookup table has for the row in `wide` the rows of its input.
+    /// Loads the rows of a lookup table for the row in `wide` as rows of its input.
     fn look_up(&mut self, join: &Join, others: &Others<'_>, wide: &[Value], context: &CallContext<'_>, lost: Lost<'_>) {
         let mut rows = Vec::new();
         let value = |(left, _): &(Expr, Expr)| Ok(left.eval(&Scope { slots: wide, context })?.into_owned());
@@ -428,7 +427,7 @@ impl Joined {
     }
 }
 
-/// The key of these expressions. A part with an error is nothing, and matches nothing.
+/// The key of these expressions. A part with an error is null, and matches nothing.
 fn key<'e>(
     exprs: impl Iterator<Item = &'e Expr>,
     wide: &[Value],
@@ -458,7 +457,7 @@ fn equal(join: &Join, wide: &[Value], context: &CallContext<'_>) -> bool {
     })
 }
 
-/// Whether what else ON says holds.
+/// Whether the rest of ON holds.
 fn rest(join: &Join, wide: &mut [Value], context: &CallContext<'_>) -> Result<bool, EvalError> {
     let Some(rest) = &join.rest else { return Ok(true) };
     for (slot, value) in &join.computed {
@@ -467,8 +466,8 @@ fn rest(join: &Join, wide: &mut [Value], context: &CallContext<'_>) -> Result<bo
     rest.test(&Scope { slots: wide, context })
 }
 
-/// The slots of an input without a row: aliases such as `isNull(r.id) AS lonely` have a value even then. An error
-/// would be one of a row that may never be needed, so it is no value.
+/// The slots of an input without a row: aliases such as `isNull(r.id) AS lonely` have a value even then. An error would
+/// concern a row that may never be needed, so it becomes null.
 fn missing(input: &Input, context: &CallContext<'_>) -> Box<[Value]> {
     let mut slots = vec![Value::Absent; input.slots.len()];
     for (index, value) in input.scan.computed.iter().enumerate() {

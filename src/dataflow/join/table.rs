@@ -13,18 +13,18 @@ use crate::expr::Expr;
 use crate::plan::physical::{Input, Join};
 use crate::value::key::GroupKey;
 
-/// The last rows of a scan table, by what its join compares.
+/// The last rows of a scan table, by the key of its join.
 pub struct ScanTable {
     pub(super) rows: VecDeque<Rc<KeptRow>>,
     retain: Option<usize>,
-    /// `None`: the join compares more than columns of the table, so that only a joined row knows the key
+    /// `None`: the join compares more than columns of the table, so that only a joined row has the key.
     pub(super) index: Option<Index>,
-    /// the slots that make the key, counted from the first of the table
+    /// The slots of the key, counted from the first of the table.
     key_slots: SmallVec<[usize; 2]>,
 }
 
 impl ScanTable {
-    /// A table of no rows yet, the right side of `join` if there is one. `retain`: so many rows are kept at most.
+    /// An empty table, the right side of `join` if there is one. `retain`: the most rows that it keeps.
     pub fn new(input: &Input, join: Option<&Join>, retain: Option<usize>) -> ScanTable {
         let slot = |(_, right): &(Expr, Expr)| match right {
             Expr::Slot(slot) if input.slots.contains(slot) => Some(slot - input.slots.start),
@@ -43,7 +43,7 @@ impl ScanTable {
         to.put(&self.rows)
     }
 
-    /// Goes on with the rows of a checkpoint.
+    /// Restores the rows of a checkpoint.
     ///
     /// # Errors
     /// [`CheckpointError`]
@@ -53,7 +53,7 @@ impl ScanTable {
         Ok(())
     }
 
-    /// Adds a row, and forgets the oldest beyond what is kept.
+    /// Adds a row, and drops the oldest beyond the limit.
     pub fn push(&mut self, row: KeptRow) {
         if let Some(index) = &mut self.index {
             index.add(GroupKey::from_values(self.key_slots.iter().map(|&slot| &row.slots[slot])));
@@ -64,7 +64,7 @@ impl ScanTable {
         }
     }
 
-    /// Forgets the oldest quarter of the rows, and says how many they were.
+    /// Drops the oldest quarter of the rows; returns how many.
     pub fn evict(&mut self) -> usize {
         let oldest = quarter(self.rows.len());
         (0..oldest).for_each(|_| self.forget_first());

@@ -1,4 +1,4 @@
-//! Making and sending result rows: HAVING, row numbers, ORDER BY, LIMIT, the select list.
+//! Makes and sends result rows: HAVING, row numbers, ORDER BY, LIMIT, the select list.
 
 use super::error::{ResultError, reporter};
 use super::{Results, Stage, fill_aggregates};
@@ -43,13 +43,13 @@ impl Results {
             found.push((time, row));
             return;
         }
-        // The row is moved into the sorter, so its keys are read before.
+        // The row is moved into the sorter, so its keys are read first.
         if let Err(error) = sorter.push_row(time, row, &plan.order, context) {
             self.lose(ResultError::Order(error));
         }
     }
 
-    /// Numbers and orders result rows: those that were found, or those that the sorter has already.
+    /// Numbers and sorts result rows: those found, or those in the sorter.
     pub(super) fn ordered(
         &mut self,
         plan: &Stateful,
@@ -86,7 +86,7 @@ impl Results {
         sorter.finish(order, context, &mut lost)
     }
 
-    /// Sends a result row, or those that it is multiplied to.
+    /// Sends a result row, or the rows that unnesting makes of it.
     pub(super) fn result(
         &mut self,
         plan: &Stateful,

@@ -29,7 +29,7 @@ pub enum ResultError {
 }
 
 impl ResultError {
-    /// The operator that it is of.
+    /// The operator in which it happened.
     pub(super) fn place(&self) -> Place {
         match self {
             ResultError::Where(_) => Place::Filter,
@@ -43,7 +43,7 @@ impl ResultError {
     }
 }
 
-/// Takes errors of rows that are lost.
+/// Reports the errors of lost rows.
 pub(super) fn reporter(
     output: &Rc<RefCell<Output>>,
     place: Place,

@@ -1,10 +1,10 @@
-//! From a closed window to result rows: joins, WHERE, groups, HAVING, row numbers, ORDER BY, LIMIT, the select list.
+//! Makes result rows of a closed window: joins, WHERE, groups, HAVING, row numbers, ORDER BY, LIMIT, the select list.
 //!
-//! A result is made in pieces: a window may have 100,000 groups and a join millions of rows, and other rules and sockets
-//! get their turn between. [`Results::begin`] takes a window, [`Results::resume`] works on it until the turn is over.
-//! Nobody sees half a result: its message is sent when it is whole.
+//! A result is made in pieces: a window may have 100,000 groups and a join millions of rows, and other rules and
+//! sockets must get their turn. [`Results::begin`] takes a window, [`Results::resume`] works on it until the turn is
+//! over. A message is sent only when it is complete.
 //!
-//! An error costs the smallest thing that it concerns, a row or a group, and is reported once.
+//! An error loses only the row or group that it concerns, and is reported once.
 
 mod emit;
 mod error;
@@ -37,60 +37,59 @@ use crate::value::key::GroupKey;
 pub struct Results {
     context: Rc<RuleContext>,
     output: Rc<RefCell<Output>>,
-    /// a result row to work in
+    /// Scratch: a result row.
     slots: Vec<Value>,
     memories: Memories,
     strategy: Strategy,
-    /// the result that is being made
+    /// The result in progress.
     emission: Option<Emission>,
-    /// rows that were sent
+    /// Rows sent so far.
     sent: u64,
     key: GroupKey,
 }
 
-/// A result on its way.
+/// A result in progress.
 struct Emission {
     now: i64,
-    /// the window; none for a row that is alone
+    /// The window; `None` for a single row.
     bounds: Option<(i64, i64)>,
-    /// the time of what is made of no single row
+    /// The time of result rows that are not made of a single row.
     time: i64,
     sent: u64,
     stage: Stage,
 }
 
-/// How far a result is.
+/// The stage of a result.
 enum Stage {
     Rows(Source, Taken),
-    /// groups become result rows
+    /// Groups become result rows.
     Groups(indexmap::map::IntoIter<GroupKey, Group>, Vec<ResultRow>, Sorter<ResultRow>),
-    /// result rows go out
+    /// Result rows are sent.
     Results(vec::IntoIter<ResultRow>),
 }
 
-/// Where the rows of a window come from.
+/// The source of a window's rows.
 enum Source {
     Kept(vec::IntoIter<Rc<KeptRow>>),
     Joined(Box<Joined>),
 }
 
-/// What has become of the rows that were taken.
+/// What the taken rows have become.
 struct Taken {
     groups: Groups,
     found: Vec<ResultRow>,
     passed: Sorter<Passed>,
-    /// the answers of the aggregates of WHERE
+    /// The results of the aggregates of WHERE.
     of_window: Vec<Value>,
 }
 
-/// A row by which it can be made again.
+/// A reference to a row, from which it can be restored.
 enum Passed {
     Kept(Rc<KeptRow>),
     Joined(Parts),
 }
 
 impl Results {
-    /// No results yet.
     pub fn new(plan: &Stateful, context: Rc<RuleContext>, output: Rc<RefCell<Output>>) -> Self {
         Results {
             context,
@@ -112,15 +111,15 @@ impl Results {
         self.memories.save(to)
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         self.memories.restore(from)
     }
 
-    /// Forgets the oldest quarter of what functions remember, and says how many partitions they were.
+    /// Forgets the oldest quarter of what functions remember; returns how many partitions they were.
     pub fn evict(&mut self) -> usize {
         self.memories.evict()
     }
@@ -130,14 +129,14 @@ impl Results {
         self.emission.is_some()
     }
 
-    /// Begins the result of a window.
+    /// Starts the result of a window.
     pub fn begin(&mut self, plan: &Stateful, now: i64, closed: Closed, others: &Others<'_>) {
         let Closed { start, end, content } = closed;
         let bounds = Some((start, end));
         self.start(plan, now, bounds, end, content.rows, content.groups, others);
     }
 
-    /// Makes the result of a row that is alone, or begins to. Its slots may be taken.
+    /// Makes the result of a single row, or starts to. Its slots may be taken.
     pub fn row(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>, others: &Others<'_>) {
         if !arrival.passes {
             return;
@@ -158,7 +157,7 @@ impl Results {
         self.start(plan, now, None, time, rows, groups, others);
     }
 
-    /// A row that is a result row as it is.
+    /// A row that is already a result row.
     fn alone(&mut self, plan: &Stateful, arrival: &mut Arrival<'_>) {
         for (slot, value) in self.slots.iter_mut().zip(arrival.row.iter_mut()) {
             *slot = std::mem::take(value);
@@ -213,12 +212,12 @@ impl Results {
         self.emission = Some(Emission { now, bounds, time, sent: 0, stage });
     }
 
-    /// How many rows were sent since the rule's start, for LIMIT over the rows that one message makes.
+    /// Rows sent since the rule's start, for LIMIT over the rows of one message.
     pub fn sent(&self) -> u64 {
         self.sent
     }
 
-    /// Goes on with the result until the turn is over. True: it is done, and sent.
+    /// Continues the result until the turn is over. True: it is complete and sent.
     pub fn resume(&mut self, plan: &Stateful, others: &Others<'_>, turn: &mut Turn) -> bool {
         let Some(mut emission) = self.emission.take() else { return true };
         let rule = self.context.clone();
@@ -295,7 +294,7 @@ impl Results {
         self.output.borrow_mut().error(error.place(), error);
     }
 
-    /// Whether others should get their turn: after so many more steps, or where sinks take no more.
+    /// Whether the turn is over: after this many more steps, or if sinks are full.
     fn is_over(&self, turn: &mut Turn, steps: u32) -> bool {
         let mut output = self.output.borrow_mut();
         if output.overflows() {
@@ -315,7 +314,7 @@ impl Results {
             let mut hits = self.context.hits.get();
             hits.rows += rows;
             hits.row_time = time;
-            // Without a window each result is its own.
+            // Without a window each row is a result.
             hits.windows += if window { 1 } else { rows };
             hits.window_time = time;
             self.context.hits.set(hits);
@@ -323,7 +322,7 @@ impl Results {
     }
 }
 
-/// The context of a window, or of a row that is alone.
+/// The context of a window or of a single row.
 fn context_of(rule: &RuleContext, now: i64, bounds: Option<(i64, i64)>, time: i64) -> CallContext<'_> {
     match bounds {
         Some((start, end)) => rule.window(now, start, end),

@@ -2,19 +2,19 @@
 
 use crate::plan::physical::{OrderBy, Stateful};
 
-/// What the plan says about how results are made.
+/// How the results of a plan are made.
 pub(super) struct Strategy {
-    /// result rows of groups are projected as they are made: nothing needs to see all of them
+    /// Result rows of groups are projected as they are made: nothing needs all of them.
     pub straight: bool,
-    /// and so are rows that are result rows as they are
+    /// Rows that are already result rows are projected as they arrive.
     pub streams: bool,
-    /// without GROUP BY, aggregates that make lists see the rows in the order of these
+    /// Without GROUP BY, aggregates that make lists see the rows in this order.
     pub by_row: Vec<OrderBy>,
-    /// rows that only their groups need are not kept
+    /// Rows that only their groups need are not kept.
     pub direct: bool,
-    /// rows are result rows as they are, once they are in order: no more than those that are sent are copied
+    /// Rows are result rows once they are sorted: only those that are sent are copied. The number of wanted rows.
     pub wanted: Option<usize>,
-    /// how many result rows are wanted of those that are put in order
+    /// How many of the sorted result rows are wanted.
     pub sorted: Option<usize>,
 }
 
@@ -28,7 +28,7 @@ impl Strategy {
             Vec::new()
         };
         let limit = plan.limit.and_then(|limit| usize::try_from(limit).ok());
-        // A row may make none or several where it is unnested, so that all are needed in order.
+        // Unnesting makes any number of rows of one, so all are needed.
         let sorted = limit.filter(|_| !plan.order.is_empty() && plan.numbers.is_empty() && plan.rows_of.is_none());
         Strategy {
             straight,
@@ -41,13 +41,13 @@ impl Strategy {
     }
 }
 
-/// Whether rows are result rows as they are, once they are in order.
+/// Whether rows are result rows once they are sorted.
 fn only_ordered(plan: &Stateful) -> bool {
     let made = plan.grouped || !plan.aggregates.is_empty() || !plan.numbers.is_empty() || plan.rows_of.is_some();
     !made && plan.having.is_none() && !plan.order.is_empty()
 }
 
-/// Whether a key of ORDER BY needs nothing that comes after grouping.
+/// Whether a key of ORDER BY reads nothing that is computed after grouping.
 fn reads_rows_only(key: &OrderBy, plan: &Stateful) -> bool {
     key.expr.slots().into_iter().all(|slot| slot < plan.row_slots)
 }

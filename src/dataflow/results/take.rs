@@ -1,4 +1,4 @@
-//! Taking the rows of a window: WHERE, then groups, or the rows that the result is made of.
+//! Takes the rows of a window: WHERE, then groups, or the rows of the result.
 
 use std::rc::Rc;
 
@@ -18,8 +18,8 @@ use crate::plan::physical::Stateful;
 use crate::value::Value;
 
 impl Results {
-    /// The answers of the aggregates of WHERE, over all rows of the window before WHERE filters them. A row that one
-    /// cannot take counts in none. This pass is made in one go.
+    /// The results of the aggregates of WHERE, over all rows of the window before WHERE filters them. A row that an
+    /// aggregate cannot take counts in none. This pass is not divided into turns.
     pub(super) fn window_answers(
         &self,
         plan: &Stateful,
@@ -40,7 +40,7 @@ impl Results {
         let mut slots = vec![Value::Absent; plan.result_slots()];
         let mut add = |time: i64, slots: &mut [Value]| {
             let context = at(&context, time);
-            // What cannot be computed is reported when the row itself is taken.
+            // Errors are reported when the row itself is taken.
             if compute(plan, slots, &context).is_ok()
                 && let Err(error) = add_all(&mut answers, calls, &Scope { slots, context: &context })
             {
@@ -80,7 +80,7 @@ impl Results {
         turn: &mut Turn,
     ) -> bool {
         let limit = plan.limit.unwrap_or(u64::MAX);
-        // Those that are sent are enough.
+        // The limit is reached.
         let enough = |sent: u64, strategy: &Strategy| strategy.streams && sent >= limit;
         loop {
             if enough(*sent, &self.strategy) {
@@ -120,7 +120,7 @@ impl Results {
         }
     }
 
-    /// Takes one row, which stands in `slots`.
+    /// Takes the row in `slots`.
     #[expect(clippy::too_many_arguments, reason = "the parts of a stage")]
     fn take(
         &mut self,
@@ -173,7 +173,7 @@ impl Results {
         }
     }
 
-    /// What follows when all rows were taken.
+    /// The next stage, once all rows are taken.
     pub(super) fn taken(
         &mut self,
         plan: &Stateful,
@@ -231,7 +231,7 @@ impl Results {
         }
     }
 
-    /// HAVING over rows that are no groups: it keeps or drops the whole window. Its aggregates are over the whole window.
+    /// HAVING without groups: it keeps or drops the whole window. Its aggregates are over the whole window.
     fn window_has(
         &self,
         plan: &Stateful,

@@ -1,4 +1,4 @@
-//! What a feed gets wrong and a stream notices: messages that two connections bring, and numbers that are missing.
+//! Checks of a feed: duplicate messages from several connections, and gaps in a sequence of numbers.
 //!
 //! Both look at a field of each message before any rule does. A message without the field passes. What is remembered
 //! is bounded, since keys come from outside: beyond the bound the oldest keys of messages are forgotten, and new keys
@@ -12,14 +12,13 @@ use crate::metrics::{FeedEvent, StreamMetrics};
 use crate::value::field_path::FieldPath;
 use crate::value::{Text, Value, cast};
 
-/// Keys of messages that are remembered (`dedupKey`).
+/// The most message keys that are remembered (`dedupKey`).
 const REMEMBERED: usize = 65_536;
 
-/// Keys whose sequences are followed (`gapKey`).
+/// The most keys whose sequences are followed (`gapKey`).
 const FOLLOWED: usize = 65_536;
 
-/// How far a number may come behind later ones. One that is further behind begins the sequence anew: the feed has
-/// started again.
+/// How far a number may lag behind later ones. Beyond this the sequence starts again: the feed has restarted.
 const REORDERED: i64 = 64;
 
 /// A path into a message, with the stream's column that it begins with.
@@ -34,17 +33,17 @@ pub(super) struct Feed {
     gap: Option<Gaps>,
 }
 
-/// What becomes of a message.
+/// What happens to a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// it goes on; with `gapSequence`, this many numbers are missing before it
+    /// It passes; with `gapSequence`, this many numbers are missing before it.
     Passes(Option<u64>),
-    /// another connection has brought it before
+    /// Another connection has delivered it before.
     Duplicate,
 }
 
 impl Feed {
-    /// The checks of a source; `locate` makes a stream's column of a path. `None` where nothing is checked.
+    /// The checks of a source; `locate` turns a path into a stream's column. `None`: nothing to check.
     pub fn new(checks: FeedChecks, mut locate: impl FnMut(FieldPath) -> Located) -> Option<Feed> {
         let FeedChecks { dedup, gap_key, gap_sequence } = checks;
         let dedup = dedup.map(|path| (locate(path), Seen::default()));
@@ -56,7 +55,7 @@ impl Feed {
         (dedup.is_some() || gap.is_some()).then_some(Feed { dedup, gap })
     }
 
-    /// Checks a message; `value` reads a column of it, where that can be read.
+    /// Checks a message; `value` reads a column of it, if it can be read.
     pub fn check(&mut self, metrics: &StreamMetrics, mut value: impl FnMut(usize) -> Option<Value>) -> Verdict {
         let mut found = |at: &Located| {
             let column = value(at.column)?;
@@ -118,16 +117,16 @@ struct Gaps {
     sequences: HashMap<Text, Sequence>,
 }
 
-/// Where a sequence is.
+/// The position of a sequence.
 struct Sequence {
-    /// the largest number
+    /// The largest number.
     last: i64,
-    /// which of the numbers before it have come: bit 0 is `last - 1`
+    /// Which of the numbers before it have arrived: bit 0 is `last - 1`.
     came: u64,
 }
 
 impl Gaps {
-    /// Takes the next number of a key, and says how many are missing before it.
+    /// Takes the next number of a key; returns how many are missing before it.
     fn follow(&mut self, key: &str, number: i64, metrics: &StreamMetrics) -> u64 {
         let Some(sequence) = self.sequences.get_mut(key) else {
             if self.sequences.len() < FOLLOWED {
@@ -139,7 +138,7 @@ impl Gaps {
         match ahead {
             1.. => {
                 let shift = u32::try_from(ahead).unwrap_or(u32::MAX);
-                // The number that was the last has come.
+                // The last number again.
                 sequence.came =
                     sequence.came.checked_shl(shift).unwrap_or(0) | 1u64.checked_shl(shift - 1).unwrap_or(0);
                 sequence.last = number;
@@ -233,7 +232,7 @@ mod tests {
             ("a", 8, 0),
             ("a", 6, 0),
             ("a", 10, 0),
-            // The feed has started again.
+            // The feed has restarted.
             ("b", 1, 0),
             ("b", 2, 0),
             ("b", i64::MAX, u64::MAX >> 1),

@@ -26,39 +26,39 @@ use super::ranges::{Edge, Ranges, Side};
 /// The index of one stream.
 #[derive(Debug, Default)]
 pub struct RuleIndex {
-    /// by the stream's columns
+    /// By column of the stream.
     columns: Vec<Column>,
-    /// the columns that are looked at for each message
+    /// The columns that are read for each message.
     used: Vec<usize>,
-    /// where each rule stands
+    /// The entry of each rule.
     entries: HashMap<Member, Entry, RandomState>,
-    /// rules without a test that could be indexed
+    /// Rules without an indexable test.
     always: Members,
 }
 
 /// The index of one column.
 #[derive(Debug, Default)]
 struct Column {
-    /// by numbers that are whole and of 64 bits, in whatever form they were written
+    /// By whole numbers of 64 bits, in whatever form they were written.
     ints: Points<i64>,
-    /// by the bits of other numbers
+    /// By the bits of other numbers.
     floats: Points<u64>,
     texts: Points<Text>,
     /// false, true
     bools: [Members; 2],
     numbers_between: Ranges<Number>,
     texts_between: Ranges<Text>,
-    /// rules that fail with a value of another kind than [`Kind`]
+    /// Rules that fail for a value of another kind than [`Kind`].
     expecting: [Members; 3],
-    /// rules with IN, which fails with no value but where there is none
+    /// Rules with IN, which fails for no value but an absent one.
     lists: Members,
-    /// how many rules have something here
+    /// The number of rules with an entry here.
     rules: usize,
 }
 
 type Points<K> = HashMap<K, Members, RandomState>;
 
-/// The kinds of values that constants are of.
+/// The kinds of constants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Number,
@@ -84,24 +84,24 @@ impl Kind {
 struct Entry {
     column: usize,
     access: Access,
-    /// what its tests up to the indexed one expect of their columns
+    /// The kinds that its tests, up to the indexed one, expect of their columns.
     guards: SmallVec<[Guard; 2]>,
 }
 
-/// A column, and the kind of value that a test of it does not fail with; none: IN, which takes every kind.
+/// A column, and the kind of value for which its test does not fail; `None`: IN, which takes every kind.
 type Guard = (usize, Option<Kind>);
 
 #[derive(Debug)]
 enum Access {
-    /// one of these values
+    /// One of these values.
     Points(SmallVec<[Point; 1]>),
-    /// numbers in a range
+    /// Numbers in a range.
     Numbers(Edge<Number>, Edge<Number>),
-    /// texts in a range
+    /// Texts in a range.
     Texts(Edge<Text>, Edge<Text>),
 }
 
-/// A value as a key: equal values of the language are equal keys.
+/// A value as a key: equal values have equal keys.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Point {
     Int(i64),
@@ -146,23 +146,23 @@ impl PartialEq for Number {
 
 impl Eq for Number {}
 
-/// What is known of a column of the message at hand.
+/// What is known about a column of the current message.
 pub enum Seen<'a> {
     Value(&'a Value),
-    /// it has none that the schema allows
+    /// Its value does not fit the schema.
     Failed,
 }
 
-/// Where the columns of a message are looked up.
+/// Looks up the columns of a message.
 pub trait Columns {
-    /// What is known of a column.
+    /// What is known about a column.
     fn seen(&mut self, column: usize) -> Seen<'_>;
 }
 
 /// A test of a rule: the stream's column, and the condition.
 pub type ColumnTest<'a> = (usize, &'a Condition);
 
-/// Rules that share a constant beyond which a range is the better way to find a rule.
+/// If more rules than this share a constant, a range finds a rule better.
 const CROWD: usize = 16;
 
 impl RuleIndex {
@@ -190,7 +190,7 @@ impl RuleIndex {
         self.entries.insert(member, entry);
     }
 
-    /// Takes a rule away.
+    /// Removes a rule.
     pub fn remove(&mut self, member: Member) {
         let Some(entry) = self.entries.remove(&member) else {
             self.always.remove(member);
@@ -208,14 +208,14 @@ impl RuleIndex {
         for column in entry.columns() {
             self.columns[column].rules -= 1;
             if self.columns[column].rules == 0 {
-                // What is left of the tables goes too.
+                // Empty tables are removed, too.
                 self.columns[column] = Column::default();
                 self.used.retain(|used| *used != column);
             }
         }
     }
 
-    /// Replaces `found` by the rules that a message can concern, the oldest first.
+    /// Replaces `found` by the rules that a message may match, the oldest first.
     pub fn find(&self, message: &mut impl Columns, found: &mut Vec<Member>) {
         found.clear();
         for &column in &self.used {
@@ -236,7 +236,7 @@ impl RuleIndex {
         &mut self.columns[column]
     }
 
-    /// How to index a rule; `None`: it cannot be.
+    /// How to index a rule; `None`: it has no indexable test.
     fn entry(&self, tests: &[ColumnTest<'_>]) -> Option<Entry> {
         let expected = usable(tests);
         let usable = &tests[..expected.len()];
@@ -255,7 +255,7 @@ impl RuleIndex {
         Some(Entry { column, access, guards })
     }
 
-    /// The test for single values that the fewest rules share so far, and how many do.
+    /// The test for single values that the fewest rules share so far, and their number.
     fn best_points(&self, tests: &[ColumnTest<'_>]) -> Option<(usize, usize)> {
         let mut best: Option<(usize, usize)> = None;
         for (at, (column, condition)) in tests.iter().enumerate() {
@@ -271,7 +271,7 @@ impl RuleIndex {
 }
 
 impl Entry {
-    /// The columns that it has something in, each once.
+    /// The columns with an entry of the rule, each once.
     fn columns(&self) -> SmallVec<[usize; 3]> {
         let mut columns: SmallVec<[usize; 3]> = self.guards.iter().map(|(column, _)| *column).collect();
         columns.push(self.column);
@@ -282,7 +282,7 @@ impl Entry {
 }
 
 impl Column {
-    /// Adds the rules that a value can concern.
+    /// Adds the rules that a value may match.
     fn find(&self, seen: Seen<'_>, found: &mut Vec<Member>) {
         let mut add = |members: &Members| found.extend_from_slice(members.all());
         let Seen::Value(value) = seen else {
@@ -297,14 +297,14 @@ impl Column {
                 Some(i) => self.ints.get(&i).into_iter().for_each(&mut add),
                 None => self.floats.get(&f.to_bits()).into_iter().for_each(&mut add),
             },
-            // Constants are no such numbers, but doubles may be equal to one.
+            // Constants are never such numbers, but doubles may be equal to one.
             Value::Unsigned(u) => match *u as f64 {
                 f if f as u64 == *u => self.floats.get(&f.to_bits()).into_iter().for_each(&mut add),
                 _ => {}
             },
             Value::Text(text) => self.texts.get(text).into_iter().for_each(&mut add),
             Value::Bool(b) => add(&self.bools[usize::from(*b)]),
-            // A point in time equals texts and numbers in its own way; other kinds fit nothing.
+            // A datetime equals texts and numbers by its own rules; other kinds match nothing.
             _ => add(&self.lists),
         }
         let kind = Kind::of(value);
@@ -333,7 +333,7 @@ impl Column {
         }
     }
 
-    /// How many rules stand at a point.
+    /// The number of rules with a constant.
     fn crowd(&self, point: &Point) -> usize {
         let members = match point {
             Point::Int(i) => self.ints.get(i),
@@ -365,8 +365,8 @@ impl Column {
     }
 }
 
-/// What each of the tests at the front expects of its column. It ends before a test that expects another kind of a column
-/// than one before it: no value passes both without a failure.
+/// The kind that each test at the front expects of its column. It ends before a test that expects another kind of a
+/// column than an earlier one: every value fails one of them.
 fn usable(tests: &[ColumnTest<'_>]) -> SmallVec<[Guard; 4]> {
     let mut guards: SmallVec<[Guard; 4]> = SmallVec::new();
     for (column, condition) in tests {
@@ -388,27 +388,27 @@ fn usable(tests: &[ColumnTest<'_>]) -> SmallVec<[Guard; 4]> {
     guards
 }
 
-/// The values that a test lets pass, where they can be counted.
+/// The values that pass a test, if they can be enumerated.
 fn points_of(condition: &Condition) -> Option<SmallVec<[Point; 1]>> {
     match condition {
         Condition::Compare(Comparison::Equal, constant) => Some(SmallVec::from_iter([Point::of(constant)?])),
         Condition::Compare(..) => None,
         Condition::IsOneOf(constants) => {
             let points = constants.iter().map(Point::of).collect::<Option<Vec<Point>>>()?;
-            // `1` and `1.0` are one.
+            // `1` and `1.0` are equal.
             let mut known = HashSet::with_capacity(points.len());
             Some(points.into_iter().filter(|point| known.insert(point.clone())).collect())
         }
     }
 }
 
-/// A range that tests of one column make.
+/// A range formed by the tests of one column.
 struct Range {
     column: usize,
     access: Access,
-    /// it has two ends
+    /// It has two bounds.
     closed: bool,
-    /// the last of its tests
+    /// The last of its tests.
     last: usize,
 }
 
@@ -418,7 +418,7 @@ impl Range {
     }
 }
 
-/// The first range that the tests of a column make; one with two ends is preferred.
+/// The first range formed by the tests of a column; one with two bounds is preferred.
 fn best_range(tests: &[ColumnTest<'_>]) -> Option<Range> {
     let mut best: Option<Range> = None;
     let mut known: SmallVec<[usize; 4]> = SmallVec::new();
@@ -439,7 +439,7 @@ fn best_range(tests: &[ColumnTest<'_>]) -> Option<Range> {
 /// An end of a range.
 type Bound<'a> = (&'a Value, Side);
 
-/// What the tests of a column leave.
+/// The range that the tests of a column leave.
 fn range_of(column: usize, tests: &[ColumnTest<'_>]) -> Option<Range> {
     let (mut low, mut high): (Option<Bound<'_>>, Option<Bound<'_>>) = (None, None);
     let (mut last, mut kind) = (0, None);
@@ -469,7 +469,7 @@ fn range_of(column: usize, tests: &[ColumnTest<'_>]) -> Option<Range> {
     Some(Range { column, access, closed, last })
 }
 
-/// The bound that a test sets: its value, whether it is a lower one, and on which side of the value it is.
+/// The bound of a test: its value, whether it is a lower one, and its side of the value.
 fn bounds(condition: &Condition) -> Option<(&Value, bool, Side)> {
     let Condition::Compare(op, value) = condition else { return None };
     Kind::of(value).filter(|kind| *kind != Kind::Bool)?;

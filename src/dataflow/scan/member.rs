@@ -1,13 +1,13 @@
-//! The rules of a stream as its index names them: small, in order of age.
+//! The rules of a stream in its index, in order of age.
 
 use smallvec::SmallVec;
 
 /// A rule on the stream, ordered by age.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Member {
-    /// larger for younger rules
+    /// Larger for younger rules.
     pub age: u32,
-    /// its place in the scan's table
+    /// The index in the scan's table.
     pub place: u32,
 }
 
@@ -16,21 +16,20 @@ pub struct Member {
 pub struct Members(SmallVec<[Member; 2]>);
 
 impl Members {
-    /// Adds a member that is not there.
+    /// Adds a new member.
     pub fn insert(&mut self, member: Member) {
-        // Mostly it is the youngest.
+        // Usually it is the youngest.
         let at = self.0.partition_point(|other| *other < member);
         self.0.insert(at, member);
     }
 
-    /// Takes a member away.
+    /// Removes a member.
     pub fn remove(&mut self, member: Member) {
         if let Ok(at) = self.0.binary_search(&member) {
             self.0.remove(at);
         }
     }
 
-    /// All of them.
     pub fn all(&self) -> &[Member] {
         &self.0
     }

@@ -1,7 +1,7 @@
-//! The current message of a stream: how it came, and its columns as far as they have been read.
+//! The current message of a stream, and its columns as far as they have been read.
 //!
-//! A value is decoded when it is first asked for, and kept until the next message, since many rules read the same
-//! column. This module knows nothing of rules.
+//! A value is decoded when it is first read, and kept until the next message, since many rules read the same column.
+//! This module knows nothing of rules.
 
 use crate::definition::stream::{Format, JsonArray, StreamSchema};
 use crate::format::schema::{self, SchemaError, Strict};
@@ -17,15 +17,15 @@ use super::index::{Columns, Seen};
 pub(super) struct StreamColumn {
     pub(super) key: Text,
     pub(super) ty: Option<DataType>,
-    /// its number among the columns that the scanner looks for
+    /// The number by which the scanner knows it.
     pub(super) wanted: usize,
     /// with STRICT_VALIDATION
     pub(super) strict: Option<Strict>,
-    /// how many inputs of rules read it; 0: the place is free
+    /// The number of inputs that read it; 0: this slot is free.
     pub(super) readers: usize,
 }
 
-/// A column of the message at hand.
+/// A column of the current message.
 pub(super) enum Cell {
     Unread,
     Read(Value),
@@ -37,19 +37,19 @@ pub(super) struct Message<'a> {
     pub(super) body: Body<'a>,
     pub(super) columns: &'a [StreamColumn],
     pub(super) cells: &'a mut [Cell],
-    /// the connection that it came on
+    /// The connection of the message.
     pub(super) origin: Option<&'a Origin>,
-    /// numbers that are missing before it, with `gapSequence`
+    /// Missing numbers before it, with `gapSequence`.
     pub(super) gap: Option<u64>,
     pub(super) zone: &'a jiff::tz::TimeZone,
 }
 
-/// How a message came.
+/// The form of a message.
 #[derive(Clone, Copy)]
 pub(super) enum Body<'a> {
-    /// as JSON: the text, the row as an object, and where the row's columns are in the text
+    /// JSON: the text, the object of the row within it, and the places of its columns.
     Text { text: &'a str, object: &'a str, spans: &'a Spans },
-    /// decoded
+    /// Decoded.
     Row(&'a RowFrame),
 }
 
@@ -80,7 +80,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The JSON text of a column, where the message is text.
+    /// The JSON text of a column, if the message is text.
     pub(super) fn text(&self, column: usize) -> Option<&'a str> {
         match self.body {
             Body::Text { text, spans, .. } => spans.span(self.columns[column].wanted).map(|span| &text[span]),
@@ -88,7 +88,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The JSON text of the whole message, where it is text.
+    /// The JSON text of the whole message, if it is text.
     pub(super) fn object(&self) -> Option<&'a str> {
         match self.body {
             Body::Text { object, .. } => Some(object),
@@ -104,7 +104,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// An object with the topic of the message, empty where it has none.
+    /// An object with the topic of the message; empty without one.
     pub(super) fn topic(&self) -> Value {
         match self.body {
             Body::Row(frame) if !frame.topic.is_empty() => {
@@ -114,7 +114,7 @@ impl<'a> Message<'a> {
         }
     }
 
-    /// The metadata of the message: its topic where it came from memory, else what is known of its connection.
+    /// The metadata of the message: its topic if it came from memory, else those of its connection.
     pub(super) fn metadata(&self) -> Value {
         let known = match (self.body, self.origin) {
             (Body::Text { .. }, Some(origin)) => origin.meta.clone(),
@@ -162,7 +162,7 @@ pub(super) fn decode(schema: &StreamSchema, bytes: &[u8]) -> Result<Vec<Row>, De
             delimited::type_values(&mut row, schema.columns.as_deref());
             Ok(vec![row])
         }
-        // The scanner finds the wanted members alone.
+        // The scanner finds only the wanted members.
         Format::Json => Ok(Vec::new()),
     }
 }
@@ -176,13 +176,13 @@ pub(super) fn strict(schema: &StreamSchema, key: &Text) -> Option<Strict> {
 /// The scanner of a stream with JSON_ARRAY="row": each message is an array and one row.
 pub(super) struct ArrayRows {
     scanner: RowScanner,
-    /// the whole row as an object is asked for
+    /// The whole row is wanted as an object.
     whole: bool,
     object: String,
 }
 
 impl ArrayRows {
-    /// A scanner that looks for nothing yet; `None` for other streams.
+    /// A scanner that looks for no column so far; `None` for other streams.
     pub(super) fn new(schema: &StreamSchema) -> Option<ArrayRows> {
         (schema.json_array == JsonArray::Row && schema.format == Format::Json).then(|| ArrayRows {
             scanner: RowScanner::new([]),
@@ -191,7 +191,7 @@ impl ArrayRows {
         })
     }
 
-    /// Looks for these columns from now on, and for the whole row if `whole`.
+    /// Sets the wanted columns, and whether the whole row is wanted.
     pub(super) fn look_for<'k>(&mut self, schema: &StreamSchema, keys: impl Iterator<Item = &'k Text>, whole: bool) {
         let part = |key: &Text| match &schema.columns {
             Some(columns) => {
@@ -222,10 +222,10 @@ impl ArrayRows {
     }
 }
 
-/// The column that a message of no columns is: an array with JSON_ARRAY="row".
+/// The column of a message without columns: an array with JSON_ARRAY="row".
 const SELF: &str = "self";
 
-/// Whether a message is of another shape than the stream's rows, or no JSON at all.
+/// Whether a message is not a row of the stream: JSON of another shape, or not JSON at all.
 pub(super) fn is_mismatch(error: &JsonError) -> bool {
     matches!(error.problem, json::Problem::NotObject | json::Problem::NotArray)
 }

@@ -46,19 +46,19 @@ pub use rule::Target;
 pub struct StreamScan {
     schema: StreamSchema,
     scanner: Scanner,
-    /// in the place of `scanner`, with JSON_ARRAY="row"
+    /// Replaces `scanner`, with JSON_ARRAY="row".
     array_rows: Option<ArrayRows>,
-    /// slots of rules that are the whole message
+    /// Slots of rules that hold the whole message.
     wholes: usize,
-    /// what the source asks to be checked of each message
+    /// The source's checks of each message.
     feed: Option<Box<Feed>>,
-    /// the scanner does not look for what the columns are now
+    /// The wanted columns have changed since the scanner was told.
     stale: bool,
-    /// the columns that any rule reads; the same key with two types is two columns
+    /// Columns that any rule reads; the same key with two types is two columns.
     columns: Vec<StreamColumn>,
-    /// the columns of each key
+    /// The columns of each key.
     columns_of: HashMap<Text, SmallVec<[usize; 1]>>,
-    /// columns that no rule reads any more
+    /// Columns that no rule reads any more.
     free_columns: Vec<usize>,
     cells: Vec<Cell>,
     rules: Rules,
@@ -84,7 +84,7 @@ impl StreamScan {
         }
     }
 
-    /// Checks what the source asks for, of each message before any rule sees it.
+    /// Sets the source's checks of each message.
     #[must_use]
     pub fn checking(mut self, checks: FeedChecks) -> Self {
         let feed = Feed::new(checks, |path| {
@@ -95,7 +95,7 @@ impl StreamScan {
         self
     }
 
-    /// Adds a rule; it gets the rows from the next message on.
+    /// Adds a rule; it gets rows from the next message on.
     pub fn add(
         &mut self,
         key: RuleKey,
@@ -153,7 +153,7 @@ impl StreamScan {
         });
     }
 
-    /// The columns among these whose values may not fit.
+    /// The columns among these whose values may not fit their types.
     fn typed_columns(&self, sources: &[Part]) -> Box<[usize]> {
         let typed = |part: &Part| match part {
             Part::Column(column) => {
@@ -165,7 +165,7 @@ impl StreamScan {
         sources.iter().filter_map(typed).collect()
     }
 
-    /// Takes a rule away.
+    /// Removes a rule.
     pub fn remove(&mut self, key: RuleKey) {
         for part in self.rules.remove(key) {
             match part {
@@ -184,7 +184,7 @@ impl StreamScan {
         self.rules.ready()
     }
 
-    /// Runs batches of messages through all rules. `now` is the arrival of their rows, ms since the epoch.
+    /// Runs batches of messages through all rules. `now` is their time of arrival, ms since the epoch.
     pub fn run(&mut self, batches: &[FrameBatch], now: i64) {
         if self.stale {
             self.look_anew();
@@ -211,7 +211,7 @@ impl StreamScan {
         }
     }
 
-    /// Takes the messages of a frame apart; `text` is the same as `bytes` where that is known to be UTF-8.
+    /// Splits a frame into messages; `text` is the same as `bytes` if that is known to be UTF-8.
     fn framed(&mut self, bytes: &[u8], text: Option<&str>, arrival: Arrival<'_>) {
         match (self.schema.framing, text) {
             (Framing::Message, Some(text)) => self.text(text, arrival),
@@ -249,7 +249,7 @@ impl StreamScan {
         if self.schema.format != Format::Json {
             return self.decoded_by_format(text.as_bytes(), arrival);
         }
-        // A value that does not fit the schema loses the whole array that it stands in, for the rules that read it.
+        // A value that does not fit the schema loses its whole array for the rules that read it.
         let array =
             self.array_rows.is_none() && self.schema.columns.is_some() && text.trim_ascii_start().starts_with('[');
         let skipping = if array { self.check_array(text) } else { Vec::new() };
@@ -276,7 +276,7 @@ impl StreamScan {
         }
     }
 
-    /// Runs a row that came decoded.
+    /// Runs a decoded row.
     fn decoded(&mut self, row: &RowFrame, arrival: Arrival<'_>) {
         let StreamScan { columns, cells, rules, zone, feed, .. } = self;
         cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
@@ -284,8 +284,8 @@ impl StreamScan {
         rules.checked(message, feed.as_deref_mut(), arrival);
     }
 
-    /// Checks every object of an array against the columns of each rule, before any of its rows runs. Gives the rules
-    /// that skip it.
+    /// Checks every object of an array against the columns of each rule, before any of its rows runs. Returns the rules
+    /// that skip the array.
     fn check_array(&mut self, text: &str) -> Vec<u32> {
         let StreamScan { scanner, columns, cells, rules, zone, .. } = self;
         let mut errors: Vec<Option<SchemaError>> = vec![None; columns.len()];
@@ -299,7 +299,7 @@ impl StreamScan {
                 }
             }
         });
-        // A message that cannot be scanned is reported where it is run.
+        // A message that cannot be scanned is reported when it runs.
         if scanned.is_err() || errors.iter().all(Option::is_none) {
             return Vec::new();
         }
@@ -310,7 +310,7 @@ impl StreamScan {
         self.rules.lose(error);
     }
 
-    /// The column with this key and type, for one more reader.
+    /// The column with this key and type; counts one more reader.
     fn enter_column(&mut self, key: &Text, ty: &Option<DataType>) -> usize {
         let of_key = self.columns_of.entry(key.clone()).or_default();
         if let Some(known) = of_key.iter().find(|column| self.columns[**column].ty == *ty) {
@@ -351,7 +351,7 @@ impl StreamScan {
         }
     }
 
-    /// Tells the scanner what the columns are. Not with each rule, since many may come between two messages.
+    /// Tells the scanner the wanted columns. Not with each rule, since many may be added between two messages.
     fn look_anew(&mut self) {
         let mut keys = indexmap::IndexSet::new();
         for column in &mut self.columns {

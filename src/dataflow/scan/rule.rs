@@ -22,23 +22,23 @@ use super::event_time;
 use super::index::ColumnTest;
 use super::message::{Body, Message};
 
-/// Where rows that pass a rule's scan go.
+/// Where the rows that pass go.
 pub enum Target {
-    /// to the sinks at once
+    /// To the sinks.
     Results(Projection),
-    /// to the rule's dataflow, as rows of this input of the rule
+    /// To the rule's dataflow, as rows of this input.
     Queue(Rc<RuleQueue>, u16),
 }
 
 /// A part of the message.
 #[derive(Clone, Copy)]
 pub(super) enum Part {
-    /// the stream's column with this number
+    /// The stream's column with this number.
     Column(usize),
     Whole,
-    /// what is known of it and its connection
+    /// Its metadata and those of its connection.
     Meta,
-    /// its topic, as an object
+    /// Its topic, as an object.
     Topic,
 }
 
@@ -50,35 +50,35 @@ pub(super) struct ScanRule {
     pub(super) output: Rc<RefCell<Output>>,
     pub(super) metrics: Arc<RuleMetrics>,
     pub(super) target: Target,
-    /// what each of the rule's slots is of the message
+    /// The part of the message for each slot of the rule.
     pub(super) sources: Box<[Part]>,
-    /// slots whose text may be copied to the result as it came
+    /// Slots whose text may be copied to the result.
     pub(super) copied: Box<[bool]>,
-    /// slots that the filter reads beyond its tests
+    /// Slots that the filter reads beyond its tests.
     pub(super) filter_slots: Box<[usize]>,
-    /// slots that what follows the filter reads as values
+    /// Slots that are read as values after the filter.
     pub(super) row_slots: Box<[usize]>,
-    /// the row at hand
+    /// The current row.
     pub(super) slots: Box<[Value]>,
-    /// its sinks may make the stream wait
+    /// Its sinks may make the stream wait.
     pub(super) may_wait: bool,
-    /// it is among the scan's written rules
+    /// It is in the scan's list of written rules.
     pub(super) written: bool,
-    /// it is among the scan's touched rules
+    /// It is in the scan's list of touched rules.
     pub(super) touched: bool,
-    /// rows that passed its filter and are not in `metrics` yet
+    /// Rows that passed its filter and are not in `metrics` yet.
     pub(super) passed: u64,
-    /// the message at hand is lost for this rule
+    /// The current message is lost for this rule.
     pub(super) skips: bool,
     /// the rule's code panicked: it gets no more rows
     pub(super) failed: bool,
-    /// in event time: the stream's columns that it reads and whose values may not fit
+    /// In event time: the columns that it reads and whose values may not fit their types.
     pub(super) typed: Box<[usize]>,
-    /// the unit of its first timestamp was looked at
+    /// The unit of its first timestamp was checked.
     pub(super) unit_checked: bool,
 }
 
-/// The slots that the filter reads (beyond its tests), and those that what follows it reads as values.
+/// The slots that the filter reads (beyond its tests), and those that are read as values after it.
 pub(super) fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (Vec<usize>, Vec<usize>) {
     let columns = plan.columns.len();
     let (early, late) = plan.computed.split_at(plan.computed_for_filter);
@@ -110,7 +110,7 @@ pub(super) fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (
     (filter, row)
 }
 
-/// Why a row went no further.
+/// Why a row was dropped.
 enum Stop {
     /// It did not pass, or is late.
     Quietly,
@@ -125,7 +125,7 @@ impl From<&SchemaError> for Stop {
 }
 
 impl ScanRule {
-    /// The tests at the front of its filter, where the index may decide by them.
+    /// The tests at the front of its filter, if the index may decide by them.
     pub(super) fn tests(&self) -> Vec<ColumnTest<'_>> {
         // The watermark follows every row.
         let filter = self.plan.filter.as_ref().filter(|_| self.plan.event_time.is_none());
@@ -137,8 +137,7 @@ impl ScanRule {
         tests.iter().map_while(|each| Some((test(each)?, &each.holds))).collect()
     }
 
-    /// Runs the rule on a row; true if it has something to hand over. A panic in the rule's code ends this rule and no
-    /// other.
+    /// Runs the rule on a row; true if it has something to hand over. A panic in the rule's code ends only this rule.
     pub(super) fn guarded(&mut self, message: &mut Message<'_>, now: i64, received: Instant) -> bool {
         match catch_unwind(AssertUnwindSafe(|| self.row(message, now, received))) {
             Ok(Ok(())) => true,
@@ -176,7 +175,7 @@ impl ScanRule {
             }
         }
         if matches!(message.body, Body::Row(_)) {
-            // There is no text that could be copied.
+            // There is no text to copy.
             for slot in 0..self.plan.columns.len() {
                 self.fill(slot, message)?;
             }
@@ -258,8 +257,8 @@ impl ScanRule {
         Ok(())
     }
 
-    /// The row's time; the watermark follows it. A row behind the watermark is late. A row with a value that does not
-    /// fit its column is none of the stream's: it does not move the watermark.
+    /// The row's time; advances the watermark. A row behind the watermark is late. A row with a value that does not fit
+    /// its column is not accepted and does not move the watermark.
     fn event_time(&mut self, message: &mut Message<'_>, now: i64) -> Result<i64, Stop> {
         let Some(event_time) = &self.plan.event_time else { return Ok(0) };
         let value = match self.sources[event_time.slot] {
@@ -277,7 +276,7 @@ impl ScanRule {
                 event_time.path
             );
         }
-        // A row that the stream does not accept must not move the watermark.
+        // A row that is not accepted must not move the watermark.
         for column in &self.typed {
             message.value(*column)?;
         }

@@ -24,43 +24,43 @@ use super::rule::{Part, ScanRule, Target};
 /// The rules of a stream.
 #[derive(Default)]
 pub(super) struct Rules {
-    /// by place
+    /// By index.
     table: Vec<Option<Box<ScanRule>>>,
     free: Vec<u32>,
-    /// the places of a rule: one for each of its inputs that are this stream
+    /// The indexes of a rule: one for each of its inputs that is this stream.
     places: HashMap<RuleKey, SmallVec<[Member; 1]>>,
     next_age: u32,
     all: Members,
     index: RuleIndex,
-    /// rules to which errors of the stream are told one by one, since they send them
+    /// Rules with `sendError`: errors of the stream are reported to them one by one.
     reporters: Members,
-    /// rules without state whose sinks may make the stream wait, and were written to since they were last ready
+    /// Rules without state whose sinks may make the stream wait, and which have written since those were last ready.
     written: Vec<u32>,
-    /// rules that may make the stream wait, and write at other times than when a message comes
+    /// Rules that may make the stream wait, and also write when no message arrives.
     watched: Members,
-    /// rules with state that the stream waits for, until they have taken their rows
+    /// Rules with state that the stream waits for, until they have taken their rows.
     full: Vec<u32>,
-    /// rules that have something to hand over
+    /// Rules that have something to hand over.
     touched: Vec<Member>,
-    /// the rules that the message at hand can concern
+    /// The rules that the current message may match.
     found: Vec<Member>,
     metrics: Arc<StreamMetrics>,
-    /// rows that are not in `metrics` yet
+    /// Rows that are not in `metrics` yet.
     rows: u64,
 }
 
-/// When and whence a message came.
+/// The arrival of a message.
 #[derive(Clone, Copy)]
 pub(super) struct Arrival<'a> {
     /// ms since the epoch
     pub(super) now: i64,
-    /// when it was read; latencies count from here
+    /// When it was read; latencies count from here.
     pub(super) received: Instant,
-    /// the connection that it came on
+    /// The connection of the message.
     pub(super) origin: Option<&'a Origin>,
 }
 
-/// Up to so many rules all filters are run: an index would cost more.
+/// Up to this many rules all filters run: an index would cost more.
 const FEW: usize = 4;
 
 impl Rules {
@@ -85,7 +85,7 @@ impl Rules {
         }
     }
 
-    /// Takes a rule out; gives what it read.
+    /// Removes a rule; returns what it read.
     pub(super) fn remove(&mut self, key: RuleKey) -> Vec<Part> {
         let mut read = Vec::new();
         for member in self.places.remove(&key).unwrap_or_default() {
@@ -104,7 +104,7 @@ impl Rules {
         read
     }
 
-    /// Runs a row that the checks of the feed let pass.
+    /// Runs a row that has passed the checks of the feed.
     pub(super) fn checked(&mut self, mut message: Message<'_>, feed: Option<&mut Feed>, arrival: Arrival<'_>) {
         if let Some(feed) = feed {
             match feed.check(&self.metrics, |column| message.value(column).ok().cloned()) {
@@ -115,7 +115,7 @@ impl Rules {
         self.row(&mut message, arrival.now, arrival.received);
     }
 
-    /// Runs the rules that a row can concern, the oldest first.
+    /// Runs the rules that a row may match, the oldest first.
     fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) {
         let Rules { table, all, index, found, touched, metrics, rows, .. } = self;
         *rows += 1;
@@ -134,7 +134,7 @@ impl Rules {
                 touch(touched, *member, rule);
             }
             if rule.failed {
-                // It has seen this row, and sees no more.
+                // It has failed with this row, and sees no more.
                 metrics.rows(std::mem::take(rows));
                 rule.metrics.leave(metrics);
             }
@@ -158,8 +158,8 @@ impl Rules {
         self.metrics.count(FeedEvent::Mismatched, 1);
     }
 
-    /// Reports a message to the rules that read one of the columns with an error, and lets them skip it until
-    /// [`Rules::end_skipping`]. Gives their places.
+    /// Reports a message to the rules that read a column with an error, and lets them skip it until
+    /// [`Rules::end_skipping`]. Returns their indexes.
     pub(super) fn skip_misfits(&mut self, errors: &[Option<SchemaError>]) -> Vec<u32> {
         let mut skipping = Vec::new();
         for member in self.all.all() {
@@ -180,7 +180,7 @@ impl Rules {
         skipping
     }
 
-    /// Ends what [`Rules::skip_misfits`] began for a message of so many rows.
+    /// Ends [`Rules::skip_misfits`] after a message of this many rows.
     pub(super) fn end_skipping(&mut self, places: Vec<u32>, rows: usize) {
         for place in places {
             if let Some(rule) = self.table[place as usize].as_deref_mut() {
@@ -190,7 +190,7 @@ impl Rules {
         }
     }
 
-    /// Hands over what the rules have made of the messages.
+    /// Hands over the results of the messages.
     pub(super) fn hand_over(&mut self, now: i64) {
         self.metrics.rows(std::mem::take(&mut self.rows));
         self.metrics.received(now);
@@ -205,7 +205,7 @@ impl Rules {
                     self.full.push(place);
                 }
             }
-            // Of a rule with state, errors of rows that went no further are sent now, where they are sent.
+            // Errors of dropped rows of a rule with state are sent now, with `sendError`.
             rule.output.borrow_mut().flush();
             if rule.may_wait && !rule.written {
                 rule.written = true;
@@ -234,7 +234,7 @@ impl Rules {
     }
 }
 
-/// Notes that a rule has something to hand over.
+/// Marks a rule that has something to hand over.
 fn touch(touched: &mut Vec<Member>, member: Member, rule: &mut ScanRule) {
     if !rule.touched {
         rule.touched = true;

@@ -12,20 +12,20 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::fingerprint::Fingerprint;
 
-/// The form of what follows the head. To be raised whenever a type that is kept changes.
+/// The version of the format after the header. Raise it whenever a stored type changes.
 const VERSION: u16 = 3;
-/// What a checkpoint begins with.
+/// The magic bytes of a checkpoint.
 const MAGIC: [u8; 4] = *b"PLcp";
 const HEAD: usize = MAGIC.len() + size_of::<u16>() + size_of::<Fingerprint>();
 const CHECKSUM: usize = size_of::<u32>();
 
-/// The largest checkpoint, bytes. The data thread stands still while it is made, and it is written again and again.
+/// The largest checkpoint, bytes. The data thread runs nothing else while it writes one, again and again.
 pub const MAX_BYTES: usize = 256 << 20;
 
-/// Why a rule's state cannot be kept, or not be used again.
+/// Why a rule's state cannot be stored or reused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
-    /// more than [`MAX_BYTES`]
+    /// More than [`MAX_BYTES`].
     #[error(
         "it takes more than {} MiB. Use shorter windows or fewer groups, or qos 0, which keeps no state",
         MAX_BYTES >> 20
@@ -37,12 +37,12 @@ pub enum CheckpointError {
     Damaged(&'static str),
     #[error("the checkpoint has version {0}, this Plutino uses {VERSION}")]
     Version(u16),
-    /// the statement, a stream's columns or the time zone have changed
+    /// The statement, a stream's columns or the time zone have changed.
     #[error("it belongs to another plan: the rule's statement, options or streams have changed")]
     OtherPlan,
 }
 
-/// Takes what a state is made of, part by part.
+/// Takes a state part by part.
 pub trait StateParts {
     /// Takes the next part.
     ///
@@ -51,7 +51,7 @@ pub trait StateParts {
     fn put<T: Serialize + ?Sized>(&mut self, part: &T) -> Result<(), CheckpointError>;
 }
 
-/// Makes a checkpoint of what it takes.
+/// Makes a checkpoint of the parts.
 pub struct Writer {
     to: postcard::Serializer<Limited>,
 }
@@ -62,13 +62,12 @@ struct Limited {
     limit: usize,
 }
 
-/// Gives back what a checkpoint was made of.
+/// Returns the parts of a checkpoint.
 pub struct CheckpointReader<'a> {
     from: postcard::Deserializer<'a, postcard::de_flavors::Slice<'a>>,
 }
 
 impl Writer {
-    /// Begins the checkpoint of a plan.
     pub fn new(plan: &Fingerprint) -> Writer {
         Writer::limited(plan, MAX_BYTES)
     }
@@ -152,7 +151,7 @@ impl<'a> CheckpointReader<'a> {
         T::deserialize(&mut self.from).map_err(|_| CheckpointError::Damaged("a part of it cannot be read"))
     }
 
-    /// Sees that nothing is left.
+    /// Checks that nothing is left.
     ///
     /// # Errors
     /// [`CheckpointError::Damaged`]
@@ -164,7 +163,7 @@ impl<'a> CheckpointReader<'a> {
     }
 }
 
-/// A number of parts that must be that of the plan.
+/// Reads a number of parts, which must be that of the plan.
 ///
 /// # Errors
 /// [`CheckpointError::Damaged`]
@@ -195,7 +194,7 @@ mod tests {
         back
     }
 
-    /// Equal to the bit, and no null is absent.
+    /// Equal to the bit; null stays different from absent.
     fn written(value: &Value) -> String {
         match value {
             Value::Float(number) => format!("Float({:x})", number.to_bits()),

@@ -1,4 +1,4 @@
-//! How much memory a state takes, about.
+//! An estimate of the memory of a state.
 //!
 //! What a checkpoint is made of is walked in the same way, and counted instead of written: what is remembered is measured
 //! with all that is in it, and nothing has to be kept up to date while rows flow. Long collections are sampled: of each
@@ -12,40 +12,40 @@ use serde::ser::{self, Serialize, Serializer};
 
 use super::checkpoint::{CheckpointError, StateParts};
 
-/// How many elements of a collection are looked at, by how many collections it is in.
+/// How many elements of a collection are measured, by its depth in other collections.
 const SAMPLE: [usize; 4] = [64, 16, 8, 4];
 
-/// A number, a truth or a time.
+/// A number, boolean or time.
 const SCALAR: u64 = 8;
-/// What says which variant a value is of, with what the variants leave free.
+/// The tag of an enum, with its padding.
 const TAG: u64 = 16;
-/// A text without its letters; short ones have theirs in it.
+/// A text without its heap memory; short ones have none.
 const TEXT: u64 = 16;
-/// Letters that need no memory of their own.
+/// The longest text without heap memory, bytes.
 const SHORT: usize = 24;
 /// A collection without its elements.
 const COLLECTION: u64 = 32;
-/// What a map keeps for each element beside it.
+/// The overhead of a map for each element.
 const ENTRY: u64 = 16;
 
-/// How large the state of a rule is.
+/// The size of a rule's state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateSize {
-    /// bytes of memory, estimated
+    /// Bytes, estimated.
     pub bytes: u64,
-    /// windows with rows that have not ended; `None` where the rule has no windows
+    /// Open windows with rows; `None` if the rule has no windows.
     pub windows: Option<u64>,
 }
 
-/// How large a lookup table is.
+/// The size of a lookup table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TableSize {
     pub rows: u64,
-    /// bytes of memory, estimated, of its rows and of each index on them
+    /// Bytes of its rows and of each index on them, estimated.
     pub bytes: u64,
 }
 
-/// Measures what it is given.
+/// Adds up the sizes of what it is given.
 #[derive(Default)]
 pub struct Meter {
     bytes: u64,
@@ -53,18 +53,19 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// What all had together, bytes.
+    /// The sum, bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Adds one thing with what is in it.
+    /// Adds one value with its content.
     pub fn add<T: Serialize + ?Sized>(&mut self, part: &T) {
-        // That a sample was enough is no error.
+        // Stopping after a sample is not an error.
         let _ = part.serialize(&mut *self);
     }
 
-    /// Adds `len` things with what is in them, each of which takes so many bytes itself: the first ones tell for all.
+    /// Adds `len` values with their content, each of which takes this many bytes itself. The size of the first ones is
+    /// extrapolated.
     pub fn add_alike<T>(
         &mut self,
         len: usize,
@@ -93,7 +94,7 @@ impl StateParts for Meter {
     }
 }
 
-/// Nothing more is to be seen of a collection: the walk of it ends as if by an error.
+/// The sample of a collection is complete: its walk ends as if by an error.
 #[derive(Debug)]
 pub struct Enough;
 
@@ -114,12 +115,12 @@ impl ser::Error for Enough {
 /// A collection that is being walked.
 pub struct Walk<'m> {
     meter: &'m mut Meter,
-    /// how many there are, where that is known
+    /// The length, if known.
     len: Option<usize>,
     seen: usize,
-    /// what was measured before the first
+    /// The sum before the first element.
     before: u64,
-    /// what each takes beside itself
+    /// The overhead of each element.
     each: u64,
 }
 
@@ -148,7 +149,7 @@ impl<'m> Walk<'m> {
     }
 }
 
-/// The fields of something whose number the type says.
+/// Fields whose number is part of the type.
 pub struct Fields<'m>(&'m mut Meter);
 
 impl<'m> Serializer for &'m mut Meter {
@@ -296,7 +297,7 @@ impl<'m> Serializer for &'m mut Meter {
     }
 
     fn is_human_readable(&self) -> bool {
-        // As checkpoints are: types that have two forms take that one.
+        // As in checkpoints: types with two forms use that one.
         false
     }
 }

@@ -7,7 +7,7 @@ use crate::io::queue::RowFrame;
 use crate::value::key::GroupKey;
 use crate::value::{Row, Text, Value};
 
-/// A row, in the order in which rows come. Two are equal if they are the same row, whatever is in them.
+/// A row, in the order in which rows come. Two are equal if they are the same row, regardless of their content.
 #[derive(Clone, Debug)]
 pub(super) struct TableRow {
     pub(super) number: u64,

@@ -44,16 +44,16 @@ use updates::Updates;
 
 pub use index::Index;
 
-/// Steps after which an index is used though it is behind: it catches up with the steps that follow.
+/// After this many steps an index is used although it is behind; it catches up later.
 const CATCH_UP_STEPS: usize = 10_000;
 
-/// Merges that an idle arrangement does in one go, in rows.
+/// Rows that an idle arrangement merges at once.
 const IDLE_MERGE: usize = 4096;
 
-/// Rows that are looked at to say how large a table is.
+/// Rows that are measured to estimate the size of a table.
 const SAMPLE: u64 = 64;
 
-/// What an index takes for a row beside the row itself: the key, the row's number and when it came, bytes.
+/// The overhead of an index for a row: key, number and time of the row, bytes.
 const INDEXED: u64 = 96;
 
 /// Lets the arrangements of a worker to be made merge their batches while nothing comes, so that lookups have few to
@@ -81,23 +81,23 @@ pub struct LookupTable {
     schema: Rc<StreamSchema>,
     worker: RefCell<Worker>,
     updates: Rc<RefCell<Updates>>,
-    /// the index by KEY comes first; without KEY it is by no column
+    /// The index by KEY is first; without KEY it has no columns.
     indexes: RefCell<Vec<Rc<Index>>>,
 }
 
 impl Tables {
-    /// No tables, on this worker. DATETIME columns are read in `zone`.
+    /// The tables of this worker, none so far. DATETIME columns are read in `zone`.
     pub fn new(worker: &Worker, zone: TimeZone) -> Self {
         Tables { worker: worker.clone(), zone, tables: HashMap::new() }
     }
 
-    /// Tables that begin from now on are in this zone.
+    /// Sets the time zone of tables that start from now on.
     pub fn use_zone(&mut self, zone: TimeZone) {
         self.zone = zone;
     }
 
-    /// Begins a table; `frames` bring its rows. The activator runs it when there are some. A table of the same name is
-    /// replaced. Not to be called from inside of a dataflow.
+    /// Starts a table; `frames` bring its rows. The returned activator runs it when there are rows. A table of the same
+    /// name is replaced. Must not be called within a dataflow.
     pub fn create(&mut self, schema: StreamSchema, frames: FrameReceiver, metrics: Arc<RuleMetrics>) -> Activator {
         self.drop(&schema.name);
         let schema = Rc::new(schema);
@@ -112,7 +112,7 @@ impl Tables {
         activator
     }
 
-    /// Ends a table. A rule that still holds it sees its last rows. Not to be called from inside of a dataflow.
+    /// Ends a table. A rule that still uses it sees its last rows. Must not be called within a dataflow.
     pub fn drop(&mut self, name: &str) {
         if let Some(table) = self.tables.remove(name) {
             // The importing dataflows before the imported one.
@@ -122,7 +122,7 @@ impl Tables {
         }
     }
 
-    /// How large each is.
+    /// The size of each table.
     pub fn sizes(&self) -> Vec<(Text, TableSize)> {
         self.tables.iter().map(|(name, table)| (name.clone(), table.size())).collect()
     }
@@ -132,7 +132,7 @@ impl Tables {
         self.tables.get(name)
     }
 
-    /// Ends the indexes that no rule holds any more: to be called when a rule has ended. Not from inside of a dataflow.
+    /// Drops the indexes that no rule uses any more: call it when a rule has ended, not within a dataflow.
     pub fn sweep(&mut self) {
         for table in self.tables.values() {
             let mut position = 0;
@@ -147,15 +147,15 @@ impl Tables {
         }
     }
 
-    /// Whether no row waits to be taken in.
+    /// Whether no row waits.
     pub fn is_idle(&self) -> bool {
         self.tables.values().all(|table| table.updates.borrow().frames.is_empty())
     }
 }
 
 impl LookupTable {
-    /// The index by these columns, made if there is none; it holds all rows that were taken in before. Not to be called
-    /// from inside of a dataflow, neither while one is built nor while one runs.
+    /// The index by these columns, created if there is none, with all rows taken so far. Must not be called within a
+    /// dataflow, neither while one is built nor while one runs.
     pub fn index(&self, columns: &[Text]) -> Rc<Index> {
         if let Some(index) = self.indexes.borrow().iter().find(|index| index.columns == columns) {
             return index.clone();
@@ -173,8 +173,8 @@ impl LookupTable {
         index
     }
 
-    /// Visits the rows whose `columns` are `key`, in the order in which they came. Fast by an [`Index`], which a rule
-    /// asks for when it begins; without one all rows are read.
+    /// Visits the rows whose `columns` equal `key`, in the order of arrival. Fast with an [`Index`], which a rule
+    /// requests when it starts; without one all rows are read.
     pub fn lookup(&self, columns: &[Text], key: &[Value], visit: &mut dyn FnMut(&Row)) {
         if let Some(index) = self.indexes.borrow().iter().find(|index| index.columns == columns) {
             return index.lookup(key, visit);
@@ -187,7 +187,7 @@ impl LookupTable {
         });
     }
 
-    /// Visits all rows, in the order in which they came.
+    /// Visits all rows, in the order of arrival.
     pub fn rows(&self, visit: &mut dyn FnMut(&Row)) {
         let mut found = Found::new();
         self.primary().trace.borrow().map_batches(|batch| {
@@ -200,7 +200,7 @@ impl LookupTable {
         show(found, visit);
     }
 
-    /// How large it is; only some of its rows are looked at.
+    /// The size of the table, estimated from some of its rows.
     fn size(&self) -> TableSize {
         let (mut rows, mut seen, mut meter) = (0, 0, Meter::default());
         self.primary().trace.borrow().map_batches(|batch| {
@@ -216,7 +216,7 @@ impl LookupTable {
             }
         });
         if self.schema.key.is_some() {
-            // The arrangement may hold changes that are not put together yet.
+            // The arrangement may hold changes that are not consolidated yet.
             rows = self.updates.borrow().content.len() as u64;
         }
         let row = meter.bytes().checked_div(seen).unwrap_or(0);

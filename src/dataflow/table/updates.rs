@@ -1,4 +1,4 @@
-//! What comes into a table: rows by way of memory, or the messages of a file.
+//! The input of a table: rows from memory sinks, or the messages of a file.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -16,18 +16,18 @@ use crate::value::{Row, Text, Value};
 
 use super::entry::{TableRow, key_of, member};
 
-/// Batches that a table takes in before others get their turn.
+/// The most batches that a table takes before others get their turn.
 const BATCHES_A_TURN: usize = 32;
 
-/// What comes into a table.
+/// The input of a table.
 pub(super) struct Updates {
     schema: Rc<StreamSchema>,
     zone: TimeZone,
     pub(super) frames: FrameReceiver,
     metrics: Arc<RuleMetrics>,
-    /// by KEY, the row that is there: what the next row of this key takes away
+    /// By KEY, the current row, which the next row of this key replaces.
     pub(super) content: HashMap<GroupKey, TableRow>,
-    /// of the next row
+    /// Of the next row.
     number: u64,
 }
 
@@ -45,7 +45,6 @@ enum TableError {
 }
 
 impl Updates {
-    /// Nothing came yet.
     pub(super) fn new(
         schema: Rc<StreamSchema>,
         zone: TimeZone,
@@ -55,9 +54,9 @@ impl Updates {
         Updates { schema, zone, frames, metrics, content: HashMap::new(), number: 0 }
     }
 
-    /// Takes in what waits, up to a bound; whether there is more.
+    /// Takes waiting rows, up to a bound; returns whether there are more.
     pub(super) fn take(&mut self, change: &mut dyn FnMut(TableRow, isize)) -> bool {
-        // Lowered before looking, so that a batch that comes while we look raises it again.
+        // Lowered before looking: a batch that arrives meanwhile raises it again.
         self.frames.lower();
         for _ in 0..BATCHES_A_TURN {
             let Received::Batch(batch) = self.frames.receive() else { return false };
@@ -80,7 +79,7 @@ impl Updates {
             Frame::Binary(bytes) => std::str::from_utf8(bytes).map_err(|error| self.json(error))?,
         };
         let parsed = json::parse(text).map_err(|error| self.json(error))?;
-        // All of a message is read before any of it counts.
+        // A message is read completely before any of its rows counts.
         let rows: Vec<_> = match &parsed {
             Value::Array(elements) => elements.iter().map(|element| self.object(element)).collect::<Result<_, _>>()?,
             whole => vec![self.object(whole)?],
@@ -104,7 +103,7 @@ impl Updates {
 
     fn update(&mut self, frame: Arc<RowFrame>, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {
         let Some(column) = self.schema.key.clone() else {
-            // Every row is one of its own.
+            // Without KEY, every row is a new one.
             if frame.change == Change::Put {
                 let frame = self.typed(frame)?;
                 let row = self.row(frame);
@@ -139,7 +138,7 @@ impl Updates {
         TableRow { number: self.number, frame }
     }
 
-    /// The row with the columns that the table has, of their types.
+    /// The row with the columns of the table, converted to their types.
     fn typed(&self, frame: Arc<RowFrame>) -> Result<Arc<RowFrame>, TableError> {
         let Some(columns) = &self.schema.columns else { return Ok(frame) };
         let mut row = Row::with_capacity(columns.len());

@@ -17,46 +17,44 @@ use crate::plan::physical::{AggregateCall, Stateful};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
-/// A window whose time has come.
+/// A closed window.
 #[derive(Debug)]
 pub struct Closed {
     /// Where it begins, ms since the epoch. For windows over rows: the time of its first row.
     pub start: i64,
     /// Where it ends, exclusive. For windows over rows: the time of the row that closed it.
     pub end: i64,
-    /// what is in it
     pub content: Content,
 }
 
-/// Windows whose time has come, in order; what becomes of one may take several turns.
+/// Closed windows, in order; processing one may take several turns.
 pub type ClosedWindows = VecDeque<Closed>;
 
-/// A row on its way into a window.
+/// A row that arrives at a window.
 pub struct Arrival<'a> {
     /// ms since the epoch
     pub time: i64,
-    /// which of the rule's inputs it is of
+    /// The input of the row.
     pub input: usize,
-    /// a joined row in which only this input's slots are filled; the window may take them
+    /// A joined row in which only this input's slots are filled; the window may take them.
     pub row: &'a mut [Value],
-    /// where this input's slots are in it
+    /// The slots of this input within it.
     pub slots: std::ops::Range<usize>,
-    /// whether WHERE lets it pass; a row that does not may still count for the window
+    /// Whether it passes WHERE; a row that does not may still count for the window.
     pub passes: bool,
-    /// what it is evaluated with
     pub context: &'a CallContext<'a>,
-    /// a key to make keys in: one that is refilled finds its group without an allocation
+    /// Scratch for keys: a reused key finds its group without an allocation.
     pub key: &'a mut GroupKey,
 }
 
 /// The content of a window, or of a slice of one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Content {
-    /// times of the first and the last row that counted, whether it passed or not
+    /// Times of the first and last counted row, whether it passed or not.
     pub span: Option<(i64, i64)>,
-    /// the groups in the order of their first rows, where the plan is incremental
+    /// Groups in the order of their first rows, if the plan is incremental.
     pub groups: Groups,
-    /// the rows in order, where it is not
+    /// Rows in order, if it is not.
     pub rows: Vec<Rc<KeptRow>>,
 }
 
@@ -65,14 +63,14 @@ pub type Groups = IndexMap<GroupKey, Group, KeyHasher>;
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Group {
-    /// the kept slots of the group's first row
+    /// The kept slots of the group's first row.
     pub first: Vec<Value>,
-    /// one for each aggregate
+    /// One for each aggregate.
     pub accumulators: Vec<Accumulator>,
 }
 
 impl Content {
-    /// Takes a row in.
+    /// Adds a row.
     ///
     /// # Errors
     /// The row cannot be added: it is lost, and nothing of it is in the content.
@@ -89,13 +87,13 @@ impl Content {
         accumulate(&mut self.groups, plan, &scope, arrival.key)
     }
 
-    /// Notes the time of a row that counts.
+    /// Counts a row at this time.
     pub fn count(&mut self, time: i64) {
         let (first, last) = self.span.unwrap_or((time, time));
         self.span = Some((first.min(time), last.max(time)));
     }
 
-    /// Takes in what came after this.
+    /// Merges later content.
     pub fn append(&mut self, later: &Content) {
         if let Some((first, last)) = later.span {
             self.count(first);
@@ -107,13 +105,13 @@ impl Content {
                 None => {
                     self.groups.insert(key.clone(), group.clone());
                 }
-                // An error stays in the accumulator and is reported with its answer.
+                // An error stays in the accumulator and is reported with its result.
                 Some(mine) => mine.append(&group.accumulators),
             }
         }
     }
 
-    /// Forgets the oldest quarter of the groups or rows, one at least, and says how many they were.
+    /// Drops the oldest quarter of the groups or rows, one at least; returns how many.
     pub fn evict(&mut self) -> usize {
         let groups = quarter(self.groups.len());
         self.groups.drain(..groups);
@@ -129,7 +127,7 @@ impl Content {
 }
 
 impl Group {
-    /// Takes in what came later.
+    /// Merges later content.
     pub fn append(&mut self, later: &[Accumulator]) {
         for (mine, later) in self.accumulators.iter_mut().zip(later) {
             let _ = mine.merge(later);
@@ -138,14 +136,14 @@ impl Group {
 }
 
 impl Arrival<'_> {
-    /// The row as it is kept. Its slots are taken.
+    /// The row to keep. Its slots are taken.
     pub fn keep(&mut self) -> KeptRow {
         let slots = self.row[self.slots.clone()].iter_mut().map(std::mem::take).collect();
         KeptRow { time: self.time, input: self.input, slots }
     }
 }
 
-/// Adds a row to its group. `key` is a key to work in.
+/// Adds a row to its group. `key` is scratch.
 ///
 /// # Errors
 /// The key or an argument of an aggregate has no value that can be used: the row is in no group.
@@ -172,7 +170,7 @@ pub fn accumulate(
     }
 }
 
-/// Makes `key` the key of a row's group.
+/// Sets `key` to the key of a row's group.
 ///
 /// # Errors
 /// A key has no value.
@@ -184,7 +182,7 @@ pub fn group_key(plan: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Resu
     Ok(())
 }
 
-/// The group of which this is the first row.
+/// A new group with this first row.
 ///
 /// # Errors
 /// An argument of an aggregate cannot be used.
@@ -231,7 +229,7 @@ pub fn add_all(accumulators: &mut [Accumulator], calls: &[AggregateCall], scope:
     Ok(())
 }
 
-/// Whether the contents of windows are small whatever is in them, so that they may be merged before they are needed.
+/// Whether the content of windows is small regardless of their rows, so that it may be merged ahead of time.
 pub fn merges_ahead(plan: &Stateful) -> bool {
     plan.incremental && plan.aggregates.iter().all(|call| call.aggregate.is_small())
 }

@@ -37,10 +37,10 @@ impl Count {
         self.closed.save(to)
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         (self.rows, self.open) = from.take()?;
         self.closed.restore(from)
@@ -55,12 +55,12 @@ impl Count {
         if self.rows == 0 { 0 } else { ends(last).saturating_sub(ends(over)) }
     }
 
-    /// Forgets the oldest quarter of the groups or rows, and says how many they were.
+    /// Drops the oldest quarter of the groups or rows; returns how many.
     pub fn evict(&mut self) -> usize {
         self.open.evict() + self.closed.evict()
     }
 
-    /// Takes a row in.
+    /// Adds a row.
     ///
     /// # Errors
     /// The row is lost, but counts for the window.

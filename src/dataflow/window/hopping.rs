@@ -62,10 +62,10 @@ impl Hopping {
         self.closed.save(to)
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         let next_end: Option<i64>;
         (self.open, next_end) = from.take()?;
@@ -75,13 +75,13 @@ impl Hopping {
         Ok(())
     }
 
-    /// Forgets the oldest quarter of the groups or rows, and says how many they were.
+    /// Drops the oldest quarter of the groups or rows; returns how many.
     pub fn evict(&mut self) -> usize {
         let open = self.open.values_mut().map(|(_, content)| content.evict()).sum::<usize>();
         open + self.closed.evict()
     }
 
-    /// Takes a row in.
+    /// Adds a row.
     ///
     /// # Errors
     /// The row is lost.

@@ -1,4 +1,4 @@
-//! Windows: which rows belong together, and when.
+//! Windows: which rows belong together, and until when.
 //!
 //! Rows come in, one by one and in the order in which the rule wants them; time comes in as a frontier, the watermark
 //! or the clock, and both kinds of time work alike. What a window holds is a [`Content`]; a closed one is handed out
@@ -25,22 +25,21 @@ pub use slices::gcd;
 
 /// The open windows of a rule.
 pub enum Windows {
-    /// no windows: each row is alone
+    /// No windows: each row alone.
     Each,
-    /// of one length, side by side or overlapping
+    /// Of one length, side by side or overlapping.
     Hopping(hopping::Hopping),
-    /// round rows
+    /// Around rows.
     Sliding(sliding::Sliding),
-    /// between pauses
+    /// Between gaps.
     Session(session::Session),
-    /// over numbers of rows
+    /// Over numbers of rows.
     Count(count::Count),
-    /// between conditions
+    /// Between conditions.
     State(state::State),
 }
 
 impl Windows {
-    /// No rows yet.
     pub fn new(plan: &Stateful, zone: &jiff::tz::TimeZone, alarm: Alarm) -> Self {
         match &plan.window {
             WindowSpec::Each => Windows::Each,
@@ -75,10 +74,10 @@ impl Windows {
         }
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         match self {
             Windows::Each => Ok(()),
@@ -90,8 +89,8 @@ impl Windows {
         }
     }
 
-    /// Takes a row in, and adds the windows that the row itself closes to `closed`. Windows that are over before its
-    /// time ([`Windows::before`]) must have been taken out.
+    /// Adds a row, and adds the windows that the row itself closes to `closed`. Windows that are over before its time
+    /// ([`Windows::before`]) must have been taken out.
     ///
     /// # Errors
     /// The row cannot be added; it counts for the window, and is in no group.
@@ -116,12 +115,12 @@ impl Windows {
         }
     }
 
-    /// Whether the coming of a row may end windows that it does not belong to, also where rows are not put in order.
+    /// Whether the arrival of a row may end windows that it does not belong to, even if rows are not ordered.
     pub fn rows_end_windows(&self) -> bool {
         matches!(self, Windows::Sliding(_) | Windows::Session(_))
     }
 
-    /// The frontier that the coming of a row of `time` stands for, where rows come in order of time.
+    /// The frontier implied by a row of `time`, where rows arrive in order.
     pub fn before(&self, time: i64) -> i64 {
         match self {
             Windows::Sliding(windows) => windows.before(time),
@@ -129,8 +128,8 @@ impl Windows {
         }
     }
 
-    /// How many windows with rows have not ended; `None` where there are no windows. A sliding window is there from its row
-    /// on until its delay is over.
+    /// The number of open windows with rows; `None` without windows. A sliding window is open from its row until its
+    /// delay is over.
     pub fn open(&self) -> Option<u64> {
         match self {
             Windows::Each => None,
@@ -142,7 +141,7 @@ impl Windows {
         }
     }
 
-    /// Forgets the oldest quarter of what is remembered, and says how many groups and rows they were.
+    /// Forgets the oldest quarter of what is remembered; returns how many groups and rows they were.
     pub fn evict(&mut self) -> usize {
         match self {
             Windows::Each => 0,
@@ -154,8 +153,8 @@ impl Windows {
         }
     }
 
-    /// Forgets the rows of windows that time closes: the clock has stepped back, and what was open was sent. Windows
-    /// that rows close stay.
+    /// Drops the rows of windows that time closes: the clock has stepped back, and open windows were sent. Windows that
+    /// rows close stay.
     pub fn restart(&mut self, plan: &Stateful, zone: &jiff::tz::TimeZone, alarm: Alarm) {
         match self {
             Windows::Hopping(_) | Windows::Sliding(_) | Windows::Session(_) => {
@@ -165,14 +164,15 @@ impl Windows {
         }
     }
 
-    /// Adds the next window that is over at `frontier` to `closed`, with those that end with it; `None`: all that time
-    /// closes. To be called until nothing is added: what is in a window may be large, and one after the other is enough.
+    /// Adds the next window that is over at `frontier` to `closed`, with those that end at the same time; `None`: all
+    /// that time closes. Call it until nothing is added: windows may be large, so they are processed one after the
+    /// other.
     pub fn advance(&mut self, frontier: Option<i64>, closed: &mut ClosedWindows) {
         match self {
             Windows::Hopping(windows) => windows.advance(frontier, closed),
             Windows::Sliding(windows) => windows.advance(frontier, closed),
             Windows::Session(windows) => windows.advance(frontier, closed),
-            // Rows close these, time does not.
+            // Rows close these, not time.
             Windows::Each | Windows::Count(_) | Windows::State(_) => {}
         }
     }

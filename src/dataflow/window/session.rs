@@ -39,10 +39,10 @@ impl Session {
         to.put(&(&self.content, self.cut))
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         (self.content, self.cut) = from.take()?;
         self.ring();
@@ -54,12 +54,12 @@ impl Session {
         u64::from(self.content.span.is_some())
     }
 
-    /// Forgets the oldest quarter of the groups or rows, and says how many they were.
+    /// Drops the oldest quarter of the groups or rows; returns how many.
     pub fn evict(&mut self) -> usize {
         self.content.evict()
     }
 
-    /// Takes a row in; rows come in order of time, and the session that is over before it has been taken out.
+    /// Adds a row; rows come in order of time, and the session that is over before it has been taken out.
     ///
     /// # Errors
     /// The row is lost, but keeps the session open.

@@ -14,7 +14,7 @@ use super::content::Content;
 
 /// Slices that are closed, in order.
 pub struct Slices {
-    /// whether contents are small whatever is in them
+    /// whether contents are small regardless of their content
     merge_ahead: bool,
     /// oldest last: each with all that came after it up to the newest of these
     front: Vec<(i64, Content)>,
@@ -38,10 +38,10 @@ impl Slices {
         to.put(&(&self.front, &self.back, &self.back_merged))
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         (self.front, self.back, self.back_merged) = from.take()?;
         Ok(())
@@ -57,7 +57,7 @@ impl Slices {
         self.merge_ahead
     }
 
-    /// Forgets the oldest quarter of each slice's groups or rows, and says how many they were.
+    /// Drops the oldest quarter of each slice's groups or rows; returns how many.
     pub fn evict(&mut self) -> usize {
         let slices = self.front.iter_mut().chain(&mut self.back).map(|(_, content)| content);
         slices.chain([&mut self.back_merged]).map(Content::evict).sum()

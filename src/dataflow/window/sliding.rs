@@ -76,10 +76,10 @@ impl Sliding {
         to.put(&(&self.held, &self.waiting))
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         let held: Held;
         (held, self.waiting) = from.take()?;
@@ -91,13 +91,13 @@ impl Sliding {
         Ok(())
     }
 
-    /// Forgets the oldest quarter of the groups or rows, and says how many they were.
+    /// Drops the oldest quarter of the groups or rows; returns how many.
     pub fn evict(&mut self) -> usize {
         self.held.evict()
     }
 
-    /// Takes a row in. Without a delay its window is closed at once, or, where the watermark stays behind the newest
-    /// row, together with those of the other rows of its time: each holds all of these.
+    /// Adds a row. Without a delay its window is closed at once, or, where the watermark stays behind the newest row,
+    /// together with those of the other rows of its time: each holds all of these.
     ///
     /// # Errors
     /// The row is lost; its window is there.

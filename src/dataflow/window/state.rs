@@ -29,10 +29,10 @@ impl State {
         to.put(&self.open)
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     ///
     /// # Errors
-    /// [`CheckpointError`]; what is there is not to be used then.
+    /// [`CheckpointError`]; the value must not be used then.
     pub fn restore(&mut self, from: &mut CheckpointReader<'_>) -> Result<(), CheckpointError> {
         self.open = from.take()?;
         Ok(())
@@ -43,7 +43,7 @@ impl State {
         self.open.len() as u64
     }
 
-    /// Forgets the oldest quarter of the windows, or of what the only one holds, and says how many they were.
+    /// Drops the oldest quarter of the windows, or of what the only one holds; returns how many.
     pub fn evict(&mut self) -> usize {
         if self.open.len() == 1 {
             return self.open.values_mut().map(Content::evict).sum();
@@ -53,7 +53,7 @@ impl State {
         windows
     }
 
-    /// Takes a row in.
+    /// Adds a row.
     ///
     /// # Errors
     /// The row is lost, but opens or closes its window.
