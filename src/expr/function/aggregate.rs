@@ -52,7 +52,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[],
     ),
     row(Aggregate::Merge, "merge_agg", (ANY, Returns::Object)).doc(
-        "One object of the members of all objects, of equal keys the last; what is no object is left out. \
+        "One object of the members of all objects, of equal keys the last; other values are left out. \
          `merge_agg(*)` merges the rows. No value where there is no object.",
         &[],
     ),

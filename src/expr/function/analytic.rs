@@ -53,7 +53,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[],
     ),
     running(Analytic::AccSum, "acc_sum", NUMBERS, Returns::Float).doc(
-        "The sum of x over the rows so far; nulls are left out. With begin and reset the sum starts anew at a row \
+        "The sum of x over the rows so far; nulls are left out. With begin and reset the sum starts again at a row \
          where begin is true and ends with the first row where reset is true, which still counts; outside it is 0. \
          Where `OVER (WHEN …)` is false the row does not count.\n\n\
          | x | `acc_sum(x)` | `acc_sum(x, x > 2, x < 0)` |\n\
@@ -121,7 +121,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .required(1)
     .check(of_lag)
     .doc(
-        "x of so many rows before, 1 where offset is left out; the default, or null, until there are as many. A row \
+        "x of an earlier row, `offset` rows before (default: 1); the default, or null, until there is one. A row \
          in which x is null is not counted, unless ignore_null is false, nor is one where `OVER (WHEN …)` is false: \
          it gets what the next row gets. The offset is a literal up to 100000; 0 gives x itself.\n\n\
          | x | `lag(x)` | `lag(x, 2, -1)` | `lag(x, 1, 9, false)` |\n\
@@ -133,11 +133,11 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[],
     ),
     hits("last_agg_hit_count", |_, context| Ok(whole(context.hits.windows)))
-        .doc("How many windows have given a result before this one.", &[]),
+        .doc("The number of earlier windows that have given a result.", &[]),
     hits("last_agg_hit_time", |_, context| Ok(Value::Int(context.hits.window_time)))
         .doc("The time of the last window that gave a result before this one, in ms since 1970; 0 before any.", &[]),
     hits("last_hit_count", |_, context| Ok(whole(context.hits.rows)))
-        .doc("How many rows have given a result before this one; rows that WHERE drops do not count.", &[]),
+        .doc("The number of earlier rows that have given a result; rows that WHERE drops do not count.", &[]),
     hits("last_hit_time", |_, context| Ok(Value::Int(context.hits.row_time)))
         .doc("The time of the last row that gave a result before this one, in ms since 1970; 0 before any.", &[]),
     of(Analytic::Latest, "latest", &[("x", Param::Any), ("default", Param::Any)], Returns::SameAs(0))

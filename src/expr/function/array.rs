@@ -45,7 +45,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::Int(first(args)?.iter().filter(|member| !member.is_null()).count() as i64))
     })
     .nulls(Nulls::Zero)
-    .doc("How many members are not null.", &[("array_cardinality(parse_json(\"[1,null,2]\"))", "2")]),
+    .doc("The number of members that are not null.", &[("array_cardinality(parse_json(\"[1,null,2]\"))", "2")]),
     of("array_concat", ARRAY, Returns::Array, |args, _| {
         let mut joined = Vec::new();
         for arg in args.iter().filter(|arg| !arg.is_null()) {
@@ -62,7 +62,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     of("array_contains", WITH_VALUE, Returns::Bool, |args, _| Ok(Value::Bool(places(args)?.next().is_some())))
         .nulls(Nulls::Own)
         .doc(
-            "Whether a value is a member. A null is found, too; in a null array nothing is.",
+            "Whether a value is a member. A null can be a member, too; a null array has no members.",
             &[
                 ("array_contains(array_create(1, 2), 2.0)", "true"),
                 ("array_contains(array_create(1, 2), \"2\")", "false"),
@@ -85,7 +85,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .variadic()
     .nulls(Nulls::Own)
     .doc(
-        "An array of the arguments without the nulls; no value where nothing is left.",
+        "An array of the arguments without the nulls; no value if all are null.",
         &[("array_create(1, null, \"x\")", "[1,\"x\"]"), ("array_create()", "")],
     ),
     of("array_distinct", ARRAY, Returns::Array, |args, _| {
@@ -156,7 +156,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Code::Prepared(array_map),
     )
     .doc(
-        "What a function of one argument, told by its name, answers for each member.",
+        "The results of a function of one argument, given by its name, for each member.",
         &[
             ("array_map(\"abs\", array_create(-1, 2))", "[1,2]"),
             ("array_map(\"ABS\", parse_json(\"[-1,null]\"))", "[1,null]"),
@@ -190,7 +190,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         Ok(Value::array(members))
     })
     .not_deterministic()
-    .doc("The members in an order left to chance.", &[]),
+    .doc("The members in random order.", &[]),
     of("array_sort", ARRAY, Returns::Array, |args, _| {
         let mut members = first(args)?.to_vec();
         members.sort_by(in_order);
@@ -217,7 +217,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     })
     .nulls(Nulls::Zero)
     .doc(
-        "How many members an array has, nulls too; 0 of everything else.",
+        "The number of members of an array, nulls included; 0 for other values.",
         &[("cardinality(parse_json(\"[1,null]\"))", "2"), ("cardinality(\"text\")", "0")],
     ),
     of("element_at", &[("container", Param::Any), ("index", Param::Any)], Returns::Any, element_at).doc(
@@ -234,12 +234,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[("kvpair_array_to_obj(parse_json(\"[{\\\"key\\\":\\\"a\\\",\\\"value\\\":1}]\"))", "{\"a\":1}")],
     ),
     of("repeat", &[("value", Param::Any), ("count", Param::Any)], Returns::Array, repeat).doc(
-        "An array of so many times the value; none for a negative count. More than 1048576 members, or more than \
+        "An array with the value repeated; a negative count gives an empty array. More than 1048576 members, or more \
+         than \
          64 MiB of text, are an error.",
         &[("repeat(\"x\", 3)", "[\"x\",\"x\",\"x\"]"), ("repeat(1, -1)", "[]")],
     ),
     of("sequence", RANGE, Returns::Array, sequence).required(2).check(two_or_three).doc(
-        "The whole numbers from the first to the last, by a step that is 1 or -1 unless told. A step that leads away \
+        "The whole numbers from the first to the last, by a step, 1 or -1 by default. A step that leads away \
          gives an empty array; more than 1048576 members are an error.",
         &[
             ("sequence(1, 5)", "[1,2,3,4,5]"),

@@ -100,7 +100,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[("cast(decode(\"aGVsbG8=\", \"base64\"), \"string\")", "\"hello\"")],
     ),
     of("decompress", PACKED, Returns::Bytes, decompress).doc(
-        "What `compress` compressed, or anything else did by the same method. More than 64 MiB are an error.",
+        "Decompresses what `compress`, or another program with the same method, has compressed. More than 64 MiB are \
+         an error.",
         &[("cast(decompress(compress(\"hello\", \"zstd\"), \"zstd\"), \"string\")", "\"hello\"")],
     ),
     of("encode", SCHEME, Returns::Text, |args, _| match &args[0] {
@@ -130,7 +131,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         }
     })
     .doc(
-        "The number cut, not rounded, to so many decimal places; negative places count as 0.",
+        "The number cut, not rounded, to a number of decimal places; negative places count as 0.",
         &[
             ("trunc(1.99, 1)", "1.9"),
             ("trunc(-1.99, 0)", "-1"),

@@ -48,8 +48,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .not_deterministic()
     .doc("Today as text, `yyyy-MM-dd`, in the configured zone.", &[]),
     clock("cur_time", |args, context| told("%H:%M:%S", args, context)).aliases(&["current_time"]).doc(
-        "The time of day as text, `HH:mm:ss`, in the configured zone; with a precision of 1 to 6, so many digits of the \
-         second's fraction more.",
+        "The time of day as text, `HH:mm:ss`, in the configured zone; with a precision of 1 to 6, that many digits \
+         of the second's fraction are added.",
         &[],
     ),
     of(
@@ -110,7 +110,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[("from_days(366)", "\"1971-01-01\""), ("from_days(-1)", "\"1969-12-30\""), ("from_days(0)", "")],
     ),
     of("from_unix_time", &[("seconds", Param::Int)], Returns::Text, Code::Scalar(from_unix_time)).doc(
-        "The time that is so many seconds after 1970 began in UTC, as text `yyyy-MM-dd HH:mm:ss` in the configured zone.",
+        "The time of a number of seconds since 1970 (UTC), as text `yyyy-MM-dd HH:mm:ss` in the configured zone.",
         &[
             ("from_unix_time(1700000000)", "\"2023-11-14 22:13:20\""),
             ("from_unix_time(0)", "\"1970-01-01 00:00:00\""),
@@ -146,8 +146,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     clock("now", |args, context| told("%Y-%m-%d %H:%M:%S", args, context))
         .aliases(&["current_timestamp", "local_time", "local_timestamp"])
         .doc(
-            "Now as text, `yyyy-MM-dd HH:mm:ss`, in the configured zone; with a precision of 1 to 6, so many digits of \
-             the second's fraction more. The clock is read to the millisecond.",
+            "Now as text, `yyyy-MM-dd HH:mm:ss`, in the configured zone; with a precision of 1 to 6, that many \
+             digits of the second's fraction are added. The clock is read to the millisecond.",
             &[],
         ),
     part("second", |args, context| Ok(Value::from(i64::from(time(args, context)?.second()))))

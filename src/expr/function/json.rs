@@ -18,8 +18,7 @@ const DATA_PATH: &[(&str, Param)] = &[("data", Param::Any), ("path", Param::Text
 
 pub(super) static FUNCTIONS: &[Function] = &[
     of("json_path_exists", DATA_PATH, Returns::Bool, Code::Prepared(|literals| prepared(literals, exists))).doc(
-        "Whether the path finds something in an object, array or JSON text, be it null. What is none of these has \
-         nothing to find.",
+        "Whether the path finds something in an object, array or JSON text, even a null. Other values give false.",
         &[
             ("json_path_exists(\"{\\\"a\\\":null}\", \"$.a\")", "true"),
             ("json_path_exists(\"{\\\"a\\\":null}\", \"$.b\")", "false"),

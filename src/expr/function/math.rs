@@ -88,7 +88,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .doc("The greatest whole number that is not above x.", &[("floor(1.8)", "1"), ("floor(-1.2)", "-2")]),
     of_double("ln", ln).doc("The natural logarithm; an error for negative numbers.", &[("ln(1)", "0")]),
     of("log", &[("a", Param::Number), ("b", Param::Number)], Returns::Float, log).required(1).check(log_count).doc(
-        "`log(x)` is the logarithm to the base of ten, `log(base, x)` that to any base. Null where x or the base is not \
+        "`log(x)` is the logarithm to the base of ten, `log(base, x)` that to any base. Null where x or the base is \
+         not \
          positive, or the base is 1.",
         &[("log(100)", "2"), ("log(2, 8)", "3"), ("log(0)", ""), ("log(1, 10)", ""), ("log(0.5, 8)", "-3")],
     ),
@@ -97,7 +98,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         &[("mod(7, 3)", "1"), ("mod(-7, 3)", "-1"), ("mod(5.5, 2)", "1.5")],
     ),
     of("pi", &[], Returns::Float, |_, _| double(std::f64::consts::PI))
-        .doc("The circle's ratio.", &[("pi()", "3.141592653589793")]),
+        .doc("The ratio of a circle's circumference to its diameter.", &[("pi()", "3.141592653589793")]),
     of("power", &[("x", Param::Number), ("y", Param::Number)], Returns::Float, |args, _| {
         double(float(&args[0])?.powf(float(&args[1])?))
     })
@@ -113,7 +114,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .required(1)
         .check(round_count)
         .doc(
-            "x rounded to whole numbers, or to so many decimal places; negative places round to tens, hundreds and so \
+            "x rounded to a whole number, or to a number of decimal places; negative places round to tens, hundreds \
+             and so \
              on. Halves go away from zero.",
             &[
                 ("round(2.5)", "3"),

@@ -136,7 +136,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
     of("object_size", OBJECT, Returns::Int, |args, _| Ok(Value::Int(object(&args[0], NO_OBJECT)?.len() as i64)))
         .nulls(Nulls::Zero)
-        .doc("How many members there are; 0 of null.", &[("object_size(object_construct(\"a\", null))", "1")]),
+        .doc("The number of members; 0 for null.", &[("object_size(object_construct(\"a\", null))", "1")]),
     of("values", OBJECT, Returns::Array, |args, _| {
         Ok(Value::array(object(&args[0], FIRST_NO_OBJECT)?.values().cloned()))
     })

@@ -39,8 +39,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
             &[("coalesce(0, 1)", "0"), ("coalesce(\"\", \"x\")", "\"\""), ("coalesce(\"a\")", "\"a\"")],
         ),
     of("delay", &[("ms", Param::Number), ("value", Param::Any)], Returns::SameAs(1), delay).not_deterministic().doc(
-        "The second argument. The rule then pauses for so many milliseconds (a fraction is cut) before the row's result \
-         goes out and the next row is taken; other rules go on. More than 10000 ms are an error.",
+        "The second argument. The rule then pauses for this many milliseconds (a fraction is cut) before the row's \
+         result is sent and the next row is taken; other rules continue. More than 10000 ms are an error.",
         &[("delay(1, \"x\")", "\"x\""), ("delay(-1, 2)", "2")],
     ),
     told("event_time", Returns::Int, |_, context| Ok(Value::Int(context.event_time))).doc(
@@ -57,9 +57,9 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .nulls(Nulls::Own)
     .check(state_type)
     .doc(
-        "The value that is kept under a key, as `bigint`, `float`, `string`, `boolean` or `datetime`, or the default \
-         where nothing is kept. Nothing in Plutino keeps values under keys, so that the answer is the default; rules \
-         that name the function go on working.",
+        "The value stored under a key, as `bigint`, `float`, `string`, `boolean` or `datetime`, or the default if \
+         there is none. Plutino stores no values under keys, so the result is always the default; rules that call \
+         the function keep working.",
         &[("get_keyed_state(\"limit\", \"bigint\", 0)", "0")],
     ),
     of("isnull", &[("value", Param::Any)], Returns::Bool, |args, _| Ok(Value::Bool(args[0].is_null())))
@@ -83,12 +83,13 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .not_deterministic()
         .check(topic_or_id)
         .doc(
-            "The `topic` or `messageid` of a message that came by MQTT. Messages of websockets have neither: there is no \
+            "The `topic` or `messageid` of a message that came by MQTT. Messages of websockets have neither: there \
+             is no \
              value.",
             &[],
         ),
     told("newuuid", Returns::Text, |_, _| Ok(new_uuid().into()))
-        .doc("A new UUID of version 1 as text: made of the time, and never made twice.", &[]),
+        .doc("A new UUID of version 1 as text: made of the time, and never repeated.", &[]),
     of("props", &[("name", Param::Text)], Returns::Text, props).not_deterministic().doc(
         "A property of the engine as text: `et` is now in ms since 1970, `snowflake` a new id that grows with time. \
          Any other name is an error.",

@@ -10,7 +10,7 @@ pub fn reference() -> String {
     functions.sort_by_key(|function| (function.family, function.name));
     let mut page = String::from(
         "# Functions\n\n\
-         <!-- Generated from the function table; `UPDATE_DOCS=1 cargo test --test source` writes it anew. -->\n\n\
+         <!-- Generated from the function table; `UPDATE_DOCS=1 cargo test --test source` rewrites it. -->\n\n\
          Names are the same in upper and lower case. An argument in brackets may be left out; one with `…` may be \
          repeated. A call that fails drops its message, counts an error, and leaves the rule running. Where null gives \
          an answer at once, an empty array or object counts as null too, unless arrays or objects are what the function \
@@ -43,7 +43,7 @@ fn write_section(page: &mut String, function: &Function) {
     let random = if function.deterministic { "" } else { " Equal calls may give different answers." };
     let _ = write!(page, "\nGives {}.{null}{random}\n", returns(function));
     if !function.examples.is_empty() {
-        page.push_str("\n| example | answer |\n| --- | --- |\n");
+        page.push_str("\n| example | result |\n| --- | --- |\n");
         for (call, answer) in function.examples {
             let answer = if answer.is_empty() { "no value".to_owned() } else { format!("`{}`", escaped(answer)) };
             let _ = writeln!(page, "| `{}` | {answer} |", escaped(call));

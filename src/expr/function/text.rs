@@ -65,7 +65,8 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .required(2)
     .check(format_places)
     .doc(
-        "The number with so many decimal places, exact halves rounded to even. With a locale of language and country \
+        "The number with a fixed number of decimal places, exact halves rounded to even. With a locale of language \
+         and country \
          (`en_US`) digits are grouped and pointed as is the custom there.",
         &[
             ("format(3.14159, 2)", "\"3.14\""),
@@ -76,12 +77,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
         ],
     ),
     of("indexof", TWO, Returns::Int, Code::Scalar(indexof)).nulls(Nulls::Own).doc(
-        "The position of the part's first occurrence, in characters from 0, or -1 where there is none or null.",
+        "The position of the part's first occurrence, in characters from 0; -1 if there is none, or for null.",
         &[("indexof(\"abcabc\", \"bc\")", "1"), ("indexof(\"héllo\", \"l\")", "2"), ("indexof(\"abc\", \"q\")", "-1")],
     ),
     of("length", &[("value", Param::Any)], Returns::Int, Code::Scalar(length)).nulls(Nulls::Zero).doc(
-        "How many characters a text has, how many members an array or object, how many bytes a bytea. Of other values \
-         the text is measured.",
+        "The number of characters of a text, members of an array or object, or bytes of a bytea. Other values are \
+         measured as text.",
         &[("length(\"héllo\")", "5"), ("length(12345)", "5"), ("length(null)", "0")],
     ),
     of_text("lower", |args, _| Ok(text(&args[0]).chars().map(lower).collect::<String>().into()))
@@ -96,7 +97,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         }),
     )
     .doc(
-        "The text with so many blanks before it; none for a negative count.",
+        "The text with this many spaces before it; none for a negative count.",
         &[("lpad(\"x\", 2)", "\"  x\""), ("lpad(\"x\", -1)", "\"x\"")],
     ),
     of_text("ltrim", |args, _| Ok(text(&args[0]).trim_start().into()))
@@ -111,7 +112,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         }),
     )
     .nulls(Nulls::Zero)
-    .doc("How many bytes the text has in UTF-8.", &[("numbytes(\"é\")", "2")]),
+    .doc("The number of bytes of the text in UTF-8.", &[("numbytes(\"é\")", "2")]),
     of(
         "regexp_matches",
         MATCHED,
@@ -164,7 +165,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             Ok((text(&args[0]).into_owned() + &blanks).into())
         }),
     )
-    .doc("The text with so many blanks after it; none for a negative count.", &[("rpad(\"x\", 2)", "\"x  \"")]),
+    .doc("The text with this many spaces after it; none for a negative count.", &[("rpad(\"x\", 2)", "\"x  \"")]),
     of_text("rtrim", |args, _| Ok(text(&args[0]).trim_end().into()))
         .doc("The text without white space at its end.", &[("rtrim(\" a \")", "\" a\"")]),
     of(
