@@ -8,6 +8,7 @@
 //! request never waits for a peer or a disk. A lock by name (`locks`) keeps two rules from opening the same stream at
 //! once.
 
+mod clock;
 mod ending;
 mod measure;
 mod opening;
@@ -147,6 +148,7 @@ pub struct Engine {
     ledger: Arc<ending::Ledger>,
     control: Handle,
     hasher: RandomState,
+    clock: Clock,
 }
 
 #[derive(Default)]
@@ -238,10 +240,18 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Thread`]
     pub fn start(settings: EngineSettings) -> Result<Engine, EngineError> {
-        let views = Arc::new(Views::default());
+        Engine::start_at(settings, Clock::System)
+    }
+
+    /// As [`Engine::start`], by another clock. Where it is a manual one, [`Engine::move_clock`] moves it.
+    ///
+    /// # Errors
+    /// [`EngineError::Thread`]
+    pub fn start_at(settings: EngineSettings, clock: Clock) -> Result<Engine, EngineError> {
+        let views = Arc::new(Views::new(clock.clone()));
         tokio::spawn(views::tick(Arc::downgrade(&views)));
         let threads = (0..settings.workers.max(1))
-            .map(|index| DataThread::start(index, settings.zone.clone(), Clock::System, views.clone()))
+            .map(|index| DataThread::start(index, settings.zone.clone(), clock.clone(), views.clone()))
             .collect::<Result<Vec<_>, _>>()?;
         let handles = threads.iter().map(|thread| thread.handle.clone()).collect();
         let connectors = Connectors::new(Websockets::with_views(settings.server, handles, views.clone()));
@@ -259,6 +269,7 @@ impl Engine {
             ledger: Arc::default(),
             control: Handle::current(),
             hasher: RandomState::new(),
+            clock,
         })
     }
 

@@ -19,6 +19,7 @@ pub mod property;
 pub mod service;
 pub mod sql;
 pub mod sync;
+pub mod testing;
 pub mod text;
 pub mod time;
 pub mod value;

@@ -99,6 +99,11 @@ impl Clock {
         }
     }
 
+    /// Whether it stands still until it is set.
+    pub fn is_manual(&self) -> bool {
+        !matches!(self, Clock::System)
+    }
+
     /// Elapsed time since some moment, ms. It never goes back, whatever happens to the time of day.
     pub fn monotonic(&self) -> i64 {
         match self {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::{Etc, Failure, configure, say_problems};
-use crate::pipeline;
+use crate::{pipeline, testing};
 
 /// Check rule files without running them; all mistakes are told at once
 #[derive(Args)]
@@ -23,14 +23,26 @@ impl Check {
         let config = configure(&self.etc.etc, log)?;
         let pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
         say_problems(&pipeline.warnings);
+        let suites = testing::find(&self.files).map_err(Failure::Problems)?;
         let count = |count: usize, one: &str| format!("{count} {one}{}", if count == 1 { "" } else { "s" });
-        let (streams, rules) = (count(pipeline.sources.len(), "stream"), count(pipeline.rules.len(), "rule"));
-        // Files without views get the line that scripts know.
+        let is_table = |name: &&String| pipeline.catalog.relation(name).is_some_and(|def| def.kind.is_table());
+        let tables = pipeline.sources.keys().filter(is_table).count();
+        let streams = count(pipeline.sources.len() - tables, "stream");
+        let rules = count(pipeline.rules.len(), "rule");
+        // Files without tables and views get the line that scripts know.
+        let tables = match tables {
+            0 => String::new(),
+            tables => format!(", {}", count(tables, "table")),
+        };
         let views = match pipeline.views.len() {
             0 => String::new(),
             views => format!(", {}", count(views, "view")),
         };
-        writeln!(io::stdout().lock(), "ok: {streams}, {rules}{views}")?;
+        let tests = match suites.iter().map(|suite| suite.cases.len()).sum() {
+            0 => String::new(),
+            tests => format!(", {}", count(tests, "test")),
+        };
+        writeln!(io::stdout().lock(), "ok: {streams}{tables}, {rules}{views}{tests}")?;
         Ok(())
     }
 }

@@ -5,6 +5,7 @@
 mod check;
 mod explain;
 mod feed;
+mod junit;
 mod peer;
 mod player;
 mod query;
@@ -14,6 +15,7 @@ mod serve;
 mod status;
 mod store;
 mod tail;
+mod test;
 mod watch;
 
 use std::ffi::OsString;
@@ -48,6 +50,7 @@ enum Verb {
     Run(run::Run),
     Serve(serve::Serve),
     Check(check::Check),
+    Test(test::Test),
     Explain(explain::Explain),
     Feed(feed::Feed),
     Tail(tail::Tail),
@@ -137,6 +140,7 @@ pub fn main() -> ExitCode {
         Verb::Run(run) => run.run(log),
         Verb::Serve(serve) => serve.run(log),
         Verb::Check(check) => check.run(log),
+        Verb::Test(test) => test.run(log),
         Verb::Explain(explain) => explain.run(log),
         Verb::Feed(feed) => start_log(log, None, LogSettings::default()).and_then(|()| feed.run()),
         Verb::Tail(tail) => start_log(log, None, LogSettings::default()).and_then(|()| tail.run()),

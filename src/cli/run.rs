@@ -19,14 +19,13 @@ use super::player::Track;
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::config::Config;
-use crate::engine::{Engine, EngineError, EngineSettings, RuleSpec, RuleStatus};
+use crate::engine::{Engine, EngineSettings, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::printable;
 use crate::io::reach::FileRoots;
 use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, ServerSettings, Settings};
 use crate::pipeline::{self, Pipeline};
-use crate::text::document::Problem;
 
 /// How often the status is shown on a terminal, and otherwise.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -102,7 +101,7 @@ impl Run {
         let engine = engine.with_files(FileRoots::new(self.data.clone()));
         let (places, console) = places(&pipeline);
         let started = {
-            let mut starting = pin!(start(&engine, pipeline));
+            let mut starting = pin!(pipeline::start(&engine, pipeline));
             tokio::select! {
                 started = &mut starting => Some(started),
                 () = interrupts.next() => {
@@ -200,7 +199,8 @@ impl Run {
                 return Err(Failure::Usage("--feed: stdin can be read only once".to_owned()));
             }
             let track = Track { file, rate: self.rate, repeat: self.repeat };
-            let reads = specs(pipeline).filter(|spec| spec.plan.inputs.iter().any(|input| input.stream.name == stream));
+            let reads =
+                pipeline.specs().filter(|spec| spec.plan.inputs.iter().any(|input| input.stream.name == stream));
             let rules = reads.map(|spec| spec.id.clone()).collect();
             feeds.push(Feed { track, stream, rules, settings });
         }
@@ -214,47 +214,6 @@ async fn impatience(interrupts: &mut Interrupts, interrupted: bool) {
         interrupts.next().await;
     }
     interrupts.next().await;
-}
-
-/// Starts all rules; what is wrong with each.
-async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> {
-    let mut problems = Vec::new();
-    for table in pipeline.tables {
-        let refused = table.problem("");
-        if let Err(error) = engine.create_table(table.spec).await {
-            let message = match error {
-                // The table is named already.
-                EngineError::Table { error, .. } => error.to_string(),
-                error => error.to_string(),
-            };
-            problems.push(Problem { message, ..refused });
-        }
-    }
-    for view in pipeline.views {
-        let refused = view.problem("");
-        if let Err(error) = engine.create_view(view.spec).await {
-            let message = match error {
-                // The view is named already.
-                EngineError::Connector { error, .. } => error.to_string(),
-                EngineError::View { why, .. } => why,
-                error => error.to_string(),
-            };
-            problems.push(Problem { message, ..refused });
-        }
-    }
-    for rule in pipeline.rules {
-        let refused = rule.problem("");
-        if let Err(error) = engine.start_rule(rule.spec).await {
-            let message = match error {
-                // The rule is named already.
-                EngineError::Connector { error, .. } => error.to_string(),
-                EngineError::NoTable { table, .. } => format!("lookup table {table} does not exist"),
-                error => error.to_string(),
-            };
-            problems.push(Problem { message, ..refused });
-        }
-    }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// What went wrong while nothing was shown.
@@ -311,7 +270,7 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
     let mut places = Vec::new();
     let mut console = false;
     let mut streams: Vec<&str> = Vec::new();
-    for (stream, source) in specs(pipeline).flat_map(RuleSpec::sources) {
+    for (stream, source) in pipeline.specs().flat_map(RuleSpec::sources) {
         if !streams.contains(&stream) {
             streams.push(stream);
             if let SourceSpec::Websocket(settings) = source {
@@ -326,7 +285,7 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
                     places.push(Place::of(settings, format!("results of rule {}", rule.spec.id)));
                 }
                 SinkSpec::Log => console = true,
-                SinkSpec::Memory(_) | SinkSpec::Nop | SinkSpec::Events(_) => {}
+                SinkSpec::Memory(_) | SinkSpec::Nop | SinkSpec::Events(_) | SinkSpec::Capture(_) => {}
             }
         }
     }
@@ -334,12 +293,6 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
         places.push(Place::Endpoint { path: view.path.clone(), purpose: format!("view {}", view.name) });
     }
     (places, console)
-}
-
-/// All that reads streams.
-fn specs(pipeline: &Pipeline) -> impl Iterator<Item = &RuleSpec> {
-    let views = pipeline.views.iter().map(|view| &view.spec);
-    pipeline.rules.iter().map(|rule| &rule.spec).chain(views)
 }
 
 /// One `--feed`.
@@ -355,7 +308,7 @@ struct Feed {
 /// The stream that a feed goes to: the one named, or the only one that takes clients.
 fn fed(pipeline: &Pipeline, stream: Option<&str>) -> Result<(String, Box<Settings>), Failure> {
     let mut open: Vec<(&str, &Settings)> = Vec::new();
-    for (name, source) in specs(pipeline).flat_map(RuleSpec::sources) {
+    for (name, source) in pipeline.specs().flat_map(RuleSpec::sources) {
         let SourceSpec::Websocket(settings) = source else { continue };
         if !open.iter().any(|(other, _)| *other == name) {
             open.push((name, settings));

@@ -77,6 +77,11 @@ pub enum Command {
     UseZone(jiff::tz::TimeZone),
     /// Answers when everything that the streams have received has run.
     Drain(oneshot::Sender<()>),
+    /// As [`Command::Drain`] with the clock standing still: results that wait for others, and rules that pause, go on
+    /// waiting.
+    Settle(oneshot::Sender<()>),
+    /// Answers with the worker's next deadline, ms since the epoch.
+    NextDeadline(oneshot::Sender<Option<i64>>),
     /// The rules get no more messages: once everything has run, their open time windows close. Answers when that is
     /// done.
     EndOfInput {

@@ -119,6 +119,11 @@ impl RuleQueue {
         self.busy.get()
     }
 
+    /// Whether the rule waits only for the clock.
+    pub fn is_paused(&self) -> bool {
+        self.paused.get()
+    }
+
     /// Sets whether the rule has work left, and whether it pauses.
     pub fn set_busy(&self, busy: bool, paused: bool) {
         self.busy.set(busy);

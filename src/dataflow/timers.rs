@@ -96,6 +96,11 @@ impl WorkerClock {
         now
     }
 
+    /// Whether it stands still until it is set.
+    pub fn is_manual(&self) -> bool {
+        self.clock.is_manual()
+    }
+
     /// The current tick: it never goes back, whatever the clock does.
     pub fn tick(&self) -> i64 {
         self.now().saturating_add(self.back.get())

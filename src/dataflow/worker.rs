@@ -148,6 +148,7 @@ struct WorkerLoop {
     gathering: GatheringRules,
     views: Arc<Views>,
     draining: Vec<oneshot::Sender<()>>,
+    settling: Vec<oneshot::Sender<()>>,
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
 }
 
@@ -180,6 +181,7 @@ impl WorkerLoop {
             gathering: GatheringRules::new(),
             views,
             draining: Vec::new(),
+            settling: Vec::new(),
             ending: Vec::new(),
         }
     }
@@ -222,6 +224,8 @@ impl WorkerLoop {
             }
             match self.timers.next() {
                 None => self.wake.notified().await,
+                // Whoever sets the clock wakes the worker.
+                Some(_) if self.clock.is_manual() => self.wake.notified().await,
                 Some(at) => {
                     let wait = u64::try_from(at - self.clock.now()).unwrap_or(0);
                     deadline.as_mut().reset(tokio::time::Instant::now() + Duration::from_millis(wait));
@@ -254,7 +258,7 @@ impl WorkerLoop {
 
     /// Answers those who wait for the streams to be drained.
     fn answer(&mut self) {
-        if self.draining.is_empty() && self.ending.is_empty() {
+        if self.draining.is_empty() && self.settling.is_empty() && self.ending.is_empty() {
             return;
         }
         if !self.streams.values().all(|stream| stream.input.is_empty()) || !self.tables.is_idle() {
@@ -262,6 +266,12 @@ impl WorkerLoop {
         }
         // A rule that works or pauses between two turns has not run all that it was given.
         let busy = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_busy());
+        let paused = |rule: &RunningRule| rule.queue.as_ref().is_some_and(|queue| queue.is_paused());
+        if !self.rules.values().any(|rule| busy(rule) && !paused(rule)) {
+            for done in self.settling.drain(..) {
+                let _ = done.send(());
+            }
+        }
         if !self.draining.is_empty() && self.rules.values().any(busy) {
             return;
         }
@@ -317,6 +327,10 @@ impl WorkerLoop {
                 self.zone = zone;
             }
             Command::Drain(done) => self.draining.push(done),
+            Command::Settle(done) => self.settling.push(done),
+            Command::NextDeadline(done) => {
+                let _ = done.send(self.timers.next());
+            }
             Command::EndOfInput { rules, done } => self.ending.push((rules, done)),
             Command::Stop => {}
         }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
+use tokio::sync::oneshot;
+
 use crate::dataflow::command::Command;
 use crate::io::connector::OpenSource;
 use crate::io::queue::WayOut;
@@ -252,10 +254,15 @@ impl Engine {
 
     /// Waits until everything received has run, including by rules that read the results of others.
     async fn settle(&self) {
+        self.settle_by(Command::Drain).await;
+    }
+
+    /// The same by this command.
+    pub(super) async fn settle_by(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
         let topics = &self.connectors.topics;
         loop {
             let (delivered, _) = topics.movement();
-            self.ask(Command::Drain).await;
+            self.ask(&command).await;
             if topics.movement() == (delivered, 0) {
                 return;
             }

@@ -10,8 +10,10 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Map, Value};
 
 use crate::io::LinkStatus;
+use crate::io::capture::Capture;
 use crate::io::events::EventSink;
 use crate::io::file::{self, FileError, FileReader, FileSource};
+use crate::io::inlet::{Inlet, InletReader};
 use crate::io::log::{Console, LogSink};
 use crate::io::memory::{self, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
 use crate::io::mock::{MockReader, MockSource};
@@ -72,6 +74,8 @@ pub enum SourceSpec {
     File(FileSource),
     /// rows of a trial; no statement names it
     Mock(MockSource),
+    /// messages that the process hands over itself; no statement names it
+    Inlet(Inlet),
 }
 
 impl SourceSpec {
@@ -79,6 +83,7 @@ impl SourceSpec {
     pub fn checks(&self) -> FeedChecks {
         match self {
             SourceSpec::Websocket(settings) => settings.checks.clone(),
+            SourceSpec::Inlet(inlet) => inlet.checks().clone(),
             _ => FeedChecks::default(),
         }
     }
@@ -118,6 +123,8 @@ pub enum SinkSpec {
     Nop,
     /// those who watch a trial; no rule names it
     Events(Arc<EventSink>),
+    /// somebody in this process; no rule names it
+    Capture(Arc<Capture>),
 }
 
 /// Checks a source's properties; `path` is the stream's DATASOURCE, empty if the properties give it.
@@ -267,6 +274,7 @@ impl Connectors {
                 Ok(OpenSource::File(source.open(&self.files, frames).await?, SystemTime::now()))
             }
             SourceSpec::Mock(source) => Ok(OpenSource::Mock(source.open(frames), SystemTime::now())),
+            SourceSpec::Inlet(inlet) => Ok(OpenSource::Inlet(inlet.open(frames), SystemTime::now())),
         }
     }
 
@@ -286,6 +294,7 @@ impl Connectors {
             }
             SinkSpec::Nop => Ok(OpenSink::Nop(Arc::default(), SystemTime::now())),
             SinkSpec::Events(sink) => Ok(OpenSink::Events(sink, SystemTime::now())),
+            SinkSpec::Capture(sink) => Ok(OpenSink::Capture(sink, SystemTime::now())),
         }
     }
 }
@@ -298,6 +307,8 @@ pub enum OpenSource {
     File(FileReader, SystemTime),
     /// rows of a trial, begun at
     Mock(MockReader, SystemTime),
+    /// messages of the process itself, since
+    Inlet(InletReader, SystemTime),
 }
 
 impl OpenSource {
@@ -328,6 +339,9 @@ impl OpenSource {
             OpenSource::Mock(reader, since) => {
                 LinkStatus { messages: reader.messages(), ..LinkStatus::local("mock", *since) }
             }
+            OpenSource::Inlet(reader, since) => {
+                LinkStatus { messages: reader.messages(), ..LinkStatus::local("inlet", *since) }
+            }
         }
     }
 
@@ -338,6 +352,7 @@ impl OpenSource {
             OpenSource::Memory(reader, _) => reader.close(),
             OpenSource::File(..) => {}
             OpenSource::Mock(reader, _) => reader.close(),
+            OpenSource::Inlet(reader, _) => reader.close(),
         }
     }
 
@@ -378,7 +393,7 @@ impl OpenSource {
         match self {
             OpenSource::Websocket(link) => link.close().await,
             OpenSource::File(reader, _) => reader.close().await,
-            OpenSource::Memory(..) | OpenSource::Mock(..) => self.detach(),
+            OpenSource::Memory(..) | OpenSource::Mock(..) | OpenSource::Inlet(..) => self.detach(),
         }
     }
 }
@@ -393,6 +408,8 @@ pub enum OpenSink {
     Nop(Arc<Nop>, SystemTime),
     /// those who watch a trial, since
     Events(Arc<EventSink>, SystemTime),
+    /// somebody in this process, since
+    Capture(Arc<Capture>, SystemTime),
 }
 
 impl OpenSink {
@@ -404,6 +421,7 @@ impl OpenSink {
             OpenSink::Log(sink, _) => WayOut::Messages(sink.clone()),
             OpenSink::Nop(sink, _) => WayOut::Messages(sink.clone()),
             OpenSink::Events(sink, _) => WayOut::Messages(sink.clone()),
+            OpenSink::Capture(sink, _) => WayOut::Messages(sink.clone()),
         }
     }
 
@@ -441,6 +459,12 @@ impl OpenSink {
                 dropped: dropped("slow client", sink.dropped.load(Ordering::Relaxed)),
                 ..LinkStatus::local("events", *since)
             },
+            OpenSink::Capture(sink, since) => LinkStatus {
+                messages: sink.messages(),
+                bytes: sink.bytes(),
+                dropped: dropped("nobody takes them", sink.dropped()),
+                ..LinkStatus::local("capture", *since)
+            },
         }
     }
 
@@ -457,7 +481,7 @@ impl OpenSink {
             OpenSink::Websocket(link) => link.close(flush).await,
             OpenSink::Memory(writer, _) => writer.flush(flush).await,
             OpenSink::Log(sink, _) => sink.flush(flush).await,
-            OpenSink::Nop(..) => {}
+            OpenSink::Nop(..) | OpenSink::Capture(..) => {}
             OpenSink::Events(sink, _) => sink.close(),
         }
     }

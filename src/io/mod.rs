@@ -4,10 +4,12 @@
 //! where they stay in memory)
 //! and hands them over through [`queue`].
 
+pub mod capture;
 pub mod connector;
 pub mod environment;
 pub mod events;
 pub mod file;
+pub mod inlet;
 pub mod log;
 pub mod memory;
 pub mod mock;

@@ -21,6 +21,13 @@ pub struct Place {
     offset: usize,
 }
 
+impl Place {
+    /// Byte offset in the text; beyond its end if the place is unknown.
+    pub fn offset(&self) -> usize {
+        self.offset
+    }
+}
+
 /// A value in a file, with its place.
 #[derive(Clone, Debug)]
 pub struct Node {

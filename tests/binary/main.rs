@@ -20,6 +20,7 @@ mod losses;
 mod mistakes;
 mod operator_errors;
 mod pipelines;
+mod rule_tests;
 mod run;
 mod secure;
 mod service_abuse;

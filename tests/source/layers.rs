@@ -52,6 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "view",
         ],
     ),
+    ("testing", &["config", "engine", "io", "pipeline", "property", "sync", "text", "time", "value", "view"]),
     (
         "api",
         &[
@@ -63,7 +64,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "api", "config", "engine", "io", "logging", "memory", "metrics", "pipeline", "plan", "service", "sql",
-            "text", "value",
+            "testing", "text", "value",
         ],
     ),
     ("main", &["cli"]),

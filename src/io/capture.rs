@@ -1,0 +1,92 @@
+//! A sink that keeps its messages for somebody in this process: a test, or a comparison of two runs.
+//!
+//! It stands in place of the sink that a rule names, so results are encoded as that one wants them. It keeps up to
+//! [`KEPT_BYTES`] between two calls of [`Capture::take`]; what comes beyond is dropped and counted.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+
+use crate::io::queue::{MessageBatch, Outlet};
+use crate::sync::locked;
+
+/// The most bytes that wait to be taken.
+pub const KEPT_BYTES: usize = 1 << 30;
+
+/// The messages of one sink.
+#[derive(Debug, Default)]
+pub struct Capture {
+    kept: Mutex<Kept>,
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    dropped: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    messages: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// Each is itself alone.
+impl PartialEq for Capture {
+    fn eq(&self, other: &Capture) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Capture {
+    /// Takes the messages that have come since the last call, in their order.
+    pub fn take(&self) -> Vec<Bytes> {
+        std::mem::take(&mut *locked(&self.kept)).messages
+    }
+
+    /// Messages that have come.
+    pub fn messages(&self) -> u64 {
+        self.messages.load(Ordering::Relaxed)
+    }
+
+    /// Their bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Messages that were dropped because [`KEPT_BYTES`] waited.
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Outlet for Capture {
+    fn send(&self, batch: &Arc<MessageBatch>) {
+        let mut kept = locked(&self.kept);
+        if kept.bytes + batch.byte_len() > KEPT_BYTES {
+            self.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
+            return;
+        }
+        self.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
+        kept.bytes += batch.byte_len();
+        kept.messages.extend(batch.messages());
+    }
+
+    fn may_wait(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_are_taken_once() {
+        let capture = Capture::default();
+        let batch = MessageBatch::new(Bytes::from_static(b"abc"), vec![1, 3], true, None);
+        capture.send(&Arc::new(batch));
+        assert_eq!(capture.take(), [&b"a"[..], b"bc"]);
+        assert!(capture.take().is_empty());
+        assert_eq!((capture.messages(), capture.bytes(), capture.dropped()), (2, 3, 0));
+    }
+}

@@ -1,0 +1,42 @@
+//! A pipeline on an engine.
+
+use super::Pipeline;
+use crate::engine::{Engine, EngineError};
+use crate::text::document::Problem;
+
+/// Starts all that a pipeline has: tables before views before rules.
+///
+/// # Errors
+/// What is wrong with each that does not start; the others run.
+pub async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Problem>> {
+    let mut problems = Vec::new();
+    for table in pipeline.tables {
+        let refused = table.problem("");
+        if let Err(error) = engine.create_table(table.spec).await {
+            problems.push(Problem { message: message(error), ..refused });
+        }
+    }
+    for view in pipeline.views {
+        let refused = view.problem("");
+        if let Err(error) = engine.create_view(view.spec).await {
+            problems.push(Problem { message: message(error), ..refused });
+        }
+    }
+    for rule in pipeline.rules {
+        let refused = rule.problem("");
+        if let Err(error) = engine.start_rule(rule.spec).await {
+            problems.push(Problem { message: message(error), ..refused });
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+/// Why something does not start, without its name, which stands before it anyway.
+pub(super) fn message(error: EngineError) -> String {
+    match error {
+        EngineError::Table { error, .. } | EngineError::Connector { error, .. } => error.to_string(),
+        EngineError::View { why, .. } => why,
+        EngineError::NoTable { table, .. } => format!("lookup table {table} does not exist"),
+        error => error.to_string(),
+    }
+}
