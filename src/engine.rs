@@ -80,7 +80,7 @@ pub struct EngineSettings {
 pub struct RuleSpec {
     pub id: String,
     pub plan: RulePlan,
-    /// The source of each input of the plan; `None` for lookup tables.
+    /// The source of each input of the plan; `None` for lookup tables and views.
     pub sources: Vec<Option<SourceSpec>>,
     pub sinks: Vec<SinkAction>,
     /// Errors go to the sinks, too.
@@ -120,6 +120,9 @@ pub enum EngineError {
     TableExists(String),
     #[error("rule {rule}: lookup table {table} does not exist")]
     NoTable { rule: String, table: String },
+    #[error("rule {rule}: view {view} does not exist")]
+    NoView { rule: String, view: String },
+    /// The source of a table cannot be opened.
     #[error("table {table}: {error}")]
     Table { table: String, error: Box<ConnectorError> },
     #[error("view {view}: {why}")]

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -73,11 +73,22 @@ async fn replace(State(service): State<Service>, Path(name): Path<String>, body:
     Ok(format!("View {name} is replaced.\n"))
 }
 
-async fn drop_one(State(service): State<Service>, Path(name): Path<String>) -> Result<String, ApiError> {
+#[derive(Deserialize)]
+struct Force {
+    #[serde(default)]
+    force: Option<String>,
+}
+
+async fn drop_one(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Query(force): Query<Force>,
+) -> Result<String, ApiError> {
     check_id(&name)?;
+    let force = force.force.is_some_and(|force| ["1", "t", "true"].iter().any(|yes| force.eq_ignore_ascii_case(yes)));
     let dropped = {
         let name = name.clone();
-        to_end(async move { service.drop_view(&name).await }).await
+        to_end(async move { service.drop_view(&name, force).await }).await
     };
     dropped.doing("delete view error")?;
     Ok(format!("View {name} is dropped.\n"))

@@ -16,6 +16,7 @@ use crate::value::key::GroupKey;
 use super::analytic::{Elements, Memories};
 use super::context::RuleContext;
 use super::join::{Give, Others, ScanTable};
+use super::lookup::Lookup;
 use super::operate::{Operate, Progress};
 use super::output::Output;
 use super::queue::RuleQueue;
@@ -24,7 +25,6 @@ use super::row::{KeptRow, RowBatch};
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
 use super::state::quarter;
-use super::table::Index;
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
 use super::window::{Arrival, Closed, ClosedWindows, Windows};
@@ -130,7 +130,7 @@ struct Tables {
     /// By input.
     scanned: HashMap<usize, ScanTable>,
     /// By input.
-    lookups: HashMap<usize, Rc<Index>>,
+    lookups: HashMap<usize, Lookup>,
 }
 
 impl RuleOperator {
@@ -138,7 +138,7 @@ impl RuleOperator {
     pub fn new(
         plan: Stateful,
         inputs: Vec<Input>,
-        lookups: HashMap<usize, Rc<Index>>,
+        lookups: HashMap<usize, Lookup>,
         context: Rc<RuleContext>,
         output: Rc<RefCell<Output>>,
         clock: Rc<WorkerClock>,

@@ -22,21 +22,25 @@ use crate::definition::stream::StreamSchema;
 use crate::io::queue::{FeedChecks, FrameReceiver, Signal};
 use crate::metrics::RuleMetrics;
 use crate::plan::fingerprint::{self, Fingerprint};
-use crate::plan::physical::{Body, Input, Join, Role, RulePlan, Scan, Stateful};
+use crate::plan::physical::{Body, Input, Role, RulePlan, Scan, Stateful};
+use crate::plan::view::ViewKind;
 use crate::time::Clock;
+use crate::value::Text;
 use crate::view::Views;
 
 use super::build::{self, Installed, RuleParts, StreamInput};
 use super::command::{Command, Keeps, Leaving, Mark, NewRule, RuleKey, Saved, StateAnswer, StreamKey};
 use super::context::RuleContext;
+use super::feed::Feed;
+use super::lookup::Lookup;
 use super::operate::Operate;
 use super::operator::RuleOperator;
 use super::output::{Gathering, Output};
 use super::queue::RuleQueue;
 use super::scan::{StreamScan, Target};
-use super::table::{self, Index, Tables};
+use super::table::{self, Tables};
 use super::timers::{Alarm, Timers, WorkerClock};
-use super::view::ViewOperator;
+use super::view::{Beginning, Network, ViewOperator};
 
 /// Steps that the loop takes before sockets get their turn.
 const STEPS_A_TURN: usize = 64;
@@ -108,6 +112,8 @@ struct RunningStream {
 
 struct RunningRule {
     streams: Box<[StreamKey]>,
+    /// the views whose changes it reads
+    feeds: Vec<Rc<Feed>>,
     slot: usize,
     /// its dataflow, where it has state
     dataflow: Option<usize>,
@@ -147,6 +153,8 @@ struct WorkerLoop {
     slots: HashMap<usize, timely::scheduling::Activator>,
     gathering: GatheringRules,
     views: Arc<Views>,
+    /// what reads views
+    network: Network,
     draining: Vec<oneshot::Sender<()>>,
     settling: Vec<oneshot::Sender<()>>,
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
@@ -180,6 +188,7 @@ impl WorkerLoop {
             slots: HashMap::new(),
             gathering: GatheringRules::new(),
             views,
+            network: Network::default(),
             draining: Vec::new(),
             settling: Vec::new(),
             ending: Vec::new(),
@@ -243,10 +252,15 @@ impl WorkerLoop {
         let activations = self.worker.activations();
         for _ in 0..STEPS_A_TURN {
             if activations.borrow().empty_for() != Some(Duration::ZERO) {
+                if self.network.run(&self.clock) {
+                    continue;
+                }
                 return true;
             }
             self.worker.step();
         }
+        // Under load what reads views follows once a turn.
+        self.network.run(&self.clock);
         false
     }
 
@@ -347,6 +361,11 @@ impl WorkerLoop {
     }
 
     fn add_rule(&mut self, rule: NewRule) {
+        if let Body::View(view) = &rule.plan.body
+            && matches!(view.kind, ViewKind::Derived { .. })
+        {
+            return self.add_derived(rule);
+        }
         let NewRule { key, streams, slot, plan, id, encodings, send_error, metrics, mut keeps, replaces, done } = rule;
         let before = replaces.and_then(|leaving| self.leave(leaving));
         if let (Keeps::State(state), Some(Ok(saved))) = (&mut keeps, &before) {
@@ -368,6 +387,7 @@ impl WorkerLoop {
             self.gathering.insert(slot, (key, output.clone()));
         }
         let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
+        let changes_of: Vec<Option<Text>> = inputs.iter().map(view_read).collect();
         let (mut memory, mut state) = (None, None);
         let (targets, dataflow) = match body {
             Body::Rows(projection) => (vec![Target::Results(projection)], None),
@@ -397,8 +417,10 @@ impl WorkerLoop {
                         // It is made before its plan is sent, and may have been dropped meanwhile: then nobody sees it.
                         let store = self.views.find(&view.about.name);
                         let store = store.unwrap_or_else(|| Views::detached(view.about.clone()));
+                        let feed = self.network.feed(&view.about.name, &self.zone);
                         let (metrics, clock) = (metrics.clone(), clock.clone());
-                        Rc::new(RefCell::new(ViewOperator::new(*view, store, rules_context, metrics, clock, alarm)))
+                        let operator = ViewOperator::new(*view, store, feed, rules_context, metrics, clock, alarm);
+                        Rc::new(RefCell::new(operator))
                     }
                     Body::Rows(_) => return,
                 };
@@ -419,8 +441,13 @@ impl WorkerLoop {
             Target::Queue(queue, _) => Some(queue.clone()),
             Target::Results(_) => None,
         });
-        for ((stream, scan), target) in streams.iter().zip(scans).zip(targets) {
-            if let Some(running) = stream.and_then(|stream| self.streams.get(&stream)) {
+        let mut feeds = Vec::new();
+        for (((stream, view), scan), target) in streams.iter().zip(changes_of).zip(scans).zip(targets) {
+            if let Some(view) = view {
+                let feed = self.network.feed(&view, &self.zone);
+                feed.add_rule(key, scan, context.clone(), output.clone(), target);
+                feeds.push(feed);
+            } else if let Some(running) = stream.and_then(|stream| self.streams.get(&stream)) {
                 running.scan.borrow_mut().add(key, scan, context.clone(), output.clone(), target);
             }
         }
@@ -428,17 +455,42 @@ impl WorkerLoop {
         if let Some(queue) = &queue {
             queue.fed_by(streams.iter().filter_map(|stream| self.slots.get(stream).cloned()).collect());
         }
-        self.rules.insert(key, RunningRule { streams, slot, dataflow, queue, operator: state, memory });
+        self.rules.insert(key, RunningRule { streams, feeds, slot, dataflow, queue, operator: state, memory });
         let _ = done.send(before);
     }
 
-    /// The indexes that a rule asks for its lookups, by input.
-    fn lookups(&self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Rc<Index>> {
-        let lookup = |join: &Join| {
-            let table = self.tables.table(&inputs[join.input].stream.name)?;
-            (inputs[join.input].role == Role::Lookup).then(|| (join.input, table.index(&join.columns)))
-        };
-        plan.joins.iter().filter_map(lookup).collect()
+    /// Begins a view over views, which has no dataflow: it runs when what it reads has changed.
+    fn add_derived(&mut self, rule: NewRule) {
+        let NewRule { key, slot, plan, id, metrics, replaces, done, .. } = rule;
+        let before = replaces.and_then(|leaving| self.leave(leaving));
+        let RulePlan { inputs, body: Body::View(view), .. } = plan else { return };
+        self.settle(&[]);
+        let (started, zone) = (self.clock.now(), self.zone.clone());
+        let context = Rc::new(RuleContext { id, started, zone, hits: Default::default(), pause: Default::default() });
+        let store = self.views.find(&view.about.name);
+        let store = store.unwrap_or_else(|| Views::detached(view.about.clone()));
+        let clock = self.clock.clone();
+        let begin = Beginning { plan: *view, inputs, view: store, context, metrics, clock };
+        self.network.begin(key, &self.tables, begin);
+        let streams = Box::default();
+        let rule =
+            RunningRule { streams, feeds: Vec::new(), slot, dataflow: None, queue: None, operator: None, memory: None };
+        self.rules.insert(key, rule);
+        let _ = done.send(before);
+    }
+
+    /// Where a rule looks rows up, by input.
+    fn lookups(&mut self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Lookup> {
+        let mut lookups = HashMap::new();
+        for join in plan.joins.iter().filter(|join| inputs[join.input].role == Role::Lookup) {
+            let stream = &inputs[join.input].stream;
+            let lookup = match &stream.view {
+                Some(_) => Some(Lookup::View(self.network.feed(&stream.name, &self.zone).index(&join.columns))),
+                None => self.tables.table(&stream.name).map(|table| Lookup::Table(table.index(&join.columns))),
+            };
+            lookups.extend(lookup.map(|lookup| (join.input, lookup)));
+        }
+        lookups
     }
 
     /// The state of a rule, with all that its streams have handed to it.
@@ -508,6 +560,8 @@ impl WorkerLoop {
         for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }
+        rule.feeds.iter().for_each(|feed| feed.remove_rule(key));
+        self.network.remove(key);
         // The rule may be what its streams had to wait for.
         rule.streams.iter().for_each(|stream| self.activate(*stream));
         if let Some(dataflow) = rule.dataflow {
@@ -515,7 +569,14 @@ impl WorkerLoop {
             self.worker.drop_dataflow(dataflow);
             self.tables.sweep();
         }
+        drop(rule);
+        self.network.sweep();
     }
+}
+
+/// The view whose changes an input is.
+fn view_read(input: &Input) -> Option<Text> {
+    (input.role == Role::Stream && input.stream.view.is_some()).then(|| input.stream.name.clone())
 }
 
 impl Memory {

@@ -7,3 +7,4 @@ pub mod connection;
 pub mod rule;
 pub mod schedule;
 pub mod stream;
+pub mod view;

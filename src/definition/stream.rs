@@ -1,10 +1,11 @@
 //! Streams and tables: their CREATE statements as typed definitions.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
+use super::view::ViewShape;
 use crate::format::compress::Method;
 use crate::sql::ast::{CreateStream, Relation};
 use crate::text::span::Span;
@@ -49,6 +50,8 @@ pub struct StreamDef {
     pub integers: bool,
     /// EXTRA: further source properties
     pub extra: Map<String, Json>,
+    /// it is a view, or stands for one
+    pub view: Option<Arc<ViewShape>>,
 }
 
 impl StreamDef {
@@ -91,6 +94,7 @@ impl StreamDef {
             temporary: false,
             integers: false,
             extra: Map::new(),
+            view: None,
         }
     }
 }
@@ -125,12 +129,14 @@ pub enum RelationKind {
     },
     /// KIND="lookup": the last row for each key since the table was created, shared by all rules.
     LookupTable,
+    /// A live view: its changes where it is read from, its current rows where it is joined.
+    View,
 }
 
 impl RelationKind {
     /// Whether this is a table of either kind.
     pub fn is_table(self) -> bool {
-        self != RelationKind::Stream
+        matches!(self, RelationKind::ScanTable { .. } | RelationKind::LookupTable)
     }
 }
 
@@ -186,8 +192,8 @@ pub enum OnMismatch {
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     definitions: BTreeMap<Text, Arc<StreamDef>>,
-    /// Names of views.
-    views: BTreeSet<Text>,
+    /// `None`: the name is taken, and nothing is known of the view yet.
+    views: BTreeMap<Text, Option<Arc<StreamDef>>>,
 }
 
 /// Why a stream or table cannot be created, and the place in its statement: the name, a column or the value of an
@@ -239,9 +245,21 @@ pub enum CatalogErrorKind {
 }
 
 impl Catalog {
-    /// Reserves a name for a view.
+    /// Reserves a name for a view of which nothing is known yet.
     pub fn add_view(&mut self, name: &str) {
-        self.views.insert(name.into());
+        self.views.entry(name.into()).or_default();
+    }
+
+    /// Tells what a view is, for those that read it.
+    pub fn define_view(&mut self, name: &str, shape: &Arc<ViewShape>) {
+        self.views.insert(name.into(), Some(Arc::new(shape.relation(name.into()))));
+    }
+
+    /// The same catalog, in which a stream or table is read as a view is.
+    pub fn read_as_view(&mut self, name: &str) {
+        if let Some(def) = self.definitions.remove(name) {
+            self.views.insert(name.into(), Some(Arc::new(StreamDef { kind: RelationKind::View, ..(*def).clone() })));
+        }
     }
 
     /// Frees the name of a view.
@@ -251,7 +269,22 @@ impl Catalog {
 
     /// Whether a view has the name.
     pub fn is_view(&self, name: &str) -> bool {
-        self.views.contains(name)
+        self.views.contains_key(name)
+    }
+
+    /// The view of this name, once it is known what it is.
+    pub fn view(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.views.get(name)?.as_ref()
+    }
+
+    /// All views of which it is known what they are, by name.
+    pub fn views(&self) -> impl Iterator<Item = &Arc<StreamDef>> {
+        self.views.values().flatten()
+    }
+
+    /// The stream, table or view of this name.
+    pub fn source(&self, name: &str) -> Option<&Arc<StreamDef>> {
+        self.relation(name).or_else(|| self.view(name))
     }
 
     /// Adds the stream or table of a statement.
@@ -411,6 +444,7 @@ fn definition(create: &CreateStream, errors: &mut Vec<CatalogError>) -> StreamDe
         temporary: flag("TEMP"),
         integers,
         extra,
+        view: None,
     }
 }
 

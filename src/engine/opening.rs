@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 
 use crate::dataflow::command::{Command, Keeps, Leaving, NewRule, StateAnswer, StreamKey};
 use crate::dataflow::output::Encoding;
+use crate::definition::stream::RelationKind;
 use crate::io::connector::{ConnectorError, OpenSource, SourceSpec};
 use crate::io::queue::{self, Signal, WayOut};
 use crate::metrics::RuleMetrics;
@@ -23,6 +24,9 @@ use crate::plan::physical::{Body, Role, RulePlan};
 use super::{
     Definition, Engine, EngineError, FLUSH, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction, StreamId,
 };
+
+/// The data thread of all views.
+const VIEWS: usize = 0;
 
 /// A rule whose streams and sinks are open, but which does not run yet. Closes them when dropped.
 pub struct PreparedRule<'a> {
@@ -102,7 +106,11 @@ impl Engine {
     }
 
     /// The thread for a rule: that of a stream which is open already, else one by the name of its first stream.
+    /// Views, and what reads views, are on one thread: a change passes through all of them in one step.
     fn thread_of(&self, plan: &RulePlan) -> usize {
+        if matches!(plan.body, Body::View(_)) || plan.inputs.iter().any(|input| input.stream.view.is_some()) {
+            return VIEWS;
+        }
         let name = &plan.stream().name;
         let running = self.running();
         let known = running.streams.keys().find(|id| id.name == *name && id.scan.is_none());
@@ -157,14 +165,7 @@ impl PreparedRule<'_> {
         let plan = self.plan.take().expect("the plan goes when the rule runs");
         let _locks = engine.locks.pass(plan.inputs.iter().map(|input| &input.stream.name)).await;
         self.thread = engine.thread_of(&plan);
-        let lookups = plan.inputs.iter().filter(|input| input.role == Role::Lookup);
-        let missing = {
-            let running = engine.running();
-            lookups.map(|input| &input.stream.name).find(|name| !running.tables.contains_key(*name)).cloned()
-        };
-        if let Some(table) = missing {
-            return Err(EngineError::NoTable { rule: self.id.clone(), table: table.to_string() });
-        }
+        self.check_tables(&plan)?;
         // One signal wakes all streams: each input lowers its own.
         let mut signals: Vec<(StreamKey, Signal)> = Vec::new();
         for (input, source) in plan.inputs.iter().zip(sources) {
@@ -186,8 +187,28 @@ impl PreparedRule<'_> {
         }
         self.plan = Some(plan);
         let mut signals = signals.into_iter().map(|(_, signal)| signal);
-        let first = signals.next().expect("a rule reads a stream");
+        // What reads views alone is run whenever its worker is woken.
+        let first = signals.next().unwrap_or_else(|| engine.threads[self.thread].signal(engine.slot()));
         Ok(first.with(signals.collect()))
+    }
+
+    /// Checks that the tables and views are there whose rows a rule asks for, or whose changes it reads.
+    fn check_tables(&self, plan: &RulePlan) -> Result<(), EngineError> {
+        let running = self.engine.running();
+        for input in &plan.inputs {
+            let name = &input.stream.name;
+            let rule = self.id.clone();
+            if input.stream.view.is_some() {
+                if self.engine.views.find(name).is_none() {
+                    return Err(EngineError::NoView { rule, view: name.to_string() });
+                }
+            } else if (input.role == Role::Lookup || input.stream.kind == RelationKind::View)
+                && !running.tables.contains_key(name)
+            {
+                return Err(EngineError::NoTable { rule, table: name.to_string() });
+            }
+        }
+        Ok(())
     }
 
     /// Joins an open stream.

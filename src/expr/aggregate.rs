@@ -291,6 +291,19 @@ impl Accumulator {
         }
     }
 
+    /// The state of `sum` or `avg` after numbers that somebody else has added: how many, the sum of the whole ones and
+    /// that of the others, and whether there were others.
+    pub fn of_numbers(
+        aggregate: Aggregate,
+        integral: bool,
+        count: u64,
+        whole: i128,
+        float: f64,
+        mixed: bool,
+    ) -> Accumulator {
+        Accumulator::Numbers(Numbers { aggregate, integral, count, whole, float, mixed })
+    }
+
     /// Whether [`Accumulator::add`] takes this value.
     ///
     /// # Errors

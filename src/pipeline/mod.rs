@@ -163,11 +163,9 @@ fn build(
             loader.name_views(document);
         }
     }
-    for (document, form) in &documents {
-        if *form == Form::Sections {
-            loader.read_views(document);
-        }
-    }
+    let sections: Vec<&Arc<Document>> =
+        documents.iter().filter(|(_, form)| *form == Form::Sections).map(|(document, _)| document).collect();
+    loader.read_views(&sections);
     for (document, form) in &documents {
         loader.read_rules(document, *form);
     }
@@ -477,7 +475,7 @@ impl Loader {
         }
         let mut sources = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
-            if input.role == plan::physical::Role::Lookup {
+            if input.role == plan::physical::Role::Lookup || input.stream.kind == RelationKind::View {
                 sources.push(None);
                 continue;
             }
@@ -517,7 +515,8 @@ impl Loader {
                 }
             }
             // Streams that are wrong, or in a file that cannot be read, were reported already.
-            let missing = |name: &&&str| !self.streams.contains_key(**name) && !self.catalog.is_view(name);
+            let known = |name: &&str| self.streams.contains_key(*name) || self.catalog.view(name).is_some();
+            let missing = |name: &&&str| !known(name);
             if names.iter().filter(missing).any(|name| !self.complete || self.broken.contains(*name)) {
                 return None;
             }

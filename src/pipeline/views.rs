@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::{Loader, diagnose};
+use crate::definition::stream::RelationKind;
 use crate::engine::{Keeps, RuleSpec, view_id};
+use crate::plan::PlanError;
 use crate::plan::physical::Body;
-use crate::plan::view::plan_view;
+use crate::plan::view::{check_cycle, in_order, plan_view, reads};
 use crate::sql::{self, ast::CreateView};
 use crate::text::document::{Document, Member, Node, Place, Problem, Value};
 
@@ -18,6 +20,14 @@ pub struct PlannedView {
     pub create: CreateView,
     file: String,
     place: Place,
+}
+
+/// A statement of a file.
+struct FoundView {
+    document: Arc<Document>,
+    node: Node,
+    /// once it is parsed
+    create: Option<CreateView>,
 }
 
 impl PlannedView {
@@ -36,34 +46,53 @@ impl Loader {
         names.iter().for_each(|name: &String| self.catalog.add_view(name));
     }
 
-    pub(super) fn read_views(&mut self, document: &Arc<Document>) {
-        let Some(views) = document.root.field("views") else { return };
-        if !matches!(views.value, Value::Text(_) | Value::List(_) | Value::Map(_)) {
-            let message = format!("views is {}, expected a list of CREATE VIEW statements", views.kind());
-            self.problems.push(document.error(views.place, "", message));
-            return;
+    /// Reads the views of all files, each after those that it reads.
+    pub(super) fn read_views(&mut self, documents: &[&Arc<Document>]) {
+        let mut found = Vec::new();
+        for document in documents {
+            let Some(views) = document.root.field("views") else { continue };
+            if !matches!(views.value, Value::Text(_) | Value::List(_) | Value::Map(_)) {
+                let message = format!("views is {}, expected a list of CREATE VIEW statements", views.kind());
+                self.problems.push(document.error(views.place, "", message));
+                continue;
+            }
+            each(views, &mut |key, node| {
+                let found_view = FoundView { document: (*document).clone(), node: node.clone(), create: None };
+                found.extend(self.parse_view(found_view, key));
+            });
         }
-        let mut nodes = Vec::new();
-        each(views, &mut |key, node| nodes.push((key.cloned(), node.clone())));
-        for (key, node) in nodes {
-            self.read_view(document, key.as_ref(), &node);
+        let creates: Vec<&CreateView> = found.iter().filter_map(|found| found.create.as_ref()).collect();
+        let order: Vec<usize> = in_order(&creates)
+            .into_iter()
+            .filter_map(|create| creates.iter().position(|known| std::ptr::eq(*known, create)))
+            .collect();
+        let circles: Vec<_> = creates.iter().map(|create| check_cycle(create, &creates).err()).collect();
+        let mut found: Vec<Option<FoundView>> = found.into_iter().map(Some).collect();
+        for place in order {
+            let Some(FoundView { document, node, create: Some(create) }) = found[place].take() else { continue };
+            self.read_view(&document, &node, create, circles[place].as_ref());
         }
     }
 
-    fn read_view(&mut self, document: &Arc<Document>, key: Option<&Member>, node: &Node) {
+    fn parse_view(&mut self, found: FoundView, key: Option<&Member>) -> Option<FoundView> {
+        let FoundView { document, node, .. } = &found;
         let subject = key.map_or_else(|| "view".to_owned(), |member| format!("view {}", member.key));
         let Some(statement) = statement_of(node) else {
             let message = format!("a view is a CREATE VIEW statement, this is {}", node.kind());
             self.problems.push(document.error(node.place, subject, message));
-            return;
+            return None;
         };
-        let create = match sql::parse_view(statement.text().unwrap_or_default()) {
-            Ok(create) => create,
+        match sql::parse_view(statement.text().unwrap_or_default()) {
+            Ok(create) => Some(FoundView { create: Some(create), ..found }),
             Err(error) => {
                 diagnose::of_create(document, statement, &subject, &error, &mut self.problems);
-                return;
+                None
             }
-        };
+        }
+    }
+
+    fn read_view(&mut self, document: &Arc<Document>, node: &Node, create: CreateView, circle: Option<&PlanError>) {
+        let Some(statement) = statement_of(node) else { return };
         let name = create.name.name.to_string();
         let subject = format!("view {name}");
         let mut refuse = |message: String| {
@@ -76,21 +105,34 @@ impl Loader {
         if self.catalog.relation(&name).is_some() {
             return refuse(format!("{name} is the name of a stream or table"));
         }
-        let source = create.query.from.name.name.to_string();
-        if let Some(stream) = self.streams.get_mut(&source) {
-            stream.used = true;
-        } else if !self.catalog.is_view(&source) && (!self.complete || self.broken.contains(&source)) {
-            // Mistakes of the stream were reported there.
+        if let Some(circle) = circle {
+            self.broken.insert(name);
+            diagnose::of_plan(document, statement, &subject, circle, &mut self.problems);
             return;
+        }
+        for source in reads(&create) {
+            let source = source.as_str();
+            if let Some(stream) = self.streams.get_mut(source) {
+                stream.used = true;
+            } else if self.broken.contains(source) || !self.catalog.is_view(source) && !self.complete {
+                // What is wrong with it was told there.
+                self.broken.insert(name);
+                return;
+            }
         }
         let plan = match plan_view(&create, &self.catalog) {
             Ok(plan) => plan,
             Err(error) => {
+                self.broken.insert(name);
                 diagnose::of_plan(document, statement, &subject, &error, &mut self.problems);
                 return;
             }
         };
         let Body::View(view) = &plan.body else { return };
+        self.catalog.define_view(&name, &view.shape);
+        for warning in &view.warnings {
+            self.problems.push(document.warning(node.place, &subject, warning.clone()));
+        }
         if view.checkpoint.is_some() {
             let message =
                 "CHECKPOINT: plutino run keeps no state, the view begins empty each time; plutino serve keeps it";
@@ -102,10 +144,14 @@ impl Loader {
             self.problems.push(document.error(node.place, &subject, message));
             return;
         }
-        let sources = plan.inputs.iter().map(|input| self.sources.get(input.stream.name.as_str()).cloned());
-        let sources: Vec<_> = sources.collect();
-        if sources.iter().any(Option::is_none) {
-            return;
+        let mut sources = Vec::with_capacity(plan.inputs.len());
+        for input in &plan.inputs {
+            let is_asked = input.stream.kind == RelationKind::View;
+            let source = self.sources.get(input.stream.name.as_str()).filter(|_| !is_asked);
+            if source.is_none() && !is_asked {
+                return;
+            }
+            sources.push(source.cloned());
         }
         let spec =
             RuleSpec { id: view_id(&name), plan, sources, sinks: Vec::new(), send_error: false, keeps: Keeps::Nothing };

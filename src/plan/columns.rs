@@ -32,7 +32,7 @@ pub fn columns(select: &Select, catalog: &Catalog) -> Vec<ResultColumn> {
     let sources = named
         .filter_map(|source| {
             let name = source.alias.as_ref().unwrap_or(&source.name);
-            Some((name.name.clone(), catalog.relation(&source.name.name)?.clone()))
+            Some((name.name.clone(), catalog.source(&source.name.name)?.clone()))
         })
         .collect();
     let mut names = Names { sources, aliases: HashMap::new() };
@@ -59,19 +59,25 @@ pub fn columns(select: &Select, catalog: &Catalog) -> Vec<ResultColumn> {
 fn expand(star: &Star, names: &Names, found: &mut Vec<ResultColumn>) {
     let meant = |name: &Text| star.stream.as_ref().is_none_or(|stream| stream.name == *name);
     for (_, stream) in names.sources.iter().filter(|(name, _)| meant(name)) {
-        for column in stream.columns.iter().flatten() {
-            let name = &column.name.name;
+        for (name, ty) in columns_of(stream) {
             if star.except.iter().any(|except| except.name == *name) {
                 continue;
             }
             let replaced = star.replace.iter().find(|(_, replaced)| replaced.name == *name);
-            let ty = replaced.map_or_else(|| Some(column.ty.clone()), |(expr, _)| type_of(expr, names));
+            let ty = replaced.map_or_else(|| ty.cloned(), |(expr, _)| type_of(expr, names));
             put(found, name.clone(), ty);
         }
     }
     for (expr, name) in &star.replace {
         put(found, name.name.clone(), type_of(expr, names));
     }
+}
+
+/// The columns of a stream, table or view that are known, with their types where these are.
+fn columns_of(stream: &StreamDef) -> impl Iterator<Item = (&Text, Option<&DataType>)> {
+    let of_view = stream.view.iter().filter(|_| stream.columns.is_none()).flat_map(|view| &view.columns);
+    let declared = stream.columns.iter().flatten().map(|column| (&column.name.name, Some(&column.ty)));
+    declared.chain(of_view.map(|(name, ty)| (name, ty.as_ref())))
 }
 
 /// Of columns with the same name the first counts.
@@ -84,8 +90,7 @@ fn put(found: &mut Vec<ResultColumn>, name: Text, ty: Option<DataType>) {
 fn type_of(expr: &Expr, names: &Names) -> Option<DataType> {
     use BinaryOp as B;
     let declared = |stream: &StreamDef, name: &Text| {
-        let column = stream.columns.iter().flatten().find(|column| column.name.name == *name);
-        column.map(|column| column.ty.clone())
+        columns_of(stream).find(|(known, _)| *known == name).and_then(|(_, ty)| ty.cloned())
     };
     match &expr.kind {
         ExprKind::Literal(literal) => Some(match literal {

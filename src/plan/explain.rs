@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::logical::{Logical, Output, OutputValue, SlotRef};
 use super::physical::*;
-use crate::definition::stream::StreamDef;
+use crate::definition::stream::{RelationKind, StreamDef};
 use crate::expr::Expr;
 use crate::value::Value;
 use crate::value::cast;
@@ -124,6 +124,7 @@ fn name(logical: &Logical, slot: SlotRef) -> String {
 
 fn named_input(stream: &StreamDef, role: Role) -> String {
     let kind = match role {
+        _ if stream.kind == RelationKind::View => "view",
         Role::Stream => "stream",
         Role::Table { .. } => "table",
         Role::Lookup => "lookup table",

@@ -12,7 +12,7 @@ use super::topology::{Target, Topology};
 use crate::config::Config;
 use crate::definition::connection::selector;
 use crate::definition::rule::{self, Part, Rule, RuleOptions, RuleProblem};
-use crate::definition::stream::{Catalog, StreamDef};
+use crate::definition::stream::{Catalog, RelationKind, StreamDef};
 use crate::engine::{Keeps, RuleSpec, SinkAction};
 use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
 use crate::pipeline::{self, UnknownKey};
@@ -206,10 +206,8 @@ impl Definition {
         let plan = plan::of_select(select, options, catalog).map_err(|error| of_parser(sql, error))?;
         let mut sources = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
-            sources.push(match input.role {
-                Role::Lookup => None,
-                _ => Some(source(&input.stream)?),
-            });
+            let is_asked = input.role == Role::Lookup || input.stream.kind == RelationKind::View;
+            sources.push(if is_asked { None } else { Some(source(&input.stream)?) });
         }
         let mut sinks: Vec<SinkAction> = Vec::with_capacity(actions.len());
         for action in actions {

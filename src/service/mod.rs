@@ -111,6 +111,8 @@ struct Inner {
     changing: tokio::sync::Mutex<()>,
     rules: Mutex<BTreeMap<String, Arc<Entry>>>,
     views: Mutex<BTreeMap<String, ManagedView>>,
+    /// the stored views have begun, or are known not to
+    views_begun: tokio::sync::watch::Sender<bool>,
     trials: Mutex<BTreeMap<String, Arc<Trial>>>,
     /// Held while a trial with this id is made, started or ended.
     trial_gates: KeyedLock,
@@ -154,6 +156,7 @@ impl Service {
             changing: tokio::sync::Mutex::default(),
             rules: Mutex::default(),
             views: Mutex::default(),
+            views_begun: tokio::sync::watch::Sender::new(false),
             trials: Mutex::default(),
             trial_gates: KeyedLock::default(),
             conf_keys: Mutex::default(),

@@ -7,6 +7,7 @@ use super::error::ServiceError;
 use super::store::{Change, RecordKind};
 use super::{Service, locked};
 use crate::definition::stream::{Catalog, RelationKind, StreamDef};
+use crate::definition::view::ViewShape;
 use crate::engine::TableSpec;
 use crate::pipeline::diagnose;
 use crate::pipeline::{self, UnknownKey};
@@ -70,8 +71,14 @@ impl Relations {
         self.named.get(name).map(|named| named.sql.clone())
     }
 
+    /// A view has this name from now on; nothing is known of it yet.
     pub(super) fn take_view(&mut self, name: &str) {
         Arc::make_mut(&mut self.catalog).add_view(name);
+    }
+
+    /// What a view is, for those that read it.
+    pub(super) fn define_view(&mut self, name: &str, shape: &Arc<ViewShape>) {
+        Arc::make_mut(&mut self.catalog).define_view(name, shape);
     }
 
     pub(super) fn leave_view(&mut self, name: &str) {
@@ -192,6 +199,7 @@ impl Service {
             }
         }
         let named = self.put_relation(sql, create, old).await?;
+        self.renew_views_over(name).await;
         drop(alone);
         self.take_up(name).await;
         Ok(named)

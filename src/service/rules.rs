@@ -23,6 +23,7 @@ use super::relations::check_version;
 use super::status::Phase;
 use super::store::{Change, RecordKind};
 use super::{Service, check_id, locked};
+use crate::definition::stream::Catalog;
 
 /// The message of a rule that was stopped by hand.
 const BY_HAND: &str = "canceled manually";
@@ -293,6 +294,15 @@ impl Service {
                 tracing::warn!(rule = id, stream = name, "the rule continues with the old definition: {error}");
             }
         }
+    }
+
+    /// Checks that a rule could be made of what is in a catalog.
+    ///
+    /// # Errors
+    /// What would be wrong with it.
+    pub(super) fn check_rule(&self, id: &str, catalog: &Catalog) -> Result<(), ServiceError> {
+        let Some(entry) = self.entry(id) else { return Ok(()) };
+        self.definition(&entry)?.plan(catalog, &self.config()).map(|_| ())
     }
 
     /// Takes the lock of a running rule, unless it is being changed.

@@ -424,7 +424,7 @@ impl Service {
             failed.extend(there.keys().map(|name| (name.clone(), format!("{what} are not supported"))));
         }
         let mut imported = self.import_ruleset_unless(all.ruleset, cancelled).await;
-        for (name, sql) in all.views.iter().take_while(|_| on()) {
+        for (name, sql) in super::views::in_order_of_use(&all.views).into_iter().take_while(|_| on()) {
             if let Err(error) = self.replace_view(name, sql).await {
                 refused.views.insert(name.clone(), error.to_string());
             }
@@ -504,7 +504,7 @@ impl Service {
             }
         }
         for view in self.views() {
-            match self.drop_view(&view).await {
+            match self.drop_view(&view, true).await {
                 Ok(()) | Err(ServiceError::NothingToDrop { .. }) => {}
                 Err(error) => return Err(error),
             }

@@ -3,18 +3,21 @@
 //! A view is in the engine from the moment it is created. Changes of views happen one after the other, with those of
 //! streams and tables, whose names they share.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
 
 use super::error::ServiceError;
 use super::store::{Change, RecordKind, Records};
 use super::{Service, locked};
-use crate::definition::stream::RelationKind;
+use crate::definition::stream::{Catalog, RelationKind};
+use crate::definition::view::ViewShape;
 use crate::engine::{Keeps, RuleSpec, view_id};
 use crate::pipeline::{self, UnknownKey, diagnose};
 use crate::plan::physical::Body;
-use crate::plan::view::{ViewPlan, explain_view, plan_view};
+use crate::plan::view::{ViewPlan, check_cycle, explain_view, in_order, over, plan_view, reads};
 use crate::sql::ast::CreateView;
 use crate::sql::parse_view;
 use crate::text::document::Problem;
@@ -39,11 +42,39 @@ pub struct ViewRows {
     pub rows: Vec<Box<[u8]>>,
 }
 
+/// A view that can begin.
+struct PlannedView {
+    spec: RuleSpec,
+    /// how often its state is kept, ms, where it is
+    checkpoint: Option<i64>,
+    /// what it is for those that read it
+    shape: Arc<ViewShape>,
+}
+
+/// How long requests wait for the stored views to begin.
+const BEGINNING: Duration = Duration::from_secs(10);
+
 /// Rows that are given at most where nothing else is asked for.
 const ROWS: usize = 10_000;
 
 fn parse(sql: &str) -> Result<CreateView, ServiceError> {
     parse_view(sql).map_err(|error| ServiceError::Statement(error.to_string()))
+}
+
+/// Statements of views, each after those that it reads. Those that cannot be read come last.
+pub(super) fn in_order_of_use(statements: &BTreeMap<String, String>) -> Vec<(&String, &String)> {
+    let parsed: Vec<(&String, CreateView)> =
+        statements.iter().filter_map(|(name, sql)| Some((name, parse_view(sql).ok()?))).collect();
+    let creates: Vec<&CreateView> = parsed.iter().map(|(_, create)| create).collect();
+    let place: BTreeMap<&str, usize> =
+        in_order(&creates).iter().enumerate().map(|(place, create)| (create.name.name.as_str(), place)).collect();
+    let place_of = |name: &String| {
+        let create = parsed.iter().find(|(known, _)| *known == name).map(|(_, create)| create);
+        create.and_then(|create| place.get(create.name.name.as_str()).copied()).unwrap_or(usize::MAX)
+    };
+    let mut ordered: Vec<(&String, &String)> = statements.iter().collect();
+    ordered.sort_by_key(|(name, _)| place_of(name));
+    ordered
 }
 
 impl Service {
@@ -65,18 +96,51 @@ impl Service {
         locked(&self.inner.views).contains_key(name)
     }
 
-    /// The views that read a stream.
+    /// The views that read a stream, table or view.
     pub(super) fn views_over(&self, name: &str) -> Vec<String> {
         let views = locked(&self.inner.views);
-        let reads = |view: &ManagedView| {
-            let query = &view.create.query;
-            query.from.name.name == name || query.joins.iter().any(|join| join.source.name.name == name)
-        };
-        views.iter().filter(|(_, view)| reads(view)).map(|(view, _)| view.clone()).collect()
+        let reads_it = |view: &ManagedView| reads(&view.create).any(|read| read == name);
+        views.iter().filter(|(_, view)| reads_it(view)).map(|(view, _)| view.clone()).collect()
+    }
+
+    /// The statements of all views, in no order.
+    fn creates(&self) -> Vec<Arc<CreateView>> {
+        locked(&self.inner.views).values().map(|view| view.create.clone()).collect()
+    }
+
+    /// The names of the views that read `name`, by way of others too, in an order in which each can be made anew.
+    fn all_over(&self, name: &str) -> Vec<String> {
+        let creates = self.creates();
+        let creates: Vec<&CreateView> = creates.iter().map(Arc::as_ref).collect();
+        over(name, &creates).iter().map(|create| create.name.name.to_string()).collect()
+    }
+
+    /// Computes the views that read `name` anew, by what it is now. One that cannot goes on as it was, and the log says
+    /// why.
+    pub(super) async fn renew_views_over(&self, name: &str) {
+        for view in self.all_over(name) {
+            let Ok(ManagedView { create, .. }) = self.view(&view) else { continue };
+            let renewed = async {
+                let planned = self.plan_view(&create, &self.catalog())?;
+                self.change_view(&view, planned).await
+            };
+            if let Err(error) = renewed.await {
+                tracing::warn!(view, over = name, "the view goes on as it was: {error}");
+            }
+        }
+    }
+
+    /// Computes a view by another plan from now on, and tells those that read it.
+    async fn change_view(&self, name: &str, planned: PlannedView) -> Result<(), ServiceError> {
+        let engine = self.inner.engine.read().await;
+        let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+        engine.change_view(planned.spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
+        locked(&self.inner.relations).define_view(name, &planned.shape);
+        Ok(())
     }
 
     /// The statements of all views, for an export.
-    pub(super) fn view_statements(&self) -> std::collections::BTreeMap<String, String> {
+    pub(super) fn view_statements(&self) -> BTreeMap<String, String> {
         locked(&self.inner.views).iter().map(|(name, view)| (name.clone(), view.sql.to_string())).collect()
     }
 
@@ -96,7 +160,8 @@ impl Service {
         if let Some(what) = taken {
             return Err(ServiceError::Statement(format!("Create view fails: {what} {name} already exists.")));
         }
-        let (spec, checkpoint) = self.plan_view(&create)?;
+        self.check_cycle(&create)?;
+        let PlannedView { spec, checkpoint, shape } = self.plan_view(&create, &self.catalog())?;
         {
             let engine = self.inner.engine.read().await;
             let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
@@ -106,8 +171,16 @@ impl Service {
             self.end_view(&name).await;
             return Err(error.into());
         }
-        self.keep_view(&name, sql, create, checkpoint).await;
+        self.keep_view(&name, sql, create, checkpoint, &shape).await;
+        // Some may have lost an earlier view of this name.
+        self.renew_views_over(&name).await;
         Ok(name)
+    }
+
+    fn check_cycle(&self, create: &CreateView) -> Result<(), ServiceError> {
+        let creates = self.creates();
+        let creates: Vec<&CreateView> = creates.iter().map(Arc::as_ref).collect();
+        check_cycle(create, &creates).map_err(|error| ServiceError::Plan(Box::new(error)))
     }
 
     /// Replaces a view, or creates it. With the same query, KEY, PARAMS, CLAIMS and EVENT_TIME its rows stay; else it
@@ -125,32 +198,70 @@ impl Service {
             return self.create_view(sql).await.map(|_| ());
         }
         let _alone = self.inner.changing.lock().await;
-        let (spec, checkpoint) = self.plan_view(&create)?;
+        self.check_cycle(&create)?;
+        let planned = self.plan_view(&create, &self.catalog())?;
+        self.check_readers(name, &planned.shape)?;
+        let (checkpoint, shape) = (planned.checkpoint, planned.shape.clone());
+        let before = self.catalog().view(name).and_then(|view| view.view.clone());
         self.inner.store.write(vec![Change::put(RecordKind::View, name, sql)]).await?;
-        {
-            let engine = self.inner.engine.read().await;
-            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-            engine.change_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
+        self.change_view(name, planned).await?;
+        self.keep_view(name, sql, create, checkpoint, &shape).await;
+        if before.is_none_or(|before| *before != *shape) {
+            self.renew_views_over(name).await;
+            self.take_up(name).await;
         }
-        self.keep_view(name, sql, create, checkpoint).await;
         Ok(())
     }
 
-    async fn keep_view(&self, name: &str, sql: &str, create: CreateView, checkpoint: Option<i64>) {
+    /// Checks that what reads a view can read it in a new shape, too.
+    ///
+    /// # Errors
+    /// The first reader that could not.
+    fn check_readers(&self, name: &str, shape: &Arc<ViewShape>) -> Result<(), ServiceError> {
+        let mut catalog = Catalog::clone(&self.catalog());
+        catalog.define_view(name, shape);
+        let refused = |reader: String, error: ServiceError| {
+            ServiceError::Statement(format!("Replace {name} fails: {reader} reads it, and could not any more: {error}"))
+        };
+        for view in self.all_over(name) {
+            let Ok(ManagedView { create, .. }) = self.view(&view) else { continue };
+            let planned = self.plan_view(&create, &catalog).map_err(|error| refused(format!("view {view}"), error))?;
+            catalog.define_view(&view, &planned.shape);
+        }
+        for id in self.readers(name) {
+            self.check_rule(&id, &catalog).map_err(|error| refused(format!("rule {id}"), error))?;
+        }
+        Ok(())
+    }
+
+    async fn keep_view(
+        &self,
+        name: &str,
+        sql: &str,
+        create: CreateView,
+        checkpoint: Option<i64>,
+        shape: &Arc<ViewShape>,
+    ) {
         let view = ManagedView { sql: sql.into(), create: Arc::new(create), checkpoint };
         locked(&self.inner.views).insert(name.to_owned(), view);
-        locked(&self.inner.relations).take_view(name);
+        locked(&self.inner.relations).define_view(name, shape);
         self.begin_checkpoints(&view_id(name), checkpoint).await;
     }
 
-    /// Drops a view; its clients are told.
+    /// Drops a view; its clients are told. Unless `force` is set, none that a rule or another view reads: these keep its
+    /// last rows then.
     ///
     /// # Errors
-    /// [`ServiceError::NothingToDrop`], [`ServiceError::Store`]
-    pub async fn drop_view(&self, name: &str) -> Result<(), ServiceError> {
+    /// [`ServiceError`]; nothing has changed then.
+    pub async fn drop_view(&self, name: &str, force: bool) -> Result<(), ServiceError> {
         let _alone = self.inner.changing.lock().await;
         if !self.has_view(name) {
             return Err(ServiceError::NothingToDrop { what: "view", name: name.to_owned() });
+        }
+        let mut readers = self.readers(name);
+        readers.extend(self.views_over(name));
+        if !force && !readers.is_empty() {
+            return Err(ServiceError::ViewInUse { name: name.to_owned(), readers: readers.join(", ") });
         }
         let id = view_id(name);
         self.inner.store.write(vec![Change::remove(RecordKind::View, name), Change::remove_state(&id)]).await?;
@@ -179,15 +290,27 @@ impl Service {
                 Err(error) => tracing::error!("the stored view {name} cannot be used: {error}"),
             }
         }
+        // What is wrong with one is told when it begins.
+        for (name, view) in self.in_order() {
+            if let Ok(planned) = self.plan_view(&view.create, &self.catalog()) {
+                locked(&self.inner.relations).define_view(&name, &planned.shape);
+            }
+        }
+    }
+
+    /// All views, each after those that it reads.
+    fn in_order(&self) -> Vec<(String, ManagedView)> {
+        let creates = self.creates();
+        let creates: Vec<&CreateView> = creates.iter().map(Arc::as_ref).collect();
+        let names = in_order(&creates).into_iter().map(|create| create.name.name.to_string());
+        names.filter_map(|name| Some((name.clone(), self.view(&name).ok()?))).collect()
     }
 
     /// Begins the stored views, before the rules.
     pub(super) async fn resume_views(&self) {
-        let views: Vec<(String, ManagedView)> =
-            locked(&self.inner.views).iter().map(|(name, view)| (name.clone(), view.clone())).collect();
-        for (name, view) in views {
+        for (name, view) in self.in_order() {
             let begun = async {
-                let (mut spec, checkpoint) = self.plan_view(&view.create)?;
+                let PlannedView { mut spec, checkpoint, .. } = self.plan_view(&view.create, &self.catalog())?;
                 if checkpoint.is_some() {
                     self.load_state(&mut spec).await;
                 }
@@ -206,6 +329,7 @@ impl Service {
                 Err::<_, ServiceError>(error) => tracing::error!("the stored view {name} cannot start: {error}"),
             }
         }
+        self.inner.views_begun.send_replace(true);
     }
 
     /// Whether a view's state is kept when the service stops.
@@ -213,11 +337,15 @@ impl Service {
         locked(&self.inner.views).get(name).is_some_and(|view| view.checkpoint.is_some())
     }
 
-    fn plan_view(&self, create: &CreateView) -> Result<(RuleSpec, Option<i64>), ServiceError> {
-        let plan = plan_view(create, &self.catalog());
+    fn plan_view(&self, create: &CreateView, catalog: &Catalog) -> Result<PlannedView, ServiceError> {
+        let plan = plan_view(create, catalog);
         let plan = plan.map_err(|error| ServiceError::Plan(Box::new(error)))?;
         let mut sources = Vec::with_capacity(plan.inputs.len());
         for input in &plan.inputs {
+            if input.stream.kind == RelationKind::View {
+                sources.push(None);
+                continue;
+            }
             let source = pipeline::source(&input.stream, &self.config(), UnknownKey::Default);
             let (source, warnings) = source.map_err(super::definition::fault_of)?;
             for warning in warnings {
@@ -225,13 +353,14 @@ impl Service {
             }
             sources.push(Some(source));
         }
-        let checkpoint = match &plan.body {
-            Body::View(view) => view.checkpoint,
-            _ => None,
-        };
+        let Body::View(view) = &plan.body else { return Err(ServiceError::Statement("it is no view".to_owned())) };
+        for warning in &view.warnings {
+            tracing::warn!(view = %create.name.name, "{warning}");
+        }
+        let (checkpoint, shape) = (view.checkpoint, view.shape.clone());
         let id = view_id(&create.name.name);
         let spec = RuleSpec { id, plan, sources, sinks: Vec::new(), send_error: false, keeps: Keeps::State(None) };
-        Ok((spec, checkpoint))
+        Ok(PlannedView { spec, checkpoint, shape })
     }
 
     /// All that is wrong with a CREATE VIEW that was refused, with places.
@@ -245,7 +374,7 @@ impl Service {
     /// [`ServiceError::NoRelation`], and what is wrong with it by now.
     pub fn describe_view(&self, name: &str) -> Result<(ManagedView, Box<ViewPlan>), ServiceError> {
         let view = self.view(name)?;
-        match self.plan_view(&view.create)?.0.plan.body {
+        match self.plan_view(&view.create, &self.catalog())?.spec.plan.body {
             Body::View(plan) => Ok((view, plan)),
             _ => Err(ServiceError::NoRelation { what: "view", name: name.to_owned() }),
         }
@@ -310,6 +439,11 @@ impl Service {
         name: &str,
         see: impl FnOnce(&crate::view::View, i64) -> T,
     ) -> Result<T, ServiceError> {
+        if self.has_view(name) {
+            // Right after the start, the stored views are about to begin. One that cannot is not there.
+            let mut begun = self.inner.views_begun.subscribe();
+            let _ = tokio::time::timeout(BEGINNING, begun.wait_for(|begun| *begun)).await;
+        }
         let engine = self.inner.engine.read().await;
         let views = engine.as_ref().ok_or(ServiceError::Stopping)?.views();
         let there = views.find(name).filter(|_| self.has_view(name));

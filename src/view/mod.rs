@@ -39,7 +39,7 @@ pub use rate::Rate;
 pub use registry::{HEARTBEAT_MS, Views};
 pub use session::{Identity, Over, Session};
 pub use status::{ClientStatus, ViewStatus};
-pub use store::{View, ViewCell};
+pub use store::{NetChange, View, ViewCell};
 
 /// The number of a cut. Each cut with a change has a greater one than those before it.
 pub type Sequence = u64;

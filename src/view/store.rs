@@ -49,6 +49,20 @@ pub struct View {
     /// it was dropped: clients are told, nobody joins
     pub(super) gone: bool,
     swept: i64,
+    /// net changes of cuts, for others that follow the rows; `None`: nobody does
+    recorded: Option<Vec<NetChange>>,
+}
+
+/// What a cut made of one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NetChange {
+    /// the number of the row among those that are there
+    pub entry: u32,
+    pub key: GroupKey,
+    /// the row before, as JSON; `None`: it was not there
+    pub old: Option<Box<[u8]>>,
+    /// the row now; `None`: it is gone
+    pub new: Option<Box<[u8]>>,
 }
 
 /// A row as JSON, and the forms of its part columns.
@@ -94,6 +108,7 @@ impl View {
             operator: OperatorStatus::default(),
             gone: false,
             swept: i64::MIN,
+            recorded: None,
         }
     }
 
@@ -127,6 +142,34 @@ impl View {
         if let Some(entry) = self.rows.find(key.parts()) {
             self.stage(entry, None);
         }
+    }
+
+    /// How many rows there will be after the next cut.
+    pub fn staged_len(&self) -> usize {
+        let mut len = self.len();
+        for Staged { entry, row } in &self.staged {
+            let was = self.rows.entries[*entry as usize].row.is_some();
+            len = len + usize::from(row.is_some()) - usize::from(was);
+        }
+        len
+    }
+
+    /// Takes back what was put in and taken out since the last cut.
+    pub fn unstage(&mut self) {
+        for Staged { entry, .. } in std::mem::take(&mut self.staged) {
+            self.rows.entries[entry as usize].staged = 0;
+            self.rows.release(entry);
+        }
+    }
+
+    /// Notes the net changes of cuts from now on, or no more.
+    pub fn record(&mut self, on: bool) {
+        self.recorded = on.then(|| self.recorded.take().unwrap_or_default());
+    }
+
+    /// The net changes of cuts since the last call.
+    pub fn take_changes(&mut self) -> Vec<NetChange> {
+        self.recorded.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     fn stage(&mut self, entry: u32, row: Option<NewRow>) {
@@ -189,7 +232,12 @@ impl View {
         }
         let (row, forms) = row.map_or_else(Default::default, |(row, forms)| (Some(row), forms));
         let bytes = row.as_ref().map(|row| row.len());
-        self.rows.set(entry, row, forms);
+        let new = if self.recorded.is_some() { row.clone() } else { None };
+        let old = self.rows.set(entry, row, forms);
+        if let Some(recorded) = &mut self.recorded {
+            let key = self.rows.entries[entry as usize].key.clone();
+            recorded.push(NetChange { entry, key, old, new });
+        }
         let (most_ended, about) = (self.about.max_rows, self.about.clone());
         for (place, effects) in effects {
             let division = &mut self.divisions[*place];
@@ -471,6 +519,7 @@ impl View {
         self.about = Arc::new(about);
         self.staged.clear();
         self.rows = Rows::default();
+        self.recorded = None;
         self.divisions = Slab::new();
         self.by_identity.clear();
         self.operator = OperatorStatus::default();
@@ -533,6 +582,15 @@ impl View {
         for (_, entry) in &self.rows.entries {
             if let Some(row) = &entry.row {
                 see(&entry.key, row, &entry.forms);
+            }
+        }
+    }
+
+    /// Shows all rows, each with its number.
+    pub fn each_numbered(&self, mut see: impl FnMut(u32, &[u8])) {
+        for (number, entry) in &self.rows.entries {
+            if let Some(row) = &entry.row {
+                see(number as u32, row);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
+use crate::dataflow::feed::RowChange;
 use crate::io::queue::RowFrame;
 use crate::value::key::GroupKey;
 use crate::value::{Row, Text, Value};
@@ -12,6 +13,15 @@ use crate::value::{Row, Text, Value};
 pub(super) struct TableRow {
     pub(super) number: u64,
     pub(super) frame: Arc<RowFrame>,
+}
+
+impl TableRow {
+    /// The row as a change: it comes, or leaves.
+    pub(super) fn change(&self, comes: bool) -> RowChange {
+        let frame = Some(self.frame.clone());
+        let (old, new) = if comes { (None, frame) } else { (frame, None) };
+        RowChange { id: self.number, old, new }
+    }
 }
 
 impl PartialEq for TableRow {

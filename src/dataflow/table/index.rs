@@ -76,11 +76,16 @@ where
 }
 
 /// Visits those that are there.
-pub(super) fn show(mut found: Found, visit: &mut dyn FnMut(&Row)) {
+pub(super) fn show(found: Found, visit: &mut dyn FnMut(&Row)) {
+    each(found, &mut |row| visit(&row.frame.row));
+}
+
+/// Visits those that are there, with their numbers.
+pub(super) fn each(mut found: Found, visit: &mut dyn FnMut(&TableRow)) {
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     for same in found.chunk_by(|(a, _), (b, _)| a == b) {
         if same.iter().map(|(_, count)| count).sum::<isize>() > 0 {
-            visit(&same[0].0.frame.row);
+            visit(&same[0].0);
         }
     }
 }

@@ -36,10 +36,11 @@ use crate::io::queue::FrameReceiver;
 use crate::metrics::RuleMetrics;
 use crate::value::{Row, Text, Value};
 
+use super::feed::{Inbox, RowChange};
 use super::state::measure::{Meter, TableSize};
 
 use entry::{key_of, row_key};
-use index::{Found, gather, primary, secondary, show};
+use index::{Found, each, gather, primary, secondary, show};
 use updates::Updates;
 
 pub use index::Index;
@@ -189,6 +190,19 @@ impl LookupTable {
 
     /// Visits all rows, in the order of arrival.
     pub fn rows(&self, visit: &mut dyn FnMut(&Row)) {
+        show(self.found(), visit);
+    }
+
+    /// The rows that are there; what changes from then on goes to `inbox`. To be called when nothing that the table has
+    /// taken in is on its way.
+    pub fn follow(&self, inbox: &Rc<Inbox>) -> Vec<RowChange> {
+        let mut rows = Vec::new();
+        each(self.found(), &mut |row| rows.push(row.change(true)));
+        self.updates.borrow_mut().follow(inbox);
+        rows
+    }
+
+    fn found(&self) -> Found {
         let mut found = Found::new();
         self.primary().trace.borrow().map_batches(|batch| {
             let mut cursor = batch.cursor();
@@ -197,7 +211,7 @@ impl LookupTable {
                 cursor.step_key(batch);
             }
         });
-        show(found, visit);
+        found
     }
 
     /// The size of the table, estimated from some of its rows.

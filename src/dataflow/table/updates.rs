@@ -1,7 +1,7 @@
 //! The input of a table: rows from memory sinks, or the messages of a file.
 
 use std::collections::HashMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -15,6 +15,7 @@ use crate::value::key::GroupKey;
 use crate::value::{Row, Text, Value};
 
 use super::entry::{TableRow, key_of, member};
+use crate::dataflow::feed::Inbox;
 
 /// The most batches that a table takes before others get their turn.
 const BATCHES_A_TURN: usize = 32;
@@ -29,6 +30,8 @@ pub(super) struct Updates {
     pub(super) content: HashMap<GroupKey, TableRow>,
     /// Of the next row.
     number: u64,
+    /// views that follow the rows
+    followers: Vec<Weak<Inbox>>,
 }
 
 /// A row that a table cannot take.
@@ -51,11 +54,17 @@ impl Updates {
         frames: FrameReceiver,
         metrics: Arc<RuleMetrics>,
     ) -> Updates {
-        Updates { schema, zone, frames, metrics, content: HashMap::new(), number: 0 }
+        Updates { schema, zone, frames, metrics, content: HashMap::new(), number: 0, followers: Vec::new() }
     }
 
     /// Takes waiting rows, up to a bound; returns whether there are more.
     pub(super) fn take(&mut self, change: &mut dyn FnMut(TableRow, isize)) -> bool {
+        self.followers.retain(|inbox| inbox.strong_count() > 0);
+        let followers: Vec<Rc<Inbox>> = self.followers.iter().filter_map(Weak::upgrade).collect();
+        let change = &mut |row: TableRow, diff: isize| {
+            followers.iter().for_each(|inbox| inbox.push(row.change(diff > 0)));
+            change(row, diff);
+        };
         // Lowered before looking: a batch that arrives meanwhile raises it again.
         self.frames.lower();
         for _ in 0..BATCHES_A_TURN {
@@ -67,6 +76,11 @@ impl Updates {
             }
         }
         true
+    }
+
+    /// Changes go to this inbox, too, from now on.
+    pub(super) fn follow(&mut self, inbox: &Rc<Inbox>) {
+        self.followers.push(Rc::downgrade(inbox));
     }
 
     fn frame(&mut self, frame: &Frame, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {

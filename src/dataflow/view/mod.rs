@@ -5,10 +5,15 @@
 //! once for all messages that one drain of the stream brought. The rows go into the view's store
 //! ([`crate::view::View`]), where its clients find them; this module knows nothing of clients.
 
+mod derived;
 mod groups;
+mod join;
+mod network;
 mod order;
+mod outgoing;
 mod row;
 mod sessions;
+mod tally;
 mod top;
 mod windows;
 
@@ -22,13 +27,13 @@ use crate::metrics::{Place, RuleMetrics};
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Filter, Stateful};
 use crate::plan::view::{ViewKind, ViewPlan};
-use crate::sync::locked;
 use crate::value::Value;
 use crate::value::key::GroupKey;
 use crate::view::ViewCell;
 
 use super::analytic::Memories;
 use super::context::RuleContext;
+use super::feed::Feed;
 use super::operate::{Operate, Progress};
 use super::queue::RuleQueue;
 use super::row::RowBatch;
@@ -37,15 +42,18 @@ use super::state::measure::{Meter, StateSize};
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::window::Group;
 use groups::{Groups, Held, Saved};
+use outgoing::{Outgoing, Told};
 use row::{Made, RowError, RowMaker, check_group};
 use sessions::{SavedSessions, SessionRow, Sessions};
-use top::{Change, TopRows};
+use top::Change;
 use windows::Hops;
+
+pub use network::{Beginning, Network};
 
 /// The state of a view.
 pub struct ViewOperator {
     plan: ViewPlan,
-    view: Arc<ViewCell>,
+    out: Outgoing,
     context: Rc<RuleContext>,
     metrics: Arc<RuleMetrics>,
     clock: Rc<WorkerClock>,
@@ -62,8 +70,6 @@ pub struct ViewOperator {
     dirty: Vec<u32>,
     /// windows by their end
     ends: BTreeSet<(i64, u32)>,
-    tops: Vec<TopRows>,
-    changes: Vec<Change>,
     /// up to where time has come: the watermark, or the clock
     reached: i64,
     /// how often the state has changed
@@ -78,8 +84,6 @@ pub struct ViewOperator {
 struct Counts {
     evicted: u64,
     expired: u64,
-    errors: u64,
-    last_error: Option<String>,
 }
 
 impl Operate for ViewOperator {
@@ -92,7 +96,7 @@ impl Operate for ViewOperator {
         self.changed += batch.times.len() as u64;
         batch.each(|time, input, slots| {
             if let Err((place, error)) = self.row(now, time, input, slots) {
-                self.error(place, &error);
+                self.out.error(place, &error);
             }
         });
     }
@@ -177,6 +181,7 @@ impl ViewOperator {
     pub fn new(
         plan: ViewPlan,
         view: Arc<ViewCell>,
+        feed: Rc<Feed>,
         context: Rc<RuleContext>,
         metrics: Arc<RuleMetrics>,
         clock: Rc<WorkerClock>,
@@ -185,17 +190,7 @@ impl ViewOperator {
         let in_event_time = plan.body.event_time.is_some();
         let windowed = matches!(plan.kind, ViewKind::Windows);
         let zone = context.zone.clone();
-        let mut changes = Vec::new();
-        {
-            let mut view = locked(&view);
-            if view.about().definition == plan.about.definition {
-                view.reconfigure(plan.about.clone());
-                // What an operator before this one has left goes with the first cut, unless a checkpoint brings it again.
-                view.each_entry(|key, _, _| changes.push((key.clone(), None)));
-            } else {
-                view.redefine(plan.about.clone(), clock.now());
-            }
-        }
+        let out = Outgoing::new(&plan, view, feed, 0, metrics.clone(), clock.now());
         ViewOperator {
             memories: Memories::new(&plan.body.steps),
             maker: RowMaker::new(&plan),
@@ -204,8 +199,7 @@ impl ViewOperator {
             sessions: if windowed { Sessions::new(&plan.body.window, &zone, in_event_time) } else { None },
             dirty: Vec::new(),
             ends: BTreeSet::new(),
-            tops: plan.tops.iter().cloned().map(TopRows::new).collect(),
-            changes,
+            out,
             reached: i64::MIN,
             changed: 0,
             counts: Counts::default(),
@@ -214,7 +208,6 @@ impl ViewOperator {
             alarm,
             wakes: None,
             plan,
-            view,
             context,
             metrics,
             clock,
@@ -249,6 +242,8 @@ impl ViewOperator {
             ViewKind::Newest { .. } => self.newest(now, slots, context),
             ViewKind::Groups => self.grouped(now, slots, context),
             ViewKind::Windows => self.windowed(now, time, slots, context),
+            // It has an operator of its own.
+            ViewKind::Derived { .. } => Ok(()),
         }
     }
 
@@ -448,7 +443,7 @@ impl ViewOperator {
             let row = match made {
                 Ok(row) => row,
                 Err((place, error)) => {
-                    self.error(place, &error);
+                    self.out.error(place, &error);
                     None
                 }
             };
@@ -482,39 +477,17 @@ impl ViewOperator {
         self.maker.row(key, &scope).map(Some).map_err(|error| (Place::Project, error.to_string()))
     }
 
-    /// Hands a change on, through what keeps the first rows.
     fn emit(&mut self, change: Change) {
-        if self.tops.is_empty() {
-            return self.changes.push(change);
-        }
-        let mut changes = vec![change];
-        for top in &mut self.tops {
-            let mut next = Vec::new();
-            changes.into_iter().for_each(|change| top.change(change, &mut next));
-            changes = next;
-        }
-        self.changes.append(&mut changes);
+        self.out.emit(change);
     }
 
     fn cut(&mut self, now: i64) {
-        let late = self.metrics.late.load(Ordering::Relaxed);
-        let errors = self.metrics.errors();
-        let mut view = locked(&self.view);
-        let status = &mut view.operator;
-        (status.evicted, status.expired, status.late) = (self.counts.evicted, self.counts.expired, late);
-        status.errors = errors;
-        status.bytes = self.groups.held.capacity() * size_of::<Held>();
-        if self.counts.last_error.is_some() {
-            status.last_error.clone_from(&self.counts.last_error);
-        }
-        for (key, row) in self.changes.drain(..) {
-            match row {
-                Some(row) => view.put(&key, &row.json, &row.forms),
-                None => view.remove(&key),
-            }
-        }
         let ts = if self.plan.body.event_time.is_some() { self.reached.max(0) } else { now };
-        view.cut(ts, now);
+        let Counts { evicted, expired } = self.counts;
+        let late = self.metrics.late.load(Ordering::Relaxed);
+        let bytes = self.groups.held.capacity() * size_of::<Held>();
+        // Without a limit there is no refusal.
+        let _ = self.out.cut(Told { ts, now, evicted, expired, late, bytes }, None);
     }
 
     /// Asks to be woken when the next row expires by the clock.
@@ -534,12 +507,6 @@ impl ViewOperator {
         }
     }
 
-    fn error(&mut self, place: Place, error: &str) {
-        self.counts.errors += 1;
-        self.counts.last_error = Some(error.to_owned());
-        self.metrics.error_at(place, error);
-    }
-
     fn parts(&self, queue: &RuleQueue, to: &mut impl StateParts) -> Result<(), CheckpointError> {
         self.memories.save(to)?;
         to.put(&self.groups.save())?;
@@ -548,10 +515,10 @@ impl ViewOperator {
         }
         let newest = matches!(self.plan.kind, ViewKind::Newest { .. });
         let mut rows: Vec<(GroupKey, Made)> = Vec::new();
-        match self.tops.first() {
+        match self.out.first_rows() {
             _ if !newest => {}
             Some(top) => rows.extend(top.rows().map(|(key, row)| (key.clone(), row.clone()))),
-            None => locked(&self.view).each_entry(|key, json, forms| {
+            None => self.out.each_entry(|key, json, forms| {
                 rows.push((key.clone(), Made { json: json.into(), forms: forms.into(), sort: Box::default() }));
             }),
         }

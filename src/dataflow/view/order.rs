@@ -6,6 +6,30 @@ use smallvec::SmallVec;
 
 use crate::value::key::{GroupKey, KeyPart};
 
+/// A value in this order.
+#[derive(Clone, Debug)]
+pub struct Ordered(pub KeyPart);
+
+impl Ord for Ordered {
+    fn cmp(&self, other: &Ordered) -> Ordering {
+        compare(&self.0, &other.0, false)
+    }
+}
+
+impl PartialOrd for Ordered {
+    fn partial_cmp(&self, other: &Ordered) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for Ordered {
+    fn eq(&self, other: &Ordered) -> bool {
+        self.cmp(other).is_eq()
+    }
+}
+
+impl Eq for Ordered {}
+
 /// Where a row stands among others of its view.
 #[derive(Clone, Debug)]
 pub struct SortKey {

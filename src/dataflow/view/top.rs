@@ -72,6 +72,11 @@ impl TopRows {
         }
     }
 
+    /// How many rows there are, those beyond the first included.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// All rows, those beyond the first included.
     pub fn rows(&self) -> impl Iterator<Item = (&GroupKey, &Made)> {
         self.rows.iter().map(|(key, kept)| (key, &kept.row))

@@ -42,13 +42,30 @@ impl Source {
 
     /// The declared type of a column; `Ok(None)` in a schemaless stream, `Err` where it is not declared.
     fn declared(&self, name: &str) -> Result<Option<DataType>, ()> {
-        match &self.stream.columns {
-            None => Ok(None),
-            Some(columns) => match columns.iter().find(|column| column.name.name == name) {
+        match (&self.stream.columns, &self.stream.view) {
+            (Some(columns), _) => match columns.iter().find(|column| column.name.name == name) {
                 Some(column) => Ok(Some(column.ty.clone())),
                 None => Err(()),
             },
+            (None, Some(view)) => match view.columns.iter().find(|(column, _)| column == name) {
+                Some((_, ty)) => Ok(ty.clone()),
+                None if view.open => Ok(None),
+                None => Err(()),
+            },
+            (None, None) => Ok(None),
         }
+    }
+
+    /// Whether its columns are known by name.
+    fn names_columns(&self) -> bool {
+        self.stream.columns.is_some() || self.stream.view.as_ref().is_some_and(|view| !view.open)
+    }
+
+    /// The columns that are known by name.
+    fn column_names(&self) -> impl Iterator<Item = &Text> {
+        let declared = self.stream.columns.iter().flatten().map(|column| &column.name.name);
+        let of_view = self.stream.view.iter().flat_map(|view| view.columns.iter().map(|(name, _)| name));
+        declared.chain(of_view)
     }
 }
 
@@ -78,9 +95,8 @@ impl Compiler {
     /// The column that a name without a stream means: the one that a schema declares, else that of the first message
     /// that has it.
     pub fn column(&mut self, name: &Text, span: Span) -> Result<Compiled> {
-        let has_columns = |source: &&Source| source.stream.columns.is_some();
         let mut declared = (0..self.sources.len())
-            .filter(|input| has_columns(&&self.sources[*input]) && self.sources[*input].declared(name).is_ok());
+            .filter(|input| self.sources[*input].names_columns() && self.sources[*input].declared(name).is_ok());
         if let Some(input) = declared.next() {
             if declared.next().is_some() {
                 return Err(PlanError::at(PlanErrorKind::Ambiguous(name.to_string()), span));
@@ -88,7 +104,7 @@ impl Compiler {
             return self.column_of(input, name, span);
         }
         let schemaless: Vec<usize> =
-            self.precedence.iter().copied().filter(|input| !has_columns(&&self.sources[*input])).collect();
+            self.precedence.iter().copied().filter(|input| !self.sources[*input].names_columns()).collect();
         match schemaless.as_slice() {
             [] => Err(self.unknown(name, span)),
             [input] => self.column_of(*input, name, span),
@@ -173,10 +189,9 @@ impl Compiler {
     }
 
     fn unknown(&self, name: &Text, span: Span) -> PlanError {
-        let columns = || self.sources.iter().flat_map(|source| source.stream.columns.iter().flatten());
-        let other_case = self.sources.iter().find(|source| {
-            source.stream.columns.iter().flatten().any(|column| column.name.name.eq_ignore_ascii_case(name))
-        });
+        let columns = || self.sources.iter().flat_map(Source::column_names);
+        let other_case =
+            self.sources.iter().find(|source| source.column_names().any(|column| column.eq_ignore_ascii_case(name)));
         let kind = match other_case {
             Some(source) => PlanErrorKind::FieldCase { name: name.to_string(), stream: source.stream.name.to_string() },
             None => PlanErrorKind::UnknownField(name.to_string()),
@@ -185,7 +200,7 @@ impl Compiler {
             return PlanError::at(kind, span);
         }
         let aliases = self.aliases.iter().map(|alias| alias.name.as_str());
-        PlanError::at(kind, span).meant(name, columns().map(|column| column.name.name.as_str()).chain(aliases))
+        PlanError::at(kind, span).meant(name, columns().map(Text::as_str).chain(aliases))
     }
 
     pub(super) fn name(&mut self, name: &Text, span: Span, (clause, own): Scope) -> Result<Compiled> {

@@ -33,7 +33,7 @@ pub fn resolve(select: &Select, options: &RuleOptions, catalog: &Catalog) -> Res
     }
     let mut errors = Vec::new();
     let sources = sources(select, options, catalog, &mut errors);
-    let roles: Vec<Role> = sources.iter().map(|source| role(&source.stream)).collect();
+    let roles: Vec<Role> = sources.iter().enumerate().map(|(input, source)| role(&source.stream, input)).collect();
     // The kind of a missing stream is unknown, and so is what may be combined with it.
     let all_known = errors.is_empty();
     if all_known {

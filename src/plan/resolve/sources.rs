@@ -26,14 +26,14 @@ pub(super) fn sources(
     let mut known: HashSet<Text> = HashSet::new();
     for source in &written {
         let name = &source.name;
-        let stream = catalog.relation(&name.name).cloned().unwrap_or_else(|| {
+        let stream = catalog.source(&name.name).cloned().unwrap_or_else(|| {
             PlanError::note(errors, || {
                 if catalog.is_view(&name.name) {
-                    let error = ViewError::ReadByRule(name.name.to_string());
+                    let error = ViewError::Unknown(name.name.to_string());
                     return PlanError::at(PlanErrorKind::View(error), name.span);
                 }
                 let error = PlanError::at(PlanErrorKind::UnknownStream(name.name.to_string()), name.span);
-                let relations = catalog.streams().chain(catalog.tables());
+                let relations = catalog.streams().chain(catalog.tables()).chain(catalog.views());
                 error.meant(&name.name, relations.map(|relation| relation.name.as_str()))
             });
             Arc::new(StreamDef::of_name(name.name.clone()))
@@ -66,9 +66,12 @@ pub(super) fn precedence(select: &Select) -> Vec<usize> {
     order
 }
 
-/// The role of a stream or table in a rule that reads it.
-pub(super) fn role(stream: &StreamDef) -> Role {
+/// What a stream, table or view is for a rule that reads it as this input: FROM a view come its changes, and what is
+/// joined are its current rows.
+pub(super) fn role(stream: &StreamDef, input: usize) -> Role {
     match stream.kind {
+        RelationKind::View if input == 0 => Role::Stream,
+        RelationKind::View => Role::Lookup,
         RelationKind::Stream => Role::Stream,
         RelationKind::ScanTable { retain } => Role::Table { retain },
         RelationKind::LookupTable => Role::Lookup,

@@ -23,12 +23,34 @@ pub enum ViewError {
     Window(&'static str),
     #[error("stream {0} cannot be joined in a view: a view joins what has a current state")]
     StreamInJoin(String),
-    #[error("{0} reads the view {1}, and views over views are not supported yet")]
-    OverView(&'static str, String),
-    #[error("{0} is a view, and rules that read or join views are not supported yet")]
-    ReadByRule(String),
-    #[error("lookup table {0} cannot be joined in a view yet")]
-    Lookup(String),
+    #[error("{0} is a view that cannot be read: it is wrong itself")]
+    Unknown(String),
+    #[error("table {0} has no current rows that all share: only tables with KIND=\"lookup\" can be joined in a view")]
+    ScanTable(String),
+    #[error("{0} is a view: its rows have no time, and so they are in no window")]
+    WindowOverView(String),
+    #[error("{0} depends on the order of rows, and the rows of a view have none")]
+    Ordered(String),
+    #[error(
+        "{0} is selected beside groups of rows that leave again: only GROUP BY columns and aggregates have one value"
+    )]
+    NotGrouped(String),
+    #[error("{0}() changes by itself: a row that was counted with one answer could not be taken out with another")]
+    Volatile(&'static str),
+    #[error("meta() tells of messages, and {0} has rows")]
+    Meta(String),
+    #[error("ON of {0} may hold equalities with its columns only, joined by AND")]
+    On(String),
+    #[error(
+        "KEY must contain {columns} of {source_name}, or ON must equate it: rows of {source_name} are told apart by it"
+    )]
+    KeyOfSource { source_name: String, columns: String },
+    #[error("rows of table {0} cannot be told apart: it has no KEY")]
+    TableWithoutKey(String),
+    #[error("{0}.* beside other sources: its columns are not known")]
+    OpenStar(String),
+    #[error("a view cannot read itself: {0}")]
+    Cycle(String),
     #[error("table {0} cannot be the source of a view: read a stream")]
     Table(String),
     #[error("LIMIT needs ORDER BY: without it, the first rows are undefined")]
@@ -73,6 +95,19 @@ impl ViewError {
             ViewError::Unbounded(_) => "put it in a time window, such as GROUP BY …, TUMBLINGWINDOW(mi, 1)".to_owned(),
             ViewError::NeedsWindow(_) => "add a window to GROUP BY, such as TUMBLINGWINDOW(mi, 1)".to_owned(),
             ViewError::AggregateInWhere => "conditions on aggregates belong in HAVING".to_owned(),
+            ViewError::ScanTable(_) => "add KIND=\"lookup\" and KEY to CREATE TABLE".to_owned(),
+            ViewError::WindowOverView(name) => {
+                format!("write a rule that reads FROM {name}: it gets the changes as rows, which windows can hold")
+            }
+            ViewError::Ordered(_) => {
+                "compute it in the view that reads the stream, or take min() or max() of a time".to_owned()
+            }
+            ViewError::NotGrouped(name) => format!("add {name} to GROUP BY, or take max({name})"),
+            ViewError::Volatile(_) => "let the view that reads the stream select it as a column".to_owned(),
+            ViewError::On(_) => "put other conditions into WHERE".to_owned(),
+            ViewError::KeyOfSource { columns, .. } => format!("select {columns} and add it to KEY"),
+            ViewError::TableWithoutKey(_) => "give CREATE TABLE a KEY, or GROUP BY".to_owned(),
+            ViewError::OpenStar(_) => "name the columns".to_owned(),
             ViewError::Analytic(_) => {
                 "compute it in a rule that writes to a stream, and make the view of that".to_owned()
             }

@@ -4,5 +4,6 @@ mod client;
 mod kinds;
 mod libraries;
 mod model;
+mod over_views;
 mod protocol;
 mod service;

@@ -107,6 +107,139 @@ const CASES: &[Case] = &[
     },
 ];
 
+/// The rows of `base` by id, and of `places` by site, as views over them see them.
+fn base(messages: &[Value]) -> (BTreeMap<String, Value>, BTreeMap<String, i64>) {
+    let rows = newest(messages, |message| message["v"].as_i64() < Some(9));
+    let mut ranks = BTreeMap::new();
+    for message in messages {
+        let (site, v) = (message["site"].as_str().unwrap().to_owned(), message["v"].as_i64().unwrap());
+        if v > 2 {
+            ranks.insert(site, v)
+        } else {
+            ranks.remove(&site)
+        };
+    }
+    (rows, ranks)
+}
+
+/// Rows over `base`, with the rank of their site where it has one.
+fn ranked(messages: &[Value]) -> BTreeMap<String, Value> {
+    let (rows, ranks) = base(messages);
+    let row = |(key, mut row): (String, Value)| {
+        row["rank"] = ranks.get(row["site"].as_str().unwrap()).map_or(Value::Null, |rank| json!(rank));
+        (key, row)
+    };
+    rows.into_iter().map(row).collect()
+}
+
+fn by_site(messages: &[Value]) -> BTreeMap<String, Value> {
+    let mut sites: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+    for row in base(messages).0.values() {
+        sites.entry(row["site"].as_str().unwrap().to_owned()).or_default().push(row["v"].as_i64().unwrap());
+    }
+    let row = |(site, mut values): (String, Vec<i64>)| {
+        values.sort_unstable();
+        let (n, total, low, high) = (values.len(), values.iter().sum::<i64>(), values[0], values[values.len() - 1]);
+        values.dedup();
+        let row = json!({"site":site,"n":n,"total":total,"low":low,"high":high,"kinds":values.len()});
+        (json!([site]).to_string(), row)
+    };
+    sites.into_iter().map(row).filter(|(_, row)| row["n"] != 2).collect()
+}
+
+/// Views that read others: each follows what its sources show.
+const OVER_VIEWS: &[Case] = &[
+    Case {
+        name: "base",
+        sql: "CREATE VIEW base WITH (KEY=\"id\") AS SELECT id, site, v FROM s WHERE v < 9",
+        queries: &[""],
+        rows: |messages| base(messages).0,
+    },
+    Case {
+        name: "places",
+        sql: "CREATE VIEW places WITH (KEY=\"site\") AS SELECT site, v AS rank FROM s WHERE v > 2",
+        queries: &[""],
+        rows: |messages| {
+            let row = |(site, rank)| (json!([site]).to_string(), json!({"site":site,"rank":rank}));
+            base(messages).1.into_iter().map(row).collect()
+        },
+    },
+    Case {
+        name: "by_site",
+        sql: "CREATE VIEW by_site WITH (PARAMS=\"site,n\") AS SELECT site, count(*) AS n, sum(v) AS total, \
+              min(v) AS low, max(v) AS high, count(DISTINCT v) AS kinds FROM base GROUP BY site HAVING count(*) <> 2",
+        queries: &["", "?site=a", "?n=1&n=3"],
+        rows: by_site,
+    },
+    Case {
+        name: "ranked",
+        sql: "CREATE VIEW ranked WITH (KEY=\"id\", PARAMS=\"site,rank\") AS SELECT b.*, p.rank FROM base AS b \
+              LEFT JOIN places AS p ON b.site = p.site",
+        queries: &["", "?site=b", "?rank=5&rank=6"],
+        rows: ranked,
+    },
+    Case {
+        name: "above",
+        sql: "CREATE VIEW above WITH (KEY=\"id\") AS SELECT b.id, p.rank, b.v FROM places AS p \
+              INNER JOIN base AS b ON p.site = b.site WHERE b.v > p.rank",
+        queries: &[""],
+        rows: |messages| {
+            let mut rows = ranked(messages);
+            rows.retain(|_, row| row["rank"].as_i64().is_some_and(|rank| row["v"].as_i64() > Some(rank)));
+            rows.values_mut().for_each(|row| {
+                row.as_object_mut().unwrap().remove("site");
+            });
+            rows
+        },
+    },
+    Case {
+        name: "share",
+        sql: "CREATE VIEW share WITH (KEY=\"id\") AS SELECT r.id, r.rank, s.total FROM ranked AS r \
+              LEFT JOIN by_site AS s ON r.site = s.site WHERE r.v <> 4",
+        queries: &[""],
+        rows: |messages| {
+            let sites = by_site(messages);
+            let row = |(key, row): (String, Value)| {
+                let total =
+                    sites.get(&json!([row["site"]]).to_string()).map_or(Value::Null, |site| site["total"].clone());
+                (key, json!({"id":row["id"],"rank":row["rank"],"total":total}))
+            };
+            ranked(messages).into_iter().filter(|(_, row)| row["v"] != 4).map(row).collect()
+        },
+    },
+    Case {
+        name: "best_ranked",
+        sql: "CREATE VIEW best_ranked WITH (KEY=\"id\") AS SELECT id, v FROM ranked WHERE rank IS NOT NULL \
+              ORDER BY v DESC LIMIT 2",
+        queries: &[""],
+        rows: |messages| {
+            let mut rows = ranked(messages);
+            rows.retain(|_, row| !row["rank"].is_null());
+            let rows = rows.into_iter().map(|(key, row)| (key, json!({"id":row["id"],"v":row["v"]})));
+            first(rows.collect(), 2).into_iter().collect()
+        },
+    },
+    Case {
+        name: "all_of_it",
+        sql: "CREATE VIEW all_of_it AS SELECT count(*) AS n, avg(v) AS mean, max(rank) AS most FROM ranked",
+        queries: &[""],
+        rows: |messages| {
+            let rows = ranked(messages);
+            if messages.iter().all(|message| message["v"] == 9) {
+                return BTreeMap::new();
+            }
+            let total: i64 = rows.values().filter_map(|row| row["v"].as_i64()).sum();
+            let mean = match rows.len() as i64 {
+                0 => Value::Null,
+                rows if total % rows == 0 => json!(total / rows),
+                rows => json!(total as f64 / rows as f64),
+            };
+            let most = rows.values().filter_map(|row| row["rank"].as_i64()).max();
+            BTreeMap::from([("[]".to_owned(), json!({"n":rows.len(),"mean":mean,"most":most}))])
+        },
+    },
+];
+
 /// Whether a row is in the part that a query asks for.
 fn is_in(query: &str, row: &Value) -> bool {
     let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
@@ -121,8 +254,9 @@ fn is_in(query: &str, row: &Value) -> bool {
     })
 }
 
-async fn model(name: &str, workers: &str, seed: u64) {
-    let views: Vec<&str> = CASES.iter().map(|case| case.sql).collect();
+async fn model(name: &str, cases: &[Case], workers: &str, seed: u64) {
+    // In whatever order they stand in the file.
+    let views: Vec<&str> = cases.iter().rev().map(|case| case.sql).collect();
     let rules = json!({"streams": [stream("s", "", ", TIMESTAMP=\"ts\"")], "views": views, "rules": []});
     let plutino = Plutino::run(name, &rules, &["--workers", workers]).await;
     let mut feed = plutino.connect("/s").await;
@@ -141,9 +275,9 @@ async fn model(name: &str, workers: &str, seed: u64) {
             messages.push(message);
         }
         if clients.len() < 14 {
-            let case = random.usize(0..CASES.len());
-            let query = CASES[case].queries[random.usize(0..CASES[case].queries.len())];
-            let path = format!("/live/{}{query}", CASES[case].name);
+            let case = random.usize(0..cases.len());
+            let query = cases[case].queries[random.usize(0..cases[case].queries.len())];
+            let path = format!("/live/{}{query}", cases[case].name);
             let live = Live::open(plutino.port, &path).await;
             clients.push((case, path, live));
         } else if random.u8(0..4) == 0 {
@@ -159,7 +293,7 @@ async fn model(name: &str, workers: &str, seed: u64) {
         if round % 4 == 3 {
             for (case, path, live) in &mut clients {
                 let query = path.split_once('?').map_or("", |(_, query)| query);
-                let mut wanted = (CASES[*case].rows)(&messages);
+                let mut wanted = (cases[*case].rows)(&messages);
                 wanted.retain(|_, row| is_in(query, row));
                 live.until(|rows| *rows == wanted).await;
             }
@@ -169,10 +303,20 @@ async fn model(name: &str, workers: &str, seed: u64) {
 
 #[tokio::test]
 async fn every_client_holds_its_part() {
-    model("live-model-1", "1", 11).await;
+    model("live-model-1", CASES, "1", 11).await;
 }
 
 #[tokio::test]
 async fn every_client_holds_its_part_over_three_threads() {
-    model("live-model-3", "3", 12).await;
+    model("live-model-3", CASES, "3", 12).await;
+}
+
+#[tokio::test]
+async fn views_over_views_follow_every_change() {
+    model("live-model-over-1", OVER_VIEWS, "1", 13).await;
+}
+
+#[tokio::test]
+async fn views_over_views_follow_every_change_over_three_threads() {
+    model("live-model-over-3", OVER_VIEWS, "3", 14).await;
 }

@@ -1,0 +1,97 @@
+//! The current rows of a view by some of their columns, for rules that look them up.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::dataflow::row::KeyHasher;
+use crate::io::queue::RowFrame;
+use crate::value::key::{GroupKey, KeyPart};
+use crate::value::{Row, Text, Value};
+
+use super::RowChange;
+
+/// Rows by the values of some columns.
+#[derive(Debug)]
+pub struct RowIndex {
+    columns: Vec<Text>,
+    rows: RefCell<HashMap<GroupKey, BTreeMap<u64, Arc<RowFrame>>, KeyHasher>>,
+}
+
+impl RowIndex {
+    pub fn new(columns: Vec<Text>) -> RowIndex {
+        RowIndex { columns, rows: RefCell::default() }
+    }
+
+    pub fn columns(&self) -> &[Text] {
+        &self.columns
+    }
+
+    /// Visits the rows whose columns are `key`. Numbers are compared by value, whatever their form; null and absent are
+    /// equal to nothing.
+    pub fn lookup(&self, key: &[Value], visit: &mut dyn FnMut(&Row)) {
+        let rows = self.rows.borrow();
+        let found = rows.get(&GroupKey::from_values(key));
+        found.into_iter().flat_map(BTreeMap::values).for_each(|frame| visit(&frame.row));
+    }
+
+    pub(super) fn clear(&self) {
+        self.rows.borrow_mut().clear();
+    }
+
+    pub(super) fn change(&self, change: &RowChange) {
+        let mut rows = self.rows.borrow_mut();
+        if let Some(key) = change.old.as_ref().and_then(|old| self.key(&old.row))
+            && let Some(same) = rows.get_mut(&key)
+        {
+            same.remove(&change.id);
+            if same.is_empty() {
+                rows.remove(&key);
+            }
+        }
+        if let Some(new) = &change.new
+            && let Some(key) = self.key(&new.row)
+        {
+            rows.entry(key).or_default().insert(change.id, new.clone());
+        }
+    }
+
+    /// The key of a row; `None` if one of its columns is null: nothing is equal to it.
+    fn key(&self, row: &Row) -> Option<GroupKey> {
+        let mut key = GroupKey::default();
+        for column in &self.columns {
+            let value = row.iter().find(|(name, _)| name == column).map(|(_, value)| value);
+            key.push(value.unwrap_or(&Value::Absent));
+        }
+        (!key.parts().contains(&KeyPart::Nothing)).then_some(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(id: i64, site: Value) -> Option<Arc<RowFrame>> {
+        let row = vec![("id".into(), Value::Int(id)), ("site".into(), site)];
+        Some(Arc::new(RowFrame { row, ..RowFrame::default() }))
+    }
+
+    #[test]
+    fn rows_are_found_by_what_they_are_now() {
+        let index = RowIndex::new(vec!["site".into()]);
+        let found = |site: Value| {
+            let mut ids = Vec::new();
+            index.lookup(&[site], &mut |row| ids.push(row[0].1.clone()));
+            ids
+        };
+        index.change(&RowChange { id: 5, old: None, new: row(1, Value::Int(7)) });
+        index.change(&RowChange { id: 2, old: None, new: row(2, Value::Float(7.0)) });
+        index.change(&RowChange { id: 3, old: None, new: row(3, Value::Null) });
+        assert_eq!(found(Value::Int(7)), [Value::Int(2), Value::Int(1)]);
+        assert!(found(Value::Null).is_empty());
+        index.change(&RowChange { id: 5, old: row(1, Value::Int(7)), new: row(1, Value::Int(8)) });
+        index.change(&RowChange { id: 2, old: row(2, Value::Float(7.0)), new: None });
+        assert_eq!(found(Value::Float(8.0)), [Value::Int(1)]);
+        assert!(found(Value::Int(7)).is_empty());
+    }
+}

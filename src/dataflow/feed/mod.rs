@@ -1,0 +1,249 @@
+//! What reads the rows of a view on its worker: rules that read its changes, rules that look its rows up, and views over
+//! it.
+//!
+//! A view's operator hands the net changes of each cut over, as rows that were parsed once for all readers. Rules that
+//! read FROM the view get them through a scan, as they get messages. Where a sink of such a rule makes it wait, changes
+//! are folded by row meanwhile, so that no more waits than the view has rows. Indexes follow at once, and what views
+//! over it get waits in their [`Inbox`]es until the worker runs these.
+//!
+//! A feed is known by the name of its view and outlives the view's operator. This module knows nothing of how a view is
+//! computed.
+
+mod change;
+mod index;
+
+use std::cell::{Cell, RefCell};
+use std::rc::{Rc, Weak};
+use std::sync::Arc;
+use std::time::Instant;
+
+use indexmap::IndexMap;
+use jiff::tz::TimeZone;
+
+use crate::definition::stream::StreamDef;
+use crate::io::queue::{Frame, FrameBatch, Origin};
+use crate::plan::physical::Scan;
+use crate::sync::locked;
+use crate::value::key::GroupKey;
+use crate::value::{Text, Value};
+use crate::view::{NetChange, ViewCell};
+
+use super::command::RuleKey;
+use super::context::RuleContext;
+use super::output::Output;
+use super::row::KeyHasher;
+use super::scan::{StreamScan, Target};
+
+pub use change::{Inbox, RowChange};
+pub use index::RowIndex;
+
+use change::parsed;
+
+/// The readers of one view.
+pub struct Feed {
+    /// the last view of this name
+    view: RefCell<Option<Arc<ViewCell>>>,
+    /// operators of it: two for a moment where one takes the place of another
+    operators: Cell<usize>,
+    /// how many views are between it and streams
+    level: Cell<usize>,
+    /// something waits for the readers of any view of the worker
+    waits: Rc<Cell<bool>>,
+    scan: RefCell<StreamScan>,
+    /// rules that read its changes
+    rules: Cell<usize>,
+    /// changes that they have not seen yet, by row
+    held: RefCell<IndexMap<GroupKey, RowChange, KeyHasher>>,
+    indexes: RefCell<Vec<Weak<RowIndex>>>,
+    inboxes: RefCell<Vec<Weak<Inbox>>>,
+    origins: [Arc<Origin>; 3],
+}
+
+impl Feed {
+    /// The feed of a view without readers. `waits` is set where something waits for readers.
+    pub fn new(name: Text, zone: TimeZone, waits: Rc<Cell<bool>>) -> Feed {
+        let origin = |op: &'static str| {
+            let members = [(Text::const_new("op"), Value::Text(Text::const_new(op)))];
+            Arc::new(Origin { meta: Value::object(members) })
+        };
+        Feed {
+            view: RefCell::default(),
+            operators: Cell::new(0),
+            level: Cell::new(0),
+            waits,
+            scan: RefCell::new(StreamScan::new(StreamDef::of_name(name).schema(), zone)),
+            rules: Cell::new(0),
+            held: RefCell::default(),
+            indexes: RefCell::default(),
+            inboxes: RefCell::default(),
+            origins: ["insert", "update", "delete"].map(origin),
+        }
+    }
+
+    /// How many views are between this one and streams.
+    pub fn level(&self) -> usize {
+        self.level.get()
+    }
+
+    /// A view's rows come here from now on. Where they are not those that were there before (`anew`, or another view of
+    /// the name), what readers know is forgotten: indexes begin anew, and views over it stand still until they are made
+    /// anew.
+    pub fn attach(&self, view: &Arc<ViewCell>, level: usize, anew: bool) {
+        self.operators.set(self.operators.get() + 1);
+        self.level.set(level);
+        let before = self.view.borrow_mut().replace(view.clone());
+        if !anew && before.is_some_and(|before| Arc::ptr_eq(&before, view)) {
+            return;
+        }
+        self.held.borrow_mut().clear();
+        self.inboxes.borrow().iter().filter_map(Weak::upgrade).for_each(|inbox| inbox.end());
+        for index in self.indexes.borrow().iter().filter_map(Weak::upgrade) {
+            index.clear();
+            self.each_row(&mut |change| index.change(&change));
+        }
+    }
+
+    /// Whether anybody reads the view.
+    pub fn is_read(&self) -> bool {
+        let read = |weak: &Weak<Inbox>| weak.strong_count() > 0;
+        self.rules.get() > 0
+            || self.indexes.borrow().iter().any(|index| index.strong_count() > 0)
+            || self.inboxes.borrow().iter().any(read)
+    }
+
+    /// Whether anybody reads it, or writes it.
+    pub fn is_used(&self) -> bool {
+        self.operators.get() > 0 || self.is_read()
+    }
+
+    /// The view's operator ends. Those that read it keep its last rows.
+    pub fn detach(&self) {
+        self.operators.set(self.operators.get() - 1);
+    }
+
+    /// Takes the net changes of a cut.
+    pub fn publish(&self, changes: Vec<NetChange>) {
+        if changes.is_empty() {
+            return;
+        }
+        let mut keys = Vec::with_capacity(changes.len());
+        let mut rows: Vec<RowChange> = Vec::with_capacity(changes.len());
+        for change in changes {
+            rows.push(parsed(change.entry, change.old.as_deref(), change.new.as_deref()));
+            keys.push(change.key);
+        }
+        let mut indexes = self.indexes.borrow_mut();
+        indexes.retain(|index| index.strong_count() > 0);
+        for index in indexes.iter().filter_map(Weak::upgrade) {
+            rows.iter().for_each(|change| index.change(change));
+        }
+        let mut inboxes = self.inboxes.borrow_mut();
+        inboxes.retain(|inbox| inbox.strong_count() > 0);
+        for inbox in inboxes.iter().filter_map(Weak::upgrade) {
+            rows.iter().for_each(|change| inbox.push(change.clone()));
+        }
+        if self.rules.get() > 0 {
+            let mut held = self.held.borrow_mut();
+            keys.into_iter().zip(rows).for_each(|(key, change)| hold(&mut held, key, change));
+        }
+        self.waits.set(true);
+    }
+
+    /// Hands what waits over to the rules that read the view's changes, as far as their sinks take more; true if there
+    /// was something.
+    pub fn deliver(&self, now: i64) -> bool {
+        if self.held.borrow().is_empty() {
+            return false;
+        }
+        let mut scan = self.scan.borrow_mut();
+        if !scan.ready() {
+            // The sink wakes the worker when it is ready.
+            self.waits.set(true);
+            return false;
+        }
+        let received = Instant::now();
+        let held = std::mem::take(&mut *self.held.borrow_mut());
+        let mut batches: Vec<FrameBatch> = Vec::new();
+        let mut last = usize::MAX;
+        for (_, change) in held {
+            let (op, row) = match (change.old, change.new) {
+                (None, Some(new)) => (0, new),
+                (Some(_), Some(new)) => (1, new),
+                (Some(old), None) => (2, old),
+                (None, None) => continue,
+            };
+            if last != op {
+                let origin = Some(self.origins[op].clone());
+                batches.push(FrameBatch { frames: Vec::new(), origin, received });
+                last = op;
+            }
+            batches.last_mut().into_iter().for_each(|batch| batch.frames.push(Frame::Row(row.clone())));
+        }
+        scan.run(&batches, now);
+        true
+    }
+
+    /// A rule reads the view's changes from now on.
+    pub fn add_rule(
+        &self,
+        key: RuleKey,
+        plan: Scan,
+        context: Rc<RuleContext>,
+        output: Rc<RefCell<Output>>,
+        target: Target,
+    ) {
+        self.rules.set(self.rules.get() + 1);
+        self.scan.borrow_mut().add(key, plan, context, output, target);
+    }
+
+    /// It does not any more.
+    pub fn remove_rule(&self, key: RuleKey) {
+        self.rules.set(self.rules.get() - 1);
+        self.scan.borrow_mut().remove(key);
+        if self.rules.get() == 0 {
+            self.held.borrow_mut().clear();
+        }
+    }
+
+    /// The view's rows by some of their columns, as long as somebody holds the answer.
+    pub fn index(&self, columns: &[Text]) -> Rc<RowIndex> {
+        let known = self.indexes.borrow().iter().filter_map(Weak::upgrade).find(|index| index.columns() == columns);
+        if let Some(index) = known {
+            return index;
+        }
+        let index = Rc::new(RowIndex::new(columns.to_vec()));
+        self.each_row(&mut |change| index.change(&change));
+        self.indexes.borrow_mut().push(Rc::downgrade(&index));
+        index
+    }
+
+    /// Shows the rows that are there, and gives where the changes come from then on.
+    pub fn follow(&self, see: &mut dyn FnMut(RowChange)) -> Rc<Inbox> {
+        self.each_row(see);
+        let inbox = Rc::new(Inbox::new(self.waits.clone()));
+        self.inboxes.borrow_mut().push(Rc::downgrade(&inbox));
+        inbox
+    }
+
+    /// View time of the last cut, ms.
+    pub fn ts(&self) -> Option<i64> {
+        self.view.borrow().as_ref().map(|view| locked(view).ts())
+    }
+
+    fn each_row(&self, see: &mut dyn FnMut(RowChange)) {
+        let Some(view) = self.view.borrow().clone() else { return };
+        locked(&view).each_numbered(|entry, json| see(parsed(entry, None, Some(json))));
+    }
+}
+
+/// Adds a change to those that wait, folded with one of the same row.
+fn hold(held: &mut IndexMap<GroupKey, RowChange, KeyHasher>, key: GroupKey, change: RowChange) {
+    match held.entry(key) {
+        indexmap::map::Entry::Vacant(entry) => {
+            entry.insert(change);
+        }
+        indexmap::map::Entry::Occupied(mut entry) => {
+            entry.get_mut().new = change.new;
+        }
+    }
+}

@@ -1,0 +1,377 @@
+//! A view over views: it follows their rows and those of lookup tables, through joins, into rows or groups of its own.
+//!
+//! Each change is a row that leaves and one that comes, or one of the two, and goes through the view by itself: what was
+//! made of a row when it came is made again, and taken out, when it leaves. The view keeps what it joins
+//! ([`Joins`]) and its groups ([`Tally`]), and no other rows. Its cut is one of all that it reads.
+
+use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::dataflow::context::RuleContext;
+use crate::dataflow::feed::{Feed, Inbox, RowChange};
+use crate::dataflow::row::KeyHasher;
+use crate::dataflow::timers::WorkerClock;
+use crate::expr::function::CallContext;
+use crate::expr::{EvalError, Scope};
+use crate::format::schema;
+use crate::io::queue::RowFrame;
+use crate::metrics::{Place, RuleMetrics};
+use crate::plan::physical::{Column, ColumnSource, Filter, Input, Scan};
+use crate::plan::view::ViewPlan;
+use crate::value::Value;
+use crate::value::key::GroupKey;
+use crate::view::ViewCell;
+
+use super::join::Joins;
+use super::outgoing::{Outgoing, Told};
+use super::row::{RowMaker, check_group};
+use super::tally::Tally;
+
+/// Where the rows of one input come from.
+pub enum Rows {
+    /// another view
+    View(Rc<Feed>),
+    /// a lookup table: the rows that are there, and the changes from then on
+    Table(Vec<RowChange>, Rc<Inbox>),
+}
+
+/// The state of a view over views.
+pub struct DerivedView {
+    inputs: Vec<InputRows>,
+    /// the views that it reads
+    sources: Vec<Rc<Feed>>,
+    level: usize,
+    joins: Joins,
+    work: Work,
+    /// it does nothing any more
+    stopped: bool,
+    clock: Rc<WorkerClock>,
+    context: Rc<RuleContext>,
+    /// a joined row to work in
+    wide: Vec<Value>,
+}
+
+struct InputRows {
+    input: Input,
+    inbox: Rc<Inbox>,
+}
+
+/// What becomes of joined rows.
+struct Work {
+    plan: ViewPlan,
+    grouped: bool,
+    maker: RowMaker,
+    groups: HashMap<GroupKey, Group, KeyHasher>,
+    /// groups whose row must be made
+    dirty: HashSet<GroupKey, KeyHasher>,
+    out: Outgoing,
+    key: GroupKey,
+}
+
+struct Group {
+    rows: u64,
+    /// the slots of a row of it: those that are read after grouping have one value for all
+    first: Vec<Value>,
+    tallies: Vec<Tally>,
+}
+
+/// Why a row is not counted.
+type Lost = (Place, String);
+
+impl DerivedView {
+    /// A view with the rows that there are now.
+    pub fn new(
+        plan: ViewPlan,
+        inputs: Vec<Input>,
+        rows: Vec<Rows>,
+        (view, feed): (Arc<ViewCell>, Rc<Feed>),
+        context: Rc<RuleContext>,
+        metrics: Arc<RuleMetrics>,
+        clock: Rc<WorkerClock>,
+    ) -> DerivedView {
+        let sources: Vec<Rc<Feed>> = rows
+            .iter()
+            .filter_map(|rows| match rows {
+                Rows::View(feed) => Some(feed.clone()),
+                Rows::Table(..) => None,
+            })
+            .collect();
+        let level = 1 + sources.iter().map(|feed| feed.level()).max().unwrap_or(0);
+        let now = clock.now();
+        let out = Outgoing::new(&plan, view, feed, level, metrics, now);
+        let mut derived = DerivedView {
+            joins: Joins::new(plan.body.joins.clone(), &inputs),
+            wide: vec![Value::Absent; plan.body.result_slots()],
+            work: Work {
+                grouped: plan.body.grouped,
+                maker: RowMaker::new(&plan),
+                groups: HashMap::default(),
+                dirty: HashSet::default(),
+                out,
+                key: GroupKey::default(),
+                plan,
+            },
+            inputs: Vec::new(),
+            sources,
+            level,
+            stopped: false,
+            clock,
+            context,
+        };
+        for (number, (input, rows)) in inputs.into_iter().zip(rows).enumerate() {
+            let inbox = match rows {
+                Rows::View(feed) => feed.follow(&mut |change| derived.change(number, &input, &change, now)),
+                Rows::Table(rows, inbox) => {
+                    rows.iter().for_each(|change| derived.change(number, &input, change, now));
+                    inbox
+                }
+            };
+            derived.inputs.push(InputRows { input, inbox });
+        }
+        derived.cut(now);
+        derived
+    }
+
+    /// How many views are between it and streams.
+    pub fn level(&self) -> usize {
+        self.level
+    }
+
+    /// Follows what has changed, and makes a cut; false: nothing has.
+    pub fn run(&mut self, now: i64) -> bool {
+        if self.stopped || self.inputs.iter().all(|input| input.inbox.is_empty()) {
+            return false;
+        }
+        let inputs = std::mem::take(&mut self.inputs);
+        for (number, InputRows { input, inbox }) in inputs.iter().enumerate() {
+            inbox.take().iter().for_each(|change| self.change(number, input, change, now));
+        }
+        self.inputs = inputs;
+        self.cut(now);
+        true
+    }
+
+    /// Stops it for good.
+    pub fn fail(&mut self, why: String) {
+        self.stopped = true;
+        self.work.out.stop(why);
+        // Nobody reads what would come.
+        self.inputs.clear();
+    }
+
+    fn change(&mut self, number: usize, input: &Input, change: &RowChange, now: i64) {
+        for (row, comes) in [(&change.old, false), (&change.new, true)] {
+            if let Some(row) = row
+                && let Err((place, error)) = self.row(number, input, change.id, row, comes, now)
+                && comes
+            {
+                self.work.out.error(place, &error);
+            }
+        }
+    }
+
+    /// A row of an input comes or leaves.
+    fn row(
+        &mut self,
+        number: usize,
+        input: &Input,
+        id: u64,
+        row: &RowFrame,
+        comes: bool,
+        now: i64,
+    ) -> Result<(), Lost> {
+        let rule = self.context.clone();
+        let context = rule.row(now, now);
+        let slots = &mut self.wide[input.slots.clone()];
+        fill(slots, &input.scan.columns, row, &context)?;
+        if number == 0 && !scanned(&input.scan, slots, &context)? {
+            return Ok(());
+        }
+        let work = &mut self.work;
+        let mut lost = None;
+        let mut give = |wide: &mut [Value], comes: bool| {
+            if let Err(error) = work.row(wide, comes, &context) {
+                lost.get_or_insert(error);
+            }
+        };
+        match number {
+            0 => self.joins.first(id, comes, &mut self.wide, &context, &mut give),
+            _ => self.joins.other(number, id, comes, &mut self.wide, &context, &mut give),
+        }
+        lost.map_or(Ok(()), Err)
+    }
+
+    fn cut(&mut self, now: i64) {
+        let rule = self.context.clone();
+        let context = rule.row(now, now);
+        self.wide.fill(Value::Absent);
+        self.work.make_rows(&mut self.wide, &context);
+        // A row of a window is final when the view time of what it comes from has passed its end.
+        let ts = self.sources.iter().filter_map(|source| source.ts()).min().unwrap_or(now);
+        let group = size_of::<(GroupKey, Group)>() + self.work.plan.body.aggregates.len() * size_of::<Tally>();
+        let bytes = self.joins.bytes() + self.work.groups.capacity() * group;
+        let most = self.work.plan.max_rows;
+        let told = Told { ts, now: self.clock.now(), bytes, ..Told::default() };
+        if let Err(rows) = self.work.out.cut(told, Some(most)) {
+            self.fail(format!(
+                "the view has {rows} rows, more than its MAX_ROWS of {most}: raise MAX_ROWS, or read fewer"
+            ));
+        }
+    }
+}
+
+impl Work {
+    /// A joined row comes or leaves.
+    fn row(&mut self, wide: &mut [Value], comes: bool, context: &CallContext<'_>) -> Result<(), Lost> {
+        let body = &self.plan.body;
+        for (place, expr) in body.computed.iter().enumerate() {
+            let value = expr.eval(&Scope { slots: wide, context }).map_err(selecting)?.into_owned();
+            wide[body.first_computed() + place] = value;
+        }
+        let scope = Scope { slots: wide, context };
+        let passes = body.joined_filter.as_ref().map_or(Ok(true), |filter| filter.test(&scope));
+        if !passes.map_err(|error| (Place::Filter, format!("run Where error: {error}")))? {
+            return Ok(());
+        }
+        if self.grouped { self.count(wide, comes, context) } else { self.put(wide, comes, context) }
+    }
+
+    /// The row is one of the view's.
+    fn put(&mut self, slots: &[Value], comes: bool, context: &CallContext<'_>) -> Result<(), Lost> {
+        let scope = Scope { slots, context };
+        let project = |error: super::row::RowError| (Place::Project, error.to_string());
+        self.maker.key(&scope, &mut self.key).map_err(project)?;
+        let row = match comes {
+            true => Some(self.maker.row(&self.key, &scope).map_err(project)?),
+            false => None,
+        };
+        self.out.emit((self.key.clone(), row));
+        Ok(())
+    }
+
+    /// The row counts in its group.
+    fn count(&mut self, slots: &[Value], comes: bool, context: &CallContext<'_>) -> Result<(), Lost> {
+        let scope = Scope { slots, context };
+        let body = &self.plan.body;
+        self.key.clear();
+        for expr in &body.keys {
+            self.key.push(&*expr.eval(&scope).map_err(selecting)?);
+        }
+        check_group(&self.key).map_err(|error| (Place::Aggregate, error.to_string()))?;
+        let arguments = super::groups::arguments(body, &scope).map_err(selecting)?;
+        let new = || Group {
+            rows: 0,
+            first: body.kept_slots.iter().map(|slot| slots[*slot].clone()).collect(),
+            tallies: body.aggregates.iter().map(Tally::new).collect(),
+        };
+        let group = self.groups.entry(self.key.clone()).or_insert_with(new);
+        let values = || group.tallies.iter().zip(&arguments);
+        let taken = values().try_for_each(|(tally, value)| tally.check(value.as_ref()));
+        let tallies = group.tallies.iter_mut().zip(&arguments);
+        match (&taken, comes) {
+            (Ok(()), true) => {
+                group.rows += 1;
+                tallies.for_each(|(tally, value)| tally.add(value.as_ref()));
+            }
+            (Ok(()), false) => {
+                group.rows -= 1;
+                tallies.for_each(|(tally, value)| tally.remove(value.as_ref()));
+            }
+            (Err(_), _) => {}
+        }
+        self.dirty.insert(self.key.clone());
+        taken.map_err(|error| (Place::Aggregate, format!("run Select error: {error}")))
+    }
+
+    /// Makes the rows of groups that have changed.
+    fn make_rows(&mut self, slots: &mut [Value], context: &CallContext<'_>) {
+        for key in std::mem::take(&mut self.dirty) {
+            // Without GROUP BY there is one row, from the first on.
+            let is_empty = self.groups.get(&key).is_none_or(|group| group.rows == 0 && !self.plan.body.keys.is_empty());
+            if is_empty {
+                self.groups.remove(&key);
+                self.out.emit((key, None));
+                continue;
+            }
+            let made = self.make_row(&key, slots, context);
+            let row = made.unwrap_or_else(|(place, error)| {
+                self.out.error(place, &error);
+                None
+            });
+            self.out.emit((key, row));
+        }
+    }
+
+    /// The row of a group; `None` if HAVING does not let it pass.
+    fn make_row(
+        &mut self,
+        key: &GroupKey,
+        slots: &mut [Value],
+        context: &CallContext<'_>,
+    ) -> Result<Option<super::row::Made>, Lost> {
+        let Some(group) = self.groups.get(key) else { return Ok(None) };
+        let body = &self.plan.body;
+        for (slot, value) in body.kept_slots.iter().zip(&group.first) {
+            slots[*slot] = value.clone();
+        }
+        for (place, tally) in group.tallies.iter().enumerate() {
+            slots[body.row_slots + place] = tally.answer().map_err(selecting)?;
+        }
+        let scope = Scope { slots, context };
+        let passes = body.having.as_ref().map_or(Ok(true), |having| having.test(&scope));
+        if !passes.map_err(|error| (Place::Having, format!("run Having error: {error}")))? {
+            return Ok(None);
+        }
+        self.maker.row(key, &scope).map(Some).map_err(|error| (Place::Project, error.to_string()))
+    }
+}
+
+fn selecting(error: EvalError) -> Lost {
+    (Place::Aggregate, format!("run Select error: {error}"))
+}
+
+/// Puts the columns of a row into the slots of its input.
+fn fill(slots: &mut [Value], columns: &[Column], row: &RowFrame, context: &CallContext<'_>) -> Result<(), Lost> {
+    for (slot, column) in slots.iter_mut().zip(columns) {
+        *slot = match &column.source {
+            ColumnSource::Key(wanted) => {
+                let value = row.row.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone());
+                schema::accept(wanted, column.ty.as_ref(), value, None, context.zone)
+                    .map_err(|error| (Place::Decoder, error.to_string()))?
+            }
+            ColumnSource::Whole => Value::object(row.row.iter().cloned()),
+            // A view over views has none of these.
+            ColumnSource::Meta | ColumnSource::Topic => Value::Absent,
+        };
+    }
+    Ok(())
+}
+
+/// Computes what the scan of the first input does; false: the row does not pass.
+fn scanned(scan: &Scan, slots: &mut [Value], context: &CallContext<'_>) -> Result<bool, Lost> {
+    let compute = |which: std::ops::Range<usize>, slots: &mut [Value]| {
+        for index in which {
+            let value = scan.computed[index].eval(&Scope { slots, context }).map_err(selecting)?.into_owned();
+            slots[scan.columns.len() + index] = value;
+        }
+        Ok(())
+    };
+    compute(0..scan.computed_for_filter, slots)?;
+    if let Some(filter) = &scan.filter
+        && !passes(filter, slots, context).map_err(|error| (Place::Filter, format!("run Where error: {error}")))?
+    {
+        return Ok(false);
+    }
+    compute(scan.computed_for_filter..scan.computed.len(), slots)?;
+    Ok(true)
+}
+
+fn passes(filter: &Filter, slots: &[Value], context: &CallContext<'_>) -> Result<bool, EvalError> {
+    for test in &filter.tests {
+        if !test.holds.test(&slots[test.slot], context)? {
+            return Ok(false);
+        }
+    }
+    filter.rest.as_ref().map_or(Ok(true), |rest| rest.test(&Scope { slots, context }))
+}

@@ -1,0 +1,119 @@
+//! The views over views of a worker, and the feeds between all its views.
+//!
+//! A view over views runs when the worker has nothing else to do, after all that it reads: those with fewer views
+//! between them and streams come first. So a view over several views takes one common cut of them, and a change goes
+//! through all views above it before the next message.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+
+use crate::dataflow::command::RuleKey;
+use crate::dataflow::context::RuleContext;
+use crate::dataflow::feed::{Feed, Inbox};
+use crate::dataflow::table::Tables;
+use crate::dataflow::timers::WorkerClock;
+use crate::metrics::RuleMetrics;
+use crate::plan::physical::Input;
+use crate::plan::view::ViewPlan;
+use crate::value::Text;
+use crate::view::ViewCell;
+
+use super::derived::{DerivedView, Rows};
+
+/// The views over views of a worker, and the feeds of all views.
+#[derive(Default)]
+pub struct Network {
+    feeds: HashMap<Text, Rc<Feed>>,
+    /// those with fewer views below them first
+    views: Vec<Node>,
+    /// something waits for readers of views
+    waits: Rc<Cell<bool>>,
+}
+
+/// What a view over views is made of.
+pub struct Beginning {
+    pub plan: ViewPlan,
+    pub inputs: Vec<Input>,
+    /// where its rows go
+    pub view: Arc<ViewCell>,
+    pub context: Rc<RuleContext>,
+    pub metrics: Arc<RuleMetrics>,
+    pub clock: Rc<WorkerClock>,
+}
+
+struct Node {
+    key: RuleKey,
+    level: usize,
+    view: RefCell<DerivedView>,
+}
+
+impl Network {
+    /// The feed of the view with this name.
+    pub fn feed(&mut self, name: &str, zone: &TimeZone) -> Rc<Feed> {
+        let new = || Rc::new(Feed::new(name.into(), zone.clone(), self.waits.clone()));
+        self.feeds.entry(name.into()).or_insert_with(new).clone()
+    }
+
+    /// Begins a view over views with the rows that there are now. Nothing that these views and tables have taken in may be
+    /// on its way.
+    pub fn begin(&mut self, key: RuleKey, tables: &Tables, begin: Beginning) {
+        let Beginning { plan, inputs, view, context, metrics, clock } = begin;
+        let feed = self.feed(&plan.about.name, &context.zone);
+        let rows = inputs
+            .iter()
+            .map(|input| {
+                let name = &input.stream.name;
+                if input.stream.view.is_some() {
+                    return Rows::View(self.feed(name, &context.zone));
+                }
+                let inbox = Rc::new(Inbox::new(self.waits.clone()));
+                let rows = tables.table(name).map(|table| table.follow(&inbox)).unwrap_or_default();
+                Rows::Table(rows, inbox)
+            })
+            .collect();
+        let view = DerivedView::new(plan, inputs, rows, (view, feed), context, metrics, clock);
+        let level = view.level();
+        let place = self.views.partition_point(|node| node.level <= level);
+        self.views.insert(place, Node { key, level, view: RefCell::new(view) });
+    }
+
+    /// Takes a view over views away, if the rule is one.
+    pub fn remove(&mut self, key: RuleKey) {
+        self.views.retain(|node| node.key != key);
+    }
+
+    /// Forgets feeds that nobody reads or writes: to be called when a rule has ended.
+    pub fn sweep(&mut self) {
+        self.feeds.retain(|_, feed| feed.is_used());
+    }
+
+    /// Runs what waits; true if there was something.
+    pub fn run(&mut self, clock: &WorkerClock) -> bool {
+        if !self.waits.replace(false) {
+            return false;
+        }
+        let now = clock.now();
+        let mut ran = false;
+        for node in &self.views {
+            // A panic ends this view and no other.
+            let run = || node.view.borrow_mut().run(now);
+            match catch_unwind(AssertUnwindSafe(run)) {
+                Ok(did) => ran |= did,
+                Err(_) => {
+                    let failed = || node.view.borrow_mut().fail("internal error: the view's code panicked".to_owned());
+                    // Its parts may be in any state: if even this panics, it is left alone.
+                    let _ = catch_unwind(AssertUnwindSafe(failed));
+                }
+            }
+        }
+        for feed in self.feeds.values() {
+            ran |= feed.deliver(now);
+        }
+        ran
+    }
+}

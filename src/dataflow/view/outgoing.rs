@@ -1,0 +1,146 @@
+//! The way of a view's rows from its operator into its store, and to what reads them on the worker.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use crate::dataflow::feed::Feed;
+use crate::metrics::{Place, RuleMetrics};
+use crate::plan::view::ViewPlan;
+use crate::sync::locked;
+use crate::value::key::GroupKey;
+use crate::view::{Form, ViewCell};
+
+use super::top::{Change, TopRows};
+
+/// What a view's operator gives its changes to.
+pub struct Outgoing {
+    view: Arc<ViewCell>,
+    feed: Rc<Feed>,
+    tops: Vec<TopRows>,
+    changes: Vec<Change>,
+    metrics: Arc<RuleMetrics>,
+    last_error: Option<String>,
+}
+
+/// What the operator tells with a cut.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Told {
+    /// view time, ms
+    pub ts: i64,
+    /// the clock, ms
+    pub now: i64,
+    pub evicted: u64,
+    pub expired: u64,
+    pub late: u64,
+    /// bytes of accumulators and the like
+    pub bytes: usize,
+}
+
+impl Outgoing {
+    /// The way to a view's store, which holds what an operator before has left: that goes with the first cut, unless it
+    /// comes again. With another definition the store begins empty. `level` is how many views are between this one and
+    /// streams.
+    pub fn new(
+        plan: &ViewPlan,
+        view: Arc<ViewCell>,
+        feed: Rc<Feed>,
+        level: usize,
+        metrics: Arc<RuleMetrics>,
+        now: i64,
+    ) -> Outgoing {
+        let mut changes = Vec::new();
+        let anew = {
+            let mut view = locked(&view);
+            let anew = view.about().definition != plan.about.definition;
+            if !anew {
+                view.reconfigure(plan.about.clone());
+                view.each_entry(|key, _, _| changes.push((key.clone(), None)));
+                view.operator.stopped = None;
+            } else {
+                view.redefine(plan.about.clone(), now);
+            }
+            anew
+        };
+        feed.attach(&view, level, anew);
+        let tops = plan.tops.iter().cloned().map(TopRows::new).collect();
+        Outgoing { view, feed, tops, changes, metrics, last_error: None }
+    }
+
+    /// Hands a change on, through what keeps the first rows.
+    pub fn emit(&mut self, change: Change) {
+        if self.tops.is_empty() {
+            return self.changes.push(change);
+        }
+        let mut changes = vec![change];
+        for top in &mut self.tops {
+            let mut next = Vec::new();
+            changes.into_iter().for_each(|change| top.change(change, &mut next));
+            changes = next;
+        }
+        self.changes.append(&mut changes);
+    }
+
+    /// Makes a cut of what was handed on.
+    ///
+    /// # Errors
+    /// There would be more rows than `most`: so many. Nothing is cut then.
+    pub fn cut(&mut self, told: Told, most: Option<usize>) -> Result<(), usize> {
+        let changes = {
+            let mut view = locked(&self.view);
+            let status = &mut view.operator;
+            (status.evicted, status.expired, status.late) = (told.evicted, told.expired, told.late);
+            status.errors = self.metrics.errors();
+            status.bytes = told.bytes;
+            if self.last_error.is_some() {
+                status.last_error.clone_from(&self.last_error);
+            }
+            view.record(self.feed.is_read());
+            for (key, row) in self.changes.drain(..) {
+                match row {
+                    Some(row) => view.put(&key, &row.json, &row.forms),
+                    None => view.remove(&key),
+                }
+            }
+            if let Some(most) = most {
+                // Those beyond the first rows are kept, too.
+                let rows = self.tops.first().map_or_else(|| view.staged_len(), TopRows::len);
+                if rows > most {
+                    view.unstage();
+                    return Err(rows);
+                }
+            }
+            view.cut(told.ts, told.now);
+            view.take_changes()
+        };
+        self.feed.publish(changes);
+        Ok(())
+    }
+
+    /// The view stands still from now on.
+    pub fn stop(&mut self, why: String) {
+        locked(&self.view).operator.stopped = Some(why.clone());
+        self.metrics.fail(why);
+    }
+
+    /// Counts an error.
+    pub fn error(&mut self, place: Place, error: &str) {
+        self.last_error = Some(error.to_owned());
+        self.metrics.error_at(place, error);
+    }
+
+    /// Shows the keys, rows and forms of part columns that are in the store.
+    pub fn each_entry(&self, see: impl FnMut(&GroupKey, &[u8], &[Form])) {
+        locked(&self.view).each_entry(see);
+    }
+
+    /// What keeps the first rows, and so all of them.
+    pub fn first_rows(&self) -> Option<&TopRows> {
+        self.tops.first()
+    }
+}
+
+impl Drop for Outgoing {
+    fn drop(&mut self) {
+        self.feed.detach();
+    }
+}

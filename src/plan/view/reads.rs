@@ -1,0 +1,117 @@
+//! Which views read which: the order in which they can be made, and circles.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::at;
+use super::error::ViewError;
+use crate::plan::PlanError;
+use crate::sql::ast::CreateView;
+use crate::value::Text;
+
+/// The names of what a statement reads: streams, tables and views.
+pub fn reads(create: &CreateView) -> impl Iterator<Item = &Text> {
+    let query = &create.query;
+    std::iter::once(&query.from).chain(query.joins.iter().map(|join| &join.source)).map(|source| &source.name.name)
+}
+
+/// The views in an order in which each comes after those that it reads. Those in a circle come last.
+pub fn in_order<'a>(views: &[&'a CreateView]) -> Vec<&'a CreateView> {
+    let mut left: Vec<&CreateView> = views.to_vec();
+    let mut ordered = Vec::with_capacity(left.len());
+    while !left.is_empty() {
+        let waiting: BTreeSet<&Text> = left.iter().map(|view| &view.name.name).collect();
+        let (next, rest): (Vec<_>, Vec<_>) =
+            left.iter().partition(|view| reads(view).all(|name| !waiting.contains(name)));
+        if next.is_empty() {
+            ordered.extend(rest);
+            break;
+        }
+        ordered.extend(next);
+        left = rest;
+    }
+    ordered
+}
+
+/// The views among these that read `name`, by way of others too, in an order in which each can be made anew.
+pub fn over<'a>(name: &str, views: &[&'a CreateView]) -> Vec<&'a CreateView> {
+    let mut found: BTreeSet<&str> = BTreeSet::from([name]);
+    let mut over = in_order(views);
+    over.retain(|view| {
+        let reads_found = view.name.name != name && reads(view).any(|read| found.contains(read.as_str()));
+        if reads_found {
+            found.insert(view.name.name.as_str());
+        }
+        reads_found
+    });
+    over
+}
+
+/// Checks that a view does not read itself, by way of others among `views`. One of its name there is not looked at.
+///
+/// # Errors
+/// [`ViewError::Cycle`]
+pub fn check_cycle(create: &CreateView, views: &[&CreateView]) -> Result<(), PlanError> {
+    let own = &create.name.name;
+    let by_name: BTreeMap<&Text, &CreateView> = views.iter().map(|view| (&view.name.name, *view)).collect();
+    // Each name with the view that led to it.
+    let mut came_from: BTreeMap<&Text, &Text> = BTreeMap::new();
+    let mut waiting: Vec<&CreateView> = vec![create];
+    while let Some(view) = waiting.pop() {
+        for name in reads(view) {
+            if name == own {
+                let mut path = vec![view.name.name.as_str()];
+                let mut last = &view.name.name;
+                while let Some(before) = came_from.get(last).filter(|_| last != own) {
+                    path.push(before.as_str());
+                    last = before;
+                }
+                path.reverse();
+                path.push(own.as_str());
+                let path = path.join(" \u{2192} ");
+                return Err(at(ViewError::Cycle(path), create.query.from.name.span));
+            }
+            if let Some(next) = by_name.get(name)
+                && !came_from.contains_key(name)
+            {
+                came_from.insert(name, &view.name.name);
+                waiting.push(next);
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::parse_view;
+
+    fn view(name: &str, query: &str) -> CreateView {
+        parse_view(&format!("CREATE VIEW {name} WITH (KEY=\"a\") AS SELECT a FROM {query}")).unwrap()
+    }
+
+    #[test]
+    fn views_come_after_what_they_read() {
+        let views = [view("c", "b"), view("d", "s"), view("b", "a INNER JOIN d ON a.x = d.x"), view("a", "s")];
+        let all: Vec<&CreateView> = views.iter().collect();
+        let names = |views: Vec<&CreateView>| views.iter().map(|view| view.name.name.to_string()).collect::<Vec<_>>();
+        assert_eq!(names(in_order(&all)), ["d", "a", "b", "c"]);
+        assert_eq!(names(over("d", &all)), ["b", "c"]);
+        assert_eq!(names(over("s", &all)), ["d", "a", "b", "c"]);
+        assert!(over("c", &all).is_empty());
+    }
+
+    #[test]
+    fn a_circle_is_told_with_its_path() {
+        let views = [view("b", "a"), view("c", "b"), view("a", "s")];
+        let all: Vec<&CreateView> = views.iter().collect();
+        let told = |create: &CreateView| check_cycle(create, &all).err().map(|error| error.to_string());
+        assert_eq!(
+            told(&view("a", "c")).as_deref(),
+            Some("a view cannot read itself: a \u{2192} c \u{2192} b \u{2192} a")
+        );
+        assert_eq!(told(&view("a", "a")).as_deref(), Some("a view cannot read itself: a \u{2192} a"));
+        assert_eq!(told(&view("a", "s")), None);
+        assert_eq!(told(&view("d", "c")), None);
+    }
+}
