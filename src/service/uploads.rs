@@ -33,7 +33,7 @@ pub enum UploadError {
         "the name {0:?} is not a plain file name: use at most {LONGEST} bytes, without / \\ and control characters, and without a leading dot"
     )]
     Name(String),
-    #[error("the file has {0} bytes, at most {LARGEST} are accepted")]
+    #[error("the file has {0} bytes, at most {LARGEST} are accepted: send a smaller one")]
     TooLarge(usize),
     #[error("there are {MOST} files already: delete one with DELETE /config/uploads/NAME, or replace one")]
     TooMany,
@@ -300,7 +300,7 @@ mod tests {
         let io = io::Error::from(io::ErrorKind::PermissionDenied);
         let path = PathBuf::from("/data/uploads");
         for (error, says) in [
-            (UploadError::Name("a/b".to_owned()), "give it one of at most"),
+            (UploadError::Name("a/b".to_owned()), "use at most"),
             (UploadError::TooLarge(LARGEST + 1), "send a smaller one"),
             (UploadError::TooMany, "delete one"),
             (UploadError::Full, "delete some"),

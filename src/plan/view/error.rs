@@ -53,7 +53,7 @@ pub enum ViewError {
     Cycle(String),
     #[error("table {0} cannot be the source of a view: read a stream")]
     Table(String),
-    #[error("LIMIT needs ORDER BY: without it, the first rows are undefined")]
+    #[error("LIMIT without ORDER BY: the first rows are undefined")]
     LimitWithoutOrder,
     #[error("ORDER BY {0} is not a selected column")]
     OrderNotSelected(String),
