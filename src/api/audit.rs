@@ -1,16 +1,16 @@
-//! The trail of changes, where `basic.enableRestAuditLog` is on: a line in the log for each request that may change
-//! something, with method, path and status.
+//! The audit log (`basic.enableRestAuditLog`): one line for each request that may change something, with method, path
+//! and status.
 //!
-//! Neither bodies nor queries stand in it, since they can hold secrets. A request that is refused for its token
-//! changes nothing and has no line. One whose client goes before it is answered has a line, too: what it asked for is
-//! done all the same.
+//! It contains neither bodies nor queries, which may hold secrets. A request that is refused for its token changes
+//! nothing and is not logged. A request whose client disconnects before the response is logged: its change is completed
+//! all the same.
 
 use axum::extract::Request;
 use axum::http::Method;
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Answers a request, and writes it to the log if it may have changed something.
+/// Runs a request, and logs it if it may have changed something.
 pub async fn audit(request: Request, next: Next) -> Response {
     if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
         return next.run(request).await;
@@ -21,10 +21,10 @@ pub async fn audit(request: Request, next: Next) -> Response {
     answer
 }
 
-/// The status of a request whose client did not wait for the answer, as web servers write it.
+/// The status of a request whose client did not wait for the response, as web servers log it.
 const GONE: u16 = 499;
 
-/// What is told of a request, when it is dropped: a client that goes takes the request's future with it.
+/// Logs a request when it is dropped: a client that disconnects drops the future of its request.
 struct Line {
     method: Method,
     path: String,

@@ -1,5 +1,5 @@
-//! Who may use the API, where `basic.authentication` is on: whoever shows a JSON web token (RFC 7519) that one of the
-//! known issuers has signed.
+//! Authentication of the API (`basic.authentication`): a request needs a JSON web token (RFC 7519) signed by a known
+//! issuer.
 //!
 //! A token stands in the header `Authorization`, with or without `Bearer` before it. It is signed with RS256, its `iss`
 //! names a public key file in the folder of keys (`etc/mgmt`), its `aud` has `eKuiper` in it, and `exp` and `nbf` count if
@@ -24,19 +24,19 @@ use serde_json::Value as Json;
 use super::rs256;
 use crate::sync::locked;
 
-/// What tokens must be meant for.
+/// The required audience.
 const AUDIENCE: &str = "eKuiper";
 
-/// The longest token, in bytes: checking a signature costs as much as what is signed.
+/// The longest token, bytes: the cost of checking a signature grows with its length.
 const LONGEST: usize = 16 << 10;
 
-/// How old what is known of the folder may be.
+/// How long the content of the folder is cached.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The largest key file, in bytes.
+/// The largest key file, bytes.
 const LARGEST_KEY: u64 = 64 << 10;
 
-/// The public keys of those who may issue tokens.
+/// The public keys of the issuers.
 pub struct Keys {
     folder: PathBuf,
     known: Mutex<Known>,
@@ -48,7 +48,7 @@ struct Known {
     read: Option<Instant>,
 }
 
-/// Why somebody is not let in.
+/// Why a request is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 enum Refused {
     #[error("missing_token")]
@@ -68,7 +68,7 @@ enum Refused {
 }
 
 impl Keys {
-    /// The keys of a folder, which need not exist yet: it is read when a token comes.
+    /// The keys of a folder, which need not exist: it is read when a token arrives.
     pub fn new(folder: PathBuf) -> Arc<Keys> {
         rs256::install();
         Arc::new(Keys { folder, known: Mutex::default() })
@@ -76,7 +76,7 @@ impl Keys {
 
     fn of(&self, issuer: &str) -> Option<Arc<DecodingKey>> {
         let mut known = locked(&self.known);
-        // Keys come and go while the process runs; strangers cannot have the folder read as often as they ask.
+        // Keys may change while the process runs, but clients must not cause a read of the folder with each request.
         if known.read.is_none_or(|read| read.elapsed() >= PATIENCE) {
             known.keys = self.read();
             known.read = Some(Instant::now());
@@ -108,7 +108,7 @@ impl Keys {
         keys
     }
 
-    /// Checks what stands in the header.
+    /// Checks the header.
     fn check(&self, authorization: Option<&str>) -> Result<(), Refused> {
         let token = authorization.unwrap_or_default().trim();
         let (scheme, rest) = token.split_once(' ').unwrap_or((token, ""));
@@ -123,7 +123,7 @@ impl Keys {
         if header.alg != Algorithm::RS256 {
             return Err(Refused::Signature(format!("signing method {:?} is invalid: it must be RS256", header.alg)));
         }
-        // RFC 7515, 4.1.11: what is critical must be understood, and no extension is.
+        // RFC 7515, 4.1.11: critical extensions must be understood, and none is.
         if header.crit.is_some() {
             return Err(Refused::Malformed("its head has crit, and no extension is known".to_owned()));
         }
@@ -132,7 +132,7 @@ impl Keys {
         let Some(key) = self.of(issuer) else {
             return Err(Refused::NoKey(issuer.chars().take(128).collect()));
         };
-        // What is not a number is not looked at below: such a token would never end.
+        // Other values than numbers would be ignored below: such a token would never expire.
         for name in ["exp", "nbf"] {
             let is_time = claims[name].is_null() || claims[name].as_f64().is_some_and(|seconds| seconds >= 0.0);
             if !is_time {
@@ -152,7 +152,7 @@ impl Keys {
     }
 }
 
-/// Lets a request pass that shows a token, or that needs none: `/` and `/ping` say only that somebody is there.
+/// Passes requests with a valid token, and those that need none: `/` and `/ping` only show that the service runs.
 pub async fn authenticate(State(keys): State<Arc<Keys>>, request: Request, next: Next) -> Response {
     if matches!(request.uri().path(), "/" | "/ping") {
         return next.run(request).await;
@@ -196,7 +196,7 @@ mod tests {
     use super::super::rs256::tests::token;
     use super::*;
 
-    /// A folder of keys with that of `ours`, which goes with the test.
+    /// A temporary folder of keys, with that of `ours`.
     struct Folder(PathBuf);
 
     impl Drop for Folder {

@@ -1,6 +1,6 @@
-//! Several requests in one: `/batch/req`. They run one after the other against the same routes as others.
+//! Several requests in one: `/batch/req`. They run one after the other through the normal routes.
 //!
-//! The routes that a batch sees do not have `/batch/req` itself, so that no batch can hold another one.
+//! These routes do not include `/batch/req`, so that batches cannot be nested.
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -15,13 +15,13 @@ use tower::ServiceExt;
 use super::{ApiError, read};
 use crate::text::loose;
 
-/// How many requests a batch has at most.
+/// The most requests of a batch.
 const MOST: usize = 1000;
 
-/// How large all answers of a batch are together at most, in bytes.
+/// The largest total of the responses of a batch, bytes.
 const ANSWERS: usize = 64 << 20;
 
-/// The routes with a batch over them.
+/// Adds the batch route to the routes.
 pub fn over(routes: Router) -> Router {
     let inner = routes.clone();
     routes.route("/batch/req", post(move |body: Bytes| run(inner.clone(), body)))
@@ -82,14 +82,14 @@ impl Call {
 }
 
 async fn ask(routes: &Router, request: Request, left: &mut usize) -> Json {
-    // Routers do not fail.
+    // Routers cannot fail.
     let answer = routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
     let (head, body) = answer.into_parts();
     let mut told = Map::from_iter([("code".to_owned(), head.status.as_u16().into())]);
     match axum::body::to_bytes(body, *left).await {
         Ok(bytes) => {
             *left -= bytes.len();
-            // An answer without a body has none here, either.
+            // A response without a body has none here, either.
             if !bytes.is_empty() {
                 told.insert("response".to_owned(), String::from_utf8_lossy(&bytes).into());
             }

@@ -1,7 +1,7 @@
-//! Bodies of requests, read whole before a handler sees them: bounded in size, in time and in what they hold together.
+//! Reads the bodies of requests completely before a handler runs, with limits on size, time and total memory.
 //!
-//! A body is small, as statements and rules are, or large, as an import is. Large ones are few at a time, so that many
-//! clients together cannot take the memory.
+//! Small bodies, such as statements and rules, are read at once. Only a few large ones, such as imports, are read at a
+//! time, so that many clients together cannot use up the memory.
 
 use std::time::Duration;
 
@@ -15,23 +15,23 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ApiError;
 
-/// The largest body, in bytes, of any request.
+/// The largest body, bytes.
 pub const BODY_LIMIT: usize = 16 << 20;
 
-/// So long a body may take to arrive.
+/// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
 
-/// What is larger, in bytes, needs one of the [`LARGE`] places.
+/// Bodies larger than this, bytes, need one of the [`LARGE`] places.
 const SMALL: usize = 256 << 10;
 
-/// How many large bodies there are at a time; further ones wait within their time.
+/// The number of large bodies at a time; further ones wait within their time.
 static LARGE: Semaphore = Semaphore::const_new(8);
 
-/// A body that is too large is read on up to this size, in bytes, and forgotten: most clients look for the answer only
-/// after they have sent all.
+/// A body that is too large is read and discarded up to this size, bytes: most clients read the response only after
+/// they have sent everything.
 const PATIENCE: usize = 8 * BODY_LIMIT;
 
-/// Reads the body, and hands the request on.
+/// Reads the body and passes the request on.
 pub async fn whole(request: Request, next: Next) -> Response {
     let (head, body) = request.into_parts();
     let length =

@@ -1,4 +1,4 @@
-//! Settings that change while the service runs: `PATCH /configs`. They are not kept: after a restart the files count.
+//! Settings that can change while the service runs: `PATCH /configs`. After a restart those of the files hold again.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -17,7 +17,7 @@ pub fn routes() -> Router<Service> {
     Router::new().route("/configs", patch(change))
 }
 
-/// What can be changed; other members say nothing.
+/// The settings that can be changed; other members are ignored.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Change {
@@ -35,7 +35,7 @@ struct MetricsDump {
     enable: bool,
 }
 
-/// All that is asked for, or nothing.
+/// Changes everything or nothing.
 async fn change(State(service): State<Service>, body: Bytes) -> Result<StatusCode, ApiError> {
     let change: Change = read(&body, "Invalid JSON")?;
     let level = match change.log_level.as_deref() {

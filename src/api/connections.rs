@@ -14,7 +14,7 @@ use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{CheckedEnd, ConnectionReport, Service};
 use crate::text::secret;
 
-/// What eKuiper answers to a change that was made.
+/// eKuiper's response to a change.
 const DONE: &str = "success";
 
 /// The routes of connections.
@@ -33,7 +33,7 @@ pub fn routes() -> Router<Service> {
     routes
 }
 
-/// A connection as it is posted.
+/// A connection as posted.
 #[derive(Deserialize)]
 struct Posted {
     #[serde(default)]
@@ -99,7 +99,7 @@ fn shown(report: ConnectionReport) -> Json {
     Json::Object(shown)
 }
 
-/// The path of an endpoint, in the body or, since clients may not send one with GET, as a parameter.
+/// The path of an endpoint: in the body, or as a parameter, since clients may not send a body with GET.
 #[derive(Deserialize)]
 struct Endpoint {
     #[serde(default)]
@@ -149,6 +149,6 @@ async fn check(
     end: CheckedEnd,
 ) -> Result<(), ApiError> {
     let props = read(&body, "Invalid body")?;
-    // A peer that nobody waits for any more need not be dialled: this changes nothing, and may end early.
+    // If the client disconnects, the check may end early: it changes nothing.
     Ok(service.check_connection(end, &kind, props).await?)
 }

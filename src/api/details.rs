@@ -1,5 +1,5 @@
-//! What is wrong in a rule or a statement, in full, for those who ask for it with `?details` or the header
-//! `X-Plutino-Details`; and what is odd about one that was accepted.
+//! All mistakes of a rule or statement, for requests with `?details` or the header `X-Plutino-Details`, and warnings
+//! about accepted ones.
 //!
 //! Scripts compare the bodies of refusals with those of eKuiper, which tell the first mistake without its place. So a
 //! refusal carries its long form beside the answer ([`Detailed`]); here it takes the answer's place, or its first line
@@ -11,27 +11,26 @@ use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// The header that tells the first mistake with its place.
+/// The header with the first mistake and its place.
 const FIRST: HeaderName = HeaderName::from_static("x-plutino-details");
 
-/// Characters of it.
+/// The longest value of the header, characters.
 const LONGEST: usize = 300;
 
-/// The long form of an answer.
+/// The long form of a response.
 #[derive(Clone, Debug)]
 pub struct Detailed {
-    /// the body that takes the place of the answer's
+    /// Replaces the body of the response.
     pub body: String,
-    /// the first mistake, with its place and hint
+    /// The first mistake, with its place and hint.
     pub first: String,
 }
 
-/// Whether a client wants to be told what is odd about what it asks for, though it is done.
+/// Whether a client wants warnings about its accepted request.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked(pub bool);
 
-/// Gives the long form to those who ask for it. Who asks with the header for warnings alone gets the short form of
-/// refusals.
+/// Sends the long form to clients that request it. Clients that request only warnings get the short form of errors.
 pub async fn details(mut request: Request, next: Next) -> Response {
     let header = request.headers().get(FIRST).map(|value| value == "warnings");
     let wanted = request.uri().query().is_some_and(asks) || header == Some(false);
@@ -47,12 +46,12 @@ pub async fn details(mut request: Request, next: Next) -> Response {
     response
 }
 
-/// Whether a query has `details`, and does not say that it is off.
+/// Whether a query has `details`, and not as off.
 fn asks(query: &str) -> bool {
     form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "details" && value != "false" && value != "0")
 }
 
-/// One line of visible ASCII: what stands in a statement makes no other header.
+/// One line of visible ASCII, so that the content of a statement cannot form another header.
 fn line(text: &str) -> String {
     let visible = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
     text.chars().take(LONGEST).map(visible).collect()

@@ -1,4 +1,4 @@
-//! Which requests the API answers at all, by the headers that browsers send and pages cannot change.
+//! Which requests the API accepts, by the headers that browsers send and pages cannot change.
 //!
 //! Whoever browses on a machine that reaches the API lends the pages that he looks at his network. Three things keep them
 //! from using it:
@@ -25,22 +25,22 @@ use crate::config::Config;
 const METHODS: [Method; 6] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD];
 const HEADERS: [&str; 6] = ["accept", "accept-language", "content-type", "content-language", "origin", "authorization"];
 
-/// Forms are taken here.
+/// The path that accepts forms.
 const UPLOADS: &str = "/config/uploads";
 
-/// The names of this service, and the pages that may use it.
+/// The names of this service, and the origins of pages that may use it.
 pub struct Guard {
-    /// what the API listens on
+    /// The address of the API.
     address: IpAddr,
     /// `basic.restHosts`
     hosts: Vec<String>,
-    /// `basic.restOrigins`, in small letters
+    /// `basic.restOrigins`, in lower case.
     origins: Vec<String>,
-    /// of the API itself
+    /// Of the API itself.
     scheme: &'static str,
 }
 
-/// Why a request is not answered.
+/// Why a request is refused.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 enum Refused {
     #[error("the request needs exactly one header Host")]
@@ -73,18 +73,18 @@ impl Guard {
         Arc::new(Guard { address: config.rest.ip(), hosts, origins, scheme })
     }
 
-    /// The same without TLS: the port of metrics.
+    /// The same without TLS, for the port of the metrics.
     pub fn plain(config: &Config) -> Arc<Guard> {
         Guard::new(&Config { rest_tls: None, ..config.clone() })
     }
 
-    /// Checks a request; the origin of the page that sent it, if one did.
+    /// Checks a request; returns the origin of the page that sent it, if one did.
     fn check(&self, request: &Request) -> Result<Option<HeaderValue>, Refused> {
         let headers = request.headers();
         let host = self.host(request)?;
         let origin = self.origin(headers, host)?;
         let site = headers.get("sec-fetch-site");
-        // What a page of an allowed origin asks has its origin.
+        // Requests of a page with an allowed origin carry its origin.
         let own = site.is_none_or(|site| matches!(site.as_bytes(), b"same-origin" | b"none"));
         if origin.is_none() && !own {
             return Err(Refused::Site);
@@ -95,12 +95,12 @@ impl Guard {
         Ok(origin)
     }
 
-    /// The host that is asked, if it is this service.
+    /// The requested host, if it is this service.
     fn host<'a>(&self, request: &'a Request) -> Result<&'a str, Refused> {
         let mut hosts = request.headers().get_all(header::HOST).iter();
         let host = match (hosts.next(), hosts.next()) {
             (Some(host), None) => host.to_str().map_err(|_| Refused::Hosts)?,
-            // HTTP/1.0 knows no hosts, and no browser speaks it.
+            // HTTP/1.0 has no hosts, and browsers do not use it.
             (None, _) if request.version() < Version::HTTP_11 => return Ok(""),
             _ => return Err(Refused::Hosts),
         };
@@ -118,7 +118,7 @@ impl Guard {
         let address = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
         if let Ok(address) = address.parse::<IpAddr>() {
             let address = address.to_canonical();
-            // Listening on all addresses: any of them is right, and an address is no name that could lead elsewhere.
+            // When it listens on all addresses, any of them is accepted: an address cannot be rebound like a name.
             if address.is_loopback() || address == self.address.to_canonical() || self.address.is_unspecified() {
                 return true;
             }
@@ -139,7 +139,7 @@ impl Guard {
     }
 }
 
-/// A host as `Host` has it, without its port.
+/// The host of a `Host` header, without its port.
 fn without_port(host: &str) -> &str {
     match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
@@ -159,7 +159,7 @@ fn is_json(request: &Request) -> bool {
         || (request.uri().path() == UPLOADS && kind.eq_ignore_ascii_case("multipart/form-data"))
 }
 
-/// Answers what may be answered, and preflights; lets pages of allowed origins read the answers.
+/// Passes allowed requests, answers preflights, and lets pages of allowed origins read the responses.
 pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
     let origin = match guard.check(&request) {
         Ok(origin) => origin,
@@ -170,7 +170,7 @@ pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next
     };
     let mut answer = match (&origin, request.method() == Method::OPTIONS) {
         (Some(_), true) => preflight(request.headers()),
-        // Any path may be asked for what it can do.
+        // OPTIONS is allowed for every path.
         (None, true) => StatusCode::OK.into_response(),
         (_, false) => next.run(request).await,
     };

@@ -1,6 +1,6 @@
-//! Answers that can be large, such as exports: few at a time, until their clients have them.
+//! Limits large responses, such as exports: only a few at a time, until their clients have received them.
 //!
-//! A client that reads slowly keeps its whole answer in memory; many of them together must not take all of it.
+//! The complete response for a slow client stays in memory; many of them together must not take all of it.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::ApiError;
 
-/// How many large answers there are at a time.
+/// The number of large responses at a time.
 const ANSWERS: usize = 8;
 
 /// How long a request waits for its turn.
@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 static PLACES: Semaphore = Semaphore::const_new(ANSWERS);
 
-/// Answers a request when it is its turn.
+/// Runs a request when it is its turn.
 pub async fn few(request: Request, next: Next) -> Response {
     let Ok(Ok(place)) = tokio::time::timeout(PATIENCE, PLACES.acquire()).await else {
         let text = format!("{ANSWERS} large answers are being sent: try again later");
@@ -33,7 +33,7 @@ pub async fn few(request: Request, next: Next) -> Response {
     next.run(request).await.map(|body| Body::new(Held { body, _place: place }))
 }
 
-/// A body with its place, which it gives up when it has been sent or nobody wants it any more.
+/// A body with its place, which is freed when the body has been sent or dropped.
 struct Held {
     body: Body,
     _place: SemaphorePermit<'static>,

@@ -1,4 +1,4 @@
-//! Connections of the API: accepted, bounded in number, and ended when they keep the service waiting.
+//! Connections of the API: accepts them, limits their number, and closes those that keep the service waiting.
 //!
 //! Nothing that a client does or leaves undone keeps others out. Accepting never waits: where there are too many
 //! connections, of one address or of all, the one that has been idle longest makes room. A client that sends its request
@@ -34,41 +34,41 @@ use tower::ServiceExt;
 
 use crate::sync::locked;
 
-/// So long the head of a request may take, a connection may wait for the next one, and a TLS handshake may last.
+/// The time limit for the head of a request, for the next request of a connection, and for a TLS handshake.
 const HEAD_TIME: Duration = Duration::from_secs(10);
 
-/// A client that takes no byte of its answer for so long is left.
+/// A client that does not read its response for this long is disconnected.
 const SEND_TIME: Duration = Duration::from_secs(10);
 
-/// How many connections there are; for a further one, an idle one ends.
+/// The most connections; a further one replaces an idle one.
 const CONNECTIONS: usize = 512;
 
-/// How many of one address.
+/// The most connections of one address.
 const OF_ONE_ADDRESS: usize = 256;
 
-/// Connections beyond [`CONNECTIONS`] while those that make room are still ending; further ones are closed.
+/// Connections beyond [`CONNECTIONS`], while the replaced ones are still closing; further ones are refused.
 const ENDING: usize = 128;
 
-/// The largest head of a request, in bytes.
+/// The largest head of a request, bytes.
 const HEAD_SIZE: usize = 64 << 10;
 
-/// Descriptors that nothing else of the process gets.
+/// File descriptors reserved for the API.
 const SPARE: usize = 16;
 
-/// How long accepting waits after an error that only time can mend.
+/// How long accepting pauses after an error that only time can resolve.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What is known of an open connection.
+/// An open connection.
 struct Known {
     address: IpAddr,
-    /// whether a request is being answered
+    /// A request is in progress.
     busy: Arc<AtomicBool>,
-    /// asked to end
+    /// It was told to end.
     leaves: Arc<Notify>,
     leaving: bool,
 }
 
-/// All open connections by number: the oldest first.
+/// Open connections by number, the oldest first.
 #[derive(Default)]
 struct Connections {
     known: BTreeMap<u64, Known>,
@@ -76,7 +76,7 @@ struct Connections {
 }
 
 impl Connections {
-    /// Makes room for a connection of this address; `None` if there is none.
+    /// Makes room for a connection from this address; `None` if there is none.
     fn enter(&mut self, address: IpAddr) -> Option<(u64, Arc<AtomicBool>, Arc<Notify>)> {
         let staying = |known: &Known| !known.leaving;
         let same = self.known.values().filter(|known| staying(known) && known.address == address).count();
@@ -96,7 +96,7 @@ impl Connections {
         Some((number, busy, leaves))
     }
 
-    /// Lets the oldest idle connection end; `None` if all are busy.
+    /// Ends the oldest idle connection; `None` if all are busy.
     fn send_away(&mut self, of: impl Fn(&Known) -> bool) -> Option<()> {
         let idle = |known: &&mut Known| !known.leaving && !known.busy.load(Ordering::Relaxed) && of(known);
         let known = self.known.values_mut().find(idle)?;
@@ -106,7 +106,7 @@ impl Connections {
     }
 }
 
-/// A place among the connections, given up when it is dropped.
+/// A place among the connections, freed when dropped.
 struct Place {
     number: u64,
     connections: Arc<Mutex<Connections>>,
@@ -118,13 +118,13 @@ impl Drop for Place {
     }
 }
 
-/// Descriptors that are open for nothing, until there is no other.
+/// File descriptors held in reserve, until there is no other.
 #[derive(Clone, Default)]
 struct Spare(Arc<Mutex<Vec<File>>>);
 
 impl Spare {
-    /// Takes descriptors, as far as there are any. Called at once when a connection has ended, before anybody else can
-    /// have its descriptor.
+    /// Reserves descriptors, as far as possible. Called right after a connection has ended, before its descriptor is
+    /// used for anything else.
     fn refill(&self) {
         let mut spare = locked(&self.0);
         while spare.len() < SPARE
@@ -134,14 +134,13 @@ impl Spare {
         }
     }
 
-    /// Gives one up; whether there was one.
+    /// Frees one; returns whether there was one.
     fn give_up(&self) -> bool {
         locked(&self.0).pop().is_some()
     }
 }
 
-/// Serves the connections of `listener`, with TLS where it is given, until `end` is there and the requests under way are
-/// answered.
+/// Serves the connections of `listener`, with TLS if given, until `end` fires and running requests are answered.
 pub async fn serve(
     listener: TcpListener,
     tls: Option<Arc<ServerConfig>>,
@@ -162,7 +161,7 @@ pub async fn serve(
         let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                // Without descriptors, one of those that are kept for this makes room.
+                // Without file descriptors, a reserved one makes room.
                 if is_out_of_descriptors(&error) && spare.give_up() {
                     continue;
                 }
@@ -198,13 +197,13 @@ fn is_out_of_descriptors(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
 }
 
-/// Whether the client has gone before it was accepted.
+/// Whether the client disconnected before it was accepted.
 fn is_of_client(error: &io::Error) -> bool {
     use io::ErrorKind as K;
     matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
 }
 
-/// One connection on its way.
+/// Serves one connection.
 struct Connection {
     app: Router,
     busy: Arc<AtomicBool>,
@@ -246,18 +245,18 @@ impl Connection {
             ended = &mut connection => Some(ended),
             () = leaves.notified() => {
                 if !answers.load(Ordering::Relaxed) {
-                    // Half a head would keep it open for long: nothing is lost with it.
+                    // A partial head would keep it open for long: nothing is lost by closing.
                     return;
                 }
                 None
             }
-            // An error means that `serve` itself is gone, and is as good as the news.
+            // An error means that `serve` itself is gone, which has the same effect.
             _ = ends.wait_for(|ends| *ends) => None,
         };
         let ended = match ended {
             Some(ended) => ended,
             None => {
-                // An answer that is on its way is sent first.
+                // A response in progress is sent first.
                 connection.as_mut().graceful_shutdown();
                 connection.await
             }
@@ -268,11 +267,11 @@ impl Connection {
     }
 }
 
-/// A stream whose writes fail when the other side takes nothing for a while.
+/// A stream whose writes fail if the other side does not read for a while.
 struct Impatient<S> {
     stream: S,
     patience: Duration,
-    /// runs while a write waits
+    /// Runs while a write waits.
     limit: Pin<Box<Sleep>>,
     waits: bool,
 }
@@ -282,7 +281,7 @@ impl<S> Impatient<S> {
         Impatient { stream, patience, limit: Box::pin(tokio::time::sleep(patience)), waits: false }
     }
 
-    /// What a write has come to, or that it has waited too long.
+    /// The result of a write, or a timeout.
     fn limited<T>(&mut self, context: &mut Context<'_>, written: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if written.is_ready() {
             self.waits = false;

@@ -1,22 +1,21 @@
-//! What the system says of this process: time on the processors, memory, start. Nothing where it does not say it (other
-//! systems than Linux).
+//! Resource usage of this process: CPU time, memory, start time. Absent on systems other than Linux.
 
-/// Ticks of a second in `/proc/self/stat`: the kernel's interface has 100 on every architecture.
+/// Ticks per second in `/proc/self/stat`: 100 on every architecture.
 const TICKS: f64 = 100.0;
 
-/// What the process has used so far.
+/// Usage so far.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Usage {
-    /// time on all processors, user and system, s
+    /// CPU time of all cores, user and system, s.
     pub cpu_seconds: f64,
-    /// memory that is in use now, bytes
+    /// Memory in use, bytes.
     pub resident_bytes: u64,
-    /// when it began, s since the epoch
+    /// Start time, s since the epoch.
     pub start_seconds: f64,
 }
 
 impl Usage {
-    /// As it is now; `None` where the system does not say it.
+    /// The current usage; `None` if the system does not report it.
     pub fn now() -> Option<Usage> {
         let read = |file: &str| std::fs::read_to_string(file).ok();
         let status = read("/proc/self/status")?;
@@ -29,9 +28,9 @@ impl Usage {
     }
 }
 
-/// Of a line of `/proc/self/stat`: the processor time, and the start after that of the machine, s.
+/// Parses `/proc/self/stat`: CPU time, and the start time since boot, s.
 fn times(stat: &str) -> Option<(f64, f64)> {
-    // The process's name is in parentheses, and may have blanks and parentheses in it.
+    // The process name is in parentheses, and may contain spaces and parentheses.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_ascii_whitespace().collect();
     let ticks = |field: usize| fields.get(field)?.parse::<f64>().ok();
     Some(((ticks(11)? + ticks(12)?) / TICKS, ticks(19)? / TICKS))

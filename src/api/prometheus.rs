@@ -1,8 +1,8 @@
-//! `/metrics`: what is counted, in Prometheus' text format 0.0.4.
+//! `/metrics`: all counters, in Prometheus' text format 0.0.4.
 //!
-//! Series that eKuiper has are called as there (`kuiper_source_records_in_total` …, with the labels rule, type, op and
-//! instance); what it does not count is called `plutino_…`. Values are read from counters that the rules keep anyway:
-//! nothing is counted for this page alone. How large states are is measured when the page is asked for.
+//! Series that eKuiper has keep their names (`kuiper_source_records_in_total` …, with the labels rule, type, op and
+//! instance); others are named `plutino_…`. The values come from counters that exist anyway: nothing is counted for
+//! this page alone. State sizes are measured when the page is requested.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use crate::io::UNREAD;
 use crate::metrics::{LATENCY_BOUNDS, Latency};
 use crate::service::{Counters, Phase, RuleReport, Service};
 
-/// How long the page waits for a data thread to say how large its states are.
+/// How long the page waits for the state sizes of a data thread.
 const MEASURING: Duration = Duration::from_millis(500);
 
 /// The route of the metrics.
@@ -29,7 +29,7 @@ pub fn routes() -> Router<Service> {
     Router::new().route("/metrics", get(metrics)).route_layer(middleware::from_fn(heavy::few))
 }
 
-/// The metrics alone, for a port of their own.
+/// The metrics alone, for a separate port.
 pub fn metrics_app(service: Service) -> Router {
     let guard = Guard::plain(&service.config());
     routes().with_state(service).layer(middleware::from_fn_with_state(guard, guard::guard))
@@ -39,7 +39,7 @@ async fn metrics(State(service): State<Service>) -> Response {
     let mut page = Page::default();
     let measured = service.measure(MEASURING).await;
     for rule in service.rules() {
-        // A rule that was dropped meanwhile is left out.
+        // A rule that was deleted meanwhile is left out.
         if let Ok(report) = service.rule_status(&rule.id).await {
             page.rule(&rule.id, &report);
         }
@@ -57,7 +57,7 @@ async fn metrics(State(service): State<Service>) -> Response {
         page.waiting.sample(&[("stream", &queue.stream), ("thread", &thread)], queue.messages);
     }
     for (address, count) in service.unread_messages().await {
-        // No rule had it: the endpoint is named.
+        // It belongs to no rule: the endpoint is named.
         let labels = [("rule", ""), ("type", "endpoint"), ("op", &address), ("cause", UNREAD)];
         page.dropped.sample(&labels, count);
     }
@@ -76,12 +76,12 @@ async fn metrics(State(service): State<Service>) -> Response {
         .into_response()
 }
 
-/// A number of a part, with its name, its type and what it is.
+/// A counter of an operator: name, type and meaning.
 struct Field {
     name: &'static str,
     kind: &'static str,
     help: &'static str,
-    /// of sources and sinks alone
+    /// Of sources and sinks only.
     link: bool,
     value: fn(&Counters) -> i64,
 }
@@ -164,7 +164,7 @@ impl Family {
         self.sample_of("", labels, value);
     }
 
-    /// A sample of a histogram: `part` is what its name has behind that of the family.
+    /// A sample of a histogram: `part` is the suffix of its name.
     fn sample_of(&mut self, part: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
         self.samples.push_str(&self.name);
         self.samples.push_str(part);
@@ -185,7 +185,7 @@ impl Family {
 }
 
 struct Page {
-    /// for each kind of parts one for each field
+    /// For each kind of operator, one for each field.
     parts: Vec<Family>,
     rule_status: Family,
     running: u64,
@@ -292,7 +292,7 @@ impl Page {
         }
     }
 
-    /// The time from reading a message to handing its result on, which all sinks of a rule have in common.
+    /// The time from reading a message to handing over its result, which all sinks of a rule share.
     fn latency(&mut self, labels: &[(&str, &str)], latency: &Latency) {
         let bounds = LATENCY_BOUNDS.iter().map(u64::to_string).chain(["+Inf".to_owned()]);
         for (bound, count) in bounds.zip(latency.buckets.iter().chain([&latency.count])) {

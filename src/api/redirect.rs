@@ -1,11 +1,11 @@
-//! Paths with empty or dotted steps (`//rules`, `/rules/./r1`): their clean form is told, and nothing else is done.
+//! Redirects paths with empty or dotted steps (`//rules`, `/rules/./r1`) to their clean form.
 
 use axum::extract::Request;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-/// Redirects to the clean form of the path, if it is another one.
+/// Redirects to the clean form of the path, if it differs.
 pub async fn to_clean(request: Request, next: Next) -> Response {
     let uri = request.uri();
     let Some(clean) = clean(uri.path()) else { return next.run(request).await };
@@ -19,8 +19,8 @@ pub async fn to_clean(request: Request, next: Next) -> Response {
     }
 }
 
-/// The path without empty and dotted steps; `None` if it has none. It begins with exactly one slash, so that it cannot
-/// name another host.
+/// The path without empty and dotted steps; `None` if there are none. It begins with exactly one slash, so that it
+/// cannot name another host.
 fn clean(path: &str) -> Option<String> {
     let steps = path.strip_prefix('/')?.split('/');
     let last = steps.clone().count() - 1;
@@ -36,7 +36,7 @@ fn clean(path: &str) -> Option<String> {
         }
     }
     let slash = if path.ends_with('/') && !kept.is_empty() { "/" } else { "" };
-    // Some clients take a backslash for a slash.
+    // Some clients treat a backslash as a slash.
     Some(format!("/{}{slash}", kept.join("/")).replace('\\', "%5C"))
 }
 

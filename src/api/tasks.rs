@@ -1,4 +1,4 @@
-//! Imports that go on after their request was answered: `/async/…`.
+//! Background imports: `/async/…`.
 
 use axum::Router;
 use axum::body::Bytes;

@@ -1,5 +1,5 @@
-//! Traces of messages: `/trace/…`, `/tracer`. Plutino records none, so that there is nothing to find and nothing to
-//! switch on but the mark that `/rules/{id}/trace/start` sets.
+//! Traces of messages: `/trace/…`, `/tracer`. Plutino records none: there is nothing to find, and only the mark of
+//! `/rules/{id}/trace/start` can be set.
 
 use axum::Router;
 use axum::body::Bytes;
@@ -23,7 +23,7 @@ async fn of_rule() -> Response {
     super::json("[]".to_owned())
 }
 
-/// Where traces should go.
+/// The collector of traces.
 #[derive(Deserialize)]
 struct Tracer {
     #[serde(default, rename = "enableRemoteCollector")]
@@ -32,7 +32,7 @@ struct Tracer {
     on: bool,
 }
 
-/// There is no collector that would get them: to switch one off is fine.
+/// There is no collector: only switching it off is accepted.
 async fn tracer(body: Bytes) -> Result<&'static str, ApiError> {
     let wanted: Tracer = read(&body, "decode body error")?;
     if wanted.remote || wanted.on {

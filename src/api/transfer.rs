@@ -36,13 +36,13 @@ pub fn routes() -> Router<Service> {
         .route("/v2/data/import", post(import_yaml))
 }
 
-/// The head of an answer that is a file to keep.
+/// The headers of a response that is a file to save.
 const FILE: [(header::HeaderName, &str); 2] =
     [(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, "Attachment")];
 
-/// JSON as a file to keep. It can be large: others are answered while it is made.
+/// JSON as a file to save. It can be large, so it is made on another thread.
 async fn attachment<T: serde::Serialize>(body: impl FnOnce() -> T + Send + 'static) -> Response {
-    // Maps of texts always are JSON.
+    // Maps of texts can always be written as JSON.
     let made = tokio::task::spawn_blocking(move || serde_json::to_string(&body()).unwrap_or_default()).await;
     match made {
         Ok(body) => (FILE, body).into_response(),
@@ -50,10 +50,10 @@ async fn attachment<T: serde::Serialize>(body: impl FnOnce() -> T + Send + 'stat
     }
 }
 
-/// What an export holds.
+/// The content of an export.
 #[derive(Deserialize)]
 struct Held {
-    /// the values of secrets, too
+    /// Include the values of secrets.
     secrets: Option<String>,
 }
 
@@ -101,7 +101,7 @@ async fn export_rules(
     Ok(attachment(move || held.all(all)).await)
 }
 
-/// Only the routes of rule sets say what kind of mistake a missing source is.
+/// Only the routes of rule sets distinguish a missing source.
 fn whole(error: ServiceError) -> ApiError {
     match error {
         ServiceError::Import(text) => ApiError::bad(text.strip_suffix(": bad request").unwrap_or(&text)),
@@ -109,7 +109,7 @@ fn whole(error: ServiceError) -> ApiError {
     }
 }
 
-/// The code with which the process ends to be started anew: for those who start it again after a failure only.
+/// The exit code for a restart: supervisors that restart after a failure only must see one.
 const STARTED_ANEW: u8 = 100;
 
 #[derive(Deserialize)]
@@ -128,7 +128,7 @@ async fn import(
     let partial = how.partial.as_deref() == Some("1");
     let running = service.clone();
     let (imported, text) = to_end(async move { Ok((service.import(&text, partial).await?, text)) }).await?;
-    // What starts the process will start it anew, with what was imported; the answer still goes out.
+    // The supervisor restarts the process with the imported configuration; the response is sent first.
     if how.stop.as_deref() == Some("1") {
         running.ask_to_end(STARTED_ANEW);
     }
@@ -144,7 +144,7 @@ async fn import(
     Err(ApiError::bad(refused.to_string()))
 }
 
-/// What was refused: texts of errors by name, in all sections.
+/// The refused items: errors by name, in all sections.
 fn response(refused: &Everything) -> Json {
     serde_json::to_value(refused).unwrap_or_default()
 }
@@ -153,12 +153,12 @@ async fn last_import(State(service): State<Service>) -> Response {
     super::json(response(&service.last_import()).to_string())
 }
 
-/// YAML, in which JSON values stand as they are.
+/// YAML that contains JSON values unchanged.
 async fn export_yaml(State(service): State<Service>, Query(held): Query<Held>) -> Response {
     use std::fmt::Write;
     let Ruleset { streams, tables, rules } = held.ruleset(service.export_ruleset());
     let mut page = String::new();
-    // Writing into a text does not fail.
+    // Writing to a String cannot fail.
     for (section, statements) in [("streams", streams), ("tables", tables)] {
         if section == "tables" && statements.is_empty() {
             continue;
@@ -180,7 +180,7 @@ async fn export_yaml(State(service): State<Service>, Query(held): Query<Held>) -
     (FILE, page).into_response()
 }
 
-/// A text in YAML: bare where nothing in it could be read otherwise.
+/// A text in YAML: without quotes if it cannot be misread.
 fn scalar(text: &str) -> String {
     const WORDS: [&str; 9] = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     let bare = text.starts_with(|first: char| first.is_ascii_alphabetic())
@@ -194,7 +194,7 @@ fn scalar(text: &str) -> String {
 
 async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'static str, ApiError> {
     let text = service.import_text(read(&body, DECODE)?).await?;
-    // YAML can be made so that it is long to read; others are answered meanwhile.
+    // YAML can be crafted to be slow to parse, so it is parsed on another thread.
     let parsed = tokio::task::spawn_blocking(|| Document::parse("import", text).map_err(|problem| problem.to_string()));
     let document = parsed.await.unwrap_or_else(|error| Err(error.to_string())).map_err(ApiError::bad)?;
     if !document.root.json().is_object() && !document.root.is_null() {
@@ -224,10 +224,10 @@ async fn import_yaml(State(service): State<Service>, body: Bytes) -> Result<&'st
     if imported.is_whole() { Ok("success") } else { Err(ApiError::bad(response(&imported.refused).to_string())) }
 }
 
-/// A part of a file that is sent.
+/// The size of a chunk of a file, bytes.
 const PART: usize = 64 << 10;
 
-/// The store as a file, in parts: it can be large.
+/// The store as a file, in chunks: it can be large.
 async fn backup(State(service): State<Service>) -> Result<Response, ApiError> {
     let file = to_end(async move { service.backup().await }).await?;
     let parts = futures_util::stream::try_unfold(tokio::fs::File::from_std(file), |mut file| async move {

@@ -1,7 +1,7 @@
-//! What eKuiper has and Plutino has not: plugins, schemas, external services, scripts.
+//! Features of eKuiper that Plutino does not have: plugins, schemas, external services, scripts.
 //!
-//! Lists are there and empty, since scripts and pages read them. Of one thing it is said that there is none, and of
-//! what would make one, that this is not part of Plutino.
+//! Lists exist and are empty, since scripts and pages read them. A single item is not found, and creating one is
+//! refused as not part of Plutino.
 
 use axum::Router;
 use axum::extract::Path;
@@ -18,7 +18,7 @@ const PLUGINS: [&str; 4] = ["sources", "sinks", "functions", "portables"];
 /// The kinds of schemas that eKuiper takes.
 const SCHEMAS: [&str; 2] = ["protobuf", "custom"];
 
-/// The routes of what is not there.
+/// The routes of unsupported features.
 pub fn routes() -> Router<Service> {
     let mut routes = Router::new()
         .route("/plugins/udfs", get(nothing))
@@ -114,7 +114,7 @@ fn known(kind: &str) -> Result<(), ApiError> {
     Err(ApiError::bad(format!("schema type {} not found", shown(kind))))
 }
 
-/// A long name is cut, so that an answer does not grow with it.
+/// A long name is truncated in the response.
 fn shown(name: &str) -> String {
     name.chars().take(256).collect()
 }

@@ -1,4 +1,4 @@
-//! Files that are sent to the service: `/config/uploads`.
+//! Uploaded files: `/config/uploads`.
 
 use std::path::Path as FilePath;
 
@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use super::{ApiError, BODY_LIMIT, read};
 use crate::service::{ImportSource, Service, Uploads};
 
-/// The field of a form that has the file.
+/// The form field with the file.
 const FIELD: &str = "uploadFile";
 
 /// The routes of uploads.
@@ -86,7 +86,7 @@ async fn remove(State(service): State<Service>, Path(name): Path<String>) -> Res
     Ok("ok")
 }
 
-/// A path that shows in a page as it is, whatever signs are in it.
+/// A path escaped for HTML.
 fn html(path: &FilePath) -> String {
     let mut shown = String::new();
     for c in path.to_string_lossy().chars() {
