@@ -12,7 +12,7 @@ use crate::dataflow::row::{KeptRow, KeyHasher};
 use crate::dataflow::state::quarter;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
-use crate::expr::{EvalError, Scope};
+use crate::expr::{EvalError, Expr, Scope};
 use crate::plan::physical::{AggregateCall, Stateful};
 use crate::value::Value;
 use crate::value::key::GroupKey;
@@ -70,6 +70,11 @@ pub struct Group {
 }
 
 impl Content {
+    /// Nothing yet, with room for this many groups: a window mostly has as many as the one before.
+    pub fn with_room(groups: usize) -> Self {
+        Content { groups: Groups::with_capacity_and_hasher(groups, KeyHasher::default()), ..Content::default() }
+    }
+
     /// Adds a row.
     ///
     /// # Errors
@@ -208,11 +213,16 @@ pub fn add_to(accumulators: &mut [Accumulator], plan: &Stateful, scope: &Scope<'
 /// An argument of an aggregate cannot be used.
 #[inline]
 pub fn add_all(accumulators: &mut [Accumulator], calls: &[AggregateCall], scope: &Scope<'_>) -> Result<(), EvalError> {
-    if let ([call], [accumulator]) = (calls, &mut *accumulators) {
-        return match &call.arg {
-            None => accumulator.add(None),
-            Some(arg) => accumulator.add(Some(arg.eval(scope)?.as_ref())),
+    // Mostly arguments are columns: their values are looked at where they stand.
+    if calls.iter().all(|call| matches!(call.arg, None | Some(Expr::Slot(_)))) {
+        let column = |call: &AggregateCall| match call.arg {
+            Some(Expr::Slot(slot)) => Some(&scope.slots[slot]),
+            _ => None,
         };
+        if calls.len() > 1 {
+            calls.iter().zip(&*accumulators).try_for_each(|(call, accumulator)| accumulator.check(column(call)))?;
+        }
+        return calls.iter().zip(accumulators).try_for_each(|(call, accumulator)| accumulator.add(column(call)));
     }
     let mut values: SmallVec<[Option<Cow<'_, Value>>; 6]> = SmallVec::new();
     for (call, accumulator) in calls.iter().zip(&*accumulators) {

@@ -33,6 +33,8 @@ pub struct Hopping {
     last_window_end: i64,
     /// the end of the next window with rows
     next_end: Option<i64>,
+    /// how many groups the last slice had that ended
+    groups: usize,
     alarm: Alarm,
 }
 
@@ -49,6 +51,7 @@ impl Hopping {
             last: (0, 0),
             last_window_end: 0,
             next_end: None,
+            groups: 0,
             alarm,
         }
     }
@@ -96,7 +99,7 @@ impl Hopping {
             self.last_window_end = if self.tumbling { self.last.1 } else { self.hops.bounds(time).1 };
         }
         let (start, end) = self.last;
-        let (_, content) = self.open.entry(start).or_insert_with(|| (end, Content::default()));
+        let (_, content) = self.open.entry(start).or_insert_with(|| (end, Content::with_room(self.groups)));
         let added = content.add(plan, arrival);
         self.expect(self.last_window_end);
         added
@@ -113,6 +116,7 @@ impl Hopping {
             {
                 let start = *first.key();
                 let (_, content) = first.remove();
+                self.groups = content.groups.len();
                 if !self.tumbling {
                     self.closed.push(start, content);
                 } else if !content.is_empty() {
