@@ -1,6 +1,6 @@
 //! Members of objects, elements and slices of arrays.
 //!
-//! Values that are still text are looked into without decoding more than what is asked for.
+//! JSON that is still text is decoded only as far as needed.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use super::error::{EvalError, described};
 use crate::value::json;
 use crate::value::{Kind, Value};
 
-/// `object->name`; what is no object has no members.
+/// `object->name`; no value if the left side is not an object.
 pub(super) fn member<'a>(object: Cow<'a, Value>, name: &str) -> Cow<'a, Value> {
     match object {
         Cow::Borrowed(Value::Object(members)) => members.get(name).map_or(Cow::Owned(Value::Absent), Cow::Borrowed),
@@ -16,8 +16,9 @@ pub(super) fn member<'a>(object: Cow<'a, Value>, name: &str) -> Cow<'a, Value> {
     }
 }
 
-/// `array[index]`, negative from the end. Outside of the array, and of what is no array, there is no element: messages of
-/// one feed have many shapes, and a rule tells them apart by what is where.
+/// `array[index]`; a negative index counts from the end. An index outside of the array, or a value that is not an
+/// array, gives no value and is no error: the messages of one feed differ, and a rule tells them apart by which
+/// elements exist.
 pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a, Value>, EvalError> {
     if index.is_null() {
         return Ok(Cow::Owned(Value::Null));
@@ -37,16 +38,16 @@ pub(super) fn element<'a>(array: Cow<'a, Value>, index: &Value) -> Result<Cow<'a
     Ok(found.unwrap_or(Cow::Owned(Value::Null)))
 }
 
-/// `array[from:to]`: the elements from `from` up to, not including, `to`; both negative from the end. A start that is
-/// given must be an element's, and not behind the end; one that is the end gives an empty array. What is no array has no
-/// slice.
+/// `array[from:to]`: the elements from `from` up to, not including, `to`; negative bounds count from the end. A given
+/// `from` must be the index of an element and not lie after `to`; `from` equal to `to` gives an empty array. A value
+/// that is not an array gives no value.
 pub(super) fn slice(array: &Value, from: Option<&Value>, to: Option<&Value>) -> Result<Value, EvalError> {
     let (from, to) = (from.map(position).transpose()?, to.map(position).transpose()?);
     if array.kind() != Kind::Array {
         return Ok(Value::Null);
     }
     let length = length(array);
-    // Where a bound stands: 0 to `last`.
+    // The bound counted from the start, 0 to `last`.
     let bound = |index: i64, last: Option<usize>| {
         let at = if index < 0 { index.saturating_add_unsigned(length as u64) } else { index };
         let inside = usize::try_from(at).ok().filter(|at| last.is_some_and(|last| *at <= last));
@@ -64,11 +65,11 @@ pub(super) fn slice(array: &Value, from: Option<&Value>, to: Option<&Value>) -> 
     })
 }
 
-/// The index that a value is; a fraction is cut.
+/// The value as an index, without its fraction.
 fn position(index: &Value) -> Result<i64, EvalError> {
     match index {
         Value::Int(index) => Ok(*index),
-        // Beyond 64 bits the cast saturates, which is out of every array.
+        // Beyond 64 bits the cast saturates, and no array is that long.
         Value::Float(index) if !index.is_nan() => Ok(*index as i64),
         _ => Err(EvalError::Index(described(index).into())),
     }
@@ -82,7 +83,6 @@ fn place(index: i64, length: usize) -> Option<usize> {
     }
 }
 
-/// How many elements an array has.
 fn length(array: &Value) -> usize {
     match array {
         Value::Array(members) => members.len(),

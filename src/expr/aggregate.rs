@@ -1,7 +1,8 @@
-//! Aggregates as incremental accumulators: a window keeps one [`Accumulator`] for each aggregate call and group, and no
-//! rows unless an aggregate asks for all of them.
+//! Aggregates, computed row by row: a window keeps one [`Accumulator`] for each aggregate call and group. It keeps the
+//! rows themselves only if an aggregate needs all of them.
 //!
-//! An accumulator is plain data and can be merged with one of later rows, so that a window may be made of slices.
+//! An accumulator is plain data. It can be merged with the accumulator of later rows, so a window can be made of
+//! slices.
 
 mod kept;
 mod statistics;
@@ -35,21 +36,21 @@ pub enum Aggregate {
     Max,
     /// collect(e), collect(*): the values in order
     Collect,
-    /// `collect(e)[0]`, `collect(e)[-1]`: the first or the last of the values, without a list of the others
+    /// `collect(e)[0]`, `collect(e)[-1]`: only the first or the last value is kept
     CollectEnd {
-        /// the last, and not the first
+        /// the last value instead of the first
         last: bool,
     },
-    /// merge_agg(e), merge_agg(*): one object of all
+    /// merge_agg(e), merge_agg(*): all objects merged into one
     Merge,
     /// last_value(e, filled), last_value(*, filled)
     LastValue {
-        /// whether nulls are passed over
+        /// whether nulls are skipped
         filled: bool,
     },
     /// first_value(e, filled), first_value(*, filled)
     FirstValue {
-        /// whether nulls are passed over
+        /// whether nulls are skipped
         filled: bool,
     },
     /// count(DISTINCT e)
@@ -62,14 +63,14 @@ pub enum Aggregate {
     CollectDistinct,
     /// deduplicate(e, all)
     Deduplicate {
-        /// the first rows of all values, and not just the last row if its value is new
+        /// the first row of every value; otherwise only the last row, if its value is new
         all: bool,
     },
     /// median(e)
     Median,
     /// percentile_cont(e, share): interpolated
     PercentileCont(Share),
-    /// percentile_disc(e, share): the number of that rank
+    /// percentile_disc(e, share): the number at that rank
     PercentileDisc(Share),
     /// stddev(e) of the population
     Stddev,
@@ -81,7 +82,7 @@ pub enum Aggregate {
     VarSample,
 }
 
-/// A share of the numbers, from 0 to 1.
+/// A fraction of the numbers, from 0 to 1.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share(f64);
 
@@ -89,18 +90,17 @@ pub struct Share(f64);
 impl Eq for Share {}
 
 impl Share {
-    /// None of them: what stands in the table of functions.
+    /// A placeholder for the table of functions.
     pub const NONE: Share = Share(0.0);
 
-    /// A number as a share, if it is one.
     pub fn new(share: f64) -> Option<Share> {
         (0.0..=1.0).contains(&share).then_some(Share(share))
     }
 }
 
 impl Aggregate {
-    /// The aggregate with what a call's second argument, a literal, says about it. A literal that says nothing of the
-    /// kind leaves it as it is: the function's row refuses such calls.
+    /// The aggregate with the option that is the second argument of a call, if that is a literal. Other literals change
+    /// nothing: the check in the row of the function refuses such calls.
     pub fn with(self, option: Option<&Value>) -> Aggregate {
         match (self, option) {
             (Aggregate::LastValue { .. }, Some(Value::Bool(filled))) => Aggregate::LastValue { filled: *filled },
@@ -116,7 +116,7 @@ impl Aggregate {
         }
     }
 
-    /// What [`Aggregate::with`] has said.
+    /// The option set by [`Aggregate::with`].
     pub fn option(self) -> Option<Value> {
         match self {
             Aggregate::LastValue { filled: option }
@@ -129,7 +129,7 @@ impl Aggregate {
         }
     }
 
-    /// The same over different values only, where the language has that.
+    /// The same with DISTINCT, if the language has that.
     pub fn distinct(self) -> Option<Aggregate> {
         Some(match self {
             Aggregate::Count => Aggregate::CountDistinct,
@@ -140,12 +140,12 @@ impl Aggregate {
         })
     }
 
-    /// Whether it is over different values only.
+    /// Whether it is one with DISTINCT.
     pub fn is_distinct(self) -> bool {
         self != self.over_all()
     }
 
-    /// The same over all values.
+    /// The same without DISTINCT.
     fn over_all(self) -> Aggregate {
         match self {
             Aggregate::CountDistinct => Aggregate::Count,
@@ -156,7 +156,7 @@ impl Aggregate {
         }
     }
 
-    /// Whether the answer depends on the order of the rows.
+    /// Whether the result depends on the order of the rows.
     pub fn is_ordered(self) -> bool {
         use Aggregate::{Collect, CollectEnd, Deduplicate, FirstValue, LastValue, Merge};
         matches!(
@@ -165,7 +165,7 @@ impl Aggregate {
         )
     }
 
-    /// Whether what it keeps does not grow with the rows.
+    /// Whether its state has a bounded size.
     pub fn is_small(self) -> bool {
         use Aggregate::{Collect, Deduplicate, Median, Merge, PercentileCont, PercentileDisc};
         !matches!(self, Collect | Merge | Deduplicate { .. } | Median | PercentileCont(_) | PercentileDisc(_))
@@ -210,47 +210,38 @@ impl fmt::Display for Aggregate {
 pub enum Accumulator {
     /// rows, or rows with a value
     Count(u64),
-    /// sum or mean of numbers
     Numbers(Numbers),
-    /// least or greatest value
     Extreme(Extreme),
-    /// deviation or variance
     Spread(Spread),
-    /// numbers, for one by its rank
+    /// all numbers, for median and percentiles
     Ranked(Ranked),
-    /// values in order
     List(List),
-    /// the first or the last value
     End(End),
-    /// one object of all
     Merged(Merged),
-    /// the last value
     Last(Last),
-    /// rows of new values
+    /// for deduplicate
     Distinct(Box<Distinct>),
-    /// the first value
     First(First),
-    /// the different values of an aggregate over these
+    /// for the aggregates with DISTINCT
     Values(Box<Values>),
-    /// Slices whose values cannot be compared were merged. The error stands for the whole group: a wrong answer is
-    /// worse than none.
+    /// Merging failed, since the values of two slices cannot be compared. The whole group gets the error: no result is
+    /// better than a wrong one.
     Failed(EvalError),
 }
 
-/// Sum and count of numbers. Whole numbers are summed exactly and apart from doubles.
+/// Sum and count of numbers. Whole numbers are summed exactly and separately from doubles.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Numbers {
     /// sum or avg
     aggregate: Aggregate,
-    /// whether the sum must be a whole number of the language
+    /// whether a sum beyond 64 bits is an error, see [`Accumulator::new`]
     integral: bool,
-    /// numbers so far
     count: u64,
-    /// sum of the whole numbers; 2^63 rows of 64 bits fit
+    /// sum of the whole numbers; it has room for 2^63 rows of 64 bits
     whole: i128,
-    /// sum of the others
+    /// sum of the doubles
     float: f64,
-    /// whether there were others
+    /// whether there were doubles
     mixed: bool,
 }
 
@@ -259,13 +250,13 @@ pub struct Numbers {
 pub struct Extreme {
     /// min or max
     aggregate: Aggregate,
-    /// the value; absent before the first
+    /// absent before the first row
     value: Value,
 }
 
 impl Accumulator {
-    /// The state before the first row. `integral`: whole numbers are of a BIGINT column or literal, and not just
-    /// JSON numbers, so that a sum beyond 64 bits is an error and not a double.
+    /// The state before the first row. `integral`: whole numbers come from a BIGINT column or a literal and not from
+    /// JSON, so that a sum beyond 64 bits is an error instead of a double.
     pub fn new(aggregate: Aggregate, integral: bool) -> Accumulator {
         match aggregate {
             Aggregate::Count => Accumulator::Count(0),
@@ -291,8 +282,8 @@ impl Accumulator {
         }
     }
 
-    /// The state of `sum` or `avg` after numbers that somebody else has added: how many, the sum of the whole ones and
-    /// that of the others, and whether there were others.
+    /// The state of `sum` or `avg` after numbers that were summed elsewhere: their count, the sum of the whole numbers,
+    /// the sum of the doubles, and whether there were doubles.
     pub fn of_numbers(
         aggregate: Aggregate,
         integral: bool,
@@ -337,8 +328,8 @@ impl Accumulator {
         }
     }
 
-    /// Takes the argument's value for one more row; none for `count(*)`, the row as an object for other aggregates of
-    /// `*`. All but lists, first and last values and deduplication leave nulls out.
+    /// Adds the value of the argument for one row. It is `None` for `count(*)`, and the row as an object for other
+    /// aggregates of `*`. Nulls are ignored except by lists, first and last values and deduplicate.
     ///
     /// # Errors
     /// Those of [`Accumulator::check`]; the accumulator is as it was.
@@ -357,7 +348,7 @@ impl Accumulator {
         }
     }
 
-    /// The rarer aggregates, apart so that the others stay small.
+    /// The rarer aggregates, in a function of their own to keep the common path small.
     fn add_other(&mut self, value: &Value) -> Result<(), EvalError> {
         match self {
             Accumulator::Spread(spread) => return spread.add(value),
@@ -374,8 +365,8 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Takes what another accumulator of the same call has gathered of later rows. After an error the accumulator
-    /// stays failed.
+    /// Adds the state of another accumulator of the same call, which has seen later rows. After an error this
+    /// accumulator stays failed.
     pub fn merge(&mut self, later: &Accumulator) -> Result<(), EvalError> {
         let merged = match (&mut *self, later) {
             (Accumulator::Failed(error), _) => return Err(error.clone()),
@@ -411,12 +402,12 @@ impl Accumulator {
             (Accumulator::Distinct(distinct), Accumulator::Distinct(more)) => distinct.merge(more),
             (Accumulator::First(first), Accumulator::First(more)) => first.merge(more),
             (Accumulator::Values(values), Accumulator::Values(more)) => values.merge(more),
-            // Accumulators of different calls have nothing to say to each other.
+            // Accumulators of different calls are never merged.
             _ => {}
         }
     }
 
-    /// The aggregate of the rows so far; no value where there were none to aggregate.
+    /// The result for the rows so far; null if there was nothing to aggregate.
     ///
     /// # Errors
     /// A sum beyond 64 bits, or slices that cannot be compared.
@@ -479,7 +470,7 @@ impl Numbers {
 }
 
 impl Extreme {
-    /// Whether the value can be compared with the one that is there.
+    /// Whether the value can be compared with the current one.
     #[inline]
     fn check(&self, value: &Value) -> Result<(), EvalError> {
         use Value::{Absent, DateTime, Float, Int, Null, Text, Unsigned};

@@ -1,9 +1,9 @@
-//! Analytic functions: those that remember the rows before.
+//! Analytic functions, which remember earlier rows.
 //!
-//! An [`AnalyticState`] is what one call in a rule's text remembers within one partition. It is plain data, so that a
-//! rule's state can be kept over a restart, and it holds a bounded number of values, whatever the rows bring. It must
-//! not know streams, partitions or clauses: who calls it decides which rows it sees, in which order, and which state
-//! belongs to which partition. A row that fails leaves the state as it was.
+//! An [`AnalyticState`] is the memory of one call in a rule within one partition. It is plain data, so it can be saved
+//! in a checkpoint, and its size is bounded. It does not know streams, partitions or clauses: the caller decides which
+//! rows it sees, in which order, and which state belongs to which partition. A row that fails leaves the state
+//! unchanged.
 
 #[cfg(test)]
 mod tests;
@@ -21,10 +21,10 @@ use crate::value::json;
 use crate::value::key::KeyPart;
 use crate::value::{Text, Value};
 
-/// The furthest row that `lag` looks back to: its state holds so many values in each partition.
+/// The largest offset of `lag`, which is the number of values kept in each partition.
 pub const MAX_LAG: i64 = 100_000;
-/// How many columns one state remembers. Messages that bring ever new keys would fill the memory else: a column beyond
-/// these counts as changed in each row that has it.
+/// How many columns one state remembers. Without a limit, messages with ever new keys would fill the memory. A column
+/// beyond the limit counts as changed in every row that has it.
 const MAX_COLUMNS: usize = 10_000;
 
 /// Which analytic function a call asks for.
@@ -34,11 +34,11 @@ pub enum Analytic {
     Lag,
     /// latest(e [, default]): the last value that is not null
     Latest,
-    /// changed_col(ignoreNull, e): e where it differs from the row before
+    /// changed_col(ignoreNull, e): e if it differs from the row before
     ChangedCol,
     /// had_changed(ignoreNull, e, …): whether any differs from the row before
     HadChanged,
-    /// changed_cols(prefix, ignoreNull, e, …): columns, those that differ from the row before
+    /// changed_cols(prefix, ignoreNull, e, …): the columns that differ from the row before
     ChangedCols,
     /// acc_sum(e [, begin, reset])
     AccSum,
@@ -52,28 +52,25 @@ pub enum Analytic {
     AccMin,
 }
 
-/// What one call remembers in one partition.
+/// The memory of one call in one partition.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AnalyticState {
     analytic: Analytic,
     memory: Memory,
 }
 
-/// Values of columns by name.
 type Columns = HashMap<Text, Value>;
 
-/// What the functions remember.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 enum Memory {
-    /// the rows before, the newest last
+    /// the values of the rows before, the newest last
     History(VecDeque<Value>),
     /// the value of each argument
     Values(Vec<Value>),
     /// the value of each column
     Columns(Columns),
-    /// the value of each argument, but of `*`, which is the last, the value of each column
+    /// the values of the arguments except the last, `*`, and the values of the columns of `*`
     Row(Vec<Value>, Columns),
-    /// the running value
     Running(Running),
 }
 
@@ -82,7 +79,7 @@ enum Memory {
 struct Running {
     aggregate: Aggregate,
     gathered: Accumulator,
-    /// Of the form with begin and reset: whether rows count now.
+    /// For the form with begin and reset: whether rows count now.
     open: bool,
 }
 
@@ -121,7 +118,7 @@ impl AnalyticState {
     /// The state before the first row.
     pub fn new(analytic: Analytic) -> AnalyticState {
         let running = |aggregate| {
-            // Sums beyond 64 bits go on as doubles: a sum over the life of a rule must not end the rule's answers.
+            // Sums beyond 64 bits continue as doubles: a sum over the whole life of a rule must not fail for ever.
             Memory::Running(Running { aggregate, gathered: Accumulator::new(aggregate, false), open: false })
         };
         let memory = match analytic {
@@ -137,9 +134,9 @@ impl AnalyticState {
         AnalyticState { analytic, memory }
     }
 
-    /// The state of `had_changed(…, *)` before the first row. `*` must be the last argument. With ignore_null its columns
-    /// are compared one by one, so that a column that a message leaves out is no change; without, the row is compared
-    /// as a whole. For other functions this is [`AnalyticState::new`].
+    /// The state of `had_changed(…, *)` before the first row. `*` must be the last argument. With ignore_null its
+    /// columns are compared one by one, so that a missing column is no change; otherwise the row is compared as a
+    /// whole. For other functions this is [`AnalyticState::new`].
     pub fn over_rows(analytic: Analytic) -> AnalyticState {
         match analytic {
             Analytic::HadChanged => AnalyticState { analytic, memory: Memory::Row(Vec::new(), Columns::new()) },
@@ -147,13 +144,13 @@ impl AnalyticState {
         }
     }
 
-    /// The answer for the next row. `args` are the arguments of the call, with the object of the whole row for `*`;
-    /// `when` is the condition of `OVER (WHEN …)`, true where there is none. Where it is false the row is not
-    /// remembered: `had_changed` gives false, `changed_col` nothing, `lag` what the next row will get, the others the
-    /// value so far.
+    /// The result for the next row. `args` are the arguments of the call, with the row as an object for `*`; `when` is
+    /// the condition of `OVER (WHEN …)`, true if there is none. If it is false the row is not remembered, and
+    /// `had_changed` gives false, `changed_col` null, `lag` the value it will give for the next row, the others their
+    /// current value.
     ///
-    /// Errors name arguments of a kind that the function is not for. `changed_cols`, whose answers are columns, gives
-    /// the object of those that changed, under the names `1`, `2` …; [`AnalyticState::next_columns`] takes names.
+    /// Arguments of the wrong kind are errors. `changed_cols` gives an object of the changed columns under the names
+    /// `1`, `2` …; [`AnalyticState::next_columns`] takes names.
     pub fn next(&mut self, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
         match &mut self.memory {
             Memory::History(history) => lag(history, args, when),
@@ -174,15 +171,15 @@ impl AnalyticState {
         }
     }
 
-    /// The columns of the next row that differ from what was remembered under their names, in their order, without the
-    /// prefix of `changed_cols`. With `ignore_null` a null neither differs nor is remembered. A column is known by its
-    /// name: the columns of one row must have different names. Other functions than `changed_cols` have no columns.
+    /// The columns of the next row that differ from the remembered ones of the same name, in order, without the prefix
+    /// of `changed_cols`. With `ignore_null` a null neither differs nor is remembered. The names must be unique within
+    /// the row. Functions other than `changed_cols` have no columns.
     pub fn next_columns(&mut self, ignore_null: bool, columns: &[(Text, Cow<'_, Value>)]) -> Vec<(Text, Value)> {
         let Memory::Columns(known) = &mut self.memory else { return Vec::new() };
         let mut changed = Vec::new();
         for (name, value) in columns {
             if differs(known, name, value, ignore_null) {
-                // A column that went missing is told as null: an absent one could not be told from an unchanged one.
+                // A column that disappeared is given as null; absent would look like unchanged.
                 let now = if value.is_null() { Value::Null } else { value.as_ref().clone() };
                 changed.push((name.clone(), now));
             }
@@ -195,13 +192,13 @@ fn number(at: usize) -> Text {
     at.to_string().into()
 }
 
-/// The argument at `index` from 0; one that the call does not have is absent.
+/// The argument at `index`, counted from 0; absent if the call has fewer.
 fn arg<'a>(args: &'a [Cow<'_, Value>], index: usize) -> &'a Value {
     const ABSENT: &Value = &Value::Absent;
     args.get(index).map_or(ABSENT, |arg| arg)
 }
 
-/// The argument that says yes or no; null says no.
+/// A boolean argument; null is false.
 fn truth(analytic: Analytic, args: &[Cow<'_, Value>], index: usize) -> Result<bool, EvalError> {
     match arg(args, index) {
         Value::Bool(truth) => Ok(*truth),
@@ -210,7 +207,7 @@ fn truth(analytic: Analytic, args: &[Cow<'_, Value>], index: usize) -> Result<bo
     }
 }
 
-/// Whether a value is the one before: numbers by value, arrays and objects by what is in them, null as absent.
+/// Whether two values are equal: numbers by value, arrays and objects by content, null like absent.
 fn same(before: &Value, now: &Value) -> bool {
     match (before, now) {
         (Value::Int(a), Value::Int(b)) => a == b,
@@ -221,7 +218,7 @@ fn same(before: &Value, now: &Value) -> bool {
     }
 }
 
-/// Whether a column differs from what is known of it, which is this value from now on.
+/// Whether a column differs from the remembered value. The new value is remembered.
 fn differs(known: &mut Columns, name: &Text, value: &Value, ignore_null: bool) -> bool {
     if ignore_null && value.is_null() {
         return false;
@@ -230,7 +227,7 @@ fn differs(known: &mut Columns, name: &Text, value: &Value, ignore_null: bool) -
     match known.get_mut(name) {
         Some(before) if same(before, value) => return false,
         Some(before) => before.clone_from(value),
-        // Nothing before, nothing now.
+        // Absent before and now.
         None if value.is_null() => return false,
         None if room => {
             known.insert(name.clone(), value.clone());
@@ -251,7 +248,7 @@ fn lag(history: &mut VecDeque<Value>, args: &[Cow<'_, Value>], when: bool) -> Re
     if offset == 0 {
         return Ok(value.clone());
     }
-    // The default of the first row stands for all that was before it, whatever later rows say.
+    // The default of the first row is used for all earlier rows, even if later rows give another default.
     let default = arg(args, 2);
     if history.is_empty() && !default.is_null() {
         history.resize(offset, default.clone());
@@ -269,7 +266,7 @@ fn lag(history: &mut VecDeque<Value>, args: &[Cow<'_, Value>], when: bool) -> Re
     Ok(answer)
 }
 
-/// The remembered value at `index`, which is absent before the first.
+/// The remembered value at `index`; absent before the first row.
 fn remembered(values: &mut Vec<Value>, index: usize) -> &mut Value {
     if values.len() <= index {
         values.resize(index + 1, Value::Absent);
@@ -332,10 +329,10 @@ impl Running {
     fn next(&mut self, analytic: Analytic, args: &[Cow<'_, Value>], when: bool) -> Result<Value, EvalError> {
         let ranged = args.len() > 1;
         if !when {
-            // Before the first row that counts a mean, a greatest and a least are 0, as sums are.
+            // Before the first row that counts, mean, maximum and minimum are 0, like sums.
             return self.answer(ranged).map(|answer| if answer.is_null() { Value::Int(0) } else { answer });
         }
-        // All arguments are read before anything changes, so that a row that fails changes nothing.
+        // All arguments are read first, so that a row that fails changes nothing.
         let (begins, ends) =
             if ranged { (truth(analytic, args, 1)?, truth(analytic, args, 2)?) } else { (false, false) };
         let counts = !ranged || self.open || begins;
@@ -356,7 +353,7 @@ impl Running {
         answer
     }
 
-    /// The value so far: 0 outside of begin and reset, and for a sum or count of nothing.
+    /// The current value: 0 outside of begin and reset, and for a sum or count of nothing.
     fn answer(&self, ranged: bool) -> Result<Value, EvalError> {
         if ranged && !self.open {
             return Ok(Value::Int(0));

@@ -38,7 +38,7 @@ impl<'a, S> Named<'a, S> {
         Named { expr, names: self.names }
     }
 
-    /// In parentheses where the expression is no single operand.
+    /// In parentheses unless the expression is a single operand.
     fn operand(&self, expr: &'a Expr<S>) -> Operand<'a, S> {
         Operand(self.of(expr))
     }
@@ -142,7 +142,7 @@ fn constant(f: &mut fmt::Formatter<'_>, value: &Value) -> fmt::Result {
     match value {
         Value::Absent | Value::Null => f.write_str("NULL"),
         Value::Text(text) => write!(f, "{:?}", text.as_str()),
-        // A whole double must not look like a whole number: they divide differently.
+        // A double without a fraction must not look like a whole number: the two divide differently.
         Value::Float(float) => write!(f, "{float:?}"),
         other => f.write_str(&cast::text(other)),
     }

@@ -1,7 +1,7 @@
-//! Why an expression has no answer for a row.
+//! Errors of expressions.
 //!
-//! The wording is eKuiper's, since people search for it and scripts look at it. Values are written with the names of
-//! Go's types, `float64(5)`, for the same reason.
+//! The wording is that of eKuiper, since people search for it and scripts match it. For the same reason values are
+//! shown with the names of Go types, `float64(5)`.
 
 use std::fmt::Write;
 
@@ -12,10 +12,10 @@ use super::function::FunctionError;
 use crate::value::Value;
 use crate::value::cast;
 
-/// Why an expression has no answer for a row. The row is dropped, the rule goes on.
+/// Why an expression cannot be computed for a row. The row is dropped, the rule goes on.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EvalError {
-    /// The operator is not for values of these kinds: `string(x) + int64(1)`.
+    /// The operator does not take values of these kinds: `string(x) + int64(1)`.
     #[error("invalid operation {0}")]
     Operation(Box<str>),
     /// `/` or `%` by 0.
@@ -27,41 +27,32 @@ pub enum EvalError {
     /// A bound of a slice is outside of its array.
     #[error("out of index: {index} of {length}")]
     OutOfIndex {
-        /// as it was asked for, negative from the end
+        /// as written, negative from the end
         index: i64,
         /// how many elements there are
         length: usize,
     },
-    /// A slice that ends before it starts; both count from the start.
+    /// A slice that ends before it starts; both bounds count from the start.
     #[error("start cannot be greater than end. start:{from} end:{to}")]
     Slice {
-        /// the first element
         from: usize,
-        /// the one behind the last
+        /// the element after the last
         to: usize,
     },
-    /// An index or a bound of a slice is no number.
+    /// An index or a bound of a slice is not a number.
     #[error("the index {0} is not a number")]
     Index(Box<str>),
-    /// `IN x` where x is no array.
+    /// `IN x` where x is not an array.
     #[error("{0} is not an array")]
     NotArray(Box<str>),
     #[error("invalid condition that returns non-bool value {0}")]
     NotBoolean(Box<str>),
     #[error("call func {name} error: {error}")]
-    Function {
-        name: &'static str,
-        /// what it says
-        error: Box<FunctionError>,
-    },
-    /// An aggregate found a value that it is not for.
+    Function { name: &'static str, error: Box<FunctionError> },
+    /// An aggregate got a value that it does not take.
     #[error("run {aggregate} function error: found invalid arg {found}")]
-    Aggregate {
-        aggregate: Aggregate,
-        /// the value
-        found: Box<str>,
-    },
-    /// One of these, as its text was kept in a checkpoint.
+    Aggregate { aggregate: Aggregate, found: Box<str> },
+    /// An error read from a checkpoint, which has only its text.
     #[error("{0}")]
     Kept(Box<str>),
 }
@@ -69,7 +60,7 @@ pub enum EvalError {
 /// How many characters of a value are shown.
 const SHOWN: usize = 200;
 
-/// Type and value as Go shows them: `string(x)`, `float64(5)`. Long values are cut.
+/// Type and value in the form of Go: `string(x)`, `float64(5)`. Long values are cut.
 pub(super) fn described(value: &Value) -> String {
     let name = match value {
         Value::Absent | Value::Null => return "<nil>(<nil>)".to_owned(),
@@ -96,7 +87,7 @@ pub(super) fn described(value: &Value) -> String {
     out
 }
 
-// What is done with a kept error is to tell it.
+// Only the text is kept: nothing else of an error in a checkpoint is used.
 impl Serialize for EvalError {
     fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(self)
@@ -110,7 +101,7 @@ impl<'de> Deserialize<'de> for EvalError {
 }
 
 impl EvalError {
-    /// The error of an operator that is not for these values.
+    /// The error of an operator that does not take these values.
     #[cold]
     pub(super) fn operation(left: &Value, op: &str, right: &Value) -> EvalError {
         EvalError::Operation(format!("{} {op} {}", described(left), described(right)).into())

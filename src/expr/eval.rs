@@ -1,7 +1,7 @@
 //! Evaluation of compiled expressions over the slots of a row.
 //!
-//! Values are borrowed from slots and constants as far as possible: a comparison of a field with a constant copies
-//! nothing. What has no value answers null; what cannot be computed is an error, and the row is dropped.
+//! Values are borrowed from slots and constants where possible: comparing a field with a constant copies nothing. An
+//! impossible operation is an error, and the row is dropped.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Expr {
         }
     }
 
-    /// The value that needs no computing: a constant or a slot.
+    /// The value of a constant or slot.
     #[inline(always)]
     fn stored<'a>(&'a self, scope: &'a Scope<'_>) -> Option<&'a Value> {
         match self {
@@ -49,8 +49,8 @@ impl Expr {
         }
     }
 
-    /// The expressions that are no operators of two operands. Apart, so that those do not pay for what these keep on
-    /// the stack.
+    /// The expressions that are not binary operators. They have their own function to keep the stack frame of the
+    /// binary operators small.
     #[inline(never)]
     fn eval_other<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Cow<'a, Value>, EvalError> {
         match self {
@@ -101,8 +101,7 @@ impl Expr {
         }
     }
 
-    /// Whether a condition holds for this row. Nothing is false; a value that is neither a boolean nor nothing is an
-    /// error.
+    /// Whether a condition holds for this row. Null is false; other values that are not boolean are errors.
     #[inline]
     pub fn test(&self, scope: &Scope<'_>) -> Result<bool, EvalError> {
         match self.truth(scope)? {
@@ -112,7 +111,7 @@ impl Expr {
         }
     }
 
-    /// The expression as an operand of AND, OR or a clause, without making a value of a truth that is known.
+    /// The expression as an operand of AND, OR or a clause. A comparison makes no value for this.
     #[inline]
     fn truth<'a>(&'a self, scope: &'a Scope<'_>) -> Result<Truth<'a>, EvalError> {
         if let Expr::Binary { op, left, right, .. } = self {
@@ -134,7 +133,7 @@ impl Expr {
     }
 }
 
-/// What a value is as a condition.
+/// A value as a condition.
 enum Truth<'a> {
     Known(bool),
     Nothing,
@@ -142,7 +141,7 @@ enum Truth<'a> {
 }
 
 impl Scope<'_> {
-    /// The value of a slot. A slot that the row does not have is absent.
+    /// The value of a slot; absent if the row does not have the slot.
     #[inline]
     fn slot(&self, slot: usize) -> &Value {
         const ABSENT: &Value = &Value::Absent;
@@ -155,7 +154,7 @@ fn boolean<'a>(b: bool) -> Cow<'a, Value> {
     Cow::Borrowed(if b { TRUE } else { FALSE })
 }
 
-/// Two stored values are compared in place, without the ceremony of values that may be owned.
+/// Compares two values; constants and slots are compared in place.
 #[inline]
 fn compared(left: &Expr, op: Comparison, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     match (left.stored(scope), right.stored(scope)) {
@@ -175,8 +174,7 @@ fn computed(op: BinaryOp, left: &Expr, right: &Expr, integral: bool, scope: &Sco
     }
 }
 
-/// `left AND right`: both must be true; nothing counts as false, whatever stands on the other side. The right side is
-/// not looked at where the left one is false.
+/// `left AND right`: both must be true; null counts as false. The right side is not evaluated if the left is false.
 fn and(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let l = match left.truth(scope)? {
         Truth::Known(false) => return Ok(false),
@@ -187,12 +185,12 @@ fn and(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> 
     joined(l, "AND", right.truth(scope)?)
 }
 
-/// `left OR right`: one must be true; nothing counts as false, whatever stands on the other side.
+/// `left OR right`: one must be true; null counts as false.
 fn or(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let l = match left.truth(scope)? {
         Truth::Known(true) => return Ok(true),
         Truth::Known(false) => Cow::Borrowed(FALSE),
-        // Of nothing and true the order does not matter.
+        // Null or true is true in either order.
         Truth::Nothing => match right.truth(scope)? {
             Truth::Known(r) => return Ok(r),
             Truth::Nothing | Truth::Other(_) => return Ok(false),
@@ -202,7 +200,7 @@ fn or(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Result<bool, EvalError> {
     joined(l, "OR", right.truth(scope)?)
 }
 
-/// What the right side of AND and OR decides, where the left one did not.
+/// The result of AND and OR if the left side did not decide it.
 fn joined(left: Cow<'_, Value>, op: &str, right: Truth<'_>) -> Result<bool, EvalError> {
     match right {
         Truth::Nothing => Ok(false),
@@ -213,7 +211,7 @@ fn joined(left: Cow<'_, Value>, op: &str, right: Truth<'_>) -> Result<bool, Eval
     }
 }
 
-/// Both bounds belong to it. Where a part has no value, BETWEEN and NOT BETWEEN are false.
+/// Both bounds are included. If a part is null, BETWEEN and NOT BETWEEN are both false.
 fn between(operands: &[Expr; 3], negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let [value, low, high] = operands;
     let (value, low, high) = (value.eval(scope)?, low.eval(scope)?, high.eval(scope)?);
@@ -225,7 +223,7 @@ fn between(operands: &[Expr; 3], negated: bool, scope: &Scope<'_>) -> Result<boo
     Ok((above && below) != negated)
 }
 
-/// Nothing is neither in a list nor not in it.
+/// For null, IN and NOT IN are both false.
 fn in_list(expr: &Expr, list: &[Expr], negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let wanted = expr.eval(scope)?;
     if wanted.is_null() {
@@ -242,7 +240,7 @@ fn in_list(expr: &Expr, list: &[Expr], negated: bool, scope: &Scope<'_>) -> Resu
 fn in_array(expr: &Expr, array: &Expr, negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let (wanted, array) = (expr.eval(scope)?, array.eval(scope)?);
     let found = match &*array {
-        // In no list is nothing, not even nothing.
+        // A null array contains nothing, not even null.
         Value::Absent | Value::Null => false,
         _ if wanted.is_null() => return Ok(false),
         Value::Array(elements) => elements.iter().any(|element| equal(&wanted, element, scope.context)),
@@ -254,7 +252,7 @@ fn in_array(expr: &Expr, array: &Expr, negated: bool, scope: &Scope<'_>) -> Resu
     Ok(found != negated)
 }
 
-/// Nothing neither matches nor does not; values other than text do not match.
+/// For null, LIKE and NOT LIKE are both false; values other than text do not match.
 fn matches(expr: &Expr, pattern: &LikePattern, negated: bool, scope: &Scope<'_>) -> Result<bool, EvalError> {
     let value = expr.eval(scope)?;
     let found = match pattern {
@@ -281,7 +279,7 @@ fn call(
     let mut values = SmallVec::new();
     for (index, arg) in args.iter().enumerate() {
         let value = expanded(arg.eval(scope)?);
-        // What computes with numbers takes these as doubles.
+        // Functions of numbers take these as doubles.
         values.push(match (&*value, function.signature.param(index)) {
             (Value::Unsigned(u), Some(Param::Number | Param::Int | Param::IntOrText)) => {
                 Cow::Owned(Value::Float(*u as f64))
@@ -296,7 +294,7 @@ fn call(
     let answer = match (prepared, function.code) {
         (Some(prepared), _) => prepared(&args, scope.context),
         (None, Code::Scalar(code)) => code(&args, scope.context),
-        // A call that nobody prepared: without literals it works, only slower.
+        // The call was not prepared: it works without its literals, only slower.
         (None, Code::Prepared(make)) => {
             let literals: SmallVec<[Option<&Value>; 4]> = args.iter().map(|_| None).collect();
             make(&literals).and_then(|prepared| prepared(&args, scope.context))
@@ -311,7 +309,7 @@ fn call(
     answer.map_err(|error| EvalError::Function { name: function.name, error: Box::new(error) })
 }
 
-/// The value without text that stands for an array or object.
+/// The value with JSON text decoded.
 fn expanded(value: Cow<'_, Value>) -> Cow<'_, Value> {
     match value {
         Cow::Borrowed(value @ (Value::Json(_) | Value::Array(_) | Value::Object(_))) => json::expand(value),

@@ -1,23 +1,22 @@
-//! Matching of LIKE patterns: `%` is any run of characters, `_` any one, a backslash takes the meaning from the
-//! character behind it, everything else is itself. The whole text must match, by case.
+//! LIKE patterns: `%` matches any characters, `_` any one, a backslash makes the next character literal, everything
+//! else matches itself. The whole text must match, case counts.
 //!
-//! Regular expressions could do it, but most patterns are plain text with a `%` at an end, where comparing bytes is
-//! many times faster; the general matcher remembers only the last `%`, so it needs no memory and at most the product
-//! of both lengths in time.
+//! Most patterns are plain text with a `%` at an end, for which comparing bytes is many times faster than a regular
+//! expression. The general matcher remembers only the last `%`: it needs no memory, and time of at most the product of
+//! both lengths.
 
 use std::fmt;
 
 use crate::value::Text;
 
-/// A pattern prepared for many texts.
+/// A compiled pattern.
 #[derive(Clone, Debug)]
 pub struct Pattern {
-    /// as it is written
     written: Text,
     form: Form,
 }
 
-/// What kind of pattern it is, by where its wildcards stand.
+/// Kinds of patterns, by the place of their wildcards.
 #[derive(Clone, Debug, PartialEq)]
 enum Form {
     /// no wildcard
@@ -39,17 +38,17 @@ enum Token {
     Run,
     /// `_`
     One,
-    /// a character that stands for itself
+    /// this character
     Char(char),
 }
 
 impl Pattern {
-    /// Prepares a pattern. Every text is one; a backslash at the very end is itself.
+    /// Compiles a pattern. Every text is valid; a backslash at the end matches itself.
     pub fn new(pattern: &str) -> Pattern {
         Pattern { written: pattern.into(), form: Form::of(pattern) }
     }
 
-    /// The pattern as it is written.
+    /// The source of the pattern.
     pub fn as_str(&self) -> &str {
         &self.written
     }
@@ -105,10 +104,10 @@ impl Form {
     }
 }
 
-/// Whether the whole text matches a pattern that is used once.
+/// Whether the whole text matches a pattern; for patterns that are used once.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let (mut pattern, mut text) = (pattern, text);
-    // Behind the last `%`: the rest of the pattern, and the text it was last tried on.
+    // The rest of the pattern after the last `%`, and the text where it was last tried.
     let mut retry: Option<(&str, &str)> = None;
     loop {
         match (next(pattern), first(text)) {
@@ -128,7 +127,7 @@ pub fn matches(pattern: &str, text: &str) -> bool {
             (None, None) => return true,
             _ => {}
         }
-        // No match here: the last `%` takes one character more.
+        // No match: let the last `%` match one character more.
         let Some((behind, tried)) = retry else { return false };
         let Some((_, rest)) = first(tried) else { return false };
         (pattern, text) = (behind, rest);
@@ -141,7 +140,7 @@ fn first(text: &str) -> Option<(char, &str)> {
     chars.next().map(|c| (c, chars.as_str()))
 }
 
-/// The first step of a pattern and what follows it.
+/// The first step of a pattern, and the rest.
 fn next(pattern: &str) -> Option<(Token, &str)> {
     let (c, behind) = first(pattern)?;
     Some(match c {
@@ -208,7 +207,7 @@ mod tests {
             }
             rest = behind;
         }
-        // `$` would match before a line break at the end, too.
+        // `$` would also match before a line break at the end.
         out + r"\z"
     }
 

@@ -1,7 +1,7 @@
 //! Compiled expressions: what a worker evaluates for each row.
 //!
-//! An [`Expr`] reads the slots of a row by number; names, types of columns and aliases were resolved by `plan`. This
-//! layer knows values and functions; it must not know streams, windows, sockets or timely.
+//! An [`Expr`] reads the slots of a row by number; `plan` has resolved names, types and aliases. This layer knows
+//! values and functions; it must not know streams, windows, sockets or timely.
 
 mod access;
 pub mod aggregate;
@@ -29,7 +29,7 @@ pub use crate::value::operator::Comparison;
 pub use error::EvalError;
 pub use ops::{compare, compare_at, order_of_numbers};
 
-/// A compiled expression. Its slots are numbers for a worker, and what they mean for the planner (`plan::logical`).
+/// A compiled expression. Slots are numbers for a worker and names for the planner (`plan::logical`).
 #[derive(Clone)]
 pub enum Expr<S = usize> {
     Constant(Value),
@@ -53,31 +53,29 @@ pub enum Expr<S = usize> {
         left: Box<Expr<S>>,
         /// right operand
         right: Box<Expr<S>>,
-        /// of `/`: whole numbers divide as whole numbers, cut toward zero. False where an operand is a JSON number of
-        /// a schemaless stream, which divides as a double.
+        /// for `/`: whole numbers divide as whole numbers, rounded toward zero. False if an operand is a JSON number of
+        /// a schemaless stream: then they divide as doubles.
         integral: bool,
     },
     /// `e [NOT] BETWEEN low AND high`
     Between {
-        /// operands: e, low, high
+        /// e, low, high
         operands: Box<[Expr<S>; 3]>,
-        /// NOT
+        /// with NOT
         negated: bool,
     },
     /// `e [NOT] IN (…)`
     InList {
-        /// what is looked for
         expr: Box<Expr<S>>,
         list: Vec<Expr<S>>,
-        /// NOT
+        /// with NOT
         negated: bool,
     },
     /// `e [NOT] IN array`
     InArray {
-        /// what is looked for
         expr: Box<Expr<S>>,
         array: Box<Expr<S>>,
-        /// NOT
+        /// with NOT
         negated: bool,
     },
     /// `e [NOT] LIKE pattern`
@@ -85,41 +83,41 @@ pub enum Expr<S = usize> {
         /// the text
         expr: Box<Expr<S>>,
         pattern: LikePattern<S>,
-        /// NOT
+        /// with NOT
         negated: bool,
     },
     /// `e IS [NOT] NULL`
     IsNull {
         /// what is tested
         expr: Box<Expr<S>>,
-        /// NOT
+        /// with NOT
         negated: bool,
     },
     Case {
-        /// compared with each WHEN; none: each WHEN is a condition
+        /// the operand that is compared with each WHEN; if none, each WHEN is a condition
         value: Option<Box<Expr<S>>>,
         /// WHEN and THEN
         branches: Vec<(Expr<S>, Expr<S>)>,
         /// ELSE
         otherwise: Option<Box<Expr<S>>>,
     },
-    /// the first that is not absent: a name that several schemaless streams may have
+    /// the first that is not absent: for a name that several schemaless streams can have
     FirstPresent(Vec<Expr<S>>),
-    /// a row as an object: the members of whole messages, the first of equal keys, then single members that are not
-    /// absent
+    /// a row as an object: the members of whole messages (of equal keys the first wins), then single members that are
+    /// not absent
     Object {
         /// objects
         wholes: Vec<Expr<S>>,
-        /// keys of these that are left out
+        /// keys that are left out of these
         except: Vec<Text>,
         /// single members
         members: Vec<(Text, Expr<S>)>,
     },
     /// a scalar function
     Call {
-        /// its row
+        /// its entry in the table
         function: &'static Function,
-        /// made for this call from its literal arguments, where the function wants that
+        /// prepared for this call from its literal arguments, if the function wants that
         prepared: Option<Arc<PreparedFn>>,
         /// arguments
         args: Vec<Expr<S>>,
@@ -128,15 +126,15 @@ pub enum Expr<S = usize> {
 
 #[derive(Clone)]
 pub enum LikePattern<S = usize> {
-    /// a literal, prepared
+    /// a compiled literal
     Literal(Arc<like::Pattern>),
     /// known at run time
     Dynamic(Box<Expr<S>>),
 }
 
-/// What an expression is evaluated over.
+/// The input of an expression.
 pub struct Scope<'a> {
-    /// the row's slots
+    /// slots of the row
     pub slots: &'a [Value],
     /// rule, time and window
     pub context: &'a CallContext<'a>,

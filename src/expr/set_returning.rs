@@ -1,6 +1,6 @@
 //! Functions of the select list that make rows: `unnest` and `extract`.
 //!
-//! They say what the rows are; how these are put beside the other columns, cut and sent is not theirs to know.
+//! They make the rows; combining these with the other columns and sending them is done elsewhere.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use super::function::FunctionError;
 use crate::value::json;
 use crate::value::{Object, Value};
 
-/// Which set-returning function a call asks for.
+/// The set-returning function of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SetReturning {
     /// unnest(array): a row for each element
@@ -18,12 +18,12 @@ pub enum SetReturning {
     Extract,
 }
 
-/// What one made row adds to the other columns.
+/// What one row adds to the other columns.
 #[derive(Clone, Debug)]
 pub enum SrfRow {
-    /// columns, which take the place of others of the same name
+    /// columns, which replace others of the same name
     Columns(Arc<Object>),
-    /// one value, for the column of the call's alias or name
+    /// one value, for the column named by the alias or the function
     Value(Value),
 }
 
@@ -42,8 +42,8 @@ impl SetReturning {
         }
     }
 
-    /// The rows that the argument makes, in order; none for an empty array. An argument of another kind, also null, is
-    /// an error: nothing is sent for its row.
+    /// The rows for this argument, in order; none for an empty array. An argument of another kind, also null, is an
+    /// error: nothing is sent for the row.
     pub fn rows(self, value: &Value) -> Result<Vec<SrfRow>, EvalError> {
         match (self, &*json::expand(value)) {
             (SetReturning::Unnest, Value::Array(elements)) => Ok(elements.iter().map(SrfRow::of).collect()),
@@ -59,7 +59,7 @@ impl SetReturning {
 }
 
 impl SrfRow {
-    /// The row as one value: its columns are an object.
+    /// The row as one value; columns become an object.
     pub fn into_value(self) -> Value {
         match self {
             SrfRow::Columns(columns) => Value::Object(columns),
@@ -70,7 +70,7 @@ impl SrfRow {
     fn of(element: &Value) -> SrfRow {
         match &*json::expand(element) {
             Value::Object(members) => SrfRow::Columns(members.clone()),
-            // An element that is not there has its place all the same.
+            // A missing element makes a row too.
             Value::Absent => SrfRow::Value(Value::Null),
             other => SrfRow::Value(other.clone()),
         }

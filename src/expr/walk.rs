@@ -1,10 +1,10 @@
-//! The one walk over an expression: [`Expr::each_part`] and [`Expr::map`] match every variant, and all other passes stand
-//! on them, so that a new variant does not compile until both know it.
+//! Walks over expressions: only [`Expr::each_part`] and [`Expr::map`] match every variant, and all other passes are
+//! built on them. A new variant does not compile until both handle it.
 
 use super::{Expr, LikePattern};
 
 impl<S> Expr<S> {
-    /// Shows the direct parts of this expression, left to right.
+    /// Calls a function for each direct part of this expression, left to right.
     pub fn each_part<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
         match self {
             Expr::Constant(_) | Expr::Slot(_) => {}
@@ -47,7 +47,7 @@ impl<S> Expr<S> {
         }
     }
 
-    /// The same expression over other slots: `slot` says what each becomes.
+    /// The same expression with other slots: `slot` maps each one.
     pub fn map<T>(&self, slot: &mut dyn FnMut(&S) -> T) -> Expr<T> {
         match self {
             Expr::Constant(value) => Expr::Constant(value.clone()),
@@ -100,13 +100,13 @@ impl<S> Expr<S> {
         }
     }
 
-    /// Shows this expression and all inside it, outer ones first.
+    /// Calls a function for this expression and all inside it, outer ones first.
     pub fn visit<'a>(&'a self, see: &mut dyn FnMut(&'a Expr<S>)) {
         see(self);
         self.each_part(&mut |part| part.visit(see));
     }
 
-    /// Whether this expression, or one inside it, is what `is` looks for.
+    /// Whether `is` holds for this expression or one inside it.
     pub fn any(&self, is: &dyn Fn(&Expr<S>) -> bool) -> bool {
         let mut found = is(self);
         self.each_part(&mut |part| found = found || part.any(is));
@@ -115,7 +115,7 @@ impl<S> Expr<S> {
 }
 
 impl<S: Copy + Ord> Expr<S> {
-    /// The slots that the expression reads, in ascending order, each once.
+    /// The slots that the expression reads, ascending and without repetition.
     pub fn slots(&self) -> Vec<S> {
         let mut slots = Vec::new();
         self.visit(&mut |expr| {

@@ -1,4 +1,4 @@
-//! Aggregates that give values back as they came: lists, the last one, merged objects, rows without repetitions.
+//! Aggregates that return values unchanged: lists, first and last values, merged objects, rows without duplicates.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::value::json;
 use crate::value::key::KeyPart;
 use crate::value::{Object, Value};
 
-/// The values in order; what a row does not have is null.
+/// The values in order, null for rows without one.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct List(Arc<Vec<Value>>);
 
@@ -30,7 +30,7 @@ impl List {
     }
 }
 
-/// The first or the last value; what a row does not have is null.
+/// The first or the last value, null for a row without one.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct End {
     last: bool,
@@ -59,7 +59,7 @@ impl End {
     }
 }
 
-/// The members of all objects in one, the later of equal keys; values that are no objects are passed over.
+/// The members of all objects in one object. Of equal keys the later wins; values that are not objects are ignored.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Merged(Option<Arc<Object>>);
 
@@ -69,7 +69,7 @@ impl Merged {
             Value::Object(members) => {
                 self.members().extend(members.iter().map(|(key, value)| (key.clone(), value.clone())));
             }
-            // Only the members themselves are looked at, what is in them stays text.
+            // Only the top level is decoded; nested values stay text.
             Value::Json(text) if text.starts_with('{') => {
                 let members = self.members();
                 for (key, value) in json::members(text) {
@@ -86,7 +86,7 @@ impl Merged {
         }
     }
 
-    /// Nothing where there was no object.
+    /// Null if there was no object.
     pub(super) fn answer(&self) -> Value {
         self.0.clone().map_or(Value::Null, Value::Object)
     }
@@ -96,10 +96,9 @@ impl Merged {
     }
 }
 
-/// The last value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Last {
-    /// whether nulls are passed over
+    /// whether nulls are skipped
     filled: bool,
     value: Option<Value>,
 }
@@ -126,10 +125,9 @@ impl Last {
     }
 }
 
-/// The first value.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct First {
-    /// whether nulls are passed over
+    /// whether nulls are skipped
     filled: bool,
     value: Option<Value>,
 }
@@ -159,7 +157,7 @@ impl First {
 /// The different values of an aggregate with DISTINCT, in the order of their first rows.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Values {
-    /// the aggregate over these
+    /// the aggregate, without DISTINCT
     aggregate: Aggregate,
     integral: bool,
     values: IndexMap<KeyPart, Value>,
@@ -204,19 +202,20 @@ impl Values {
     }
 }
 
-/// The first row of each value, or the last row where its value is new. It is added as an object of `value` and `row`.
+/// The first row of each value, or the last row if its value is new. Each row is added as an object of `value` and
+/// `row`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Distinct {
-    /// whether all first rows are asked for, and not just the last
+    /// whether all first rows are wanted; otherwise only the last
     all: bool,
-    /// the values in the order of their first rows, with the row where it may be asked for
+    /// the values in the order of their first rows, with the row if the result needs it
     firsts: IndexMap<KeyPart, Value>,
-    /// whether the last row is the last of `firsts`
+    /// whether the last row brought a new value
     fresh: bool,
 }
 
 impl Distinct {
-    /// The keys of what is added.
+    /// The keys of the objects that are added.
     pub const VALUE: &str = "value";
     /// See [`Distinct::VALUE`].
     pub const ROW: &str = "row";
@@ -239,7 +238,7 @@ impl Distinct {
         }
     }
 
-    /// Nothing where the last row's value is not new.
+    /// Null if the value of the last row is not new.
     pub(super) fn answer(&self) -> Value {
         if self.all {
             return Value::array(self.firsts.values().cloned());
@@ -248,7 +247,7 @@ impl Distinct {
         last.map_or(Value::Null, |(_, row)| row.clone())
     }
 
-    /// Takes a row if its value is new, and says whether it is.
+    /// Adds the row if its value is new; true if it was.
     fn first(&mut self, key: KeyPart, row: &Value) -> bool {
         if self.firsts.contains_key(&key) {
             return false;

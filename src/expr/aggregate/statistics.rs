@@ -1,5 +1,5 @@
-//! Aggregates of how numbers are spread: deviation and variance, which need no numbers kept, and median and
-//! percentiles, which need them all.
+//! Statistics of numbers: deviation and variance, which keep no numbers, and median and percentiles, which keep all of
+//! them.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,16 +8,14 @@ use crate::expr::error::EvalError;
 use crate::expr::ops::order_of_numbers;
 use crate::value::Value;
 
-/// The deviation or variance of numbers, by Welford's method: it needs no second look at the numbers and stays exact
-/// where their squares would drown the differences.
+/// Deviation or variance by Welford's method: one pass, and exact even where a sum of squares would lose the
+/// differences.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Spread {
     aggregate: Aggregate,
-    /// numbers so far
     count: u64,
-    /// their mean
     mean: f64,
-    /// the sum of the squares of their distances from the mean
+    /// the sum of the squared distances from the mean
     squares: f64,
 }
 
@@ -54,7 +52,7 @@ impl Spread {
         self.squares += later.squares + distance * distance * (before * after / count);
     }
 
-    /// Nothing where there are no numbers, and for a sample also where there is only one.
+    /// Null if there are no numbers, and for a sample also if there is only one.
     pub(super) fn answer(&self) -> Value {
         let sample = matches!(self.aggregate, Aggregate::StddevSample | Aggregate::VarSample);
         let freedom = self.count.saturating_sub(u64::from(sample));
@@ -69,7 +67,7 @@ impl Spread {
     }
 }
 
-/// All numbers, for an aggregate that asks for one by its rank.
+/// All numbers, for an aggregate that needs one by rank.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Ranked {
     aggregate: Aggregate,
@@ -108,7 +106,7 @@ impl Ranked {
         }
         match self.aggregate {
             Aggregate::PercentileDisc(Share(share)) => {
-                // 0.55 · 100 is a little more than 55 in doubles, and must not count for the next rank.
+                // 0.55 · 100 is slightly more than 55 in doubles, which must not become rank 56.
                 let rank = (share * count as f64 * (1.0 - 2.0 * f64::EPSILON)).ceil() as usize;
                 self.number(rank.clamp(1, count) - 1).0
             }
@@ -118,17 +116,17 @@ impl Ranked {
         }
     }
 
-    /// The number at a rank from 0 that may lie between two: so far on the way from one to the next.
+    /// The number at a rank, counted from 0. A rank with a fraction is interpolated between two numbers.
     fn between(&self, rank: f64) -> Value {
         let (low, next) = self.number(rank as usize);
         let part = rank.fract();
         let low = low.as_f64().unwrap_or_default();
         let high = next.and_then(|next| next.as_f64()).unwrap_or(low);
-        // Weighted, as the difference of two doubles may be beyond them.
+        // Weighted, because the difference of two doubles can overflow.
         Value::Float(if part == 0.0 || low == high { low } else { low * (1.0 - part) + high * part })
     }
 
-    /// The number at a rank from 0, and the next.
+    /// The number at a rank, counted from 0, and the next number.
     fn number(&self, rank: usize) -> (Value, Option<Value>) {
         let mut numbers = self.numbers.clone();
         let (_, number, above) = numbers.select_nth_unstable_by(rank, order_of_numbers);

@@ -1,4 +1,5 @@
-//! The rows of the aggregates. Their code is [`crate::expr::aggregate`]: accumulators, not functions of values.
+//! The table of the aggregates. Their code is in [`crate::expr::aggregate`]: they are accumulators, not functions of
+//! values.
 
 use super::{Code, Family, Function, Nulls, Param, Returns};
 use crate::expr::aggregate::{Aggregate, Share};
@@ -86,7 +87,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
         .doc("The variance of the numbers as a sample; nulls are left out. One number alone gives no value.", &[]),
 ];
 
-/// How an aggregate gathers is settled when the rule is made, and so is what its second argument says of that.
+/// The second argument decides how the rows are gathered, so it must be known when the rule is made.
 fn literal_bool(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals {
         [_, Some(Value::Bool(_))] => Ok(()),

@@ -1,5 +1,6 @@
-//! The rows of the functions that remember rows before, or make rows. Their code is [`crate::expr::analytic`] and
-//! [`crate::expr::set_returning`]: they have a state or more than one answer, and so are no functions of values.
+//! The table of the functions that remember earlier rows and of those that make rows. Their code is in
+//! [`crate::expr::analytic`] and [`crate::expr::set_returning`]: they have a state or several results, so they are not
+//! functions of values.
 
 use super::{Code, Family, Function, Nulls, Param, Returns};
 use crate::expr::analytic::{Analytic, MAX_LAG};
@@ -25,7 +26,7 @@ const fn makes_rows(code: SetReturning, name: &'static str, params: Params) -> F
         .not_deterministic()
 }
 
-/// A function whose answer is a count or time of results before.
+/// A function that gives a count or time of earlier results.
 const fn hits(name: &'static str, code: super::ScalarFn) -> Function {
     Function::new(name, Family::Analytic, &[], Returns::Int, Code::Scalar(code)).not_deterministic()
 }
@@ -176,7 +177,6 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// A count as a number of the language.
 fn whole(count: u64) -> Value {
     Value::Int(i64::try_from(count).unwrap_or(i64::MAX))
 }
@@ -189,7 +189,7 @@ fn of_lag(literals: &[Option<&Value>]) -> Result<(), String> {
         None | Some(Some(Value::Int(0..=MAX_LAG))) => Ok(()),
         Some(Some(Value::Int(..0))) => Err("the index should not be a nagtive integer".to_owned()),
         Some(Some(Value::Int(_))) => Err(format!("the index should not be greater than {MAX_LAG}")),
-        // An offset that rows decide would make the state as large as a message asks for.
+        // With an offset from the rows, a message could make the state arbitrarily large.
         Some(_) => Err("Expect int type for parameter 2".to_owned()),
     }
 }
@@ -201,7 +201,7 @@ fn of_latest(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-/// eKuiper's word for it differs from that of other functions.
+/// eKuiper uses another word here than for other functions.
 fn boolean_first(literals: &[Option<&Value>]) -> Result<(), String> {
     match literals {
         [Some(literal), _] if !literal.is_null() && !matches!(literal, Value::Bool(_)) => {

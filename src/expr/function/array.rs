@@ -1,7 +1,7 @@
-//! Functions of arrays: what is in them, sets, order, and arrays made from scratch.
+//! Functions of arrays: searching, sets, sorting and making arrays.
 //!
-//! Members are compared by value, numbers whatever their form and arrays and objects by what is in them: the keys of
-//! groups compare so, and so the two never disagree.
+//! Elements are compared by value: numbers whatever their representation, arrays and objects by content. Keys of groups
+//! use the same comparison.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -18,11 +18,10 @@ use crate::value::key::KeyPart;
 use crate::value::operator::Comparison;
 use crate::value::{Object, Value};
 
-/// Members of the longest array that `repeat` and `sequence` make: a small message must not become a memory of any
-/// size.
+/// The length of the longest array that `repeat` and `sequence` make: a small message must not fill the memory.
 const LONGEST: u64 = 1 << 20;
 
-/// Bytes of text that `repeat` copies at most.
+/// The most bytes of text that `repeat` copies.
 const MOST_TEXT: u64 = 64 << 20;
 
 const fn of(
@@ -251,7 +250,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// The members of an array; anything else is an error with this text.
+/// The elements of an array; for other values an error with this text.
 fn members<'a>(value: &'a Value, otherwise: &'static str) -> Result<&'a [Value], FunctionError> {
     match value {
         Value::Array(members) => Ok(members),
@@ -271,12 +270,12 @@ fn second_or_none<'a>(args: &'a Args<'_>) -> Result<&'a [Value], FunctionError> 
     if args[1].is_null() { Ok(&[]) } else { second(args) }
 }
 
-/// The members that are not yet in `seen`, each once.
+/// The elements that are not yet in `seen`, each once.
 fn distinct(members: &[Value], seen: &mut HashSet<KeyPart>) -> Value {
     Value::array(members.iter().filter(|member| seen.insert(KeyPart::of(member))).cloned().collect::<Vec<_>>())
 }
 
-/// Where the second argument stands in the first; nowhere in a null.
+/// The positions of the second argument in the first; none if the first is null.
 fn places<'a>(args: &'a Args<'_>) -> Result<impl DoubleEndedIterator<Item = usize> + 'a, FunctionError> {
     let members = if args[0].is_null() { &[][..] } else { first(args)? };
     let wanted = KeyPart::of(&args[1]);
@@ -287,7 +286,7 @@ fn position(place: Option<usize>) -> Value {
     Value::Int(place.map_or(-1, |place| place as i64))
 }
 
-/// The member before or after which none comes. The kind of the first that is not null rules.
+/// The smallest or largest element. The first element that is not null decides how they are compared.
 fn extreme(members: &[Value], better: Comparison) -> FunctionResult {
     let mut best = &Value::Null;
     for member in members.iter().filter(|member| !member.is_null()) {
@@ -308,8 +307,8 @@ fn extreme(members: &[Value], better: Comparison) -> FunctionResult {
     Ok(best.clone())
 }
 
-/// The order of `array_sort`. It is total, so that no array upsets the sorting. A null is where eKuiper's text of it
-/// stands, `<nil>`: behind numbers, before letters.
+/// The order of `array_sort`. It is total, so sorting never fails. Null is ordered as the text `<nil>`, as in eKuiper:
+/// after numbers, before letters.
 fn in_order(left: &Value, right: &Value) -> Ordering {
     let number = |value: &Value| matches!(value, Value::Int(_) | Value::Float(_));
     fn shown(value: &Value) -> Cow<'_, str> {
@@ -347,11 +346,11 @@ fn array_join(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     Ok(joined.into())
 }
 
-/// What maps one member; or why none can be.
+/// The function for the elements, or why there is none.
 type Mapping = Result<(&'static Function, Option<PreparedFn>), FunctionError>;
 
-/// The function is looked up once where it is named in the rule. A wrong name is an error of each message, as it is
-/// where the name comes from a field.
+/// A function named in the rule is looked up once. A wrong name is an error of each message, as it is if the name comes
+/// from a field.
 fn array_map(literals: &[Option<&Value>]) -> Result<PreparedFn, FunctionError> {
     let written: Option<Mapping> = literals.first().copied().flatten().map(mapping);
     Ok(Box::new(move |args, context| {
@@ -458,7 +457,7 @@ fn sequence(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     if steps >= LONGEST {
         return Err(domain(format!("a sequence from {start} to {stop} by {step} is too long")));
     }
-    // Every member lies between start and stop: what wraps on the way there is back in range.
+    // Every element lies between start and stop, so a wrapped intermediate value comes back into range.
     let member = |index: i64| Value::Int(start.wrapping_add(index.wrapping_mul(step)));
     Ok(Value::array((0..=steps as i64).map(member)))
 }

@@ -1,15 +1,14 @@
-//! Whether a call can work, as far as that is known when the rule is made: how many arguments it has, and of what kind
-//! those are whose kind is certain.
+//! Checks of calls when a rule is made: the number of arguments, and the kinds that are certain.
 //!
-//! A field may hold anything, so only literals and expressions that are surely true or false (comparisons) are
-//! refused here; a field of the wrong kind is an error of the message that brings it.
+//! A field can hold anything, so only literals and expressions that are certainly boolean (comparisons) are refused
+//! here. A field of the wrong kind is an error of the message.
 
 use std::fmt;
 
 use super::{Function, Param};
 use crate::value::Value;
 
-/// Why a call is refused. The texts are those that users of eKuiper know; the planner adds the function's name.
+/// Why a call is refused. The texts are those of eKuiper; the planner adds the name of the function.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     #[error("Expect {expected} arguments but found {found}.")]
@@ -19,7 +18,7 @@ pub enum CallError {
         /// how many the call has
         found: usize,
     },
-    /// Too few arguments of a function that takes a varying number.
+    /// Too few arguments for a function with a varying number.
     #[error("At least has {least} argument but found {found}.")]
     TooFew {
         /// how many are required
@@ -27,7 +26,7 @@ pub enum CallError {
         /// how many the call has
         found: usize,
     },
-    /// An argument is of a kind that the function never takes.
+    /// The function never takes arguments of this kind.
     #[error("Expect {} type for parameter {position}", kind_name(.expected))]
     Kind {
         /// what it should be
@@ -42,9 +41,8 @@ pub enum CallError {
 /// How many arguments a function takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// so many
     Exactly(usize),
-    /// from the first number to the second
+    /// both inclusive
     Between(usize, usize),
 }
 
@@ -57,8 +55,8 @@ impl fmt::Display for Expected {
     }
 }
 
-/// Checks a call. `literals` has one entry an argument: the value where the argument is a literal (signs included:
-/// `-1` is one). `kinds` has, for the other arguments, the kind where it is certain, like `Bool` of a comparison.
+/// Checks a call. `literals` has one entry per argument: its value if it is a literal (also with a sign: `-1`). `kinds`
+/// has, for the other arguments, the kind if it is certain, like `Bool` for a comparison.
 pub fn check_call(function: &Function, literals: &[Option<&Value>], kinds: &[Option<Param>]) -> Result<(), CallError> {
     if let Some(check) = function.check {
         check(literals).map_err(CallError::Own)?;
@@ -92,7 +90,8 @@ fn check_count(function: &Function, found: usize) -> Result<(), CallError> {
 }
 
 fn takes_literal(param: Param, literal: &Value) -> bool {
-    // No literal is an array or object, and eKuiper's users expect the error of each message here, not a refusal.
+    // No literal is an array or object. For these eKuiper reports an error for each message and does not refuse the
+    // rule.
     if matches!(param, Param::Array | Param::Object) {
         return true;
     }
@@ -124,15 +123,15 @@ fn takes_kind(param: Param, kind: Option<Param>) -> bool {
         (Param::Number | Param::Int | Param::Ordered, Some(Param::Number | Param::Int)) => true,
         (Param::Ordered, Some(Param::Text | Param::DateTime)) => true,
         (Param::IntOrText, Some(Param::Number | Param::Int | Param::Text)) => true,
-        // A number or text may be read as a time.
+        // A number or text can be read as a time.
         (Param::DateTime | Param::DateTimeOrText, Some(Param::Number | Param::Int | Param::Text)) => true,
-        // Any value but a truth value has a text that functions read.
+        // Every value except a boolean is converted to text.
         (Param::Text, Some(kind)) => kind != Param::Bool,
         (param, Some(kind)) => param == kind,
     }
 }
 
-/// The kind as the texts of refusals name it.
+/// The name of the kind in the texts of errors.
 fn kind_name(param: &Param) -> &'static str {
     match param {
         Param::Any => "any",

@@ -1,4 +1,4 @@
-//! Functions that convert: between types, between zones, between text, bytes, bases and compressed forms.
+//! Conversions: between types, time zones, text, bytes, bases and compressed forms.
 
 use std::sync::Arc;
 
@@ -54,7 +54,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     of("try_cast", &[("value", Param::Any), ("type", Param::Text)], Returns::Any, |args, context| {
         let Value::Text(name) = &args[1] else { return Err(domain("expect string type for type parameter")) };
         let target = Target::named(name).ok_or_else(|| unknown_type(name))?;
-        // What cannot be converted has no value.
+        // Null if the value cannot be converted.
         Ok(cast(&args[0], target, context.zone, context.now).unwrap_or(Value::Null))
     })
     .check(cast_type)
@@ -152,7 +152,7 @@ fn cast_type(literals: &[Option<&Value>]) -> Result<(), String> {
                 .to_owned())
         }
         Some(Some(Value::Int(_) | Value::Float(_) | Value::Bool(_))) => {
-            // The position is as eKuiper says it, whose users know the text.
+            // The position is that of eKuiper's text, which users know.
             Err("Expect string type for parameter 1".to_owned())
         }
         _ => Ok(()),
@@ -205,7 +205,7 @@ fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
         return Err(domain(format!("invalid input type: {} please input hex string", text(&args[0]))));
     };
     let invalid = || domain(format!("invalid hexadecimal value: {written}"));
-    // The sign stands before the prefix, as `dec2hex` writes it, or after it, as eKuiper's did.
+    // The sign comes before the prefix, as `dec2hex` writes it, or after it, as eKuiper wrote it.
     let unsigned = written.trim_start_matches(['-', '+']);
     let rest = unsigned.strip_prefix("0x").unwrap_or(unsigned);
     let digits = rest.trim_start_matches('-');
@@ -221,8 +221,7 @@ fn hex2dec(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     i64::try_from(number).map(Value::Int).map_err(|_| invalid())
 }
 
-/// The double without the digits after so many places. It is cut where it is written, not by arithmetic: 0.29 · 100
-/// is a little less than 29.
+/// The double cut after this many places. It is cut as text and not by arithmetic: 0.29 · 100 is slightly less than 29.
 fn cut_to(number: f64, places: usize) -> f64 {
     if !number.is_finite() {
         return number;

@@ -1,8 +1,8 @@
 //! Functions of dates and times.
 //!
-//! A time is whatever `cast(x, "datetime")` takes: a datetime, ms since 1970, or text in one of many forms. Parts of it
-//! are those of its own zone: the offset that the text has, else the configured zone. Answers that eKuiper gives as text
-//! are text here too.
+//! A time is anything that `cast(x, "datetime")` takes: a datetime, ms since 1970, or text in one of many formats. Its
+//! parts are in its own zone: the offset in the text, or else the configured zone. Results that are text in eKuiper are
+//! text here too.
 
 use jiff::fmt::strtime;
 use jiff::tz::TimeZone;
@@ -22,17 +22,17 @@ const fn of(name: &'static str, params: &'static [(&'static str, Param)], return
     Function::new(name, Family::DateTime, params, returns, code)
 }
 
-/// A function of one point in time that gives a whole number.
+/// A function of one time that gives a whole number.
 const fn part(name: &'static str, code: super::ScalarFn) -> Function {
     of(name, TIME, Returns::Int, Code::Scalar(code))
 }
 
-/// A function of one point in time that gives text.
+/// A function of one time that gives text.
 const fn name_of(name: &'static str, code: super::ScalarFn) -> Function {
     of(name, TIME, Returns::Text, Code::Scalar(code))
 }
 
-/// A function that tells the time, with as many digits of the second as asked for.
+/// A function that gives the current time, with the given number of fractional digits.
 const fn clock(name: &'static str, code: super::ScalarFn) -> Function {
     of(name, PRECISION, Returns::Text, Code::Scalar(code)).required(0).check(precision).not_deterministic()
 }
@@ -155,7 +155,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
 ];
 
 fn date_calc(literals: &[Option<&Value>]) -> Result<PreparedFn, FunctionError> {
-    // A duration that is none is an error of the rows, as a duration that leads out of the calendar is.
+    // An invalid duration is an error of the rows, like a duration that leaves the calendar.
     let known = literals.get(1).copied().flatten().map(|literal| duration(&text(literal)));
     Ok(Box::new(move |args, context| {
         let at = time(args, context)?;
@@ -217,12 +217,12 @@ fn from_unix_time(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult 
     }
 }
 
-/// The first argument as a point in time.
+/// The first argument as a time.
 fn time(args: &Args<'_>, context: &CallContext<'_>) -> Result<std::sync::Arc<Zoned>, FunctionError> {
     Ok(to_datetime(&args[0], context.zone, context.now)?)
 }
 
-/// The point in time that is so many ms after 1970.
+/// The time this many ms after 1970.
 fn moment(ms: i64, zone: &TimeZone) -> Result<Zoned, FunctionError> {
     match Timestamp::from_millisecond(ms) {
         Ok(at) => Ok(at.to_zoned(zone.clone())),
@@ -230,14 +230,15 @@ fn moment(ms: i64, zone: &TimeZone) -> Result<Zoned, FunctionError> {
     }
 }
 
-/// Now, written by directives of jiff's that end with the seconds, with the fraction that the first argument wants.
+/// The current time in a format of jiff that ends with the seconds, with as many fractional digits as the first
+/// argument says.
 fn told(directives: &str, args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     let now = moment(context.now, context.zone)?;
     let digits = if args.is_empty() { 0 } else { int(&args[0])?.clamp(0, 6) };
     if digits == 0 { written(directives, &now) } else { written(&format!("{directives}%.{digits}f"), &now) }
 }
 
-/// The time by directives of jiff's.
+/// The time in a format of jiff.
 fn written(directives: &str, at: &Zoned) -> FunctionResult {
     strtime::format(directives, at).map(Value::from).map_err(|error| domain(error.to_string()))
 }
@@ -251,7 +252,7 @@ fn precision(literals: &[Option<&Value>]) -> Result<(), String> {
     }
 }
 
-/// A duration as rules write it: a sign, then numbers with units, such as `-1h30m` or `1.5s`. `0` needs no unit.
+/// Parses a duration as rules write it: a sign, then numbers with units, such as `-1h30m` or `1.5s`. `0` needs no unit.
 fn duration(written: &str) -> Result<SignedDuration, FunctionError> {
     let invalid = || domain(format!("invalid duration \"{written}\""));
     let (negative, mut rest) = match written.as_bytes().first() {
@@ -275,7 +276,7 @@ fn duration(written: &str) -> Result<SignedDuration, FunctionError> {
         let end = after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len());
         let unit: i128 = match &after[..end] {
             "ns" => 1,
-            // The sign for micro has two code points.
+            // The sign for micro exists as two code points.
             "us" | "\u{b5}s" | "\u{3bc}s" => 1_000,
             "ms" => 1_000_000,
             "s" => 1_000_000_000,
@@ -284,7 +285,7 @@ fn duration(written: &str) -> Result<SignedDuration, FunctionError> {
             _ => return Err(invalid()),
         };
         let whole: i128 = if whole.is_empty() { 0 } else { whole.parse().map_err(|_| invalid())? };
-        // Digits below a nanosecond of an hour change nothing.
+        // Later digits are less than a nanosecond even of an hour.
         let fraction = &fraction[..fraction.len().min(18)];
         let parts: i128 = if fraction.is_empty() { 0 } else { fraction.parse().map_err(|_| invalid())? };
         let scale = 10_i128.pow(fraction.len() as u32);
@@ -298,7 +299,7 @@ fn duration(written: &str) -> Result<SignedDuration, FunctionError> {
     Ok(SignedDuration::from_nanos(nanoseconds))
 }
 
-/// The digits that a text begins with, and what follows them.
+/// The leading digits of a text, and the rest.
 fn digits(text: &str) -> (&str, &str) {
     text.split_at(text.bytes().position(|byte| !byte.is_ascii_digit()).unwrap_or(text.len()))
 }

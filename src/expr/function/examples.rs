@@ -1,7 +1,7 @@
-//! Tests of all rows: their examples, and that no argument makes a function panic.
+//! Tests of all functions: their examples, and that no argument makes a function panic.
 //!
-//! The examples are read by a small reader of calls and literals, so that functions are tested without the parser of
-//! the rule language and the evaluator of expressions.
+//! The examples are read by a small parser of calls and literals, so that functions are tested without the parser of
+//! the rule language and the evaluator.
 
 use std::borrow::Cow;
 
@@ -12,13 +12,13 @@ use super::{Args, CallContext, Code, Function, FunctionError, PreparedFn, all, c
 use crate::value::Value;
 use crate::value::cast;
 
-/// The answer of a function whose arguments are not known when it is made, or the error.
+/// The result of a function whose arguments are not known when the rule is made, or the error.
 pub(super) fn answer(name: &str, args: &[Value]) -> Result<Value, FunctionError> {
     let function = lookup(name).unwrap_or_else(|| panic!("no function {name}"));
     run(function, &vec![None; args.len()], args)
 }
 
-/// The JSON of an answer, empty for no value; `None` for an error.
+/// The JSON of a result, empty for no value; `None` for an error.
 pub(super) fn json(answer: &Result<Value, FunctionError>) -> Option<String> {
     let answer = answer.as_ref().ok()?;
     Some(match answer {
@@ -59,7 +59,7 @@ fn run(function: &Function, literals: &[Option<&Value>], args: &[Value]) -> Resu
     }
 }
 
-/// Whether a call needs nothing but the values of its arguments.
+/// Whether the function depends only on the values of its arguments.
 fn of_values(function: &Function) -> bool {
     matches!(function.code, Code::Scalar(_) | Code::Prepared(_))
 }
@@ -150,7 +150,7 @@ fn rows_are_whole() {
     }
 }
 
-/// A value of each kind, with the empty and the odd ones.
+/// A value of each kind, with empty and unusual ones.
 fn each_kind() -> Vec<Value> {
     vec![
         Value::Absent,
@@ -168,8 +168,8 @@ fn each_kind() -> Vec<Value> {
     ]
 }
 
-/// Every function takes every kind of value in every place, in calls of no to four arguments, as many as it wants or
-/// not. Of calls with three and four arguments only some are tried, with each kind in each place.
+/// Calls every function with every kind of value in every place and with zero to four arguments, allowed or not. For
+/// three and four arguments only some combinations are tried, with each kind in each place.
 #[test]
 fn no_kind_of_argument_makes_a_function_panic() {
     let kinds = each_kind();
@@ -193,7 +193,7 @@ fn no_kind_of_argument_makes_a_function_panic() {
     }
 }
 
-/// A value of any kind, with those among them that are at the edges.
+/// A value of any kind, including extreme ones.
 fn any_value() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Absent),

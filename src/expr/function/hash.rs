@@ -1,7 +1,7 @@
 //! Hashes of texts: digests in hexadecimal.
 //!
-//! What is hashed is the UTF-8 of the argument's text, so that 12 and "12" have one hash; bytes are hashed as they are.
-//! The digests are for telling data apart and for the formats of other systems. MD5, SHA-1 and CRC-32 keep no secrets.
+//! The UTF-8 of the argument's text is hashed, so 12 and "12" have the same hash; bytes are hashed as they are. The
+//! digests are for comparing data and for formats of other systems. MD5, SHA-1 and CRC-32 protect no secrets.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -62,7 +62,7 @@ fn digest<D: Digest>(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     Ok(hexadecimal.into())
 }
 
-/// The bytes of the first argument that count.
+/// The bytes of the first argument.
 fn hashed<'a>(args: &'a Args<'_>) -> Cow<'a, [u8]> {
     match &args[0] {
         Value::Bytes(bytes) => Cow::Borrowed(bytes.as_slice()),
@@ -94,7 +94,7 @@ mod tests {
                 assert_eq!(hash, json(&answer(name, std::slice::from_ref(&same))), "{name} {value:?}");
             }
         }
-        // Bytes that are no UTF-8 are not read as text.
+        // Bytes that are not UTF-8 are not converted to text.
         let odd = answer("md5", &[vec![0xff_u8, 0xfe].into()]);
         assert_ne!(json(&odd), json(&answer("md5", &["\u{fffd}\u{fffd}".into()])));
         assert_eq!(json(&answer("md5", &[Value::Null])).as_deref(), Some(""));

@@ -61,7 +61,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
     ),
 ];
 
-/// The path of a call that is a literal is read once; a path that is none is an error of each message.
+/// A path that is a literal is parsed once; an invalid path is an error of each message.
 fn prepared(
     literals: &[Option<&Value>],
     run: fn(&Value, Result<&Path, FunctionError>) -> FunctionResult,
@@ -81,7 +81,7 @@ fn path(written: &Value) -> Result<Path, FunctionError> {
     Path::parse(text).map_err(|error| domain(error.to_string()))
 }
 
-/// What is looked into: an object, an array, or whatever a text is the JSON of.
+/// The value that is searched: an object, an array, or the JSON in a text.
 fn data(value: &Value) -> Result<Cow<'_, Value>, FunctionError> {
     let data = match value {
         Value::Absent | Value::Null => return Err(domain("invalid data nil for jsonpath")),
@@ -140,7 +140,7 @@ fn to_json(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     Ok(String::from_utf8_lossy(&written).into_owned().into())
 }
 
-/// The value with the keys of its objects in order.
+/// The value with the keys of its objects sorted.
 fn sorted(value: &Value) -> Cow<'_, Value> {
     match value {
         Value::Array(members) => Cow::Owned(Value::array(members.iter().map(|member| sorted(member).into_owned()))),

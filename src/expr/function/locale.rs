@@ -1,13 +1,13 @@
-//! How numbers are grouped and pointed in the countries of the world: what `format` needs of the Unicode CLDR.
+//! How languages and countries write numbers: the part of the Unicode CLDR that `format` needs.
 //!
-//! The data is a table of languages and of the countries that differ from their language. A locale needs both, since
-//! only the two together say how numbers are written.
+//! The data is a table of languages and of countries that differ from their language. A locale needs both, since only
+//! both together determine how numbers are written.
 
 /// How the digits before the point are grouped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Grouping {
     Thousands,
-    /// the last three, then by two: lakh and crore
+    /// the last three, then groups of two: lakh and crore
     Lakh,
 }
 
@@ -55,7 +55,7 @@ const LANGUAGES: &[(Style, &[&str])] = &[
     (INDIAN, &["bn", "gu", "hi", "kn", "ml", "mr", "pa", "ta", "te", "ur"]),
 ];
 
-/// Countries that write numbers in another way than their language does elsewhere.
+/// Countries that write numbers differently from the rest of their language.
 const COUNTRIES: &[(&str, &str, Style)] = &[
     ("de", "AT", Style { group: NO_BREAK_SPACE, ..GERMAN }),
     ("de", "CH", SWISS),
@@ -88,7 +88,7 @@ const COUNTRIES: &[(&str, &str, Style)] = &[
     ("pt", "PT", FRENCH),
 ];
 
-/// The style of a locale `en_US` or `en-US`, or `None` where the language is not known or the country is missing.
+/// The style of a locale `en_US` or `en-US`, or `None` if the language is unknown or the country is missing.
 pub(super) fn style(locale: &str) -> Option<Style> {
     let (language, country) = locale.split_once(['_', '-'])?;
     let is_country = match country.len() {
@@ -109,7 +109,7 @@ pub(super) fn style(locale: &str) -> Option<Style> {
     })
 }
 
-/// The number `-?digits[.digits]` in this style. Other text (infinity) is left alone.
+/// The number `-?digits[.digits]` in this style. Other text (infinity) is not changed.
 pub(super) fn styled(number: &str, style: Style) -> String {
     let (sign, size) = match number.strip_prefix('-') {
         Some(size) => ("-", size),

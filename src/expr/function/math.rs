@@ -1,17 +1,16 @@
 //! Functions of numbers.
 //!
-//! Whole numbers stay whole and exact where the mathematics allows it (`abs`, `ceil`, `floor`, `round`, `mod`); the
-//! other functions are those of doubles. What they answer at the edges (infinity, not a number) is as IEEE 754 says;
-//! what becomes of it is up to whoever writes the result.
+//! Whole numbers stay whole and exact where possible (`abs`, `ceil`, `floor`, `round`, `mod`); the other functions
+//! compute with doubles. Infinity and NaN follow IEEE 754; the writer of the result decides what becomes of them.
 
 use super::{Args, CallContext, Code, Family, Function, FunctionError, FunctionResult, Nulls, Param, Returns, domain};
 use crate::value::Value;
 use crate::value::cast::{self, float, int};
 
-/// The one parameter of most functions here.
+/// The parameter of most functions here.
 const X: &[(&str, Param)] = &[("x", Param::Number)];
 
-/// A function of one number that answers a double.
+/// A function of one number that gives a double.
 const fn of_double(name: &'static str, code: super::ScalarFn) -> Function {
     Function::new(name, Family::Math, X, Returns::Float, Code::Scalar(code))
 }
@@ -143,7 +142,7 @@ fn in_unit(x: f64, function: fn(f64) -> f64) -> Value {
     if (-1.0..=1.0).contains(&x) { Value::Float(function(x)) } else { Value::Null }
 }
 
-/// A whole number stays what it is: a double of it could lose digits.
+/// A whole number is not changed: converted to a double it could lose digits.
 fn whole(x: &Value, function: fn(f64) -> f64) -> FunctionResult {
     match x {
         Value::Int(i) => Ok(Value::Int(*i)),
@@ -162,7 +161,7 @@ fn abs(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     }
 }
 
-/// The whole number that a bit operation takes at `index`, which is 0 or 1.
+/// The whole number for a bit operation at `index`, which is 0 or 1.
 fn operand(args: &Args<'_>, index: usize) -> Result<i64, FunctionError> {
     int(&args[index]).map_err(|_| {
         let which = if index == 0 { "first" } else { "second" };
@@ -200,7 +199,7 @@ fn log(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
 
 fn modulo(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     match (&args[0], &args[1]) {
-        // The least number by -1 overflows, though its rest is 0.
+        // The smallest number divided by -1 overflows, although the remainder is 0.
         (Value::Int(a), Value::Int(b)) if *b != 0 => Ok(Value::Int(a.wrapping_rem(*b))),
         (a, b) => double(float(a)? % float(b)?),
     }
@@ -224,7 +223,7 @@ fn round_count(literals: &[Option<&Value>]) -> Result<(), String> {
 }
 
 fn round(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
-    // Beyond this many places either way nothing changes any more.
+    // More places than this change nothing.
     const MOST: f64 = 400.0;
     let places = if args.len() < 2 {
         0
@@ -237,7 +236,7 @@ fn round(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
         Value::Int(i) if places >= 0 => Ok(Value::Int(*i)),
         Value::Int(i) => {
             let i = i128::from(*i);
-            // 10^20 is more than twice the greatest number, so everything is rounded to 0 from there on.
+            // 10^20 is more than twice the largest number, so from there on everything is rounded to 0.
             let scale = 10_i128.pow(places.unsigned_abs().min(20));
             let rounded = (i + i.signum() * (scale / 2)) / scale * scale;
             Ok(i64::try_from(rounded).map_or(Value::Float(rounded as f64), Value::Int))
@@ -246,8 +245,8 @@ fn round(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     }
 }
 
-/// The double rounded to so many decimal places, halves away from zero. Where the scale is beyond what doubles can
-/// do, the number has no digits to round away.
+/// The double rounded to this many decimal places, halves away from zero. If the scale is too large for doubles, the
+/// number has no digits to round.
 fn round_to(x: f64, places: i32) -> f64 {
     let scale = 10_f64.powi(places.abs());
     let rounded = if places >= 0 { (x * scale).round() / scale } else { (x / scale).round() * scale };
@@ -258,7 +257,7 @@ fn round_to(x: f64, places: i32) -> f64 {
     }
 }
 
-/// As MySQL's function of this name.
+/// Like the function of MySQL.
 fn conv(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     let (from, to) = (int(&args[1])?, int(&args[2])?);
     let (Some(base), Some(target)) = (base(from), base(to)) else { return Ok(Value::Null) };
@@ -286,7 +285,7 @@ fn conv(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     }))
 }
 
-/// The base as a radix, if it is one, whatever its sign.
+/// The absolute value of the base, if it is a valid radix.
 fn base(base: i64) -> Option<u32> {
     u32::try_from(base.unsigned_abs()).ok().filter(|base| (2..=36).contains(base))
 }

@@ -1,10 +1,10 @@
-//! The functions of the rule language: one row each.
+//! The functions of the rule language, one row of a table each.
 //!
-//! A row of [`Function`] carries everything that is to say about a function: its names, what it takes and gives, how
-//! it treats null, its documentation, examples that are run as tests, and its code. The planner checks calls against
-//! the row, `docs/functions.md` is generated from the rows, and nothing else in the program lists functions.
+//! A [`Function`] contains everything about one function: names, parameters and result, treatment of null,
+//! documentation, examples that run as tests, and code. The planner checks calls against it, `docs/functions.md` is
+//! generated from it, and no other place lists functions.
 //!
-//! A function sees values only: no rows, no streams, no sockets. Adding one is adding a row to the table of its family.
+//! A function sees values only: no rows, streams or sockets. To add one, add a row to the table of its family.
 
 mod aggregate;
 mod analytic;
@@ -38,21 +38,19 @@ pub use reference::{reference, usage};
 use crate::value::cast::ConversionError;
 use crate::value::{Kind, Value};
 
-/// The arguments of one call, evaluated. Arrays and objects are expanded: no argument is [`Value::Json`].
+/// The evaluated arguments of one call. Arrays and objects are decoded: no argument is [`Value::Json`].
 pub struct Args<'a>(pub SmallVec<[Cow<'a, Value>; 4]>);
 
 impl Args<'_> {
-    /// How many arguments the call has.
+    /// The number of arguments.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether the call has no arguments.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// All arguments in order.
     pub fn iter(&self) -> impl Iterator<Item = &Value> {
         self.0.iter().map(|value| value.as_ref())
     }
@@ -61,123 +59,119 @@ impl Args<'_> {
 impl std::ops::Index<usize> for Args<'_> {
     type Output = Value;
 
-    /// The argument at `index` from 0. An argument that the call does not have is absent.
+    /// The argument at `index`, counted from 0; absent if the call has fewer.
     fn index(&self, index: usize) -> &Value {
         const ABSENT: &Value = &Value::Absent;
         self.0.get(index).map_or(ABSENT, |value| value.as_ref())
     }
 }
 
-/// What a call may know of the rule and the row it runs for.
+/// What a call can see of the rule and the row.
 #[derive(Clone, Debug)]
 pub struct CallContext<'a> {
     /// Id of the rule.
     pub rule: &'a str,
     /// When the rule started, ms since the epoch.
     pub rule_started: i64,
-    /// Now, ms since the epoch, by the worker's clock.
+    /// Now by the clock of the worker, ms since the epoch.
     pub now: i64,
-    /// The row's time, ms since the epoch: its timestamp in event time, else its arrival.
+    /// Time of the row, ms since the epoch: its timestamp in event time, else its arrival.
     pub event_time: i64,
-    /// Start and end (exclusive) of the window, ms since the epoch, where there is one.
+    /// Start and end (exclusive) of the window, ms since the epoch, if there is one.
     pub window: Option<(i64, i64)>,
     /// The configured time zone.
     pub zone: &'a jiff::tz::TimeZone,
-    /// What the rule has sent before.
+    /// Earlier results of the rule.
     pub hits: Hits,
-    /// How long the rule is to pause behind this row, ms: calls add to it. The rule's operator waits, and not the thread.
+    /// How long the rule pauses after this row, ms; calls add to it. The operator of the rule waits, not the thread.
     pub pause: Option<&'a Cell<u64>>,
 }
 
-/// Which rows and windows of a rule have given results before.
+/// Counts and times of the rows and windows that gave results before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Hits {
-    /// how many rows
     pub rows: u64,
-    /// the time of the last of them, ms since the epoch; 0 before any
+    /// time of the last one, ms since the epoch; 0 if none
     pub row_time: i64,
-    /// how many windows
     pub windows: u64,
-    /// the time of the last of them, ms since the epoch; 0 before any
+    /// time of the last one, ms since the epoch; 0 if none
     pub window_time: i64,
 }
 
-/// Why a call failed for one row.
+/// Why a call failed for a row.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FunctionError {
-    /// An argument has a type that the function does not take. `position` counts from 1.
+    /// An argument has a type that the function does not take.
     #[error("expect {expected} for parameter {position} but found {found}")]
     Argument {
-        /// which argument, from 1
+        /// counted from 1
         position: usize,
-        /// what it should be
         expected: &'static str,
-        /// what it is
         found: Kind,
     },
     /// A value cannot be converted, as in `cast("abc", "bigint")`.
     #[error(transparent)]
     Conversion(#[from] ConversionError),
-    /// A value outside of what the function is defined for; the text says what is wrong.
+    /// A value for which the function is not defined; the text is the reason.
     #[error("{0}")]
     Domain(Cow<'static, str>),
 }
 
-/// An error of a value outside of what a function is defined for.
+/// An error of a value for which the function is not defined.
 pub(crate) fn domain(text: impl Into<Cow<'static, str>>) -> FunctionError {
     FunctionError::Domain(text.into())
 }
 
-/// What a call answers where any of its arguments is null or absent. An empty array or object counts as null too,
-/// unless its parameter takes arrays or objects.
+/// The result if an argument is null or absent. An empty array or object counts as null too, unless the parameter takes
+/// arrays or objects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Nulls {
-    /// No value, without running the function.
+    /// No value; the function does not run.
     Null,
-    /// false, without running the function.
+    /// false; the function does not run.
     False,
-    /// 0, without running the function.
+    /// 0; the function does not run.
     Zero,
-    /// The function sees the nulls and decides.
+    /// The function handles nulls itself.
     Own,
 }
 
-/// The kind of one parameter. It is checked when a rule is made against literals and against expressions whose kind
-/// is certain, never against fields.
+/// The kind of a parameter. When a rule is made it is checked for literals and for expressions whose kind is certain,
+/// never for fields.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Param {
     /// anything
     Any,
     /// any number
     Number,
-    /// a number, or another value that has an order
+    /// a number or another ordered value
     Ordered,
     /// a whole number
     Int,
-    /// a whole number that is written in the rule
+    /// a literal whole number
     IntLiteral,
     /// a whole number or text
     IntOrText,
     Text,
-    /// text that is written in the rule
+    /// literal text
     TextLiteral,
     /// true or false
     Bool,
-    /// a point in time: datetime, text in a known format, or ms since the epoch
+    /// a time: datetime, text in a known format, or ms since the epoch
     DateTime,
-    /// a point in time, also where it is text that is written in the rule
+    /// a time, also as literal text
     DateTimeOrText,
     Array,
     Object,
-    /// a key of a message's metadata: `topic`, `stream.topic`, `key->part`, `*`. It is a name and no column; the
-    /// function sees it as text
+    /// a key of the metadata: `topic`, `stream.topic`, `key->part`, `*`. It is a name and not a column; the function
+    /// gets it as text
     MetaKey,
 }
 
-/// How many arguments a function takes, and of what kinds.
+/// The parameters of a function.
 #[derive(Clone, Copy, Debug)]
 pub struct Signature {
-    /// Names and kinds of the parameters, in order.
+    /// Names and kinds, in order.
     pub params: &'static [(&'static str, Param)],
     /// How many of `params` must be given.
     pub required: usize,
@@ -185,8 +179,8 @@ pub struct Signature {
     pub variadic: bool,
 }
 
-/// The kind of a function's answer as far as the planner can know it. It matters for `/`: whole numbers divide as
-/// whole numbers only where both sides are certain to be whole numbers of the language (see `plan::resolve`).
+/// The kind of the result, as far as the planner can know it. It matters for `/`: whole numbers divide as whole numbers
+/// only if both sides are certainly whole numbers of the language (see `plan::resolve`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Returns {
     /// a whole number
@@ -197,53 +191,50 @@ pub enum Returns {
     /// true or false
     Bool,
     Bytes,
-    /// a point in time
+    /// a time
     DateTime,
     Array,
     Object,
     /// the kind of the argument at this index
     SameAs(usize),
-    /// known at run time only
+    /// known only at run time
     Any,
 }
 
-/// The result of a scalar function.
 pub type FunctionResult = Result<Value, FunctionError>;
 
-/// The code of a scalar function.
 pub type ScalarFn = fn(&Args<'_>, &CallContext<'_>) -> FunctionResult;
 
-/// A scalar function specialised for one call in one rule.
+/// A scalar function prepared for one call in one rule.
 pub type PreparedFn = Box<dyn Fn(&Args<'_>, &CallContext<'_>) -> FunctionResult + Send + Sync>;
 
-/// A function's own check of a call's literals (`None` for arguments that are none), with the text of the refusal.
+/// A function's own check of the literals of a call (`None` for other arguments); an error is the text of the refusal.
 pub type CheckFn = fn(&[Option<&Value>]) -> Result<(), String>;
 
-/// What runs when the function is called.
+/// The code of a function.
 #[derive(Clone, Copy)]
 pub enum Code {
-    /// One call, one answer.
+    /// One result per call.
     Scalar(ScalarFn),
-    /// Made once for each call in a rule's text, from those of its arguments that are literals (`None` for the
-    /// others): for functions that compile something, like a pattern. An error refuses the rule.
+    /// Prepared once for each call in a rule from its literal arguments (`None` for the others), for functions that
+    /// compile something, like a pattern. An error refuses the rule.
     Prepared(fn(&[Option<&Value>]) -> Result<PreparedFn, FunctionError>),
-    /// One answer for the rows of a window or group.
+    /// One result for the rows of a window or group.
     Aggregate(super::aggregate::Aggregate),
-    /// One answer for each row, from that row and those before.
+    /// One result for each row, from that row and earlier ones.
     Analytic(super::analytic::Analytic),
-    /// Several rows for one.
+    /// Several rows for one row.
     SetReturning(super::set_returning::SetReturning),
-    /// The number of the row in its window, which only the window knows.
+    /// The number of the row in its window; only the window knows it.
     RowNumber,
 }
 
-/// The families, which are the chapters of `docs/functions.md`.
+/// The families of functions: the chapters of `docs/functions.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Family {
     /// numbers
     Math,
     Text,
-    /// conversion between types
     Conversion,
     /// digests and checksums
     Hash,
@@ -284,35 +275,29 @@ impl fmt::Display for Family {
 
 /// One function of the language.
 pub struct Function {
-    /// Its name, in lower case; names are looked up without regard to case.
+    /// In lower case; the case of names in a rule does not matter.
     pub name: &'static str,
-    /// Further names for the same function.
+    /// Other names for the same function.
     pub aliases: &'static [&'static str],
-    /// The chapter it stands in.
     pub family: Family,
-    /// What it takes.
     pub signature: Signature,
-    /// A check beyond the signature, of those arguments that are literals (`None` for the others), when a rule is
-    /// made. The text of an error becomes part of the refusal. It runs before the signature is checked and so may see
-    /// any number of arguments of any kind.
+    /// A further check of the literal arguments (`None` for the others) when a rule is made. An error becomes part of
+    /// the refusal. It runs before the check of the signature, so it must accept any number of arguments of any kind.
     pub check: Option<CheckFn>,
-    /// What it gives.
     pub returns: Returns,
-    /// What it answers for null.
     pub nulls: Nulls,
-    /// Whether equal arguments give equal answers, so that calls with literals alone may be folded.
+    /// Whether equal arguments give equal results, so that a call of literals can be computed when the rule is made.
     pub deterministic: bool,
-    /// One or a few sentences for the reader of `docs/functions.md`.
+    /// Some sentences for the reader of `docs/functions.md`.
     pub doc: &'static str,
-    /// SQL expressions without fields, and the JSON of their answers (`""` where there is no value). All are tests.
+    /// SQL expressions without fields, and the JSON of their results (`""` for no value). All are run as tests.
     pub examples: &'static [(&'static str, &'static str)],
-    /// What runs.
     pub code: Code,
 }
 
 impl Function {
-    /// A function with one answer a call: deterministic, all its parameters required, null for null. The methods
-    /// below change what is different.
+    /// A function with one result per call: deterministic, all parameters required, null for null. The methods below
+    /// change this.
     const fn new(
         name: &'static str,
         family: Family,
@@ -340,7 +325,7 @@ impl Function {
         self
     }
 
-    /// Only the first `required` parameters must be given.
+    /// Only the first `required` parameters are required.
     const fn required(mut self, required: usize) -> Function {
         self.signature.required = required;
         self
@@ -372,7 +357,7 @@ impl Function {
         self
     }
 
-    /// The answer that the null rule of this function gives without running it, or `None` where it must run.
+    /// The result by the null rule of this function if it need not run, otherwise `None`.
     pub fn answer_for_null(&self, args: &Args<'_>) -> Option<Value> {
         let answer = match self.nulls {
             Nulls::Null => Value::Null,
@@ -391,14 +376,15 @@ impl Function {
 }
 
 impl Signature {
-    /// The kind of the parameter at `index` from 0, with a repeated last one counted, or `None` beyond the last.
+    /// The kind of the parameter at `index`, counted from 0, including repetitions of the last one; `None` beyond the
+    /// last.
     pub fn param(&self, index: usize) -> Option<Param> {
         let last = if self.variadic { self.params.last() } else { None };
         self.params.get(index).or(last).map(|(_, param)| *param)
     }
 }
 
-/// The function of this name, in any case, or `None`.
+/// The function with this name, in any case.
 pub fn lookup(name: &str) -> Option<&'static Function> {
     static BY_NAME: LazyLock<HashMap<&'static str, &'static Function>> = LazyLock::new(|| {
         all()

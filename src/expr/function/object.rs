@@ -1,4 +1,4 @@
-//! Functions of objects: their keys and members, and objects made of others. Keys keep their order.
+//! Functions of objects: keys and members, and making objects from others. Keys keep their order.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
             return Ok(Value::Null);
         }
         let object = object(&args[0], FIRST_NO_OBJECT)?;
-        // A member of the array that is no text stands for the text that it is cast to.
+        // Elements that are not text are converted to text.
         let unwanted: Vec<Cow<'_, str>> = match &args[1] {
             Value::Array(members) => members.iter().map(text).collect(),
             Value::Text(key) => vec![Cow::Borrowed(key.as_str())],
@@ -113,7 +113,7 @@ pub(super) static FUNCTIONS: &[Function] = &[
                 one => std::slice::from_ref(one),
             };
             for member in members {
-                // What is no text is no key of any object.
+                // A value that is not text is not a key of any object.
                 if let Value::Text(key) = member {
                     pick(object, key, &mut picked);
                 }
@@ -178,7 +178,7 @@ fn object_construct(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
         match &args[at] {
             Value::Absent | Value::Null => {}
             Value::Text(key) => {
-                // A key that a row does not have is a null here: the rule names it.
+                // A missing key is null here, because the rule names it.
                 let value = if args[at + 1].is_null() { Value::Null } else { args[at + 1].clone() };
                 object.insert(key.clone(), value);
             }
@@ -217,7 +217,7 @@ fn zip(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     Ok(Value::Object(Arc::new(object)))
 }
 
-/// Puts the member at a path of keys with points between them into `picked`, below the same keys.
+/// Copies the member at a path of keys, separated by points, to the same path of `picked`.
 fn pick(object: &Object, path: &str, picked: &mut Object) {
     let mut found = object;
     let mut parents = path.split('.');
@@ -234,7 +234,7 @@ fn pick(object: &Object, path: &str, picked: &mut Object) {
         let inner = place.entry(key.into()).or_insert_with(|| Value::object([]));
         match inner {
             Value::Object(inner) => place = Arc::make_mut(inner),
-            // What was picked whole is an object, as `found` is; nothing else stands here.
+            // Values picked earlier at this path are objects, like `found`.
             _ => return,
         }
     }

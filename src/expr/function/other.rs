@@ -1,4 +1,4 @@
-//! Functions about the rule, the row and the window, those that choose between values, and those that make new names.
+//! Functions about the rule, the row and the window, functions that choose between values, and functions that make ids.
 
 use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,12 +16,12 @@ const fn of(
     Function::new(name, Family::Other, params, returns, Code::Scalar(code))
 }
 
-/// A function whose answer comes from the rule, the row or the window alone.
+/// A function whose result depends only on the rule, the row or the window.
 const fn told(name: &'static str, returns: Returns, code: super::ScalarFn) -> Function {
     of(name, &[], returns, code).not_deterministic()
 }
 
-/// The longest delay in ms: a number in a message must not stop its rule for any time.
+/// The longest delay in ms: a number in a message must not stop its rule for ever.
 const LONGEST_DELAY: i64 = 10_000;
 
 pub(super) static FUNCTIONS: &[Function] = &[
@@ -112,7 +112,7 @@ fn coalesce(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
 }
 
 fn delay(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
-    // A double is cut; one that no whole number is, is too large or none.
+    // A double loses its fraction; the cast saturates, so one beyond 64 bits is too long or negative.
     let ms = match &args[0] {
         Value::Int(ms) => *ms,
         Value::Float(ms) if !ms.is_nan() => *ms as i64,
@@ -170,12 +170,12 @@ fn props(args: &Args<'_>, context: &CallContext<'_>) -> FunctionResult {
     }
 }
 
-/// A UUID of version 1. The node is made by chance once a process: its address is nobody's business.
+/// A UUID of version 1. The node is random per process and not the address of the network card.
 fn new_uuid() -> String {
     static MADE: LazyLock<(uuid::ContextV1, [u8; 6])> = LazyLock::new(|| {
         let mut node = [0; 6];
         fastrand::fill(&mut node);
-        // The multicast bit tells that this is no card's address (RFC 9562, section 6.10).
+        // The multicast bit says that this is not the address of a card (RFC 9562, section 6.10).
         node[0] |= 1;
         (uuid::ContextV1::new(fastrand::u16(..)), node)
     });
@@ -183,14 +183,14 @@ fn new_uuid() -> String {
     uuid::Uuid::new_v1(uuid::Timestamp::now(context), node).to_string()
 }
 
-/// An id that is larger than all before it: ms since 4 November 2010 in 41 bits, as usual, a node of 10 bits that is
-/// 0, and a number of 12 bits. When one millisecond's numbers are used up, those of the next are taken.
+/// An id larger than all earlier ones: 41 bits of ms since 4 November 2010, 10 bits of node, which are 0, and a number
+/// of 12 bits. When the numbers of one millisecond are used up, those of the next are used.
 fn new_snowflake(now: i64) -> u64 {
     const EPOCH: i64 = 1_288_834_974_657;
     static LAST: AtomicU64 = AtomicU64::new(0);
     let since = u64::try_from(now.saturating_sub(EPOCH)).unwrap_or(0).min((1 << 41) - 1);
     let next = |last: u64| {
-        // The node's bits stay 0.
+        // The bits of the node stay 0.
         let after = if last & 0xfff == 0xfff { (last | 0x3f_ffff) + 1 } else { last + 1 };
         after.max(since << 22)
     };

@@ -1,10 +1,10 @@
-//! `docs/functions.md`, written from the rows, so that it cannot say what the program does not do.
+//! Generates `docs/functions.md` from the functions.
 
 use std::fmt::Write;
 
 use super::{Function, Nulls, Param, Returns, all};
 
-/// The reference of all functions as Markdown: a chapter a family, a section a function.
+/// The reference of all functions in Markdown: a chapter per family, a section per function.
 pub fn reference() -> String {
     let mut functions: Vec<_> = all().collect();
     functions.sort_by_key(|function| (function.family, function.name));

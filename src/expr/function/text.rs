@@ -1,8 +1,8 @@
 //! Functions of text.
 //!
-//! Arguments are read by [`cast::text`], so that numbers and booleans of fields work as text too. Positions and
-//! lengths count characters (code points), never bytes, so that no function cuts a character. No answer grows beyond
-//! [`LARGEST`], whatever a message asks for.
+//! Arguments are converted by [`cast::text`], so that numbers and booleans of fields work as text too. Positions and
+//! lengths count characters (code points), never bytes, so no function splits a character. No result is larger than
+//! [`LARGEST`].
 
 use regex::Regex;
 
@@ -14,20 +14,20 @@ use crate::text::pattern::{Cache, compile};
 use crate::value::Value;
 use crate::value::cast::{self, float, int, text};
 
-/// Bytes of the largest text that a function here makes.
+/// The size of the largest result here, in bytes.
 const LARGEST: usize = 64 << 20;
 
-/// Blanks that padding adds at most.
+/// The most blanks that padding adds.
 const MOST_BLANKS: i64 = 1 << 20;
 
-/// Decimal places that `format` writes at most. No double has more than 1074.
+/// The most decimal places that `format` writes. No double has more than 1074.
 const MOST_PLACES: i64 = 1100;
 
 const fn of(name: &'static str, params: &'static [(&'static str, Param)], returns: Returns, code: Code) -> Function {
     Function::new(name, Family::Text, params, returns, code)
 }
 
-/// A function of one text that answers a text.
+/// A function of one text that gives a text.
 const fn of_text(name: &'static str, code: super::ScalarFn) -> Function {
     of(name, ONE, Returns::Text, Code::Scalar(code))
 }
@@ -262,15 +262,15 @@ fn length(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     }
 }
 
-/// The lower case of a character as one character. Only İ has two, of which the first is its letter.
+/// The lower case of a character as one character. Only İ has two, and the first is its letter.
 fn lower(c: char) -> char {
     c.to_lowercase().next().unwrap_or(c)
 }
 
-/// The upper case of a character as one character, or itself where it would need several, as ß does.
+/// The upper case of a character as one character, or the character itself if it would need several, like ß.
 fn upper(c: char) -> char {
     match c {
-        // Greek with iota subscript has letters of its own, which are not what the full mapping gives.
+        // Greek letters with iota subscript have title case letters of their own, which the full mapping does not give.
         '\u{1f80}'..='\u{1f87}' | '\u{1f90}'..='\u{1f97}' | '\u{1fa0}'..='\u{1fa7}' => {
             char::from_u32(u32::from(c) + 8).unwrap_or(c)
         }
@@ -287,7 +287,7 @@ fn upper(c: char) -> char {
     }
 }
 
-/// The blanks that padding adds. The count comes with the message, so it is bounded.
+/// The blanks for padding. Their number comes from the message, so it is limited.
 fn blanks(wanted: &Value) -> Result<String, FunctionError> {
     let wanted = int(wanted)?;
     if wanted > MOST_BLANKS {
@@ -296,7 +296,7 @@ fn blanks(wanted: &Value) -> Result<String, FunctionError> {
     Ok(" ".repeat(usize::try_from(wanted).unwrap_or(0)))
 }
 
-/// Code for the pattern at index 1: compiled now where it is a literal, else looked up for each message.
+/// Code for the pattern at index 1: a literal is compiled once, another is looked up for each message.
 fn with_pattern(
     literals: &[Option<&Value>],
     code: fn(&Regex, &Args<'_>) -> FunctionResult,
@@ -327,7 +327,7 @@ fn replace(regex: &Regex, args: &Args<'_>) -> FunctionResult {
     let inserts = replacement.matches('$').count();
     for captures in regex.captures_iter(&within) {
         let Some(whole) = captures.get(0) else { continue };
-        // What one match can grow to, before it does.
+        // The size that one match can grow to, checked before it grows.
         if inserts.saturating_mul(whole.len()).saturating_add(replacement.len()) > LARGEST {
             return Err(too_large());
         }
@@ -373,7 +373,7 @@ fn substring(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     Ok(rest[..byte_at(rest, wanted)].into())
 }
 
-/// Where the character at this index begins, or the text's end.
+/// The position of the character at this index, or the end of the text.
 fn byte_at(text: &str, index: usize) -> usize {
     text.char_indices().nth(index).map_or(text.len(), |(byte, _)| byte)
 }
@@ -394,7 +394,7 @@ fn split_value(args: &Args<'_>, _: &CallContext<'_>) -> FunctionResult {
     part.map(Value::from).map_err(|size| domain(format!("{index} out of index array (size = {size})")))
 }
 
-/// The part at an index, from the end for negative ones, or how many parts there are.
+/// The part at an index, negative from the end, or else the number of parts.
 fn nth<'a>(mut parts: impl Iterator<Item = &'a str> + Clone, index: i64) -> Result<&'a str, usize> {
     let all = parts.clone();
     let position = match usize::try_from(index) {

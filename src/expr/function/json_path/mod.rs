@@ -1,11 +1,11 @@
-//! Paths into JSON values, `$.orders[?(@.price > 10)].id`: what they are, how they are read, what they find.
+//! Paths into JSON values, `$.orders[?(@.price > 10)].id`: their types and their evaluation.
 //!
-//! The language is the one that eKuiper's users write, which is not RFC 9535: conditions calculate (`@.a + 1 > @.b`),
-//! match patterns (`@.name =~ "^x"`) and look into lists (`@.k in ["a", "b"]`), a path of names and indexes alone gives
-//! the value itself and not a list, and what it does not find is an error. The crates for the RFC know none of this,
-//! and want the data in their own or serde's type, so that every message would be copied.
+//! The language is that of eKuiper and not RFC 9535: conditions compute (`@.a + 1 > @.b`), match patterns (`@.name =~
+//! "^x"`) and search lists (`@.k in ["a", "b"]`), a path of only names and indexes gives the value itself instead of a
+//! list, and a path that finds nothing is an error. The crates for the RFC support none of this, and need the data in
+//! their own types or serde's, so every message would be copied.
 //!
-//! Reading (`read`) and running (here) are apart: a path is read once for each call in a rule.
+//! Parsing (`read`) and evaluation (here) are separate: a path is parsed once for each call in a rule.
 
 mod read;
 #[cfg(test)]
@@ -20,7 +20,7 @@ use crate::value::key::KeyPart;
 use crate::value::operator::{BinaryOp, Comparison};
 use crate::value::{Text, Value};
 
-/// A path, read.
+/// A parsed path.
 #[derive(Clone, Debug)]
 pub struct Path(Vec<Step>);
 
@@ -36,9 +36,9 @@ enum Step {
     Slice(Option<i64>, Option<i64>, i64),
     /// `[a, b]`: names and indexes
     List(Vec<Step>),
-    /// `[?(condition)]`: the elements or members that meet it
+    /// `[?(condition)]`: the matching elements or members
     Filter(Term),
-    /// `..`: the value and all below it
+    /// `..`: the value and all values below it
     Descend,
 }
 
@@ -48,7 +48,7 @@ enum Term {
     Constant(Value),
     /// `[a, b]`
     List(Vec<Term>),
-    /// `@…`, of the element that is looked at
+    /// `@…`, from the current element
     Here(Path),
     /// `$…`
     Root(Path),
@@ -62,48 +62,47 @@ enum Term {
     In(Box<Term>, Box<Term>),
 }
 
-/// Why a text is no path.
+/// Why a path is invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid JSON path: {problem} at byte {at}")]
 pub struct PathError {
-    /// where, in bytes
+    /// position in bytes
     pub at: usize,
-    /// what is wrong
     pub problem: &'static str,
 }
 
-/// What a path has found.
+/// The result of a path.
 #[derive(Clone, Debug)]
 pub enum Found<'v> {
-    /// The value that a path of names and indexes leads to.
+    /// The value of a path of only names and indexes.
     One(&'v Value),
-    /// Those that a path with a choice in it leads to, in order.
+    /// The values of a path with a choice, in order.
     Many(Vec<&'v Value>),
 }
 
-/// A path leads nowhere, or to too much.
+/// A path finds nothing, or too much.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Missing {
     #[error("unknown key {0}")]
     Key(Text),
     #[error("index {0} out of range")]
     Index(i64),
-    /// The path leads to more values than one call may hold.
+    /// The path finds more values than one call may hold.
     #[error("the path finds more than {MOST_FOUND} values")]
     TooMany,
 }
 
-/// How many values a step may lead to. Each further `..` multiplies them, so that a short path over a small message could
+/// The most values that a step may find. Each further `..` multiplies them, so a short path over a small message could
 /// fill the memory.
 const MOST_FOUND: usize = 100_000;
 
 impl Path {
-    /// What the path finds in a value, which holds no `Value::Json`.
+    /// Evaluates the path over a value, which must not contain `Value::Json`.
     pub fn find<'v>(&self, root: &'v Value) -> Result<Found<'v>, Missing> {
         if self.is_single() { self.single(root).map(Found::One) } else { self.many(root, root).map(Found::Many) }
     }
 
-    /// Whether there is no choice in the path.
+    /// Whether the path consists of names and indexes only.
     fn is_single(&self) -> bool {
         self.0.iter().all(|step| matches!(step, Step::Member(_) | Step::Index(_)))
     }
@@ -133,7 +132,7 @@ impl Path {
         Ok(found)
     }
 
-    /// The value for a condition: a list where there is a choice, none where nothing is found.
+    /// The value in a condition: a list if the path has a choice, `None` if nothing is found.
     fn value<'v>(&self, from: &'v Value, root: &'v Value) -> Option<Cow<'v, Value>> {
         if self.is_single() {
             return self.single(from).ok().map(Cow::Borrowed);
@@ -144,7 +143,7 @@ impl Path {
 }
 
 impl Step {
-    /// The one value that a name or index leads to.
+    /// The value at a name or index.
     fn one<'v>(&self, value: &'v Value) -> Option<&'v Value> {
         match (self, value) {
             (Step::Member(name), Value::Object(members)) => members.get(name),
@@ -160,7 +159,7 @@ impl Step {
         }
     }
 
-    /// All values that the step leads to from one.
+    /// Adds all values that the step finds from one value.
     fn each<'v>(&self, value: &'v Value, root: &'v Value, found: &mut Vec<&'v Value>) {
         match self {
             Step::Member(_) | Step::Index(_) => found.extend(self.one(value)),
@@ -199,7 +198,7 @@ fn children(value: &Value) -> impl Iterator<Item = &Value> {
     elements.into_iter().flatten().chain(members.into_iter().flatten())
 }
 
-/// The elements of a slice as RFC 9535 counts them: negative bounds count from the end, a negative step goes back.
+/// The elements of a slice as in RFC 9535: negative bounds count from the end, a negative step goes backward.
 fn slice<'v>(members: &'v [Value], (from, to, step): (Option<i64>, Option<i64>, i64), found: &mut Vec<&'v Value>) {
     let length = members.len() as i64;
     let place = |bound: i64| if bound < 0 { bound.saturating_add(length) } else { bound };
@@ -219,8 +218,8 @@ fn slice<'v>(members: &'v [Value], (from, to, step): (Option<i64>, Option<i64>, 
     }
 }
 
-/// Whether a condition is met: by true, and by anything that is there and is not null. Text, 0 and lists count, for a
-/// path alone asks whether there is something.
+/// A condition is true for `true` and for every other value that is not null or false, also text, 0 and lists: a path
+/// alone asks whether the value exists.
 fn truth(value: Option<&Value>) -> bool {
     match value {
         None | Some(Value::Absent | Value::Null) => false,
@@ -230,7 +229,7 @@ fn truth(value: Option<&Value>) -> bool {
 }
 
 impl Term {
-    /// The value for an element; none where a part of it is missing or of the wrong kind.
+    /// The value for an element; `None` if a part of it is missing or of the wrong kind.
     fn eval<'v>(&'v self, here: &'v Value, root: &'v Value) -> Option<Cow<'v, Value>> {
         let answer = match self {
             Term::Constant(value) => return Some(Cow::Borrowed(value)),

@@ -1,4 +1,4 @@
-//! Text to path.
+//! The parser of paths.
 
 use super::{Path, PathError, Step, Term};
 use crate::text::pattern::compile;
@@ -6,10 +6,10 @@ use crate::value::operator::{BinaryOp, Comparison};
 use crate::value::{Text, Value};
 
 impl Path {
-    /// Reads a path.
+    /// Parses a path.
     pub fn parse(text: &str) -> Result<Path, PathError> {
         let mut reader = Reader { text, at: 0, depth: 0, inside: 0 };
-        // A name at the front is one of the root's, as if `$.` stood before it.
+        // A leading name is a member of the root, as if it followed `$.`.
         let first = if reader.take("$") { None } else { Some(reader.dotted()?) };
         let mut path = reader.path()?;
         path.0.splice(0..0, first);
@@ -18,14 +18,14 @@ impl Path {
     }
 }
 
-/// How deep conditions and parentheses may stand in each other: a path must not exhaust the stack.
+/// The deepest nesting of conditions and parentheses, so that a path cannot overflow the stack.
 const DEEPEST: usize = 32;
 
 struct Reader<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
-    /// how many conditions are open
+    /// number of open conditions
     inside: usize,
 }
 
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
         self.at = self.text.len() - self.rest().trim_start().len();
     }
 
-    /// Skips blanks, then this sign, if it comes next.
+    /// Skips blanks, then this sign if it comes next.
     fn take(&mut self, sign: &str) -> bool {
         self.blanks();
         let found = self.rest().starts_with(sign);
@@ -54,7 +54,7 @@ impl<'a> Reader<'a> {
         if self.take(sign) { Ok(()) } else { Err(self.error(problem)) }
     }
 
-    /// The steps behind `$` or `@`.
+    /// The steps after `$` or `@`.
     fn path(&mut self) -> Result<Path, PathError> {
         let mut steps = Vec::new();
         loop {
@@ -72,7 +72,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What stands behind a point.
+    /// The step after a point.
     fn dotted(&mut self) -> Result<Step, PathError> {
         if self.take("*") {
             return Ok(Step::All);
@@ -89,7 +89,7 @@ impl<'a> Reader<'a> {
         Ok(Step::Member(rest[..end].into()))
     }
 
-    /// What stands in brackets, and the closing one.
+    /// The content of brackets, and the closing one.
     fn bracket(&mut self) -> Result<Step, PathError> {
         let step = if self.take("*") {
             Step::All
@@ -118,7 +118,7 @@ impl<'a> Reader<'a> {
                     while self.take(",") {
                         picks.push(self.pick()?);
                     }
-                    // One alone is no choice.
+                    // A single one is not a choice.
                     return Ok(if picks.len() > 1 { Step::List(picks) } else { picks.remove(0) });
                 }
             }
@@ -148,7 +148,7 @@ impl<'a> Reader<'a> {
         Ok(Some(number))
     }
 
-    /// Text in single or double quotes, with the escapes of JSON.
+    /// Text in single or double quotes, with JSON escapes.
     fn quoted(&mut self) -> Result<Option<Text>, PathError> {
         self.blanks();
         let mut characters = self.rest().char_indices();
@@ -170,7 +170,7 @@ impl<'a> Reader<'a> {
                         let code = u32::from_str_radix(&digits, 16).ok().and_then(char::from_u32);
                         text.push(code.ok_or_else(|| self.error("expect four hexadecimal digits behind \\u"))?);
                     }
-                    // What needs no escape may have one: patterns are full of them, and mean them.
+                    // Other escapes keep their backslash: they belong to a pattern.
                     Some((_, escaped)) => {
                         if !matches!(escaped, '"' | '\'' | '\\' | '/') {
                             text.push('\\');
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
             self.take("in");
             return Ok(Term::In(Box::new(left), Box::new(self.sum()?)));
         }
-        // The longer signs first: `<` begins `<=`.
+        // Longer signs first: `<` is a prefix of `<=`.
         const SIGNS: [(&str, Comparison); 6] = [
             ("==", Comparison::Equal),
             ("!=", Comparison::NotEqual),
