@@ -1,7 +1,6 @@
-//! How the processes of a cluster connect: each listens on its address, and dials those before it in the list.
+//! Connecting the processes of a cluster: each listens on its address, and dials those before it in the list.
 //!
-//! They may start in any order: a process dials until it is answered. Connections of others than the cluster's
-//! processes are dropped.
+//! They can start in any order: a process dials until there is a reply. Connections from other programs are closed.
 
 use std::net::{self, SocketAddr};
 use std::sync::Arc;
@@ -15,22 +14,22 @@ use super::greeting::{Answer, Greeting, Purpose, Term, hear, tell};
 use super::membership::is_private;
 use super::{ClusterError, Membership};
 
-/// How long a connection, or an answer to a greeting, may take.
+/// Time limit for a connection and for the reply to a greeting.
 const ANSWER: Duration = Duration::from_secs(5);
 
-/// How long a process waits before it dials again.
+/// Time between attempts to dial.
 const REDIAL: Duration = Duration::from_millis(200);
 
-/// How often a process that waits says for whom.
+/// How often a waiting process reports which processes are missing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// How many connections may be greeting at a time.
+/// The most connections that are greeting at a time.
 const GREETING: usize = 256;
 
-/// Connections to all other processes, which fit together.
+/// Connections to all other processes, all of them compatible.
 pub struct Links {
     pub(super) membership: Membership,
-    /// in the order of the processes; `None` for this one
+    /// in the order of the processes; `None` for this process
     pub(super) peers: Vec<Option<Peer>>,
 }
 
@@ -40,24 +39,24 @@ pub(super) struct Peer {
     pub heartbeat: net::TcpStream,
 }
 
-/// A connection that was greeted.
+/// A connection after its greeting.
 struct Met {
     process: usize,
     purpose: Purpose,
     stream: TcpStream,
 }
 
-/// What all connections of this process say.
+/// State shared by all connections of this process.
 struct Own {
     membership: Membership,
     terms: Vec<Term>,
 }
 
-/// Connects to all other processes, however long they take to start. `waits` is told now and then for whom this one
-/// waits.
+/// Connects to all other processes, however long they take to start. `waits` is called now and then with the missing
+/// ones.
 ///
 /// # Errors
-/// [`ClusterError`] if this process cannot listen, or does not fit to another.
+/// [`ClusterError`] if this process cannot listen or is incompatible with another.
 pub async fn connect(
     membership: Membership,
     terms: Vec<Term>,
@@ -101,7 +100,7 @@ pub async fn connect(
     }
 }
 
-/// Connections that were greeted so far.
+/// Connections greeted so far.
 struct Found(Vec<[Option<TcpStream>; 2]>);
 
 impl Found {
@@ -109,7 +108,7 @@ impl Found {
         Found((0..processes).map(|_| [None, None]).collect())
     }
 
-    /// A process that was started again while others wait comes a second time.
+    /// A process that was restarted while others wait connects a second time.
     fn take(&mut self, met: Met) {
         self.0[met.process][met.purpose as usize] = Some(met.stream);
     }
@@ -159,7 +158,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(1024)
 }
 
-/// Dials a process until it answers.
+/// Dials a process until it replies.
 async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, ClusterError> {
     let host = &own.membership.hosts[process];
     let greeting = Greeting::new(&own.membership, &own.terms, purpose);
@@ -187,7 +186,7 @@ async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, Cluste
     }
 }
 
-/// Answers a connection; `None`: it is none of a process.
+/// Handles an incoming connection; `None` if it is not from a process of the cluster.
 async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Option<Met>, ClusterError> {
     let heard = timeout(ANSWER, async {
         stream.set_nodelay(true)?;

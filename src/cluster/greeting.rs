@@ -1,7 +1,7 @@
-//! What two processes tell each other before anything else, and whether they fit together.
+//! The greeting of two processes, which checks that they are compatible.
 //!
-//! A greeting is one JSON document behind its length. The process that dials greets first; the other answers with its
-//! own greeting, or says why it does not want the caller. Both compare, so both say what differs.
+//! A greeting is one JSON document after its length. The dialing process greets first; the other replies with its own
+//! greeting or with the reason why it refuses. Both compare, so both report a difference.
 
 use std::io;
 
@@ -12,22 +12,22 @@ use tokio::net::TcpStream;
 
 use super::{ClusterError, Membership};
 
-/// The longest greeting, bytes.
+/// The largest greeting, bytes.
 const LONGEST: u32 = 64 * 1024;
 
-/// Something that all processes of a cluster must have in common, beside version, hosts and workers.
+/// A value that must be the same in all processes of a cluster, besides version, hosts and workers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Term {
-    /// what it is, in words for an error
+    /// its description in errors
     pub name: String,
-    /// its value here
+    /// the value of this process
     pub value: String,
 }
 
-/// What a connection between two processes is for.
+/// The purpose of a connection between two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Purpose {
-    /// what workers exchange
+    /// data between workers
     Data,
     Heartbeat,
 }
@@ -43,20 +43,20 @@ pub(super) struct Greeting {
     terms: Vec<Term>,
 }
 
-/// The answer to a greeting.
+/// The reply to a greeting.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Answer {
-    /// the other's greeting, to be compared
+    /// the greeting of the other process
     Greeting(Greeting),
-    /// the caller is not wanted, and why
+    /// refused, with the reason
     Refused(String),
 }
 
 impl Greeting {
-    /// What this process says.
+    /// The greeting of this process.
     pub fn new(membership: &Membership, terms: &[Term], purpose: Purpose) -> Greeting {
         Greeting {
-            // Bytes of rows are those of the machine.
+            // Rows are exchanged in the byte order of the machine.
             version: format!("{} ({})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
             hosts: membership.hosts.clone(),
             process: membership.process,
@@ -66,7 +66,7 @@ impl Greeting {
         }
     }
 
-    /// Whether a process that says this fits to one that greets so.
+    /// Checks that the other process is compatible.
     ///
     /// # Errors
     /// [`ClusterError::Differs`] with the first difference.
@@ -101,7 +101,7 @@ impl Greeting {
     }
 }
 
-/// Sends a greeting or an answer.
+/// Sends a greeting or a reply.
 pub(super) async fn tell(stream: &mut TcpStream, message: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_vec(message)?;
     let length = u32::try_from(text.len()).ok().filter(|length| *length <= LONGEST);
@@ -109,7 +109,7 @@ pub(super) async fn tell(stream: &mut TcpStream, message: &impl Serialize) -> io
     stream.write_all(&text).await
 }
 
-/// Receives one. Nothing that follows it is read.
+/// Receives one and reads nothing after it.
 pub(super) async fn hear<M: DeserializeOwned>(stream: &mut TcpStream) -> io::Result<M> {
     let length = stream.read_u32().await?;
     if length > LONGEST {

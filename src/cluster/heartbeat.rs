@@ -1,11 +1,11 @@
-//! Heartbeats between processes: how one notices that another is gone.
+//! Heartbeats between processes, which detect that another process is gone.
 //!
-//! Each process writes a byte to every other one all [`BEAT`]; one that says nothing for [`SILENCE`] is lost. So is one
-//! whose connection closes: that is how the death of a process is noticed, within milliseconds. A process that ends by
-//! intention says so first.
+//! Each process sends a byte to every other one each [`BEAT`]; a process that is silent for [`SILENCE`] is lost. So is
+//! one whose connection closes, which detects the death of a process within milliseconds. A process that stops
+//! intentionally announces it.
 //!
-//! The connection carries nothing else, so that a busy link does not look like a dead peer. Threads of their own write
-//! and read: what keeps all threads of a process from running is found, a single one that hangs is not.
+//! The connection carries nothing else, so that a busy link does not look like a dead peer. Separate threads write and
+//! read it: a process that hangs as a whole is detected, a single thread that hangs is not.
 
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
@@ -14,36 +14,33 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// How often a process says that it is there.
+/// The interval of heartbeats.
 const BEAT: Duration = Duration::from_secs(2);
 
-/// How long a process may say nothing.
+/// The longest silence of a process.
 const SILENCE: Duration = Duration::from_secs(10);
 
 const ALIVE: u8 = b'.';
 const GOODBYE: u8 = b'!';
 
-/// A process that is gone.
+/// A lost process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lost {
-    /// its number
     pub process: usize,
-    /// its address
     pub host: String,
-    /// how it went
     pub how: Loss,
 }
 
-/// How a process went.
+/// Why a process is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Loss {
-    /// by intention
+    /// it stopped intentionally
     Ended,
     /// its connection was closed: it was killed, or has crashed
     Closed,
-    /// it said nothing for so long: it hangs, or the network does
+    /// it was silent for this long: it or the network hangs
     Silent(Duration),
-    /// its connection failed, and the system says why
+    /// its connection failed with this error of the system
     Broken(String),
 }
 
@@ -60,7 +57,7 @@ impl fmt::Display for Lost {
     }
 }
 
-/// Tells once that a process is lost. Clones share it.
+/// Reports once that a process is lost. Clones share it.
 #[derive(Clone)]
 pub(super) struct Alarm {
     told: Arc<AtomicBool>,
@@ -72,30 +69,30 @@ impl Alarm {
         Alarm { told: Arc::default(), tell }
     }
 
-    /// A process is lost. Only the first one is told.
+    /// Reports a lost process. Only the first report counts.
     pub fn raise(&self, lost: Lost) {
         if !self.told.swap(true, Ordering::AcqRel) {
             (self.tell)(lost);
         }
     }
 
-    /// Nothing is told any more.
+    /// Stops reporting.
     fn silence(&self) {
         self.told.store(true, Ordering::Release);
     }
 }
 
-/// The heartbeats of this process. They go on until the process ends.
+/// The heartbeats of this process, until it ends.
 pub(super) struct Heartbeats {
     sockets: Arc<[TcpStream]>,
     alarm: Alarm,
 }
 
 impl Heartbeats {
-    /// Watches these processes, and shows them that this one lives.
+    /// Starts to watch these processes and to send heartbeats to them.
     ///
     /// # Errors
-    /// What the system says where it gives no threads.
+    /// The error of the system if it cannot start threads.
     pub fn start(peers: Vec<(usize, String, TcpStream)>, alarm: &Alarm) -> io::Result<Heartbeats> {
         let mut sockets = Vec::new();
         for (process, host, socket) in peers {
@@ -117,7 +114,7 @@ impl Heartbeats {
         Ok(Heartbeats { sockets, alarm: alarm.clone() })
     }
 
-    /// Says goodbye.
+    /// Announces that this process stops.
     pub fn leave(&self) {
         self.alarm.silence();
         say(&self.sockets, GOODBYE);
@@ -126,12 +123,12 @@ impl Heartbeats {
 
 fn say(sockets: &[TcpStream], word: u8) {
     for mut socket in sockets {
-        // Whoever reads from it notices that it fails.
+        // The reading thread reports that the connection failed.
         let _ = socket.write_all(&[word]);
     }
 }
 
-/// Reads heartbeats until there are no more, and gives the reason.
+/// Reads heartbeats until they end, and returns the reason.
 fn watch(mut socket: TcpStream) -> Loss {
     let mut heard = [0; 64];
     loop {
@@ -151,7 +148,7 @@ fn watch(mut socket: TcpStream) -> Loss {
 
 #[cfg(test)]
 impl Heartbeats {
-    /// Closes the connections, as the death of the process does.
+    /// Closes the connections, like the death of the process.
     pub fn cut(&self) {
         self.alarm.silence();
         for socket in &*self.sockets {

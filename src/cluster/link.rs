@@ -1,12 +1,12 @@
-//! A link between two processes, as timely's threads read and write it, and the bells that wake data threads.
+//! A link between two processes, read and written by threads of timely, and waking of data threads.
 //!
-//! Timely wakes a worker by unparking its thread. A data thread sleeps in the reactor of its sockets, where it does not
-//! notice that. So each queue from the network to a worker notes in a policy of its own (timely runs it whenever it puts
-//! bytes into the queue) whose thread is to be woken, and the thread that reads the network wakes them when it is about
-//! to read on. It must not wake them in the policy: the queue is locked then, and the woken thread would spin.
+//! Timely wakes a worker by unparking its thread. A data thread sleeps in the reactor of its sockets and does not
+//! notice that. So each queue from the network to a worker has its own policy, which timely runs whenever it adds bytes
+//! to the queue: it records which thread must be woken, and the thread that reads the network wakes these threads
+//! before it reads on. The policy cannot wake them itself: the queue is locked then, and the woken thread would spin.
 //!
-//! A link never fails for timely, whose threads would panic: one that breaks raises the alarm, and the thread stands
-//! still until the process has ended.
+//! A link never reports an error to timely, whose threads would panic. If a link breaks, the alarm is raised, and the
+//! thread waits until the process has ended.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -22,18 +22,18 @@ use tokio::sync::Notify;
 
 use super::heartbeat::{Alarm, Loss, Lost};
 
-/// How long the heartbeat's connection gets to say more exactly what has happened.
+/// How long to wait for the more precise reason of the heartbeat connection.
 const SECOND_OPINION: Duration = Duration::from_millis(500);
 
 thread_local! {
-    /// What wakes this thread, where it is a data thread.
+    /// The waker of this thread, if it is a data thread.
     static BELL: RefCell<Option<Arc<Notify>>> = const { RefCell::new(None) };
-    /// Whom this thread has to wake, where it reads from the network.
+    /// The threads that this thread must wake, if it reads from the network.
     static UNRUNG: RefCell<Vec<Arc<Notify>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Names what wakes this thread when something comes from another process. To be called before the thread builds its
-/// allocator.
+/// Sets the waker for this thread, used when something arrives from another process. Must be called before the thread
+/// builds its allocator.
 pub fn hang_bell(bell: Arc<Notify>) {
     BELL.with_borrow_mut(|own| *own = Some(bell));
 }
@@ -50,7 +50,7 @@ pub(super) fn bells() -> SpillPolicyFn {
     })
 }
 
-/// Of a queue to a worker.
+/// The policy of a queue to a worker.
 struct Bell(Arc<Notify>);
 
 impl SpillPolicy for Bell {
@@ -66,7 +66,7 @@ impl SpillPolicy for Bell {
     }
 }
 
-/// Of a queue to the network: timely's own threads wait there.
+/// The policy of a queue to the network, where threads of timely wait.
 struct NoBell;
 
 impl SpillPolicy for NoBell {
@@ -87,7 +87,7 @@ impl Link {
         Link { socket, process, host, alarm }
     }
 
-    /// Tells that the peer is lost, and stands still: the process ends.
+    /// Reports that the peer is lost, and waits for ever: the process ends.
     fn breaks(&self, how: Loss) -> ! {
         std::thread::sleep(SECOND_OPINION);
         self.alarm.raise(Lost { process: self.process, host: self.host.clone(), how });
@@ -106,7 +106,7 @@ fn loss(error: io::Error) -> Loss {
 
 impl Read for Link {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        // All that was read before is in the queues.
+        // Everything read before is in the queues.
         UNRUNG.with_borrow_mut(|unrung| unrung.drain(..).for_each(|bell| bell.notify_one()));
         loop {
             match self.socket.read(buffer) {
@@ -143,7 +143,7 @@ impl Stream for Link {
     }
 
     fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        // A peer that is gone has shut it down already.
+        // A lost peer has shut it down already.
         let _ = self.socket.shutdown(how);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Which processes form a cluster, and which of them this one is.
+//! The processes of a cluster, and which of them is this one.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -7,7 +7,7 @@ use super::ClusterError;
 /// See the module.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Membership {
-    /// where each process listens for the others, `host:port`, in the order of their numbers
+    /// the addresses where the processes listen for each other, `host:port`, in the order of their numbers
     pub hosts: Vec<String>,
     /// the number of this process
     pub process: usize,
@@ -16,7 +16,7 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// Of a list of addresses, separated by commas.
+    /// Parses a list of addresses, separated by commas.
     ///
     /// # Errors
     /// [`ClusterError`] with the argument at fault.
@@ -40,12 +40,12 @@ impl Membership {
         Ok(Membership { hosts, process, workers })
     }
 
-    /// How many workers all processes have together.
+    /// The number of workers of all processes.
     pub fn peers(&self) -> usize {
         self.hosts.len() * self.workers
     }
 
-    /// The number of this process's first worker among those of all processes.
+    /// The number of the first worker of this process among all workers.
     pub fn first_worker(&self) -> usize {
         self.process * self.workers
     }
@@ -56,7 +56,7 @@ impl Membership {
     }
 }
 
-/// Whether an address can be reached from its own network only.
+/// Whether an address is reachable only from its own network.
 pub(super) fn is_private(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(ip) => ip.is_loopback() || ip.is_private() || ip.is_link_local() || is_shared(ip),

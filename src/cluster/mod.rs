@@ -1,15 +1,14 @@
-//! Several processes as one: how they find each other, check that they fit together, and notice that one is gone.
+//! Clusters of processes: how they connect, check that they are compatible, and detect that one is lost.
 //!
-//! Two processes have two connections. One carries what their workers exchange (`link`); timely's own threads read and
-//! write it. The other carries heartbeats (`heartbeat`): a peer that says nothing, or whose connection closes, is gone,
-//! and with it a part of the state. Then this process is told ([`Lost`]), and it ends: a supervisor starts all of them
-//! again.
+//! Two processes have two connections. One carries the data of their workers (`link`); threads of timely read and write
+//! it. The other carries heartbeats (`heartbeat`): a peer that is silent, or whose connection closes, is lost, and with
+//! it a part of the state. Then this process gets [`Lost`] and ends: a supervisor starts all processes again.
 //!
-//! Connections are set up here and not by timely, because two processes that do not fit together must say so, with both
-//! sides' values, before any row flows (`greeting`).
+//! Connections are made here and not by timely, because incompatible processes must report the values of both sides
+//! before any row flows (`greeting`).
 //!
-//! Links are neither encrypted nor authenticated. So a process listens on its own address only, and refuses a public one
-//! unless it is told otherwise (`membership`).
+//! Links are neither encrypted nor authenticated. So a process listens only on its own address, and refuses a public
+//! one unless configured otherwise (`membership`).
 //!
 //! This module knows neither rules nor rows.
 
@@ -38,24 +37,23 @@ use link::Link;
 /// Why a process cannot join its cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// an address that is none
+    /// an invalid address
     #[error("--hosts: {0:?} is no address: expected host:port")]
     Host(String),
-    /// an address that stands for two processes
+    /// an address of two processes
     #[error("--hosts names {0} twice: each process needs an address of its own")]
     Twice(String),
-    /// a list of one
+    /// a list with one process
     #[error("--hosts names a single process: name all of them, host:port,host:port, or leave --hosts out")]
     Single,
     /// a number that is not in the list
     #[error("--process {process}: --hosts names {hosts} processes, numbered from 0 to {last}", last = hosts - 1)]
     Process {
-        /// the number
         process: usize,
-        /// how many there are
+        /// number of processes
         hosts: usize,
     },
-    /// the address is reachable from anywhere
+    /// the address is public
     #[error(
         "process {process} would listen on {address}, a public address, and links between processes are neither \
          encrypted nor authenticated: use an address of a private network (or wireguard), or say --allow-public"
@@ -63,20 +61,19 @@ pub enum ClusterError {
     Public {
         /// this process
         process: usize,
-        /// what its host stands for
+        /// the IP address of its host
         address: std::net::SocketAddr,
     },
-    /// the address cannot be listened on
+    /// cannot listen on the address
     #[error("process {process} cannot listen on {host} for the others: {source}; check --hosts and --process")]
     Listen {
         /// this process
         process: usize,
         /// its address in the list
         host: String,
-        /// why
         source: io::Error,
     },
-    /// two processes do not fit together
+    /// two processes are incompatible
     #[error("process {peer} ({host}) differs in {what}: it has {theirs}, this one has {ours}; all need the same")]
     Differs {
         /// the other process
@@ -84,17 +81,17 @@ pub enum ClusterError {
         /// its address
         host: String,
         what: String,
-        /// this side's value
+        /// the value of this process
         ours: String,
-        /// the other side's value
+        /// the value of the other process
         theirs: String,
     },
-    /// the other side does not want this one
+    /// the other process refused the connection
     #[error("{host} refuses this process: {why}")]
     Refused {
-        /// the other side
+        /// the other process
         host: String,
-        /// its words
+        /// its reason
         why: String,
     },
     /// another process answers

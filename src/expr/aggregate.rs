@@ -332,7 +332,7 @@ impl Accumulator {
     /// aggregates of `*`. Nulls are ignored except by lists, first and last values and deduplicate.
     ///
     /// # Errors
-    /// Those of [`Accumulator::check`]; the accumulator is as it was.
+    /// Those of [`Accumulator::check`]; the accumulator is then unchanged.
     #[inline]
     pub fn add(&mut self, value: Option<&Value>) -> Result<(), EvalError> {
         match (&mut *self, value) {

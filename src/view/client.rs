@@ -1,14 +1,14 @@
-//! What clients send, read strictly, and the errors that they get.
+//! Messages of clients, parsed strictly, and the errors that clients get.
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
 use crate::value::Text;
 
-/// The longest message of a client, bytes.
+/// The largest message of a client, bytes.
 pub const MESSAGE_BYTES: usize = 64 * 1024;
 
-/// Why a client's request is refused. The names are part of the protocol.
+/// Why a request is refused. The names are part of the protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ErrorCode {
     BadMessage,
@@ -25,7 +25,7 @@ pub enum ErrorCode {
 }
 
 impl ErrorCode {
-    /// Its name on the wire.
+    /// The name in the protocol.
     pub fn name(self) -> &'static str {
         match self {
             ErrorCode::BadMessage => "bad_message",
@@ -42,7 +42,7 @@ impl ErrorCode {
         }
     }
 
-    /// Whether the socket is closed with it.
+    /// Whether the socket is closed after it.
     pub fn closes(self) -> bool {
         matches!(self, ErrorCode::TooLarge | ErrorCode::TooManyClients)
     }
@@ -77,13 +77,13 @@ pub enum Request {
 /// `{"t":"subscribe",…}`
 #[derive(Debug, Default)]
 pub struct Subscribe {
-    /// echoed in the answer
+    /// repeated in the reply
     pub id: Option<Json>,
     pub view: Text,
-    /// each parameter with its values
+    /// the values of each parameter
     pub params: Vec<(Text, Vec<Json>)>,
     pub cursor: Option<String>,
-    /// ms between deltas; 0: as they come
+    /// ms between deltas; 0: without delay
     pub every: u64,
 }
 
@@ -113,7 +113,7 @@ struct RawUnsubscribe {
     s: u64,
 }
 
-/// Reads a client's message. The error comes with the message's `id`, where it has one.
+/// Parses a message. The error comes with the `id` of the message, if it has one.
 pub fn read(text: &str) -> Result<Request, (Option<Json>, ClientError)> {
     let bad = |id: Option<Json>, message: String| (id, ClientError::new(ErrorCode::BadMessage, message));
     let message: Json =
@@ -167,10 +167,10 @@ fn short(text: &str) -> String {
     text.chars().take(40).collect()
 }
 
-/// The subscription that the query of a URL asks for.
+/// The subscription in the query of a URL.
 ///
 /// # Errors
-/// [`ClientError`] for a name with `_` that is not known, and for values that cannot be read.
+/// [`ClientError`] for an unknown name that starts with `_`, and for invalid values.
 pub fn read_query(view: Text, query: &str) -> Result<Subscribe, ClientError> {
     let mut subscribe = Subscribe { view, ..Subscribe::default() };
     for (name, value) in form_urlencoded::parse(query.as_bytes()) {
@@ -181,7 +181,7 @@ pub fn read_query(view: Text, query: &str) -> Result<Subscribe, ClientError> {
                     ClientError::new(ErrorCode::BadParam, "_every must be a whole number of milliseconds")
                 })?;
             }
-            // Looked at when the client came.
+            // Checked when the client connected.
             "_token" | "access_token" => {}
             "_limit" => {
                 let message = "_limit is for GET /views/{name}/rows; a view's own LIMIT limits its rows";

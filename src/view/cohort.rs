@@ -1,4 +1,4 @@
-//! Clients that see the same part of a view at the same rate: what one of them needs is encoded once for all.
+//! Cohorts: clients that see the same part of a view at the same rate. What they get is encoded once for all.
 
 use std::sync::Arc;
 
@@ -12,48 +12,48 @@ use super::mailbox::Mailbox;
 use super::rate::Rate;
 use crate::value::Text;
 
-/// The clients of one number `s`.
+/// The clients of one cohort.
 #[derive(Debug)]
 pub struct Cohort {
     pub s: u64,
     pub filter: Filter,
     pub every: Rate,
-    /// names run, definition, parameters and claims
+    /// identifies run, definition, parameters and claims
     pub epoch: Text,
-    /// the division its parts are of; `None`: it sees nothing
+    /// the division of its parts; `None`: it sees nothing
     pub division: Option<usize>,
     pub parts: SmallVec<[u32; 1]>,
     pub members: Slab<Member>,
-    /// cuts that changed its part
+    /// number of cuts that changed its part
     pub cuts: u64,
-    /// the last cut that marked it, so that it is marked once a cut
+    /// the last cut that marked it: each cut marks it only once
     pub marked: Sequence,
-    /// with a rate: there is something for the next tick
+    /// with a rate: there is something to send at the next tick
     pub due: bool,
     /// ticks so far
     pub ticks: u64,
-    /// the delta that was encoded last
+    /// the last encoded delta
     pub shared: Option<Shared>,
-    /// the snapshot that was encoded last
+    /// the last encoded snapshot
     pub snapshot: Option<(i64, Arc<Snapshot>)>,
 }
 
-/// A delta for all members that stand where it begins.
+/// A delta for all members that hold the cut where it begins.
 #[derive(Debug)]
 pub struct Shared {
     pub from: Sequence,
-    /// the cut that it names as the one before: nothing of the part changed between this and `from`
+    /// the previous cut that the delta names: the part did not change between this and `from`
     pub prev: Sequence,
-    /// the cut that it leads to
+    /// the cut after the delta
     pub to: Sequence,
-    /// cuts of the part up to then
+    /// number of cuts of the part up to there
     pub cuts: u64,
     /// the tick at which it was made
     pub tick: u64,
     pub frame: Frame,
 }
 
-/// A whole answer that was encoded in one turn.
+/// A snapshot that was encoded in one turn.
 #[derive(Debug)]
 pub struct Snapshot {
     pub sequence: Sequence,
@@ -62,56 +62,56 @@ pub struct Snapshot {
     pub frames: Vec<Frame>,
 }
 
-/// One client's subscription.
+/// The subscription of one client.
 #[derive(Debug)]
 pub struct Member {
     pub mailbox: Arc<Mailbox>,
     /// its number among the subscriptions of its socket
     pub slot: u32,
-    /// its slot is in the mailbox, or its client is pulling
+    /// its slot is in the mailbox, or its client is fetching
     pub called: bool,
-    /// with a rate: a tick came since it was pulled last
+    /// with a rate: a tick has passed since its last fetch
     pub due: bool,
-    /// the cut that it holds, or a later one up to which its part did not change
+    /// the cut that it holds, or a later one until which its part did not change
     pub holds: Sequence,
-    /// cuts of its part that it holds
+    /// number of cuts of its part that it holds
     pub cuts: u64,
-    /// the sequence of the cursor that it was told last
+    /// the sequence number of the last cursor that it was sent
     pub told: Sequence,
-    /// since when it lacks something, ms
+    /// since when it is behind, ms
     pub behind_since: Option<i64>,
     pub phase: Phase,
 }
 
-/// What a member gets next.
+/// What a member is sent next.
 #[derive(Clone, Debug)]
 pub enum Phase {
     /// deltas
     Follow,
-    /// that its cursor does not resume, then a snapshot
+    /// a notice that its cursor cannot resume, then a snapshot
     Gap { from: Text, why: GapReason },
-    /// that the view was defined anew: a gap, what it is subscribed to, a snapshot
+    /// the view was redefined: a gap, the subscription, a snapshot
     Redefined { from: Text },
-    /// what it is subscribed to, then a snapshot
+    /// the subscription, then a snapshot
     Resubscribe,
     /// a snapshot
     Start,
-    /// the frames of a snapshot from this one on
+    /// the frames of a snapshot, from this one on
     Snapshot { snapshot: Arc<Snapshot>, next: usize },
-    /// rows of a snapshot that is too large for one turn, from this entry on
+    /// rows of a snapshot too large for one turn, from this entry on
     Scan { next: usize, count: usize },
-    /// rows of a delta that is too large for one turn; then it lacks what came after `upto`
+    /// rows of a delta too large for one turn; after it the changes after `upto` are missing
     CatchUp { keys: Arc<[u32]>, next: usize, upto: Sequence },
-    /// it holds rows of different cuts: one delta more makes a cut of them
+    /// it has rows of different cuts: one more delta makes them one cut
     Settle,
-    /// it holds a cut without a cursor: the next delta has one
+    /// it has a cut without a cursor: the next delta has one
     Complete,
     /// the view is gone
     Gone,
 }
 
 impl Cohort {
-    /// Calls those members that are not called yet.
+    /// Notifies the members that were not notified yet.
     pub fn call_all(&mut self, now: i64) {
         for (_, member) in &mut self.members {
             member.due = true;
@@ -130,7 +130,7 @@ impl Member {
         }
     }
 
-    /// Whether it is served otherwise than by deltas.
+    /// Whether it is being sent something other than deltas.
     pub fn is_busy(&self) -> bool {
         !matches!(self.phase, Phase::Follow)
     }

@@ -1,22 +1,22 @@
-//! What a view counts.
+//! Counters of a view.
 
 use super::frame::GapReason;
 
-/// What the view's operator counts. It writes these with its cuts.
+/// Counters of the operator, which it writes with each cut.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct OperatorStatus {
-    /// rows that left beyond MAX_ROWS
+    /// rows removed by MAX_ROWS
     pub evicted: u64,
-    /// rows that left by EXPIRE
+    /// rows removed by EXPIRE
     pub expired: u64,
     /// messages behind the watermark
     pub late: u64,
     /// rows and messages lost to errors
     pub errors: u64,
     pub last_error: Option<String>,
-    /// bytes of accumulators and the like
+    /// bytes of accumulators and similar state
     pub bytes: usize,
-    /// why the view stands still
+    /// why the view has stopped
     pub stopped: Option<String>,
 }
 

@@ -1,7 +1,7 @@
 //! Cursors: `EPOCH.SEQUENCE`.
 //!
-//! The epoch begins with the run, so that a cursor of an earlier run is told from one of another view, parameters,
-//! claims or definition.
+//! The epoch begins with the name of the run, so that the cursor of an earlier run can be told from one of another
+//! view, parameters, claims or definition.
 
 use std::fmt::Write;
 use std::hash::{BuildHasher, Hash};
@@ -10,10 +10,10 @@ use super::Sequence;
 use super::frame::GapReason;
 use crate::value::Text;
 
-/// Characters of an epoch that name the run.
+/// Characters of the epoch for the run.
 const RUN: usize = 6;
 
-/// Makes up the name of a run.
+/// Makes a random name for a run.
 pub fn new_run() -> Text {
     let mut run = Text::default();
     for _ in 0..RUN {
@@ -22,9 +22,9 @@ pub fn new_run() -> Text {
     run
 }
 
-/// The epoch of what these hash to, in a run.
+/// The epoch for these values in a run.
 pub fn epoch(run: &str, of: &impl Hash) -> Text {
-    // Fixed, so that the same subscription has the same epoch for all its clients.
+    // Fixed keys, so that the same subscription has the same epoch for all clients.
     let mut hash = foldhash::quality::FixedState::with_seed(0x70_6c_75).hash_one(of);
     let mut epoch = Text::from(run);
     for _ in 0..8 {
@@ -42,7 +42,7 @@ pub fn cursor(epoch: &str, sequence: Sequence) -> Text {
     text
 }
 
-/// The sequence of a cursor of this epoch, or why there is none.
+/// The sequence number of a cursor of this epoch, or why it is not one.
 pub fn resume(cursor: &str, epoch: &str) -> Result<Sequence, GapReason> {
     let (of, sequence) = cursor.rsplit_once('.').ok_or(GapReason::Restart)?;
     let sequence: Sequence = sequence.parse().map_err(|_| GapReason::Restart)?;

@@ -1,10 +1,10 @@
-//! What clients are told of a view, and how it may be divided.
+//! The description of a view for clients, and how it can be divided.
 
 use std::fmt;
 
 use crate::value::Text;
 
-/// A view as its clients know it.
+/// A view as its clients see it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Description {
     pub name: Text,
@@ -13,16 +13,16 @@ pub struct Description {
     /// columns that identify a row, in the order of row keys
     pub key: Vec<Text>,
     pub columns: Vec<Column>,
-    /// columns by which clients' parts are told apart
+    /// columns that divide the rows into parts of clients
     pub parts: Vec<PartColumn>,
     /// ORDER BY: columns, and whether descending
     pub order: Vec<(Text, bool)>,
     pub limit: Option<u64>,
-    /// how long after a death a cursor from before it resumes, ms
+    /// how long after a row was removed an earlier cursor can resume, ms
     pub retain: i64,
-    /// the most lives that are kept after their end
+    /// the most lives kept after their end
     pub max_rows: usize,
-    /// differs where the query differs: cursors of another definition do not resume
+    /// a hash of the query: cursors of another definition cannot resume
     pub definition: u64,
 }
 
@@ -33,23 +33,23 @@ pub struct Column {
     pub ty: ColumnType,
 }
 
-/// A column that a client's parameter or claim may fix.
+/// A column that a parameter or claim of a client can fix.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PartColumn {
     pub name: Text,
     pub ty: ColumnType,
-    /// its place in the key, if it is part of it
+    /// its position in the key, if it is part of it
     pub in_key: Option<usize>,
-    /// clients may fix it by a parameter
+    /// clients can fix it by a parameter
     pub is_param: bool,
-    /// the claim of a client's token that fixes it
+    /// the claim of the token that fixes it
     pub claim: Option<Text>,
 }
 
-/// The type of a column as far as the planner knows it.
+/// The type of a column, as far as the planner knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum ColumnType {
-    /// known row by row only
+    /// differs from row to row
     #[default]
     Any,
     Bigint,
@@ -79,12 +79,12 @@ impl fmt::Display for ColumnType {
 }
 
 impl Description {
-    /// Whether every part column is a key column, so that a row's key tells its parts.
+    /// Whether every part column is a key column, so that the key of a row determines its parts.
     pub fn parts_are_key(&self) -> bool {
         self.parts.iter().all(|part| part.in_key.is_some())
     }
 
-    /// The same for those who see all.
+    /// The description for readers that see everything.
     pub fn without_claims(&self) -> Description {
         let parts = self.parts.iter().map(|part| PartColumn { claim: None, ..part.clone() }).collect();
         Description { parts, ..self.clone() }

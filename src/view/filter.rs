@@ -1,4 +1,4 @@
-//! Which part of a view a client sees: its parameters and claims, typed and in one form.
+//! The part of a view that a client sees: its parameters and claims, typed and normalized.
 
 use serde_json::{Map, Value as Json};
 use smallvec::SmallVec;
@@ -9,20 +9,20 @@ use super::form::{Form, ParamValue};
 use super::lives::PartKey;
 use crate::value::Text;
 
-/// The most combinations of values of one subscription.
+/// The most combinations of values in one subscription.
 pub const COMBINATIONS: usize = 1000;
 
-/// A client's part of a view. Equal parts are equal filters.
+/// The part of a client. Equal parts have equal filters.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// parameters by name, their values without doubles
+    /// parameters by name, with distinct values
     pub params: Vec<(Text, Vec<ParamValue>)>,
-    /// part columns with the claims' values
+    /// part columns with the values of the claims
     pub claims: Vec<(Text, Vec<Text>)>,
 }
 
 impl Filter {
-    /// Reads what a client asks for.
+    /// Parses the parameters of a client.
     ///
     /// # Errors
     /// [`ClientError`]
@@ -65,14 +65,14 @@ impl Filter {
         Ok(filter)
     }
 
-    /// The same part of the view after it was defined anew.
+    /// The same part after the view was redefined.
     pub fn again(&self, about: &Description) -> Result<Filter, ClientError> {
         let json = |values: &[ParamValue]| values.iter().map(|value| value.json.clone()).collect();
         let sent: Vec<(Text, Vec<Json>)> =
             self.params.iter().map(|(name, values)| (name.clone(), json(values))).collect();
         let mut claims = Map::new();
         for (column, values) in &self.claims {
-            // A claim fixes the same column as before, or the client has to show its token again.
+            // The claims must fix the same columns as before, otherwise the client has to send its token again.
             let claim = about.parts.iter().find(|part| part.name == *column).and_then(|part| part.claim.as_deref());
             if let Some(claim) = claim {
                 claims.insert(claim.to_owned(), values.iter().map(|value| Json::from(value.as_str())).collect());
@@ -90,14 +90,14 @@ impl Filter {
         self.params.iter().map(|(name, values)| (name.to_string(), value(values))).collect()
     }
 
-    /// Names the filter among those of one view: equal for equal parts.
+    /// A hash of the filter, equal for equal parts.
     pub fn identity(&self) -> String {
         let forms: Vec<(&Text, Vec<&Form>)> =
             self.params.iter().map(|(name, values)| (name, values.iter().map(|value| &value.form).collect())).collect();
         format!("{forms:?} {:?}", self.claims)
     }
 
-    /// The columns that are fixed, by their places among the part columns in ascending order, with the forms allowed.
+    /// The fixed columns, by their ascending positions among the part columns, with the allowed forms.
     fn columns(&self, about: &Description) -> Vec<(u8, Vec<Form>)> {
         let mut columns: Vec<(u8, Vec<Form>)> = Vec::new();
         for (place, part) in about.parts.iter().enumerate() {
@@ -115,7 +115,7 @@ impl Filter {
         columns
     }
 
-    /// The division and the keys of the parts that make up the client's part.
+    /// The division and the keys of the parts that the client sees.
     pub fn parts(&self, about: &Description) -> (SmallVec<[u8; 4]>, Vec<PartKey>) {
         let columns = self.columns(about);
         let mut keys = vec![PartKey::new()];

@@ -1,6 +1,6 @@
-//! The text forms by which values of part columns are compared, and values of clients' parameters.
+//! Text forms for comparing part columns, and the values of parameters.
 //!
-//! A number is written in its shortest form, so 7, 7.0 and "7" have one form. Null has none.
+//! A number has its shortest form, so 7, 7.0 and "7" have the same. Null has none.
 
 use std::cmp::Ordering;
 
@@ -11,10 +11,10 @@ use crate::value::json;
 use crate::value::key::KeyPart;
 use crate::value::{Text, Value};
 
-/// A value as it is compared; `None` is null.
+/// The form of a value; `None` is null.
 pub type Form = Option<Text>;
 
-/// An array or object where a key or parameter column needs a single value.
+/// An array or object in a key or parameter column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("an array or object cannot be a KEY or parameter value")]
 pub struct NotScalar;
@@ -27,7 +27,7 @@ pub fn form(value: &Value) -> Result<Form, NotScalar> {
     form_of_part(&KeyPart::of(value))
 }
 
-/// The form of a key's part.
+/// The form of a part of a key.
 ///
 /// # Errors
 /// [`NotScalar`]
@@ -48,7 +48,7 @@ pub fn form_of_part(part: &KeyPart) -> Result<Form, NotScalar> {
     }))
 }
 
-/// Appends a part as JSON: whole numbers without a fraction, points in time in UTC.
+/// Appends a part as JSON: whole numbers without a fraction, times in UTC.
 pub fn write_part(out: &mut Vec<u8>, part: &KeyPart) {
     let value = match part {
         KeyPart::Nothing => Value::Null,
@@ -62,22 +62,22 @@ pub fn write_part(out: &mut Vec<u8>, part: &KeyPart) {
         // Keys have none of these.
         KeyPart::Array(_) | KeyPart::Object(_) => Value::Null,
     };
-    // NaN and infinity have no JSON; as a key's value they are null.
+    // NaN and infinity do not exist in JSON and become null.
     if json::write_value(out, &value).is_err() {
         out.extend_from_slice(b"null");
     }
 }
 
-/// One value of a parameter.
+/// A value of a parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParamValue {
     pub form: Form,
-    /// the value, typed, for the client
+    /// the typed value, for the client
     pub json: Json,
 }
 
 impl ParamValue {
-    /// Reads what a client sent as a value of this type; `None` if it is none.
+    /// Parses a value of this type; `None` if it is invalid.
     pub fn read(ty: ColumnType, sent: &Json) -> Option<ParamValue> {
         let typed = match (ty, sent) {
             (_, Json::Null) => Json::Null,
@@ -117,7 +117,7 @@ impl ParamValue {
         Some(ParamValue { form, json: typed })
     }
 
-    /// The order in which values of one parameter are told: null, booleans, numbers, text.
+    /// The order of the values of a parameter: null, booleans, numbers, text.
     pub fn order(&self, other: &ParamValue) -> Ordering {
         let rank = |json: &Json| match json {
             Json::Null => 0,
@@ -133,7 +133,7 @@ impl ParamValue {
     }
 }
 
-/// A number that is whole, as such.
+/// A whole number as an integer.
 fn whole(number: &serde_json::Number) -> Option<Json> {
     match shortest(number) {
         Json::Number(number) if number.is_i64() || number.is_u64() => Some(Json::Number(number)),
@@ -141,7 +141,7 @@ fn whole(number: &serde_json::Number) -> Option<Json> {
     }
 }
 
-/// A number without a needless fraction.
+/// A number without a redundant fraction.
 fn shortest(number: &serde_json::Number) -> Json {
     if let Some(float) = number.as_f64().filter(|_| number.is_f64())
         && float.fract() == 0.0

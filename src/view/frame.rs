@@ -1,4 +1,4 @@
-//! The server's messages as JSON text.
+//! Messages of the server as JSON text.
 
 use bytes::Bytes;
 use serde_json::{Map, Value as Json, json};
@@ -12,21 +12,21 @@ use super::rows::{Entry, Rows};
 use crate::value::Text;
 use crate::value::json as text;
 
-/// Rows of one frame of a large answer, bytes.
+/// The size of the rows in one frame of a large snapshot or delta, bytes.
 pub const CHUNK: usize = 64 * 1024;
 
-/// One message of the server. Clones share its bytes.
+/// A message of the server. Clones share its bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
     pub json: Bytes,
-    /// the cursor that a client holds after it
+    /// the cursor of the client after it
     pub at: Option<Text>,
 }
 
-/// Why a cursor does not resume.
+/// Why a cursor cannot resume.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapReason {
-    /// older than what RETAIN keeps
+    /// older than RETAIN allows
     Expired,
     /// of another view, other parameters or claims, or an earlier definition
     Changed,
@@ -131,7 +131,7 @@ impl Frame {
         Frame::of(&json!({"t": "snapshot", "s": s}))
     }
 
-    /// The end of a snapshot. Without a cursor, rows have changed while they were sent and deltas with `more` follow.
+    /// The end of a snapshot. It has no cursor if rows changed while they were sent; deltas with `more` then follow.
     pub fn ready(s: u64, at: Option<Text>, ts: i64, count: usize) -> Frame {
         let json = match &at {
             Some(at) => json!({"t": "ready", "s": s, "at": at.as_str(), "ts": ts, "count": count}),
@@ -151,7 +151,7 @@ impl Frame {
     }
 }
 
-/// Makes a frame of rows.
+/// A frame of rows under construction.
 pub struct RowsFrame(Vec<u8>);
 
 impl RowsFrame {
@@ -168,7 +168,7 @@ impl RowsFrame {
         self.0.extend_from_slice(row);
     }
 
-    /// Whether it is as long as a frame should be.
+    /// Whether the frame is full.
     pub fn is_full(&self) -> bool {
         self.0.len() >= CHUNK
     }
@@ -183,15 +183,15 @@ impl RowsFrame {
     }
 }
 
-/// From where to where a delta leads.
+/// The first and the last cut of a delta.
 pub struct Span {
     pub prev: Text,
     pub at: Text,
-    /// cuts in it, where there are more than one
+    /// number of cuts in it, if more than one
     pub merged: Option<u64>,
 }
 
-/// A delta with these changes. Without a span it has `more`: rows are set and others removed.
+/// A delta with these changes. Without a span it has `more`: it sets and removes rows without a cursor.
 pub fn delta(
     s: u64,
     about: &Description,

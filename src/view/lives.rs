@@ -1,12 +1,12 @@
 //! Lives of rows in the parts of a view.
 //!
-//! A [`Division`] divides the rows by the values of some columns into [`Part`]s; the division by no column has one part,
-//! the whole. A life says from which cut to which a row was in a part. The lives of a part stand in the order of their
-//! last change, so what changed since a cut is a walk from the newest down to it.
+//! A [`Division`] divides the rows by the values of some columns into [`Part`]s; the division by no columns has one
+//! part with all rows. A life records from which cut to which a row was in a part. The lives of a part are ordered by
+//! their last change, so the changes since a cut are found by walking from the newest back to that cut.
 //!
-//! A division by all key columns has at most a few rows a part: its parts are made when a client watches them. Any other
-//! division has a part for each value that occurs, so that a new client finds its rows without looking at all of them.
-//! Lives that ended are kept only in parts that are watched, or were within RETAIN.
+//! A division by all key columns has only a few rows per part: its parts are made when a client watches them. Any other
+//! division has a part for each existing value, so that a new client finds its rows without a search of all rows. Ended
+//! lives are kept only in parts that are watched or were watched within RETAIN.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,29 +17,28 @@ use smallvec::SmallVec;
 use super::Sequence;
 use super::form::Form;
 
-/// No life.
 const NONE: u32 = u32::MAX;
 
-/// A life that goes on.
+/// A life that has not ended.
 const ALIVE: Sequence = Sequence::MAX;
 
-/// The values of a division's columns.
+/// The values of the columns of a division.
 pub type PartKey = SmallVec<[Form; 2]>;
 
-/// A row's stay in a part.
+/// The stay of a row in a part.
 #[derive(Debug)]
 struct Life {
     entry: u32,
     part: u32,
     born: Sequence,
-    /// born, changed or died last
+    /// last cut that began, changed or ended it
     changed: Sequence,
     died: Sequence,
     newer: u32,
     older: u32,
 }
 
-/// The rows with one value each in a division's columns.
+/// The rows with the same values in the columns of a division.
 #[derive(Debug)]
 pub struct Part {
     key: PartKey,
@@ -49,15 +48,15 @@ pub struct Part {
     pub bytes: usize,
     /// the last cut that changed it
     pub changed: Sequence,
-    /// cursors before this cut do not resume: an ended life was forgotten that died then
+    /// cursors before this cut cannot resume: a life that ended then was forgotten
     pub horizon: Sequence,
     /// the cohorts that watch it
     pub cohorts: SmallVec<[u32; 1]>,
-    /// ended lives are kept until then, ms, though no cohort watches
+    /// until when ended lives are kept without a watching cohort, ms
     until: i64,
 }
 
-/// What a part's change is for a client.
+/// What a change of a part means for a client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     Insert,
@@ -65,33 +64,33 @@ pub enum Change {
     Delete,
 }
 
-/// Where the current life of each row is.
+/// The current life of each row.
 #[derive(Debug)]
 enum Current {
-    /// by entry: most rows have one
+    /// by entry, for rows with one
     All(Vec<u32>),
-    /// few rows have one
+    /// for the few rows with more
     Some(HashMap<u32, u32, RandomState>),
 }
 
 /// The rows divided by the values of some part columns.
 #[derive(Debug)]
 pub struct Division {
-    /// places among the part columns
+    /// positions among the part columns
     pub columns: SmallVec<[u8; 4]>,
-    /// parts are made only when they are watched
+    /// parts are made only when watched
     lazy: bool,
     by_key: HashMap<PartKey, u32, RandomState>,
     pub parts: Slab<Part>,
     lives: Slab<Life>,
     current: Current,
-    /// ended lives with the time of their end, ms, the oldest first
+    /// ended lives with the time of their end, ms, oldest first
     ended: VecDeque<(i64, u32)>,
-    /// parts whose last cohort has gone, with the time until which they are kept
+    /// parts without cohorts, with the time until which they are kept
     leaving: VecDeque<(i64, u32)>,
     /// cohorts on all parts
     pub watchers: usize,
-    /// without cohorts the division is forgotten then, ms
+    /// when the division is forgotten if it has no cohorts, ms
     pub until: i64,
 }
 
@@ -122,12 +121,12 @@ impl Current {
     }
 }
 
-/// What one cut did to lives.
+/// The effect of a cut on lives.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// watched parts that changed
+    /// changed parts that are watched
     pub touched: Vec<u32>,
-    /// entries that a forgotten life named
+    /// entries of forgotten lives
     pub released: Vec<u32>,
 }
 
@@ -149,7 +148,7 @@ impl Division {
         }
     }
 
-    /// Ended lives that are kept.
+    /// The number of ended lives that are kept.
     pub fn ended(&self) -> usize {
         self.ended.len()
     }
@@ -163,17 +162,17 @@ impl Division {
         self.lives.capacity() * size_of::<Life>() + self.parts.capacity() * (size_of::<Part>() + 64) + current
     }
 
-    /// The part of a key, if it is there.
+    /// The part with a key, if it exists.
     pub fn part(&self, key: &PartKey) -> Option<u32> {
         self.by_key.get(key).copied()
     }
 
-    /// Whether rows of this key are wanted: their part is there, or is made for them.
+    /// Whether rows with this key are recorded: their part exists, or is made for them.
     pub fn wants(&self, key: &PartKey) -> bool {
         !self.lazy || self.by_key.contains_key(key)
     }
 
-    /// The part of a key, made if there is none; true if it was made. What was in it before this cut is not known.
+    /// The part with a key, made if it does not exist; true if it was made. Its contents before this cut are unknown.
     pub fn part_or_insert(&mut self, key: &PartKey, now: Sequence) -> (u32, bool) {
         if let Some(part) = self.part(key) {
             return (part, false);
@@ -192,14 +191,14 @@ impl Division {
         (part, true)
     }
 
-    /// A cohort watches a part from now on.
+    /// A cohort starts to watch a part.
     pub fn watch(&mut self, part: u32, cohort: u32) {
         self.parts[part as usize].cohorts.push(cohort);
         self.watchers += 1;
         self.until = i64::MAX;
     }
 
-    /// A cohort has gone. What a part keeps for cursors is kept until `until`, ms.
+    /// A cohort stops watching. What a part keeps for cursors is kept until `until`, ms.
     pub fn unwatch(&mut self, part: u32, cohort: u32, until: i64) {
         let found = &mut self.parts[part as usize];
         found.cohorts.retain(|watching| *watching != cohort);
@@ -213,7 +212,7 @@ impl Division {
         }
     }
 
-    /// A row is in the part of this key now, with so many bytes; before, it had `was` bytes. `None`: in no part.
+    /// Moves a row to the part with this key (`None`: no part), with its size in bytes; before, it had `was` bytes.
     /// True if it has one more life than before.
     #[expect(clippy::too_many_arguments, reason = "one call for a row's step in a cut, with all that the cut knows")]
     pub fn moves(
@@ -250,7 +249,7 @@ impl Division {
         true
     }
 
-    /// Begins a life, as [`Division::moves`] does for a row that is there already.
+    /// Begins a life for a row that already exists, like [`Division::moves`].
     pub fn begin(&mut self, entry: u32, part: u32, bytes: usize, sequence: Sequence) {
         let life = Life { entry, part, born: sequence, changed: sequence, died: ALIVE, newer: NONE, older: NONE };
         let life = self.lives.insert(life) as u32;
@@ -261,12 +260,12 @@ impl Division {
         found.bytes += bytes;
     }
 
-    /// The part that a row is in now.
+    /// The current part of a row.
     pub fn part_of(&self, entry: u32) -> Option<u32> {
         self.current.find(entry).map(|life| self.lives[life as usize].part)
     }
 
-    /// Shows what changed in a part after `since`: the entry, and whether the row was there at `since` and is there now.
+    /// Visits the changes of a part after `since`: the entry, and whether the row existed at `since` and exists now.
     pub fn walk(&self, part: u32, since: Sequence, mut see: impl FnMut(u32, bool, bool)) {
         let mut next = self.parts[part as usize].newest;
         while next != NONE {
@@ -279,7 +278,7 @@ impl Division {
         }
     }
 
-    /// Shows the rows of a part, the last changed first.
+    /// Visits the rows of a part, the last changed first.
     pub fn rows(&self, part: u32, mut see: impl FnMut(u32)) {
         let mut next = self.parts[part as usize].newest;
         while next != NONE {
@@ -291,14 +290,14 @@ impl Division {
         }
     }
 
-    /// Forgets lives that ended before `before`, ms, and parts that nobody has watched since.
+    /// Forgets lives that ended before `before`, ms, and parts that were not watched since.
     pub fn sweep(&mut self, now: i64, before: i64, released: &mut Vec<u32>) {
         while self.ended.front().is_some_and(|(at, _)| *at < before) {
             self.forget_oldest(released);
         }
         while self.leaving.front().is_some_and(|(until, _)| *until <= now) {
             let Some((_, part)) = self.leaving.pop_front() else { return };
-            // It may be watched again, or be another part by now.
+            // It may be watched again, or its number may belong to another part by now.
             let unwatched = |part: &Part| part.cohorts.is_empty() && part.until <= now && part.until != i64::MIN;
             if !self.parts.get(part as usize).is_some_and(unwatched) {
                 continue;
@@ -312,7 +311,7 @@ impl Division {
         }
     }
 
-    /// Forgets everything; the entries that lives named are released.
+    /// Forgets everything and releases the entries of lives.
     pub fn clear(&mut self, released: &mut Vec<u32>) {
         released.extend(self.lives.iter().map(|(_, life)| life.entry));
         *self = Division::new(std::mem::take(&mut self.columns), self.lazy);
@@ -362,12 +361,12 @@ impl Division {
         self.drop_if_empty(part);
     }
 
-    /// Forgets a part with its rows: nobody asks for them.
+    /// Forgets a part that is not watched, with its rows.
     fn forget_part(&mut self, part: u32, released: &mut Vec<u32>) {
         let mut next = self.parts[part as usize].newest;
         while next != NONE {
             let Life { entry, died, older, .. } = self.lives[next as usize];
-            // Ended lives stay until their time comes, and take the part with them.
+            // Ended lives stay until they expire; the part goes with the last of them.
             if died == ALIVE {
                 self.current.set(entry, NONE);
                 self.unlink(next);
@@ -382,7 +381,7 @@ impl Division {
         self.drop_if_empty(part);
     }
 
-    /// Forgets a part that has no lives and that nobody watches.
+    /// Forgets a part without lives that is not watched.
     fn drop_if_empty(&mut self, part: u32) {
         let found = &self.parts[part as usize];
         if found.newest != NONE || !found.cohorts.is_empty() || found.until != i64::MIN {

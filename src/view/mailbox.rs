@@ -1,6 +1,7 @@
-//! Where a view tells a client's task that there is something to pull.
+//! The mailbox in which a view notifies the task of a client.
 //!
-//! A mailbox holds each of a socket's subscriptions at most once, so it is bounded by them. It holds no frames.
+//! A mailbox holds each subscription of a socket at most once, so its size is bounded by their number. It holds no
+//! frames.
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,11 +9,11 @@ use std::task::Waker;
 
 use crate::sync::locked;
 
-/// One socket's.
+/// The mailbox of one socket.
 #[derive(Debug, Default)]
 pub struct Mailbox {
     peer: String,
-    /// bytes that its socket has not taken yet
+    /// bytes that the socket has not sent yet
     waiting: AtomicUsize,
     inner: Mutex<Inner>,
 }
@@ -25,10 +26,10 @@ struct Inner {
     waker: Option<Waker>,
 }
 
-/// What came.
+/// The contents of a mailbox.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Mail {
-    /// subscriptions that have something to pull
+    /// subscriptions with something to fetch
     pub slots: Vec<u32>,
     /// a heartbeat is due
     pub heartbeat: bool,
@@ -37,7 +38,7 @@ pub struct Mail {
 }
 
 impl Mailbox {
-    /// The mailbox of the socket to this peer.
+    /// The mailbox of the socket of this peer.
     pub fn new(peer: String) -> Mailbox {
         Mailbox { peer, ..Mailbox::default() }
     }
@@ -46,7 +47,7 @@ impl Mailbox {
         &self.peer
     }
 
-    /// Bytes that wait for the socket.
+    /// Bytes waiting for the socket.
     pub fn waiting(&self) -> usize {
         self.waiting.load(Ordering::Relaxed)
     }
@@ -55,7 +56,7 @@ impl Mailbox {
         self.waiting.store(bytes, Ordering::Relaxed);
     }
 
-    /// A subscription has something to pull. Its view calls this once until the subscription was pulled.
+    /// A subscription has something to fetch. The view calls this once until it was fetched.
     pub fn put(&self, slot: u32) {
         self.with(|inner| inner.slots.push(slot));
     }
@@ -68,7 +69,7 @@ impl Mailbox {
         self.with(|inner| inner.expired = true);
     }
 
-    /// Takes what is there.
+    /// Takes the contents.
     pub fn take(&self) -> Mail {
         let mut inner = locked(&self.inner);
         Mail {
@@ -78,7 +79,7 @@ impl Mailbox {
         }
     }
 
-    /// Whether nothing is there; if so, this waker is woken by what comes next.
+    /// Whether it is empty; if so, this waker is woken when something arrives.
     pub fn is_empty(&self, waker: &Waker) -> bool {
         let mut inner = locked(&self.inner);
         let empty = inner.slots.is_empty() && !inner.heartbeat && !inner.expired;

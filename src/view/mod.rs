@@ -1,12 +1,12 @@
-//! Live views: answers that are kept up to date, and clients that each follow their part of one.
+//! Live views: query results that are kept up to date, and clients that each follow a part of one.
 //!
-//! A [`View`] holds the current rows. Each row has a *life* in each part of the view that clients watch: when it was
-//! born, when it last changed, when it died. A client is a cursor, the sequence number of the cut that it holds; what
-//! it lacks is a walk over lives, the last changed first, down to its cursor. So a snapshot, a delta, a resumed client,
-//! a slow client and a client with a rate of its own are one mechanism, and no change is kept for any of them.
+//! A [`View`] holds the current rows. Each row has a *life* in each watched part of the view: the cuts at which it
+//! began, last changed and ended. A client is a cursor, the sequence number of the cut that it has; the changes that it
+//! lacks are found by walking lives from the last changed back to its cursor. So snapshots, deltas, resumed clients,
+//! slow clients and clients with their own rate use one mechanism, and no changes are stored for any of them.
 //!
-//! The operators of `dataflow` put rows in and make cuts; `io` moves the frames of [`Session`]s over sockets. This
-//! module knows neither sockets nor timely: it is plain state behind one lock a view, held for single steps.
+//! The operators of `dataflow` add rows and make cuts; `io` sends the frames of [`Session`]s over sockets. This module
+//! knows neither sockets nor timely: it is plain state, one lock per view, held for one step at a time.
 
 mod client;
 mod cohort;
@@ -41,5 +41,5 @@ pub use session::{Identity, Over, Session};
 pub use status::{ClientStatus, ViewStatus};
 pub use store::{NetChange, View, ViewCell};
 
-/// The number of a cut. Each cut with a change has a greater one than those before it.
+/// The number of a cut. Each cut with a change has a larger number than earlier ones.
 pub type Sequence = u64;

@@ -1,4 +1,4 @@
-//! What a client gets next: one frame at a time, when its socket has room.
+//! The next frame for a client, made when its socket has room.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,30 +13,30 @@ use super::lives::Change;
 use super::store::{Place, View};
 use crate::value::Text;
 
-/// Up to this many bytes of rows an answer is encoded in one turn.
+/// Up to this size of its rows, a snapshot or delta is encoded in one turn, bytes.
 const ONE_TURN: usize = 1024 * 1024;
 
-/// Within this time, ms, clients that come share one snapshot of more than [`CHUNK`] bytes.
+/// Clients that come within this time share one snapshot of more than [`CHUNK`] bytes, ms.
 const SNAPSHOT_SHARED: i64 = 250;
 
-/// What a client gets.
+/// What a client is sent.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Pulled {
-    /// nothing now; the view calls when there is something
+    /// nothing now; the view notifies when there is something
     Nothing,
     Frame(Frame),
-    /// the subscription is told to the client anew
+    /// the subscription is sent to the client again
     Resubscribed,
-    /// the view, or a column that the subscription names, is gone
+    /// the view, or a column of the subscription, does not exist any more
     Gone,
 }
 
-/// Which changes of a part a client lacks.
+/// The changes of a part that a client lacks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Wanted {
     /// those between two cuts
     Exact,
-    /// also rows that came and went: the client may hold them
+    /// also rows that were added and removed in between: the client may have them
     Settling,
 }
 
@@ -73,13 +73,13 @@ impl View {
         if pulled != Pulled::Nothing
             && let Some(member) = self.cohorts[place.cohort as usize].members.get_mut(place.member as usize)
         {
-            // It is pulled until there is nothing.
+            // Fetched until there is nothing more.
             member.called = true;
         }
         pulled
     }
 
-    /// The cursor of a subscription that lacks nothing: its client is told that it holds all up to now.
+    /// The current cursor of a subscription that lacks nothing; the client can be told that it is up to date.
     pub fn progress(&mut self, place: Place) -> Option<(u64, Text)> {
         let changed = self.changed(place.cohort);
         let sequence = self.sequence;
@@ -102,7 +102,7 @@ impl View {
         self.cohorts.get_mut(place.cohort as usize)?.members.get_mut(place.member as usize)
     }
 
-    /// The member holds the cut with this number.
+    /// Records that the member has the cut with this number.
     fn holds(&mut self, place: Place, holds: Sequence, cuts: u64, told: Sequence) {
         let changed = self.changed(place.cohort);
         let sequence = self.sequence;
@@ -130,7 +130,7 @@ impl View {
         Pulled::Frame(Frame::snapshot(s))
     }
 
-    /// Rows of a cohort's part, and their bytes.
+    /// The rows of the part of a cohort, and their size.
     pub(super) fn extent(&self, cohort: u32) -> (usize, usize) {
         let cohort = &self.cohorts[cohort as usize];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return (0, 0) };
@@ -138,7 +138,7 @@ impl View {
         parts.fold((0, 0), |(rows, bytes), part| (rows + part.rows, bytes + part.bytes))
     }
 
-    /// The whole answer as it is now; clients that come together share it.
+    /// The snapshot of now; clients that come at the same time share it.
     fn snapshot(&mut self, cohort: u32, bytes: usize, now: i64) -> Arc<Snapshot> {
         let (changed, horizon) = (self.changed(cohort), self.horizon(cohort));
         let sequence = self.sequence;
@@ -185,7 +185,7 @@ impl View {
         self.holds(place, snapshot.sequence, snapshot.cuts, snapshot.sequence);
         let changed = self.changed(place.cohort);
         let cohort = &mut self.cohorts[place.cohort as usize];
-        // With a rate, what came meanwhile comes with the next tick.
+        // With a rate, later changes come with the next tick.
         cohort.due |= changed > snapshot.sequence;
         if let Some(member) = cohort.members.get_mut(place.member as usize) {
             member.due = false;
@@ -196,9 +196,9 @@ impl View {
         Pulled::Frame(frame)
     }
 
-    /// The next rows of a snapshot that is sent as its client reads.
+    /// The next rows of a snapshot that is sent as fast as the client reads.
     ///
-    /// Nothing but rows comes before `ready`: whether the client has stalled beyond the horizon is looked at after it.
+    /// Only rows are sent before `ready`; whether the client has fallen beyond the horizon is checked after it.
     fn scan(&mut self, place: Place, next: usize, count: usize) -> Pulled {
         let cohort = &self.cohorts[place.cohort as usize];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return Pulled::Nothing };
@@ -224,7 +224,7 @@ impl View {
         Pulled::Frame(Frame::ready(s, None, self.ts, count))
     }
 
-    /// The next rows of a delta that is sent as its client reads.
+    /// The next rows of a delta that is sent as fast as the client reads.
     fn catch_up(&mut self, place: Place, keys: &Arc<[u32]>, next: usize, upto: Sequence) -> Pulled {
         if let Some(gap) = self.beyond_horizon(place) {
             return gap;
@@ -254,7 +254,7 @@ impl View {
         Pulled::Frame(frame)
     }
 
-    /// One delta that makes a cut of rows of different cuts.
+    /// A delta that turns rows of different cuts into one cut.
     fn settle(&mut self, place: Place) -> Pulled {
         if let Some(gap) = self.beyond_horizon(place) {
             return gap;
@@ -290,7 +290,7 @@ impl View {
             return self.begin_catch_up(place, &changes);
         }
         if self.sequence == holds {
-            // A cut without a change: a delta leads from one cursor to a later one.
+            // Makes a cut without a change, since a delta leads from one cursor to a later one.
             self.sequence += 1;
         }
         let (sequence, cohort) = (self.sequence, &self.cohorts[place.cohort as usize]);
@@ -316,7 +316,7 @@ impl View {
         self.catch_up(place, &keys, 0, upto)
     }
 
-    /// The next delta of a client that holds a cut.
+    /// The next delta for a client that has a cut.
     fn follow(&mut self, place: Place) -> Pulled {
         let (changed, sequence) = (self.changed(place.cohort), self.sequence);
         let cohort = &self.cohorts[place.cohort as usize];
@@ -344,13 +344,13 @@ impl View {
         let cohort = &mut self.cohorts[place.cohort as usize];
         let (cuts, tick) = (cohort.cuts, cohort.ticks);
         if changes.is_empty() {
-            // What came has gone: the cursor moves with the next delta or heartbeat.
+            // The new rows are removed again: the cursor moves with the next delta or heartbeat.
             let told = cohort.members[place.member as usize].told;
             self.holds(place, changed, cuts, told);
             return Pulled::Nothing;
         }
         let folded = cuts.saturating_sub(had);
-        // What came and went moved the cut that the client holds, and not its cursor.
+        // Rows that were added and removed moved the cut of the client, but not its cursor.
         let prev = from.min(told);
         let span =
             Span { prev: cursor(&cohort.epoch, prev), at: cursor(&cohort.epoch, sequence), merged: merged(folded) };
@@ -376,7 +376,7 @@ impl View {
         Pulled::Frame(frame)
     }
 
-    /// A gap, if lives that ended after the member's cut are forgotten.
+    /// A gap, if lives that ended after the cut of the member are forgotten.
     fn beyond_horizon(&mut self, place: Place) -> Option<Pulled> {
         let horizon = self.horizon(place.cohort);
         let cohort = self.cohorts.get_mut(place.cohort as usize)?;
@@ -390,7 +390,7 @@ impl View {
         Some(Pulled::Frame(frame))
     }
 
-    /// What changed in a cohort's part after a cut, each key once, and the bytes of the rows.
+    /// The changes in the part of a cohort after a cut, each key once, and the size of the rows.
     fn changes(&self, cohort: u32, since: Sequence, wanted: Wanted) -> (Vec<(u32, Change)>, usize) {
         let cohort = &self.cohorts[cohort as usize];
         let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return (Vec::new(), 0) };
@@ -403,7 +403,7 @@ impl View {
                 changes.push((entry, held, alive));
             });
         }
-        // A key that died may live again, or in another part of the same client.
+        // A removed key may exist again, perhaps in another part of the same client.
         if deaths {
             let mut lives: HashMap<u32, (bool, bool), RandomState> = HashMap::default();
             let mut order = Vec::with_capacity(changes.len());

@@ -1,14 +1,14 @@
-//! Rates that clients may ask for. There are few, so that clients with like wishes share their deltas.
+//! The rates that clients can choose. There are few, so that clients with similar wishes share deltas.
 
-/// How often a client wants deltas: ms, rounded up; 0 is as they come.
+/// The interval of deltas: ms, rounded up; 0 is without delay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Rate(u32);
 
-/// The rates that there are, ms.
+/// The possible intervals, ms.
 const RATES: [u32; 10] = [50, 100, 250, 500, 1_000, 2_000, 5_000, 10_000, 30_000, 60_000];
 
 impl Rate {
-    /// The next rate from this number of ms up; beyond the greatest one, that.
+    /// The smallest rate of at least this many ms, or else the largest.
     pub fn rounded(ms: u64) -> Rate {
         if ms == 0 {
             return Rate(0);
@@ -25,7 +25,7 @@ impl Rate {
         self.0 > 0
     }
 
-    /// Whether one of its ticks is after `from` and not after `to`, ms since the epoch.
+    /// Whether a tick is after `from` and not after `to`, ms since the epoch.
     pub fn ticks_between(self, from: i64, to: i64) -> bool {
         self.0 > 0 && to.div_euclid(i64::from(self.0)) > from.div_euclid(i64::from(self.0))
     }

@@ -1,7 +1,7 @@
-//! All views by name, and the clock of their clients.
+//! All views by name, and the clock for their clients.
 //!
-//! One clock serves all views and sockets: ticks of rates, heartbeats, expired tokens and what RETAIN no longer keeps.
-//! Nothing has a timer of its own.
+//! One clock serves all views and sockets: ticks of rates, heartbeats, expiry of tokens and of RETAIN. Nothing has its
+//! own timer.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -17,14 +17,14 @@ use crate::sync::locked;
 use crate::time::Clock;
 use crate::value::Text;
 
-/// How often a silent client hears something, ms.
+/// The interval of heartbeats to a client without other messages, ms.
 pub const HEARTBEAT_MS: i64 = 15_000;
 
-/// The steps of the clock, ms: with a client that has a rate, and without.
+/// The steps of the clock, ms: with and without a client that has a rate.
 const FAST: i64 = 50;
 const SLOW: i64 = 500;
 
-/// The most sockets at a time.
+/// The most sockets at the same time.
 const SOCKETS: usize = 100_000;
 
 /// The views of a process.
@@ -40,12 +40,12 @@ pub struct Views {
     rated: AtomicIsize,
     /// the last step of the clock, ms
     ticked: AtomicI64,
-    /// the sockets whose heartbeat is in this second of each interval
+    /// the sockets by the second of the interval in which their heartbeat is due
     heartbeats: Mutex<Vec<Vec<Weak<Mailbox>>>>,
     expiring: Mutex<BinaryHeap<Reverse<Expiry>>>,
 }
 
-/// When a client's token expires. The order is that of the times.
+/// The expiry of a token. Ordered by time.
 struct Expiry(i64, Weak<Mailbox>);
 
 impl PartialEq for Expiry {
@@ -94,7 +94,7 @@ impl Views {
         self.clock.now()
     }
 
-    /// Makes a view; one with this name ends.
+    /// Makes a view; an existing one with this name ends.
     pub fn create(&self, about: Description) -> Arc<ViewCell> {
         let name = about.name.clone();
         let incarnation = self.incarnations.fetch_add(1, Ordering::Relaxed);
@@ -105,12 +105,12 @@ impl Views {
         view
     }
 
-    /// A view that nobody can find.
+    /// A view that is not registered.
     pub fn detached(about: Description) -> Arc<ViewCell> {
         Arc::new(Mutex::new(View::new(about, new_run(), 0)))
     }
 
-    /// Drops a view; its clients are told.
+    /// Drops a view and tells its clients.
     pub fn drop_view(&self, name: &str) {
         if let Some(old) = locked(&self.views).remove(name) {
             locked(&old).end();
@@ -121,13 +121,13 @@ impl Views {
         locked(&self.views).get(name).cloned()
     }
 
-    /// The view whose clients connect at this path.
+    /// The view with this path for clients.
     pub fn at_path(&self, path: &str) -> Option<Text> {
         let views = locked(&self.views);
         views.iter().find(|(_, view)| locked(view).about().path == path).map(|(name, _)| name.clone())
     }
 
-    /// Whether there is none.
+    /// Whether there are no views.
     pub fn is_empty(&self) -> bool {
         locked(&self.views).is_empty()
     }
@@ -136,7 +136,7 @@ impl Views {
         locked(&self.views).values().cloned().collect()
     }
 
-    /// A number `s`.
+    /// A new number `s`.
     pub(super) fn number(&self) -> u64 {
         self.numbers.fetch_add(1, Ordering::Relaxed)
     }
@@ -156,7 +156,7 @@ impl Views {
         ClientError::new(ErrorCode::UnknownView, format!("there is no view {shown}{hint}"))
     }
 
-    /// A socket comes; false if there are too many.
+    /// Registers a socket; false if there are too many.
     pub(super) fn enter(&self, mailbox: &Arc<Mailbox>, expires: Option<i64>, now: i64) -> bool {
         if self.sockets.fetch_add(1, Ordering::Relaxed) >= self.most_sockets {
             return false;
@@ -174,19 +174,19 @@ impl Views {
         self.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Sockets at the moment.
+    /// The current number of sockets.
     pub fn sockets(&self) -> usize {
         self.sockets.load(Ordering::Relaxed)
     }
 
-    /// A step of the clock; gives how long until the next one, ms.
+    /// Makes a step of the clock; returns the time until the next one, ms.
     pub fn tick(&self) -> u64 {
         let now = self.now();
         let from = self.ticked.swap(now, Ordering::Relaxed);
         for view in self.all() {
             locked(&view).tick(from, now);
         }
-        // After a long pause each socket hears once.
+        // After a long pause each socket gets only one heartbeat.
         let seconds = (now.div_euclid(1000) - from.div_euclid(1000)).clamp(0, HEARTBEAT_MS / 1000);
         for second in 0..seconds {
             let second = now.div_euclid(1000) - second;

@@ -1,6 +1,6 @@
 //! The current rows by key.
 //!
-//! An entry keeps its number while it has a row, a staged row, or a life that somebody may still ask about.
+//! An entry keeps its number as long as it has a row, a staged row, or a life that is still needed.
 
 use std::hash::BuildHasher;
 
@@ -16,13 +16,13 @@ use crate::value::key::{GroupKey, KeyPart};
 #[derive(Debug)]
 pub struct Entry {
     pub key: GroupKey,
-    /// the row as JSON; `None`: it is not there now
+    /// the row as JSON; `None`: there is none now
     pub row: Option<Box<[u8]>>,
-    /// the forms of the part columns; empty where the key tells them
+    /// the forms of the part columns; empty if the key determines them
     pub forms: Box<[Form]>,
-    /// 1 + its place among the staged rows; 0: not staged
+    /// 1 + its position among the staged rows; 0: not staged
     pub staged: u32,
-    /// lives that name it
+    /// number of lives that refer to it
     pub lives: u32,
 }
 
@@ -39,13 +39,13 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// The entry of a key.
+    /// The entry with a key.
     pub fn find(&self, key: &[KeyPart]) -> Option<u32> {
         let hash = self.hasher.hash_one(key);
         self.index.find(hash, |&entry| self.entries[entry as usize].key.parts() == key).copied()
     }
 
-    /// The entry of a key, made if there is none.
+    /// The entry with a key, made if it does not exist.
     pub fn find_or_insert(&mut self, key: &GroupKey) -> u32 {
         let hash = self.hasher.hash_one(key.parts());
         let entries = &self.entries;
@@ -59,7 +59,7 @@ impl Rows {
         entry
     }
 
-    /// Entries whose key may have these forms: a form does not tell 7 from "7".
+    /// Entries whose key can have these forms: the form does not distinguish 7 and "7".
     pub fn candidates(&self, forms: &[Form]) -> Vec<u32> {
         let mut keys: Vec<Vec<KeyPart>> = vec![Vec::new()];
         for form in forms {
@@ -74,7 +74,7 @@ impl Rows {
         keys.iter().filter_map(|key| self.find(key)).collect()
     }
 
-    /// Forgets an entry that nothing refers to any more.
+    /// Forgets an entry that is not used any more.
     pub fn release(&mut self, entry: u32) {
         let place = entry as usize;
         let Some(found) = self.entries.get(place) else { return };
@@ -88,7 +88,7 @@ impl Rows {
         self.entries.remove(place);
     }
 
-    /// Puts a row in the place of the one before, which is given back.
+    /// Replaces the row, and returns the old one.
     pub fn set(&mut self, entry: u32, row: Option<Box<[u8]>>, forms: Box<[Form]>) -> Option<Box<[u8]>> {
         let found = &mut self.entries[entry as usize];
         self.live += usize::from(row.is_some());
@@ -100,13 +100,13 @@ impl Rows {
         before
     }
 
-    /// The JSON of a row that is there.
+    /// The JSON of a current row.
     pub fn json(&self, entry: u32) -> Option<&[u8]> {
         self.entries.get(entry as usize)?.row.as_deref()
     }
 }
 
-/// The parts of keys that have this form.
+/// The parts of keys with this form.
 fn parts_of(form: &Form) -> Vec<KeyPart> {
     let Some(text) = form else { return vec![KeyPart::Nothing] };
     let mut parts = vec![KeyPart::Text(text.clone())];

@@ -1,7 +1,7 @@
-//! The protocol of one socket: what its client says, what it gets, in which order.
+//! The protocol of one socket: messages of the client, and replies and frames in their order.
 //!
-//! A session makes a frame only when its socket asks for the next one, so at most one frame of a client waits in the
-//! process. Everything else that the client lacks is its cursors.
+//! A session makes a frame only when its socket asks for one, so at most one frame per client waits in the process.
+//! Everything else that a client lacks is expressed by its cursors.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::value::Text;
 /// The most subscriptions of a socket.
 pub const SUBSCRIPTIONS: usize = 1000;
 
-/// Answers that wait before a client's next message is read.
+/// Replies that can wait before no more messages of the client are read.
 const ANSWERS: usize = 16;
 
-/// Who a client is, as far as its token tells.
+/// The identity of a client, from its token.
 #[derive(Clone, Debug, Default)]
 pub struct Identity {
     /// the claims of its JWT
@@ -35,15 +35,15 @@ pub struct Identity {
     pub expires: Option<i64>,
 }
 
-/// Why a session's socket is closed.
+/// Why the socket is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over {
-    /// the code of the close frame
+    /// code of the close frame
     pub code: u16,
     pub reason: &'static str,
 }
 
-/// One socket's.
+/// The session of one socket.
 pub struct Session {
     views: Arc<Views>,
     mailbox: Arc<Mailbox>,
@@ -51,7 +51,7 @@ pub struct Session {
     expired: bool,
     subscriptions: Slab<Subscription>,
     answers: VecDeque<Frame>,
-    /// subscriptions that may have something to pull, each once
+    /// subscriptions that may have something to fetch, each once
     ready: VecDeque<u32>,
     heartbeat: bool,
     over: Option<Over>,
@@ -66,7 +66,7 @@ struct Subscription {
 }
 
 impl Session {
-    /// A session that greets its client. Where there are too many clients, it says so and is over.
+    /// A session that greets its client. If there are too many clients, it says so and ends.
     pub fn new(views: Arc<Views>, mailbox: Arc<Mailbox>, identity: Identity, now: i64) -> Session {
         let room = views.enter(&mailbox, identity.expires, now);
         let mut session = Session {
@@ -91,7 +91,7 @@ impl Session {
         &self.mailbox
     }
 
-    /// Subscribes to what the URL names.
+    /// Subscribes to the view of the URL.
     pub fn subscribe_url(&mut self, view: &str, query: &str, cursor: Option<String>, now: i64) {
         match client::read_query(view.into(), query) {
             Ok(mut subscribe) => {
@@ -104,7 +104,7 @@ impl Session {
         }
     }
 
-    /// Checks the query of a URL that names no view.
+    /// Checks the query of a URL without a view.
     pub fn check_query(&mut self, query: &str) {
         let error = match client::read_query(Text::default(), query) {
             Err(error) => Some(error),
@@ -119,12 +119,12 @@ impl Session {
         }
     }
 
-    /// Whether it has a subscription, or something to say.
+    /// Whether it has a subscription or something to send.
     pub fn is_subscribed(&self) -> bool {
         !self.subscriptions.is_empty() || !self.answers.is_empty()
     }
 
-    /// Takes a message of the client.
+    /// Handles a message of the client.
     pub fn receive(&mut self, text: &str, now: i64) {
         if text.len() > MESSAGE_BYTES {
             return self.too_large();
@@ -136,7 +136,7 @@ impl Session {
         }
     }
 
-    /// The client sent bytes that are no text.
+    /// Handles a binary message.
     pub fn receive_binary(&mut self) {
         self.refuse(
             None,
@@ -144,18 +144,18 @@ impl Session {
         );
     }
 
-    /// The client sent more than a message may have.
+    /// Handles a message that is too large.
     pub fn too_large(&mut self) {
         let message = format!("a message has at most {MESSAGE_BYTES} bytes");
         self.refuse(None, &ClientError::new(ErrorCode::TooLarge, message));
     }
 
-    /// Whether the next message may be read: a client that reads no answers is not heard.
+    /// Whether the next message can be read: messages of a client that reads no replies are not.
     pub fn listens(&self) -> bool {
         self.over.is_none() && self.answers.len() < ANSWERS
     }
 
-    /// The next frame, if there is one.
+    /// The next frame, if any.
     pub fn next(&mut self, now: i64) -> Option<Frame> {
         loop {
             if let Some(answer) = self.answers.pop_front() {
@@ -181,13 +181,13 @@ impl Session {
         }
     }
 
-    /// Why the socket is to be closed, once [`Session::next`] gives nothing.
+    /// Why the socket must be closed, after [`Session::next`] returns nothing.
     pub fn over(&self) -> Option<Over> {
         self.over.filter(|_| self.answers.is_empty())
     }
 
     fn pull(&mut self, slot: u32, now: i64) -> Option<Frame> {
-        // A subscription that ended may still be named.
+        // The mailbox may still contain a subscription that ended.
         let subscription = self.subscriptions.get(slot as usize)?;
         let mut view = locked(&subscription.view);
         match view.pull(subscription.place, now) {

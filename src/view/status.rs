@@ -1,4 +1,4 @@
-//! What a view tells of itself.
+//! The status of a view.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! A view's rows, the lives of them that clients may ask about, and cuts.
+//! The rows of a view, their lives, and cuts.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -22,18 +22,18 @@ use super::rows::{Entry, Rows};
 use crate::value::Text;
 use crate::value::key::GroupKey;
 
-/// What a cohort's cuts are counted from, so that a resumed client may have missed more than the cohort has seen.
+/// The first number of the cuts of a cohort, so that a resumed client can lack more cuts than the cohort has seen.
 const FIRST_CUT: u64 = 1 << 40;
 
-/// A view, shared by the thread that changes it and those that serve its clients. The lock is held for single steps: a
-/// cut, or the encoding of one frame.
+/// A view, shared by the thread that changes it and those that serve its clients. The lock is held for one step at a
+/// time: a cut, or the encoding of one frame.
 pub type ViewCell = Mutex<View>;
 
 #[derive(Debug)]
 pub struct View {
     pub(super) about: Arc<Description>,
     run: Text,
-    /// differs for each view that was made in this run
+    /// unique among the views of this run
     incarnation: u64,
     pub(super) rows: Rows,
     pub(super) divisions: Slab<Division>,
@@ -44,38 +44,38 @@ pub struct View {
     pub(super) cohorts: Slab<Cohort>,
     by_identity: HashMap<(String, Rate), u32, RandomState>,
     pub(super) counters: Counters,
-    /// what its operator counts
+    /// counters of its operator
     pub operator: OperatorStatus,
-    /// it was dropped: clients are told, nobody joins
+    /// it was dropped: clients are told, and no new ones accepted
     pub(super) gone: bool,
     swept: i64,
-    /// net changes of cuts, for others that follow the rows; `None`: nobody does
+    /// net changes of cuts, for readers of the rows; `None`: there are none
     recorded: Option<Vec<NetChange>>,
 }
 
-/// What a cut made of one row.
+/// The change of one row by a cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NetChange {
-    /// the number of the row among those that are there
+    /// the number of the row, unique among current rows
     pub entry: u32,
     pub key: GroupKey,
-    /// the row before, as JSON; `None`: it was not there
+    /// the old row as JSON; `None`: it did not exist
     pub old: Option<Box<[u8]>>,
-    /// the row now; `None`: it is gone
+    /// the new row; `None`: it was removed
     pub new: Option<Box<[u8]>>,
 }
 
 /// A row as JSON, and the forms of its part columns.
 type NewRow = (Box<[u8]>, Box<[Form]>);
 
-/// A row that the next cut puts in or takes out.
+/// A row that the next cut adds or removes.
 #[derive(Debug)]
 struct Staged {
     entry: u32,
     row: Option<NewRow>,
 }
 
-/// Where a subscription is.
+/// The place of a subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
     pub cohort: u32,
@@ -116,7 +116,7 @@ impl View {
         &self.about
     }
 
-    /// Rows that are there now.
+    /// The number of current rows.
     pub fn len(&self) -> usize {
         self.rows.live
     }
@@ -130,21 +130,21 @@ impl View {
         self.sequence
     }
 
-    /// Puts in a row, as JSON, with the forms of the part columns (none where the key tells them). It is there from the
-    /// next cut on, in the place of the row with this key.
+    /// Adds a row as JSON, with the forms of the part columns (none if the key determines them). It replaces the row
+    /// with this key at the next cut.
     pub fn put(&mut self, key: &GroupKey, row: &[u8], forms: &[Form]) {
         let entry = self.rows.find_or_insert(key);
         self.stage(entry, Some((row.into(), forms.into())));
     }
 
-    /// Takes the row with this key out with the next cut, if it is there.
+    /// Removes the row with this key at the next cut, if it exists.
     pub fn remove(&mut self, key: &GroupKey) {
         if let Some(entry) = self.rows.find(key.parts()) {
             self.stage(entry, None);
         }
     }
 
-    /// How many rows there will be after the next cut.
+    /// The number of rows after the next cut.
     pub fn staged_len(&self) -> usize {
         let mut len = self.len();
         for Staged { entry, row } in &self.staged {
@@ -154,7 +154,7 @@ impl View {
         len
     }
 
-    /// Takes back what was put in and taken out since the last cut.
+    /// Discards what was added and removed since the last cut.
     pub fn unstage(&mut self) {
         for Staged { entry, .. } in std::mem::take(&mut self.staged) {
             self.rows.entries[entry as usize].staged = 0;
@@ -162,7 +162,7 @@ impl View {
         }
     }
 
-    /// Notes the net changes of cuts from now on, or no more.
+    /// Starts or stops recording the net changes of cuts.
     pub fn record(&mut self, on: bool) {
         self.recorded = on.then(|| self.recorded.take().unwrap_or_default());
     }
@@ -183,8 +183,8 @@ impl View {
         }
     }
 
-    /// Makes a cut of what was put in and taken out since the last one. `ts` is view time, `now` the clock, ms. Nothing
-    /// happens where rows are what they were.
+    /// Makes a cut of the rows that were added and removed since the last one. `ts` is view time, `now` the clock, ms.
+    /// Does nothing if no row has changed.
     pub fn cut(&mut self, ts: i64, now: i64) {
         self.ts = ts;
         let staged = std::mem::take(&mut self.staged);
@@ -212,7 +212,7 @@ impl View {
         }
     }
 
-    /// Applies a staged row; true if it is a change.
+    /// Applies a staged row; true if it changes something.
     fn apply(
         &mut self,
         entry: u32,
@@ -251,7 +251,7 @@ impl View {
         true
     }
 
-    /// A cohort's part has changed in this cut.
+    /// Marks a cohort whose part is changed by this cut.
     fn mark(&mut self, cohort: u32, now: i64) {
         let sequence = self.sequence;
         let cohort = &mut self.cohorts[cohort as usize];
@@ -270,7 +270,7 @@ impl View {
         }
     }
 
-    /// Lives that named these entries are forgotten.
+    /// Counts one forgotten life less for each of these entries.
     fn release(&mut self, entries: &[u32]) {
         for &entry in entries {
             self.rows.entries[entry as usize].lives -= 1;
@@ -278,7 +278,7 @@ impl View {
         }
     }
 
-    /// Forgets lives that RETAIN no longer keeps; calls clients whose tick has come between `from` and `now`, ms.
+    /// Forgets lives beyond RETAIN, and notifies clients with a tick between `from` and `now`, ms.
     pub fn tick(&mut self, from: i64, now: i64) {
         for (_, cohort) in &mut self.cohorts {
             if cohort.due && cohort.every.ticks_between(from, now) {
@@ -286,7 +286,7 @@ impl View {
                 cohort.ticks += 1;
                 cohort.call_all(now);
             }
-            // A snapshot is shared only by those who come at the same time.
+            // A snapshot is shared only by clients that come at the same time.
             if cohort.snapshot.as_ref().is_some_and(|(at, _)| now - at > 1_000) {
                 cohort.snapshot = None;
             }
@@ -311,12 +311,12 @@ impl View {
         }
     }
 
-    /// Whether a client wants deltas at a rate.
+    /// Whether any client has a rate.
     pub fn has_rates(&self) -> bool {
         self.cohorts.iter().any(|(_, cohort)| cohort.every.is_limited())
     }
 
-    /// The number of a subscription that is there.
+    /// The number of an existing subscription.
     pub(super) fn number(&self, filter: &Filter, every: Rate) -> Option<u64> {
         let cohort = self.by_identity.get(&(filter.identity(), every))?;
         Some(self.cohorts[*cohort as usize].s)
@@ -327,7 +327,7 @@ impl View {
         self.cohorts.get(place.cohort as usize).map(|cohort| cohort.filter.params_json()).unwrap_or_default()
     }
 
-    /// A client subscribes. `number` gives a number `s` that no other subscription has.
+    /// Adds a subscription. `number` gives a number `s` that no other subscription has.
     #[expect(clippy::too_many_arguments, reason = "what a client asks for and how it is reached, in one step")]
     pub fn subscribe(
         &mut self,
@@ -344,7 +344,7 @@ impl View {
         let (holds, phase) = match from.map(|from| (from, cursor::resume(from, &epoch))) {
             None => (0, Phase::Start),
             Some((from, Err(why))) => (0, Phase::Gap { from: from.into(), why }),
-            // No cut of this run has such a number.
+            // This run has no cut with such a number.
             Some((from, Ok(at))) if at > self.sequence => {
                 (0, Phase::Gap { from: from.into(), why: GapReason::Restart })
             }
@@ -368,7 +368,7 @@ impl View {
             called: false,
             due: true,
             holds,
-            // How many cuts of its part a resumed client missed nobody counted: at most all.
+            // The number of cuts that a resumed client lacks is unknown: at most all.
             cuts: found.cuts - last.saturating_sub(holds).min(FIRST_CUT),
             told,
             behind_since: lacks.then_some(now),
@@ -379,7 +379,7 @@ impl View {
         Joined { place: Place { cohort, member }, s: found.s, resumed }
     }
 
-    /// A client's subscription ends.
+    /// Removes a subscription.
     pub fn unsubscribe(&mut self, place: Place, now: i64) {
         let Some(cohort) = self.cohorts.get_mut(place.cohort as usize) else { return };
         cohort.members.try_remove(place.member as usize);
@@ -451,7 +451,7 @@ impl View {
         (cohort.division, cohort.parts) = (Some(place), parts);
     }
 
-    /// The division by these columns, made with lives for all rows if there is none.
+    /// The division by these columns, made with lives for all rows if it does not exist.
     fn division(&mut self, columns: &SmallVec<[u8; 4]>) -> usize {
         if let Some((place, _)) = self.divisions.iter().find(|(_, division)| division.columns == *columns) {
             return place;
@@ -473,7 +473,7 @@ impl View {
         self.divisions.insert(division)
     }
 
-    /// Begins the lives of rows that are in a part which a division by the key has just made.
+    /// Begins the lives of rows in a new part of the division by the key.
     fn populate(&mut self, place: usize, part: u32, key: &PartKey) {
         let about = self.about.clone();
         let division = &self.divisions[place];
@@ -496,12 +496,12 @@ impl View {
         }
     }
 
-    /// The last cut that changed a cohort's part.
+    /// The last cut that changed the part of a cohort.
     pub(super) fn changed(&self, cohort: u32) -> Sequence {
         self.over_parts(cohort, |part| part.changed)
     }
 
-    /// Cursors from before this cut do not resume.
+    /// Cursors before this cut cannot resume.
     pub(super) fn horizon(&self, cohort: u32) -> Sequence {
         self.over_parts(cohort, |part| part.horizon)
     }
@@ -512,7 +512,7 @@ impl View {
         cohort.parts.iter().map(|&part| of(&division.parts[part as usize])).max().unwrap_or(0)
     }
 
-    /// Begins empty with another definition. Clients whose parameters are still there get what they now see.
+    /// Starts empty with a new definition. Clients whose parameters still exist get the new rows.
     pub fn redefine(&mut self, about: Description, now: i64) {
         let old: Vec<(u32, Text)> =
             self.cohorts.iter().map(|(number, cohort)| (number as u32, cohort.epoch.clone())).collect();
@@ -547,12 +547,12 @@ impl View {
         self.swept = now;
     }
 
-    /// Takes over options of the same definition: rows and clients stay.
+    /// Applies new options of the same definition: rows and clients stay.
     pub fn reconfigure(&mut self, about: Description) {
         self.about = Arc::new(about);
     }
 
-    /// The view is dropped: clients are told so.
+    /// Drops the view and tells the clients.
     pub fn end(&mut self) {
         self.gone = true;
         let cohorts: Vec<u32> = self.cohorts.iter().map(|(number, _)| number as u32).collect();
@@ -566,7 +566,7 @@ impl View {
         }
     }
 
-    /// Shows the rows of a part, for a request that is answered at once.
+    /// Visits the rows of a part, for a request with one response.
     pub fn each_row(&self, filter: &Filter, mut see: impl FnMut(&[u8]) -> bool) {
         let (columns, keys) = filter.parts(&self.about);
         for (_, entry) in &self.rows.entries {
@@ -577,7 +577,7 @@ impl View {
         }
     }
 
-    /// Shows all keys with their rows and the forms of their part columns: for checkpoints.
+    /// Visits all keys with their rows and the forms of their part columns, for checkpoints.
     pub fn each_entry(&self, mut see: impl FnMut(&GroupKey, &[u8], &[Form])) {
         for (_, entry) in &self.rows.entries {
             if let Some(row) = &entry.row {
@@ -586,7 +586,7 @@ impl View {
         }
     }
 
-    /// Shows all rows, each with its number.
+    /// Visits all rows with their numbers.
     pub fn each_numbered(&self, mut see: impl FnMut(u32, &[u8])) {
         for (number, entry) in &self.rows.entries {
             if let Some(row) = &entry.row {
@@ -612,14 +612,14 @@ impl View {
     }
 }
 
-/// The part of a division that an entry's row is in.
+/// The part of a division that contains the row of an entry.
 fn part_key(about: &Description, columns: &[u8], entry: &Entry) -> PartKey {
     let form = |&column: &u8| {
         if !entry.forms.is_empty() {
             return entry.forms.get(column as usize).cloned().flatten();
         }
         let place = about.parts[column as usize].in_key?;
-        // A key with a list in it does not come here: it is an error of its row.
+        // A key with a list cannot occur here: it is an error of its row.
         form_of_part(entry.key.parts().get(place)?).unwrap_or_default()
     };
     columns.iter().map(form).collect()

@@ -1,4 +1,4 @@
-//! Changes of rows, and where those that follow them find these.
+//! Changes of rows, and the queues in which readers receive them.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -7,29 +7,29 @@ use std::sync::Arc;
 use crate::io::queue::RowFrame;
 use crate::value::{Row, Value, json};
 
-/// A row that came, changed or left.
+/// A row that was added, changed or removed.
 #[derive(Clone, Debug)]
 pub struct RowChange {
-    /// names the row among those that are there
+    /// the number of the row, unique among current rows
     pub id: u64,
-    /// what it was; `None`: it was not there
+    /// the old row; `None`: it did not exist
     pub old: Option<Arc<RowFrame>>,
-    /// what it is; `None`: it is gone
+    /// the new row; `None`: it was removed
     pub new: Option<Arc<RowFrame>>,
 }
 
-/// Changes that wait for a view over what has changed. It is emptied whenever the worker has no other work, so no more
-/// waits than one turn brings.
+/// Changes waiting for a view over the changed view. The worker empties it whenever it has no other work, so it holds
+/// at most the changes of one turn.
 #[derive(Debug)]
 pub struct Inbox {
     changes: RefCell<Vec<RowChange>>,
-    /// what was followed began anew
+    /// the view that is read was reset
     ended: Cell<bool>,
     waits: Rc<Cell<bool>>,
 }
 
 impl Inbox {
-    /// An empty one. `waits` is set where something waits.
+    /// An empty inbox. `waits` is set when something is added.
     pub fn new(waits: Rc<Cell<bool>>) -> Inbox {
         Inbox { changes: RefCell::default(), ended: Cell::new(false), waits }
     }
@@ -49,21 +49,21 @@ impl Inbox {
         self.changes.borrow().is_empty()
     }
 
-    /// What was followed begins anew, and its rows have other numbers: nothing comes here any more.
+    /// The view that is read was reset, and its rows get new numbers: nothing more arrives here.
     pub fn end(&self) {
         self.ended.set(true);
         self.changes.borrow_mut().clear();
     }
 }
 
-/// A change with its rows as values.
+/// A change with parsed rows.
 pub(super) fn parsed(entry: u32, old: Option<&[u8]>, new: Option<&[u8]>) -> RowChange {
     RowChange { id: u64::from(entry), old: old.map(row), new: new.map(row) }
 }
 
 fn row(json: &[u8]) -> Arc<RowFrame> {
     let text = String::from_utf8_lossy(json);
-    // A view's rows were written by its operator as objects.
+    // The operator of a view writes its rows as objects.
     let row: Row = match json::parse(&text) {
         Ok(Value::Object(members)) => members.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
         _ => Row::new(),

@@ -1,4 +1,4 @@
-//! The current rows of a view by some of their columns, for rules that look them up.
+//! The current rows of a view indexed by some of their columns, for rules that look them up.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
@@ -27,8 +27,8 @@ impl RowIndex {
         &self.columns
     }
 
-    /// Visits the rows whose columns are `key`. Numbers are compared by value, whatever their form; null and absent are
-    /// equal to nothing.
+    /// Visits the rows whose columns equal `key`. Numbers are compared by value whatever their representation; null and
+    /// absent equal nothing.
     pub fn lookup(&self, key: &[Value], visit: &mut dyn FnMut(&Row)) {
         let rows = self.rows.borrow();
         let found = rows.get(&GroupKey::from_values(key));
@@ -56,7 +56,7 @@ impl RowIndex {
         }
     }
 
-    /// The key of a row; `None` if one of its columns is null: nothing is equal to it.
+    /// The key of a row; `None` if one of its columns is null, since null equals nothing.
     fn key(&self, row: &Row) -> Option<GroupKey> {
         let mut key = GroupKey::default();
         for column in &self.columns {

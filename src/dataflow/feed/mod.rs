@@ -1,12 +1,11 @@
-//! What reads the rows of a view on its worker: rules that read its changes, rules that look its rows up, and views over
-//! it.
+//! The readers of a view on its worker: rules that read its changes, rules that look up its rows, and views over it.
 //!
-//! A view's operator hands the net changes of each cut over, as rows that were parsed once for all readers. Rules that
-//! read FROM the view get them through a scan, as they get messages. Where a sink of such a rule makes it wait, changes
-//! are folded by row meanwhile, so that no more waits than the view has rows. Indexes follow at once, and what views
-//! over it get waits in their [`Inbox`]es until the worker runs these.
+//! The operator of a view passes on the net changes of each cut, as rows that are parsed once for all readers. Rules
+//! that read FROM the view get them through a scan, like messages. While the sink of such a rule is not ready, changes
+//! are folded by row, so no more wait than the view has rows. Indexes are updated at once; changes for views over it
+//! wait in their [`Inbox`]es until the worker runs these.
 //!
-//! A feed is known by the name of its view and outlives the view's operator. This module knows nothing of how a view is
+//! A feed has the name of its view and outlives the operator of the view. This module does not know how a view is
 //! computed.
 
 mod change;
@@ -41,18 +40,18 @@ use change::parsed;
 
 /// The readers of one view.
 pub struct Feed {
-    /// the last view of this name
+    /// the latest view of this name
     view: RefCell<Option<Arc<ViewCell>>>,
-    /// operators of it: two for a moment where one takes the place of another
+    /// its operators: two for a moment while one replaces another
     operators: Cell<usize>,
-    /// how many views are between it and streams
+    /// number of views between it and streams
     level: Cell<usize>,
-    /// something waits for the readers of any view of the worker
+    /// set when something waits for the readers of any view of the worker
     waits: Rc<Cell<bool>>,
     scan: RefCell<StreamScan>,
     /// rules that read its changes
     rules: Cell<usize>,
-    /// changes that they have not seen yet, by row
+    /// changes that they have not read yet, by row
     held: RefCell<IndexMap<GroupKey, RowChange, KeyHasher>>,
     indexes: RefCell<Vec<Weak<RowIndex>>>,
     inboxes: RefCell<Vec<Weak<Inbox>>>,
@@ -60,7 +59,7 @@ pub struct Feed {
 }
 
 impl Feed {
-    /// The feed of a view without readers. `waits` is set where something waits for readers.
+    /// The feed of a view without readers. `waits` is set when something waits for readers.
     pub fn new(name: Text, zone: TimeZone, waits: Rc<Cell<bool>>) -> Feed {
         let origin = |op: &'static str| {
             let members = [(Text::const_new("op"), Value::Text(Text::const_new(op)))];
@@ -80,14 +79,13 @@ impl Feed {
         }
     }
 
-    /// How many views are between this one and streams.
+    /// The number of views between this one and streams.
     pub fn level(&self) -> usize {
         self.level.get()
     }
 
-    /// A view's rows come here from now on. Where they are not those that were there before (`anew`, or another view of
-    /// the name), what readers know is forgotten: indexes begin anew, and views over it stand still until they are made
-    /// anew.
+    /// Connects a view. If its rows are not the earlier ones (`anew`, or another view of the name), readers forget what
+    /// they have: indexes start empty, and views over it stop until they are made again.
     pub fn attach(&self, view: &Arc<ViewCell>, level: usize, anew: bool) {
         self.operators.set(self.operators.get() + 1);
         self.level.set(level);
@@ -103,7 +101,7 @@ impl Feed {
         }
     }
 
-    /// Whether anybody reads the view.
+    /// Whether the view has readers.
     pub fn is_read(&self) -> bool {
         let read = |weak: &Weak<Inbox>| weak.strong_count() > 0;
         self.rules.get() > 0
@@ -111,17 +109,17 @@ impl Feed {
             || self.inboxes.borrow().iter().any(read)
     }
 
-    /// Whether anybody reads it, or writes it.
+    /// Whether the view has readers or an operator.
     pub fn is_used(&self) -> bool {
         self.operators.get() > 0 || self.is_read()
     }
 
-    /// The view's operator ends. Those that read it keep its last rows.
+    /// The operator of the view ends. Readers keep its last rows.
     pub fn detach(&self) {
         self.operators.set(self.operators.get() - 1);
     }
 
-    /// Takes the net changes of a cut.
+    /// Adds the net changes of a cut.
     pub fn publish(&self, changes: Vec<NetChange>) {
         if changes.is_empty() {
             return;
@@ -149,8 +147,7 @@ impl Feed {
         self.waits.set(true);
     }
 
-    /// Hands what waits over to the rules that read the view's changes, as far as their sinks take more; true if there
-    /// was something.
+    /// Passes waiting changes to the rules that read the view, as far as their sinks are ready; true if there were any.
     pub fn deliver(&self, now: i64) -> bool {
         if self.held.borrow().is_empty() {
             return false;
@@ -183,7 +180,7 @@ impl Feed {
         true
     }
 
-    /// A rule reads the view's changes from now on.
+    /// A rule starts to read the changes of the view.
     pub fn add_rule(
         &self,
         key: RuleKey,
@@ -196,7 +193,7 @@ impl Feed {
         self.scan.borrow_mut().add(key, plan, context, output, target);
     }
 
-    /// It does not any more.
+    /// A rule stops reading the changes.
     pub fn remove_rule(&self, key: RuleKey) {
         self.rules.set(self.rules.get() - 1);
         self.scan.borrow_mut().remove(key);
@@ -205,7 +202,7 @@ impl Feed {
         }
     }
 
-    /// The view's rows by some of their columns, as long as somebody holds the answer.
+    /// An index of the rows by some columns, which lives as long as it is held.
     pub fn index(&self, columns: &[Text]) -> Rc<RowIndex> {
         let known = self.indexes.borrow().iter().filter_map(Weak::upgrade).find(|index| index.columns() == columns);
         if let Some(index) = known {
@@ -217,7 +214,7 @@ impl Feed {
         index
     }
 
-    /// Shows the rows that are there, and gives where the changes come from then on.
+    /// Calls a function for the current rows, and returns the inbox for later changes.
     pub fn follow(&self, see: &mut dyn FnMut(RowChange)) -> Rc<Inbox> {
         self.each_row(see);
         let inbox = Rc::new(Inbox::new(self.waits.clone()));
@@ -236,7 +233,7 @@ impl Feed {
     }
 }
 
-/// Adds a change to those that wait, folded with one of the same row.
+/// Adds a change to the waiting ones, folded with an earlier change of the same row.
 fn hold(held: &mut IndexMap<GroupKey, RowChange, KeyHasher>, key: GroupKey, change: RowChange) {
     match held.entry(key) {
         indexmap::map::Entry::Vacant(entry) => {

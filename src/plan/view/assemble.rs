@@ -1,4 +1,4 @@
-//! The parts of a view put together: its key, the columns that divide it, its order and its limits.
+//! Assembles a view: its key, the columns that divide it, its order and its limits.
 
 use std::sync::Arc;
 
@@ -18,15 +18,15 @@ use crate::value::Text;
 use crate::value::types::DataType;
 use crate::view::{Column, ColumnType, Description, PartColumn};
 
-/// What a view is put together of.
+/// The input for assembling a view.
 pub struct Assembled<'a> {
     pub create: &'a CreateView,
     pub options: ViewOptions,
     pub key: Vec<Text>,
     pub told: Vec<ResultColumn>,
-    /// rows may have members that nobody has named: those of a stream without columns
+    /// rows can have members without a name in the query: those of a stream without columns
     pub open: bool,
-    /// what it reads, as the catalog knows it
+    /// its sources, as in the catalog
     pub sources: Vec<Arc<StreamDef>>,
     pub limits: Limits,
 }
@@ -35,7 +35,7 @@ impl Assembled<'_> {
     /// The view.
     ///
     /// # Errors
-    /// An option names what is not selected, or what cannot be a key or parameter.
+    /// An option names a column that is not selected, or one that cannot be a key or parameter.
     pub fn finish(
         self,
         kind: ViewKind,
@@ -181,7 +181,7 @@ fn data_type(told: &[ResultColumn], name: &Text) -> Option<DataType> {
     told.iter().find(|column| column.name == *name).and_then(|column| column.ty.clone())
 }
 
-/// The selected column that an expression is.
+/// The selected column for an expression.
 fn place_of(expr: &ast::Expr, items: &[ViewItem], query: &Select) -> Option<usize> {
     let named =
         |wanted: &Text| items.iter().position(|item| matches!(&item.item, Item::Field { name, .. } if name == wanted));
@@ -218,7 +218,7 @@ fn column_type(ty: Option<&DataType>) -> ColumnType {
     }
 }
 
-/// The length of a window, ms: how long its rows stay after its end.
+/// The length of a window, ms, which is how long its rows stay after its end.
 fn window_length(window: &WindowSpec) -> Option<i64> {
     let ms = |unit: Unit, length: u64| i64::try_from(unit.millis().saturating_mul(length)).unwrap_or(i64::MAX);
     match window {
@@ -228,7 +228,7 @@ fn window_length(window: &WindowSpec) -> Option<i64> {
     }
 }
 
-/// What is odd about a view that can be made.
+/// Warnings about a view that is valid.
 fn warnings(create: &CreateView, sources: &[Arc<StreamDef>]) -> Vec<String> {
     let timeless = create.query.window.is_none();
     let of_time = |option: &&ast::ViewOption| ["EVENT_TIME", "LATE_TOLERANCE", "IDLE_TIMEOUT"].contains(&option.name);
@@ -241,7 +241,8 @@ fn warnings(create: &CreateView, sources: &[Arc<StreamDef>]) -> Vec<String> {
     idle.chain(claims).collect()
 }
 
-/// Differs where the query, what identifies and divides rows, or a view that is read differs: then state cannot go on.
+/// A hash that differs if the query, the columns that identify and divide rows, or a view that is read differ: then the
+/// state cannot be kept.
 fn definition(create: &CreateView, sources: &[Arc<StreamDef>]) -> u64 {
     use std::hash::BuildHasher;
     let mut text = create.query.to_string();

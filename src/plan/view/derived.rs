@@ -1,8 +1,8 @@
-//! Views over views: what such a view reads, and what it may not say.
+//! Views over views: what they read, and what they cannot contain.
 //!
-//! The rows that it reads come and leave again, so everything that it makes of a row must be the same when the row
-//! leaves: nothing that changes by itself, and nothing that depends on an order of arrival. Where it has a row for each
-//! joined row, KEY must tell these apart, which follows from the keys of what is joined and from the equalities of ON.
+//! Their input rows are added and removed again. Everything computed from a row must be the same when it is removed:
+//! nothing that changes by itself, and nothing that depends on the order of arrival. If there is a row for each joined
+//! row, KEY must tell them apart, which is derived from the keys of the joined views and the equalities of ON.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use crate::value::operator::JoinKind;
 
 /// A view over views and lookup tables.
 pub struct Derived {
-    /// the catalog, in which all that the view reads is read as a view is
+    /// the catalog, in which everything that the view reads is treated as a view
     pub catalog: Catalog,
-    /// what it reads, by name
+    /// its sources by name
     sources: Vec<Arc<StreamDef>>,
-    /// where these stand in the statement
+    /// their places in the statement
     spans: Vec<Span>,
 }
 
 impl Derived {
-    /// What a view over views reads; `None` for a view over a stream.
+    /// The sources of a view over views; `None` for a view over a stream.
     ///
     /// # Errors
-    /// It reads what has no current rows, or has an option that only makes sense for messages.
+    /// It reads something without current rows, or has an option that makes sense only for messages.
     pub fn of(create: &CreateView, catalog: &Catalog) -> Result<Option<Derived>, PlanError> {
         let query = &create.query;
         let written: Vec<&Source> =
@@ -43,12 +43,12 @@ impl Derived {
             let is_table = catalog.relation(&name.name).is_some_and(|relation| relation.kind.is_table());
             return if is_table { Err(at(ViewError::Table(name.name.to_string()), name.span)) } else { Ok(None) };
         }
-        // The joined ones first: a stream in FROM is named where nothing else is wrong.
+        // The joined ones first: a stream in FROM is reported only if nothing else is wrong.
         for source in written[1..].iter().chain(&written[..1]) {
             check_source(&source.name, catalog)?;
         }
         if written.iter().any(|source| catalog.source(&source.name.name).is_none()) {
-            // Planning says that it is not there.
+            // Planning reports that it does not exist.
             return Ok(None);
         }
         if let Some(window) = &query.window {
@@ -61,15 +61,15 @@ impl Derived {
         Ok(Some(Derived { sources, spans: written.iter().map(|source| source.name.span).collect(), catalog }))
     }
 
-    /// Whether its rows may have members that nobody has named.
+    /// Whether its rows can have members without a name in the query.
     pub fn open(&self) -> bool {
         matches!(&*self.sources, [source] if is_open(source))
     }
 
-    /// Puts the columns that `*` stands for in its place, where they are known.
+    /// Replaces `*` by its columns, if they are known.
     ///
     /// # Errors
-    /// They are not known, and there are others beside them.
+    /// They are unknown, and other columns are selected too.
     pub fn name_columns(&self, query: &mut Select) -> Result<(), PlanError> {
         if self.open() {
             return Ok(());
@@ -106,10 +106,10 @@ impl Derived {
         Ok(())
     }
 
-    /// Checks what the plan makes of the rows that it reads. `key` are the names of the key's columns.
+    /// Checks the plan. `key` has the names of the key columns.
     ///
     /// # Errors
-    /// The first thing that would not be the same when a row leaves, or a KEY that does not tell rows apart.
+    /// The first part that would differ when a row is removed, or a KEY that does not tell rows apart.
     pub fn check(
         &self,
         inputs: &[Input],
@@ -197,7 +197,7 @@ fn check_options(create: &CreateView) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// Whether rows of it may have members that nobody has named.
+/// Whether its rows can have members without a name in the query.
 fn is_open(def: &StreamDef) -> bool {
     match &def.view {
         Some(view) => view.open,
@@ -213,7 +213,7 @@ fn column_names(def: &StreamDef) -> Vec<Text> {
     }
 }
 
-/// The columns that tell its rows apart; `None` if nothing does.
+/// The columns that identify its rows; `None` if none do.
 fn key_of(def: &StreamDef) -> Option<Vec<Text>> {
     match &def.view {
         Some(view) => Some(view.key.clone()),
@@ -239,7 +239,7 @@ fn column_field(source: &Ident, name: &Text, span: Span) -> Field {
     Field::Expr { expr: ast::Expr { kind, span }, alias: None, invisible: false }
 }
 
-/// Shows all that decides which rows are counted and where.
+/// Visits every expression that decides which rows are counted and where.
 fn each_kept(
     inputs: &[Input],
     body: &Stateful,
@@ -258,7 +258,7 @@ fn each_kept(
     key.iter().try_for_each(|expr| see(expr))
 }
 
-/// A function in an expression whose answer does not follow from its arguments.
+/// A function in the expression whose result does not depend only on its arguments.
 fn volatile(expr: &Expr) -> Option<&'static str> {
     let found = std::cell::Cell::new(None);
     expr.any(&|part| match part {
@@ -271,7 +271,7 @@ fn volatile(expr: &Expr) -> Option<&'static str> {
     found.get()
 }
 
-/// A column of the select list or HAVING that is neither a GROUP BY column nor within an aggregate.
+/// A column of the select list or HAVING that is neither a GROUP BY column nor inside an aggregate.
 fn not_grouped(query: &Select) -> Option<ast::Expr> {
     let aliases: Vec<(&Text, &ast::Expr)> = query
         .fields
@@ -283,7 +283,7 @@ fn not_grouped(query: &Select) -> Option<ast::Expr> {
         .collect();
     let is_key = |name: &Text| query.group_by.iter().any(|key| key.kind == ExprKind::Column(name.clone()));
     let exprs = query.fields.iter().filter_map(|field| match field {
-        // GROUP BY names it by its alias.
+        // GROUP BY uses its alias.
         Field::Expr { alias: Some(alias), .. } if is_key(&alias.name) => None,
         Field::Expr { expr, .. } => Some(expr),
         Field::Star(_) => None,
@@ -300,7 +300,7 @@ fn loose_column(expr: &ast::Expr, query: &Select, aliases: &[(&Text, &ast::Expr)
         kind => kind.clone(),
     };
     let keys: Vec<ExprKind> = query.group_by.iter().map(bare).collect();
-    // What stands within a key or an aggregate; places are compared, since spans are equal to each other.
+    // Skips the inside of keys and aggregates. Places are compared, since spans are always equal.
     let mut covered: Vec<(u32, u32)> = Vec::new();
     let mut columns: Vec<ast::Expr> = Vec::new();
     tree::each_mut(&mut expr.clone(), &mut |part| {
@@ -313,11 +313,11 @@ fn loose_column(expr: &ast::Expr, query: &Select, aliases: &[(&Text, &ast::Expr)
                     covered.push(place);
                 }
             }
-            // An alias is looked at where it is defined.
+            // An alias is checked where it is defined.
             ExprKind::Column(name) if aliases.iter().any(|(alias, _)| *alias == name) => {}
             ExprKind::Column(_) => columns.push(part.clone()),
             ExprKind::Dot(left, _) if matches!(left.kind, ExprKind::Column(_)) => {
-                // The name of a source before the dot is no column.
+                // The name of a source before the point is not a column.
                 columns.pop();
                 columns.push(part.clone());
             }
@@ -329,16 +329,16 @@ fn loose_column(expr: &ast::Expr, query: &Select, aliases: &[(&Text, &ast::Expr)
         .find(|column| !covered.iter().any(|(start, end)| *start <= column.span.start && column.span.end <= *end))
 }
 
-/// Columns of joined rows whose values follow from the key.
+/// Columns of joined rows that are determined by the key.
 struct Determined<'a> {
     inputs: &'a [Input],
     columns: BTreeSet<(usize, Text)>,
-    /// inputs whose row follows from the key
+    /// inputs whose row is determined by the key
     whole: Vec<bool>,
 }
 
 impl Determined<'_> {
-    /// The input and column that a slot of a joined row is.
+    /// The input and column of a slot of a joined row.
     fn column(&self, slot: usize) -> Option<(usize, Text)> {
         let input = self.inputs.iter().position(|input| input.slots.contains(&slot))?;
         match &self.inputs[input].scan.columns.get(slot - self.inputs[input].slots.start)?.source {
@@ -353,7 +353,7 @@ impl Determined<'_> {
             || self.column(slot).is_some_and(|column| self.columns.contains(&column))
     }
 
-    /// Adds what follows in one step; true if there was something.
+    /// Adds what is determined by one further step; true if there was something.
     fn grows(&mut self, joins: &[Join]) -> bool {
         let before = (self.columns.len(), self.whole.iter().filter(|whole| **whole).count());
         for join in joins {
@@ -362,7 +362,7 @@ impl Determined<'_> {
                 if left.slots().iter().all(|slot| self.knows(*slot)) {
                     self.columns.extend(self.column(*right));
                 }
-                // An unmatched row of a LEFT JOIN has a column that equals nothing.
+                // An unmatched row of a LEFT JOIN has columns that equal nothing.
                 if let Expr::Slot(left) = left
                     && join.kind == JoinKind::Inner
                     && self.knows(*right)

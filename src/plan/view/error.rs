@@ -1,8 +1,8 @@
-//! Why a view cannot be made.
+//! Errors of views.
 
 use thiserror::Error;
 
-/// What is wrong with a CREATE VIEW, beyond what may be wrong with any query.
+/// Errors of CREATE VIEW, beyond those of every query.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum ViewError {
     #[error("the view needs a KEY: without GROUP BY, no column identifies its rows")]

@@ -1,4 +1,4 @@
-//! Which columns identify a view's rows.
+//! The columns that identify the rows of a view.
 
 use super::error::ViewError;
 use super::options::ViewOptions;
@@ -7,7 +7,7 @@ use crate::plan::{PlanError, default_name};
 use crate::sql::ast::{self, ExprKind, Field, Select};
 use crate::value::Text;
 
-/// The names of the columns that GROUP BY makes the key; `window_start` is added where it is not selected.
+/// The key columns by GROUP BY; `window_start` is added if it is not selected.
 pub fn group_key(query: &mut Select, options: &ViewOptions) -> Result<Vec<Text>, PlanError> {
     let mut unnamed = 0;
     let mut named: Vec<(Text, ast::Expr)> = Vec::new();
@@ -71,7 +71,7 @@ pub fn newest_key(options: &ViewOptions) -> Vec<Text> {
     options.key.as_ref().map(|key| key.names.clone()).unwrap_or_default()
 }
 
-/// Of `SELECT *` of a schemaless stream, the columns that the view's options name are read by name.
+/// For `SELECT *` from a schemaless stream, the columns in the options of the view are read by name.
 pub fn name_members(query: &mut Select, key: &[Text], options: &ViewOptions) {
     let Some(star) = query.fields.iter().position(|field| matches!(field, Field::Star(_))) else { return };
     let (Field::Star(found), span) = (&query.fields[star], query.from.name.span) else { return };

@@ -8,7 +8,7 @@ use crate::sql::ast::{CreateView, ViewOption};
 use crate::text::span::Span;
 use crate::value::Text;
 
-/// How many columns PARAMS and CLAIMS may name together: rows are divided by each set of them that clients use.
+/// The most columns in PARAMS and CLAIMS together: rows are divided by each set of them that clients use.
 const MOST_PARTS: usize = 8;
 
 #[derive(Clone, Debug)]
@@ -30,7 +30,7 @@ pub struct ViewOptions {
     pub checkpoint: Option<i64>,
 }
 
-/// Columns that an option names.
+/// Columns in an option.
 #[derive(Clone, Debug)]
 pub struct Names {
     pub names: Vec<Text>,
@@ -41,7 +41,7 @@ impl ViewOptions {
     /// Reads the options of a statement.
     ///
     /// # Errors
-    /// The first option that cannot be read, with its place.
+    /// The first invalid option, with its place.
     pub fn read(create: &CreateView) -> Result<ViewOptions, PlanError> {
         let mut options = ViewOptions {
             key: None,
@@ -75,7 +75,7 @@ impl ViewOptions {
                 _ => options.checkpoint = Some(positive(option)?),
             }
         }
-        // Time orders messages within windows only.
+        // Time orders messages only within windows.
         options.event_time &= create.query.window.is_some();
         let parts = options.params.as_ref().map_or(0, |params| params.names.len()) + options.claims.len();
         if let Some(option) = create.options.iter().find(|option| option.name == "PARAMS")
@@ -86,7 +86,7 @@ impl ViewOptions {
         Ok(options)
     }
 
-    /// The options of the rule that would compute the view.
+    /// The options of the rule that computes the view.
     pub fn rule_options(&self) -> RuleOptions {
         let defaults = RuleOptions::default();
         RuleOptions {

@@ -1,4 +1,4 @@
-//! Which views read which: the order in which they can be made, and circles.
+//! Dependencies between views: the order in which they can be made, and cycles.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,13 +8,13 @@ use crate::plan::PlanError;
 use crate::sql::ast::CreateView;
 use crate::value::Text;
 
-/// The names of what a statement reads: streams, tables and views.
+/// The names of the streams, tables and views that a statement reads.
 pub fn reads(create: &CreateView) -> impl Iterator<Item = &Text> {
     let query = &create.query;
     std::iter::once(&query.from).chain(query.joins.iter().map(|join| &join.source)).map(|source| &source.name.name)
 }
 
-/// The views in an order in which each comes after those that it reads. Those in a circle come last.
+/// The views ordered so that each comes after those that it reads. Those in a cycle come last.
 pub fn in_order<'a>(views: &[&'a CreateView]) -> Vec<&'a CreateView> {
     let mut left: Vec<&CreateView> = views.to_vec();
     let mut ordered = Vec::with_capacity(left.len());
@@ -32,7 +32,7 @@ pub fn in_order<'a>(views: &[&'a CreateView]) -> Vec<&'a CreateView> {
     ordered
 }
 
-/// The views among these that read `name`, by way of others too, in an order in which each can be made anew.
+/// The views among these that read `name`, also through others, ordered so that each can be made again.
 pub fn over<'a>(name: &str, views: &[&'a CreateView]) -> Vec<&'a CreateView> {
     let mut found: BTreeSet<&str> = BTreeSet::from([name]);
     let mut over = in_order(views);
@@ -46,14 +46,14 @@ pub fn over<'a>(name: &str, views: &[&'a CreateView]) -> Vec<&'a CreateView> {
     over
 }
 
-/// Checks that a view does not read itself, by way of others among `views`. One of its name there is not looked at.
+/// Checks that a view does not read itself, also through others in `views`. An existing view with its name is ignored.
 ///
 /// # Errors
 /// [`ViewError::Cycle`]
 pub fn check_cycle(create: &CreateView, views: &[&CreateView]) -> Result<(), PlanError> {
     let own = &create.name.name;
     let by_name: BTreeMap<&Text, &CreateView> = views.iter().map(|view| (&view.name.name, *view)).collect();
-    // Each name with the view that led to it.
+    // Each name with the view that leads to it.
     let mut came_from: BTreeMap<&Text, &Text> = BTreeMap::new();
     let mut waiting: Vec<&CreateView> = vec![create];
     while let Some(view) = waiting.pop() {

@@ -1,4 +1,4 @@
-//! Changes of a view's query before it is planned as a rule's is.
+//! Changes of the query of a view before it is planned like a rule.
 
 use super::error::ViewError;
 use crate::expr::function::{self, Code};
@@ -6,7 +6,7 @@ use crate::plan::{PlanError, PlanErrorKind};
 use crate::sql::ast::{BinaryOp, Call, Expr, ExprKind, Field, Ident, InSet, Literal, OrderKey, Over, Select};
 use crate::text::span::Span;
 
-/// `row_number() OVER (PARTITION BY … ORDER BY …) <= n`, a conjunct of WHERE: the first rows of each group.
+/// `row_number() OVER (PARTITION BY … ORDER BY …) <= n`, a condition of WHERE: the first rows of each group.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FirstOfEach {
     pub partition: Vec<Expr>,
@@ -15,7 +15,7 @@ pub struct FirstOfEach {
     pub span: Span,
 }
 
-/// Shows an expression and all inside it to `see`, inner ones first.
+/// Calls `see` for an expression and all inside it, inner ones first.
 pub fn each_mut(expr: &mut Expr, see: &mut dyn FnMut(&mut Expr)) {
     match &mut expr.kind {
         ExprKind::Literal(_) | ExprKind::Null | ExprKind::Column(_) => {}
@@ -62,7 +62,7 @@ pub fn each_mut(expr: &mut Expr, see: &mut dyn FnMut(&mut Expr)) {
     see(expr);
 }
 
-/// Shows all expressions of the select list, WHERE, GROUP BY, HAVING and ORDER BY to `see`.
+/// Calls `see` for all expressions of the select list, WHERE, GROUP BY, HAVING and ORDER BY.
 pub fn each_of_select(select: &mut Select, see: &mut dyn FnMut(&mut Expr)) {
     for field in &mut select.fields {
         match field {
@@ -85,16 +85,16 @@ pub fn calls(expr: &Expr, kind: fn(&Code) -> bool) -> bool {
     found
 }
 
-/// Whether this is the code of an aggregate.
+/// Whether this is an aggregate.
 pub fn is_aggregate(code: &Code) -> bool {
     matches!(code, Code::Aggregate(_))
 }
 
-/// Writes what only views can say in the words of rules: `first_value(e)` and `last_value(e)` are those with nulls, and
-/// `FILTER (WHERE c)` leaves out rows by making the argument null.
+/// Rewrites what only views have: `first_value(e)` and `last_value(e)` become those with nulls, and `FILTER (WHERE c)`
+/// excludes rows by making the argument null.
 ///
 /// # Errors
-/// An aggregate whose answer depends on nulls has a FILTER.
+/// An aggregate whose result depends on nulls has a FILTER.
 pub fn in_words_of_rules(select: &mut Select) -> Result<(), PlanError> {
     let mut failed = None;
     each_of_select(select, &mut |expr| {
@@ -149,10 +149,10 @@ fn filtered(call: &mut Call) -> Result<(), ViewError> {
     Ok(())
 }
 
-/// Takes the conjunct with row_number() out of WHERE.
+/// Removes the condition with row_number() from WHERE.
 ///
 /// # Errors
-/// It is compared in a way that does not say how many rows are wanted.
+/// The comparison does not give a number of rows.
 pub fn take_first_of_each(select: &mut Select) -> Result<Option<FirstOfEach>, PlanError> {
     let Some(filter) = select.filter.take() else { return Ok(None) };
     let (mut parts, mut rest, mut found) = (Vec::new(), Vec::new(), None);
@@ -216,7 +216,7 @@ fn first_of_each(part: Expr) -> Option<FirstOfEach> {
     Some(FirstOfEach { partition: over.partition_by, order: over.order_by, rows, span })
 }
 
-/// A field that calls a function without arguments, under its own name.
+/// A field that calls a function without arguments and has its name.
 pub fn call_field(name: &'static str, span: Span) -> Field {
     let name = Ident { name: name.into(), span };
     let call = Call { name, args: Vec::new(), distinct: false, filter: None, over: None };
