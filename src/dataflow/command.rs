@@ -14,6 +14,7 @@ use crate::plan::physical::RulePlan;
 use crate::value::Text;
 
 use super::output::Encoding;
+use super::row::ScannedRow;
 use super::state::checkpoint::CheckpointError;
 use super::state::measure::{StateSize, TableSize};
 
@@ -56,6 +57,15 @@ pub enum Command {
         keys: Vec<RuleKey>,
         /// Receives the sizes of those that exist and have state.
         done: oneshot::Sender<Vec<(RuleKey, StateSize)>>,
+    },
+    /// Asks for the rows of a rule's scan tables.
+    ScannedRows {
+        /// the rule
+        key: RuleKey,
+        /// so many of each table at most, the newest
+        limit: usize,
+        /// given the rows
+        done: oneshot::Sender<Vec<ScannedRow>>,
     },
     /// Measures this worker's copies of lookup tables.
     MeasureTables(oneshot::Sender<Vec<(Text, TableSize)>>),

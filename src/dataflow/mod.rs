@@ -8,6 +8,7 @@ pub mod build;
 pub mod cluster;
 pub mod command;
 pub mod context;
+mod decode;
 mod feed;
 mod join;
 mod lookup;

@@ -3,7 +3,7 @@
 use crate::plan::fingerprint::Fingerprint;
 
 use super::queue::RuleQueue;
-use super::row::RowBatch;
+use super::row::{RowBatch, ScannedRow};
 use super::state::checkpoint::CheckpointError;
 use super::state::measure::StateSize;
 use super::timers::Turn;
@@ -55,4 +55,10 @@ pub trait Operate {
 
     /// The size of the state.
     fn size(&self, queue: &RuleQueue) -> StateSize;
+
+    /// The rows of its scan tables, `limit` of each at most.
+    fn scanned(&self, limit: usize) -> Vec<ScannedRow> {
+        let _ = limit;
+        Vec::new()
+    }
 }

@@ -21,7 +21,7 @@ use super::operate::{Operate, Progress};
 use super::output::Output;
 use super::queue::RuleQueue;
 use super::results::Results;
-use super::row::{KeptRow, RowBatch};
+use super::row::{KeptRow, RowBatch, ScannedRow};
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
 use super::state::quarter;
@@ -123,6 +123,10 @@ impl Operate for RuleOperator {
     fn size(&self, queue: &RuleQueue) -> StateSize {
         RuleOperator::size(self, queue)
     }
+
+    fn scanned(&self, limit: usize) -> Vec<ScannedRow> {
+        RuleOperator::scanned(self, limit)
+    }
 }
 
 /// The tables that are joined to the rows of streams.
@@ -191,6 +195,17 @@ impl RuleOperator {
         let _ = self.rest(queue, &mut meter);
         self.waiting.measure(&mut meter);
         StateSize { bytes: meter.bytes(), windows: self.windows.open() }
+    }
+
+    /// The rows of the scan tables, the newest `limit` of each, in the order of the inputs.
+    fn scanned(&self, limit: usize) -> Vec<ScannedRow> {
+        let mut rows = Vec::new();
+        for (number, input) in self.inputs.iter().enumerate() {
+            let Some(table) = self.tables.scanned.get(&number) else { continue };
+            let older = table.rows().count().saturating_sub(limit);
+            rows.extend(table.rows().skip(older).map(|row| table_row(input, row)));
+        }
+        rows
     }
 
     /// The estimated size of the state, bytes. The estimate takes constant time.
@@ -554,6 +569,22 @@ impl Tables {
             give(columns.iter().map(slot).collect());
         });
     }
+}
+
+/// A row of a scan table with the names of its columns.
+fn table_row(input: &Input, row: &KeptRow) -> ScannedRow {
+    let mut members = Vec::new();
+    for (column, value) in input.scan.columns.iter().zip(&row.slots) {
+        match (&column.source, value) {
+            (_, Value::Absent) => {}
+            (ColumnSource::Key(name), value) => members.push((name.clone(), value.clone())),
+            (ColumnSource::Whole, Value::Object(all)) => {
+                members.extend(all.iter().map(|(name, value)| (name.clone(), value.clone())));
+            }
+            (ColumnSource::Whole | ColumnSource::Meta | ColumnSource::Topic, _) => {}
+        }
+    }
+    ScannedRow { table: input.stream.name.clone(), content: Value::object(members) }
 }
 
 fn scan_tables(plan: &Stateful, inputs: &[Input]) -> HashMap<usize, ScanTable> {

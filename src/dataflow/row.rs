@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use crate::value::Value;
+use crate::value::{Text, Value};
 
 /// Hashes the keys of groups, with a seed for each map. Keys are short: the standard library's hasher would take longer
 /// than all aggregates of a row.
@@ -65,4 +65,13 @@ pub struct KeptRow {
     pub input: usize,
     /// The slots of that input.
     pub slots: Box<[Value]>,
+}
+
+/// A row of a scan table, for people who look at it.
+#[derive(Clone, Debug)]
+pub struct ScannedRow {
+    /// the table
+    pub table: Text,
+    /// the columns that the rule reads, as an object
+    pub content: Value,
 }

@@ -325,6 +325,10 @@ impl WorkerLoop {
                 };
                 let _ = done.send(keys.iter().filter_map(size).collect());
             }
+            Command::ScannedRows { key, limit, done } => {
+                let operator = self.rules.get(&key).and_then(|rule| rule.operator.as_ref());
+                let _ = done.send(operator.map(|operator| operator.borrow().scanned(limit)).unwrap_or_default());
+            }
             Command::MeasureTables(done) => {
                 let _ = done.send(self.tables.sizes());
             }

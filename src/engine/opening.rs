@@ -151,6 +151,9 @@ impl PreparedRule<'_> {
     }
 
     async fn open(&mut self, sources: Vec<Option<SourceSpec>>, sinks: Vec<SinkAction>) -> Result<(), EngineError> {
+        for source in sources.iter().flatten() {
+            self.engine.connectors.check_source(source).await.map_err(|error| self.failed(error))?;
+        }
         let signal = self.join_streams(sources).await?;
         self.open_sinks(sinks, &signal).await
     }

@@ -1,15 +1,50 @@
-//! Lookup tables: each data thread has a copy, which takes rows regardless of which rules run.
+//! Lookup tables: each data thread has a copy, which takes rows whatever rules start and stop. And a look at the rows of
+//! scan tables, which belong to their rules.
 
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
 
 use crate::dataflow::command::Command;
+use crate::dataflow::row::ScannedRow;
 use crate::io::connector::OpenSource;
 use crate::io::queue;
 use crate::metrics::RuleMetrics;
 
 use super::{Engine, EngineError, RunningTable, TableSpec};
 
+/// How many rows of a scan table are shown.
+const SHOWN: usize = 10_000;
+
+/// Why the rows of scan tables cannot be shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotShown {
+    /// the rule does not run, or reads no scan table
+    NoTable,
+    /// its data thread is busy
+    Busy,
+}
+
 impl Engine {
+    /// The rows of a rule's scan tables, the newest of each, with the columns that the rule reads.
+    ///
+    /// # Errors
+    /// [`NotShown`]
+    pub async fn scanned_rows(&self, id: &str, limit: Duration) -> Result<Vec<ScannedRow>, NotShown> {
+        let (done, rows) = oneshot::channel();
+        {
+            let running = self.running();
+            let rule = running.rules.get(id).ok_or(NotShown::NoTable)?;
+            if !rule.streams.iter().any(|stream| stream.scan.is_some()) {
+                return Err(NotShown::NoTable);
+            }
+            self.threads[rule.thread].command(Command::ScannedRows { key: rule.key, limit: SHOWN, done });
+        }
+        let answered = tokio::time::timeout(limit, rows).await;
+        answered.map_err(|_| NotShown::Busy)?.map_err(|_| NotShown::NoTable)
+    }
+
     /// Creates a lookup table, which takes rows from now on. Reading a large file may take seconds; only rules that use
     /// this table wait for it.
     ///

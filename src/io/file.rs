@@ -31,6 +31,9 @@ const LOADING: Duration = Duration::from_secs(2);
 pub enum FileError {
     #[error("DATASOURCE is the name of a file in the data folder: set it to a text such as lookup.json")]
     NoName,
+    /// not there; the text is eKuiper's
+    #[error("file {0} not exist")]
+    Missing(String),
     #[error("cannot read {file}: {source}")]
     Read {
         file: String,
@@ -52,6 +55,8 @@ pub struct FileSource {
     /// relative to the data folder
     pub file: PathBuf,
     file_type: FileType,
+    /// a rule is refused if the file is not there
+    must_exist: bool,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,7 +108,31 @@ impl FileSource {
             found.refuse("DATASOURCE", FileError::NoName);
         }
         source.file.push(name);
+        source.must_exist = true;
         found.finish(source)
+    }
+
+    /// Lets a rule start without its file: it was accepted once, and is tried again.
+    pub fn unchecked(&mut self) {
+        self.must_exist = false;
+    }
+
+    /// Whether the file is there.
+    ///
+    /// # Errors
+    /// [`FileError::Missing`], [`FileError::Outside`]
+    pub async fn check(&self, files: &FileRoots) -> Result<(), FileError> {
+        if !self.must_exist {
+            return Ok(());
+        }
+        let (files, file) = (files.clone(), self.file.clone());
+        let found = within(move || files.find_below_data(&file)).await.and_then(|found| found);
+        let shown = || self.file.display().to_string();
+        found.map(drop).map_err(|source| match source.kind() {
+            io::ErrorKind::NotFound => FileError::Missing(shown()),
+            _ if is_outside(&source) => FileError::Outside(shown()),
+            _ => FileError::Read { file: shown(), source },
+        })
     }
 
     /// Reads the file and hands its messages to `frames`. When this returns they have been taken over, unless that
@@ -135,6 +164,7 @@ impl FileSource {
         let shown = || self.file.display().to_string();
         let bytes = files.read_below_data(&self.file, LARGEST).map_err(|source| match source.kind() {
             _ if is_outside(&source) => FileError::Outside(shown()),
+            io::ErrorKind::NotFound => FileError::Missing(shown()),
             io::ErrorKind::FileTooLarge => FileError::TooLarge(shown()),
             _ => FileError::Read { file: shown(), source },
         })?;
@@ -266,7 +296,7 @@ mod tests {
             (outside.to_str().expect("the path is text"), "is not in the data folder"),
             #[cfg(unix)]
             ("link", "is not in the data folder"),
-            ("nothing.json", "cannot read nothing.json"),
+            ("nothing.json", "file nothing.json not exist"),
             ("sub", "it is not a regular file"),
             ("latin", "is not UTF-8"),
         ] {

@@ -55,9 +55,14 @@ pub struct Planned {
 }
 
 impl Planned {
-    /// Lets the rule start though `checkConnection` would forbid it: it was accepted once, and after a restart no
-    /// client can be there yet.
+    /// Lets the rule start though `checkConnection` or a missing file would forbid it: it was accepted once, and after a
+    /// restart no client can be there yet.
     pub fn unchecked(mut self) -> Planned {
+        for source in self.spec.sources.iter_mut().flatten() {
+            if let SourceSpec::File(file) = source {
+                file.unchecked();
+            }
+        }
         for sink in &mut self.spec.sinks {
             if let SinkSpec::Websocket(settings) = &mut sink.spec {
                 settings.check_connection = false;

@@ -35,6 +35,11 @@ impl ScanTable {
         ScanTable { rows: VecDeque::new(), retain, index, key_slots: key_slots.unwrap_or_default() }
     }
 
+    /// The rows, oldest first.
+    pub fn rows(&self) -> impl Iterator<Item = &KeptRow> {
+        self.rows.iter().map(|row| &**row)
+    }
+
     /// Adds the rows to a checkpoint.
     ///
     /// # Errors

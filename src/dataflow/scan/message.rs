@@ -5,11 +5,10 @@
 
 use crate::definition::stream::{Format, JsonArray, StreamSchema};
 use crate::format::schema::{self, SchemaError, Strict};
-use crate::format::{delimited, urlencoded};
 use crate::io::queue::{Origin, RowFrame};
 use crate::value::json::{self, ArrayPart, JsonError, RowScanner, Spans};
 use crate::value::types::DataType;
-use crate::value::{Row, Text, Value};
+use crate::value::{Text, Value};
 
 use super::index::{Columns, Seen};
 
@@ -134,36 +133,6 @@ impl<'a> Message<'a> {
 impl Columns for Message<'_> {
     fn seen(&mut self, column: usize) -> Seen<'_> {
         self.value(column).map_or(Seen::Failed, Seen::Value)
-    }
-}
-
-/// Why a message of another format than JSON cannot be read.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum DecodeError {
-    #[error("binary message is not UTF-8: {0}")]
-    Utf8(#[from] std::str::Utf8Error),
-    #[error("cannot parse form: {0}")]
-    Escape(#[from] urlencoded::EscapeError),
-}
-
-/// The rows of a message that is not JSON.
-pub(super) fn decode(schema: &StreamSchema, bytes: &[u8]) -> Result<Vec<Row>, DecodeError> {
-    let text = || std::str::from_utf8(bytes);
-    match &schema.format {
-        Format::Binary { column } => Ok(vec![vec![(column.clone(), bytes.to_vec().into())]]),
-        Format::Delimited { delimiter, header: true } => {
-            Ok(delimited::decode_lines(text()?, delimiter, schema.columns.as_deref()))
-        }
-        Format::Delimited { delimiter, header: false } => {
-            Ok(vec![delimited::decode(text()?, delimiter, schema.columns.as_deref())])
-        }
-        Format::UrlEncoded => {
-            let mut row = urlencoded::decode(text()?)?;
-            delimited::type_values(&mut row, schema.columns.as_deref());
-            Ok(vec![row])
-        }
-        // The scanner finds only the wanted members.
-        Format::Json => Ok(Vec::new()),
     }
 }
 

@@ -34,10 +34,11 @@ use crate::value::{Text, Value};
 
 use super::command::RuleKey;
 use super::context::RuleContext;
+use super::decode::decode;
 use super::output::Output;
 
 use feed::{Feed, Located};
-use message::{ArrayRows, Body, Cell, Message, StreamColumn, decode, is_mismatch, strict};
+use message::{ArrayRows, Body, Cell, Message, StreamColumn, is_mismatch, strict};
 use rule::{Part, ScanRule, read_slots};
 use rules::{Arrival, Rules};
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 
-use crate::definition::stream::StreamSchema;
+use crate::definition::stream::{Format, StreamSchema};
 use crate::format::schema::{self, Strict};
 use crate::io::queue::{Change, Frame, FrameReceiver, Received, RowFrame};
 use crate::metrics::RuleMetrics;
@@ -14,6 +14,7 @@ use crate::value::json;
 use crate::value::key::GroupKey;
 use crate::value::{Row, Text, Value};
 
+use super::super::decode::{DecodeError, decode};
 use super::entry::{TableRow, key_of, member};
 use crate::dataflow::feed::Inbox;
 
@@ -41,6 +42,8 @@ enum TableError {
     NoKey { table: Text, key: Text },
     #[error("table {table}: {error}")]
     Schema { table: Text, error: schema::SchemaError },
+    #[error("table {table}: {error}")]
+    Format { table: Text, error: DecodeError },
     #[error("table {table}: cannot parse JSON: {error}")]
     Json { table: Text, error: String },
     #[error("table {table}: a row is an object, this is a {found}")]
@@ -84,21 +87,15 @@ impl Updates {
     }
 
     fn frame(&mut self, frame: &Frame, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {
-        let text = match frame {
+        let bytes = match frame {
             Frame::Row(frame) => {
                 self.metrics.row();
                 return self.update(frame.clone(), change);
             }
-            Frame::Text(text) => text.as_str(),
-            Frame::Binary(bytes) => std::str::from_utf8(bytes).map_err(|error| self.json(error))?,
+            other => other.bytes(),
         };
-        let parsed = json::parse(text).map_err(|error| self.json(error))?;
         // A message is read completely before any of its rows counts.
-        let rows: Vec<_> = match &parsed {
-            Value::Array(elements) => elements.iter().map(|element| self.object(element)).collect::<Result<_, _>>()?,
-            whole => vec![self.object(whole)?],
-        };
-        for row in rows {
+        for row in self.rows_of(bytes)? {
             self.metrics.row();
             if let Err(error) = self.update(row, change) {
                 self.metrics.error(error.to_string());
@@ -107,12 +104,25 @@ impl Updates {
         Ok(())
     }
 
+    /// The rows of a message.
+    fn rows_of(&self, bytes: &[u8]) -> Result<Vec<Arc<RowFrame>>, TableError> {
+        if self.schema.format != Format::Json {
+            let rows = decode(&self.schema, bytes);
+            let rows = rows.map_err(|error| TableError::Format { table: self.name(), error })?;
+            return Ok(rows.into_iter().map(put).collect());
+        }
+        let text = std::str::from_utf8(bytes).map_err(|error| self.json(error))?;
+        match &json::parse(text).map_err(|error| self.json(error))? {
+            Value::Array(elements) => elements.iter().map(|element| self.object(element)).collect(),
+            whole => Ok(vec![self.object(whole)?]),
+        }
+    }
+
     fn object(&self, value: &Value) -> Result<Arc<RowFrame>, TableError> {
         let Value::Object(members) = value else {
             return Err(TableError::NoObject { table: self.name(), found: value.kind().to_string() });
         };
-        let row = members.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
-        Ok(Arc::new(RowFrame { topic: Text::default(), row, change: Change::Put, key: None }))
+        Ok(put(members.iter().map(|(name, value)| (name.clone(), value.clone())).collect()))
     }
 
     fn update(&mut self, frame: Arc<RowFrame>, change: &mut dyn FnMut(TableRow, isize)) -> Result<(), TableError> {
@@ -177,4 +187,9 @@ impl Updates {
     fn json(&self, error: impl std::fmt::Display) -> TableError {
         TableError::Json { table: self.name(), error: error.to_string() }
     }
+}
+
+/// A row that takes the place of the one of its key.
+fn put(row: Row) -> Arc<RowFrame> {
+    Arc::new(RowFrame { topic: Text::default(), row, change: Change::Put, key: None })
 }

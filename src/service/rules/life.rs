@@ -17,6 +17,7 @@ use crate::definition::rule::RuleOptions;
 use crate::definition::schedule::Turn;
 use crate::engine::EngineError;
 use crate::io::connector::ConnectorError;
+use crate::io::file::FileError;
 use crate::io::websocket::ConnectError;
 
 impl Service {
@@ -180,10 +181,12 @@ impl Service {
             Ok(prepared) => prepared,
             Err(EngineError::Ending(_)) => return Err(refuse(ServiceError::Stopping)),
             Err(error) => {
-                let refused = ran || is_check(&error);
+                let missing_file = is_missing_file(&error);
+                let refused = ran || missing_file || is_check(&error);
                 let text = text_of(error);
                 if refused {
-                    return Err(refuse(ServiceError::Start(text)));
+                    let error = if missing_file { ServiceError::Connector(text) } else { ServiceError::Start(text) };
+                    return Err(refuse(error));
                 }
                 self.keep_record(record).await.map_err(&refuse)?;
                 fail(entry, text.clone());
@@ -271,6 +274,12 @@ fn text_of(error: EngineError) -> String {
         EngineError::Connector { error, .. } => error.to_string(),
         error => error.to_string(),
     }
+}
+
+/// Whether a source names a file that is not there.
+fn is_missing_file(error: &EngineError) -> bool {
+    let EngineError::Connector { error, .. } = error else { return false };
+    matches!(&**error, ConnectorError::File(FileError::Missing(_) | FileError::Outside(_)))
 }
 
 /// Whether `checkConnection` forbids the rule.

@@ -1,0 +1,102 @@
+//! Tables that are files: their FORMAT, files that are not there, and a look at their rows.
+
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use futures_util::{SinkExt, StreamExt};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::process::serve::{Folder, LIMIT, Served};
+
+async fn made(served: &Served, path: &str, sql: &str) {
+    served.asks("POST", path, &json!({"sql": sql})).await.done();
+}
+
+async fn demo(served: &Served) {
+    made(served, "/streams", "CREATE STREAM demo (id BIGINT) WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")").await;
+}
+
+#[tokio::test]
+async fn a_lookup_table_reads_its_file_by_its_format() {
+    let folder = Folder::new("formats");
+    folder.write("data/parts.csv", "id,title\n1,cup\n2,pot\n");
+    folder.write("data/parts.lines", "3;pan\n4;lid\n");
+    let served = folder.serve();
+    demo(&served).await;
+    for (name, options) in [
+        ("csv", "DATASOURCE=\"parts.csv\", FORMAT=\"delimited\", DELIMITER=\",\", EXTRA=\"{\\\"hasHeader\\\":true}\""),
+        (
+            "lines",
+            "DATASOURCE=\"parts.lines\", FORMAT=\"delimited\", DELIMITER=\";\", EXTRA=\"{\\\"fileType\\\":\\\"lines\\\"}\"",
+        ),
+    ] {
+        let sql = format!(
+            "CREATE TABLE {name} (id BIGINT, title STRING) WITH (TYPE=\"file\", KIND=\"lookup\", KEY=\"id\", {options})"
+        );
+        made(&served, "/tables", &sql).await;
+        let select = format!("SELECT demo.id, {name}.title FROM demo INNER JOIN {name} ON demo.id = {name}.id");
+        let sink = json!({"websocket": {"path": format!("/{name}"), "sendSingle": true}});
+        served.asks("POST", "/rules", &json!({"id": name, "sql": select, "actions": [sink]})).await.done();
+    }
+    let mut csv = connect_async(served.data_url("/csv")).await.expect("the sink is there").0;
+    let mut lines = connect_async(served.data_url("/lines")).await.expect("the sink is there").0;
+    let mut sender = connect_async(served.data_url("/in")).await.expect("the source is there").0;
+    for id in [2, 3] {
+        sender.send(Message::text(json!({"id": id}).to_string())).await.expect("the source is there");
+    }
+    for (viewer, row) in [(&mut csv, json!({"id": 2, "title": "pot"})), (&mut lines, json!({"id": 3, "title": "pan"}))]
+    {
+        let next = timeout(LIMIT, viewer.next()).await.expect("it comes").expect("it goes on").expect("it is whole");
+        assert_eq!(serde_json::from_str::<Value>(next.to_text().expect("text")).expect("JSON"), row);
+    }
+}
+
+#[tokio::test]
+async fn a_missing_file_refuses_the_rule() {
+    let folder = Folder::new("missing-file");
+    let served = folder.serve();
+    demo(&served).await;
+    let table = "CREATE TABLE parts (id BIGINT, title STRING) WITH (TYPE=\"file\", DATASOURCE=\"none.json\")";
+    made(&served, "/tables", table).await;
+    let rule = json!({"id": "r", "sql": "SELECT demo.id, title FROM demo INNER JOIN parts ON demo.id = parts.id", "actions": [{"nop": {}}]});
+    let refused = served.asks("POST", "/rules", &rule).await;
+    assert_eq!(refused.status, 400, "{}", refused.body);
+    let body: Value = serde_json::from_str(&refused.body).expect("JSON");
+    assert_eq!(body["error"], 2201, "{body}");
+    assert!(body["message"].as_str().is_some_and(|text| text.contains("file none.json not exist")), "{body}");
+    assert_eq!(served.asks("GET", "/rules", &Value::Null).await.json(), json!([]));
+    // It is accepted once the file is there, and comes back after a restart, with or without it.
+    folder.write("data/none.json", "[{\"id\": 1, \"title\": \"cup\"}]");
+    served.asks("POST", "/rules", &rule).await.done();
+    let mut served = served;
+    served.kill();
+    std::fs::remove_file(folder.path("data/none.json")).expect("it is there");
+    let served = folder.serve();
+    let states = tokio::task::spawn_blocking(move || served.states()).await.expect("it answers");
+    assert!(states["r"].contains("stopped"), "{states:?}");
+}
+
+#[tokio::test]
+async fn the_rows_of_scan_tables_are_shown() {
+    let folder = Folder::new("scanned");
+    folder.write("data/parts.json", "[{\"id\": 1, \"title\": \"cup\", \"more\": 5}, {\"id\": 2, \"title\": \"pot\"}]");
+    let served = folder.serve();
+    demo(&served).await;
+    made(
+        &served,
+        "/tables",
+        "CREATE TABLE parts (id BIGINT, title STRING) WITH (TYPE=\"file\", DATASOURCE=\"parts.json\")",
+    )
+    .await;
+    let rule = |id: &str, sql: &str| json!({"id": id, "sql": sql, "actions": [{"nop": {}}]});
+    let joined = "SELECT demo.id, title FROM demo INNER JOIN parts ON demo.id = parts.id";
+    served.asks("POST", "/rules", &rule("a", joined)).await.done();
+    served.asks("POST", "/rules", &rule("b", "SELECT id FROM demo")).await.done();
+    let rows = served.asks("GET", "/rules/a/scantables", &Value::Null).await.json();
+    let row = |id: i64, title: &str| json!({"emitter": "parts", "content": {"id": id, "title": title}});
+    assert_eq!(rows, json!([row(1, "cup"), row(2, "pot")]));
+    let none = served.asks("GET", "/rules/b/scantables", &Value::Null).await;
+    assert_eq!(none.status, 400);
+    assert!(none.body.contains("scan table error: join node is not found for b"), "{}", none.body);
+}
