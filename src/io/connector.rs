@@ -20,7 +20,7 @@ use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
 use crate::io::properties;
 use crate::io::queue::{FeedChecks, FrameSender, Signal, WayOut};
-use crate::io::reach::{FileRoots, ReachError};
+use crate::io::reach::{FileRoots, ReachError, Variables};
 pub use crate::io::websocket::Pause;
 use crate::io::websocket::config;
 use crate::io::websocket::{ConnectError, Settings, SinkLink, SourceLink, Websockets};
@@ -79,6 +79,13 @@ pub enum SourceSpec {
 }
 
 impl SourceSpec {
+    /// Lets files that are read later name these variables alone: somebody else may have written them.
+    pub fn limit_variables(&mut self, allowed: &Variables) {
+        if let SourceSpec::Websocket(settings) = self {
+            settings.limit_variables(allowed);
+        }
+    }
+
     /// What is to be checked of each message.
     pub fn checks(&self) -> FeedChecks {
         match self {
@@ -125,6 +132,15 @@ pub enum SinkSpec {
     Events(Arc<EventSink>),
     /// somebody in this process; no rule names it
     Capture(Arc<Capture>),
+}
+
+impl SinkSpec {
+    /// Lets files that are read later name these variables alone: somebody else may have written them.
+    pub fn limit_variables(&mut self, allowed: &Variables) {
+        if let SinkSpec::Websocket(settings) = self {
+            settings.limit_variables(allowed);
+        }
+    }
 }
 
 /// Checks a source's properties; `path` is the stream's DATASOURCE, empty if the properties give it.
@@ -275,6 +291,17 @@ impl Connectors {
             }
             SourceSpec::Mock(source) => Ok(OpenSource::Mock(source.open(frames), SystemTime::now())),
             SourceSpec::Inlet(inlet) => Ok(OpenSource::Inlet(inlet.open(frames), SystemTime::now())),
+        }
+    }
+
+    /// Checks what a source needs before anything of its rule opens: that a file is there.
+    ///
+    /// # Errors
+    /// [`ConnectorError::File`]
+    pub async fn check_source(&self, spec: &SourceSpec) -> Result<(), ConnectorError> {
+        match spec {
+            SourceSpec::File(source) => Ok(source.check(&self.files).await?),
+            SourceSpec::Websocket(_) | SourceSpec::Memory(_) | SourceSpec::Mock(_) => Ok(()),
         }
     }
 

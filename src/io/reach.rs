@@ -55,17 +55,36 @@ pub enum ReachError {
     },
 }
 
+/// The variables of the environment that may be used: names, of which one may end with `*`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Variables(Arc<[String]>);
+
+impl Variables {
+    /// The first variable in a text that may not be used.
+    pub fn refused<'t>(&self, text: &'t str) -> Option<&'t str> {
+        variables(text).find(|name| !self.allows(name))
+    }
+
+    fn allows(&self, name: &str) -> bool {
+        self.0.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(start) => name.starts_with(start),
+            None => name == allowed,
+        })
+    }
+}
+
 /// What properties may reach.
 #[derive(Clone, Debug)]
 pub struct Reach {
     pub files: FileRoots,
-    variables: Arc<[String]>,
+    /// the variables
+    pub variables: Variables,
 }
 
 impl Reach {
     /// Files below these folders; variables with these names, of which one may end with `*`.
     pub fn new(files: FileRoots, variables: &[String]) -> Reach {
-        Reach { files, variables: variables.into() }
+        Reach { files, variables: Variables(variables.into()) }
     }
 
     /// Checks the text of one property.
@@ -73,7 +92,7 @@ impl Reach {
     /// # Errors
     /// [`ReachError::Variable`]
     pub fn check_text(&self, property: &str, text: &str) -> Result<(), ReachError> {
-        match variables(text).find(|name| !self.allows(name)) {
+        match self.variables.refused(text) {
             None => Ok(()),
             Some(name) => Err(ReachError::Variable { property: property.to_owned(), name: name.to_owned() }),
         }
@@ -107,13 +126,6 @@ impl Reach {
             Value::Object(members) => self.check(members),
             _ => Ok(()),
         }
-    }
-
-    fn allows(&self, name: &str) -> bool {
-        self.variables.iter().any(|allowed| match allowed.strip_suffix('*') {
-            Some(start) => name.starts_with(start),
-            None => name == allowed,
-        })
     }
 }
 
@@ -160,6 +172,17 @@ impl FileRoots {
     pub fn read_below_data(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let inner = path.strip_prefix(&self.data).unwrap_or(path);
         self.read(&self.data.join(inner), limit)
+    }
+
+    /// Where a file is that exists, for [`FileRoots::read_below_data`].
+    ///
+    /// # Errors
+    /// Those of the system; [`io::ErrorKind::PermissionDenied`] for a file elsewhere.
+    pub fn find_below_data(&self, path: &Path) -> io::Result<PathBuf> {
+        let inner = path.strip_prefix(&self.data).unwrap_or(path);
+        let found = self.locate(&self.data.join(inner))?;
+        std::fs::metadata(&found)?;
+        Ok(found)
     }
 
     /// The same; a relative path begins in the working directory.

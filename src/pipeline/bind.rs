@@ -45,7 +45,10 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     let (action, mut said) = with_resource(action, config)?;
     let action = &action;
     let selected = config.connections.of_sink(&action.kind, &action.props)?;
-    let (spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
+    let (mut spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
+    if let Some(reach) = &config.reach {
+        spec.limit_variables(&reach.variables);
+    }
     warnings.extend(selected.warnings);
     warnings.append(&mut said);
     Ok((SinkAction { spec, format: action.format.clone() }, warnings))
@@ -165,8 +168,11 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
     told.extend(warnings);
     let path = path.as_deref().unwrap_or(&def.datasource);
     match connector::source(kind, path, &props) {
-        Ok((spec, warnings)) => {
+        Ok((mut spec, warnings)) => {
             told.extend(warnings);
+            if let Some(reach) = &config.reach {
+                spec.limit_variables(&reach.variables);
+            }
             Ok((spec, told))
         }
         Err(error) => {

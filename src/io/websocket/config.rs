@@ -15,6 +15,7 @@ use super::watch::KeepAlive;
 use crate::io::environment;
 use crate::io::properties;
 use crate::io::queue::FeedChecks;
+use crate::io::reach::Variables;
 use crate::io::tls::{ClientTls, Identity, Pem, TlsError};
 use crate::property::{self, Entry, Findings, Invalid, Warning};
 use crate::text::secret::masked_url;
@@ -75,6 +76,13 @@ pub struct QueueLimit {
     pub bytes: usize,
 }
 
+impl QueueLimit {
+    /// What holds while memory is short.
+    pub fn short(self) -> QueueLimit {
+        QueueLimit { messages: (self.messages / 8).max(1), bytes: self.bytes / 8 }
+    }
+}
+
 /// What happens when a client's queue is full.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SlowClient {
@@ -94,6 +102,8 @@ pub struct Settings {
     pub role: Role,
     /// path as given, with its query string
     pub path: String,
+    /// the path for people, with `${NAME}` where a variable's value stands in `path`; `None`: it has no variables
+    pub shown_path: Option<String>,
     /// TLS of a client role with `wss`
     pub tls: Option<ClientTls>,
     /// headers of the handshake, in their order
@@ -161,6 +171,11 @@ impl Settings {
         property::entries(PROPERTIES)
     }
 
+    /// Lets files of `onOpen` name these variables alone.
+    pub fn limit_variables(&mut self, allowed: &Variables) {
+        self.on_open.iter_mut().for_each(|opening| opening.limit_variables(allowed));
+    }
+
     /// The settings of a source at `path`, the stream's DATASOURCE. If it is empty, the properties give the path.
     ///
     /// # Errors
@@ -207,7 +222,8 @@ impl Settings {
             Role::Server => self.route().to_owned(),
             Role::Client { host, port } => {
                 let scheme = if self.tls.is_some() { "wss" } else { "ws" };
-                format!("{scheme}://{}:{port}{}", bracketed(host), masked_url(&self.path))
+                let path = self.shown_path.as_ref().unwrap_or(&self.path);
+                format!("{scheme}://{}:{port}{}", bracketed(host), masked_url(path))
             }
         }
     }
@@ -226,6 +242,7 @@ fn parse(
 ) -> Result<(Settings, Vec<Warning>), Invalid> {
     let (draft, mut found): (Draft, Findings) = properties::read(PROPERTIES, props);
     let Draft { mut settings, datasource, path: own, peers, secure, .. } = draft;
+    settings.shown_path = Some(written_path(path, props)).filter(|written| written.contains("${")).map(str::to_owned);
     settings.path = match path {
         "" => datasource.or(own).unwrap_or_default(),
         path => environment::expand(path).map(String::from).unwrap_or_else(|error| {
@@ -282,6 +299,18 @@ fn parse(
     found.finish(settings)
 }
 
+/// The path as the user has written it.
+fn written_path<'p>(path: &'p str, props: &'p Map<String, Value>) -> &'p str {
+    let written = |wanted: &str| {
+        let (_, value) = props.iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted))?;
+        value.as_str().filter(|text| !text.is_empty())
+    };
+    match path {
+        "" => written("datasource").or_else(|| written("path")).unwrap_or_default(),
+        path => path,
+    }
+}
+
 /// A client role compresses if it is told to. So does the server role of a source; that of a sink unless it is told not
 /// to, since only clients that ask for compression get it.
 fn per_message_deflate(draft: &DeflateDraft, server: bool, sink: bool) -> Option<Deflate> {
@@ -314,4 +343,23 @@ fn client_tls(draft: &TlsDraft, found: &mut Findings) -> Option<ClientTls> {
         }))
     };
     identity().map_err(|error| found.refuse(error.property().unwrap_or("rootCaPath"), error)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_address_does_not_show_what_a_variable_holds() {
+        let Ok(home) = std::env::var("HOME") else { return };
+        let props = json!({"addr": "feed.example:1", "path": "/x/${HOME}?k=1"});
+        for (datasource, shown) in [("", "/x/${HOME}?k=1"), ("/y${HOME}", "/y${HOME}"), ("/plain", "/plain")] {
+            let (settings, _) =
+                Settings::source(datasource, props.as_object().expect("an object")).expect("it is right");
+            assert_eq!(settings.address(), format!("ws://feed.example:1{shown}"));
+            assert_eq!(settings.path.contains(&home), shown.contains("${"));
+        }
+    }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::io::environment::{self, UnsetVariable};
+use crate::io::reach::Variables;
 
 /// The largest file of messages in bytes.
 const FILE_BYTES: u64 = 1 << 20;
@@ -17,7 +18,11 @@ pub enum Opening {
     /// a message
     Text(String),
     /// a file with messages, read at each dial: what another program has written there, such as a fresh login
-    File(PathBuf),
+    File {
+        path: PathBuf,
+        /// the variables that it may name; none: all of them
+        variables: Option<Variables>,
+    },
 }
 
 /// A file of messages that cannot be used.
@@ -27,6 +32,8 @@ pub enum OpeningError {
     Read { file: PathBuf, source: io::Error },
     #[error("onOpen: {}: {source}", file.display())]
     Variable { file: PathBuf, source: UnsetVariable },
+    #[error("onOpen: {}: the variable {name} is not allowed here: add it to basic.envAllow", file.display())]
+    Refused { file: PathBuf, name: String },
 }
 
 impl Opening {
@@ -35,11 +42,18 @@ impl Opening {
         match entry {
             Value::String(text) => Some(Opening::Text(text.clone())),
             Value::Object(members) => match (members.len(), members.get("file")) {
-                (1, Some(Value::String(file))) => Some(Opening::File(file.into())),
+                (1, Some(Value::String(file))) => Some(Opening::File { path: file.into(), variables: None }),
                 _ => Some(Opening::Text(entry.to_string())),
             },
             Value::Array(_) => Some(Opening::Text(entry.to_string())),
             _ => None,
+        }
+    }
+
+    /// Lets a file name these variables alone.
+    pub fn limit_variables(&mut self, allowed: &Variables) {
+        if let Opening::File { variables, .. } = self {
+            *variables = Some(allowed.clone());
         }
     }
 
@@ -48,11 +62,14 @@ impl Opening {
     /// # Errors
     /// [`OpeningError`]
     pub fn messages(&self) -> Result<Vec<String>, OpeningError> {
-        let file = match self {
+        let (file, variables) = match self {
             Opening::Text(text) => return Ok(vec![text.clone()]),
-            Opening::File(file) => file,
+            Opening::File { path, variables } => (path, variables),
         };
         let text = read(file).map_err(|source| OpeningError::Read { file: file.clone(), source })?;
+        if let Some(name) = variables.as_ref().and_then(|variables| variables.refused(&text)) {
+            return Err(OpeningError::Refused { file: file.clone(), name: name.to_owned() });
+        }
         let text = environment::expand(text.trim_end())
             .map_err(|source| OpeningError::Variable { file: file.clone(), source })?;
         match serde_json::from_str(&text) {
@@ -86,11 +103,13 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::io::reach::{FileRoots, Reach};
 
     #[test]
     fn entries_are_messages_or_files() {
         assert_eq!(Opening::parse(&json!("x")), Some(Opening::Text("x".into())));
-        assert_eq!(Opening::parse(&json!({"file": "x"})), Some(Opening::File("x".into())));
+        let file = Opening::File { path: "x".into(), variables: None };
+        assert_eq!(Opening::parse(&json!({"file": "x"})), Some(file));
         assert_eq!(
             Opening::parse(&json!({"file": "x", "op": 1})),
             Some(Opening::Text("{\"file\":\"x\",\"op\":1}".into()))
@@ -104,7 +123,7 @@ mod tests {
         let folder = std::env::temp_dir().join(format!("plutino-opening-{}", std::process::id()));
         std::fs::create_dir_all(&folder).expect("a folder");
         let file = folder.join("login.json");
-        let opening = Opening::File(file.clone());
+        let mut opening = Opening::File { path: file.clone(), variables: None };
         for (text, expected) in [
             ("{\"op\":\"login\"}\n", vec!["{\"op\":\"login\"}"]),
             ("[{\"op\":1}, \"ping\"]", vec!["{\"op\":1}", "ping"]),
@@ -113,9 +132,13 @@ mod tests {
             std::fs::write(&file, text).expect("it can be written");
             assert_eq!(opening.messages().expect("it can be read"), expected);
         }
+        std::fs::write(&file, "{\"token\": \"${HOME}\"}").expect("it can be written");
+        opening.limit_variables(&Reach::new(FileRoots::new(folder.clone()), &["PLUTINO_*".to_owned()]).variables);
+        let refused = opening.messages().expect_err("it is not allowed").to_string();
+        assert!(refused.ends_with("the variable HOME is not allowed here: add it to basic.envAllow"), "{refused}");
         std::fs::remove_dir_all(&folder).expect("it can be removed");
         let error = opening.messages().expect_err("it is gone").to_string();
         assert!(error.starts_with("onOpen: cannot read "), "{error}");
-        assert!(Opening::File(std::env::temp_dir()).messages().is_err());
+        assert!(Opening::File { path: std::env::temp_dir(), variables: None }.messages().is_err());
     }
 }

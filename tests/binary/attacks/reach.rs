@@ -133,3 +133,29 @@ fn the_environment_is_not_sent_to_a_peer() {
     let allowed = json!({"addr": "127.0.0.1:9", "onOpen": "${PLUTINO_TOKEN_OF_FEED}"});
     served.done("PUT", "/metadata/sources/websocket/confKeys/k", &allowed);
 }
+
+#[test]
+fn a_file_of_opening_messages_does_not_show_the_environment() {
+    let folder = Folder::new("opening");
+    let served = served(&folder);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let peer = listener.local_addr().expect("it is bound").to_string();
+    served.done("POST", "/config/uploads", &json!({"name": "login.json", "content": "{\"key\": \"${SECRET}\"}"}));
+    let file = folder.path("data/uploads/login.json").display().to_string();
+    let key = json!({"addr": peer, "onOpen": {"file": file}});
+    served.done("PUT", "/metadata/sources/websocket/confKeys/k", &key);
+    let stream = "CREATE STREAM feed () WITH (DATASOURCE=\"/s\", TYPE=\"websocket\", CONF_KEY=\"k\")";
+    served.done("POST", "/streams", &json!({ "sql": stream }));
+    let rule = json!({"id": "r", "sql": "SELECT * FROM feed", "actions": [{"nop": {}}]});
+    served.done("POST", "/rules", &rule);
+    let begun = Instant::now();
+    loop {
+        let status = served.get("/rules/r/status");
+        let last = status["source_feed_0_last_exception"].as_str().unwrap_or_default();
+        if last.contains("the variable SECRET is not allowed here: add it to basic.envAllow") {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{status}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -25,6 +25,7 @@ use super::config::{Role, Settings, bracketed};
 use super::opening::OpeningError;
 use super::socket::{Socket, Wire};
 use crate::io::tls::{ClientTls, Identity};
+use crate::text::secret::masked_url;
 
 /// How many redirects are followed.
 const REDIRECTS: usize = 5;
@@ -193,7 +194,7 @@ async fn reach(target: &Target, proxy: &ProxyChoice, address: &str) -> Result<Wi
 impl Target {
     fn address(&self) -> String {
         let scheme = if self.tls.is_some() { "wss" } else { "ws" };
-        format!("{scheme}://{}:{}{}", bracketed(&self.host), self.port, self.path)
+        format!("{scheme}://{}:{}{}", bracketed(&self.host), self.port, masked_url(&self.path))
     }
 
     /// Where a Location leads; why not, where it is not followed.
