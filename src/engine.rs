@@ -11,6 +11,7 @@
 mod clock;
 mod ending;
 mod measure;
+mod memory;
 mod opening;
 mod replacing;
 mod status;
@@ -49,12 +50,15 @@ use crate::view::Views;
 
 pub use self::ending::{Ended, Totals};
 pub use self::measure::{Measured, Waiting};
+pub use self::memory::PATROL;
 pub use self::opening::PreparedRule;
 pub use self::replacing::Replaced;
 pub use self::status::{LastStatus, RuleStatus, TableStatus};
 pub use self::stopping::Stopped;
+pub use self::tables::NotShown;
 pub use self::views::{view_id, view_of};
 pub use crate::dataflow::command::{Keeps, Saved};
+pub use crate::dataflow::row::ScannedRow;
 pub use crate::dataflow::state::checkpoint::CheckpointError;
 pub use crate::dataflow::state::measure::{StateSize, TableSize};
 
@@ -314,6 +318,11 @@ impl Engine {
     /// Websocket connections that did not end in order, by cause.
     pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
         self.connectors.websockets.disconnects()
+    }
+
+    /// Bytes of large messages of websockets that are not whole yet.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.connectors.websockets.unfinished_bytes()
     }
 
     /// The hub of all websocket links.

@@ -1,8 +1,9 @@
 //! The memory budget of the process: how close the process is to it, and what is given up when it is short.
 //!
-//! Three steps, each with its own share of the budget: no new clients; shorter queues of clients; the rule that
-//! remembers most fails. What a step does is done where it belongs (the data server and the service's patrol; clients'
-//! queues do not ask yet); here it is only measured and counted. The budget is that of the process, so this is one place for all.
+//! Three steps, each with its own share of the budget: no new clients; shorter queues of clients, of which those that
+//! hold most go; the rule that remembers most fails. What a step does is done where it belongs (the data server,
+//! clients' queues, the engine); here it is only measured and counted. The budget is that of the process, so this is one
+//! place for all.
 //!
 //! It knows the system's files and nothing of rules or sockets.
 
@@ -26,6 +27,16 @@ pub enum Pressure {
 }
 
 impl Pressure {
+    /// What gives way, as it is called in the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pressure::None => "none",
+            Pressure::Clients => "clients",
+            Pressure::Queues => "queues",
+            Pressure::Rules => "rules",
+        }
+    }
+
     fn of(resident: u64, budget: u64) -> Pressure {
         let percent = resident.saturating_mul(100).checked_div(budget).unwrap_or(0);
         match percent {
@@ -71,6 +82,11 @@ pub fn pressure() -> Pressure {
             tracing::warn!(budget, ?pressure, "memory is short");
         }
     }
+    level()
+}
+
+/// How short memory was when it was measured last. It costs next to nothing: for those who ask with each batch.
+pub fn level() -> Pressure {
     match LEVEL.load(Ordering::Relaxed) {
         0 => Pressure::None,
         1 => Pressure::Clients,
@@ -89,7 +105,8 @@ pub fn count(step: Pressure) {
 /// Counts of refused clients, shortened queues and failed rules.
 pub fn counts() -> [(&'static str, u64); 3] {
     let of = |index: usize| ACTS[index].load(Ordering::Relaxed);
-    [("clients", of(0)), ("queues", of(1)), ("rules", of(2))]
+    let named = |step: Pressure, index| (step.name(), of(index));
+    [named(Pressure::Clients, 0), named(Pressure::Queues, 1), named(Pressure::Rules, 2)]
 }
 
 /// Memory of this process, bytes.

@@ -40,6 +40,8 @@ pub struct RuleMetrics {
     /// errors by operator; nothing is allocated before the first
     faults: Mutex<Vec<Fault>>,
     latency: Mutex<Option<Box<Histogram<u32>>>>,
+    /// What looks wrong about its rows, though none is lost for it.
+    oddities: Mutex<Vec<String>>,
     /// Feed events of streams that it has left.
     feed: Mutex<FeedCounts>,
     /// The streams that it reads.
@@ -322,6 +324,16 @@ impl RuleMetrics {
             handed: self.handed.load(Ordering::Relaxed),
             faults,
         }
+    }
+
+    /// Notes something that looks wrong about the rows, once for each of the few things that are looked for.
+    pub fn odd(&self, text: String) {
+        locked(&self.oddities).push(text);
+    }
+
+    /// What looks wrong about the rows.
+    pub fn oddities(&self) -> Vec<String> {
+        locked(&self.oddities).clone()
     }
 
     /// Marks the rule as failed.

@@ -1,15 +1,17 @@
 //! Named connections under `/connections`, endpoints under `/connection/websocket`, and connectivity checks under
 //! `/metadata/{class}/connection`.
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
+use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json};
 
+use super::details::Asked;
+use super::error::accepted;
 use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{CheckedEnd, ConnectionReport, Service};
 use crate::text::secret;
@@ -56,22 +58,35 @@ async fn list(State(service): State<Service>, Query(which): Query<Which>) -> Res
     super::json(Json::Array(reports.into_iter().map(shown).collect()).to_string())
 }
 
-async fn create(State(service): State<Service>, body: Bytes) -> Result<(StatusCode, &'static str), ApiError> {
+async fn create(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let Posted { id, typ, props } = read(&body, "Invalid body")?;
-    let change = async move { service.create_connection(&id, &typ, props.unwrap_or_default()).await };
+    let props = props.unwrap_or_default();
+    let warnings = if asked.0 { service.warnings_of_connection(&id, &typ, &props) } else { Vec::new() };
+    let change = async move { service.create_connection(&id, &typ, props).await };
     to_end(change).await.doing("create connection failed")?;
-    Ok((StatusCode::CREATED, DONE))
+    Ok(accepted(StatusCode::CREATED, DONE.to_owned(), &warnings))
 }
 
 async fn describe(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
     Ok(super::json(shown(service.connection(&id)?).to_string()))
 }
 
-async fn update(State(service): State<Service>, Path(id): Path<String>, body: Bytes) -> Result<&'static str, ApiError> {
+async fn update(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    Path(id): Path<String>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let Posted { typ, props, .. } = read(&body, "Invalid body")?;
-    let change = async move { service.update_connection(&id, &typ, props.unwrap_or_default()).await };
+    let props = props.unwrap_or_default();
+    let warnings = if asked.0 { service.warnings_of_connection(&id, &typ, &props) } else { Vec::new() };
+    let change = async move { service.update_connection(&id, &typ, props).await };
     to_end(change).await.doing("update connection failed")?;
-    Ok(DONE)
+    Ok(accepted(StatusCode::OK, DONE.to_owned(), &warnings))
 }
 
 async fn drop_one(State(service): State<Service>, Path(id): Path<String>) -> Result<&'static str, ApiError> {

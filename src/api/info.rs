@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::ApiError;
 use super::process::Usage;
+use crate::memory;
 use crate::service::Service;
+use crate::time::clock_steps;
 
 /// The routes of the process itself.
 pub fn routes() -> Router<Service> {
@@ -23,7 +25,7 @@ pub fn routes() -> Router<Service> {
 }
 
 async fn info(State(service): State<Service>) -> Response {
-    let memory = memory();
+    let memory = used_memory();
     // The share of one processor since the start, in percent.
     let up = service.up_time().as_secs_f64().max(0.001);
     let cpu = Usage::now().map_or_else(|| "0%".to_owned(), |usage| format!("{:.2}%", usage.cpu_seconds / up * 100.0));
@@ -36,6 +38,9 @@ async fn info(State(service): State<Service>) -> Response {
             "cpuUsage": cpu,
             "memoryUsed": memory.0,
             "memoryTotal": memory.1,
+            "memoryBudget": memory::budget().to_string(),
+            "memoryPressure": memory::level().name(),
+            "clockSteps": clock_steps(),
         })
         .to_string(),
     )
@@ -58,7 +63,7 @@ async fn stop(State(service): State<Service>) -> &'static str {
 }
 
 /// Memory of this process and of the machine, in bytes as text; 0 where it is not known.
-fn memory() -> (String, String) {
+fn used_memory() -> (String, String) {
     let field = |file: &str, name: &str| {
         let text = std::fs::read_to_string(file).ok()?;
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;

@@ -18,8 +18,10 @@ use super::guard::{self, Guard};
 use super::heavy;
 use super::process::Usage;
 use crate::io::UNREAD;
+use crate::memory;
 use crate::metrics::{LATENCY_BOUNDS, Latency};
 use crate::service::{Counters, Phase, RuleReport, Service};
+use crate::time::clock_steps;
 
 /// How long the page waits for the state sizes of a data thread.
 const MEASURING: Duration = Duration::from_millis(500);
@@ -66,6 +68,13 @@ async fn metrics(State(service): State<Service>) -> Response {
         page.refused.sample(&[("cause", cause)], count);
     }
     page.lost_lines.sample(&[], crate::logging::lost_lines());
+    for (step, count) in memory::counts() {
+        page.memory_acts.sample(&[("step", step)], count);
+    }
+    page.memory_budget.sample(&[], memory::budget());
+    page.memory_pressure.sample(&[], memory::level() as u8);
+    page.unfinished.sample(&[], service.unfinished_bytes().await);
+    page.clock_steps.sample(&[], clock_steps());
     for (cause, count) in service.disconnects().await {
         page.disconnects.sample(&[("cause", cause)], count);
     }
@@ -202,9 +211,15 @@ struct Page {
     waiting: Family,
     clients: Family,
     bytes: Family,
+    unproven: Family,
     refused: Family,
     disconnects: Family,
     lost_lines: Family,
+    memory_acts: Family,
+    memory_budget: Family,
+    memory_pressure: Family,
+    unfinished: Family,
+    clock_steps: Family,
     damage: Family,
     latencies: Family,
 }
@@ -233,8 +248,26 @@ impl Default for Page {
             waiting: gauge("plutino_stream_queue_messages", "Messages that were read and wait for the data thread"),
             clients: gauge("plutino_clients", "Peers of a source or sink that are connected now"),
             bytes: counter("plutino_bytes_total", "Bytes of messages that a source took or a sink sent"),
+            unproven: gauge(
+                "plutino_unproven_messages",
+                "Messages that a peer's socket has taken and of which no pong tells yet that they were read",
+            ),
             refused: counter("plutino_refused_handshakes_total", "Handshakes that the data server refused, by cause"),
             lost_lines: counter("plutino_log_lost_lines_total", "Lines of the log that could not be written in time"),
+            memory_acts: counter(
+                "plutino_memory_acts_total",
+                "What gave way for want of memory: clients refused, queues shortened or their clients sent away, rules stopped",
+            ),
+            memory_budget: gauge(
+                "plutino_memory_budget_bytes",
+                "What the process may take (basic.maxMemory); 0: no limit",
+            ),
+            memory_pressure: gauge(
+                "plutino_memory_pressure",
+                "0 enough memory, 1 no new clients, 2 short queues, 3 the rule with the largest state fails",
+            ),
+            unfinished: gauge("plutino_unfinished_bytes", "Bytes of large messages that are not whole yet"),
+            clock_steps: counter("plutino_clock_steps_total", "Steps of the system's clock by more than a second"),
             disconnects: counter(
                 "plutino_disconnects_total",
                 "Websocket connections that ended out of order, by cause",
@@ -289,6 +322,9 @@ impl Page {
             let labels = [("rule", id), ("type", kind), ("op", &op)];
             self.clients.sample(&labels, link.peers);
             self.bytes.sample(&labels, link.bytes);
+            if kind == "sink" {
+                self.unproven.sample(&labels, link.unproven);
+            }
         }
     }
 
@@ -323,9 +359,15 @@ impl Page {
             self.waiting,
             self.clients,
             self.bytes,
+            self.unproven,
             self.refused,
             self.disconnects,
             self.lost_lines,
+            self.memory_acts,
+            self.memory_budget,
+            self.memory_pressure,
+            self.unfinished,
+            self.clock_steps,
             self.damage,
             self.latencies,
         ];

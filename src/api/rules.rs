@@ -14,8 +14,10 @@ use super::error::{accepted, warning};
 use super::relations::schema_of;
 use super::{ApiError, ErrorContext, read, text, to_end};
 use crate::plan::PlanErrorKind;
-use crate::service::{Counters, RuleReport, Service, ServiceError};
+use crate::service::{Counters, NotShown, RuleReport, Service, ServiceError};
+use crate::text::document::Problem;
 use crate::text::secret::masked_json;
+use crate::value::json::{write_str, write_value};
 
 /// The routes of rules.
 pub fn routes() -> Router<Service> {
@@ -193,7 +195,9 @@ async fn status(
     let mut shown = report_json(&report);
     // A temporary rule has no text to look at.
     if let (true, Ok(text)) = (asked.0, service.rule_text(&id)) {
-        let warnings = service.warnings_of_rule(&text, Some(&id));
+        let mut warnings = service.warnings_of_rule(&text, Some(&id));
+        let odd = report.engine.iter().flat_map(|engine| &engine.oddities);
+        warnings.extend(odd.map(|odd| Problem::warning("rule", None, format!("rule {id}"), odd.clone())));
         if !warnings.is_empty() {
             shown["warnings"] = warnings.iter().map(warning).collect();
         }
@@ -370,11 +374,29 @@ async fn trace(State(service): State<Service>, Path(id): Path<String>, on: bool)
     Ok(service.trace_rule(&id, on)?)
 }
 
-async fn scan_tables(State(service): State<Service>, Path(id): Path<String>) -> ApiError {
-    match service.rule_nodes(&id).doing(&format!("failed to get topology for rule {id}")) {
-        Err(error) => error,
-        Ok(_) => ApiError::bad(format!("scan table error: join node is not found for {id}")),
+async fn scan_tables(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {
+    service.rule_nodes(&id).doing(&format!("failed to get topology for rule {id}"))?;
+    let rows = service.scanned_rows(&id).await.map_err(|error| match error {
+        NotShown::NoTable => ApiError::bad(format!("scan table error: join node is not found for {id}")),
+        NotShown::Busy => {
+            let text = format!("the data thread of rule {id} is busy: try again later");
+            ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, text)
+        }
+    })?;
+    let mut body = b"[".to_vec();
+    for row in rows {
+        let start = body.len();
+        body.extend_from_slice(if start > 1 { b",{\"emitter\":" } else { b"{\"emitter\":" });
+        write_str(&mut body, &row.table);
+        body.extend_from_slice(b",\"content\":");
+        match write_value(&mut body, &row.content) {
+            Ok(()) => body.push(b'}'),
+            // A number that JSON does not have.
+            Err(_) => body.truncate(start),
+        }
     }
+    body.push(b']');
+    Ok(super::json(String::from_utf8_lossy(&body).into_owned()))
 }
 
 #[derive(Deserialize)]

@@ -2,7 +2,7 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use tokio::io::AsyncReadExt;
 
 use super::details::Asked;
-use super::error::warning;
+use super::error::{accepted, warning};
 use super::heavy;
 use super::{ApiError, read, to_end};
 use crate::service::{Everything, Ruleset, Service, ServiceError};
@@ -76,14 +76,22 @@ async fn export_ruleset(State(service): State<Service>, Query(held): Query<Held>
     attachment(move || held.ruleset(ruleset)).await
 }
 
-async fn import_ruleset(State(service): State<Service>, body: Bytes) -> Result<String, ApiError> {
+async fn import_ruleset(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let text = service.import_text(read(&body, DECODE)?).await?;
     let ruleset: Ruleset = read(text.as_bytes(), "Import ruleset error")?;
+    let (known, odd) = (service.clone(), asked.0.then(|| ruleset.clone()));
     let imported = to_end(async move { Ok(service.import_ruleset(ruleset).await) }).await?;
     for (name, error) in &imported.refused.ruleset.rules {
         tracing::warn!("rule {name} was not imported: {error}");
     }
-    Ok(format!("imported {} streams, {} tables and {} rules", imported.streams, imported.tables, imported.rules))
+    let warnings = odd.map(|ruleset| known.warnings_of_ruleset(&ruleset)).unwrap_or_default();
+    let text =
+        format!("imported {} streams, {} tables and {} rules", imported.streams, imported.tables, imported.rules);
+    Ok(accepted(StatusCode::OK, text, &warnings))
 }
 
 async fn export(State(service): State<Service>, Query(held): Query<Held>) -> Response {

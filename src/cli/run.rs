@@ -19,12 +19,13 @@ use super::player::Track;
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::config::Config;
-use crate::engine::{Engine, EngineSettings, RuleSpec, RuleStatus};
+use crate::engine::{Engine, EngineSettings, PATROL, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
 use crate::io::printable;
 use crate::io::reach::FileRoots;
 use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, ServerSettings, Settings};
+use crate::memory;
 use crate::pipeline::{self, Pipeline};
 
 /// How often the status is shown on a terminal, and otherwise.
@@ -89,6 +90,7 @@ impl Run {
     async fn drive(&self, config: Config, pipeline: Pipeline, feeds: Vec<Feed>) -> Result<(), Failure> {
         let mut interrupts = Interrupts::listen()?;
         let secure = config.server.tls.is_some();
+        memory::set_budget(config.max_memory);
         let shutdown = CancellationToken::new();
         let settings = EngineSettings {
             workers: usize::from(self.workers),
@@ -149,9 +151,19 @@ impl Run {
                 let played = try_join_all(feeds.iter().map(|feed| feed.play(&engine, listening, secure))).await;
                 played.map(|sent| Some(sent.iter().sum::<u64>()))
             };
+            let relieves = async {
+                loop {
+                    tokio::time::sleep(PATROL).await;
+                    if let Some(rule) = engine.relieve_memory().await {
+                        engine.stop_rule(&rule, false).await;
+                        say(&format!("warning: rule {rule} is stopped: it remembers most, and memory is short"));
+                    }
+                }
+            };
             tokio::select! {
                 played = plays => played,
                 never = shows => never,
+                never = relieves => never,
                 () = interrupts.next() => Ok(None),
             }
         };

@@ -155,6 +155,7 @@ mod tests {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            unproven: 0,
             history: Default::default(),
         }
     }
@@ -171,6 +172,7 @@ mod tests {
             future: 0,
             feed: Default::default(),
             last_error: None,
+            oddities: Vec::new(),
             work: Default::default(),
             latency: Some(Latency { p50_us: 90, p99_us: 12_345, ..Latency::default() }),
             sources: vec![("s".to_owned(), link(state))],

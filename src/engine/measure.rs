@@ -45,7 +45,7 @@ pub(super) type Last = tokio::sync::Mutex<Option<(Instant, Arc<Measured>)>>;
 
 impl Engine {
     /// Fails the rule with the largest state, for lack of memory. Returns its id.
-    pub async fn fail_largest(&self, limit: Duration) -> Option<String> {
+    pub(super) async fn fail_largest(&self, limit: Duration) -> Option<String> {
         let measured = self.measure(limit).await;
         let (id, size) = measured.rules.iter().max_by_key(|(_, size)| size.bytes)?;
         let running = self.running();

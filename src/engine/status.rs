@@ -32,6 +32,8 @@ pub struct RuleStatus {
     /// Event time up to which all rows have arrived, ms since the epoch; `None` before the first.
     pub watermark: Option<i64>,
     pub last_error: Option<(SystemTime, String)>,
+    /// What looks wrong about its rows.
+    pub oddities: Vec<String>,
     pub work: Work,
     /// From socket to sink.
     pub latency: Option<Latency>,
@@ -98,7 +100,8 @@ impl LastStatus {
         for (number, sink) in &self.sinks {
             let Some(link) = status.sinks.get_mut(*number) else { continue };
             let now = sink.status();
-            (link.messages, link.bytes, link.dropped, link.queued) = (now.messages, now.bytes, now.dropped, now.queued);
+            (link.messages, link.bytes, link.dropped) = (now.messages, now.bytes, now.dropped);
+            (link.queued, link.unproven) = (now.queued, now.unproven);
         }
         status.dropped = dropped(&status.sinks);
         status
@@ -107,7 +110,11 @@ impl LastStatus {
     /// Whether the counts are final: everything is closed, and no connection can still count a message as delivered or
     /// lost.
     pub fn is_final(&self) -> bool {
-        self.closed.load(Ordering::Acquire) && self.sinks.iter().all(|(_, sink)| sink.status().queued == 0)
+        let settled = |(_, sink): &(usize, Arc<OpenSink>)| {
+            let status = sink.status();
+            status.queued == 0 && status.unproven == 0
+        };
+        self.closed.load(Ordering::Acquire) && self.sinks.iter().all(settled)
     }
 
     /// What the links that ended with the rule have lost; the others count themselves.
@@ -197,6 +204,7 @@ impl RunningRule {
             feed: metrics.feed(),
             watermark: metrics.watermark(),
             last_error: metrics.last_error(),
+            oddities: metrics.oddities(),
             work: metrics.work(),
             latency: metrics.latency(),
             sources,

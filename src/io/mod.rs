@@ -85,6 +85,8 @@ pub struct LinkStatus {
     pub dropped: Vec<(&'static str, u64)>,
     /// messages waiting for a peer, of all peers
     pub queued: usize,
+    /// messages that a peer's socket has taken and that may still be lost with its connection
+    pub unproven: u64,
     /// what has become of its connections
     pub history: LinkHistory,
 }
@@ -134,6 +136,7 @@ impl LinkStatus {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            unproven: 0,
             history: LinkHistory::default(),
         }
     }

@@ -27,6 +27,8 @@ use super::{Service, check_id, locked};
 use crate::definition::connection::{Connection, FileEntry, KINDS, selector};
 use crate::definition::stream::LOOKUP_SOURCES;
 use crate::io::websocket::{CheckError, DialError, Lease, Settings};
+use crate::property::Warning;
+use crate::text::document::Problem;
 
 pub use self::report::{ConnectionReport, ConnectionState};
 
@@ -115,6 +117,17 @@ impl Service {
         self.put(id, connection).await
     }
 
+    /// What is odd about the properties of a named connection that was accepted.
+    pub fn warnings_of_connection(&self, id: &str, kind: &str, props: &Map<String, Json>) -> Vec<Problem> {
+        let connection = Connection { kind: kind.to_owned(), props: props.clone() };
+        let warnings = connection.settings(id).map(|(_, warnings)| warnings).unwrap_or_default();
+        let subject = format!("connection {id}");
+        let told = |warning: &Warning| {
+            Problem::warning("connection", None, subject.as_str(), warning.message()).with_hint(warning.hint())
+        };
+        warnings.iter().map(told).collect()
+    }
+
     /// Replaces a named connection. One that rules refer to is refused: they would go on with the old one.
     ///
     /// # Errors
@@ -200,7 +213,10 @@ impl Service {
     async fn hold(&self, id: &str, connection: &Connection) -> Result<Arc<Lease>, ServiceError> {
         let refused = |error: &dyn std::fmt::Display| ServiceError::Connection(error.to_string());
         let (settings, _) = connection.settings(id).map_err(|error| refused(&error))?;
-        let settings = if is_named(id) { settings } else { Settings { connection: None, ..settings } };
+        let mut settings = if is_named(id) { settings } else { Settings { connection: None, ..settings } };
+        if let Some(reach) = &self.config().reach {
+            settings.limit_variables(&reach.variables);
+        }
         let engine = self.inner.engine.read().await;
         let websockets = engine.as_ref().ok_or(ServiceError::Stopping)?.websockets();
         websockets.hold(settings).await.map(Arc::new).map_err(|error| refused(&error))

@@ -56,6 +56,7 @@ pub use crate::definition::stream::LOOKUP_SOURCES;
 use crate::config::Config;
 use crate::definition::stream::Catalog;
 use crate::engine::{Engine, EngineError, EngineSettings, Measured, Totals, Waiting, view_of};
+pub use crate::engine::{NotShown, ScannedRow};
 use crate::io::reach::{self, FileRoots, Reach, ReachError};
 use crate::sync::{KeyedLock, locked};
 use checkpoints::Checkpoints;
@@ -66,6 +67,9 @@ use rules::Entry;
 use tasks::Tasks;
 use timer::Timer;
 use trial::Trial;
+
+/// How long a request for the rows of scan tables waits for the data thread.
+const SHOWING: Duration = Duration::from_secs(2);
 
 /// Settings of a service.
 pub struct ServiceSettings {
@@ -313,11 +317,27 @@ impl Service {
         self.inner.engine.read().await.as_ref().map(Engine::disconnects).unwrap_or_default()
     }
 
+    /// Bytes of large messages of websockets that are not whole yet.
+    pub async fn unfinished_bytes(&self) -> usize {
+        self.inner.engine.read().await.as_ref().map_or(0, Engine::unfinished_bytes)
+    }
+
     /// Measures the states of rules and lookup tables; what is not answered within `limit` is left out.
     pub async fn measure(&self, limit: Duration) -> Arc<Measured> {
         match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.measure(limit).await,
             None => Arc::default(),
+        }
+    }
+
+    /// The rows of a rule's scan tables.
+    ///
+    /// # Errors
+    /// [`NotShown`]
+    pub async fn scanned_rows(&self, id: &str) -> Result<Vec<ScannedRow>, NotShown> {
+        match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.scanned_rows(id, SHOWING).await,
+            None => Err(NotShown::NoTable),
         }
     }
 

@@ -301,6 +301,7 @@ mod tests {
             bytes: 0,
             dropped: dropped.to_vec(),
             queued: 0,
+            unproven: 0,
             history: Default::default(),
         }
     }
@@ -324,6 +325,7 @@ mod tests {
                 feed: Default::default(),
                 watermark: None,
                 last_error: None,
+                oddities: Vec::new(),
                 work: Work::default(),
                 latency: None,
                 sources: Vec::new(),

@@ -7,10 +7,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 
 use super::{Inner, Service, locked, millis};
-use crate::memory::{self, Pressure};
-
-/// How often failed rules are looked for. A change of the system clock is noticed within this time, too.
-const PATROL: Duration = Duration::from_secs(1);
+use crate::engine::PATROL;
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -112,19 +109,15 @@ pub(super) fn keep(service: &Service) {
     });
 }
 
-/// Ends the rules that have failed, and retries connections that could not be opened. False once the service has stopped.
+/// Gives memory back where it is short, ends the rules that have failed, and retries connections that could not be opened. False once the service has stopped.
 async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     let Some(inner) = inner.upgrade() else { return false };
     let service = Service { inner };
-    if memory::pressure() == Pressure::Rules
-        && let Some(engine) = service.inner.engine.read().await.as_ref()
-        && let Some(rule) = engine.fail_largest(PATROL).await
-    {
-        memory::count(Pressure::Rules);
-        tracing::warn!(rule, "memory is short: the rule with the largest state is stopped");
-    }
     let failed = match service.inner.engine.read().await.as_ref() {
-        Some(engine) => engine.failed(),
+        Some(engine) => {
+            engine.relieve_memory().await;
+            engine.failed()
+        }
         None => return false,
     };
     for id in failed {

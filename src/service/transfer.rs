@@ -439,8 +439,12 @@ impl Service {
 
     /// What is odd about the definitions of an import that was accepted.
     pub fn warnings_of_import(&self, text: &str) -> Vec<Problem> {
-        let Ok(all) = serde_json::from_str::<Everything>(text) else { return Vec::new() };
-        let Ruleset { streams, tables, rules } = all.ruleset;
+        serde_json::from_str(text).map(|all: Everything| self.warnings_of_ruleset(&all.ruleset)).unwrap_or_default()
+    }
+
+    /// What is odd about the definitions of a rule set that was accepted.
+    pub fn warnings_of_ruleset(&self, ruleset: &Ruleset) -> Vec<Problem> {
+        let Ruleset { streams, tables, rules } = ruleset;
         let of_relations = streams.values().chain(tables.values()).flat_map(|sql| self.warnings_of_statement(sql));
         of_relations.chain(rules.iter().flat_map(|(id, text)| self.warnings_of_rule(text, Some(id)))).collect()
     }

@@ -15,9 +15,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::process::serve::{Folder, LIMIT, Served};
 
-type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Client = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-async fn serve(folder: &Folder, arguments: &[&str], sink: Value) -> Served {
+pub async fn serve(folder: &Folder, arguments: &[&str], sink: Value) -> Served {
     // Paths stay, however slow the machine is.
     folder.write("etc/plutino.yaml", "source: {endpointLinger: 120s}\n");
     let mut command = folder.command();
@@ -30,12 +30,12 @@ async fn serve(folder: &Folder, arguments: &[&str], sink: Value) -> Served {
     served
 }
 
-async fn client(served: &Served, path: &str) -> Client {
+pub async fn client(served: &Served, path: &str) -> Client {
     connect_async(served.data_url(path)).await.expect("the path is there").0
 }
 
 /// Sends messages of this many bytes.
-async fn send(client: &mut Client, count: u64, bytes: usize) {
+pub async fn send(client: &mut Client, count: u64, bytes: usize) {
     for n in 0..count {
         let text = json!({"n": n, "x": "x".repeat(bytes)}).to_string();
         client.send(Message::text(text)).await.expect("the source is there");
@@ -52,7 +52,7 @@ async fn read_all(mut client: Client) -> u64 {
 }
 
 /// What is counted as lost, by cause, of all rules and endpoints.
-async fn lost(served: &Served) -> Vec<(String, u64)> {
+pub async fn lost(served: &Served) -> Vec<(String, u64)> {
     let page = served.asks("GET", "/metrics", &Value::Null).await.body;
     let series = page.lines().filter(|line| line.starts_with("plutino_dropped_messages_total{"));
     let count = |line: &str| {
@@ -62,12 +62,12 @@ async fn lost(served: &Served) -> Vec<(String, u64)> {
     series.map(|line| count(line).expect("a count with its cause")).collect()
 }
 
-async fn sum_of_lost(served: &Served) -> u64 {
+pub async fn sum_of_lost(served: &Served) -> u64 {
     lost(served).await.iter().map(|(_, count)| count).sum()
 }
 
 /// Waits until something holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let began = Instant::now();
     while !holds().await {
         assert!(began.elapsed() < LIMIT, "{what}");

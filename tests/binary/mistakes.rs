@@ -287,3 +287,53 @@ fn a_service_without_its_certificates_does_not_start() {
     let said = folder.refused();
     assert!(said.contains("source.httpServerTls.certfile") && said.contains("no.pem"), "{said}");
 }
+
+#[tokio::test]
+async fn connections_and_rule_sets_are_accepted_with_warnings() {
+    let folder = Folder::new("accepted");
+    let served = Served::begin(&folder).await;
+    let connection = json!({"id": "c", "typ": "websocket", "props": {"path": "/c", "pingIntervall": "1s"}});
+    let (status, text) = served.ask("POST", "/connections?details", connection.clone()).await;
+    assert_eq!(status, 201, "{text}");
+    let answer: Value = serde_json::from_str(&text).expect("it has warnings");
+    assert_eq!(answer["message"], "success");
+    assert_eq!(answer["warnings"][0]["hint"], "did you mean pingInterval?", "{text}");
+    // Who does not ask gets eKuiper's text.
+    assert_eq!(served.ask("PUT", "/connections/c", connection.clone()).await, (200, "success".to_owned()));
+    let (_, text) = served.ask("PUT", "/connections/c?details", connection).await;
+    assert!(text.contains("pingIntervall"), "{text}");
+    let streams = json!({"s": "CREATE STREAM s () WITH (DATASOURCE=\"/s\")"});
+    let content = json!({"streams": streams}).to_string();
+    let (_, plain) = served.ask("POST", "/ruleset/import", json!({"content": content})).await;
+    assert_eq!(plain, "imported 1 streams, 0 tables and 0 rules");
+    let (_, text) = served.ask("POST", "/ruleset/import?details", json!({"content": content})).await;
+    let answer: Value = serde_json::from_str(&text).expect("it has warnings");
+    assert_eq!(answer["message"], plain);
+    assert!(text.contains("it has no TYPE"), "{text}");
+}
+
+#[tokio::test]
+async fn timestamps_in_another_unit_are_a_warning_of_the_status() {
+    let folder = Folder::new("units");
+    let served = Served::begin(&folder).await;
+    let stream = "CREATE STREAM timed () WITH (TYPE=\"websocket\", DATASOURCE=\"/timed\", TIMESTAMP=\"at\")";
+    assert_eq!(served.ask("POST", "/streams", json!({ "sql": stream })).await.0, 201);
+    let rule = json!({
+        "id": "r", "sql": "SELECT count(*) FROM timed GROUP BY TUMBLINGWINDOW(ss, 1)", "actions": [{"nop": {}}],
+        "options": {"isEventTime": true},
+    });
+    assert_eq!(served.ask("POST", "/rules", rule).await.0, 201);
+    let mut sender = tokio_tungstenite::connect_async(served.0.data_url("/timed")).await.expect("it is there").0;
+    let message = tokio_tungstenite::tungstenite::Message::text("{\"at\": 1700000000}");
+    futures_util::SinkExt::send(&mut sender, message).await.expect("it is there");
+    let seen = async {
+        loop {
+            let (_, text) = served.ask("GET", "/rules/r/status?details", Value::Null).await;
+            if text.contains("the timestamps in at look like epoch_s, but are read as ms") {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, seen).await.expect("the status says it");
+}

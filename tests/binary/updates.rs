@@ -88,7 +88,7 @@ async fn put(served: &Served, path: &str, body: &Value) -> String {
     served.asks("PUT", path, body).await.done()
 }
 
-async fn updates(workers: &str) {
+async fn updates(workers: &str, rounds: usize) {
     let folder = Folder::new("updates");
     let mut command = folder.command();
     command.args(["--workers", workers]);
@@ -97,13 +97,13 @@ async fn updates(workers: &str) {
         let sql = format!("CREATE STREAM {stream} () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")");
         served.asks("POST", "/streams", &json!({"sql": sql})).await.done();
     }
-    let sink = json!({"path": "/out", "sendSingle": true});
+    let sink = json!({"path": "/out", "sendSingle": true, "writeTimeout": "1h"});
     served.asks("POST", "/rules", &rule("a", "", sink.clone())).await.done();
     // One that never reads: nobody waits for it.
     let (_lazy, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
     let flow = Flow::start(&served, "/in", "/out").await;
     flow.goes_on(100).await;
-    for round in 0..60 {
+    for round in 0..rounds {
         match round % 6 {
             // The same, another filter, another stream on the same endpoint, and back.
             0 => put(&served, "/rules/r", &rule("a", "", sink.clone())).await,
@@ -130,10 +130,15 @@ async fn updates(workers: &str) {
 
 #[tokio::test]
 async fn updates_and_restarts_cut_nobody_off_and_lose_nothing() {
-    updates("1").await;
+    updates("1", 60).await;
 }
 
 #[tokio::test]
 async fn so_it_is_with_three_data_threads() {
-    updates("3").await;
+    updates("3", 60).await;
+}
+
+#[tokio::test]
+async fn two_hundred_updates_are_noticed_by_nobody() {
+    updates("1", 200).await;
 }

@@ -27,7 +27,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("definition", &["format", "io", "property", "sql", "text", "value"]),
     ("plan", &["definition", "expr", "property", "sql", "text", "time", "value", "view"]),
     ("dataflow", &["definition", "expr", "format", "io", "metrics", "plan", "sync", "time", "value", "view"]),
-    ("engine", &["dataflow", "definition", "format", "io", "metrics", "plan", "sync", "time", "value", "view"]),
+    (
+        "engine",
+        &["dataflow", "definition", "format", "io", "memory", "metrics", "plan", "sync", "time", "value", "view"],
+    ),
     ("config", &["definition", "io", "logging", "property", "text"]),
     ("pipeline", &["config", "definition", "engine", "io", "plan", "property", "sql", "text"]),
     (
@@ -56,8 +59,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "config", "expr", "format", "io", "logging", "metrics", "plan", "property", "service", "sql", "sync",
-            "text", "value", "view",
+            "config", "expr", "format", "io", "logging", "memory", "metrics", "plan", "property", "service", "sql",
+            "sync", "text", "time", "value", "view",
         ],
     ),
     (

@@ -270,11 +270,12 @@ impl ScanRule {
         if !std::mem::replace(&mut self.unit_checked, true)
             && let Some(unit) = event_time::other_unit(event_time, value)
         {
-            tracing::warn!(
-                rule = self.context.id,
+            let odd = format!(
                 "the timestamps in {} look like {unit}, but are read as ms: set TIMESTAMP_FORMAT=\"{unit}\"",
                 event_time.path
             );
+            tracing::warn!(rule = self.context.id, "{odd}");
+            self.metrics.odd(odd);
         }
         // A row that is not accepted must not move the watermark.
         for column in &self.typed {

@@ -19,8 +19,10 @@ use super::protocol::code;
 use super::routes::{self, Segments};
 use super::tally::{Loss, Tally};
 use super::totals::Totals;
+use super::unproven::Unproven;
 use super::watch::Heard;
 use crate::io::queue::{MessageBatch, Origin};
+use crate::memory::{self, Pressure};
 use crate::sync::locked;
 use crate::value::Text;
 
@@ -55,6 +57,8 @@ pub(super) struct Peer {
     pub thread: usize,
     /// messages of `onOpen` still to be sent on this connection, before all others; `None` while there is none
     first: Mutex<Option<VecDeque<String>>>,
+    /// what its connection has taken without a proof that it was read
+    pub unproven: Mutex<Unproven>,
     lanes: Mutex<Lanes>,
 }
 
@@ -102,6 +106,7 @@ impl Peer {
             farewell: watch::Sender::new(None),
             wake: Notify::new(),
             first: Mutex::new(Some(VecDeque::new())),
+            unproven: Mutex::default(),
             lanes: Mutex::default(),
         })
     }
@@ -219,18 +224,8 @@ impl ClientQueue {
     }
 
     /// Whose it is.
-    pub fn peer(&self) -> &Peer {
+    pub fn peer(&self) -> &Arc<Peer> {
         &self.peer
-    }
-
-    /// Whether it is this peer's.
-    pub fn is_of(&self, peer: &Arc<Peer>) -> bool {
-        Arc::ptr_eq(&self.peer, peer)
-    }
-
-    /// Whether its client has this id.
-    pub fn is_for(&self, client: &str) -> bool {
-        self.peer.id == *client
     }
 
     /// Messages that wait.
@@ -245,12 +240,13 @@ impl ClientQueue {
 
     /// Takes a batch, which its sink has counted as waiting.
     pub fn push(self: &Arc<Self>, batch: &Arc<MessageBatch>) {
-        let limit = self.sink.limit;
+        let is_short = memory::level() >= Pressure::Queues;
+        let limit = if is_short { self.sink.limit.short() } else { self.sink.limit };
         let mut state = locked(&self.state);
         if state.closed {
             // Its client has left, and the sink does not know yet.
             drop(state);
-            self.lose(batch.len(), self.sink.unless_ended(Loss::Left));
+            self.lose(batch.len(), self.cause_of_end());
             return;
         }
         state.entries.push_back(Entry { batch: batch.clone(), next: 0 });
@@ -258,6 +254,7 @@ impl ClientQueue {
         state.bytes += batch.byte_len();
         if state.messages > limit.messages || state.bytes > limit.bytes {
             match self.sink.policy {
+                SlowClient::DropOldest if is_short => self.cut(&mut state),
                 SlowClient::DropOldest => {
                     let lost = state.drop_oldest(limit);
                     self.lose(lost, Loss::Slow);
@@ -289,6 +286,23 @@ impl ClientQueue {
         let mut lanes = locked(&self.peer.lanes);
         if !lanes.left {
             lanes.waiting.push_back(self.clone());
+        }
+    }
+
+    /// Holds it to what may wait while memory is short; gives the bytes that still do.
+    pub fn shorten(&self) -> usize {
+        let mut state = locked(&self.state);
+        if self.sink.policy == SlowClient::DropOldest {
+            self.cut(&mut state);
+        }
+        state.bytes
+    }
+
+    fn cut(&self, state: &mut LaneState) {
+        let lost = state.drop_oldest(self.sink.limit.short());
+        if lost > 0 {
+            memory::count(Pressure::Queues);
+            self.lose(lost, Loss::Memory);
         }
     }
 
@@ -326,7 +340,13 @@ impl ClientQueue {
         let lost = state.clear();
         self.relieve(&mut state);
         drop(state);
-        self.lose(lost, self.sink.unless_ended(Loss::Left));
+        self.lose(lost, self.cause_of_end());
+    }
+
+    /// Why it loses what waits when it closes.
+    fn cause_of_end(&self) -> Loss {
+        let sent_away = self.peer.farewell.borrow().is_some_and(|farewell| farewell.code == code::AGAIN);
+        self.sink.unless_ended(if sent_away { Loss::Memory } else { Loss::Left })
     }
 
     /// Ends the state of being over the limit, if it holds.
@@ -416,8 +436,8 @@ impl Drop for Flight {
         let out = self.next - self.start;
         let left = self.batch.len() - self.next;
         if self.flushed {
-            sink.messages.fetch_add(out as u64, Ordering::Relaxed);
-            sink.bytes.fetch_add(self.bytes as u64, Ordering::Relaxed);
+            sink.flushed(out, self.bytes);
+            locked(&lane.peer.unproven).add(sink, out as u64);
         }
         let (mut lost, mut fresh) = (0, false);
         let mut state = locked(&lane.state);
@@ -438,7 +458,7 @@ impl Drop for Flight {
         if fresh {
             lane.list();
         }
-        lane.lose(lost, sink.unless_ended(Loss::Left));
+        lane.lose(lost, lane.cause_of_end());
         if self.flushed {
             sink.remove(out);
         } else {

@@ -7,6 +7,8 @@
 //! What waits for the peer is bounded: those bytes, one pong, one ping and a close frame. A ping is read only when the
 //! pong before it is on its way, so a peer that sends pings and takes no pongs is not read on. A peer that takes no
 //! bytes for `writeTimeout` is dropped.
+//!
+//! Pings have numbers, so that an answer proves that what was sent before it was read ([`Unproven`](super::unproven)).
 
 use std::io;
 use std::pin::{Pin, pin};
@@ -45,7 +47,8 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
     let stream = Stream::new(opened, terms.max_message_size, terms.per_message_deflate.as_ref(), &peer.totals);
     let socket = Socket(Mutex::new(stream));
     let pulse = Pulse::new();
-    let Verdict { code, cause, error } = {
+    locked(&peer.unproven).begin(terms.ping_interval.is_some());
+    let Verdict { code, cause, error, broke } = {
         let mut reader = pin!(read(&socket, endpoint, peer, &pulse));
         let mut farewell = peer.farewell.subscribe();
         let first = {
@@ -61,10 +64,17 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
             First::Read(end) => end.verdict(&terms),
             First::Farewell(Some(Farewell { code, reason })) => {
                 socket.say_goodbye(code, reason).await;
-                rest(reader, CLOSE_TIMEOUT, &pulse).await;
-                let slow = (code == code::POLICY).then(|| (Cause::SlowClient, format!("disconnected: {reason}")));
-                let (cause, error) = slow.unzip();
-                Verdict { code: None, cause, error }
+                // A peer that does not answer in time has what the kernel holds for it still to read.
+                let end = rest(reader, CLOSE_TIMEOUT, &pulse).await;
+                // One that ends without an answer has read so far.
+                let broke = matches!(end, Some(ReadEnd::Broken(ReadError::Io(_))));
+                let cause = match code {
+                    code::POLICY => Some(Cause::SlowClient),
+                    code::AGAIN => Some(Cause::Memory),
+                    _ => None,
+                };
+                let error = cause.map(|_| format!("disconnected: {reason}"));
+                Verdict { code: None, cause, error, broke }
             }
             First::Farewell(None) => Verdict::default(),
             First::Silence => {
@@ -78,6 +88,10 @@ pub(super) async fn run(mut opened: Opened<Wire>, endpoint: &Arc<Endpoint>, peer
             },
         }
     };
+    {
+        let mut unproven = locked(&peer.unproven);
+        if broke { unproven.lose() } else { unproven.forget() }
+    }
     if let Some(cause) = cause {
         peer.totals.count(cause);
         // Each time, in both roles: such a message is lost, and only a setting lets it in.
@@ -104,11 +118,14 @@ struct Verdict {
     cause: Option<Cause>,
     /// for the status
     error: Option<String>,
+    /// what no pong has proven counts as lost
+    broke: bool,
 }
 
 impl Verdict {
+    /// Of a connection that broke.
     fn new(code: Option<u16>, cause: Cause, error: impl Into<String>) -> Verdict {
-        Verdict { code, cause: Some(cause), error: Some(error.into()) }
+        Verdict { code, cause: Some(cause), error: Some(error.into()), broke: true }
     }
 }
 
@@ -126,6 +143,13 @@ impl Socket {
         std::future::poll_fn(|cx| locked(&self.0).poll_flush(cx)).await
     }
 
+    /// Sends a ping whose answer proves what was sent before it.
+    async fn ping(&self, peer: &Peer) -> io::Result<()> {
+        let number = locked(&peer.unproven).ask();
+        locked(&self.0).out.ping(number);
+        self.flush().await
+    }
+
     /// Sends a close frame. A peer that does not take it is cut off.
     async fn say_goodbye(&self, code: u16, reason: &'static str) {
         locked(&self.0).out.close(Some(code), reason);
@@ -133,9 +157,12 @@ impl Socket {
     }
 
     /// Reads what is there, at least one message, or up to the end.
-    async fn gather(&self, intake: &mut Intake, pulse: &Pulse) -> Read {
+    async fn gather(&self, intake: &mut Intake, peer: &Peer, pulse: &Pulse) -> Read {
         std::future::poll_fn(|cx| {
             let read = locked(&self.0).poll_read(cx, intake);
+            if let Some(number) = intake.pong.take() {
+                locked(&peer.unproven).answered(number);
+            }
             if let Some(heard) = intake.heard {
                 pulse.heard(heard);
             }
@@ -157,6 +184,7 @@ async fn rest(mut reader: Pin<&mut impl Future<Output = ReadEnd>>, limit: Durati
     }
     pulse.over.store(true, Ordering::Relaxed);
     std::future::poll_fn(|cx| match reader.as_mut().poll(cx) {
+        Poll::Ready(ReadEnd::Over) => Poll::Ready(None),
         Poll::Ready(end) => Poll::Ready(Some(end)),
         Poll::Pending if pulse.busy.load(Ordering::Relaxed) => Poll::Pending,
         Poll::Pending => Poll::Ready(None),
@@ -177,12 +205,14 @@ enum ReadEnd {
     Closed(Option<Close>),
     /// otherwise
     Broken(ReadError),
+    /// it was given up
+    Over,
 }
 
 impl ReadEnd {
     fn verdict(self, terms: &Settings) -> Verdict {
         match self {
-            ReadEnd::Closed(None) => Verdict::default(),
+            ReadEnd::Closed(None) | ReadEnd::Over => Verdict::default(),
             ReadEnd::Closed(Some(Close { code, reason })) => {
                 let normal = matches!(code, 1000 | code::AWAY);
                 let error = (!normal).then(|| format!("closed by the peer: {code} {reason}"));
@@ -205,7 +235,7 @@ async fn read(socket: &Socket, endpoint: &Endpoint, peer: &Peer, pulse: &Pulse) 
     let mut usual = 1;
     loop {
         let mut intake = Intake::with_capacity(usual);
-        let read = socket.gather(&mut intake, pulse).await;
+        let read = socket.gather(&mut intake, peer, pulse).await;
         usual = intake.frames.len().max(1);
         if !intake.frames.is_empty() {
             pulse.busy(true);
@@ -220,7 +250,7 @@ async fn read(socket: &Socket, endpoint: &Endpoint, peer: &Peer, pulse: &Pulse) 
                 return ReadEnd::Closed(close);
             }
             Read::Broken(error) => return ReadEnd::Broken(error),
-            _ if pulse.over.load(Ordering::Relaxed) => return ReadEnd::Closed(None),
+            _ if pulse.over.load(Ordering::Relaxed) => return ReadEnd::Over,
             // More is there: the worker and the other sockets of this thread come first.
             Read::Full => tokio::task::yield_now().await,
             Read::Taken => {}
@@ -242,6 +272,7 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
         pings.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         pings
     });
+    let mut pinged = Instant::now();
     let mut flights: Vec<Flight> = Vec::new();
     loop {
         while let Some(message) = peer.next_first() {
@@ -270,6 +301,14 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
         if !flights.is_empty() {
             socket.flush().await?;
             flights.drain(..).for_each(Flight::arrive);
+            // One that always has something to send is pinged, too.
+            if let Some((every, pings)) = terms.ping_interval.zip(pings.as_mut())
+                && pinged.elapsed() >= every
+            {
+                pings.reset();
+                pinged = Instant::now();
+                socket.ping(peer).await?;
+            }
             // A reader that keeps up with us must not keep the thread.
             tokio::task::yield_now().await;
             continue;
@@ -283,8 +322,8 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
         tokio::select! {
             () = peer.wake.notified() => {}
             _ = ping => {
-                locked(&socket.0).out.ping();
-                socket.flush().await?;
+                pinged = Instant::now();
+                socket.ping(peer).await?;
             }
         }
     }

@@ -357,6 +357,11 @@ impl Endpoint {
         sink.end();
     }
 
+    /// The sinks that are there.
+    pub fn sinks(&self) -> Vec<Arc<SinkQueue>> {
+        locked(&self.members).sinks.clone()
+    }
+
     /// Adds a peer; false if the endpoint is at its end.
     pub fn join(&self, peer: &Arc<Peer>) -> bool {
         let mut members = locked(&self.members);

@@ -15,12 +15,16 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::SystemTime;
 
+use foldhash::fast::RandomState;
+use indexmap::IndexMap;
+
 use super::client_queue::{ClientQueue, Peer};
 use super::config::{QueueLimit, SlowClient};
 use super::tally::{Loss, Tally};
 use super::threads::{Errand, SocketThread, SocketThreads};
 use crate::io::queue::{MessageBatch, Outlet, Signal};
 use crate::sync::locked;
+use crate::value::Text;
 
 /// How many batches an inbox holds.
 const INBOX_BATCHES: usize = 64;
@@ -60,16 +64,12 @@ impl SinkQueue {
     /// From now on `peer` gets what is sent.
     pub fn join(&self, peer: &Arc<Peer>) {
         let lane = ClientQueue::open(peer, &self.tally);
-        self.branch(peer).change(|lanes| lanes.push(lane));
+        self.branch(peer).change(|lanes| drop(lanes.insert(peer.id.clone(), lane)));
     }
 
     /// `peer` gets nothing more but what waits for it.
     pub fn retire(&self, peer: &Arc<Peer>) {
-        self.branch(peer).change(|lanes| {
-            if let Some(place) = lanes.iter().position(|lane| lane.is_of(peer)) {
-                lanes.swap_remove(place);
-            }
-        });
+        self.branch(peer).change(|lanes| drop(lanes.swap_remove(&peer.id)));
     }
 
     /// Brings all that was sent into the lanes: what other sinks send next does not overtake it.
@@ -81,9 +81,9 @@ impl SinkQueue {
     pub fn end(&self) {
         self.tally.end();
         for branch in &self.branches {
-            let mut left = Vec::new();
+            let mut left = Lanes::default();
             branch.change(|lanes| left = std::mem::take(lanes));
-            left.iter().for_each(|lane| lane.end());
+            left.values().for_each(|lane| lane.end());
         }
     }
 
@@ -91,7 +91,17 @@ impl SinkQueue {
     pub fn clients(&self) -> Vec<ClientStatus> {
         let of_branch = |branch: &Arc<Branch>| {
             let lanes = branch.settled();
-            lanes.iter().map(|lane| status(lane)).collect::<Vec<_>>()
+            lanes.values().map(|lane| status(lane)).collect::<Vec<_>>()
+        };
+        self.branches.iter().flat_map(of_branch).collect()
+    }
+
+    /// Holds each client to what may wait for it while memory is short. Gives the clients with what still waits, in
+    /// bytes.
+    pub fn shorten(&self) -> Vec<(usize, Arc<Peer>)> {
+        let of_branch = |branch: &Arc<Branch>| {
+            let lanes = branch.settled();
+            lanes.values().map(|lane| (lane.shorten(), lane.peer().clone())).collect::<Vec<_>>()
         };
         self.branches.iter().flat_map(of_branch).collect()
     }
@@ -106,7 +116,7 @@ impl SinkQueue {
             let message = Arc::new(message);
             let found = self.branches.iter().any(|branch| {
                 let lanes = branch.settled();
-                let lane = lanes.iter().find(|lane| lane.is_for(client));
+                let lane = lanes.get(client);
                 if let Some(lane) = lane {
                     self.tally.add(message.len());
                     lane.push(&message);
@@ -151,12 +161,15 @@ impl Outlet for SinkQueue {
     }
 }
 
+/// Lanes by the ids of their peers: a message may be for one of them alone.
+type Lanes = IndexMap<Text, Arc<ClientQueue>, RandomState>;
+
 /// The clients of a sink on one data thread.
 struct Branch {
     thread: Arc<SocketThread>,
     tally: Arc<Tally>,
     /// locked for one batch at a time; before `inbox`, where both are
-    lanes: Mutex<Vec<Arc<ClientQueue>>>,
+    lanes: Mutex<Lanes>,
     inbox: Mutex<Inbox>,
 }
 
@@ -198,21 +211,21 @@ impl Branch {
         }
         let lanes = self.settled();
         self.tally.add(batch.len() * lanes.len());
-        lanes.iter().for_each(|lane| lane.push(batch));
+        lanes.values().for_each(|lane| lane.push(batch));
         lanes.len()
     }
 
     /// The lanes, when they have got all that was sent before.
-    fn settled(&self) -> MutexGuard<'_, Vec<Arc<ClientQueue>>> {
+    fn settled(&self) -> MutexGuard<'_, Lanes> {
         let lanes = locked(&self.lanes);
         while let Some(batch) = locked(&self.inbox).take() {
-            lanes.iter().for_each(|lane| lane.push(&batch));
+            lanes.values().for_each(|lane| lane.push(&batch));
         }
         lanes
     }
 
     /// Lets clients come or go, while nothing is on its way to them.
-    fn change(&self, change: impl FnOnce(&mut Vec<Arc<ClientQueue>>)) {
+    fn change(&self, change: impl FnOnce(&mut Lanes)) {
         loop {
             let mut lanes = self.settled();
             let mut inbox = locked(&self.inbox);

@@ -112,10 +112,11 @@ impl SinkLink {
     /// How it stands.
     pub fn status(&self) -> LinkStatus {
         LinkStatus {
-            messages: self.queue.tally.messages.load(Ordering::Relaxed),
+            messages: self.queue.tally.delivered(),
             bytes: self.queue.tally.bytes.load(Ordering::Relaxed),
             dropped: self.queue.tally.lost(),
             queued: self.queue.tally.queued(),
+            unproven: self.queue.tally.unproven.load(Ordering::Acquire),
             ..self.hold.status()
         }
     }

@@ -24,10 +24,12 @@ mod protocol;
 mod routes;
 mod server;
 mod server_settings;
+mod shed;
 mod socket;
 mod tally;
 mod threads;
 mod totals;
+mod unproven;
 mod watch;
 
 use std::collections::{BTreeMap, HashMap};
@@ -271,6 +273,11 @@ impl Websockets {
     /// Connections that ended otherwise than by a close frame of either side, by cause.
     pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
         self.hub.totals.disconnects()
+    }
+
+    /// Bytes of large messages that are not whole yet, of all connections.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.hub.totals.unfinished_bytes()
     }
 
     /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
@@ -536,6 +543,7 @@ impl Hub {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            unproven: 0,
             history: standing.history,
         }
     }

@@ -24,16 +24,19 @@ pub(super) enum Loss {
     Unknown,
     /// the sink ended before they were taken
     Unsent,
+    /// their queue was shortened, or their client sent away, for want of memory
+    Memory,
 }
 
 impl Loss {
-    const ALL: [(Loss, &str); 6] = [
+    const ALL: [(Loss, &str); 7] = [
         (Loss::Slow, "slow client"),
         (Loss::NoClient, NO_CLIENT),
         (Loss::Left, "client left"),
         (Loss::Broken, "connection broke"),
         (Loss::Unknown, "unknown client"),
         (Loss::Unsent, UNSENT),
+        (Loss::Memory, "memory is short"),
     ];
 }
 
@@ -51,7 +54,11 @@ pub(super) struct Tally {
     /// told when nothing waits any more
     drained: Notify,
     /// messages flushed to clients
-    pub messages: AtomicU64,
+    messages: AtomicU64,
+    /// of them, those of which no pong tells yet that they were read
+    pub unproven: AtomicU64,
+    /// of them, those that a broken connection may have lost
+    lost_unproven: AtomicU64,
     /// their bytes
     pub bytes: AtomicU64,
     lost: [AtomicU64; Loss::ALL.len()],
@@ -69,6 +76,8 @@ impl Tally {
             queued: AtomicUsize::new(0),
             drained: Notify::new(),
             messages: AtomicU64::new(0),
+            unproven: AtomicU64::new(0),
+            lost_unproven: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             lost: Default::default(),
             ended: AtomicBool::new(false),
@@ -128,7 +137,30 @@ impl Tally {
 
     /// This cause, unless the sink is at its end.
     pub fn unless_ended(&self, cause: Loss) -> Loss {
-        if self.ended.load(Ordering::Acquire) { Loss::Unsent } else { cause }
+        if self.has_ended() { Loss::Unsent } else { cause }
+    }
+
+    /// Whether the sink is at its end.
+    pub fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    /// Counts messages that were flushed, and their bytes.
+    pub fn flushed(&self, messages: usize, bytes: usize) {
+        self.messages.fetch_add(messages as u64, Ordering::AcqRel);
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Messages that were delivered: flushed to clients, and not lost with a connection that broke.
+    pub fn delivered(&self) -> u64 {
+        let lost = self.lost_unproven.load(Ordering::Acquire);
+        self.messages.load(Ordering::Acquire).saturating_sub(lost)
+    }
+
+    /// Counts flushed messages as lost with their connection.
+    pub fn lose_unproven(&self, messages: u64) {
+        self.lost_unproven.fetch_add(messages, Ordering::AcqRel);
+        self.lost[Loss::Broken as usize].fetch_add(messages, Ordering::Relaxed);
     }
 
     /// Counts messages that are lost.

@@ -74,6 +74,11 @@ impl Totals {
         self.ended[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Bytes of large messages that are not whole yet.
+    pub fn unfinished_bytes(&self) -> usize {
+        self.unfinished.load(Ordering::Relaxed)
+    }
+
     /// How many connections ended, with the names of the causes.
     pub fn disconnects(&self) -> Vec<(&'static str, u64)> {
         CAUSES.iter().zip(&self.ended).map(|((_, name), count)| (*name, count.load(Ordering::Relaxed))).collect()

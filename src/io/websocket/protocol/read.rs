@@ -22,12 +22,14 @@ pub struct Intake {
     bytes: usize,
     /// when something came first, be it a part of a message or a control frame
     pub heard: Option<Instant>,
+    /// the number in the last pong
+    pub pong: Option<u64>,
 }
 
 impl Intake {
     /// An empty one with room for as many messages as are usual.
     pub fn with_capacity(frames: usize) -> Intake {
-        Intake { frames: Vec::with_capacity(frames), bytes: 0, heard: None }
+        Intake { frames: Vec::with_capacity(frames), bytes: 0, heard: None, pong: None }
     }
 
     fn is_full(&self, more: usize) -> bool {
@@ -44,7 +46,8 @@ pub enum Step {
     Full,
     /// a ping with its payload
     Ping(Bytes),
-    Pong,
+    /// a pong, with the number in its payload where it has one
+    Pong(Option<u64>),
     /// a close frame, and nothing that comes after it counts
     Close(Option<Close>),
 }
@@ -172,8 +175,9 @@ impl Decoder {
                 return Ok(Some(Step::Ping(payload)));
             }
             Opcode::Pong => {
+                let number = payload.try_into().ok().map(u64::from_be_bytes);
                 *at = end;
-                return Ok(Some(Step::Pong));
+                return Ok(Some(Step::Pong(number)));
             }
             Opcode::Close => {
                 let close = close(payload)?;

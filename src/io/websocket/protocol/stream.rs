@@ -113,7 +113,10 @@ impl<W: AsyncRead + AsyncWrite + Unpin> Stream<W> {
                     self.out.pong(payload);
                     continue;
                 }
-                Ok(Step::Pong) => continue,
+                Ok(Step::Pong(number)) => {
+                    intake.pong = number.or(intake.pong);
+                    continue;
+                }
                 Ok(Step::Close(close)) => {
                     self.out.close(close.as_ref().map(|close| close.code), "");
                     return Poll::Ready(Read::Closed(close));

@@ -166,9 +166,9 @@ impl Outbound {
         }
     }
 
-    /// Asks for a pong.
-    pub fn ping(&mut self) {
-        self.push(frame(Opcode::Ping, &[], self.side));
+    /// Asks for a pong with this number.
+    pub fn ping(&mut self, number: u64) {
+        self.push(frame(Opcode::Ping, &number.to_be_bytes(), self.side));
     }
 
     /// The last frame; a second one is not sent.

@@ -1,0 +1,40 @@
+//! What clients' queues give up when memory is short.
+//!
+//! Queues are held to a part of their limits, and of the data server's clients those go whose queues are the largest:
+//! they are the slow readers, and they can come back. A peer that is dialled is not left.
+
+use std::sync::Arc;
+
+use super::Websockets;
+use super::client_queue::Peer;
+use super::config::Role;
+use super::endpoint::Endpoint;
+use super::protocol::code;
+use crate::memory::{self, Pressure};
+use crate::sync::locked;
+
+/// A client whose queue holds less is not sent away, bytes.
+const LARGE: usize = 1 << 20;
+
+/// How many clients are sent away at a time: what the first ones held may be enough.
+const AT_A_TIME: usize = 16;
+
+impl Websockets {
+    /// Shortens all queues, and sends the clients away that hold most.
+    pub async fn shed(&self) {
+        let mut endpoints: Vec<Arc<Endpoint>> = locked(&self.hub.routes).values().cloned().collect();
+        endpoints.extend(self.hub.registry.lock().await.dialled.values().flatten().cloned());
+        let mut large: Vec<(usize, Arc<Peer>)> = Vec::new();
+        for endpoint in endpoints {
+            let held = endpoint.sinks().into_iter().flat_map(|sink| sink.shorten());
+            let serves = endpoint.settings.role == Role::Server;
+            large.extend(held.filter(|(bytes, _)| serves && *bytes > LARGE));
+        }
+        large.sort_unstable_by_key(|(bytes, _)| std::cmp::Reverse(*bytes));
+        for (bytes, peer) in large.into_iter().take(AT_A_TIME) {
+            tracing::warn!(client = peer.address, bytes, "memory is short: a client that reads slowly is sent away");
+            memory::count(Pressure::Queues);
+            peer.dismiss(code::AGAIN, "memory is short");
+        }
+    }
+}
