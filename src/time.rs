@@ -90,6 +90,30 @@ pub fn clock_steps() -> u64 {
     STEPS.lock().unwrap_or_else(PoisonError::into_inner).0
 }
 
+/// A jump of the time of day beyond this is a step of the clock, ms: somebody has set it.
+pub const STEP: i64 = 1000;
+
+/// Where the time of day stands against the time that goes by.
+#[derive(Debug)]
+pub struct Anchor {
+    /// the time of day when the monotonic clock was 0, ms since the epoch
+    offset: i64,
+}
+
+impl Anchor {
+    /// How it stands now.
+    pub fn new(clock: &Clock) -> Anchor {
+        Anchor { offset: clock.now().saturating_sub(clock.monotonic()) }
+    }
+
+    /// How far the time of day has stepped since the last look, ms. Corrections up to [`STEP`] are none.
+    pub fn stepped(&mut self, clock: &Clock) -> Option<i64> {
+        let offset = clock.now().saturating_sub(clock.monotonic());
+        let by = offset.saturating_sub(std::mem::replace(&mut self.offset, offset));
+        (by.saturating_abs() > STEP).then_some(by)
+    }
+}
+
 impl Clock {
     /// Now, ms since the epoch.
     pub fn now(&self) -> i64 {

@@ -1,7 +1,11 @@
-//! Limits large responses, such as exports: only a few at a time, until their clients have received them.
+//! Limits large responses until their clients have received them.
 //!
-//! The complete response for a slow client stays in memory; many of them together must not take all of it.
+//! The complete response for a slow client stays in memory; many of them together must not take all of it. Exports and
+//! metrics, which take long to make, wait for a place ([`few`]). All others share a number of bytes ([`bounded`]). What is
+//! made in parts frees each part when it is sent ([`Parts`]).
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -24,13 +28,80 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 static PLACES: Semaphore = Semaphore::const_new(ANSWERS);
 
+/// An answer of more bytes than this takes part of [`OUTSTANDING_KIB`].
+const LARGE: u64 = 64 << 10;
+
+/// KiB that large answers may have together until their clients have them.
+const OUTSTANDING_KIB: u32 = 64 << 10;
+
+static OUTSTANDING: Semaphore = Semaphore::const_new(OUTSTANDING_KIB as usize);
+
+/// Marks an answer that has a place.
+#[derive(Clone, Copy)]
+struct Placed;
+
 /// Runs a request when it is its turn.
 pub async fn few(request: Request, next: Next) -> Response {
     let Ok(Ok(place)) = tokio::time::timeout(PATIENCE, PLACES.acquire()).await else {
         let text = format!("{ANSWERS} large answers are being sent: try again later");
         return ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     };
-    next.run(request).await.map(|body| Body::new(Held { body, _place: place }))
+    let mut response = next.run(request).await.map(|body| Body::new(Held { body, _place: place }));
+    response.extensions_mut().insert(Placed);
+    response
+}
+
+/// Holds large answers to the bytes that they may have together.
+pub async fn bounded(request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let size = response.body().size_hint().lower();
+    if size <= LARGE || response.extensions().get::<Placed>().is_some() {
+        return response;
+    }
+    let kib = u32::try_from(size.div_ceil(1024)).unwrap_or(u32::MAX).min(OUTSTANDING_KIB);
+    match OUTSTANDING.try_acquire_many(kib) {
+        Ok(place) => response.map(|body| Body::new(Held { body, _place: place })),
+        Err(_) => {
+            let text = "many large answers wait for clients that do not read them: try again later";
+            ApiError::with_status(StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+        }
+    }
+}
+
+/// A body in parts.
+pub struct Parts {
+    parts: VecDeque<Bytes>,
+    left: u64,
+}
+
+impl Parts {
+    /// These texts, one after the other.
+    pub fn body(texts: Vec<String>) -> Body {
+        let left = texts.iter().map(|text| text.len() as u64).sum();
+        Body::new(Parts { parts: texts.into_iter().map(Bytes::from).collect(), left })
+    }
+}
+
+impl HttpBody for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let part = self.parts.pop_front();
+        self.left -= part.as_ref().map_or(0, |part| part.len() as u64);
+        Poll::Ready(part.map(|part| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
 }
 
 /// A body with its place, which is freed when the body has been sent or dropped.

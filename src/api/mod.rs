@@ -114,6 +114,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .layer(DefaultBodyLimit::max(BODY_LIMIT))
         .layer(middleware::from_fn(body::whole))
         .layer(middleware::from_fn(redirect::to_clean))
+        .layer(middleware::from_fn(heavy::bounded))
         .layer(middleware::from_fn_with_state(guard, guard::guard))
 }
 

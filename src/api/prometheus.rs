@@ -78,11 +78,9 @@ async fn metrics(State(service): State<Service>) -> Response {
     for (cause, count) in service.disconnects().await {
         page.disconnects.sample(&[("cause", cause)], count);
     }
-    (
-        [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
-        page.text() + &super::views::metrics(&service).await,
-    )
-        .into_response()
+    let mut texts = page.texts();
+    texts.push(super::views::metrics(&service).await);
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], heavy::Parts::body(texts)).into_response()
 }
 
 /// A counter of an operator: name, type and meaning.
@@ -338,7 +336,8 @@ impl Page {
         self.latencies.sample_of("_count", labels, latency.count);
     }
 
-    fn text(self) -> String {
+    /// The page, a text for each family.
+    fn texts(self) -> Vec<String> {
         let mut count = Family::new("kuiper_rule_count", "gauge", "Rules by state");
         count.sample(&[("status", "running")], self.running);
         count.sample(&[("status", "stop")], self.stopped);
@@ -382,14 +381,12 @@ impl Page {
             one("process_resident_memory_bytes", "gauge", "Memory in use, in bytes", usage.resident_bytes as f64);
             one("process_start_time_seconds", "gauge", "Start since the epoch, in seconds", usage.start_seconds);
         }
-        let mut text = String::new();
-        for family in
-            own.into_iter().chain(rest).chain(self.parts).chain(process).filter(|family| !family.samples.is_empty())
-        {
-            let Family { name, kind, help, samples } = family;
-            let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} {kind}\n{samples}");
-        }
-        text
+        let all = own.into_iter().chain(rest).chain(self.parts).chain(process);
+        let with_head = |Family { name, kind, help, mut samples }: Family| {
+            samples.insert_str(0, &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n"));
+            samples
+        };
+        all.filter(|family| !family.samples.is_empty()).map(with_head).collect()
     }
 }
 

@@ -9,7 +9,7 @@ use std::collections::BinaryHeap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::time::{Clock, count_step};
+use crate::time::{Clock, STEP, count_step};
 
 /// The length of a turn: how long a rule works before other rules and sockets run.
 const TURN: Duration = Duration::from_millis(10);
@@ -50,9 +50,6 @@ impl Turn {
         self.over_at.is_some_and(|at| Instant::now() >= at)
     }
 }
-
-/// A jump of the time of day beyond this is a step of the clock, ms.
-const STEP: i64 = 1000;
 
 /// The worker's clock.
 ///

@@ -7,11 +7,10 @@
 //! A state is written under the lock of its rule, so that an older one never replaces a newer one.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::SystemTime;
 
 use super::rules::Life;
 use super::store::{Change, RecordKind, Records};
-use super::{Service, locked, millis};
+use super::{Service, locked};
 use crate::engine::{CheckpointError, Engine, Keeps, RuleSpec, Saved, view_id, view_of};
 
 /// How long to wait after a state was too large, ms: the data thread runs nothing else while it writes one.
@@ -69,7 +68,7 @@ impl Service {
     pub(super) async fn begin_checkpoints(&self, id: &str, interval: Option<i64>) {
         self.end_checkpoints(id);
         let Some(interval) = interval else { return self.forget_state(id).await };
-        let next = millis(SystemTime::now()).saturating_add(interval);
+        let next = self.inner.clock.monotonic().saturating_add(interval);
         locked(&self.inner.checkpoints).paces.insert(id.to_owned(), Pace { interval, next });
         self.inner.timer.note_checkpoint(id, next);
     }
@@ -82,7 +81,7 @@ impl Service {
 
     /// Takes and stores the state of a rule that is due, and schedules the next one.
     pub(super) async fn checkpoint(&self, id: &str) {
-        let now = millis(SystemTime::now());
+        let now = self.inner.clock.monotonic();
         let interval = {
             let mut checkpoints = locked(&self.inner.checkpoints);
             // An earlier start may have left times.
@@ -113,7 +112,7 @@ impl Service {
                 if large { interval.max(LARGE) } else { interval }
             }
         };
-        let next = millis(SystemTime::now()).saturating_add(wait);
+        let next = self.inner.clock.monotonic().saturating_add(wait);
         let mut checkpoints = locked(&self.inner.checkpoints);
         if let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next == i64::MAX) {
             pace.next = next;
@@ -130,7 +129,7 @@ impl Service {
             let saved = engine.save_rule(id).await;
             self.keep_state(Some(engine), id, saved).await;
         }
-        let next = millis(SystemTime::now()).saturating_add(interval);
+        let next = self.inner.clock.monotonic().saturating_add(interval);
         let mut checkpoints = locked(&self.inner.checkpoints);
         if let Some(pace) = checkpoints.paces.get_mut(id).filter(|pace| pace.next == i64::MAX) {
             pace.next = next;

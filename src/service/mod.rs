@@ -59,6 +59,7 @@ use crate::engine::{Engine, EngineError, EngineSettings, Measured, Totals, Waiti
 pub use crate::engine::{NotShown, ScannedRow};
 use crate::io::reach::{self, FileRoots, Reach, ReachError};
 use crate::sync::{KeyedLock, locked};
+use crate::time::Clock;
 use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
 use connections::Kept;
@@ -131,6 +132,8 @@ struct Inner {
     /// Cancelled when the service stops: no rule starts from then on.
     shutdown: CancellationToken,
     checkpoints: Mutex<Checkpoints>,
+    /// what schedules and waits are measured by
+    clock: Clock,
     began: Instant,
 }
 
@@ -140,6 +143,11 @@ impl Service {
     /// # Errors
     /// [`StartError`]
     pub async fn open(settings: ServiceSettings) -> Result<Service, StartError> {
+        Service::open_by(settings, Clock::System).await
+    }
+
+    /// The same; schedules and waits are measured by `clock`.
+    async fn open_by(settings: ServiceSettings, clock: Clock) -> Result<Service, StartError> {
         let ServiceSettings { mut config, data, workers } = settings;
         let files = FileRoots::new(data.clone()).with(&config.file_roots);
         config.reach = Some(Reach::new(files.clone(), &config.env_allow));
@@ -172,6 +180,7 @@ impl Service {
             ending: tokio::sync::watch::Sender::new(None),
             shutdown,
             checkpoints: Mutex::default(),
+            clock,
             began: Instant::now(),
         };
         let service = Service { inner: Arc::new(inner) };
@@ -396,9 +405,13 @@ mod tests {
     use crate::sql::ast::Relation;
 
     pub(super) async fn opened(data: &std::path::Path) -> Service {
+        opened_by(data, Clock::System).await
+    }
+
+    async fn opened_by(data: &std::path::Path, clock: Clock) -> Service {
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
         let config = Config { server, ..Config::default() };
-        Service::open(ServiceSettings { config, data: data.to_owned(), workers: 1 }).await.unwrap()
+        Service::open_by(ServiceSettings { config, data: data.to_owned(), workers: 1 }, clock).await.unwrap()
     }
 
     #[tokio::test]
@@ -436,6 +449,49 @@ mod tests {
         assert_eq!(service.relations(Relation::Stream, None).len(), 1);
         service.stop().await;
         drop(service);
+        let _ = std::fs::remove_dir_all(&data);
+    }
+
+    /// Waits until a rule is in this state.
+    async fn comes_to(service: &Service, id: &str, phase: Phase) {
+        let wait = async {
+            while service.rule_status(id).await.unwrap().phase != phase {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn schedules_follow_the_clock_and_durations_the_time_that_goes_by() {
+        use std::sync::atomic::{AtomicI64, Ordering};
+        const HOUR: i64 = 3_600_000;
+        let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
+        // Half past an hour.
+        let (wall, monotonic) = (Arc::new(AtomicI64::new(472_222 * HOUR + HOUR / 2)), Arc::new(AtomicI64::new(0)));
+        let service = opened_by(&data, Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() }).await;
+        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+        for (id, options) in
+            [("brief", "{\"duration\": \"60s\"}"), ("hourly", "{\"cron\": \"0 * * * *\", \"duration\": \"10m\"}")]
+        {
+            let rule = format!(
+                "{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}], \"options\": {options}}}"
+            );
+            service.create_rule(&rule).await.unwrap();
+        }
+        comes_to(&service, "hourly", Phase::Scheduled).await;
+        // The clock is set to the next full hour: cron begins, and the duration has not gone by.
+        wall.fetch_add(HOUR / 2 + 1000, Ordering::Relaxed);
+        comes_to(&service, "hourly", Phase::Running).await;
+        assert_eq!(service.rule_status("brief").await.unwrap().phase, Phase::Running);
+        // And back: cron waits again.
+        wall.fetch_sub(HOUR / 4, Ordering::Relaxed);
+        comes_to(&service, "hourly", Phase::Scheduled).await;
+        assert_eq!(service.rule_status("brief").await.unwrap().phase, Phase::Running);
+        wall.fetch_add(61_000, Ordering::Relaxed);
+        monotonic.fetch_add(61_000, Ordering::Relaxed);
+        comes_to(&service, "brief", Phase::Stopped).await;
+        service.stop().await;
         let _ = std::fs::remove_dir_all(&data);
     }
 

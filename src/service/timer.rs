@@ -1,13 +1,17 @@
 //! One timer for all rules and trials: what is to be done, and when.
+//!
+//! Schedules follow the time of day, and are looked at anew where the system's clock steps. Everything else waits by the
+//! monotonic clock, so that a step makes no wait longer or shorter.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::Notify;
 
-use super::{Inner, Service, locked, millis};
+use super::{Inner, Service, locked};
 use crate::engine::PATROL;
+use crate::time::{Anchor, Clock, count_step};
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,23 +24,32 @@ enum Task {
     Trial,
 }
 
-/// The due times, ms since the epoch, of rules and trials.
+/// The due times of rules and trials.
 #[derive(Default)]
 pub(super) struct Timer {
+    /// rules with schedules, by the time of day in ms since the epoch
+    by_clock: Mutex<BTreeSet<(i64, String)>>,
+    /// the others, by the monotonic clock in ms
     due: Mutex<BTreeSet<(i64, Task, String)>>,
     changed: Notify,
 }
 
 impl Timer {
-    /// Looks at a rule at this time; `None`: never. An outdated time does no harm: the rule's schedule is evaluated again
-    /// then.
+    /// Looks at a rule at this time of day; `None`: never. An outdated time does no harm: the rule's schedule is evaluated
+    /// again then.
     pub fn note(&self, id: &str, at: Option<i64>) {
         if let Some(at) = at {
-            self.insert(at, Task::Schedule, id);
+            locked(&self.by_clock).insert((at, id.to_owned()));
+            self.changed.notify_one();
         }
     }
 
-    /// Stores the state of a rule at this time.
+    /// Looks at a rule that has failed at this time of the monotonic clock.
+    pub fn note_retry(&self, id: &str, at: i64) {
+        self.insert(at, Task::Schedule, id);
+    }
+
+    /// Stores the state of a rule at this time of the monotonic clock.
     pub fn note_checkpoint(&self, id: &str, at: i64) {
         self.insert(at, Task::Checkpoint, id);
     }
@@ -46,7 +59,7 @@ impl Timer {
         locked(&self.due).remove(&(at, Task::Checkpoint, id.to_owned()));
     }
 
-    /// Ends a trial at this time, unless it is forgotten before.
+    /// Ends a trial at this time of the monotonic clock, unless it is forgotten before.
     pub fn note_trial(&self, id: &str, at: i64) {
         self.insert(at, Task::Trial, id);
     }
@@ -64,27 +77,49 @@ impl Timer {
     /// The number of due times.
     #[cfg(test)]
     pub fn waiting(&self) -> usize {
-        locked(&self.due).len()
+        locked(&self.due).len() + locked(&self.by_clock).len()
     }
 
     /// Takes a task that is due, or returns how long to wait for the next.
-    fn next(&self, now: i64) -> Result<(Task, String), Duration> {
-        let mut due = locked(&self.due);
-        match due.first() {
-            Some((at, ..)) if *at <= now => due.pop_first().map(|(_, task, id)| (task, id)).ok_or(PATROL),
-            Some((at, ..)) => Err(Duration::from_millis(at.abs_diff(now)).min(PATROL)),
-            None => Err(PATROL),
+    fn next(&self, clock: &Clock) -> Result<(Task, String), Duration> {
+        let wait =
+            |at: Option<i64>, now: i64| at.map_or(PATROL, |at| Duration::from_millis(at.abs_diff(now)).min(PATROL));
+        let (now, mut by_clock) = (clock.now(), locked(&self.by_clock));
+        let first = by_clock.first().map(|(at, _)| *at);
+        if first.is_some_and(|at| at <= now)
+            && let Some((_, id)) = by_clock.pop_first()
+        {
+            return Ok((Task::Schedule, id));
         }
+        let schedule = wait(first, now);
+        let (now, mut due) = (clock.monotonic(), locked(&self.due));
+        let first = due.first().map(|(at, ..)| *at);
+        if first.is_some_and(|at| at <= now)
+            && let Some((_, task, id)) = due.pop_first()
+        {
+            return Ok((task, id));
+        }
+        Err(schedule.min(wait(first, now)))
     }
 }
 
 /// Runs the timer of a service until the service is dropped or has stopped.
 pub(super) fn keep(service: &Service) {
     let (timer, inner) = (service.inner.timer.clone(), Arc::downgrade(&service.inner));
+    let clock = service.inner.clock.clone();
+    let mut anchor = Anchor::new(&clock);
     tokio::spawn(async move {
         while patrol(&timer, &inner).await {
             loop {
-                match timer.next(millis(SystemTime::now())) {
+                if let Some(by) = anchor.stepped(&clock) {
+                    let Some(inner) = inner.upgrade() else { return };
+                    if count_step(clock.monotonic()) {
+                        tracing::warn!(by_ms = by, "the system's clock has stepped; schedules are looked at anew");
+                    }
+                    let now = clock.now();
+                    (Service { inner }).scheduled_rules().iter().for_each(|id| timer.note(id, Some(now)));
+                }
+                match timer.next(&clock) {
                     Ok((task, id)) => {
                         let Some(inner) = inner.upgrade() else { return };
                         // One rule that takes long does not hold up the others.
@@ -127,4 +162,32 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
     // Tasks that have become due meanwhile need not wait for a change.
     timer.changed.notify_one();
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn waits_do_not_follow_a_step_of_the_clock_and_schedules_do() {
+        const NOON: i64 = 1_700_000_000_000;
+        let (wall, monotonic) = (Arc::new(AtomicI64::new(NOON)), Arc::new(AtomicI64::new(5)));
+        let clock = Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() };
+        let (timer, mut anchor) = (Timer::default(), Anchor::new(&clock));
+        timer.note_checkpoint("r", clock.monotonic() + 10_000);
+        timer.note("daily", Some(NOON + 7_200_000));
+        wall.fetch_sub(900, Ordering::Relaxed);
+        assert_eq!(anchor.stepped(&clock), None, "a correction is no step");
+        wall.fetch_sub(3_600_000, Ordering::Relaxed);
+        assert_eq!(anchor.stepped(&clock), Some(-3_600_000));
+        assert_eq!(timer.next(&clock), Err(PATROL));
+        monotonic.fetch_add(9_990, Ordering::Relaxed);
+        assert_eq!(timer.next(&clock), Err(Duration::from_millis(10)));
+        monotonic.fetch_add(10, Ordering::Relaxed);
+        assert_eq!(timer.next(&clock), Ok((Task::Checkpoint, "r".to_owned())));
+        wall.store(NOON + 7_200_000, Ordering::Relaxed);
+        assert_eq!(timer.next(&clock), Ok((Task::Schedule, "daily".to_owned())));
+    }
 }

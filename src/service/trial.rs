@@ -7,7 +7,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
@@ -16,7 +16,7 @@ use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use super::definition::Definition;
 use super::error::ServiceError;
-use super::{Service, check_id, locked, millis};
+use super::{Service, check_id, locked};
 use crate::definition::stream::{Catalog, Format, StreamDef};
 use crate::engine::{EngineError, RuleSpec};
 use crate::io::connector::{SinkSpec, SourceSpec};
@@ -177,7 +177,7 @@ impl Service {
     pub(super) async fn end_old_trial(&self, id: &str) {
         let _alone = self.alone_with(id).await;
         let ends = locked(&self.inner.trials).get(id).map(|trial| trial.ends.load(Ordering::Relaxed));
-        if ends.is_some_and(|ends| ends <= millis(SystemTime::now())) {
+        if ends.is_some_and(|ends| ends <= self.inner.clock.monotonic()) {
             self.remove_trial(id).await;
         }
     }
@@ -211,7 +211,7 @@ impl Service {
 
     /// Ends a trial when its time is over, counted from now.
     fn end_later(&self, id: &str, trial: &Trial) {
-        let ends = millis(SystemTime::now()) + LIFE.as_millis() as i64;
+        let ends = self.inner.clock.monotonic() + LIFE.as_millis() as i64;
         let before = trial.ends.swap(ends, Ordering::Relaxed);
         self.inner.timer.forget_trial(id, before);
         self.inner.timer.note_trial(id, ends);

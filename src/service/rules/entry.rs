@@ -35,7 +35,7 @@ pub(super) struct State {
     pub(super) last_start: i64,
     pub(super) last_stop: i64,
     pub(super) next_start: i64,
-    /// When it was started, for a `duration` without `cron`.
+    /// When it was started, for a `duration` without `cron`: ms of the monotonic clock.
     pub(super) begun: i64,
     /// Retries after a failure so far.
     pub(super) tries: u64,

@@ -33,8 +33,8 @@ impl Service {
         carry: bool,
     ) -> Result<(), NotStarted> {
         let options = &definition.rule.options;
-        let now = millis(SystemTime::now());
-        let turn = options.schedule.turn(now, &self.config().zone, None);
+        let clock = &self.inner.clock;
+        let turn = options.schedule.turn(clock.now(), &self.config().zone, None);
         let started = match turn {
             Turn::Wait(_) => self.keep_record(record).await.map_err(NotStarted::Refused),
             Turn::Run(_) | Turn::Always | Turn::Over => self.launch(entry, planned, record, carry).await,
@@ -44,7 +44,7 @@ impl Service {
         }
         {
             let mut state = locked(&entry.state);
-            (state.tries, state.begun, state.next_start) = (0, now, 0);
+            (state.tries, state.begun, state.next_start) = (0, clock.monotonic(), 0);
         }
         match turn {
             Turn::Wait(next) => {
@@ -79,8 +79,19 @@ impl Service {
         let mut state = locked(&entry.state);
         if let Some(wait) = options.restart.wait(state.tries, fastrand::f64()) {
             state.tries += 1;
-            self.inner.timer.note(&entry.id, Some(millis(SystemTime::now()) + wait));
+            self.inner.timer.note_retry(&entry.id, self.inner.clock.monotonic() + wait);
         }
+    }
+
+    /// The rules that have a schedule and have been started.
+    pub(in crate::service) fn scheduled_rules(&self) -> Vec<String> {
+        let rules = locked(&self.inner.rules);
+        let scheduled = |entry: &&Arc<Entry>| {
+            let state = locked(&entry.state);
+            let started = matches!(state.phase, Phase::Running | Phase::Scheduled);
+            started && state.definition.as_ref().is_some_and(|rule| !rule.rule.options.schedule.is_always())
+        };
+        rules.values().filter(scheduled).map(|entry| entry.id.clone()).collect()
     }
 
     /// Does what a rule's schedule or restart strategy requires now.
@@ -100,7 +111,9 @@ impl Service {
             return;
         }
         let options = &definition.rule.options;
-        let turn = options.schedule.turn(millis(SystemTime::now()), &self.config().zone, Some(begun));
+        // The time of day may have stepped since it began.
+        let (now, gone_by) = (self.inner.clock.now(), self.inner.clock.monotonic().saturating_sub(begun));
+        let turn = options.schedule.turn(now, &self.config().zone, Some(now.saturating_sub(gone_by)));
         let runs = phase == Phase::Running;
         match turn {
             Turn::Run(_) | Turn::Always if !runs => {
