@@ -1,7 +1,7 @@
-//! A sink that keeps its messages for somebody in this process: a test, or a comparison of two runs.
+//! A sink that keeps its messages in this process, for a test or a comparison of two runs.
 //!
-//! It stands in place of the sink that a rule names, so results are encoded as that one wants them. It keeps up to
-//! [`KEPT_BYTES`] between two calls of [`Capture::take`]; what comes beyond is dropped and counted.
+//! It replaces the sink that a rule names, and results are encoded as for that sink. It keeps up to [`KEPT_BYTES`]
+//! between two calls of [`Capture::take`]; later messages are dropped and counted.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,7 +11,7 @@ use bytes::Bytes;
 use crate::io::queue::{MessageBatch, Outlet};
 use crate::sync::locked;
 
-/// The most bytes that wait to be taken.
+/// The most bytes that can wait to be taken.
 pub const KEPT_BYTES: usize = 1 << 30;
 
 /// The messages of one sink.
@@ -29,7 +29,7 @@ struct Kept {
     bytes: usize,
 }
 
-/// Each is itself alone.
+/// Equality by identity.
 impl PartialEq for Capture {
     fn eq(&self, other: &Capture) -> bool {
         std::ptr::eq(self, other)
@@ -37,22 +37,22 @@ impl PartialEq for Capture {
 }
 
 impl Capture {
-    /// Takes the messages that have come since the last call, in their order.
+    /// Takes the messages since the last call, in order.
     pub fn take(&self) -> Vec<Bytes> {
         std::mem::take(&mut *locked(&self.kept)).messages
     }
 
-    /// Messages that have come.
+    /// The number of messages so far.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// Their bytes.
+    /// Their size in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Messages that were dropped because [`KEPT_BYTES`] waited.
+    /// The number of messages dropped because [`KEPT_BYTES`] were waiting.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

@@ -1,16 +1,16 @@
 //! `${NAME}` in properties: the value of an environment variable, so that secrets stay out of files and statements.
 //!
-//! `${NAME:-default}` has a default for a variable that is unset or empty, `$${` is a plain `${`. A text that is itself
-//! JSON gets the value as the inside of a JSON string, so that a quote in a secret cannot change the message. What is
-//! not a name between the braces stays as it is.
+//! `${NAME:-default}` has a default for a variable that is unset or empty, `$${` is a plain `${`. In a text that is
+//! JSON the value is escaped as the content of a JSON string, so that a quote in a secret cannot change the message.
+//! Anything else between the braces is not changed.
 //!
-//! Which variables a property may name is not decided here.
+//! Which variables a property may use is decided elsewhere.
 
 use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-/// Properties whose text is a template of its own, in which `${` has no meaning.
+/// Properties with a template language of their own, where `${` has no meaning.
 const TEMPLATES: &[&str] = &["dataTemplate"];
 
 /// A variable without a value.
@@ -20,10 +20,10 @@ pub struct UnsetVariable {
     pub name: String,
 }
 
-/// Each property with a variable that has no value.
+/// The properties with variables without a value.
 pub type Unset = Vec<(String, UnsetVariable)>;
 
-/// The properties with the values of their variables.
+/// Replaces the variables in properties.
 ///
 /// # Errors
 /// [`Unset`]
@@ -43,7 +43,7 @@ pub fn expand_properties(props: &Map<String, Value>) -> Result<Cow<'_, Map<Strin
     if unset.is_empty() { Ok(Cow::Owned(expanded)) } else { Err(unset) }
 }
 
-/// A text with the values of its variables.
+/// Replaces the variables in a text.
 ///
 /// # Errors
 /// [`UnsetVariable`]

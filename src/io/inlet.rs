@@ -1,8 +1,8 @@
-//! A source whose messages the process itself hands over, one by one: those of a test, or of a recording.
+//! A source whose messages come from this process: for tests and recordings.
 //!
-//! An [`Inlet`] stands in place of the source that a statement names. The stream reads from it as from a socket, through
-//! the same channel, so that nothing behind the channel knows the difference. Several readers (rules on scan tables,
-//! which have a source each) get every message.
+//! An [`Inlet`] replaces the source that a statement names. The stream reads from it through the same channel as from a
+//! socket, so the rest of the engine sees no difference. If there are several readers (rules on scan tables have a
+//! source each), each gets every message.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,40 +11,40 @@ use std::sync::{Arc, Mutex};
 use crate::io::queue::{FeedChecks, FrameBatch, FrameSender};
 use crate::sync::locked;
 
-/// The way into the streams of one name. Clones share it.
+/// The input for the streams of one name. Clones share it.
 #[derive(Clone, Default)]
 pub struct Inlet {
     readers: Arc<Mutex<Vec<(u64, FrameSender)>>>,
     next: Arc<AtomicU64>,
     handed: Arc<AtomicU64>,
-    /// what the source that it stands for asks to be checked
+    /// the checks that the replaced source asks for
     checks: FeedChecks,
 }
 
-/// One stream that reads an inlet; dropped or closed, it reads no more.
+/// A stream that reads an inlet, until this is closed or dropped.
 pub struct InletReader {
     inlet: Inlet,
     id: u64,
 }
 
 impl Inlet {
-    /// An inlet whose messages are checked as those of the source that it stands for.
+    /// An inlet whose messages are checked like those of the replaced source.
     pub fn new(checks: FeedChecks) -> Inlet {
         Inlet { checks, ..Inlet::default() }
     }
 
-    /// What is checked of each message.
+    /// The checks of each message.
     pub fn checks(&self) -> &FeedChecks {
         &self.checks
     }
 
-    /// Hands a batch to every reader, waiting while a queue is full. Returns how many readers took it.
+    /// Sends a batch to every reader, and waits while a queue is full. Returns the number of readers that got it.
     pub async fn send(&self, batch: FrameBatch) -> usize {
         let readers: Vec<FrameSender> = locked(&self.readers).iter().map(|(_, sender)| sender.clone()).collect();
         let messages = batch.frames.len() as u64;
         let mut taken = 0;
         for reader in readers {
-            // A reader that has ended since takes nothing.
+            // A reader that has ended gets nothing.
             taken += usize::from(reader.send(batch.clone()).await.is_ok());
         }
         if taken > 0 {
@@ -53,7 +53,7 @@ impl Inlet {
         taken
     }
 
-    /// Lets a stream read.
+    /// Adds a stream as a reader.
     pub fn open(self, frames: FrameSender) -> InletReader {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         locked(&self.readers).push((id, frames));
@@ -62,12 +62,12 @@ impl Inlet {
 }
 
 impl InletReader {
-    /// Reads nothing more.
+    /// Stops reading.
     pub fn close(&self) {
         locked(&self.inlet.readers).retain(|(id, _)| *id != self.id);
     }
 
-    /// Messages that were handed over.
+    /// The number of messages sent.
     pub fn messages(&self) -> u64 {
         self.inlet.handed.load(Ordering::Relaxed)
     }

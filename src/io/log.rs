@@ -1,7 +1,7 @@
-//! The `log` sink: each message one line on stdout.
+//! The `log` sink: each message is one line on stdout.
 //!
-//! All sinks of a process share one writer thread, so lines are never torn; a slow reader of stdout makes the engine
-//! wait (policy `block`), so a pipe loses nothing. The thread only exists once something was written.
+//! All sinks of a process share one writer thread, so lines are never mixed. If stdout is read slowly, the engine waits
+//! (policy `block`), so a pipe loses nothing. The thread starts with the first message.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -12,32 +12,32 @@ use crossbeam_channel::{Receiver, Sender};
 
 use crate::io::queue::{MessageBatch, Outlet, Signal};
 
-/// How many messages of one sink may wait before the engine does.
+/// How many messages of one sink can wait before the engine waits.
 const WAITING: usize = 4096;
 
-/// The one writer.
+/// The writer.
 #[derive(Clone)]
 pub struct Console {
     jobs: Sender<(Arc<MessageBatch>, Arc<LogSink>)>,
 }
 
 impl Console {
-    /// The writer of this process's stdout.
+    /// The writer for stdout.
     pub fn stdout() -> Console {
         static STDOUT: OnceLock<Console> = OnceLock::new();
         STDOUT.get_or_init(|| Console::new(io::stdout())).clone()
     }
 
-    /// A writer of its own, for tests and other outputs. Its thread ends with its last sink.
+    /// A separate writer, for tests and other outputs. Its thread ends with its last sink.
     pub fn new(out: impl Write + Send + 'static) -> Console {
-        // Unbounded here: each sink bounds what it puts in by its own count.
+        // Unbounded: each sink limits its own number of messages.
         let (jobs, work) = crossbeam_channel::unbounded();
-        // Without the thread nothing is written: every send then fails and is counted as dropped.
+        // If the thread cannot start, every send fails and is counted as dropped.
         let _ = std::thread::Builder::new().name("log".into()).spawn(move || write(out, work));
         Console { jobs }
     }
 
-    /// A sink that writes here. `signal` is raised when it is ready again.
+    /// A sink of this writer. `signal` is raised when it is ready again.
     pub fn open(&self, signal: Signal) -> Arc<LogSink> {
         Arc::new_cyclic(|me| LogSink {
             me: me.clone(),
@@ -59,24 +59,23 @@ pub struct LogSink {
     signal: Signal,
     queued: AtomicUsize,
     over: AtomicBool,
-    /// messages written
     pub messages: AtomicU64,
-    /// their bytes
+    /// bytes written
     pub bytes: AtomicU64,
     /// messages lost because stdout is closed
     pub dropped: AtomicU64,
 }
 
 impl LogSink {
-    /// Messages that wait to be written.
+    /// The number of waiting messages.
     pub fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
     }
 
-    /// Waits until all is written, but not longer than `limit`.
+    /// Waits until everything is written, at most for `limit`.
     pub async fn flush(&self, limit: Duration) {
         let deadline = tokio::time::Instant::now() + limit;
-        // Only at the end of a rule: a short poll is simpler than a wake-up per batch.
+        // Used only at the end of a rule, so polling is simpler than waking up for each batch.
         while self.queued() > 0 && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -103,7 +102,7 @@ impl Outlet for LogSink {
         if batch.is_empty() {
             return;
         }
-        // The flag first: the writer may be done with the batch before this ends.
+        // Set the flag first: the writer may finish the batch before this function ends.
         if self.queued.load(Ordering::Acquire) + batch.len() > WAITING {
             self.over.store(true, Ordering::Release);
         }
@@ -124,13 +123,13 @@ fn write(mut out: impl Write, work: Receiver<(Arc<MessageBatch>, Arc<LogSink>)>)
     while let Ok((batch, sink)) = work.recv() {
         lines.clear();
         batch.messages().for_each(|message| add_line(&mut lines, &message));
-        // A batch goes out whole, so that lines of two sinks never mix and a terminal shows them at once.
+        // A batch is written at once, so that lines of two sinks are never mixed and a terminal shows them immediately.
         let written = out.write_all(&lines).and_then(|()| out.flush()).is_ok();
         sink.done(&batch, written);
     }
 }
 
-/// Adds a message as one line: line ends within it (between the tokens of JSON that a rule passes on as it came) become
+/// Adds a message as one line. Line ends in it, which can only be between JSON tokens of a passed on message, become
 /// blanks, which mean the same there.
 pub fn add_line(lines: &mut Vec<u8>, message: &[u8]) {
     let start = lines.len();

@@ -1,15 +1,17 @@
-//! Pipelines: what one rule writes to a topic in memory, others read as a stream or hold as a table.
+//! Pipelines: one rule writes rows to a topic in memory, others read them as a stream or keep them as a table.
 //!
-//! Rows go over as they are, by reference and with the types of their values; nothing is encoded. A topic is there
-//! while somebody writes to it or reads it: nothing is kept for readers that come later.
+//! Rows are passed by reference with the types of their values; nothing is encoded. A topic exists while it has a
+//! writer or reader: nothing is kept for later readers.
 //!
-//! **When a reader is slow**, its queue (16 batches of at most 512 rows) fills, and a writer keeps what does not fit
-//! and says that it is not ready: its rule's stream takes nothing more in until the reader has space. So a slow rule
-//! slows the rules before it, up to the sockets, and nothing is lost. **A cycle of rules** must not wait for itself: a
-//! reader whose rows come back, by whatever topics, to the stream that the writer reads, is not waited for. Up to
-//! [`CYCLE_ROWS`] of its rows are kept then, what comes beyond is dropped and counted.
+//! **A slow reader.** Its queue (16 batches of at most 512 rows) fills. A writer keeps the rows that do not fit and
+//! reports that it is not ready: the stream of its rule reads nothing until the reader has space. So a slow rule slows
+//! the rules before it, up to the sockets, and nothing is lost.
 //!
-//! This module must not know what rules make of the rows.
+//! **A cycle of rules** must not wait for itself: a writer does not wait for a reader whose rows return, through any
+//! topics, to the stream that the writer's rule reads. Up to [`CYCLE_ROWS`] of its rows are kept; further rows are
+//! dropped and counted.
+//!
+//! This module must not know what rules do with the rows.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,22 +27,17 @@ use crate::property::{self, Entry, Invalid, Property, Warning, Wrong};
 use crate::sync::locked;
 use crate::value::{Row, Text, Value};
 
-/// How many rows wait for a reader that cannot be waited for, before further ones are dropped.
+/// How many rows can wait for a reader in a cycle; further rows are dropped.
 pub const CYCLE_ROWS: usize = 65_536;
 
-/// Properties that are not right.
+/// Errors of the properties.
 #[derive(Debug, thiserror::Error)]
 pub enum MemoryError {
     #[error("{0} is the topic of a memory {1}: set it to a text such as devices/state")]
     NoTopic(&'static str, &'static str),
     #[error("topic {topic}: {error}")]
-    Template {
-        /// as it was written
-        topic: String,
-        /// why
-        error: TemplateError,
-    },
-    /// `#` is only for the end
+    Template { topic: String, error: TemplateError },
+    /// `#` is allowed only at the end
     #[error("invalid topic {0}: # must at the last level")]
     Rest(String),
     #[error("invalid topic {0}: + and # are for readers, a sink writes to one topic")]
@@ -49,35 +46,35 @@ pub enum MemoryError {
     NoKey,
 }
 
-/// A source's settings.
+/// The settings of a source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemorySource {
-    /// DATASOURCE as it was written
+    /// DATASOURCE
     pub topic: Text,
     levels: Vec<Level>,
 }
 
-/// A sink's settings.
+/// The settings of a sink.
 #[derive(Clone, Debug, Default)]
 pub struct MemorySink {
-    /// where rows go, as it was written
+    /// the topic as written
     pub topic: Text,
-    /// makes the topic of each row, where it has `{{ }}`
+    /// makes the topic of each row, if the topic has `{{ }}`
     template: Option<Arc<Template>>,
-    /// the field whose value says which row of a table is meant
+    /// the field that identifies a row of a table
     pub key_field: Option<Text>,
-    /// the field that says what happens to that row
+    /// the field with the kind of change
     pub rowkind_field: Option<Text>,
 }
 
-/// The template follows from the topic.
+/// The template is determined by the topic.
 impl PartialEq for MemorySink {
     fn eq(&self, other: &MemorySink) -> bool {
         (&self.topic, &self.key_field, &self.rowkind_field) == (&other.topic, &other.key_field, &other.rowkind_field)
     }
 }
 
-/// One level of a reader's topic.
+/// A level of the topic of a reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Level {
     Name(Text),
@@ -101,12 +98,12 @@ fn field(name: &str) -> Option<Text> {
     Some(Text::from(name)).filter(|name| !name.is_empty())
 }
 
-/// Every property with its documentation.
+/// All properties with their documentation.
 pub fn entries() -> Vec<Entry> {
     property::entries(PROPERTIES)
 }
 
-/// The chapter of documentation.
+/// The chapter of the documentation.
 pub fn reference() -> String {
     format!(
         "## memory\n\n\
@@ -120,7 +117,7 @@ pub fn reference() -> String {
 }
 
 impl MemorySource {
-    /// Checks a source's properties; `topic` is the stream's DATASOURCE.
+    /// Checks the properties of a source; `topic` is the DATASOURCE of the stream.
     ///
     /// # Errors
     /// [`Invalid`]
@@ -144,7 +141,7 @@ impl MemorySource {
         found.finish(MemorySource { topic: topic.into(), levels })
     }
 
-    /// Whether rows of `topic` are read.
+    /// Whether this source reads rows of `topic`.
     pub fn reads(&self, topic: &str) -> bool {
         let mut names = topic.split('/');
         for level in &self.levels {
@@ -162,7 +159,7 @@ impl MemorySource {
 }
 
 impl MemorySink {
-    /// Checks a sink's properties.
+    /// Checks the properties of a sink.
     ///
     /// # Errors
     /// [`Invalid`]
@@ -189,7 +186,7 @@ impl MemorySink {
         Ok(())
     }
 
-    /// The row as tables need it.
+    /// The row in the form for tables.
     fn frame(&self, row: Row) -> Result<RowFrame, String> {
         let find = |name: &Text| row.iter().find(|(key, _)| key == name).map(|(_, value)| value);
         let key = match &self.key_field {
@@ -232,9 +229,9 @@ pub struct Topics {
 #[derive(Default)]
 struct Shared {
     state: Mutex<State>,
-    /// changes with the readers
+    /// incremented when readers change
     version: AtomicU64,
-    /// rows that readers were given, and rows that wait for one
+    /// number of rows given to readers, and of rows waiting for one
     delivered: AtomicU64,
     waiting: AtomicU64,
 }
@@ -242,18 +239,18 @@ struct Shared {
 #[derive(Default)]
 struct State {
     readers: Vec<Arc<Reader>>,
-    /// by their ids
+    /// by id
     writers: HashMap<u64, Writing>,
     next: u64,
 }
 
-/// What is known of a writer.
+/// A writer.
 struct Writing {
-    /// the streams that its rule reads
+    /// the streams that the rule reads
     reads: Vec<usize>,
-    /// where it writes; not known where each row says it
+    /// its topic; unknown if each row has its own
     topic: Option<Text>,
-    /// the streams that such rows went to
+    /// the streams that received such rows
     fed: HashSet<usize>,
 }
 
@@ -265,7 +262,7 @@ struct Reader {
 }
 
 impl Topics {
-    /// Lets `frames` have what is written from now on to the topics of `source`.
+    /// Adds a reader: `frames` gets everything written from now on to the topics of `source`.
     pub fn read(&self, source: MemorySource, frames: FrameSender) -> MemoryReader {
         let mut state = self.state();
         state.next += 1;
@@ -295,13 +292,13 @@ impl Topics {
         })
     }
 
-    /// How many rows readers were given since the start, and how many wait for a reader now: where the first stands
-    /// still and the second is 0, nothing is on its way in memory.
+    /// The number of rows given to readers since the start, and of rows waiting for a reader. If the first does not
+    /// change and the second is 0, no rows are on their way.
     pub fn movement(&self) -> (u64, u64) {
         (self.shared.delivered.load(Ordering::Acquire), self.shared.waiting.load(Ordering::Acquire))
     }
 
-    /// Whether the rules of stream `from` write to stream `to`, by whatever topics and streams between.
+    /// Whether rules of stream `from` write to stream `to`, directly or through other topics and streams.
     pub fn feeds(&self, from: usize, to: usize) -> bool {
         let state = self.state();
         let mut seen = HashSet::new();
@@ -330,24 +327,24 @@ impl Topics {
     }
 }
 
-/// A stream or table that reads topics, until this is dropped.
+/// A reader of topics, until this is dropped.
 pub struct MemoryReader {
     topics: Topics,
     reader: Arc<Reader>,
 }
 
 impl MemoryReader {
-    /// The topic as it was written.
+    /// The topic as written.
     pub fn topic(&self) -> &str {
         &self.reader.source.topic
     }
 
-    /// Rows that were read.
+    /// The number of rows read.
     pub fn messages(&self) -> u64 {
         self.reader.messages.load(Ordering::Relaxed)
     }
 
-    /// Reads nothing more. Called again, it does nothing.
+    /// Stops reading. Can be called repeatedly.
     pub fn close(&self) {
         let mut state = self.topics.state();
         state.readers.retain(|reader| reader.id != self.reader.id);
@@ -361,32 +358,32 @@ impl Drop for MemoryReader {
     }
 }
 
-/// A rule's sink.
+/// The sink of a rule.
 pub struct MemoryWriter {
     topics: Topics,
     id: u64,
     sink: MemorySink,
     signal: Signal,
     lane: Mutex<ReaderQueue>,
-    /// rows written, whether or not anybody read them
+    /// number of rows written, with or without readers
     messages: AtomicU64,
     dropped: AtomicU64,
 }
 
 struct ReaderQueue {
-    /// of the readers that are known
+    /// version of the known readers
     version: u64,
-    /// those of the topic, or all where each row says its topic
+    /// the readers of the topic, or all readers if each row has its own topic
     readers: Vec<Arc<Reader>>,
-    /// the streams that rows with topics of their own went to
+    /// the streams that received rows with topics of their own
     fed: HashSet<usize>,
-    /// what did not fit into a reader's queue
+    /// rows that did not fit into the queue of a reader
     waiting: Vec<Waiting>,
 }
 
 struct Waiting {
     reader: Arc<Reader>,
-    /// the reader feeds the stream that this writer's rule reads: it cannot be waited for
+    /// the reader feeds the stream that the rule of this writer reads, so the writer cannot wait for it
     cycle: bool,
     batches: VecDeque<FrameBatch>,
     rows: usize,
@@ -397,27 +394,27 @@ impl MemoryWriter {
         &self.sink.topic
     }
 
-    /// Rows written.
+    /// The number of rows written.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
 
-    /// Rows dropped in a cycle.
+    /// The number of rows dropped in a cycle.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// How many rows wait for readers, and how many readers there are.
+    /// The number of rows waiting for readers, and of readers.
     pub fn queued(&self) -> (usize, usize) {
         let mut lane = self.lane();
         self.refresh(&mut lane);
         (lane.waiting.iter().map(|waiting| waiting.rows).sum(), lane.readers.len())
     }
 
-    /// Waits until the readers have everything, but not longer than `limit`.
+    /// Waits until the readers have everything, at most for `limit`.
     pub async fn flush(&self, limit: Duration) {
         let deadline = tokio::time::Instant::now() + limit;
-        // Only at the end of a rule: a short poll is simpler than a wake-up per batch.
+        // Used only at the end of a rule, so polling is simpler than waking up for each batch.
         while !self.deliver(&mut self.lane()) && tokio::time::Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -437,7 +434,7 @@ impl MemoryWriter {
         }
     }
 
-    /// Gives rows of one topic to its readers.
+    /// Sends rows of one topic to its readers.
     fn batch(&self, lane: &mut ReaderQueue, topic: &str, frames: Vec<Frame>, received: Instant) {
         self.messages.fetch_add(frames.len() as u64, Ordering::Relaxed);
         let ReaderQueue { readers, fed, waiting, .. } = lane;
@@ -446,7 +443,7 @@ impl MemoryWriter {
                 if !reader.source.reads(topic) {
                     continue;
                 }
-                // Told before anything is offered: of the writers of a cycle the last one then knows all of it.
+                // Recorded before anything is sent: so the last writer of a cycle sees all of it.
                 let target = reader.frames.slot();
                 if fed.insert(target)
                     && let Some(writing) = self.topics.state().writers.get_mut(&self.id)
@@ -456,7 +453,7 @@ impl MemoryWriter {
             }
             let batch = FrameBatch { frames: frames.clone(), origin: None, received };
             if let Some(waiting) = waiting.iter_mut().find(|waiting| waiting.reader.id == reader.id) {
-                // Behind what waits already: rows keep their order.
+                // After the waiting rows, to keep the order.
                 self.keep(waiting, batch);
                 continue;
             }
@@ -469,7 +466,7 @@ impl MemoryWriter {
         }
     }
 
-    /// Gives a batch to a reader; what comes back did not fit.
+    /// Sends a batch to a reader; returns the rows that did not fit.
     fn offer(&self, reader: &Reader, batch: FrameBatch) -> Option<FrameBatch> {
         let rows = batch.frames.len() as u64;
         match reader.frames.offer(batch, &self.signal) {
@@ -479,7 +476,7 @@ impl MemoryWriter {
                 None
             }
             Err(Refused::Full(batch)) => Some(batch),
-            // Nothing is kept for a reader that has gone.
+            // Nothing is kept for a reader that has ended.
             Err(Refused::Ended) => None,
         }
     }
@@ -498,7 +495,7 @@ impl MemoryWriter {
         }
     }
 
-    /// Gives readers what waits for them; whether the rule may go on.
+    /// Sends waiting rows to readers; true if the rule can continue.
     fn deliver(&self, lane: &mut ReaderQueue) -> bool {
         let mut free = true;
         lane.waiting.retain_mut(|waiting| {

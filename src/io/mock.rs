@@ -1,6 +1,6 @@
-//! Rows given beforehand as a source: what a trial reads instead of its stream.
+//! A source of given rows, which a trial reads instead of its stream.
 //!
-//! They go into the stream's channel as messages do that a socket brings, one at a time.
+//! They go into the channel of the stream like messages of a socket, one at a time.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,22 +14,22 @@ use crate::io::queue::{Frame, FrameBatch, FrameSender};
 /// Rows for a stream.
 #[derive(Clone, Debug)]
 pub struct MockSource {
-    /// the messages, JSON
+    /// the messages as JSON
     pub messages: Arc<[Utf8Bytes]>,
-    /// what lies between two of them; a loop waits for 1 ms at least
+    /// time between two messages; a loop waits at least 1 ms
     pub interval: Duration,
-    /// they begin anew after the last one
+    /// start again after the last one
     pub repeat: bool,
 }
 
-/// Rows on their way.
+/// The running source.
 pub struct MockReader {
     messages: Arc<AtomicU64>,
     task: JoinHandle<()>,
 }
 
 impl MockSource {
-    /// Hands the first message over, and the others in their time.
+    /// Sends the first message now and the others at their times.
     pub fn open(self, frames: FrameSender) -> MockReader {
         let messages = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(self.play(frames, messages.clone()));
@@ -58,18 +58,18 @@ impl MockSource {
 }
 
 impl MockReader {
-    /// Hands nothing more over.
+    /// Stops sending.
     pub fn close(&self) {
         self.task.abort();
     }
 
-    /// Messages that were handed over.
+    /// The number of messages sent.
     pub fn messages(&self) -> u64 {
         self.messages.load(Ordering::Relaxed)
     }
 }
 
-/// What was not handed over yet is not any more.
+/// Messages that were not sent yet are dropped.
 impl Drop for MockReader {
     fn drop(&mut self) {
         self.task.abort();

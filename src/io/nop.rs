@@ -1,11 +1,11 @@
-//! The `nop` sink: takes everything, keeps nothing, counts.
+//! The `nop` sink: discards everything and counts it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::io::queue::{MessageBatch, Outlet};
 
-/// Counts what it discards.
+/// A sink that discards.
 #[derive(Debug, Default)]
 pub struct Nop {
     pub messages: AtomicU64,

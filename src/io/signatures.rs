@@ -1,7 +1,7 @@
-//! Asymmetric signatures for `jsonwebtoken`: verified by ring, which TLS brings anyway.
+//! Verification of asymmetric signatures for `jsonwebtoken` by ring, which TLS needs anyway.
 //!
-//! The crate leaves cryptography to a provider; those that it comes with would be a second library of it. This one
-//! verifies and never signs, and knows no algorithm whose key would let a verifier sign.
+//! The crate takes its cryptography from a provider; its own ones would add a second cryptographic library. This one
+//! only verifies, and supports no algorithm whose key could also sign.
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{ErrorKind, Result};
@@ -12,9 +12,9 @@ use ring::signature as ring;
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };
 
-/// Lets `jsonwebtoken` verify in this way; a second call changes nothing.
+/// Installs this provider for `jsonwebtoken`; a second call changes nothing.
 pub fn install() {
-    // The one that was installed before is this one.
+    // The provider installed before is this one.
     let _ = PROVIDER.install_default();
 }
 

@@ -280,12 +280,12 @@ mod tests {
         let numbers = [1e100, 0.1, -1e100, 1e-30, 0.2, 3.3, 1e16, 1.0];
         numbers.iter().for_each(|number| sum.add(Some(&Value::Float(*number))));
         numbers[..6].iter().for_each(|number| sum.remove(Some(&Value::Float(*number))));
-        assert_eq!(sum.answer().unwrap(), Value::Float(1e16 + 1.0));
+        assert_eq!(sum.answer().unwrap().as_f64(), Some(1e16 + 1.0));
         sum.remove(Some(&Value::Float(1e16)));
-        assert_eq!(sum.answer().unwrap(), Value::Float(1.0));
+        assert_eq!(sum.answer().unwrap().as_f64(), Some(1.0));
         sum.add(Some(&Value::Float(f64::INFINITY)));
         sum.remove(Some(&Value::Float(f64::INFINITY)));
-        assert_eq!(sum.answer().unwrap(), Value::Float(1.0));
+        assert_eq!(sum.answer().unwrap().as_f64(), Some(1.0));
     }
 
     #[test]
@@ -295,7 +295,7 @@ mod tests {
         max.add(Some(&Value::from("a")));
         assert!(max.answer().is_err());
         max.remove(Some(&Value::from("a")));
-        assert_eq!(max.answer().unwrap(), Value::Int(7));
+        assert_eq!(max.answer().unwrap().as_f64(), Some(7.0));
         assert!(tally(Aggregate::Sum).check(Some(&Value::from("a"))).is_err());
     }
 }

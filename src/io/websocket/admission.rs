@@ -1,8 +1,8 @@
-//! How many clients the data server takes: in total, from one address, and in their handshakes.
+//! Limits for clients of the data server: in total, per address, and in their handshakes.
 //!
-//! Clients are always accepted at once. Where too many are in their handshakes, the oldest of the address that has most
-//! of them goes: clients that connect and say nothing cannot keep out those that do, which need milliseconds. A client
-//! whose handshake is done takes a [`Seat`], or is refused.
+//! Connections are always accepted at once. If there are too many handshakes, the oldest one of the address with the
+//! most is closed: clients that connect and send nothing cannot keep out others, whose handshakes take milliseconds.
+//! After its handshake a client gets a [`Seat`] or is refused.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -14,24 +14,24 @@ use super::gate::Refusal;
 use crate::memory::{self, Pressure};
 use crate::sync::locked;
 
-/// Handshakes that may go on at a time, at the most.
+/// The most handshakes at a time.
 const HANDSHAKES: usize = 1024;
 
-/// Descriptors that stay free for the REST API, dialled connections and files, where the process may have many.
+/// Descriptors reserved for the REST API, dialled connections and files, if the process may have many.
 const RESERVE: usize = 256;
 
 /// The limits of a data server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Limits {
-    /// clients behind their handshakes
+    /// connected clients
     connections: usize,
-    /// the same, of one address
+    /// connected clients of one address
     per_address: usize,
     handshakes: usize,
 }
 
 impl Limits {
-    /// What the settings allow (0: no limit), and the descriptors that this process may have.
+    /// The limits by the settings (0: no limit) and by the number of descriptors of this process.
     pub fn new(connections: usize, per_address: usize, descriptors: Option<usize>) -> Limits {
         let unlimited = |limit: usize| if limit == 0 { usize::MAX } else { limit };
         let free = descriptors.map_or(usize::MAX, |all| all - RESERVE.min(all / 3));
@@ -44,7 +44,7 @@ impl Limits {
     }
 }
 
-/// How many files and sockets this process may have open, where the system says it.
+/// The most open files and sockets of this process, if the system tells it.
 pub(super) fn descriptors() -> Option<usize> {
     let limits = std::fs::read_to_string("/proc/self/limits").ok()?;
     let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
@@ -59,11 +59,11 @@ pub(super) struct Admission {
 
 #[derive(Default)]
 struct Present {
-    /// handshakes by address, in the order of their arrival; dropping the sender ends one
+    /// handshakes by address, in the order of arrival; dropping the sender ends one
     arriving: HashMap<IpAddr, BTreeMap<u64, oneshot::Sender<()>>>,
     handshakes: usize,
     next: u64,
-    /// clients behind their handshakes by address
+    /// connected clients by address
     seated: HashMap<IpAddr, usize>,
     connections: usize,
 }
@@ -73,7 +73,7 @@ impl Admission {
         Arc::new(Admission { limits, present: Mutex::default() })
     }
 
-    /// Lets a client begin its handshake. Where there are too many, another's ends.
+    /// Starts the handshake of a client. If there are too many, another one is ended.
     pub fn arrive(self: &Arc<Self>, from: IpAddr) -> Arrival {
         let address = network(from);
         let (ends, evicted) = oneshot::channel();
@@ -88,12 +88,12 @@ impl Admission {
         Arrival { admission: self.clone(), address, id, evicted }
     }
 
-    /// Ends the handshake that is first to go, if there is one: its descriptor is needed.
+    /// Ends the handshake to be closed first, if any, to free its descriptor.
     pub fn make_way(&self) {
         locked(&self.present).evict();
     }
 
-    /// Takes a place for a client at `from`.
+    /// Takes a seat for a client from `from`.
     ///
     /// # Errors
     /// There is none: [`Refusal::Connections`] or [`Refusal::Address`].
@@ -127,7 +127,7 @@ impl Present {
         }
     }
 
-    /// A handshake of this address has gone.
+    /// Removes a handshake of this address.
     fn left(&mut self, address: IpAddr) {
         self.handshakes -= 1;
         if self.arriving.get(&address).is_some_and(BTreeMap::is_empty) {
@@ -145,7 +145,7 @@ pub(super) struct Arrival {
 }
 
 impl Arrival {
-    /// Ends when it has to make way for another.
+    /// Completes when the handshake must be ended for another one.
     pub async fn evicted(&mut self) {
         let _ = (&mut self.evicted).await;
     }
@@ -161,7 +161,7 @@ impl Drop for Arrival {
     }
 }
 
-/// The place of a client whose handshake is done; dropped, it is free.
+/// The seat of a connected client, free again when dropped.
 pub(super) struct Seat {
     admission: Arc<Admission>,
     address: IpAddr,
@@ -180,7 +180,7 @@ impl Drop for Seat {
     }
 }
 
-/// What counts as one address: of IPv6 the network of 64 bits, since a host has them all.
+/// What counts as one address: for IPv6 the network of 64 bits, since one host can use all of it.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),

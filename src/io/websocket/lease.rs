@@ -1,7 +1,7 @@
-//! Endpoints that are there without a rule: those of named connections, and paths that a user has opened.
+//! Endpoints without a rule: those of named connections, and paths opened by a user.
 //!
-//! A [`Lease`] is one more link of an endpoint, beside those of sources and sinks: it lets the endpoint live, and dials
-//! for as long as it is held, but neither reads nor writes. Here, too, stands how endpoints are looked at and tried out.
+//! A [`Lease`] is a link of an endpoint, like those of sources and sinks. While it is held the endpoint exists and
+//! dials, but the lease neither reads nor writes. Inspecting and testing endpoints is here too.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
@@ -14,13 +14,13 @@ use super::{ConnectError, DialError, Hub, Settings, Websockets, dial};
 use crate::io::LinkStatus;
 use crate::sync::locked;
 
-/// How long a peer that was only tried out may take to say goodbye.
+/// How long a peer has to answer the close frame of a test.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Why an endpoint cannot be used.
+/// Why an endpoint is not usable.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// client role: the peer cannot be reached
+    /// client role: the peer is unreachable
     #[error(transparent)]
     Dial(#[from] DialError),
     /// server role: the data server cannot listen
@@ -28,22 +28,21 @@ pub enum CheckError {
     Listen(#[from] ConnectError),
 }
 
-/// How an endpoint stands, and who uses it.
+/// The status of an endpoint and its users.
 #[derive(Clone, Debug)]
 pub struct EndpointStatus {
-    /// the path, with its query string
+    /// path with query string
     pub path: String,
-    /// of a client role: scheme, host and port that are dialled
+    /// client role: dialled scheme, host and port
     pub peer: Option<(&'static str, String)>,
-    /// whether somebody holds it under no name
+    /// whether it is held without a name
     pub held: bool,
-    /// sources and sinks that use it without a named connection
+    /// number of sources and sinks that use it without a named connection
     pub uses: usize,
-    /// its state
     pub status: LinkStatus,
 }
 
-/// One use of an endpoint, which ends when this is released or dropped.
+/// A use of an endpoint, until it is released or dropped.
 pub(super) struct Hold {
     pub hub: Arc<Hub>,
     pub endpoint: Arc<Endpoint>,
@@ -52,7 +51,7 @@ pub(super) struct Hold {
 }
 
 impl Hold {
-    /// Of a link that is among those of the endpoint, and counted by the hub.
+    /// For a link that was added to the endpoint and counted by the hub.
     pub fn new(hub: Arc<Hub>, endpoint: Arc<Endpoint>, link: Arc<Link>) -> Hold {
         Hold { hub, endpoint, link, released: AtomicBool::new(false) }
     }
@@ -61,8 +60,8 @@ impl Hold {
         self.hub.status(&self.endpoint)
     }
 
-    /// Ends the use, and with the last one the endpoint; `of_rule`: and with the last endpoint the data server. Nobody
-    /// waits for the peers. Called again, it does nothing.
+    /// Ends the use, and with the last use the endpoint; with `of_rule` also the data server with its last endpoint.
+    /// Does not wait for peers. Can be called repeatedly.
     pub async fn release(&self, of_rule: bool) {
         if !self.released.swap(true, Ordering::AcqRel) {
             self.endpoint.unlink(&self.link);
@@ -70,7 +69,7 @@ impl Hold {
         }
     }
 
-    /// Waits until the peers have answered the close frame, if the endpoint has ended.
+    /// If the endpoint has ended, waits until its peers have answered the close frame.
     pub async fn goodbye(&self) {
         if *self.endpoint.closing.borrow() {
             self.hub.goodbye(&self.endpoint).await;
@@ -88,17 +87,18 @@ impl Drop for Hold {
     }
 }
 
-/// An endpoint that is held open, whoever else uses it. Dropped, it lets go; closed, somebody waits for that.
+/// Keeps an endpoint open, also without other users. Dropping it releases the endpoint; closing it also waits for the
+/// end.
 pub struct Lease(Hold);
 
 impl Websockets {
-    /// Holds the endpoint for `settings`: in the server role it takes clients when this returns, in the client role it
-    /// is dialled for as long as it is held.
+    /// Holds the endpoint for `settings`: a server role accepts clients when this returns, a client role dials as long
+    /// as it is held.
     ///
     /// # Errors
     /// [`ConnectError`] if the data server cannot listen.
     pub async fn hold(&self, settings: Settings) -> Result<Lease, ConnectError> {
-        // Nobody knows yet which streams will use it: endpoints are spread over the threads.
+        // The streams that will use it are unknown, so endpoints are spread over the threads.
         let mut hasher = DefaultHasher::new();
         settings.address().hash(&mut hasher);
         let thread = (hasher.finish() % self.hub.data.len() as u64) as usize;
@@ -109,15 +109,15 @@ impl Websockets {
         Ok(Lease(Hold::new(self.hub.clone(), endpoint, link)))
     }
 
-    /// Tries an endpoint out and leaves nothing behind: a client role dials once within the handshake timeout, for a
-    /// server role the data server listens, or could.
+    /// Tests an endpoint and leaves nothing behind: a client role dials once within the handshake timeout; for a server
+    /// role the data server must listen or be able to.
     ///
     /// # Errors
     /// [`CheckError`]
     pub async fn check(&self, settings: &Settings) -> Result<(), CheckError> {
         if settings.role != Role::Server {
             let mut websocket = dial(settings).await?;
-            // The peer has answered: how it takes the goodbye does not matter.
+            // The peer has answered, so a failure of the closing handshake does not matter.
             let _ = tokio::time::timeout(GOODBYE, websocket.close(None)).await;
             return Ok(());
         }
@@ -130,7 +130,7 @@ impl Websockets {
         Ok(())
     }
 
-    /// Ends the data server, if it still listens, and the endpoints that nobody uses: nothing is to be opened any more.
+    /// Ends the data server, if it still listens, and unused endpoints. Nothing can be opened afterwards.
     pub async fn end(&self) {
         self.hub.ended.cancel();
         {
@@ -154,7 +154,7 @@ impl Websockets {
         locked(&self.hub.routes).contains_key(path)
     }
 
-    /// The endpoints that are used, or held, otherwise than by named connections; in the order of their paths.
+    /// The endpoints with users or holders other than named connections, ordered by path.
     pub async fn endpoints(&self) -> Vec<EndpointStatus> {
         let registry = self.hub.registry.lock().await;
         let mut endpoints: Vec<Arc<Endpoint>> = registry.dialled.values().flatten().cloned().collect();
@@ -186,19 +186,19 @@ impl Websockets {
 }
 
 impl Lease {
-    /// How the endpoint stands.
+    /// The status of the endpoint.
     pub fn status(&self) -> LinkStatus {
         self.0.status()
     }
 
-    /// Sources and sinks that use the endpoint by the same named connection.
+    /// The number of sources and sinks that use the endpoint through the same named connection.
     pub fn uses(&self) -> usize {
         let name = &self.0.link.settings.connection;
         self.0.endpoint.uses().iter().filter(|(used, by)| *used != Use::Lease && by == name).count()
     }
 
-    /// Lets go: the endpoint ends when nobody else uses it, and its clients get a close frame (1001). The data server
-    /// listens on, until it has been used by a rule and the last rule has ended.
+    /// Releases the endpoint. Without other users it ends, and its clients get a close frame (1001). The data server
+    /// still listens until it was used by a rule and the last rule has ended.
     pub async fn close(&self) {
         self.0.release(false).await;
         self.0.goodbye().await;

@@ -1,7 +1,7 @@
-//! The paths of the data server: which endpoint a client's path leads to, and what is known of the client then.
+//! Paths of the data server: the endpoint for the path of a client, and the metadata of its connection.
 //!
-//! A path may be a pattern, `/ocpp/{id}`: one endpoint for all paths of this form. What stands in the place of a name,
-//! and the headers of the handshake, are told to rules by `meta(path_id)` and `meta(header_user_agent)`.
+//! A path can be a pattern, `/ocpp/{id}`: one endpoint for all paths of this form. Rules read the values for the names,
+//! and the headers of the handshake, as `meta(path_id)` and `meta(header_user_agent)`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -13,18 +13,18 @@ use super::endpoint::Endpoint;
 use crate::io::queue::Origin;
 use crate::value::{Text, Value};
 
-/// What the names of a pattern stand for in a path.
+/// The values for the names of a pattern.
 pub(super) type Segments = Vec<(String, String)>;
 
-/// Headers that are not told to rules: they would end up in results.
+/// Headers that rules cannot read, since they would end up in results.
 const SECRET: &[&str] = &["authorization", "cookie", "proxy-authorization", "sec-websocket-key"];
 
-/// How many headers, and how many bytes of each, are told to rules.
+/// The most headers for rules, and the most bytes of each.
 const HEADERS: usize = 32;
 const HEADER_BYTES: usize = 256;
 
-/// The endpoint for a path. A path without names goes before a pattern; of several patterns the first in order of text
-/// counts.
+/// The endpoint for a path. A path without names is preferred over a pattern, and of several patterns the
+/// alphabetically first one is used.
 pub(super) fn find(routes: &HashMap<String, Arc<Endpoint>>, path: &str) -> Option<(Arc<Endpoint>, Segments)> {
     if let Some(endpoint) = routes.get(path) {
         return Some((endpoint.clone(), Segments::new()));
@@ -35,7 +35,7 @@ pub(super) fn find(routes: &HashMap<String, Arc<Endpoint>>, path: &str) -> Optio
     first.map(|(_, endpoint, segments)| (endpoint.clone(), segments))
 }
 
-/// What the names of a pattern stand for, if the path is of its form.
+/// The values for the names of a pattern, if the path matches.
 fn matched(pattern: &str, path: &str) -> Option<Segments> {
     let mut segments = Segments::new();
     let (mut wanted, mut given) = (pattern.split('/'), path.split('/'));
@@ -57,14 +57,14 @@ fn matched(pattern: &str, path: &str) -> Option<Segments> {
     }
 }
 
-/// The name in a part of a pattern: `id` of `{id}`.
+/// The name in a segment of a pattern: `id` for `{id}`.
 fn name(part: &str) -> Option<&str> {
     let name = part.strip_prefix('{')?.strip_suffix('}')?;
     let plain = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
     plain.then_some(name)
 }
 
-/// What rules are told of a connection: `client`, its id; `remote`, its address; `path_…` and `header_…`.
+/// The metadata of a connection for rules: `client`, its id; `remote`, its address; `path_…` and `header_…`.
 pub(super) fn origin(client: &Text, remote: &str, segments: &Segments, headers: Option<&HeaderMap>) -> Arc<Origin> {
     let text = |name: &'static str, value: &str| (Text::const_new(name), Value::from(value));
     let own = [text("client", client), text("remote", remote)];
@@ -73,7 +73,7 @@ pub(super) fn origin(client: &Text, remote: &str, segments: &Segments, headers: 
     Arc::new(Origin { meta: Value::object(own.into_iter().chain(path).chain(told)) })
 }
 
-/// The headers that are told, under the names that they have in `meta(…)`.
+/// The headers for rules, with their names in `meta(…)`.
 fn told(headers: &HeaderMap) -> Vec<(Text, Value)> {
     let open = headers.iter().filter(|(name, _)| !SECRET.contains(&name.as_str()));
     open.take(HEADERS)

@@ -8,7 +8,6 @@ use tokio_rustls::rustls::ServerConfig;
 use super::jwt::JwtSettings;
 use crate::io::tls::{self, TlsError};
 
-/// The data server's settings.
 #[derive(Clone, Debug)]
 pub struct ServerSettings {
     /// address to listen on, `source.httpServerIp`
@@ -17,41 +16,41 @@ pub struct ServerSettings {
     pub port: u16,
     /// PEM files, `source.httpServerTls`
     pub tls: Option<ServerTls>,
-    /// limit of a client's TLS and HTTP handshake together
+    /// time limit for the TLS and HTTP handshake of a client together
     pub handshake_timeout: Duration,
-    /// origins of web pages whose clients are let in, `source.httpServerOrigins`; none: all. Clients that name no
-    /// origin are no web pages, and are not asked for one.
+    /// origins of web pages that may connect, `source.httpServerOrigins`; none: all. Clients without an origin are not
+    /// web pages and are always allowed.
     pub origins: Vec<String>,
-    /// tokens of which a client must show one, `source.httpServerTokens`; none: nobody is asked
+    /// tokens, one of which a client must send, `source.httpServerTokens`; none: no token needed
     pub tokens: Vec<String>,
-    /// how long an endpoint of the data server stays, with its clients, when nothing uses it any more:
-    /// `source.endpointLinger`
+    /// how long an endpoint of the data server, with its clients, is kept without users: `source.endpointLinger`
     pub linger: Duration,
-    /// clients of the data server that may be connected, `source.maxConnections`; 0: as many as the descriptors of this
-    /// process allow, less a reserve
+    /// the most connected clients, `source.maxConnections`; 0: as many as the descriptors of this process allow, less a
+    /// reserve
     pub max_connections: usize,
-    /// the same, of one address (of IPv6: one network of 64 bits), `source.maxConnectionsPerIp`; 0: no limit
+    /// the most connected clients of one address (for IPv6: of one network of 64 bits), `source.maxConnectionsPerIp`;
+    /// 0: no limit
     pub max_connections_per_ip: usize,
-    /// bytes that large messages may take while they are not whole, of all connections together, dialled ones too; a
-    /// connection that needs more is closed with code 1013
+    /// bytes of incomplete large messages of all connections together, also dialled ones; a connection that needs more
+    /// is closed with code 1013
     pub unfinished_bytes: usize,
-    /// keys of JSON web tokens that let clients in, too, `source.httpServerJwt`
+    /// keys of JSON web tokens that are accepted too, `source.httpServerJwt`
     pub jwt: Option<JwtSettings>,
 }
 
-/// A server's PEM files.
+/// The PEM files of a server.
 #[derive(Clone, Debug, Default)]
 pub struct ServerTls {
     /// certificate chain
     pub certfile: String,
-    /// its key
+    /// private key
     pub keyfile: String,
-    /// authorities of which every client must show a certificate; none: nobody is asked
+    /// authorities for client certificates, which are then required; none: not required
     pub client_ca_file: Option<String>,
 }
 
 impl ServerTls {
-    /// What the files say; `names` are the settings that name them.
+    /// Reads the files; `names` are the settings that name them.
     ///
     /// # Errors
     /// [`TlsError`] with the setting and the file at fault.
@@ -61,7 +60,7 @@ impl ServerTls {
 }
 
 impl Default for ServerSettings {
-    /// A server on a free port of the loopback interface. The defaults of users are in the rows of the configuration.
+    /// A server on a free port of the loopback interface. The defaults for users are in the rows of the configuration.
     fn default() -> Self {
         ServerSettings {
             ip: "127.0.0.1".into(),

@@ -1,10 +1,11 @@
-//! A TCP socket that can change its runtime, plain or below TLS.
+//! A TCP socket, plain or with TLS, that can move to another runtime.
 //!
-//! Handshakes run on the control runtime; the connection then lives on the data thread of its stream. A tokio socket
-//! is bound to the reactor that made it, so it moves as a plain socket: [`Wire::detach`] on the old runtime,
-//! [`Wire::attach`] on the new. What TLS or the websocket have buffered moves along.
+//! Handshakes run on the control runtime; then the connection lives on the data thread of its stream. A tokio socket is
+//! bound to the reactor that made it, so it moves as a plain socket: [`Wire::detach`] on the old runtime,
+//! [`Wire::attach`] on the new one. Bytes buffered by TLS or the websocket move with it.
 //!
-//! A socket whose peer takes no bytes for the write timeout fails, whoever writes: results, pongs or a close frame.
+//! Writing to a socket fails if the peer accepts no bytes for the write timeout, no matter what is written: results,
+//! pongs or a close frame.
 
 use std::io;
 use std::pin::Pin;
@@ -16,10 +17,10 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::TlsStream;
 
-/// The bytes below a websocket.
+/// The byte stream of a websocket.
 pub struct Wire {
     layer: Layer,
-    /// what was read too early: it is read again before what comes
+    /// bytes read too early, which are read again first
     early: Vec<u8>,
 }
 
@@ -33,18 +34,18 @@ enum Layer {
 /// A TCP socket, with or without a runtime.
 pub struct Socket {
     place: Place,
-    /// how long the peer may take no bytes while some wait; `None`: for ever
+    /// how long the peer may accept no bytes while some wait; `None`: for ever
     write_timeout: Option<Duration>,
-    /// running while bytes wait for the peer
+    /// runs while bytes wait for the peer
     deadline: Option<Pin<Box<Sleep>>>,
 }
 
 enum Place {
-    /// known to the reactor that made or attached it
+    /// registered with the reactor that made or attached it
     Registered(TcpStream),
     /// between two runtimes
     Detached(std::net::TcpStream),
-    /// a failed move leaves this
+    /// after a failed move
     Lost,
 }
 
@@ -59,12 +60,12 @@ impl Wire {
         Wire { layer: Layer::Tls(Box::new(stream.into())), early: Vec::new() }
     }
 
-    /// Gives back what was read beyond a handshake: it is read next.
+    /// Returns bytes that were read beyond a handshake; they are read next.
     pub fn put_back(&mut self, bytes: Vec<u8>) {
         self.early.splice(..0, bytes);
     }
 
-    /// Takes the socket from its runtime.
+    /// Removes the socket from its runtime.
     ///
     /// # Errors
     /// Those of the reactor.
@@ -78,7 +79,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Gives the socket to the current runtime.
+    /// Adds the socket to the current runtime.
     ///
     /// # Errors
     /// Those of the reactor.
@@ -92,12 +93,12 @@ impl Wire {
         Ok(())
     }
 
-    /// From now on, writing fails with [`io::ErrorKind::TimedOut`] once the peer has taken no bytes for `limit`.
+    /// From now on writing fails with [`io::ErrorKind::TimedOut`] after the peer has accepted no bytes for `limit`.
     pub fn set_write_timeout(&mut self, limit: Option<Duration>) {
         self.socket().write_timeout = limit;
     }
 
-    /// Lets the kernel hold no more than about `bytes` for the peer, where it can be told.
+    /// Limits the send buffer of the kernel to about `bytes`, if possible.
     pub fn limit_send_buffer(&mut self, bytes: usize) {
         if let Place::Registered(stream) = &self.socket().place
             && let Err(error) = socket2::SockRef::from(stream).set_send_buffer_size(bytes)

@@ -1,8 +1,8 @@
-//! The data threads as sockets see them: on which thread a client lives, and how work is handed to another thread.
+//! Data threads: placing clients on them, and passing work between them.
 //!
-//! Waking another thread costs a system call, whatever it is to do. So work for another thread is put into that
-//! thread's mail, which is read in one go: the thread is woken once for all that was put in since it last looked. With
-//! a single data thread there is no mail and no wake.
+//! Waking another thread costs a system call. So work for another thread goes into the mail of that thread, which is
+//! read all at once: one wake-up for everything added since the last reading. A single data thread needs no mail and no
+//! wake-ups.
 //!
 //! This module knows neither clients nor messages.
 
@@ -16,17 +16,17 @@ use tokio::sync::Notify;
 
 use crate::sync::locked;
 
-/// Something to do on another data thread. It must not wait.
+/// Work for another data thread. It must not block.
 pub(super) trait Errand: Send + Sync {
     fn run(self: Arc<Self>);
 }
 
-/// All data threads. Dropped, it ends the tasks that read their mail.
+/// All data threads. When dropped, it ends the tasks that read their mail.
 pub(super) struct SocketThreads {
     all: Box<[Arc<SocketThread>]>,
-    /// clients of each thread, of all endpoints
+    /// number of clients of each thread, over all endpoints
     clients: Spread,
-    /// where the next search for a thread begins, so that equal ones take turns
+    /// where the next search for a thread starts, so that equal threads take turns
     turn: Mutex<usize>,
 }
 
@@ -34,15 +34,15 @@ pub(super) struct SocketThreads {
 pub(super) struct SocketThread {
     /// runs futures on it
     pub handle: Handle,
-    /// `None` where there is a single data thread
+    /// `None` if there is only one data thread
     mail: Option<Arc<Mail>>,
 }
 
-/// How many clients each data thread has. Clones share the counts.
+/// The number of clients of each data thread. Clones share it.
 #[derive(Clone)]
 pub(super) struct Spread(Arc<[AtomicUsize]>);
 
-/// A client's data thread; the client is counted there until this is dropped.
+/// The data thread of a client, which is counted there until this is dropped.
 pub(super) struct Placement {
     /// number of the thread
     pub thread: usize,
@@ -50,7 +50,7 @@ pub(super) struct Placement {
 }
 
 impl SocketThreads {
-    /// The threads behind these handles.
+    /// The threads of these handles.
     ///
     /// # Panics
     /// If there is none.
@@ -69,7 +69,7 @@ impl SocketThreads {
         SocketThreads { all: handles.into_iter().map(thread).collect(), clients, turn: Mutex::new(0) }
     }
 
-    /// How many there are.
+    /// The number of threads.
     pub fn len(&self) -> usize {
         self.all.len()
     }
@@ -79,7 +79,7 @@ impl SocketThreads {
         &self.all[index % self.all.len()]
     }
 
-    /// All of them, in their order.
+    /// All threads in order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<SocketThread>> {
         self.all.iter()
     }
@@ -89,15 +89,15 @@ impl SocketThreads {
         Spread::over(self.all.len())
     }
 
-    /// Places a client on the thread that has the fewest of `among`; of equal ones on that with the fewest clients in
-    /// all; of equal ones on the next in turn.
+    /// Places a client on the thread of `among` with the fewest clients of this endpoint; if equal, on the one with the
+    /// fewest clients in all; if still equal, on the next in turn.
     pub fn place(&self, among: &Spread) -> Placement {
         let mut turn = locked(&self.turn);
         let load = |thread: &usize| (among.on(*thread), self.clients.on(*thread));
         let in_turn = (0..self.all.len()).map(|step| (*turn + step) % self.all.len());
         let thread = in_turn.min_by_key(load).unwrap_or_default();
         *turn = thread + 1;
-        // Counted under the lock: two clients that come at once go to different threads.
+        // Counted under the lock, so that two clients at the same time go to different threads.
         self.place_at(thread, among)
     }
 
@@ -116,13 +116,13 @@ impl Drop for SocketThreads {
 }
 
 impl SocketThread {
-    /// Whether work for this thread is to be sent there: the caller runs on another data thread. Who runs on none does
-    /// the work himself.
+    /// Whether work for this thread must be sent: the caller runs on another data thread. A caller outside of data
+    /// threads does the work itself.
     pub fn is_elsewhere(&self) -> bool {
         self.mail.as_ref().is_some_and(|mail| mail.is_of_another())
     }
 
-    /// Lets the thread do something soon. Where it has no mail, it is done at once.
+    /// Lets the thread do some work soon; immediately, if it has no mail.
     pub fn send(&self, errand: Arc<dyn Errand>) {
         match &self.mail {
             Some(mail) => mail.put(errand),
@@ -130,7 +130,7 @@ impl SocketThread {
         }
     }
 
-    /// A waker for a task of this thread that goes by mail, for tasks that are woken many at a time.
+    /// A waker that uses the mail, for tasks of this thread of which many are woken at a time.
     pub fn waker(self: &Arc<Self>, task: &Waker) -> Waker {
         match self.mail {
             Some(_) => Waker::from(Arc::new(MailedWaker { thread: self.clone(), task: task.clone() })),
@@ -164,7 +164,7 @@ impl Spread {
         Spread((0..threads).map(|_| AtomicUsize::new(0)).collect())
     }
 
-    /// How many clients this thread has.
+    /// The number of clients of this thread.
     pub fn on(&self, thread: usize) -> usize {
         self.0[thread].load(Ordering::Relaxed)
     }
@@ -177,13 +177,13 @@ impl Drop for Placement {
 }
 
 thread_local! {
-    /// The number of the mail that this thread reads; 0: it is no data thread.
+    /// The number of the mail that this thread reads; 0 if it is not a data thread.
     static READS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// What others ask of a thread. Bounded by those who ask: each of them puts an errand in once until it has run.
+/// Work for a thread. Its size is bounded by the number of senders: each adds an errand only once until it has run.
 struct Mail {
-    /// names it among all of the process
+    /// unique in the process
     number: usize,
     errands: Mutex<Errands>,
     bell: Notify,
@@ -225,7 +225,7 @@ impl Mail {
         self.bell.notify_one();
     }
 
-    /// What waits; `None`: nothing does, and nothing will.
+    /// Waiting work; `None`: closed.
     fn take(&self) -> Option<Vec<Arc<dyn Errand>>> {
         let mut errands = locked(&self.errands);
         if errands.closed && errands.waiting.is_empty() {
@@ -235,7 +235,7 @@ impl Mail {
     }
 }
 
-/// Does what comes by mail, on the thread that it is for.
+/// Does the work in the mail, on its thread.
 async fn read(mail: Arc<Mail>) {
     READS.set(mail.number);
     while let Some(errands) = mail.take() {
@@ -244,7 +244,7 @@ async fn read(mail: Arc<Mail>) {
             continue;
         }
         errands.into_iter().for_each(Errand::run);
-        // The worker and the sockets of this thread come next.
+        // Let the worker and the sockets of this thread run.
         tokio::task::yield_now().await;
     }
 }
@@ -255,7 +255,7 @@ mod tests {
 
     use super::*;
 
-    /// A thread with a runtime, which ends when the sender is dropped.
+    /// A thread with a runtime, until the sender is dropped.
     fn data_thread() -> (Handle, tokio::sync::oneshot::Sender<()>) {
         let (give, take) = mpsc::channel();
         let (end, ended) = tokio::sync::oneshot::channel::<()>();

@@ -1,9 +1,8 @@
-//! The life of a dialled connection as its owner sees it: messages that keep it alive, silence that ends it, and its
-//! age.
+//! Supervision of a dialled connection: keep-alive messages, silence, and age.
 //!
-//! Pings and pongs of the protocol are the connection's own affair. Here are the ones that a peer wants as messages
-//! (`keepAlive`), and the time without a message, whatever else the peer answers (`dataTimeout`). Nothing here reads
-//! or writes a socket.
+//! Pings and pongs of the protocol are handled by the connection. This is for peers that want messages (`keepAlive`),
+//! and for the time without a message, whatever else the peer sends (`dataTimeout`). Nothing here reads or writes a
+//! socket.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime};
@@ -24,10 +23,10 @@ pub struct KeepAlive {
 /// When a message of `keepAlive` is due.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum KeepAliveWhen {
-    /// after so long without a message from the peer
+    /// after this time without a message from the peer
     #[default]
     Quiet,
-    /// whatever the peer sends
+    /// also while the peer sends
     Always,
 }
 
@@ -41,19 +40,19 @@ impl KeepAlive {
     }
 }
 
-/// When messages of a peer were last handed over.
+/// When messages of a peer were last passed on.
 #[derive(Debug, Default)]
 pub(super) struct Heard(Mutex<HeardAt>);
 
 #[derive(Debug, Default)]
 struct HeardAt {
     last: Option<Instant>,
-    /// batches that wait for the engine: the peer is not read, so that it cannot be heard
+    /// batches waiting for the engine: meanwhile the peer is not read, so it cannot be heard
     waiting: usize,
 }
 
 impl Heard {
-    /// Messages came, and are handed over until the answer is dropped.
+    /// Messages arrived; they are being passed on until the result is dropped.
     pub fn begin(&self) -> Hearing<'_> {
         let mut heard = locked(&self.0);
         heard.last = Some(Instant::now());
@@ -83,7 +82,7 @@ impl Drop for Hearing<'_> {
     }
 }
 
-/// Why a connection is to end.
+/// Why a connection must end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Due {
     /// no message came for `dataTimeout`
@@ -92,7 +91,7 @@ pub(super) enum Due {
     Old,
 }
 
-/// Sends the messages of `keepAlive` to a peer until its connection is due to end. `opened` is when it began.
+/// Sends the messages of `keepAlive` until the connection must end. `opened` is when it was opened.
 pub(super) async fn watch(peer: &Peer, terms: &Settings, opened: Instant) -> Due {
     let mut said = opened;
     loop {
@@ -142,12 +141,12 @@ mod tests {
     async fn a_connection_is_kept_alive_until_it_is_due() {
         let peer = Peer::new("p".to_owned(), Arc::default(), 0);
         let said = || std::iter::from_fn(|| peer.next_first()).count();
-        // Tests do not depend on speed: only what must come is asked for.
+        // Tests must not depend on speed, so they wait only for what must happen.
         assert_eq!(watch(&peer, &terms(Some(KeepAliveWhen::Always), 0, 200), Instant::now()).await, Due::Old);
         assert!(said() >= 1);
         assert_eq!(watch(&peer, &terms(Some(KeepAliveWhen::Quiet), 200, 0), Instant::now()).await, Due::Silent);
         assert!(said() >= 1);
-        // What waits for the engine has come.
+        // The engine has taken the waiting batch.
         let hearing = peer.heard.begin();
         assert_eq!(watch(&peer, &terms(Some(KeepAliveWhen::Quiet), 20, 100), Instant::now()).await, Due::Old);
         assert_eq!(said(), 0);

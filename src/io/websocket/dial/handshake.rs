@@ -1,7 +1,7 @@
-//! The client's side of the opening handshake: the request goes out, the answer is read and checked.
+//! The client side of the opening handshake: sends the request, reads and checks the response.
 //!
-//! tungstenite's own client keeps the answer of a peer that refuses to itself; status, headers and the first bytes of
-//! the body say why it refuses, when to try again and where else to go.
+//! The client of tungstenite hides the response of a peer that refuses. Its status, headers and the first bytes of the
+//! body tell the reason, when to try again and where else to connect.
 
 use std::time::Duration;
 
@@ -13,32 +13,32 @@ use tokio_tungstenite::tungstenite::http::{HeaderMap, StatusCode, header};
 
 use crate::io::websocket::socket::Wire;
 
-/// The longest head of an answer in bytes.
+/// The largest head of a response in bytes.
 const HEAD_BYTES: usize = 64 * 1024;
 
-/// How much of the body of a refusal is shown.
+/// How much of the body of a refusal is shown, bytes.
 const BODY_BYTES: usize = 200;
 
-/// How long the body of a refusal is waited for.
+/// How long to wait for the body of a refusal.
 const BODY_TIME: Duration = Duration::from_secs(1);
 
-/// What the peer answers.
+/// The response of the peer.
 pub(super) enum Answer {
-    /// a websocket; the headers say which subprotocol and extensions
+    /// a websocket; the headers have its subprotocol and extensions
     Accepted(Wire, HeaderMap),
-    /// something else
+    /// another response
     Refused(Refusal),
 }
 
-/// An answer that is no websocket.
+/// A response that does not open a websocket.
 pub(super) struct Refusal {
     pub status: StatusCode,
     pub headers: HeaderMap,
-    /// the beginning of the body
+    /// start of the body
     pub body: String,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum HandshakeError {
     #[error(transparent)]
@@ -55,7 +55,7 @@ pub enum HandshakeError {
     Subprotocol(String),
 }
 
-/// Asks for a websocket.
+/// Requests a websocket.
 pub(super) async fn upgrade(mut wire: Wire, request: Request) -> Result<Answer, HandshakeError> {
     let offered = request.headers().get(header::SEC_WEBSOCKET_PROTOCOL).cloned();
     let (request, key) = generate_request(request).map_err(Box::new)?;
@@ -84,7 +84,7 @@ pub(super) async fn upgrade(mut wire: Wire, request: Request) -> Result<Answer, 
     Ok(Answer::Accepted(wire, headers))
 }
 
-/// Checks what RFC 6455, 4.1 asks of an answer. A server may choose none of the subprotocols.
+/// Checks the response by RFC 6455, 4.1. A server may choose none of the subprotocols.
 fn check(headers: &HeaderMap, key: &str, offered: Option<&str>) -> Result<(), HandshakeError> {
     let has = |name, word: &str| {
         let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
@@ -110,7 +110,7 @@ fn check(headers: &HeaderMap, key: &str, offered: Option<&str>) -> Result<(), Ha
     Ok(())
 }
 
-/// The beginning of the body, as far as it comes soon.
+/// The start of the body, as far as it arrives soon.
 async fn body(wire: &mut Wire, mut body: Vec<u8>) -> String {
     let read = async { while body.len() < BODY_BYTES && matches!(wire.read_buf(&mut body).await, Ok(1..)) {} };
     let _ = tokio::time::timeout(BODY_TIME, read).await;

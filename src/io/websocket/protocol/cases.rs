@@ -1,4 +1,4 @@
-//! The case list of the Autobahn test suite, written anew: each test names the cases that it stands for.
+//! The cases of the Autobahn test suite, written again: each test names its cases.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,10 +20,10 @@ const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 const CLOSE: u8 = 0x88;
 
-/// The largest message that a connection takes by default.
+/// The largest message that a connection accepts by default.
 const LIMIT: usize = 16 << 20;
 
-/// What a server makes of these frames in one piece, and in pieces of each of these lengths.
+/// The result of a server for these frames, sent in one piece and in pieces of each of these lengths.
 fn take(sent: &[(u8, &[u8])], pieces: &[usize]) -> (Messages, End, Vec<(u8, Vec<u8>)>) {
     let bytes: Vec<u8> = sent.iter().flat_map(|(first, payload)| frame(*first, payload, KEY)).collect();
     let (messages, end, written) = ours(vec![bytes.clone()], Side::Server, LIMIT, None);
@@ -157,7 +157,7 @@ fn utf_8_in_6() {
             assert_eq!(fails(&[(0x01, one), (0x80, two)]), Some(code::INVALID));
         }
     }
-    // It fails with the fragment that cannot be right, not with the end of the message: 6.4.1 and 6.4.2.
+    // It fails at the invalid fragment, not at the end of the message: 6.4.1 and 6.4.2.
     let early = [(0x01, &b"\xce\xba\xe1\xbd\xb9\xcf\x83\xce\xbc\xce\xb5"[..]), (0, b"\xf4\x90\x80\x80")];
     assert_eq!(fails(&early), Some(code::INVALID));
 }
@@ -169,7 +169,7 @@ fn closing_7() {
     assert_eq!(got, [(true, b"x".to_vec())], "7.1.1 to 7.1.4");
     assert!(matches!(end, End::Closed(Some(close)) if close.code == 1000));
     assert_eq!(written, [(8, vec![0x03, 0xe8])]);
-    // A message that is not whole is given up, 7.1.5.
+    // An incomplete message is discarded, 7.1.5.
     assert_eq!(take(&[(0x01, b"fragment"), (CLOSE, &[0x03, 0xe8]), (0x80, b"rest")], &[]).0, []);
     assert_eq!(closed(b"").1, End::Closed(None), "7.3.1");
     assert_eq!(closed(b"").2, [(8, Vec::new())]);
@@ -214,7 +214,7 @@ fn large_messages_9() {
             assert!(take(&fragments, &[]).0 == [(whole, payload.clone())], "9.3, 9.4: {length}");
         }
     }
-    // One byte more, at once and by fragments.
+    // One byte more, in one frame and in fragments.
     let payload = vec![b'x'; LIMIT + 1];
     assert_eq!(take(&[(BINARY, &payload)], &[]).1, End::Failed(Some(code::SIZE)));
     let (one, two) = payload.split_at(LIMIT / 2);
@@ -251,7 +251,7 @@ fn compressed_messages_12_and_13() {
                         bytes.extend(frame(0xc1, &packed, KEY));
                     }
                     sent.push((true, text.into_bytes()));
-                    // One that is not compressed may come between.
+                    // An uncompressed message may come between.
                     bytes.extend(frame(BINARY, b"plain", KEY));
                     sent.push((false, b"plain".to_vec()));
                 }
@@ -286,7 +286,7 @@ fn compression_that_is_wrong() {
     assert_eq!(fails(&[(0xc1, &packed)]), End::Failed(Some(code::INVALID)), "text that is not UTF-8");
 }
 
-/// A wire that brings pings for ever and takes nothing.
+/// A wire that delivers pings for ever and accepts nothing.
 struct Deaf {
     read: usize,
 }
@@ -328,13 +328,13 @@ fn a_peer_that_takes_no_pongs_is_not_read_on() {
     for _ in 0..1000 {
         assert!(stream.poll_read(&mut cx, &mut Intake::default()).is_pending());
     }
-    // One pong is on its way, one waits, and then nothing is read.
+    // One pong is being sent, one waits, and then nothing more is read.
     assert!(stream.out.owes());
     assert!(stream.wire().read <= 256 * 1024, "{}", stream.wire().read);
 }
 
 proptest! {
-    /// Whatever comes behind RSV1, the layer answers; it never panics, and takes no more than the limit.
+    /// Any bytes after RSV1 give a response: no panic, and never more than the limit.
     #[test]
     fn compressed_noise_is_answered(
         noise in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..60), 1..6),

@@ -1,8 +1,8 @@
-//! permessage-deflate (RFC 7692): what both ends agree on, and compression and inflation of messages.
+//! permessage-deflate (RFC 7692): negotiation, compression and decompression of messages.
 //!
-//! Without context takeover each message is compressed for itself. Then no connection needs a state of its own: those
-//! of a thread share one, and a result is compressed once for all clients. A server role always sends so, and asks its
-//! clients for the same unless `contextTakeover` is set.
+//! Without context takeover each message is compressed separately. Then no connection needs its own state: the
+//! connections of a thread share one, and a result is compressed once for all clients. A server role always sends this
+//! way, and asks its clients for the same unless `contextTakeover` is set.
 
 use std::cell::RefCell;
 
@@ -10,55 +10,55 @@ use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, 
 
 use super::ReadError;
 
-/// What every compressed message ends with; it is not sent (RFC 7692, 7.2.1).
+/// The end of every compressed message, which is not sent (RFC 7692, 7.2.1).
 const TAIL: [u8; 4] = [0, 0, 0xff, 0xff];
 
-/// The largest window, and the one that holds where nobody asks for another.
+/// The largest window, which is also the default.
 const MAX_BITS: u8 = 15;
 
-/// The smallest window that the compressor can honour; RFC 7692 allows 8 too, which is declined.
+/// The smallest window that the compressor supports; RFC 7692 also allows 8, which is declined.
 const MIN_BITS: u8 = 9;
 
 const NAME: &str = "permessage-deflate";
 
-/// What a user wants of compression.
+/// The settings of compression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deflate {
     /// 1 fast to 9 small
     pub level: u8,
-    /// messages may refer to those before them: smaller, for 40 KB (in) and 300 KB (out) a connection
+    /// messages can refer to earlier ones: smaller, but costs 40 KB (in) and 300 KB (out) per connection
     pub context_takeover: bool,
-    /// bits of the largest window, 9 to 15
+    /// largest window in bits, 9 to 15
     pub window_bits: u8,
     /// shorter messages are not compressed, bytes
     pub threshold: usize,
 }
 
-/// What both ends have agreed on, seen from this end.
+/// The negotiated parameters, seen from this end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Agreement {
-    /// each message that we send begins without context
+    /// each sent message starts without context
     pub reset_out: bool,
-    /// each message that we get does
+    /// each received message does
     pub reset_in: bool,
-    /// window of what we send; below 9 we do not compress
+    /// window of sent messages; below 9 they are not compressed
     pub bits_out: u8,
-    /// window of what we get
+    /// window of received messages
     pub bits_in: u8,
 }
 
-/// The parameters of one offer or answer.
+/// The parameters of an offer or response.
 #[derive(Default)]
 struct Parameters {
     server_no_context_takeover: bool,
     client_no_context_takeover: bool,
     server_max_window_bits: Option<u8>,
-    /// the inner one is absent where an offer only says that it knows the parameter
+    /// the inner value is absent if an offer has the parameter without a value
     client_max_window_bits: Option<Option<u8>>,
 }
 
-/// A server's answer to the offers of a client (the values of `Sec-WebSocket-Extensions`): the first that it can honour,
-/// and the value of the answer's header. `None`: there is none, and messages are not compressed.
+/// The response of a server to the offers of a client (the values of `Sec-WebSocket-Extensions`): the first acceptable
+/// one, and the value of the response header. `None`: there is none, and messages are not compressed.
 pub fn negotiate<'a>(offers: impl IntoIterator<Item = &'a str>, own: &Deflate) -> Option<(Agreement, String)> {
     let offers = offers.into_iter().flat_map(|value| value.split(','));
     offers.filter_map(|offer| parameters(offer).and_then(Result::ok)).find_map(|offer| {
@@ -83,7 +83,7 @@ pub fn negotiate<'a>(offers: impl IntoIterator<Item = &'a str>, own: &Deflate) -
     })
 }
 
-/// What a client offers.
+/// The offer of a client.
 pub fn offer(own: &Deflate) -> String {
     let mut offer = NAME.to_owned();
     if !own.context_takeover {
@@ -117,7 +117,7 @@ pub fn accepted<'a>(
             Some(Some(bits)) => bits.min(own.window_bits),
             Some(None) => return Err(WRONG),
         };
-        // A server that was asked for a smaller window must say that it keeps to it.
+        // A server that was asked for a smaller window must confirm it.
         if agreement.is_some() || bits_in > own.window_bits {
             return Err(WRONG);
         }
@@ -131,7 +131,7 @@ pub fn accepted<'a>(
     Ok(agreement)
 }
 
-/// The parameters of one extension; `None` if it is not ours.
+/// The parameters of an extension; `None` if it is not permessage-deflate.
 fn parameters(extension: &str) -> Option<Result<Parameters, ()>> {
     let mut parts = extension.split(';').map(str::trim);
     if !parts.next()?.eq_ignore_ascii_case(NAME) {
@@ -165,13 +165,13 @@ fn parameters(extension: &str) -> Option<Result<Parameters, ()>> {
 thread_local! {
     /// for messages without context
     static INFLATE: RefCell<Option<Decompress>> = const { RefCell::new(None) };
-    /// with the level and window that it was made for
+    /// with its level and window
     static DEFLATE: RefCell<Option<(u8, u8, Compress)>> = const { RefCell::new(None) };
 }
 
-/// Inflates the messages of one connection.
+/// Decompresses the messages of one connection.
 pub struct Inflater {
-    /// its window, where messages refer to those before them; made with the first message
+    /// its context, if messages refer to earlier ones; made with the first message
     own: Option<Decompress>,
     takeover: bool,
     bits: u8,
@@ -182,7 +182,7 @@ impl Inflater {
         Inflater { own: None, takeover: !agreement.reset_in, bits: agreement.bits_in }
     }
 
-    /// The message of `payload`, which may be `limit` bytes at the most.
+    /// Decompresses `payload` to a message of at most `limit` bytes.
     ///
     /// # Errors
     /// [`ReadError::Bomb`], [`ReadError::Deflate`]
@@ -196,7 +196,7 @@ impl Inflater {
             );
         }
         INFLATE.with_borrow_mut(|shared| {
-            // A larger window inflates what was compressed with a smaller one.
+            // A larger window can decompress what was compressed with a smaller one.
             let decompress = shared.get_or_insert_with(|| Decompress::new_with_window_bits(false, MAX_BITS));
             decompress.reset(false);
             inflate(decompress, payload, limit)
@@ -217,7 +217,7 @@ fn inflate(decompress: &mut Decompress, payload: &[u8], limit: usize) -> Result<
                 return Err(ReadError::Bomb { limit });
             }
             match status {
-                // A final block ends a stream, and another may follow in the same message.
+                // A final block ends a stream, and another stream can follow in the same message.
                 Status::StreamEnd => decompress.reset(false),
                 _ if out.len() == out.capacity() => {
                     out.reserve(out.len().max(256).min(limit - out.len() + 1));
@@ -234,12 +234,12 @@ fn inflate(decompress: &mut Decompress, payload: &[u8], limit: usize) -> Result<
     Ok(out)
 }
 
-/// Compresses the messages of one connection, or of all that share a result.
+/// Compresses the messages of one connection, or of all connections that share a result.
 pub struct Deflater {
     level: u8,
     bits: u8,
     threshold: usize,
-    /// its window, where messages refer to those before them; made with the first message
+    /// its context, if messages refer to earlier ones; made with the first message
     own: Option<Compress>,
     takeover: bool,
 }
@@ -255,12 +255,12 @@ impl Deflater {
         }
     }
 
-    /// Whether what it makes is right for every client that has agreed on no context.
+    /// Whether its output is valid for every client that negotiated no context.
     pub fn is_shared(&self) -> bool {
         !self.takeover && self.bits == MAX_BITS
     }
 
-    /// Appends the compressed message to `out`. False, and `out` is as it was: it is to be sent as it is.
+    /// Appends the compressed message to `out`. If false, `out` is unchanged and the message must be sent uncompressed.
     pub fn deflate(&mut self, message: &[u8], out: &mut Vec<u8>) -> bool {
         if message.len() < self.threshold.max(1) || self.bits < MIN_BITS {
             return false;
@@ -269,7 +269,7 @@ impl Deflater {
         let new = |level, bits| Compress::new_with_window_bits(Compression::new(u32::from(level)), false, bits);
         let (level, bits) = (self.level, self.bits);
         if self.takeover {
-            // What the compressor has seen, the peer must see.
+            // The peer must see everything that the compressor has seen.
             return deflate(self.own.get_or_insert_with(|| new(level, bits)), message, out);
         }
         let done = DEFLATE.with_borrow_mut(|shared| {
@@ -288,7 +288,7 @@ impl Deflater {
     }
 }
 
-/// Compresses `message` up to a point where it can be inflated whole. False only if the compressor fails.
+/// Compresses `message` with a flush, so that it can be decompressed completely. False only if the compressor fails.
 fn deflate(compress: &mut Compress, message: &[u8], out: &mut Vec<u8>) -> bool {
     let start = out.len();
     let mut rest = message;
@@ -300,7 +300,7 @@ fn deflate(compress: &mut Compress, message: &[u8], out: &mut Vec<u8>) -> bool {
             return false;
         }
         rest = &rest[(compress.total_in() - before) as usize..];
-        // With room left in `out`, all that was to be written is there.
+        // If `out` has room left, everything was written.
         if rest.is_empty() && out.len() < out.capacity() {
             break;
         }

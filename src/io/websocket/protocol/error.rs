@@ -1,10 +1,10 @@
-//! Why reading ends otherwise than by a close frame.
+//! Why reading ends without a close frame.
 
 use std::io;
 
 use super::code;
 
-/// An error of a connection. The texts say what the peer did: they are shown in the status of a source or sink.
+/// An error of a connection. The texts describe what the peer did, for the status of a source or sink.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     #[error("protocol error: a frame has reserved bits set")]
@@ -24,18 +24,18 @@ pub enum ReadError {
     NothingToContinue,
     #[error("protocol error: a message begins before the one before it has ended")]
     Unfinished,
-    /// a close frame whose payload is one byte, or whose code must not be sent
+    /// a close frame with a payload of one byte, or with a code that must not be sent
     #[error("protocol error: a close frame has no valid code")]
     CloseCode,
     #[error("a text message is not valid UTF-8")]
     Utf8,
     #[error("a message of {size} bytes is longer than maxMessageSize ({limit})")]
     Size {
-        /// of the message, or of as much of it as is announced
+        /// size of the message, or of its announced part
         size: u64,
         limit: usize,
     },
-    /// a compressed message that inflates to more than the limit
+    /// a compressed message larger than the limit when decompressed
     #[error("a compressed message inflates to more than maxMessageSize ({limit} bytes)")]
     Bomb { limit: usize },
     #[error("a compressed message cannot be inflated")]
@@ -49,7 +49,7 @@ pub enum ReadError {
 }
 
 impl ReadError {
-    /// The code of the close frame that tells the peer; `None` where it cannot be told any more.
+    /// The code of the close frame for the peer; `None` if the peer cannot be told any more.
     pub fn code(&self) -> Option<u16> {
         match self {
             ReadError::Utf8 | ReadError::Deflate => Some(code::INVALID),

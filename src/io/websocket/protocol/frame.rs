@@ -1,4 +1,4 @@
-//! Headers and masks of frames: RFC 6455, 5.2 and 5.3.
+//! Headers and masking of frames: RFC 6455, 5.2 and 5.3.
 
 use bytes::BufMut;
 
@@ -10,10 +10,10 @@ pub const MAX_HEADER: usize = 14;
 /// The longest payload of a control frame in bytes.
 pub const MAX_CONTROL: u64 = 125;
 
-/// What a frame is.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Opcode {
-    /// goes on with a message
+    /// continues a message
     Continue = 0,
     /// begins a text message
     Text = 1,
@@ -40,33 +40,32 @@ impl Opcode {
         })
     }
 
-    /// Whether it is a frame of the connection and not of a message.
+    /// Whether it is a control frame.
     pub fn is_control(self) -> bool {
         self as u8 >= 8
     }
 }
 
-/// The head of a frame.
+/// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Header {
-    /// it is the last frame of its message
+    /// the last frame of its message
     pub last: bool,
     /// RSV1: the message is compressed
     pub compressed: bool,
     /// RSV2 or RSV3
     pub reserved: bool,
-    /// what it is
     pub opcode: Opcode,
-    /// of a client's frame
+    /// frames of clients have one
     pub mask: Option<[u8; 4]>,
     /// bytes of the payload
     pub payload: u64,
-    /// bytes of the header itself
+    /// bytes of the header
     pub size: usize,
 }
 
 impl Header {
-    /// The header at the front of `bytes`; `None` while it is not whole.
+    /// Parses the header at the start of `bytes`; `None` if it is incomplete.
     pub fn parse(bytes: &[u8]) -> Result<Option<Header>, ReadError> {
         let &[first, second, ref rest @ ..] = bytes else { return Ok(None) };
         let opcode = Opcode::of(first & 0x0f)?;
@@ -98,7 +97,7 @@ impl Header {
     }
 }
 
-/// Writes the header of a frame that is a whole message, or a control frame.
+/// Writes the header of a control frame or of a frame with a whole message.
 pub fn put_header(out: &mut impl BufMut, opcode: Opcode, compressed: bool, payload: usize, mask: Option<[u8; 4]>) {
     out.put_u8(0x80 | if compressed { 0x40 } else { 0 } | opcode as u8);
     let masked = if mask.is_some() { 0x80 } else { 0 };
@@ -118,7 +117,7 @@ pub fn put_header(out: &mut impl BufMut, opcode: Opcode, compressed: bool, paylo
     }
 }
 
-/// Masks bytes or takes the mask off, eight at a time.
+/// Masks or unmasks bytes, eight at a time.
 pub fn mask(bytes: &mut [u8], key: [u8; 4]) {
     let [a, b, c, d] = key;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);

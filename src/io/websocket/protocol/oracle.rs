@@ -1,4 +1,5 @@
-//! tungstenite's message layer as the oracle: the same bytes, cut at the same places, give the same messages and end.
+//! Comparison with the message layer of tungstenite: the same bytes, split at the same places, must give the same
+//! messages and end.
 
 use std::io::{self, Write};
 use std::pin::Pin;
@@ -19,11 +20,11 @@ use super::{Close, Side};
 use crate::io::queue::Frame;
 use crate::io::websocket::totals::Totals;
 
-/// A wire whose reads are laid down: one part each, then the end.
+/// A wire with given reads: one part each, then the end.
 pub struct Script {
     parts: std::vec::IntoIter<Vec<u8>>,
     rest: Vec<u8>,
-    /// a part has just been read: there is nothing for once
+    /// a part was just read: return nothing once
     pause: bool,
     pub written: Vec<u8>,
 }
@@ -89,18 +90,18 @@ impl Write for Script {
     }
 }
 
-/// What was read: whether it is text, and the bytes.
+/// The messages: whether text, and the bytes.
 pub type Messages = Vec<(bool, Vec<u8>)>;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
-    /// by this close frame
+    /// with this close frame
     Closed(Option<Close>),
-    /// by an error, with the code that the peer is told
+    /// with an error, and the code for the peer
     Failed(Option<u16>),
 }
 
-/// What our layer makes of the parts, and what it writes.
+/// The result of our layer for the parts, and what it writes.
 pub fn ours(parts: Vec<Vec<u8>>, side: Side, limit: usize, deflate: Option<Agreement>) -> (Messages, End, Vec<u8>) {
     let opened = Opened { wire: Script::new(parts), side, deflate };
     let own = Deflate { level: 6, context_takeover: true, window_bits: 15, threshold: 1 };
@@ -143,7 +144,7 @@ fn theirs(parts: Vec<Vec<u8>>, side: Side, limit: usize) -> (Messages, End) {
                 continue;
             }
             Ok(Message::Close(None)) => End::Closed(None),
-            // Its word for a code that must not be sent.
+            // The name in tungstenite for a code that must not be sent.
             Ok(Message::Close(Some(frame))) if frame.reason.as_str() == "Protocol violation" => End::Failed(Some(1002)),
             Ok(Message::Close(Some(frame))) => {
                 End::Closed(Some(Close { code: frame.code.into(), reason: frame.reason.to_string() }))
@@ -158,7 +159,7 @@ fn theirs(parts: Vec<Vec<u8>>, side: Side, limit: usize) -> (Messages, End) {
     }
 }
 
-/// A frame with any header, its length in the shortest form.
+/// A frame with any header and its length in the shortest form.
 pub fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     let masked = if key.is_some() { 0x80 } else { 0 };
     let mut bytes = match payload.len() {
@@ -175,7 +176,7 @@ pub fn frame(first: u8, payload: &[u8], key: Option<[u8; 4]>) -> Vec<u8> {
     bytes
 }
 
-/// Cuts bytes at these places.
+/// Splits bytes at these places.
 pub fn cut(bytes: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
     let mut places: Vec<usize> = places.iter().map(|place| place % (bytes.len() + 1)).collect();
     places.sort_unstable();
@@ -184,7 +185,7 @@ pub fn cut(bytes: &[u8], places: &[usize]) -> Vec<Vec<u8>> {
     places.into_iter().map(|to| bytes[std::mem::replace(&mut from, to)..to].to_vec()).collect()
 }
 
-/// One thing that a peer sends: its frames, without masks.
+/// One item sent by a peer: its frames, without masks.
 fn sent() -> impl Strategy<Value = Vec<(u8, Vec<u8>)>> {
     let text = prop_oneof!["[ -~]{0,40}", "[ä-ü€𝄞a-c]{0,20}", "[a-f]{120,330}"];
     let binary = prop::collection::vec(any::<u8>(), 0..200);
@@ -257,7 +258,7 @@ proptest! {
         let (messages, end, written) = ours(parts.clone(), side, limit, None);
         let (expected, expected_end) = theirs(parts, side, limit);
         prop_assert_eq!(messages, expected);
-        // Ours fails at a wrong header, theirs waits for the payload.
+        // Ours fails at an invalid header, theirs waits for the payload.
         if !(expected_end == End::Failed(None) && matches!(end, End::Failed(Some(1002 | 1009)))) {
             prop_assert_eq!(&end, &expected_end);
         }
@@ -271,7 +272,7 @@ proptest! {
     }
 }
 
-/// The frames in what was written: opcodes and payloads without masks.
+/// The written frames: opcodes and payloads without masks.
 pub fn frames(mut written: &[u8]) -> Vec<(u8, Vec<u8>)> {
     let mut frames = Vec::new();
     while let Some(header) = Header::parse(written).expect("our own frames are right") {
