@@ -40,7 +40,7 @@ use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, Sin
 use crate::io::events::EventSink;
 use crate::io::queue::{Backlog, FrameSender, Signal};
 use crate::io::reach::FileRoots;
-use crate::io::websocket::{ConnectError, ServerSettings, Websockets};
+use crate::io::websocket::{ConnectError, ServerSettings, TurnedAway, Websockets};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
 use crate::sync::{KeyedLock, locked};
@@ -53,7 +53,7 @@ pub use self::measure::{Measured, Waiting};
 pub use self::memory::PATROL;
 pub use self::opening::PreparedRule;
 pub use self::replacing::Replaced;
-pub use self::status::{LastStatus, RuleStatus, TableStatus};
+pub use self::status::{LastStatus, NotTapped, RuleStatus, TableStatus};
 pub use self::stopping::Stopped;
 pub use self::tables::NotShown;
 pub use self::views::{view_id, view_of};
@@ -111,6 +111,8 @@ pub struct TableSpec {
 pub struct SinkAction {
     pub spec: SinkSpec,
     pub format: SinkFormat,
+    /// It gets messages that failed, and no results.
+    pub dead_letter: bool,
 }
 
 /// Why something could not be started.
@@ -313,6 +315,11 @@ impl Engine {
     /// Refused handshakes of the data server, by cause.
     pub fn refused_handshakes(&self) -> Vec<(&'static str, u64)> {
         self.connectors.websockets.refused()
+    }
+
+    /// Clients that the data server refused, with the paths that they asked for: the last ones.
+    pub fn turned_away(&self) -> Vec<TurnedAway> {
+        self.connectors.websockets.turned_away()
     }
 
     /// Websocket connections that did not end in order, by cause.

@@ -9,6 +9,7 @@
 //! queue. A line that finds its queue full, because nobody reads stderr or the disk is slow, is dropped and counted
 //! ([`lost_lines`]); the next line that is written says how many were.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -26,6 +27,10 @@ use crate::sync::locked;
 
 /// The target of the lines about changes through the REST API.
 pub const AUDIT: &str = "plutino::audit";
+
+/// How many of the last lines are kept in memory, and the bytes of each.
+const KEPT_LINES: usize = 1000;
+const KEPT_BYTES: usize = 1024;
 
 /// The length of the queue to the files, lines.
 const WAITING_FOR_FILE: usize = 8192;
@@ -103,6 +108,15 @@ struct Control {
     lost: AtomicUsize,
     /// A line is being written to stderr.
     writing: Arc<AtomicBool>,
+    recent: Mutex<Recent>,
+}
+
+/// The last lines.
+#[derive(Default)]
+struct Recent {
+    lines: VecDeque<String>,
+    /// how many lines there were
+    last: u64,
 }
 
 struct Stderr(Arc<AtomicBool>);
@@ -215,6 +229,7 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
         file: Mutex::new(file),
         lost: AtomicUsize::new(0),
         writing,
+        recent: Mutex::default(),
     };
     // There is one log, so this is not set yet.
     let _ = CONTROL.set(control);
@@ -238,6 +253,16 @@ pub fn finish() {
         let targets = [locked(&control.file).take(), locked(&control.stderr).take()];
         targets.into_iter().flatten().for_each(|target| control.close(target));
     }
+}
+
+/// The last lines behind the one of this number, each with its number, and the number of the last one. At most the last
+/// thousand are kept.
+pub fn recent(after: u64) -> (Vec<(u64, String)>, u64) {
+    let Some(control) = CONTROL.get() else { return (Vec::new(), 0) };
+    let recent = locked(&control.recent);
+    let first = recent.last - recent.lines.len() as u64 + 1;
+    let numbered = (first..).zip(&recent.lines).filter(|(number, _)| *number > after);
+    (numbered.map(|(number, line)| (number, line.clone())).collect(), recent.last)
 }
 
 /// Lines dropped since the start because they could not be written in time.
@@ -307,6 +332,18 @@ impl Control {
         let lost = target.lines.error_counter().clone();
         drop(target);
         self.lost.fetch_add(lost.dropped_lines(), Ordering::Relaxed);
+    }
+}
+
+impl Recent {
+    fn keep(&mut self, line: &str) {
+        if self.lines.len() == KEPT_LINES {
+            self.lines.pop_front();
+        }
+        let line = line.trim_end_matches('\n');
+        let end = (0..=line.len().min(KEPT_BYTES)).rev().find(|end| line.is_char_boundary(*end)).unwrap_or(0);
+        self.lines.push_back(line[..end].to_owned());
+        self.last += 1;
     }
 }
 
@@ -382,6 +419,7 @@ impl Write for Lines {
     fn write(&mut self, event: &[u8]) -> io::Result<usize> {
         let line = one_line(event);
         let Some(control) = CONTROL.get() else { return Ok(event.len()) };
+        locked(&control.recent).keep(&line);
         if control.console.load(Ordering::Relaxed) {
             control.console(&line);
         }
@@ -431,6 +469,14 @@ mod tests {
             let wish = changes.iter().fold(wish, Wish::with);
             assert_eq!(wish.directives(), *directives, "{changes:?}");
         }
+    }
+
+    #[test]
+    fn the_last_lines_are_kept_and_cut() {
+        let mut recent = Recent::default();
+        (0..KEPT_LINES + 2).for_each(|number| recent.keep(&format!("{number} {}\n", "ä".repeat(KEPT_BYTES))));
+        assert_eq!((recent.lines.len(), recent.last), (KEPT_LINES, KEPT_LINES as u64 + 2));
+        assert!(recent.lines[0].starts_with("2 ä") && recent.lines[0].len() <= KEPT_BYTES);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use jsonwebtoken::errors::{Error, ErrorKind};
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
 use serde_json::Value as Json;
 
-use super::rs256;
+use super::{console, rs256};
 use crate::sync::locked;
 
 /// The required audience.
@@ -152,9 +152,11 @@ impl Keys {
     }
 }
 
-/// Passes requests with a valid token, and those that need none: `/` and `/ping` only show that the service runs.
+/// Passes requests with a valid token, and those that need none: `/` and `/ping` only show that the service runs, and the
+/// files of the console say nothing about it.
 pub async fn authenticate(State(keys): State<Arc<Keys>>, request: Request, next: Next) -> Response {
-    if matches!(request.uri().path(), "/" | "/ping") {
+    let path = request.uri().path();
+    if matches!(path, "/" | "/ping") || path == "/console" || path.starts_with(console::PATH) {
         return next.run(request).await;
     }
     let shown = request.headers().get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or("?"));

@@ -84,7 +84,7 @@ pub fn warning(warning: &Problem) -> Json {
 }
 
 /// A mistake as clients get it.
-fn detail(mistake: &Problem) -> Json {
+pub fn detail(mistake: &Problem) -> Json {
     let mut detail = json!({"message": mistake.message});
     let mut put = |name: &str, value: Json| detail[name] = value;
     match (&mistake.in_sql, mistake.place.filter(|place| place.line > 0)) {

@@ -8,6 +8,7 @@ use axum::routing::get;
 use serde_json::json;
 
 use super::ApiError;
+use super::console;
 use super::process::Usage;
 use crate::memory;
 use crate::service::Service;
@@ -16,12 +17,17 @@ use crate::time::clock_steps;
 /// The routes of the process itself.
 pub fn routes() -> Router<Service> {
     Router::new()
-        .route("/", get(info).post(info))
+        .route("/", get(info_or_console).post(info))
         .route("/ping", get(|| async { StatusCode::OK }))
         .route("/stop", get(stop_by_get).post(stop))
         .route("/rules/usage/cpu", get(|| async { "cpu usage not enabled" }))
         .route("/metrics/dump/check", get(|| async { "disabled" }))
         .route("/metrics/dump", get(|| async { ApiError::bad("metrics dump not enabled") }))
+}
+
+/// Browsers are sent to the console.
+async fn info_or_console(service: State<Service>, headers: HeaderMap) -> Response {
+    if console::wants_page(&headers) { console::to_console().await } else { info(service).await }
 }
 
 async fn info(State(service): State<Service>) -> Response {

@@ -12,6 +12,10 @@
 //! - `rules`: `/rules`, `/rules/{id}`, `/rules/{id}/start`, `stop`, `restart`, `status`, `topo`, `explain`,
 //!   `schema`, `tags`, `trace/start`, `trace/stop`, `scantables`, `reset_state`, `/rules/validate`, `/rules/status/all`,
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
+//! - `tap`: `/rules/{id}/tap`
+//! - `overview`, `log`, `validate`: `/overview`, `/log`, `/validate`
+//! - `openapi`: `/openapi.json`, made from the table in `openapi/paths.rs`: a new route needs its row there
+//! - `console`: `/console/`, pages for a browser
 //! - `views`: `/views`, `/views/{name}`, `/views/{name}/status`, `clients`, `rows`, `explain`
 //! - `ruletest`: `/ruletest`, `/ruletest/{id}`, `/ruletest/{id}/start`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
@@ -36,6 +40,7 @@ mod batch;
 mod body;
 mod configs;
 mod connections;
+mod console;
 mod descriptions;
 mod details;
 mod error;
@@ -43,7 +48,10 @@ mod guard;
 mod heavy;
 mod info;
 mod listen;
+mod log;
 mod metadata;
+mod openapi;
+mod overview;
 mod process;
 mod prometheus;
 mod redirect;
@@ -51,15 +59,18 @@ mod relations;
 mod rs256;
 mod rules;
 mod ruletest;
+mod tap;
 mod tasks;
 mod trace;
 mod transfer;
 mod unsupported;
 mod uploads;
+mod validate;
 mod views;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::Router;
 use axum::body::Bytes;
@@ -85,6 +96,12 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .merge(info::routes())
         .merge(relations::routes())
         .merge(rules::routes())
+        .merge(tap::routes())
+        .merge(openapi::routes())
+        .merge(console::routes())
+        .merge(validate::routes())
+        .merge(overview::routes())
+        .merge(log::routes())
         .merge(views::routes())
         .merge(ruletest::routes())
         .merge(transfer::routes())
@@ -130,6 +147,11 @@ pub async fn to_end<T: Send + 'static>(
             Err(ServiceError::Stopping)
         }
     }
+}
+
+/// Milliseconds since the epoch.
+fn millis(time: SystemTime) -> u64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }
 
 /// A text of JSON as an answer.

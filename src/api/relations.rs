@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use super::details::Asked;
 use super::error::accepted;
 use super::{ApiError, ErrorContext, read, to_end};
+use crate::metrics::SeenField;
 use crate::service::{Named, Service, ServiceError, check_id, what};
 use crate::sql::ast::{ColumnDef, CreateStream, DataType, Literal, Relation};
 use crate::text::secret::{masked_json, masked_url};
@@ -52,6 +53,24 @@ fn of(relation: Relation) -> Router<Service> {
                 .delete(move |service, name, force| drop_one(service, name, force, relation)),
         )
         .route(&format!("{base}/{{name}}/schema"), get(schema))
+        .route(&format!("{base}/{{name}}/seen"), get(move |service, name| seen(service, name, relation)))
+}
+
+/// The fields of the last messages of a stream. It looks at them while a rule reads it.
+async fn seen(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    relation: Relation,
+) -> Result<Response, ApiError> {
+    service.relation(relation, &name).doing(&format!("describe {} error", what(relation)))?;
+    let seen = service.seen_of_stream(&name).await.unwrap_or_default();
+    let field = |field: &SeenField| {
+        json!({
+            "name": field.name.as_str(), "present": field.present, "types": field.types, "example": field.example,
+        })
+    };
+    let fields: Json = seen.fields.iter().map(field).collect();
+    Ok(super::json(json!({"messages": seen.messages, "fields": fields}).to_string()))
 }
 
 #[derive(Deserialize)]

@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod feed;
 mod junit;
+mod look;
 mod peer;
 mod player;
 mod query;
@@ -56,6 +57,9 @@ enum Verb {
     Tail(tail::Tail),
     Watch(watch::Watch),
     Query(query::Query),
+    Status(look::Status),
+    Tap(look::Tap),
+    Top(look::Top),
     Store(store::Store),
     /// Create a stream, table, view, rule, connection or confkey in a running service
     Create(remote::RemoteWithFile),
@@ -146,6 +150,9 @@ pub fn main() -> ExitCode {
         Verb::Tail(tail) => start_log(log, None, LogSettings::default()).and_then(|()| tail.run()),
         Verb::Watch(watch) => start_log(log, None, LogSettings::default()).and_then(|()| watch.run()),
         Verb::Query(query) => query.run(),
+        Verb::Status(status) => status.run(),
+        Verb::Tap(tap) => tap.run(),
+        Verb::Top(top) => top.run(),
         Verb::Store(store) => store.run(),
         Verb::Create(remote) => remote.run("create"),
         Verb::Describe(remote) => remote.run("describe"),

@@ -99,7 +99,7 @@ fn trouble(link: &LinkStatus) -> Option<String> {
     if link.state == LinkState::Connected && lost.is_empty() {
         return None;
     }
-    let mut line = format!("    {}: {}", link.address, state(link.state));
+    let mut line = format!("    {}: {}", link.address, link.state.as_str());
     if link.state != LinkState::Connected {
         let since = SystemTime::now().duration_since(link.since).unwrap_or(Duration::ZERO);
         let _ = write!(line, " for {} s", since.as_secs());
@@ -111,14 +111,6 @@ fn trouble(link: &LinkStatus) -> Option<String> {
         let _ = write!(line, ", {lost}");
     }
     Some(line)
-}
-
-fn state(state: LinkState) -> &'static str {
-    match state {
-        LinkState::Connected => "connected",
-        LinkState::Connecting => "connecting",
-        LinkState::Disconnected => "disconnected",
-    }
 }
 
 /// A rate with few digits.

@@ -146,6 +146,8 @@ pub struct NewRule {
     pub plan: RulePlan,
     pub id: String,
     pub encodings: Vec<Encoding>,
+    /// The sinks of messages that fail.
+    pub dead_letters: Vec<Encoding>,
     /// Errors go to the sinks, too.
     pub send_error: bool,
     pub metrics: Arc<RuleMetrics>,

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use crate::expr::{EvalError, Scope};
-use crate::metrics::Place;
+use crate::metrics::{FlowCounts, Place, Point};
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
@@ -22,6 +22,7 @@ use super::output::Output;
 use super::queue::RuleQueue;
 use super::results::Results;
 use super::row::{KeptRow, RowBatch, ScannedRow};
+use super::slots::SlotNames;
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
 use super::state::quarter;
@@ -74,6 +75,8 @@ pub struct RuleOperator {
     key: GroupKey,
     /// The row whose elements continue one by one.
     unnested: Option<Unnested>,
+    /// what WHERE and the window have let through
+    flow: FlowCounts,
 }
 
 /// A row that continues once for each of its elements.
@@ -149,6 +152,7 @@ impl RuleOperator {
         alarm: Alarm,
     ) -> Self {
         let width = inputs.iter().map(|input| input.scan.width()).max().unwrap_or(0);
+        output.borrow_mut().name_slots(SlotNames::of(&inputs));
         RuleOperator {
             waiting: Waiting::new(width),
             memories: Memories::new(&plan.steps),
@@ -168,6 +172,7 @@ impl RuleOperator {
             narrow: vec![Value::Absent; width],
             wide: vec![Value::Absent; plan.row_slots],
             key: GroupKey::default(),
+            flow: FlowCounts::default(),
             plan,
             inputs,
             context,
@@ -347,7 +352,9 @@ impl RuleOperator {
             output.flush();
         }
         let progress = self.work_at(now, turn);
-        self.output.borrow_mut().flush();
+        let mut output = self.output.borrow_mut();
+        output.flush();
+        output.metrics().flow.put(&self.results.with_counts(self.flow));
         progress
     }
 
@@ -481,7 +488,8 @@ impl RuleOperator {
         let rule = self.context.clone();
         match self.memories.run(&self.plan.steps, from, input, row, &rule.row(now, time)) {
             Err(error) => {
-                self.output.borrow_mut().error(Place::Analytic, format_args!("run Select error: {error}"));
+                let text = format_args!("run Select error: {error}");
+                self.output.borrow_mut().error_of_row(Place::Analytic, text, row);
             }
             Ok(None) => self.pass(now, time, input, slots, row),
             Ok(Some(elements)) => {
@@ -510,38 +518,53 @@ impl RuleOperator {
     }
 
     fn pass(&mut self, now: i64, time: i64, input: usize, slots: std::ops::Range<usize>, row: &mut [Value]) {
-        let RuleOperator { plan, inputs, context, output, windows, results, tables, closed, key, .. } = self;
+        let RuleOperator { plan, inputs, context, output, windows, results, tables, closed, key, flow, .. } = self;
         let rule = context.clone();
         let context = rule.row(now, time);
-        let lose = |place: Place, operator: &str, error: EvalError| {
-            output.borrow_mut().error(place, format_args!("run {operator} error: {error}"));
+        let lose = |place: Place, operator: &str, error: EvalError, row: &[Value]| {
+            output.borrow_mut().error_of_row(place, format_args!("run {operator} error: {error}"), row);
         };
+        flow.filter_in += 1;
         let scope = Scope { slots: row, context: &context };
         match passes(&plan.admit, &scope) {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => return lose(Place::Window, "Window Filter", error),
+            Err(error) => return lose(Place::Window, "Window Filter", error, row),
         }
         // A row with an error does not pass, but counts in windows that count rows.
         let passes = passes(&plan.filter, &scope).unwrap_or_else(|error| {
-            lose(Place::Filter, "Where", error);
+            lose(Place::Filter, "Where", error, row);
             false
         });
+        if passes {
+            flow.filter_out += 1;
+            if plan.joined_filter.is_none() {
+                output.borrow().tap(Point::Filter, row);
+            }
+        }
         let mut arrival = Arrival { time, input, row, slots, passes, context: &context, key };
         if matches!(plan.window, WindowSpec::Each) {
             let ask = |join: &Join, key: &[Value], give: Give<'_>| tables.ask(inputs, join, key, give);
             let others = Others { inputs, joins: &plan.joins, tables: &tables.scanned, ask: &ask };
             results.row(plan, &mut arrival, &others);
-        } else if let Err(error) = windows.row(plan, &mut arrival, closed) {
-            lose(Place::Aggregate, "Select", error);
+        } else {
+            flow.window_in += 1;
+            if let Err(error) = windows.row(plan, &mut arrival, closed) {
+                lose(Place::Aggregate, "Select", error, arrival.row);
+            }
         }
     }
 
     /// Starts the result of a window.
     fn begin(&mut self, now: i64, window: Closed) {
-        let RuleOperator { plan, inputs, output, results, tables, changes, .. } = self;
+        let RuleOperator { plan, inputs, output, results, tables, changes, flow, .. } = self;
         *changes += 1;
-        output.borrow().metrics().works(now, 0);
+        flow.windows += 1;
+        let metrics = output.borrow().metrics().clone();
+        metrics.works(now, 0);
+        if metrics.taps.wants(Point::Window) {
+            metrics.taps.offer(Point::Window, || window.shown());
+        }
         if plan.event_time.is_none() {
             // The result was due when the window ended.
             let late = u64::try_from(now.saturating_sub(window.end)).unwrap_or(0);

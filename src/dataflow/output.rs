@@ -8,12 +8,14 @@ use std::time::Instant;
 use crate::expr::Scope;
 use crate::format::sink_format::{Batcher, Give, Made, SinkFormat};
 use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
-use crate::metrics::{Place, RuleMetrics};
+use crate::metrics::{Place, Point, RuleMetrics, Taps};
 use crate::plan::physical::Projection;
 use crate::value::json;
-use crate::value::{Row, Text};
+use crate::value::{Row, Text, Value};
 
-use super::project::{RawText, RowError, decode_row, encode_members, encode_row};
+use super::dead_letters::{DeadLetters, Letterbox};
+use super::project::{RawText, RowError, decode_row, encode_members, encode_row, shown};
+use super::slots::SlotNames;
 use super::timers::{Alarm, WorkerClock};
 
 /// A batch is handed over once it has this many bytes. A message that a slow client has not taken keeps its whole batch
@@ -50,6 +52,8 @@ pub struct Output {
     send_nil: bool,
     send_error: bool,
     metrics: Arc<RuleMetrics>,
+    /// The names of the slots of a rule with state.
+    names: SlotNames,
     /// When the oldest input of the pending messages was read.
     received: Option<Instant>,
     /// Pending messages of the first form.
@@ -62,6 +66,8 @@ pub struct Output {
     errors: Vec<String>,
     /// The rule pauses: nothing is sent.
     held: bool,
+    /// where messages go that fail
+    dead_letters: Option<Box<DeadLetters>>,
 }
 
 /// Time, and the alarm that wakes the rule when a batch is due.
@@ -126,13 +132,25 @@ impl Output {
             send_nil,
             send_error,
             metrics,
+            names: SlotNames::default(),
             received: None,
             messages: 0,
             gathering: None,
             open: false,
             errors: Vec::new(),
             held: false,
+            dead_letters: None,
         }
+    }
+
+    /// Messages that fail go to these sinks.
+    #[must_use]
+    pub fn with_dead_letters(mut self, encodings: Vec<Encoding>) -> Self {
+        if !encodings.is_empty() {
+            let letterbox = |Encoding { format, outlets, rows }| Letterbox { format, outlets, rows };
+            self.dead_letters = Some(Box::new(DeadLetters::new(encodings.into_iter().map(letterbox))));
+        }
+        self
     }
 
     /// Whether results may be gathered into batches; then [`Output::gather`] and [`Output::tick`] are needed.
@@ -146,9 +164,9 @@ impl Output {
         self.forms.iter_mut().for_each(|form| form.limit = limit);
     }
 
-    /// Whether errors go to the sinks, too.
+    /// Whether errors are sent to sinks.
     pub fn reports_errors(&self) -> bool {
-        self.send_error
+        self.send_error || self.dead_letters.is_some()
     }
 
     /// Whether an outlet may be full ([`Output::ready`]).
@@ -156,7 +174,7 @@ impl Output {
         let waits = |form: &Form| {
             !form.encoding.rows.is_empty() || form.encoding.outlets.iter().any(|outlet| outlet.may_wait())
         };
-        self.forms.iter().any(waits)
+        self.forms.iter().any(waits) || self.dead_letters.as_ref().is_some_and(|letters| letters.may_wait())
     }
 
     /// Enables batches.
@@ -185,6 +203,18 @@ impl Output {
             if index == 0 {
                 self.messages += made;
             }
+        }
+    }
+
+    /// Sets the names under which rows of a rule with state are shown.
+    pub fn name_slots(&mut self, names: SlotNames) {
+        self.names = names;
+    }
+
+    /// Shows a row of a rule with state to those who look.
+    pub fn tap(&self, point: Point, slots: &[Value]) {
+        if self.metrics.taps.wants(point) {
+            self.metrics.taps.offer(point, || self.names.shown(slots));
         }
     }
 
@@ -222,6 +252,10 @@ impl Output {
         };
         if !projection.sends {
             return Ok(());
+        }
+        if self.metrics.taps.wants(Point::Project) {
+            let values = decoded.as_ref().filter(|_| self.row.is_empty());
+            self.metrics.taps.offer(Point::Project, || values.map_or_else(|| lossy(&self.row), shown));
         }
         self.open = true;
         for form in &mut self.forms {
@@ -268,6 +302,17 @@ impl Output {
     /// Counts an error of an operator: the row or group is lost, the open message is not. With the rule option
     /// `sendError` the error's text is sent as a message, after the open one.
     pub fn error(&mut self, place: Place, error: impl std::fmt::Display) {
+        self.error_of(place, error, None);
+    }
+
+    /// The same of an error that a row of a rule with state has caused.
+    pub fn error_of_row(&mut self, place: Place, error: impl std::fmt::Display, slots: &[Value]) {
+        let row = self.names.shown(slots);
+        self.error_of(place, error, Some(&row));
+    }
+
+    /// The same of an error that this message or row has caused.
+    pub fn error_of(&mut self, place: Place, error: impl std::fmt::Display, message: Option<&str>) {
         let text = error.to_string();
         if self.send_error {
             if !self.open {
@@ -276,7 +321,10 @@ impl Output {
                 self.errors.push(text.clone());
             }
         }
-        self.metrics.error_at(place, text);
+        if let Some(dead_letters) = &mut self.dead_letters {
+            dead_letters.add(place, &text, message);
+        }
+        self.metrics.error_of(place, text, message);
     }
 
     fn send_error(&mut self, text: &str) {
@@ -296,13 +344,18 @@ impl Output {
         if self.held {
             return;
         }
+        if let Some(dead_letters) = &mut self.dead_letters {
+            dead_letters.hand_over();
+        }
         if self.forms.iter().all(|form| form.done == 0 && form.decoded_done == 0) {
             self.received = None;
             return;
         }
         self.metrics.sent(std::mem::take(&mut self.messages), self.received.map(|at| at.elapsed()));
         let received = self.received.take();
+        let taps = Some(&self.metrics.taps).filter(|taps| taps.wants(Point::Sink));
         for form in &mut self.forms {
+            taps.into_iter().for_each(|taps| form.show(taps));
             form.hand_over_rows(received, &self.metrics);
         }
         for form in &mut self.forms {
@@ -316,7 +369,7 @@ impl Output {
             form.encoding.outlets.iter().all(|outlet| outlet.ready())
                 && form.encoding.rows.iter().all(|outlet| outlet.ready())
         };
-        self.forms.iter().all(ready)
+        self.forms.iter().all(ready) && self.dead_letters.as_ref().is_none_or(|letters| letters.ready())
     }
 }
 
@@ -491,6 +544,16 @@ impl Form {
         }
     }
 
+    /// Shows the messages that have ended to those who look.
+    fn show(&self, taps: &Taps) {
+        let mut start = 0;
+        for &end in &self.ends[..self.done] {
+            taps.offer(Point::Sink, || lossy(&self.bytes[start..end as usize]));
+            start = end as usize;
+        }
+        self.decoded[..self.decoded_done].iter().for_each(|row| taps.offer(Point::Sink, || shown(row)));
+    }
+
     fn hand_over_rows(&mut self, received: Option<Instant>, metrics: &RuleMetrics) {
         if self.decoded_done == 0 {
             return;
@@ -536,4 +599,8 @@ impl Form {
         self.rows = 0;
         self.filled = false;
     }
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }

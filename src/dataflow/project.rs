@@ -104,6 +104,15 @@ pub fn encode_members(out: &mut Vec<u8>, row: &Row) -> Result<(), json::EncodeEr
     Ok(())
 }
 
+/// A row as JSON, to be looked at: what has no form as JSON ends it.
+pub fn shown(row: &Row) -> String {
+    let mut text = Vec::new();
+    if encode_members(&mut text, row).is_err() {
+        text.extend_from_slice("…}".as_bytes());
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
 /// Takes the members of a result row, in order.
 trait Members {
     /// A member as the JSON text it came in.

@@ -370,7 +370,20 @@ impl WorkerLoop {
         {
             return self.add_derived(rule);
         }
-        let NewRule { key, streams, slot, plan, id, encodings, send_error, metrics, mut keeps, replaces, done } = rule;
+        let NewRule {
+            key,
+            streams,
+            slot,
+            plan,
+            id,
+            encodings,
+            dead_letters,
+            send_error,
+            metrics,
+            mut keeps,
+            replaces,
+            done,
+        } = rule;
         let before = replaces.and_then(|leaving| self.leave(leaving));
         if let (Keeps::State(state), Some(Ok(saved))) = (&mut keeps, &before) {
             *state = Some(saved.bytes.clone());
@@ -384,7 +397,8 @@ impl WorkerLoop {
         let zone = self.zone.clone();
         let context =
             Rc::new(RuleContext { id, started: now, zone, hits: Default::default(), pause: Default::default() });
-        let output = Rc::new(RefCell::new(Output::new(encodings, send_nil, send_error, metrics.clone())));
+        let output = Output::new(encodings, send_nil, send_error, metrics.clone()).with_dead_letters(dead_letters);
+        let output = Rc::new(RefCell::new(output));
         if output.borrow().gathers() {
             let alarm = Alarm::new(self.timers.clone(), slot);
             output.borrow_mut().gather(Gathering { clock: self.clock.clone(), alarm });

@@ -39,6 +39,8 @@ pub struct Action {
     pub place: Place,
     /// What the properties that every sink has say.
     pub format: SinkFormat,
+    /// It gets messages that failed, and no results: it is of the option deadLetter.
+    pub dead_letter: bool,
 }
 
 /// Something wrong or odd in a rule.
@@ -128,7 +130,10 @@ pub fn parse(
     };
     let name = node.field("name").and_then(|name| reader.text(name, "name")).unwrap_or_default();
     let triggered = node.field("triggered").and_then(|node| reader.flag(node, "triggered")).unwrap_or(true);
-    let actions = reader.actions(node);
+    let mut actions = reader.actions(node);
+    if let Some(dead_letter) = node.field("options").and_then(|options| options.field("deadLetter")) {
+        actions.extend(reader.dead_letter(dead_letter));
+    }
     let mut options = match node.field("options") {
         Some(node) => reader.options(node, defaults),
         None => defaults.clone(),
@@ -213,6 +218,16 @@ impl RuleReader<'_> {
                 return Vec::new();
             }
         };
+        self.listed(entries)
+    }
+
+    /// The sinks of the option deadLetter; that it is a list is checked with the other options.
+    fn dead_letter(&mut self, node: &Node) -> Vec<Action> {
+        let Value::List(entries) = &node.value else { return Vec::new() };
+        self.listed(entries).into_iter().map(|action| Action { dead_letter: true, ..action }).collect()
+    }
+
+    fn listed(&mut self, entries: &[Node]) -> Vec<Action> {
         let mut actions = Vec::new();
         for entry in entries {
             if entry.members().is_empty() {
@@ -245,7 +260,7 @@ impl RuleReader<'_> {
         }
         let own = written.iter().filter(|(name, _)| !sink_format::knows(name));
         let props = own.map(|(name, value)| (name.clone(), value.clone())).collect();
-        Action { kind: kind.to_owned(), props, written, place, format }
+        Action { kind: kind.to_owned(), props, written, place, format, dead_letter: false }
     }
 
     fn options(&mut self, node: &Node, defaults: &RuleOptions) -> RuleOptions {

@@ -41,6 +41,7 @@ pub struct PreparedRule<'a> {
     /// Which of the sinks it has opened; the others belong to the version that it replaces.
     opened: Vec<bool>,
     encodings: Vec<Encoding>,
+    dead_letters: Vec<Encoding>,
     plan: Option<RulePlan>,
     stateful: bool,
     send_error: bool,
@@ -74,6 +75,7 @@ impl Engine {
         if !self.running().starting.insert(rule.id.clone()) {
             return Err(EngineError::Exists(rule.id));
         }
+        let metrics = Arc::new(RuleMetrics::new(&rule.id));
         let mut prepared = PreparedRule {
             engine: self,
             id: rule.id,
@@ -83,11 +85,12 @@ impl Engine {
             sinks: Vec::new(),
             opened: Vec::new(),
             encodings: Vec::new(),
+            dead_letters: Vec::new(),
             stateful: !matches!(rule.plan.body, Body::Rows(_)),
             plan: Some(rule.plan),
             send_error: rule.send_error,
             keeps: rule.keeps,
-            metrics: Arc::default(),
+            metrics,
             key: None,
             settled: false,
         };
@@ -266,7 +269,7 @@ impl PreparedRule<'_> {
                 WayOut::Messages(_) => action.format.clone(),
                 WayOut::Rows(_) => action.format.of_rows(),
             };
-            let encodings = &mut self.encodings;
+            let encodings = if action.dead_letter { &mut self.dead_letters } else { &mut self.encodings };
             let index = encodings.iter().position(|known| *known.format == shape).unwrap_or_else(|| {
                 encodings.push(Encoding { format: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
                 encodings.len() - 1
@@ -308,6 +311,7 @@ impl PreparedRule<'_> {
             plan,
             id: self.id.clone(),
             encodings: std::mem::take(&mut self.encodings),
+            dead_letters: std::mem::take(&mut self.dead_letters),
             send_error: self.send_error,
             metrics: self.metrics.clone(),
             keeps: std::mem::take(&mut self.keeps),

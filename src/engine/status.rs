@@ -6,11 +6,12 @@ use std::time::SystemTime;
 
 use crate::io::connector::{OpenSink, OpenSource};
 use crate::io::queue::Backlog;
+use crate::io::websocket::ClientStatus;
 use crate::io::{LinkStatus, UNPROCESSED, UNREAD};
-use crate::metrics::{FeedCounts, Latency, Losses, Work};
+use crate::metrics::{FeedCounts, Latency, Losses, RuleMetrics, SeenFields, TAPS, TapReader, TapSettings, Work};
 use crate::value::Text;
 
-use super::{Engine, Running, RunningRule, RunningTable, StreamId};
+use super::{Engine, Running, RunningRule, RunningSink, RunningTable, StreamId};
 
 /// The status of a rule.
 #[derive(Clone, Debug)]
@@ -49,6 +50,17 @@ impl RuleStatus {
         self.sinks.iter().enumerate().for_each(|(number, link)| losses.of_sink(number, &link.dropped));
         losses
     }
+}
+
+/// Why nobody can look at the rows of a rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotTapped {
+    /// there are no rows
+    #[error("the rule does not run")]
+    NotRunning,
+    /// as many look as may
+    #[error("{TAPS} taps of the rule are open already: end one of them")]
+    TooMany,
 }
 
 /// The status of a lookup table.
@@ -146,6 +158,47 @@ impl Engine {
     pub async fn rule_status(&self, id: &str) -> Option<RuleStatus> {
         let running = self.running();
         running.rules.get(id).map(|rule| rule.status(id, running.sources(rule)))
+    }
+
+    /// Looks at the rows of a rule. The error is that of a rule which does not run, or that too many look already.
+    ///
+    /// # Errors
+    /// [`NotTapped`]
+    pub fn tap(&self, id: &str, settings: &TapSettings) -> Result<TapReader, NotTapped> {
+        let running = self.running();
+        let rule = running.rules.get(id).ok_or(NotTapped::NotRunning)?;
+        rule.metrics.tap(settings).ok_or(NotTapped::TooMany)
+    }
+
+    /// The clients of a rule's sinks, each with the number of the sink.
+    pub fn clients(&self, id: &str) -> Vec<(usize, ClientStatus)> {
+        let running = self.running();
+        let sinks = running.rules.get(id).map(|rule| rule.sinks.clone()).unwrap_or_default();
+        drop(running);
+        let of = |(number, sink): (usize, &RunningSink)| -> Vec<(usize, ClientStatus)> {
+            match &*sink.sink {
+                OpenSink::Websocket(link) => link.clients().into_iter().map(|client| (number, client)).collect(),
+                _ => Vec::new(),
+            }
+        };
+        sinks.iter().enumerate().flat_map(of).collect()
+    }
+
+    /// What the messages of a rule's streams look like, by the names of the streams; nothing if it does not run.
+    pub fn seen(&self, id: &str) -> Vec<(Text, SeenFields)> {
+        let running = self.running();
+        running.rules.get(id).map(|rule| rule.metrics.seen()).unwrap_or_default()
+    }
+
+    /// What the messages of a stream look like; `None` if no rule reads it.
+    pub fn seen_of_stream(&self, name: &str) -> Option<SeenFields> {
+        let metrics: Vec<Arc<RuleMetrics>> = {
+            let running = self.running();
+            let reads = |rule: &&RunningRule| rule.streams.iter().any(|stream| stream.name == name);
+            running.rules.values().filter(reads).map(|rule| rule.metrics.clone()).collect()
+        };
+        let all = metrics.iter().flat_map(|metrics| metrics.seen());
+        all.filter(|(stream, _)| stream == name).map(|(_, seen)| seen).max_by_key(|seen| seen.messages)
     }
 
     /// Rules whose code has panicked: they get no more rows, and wait to be stopped.

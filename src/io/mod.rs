@@ -56,6 +56,17 @@ pub enum LinkState {
     Disconnected,
 }
 
+impl LinkState {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LinkState::Connected => "connected",
+            LinkState::Connecting => "connecting",
+            LinkState::Disconnected => "disconnected",
+        }
+    }
+}
+
 /// The cause of messages that a sink had nobody to send to. They are dropped and counted, and yet no fault of anyone:
 /// eKuiper counts them as sent.
 pub const NO_CLIENT: &str = "no client";

@@ -51,7 +51,7 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     }
     warnings.extend(selected.warnings);
     warnings.append(&mut said);
-    Ok((SinkAction { spec, format: action.format.clone() }, warnings))
+    Ok((SinkAction { spec, format: action.format.clone(), dead_letter: action.dead_letter }, warnings))
 }
 
 /// Names a conf key whose properties lie under those of the sink.

@@ -1,6 +1,7 @@
 //! What the service refuses, in the words and with the codes of eKuiper, which scripts match.
 
 use super::store::StoreError;
+use crate::engine::NotTapped;
 use crate::plan::PlanError;
 
 /// The numbers that answers carry.
@@ -77,6 +78,14 @@ pub enum ServiceError {
     NoRuleToTrace(String),
     #[error("Fail to get rule {0}'s topo, make sure the rule has been started before")]
     NoTopology(String),
+    /// nobody can look at the rows of a rule
+    #[error("tap rule {id} error: {why}")]
+    NotTapped {
+        /// its id
+        id: String,
+        /// why
+        why: NotTapped,
+    },
     #[error("fail to run rule {id}: {why}")]
     Trial { id: String, why: String },
     #[error("fail to parse rule definition {0}")]

@@ -8,11 +8,14 @@
 //! streams and tables happen one after the other. The future of a method must be polled to its end: see `api`, which
 //! spawns it.
 
+mod checking;
 mod checkpoints;
 mod conf_keys;
 mod connections;
 mod definition;
+mod diagnosis;
 mod error;
+mod operators;
 mod relations;
 mod rules;
 mod schema;
@@ -35,9 +38,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
 
+pub use checking::CheckedStatement;
 pub use connections::{CheckedEnd, ConnectionReport, ConnectionState};
 pub use definition::{Definition, Planned};
+pub use diagnosis::{Cause, Diagnosis};
 pub use error::{Code, ServiceError};
+pub use operators::OperatorReport;
 pub use relations::{Named, what};
 pub use rules::{Bulk, RuleSummary};
 pub use schema::ResultColumn;

@@ -7,6 +7,7 @@
 
 mod entry;
 mod life;
+mod looks;
 #[cfg(test)]
 mod tests;
 mod views;

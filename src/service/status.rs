@@ -1,10 +1,12 @@
 //! A rule's status in eKuiper's terms: counters for each of its operators.
 
+use std::sync::Arc;
+
 use super::millis;
 use super::topology::{Part, Topology};
 use crate::engine::RuleStatus;
 use crate::io::{LinkHistory, LinkState, LinkStatus, NO_CLIENT, UNREAD, loss};
-use crate::metrics::{Losses, Place};
+use crate::metrics::{Failure, Losses, Place};
 
 /// The state of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,6 +77,8 @@ pub struct Counters {
     pub exceptions: u64,
     /// With its time.
     pub last_exception: Option<(i64, String)>,
+    /// The last errors of an operator, the oldest first.
+    pub recent: Vec<Arc<Failure>>,
     /// Of sources and sinks.
     pub link: Option<Link>,
     /// Of sources and sinks: messages lost in all runs of the rule, by cause.
@@ -138,7 +142,9 @@ pub(super) fn counters(
     let faults = |here: &dyn Fn(Place) -> bool| {
         let mine = || work.faults.iter().filter(|fault| here(fault.place));
         let last = mine().max_by_key(|fault| fault.time).map(|fault| (millis(fault.time), fault.text.clone()));
-        (mine().map(|fault| fault.count).sum::<u64>(), last)
+        let mut recent: Vec<Arc<Failure>> = mine().flat_map(|fault| fault.recent.iter().cloned()).collect();
+        recent.sort_by_key(|failure| failure.time);
+        (mine().map(|fault| fault.count).sum::<u64>(), last, recent)
     };
     let latency_us = status.latency.map_or(0, |latency| latency.p50_us);
     let passed = |records_in, records_out| Counters {
@@ -173,10 +179,11 @@ pub(super) fn counters(
         Part::Decoder(source) => {
             let messages = received(source).map_or(0, |(messages, ..)| messages);
             let here = |place| source == 0 && place == Place::Decoder;
-            let (errors, last_exception) = faults(&here);
+            let (errors, last_exception, recent) = faults(&here);
             Counters {
                 exceptions: errors,
                 last_exception,
+                recent,
                 last_invocation: if messages > 0 { work.received } else { 0 },
                 ..passed(messages, messages.saturating_sub(errors))
             }
@@ -186,7 +193,7 @@ pub(super) fn counters(
                 Some(name) if shown(place) => name == operator,
                 _ => last && !matches!(place, Place::Decoder | Place::Encode),
             };
-            let (exceptions, last_exception) = faults(&here);
+            let (exceptions, last_exception, recent) = faults(&here);
             // Operators behind the scan's filter see the rows that passed it.
             let filters = nodes.filters();
             let records_in = if first || !filters { status.rows_in } else { work.passed };
@@ -198,6 +205,7 @@ pub(super) fn counters(
             Counters {
                 exceptions,
                 last_exception,
+                recent,
                 last_invocation: match (first, last) {
                     (true, _) => work.received,
                     (_, true) => work.handed,
@@ -208,10 +216,11 @@ pub(super) fn counters(
         }
         Part::Sending { sink, encodes } => {
             // Errors of encoding are not counted by sink.
-            let (exceptions, last_exception) = faults(&|place| sink == 0 && encodes && place == Place::Encode);
+            let (exceptions, last_exception, recent) = faults(&|place| sink == 0 && encodes && place == Place::Encode);
             Counters {
                 exceptions,
                 last_exception,
+                recent,
                 last_invocation: work.handed,
                 ..passed(status.rows_out, status.rows_out)
             }

@@ -15,6 +15,8 @@ use crate::value::Text;
 pub struct Topology {
     /// the streams and tables that are read; lookup tables are asked and not read
     pub sources: Box<[Text]>,
+    /// whether it remembers anything
+    pub stateful: bool,
     parts: Vec<Node>,
 }
 
@@ -69,7 +71,7 @@ impl Topology {
             node("op_1_encode", Part::Sending { sink: 0, encodes: true }, vec![1]),
             node("sink_log_0", Part::Sink(0), Vec::new()),
         ];
-        Topology { sources: Box::new([]), parts }
+        Topology { sources: Box::new([]), stateful: false, parts }
     }
 
     /// The parts of a plan, with the statement that it was made of and the sinks of the rule.
@@ -135,7 +137,14 @@ impl Topology {
             flow.ends.clone_from(&results);
             flow.send(sink, target);
         }
-        Topology { sources: read().map(|(_, input)| input.stream.name.clone()).collect(), parts: flow.parts }
+        let sources = read().map(|(_, input)| input.stream.name.clone()).collect();
+        Topology { sources, stateful: stateful.is_some(), parts: flow.parts }
+    }
+
+    /// All parts with their names and the names of those behind them, in order.
+    pub fn nodes(&self) -> impl Iterator<Item = (&str, Part, Vec<&str>)> {
+        let name = |&to: &usize| self.parts[to].name.as_str();
+        self.parts.iter().map(move |node| (node.name.as_str(), node.part, node.to.iter().map(name).collect()))
     }
 
     /// All parts with their names, in order.
@@ -449,8 +458,8 @@ fn sole(condition: &Expr, plan: &RulePlan, select: &Select) -> Option<usize> {
     first.filter(|_| found.iter().all(|at| *at == first))
 }
 
-/// Shows every column that an expression names, with its stream where it is given.
-fn each_name<'a>(expr: &'a Expr, see: &mut dyn FnMut(Option<&'a Text>, &'a Text)) {
+/// Shows every column that an expression names, with its stream where it is given. What `meta` is asked for is none.
+pub(super) fn each_name<'a>(expr: &'a Expr, see: &mut dyn FnMut(Option<&'a Text>, &'a Text)) {
     let mut all = |exprs: &mut dyn Iterator<Item = &'a Expr>| exprs.for_each(|expr| each_name(expr, see));
     match &expr.kind {
         ExprKind::Literal(_) | ExprKind::Null => {}
@@ -478,6 +487,7 @@ fn each_name<'a>(expr: &'a Expr, see: &mut dyn FnMut(Option<&'a Text>, &'a Text)
             let branches = branches.iter().flat_map(|(when, then)| [when, then]);
             all(&mut value.as_deref().into_iter().chain(branches).chain(otherwise.as_deref()));
         }
+        ExprKind::Call(call) if call.name.name.eq_ignore_ascii_case("meta") => {}
         ExprKind::Call(call) => all(&mut call.args.iter().chain(call.filter.as_deref())),
     }
 }

@@ -6,6 +6,7 @@ mod process;
 
 mod attacks;
 mod bad_input;
+mod browser;
 mod checkpoints;
 mod cli;
 mod connections;
@@ -18,8 +19,10 @@ mod floods;
 mod invariants;
 mod live;
 mod logs;
+mod looks;
 mod losses;
 mod mistakes;
+mod openapi;
 mod operator_errors;
 mod pipelines;
 mod rule_tests;

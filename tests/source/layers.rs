@@ -16,7 +16,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("value", &["text"]),
     ("sync", &["value"]),
     ("memory", &[]),
-    ("metrics", &["sync"]),
+    ("metrics", &["sync", "value"]),
     ("cluster", &[]),
     ("logging", &["sync"]),
     ("format", &["property", "text", "value"]),
@@ -79,6 +79,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "tokio",
         &[
             "sync",
+            "metrics::tap",
             "cluster",
             "io",
             "dataflow::cluster",

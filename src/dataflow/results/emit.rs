@@ -29,7 +29,7 @@ impl Results {
         match filled.and_then(|()| self.has(plan, context)) {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => return self.lose(error),
+            Err(error) => return self.lose_row(error, &self.slots),
         }
         if self.strategy.straight {
             if *sent < plan.limit.unwrap_or(u64::MAX) {

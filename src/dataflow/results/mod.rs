@@ -28,7 +28,7 @@ use super::timers::Turn;
 use super::window::{Arrival, Closed, Group, Groups, accumulate};
 use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Scope};
-use crate::metrics::Place;
+use crate::metrics::{FlowCounts, Place};
 use crate::plan::physical::Stateful;
 use crate::value::Value;
 use crate::value::key::GroupKey;
@@ -45,6 +45,8 @@ pub struct Results {
     emission: Option<Emission>,
     /// Rows sent so far.
     sent: u64,
+    /// What HAVING, and WHERE over joined rows, let through.
+    flow: FlowCounts,
     key: GroupKey,
 }
 
@@ -99,8 +101,20 @@ impl Results {
             strategy: Strategy::of(plan),
             emission: None,
             sent: 0,
+            flow: FlowCounts::default(),
             key: GroupKey::default(),
         }
+    }
+
+    /// The counts of the operators before, with those of results.
+    pub fn with_counts(&self, before: FlowCounts) -> FlowCounts {
+        let FlowCounts { having_in, having_out, results, .. } = self.flow;
+        // Of two WHERE steps the one over joined rows is shown.
+        let (filter_in, filter_out) = match self.flow.filter_in {
+            0 => (before.filter_in, before.filter_out),
+            rows => (rows, self.flow.filter_out),
+        };
+        FlowCounts { filter_in, filter_out, having_in, having_out, results, ..before }
     }
 
     /// Adds the state to a checkpoint.
@@ -166,7 +180,7 @@ impl Results {
         match self.has(plan, context) {
             Ok(true) => {}
             Ok(false) => return,
-            Err(error) => return self.lose(error),
+            Err(error) => return self.lose_row(error, &self.slots),
         }
         if self.strategy.straight {
             if plan.limit != Some(0) {
@@ -274,9 +288,13 @@ impl Results {
     }
 
     /// HAVING.
-    fn has(&self, plan: &Stateful, context: &CallContext<'_>) -> Result<bool, ResultError> {
+    fn has(&mut self, plan: &Stateful, context: &CallContext<'_>) -> Result<bool, ResultError> {
+        let Some(having) = &plan.having else { return Ok(true) };
         let scope = Scope { slots: &self.slots, context };
-        plan.having.as_ref().map_or(Ok(true), |having| having.test(&scope)).map_err(ResultError::Having)
+        self.flow.having_in += 1;
+        let has = having.test(&scope).map_err(ResultError::Having)?;
+        self.flow.having_out += u64::from(has);
+        Ok(has)
     }
 
     /// Adds a result row to the message; false: it is lost to an error.
@@ -285,13 +303,17 @@ impl Results {
         let added = self.output.borrow_mut().row(&plan.projection, &scope, &|_| None);
         let sent = added.is_ok();
         if let Err(error) = added {
-            self.lose(ResultError::Row(error));
+            self.lose_row(ResultError::Row(error), slots);
         }
         sent
     }
 
     fn lose(&self, error: ResultError) {
         self.output.borrow_mut().error(error.place(), error);
+    }
+
+    fn lose_row(&self, error: ResultError, slots: &[Value]) {
+        self.output.borrow_mut().error_of_row(error.place(), error, slots);
     }
 
     /// Whether the turn is over: after this many more steps, or if sinks are full.
@@ -310,6 +332,7 @@ impl Results {
     fn finish(&mut self, plan: &Stateful, rows: u64, time: i64, window: bool) {
         self.output.borrow_mut().end_message();
         self.sent += rows;
+        self.flow.results += rows;
         if plan.counts_hits && rows > 0 {
             let mut hits = self.context.hits.get();
             hits.rows += rows;

@@ -13,7 +13,7 @@ use crate::dataflow::window::{Groups, accumulate, add_all};
 use crate::expr::Scope;
 use crate::expr::aggregate::Accumulator;
 use crate::expr::function::CallContext;
-use crate::metrics::Place;
+use crate::metrics::{Place, Point};
 use crate::plan::physical::Stateful;
 use crate::value::Value;
 
@@ -134,7 +134,7 @@ impl Results {
     ) {
         let result = self.try_take(plan, context, time, slots, again, taken, sent);
         if let Err(error) = result {
-            self.lose(error);
+            self.lose_row(error, slots);
         }
     }
 
@@ -153,10 +153,13 @@ impl Results {
         compute(plan, slots, &context)?;
         let first = plan.first_window_aggregate();
         slots[first..first + taken.of_window.len()].clone_from_slice(&taken.of_window);
-        if let Some(filter) = &plan.joined_filter
-            && !filter.test(&Scope { slots, context: &context }).map_err(ResultError::Where)?
-        {
-            return Ok(());
+        if let Some(filter) = &plan.joined_filter {
+            self.flow.filter_in += 1;
+            if !filter.test(&Scope { slots, context: &context }).map_err(ResultError::Where)? {
+                return Ok(());
+            }
+            self.flow.filter_out += 1;
+            self.output.borrow().tap(Point::Filter, slots);
         }
         if self.strategy.direct {
             let scope = Scope { slots, context: &context };
@@ -233,7 +236,7 @@ impl Results {
 
     /// HAVING without groups: it keeps or drops the whole window. Its aggregates are over the whole window.
     fn window_has(
-        &self,
+        &mut self,
         plan: &Stateful,
         context: &CallContext<'_>,
         groups: &Groups,
@@ -247,7 +250,10 @@ impl Results {
         }
         match (&plan.having, found.first()) {
             (Some(having), Some((_, first))) => {
-                having.test(&Scope { slots: first, context }).map_err(ResultError::Having)
+                self.flow.having_in += 1;
+                let has = having.test(&Scope { slots: first, context }).map_err(ResultError::Having)?;
+                self.flow.having_out += u64::from(has);
+                Ok(has)
             }
             _ => Ok(true),
         }

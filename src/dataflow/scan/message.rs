@@ -3,6 +3,9 @@
 //! A value is decoded when it is first read, and kept until the next message, since many rules read the same column.
 //! This module knows nothing of rules.
 
+use std::borrow::Cow;
+
+use crate::dataflow::project::shown;
 use crate::definition::stream::{Format, JsonArray, StreamSchema};
 use crate::format::schema::{self, SchemaError, Strict};
 use crate::io::queue::{Origin, RowFrame};
@@ -92,6 +95,14 @@ impl<'a> Message<'a> {
         match self.body {
             Body::Text { object, .. } => Some(object),
             Body::Row(_) => None,
+        }
+    }
+
+    /// The row as JSON text, to be looked at.
+    pub(super) fn shown(&self) -> Cow<'a, str> {
+        match self.body {
+            Body::Text { object, .. } => Cow::Borrowed(object),
+            Body::Row(frame) => Cow::Owned(shown(&frame.row)),
         }
     }
 

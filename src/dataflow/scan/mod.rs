@@ -69,6 +69,7 @@ pub struct StreamScan {
 impl StreamScan {
     /// The scan of a stream without rules.
     pub fn new(schema: StreamSchema, zone: jiff::tz::TimeZone) -> Self {
+        let rules = Rules::of_stream(schema.name.clone());
         StreamScan {
             array_rows: ArrayRows::new(&schema),
             schema,
@@ -80,7 +81,7 @@ impl StreamScan {
             columns_of: HashMap::new(),
             free_columns: Vec::new(),
             cells: Vec::new(),
-            rules: Rules::default(),
+            rules,
             zone,
         }
     }
@@ -190,6 +191,7 @@ impl StreamScan {
         if self.stale {
             self.look_anew();
         }
+        self.rules.begin(now);
         for batch in batches {
             for frame in &batch.frames {
                 self.message(frame, Arrival { now, received: batch.received, origin: batch.origin.as_deref() });
@@ -202,13 +204,14 @@ impl StreamScan {
         if let Frame::Row(row) = frame {
             return self.decoded(row, arrival);
         }
+        self.rules.came(frame.bytes());
         match self.schema.compression.map(|method| method.unpack(frame.bytes())) {
             None => match frame {
                 Frame::Text(text) => self.framed(text.as_bytes(), Some(text), arrival),
                 _ => self.framed(frame.bytes(), None, arrival),
             },
             Some(Ok(bytes)) => self.framed(&bytes, None, arrival),
-            Some(Err(error)) => self.undecodable(format_args!("cannot unpack: {error}")),
+            Some(Err(error)) => self.undecodable(format_args!("cannot unpack: {error}"), None),
         }
     }
 
@@ -233,7 +236,10 @@ impl StreamScan {
         }
         match std::str::from_utf8(bytes) {
             Ok(text) => self.text(text, arrival),
-            Err(error) => self.undecodable(format_args!("binary message is not UTF-8: {error}")),
+            Err(error) => {
+                let shown = String::from_utf8_lossy(bytes);
+                self.undecodable(format_args!("binary message is not UTF-8: {error}"), Some(&shown));
+            }
         }
     }
 
@@ -242,7 +248,7 @@ impl StreamScan {
             Ok(rows) => {
                 rows.into_iter().for_each(|row| self.decoded(&RowFrame { row, ..RowFrame::default() }, arrival))
             }
-            Err(error) => self.undecodable(format_args!("{error}")),
+            Err(error) => self.undecodable(format_args!("{error}"), Some(&String::from_utf8_lossy(bytes))),
         }
     }
 
@@ -273,7 +279,7 @@ impl StreamScan {
             Err(error) if self.schema.on_mismatch == OnMismatch::Skip && is_mismatch(&error) => {
                 rules.mismatched();
             }
-            Err(error) => self.undecodable(format_args!("cannot parse JSON: {error}")),
+            Err(error) => self.undecodable(format_args!("cannot parse JSON: {error}"), Some(text)),
         }
     }
 
@@ -304,11 +310,11 @@ impl StreamScan {
         if scanned.is_err() || errors.iter().all(Option::is_none) {
             return Vec::new();
         }
-        rules.skip_misfits(&errors)
+        rules.skip_misfits(&errors, text)
     }
 
-    fn undecodable(&mut self, error: std::fmt::Arguments<'_>) {
-        self.rules.lose(error);
+    fn undecodable(&mut self, error: std::fmt::Arguments<'_>, message: Option<&str>) {
+        self.rules.lose(error, message);
     }
 
     /// The column with this key and type; counts one more reader.

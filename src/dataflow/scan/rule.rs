@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use crate::expr::{Expr, Scope};
 use crate::format::schema::SchemaError;
-use crate::metrics::{Place, RuleMetrics};
+use crate::metrics::{Place, Point, RuleMetrics};
 use crate::plan::physical::{Item, Projection, Scan as ScanPlan, Test};
 use crate::value::Value;
 
@@ -147,7 +147,7 @@ impl ScanRule {
                 if matches!(self.target, Target::Results(_)) {
                     output.received(Some(received));
                 }
-                output.error(place, error);
+                output.error_of(place, error, Some(&message.shown()));
                 true
             }
             Err(_) => {
@@ -185,6 +185,9 @@ impl ScanRule {
             }
         }
         self.passed += 1;
+        if self.metrics.taps.wants(Point::Filter) && matches!(self.target, Target::Results(_)) {
+            self.metrics.taps.offer(Point::Filter, || message.shown().into_owned());
+        }
         self.compute(self.plan.computed_for_filter..self.plan.computed.len(), now, time, Place::Project)?;
         match &self.target {
             Target::Queue(queue, _) if queue.overflows() => Err(Stop::Error(
@@ -270,6 +273,7 @@ impl ScanRule {
         if !std::mem::replace(&mut self.unit_checked, true)
             && let Some(unit) = event_time::other_unit(event_time, value)
         {
+            self.metrics.looks_like(unit);
             let odd = format!(
                 "the timestamps in {} look like {unit}, but are read as ms: set TIMESTAMP_FORMAT=\"{unit}\"",
                 event_time.path
@@ -309,7 +313,7 @@ impl ScanRule {
         if queue.advance(*input, time, event_time.late_tolerance, now) {
             return Ok(time);
         }
-        self.metrics.late.fetch_add(1, Ordering::Relaxed);
+        self.metrics.is_late(queue.watermark().saturating_sub(time));
         Err(Stop::Quietly)
     }
 }

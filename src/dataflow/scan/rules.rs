@@ -13,12 +13,13 @@ use smallvec::SmallVec;
 use crate::dataflow::command::RuleKey;
 use crate::format::schema::SchemaError;
 use crate::io::queue::Origin;
-use crate::metrics::{FeedEvent, Place, StreamMetrics};
+use crate::metrics::{FeedEvent, Place, Point, Sampler, StreamMetrics};
+use crate::value::Text;
 
 use super::feed::{Feed, Verdict};
 use super::index::RuleIndex;
 use super::member::{Member, Members};
-use super::message::Message;
+use super::message::{Body, Message};
 use super::rule::{Part, ScanRule, Target};
 
 /// The rules of a stream.
@@ -47,6 +48,10 @@ pub(super) struct Rules {
     metrics: Arc<StreamMetrics>,
     /// Rows that are not in `metrics` yet.
     rows: u64,
+    /// which messages are looked at
+    sampler: Sampler,
+    /// somebody looks at messages as they come, and at those that were read
+    tapped: (bool, bool),
 }
 
 /// The arrival of a message.
@@ -64,6 +69,24 @@ pub(super) struct Arrival<'a> {
 const FEW: usize = 4;
 
 impl Rules {
+    /// The rules of the stream of this name: none yet.
+    pub(super) fn of_stream(name: Text) -> Rules {
+        Rules { metrics: Arc::new(StreamMetrics::new(name)), ..Rules::default() }
+    }
+
+    /// Batches come at `now`, ms since the epoch.
+    pub(super) fn begin(&mut self, now: i64) {
+        self.sampler.refill(now);
+        self.tapped = (self.metrics.taps.wants(Point::Source), self.metrics.taps.wants(Point::Decode));
+    }
+
+    /// Shows a message as it came to those who look.
+    pub(super) fn came(&self, bytes: &[u8]) {
+        if self.tapped.0 {
+            self.metrics.taps.offer(Point::Source, || String::from_utf8_lossy(bytes).into_owned());
+        }
+    }
+
     pub(super) fn insert(&mut self, rule: ScanRule) {
         let place = self.free.pop().unwrap_or(self.table.len() as u32);
         let member = Member { age: self.next_age, place };
@@ -117,8 +140,14 @@ impl Rules {
 
     /// Runs the rules that a row may match, the oldest first.
     fn row(&mut self, message: &mut Message<'_>, now: i64, received: Instant) {
-        let Rules { table, all, index, found, touched, metrics, rows, .. } = self;
+        let Rules { table, all, index, found, touched, metrics, rows, sampler, tapped, .. } = self;
         *rows += 1;
+        if sampler.wants() {
+            look_at(message, sampler, metrics);
+        }
+        if tapped.1 {
+            metrics.taps.offer(Point::Decode, || message.shown().into_owned());
+        }
         let members = if all.all().len() > FEW {
             index.find(message, found);
             found.as_slice()
@@ -142,15 +171,15 @@ impl Rules {
     }
 
     /// Counts a message that is lost for all rules.
-    pub(super) fn lose(&mut self, error: std::fmt::Arguments<'_>) {
+    pub(super) fn lose(&mut self, error: std::fmt::Arguments<'_>, message: Option<&str>) {
         for member in self.reporters.all() {
             let Some(rule) = self.table[member.place as usize].as_deref_mut() else { continue };
             if !rule.failed {
-                rule.output.borrow_mut().error(Place::Decoder, error);
+                rule.output.borrow_mut().error_of(Place::Decoder, error, message);
                 touch(&mut self.touched, *member, rule);
             }
         }
-        self.metrics.error(error.to_string());
+        self.metrics.error(error.to_string(), message);
     }
 
     /// Counts a message of another shape that is skipped.
@@ -160,7 +189,7 @@ impl Rules {
 
     /// Reports a message to the rules that read a column with an error, and lets them skip it until
     /// [`Rules::end_skipping`]. Returns their indexes.
-    pub(super) fn skip_misfits(&mut self, errors: &[Option<SchemaError>]) -> Vec<u32> {
+    pub(super) fn skip_misfits(&mut self, errors: &[Option<SchemaError>], message: &str) -> Vec<u32> {
         let mut skipping = Vec::new();
         for member in self.all.all() {
             let Some(rule) = self.table[member.place as usize].as_deref_mut() else { continue };
@@ -172,7 +201,7 @@ impl Rules {
                 && !rule.failed
             {
                 rule.skips = true;
-                rule.output.borrow_mut().error(Place::Decoder, error);
+                rule.output.borrow_mut().error_of(Place::Decoder, error, Some(message));
                 skipping.push(member.place);
                 touch(&mut self.touched, *member, rule);
             }
@@ -231,6 +260,21 @@ impl Rules {
             table[member.place as usize].as_deref().is_none_or(|rule| rule.failed || rule.output.borrow().ready())
         };
         self.full.is_empty() && self.written.is_empty() && self.watched.all().iter().all(ready)
+    }
+}
+
+/// Looks at the fields of a message.
+#[cold]
+fn look_at(message: &Message<'_>, sampler: &mut Sampler, metrics: &StreamMetrics) {
+    match message.body {
+        Body::Text { object, .. } => {
+            sampler.took(object.len());
+            metrics.look(|seen| seen.look_at_text(object));
+        }
+        Body::Row(frame) => {
+            sampler.took(frame.row.len() * 32);
+            metrics.look(|seen| seen.look_at_row(&frame.row));
+        }
     }
 }
 

@@ -46,6 +46,7 @@ impl Thread {
             let (outlet, metrics) = (Arc::new(Kept::default()), Arc::new(RuleMetrics::default()));
             let (done, added) = oneshot::channel();
             thread.command(Command::AddRule(Box::new(NewRule {
+                dead_letters: Vec::new(),
                 key: number as u64 + 1,
                 streams: vec![Some(0)],
                 slot: number + 1,

@@ -27,6 +27,14 @@ pub struct Closed {
     pub content: Content,
 }
 
+impl Closed {
+    /// What it is, as JSON.
+    pub fn shown(&self) -> String {
+        let Closed { start, end, content: Content { rows, groups, .. } } = self;
+        format!("{{\"window_start\":{start},\"window_end\":{end},\"rows\":{},\"groups\":{}}}", rows.len(), groups.len())
+    }
+}
+
 /// Closed windows, in order; processing one may take several turns.
 pub type ClosedWindows = VecDeque<Closed>;
 

@@ -71,6 +71,11 @@ const OPTIONS: &[Row] = &[
     Row::flag("sendError", |draft, on| draft.options.send_error = on)
         .default("false")
         .doc("Errors of rows go to the sinks, too"),
+    Row::any("deadLetter", "list of objects {SINK: properties}", "a list of sinks such as [{\"log\": {}}]", |_, sinks| {
+        // The rule reads them with its other sinks.
+        if sinks.is_array() { Ok(()) } else { Err(Wrong::Value) }
+    })
+    .doc("Each message or row that fails goes to these sinks, with the error, the operator and the time: see [failures](#failures)"),
     Row::text("cron", |draft, cron| draft.cron = Some(cron.to_owned()).filter(|cron| !cron.is_empty()))
         .doc("When the rule starts, in five fields: see [schedules](#schedules)"),
     Row::duration("duration", |draft, time| draft.duration = Some(millis(time)))

@@ -5,14 +5,18 @@
 //! certificate. A token stands in the header `Authorization: Bearer …`, or, since pages cannot set headers, in the query
 //! as `access_token=…` (RFC 6750, 2.1 and 2.3). What is refused is counted by cause.
 
-use std::sync::Arc;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use sha2::{Digest, Sha256};
 use tokio_tungstenite::tungstenite::http::{HeaderMap, header};
 
 use super::jwt::{self, JwtKeys};
+use crate::io::printable;
+use crate::sync::locked;
 use crate::view::Identity;
 
 /// Handshakes that were refused.
@@ -27,7 +31,28 @@ pub(super) struct Refusals {
     handshakes: AtomicU64,
     connections: AtomicU64,
     address: AtomicU64,
+    /// the last ones of which the path is known
+    turned_away: Mutex<VecDeque<TurnedAway>>,
 }
+
+/// Clients that were refused at a path, for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnedAway {
+    /// the path that they asked for
+    pub path: String,
+    /// why, as in the counts by cause
+    pub cause: &'static str,
+    /// how many
+    pub count: u64,
+    /// who was the last one
+    pub peer: String,
+    /// when that was
+    pub time: SystemTime,
+}
+
+/// How many paths are remembered, and bytes of each.
+const PATHS: usize = 32;
+const PATH_BYTES: usize = 256;
 
 /// Why a handshake is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +86,23 @@ pub(super) struct Gate {
     refusals: Arc<Refusals>,
 }
 
+impl Refusal {
+    /// Its name in the counts.
+    fn name(self) -> &'static str {
+        match self {
+            Refusal::Origin => "origin",
+            Refusal::Token => "token",
+            Refusal::Path => "path",
+            Refusal::Request => "request",
+            Refusal::Tls => "tls",
+            Refusal::Time => "timeout",
+            Refusal::Handshakes => "handshakes",
+            Refusal::Connections => "connections",
+            Refusal::Address => "connections of an address",
+        }
+    }
+}
+
 impl Refusals {
     fn count(&self, refusal: Refusal) {
         let counter = match refusal {
@@ -77,20 +119,39 @@ impl Refusals {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// Remembers one with its path; how often that was.
+    fn remember(&self, refusal: Refusal, path: &str, peer: &SocketAddr) -> u64 {
+        let path: String = path.chars().take(PATH_BYTES).collect();
+        let cause = refusal.name();
+        let mut all = locked(&self.turned_away);
+        let known = all.iter().position(|known| known.path == path && known.cause == cause);
+        let before = known.and_then(|at| all.remove(at)).map_or(0, |known| known.count);
+        if all.len() >= PATHS {
+            all.pop_front();
+        }
+        all.push_back(TurnedAway { path, cause, count: before + 1, peer: peer.to_string(), time: SystemTime::now() });
+        before + 1
+    }
+
+    /// The last ones of which the path is known, the newest last.
+    pub(super) fn turned_away(&self) -> Vec<TurnedAway> {
+        locked(&self.turned_away).iter().cloned().collect()
+    }
+
     /// All counts, by cause.
     pub(super) fn counts(&self) -> Vec<(&'static str, u64)> {
         [
-            ("origin", &self.origin),
-            ("token", &self.token),
-            ("path", &self.path),
-            ("request", &self.request),
-            ("tls", &self.tls),
-            ("timeout", &self.time),
-            ("handshakes", &self.handshakes),
-            ("connections", &self.connections),
-            ("connections of an address", &self.address),
+            (Refusal::Origin, &self.origin),
+            (Refusal::Token, &self.token),
+            (Refusal::Path, &self.path),
+            (Refusal::Request, &self.request),
+            (Refusal::Tls, &self.tls),
+            (Refusal::Time, &self.time),
+            (Refusal::Handshakes, &self.handshakes),
+            (Refusal::Connections, &self.connections),
+            (Refusal::Address, &self.address),
         ]
-        .map(|(cause, count)| (cause, count.load(Ordering::Relaxed)))
+        .map(|(cause, count)| (cause.name(), count.load(Ordering::Relaxed)))
         .into()
     }
 }
@@ -111,6 +172,16 @@ impl Gate {
     /// Counts a refusal.
     pub(super) fn refuses(&self, refusal: Refusal) {
         self.refusals.count(refusal);
+    }
+
+    /// Counts the refusal of a client that asked for a path, and says so in the log: of many at one path, fewer and fewer.
+    pub(super) fn turns_away(&self, refusal: Refusal, path: &str, peer: &SocketAddr) {
+        self.refuses(refusal);
+        let count = self.refusals.remember(refusal, path, peer);
+        if count.is_power_of_two() {
+            let (path, cause) = (printable(path), refusal.name());
+            tracing::info!(path = &*path, cause, client = %peer, count, "a handshake was refused");
+        }
     }
 
     /// Whether it asks for nothing that the operator has set.

@@ -50,6 +50,7 @@ pub use config::Settings;
 pub use dial::{DialError, ProxyChoice};
 pub use endpoint::Pause;
 pub use fan_out::ClientStatus;
+pub use gate::TurnedAway;
 pub use jwt::{JwtError, JwtSettings};
 pub use lease::{CheckError, EndpointStatus, Lease};
 pub use links::{SinkLink, SourceLink};
@@ -268,6 +269,11 @@ impl Websockets {
     /// Handshakes of the data server that were refused, by cause.
     pub fn refused(&self) -> Vec<(&'static str, u64)> {
         self.hub.refused.counts()
+    }
+
+    /// Clients that the data server refused, with the paths that they asked for: the last ones.
+    pub fn turned_away(&self) -> Vec<TurnedAway> {
+        self.hub.refused.turned_away()
     }
 
     /// Connections that ended otherwise than by a close frame of either side, by cause.

@@ -185,9 +185,12 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<SocketThreads>) -> 
                 }
                 Ok(Ok(Some(Guest::Socket(opened, stay, seat)))) => {
                     data.at(stay.peer.thread).handle.spawn(async move {
+                        let path = stay.endpoint.settings.path.as_str();
+                        tracing::debug!(client = %from, path, "a client is connected");
                         if let Some(error) = connection::run(*opened, &stay.endpoint, &stay.peer).await {
                             stay.endpoint.fails(error);
                         }
+                        tracing::debug!(client = %from, path, "a client has gone");
                         drop(seat);
                     });
                 }
@@ -253,7 +256,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     let identity = match passes {
         Ok(identity) => identity,
         Err(refusal) => {
-            gate.refuses(refusal);
+            gate.turns_away(refusal, asked.path(), &from);
             match refusal {
                 Refusal::Token => refuse(&mut wire, "401 Unauthorized", "missing or unknown token\n").await?,
                 Refusal::Request => refuse(&mut wire, "400 Bad Request", "Bad Request\n").await?,
@@ -286,13 +289,13 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
             let origin = request.as_ref().and_then(|request| request.headers().get(header::ORIGIN)?.to_str().ok());
             return Ok(Some(Guest::Events(wire, watcher, origin.map(str::to_owned), seat)));
         }
-        gate.refuses(Refusal::Path);
+        gate.turns_away(Refusal::Path, asked.path(), &from);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
     };
     let response = request.as_ref().and_then(|request| Some((request, create_response(request).ok()?)));
     let Some((request, mut response)) = response else {
-        gate.refuses(Refusal::Request);
+        gate.turns_away(Refusal::Request, asked.path(), &from);
         refuse(&mut wire, "400 Bad Request", "Bad Request: this is a websocket endpoint\n").await?;
         return Ok(None);
     };
@@ -315,7 +318,7 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     let (address, totals) = (from.to_string(), door.totals.clone());
     let peer = Peer::of_client(address, totals, placement.thread, &segments, Some(request.headers()));
     let Some(stay) = Stay::new(&endpoint, peer, placement) else {
-        gate.refuses(Refusal::Path);
+        gate.turns_away(Refusal::Path, asked.path(), &from);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
     };

@@ -220,6 +220,7 @@ impl Service {
                     (state.phase, state.nodes) = (Phase::Running, Some(Arc::new(nodes)));
                     state.message.clear();
                     (state.last, state.last_start, state.next_start) = (None, now, 0);
+                    tracing::info!(rule = entry.id, "the rule runs");
                     state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
                     replaced.and_then(|replaced| {
                         state.last_stop = now;
@@ -270,12 +271,14 @@ impl Service {
         }
         (state.phase, state.message) = (Phase::Stopped, message.to_owned());
         state.last_stop = millis(SystemTime::now());
+        tracing::info!(rule = entry.id, why = message, "the rule is stopped");
         Ok(())
     }
 }
 
 /// Records that a rule cannot run, and why.
 pub(super) fn fail(entry: &Entry, text: String) {
+    tracing::info!(rule = entry.id, error = text, "the rule has failed");
     let mut state = locked(&entry.state);
     (state.phase, state.message) = (Phase::Failed, text);
     state.last_stop = millis(SystemTime::now());

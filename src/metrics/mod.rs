@@ -4,19 +4,38 @@
 //! ([`StreamMetrics`]), so that their cost does not grow with the number of rules. A rule's count is its own plus what
 //! its streams have counted since it joined them.
 
-use std::collections::BTreeMap;
+mod faults;
+mod flow;
+mod latency;
+mod losses;
+mod seen;
+mod tap;
+
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
-use hdrhistogram::Histogram;
 use smallvec::SmallVec;
 
+pub use faults::{Failure, Fault, Place};
+pub use flow::{Flow, FlowCounts};
+pub use latency::{LATENCY_BOUNDS, Latency};
+pub use losses::Losses;
+pub use seen::{Sampler, Seen, SeenField, SeenFields};
+pub use tap::{Point, TAPS, TapReader, TapSettings, TappedRow, Taps};
+
 use crate::sync::locked;
+use crate::value::Text;
+use faults::{add, keep};
+use latency::Latencies;
+use tap::Tap;
 
 /// Counters of one rule.
 #[derive(Debug, Default)]
 pub struct RuleMetrics {
+    /// The rule's id, for the log.
+    id: String,
     /// Rows counted here and not at a stream; wraps below 0 if a stream counts rows that the rule never saw.
     rows_in: AtomicU64,
     /// Messages handed to the sinks, once however many sinks there are.
@@ -39,43 +58,21 @@ pub struct RuleMetrics {
     failed: AtomicBool,
     /// errors by operator; nothing is allocated before the first
     faults: Mutex<Vec<Fault>>,
-    latency: Mutex<Option<Box<Histogram<u32>>>>,
+    latency: Mutex<Latencies>,
+    /// what the operators of a rule with state have let through
+    pub flow: Flow,
+    /// those who look at its rows
+    pub taps: Taps,
+    /// the unit that its timestamps probably have, where they are read as another
+    unit: Mutex<Option<&'static str>>,
+    /// how far the latest of its late rows was behind the watermark, ms
+    late_by: AtomicI64,
     /// What looks wrong about its rows, though none is lost for it.
     oddities: Mutex<Vec<String>>,
     /// Feed events of streams that it has left.
     feed: Mutex<FeedCounts>,
     /// The streams that it reads.
     shares: Mutex<SmallVec<[Share; 1]>>,
-}
-
-/// Operators in which an error can lose a row or a result.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// A message cannot be read, or a value does not fit its column.
-    Decoder,
-    Filter,
-    /// analytic functions
-    Analytic,
-    /// What a window computes of its rows, and its FILTER.
-    Window,
-    /// conditions of joins
-    Join,
-    /// Results of aggregates.
-    Aggregate,
-    Having,
-    Order,
-    /// The select list, and everything without an operator of its own.
-    Project,
-    /// Encoding of results.
-    Encode,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Fault {
-    pub place: Place,
-    pub count: u64,
-    pub time: SystemTime,
-    pub text: String,
 }
 
 /// Counters of a rule's operators.
@@ -91,6 +88,27 @@ pub struct Work {
     pub handed: i64,
     /// errors by operator
     pub faults: Vec<Fault>,
+    /// what the operators of a rule with state have let through
+    pub flow: FlowCounts,
+    /// the unit that timestamps probably have, where they are read as another
+    pub unit: Option<&'static str>,
+    /// how far the latest of the late rows was behind the watermark, ms
+    pub late_by: i64,
+    /// what each of its streams has brought
+    pub inputs: Vec<InputWork>,
+}
+
+/// What a stream has brought a rule.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct InputWork {
+    /// the stream's name
+    pub stream: Text,
+    /// rows since the rule joined it
+    pub rows: u64,
+    /// messages that could not be read since then
+    pub errors: u64,
+    /// when it last brought something, ms since the epoch; 0: never
+    pub received: i64,
 }
 
 /// An error and when it was.
@@ -99,11 +117,16 @@ type LastError = (SystemTime, String);
 /// What a stream counts for all of its rules: written by one worker.
 #[derive(Debug, Default)]
 pub struct StreamMetrics {
+    name: Text,
     rows: AtomicU64,
     errors: AtomicU64,
     /// When anything last arrived, ms since the epoch.
     received: AtomicI64,
-    last_error: Mutex<Option<LastError>>,
+    /// the last errors, each with how many there were before it
+    recent: Mutex<VecDeque<(u64, Arc<Failure>)>>,
+    seen: Mutex<Seen>,
+    /// those who look at its messages
+    pub taps: Taps,
     feed: [AtomicU64; FeedEvent::ALL.len()],
 }
 
@@ -178,12 +201,29 @@ impl Share {
         self.stream.feed().combine(self.feed, u64::wrapping_sub)
     }
 
+    /// The last errors since the rule joined.
+    fn recent(&self) -> Vec<Arc<Failure>> {
+        let Some(before) = self.errors else { return Vec::new() };
+        let recent = locked(&self.stream.recent);
+        recent.iter().filter(|(number, _)| *number >= before).map(|(_, failure)| failure.clone()).collect()
+    }
+
     fn last_error(&self) -> Option<LastError> {
-        if self.errors() > 0 { locked(&self.stream.last_error).clone() } else { None }
+        self.recent().pop().map(|last| (last.time, last.text.clone()))
     }
 }
 
 impl StreamMetrics {
+    /// Of a stream that has counted nothing yet.
+    pub fn new(name: Text) -> StreamMetrics {
+        StreamMetrics { name, ..StreamMetrics::default() }
+    }
+
+    /// Looks at a message ([`Sampler`] says which).
+    pub fn look(&self, look: impl FnOnce(&mut Seen)) {
+        look(&mut locked(&self.seen));
+    }
+
     /// Counts rows.
     pub fn rows(&self, rows: u64) {
         self.rows.fetch_add(rows, Ordering::AcqRel);
@@ -204,42 +244,19 @@ impl StreamMetrics {
     }
 
     /// Counts a message that is lost for every rule.
-    pub fn error(&self, text: String) {
-        *locked(&self.last_error) = Some((SystemTime::now(), text));
+    pub fn error(&self, text: String, message: Option<&str>) {
+        let number = self.errors.load(Ordering::Acquire);
+        keep(&mut locked(&self.recent), (number, Failure::new(text, message)));
         self.errors.fetch_add(1, Ordering::AcqRel);
     }
 }
 
-/// Time from reading a message to handing over its results, since the rule's start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Latency {
-    /// median, µs
-    pub p50_us: u64,
-    /// 99th percentile, µs.
-    pub p99_us: u64,
-    /// Results up to each of [`LATENCY_BOUNDS`], cumulative.
-    pub buckets: [u64; LATENCY_BOUNDS.len()],
-    /// All results.
-    pub count: u64,
-    /// The sum of their latencies, µs.
-    pub sum_us: u64,
-}
-
-/// Upper bounds of the latency buckets, µs: 10 µs to 5 s, each twice the one before.
-pub const LATENCY_BOUNDS: [u64; 20] = {
-    let mut bounds = [10; 20];
-    let mut at = 1;
-    while at < bounds.len() {
-        bounds[at] = bounds[at - 1] * 2;
-        at += 1;
-    }
-    bounds
-};
-
-/// Longer latencies count as this one, µs.
-const LONGEST_US: u64 = 60_000_000;
-
 impl RuleMetrics {
+    /// Of a rule that has counted nothing yet.
+    pub fn new(id: &str) -> RuleMetrics {
+        RuleMetrics { id: id.to_owned(), ..RuleMetrics::default() }
+    }
+
     /// Joins a stream: its counts from now on belong to this rule too, its errors only with `errors`. To be called by
     /// the stream's worker.
     pub fn join(&self, stream: &Arc<StreamMetrics>, errors: bool) {
@@ -258,8 +275,7 @@ impl RuleMetrics {
         self.errors.fetch_add(errors, Ordering::Relaxed);
         let mut left = locked(&self.feed);
         *left = left.combine(share.feed(), u64::wrapping_add);
-        let Some((time, text)) = share.last_error() else { return };
-        add(&mut locked(&self.faults), Place::Decoder, errors, time, text);
+        add(&mut locked(&self.faults), Place::Decoder, errors, &share.recent());
     }
 
     /// Counts a row of the rule itself.
@@ -296,8 +312,55 @@ impl RuleMetrics {
 
     /// Counts an error of an operator and keeps it as its last one.
     pub fn error_at(&self, place: Place, text: impl Into<String>) {
+        self.error_of(place, text, None);
+    }
+
+    /// The same of an error that this message or row has caused.
+    pub fn error_of(&self, place: Place, text: impl Into<String>, message: Option<&str>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
-        add(&mut locked(&self.faults), place, 1, SystemTime::now(), text.into());
+        let failure = Failure::new(text.into(), message);
+        let count = add(&mut locked(&self.faults), place, 1, &[failure.clone()]);
+        let (rule, operator, error) = (self.id.as_str(), place.as_str(), failure.text.as_str());
+        // Of a rule that fails on every row, fewer and fewer.
+        if count.is_power_of_two() {
+            tracing::info!(rule, operator, count, error, "an error of a rule");
+        }
+        tracing::debug!(
+            rule,
+            operator,
+            error,
+            message = failure.message.as_deref().unwrap_or_default(),
+            "a row is lost"
+        );
+    }
+
+    /// Notes that a row came so many ms behind the watermark, and is dropped.
+    pub fn is_late(&self, by: i64) {
+        self.late.fetch_add(1, Ordering::Relaxed);
+        self.late_by.fetch_max(by, Ordering::Relaxed);
+    }
+
+    /// Notes the unit that timestamps probably have.
+    pub fn looks_like(&self, unit: &'static str) {
+        *locked(&self.unit) = Some(unit);
+    }
+
+    /// Looks at its rows; `None`: too many do already.
+    pub fn tap(&self, settings: &TapSettings) -> Option<TapReader> {
+        let (tap, reader) = Tap::open(settings);
+        if !self.taps.add(&tap) {
+            return None;
+        }
+        if settings.points.iter().any(|point| point.is_of_stream()) {
+            locked(&self.shares).iter().for_each(|share| share.stream.taps.lend(&tap));
+        }
+        Some(reader)
+    }
+
+    /// What its streams' messages look like, by the names of the streams.
+    pub fn seen(&self) -> Vec<(Text, SeenFields)> {
+        let streams: Vec<Arc<StreamMetrics>> = locked(&self.shares).iter().map(|share| share.stream.clone()).collect();
+        streams.iter().map(|stream| (stream.name.clone(), locked(&stream.seen).fields())).collect()
     }
 
     /// Records that there were rows at `now`, ms since the epoch, `passed` of which are new: once a batch.
@@ -314,15 +377,24 @@ impl RuleMetrics {
         let worked = self.worked.load(Ordering::Relaxed);
         let mut faults = locked(&self.faults).clone();
         for share in shares.iter() {
-            let (count, Some((time, text))) = (share.errors(), share.last_error()) else { continue };
-            add(&mut faults, Place::Decoder, count, time, text);
+            add(&mut faults, Place::Decoder, share.errors(), &share.recent());
         }
+        let input = |share: &Share| InputWork {
+            stream: share.stream.name.clone(),
+            rows: share.rows(),
+            errors: share.errors(),
+            received: share.stream.received.load(Ordering::Relaxed),
+        };
         Work {
             passed: self.passed.load(Ordering::Relaxed),
             received: brought.map(|share| share.stream.received.load(Ordering::Relaxed)).fold(worked, i64::max),
             worked,
             handed: self.handed.load(Ordering::Relaxed),
             faults,
+            flow: self.flow.counts(),
+            unit: *locked(&self.unit),
+            late_by: self.late_by.load(Ordering::Relaxed),
+            inputs: shares.iter().map(input).collect(),
         }
     }
 
@@ -368,45 +440,14 @@ impl RuleMetrics {
         self.messages_out.fetch_add(messages, Ordering::Relaxed);
         // The time of the batch: the clock is not read again.
         self.handed.store(self.worked.load(Ordering::Relaxed), Ordering::Relaxed);
-        let Some(latency) = latency else { return };
-        let mut histogram = locked(&self.latency);
-        if histogram.is_none() {
-            // One significant digit keeps a rule small: about 3 KB, allocated with the first result.
-            *histogram = Histogram::new_with_bounds(1, LONGEST_US, 1).ok().map(Box::new);
-        }
-        if let Some(histogram) = histogram.as_mut() {
-            let micros = (latency.as_micros() as u64).clamp(1, LONGEST_US);
-            histogram.saturating_record_n(micros, u32::try_from(messages).unwrap_or(u32::MAX));
+        if let Some(latency) = latency {
+            locked(&self.latency).record(messages, latency);
         }
     }
 
     /// The latency so far; `None` before the first result.
     pub fn latency(&self) -> Option<Latency> {
-        locked(&self.latency).as_ref().map(|histogram| {
-            let (mut buckets, mut count, mut sum_us) = ([0; LATENCY_BOUNDS.len()], 0, 0_u64);
-            for cell in histogram.iter_recorded() {
-                let (value, results) = (cell.value_iterated_to(), cell.count_since_last_iteration());
-                count += results;
-                sum_us = sum_us.saturating_add(value.saturating_mul(results));
-                let first = LATENCY_BOUNDS.partition_point(|bound| *bound < value);
-                buckets[first..].iter_mut().for_each(|bucket| *bucket += results);
-            }
-            let (p50_us, p99_us) = (histogram.value_at_quantile(0.5), histogram.value_at_quantile(0.99));
-            Latency { p50_us, p99_us, buckets, count, sum_us }
-        })
-    }
-}
-
-/// Adds errors of an operator; this was the last one.
-fn add(faults: &mut Vec<Fault>, place: Place, count: u64, time: SystemTime, text: String) {
-    match faults.iter_mut().find(|fault| fault.place == place) {
-        Some(fault) => {
-            fault.count += count;
-            if time >= fault.time {
-                (fault.time, fault.text) = (time, text);
-            }
-        }
-        None => faults.push(Fault { place, count, time, text }),
+        locked(&self.latency).latency()
     }
 }
 
@@ -416,49 +457,6 @@ fn later(one: Option<LastError>, other: Option<LastError>) -> Option<LastError> 
     if time(&other) > time(&one) { other } else { one }
 }
 
-/// Messages that a rule has lost, by source or sink and cause.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Losses(BTreeMap<(&'static str, String, &'static str), u64>);
-
-impl Losses {
-    pub fn of_source(&mut self, stream: &str, dropped: &[(&'static str, u64)]) {
-        dropped.iter().for_each(|(cause, count)| self.add("source", stream, cause, *count));
-    }
-
-    pub fn of_sink(&mut self, number: usize, dropped: &[(&'static str, u64)]) {
-        dropped.iter().for_each(|(cause, count)| self.add("sink", &number.to_string(), cause, *count));
-    }
-
-    /// Adds other losses.
-    pub fn merge(&mut self, other: &Losses) {
-        other.iter().for_each(|(part, name, cause, count)| self.add(part, name, cause, count));
-    }
-
-    /// The counts: source or sink, the name of the stream or the number of the sink, the cause, and how many.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &str, &'static str, u64)> {
-        self.0.iter().map(|((part, name, cause), count)| (*part, name.as_str(), *cause, *count))
-    }
-
-    /// The counts of one source or sink by cause.
-    pub fn of(&self, part: &str, name: &str) -> Vec<(&'static str, u64)> {
-        let mine = self.iter().filter(|(of, its, ..)| *of == part && *its == name);
-        mine.map(|(.., cause, count)| (cause, count)).collect()
-    }
-
-    /// The counts by cause.
-    pub fn by_cause(&self) -> BTreeMap<&'static str, u64> {
-        let mut causes = BTreeMap::new();
-        self.0.iter().for_each(|((.., cause), count)| *causes.entry(*cause).or_default() += count);
-        causes
-    }
-
-    fn add(&mut self, part: &'static str, name: &str, cause: &'static str, count: u64) {
-        if count > 0 {
-            *self.0.entry((part, name.to_owned(), cause)).or_default() += count;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -466,13 +464,13 @@ mod tests {
     #[test]
     fn errors_are_kept_by_operator_also_those_of_a_stream_that_was_left() {
         let (rule, stream) = (RuleMetrics::default(), Arc::new(StreamMetrics::default()));
-        stream.error("before the rule".to_owned());
+        stream.error("before the rule".to_owned(), None);
         rule.join(&stream, true);
         rule.error_at(Place::Having, "first");
         rule.error_at(Place::Having, "second");
         stream.rows(3);
         stream.received(7);
-        stream.error("no JSON".to_owned());
+        stream.error("no JSON".to_owned(), Some("{"));
         let faults = |work: Work| -> Vec<(Place, u64, String)> {
             work.faults.into_iter().map(|fault| (fault.place, fault.count, fault.text)).collect()
         };
@@ -480,7 +478,7 @@ mod tests {
         assert_eq!(faults(rule.work()), wanted);
         assert_eq!(rule.work().received, 7);
         rule.leave(&stream);
-        stream.error("after it".to_owned());
+        stream.error("after it".to_owned(), None);
         assert_eq!(faults(rule.work()), wanted);
         assert_eq!((rule.errors(), rule.rows_in()), (3, 3));
         assert_eq!(rule.last_error().map(|(_, text)| text), Some("no JSON".to_owned()));

@@ -1,0 +1,92 @@
+//! `/overview`: the service and all its rules in one answer, for `plutino top` and the console. It holds totals since the
+//! start; whoever asks twice knows the rates.
+
+use std::collections::BTreeMap;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::Response;
+use axum::routing::get;
+use serde_json::{Value as Json, json};
+
+use super::process::Usage;
+use crate::service::{Phase, RuleReport, Service};
+
+/// The routes of the overview.
+pub fn routes() -> Router<Service> {
+    Router::new().route("/overview", get(overview))
+}
+
+async fn overview(State(service): State<Service>) -> Response {
+    let mut rules = Vec::new();
+    let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut messages_in, mut messages_out, mut clients) = (0, 0, 0);
+    for rule in service.rules() {
+        // One that was dropped in between is not there any more.
+        let Ok(report) = service.rule_status(&rule.id).await else { continue };
+        *states.entry(state(report.phase)).or_default() += 1;
+        for (cause, count) in report.losses.by_cause() {
+            *lost.entry(cause).or_default() += count;
+        }
+        let shown = of_rule(&rule.id, &rule.name, &report);
+        messages_in += shown["in"].as_u64().unwrap_or(0);
+        messages_out += shown["out"].as_u64().unwrap_or(0);
+        clients += shown["clients"].as_u64().unwrap_or(0);
+        rules.push(shown);
+    }
+    let usage = Usage::now();
+    let refused: BTreeMap<&str, u64> = service.refused_handshakes().await.into_iter().collect();
+    let away = service.turned_away().await;
+    let away = away.iter().rev().map(|away| {
+        json!({
+            "path": away.path, "cause": away.cause, "count": away.count, "peer": away.peer,
+            "time": super::millis(away.time),
+        })
+    });
+    super::json(
+        json!({
+            "time": super::millis(std::time::SystemTime::now()),
+            "version": env!("CARGO_PKG_VERSION"),
+            "upTimeSeconds": service.up_time().as_secs(),
+            "cpuSeconds": usage.map(|usage| usage.cpu_seconds),
+            "memoryBytes": usage.map(|usage| usage.resident_bytes),
+            "dataServer": service.listening().await.map(|address| address.to_string()),
+            "states": states,
+            "in": messages_in, "out": messages_out, "clients": clients, "lost": lost,
+            "refusedHandshakes": refused, "turnedAway": away.collect::<Json>(),
+            "rules": rules,
+        })
+        .to_string(),
+    )
+}
+
+fn of_rule(id: &str, name: &str, report: &RuleReport) -> Json {
+    let engine = report.engine.as_ref();
+    let peers = engine.map_or(0, |engine| {
+        let sources = engine.sources.iter().map(|(_, link)| link);
+        sources.chain(&engine.sinks).map(|link| link.peers).sum()
+    });
+    let latency = engine.and_then(|engine| engine.latency);
+    json!({
+        "id": id, "name": name, "status": state(report.phase), "message": report.message,
+        "started": report.last_start,
+        "in": engine.map_or(0, |engine| engine.rows_in), "out": engine.map_or(0, |engine| engine.rows_out),
+        "errors": report.exceptions, "lastError": report.last_exception,
+        "lost": report.losses.by_cause().values().sum::<u64>(), "clients": peers,
+        "p50Us": latency.map(|latency| latency.p50_us), "p99Us": latency.map(|latency| latency.p99_us),
+        "watermarkLagMs": report.watermark_lag,
+    })
+}
+
+/// A state as one word.
+fn state(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Stopped => "stopped",
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Stopping => "stopping",
+        Phase::Scheduled => "scheduled",
+        Phase::Failed => "failed",
+    }
+}

@@ -1,0 +1,110 @@
+//! `/rules/{id}/tap`: the rows between the operators of a rule, as server-sent events while it runs.
+
+use std::convert::Infallible;
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use futures_util::stream;
+use serde::Deserialize;
+
+use super::{ApiError, ErrorContext};
+use crate::metrics::{Point, TapReader, TapSettings, TappedRow};
+use crate::service::Service;
+
+/// How often a silent tap says that it is alive.
+const ALIVE: Duration = Duration::from_secs(5);
+
+/// The routes of taps.
+pub fn routes() -> Router<Service> {
+    Router::new().route("/rules/{id}/tap", get(tap))
+}
+
+/// What is asked for.
+#[derive(Deserialize)]
+struct Asked {
+    /// operators, separated by commas; without it all of them
+    op: Option<String>,
+    /// the tap ends after so many rows
+    limit: Option<u64>,
+    /// at most one row of each operator in so many ms
+    every: Option<u64>,
+}
+
+async fn tap(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, ApiError> {
+    let points = match asked.op.as_deref().filter(|op| !op.is_empty()) {
+        None => Point::ALL.to_vec(),
+        Some(names) => names.split(',').map(|name| point(name.trim())).collect::<Result<Vec<_>, _>>()?,
+    };
+    let every = asked.every.filter(|every| *every > 0).map(Duration::from_millis);
+    let reader =
+        service.tap_rule(&id, &TapSettings { points: points.clone(), every }).await.doing("get rule tap error")?;
+    let events = Events { reader, named: points.len() > 1, left: asked.limit.unwrap_or(u64::MAX), told: 0 };
+    // The first line tells whoever waits for it that the tap is there.
+    let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": tapped\n\n"))]);
+    let rows = stream::unfold(events, Events::next);
+    let body = Body::from_stream(stream::StreamExt::chain(begun, rows));
+    Ok(([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], body).into_response())
+}
+
+fn point(name: &str) -> Result<Point, ApiError> {
+    Point::of(name).ok_or_else(|| {
+        let names = Point::ALL.map(Point::as_str).join(", ");
+        ApiError::bad(format!(
+            "get rule tap error: {name:?} is no operator whose rows can be seen: expected one of {names}"
+        ))
+    })
+}
+
+/// A tap on its way to a client.
+struct Events {
+    reader: TapReader,
+    /// each row names its operator
+    named: bool,
+    left: u64,
+    /// skipped rows that the client has been told of
+    told: u64,
+}
+
+impl Events {
+    async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Events)> {
+        if self.left == 0 {
+            return None;
+        }
+        let mut text = String::new();
+        match tokio::time::timeout(ALIVE, self.reader.next()).await {
+            Ok(None) => return None,
+            Ok(Some(row)) => {
+                self.left -= 1;
+                self.event(&mut text, &row);
+            }
+            Err(_) => text.push_str(":\n\n"),
+        }
+        let skipped = self.reader.skipped();
+        if skipped > self.told {
+            // Writing into a text does not fail.
+            let _ = write!(text, "event: skipped\ndata: {skipped}\n\n");
+            self.told = skipped;
+        }
+        Some((Ok(Bytes::from(text)), self))
+    }
+
+    fn event(&self, text: &mut String, row: &TappedRow) {
+        if self.named {
+            let _ = writeln!(text, "event: {}", row.point.as_str());
+        }
+        for line in row.text.split(['\n', '\r']) {
+            let _ = writeln!(text, "data: {line}");
+        }
+        text.push('\n');
+    }
+}

@@ -1,0 +1,60 @@
+//! The verbs that look at a running service: `status`, `tap` and `top`. They ask the REST API and print for people; with
+//! `--json` for programs.
+
+mod status;
+mod table;
+mod tap;
+mod top;
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Failure;
+use super::remote::Door;
+
+pub use status::Status;
+pub use tap::Tap;
+pub use top::Top;
+
+/// How long the service may take to answer.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A service that is asked again and again.
+struct Asked {
+    base: String,
+    agent: ureq::Agent,
+    token: Option<String>,
+}
+
+impl Asked {
+    fn new(door: &Door) -> Result<Asked, Failure> {
+        Ok(Asked { base: door.base()?, agent: door.agent(Some(PATIENCE))?, token: door.authorization() })
+    }
+
+    /// The JSON of an answer.
+    fn get(&self, path: &str) -> Result<Value, Failure> {
+        let base = &self.base;
+        let request = self.agent.get(format!("{base}{path}"));
+        let request = match &self.token {
+            Some(token) => request.header("authorization", token.as_str()),
+            None => request,
+        };
+        let sent = request.call();
+        let mut answer = sent.map_err(|error| {
+            Failure::Refused(format!(
+                "cannot reach the service at {base}: {error}; start it with `plutino serve`, or say where it is with \
+                 --url or PLUTINO_URL"
+            ))
+        })?;
+        let status = answer.status();
+        let body = answer.body_mut().read_to_string();
+        let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} ended early: {error}")))?;
+        let json = serde_json::from_str::<Value>(&body);
+        if !status.is_success() {
+            let said = json.ok().and_then(|json| Some(json["message"].as_str()?.to_owned()));
+            return Err(Failure::Service(said.unwrap_or_else(|| body.trim_end().to_owned())));
+        }
+        json.map_err(|error| Failure::Refused(format!("cannot understand the service's answer: {error}")))
+    }
+}

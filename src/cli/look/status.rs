@@ -1,0 +1,273 @@
+//! `plutino status`: how the rules of a service stand, and why one is silent.
+
+use std::io::{self, Write};
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use serde_json::Value;
+
+use super::table::{duration, lines, micros, short};
+use super::{Asked, Door, Failure};
+use crate::io::printable;
+
+/// The time between the two looks that a rate needs.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Errors that are shown of one operator.
+const ERRORS: usize = 3;
+
+/// Show how the rules of a service stand, and why a rule is silent
+///
+/// Without a name all rules are listed. With one, its operators are shown with what came in, what went on and what was
+/// lost, its sources and sinks, the last errors with the messages that caused them, and a diagnosis if nothing comes out.
+#[derive(Args)]
+pub struct Status {
+    /// Name of a rule
+    rule: Option<String>,
+    /// Print the service's answer as JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    door: Door,
+}
+
+impl Status {
+    pub fn run(self) -> Result<(), Failure> {
+        let service = Asked::new(&self.door)?;
+        let text = match &self.rule {
+            None => self.of_all(&service)?,
+            Some(rule) => self.of_rule(&service, rule)?,
+        };
+        writeln!(io::stdout().lock(), "{text}")?;
+        Ok(())
+    }
+
+    fn of_all(&self, service: &Asked) -> Result<String, Failure> {
+        let overview = service.get("/overview")?;
+        if self.json {
+            return Ok(overview.to_string());
+        }
+        let rules = overview["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
+        if rules.is_empty() {
+            return Ok("There are no rules.".to_owned());
+        }
+        let heading = ["RULE", "STATE", "UP", "IN", "OUT", "ERRORS", "LOST", "CLIENTS"].map(str::to_owned);
+        let mut rows = vec![heading.to_vec()];
+        rows.extend(rules.iter().map(|rule| {
+            vec![
+                text(&rule["id"]),
+                text(&rule["status"]),
+                up(rule["started"].as_i64(), text(&rule["status"]) == "running"),
+                number(&rule["in"]),
+                number(&rule["out"]),
+                number(&rule["errors"]),
+                number(&rule["lost"]),
+                number(&rule["clients"]),
+            ]
+        }));
+        let mut all = lines(&rows);
+        for rule in rules.iter().filter(|rule| rule["status"] == "running" && rule["out"] == 0) {
+            let id = text(&rule["id"]);
+            let status = service.get(&format!("/rules/{id}/status"))?;
+            let first = status["diagnosis"].as_array().and_then(|all| all.first());
+            all.extend(first.map(|found| format!("{id}: {}", finding(found))));
+        }
+        Ok(all.join("\n"))
+    }
+
+    fn of_rule(&self, service: &Asked, rule: &str) -> Result<String, Failure> {
+        let path = format!("/rules/{rule}/status?details");
+        let before = service.get(&path)?;
+        if self.json {
+            return Ok(before.to_string());
+        }
+        let runs = before["status"] == "running";
+        let now = if runs {
+            std::thread::sleep(LOOK);
+            service.get(&path)?
+        } else {
+            before.clone()
+        };
+        Ok(shown(rule, &before, &now).join("\n"))
+    }
+}
+
+/// A rule as people read it; `before` is its status a moment ago.
+fn shown(rule: &str, before: &Value, now: &Value) -> Vec<String> {
+    let runs = now["status"] == "running";
+    let mut all = vec![format!(
+        "{rule}: {}{}",
+        text(&now["status"]),
+        match runs {
+            true => format!(" for {}", up(now["lastStartTimestamp"].as_i64(), true)),
+            false => some(": ", &text(&now["message"])),
+        }
+    )];
+    let operators = list(&now["operators"]);
+    if !operators.is_empty() {
+        all.push(String::new());
+        let heading = ["OPERATOR", "IN", "OUT", "ERRORS", "IN/S", "OUT/S"].map(str::to_owned);
+        let mut rows = vec![heading.to_vec()];
+        for (at, operator) in operators.iter().enumerate() {
+            let rate = |name: &str| {
+                let was = before["operators"][at][name].as_u64().unwrap_or(0);
+                let grown = operator[name].as_u64().unwrap_or(0).saturating_sub(was);
+                short(grown as f64 / LOOK.as_secs_f64())
+            };
+            let of = |name: &str| number(&operator[name]);
+            rows.push(vec![text(&operator["name"]), of("in"), of("out"), of("errors"), rate("in"), rate("out")]);
+        }
+        all.extend(lines(&rows));
+    }
+    for (name, links) in [("source", &now["sources"]), ("sink", &now["sinks"])] {
+        for link in list(links) {
+            all.push(String::new());
+            all.extend(link_lines(name, link));
+        }
+    }
+    let mut facts = Vec::new();
+    if let (Some(p50), Some(p99)) = (now["latency"]["p50Us"].as_u64(), now["latency"]["p99Us"].as_u64()) {
+        facts.push(format!("latency: p50 {}, p99 {}", micros(p50), micros(p99)));
+    }
+    if let Some(lag) = now["watermarkLagMs"].as_i64() {
+        facts.push(format!("watermark: {lag} ms behind the clock"));
+    }
+    if let Some(bytes) = now["state"]["bytes"].as_u64() {
+        let windows = now["state"]["openWindows"].as_u64().map(|open| format!(", {open} open windows"));
+        facts.push(format!("state: {bytes} bytes{}", windows.unwrap_or_default()));
+    }
+    for (name, what) in [("lateRows", "late rows, dropped"), ("futureRows", "rows ahead of the clock, dropped")] {
+        facts.extend(now[name].as_u64().filter(|count| *count > 0).map(|count| format!("{what}: {count}")));
+    }
+    if !facts.is_empty() {
+        all.push(String::new());
+        all.append(&mut facts);
+    }
+    for operator in operators {
+        let errors = list(&operator["lastErrors"]);
+        if errors.is_empty() {
+            continue;
+        }
+        all.push(String::new());
+        all.push(format!("errors of {}:", text(&operator["name"])));
+        for error in errors.iter().rev().take(ERRORS) {
+            all.push(format!("  {}", printable(&text(&error["error"]))));
+            if let Some(message) = error["message"].as_str() {
+                all.push(format!("    of {}", printable(message)));
+            }
+        }
+    }
+    let findings = list(&now["diagnosis"]);
+    if !findings.is_empty() {
+        all.push(String::new());
+        all.push("diagnosis:".to_owned());
+        all.extend(findings.iter().map(|found| format!("  {}", finding(found))));
+    }
+    all
+}
+
+fn link_lines(kind: &str, link: &Value) -> Vec<String> {
+    let name = some(" ", &text(&link["stream"]));
+    let peers = match link["peers"].as_u64().unwrap_or(0) {
+        1 => "1 peer".to_owned(),
+        peers => format!("{peers} peers"),
+    };
+    let mut line = format!(
+        "{kind}{name} {}: {}, {peers}, {} messages",
+        text(&link["address"]),
+        text(&link["state"]),
+        number(&link["messages"])
+    );
+    let queued = link["queued"].as_u64().filter(|queued| *queued > 0);
+    line.push_str(&queued.map(|queued| format!(", {queued} waiting")).unwrap_or_default());
+    for (cause, count) in link["dropped"].as_object().into_iter().flatten() {
+        line.push_str(&format!(", {count} lost ({cause})"));
+    }
+    if link["state"] != "connected" {
+        line.push_str(&some(": ", &printable(&text(&link["lastError"]))));
+    }
+    let client = |client: &Value| {
+        format!(
+            "  client {} for {}, {} waiting, {} lost",
+            text(&client["address"]),
+            up(client["since"].as_i64(), true),
+            number(&client["queued"]),
+            number(&client["dropped"])
+        )
+    };
+    std::iter::once(line).chain(list(&link["clients"]).iter().map(client)).collect()
+}
+
+fn finding(found: &Value) -> String {
+    format!("{}: {}", text(&found["operator"]), printable(&text(&found["message"])))
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+fn number(value: &Value) -> String {
+    value.as_u64().map_or_else(|| "-".to_owned(), |number| number.to_string())
+}
+
+/// A text behind what introduces it; nothing for none.
+fn some(before: &str, text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!("{before}{text}") }
+}
+
+/// How long ago a time in ms since the epoch is.
+fn up(since: Option<i64>, runs: bool) -> String {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.as_millis() as i64);
+    match since.filter(|since| runs && *since > 0) {
+        Some(since) => duration(u64::try_from((now - since) / 1000).unwrap_or(0)),
+        None => "-".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_silent_rule_says_why() {
+        let status = |rows: u64| {
+            json!({
+                "status": "running", "message": "", "lastStartTimestamp": 0, "lateRows": 0,
+                "operators": [
+                    {"name": "source_demo", "in": rows, "out": rows, "errors": 0, "lastErrors": []},
+                    {"name": "op_2_filter", "in": rows, "out": 0, "errors": 1,
+                        "lastErrors": [{"error": "bad", "message": "{\"a\":1}"}]},
+                ],
+                "sources": [{"stream": "demo", "address": ":1/in", "state": "connected", "peers": 1, "messages": rows}],
+                "sinks": [],
+                "diagnosis": [{"operator": "filter", "cause": "absentField", "message": "Field t was never there."}],
+            })
+        };
+        let lines = shown("hot", &status(5), &status(10));
+        assert_eq!(
+            lines,
+            [
+                "hot: running for -",
+                "",
+                "OPERATOR     IN  OUT  ERRORS  IN/S  OUT/S",
+                "source_demo  10   10       0    10     10",
+                "op_2_filter  10    0       1    10      0",
+                "",
+                "source demo :1/in: connected, 1 peer, 10 messages",
+                "",
+                "errors of op_2_filter:",
+                "  bad",
+                "    of {\"a\":1}",
+                "",
+                "diagnosis:",
+                "  filter: Field t was never there.",
+            ]
+        );
+    }
+}

@@ -1,0 +1,63 @@
+//! `plutino tap`: the rows between the operators of a rule, as they pass.
+
+use std::io::{self, BufRead, BufReader, Write};
+
+use clap::Args;
+
+use super::{Door, Failure};
+use crate::cli::say;
+use crate::io::printable;
+
+/// Show the rows between the operators of a rule while it runs
+///
+/// Without an operator, the rows of all of them are shown, each behind the operator's name. Rows are a sample: up to some
+/// hundred a second, and none for which the rule would have to wait; how many were left out is said on stderr.
+#[derive(Args)]
+pub struct Tap {
+    /// Name of the rule, and of an operator: source, decode, filter, window, project, sink, or a name of its status
+    #[arg(value_name = "RULE[:OPERATOR]")]
+    rule: String,
+    /// End after so many rows
+    #[arg(long, value_name = "N")]
+    limit: Option<u64>,
+    /// Show at most one row of each operator in so many milliseconds
+    #[arg(long, value_name = "MS")]
+    every: Option<u64>,
+    #[command(flatten)]
+    door: Door,
+}
+
+impl Tap {
+    pub fn run(self) -> Result<(), Failure> {
+        let (rule, operator) = self.rule.split_once(':').map_or((&*self.rule, None), |(rule, op)| (rule, Some(op)));
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        operator.iter().for_each(|operator| _ = query.append_pair("op", operator));
+        self.limit.iter().for_each(|limit| _ = query.append_pair("limit", &limit.to_string()));
+        self.every.iter().for_each(|every| _ = query.append_pair("every", &every.to_string()));
+        let body = self.door.download(&format!("/rules/{rule}/tap?{}", query.finish()))?;
+        let mut events = BufReader::new(body).lines();
+        let (mut event, mut skipped) = (String::new(), 0);
+        let mut out = io::stdout().lock();
+        while let Some(line) = events.next() {
+            let line = line.map_err(|error| Failure::Refused(format!("the tap has ended: {error}")))?;
+            if line == ": tapped" {
+                say(&format!("tapping {}", self.rule));
+            } else if let Some(name) = line.strip_prefix("event: ") {
+                name.clone_into(&mut event);
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                match event.as_str() {
+                    "skipped" => skipped = data.parse().unwrap_or(skipped),
+                    "" => writeln!(out, "{}", printable(data))?,
+                    operator => writeln!(out, "{operator:<8}{}", printable(data))?,
+                }
+                out.flush()?;
+            } else if line.is_empty() {
+                event.clear();
+            }
+        }
+        if skipped > 0 {
+            say(&format!("{skipped} further rows were not shown"));
+        }
+        Ok(())
+    }
+}

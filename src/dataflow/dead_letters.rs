@@ -1,0 +1,116 @@
+//! The sinks of the rule option deadLetter: they get each message that failed, with the error, the operator and the time.
+//!
+//! A failed message is a row of four columns, and each is a result of its own. They go out with the rule's results of the
+//! same batch.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::format::sink_format::{Batcher, Made, SinkFormat};
+use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
+use crate::metrics::Place;
+use crate::value::{Row, Text, Value};
+
+/// Rows that are held back until the batch ends.
+const WAITING: usize = 512;
+
+/// The sinks of one form.
+pub struct Letterbox {
+    /// what messages are like
+    pub format: Arc<SinkFormat>,
+    /// where to
+    pub outlets: Vec<Arc<dyn Outlet>>,
+    /// who gets the rows as they are
+    pub rows: Vec<Arc<dyn RowOutlet>>,
+}
+
+/// See the module.
+pub struct DeadLetters {
+    boxes: Vec<(Letterbox, Batcher)>,
+    waiting: Vec<Row>,
+}
+
+impl DeadLetters {
+    /// Nothing has failed yet.
+    pub fn new(boxes: impl IntoIterator<Item = Letterbox>) -> Self {
+        let with_batcher = |letterbox: Letterbox| {
+            let batcher = Batcher::new(letterbox.format.clone());
+            (letterbox, batcher)
+        };
+        DeadLetters { boxes: boxes.into_iter().map(with_batcher).collect(), waiting: Vec::new() }
+    }
+
+    /// Whether a sink may be one that does not always take more.
+    pub fn may_wait(&self) -> bool {
+        let waits = |letterbox: &Letterbox| {
+            !letterbox.rows.is_empty() || letterbox.outlets.iter().any(|outlet| outlet.may_wait())
+        };
+        self.boxes.iter().any(|(letterbox, _)| waits(letterbox))
+    }
+
+    /// Whether all sinks take more.
+    pub fn ready(&self) -> bool {
+        let ready = |letterbox: &Letterbox| {
+            letterbox.outlets.iter().all(|outlet| outlet.ready()) && letterbox.rows.iter().all(|outlet| outlet.ready())
+        };
+        self.boxes.iter().all(|(letterbox, _)| ready(letterbox))
+    }
+
+    /// Adds a message that failed. JSON stays JSON, what is none is text.
+    pub fn add(&mut self, place: Place, error: &str, message: Option<&str>) {
+        let time = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let is_json =
+            |text: &&str| text.starts_with(['{', '[']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
+        let message = match message {
+            None => Value::Null,
+            Some(text) if is_json(&text) => Value::Json(text.into()),
+            Some(text) => Value::Text(text.into()),
+        };
+        self.waiting.push(vec![
+            (Text::const_new("error"), Value::Text(error.into())),
+            (Text::const_new("operator"), Value::Text(place.as_str().into())),
+            (Text::const_new("time"), Value::Int(i64::try_from(time).unwrap_or(i64::MAX))),
+            (Text::const_new("message"), message),
+        ]);
+        if self.waiting.len() >= WAITING {
+            self.hand_over();
+        }
+    }
+
+    /// Hands over what has failed.
+    pub fn hand_over(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let rows = std::mem::take(&mut self.waiting);
+        for (letterbox, batcher) in &mut self.boxes {
+            let (mut bytes, mut ends, mut targets, mut shaped) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+            // What has no form for this sink has failed already: it is not told again.
+            let mut take = |made| match made {
+                Ok(Made::Rows(rows)) => shaped.extend(rows),
+                Ok(Made::Message(message)) => {
+                    bytes.extend_from_slice(&message);
+                    ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                }
+                Ok(Made::For(client, message)) => {
+                    bytes.extend_from_slice(&message);
+                    ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+                    targets.push(client);
+                }
+                Err(_) => {}
+            };
+            for row in &rows {
+                batcher.rows(vec![row.clone()], 0, &mut take);
+            }
+            batcher.flush(&mut take);
+            if !shaped.is_empty() {
+                letterbox.rows.iter().for_each(|outlet| outlet.send(shaped.clone(), None, &mut |_| {}));
+            }
+            if !ends.is_empty() {
+                let batch = MessageBatch::new(bytes.into(), ends, letterbox.format.is_text(), None);
+                let batch = Arc::new(if targets.is_empty() { batch } else { batch.addressed(targets) });
+                letterbox.outlets.iter().for_each(|outlet| outlet.send(&batch));
+            }
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Taps: a look at the rows between the operators of a rule while it runs.
+//!
+//! A tap never slows a rule. An operator asks with one load whether anybody taps it ([`Taps::wants`]); only then is a row
+//! made into text. How many rows a tap takes is bounded in time, and what its reader has not taken in time is dropped:
+//! rows beyond either are counted ([`TapReader::skipped`]). A tap ends with its reader, or with its rule.
+//!
+//! What is before a rule's filter is the same for all rules of a stream, so these points are tapped at the stream.
+
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::{self, error::TrySendError};
+
+use crate::sync::locked;
+
+use super::faults;
+
+/// Rows that wait for a reader; further ones are dropped.
+const WAITING: usize = 256;
+
+/// Taps of one rule or stream at a time.
+pub const TAPS: usize = 8;
+
+/// Bytes of a row that are shown.
+const ROW_BYTES: usize = 8 * 1024;
+
+/// Rows that a tap takes at once, and how many more in a second, where it is not asked for fewer.
+const BURST: f64 = 256.0;
+const PER_SECOND: f64 = 200.0;
+
+/// Where rows are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Point {
+    /// messages as they came
+    Source,
+    /// messages that were read
+    Decode,
+    /// rows that passed WHERE
+    Filter,
+    /// windows that have closed
+    Window,
+    /// rows of the result
+    Project,
+    /// messages for the sinks
+    Sink,
+}
+
+impl Point {
+    /// All of them, in the order of the flow.
+    pub const ALL: [Point; 6] =
+        [Point::Source, Point::Decode, Point::Filter, Point::Window, Point::Project, Point::Sink];
+
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Point::Source => "source",
+            Point::Decode => "decode",
+            Point::Filter => "filter",
+            Point::Window => "window",
+            Point::Project => "project",
+            Point::Sink => "sink",
+        }
+    }
+
+    /// The point of this name, or of a part of the status such as `op_2_filter`.
+    pub fn of(name: &str) -> Option<Point> {
+        let name = name.to_ascii_lowercase();
+        if let Some(point) = Point::ALL.into_iter().find(|point| point.as_str() == name) {
+            return Some(point);
+        }
+        if name.starts_with("source_") {
+            return Some(Point::Source);
+        }
+        if name.starts_with("sink_") {
+            return Some(Point::Sink);
+        }
+        Some(match name.rsplit('_').next()? {
+            "decoder" | "preprocessor" => Point::Decode,
+            "filter" => Point::Filter,
+            "window" => Point::Window,
+            "project" | "projectset" => Point::Project,
+            "transform" | "encode" | "batch" | "batchwriter" | "compress" => Point::Sink,
+            _ => return None,
+        })
+    }
+
+    fn bit(self) -> u8 {
+        1 << self as u8
+    }
+
+    fn bits(points: &[Point]) -> u8 {
+        points.iter().fold(0, |bits, point| bits | point.bit())
+    }
+
+    /// Whether it is tapped at the stream.
+    pub(super) fn is_of_stream(self) -> bool {
+        matches!(self, Point::Source | Point::Decode)
+    }
+}
+
+/// A row that a tap has taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TappedRow {
+    /// where
+    pub point: Point,
+    /// the row, mostly JSON
+    pub text: String,
+}
+
+/// Which rows a tap takes.
+#[derive(Clone, Debug)]
+pub struct TapSettings {
+    /// where
+    pub points: Vec<Point>,
+    /// no more than one row of each point in this time; without it some hundred a second
+    pub every: Option<Duration>,
+}
+
+/// One tap, from the side of the operators.
+#[derive(Debug)]
+pub(super) struct Tap {
+    points: u8,
+    every: Option<Duration>,
+    budget: Mutex<[Budget; Point::ALL.len()]>,
+    rows: mpsc::Sender<TappedRow>,
+    skipped: Arc<AtomicU64>,
+}
+
+/// What one point may still give.
+#[derive(Clone, Copy, Debug)]
+struct Budget {
+    left: f64,
+    at: Option<Instant>,
+}
+
+/// The side of who looks.
+#[derive(Debug)]
+pub struct TapReader {
+    rows: mpsc::Receiver<TappedRow>,
+    skipped: Arc<AtomicU64>,
+}
+
+impl TapReader {
+    /// The next row; `None` when the rule has ended.
+    pub async fn next(&mut self) -> Option<TappedRow> {
+        self.rows.recv().await
+    }
+
+    /// Rows that were not given so far, since there were too many or they were not taken in time.
+    pub fn skipped(&self) -> u64 {
+        self.skipped.load(Ordering::Relaxed)
+    }
+}
+
+impl Tap {
+    /// A tap and its reader.
+    pub(super) fn open(settings: &TapSettings) -> (Arc<Tap>, TapReader) {
+        let (sender, rows) = mpsc::channel(WAITING);
+        let skipped = Arc::new(AtomicU64::new(0));
+        let budget = Mutex::new([Budget { left: BURST, at: None }; Point::ALL.len()]);
+        let points = Point::bits(&settings.points);
+        let tap = Tap { points, every: settings.every, budget, rows: sender, skipped: skipped.clone() };
+        (Arc::new(tap), TapReader { rows, skipped })
+    }
+
+    /// Takes another row of this point, or says when it will.
+    fn take(&self, point: Point, now: Instant) -> Result<(), Duration> {
+        let mut budget = locked(&self.budget);
+        let budget = &mut budget[point as usize];
+        let passed = budget.at.map_or(Duration::MAX, |at| now.saturating_duration_since(at));
+        if let Some(every) = self.every {
+            if passed < every {
+                return Err(every - passed);
+            }
+        } else {
+            budget.left = (budget.left + passed.as_secs_f64() * PER_SECOND).min(BURST);
+        }
+        budget.at = Some(now);
+        if self.every.is_none() {
+            if budget.left < 1.0 {
+                return Err(Duration::from_secs_f64((1.0 - budget.left) / PER_SECOND));
+            }
+            budget.left -= 1.0;
+        }
+        Ok(())
+    }
+}
+
+/// The taps of a rule, or of a stream.
+#[derive(Debug, Default)]
+pub struct Taps {
+    /// the points that anybody taps
+    points: AtomicU8,
+    /// at each point
+    rests: [Rest; Point::ALL.len()],
+    own: Mutex<Vec<Arc<Tap>>>,
+    /// of rules on the stream
+    lent: Mutex<Vec<Weak<Tap>>>,
+}
+
+/// While nobody takes a row, rows cost a look at the clock.
+#[derive(Debug, Default)]
+struct Rest {
+    /// until when, ns of [`clock`]
+    until: AtomicU64,
+    /// rows that went by
+    rows: AtomicU64,
+}
+
+/// The time since the first tap.
+fn clock(now: Instant) -> u64 {
+    static BEGAN: OnceLock<Instant> = OnceLock::new();
+    let began = *BEGAN.get_or_init(|| now);
+    u64::try_from(now.saturating_duration_since(began).as_nanos()).unwrap_or(u64::MAX)
+}
+
+impl Taps {
+    /// Whether anybody taps this point.
+    #[inline]
+    pub fn wants(&self, point: Point) -> bool {
+        self.points.load(Ordering::Relaxed) & point.bit() != 0
+    }
+
+    /// Shows a row to those who tap this point. The row is made where one of them takes it.
+    pub fn offer(&self, point: Point, row: impl FnOnce() -> String) {
+        let now = Instant::now();
+        let rest = &self.rests[point as usize];
+        if clock(now) < rest.until.load(Ordering::Relaxed) {
+            rest.rows.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let went_by = rest.rows.swap(0, Ordering::Relaxed);
+        let all: Vec<Arc<Tap>> = self.all().into_iter().filter(|tap| tap.points & point.bit() != 0).collect();
+        let mut ended = all.is_empty();
+        let mut pause = Some(Duration::MAX);
+        let mut row = Some(row);
+        let mut made: Option<String> = None;
+        for tap in &all {
+            if tap.rows.is_closed() {
+                ended = true;
+                continue;
+            }
+            tap.skipped.fetch_add(went_by, Ordering::Relaxed);
+            match tap.take(point, now) {
+                Ok(()) => pause = None,
+                Err(wait) => {
+                    pause = pause.map(|pause| pause.min(wait));
+                    tap.skipped.fetch_add(1, Ordering::Relaxed);
+                    continue;
+                }
+            }
+            if let Some(make) = row.take() {
+                made = Some(faults::cut(make(), ROW_BYTES));
+            }
+            let Some(text) = made.clone() else { continue };
+            match tap.rows.try_send(TappedRow { point, text }) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => {
+                    tap.skipped.fetch_add(1, Ordering::Relaxed);
+                }
+                Err(TrySendError::Closed(_)) => ended = true,
+            }
+        }
+        if ended {
+            self.tidy();
+        } else if let Some(pause) = pause.filter(|pause| *pause < Duration::MAX) {
+            let pause = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+            rest.until.store(clock(now).saturating_add(pause), Ordering::Relaxed);
+        }
+    }
+
+    /// Adds a tap of the rule itself; false: there are [`TAPS`] already.
+    pub(super) fn add(&self, tap: &Arc<Tap>) -> bool {
+        self.tidy();
+        {
+            let mut own = locked(&self.own);
+            if own.len() >= TAPS {
+                return false;
+            }
+            own.push(tap.clone());
+        }
+        self.tidy();
+        true
+    }
+
+    /// Adds a tap of a rule on the stream. It ends with the rule.
+    pub(super) fn lend(&self, tap: &Arc<Tap>) {
+        locked(&self.lent).push(Arc::downgrade(tap));
+        self.tidy();
+    }
+
+    fn all(&self) -> Vec<Arc<Tap>> {
+        let mut all: Vec<Arc<Tap>> = locked(&self.own).clone();
+        all.extend(locked(&self.lent).iter().filter_map(Weak::upgrade));
+        all
+    }
+
+    /// Forgets taps that have ended.
+    fn tidy(&self) {
+        locked(&self.own).retain(|tap| !tap.rows.is_closed());
+        locked(&self.lent).retain(|tap| tap.upgrade().is_some_and(|tap| !tap.rows.is_closed()));
+        let points = self.all().iter().fold(0, |points, tap| points | tap.points);
+        self.points.store(points, Ordering::Relaxed);
+        // One that has just come waits for nobody else's time.
+        self.rests.iter().for_each(|rest| rest.until.store(0, Ordering::Relaxed));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn taps(points: &[Point], every: Option<Duration>) -> (Taps, TapReader) {
+        let taps = Taps::default();
+        let (tap, reader) = Tap::open(&TapSettings { points: points.to_vec(), every });
+        assert!(taps.add(&tap));
+        (taps, reader)
+    }
+
+    #[tokio::test]
+    async fn rows_are_made_only_for_points_that_are_tapped() {
+        let (taps, mut reader) = taps(&[Point::Filter], None);
+        assert!(taps.wants(Point::Filter) && !taps.wants(Point::Project));
+        taps.offer(Point::Project, || unreachable!("nobody taps it"));
+        taps.offer(Point::Filter, || "{}".to_owned());
+        assert_eq!(reader.next().await, Some(TappedRow { point: Point::Filter, text: "{}".to_owned() }));
+        drop(reader);
+        taps.offer(Point::Filter, || unreachable!("nobody reads it"));
+        assert!(!taps.wants(Point::Filter));
+    }
+
+    #[test]
+    fn a_reader_that_does_not_read_loses_rows_and_is_told_how_many() {
+        let (taps, reader) = taps(&[Point::Sink], None);
+        (0..WAITING + 50).for_each(|_| taps.offer(Point::Sink, || "x".to_owned()));
+        assert!(reader.skipped() >= 1);
+        let (seldom, slow) = self::taps(&[Point::Sink], Some(Duration::from_secs(3600)));
+        (0..5).for_each(|_| seldom.offer(Point::Sink, || "x".to_owned()));
+        // Those that go by at rest are counted with the next row that is looked at.
+        assert_eq!(slow.skipped(), 1);
+    }
+
+    #[test]
+    fn a_tap_at_a_stream_ends_with_its_rule() {
+        let stream = Taps::default();
+        let (rule, _reader) = Tap::open(&TapSettings { points: vec![Point::Source], every: None });
+        stream.lend(&rule);
+        assert!(stream.wants(Point::Source));
+        drop(rule);
+        stream.offer(Point::Source, || unreachable!("the rule has ended"));
+        assert!(!stream.wants(Point::Source));
+    }
+
+    #[test]
+    fn points_have_the_names_of_operators_and_of_parts() {
+        for point in Point::ALL {
+            assert_eq!(Point::of(point.as_str()), Some(point));
+        }
+        for (name, point) in [
+            ("source_demo", Some(Point::Source)),
+            ("op_2_decoder", Some(Point::Decode)),
+            ("op_demo_2_decoder", Some(Point::Decode)),
+            ("op_3_filter", Some(Point::Filter)),
+            ("op_4_window", Some(Point::Window)),
+            ("op_5_project", Some(Point::Project)),
+            ("sink_websocket_0", Some(Point::Sink)),
+            ("op_websocket_0_1_encode", Some(Point::Sink)),
+            ("op_4_having", None),
+            ("nosuch", None),
+        ] {
+            assert_eq!(Point::of(name), point, "{name}");
+        }
+    }
+}

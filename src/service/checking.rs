@@ -1,0 +1,70 @@
+//! A statement of any kind, checked as if it were made: what is wrong with it, and how it would run.
+
+use serde_json::json;
+
+use super::Service;
+use super::definition::Definition;
+use crate::text::document::{Problem, Severity};
+
+/// What is found of a statement.
+#[derive(Clone, Debug)]
+pub struct CheckedStatement {
+    /// rule, stream, table or view
+    pub kind: &'static str,
+    /// mistakes, and what is odd
+    pub mistakes: Vec<Problem>,
+    /// the plan of a query that is right
+    pub plan: Option<String>,
+}
+
+impl CheckedStatement {
+    /// Whether it could be made.
+    pub fn is_valid(&self) -> bool {
+        self.mistakes.iter().all(|mistake| mistake.severity != Severity::Error)
+    }
+}
+
+impl Service {
+    /// Checks a SELECT, as that of a rule, or a CREATE STREAM, TABLE or VIEW. Whether a name is taken is not looked at.
+    pub fn check_statement(&self, sql: &str) -> CheckedStatement {
+        let mut words = sql.split_whitespace().map(str::to_ascii_lowercase);
+        match (words.next().as_deref(), words.next().as_deref()) {
+            (Some("create"), Some("view")) => {
+                CheckedStatement { kind: "view", mistakes: self.mistakes_of_view(sql), plan: None }
+            }
+            (Some("create"), Some("table")) => {
+                CheckedStatement { kind: "table", mistakes: self.of_statement(sql), plan: None }
+            }
+            (Some("create"), _) => CheckedStatement { kind: "stream", mistakes: self.of_statement(sql), plan: None },
+            _ => self.check_query(sql),
+        }
+    }
+
+    fn of_statement(&self, sql: &str) -> Vec<Problem> {
+        let mut mistakes = self.mistakes_of_statement(sql);
+        mistakes.extend(self.warnings_of_statement(sql));
+        mistakes
+    }
+
+    fn check_query(&self, sql: &str) -> CheckedStatement {
+        let rule = json!({"id": "new", "sql": sql, "actions": [{"nop": {}}]});
+        let text = rule.to_string();
+        let planned = Definition::of(rule, None, &self.config().rule).and_then(|definition| {
+            let planned = definition.plan(&self.catalog(), &self.config())?;
+            Ok(planned.nodes.explain(&definition.select))
+        });
+        match planned {
+            Ok(plan) => {
+                let mistakes = self.warnings_of_rule(&text, None);
+                CheckedStatement { kind: "rule", mistakes, plan: Some(plan) }
+            }
+            Err(error) => {
+                let mut mistakes = self.mistakes_of_rule(&text, None, false);
+                if mistakes.is_empty() {
+                    mistakes.push(Problem::error("rule", None, "rule new", error.to_string()));
+                }
+                CheckedStatement { kind: "rule", mistakes, plan: None }
+            }
+        }
+    }
+}

@@ -1,0 +1,432 @@
+//! Why a rule is silent: the first operator at which its rows vanish, and the reason as far as counters and a sample of
+//! the messages tell it.
+//!
+//! The operators are looked at in the order of the flow. The first that lets nothing through ends the search, since what
+//! is behind it cannot know better. A column that is selected and never present is told of in any case.
+
+use std::time::{Duration, SystemTime};
+
+use super::definition::Definition;
+use super::status::{Phase, RuleReport};
+use super::topology::each_name;
+use crate::engine::RuleStatus;
+use crate::io::websocket::TurnedAway;
+use crate::io::{LinkState, LinkStatus, NO_CLIENT};
+use crate::metrics::{Place, SeenFields};
+use crate::sql::ast::{Expr, Field, Select};
+use crate::text::suggest;
+use crate::value::Text;
+
+/// One finding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Diagnosis {
+    /// the operator at which rows vanish: source, decoder, watermark, filter, window, having, project or sink
+    pub operator: &'static str,
+    /// the kind of reason, for programs
+    pub cause: Cause,
+    /// the reason in words
+    pub message: String,
+}
+
+/// The kinds of reasons.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// the rule does not run
+    NotRunning,
+    /// a source's peer is not connected
+    NotConnected,
+    /// nobody is connected to a source's path
+    NoClient,
+    /// peers are connected and send nothing
+    NoMessages,
+    /// no message can be read
+    Unreadable,
+    /// all rows are behind the watermark
+    Late,
+    /// timestamps are read in another unit than they are written in
+    TimestampUnit,
+    /// all rows are too far ahead of the clock
+    Future,
+    /// a column that a condition or the select list names is in no message
+    AbsentField,
+    /// a condition was never true
+    NeverTrue,
+    /// every row fails
+    Errors,
+    /// no window has ended yet
+    OpenWindow,
+    /// a stream that brings nothing holds the watermark back
+    IdleStream,
+    /// nobody takes the results
+    NoReceiver,
+}
+
+impl Cause {
+    /// Its name in the API.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Cause::NotRunning => "notRunning",
+            Cause::NotConnected => "notConnected",
+            Cause::NoClient => "noClient",
+            Cause::NoMessages => "noMessages",
+            Cause::Unreadable => "unreadable",
+            Cause::Late => "late",
+            Cause::TimestampUnit => "timestampUnit",
+            Cause::Future => "future",
+            Cause::AbsentField => "absentField",
+            Cause::NeverTrue => "neverTrue",
+            Cause::Errors => "errors",
+            Cause::OpenWindow => "openWindow",
+            Cause::IdleStream => "idleStream",
+            Cause::NoReceiver => "noReceiver",
+        }
+    }
+}
+
+/// What is known of a rule and its surroundings.
+pub(super) struct Facts<'a> {
+    /// the rule
+    pub definition: &'a Definition,
+    /// how it stands
+    pub report: &'a RuleReport,
+    /// what its streams' messages look like
+    pub seen: &'a [(Text, SeenFields)],
+    /// clients that were refused
+    pub turned_away: &'a [TurnedAway],
+}
+
+/// What is found.
+pub(super) fn diagnose(facts: &Facts<'_>) -> Vec<Diagnosis> {
+    let Facts { report, .. } = facts;
+    if report.phase != Phase::Running {
+        let why = if report.message.is_empty() { String::new() } else { format!(": {}", report.message) };
+        let message = format!("The rule does not run ({}{why}).", report.phase.as_str());
+        return vec![Diagnosis { operator: "rule", cause: Cause::NotRunning, message }];
+    }
+    let Some(status) = &report.engine else { return Vec::new() };
+    let mut found = facts.silent(status);
+    if found.iter().all(|one| one.cause != Cause::AbsentField) && status.rows_in > 0 {
+        found.extend(facts.unselectable());
+    }
+    found
+}
+
+fn one(operator: &'static str, cause: Cause, message: impl Into<String>) -> Vec<Diagnosis> {
+    vec![Diagnosis { operator, cause, message: message.into() }]
+}
+
+impl Facts<'_> {
+    /// The first operator that lets nothing through.
+    fn silent(&self, status: &RuleStatus) -> Vec<Diagnosis> {
+        let work = &status.work;
+        let flow = &work.flow;
+        let inputs = &work.inputs;
+        let unread: u64 = inputs.iter().map(|input| input.errors).sum();
+        let error_at = |place: Place| work.faults.iter().find(|fault| fault.place == place);
+        let last_of = |place: Place| error_at(place).map(|fault| fault.text.clone()).unwrap_or_default();
+        let mut missing = Vec::new();
+        for (stream, link) in &status.sources {
+            let brought = inputs.iter().filter(|input| input.stream == *stream);
+            if brought.map(|input| input.rows + input.errors).sum::<u64>() == 0 {
+                missing.extend(self.no_input(stream, link));
+            }
+        }
+        if status.rows_in == 0 && unread == 0 {
+            return missing;
+        }
+        if status.rows_in == 0 {
+            let text = format!("None of {} can be read: {}", counted(unread, "message"), last_of(Place::Decoder));
+            return one("decoder", Cause::Unreadable, text);
+        }
+        // Rows that came to the filter of the scan.
+        let failed: u64 = error_at(Place::Decoder).map_or(0, |fault| fault.count).saturating_sub(unread);
+        let timely = status.rows_in.saturating_sub(status.late + status.future + failed);
+        if timely == 0 && work.passed == 0 {
+            return self.no_timely_row(status, failed, last_of(Place::Decoder));
+        }
+        if work.passed == 0 {
+            return self.filtered(timely, error_at(Place::Filter).map_or(0, |fault| fault.count), status);
+        }
+        if flow.filter_in > 0 && flow.filter_out == 0 {
+            return self.filtered(flow.filter_in, error_at(Place::Filter).map_or(0, |fault| fault.count), status);
+        }
+        if flow.window_in > 0 && flow.windows == 0 {
+            return self.open_window(status);
+        }
+        if flow.having_in > 0 && flow.having_out == 0 {
+            let fields = self.absent_of(self.definition.select.having.as_ref());
+            if let Some(found) = fields.into_iter().next() {
+                return vec![Diagnosis { operator: "having", ..found }];
+            }
+            let text = format!("HAVING was true for none of {}.", counted(flow.having_in, "group"));
+            return one("having", Cause::NeverTrue, text);
+        }
+        if status.rows_out == 0 {
+            let last = work.faults.iter().filter(|fault| fault.place != Place::Decoder).max_by_key(|fault| fault.time);
+            return match last {
+                Some(fault) => {
+                    let operator = match fault.place {
+                        Place::Filter => "filter",
+                        Place::Window => "window",
+                        Place::Join => "join",
+                        Place::Aggregate => "aggregate",
+                        Place::Having => "having",
+                        _ => "project",
+                    };
+                    let text = format!("{} failed; the last one: {}", counted(fault.count, "row"), fault.text);
+                    one(operator, Cause::Errors, text)
+                }
+                None if !missing.is_empty() => missing,
+                None => Vec::new(),
+            };
+        }
+        let mut found: Vec<Diagnosis> = missing;
+        found.extend(status.sinks.iter().filter_map(|sink| self.no_receiver(sink)));
+        found
+    }
+
+    /// Why a source brings nothing.
+    fn no_input(&self, stream: &str, link: &LinkStatus) -> Vec<Diagnosis> {
+        let address = &link.address;
+        if link.serves() {
+            let path = address.find('/').map_or("", |at| &address[at..]);
+            if link.peers > 0 {
+                let text = format!("{} of {stream} ({address}) sent no message.", counted(link.peers as u64, "client"));
+                return one("source", Cause::NoMessages, text);
+            }
+            let mut text = match link.history.disconnected {
+                Some(_) => format!("No client is connected to {address}, the path of {stream}, any more."),
+                None => format!("No client has connected to {address}, the path of {stream}."),
+            };
+            if let Some(refused) = self.refused_near(path) {
+                text.push(' ');
+                text.push_str(&refused);
+            }
+            return one("source", Cause::NoClient, text);
+        }
+        if link.state != LinkState::Connected {
+            let since = SystemTime::now().duration_since(link.since).unwrap_or(Duration::ZERO).as_secs();
+            let why = link.last_error.as_ref().map_or_else(String::new, |(_, error)| format!(": {error}"));
+            let text = format!("{stream} is not connected to {address}, for {since} s{why}");
+            return one("source", Cause::NotConnected, text);
+        }
+        if let Some(topic) = address.strip_prefix("memory:") {
+            let text = format!("No rule has sent a row to topic {topic}, which {stream} reads.");
+            return one("source", Cause::NoMessages, text);
+        }
+        one("source", Cause::NoMessages, format!("{stream} is connected to {address}, which has sent no message."))
+    }
+
+    /// Clients that were refused at this path, or one like it.
+    fn refused_near(&self, path: &str) -> Option<String> {
+        let exact = self.turned_away.iter().rev().find(|refused| refused.path == path);
+        let near = || {
+            let paths = self.turned_away.iter().rev().filter(|refused| refused.cause == "path");
+            let nearest = suggest::nearest(path, paths.clone().map(|refused| refused.path.as_str()));
+            let slashed = |refused: &&TurnedAway| refused.path.trim_end_matches('/') == path.trim_end_matches('/');
+            let found = paths.clone().find(|refused| Some(refused.path.as_str()) == nearest);
+            found.or_else(|| paths.clone().find(slashed))
+        };
+        let refused = exact.or_else(near)?;
+        let times = counted(refused.count, "handshake");
+        let why = match refused.cause {
+            "path" => "no rule has this path: paths are exact",
+            "origin" => "the origin of the page is not allowed",
+            "token" => "the token is missing or not known",
+            cause => cause,
+        };
+        Some(format!("Refused: {times} at {}, the last one from {} ({why}).", refused.path, refused.peer))
+    }
+
+    /// Rows came, and none of them at a time that counts.
+    fn no_timely_row(&self, status: &RuleStatus, failed: u64, last: String) -> Vec<Diagnosis> {
+        let rows = counted(status.rows_in, "row");
+        let unit = status.work.unit.map(|unit| {
+            format!("The timestamps look like {unit}, but are read as ms: set TIMESTAMP_FORMAT=\"{unit}\".")
+        });
+        if let Some(text) = unit {
+            return one("watermark", Cause::TimestampUnit, text);
+        }
+        if failed >= status.late && failed >= status.future {
+            return one("decoder", Cause::Unreadable, format!("None of {rows} fits its stream's columns: {last}"));
+        }
+        if status.future > status.late {
+            let text = format!(
+                "All of {rows} are further ahead of the clock than maxFutureSkew, and are dropped: check the clock of \
+                 the sender and TIMESTAMP_FORMAT, or raise maxFutureSkew."
+            );
+            return one("watermark", Cause::Future, text);
+        }
+        let by = status.work.late_by;
+        let text = format!("All of {rows} are late, by up to {by} ms: raise lateTolerance, or check TIMESTAMP.");
+        one("watermark", Cause::Late, text)
+    }
+
+    /// WHERE let nothing through.
+    fn filtered(&self, rows: u64, errors: u64, status: &RuleStatus) -> Vec<Diagnosis> {
+        let select = &self.definition.select;
+        let door = select.window.as_ref().and_then(|window| window.filter.as_ref());
+        let conditions =
+            || select.filter.iter().chain(door).chain(select.joins.iter().filter_map(|join| join.on.as_ref()));
+        let absent: Vec<Diagnosis> = conditions().flat_map(|condition| self.absent_of(Some(condition))).collect();
+        if let Some(first) = absent.into_iter().next() {
+            return vec![first];
+        }
+        let fault = status.work.faults.iter().find(|fault| fault.place == Place::Filter);
+        if let Some(fault) = fault.filter(|_| errors >= rows) {
+            let text = format!("The condition fails for all of {}: {}", counted(rows, "row"), fault.text);
+            return one("filter", Cause::Errors, text);
+        }
+        let shown = select.filter.as_ref().or(door).map(ToString::to_string).unwrap_or_default();
+        let mut text = format!("The condition was true for none of {}: {shown}.", counted(rows, "row"));
+        if let Some((name, example)) = conditions().find_map(|condition| self.example_of(condition)) {
+            text.push_str(&format!(" The last messages have {name} = {example}, for example."));
+        }
+        one("filter", Cause::NeverTrue, text)
+    }
+
+    /// Rows are in windows, and none has ended.
+    fn open_window(&self, status: &RuleStatus) -> Vec<Diagnosis> {
+        let rows = counted(status.work.flow.window_in, "row");
+        if !self.definition.rule.options.event_time {
+            return one("window", Cause::OpenWindow, format!("{rows} came, and no window has ended yet."));
+        }
+        let silent: Vec<&str> =
+            status.work.inputs.iter().filter(|input| input.rows == 0).map(|input| input.stream.as_str()).collect();
+        if status.work.inputs.len() > 1 && !silent.is_empty() {
+            let after = self.definition.rule.options.idle_timeout;
+            let text = format!(
+                "The watermark waits for {}, which has brought nothing; after idleTimeout ({after} ms) it goes on without.",
+                silent.join(", ")
+            );
+            return one("window", Cause::IdleStream, text);
+        }
+        let tolerance = self.definition.rule.options.late_tolerance;
+        let text = format!(
+            "{rows} came, and no window has ended yet: in event time one ends when a row comes that is later than its \
+             end by lateTolerance ({tolerance} ms)."
+        );
+        one("window", Cause::OpenWindow, text)
+    }
+
+    /// Why a sink's results reach nobody.
+    fn no_receiver(&self, sink: &LinkStatus) -> Option<Diagnosis> {
+        if sink.messages > 0 || sink.peers > 0 {
+            return None;
+        }
+        let unheard: u64 = sink.dropped.iter().filter(|(cause, _)| *cause == NO_CLIENT).map(|(_, count)| count).sum();
+        if sink.serves() && unheard > 0 {
+            let path = sink.address.find('/').map_or("", |at| &sink.address[at..]);
+            let mut text =
+                format!("{} had no receiver: no client is connected to {}.", counted(unheard, "result"), sink.address);
+            if let Some(refused) = self.refused_near(path) {
+                text.push(' ');
+                text.push_str(&refused);
+            }
+            return one("sink", Cause::NoReceiver, text).pop();
+        }
+        if !sink.serves() && sink.state != LinkState::Connected {
+            let why = sink.last_error.as_ref().map_or_else(String::new, |(_, error)| format!(": {error}"));
+            let text = format!("The sink is not connected to {}{why}", sink.address);
+            return one("sink", Cause::NotConnected, text).pop();
+        }
+        None
+    }
+
+    /// Columns of the select list that no message has.
+    fn unselectable(&self) -> Vec<Diagnosis> {
+        let exprs = self.definition.select.fields.iter().filter_map(|field| match field {
+            Field::Expr { expr, .. } => Some(expr),
+            Field::Star(_) => None,
+        });
+        let found = exprs.chain(&self.definition.select.group_by).flat_map(|expr| self.absent_of(Some(expr)));
+        let mut found: Vec<Diagnosis> = found.map(|one| Diagnosis { operator: "project", ..one }).collect();
+        found.dedup();
+        found.truncate(3);
+        found
+    }
+
+    /// The columns of an expression that no message has.
+    fn absent_of(&self, expr: Option<&Expr>) -> Vec<Diagnosis> {
+        let mut found = Vec::new();
+        for (stream, column) in expr.into_iter().flat_map(|expr| columns(expr, &self.definition.select)) {
+            let streams: Vec<&(Text, SeenFields)> = self.seen_of(stream.as_ref());
+            let messages: u64 = streams.iter().map(|(_, seen)| seen.messages).sum();
+            let known = streams.iter().any(|(_, seen)| seen.messages == 0 || seen.field(&column).is_some());
+            if messages == 0 || known {
+                continue;
+            }
+            let names = streams.iter().flat_map(|(_, seen)| seen.fields.iter().map(|field| field.name.as_str()));
+            let hint = suggest::nearest(&column, names.clone()).map_or_else(
+                || {
+                    let names: Vec<&str> = names.take(8).collect();
+                    format!("they have {}", names.join(", "))
+                },
+                |near| format!("did you mean {near}?"),
+            );
+            let message = format!("Field {column} was in none of the last {}; {hint}", counted(messages, "message"));
+            found.push(Diagnosis { operator: "filter", cause: Cause::AbsentField, message });
+        }
+        found
+    }
+
+    /// A column of an expression with one of its values.
+    fn example_of(&self, expr: &Expr) -> Option<(Text, String)> {
+        columns(expr, &self.definition.select).into_iter().find_map(|(stream, column)| {
+            let example = self.seen_of(stream.as_ref()).into_iter().find_map(|(_, seen)| seen.field(&column))?;
+            Some((column, example.example.clone()))
+        })
+    }
+
+    /// What was seen of the streams that a column may be of.
+    fn seen_of(&self, stream: Option<&Text>) -> Vec<&(Text, SeenFields)> {
+        self.seen.iter().filter(|(name, _)| stream.is_none_or(|stream| stream == name)).collect()
+    }
+}
+
+/// The columns that an expression reads, each with the name of its stream where it is given. Names of other items of the
+/// select list stand for what these read.
+fn columns(expr: &Expr, select: &Select) -> Vec<(Option<Text>, Text)> {
+    let sources = || std::iter::once(&select.from).chain(select.joins.iter().map(|join| &join.source));
+    let alias = |name: &Text| {
+        select.fields.iter().find_map(|field| match field {
+            Field::Expr { expr, alias: Some(alias), .. } if alias.name == *name => Some(expr),
+            _ => None,
+        })
+    };
+    let mut found = Vec::new();
+    let mut named: Vec<&Expr> = vec![expr];
+    let mut seen = Vec::new();
+    // An item may name others before it, and itself as a column.
+    while let Some(expr) = named.pop() {
+        each_name(expr, &mut |stream, column| {
+            let source = stream.map(|stream| {
+                let is = |source: &&crate::sql::ast::Source| {
+                    source.name.name == *stream || source.alias.as_ref().is_some_and(|alias| alias.name == *stream)
+                };
+                (stream, sources().find(is))
+            });
+            match source {
+                Some((_, Some(source))) => found.push((Some(source.name.name.clone()), column.clone())),
+                // A member of a column.
+                Some((column, None)) => found.push((None, column.clone())),
+                None => match alias(column).filter(|_| !seen.contains(column)) {
+                    Some(expr) => {
+                        seen.push(column.clone());
+                        named.push(expr);
+                    }
+                    None if seen.contains(column) || !found.iter().any(|(_, known)| known == column) => {
+                        found.push((None, column.clone()));
+                    }
+                    None => {}
+                },
+            }
+        });
+    }
+    found
+}
+
+/// `1 row`, `2 rows`.
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}

@@ -1,0 +1,77 @@
+//! A close look at one rule: its operators, why it is silent, its rows, its clients.
+
+use std::time::Duration;
+
+use super::super::definition::Definition;
+use super::super::diagnosis::{self, Diagnosis, Facts};
+use super::super::error::ServiceError;
+use super::super::operators::{self, OperatorReport};
+use super::super::status::RuleReport;
+use super::super::{Service, check_id, locked};
+use crate::engine::{NotTapped, StateSize};
+use crate::io::websocket::{ClientStatus, TurnedAway};
+use crate::metrics::{SeenFields, TapReader, TapSettings};
+use crate::value::Text;
+
+/// How long the data threads may take to measure a rule's state.
+const MEASURING: Duration = Duration::from_millis(300);
+
+impl Service {
+    /// Why a rule is silent, as far as it can be known; nothing where its results come out.
+    pub async fn diagnosis(&self, id: &str, report: &RuleReport) -> Vec<Diagnosis> {
+        let definition = self.entry(id).and_then(|entry| self.definition(&entry).ok());
+        let Some(definition) = definition else { return Vec::new() };
+        let (seen, turned_away) = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => (engine.seen(id), engine.turned_away()),
+            None => (Vec::new(), Vec::new()),
+        };
+        let definition: &Definition = &definition;
+        diagnosis::diagnose(&Facts { definition, report, seen: &seen, turned_away: &turned_away })
+    }
+
+    /// The operators of a rule with what they have counted; none if it never ran.
+    pub fn operators(&self, id: &str, report: &RuleReport) -> Vec<OperatorReport> {
+        let nodes = self.entry(id).and_then(|entry| locked(&entry.state).nodes.clone());
+        nodes.map(|nodes| operators::operators(&nodes, report)).unwrap_or_default()
+    }
+
+    /// What a rule remembers; `None` if that is nothing, or cannot be measured now.
+    pub async fn state_of(&self, id: &str) -> Option<StateSize> {
+        let measured = self.measure(MEASURING).await;
+        measured.rules.get(id).copied()
+    }
+
+    /// Looks at the rows of a running rule.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRuleStatus`], [`ServiceError::NotTapped`]
+    pub async fn tap_rule(&self, id: &str, settings: &TapSettings) -> Result<TapReader, ServiceError> {
+        check_id(id)?;
+        self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
+        let tapped = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.tap(id, settings),
+            None => Err(NotTapped::NotRunning),
+        };
+        tapped.map_err(|why| ServiceError::NotTapped { id: id.to_owned(), why })
+    }
+
+    /// The clients of a rule's sinks, each with the number of the sink.
+    pub async fn clients_of(&self, id: &str) -> Vec<(usize, ClientStatus)> {
+        self.inner.engine.read().await.as_ref().map(|engine| engine.clients(id)).unwrap_or_default()
+    }
+
+    /// What the last messages of a stream look like; `None` while no rule reads it.
+    pub async fn seen_of_stream(&self, name: &str) -> Option<SeenFields> {
+        self.inner.engine.read().await.as_ref()?.seen_of_stream(name)
+    }
+
+    /// What the last messages of a rule's streams look like.
+    pub async fn seen_by(&self, id: &str) -> Vec<(Text, SeenFields)> {
+        self.inner.engine.read().await.as_ref().map(|engine| engine.seen(id)).unwrap_or_default()
+    }
+
+    /// Clients that the data server refused, with the paths that they asked for: the last ones.
+    pub async fn turned_away(&self) -> Vec<TurnedAway> {
+        self.inner.engine.read().await.as_ref().map(|engine| engine.turned_away()).unwrap_or_default()
+    }
+}

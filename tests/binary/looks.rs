@@ -1,0 +1,297 @@
+//! Looking at a rule over the real binary: why it is silent, its operators and errors, its rows, and the verbs that show
+//! all this.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::time::{Duration, sleep};
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::process::Client;
+use crate::process::serve::{Folder, LIMIT, Served};
+
+const STREAM: &str = "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")";
+
+/// A service with a stream at `/in` and one rule.
+async fn serving(name: &str, rule: Value) -> (Folder, Served) {
+    let folder = Folder::new(&format!("looks-{name}"));
+    let served = folder.serve();
+    for (path, body) in [("/streams", json!({"sql": STREAM})), ("/rules", rule)] {
+        let answer = served.asks("POST", path, &body).await;
+        assert_eq!(answer.status, 201, "{}", answer.body);
+    }
+    (folder, served)
+}
+
+fn rule(sql: &str, options: Value) -> Value {
+    json!({"id": "r", "sql": sql, "actions": [{"websocket": {"path": "/out"}}], "options": options})
+}
+
+async fn client(served: &Served, path: &str) -> Client {
+    connect_async(served.data_url(path)).await.expect("the endpoint is there").0
+}
+
+async fn send(client: &mut Client, rows: &[Value]) {
+    for row in rows {
+        client.send(Message::text(row.to_string())).await.expect("it is taken");
+    }
+}
+
+/// The status once it is as wanted.
+async fn status(served: &Served, wanted: impl Fn(&Value) -> bool) -> Value {
+    let begun = Instant::now();
+    loop {
+        let status = served.asks("GET", "/rules/r/status?details", &Value::Null).await.json();
+        if wanted(&status) {
+            return status;
+        }
+        assert!(begun.elapsed() < LIMIT, "never as wanted: {status}");
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The first finding once there is one of this cause.
+async fn finding(served: &Served, cause: &str) -> String {
+    let found = status(served, |status| status["diagnosis"][0]["cause"] == cause).await;
+    found["diagnosis"][0]["message"].as_str().unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn a_misspelt_field_is_named_with_the_one_that_was_meant() {
+    let (_folder, served) = serving("absent", rule("SELECT * FROM demo WHERE temperatur > 20", json!({}))).await;
+    let text = finding(&served, "noClient").await;
+    assert!(text.contains("/in"), "{text}");
+    let mut sender = client(&served, "/in").await;
+    let text = finding(&served, "noMessages").await;
+    assert!(text.contains("1 client"), "{text}");
+    send(&mut sender, &(0..100).map(|n| json!({"temperature": n, "device": "a"})).collect::<Vec<_>>()).await;
+    let found = status(&served, |status| status["operators"][2]["in"] == 100).await;
+    let operators = found["operators"].as_array().expect("a list");
+    let filter = &operators[2];
+    assert_eq!((&filter["op"], &filter["in"], &filter["out"]), (&json!("filter"), &json!(100), &json!(0)));
+    let first = &found["diagnosis"][0];
+    assert_eq!((&first["operator"], &first["cause"]), (&json!("filter"), &json!("absentField")), "{found}");
+    let text = first["message"].as_str().unwrap_or_default();
+    assert!(text.contains("temperatur ") && text.contains("did you mean temperature?"), "{text}");
+    // eKuiper's status has no details, and the diagnosis all the same.
+    let plain = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
+    assert!(plain["operators"].is_null() && plain["diagnosis"] == found["diagnosis"], "{plain}");
+    let seen = served.asks("GET", "/streams/demo/seen", &Value::Null).await.json();
+    assert_eq!(seen["messages"], 100);
+    assert_eq!(seen["fields"][0], json!({"name": "temperature", "present": 100, "types": ["bigint"], "example": "0"}));
+}
+
+#[tokio::test]
+async fn a_condition_that_is_never_true_says_so_and_one_that_is_true_says_nothing() {
+    let (_folder, served) = serving("never", rule("SELECT * FROM demo WHERE a > 100", json!({}))).await;
+    let mut sender = client(&served, "/in").await;
+    send(&mut sender, &[json!({"a": 1}), json!({"a": 2})]).await;
+    let text = finding(&served, "neverTrue").await;
+    assert!(text.contains("a > 100") && text.contains("2 rows"), "{text}");
+    send(&mut sender, &[json!({"a": 101})]).await;
+    // Now nobody hears the result.
+    let text = finding(&served, "noReceiver").await;
+    assert!(text.contains("/out"), "{text}");
+    let mut receiver = client(&served, "/out").await;
+    send(&mut sender, &[json!({"a": 102})]).await;
+    assert!(receiver.next().await.is_some());
+    status(&served, |status| status["diagnosis"] == json!([])).await;
+}
+
+#[tokio::test]
+async fn clients_at_a_path_like_it_are_told_of() {
+    let (_folder, served) = serving("near", rule("SELECT * FROM demo", json!({}))).await;
+    assert!(connect_async(served.data_url("/inn")).await.is_err());
+    let found =
+        status(&served, |status| status["diagnosis"][0]["message"].as_str().is_some_and(|text| text.contains("/inn")));
+    let text = found.await["diagnosis"][0]["message"].to_string();
+    assert!(text.contains("1 handshake") && text.contains("paths are exact"), "{text}");
+}
+
+#[tokio::test]
+async fn wrong_units_and_late_rows_are_found() {
+    let folder = Folder::new("looks-late");
+    let served = folder.serve();
+    let sql = "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\", TIMESTAMP=\"ts\")";
+    served.asks("POST", "/streams", &json!({"sql": sql})).await;
+    let sql = "SELECT count(*) AS n FROM demo GROUP BY TUMBLINGWINDOW(ss, 1)";
+    let answer = served.asks("POST", "/rules", &rule(sql, json!({"isEventTime": true, "lateTolerance": 0}))).await;
+    assert_eq!(answer.status, 201, "{}", answer.body);
+    let mut sender = client(&served, "/in").await;
+    send(&mut sender, &[json!({"ts": 1_700_000_000_000_i64})]).await;
+    let text = finding(&served, "openWindow").await;
+    assert!(text.contains("1 row"), "{text}");
+    send(&mut sender, &[json!({"ts": 1_700_000_005_000_i64})]).await;
+    let found = status(&served, |status| {
+        status["operators"].to_string().contains("\"window\"") && status["diagnosis"][0]["cause"] == "noReceiver"
+    });
+    let found = found.await;
+    let operators = found["operators"].as_array().expect("a list");
+    let window = operators.iter().find(|operator| operator["op"] == "window").expect("a window");
+    assert_eq!((&window["in"], &window["out"]), (&json!(2), &json!(1)), "{window}");
+    assert_eq!(found["state"]["openWindows"], 1, "{found}");
+}
+
+#[tokio::test]
+async fn errors_keep_their_rows() {
+    let (_folder, served) = serving("errors", rule("SELECT a * 2 AS d FROM demo", json!({}))).await;
+    let mut sender = client(&served, "/in").await;
+    let rows: Vec<Value> = (0..12).map(|n| json!({"a": format!("x{n}"), "n": n})).collect();
+    send(&mut sender, &rows).await;
+    sender.send(Message::text("{broken")).await.expect("it is taken");
+    let found =
+        status(&served, |status| status["operators"][1]["errors"] == 1 && status["operators"][2]["errors"] == 12);
+    let found = found.await;
+    let errors = |at: usize| found["operators"][at]["lastErrors"].as_array().cloned().unwrap_or_default();
+    assert_eq!(errors(1)[0]["message"], "{broken");
+    assert_eq!(errors(2).len(), 10);
+    assert_eq!(errors(2)[9]["message"], json!({"a": "x11", "n": 11}).to_string());
+    assert_eq!(found["diagnosis"][0]["cause"], "errors", "{found}");
+}
+
+#[tokio::test]
+async fn failed_messages_go_to_the_dead_letter_sinks() {
+    let dead = json!([{"websocket": {"path": "/dead", "sendSingle": true}}]);
+    let (_folder, served) = serving("dead", rule("SELECT a * 2 AS d FROM demo", json!({"deadLetter": dead}))).await;
+    let mut sender = client(&served, "/in").await;
+    let (mut receiver, mut letters) = (client(&served, "/out").await, client(&served, "/dead").await);
+    send(&mut sender, &[json!({"a": "x", "n": 1})]).await;
+    sender.send(Message::text("{broken")).await.expect("it is taken");
+    send(&mut sender, &[json!({"a": 4})]).await;
+    let next = async |client: &mut Client| -> Value {
+        let message = client.next().await.expect("a message").expect("the socket is whole");
+        serde_json::from_str(message.to_text().expect("text")).expect("JSON")
+    };
+    let first = next(&mut letters).await;
+    assert_eq!((&first["operator"], &first["message"]), (&json!("project"), &json!({"a": "x", "n": 1})), "{first}");
+    assert!(first["error"].as_str().is_some_and(|error| error.contains("run Select error")), "{first}");
+    assert!(first["time"].as_i64().is_some_and(|time| time > 1_600_000_000_000), "{first}");
+    let second = next(&mut letters).await;
+    assert_eq!((&second["operator"], &second["message"]), (&json!("decoder"), &json!("{broken")), "{second}");
+    assert_eq!(next(&mut receiver).await, json!([{"d": 8}]), "results go on, and errors do not go there");
+    let wrong = rule("SELECT a FROM demo", json!({"deadLetter": {"log": {}}}));
+    let refused = served.asks("PUT", "/rules/r", &wrong).await;
+    assert!(refused.status == 400 && refused.body.contains("deadLetter"), "{}", refused.body);
+}
+
+/// The rows that `plutino tap` prints; it ends by itself.
+fn tap(served: &Served, arguments: &[&str]) -> (std::process::Child, BufReader<std::process::ChildStdout>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .arg("tap")
+        .args(arguments)
+        .env("PLUTINO_URL", served.url(""))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the binary starts");
+    // From then on no row is missed.
+    let mut said = String::new();
+    BufReader::new(child.stderr.as_mut().expect("a pipe")).read_line(&mut said).expect("it says something");
+    assert!(said.starts_with("tapping"), "{said}");
+    let rows = BufReader::new(child.stdout.take().expect("a pipe"));
+    (child, rows)
+}
+
+#[tokio::test]
+async fn taps_show_the_rows_between_operators() {
+    let sql = "SELECT a * 2 AS d FROM demo WHERE a > 1";
+    let (_folder, served) = serving("tap", rule(sql, json!({}))).await;
+    let mut sender = client(&served, "/in").await;
+    let (mut child, all) = tap(&served, &["r", "--limit", "8"]);
+    let (mut filtered, rows) = tap(&served, &["r:filter", "--limit", "1"]);
+    send(&mut sender, &[json!({"a": 1, "b": "x"}), json!({"a": 2})]).await;
+    sender.send(Message::text("{broken")).await.expect("it is taken");
+    send(&mut sender, &[json!({"a": 0})]).await;
+    let lines: Vec<String> = all.lines().map_while(Result::ok).collect();
+    child.wait().expect("it ends");
+    let wanted = [
+        r#"source  {"a":1,"b":"x"}"#,
+        r#"decode  {"a":1,"b":"x"}"#,
+        r#"source  {"a":2}"#,
+        r#"decode  {"a":2}"#,
+        r#"filter  {"a":2}"#,
+        r#"project {"d":4}"#,
+    ];
+    assert_eq!(lines[..6], wanted, "{lines:?}");
+    assert!(
+        lines.contains(&"source  {broken".to_owned()) || lines.contains(&r#"sink    [{"d":4}]"#.to_owned()),
+        "{lines:?}"
+    );
+    assert_eq!(rows.lines().map_while(Result::ok).collect::<Vec<_>>(), [r#"{"a":2}"#]);
+    filtered.wait().expect("it ends");
+    let refused = served.asks("GET", "/rules/r/tap?op=nosuch", &Value::Null).await;
+    assert_eq!(refused.status, 400);
+    assert!(refused.body.contains("source, decode, filter"), "{}", refused.body);
+    assert_eq!(served.asks("GET", "/rules/nosuch/tap", &Value::Null).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_tap_ends_with_its_rule_and_one_that_reads_nothing_slows_nobody() {
+    let (_folder, served) = serving("slow-tap", rule("SELECT a FROM demo", json!({}))).await;
+    let mut sender = client(&served, "/in").await;
+    let mut receiver = client(&served, "/out").await;
+    // It never reads.
+    let (mut stuck, mut rows) = tap(&served, &["r"]);
+    let filler = "x".repeat(4096);
+    for n in 0..2000 {
+        send(&mut sender, &[json!({"a": n, "b": filler})]).await;
+    }
+    let mut last = Value::Null;
+    while last[0]["a"] != 1999 {
+        let message = receiver.next().await.expect("the stream goes on").expect("the socket is whole");
+        last = serde_json::from_str(message.to_text().unwrap_or_default()).unwrap_or_default();
+    }
+    served.asks("POST", "/rules/r/stop", &Value::Null).await;
+    let mut line = String::new();
+    while rows.read_line(&mut line).expect("a pipe") > 0 {
+        line.clear();
+    }
+    assert!(stuck.wait().expect("it ends").success());
+}
+
+/// What a verb prints.
+fn printed(served: &Served, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+    let output = command.args(arguments).env("PLUTINO_URL", served.url("")).output().expect("the binary starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+#[tokio::test]
+async fn verbs_show_rules_to_people_and_to_programs() {
+    let (_folder, served) = serving("verbs", rule("SELECT * FROM demo WHERE temperatur > 20", json!({}))).await;
+    let mut sender = client(&served, "/in").await;
+    send(&mut sender, &[json!({"temperature": 30})]).await;
+    status(&served, |status| status["diagnosis"][0]["cause"] == "absentField").await;
+    let text = printed(&served, &["status", "r"]);
+    for part in ["r: running for", "op_3_filter", "source demo", "diagnosis:", "did you mean temperature?"] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let text = printed(&served, &["status"]);
+    assert!(text.starts_with("RULE") && text.contains("did you mean temperature?"), "{text}");
+    let top: Value =
+        serde_json::from_str(&printed(&served, &["top", "--once", "--json", "--every", "100"])).expect("JSON");
+    assert_eq!((&top[0]["rule"], &top[0]["in"], &top[0]["status"]), (&json!("r"), &json!(1), &json!("running")));
+    let overview = served.asks("GET", "/overview", &Value::Null).await.json();
+    assert_eq!((&overview["states"]["running"], &overview["in"]), (&json!(1), &json!(1)));
+}
+
+#[tokio::test]
+async fn statements_are_checked_and_nothing_is_made() {
+    let (_folder, served) = serving("validate", rule("SELECT * FROM demo", json!({}))).await;
+    let check = async |sql: &str| served.asks("POST", "/validate", &json!({"sql": sql})).await.json();
+    let right = check("SELECT a FROM demo").await;
+    assert_eq!((&right["valid"], &right["kind"]), (&json!(true), &json!("rule")));
+    assert!(right["plan"].as_str().is_some_and(|plan| plan.contains("ProjectPlan")), "{right}");
+    let wrong = check("SELECT a, nosuch(b)\nFROM demo").await;
+    assert_eq!(wrong["valid"], false);
+    assert_eq!((&wrong["details"][0]["line"], &wrong["details"][0]["column"]), (&json!(1), &json!(11)), "{wrong}");
+    assert_eq!(check("CREATE STREAM other () WITH (TYPE=\"websocket\", DATASOURCE=\"/o\")").await["valid"], true);
+    assert_eq!(check("CREATE STREAM other () WITH (TYPE=\"nosuch\")").await["valid"], false);
+    assert_eq!(check("CREATE VIEW v AS SELECT nosuch(a) FROM demo").await["kind"], "view");
+    assert_eq!(served.asks("GET", "/streams", &Value::Null).await.json(), json!(["demo"]));
+}
