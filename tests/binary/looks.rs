@@ -90,8 +90,11 @@ async fn a_condition_that_is_never_true_says_so_and_one_that_is_true_says_nothin
     let (_folder, served) = serving("never", rule("SELECT * FROM demo WHERE a > 100", json!({}))).await;
     let mut sender = client(&served, "/in").await;
     send(&mut sender, &[json!({"a": 1}), json!({"a": 2})]).await;
-    let text = finding(&served, "neverTrue").await;
-    assert!(text.contains("a > 100") && text.contains("2 rows"), "{text}");
+    let found = status(&served, |status| {
+        status["diagnosis"][0]["message"].as_str().is_some_and(|text| text.contains("2 rows"))
+    });
+    let found = found.await["diagnosis"][0].clone();
+    assert!(found["cause"] == "neverTrue" && found["message"].to_string().contains("a > 100"), "{found}");
     send(&mut sender, &[json!({"a": 101})]).await;
     // Now nobody hears the result.
     let text = finding(&served, "noReceiver").await;
@@ -291,7 +294,7 @@ async fn statements_are_checked_and_nothing_is_made() {
     assert_eq!(wrong["valid"], false);
     assert_eq!((&wrong["details"][0]["line"], &wrong["details"][0]["column"]), (&json!(1), &json!(11)), "{wrong}");
     assert_eq!(check("CREATE STREAM other () WITH (TYPE=\"websocket\", DATASOURCE=\"/o\")").await["valid"], true);
-    assert_eq!(check("CREATE STREAM other () WITH (TYPE=\"nosuch\")").await["valid"], false);
+    assert_eq!(check("CREATE STREAM other (a NOSUCH) WITH (TYPE=\"websocket\")").await["valid"], false);
     assert_eq!(check("CREATE VIEW v AS SELECT nosuch(a) FROM demo").await["kind"], "view");
     assert_eq!(served.asks("GET", "/streams", &Value::Null).await.json(), json!(["demo"]));
 }

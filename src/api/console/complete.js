@@ -15,7 +15,8 @@ export async function vocabulary(signal) {
     for (const name of Array.isArray(names) ? names : []) {
       const [schema, seen] = await Promise.all([get(`/${kind}/${escape(name)}/schema`, signal).catch(() => ({})),
         get(`/${kind}/${escape(name)}/seen`, signal).catch(() => ({ fields: [] }))]);
-      const declared = Object.entries(schema ?? {}).map(([column, about]) => [column, about?.type ?? ""]);
+      // Without a type it is only what some rule reads, and may be misspelt there.
+      const declared = Object.entries(schema ?? {}).filter(([, about]) => about).map(([column, about]) => [column, about.type ?? ""]);
       const found = (seen.fields ?? []).map((field) => [field.name, `${field.types.join(" or ")}, such as ${field.example}`]);
       const all = new Map([...declared, ...found]);
       all.forEach((doc, column) => columns.push({ name: column, kind: `column of ${name}`, doc }));

@@ -19,7 +19,7 @@ export async function editor(here, { id, query, signal }) {
   let timer = 0;
   const field = sqlField(given, () => { clearTimeout(timer); timer = setTimeout(check, PAUSE); });
   const name = h("input", { value: id ?? "", placeholder: "rule1", disabled: Boolean(id), name: "id", "aria-label": "Id of the rule" });
-  const actions = h("textarea", { rows: 5, class: "mono", name: "actions", "aria-label": "Actions, a list as JSON", spellcheck: "false", style: null });
+  const actions = h("textarea", { rows: 5, class: "mono", name: "actions", "aria-label": "Actions, a list as JSON", spellcheck: "false" });
   actions.value = JSON.stringify(rule?.actions ?? [{ websocket: { path: "/out" } }], null, 2);
   const options = h("textarea", { rows: 3, class: "mono", name: "options", "aria-label": "Options, an object as JSON", spellcheck: "false" });
   options.value = JSON.stringify(rule?.options ?? {}, null, 2);

@@ -14,11 +14,30 @@ function cut(text, most) {
   return text.length > most ? text.slice(0, most - 1) + "…" : text;
 }
 
+/** Steps from the results to one sink. They are drawn as part of it. */
+const SENDING = new Set(["batch", "transform", "batchWriter", "encode", "compress", "encrypt", "cache"]);
+
+/** The operators without the steps to a sink, whose errors are then those of the sink. */
+function compact(operators) {
+  const byName = new Map(operators.map((one) => [one.name, one]));
+  const errors = new Map();
+  const end = (name) => {
+    const one = byName.get(name);
+    if (!one || !SENDING.has(one.op)) return name;
+    const sink = end(one.to[0]);
+    errors.set(sink, Math.max(errors.get(sink) ?? 0, one.errors));
+    return sink;
+  };
+  const kept = operators.filter((one) => !SENDING.has(one.op)).map((one) => ({ ...one, to: one.to.map(end) }));
+  return kept.map((one) => ({ ...one, errors: one.errors + (errors.get(one.name) ?? 0) }));
+}
+
 /**
  * Draws operators `{name, op, in, out, errors, to}`; `rates` has `{in, out}` in a second by name, `selected` is called
  * with the operator that is chosen.
  */
-export function graph(operators, rates, selected) {
+export function graph(all, rates, selected) {
+  const operators = compact(all);
   const byName = new Map(operators.map((one) => [one.name, one]));
   const depth = new Map();
   const deepen = (name, level) => {

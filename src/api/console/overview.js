@@ -1,9 +1,8 @@
 // How the service is doing.
 
-import { bytes, duration, h, note, put, short, table } from "./dom.js";
+import { ago, bytes, duration, h, note, put, short, table } from "./dom.js";
 import { chart } from "./chart.js";
 import { follow } from "./live.js";
-import { ago } from "./dom.js";
 
 const TILES = [
   ["in", "Messages in per second", short],
@@ -15,6 +14,11 @@ const TILES = [
   ["rules", "Rules that run", short],
 ];
 
+/** What a tile shows before there are two looks to compare. */
+function first(name, now) {
+  return { rules: now.states.running ?? 0, clients: now.clients, memory: now.memoryBytes }[name] ?? 0;
+}
+
 export function overview(here, { signal }) {
   const tiles = h("div", { class: "tiles" });
   const rest = h("div", {});
@@ -22,7 +26,7 @@ export function overview(here, { signal }) {
   signal.addEventListener("abort", follow(({ now, history }) => {
     put(tiles, TILES.map(([name, title, shown]) => h("section", { class: "card", "data-series": name },
       h("h2", {}, title),
-      h("div", { class: "value" }, shown(history[name].at(-1)?.[1] ?? (name === "rules" ? now.states.running ?? 0 : name === "clients" ? now.clients : name === "memory" ? now.memoryBytes : 0))),
+      h("div", { class: "value" }, shown(history[name].at(-1)?.[1] ?? first(name, now))),
       chart(history[name], `${title}, the last ten minutes`))));
     const failed = now.rules.filter((rule) => rule.status === "failed");
     put(rest,

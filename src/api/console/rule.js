@@ -26,7 +26,7 @@ export async function rule(here, { id, signal }) {
     } catch (error) {
       put(said, note("bad", error.message));
     }
-    await Promise.all([look(), refresh()]);
+    await Promise.all([lookAgain(), refresh()]);
   }
 
   const sql = h("div", {});
@@ -57,7 +57,7 @@ export async function rule(here, { id, signal }) {
     before = { now, at: Date.now() };
     if (controls !== now.status) {
       controls = now.status;
-      put(head, h("h1", {}, `Rule ${id} `, state(now.status.split(/[ :]/)[0] === "stopped" && now.status !== "stopped" ? (now.status.includes("error") ? "failed" : "scheduled") : now.status)),
+      put(head, h("h1", {}, `Rule ${id} `, state(word(now.status))),
         h("div", { class: "bar" },
           runs ? h("button", { "data-key": "stop", click: () => act("POST", "/stop") }, "Stop")
             : h("button", { class: "main", "data-key": "start", click: () => act("POST", "/start") }, "Start"),
@@ -82,12 +82,19 @@ export async function rule(here, { id, signal }) {
         [ago(error.time), error.error, h("code", {}, error.message ?? "–")]), `${one.name} has had no errors.`))));
   }
 
+  function lookAgain() {
+    return look().catch((error) => { if (!signal.aborted) put(said, note("bad", error.message)); });
+  }
+
   await Promise.all([show(), look()]);
-  const timer = setInterval(() => {
-    if (document.hidden) return;
-    look().catch((error) => { if (!signal.aborted) put(said, note("bad", error.message)); });
-  }, EVERY);
+  const timer = setInterval(() => { if (!document.hidden) lookAgain(); }, EVERY);
   signal.addEventListener("abort", () => clearInterval(timer));
+}
+
+/** A state as one word: the status says `stopped by error` and `stopped: waiting for next schedule.` */
+function word(status) {
+  if (!status.startsWith("stopped")) return status;
+  return status.includes("error") ? "failed" : status.includes("schedule") ? "scheduled" : "stopped";
 }
 
 function figures(now) {

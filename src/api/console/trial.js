@@ -54,8 +54,11 @@ export function trialPanel(what, signal) {
     } catch (error) {
       if (running !== mine) return;
       await stop();
-      if (error.status === 401 && (await askForToken("The data server asks for a token."))) { start(); return; }
-      put(said, note("bad", error.message));
+      // A page is not told why another port refuses it.
+      const hidden = error instanceof TypeError;
+      const token = async () => { if (await askForToken("The data server asks for a token.")) start(); };
+      put(said, note("bad", hidden ? "The data server cannot be reached, or asks for a token. " : error.message,
+        hidden && h("button", { click: token }, "Give a token")));
     }
   }
   signal.addEventListener("abort", stop);

@@ -148,9 +148,10 @@ impl Page {
         .await;
     }
 
-    /// Clicks on what a selector finds.
+    /// Clicks on what a selector finds, once it is there.
     pub async fn click(&mut self, selector: &str) {
         let selector = Value::from(selector);
+        self.until(&format!("document.querySelector({selector})")).await;
         self.value(&format!("document.querySelector({selector}).dispatchEvent(new MouseEvent('click', {{bubbles: true, cancelable: true}}))"))
             .await;
     }
