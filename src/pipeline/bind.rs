@@ -91,7 +91,9 @@ fn with_resource<'a>(action: &'a Action, config: &Config) -> Result<(Cow<'a, Act
     let of_sink = problems.into_iter().find(|found| matches!(found.part, Part::Sink));
     let wrong = of_sink.map(|found| found.problem.message);
     match (wrong, read.and_then(|rule| rule.actions.into_iter().next())) {
-        (None, Some(read)) => Ok((Cow::Owned(Action { place: action.place, ..read }), warnings)),
+        (None, Some(read)) => {
+            Ok((Cow::Owned(Action { place: action.place, dead_letter: action.dead_letter, ..read }), warnings))
+        }
         (wrong, _) => Err(ConnectorError::Resource { key: key.to_owned(), reason: wrong.unwrap_or_default() }),
     }
 }

@@ -223,7 +223,9 @@ fn listen(rule: &str, sinks: &mut Vec<SinkAction>, outputs: &mut Vec<Output>) {
         };
         let spec = SinkSpec::Capture(capture.clone());
         match action.spec {
-            SinkSpec::Memory(_) => beside.push(SinkAction { spec, format: action.format.clone() }),
+            SinkSpec::Memory(_) => {
+                beside.push(SinkAction { spec, format: action.format.clone(), dead_letter: action.dead_letter })
+            }
             _ => action.spec = spec,
         }
         outputs.push(Output { rule: rule.to_owned(), number: index + 1, kind, capture });
