@@ -319,7 +319,7 @@ impl RuleMetrics {
     pub fn error_of(&self, place: Place, text: impl Into<String>, message: Option<&str>) {
         self.errors.fetch_add(1, Ordering::Relaxed);
         let failure = Failure::new(text.into(), message);
-        let count = add(&mut locked(&self.faults), place, 1, &[failure.clone()]);
+        let count = add(&mut locked(&self.faults), place, 1, std::slice::from_ref(&failure));
         let (rule, operator, error) = (self.id.as_str(), place.as_str(), failure.text.as_str());
         // Of a rule that fails on every row, fewer and fewer.
         if count.is_power_of_two() {

@@ -35,10 +35,10 @@ impl Tap {
         self.limit.iter().for_each(|limit| _ = query.append_pair("limit", &limit.to_string()));
         self.every.iter().for_each(|every| _ = query.append_pair("every", &every.to_string()));
         let body = self.door.download(&format!("/rules/{rule}/tap?{}", query.finish()))?;
-        let mut events = BufReader::new(body).lines();
+        let events = BufReader::new(body).lines();
         let (mut event, mut skipped) = (String::new(), 0);
         let mut out = io::stdout().lock();
-        while let Some(line) = events.next() {
+        for line in events {
             let line = line.map_err(|error| Failure::Refused(format!("the tap has ended: {error}")))?;
             if line == ": tapped" {
                 say(&format!("tapping {}", self.rule));
