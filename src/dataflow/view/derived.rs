@@ -1,8 +1,8 @@
-//! A view over views: it follows their rows and those of lookup tables, through joins, into rows or groups of its own.
+//! A view over views: it follows the rows of other views and of lookup tables, joins them, and makes rows or groups.
 //!
-//! Each change is a row that leaves and one that comes, or one of the two, and goes through the view by itself: what was
-//! made of a row when it came is made again, and taken out, when it leaves. The view keeps what it joins
-//! ([`Joins`]) and its groups ([`Tally`]), and no other rows. Its cut is one of all that it reads.
+//! Each change removes a row, adds a row, or both, and passes through the view alone: what was computed from a row when
+//! it was added is computed again and removed when it is removed. The view keeps the rows that it joins ([`Joins`]) and
+//! its groups ([`Tally`]), and no other rows. A cut of it is a common cut of everything that it reads.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -28,11 +28,11 @@ use super::outgoing::{Outgoing, Told};
 use super::row::{RowMaker, check_group};
 use super::tally::Tally;
 
-/// Where the rows of one input come from.
+/// The source of the rows of an input.
 pub enum Rows {
     /// another view
     View(Rc<Feed>),
-    /// a lookup table: the rows that are there, and the changes from then on
+    /// a lookup table: its current rows, and their later changes
     Table(Vec<RowChange>, Rc<Inbox>),
 }
 
@@ -44,11 +44,11 @@ pub struct DerivedView {
     level: usize,
     joins: Joins,
     work: Work,
-    /// it does nothing any more
+    /// it has stopped
     stopped: bool,
     clock: Rc<WorkerClock>,
     context: Rc<RuleContext>,
-    /// a joined row to work in
+    /// scratch space for a joined row
     wide: Vec<Value>,
 }
 
@@ -57,13 +57,13 @@ struct InputRows {
     inbox: Rc<Inbox>,
 }
 
-/// What becomes of joined rows.
+/// What is done with joined rows.
 struct Work {
     plan: ViewPlan,
     grouped: bool,
     maker: RowMaker,
     groups: HashMap<GroupKey, Group, KeyHasher>,
-    /// groups whose row must be made
+    /// groups whose row must be made again
     dirty: HashSet<GroupKey, KeyHasher>,
     out: Outgoing,
     key: GroupKey,
@@ -71,16 +71,16 @@ struct Work {
 
 struct Group {
     rows: u64,
-    /// the slots of a row of it: those that are read after grouping have one value for all
+    /// slots of one of its rows: the slots read after grouping have the same value in all
     first: Vec<Value>,
     tallies: Vec<Tally>,
 }
 
-/// Why a row is not counted.
+/// Why a row is ignored.
 type Lost = (Place, String);
 
 impl DerivedView {
-    /// A view with the rows that there are now.
+    /// A view with the current rows.
     pub fn new(
         plan: ViewPlan,
         inputs: Vec<Input>,
@@ -133,12 +133,12 @@ impl DerivedView {
         derived
     }
 
-    /// How many views are between it and streams.
+    /// The number of views between it and streams.
     pub fn level(&self) -> usize {
         self.level
     }
 
-    /// Follows what has changed, and makes a cut; false: nothing has.
+    /// Applies the changes and makes a cut; false if there were none.
     pub fn run(&mut self, now: i64) -> bool {
         if self.stopped || self.inputs.iter().all(|input| input.inbox.is_empty()) {
             return false;
@@ -152,11 +152,11 @@ impl DerivedView {
         true
     }
 
-    /// Stops it for good.
+    /// Stops it for ever.
     pub fn fail(&mut self, why: String) {
         self.stopped = true;
         self.work.out.stop(why);
-        // Nobody reads what would come.
+        // Nothing reads later changes.
         self.inputs.clear();
     }
 
@@ -171,7 +171,7 @@ impl DerivedView {
         }
     }
 
-    /// A row of an input comes or leaves.
+    /// Adds or removes a row of an input.
     fn row(
         &mut self,
         number: usize,
@@ -207,7 +207,7 @@ impl DerivedView {
         let context = rule.row(now, now);
         self.wide.fill(Value::Absent);
         self.work.make_rows(&mut self.wide, &context);
-        // A row of a window is final when the view time of what it comes from has passed its end.
+        // A row of a window is final when the view time of its source has passed the end of the window.
         let ts = self.sources.iter().filter_map(|source| source.ts()).min().unwrap_or(now);
         let group = size_of::<(GroupKey, Group)>() + self.work.plan.body.aggregates.len() * size_of::<Tally>();
         let bytes = self.joins.bytes() + self.work.groups.capacity() * group;
@@ -222,7 +222,7 @@ impl DerivedView {
 }
 
 impl Work {
-    /// A joined row comes or leaves.
+    /// Adds or removes a joined row.
     fn row(&mut self, wide: &mut [Value], comes: bool, context: &CallContext<'_>) -> Result<(), Lost> {
         let body = &self.plan.body;
         for (place, expr) in body.computed.iter().enumerate() {
@@ -237,7 +237,7 @@ impl Work {
         if self.grouped { self.count(wide, comes, context) } else { self.put(wide, comes, context) }
     }
 
-    /// The row is one of the view's.
+    /// Makes a row of the view from the row.
     fn put(&mut self, slots: &[Value], comes: bool, context: &CallContext<'_>) -> Result<(), Lost> {
         let scope = Scope { slots, context };
         let project = |error: super::row::RowError| (Place::Project, error.to_string());
@@ -250,7 +250,7 @@ impl Work {
         Ok(())
     }
 
-    /// The row counts in its group.
+    /// Adds the row to its group.
     fn count(&mut self, slots: &[Value], comes: bool, context: &CallContext<'_>) -> Result<(), Lost> {
         let scope = Scope { slots, context };
         let body = &self.plan.body;
@@ -284,10 +284,10 @@ impl Work {
         taken.map_err(|error| (Place::Aggregate, format!("run Select error: {error}")))
     }
 
-    /// Makes the rows of groups that have changed.
+    /// Makes the rows of changed groups.
     fn make_rows(&mut self, slots: &mut [Value], context: &CallContext<'_>) {
         for key in std::mem::take(&mut self.dirty) {
-            // Without GROUP BY there is one row, from the first on.
+            // Without GROUP BY there is one row from the start.
             let is_empty = self.groups.get(&key).is_none_or(|group| group.rows == 0 && !self.plan.body.keys.is_empty());
             if is_empty {
                 self.groups.remove(&key);
@@ -303,7 +303,7 @@ impl Work {
         }
     }
 
-    /// The row of a group; `None` if HAVING does not let it pass.
+    /// The row of a group; `None` if HAVING excludes it.
     fn make_row(
         &mut self,
         key: &GroupKey,
@@ -331,7 +331,7 @@ fn selecting(error: EvalError) -> Lost {
     (Place::Aggregate, format!("run Select error: {error}"))
 }
 
-/// Puts the columns of a row into the slots of its input.
+/// Copies the columns of a row to the slots of its input.
 fn fill(slots: &mut [Value], columns: &[Column], row: &RowFrame, context: &CallContext<'_>) -> Result<(), Lost> {
     for (slot, column) in slots.iter_mut().zip(columns) {
         *slot = match &column.source {
@@ -348,7 +348,7 @@ fn fill(slots: &mut [Value], columns: &[Column], row: &RowFrame, context: &CallC
     Ok(())
 }
 
-/// Computes what the scan of the first input does; false: the row does not pass.
+/// Does the work of the scan of the first input; false if the row is excluded.
 fn scanned(scan: &Scan, slots: &mut [Value], context: &CallContext<'_>) -> Result<bool, Lost> {
     let compute = |which: std::ops::Range<usize>, slots: &mut [Value]| {
         for index in which {

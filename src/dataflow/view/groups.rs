@@ -1,4 +1,4 @@
-//! What a view accumulates for each of its groups, and in which order groups were touched.
+//! The groups of a view with their accumulators, in the order of their last message.
 
 use std::hash::BuildHasher;
 
@@ -15,19 +15,18 @@ use crate::plan::physical::{AggregateCall, Stateful};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
-/// No group.
 const NONE: u32 = u32::MAX;
 
-/// A key with what was accumulated for it.
+/// A key with its accumulators.
 #[derive(Debug)]
 pub struct Held {
     pub key: GroupKey,
     pub group: Group,
     /// start and end of its window
     pub window: (i64, i64),
-    /// in event time, what depends on the order of rows
+    /// in event time: the state that depends on the order of rows
     pub timed: Option<Box<Timed>>,
-    /// it is among those whose row must be made anew
+    /// whether its row must be made again
     pub dirty: bool,
     /// by the clock, ms
     pub touched: i64,
@@ -35,14 +34,14 @@ pub struct Held {
     older: u32,
 }
 
-/// The order of a group's rows in event time.
+/// State of a group that depends on event time.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Timed {
-    /// the time of the row that [`Group::first`] is of
+    /// time of the row of [`Group::first`]
     first: i64,
-    /// for each aggregate of a first or last value, the time of that
+    /// for each aggregate of a first or last value, the time of its row
     last: Vec<Option<i64>>,
-    /// the arguments of aggregates that make lists, in order of time
+    /// the arguments of aggregates that make lists, ordered by time
     log: Vec<(i64, Vec<Value>)>,
 }
 
@@ -88,7 +87,7 @@ impl Groups {
         self.index.find(hash, |&number| self.held[number as usize].key == *key).copied()
     }
 
-    /// The group of a key, made if there is none; true if it was made.
+    /// The group of a key, made if it does not exist; true if it was made.
     pub fn find_or_insert(&mut self, key: &GroupKey, make: impl FnOnce() -> Held) -> (u32, bool) {
         if let Some(number) = self.find(key) {
             return (number, false);
@@ -101,7 +100,7 @@ impl Groups {
         (number, true)
     }
 
-    /// Takes a group out.
+    /// Removes a group.
     pub fn remove(&mut self, number: u32) -> Option<Held> {
         let hash = self.hasher.hash_one(self.held.get(number as usize)?.key.parts());
         if let Ok(entry) = self.index.find_entry(hash, |&other| other == number) {
@@ -111,7 +110,7 @@ impl Groups {
         self.held.try_remove(number as usize)
     }
 
-    /// A message of the group came.
+    /// Records that the group got a message.
     pub fn touch(&mut self, number: u32, now: i64) {
         self.held[number as usize].touched = now;
         if self.newest != number {
@@ -120,12 +119,12 @@ impl Groups {
         }
     }
 
-    /// The group that was touched longest ago.
+    /// The group whose last message is the oldest.
     pub fn oldest(&self) -> Option<u32> {
         (self.oldest != NONE).then_some(self.oldest)
     }
 
-    /// All groups for a checkpoint, the one touched longest ago first.
+    /// All groups for a checkpoint, those with the oldest last message first.
     pub fn save(&self) -> Vec<Saved> {
         let mut saved = Vec::with_capacity(self.len());
         let mut next = self.oldest;
@@ -143,7 +142,7 @@ impl Groups {
         saved
     }
 
-    /// Puts a group of a checkpoint back; groups come in the order of [`Groups::save`].
+    /// Restores a group of a checkpoint; groups must come in the order of [`Groups::save`].
     pub fn restore(&mut self, saved: Saved) -> u32 {
         let key = saved.key.clone();
         let held = || Held {
@@ -182,10 +181,10 @@ impl Groups {
     }
 }
 
-/// The arguments of a row's aggregates; `None` is `*`.
+/// The arguments of the aggregates for a row; `None` is `*`.
 pub type Arguments = SmallVec<[Option<Value>; 4]>;
 
-/// Evaluates the arguments of a row: an error costs the row and nothing else.
+/// Evaluates the arguments for a row. An error affects only this row.
 pub fn arguments(plan: &Stateful, scope: &Scope<'_>) -> Result<Arguments, EvalError> {
     let argument = |call: &AggregateCall| match &call.arg {
         None => Ok(None),
@@ -195,14 +194,14 @@ pub fn arguments(plan: &Stateful, scope: &Scope<'_>) -> Result<Arguments, EvalEr
 }
 
 impl Held {
-    /// A group without rows. Its first row has these slots.
+    /// A group without rows. These are the slots of its first row.
     pub fn new(key: GroupKey, window: (i64, i64), plan: &Stateful, slots: &[Value], time: Option<i64>) -> Held {
         let timed =
             time.map(|first| Box::new(Timed { first, last: vec![None; plan.aggregates.len()], log: Vec::new() }));
         Held { key, group: new_group(plan, slots), window, timed, dirty: false, touched: 0, newer: NONE, older: NONE }
     }
 
-    /// Adds a row. In event time, `time` says where it stands among the others.
+    /// Adds a row. In event time, `time` is its place among the others.
     ///
     /// # Errors
     /// An argument that an aggregate cannot take: the row counts in no aggregate.
@@ -239,7 +238,7 @@ impl Held {
                 }
                 Aggregate::FirstValue { filled } => {
                     let counts = !filled || value.as_ref().is_none_or(|value| !value.is_null());
-                    // Of equal times the one that came first stays.
+                    // Of equal times the earlier arrival is kept.
                     if counts && timed.last[number].is_none_or(|first| time < first) {
                         timed.last[number] = Some(time);
                         *accumulator = Accumulator::new(call.aggregate, call.integral);
@@ -270,7 +269,7 @@ fn kept(plan: &Stateful, slots: &[Value]) -> Vec<Value> {
     plan.kept_slots.iter().map(|&slot| slots[slot].clone()).collect()
 }
 
-/// Whether the aggregate's answer is made of all values in their order.
+/// Whether the result is made of all values in their order.
 fn makes_list(aggregate: Aggregate) -> bool {
     use Aggregate::{Collect, CollectDistinct, Deduplicate, Merge};
     matches!(aggregate, Collect | CollectDistinct | Merge | Deduplicate { .. })

@@ -1,12 +1,12 @@
-//! Joins of rows that come and leave.
+//! Joins of rows that are added and removed.
 //!
-//! Each join keeps the rows of both of its sides by what ON compares, so a change on either side finds its partners at
-//! once. Of LEFT, a left row goes on without a partner while it has none: with the first partner that row leaves, and
-//! with the last one it comes back. A row that leaves does so before what takes its place comes, so that what follows a
-//! join sees each key once.
+//! Each join keeps the rows of both sides by the columns that ON compares, so a change of either side finds its
+//! partners directly. A left row of a LEFT JOIN appears without a partner as long as it has none: the first partner
+//! removes that row, and removing the last one adds it again. A row is removed before its replacement is added, so that
+//! the next step sees each key only once.
 //!
-//! Differential joins would need a dataflow of their own for each view, with arrangements on both sides and a `reduce` for
-//! the unmatched rows of LEFT; here the same is two maps, and a cut is done when this returns.
+//! Differential joins would need a dataflow for each view, with arrangements on both sides and a `reduce` for the
+//! unmatched rows of LEFT. Here two maps do the same, and a cut is complete when the function returns.
 
 use std::collections::HashMap;
 use std::rc::Rc;
@@ -21,16 +21,16 @@ use crate::value::Value;
 use crate::value::key::{GroupKey, KeyPart};
 use crate::value::operator::JoinKind;
 
-/// Which rows of its sides a joined row is made of.
+/// The rows of both sides that make a joined row.
 type Ids = SmallVec<[u64; 2]>;
 
-/// No row: the right side of an unmatched row.
+/// No row, for the right side of an unmatched row.
 const NONE: u64 = u64::MAX;
 
-/// What a kept row takes beside its values: its numbers and places in maps, bytes.
+/// The overhead of a kept row: numbers and places in maps, bytes.
 const ROW: usize = 96;
 
-/// Rows of one side by what ON compares.
+/// The rows of one side by the columns that ON compares.
 #[derive(Default)]
 struct Side {
     by_key: HashMap<GroupKey, HashMap<Ids, Rc<[Value]>, KeyHasher>, KeyHasher>,
@@ -48,7 +48,7 @@ impl Side {
         same.map(|(ids, row)| (ids.clone(), row.clone())).collect()
     }
 
-    /// Puts a row in, or takes it out.
+    /// Adds or removes a row.
     fn change(&mut self, key: &GroupKey, ids: &Ids, row: Option<Rc<[Value]>>) {
         match row {
             Some(row) => {
@@ -66,7 +66,7 @@ impl Side {
     }
 }
 
-/// Takes a joined row that comes (true) or leaves.
+/// Receives a joined row that is added (true) or removed.
 pub type Give<'a> = &'a mut dyn FnMut(&mut [Value], bool);
 
 /// The joins of a view, left to right.
@@ -76,7 +76,7 @@ pub struct Joins {
 
 struct Stage {
     join: Join,
-    /// where the slots of the right side are
+    /// start of the slots of the right side
     right_slots: std::ops::Range<usize>,
     left: Side,
     right: Side,
@@ -91,7 +91,7 @@ impl Joins {
         Joins { stages: joins.into_iter().map(stage).collect() }
     }
 
-    /// Bytes of what the joins keep, about.
+    /// The approximate size of the joins, bytes.
     pub fn bytes(&self) -> usize {
         let of = |side: &Side, width: usize| side.rows * (width * size_of::<Value>() + ROW);
         let of_stage =
@@ -99,12 +99,12 @@ impl Joins {
         self.stages.iter().map(of_stage).sum()
     }
 
-    /// A row of the first input comes or leaves. Its slots are in `wide`.
+    /// Adds or removes a row of the first input. Its slots are in `wide`.
     pub fn first(&mut self, id: u64, comes: bool, wide: &mut [Value], context: &CallContext<'_>, give: Give<'_>) {
         left(&mut self.stages, &mut Ids::from_slice(&[id]), comes, wide, context, give);
     }
 
-    /// A row of another input comes or leaves. Its slots are in `wide`.
+    /// Adds or removes a row of another input. Its slots are in `wide`.
     pub fn other(
         &mut self,
         input: usize,
@@ -141,7 +141,7 @@ impl Joins {
     }
 }
 
-/// A joined row comes to the next of these joins, or leaves it.
+/// Adds or removes a joined row at the next of these joins.
 fn left(
     stages: &mut [Stage],
     ids: &mut Ids,
@@ -172,7 +172,7 @@ fn left(
     }
 }
 
-/// A left row comes without a partner, or leaves so.
+/// Adds or removes a left row without a partner.
 fn unmatched(
     after: &mut [Stage],
     right_slots: std::ops::Range<usize>,
@@ -188,7 +188,7 @@ fn unmatched(
     ids.pop();
 }
 
-/// What ON compares; `None` where a value is null or has an error: it is equal to nothing.
+/// The values that ON compares; `None` if one is null or an error, which equals nothing.
 fn key_of<'e>(exprs: impl Iterator<Item = &'e Expr>, slots: &[Value], context: &CallContext<'_>) -> Option<GroupKey> {
     let mut key = GroupKey::default();
     for expr in exprs {

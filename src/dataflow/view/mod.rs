@@ -1,9 +1,9 @@
 //! The operator of a view: messages in, changed rows and cuts out.
 //!
-//! It stands where the operator of a rule with state stands, and takes the same rows from the same queue. What a rule
-//! does when a window closes, it does for each group that messages have touched since the last cut: so a row is made
-//! once for all messages that one drain of the stream brought. The rows go into the view's store
-//! ([`crate::view::View`]), where its clients find them; this module knows nothing of clients.
+//! It has the place of the operator of a rule with state, and reads the same rows from the same queue. What a rule does
+//! when a window closes, it does for each group with messages since the last cut: a row is made once for all messages
+//! of one drain of the stream. The rows go to the store of the view ([`crate::view::View`]), where clients find them;
+//! this module knows no clients.
 
 mod derived;
 mod groups;
@@ -57,25 +57,25 @@ pub struct ViewOperator {
     context: Rc<RuleContext>,
     metrics: Arc<RuleMetrics>,
     clock: Rc<WorkerClock>,
-    /// rings when rows expire by the clock
+    /// wakes the operator when rows expire by the clock
     alarm: Alarm,
-    /// when they wake it next
+    /// the next wake-up
     wakes: Option<i64>,
     memories: Memories,
     maker: RowMaker,
     groups: Groups,
     hops: Option<Hops>,
     sessions: Option<Sessions>,
-    /// groups whose row must be made
+    /// groups whose row must be made again
     dirty: Vec<u32>,
     /// windows by their end
     ends: BTreeSet<(i64, u32)>,
-    /// up to where time has come: the watermark, or the clock
+    /// current time: the watermark, or the clock
     reached: i64,
-    /// how often the state has changed
+    /// number of changes of the state
     changed: u64,
     counts: Counts,
-    /// a row to work in
+    /// scratch space for a row
     slots: Vec<Value>,
     key: GroupKey,
 }
@@ -107,7 +107,7 @@ impl Operate for ViewOperator {
         if let Some(watermark) = frontier.filter(|_| in_event_time) {
             self.metrics.reaches(watermark);
         }
-        // At the end of a feed time stands still: rows stay as they are.
+        // At the end of a feed time stops: rows stay as they are.
         if let Some(reached) = frontier {
             self.reached = if in_event_time { reached } else { now };
         }
@@ -118,7 +118,7 @@ impl Operate for ViewOperator {
         self.wake();
     }
 
-    /// A cut is small work: it was done when time came to it.
+    /// A cut is little work: it is done when its time comes.
     fn work(&mut self, _turn: &mut Turn) -> Progress {
         Progress::Done
     }
@@ -138,7 +138,7 @@ impl Operate for ViewOperator {
 
     fn size(&self, queue: &RuleQueue) -> StateSize {
         let mut meter = Meter::default();
-        // Measuring has no errors.
+        // Measuring cannot fail.
         let _ = self.parts(queue, &mut meter);
         StateSize { bytes: meter.bytes(), windows: self.hops.is_some().then_some(self.ends.len() as u64) }
     }
@@ -242,12 +242,12 @@ impl ViewOperator {
             ViewKind::Newest { .. } => self.newest(now, slots, context),
             ViewKind::Groups => self.grouped(now, slots, context),
             ViewKind::Windows => self.windowed(now, time, slots, context),
-            // It has an operator of its own.
+            // It has its own operator.
             ViewKind::Derived { .. } => Ok(()),
         }
     }
 
-    /// The message replaces the row of its key, or takes it out.
+    /// Replaces the row of the key of the message, or removes it.
     fn newest(&mut self, now: i64, slots: &[Value], context: &CallContext<'_>) -> Result<(), (Place, String)> {
         let ViewKind::Newest { filter } = &self.plan.kind else { return Ok(()) };
         let scope = Scope { slots, context };
@@ -270,7 +270,7 @@ impl ViewOperator {
         Ok(())
     }
 
-    /// The message goes into its group.
+    /// Adds the message to its group.
     fn grouped(&mut self, now: i64, slots: &[Value], context: &CallContext<'_>) -> Result<(), (Place, String)> {
         let scope = Scope { slots, context };
         let body = &self.plan.body;
@@ -293,7 +293,7 @@ impl ViewOperator {
         Ok(())
     }
 
-    /// The message goes into its group of each window that holds it.
+    /// Adds the message to its group in each window that contains it.
     fn windowed(
         &mut self,
         now: i64,
@@ -384,7 +384,7 @@ impl ViewOperator {
         }
     }
 
-    /// Takes out what no message has touched for too long, or whose window ended long ago.
+    /// Removes groups without messages for too long, and groups of windows that ended too long ago.
     fn expire(&mut self, now: i64) {
         let Some(expire) = self.plan.expire else { return };
         if matches!(self.plan.kind, ViewKind::Windows) {
@@ -407,7 +407,7 @@ impl ViewOperator {
         }
     }
 
-    /// Takes out what was touched longest ago beyond MAX_ROWS.
+    /// Removes the groups with the oldest last message beyond MAX_ROWS.
     fn evict(&mut self) {
         while self.groups.len() > self.plan.max_rows
             && let Some(number) = self.groups.oldest()
@@ -417,7 +417,7 @@ impl ViewOperator {
         }
     }
 
-    /// Forgets a group and takes its row out.
+    /// Forgets a group and removes its row.
     fn forget(&mut self, number: u32) {
         if let Some(key) = self.drop_group(number) {
             self.emit((key, None));
@@ -431,10 +431,10 @@ impl ViewOperator {
         Some(held.key)
     }
 
-    /// Makes the rows of groups that messages have touched.
+    /// Makes the rows of groups with new messages.
     fn make_rows(&mut self, now: i64) {
         for number in std::mem::take(&mut self.dirty) {
-            // A group that has left may have given its number to another, which is named itself.
+            // The number of a removed group may belong to another one, which is in the list itself.
             let held = self.groups.held.get_mut(number as usize).filter(|held| held.dirty);
             let Some(held) = held else { continue };
             held.dirty = false;
@@ -451,7 +451,7 @@ impl ViewOperator {
         }
     }
 
-    /// The row of a group; `None` if HAVING does not let it pass.
+    /// The row of a group; `None` if HAVING excludes it.
     fn make_row(&mut self, now: i64, number: u32) -> Result<Option<Made>, (Place, String)> {
         let Held { key, group, window, .. } = &self.groups.held[number as usize];
         let Group { first, accumulators } = group;
@@ -486,11 +486,11 @@ impl ViewOperator {
         let Counts { evicted, expired } = self.counts;
         let late = self.metrics.late.load(Ordering::Relaxed);
         let bytes = self.groups.held.capacity() * size_of::<Held>();
-        // Without a limit there is no refusal.
+        // Without a limit nothing is refused.
         let _ = self.out.cut(Told { ts, now, evicted, expired, late, bytes }, None);
     }
 
-    /// Asks to be woken when the next row expires by the clock.
+    /// Requests a wake-up for the next row that expires by the clock.
     fn wake(&mut self) {
         let Some(expire) = self.plan.expire else { return };
         let next = match self.plan.kind {
@@ -498,7 +498,7 @@ impl ViewOperator {
             _ => self.groups.oldest().map(|number| self.groups.held[number as usize].touched),
         };
         let now = self.clock.now();
-        // One timer at a time: the heap must not grow with the rows.
+        // One timer at a time, so that the heap does not grow with the rows.
         if let Some(next) = next.map(|at| at.saturating_add(expire))
             && self.wakes.is_none_or(|wakes| wakes <= now || next < wakes)
         {
@@ -528,7 +528,7 @@ impl ViewOperator {
     }
 }
 
-/// The key of a group, checked.
+/// The checked key of a group.
 fn group_key(body: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Result<(), (Place, String)> {
     key.clear();
     for expr in &body.keys {
@@ -538,7 +538,7 @@ fn group_key(body: &Stateful, scope: &Scope<'_>, key: &mut GroupKey) -> Result<(
     check_group(key).map_err(|error| (Place::Aggregate, error.to_string()))
 }
 
-/// The key of a group's row in a window.
+/// The key for the row of a group in a window.
 fn of_window(key: &GroupKey, start: i64) -> GroupKey {
     let mut key = key.clone();
     key.push(&Value::Int(start));

@@ -1,8 +1,8 @@
 //! The views over views of a worker, and the feeds between all its views.
 //!
-//! A view over views runs when the worker has nothing else to do, after all that it reads: those with fewer views
-//! between them and streams come first. So a view over several views takes one common cut of them, and a change goes
-//! through all views above it before the next message.
+//! A view over views runs when the worker has nothing else to do, after everything that it reads: views with fewer
+//! views between them and streams run first. So a view over several views gets a common cut of them, and a change
+//! passes through all views above it before the next message.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -31,15 +31,15 @@ pub struct Network {
     feeds: HashMap<Text, Rc<Feed>>,
     /// those with fewer views below them first
     views: Vec<Node>,
-    /// something waits for readers of views
+    /// set when something waits for readers of views
     waits: Rc<Cell<bool>>,
 }
 
-/// What a view over views is made of.
+/// The parts of a view over views.
 pub struct Beginning {
     pub plan: ViewPlan,
     pub inputs: Vec<Input>,
-    /// where its rows go
+    /// destination of its rows
     pub view: Arc<ViewCell>,
     pub context: Rc<RuleContext>,
     pub metrics: Arc<RuleMetrics>,
@@ -59,8 +59,7 @@ impl Network {
         self.feeds.entry(name.into()).or_insert_with(new).clone()
     }
 
-    /// Begins a view over views with the rows that there are now. Nothing that these views and tables have taken in may be
-    /// on its way.
+    /// Starts a view over views with the current rows. No changes of its views and tables may be on their way.
     pub fn begin(&mut self, key: RuleKey, tables: &Tables, begin: Beginning) {
         let Beginning { plan, inputs, view, context, metrics, clock } = begin;
         let feed = self.feed(&plan.about.name, &context.zone);
@@ -82,17 +81,17 @@ impl Network {
         self.views.insert(place, Node { key, level, view: RefCell::new(view) });
     }
 
-    /// Takes a view over views away, if the rule is one.
+    /// Removes a view over views, if the rule is one.
     pub fn remove(&mut self, key: RuleKey) {
         self.views.retain(|node| node.key != key);
     }
 
-    /// Forgets feeds that nobody reads or writes: to be called when a rule has ended.
+    /// Forgets feeds without readers and operators. Must be called when a rule has ended.
     pub fn sweep(&mut self) {
         self.feeds.retain(|_, feed| feed.is_used());
     }
 
-    /// Runs what waits; true if there was something.
+    /// Runs the waiting views; true if there were any.
     pub fn run(&mut self, clock: &WorkerClock) -> bool {
         if !self.waits.replace(false) {
             return false;
@@ -100,13 +99,13 @@ impl Network {
         let now = clock.now();
         let mut ran = false;
         for node in &self.views {
-            // A panic ends this view and no other.
+            // A panic ends only this view.
             let run = || node.view.borrow_mut().run(now);
             match catch_unwind(AssertUnwindSafe(run)) {
                 Ok(did) => ran |= did,
                 Err(_) => {
                     let failed = || node.view.borrow_mut().fail("internal error: the view's code panicked".to_owned());
-                    // Its parts may be in any state: if even this panics, it is left alone.
+                    // Its parts may be in any state: if this panics too, it is left as it is.
                     let _ = catch_unwind(AssertUnwindSafe(failed));
                 }
             }

@@ -1,4 +1,5 @@
-//! The order of a view's rows: booleans before numbers before text by code point, nulls last whichever way, ties by key.
+//! The order of the rows of a view: booleans before numbers before text by code point, nulls always last, equal rows by
+//! key.
 
 use std::cmp::Ordering;
 
@@ -30,7 +31,7 @@ impl PartialEq for Ordered {
 
 impl Eq for Ordered {}
 
-/// Where a row stands among others of its view.
+/// The place of a row among the others of its view.
 #[derive(Clone, Debug)]
 pub struct SortKey {
     /// each with whether it is descending
@@ -95,7 +96,7 @@ fn values(a: &KeyPart, b: &KeyPart) -> Ordering {
         (KeyPart::Unsigned(a), KeyPart::Float(b)) => (*a as f64).total_cmp(&float(*b)).then(Ordering::Less),
         (KeyPart::Float(a), KeyPart::Unsigned(b)) => float(*a).total_cmp(&(*b as f64)).then(Ordering::Greater),
         (KeyPart::Float(a), KeyPart::Float(b)) => float(*a).total_cmp(&float(*b)),
-        // A float that is a whole number of 64 bits is an Int, so the two are never equal.
+        // A float with a whole value of 64 bits is an Int here, so the two are never equal.
         (KeyPart::Int(a), KeyPart::Float(b)) => (*a as f64).total_cmp(&float(*b)).then(Ordering::Less),
         (KeyPart::Float(a), KeyPart::Int(b)) => float(*a).total_cmp(&(*b as f64)).then(Ordering::Greater),
         (a, b) => rank(a).cmp(&rank(b)).then_with(|| a.cmp(b)),

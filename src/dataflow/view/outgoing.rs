@@ -1,4 +1,4 @@
-//! The way of a view's rows from its operator into its store, and to what reads them on the worker.
+//! The output of the operator of a view: to its store, and to readers on the worker.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::view::{Form, ViewCell};
 
 use super::top::{Change, TopRows};
 
-/// What a view's operator gives its changes to.
+/// The destination of the changes of a view.
 pub struct Outgoing {
     view: Arc<ViewCell>,
     feed: Rc<Feed>,
@@ -22,7 +22,7 @@ pub struct Outgoing {
     last_error: Option<String>,
 }
 
-/// What the operator tells with a cut.
+/// Data of a cut.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Told {
     /// view time, ms
@@ -32,14 +32,14 @@ pub struct Told {
     pub evicted: u64,
     pub expired: u64,
     pub late: u64,
-    /// bytes of accumulators and the like
+    /// bytes of accumulators and similar state
     pub bytes: usize,
 }
 
 impl Outgoing {
-    /// The way to a view's store, which holds what an operator before has left: that goes with the first cut, unless it
-    /// comes again. With another definition the store begins empty. `level` is how many views are between this one and
-    /// streams.
+    /// The output to the store of a view. Rows in the store from an earlier operator are removed by the first cut,
+    /// unless they are added again; with another definition the store starts empty. `level` is the number of views
+    /// between this one and streams.
     pub fn new(
         plan: &ViewPlan,
         view: Arc<ViewCell>,
@@ -66,7 +66,7 @@ impl Outgoing {
         Outgoing { view, feed, tops, changes, metrics, last_error: None }
     }
 
-    /// Hands a change on, through what keeps the first rows.
+    /// Passes a change on, through the limits to the first rows.
     pub fn emit(&mut self, change: Change) {
         if self.tops.is_empty() {
             return self.changes.push(change);
@@ -80,7 +80,7 @@ impl Outgoing {
         self.changes.append(&mut changes);
     }
 
-    /// Makes a cut of what was handed on.
+    /// Makes a cut of the changes.
     ///
     /// # Errors
     /// There would be more rows than `most`: so many. Nothing is cut then.
@@ -102,7 +102,7 @@ impl Outgoing {
                 }
             }
             if let Some(most) = most {
-                // Those beyond the first rows are kept, too.
+                // Rows beyond the first ones are kept too.
                 let rows = self.tops.first().map_or_else(|| view.staged_len(), TopRows::len);
                 if rows > most {
                     view.unstage();
@@ -116,7 +116,7 @@ impl Outgoing {
         Ok(())
     }
 
-    /// The view stands still from now on.
+    /// Marks the view as stopped.
     pub fn stop(&mut self, why: String) {
         locked(&self.view).operator.stopped = Some(why.clone());
         self.metrics.fail(why);
@@ -128,12 +128,12 @@ impl Outgoing {
         self.metrics.error_at(place, error);
     }
 
-    /// Shows the keys, rows and forms of part columns that are in the store.
+    /// Visits the keys, rows and forms of part columns in the store.
     pub fn each_entry(&self, see: impl FnMut(&GroupKey, &[u8], &[Form])) {
         locked(&self.view).each_entry(see);
     }
 
-    /// What keeps the first rows, and so all of them.
+    /// The operators that keep the first rows, and so have all of them.
     pub fn first_rows(&self) -> Option<&TopRows> {
         self.tops.first()
     }

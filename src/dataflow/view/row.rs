@@ -1,4 +1,4 @@
-//! A view's rows: JSON, with the forms by which clients choose them and the values by which they are ordered.
+//! The rows of a view: JSON, with the forms by which clients select them and the values by which they are ordered.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,13 +9,13 @@ use crate::value::key::{GroupKey, KeyPart};
 use crate::value::{Value, json};
 use crate::view::{Form, NotScalar, form, form_of_part, write_part};
 
-/// A row that was made.
+/// A row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Made {
     pub json: Box<[u8]>,
-    /// of the part columns; none where the key tells them
+    /// forms of the part columns; none if the key determines them
     pub forms: Box<[Form]>,
-    /// of each item, where rows are ordered
+    /// value of each ORDER BY item, if rows are ordered
     pub sort: Box<[KeyPart]>,
 }
 
@@ -30,7 +30,7 @@ pub enum RowError {
     Key(#[from] NotScalar),
 }
 
-/// Makes rows of a view.
+/// The maker of the rows of a view.
 pub struct RowMaker {
     items: Vec<ViewItem>,
     parts: usize,
@@ -136,7 +136,7 @@ pub fn check_group(key: &GroupKey) -> Result<(), RowError> {
     check_key(key)
 }
 
-/// Appends the members of a message; of equal names the last counts.
+/// Appends the members of a message; of equal names the last one counts.
 fn write_members(out: &mut Vec<u8>, message: &Value, hidden: &dyn Fn(&str) -> bool) -> Result<(), json::EncodeError> {
     match &*json::expand(message) {
         Value::Object(members) => {

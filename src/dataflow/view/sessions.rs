@@ -1,7 +1,7 @@
-//! Sessions of each key: messages without a gap longer than the timeout, cut at ticks, as those of rules are.
+//! Sessions of each key: messages without a gap longer than the timeout, split at ticks, like those of rules.
 //!
-//! A message that comes late by event time may begin a session earlier, join two, or move where one is cut. So the
-//! messages of sessions that are open are kept, and where one comes out of order its key's sessions are made anew.
+//! A late message in event time can extend a session to an earlier start, join two, or move a split. So the messages of
+//! open sessions are kept, and if one arrives out of order the sessions of its key are computed again.
 
 use std::collections::{HashMap, HashSet};
 
@@ -19,19 +19,19 @@ use crate::value::key::GroupKey;
 pub struct Sessions {
     ticks: Alignment,
     timeout: i64,
-    /// messages may come out of order
+    /// messages can arrive out of order
     in_event_time: bool,
     keys: HashMap<GroupKey, Open, KeyHasher>,
 }
 
-/// The sessions of a key that may still change.
+/// The sessions of a key that can still change.
 #[derive(Default, Serialize, Deserialize)]
 struct Open {
-    /// in order of time, of equal times in order of arrival; none where messages come in order anyway
+    /// ordered by time and, if equal, by arrival; empty if messages always arrive in order
     rows: Vec<SessionRow>,
-    /// starts of the sessions that have a row in the view
+    /// starts of the sessions with a row in the view
     shown: Vec<i64>,
-    /// start of the last session, and its last message
+    /// start and last message of the last session
     last: Option<(i64, i64)>,
 }
 
@@ -39,17 +39,17 @@ struct Open {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SessionRow {
     pub time: i64,
-    /// it passes WHERE; others only keep the session open
+    /// whether it passes WHERE; others only keep the session open
     pub passes: bool,
     pub slots: Box<[Value]>,
     pub arguments: Vec<Option<Value>>,
 }
 
-/// What a message makes of the sessions of its key.
+/// The effect of a message on the sessions of its key.
 pub struct Redrawn {
-    /// starts of sessions that are no more
+    /// starts of sessions that do not exist any more
     pub gone: Vec<i64>,
-    /// sessions that are there, or are other than before
+    /// new or changed sessions
     pub sessions: Vec<Drawn>,
 }
 
@@ -58,7 +58,7 @@ pub struct Drawn {
     pub start: i64,
     pub end: i64,
     pub rows: Vec<SessionRow>,
-    /// these are all its messages, and not just those that came to it
+    /// whether these are all its messages, or only new ones
     pub is_whole: bool,
 }
 
@@ -70,7 +70,7 @@ impl Sessions {
         Some(Sessions { ticks, timeout: *timeout, in_event_time, keys: HashMap::default() })
     }
 
-    /// Takes a message in; `closed` is the time up to which nothing more comes.
+    /// Adds a message; `closed` is the time before which nothing more arrives.
     pub fn row(&mut self, key: &GroupKey, row: SessionRow, closed: i64) -> Redrawn {
         let (ticks, timeout) = (&self.ticks, self.timeout);
         let open = self.keys.entry(key.clone()).or_default();
@@ -87,12 +87,12 @@ impl Sessions {
         let now: HashSet<i64> = sessions.iter().filter(|session| shows(session)).map(|session| session.start).collect();
         let gone = open.shown.iter().copied().filter(|start| !now.contains(start)).collect();
         let before = std::mem::replace(&mut open.shown, now.into_iter().collect());
-        // Sessions from that of the message on may be others; those before it are what they were.
+        // Only the session of the message and later ones can have changed.
         let changed = |session: &Drawn| shows(session) && (session.end >= time || !before.contains(&session.start));
         Redrawn { gone, sessions: sessions.into_iter().filter(changed).collect() }
     }
 
-    /// Forgets keys whose sessions are all over at `closed`.
+    /// Forgets keys whose sessions have all ended at `closed`.
     pub fn sweep(&mut self, closed: i64) {
         let (ticks, timeout) = (&self.ticks, self.timeout);
         self.keys.retain(|_, open| {
@@ -105,14 +105,14 @@ impl Sessions {
         self.keys.iter().collect()
     }
 
-    /// Goes on with the state of a checkpoint.
+    /// Restores the state of a checkpoint.
     pub fn restore(&mut self, saved: Vec<(GroupKey, SavedSessions)>) {
         self.keys = saved.into_iter().map(|(key, SavedSessions(open))| (key, open)).collect();
     }
 }
 
 impl Open {
-    /// Takes a message in that is not before the last one.
+    /// Adds a message that is not before the last one.
     fn append(&mut self, row: SessionRow, ticks: &Alignment, timeout: i64, closed: Option<i64>) -> Redrawn {
         let time = row.time;
         let extends = |(start, last): &(i64, i64)| time <= last.saturating_add(timeout) && time < cut(*start, ticks);
@@ -141,7 +141,7 @@ impl Open {
         Redrawn { gone: Vec::new(), sessions: vec![Drawn { start, end, rows: vec![row], is_whole }] }
     }
 
-    /// Forgets the messages of sessions that do not change any more: their rows stay in the view.
+    /// Forgets the messages of sessions that cannot change any more; their rows stay in the view.
     fn forget(&mut self, ticks: &Alignment, timeout: i64, closed: i64) {
         let mut over = 0;
         for session in draw(&self.rows, ticks, timeout) {
@@ -166,7 +166,7 @@ impl SessionRow {
     }
 }
 
-/// Where a session that begins at `start` is cut at the latest: the first tick a whole length after it.
+/// The latest split of a session that starts at `start`: the first tick at least one length later.
 fn cut(start: i64, ticks: &Alignment) -> i64 {
     let (first, end) = ticks.bounds(start);
     if first == start { end } else { ticks.bounds(end).1 }
@@ -185,7 +185,7 @@ fn draw(rows: &[SessionRow], ticks: &Alignment, timeout: i64) -> Vec<Drawn> {
                 session.rows.push(row.clone());
             }
             None => {
-                // The end of the one before is its pause, or where it was cut.
+                // The previous session ended by its timeout or by a split.
                 if let Some(before) = sessions.last_mut() {
                     before.end = before.end.min(limit);
                 }

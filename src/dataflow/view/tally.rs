@@ -1,9 +1,9 @@
-//! Aggregates over rows that leave again.
+//! Aggregates over rows that can be removed.
 //!
-//! A count goes down. A sum is kept exactly, whole numbers in 128 bits and others as numbers that do not overlap (after
-//! Shewchuk), so that taking a value out leaves nothing of it behind: the sum of doubles that are left is that of a new
-//! group. All other aggregates keep their values in order, with how often each is there: least and greatest are at the
-//! ends, and what needs all of them (percentiles, deviations, DISTINCT) is computed when a row is made.
+//! A count is decremented. A sum is exact, whole numbers in 128 bits and doubles as non-overlapping numbers (after
+//! Shewchuk), so a removed value leaves no trace: the sum is the same as that of a new group of the remaining values.
+//! All other aggregates keep their values in order with their counts: minimum and maximum are at the ends, and
+//! aggregates of all values (percentiles, deviations, DISTINCT) are computed when a row is made.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::value::key::KeyPart;
 
 use super::order::Ordered;
 
-/// What one aggregate call keeps for a group.
+/// The state of one aggregate call for a group.
 #[derive(Debug)]
 pub struct Tally {
     aggregate: Aggregate,
@@ -32,15 +32,15 @@ enum Kept {
     Values(BTreeMap<Ordered, (Value, u64)>),
 }
 
-/// Numbers that were added and taken out.
+/// Numbers that were added and not removed.
 #[derive(Debug, Default)]
 struct Numbers {
     count: u64,
     whole: i128,
-    /// how many are not whole
+    /// how many are doubles
     others: u64,
     sum: ExactSum,
-    /// numbers that no sum of doubles can give back: infinite, or so large that sums could be
+    /// numbers that cannot be subtracted from a sum of doubles: infinite ones, or so large that sums could overflow
     odd: BTreeMap<u64, u64>,
 }
 
@@ -54,7 +54,7 @@ impl Tally {
         Tally { aggregate: call.aggregate, integral: call.integral, kept }
     }
 
-    /// Whether the aggregate takes this value; `None` is `*`. It depends on nothing but the value.
+    /// Whether the aggregate takes this value; `None` is `*`. It depends only on the value.
     ///
     /// # Errors
     /// The value has a type that the aggregate does not take.
@@ -65,7 +65,7 @@ impl Tally {
         }
     }
 
-    /// Adds a value that was checked.
+    /// Adds a checked value.
     pub fn add(&mut self, value: Option<&Value>) {
         match &mut self.kept {
             Kept::Count(count) => *count += u64::from(value.is_none_or(|value| !value.is_null())),
@@ -78,7 +78,7 @@ impl Tally {
         }
     }
 
-    /// Takes out a value that was added.
+    /// Removes a value that was added.
     pub fn remove(&mut self, value: Option<&Value>) {
         match &mut self.kept {
             Kept::Count(count) => *count -= u64::from(value.is_none_or(|value| !value.is_null())),
@@ -119,7 +119,7 @@ impl Tally {
             Kept::Values(values) => {
                 let ends = matches!(self.aggregate, Aggregate::Min | Aggregate::Max);
                 if ends {
-                    // Values of one kind stand together: if the ends can be compared, all can.
+                    // Values of one kind are adjacent: if the first and last can be compared, all can.
                     for (value, _) in values.values().next().into_iter().chain(values.values().next_back()) {
                         all.add(Some(value))?;
                     }
@@ -170,7 +170,7 @@ impl Numbers {
     }
 }
 
-/// A sum of doubles without rounding: parts that do not overlap, the smallest first.
+/// A sum of doubles without rounding: non-overlapping parts, the smallest first.
 #[derive(Debug, Default)]
 struct ExactSum(SmallVec<[f64; 2]>);
 
@@ -197,7 +197,7 @@ impl ExactSum {
         }
     }
 
-    /// The double next to the sum.
+    /// The double nearest to the sum.
     fn value(&self) -> f64 {
         let mut parts = self.0.iter().rev();
         let mut high = parts.next().copied().unwrap_or(0.0);
@@ -210,7 +210,7 @@ impl ExactSum {
                 break;
             }
         }
-        // Half way between two doubles, the parts below decide.
+        // Half way between two doubles, the smaller parts decide.
         if let Some(below) = parts.next()
             && (lost < 0.0) == (*below < 0.0)
             && lost != 0.0

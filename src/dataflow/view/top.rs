@@ -1,8 +1,7 @@
-//! The first rows of a view in its order, while rows come, change and go: ORDER BY … LIMIT, and row_number() of each
-//! group.
+//! The first rows of a view in its order, while rows change: ORDER BY … LIMIT, and row_number() per group.
 //!
-//! All rows are kept in order, those within the limit apart from those beyond it, so that the row that moves up when
-//! another leaves is at hand.
+//! All rows are kept in order, those within the limit separately from those beyond it, so that the next row is
+//! available when one is removed.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -13,7 +12,7 @@ use super::order::SortKey;
 use super::row::Made;
 use crate::dataflow::row::KeyHasher;
 
-/// A change of what is before or behind a top: the row of a key, or that it is gone.
+/// A change before or after a top: the row of a key, or that it is removed.
 pub type Change = (GroupKey, Option<Made>);
 
 /// The first rows of each group.
@@ -41,7 +40,7 @@ impl TopRows {
         TopRows { plan, groups: HashMap::default(), rows: HashMap::default() }
     }
 
-    /// Takes a change in, and gives what it changes among the first rows, in order.
+    /// Applies a change, and gives the resulting changes of the first rows, in order.
     pub fn change(&mut self, (key, row): Change, out: &mut Vec<Change>) {
         let new = row.map(|row| {
             let part = |place: &usize| row.sort.get(*place).cloned().unwrap_or(KeyPart::Nothing);
@@ -72,12 +71,12 @@ impl TopRows {
         }
     }
 
-    /// How many rows there are, those beyond the first included.
+    /// The number of all rows, including those beyond the first.
     pub fn len(&self) -> usize {
         self.rows.len()
     }
 
-    /// All rows, those beyond the first included.
+    /// All rows, including those beyond the first.
     pub fn rows(&self) -> impl Iterator<Item = (&GroupKey, &Made)> {
         self.rows.iter().map(|(key, kept)| (key, &kept.row))
     }

@@ -1,4 +1,4 @@
-//! The windows that a message falls into.
+//! The windows of a message.
 
 use jiff::tz::TimeZone;
 use smallvec::SmallVec;
@@ -7,7 +7,7 @@ use crate::dataflow::window::gcd;
 use crate::plan::physical::WindowSpec;
 use crate::time::Alignment;
 
-/// Windows of one length that begin at equal distances, as those of rules do.
+/// Windows of one length that start at equal distances, like those of rules.
 pub struct Hops {
     hops: Alignment,
     slices: Alignment,
@@ -27,7 +27,7 @@ impl Hops {
         })
     }
 
-    /// Start and end of each window that holds a time.
+    /// Start and end of each window that contains a time.
     pub fn of(&self, time: i64) -> SmallVec<[(i64, i64); 2]> {
         let mut windows = SmallVec::new();
         if self.is_tumbling {
