@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::peer::Peer;
 use super::player::{PlayError, Track};
+use super::replay::{Pace, is_recording};
 use super::{Failure, Interrupts, block_on, say};
 
 /// Send the lines of a file, each one message, to a websocket endpoint
@@ -21,6 +22,9 @@ pub struct Feed {
     /// Messages per second; without it, as fast as they are taken
     #[arg(long, value_name = "N", value_parser = super::run::rate)]
     rate: Option<f64>,
+    /// How fast a recording (plutino record) is replayed: original, max, or a multiple such as 10x
+    #[arg(long, value_name = "PACE", value_parser = super::replay::pace, conflicts_with_all = ["rate", "repeat"])]
+    pace: Option<Pace>,
     /// Start again at the end of the file
     #[arg(long = "loop")]
     repeat: bool,
@@ -35,7 +39,16 @@ impl Feed {
         if self.repeat && file.is_none() {
             return Err(Failure::Usage("--loop needs a file: stdin cannot be read twice".to_owned()));
         }
-        let track = Track { file, rate: self.rate, repeat: self.repeat };
+        let recorded = match &file {
+            Some(file) => is_recording(file)?,
+            None => false,
+        };
+        if self.pace.is_some() && !recorded {
+            let message =
+                "--pace: the file has no times; --pace is for recordings (plutino record), --rate for other files";
+            return Err(Failure::Usage(message.to_owned()));
+        }
+        let track = Track { file, recorded, rate: self.rate, pace: self.pace.unwrap_or_default(), repeat: self.repeat };
         block_on(async {
             let mut interrupts = Interrupts::listen()?;
             tokio::select! {

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 cannot run, 2 the command line is wrong.
 
 mod check;
+mod diff;
 mod explain;
 mod feed;
 mod junit;
@@ -10,8 +11,11 @@ mod look;
 mod peer;
 mod player;
 mod query;
+mod record;
 mod remote;
+mod replay;
 mod run;
+mod schema;
 mod serve;
 mod status;
 mod store;
@@ -52,8 +56,10 @@ enum Verb {
     Serve(serve::Serve),
     Check(check::Check),
     Test(test::Test),
+    Diff(diff::Diff),
     Explain(explain::Explain),
     Feed(feed::Feed),
+    Record(record::Record),
     Tail(tail::Tail),
     Watch(watch::Watch),
     Query(query::Query),
@@ -88,6 +94,7 @@ enum Verb {
     /// Show the plan of a rule of a running service (`explain rule NAME`)
     #[command(hide = true)]
     ExplainRule(remote::Remote),
+    Schema(schema::Schema),
     /// Print completions for a shell
     Completions {
         shell: clap_complete::Shell,
@@ -145,8 +152,10 @@ pub fn main() -> ExitCode {
         Verb::Serve(serve) => serve.run(log),
         Verb::Check(check) => check.run(log),
         Verb::Test(test) => test.run(log),
+        Verb::Diff(diff) => diff.run(log),
         Verb::Explain(explain) => explain.run(log),
         Verb::Feed(feed) => start_log(log, None, LogSettings::default()).and_then(|()| feed.run()),
+        Verb::Record(record) => start_log(log, None, LogSettings::default()).and_then(|()| record.run()),
         Verb::Tail(tail) => start_log(log, None, LogSettings::default()).and_then(|()| tail.run()),
         Verb::Watch(watch) => start_log(log, None, LogSettings::default()).and_then(|()| watch.run()),
         Verb::Query(query) => query.run(),
@@ -167,6 +176,7 @@ pub fn main() -> ExitCode {
         Verb::Import(import) => import.run(),
         Verb::Export(export) => export.run(),
         Verb::ExplainRule(remote) => remote.run("explain"),
+        Verb::Schema(schema) => schema.run(),
         Verb::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "plutino", &mut io::stdout());
             Ok(())
@@ -298,28 +308,31 @@ fn end_at_once(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Ctrl-C and SIGTERM.
+/// Ctrl-C, SIGTERM and SIGHUP.
 struct Interrupts {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Interrupts {
-    /// Takes over both signals: from now on they no longer end the process by themselves.
+    /// Takes over the signals: from now on they no longer end the process by themselves.
     fn listen() -> Result<Interrupts, Failure> {
         use tokio::signal::unix::{SignalKind, signal};
         let failed = |error| Failure::Refused(format!("cannot listen for signals: {error}"));
         Ok(Interrupts {
             terminate: signal(SignalKind::terminate()).map_err(failed)?,
             interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+            hangup: signal(SignalKind::hangup()).map_err(failed)?,
         })
     }
 
-    /// Waits for the next one.
+    /// Waits for the next one. A terminal that has gone asks for the end like the others.
     async fn next(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
         }
     }
 }

@@ -18,13 +18,21 @@ use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
+use super::replay::Pace;
 use crate::io::printable;
+use crate::io::queue::Frame;
+use crate::io::recording::Reader;
 
 /// Size of a batch of lines, in bytes.
 const BATCH: usize = 64 * 1024;
 
 /// The longest line, in bytes: a file without line breaks must not fill the memory.
 const LONGEST: usize = 64 << 20;
+
+/// A message, and when it arrived where that is known, ms since the epoch.
+type Line = (Message, Option<i64>);
+
+type Batch = Vec<Line>;
 
 /// A file and how to play it.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +41,10 @@ pub struct Track {
     pub file: Option<PathBuf>,
     /// messages per second; unlimited if absent
     pub rate: Option<f64>,
+    /// whether it is a recording, whose messages have times
+    pub recorded: bool,
+    /// how fast a recording is replayed
+    pub pace: Pace,
     /// start again at the end
     pub repeat: bool,
 }
@@ -89,11 +101,11 @@ impl Track {
 
     /// A player at the first message. It can go on over another connection when one has ended.
     pub fn start(&self) -> Player<'_> {
-        Player { track: self, lines: self.lines(), waiting: VecDeque::new(), sent: 0, started: None }
+        Player { track: self, lines: self.lines(), waiting: VecDeque::new(), sent: 0, started: None, first: None }
     }
 
     /// The lines as messages, in batches. The reading thread ends when the receiver is dropped.
-    fn lines(&self) -> mpsc::Receiver<io::Result<Vec<Message>>> {
+    fn lines(&self) -> mpsc::Receiver<io::Result<Batch>> {
         let (batches, lines) = mpsc::channel(4);
         let track = self.clone();
         std::thread::spawn(move || {
@@ -104,7 +116,10 @@ impl Track {
         lines
     }
 
-    fn read(&self, batches: &mpsc::Sender<io::Result<Vec<Message>>>) -> io::Result<()> {
+    fn read(&self, batches: &mpsc::Sender<io::Result<Batch>>) -> io::Result<()> {
+        if self.recorded {
+            return self.read_recording(batches);
+        }
         loop {
             let mut input: Box<dyn BufRead> = match &self.file {
                 Some(file) => Box::new(BufReader::with_capacity(BATCH, File::open(file)?)),
@@ -129,15 +144,42 @@ impl Track {
     }
 }
 
+impl Track {
+    fn read_recording(&self, batches: &mpsc::Sender<io::Result<Batch>>) -> io::Result<()> {
+        let Some(mut reader) = self.file.as_ref().map_or(Ok(None), |file| Reader::open(file))? else { return Ok(()) };
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(message) = reader.read()? {
+            bytes += message.frame.bytes().len();
+            let line = match message.frame {
+                Frame::Text(text) => Message::Text(text),
+                Frame::Binary(bytes) => Message::Binary(bytes),
+                Frame::Row(_) => continue,
+            };
+            batch.push((line, Some(message.at)));
+            if bytes >= BATCH {
+                bytes = 0;
+                if batches.blocking_send(Ok(std::mem::take(&mut batch))).is_err() {
+                    return Ok(());
+                }
+            }
+        }
+        // Nobody listens any more where this fails.
+        let _ = batches.blocking_send(Ok(batch));
+        Ok(())
+    }
+}
+
 /// A track that is being played.
 pub struct Player<'a> {
     track: &'a Track,
-    lines: mpsc::Receiver<io::Result<Vec<Message>>>,
+    lines: mpsc::Receiver<io::Result<Batch>>,
     /// read, and not yet handed to a socket
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<Line>,
     sent: u64,
     /// when the first message was due
     started: Option<Instant>,
+    /// when the first message of a recording arrived, ms since the epoch
+    first: Option<i64>,
 }
 
 impl Player<'_> {
@@ -214,9 +256,17 @@ impl Player<'_> {
         let start = *self.started.get_or_insert_with(Instant::now);
         loop {
             // A message leaves the queue only once the socket has it: this future may be dropped at any await.
-            while let Some(message) = self.waiting.front().cloned() {
-                if let Some(rate) = self.track.rate {
-                    let due = start + Duration::from_secs_f64((self.sent as f64 / rate).min(1e9));
+            while let Some((message, at)) = self.waiting.front().cloned() {
+                let wait = match (self.track.rate, self.track.pace, at) {
+                    (Some(rate), ..) => self.sent as f64 / rate,
+                    (None, Pace::Times(times), Some(at)) => {
+                        let passed = at.saturating_sub(*self.first.get_or_insert(at)).max(0);
+                        passed as f64 / 1000.0 / times
+                    }
+                    _ => 0.0,
+                };
+                if wait > 0.0 {
+                    let due = start + Duration::from_secs_f64(wait.min(1e9));
                     if due > Instant::now() {
                         writing.flush().await.map_err(ended)?;
                         tokio::time::sleep_until(due).await;
@@ -244,7 +294,7 @@ enum SendError {
 }
 
 /// The next lines, and whether there may be more. `live` input is handed over line by line, as soon as it arrives.
-fn read_batch(input: &mut dyn BufRead, live: bool) -> io::Result<(Vec<Message>, bool)> {
+fn read_batch(input: &mut dyn BufRead, live: bool) -> io::Result<(Batch, bool)> {
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while bytes < BATCH {
         let mut line = Vec::new();
@@ -262,10 +312,11 @@ fn read_batch(input: &mut dyn BufRead, live: bool) -> io::Result<(Vec<Message>, 
             continue;
         }
         bytes += length;
-        batch.push(match String::from_utf8(line) {
+        let message = match String::from_utf8(line) {
             Ok(text) => Message::text(text),
             Err(error) => Message::binary(error.into_bytes()),
-        });
+        };
+        batch.push((message, None));
         if live {
             break;
         }

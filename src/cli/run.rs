@@ -8,6 +8,7 @@ use std::io::{self, IsTerminal, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -16,6 +17,7 @@ use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
 use super::player::Track;
+use super::replay::{Pace, Replay, is_recording};
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
 use crate::config::Config;
@@ -27,6 +29,7 @@ use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, ServerSettings, Settings};
 use crate::memory;
 use crate::pipeline::{self, Pipeline};
+use crate::time::Clock;
 
 /// How often the status is shown on a terminal, and otherwise.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -62,6 +65,10 @@ pub struct Run {
     /// times. The stream can be left out where only one is fed by clients
     #[arg(long, value_name = "FILE[@STREAM]", allow_hyphen_values = true)]
     feed: Vec<String>,
+    /// How fast recordings (plutino record) are replayed: original, max, or a multiple such as 10x. The clock follows
+    /// the recording, so windows are the same at any pace
+    #[arg(long, value_name = "PACE", requires = "feed", value_parser = super::replay::pace, conflicts_with_all = ["rate", "repeat"])]
+    pace: Option<Pace>,
     /// Messages per second of each --feed; without it, as fast as they are taken
     #[arg(long, value_name = "N", requires = "feed", value_parser = rate)]
     rate: Option<f64>,
@@ -80,14 +87,17 @@ pub fn rate(text: &str) -> Result<f64, String> {
 impl Run {
     pub fn run(self, log: Option<&str>) -> Result<(), Failure> {
         let config = configure(&self.etc.etc, log)?;
-        let pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
+        let mut pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
         say_problems(&pipeline.warnings);
         super::check_server_tls(&config)?;
-        let feeds = self.feeds(&pipeline)?;
+        let feeds = match self.replay(&mut pipeline)? {
+            Some(replay) => Feeds::Recorded(Box::new(replay)),
+            None => Feeds::Live(self.feeds(&pipeline)?),
+        };
         block_on(self.drive(config, pipeline, feeds))
     }
 
-    async fn drive(&self, config: Config, pipeline: Pipeline, feeds: Vec<Feed>) -> Result<(), Failure> {
+    async fn drive(&self, config: Config, pipeline: Pipeline, mut feeds: Feeds) -> Result<(), Failure> {
         let mut interrupts = Interrupts::listen()?;
         let secure = config.server.tls.is_some();
         memory::set_budget(config.max_memory);
@@ -99,7 +109,11 @@ impl Run {
             zone: config.zone,
             shutdown: shutdown.clone(),
         };
-        let engine = Engine::start(settings).map_err(|error| Failure::Refused(error.to_string()))?;
+        let clock = match &feeds {
+            Feeds::Live(_) => Clock::System,
+            Feeds::Recorded(replay) => Clock::Manual(Arc::new(replay.begins.into())),
+        };
+        let engine = Engine::start_at(settings, clock).map_err(|error| Failure::Refused(error.to_string()))?;
         let engine = engine.with_files(FileRoots::new(self.data.clone()));
         let (places, console) = places(&pipeline);
         let started = {
@@ -145,11 +159,14 @@ impl Run {
                 }
             };
             let plays = async {
-                if feeds.is_empty() {
-                    return std::future::pending().await;
+                match &mut feeds {
+                    Feeds::Live(feeds) if feeds.is_empty() => std::future::pending().await,
+                    Feeds::Live(feeds) => {
+                        let played = feeds.iter().map(|feed| feed.play(&engine, listening, secure));
+                        try_join_all(played).await.map(|sent| Some(sent.iter().sum::<u64>()))
+                    }
+                    Feeds::Recorded(replay) => replay.play(&engine).await.map(Some),
                 }
-                let played = try_join_all(feeds.iter().map(|feed| feed.play(&engine, listening, secure))).await;
-                played.map(|sent| Some(sent.iter().sum::<u64>()))
             };
             let relieves = async {
                 loop {
@@ -190,15 +207,39 @@ impl Run {
         Ok(())
     }
 
+    /// The recordings of `--feed`; `None` if its files are others.
+    fn replay(&self, pipeline: &mut Pipeline) -> Result<Option<Replay>, Failure> {
+        let mut files = Vec::new();
+        for argument in &self.feed {
+            let (file, stream) = parts(argument);
+            files.push((PathBuf::from(file), stream.map(str::to_owned)));
+        }
+        let mut recorded = false;
+        for (file, _) in files.iter().filter(|(file, _)| file.as_os_str() != "-") {
+            recorded |= is_recording(file)?;
+        }
+        if !recorded {
+            return match self.pace {
+                Some(_) => {
+                    let message = "--pace: the file has no times; --pace is for recordings (plutino record), --rate \
+                                   for other files";
+                    Err(Failure::Usage(message.to_owned()))
+                }
+                None => Ok(None),
+            };
+        }
+        if self.repeat || self.rate.is_some() {
+            return Err(Failure::Usage("--feed: a recording is replayed once, at its --pace".to_owned()));
+        }
+        Replay::open(files, self.pace.unwrap_or_default(), pipeline).map(Some)
+    }
+
     /// What `--feed` asks for.
     fn feeds(&self, pipeline: &Pipeline) -> Result<Vec<Feed>, Failure> {
         let mut stdin = 0;
         let mut feeds = Vec::new();
         for argument in &self.feed {
-            let (file, stream) = match argument.rsplit_once('@') {
-                Some((file, stream)) if !file.is_empty() && !Path::new(argument).exists() => (file, Some(stream)),
-                _ => (argument.as_str(), None),
-            };
+            let (file, stream) = parts(argument);
             let (stream, settings) = fed(pipeline, stream)?;
             let file = (file != "-").then(|| PathBuf::from(file));
             if let Some(file) = &file
@@ -210,7 +251,7 @@ impl Run {
             if file.is_none() && (self.repeat || stdin > 1) {
                 return Err(Failure::Usage("--feed: stdin can be read only once".to_owned()));
             }
-            let track = Track { file, rate: self.rate, repeat: self.repeat };
+            let track = Track { file, recorded: false, rate: self.rate, pace: Pace::Max, repeat: self.repeat };
             let reads =
                 pipeline.specs().filter(|spec| spec.plan.inputs.iter().any(|input| input.stream.name == stream));
             let rules = reads.map(|spec| spec.id.clone()).collect();
@@ -305,6 +346,22 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
         places.push(Place::Endpoint { path: view.path.clone(), purpose: format!("view {}", view.name) });
     }
     (places, console)
+}
+
+/// The file and the stream of `FILE@STREAM`. A file whose name has an `@` is itself.
+pub(super) fn parts(argument: &str) -> (&str, Option<&str>) {
+    match argument.rsplit_once('@') {
+        Some((file, stream)) if !file.is_empty() && !Path::new(argument).exists() => (file, Some(stream)),
+        _ => (argument, None),
+    }
+}
+
+/// What is fed.
+enum Feeds {
+    /// Files that are played into the data server.
+    Live(Vec<Feed>),
+    /// Recordings that are replayed in their own time.
+    Recorded(Box<Replay>),
 }
 
 /// One `--feed`.

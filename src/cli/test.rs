@@ -69,7 +69,7 @@ impl Test {
                 let outcome = testing::run(case, suite, config, &data).await;
                 let took = begun.elapsed();
                 let place = format!("{}:{}", suite.path.display(), case.place.line);
-                let mut failure = failure(&outcome, case, suite);
+                let mut failure = failure(&outcome, suite);
                 let mut verdict = if failure.is_some() { "FAILED " } else { "ok     " };
                 if self.update && outcome.failure() == Some(testing::Failure::Differs) {
                     edits.extend(testing::edits(&outcome, case, suite));
@@ -92,8 +92,8 @@ impl Test {
 }
 
 /// Why a test has failed, if it has: whether it could not run, and the report.
-fn failure(outcome: &Outcome, case: &testing::Case, suite: &Suite) -> Option<(testing::Failure, String)> {
-    outcome.failure().map(|failure| (failure, testing::report(outcome, case, suite)))
+fn failure(outcome: &Outcome, suite: &Suite) -> Option<(testing::Failure, String)> {
+    outcome.failure().map(|failure| (failure, testing::report(outcome, suite)))
 }
 
 /// Writes new expectations. The file must be what was read: somebody may be at work in it.

@@ -24,7 +24,7 @@ use crate::io::websocket::{ServerSettings, ServerTls};
 use crate::logging::LogFile;
 
 pub use self::load::load;
-pub use self::settings::{table, without_effect, zone};
+pub use self::settings::{schema, table, without_effect, zone};
 pub use self::sources::PropertySets;
 
 /// All settings.

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use serde_json::{Value as Json, json};
 
 use super::{Config, LogFormat, PropertySets};
 use crate::definition::connection::Connections;
-use crate::definition::rule::RuleOptions;
+use crate::definition::rule::{RuleOptions, options};
 use crate::io::reach::ALLOWED_VARIABLES;
 use crate::io::websocket::{JwtSettings, ServerSettings, ServerTls};
 use crate::logging::{Level, LogFile};
-use crate::property::{self, Noun, Property, Type, Wrong, reference};
+use crate::property::{self, Noun, Property, Type, Wrong, reference, schema};
 
 /// What the settings say, before it is put together.
 pub(super) struct Draft {
@@ -264,6 +265,19 @@ fn unset() -> Config {
         sinks: PropertySets::default(),
         connections: Connections::default(),
     }
+}
+
+/// The JSON Schema of `plutino.yaml`. Sections that Plutino does not have are left to eKuiper.
+pub fn schema() -> Json {
+    let mut members = schema::members(&property::entries(SECTIONS), None);
+    members.insert("rule".to_owned(), Json::Object(schema::object(&options::entries(), None)));
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Plutino configuration: etc/plutino.yaml",
+        "type": "object",
+        "properties": members,
+        "$defs": {(schema::VARIABLE): schema::variable()}
+    })
 }
 
 /// The table of a section for `docs/config.md`.

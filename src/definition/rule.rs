@@ -8,7 +8,7 @@ pub mod options;
 use serde_json::{Map, Value as Json};
 
 use crate::format::sink_format::{self, SinkFormat};
-use crate::property::{Cause, Fault};
+use crate::property::{Cause, Entry, Fault};
 use crate::text::document::{Document, Node, Place, Problem, Value};
 use crate::text::suggest;
 
@@ -65,6 +65,11 @@ pub enum Part {
 /// The members of a rule.
 const MEMBERS: &[&str] =
     &["id", "name", "sql", "actions", "options", "triggered", "version", "tags", "temp", "graph", "description"];
+
+/// The properties that all sinks have, for those who describe them.
+pub fn sink_entries() -> Vec<Entry> {
+    sink_format::entries()
+}
 
 /// Reads the rule in `node`. `key` is its id where rules are members of an object; `defaults` are the options that it
 /// does not set. What is missing or wrong is left empty, so that the rest can be checked too; `None` if the node is not

@@ -17,6 +17,7 @@ pub mod nop;
 mod properties;
 pub mod queue;
 pub mod reach;
+pub mod recording;
 pub mod signatures;
 pub mod tls;
 pub mod websocket;

@@ -7,6 +7,7 @@
 
 mod bind;
 pub mod diagnose;
+pub mod schema;
 mod start;
 mod views;
 

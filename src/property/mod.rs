@@ -23,6 +23,7 @@ pub mod duration;
 mod place;
 mod read;
 pub mod reference;
+pub mod schema;
 pub mod size;
 
 use std::error::Error;

@@ -390,6 +390,7 @@ impl Reader<'_> {
 /// The longest wait, ms: a clock goes no further than calendars do.
 const MAX_WAIT: i64 = 10 * 365 * 86_400_000;
 
-fn default_start() -> i64 {
+/// When a test begins that does not say it, ms since the epoch.
+pub fn default_start() -> i64 {
     START.parse::<Timestamp>().map_or(0, Timestamp::as_millisecond)
 }

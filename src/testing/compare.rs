@@ -92,8 +92,20 @@ pub fn align(expected: usize, sent: usize, how: &Matching, same: impl Fn(usize, 
     lines
 }
 
-/// For each expected entry the one that was sent for it, both in order: the longest common subsequence.
+/// For each expected entry the one that was sent for it, both in order. What is the same at both ends is found first:
+/// mostly that is nearly all.
 fn in_order(expected: usize, sent: usize, same: &impl Fn(usize, usize) -> bool) -> Vec<Option<usize>> {
+    let least = expected.min(sent);
+    let begin = (0..least).take_while(|index| same(*index, *index)).count();
+    let end = (0..least - begin).take_while(|back| same(expected - 1 - back, sent - 1 - back)).count();
+    let middle = common(expected - begin - end, sent - begin - end, &|e, s| same(begin + e, begin + s));
+    let head = (0..begin).map(Some);
+    let tail = (0..end).map(|index| Some(sent - end + index));
+    head.chain(middle.into_iter().map(|pair| pair.map(|s| begin + s))).chain(tail).collect()
+}
+
+/// The longest common subsequence.
+fn common(expected: usize, sent: usize, same: &impl Fn(usize, usize) -> bool) -> Vec<Option<usize>> {
     if expected.saturating_mul(sent) > MOST_PAIRS {
         return (0..expected).map(|index| (index < sent && same(index, index)).then_some(index)).collect();
     }

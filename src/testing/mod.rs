@@ -16,7 +16,7 @@ mod run;
 mod stage;
 mod update;
 
-pub use self::case::Case;
+pub use self::case::{ActionChoice, Case, default_start};
 pub use self::compare::{Line, Matching, align, fits};
 pub use self::load::{Suite, find, load};
 pub use self::report::report;

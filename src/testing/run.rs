@@ -41,6 +41,8 @@ pub struct Compared {
     pub lines: Vec<Line>,
     /// how they were compared
     pub matching: Matching,
+    /// whether the test says what is expected
+    pub said: bool,
 }
 
 /// One result.
@@ -77,7 +79,7 @@ impl Outcome {
 impl Compared {
     /// Whether all is as expected.
     pub fn is_same(&self) -> bool {
-        self.lines.iter().all(|line| matches!(line, Line::Same { .. }))
+        self.said && self.lines.iter().all(|line| matches!(line, Line::Same { .. }))
     }
 }
 
@@ -330,6 +332,7 @@ fn compared(watched: Watched<'_>, case: &Case) -> Compared {
         }
     };
     let lines = align(entries.len(), sent.len(), &matching, same);
+    let said = watched.expected.is_none_or(|(_, expected)| expected.list.is_some());
     let unit = match watched.what {
         Watching::Messages(_) => "message",
         Watching::Errors => "error",
@@ -343,5 +346,6 @@ fn compared(watched: Watched<'_>, case: &Case) -> Compared {
         sent,
         lines,
         matching,
+        said,
     }
 }

@@ -336,7 +336,8 @@ mod tests {
             fits(&entries[e].0, &sent[s].value, &case.matching)
         });
         let matching = case.matching.clone();
-        let compared = Compared { expected: Some(0), of: "r".into(), unit: "message", entries, sent, lines, matching };
+        let compared =
+            Compared { expected: Some(0), of: "r".into(), unit: "message", entries, sent, lines, matching, said: true };
         let outcome = Outcome { problems: Vec::new(), compared: vec![compared] };
         let changed = apply(&suite.document.text, edits(&outcome, case, &suite));
         // What is written can be read again.

@@ -25,6 +25,7 @@ mod mistakes;
 mod openapi;
 mod operator_errors;
 mod pipelines;
+mod recordings;
 mod rule_tests;
 mod run;
 mod secure;

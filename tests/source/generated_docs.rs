@@ -45,6 +45,12 @@ fn sink_properties() {
     });
 }
 
+#[test]
+fn schemas() {
+    is_as_generated("docs/schema/rules.json", |_| format!("{:#}\n", plutino::pipeline::schema::rules()));
+    is_as_generated("docs/schema/config.json", |_| format!("{:#}\n", config::schema()));
+}
+
 /// A page with the text between `<!-- generated: NAME -->` and `<!-- end -->` replaced.
 fn with_part(page: &str, name: &str, text: &str) -> String {
     let begin = format!("<!-- generated: {name} -->\n");

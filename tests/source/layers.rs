@@ -67,7 +67,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "api", "config", "engine", "io", "logging", "memory", "metrics", "pipeline", "plan", "service", "sql",
-            "testing", "text", "value",
+            "property", "testing", "text", "time", "value",
         ],
     ),
     ("main", &["cli"]),

@@ -1,0 +1,197 @@
+//! `plutino record`: keeps the messages of a websocket endpoint with the times they arrived.
+
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use clap::Args;
+use futures_util::{SinkExt, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_util::sync::CancellationToken;
+
+use super::peer::Peer;
+use super::{Failure, Interrupts, block_on, say};
+use crate::io::queue::Frame;
+use crate::io::recording::{Recorded, Writer};
+
+/// How often what was recorded is written: a process that is killed loses no more.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// How long peers may take for their close frame at the end.
+const GOODBYE: Duration = Duration::from_secs(1);
+
+/// Record the messages of a websocket endpoint with the times they arrive
+///
+/// The recording can be replayed at its own pace: plutino run RULEFILE --feed FILE --pace original. With --listen, the
+/// messages of every client that connects are recorded.
+#[derive(Args)]
+pub struct Record {
+    #[command(flatten)]
+    peer: Peer,
+    /// The file to write; with a name that ends in .zst it is compressed
+    #[arg(short, long, value_name = "FILE")]
+    output: PathBuf,
+    /// End after so many messages
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// End after this time, such as 10m
+    #[arg(long = "for", value_name = "DURATION", value_parser = duration)]
+    time: Option<Duration>,
+    /// Dial again, each second, while the endpoint is not there and when it has gone
+    #[arg(long, conflicts_with = "listen")]
+    retry: bool,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::property::duration::parse_text(text).ok_or_else(|| "expected a duration such as 30s or 10m".to_owned())
+}
+
+impl Record {
+    pub fn run(self) -> Result<(), Failure> {
+        let shown = self.output.display();
+        let failed = |error| Failure::Refused(format!("cannot write {shown}: {error}"));
+        let mut writer = Writer::create(&self.output, &self.peer.url).map_err(failed)?;
+        let (recorded, done) = block_on(async {
+            let mut interrupts = Interrupts::listen()?;
+            // Short, so that a slow disk slows the sender.
+            let (messages, arrived) = mpsc::channel(64);
+            let ends = async {
+                match self.time {
+                    Some(time) => tokio::time::sleep(time).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let mut recorded = 0;
+            let over = CancellationToken::new();
+            let mut receiving = pin!(self.receive(messages, &over));
+            let done = tokio::select! {
+                done = &mut receiving => return Ok((recorded, done)),
+                done = write(&mut writer, arrived, self.count, &mut recorded) => done.map_err(failed),
+                () = interrupts.next() => Ok(()),
+                () = ends => Ok(()),
+            };
+            // Peers get a close frame.
+            over.cancel();
+            let _ = tokio::time::timeout(GOODBYE, receiving).await;
+            Ok((recorded, done))
+        })?;
+        writer.flush().map_err(failed)?;
+        say(&format!("recorded {} in {shown}", super::messages(recorded)));
+        done
+    }
+
+    /// Receives messages until the endpoint ends; with `--retry` or `--listen` for ever.
+    async fn receive(&self, messages: mpsc::Sender<Recorded>, over: &CancellationToken) -> Result<(), Failure> {
+        let mut connection = 0;
+        if self.peer.listen {
+            let door = self.peer.bind().await?;
+            let mut clients = tokio::task::JoinSet::new();
+            loop {
+                let stream = tokio::select! {
+                    stream = door.client() => stream,
+                    () = over.cancelled() => break,
+                };
+                let Some(websocket) = door.greet(stream).await else { continue };
+                connection += 1;
+                let (messages, over) = (messages.clone(), over.clone());
+                clients.spawn(async move { drop(pass_on(websocket, connection, messages, &over).await) });
+                while clients.try_join_next().is_some() {}
+            }
+            clients.join_all().await;
+            return Ok(());
+        }
+        let mut reported = String::new();
+        loop {
+            let done = match self.peer.dial().await {
+                Ok(websocket) => {
+                    say(&format!("connected to {}", self.peer.url));
+                    reported.clear();
+                    connection += 1;
+                    pass_on(websocket, connection, messages.clone(), over).await
+                }
+                Err(failure) => Err(failure),
+            };
+            match done {
+                Err(Failure::Refused(why)) if self.retry => {
+                    // The same reason is reported once, however long it lasts.
+                    if reported != why {
+                        say(&format!("{why}; dialling again"));
+                        reported = why;
+                    }
+                }
+                Ok(()) if self.retry => {}
+                done => return done,
+            }
+            if over.is_cancelled() {
+                return Ok(());
+            }
+            tokio::time::sleep(super::REDIAL).await;
+        }
+    }
+}
+
+/// Passes the messages of a connection on until it ends.
+async fn pass_on<S>(
+    mut websocket: WebSocketStream<S>,
+    connection: u64,
+    messages: mpsc::Sender<Recorded>,
+    over: &CancellationToken,
+) -> Result<(), Failure>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    loop {
+        let next = tokio::select! {
+            next = websocket.next() => next,
+            () = over.cancelled() => {
+                let _ = websocket.close(None).await;
+                while let Some(Ok(_)) = websocket.next().await {}
+                return Ok(());
+            }
+        };
+        let frame = match next {
+            Some(Ok(Message::Text(text))) => Frame::Text(text),
+            Some(Ok(Message::Binary(bytes))) => Frame::Binary(bytes),
+            Some(Ok(Message::Close(_)) | Err(Error::ConnectionClosed)) | None => {
+                let _ = websocket.flush().await;
+                return Ok(());
+            }
+            Some(Ok(_)) => continue,
+            Some(Err(error)) => return Err(Failure::Refused(format!("the connection broke: {error}"))),
+        };
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64);
+        if messages.send(Recorded { at, connection, frame }).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+/// Writes messages until there are enough of them, or none come any more.
+async fn write(
+    writer: &mut Writer,
+    mut arrived: mpsc::Receiver<Recorded>,
+    count: Option<u64>,
+    recorded: &mut u64,
+) -> std::io::Result<()> {
+    let mut flush = Instant::now() + FLUSH;
+    while count.is_none_or(|count| *recorded < count) {
+        match tokio::time::timeout_at(flush, arrived.recv()).await {
+            Ok(Some(message)) => {
+                writer.add(&message)?;
+                *recorded += 1;
+            }
+            // The receiving side reports how it ended.
+            Ok(None) => return std::future::pending().await,
+            Err(_) => {}
+        }
+        if Instant::now() >= flush {
+            writer.flush()?;
+            flush = Instant::now() + FLUSH;
+        }
+    }
+    Ok(())
+}

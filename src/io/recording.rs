@@ -1,0 +1,287 @@
+//! Recordings of feeds: files that keep each message with the time it arrived, its connection, and whether it was text.
+//!
+//! A recording is lines of JSON, so that it can be searched and cut with the usual tools. The first line says that it
+//! is one. A file whose name ends in `.zst` is compressed: a sequence of zstd frames, so that a recording that was cut
+//! off is readable up to its last frame.
+//!
+//! ```text
+//! {"plutino":"recording","version":1,"of":"wss://feed.example/ws"}
+//! {"at":1760000000123,"connection":1,"text":"{\"price\":120}"}
+//! {"at":1760000000125,"connection":2,"binary":"AAEC"}
+//! ```
+//!
+//! This module must not know where messages come from or go to.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use ruzstd::decoding::{FrameDecoder, StreamingDecoder};
+use serde::{Deserialize, Serialize};
+
+use crate::format::compress::Method;
+use crate::io::queue::Frame;
+
+/// How every recording begins.
+const MARK: &str = "{\"plutino\":\"recording\"";
+
+/// Bytes of lines that are compressed together.
+const CHUNK: usize = 256 * 1024;
+
+/// The longest line, bytes.
+const LONGEST: u64 = 128 << 20;
+
+/// One message of a recording.
+#[derive(Clone, Debug)]
+pub struct Recorded {
+    /// When it arrived, ms since the epoch.
+    pub at: i64,
+    /// Which connection it came on.
+    pub connection: u64,
+    pub frame: Frame,
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    plutino: &'static str,
+    version: u8,
+    of: &'a str,
+}
+
+#[derive(Default, Serialize, Deserialize)]
+struct Line {
+    at: i64,
+    #[serde(default)]
+    connection: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    text: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    binary: Option<String>,
+}
+
+/// Writes a recording.
+pub struct Writer {
+    out: Box<dyn Write + Send>,
+    compresses: bool,
+    /// Lines that wait to be compressed.
+    waiting: Vec<u8>,
+}
+
+impl Writer {
+    /// Begins a recording of `of` in a new file.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the file cannot be written.
+    pub fn create(path: &Path, of: &str) -> io::Result<Writer> {
+        let out = BufWriter::new(File::create(path)?);
+        let mut writer = Writer { out: Box::new(out), compresses: is_zstd(path), waiting: Vec::new() };
+        writer.line(&Header { plutino: "recording", version: 1, of })?;
+        Ok(writer)
+    }
+
+    /// Adds a message.
+    ///
+    /// # Errors
+    /// [`io::Error`]
+    pub fn add(&mut self, message: &Recorded) -> io::Result<()> {
+        let Recorded { at, connection, frame } = message;
+        let mut line = Line { at: *at, connection: *connection, ..Line::default() };
+        match frame {
+            Frame::Text(text) => line.text = Some(text.as_str().to_owned()),
+            Frame::Binary(bytes) => line.binary = Some(BASE64_STANDARD.encode(bytes)),
+            Frame::Row(_) => return Ok(()),
+        }
+        self.line(&line)
+    }
+
+    fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
+        serde_json::to_writer(&mut self.waiting, line)?;
+        self.waiting.push(b'\n');
+        if self.waiting.len() >= CHUNK { self.hand_over() } else { Ok(()) }
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// [`io::Error`]
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.hand_over()?;
+        self.out.flush()
+    }
+
+    fn hand_over(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        match self.compresses {
+            true => self.out.write_all(&Method::Zstd.pack(&self.waiting).map_err(io::Error::other)?)?,
+            false => self.out.write_all(&self.waiting)?,
+        }
+        self.waiting.clear();
+        Ok(())
+    }
+}
+
+/// Reads a recording, message by message.
+pub struct Reader {
+    input: Box<dyn BufRead + Send>,
+    line: Vec<u8>,
+    number: u64,
+}
+
+impl Reader {
+    /// Opens a recording; `None` if the file is something else.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the file cannot be read.
+    pub fn open(path: &Path) -> io::Result<Option<Reader>> {
+        let file = BufReader::new(File::open(path)?);
+        let input: Box<dyn BufRead + Send> = match is_zstd(path) {
+            true => Box::new(BufReader::new(Frames { source: Some(file), decoder: None })),
+            false => Box::new(file),
+        };
+        let mut reader = Reader { input, line: Vec::new(), number: 0 };
+        // Only as much as shows what it is: another file may have no line break at all.
+        let mut begin = Vec::new();
+        (&mut reader.input).take(MARK.len() as u64).read_to_end(&mut begin)?;
+        if begin != MARK.as_bytes() {
+            return Ok(None);
+        }
+        reader.next_line()?;
+        Ok(Some(reader))
+    }
+
+    /// The next message; `None` at the end.
+    ///
+    /// # Errors
+    /// [`io::Error`], also for a line that is not one of a recording.
+    pub fn read(&mut self) -> io::Result<Option<Recorded>> {
+        loop {
+            if !self.next_line()? {
+                return Ok(None);
+            }
+            if self.line.trim_ascii().is_empty() {
+                continue;
+            }
+            let line: Line = serde_json::from_slice(&self.line).map_err(|error| self.wrong(&error))?;
+            let frame = match (line.text, line.binary) {
+                (Some(text), None) => Frame::Text(text.into()),
+                (None, Some(binary)) => {
+                    Frame::Binary(Bytes::from(BASE64_STANDARD.decode(binary).map_err(|error| self.wrong(&error))?))
+                }
+                _ => return Err(self.wrong(&"a message has either text or binary")),
+            };
+            return Ok(Some(Recorded { at: line.at, connection: line.connection, frame }));
+        }
+    }
+
+    fn next_line(&mut self) -> io::Result<bool> {
+        self.line.clear();
+        self.number += 1;
+        let read = (&mut self.input).take(LONGEST).read_until(b'\n', &mut self.line)? as u64;
+        if read == LONGEST {
+            return Err(self.wrong(&format!("it is longer than {LONGEST} bytes")));
+        }
+        Ok(read > 0)
+    }
+
+    fn wrong(&self, why: &dyn std::fmt::Display) -> io::Error {
+        let message = format!("line {} of the recording cannot be read: {why}", self.number);
+        io::Error::new(io::ErrorKind::InvalidData, message)
+    }
+}
+
+/// Whether a file is compressed, by its name.
+fn is_zstd(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zst"))
+}
+
+/// A sequence of zstd frames, decompressed.
+struct Frames<R: BufRead> {
+    /// Between two frames.
+    source: Option<R>,
+    /// Within one.
+    decoder: Option<StreamingDecoder<R, FrameDecoder>>,
+}
+
+impl<R: BufRead> Read for Frames<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if buffer.is_empty() {
+            return Ok(0);
+        }
+        loop {
+            if let Some(decoder) = &mut self.decoder {
+                let read = decoder.read(buffer)?;
+                if read > 0 {
+                    return Ok(read);
+                }
+                self.source = self.decoder.take().map(StreamingDecoder::into_inner);
+            }
+            let Some(source) = &mut self.source else { return Ok(0) };
+            if source.fill_buf()?.is_empty() {
+                return Ok(0);
+            }
+            let Some(source) = self.source.take() else { return Ok(0) };
+            self.decoder = Some(StreamingDecoder::new(source).map_err(io::Error::other)?);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read() {
+        for name in ["plain.ndjson", "packed.ndjson.zst"] {
+            let path = std::env::temp_dir().join(format!("plutino-recording-{}-{name}", std::process::id()));
+            let frames = [Frame::Text("{\"a\":\n1}".into()), Frame::Binary(Bytes::from_static(&[0, 255]))];
+            let mut writer = Writer::create(&path, "ws://x").expect("it can be written");
+            for number in 0..1000u64 {
+                let frame = frames[number as usize % 2].clone();
+                writer.add(&Recorded { at: number as i64, connection: number, frame }).expect("it is added");
+                if number % 300 == 0 {
+                    writer.flush().expect("it is written");
+                }
+            }
+            writer.flush().expect("it is written");
+            let mut reader = Reader::open(&path).expect("it can be read").expect("it is a recording");
+            for number in 0..1000u64 {
+                let message = reader.read().expect("it can be read").expect("there is one");
+                let expected = &frames[number as usize % 2];
+                let is_text = matches!((&message.frame, expected), (Frame::Text(_), Frame::Text(_)));
+                assert_eq!((message.at, message.connection), (number as i64, number));
+                assert_eq!((message.frame.bytes(), is_text), (expected.bytes(), number % 2 == 0));
+            }
+            assert!(reader.read().expect("it ends").is_none());
+            std::fs::remove_file(&path).expect("it is there");
+        }
+    }
+
+    #[test]
+    fn other_files_are_no_recordings() {
+        let path = std::env::temp_dir().join(format!("plutino-recording-{}-other", std::process::id()));
+        for (text, message) in [
+            ("", None),
+            ("{\"a\":1}\n", None),
+            (
+                "{\"plutino\":\"recording\",\"version\":1}\n{\"at\":1}\n",
+                Some("line 2 of the recording cannot be read: a message"),
+            ),
+            (
+                "{\"plutino\":\"recording\",\"version\":1}\n\nx\n",
+                Some("line 3 of the recording cannot be read: expected value"),
+            ),
+        ] {
+            std::fs::write(&path, text).expect("it can be written");
+            let found = Reader::open(&path).expect("it can be read").map(|mut reader| reader.read().err());
+            let found = found.map(|error| error.expect("it is wrong").to_string());
+            assert_eq!(found.is_some(), message.is_some(), "{text}");
+            assert!(found.unwrap_or_default().starts_with(message.unwrap_or_default()), "{text}");
+        }
+        std::fs::remove_file(&path).expect("it is there");
+    }
+}

@@ -1,0 +1,105 @@
+//! Recordings: replayed at any pace they give the same results, and two rule files can be compared by them.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Folder {
+        let folder = std::env::temp_dir().join(format!("plutino-recordings-{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder can be made");
+        Folder(folder)
+    }
+
+    fn write(&self, file: &str, text: &str) {
+        std::fs::write(self.0.join(file), text).expect("a file can be written");
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+fn plutino(folder: &Path, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+    command.args(arguments).current_dir(folder).stdin(Stdio::null());
+    command.env("KUIPER__SOURCE__HTTPSERVERPORT", "0").env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1");
+    let output = command.output().expect("the program starts");
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is text");
+    (output.status.code(), text(&output.stdout), text(&output.stderr))
+}
+
+/// The stream dials somebody who is not there: a recording needs no peer.
+const RULES: &str = r#"
+sources: {websocket: {feed: {addr: "127.0.0.1:9"}}}
+streams: ['CREATE STREAM s () WITH (TYPE="websocket", DATASOURCE="/s", CONF_KEY="feed", TIMESTAMP="ts")']
+rules:
+  - id: clock
+    sql: SELECT count(*) AS n, window_start() AS start FROM s GROUP BY TUMBLINGWINDOW(ms, 100)
+    actions: [{log: {sendSingle: true}}]
+  - id: event
+    sql: SELECT count(*) AS events, window_start() AS start FROM s GROUP BY TUMBLINGWINDOW(ms, 200)
+    actions: [{log: {sendSingle: true}}]
+    options: {isEventTime: true, lateTolerance: 0}
+"#;
+
+/// Two messages each 50 ms, from 1000 ms on.
+fn recording() -> String {
+    let mut text = "{\"plutino\":\"recording\",\"version\":1,\"of\":\"ws://x\"}\n".to_owned();
+    for number in 0..8 {
+        let at = 1000 + 50 * number;
+        for connection in [1, 2] {
+            text += &format!("{{\"at\":{at},\"connection\":{connection},\"text\":\"{{\\\"ts\\\":{at}}}\"}}\n");
+        }
+    }
+    text
+}
+
+fn sorted(text: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn a_recording_gives_the_same_results_at_any_pace() {
+    let folder = Folder::new("pace");
+    folder.write("rules.yaml", RULES);
+    folder.write("feed.ndjson", &recording());
+    let expected: Vec<String> = [1000, 1100, 1200, 1300]
+        .iter()
+        .map(|start| format!("{{\"n\":4,\"start\":{start}}}"))
+        .chain([1000, 1200].iter().map(|start| format!("{{\"events\":8,\"start\":{start}}}")))
+        .collect();
+    for pace in ["max", "10x", "original"] {
+        let arguments = ["run", "rules.yaml", "--quiet", "--feed", "feed.ndjson", "--pace", pace];
+        let (code, out, err) = plutino(&folder.0, &arguments);
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{pace}");
+        assert_eq!(sorted(&out), sorted(&expected.join("\n")), "{pace}");
+    }
+    folder.write("lines.ndjson", "{\"ts\":1}\n");
+    let (code, _, err) = plutino(&folder.0, &["run", "rules.yaml", "--feed", "lines.ndjson", "--pace", "max"]);
+    assert!(code == Some(2) && err.contains("--pace is for recordings"), "{err}");
+    let (code, _, err) = plutino(&folder.0, &["run", "rules.yaml", "--feed", "feed.ndjson", "--rate", "5"]);
+    assert!(code == Some(2) && err.contains("a recording is replayed once"), "{err}");
+}
+
+#[test]
+fn two_rule_files_are_compared() {
+    let folder = Folder::new("diff");
+    folder.write("old.yaml", RULES);
+    folder.write("new.yaml", &RULES.replace("(ms, 200)", "(ms, 400)"));
+    folder.write("feed.ndjson", &recording());
+    let (code, out, _) = plutino(&folder.0, &["diff", "old.yaml", "old.yaml", "--feed", "feed.ndjson"]);
+    assert_eq!((code, out.as_str()), (Some(0), "rule clock: the same 4 messages\nrule event: the same 2 messages\n"));
+    let (code, out, _) = plutino(&folder.0, &["diff", "old.yaml", "new.yaml", "--feed", "feed.ndjson@s"]);
+    assert_eq!(code, Some(1));
+    assert!(
+        out.starts_with("rule clock: the same 4 messages\nrule event: 2 messages before, 2 after: 2 changed"),
+        "{out}"
+    );
+    assert!(out.contains("  - {\"events\":8,\"start\":1000}\n  + {\"events\":8,\"start\":800}\n"), "{out}");
+}
