@@ -479,3 +479,102 @@ async fn another_address_is_dialled_where_one_fails_and_redirects_are_followed()
     say(&mut feed, "{\"n\":1}").await;
     assert_eq!(line(&mut lines).await, "{\"n\":1}");
 }
+
+/// A proxy that asks for credentials, and passes on what goes through; the heads of its requests.
+async fn proxy() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
+    let (listener, address) = listen().await;
+    let (heads, asked) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let Ok((mut near, _)) = listener.accept().await else { return };
+            let heads = heads.clone();
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(near.read_u8().await.expect("a head"));
+                }
+                let head = String::from_utf8(head).expect("a head is text");
+                let _ = heads.send(head.clone());
+                if !head.to_lowercase().contains("proxy-authorization: basic dxnlcjpwyxnz") {
+                    let refusal = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n";
+                    let _ = near.write_all(refusal.as_bytes()).await;
+                    return;
+                }
+                let target = head.split(' ').nth(1).expect("a target").to_owned();
+                let mut far = TcpStream::connect(target).await.expect("the feed is there");
+                near.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await.expect("it is read");
+                let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+            });
+        }
+    });
+    (address, asked)
+}
+
+#[tokio::test]
+async fn a_feed_behind_a_proxy_is_reached_with_its_credentials() {
+    let (listener, address) = listen().await;
+    let (proxy, mut asked) = proxy().await;
+    let props = json!({"addr": address, "proxy": format!("http://user:pass@{proxy}"), "onOpen": "hello"});
+    let (_child, mut lines) = run_streams("proxy", &[props]);
+    let mut feed = accept(&listener).await;
+    let head = timeout(LIMIT, asked.recv()).await.expect("the proxy is asked").expect("a head");
+    assert!(head.starts_with(&format!("CONNECT {address} HTTP/1.1\r\n")), "{head}");
+    assert_eq!(timeout(LIMIT, hear(&mut feed)).await.expect("it says it"), Ok("hello".to_owned()));
+    say(&mut feed, "{\"n\":1}").await;
+    assert_eq!(line(&mut lines).await, "{\"n\":1}");
+    // A cut is followed by another dial, through the proxy too.
+    drop(feed.into_inner());
+    let mut feed = accept(&listener).await;
+    timeout(LIMIT, asked.recv()).await.expect("the proxy is asked").expect("a head");
+    assert_eq!(timeout(LIMIT, hear(&mut feed)).await.expect("it says it"), Ok("hello".to_owned()));
+}
+
+#[tokio::test]
+async fn two_mirrors_of_a_feed_bring_each_message_once() {
+    let ((one, first), (two, second)) = (listen().await, listen().await);
+    let props = json!({
+        "addr": [first, second], "mode": "mirror", "dedupKey": "n", "onOpen": "subscribe",
+        "reconnect": {"initial": "50ms", "max": "100ms"},
+    });
+    let (_child, mut lines) = run_streams("mirror", &[props]);
+    let (mut left, mut right) = (accept(&one).await, accept(&two).await);
+    for feed in [&mut left, &mut right] {
+        assert_eq!(timeout(LIMIT, hear(feed)).await.expect("it subscribes"), Ok("subscribe".to_owned()));
+    }
+    say(&mut left, "{\"n\":1}").await;
+    assert_eq!(line(&mut lines).await, "{\"n\":1}");
+    say(&mut right, "{\"n\":1}").await;
+    say(&mut right, "{\"n\":2}").await;
+    assert_eq!(line(&mut lines).await, "{\"n\":2}");
+    // One of them is cut: the other goes on, and the first comes back.
+    drop(left.into_inner());
+    say(&mut right, "{\"n\":3}").await;
+    assert_eq!(line(&mut lines).await, "{\"n\":3}");
+    let mut left = accept(&one).await;
+    assert_eq!(timeout(LIMIT, hear(&mut left)).await.expect("it subscribes"), Ok("subscribe".to_owned()));
+    say(&mut left, "{\"n\":3}").await;
+    say(&mut left, "{\"n\":4}").await;
+    assert_eq!(line(&mut lines).await, "{\"n\":4}");
+}
+
+#[tokio::test]
+async fn messages_that_keep_a_connection_alive_are_sent_when_they_are_due() {
+    let (listener, address) = listen().await;
+    let keep = json!({"message": "{\"op\":\"ping\",\"at\":{{now}}}", "every": "100ms", "when": "always"});
+    let (_child, mut lines) = run_streams("alive", &[json!({"addr": address, "keepAlive": keep})]);
+    let mut feed = accept(&listener).await;
+    for n in 0..3 {
+        // Whatever the feed says meanwhile.
+        say(&mut feed, &json!({"n": n}).to_string()).await;
+        let heard = timeout(LIMIT, hear(&mut feed)).await.expect("it is sent").expect("a text");
+        let heard: Value = serde_json::from_str(&heard).expect("it is JSON");
+        assert!(heard["op"] == "ping" && heard["at"].as_i64().is_some_and(|at| at > 1_700_000_000_000), "{heard}");
+        assert_eq!(line(&mut lines).await, json!({"n": n}).to_string());
+    }
+    // A quiet feed alone hears it.
+    let (listener, address) = listen().await;
+    let keep = json!({"message": "ping", "every": "400ms"});
+    let (_child, _lines) = run_streams("quiet", &[json!({"addr": address, "keepAlive": keep})]);
+    let mut feed = accept(&listener).await;
+    assert_eq!(timeout(LIMIT, hear(&mut feed)).await.expect("it is sent"), Ok("ping".to_owned()));
+}

@@ -30,6 +30,7 @@ mod rule_tests;
 mod run;
 mod secure;
 mod service_abuse;
+mod soak;
 mod sql_docs;
 mod surface;
 mod trial;

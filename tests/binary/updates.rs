@@ -97,7 +97,7 @@ async fn updates(workers: &str, rounds: usize) {
         let sql = format!("CREATE STREAM {stream} () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")");
         served.asks("POST", "/streams", &json!({"sql": sql})).await.done();
     }
-    let sink = json!({"path": "/out", "sendSingle": true, "writeTimeout": "1h"});
+    let sink = json!({"path": "/out", "sendSingle": true, "writeTimeout": "1h", "idleTimeout": "1h"});
     served.asks("POST", "/rules", &rule("a", "", sink.clone())).await.done();
     // One that never reads: nobody waits for it.
     let (_lazy, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");

@@ -2,7 +2,9 @@
 //!
 //! One file for what an attack begins with; what each may not do is in the name of its test.
 
+mod connections;
 mod floods;
+mod memory;
 mod pages;
 mod reach;
 mod secrets;

@@ -158,3 +158,57 @@ fn a_first_start_without_space_leaves_nothing() {
     assert!(!folder.path("data").exists());
     folder.serve().done("POST", "/streams", &stream());
 }
+
+#[test]
+fn every_verb_of_the_store_works_after_kill_9() {
+    let folder = Folder::new("verbs");
+    let mut served = folder.serve();
+    served.done("POST", "/streams", &stream());
+    for round in 0..3 {
+        let storms: Vec<_> = (0..3)
+            .map(|storm| {
+                let rest = served.rest.clone();
+                std::thread::spawn(move || {
+                    let mut answered = 0;
+                    for step in 0.. {
+                        let body = rule(&format!("r{storm}"), &format!("{round} {step}")).to_string();
+                        match ask(&rest, "PUT", &format!("/rules/r{storm}"), "", &body) {
+                            Some(answer) => assert!((200..300).contains(&answer.status), "{}", answer.body),
+                            None => return answered,
+                        }
+                        answered = step;
+                    }
+                    answered
+                })
+            })
+            .collect();
+        let url = format!("http://{}", served.rest);
+        let backup = store(&folder, &["backup", "--url", &url, &format!("backup{round}.redb")]);
+        assert!(backup.status.success(), "{}", said(&backup));
+        std::thread::sleep(Duration::from_millis(100));
+        served.kill();
+        let answered: Vec<usize> = storms.into_iter().map(|storm| storm.join().expect("no panic")).collect();
+        // Of the store that was killed, and of the copy that was made meanwhile.
+        let copy = Folder::new("verbs-copy");
+        std::fs::create_dir_all(copy.path("data")).expect("a folder can be made");
+        std::fs::copy(folder.path(format!("backup{round}.redb")), copy.store()).expect("it is there");
+        for place in [&folder, &copy] {
+            let checked = store(place, &["check"]);
+            assert!(checked.status.success(), "{}", said(&checked));
+            let file = format!("export{round}.json");
+            assert!(store(place, &["export", &file]).status.success());
+            let exported = std::fs::read(place.path(file)).expect("it is there");
+            let exported: Value = serde_json::from_slice(&exported).expect("it is JSON");
+            assert_eq!(exported["rules"].as_object().expect("rules").len(), 3, "{exported}");
+        }
+        let repaired = store(&folder, &["repair"]);
+        assert!(repaired.status.success(), "{}", said(&repaired));
+        served = folder.serve();
+        for (storm, answered) in answered.into_iter().enumerate() {
+            let known = served.get(&format!("/rules/r{storm}"));
+            let name = known["name"].as_str().expect("a name");
+            let step: usize = name.rsplit(' ').next().and_then(|step| step.parse().ok()).expect("a step");
+            assert!(step >= answered, "{name}: {answered} was answered");
+        }
+    }
+}
