@@ -14,6 +14,7 @@ mod measure;
 mod memory;
 mod opening;
 mod replacing;
+mod running;
 mod status;
 mod stopping;
 mod tables;
@@ -31,6 +32,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::dataflow::cluster::Traffic;
 use crate::dataflow::command::{Command, Mark, StateAnswer, StreamKey};
 use crate::dataflow::worker::DataThread;
 use crate::definition::stream::StreamDef;
@@ -38,8 +40,9 @@ use crate::format::sink_format::SinkFormat;
 use crate::io::LinkStatus;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
 use crate::io::events::EventSink;
-use crate::io::queue::{Backlog, FrameSender, Signal};
+use crate::io::queue::{Backlog, Signal};
 use crate::io::reach::FileRoots;
+use crate::io::thread_queues::ThreadQueues;
 use crate::io::websocket::{ConnectError, ServerSettings, TurnedAway, Websockets};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
@@ -47,6 +50,7 @@ use crate::sync::{KeyedLock, locked};
 use crate::time::Clock;
 use crate::value::Text;
 use crate::view::Views;
+use running::{Place, RuleThreads};
 
 pub use self::ending::{Ended, Totals};
 pub use self::measure::{Measured, Waiting};
@@ -143,6 +147,8 @@ pub enum EngineError {
 /// Runs rules, tables and views on data threads.
 pub struct Engine {
     threads: Vec<DataThread>,
+    /// Letters between them.
+    traffic: Traffic,
     connectors: Connectors,
     views: Arc<Views>,
     running: Mutex<Running>,
@@ -178,13 +184,12 @@ struct RunningTable {
     metrics: Arc<RuleMetrics>,
 }
 
-/// Which instance of a stream it is. A rule and its streams live on one thread; a stream that rules of two threads
-/// read is opened on both.
+/// An instance of a stream. A stream that is read in different places is opened in each.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct StreamId {
     name: Text,
     def: Definition,
-    thread: usize,
+    place: Place,
     /// of a scan table: a number of its own for each start of its rule, with which its rows begin
     scan: Option<usize>,
 }
@@ -208,26 +213,41 @@ impl Hash for Definition {
 }
 
 struct RunningStream {
+    /// The same on all of its threads.
     key: StreamKey,
-    /// wakes the stream's input: for its sockets, and for sinks that made it wait
-    signal: Signal,
+    /// One for each thread that reads it.
+    parts: Vec<StreamPart>,
     /// `None` before it is opened and after the end of input.
     source: Option<Arc<OpenSource>>,
     /// Opens the source once a rule reads the stream, so that the rule misses no row.
-    pending: Option<(SourceSpec, FrameSender)>,
-    /// What was read and has not run yet.
-    backlog: Backlog,
+    pending: Option<(SourceSpec, ThreadQueues)>,
     /// The status of the source when it was closed at the end of input.
     ended: Option<LinkStatus>,
     /// Rules that read it, starting ones included.
     rules: usize,
 }
 
+/// A stream on one thread.
+struct StreamPart {
+    thread: usize,
+    /// Wakes its input: for its sockets, and for sinks that made it wait.
+    signal: Signal,
+    /// What was read and has not run yet.
+    backlog: Backlog,
+}
+
+impl RunningStream {
+    /// What was read and has not run yet, on all threads.
+    fn backlog(&self) -> Backlog {
+        Backlog::of_all(self.parts.iter().map(|part| part.backlog.clone()))
+    }
+}
+
 struct RunningRule {
     key: u64,
     /// Each once.
     streams: Vec<StreamId>,
-    thread: usize,
+    threads: RuleThreads,
     metrics: Arc<RuleMetrics>,
     /// Whether it has state.
     stateful: bool,
@@ -259,13 +279,13 @@ impl Engine {
     pub fn start_at(settings: EngineSettings, clock: Clock) -> Result<Engine, EngineError> {
         let views = Arc::new(Views::new(clock.clone()));
         tokio::spawn(views::tick(Arc::downgrade(&views)));
-        let threads = (0..settings.workers.max(1))
-            .map(|index| DataThread::start(index, settings.zone.clone(), clock.clone(), views.clone()))
-            .collect::<Result<Vec<_>, _>>()?;
+        let (workers, traffic) = (settings.workers.max(1), Traffic::default());
+        let threads = DataThread::start_all(workers, &settings.zone, &clock, &views, &traffic)?;
         let handles = threads.iter().map(|thread| thread.handle.clone()).collect();
         let connectors = Connectors::new(Websockets::with_views(settings.server, handles, views.clone()));
         Ok(Engine {
             threads,
+            traffic,
             connectors,
             views,
             running: Mutex::default(),
@@ -300,7 +320,7 @@ impl Engine {
         let (thread, key, kept) = {
             let running = self.running();
             let rule = running.rules.get(id)?;
-            (rule.thread, rule.key, rule.kept.load(Ordering::Relaxed))
+            (rule.threads.home, rule.key, rule.kept.load(Ordering::Relaxed))
         };
         self.save_on(thread, key, kept).await
     }

@@ -101,9 +101,12 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
         plan,
         id: query.name.to_owned(),
         encodings: vec![encoding],
+        dead_letters: Vec::new(),
         send_error: false,
         metrics: metrics.clone(),
         keeps: Default::default(),
+        part: Default::default(),
+        started: Clock::System.now(),
         replaces: None,
         done,
     })));

@@ -74,6 +74,7 @@ pub fn stream(
         let mut activator = None;
         let clock_of_input = clock.clone();
         let scan_of_input = scan.clone();
+        let input_of_scan = input.clone();
         let batches =
             source::<_, CapacityContainerBuilder<Vec<FrameBatch>>, _, _>(scope, "input", |capability, info| {
                 let mine = scope.activator_for(info.address);
@@ -102,7 +103,9 @@ pub fn stream(
             });
         batches.sink(Pipeline, "scan", move |(input, _frontier)| {
             input.for_each(|_time, batches| {
-                scan.borrow_mut().run(batches, clock.now());
+                let mut scan = scan.borrow_mut();
+                scan.set_behind(!input_of_scan.is_empty());
+                scan.run(batches, clock.now());
                 batches.clear();
             });
         });

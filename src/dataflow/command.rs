@@ -13,6 +13,7 @@ use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
 use crate::value::Text;
 
+use super::event_clock::EventClocks;
 use super::output::Encoding;
 use super::row::ScannedRow;
 use super::state::checkpoint::CheckpointError;
@@ -42,7 +43,7 @@ pub enum Command {
     DropRule {
         leaving: Leaving,
         /// Receives the state when the rule is gone.
-        done: oneshot::Sender<StateAnswer>,
+        done: oneshot::Sender<Left>,
     },
     /// Requests the state of a rule.
     SaveRule {
@@ -134,6 +135,29 @@ pub struct Leaving {
     pub ends: Vec<StreamKey>,
     /// Requests its state, unless it is still that of this mark.
     pub save: Option<Mark>,
+    /// How many letters with rows the other threads have sent to it: it waits for all of them.
+    pub letters: u64,
+}
+
+/// The result of a rule's end on a thread.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// Its state, if that was requested.
+    pub state: StateAnswer,
+    /// How many letters with rows this thread has sent to its home.
+    pub letters: u64,
+}
+
+/// The part of a rule on one thread.
+#[derive(Clone, Debug, Default)]
+pub enum Part {
+    /// The rule runs on this thread alone, or on each thread by itself.
+    #[default]
+    Whole,
+    /// The state is here; other threads send rows, too.
+    Home(EventClocks),
+    /// The scan is here; rows that pass it go to this worker.
+    Scan(usize, EventClocks),
 }
 
 /// A rule to start.
@@ -152,8 +176,11 @@ pub struct NewRule {
     pub send_error: bool,
     pub metrics: Arc<RuleMetrics>,
     pub keeps: Keeps,
+    pub part: Part,
+    /// When it was started, ms since the epoch.
+    pub started: i64,
     /// The version that it replaces, and whose state it continues from if that was requested.
     pub replaces: Option<Leaving>,
     /// Receives the state of that version once the rule sees messages.
-    pub done: oneshot::Sender<StateAnswer>,
+    pub done: oneshot::Sender<Left>,
 }

@@ -37,6 +37,7 @@ const HELD_BYTES: usize = 8 << 20;
 const ERRORS_KEPT: usize = 64;
 
 /// One form of the results, and the outlets that take it.
+#[derive(Clone)]
 pub struct Encoding {
     pub format: Arc<SinkFormat>,
     pub outlets: Vec<Arc<dyn Outlet>>,

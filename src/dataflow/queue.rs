@@ -1,8 +1,12 @@
-//! The queue between a stream's scan and the dataflow of a rule with state, both on one worker.
+//! The queue between the scans of a rule's streams and the rule's dataflow, on the thread of the rule's state.
 //!
 //! Rows are flat: one vector of values for all rows, so that a row needs no allocation. The queue also carries the
 //! rule's watermark, which rows that do not pass the filter advance too: the least, over the rule's streams, of the
 //! largest timestamp seen, less the tolerance.
+//!
+//! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced the
+//! watermark before it. So a row is late exactly if it would be late on this thread. A thread with waiting messages holds
+//! its stream's time back to what it has seen; a thread without does not.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -11,11 +15,18 @@ use timely::scheduling::Activator;
 
 use crate::value::Value;
 
+use super::cluster::Post;
+use super::command::RuleKey;
+use super::event_clock::{EventClocks, Verdict};
+use super::letters::{Advance, ForwardedRows, RuleLetter};
 use super::row::RowBatch;
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
 
 /// At this many rows the streams of a rule wait until it has taken them.
 const FULL: usize = 32 * 1024;
+
+/// Another thread learns that its rows were taken once they are this many: telling it costs a letter.
+const UNTOLD: usize = 4 * 1024;
 
 /// The queue of one rule. Usually the rule's dataflow takes all rows before the streams bring more. A busy rule takes
 /// none; at `FULL` rows its streams wait too.
@@ -23,6 +34,7 @@ pub struct RuleQueue {
     batch: RefCell<RowBatch>,
     width: usize,
     streams: Vec<StreamTime>,
+    clocks: EventClocks,
     idle_timeout: i64,
     watermark: Cell<i64>,
     /// The last watermark given to the rule's dataflow.
@@ -37,57 +49,76 @@ pub struct RuleQueue {
     busy: Cell<bool>,
     /// The rule pauses (`delay`): its streams do not wait for it.
     paused: Cell<bool>,
+    /// Set if other threads send rows.
+    senders: Option<Senders>,
 }
 
 /// The progress of an input in event time.
 struct StreamTime {
-    /// The largest timestamp, less the tolerance; `i64::MIN` before the first.
-    reached: Cell<i64>,
+    /// On each thread that reads it.
+    threads: Box<[ThreadTime]>,
     /// When the last row arrived, by the clock.
     seen: Cell<i64>,
     /// Whether it moves the watermark; tables do not.
     counts: bool,
-    clock: Cell<EventClock>,
 }
 
-/// The first rows of a stream that must all be far ahead of the clock for its data to count as simulated.
-const FIRST_ROWS: u8 = 3;
-
-/// Which clock the times of a stream's rows follow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum EventClock {
-    /// This many rows came, all of them far ahead of the worker's clock.
-    Unknown(u8),
-    /// The worker's: a row far ahead of it is wrong.
-    Wall,
-    /// Their own.
-    Data,
+/// The progress of one thread with an input.
+struct ThreadTime {
+    /// The largest timestamp, less the tolerance; `i64::MIN` before the first.
+    reached: Cell<i64>,
+    /// Messages wait there.
+    behind: Cell<bool>,
 }
 
-/// What happens to a row in event time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The watermark follows it.
-    Accept,
-    /// The watermark follows it, and from now on the stream's times are taken as they are: its first rows were all far
-    /// ahead of the clock.
-    Simulated,
-    /// It waits for its time. The watermark does not follow it, since it may be wrong.
-    Hold,
-    /// It is too far ahead of the clock.
-    Drop,
+impl StreamTime {
+    fn new(threads: usize, counts: bool, now: i64) -> StreamTime {
+        let thread = || ThreadTime { reached: Cell::new(i64::MIN), behind: Cell::new(false) };
+        StreamTime { threads: (0..threads).map(|_| thread()).collect(), seen: Cell::new(now), counts }
+    }
+
+    fn reached(&self) -> i64 {
+        if let [alone] = &*self.threads {
+            return alone.reached.get();
+        }
+        let reached = |thread: &ThreadTime| thread.reached.get();
+        let behind = self.threads.iter().filter(|thread| thread.behind.get() && reached(thread) > i64::MIN);
+        let furthest = || self.threads.iter().map(reached).max().unwrap_or(i64::MIN);
+        behind.map(reached).min().unwrap_or_else(furthest)
+    }
+}
+
+/// The other threads that send rows of a rule.
+struct Senders {
+    rule: RuleKey,
+    /// The number of this thread's worker.
+    own: usize,
+    post: Post<RuleLetter>,
+    /// Rows of each thread that have arrived, without those that it knows were taken.
+    untold: RefCell<Box<[usize]>>,
+}
+
+/// How many rows of another thread were lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Behind the watermark.
+    pub late: u64,
+    /// How far the last of them is behind it, ms.
+    pub late_by: i64,
+    /// The rule pauses, and too many rows wait.
+    pub dropped: u64,
 }
 
 impl RuleQueue {
     /// A queue for rows of `width` slots. `streams` says of each input whether it moves the watermark. An input that is
     /// silent for `idle_timeout` ms (0: for ever) from `now` on does not hold the watermark back.
     pub fn new(width: usize, streams: impl IntoIterator<Item = bool>, idle_timeout: i64, now: i64) -> Self {
-        let clock = || Cell::new(EventClock::Unknown(0));
-        let stream = |counts| StreamTime { reached: Cell::new(i64::MIN), seen: Cell::new(now), counts, clock: clock() };
+        let streams: Vec<StreamTime> = streams.into_iter().map(|counts| StreamTime::new(1, counts, now)).collect();
         RuleQueue {
             batch: RefCell::new(RowBatch { width, ..RowBatch::default() }),
             width,
-            streams: streams.into_iter().map(stream).collect(),
+            clocks: EventClocks::new(streams.len()),
+            streams,
             idle_timeout,
             watermark: Cell::new(i64::MIN),
             told: Cell::new(i64::MIN),
@@ -97,7 +128,24 @@ impl RuleQueue {
             streams_waiting: RefCell::default(),
             busy: Cell::new(false),
             paused: Cell::new(false),
+            senders: None,
         }
+    }
+
+    /// Also takes rows from the other workers of a cluster of `workers`.
+    #[must_use]
+    pub fn gathering(mut self, rule: RuleKey, clocks: EventClocks, post: Post<RuleLetter>, workers: usize) -> Self {
+        for stream in &mut self.streams {
+            *stream = StreamTime::new(workers, stream.counts, stream.seen.get());
+        }
+        self.clocks = clocks;
+        self.senders = Some(Senders { rule, own: post.index(), post, untold: RefCell::new(vec![0; workers].into()) });
+        self
+    }
+
+    /// Whether other threads send rows, too.
+    pub fn is_shared(&self) -> bool {
+        self.senders.is_some()
     }
 
     /// Sets what new rows activate.
@@ -137,29 +185,97 @@ impl RuleQueue {
 
     /// Adds a row of an input, taking its slots.
     pub fn push(&self, input: u16, time: i64, received: Instant, slots: &mut [Value]) {
-        let mut batch = self.batch.borrow_mut();
-        batch.values.extend(slots.iter_mut().map(std::mem::take));
-        let full = batch.times.len() + 1;
-        batch.values.resize(full * self.width, Value::Absent);
-        batch.times.push(time);
-        batch.inputs.push(input);
-        batch.received.get_or_insert(received);
+        self.batch.borrow_mut().push(input, time, received, slots);
     }
 
     /// Advances the watermark by a row of an input that arrived at `now`. False: the row is late.
     pub fn advance(&self, input: u16, time: i64, tolerance: i64, now: i64) -> bool {
+        let own = self.senders.as_ref().map_or(0, |senders| senders.own);
         let stream = &self.streams[usize::from(input)];
         stream.seen.set(now);
         if time < self.watermark.get() {
             return false;
         }
-        let reached = time.saturating_sub(tolerance);
-        if reached > stream.reached.get() {
-            stream.reached.set(reached);
-            self.changes.set(self.changes.get() + 1);
-        }
+        self.reach(stream, own, time.saturating_sub(tolerance));
         self.refresh(now);
         true
+    }
+
+    fn reach(&self, stream: &StreamTime, thread: usize, reached: i64) {
+        let known = &stream.threads[thread].reached;
+        if reached > known.get() {
+            known.set(reached);
+            self.changes.set(self.changes.get() + 1);
+        }
+    }
+
+    /// Takes rows that another thread has scanned and that arrived at `now`. For a rule by the clock this is also their
+    /// time: the windows of their scan may be over.
+    pub fn accept(&self, from: usize, letter: ForwardedRows, now: i64, event_time: bool) -> Refused {
+        let ForwardedRows { mut rows, advances, input, behind, .. } = letter;
+        let count = rows.times.len();
+        let mut refused = Refused::default();
+        if event_time {
+            self.streams[usize::from(input)].threads[from].behind.set(behind);
+            (refused.late, refused.late_by) = self.remove_late(from, &mut rows, &advances, now);
+        } else {
+            rows.times.iter_mut().for_each(|time| *time = (*time).max(now));
+        }
+        if self.overflows() {
+            // No stream waits for a rule that pauses.
+            refused.dropped = rows.times.len() as u64;
+            self.tell(from, count);
+            return refused;
+        }
+        self.batch.borrow_mut().append(rows);
+        if let Some(senders) = &self.senders {
+            senders.untold.borrow_mut()[from] += count;
+        }
+        refused
+    }
+
+    /// Advances the watermark as the other thread's rows do, and removes late rows; returns how many there were, and how
+    /// far the last one was behind, ms.
+    fn remove_late(&self, from: usize, rows: &mut RowBatch, advances: &[Advance], now: i64) -> (u64, i64) {
+        let mut late_by = 0;
+        let mut advances = advances.iter().peekable();
+        let mut late: Vec<usize> = Vec::new();
+        for row in 0..=rows.times.len() {
+            while let Some(advance) = advances.next_if(|advance| advance.row <= row) {
+                let stream = &self.streams[usize::from(advance.input)];
+                stream.seen.set(now);
+                self.reach(stream, from, advance.reached);
+                self.refresh(now);
+            }
+            if let Some(time) = rows.times.get(row) {
+                self.streams[usize::from(rows.inputs[row])].seen.set(now);
+                if *time < self.watermark.get() {
+                    late.push(row);
+                    late_by = late_by.max(self.watermark.get().saturating_sub(*time));
+                }
+            }
+        }
+        self.refresh(now);
+        if !late.is_empty() {
+            rows.remove(&late);
+        }
+        (late.len() as u64, late_by)
+    }
+
+    /// Tells a thread that this many of its rows were taken.
+    fn tell(&self, thread: usize, rows: usize) {
+        if let Some(senders) = &self.senders
+            && rows > 0
+        {
+            senders.post.send(thread, RuleLetter::Taken { rule: senders.rule, rows });
+        }
+    }
+
+    /// Sets whether more messages for an input wait on this thread.
+    pub fn set_behind(&self, input: u16, behind: bool) {
+        if let Some(Senders { own, .. }) = self.senders {
+            self.streams[usize::from(input)].threads[own].behind.set(behind);
+        }
     }
 
     /// Restarts the idle time of all streams at `now`: the clock has stepped.
@@ -167,19 +283,9 @@ impl RuleQueue {
         self.streams.iter().for_each(|stream| stream.seen.set(now));
     }
 
-    /// What happens to a row with this time, if rows further ahead of the clock than `skew` ms are wrong.
+    /// What happens to a row; see [`EventClocks::judge`].
     pub fn judge(&self, input: u16, time: i64, now: i64, skew: i64) -> Verdict {
-        let stream = &self.streams[usize::from(input)];
-        let ahead = time > now.saturating_add(skew);
-        let (verdict, clock) = match (stream.clock.get(), ahead) {
-            (EventClock::Data, _) => (Verdict::Accept, EventClock::Data),
-            (EventClock::Wall, true) => (Verdict::Drop, EventClock::Wall),
-            (EventClock::Wall | EventClock::Unknown(_), false) => (Verdict::Accept, EventClock::Wall),
-            (EventClock::Unknown(before), true) if before + 1 >= FIRST_ROWS => (Verdict::Simulated, EventClock::Data),
-            (EventClock::Unknown(before), true) => (Verdict::Hold, EventClock::Unknown(before + 1)),
-        };
-        stream.clock.set(clock);
-        verdict
+        self.clocks.judge(input, time, now, skew)
     }
 
     /// Updates which streams are idle at `now`; returns when that may change next.
@@ -195,7 +301,7 @@ impl RuleQueue {
                 }
                 next = Some(next.map_or(idle_at, |next| next.min(idle_at)));
             }
-            least = least.min(stream.reached.get());
+            least = least.min(stream.reached());
         }
         // If all streams are idle, time stands still.
         if least != i64::MAX && least > self.watermark.get() {
@@ -215,7 +321,7 @@ impl RuleQueue {
     /// # Errors
     /// [`CheckpointError`]
     pub fn save(&self, to: &mut impl StateParts) -> Result<(), CheckpointError> {
-        let reached: Vec<i64> = self.streams.iter().map(|stream| stream.reached.get()).collect();
+        let reached: Vec<i64> = self.streams.iter().map(StreamTime::reached).collect();
         to.put(&(self.watermark.get(), reached))
     }
 
@@ -228,7 +334,8 @@ impl RuleQueue {
         let reached = expect_len(reached, self.streams.len())?;
         from.finish()?;
         self.watermark.set(watermark);
-        self.streams.iter().zip(reached).for_each(|(stream, reached)| stream.reached.set(reached));
+        let own = self.senders.as_ref().map_or(0, |senders| senders.own);
+        self.streams.iter().zip(reached).for_each(|(stream, reached)| stream.threads[own].reached.set(reached));
         Ok(())
     }
 
@@ -265,6 +372,13 @@ impl RuleQueue {
         if was_full {
             self.streams_waiting.borrow().iter().for_each(Activator::activate);
         }
+        if let Some(senders) = &self.senders {
+            for (thread, untold) in senders.untold.borrow_mut().iter_mut().enumerate() {
+                if *untold >= UNTOLD {
+                    self.tell(thread, std::mem::take(untold));
+                }
+            }
+        }
         rows
     }
 
@@ -278,6 +392,7 @@ impl RuleQueue {
 
 #[cfg(test)]
 mod tests {
+    use super::super::cluster;
     use super::*;
 
     #[test]
@@ -305,17 +420,71 @@ mod tests {
         assert_eq!(queue.watermark(), 5000, "it holds the watermark again");
     }
 
-    #[test]
-    fn one_row_far_ahead_is_wrong_and_a_stream_that_begins_so_is_simulated() {
-        let judge = |rows: &[i64]| -> Vec<Verdict> {
-            let queue = RuleQueue::new(0, [true], 0, 0);
-            rows.iter().map(|time| queue.judge(0, *time, 1_000_000, 1000)).collect()
+    /// A queue on the first of three threads.
+    fn shared(streams: usize) -> RuleQueue {
+        let seat = cluster::of_process(vec![Default::default()], &Default::default()).pop().expect("a seat");
+        let post = cluster::SharedWorker::take(seat).post().clone();
+        let queue = RuleQueue::new(1, vec![true; streams], 0, 0);
+        queue.gathering(7, EventClocks::new(streams), post, 3)
+    }
+
+    fn rows(input: u16, times: &[i64], behind: bool) -> ForwardedRows {
+        let rows = RowBatch {
+            width: 1,
+            values: times.iter().map(|time| Value::Int(*time)).collect(),
+            times: times.to_vec(),
+            inputs: vec![input; times.len()],
+            ..RowBatch::default()
         };
-        use Verdict::{Accept, Drop, Hold, Simulated};
-        assert_eq!(judge(&[1_000_500, 9_000_000, 1_001_000, 1_001_001]), [Accept, Drop, Accept, Drop]);
-        assert_eq!(judge(&[9_000_000, 1_000_000, 9_000_001]), [Hold, Accept, Drop]);
-        assert_eq!(judge(&[9_000_000, 9_000_001, 8_000_000, 9_999_999, 5]), [Hold, Hold, Simulated, Accept, Accept]);
-        // Old data is never ahead of the clock.
-        assert_eq!(judge(&[1, 500_000, 999_999, 2_000_000]), [Accept, Accept, Accept, Drop]);
+        let advance = |(row, time): (usize, &i64)| Advance { row, input, reached: *time };
+        let mut advances: Vec<Advance> = times.iter().enumerate().map(advance).collect();
+        advances.dedup_by(|next, last| next.reached <= last.reached);
+        ForwardedRows { rule: 7, rows, advances, input, behind }
+    }
+
+    #[test]
+    fn a_thread_with_messages_waiting_holds_the_watermark_back_and_an_idle_one_does_not() {
+        let queue = shared(1);
+        assert_eq!(queue.accept(1, rows(0, &[5000], false), 0, true).late, 0);
+        assert_eq!(queue.watermark(), 5000, "the other threads have none");
+        queue.accept(2, rows(0, &[6000], true), 0, true);
+        queue.accept(1, rows(0, &[9000], false), 0, true);
+        assert_eq!(queue.watermark(), 6000, "thread 2 is behind");
+        assert_eq!(queue.accept(2, rows(0, &[6001, 5999, 7000], true), 0, true).late, 1);
+        assert_eq!(queue.watermark(), 7000);
+        queue.set_behind(0, true);
+        assert!(queue.advance(0, 7500, 0, 0));
+        queue.accept(2, rows(0, &[8000], false), 0, true);
+        assert_eq!(queue.watermark(), 7500, "this thread is behind");
+        queue.set_behind(0, false);
+        queue.refresh(0);
+        assert_eq!(queue.watermark(), 9000);
+        assert_eq!(queue.take().times, [5000, 6000, 9000, 6001, 7000, 8000]);
+    }
+
+    #[test]
+    fn the_watermark_is_the_least_over_the_streams_whatever_threads_read_them() {
+        let queue = shared(2);
+        queue.accept(1, rows(0, &[5000], false), 0, true);
+        assert_eq!(queue.watermark(), i64::MIN);
+        queue.accept(2, rows(1, &[3000, 2000], false), 0, true);
+        assert_eq!(queue.watermark(), 3000);
+        assert_eq!(queue.take().times, [5000, 3000], "the last row is late");
+    }
+
+    #[test]
+    fn by_the_clock_rows_are_of_the_time_when_they_come() {
+        let queue = shared(1);
+        queue.accept(1, rows(0, &[10, 20], false), 15, false);
+        assert_eq!(queue.take().times, [15, 20]);
+    }
+
+    #[test]
+    fn a_rule_that_pauses_drops_rows_of_other_threads_too() {
+        let queue = shared(1);
+        queue.set_busy(true, true);
+        let many = vec![1; FULL];
+        assert_eq!(queue.accept(1, rows(0, &many, false), 0, false), Refused::default());
+        assert_eq!(queue.accept(2, rows(0, &[1, 2], false), 0, false), Refused { dropped: 2, ..Refused::default() });
     }
 }

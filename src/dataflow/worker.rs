@@ -3,13 +3,18 @@
 //! The thread runs a current-thread tokio runtime. Socket tasks and the worker's loop are tasks of that runtime, so a
 //! message goes from socket to socket without crossing a thread or waking the kernel. The loop takes commands, steps
 //! until nothing is left, and waits for a notification or the next deadline; it never blocks.
+//!
+//! Where there are several data threads, each has a second worker, by which they send rows to each other (`cluster`).
+
+mod mail;
+mod rules;
 
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use timely::communication::Allocator;
@@ -20,27 +25,21 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::definition::stream::StreamSchema;
 use crate::io::queue::{FeedChecks, FrameReceiver, Signal};
-use crate::metrics::RuleMetrics;
-use crate::plan::fingerprint::{self, Fingerprint};
-use crate::plan::physical::{Body, Input, Role, RulePlan, Scan, Stateful};
-use crate::plan::view::ViewKind;
 use crate::time::Clock;
-use crate::value::Text;
 use crate::view::Views;
 
-use super::build::{self, Installed, RuleParts, StreamInput};
-use super::command::{Command, Keeps, Leaving, Mark, NewRule, RuleKey, Saved, StateAnswer, StreamKey};
-use super::context::RuleContext;
-use super::feed::Feed;
-use super::lookup::Lookup;
-use super::operate::Operate;
-use super::operator::RuleOperator;
-use super::output::{Gathering, Output};
-use super::queue::RuleQueue;
-use super::scan::{StreamScan, Target};
+use super::build::{self, Installed, StreamInput};
+use super::cluster::{self, Seat, SharedWorker, Traffic};
+use super::command::{Command, RuleKey, StreamKey};
+use super::letters::RuleLetter;
+use super::output::Output;
+use super::scan::StreamScan;
 use super::table::{self, Tables};
-use super::timers::{Alarm, Timers, WorkerClock};
-use super::view::{Beginning, Network, ViewOperator};
+use super::timers::{Timers, WorkerClock};
+use super::view::Network;
+
+use mail::Mail;
+use rules::RunningRule;
 
 /// Steps that the loop takes before sockets get their turn.
 const STEPS_A_TURN: usize = 64;
@@ -49,48 +48,98 @@ const STEPS_A_TURN: usize = 64;
 pub struct DataThread {
     /// runs futures on the thread, beside the worker
     pub handle: Handle,
-    commands: Sender<Command>,
+    commands: Commands,
     ready: Sender<usize>,
-    wake: Arc<Notify>,
     thread: Option<JoinHandle<()>>,
 }
 
+/// Sends commands to a worker. Clones send to the same one.
+#[derive(Clone)]
+pub struct Commands {
+    commands: Sender<Command>,
+    wake: Arc<Notify>,
+}
+
+impl Commands {
+    /// Asks something of the worker.
+    pub fn send(&self, command: Command) {
+        // A worker that has ended has nothing left to do.
+        let _ = self.commands.send(command);
+        self.wake.notify_one();
+    }
+}
+
 impl DataThread {
-    /// Starts thread number `index`. The rows of its views go into `views`.
+    /// Starts `count` threads, which send rows to each other; `traffic` counts what is under way between them. The rows of
+    /// their views go into `views`.
     ///
     /// # Errors
     /// What the system says where it gives no thread or no runtime.
+    pub fn start_all(
+        count: usize,
+        zone: &jiff::tz::TimeZone,
+        clock: &Clock,
+        views: &Arc<Views>,
+        traffic: &Traffic,
+    ) -> std::io::Result<Vec<Self>> {
+        let wakes: Vec<Arc<Notify>> = (0..count).map(|_| Arc::default()).collect();
+        // A thread that is alone needs no cluster.
+        let seats = if count > 1 { cluster::of_process(wakes.clone(), traffic) } else { Vec::new() };
+        let mut seats = seats.into_iter();
+        let start = |(index, wake)| {
+            DataThread::start_with(index, zone.clone(), clock.clone(), views.clone(), wake, seats.next())
+        };
+        wakes.into_iter().enumerate().map(start).collect()
+    }
+
+    /// Starts a thread that is alone.
+    ///
+    /// # Errors
+    /// As [`DataThread::start_all`].
     pub fn start(index: usize, zone: jiff::tz::TimeZone, clock: Clock, views: Arc<Views>) -> std::io::Result<Self> {
+        DataThread::start_with(index, zone, clock, views, Arc::default(), None)
+    }
+
+    fn start_with(
+        index: usize,
+        zone: jiff::tz::TimeZone,
+        clock: Clock,
+        views: Arc<Views>,
+        wake: Arc<Notify>,
+        seat: Option<Seat>,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         // Unbounded, but filled only by the control plane, and by each signal once until the worker has looked.
         let (commands, inbox) = crossbeam_channel::unbounded();
         let (ready, slots) = crossbeam_channel::unbounded();
-        let wake = Arc::new(Notify::new());
         let wake_of_loop = wake.clone();
         let thread = std::thread::Builder::new()
             .name(format!("data-{index}"))
             // Values nest up to the decoder's limit; debug builds need the room.
             .stack_size(8 * 1024 * 1024)
             .spawn(move || {
-                let state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock, views);
-                runtime.block_on(state.run());
+                let state = WorkerLoop::new(inbox, slots, wake_of_loop, zone, clock, views, seat);
+                runtime.block_on(state.serve());
                 // Sockets that are still open are cut.
                 runtime.shutdown_background();
             })?;
-        Ok(DataThread { handle, commands, ready, wake, thread: Some(thread) })
+        Ok(DataThread { handle, commands: Commands { commands, wake }, ready, thread: Some(thread) })
     }
 
     /// A signal for one of the worker's slots.
     pub fn signal(&self, slot: usize) -> Signal {
-        Signal::new(slot, self.ready.clone(), self.wake.clone())
+        Signal::new(slot, self.ready.clone(), self.commands.wake.clone())
     }
 
     /// Asks something of the worker.
     pub fn command(&self, command: Command) {
-        // A worker that has ended has nothing left to do.
-        let _ = self.commands.send(command);
-        self.wake.notify_one();
+        self.commands.send(command);
+    }
+
+    /// The sender of commands, for later use.
+    pub fn commands(&self) -> Commands {
+        self.commands.clone()
     }
 
     /// Ends the thread and waits for it.
@@ -110,35 +159,16 @@ struct RunningStream {
     dataflow: usize,
 }
 
-struct RunningRule {
-    streams: Box<[StreamKey]>,
-    /// the views whose changes it reads
-    feeds: Vec<Rc<Feed>>,
-    slot: usize,
-    /// its dataflow, where it has state
-    dataflow: Option<usize>,
-    /// the queue before that dataflow
-    queue: Option<Rc<RuleQueue>>,
-    /// its state, where it has some
-    operator: Option<Rc<RefCell<dyn Operate>>>,
-    /// what checkpoints are made of
-    memory: Option<Memory>,
-}
-
-/// The state of a rule that keeps it.
-struct Memory {
-    id: String,
-    plan: Fingerprint,
-    operator: Rc<RefCell<dyn Operate>>,
-    metrics: Arc<RuleMetrics>,
-}
-
 /// The rules whose results wait for others, by slot.
 type GatheringRules = HashMap<usize, (RuleKey, Rc<RefCell<Output>>)>;
 
 struct WorkerLoop {
     worker: Worker,
+    /// Set if there are other threads.
+    shared: Option<SharedWorker<RuleLetter>>,
     commands: Receiver<Command>,
+    /// A command that waits for letters; later ones wait behind it.
+    held: Option<Command>,
     ready: Receiver<usize>,
     wake: Arc<Notify>,
     clock: Rc<WorkerClock>,
@@ -148,12 +178,14 @@ struct WorkerLoop {
     zone: jiff::tz::TimeZone,
     streams: HashMap<StreamKey, RunningStream>,
     rules: HashMap<RuleKey, RunningRule>,
+    /// The letters that have arrived from other threads, by rule.
+    mail: HashMap<RuleKey, Mail>,
     tables: Tables,
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
     gathering: GatheringRules,
     views: Arc<Views>,
-    /// what reads views
+    /// What reads views.
     network: Network,
     draining: Vec<oneshot::Sender<()>>,
     settling: Vec<oneshot::Sender<()>>,
@@ -168,6 +200,7 @@ impl WorkerLoop {
         zone: jiff::tz::TimeZone,
         clock: Clock,
         views: Arc<Views>,
+        seat: Option<Seat>,
     ) -> Self {
         let allocator = Allocator::Thread(Thread::default());
         let mut config = timely::WorkerConfig::default();
@@ -176,7 +209,9 @@ impl WorkerLoop {
         WorkerLoop {
             tables: Tables::new(&worker, zone.clone()),
             worker,
+            shared: seat.map(SharedWorker::take),
             commands,
+            held: None,
             ready,
             wake,
             clock: Rc::new(WorkerClock::new(clock)),
@@ -185,6 +220,7 @@ impl WorkerLoop {
             zone,
             streams: HashMap::new(),
             rules: HashMap::new(),
+            mail: HashMap::new(),
             slots: HashMap::new(),
             gathering: GatheringRules::new(),
             views,
@@ -195,11 +231,11 @@ impl WorkerLoop {
         }
     }
 
-    async fn run(mut self) {
+    async fn serve(mut self) {
         let deadline = tokio::time::sleep(Duration::ZERO);
         tokio::pin!(deadline);
         loop {
-            while let Ok(command) = self.commands.try_recv() {
+            while let Some(command) = self.next_command() {
                 if matches!(command, Command::Stop) {
                     return;
                 }
@@ -226,7 +262,7 @@ impl WorkerLoop {
             if idle {
                 self.answer();
             }
-            if !idle || !self.ready.is_empty() {
+            if !idle || !self.ready.is_empty() || self.may_go_on() {
                 // Sockets of this thread get their turn before the next round.
                 tokio::task::yield_now().await;
                 continue;
@@ -247,21 +283,37 @@ impl WorkerLoop {
         }
     }
 
-    /// Runs what is active; true: nothing is left.
+    /// Runs active operators, and takes what other threads have sent; true: nothing is left.
     fn step(&mut self) -> bool {
-        let activations = self.worker.activations();
         for _ in 0..STEPS_A_TURN {
-            if activations.borrow().empty_for() != Some(Duration::ZERO) {
-                if self.network.run(&self.clock) {
-                    continue;
-                }
+            // The shared worker steps first: only then is it known whether anything has come.
+            let exchanged = self.exchange();
+            if self.is_active() {
+                self.worker.step();
+            } else if !exchanged && !self.network.run(&self.clock) {
                 return true;
             }
-            self.worker.step();
         }
         // Under load what reads views follows once a turn.
         self.network.run(&self.clock);
         false
+    }
+
+    /// Runs active operators; true: nothing is left.
+    fn run(&mut self) -> bool {
+        for _ in 0..STEPS_A_TURN {
+            if self.is_active() {
+                self.worker.step();
+            } else if !self.network.run(&self.clock) {
+                return true;
+            }
+        }
+        self.network.run(&self.clock);
+        false
+    }
+
+    fn is_active(&self) -> bool {
+        self.worker.activations().borrow().empty_for() == Some(Duration::ZERO)
     }
 
     fn activate(&self, slot: usize) {
@@ -364,194 +416,6 @@ impl WorkerLoop {
         self.streams.insert(key, RunningStream { input, scan, dataflow });
     }
 
-    fn add_rule(&mut self, rule: NewRule) {
-        if let Body::View(view) = &rule.plan.body
-            && matches!(view.kind, ViewKind::Derived { .. })
-        {
-            return self.add_derived(rule);
-        }
-        let NewRule {
-            key,
-            streams,
-            slot,
-            plan,
-            id,
-            encodings,
-            dead_letters,
-            send_error,
-            metrics,
-            mut keeps,
-            replaces,
-            done,
-        } = rule;
-        let before = replaces.and_then(|leaving| self.leave(leaving));
-        if let (Keeps::State(state), Some(Ok(saved))) = (&mut keeps, &before) {
-            *state = Some(saved.bytes.clone());
-        }
-        let fingerprint = match keeps {
-            Keeps::Nothing => None,
-            Keeps::State(_) => fingerprint::of(&plan, &self.zone),
-        };
-        let RulePlan { inputs, body, send_nil } = plan;
-        let now = self.clock.now();
-        let zone = self.zone.clone();
-        let context =
-            Rc::new(RuleContext { id, started: now, zone, hits: Default::default(), pause: Default::default() });
-        let output = Output::new(encodings, send_nil, send_error, metrics.clone()).with_dead_letters(dead_letters);
-        let output = Rc::new(RefCell::new(output));
-        if output.borrow().gathers() {
-            let alarm = Alarm::new(self.timers.clone(), slot);
-            output.borrow_mut().gather(Gathering { clock: self.clock.clone(), alarm });
-            self.gathering.insert(slot, (key, output.clone()));
-        }
-        let scans: Vec<Scan> = inputs.iter().map(|input| input.scan.clone()).collect();
-        let changes_of: Vec<Option<Text>> = inputs.iter().map(view_read).collect();
-        let (mut memory, mut state) = (None, None);
-        let (targets, dataflow) = match body {
-            Body::Rows(projection) => (vec![Target::Results(projection)], None),
-            Body::Stateful(_) | Body::View(_) => {
-                let width = scans.iter().map(Scan::width).max().unwrap_or(0);
-                let counts = inputs.iter().map(|input| input.role == Role::Stream);
-                let watermark = match &body {
-                    Body::Stateful(plan) => plan.event_time,
-                    Body::View(view) => view.body.event_time,
-                    Body::Rows(_) => None,
-                };
-                let idle_timeout = watermark.map_or(0, |watermark| watermark.idle_timeout);
-                let queue = Rc::new(RuleQueue::new(width, counts, idle_timeout, now));
-                let targets = (0..inputs.len() as u16).map(|input| Target::Queue(queue.clone(), input)).collect();
-                let (clock, timers) = (self.clock.clone(), self.timers.clone());
-                let event_time = watermark.is_some();
-                let alarm = if event_time { Alarm::silent() } else { Alarm::new(timers.clone(), slot) };
-                let (rules_context, results) = (context.clone(), output.clone());
-                let operator: Rc<RefCell<dyn Operate>> = match body {
-                    Body::Stateful(plan) => {
-                        let lookups = self.lookups(&plan, &inputs);
-                        let (plan, clock) = (*plan, clock.clone());
-                        let operator = RuleOperator::new(plan, inputs, lookups, rules_context, results, clock, alarm);
-                        Rc::new(RefCell::new(operator))
-                    }
-                    Body::View(view) => {
-                        // It is made before its plan is sent, and may have been dropped meanwhile: then nobody sees it.
-                        let store = self.views.find(&view.about.name);
-                        let store = store.unwrap_or_else(|| Views::detached(view.about.clone()));
-                        let feed = self.network.feed(&view.about.name, &self.zone);
-                        let (metrics, clock) = (metrics.clone(), clock.clone());
-                        let operator = ViewOperator::new(*view, store, feed, rules_context, metrics, clock, alarm);
-                        Rc::new(RefCell::new(operator))
-                    }
-                    Body::Rows(_) => return,
-                };
-                state = Some(operator.clone());
-                let id = context.id.clone();
-                if let (Keeps::State(checkpoint), Some(plan)) = (keeps, fingerprint) {
-                    let new = Memory { id: id.clone(), plan, operator: operator.clone(), metrics: metrics.clone() };
-                    checkpoint.into_iter().for_each(|checkpoint| new.restore(&checkpoint, &queue));
-                    memory = Some(new);
-                }
-                let parts = RuleParts { id, event_time, queue, operator, metrics, clock, timers, slot };
-                let Installed { dataflow, activator } = build::rule(&mut self.worker, parts);
-                self.slots.insert(slot, activator);
-                (targets, Some(dataflow))
-            }
-        };
-        let queue = targets.iter().find_map(|target| match target {
-            Target::Queue(queue, _) => Some(queue.clone()),
-            Target::Results(_) => None,
-        });
-        let mut feeds = Vec::new();
-        for (((stream, view), scan), target) in streams.iter().zip(changes_of).zip(scans).zip(targets) {
-            if let Some(view) = view {
-                let feed = self.network.feed(&view, &self.zone);
-                feed.add_rule(key, scan, context.clone(), output.clone(), target);
-                feeds.push(feed);
-            } else if let Some(running) = stream.and_then(|stream| self.streams.get(&stream)) {
-                running.scan.borrow_mut().add(key, scan, context.clone(), output.clone(), target);
-            }
-        }
-        let streams: Box<[StreamKey]> = streams.into_iter().flatten().collect();
-        if let Some(queue) = &queue {
-            queue.fed_by(streams.iter().filter_map(|stream| self.slots.get(stream).cloned()).collect());
-        }
-        self.rules.insert(key, RunningRule { streams, feeds, slot, dataflow, queue, operator: state, memory });
-        let _ = done.send(before);
-    }
-
-    /// Begins a view over views, which has no dataflow: it runs when what it reads has changed.
-    fn add_derived(&mut self, rule: NewRule) {
-        let NewRule { key, slot, plan, id, metrics, replaces, done, .. } = rule;
-        let before = replaces.and_then(|leaving| self.leave(leaving));
-        let RulePlan { inputs, body: Body::View(view), .. } = plan else { return };
-        self.settle(&[]);
-        let (started, zone) = (self.clock.now(), self.zone.clone());
-        let context = Rc::new(RuleContext { id, started, zone, hits: Default::default(), pause: Default::default() });
-        let store = self.views.find(&view.about.name);
-        let store = store.unwrap_or_else(|| Views::detached(view.about.clone()));
-        let clock = self.clock.clone();
-        let begin = Beginning { plan: *view, inputs, view: store, context, metrics, clock };
-        self.network.begin(key, &self.tables, begin);
-        let streams = Box::default();
-        let rule =
-            RunningRule { streams, feeds: Vec::new(), slot, dataflow: None, queue: None, operator: None, memory: None };
-        self.rules.insert(key, rule);
-        let _ = done.send(before);
-    }
-
-    /// Where a rule looks rows up, by input.
-    fn lookups(&mut self, plan: &Stateful, inputs: &[Input]) -> HashMap<usize, Lookup> {
-        let mut lookups = HashMap::new();
-        for join in plan.joins.iter().filter(|join| inputs[join.input].role == Role::Lookup) {
-            let stream = &inputs[join.input].stream;
-            let lookup = match &stream.view {
-                Some(_) => Some(Lookup::View(self.network.feed(&stream.name, &self.zone).index(&join.columns))),
-                None => self.tables.table(&stream.name).map(|table| Lookup::Table(table.index(&join.columns))),
-            };
-            lookups.extend(lookup.map(|lookup| (join.input, lookup)));
-        }
-        lookups
-    }
-
-    /// The state of a rule, with all that its streams have handed to it.
-    fn save_rule(&mut self, key: RuleKey, since: Mark) -> StateAnswer {
-        self.rules.get(&key)?.memory.as_ref()?;
-        // Nothing may be on its way within the rule's dataflow.
-        self.settle(&[key]);
-        let RunningRule { queue: Some(queue), memory: Some(memory), .. } = self.rules.get(&key)? else { return None };
-        memory.save(queue, since)
-    }
-
-    /// Runs all that the rules were given, without turns and pauses.
-    fn settle(&mut self, rules: &[RuleKey]) {
-        loop {
-            while !self.step() {}
-            let mut settled = true;
-            for rule in rules.iter().filter_map(|key| self.rules.get(key)) {
-                let (Some(queue), Some(operator)) = (&rule.queue, &rule.operator) else { continue };
-                if queue.is_busy() {
-                    operator.borrow_mut().settle();
-                    queue.set_busy(false, false);
-                    // Rows that came meanwhile are next.
-                    queue.activate();
-                    settled = false;
-                }
-            }
-            if settled {
-                return;
-            }
-        }
-    }
-
-    /// Runs what the streams of a rule have received, ends it, and returns its state if that was asked for.
-    fn leave(&mut self, leaving: Leaving) -> StateAnswer {
-        let Leaving { rule, settle, ends, save } = leaving;
-        settle.iter().chain(&ends).for_each(|stream| self.settle_stream(*stream));
-        self.settle(&[rule]);
-        let saved = save.and_then(|since| self.save_rule(rule, since));
-        self.drop_rule(rule);
-        ends.into_iter().for_each(|stream| self.drop_stream(stream));
-        saved
-    }
-
     /// Runs what a stream has received, as far as its sinks take results.
     fn settle_stream(&mut self, stream: StreamKey) {
         let Some(input) = self.streams.get(&stream).map(|stream| stream.input.clone()) else { return };
@@ -559,7 +423,7 @@ impl WorkerLoop {
         while input.waiting() < waiting {
             waiting = input.waiting();
             self.activate(stream);
-            while !self.step() {}
+            while !self.run() {}
         }
     }
 
@@ -568,59 +432,5 @@ impl WorkerLoop {
             self.slots.remove(&key);
             self.worker.drop_dataflow(stream.dataflow);
         }
-    }
-
-    fn drop_rule(&mut self, key: RuleKey) {
-        let Some(rule) = self.rules.remove(&key) else { return };
-        if let Some((_, output)) = self.gathering.remove(&rule.slot) {
-            output.borrow_mut().finish();
-        }
-        for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
-            stream.scan.borrow_mut().remove(key);
-        }
-        rule.feeds.iter().for_each(|feed| feed.remove_rule(key));
-        self.network.remove(key);
-        // The rule may be what its streams had to wait for.
-        rule.streams.iter().for_each(|stream| self.activate(*stream));
-        if let Some(dataflow) = rule.dataflow {
-            self.slots.remove(&rule.slot);
-            self.worker.drop_dataflow(dataflow);
-            self.tables.sweep();
-        }
-        drop(rule);
-        self.network.sweep();
-    }
-}
-
-/// The view whose changes an input is.
-fn view_read(input: &Input) -> Option<Text> {
-    (input.role == Role::Stream && input.stream.view.is_some()).then(|| input.stream.name.clone())
-}
-
-impl Memory {
-    fn restore(&self, checkpoint: &[u8], queue: &RuleQueue) {
-        let begun = Instant::now();
-        let (rule, bytes) = (&self.id, checkpoint.len());
-        match self.operator.borrow_mut().restore(checkpoint, &self.plan, queue) {
-            Ok(()) => tracing::debug!(rule, bytes, took = ?begun.elapsed(), "continues with its stored state"),
-            Err(error) => tracing::warn!(rule, "its stored state cannot be used, it starts with empty state: {error}"),
-        }
-    }
-
-    fn save(&self, queue: &RuleQueue, since: Mark) -> StateAnswer {
-        // A panic may have left it half changed.
-        if self.metrics.has_failed() {
-            return None;
-        }
-        let begun = Instant::now();
-        let operator = self.operator.borrow();
-        let mark = operator.changes() + queue.changes();
-        if mark == since {
-            return None;
-        }
-        Some(operator.save(&self.plan, queue).map(|bytes| {
-            tracing::debug!(rule = self.id, bytes = bytes.len(), took = ?begun.elapsed(), "checkpoint");
-            Saved { bytes, mark }
-        }))
     }
 }

@@ -212,7 +212,7 @@ impl Engine {
         self.running()
             .streams
             .values()
-            .for_each(|stream| totals.add_losses([&(UNPROCESSED, stream.backlog.messages())]));
+            .for_each(|stream| totals.add_losses([&(UNPROCESSED, stream.backlog().messages())]));
         let unread = self.connectors.websockets.unread();
         totals.add_losses([&(UNREAD, unread.iter().map(|(_, count)| count).sum())]);
         totals.lost.retain(|_, count| *count > 0);
@@ -230,7 +230,7 @@ impl Engine {
     ) -> Vec<(String, Result<Saved, CheckpointError>)> {
         let mut states = Vec::new();
         for (status, rule) in last.iter().zip(rules) {
-            let saved = self.save_on(rule.thread, rule.key, rule.kept.load(Ordering::Relaxed)).await;
+            let saved = self.save_on(rule.threads.home, rule.key, rule.kept.load(Ordering::Relaxed)).await;
             states.extend(saved.map(|saved| (status.id.clone(), saved)));
         }
         states
@@ -261,9 +261,11 @@ impl Engine {
     pub(super) async fn settle_by(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
         let topics = &self.connectors.topics;
         loop {
-            let (delivered, _) = topics.movement();
+            let ((delivered, _), letters) = (topics.movement(), self.traffic.counts());
             self.ask(&command).await;
-            if topics.movement() == (delivered, 0) {
+            // A letter under way before may have brought rows to a thread that had already answered.
+            let quiet = letters.0 == letters.1 && letters == self.traffic.counts();
+            if quiet && topics.movement() == (delivered, 0) {
                 return;
             }
         }

@@ -69,7 +69,7 @@ impl Engine {
         let until = tokio::time::Instant::now() + limit;
         let mut by_thread: Vec<Vec<(u64, String)>> = vec![Vec::new(); self.threads.len()];
         for (id, rule) in self.running().rules.iter().filter(|(_, rule)| rule.stateful) {
-            by_thread[rule.thread].push((rule.key, id.clone()));
+            by_thread[rule.threads.home].push((rule.key, id.clone()));
         }
         let asked = self.threads.iter().zip(by_thread).map(|(thread, rules)| measure_thread(thread, rules, until));
         let mut measured = Measured::default();
@@ -92,7 +92,9 @@ impl Engine {
         let mut waiting: BTreeMap<(String, usize), u64> = BTreeMap::new();
         for (id, stream) in &self.running().streams {
             // A redefined stream, or a table that several rules read, occurs more than once.
-            *waiting.entry((id.name.to_string(), id.thread)).or_default() += stream.backlog.messages();
+            for part in &stream.parts {
+                *waiting.entry((id.name.to_string(), part.thread)).or_default() += part.backlog.messages();
+            }
         }
         waiting.into_iter().map(|((stream, thread), messages)| Waiting { stream, thread, messages }).collect()
     }

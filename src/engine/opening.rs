@@ -7,22 +7,25 @@
 //! [`PreparedRule`] owns what was opened so far and closes it again if a stage fails or its caller is dropped.
 
 use std::hash::BuildHasher;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
-use tokio::sync::oneshot;
 
-use crate::dataflow::command::{Command, Keeps, Leaving, NewRule, StateAnswer, StreamKey};
+use crate::dataflow::command::{Command, Keeps, Leaving, StreamKey};
 use crate::dataflow::output::Encoding;
 use crate::definition::stream::RelationKind;
 use crate::io::connector::{ConnectorError, OpenSource, SourceSpec};
 use crate::io::queue::{self, Signal, WayOut};
+use crate::io::thread_queues::ThreadQueues;
 use crate::metrics::RuleMetrics;
-use crate::plan::physical::{Body, Role, RulePlan};
+use crate::plan::physical::{Body, Input, Role, RulePlan};
 
+use super::running::{Place, RuleThreads};
 use super::{
     Definition, Engine, EngineError, FLUSH, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction, StreamId,
+    StreamPart,
 };
 
 /// The data thread of all views.
@@ -32,23 +35,25 @@ const VIEWS: usize = 0;
 pub struct PreparedRule<'a> {
     pub(super) engine: &'a Engine,
     pub(super) id: String,
-    pub(super) thread: usize,
+    pub(super) threads: RuleThreads,
+    /// How many threads may read its streams.
+    readers: usize,
     /// The streams that it has joined, each once.
     pub(super) streams: Vec<StreamId>,
     /// The stream of each input; `None` for lookup tables.
-    keys: Vec<Option<StreamKey>>,
+    pub(super) keys: Vec<Option<StreamKey>>,
     pub(super) sinks: Vec<RunningSink>,
     /// Which of the sinks it has opened; the others belong to the version that it replaces.
     opened: Vec<bool>,
-    encodings: Vec<Encoding>,
-    dead_letters: Vec<Encoding>,
-    plan: Option<RulePlan>,
+    pub(super) encodings: Vec<Encoding>,
+    pub(super) dead_letters: Vec<Encoding>,
+    pub(super) plan: Option<RulePlan>,
     stateful: bool,
-    send_error: bool,
+    pub(super) send_error: bool,
     pub(super) keeps: Keeps,
-    metrics: Arc<RuleMetrics>,
-    /// Set once it is on its worker.
-    key: Option<u64>,
+    pub(super) metrics: Arc<RuleMetrics>,
+    /// Set once it is on its workers.
+    pub(super) key: Option<u64>,
     /// It runs, or everything is closed again.
     settled: bool,
 }
@@ -79,7 +84,8 @@ impl Engine {
         let mut prepared = PreparedRule {
             engine: self,
             id: rule.id,
-            thread: 0,
+            threads: RuleThreads::default(),
+            readers: readers(&rule.plan, &rule.sinks).unwrap_or(self.threads.len()),
             streams: Vec::new(),
             keys: Vec::new(),
             sinks: Vec::new(),
@@ -109,16 +115,34 @@ impl Engine {
     }
 
     /// The thread for a rule: that of a stream which is open already, else one by the name of its first stream.
-    /// Views, and what reads views, are on one thread: a change passes through all of them in one step.
     fn thread_of(&self, plan: &RulePlan) -> usize {
-        if matches!(plan.body, Body::View(_)) || plan.inputs.iter().any(|input| input.stream.view.is_some()) {
-            return VIEWS;
-        }
         let name = &plan.stream().name;
         let running = self.running();
-        let known = running.streams.keys().find(|id| id.name == *name && id.scan.is_none());
-        known.map_or_else(|| (self.hasher.hash_one(name) % self.threads.len() as u64) as usize, |id| id.thread)
+        let known = running.streams.keys().filter(|id| id.name == *name && id.scan.is_none());
+        let mut known = known.filter_map(|id| id.place.only());
+        known.next().unwrap_or_else(|| self.thread_by(name))
     }
+
+    /// A thread by a name: always the same.
+    fn thread_by(&self, name: &str) -> usize {
+        (self.hasher.hash_one(name) % self.threads.len() as u64) as usize
+    }
+}
+
+/// Whether a rule is a view or reads views. These are on one thread: a change passes through all of them in one step.
+fn concerns_views(plan: &RulePlan) -> bool {
+    matches!(plan.body, Body::View(_)) || plan.inputs.iter().any(|input| input.stream.view.is_some())
+}
+
+/// How many threads may read the streams of a rule; `None`: all. Results that wait for each other wait in one place.
+/// Views that read one stream get its messages in one step.
+fn readers(plan: &RulePlan, sinks: &[SinkAction]) -> Option<usize> {
+    let alone = match plan.body {
+        Body::Rows(_) => sinks.iter().any(|sink| sink.format.gathers()),
+        Body::Stateful(_) => false,
+        Body::View(_) => true,
+    };
+    if alone { Some(1) } else { plan.concurrency.map(NonZeroUsize::get) }
 }
 
 impl PreparedRule<'_> {
@@ -130,7 +154,7 @@ impl PreparedRule<'_> {
         let started = if self.engine.running().rules.contains_key(&self.id) {
             Err(EngineError::Exists(self.id.clone()))
         } else {
-            self.run(None).await;
+            self.run().await;
             self.begin().await
         };
         match started {
@@ -166,35 +190,49 @@ impl PreparedRule<'_> {
     }
 
     /// Joins the streams and opens new ones. Returns the signal that wakes them, for sinks that make them wait.
+    ///
+    /// A stream whose sockets are on all threads is read on all of them, if the rule may be spread.
     async fn join_streams(&mut self, sources: Vec<Option<SourceSpec>>) -> Result<Signal, EngineError> {
         let engine = self.engine;
         let plan = self.plan.take().expect("the plan goes when the rule runs");
         let _locks = engine.locks.pass(plan.inputs.iter().map(|input| &input.stream.name)).await;
-        self.thread = engine.thread_of(&plan);
+        let all = engine.threads.len();
+        let readers = self.readers.min(all);
+        let spreads = |(input, source): (&Input, &Option<SourceSpec>)| {
+            readers > 1 && input.role == Role::Stream && source.as_ref().is_some_and(SourceSpec::may_spread)
+        };
+        let spread: Vec<bool> = plan.inputs.iter().zip(&sources).map(spreads).collect();
+        let scattered = spread.iter().zip(&sources).all(|(spread, source)| *spread || source.is_none());
+        let home = if scattered { engine.thread_by(&self.id) } else { engine.thread_of(&plan) };
+        let home = if concerns_views(&plan) { VIEWS } else { home };
+        let alone = Place::alone(home, all);
+        let readers = if spread.contains(&true) { Place::with(home, readers, all) } else { alone };
+        self.threads = RuleThreads { home, readers };
         self.check_tables(&plan)?;
-        // One signal wakes all streams: each input lowers its own.
-        let mut signals: Vec<(StreamKey, Signal)> = Vec::new();
-        for (input, source) in plan.inputs.iter().zip(sources) {
+        // One signal wakes all streams on all threads: each input lowers its own.
+        let mut signals: Vec<(StreamKey, Vec<Signal>)> = Vec::new();
+        for ((input, source), spread) in plan.inputs.iter().zip(sources).zip(spread) {
             let Some(source) = source else {
                 self.keys.push(None);
                 continue;
             };
             let scan = matches!(input.role, Role::Table { .. }).then(|| engine.slot());
             let def = Definition(input.stream.clone());
-            let id = StreamId { name: input.stream.name.clone(), def, thread: self.thread, scan };
-            let (key, signal) = match self.joined(&id) {
+            let place = if spread { readers } else { alone };
+            let id = StreamId { name: input.stream.name.clone(), def, place, scan };
+            let (key, wakes) = match self.joined(&id) {
                 Some(known) => known,
                 None => self.open_stream(id, source).await?,
             };
             self.keys.push(Some(key));
             if !signals.iter().any(|(known, _)| *known == key) {
-                signals.push((key, signal));
+                signals.push((key, wakes));
             }
         }
         self.plan = Some(plan);
-        let mut signals = signals.into_iter().map(|(_, signal)| signal);
+        let mut signals = signals.into_iter().flat_map(|(_, wakes)| wakes);
         // What reads views alone is run whenever its worker is woken.
-        let first = signals.next().unwrap_or_else(|| engine.threads[self.thread].signal(engine.slot()));
+        let first = signals.next().unwrap_or_else(|| engine.threads[home].signal(engine.slot()));
         Ok(first.with(signals.collect()))
     }
 
@@ -218,37 +256,48 @@ impl PreparedRule<'_> {
     }
 
     /// Joins an open stream.
-    fn joined(&mut self, id: &StreamId) -> Option<(StreamKey, Signal)> {
+    fn joined(&mut self, id: &StreamId) -> Option<(StreamKey, Vec<Signal>)> {
         let mut running = self.engine.running();
         let stream = running.streams.get_mut(id)?;
         if !self.streams.contains(id) {
             stream.rules += 1;
             self.streams.push(id.clone());
         }
-        Some((stream.key, stream.signal.clone()))
+        Some((stream.key, stream.parts.iter().map(|part| part.signal.clone()).collect()))
     }
 
     /// Opens a stream and joins it.
-    async fn open_stream(&mut self, id: StreamId, spec: SourceSpec) -> Result<(StreamKey, Signal), EngineError> {
+    async fn open_stream(&mut self, id: StreamId, spec: SourceSpec) -> Result<(StreamKey, Vec<Signal>), EngineError> {
         let engine = self.engine;
-        let worker = &engine.threads[self.thread];
         let key = engine.slot();
-        let signal = worker.signal(key);
-        let (sender, frames) = queue::inbound(signal.clone());
-        let backlog = sender.backlog();
+        let (mut parts, mut senders, mut receivers) = (Vec::new(), Vec::new(), Vec::new());
+        for (thread, worker) in engine.threads.iter().enumerate() {
+            if id.place.contains(thread) {
+                let signal = worker.signal(key);
+                let (sender, frames) = queue::inbound(signal.clone());
+                parts.push(StreamPart { thread, signal, backlog: sender.backlog() });
+                senders.push(sender);
+                receivers.push((worker, frames));
+            }
+        }
+        let queues = ThreadQueues::new(parts.iter().map(|part| part.thread).zip(senders).collect());
         let checks = spec.checks();
         let (source, pending) = match spec {
             SourceSpec::Websocket(_) => {
-                let opened = engine.connectors.open_source(spec, self.thread, sender).await;
+                let opened = engine.connectors.open_source(spec, self.threads.home, queues).await;
                 (Some(Arc::new(opened.map_err(|error| self.failed(error))?)), None)
             }
-            spec => (None, Some((spec, sender))),
+            spec => (None, Some((spec, queues))),
         };
-        worker.command(Command::AddStream { key, schema: id.def.0.schema(), checks, frames });
-        let stream = RunningStream { key, signal: signal.clone(), source, pending, backlog, ended: None, rules: 1 };
+        for (worker, frames) in receivers {
+            let (schema, checks) = (id.def.0.schema(), checks.clone());
+            worker.command(Command::AddStream { key, schema, checks, frames });
+        }
+        let signals = parts.iter().map(|part| part.signal.clone()).collect();
+        let stream = RunningStream { key, parts, source, pending, ended: None, rules: 1 };
         engine.running().streams.insert(id.clone(), stream);
         self.streams.push(id);
-        Ok((key, signal))
+        Ok((key, signals))
     }
 
     /// Opens the sinks. Sinks of the running version that stay the same are taken over with their queues.
@@ -259,7 +308,8 @@ impl PreparedRule<'_> {
             let sink = match known {
                 Some(known) => shared.swap_remove(known).sink,
                 None => {
-                    let opened = self.engine.connectors.open_sink(action.spec.clone(), self.thread, signal.clone());
+                    let opened =
+                        self.engine.connectors.open_sink(action.spec.clone(), self.threads.home, signal.clone());
                     Arc::new(opened.await.map_err(|error| self.failed(error))?)
                 }
             };
@@ -298,30 +348,6 @@ impl PreparedRule<'_> {
         old.sinks.iter().filter(may_share).cloned().collect()
     }
 
-    /// Starts the rule on the worker, in place of one that leaves it. Returns the state of the latter.
-    pub(super) async fn run(&mut self, replaces: Option<Leaving>) -> StateAnswer {
-        let engine = self.engine;
-        let key = engine.slot() as u64;
-        let (done, begun) = oneshot::channel();
-        let plan = self.plan.take()?;
-        engine.threads[self.thread].command(Command::AddRule(Box::new(NewRule {
-            key,
-            streams: self.keys.clone(),
-            slot: engine.slot(),
-            plan,
-            id: self.id.clone(),
-            encodings: std::mem::take(&mut self.encodings),
-            dead_letters: std::mem::take(&mut self.dead_letters),
-            send_error: self.send_error,
-            metrics: self.metrics.clone(),
-            keeps: std::mem::take(&mut self.keeps),
-            replaces,
-            done,
-        })));
-        self.key = Some(key);
-        begun.await.ok().flatten()
-    }
-
     /// Opens new sources, and lets all sources deliver.
     pub(super) async fn begin(&self) -> Result<(), EngineError> {
         let engine = self.engine;
@@ -330,8 +356,8 @@ impl PreparedRule<'_> {
         let (tables, streams): (Vec<_>, Vec<_>) = self.streams.iter().partition(|id| id.scan.is_some());
         for id in tables.into_iter().chain(streams) {
             let pending = engine.running().streams.get_mut(id).and_then(|stream| stream.pending.clone());
-            if let Some((spec, sender)) = pending {
-                let opened = engine.connectors.open_source(spec, self.thread, sender).await;
+            if let Some((spec, queues)) = pending {
+                let opened = engine.connectors.open_source(spec, self.threads.home, queues).await;
                 let source = Arc::new(opened.map_err(|error| self.failed(error))?);
                 if let Some(stream) = engine.running().streams.get_mut(id) {
                     (stream.source, stream.pending) = (Some(source), None);
@@ -350,7 +376,7 @@ impl PreparedRule<'_> {
         RunningRule {
             key: self.key.unwrap_or_default(),
             streams: std::mem::take(&mut self.streams),
-            thread: self.thread,
+            threads: self.threads,
             metrics: self.metrics.clone(),
             stateful: self.stateful,
             sinks: std::mem::take(&mut self.sinks),
@@ -363,25 +389,31 @@ impl PreparedRule<'_> {
         if std::mem::replace(&mut self.settled, true) {
             return async {}.boxed();
         }
-        let worker = &self.engine.threads[self.thread];
+        let threads = self.engine.commands(self.threads);
         let left = {
             let mut running = self.engine.running();
             running.starting.remove(&self.id);
             running.leave(&self.streams)
         };
         let ends: Vec<StreamKey> = left.iter().map(|(_, stream)| stream.key).collect();
-        match self.key.take() {
+        let leaving = match self.key.take() {
             Some(rule) => {
-                let leaving = Leaving { rule, settle: Vec::new(), ends, save: None };
-                worker.command(Command::DropRule { leaving, done: oneshot::channel().0 });
+                let leaving = Leaving { rule, settle: Vec::new(), ends, save: None, letters: 0 };
+                Some(threads.leave(leaving))
             }
-            None => ends.into_iter().for_each(|key| worker.command(Command::DropStream(key))),
-        }
+            None => {
+                threads.drop_streams(&ends);
+                None
+            }
+        };
         // The sources have no reader: they do not wait for one.
         let sources: Vec<Arc<OpenSource>> = left.into_iter().filter_map(|(_, stream)| stream.source).collect();
         let sinks = std::mem::take(&mut self.sinks).into_iter().zip(std::mem::take(&mut self.opened));
         let sinks: Vec<RunningSink> = sinks.filter_map(|(sink, opened)| opened.then_some(sink)).collect();
         async move {
+            if let Some(leaving) = leaving {
+                leaving.await;
+            }
             join_all(sources.iter().map(|source| source.close())).await;
             join_all(sinks.iter().map(|sink| sink.sink.close(FLUSH))).await;
         }

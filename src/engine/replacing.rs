@@ -9,12 +9,11 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use futures_util::future::join_all;
-use tokio::sync::oneshot;
-
-use crate::dataflow::command::{Command, Keeps, Leaving, Mark, StateAnswer, StreamKey};
+use crate::dataflow::command::{Keeps, Leaving, Mark, StateAnswer, StreamKey};
 use crate::io::connector::{OpenSource, Pause};
+use futures_util::future::join_all;
 
+use super::running::RuleThreads;
 use super::stopping::ended_sources;
 use super::{Engine, EngineError, LastStatus, PreparedRule, SETTLE, StreamId};
 
@@ -32,7 +31,7 @@ pub struct Replaced {
 /// The parts of the running version that its end concerns.
 struct Old {
     key: u64,
-    thread: usize,
+    threads: RuleThreads,
     streams: Vec<StreamId>,
 }
 
@@ -45,7 +44,7 @@ impl PreparedRule<'_> {
         let engine = self.engine;
         let old = engine.running().rules.get(&self.id).map(|old| Old {
             key: old.key,
-            thread: old.thread,
+            threads: old.threads,
             streams: old.streams.clone(),
         });
         let Some(old) = old else { return self.start().await.map(|()| None) };
@@ -103,20 +102,18 @@ impl PreparedRule<'_> {
         (left, pauses.into_iter().flatten().collect())
     }
 
-    /// Removes the old version from its worker and starts this one on the same worker, in one step.
+    /// Removes the old version from its workers and starts this one, on each worker in one step.
     async fn switch(&mut self, old: &Old, ends: Vec<StreamKey>, settle: Vec<StreamKey>, carry: bool) -> StateAnswer {
         let save = (carry && matches!(self.keeps, Keeps::State(_))).then_some(ALWAYS);
-        let leaving = Leaving { rule: old.key, settle, ends, save };
-        if old.thread == self.thread {
-            return self.run(Some(leaving)).await;
+        let leaving = Leaving { rule: old.key, settle, ends, save, letters: 0 };
+        if old.threads.home == self.threads.home {
+            return self.run_instead(old.threads, leaving).await;
         }
-        let (done, gone) = oneshot::channel();
-        self.engine.threads[old.thread].command(Command::DropRule { leaving, done });
-        let saved = gone.await.ok().flatten();
+        let saved = self.engine.commands(old.threads).leave(leaving).await;
         if let (Keeps::State(state), Some(Ok(saved))) = (&mut self.keeps, &saved) {
             *state = Some(saved.bytes.clone());
         }
-        self.run(None).await;
+        self.run().await;
         saved
     }
 }

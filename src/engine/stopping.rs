@@ -6,13 +6,11 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use futures_util::future::join_all;
-use tokio::sync::oneshot;
-
-use crate::dataflow::command::{Command, Leaving, StateAnswer, StreamKey};
+use crate::dataflow::command::{Leaving, StateAnswer, StreamKey};
 use crate::io::connector::OpenSource;
 use crate::io::queue::Backlog;
 use crate::io::{UNPROCESSED, UNSENT, loss};
+use futures_util::future::join_all;
 
 use super::{Engine, FLUSH, LastStatus, RunningRule, RunningStream, SETTLE, StreamId};
 
@@ -42,10 +40,8 @@ impl Engine {
         let _ = tokio::time::timeout(SETTLE, join_all(handing)).await;
         let ends: Vec<StreamKey> = alone.iter().map(|(_, stream)| stream.key).collect();
         let save = save.then(|| rule.kept.load(Ordering::Relaxed));
-        let leaving = Leaving { rule: rule.key, settle: Vec::new(), ends, save };
-        let (done, gone) = oneshot::channel();
-        self.threads[rule.thread].command(Command::DropRule { leaving, done });
-        let saved = gone.await.ok().flatten();
+        let leaving = Leaving { rule: rule.key, settle: Vec::new(), ends, save, letters: 0 };
+        let saved = self.commands(rule.threads).leave(leaving).await;
         self.wake(&rule.streams);
         let status = rule.status(id, sources);
         let sinks = rule.sinks.iter().map(|sink| sink.sink.clone()).enumerate().collect();
@@ -57,7 +53,8 @@ impl Engine {
     /// Wakes streams that waited for a sink which is gone now.
     pub(super) fn wake(&self, streams: &[StreamId]) {
         let running = self.running();
-        streams.iter().filter_map(|id| running.streams.get(id)).for_each(|stream| stream.signal.raise());
+        let parts = streams.iter().filter_map(|id| running.streams.get(id)).flat_map(|stream| &stream.parts);
+        parts.for_each(|part| part.signal.raise());
     }
 
     /// Closes the links of an ended rule: at once if they are idle, else in the background. What they lose is logged.
@@ -88,5 +85,9 @@ pub(super) fn ended_sources(
     ended: Vec<(StreamId, RunningStream)>,
 ) -> Vec<(usize, Arc<OpenSource>, Backlog)> {
     let number = |id: &StreamId| rule.streams.iter().position(|own| own == id);
-    ended.into_iter().filter_map(|(id, stream)| Some((number(&id)?, stream.source?, stream.backlog))).collect()
+    let last = |(id, stream): (StreamId, RunningStream)| {
+        let backlog = stream.backlog();
+        Some((number(&id)?, stream.source?, backlog))
+    };
+    ended.into_iter().filter_map(last).collect()
 }

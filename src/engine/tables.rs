@@ -39,7 +39,7 @@ impl Engine {
             if !rule.streams.iter().any(|stream| stream.scan.is_some()) {
                 return Err(NotShown::NoTable);
             }
-            self.threads[rule.thread].command(Command::ScannedRows { key: rule.key, limit: SHOWN, done });
+            self.threads[rule.threads.home].command(Command::ScannedRows { key: rule.key, limit: SHOWN, done });
         }
         let answered = tokio::time::timeout(limit, rows).await;
         answered.map_err(|_| NotShown::Busy)?.map_err(|_| NotShown::NoTable)
@@ -64,7 +64,7 @@ impl Engine {
             let metrics = Arc::new(RuleMetrics::default());
             first.get_or_insert_with(|| metrics.clone());
             worker.command(Command::AddTable { slot, schema: table.def.schema(), frames, metrics });
-            match self.connectors.open_source(table.source.clone(), thread, sender).await {
+            match self.connectors.open_source(table.source.clone(), thread, sender.into()).await {
                 Ok(source) => {
                     source.begin();
                     copies.push((slot, Arc::new(source)));

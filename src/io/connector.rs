@@ -19,8 +19,9 @@ use crate::io::memory::{self, MemoryReader, MemorySink, MemorySource, MemoryWrit
 use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
 use crate::io::properties;
-use crate::io::queue::{FeedChecks, FrameSender, Signal, WayOut};
+use crate::io::queue::{FeedChecks, Signal, WayOut};
 use crate::io::reach::{FileRoots, ReachError, Variables};
+use crate::io::thread_queues::ThreadQueues;
 pub use crate::io::websocket::Pause;
 use crate::io::websocket::config;
 use crate::io::websocket::{ConnectError, Settings, SinkLink, SourceLink, Websockets};
@@ -92,6 +93,14 @@ impl SourceSpec {
             SourceSpec::Websocket(settings) => settings.checks.clone(),
             SourceSpec::Inlet(inlet) => inlet.checks().clone(),
             _ => FeedChecks::default(),
+        }
+    }
+
+    /// Whether all data threads may read it, each what its sockets receive. Checks need all messages on one thread.
+    pub fn may_spread(&self) -> bool {
+        match self {
+            SourceSpec::Websocket(settings) => settings.is_spread() && settings.checks == FeedChecks::default(),
+            _ => false,
         }
     }
 }
@@ -279,18 +288,20 @@ impl Connectors {
         &self,
         spec: SourceSpec,
         thread: usize,
-        frames: FrameSender,
+        queues: ThreadQueues,
     ) -> Result<OpenSource, ConnectorError> {
         match spec {
             SourceSpec::Websocket(settings) => {
-                Ok(OpenSource::Websocket(self.websockets.prepare_source(*settings, thread, frames).await?))
+                Ok(OpenSource::Websocket(self.websockets.prepare_source(*settings, thread, queues).await?))
             }
-            SourceSpec::Memory(source) => Ok(OpenSource::Memory(self.topics.read(source, frames), SystemTime::now())),
+            SourceSpec::Memory(source) => {
+                Ok(OpenSource::Memory(self.topics.read(source, queues.first()), SystemTime::now()))
+            }
             SourceSpec::File(source) => {
-                Ok(OpenSource::File(source.open(&self.files, frames).await?, SystemTime::now()))
+                Ok(OpenSource::File(source.open(&self.files, queues.first()).await?, SystemTime::now()))
             }
-            SourceSpec::Mock(source) => Ok(OpenSource::Mock(source.open(frames), SystemTime::now())),
-            SourceSpec::Inlet(inlet) => Ok(OpenSource::Inlet(inlet.open(frames), SystemTime::now())),
+            SourceSpec::Mock(source) => Ok(OpenSource::Mock(source.open(queues.first()), SystemTime::now())),
+            SourceSpec::Inlet(inlet) => Ok(OpenSource::Inlet(inlet.open(queues.first()), SystemTime::now())),
         }
     }
 

@@ -19,6 +19,7 @@ pub mod queue;
 pub mod reach;
 pub mod recording;
 pub mod signatures;
+pub mod thread_queues;
 pub mod tls;
 pub mod websocket;
 

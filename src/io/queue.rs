@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use smallvec::{SmallVec, smallvec};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
@@ -300,24 +301,29 @@ impl FrameSender {
 
     /// How much waits for the worker: to be asked at any time, without keeping the stream alive.
     pub fn backlog(&self) -> Backlog {
-        Backlog(self.space.clone())
+        Backlog(smallvec![self.space.clone()])
     }
 }
 
-/// What waits in a stream's inbound queue.
-#[derive(Clone)]
-pub struct Backlog(Arc<Space>);
+/// What waits in the inbound queues of a stream.
+#[derive(Clone, Default)]
+pub struct Backlog(SmallVec<[Arc<Space>; 1]>);
 
 impl Backlog {
-    /// How many messages wait for the worker.
-    pub fn messages(&self) -> u64 {
-        // The worker may have taken a batch that its sender has not counted yet.
-        u64::try_from(self.0.waiting.load(Ordering::Relaxed)).unwrap_or(0)
+    /// That of several queues together.
+    pub fn of_all(parts: impl IntoIterator<Item = Backlog>) -> Backlog {
+        Backlog(parts.into_iter().flat_map(|part| part.0).collect())
     }
 
-    /// How many messages the worker has taken.
+    /// How many messages wait for the workers.
+    pub fn messages(&self) -> u64 {
+        // A worker may have taken a batch that its sender has not counted yet.
+        self.0.iter().map(|space| u64::try_from(space.waiting.load(Ordering::Relaxed)).unwrap_or(0)).sum()
+    }
+
+    /// How many messages the workers have taken.
     pub fn taken(&self) -> u64 {
-        self.0.taken.load(Ordering::Acquire)
+        self.0.iter().map(|space| space.taken.load(Ordering::Acquire)).sum()
     }
 }
 

@@ -336,7 +336,12 @@ impl RuleMetrics {
 
     /// Notes that a row came so many ms behind the watermark, and is dropped.
     pub fn is_late(&self, by: i64) {
-        self.late.fetch_add(1, Ordering::Relaxed);
+        self.are_late(1, by);
+    }
+
+    /// Notes that rows came behind the watermark, the last of them by so many ms, and are dropped.
+    pub fn are_late(&self, rows: u64, by: i64) {
+        self.late.fetch_add(rows, Ordering::Relaxed);
         self.late_by.fetch_max(by, Ordering::Relaxed);
     }
 

@@ -149,8 +149,14 @@ fn explain_physical(plan: &RulePlan, page: &mut Page) {
         }
         Body::View(view) => explain_rows(&view.body, page, depth),
     }
+    let alone = plan.concurrency.is_some_and(|workers| workers.get() == 1);
+    let gathers = !alone && !matches!(plan.body, Body::Rows(_));
+    if gathers {
+        page.line(depth + 1, "gather on one worker");
+    }
     for input in &plan.inputs {
-        explain_input(input, page, depth + 1);
+        let gathered = gathers && input.role == Role::Stream;
+        explain_input(input, page, depth + 1 + usize::from(gathered));
     }
 }
 

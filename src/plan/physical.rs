@@ -4,6 +4,7 @@
 //! Names are gone: a row is a list of slots, and an [`Expr`] reads slots by number. The slots of a row are the columns
 //! of [`Scan::columns`], then the values of [`Scan::computed`]; behind a window the answers of the aggregates follow.
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -31,6 +32,8 @@ pub struct RulePlan {
     pub body: Body,
     /// Absent and null values are written as null (`sendNilField`).
     pub send_nil: bool,
+    /// so many workers may take part in it (rule option concurrency); `None`: all
+    pub concurrency: Option<NonZeroUsize>,
 }
 
 /// One stream or table of a rule.

@@ -10,6 +10,7 @@ mod browser;
 mod checkpoints;
 mod cli;
 mod connections;
+mod cores;
 mod durability;
 mod examples;
 mod fan_out;

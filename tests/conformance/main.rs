@@ -20,6 +20,7 @@
 //!
 //! `CASE=text cargo test --test conformance` runs the cases with this text in their names, with all that they gave.
 //! `CASES=file cargo test --test conformance -- --nocapture` runs the cases of another file, too.
+//! `WORKERS=3 cargo test --test conformance` runs them on three data threads: the answers are the same.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -136,6 +137,11 @@ enum Outcome {
 /// A statement or rule that was refused, with the stage and the words.
 type Refusal = (&'static str, String);
 
+/// How many data threads the engine has.
+fn workers() -> usize {
+    std::env::var("WORKERS").map_or(1, |count| count.parse().expect("WORKERS is a number"))
+}
+
 async fn suite(name: &str, path: &Path) {
     let cases = cases(path);
     let overruled: BTreeMap<String, BTreeMap<String, String>> = read(&folder().join("overruled.json"));
@@ -148,7 +154,7 @@ async fn suite(name: &str, path: &Path) {
     let chosen =
         cases.iter().filter(|case| text(case, "name").contains(&only) && !overruled.contains_key(text(case, "name")));
     let settings = EngineSettings {
-        workers: 1,
+        workers: workers(),
         server: ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() },
         zone: jiff::tz::TimeZone::UTC,
         shutdown: Default::default(),

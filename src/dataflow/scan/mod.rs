@@ -63,6 +63,8 @@ pub struct StreamScan {
     free_columns: Vec<usize>,
     cells: Vec<Cell>,
     rules: Rules,
+    /// More messages wait behind the current ones.
+    behind: bool,
     zone: jiff::tz::TimeZone,
 }
 
@@ -82,6 +84,7 @@ impl StreamScan {
             free_columns: Vec::new(),
             cells: Vec::new(),
             rules,
+            behind: false,
             zone,
         }
     }
@@ -116,7 +119,7 @@ impl StreamScan {
         };
         let copied: Vec<bool> = match target {
             Target::Results(_) => (0..width).map(|slot| slot < plan.columns.len() && untouched(slot)).collect(),
-            Target::Queue(..) => vec![false; width],
+            Target::Queue(..) | Target::Forward(..) => vec![false; width],
         };
         let (filter_slots, row_slots) = read_slots(&plan, &target, &copied);
         let part = |column: &Column| match &column.source {
@@ -186,6 +189,11 @@ impl StreamScan {
         self.rules.ready()
     }
 
+    /// Sets whether more messages wait behind those that run next.
+    pub fn set_behind(&mut self, behind: bool) {
+        self.behind = behind;
+    }
+
     /// Runs batches of messages through all rules. `now` is their time of arrival, ms since the epoch.
     pub fn run(&mut self, batches: &[FrameBatch], now: i64) {
         if self.stale {
@@ -197,7 +205,7 @@ impl StreamScan {
                 self.message(frame, Arrival { now, received: batch.received, origin: batch.origin.as_deref() });
             }
         }
-        self.rules.hand_over(now);
+        self.rules.hand_over(now, self.behind);
     }
 
     fn message(&mut self, frame: &Frame, arrival: Arrival<'_>) {

@@ -15,8 +15,10 @@ use crate::value::Value;
 
 use crate::dataflow::command::RuleKey;
 use crate::dataflow::context::RuleContext;
+use crate::dataflow::event_clock::Verdict;
+use crate::dataflow::forward::Forward;
 use crate::dataflow::output::Output;
-use crate::dataflow::queue::{RuleQueue, Verdict};
+use crate::dataflow::queue::RuleQueue;
 
 use super::event_time;
 use super::index::ColumnTest;
@@ -28,6 +30,45 @@ pub enum Target {
     Results(Projection),
     /// To the rule's dataflow, as rows of this input.
     Queue(Rc<RuleQueue>, u16),
+    /// to the thread of the rule's state, likewise
+    Forward(Rc<Forward>, u16),
+}
+
+impl Target {
+    /// Whether all columns are wanted as values.
+    pub(super) fn takes_values(&self) -> bool {
+        !matches!(self, Target::Results(_))
+    }
+
+    /// Whether so many rows wait that the stream should wait.
+    pub(super) fn is_full(&self) -> bool {
+        match self {
+            Target::Results(_) => false,
+            Target::Queue(queue, _) => queue.is_full() && !queue.overflows(),
+            Target::Forward(forward, _) => forward.is_full(),
+        }
+    }
+
+    /// Whether rows of several threads come together where they go.
+    pub(super) fn is_shared(&self) -> bool {
+        match self {
+            Target::Results(_) => false,
+            Target::Queue(queue, _) => queue.is_shared(),
+            Target::Forward(..) => true,
+        }
+    }
+
+    /// Hands over what was put in; `behind`: the stream has more messages.
+    pub(super) fn hand_over(&self, behind: bool) {
+        match self {
+            Target::Results(_) => {}
+            Target::Queue(queue, input) => {
+                queue.set_behind(*input, behind);
+                queue.hand_over();
+            }
+            Target::Forward(forward, input) => forward.hand_over(*input, behind),
+        }
+    }
 }
 
 /// A part of the message.
@@ -88,7 +129,7 @@ pub(super) fn read_slots(plan: &ScanPlan, target: &Target, copied: &[bool]) -> (
     }
     let mut row: Vec<usize> = late.iter().flat_map(Expr::slots).collect();
     match target {
-        Target::Queue(..) => row.extend(0..columns),
+        Target::Queue(..) | Target::Forward(..) => row.extend(0..columns),
         Target::Results(projection) => {
             for item in &projection.items {
                 match item {
@@ -198,6 +239,10 @@ impl ScanRule {
                 queue.push(*input, time, received, &mut self.slots);
                 Ok(())
             }
+            Target::Forward(forward, input) => {
+                forward.push(*input, time, received, &mut self.slots);
+                Ok(())
+            }
             Target::Results(projection) => {
                 let context = self.context.row(now, time);
                 let scope = Scope { slots: &self.slots, context: &context };
@@ -285,10 +330,14 @@ impl ScanRule {
         for column in &self.typed {
             message.value(*column)?;
         }
-        let Target::Queue(queue, input) = &self.target else { return Ok(time) };
         let skew = event_time.max_future_skew;
         if skew > 0 {
-            match queue.judge(*input, time, now, skew) {
+            let verdict = match &self.target {
+                Target::Results(_) => return Ok(time),
+                Target::Queue(queue, input) => queue.judge(*input, time, now, skew),
+                Target::Forward(forward, input) => forward.judge(*input, time, now, skew),
+            };
+            match verdict {
                 Verdict::Accept => {}
                 Verdict::Simulated => tracing::warn!(
                     rule = self.context.id,
@@ -310,10 +359,18 @@ impl ScanRule {
                 }
             }
         }
-        if queue.advance(*input, time, event_time.late_tolerance, now) {
-            return Ok(time);
+        match &self.target {
+            Target::Results(_) => Ok(time),
+            Target::Queue(queue, input) if queue.advance(*input, time, event_time.late_tolerance, now) => Ok(time),
+            Target::Queue(queue, _) => {
+                self.metrics.is_late(queue.watermark().saturating_sub(time));
+                Err(Stop::Quietly)
+            }
+            Target::Forward(forward, input) => {
+                // Where all rows come together it is decided whether it is late.
+                forward.advance(*input, time, event_time.late_tolerance);
+                Ok(time)
+            }
         }
-        self.metrics.is_late(queue.watermark().saturating_sub(time));
-        Err(Stop::Quietly)
     }
 }

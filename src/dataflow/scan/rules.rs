@@ -20,7 +20,7 @@ use super::feed::{Feed, Verdict};
 use super::index::RuleIndex;
 use super::member::{Member, Members};
 use super::message::{Body, Message};
-use super::rule::{Part, ScanRule, Target};
+use super::rule::{Part, ScanRule};
 
 /// The rules of a stream.
 #[derive(Default)]
@@ -41,6 +41,8 @@ pub(super) struct Rules {
     watched: Members,
     /// Rules with state that the stream waits for, until they have taken their rows.
     full: Vec<u32>,
+    /// Rules that were told that more messages follow.
+    behind: Vec<Member>,
     /// Rules that have something to hand over.
     touched: Vec<Member>,
     /// The rules that the current message may match.
@@ -98,7 +100,7 @@ impl Rules {
         if reports {
             self.reporters.insert(member);
         }
-        if rule.may_wait && (gathers || matches!(rule.target, Target::Queue(..))) {
+        if rule.may_wait && (gathers || rule.target.takes_values()) {
             self.watched.insert(member);
         }
         rule.metrics.join(&self.metrics, !reports);
@@ -118,6 +120,7 @@ impl Rules {
             self.watched.remove(member);
             self.written.retain(|place| *place != member.place);
             self.full.retain(|place| *place != member.place);
+            self.behind.retain(|other| other.place != member.place);
             self.free.push(member.place);
             if let Some(rule) = self.table[member.place as usize].take() {
                 rule.metrics.leave(&self.metrics);
@@ -219,20 +222,28 @@ impl Rules {
         }
     }
 
-    /// Hands over the results of the messages.
-    pub(super) fn hand_over(&mut self, now: i64) {
+    /// Hands over the results of the messages; `behind`: more messages wait.
+    pub(super) fn hand_over(&mut self, now: i64, behind: bool) {
         self.metrics.rows(std::mem::take(&mut self.rows));
         self.metrics.received(now);
+        // A rule that waits for more messages must learn when there are none, even if the last ones did not match it.
+        for member in std::mem::take(&mut self.behind) {
+            if let Some(rule) = self.table[member.place as usize].as_deref_mut() {
+                touch(&mut self.touched, member, rule);
+            }
+        }
         self.touched.sort_unstable();
-        for Member { place, .. } in self.touched.drain(..) {
+        for member in self.touched.drain(..) {
+            let place = member.place;
             let Some(rule) = self.table[place as usize].as_deref_mut() else { continue };
             rule.touched = false;
             rule.metrics.works(now, std::mem::take(&mut rule.passed));
-            if let Target::Queue(queue, _) = &rule.target {
-                queue.hand_over();
-                if queue.is_full() && !self.full.contains(&place) {
-                    self.full.push(place);
-                }
+            rule.target.hand_over(behind);
+            if behind && rule.plan.event_time.is_some() && rule.target.is_shared() {
+                self.behind.push(member);
+            }
+            if rule.target.is_full() && !self.full.contains(&place) {
+                self.full.push(place);
             }
             // Errors of dropped rows of a rule with state are sent now, with `sendError`.
             rule.output.borrow_mut().flush();
@@ -250,11 +261,8 @@ impl Rules {
             rule.written = !rule.failed && !rule.output.borrow().ready();
             rule.written
         });
-        self.full.retain(|place| match table[*place as usize].as_deref() {
-            Some(ScanRule { target: Target::Queue(queue, _), failed: false, .. }) => {
-                queue.is_full() && !queue.overflows()
-            }
-            _ => false,
+        self.full.retain(|place| {
+            table[*place as usize].as_deref().is_some_and(|rule| !rule.failed && rule.target.is_full())
         });
         let ready = |member: &Member| {
             table[member.place as usize].as_deref().is_none_or(|rule| rule.failed || rule.output.borrow().ready())

@@ -12,6 +12,7 @@ mod feeds;
 mod indexed;
 mod joins;
 mod sizes;
+mod spread;
 mod threads;
 mod windows;
 

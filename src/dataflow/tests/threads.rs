@@ -56,6 +56,8 @@ impl Thread {
                 send_error: false,
                 metrics: metrics.clone(),
                 keeps: Default::default(),
+                part: Default::default(),
+                started: 0,
                 replaces: None,
                 done,
             })));

@@ -1,5 +1,6 @@
 //! The options of a rule, one row each. The section `rule` of the configuration sets other defaults.
 
+use std::num::NonZeroUsize;
 use std::time::Duration;
 
 use serde_json::{Map, Value as Json};
@@ -16,6 +17,8 @@ pub struct RuleOptions {
     pub idle_timeout: i64,
     /// In event time, rows further ahead of the clock than this are dropped; 0: none are.
     pub max_future_skew: i64,
+    /// How many data threads may take part in the rule; `None`: all.
+    pub concurrency: Option<NonZeroUsize>,
     /// The most bytes that the rule's state takes, about; 0: no limit.
     pub max_state_bytes: u64,
     /// A full state drops its oldest keys and rows; otherwise the rule fails.
@@ -56,6 +59,11 @@ const OPTIONS: &[Row] = &[
     Row::duration("maxFutureSkew", |draft, time| draft.options.max_future_skew = millis(time))
         .default("5m")
         .doc("In event time, rows further ahead of the clock than this are dropped and counted, with a warning; `0`: none are. A stream with `EVENT_CLOCK=\"data\"`, or whose first three rows are all further ahead (simulated data), is exempt"),
+    Row::whole("concurrency", 0, u64::MAX, |draft, threads| {
+        draft.options.concurrency = NonZeroUsize::new(usize::try_from(threads).unwrap_or(usize::MAX));
+    })
+    .default("0")
+    .doc("How many data threads take part in the rule, of those that `--workers` gives; `0`: all. See [scaling](scaling.md)"),
     Row::size("maxStateBytes", |draft, bytes| draft.options.max_state_bytes = bytes)
         .default("0")
         .doc("The most that the rule may keep in windows, groups, analytic functions and tables, measured every 1,024 rows; `0`: no limit"),
@@ -107,7 +115,6 @@ const OPTIONS: &[Row] = &[
     .doc("No effect, with a warning: all rules share the log"),
     Row::without_effect("debug", Type::Flag),
     Row::without_effect("bufferLength", COUNT),
-    Row::without_effect("concurrency", COUNT),
     Row::without_effect("disableBufferFullDiscard", Type::Flag),
     Row::without_effect("enableRuleTracer", Type::ANY),
     Row::without_effect("planOptimizeStrategy", Type::ANY),
@@ -141,6 +148,7 @@ impl RuleOptions {
             late_tolerance: 0,
             idle_timeout: 0,
             max_future_skew: 0,
+            concurrency: None,
             max_state_bytes: 0,
             evicts: false,
             send_nil: false,

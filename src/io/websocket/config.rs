@@ -124,6 +124,8 @@ pub struct Settings {
     pub addresses: Vec<Role>,
     /// what becomes of the addresses behind the first
     pub address_mode: AddressMode,
+    /// how many connections a source of the client role has to each address that it dials; 0: one
+    pub connections: usize,
     /// what is checked of each message
     pub checks: FeedChecks,
     /// how often a ping is sent
@@ -166,6 +168,11 @@ struct PathError {
 struct NoMessage;
 
 impl Settings {
+    /// Whether its connections may be on all data threads.
+    pub fn is_spread(&self) -> bool {
+        self.role == Role::Server || self.connections > 1
+    }
+
     /// Every property with its documentation.
     pub fn properties() -> Vec<Entry> {
         property::entries(PROPERTIES)

@@ -15,13 +15,14 @@ use super::fan_out::SinkQueue;
 use super::opening::Opening;
 use super::protocol::code;
 use super::threads::{Placement, SocketThreads, Spread};
-use crate::io::queue::{Frame, FrameBatch, FrameSender};
+use crate::io::queue::{Frame, FrameBatch};
+use crate::io::thread_queues::ThreadQueues;
 use crate::io::{LinkHistory, LinkState, UNREAD, loss, printable};
 use crate::sync::locked;
 
 /// A source's end of an endpoint.
 pub(super) struct Subscriber {
-    frames: FrameSender,
+    queues: ThreadQueues,
     /// false while its rule is being started: what comes waits, and the sockets are not read on
     begun: watch::Sender<bool>,
     /// messages handed over
@@ -50,7 +51,7 @@ pub(super) struct Endpoint {
     pub settings: Settings,
     /// what its links want, and how many want the same: thousands of rules may send to one endpoint
     links: Mutex<Vec<(Arc<Link>, usize)>>,
-    /// the data thread of the streams that read from it, and of its connection in a client role
+    /// the data thread of the streams that one thread reads, and of its connection in a client role
     pub thread: usize,
     /// how its clients are spread over the data threads
     clients: Spread,
@@ -379,11 +380,12 @@ impl Endpoint {
         true
     }
 
-    /// Places a client that comes: on the thread of the streams where some read from here, so that its messages need
-    /// not cross; else its results are sent from where the fewest clients are.
+    /// Places a client that comes: where the fewest clients are, but on the thread of the streams that read from here
+    /// where these are on one thread, so that its messages need not cross.
     pub fn place(&self, threads: &SocketThreads) -> Placement {
         let read = locked(&self.links).iter().any(|(link, _)| link.used == Use::Source);
-        if read { threads.place_at(self.thread, &self.clients) } else { threads.place(&self.clients) }
+        let spread = locked(&self.subscribers).iter().any(|subscriber| subscriber.queues.is_spread());
+        if read && !spread { threads.place_at(self.thread, &self.clients) } else { threads.place(&self.clients) }
     }
 
     /// Takes a peer away.
@@ -439,9 +441,9 @@ impl Endpoint {
         let bytes = frames.iter().map(|frame| frame.bytes().len() as u64).sum();
         let batch = FrameBatch { frames, origin: Some(peer.origin.clone()), received };
         for subscriber in others {
-            subscriber.deliver(batch.clone(), bytes).await;
+            subscriber.deliver(batch.clone(), bytes, peer.thread).await;
         }
-        last.deliver(batch, bytes).await;
+        last.deliver(batch, bytes, peer.thread).await;
     }
 
     /// Notes a new state.
@@ -481,9 +483,9 @@ impl Endpoint {
 
 impl Subscriber {
     /// A source that hands nothing over before [`Subscriber::begin`].
-    pub fn new(frames: FrameSender) -> Arc<Subscriber> {
+    pub fn new(queues: ThreadQueues) -> Arc<Subscriber> {
         Arc::new(Subscriber {
-            frames,
+            queues,
             begun: watch::Sender::new(false),
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -495,7 +497,7 @@ impl Subscriber {
         self.begun.send_replace(true);
     }
 
-    async fn deliver(&self, batch: FrameBatch, bytes: u64) {
+    async fn deliver(&self, batch: FrameBatch, bytes: u64, thread: usize) {
         if !*self.begun.borrow() {
             // The sender lives in `self`, so that waiting ends only by beginning.
             let _ = self.begun.subscribe().wait_for(|begun| *begun).await;
@@ -504,7 +506,7 @@ impl Subscriber {
         self.messages.fetch_add(batch.frames.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         // A stream that has ended without closing its link no longer wants them.
-        let _ = self.frames.send(batch).await;
+        let _ = self.queues.of(thread).send(batch).await;
     }
 }
 

@@ -58,7 +58,8 @@ pub use server_settings::{ServerSettings, ServerTls};
 pub use socket::Wire;
 
 use crate::io::events::{EventPaths, EventSink};
-use crate::io::queue::{FrameSender, Signal};
+use crate::io::queue::Signal;
+use crate::io::thread_queues::ThreadQueues;
 use crate::io::tls::{Identity, TlsError};
 use crate::io::{LinkState, LinkStatus, UNREAD};
 use crate::sync::locked;
@@ -137,6 +138,7 @@ struct DialKey {
     proxy: ProxyChoice,
     addresses: Vec<Role>,
     mode: AddressMode,
+    connections: usize,
 }
 
 /// The hub of all websocket links. Clones share it.
@@ -286,9 +288,9 @@ impl Websockets {
         self.hub.totals.unfinished_bytes()
     }
 
-    /// Opens a source: its messages go to `frames`, its sockets run on data thread `thread` (modulo their number; a
-    /// shared endpoint stays where it is, and its clients with it). In the server role the endpoint exists when this returns; in the client
-    /// role it is dialled for as long as the link is open.
+    /// Opens a source: its messages go to `queues`. If one data thread reads them, its sockets run on `thread` (modulo
+    /// their number; a shared endpoint stays where it is, and its clients with it), otherwise on all. In the server role
+    /// the endpoint exists when this returns; in the client role it is dialled for as long as the link is open.
     ///
     /// # Errors
     /// [`ConnectError`] if the data server cannot listen.
@@ -296,9 +298,9 @@ impl Websockets {
         &self,
         settings: Settings,
         thread: usize,
-        frames: FrameSender,
+        queues: impl Into<ThreadQueues>,
     ) -> Result<SourceLink, ConnectError> {
-        let link = self.prepare_source(settings, thread, frames).await?;
+        let link = self.prepare_source(settings, thread, queues).await?;
         link.begin();
         Ok(link)
     }
@@ -313,12 +315,12 @@ impl Websockets {
         &self,
         settings: Settings,
         thread: usize,
-        frames: FrameSender,
+        queues: impl Into<ThreadQueues>,
     ) -> Result<SourceLink, ConnectError> {
         let mut registry = self.hub.registry.lock().await;
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, Use::Source, &settings, thread).await?;
         let link = endpoint.link(Use::Source, settings);
-        let subscriber = Subscriber::new(frames);
+        let subscriber = Subscriber::new(queues.into());
         if fresh {
             endpoint.subscribe(&subscriber);
         }
@@ -450,11 +452,15 @@ impl Hub {
             AddressMode::Failover => vec![all.clone()],
             AddressMode::Mirror => all.iter().map(|address| vec![address.clone()]).collect(),
         };
-        for addresses in keepers {
-            let peer = Peer::new(endpoint.settings.address(), self.totals.clone(), endpoint.thread);
+        let each = endpoint.settings.connections.max(1);
+        let keepers = keepers.into_iter().flat_map(|addresses| std::iter::repeat_n(addresses, each));
+        for (number, addresses) in keepers.enumerate() {
+            // The first is on the endpoint's own thread, the others follow.
+            let thread = if each > 1 { (endpoint.thread + number) % self.data.len() } else { endpoint.thread };
+            let peer = Peer::new(endpoint.settings.address(), self.totals.clone(), thread);
             peer.hang_up();
             endpoint.join(&peer);
-            let (data, presence) = (self.data.at(endpoint.thread).handle.clone(), Presence::new(endpoint));
+            let (data, presence) = (self.data.at(thread).handle.clone(), Presence::new(endpoint));
             self.control.spawn(client::keep(endpoint.clone(), peer, Addresses::new(addresses), data, presence));
         }
     }
@@ -570,5 +576,6 @@ fn dial_key(settings: &Settings) -> DialKey {
         proxy: settings.proxy.clone(),
         addresses: settings.addresses.clone(),
         mode: settings.address_mode,
+        connections: settings.connections.max(1),
     }
 }

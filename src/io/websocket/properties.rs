@@ -84,6 +84,10 @@ pub(super) const PROPERTIES: &[Row] = &[
     })
     .default("failover")
     .doc("What to do with a list in `addr`. `failover`: dial the next address where one fails or a connection ends. `mirror`: keep a connection to each; `dedupKey` lets messages that several bring count once, and a sink sends to all"),
+    Row::whole("connections", 1, 64, |draft, count| draft.settings.connections = count as usize)
+        .default("1")
+        .of_source()
+        .doc("How many connections to dial, for feeds that send each of them a part of their messages; with `--workers` they are spread over the data threads; client role"),
     Row::choice("scheme", &["ws", "wss"], |draft, scheme| draft.secure = scheme == "wss")
         .default("ws")
         .doc("Whether the client role speaks TLS (`wss`)"),

@@ -31,16 +31,16 @@ pub fn rewrite(logical: &Logical, options: &RuleOptions) -> Result<RulePlan, Pla
     let placed = place_conditions(logical);
     let slots = Slots::new(logical, &stages, &placed);
     let inputs = inputs(logical, &stages, &placed, &slots);
-    let send_nil = options.send_nil;
+    let (send_nil, concurrency) = (options.send_nil, options.concurrency);
     if runs_in_scan(logical) {
         let projection = projection(logical, &slots, logical.limit != Some(0));
-        return Ok(RulePlan { inputs, body: Body::Rows(projection), send_nil });
+        return Ok(RulePlan { inputs, body: Body::Rows(projection), send_nil, concurrency });
     }
     let mut body = stateful(logical, &stages, placed, &slots)?;
     body.state_limit =
         (options.max_state_bytes > 0).then_some(StateLimit { bytes: options.max_state_bytes, evicts: options.evicts });
     let body = Body::Stateful(Box::new(body));
-    Ok(RulePlan { inputs, body, send_nil })
+    Ok(RulePlan { inputs, body, send_nil, concurrency })
 }
 
 /// Whether each row is a result at once.

@@ -163,7 +163,7 @@ pub fn plan_view(create: &CreateView, catalog: &Catalog) -> Result<RulePlan, Pla
     };
     let sources = inputs.iter().map(|input| input.stream.clone()).collect();
     let view = Assembled { create, options, key, told, open, sources, limits }.finish(kind, body, items, &query)?;
-    Ok(RulePlan { inputs, body: Body::View(Box::new(view)), send_nil: true })
+    Ok(RulePlan { inputs, body: Body::View(Box::new(view)), send_nil: true, concurrency: None })
 }
 
 /// Puts a query into words that rules have; gives what they have not.

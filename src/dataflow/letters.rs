@@ -1,0 +1,38 @@
+//! The letters between the threads of a rule: rows on their way to its state, and permission to send more.
+
+use serde::{Deserialize, Serialize};
+
+use super::command::RuleKey;
+use super::row::RowBatch;
+
+/// A letter about a rule.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum RuleLetter {
+    /// Rows for a rule whose state is on the receiver's thread.
+    Rows(ForwardedRows),
+    /// Rows that the receiver of this letter had sent were taken: it may send as many more.
+    Taken { rule: RuleKey, rows: usize },
+}
+
+/// Rows of one thread that have passed the scan of a rule, and how far event time has come there.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ForwardedRows {
+    pub rule: RuleKey,
+    pub rows: RowBatch,
+    /// What advances the watermark, in order, including rows that did not pass.
+    pub advances: Vec<Advance>,
+    /// The input whose scan has sent this.
+    pub input: u16,
+    /// More messages for it wait on the sender's thread.
+    pub behind: bool,
+}
+
+/// Progress of an input in event time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advance {
+    /// It comes before the row with this number.
+    pub row: usize,
+    pub input: u16,
+    /// The largest timestamp, less the tolerance.
+    pub reached: i64,
+}

@@ -1,0 +1,272 @@
+//! Rules on several data threads: the answers are those of one thread, and no row is lost on its way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Instant;
+
+use serde_json::{Value as Json, json};
+use tokio::runtime::Runtime;
+use tokio::sync::oneshot;
+
+use super::{Kept, by_clock, catalog, event_time};
+use crate::dataflow::cluster::Traffic;
+use crate::dataflow::command::{Command, Keeps, Leaving, Left, NewRule, Part, StateAnswer};
+use crate::dataflow::event_clock::EventClocks;
+use crate::dataflow::output::Encoding;
+use crate::dataflow::worker::DataThread;
+use crate::definition::rule::RuleOptions;
+use crate::io::queue::{self, Frame, FrameBatch, FrameSender};
+use crate::metrics::RuleMetrics;
+use crate::plan::physical::Body;
+use crate::time::Clock;
+
+/// How many threads there are.
+const THREADS: usize = 3;
+
+/// The thread of the rule's state.
+const HOME: usize = 1;
+
+/// Stream `a` on all threads, with one rule.
+struct Threads {
+    threads: Vec<DataThread>,
+    traffic: Traffic,
+    runtime: Runtime,
+    senders: Vec<FrameSender>,
+    clock: Arc<AtomicI64>,
+    kept: Arc<Kept>,
+    metrics: Arc<RuleMetrics>,
+}
+
+impl Threads {
+    fn new(sql: &str, options: &RuleOptions) -> Threads {
+        let clock = Arc::new(AtomicI64::new(1_000_000));
+        let traffic = Traffic::default();
+        let manual = Clock::Manual(clock.clone());
+        let threads = DataThread::start_all(THREADS, &jiff::tz::TimeZone::UTC, &manual, &Arc::default(), &traffic)
+            .expect("threads");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        let schema = || catalog().stream("a").expect("the stream is there").schema();
+        let stream = |thread: &DataThread| {
+            let (sender, frames) = queue::inbound(thread.signal(0));
+            thread.command(Command::AddStream { key: 0, schema: schema(), checks: Default::default(), frames });
+            sender
+        };
+        let senders = threads.iter().map(stream).collect();
+        let (kept, metrics) = Default::default();
+        let threads = Threads { threads, traffic, runtime, senders, clock, kept, metrics };
+        threads.begin(1, sql, options, Keeps::State(None), None);
+        threads
+    }
+
+    /// Lets a rule begin, as the engine does; in the place of the rule with the key before it where `replaces` says so.
+    fn begin(
+        &self,
+        key: u64,
+        sql: &str,
+        options: &RuleOptions,
+        keeps: Keeps,
+        replaces: Option<fn() -> Leaving>,
+    ) -> StateAnswer {
+        let plan = crate::plan::plan(sql, options, &catalog()).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let clocks = EventClocks::new(plan.inputs.len());
+        let part = |thread: usize| match plan.body {
+            Body::Rows(_) => Part::Whole,
+            _ if thread == HOME => Part::Home(clocks.clone()),
+            _ => Part::Scan(HOME, clocks.clone()),
+        };
+        let mut keeps = Some(keeps);
+        let mut begin = |thread: usize, replaces: Option<Leaving>| -> Left {
+            let (done, begun) = oneshot::channel();
+            self.threads[thread].command(Command::AddRule(Box::new(NewRule {
+                key,
+                streams: vec![Some(0)],
+                slot: key as usize,
+                plan: plan.clone(),
+                id: "r".into(),
+                encodings: vec![Encoding {
+                    format: Arc::default(),
+                    outlets: vec![self.kept.clone()],
+                    rows: Vec::new(),
+                }],
+                dead_letters: Vec::new(),
+                send_error: false,
+                metrics: self.metrics.clone(),
+                keeps: if thread == HOME { keeps.take().unwrap_or_default() } else { Keeps::Nothing },
+                part: part(thread),
+                started: 0,
+                replaces,
+                done,
+            })));
+            self.runtime.block_on(begun).expect("the rule begins")
+        };
+        let others = (0..THREADS).filter(|thread| *thread != HOME);
+        match replaces {
+            None => {
+                begin(HOME, None);
+                others.for_each(|thread| _ = begin(thread, None));
+                None
+            }
+            Some(leaving) => {
+                let letters =
+                    others.map(|thread| begin(thread, Some(Leaving { save: None, ..leaving() })).letters).sum();
+                begin(HOME, Some(Leaving { letters, ..leaving() })).state
+            }
+        }
+    }
+
+    fn send(&self, thread: usize, rows: impl IntoIterator<Item = Json>) {
+        let frames = rows.into_iter().map(|row| Frame::Text(row.to_string().into())).collect();
+        let batch = FrameBatch { frames, origin: None, received: Instant::now() };
+        self.runtime.block_on(self.senders[thread].send(batch)).expect("the stream takes it");
+    }
+
+    fn ask(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
+        let asked: Vec<_> = self
+            .threads
+            .iter()
+            .map(|thread| {
+                let (done, answer) = oneshot::channel();
+                thread.command(command(done));
+                answer
+            })
+            .collect();
+        asked.into_iter().for_each(|answer| self.runtime.block_on(answer).expect("the thread answers"));
+    }
+
+    /// Waits until all that was sent has been run.
+    fn drain(&self) {
+        loop {
+            let before = self.traffic.counts();
+            self.ask(Command::Drain);
+            if before.0 == before.1 && before == self.traffic.counts() {
+                return;
+            }
+        }
+    }
+
+    /// No more rows will come.
+    fn end(&self) {
+        self.drain();
+        self.ask(|done| Command::EndOfInput { rules: Arc::new([1, 2]), done });
+        self.drain();
+    }
+
+    fn rows(&self) -> Vec<Json> {
+        let texts = self.kept.0.lock().expect("no panic while it is held").clone();
+        texts.iter().flat_map(|text| serde_json::from_str::<Vec<Json>>(text).expect("a list of rows")).collect()
+    }
+
+    fn stop(self) {
+        self.threads.into_iter().for_each(DataThread::stop);
+    }
+}
+
+#[test]
+fn a_group_is_one_whatever_threads_its_rows_come_to() {
+    let threads = Threads::new(
+        "SELECT k, count(*) AS n, sum(v) AS s FROM a WHERE v > 0 GROUP BY k, TUMBLINGWINDOW(ss, 10)",
+        &by_clock(),
+    );
+    for turn in 0..30 {
+        let row = |k: i64| json!({"k": k, "v": if turn % 3 == 0 { 0 } else { 1 }});
+        threads.send(turn % THREADS, (0..4).map(row));
+        threads.send((turn + 1) % THREADS, (0..4).map(row));
+    }
+    threads.end();
+    let mut rows = threads.rows();
+    rows.sort_by_key(|row| row["k"].as_i64());
+    let expected: Vec<Json> = (0..4).map(|k| json!({"k": k, "n": 40, "s": 40})).collect();
+    assert_eq!(rows, expected);
+    assert_eq!(threads.metrics.rows_in(), 240);
+    threads.stop();
+}
+
+#[test]
+fn rows_beyond_what_may_be_under_way_wait_and_none_is_lost() {
+    let threads = Threads::new("SELECT count(*) AS n, max(v) AS m FROM a GROUP BY TUMBLINGWINDOW(ss, 10)", &by_clock());
+    let rows = 100_000;
+    (0..rows).collect::<Vec<_>>().chunks(500).for_each(|some| {
+        threads.send(0, some.iter().map(|v| json!({"v": v})));
+        threads.send(2, some.iter().map(|v| json!({"v": v})));
+    });
+    threads.end();
+    assert_eq!(threads.rows(), [json!({"n": 2 * rows, "m": rows - 1})]);
+    threads.stop();
+}
+
+#[test]
+fn a_row_is_late_behind_rows_of_any_thread() {
+    let sql = "SELECT count(*) AS n, window_end() AS e FROM a WHERE k = 1 GROUP BY TUMBLINGWINDOW(ss, 1)";
+    let threads = Threads::new(sql, &event_time(100));
+    let send = |thread: usize, rows: &[(i64, i64)]| {
+        threads.send(thread, rows.iter().map(|(ts, k)| json!({"ts": ts, "k": k})));
+        threads.drain();
+    };
+    send(0, &[(500, 1), (450, 1)]);
+    send(2, &[(900, 1)]);
+    // A row that does not pass moves the watermark, too: to 900, then to 1100.
+    send(0, &[(1000, 0), (899, 1), (950, 1), (1200, 0), (1099, 1), (1100, 1)]);
+    assert_eq!(threads.metrics.late.load(Ordering::Relaxed), 2);
+    send(HOME, &[(1099, 1), (1500, 1)]);
+    send(2, &[(1399, 1), (1400, 1)]);
+    assert_eq!(threads.metrics.late.load(Ordering::Relaxed), 4);
+    threads.end();
+    assert_eq!(threads.rows(), [json!({"n": 4, "e": 1000}), json!({"n": 3, "e": 2000})]);
+    threads.stop();
+}
+
+#[test]
+fn rules_without_state_run_on_each_thread() {
+    let threads = Threads::new("SELECT v + 1 AS w FROM a WHERE v != 3", &by_clock());
+    (0..6).for_each(|v| threads.send(v % THREADS, [json!({"v": v})]));
+    threads.drain();
+    let mut sums: Vec<i64> = threads.rows().iter().filter_map(|row| row["w"].as_i64()).collect();
+    sums.sort_unstable();
+    assert_eq!(sums, [1, 2, 3, 5, 6]);
+    threads.stop();
+}
+
+#[test]
+fn a_new_version_goes_on_where_the_old_one_stood_on_every_thread() {
+    let sql = "SELECT count(*) AS n FROM a GROUP BY TUMBLINGWINDOW(ss, 10)";
+    let threads = Threads::new(sql, &by_clock());
+    let mut sent = 0;
+    for key in 2..6_u64 {
+        for thread in 0..THREADS {
+            threads.send(thread, (0..100).map(|v| json!({"v": v})));
+            sent += 100;
+        }
+        // Nobody waits for what was sent: each row is of one version or of the other.
+        let leaving: fn() -> Leaving = match key {
+            2 => || leaving(1),
+            3 => || leaving(2),
+            4 => || leaving(3),
+            _ => || leaving(4),
+        };
+        let saved = threads.begin(key, sql, &by_clock(), Keeps::State(None), Some(leaving));
+        assert!(matches!(saved, Some(Ok(_))), "the old version gives its state");
+    }
+    threads.drain();
+    threads.ask(|done| Command::EndOfInput { rules: Arc::new([5]), done });
+    assert_eq!(threads.rows(), [json!({"n": sent})]);
+    threads.stop();
+}
+
+fn leaving(rule: u64) -> Leaving {
+    Leaving { rule, settle: Vec::new(), ends: Vec::new(), save: Some(u64::MAX), letters: 0 }
+}
+
+#[test]
+fn the_clock_closes_windows_of_rows_from_other_threads() {
+    let threads = Threads::new("SELECT count(*) AS n FROM a GROUP BY TUMBLINGWINDOW(ss, 10)", &by_clock());
+    for round in 1..=3 {
+        (0..THREADS).for_each(|thread| threads.send(thread, [json!({"v": 1})]));
+        threads.drain();
+        threads.clock.fetch_add(10_000, Ordering::Relaxed);
+        // A deadline is looked at when something wakes the thread.
+        threads.drain();
+        let expected = vec![json!({"n": 3}); round];
+        assert_eq!(threads.rows(), expected);
+    }
+    threads.stop();
+}

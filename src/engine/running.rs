@@ -1,0 +1,244 @@
+//! A rule on its threads: it begins, is replaced and leaves on all of them as one.
+//!
+//! A rule without state runs on every thread that reads its streams, each by itself. A rule with state has it on one
+//! thread, its home; the others scan, and send rows home. When such a rule leaves, it leaves the other threads first;
+//! home then waits for the rows that they have sent, so that none is lost and none is counted twice.
+
+use std::sync::Arc;
+
+use futures_util::future::join_all;
+use tokio::sync::oneshot;
+
+use crate::dataflow::command::{Command, Keeps, Leaving, Left, NewRule, Part, StateAnswer, StreamKey};
+use crate::dataflow::event_clock::EventClocks;
+use crate::dataflow::output::Encoding;
+use crate::dataflow::worker::Commands;
+use crate::metrics::RuleMetrics;
+use crate::plan::physical::{Body, RulePlan};
+
+use super::{Engine, PreparedRule};
+
+/// The threads that read a stream: some that follow each other, the last followed by the first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Place {
+    first: usize,
+    count: usize,
+    /// how many threads there are
+    of: usize,
+}
+
+impl Place {
+    /// One thread, which reads the messages that come to all.
+    pub fn alone(thread: usize, of: usize) -> Place {
+        Place { first: thread, count: 1, of }
+    }
+
+    /// So many threads with `home` among them, each of which reads what its sockets bring. Where these are all, rules of
+    /// different homes read the stream together.
+    pub fn with(home: usize, count: usize, of: usize) -> Place {
+        if count >= of { Place { first: 0, count: of, of } } else { Place { first: home, count: count.max(1), of } }
+    }
+
+    /// Whether this thread is one of them.
+    pub fn contains(self, thread: usize) -> bool {
+        self.of > 0 && (thread + self.of - self.first) % self.of < self.count
+    }
+
+    /// The thread, where it is only one.
+    pub fn only(self) -> Option<usize> {
+        (self.count == 1).then_some(self.first)
+    }
+}
+
+/// The threads of a rule.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RuleThreads {
+    /// where its state is, and its streams that one thread reads
+    pub home: usize,
+    /// the threads that read its other streams; home is among them
+    pub readers: Place,
+}
+
+impl RuleThreads {
+    /// Whether the rule, or a part of it, is on this thread.
+    pub fn contains(self, thread: usize) -> bool {
+        self.home == thread || self.readers.contains(thread)
+    }
+
+    /// Whether it is on more than one.
+    pub fn is_spread(self) -> bool {
+        self.readers.only().is_none()
+    }
+}
+
+/// What asks the threads of a rule, for as long as it takes.
+pub(super) struct RuleCommands {
+    home: Commands,
+    others: Vec<Commands>,
+}
+
+impl RuleCommands {
+    /// Takes a rule, and streams that end with it, off all threads. Gives its state.
+    pub async fn leave(self, leaving: Leaving) -> StateAnswer {
+        let others = self.others.iter().map(|thread| drop_rule(thread, without_state(&leaving)));
+        let letters = join_all(others).await.iter().map(|left| left.letters).sum();
+        drop_rule(&self.home, Leaving { letters, ..leaving }).await.state
+    }
+
+    /// Drops streams that no rule has read.
+    pub fn drop_streams(self, streams: &[StreamKey]) {
+        for thread in self.others.iter().chain([&self.home]) {
+            streams.iter().for_each(|key| thread.send(Command::DropStream(*key)));
+        }
+    }
+}
+
+/// The same for a thread that has no state of the rule.
+pub(super) fn without_state(leaving: &Leaving) -> Leaving {
+    let Leaving { rule, settle, ends, .. } = leaving;
+    Leaving { rule: *rule, settle: settle.clone(), ends: ends.clone(), save: None, letters: 0 }
+}
+
+/// Takes a rule off a thread.
+pub(super) async fn drop_rule(thread: &Commands, leaving: Leaving) -> Left {
+    let (done, gone) = oneshot::channel();
+    thread.send(Command::DropRule { leaving, done });
+    gone.await.unwrap_or_default()
+}
+
+impl Engine {
+    /// What asks these threads.
+    pub(super) fn commands(&self, threads: RuleThreads) -> RuleCommands {
+        let others = self.threads.iter().enumerate();
+        let others = others.filter(|(thread, _)| *thread != threads.home && threads.contains(*thread));
+        RuleCommands {
+            home: self.threads[threads.home].commands(),
+            others: others.map(|(_, thread)| thread.commands()).collect(),
+        }
+    }
+}
+
+impl<'e> PreparedRule<'e> {
+    /// Lets the workers run the rule.
+    pub(super) async fn run(&mut self) {
+        let Some((parts, keeps)) = self.parts() else { return };
+        // Home first: it is there when the first rows come from others.
+        parts.begin(parts.threads.home, keeps, None).await;
+        let others = parts.others().filter(|thread| parts.threads.contains(*thread));
+        join_all(others.map(|thread| parts.begin(thread, Keeps::Nothing, None))).await;
+    }
+
+    /// Lets the workers run the rule in the place of a version of the same home, on each worker in one step. Returns the
+    /// state of that version.
+    pub(super) async fn run_instead(&mut self, old: RuleThreads, leaving: Leaving) -> StateAnswer {
+        let (parts, keeps) = self.parts()?;
+        // Home last: by then it is known what it has to wait for. Rows of the new version wait for it there.
+        let (parts, leaving) = (&parts, &leaving);
+        let replace = |thread: usize| async move {
+            let nothing = Keeps::Nothing;
+            match (parts.threads.contains(thread), old.contains(thread)) {
+                (true, true) => parts.begin(thread, nothing, Some(without_state(leaving))).await,
+                (true, false) => parts.begin(thread, nothing, None).await,
+                (false, true) => drop_rule(&parts.engine.threads[thread].commands(), without_state(leaving)).await,
+                (false, false) => Left::default(),
+            }
+        };
+        let letters = join_all(parts.others().map(replace)).await.iter().map(|left| left.letters).sum();
+        let leaving = Leaving { letters, save: leaving.save, ..without_state(leaving) };
+        parts.begin(parts.threads.home, keeps, Some(leaving)).await.state
+    }
+
+    /// The rule, to be begun on its threads, and what home remembers of it. From now on the threads may have it.
+    fn parts(&mut self) -> Option<(RuleParts<'e>, Keeps)> {
+        let plan = self.plan.take()?;
+        let key = self.engine.slot() as u64;
+        self.key = Some(key);
+        let parts = RuleParts {
+            engine: self.engine,
+            threads: self.threads,
+            key,
+            slot: self.engine.slot(),
+            streams: self.keys.clone(),
+            clocks: EventClocks::new(plan.inputs.len()),
+            plan,
+            id: self.id.clone(),
+            encodings: std::mem::take(&mut self.encodings),
+            dead_letters: std::mem::take(&mut self.dead_letters),
+            send_error: self.send_error,
+            metrics: self.metrics.clone(),
+            started: self.engine.now(),
+        };
+        Some((parts, std::mem::take(&mut self.keeps)))
+    }
+}
+
+/// A rule that begins on its threads.
+struct RuleParts<'e> {
+    engine: &'e Engine,
+    threads: RuleThreads,
+    key: u64,
+    slot: usize,
+    streams: Vec<Option<StreamKey>>,
+    clocks: EventClocks,
+    plan: RulePlan,
+    id: String,
+    encodings: Vec<Encoding>,
+    dead_letters: Vec<Encoding>,
+    send_error: bool,
+    metrics: Arc<RuleMetrics>,
+    started: i64,
+}
+
+impl RuleParts<'_> {
+    /// All threads but home.
+    fn others(&self) -> impl Iterator<Item = usize> {
+        let home = self.threads.home;
+        (0..self.engine.threads.len()).filter(move |thread| *thread != home)
+    }
+
+    /// Lets a thread run its part, in the place of a version that leaves it. Returns how that one has gone.
+    async fn begin(&self, thread: usize, keeps: Keeps, replaces: Option<Leaving>) -> Left {
+        let (done, begun) = oneshot::channel();
+        self.engine.threads[thread].command(Command::AddRule(Box::new(NewRule {
+            key: self.key,
+            streams: self.streams.clone(),
+            slot: self.slot,
+            plan: self.plan.clone(),
+            id: self.id.clone(),
+            encodings: self.encodings.clone(),
+            dead_letters: self.dead_letters.clone(),
+            send_error: self.send_error,
+            metrics: self.metrics.clone(),
+            keeps,
+            part: self.part(thread),
+            started: self.started,
+            replaces,
+            done,
+        })));
+        begun.await.unwrap_or_default()
+    }
+
+    fn part(&self, thread: usize) -> Part {
+        let (home, spread) = (self.threads.home, self.threads.is_spread());
+        match &self.plan.body {
+            Body::Stateful(_) | Body::View(_) if spread && thread == home => Part::Home(self.clocks.clone()),
+            Body::Stateful(_) | Body::View(_) if spread => Part::Scan(home, self.clocks.clone()),
+            _ => Part::Whole,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn threads_follow_each_other_round_the_end() {
+        let threads = |place: Place| (0..4).filter(|thread| place.contains(*thread)).collect::<Vec<_>>();
+        assert_eq!(threads(Place::alone(2, 4)), [2]);
+        assert_eq!(threads(Place::with(3, 2, 4)), [0, 3]);
+        assert_eq!(threads(Place::with(3, 9, 4)), [0, 1, 2, 3]);
+        assert_eq!(Place::with(3, 4, 4), Place::with(1, 4, 4), "rules of all homes share it");
+        assert_eq!(Place::with(3, 1, 4), Place::alone(3, 4));
+    }
+}

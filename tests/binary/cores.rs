@@ -1,0 +1,199 @@
+//! Streams and rules on several data threads: the answers are those of one thread, and no row is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{accept_async, connect_async};
+
+use super::process::serve::{Folder, Served};
+use super::process::{Client, Plutino, next, send, stream};
+
+/// How many connections bring messages.
+const SENDERS: usize = 7;
+
+/// Messages of each.
+const MESSAGES: i64 = 300;
+
+fn rule(id: &str, sql: &str, options: Value) -> Value {
+    let sink = json!({"websocket": {"path": format!("/{id}"), "sendSingle": true}});
+    json!({"id": id, "sql": sql, "actions": [sink], "options": options})
+}
+
+/// The groups that a rule sends, by key.
+async fn groups(receiver: &mut Client, count: usize) -> Vec<Value> {
+    let mut rows = Vec::new();
+    while rows.len() < count {
+        rows.push(next(receiver).await.expect("a group"));
+    }
+    rows.sort_by_key(|row| row["k"].as_i64());
+    rows
+}
+
+#[tokio::test]
+async fn windows_hold_the_rows_of_all_threads() {
+    let event_time = json!({"isEventTime": true, "lateTolerance": "1h", "maxFutureSkew": 0});
+    let by_event_time = "SELECT k, count(*) AS n, sum(v) AS s FROM cores_in GROUP BY k, TUMBLINGWINDOW(ss, 10)";
+    let rules = json!({
+        "streams": [
+            stream("cores_in", "", ", TIMESTAMP=\"ts\""),
+            stream("cores_other", "", ", TIMESTAMP=\"ts\""),
+        ],
+        "rules": [
+            rule("groups", by_event_time, event_time.clone()),
+            rule("alone", by_event_time, json!({"isEventTime": true, "lateTolerance": "1h", "concurrency": 1})),
+            rule("two", by_event_time, json!({"isEventTime": true, "lateTolerance": "1h", "concurrency": 2})),
+            rule("copy", "SELECT v FROM cores_in WHERE v >= 0", json!({})),
+            rule("counted", "SELECT acc_count(*) AS n FROM cores_in", json!({})),
+            rule("others", "SELECT acc_count(*) AS n FROM cores_other", json!({})),
+            rule(
+                "join",
+                "SELECT cores_in.k AS k, count(*) AS n FROM cores_in INNER JOIN cores_other ON cores_in.k = cores_other.k \
+                 GROUP BY cores_in.k, TUMBLINGWINDOW(ss, 10)",
+                event_time,
+            ),
+        ]
+    });
+    let plutino = Plutino::run("cores-windows", &rules, &["--workers", "3"]).await;
+    let mut receivers = Vec::new();
+    for id in ["groups", "alone", "two", "join"] {
+        receivers.push(plutino.connect(&format!("/{id}")).await);
+    }
+    let mut copies = plutino.connect("/copy").await;
+    let (mut counted, mut others_counted) = (plutino.connect("/counted").await, plutino.connect("/others").await);
+    let (mut senders, mut others) = (Vec::new(), Vec::new());
+    for _ in 0..SENDERS {
+        senders.push(plutino.connect("/cores_in").await);
+        others.push(plutino.connect("/cores_other").await);
+    }
+    for other in &mut others {
+        send(other, json!({"k": 1, "ts": 1000}).to_string()).await;
+    }
+    for v in 0..MESSAGES {
+        for sender in &mut senders {
+            send(sender, json!({"k": v % 3, "v": v, "ts": v * 10}).to_string()).await;
+        }
+    }
+    let sent = SENDERS * MESSAGES as usize;
+    let mut sum = 0;
+    for _ in 0..sent {
+        sum += next(&mut copies).await.and_then(|row| row["v"].as_i64()).expect("a row");
+    }
+    assert_eq!(sum, SENDERS as i64 * (0..MESSAGES).sum::<i64>());
+    // Rows that are with one rule's state are with that of the others, too.
+    while next(&mut counted).await != Some(json!({"n": sent})) {}
+    while next(&mut others_counted).await != Some(json!({"n": SENDERS})) {}
+    // Time goes far beyond the window, on both streams.
+    send(&mut senders[0], json!({"k": 0, "v": 0, "ts": 20_000_000}).to_string()).await;
+    send(&mut others[0], json!({"k": 0, "ts": 20_000_000}).to_string()).await;
+    let expected = |k: i64| {
+        let values = (0..MESSAGES).filter(|v| v % 3 == k);
+        json!({"k": k, "n": SENDERS * values.clone().count(), "s": SENDERS as i64 * values.sum::<i64>()})
+    };
+    let expected: Vec<Value> = (0..3).map(expected).collect();
+    for receiver in &mut receivers[..3] {
+        assert_eq!(groups(receiver, 3).await, expected);
+    }
+    let joined = SENDERS * SENDERS * (MESSAGES as usize / 3);
+    assert_eq!(next(&mut receivers[3]).await, Some(json!({"k": 1, "n": joined})));
+}
+
+#[tokio::test]
+async fn updates_carry_the_state_with_the_rows_of_all_threads() {
+    let folder = Folder::new("cores-updates");
+    let mut command = folder.command();
+    command.args(["--workers", "3"]);
+    let served = Served::start(command);
+    let create = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
+    served.asks("POST", "/streams", &json!({"sql": create})).await.done();
+    let version = |limit: u64| {
+        let sink = json!({"websocket": {"path": "/out", "sendSingle": true, "clientQueue": {"messages": limit}}});
+        json!({"id": "r", "sql": "SELECT acc_count(*) AS n FROM demo", "options": {"qos": 1}, "actions": [sink]})
+    };
+    served.asks("POST", "/rules", &version(100_000)).await.done();
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut producers = Vec::new();
+    for _ in 0..4 {
+        let (mut client, _) = connect_async(served.data_url("/in")).await.expect("the source is there");
+        let stop = stop.clone();
+        producers.push(tokio::spawn(async move {
+            let mut sent = 0_u64;
+            while !stop.load(Ordering::Acquire) {
+                for _ in 0..20 {
+                    client.feed(Message::text("{\"a\": 1}")).await.expect("the source stays");
+                    sent += 1;
+                }
+                client.flush().await.expect("the source stays");
+                sleep(Duration::from_millis(2)).await;
+            }
+            (sent, client)
+        }));
+    }
+    for round in 1..=12 {
+        served.asks("PUT", "/rules/r", &version(100_000 + round)).await.done();
+    }
+    let (mut last, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
+    stop.store(true, Ordering::Release);
+    let (mut sent, mut clients) = (0, Vec::new());
+    for producer in producers {
+        let (count, client) = producer.await.expect("the source stays");
+        sent += count;
+        clients.push(client);
+    }
+    // One more message tells the whole number, once all before it have come.
+    let mut seen = 0;
+    while seen < sent {
+        clients[0].send(Message::text("{\"a\": 1}")).await.expect("the source stays");
+        sent += 1;
+        let row = tokio::time::timeout(Duration::from_secs(30), async {
+            loop {
+                let Message::Text(text) = last.next().await.expect("the sink stays").expect("a message") else {
+                    continue;
+                };
+                let row: Value = serde_json::from_str(&text).expect("results are JSON");
+                if row["n"].as_u64() >= Some(sent) {
+                    return row;
+                }
+            }
+        });
+        seen = row.await.expect("every message is counted")["n"].as_u64().unwrap_or(0);
+    }
+    assert_eq!(seen, sent, "no message is counted twice");
+}
+
+#[tokio::test]
+async fn a_source_may_dial_several_connections() {
+    const CONNECTIONS: u64 = 3;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let addr = listener.local_addr().expect("an address").to_string();
+    let feed = tokio::spawn(async move {
+        let mut open = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let (socket, _) = listener.accept().await.expect("it dials");
+            open.push(accept_async(socket).await.expect("it speaks websocket"));
+        }
+        open
+    });
+    let rules = json!({
+        "sources": {"websocket": {"dialled": {"addr": addr, "connections": CONNECTIONS}}},
+        "streams": [stream("cores_dialled", "", ", CONF_KEY=\"dialled\"")],
+        "rules": [rule("dialled", "SELECT acc_count(*) AS n FROM cores_dialled WHERE a = 1", json!({}))]
+    });
+    let plutino = Plutino::run("cores-dialled", &rules, &["--workers", "2"]).await;
+    let mut receiver = plutino.connect("/dialled").await;
+    // All are up at the same time, and each brings a part.
+    let mut open = feed.await.expect("no panic");
+    for connection in &mut open {
+        for _ in 0..10 {
+            connection.send(Message::text("{\"a\": 1}")).await.expect("it reads");
+        }
+    }
+    for n in 1..=CONNECTIONS * 10 {
+        assert_eq!(next(&mut receiver).await, Some(json!({"n": n})));
+    }
+}
