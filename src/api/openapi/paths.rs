@@ -155,7 +155,7 @@ fn rules() -> Vec<Operation> {
         delete(one("/tags"), "Removes tags").body(TAGS).empty(200),
         post(one("/trace/start"), "Marks it as traced").body(r#"{"strategy": "always"}"#).empty(200),
         post(one("/trace/stop"), "Takes the mark away").empty(200),
-        get(one("/scantables"), "Refused: what its scan tables hold is not shown"),
+        get(one("/scantables"), "The rows of its scan tables").json(r#"[{"emitter": "last", "content": {"a": 1}}]"#),
         put(one("/reset_state"), "Forgets what it remembers").body(r#"{"type": "state"}"#).text("success"),
     ]
 }
