@@ -209,7 +209,7 @@ mod tests {
             "f.yaml:5:13: error: test a: an input is {stream: message}",
             "f.yaml:5:23: error: test a: wait is \"soon\", expected a duration",
             "f.yaml:5:30: error: test a: an input is",
-            "f.yaml:5:51: error: test a: nothing can come after end",
+            "f.yaml:5:49: error: test a: nothing can come after end",
             "f.yaml:6:13: error: test a: output is 5, expected a list of messages",
             "f.yaml:7:12: error: test a: start is \"never\", expected a time",
             "f.yaml:8:5: error: test 2: a test is an object",

@@ -362,6 +362,7 @@ tests:
     # of the next member
     any: [t]
   - name: b
+    input: [end]
 ";
         let sent = json!([[{"a": 9, "at": 5, "t": 1, "s": "x y: z"}], [{"a": 3}], "text"]);
         let expected = "\
@@ -378,6 +379,7 @@ tests:
     # of the next member
     any: [t]
   - name: b
+    input: [end]
 ";
         assert_eq!(updated("f.yaml", text, sent), expected);
     }
@@ -391,14 +393,14 @@ tests:
                 "tests:\n- input: [end]\n  output:\n    - [{a: 1}]  # none\n",
             ),
             (
-                "tests:\n- input: [end]\n  output:\n  - [{a: 1}]\n  - [{a: 2}]\n- name: x\n",
+                "tests:\n- input: [end]\n  output:\n  - [{a: 1}]\n  - [{a: 2}]\n- name: x\n  input: [end]\n",
                 json!([]),
-                "tests:\n- input: [end]\n  output: []\n- name: x\n",
+                "tests:\n- input: [end]\n  output: []\n- name: x\n  input: [end]\n",
             ),
             (
-                "tests:\n- input: [end]\n- name: x\n",
+                "tests:\n- input: [end]\n- name: x\n  input: [end]\n",
                 json!([{"a": true}]),
-                "tests:\n- input: [end]\n  output:\n    - {a: true}\n- name: x\n",
+                "tests:\n- input: [end]\n  output:\n    - {a: true}\n- name: x\n  input: [end]\n",
             ),
             (
                 "tests: [{input: [end], output: [{a: 'it]s'}]}]\n",
