@@ -228,6 +228,7 @@ type Field = (&'static str, &'static str, &'static str, fn(&ViewStatus) -> u64);
 const FIELDS: &[Field] = &[
     ("rows", "gauge", "Rows that are there", |status| status.rows as u64),
     ("changes", "counter", "Changes of rows", |status| status.changes),
+    ("changesPerSecond", "gauge", "Changes of rows in the last second", |status| status.changes_per_second),
     ("inserts", "counter", "Rows that came", |status| status.inserts),
     ("updates", "counter", "Rows that changed", |status| status.updates),
     ("deletes", "counter", "Rows that left", |status| status.deletes),

@@ -33,6 +33,37 @@ pub struct Counters {
     pub deltas: u64,
     pub merged: u64,
     pub snapshot_rows: u64,
+    pub rate: ChangeRate,
+}
+
+/// Changes of rows a second.
+#[derive(Clone, Debug, Default)]
+pub struct ChangeRate {
+    /// changes up to then, and when that was, ms
+    from: Option<(u64, i64)>,
+    /// as of the last whole second that was counted
+    pub per_second: u64,
+}
+
+impl ChangeRate {
+    /// There have been so many changes at `now`, ms.
+    pub fn count(&mut self, changes: u64, now: i64) {
+        let Some((before, from)) = self.from else {
+            self.from = Some((changes, now));
+            return;
+        };
+        let passed = u64::try_from(now - from).unwrap_or(0);
+        if passed >= 1_000 || now < from {
+            self.per_second = ((changes - before) * 1_000).checked_div(passed).unwrap_or(0);
+            self.from = Some((changes, now));
+        }
+    }
+}
+
+impl Counters {
+    pub fn changes(&self) -> u64 {
+        self.inserts + self.updates + self.deletes
+    }
 }
 
 impl Counters {

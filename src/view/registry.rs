@@ -89,6 +89,12 @@ impl Views {
         }
     }
 
+    /// The same with room for so many sockets.
+    #[cfg(test)]
+    pub(super) fn with_room(self, most_sockets: usize) -> Views {
+        Views { most_sockets, ..self }
+    }
+
     /// Now, ms since the epoch.
     pub fn now(&self) -> i64 {
         self.clock.now()

@@ -10,6 +10,7 @@ use super::store::View;
 pub struct ViewStatus {
     pub rows: usize,
     pub changes: u64,
+    pub changes_per_second: u64,
     pub inserts: u64,
     pub updates: u64,
     pub deletes: u64,
@@ -53,7 +54,8 @@ impl View {
         let counters = &self.counters;
         ViewStatus {
             rows: self.rows.live,
-            changes: counters.inserts + counters.updates + counters.deletes,
+            changes: counters.changes(),
+            changes_per_second: counters.rate.per_second,
             inserts: counters.inserts,
             updates: counters.updates,
             deletes: counters.deletes,

@@ -291,6 +291,7 @@ impl View {
                 cohort.snapshot = None;
             }
         }
+        self.counters.rate.count(self.counters.changes(), now);
         if now.saturating_sub(self.swept) < 500 {
             return;
         }

@@ -613,3 +613,45 @@ fn a_heartbeat_names_what_is_caught_up() {
     client.expects(&world);
     assert_ne!(client.cursor, before);
 }
+
+#[test]
+fn beyond_the_room_clients_are_sent_away() {
+    let views = Arc::new(Views::new(Clock::Manual(Arc::default())).with_room(1));
+    let open = || Session::new(views.clone(), Arc::new(Mailbox::new(String::new())), Identity::default(), 0);
+    let (first, mut second) = (open(), open());
+    let told = answers(&mut second, 0);
+    assert_eq!((&told[0]["code"], &told[0]["retry"]), (&json!("too_many_clients"), &json!(true)));
+    assert_eq!((told.len(), second.over().map(|over| over.code)), (1, Some(1013)));
+    drop((first, second));
+    let mut third = open();
+    assert!(answers(&mut third, 0).is_empty() && third.over().is_none(), "there is room again");
+}
+
+#[test]
+fn net_changes_of_cuts_are_recorded_for_readers() {
+    let mut view = View::new(description("fleet"), "run".into(), 1);
+    let key = |id: i64| GroupKey::from_values([&Value::Int(id)]);
+    let forms = || [Some("1".into()), Some("n1".into())];
+    view.put(&key(1), b"{}", &forms());
+    view.cut(1, 1);
+    assert!(view.take_changes().is_empty(), "nobody reads it");
+    view.record(true);
+    view.put(&key(1), b"{ }", &forms());
+    view.put(&key(2), b"{}", &forms());
+    view.remove(&key(2));
+    view.put(&key(3), b"{}", &forms());
+    assert_eq!(view.staged_len(), 2);
+    view.cut(2, 2);
+    let changes = view.take_changes();
+    let shown = |row: &Option<Box<[u8]>>| row.as_deref().map(|row| String::from_utf8_lossy(row).into_owned());
+    let told: Vec<_> =
+        changes.iter().map(|change| (change.key.clone(), shown(&change.old), shown(&change.new))).collect();
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(told, [(key(1), text("{}"), text("{ }")), (key(3), None, text("{}"))]);
+    view.remove(&key(1));
+    assert_eq!(view.staged_len(), 1);
+    view.unstage();
+    view.cut(3, 3);
+    assert!(view.take_changes().is_empty());
+    assert_eq!(view.len(), 2);
+}

@@ -1,10 +1,15 @@
 //! What must hold for any text: one body for the fuzz targets in `fuzz/` and for the test beside this file.
 
+use std::sync::Arc;
+
 use plutino::format::json::{self, Scanner, Wanted};
 use plutino::format::template::Template;
 use plutino::format::{delimited, urlencoded};
 use plutino::sql::{parse_create, parse_expr, parse_select, parse_statement};
 use plutino::text::span::mark;
+use plutino::value::Value;
+use plutino::value::key::GroupKey;
+use plutino::view::{Column, ColumnType, Description, Identity, Mailbox, PartColumn, Session, Views};
 
 /// No text makes the parser panic, and what it accepts means the same after printing.
 pub fn sql(text: &str) {
@@ -53,6 +58,41 @@ pub fn template(text: &str) {
         Ok(template) => drop(template.run(&dot)),
         Err(error) => assert!(error.line >= 1 && error.line <= text.matches('\n').count() + 1, "{error}"),
     }
+}
+
+/// No text of a client ends its session but one that is too long; each answer is JSON, and the view goes on.
+pub fn live(text: &str) {
+    let views = Arc::new(Views::default());
+    let column = |name: &str, ty| Column { name: name.into(), ty };
+    let part = |name: &str, ty, in_key| PartColumn { name: name.into(), ty, in_key, is_param: true, claim: None };
+    let view = views.create(Description {
+        name: "v".into(),
+        path: "/live/v".to_owned(),
+        key: vec!["a".into()],
+        columns: vec![column("a", ColumnType::Bigint), column("b", ColumnType::Any)],
+        parts: vec![part("a", ColumnType::Bigint, Some(0)), part("b", ColumnType::Any, None)],
+        retain: 1_000,
+        max_rows: 10,
+        ..Description::default()
+    });
+    let mailbox = Arc::new(Mailbox::new("client".to_owned()));
+    let mut session = Session::new(views.clone(), mailbox, Identity::default(), 0);
+    session.receive(text, 0);
+    session.subscribe_url("v", text, None, 0);
+    session.check_query(text);
+    let key = GroupKey::from_values([&Value::Int(1)]);
+    {
+        let mut view = view.lock().expect("nothing panics under the lock");
+        view.put(&key, br#"{"a":1,"b":"x"}"#, &[Some("1".into()), Some("x".into())]);
+        view.cut(1, 1);
+    }
+    for _ in 0..100 {
+        let Some(frame) = session.next(1) else { break };
+        serde_json::from_slice::<serde_json::Value>(&frame.json).expect("a frame is JSON");
+    }
+    assert!(session.over().is_none() || text.len() > 64 * 1024, "{text}");
+    drop(session);
+    assert_eq!(view.lock().expect("nothing panics under the lock").status().subscriptions, 0);
 }
 
 /// No text makes the readers of delimited text and of forms panic, and a form that is written reads back.

@@ -55,6 +55,16 @@ const TEMPLATES: &[&str] = &[
 const FORMATS: &[&str] =
     &["1,2.5,2024-01-01,[1,2],aGk=,more", "a||b\n1||x\n\n2\r\n", "a=1&b=x+y&c=%C3%A9&a=2&d&=e&%zz", "NaN,1e999,,[,%"];
 
+const LIVE: &[&str] = &[
+    r#"{"t":"subscribe","id":"x","view":"v","params":{"a":1},"cursor":"k3f9.4812","every":250}"#,
+    r#"{"t":"subscribe","view":"v","params":{"b":["x",null,7.0,true],"a":[1,2,3]}}"#,
+    r#"{"t":"subscribe","view":"w","params":{"c":{"d":[]}},"more":1}"#,
+    r#"{"t":"unsubscribe","id":7,"s":1}"#,
+    r#"{"t":"unsubscribe","s":-1.5e3}"#,
+    "a=1&a=2&b=x&_cursor=a.b.9&_every=50&_token=t",
+    "_every=-1&%zz=+&a=%00&=&_limit=3",
+];
+
 const WORDS: &[&str] = &[
     "{{",
     "}}",
@@ -175,6 +185,11 @@ fn json() {
 #[test]
 fn template() {
     run(TEMPLATES, bodies::template);
+}
+
+#[test]
+fn live() {
+    run(LIVE, bodies::live);
 }
 
 #[test]

@@ -161,3 +161,67 @@ fn key_of_set(jwk: &jsonwebtoken::jwk::Jwk) -> Option<Key> {
     };
     Some(Key { id: jwk.common.key_id.clone(), algorithms, key: DecodingKey::from_jwk(jwk).ok()? })
 }
+
+#[cfg(test)]
+mod tests {
+    use ring::rand::SystemRandom;
+    use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair};
+    use serde_json::json;
+
+    use super::*;
+
+    /// Who signs, and the token of these claims with the signature that `sign` makes.
+    fn token(header: &Json, claims: &Json, sign: impl FnOnce(&[u8]) -> Vec<u8>) -> String {
+        let part = |json: &Json| URL_SAFE_NO_PAD.encode(json.to_string());
+        let message = format!("{}.{}", part(header), part(claims));
+        let signature = URL_SAFE_NO_PAD.encode(sign(message.as_bytes()));
+        format!("{message}.{signature}")
+    }
+
+    #[test]
+    fn keys_of_a_set_check_their_own_algorithms_only() {
+        let random = SystemRandom::new();
+        let ec = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &random).unwrap();
+        let ec = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, ec.as_ref(), &random).unwrap();
+        let ed = Ed25519KeyPair::from_pkcs8(Ed25519KeyPair::generate_pkcs8(&random).unwrap().as_ref()).unwrap();
+        let encoded = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
+        let point = ec.public_key().as_ref();
+        let set = json!({"keys": [
+            {"kty": "EC", "crv": "P-256", "kid": "ec", "x": encoded(&point[1..33]), "y": encoded(&point[33..])},
+            {"kty": "OKP", "crv": "Ed25519", "kid": "ed", "x": encoded(ed.public_key().as_ref())},
+            {"kty": "oct", "kid": "secret", "k": encoded(b"everybody knows it")},
+        ]});
+        let file = std::env::temp_dir().join(format!("plutino-jwks-{}.json", std::process::id()));
+        std::fs::write(&file, set.to_string()).unwrap();
+        let settings = JwtSettings {
+            keys: vec![file.to_string_lossy().into_owned()],
+            audience: vec!["board".to_owned()],
+            issuer: vec!["me".to_owned()],
+        };
+        let keys = JwtKeys::load(&settings).unwrap();
+        let _ = std::fs::remove_file(&file);
+        let by_ec = |message: &[u8]| ec.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec();
+        let by_ed = |message: &[u8]| ed.sign(message).as_ref().to_vec();
+        let claims = json!({"sub": "ann", "aud": ["other", "board"], "iss": "me", "exp": 100});
+        for (header, claims, by, taken) in [
+            (json!({"alg": "ES256"}), &claims, "ec", true),
+            (json!({"alg": "ES256", "kid": "ec"}), &claims, "ec", true),
+            (json!({"alg": "EdDSA", "kid": "ed"}), &claims, "ed", true),
+            (json!({"alg": "EdDSA", "kid": "ec"}), &claims, "ed", false),
+            (json!({"alg": "EdDSA"}), &claims, "ec", false),
+            (json!({"alg": "ES256"}), &claims, "ed", false),
+            (json!({"alg": "HS256", "kid": "secret"}), &claims, "ed", false),
+            (json!({"alg": "none"}), &claims, "ed", false),
+            (json!({"alg": "ES256"}), &json!({"sub": "ann", "aud": "board", "exp": 100}), "ec", false),
+            (json!({"alg": "ES256"}), &json!({"sub": "ann", "iss": "me", "exp": 100}), "ec", false),
+            (json!({"alg": "ES256"}), &json!({"aud": "board", "iss": "me", "exp": 5}), "ec", false),
+            (json!({"alg": "ES256"}), &json!({"aud": "board", "iss": "me", "exp": "never"}), "ec", false),
+        ] {
+            let token = match by {
+                "ec" => token(&header, claims, by_ec),
+                _ => token(&header, claims, by_ed),
+            };
+            assert_eq!(keys.check(&token, 10.0).is_some(), taken, "{header} {claims} {by}");
+        }
+    }
+}

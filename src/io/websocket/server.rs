@@ -265,8 +265,12 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
             return Ok(None);
         }
     };
-    let Some((endpoint, segments)) = routes::find(&locked(&door.paths.routes), asked.path()) else {
-        if let Some(view) = live_view(&door.paths.views, asked.path()) {
+    let found = routes::find(&locked(&door.paths.routes), asked.path());
+    let view = live_view(&door.paths.views, asked.path());
+    // The path of a view goes before a pattern.
+    let found = found.filter(|(_, segments)| segments.is_empty() || view.is_none());
+    let Some((endpoint, segments)) = found else {
+        if let Some(view) = view {
             let asked = live::Asked {
                 view,
                 query: asked.query().unwrap_or_default().to_owned(),

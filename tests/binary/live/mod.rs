@@ -1,6 +1,8 @@
 //! Live views over real sockets.
 
+mod browser;
 mod client;
+mod endurance;
 mod kinds;
 mod libraries;
 mod model;

@@ -360,3 +360,19 @@ async fn a_token_chooses_the_part() {
     plain.next().await.unwrap().unwrap();
     assert_eq!(error(&mut plain).await, "forbidden");
 }
+
+#[tokio::test]
+async fn a_pattern_of_paths_does_not_hide_a_view() {
+    let streams = [
+        stream("telemetry", "", ""),
+        "CREATE STREAM anything () WITH (TYPE=\"websocket\", DATASOURCE=\"/{part}/{id}\")".to_owned(),
+    ];
+    let views = ["CREATE VIEW fleet WITH (KEY=\"id\") AS SELECT id FROM telemetry"];
+    let rules = json!([{"id": "all", "sql": "SELECT * FROM anything", "actions": [{"nop": {}}]}]);
+    let plutino = Plutino::run("live-pattern", &json!({"streams": streams, "views": views, "rules": rules}), &[]).await;
+    let mut feed = plutino.connect("/telemetry").await;
+    let _other = plutino.connect("/live/other").await;
+    let mut live = Live::open(plutino.port, "/live/fleet").await;
+    send(&mut feed, r#"{"id":1}"#).await;
+    live.until(|rows| rows.len() == 1).await;
+}
