@@ -2,15 +2,17 @@
 
 use std::fmt::Write as _;
 
-use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Path, Query, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
+use super::details::Asked;
+use super::error::accepted;
 use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{Service, ServiceError, check_id};
 use crate::value::Text;
@@ -52,17 +54,27 @@ fn told<T>(service: &Service, sql: &str, done: Result<T, ServiceError>) -> Resul
     done.doing(COMMAND).map_err(|error| if wrong { explain(error) } else { error })
 }
 
-async fn create(State(service): State<Service>, body: Bytes) -> Result<Response, ApiError> {
+async fn create(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     let sql = statement(&body)?;
     let created = {
         let (service, sql) = (service.clone(), sql.clone());
         to_end(async move { service.create_view(&sql).await }).await
     };
     let name = told(&service, &sql, created)?;
-    Ok((StatusCode::CREATED, format!("View {name} is created.\n")).into_response())
+    let warnings = if asked.0 { service.warnings_of_view(&sql) } else { Vec::new() };
+    Ok(accepted(StatusCode::CREATED, format!("View {name} is created.\n"), &warnings))
 }
 
-async fn replace(State(service): State<Service>, Path(name): Path<String>, body: Bytes) -> Result<String, ApiError> {
+async fn replace(
+    State(service): State<Service>,
+    Extension(asked): Extension<Asked>,
+    Path(name): Path<String>,
+    body: Bytes,
+) -> Result<Response, ApiError> {
     check_id(&name)?;
     let sql = statement(&body)?;
     let replaced = {
@@ -70,7 +82,8 @@ async fn replace(State(service): State<Service>, Path(name): Path<String>, body:
         to_end(async move { service.replace_view(&name, &sql).await }).await
     };
     told(&service, &sql, replaced)?;
-    Ok(format!("View {name} is replaced.\n"))
+    let warnings = if asked.0 { service.warnings_of_view(&sql) } else { Vec::new() };
+    Ok(accepted(StatusCode::OK, format!("View {name} is replaced.\n"), &warnings))
 }
 
 #[derive(Deserialize)]

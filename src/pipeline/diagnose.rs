@@ -52,7 +52,16 @@ pub fn warnings_of_rule(text: &str, id: Option<&str>, catalog: &Catalog, config:
     problems
 }
 
-/// Warnings about an accepted CREATE statement.
+/// Warnings about an accepted CREATE VIEW.
+pub fn warnings_of_view(text: &str, catalog: &Catalog) -> Vec<Problem> {
+    let Ok(create) = sql::parse_view(text) else { return Vec::new() };
+    let Ok(plan) = plan::view::plan_view(&create, catalog) else { return Vec::new() };
+    let plan::physical::Body::View(view) = plan.body else { return Vec::new() };
+    let subject = format!("view {}", create.name.name);
+    view.warnings.iter().map(|text| Problem::warning("statement", None, subject.as_str(), text)).collect()
+}
+
+/// Warnings about an accepted CREATE STREAM or CREATE TABLE.
 pub fn warnings_of_statement(text: &str, catalog: &Catalog, config: &Config) -> Vec<Problem> {
     let Ok(create) = sql::parse_create(text) else { return Vec::new() };
     let has = |name: &str| create.options.iter().any(|option| option.name == name && !option.value.is_empty());

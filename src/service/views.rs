@@ -368,6 +368,11 @@ impl Service {
         diagnose::of_view(sql, &self.catalog())
     }
 
+    /// Warnings about an accepted CREATE VIEW.
+    pub fn warnings_of_view(&self, sql: &str) -> Vec<Problem> {
+        diagnose::warnings_of_view(sql, &self.catalog())
+    }
+
     /// What clients are told of a view, and its plan.
     ///
     /// # Errors

@@ -208,6 +208,24 @@ async fn a_service_keeps_what_reads_what() {
 }
 
 #[tokio::test]
+async fn what_is_odd_about_a_view_is_told_to_those_who_ask() {
+    let folder = Folder::new("live-over-warnings");
+    let service = folder.serve();
+    service.asks("POST", "/streams", &json!({"sql": stream("telemetry", "", "")})).await.done();
+    let claimed =
+        "CREATE VIEW own WITH (KEY=\"id\", CLAIMS=\"site=sub\", EVENT_TIME=\"true\") AS SELECT id, site FROM telemetry";
+    let created = service.asks("POST", "/views?details", &json!({"sql": claimed})).await;
+    assert!(created.status == 201 && created.body.contains("EVENT_TIME has no effect"), "{}", created.body);
+    let over = "CREATE VIEW all_of_it WITH (KEY=\"id\") AS SELECT id, site FROM own";
+    let created = service.asks("POST", "/views?details", &json!({"sql": over})).await;
+    assert!(
+        created.status == 201 && created.body.contains("the CLAIMS of view own do not hold here"),
+        "{}",
+        created.body
+    );
+}
+
+#[tokio::test]
 async fn what_a_view_over_views_may_not_say_is_told() {
     let mut views =
         vec![FLEET.to_owned(), "CREATE VIEW sites WITH (KEY=\"site\") AS SELECT site, t FROM telemetry".to_owned()];
