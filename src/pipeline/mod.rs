@@ -317,7 +317,12 @@ impl Loader {
         };
         let Some(statement) = statement else {
             let message = format!("a stream is a CREATE STREAM statement, this is {}", node.kind());
-            self.problems.push(document.error(node.place, subject, message));
+            let is_statement = |key: &str| key.trim_start().to_ascii_uppercase().starts_with("CREATE ");
+            let hint = node.members().first().filter(|member| is_statement(&member.key)).map(|_| {
+                "a colon and a blank within the statement make it an object of YAML: put it in quotes or in a block (>-)"
+            });
+            let problem = document.error(node.place, subject, message);
+            self.problems.push(problem.with_hint(hint.map(str::to_owned)));
             return;
         };
         let sql = statement.text().unwrap_or_default();

@@ -281,6 +281,10 @@ fn unreadable(name: &str, place: Option<Place>, message: &str) -> Problem {
     }
     let hint = [
         ("tabs disallowed", "YAML is indented with spaces"),
+        (
+            "mapping values are not allowed",
+            "a text with a colon and a blank in it, such as SQL, stands in quotes or in a block (sql: >-)",
+        ),
         ("expected ',' or", "perhaps a comma is missing before this place"),
         ("expected '-' indicator", "entries of a list, and members of an object, begin in the same column"),
     ]
