@@ -9,6 +9,7 @@
 //! once.
 
 mod clock;
+mod cluster;
 mod ending;
 mod measure;
 mod memory;
@@ -21,7 +22,7 @@ mod tables;
 mod views;
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{Hash, Hasher, RandomState};
+use std::hash::{Hash, Hasher};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -32,6 +33,8 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::cluster::Processes;
+use crate::cluster::Part;
 use crate::dataflow::cluster::Traffic;
 use crate::dataflow::command::{Command, Mark, StateAnswer, StreamKey};
 use crate::dataflow::worker::DataThread;
@@ -135,6 +138,8 @@ pub enum EngineError {
     /// The source of a table cannot be opened.
     #[error("table {table}: {error}")]
     Table { table: String, error: Box<ConnectorError> },
+    #[error("{what} is not possible with several processes (--hosts)")]
+    Alone { what: String },
     #[error("view {view}: {why}")]
     View { view: String, why: String },
     /// The process is about to end ([`EngineSettings::shutdown`]).
@@ -162,8 +167,9 @@ pub struct Engine {
     closings: TaskTracker,
     ledger: Arc<ending::Ledger>,
     control: Handle,
-    hasher: RandomState,
     clock: Clock,
+    /// The processes of the cluster; a single one without a cluster.
+    processes: Processes,
 }
 
 #[derive(Default)]
@@ -269,7 +275,7 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Thread`]
     pub fn start(settings: EngineSettings) -> Result<Engine, EngineError> {
-        Engine::start_at(settings, Clock::System)
+        Engine::start_in(settings, Clock::System, None)
     }
 
     /// As [`Engine::start`], by another clock. Where it is a manual one, [`Engine::move_clock`] moves it.
@@ -277,10 +283,23 @@ impl Engine {
     /// # Errors
     /// [`EngineError::Thread`]
     pub fn start_at(settings: EngineSettings, clock: Clock) -> Result<Engine, EngineError> {
+        Engine::start_in(settings, clock, None)
+    }
+
+    /// As [`Engine::start`], as one process of a cluster.
+    ///
+    /// # Errors
+    /// [`EngineError::Thread`]
+    pub fn start_in_cluster(settings: EngineSettings, part: Part) -> Result<Engine, EngineError> {
+        Engine::start_in(settings, Clock::System, Some(part))
+    }
+
+    fn start_in(settings: EngineSettings, clock: Clock, part: Option<Part>) -> Result<Engine, EngineError> {
         let views = Arc::new(Views::new(clock.clone()));
         tokio::spawn(views::tick(Arc::downgrade(&views)));
         let (workers, traffic) = (settings.workers.max(1), Traffic::default());
-        let threads = DataThread::start_all(workers, &settings.zone, &clock, &views, &traffic)?;
+        let processes = part.as_ref().map_or_else(Processes::alone, |part| Processes::of(&part.membership));
+        let threads = DataThread::start_all(workers, &settings.zone, &clock, &views, &traffic, part)?;
         let handles = threads.iter().map(|thread| thread.handle.clone()).collect();
         let connectors = Connectors::new(Websockets::with_views(settings.server, handles, views.clone()));
         Ok(Engine {
@@ -297,8 +316,8 @@ impl Engine {
             closings: TaskTracker::new(),
             ledger: Arc::default(),
             control: Handle::current(),
-            hasher: RandomState::new(),
             clock,
+            processes,
         })
     }
 

@@ -1,11 +1,13 @@
 //! The command line: one module a verb. It reads arguments and files, drives the engine, and reports what happens.
 //!
-//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 cannot run, 2 the command line is wrong.
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 cannot run, 2 the command line is wrong, 3 no
+//! such object, 4 another process of the cluster is lost.
 
 mod check;
 mod diff;
 mod explain;
 mod feed;
+mod hosts;
 mod junit;
 mod look;
 mod peer;
@@ -127,6 +129,8 @@ enum Failure {
     Usage(String),
     /// the verb does not know this kind of object: exit code 3, with a message only on a terminal
     Object(String),
+    /// another process of the cluster has ended: exit code 4
+    Lost(String),
     /// the reason has been reported already
     Reported,
     /// the reader of stdout has gone, so nobody is left to report to
@@ -203,6 +207,10 @@ pub fn main() -> ExitCode {
                 say(&message);
             }
             ExitCode::from(3)
+        }
+        Err(Failure::Lost(message)) => {
+            say(&format!("plutino: {message}"));
+            ExitCode::from(hosts::LOST)
         }
         Err(Failure::Usage(message)) => {
             say(&format!("plutino: {message}\n\nFor more information, try '--help'."));

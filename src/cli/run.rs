@@ -16,10 +16,12 @@ use futures_util::future::try_join_all;
 use serde_json::{Map, json};
 use tokio_util::sync::CancellationToken;
 
+use super::hosts::{Hosts, Joined, term_of_files, terms};
 use super::player::Track;
 use super::replay::{Pace, Replay, is_recording};
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
+use crate::cluster::{Cluster, Membership};
 use crate::config::Config;
 use crate::engine::{Engine, EngineSettings, PATROL, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
@@ -76,6 +78,8 @@ pub struct Run {
     /// time, all rows after the first round are late
     #[arg(long = "loop", requires = "feed")]
     repeat: bool,
+    #[command(flatten)]
+    hosts: Hosts,
 }
 
 /// Reads a rate: a number of messages per second above 0.
@@ -86,6 +90,11 @@ pub fn rate(text: &str) -> Result<f64, String> {
 
 impl Run {
     pub fn run(self, log: Option<&str>) -> Result<(), Failure> {
+        let membership = self.hosts.membership(self.workers)?;
+        if membership.is_some() && !self.feed.is_empty() {
+            let hint = "play the file into one of the processes with: plutino feed URL FILE";
+            return Err(Failure::Usage(format!("--feed ends a single process, and --hosts means several; {hint}")));
+        }
         let config = configure(&self.etc.etc, log)?;
         let mut pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
         say_problems(&pipeline.warnings);
@@ -94,11 +103,28 @@ impl Run {
             Some(replay) => Feeds::Recorded(Box::new(replay)),
             None => Feeds::Live(self.feeds(&pipeline)?),
         };
-        block_on(self.drive(config, pipeline, feeds))
+        block_on(self.drive(config, pipeline, feeds, membership))
     }
 
-    async fn drive(&self, config: Config, pipeline: Pipeline, mut feeds: Feeds) -> Result<(), Failure> {
+    async fn drive(
+        &self,
+        config: Config,
+        pipeline: Pipeline,
+        mut feeds: Feeds,
+        membership: Option<Membership>,
+    ) -> Result<(), Failure> {
         let mut interrupts = Interrupts::listen()?;
+        let joined = match membership {
+            None => None,
+            Some(membership) => {
+                let mut terms = terms(&config);
+                terms.push(term_of_files(&self.files)?);
+                let Some(joined) = self.hosts.join(membership, terms, &mut interrupts).await? else { return Ok(()) };
+                Some(joined)
+            }
+        };
+        let mut ended = joined.as_ref().map(Joined::ended);
+        let (cluster, part) = joined.map(|joined| (joined.cluster, joined.part)).unzip();
         let secure = config.server.tls.is_some();
         memory::set_budget(config.max_memory);
         let shutdown = CancellationToken::new();
@@ -113,7 +139,11 @@ impl Run {
             Feeds::Live(_) => Clock::System,
             Feeds::Recorded(replay) => Clock::Manual(Arc::new(replay.begins.into())),
         };
-        let engine = Engine::start_at(settings, clock).map_err(|error| Failure::Refused(error.to_string()))?;
+        let engine = match part {
+            Some(part) => Engine::start_in_cluster(settings, part),
+            None => Engine::start_at(settings, clock),
+        };
+        let engine = engine.map_err(|error| Failure::Refused(error.to_string()))?;
         let engine = engine.with_files(FileRoots::new(self.data.clone()));
         let (places, console) = places(&pipeline);
         let started = {
@@ -182,6 +212,7 @@ impl Run {
                 never = shows => never,
                 never = relieves => never,
                 () = interrupts.next() => Ok(None),
+                failure = Joined::left(&mut ended) => Err(failure),
             }
         };
         let fed = begun.elapsed();
@@ -201,6 +232,7 @@ impl Run {
             () = ends => {}
             () = impatience(&mut interrupts, interrupted) => super::end_at_once(130),
         }
+        cluster.iter().for_each(Cluster::leave);
         if let Some(sent) = played?.filter(|_| !self.quiet) {
             say(&format!("fed {} in {:.3} s", super::messages(sent), fed.as_secs_f64()));
         }

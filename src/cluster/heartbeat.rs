@@ -42,6 +42,8 @@ pub enum Loss {
     Silent(Duration),
     /// its connection failed with this error of the system
     Broken(String),
+    /// it is this one, and one of its data threads has panicked
+    Crashed,
 }
 
 impl fmt::Display for Lost {
@@ -53,6 +55,7 @@ impl fmt::Display for Lost {
             Loss::Closed => write!(f, "is gone: its connection was closed"),
             Loss::Silent(limit) => write!(f, "is gone: it said nothing for {} s", limit.as_secs()),
             Loss::Broken(error) => write!(f, "is gone: {error}"),
+            Loss::Crashed => write!(f, "has lost a data thread, which is an error in this program: please report it"),
         }
     }
 }

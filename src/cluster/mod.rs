@@ -109,22 +109,49 @@ pub enum ClusterError {
     Sockets(#[from] io::Error),
 }
 
+/// What the data threads of this process need to take part.
+pub struct Part {
+    /// who is in the cluster
+    pub membership: Membership,
+    /// of each data thread's worker, in their order
+    pub allocators: Vec<AllocatorBuilder>,
+    alarm: Alarm,
+}
+
+impl Part {
+    /// Something for a data thread to own: if the thread panics, this process is lost, and is told so.
+    pub fn sentinel(&self) -> Sentinel {
+        let Membership { process, .. } = self.membership;
+        Sentinel { process, host: self.membership.host().to_owned(), alarm: self.alarm.clone() }
+    }
+}
+
+/// Raises the alarm when it is dropped by a panic. A data thread that is gone would keep all others waiting.
+pub struct Sentinel {
+    process: usize,
+    host: String,
+    alarm: Alarm,
+}
+
+impl Drop for Sentinel {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.alarm.raise(Lost { process: self.process, host: self.host.clone(), how: Loss::Crashed });
+        }
+    }
+}
+
 /// This process's part of a running cluster.
 pub struct Cluster {
-    membership: Membership,
     heartbeats: Heartbeats,
 }
 
-/// Starts to exchange over connected links: gives an allocator for the worker of each data thread, in their order. Each
-/// data thread has to call [`hang_bell`] before it builds its allocator. `lost` is called once, from a thread of this
+/// Starts to exchange over connected links. Each data thread has to call [`hang_bell`] before it builds its allocator. `lost` is called once, from a thread of this
 /// module, when a process is gone.
 ///
 /// # Errors
 /// What the system says where it gives no threads.
-pub fn start(
-    links: Links,
-    lost: impl Fn(Lost) + Send + Sync + 'static,
-) -> io::Result<(Cluster, Vec<AllocatorBuilder>)> {
+pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::Result<(Cluster, Part)> {
     let Links { membership, peers } = links;
     let alarm = Alarm::new(Arc::new(lost));
     let (mut data, mut beats) = (Vec::new(), Vec::new());
@@ -145,15 +172,11 @@ pub fn start(
         initialize_networking_from_sockets(inner, sockets.collect(), membership.process, workers, hooks)?;
     // Dropped, it would wait for the peers to end. A link that breaks ends the process instead.
     std::mem::forget(threads);
-    Ok((Cluster { membership, heartbeats }, builders.into_iter().map(AllocatorBuilder::Tcp).collect()))
+    let allocators = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
+    Ok((Cluster { heartbeats }, Part { membership, allocators, alarm }))
 }
 
 impl Cluster {
-    /// Who is in it.
-    pub fn membership(&self) -> &Membership {
-        &self.membership
-    }
-
     /// Tells the others that this process ends by intention. From now on it is not told who is lost.
     pub fn leave(&self) {
         self.heartbeats.leave();

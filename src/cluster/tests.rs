@@ -97,7 +97,7 @@ async fn workers_of_two_processes_exchange_and_wake_each_other() {
     let mut threads = Vec::new();
     let mut clusters = Vec::new();
     for links in connected(2, workers).await {
-        let (cluster, builders) = start(links, |lost| panic!("{lost}")).expect("threads");
+        let (cluster, Part { allocators: builders, .. }) = start(links, |lost| panic!("{lost}")).expect("threads");
         let bells: Vec<Arc<Notify>> = builders.iter().map(|_| Arc::default()).collect();
         for (index, builder) in builders.into_iter().enumerate() {
             let (bell, others) = (bells[index].clone(), bells.clone());
@@ -152,15 +152,16 @@ async fn a_public_address_is_refused() {
 }
 
 /// Starts the second of two processes, and gives what it is told when the first goes as `go` says.
-async fn lose(go: impl FnOnce(Cluster, Vec<AllocatorBuilder>)) -> Lost {
+async fn lose(go: impl FnOnce(Cluster, Part)) -> Lost {
     let mut links = connected(2, 1).await.into_iter();
     let (tell, told) = mpsc::channel();
     let first = links.next().expect("two processes");
-    let (cluster, builders) = start(first, |lost| panic!("{lost}")).expect("threads");
+    let (also_tell, told_both) = (tell.clone(), told);
+    let (cluster, part) = start(first, move |lost| also_tell.send(lost).expect("somebody waits")).expect("threads");
     let second = links.next().expect("two processes");
     let _second = start(second, move |lost| tell.send(lost).expect("somebody waits")).expect("threads");
-    go(cluster, builders);
-    tokio::task::spawn_blocking(move || told.recv_timeout(LIMIT)).await.expect("no panic").expect("it is told")
+    go(cluster, part);
+    tokio::task::spawn_blocking(move || told_both.recv_timeout(LIMIT)).await.expect("no panic").expect("it is told")
 }
 
 #[tokio::test]
@@ -175,4 +176,18 @@ async fn a_process_that_dies_is_noticed() {
     let lost = lose(|cluster, _| cluster.heartbeats.cut()).await;
     assert_eq!((lost.process, &lost.how), (0, &Loss::Closed));
     assert!(lost.to_string().ends_with(" is gone: its connection was closed"), "{lost}");
+}
+
+#[tokio::test]
+async fn a_data_thread_that_panics_is_noticed() {
+    let lost = lose(|_, part| {
+        let sentinel = part.sentinel();
+        let thread = std::thread::spawn(move || {
+            let _sentinel = sentinel;
+            panic!("this panic belongs to the test");
+        });
+        assert!(thread.join().is_err());
+    })
+    .await;
+    assert_eq!((lost.process, &lost.how), (0, &Loss::Crashed));
 }

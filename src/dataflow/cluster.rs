@@ -32,12 +32,14 @@ use timely::scheduling::Activator;
 use timely::worker::Worker;
 use tokio::sync::Notify;
 
+use crate::cluster::{self, Part, Sentinel};
+
 /// What goes from one worker to another.
 pub trait Letter: Clone + Send + Serialize + DeserializeOwned + 'static {}
 
 impl<L: Clone + Send + Serialize + DeserializeOwned + 'static> Letter for L {}
 
-/// How many letters are on their way. Clones share it.
+/// How many letters are on their way between the workers of this process. Clones share it.
 #[derive(Clone, Default)]
 pub struct Traffic(Arc<Counts>);
 
@@ -48,7 +50,7 @@ struct Counts {
 }
 
 impl Traffic {
-    /// Letters posted and letters received since the start, by the workers of this process. Where both are the same
+    /// Letters posted and letters received since the start, from workers of this process to such. Where both are the same
     /// number twice, nothing was on its way between.
     pub fn counts(&self) -> (u64, u64) {
         // In this order: a letter that is received between the two must not hide one that is on its way.
@@ -60,24 +62,49 @@ impl Traffic {
 /// A place in a cluster, for the thread that will run its worker.
 pub struct Seat {
     allocator: AllocatorBuilder,
+    home: Home,
+    /// what wakes this thread
+    bell: Arc<Notify>,
+    sentinel: Option<Sentinel>,
+    traffic: Traffic,
+}
+
+/// The workers of this process among all of the cluster.
+#[derive(Clone)]
+struct Home {
     wakes: Arc<[Arc<Notify>]>,
     first: usize,
-    traffic: Traffic,
+}
+
+impl Home {
+    /// What wakes a worker, if it is of this process.
+    fn wake(&self, worker: usize) -> Option<&Arc<Notify>> {
+        self.wakes.get(worker.checked_sub(self.first)?)
+    }
 }
 
 /// The seats of a cluster whose workers are all in this process; worker number `i` is woken by `wakes[i]`.
 pub fn of_process(wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
     let hooks = Hooks::default();
     let builders = ProcessBuilder::new_typed_vector(wakes.len(), hooks.refill, hooks.spill);
-    seats(builders.into_iter().map(AllocatorBuilder::Process).collect(), wakes, 0, traffic)
+    let home = Home { wakes: wakes.clone().into(), first: 0 };
+    let seat = |(builder, bell)| {
+        let allocator = AllocatorBuilder::Process(builder);
+        Seat { allocator, home: home.clone(), bell, sentinel: None, traffic: traffic.clone() }
+    };
+    builders.into_iter().zip(wakes).map(seat).collect()
 }
 
-/// The seats of this process in a cluster. Its workers are those from number `first` on; workers of other processes are
-/// woken by whoever reads from the network.
-pub fn seats(allocators: Vec<AllocatorBuilder>, wakes: Vec<Arc<Notify>>, first: usize, traffic: &Traffic) -> Vec<Seat> {
-    let wakes: Arc<[Arc<Notify>]> = wakes.into();
-    let seat = |allocator| Seat { allocator, wakes: wakes.clone(), first, traffic: traffic.clone() };
-    allocators.into_iter().map(seat).collect()
+/// The seats of this process in a cluster of several. Its workers are woken by each other, and by whoever reads from the
+/// network.
+pub fn of_cluster(mut part: Part, wakes: Vec<Arc<Notify>>, traffic: &Traffic) -> Vec<Seat> {
+    let home = Home { wakes: wakes.clone().into(), first: part.membership.first_worker() };
+    let allocators = std::mem::take(&mut part.allocators);
+    let seat = |(allocator, bell)| {
+        let (home, sentinel) = (home.clone(), Some(part.sentinel()));
+        Seat { allocator, home, bell, sentinel, traffic: traffic.clone() }
+    };
+    allocators.into_iter().zip(wakes).map(seat).collect()
 }
 
 #[derive(Clone, Serialize, Deserialize)]
@@ -94,6 +121,7 @@ struct Outbox<L> {
     unwoken: RefCell<Vec<usize>>,
     source: RefCell<Option<Activator>>,
     index: usize,
+    home: Home,
     traffic: Traffic,
 }
 
@@ -110,7 +138,9 @@ impl<L: Letter> Post<L> {
     /// Sends a letter, with the next step of the shared worker.
     pub fn send(&self, to: usize, letter: L) {
         let outbox = &self.0;
-        outbox.traffic.0.posted.fetch_add(1, Ordering::SeqCst);
+        if outbox.home.wake(to).is_some() {
+            outbox.traffic.0.posted.fetch_add(1, Ordering::SeqCst);
+        }
         outbox.envelopes.borrow_mut().push(Envelope { from: outbox.index, to, letter });
         let mut unwoken = outbox.unwoken.borrow_mut();
         if !unwoken.contains(&to) {
@@ -125,6 +155,11 @@ impl<L: Letter> Post<L> {
     pub fn index(&self) -> usize {
         self.0.index
     }
+
+    /// Whether a worker is of this process.
+    pub fn is_near(&self, worker: usize) -> bool {
+        self.0.home.wake(worker).is_some()
+    }
 }
 
 /// Letters that have arrived, each with the number of the worker that has sent it.
@@ -132,18 +167,19 @@ type Inbox<L> = Rc<RefCell<Vec<(usize, L)>>>;
 
 /// A worker of the cluster.
 pub struct SharedWorker<L> {
+    /// before the worker, whose end may panic once more
+    _sentinel: Option<Sentinel>,
     worker: Worker,
     post: Post<L>,
     inbox: Inbox<L>,
-    wakes: Arc<[Arc<Notify>]>,
-    first: usize,
 }
 
 impl<L: Letter> SharedWorker<L> {
     /// Takes a seat. To be called on the thread that will run the worker; it returns when all threads of this process
     /// have taken theirs.
     pub fn take(seat: Seat) -> Self {
-        let Seat { allocator, wakes, first, traffic } = seat;
+        let Seat { allocator, home, bell, sentinel, traffic } = seat;
+        cluster::hang_bell(bell);
         let allocator = match allocator {
             AllocatorBuilder::Thread(_) => Allocator::Thread(Default::default()),
             AllocatorBuilder::Process(process) => Allocator::Process(process.build()),
@@ -155,11 +191,12 @@ impl<L: Letter> SharedWorker<L> {
             unwoken: RefCell::default(),
             source: RefCell::default(),
             index: worker.index(),
+            home,
             traffic,
         };
         let (post, inbox) = (Post(Rc::new(outbox)), Inbox::default());
         build(&mut worker, &post, &inbox);
-        SharedWorker { worker, post, inbox, wakes, first }
+        SharedWorker { _sentinel: sentinel, worker, post, inbox }
     }
 
     /// What sends letters from this worker.
@@ -172,15 +209,18 @@ impl<L: Letter> SharedWorker<L> {
         self.worker.peers()
     }
 
+    /// The workers that stand in other processes where this one stands in its own.
+    pub fn counterparts(&self) -> impl Iterator<Item = usize> {
+        let (own, threads) = (self.post.index(), self.post.0.home.wakes.len());
+        (0..self.peers()).filter(move |worker| worker % threads == own % threads && *worker != own)
+    }
+
     /// Sends what was posted and takes in what has come; true: there may be more to do. It has to be called before
     /// anybody looks whether there is anything to do: what came is seen only by a step.
     pub fn step(&mut self) -> bool {
         self.worker.step();
         for peer in self.post.0.unwoken.borrow_mut().drain(..) {
-            let local = peer.checked_sub(self.first).and_then(|local| self.wakes.get(local));
-            if let Some(wake) = local {
-                wake.notify_one();
-            }
+            self.post.0.home.wake(peer).iter().for_each(|wake| wake.notify_one());
         }
         // What ran in a step is listed until the next one.
         self.worker.activations().borrow().empty_for() == Some(Duration::ZERO)
@@ -189,8 +229,9 @@ impl<L: Letter> SharedWorker<L> {
     /// The letters that have come, each with the number of the worker that has sent it. They count as received.
     pub fn receive(&self) -> Vec<(usize, L)> {
         let letters = std::mem::take(&mut *self.inbox.borrow_mut());
-        if !letters.is_empty() {
-            self.post.0.traffic.0.received.fetch_add(letters.len() as u64, Ordering::SeqCst);
+        let near = letters.iter().filter(|(from, _)| self.post.is_near(*from)).count();
+        if near > 0 {
+            self.post.0.traffic.0.received.fetch_add(near as u64, Ordering::SeqCst);
         }
         letters
     }

@@ -1,6 +1,11 @@
-//! The letters between the threads of a rule: rows on their way to its state, and permission to send more.
+//! The letters between the threads of a rule: rows on their way to its state, results on their way to clients of other
+//! processes, and permission to send more.
+
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+
+use crate::io::queue::MessageBatch;
 
 use super::command::RuleKey;
 use super::row::RowBatch;
@@ -12,6 +17,19 @@ pub enum RuleLetter {
     Rows(ForwardedRows),
     /// Rows that the receiver of this letter had sent were taken: it may send as many more.
     Taken { rule: RuleKey, rows: usize },
+    /// Results for the clients of the receiver's process.
+    Results(ResultBatch),
+    /// Results that the receiver of this letter had sent were taken: it may send as many bytes more.
+    ResultsTaken { rule: RuleKey, bytes: usize },
+}
+
+/// Results of a rule, made in another process.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResultBatch {
+    pub rule: RuleKey,
+    /// Which of the rule's forms of results it is.
+    pub form: u16,
+    pub batch: Arc<MessageBatch>,
 }
 
 /// Rows of one thread that have passed the scan of a rule, and how far event time has come there.

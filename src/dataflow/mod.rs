@@ -21,6 +21,7 @@ pub mod operator;
 pub mod output;
 mod project;
 pub mod queue;
+pub mod relay;
 mod results;
 pub mod row;
 pub mod scan;

@@ -45,6 +45,15 @@ pub struct Encoding {
     pub rows: Vec<Arc<dyn RowOutlet>>,
 }
 
+/// The way of results to the clients that other processes have.
+pub trait Elsewhere {
+    /// Sends messages of one form of the results to all other processes.
+    fn send(&self, form: usize, batch: &Arc<MessageBatch>);
+
+    /// Whether they take more. The rule is woken when that changes.
+    fn ready(&self) -> bool;
+}
+
 /// The results of a rule.
 pub struct Output {
     forms: Vec<Form>,
@@ -69,6 +78,8 @@ pub struct Output {
     held: bool,
     /// where messages go that fail
     dead_letters: Option<Box<DeadLetters>>,
+    /// Where other processes have clients, too.
+    elsewhere: Option<Rc<dyn Elsewhere>>,
 }
 
 /// Time, and the alarm that wakes the rule when a batch is due.
@@ -141,6 +152,7 @@ impl Output {
             errors: Vec::new(),
             held: false,
             dead_letters: None,
+            elsewhere: None,
         }
     }
 
@@ -152,6 +164,28 @@ impl Output {
             self.dead_letters = Some(Box::new(DeadLetters::new(encodings.into_iter().map(letterbox))));
         }
         self
+    }
+
+    /// Whether a sink's clients may be connected to other processes; then [`Output::send_elsewhere`] is needed.
+    pub fn is_everywhere(&self) -> bool {
+        self.forms.iter().any(Form::is_everywhere)
+    }
+
+    /// Sends results to other processes, too.
+    pub fn send_elsewhere(&mut self, elsewhere: Rc<dyn Elsewhere>) {
+        self.elsewhere = Some(elsewhere);
+    }
+
+    /// Hands over results that were made in another process.
+    pub fn send_on(&self, form: usize, batch: &Arc<MessageBatch>) {
+        let outlets = self.forms.get(form).into_iter().flat_map(|form| &form.encoding.outlets);
+        outlets.filter(|outlet| outlet.is_everywhere()).for_each(|outlet| outlet.send_on(batch));
+    }
+
+    /// Whether the sinks take more results of other processes.
+    pub fn takes_on(&self) -> bool {
+        let mut outlets = self.forms.iter().flat_map(|form| &form.encoding.outlets);
+        outlets.all(|outlet| !outlet.is_everywhere() || outlet.ready())
     }
 
     /// Whether results may be gathered into batches; then [`Output::gather`] and [`Output::tick`] are needed.
@@ -172,6 +206,9 @@ impl Output {
 
     /// Whether an outlet may be full ([`Output::ready`]).
     pub fn may_wait(&self) -> bool {
+        if self.elsewhere.is_some() {
+            return true;
+        }
         let waits = |form: &Form| {
             !form.encoding.rows.is_empty() || form.encoding.outlets.iter().any(|outlet| outlet.may_wait())
         };
@@ -359,8 +396,13 @@ impl Output {
             taps.into_iter().for_each(|taps| form.show(taps));
             form.hand_over_rows(received, &self.metrics);
         }
-        for form in &mut self.forms {
-            form.hand_over_texts(received);
+        for (index, form) in self.forms.iter_mut().enumerate() {
+            let batch = form.hand_over_texts(received);
+            if let (Some(elsewhere), Some(batch)) = (&self.elsewhere, batch)
+                && form.is_everywhere()
+            {
+                elsewhere.send(index, &batch);
+            }
         }
     }
 
@@ -370,11 +412,18 @@ impl Output {
             form.encoding.outlets.iter().all(|outlet| outlet.ready())
                 && form.encoding.rows.iter().all(|outlet| outlet.ready())
         };
-        self.forms.iter().all(ready) && self.dead_letters.as_ref().is_none_or(|letters| letters.ready())
+        self.forms.iter().all(ready)
+            && self.dead_letters.as_ref().is_none_or(|letters| letters.ready())
+            && self.elsewhere.as_ref().is_none_or(|elsewhere| elsewhere.ready())
     }
 }
 
 impl Form {
+    /// Whether clients of other processes get it, too.
+    fn is_everywhere(&self) -> bool {
+        self.encoding.outlets.iter().any(|outlet| outlet.is_everywhere())
+    }
+
     /// Whether it needs rows as values.
     fn wants_rows(&self) -> bool {
         self.batcher.is_some() || !self.encoding.rows.is_empty()
@@ -571,10 +620,10 @@ impl Form {
         }
     }
 
-    /// Hands over the messages that have ended; the open one stays.
-    fn hand_over_texts(&mut self, received: Option<Instant>) {
+    /// Hands over the messages that have ended, and gives them; the open one stays.
+    fn hand_over_texts(&mut self, received: Option<Instant>) -> Option<Arc<MessageBatch>> {
         if self.done == 0 {
-            return;
+            return None;
         }
         let open = self.bytes.split_off(self.start);
         let bytes = std::mem::replace(&mut self.bytes, open);
@@ -591,6 +640,7 @@ impl Form {
         for outlet in &self.encoding.outlets {
             outlet.send(&batch);
         }
+        Some(batch)
     }
 
     fn abandon(&mut self) {

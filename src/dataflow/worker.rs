@@ -23,6 +23,7 @@ use timely::worker::Worker;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, oneshot};
 
+use crate::cluster::Part;
 use crate::definition::stream::StreamSchema;
 use crate::io::queue::{FeedChecks, FrameReceiver, Signal};
 use crate::time::Clock;
@@ -38,7 +39,7 @@ use super::table::{self, Tables};
 use super::timers::{Timers, WorkerClock};
 use super::view::Network;
 
-use mail::Mail;
+use mail::{Mail, Unsettled};
 use rules::RunningRule;
 
 /// Steps that the loop takes before sockets get their turn.
@@ -70,8 +71,9 @@ impl Commands {
 }
 
 impl DataThread {
-    /// Starts `count` threads, which send rows to each other; `traffic` counts what is under way between them. The rows of
-    /// their views go into `views`.
+    /// Starts `count` threads, which send rows to each other, and to the threads of other processes if this one is `part`
+    /// of a cluster; `traffic` counts what is under way between the threads of this process. The rows of their views go
+    /// into `views`.
     ///
     /// # Errors
     /// What the system says where it gives no thread or no runtime.
@@ -81,10 +83,15 @@ impl DataThread {
         clock: &Clock,
         views: &Arc<Views>,
         traffic: &Traffic,
+        part: Option<Part>,
     ) -> std::io::Result<Vec<Self>> {
         let wakes: Vec<Arc<Notify>> = (0..count).map(|_| Arc::default()).collect();
-        // A thread that is alone needs no cluster.
-        let seats = if count > 1 { cluster::of_process(wakes.clone(), traffic) } else { Vec::new() };
+        let seats = match part {
+            Some(part) => cluster::of_cluster(part, wakes.clone(), traffic),
+            None if count > 1 => cluster::of_process(wakes.clone(), traffic),
+            // A thread that is alone needs no cluster.
+            None => Vec::new(),
+        };
         let mut seats = seats.into_iter();
         let start = |(index, wake)| {
             DataThread::start_with(index, zone.clone(), clock.clone(), views.clone(), wake, seats.next())
@@ -190,6 +197,8 @@ struct WorkerLoop {
     draining: Vec<oneshot::Sender<()>>,
     settling: Vec<oneshot::Sender<()>>,
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
+    /// results of other processes that sinks have taken, and will say so when they take more
+    unsettled: Vec<Unsettled>,
 }
 
 impl WorkerLoop {
@@ -228,6 +237,7 @@ impl WorkerLoop {
             draining: Vec::new(),
             settling: Vec::new(),
             ending: Vec::new(),
+            unsettled: Vec::new(),
         }
     }
 

@@ -6,7 +6,6 @@
 //!
 //! [`PreparedRule`] owns what was opened so far and closes it again if a stage fails or its caller is dropped.
 
-use std::hash::BuildHasher;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -22,6 +21,7 @@ use crate::io::thread_queues::ThreadQueues;
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Body, Input, Role, RulePlan};
 
+use super::cluster;
 use super::running::{Place, RuleThreads};
 use super::{
     Definition, Engine, EngineError, FLUSH, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction, StreamId,
@@ -125,7 +125,7 @@ impl Engine {
 
     /// A thread by a name: always the same.
     fn thread_by(&self, name: &str) -> usize {
-        (self.hasher.hash_one(name) % self.threads.len() as u64) as usize
+        cluster::thread_by(name, self.threads.len())
     }
 }
 
@@ -203,11 +203,15 @@ impl PreparedRule<'_> {
         };
         let spread: Vec<bool> = plan.inputs.iter().zip(&sources).map(spreads).collect();
         let scattered = spread.iter().zip(&sources).all(|(spread, source)| *spread || source.is_none());
-        let home = if scattered { engine.thread_by(&self.id) } else { engine.thread_of(&plan) };
+        let (home, named) = match scattered {
+            true => (engine.thread_by(&self.id), self.id.as_str()),
+            false => (engine.thread_of(&plan), plan.stream().name.as_str()),
+        };
+        let process = engine.processes.by(named);
         let home = if concerns_views(&plan) { VIEWS } else { home };
         let alone = Place::alone(home, all);
         let readers = if spread.contains(&true) { Place::with(home, readers, all) } else { alone };
-        self.threads = RuleThreads { home, readers };
+        self.threads = RuleThreads { home, process, readers };
         self.check_tables(&plan)?;
         // One signal wakes all streams on all threads: each input lowers its own.
         let mut signals: Vec<(StreamKey, Vec<Signal>)> = Vec::new();
@@ -283,6 +287,7 @@ impl PreparedRule<'_> {
         let queues = ThreadQueues::new(parts.iter().map(|part| part.thread).zip(senders).collect());
         let checks = spec.checks();
         let (source, pending) = match spec {
+            spec if !engine.reads(&id.name, &spec) => (None, None),
             SourceSpec::Websocket(_) => {
                 let opened = engine.connectors.open_source(spec, self.threads.home, queues).await;
                 (Some(Arc::new(opened.map_err(|error| self.failed(error))?)), None)

@@ -3,6 +3,8 @@
 //! A rule without state runs on every thread that reads its streams, each by itself. A rule with state has it on one
 //! thread, its home; the others scan, and send rows home. When such a rule leaves, it leaves the other threads first;
 //! home then waits for the rows that they have sent, so that none is lost and none is counted twice.
+//!
+//! With several processes, home is in one of them: in the others all threads of the rule scan, and send rows there.
 
 use std::sync::Arc;
 
@@ -55,6 +57,8 @@ impl Place {
 pub(super) struct RuleThreads {
     /// where its state is, and its streams that one thread reads
     pub home: usize,
+    /// the process of its state; in another one, `home` only stands where it stands there
+    pub process: usize,
     /// the threads that read its other streams; home is among them
     pub readers: Place,
 }
@@ -219,10 +223,16 @@ impl RuleParts<'_> {
     }
 
     fn part(&self, thread: usize) -> Part {
-        let (home, spread) = (self.threads.home, self.threads.is_spread());
+        let RuleThreads { home, process, .. } = self.threads;
+        let (processes, spread) = (self.engine.processes, self.threads.is_spread());
         match &self.plan.body {
-            Body::Stateful(_) | Body::View(_) if spread && thread == home => Part::Home(self.clocks.clone()),
-            Body::Stateful(_) | Body::View(_) if spread => Part::Scan(home, self.clocks.clone()),
+            Body::Stateful(_) | Body::View(_) if spread || processes.are_several() => {
+                if thread == home && processes.is_own(process) {
+                    return Part::Home(self.clocks.clone());
+                }
+                let worker = process * self.engine.threads.len() + home;
+                Part::Scan(worker, self.clocks.clone())
+            }
             _ => Part::Whole,
         }
     }

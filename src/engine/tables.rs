@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use crate::dataflow::command::Command;
 use crate::dataflow::row::ScannedRow;
-use crate::io::connector::OpenSource;
+use crate::io::connector::{OpenSource, SourceSpec};
 use crate::io::queue;
 use crate::metrics::RuleMetrics;
 
@@ -52,6 +52,9 @@ impl Engine {
     /// [`EngineError`]; the table does not exist then.
     pub async fn create_table(&self, table: TableSpec) -> Result<(), EngineError> {
         let name = table.def.name.clone();
+        if !matches!(table.source, SourceSpec::File(_)) {
+            self.needs_one_process(|| format!("a lookup table that is not a file ({name})"))?;
+        }
         let _alone = self.locks.pass(std::iter::once(&name)).await;
         if self.running().tables.contains_key(&name) {
             return Err(EngineError::TableExists(name.to_string()));

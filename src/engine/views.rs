@@ -32,6 +32,7 @@ impl Engine {
         let Body::View(plan) = &spec.plan.body else { return Ok(()) };
         let about = plan.about.clone();
         let name = about.name.clone();
+        self.needs_one_process(|| "a live view".to_owned())?;
         self.check_path(&spec)?;
         self.views.create(about);
         if let Err(error) = self.connectors.websockets.serve_views().await {

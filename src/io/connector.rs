@@ -96,6 +96,15 @@ impl SourceSpec {
         }
     }
 
+    /// Whether each process of a cluster reads what comes to it; otherwise one reads for all.
+    pub fn is_local(&self) -> bool {
+        match self {
+            SourceSpec::Websocket(settings) => settings.role == config::Role::Server,
+            SourceSpec::Memory(_) | SourceSpec::Inlet(_) => true,
+            SourceSpec::File(_) | SourceSpec::Mock(_) => false,
+        }
+    }
+
     /// Whether all data threads may read it, each what its sockets receive. Checks need all messages on one thread.
     pub fn may_spread(&self) -> bool {
         match self {

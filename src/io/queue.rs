@@ -16,6 +16,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
+use serde::{Deserialize, Serialize};
 use smallvec::{SmallVec, smallvec};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
@@ -407,9 +408,10 @@ pub struct Encoded {
     pub ends: Vec<usize>,
 }
 
-/// Encoded results: many messages in one allocation.
-#[derive(Clone, Debug)]
+/// Encoded results: many messages in one allocation. Sent to another process, it loses what is of this one.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct MessageBatch {
+    #[serde(with = "whole_bytes")]
     bytes: Bytes,
     /// where each message ends in `bytes`; the first begins at 0
     ends: Vec<u32>,
@@ -418,8 +420,10 @@ pub struct MessageBatch {
     /// whether the messages are text
     pub text: bool,
     /// when the input that led to the batch was read, where one is known
+    #[serde(skip)]
     pub received: Option<Instant>,
     /// made by the first client that is written to
+    #[serde(skip)]
     forms: [OnceLock<Encoded>; 2],
 }
 
@@ -513,6 +517,41 @@ impl MessageBatch {
     }
 }
 
+/// Bytes for serde, as one piece.
+mod whole_bytes {
+    use std::fmt;
+
+    use bytes::Bytes;
+    use serde::de::{Deserializer, Error, Visitor};
+    use serde::ser::Serializer;
+
+    pub fn serialize<S: Serializer>(bytes: &Bytes, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(bytes)
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Bytes, D::Error> {
+        deserializer.deserialize_byte_buf(Whole)
+    }
+
+    struct Whole;
+
+    impl Visitor<'_> for Whole {
+        type Value = Bytes;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("bytes")
+        }
+
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<Bytes, E> {
+            Ok(Bytes::copy_from_slice(bytes))
+        }
+
+        fn visit_byte_buf<E: Error>(self, bytes: Vec<u8>) -> Result<Bytes, E> {
+            Ok(bytes.into())
+        }
+    }
+}
+
 /// A rule's way out to one sink. Called by a worker, so it never waits.
 pub trait Outlet: Send + Sync {
     /// Takes a batch. What the sink does when it has too much is its documented policy, and it counts what it drops.
@@ -526,6 +565,16 @@ pub trait Outlet: Send + Sync {
     /// Whether [`Outlet::ready`] can ever answer `false`.
     fn may_wait(&self) -> bool {
         true
+    }
+
+    /// Whether the sink's clients may be connected to any process of a cluster.
+    fn is_everywhere(&self) -> bool {
+        false
+    }
+
+    /// Takes a batch that was made in another process, and counted there.
+    fn send_on(&self, batch: &Arc<MessageBatch>) {
+        self.send(batch);
     }
 }
 

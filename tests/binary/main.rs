@@ -9,6 +9,7 @@ mod bad_input;
 mod browser;
 mod checkpoints;
 mod cli;
+mod cluster;
 mod connections;
 mod cores;
 mod durability;

@@ -42,8 +42,9 @@ impl Threads {
         let clock = Arc::new(AtomicI64::new(1_000_000));
         let traffic = Traffic::default();
         let manual = Clock::Manual(clock.clone());
-        let threads = DataThread::start_all(THREADS, &jiff::tz::TimeZone::UTC, &manual, &Arc::default(), &traffic)
-            .expect("threads");
+        let threads =
+            DataThread::start_all(THREADS, &jiff::tz::TimeZone::UTC, &manual, &Arc::default(), &traffic, None)
+                .expect("threads");
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
         let schema = || catalog().stream("a").expect("the stream is there").schema();
         let stream = |thread: &DataThread| {

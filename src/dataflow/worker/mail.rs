@@ -1,11 +1,12 @@
-//! Letters between the threads of a rule, where they arrive: rows go into the rule's queue, leave to send more to whoever
-//! waits for it.
+//! Letters between the threads of a rule, where they arrive: rows go into the rule's queue, results of other processes to
+//! its sinks, and leave to send more to whoever waits for it.
 
 use crate::metrics::Place;
 
 use super::super::command::{Command, RuleKey};
-use super::super::letters::{ForwardedRows, RuleLetter};
+use super::super::letters::{ForwardedRows, ResultBatch, RuleLetter};
 use super::super::queue::Refused;
+use super::super::relay;
 use super::WorkerLoop;
 
 /// The letters with rows that have come for a rule.
@@ -17,9 +18,17 @@ pub(super) struct Mail {
     early: Vec<(usize, ForwardedRows)>,
 }
 
+/// Results of another process whose sender waits until the rule's sinks take more.
+pub(super) struct Unsettled {
+    from: usize,
+    rule: RuleKey,
+    bytes: usize,
+}
+
 impl WorkerLoop {
     /// Steps the shared worker and takes letters in; true: there may be more to do.
     pub(super) fn exchange(&mut self) -> bool {
+        self.settle_results();
         let Some(shared) = &mut self.shared else { return false };
         let active = shared.step();
         let letters = shared.receive();
@@ -33,14 +42,47 @@ impl WorkerLoop {
                     let forward = self.rules.get(&rule).and_then(|rule| rule.forward.as_ref());
                     forward.iter().for_each(|forward| forward.taken(rows));
                 }
+                RuleLetter::Results(results) => self.results_came(from, results),
+                RuleLetter::ResultsTaken { rule, bytes } => {
+                    let relay = self.rules.get(&rule).and_then(|rule| rule.relay.as_ref());
+                    relay.iter().for_each(|relay| relay.taken(from, bytes));
+                }
             }
         }
         true
     }
 
+    /// Results of a rule that does not run here are nobody's: no client has come for them yet.
+    fn results_came(&mut self, from: usize, results: ResultBatch) {
+        let ResultBatch { rule, form, batch } = results;
+        if let Some(rule) = self.rules.get(&rule) {
+            rule.output.borrow().send_on(usize::from(form), &batch);
+        }
+        self.unsettled.push(Unsettled { from, rule, bytes: relay::cost(&batch) });
+        self.settle_results();
+    }
+
+    /// Lets other processes send more results where the sinks take more.
+    fn settle_results(&mut self) {
+        if self.unsettled.is_empty() {
+            return;
+        }
+        let (Some(shared), rules) = (&self.shared, &self.rules) else { return };
+        let takes_on = |rule: &RuleKey| rules.get(rule).is_none_or(|rule| rule.output.borrow().takes_on());
+        self.unsettled.retain(|Unsettled { from, rule, bytes }| {
+            let settled = takes_on(rule);
+            if settled {
+                shared.post().send(*from, RuleLetter::ResultsTaken { rule: *rule, bytes: *bytes });
+            }
+            !settled
+        });
+    }
+
     fn rows_came(&mut self, from: usize, rows: ForwardedRows) {
+        let near = self.shared.as_ref().is_some_and(|shared| shared.post().is_near(from));
         let mail = self.mail.entry(rows.rule).or_default();
-        mail.letters += 1;
+        // Nobody waits for those of other processes.
+        mail.letters += u64::from(near);
         if self.rules.contains_key(&rows.rule) {
             self.deliver(from, rows);
         } else {

@@ -25,6 +25,7 @@ use super::super::operate::Operate;
 use super::super::operator::RuleOperator;
 use super::super::output::{Gathering, Output};
 use super::super::queue::RuleQueue;
+use super::super::relay::Relay;
 use super::super::scan::Target;
 use super::super::timers::Alarm;
 use super::super::view::{Beginning, ViewOperator};
@@ -41,6 +42,8 @@ pub(super) struct RunningRule {
     pub queue: Option<Rc<RuleQueue>>,
     /// the way to its state, where that is on another thread
     pub forward: Option<Rc<Forward>>,
+    /// the way of its results to other processes, where there are some
+    pub relay: Option<Rc<Relay>>,
     /// its state, where it has some
     pub operator: Option<Rc<RefCell<dyn Operate>>>,
     /// what checkpoints are made of
@@ -87,6 +90,12 @@ impl WorkerLoop {
             output.borrow_mut().gather(Gathering { clock: self.clock.clone(), alarm });
             self.gathering.insert(slot, (key, output.clone()));
         }
+        let relay = self.shared.as_ref().filter(|shared| shared.counterparts().next().is_some()).map(|shared| {
+            let relay = Relay::new(key, shared.post().clone(), shared.counterparts());
+            Rc::new(relay)
+        });
+        let relay = relay.filter(|_| output.borrow().is_everywhere());
+        relay.iter().for_each(|relay| output.borrow_mut().send_elsewhere(relay.clone()));
         let watermark = match &body {
             Body::Stateful(plan) => plan.event_time,
             Body::View(view) => view.body.event_time,
@@ -104,6 +113,7 @@ impl WorkerLoop {
             dataflow: None,
             queue: None,
             forward: None,
+            relay: None,
             operator: None,
             memory: None,
             output: output.clone(),
@@ -175,6 +185,11 @@ impl WorkerLoop {
             }
         }
         running.streams = streams.into_iter().flatten().collect();
+        if let Some(relay) = relay {
+            let waiting = running.streams.iter().chain([&slot]).filter_map(|slot| self.slots.get(slot).cloned());
+            relay.wakes(waiting.collect());
+            running.relay = Some(relay);
+        }
         let inputs = || running.streams.iter().filter_map(|stream| self.slots.get(stream).cloned()).collect();
         running.queue.iter().for_each(|queue| queue.fed_by(inputs()));
         running.forward.iter().for_each(|forward| forward.fed_by(inputs()));
@@ -204,6 +219,7 @@ impl WorkerLoop {
             dataflow: None,
             queue: None,
             forward: None,
+            relay: None,
             operator: None,
             memory: None,
             output,

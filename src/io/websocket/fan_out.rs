@@ -19,7 +19,7 @@ use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 
 use super::client_queue::{ClientQueue, Peer};
-use super::config::{QueueLimit, SlowClient};
+use super::config::{Role, Settings, SlowClient};
 use super::tally::{Loss, Tally};
 use super::threads::{Errand, SocketThread, SocketThreads};
 use crate::io::queue::{MessageBatch, Outlet, Signal};
@@ -38,6 +38,8 @@ pub(super) struct SinkQueue {
     pub tally: Arc<Tally>,
     /// one for each data thread
     branches: Box<[Arc<Branch>]>,
+    /// its clients may be connected to any process of a cluster
+    everywhere: bool,
 }
 
 /// One client of a sink.
@@ -55,10 +57,10 @@ pub struct ClientStatus {
 
 impl SinkQueue {
     /// A sink without clients, whose clients will live on these threads.
-    pub fn new(limit: QueueLimit, policy: SlowClient, signal: Signal, threads: &SocketThreads) -> Arc<SinkQueue> {
-        let tally = Arc::new(Tally::new(limit, policy, signal));
+    pub fn new(settings: &Settings, signal: Signal, threads: &SocketThreads) -> Arc<SinkQueue> {
+        let tally = Arc::new(Tally::new(settings.client_queue, settings.slow_client, signal));
         let branches = threads.iter().map(|thread| Arc::new(Branch::new(thread.clone(), tally.clone()))).collect();
-        Arc::new(SinkQueue { tally, branches })
+        Arc::new(SinkQueue { tally, branches, everywhere: settings.role == Role::Server })
     }
 
     /// From now on `peer` gets what is sent.
@@ -106,12 +108,18 @@ impl SinkQueue {
         self.branches.iter().flat_map(of_branch).collect()
     }
 
+    /// Sends a batch to all clients; how many they are.
+    fn send_to_all(&self, batch: &Arc<MessageBatch>) -> usize {
+        self.branches.iter().map(|branch| branch.send(batch)).sum()
+    }
+
     fn branch(&self, peer: &Peer) -> &Arc<Branch> {
         &self.branches[peer.thread % self.branches.len()]
     }
 
-    /// Sends each message to the client that it is for.
-    fn send_addressed<'m>(&self, messages: impl Iterator<Item = (&'m str, MessageBatch)>) {
+    /// Sends each message to the client that it is for; how many found none.
+    fn send_addressed<'m>(&self, messages: impl Iterator<Item = (&'m str, MessageBatch)>) -> usize {
+        let mut unknown = 0;
         for (client, message) in messages {
             let message = Arc::new(message);
             let found = self.branches.iter().any(|branch| {
@@ -123,10 +131,9 @@ impl SinkQueue {
                 }
                 lane.is_some()
             });
-            if !found {
-                self.tally.lose(Loss::Unknown, 1);
-            }
+            unknown += usize::from(!found);
         }
+        unknown
     }
 }
 
@@ -141,13 +148,11 @@ impl Outlet for SinkQueue {
             return;
         }
         if let Some(addressed) = batch.by_target() {
-            return self.send_addressed(addressed.map(|(client, message)| (client.as_str(), message)));
+            let unknown = self.send_addressed(addressed.map(|(client, message)| (client.as_str(), message)));
+            self.tally.lose(Loss::Unknown, unknown);
+            return;
         }
-        let mut clients = 0;
-        for branch in &self.branches {
-            clients += branch.send(batch);
-        }
-        if clients == 0 {
+        if self.send_to_all(batch) == 0 {
             self.tally.lose(self.tally.unless_ended(Loss::NoClient), batch.len());
         }
     }
@@ -158,6 +163,18 @@ impl Outlet for SinkQueue {
 
     fn may_wait(&self) -> bool {
         self.tally.policy == SlowClient::Block
+    }
+
+    fn is_everywhere(&self) -> bool {
+        self.everywhere
+    }
+
+    fn send_on(&self, batch: &Arc<MessageBatch>) {
+        // That nobody is here is no loss: the clients may be elsewhere.
+        match batch.by_target() {
+            Some(addressed) => _ = self.send_addressed(addressed.map(|(client, message)| (client.as_str(), message))),
+            None => _ = self.send_to_all(batch),
+        }
     }
 }
 
@@ -264,6 +281,7 @@ mod tests {
     use tokio::runtime::Runtime;
     use tokio::sync::Notify;
 
+    use super::super::config::QueueLimit;
     use super::*;
 
     const WIDE: QueueLimit = QueueLimit { messages: 1000, bytes: 1 << 20 };
@@ -304,7 +322,8 @@ mod tests {
             let (here, there) = (runtime(), runtime());
             let threads = SocketThreads::new(vec![here.handle().clone(), there.handle().clone()]);
             let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::new(Notify::new()));
-            let sink = SinkQueue::new(limit, policy, signal, &threads);
+            let settings = Settings { client_queue: limit, slow_client: policy, ..Settings::default() };
+            let sink = SinkQueue::new(&settings, signal, &threads);
             here.block_on(tokio::task::yield_now());
             Setting { here, there, sink, _threads: threads }
         }

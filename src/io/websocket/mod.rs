@@ -342,7 +342,7 @@ impl Websockets {
                 return Err(ConnectError::NoClient(settings.route().to_owned()));
             }
         }
-        let queue = SinkQueue::new(settings.client_queue, settings.slow_client, signal, &self.hub.data);
+        let queue = SinkQueue::new(&settings, signal, &self.hub.data);
         let limit = settings.handshake_timeout;
         let dials = settings.role != Role::Server;
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, Use::Sink, &settings, thread).await?;

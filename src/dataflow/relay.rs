@@ -1,0 +1,91 @@
+//! The way of a rule's results to the clients that other processes have.
+//!
+//! A rule makes a result in one process, and any process may have clients of its sinks. So what goes to a sink whose
+//! clients may be anywhere goes to every other process, too, once: one worker there hands it to the sink, which knows its
+//! clients. It goes whether there are clients or not: who connects gets what is sent from then on, and no process waits
+//! for news of another's clients.
+//!
+//! Of each rule, [`IN_FLIGHT`] bytes may be on their way to a process; beyond that the rule's streams wait, as they do for
+//! a client of this process with `slowClient: block`. A process says that it has taken results once its sink takes more.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use timely::scheduling::Activator;
+
+use crate::io::queue::MessageBatch;
+
+use super::cluster::Post;
+use super::command::RuleKey;
+use super::letters::{ResultBatch, RuleLetter};
+use super::output::Elsewhere;
+
+/// Bytes of a rule's results that may be on their way to a process before the rule waits.
+const IN_FLIGHT: usize = 8 << 20;
+
+/// What a letter costs beside its messages, bytes: small ones are bounded, too.
+const OVERHEAD: usize = 64;
+
+/// See the module.
+pub struct Relay {
+    rule: RuleKey,
+    post: Post<RuleLetter>,
+    processes: Box<[Remote]>,
+    /// what waits for the relay: the inputs of the rule's streams, and the rule itself
+    waiting: RefCell<Vec<Activator>>,
+}
+
+/// Another process.
+struct Remote {
+    /// the worker that takes results of this one
+    worker: usize,
+    in_flight: Cell<usize>,
+}
+
+impl Relay {
+    /// The way of a rule's results to these workers, one of each other process.
+    pub fn new(rule: RuleKey, post: Post<RuleLetter>, workers: impl Iterator<Item = usize>) -> Relay {
+        let remote = |worker| Remote { worker, in_flight: Cell::new(0) };
+        Relay { rule, post, processes: workers.map(remote).collect(), waiting: RefCell::default() }
+    }
+
+    /// Sets who waits while the relay is full.
+    pub fn wakes(&self, waiting: Vec<Activator>) {
+        *self.waiting.borrow_mut() = waiting;
+    }
+
+    /// Whether so much is on its way that the rule should wait.
+    fn is_full(&self) -> bool {
+        self.processes.iter().any(|remote| remote.in_flight.get() >= IN_FLIGHT)
+    }
+
+    /// A worker says that so many bytes were taken.
+    pub fn taken(&self, worker: usize, bytes: usize) {
+        let was_full = self.is_full();
+        for remote in self.processes.iter().filter(|remote| remote.worker == worker) {
+            remote.in_flight.set(remote.in_flight.get().saturating_sub(bytes));
+        }
+        if was_full && !self.is_full() {
+            self.waiting.borrow().iter().for_each(Activator::activate);
+        }
+    }
+}
+
+impl Elsewhere for Relay {
+    fn send(&self, form: usize, batch: &Arc<MessageBatch>) {
+        for remote in &self.processes {
+            remote.in_flight.set(remote.in_flight.get() + cost(batch));
+            let results = ResultBatch { rule: self.rule, form: form as u16, batch: batch.clone() };
+            self.post.send(remote.worker, RuleLetter::Results(results));
+        }
+    }
+
+    fn ready(&self) -> bool {
+        !self.is_full()
+    }
+}
+
+/// What a batch counts as, bytes.
+pub fn cost(batch: &MessageBatch) -> usize {
+    batch.byte_len() + OVERHEAD
+}

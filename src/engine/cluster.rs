@@ -1,0 +1,87 @@
+//! Which process does what, where several run the same rules.
+//!
+//! All processes decide it alike, by names alone, so that nobody has to be asked: the state of a rule is in one process,
+//! and a peer that is dialled, or a file, is read by one, so that nothing comes twice.
+
+use std::hash::BuildHasher;
+
+use foldhash::quality::FixedState;
+
+use crate::cluster::Membership;
+use crate::io::connector::SourceSpec;
+
+use super::{Engine, EngineError};
+
+/// The processes of a cluster. Without one there is a single process.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Processes {
+    count: usize,
+    own: usize,
+}
+
+impl Processes {
+    /// This process alone.
+    pub fn alone() -> Processes {
+        Processes { count: 1, own: 0 }
+    }
+
+    /// Those of a cluster.
+    pub fn of(membership: &Membership) -> Processes {
+        Processes { count: membership.hosts.len(), own: membership.process }
+    }
+
+    /// Whether there are several.
+    pub fn are_several(self) -> bool {
+        self.count > 1
+    }
+
+    /// Whether this is the one.
+    pub fn is_own(self, process: usize) -> bool {
+        self.own == process
+    }
+
+    /// A process by a name: the same in all of them.
+    pub fn by(self, name: &str) -> usize {
+        // Another part of the hash than the one that chooses the thread.
+        ((hash(name) >> 32) % self.count as u64) as usize
+    }
+}
+
+/// A thread by a name: the same in all processes.
+pub(super) fn thread_by(name: &str, threads: usize) -> usize {
+    (hash(name) % (1 << 32) % threads as u64) as usize
+}
+
+/// A hash that is the same in every process.
+fn hash(name: &str) -> u64 {
+    FixedState::default().hash_one(name)
+}
+
+impl Engine {
+    /// Whether this process reads a source; `name` is the stream's.
+    pub(super) fn reads(&self, name: &str, source: &SourceSpec) -> bool {
+        source.is_local() || self.processes.is_own(self.processes.by(name))
+    }
+
+    /// Refuses what needs a single process.
+    pub(super) fn needs_one_process(&self, what: impl FnOnce() -> String) -> Result<(), EngineError> {
+        if self.processes.are_several() { Err(EngineError::Alone { what: what() }) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_spread_over_processes_and_threads() {
+        let processes = Processes { count: 2, own: 1 };
+        let mut places = [[0; 3]; 2];
+        for number in 0..600 {
+            let name = format!("stream{number}");
+            places[processes.by(&name)][thread_by(&name, 3)] += 1;
+        }
+        assert!(places.iter().flatten().all(|count| (60..140).contains(count)), "{places:?}");
+        assert!(processes.are_several() && processes.is_own(1) && !Processes::alone().are_several());
+    }
+}

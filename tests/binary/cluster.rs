@@ -1,0 +1,223 @@
+//! `plutino run --hosts`: two processes with the same rules give the answers of one, and neither outlives the other.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+
+use super::process::{Client, LIMIT, Plutino, next, send, stream};
+
+/// How long a process may outlive another one that dies.
+const AFTERLIFE: Duration = Duration::from_secs(5);
+
+/// Addresses that were free a moment ago.
+fn hosts() -> String {
+    let listeners: Vec<_> = (0..2).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let addresses = listeners.iter().map(|listener| listener.local_addr().expect("an address").to_string());
+    addresses.collect::<Vec<_>>().join(",")
+}
+
+/// Two processes with these rules.
+async fn pair(name: &str, rules: &Value, workers: &str) -> [Plutino; 2] {
+    let hosts = hosts();
+    let names = [format!("{name}-0"), format!("{name}-1")];
+    let arguments = |process| ["--hosts", &hosts, "--process", process, "--workers", workers].map(str::to_owned);
+    let (first, second) = (arguments("0"), arguments("1"));
+    let (first, second) = (first.each_ref().map(String::as_str), second.each_ref().map(String::as_str));
+    let (first, second) = tokio::join!(Plutino::run(&names[0], rules, &first), Plutino::run(&names[1], rules, &second));
+    [first, second]
+}
+
+async fn clients(processes: &[Plutino; 2], path: &str) -> [Client; 2] {
+    [processes[0].connect(path).await, processes[1].connect(path).await]
+}
+
+/// Rules without state, with it, and with an order over all rows.
+fn rules() -> Value {
+    let event_time = ", TIMESTAMP=\"at\"";
+    json!({
+        "streams": [stream("pass", "", ""), stream("sums", "", event_time), stream("counts", "", "")],
+        "rules": [
+            {"id": "pass", "sql": "SELECT n FROM pass", "actions": [{"websocket": {"path": "/passed", "sendSingle": true}}]},
+            {
+                "id": "sums",
+                "sql": "SELECT k, count(*) AS c, sum(v) AS s FROM sums GROUP BY k, TUMBLINGWINDOW(ss, 10) ORDER BY k",
+                "options": {"isEventTime": true, "lateTolerance": 20000},
+                "actions": [{"websocket": {"path": "/summed"}}]
+            },
+            {"id": "seen", "sql": "SELECT v FROM sums", "actions": [{"websocket": {"path": "/seen", "sendSingle": true}}]},
+            {
+                "id": "counts",
+                "sql": "SELECT count(*) AS c FROM counts GROUP BY COUNTWINDOW(10)",
+                "actions": [{"websocket": {"path": "/counted", "sendSingle": true}}]
+            }
+        ]
+    })
+}
+
+async fn one_answer(name: &str, workers: &str) {
+    let mut processes = pair(name, &rules(), workers).await;
+    // Results without state reach the clients of both processes, whichever made them.
+    let (mut senders, mut receivers) = (clients(&processes, "/pass").await, clients(&processes, "/passed").await);
+    for n in 0..20 {
+        send(&mut senders[n % 2], json!({"n": n}).to_string()).await;
+    }
+    for receiver in &mut receivers {
+        let mut came = Vec::new();
+        while came.len() < 20 {
+            came.push(next(receiver).await.expect("it goes on")["n"].as_u64().expect("a number"));
+        }
+        let (even, odd): (Vec<u64>, Vec<u64>) = came.iter().partition(|n| *n % 2 == 0);
+        assert!(even.is_sorted() && odd.is_sorted(), "each sender's messages stay in order: {came:?}");
+        came.sort_unstable();
+        assert_eq!(came, (0..20).collect::<Vec<u64>>());
+    }
+    // Windows hold the rows of both, and close once both are beyond them.
+    let (mut senders, mut receivers) = (clients(&processes, "/sums").await, clients(&processes, "/summed").await);
+    let mut seen = clients(&processes, "/seen").await;
+    for n in 0..40_u64 {
+        let row = json!({"k": format!("k{}", n % 4 / 2), "v": n, "at": 1_000_000_000_000_u64 + n * 100});
+        send(&mut senders[(n % 2) as usize], row.to_string()).await;
+    }
+    // The window ends only when all rows are in it: a rule beside it shows them.
+    for seen in &mut seen {
+        for _ in 0..40 {
+            next(seen).await.expect("it goes on");
+        }
+    }
+    for sender in &mut senders {
+        send(sender, json!({"k": "end", "v": 0, "at": 1_000_000_060_000_u64}).to_string()).await;
+    }
+    let sum = |group: u64| (0..40).filter(|n| n % 4 / 2 == group).sum::<u64>();
+    let expected = json!([{"k": "k0", "c": 20, "s": sum(0)}, {"k": "k1", "c": 20, "s": sum(1)}]);
+    for receiver in &mut receivers {
+        assert_eq!(next(receiver).await, Some(expected.clone()));
+    }
+    // One count over the rows of both.
+    let (mut senders, mut receivers) = (clients(&processes, "/counts").await, clients(&processes, "/counted").await);
+    for n in 0..30 {
+        send(&mut senders[usize::from(n % 3 == 0)], "{}").await;
+    }
+    for receiver in &mut receivers {
+        for _ in 0..3 {
+            assert_eq!(next(receiver).await, Some(json!({"c": 10})));
+        }
+    }
+    processes.iter().for_each(Plutino::terminate);
+    for process in &mut processes {
+        assert_eq!(process.exit_code().await, Some(0));
+    }
+}
+
+#[tokio::test]
+async fn two_processes_give_one_answer() {
+    one_answer("cluster-one", "1").await;
+}
+
+#[tokio::test]
+async fn so_do_two_processes_of_two_threads() {
+    one_answer("cluster-two", "2").await;
+}
+
+#[tokio::test]
+async fn a_slow_client_of_another_process_holds_the_engine_up_where_it_may() {
+    let rules = json!({
+        "streams": [stream("wide", "", "")],
+        "rules": [{
+            "id": "wide", "sql": "SELECT n, text FROM wide",
+            "actions": [{"websocket": {
+                "path": "/widened", "sendSingle": true, "slowClient": "block", "clientQueue": {"messages": 100}
+            }}]
+        }]
+    });
+    let processes = pair("cluster-block", &rules, "1").await;
+    let mut receiver = processes[1].connect("/widened").await;
+    let mut sender = processes[0].connect("/wide").await;
+    let text = "x".repeat(10_000);
+    let sending = tokio::spawn(async move {
+        for n in 0..5_000 {
+            send(&mut sender, json!({"n": n, "text": text}).to_string()).await;
+        }
+        sender
+    });
+    for n in 0..5_000 {
+        assert_eq!(next(&mut receiver).await.expect("it goes on")["n"], n);
+    }
+    drop(sending.await.expect("all is sent"));
+}
+
+#[tokio::test]
+async fn a_process_that_is_killed_ends_the_other() {
+    let [mut first, mut second] = pair("cluster-kill", &rules(), "1").await;
+    let mut receiver = second.connect("/passed").await;
+    first.child.start_kill().expect("it runs");
+    let killed = Instant::now();
+    let said = second.says("process 0").await;
+    assert!(said.contains("is gone: its connection was closed") && said.contains("start all of them again"), "{said}");
+    assert_eq!(second.exit_code().await, Some(4));
+    assert!(killed.elapsed() < AFTERLIFE, "{:?}", killed.elapsed());
+    let end = timeout(LIMIT, receiver.next()).await.expect("its clients notice");
+    assert!(!matches!(end, Some(Ok(Message::Text(_)))), "{end:?}");
+}
+
+#[tokio::test]
+async fn a_process_that_ends_by_intention_says_so() {
+    let [mut first, mut second] = pair("cluster-leave", &rules(), "1").await;
+    let mut receiver = second.connect("/passed").await;
+    first.terminate();
+    assert_eq!(first.exit_code().await, Some(0));
+    assert_eq!(next(&mut receiver).await, None, "clients of the other get a close frame");
+    let said = second.says("process 0").await;
+    assert!(said.contains(") has ended, and what it held is lost here"), "{said}");
+    assert_eq!(second.exit_code().await, Some(4));
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_process_that_hangs_is_found() {
+    let [first, mut second] = pair("cluster-hang", &rules(), "1").await;
+    let pid = first.child.id().expect("it runs").to_string();
+    assert!(std::process::Command::new("kill").args(["-STOP", &pid]).status().expect("kill runs").success());
+    let said = second.says("process 0").await;
+    assert!(said.contains("is gone: it said nothing for 10 s"), "{said}");
+    assert_eq!(second.exit_code().await, Some(4));
+}
+
+/// The end of a process that does not start: its exit code and what it says.
+async fn refusal(rules: &Value, name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    let path = std::env::temp_dir().join(format!("plutino-cluster-{name}-{}.json", std::process::id()));
+    std::fs::write(&path, rules.to_string()).expect("a file in the temporary folder");
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .arg("run")
+        .arg(&path)
+        .args(arguments)
+        .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
+        .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
+        .kill_on_drop(true)
+        .output();
+    let output = timeout(LIMIT, output).await.expect("it ends").expect("it runs");
+    let _ = std::fs::remove_file(&path);
+    (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn processes_with_different_rules_refuse_each_other() {
+    let (hosts, ours) = (hosts(), rules());
+    let mut theirs = rules();
+    theirs["rules"][0]["sql"] = json!("SELECT n AS m FROM pass");
+    let (zero, one) = (["--hosts", &hosts, "--process", "0"], ["--hosts", &hosts, "--process", "1"]);
+    let (first, second) = tokio::join!(refusal(&ours, "first", &zero), refusal(&theirs, "second", &one));
+    for (code, said) in [&first, &second] {
+        assert_eq!(*code, Some(1), "{said}");
+        assert!(said.contains("differs in the rule files: it has "), "{said}");
+    }
+    let (code, said) = refusal(&ours, "outside", &["--hosts", &hosts, "--process", "2"]).await;
+    assert_eq!(code, Some(2));
+    assert!(said.contains("--process 2: --hosts names 2 processes, numbered from 0 to 1"), "{said}");
+    let public = ["--hosts", "0.0.0.0:2101,127.0.0.1:2102", "--process", "0"];
+    let (code, said) = refusal(&ours, "public", &public).await;
+    assert_eq!(code, Some(1));
+    assert!(said.contains("a public address") && said.contains("--allow-public"), "{said}");
+}
