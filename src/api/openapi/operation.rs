@@ -119,7 +119,9 @@ impl Operation {
     pub fn id(&self) -> String {
         let steps = self.path.split('/').filter(|step| !step.is_empty());
         let steps = steps.map(|step| step.trim_matches(['{', '}']).replace(['.', '-'], "_"));
-        std::iter::once(self.method.to_owned()).chain(steps).collect::<Vec<_>>().join("_")
+        // `/console/` is another path than `/console`.
+        let index = (self.path.len() > 1 && self.path.ends_with('/')).then(|| "index".to_owned());
+        std::iter::once(self.method.to_owned()).chain(steps).chain(index).collect::<Vec<_>>().join("_")
     }
 
     /// The operation object of OpenAPI.
