@@ -1,5 +1,6 @@
 //! `plutino record`: keeps the messages of a websocket endpoint with the times they arrived.
 
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -65,19 +66,30 @@ impl Record {
                     None => std::future::pending().await,
                 }
             };
-            let mut recorded = 0;
+            let recorded = Cell::new(0);
             let over = CancellationToken::new();
             let mut receiving = pin!(self.receive(messages, &over));
+            let mut writing = pin!(write(&mut writer, arrived, self.count, &recorded));
             let done = tokio::select! {
-                done = &mut receiving => return Ok((recorded, done)),
-                done = write(&mut writer, arrived, self.count, &mut recorded) => done.map_err(failed),
+                done = &mut receiving => {
+                    // What has arrived is written, too.
+                    let written = writing.await.map_err(failed);
+                    return Ok((recorded.get(), done.and(written)));
+                }
+                written = &mut writing => {
+                    over.cancel();
+                    let _ = tokio::time::timeout(GOODBYE, receiving).await;
+                    return Ok((recorded.get(), written.map_err(failed)));
+                }
                 () = interrupts.next() => Ok(()),
                 () = ends => Ok(()),
             };
-            // Peers get a close frame.
+            // Peers get a close frame; then nothing more arrives.
             over.cancel();
             let _ = tokio::time::timeout(GOODBYE, receiving).await;
-            Ok((recorded, done))
+            let written = tokio::time::timeout(GOODBYE, writing).await;
+            let written = written.unwrap_or(Ok(())).map_err(failed);
+            Ok((recorded.get(), done.and(written)))
         })?;
         writer.flush().map_err(failed)?;
         say(&format!("recorded {} in {shown}", super::messages(recorded)));
@@ -170,22 +182,21 @@ where
     }
 }
 
-/// Writes messages until there are enough of them, or none come any more.
+/// Writes messages until there are enough of them, or nobody sends any more.
 async fn write(
     writer: &mut Writer,
     mut arrived: mpsc::Receiver<Recorded>,
     count: Option<u64>,
-    recorded: &mut u64,
+    recorded: &Cell<u64>,
 ) -> std::io::Result<()> {
     let mut flush = Instant::now() + FLUSH;
-    while count.is_none_or(|count| *recorded < count) {
+    while count.is_none_or(|count| recorded.get() < count) {
         match tokio::time::timeout_at(flush, arrived.recv()).await {
             Ok(Some(message)) => {
                 writer.add(&message)?;
-                *recorded += 1;
+                recorded.set(recorded.get() + 1);
             }
-            // The receiving side reports how it ended.
-            Ok(None) => return std::future::pending().await,
+            Ok(None) => return Ok(()),
             Err(_) => {}
         }
         if Instant::now() >= flush {
