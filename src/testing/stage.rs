@@ -43,7 +43,7 @@ pub struct StageSettings {
 pub struct Stage {
     engine: Engine,
     clock: Arc<AtomicI64>,
-    queues: BTreeMap<String, Way>,
+    inlets: BTreeMap<String, Way>,
     outputs: Vec<Output>,
     views: Vec<String>,
 }
@@ -74,7 +74,7 @@ impl Stage {
         settings: StageSettings,
         fed: &BTreeSet<&str>,
     ) -> Result<Stage, Vec<Problem>> {
-        let mut queues: BTreeMap<String, Way> = BTreeMap::new();
+        let mut inlets: BTreeMap<String, Way> = BTreeMap::new();
         pipeline.replace_sources(|name, source| {
             let topic = match source {
                 SourceSpec::Websocket(_) => None,
@@ -83,7 +83,7 @@ impl Stage {
                 _ => return None,
             };
             let way = || Way { inlet: Inlet::new(source.checks()), topic };
-            let way = queues.entry(name.to_owned()).or_insert_with(way);
+            let way = inlets.entry(name.to_owned()).or_insert_with(way);
             Some(SourceSpec::Inlet(way.inlet.clone()))
         });
         let mut outputs = Vec::new();
@@ -97,7 +97,7 @@ impl Stage {
         let engine = EngineSettings { workers: 1, server, zone: settings.zone, shutdown: Default::default() };
         let engine = Engine::start_at(engine, Clock::Manual(clock.clone())).map_err(|error| vec![unstarted(&error)])?;
         let engine = engine.with_files(FileRoots::new(settings.data));
-        let stage = Stage { engine, clock, queues, outputs, views };
+        let stage = Stage { engine, clock, inlets, outputs, views };
         match pipeline::start(&stage.engine, pipeline).await {
             Ok(()) => {
                 stage.engine.settled().await;
@@ -112,7 +112,7 @@ impl Stage {
 
     /// The streams and tables that take messages.
     pub fn streams(&self) -> impl Iterator<Item = &str> {
-        self.queues.keys().map(String::as_str)
+        self.inlets.keys().map(String::as_str)
     }
 
     /// The rules, each once.
@@ -134,7 +134,7 @@ impl Stage {
 
     /// Hands messages to a stream, all together, without running them. False: nobody reads it.
     pub async fn hand_over(&self, stream: &str, frames: Vec<Frame>, meta: Option<Value>) -> bool {
-        let Some(way) = self.queues.get(stream) else { return false };
+        let Some(way) = self.inlets.get(stream) else { return false };
         let frames = match &way.topic {
             Some(topic) => frames.iter().flat_map(|frame| rows(topic, frame)).collect(),
             None => frames,
