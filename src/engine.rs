@@ -42,6 +42,7 @@ use crate::definition::stream::StreamDef;
 use crate::format::sink_format::SinkFormat;
 use crate::io::LinkStatus;
 use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
+use crate::io::egress::Egress;
 use crate::io::events::EventSink;
 use crate::io::queue::{Backlog, Signal};
 use crate::io::reach::FileRoots;
@@ -324,6 +325,11 @@ impl Engine {
     /// Reads files that statements name from these folders, instead of `data`.
     pub fn with_files(self, files: FileRoots) -> Engine {
         Engine { connectors: self.connectors.with_files(files), ..self }
+    }
+
+    /// Lets sinks send requests to what this allows, instead of public addresses alone.
+    pub fn with_egress(self, egress: Egress) -> Engine {
+        Engine { connectors: self.connectors.with_egress(egress), ..self }
     }
 
     /// Sets the time zone of streams, tables and rules that start from now on.

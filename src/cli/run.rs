@@ -25,6 +25,7 @@ use crate::cluster::{Cluster, Membership};
 use crate::config::Config;
 use crate::engine::{Engine, EngineSettings, PATROL, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
+use crate::io::egress::Egress;
 use crate::io::printable;
 use crate::io::reach::FileRoots;
 use crate::io::websocket::config::Role;
@@ -144,7 +145,8 @@ impl Run {
             None => Engine::start_at(settings, clock),
         };
         let engine = engine.map_err(|error| Failure::Refused(error.to_string()))?;
-        let engine = engine.with_files(FileRoots::new(self.data.clone()));
+        let egress = Egress::new(&config.egress_allow).trusting_rules();
+        let engine = engine.with_files(FileRoots::new(self.data.clone()).with(&config.file_roots)).with_egress(egress);
         let (places, console) = places(&pipeline);
         let started = {
             let mut starting = pin!(pipeline::start(&engine, pipeline));
@@ -325,7 +327,7 @@ fn show(rules: &[RuleStatus], report: &mut Report, live: bool) {
 /// Somewhere a pipeline is in touch with the world.
 enum Place {
     /// an endpoint of the data server, and what it is for
-    Endpoint { path: String, purpose: String },
+    Endpoint { path: String, purpose: String, events: bool },
     /// a peer that is dialled
     Peer { address: String, purpose: String },
 }
@@ -333,15 +335,20 @@ enum Place {
 impl Place {
     fn of(settings: &Settings, purpose: String) -> Place {
         match settings.role {
-            Role::Server => Place::Endpoint { path: settings.route().to_owned(), purpose },
+            Role::Server => Place::Endpoint { path: settings.route().to_owned(), purpose, events: settings.events },
             Role::Client { .. } => Place::Peer { address: settings.address(), purpose },
         }
     }
 
     fn line(&self, listening: Option<SocketAddr>, secure: bool) -> String {
         match self {
-            Place::Endpoint { path, purpose } => {
-                let scheme = if secure { "wss" } else { "ws" };
+            Place::Endpoint { path, purpose, events } => {
+                let scheme = match (events, secure) {
+                    (false, false) => "ws",
+                    (false, true) => "wss",
+                    (true, false) => "http",
+                    (true, true) => "https",
+                };
                 let address = listening.map_or_else(|| "?".to_owned(), |address| address.to_string());
                 format!("listening on {scheme}://{address}{path}  ({purpose})")
             }
@@ -370,12 +377,17 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
                     places.push(Place::of(settings, format!("results of rule {}", rule.spec.id)));
                 }
                 SinkSpec::Log => console = true,
-                SinkSpec::Memory(_) | SinkSpec::Nop | SinkSpec::Events(_) | SinkSpec::Capture(_) => {}
+                SinkSpec::Memory(_)
+                | SinkSpec::Rest(_)
+                | SinkSpec::File(_)
+                | SinkSpec::Nop
+                | SinkSpec::Events(_)
+                | SinkSpec::Capture(_) => {}
             }
         }
     }
     for view in &pipeline.views {
-        places.push(Place::Endpoint { path: view.path.clone(), purpose: format!("view {}", view.name) });
+        places.push(Place::Endpoint { path: view.path.clone(), purpose: format!("view {}", view.name), events: false });
     }
     (places, console)
 }

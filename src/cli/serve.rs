@@ -144,9 +144,13 @@ fn last_line(summary: &Summary, took: Duration) -> String {
     let Summary { rules, stored, totals } = summary;
     let lost: u64 = totals.lost.values().sum();
     let causes: Vec<String> = totals.lost.iter().map(|(cause, count)| format!("{count} {cause}")).collect();
+    let kept = match totals.kept {
+        0 => String::new(),
+        kept => format!("kept {} for peers, ", super::messages(kept)),
+    };
     let causes = if causes.is_empty() { String::new() } else { format!(" ({})", causes.join(", ")) };
     format!(
-        "stopped {rules} rule{} in {:.1} s: delivered {}, stored the state of {stored} rule{}, lost {lost}{causes}",
+        "stopped {rules} rule{} in {:.1} s: delivered {}, {kept}stored the state of {stored} rule{}, lost {lost}{causes}",
         if *rules == 1 { "" } else { "s" },
         took.as_secs_f64(),
         super::messages(totals.delivered),
@@ -162,7 +166,7 @@ mod tests {
     #[test]
     fn the_last_line_says_what_was_lost_and_why() {
         let lost = [("no reader", 3), ("slow client", 4)].into();
-        let summary = Summary { rules: 2, stored: 1, totals: Totals { delivered: 12, lost } };
+        let summary = Summary { rules: 2, stored: 1, totals: Totals { delivered: 12, lost, kept: 0 } };
         let expected = "stopped 2 rules in 1.2 s: delivered 12 messages, stored the state of 1 rule, lost 7 (3 no reader, 4 slow client)";
         assert_eq!(last_line(&summary, Duration::from_millis(1234)), expected);
         let nothing = last_line(&Summary::default(), Duration::ZERO);

@@ -147,6 +147,7 @@ mod tests {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            stored: 0,
             unproven: 0,
             history: Default::default(),
         }

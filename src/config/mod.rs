@@ -19,6 +19,7 @@ use jiff::tz::TimeZone;
 
 use crate::definition::connection::Connections;
 use crate::definition::rule::RuleOptions;
+use crate::io::egress::Allowed;
 use crate::io::reach::Reach;
 use crate::io::websocket::{ServerSettings, ServerTls};
 use crate::logging::LogFile;
@@ -50,6 +51,8 @@ pub struct Config {
     pub file_roots: Vec<PathBuf>,
     /// `basic.envAllow`: variables that `${NAME}` may name in properties set over the API
     pub env_allow: Vec<String>,
+    /// `basic.egressAllow`: what sinks may send requests to beside public addresses
+    pub egress_allow: Vec<Allowed>,
     /// what properties set over the API may reach; `None` where all of them are the operator's
     pub reach: Option<Reach>,
     /// `basic.authentication`: whoever uses the API must show a token

@@ -10,6 +10,7 @@ use serde_json::{Value as Json, json};
 use super::{Config, LogFormat, PropertySets};
 use crate::definition::connection::Connections;
 use crate::definition::rule::{RuleOptions, options};
+use crate::io::egress::Allowed;
 use crate::io::reach::ALLOWED_VARIABLES;
 use crate::io::websocket::{JwtSettings, ServerSettings, ServerTls};
 use crate::logging::{Level, LogFile};
@@ -96,6 +97,12 @@ const BASIC: &[Row] = &[
     })
     .default(ALLOWED_VARIABLES)
     .doc("Variables that `${NAME}` may name in properties set over the API; a `*` at the end stands for the rest of the name"),
+    Row::checked_texts("egressAllow", "a list of addresses, networks or hosts such as 127.0.0.1:8080, 169.254.0.0/16 or localhost", |draft, texts| {
+        let allowed: Option<Vec<Allowed>> = texts.iter().map(|text| Allowed::parse(text)).collect();
+        draft.config.egress_allow = allowed.ok_or(Wrong::Value)?;
+        Ok(())
+    })
+    .doc("What sinks may send requests to although it is a loopback or link-local address, or the service itself: see [security](security.md#requests-of-sinks)"),
     Row::object("restTls", &[
         Row::text("certfile", |draft, file| set_file(rest_tls(draft, file), file, |tls| &mut tls.certfile))
             .doc("PEM file of the certificate; with it and the key the API speaks https"),
@@ -251,6 +258,7 @@ fn unset() -> Config {
         rest_origins: Vec::new(),
         file_roots: Vec::new(),
         env_allow: Vec::new(),
+        egress_allow: Vec::new(),
         reach: None,
         authentication: false,
         rest_audit: false,

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::expr::Scope;
+use crate::format::address::Address;
 use crate::format::sink_format::{Batcher, Give, Made, SinkFormat};
 use crate::io::queue::{MessageBatch, Outlet, RowOutlet};
 use crate::metrics::{Place, Point, RuleMetrics, Taps};
 use crate::plan::physical::Projection;
 use crate::value::json;
-use crate::value::{Row, Text, Value};
+use crate::value::{Row, Value};
 
 use super::dead_letters::{DeadLetters, Letterbox};
 use super::project::{RawText, RowError, decode_row, encode_members, encode_row, shown};
@@ -100,8 +101,8 @@ struct Form {
     /// The size of the last batch: the next one will be about as large.
     usual: usize,
     ends: Vec<u32>,
-    /// The clients of the messages, if each is for one client.
-    targets: Vec<Text>,
+    /// Where each message goes, if not all go to the same place.
+    addresses: Vec<Address>,
     /// Rows of the open message.
     rows: usize,
     /// Whether one of them has members.
@@ -129,7 +130,7 @@ impl Output {
                 bytes: Vec::new(),
                 usual: 0,
                 ends: Vec::new(),
-                targets: Vec::new(),
+                addresses: Vec::new(),
                 rows: 0,
                 filled: false,
                 start: 0,
@@ -556,9 +557,9 @@ impl Form {
                 self.decoded.splice(self.decoded_done..self.decoded_done, rows);
                 self.decoded_done += count;
             }
-            Ok(Made::For(client, message)) => {
+            Ok(Made::For(address, message)) => {
                 self.bytes.extend_from_slice(&message);
-                self.targets.push(client);
+                self.addresses.push(address);
                 self.close();
                 self.begin();
                 made += 1;
@@ -635,8 +636,8 @@ impl Form {
         (self.start, self.done) = (0, 0);
         let text = self.encoding.format.is_text();
         let batch = MessageBatch::new(bytes.into(), ends, text, received);
-        let targets = std::mem::take(&mut self.targets);
-        let batch = Arc::new(if targets.is_empty() { batch } else { batch.addressed(targets) });
+        let addresses = std::mem::take(&mut self.addresses);
+        let batch = Arc::new(if addresses.is_empty() { batch } else { batch.addressed(addresses) });
         for outlet in &self.encoding.outlets {
             outlet.send(&batch);
         }

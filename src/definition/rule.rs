@@ -8,6 +8,7 @@ pub mod options;
 use serde_json::{Map, Value as Json};
 
 use crate::format::sink_format::{self, SinkFormat};
+use crate::io::connector;
 use crate::property::{Cause, Entry, Fault};
 use crate::text::document::{Document, Node, Place, Problem, Value};
 use crate::text::suggest;
@@ -263,7 +264,8 @@ impl RuleReader<'_> {
             let problem = fault.problem(self.document, node, &self.subject, &prefix);
             self.problems.push(RuleProblem { part: Part::Sink, problem });
         }
-        let own = written.iter().filter(|(name, _)| !sink_format::knows(name));
+        // A sink may give a property that is for every sink a meaning of its own.
+        let own = written.iter().filter(|(name, _)| !sink_format::knows(name) || connector::has_property(kind, name));
         let props = own.map(|(name, value)| (name.clone(), value.clone())).collect();
         Action { kind: kind.to_owned(), props, written, place, format, dead_letter: false }
     }

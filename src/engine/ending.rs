@@ -42,6 +42,8 @@ pub struct Totals {
     pub delivered: u64,
     /// Messages that were lost, by cause.
     pub lost: BTreeMap<&'static str, u64>,
+    /// messages that are kept for peers that have not got them yet
+    pub kept: u64,
 }
 
 impl Totals {
@@ -58,6 +60,7 @@ impl Totals {
 
     fn add_sink(&mut self, link: &LinkStatus) {
         self.delivered += link.messages;
+        self.kept += link.stored as u64;
         self.add_losses(&link.dropped);
     }
 }

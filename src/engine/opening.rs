@@ -17,6 +17,7 @@ use crate::dataflow::output::Encoding;
 use crate::definition::stream::RelationKind;
 use crate::io::connector::{ConnectorError, OpenSource, SourceSpec};
 use crate::io::queue::{self, Signal, WayOut};
+use crate::io::spool::StoreKey;
 use crate::io::thread_queues::ThreadQueues;
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Body, Input, Role, RulePlan};
@@ -45,6 +46,8 @@ pub struct PreparedRule<'a> {
     pub(super) sinks: Vec<RunningSink>,
     /// Which of the sinks it has opened; the others belong to the version that it replaces.
     opened: Vec<bool>,
+    /// what is kept for the peers of its sinks
+    stores: Vec<StoreKey>,
     pub(super) encodings: Vec<Encoding>,
     pub(super) dead_letters: Vec<Encoding>,
     pub(super) plan: Option<RulePlan>,
@@ -90,6 +93,7 @@ impl Engine {
             keys: Vec::new(),
             sinks: Vec::new(),
             opened: Vec::new(),
+            stores: Vec::new(),
             encodings: Vec::new(),
             dead_letters: Vec::new(),
             stateful: !matches!(rule.plan.body, Body::Rows(_)),
@@ -310,11 +314,16 @@ impl PreparedRule<'_> {
         let mut shared = self.sinks_to_share();
         for action in sinks {
             let known = shared.iter().position(|known| known.spec == action.spec);
+            let store = action.spec.store_key(&self.id, 0).map(|key| {
+                let same = |known: &&StoreKey| (known.kind, &known.address) == (key.kind, &key.address);
+                StoreKey { ordinal: self.stores.iter().filter(same).count(), ..key }
+            });
+            self.stores.extend(store.clone());
             let sink = match known {
                 Some(known) => shared.swap_remove(known).sink,
                 None => {
-                    let opened =
-                        self.engine.connectors.open_sink(action.spec.clone(), self.threads.home, signal.clone());
+                    let (spec, signal) = (action.spec.clone(), signal.clone());
+                    let opened = self.engine.connectors.open_sink(spec, self.threads.home, signal, store);
                     Arc::new(opened.await.map_err(|error| self.failed(error))?)
                 }
             };
@@ -378,6 +387,7 @@ impl PreparedRule<'_> {
     /// The rule is installed: dropping this closes nothing any more.
     pub(super) fn installed(&mut self) -> RunningRule {
         self.settled = true;
+        self.engine.connectors.spool().tidy(&self.id, &self.stores);
         RunningRule {
             key: self.key.unwrap_or_default(),
             streams: std::mem::take(&mut self.streams),

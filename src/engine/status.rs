@@ -113,7 +113,7 @@ impl LastStatus {
             let Some(link) = status.sinks.get_mut(*number) else { continue };
             let now = sink.status();
             (link.messages, link.bytes, link.dropped) = (now.messages, now.bytes, now.dropped);
-            (link.queued, link.unproven) = (now.queued, now.unproven);
+            (link.queued, link.stored, link.unproven) = (now.queued, now.stored, now.unproven);
         }
         status.dropped = dropped(&status.sinks);
         status

@@ -50,6 +50,16 @@ impl Engine {
         Some(Stopped { last, saved })
     }
 
+    /// Drops what is kept for the peers of a rule that is gone.
+    pub fn forget_rule(&self, id: &str) {
+        self.connectors.spool().tidy(id, &[]);
+    }
+
+    /// Drops what is kept for the peers of rules that are gone.
+    pub fn retain_rules(&self, exists: impl Fn(&str) -> bool) {
+        self.connectors.spool().retain(exists);
+    }
+
     /// Wakes streams that waited for a sink which is gone now.
     pub(super) fn wake(&self, streams: &[StreamId]) {
         let running = self.running();

@@ -1,5 +1,6 @@
 //! Decodes messages to values and encodes values to messages: one module for each format.
 
+pub mod address;
 pub mod compress;
 pub mod delimited;
 pub mod schema;

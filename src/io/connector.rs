@@ -2,17 +2,19 @@
 //!
 //! Properties are checked first ([`SourceSpec`], [`SinkSpec`]): every mistake is reported before anything opens.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
 
+use crate::format::sink_format::SinkFormat;
 use crate::io::LinkStatus;
 use crate::io::capture::Capture;
+use crate::io::egress::Egress;
 use crate::io::events::EventSink;
-use crate::io::file::{self, FileError, FileReader, FileSource};
+use crate::io::file::{self, FileError, FileLink, FileReader, FileSink, FileSource, FileWriters};
 use crate::io::inlet::{Inlet, InletReader};
 use crate::io::log::{Console, LogSink};
 use crate::io::memory::{self, MemoryReader, MemorySink, MemorySource, MemoryWriter, Topics};
@@ -20,25 +22,27 @@ use crate::io::mock::{MockReader, MockSource};
 use crate::io::nop::Nop;
 use crate::io::properties;
 use crate::io::queue::{FeedChecks, Signal, WayOut};
-use crate::io::reach::{FileRoots, ReachError, Variables};
+use crate::io::reach::{FileRoots, Reach, ReachError, Variables};
+use crate::io::rest::{self, RestClients, RestLink, RestSink};
+use crate::io::spool::{CacheSettings, Held, Spool, StoreKey};
 use crate::io::thread_queues::ThreadQueues;
 pub use crate::io::websocket::Pause;
 use crate::io::websocket::config;
 use crate::io::websocket::{ConnectError, Settings, SinkLink, SourceLink, Websockets};
-use crate::property::{Entry, Fault, Invalid, Property, Type, Warning};
+use crate::property::{Entry, Fault, Invalid, Property, Type, Warning, any_of};
 
 /// The kinds of sources.
 pub const SOURCES: &[&str] = &["websocket", "memory", "file"];
 
 /// The kinds of sinks.
-pub const SINKS: &[&str] = &["websocket", "memory", "log", "nop"];
+pub const SINKS: &[&str] = &["websocket", "memory", "rest", "file", "sse", "log", "nop"];
 
 /// A connector that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectorError {
     #[error("source type {0} not found: there are websocket, memory and file")]
     UnknownSource(String),
-    #[error("sink {0} is not defined: there are websocket, memory, log and nop")]
+    #[error("sink {0} is not defined: there are {and}", and = all_of(SINKS))]
     UnknownSink(String),
     #[error("unknown connection type {0}: there is websocket")]
     UnknownConnection(String),
@@ -57,12 +61,22 @@ pub enum ConnectorError {
         /// what is wrong
         reason: String,
     },
+    /// properties of a sink that contradict the common ones
+    #[error("sink {kind}: {reason}")]
+    Form { kind: String, reason: String },
+    /// the system refused to open it
+    #[error("sink {kind}: {source}")]
+    Open { kind: &'static str, source: std::io::Error },
     /// a property that reaches for what it must not
     #[error(transparent)]
     Reach(#[from] ReachError),
     /// it does not open
     #[error(transparent)]
     Connect(#[from] ConnectError),
+}
+
+fn all_of(names: &[&str]) -> String {
+    any_of(names).replace(" or ", " and ")
 }
 
 /// A source whose properties are right.
@@ -118,11 +132,13 @@ impl SourceSpec {
 pub fn reference() -> String {
     format!(
         "# Connectors\n\n\
-         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test generated_docs`.\n\n{}\n{}\n{}\n\
+         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test generated_docs`.\n\n{}\n{}\n{}\n{}\n{}\n\
          ## log, nop\n\nSinks without properties: `log` writes each message as a line to stdout, `nop` only counts.\n",
         config::reference(),
         memory::reference(),
         file::reference(),
+        rest::reference(),
+        config::events_reference(),
     )
 }
 
@@ -132,8 +148,15 @@ pub fn properties(kind: &str) -> Vec<Entry> {
         "websocket" => Settings::properties(),
         "memory" => memory::entries(),
         "file" => file::entries(),
+        "rest" => rest::entries(),
+        "sse" => Settings::event_properties(),
         _ => Vec::new(),
     }
+}
+
+/// Whether a kind of sink has a property of this name of its own.
+pub fn has_property(kind: &str, name: &str) -> bool {
+    properties(kind).iter().any(|entry| entry.about.names().any(|known| known.eq_ignore_ascii_case(name)))
 }
 
 /// A sink whose properties are right. Equal ones are the same sink to those who receive from it.
@@ -142,6 +165,10 @@ pub enum SinkSpec {
     Websocket(Box<Settings>),
     /// a topic for other rules
     Memory(MemorySink),
+    /// requests
+    Rest(Box<RestSink>),
+    /// files
+    File(FileSink),
     /// lines on stdout
     Log,
     /// nothing
@@ -153,6 +180,48 @@ pub enum SinkSpec {
 }
 
 impl SinkSpec {
+    /// The format of its messages, which its own properties may change; `has_format`: the user has set `format`.
+    ///
+    /// # Errors
+    /// [`ConnectorError::Form`]
+    pub fn form(&mut self, format: SinkFormat, has_format: bool) -> Result<SinkFormat, ConnectorError> {
+        let formed = match self {
+            SinkSpec::Rest(sink) => sink.form(format, has_format).map_err(|reason| ("rest", reason)),
+            SinkSpec::File(sink) => sink.form(format, has_format).map_err(|reason| ("file", reason)),
+            SinkSpec::Websocket(settings) if settings.events && !format.is_text() => {
+                let reason = "events are text: leave out compression, and format binary";
+                Err(("sse", reason.to_owned()))
+            }
+            _ => Ok(format),
+        };
+        formed.map_err(|(kind, reason)| ConnectorError::Form { kind: kind.to_owned(), reason })
+    }
+
+    /// The store that keeps its messages, if they are kept. `ordinal` is the number of sinks of the rule before it that send
+    /// to the same place.
+    pub fn store_key(&self, rule: &str, ordinal: usize) -> Option<StoreKey> {
+        let (kind, address) = match self {
+            SinkSpec::Websocket(settings) => settings.cache.map(|_| ("websocket", settings.address()))?,
+            SinkSpec::Rest(sink) => sink.cache().map(|_| ("rest", sink.address()))?,
+            _ => return None,
+        };
+        Some(StoreKey { rule: rule.to_owned(), kind, address, ordinal })
+    }
+
+    /// Checks that a rule which came over the network may send there.
+    ///
+    /// # Errors
+    /// [`ReachError::Egress`]
+    pub fn check(&self, reach: &Reach) -> Result<(), ReachError> {
+        match self {
+            SinkSpec::Rest(sink) => reach.check_egress("url", |egress| sink.check(egress)),
+            SinkSpec::File(sink) if !sink.is_held(&reach.files) => {
+                Err(ReachError::Outside { property: "path".to_owned(), file: sink.path().to_owned() })
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Lets files that are read later name these variables alone: somebody else may have written them.
     pub fn limit_variables(&mut self, allowed: &Variables) {
         if let SinkSpec::Websocket(settings) = self {
@@ -214,6 +283,18 @@ pub fn sink(kind: &str, props: &Map<String, Value>) -> Result<(SinkSpec, Vec<War
             let (settings, warnings) = MemorySink::new(props)?;
             Ok((SinkSpec::Memory(settings), warnings))
         }
+        "sse" => {
+            let (settings, warnings) = Settings::events(props)?;
+            Ok((SinkSpec::Websocket(Box::new(settings)), warnings))
+        }
+        "rest" => {
+            let (settings, warnings) = RestSink::new(props)?;
+            Ok((SinkSpec::Rest(Box::new(settings)), warnings))
+        }
+        "file" => {
+            let (settings, warnings) = FileSink::new(props)?;
+            Ok((SinkSpec::File(settings), warnings))
+        }
         "log" => plain(&[], props, SinkSpec::Log),
         "nop" => plain(NOP, props, SinkSpec::Nop),
         _ => Err(ConnectorError::UnknownSink(kind.to_owned())),
@@ -246,9 +327,7 @@ impl ConnectorError {
     pub fn property(&self) -> Option<&str> {
         match self {
             ConnectorError::NoConnection(_) => Some("connectionSelector"),
-            ConnectorError::Reach(ReachError::Variable { property, .. } | ReachError::Outside { property, .. }) => {
-                Some(property)
-            }
+            ConnectorError::Reach(error) => Some(error.property()),
             _ => None,
         }
     }
@@ -265,6 +344,14 @@ pub struct Connectors {
     files: FileRoots,
     /// the writer of the log sinks; `None`: stdout
     console: Option<Console>,
+    /// which files are written
+    writers: FileWriters,
+    /// what sends requests
+    rest: RestClients,
+    /// where requests may go
+    egress: Egress,
+    /// what is kept for peers
+    spool: Spool,
 }
 
 impl Connectors {
@@ -275,12 +362,22 @@ impl Connectors {
             topics: Topics::default(),
             files: FileRoots::new(PathBuf::from("data")),
             console: None,
+            writers: FileWriters::default(),
+            rest: RestClients::default(),
+            egress: Egress::default(),
+            spool: Spool::new(Path::new("data")),
         }
     }
 
-    /// Reads files below other folders.
+    /// Reads and writes files below other folders.
     pub fn with_files(self, files: FileRoots) -> Self {
-        Connectors { files, ..self }
+        let spool = Spool::new(files.data());
+        Connectors { files, spool, ..self }
+    }
+
+    /// Lets requests go elsewhere.
+    pub fn with_egress(self, egress: Egress) -> Self {
+        Connectors { egress, ..self }
     }
 
     /// Lets log sinks write elsewhere.
@@ -325,16 +422,44 @@ impl Connectors {
         }
     }
 
-    /// Opens a sink; see [`Websockets::open_sink`]. `signal` is raised when an outlet that was not ready is again.
+    /// What is kept for peers that have not got it yet.
+    pub fn spool(&self) -> &Spool {
+        &self.spool
+    }
+
+    /// Opens a sink; see [`Websockets::open_sink`]. `signal` is raised when an outlet that was not ready is again. `store`
+    /// names the store of one whose messages are kept ([`SinkSpec::store_key`]).
     ///
     /// # Errors
-    /// [`ConnectorError::Connect`]
-    pub async fn open_sink(&self, spec: SinkSpec, thread: usize, signal: Signal) -> Result<OpenSink, ConnectorError> {
+    /// [`ConnectorError::Connect`], [`ConnectorError::Open`]
+    pub async fn open_sink(
+        &self,
+        spec: SinkSpec,
+        thread: usize,
+        signal: Signal,
+        store: Option<StoreKey>,
+    ) -> Result<OpenSink, ConnectorError> {
         match spec {
             SinkSpec::Websocket(settings) => {
+                if let (Some(cache), Some(key)) = (settings.cache, store) {
+                    let store = self.open_store(key, cache).await?;
+                    return Ok(OpenSink::Websocket(self.websockets.open_stored_sink(*settings, thread, store).await?));
+                }
                 Ok(OpenSink::Websocket(self.websockets.open_sink(*settings, thread, signal).await?))
             }
             SinkSpec::Memory(sink) => Ok(OpenSink::Memory(self.topics.write(sink, signal), SystemTime::now())),
+            SinkSpec::Rest(sink) => {
+                let store = match (sink.cache(), store) {
+                    (Some(cache), Some(key)) => Some(self.open_store(key, cache).await?),
+                    _ => None,
+                };
+                let opened = self.rest.open(*sink, self.egress.clone(), store);
+                Ok(OpenSink::Rest(opened.map_err(|source| ConnectorError::Open { kind: "rest", source })?))
+            }
+            SinkSpec::File(sink) => {
+                let opened = self.writers.open(sink, self.files.clone());
+                Ok(OpenSink::File(opened.map_err(|source| ConnectorError::Open { kind: "file", source })?))
+            }
             SinkSpec::Log => {
                 let console = self.console.clone().unwrap_or_else(Console::stdout);
                 Ok(OpenSink::Log(console.open(signal), SystemTime::now()))
@@ -343,6 +468,16 @@ impl Connectors {
             SinkSpec::Events(sink) => Ok(OpenSink::Events(sink, SystemTime::now())),
             SinkSpec::Capture(sink) => Ok(OpenSink::Capture(sink, SystemTime::now())),
         }
+    }
+}
+
+impl Connectors {
+    /// Opens a store, which reads its log: with many messages this takes a moment.
+    async fn open_store(&self, key: StoreKey, settings: CacheSettings) -> Result<Held, ConnectorError> {
+        let (kind, spool) = (key.kind, self.spool.clone());
+        let opened = tokio::task::spawn_blocking(move || spool.open(key, settings)).await;
+        let opened = opened.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+        opened.map_err(|source| ConnectorError::Open { kind, source })
     }
 }
 
@@ -449,6 +584,10 @@ pub enum OpenSink {
     Websocket(SinkLink),
     /// a topic, open since
     Memory(Arc<MemoryWriter>, SystemTime),
+    /// requests
+    Rest(RestLink),
+    /// files
+    File(FileLink),
     /// lines on stdout, open since
     Log(Arc<LogSink>, SystemTime),
     /// nothing, open since
@@ -465,6 +604,8 @@ impl OpenSink {
         match self {
             OpenSink::Websocket(link) => WayOut::Messages(link.outlet()),
             OpenSink::Memory(writer, _) => WayOut::Rows(writer.clone()),
+            OpenSink::Rest(link) => WayOut::Messages(link.outlet()),
+            OpenSink::File(link) => WayOut::Messages(link.outlet()),
             OpenSink::Log(sink, _) => WayOut::Messages(sink.clone()),
             OpenSink::Nop(sink, _) => WayOut::Messages(sink.clone()),
             OpenSink::Events(sink, _) => WayOut::Messages(sink.clone()),
@@ -487,6 +628,8 @@ impl OpenSink {
                     ..LinkStatus::local(format!("memory:{}", writer.topic()), *since)
                 }
             }
+            OpenSink::Rest(link) => link.status(),
+            OpenSink::File(link) => link.status(),
             OpenSink::Log(sink, since) => LinkStatus {
                 messages: sink.messages.load(Ordering::Relaxed),
                 bytes: sink.bytes.load(Ordering::Relaxed),
@@ -527,6 +670,8 @@ impl OpenSink {
         match self {
             OpenSink::Websocket(link) => link.close(flush).await,
             OpenSink::Memory(writer, _) => writer.flush(flush).await,
+            OpenSink::Rest(link) => link.close(flush).await,
+            OpenSink::File(link) => link.close(flush).await,
             OpenSink::Log(sink, _) => sink.flush(flush).await,
             OpenSink::Nop(..) | OpenSink::Capture(..) => {}
             OpenSink::Events(sink, _) => sink.close(),

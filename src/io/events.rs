@@ -23,7 +23,7 @@ const RING: usize = 128;
 /// How many clients one sink has at the most.
 pub const CLIENTS: usize = 16;
 
-/// How often a silent stream says that it is alive, so that nobody between the two closes it.
+/// How often a silent stream sends a comment, so that proxies do not close it.
 const ALIVE: Duration = Duration::from_secs(15);
 
 /// How long a client may take nothing before it is left.
@@ -175,7 +175,7 @@ async fn send(wire: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<
 }
 
 /// Adds a message as one event: each of its lines is a data line.
-fn add_event(events: &mut Vec<u8>, message: &[u8]) {
+pub fn add_event(events: &mut Vec<u8>, message: &[u8]) {
     // A carriage return ends a line of events, too.
     for line in message.split(|&byte| byte == b'\n') {
         for line in line.strip_suffix(b"\r").unwrap_or(line).split(|&byte| byte == b'\r') {

@@ -1,11 +1,14 @@
 //! Connectors: how messages come in and results go out.
 //!
 //! A connector knows sockets, files and the console; it must not know SQL or timely. It sees messages as bytes (rows,
-//! where they stay in memory)
-//! and hands them over through [`queue`].
+//! where they stay in memory) and hands them over through [`queue`].
 
+mod addresses;
+mod backoff;
+pub mod batch_queue;
 pub mod capture;
 pub mod connector;
+pub mod egress;
 pub mod environment;
 pub mod events;
 pub mod file;
@@ -14,13 +17,17 @@ pub mod log;
 pub mod memory;
 pub mod mock;
 pub mod nop;
+pub mod outbox;
 mod properties;
 pub mod queue;
 pub mod reach;
 pub mod recording;
+pub mod rest;
 pub mod signatures;
+pub mod spool;
 pub mod thread_queues;
 pub mod tls;
+mod tls_properties;
 pub mod websocket;
 
 use std::borrow::Cow;
@@ -98,6 +105,8 @@ pub struct LinkStatus {
     pub dropped: Vec<(&'static str, u64)>,
     /// messages waiting for a peer, of all peers
     pub queued: usize,
+    /// messages that are kept for a peer until it is known to have them, over the end of the process, too
+    pub stored: usize,
     /// messages that a peer's socket has taken and that may still be lost with its connection
     pub unproven: u64,
     /// what has become of its connections
@@ -149,6 +158,7 @@ impl LinkStatus {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            stored: 0,
             unproven: 0,
             history: LinkHistory::default(),
         }

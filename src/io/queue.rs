@@ -21,6 +21,7 @@ use smallvec::{SmallVec, smallvec};
 use tokio::sync::Notify;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::format::address::Address;
 use crate::sync::locked;
 use crate::value::field_path::FieldPath;
 use crate::value::{Row, Text, Value};
@@ -415,8 +416,8 @@ pub struct MessageBatch {
     bytes: Bytes,
     /// where each message ends in `bytes`; the first begins at 0
     ends: Vec<u32>,
-    /// the client that each message is for; empty: all messages are for all clients
-    targets: Vec<Text>,
+    /// where each message goes; empty: all go to the same place
+    addresses: Vec<Address>,
     /// whether the messages are text
     pub text: bool,
     /// when the input that led to the batch was read, where one is known
@@ -434,36 +435,41 @@ impl MessageBatch {
     /// If `ends` does not ascend or goes beyond `bytes`: both come from one encoder.
     pub fn new(bytes: Bytes, ends: Vec<u32>, text: bool, received: Option<Instant>) -> Self {
         assert!(ends.is_sorted() && ends.last().is_none_or(|&end| end as usize <= bytes.len()));
-        MessageBatch { bytes, ends, targets: Vec::new(), text, received, forms: Default::default() }
+        MessageBatch { bytes, ends, addresses: Vec::new(), text, received, forms: Default::default() }
     }
 
-    /// The same messages, each for the client with this id.
+    /// The same messages, each with its address.
     ///
     /// # Panics
-    /// If there is not one client for each message.
-    pub fn addressed(self, targets: Vec<Text>) -> Self {
-        assert_eq!(targets.len(), self.len());
-        MessageBatch { targets, ..self }
+    /// If there is not one address for each message.
+    pub fn addressed(self, addresses: Vec<Address>) -> Self {
+        assert_eq!(addresses.len(), self.len());
+        MessageBatch { addresses, ..self }
     }
 
-    /// Where each message is for one client: the messages, each as a batch of its own, with their clients.
-    pub fn by_target(&self) -> Option<impl Iterator<Item = (&Text, MessageBatch)>> {
-        let single = |(index, target)| {
+    /// The address of the message at `index`; `None`: all go to the same place.
+    pub fn address(&self, index: usize) -> Option<&Address> {
+        self.addresses.get(index)
+    }
+
+    /// Where messages have addresses: each as a batch of its own, with its address.
+    pub fn by_address(&self) -> Option<impl Iterator<Item = (&Address, MessageBatch)>> {
+        let single = |(index, address)| {
             let bytes = self.message(index);
             let ends = vec![u32::try_from(bytes.len()).unwrap_or(u32::MAX)];
-            (
-                target,
-                MessageBatch {
-                    bytes,
-                    ends,
-                    targets: Vec::new(),
-                    text: self.text,
-                    received: self.received,
-                    forms: Default::default(),
-                },
-            )
+            (address, MessageBatch::new(bytes, ends, self.text, self.received))
         };
-        (!self.targets.is_empty()).then(|| self.targets.iter().enumerate().map(single))
+        (!self.addresses.is_empty()).then(|| self.addresses.iter().enumerate().map(single))
+    }
+
+    /// The `count` messages from `start` on, as a batch of their own that shares the bytes.
+    pub fn part(&self, start: usize, count: usize) -> MessageBatch {
+        let first = if start == 0 { 0 } else { self.ends[start - 1] };
+        let ends: Vec<u32> = self.ends[start..start + count].iter().map(|end| end - first).collect();
+        let bytes = self.bytes.slice(first as usize..(first + ends.last().copied().unwrap_or(0)) as usize);
+        let addresses =
+            if self.addresses.is_empty() { Vec::new() } else { self.addresses[start..start + count].to_vec() };
+        MessageBatch { addresses, ..MessageBatch::new(bytes, ends, self.text, self.received) }
     }
 
     /// How many messages it holds.
@@ -474,6 +480,16 @@ impl MessageBatch {
     /// Whether it holds no message.
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
+    }
+
+    /// The bytes of all messages.
+    pub fn bytes(&self) -> &Bytes {
+        &self.bytes
+    }
+
+    /// Where each message ends in [`MessageBatch::bytes`].
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
     }
 
     /// How many bytes it keeps alive.

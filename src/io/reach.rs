@@ -1,5 +1,5 @@
-//! What a property that came over the network may reach on this machine: files below allowed folders, and variables of
-//! the environment that are meant for it.
+//! What a property that came over the network may reach on this machine: files below allowed folders, variables of
+//! the environment that are meant for it, and addresses ([`Egress`]).
 //!
 //! Whoever may use the REST API is not thereby a user of this machine: a property such as `rootCaPath` must not show
 //! which files there are, and `${NAME}` must not send the environment to a peer. What the operator wrote (the
@@ -17,6 +17,8 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
+use super::egress::{Egress, EgressError};
+
 /// How many files are read at a time.
 const READERS: usize = 8;
 
@@ -28,6 +30,9 @@ const SHORT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// The properties that name files.
 const FILE_PROPERTIES: &[&str] = &["certificationPath", "privateKeyPath", "rootCaPath", "file"];
+
+/// Names in the data folder that begin so are the service's own.
+const OWN: &[&str] = &["plutino.redb", "reserve", "uploads", "cache"];
 
 /// Properties in which `${` is only text.
 const TEMPLATES: &[&str] = &["dataTemplate"];
@@ -41,18 +46,29 @@ pub enum ReachError {
     /// `${NAME}` of a variable that is not allowed
     #[error("property {property}: the variable {name} is not allowed here: add it to basic.envAllow")]
     Variable {
-        /// whose value it is
         property: String,
         /// the variable
         name: String,
     },
     #[error("property {property}: {file} is outside of the data folder: add its folder to basic.fileRoots")]
     Outside {
-        /// whose value it is
         property: String,
         /// the file as it was written
         file: String,
     },
+    /// an address that is not for requests
+    #[error("property {property}: {error}")]
+    Egress { property: String, error: EgressError },
+}
+
+impl ReachError {
+    /// The property at fault.
+    pub fn property(&self) -> &str {
+        let (ReachError::Variable { property, .. }
+        | ReachError::Outside { property, .. }
+        | ReachError::Egress { property, .. }) = self;
+        property
+    }
 }
 
 /// The variables of the environment that may be used: names, of which one may end with `*`.
@@ -79,12 +95,31 @@ pub struct Reach {
     pub files: FileRoots,
     /// the variables
     pub variables: Variables,
+    egress: Egress,
 }
 
 impl Reach {
     /// Files below these folders; variables with these names, of which one may end with `*`.
     pub fn new(files: FileRoots, variables: &[String]) -> Reach {
-        Reach { files, variables: Variables(variables.into()) }
+        Reach { files, variables: Variables(variables.into()), egress: Egress::default() }
+    }
+
+    /// Lets sinks send requests elsewhere.
+    #[must_use]
+    pub fn with_egress(self, egress: Egress) -> Reach {
+        Reach { egress, ..self }
+    }
+
+    /// Checks where a sink sends requests to, as this property says.
+    ///
+    /// # Errors
+    /// [`ReachError::Egress`]
+    pub fn check_egress(
+        &self,
+        property: &str,
+        check: impl FnOnce(&Egress) -> Result<(), EgressError>,
+    ) -> Result<(), ReachError> {
+        check(&self.egress).map_err(|error| ReachError::Egress { property: property.to_owned(), error })
     }
 
     /// Checks the text of one property.
@@ -152,6 +187,10 @@ impl FileRoots {
         FileRoots { data, others: Arc::default() }
     }
 
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// Further folders, too.
     #[must_use]
     pub fn with(self, others: &[PathBuf]) -> FileRoots {
@@ -172,6 +211,28 @@ impl FileRoots {
     pub fn read_below_data(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
         let inner = path.strip_prefix(&self.data).unwrap_or(path);
         self.read(&self.data.join(inner), limit)
+    }
+
+    /// Where results that are to be in the file at `path` go; it need not exist. A relative path begins in the data folder,
+    /// as in [`FileRoots::read_below_data`].
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::PermissionDenied`] for a place outside, and for files of the service itself.
+    pub fn locate_for_results(&self, path: &Path) -> io::Result<PathBuf> {
+        let inner = path.strip_prefix(&self.data).unwrap_or(path);
+        let located = self.locate(&self.data.join(inner))?;
+        let own = self.data.canonicalize().ok().is_some_and(|data| {
+            let first =
+                located.strip_prefix(data).ok().and_then(|inner| inner.components().next().map(Component::as_os_str));
+            first.is_some_and(|first| OWN.iter().any(|own| first.to_string_lossy().starts_with(own)))
+        });
+        if own { Err(io::ErrorKind::PermissionDenied.into()) } else { Ok(located) }
+    }
+
+    /// Whether results may go to the file at `path`; see [`FileRoots::locate_for_results`].
+    pub fn holds_below_data(&self, path: &Path) -> bool {
+        let (roots, path) = (self.clone(), path.to_owned());
+        within_now(move || roots.locate_for_results(&path)).is_ok_and(|located| located.is_ok())
     }
 
     /// Where a file is that exists, for [`FileRoots::read_below_data`].

@@ -47,11 +47,16 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     let selected = config.connections.of_sink(&action.kind, &action.props)?;
     let (mut spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
     if let Some(reach) = &config.reach {
+        spec.check(reach)?;
         spec.limit_variables(&reach.variables);
     }
+    let has_format = action.written.iter().any(|(name, value)| {
+        name.eq_ignore_ascii_case("format") && value.as_str().is_some_and(|format| !format.is_empty())
+    });
+    let format = spec.form(action.format.clone(), has_format)?;
     warnings.extend(selected.warnings);
     warnings.append(&mut said);
-    Ok((SinkAction { spec, format: action.format.clone(), dead_letter: action.dead_letter }, warnings))
+    Ok((SinkAction { spec, format, dead_letter: action.dead_letter }, warnings))
 }
 
 /// Names a conf key whose properties lie under those of the sink.

@@ -68,7 +68,7 @@ fn all_mistakes_of_all_files_are_told() {
         "f0:3:40: error: stream c: websocket endpoint should start with /",
         "f0:4:57: error: stream d: CONF_KEY none is not defined",
         "f0:7:33: error: rule r2: found \"FORM\"",
-        "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, memory, log and nop\n    hint: did you mean log?",
+        "f0:7:55: error: rule r2: sink lgo is not defined: there are websocket, memory, rest, file, sse, log and nop\n    hint: did you mean log?",
         "f0:8:3: error: rule r2: rule already exists",
         "f0:8:77: error: rule r2: sink websocket: websocket endpoint should start with /",
         "f0:9:95: error: rule r4: option isEventTime is 5, expected true or false",

@@ -63,6 +63,7 @@ use crate::config::Config;
 use crate::definition::stream::Catalog;
 use crate::engine::{Engine, EngineError, EngineSettings, Measured, Totals, Waiting, view_of};
 pub use crate::engine::{NotShown, ScannedRow};
+use crate::io::egress::Egress;
 use crate::io::reach::{self, FileRoots, Reach, ReachError};
 use crate::sync::{KeyedLock, locked};
 use crate::time::Clock;
@@ -156,7 +157,8 @@ impl Service {
     async fn open_by(settings: ServiceSettings, clock: Clock) -> Result<Service, StartError> {
         let ServiceSettings { mut config, data, workers } = settings;
         let files = FileRoots::new(data.clone()).with(&config.file_roots);
-        config.reach = Some(Reach::new(files.clone(), &config.env_allow));
+        let egress = Egress::new(&config.egress_allow);
+        config.reach = Some(Reach::new(files.clone(), &config.env_allow).with_egress(egress.clone()));
         let (store, records) = Store::open(&data)?;
         let shutdown = CancellationToken::new();
         let engine = Engine::start(EngineSettings {
@@ -167,7 +169,7 @@ impl Service {
         })?;
         let uploads = Uploads::open(&data);
         let inner = Inner {
-            engine: tokio::sync::RwLock::new(Some(engine.with_files(files))),
+            engine: tokio::sync::RwLock::new(Some(engine.with_files(files).with_egress(egress))),
             store,
             config: Mutex::new(Arc::new(config)),
             relations: Mutex::default(),
@@ -216,6 +218,9 @@ impl Service {
             self.restore_rule(id, text);
         }
         self.restore_states(records).await;
+        if let Some(engine) = self.inner.engine.read().await.as_ref() {
+            engine.retain_rules(|id| locked(&self.inner.rules).contains_key(id));
+        }
     }
 
     /// Stops all rules within `basic.gracefulShutdownTimeout`: see [`Service::stop_within`].

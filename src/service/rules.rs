@@ -216,6 +216,9 @@ impl Service {
         }
         self.state_is_gone(id);
         self.halt(&entry, BY_HAND, false).await?;
+        if let Some(engine) = self.inner.engine.read().await.as_ref() {
+            engine.forget_rule(id);
+        }
         locked(&entry.state).gone = true;
         locked(&self.inner.rules).remove(id);
         Ok(())

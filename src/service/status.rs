@@ -234,7 +234,7 @@ pub(super) fn counters(
             let last = link.last_error.as_ref().map(|(time, text)| (millis(*time), text.clone()));
             let link_now = of_link(link, ended);
             Counters {
-                queued: link.queued,
+                queued: link.queued + link.stored,
                 last_invocation: work.handed,
                 exceptions: dropped,
                 last_exception: last.or_else(|| why.map(|why| (millis(link.since), why))),
@@ -310,6 +310,7 @@ mod tests {
             bytes: 0,
             dropped: dropped.to_vec(),
             queued: 0,
+            stored: 0,
             unproven: 0,
             history: Default::default(),
         }

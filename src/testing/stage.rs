@@ -215,8 +215,11 @@ fn listen(rule: &str, sinks: &mut Vec<SinkAction>, outputs: &mut Vec<Output>) {
     for (index, action) in sinks.iter_mut().enumerate() {
         let capture = Arc::new(Capture::default());
         let kind = match &action.spec {
+            SinkSpec::Websocket(settings) if settings.events => "sse",
             SinkSpec::Websocket(_) => "websocket",
             SinkSpec::Memory(_) => "memory",
+            SinkSpec::Rest(_) => "rest",
+            SinkSpec::File(_) => "file",
             SinkSpec::Log => "log",
             SinkSpec::Nop => "nop",
             SinkSpec::Events(_) | SinkSpec::Capture(_) => "",

@@ -149,7 +149,7 @@ fn all_mistakes_of_all_files_are_told_at_once() {
         "rules.yaml:5:9: error: rule r1: ",
         "    2:3 |   nosuch(a)\n        |   ^^^^^^",
         "rules.yaml:9:24: error: rule r2: ",
-        "rules.yaml:10:16: error: rule r2: sink lgo is not defined: there are websocket, memory, log and nop",
+        "rules.yaml:10:16: error: rule r2: sink lgo is not defined: there are websocket, memory, rest, file, sse, log and nop",
         "hint: did you mean log?",
     ] {
         assert!(err.contains(expected), "{expected}\n{err}");

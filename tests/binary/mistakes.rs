@@ -170,7 +170,7 @@ async fn all_of_a_rule_is_looked_at() {
     for part in [
         "sink websocket: sendSingle is 5, expected true or false | -",
         "set path, now \"\", to a path such as /feed | set path, such as \"path\": \"/feed\"",
-        "sink websockt is not defined: there are websocket, memory, log and nop | did you mean websocket?",
+        "sink websockt is not defined: there are websocket, memory, rest, file, sse, log and nop | did you mean websocket?",
         "sink memory: property topic is the topic",
         "option qos is 9, expected 0, 1 or 2 | -",
         "unknown option isEventTim is ignored | did you mean isEventTime?",

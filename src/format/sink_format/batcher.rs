@@ -58,8 +58,12 @@ impl Batcher {
     pub fn flush(&mut self, give: Give<'_>) {
         self.due = None;
         let rows = std::mem::take(&mut self.gathered);
-        if !rows.is_empty() {
-            self.format.batch(rows, give);
+        if rows.is_empty() {
+            return;
+        }
+        match &self.format.to {
+            Some(to) => give(self.format.addressed(list(rows), to)),
+            None => self.format.batch(rows, give),
         }
     }
 
@@ -77,20 +81,24 @@ impl Batcher {
 
     fn send(&self, rows: Vec<Row>, give: Give<'_>) {
         let format = &self.format;
-        if let Some((_, to)) = &format.to {
+        if format.send_single || format.to.as_ref().is_some_and(|to| to.each_row) {
             for row in rows {
                 if !(row.is_empty() && format.omit_if_empty) {
-                    give(format.addressed(row, to));
-                }
-            }
-        } else if format.send_single {
-            for row in rows {
-                if !(row.is_empty() && format.omit_if_empty) {
-                    give(format.one(row));
+                    give(match &format.to {
+                        Some(to) => format.addressed(Value::object(row), to),
+                        None => format.one(row),
+                    });
                 }
             }
         } else if !(rows.is_empty() || format.omit_if_empty && rows.iter().all(Vec::is_empty)) {
-            give(format.many(rows));
+            give(match &format.to {
+                Some(to) => format.addressed(list(rows), to),
+                None => format.many(rows),
+            });
         }
     }
+}
+
+fn list(rows: Vec<Row>) -> Value {
+    Value::array(rows.into_iter().map(Value::object))
 }

@@ -1,7 +1,8 @@
 //! The message of a row, or of a list of rows: template, chosen members, encoding, compression.
 
+use crate::format::address::{Address, AddressError, Addressing};
 use crate::format::compress::CompressError;
-use crate::format::template::{RunError, Template};
+use crate::format::template::RunError;
 use crate::format::{delimited, json, urlencoded};
 use crate::value::cast;
 use crate::value::{Row, Text, Value};
@@ -13,8 +14,8 @@ use super::{OutputFormat, SinkFormat};
 pub enum Made {
     /// Bytes for all clients.
     Message(Vec<u8>),
-    /// The id of a client, and bytes for it alone.
-    For(Text, Vec<u8>),
+    /// An address, and bytes for it alone.
+    For(Address, Vec<u8>),
     /// Rows, where the format is [`OutputFormat::Rows`].
     Rows(Vec<Row>),
 }
@@ -27,9 +28,8 @@ pub type Give<'a> = &'a mut dyn FnMut(Result<Made, FormatError>);
 pub enum FormatError {
     #[error(transparent)]
     Template(#[from] RunError),
-    /// The template of `to` failed, or gives no client's id.
-    #[error("to: {0}")]
-    To(String),
+    #[error(transparent)]
+    Address(#[from] AddressError),
     #[error("dataTemplate must give JSON for dataField, fields, excludeFields and memory sinks: {0}")]
     NoJson(json::JsonError),
     #[error("dataField {0} is not in the result")]
@@ -54,17 +54,14 @@ enum Formed {
 }
 
 impl SinkFormat {
-    /// The message of a row for the client that `to` names. A sink that takes rows has no clients: it gets the row.
-    pub(super) fn addressed(&self, row: Row, to: &Template) -> Result<Made, FormatError> {
-        let row = Value::object(row);
-        let client = to.run(&row).map_err(|error| FormatError::To(error.to_string()))?;
-        let client = client.trim();
-        if client.is_empty() || client == "<no value>" {
-            return Err(FormatError::To("the template gives no client's id".to_owned()));
-        }
-        let message = if self.send_single { row } else { Value::array([row]) };
+    /// The message of a result with its address. A sink that takes rows has no addresses: it gets the rows.
+    pub(super) fn addressed(&self, result: Value, to: &Addressing) -> Result<Made, FormatError> {
+        let address = to.of(&result)?;
+        // A row that has an address of its own is a list of one where messages are lists.
+        let listed = to.each_row && !self.send_single;
+        let message = if listed { Value::array([result]) } else { result };
         Ok(match self.message(message)? {
-            Made::Message(message) => Made::For(client.into(), message),
+            Made::Message(message) => Made::For(address, message),
             made => made,
         })
     }

@@ -10,6 +10,7 @@ mod properties;
 
 use std::sync::Arc;
 
+use crate::format::address::Addressing;
 use crate::format::compress::Method;
 use crate::format::template::Template;
 use crate::value::Text;
@@ -37,8 +38,8 @@ pub struct SinkFormat {
     /// How long a row waits for others, ms; 0: no batches by time.
     pub linger: i64,
     pub compression: Option<Method>,
-    /// The client that a row is for: text and template of its id. Each row is then a message.
-    pub to: Option<(Text, Arc<Template>)>,
+    /// What makes the address of each message, where not all go to the same place.
+    pub to: Option<Addressing>,
 }
 
 /// How a message is encoded.
@@ -67,7 +68,7 @@ impl PartialEq for SinkFormat {
             && (&self.data_field, &self.fields, &self.excluded) == (&other.data_field, &other.fields, &other.excluded)
             && (&self.format, self.compression) == (&other.format, other.compression)
             && text(&self.template) == text(&other.template)
-            && text(&self.to) == text(&other.to)
+            && self.to == other.to
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Map, Value as Json};
 
 use super::{OutputFormat, SinkFormat};
+use crate::format::address::{Addressing, Part};
 use crate::format::compress::Method;
 use crate::format::template::Template;
 use crate::property::{self, Entry, Findings, Noun, Property, Type, Wrong, reference};
@@ -44,7 +45,8 @@ const PROPERTIES: &[Row] = &[
         .default("false")
         .doc("Do not send a list whose rows all have no members, nor, with `sendSingle`, such a row"),
     Row::parsed("to", "a template", |draft, text| {
-        draft.format.to = template(text)?;
+        let part = |text| Part::new("to", text).map(|part| Addressing { parts: vec![part], each_row: true });
+        draft.format.to = unless_empty(text).map(|_| part(text)).transpose()?;
         Ok(())
     })
     .doc("A template that gives the id of the client that a row is for: `meta(client)` of the message that it answers. Each row is then a message"),

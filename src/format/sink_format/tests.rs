@@ -18,7 +18,7 @@ fn messages_of(format: SinkFormat, rows: &[&str]) -> Vec<String> {
                 let rows = rows.into_iter().map(|row| cast::text(&Value::object(row)).into_owned());
                 format!("rows {}", rows.collect::<Vec<_>>().join(" "))
             }
-            Ok(Made::For(client, message)) => format!("{client} <- {}", String::from_utf8(message).unwrap()),
+            Ok(Made::For(to, message)) => format!("{} <- {}", to.join(" "), String::from_utf8(message).unwrap()),
             Err(error) => format!("error: {error}"),
         });
     };

@@ -5,7 +5,6 @@
 //! or each has a connection of its own (`mirror`). A connection that reaches `maxConnectionAge` is replaced by one
 //! that is up before it ends. How a connection is opened is in `dial`, what happens on it in `connection`.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -23,6 +22,7 @@ use super::opening::Opening;
 use super::protocol::{Opened, Side, accepted, code, offer};
 use super::socket::Wire;
 use super::watch::{Due, watch};
+use crate::io::backoff::jittered;
 
 /// Which addresses of an endpoint a keeper dials.
 #[derive(Clone, Debug)]
@@ -170,6 +170,7 @@ struct Connection {
 impl Connection {
     fn start(endpoint: &Arc<Endpoint>, peer: &Arc<Peer>, ready: Ready, data: &Handle) -> Connection {
         peer.heard.reset();
+        peer.reconnects();
         endpoint.opens(peer, ready.first);
         let (place, who) = (endpoint.clone(), peer.clone());
         let task = data.spawn(async move { connection::run(ready.opened, &place, &who).await });
@@ -258,13 +259,6 @@ impl Serving<'_> {
             drop(presence);
         });
     }
-}
-
-/// `wait`, up to the share `jitter` of it longer or shorter, so that many clients do not come back at once.
-fn jittered(wait: Duration, jitter: f64) -> Duration {
-    // The keys of a new hasher are random: chance enough for a wait.
-    let chance = RandomState::new().hash_one(0u8) as f64 / u64::MAX as f64;
-    wait.mul_f64((1.0 + jitter * (2.0 * chance - 1.0)).max(0.0))
 }
 
 #[cfg(test)]

@@ -7,20 +7,21 @@
 //! client role's next connection.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Notify, watch};
 use tokio_tungstenite::tungstenite::http::HeaderMap;
 
-use super::config::{QueueLimit, SlowClient};
+use super::config::SlowClient;
 use super::protocol::code;
 use super::routes::{self, Segments};
 use super::tally::{Loss, Tally};
 use super::totals::Totals;
 use super::unproven::Unproven;
 use super::watch::Heard;
+use crate::io::batch_queue::{BatchQueue, QueueLimit, Rest};
 use crate::io::queue::{MessageBatch, Origin};
 use crate::memory::{self, Pressure};
 use crate::sync::locked;
@@ -60,6 +61,12 @@ pub(super) struct Peer {
     /// what its connection has taken without a proof that it was read
     pub unproven: Mutex<Unproven>,
     lanes: Mutex<Lanes>,
+    /// whether a lane wants proofs
+    proves: AtomicBool,
+    /// the number of the last ping
+    probed: AtomicU64,
+    /// the number of the last one that was answered, or that will not be
+    proven: AtomicU64,
 }
 
 /// An id that no other peer has: what a rule remembers over a restart must not name somebody else.
@@ -70,12 +77,59 @@ fn next_id() -> Text {
     Text::from(format!("{start:08x}-{}", NUMBER.fetch_add(1, Ordering::Relaxed)))
 }
 
+/// What waits for one peer, of one sink.
+pub(super) trait Lane: Send + Sync {
+    /// Takes the next batch, and says whether more waits; if not, the lane is listed anew with the next.
+    fn take(self: Arc<Self>) -> (Option<Flight>, bool);
+
+    /// Accounts for a batch that was taken.
+    fn land(self: Arc<Self>, landing: &Landing<'_>);
+
+    /// Whether nothing waits.
+    fn is_empty(&self) -> bool;
+
+    /// The peer has left.
+    fn close(&self);
+}
+
+/// A lane whose messages are kept until a pong proves that the peer has them.
+pub(super) trait Proving: Lane {
+    /// Whether messages were sent that are not proven.
+    fn wants_proof(&self) -> bool;
+
+    /// A ping with this number goes out, behind all that was sent.
+    fn probe(&self, number: u64);
+
+    /// The ping with this number is answered.
+    fn prove(&self, number: u64);
+
+    /// A connection begins.
+    fn reconnects(self: Arc<Self>);
+}
+
+/// A sink as its endpoint sees it.
+pub(super) trait PeerSink: Send + Sync {
+    /// From now on `peer` gets what is sent.
+    fn join(self: Arc<Self>, peer: &Arc<Peer>);
+
+    /// `peer` gets nothing more but what waits for it.
+    fn retire(&self, peer: &Arc<Peer>);
+
+    /// Takes leave of all peers.
+    fn end(&self);
+
+    /// Holds each peer to what may wait for it while memory is short. Gives the peers with what still waits, in bytes.
+    fn shorten(&self) -> Vec<(usize, Arc<Peer>)>;
+}
+
 /// The lanes of a peer: as many as there are sinks, and thousands of rules may send to one endpoint.
 #[derive(Default)]
 struct Lanes {
-    all: Vec<Arc<ClientQueue>>,
+    all: Vec<Arc<dyn Lane>>,
+    /// those among them that want proofs
+    proving: Vec<Arc<dyn Proving>>,
     /// those in which something waits, each once, so that a busy one does not starve the others
-    waiting: VecDeque<Arc<ClientQueue>>,
+    waiting: VecDeque<Arc<dyn Lane>>,
     /// the peer has left: nothing waits any more
     left: bool,
 }
@@ -108,6 +162,9 @@ impl Peer {
             first: Mutex::new(Some(VecDeque::new())),
             unproven: Mutex::default(),
             lanes: Mutex::default(),
+            proves: AtomicBool::new(false),
+            probed: AtomicU64::new(0),
+            proven: AtomicU64::new(0),
         })
     }
 
@@ -151,7 +208,7 @@ impl Peer {
         let mut lanes = locked(&self.lanes);
         loop {
             let lane = lanes.waiting.pop_front()?;
-            let (flight, more) = lane.take();
+            let (flight, more) = lane.clone().take();
             if more {
                 lanes.waiting.push_back(lane);
             }
@@ -164,13 +221,78 @@ impl Peer {
     /// Waits until nothing waits for it, but no longer than `limit`.
     pub async fn drained(&self, limit: Duration) {
         const LOOK: Duration = Duration::from_millis(5);
-        let empty = || locked(&self.lanes).all.iter().all(|lane| locked(&lane.state).messages == 0);
+        let empty = || locked(&self.lanes).all.iter().all(|lane| lane.is_empty());
         let wait = async {
             while !empty() {
                 tokio::time::sleep(LOOK).await;
             }
         };
         let _ = tokio::time::timeout(limit, wait).await;
+    }
+
+    /// Adds a lane that wants proofs.
+    pub fn add_proving<L: Proving + 'static>(&self, lane: &Arc<L>) {
+        let mut lanes = locked(&self.lanes);
+        lanes.all.push(lane.clone());
+        lanes.proving.push(lane.clone());
+        self.proves.store(true, Ordering::Release);
+    }
+
+    /// Takes a lane away.
+    pub fn remove(&self, lane: &Arc<dyn Lane>) {
+        let mut lanes = locked(&self.lanes);
+        lanes.all.retain(|other| !is_same(other, lane));
+        lanes.waiting.retain(|other| !is_same(other, lane));
+        lanes.proving.retain(|other| !std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(lane)));
+        self.proves.store(!lanes.proving.is_empty(), Ordering::Release);
+    }
+
+    /// Puts a lane among those in which something waits, and wakes the writer.
+    pub fn list(&self, lane: Arc<dyn Lane>) {
+        let mut lanes = locked(&self.lanes);
+        if !lanes.left {
+            lanes.waiting.push_back(lane);
+        }
+        drop(lanes);
+        self.wake.notify_one();
+    }
+
+    /// A connection of a client role begins: what no pong has proven is sent again.
+    pub fn reconnects(&self) {
+        self.proven.store(self.probed.load(Ordering::Acquire), Ordering::Release);
+        let proving = locked(&self.lanes).proving.clone();
+        proving.into_iter().for_each(|lane| lane.reconnects());
+    }
+
+    /// Whether messages wait for a proof that nobody has asked for yet.
+    pub fn wants_probe(&self) -> bool {
+        self.proves.load(Ordering::Acquire)
+            && self.probed.load(Ordering::Acquire) == self.proven.load(Ordering::Acquire)
+            && locked(&self.lanes).proving.iter().any(|lane| lane.wants_proof())
+    }
+
+    /// The number for a ping that is sent now: its answer proves that the peer has read all that was flushed before.
+    pub fn ask(&self) -> u64 {
+        let number = locked(&self.unproven).ask();
+        // A ping that is sent once more proves what it proved the first time.
+        if self.probed.fetch_max(number, Ordering::AcqRel) < number {
+            locked(&self.lanes).proving.iter().for_each(|lane| lane.probe(number));
+        }
+        number
+    }
+
+    /// A pong with this number came.
+    pub fn answered(&self, number: u64) {
+        locked(&self.unproven).answered(number);
+        if number > self.probed.load(Ordering::Acquire) || self.proven.fetch_max(number, Ordering::AcqRel) >= number {
+            return;
+        }
+        if self.proves.load(Ordering::Acquire) {
+            let proving = locked(&self.lanes).proving.clone();
+            proving.iter().for_each(|lane| lane.prove(number));
+            // More may have been sent since: the writer asks again.
+            self.wake.notify_one();
+        }
     }
 
     /// Gives up all that waits for it: it has left.
@@ -180,6 +302,10 @@ impl Peer {
             lane.close();
         }
     }
+}
+
+fn is_same(one: &Arc<dyn Lane>, other: &Arc<dyn Lane>) -> bool {
+    std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
 /// What waits for one client of one sink.
@@ -192,22 +318,12 @@ pub(super) struct ClientQueue {
 
 #[derive(Default)]
 struct LaneState {
-    entries: VecDeque<Entry>,
-    /// messages that wait, those in flight included
-    messages: usize,
-    /// bytes that they keep alive
-    bytes: usize,
+    queue: BatchQueue,
     /// counted in the sink's `over`
     over: bool,
     /// it is among the waiting lanes of its peer, or about to be
     listed: bool,
     closed: bool,
-}
-
-/// The rest of a batch.
-struct Entry {
-    batch: Arc<MessageBatch>,
-    next: usize,
 }
 
 impl ClientQueue {
@@ -230,7 +346,7 @@ impl ClientQueue {
 
     /// Messages that wait.
     pub fn queued(&self) -> usize {
-        locked(&self.state).messages
+        locked(&self.state).queue.messages()
     }
 
     /// Messages that it lost.
@@ -249,19 +365,17 @@ impl ClientQueue {
             self.lose(batch.len(), self.cause_of_end());
             return;
         }
-        state.entries.push_back(Entry { batch: batch.clone(), next: 0 });
-        state.messages += batch.len();
-        state.bytes += batch.byte_len();
-        if state.messages > limit.messages || state.bytes > limit.bytes {
+        state.queue.push(batch);
+        if state.queue.exceeds(limit) {
             match self.sink.policy {
                 SlowClient::DropOldest if is_short => self.cut(&mut state),
                 SlowClient::DropOldest => {
-                    let lost = state.drop_oldest(limit);
+                    let lost = state.queue.drop_oldest(limit);
                     self.lose(lost, Loss::Slow);
                 }
                 // A lane with a single batch is not behind: the client had no chance to read it yet.
-                SlowClient::Disconnect if state.entries.len() > 1 || state.messages > batch.len() => {
-                    let lost = state.clear();
+                SlowClient::Disconnect if state.queue.batches() > 1 || state.queue.messages() > batch.len() => {
+                    let lost = state.queue.clear();
                     self.lose(lost, Loss::Slow);
                     self.peer.dismiss(code::POLICY, "too slow");
                 }
@@ -276,16 +390,10 @@ impl ClientQueue {
         let fresh = !std::mem::replace(&mut state.listed, true);
         drop(state);
         if fresh {
-            self.list();
-        }
-        self.peer.wake.notify_one();
-    }
-
-    /// Puts it among the waiting lanes of its peer. Not under the lane's lock: a peer locks in the other order.
-    fn list(self: &Arc<Self>) {
-        let mut lanes = locked(&self.peer.lanes);
-        if !lanes.left {
-            lanes.waiting.push_back(self.clone());
+            // Not under the lane's lock: a peer locks in the other order.
+            self.peer.list(self.clone());
+        } else {
+            self.peer.wake.notify_one();
         }
     }
 
@@ -295,11 +403,11 @@ impl ClientQueue {
         if self.sink.policy == SlowClient::DropOldest {
             self.cut(&mut state);
         }
-        state.bytes
+        state.queue.bytes()
     }
 
     fn cut(&self, state: &mut LaneState) {
-        let lost = state.drop_oldest(self.sink.limit.short());
+        let lost = state.queue.drop_oldest(self.sink.limit.short());
         if lost > 0 {
             memory::count(Pressure::Queues);
             self.lose(lost, Loss::Memory);
@@ -312,35 +420,10 @@ impl ClientQueue {
         self.sink.remove(messages);
     }
 
-    /// Takes the next batch, and says whether more waits; if not, it has to be listed anew.
-    fn take(self: &Arc<Self>) -> (Option<Flight>, bool) {
-        let mut state = locked(&self.state);
-        let entry = state.entries.pop_front();
-        state.listed = !state.entries.is_empty();
-        let flight = entry.map(|Entry { batch, next }| Flight {
-            lane: self.clone(),
-            batch,
-            start: next,
-            next,
-            bytes: 0,
-            flushed: false,
-        });
-        (flight, state.listed)
-    }
-
     /// Its sink has ended, and sends no more: its peer forgets it, and what waits is lost.
     pub fn end(&self) {
-        locked(&self.peer.lanes).all.retain(|other| !std::ptr::eq(&**other, self));
+        locked(&self.peer.lanes).all.retain(|other| !std::ptr::addr_eq(Arc::as_ptr(other), self));
         self.close();
-    }
-
-    fn close(&self) {
-        let mut state = locked(&self.state);
-        state.closed = true;
-        let lost = state.clear();
-        self.relieve(&mut state);
-        drop(state);
-        self.lose(lost, self.cause_of_end());
     }
 
     /// Why it loses what waits when it closes.
@@ -357,56 +440,92 @@ impl ClientQueue {
     }
 }
 
-impl LaneState {
-    /// Drops from the front until the limits hold; of the newest batch only what is over the limit of messages.
-    fn drop_oldest(&mut self, limit: QueueLimit) -> usize {
-        let mut lost = 0;
-        loop {
-            let excess = self.messages.saturating_sub(limit.messages);
-            let newest = self.entries.len() == 1;
-            let Some(front) = self.entries.front_mut() else { return lost };
-            if excess == 0 && (newest || self.bytes <= limit.bytes) {
-                return lost;
-            }
-            let left = front.batch.len() - front.next;
-            if excess >= left || (self.bytes > limit.bytes && !newest) {
-                self.bytes -= front.batch.byte_len();
-                self.messages -= left;
-                self.entries.pop_front();
-                lost += left;
-            } else {
-                front.next += excess;
-                self.messages -= excess;
-                lost += excess;
-            }
+impl Lane for ClientQueue {
+    fn take(self: Arc<Self>) -> (Option<Flight>, bool) {
+        let mut state = locked(&self.state);
+        let rest = state.queue.take();
+        let more = !state.queue.is_empty();
+        state.listed = more;
+        drop(state);
+        (rest.map(|rest| Flight::new(self, rest, 0)), more)
+    }
+
+    fn land(self: Arc<Self>, landing: &Landing<'_>) {
+        let Landing { rest, out, bytes, flushed, .. } = *landing;
+        let sink = &self.sink;
+        if flushed {
+            sink.flushed(out, bytes);
+            locked(&self.peer.unproven).add(sink, out as u64);
+        }
+        let mut state = locked(&self.state);
+        let back = !state.closed;
+        let lost = state.queue.settle(rest.clone(), out, back);
+        let fresh = out < rest.len() && back && !std::mem::replace(&mut state.listed, true);
+        // Half the limit, so that the engine is not woken for every message of a client that reads steadily.
+        let half = QueueLimit { messages: sink.limit.messages / 2, bytes: sink.limit.bytes / 2 };
+        if state.over && !state.queue.exceeds(half) {
+            self.relieve(&mut state);
+        }
+        drop(state);
+        if fresh {
+            self.peer.list(self.clone());
+        }
+        self.lose(lost, self.cause_of_end());
+        if flushed {
+            sink.remove(out);
+        } else {
+            self.lose(out, sink.unless_ended(Loss::Broken));
         }
     }
 
-    /// Drops all but what is in flight.
-    fn clear(&mut self) -> usize {
-        let mut lost = 0;
-        for entry in self.entries.drain(..) {
-            let left = entry.batch.len() - entry.next;
-            self.bytes -= entry.batch.byte_len();
-            self.messages -= left;
-            lost += left;
-        }
-        lost
+    fn is_empty(&self) -> bool {
+        self.queued() == 0
+    }
+
+    fn close(&self) {
+        let mut state = locked(&self.state);
+        state.closed = true;
+        let lost = state.queue.clear();
+        self.relieve(&mut state);
+        drop(state);
+        self.lose(lost, self.cause_of_end());
     }
 }
 
+/// What became of a batch that was taken.
+#[derive(Clone, Copy)]
+pub(super) struct Landing<'f> {
+    /// as it was taken
+    pub rest: &'f Rest,
+    /// what the lane named it by
+    pub ticket: u64,
+    /// how many of its messages went into the socket
+    pub out: usize,
+    /// their bytes
+    pub bytes: usize,
+    /// whether the kernel has them
+    pub flushed: bool,
+}
+
 /// A batch on its way into a socket. Dropped, it is accounted: messages taken from it are out if they were flushed, and
-/// lost otherwise (part of them may have reached the peer; they are not sent twice); the others go back.
+/// lost otherwise (part of them may have reached the peer; they are not sent twice, unless they are kept); the others go
+/// back.
 pub(super) struct Flight {
-    lane: Arc<ClientQueue>,
-    batch: Arc<MessageBatch>,
-    start: usize,
+    lane: Arc<dyn Lane>,
+    /// as it was taken from the lane
+    rest: Rest,
+    ticket: u64,
     next: usize,
     bytes: usize,
     flushed: bool,
 }
 
 impl Flight {
+    /// Of a lane, which knows it by its ticket.
+    pub fn new(lane: Arc<dyn Lane>, rest: Rest, ticket: u64) -> Flight {
+        Flight { lane, next: rest.next, rest, ticket, bytes: 0, flushed: false }
+    }
+
     /// What was taken has been flushed.
     pub fn arrive(mut self) {
         self.flushed = true;
@@ -414,12 +533,12 @@ impl Flight {
 
     /// The batch, and its first message that was not taken.
     pub fn rest(&self) -> (&MessageBatch, usize) {
-        (&self.batch, self.next)
+        (&self.rest.batch, self.next)
     }
 
     /// Takes the next `count` messages.
     pub fn take(&mut self, count: usize) {
-        self.bytes += self.batch.byte_len_of(self.next, count);
+        self.bytes += self.rest.batch.byte_len_of(self.next, count);
         self.next += count;
     }
 
@@ -431,38 +550,8 @@ impl Flight {
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let lane = &self.lane;
-        let sink = &lane.sink;
-        let out = self.next - self.start;
-        let left = self.batch.len() - self.next;
-        if self.flushed {
-            sink.flushed(out, self.bytes);
-            locked(&lane.peer.unproven).add(sink, out as u64);
-        }
-        let (mut lost, mut fresh) = (0, false);
-        let mut state = locked(&lane.state);
-        state.messages -= out;
-        if left > 0 && !state.closed {
-            state.entries.push_front(Entry { batch: self.batch.clone(), next: self.next });
-            fresh = !std::mem::replace(&mut state.listed, true);
-        } else {
-            state.bytes -= self.batch.byte_len();
-            state.messages -= left;
-            lost = left;
-        }
-        // Half the limit, so that the engine is not woken for every message of a client that reads steadily.
-        if state.over && state.messages <= sink.limit.messages / 2 && state.bytes <= sink.limit.bytes / 2 {
-            lane.relieve(&mut state);
-        }
-        drop(state);
-        if fresh {
-            lane.list();
-        }
-        lane.lose(lost, lane.cause_of_end());
-        if self.flushed {
-            sink.remove(out);
-        } else {
-            lane.lose(out, sink.unless_ended(Loss::Broken));
-        }
+        let out = self.next - self.rest.next;
+        let landing = Landing { rest: &self.rest, ticket: self.ticket, out, bytes: self.bytes, flushed: self.flushed };
+        self.lane.clone().land(&landing);
     }
 }

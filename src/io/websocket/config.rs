@@ -9,15 +9,17 @@ use serde_json::{Map, Value};
 
 use super::dial::ProxyChoice;
 use super::opening::Opening;
-use super::properties::{DeflateDraft, Draft, PROPERTIES, PemText, TlsDraft};
+use super::properties::{DeflateDraft, Draft, EVENT_PROPERTIES, PROPERTIES};
 use super::protocol::Deflate;
 use super::watch::KeepAlive;
+pub use crate::io::batch_queue::QueueLimit;
 use crate::io::environment;
 use crate::io::properties;
 use crate::io::queue::FeedChecks;
 use crate::io::reach::Variables;
-use crate::io::tls::{ClientTls, Identity, Pem, TlsError};
-use crate::property::{self, Entry, Findings, Invalid, Warning};
+use crate::io::spool::CacheSettings;
+use crate::io::tls::ClientTls;
+use crate::property::{self, Entry, Findings, Invalid, Property, Warning};
 use crate::text::secret::masked_url;
 
 /// The chapter of documentation that the rows make.
@@ -29,6 +31,18 @@ pub fn reference() -> String {
          milliseconds or text such as `10s`. In every text `${{NAME}}` becomes the environment variable NAME, \
          `${{NAME:-default}}` has a default, and `$${{` is a plain `${{`. Unknown properties are ignored with a warning.\n\n{}",
         property::reference::table(&Settings::properties(), true)
+    )
+}
+
+/// The chapter of documentation of server-sent events.
+pub fn events_reference() -> String {
+    format!(
+        "## sse\n\n\
+         Sends each message as a server-sent event to the clients that GET its path of the data server, for browsers and \
+         scripts that do not speak websocket: `new EventSource(\"http://host:10081/feed\")`, `curl -N`. Origins, tokens and \
+         TLS are those of the data server, and queues, limits and counts those of websocket clients. A line of a message is \
+         a `data:` line. A websocket sink may have the same path.\n\n{}",
+        property::reference::table(&Settings::event_properties(), true)
     )
 }
 
@@ -66,21 +80,6 @@ pub struct Reconnect {
     pub max: Duration,
     /// the share of a wait, 0 to 1, by which chance makes it shorter or longer
     pub jitter: f64,
-}
-
-/// How much may wait for one client.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct QueueLimit {
-    pub messages: usize,
-    /// bytes that the waiting messages keep alive; the newest batch is kept even if it alone is larger
-    pub bytes: usize,
-}
-
-impl QueueLimit {
-    /// What holds while memory is short.
-    pub fn short(self) -> QueueLimit {
-        QueueLimit { messages: (self.messages / 8).max(1), bytes: self.bytes / 8 }
-    }
 }
 
 /// What happens when a client's queue is full.
@@ -148,6 +147,10 @@ pub struct Settings {
     pub client_queue: QueueLimit,
     /// what happens beyond it
     pub slow_client: SlowClient,
+    /// how messages are kept until the peer has them, if they are
+    pub cache: Option<CacheSettings>,
+    /// clients read server-sent events
+    pub events: bool,
     /// refuse to open the sink without a connection
     pub check_connection: bool,
     /// the named connection that gave the endpoint
@@ -166,6 +169,11 @@ struct PathError {
 #[derive(Debug, thiserror::Error)]
 #[error("property keepAlive has no message: set message, such as {{\"message\": \"ping\"}}")]
 struct NoMessage;
+
+/// Messages that are kept for several peers at once.
+#[derive(Debug, thiserror::Error)]
+#[error("property enableCache keeps messages for one peer: leave out mode mirror")]
+struct MirroredCache;
 
 impl Settings {
     /// Whether its connections may be on all data threads.
@@ -188,7 +196,7 @@ impl Settings {
     /// # Errors
     /// [`Invalid`] names every property that is wrong, what it is and what it should be.
     pub fn source(path: &str, props: &Map<String, Value>) -> Result<(Settings, Vec<Warning>), Invalid> {
-        parse(path, props, "DATASOURCE")
+        parse(PROPERTIES, path, props, "DATASOURCE")
     }
 
     /// The settings of a named connection. `path` is used where the properties have none.
@@ -196,7 +204,7 @@ impl Settings {
     /// # Errors
     /// As [`Settings::source`].
     pub fn connection(path: &str, props: &Map<String, Value>) -> Result<(Settings, Vec<Warning>), Invalid> {
-        parse(path, props, "datasource")
+        parse(PROPERTIES, path, props, "datasource")
     }
 
     /// The settings of a sink.
@@ -204,7 +212,21 @@ impl Settings {
     /// # Errors
     /// As [`Settings::source`].
     pub fn sink(props: &Map<String, Value>) -> Result<(Settings, Vec<Warning>), Invalid> {
-        parse("", props, "path")
+        parse(PROPERTIES, "", props, "path")
+    }
+
+    /// The settings of a sink of server-sent events.
+    ///
+    /// # Errors
+    /// As [`Settings::source`].
+    pub fn events(props: &Map<String, Value>) -> Result<(Settings, Vec<Warning>), Invalid> {
+        let (settings, warnings) = parse(EVENT_PROPERTIES, "", props, "path")?;
+        Ok((Settings { events: true, ..settings }, warnings))
+    }
+
+    /// The properties of a sink of server-sent events with their documentation.
+    pub fn event_properties() -> Vec<Entry> {
+        property::entries(EVENT_PROPERTIES)
     }
 
     /// The path without its query string: what clients of a server role must ask for.
@@ -243,12 +265,13 @@ pub(super) fn bracketed(host: &str) -> String {
 
 /// `path_property` is where the user is told to set a path.
 fn parse(
+    rows: &'static [Property<Draft>],
     path: &str,
     props: &Map<String, Value>,
     path_property: &'static str,
 ) -> Result<(Settings, Vec<Warning>), Invalid> {
-    let (draft, mut found): (Draft, Findings) = properties::read(PROPERTIES, props);
-    let Draft { mut settings, datasource, path: own, peers, secure, .. } = draft;
+    let (draft, mut found): (Draft, Findings) = properties::read(rows, props);
+    let Draft { mut settings, datasource, path: own, peers, secure, tls, deflate, cache } = draft;
     settings.shown_path = Some(written_path(path, props)).filter(|written| written.contains("${")).map(str::to_owned);
     settings.path = match path {
         "" => datasource.or(own).unwrap_or_default(),
@@ -273,15 +296,24 @@ fn parse(
         let message = "a template in the path has no effect: the path is used as it is written";
         found.warnings.push(Warning::other("path", message));
     }
-    settings.per_message_deflate = per_message_deflate(&draft.deflate, peers.is_empty(), path_property == "path");
+    settings.per_message_deflate = per_message_deflate(&deflate, peers.is_empty(), path_property == "path");
     let usual = if secure { 443 } else { 80 };
     let role = |(host, port): (String, Option<u16>)| Role::Client { host, port: port.unwrap_or(usual) };
     settings.addresses = peers.into_iter().map(role).collect();
     if let Some(first) = settings.addresses.first() {
         settings.role = first.clone();
         if secure {
-            settings.tls = client_tls(&draft.tls, &mut found);
+            settings.tls = tls.client(&mut found);
         }
+    }
+    settings.cache = cache.settle(settings.client_queue, &mut found);
+    if settings.cache.is_some() && settings.role == Role::Server {
+        settings.cache = None;
+        let message = "enableCache has no effect without addr: clients of the data server come and go";
+        found.warnings.push(Warning::other("enableCache", message));
+    }
+    if settings.cache.is_some() && settings.address_mode == AddressMode::Mirror && settings.addresses.len() > 1 {
+        found.refuse("enableCache", MirroredCache);
     }
     settings.keep_alive = settings.keep_alive.take().filter(|keep| !keep.message.is_empty());
     let given = props.iter().any(|(name, value)| name.eq_ignore_ascii_case("keepAlive") && !value.is_null());
@@ -328,28 +360,6 @@ fn per_message_deflate(draft: &DeflateDraft, server: bool, sink: bool) -> Option
         threshold: draft.threshold,
     };
     draft.on.unwrap_or(server && sink).then_some(deflate)
-}
-
-fn client_tls(draft: &TlsDraft, found: &mut Findings) -> Option<ClientTls> {
-    if let Some(old) = &draft.old_version {
-        let message = format!("tlsMinVersion {old:?} is too old and means tls1.2");
-        found.warnings.push(Warning::other("tlsMinVersion", message));
-    }
-    let pem = |text: &PemText, file: &'static str, raw: &'static str| match (text.file.as_str(), text.base64.as_str()) {
-        ("", "") => Ok(None),
-        ("", base64) => Pem::base64(raw, base64).map(Some),
-        (path, _) => Pem::file(file, path).map(Some),
-    };
-    let identity = || -> Result<ClientTls, TlsError> {
-        ClientTls::new(Arc::new(Identity {
-            insecure: draft.insecure,
-            certificate: pem(&draft.certificate, "certificationPath", "certificationRaw")?,
-            key: pem(&draft.key, "privateKeyPath", "privateKeyRaw")?,
-            roots: pem(&draft.roots, "rootCaPath", "rootCARaw")?,
-            tls13_only: draft.only_tls13,
-        }))
-    };
-    identity().map_err(|error| found.refuse(error.property().unwrap_or("rootCaPath"), error)).ok()
 }
 
 #[cfg(test)]

@@ -32,7 +32,10 @@ use crate::sync::locked;
 pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// How many bytes are framed before they are flushed and accounted; a message above it goes alone.
-const FLUSH_BYTES: usize = 256 * 1024;
+pub(super) const FLUSH_BYTES: usize = 256 * 1024;
+
+/// How long messages that are kept wait for others before a ping asks for their proof.
+const PROOF_DELAY: Duration = Duration::from_millis(10);
 
 /// How a connection ended: nothing to say, or an error for the status.
 pub(super) type Ending = Option<String>;
@@ -145,7 +148,7 @@ impl Socket {
 
     /// Sends a ping whose answer proves what was sent before it.
     async fn ping(&self, peer: &Peer) -> io::Result<()> {
-        let number = locked(&peer.unproven).ask();
+        let number = peer.ask();
         locked(&self.0).out.ping(number);
         self.flush().await
     }
@@ -161,7 +164,7 @@ impl Socket {
         std::future::poll_fn(|cx| {
             let read = locked(&self.0).poll_read(cx, intake);
             if let Some(number) = intake.pong.take() {
-                locked(&peer.unproven).answered(number);
+                peer.answered(number);
             }
             if let Some(heard) = intake.heard {
                 pulse.heard(heard);
@@ -274,6 +277,8 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
     });
     let mut pinged = Instant::now();
     let mut flights: Vec<Flight> = Vec::new();
+    // When a ping is due that proves what was sent.
+    let mut probe: Option<tokio::time::Instant> = None;
     loop {
         while let Some(message) = peer.next_first() {
             {
@@ -286,6 +291,15 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
         // What is pushed behind a close frame is not sent, and must not count as sent.
         if locked(&socket.0).out.is_closed() {
             return Err(io::ErrorKind::BrokenPipe.into());
+        }
+        if peer.wants_probe() {
+            let now = tokio::time::Instant::now();
+            if *probe.get_or_insert(now + PROOF_DELAY) <= now {
+                probe = None;
+                socket.ping(peer).await?;
+            }
+        } else {
+            probe = None;
         }
         let mut bytes = 0;
         while bytes < FLUSH_BYTES
@@ -321,11 +335,19 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
         };
         tokio::select! {
             () = peer.wake.notified() => {}
+            () = due(probe) => {}
             _ = ping => {
                 pinged = Instant::now();
                 socket.ping(peer).await?;
             }
         }
+    }
+}
+
+async fn due(at: Option<tokio::time::Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

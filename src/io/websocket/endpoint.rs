@@ -9,9 +9,8 @@ use std::time::SystemTime;
 
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 
-use super::client_queue::Peer;
+use super::client_queue::{Peer, PeerSink};
 use super::config::{Role, Settings};
-use super::fan_out::SinkQueue;
 use super::opening::Opening;
 use super::protocol::code;
 use super::threads::{Placement, SocketThreads, Spread};
@@ -98,6 +97,7 @@ impl Link {
     fn wants(&self, used: Use, settings: &Settings) -> bool {
         let own = &self.settings;
         self.used == used
+            && own.events == settings.events
             && own.connection == settings.connection
             && own.says_as(settings)
             && own.data_timeout == settings.data_timeout
@@ -116,7 +116,7 @@ impl Link {
 #[derive(Default)]
 struct Members {
     peers: Vec<Arc<Peer>>,
-    sinks: Vec<Arc<SinkQueue>>,
+    sinks: Vec<Arc<dyn PeerSink>>,
     closed: bool,
 }
 
@@ -218,7 +218,8 @@ impl Endpoint {
     pub fn terms(&self) -> Settings {
         let links = locked(&self.links);
         let first = |used| links.iter().find(|(link, _)| link.used == used);
-        let first = first(Use::Lease).or_else(|| first(Use::Source)).or(links.first());
+        let socket = || links.iter().find(|(link, _)| !link.settings.events);
+        let first = first(Use::Lease).or_else(|| first(Use::Source)).or_else(socket).or(links.first());
         let mut terms = first.map_or_else(|| self.settings.clone(), |(link, _)| link.settings.clone());
         for Link { settings, .. } in links.iter().map(|(link, _)| &**link) {
             terms.max_message_size = terms.max_message_size.max(settings.max_message_size);
@@ -234,6 +235,14 @@ impl Endpoint {
             }
         }
         terms
+    }
+
+    /// Whether clients may come to read events, and whether they may come as websockets.
+    pub fn serves(&self) -> (bool, bool) {
+        let links = locked(&self.links);
+        let of = |events: bool| links.iter().any(|(link, _)| link.settings.events == events);
+        // One that nobody uses lingers as what it was.
+        if links.is_empty() { (self.settings.events, !self.settings.events) } else { (of(true), of(false)) }
     }
 
     /// Whether a link can share a connection of a client role. A peer sees one connection for links that say the same,
@@ -302,7 +311,7 @@ impl Endpoint {
         let mut members = locked(&self.members);
         for sink in &members.sinks {
             sink.retire(old);
-            sink.join(next);
+            sink.clone().join(next);
         }
         members.peers.retain(|peer| !Arc::ptr_eq(peer, old));
         members.peers.push(next.clone());
@@ -344,22 +353,23 @@ impl Endpoint {
     }
 
     /// Adds a sink: present peers get what it sends from now on.
-    pub fn add_sink(&self, sink: &Arc<SinkQueue>) {
+    pub fn add_sink(&self, sink: &Arc<dyn PeerSink>) {
         let mut members = locked(&self.members);
         for peer in &members.peers {
-            sink.join(peer);
+            sink.clone().join(peer);
         }
         members.sinks.push(sink.clone());
     }
 
     /// Takes a sink away.
-    pub fn remove_sink(&self, sink: &Arc<SinkQueue>) {
-        locked(&self.members).sinks.retain(|other| !Arc::ptr_eq(other, sink));
+    pub fn remove_sink(&self, sink: &Arc<dyn PeerSink>) {
+        let is_other = |other: &Arc<dyn PeerSink>| !std::ptr::addr_eq(Arc::as_ptr(other), Arc::as_ptr(sink));
+        locked(&self.members).sinks.retain(is_other);
         sink.end();
     }
 
     /// The sinks that are there.
-    pub fn sinks(&self) -> Vec<Arc<SinkQueue>> {
+    pub fn sinks(&self) -> Vec<Arc<dyn PeerSink>> {
         locked(&self.members).sinks.clone()
     }
 
@@ -370,7 +380,7 @@ impl Endpoint {
             return false;
         }
         for sink in &members.sinks {
-            sink.join(peer);
+            sink.clone().join(peer);
         }
         members.peers.push(peer.clone());
         drop(members);

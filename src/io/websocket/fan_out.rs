@@ -18,10 +18,11 @@ use std::time::SystemTime;
 use foldhash::fast::RandomState;
 use indexmap::IndexMap;
 
-use super::client_queue::{ClientQueue, Peer};
+use super::client_queue::{ClientQueue, Peer, PeerSink};
 use super::config::{Role, Settings, SlowClient};
 use super::tally::{Loss, Tally};
 use super::threads::{Errand, SocketThread, SocketThreads};
+use crate::format::address::Address;
 use crate::io::queue::{MessageBatch, Outlet, Signal};
 use crate::sync::locked;
 use crate::value::Text;
@@ -63,30 +64,9 @@ impl SinkQueue {
         Arc::new(SinkQueue { tally, branches, everywhere: settings.role == Role::Server })
     }
 
-    /// From now on `peer` gets what is sent.
-    pub fn join(&self, peer: &Arc<Peer>) {
-        let lane = ClientQueue::open(peer, &self.tally);
-        self.branch(peer).change(|lanes| drop(lanes.insert(peer.id.clone(), lane)));
-    }
-
-    /// `peer` gets nothing more but what waits for it.
-    pub fn retire(&self, peer: &Arc<Peer>) {
-        self.branch(peer).change(|lanes| drop(lanes.swap_remove(&peer.id)));
-    }
-
     /// Brings all that was sent into the lanes: what other sinks send next does not overtake it.
     pub fn settle(&self) {
         self.branches.iter().for_each(|branch| drop(branch.settled()));
-    }
-
-    /// Takes leave of all clients; what still waits is lost and counted.
-    pub fn end(&self) {
-        self.tally.end();
-        for branch in &self.branches {
-            let mut left = Lanes::default();
-            branch.change(|lanes| left = std::mem::take(lanes));
-            left.values().for_each(|lane| lane.end());
-        }
     }
 
     /// Each client with what waits for it and what it lost.
@@ -94,16 +74,6 @@ impl SinkQueue {
         let of_branch = |branch: &Arc<Branch>| {
             let lanes = branch.settled();
             lanes.values().map(|lane| status(lane)).collect::<Vec<_>>()
-        };
-        self.branches.iter().flat_map(of_branch).collect()
-    }
-
-    /// Holds each client to what may wait for it while memory is short. Gives the clients with what still waits, in
-    /// bytes.
-    pub fn shorten(&self) -> Vec<(usize, Arc<Peer>)> {
-        let of_branch = |branch: &Arc<Branch>| {
-            let lanes = branch.settled();
-            lanes.values().map(|lane| (lane.shorten(), lane.peer().clone())).collect::<Vec<_>>()
         };
         self.branches.iter().flat_map(of_branch).collect()
     }
@@ -118,9 +88,11 @@ impl SinkQueue {
     }
 
     /// Sends each message to the client that it is for; how many found none.
-    fn send_addressed<'m>(&self, messages: impl Iterator<Item = (&'m str, MessageBatch)>) -> usize {
+    fn send_addressed<'m>(&self, messages: impl Iterator<Item = (&'m Address, MessageBatch)>) -> usize {
         let mut unknown = 0;
-        for (client, message) in messages {
+        for (address, message) in messages {
+            // The property `to` is its only part: a client's id.
+            let client = address.first().map_or("", |id| id.as_str());
             let message = Arc::new(message);
             let found = self.branches.iter().any(|branch| {
                 let lanes = branch.settled();
@@ -137,6 +109,35 @@ impl SinkQueue {
     }
 }
 
+impl PeerSink for SinkQueue {
+    fn join(self: Arc<Self>, peer: &Arc<Peer>) {
+        let lane = ClientQueue::open(peer, &self.tally);
+        self.branch(peer).change(|lanes| drop(lanes.insert(peer.id.clone(), lane)));
+    }
+
+    fn retire(&self, peer: &Arc<Peer>) {
+        self.branch(peer).change(|lanes| drop(lanes.swap_remove(&peer.id)));
+    }
+
+    /// What still waits is lost and counted.
+    fn end(&self) {
+        self.tally.end();
+        for branch in &self.branches {
+            let mut left = Lanes::default();
+            branch.change(|lanes| left = std::mem::take(lanes));
+            left.values().for_each(|lane| lane.end());
+        }
+    }
+
+    fn shorten(&self) -> Vec<(usize, Arc<Peer>)> {
+        let of_branch = |branch: &Arc<Branch>| {
+            let lanes = branch.settled();
+            lanes.values().map(|lane| (lane.shorten(), lane.peer().clone())).collect::<Vec<_>>()
+        };
+        self.branches.iter().flat_map(of_branch).collect()
+    }
+}
+
 fn status(lane: &ClientQueue) -> ClientStatus {
     let peer = lane.peer();
     ClientStatus { address: peer.address.clone(), since: peer.since, queued: lane.queued(), dropped: lane.dropped() }
@@ -147,8 +148,8 @@ impl Outlet for SinkQueue {
         if batch.is_empty() {
             return;
         }
-        if let Some(addressed) = batch.by_target() {
-            let unknown = self.send_addressed(addressed.map(|(client, message)| (client.as_str(), message)));
+        if let Some(addressed) = batch.by_address() {
+            let unknown = self.send_addressed(addressed);
             self.tally.lose(Loss::Unknown, unknown);
             return;
         }
@@ -171,8 +172,8 @@ impl Outlet for SinkQueue {
 
     fn send_on(&self, batch: &Arc<MessageBatch>) {
         // That nobody is here is no loss: the clients may be elsewhere.
-        match batch.by_target() {
-            Some(addressed) => _ = self.send_addressed(addressed.map(|(client, message)| (client.as_str(), message))),
+        match batch.by_address() {
+            Some(addressed) => _ = self.send_addressed(addressed),
             None => _ = self.send_to_all(batch),
         }
     }
@@ -330,7 +331,7 @@ mod tests {
 
         fn client(&self, thread: usize) -> Arc<Peer> {
             let peer = Peer::new(format!("client on {thread}"), Arc::default(), thread);
-            self.sink.join(&peer);
+            self.sink.clone().join(&peer);
             peer
         }
 
@@ -433,7 +434,8 @@ mod tests {
         let (near, far) = (setting.client(0), setting.client(1));
         setting.send(&["a"]);
         let addressed = MessageBatch::new(Bytes::from_static(b"xyz"), vec![1, 2, 3], true, None);
-        let addressed = addressed.addressed(vec![far.id.clone(), near.id.clone(), "nobody".into()]);
+        let addressed =
+            addressed.addressed([far.id.clone(), near.id.clone(), "nobody".into()].map(|id| Box::from([id])).into());
         setting.here.block_on(async { setting.sink.send(&Arc::new(addressed)) });
         assert_eq!(
             (taken(&near), taken(&far)),

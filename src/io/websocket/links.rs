@@ -7,11 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::ClientStatus;
+use super::client_queue::PeerSink;
 use super::endpoint::{Pause, Subscriber};
 use super::fan_out::SinkQueue;
 use super::lease::Hold;
-use crate::io::LinkStatus;
+use super::stored::StoredSink;
 use crate::io::queue::Outlet;
+use crate::io::{LinkState, LinkStatus};
 
 /// An open source.
 pub struct SourceLink {
@@ -95,30 +97,55 @@ impl Drop for SourceLink {
 /// An open sink.
 pub struct SinkLink {
     hold: Hold,
-    queue: Arc<SinkQueue>,
+    queue: SinkEnd,
     closed: AtomicBool,
 }
 
+/// Where the messages of a sink wait.
+pub(super) enum SinkEnd {
+    /// in memory, for each client
+    Queue(Arc<SinkQueue>),
+    /// in a store, for its peer
+    Stored(Arc<StoredSink>),
+}
+
+impl SinkEnd {
+    /// As its endpoint sees it.
+    pub fn of_endpoint(&self) -> Arc<dyn PeerSink> {
+        match self {
+            SinkEnd::Queue(queue) => queue.clone(),
+            SinkEnd::Stored(sink) => sink.clone(),
+        }
+    }
+}
+
 impl SinkLink {
-    pub(super) fn new(hold: Hold, queue: Arc<SinkQueue>) -> SinkLink {
+    pub(super) fn new(hold: Hold, queue: SinkEnd) -> SinkLink {
         SinkLink { hold, queue, closed: AtomicBool::new(false) }
     }
 
     /// The way in for results.
     pub fn outlet(&self) -> Arc<dyn Outlet> {
-        self.queue.clone()
+        match &self.queue {
+            SinkEnd::Queue(queue) => queue.clone(),
+            SinkEnd::Stored(sink) => sink.clone(),
+        }
     }
 
     /// How it stands.
     pub fn status(&self) -> LinkStatus {
-        LinkStatus {
-            messages: self.queue.tally.delivered(),
-            bytes: self.queue.tally.bytes.load(Ordering::Relaxed),
-            dropped: self.queue.tally.lost(),
-            queued: self.queue.tally.queued(),
-            unproven: self.queue.tally.unproven.load(Ordering::Acquire),
-            ..self.hold.status()
+        let mut status = self.hold.status();
+        match &self.queue {
+            SinkEnd::Queue(queue) => {
+                status.messages = queue.tally.delivered();
+                status.bytes = queue.tally.bytes.load(Ordering::Relaxed);
+                status.dropped = queue.tally.lost();
+                status.queued = queue.tally.queued();
+                status.unproven = queue.tally.unproven.load(Ordering::Acquire);
+            }
+            SinkEnd::Stored(sink) => sink.describe(&mut status),
         }
+        status
     }
 
     /// Messages that its peers sent while no source shared the endpoint: nobody has read them.
@@ -128,35 +155,60 @@ impl SinkLink {
 
     /// Its clients, each with what waits for it and what it lost.
     pub fn clients(&self) -> Vec<ClientStatus> {
-        self.queue.clients()
+        match &self.queue {
+            SinkEnd::Queue(queue) => queue.clients(),
+            SinkEnd::Stored(_) => Vec::new(),
+        }
     }
 
     /// Ends the link if nothing waits, without waiting for a peer.
     pub async fn leave_if_idle(&self) {
-        if self.queue.tally.queued() == 0 && !self.closed.swap(true, Ordering::AcqRel) {
-            self.hold.endpoint.remove_sink(&self.queue);
-            self.hold.release(true).await;
+        let idle = match &self.queue {
+            SinkEnd::Queue(queue) => queue.tally.queued() == 0,
+            SinkEnd::Stored(sink) => !sink.is_current() || sink.store().queued() == 0,
+        };
+        if idle && !self.closed.swap(true, Ordering::AcqRel) {
+            self.end().await;
         }
     }
 
     /// Sends what waits, for up to `flush`, then ends the link: the clients get a close frame (1001) when nobody uses the
-    /// endpoint any more. Its counts can be read on.
+    /// endpoint any more. What is kept for a peer stays, unless it is not to outlive the rule. Its counts can be read on.
     pub async fn close(&self, flush: Duration) {
         if self.closed.swap(true, Ordering::AcqRel) {
             return;
         }
-        self.queue.settle();
-        self.queue.tally.drain(tokio::time::Instant::now() + flush).await;
-        self.hold.endpoint.remove_sink(&self.queue);
-        self.hold.release(true).await;
+        match &self.queue {
+            SinkEnd::Queue(queue) => {
+                queue.settle();
+                queue.tally.drain(tokio::time::Instant::now() + flush).await;
+            }
+            SinkEnd::Stored(sink) if sink.is_current() => {
+                // A peer that is away need not be waited for.
+                if self.hold.status().state == LinkState::Connected {
+                    sink.store().drained(flush).await;
+                }
+                if sink.is_current() && sink.store().settings().clean_at_stop {
+                    sink.store().clear();
+                }
+                sink.store().keep().await;
+            }
+            SinkEnd::Stored(_) => {}
+        }
+        self.end().await;
         self.hold.goodbye().await;
+    }
+
+    async fn end(&self) {
+        self.hold.endpoint.remove_sink(&self.queue.of_endpoint());
+        self.hold.release(true).await;
     }
 }
 
 impl Drop for SinkLink {
     fn drop(&mut self) {
         if !self.closed.load(Ordering::Acquire) {
-            self.hold.endpoint.remove_sink(&self.queue);
+            self.hold.endpoint.remove_sink(&self.queue.of_endpoint());
         }
     }
 }

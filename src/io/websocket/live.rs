@@ -246,7 +246,7 @@ fn ended(error: Error) -> Ended {
 }
 
 /// The answer's head of a client of events; the page that asked may read it.
-fn event_head(origin: Option<&str>) -> String {
+pub(super) fn event_head(origin: Option<&str>) -> String {
     let allowed = origin.map(|origin| format!("Access-Control-Allow-Origin: {origin}\r\nVary: Origin\r\n"));
     format!(
         "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n{}X-Accel-Buffering: no\r\n\

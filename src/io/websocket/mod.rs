@@ -12,6 +12,7 @@ mod client_queue;
 mod connection;
 mod dial;
 mod endpoint;
+mod events;
 mod fan_out;
 mod gate;
 mod jwt;
@@ -26,6 +27,7 @@ mod server;
 mod server_settings;
 mod shed;
 mod socket;
+mod stored;
 mod tally;
 mod threads;
 mod totals;
@@ -59,6 +61,7 @@ pub use socket::Wire;
 
 use crate::io::events::{EventPaths, EventSink};
 use crate::io::queue::Signal;
+use crate::io::spool::Held;
 use crate::io::thread_queues::ThreadQueues;
 use crate::io::tls::{Identity, TlsError};
 use crate::io::{LinkState, LinkStatus, UNREAD};
@@ -73,7 +76,9 @@ use fan_out::SinkQueue;
 use gate::{Gate, Refusals};
 use jwt::JwtKeys;
 use lease::Hold;
+use links::SinkEnd;
 use server::{Door, Paths, Routes, Server};
+use stored::StoredSink;
 use threads::{SocketThreads, Spread};
 use totals::Totals;
 
@@ -334,6 +339,24 @@ impl Websockets {
     /// [`ConnectError`] if the data server cannot listen, or if `checkConnection` is set and no connection is
     /// established (client role: within the handshake timeout).
     pub async fn open_sink(&self, settings: Settings, thread: usize, signal: Signal) -> Result<SinkLink, ConnectError> {
+        let queue = SinkQueue::new(&settings, signal, &self.hub.data);
+        self.open_end(settings, thread, SinkEnd::Queue(queue)).await
+    }
+
+    /// Opens a sink of a client role whose messages are kept in a store.
+    ///
+    /// # Errors
+    /// As [`Websockets::open_sink`].
+    pub(in crate::io) async fn open_stored_sink(
+        &self,
+        settings: Settings,
+        thread: usize,
+        store: Held,
+    ) -> Result<SinkLink, ConnectError> {
+        self.open_end(settings, thread, SinkEnd::Stored(StoredSink::new(store))).await
+    }
+
+    async fn open_end(&self, settings: Settings, thread: usize, queue: SinkEnd) -> Result<SinkLink, ConnectError> {
         let mut registry = self.hub.registry.lock().await;
         let check = settings.check_connection;
         if check && settings.role == Role::Server {
@@ -342,12 +365,11 @@ impl Websockets {
                 return Err(ConnectError::NoClient(settings.route().to_owned()));
             }
         }
-        let queue = SinkQueue::new(&settings, signal, &self.hub.data);
         let limit = settings.handshake_timeout;
         let dials = settings.role != Role::Server;
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, Use::Sink, &settings, thread).await?;
         let wishes = endpoint.link(Use::Sink, settings);
-        endpoint.add_sink(&queue);
+        endpoint.add_sink(&queue.of_endpoint());
         let mut standing = endpoint.standing.subscribe();
         let failures = standing.borrow().failures;
         self.hub.publish(&mut registry, &endpoint, fresh);
@@ -555,6 +577,7 @@ impl Hub {
             bytes: 0,
             dropped: Vec::new(),
             queued: 0,
+            stored: 0,
             unproven: 0,
             history: standing.history,
         }

@@ -11,6 +11,8 @@ use super::config::{AddressMode, Settings, SlowClient};
 use super::dial::ProxyChoice;
 use super::opening::Opening;
 use super::watch::{KeepAlive, KeepAliveWhen};
+use crate::io::spool::properties::{self as cache, CacheDraft, TakesCache};
+use crate::io::tls_properties::{self, TakesTls, TlsDraft};
 use crate::property::{Property, Wrong};
 use crate::value::field_path::FieldPath;
 
@@ -27,6 +29,7 @@ pub(super) struct Draft {
     pub secure: bool,
     pub tls: TlsDraft,
     pub deflate: DeflateDraft,
+    pub cache: CacheDraft,
 }
 
 /// What `perMessageDeflate` says.
@@ -46,28 +49,64 @@ impl Default for DeflateDraft {
     }
 }
 
-/// What a client role shows and trusts.
-#[derive(Default)]
-pub(super) struct TlsDraft {
-    pub insecure: bool,
-    pub only_tls13: bool,
-    /// a version that is too old to be spoken
-    pub old_version: Option<String>,
-    pub certificate: PemText,
-    pub key: PemText,
-    pub roots: PemText,
+impl TakesTls for Draft {
+    fn tls(&mut self) -> &mut TlsDraft {
+        &mut self.tls
+    }
 }
 
-/// PEM text as the properties give it.
-#[derive(Default)]
-pub(super) struct PemText {
-    /// of a property that ends in `Path`; it wins
-    pub file: String,
-    /// of a property that ends in `Raw`
-    pub base64: String,
+impl TakesCache for Draft {
+    fn cache(&mut self) -> &mut CacheDraft {
+        &mut self.cache
+    }
 }
 
 type Row = Property<Draft>;
+
+/// Rows that websockets and server-sent events share.
+const WRITE_TIMEOUT: Row =
+    Row::duration("writeTimeout", |draft, wait| draft.settings.write_timeout = unless_zero(wait))
+        .default("10s")
+        .doc("Drop a peer that takes no bytes for this long while some wait for it; `0` drops none");
+const CHECK_CONNECTION: Row = Row::flag("checkConnection", |draft, check| draft.settings.check_connection = check)
+        .default("false")
+        .of_sink()
+        .doc("Refuse the rule unless a connection is there: the peer can be dialled, or a client is connected to the endpoint");
+const CLIENT_QUEUE: Row = Row::object(
+    "clientQueue",
+    &[
+        Row::whole("messages", 1, usize::MAX as u64, |draft, messages| {
+            draft.settings.client_queue.messages = messages as usize;
+        })
+        .default("65536"),
+        Row::whole("bytes", 1, usize::MAX as u64, |draft, bytes| draft.settings.client_queue.bytes = bytes as usize)
+            .default("16777216"),
+    ],
+)
+.shorthand("messages")
+.of_sink()
+.doc("What may wait for one client; the limit that is reached first counts");
+const SLOW_CLIENT: Row = Row::choice("slowClient", &["dropOldest", "disconnect", "block"], |draft, policy| {
+        draft.settings.slow_client = match policy {
+            "disconnect" => SlowClient::Disconnect,
+            "block" => SlowClient::Block,
+            _ => SlowClient::DropOldest,
+        };
+    })
+    .default("dropOldest")
+    .of_sink()
+    .doc("What happens when a client's queue is full. `dropOldest`: its oldest messages are dropped. `disconnect`: it is disconnected with code 1008. `block`: the engine waits for it, with all rules of the data thread, also for a peer that is away");
+
+/// The rows of the sink `sse`.
+pub(super) const EVENT_PROPERTIES: &[Row] = &[
+    Row::text("path", |draft, path| draft.path = Some(path.to_owned()))
+        .of_sink()
+        .doc("Path of the data server; begins with `/`"),
+    WRITE_TIMEOUT,
+    CHECK_CONNECTION,
+    CLIENT_QUEUE,
+    SLOW_CLIENT,
+];
 
 pub(super) const PROPERTIES: &[Row] = &[
     // Where the peer is.
@@ -158,9 +197,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     Row::duration("idleTimeout", |draft, silence| draft.settings.idle_timeout = unless_zero(silence))
         .default("90s")
         .doc("Drop a peer that has been silent (no message, no pong) for this long; `0` drops none"),
-    Row::duration("writeTimeout", |draft, wait| draft.settings.write_timeout = unless_zero(wait))
-        .default("10s")
-        .doc("Drop a peer that takes no bytes for this long while some wait for it; `0` drops none"),
+    WRITE_TIMEOUT,
     Row::object("reconnect", &[
         Row::duration("initial", |draft, wait| draft.settings.reconnect.initial = wait.max(SHORTEST_WAIT))
             .default("100ms"),
@@ -179,55 +216,27 @@ pub(super) const PROPERTIES: &[Row] = &[
     )
     .doc("Compression of messages (RFC 7692): a client role offers it, a server role accepts it from clients that offer it. Default: `off`, for a sink in the server role `on`. An object sets `level` (1 to 9; 6), `contextTakeover` (messages refer to those before them: smaller, for memory of each connection; client role true, server role false; what a server role sends never does), `windowBits` (9 to 15; 15) and `threshold` (shorter messages are not compressed; 128 bytes)"),
     // TLS of the client role.
-    Row::flag("insecureSkipVerify", |draft, insecure| draft.tls.insecure = insecure)
-        .default("false")
-        .doc("Accept any server certificate; client role with wss"),
-    Row::text("certificationPath", |draft, file| draft.tls.certificate.file = file.to_owned())
-        .doc("PEM file of the client certificate; client role with wss"),
-    Row::text("privateKeyPath", |draft, file| draft.tls.key.file = file.to_owned())
-        .doc("PEM file of the client certificate's key"),
-    Row::text("rootCaPath", |draft, file| draft.tls.roots.file = file.to_owned())
-        .doc("PEM file of the authorities to trust instead of the system's"),
-    Row::text("certificationRaw", |draft, pem| draft.tls.certificate.base64 = pem.to_owned())
-        .alias(&["certficationRaw"])
-        .doc("Base64 of the PEM text; `certificationPath` wins"),
-    Row::text("privateKeyRaw", |draft, pem| draft.tls.key.base64 = pem.to_owned())
-        .doc("Base64 of the PEM text; `privateKeyPath` wins"),
-    Row::text("rootCARaw", |draft, pem| draft.tls.roots.base64 = pem.to_owned())
-        .doc("Base64 of the PEM text; `rootCaPath` wins"),
-    Row::text("tlsMinVersion", |draft, version| match version {
-        "tls1.3" => draft.tls.only_tls13 = true,
-        "tls1.2" | "" => draft.tls.only_tls13 = false,
-        other => draft.tls.old_version = Some(other.to_owned()),
-    })
-    .default("tls1.2")
-    .doc("`tls1.2` or `tls1.3`; older versions are not spoken and mean `tls1.2`"),
+    tls_properties::insecure_skip_verify(),
+    tls_properties::certification_path(),
+    tls_properties::private_key_path(),
+    tls_properties::root_ca_path(),
+    tls_properties::certification_raw(),
+    tls_properties::private_key_raw(),
+    tls_properties::root_ca_raw(),
+    tls_properties::tls_min_version(),
     // Results.
-    Row::flag("checkConnection", |draft, check| draft.settings.check_connection = check)
-        .default("false")
-        .of_sink()
-        .doc("Refuse the rule unless a connection is there: the peer can be dialled, or a client is connected to the endpoint"),
-    Row::object("clientQueue", &[
-        Row::whole("messages", 1, usize::MAX as u64, |draft, messages| {
-            draft.settings.client_queue.messages = messages as usize;
-        })
-        .default("65536"),
-        Row::whole("bytes", 1, usize::MAX as u64, |draft, bytes| draft.settings.client_queue.bytes = bytes as usize)
-            .default("16777216"),
-    ])
-    .shorthand("messages")
-    .of_sink()
-    .doc("What may wait for one client; the limit that is reached first counts"),
-    Row::choice("slowClient", &["dropOldest", "disconnect", "block"], |draft, policy| {
-        draft.settings.slow_client = match policy {
-            "disconnect" => SlowClient::Disconnect,
-            "block" => SlowClient::Block,
-            _ => SlowClient::DropOldest,
-        };
-    })
-    .default("dropOldest")
-    .of_sink()
-    .doc("What happens when a client's queue is full. `dropOldest`: its oldest messages are dropped. `disconnect`: it is disconnected with code 1008. `block`: the engine waits for it, with all rules of the data thread, also for a peer that is away"),
+    CHECK_CONNECTION,
+    CLIENT_QUEUE,
+    SLOW_CLIENT,
+    cache::enable_cache(),
+    cache::memory_cache_threshold(),
+    cache::max_disk_cache(),
+    cache::buffer_page_size(),
+    cache::resend_interval(),
+    cache::clean_cache_at_stop(),
+    cache::resend_alter_queue(),
+    cache::resend_priority(),
+    cache::resend_indicator_field(),
 ];
 
 /// The shortest wait between dials: it neither floods a peer that refuses nor burns the processor.

@@ -25,10 +25,11 @@ use super::admission::{Admission, Seat};
 use super::client_queue::Peer;
 use super::connection;
 use super::endpoint::{Endpoint, Stay};
+use super::events;
 use super::gate::{Gate, Refusal};
 use super::live;
 use super::protocol::{Opened, Side, negotiate};
-use super::routes;
+use super::routes::{self, Segments};
 use super::socket::{Socket, Wire};
 use super::threads::{SocketThreads, Spread};
 use super::totals::Totals;
@@ -60,7 +61,9 @@ pub(super) struct Paths {
 enum Guest {
     /// at an endpoint
     Socket(Box<Opened<Wire>>, Stay, Seat),
-    /// with results to read
+    /// at an endpoint, to read events
+    Reader(Wire, Stay, Option<String>, Seat),
+    /// with results of a trial to read
     Events(Wire, Watcher, Option<String>, Seat),
     /// at live views
     Live(Box<WebSocketStream<Wire>>, Box<live::Asked>, Seat),
@@ -183,6 +186,13 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<SocketThreads>) -> 
                     let thread = place.handle().clone();
                     thread.spawn(live::serve_events(wire, views, *asked, place));
                 }
+                Ok(Ok(Some(Guest::Reader(wire, stay, origin, seat)))) => {
+                    data.at(stay.peer.thread).handle.spawn(async move {
+                        let ended = events::run(wire, &stay.endpoint, &stay.peer, origin.as_deref()).await;
+                        ended.into_iter().for_each(|error| stay.endpoint.fails(error));
+                        drop(seat);
+                    });
+                }
                 Ok(Ok(Some(Guest::Socket(opened, stay, seat)))) => {
                     data.at(stay.peer.thread).handle.spawn(async move {
                         let path = stay.endpoint.settings.path.as_str();
@@ -297,10 +307,22 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
     };
-    let response = request.as_ref().and_then(|request| Some((request, create_response(request).ok()?)));
+    let (has_events, has_sockets) = endpoint.serves();
+    if let Some(request) = request.as_ref().filter(|request| has_events && !events::upgrades(request.headers()))
+        && head.starts_with(b"GET ")
+    {
+        let Some(seat) = seat(&mut wire, from, door).await? else { return Ok(None) };
+        return greet_reader(wire, from, door, data, request, (endpoint, segments), seat).await;
+    }
+    let response = request.as_ref().filter(|_| has_sockets);
+    let response = response.and_then(|request| Some((request, create_response(request).ok()?)));
     let Some((request, mut response)) = response else {
         gate.turns_away(Refusal::Request, asked.path(), &from);
-        refuse(&mut wire, "400 Bad Request", "Bad Request: this is a websocket endpoint\n").await?;
+        let text = match has_sockets {
+            true => "Bad Request: this is a websocket endpoint\n",
+            false => "Bad Request: server-sent events are here, which are read by GET\n",
+        };
+        refuse(&mut wire, "400 Bad Request", text).await?;
         return Ok(None);
     };
     let terms = endpoint.terms();
@@ -331,6 +353,29 @@ async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketTh
     wire.detach()?;
     wire.put_back(head.split_off(end));
     Ok(Some(Guest::Socket(Box::new(Opened { wire, side: Side::Server, deflate }), stay, seat)))
+}
+
+/// The rest of the handshake of a client that reads events at an endpoint.
+async fn greet_reader(
+    mut wire: Wire,
+    from: SocketAddr,
+    door: &Door,
+    data: &SocketThreads,
+    request: &Request,
+    (endpoint, segments): (Arc<Endpoint>, Segments),
+    seat: Seat,
+) -> io::Result<Option<Guest>> {
+    let origin = request.headers().get(header::ORIGIN).and_then(|origin| origin.to_str().ok()).map(str::to_owned);
+    let placement = endpoint.place(data);
+    let (address, totals) = (from.to_string(), door.totals.clone());
+    let peer = Peer::of_client(address, totals, placement.thread, &segments, Some(request.headers()));
+    let Some(stay) = Stay::new(&endpoint, peer, placement) else {
+        door.gate.refuses(Refusal::Path);
+        refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
+        return Ok(None);
+    };
+    wire.detach()?;
+    Ok(Some(Guest::Reader(wire, stay, origin, seat)))
 }
 
 /// A place for the client; `None`: there is none, and it was told.

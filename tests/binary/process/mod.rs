@@ -3,6 +3,7 @@
 // Each test program takes what it needs.
 #![allow(dead_code)]
 
+pub mod http;
 pub mod serve;
 
 use std::io::Write;

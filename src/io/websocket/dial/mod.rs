@@ -1,10 +1,9 @@
 //! Dialling: from the settings of a client role to a websocket whose handshake is done.
 //!
-//! Address by address (`addresses`), through a proxy where one is set (`proxy`), TLS, then the handshake
+//! Address by address (`io::addresses`), through a proxy where one is set (`proxy`), TLS, then the handshake
 //! (`handshake`), and again where the peer redirects. All of it together has `handshakeTimeout`. Waits between dials,
 //! and what is done with the websocket, are not decided here.
 
-mod addresses;
 mod handshake;
 mod proxy;
 
@@ -24,14 +23,13 @@ pub use self::proxy::ProxyChoice;
 use super::config::{Role, Settings, bracketed};
 use super::opening::OpeningError;
 use super::socket::{Socket, Wire};
+use crate::io::addresses;
+use crate::io::backoff::retry_after;
 use crate::io::tls::{ClientTls, Identity};
 use crate::text::secret::masked_url;
 
 /// How many redirects are followed.
 const REDIRECTS: usize = 5;
-
-/// The longest Retry-After that is honoured.
-const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 
 /// Why a peer could not be reached.
 #[derive(Debug, thiserror::Error)]
@@ -265,19 +263,6 @@ fn request(settings: &Settings, target: &Target, extensions: Option<&str>) -> Re
     Ok(request)
 }
 
-/// The wait that a peer asks for: seconds, or a date.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let at = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
-            Duration::try_from(at.duration_since(jiff::Timestamp::now())).unwrap_or_default()
-        }
-    };
-    Some(wait.min(LONGEST_RETRY))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -327,16 +312,6 @@ mod tests {
 
     #[test]
     fn waits_are_as_long_as_the_peer_asks() {
-        let wait = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, text.parse().expect("a value"));
-            retry_after(&headers)
-        };
-        assert_eq!(wait("7"), Some(Duration::from_secs(7)));
-        assert_eq!(wait("99999999"), Some(LONGEST_RETRY));
-        assert_eq!(wait("Wed, 21 Oct 2015 07:28:00 GMT"), Some(Duration::ZERO));
-        assert_eq!(wait("Tue, 31 Dec 2999 23:59:59 GMT"), Some(LONGEST_RETRY));
-        assert_eq!(wait("soon"), None);
         let second = Duration::from_secs(1);
         let status = |status, retry_after| DialError::Status {
             address: String::new(),

@@ -6,7 +6,7 @@ use std::io;
 use base64::Engine;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::addresses;
+use crate::io::addresses;
 use crate::io::websocket::config::bracketed;
 use crate::io::websocket::socket::Socket;
 

@@ -23,11 +23,37 @@ const MOST: usize = 16;
 /// # Errors
 /// The name has no address, or the error of the last attempt that failed.
 pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    let found: Vec<SocketAddr> = match host.parse::<IpAddr>() {
+    race(find(host, port).await?, TcpStream::connect).await
+}
+
+/// The same; only addresses that `check` lets pass are tried.
+///
+/// # Errors
+/// As [`connect`], and the error of `check` where no address passes.
+pub(super) async fn connect_checked(
+    host: &str,
+    port: u16,
+    check: impl Fn(IpAddr) -> io::Result<()>,
+) -> io::Result<TcpStream> {
+    let (mut passed, mut refused) = (Vec::new(), None);
+    for address in find(host, port).await? {
+        match check(address.ip()) {
+            Ok(()) => passed.push(address),
+            Err(error) => refused = Some(error),
+        }
+    }
+    match refused.filter(|_| passed.is_empty()) {
+        Some(error) => Err(error),
+        None => race(passed, TcpStream::connect).await,
+    }
+}
+
+/// The addresses of a host.
+async fn find(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    Ok(match host.parse::<IpAddr>() {
         Ok(address) => vec![(address, port).into()],
         Err(_) => tokio::net::lookup_host((host, port)).await?.collect(),
-    };
-    race(found, TcpStream::connect).await
+    })
 }
 
 /// The first connection that one of the addresses gives.

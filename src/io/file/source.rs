@@ -1,7 +1,4 @@
 //! Files as sources: a stream or table reads one once, when it opens.
-//!
-//! Only files below allowed folders are read ([`FileRoots`]): a statement comes over the network, and must not show what
-//! else is on the machine. This module must not know what is in the messages.
 
 use std::io;
 use std::path::PathBuf;
@@ -35,11 +32,7 @@ pub enum FileError {
     #[error("file {0} not exist")]
     Missing(String),
     #[error("cannot read {file}: {source}")]
-    Read {
-        file: String,
-        /// why
-        source: io::Error,
-    },
+    Read { file: String, source: io::Error },
     #[error("{0} is not in the data folder: put it there, or add its folder to basic.fileRoots")]
     Outside(String),
     /// beyond [`LARGEST`]
@@ -82,19 +75,9 @@ const PROPERTIES: &[Row] = &[
     .doc("`json`: the file is one message, an object or a list of objects. `lines`: each line is a message of the stream's FORMAT"),
 ];
 
-/// Every property with its documentation.
+/// The properties of a source.
 pub fn entries() -> Vec<Entry> {
     property::entries(PROPERTIES)
-}
-
-/// The chapter of documentation.
-pub fn reference() -> String {
-    format!(
-        "## file\n\n\
-         Reads a file once, when the stream or table opens. DATASOURCE is its name. Files are read below the data folder \
-         and `basic.fileRoots`, up to 256 MiB.\n\n{}",
-        property::reference::table(&entries(), true)
-    )
 }
 
 impl FileSource {
@@ -195,7 +178,6 @@ impl FileSource {
     }
 }
 
-/// An open file.
 pub struct FileReader {
     file: String,
     messages: Arc<AtomicU64>,

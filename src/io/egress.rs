@@ -1,0 +1,272 @@
+//! Which addresses sinks may send requests to.
+//!
+//! Services often trust whoever is on the same machine, and clouds hand out credentials on link-local addresses. A rule
+//! that comes over the network, or a URL that is made of messages, must not reach those: `basic.egressAllow` has to name
+//! such an address. A host name is judged by the address that is connected to, and so is a redirect. Hosts in the rule
+//! files of `plutino run` are the operator's own.
+//!
+//! This module must not know what is sent.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::Arc;
+
+/// What may be reached beside ordinary addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Egress {
+    allowed: Arc<[Allowed]>,
+    /// whether URLs of rules are the operator's own
+    trusts_rules: bool,
+}
+
+/// An entry of `basic.egressAllow`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allowed {
+    target: Target,
+    /// `None`: any
+    port: Option<u16>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Any,
+    /// the addresses whose first bits are those of this one
+    Network(IpAddr, u8),
+    /// a host name in small letters; `.example` stands for all names that end so
+    Host(String),
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Destination<'d> {
+    /// the host as the URL has it, IPv6 addresses without brackets
+    pub host: &'d str,
+    pub port: u16,
+    /// the rule names the host, not a message or a redirect
+    pub written: bool,
+}
+
+/// An address that must not be reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{host} is an address of this machine or a link-local one: add it to basic.egressAllow")]
+pub struct EgressError {
+    /// the host, with the address where it is another one
+    pub host: String,
+}
+
+impl Allowed {
+    /// Reads an entry: `*`, an address, a network such as `127.0.0.0/8`, a host name or `*.example`, each with or without
+    /// `:port`. `None` if it is none of these.
+    pub fn parse(entry: &str) -> Option<Allowed> {
+        let entry = entry.trim().to_ascii_lowercase();
+        let whole = |target| Some(Allowed { target, port: None });
+        if let Some(network) = network(&entry) {
+            return whole(network);
+        }
+        let (host, port) = match entry.rsplit_once(':') {
+            Some((host, port)) => (host, Some(port.parse().ok().filter(|port| *port != 0)?)),
+            None => (entry.as_str(), None),
+        };
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let target = network(host).or_else(|| name(host))?;
+        Some(Allowed { target, port })
+    }
+
+    fn allows(&self, host: &str, port: u16, address: IpAddr) -> bool {
+        let target = match &self.target {
+            Target::Any => true,
+            Target::Network(network, bits) => holds(*network, *bits, address),
+            Target::Host(name) if name.starts_with('.') => host.ends_with(name.as_str()),
+            Target::Host(name) => host == name || (name == "localhost" && address.is_loopback()),
+        };
+        target && self.port.is_none_or(|allowed| allowed == port)
+    }
+}
+
+fn network(text: &str) -> Option<Target> {
+    let (address, bits) = match text.split_once('/') {
+        Some((address, bits)) => (address, Some(bits.parse::<u8>().ok()?)),
+        None => (text, None),
+    };
+    let address: IpAddr = address.parse().ok()?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
+    bits.is_none_or(|bits| bits <= most).then(|| Target::Network(address, bits.unwrap_or(most)))
+}
+
+fn name(text: &str) -> Option<Target> {
+    if text == "*" {
+        return Some(Target::Any);
+    }
+    let inner = text.strip_prefix('*').unwrap_or(text);
+    let fits = !inner.is_empty() && inner.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
+    (fits && (inner == text || inner.starts_with('.'))).then(|| Target::Host(inner.to_owned()))
+}
+
+fn holds(network: IpAddr, bits: u8, address: IpAddr) -> bool {
+    match (network, plain(address)) {
+        (IpAddr::V4(network), IpAddr::V4(address)) => {
+            let differ = network.to_bits() ^ address.to_bits();
+            differ.leading_zeros() >= u32::from(bits)
+        }
+        (IpAddr::V6(network), IpAddr::V6(address)) => {
+            let differ = network.to_bits() ^ address.to_bits();
+            differ.leading_zeros() >= u32::from(bits)
+        }
+        _ => false,
+    }
+}
+
+/// The IPv4 address that an IPv6 address stands for, if it does.
+fn plain(address: IpAddr) -> IpAddr {
+    /// NAT64 (RFC 6052)
+    const NAT64: Ipv6Addr = Ipv6Addr::new(0x64, 0xff9b, 0, 0, 0, 0, 0, 0);
+    let IpAddr::V6(long) = address else { return address };
+    if let Some(short) = long.to_ipv4_mapped() {
+        return short.into();
+    }
+    if long.to_bits() >> 32 == NAT64.to_bits() >> 32 {
+        return std::net::Ipv4Addr::from_bits(long.to_bits() as u32).into();
+    }
+    address
+}
+
+/// Whether an address is this machine's, or link-local.
+fn is_guarded(address: IpAddr) -> bool {
+    match plain(address) {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.is_link_local() || address.octets()[0] == 0 || address.is_broadcast()
+        }
+        IpAddr::V6(address) => address.is_loopback() || address.is_unspecified() || address.is_unicast_link_local(),
+    }
+}
+
+impl Egress {
+    /// What these entries allow.
+    pub fn new(allowed: &[Allowed]) -> Egress {
+        Egress { allowed: allowed.into(), trusts_rules: false }
+    }
+
+    /// The same where rules are the operator's own: hosts that stand in them may be reached.
+    #[must_use]
+    pub fn trusting_rules(self) -> Egress {
+        Egress { trusts_rules: true, ..self }
+    }
+
+    /// Whether a host that is an address, or that is this machine by its name, may be reached. Other names are judged once
+    /// their addresses are known.
+    ///
+    /// # Errors
+    /// [`EgressError`]
+    pub fn check_host(&self, to: Destination<'_>) -> Result<(), EgressError> {
+        let address = match to.host.parse() {
+            Ok(address) => address,
+            Err(_) if is_localhost(to.host) => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            Err(_) => return Ok(()),
+        };
+        self.check(to, address, false)
+    }
+
+    /// Whether this address of a host may be reached; `own` says that it is one of this machine.
+    ///
+    /// # Errors
+    /// [`EgressError`]
+    pub fn check(&self, to: Destination<'_>, address: IpAddr, own: bool) -> Result<(), EgressError> {
+        if !(own || is_guarded(address)) || (self.trusts_rules && to.written) {
+            return Ok(());
+        }
+        let host = to.host.to_ascii_lowercase();
+        if self.allowed.iter().any(|allowed| allowed.allows(&host, to.port, address)) {
+            return Ok(());
+        }
+        let host = match to.host.parse::<IpAddr>() {
+            Ok(_) => to.host.to_owned(),
+            Err(_) => format!("{} ({address})", to.host),
+        };
+        Err(EgressError { host })
+    }
+}
+
+fn is_localhost(host: &str) -> bool {
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    host == "localhost" || host.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(allowed: &[&str], host: &str, address: &str) -> bool {
+        let allowed: Vec<Allowed> = allowed.iter().map(|entry| Allowed::parse(entry).expect(entry)).collect();
+        let to = Destination { host, port: 80, written: true };
+        Egress::new(&allowed).check(to, address.parse().expect("an address"), false).is_ok()
+    }
+
+    #[test]
+    fn this_machine_and_its_link_are_not_reached() {
+        for address in [
+            "127.0.0.1",
+            "127.9.9.9",
+            "0.0.0.0",
+            "0.1.2.3",
+            "169.254.169.254",
+            "::1",
+            "::",
+            "fe80::1",
+            "::ffff:127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "255.255.255.255",
+        ] {
+            assert!(!check(&[], "example.org", address), "{address}");
+            assert!(check(&["*"], "example.org", address), "{address}");
+        }
+        for address in ["10.0.0.1", "192.168.1.1", "93.184.216.34", "2001:db8::1", "fd00::1"] {
+            assert!(check(&[], "example.org", address), "{address}");
+        }
+    }
+
+    #[test]
+    fn entries_allow_what_they_name() {
+        for (entry, host, address, allowed) in [
+            ("127.0.0.1", "127.0.0.1", "127.0.0.1", true),
+            ("127.0.0.1", "localhost", "127.0.0.1", true),
+            ("127.0.0.1", "x", "127.0.0.2", false),
+            ("127.0.0.0/8", "x", "127.0.0.2", true),
+            ("127.0.0.0/8", "x", "::ffff:127.0.0.2", true),
+            ("127.0.0.1:80", "x", "127.0.0.1", true),
+            ("127.0.0.1:81", "x", "127.0.0.1", false),
+            ("localhost", "localhost", "127.0.0.1", true),
+            ("localhost", "127.0.0.1", "127.0.0.1", true),
+            ("localhost:80", "LOCALHOST", "::1", true),
+            ("hooks.example", "Hooks.Example", "127.0.0.1", true),
+            ("hooks.example", "example", "127.0.0.1", false),
+            ("*.example", "a.b.example", "127.0.0.1", true),
+            ("*.example", "example", "127.0.0.1", false),
+            ("[::1]:80", "x", "::1", true),
+            ("::1", "x", "::1", true),
+            ("fe80::/10", "x", "fe80::2", true),
+            ("0.0.0.0/0", "x", "169.254.169.254", true),
+            ("*:80", "x", "127.0.0.1", true),
+        ] {
+            assert_eq!(check(&[entry], host, address), allowed, "{entry} {host} {address}");
+        }
+        for entry in ["", "a b", "127.0.0.0/33", "http://x", "x:0", "x:y", "*x", "[::1"] {
+            assert_eq!(Allowed::parse(entry), None, "{entry}");
+        }
+    }
+
+    #[test]
+    fn what_an_operator_wrote_is_reached() {
+        let egress = Egress::default().trusting_rules();
+        let address = "127.0.0.1".parse().expect("an address");
+        let to = |written| Destination { host: "127.0.0.1", port: 1, written };
+        assert!(egress.check(to(true), address, false).is_ok());
+        assert!(egress.check(to(false), address, false).is_err());
+        let error = Egress::default().check_host(Destination { host: "localhost", port: 1, written: true });
+        let text =
+            "localhost (127.0.0.1) is an address of this machine or a link-local one: add it to basic.egressAllow";
+        assert_eq!(error.expect_err("it is this machine").to_string(), text);
+        assert!(Egress::default().check_host(Destination { host: "a.example", port: 1, written: true }).is_ok());
+        // Its own address on a network is this machine, too.
+        let own = "10.0.0.1".parse().expect("an address");
+        assert!(Egress::default().check(to(true), own, true).is_err());
+    }
+}

@@ -1,0 +1,225 @@
+//! Repairs the end of a file that a killed process or a full disk left incomplete: whole messages stay, a torn one is cut
+//! off.
+//!
+//! Each function tells how many bytes of a file are whole, and whether the end of what is there has to be written anew.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Seek, SeekFrom};
+
+use serde_json::Value as Json;
+
+use crate::format::compress::Method;
+
+/// How much of a file is read at a time.
+const CHUNK: usize = 64 * 1024;
+
+/// The longest last line that is looked at.
+const LONGEST_LINE: u64 = 64 << 20;
+
+/// The whole part of a file of lines: up to the last line end. A last line of JSON that only lacks its line end is whole,
+/// too; then the answer says so.
+pub(super) fn lines(file: &mut File, json: bool) -> io::Result<(u64, bool)> {
+    let length = file.seek(SeekFrom::End(0))?;
+    let start = last_line(file, length)?;
+    if start == length {
+        return Ok((length, false));
+    }
+    let whole = json && length - start <= LONGEST_LINE && {
+        let mut line = Vec::new();
+        file.seek(SeekFrom::Start(start))?;
+        Read::by_ref(file).take(LONGEST_LINE).read_to_end(&mut line)?;
+        serde_json::from_slice::<Json>(&line).is_ok()
+    };
+    Ok(if whole { (length, true) } else { (start, false) })
+}
+
+/// Where the last line begins.
+fn last_line(file: &mut File, length: u64) -> io::Result<u64> {
+    let mut end = length;
+    let mut chunk = vec![0; CHUNK];
+    while end > 0 {
+        let start = end.saturating_sub(CHUNK as u64);
+        let part = &mut chunk[..(end - start) as usize];
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(part)?;
+        if let Some(place) = part.iter().rposition(|&byte| byte == b'\n') {
+            return Ok(start + place as u64 + 1);
+        }
+        end = start;
+    }
+    Ok(0)
+}
+
+/// The whole part of a file that is a JSON list: up to the end of its last whole element, without what ends the list. `None`
+/// if it is no list.
+pub(super) fn list(file: &mut File) -> io::Result<Option<u64>> {
+    file.seek(SeekFrom::Start(0))?;
+    let (mut depth, mut in_text, mut escaped) = (0u64, false, false);
+    let (mut at, mut whole) = (0u64, None);
+    let mut reader = BufReader::with_capacity(CHUNK, file);
+    loop {
+        let chunk = reader.fill_buf()?;
+        if chunk.is_empty() {
+            return Ok(whole);
+        }
+        for &byte in chunk {
+            at += 1;
+            if in_text {
+                (in_text, escaped) = match byte {
+                    _ if escaped => (true, false),
+                    b'\\' => (true, true),
+                    b'"' => (false, false),
+                    _ => (true, false),
+                };
+                continue;
+            }
+            match byte {
+                b'"' => in_text = true,
+                b'[' | b'{' => {
+                    depth += 1;
+                    if whole.is_none() && (depth > 1 || byte == b'{') {
+                        return Ok(None);
+                    }
+                    whole.get_or_insert(at);
+                }
+                b']' | b'}' => {
+                    depth = depth.saturating_sub(1);
+                    match depth {
+                        // What was before the end of the list was an element, or the list is empty.
+                        0 => return Ok(whole.map(|whole| if empty_or_closed(whole, at) { whole } else { at - 1 })),
+                        1 => whole = Some(at),
+                        _ => {}
+                    }
+                }
+                // An element that is no object and no list ends here.
+                b',' if depth == 1 => whole = Some(at - 1),
+                byte if depth == 0 && !byte.is_ascii_whitespace() => return Ok(None),
+                _ => {}
+            }
+        }
+        let used = chunk.len();
+        reader.consume(used);
+    }
+}
+
+/// Whether nothing stands between the last whole element and the end of the list.
+fn empty_or_closed(whole: u64, end: u64) -> bool {
+    whole + 1 == end
+}
+
+/// The whole part of a compressed file: up to the end of its last whole member.
+pub(super) fn members(file: &mut File, method: Method) -> io::Result<u64> {
+    file.seek(SeekFrom::Start(0))?;
+    let mut reader = Counted { inner: BufReader::with_capacity(CHUNK, file), at: 0 };
+    let mut whole = 0;
+    loop {
+        if reader.fill_buf()?.is_empty() {
+            return Ok(whole);
+        }
+        let read = match method {
+            Method::Gzip => io::copy(&mut flate2::bufread::GzDecoder::new(&mut reader), &mut io::sink()).is_ok(),
+            _ => match ruzstd::decoding::StreamingDecoder::new(&mut reader) {
+                Ok(mut decoder) => io::copy(&mut decoder, &mut io::sink()).is_ok(),
+                Err(_) => false,
+            },
+        };
+        if !read {
+            return Ok(whole);
+        }
+        whole = reader.at;
+    }
+}
+
+/// A reader that knows how far it is.
+struct Counted<R> {
+    inner: R,
+    at: u64,
+}
+
+impl<R: BufRead> Read for Counted<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buf)?;
+        self.at += read as u64;
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Counted<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.at += amount as u64;
+        self.inner.consume(amount);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    /// A file with these bytes, which is gone at the end.
+    fn with<T>(bytes: &[u8], look: impl FnOnce(&mut File) -> T) -> T {
+        let path = std::env::temp_dir().join(format!("plutino-mend-{:x}", fastrand::u64(..)));
+        let mut file = File::options().read(true).write(true).create_new(true).open(&path).expect("a file can be made");
+        file.write_all(bytes).expect("it can be written");
+        let answer = look(&mut file);
+        std::fs::remove_file(path).expect("it is there");
+        answer
+    }
+
+    #[test]
+    fn a_torn_line_goes() {
+        let long = format!("{{\"a\":1}}\n{}", "x".repeat(3 * CHUNK));
+        for (text, json, expected) in [
+            ("", true, (0, false)),
+            ("{\"a\":1}\n", true, (8, false)),
+            ("{\"a\":1}\n{\"a\"", true, (8, false)),
+            ("{\"a\":1}\n{\"a\":2}", true, (15, true)),
+            ("1,2\n3,", false, (4, false)),
+            ("1,2", false, (0, false)),
+            (long.as_str(), true, (8, false)),
+        ] {
+            assert_eq!(
+                with(text.as_bytes(), |file| lines(file, json)).expect("it can be read"),
+                expected,
+                "{text:.40}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_torn_element_goes() {
+        for (text, expected) in [
+            ("", None),
+            ("[", Some(1)),
+            ("[]", Some(1)),
+            ("[{\"a\":[1,{}]},{\"b\":\"]\\\"\"}]", Some(25)),
+            ("[{\"a\":1},{\"b\":[2", Some(8)),
+            ("[{\"a\":1},", Some(8)),
+            ("[{\"a\":1}", Some(8)),
+            ("[1,22]", Some(5)),
+            ("[1,22", Some(2)),
+            ("{\"a\":1}", None),
+            ("x[1]", None),
+        ] {
+            assert_eq!(with(text.as_bytes(), list).expect("it can be read"), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_torn_member_goes() {
+        for method in [Method::Gzip, Method::Zstd] {
+            let (one, two) = (method.pack(b"one\n").expect("packed"), method.pack(b"two\n").expect("packed"));
+            let both = [one.clone(), two].concat();
+            let whole = |bytes: &[u8]| with(bytes, |file| members(file, method)).expect("it can be read");
+            assert_eq!(whole(&both), both.len() as u64, "{method:?}");
+            assert_eq!(whole(&both[..both.len() - 1]), one.len() as u64, "{method:?}");
+            assert_eq!(whole(&one[..3]), 0, "{method:?}");
+            assert_eq!(whole(b""), 0, "{method:?}");
+        }
+    }
+}

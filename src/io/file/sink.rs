@@ -1,0 +1,332 @@
+//! The `file` sink: its properties, and an open one.
+//!
+//! Each sink writes on a thread of its own: a disk that is slow or hangs holds up neither data nor other sinks. Messages
+//! wait for it in an [`Outbox`]. While the disk is full or a folder cannot be written to, the sink tries again; what does
+//! not fit into the outbox meanwhile is dropped and counted.
+
+use std::collections::HashSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+use tokio::sync::oneshot;
+
+use super::writer::Writer;
+use crate::format::address::{Addressing, Part};
+use crate::format::compress::Method;
+use crate::format::sink_format::{OutputFormat, SinkFormat};
+use crate::format::template::TemplateError;
+use crate::io::LinkStatus;
+use crate::io::batch_queue::QueueLimit;
+use crate::io::outbox::Outbox;
+use crate::io::queue::Outlet;
+use crate::io::reach::FileRoots;
+use crate::property::{self, Entry, Invalid, Property, Warning};
+use crate::sync::locked;
+
+/// How long a thread may take to close its files when its sink ends.
+const CLOSING: Duration = Duration::from_secs(2);
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FileSink {
+    /// as it was written; with `{{ }}` each message has its own
+    path: String,
+    addressing: Option<Addressing>,
+    pub(super) file_type: FileType,
+    pub(super) rolling: Rolling,
+    pub(super) compression: Option<Method>,
+    /// whether each message begins with a line of names, of which a file wants the first
+    pub(super) header: bool,
+    /// whether line ends within a message are blanks between tokens
+    pub(super) one_line: bool,
+    queue: QueueLimit,
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum FileType {
+    /// a message a line
+    #[default]
+    Lines,
+    /// the same, of values between delimiters
+    Csv,
+    /// a JSON list of the messages
+    Json,
+}
+
+/// When the next file begins, and what files are called.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Rolling {
+    /// a file is no older than this
+    pub interval: Option<Duration>,
+    /// messages of a file; 0: no limit
+    pub count: u64,
+    /// bytes of a file; 0: no limit
+    pub size: u64,
+    pub pattern: NamePattern,
+}
+
+/// Where the time stands in the name of a file, ms since the epoch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum NamePattern {
+    /// only files that are done have one, behind the name
+    #[default]
+    None,
+    /// before the name
+    Prefix,
+    /// behind the name, before its extension
+    Suffix,
+}
+
+type Row = Property<FileSink>;
+
+const PROPERTIES: &[Row] = &[
+    Row::text("path", |sink, path| sink.path = path.trim().to_owned())
+        .of_sink()
+        .doc("The file, below the data folder or one of `basic.fileRoots`. May be a [template](sinks.md#templates): the dot is the row with `sendSingle`, else the list of rows"),
+    Row::choice("fileType", &["lines", "csv", "json"], |sink, file_type| {
+        sink.file_type = match file_type {
+            "csv" => FileType::Csv,
+            "json" => FileType::Json,
+            _ => FileType::Lines,
+        };
+    })
+    .default("lines")
+    .of_sink()
+    .doc("`lines`: each message is a line. `csv`: the same, with `format: delimited`. `json`: the file is a list of the messages"),
+    Row::duration("rollingInterval", |sink, age| sink.rolling.interval = Some(age).filter(|age| !age.is_zero()))
+        .default("0")
+        .of_sink()
+        .doc("Begin a new file after this time; `0`: no limit"),
+    Row::whole("rollingCount", 0, u64::MAX, |sink, count| sink.rolling.count = count)
+        .default("1000000")
+        .of_sink()
+        .doc("Messages of a file; `0`: no limit"),
+    Row::whole("rollingSize", 0, u64::MAX, |sink, size| sink.rolling.size = size)
+        .default("0")
+        .of_sink()
+        .doc("Bytes of a file, at most, but for a single longer message; `0`: no limit"),
+    Row::choice("rollingNamePattern", &["none", "prefix", "suffix"], |sink, pattern| {
+        sink.rolling.pattern = match pattern {
+            "prefix" => NamePattern::Prefix,
+            "suffix" => NamePattern::Suffix,
+            _ => NamePattern::None,
+        };
+    })
+    .default("none")
+    .of_sink()
+    .doc("Where the time at which a file begins stands in its name, in ms since the epoch. `prefix`: `1700000000000-a.csv`. `suffix`: `a-1700000000000.csv`. `none`: the file has the plain name, and is renamed as with `suffix` when the next one begins"),
+    Row::object("queue", &[
+        Row::whole("messages", 1, usize::MAX as u64, |sink, messages| sink.queue.messages = messages as usize)
+            .default("65536"),
+        Row::whole("bytes", 1, usize::MAX as u64, |sink, bytes| sink.queue.bytes = bytes as usize).default("16777216"),
+    ])
+    .shorthand("messages")
+    .of_sink()
+    .doc("What may wait to be written; beyond it, the oldest messages are dropped"),
+    Row::without_effect("checkInterval", property::Type::Duration { least: Duration::ZERO, most: Duration::MAX }),
+    Row::without_effect("interval", property::Type::Duration { least: Duration::ZERO, most: Duration::MAX }),
+];
+
+/// A property that cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum SinkError {
+    #[error("path must be set: the name of a file such as results.jsonl")]
+    NoPath,
+    #[error("one of rollingInterval, rollingCount and rollingSize must be set")]
+    NoRolling,
+    #[error("path: {0}")]
+    Template(TemplateError),
+}
+
+/// The properties of a sink.
+pub fn entries() -> Vec<Entry> {
+    property::entries(PROPERTIES)
+}
+
+impl FileSink {
+    /// Checks a sink's properties.
+    ///
+    /// # Errors
+    /// [`Invalid`]
+    pub fn new(props: &Map<String, Json>) -> Result<(FileSink, Vec<Warning>), Invalid> {
+        let (mut sink, mut found): (FileSink, _) = crate::io::properties::read(PROPERTIES, props);
+        if sink.path.is_empty() && !found.has_fault("path") {
+            found.refuse("path", SinkError::NoPath);
+        }
+        if sink.path.contains("{{") {
+            match Part::new("path", &sink.path) {
+                Ok(part) => sink.addressing = Some(Addressing { parts: vec![part], each_row: false }),
+                Err(error) => found.refuse("path", SinkError::Template(error)),
+            }
+        }
+        if (sink.rolling.interval, sink.rolling.count, sink.rolling.size) == (None, 0, 0) && found.faults.is_empty() {
+            found.refuse("rollingCount", SinkError::NoRolling);
+        }
+        found.finish(sink)
+    }
+
+    /// The format that `fileType` asks for. Compression applies to the file, not to each message.
+    ///
+    /// # Errors
+    /// Common properties of sinks that contradict its own.
+    pub fn form(&mut self, shape: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
+        let mut shape = shape;
+        let header = matches!(shape.format, OutputFormat::Delimited { header: true, .. });
+        match self.file_type {
+            FileType::Csv if !matches!(shape.format, OutputFormat::Delimited { .. }) => {
+                return Err("format must be delimited when fileType is csv".to_owned());
+            }
+            FileType::Json if has_format && shape.format != OutputFormat::Json => {
+                return Err("format must be json when fileType is json".to_owned());
+            }
+            _ => {}
+        }
+        if self.addressing.is_some() && shape.send_single && shape.gathers() {
+            return Err(
+                "a template in path gives each row a file of its own, so that there are no batches: leave out \
+                        batchSize and lingerInterval, or sendSingle"
+                    .to_owned(),
+            );
+        }
+        self.compression = match shape.compression.take() {
+            method @ (None | Some(Method::Gzip | Method::Zstd)) => method,
+            Some(_) => return Err("compression must be one of gzip, zstd".to_owned()),
+        };
+        self.header = header;
+        self.one_line = shape.format == OutputFormat::Json;
+        shape.to = self.addressing.clone();
+        Ok(shape)
+    }
+
+    /// Whether its file, as far as it is known before messages come, is below the allowed folders.
+    pub fn is_held(&self, files: &FileRoots) -> bool {
+        self.addressing.is_some() || files.holds_below_data(Path::new(&self.path))
+    }
+
+    /// The path as it was written.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+/// What the file sinks of a process share: which files are being written, so that no two write one.
+#[derive(Clone, Debug, Default)]
+pub struct FileWriters(Arc<Mutex<HashSet<PathBuf>>>);
+
+/// A file that a sink writes; free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Claim {
+    writers: FileWriters,
+    path: PathBuf,
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        locked(&self.writers.0).remove(&self.path);
+    }
+}
+
+impl FileWriters {
+    /// Claims a file; `None` while another sink writes it.
+    pub(super) fn claim(&self, path: &Path) -> Option<Claim> {
+        let free = locked(&self.0).insert(path.to_owned());
+        free.then(|| Claim { writers: self.clone(), path: path.to_owned() })
+    }
+
+    /// Opens a sink that writes below these folders.
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub fn open(&self, sink: FileSink, files: FileRoots) -> io::Result<FileLink> {
+        let outbox = Outbox::new(sink.queue);
+        let address = format!("file:{}", sink.path);
+        let (stop, stopped) = mpsc::channel();
+        let (done, ended) = oneshot::channel();
+        let writer = Writer::new(outbox.clone(), sink, files, self.clone(), stopped);
+        std::thread::Builder::new().name("file sink".to_owned()).spawn(move || {
+            writer.run();
+            drop(done);
+        })?;
+        let closing = tokio::sync::Mutex::new(Some(Closing { stop, ended }));
+        Ok(FileLink { outbox, address, closing })
+    }
+}
+
+/// What ends the thread of a sink, and tells that it has ended.
+struct Closing {
+    stop: mpsc::Sender<()>,
+    ended: oneshot::Receiver<()>,
+}
+
+/// An open sink. Dropped, it writes nothing more.
+pub struct FileLink {
+    outbox: Arc<Outbox>,
+    address: String,
+    closing: tokio::sync::Mutex<Option<Closing>>,
+}
+
+impl FileLink {
+    /// The way in for results.
+    pub fn outlet(&self) -> Arc<dyn Outlet> {
+        self.outbox.clone()
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> LinkStatus {
+        self.outbox.status(self.address.clone())
+    }
+
+    /// Writes what waits for up to `flush`, and closes the files; what is left then is lost, and counted.
+    pub async fn close(&self, flush: Duration) {
+        self.outbox.close();
+        let Some(Closing { stop, ended }) = self.closing.lock().await.take() else { return };
+        self.outbox.drain(tokio::time::Instant::now() + flush).await;
+        self.outbox.clear();
+        drop(stop);
+        let _ = tokio::time::timeout(CLOSING, ended).await;
+    }
+}
+
+impl Drop for FileLink {
+    fn drop(&mut self) {
+        self.outbox.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_is_told() {
+        for (props, expected) in [
+            (json!({}), "path must be set"),
+            (json!({"path": "{{"}), "path: template"),
+            (json!({"path": "a", "fileType": "csv2"}), "expected lines, csv or json"),
+            (
+                json!({"path": "a", "rollingCount": 0}),
+                "one of rollingInterval, rollingCount and rollingSize must be set",
+            ),
+            (json!({"path": "a", "rollingCount": -1}), "property rollingCount is -1"),
+            (json!({"path": "a", "rollingNamePattern": "test"}), "expected none, prefix or suffix"),
+            (json!({"path": "a", "checkInterval": -1}), "property checkInterval is -1"),
+        ] {
+            let error = FileSink::new(props.as_object().expect("an object")).expect_err("it is wrong").to_string();
+            assert!(error.contains(expected), "{props}: {error}");
+        }
+        let form = |props: Json, shape: SinkFormat, has_format| {
+            let (mut sink, _) = FileSink::new(props.as_object().expect("an object")).expect("right");
+            sink.form(shape, has_format)
+        };
+        assert!(form(json!({"path": "a", "fileType": "csv"}), SinkFormat::lists(), false).is_err());
+        let packed = |method| SinkFormat { compression: Some(method), ..SinkFormat::lists() };
+        assert!(form(json!({"path": "a"}), packed(Method::Zlib), false).is_err());
+        let shape = form(json!({"path": "{{.x}}"}), packed(Method::Gzip), false).expect("right");
+        assert!(shape.compression.is_none() && shape.to.is_some());
+    }
+}

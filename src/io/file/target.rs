@@ -1,0 +1,322 @@
+//! One file of a sink: opened, with what a killed process left of it mended, appended to, and ended.
+//!
+//! What is added waits in memory until [`Target::flush`]; then it is in the file as a whole or not at all. An
+//! uncompressed file can be read at any time: a list of JSON ends with its bracket after each flush. A compressed one is a
+//! sequence of members, one for each flush, as gzip and zstd allow.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime};
+
+use super::mend;
+use super::sink::{Claim, FileSink, FileType, FileWriters, NamePattern, Rolling};
+use crate::format::compress::Method;
+use crate::io::log::add_line;
+
+pub(super) struct Target {
+    file: File,
+    /// where it is now
+    path: PathBuf,
+    /// what it is called without the time of its beginning
+    name: PathBuf,
+    _claim: Claim,
+    began: Instant,
+    /// when it began, ms since the epoch
+    stamp: u128,
+    form: Form,
+    /// bytes that are in the file, and whole
+    length: u64,
+    /// what the next flush adds
+    waiting: Vec<u8>,
+    /// messages of the file, and those that wait for the flush
+    messages: u64,
+}
+
+/// How messages become bytes of a file.
+#[derive(Clone, Copy, Debug)]
+struct Form {
+    file_type: FileType,
+    compression: Option<Method>,
+    header: bool,
+    one_line: bool,
+}
+
+impl Target {
+    /// Opens the file for `path`, which is below the allowed folders. `None` while another sink writes it.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn open(path: &Path, sink: &FileSink, writers: &FileWriters) -> io::Result<Option<Target>> {
+        let Some(claim) = writers.claim(path) else { return Ok(None) };
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let form = Form {
+            file_type: sink.file_type,
+            compression: sink.compression,
+            header: sink.header,
+            one_line: sink.one_line,
+        };
+        let stamp = now();
+        let named = sink.rolling.pattern != NamePattern::None;
+        if named {
+            // The last one may have been left torn.
+            if let Some(last) = newest(path, sink.rolling.pattern)? {
+                form.mend(&mut options().open(last)?)?;
+            }
+        }
+        let (at, mut file) = match named {
+            true => fresh(path, sink.rolling.pattern, stamp)?,
+            false => (path.to_owned(), options().create(true).open(path)?),
+        };
+        let mut length = form.mend(&mut file)?;
+        // A list that is packed cannot go on.
+        if form.compression.is_some() && form.file_type == FileType::Json && length > 0 {
+            drop(file);
+            set_aside(path, stamp)?;
+            file = options().create(true).open(path)?;
+            length = 0;
+        }
+        Ok(Some(Target {
+            file,
+            path: at,
+            name: path.to_owned(),
+            _claim: claim,
+            began: Instant::now(),
+            stamp,
+            form,
+            length,
+            waiting: Vec::new(),
+            messages: 0,
+        }))
+    }
+
+    /// Whether the next file must begin before a message of so many bytes is added.
+    pub fn is_full(&self, rolling: &Rolling, bytes: usize) -> bool {
+        let size = self.length + (self.waiting.len() + bytes) as u64;
+        (rolling.count > 0 && self.messages >= rolling.count)
+            || (rolling.size > 0 && size > rolling.size && self.messages > 0)
+            || self.is_old(rolling)
+    }
+
+    /// Whether it is older than files may be.
+    pub fn is_old(&self, rolling: &Rolling) -> bool {
+        rolling.interval.is_some_and(|age| self.began.elapsed() >= age)
+    }
+
+    /// How long until it is older than files may be.
+    pub fn time_left(&self, rolling: &Rolling) -> Option<Duration> {
+        rolling.interval.map(|age| age.saturating_sub(self.began.elapsed()))
+    }
+
+    /// Adds a message to what the next flush writes.
+    pub fn add(&mut self, message: &[u8]) {
+        let first = self.length == 0 && self.waiting.is_empty();
+        self.messages += 1;
+        match self.form.file_type {
+            FileType::Json => {
+                self.waiting.push(if first { b'[' } else { b',' });
+                // An empty list that was mended has no element before the next one.
+                if self.length == 1 && self.waiting.len() == 1 {
+                    self.waiting.clear();
+                }
+                self.waiting.extend_from_slice(message);
+            }
+            FileType::Lines | FileType::Csv => {
+                let message = match self.form.header && !first {
+                    true => message.iter().position(|&byte| byte == b'\n').map_or(&[][..], |end| &message[end + 1..]),
+                    false => message,
+                };
+                if self.form.one_line {
+                    add_line(&mut self.waiting, message);
+                } else if !message.is_empty() || !self.form.header {
+                    self.waiting.extend_from_slice(message);
+                    self.waiting.push(b'\n');
+                }
+            }
+        }
+    }
+
+    /// How much waits for the flush, bytes.
+    pub fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
+    /// Writes what waits.
+    ///
+    /// # Errors
+    /// Those of the system; the file is as it was before, and a later flush may succeed.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if self.waiting.is_empty() {
+            return Ok(());
+        }
+        let packed = match self.form.compression {
+            Some(method) => Some(method.pack(&self.waiting).map_err(io::Error::other)?),
+            None => None,
+        };
+        let bytes = packed.as_deref().unwrap_or(&self.waiting);
+        self.file.seek(SeekFrom::Start(self.length))?;
+        let ends = self.form.file_type == FileType::Json && self.form.compression.is_none();
+        let written = self.file.write_all(bytes).and_then(|()| if ends { self.file.write_all(b"]") } else { Ok(()) });
+        if let Err(error) = written {
+            // Room for the rest may come later; what is there must be whole until then.
+            self.file.set_len(self.length)?;
+            if ends && self.length > 0 {
+                let _ = self.file.seek(SeekFrom::Start(self.length)).and_then(|_| self.file.write_all(b"]"));
+            }
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        self.waiting.clear();
+        Ok(())
+    }
+
+    /// Ends the file, to which all has been flushed. `rolls`: another one takes its place.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub fn end(mut self, pattern: NamePattern, rolls: bool) -> io::Result<()> {
+        if let (Some(method), FileType::Json) = (self.form.compression, self.form.file_type) {
+            let end = if self.length == 0 { b"[]".as_slice() } else { b"]" };
+            self.file.seek(SeekFrom::Start(self.length))?;
+            self.file.write_all(&method.pack(end).map_err(io::Error::other)?)?;
+        }
+        self.file.sync_data()?;
+        if rolls && pattern == NamePattern::None && self.messages > 0 {
+            set_aside(&self.name, self.stamp)?;
+        }
+        Ok(())
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Form {
+    /// Cuts what is torn off, and says how long the rest is.
+    fn mend(self, file: &mut File) -> io::Result<u64> {
+        let length = file.metadata()?.len();
+        if length == 0 {
+            return Ok(0);
+        }
+        if let Some(method) = self.compression {
+            let whole = mend::members(file, method)?;
+            if whole < length {
+                file.set_len(whole)?;
+                if self.file_type == FileType::Json && whole > 0 {
+                    // It is read as a list although its end was not written.
+                    let end = method.pack(b"]").map_err(io::Error::other)?;
+                    file.seek(SeekFrom::Start(whole))?;
+                    file.write_all(&end)?;
+                    return Ok(whole + end.len() as u64);
+                }
+            }
+            return Ok(whole);
+        }
+        if self.file_type == FileType::Json {
+            let bad = || io::Error::new(io::ErrorKind::InvalidData, "it holds something else than a JSON list");
+            let whole = mend::list(file)?.ok_or_else(bad)?;
+            file.set_len(whole)?;
+            file.seek(SeekFrom::Start(whole))?;
+            file.write_all(b"]")?;
+            return Ok(whole);
+        }
+        let (whole, unended) = mend::lines(file, self.one_line)?;
+        if whole < length {
+            file.set_len(whole)?;
+        }
+        if !unended {
+            return Ok(whole);
+        }
+        file.seek(SeekFrom::Start(whole))?;
+        file.write_all(b"\n")?;
+        Ok(whole + 1)
+    }
+}
+
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    // A pipe or device is not waited for: it is no place for results.
+    options.read(true).write(true).mode(0o640).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY);
+    options
+}
+
+fn now() -> u128 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_millis()
+}
+
+/// The name of a file that began at `stamp`.
+fn stamped(path: &Path, pattern: NamePattern, stamp: u128) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    let extension = path.extension().map(|extension| format!(".{}", extension.to_string_lossy())).unwrap_or_default();
+    path.with_file_name(match pattern {
+        NamePattern::Prefix => format!("{stamp}-{name}"),
+        NamePattern::None | NamePattern::Suffix => format!("{stem}-{stamp}{extension}"),
+    })
+}
+
+/// A new file with the time in its name.
+fn fresh(path: &Path, pattern: NamePattern, stamp: u128) -> io::Result<(PathBuf, File)> {
+    let mut stamp = stamp;
+    loop {
+        let at = stamped(path, pattern, stamp);
+        match options().create_new(true).open(&at) {
+            Ok(file) => return Ok((at, file)),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stamp += 1,
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Renames a file that is done.
+fn set_aside(path: &Path, stamp: u128) -> io::Result<()> {
+    let mut stamp = stamp;
+    while stamped(path, NamePattern::Suffix, stamp).try_exists()? {
+        stamp += 1;
+    }
+    fs::rename(path, stamped(path, NamePattern::Suffix, stamp))
+}
+
+/// The last file that was made for this path, by the time in its name.
+fn newest(path: &Path, pattern: NamePattern) -> io::Result<Option<PathBuf>> {
+    const MARK: u128 = 0;
+    let marked = stamped(path, pattern, MARK);
+    let marked = marked.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    // What stands before and behind the time.
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let (before, behind) = match pattern {
+        NamePattern::Prefix => (String::new(), format!("-{name}")),
+        _ => {
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let before = format!("{stem}-");
+            let behind = marked[before.len() + 1..].to_owned();
+            (before, behind)
+        }
+    };
+    let Some(folder) = path.parent() else { return Ok(None) };
+    let mut newest: Option<(u128, PathBuf)> = None;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let found = entry.file_name().to_string_lossy().into_owned();
+        let stamp = found.strip_prefix(before.as_str()).and_then(|rest| rest.strip_suffix(behind.as_str()));
+        let Some(stamp) = stamp.and_then(|stamp| stamp.parse().ok()) else { continue };
+        if entry.file_type()?.is_file() && newest.as_ref().is_none_or(|(known, _)| stamp > *known) {
+            newest = Some((stamp, entry.path()));
+        }
+    }
+    Ok(newest.map(|(_, path)| path))
+}
+
+/// Whether a path is something that results can be written to: nothing yet, or a regular file.
+pub(super) fn is_writable(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(metadata) => Ok(metadata.is_file()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,455 @@
+//! The queue of a sink that sends at its own pace (requests, files), with its counts and its state.
+//!
+//! The worker puts batches in and never waits. One sender takes them out in order. Beyond the limits the oldest messages
+//! are dropped and counted, except those that the sender holds. With `enableCache` messages wait in a store instead.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, Weak};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::batch_queue::{BatchQueue, QueueLimit, Rest};
+use super::queue::{MessageBatch, Outlet};
+use super::spool::{Held, Portion, Store, Wake};
+use super::{LinkHistory, LinkState, LinkStatus, UNSENT, printable};
+use crate::format::address::Address;
+use crate::sync::locked;
+
+/// The cause under which a sink counts what was beyond its limits.
+pub const FULL: &str = "queue full";
+
+/// See the module.
+pub struct Outbox {
+    limit: QueueLimit,
+    state: Mutex<State>,
+    /// what keeps the messages, and the name of this outbox to it
+    store: Option<(Arc<Store>, u64)>,
+    /// the store, until the sink ends
+    held: Mutex<Option<Held>>,
+    /// tells a sender that is a task
+    more: Notify,
+    /// tells a sender that is a thread
+    arrived: Condvar,
+    drained: Notify,
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    health: Mutex<Health>,
+}
+
+#[derive(Default)]
+struct State {
+    queue: BatchQueue,
+    /// nothing more is taken in
+    closed: bool,
+}
+
+/// How the other end stands, and what was lost.
+struct Health {
+    state: LinkState,
+    since: SystemTime,
+    last_error: Option<(SystemTime, String)>,
+    history: LinkHistory,
+    dropped: Vec<(&'static str, u64)>,
+}
+
+impl Outbox {
+    /// An empty one. Until something is sent it counts as connected.
+    pub fn new(limit: QueueLimit) -> Arc<Outbox> {
+        Arc::new(Outbox::over(limit, None))
+    }
+
+    /// One whose messages are kept.
+    pub(super) fn stored(held: Held) -> Arc<Outbox> {
+        let store = Arc::clone(&held);
+        Arc::new_cyclic(|this: &Weak<Outbox>| {
+            let owner = store.own(Arc::new(Bell(this.clone())));
+            let outbox = Outbox::over(QueueLimit::default(), Some((store, owner)));
+            *locked(&outbox.held) = Some(held);
+            outbox
+        })
+    }
+
+    fn over(limit: QueueLimit, store: Option<(Arc<Store>, u64)>) -> Outbox {
+        let health = Health {
+            state: LinkState::Connected,
+            since: SystemTime::now(),
+            last_error: None,
+            history: LinkHistory::default(),
+            dropped: Vec::new(),
+        };
+        Outbox {
+            limit,
+            state: Mutex::default(),
+            store,
+            held: Mutex::default(),
+            more: Notify::new(),
+            arrived: Condvar::new(),
+            drained: Notify::new(),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            health: Mutex::new(health),
+        }
+    }
+
+    /// The store, if this is the outbox that may take from it.
+    fn own_store(&self) -> Option<&Arc<Store>> {
+        self.store.as_ref().filter(|(store, owner)| store.is_owned(*owner)).map(|(store, _)| store)
+    }
+
+    /// Takes the oldest batch, once there is one; `None` once the outbox is closed and empty.
+    pub async fn next(self: &Arc<Self>) -> Option<Taken> {
+        loop {
+            let more = self.more.notified();
+            tokio::pin!(more);
+            more.as_mut().enable();
+            let closed = {
+                let mut state = locked(&self.state);
+                if let Some(rest) = state.queue.take_up_to(self.portion()) {
+                    return Some(self.taken(rest, None));
+                }
+                state.closed
+            };
+            if let Some(store) = self.own_store() {
+                if let Some(Portion { batch, next, number, resent }) = store.take() {
+                    return Some(self.taken(Rest { batch, next }, Some((number, resent))));
+                }
+                // Something may be on its way from the disk.
+                if closed && store.queued() == 0 {
+                    return None;
+                }
+            } else if closed {
+                return None;
+            }
+            more.await;
+        }
+    }
+
+    /// The same for a thread, which waits no longer than `limit`.
+    pub fn wait(self: &Arc<Self>, limit: Duration) -> Waited {
+        let state = locked(&self.state);
+        let idle = |state: &mut State| state.queue.is_empty() && !state.closed;
+        let waited = self.arrived.wait_timeout_while(state, limit, idle);
+        let (mut state, _) = waited.unwrap_or_else(std::sync::PoisonError::into_inner);
+        match state.queue.take_up_to(self.portion()) {
+            Some(rest) => Waited::Batch(self.taken(rest, None)),
+            None if state.closed => Waited::Ended,
+            None => Waited::Nothing,
+        }
+    }
+
+    /// How many messages the sender gets at a time. What it holds is not dropped, and counts against the limit.
+    pub fn portion(&self) -> usize {
+        (self.limit.messages / 8).clamp(1, 1024)
+    }
+
+    fn taken(self: &Arc<Self>, rest: Rest, kept: Option<(u64, bool)>) -> Taken {
+        Taken { outbox: self.clone(), rest, done: AtomicUsize::new(0), kept }
+    }
+
+    /// Takes nothing more in.
+    pub fn close(&self) {
+        locked(&self.state).closed = true;
+        self.more.notify_waiters();
+        self.arrived.notify_all();
+    }
+
+    /// Drops and counts what waits. Kept messages stay, except with `cleanCacheAtStop`.
+    pub fn clear(&self) {
+        let lost = locked(&self.state).queue.clear();
+        self.lose(UNSENT, lost);
+        self.drained.notify_waiters();
+        if let Some(store) = self.own_store()
+            && store.settings().clean_at_stop
+        {
+            store.clear();
+        }
+    }
+
+    /// Ends the sink. Kept messages are on disk when this returns.
+    pub(super) async fn release(&self) {
+        if let Some((store, owner)) = &self.store {
+            store.keep().await;
+            let held = locked(&self.held).take();
+            if let Some(held) = held {
+                held.disown(*owner);
+            }
+        }
+    }
+
+    /// Waits until nothing waits and the sender holds nothing, but not beyond `deadline`.
+    pub async fn drain(&self, deadline: Instant) {
+        if let Some(store) = self.own_store() {
+            // What is kept need not wait for a server that is away.
+            if locked(&self.health).state == LinkState::Connected {
+                store.drained(deadline.saturating_duration_since(Instant::now())).await;
+            }
+            return;
+        }
+        loop {
+            let drained = self.drained.notified();
+            tokio::pin!(drained);
+            drained.as_mut().enable();
+            if self.queued() == 0 || tokio::time::timeout_at(deadline, drained).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// How many messages wait, with those that the sender holds.
+    pub fn queued(&self) -> usize {
+        locked(&self.state).queue.messages()
+    }
+
+    /// Counts messages that are lost.
+    pub fn lose(&self, cause: &'static str, messages: usize) {
+        if messages == 0 {
+            return;
+        }
+        let dropped = &mut locked(&self.health).dropped;
+        match dropped.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, count)) => *count += messages as u64,
+            None => dropped.push((cause, messages as u64)),
+        }
+    }
+
+    /// Notes that the other end takes what is sent.
+    pub fn works(&self) {
+        let mut health = locked(&self.health);
+        if health.state != LinkState::Connected || health.history.connected.is_none() {
+            let now = SystemTime::now();
+            health.history.connects(now);
+            (health.state, health.since) = (LinkState::Connected, now);
+        }
+    }
+
+    /// Notes an error; `away`: the other end takes nothing now.
+    pub fn fails(&self, error: &str, away: bool) {
+        let now = SystemTime::now();
+        let mut health = locked(&self.health);
+        // Part of it may be the other end's words: they must not command a terminal.
+        health.last_error = Some((now, printable(error).into_owned()));
+        health.history.failures += 1;
+        if away && health.state == LinkState::Connected {
+            health.history.disconnects(now);
+            (health.state, health.since) = (LinkState::Connecting, now);
+        }
+    }
+
+    /// How it stands.
+    pub fn status(&self, address: String) -> LinkStatus {
+        let health = locked(&self.health);
+        let mut status = LinkStatus {
+            address,
+            state: health.state,
+            since: health.since,
+            peers: usize::from(health.state == LinkState::Connected),
+            last_error: health.last_error.clone(),
+            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            dropped: health.dropped.clone(),
+            queued: self.queued(),
+            stored: 0,
+            unproven: 0,
+            history: health.history,
+        };
+        drop(health);
+        // What another sink has taken over, that one counts.
+        if let Some((store, owner)) = &self.store
+            && (store.is_owned(*owner) || store.is_free())
+        {
+            store.describe(&mut status);
+        }
+        status
+    }
+}
+
+/// A store tells its outbox that there is something to send.
+struct Bell(Weak<Outbox>);
+
+impl Wake for Bell {
+    fn wake(&self) {
+        if let Some(outbox) = self.0.upgrade() {
+            outbox.more.notify_one();
+        }
+    }
+}
+
+impl Outlet for Outbox {
+    fn send(&self, batch: &Arc<MessageBatch>) {
+        if batch.is_empty() {
+            return;
+        }
+        if let Some((store, _)) = &self.store {
+            return store.push(batch);
+        }
+        let mut state = locked(&self.state);
+        if state.closed {
+            drop(state);
+            return self.lose(UNSENT, batch.len());
+        }
+        state.queue.push(batch);
+        let lost = if state.queue.exceeds(self.limit) { state.queue.drop_oldest(self.limit) } else { 0 };
+        drop(state);
+        self.lose(FULL, lost);
+        self.more.notify_one();
+        self.arrived.notify_one();
+    }
+
+    fn may_wait(&self) -> bool {
+        false
+    }
+}
+
+/// What [`Outbox::wait`] found.
+pub enum Waited {
+    /// the oldest batch
+    Batch(Taken),
+    /// nothing yet
+    Nothing,
+    /// nothing, and there will be nothing more
+    Ended,
+}
+
+/// A batch in the hands of the sender. Messages that are not accounted for when it is dropped are lost, and counted.
+pub struct Taken {
+    outbox: Arc<Outbox>,
+    rest: Rest,
+    /// messages that are accounted for
+    done: AtomicUsize,
+    /// for kept messages: the number of the first one, and whether they were kept before the connection
+    kept: Option<(u64, bool)>,
+}
+
+impl Taken {
+    pub fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    /// A message, with its address where it has one.
+    ///
+    /// # Panics
+    /// If there is no such message.
+    pub fn message(&self, index: usize) -> (Bytes, Option<&Address>) {
+        let index = self.rest.next + index;
+        (self.rest.batch.message(index), self.rest.batch.address(index))
+    }
+
+    /// The pause before each message (`resendInterval`).
+    pub fn pause(&self) -> Duration {
+        match (self.kept, &self.outbox.store) {
+            (Some((_, true)), Some((store, _))) => store.settings().resend_interval,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// The message at `index` was sent; these are its bytes.
+    pub fn sent(&self, index: usize, bytes: usize) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        match (self.kept, &self.outbox.store) {
+            (Some((number, _)), Some((store, _))) => {
+                store.sent(bytes);
+                store.finish(number + index as u64, 1, 1);
+            }
+            _ => {
+                self.outbox.messages.fetch_add(1, Ordering::Relaxed);
+                self.outbox.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The message at `index` is lost for this reason.
+    pub fn lost(&self, index: usize, cause: &'static str) {
+        self.done.fetch_add(1, Ordering::Relaxed);
+        self.outbox.lose(cause, 1);
+        if let (Some((number, _)), Some((store, _))) = (self.kept, &self.outbox.store) {
+            store.finish(number + index as u64, 1, 0);
+        }
+    }
+}
+
+impl Drop for Taken {
+    fn drop(&mut self) {
+        // What is kept is not lost.
+        if self.kept.is_some() {
+            return;
+        }
+        let done = self.done.load(Ordering::Relaxed);
+        let mut state = locked(&self.outbox.state);
+        let lost = state.queue.settle(self.rest.clone(), done, false);
+        let empty = state.queue.messages() == 0;
+        drop(state);
+        self.outbox.lose(UNSENT, lost);
+        if empty {
+            self.outbox.drained.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn batch(text: &'static str) -> Arc<MessageBatch> {
+        let ends = (1..=text.len() as u32).collect();
+        Arc::new(MessageBatch::new(Bytes::from_static(text.as_bytes()), ends, true, None))
+    }
+
+    fn outbox(messages: usize) -> Arc<Outbox> {
+        Outbox::new(QueueLimit { messages, bytes: 1 << 20 })
+    }
+
+    #[tokio::test]
+    async fn messages_are_sent_lost_or_left() {
+        let outbox = outbox(4);
+        outbox.send(&batch("abc"));
+        let taken = outbox.next().await.expect("a batch");
+        outbox.send(&batch("def"));
+        // Of six messages two are too many; what is taken stays.
+        assert_eq!((taken.len(), outbox.queued()), (3, 4));
+        taken.sent(0, 1);
+        taken.lost(1, "refused");
+        drop(taken);
+        outbox.close();
+        let taken = outbox.next().await.expect("the rest of the second batch");
+        assert_eq!(taken.message(0).0, "f");
+        taken.sent(0, 1);
+        drop(taken);
+        assert!(outbox.next().await.is_none());
+        outbox.send(&batch("g"));
+        let status = outbox.status("x".to_owned());
+        assert_eq!((status.messages, status.bytes, status.queued), (2, 2, 0));
+        assert_eq!(status.dropped, [(FULL, 2), ("refused", 1), (UNSENT, 2)]);
+    }
+
+    #[test]
+    fn a_thread_waits_for_batches() {
+        let outbox = outbox(10);
+        assert!(matches!(outbox.wait(Duration::ZERO), Waited::Nothing));
+        let sender = outbox.clone();
+        let sending = std::thread::spawn(move || sender.send(&batch("a")));
+        assert!(matches!(outbox.wait(Duration::from_secs(60)), Waited::Batch(_)));
+        sending.join().expect("it ends");
+        outbox.close();
+        assert!(matches!(outbox.wait(Duration::from_secs(60)), Waited::Ended));
+    }
+
+    #[test]
+    fn the_other_end_comes_and_goes() {
+        let outbox = outbox(1);
+        outbox.works();
+        outbox.fails("no route\u{1b}", true);
+        let status = outbox.status("x".to_owned());
+        assert_eq!((status.state, status.peers, status.history.failures), (LinkState::Connecting, 0, 1));
+        assert_eq!(status.last_error.map(|(_, text)| text).as_deref(), Some("no route\\u{1b}"));
+        outbox.works();
+        let history = outbox.status("x".to_owned()).history;
+        assert_eq!((history.connects, history.disconnects), (2, 1));
+    }
+}

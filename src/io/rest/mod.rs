@@ -1,0 +1,262 @@
+//! The `rest` sink: each message is an HTTP request.
+//!
+//! Requests wait in an [`Outbox`], so the engine never waits for a server. They are sent in order, one at a time unless
+//! `concurrency` allows more, and repeated while the server is away or asks to wait (`sender`). All rest sinks of a process
+//! share one thread of their own, so neither data nor the REST API waits for TLS or a slow answer.
+//! [`crate::io::egress`] decides where a request may go.
+
+mod client;
+mod properties;
+mod request;
+mod sender;
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::{Map, Value as Json};
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use self::client::HttpClient;
+use self::properties::{Draft, PROPERTIES};
+use self::request::{BodyType, Dynamic, Method};
+use crate::format::address::Addressing;
+use crate::format::compress;
+use crate::format::sink_format::{OutputFormat, SinkFormat};
+use crate::io::LinkStatus;
+use crate::io::batch_queue::QueueLimit;
+use crate::io::egress::{Destination, Egress, EgressError};
+use crate::io::outbox::Outbox;
+use crate::io::queue::Outlet;
+use crate::io::spool::{CacheSettings, Held};
+use crate::io::tls::ClientTls;
+use crate::property::{self, Entry, Invalid, Warning};
+use crate::sync::locked;
+use crate::text::secret::masked_url;
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RestSink {
+    method: Dynamic<Method>,
+    url: Dynamic<String>,
+    body_type: Dynamic<BodyType>,
+    headers: Vec<(String, Dynamic<String>)>,
+    /// the templates among these, in their order; none: all requests are alike
+    addressing: Option<Addressing>,
+    /// where requests go, as far as it does not depend on messages: scheme, host and port
+    origin: Option<Origin>,
+    tls: Option<ClientTls>,
+    timeout: Duration,
+    concurrency: usize,
+    retry: Retry,
+    queue: QueueLimit,
+    cache: Option<CacheSettings>,
+    debug_response: bool,
+    response: ResponseType,
+    /// how bodies are packed
+    encoding: Option<compress::Method>,
+}
+
+/// The part of a URL that says which server it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Origin {
+    secure: bool,
+    /// IPv6 addresses without brackets
+    host: String,
+    port: u16,
+}
+
+/// When a request is sent again.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Retry {
+    /// the first wait
+    initial: Duration,
+    /// the longest wait; each is twice the one before
+    max: Duration,
+    /// how many answers with an error of the server one message gets before it is lost
+    attempts: u64,
+}
+
+/// How a successful answer is recognised.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum ResponseType {
+    /// the status
+    #[default]
+    Code,
+    /// and the member `code` of the answer's JSON
+    Body,
+}
+
+/// Every property with its documentation.
+pub fn entries() -> Vec<Entry> {
+    property::entries(PROPERTIES)
+}
+
+/// The chapter of documentation.
+pub fn reference() -> String {
+    format!(
+        "## rest\n\n\
+         Sends each message as an HTTP request. `method`, `url`, `bodyType` and the values of `headers` may be [templates](sinks.md#templates): \
+         the dot is the row with `sendSingle`, else the list of rows. A request succeeds with a status from 200 to 299. \
+         A server that cannot be reached, 429 and 503 are tried again until they succeed, other errors of the server `retry.attempts` times; \
+         waits grow, and `Retry-After` is honoured. Any other status loses the message, counted as `refused`. \
+         Requests are sent in order, one after the other; with `concurrency` above 1 they are not. \
+         What waits is bounded by `queue`: the oldest messages are dropped and counted; with `enableCache` it outlives this process. \
+         Addresses of this machine and link-local ones need [`basic.egressAllow`](security.md#requests-of-sinks).\n\n{}",
+        property::reference::table(&entries(), true)
+    )
+}
+
+impl RestSink {
+    /// Checks a sink's properties.
+    ///
+    /// # Errors
+    /// [`Invalid`]
+    pub fn new(props: &Map<String, Json>) -> Result<(RestSink, Vec<Warning>), Invalid> {
+        let (draft, mut found): (Draft, _) = crate::io::properties::read(PROPERTIES, props);
+        let sink = draft.settle(&mut found);
+        found.finish(sink)
+    }
+
+    /// The format that `bodyType` asks for; with templates each message gets an address.
+    ///
+    /// # Errors
+    /// Common properties of sinks that contradict its own.
+    pub fn form(&mut self, shape: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
+        let mut shape = shape;
+        if let Dynamic::Fixed(body_type) = &self.body_type {
+            match body_type {
+                BodyType::Form if !has_format && shape.template.is_none() => shape.format = OutputFormat::UrlEncoded,
+                BodyType::Form if shape.format != OutputFormat::UrlEncoded && shape.template.is_none() => {
+                    return Err("format must be urlencoded if bodyType is form".to_owned());
+                }
+                BodyType::Json if shape.format != OutputFormat::Json => {
+                    return Err("format must be json if bodyType is json".to_owned());
+                }
+                _ => {}
+            }
+        }
+        if self.addressing.is_some() && shape.send_single && shape.gathers() {
+            return Err("a template gives each row a request of its own, so that there are no batches: leave out \
+                        batchSize and lingerInterval, or sendSingle"
+                .to_owned());
+        }
+        self.encoding = shape.compression;
+        shape.to = self.addressing.clone();
+        Ok(shape)
+    }
+
+    /// Checks the part of the URL that no message changes.
+    ///
+    /// # Errors
+    /// [`EgressError`]
+    pub fn check(&self, egress: &Egress) -> Result<(), EgressError> {
+        let Some(origin) = &self.origin else { return Ok(()) };
+        egress.check_host(Destination { host: &origin.host, port: origin.port, written: true })
+    }
+
+    /// How its messages are kept, if they are.
+    pub fn cache(&self) -> Option<CacheSettings> {
+        self.cache
+    }
+
+    /// The URL for people, without secrets.
+    pub fn address(&self) -> String {
+        let url = match (&self.url, &self.addressing) {
+            (Dynamic::Fixed(url), _) => url.as_str(),
+            (Dynamic::Part(part), Some(addressing)) => addressing.parts.get(*part).map_or("", |part| &part.text),
+            (Dynamic::Part(_), None) => "",
+        };
+        masked_url(url).into_owned()
+    }
+}
+
+/// What the rest sinks of a process share: a thread on which requests are sent. It is there once a sink needs it, and ends
+/// with its last user.
+#[derive(Clone, Default)]
+pub struct RestClients(Arc<Mutex<Option<Arc<Thread>>>>);
+
+struct Thread {
+    handle: Handle,
+    end: CancellationToken,
+}
+
+impl Drop for Thread {
+    fn drop(&mut self) {
+        self.end.cancel();
+    }
+}
+
+impl RestClients {
+    ///
+    /// # Errors
+    /// Those of starting a thread.
+    pub(super) fn open(&self, sink: RestSink, egress: Egress, store: Option<Held>) -> io::Result<RestLink> {
+        let thread = self.thread()?;
+        let outbox = store.map_or_else(|| Outbox::new(sink.queue), Outbox::stored);
+        let address = sink.address();
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let client = HttpClient::new(sink.origin.clone(), sink.tls.clone(), sink.timeout, egress);
+        let (sending, stopped) = (outbox.clone(), stop.clone());
+        let task = async move {
+            // What is on its way is given up with it, and counted by the outbox.
+            let _ = stopped.run_until_cancelled(sender::send(&sending, &sink, &client)).await;
+        };
+        tasks.spawn_on(task, &thread.handle);
+        tasks.close();
+        Ok(RestLink { outbox, address, stop, tasks, _thread: thread })
+    }
+
+    fn thread(&self) -> io::Result<Arc<Thread>> {
+        let mut known = locked(&self.0);
+        if let Some(thread) = &*known {
+            return Ok(thread.clone());
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let (handle, end) = (runtime.handle().clone(), CancellationToken::new());
+        let ends = end.clone();
+        std::thread::Builder::new().name("rest".to_owned()).spawn(move || runtime.block_on(ends.cancelled()))?;
+        let thread = Arc::new(Thread { handle, end });
+        *known = Some(thread.clone());
+        Ok(thread)
+    }
+}
+
+/// An open sink.
+pub struct RestLink {
+    outbox: Arc<Outbox>,
+    address: String,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    _thread: Arc<Thread>,
+}
+
+impl RestLink {
+    /// The way in for results.
+    pub fn outlet(&self) -> Arc<dyn Outlet> {
+        self.outbox.clone()
+    }
+
+    /// How it stands.
+    pub fn status(&self) -> LinkStatus {
+        self.outbox.status(self.address.clone())
+    }
+
+    /// Sends what waits for up to `flush`; what is left then is lost, and counted.
+    pub async fn close(&self, flush: Duration) {
+        self.outbox.close();
+        self.outbox.drain(tokio::time::Instant::now() + flush).await;
+        self.stop.cancel();
+        self.tasks.wait().await;
+        self.outbox.clear();
+        self.outbox.release().await;
+    }
+}
+
+/// A link that nobody closed sends nothing more.
+impl Drop for RestLink {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

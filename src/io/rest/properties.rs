@@ -1,0 +1,253 @@
+//! The properties of the `rest` sink, one row each, and what they say together.
+
+use std::time::Duration;
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::Value as Json;
+use tokio_tungstenite::tungstenite::http::{HeaderName, HeaderValue, Uri};
+
+use super::request::{BodyType, Dynamic, Method, is_template};
+use super::{Origin, ResponseType, RestSink, Retry};
+use crate::format::address::{Addressing, Part};
+use crate::io::spool::properties::{self as cache, CacheDraft, TakesCache};
+use crate::io::tls_properties::{self, TakesTls, TlsDraft};
+use crate::property::{Findings, Property, Warning, Wrong};
+
+/// What the properties say, before it is put together.
+#[derive(Default)]
+pub(super) struct Draft {
+    /// what single properties decide
+    sink: RestSink,
+    method: String,
+    url: String,
+    body_type: String,
+    headers: Vec<(String, String)>,
+    tls: TlsDraft,
+    cache: CacheDraft,
+    retry: Retry,
+}
+
+impl TakesTls for Draft {
+    fn tls(&mut self) -> &mut TlsDraft {
+        &mut self.tls
+    }
+}
+
+impl TakesCache for Draft {
+    fn cache(&mut self) -> &mut CacheDraft {
+        &mut self.cache
+    }
+}
+
+type Row = Property<Draft>;
+
+/// The shortest wait between two tries: a server that refuses is not flooded.
+const SHORTEST_WAIT: Duration = Duration::from_millis(10);
+
+/// The limit of a request where the user sets none.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(super) const PROPERTIES: &[Row] = &[
+    Row::text("url", |draft, url| draft.url = url.trim().to_owned())
+        .of_sink()
+        .doc("Where requests go: `http://` or `https://`"),
+    Row::text("method", |draft, method| draft.method = method.to_owned())
+        .default("get")
+        .of_sink()
+        .doc("`get`, `post`, `put`, `patch`, `delete` or `head`, in any case"),
+    Row::text("bodyType", |draft, body_type| draft.body_type = body_type.to_owned())
+        .of_sink()
+        .doc("What the body is: `none`, `json`, `text`, `html`, `xml`, `javascript`, `form` or `binary`; it decides Content-Type unless `headers` do. Default: `none` for `get` and `head`, else `json`. `form` makes forms of the results (`format: urlencoded`)"),
+    Row::any("headers", "object", "an object of texts that are valid HTTP headers", set_headers)
+        .of_sink()
+        .doc("Further headers, each a text"),
+    Row::duration("timeout", |draft, limit| {
+        draft.sink.timeout = if limit.is_zero() { TIMEOUT } else { limit };
+    })
+    .default("5000")
+    .of_sink()
+    .doc("Limit of a request, from the dial to the end of the answer"),
+    Row::whole("concurrency", 1, 1024, |draft, requests| draft.sink.concurrency = requests as usize)
+        .default("1")
+        .of_sink()
+        .doc("How many requests are on their way at once; above 1, they may arrive in another order"),
+    Row::object("retry", &[
+        Row::duration("initial", |draft, wait| draft.retry.initial = wait.max(SHORTEST_WAIT)).default("100ms"),
+        Row::duration("max", |draft, wait| draft.retry.max = wait).default("30s"),
+        Row::whole("attempts", 1, u64::MAX, |draft, attempts| draft.retry.attempts = attempts).default("10"),
+    ])
+    .of_sink()
+    .doc("Waits between two tries, the first and the longest one, each twice the one before; and how many answers with a status from 500 on, but for 503, one message gets before it is lost"),
+    Row::object("queue", &[
+        Row::whole("messages", 1, usize::MAX as u64, |draft, messages| draft.sink.queue.messages = messages as usize)
+            .default("65536"),
+        Row::whole("bytes", 1, usize::MAX as u64, |draft, bytes| draft.sink.queue.bytes = bytes as usize)
+            .default("16777216"),
+    ])
+    .shorthand("messages")
+    .of_sink()
+    .doc("What may wait to be sent; beyond it, the oldest messages are dropped"),
+    Row::flag("debugResp", |draft, debug| draft.sink.debug_response = debug)
+        .default("false")
+        .of_sink()
+        .doc("Write each answer to the log, at level info"),
+    Row::choice("responseType", &["code", "body"], |draft, response| {
+        draft.sink.response = if response == "body" { ResponseType::Body } else { ResponseType::Code };
+    })
+    .default("code")
+    .of_sink()
+    .doc("What says that a request has succeeded. `code`: the status. `body`: also the member `code` of the answer, a JSON object, which is from 200 to 299"),
+    Row::unsupported("oAuth"),
+    Row::unsupported("formData"),
+    Row::unsupported("fileFieldName"),
+    tls_properties::insecure_skip_verify(),
+    tls_properties::certification_path(),
+    tls_properties::private_key_path(),
+    tls_properties::root_ca_path(),
+    tls_properties::certification_raw(),
+    tls_properties::private_key_raw(),
+    tls_properties::root_ca_raw(),
+    tls_properties::tls_min_version(),
+    cache::enable_cache(),
+    cache::memory_cache_threshold(),
+    cache::max_disk_cache(),
+    cache::buffer_page_size(),
+    cache::resend_interval(),
+    cache::clean_cache_at_stop(),
+    cache::resend_alter_queue(),
+    cache::resend_priority(),
+    cache::resend_indicator_field(),
+];
+
+/// A property that cannot be used.
+#[derive(Debug, thiserror::Error)]
+enum RestError {
+    #[error("url is required: set it to an address such as https://example.org/hook")]
+    NoUrl,
+    #[error("Invalid url {url:?}, url format should be http://xxx or https://xxx")]
+    Url { url: String },
+    #[error("Not supported HTTP method {0}.")]
+    Method(String),
+    #[error("Invalid body type value {0}.")]
+    BodyType(String),
+    #[error("{property}: {error}")]
+    Template { property: String, error: crate::format::template::TemplateError },
+}
+
+impl Draft {
+    /// The settings; what is wrong goes to `found`.
+    pub(super) fn settle(self, found: &mut Findings) -> RestSink {
+        let Draft { mut sink, method, url, body_type, headers, tls, cache, mut retry } = self;
+        let mut parts = Vec::new();
+        let mut dynamic = |found: &mut Findings, property: &str, top: &str, text: &str, required: bool| match Part::new(
+            property, text,
+        ) {
+            Ok(part) => {
+                parts.push(if required { part } else { part.optional() });
+                Dynamic::Part(parts.len() - 1)
+            }
+            Err(error) => {
+                found.refuse(top, RestError::Template { property: property.to_owned(), error });
+                Dynamic::Part(0)
+            }
+        };
+        if url.is_empty() {
+            if !found.has_fault("url") {
+                found.refuse("url", RestError::NoUrl);
+            }
+        } else if is_template(&url) {
+            // The server may stand before the first template.
+            let written = url.split("{{").next().unwrap_or_default();
+            let whole = written.splitn(4, '/').count() == 4;
+            sink.origin = if whole { uri(written).as_ref().and_then(origin) } else { None };
+            sink.url = dynamic(found, "url", "url", &url, true).of();
+        } else {
+            sink.origin = uri(&url).as_ref().and_then(origin);
+            if sink.origin.is_none() {
+                found.refuse("url", RestError::Url { url: url.clone() });
+            }
+            sink.url = Dynamic::Fixed(url);
+        }
+        sink.method = if is_template(&method) {
+            dynamic(found, "method", "method", &method, true).of()
+        } else {
+            let known = Method::parse(&method);
+            if known.is_none() {
+                found.refuse("method", RestError::Method(method.to_uppercase()));
+            }
+            Dynamic::Fixed(known.unwrap_or_default())
+        };
+        sink.body_type = if is_template(&body_type) {
+            dynamic(found, "bodyType", "bodyType", &body_type, true).of()
+        } else if body_type.is_empty() {
+            let without = matches!(sink.method, Dynamic::Fixed(Method::Get | Method::Head));
+            if without && found.faults.is_empty() {
+                let message = "a get request has no body, so that results are not sent: set method to post";
+                found.warnings.push(Warning::other("method", message));
+            }
+            Dynamic::Fixed(if without { BodyType::None } else { BodyType::Json })
+        } else {
+            let known = BodyType::parse(&body_type);
+            if known.is_none() {
+                found.refuse("bodyType", RestError::BodyType(body_type.clone()));
+            }
+            Dynamic::Fixed(known.unwrap_or_default())
+        };
+        for (name, text) in headers {
+            let value = match is_template(&text) {
+                true => dynamic(found, &format!("headers.{name}"), "headers", &text, false).of(),
+                false => Dynamic::Fixed(text),
+            };
+            sink.headers.push((name, value));
+        }
+        sink.addressing = (!parts.is_empty()).then_some(Addressing { parts, each_row: false });
+        // Without TLS in sight there is nothing to be read for it.
+        let plain = sink.origin.as_ref().is_some_and(|origin| !origin.secure);
+        if !plain || tls != TlsDraft::default() {
+            sink.tls = tls.client(found);
+        }
+        retry.max = retry.max.max(retry.initial);
+        sink.retry = retry;
+        sink.cache = cache.settle(sink.queue, found);
+        sink
+    }
+}
+
+/// Characters that a URL must escape.
+const UNSAFE: &AsciiSet =
+    &CONTROLS.add(b' ').add(b'"').add(b'<').add(b'>').add(b'\\').add(b'^').add(b'`').add(b'{').add(b'|').add(b'}');
+
+/// A URL that a user or a template has made, with the escapes that it needs.
+pub(super) fn uri(url: &str) -> Option<Uri> {
+    utf8_percent_encode(url, UNSAFE).to_string().parse().ok()
+}
+
+/// The server of a URL of HTTP.
+pub(super) fn origin(uri: &Uri) -> Option<Origin> {
+    let secure = match uri.scheme_str()? {
+        "http" => false,
+        "https" => true,
+        _ => return None,
+    };
+    let host = uri.host()?.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
+    (!host.is_empty()).then_some(Origin { secure, host, port })
+}
+
+fn set_headers(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {
+    for (name, value) in value.as_object().ok_or(Wrong::Value)? {
+        let text = match value {
+            Json::String(text) => text.clone(),
+            Json::Number(number) => number.to_string(),
+            Json::Bool(flag) => flag.to_string(),
+            _ => return Err(Wrong::Value),
+        };
+        let fits = HeaderName::from_bytes(name.as_bytes()).is_ok()
+            && (is_template(&text) || HeaderValue::from_str(&text).is_ok());
+        if !fits {
+            return Err(Wrong::Value);
+        }
+        draft.headers.push((name.clone(), text));
+    }
+    Ok(())
+}

@@ -1,0 +1,131 @@
+//! The properties of store and forward, one row each: a connector whose sinks have it puts these rows among its own.
+
+use std::time::Duration;
+
+use super::CacheSettings;
+use crate::io::batch_queue::QueueLimit;
+use crate::property::{Findings, Property};
+
+/// What the properties say, before they are put together.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(in crate::io) struct CacheDraft {
+    enabled: bool,
+    memory: u64,
+    disk: u64,
+    page: u64,
+    resend_interval: Duration,
+    clean_at_stop: bool,
+    alter_queue: bool,
+}
+
+/// What the properties of a connector are read into.
+pub(in crate::io) trait TakesCache {
+    fn cache(&mut self) -> &mut CacheDraft;
+}
+
+pub(in crate::io) const fn enable_cache<T: TakesCache>() -> Property<T> {
+    Property::flag("enableCache", |draft: &mut T, enabled| draft.cache().enabled = enabled)
+        .default("false")
+        .of_sink()
+        .doc("Keep messages until the peer is known to have them, on disk, over restarts of both ends: see [store and forward](sinks.md#store-and-forward)")
+}
+
+pub(in crate::io) const fn memory_cache_threshold<T: TakesCache>() -> Property<T> {
+    Property::whole("memoryCacheThreshold", 0, 1 << 40, |draft: &mut T, messages| draft.cache().memory = messages)
+        .default("1024")
+        .of_sink()
+        .doc("Messages that are kept beside those of `maxDiskCache`; a multiple of `bufferPageSize`")
+}
+
+pub(in crate::io) const fn max_disk_cache<T: TakesCache>() -> Property<T> {
+    Property::whole("maxDiskCache", 0, 1 << 40, |draft: &mut T, messages| draft.cache().disk = messages)
+        .default("1024000")
+        .of_sink()
+        .doc("Messages that are kept on disk; beyond both, the oldest are dropped and counted as `cache full`. A multiple of `bufferPageSize`")
+}
+
+pub(in crate::io) const fn buffer_page_size<T: TakesCache>() -> Property<T> {
+    Property::whole("bufferPageSize", 1, 1 << 20, |draft: &mut T, messages| draft.cache().page = messages)
+        .default("256")
+        .of_sink()
+        .doc("Messages that are read from disk at a time")
+}
+
+pub(in crate::io) const fn resend_interval<T: TakesCache>() -> Property<T> {
+    Property::duration("resendInterval", |draft: &mut T, pause| draft.cache().resend_interval = pause)
+        .default("0")
+        .of_sink()
+        .doc("The pause between two messages that were kept while the peer was away")
+}
+
+pub(in crate::io) const fn clean_cache_at_stop<T: TakesCache>() -> Property<T> {
+    Property::flag("cleanCacheAtStop", |draft: &mut T, clean| draft.cache().clean_at_stop = clean)
+        .default("false")
+        .of_sink()
+        .doc("Drop what is kept when the rule stops")
+}
+
+pub(in crate::io) const fn resend_alter_queue<T: TakesCache>() -> Property<T> {
+    Property::flag("resendAlterQueue", |draft: &mut T, alter| draft.cache().alter_queue = alter)
+        .default("false")
+        .of_sink()
+        .doc("Only `false` is supported: messages keep their order")
+}
+
+pub(in crate::io) const fn resend_priority<T: TakesCache>() -> Property<T> {
+    Property::without_effect("resendPriority", crate::property::Type::Number { least: -1.0, most: 1.0 }).of_sink()
+}
+
+pub(in crate::io) const fn resend_indicator_field<T: TakesCache>() -> Property<T> {
+    Property::without_effect("resendIndicatorField", crate::property::Type::Text("a text")).of_sink()
+}
+
+/// Properties that do not go together, in the words of eKuiper.
+#[derive(Debug, thiserror::Error)]
+enum CacheError {
+    #[error(
+        "invalid cache properties: memoryCacheThresholdTooSmall:memoryCacheThreshold must be greater than or equal to bufferPageSize"
+    )]
+    MemoryTooSmall,
+    #[error(
+        "invalid cache properties: memoryCacheThresholdNotMultiple:memoryCacheThreshold must be a multiple of bufferPageSize"
+    )]
+    MemoryNotMultiple,
+    #[error("invalid cache properties: maxDiskCacheTooSmall:maxDiskCache must be greater than bufferPageSize")]
+    DiskTooSmall,
+    #[error("invalid cache properties: maxDiskCacheNotMultiple:maxDiskCache must be a multiple of bufferPageSize")]
+    DiskNotMultiple,
+    #[error("property resendAlterQueue is not supported yet: messages keep their order")]
+    AlterQueue,
+}
+
+impl CacheDraft {
+    /// How messages are kept, if they are; `memory` is what may be in memory. What is wrong goes to `found`.
+    pub fn settle(&self, memory: QueueLimit, found: &mut Findings) -> Option<CacheSettings> {
+        if !self.enabled {
+            return None;
+        }
+        let page = self.page.max(1);
+        let mut refuse = |property, error: CacheError| found.refuse(property, error);
+        if self.memory < page {
+            refuse("memoryCacheThreshold", CacheError::MemoryTooSmall);
+        } else if !self.memory.is_multiple_of(page) {
+            refuse("memoryCacheThreshold", CacheError::MemoryNotMultiple);
+        }
+        if self.disk < page {
+            refuse("maxDiskCache", CacheError::DiskTooSmall);
+        } else if !self.disk.is_multiple_of(page) {
+            refuse("maxDiskCache", CacheError::DiskNotMultiple);
+        }
+        if self.alter_queue {
+            refuse("resendAlterQueue", CacheError::AlterQueue);
+        }
+        Some(CacheSettings {
+            capacity: self.memory + self.disk,
+            page: page as usize,
+            memory,
+            resend_interval: self.resend_interval,
+            clean_at_stop: self.clean_at_stop,
+        })
+    }
+}

@@ -1,0 +1,314 @@
+//! The messages that one sink keeps for its peer: a numbered queue, on disk, and in memory as far as there is room.
+//!
+//! The worker adds messages at the end. One consumer takes them at a cursor, and reports which of them the peer has; those
+//! are deleted. When a connection breaks, the cursor returns to the first message that is not proven delivered. Messages
+//! that are no longer in memory are read back by the spool's thread. Beyond its limit the store drops and counts the
+//! oldest messages.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+
+use super::CacheSettings;
+use super::log::Log;
+use super::window::{Excess, Portion, Window};
+use crate::io::queue::MessageBatch;
+use crate::io::{LinkStatus, UNSENT};
+use crate::sync::locked;
+
+/// Causes of lost messages.
+const FULL: &str = "cache full";
+const DISK: &str = "disk full";
+const DAMAGED: &str = "damaged on disk";
+
+/// Told when there is something to take.
+pub(in crate::io) trait Wake: Send + Sync {
+    /// There is.
+    fn wake(&self);
+}
+
+/// See the module.
+pub struct Store {
+    settings: Mutex<CacheSettings>,
+    window: Mutex<Window>,
+    /// only the spool's thread takes it
+    log: Mutex<Log>,
+    /// the spool's thread is asked to look at it
+    asked: AtomicBool,
+    ask: Box<dyn Fn() + Send + Sync>,
+    /// the sinks that have it, each with its number; the last one may take from it
+    owners: Mutex<Vec<(u64, Arc<dyn Wake>)>>,
+    /// the number of that one; 0: there is none
+    owner: AtomicU64,
+    delivered: AtomicU64,
+    bytes: AtomicU64,
+    lost: Mutex<Vec<(&'static str, u64)>>,
+    last_error: Mutex<Option<(SystemTime, String)>>,
+}
+
+impl Store {
+    /// A store over an open log. `ask` lets the spool's thread call [`Store::work`].
+    pub(super) fn new(settings: CacheSettings, log: Log, ask: Box<dyn Fn() + Send + Sync>) -> Store {
+        Store {
+            settings: Mutex::new(settings),
+            window: Mutex::new(Window::new(log.done(), log.next())),
+            log: Mutex::new(log),
+            asked: AtomicBool::new(false),
+            ask,
+            owners: Mutex::default(),
+            owner: AtomicU64::new(0),
+            delivered: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            lost: Mutex::default(),
+            last_error: Mutex::default(),
+        }
+    }
+
+    /// Lets a sink that is being opened take from it, and nobody before it until it lets go. The answer names the sink.
+    pub(in crate::io) fn own(&self, waker: Arc<dyn Wake>) -> u64 {
+        static NUMBER: AtomicU64 = AtomicU64::new(1);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let mut owners = locked(&self.owners);
+        owners.push((number, waker));
+        self.owner.store(number, Ordering::Release);
+        self.rewind();
+        number
+    }
+
+    /// The sink takes nothing more. One that had the store before it, and has it still, goes on.
+    pub(in crate::io) fn disown(&self, owner: u64) {
+        let next = {
+            let mut owners = locked(&self.owners);
+            owners.retain(|(number, _)| *number != owner);
+            let next = owners.last().cloned();
+            if !self.is_owned(owner) {
+                return;
+            }
+            self.owner.store(next.as_ref().map_or(0, |(number, _)| *number), Ordering::Release);
+            next
+        };
+        self.rewind();
+        next.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Whether this sink may take from it.
+    pub(in crate::io) fn is_owned(&self, owner: u64) -> bool {
+        self.owner.load(Ordering::Acquire) == owner
+    }
+
+    /// Whether no sink has it any more.
+    pub(in crate::io) fn is_free(&self) -> bool {
+        self.is_owned(0)
+    }
+
+    /// How it was asked to keep messages.
+    pub(in crate::io) fn settings(&self) -> CacheSettings {
+        *locked(&self.settings)
+    }
+
+    /// Keeps messages otherwise from now on.
+    pub(super) fn configure(&self, settings: CacheSettings) {
+        *locked(&self.settings) = settings;
+    }
+
+    /// Adds messages.
+    pub(in crate::io) fn push(&self, batch: &Arc<MessageBatch>) {
+        if batch.is_empty() {
+            return;
+        }
+        let CacheSettings { capacity, memory, .. } = self.settings();
+        let Excess { kept, memory } = locked(&self.window).push(batch, capacity, memory);
+        self.lose(FULL, kept);
+        self.lose(DISK, memory);
+        self.ask();
+        self.wake();
+    }
+
+    /// The next messages; `None`: there is nothing now, and the waker is told when there is.
+    pub(in crate::io) fn take(&self) -> Option<Portion> {
+        let (portion, load) = {
+            let mut window = locked(&self.window);
+            let portion = window.take();
+            let load = portion.is_none() && window.wants_disk();
+            (portion, load)
+        };
+        if load {
+            self.ask();
+        }
+        portion
+    }
+
+    /// Whether [`Store::take`] would give something; if not, the waker is told when it would.
+    pub(in crate::io) fn has_more(&self) -> bool {
+        let (more, load) = {
+            let mut window = locked(&self.window);
+            let more = window.has_more();
+            (more, !more && window.wants_disk())
+        };
+        if load {
+            self.ask();
+        }
+        more
+    }
+
+    /// Messages from this number on were not sent: they are taken again.
+    pub(in crate::io) fn back(&self, number: u64) {
+        locked(&self.window).back(number);
+    }
+
+    /// A connection begins: what is not proven is sent again.
+    pub(in crate::io) fn rewind(&self) {
+        locked(&self.window).rewind();
+    }
+
+    /// The number of the next message to be taken.
+    pub(in crate::io) fn cursor(&self) -> u64 {
+        locked(&self.window).cursor()
+    }
+
+    /// Whether messages were taken that are not proven.
+    pub(in crate::io) fn has_unproven(&self) -> bool {
+        locked(&self.window).has_unproven()
+    }
+
+    /// The peer has received all messages below this number.
+    pub(in crate::io) fn prove(&self, number: u64) {
+        let proven = locked(&self.window).forget(number);
+        if proven > 0 {
+            self.delivered.fetch_add(proven, Ordering::Relaxed);
+            self.ask();
+        }
+    }
+
+    /// Marks so many messages from this number on as done, in any order; `delivered` of them reached the peer.
+    pub(in crate::io) fn finish(&self, number: u64, messages: u64, delivered: u64) {
+        let fresh = locked(&self.window).finish(number, messages);
+        self.delivered.fetch_add(delivered.min(fresh), Ordering::Relaxed);
+        self.ask();
+    }
+
+    /// These bytes were handed to the peer.
+    pub(in crate::io) fn sent(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Messages that are kept for the peer.
+    pub fn queued(&self) -> usize {
+        locked(&self.window).queued() as usize
+    }
+
+    /// Drops all that is kept: it is lost, and counted.
+    pub(in crate::io) fn clear(&self) {
+        let lost = locked(&self.window).forget(u64::MAX);
+        self.lose(UNSENT, lost);
+        self.ask();
+    }
+
+    /// Waits until nothing is kept any more, but no longer than `limit`.
+    pub(in crate::io) async fn drained(&self, limit: Duration) {
+        const LOOK: Duration = Duration::from_millis(5);
+        let wait = async {
+            while self.queued() > 0 {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        let _ = tokio::time::timeout(limit, wait).await;
+    }
+
+    /// Adds what it counts to the status of its sink.
+    pub(in crate::io) fn describe(&self, status: &mut LinkStatus) {
+        status.messages = self.delivered.load(Ordering::Relaxed);
+        status.bytes = self.bytes.load(Ordering::Relaxed);
+        status.stored = self.queued();
+        status.dropped.extend(locked(&self.lost).iter());
+        if let Some(error) = &*locked(&self.last_error) {
+            status.last_error = Some(error.clone());
+        }
+    }
+
+    /// Counts lost messages.
+    pub(in crate::io) fn lose(&self, cause: &'static str, messages: u64) {
+        if messages == 0 {
+            return;
+        }
+        let mut lost = locked(&self.lost);
+        match lost.iter_mut().find(|(known, _)| *known == cause) {
+            Some((_, count)) => *count += messages,
+            None => lost.push((cause, messages)),
+        }
+    }
+
+    fn ask(&self) {
+        if !self.asked.swap(true, Ordering::AcqRel) {
+            (self.ask)();
+        }
+    }
+
+    fn wake(&self) {
+        let owner = locked(&self.owners).last().cloned();
+        owner.into_iter().for_each(|(_, waker)| waker.wake());
+    }
+
+    /// Writes what is new, reads what is wanted, forgets what is done with. Only the spool's thread calls it.
+    ///
+    /// # Errors
+    /// The disk takes nothing now: it is to be called again.
+    pub(super) fn work(&self) -> io::Result<()> {
+        self.asked.store(false, Ordering::Release);
+        let mut log = locked(&self.log);
+        // What is done with first: on a full disk that makes room.
+        let forgotten = log.forget(locked(&self.window).first());
+        let done = self.load(&mut log).and(self.append(&mut log)).and(forgotten);
+        *locked(&self.last_error) =
+            done.as_ref().err().map(|error| (SystemTime::now(), format!("cannot keep messages on disk: {error}")));
+        done
+    }
+
+    /// Writes what is new, and lets it outlive a loss of power: its sink ends.
+    pub(in crate::io) async fn keep(self: &Arc<Self>) {
+        let store = self.clone();
+        let kept = tokio::task::spawn_blocking(move || store.work().and_then(|()| store.sync())).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!(%error, "messages that are kept for a peer are not all on disk");
+        }
+    }
+
+    /// Lets what was written outlive a loss of power.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        locked(&self.log).sync()
+    }
+
+    fn append(&self, log: &mut Log) -> io::Result<()> {
+        let fresh = locked(&self.window).unwritten();
+        let (appended, failed) = match log.append(&fresh) {
+            Ok(()) => (fresh.len(), Ok(())),
+            Err((appended, error)) => (appended, Err(error)),
+        };
+        if let Some(last) = fresh[..appended].last() {
+            let lost = locked(&self.window).wrote(last.end(), self.settings().memory);
+            self.lose(DISK, lost);
+        }
+        failed
+    }
+
+    fn load(&self, log: &mut Log) -> io::Result<()> {
+        let Some(from) = locked(&self.window).load_from() else { return Ok(()) };
+        match log.read(from, self.settings().page) {
+            Ok(page) => {
+                let damaged = locked(&self.window).loads(from, page);
+                self.lose(DAMAGED, damaged);
+                self.wake();
+                Ok(())
+            }
+            Err(error) => {
+                locked(&self.window).load_failed();
+                self.wake();
+                Err(error)
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! The `rest` sink: requests to a real server, to one that is slow, one that dies, and to addresses that it must not reach.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::process::http::{HttpServer, Request};
+use crate::process::serve::{Folder, LIMIT, Served};
+use crate::process::{Client, send};
+
+/// A service whose sinks may reach this machine, with a stream at `/in`.
+async fn serve(folder: &Folder) -> Served {
+    folder.write(
+        "etc/plutino.yaml",
+        "basic: {egressAllow: [127.0.0.1], logLevel: info}\nsource: {endpointLinger: 120s}\n",
+    );
+    let served = folder.serve();
+    let stream = json!({"sql": "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")"});
+    served.asks("POST", "/streams", &stream).await.done();
+    served
+}
+
+async fn rule(served: &Served, sql: &str, props: Value) -> Client {
+    let rule = json!({"id": "r", "sql": sql, "actions": [{"rest": props}]});
+    served.asks("POST", "/rules", &rule).await.done();
+    tokio_tungstenite::connect_async(served.data_url("/in")).await.expect("the path is there").0
+}
+
+/// Waits until the status of the rule is as it should be.
+async fn status(served: &Served, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let began = Instant::now();
+    loop {
+        let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
+        if holds(&status) {
+            return status;
+        }
+        assert!(began.elapsed() < LIMIT, "{what}: {status:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn numbers(requests: &[Request]) -> Vec<i64> {
+    requests
+        .iter()
+        .map(|request| serde_json::from_str::<Value>(&request.text()).expect("JSON")["n"].as_i64().expect("n"))
+        .collect()
+}
+
+async fn send_numbers(client: &mut Client, numbers: std::ops::Range<i64>) {
+    for n in numbers {
+        send(client, json!({"n": n}).to_string()).await;
+    }
+}
+
+#[tokio::test]
+async fn messages_are_requests_in_order() {
+    let (folder, server) = (Folder::new("rest"), HttpServer::start());
+    let served = serve(&folder).await;
+    let props = json!({"url": server.url("/hook"), "method": "post", "headers": {"X-Key": "k"}, "sendSingle": true});
+    let mut client = rule(&served, "SELECT n FROM demo", props).await;
+    send_numbers(&mut client, 0..200).await;
+    let requests = server.wait_for(200);
+    assert_eq!(numbers(&requests), (0..200).collect::<Vec<_>>());
+    let first = &requests[0];
+    assert_eq!((first.method.as_str(), first.path.as_str()), ("POST", "/hook"));
+    assert_eq!((first.headers["content-type"].as_str(), first.headers["x-key"].as_str()), ("application/json", "k"));
+    let status = status(&served, "all are delivered", |status| status["sink_rest_0_0_records_out_total"] == 200).await;
+    assert_eq!(status["sink_rest_0_0_connection_status"], 1, "{status:#}");
+    let page = served.asks("GET", "/rules/r", &Value::Null).await.body;
+    assert!(page.contains("\"X-Key\":\"***\"") && !page.contains("\"k\""), "headers are secrets: {page}");
+}
+
+#[tokio::test]
+async fn properties_are_made_of_rows_and_bodies_of_templates() {
+    let (folder, server) = (Folder::new("rest-dynamic"), HttpServer::start());
+    let served = serve(&folder).await;
+    let props = json!({
+        "url": format!("{}/{{{{.id}}}}", server.url("/things")), "method": "{{.m}}", "bodyType": "text",
+        "headers": {"X-Id": "no {{.id}}"}, "dataTemplate": "it is {{.id}}", "sendSingle": true,
+    });
+    let mut client = rule(&served, "SELECT * FROM demo", props).await;
+    send(&mut client, r#"{"id":"a b","m":"put"}"#).await;
+    send(&mut client, r#"{"id":"no method"}"#).await;
+    send(&mut client, r#"{"id":"x","m":"trace"}"#).await;
+    send(&mut client, r#"{"id":7,"m":"delete"}"#).await;
+    let requests = server.wait_for(2);
+    let shown: Vec<_> =
+        requests.iter().map(|r| (r.method.as_str(), r.path.as_str(), r.headers["x-id"].as_str(), r.text())).collect();
+    assert_eq!(
+        shown,
+        [
+            ("PUT", "/things/a%20b", "no a b", "it is a b".to_owned()),
+            ("DELETE", "/things/7", "no 7", "it is 7".to_owned())
+        ]
+    );
+    let status = status(&served, "the two that are no requests are counted", |status| {
+        status["sink_rest_0_0_dropped"]["invalid request"] == 1
+    })
+    .await;
+    assert!(status.to_string().contains("gives nothing for this result"), "{status:#}");
+    let rule = json!({"sql": "SELECT a, b FROM demo", "actions": [{"rest": {
+        "url": server.url("/form"), "method": "post", "bodyType": "form", "sendSingle": true, "compression": "gzip",
+    }}]});
+    served.asks("PUT", "/rules/r", &rule).await.done();
+    send(&mut client, r#"{"a":1,"b":"x y"}"#).await;
+    let requests = server.wait_for(3);
+    let form = &requests[2];
+    assert_eq!(form.headers["content-type"], "application/x-www-form-urlencoded");
+    assert_eq!(form.headers["content-encoding"], "gzip");
+    let mut body = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(form.body.as_slice()), &mut body).expect("gzip");
+    assert_eq!(body, "a=1&b=x+y");
+}
+
+#[tokio::test]
+async fn what_may_pass_is_tried_again_and_refusals_are_not() {
+    let tries = Arc::new(AtomicUsize::new(0));
+    let tried = tries.clone();
+    let server = HttpServer::answering(move |request| {
+        let try_ = tried.fetch_add(1, Ordering::SeqCst);
+        match (request.path.as_str(), try_) {
+            ("/gone", _) => (404, String::new(), "no such thing\u{1b}[2J".to_owned()),
+            (_, 0) => (503, "retry-after: 1\r\n".to_owned(), String::new()),
+            (_, 1) => (429, String::new(), String::new()),
+            (_, 2) => (500, String::new(), String::new()),
+            _ => (204, String::new(), String::new()),
+        }
+    });
+    let folder = Folder::new("rest-retry");
+    let served = serve(&folder).await;
+    let props = json!({"url": format!("http://{}/{{{{.p}}}}", server.address), "method": "post", "sendSingle": true});
+    let mut client = rule(&served, "SELECT * FROM demo", props).await;
+    let began = Instant::now();
+    send(&mut client, r#"{"p":"ok","n":1}"#).await;
+    server.wait_for(4);
+    assert!(began.elapsed() >= Duration::from_secs(1), "Retry-After is honoured");
+    send(&mut client, r#"{"p":"gone","n":2}"#).await;
+    send(&mut client, r#"{"p":"ok","n":3}"#).await;
+    let requests = server.wait_for(6);
+    assert_eq!(numbers(&requests), [1, 1, 1, 1, 2, 3]);
+    let status =
+        status(&served, "the refusal is counted", |status| status["sink_rest_0_0_dropped"]["refused"] == 1).await;
+    let error = status["sink_rest_0_0_last_exception"].as_str().expect("a text");
+    assert!(error.contains("status 404: no such thing\\u{1b}[2J"), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_dies_gets_all_when_it_is_back() {
+    let folder = Folder::new("rest-dies");
+    let server = HttpServer::start();
+    let served = serve(&folder).await;
+    let address = server.address.to_string();
+    let props = json!({"url": server.url("/"), "method": "post", "sendSingle": true, "retry": {"max": "200ms"}});
+    let mut client = rule(&served, "SELECT n FROM demo", props).await;
+    send_numbers(&mut client, 0..10).await;
+    server.wait_for(10);
+    drop(server);
+    send_numbers(&mut client, 10..60).await;
+    let away = status(&served, "the server is away", |status| status["sink_rest_0_0_connection_status"] == -1).await;
+    assert!(away["sink_rest_0_0_buffer_length"].as_u64().expect("a number") >= 49, "{away:#}");
+    let server = HttpServer::at(&address, |_| (200, String::new(), String::new()));
+    assert_eq!(numbers(&server.wait_for(50)), (10..60).collect::<Vec<_>>());
+    status(&served, "it is back", |status| status["sink_rest_0_0_connection_status"] == 1).await;
+}
+
+#[tokio::test]
+async fn a_slow_server_holds_nobody_up_and_the_oldest_go() {
+    let folder = Folder::new("rest-slow");
+    let open = Arc::new((std::sync::Mutex::new(false), std::sync::Condvar::new()));
+    let gate = open.clone();
+    let server = HttpServer::answering(move |_| {
+        let shut = gate.0.lock().expect("no panic");
+        drop(gate.1.wait_timeout_while(shut, LIMIT, |open| !*open));
+        (200, String::new(), String::new())
+    });
+    let served = serve(&folder).await;
+    let props = json!({"url": server.url("/"), "method": "post", "sendSingle": true, "queue": 100, "timeout": "60s"});
+    let mut client = rule(&served, "SELECT n FROM demo", props).await;
+    let sent = 5000;
+    send_numbers(&mut client, 0..sent).await;
+    let status =
+        status(&served, "the rule has seen all", |status| status["source_demo_0_records_in_total"] == sent).await;
+    let (queued, dropped) = (&status["sink_rest_0_0_buffer_length"], &status["sink_rest_0_0_dropped"]["queue full"]);
+    assert_eq!(queued.as_i64().expect("a number") + dropped.as_i64().expect("a number"), sent, "{status:#}");
+    *open.0.lock().expect("no panic") = true;
+    open.1.notify_all();
+    let requests = server.until("the last one comes", |requests| numbers(requests).last() == Some(&(sent - 1)));
+    let came = numbers(&requests);
+    assert!(came.is_sorted() && came.len() as i64 == sent - dropped.as_i64().expect("a number"), "{}", came.len());
+}
+
+#[tokio::test]
+async fn this_machine_is_reached_only_where_it_is_allowed() {
+    let hits = Arc::new(AtomicU64::new(0));
+    let counted = hits.clone();
+    let secret = HttpServer::answering(move |_| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        (200, String::new(), String::new())
+    });
+    let target = secret.url("/secret");
+    let server = HttpServer::answering(move |_| (307, format!("location: {target}\r\n"), String::new()));
+    let folder = Folder::new("rest-egress");
+    folder.write("etc/plutino.yaml", &format!("basic: {{egressAllow: ['{}']}}\n", server.address));
+    let served = folder.serve();
+    let stream = json!({"sql": "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")"});
+    served.asks("POST", "/streams", &stream).await.done();
+    for url in [
+        "http://127.0.0.1:1/",
+        "http://localhost:1/x",
+        "http://[::1]/",
+        "http://169.254.169.254/latest",
+        "http://0.0.0.0/",
+    ] {
+        let rule =
+            json!({"id": "no", "sql": "SELECT * FROM demo", "actions": [{"rest": {"url": url, "method": "post"}}]});
+        let answer = served.asks("POST", "/rules", &rule).await;
+        assert!(answer.status == 400 && answer.body.contains("add it to basic.egressAllow"), "{url}: {}", answer.body);
+    }
+    let props = json!({"url": "{{.u}}", "method": "post", "sendSingle": true});
+    let mut client = rule(&served, "SELECT * FROM demo", props).await;
+    send(&mut client, json!({"u": secret.url("/a")}).to_string()).await;
+    send(&mut client, json!({"u": server.url("/redirect")}).to_string()).await;
+    let status =
+        status(&served, "both are refused", |status| status["sink_rest_0_0_dropped"]["address not allowed"] == 2).await;
+    assert!(status["sink_rest_0_0_last_exception"].to_string().contains("basic.egressAllow"), "{status:#}");
+    assert_eq!(hits.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test]
+async fn a_rule_file_may_name_this_machine() {
+    let server = HttpServer::start();
+    let folder = Folder::new("rest-run");
+    folder.write("feed", "{\"n\":1}\n{\"n\":2}\n");
+    let rules = json!({
+        "streams": ["CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")"],
+        "rules": [{"id": "r", "sql": "SELECT n FROM demo", "actions": [{"rest": {"url": server.url("/"), "method": "post", "sendSingle": true}}]}],
+    });
+    folder.write("rules.json", &rules.to_string());
+    let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .args(["run", "rules.json", "--feed", "feed"])
+        .current_dir(&folder.0)
+        .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
+        .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
+        .output()
+        .await
+        .expect("the binary starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(numbers(&server.requests()), [1, 2]);
+}
