@@ -336,7 +336,7 @@ mod tests {
                 json!({"path": "a.x", "rollingCount": 2, "rollingNamePattern": "prefix"}),
                 vec!["1\n2\n", "3\n4\n", "5\n"],
             ),
-            (json!({"path": "a.x", "rollingSize": 6, "rollingCount": 0}), vec!["1\n2\n", "3\n4\n", "5\n"]),
+            (json!({"path": "a.x", "rollingSize": 5, "rollingCount": 0}), vec!["1\n2\n", "3\n4\n", "5\n"]),
             (json!({"path": "a.x", "rollingCount": 5, "fileType": "json"}), vec!["[1,2,3,4,5]"]),
         ] {
             let folder = Folder::new();

@@ -329,8 +329,11 @@ mod tests {
         let texts = ["a", "b", "c", "d", "e", "f"];
         let store = spool.open(key("r"), settings()).expect("it opens");
         store.own(Arc::new(Quiet));
-        texts.iter().for_each(|text| store.push(&batch(text)));
         // More than memory has room for.
+        for part in texts.chunks(3) {
+            part.iter().for_each(|text| store.push(&batch(text)));
+            store.work().expect("the disk takes them");
+        }
         assert_eq!(all(&store), texts);
         store.prove(2);
         drop(store);
