@@ -87,8 +87,7 @@ async fn exchange(builder: AllocatorBuilder, bell: Arc<Notify>, others: Vec<Arc<
     }
     // What is left to send shall go out before the thread ends.
     worker.step();
-    let came = *came.borrow();
-    came
+    came.take()
 }
 
 #[tokio::test]

@@ -180,6 +180,11 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
         let mut failed = false;
         let mut wakes = None;
         rows.sink(Pipeline, "rule", move |(input, frontier)| {
+            if failed {
+                // Its rows go on arriving until it is stopped.
+                input.for_each(|_time, batches| batches.clear());
+                return;
+            }
             let frontier = frontier.frontier().first().map(|stamp| unstamp(*stamp));
             // At the end of input, time moves to its end once all rows have arrived.
             let time = |tick| if event_time { tick } else { clock_of_rule.time_of(tick) };
@@ -226,9 +231,6 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
 
 /// Runs a rule's code. A panic ends only this rule.
 fn run(failed: &mut bool, metrics: &RuleMetrics, code: impl FnOnce()) {
-    if *failed {
-        return;
-    }
     if catch_unwind(AssertUnwindSafe(code)).is_err() {
         *failed = true;
         metrics.fail("internal error: the rule's code panicked; the rule is stopped");

@@ -72,7 +72,7 @@ fn described(entry: &Entry, place: Option<Place>) -> Json {
             schema.insert("description".to_owned(), json!(doc));
         }
         let default = entry.default_json();
-        if !default.is_null() {
+        if !default.is_null() && default != json!({}) {
             schema.insert("default".to_owned(), default);
         }
         if about.effect == Effect::Nothing {

@@ -66,7 +66,9 @@ impl File<'_> {
         let Value::List(nodes) = &list.value else { return Vec::new() };
         let Some(start) = self.offset_of(list) else { return Vec::new() };
         let key = expected.place.offset();
-        if !self.text[start..].starts_with('[') {
+        // A block list begins where its first entry does, which may be a list in brackets.
+        let is_entry = self.text[self.line_start(start)..start].trim() == "-";
+        if is_entry || !self.text[start..].starts_with('[') {
             return self.rewrite_block(key, nodes, compared);
         }
         let Some(end) = self.closing(start) else { return Vec::new() };

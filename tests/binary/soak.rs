@@ -109,7 +109,7 @@ async fn chaos(served: &Served) {
                 sleep(Duration::from_millis(fastrand::u64(100..3000))).await;
             }
             for _ in 0..fastrand::u32(0..200) {
-                if !viewer.next().await.is_some_and(|next| next.is_ok()) {
+                if viewer.next().await.is_none_or(|next| next.is_err()) {
                     return;
                 }
             }

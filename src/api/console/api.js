@@ -82,7 +82,7 @@ export async function events(path, signal, each, begun = () => {}) {
   }
 }
 
-/** The address of the data server for this page: `http://host:port` or `ws://host:port`. */
+/** The address of the data server for this page: scheme, host and port. */
 export function dataServer(listening, scheme) {
   const port = listening?.match(/:(\d+)$/)?.[1];
   if (!port) return null;

@@ -76,6 +76,9 @@ struct Group {
     tallies: Vec<Tally>,
 }
 
+/// Changes of one cut that are never too many, whatever MAX_ROWS is.
+const CHANGES: usize = 65_536;
+
 /// Why a row is ignored.
 type Lost = (Place, String);
 
@@ -129,7 +132,11 @@ impl DerivedView {
             };
             derived.inputs.push(InputRows { input, inbox });
         }
-        derived.cut(now);
+        if derived.stopped {
+            derived.inputs.clear();
+        } else {
+            derived.cut(now);
+        }
         derived
     }
 
@@ -147,8 +154,10 @@ impl DerivedView {
         for (number, InputRows { input, inbox }) in inputs.iter().enumerate() {
             inbox.take().iter().for_each(|change| self.change(number, input, change, now));
         }
-        self.inputs = inputs;
-        self.cut(now);
+        if !self.stopped {
+            self.inputs = inputs;
+            self.cut(now);
+        }
         true
     }
 
@@ -161,6 +170,9 @@ impl DerivedView {
     }
 
     fn change(&mut self, number: usize, input: &Input, change: &RowChange, now: i64) {
+        if self.stopped {
+            return;
+        }
         for (row, comes) in [(&change.old, false), (&change.new, true)] {
             if let Some(row) = row
                 && let Err((place, error)) = self.row(number, input, change.id, row, comes, now)
@@ -168,6 +180,11 @@ impl DerivedView {
             {
                 self.work.out.error(place, &error);
             }
+        }
+        // A cut may bring each row of the view once more than it leaves: what is beyond is a join without bounds.
+        let most = self.work.plan.max_rows;
+        if self.work.out.pending() > most.saturating_mul(4).saturating_add(CHANGES) {
+            self.fail(format!("its join makes far more rows than MAX_ROWS, {most}: join by more columns"));
         }
     }
 

@@ -66,6 +66,11 @@ impl Outgoing {
         Outgoing { view, feed, tops, changes, metrics, last_error: None }
     }
 
+    /// How many changes wait for the next cut.
+    pub fn pending(&self) -> usize {
+        self.changes.len()
+    }
+
     /// Passes a change on, through the limits to the first rows.
     pub fn emit(&mut self, change: Change) {
         if self.tops.is_empty() {
