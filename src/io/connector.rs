@@ -132,7 +132,7 @@ impl SourceSpec {
 pub fn reference() -> String {
     format!(
         "# Connectors\n\n\
-         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test generated_docs`.\n\n{}\n{}\n{}\n{}\n{}\n\
+         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test source`.\n\n{}\n{}\n{}\n{}\n{}\n\
          ## log, nop\n\nSinks without properties: `log` writes each message as a line to stdout, `nop` only counts.\n",
         config::reference(),
         memory::reference(),
