@@ -98,7 +98,9 @@ fn two_rule_files_are_compared() {
     let (code, out, _) = plutino(&folder.0, &["diff", "old.yaml", "new.yaml", "--feed", "feed.ndjson@s"]);
     assert_eq!(code, Some(1));
     assert!(
-        out.starts_with("rule clock: the same 4 messages\nrule event: 2 messages before, 2 after: 2 changed"),
+        out.starts_with(
+            "rule clock: the same 4 messages\nrule event: 2 messages before, 2 after: 1 changed, 0 removed, 0 added"
+        ),
         "{out}"
     );
     assert!(out.contains("  - {\"events\":8,\"start\":1000}\n  + {\"events\":8,\"start\":800}\n"), "{out}");
