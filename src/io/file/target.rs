@@ -95,7 +95,8 @@ impl Target {
 
     /// Whether the next file must begin before a message of so many bytes is added.
     pub fn is_full(&self, rolling: &Rolling, bytes: usize) -> bool {
-        let size = self.length + (self.waiting.len() + bytes) as u64;
+        // With the byte that ends or parts messages.
+        let size = self.length + (self.waiting.len() + bytes + 1) as u64;
         (rolling.count > 0 && self.messages >= rolling.count)
             || (rolling.size > 0 && size > rolling.size && self.messages > 0)
             || self.is_old(rolling)
