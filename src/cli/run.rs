@@ -98,6 +98,10 @@ impl Run {
         }
         let config = configure(&self.etc.etc, log)?;
         let mut pipeline = pipeline::load(&self.files, &config).map_err(Failure::Problems)?;
+        if membership.is_some() && !pipeline.views.is_empty() {
+            let hint = "run the file without --hosts, or without its views";
+            return Err(Failure::Usage(format!("live views run in a single process: {hint}")));
+        }
         say_problems(&pipeline.warnings);
         super::check_server_tls(&config)?;
         let feeds = match self.replay(&mut pipeline)? {

@@ -54,7 +54,7 @@ pub enum ServiceError {
     },
     #[error("stream {name} has been referenced by other rules")]
     Referenced { name: String },
-    #[error("view {name} has been referenced by {readers}: force=true drops it all the same")]
+    #[error("view {name} has been referenced by {readers}: DELETE /views/{name}?force=true drops it all the same")]
     ViewInUse { name: String, readers: String },
     #[error("invalid rule json: {0}")]
     RuleJson(String),

@@ -164,6 +164,8 @@ fn every_verb_of_the_store_works_after_kill_9() {
     let folder = Folder::new("verbs");
     let mut served = folder.serve();
     served.done("POST", "/streams", &stream());
+    // All three are there before the first backup.
+    (0..3).for_each(|storm| served.done("POST", "/rules", &rule(&format!("r{storm}"), "0 0")));
     for round in 0..3 {
         let storms: Vec<_> = (0..3)
             .map(|storm| {
