@@ -82,6 +82,36 @@ async fn with_three_data_threads_too() {
 }
 
 #[tokio::test]
+async fn little_of_what_a_busy_reader_has_read_is_counted() {
+    const SENT: u64 = 20_000;
+    // Without a ping before its time, all of them would count.
+    let folder = Folder::new("busy");
+    let served =
+        serve(&folder, &[], json!({"path": "/out", "sendSingle": true, "pingInterval": "1h", "idleTimeout": 0})).await;
+    let (mut sender, mut viewer) = (client(&served, "/in").await, client(&served, "/out").await);
+    let reading = tokio::spawn(async move {
+        let mut read = 0;
+        while read < SENT {
+            let next = timeout(LIMIT, viewer.next()).await.expect("it comes").expect("it goes on");
+            read += u64::from(next.expect("the socket is whole").is_text());
+        }
+        viewer
+    });
+    send(&mut sender, SENT, 10).await;
+    let mut viewer = reading.await.expect("all is read");
+    until("most are proven", async || {
+        // Pings are answered while it reads.
+        let _ = timeout(Duration::from_millis(20), viewer.next()).await;
+        unproven(&served).await < 4096
+    })
+    .await;
+    let left = unproven(&served).await;
+    drop(viewer.into_inner());
+    until("it has gone", async || unproven(&served).await == 0).await;
+    assert_eq!(sum_of_lost(&served).await, left);
+}
+
+#[tokio::test]
 async fn a_reader_that_leaves_in_order_has_lost_nothing() {
     let folder = Folder::new("left");
     let served = serve(&folder, &[], json!({"path": "/out", "sendSingle": true, "pingInterval": "300ms"})).await;

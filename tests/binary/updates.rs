@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
@@ -21,6 +22,8 @@ struct Flow {
     stop: Arc<AtomicBool>,
     producer: JoinHandle<u64>,
     viewer: JoinHandle<()>,
+    /// told to leave
+    leave: oneshot::Sender<()>,
 }
 
 impl Flow {
@@ -48,15 +51,25 @@ impl Flow {
             sent
         });
         let seen_by_viewer = seen.clone();
+        let (leave, mut told) = oneshot::channel();
         let viewer = tokio::spawn(async move {
-            while let Some(message) = receiver.next().await {
+            loop {
+                let message = tokio::select! {
+                    message = receiver.next() => message.expect("the sink stays"),
+                    Ok(()) = &mut told => break,
+                };
                 let Message::Text(text) = message.expect("the sink stays") else { continue };
                 let row: Value = serde_json::from_str(&text).expect("results are JSON");
                 assert_eq!(row["n"], seen_by_viewer.load(Ordering::Acquire), "in order, each once");
                 seen_by_viewer.fetch_add(1, Ordering::AcqRel);
             }
+            // A close handshake tells the sink that all was read.
+            receiver.close(None).await.expect("the sink stays");
+            while let Some(Ok(last)) = receiver.next().await {
+                assert!(!last.is_text(), "a message too many: {last}");
+            }
         });
-        Flow { seen, stop, producer, viewer }
+        Flow { seen, stop, producer, viewer, leave }
     }
 
     /// Waits until `count` more messages have come.
@@ -71,11 +84,12 @@ impl Flow {
         timeout(LIMIT, more).await.expect("messages come");
     }
 
-    /// Ends the producer; how many messages it has sent, all of which were seen.
+    /// Ends the producer, then the viewer, who leaves in order; how many messages were sent, all of which were seen.
     async fn ends(self) -> u64 {
         self.stop.store(true, Ordering::Release);
         let sent = timeout(LIMIT, self.producer).await.expect("all is seen").expect("the source stays");
-        self.viewer.abort();
+        self.leave.send(()).expect("the viewer is there");
+        timeout(LIMIT, self.viewer).await.expect("it leaves").expect("it saw all in order");
         sent
     }
 }

@@ -283,7 +283,15 @@ impl Peer {
 
     /// A pong with this number came.
     pub fn answered(&self, number: u64) {
-        locked(&self.unproven).answered(number);
+        let is_due = {
+            let mut unproven = locked(&self.unproven);
+            unproven.answered(number);
+            unproven.is_due()
+        };
+        if is_due {
+            // Much was sent meanwhile: the writer asks again.
+            self.wake.notify_one();
+        }
         if number > self.probed.load(Ordering::Acquire) || self.proven.fetch_max(number, Ordering::AcqRel) >= number {
             return;
         }

@@ -301,6 +301,10 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
         } else {
             probe = None;
         }
+        let is_due = locked(&peer.unproven).is_due();
+        if is_due {
+            socket.ping(peer).await?;
+        }
         let mut bytes = 0;
         while bytes < FLUSH_BYTES
             && let Some(mut flight) = peer.next()

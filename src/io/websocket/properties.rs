@@ -193,7 +193,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     .doc("A field that says which sequence a message is of, where there are several; up to 65,536 are followed"),
     Row::duration("pingInterval", |draft, every| draft.settings.ping_interval = unless_zero(every))
         .default("30s")
-        .doc("Send a ping this often; `0` sends none"),
+        .doc("Send a ping this often, and to a sink's peer also after 4096 messages; `0` sends none"),
     Row::duration("idleTimeout", |draft, silence| draft.settings.idle_timeout = unless_zero(silence))
         .default("90s")
         .doc("Drop a peer that has been silent (no message, no pong) for this long; `0` drops none"),

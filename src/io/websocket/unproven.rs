@@ -3,8 +3,9 @@
 //! A kernel takes messages and does not say what becomes of them: when a connection breaks, what is in its hands is gone,
 //! and so is what the peer's system had taken and the peer had not read. A pong is a proof: a peer that answers a ping has
 //! read everything before it. So when a connection breaks, what was sent since the last ping that was answered counts as
-//! lost. It may have arrived: the count is an upper bound, of the messages of about `pingInterval`. Without pings nothing
-//! can be proven, and nothing is counted.
+//! lost. It may have arrived: the count is an upper bound. A ping follows not only each `pingInterval` but also every
+//! [`MANY`] messages, so that the bound is close for a busy peer, too. Without pings nothing can be proven, and nothing is
+//! counted.
 //!
 //! This is plain data. It knows sinks as counters, and must not know sockets.
 
@@ -20,11 +21,16 @@ use super::tally::Tally;
 /// a peer that answers no ping must not keep them in memory.
 const SINKS: usize = 256;
 
+/// After so many messages a ping is due, if the last one is answered.
+const MANY: u64 = 4096;
+
 /// The unproven messages of one peer.
 #[derive(Default)]
 pub(super) struct Unproven {
     /// messages behind the last ping
     since: Counts,
+    /// how many were sent behind it
+    sent: u64,
     /// messages before it that were not proven when it was sent
     asked: Counts,
     /// the number of the last ping, if it is not answered
@@ -60,8 +66,14 @@ impl Unproven {
                 !ended
             });
         }
+        self.sent += messages;
         sink.unproven.fetch_add(messages, Ordering::AcqRel);
         self.since.entry(name).or_insert_with(|| (sink.clone(), 0)).1 += messages;
+    }
+
+    /// Whether so much was sent that a ping must not wait for its time.
+    pub fn is_due(&self) -> bool {
+        self.ping.is_none() && self.sent >= MANY
     }
 
     /// The number of a ping that is sent now. One that was not answered is sent again, so that a peer that is slow to
@@ -73,6 +85,7 @@ impl Unproven {
         self.next += 1;
         self.ping = Some(self.next);
         self.asked = std::mem::take(&mut self.since);
+        self.sent = 0;
         self.next
     }
 
@@ -89,6 +102,7 @@ impl Unproven {
         settle(&mut self.asked, |_, _| {});
         settle(&mut self.since, |_, _| {});
         self.ping = None;
+        self.sent = 0;
     }
 
     /// The connection broke.
@@ -96,6 +110,7 @@ impl Unproven {
         settle(&mut self.asked, Tally::lose_unproven);
         settle(&mut self.since, Tally::lose_unproven);
         self.ping = None;
+        self.sent = 0;
     }
 }
 
@@ -140,6 +155,22 @@ mod tests {
         peer.answered(ping);
         peer.lose();
         assert_eq!((unproven(&sink), sink.lost()), (0, vec![("connection broke", 2)]));
+    }
+
+    #[test]
+    fn many_messages_want_a_ping_once_the_last_is_answered() {
+        let (mut peer, sink) = (asking(), sink());
+        peer.add(&sink, MANY - 1);
+        assert!(!peer.is_due());
+        peer.add(&sink, 1);
+        assert!(peer.is_due());
+        let ping = peer.ask();
+        peer.add(&sink, MANY);
+        assert!(!peer.is_due(), "one ping is under way");
+        peer.answered(ping);
+        assert!(peer.is_due());
+        peer.lose();
+        assert!(!peer.is_due());
     }
 
     #[test]
