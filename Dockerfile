@@ -17,6 +17,6 @@ VOLUME /var/lib/plutino
 EXPOSE 9081 10081
 USER 65532:65532
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
-    CMD ["/usr/local/bin/plutino", "show", "--url", "http://127.0.0.1:9081", "streams"]
+    CMD ["/usr/local/bin/plutino", "show", "streams"]
 ENTRYPOINT ["/usr/local/bin/plutino"]
 CMD ["serve", "--etc", "/etc/plutino", "--data", "/var/lib/plutino"]

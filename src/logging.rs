@@ -260,6 +260,8 @@ pub fn finish() {
 pub fn recent(after: u64) -> (Vec<(u64, String)>, u64) {
     let Some(control) = CONTROL.get() else { return (Vec::new(), 0) };
     let recent = locked(&control.recent);
+    // A number of a process before this one.
+    let after = if after > recent.last { 0 } else { after };
     let first = recent.last - recent.lines.len() as u64 + 1;
     let numbered = (first..).zip(&recent.lines).filter(|(number, _)| *number > after);
     (numbered.map(|(number, line)| (number, line.clone())).collect(), recent.last)

@@ -136,7 +136,7 @@ impl Keys {
         for name in ["exp", "nbf"] {
             let is_time = claims[name].is_null() || claims[name].as_f64().is_some_and(|seconds| seconds >= 0.0);
             if !is_time {
-                return Err(Refused::Malformed(format!("{name} is no time")));
+                return Err(Refused::Malformed(format!("{name} is not a time")));
             }
         }
         let claims = claims_checked(token, &key)?;
@@ -239,9 +239,12 @@ mod tests {
                 "token has invalid claims: token is expired",
             ),
             (&signed(&json!({"iss": "ours", "aud": "eKuiper", "nbf": 99_999_999_999_u64})), "token is not valid yet"),
-            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "exp": -1})), "token is malformed: exp is no time"),
-            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "exp": "2020"})), "token is malformed: exp is no time"),
-            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "nbf": {}})), "token is malformed: nbf is no time"),
+            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "exp": -1})), "token is malformed: exp is not a time"),
+            (
+                &signed(&json!({"iss": "ours", "aud": "eKuiper", "exp": "2020"})),
+                "token is malformed: exp is not a time",
+            ),
+            (&signed(&json!({"iss": "ours", "aud": "eKuiper", "nbf": {}})), "token is malformed: nbf is not a time"),
             (&signed(&json!({"aud": "eKuiper"})), "issuer field not exist in jwt payload"),
             (&signed(&json!({"iss": "theirs", "aud": "eKuiper"})), "not found target key file theirs in /etc/mgmt"),
             (&signed(&json!({"iss": "none", "aud": "eKuiper"})), "not found target key file none"),

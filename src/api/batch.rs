@@ -85,6 +85,11 @@ async fn ask(routes: &Router, request: Request, left: &mut usize) -> Json {
     // Routers cannot fail.
     let answer = routes.clone().oneshot(request).await.unwrap_or_else(|never| match never {});
     let (head, body) = answer.into_parts();
+    let kind = head.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    if kind.starts_with(b"text/event-stream") {
+        // It would not end.
+        return json!({"code": 400, "error": "a batch cannot hold a stream of events"});
+    }
     let mut told = Map::from_iter([("code".to_owned(), head.status.as_u16().into())]);
     match axum::body::to_bytes(body, *left).await {
         Ok(bytes) => {

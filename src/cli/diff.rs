@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use clap::Args;
-use jiff::tz::TimeZone;
 use serde_json::Value as Json;
 
 use super::run::parts;
 use super::{Etc, Failure, block_on, configure, say_problems};
 use crate::config::Config;
 use crate::io::queue::Frame;
+use crate::io::reach::FileRoots;
 use crate::io::recording::{Reader, Recorded};
 use crate::pipeline;
 use crate::testing::{ActionChoice, Line, Matching, Stage, StageSettings, align, fits};
@@ -26,7 +26,8 @@ const BATCH: usize = 256;
 /// Run the same messages through two rule files and show how their results differ
 ///
 /// Nothing listens and nothing is dialled. A recording is replayed by its own clock; the lines of another file come at
-/// one moment, so windows in processing time hold all of them. The exit code is 0 if all results are the same, else 1.
+/// one moment, so windows in processing time hold all of them. The actions of a rule are compared by their numbers. The
+/// exit code is 0 if all results are the same, else 1.
 #[derive(Args)]
 pub struct Diff {
     /// The rule file as it was
@@ -45,8 +46,8 @@ pub struct Diff {
     data: PathBuf,
 }
 
-/// What the rules of a file have sent, by rule.
-type Results = BTreeMap<String, Vec<Bytes>>;
+/// What the rules of a file have sent, by rule and number of the action.
+type Results = BTreeMap<(String, usize), Vec<Bytes>>;
 
 impl Diff {
     pub fn run(self, log: Option<&str>) -> Result<(), Failure> {
@@ -57,9 +58,13 @@ impl Diff {
         })?;
         let mut out = io::stdout().lock();
         let mut differ = false;
-        let rules: BTreeSet<&String> = old.keys().chain(new.keys()).collect();
-        for rule in rules {
-            differ |= show(&mut out, rule, old.get(rule), new.get(rule))?;
+        let actions: BTreeSet<&(String, usize)> = old.keys().chain(new.keys()).collect();
+        for action in actions {
+            let name = match action {
+                (rule, 1) => format!("rule {rule}"),
+                (rule, number) => format!("rule {rule}, action {number}"),
+            };
+            differ |= show(&mut out, &name, old.get(action), new.get(action))?;
         }
         if differ { Err(Failure::Reported) } else { Ok(()) }
     }
@@ -72,18 +77,17 @@ impl Diff {
         let begins = feeds.iter().filter_map(|feed| feed.next.as_ref()).filter_map(|next| next.at).min();
         let settings = StageSettings {
             start: begins.unwrap_or_else(crate::testing::default_start),
-            zone: TimeZone::UTC,
-            data: self.data.clone(),
+            zone: config.zone.clone(),
+            files: FileRoots::new(self.data.clone()).with(&config.file_roots),
         };
         let stage = Stage::open(pipeline, settings, &BTreeSet::new()).await.map_err(Failure::Problems)?;
         let played = play(&stage, feeds, begins).await;
         stage.end().await;
-        let rules: Vec<String> = stage.rules().into_iter().map(str::to_owned).collect();
-        let sent = |rule: String| {
-            let messages = stage.take(&rule, &ActionChoice::First).unwrap_or_default();
-            (rule, messages)
+        let sent = |(rule, number): (&str, usize)| {
+            let messages = stage.take(rule, &ActionChoice::Number(number)).unwrap_or_default();
+            ((rule.to_owned(), number), messages)
         };
-        let results = rules.into_iter().map(sent).collect();
+        let results = stage.actions().map(sent).collect();
         stage.close().await;
         played.map(|()| results)
     }
@@ -197,17 +201,17 @@ async fn play(stage: &Stage, mut feeds: Vec<Feed>, begins: Option<i64>) -> Resul
     }
 }
 
-/// Shows how the results of a rule differ; true if they do.
-fn show(out: &mut impl Write, rule: &str, old: Option<&Vec<Bytes>>, new: Option<&Vec<Bytes>>) -> io::Result<bool> {
+/// Shows how the results of an action differ; true if they do.
+fn show(out: &mut impl Write, name: &str, old: Option<&Vec<Bytes>>, new: Option<&Vec<Bytes>>) -> io::Result<bool> {
     let (old, new) = match (old, new) {
         (Some(old), Some(new)) => (old, new),
         (Some(old), None) => {
-            writeln!(out, "rule {rule}: only in the old file, {}", super::messages(old.len() as u64))?;
+            writeln!(out, "{name}: only in the old file, {}", super::messages(old.len() as u64))?;
             return Ok(true);
         }
         (None, new) => {
             let count = new.map_or(0, Vec::len);
-            writeln!(out, "rule {rule}: only in the new file, {}", super::messages(count as u64))?;
+            writeln!(out, "{name}: only in the new file, {}", super::messages(count as u64))?;
             return Ok(true);
         }
     };
@@ -217,7 +221,7 @@ fn show(out: &mut impl Write, rule: &str, old: Option<&Vec<Bytes>>, new: Option<
     let lines = align(old.len(), new.len(), &exact, |one, other| fits(&old[one], &new[other], &exact));
     let differing: Vec<&Line> = lines.iter().filter(|line| !matches!(line, Line::Same { .. })).collect();
     if differing.is_empty() {
-        writeln!(out, "rule {rule}: the same {}", super::messages(old.len() as u64))?;
+        writeln!(out, "{name}: the same {}", super::messages(old.len() as u64))?;
         return Ok(false);
     }
     let count = |kind: fn(&Line) -> bool| differing.iter().filter(|line| kind(line)).count();
@@ -227,7 +231,7 @@ fn show(out: &mut impl Write, rule: &str, old: Option<&Vec<Bytes>>, new: Option<
         count(|line| matches!(line, Line::Unexpected { .. })),
     );
     let (before, after) = (super::messages(old.len() as u64), new.len());
-    writeln!(out, "rule {rule}: {before} before, {after} after: {changed} changed, {missing} removed, {added} added")?;
+    writeln!(out, "{name}: {before} before, {after} after: {changed} changed, {missing} removed, {added} added")?;
     for line in differing.iter().take(LISTED) {
         let (before, after) = match line {
             Line::Differs { expected, sent } => (Some(&old[*expected]), Some(&new[*sent])),

@@ -92,7 +92,7 @@ impl Hosts {
 }
 
 fn words(lost: &Lost) -> String {
-    format!("{lost}, and what it held is lost here: this process ends, start all of them again")
+    format!("{lost}, and its state is lost. This process ends; restart all processes.")
 }
 
 /// What all processes have to have in common of their configuration. Addresses and logs are each process's own.

@@ -18,6 +18,7 @@ use super::peer::Peer;
 use super::{Failure, Interrupts, block_on, say};
 use crate::io::queue::Frame;
 use crate::io::recording::{Recorded, Writer};
+use crate::text::secret::masked_url;
 
 /// How often what was recorded is written: a process that is killed loses no more.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -33,7 +34,7 @@ const GOODBYE: Duration = Duration::from_secs(1);
 pub struct Record {
     #[command(flatten)]
     peer: Peer,
-    /// The file to write; with a name that ends in .zst it is compressed
+    /// The file to write, which must not exist; with a name that ends in .zst it is compressed
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
     /// End after so many messages
@@ -91,6 +92,11 @@ impl Record {
             let written = written.unwrap_or(Ok(())).map_err(failed);
             Ok((recorded.get(), done.and(written)))
         })?;
+        if recorded == 0 && done.is_err() && self.output.is_file() {
+            // The next try may have the same name.
+            let _ = std::fs::remove_file(&self.output);
+            return done;
+        }
         writer.flush().map_err(failed)?;
         say(&format!("recorded {} in {shown}", super::messages(recorded)));
         done
@@ -120,7 +126,7 @@ impl Record {
         loop {
             let done = match self.peer.dial().await {
                 Ok(websocket) => {
-                    say(&format!("connected to {}", self.peer.url));
+                    say(&format!("connected to {}", masked_url(&self.peer.url)));
                     reported.clear();
                     connection += 1;
                     pass_on(websocket, connection, messages.clone(), over).await

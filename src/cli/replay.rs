@@ -24,6 +24,9 @@ use crate::value::{Text, Value};
 /// How often the clock moves while nothing arrives, in real time.
 const TICK: Duration = Duration::from_millis(50);
 
+/// The longest wait, seconds.
+const LONGEST: f64 = 1e9;
+
 /// How fast a recording is replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Pace {
@@ -123,7 +126,8 @@ impl Replay {
     async fn pass_time(&self, engine: &Engine, begun: Instant, at: i64) {
         let Pace::Times(times) = self.pace else { return engine.move_clock(at).await };
         let passed = u64::try_from(at.saturating_sub(self.begins)).unwrap_or(0);
-        let due = begun + Duration::from_secs_f64(passed as f64 / 1000.0 / times);
+        let seconds = passed as f64 / 1000.0 / times;
+        let due = begun + Duration::from_secs_f64(seconds.min(LONGEST));
         while Instant::now() < due {
             let now = self.begins.saturating_add((begun.elapsed().as_secs_f64() * 1000.0 * times) as i64);
             engine.move_clock(now.min(at)).await;

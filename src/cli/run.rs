@@ -58,7 +58,7 @@ pub struct Run {
     /// Folder of the files that tables name; it need not exist
     #[arg(long, value_name = "DIR", default_value = "data")]
     data: PathBuf,
-    /// Data threads; a stream and its rules live on one of them
+    /// Data threads. Each reads a part of a stream's connections; the state of a rule is on one of them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
     /// Say nothing on stderr but warnings and errors

@@ -40,7 +40,7 @@ pub struct Serve {
     /// Folder of the log where basic.fileLog is on; without it `log` beside the data folder
     #[arg(long, value_name = "DIR")]
     log_dir: Option<PathBuf>,
-    /// Data threads; a stream and its rules live on one of them
+    /// Data threads. Each reads a part of a stream's connections; the state of a rule is on one of them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
 }

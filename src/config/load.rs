@@ -10,7 +10,7 @@ use super::sources::Override;
 use crate::definition::rule::RuleOptions;
 use crate::io::connector;
 use crate::io::websocket::Settings;
-use crate::property::{self, Cause, Fault, Noun, Warning};
+use crate::property::{self, Cause, Fault, Findings, Noun, Warning};
 use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
 use crate::text::suggest;
 
@@ -166,14 +166,24 @@ impl Loader {
                 self.problems.push(document.error(node.place, "", message));
             }
             Section::Rule => {
-                let (options, found) = RuleOptions::read(&node.json_members(), &self.draft.config.rule);
-                self.draft.config.rule = options;
+                let found = self.rule_options(&node.json_members());
                 let subject = "section rule";
                 self.problems.extend(found.faults.iter().map(|fault| fault.problem(document, node, subject, "")));
                 self.problems.extend(found.warnings.iter().map(|odd| odd.problem(document, node, subject, "")));
             }
             Section::Settings => self.settings(name, node.json(), Origin::File(document)),
         }
+    }
+
+    /// The options that rules have by default. Sinks belong to a rule, so there is no `deadLetter`.
+    fn rule_options(&mut self, values: &Map<String, Json>) -> Findings {
+        let (options, mut found) = RuleOptions::read(values, &self.draft.config.rule);
+        self.draft.config.rule = options;
+        let names = |(name, value): (&String, &Json)| name.eq_ignore_ascii_case("deadLetter") && !value.is_null();
+        if values.iter().any(names) && !found.has_fault("deadLetter") {
+            found.refuse("deadLetter", "deadLetter has no default: write it in the options of each rule");
+        }
+        found
     }
 
     fn settings(&mut self, section: &str, values: Json, origin: Origin<'_>) {
@@ -222,8 +232,7 @@ impl Loader {
             }
             Section::Rule => {
                 let values = value.as_object().cloned().unwrap_or_default();
-                let (options, found) = RuleOptions::read(&values, &self.draft.config.rule);
-                self.draft.config.rule = options;
+                let found = self.rule_options(&values);
                 let origin = Origin::Variable(&label);
                 let problems = found.faults.iter().map(|fault| origin.fault(fault));
                 let problems = problems.chain(found.warnings.iter().map(|warning| origin.warning(warning)));

@@ -278,7 +278,9 @@ fn unset() -> Config {
 /// The JSON Schema of `plutino.yaml`. Sections that Plutino does not have are left to eKuiper.
 pub fn schema() -> Json {
     let mut members = schema::members(&property::entries(SECTIONS), None);
-    members.insert("rule".to_owned(), Json::Object(schema::object(&options::entries(), None)));
+    let mut defaults = options::entries();
+    defaults.retain(|option| option.about.name != "deadLetter");
+    members.insert("rule".to_owned(), Json::Object(schema::object(&defaults, None)));
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Plutino configuration: etc/plutino.yaml",

@@ -203,3 +203,14 @@ fn who_may_use_the_api_is_named() {
         assert_eq!(load(&folder.0, []).is_ok(), right, "{setting}");
     }
 }
+
+#[test]
+fn dead_letters_have_no_default() {
+    let folder = Folder::new("dead-letter", &[("plutino.yaml", "rule:\n  deadLetter: [{log: {}}]\n")]);
+    let problems = load(&folder.0, []).expect_err("it is refused");
+    let shown = problems[0].to_string();
+    assert!(shown.contains("plutino.yaml:2:") && shown.contains("deadLetter has no default"), "{shown}");
+    let variables = env(&[("PLUTINO__RULE__DEADLETTER", r#"[{"log": {}}]"#)]);
+    assert!(load(Path::new("/no/such/folder"), variables).is_err());
+    assert!(schema()["properties"]["rule"]["properties"].get("deadLetter").is_none());
+}

@@ -2,7 +2,7 @@
 //!
 //! A recording is lines of JSON, so that it can be searched and cut with the usual tools. The first line says that it
 //! is one. A file whose name ends in `.zst` is compressed: a sequence of zstd frames, so that a recording that was cut
-//! off is readable up to its last frame.
+//! off is readable up to its last frame. A line or frame that was cut off is the end, with a warning.
 //!
 //! ```text
 //! {"plutino":"recording","version":1,"of":"wss://feed.example/ws"}
@@ -15,6 +15,8 @@
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -24,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::format::compress::Method;
 use crate::io::queue::Frame;
+use crate::text::secret::masked_url;
 
 /// How every recording begins.
 const MARK: &str = "{\"plutino\":\"recording\"";
@@ -71,14 +74,21 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Begins a recording of `of` in a new file.
+    /// Begins a recording of `of` in a new file. The secrets of `of` are masked.
     ///
     /// # Errors
-    /// [`io::Error`] if the file cannot be written.
+    /// [`io::Error`] if the file exists already, unless it is a pipe or device, or cannot be written.
     pub fn create(path: &Path, of: &str) -> io::Result<Writer> {
-        let out = BufWriter::new(File::create(path)?);
+        let file = match File::create_new(path) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && !path.is_file() => File::create(path)?,
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(io::Error::new(error.kind(), "it exists already: name another file, or remove it"));
+            }
+            file => file?,
+        };
+        let out = BufWriter::new(file);
         let mut writer = Writer { out: Box::new(out), compresses: is_zstd(path), waiting: Vec::new() };
-        writer.line(&Header { plutino: "recording", version: 1, of })?;
+        writer.line(&Header { plutino: "recording", version: 1, of: &masked_url(of) })?;
         Ok(writer)
     }
 
@@ -130,6 +140,8 @@ pub struct Reader {
     input: Box<dyn BufRead + Send>,
     line: Vec<u8>,
     number: u64,
+    /// The rest was cut off.
+    torn: bool,
 }
 
 impl Reader {
@@ -140,10 +152,10 @@ impl Reader {
     pub fn open(path: &Path) -> io::Result<Option<Reader>> {
         let file = BufReader::new(File::open(path)?);
         let input: Box<dyn BufRead + Send> = match is_zstd(path) {
-            true => Box::new(BufReader::new(Frames { source: Some(file), decoder: None })),
+            true => Box::new(BufReader::new(Frames::new(file))),
             false => Box::new(file),
         };
-        let mut reader = Reader { input, line: Vec::new(), number: 0 };
+        let mut reader = Reader { input, line: Vec::new(), number: 0, torn: false };
         // Only as much as shows what it is: another file may have no line break at all.
         let mut begin = Vec::new();
         (&mut reader.input).take(MARK.len() as u64).read_to_end(&mut begin)?;
@@ -154,7 +166,7 @@ impl Reader {
         Ok(Some(reader))
     }
 
-    /// The next message; `None` at the end.
+    /// The next message; `None` at the end, also where the recording was cut off.
     ///
     /// # Errors
     /// [`io::Error`], also for a line that is not one of a recording.
@@ -166,7 +178,14 @@ impl Reader {
             if self.line.trim_ascii().is_empty() {
                 continue;
             }
-            let line: Line = serde_json::from_slice(&self.line).map_err(|error| self.wrong(&error))?;
+            let line: Line = match serde_json::from_slice(&self.line) {
+                Ok(line) => line,
+                Err(_) if !self.line.ends_with(b"\n") => {
+                    self.tear();
+                    return Ok(None);
+                }
+                Err(error) => return Err(self.wrong(&error)),
+            };
             let frame = match (line.text, line.binary) {
                 (Some(text), None) => Frame::Text(text.into()),
                 (None, Some(binary)) => {
@@ -181,11 +200,26 @@ impl Reader {
     fn next_line(&mut self) -> io::Result<bool> {
         self.line.clear();
         self.number += 1;
-        let read = (&mut self.input).take(LONGEST).read_until(b'\n', &mut self.line)? as u64;
+        if self.torn {
+            return Ok(false);
+        }
+        let read = match (&mut self.input).take(LONGEST).read_until(b'\n', &mut self.line) {
+            Ok(read) => read as u64,
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                self.tear();
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        };
         if read == LONGEST {
             return Err(self.wrong(&format!("it is longer than {LONGEST} bytes")));
         }
         Ok(read > 0)
+    }
+
+    fn tear(&mut self) {
+        self.torn = true;
+        tracing::warn!("the recording was cut off in line {}, which is left out", self.number);
     }
 
     fn wrong(&self, why: &dyn std::fmt::Display) -> io::Error {
@@ -199,12 +233,54 @@ fn is_zstd(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("zst"))
 }
 
-/// A sequence of zstd frames, decompressed.
+/// A sequence of zstd frames, decompressed. A frame that was cut off is [`io::ErrorKind::UnexpectedEof`].
 struct Frames<R: BufRead> {
     /// Between two frames.
-    source: Option<R>,
+    source: Option<Ending<R>>,
     /// Within one.
-    decoder: Option<StreamingDecoder<R, FrameDecoder>>,
+    decoder: Option<StreamingDecoder<Ending<R>, FrameDecoder>>,
+    ended: Arc<AtomicBool>,
+}
+
+impl<R: BufRead> Frames<R> {
+    fn new(source: R) -> Frames<R> {
+        let ended = Arc::new(AtomicBool::new(false));
+        Frames { source: Some(Ending { source, ended: ended.clone() }), decoder: None, ended }
+    }
+
+    /// The error of the decoder, which needed more bytes than there are or found wrong ones.
+    fn failed(&self, error: impl std::error::Error + Send + Sync + 'static) -> io::Error {
+        match self.ended.load(Ordering::Relaxed) {
+            true => io::Error::new(io::ErrorKind::UnexpectedEof, "it was cut off"),
+            false => io::Error::other(error),
+        }
+    }
+}
+
+/// A source that notes when it has ended.
+struct Ending<R> {
+    source: R,
+    ended: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Ending<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(buffer)?;
+        if read == 0 && !buffer.is_empty() {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Ending<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.source.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.source.consume(amount);
+    }
 }
 
 impl<R: BufRead> Read for Frames<R> {
@@ -214,7 +290,10 @@ impl<R: BufRead> Read for Frames<R> {
         }
         loop {
             if let Some(decoder) = &mut self.decoder {
-                let read = decoder.read(buffer)?;
+                let read = match decoder.read(buffer) {
+                    Ok(read) => read,
+                    Err(error) => return Err(self.failed(error)),
+                };
                 if read > 0 {
                     return Ok(read);
                 }
@@ -225,7 +304,7 @@ impl<R: BufRead> Read for Frames<R> {
                 return Ok(0);
             }
             let Some(source) = self.source.take() else { return Ok(0) };
-            self.decoder = Some(StreamingDecoder::new(source).map_err(io::Error::other)?);
+            self.decoder = Some(StreamingDecoder::new(source).map_err(|error| self.failed(error))?);
         }
     }
 }
@@ -257,6 +336,37 @@ mod tests {
                 assert_eq!((message.frame.bytes(), is_text), (expected.bytes(), number % 2 == 0));
             }
             assert!(reader.read().expect("it ends").is_none());
+            std::fs::remove_file(&path).expect("it is there");
+        }
+    }
+
+    #[test]
+    fn a_recording_that_was_cut_off_ends_there() {
+        for name in ["plain.ndjson", "packed.ndjson.zst"] {
+            let path = std::env::temp_dir().join(format!("plutino-recording-{}-torn-{name}", std::process::id()));
+            let mut writer = Writer::create(&path, "ws://user:word@x/?token=t0").expect("it can be written");
+            assert!(Writer::create(&path, "").is_err_and(|error| error.to_string().contains("exists already")));
+            for number in 0..10i64 {
+                let frame = Frame::Text(format!("{{\"a\":{number}}}").into());
+                writer.add(&Recorded { at: number, connection: 1, frame }).expect("it is added");
+                writer.flush().expect("it is written");
+            }
+            let whole = std::fs::read(&path).expect("it is there");
+            let of = String::from_utf8_lossy(&whole);
+            assert!(!of.contains("word") && !of.contains("t0"), "{of}");
+            let mut most = 0;
+            for cut in whole.len() / 2..whole.len() {
+                std::fs::write(&path, &whole[..cut]).expect("it can be written");
+                let mut reader = Reader::open(&path).expect("it can be read").expect("it is a recording");
+                let mut messages = 0;
+                while let Some(message) = reader.read().expect("it can be read") {
+                    assert_eq!(message.at, messages);
+                    messages += 1;
+                }
+                assert!(messages >= most && reader.read().is_ok_and(|message| message.is_none()), "{cut}");
+                most = messages;
+            }
+            assert!(most >= 9, "{most}");
             std::fs::remove_file(&path).expect("it is there");
         }
     }

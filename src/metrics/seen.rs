@@ -70,6 +70,8 @@ pub struct Seen {
 struct Generation {
     messages: u64,
     fields: IndexMap<Text, Field>,
+    /// fields were left out
+    partial: bool,
 }
 
 /// What was seen of one field.
@@ -91,6 +93,8 @@ pub struct SeenFields {
     pub messages: u64,
     /// the fields, in the order in which they were first seen
     pub fields: Vec<SeenField>,
+    /// the messages have further fields, which are not counted
+    pub partial: bool,
 }
 
 /// One field.
@@ -162,9 +166,10 @@ impl Seen {
     }
 
     fn field(&mut self, name: &str, kind: u8, example: impl FnOnce() -> String) {
-        let fields = &mut self.now.fields;
+        let Generation { fields, partial, .. } = &mut self.now;
         if !fields.contains_key(name) {
             if fields.len() >= FIELDS || name.len() > 256 {
+                *partial = true;
                 return;
             }
             let mut example = example();
@@ -195,7 +200,11 @@ impl Seen {
             types: types(field.types).map(|(_, name)| *name).collect(),
             example: field.example,
         });
-        SeenFields { messages: self.before.messages + self.now.messages, fields: fields.collect() }
+        SeenFields {
+            messages: self.before.messages + self.now.messages,
+            fields: fields.collect(),
+            partial: self.before.partial || self.now.partial,
+        }
     }
 }
 
@@ -222,7 +231,7 @@ mod tests {
         }
         seen.look_at_text("not JSON");
         let fields = seen.fields();
-        assert!(fields.field("old").is_none() && fields.messages > GENERATION, "{fields:?}");
+        assert!(fields.field("old").is_none() && !fields.partial && fields.messages > GENERATION, "{fields:?}");
         let a = fields.field("a").expect("it is there");
         assert_eq!((a.present, a.types.as_slice()), (fields.messages, &["bigint"][..]));
         assert_eq!(fields.field("b").map(|b| b.types.clone()), Some(vec!["null", "string"]));
@@ -235,7 +244,7 @@ mod tests {
             seen.look_at_text(&format!("{{\"field{number}\": \"{}\"}}", "x".repeat(1000)));
         }
         let fields = seen.fields();
-        assert!(fields.fields.len() <= 2 * FIELDS);
+        assert!(fields.fields.len() <= 2 * FIELDS && fields.partial);
         assert!(fields.fields.iter().all(|field| field.example.chars().count() <= EXAMPLE + 1));
     }
 

@@ -296,7 +296,7 @@ impl Facts<'_> {
         if status.work.inputs.len() > 1 && !silent.is_empty() {
             let after = self.definition.rule.options.idle_timeout;
             let text = format!(
-                "The watermark waits for {}, which has brought nothing; after idleTimeout ({after} ms) it goes on without.",
+                "The watermark waits for {}: no message has arrived. After idleTimeout ({after} ms) it no longer waits.",
                 silent.join(", ")
             );
             return one("window", Cause::IdleStream, text);
@@ -352,7 +352,8 @@ impl Facts<'_> {
         for (stream, column) in expr.into_iter().flat_map(|expr| columns(expr, &self.definition.select)) {
             let streams: Vec<&(Text, SeenFields)> = self.seen_of(stream.as_ref());
             let messages: u64 = streams.iter().map(|(_, seen)| seen.messages).sum();
-            let known = streams.iter().any(|(_, seen)| seen.messages == 0 || seen.field(&column).is_some());
+            let known =
+                streams.iter().any(|(_, seen)| seen.messages == 0 || seen.partial || seen.field(&column).is_some());
             if messages == 0 || known {
                 continue;
             }

@@ -203,8 +203,12 @@ impl Service {
         self.check_readers(name, &planned.shape)?;
         let (checkpoint, shape) = (planned.checkpoint, planned.shape.clone());
         let before = self.catalog().view(name).and_then(|view| view.view.clone());
+        let old = self.view(name)?.sql;
         self.inner.store.write(vec![Change::put(RecordKind::View, name, sql)]).await?;
-        self.change_view(name, planned).await?;
+        if let Err(error) = self.change_view(name, planned).await {
+            self.inner.store.write(vec![Change::put(RecordKind::View, name, &*old)]).await?;
+            return Err(error);
+        }
         self.keep_view(name, sql, create, checkpoint, &shape).await;
         if before.is_none_or(|before| *before != *shape) {
             self.renew_views_over(name).await;

@@ -12,6 +12,7 @@ use super::load::Suite;
 use super::stage::{Stage, StageSettings};
 use crate::config::Config;
 use crate::io::queue::Frame;
+use crate::io::reach::FileRoots;
 use crate::pipeline;
 use crate::text::document::{Place, Problem};
 
@@ -107,7 +108,8 @@ pub async fn run(case: &Case, suite: &Suite, config: &Config, data: &Path) -> Ou
         Err(problems) => return Outcome { problems, ..outcome },
     };
     let fed: BTreeSet<&str> = case.steps.iter().filter_map(named).collect();
-    let settings = StageSettings { start: case.start, zone: case.zone.clone(), data: data.to_owned() };
+    let files = FileRoots::new(data.to_owned()).with(&config.file_roots);
+    let settings = StageSettings { start: case.start, zone: case.zone.clone(), files };
     let stage = match Stage::open(pipeline, settings, &fed).await {
         Ok(stage) => stage,
         Err(problems) => return Outcome { problems, ..outcome },

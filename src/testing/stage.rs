@@ -5,7 +5,6 @@
 //! are, unless somebody wants to feed them. Sinks are replaced too; those in memory stay and are listened to beside.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 use std::time::{Duration, Instant};
@@ -35,8 +34,8 @@ pub struct StageSettings {
     pub start: i64,
     /// the zone of windows and dates
     pub zone: TimeZone,
-    /// the folder of the files that tables name
-    pub data: PathBuf,
+    /// where the files that tables name may be
+    pub files: FileRoots,
 }
 
 /// A pipeline that runs.
@@ -96,7 +95,7 @@ impl Stage {
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
         let engine = EngineSettings { workers: 1, server, zone: settings.zone, shutdown: Default::default() };
         let engine = Engine::start_at(engine, Clock::Manual(clock.clone())).map_err(|error| vec![unstarted(&error)])?;
-        let engine = engine.with_files(FileRoots::new(settings.data));
+        let engine = engine.with_files(settings.files);
         let stage = Stage { engine, clock, inlets, outputs, views };
         match pipeline::start(&stage.engine, pipeline).await {
             Ok(()) => {
@@ -120,6 +119,11 @@ impl Stage {
         let mut rules: Vec<&str> = self.outputs.iter().map(|output| output.rule.as_str()).collect();
         rules.dedup();
         rules
+    }
+
+    /// The actions: of each the rule, and its number from 1.
+    pub fn actions(&self) -> impl Iterator<Item = (&str, usize)> {
+        self.outputs.iter().map(|output| (output.rule.as_str(), output.number))
     }
 
     /// The views.

@@ -155,7 +155,7 @@ async fn a_process_that_is_killed_ends_the_other() {
     first.child.start_kill().expect("it runs");
     let killed = Instant::now();
     let said = second.says("process 0").await;
-    assert!(said.contains("is gone: its connection was closed") && said.contains("start all of them again"), "{said}");
+    assert!(said.contains("is gone: its connection was closed") && said.contains("restart all processes"), "{said}");
     assert_eq!(second.exit_code().await, Some(4));
     assert!(killed.elapsed() < AFTERLIFE, "{:?}", killed.elapsed());
     let end = timeout(LIMIT, receiver.next()).await.expect("its clients notice");

@@ -10,8 +10,9 @@ use crate::io::printable;
 
 /// Show the rows between the operators of a rule while it runs
 ///
-/// Without an operator, the rows of all of them are shown, each behind the operator's name. Rows are a sample: up to some
-/// hundred a second, and none for which the rule would have to wait; how many were left out is said on stderr.
+/// Without an operator, the rows of all of them are shown, each behind the operator's name. Rows are a
+/// sample of at most 200 a second for each operator. A tap never slows the rule. How many rows were left out is said on
+/// stderr.
 #[derive(Args)]
 pub struct Tap {
     /// Name of the rule, and of an operator: source, decode, filter, window, project, sink, or a name of its status
