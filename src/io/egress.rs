@@ -7,7 +7,7 @@
 //!
 //! This module must not know what is sent.
 
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 /// What may be reached beside ordinary addresses.
@@ -124,14 +124,26 @@ fn plain(address: IpAddr) -> IpAddr {
         return short.into();
     }
     if long.to_bits() >> 32 == NAT64.to_bits() >> 32 {
-        return std::net::Ipv4Addr::from_bits(long.to_bits() as u32).into();
+        return Ipv4Addr::from_bits(long.to_bits() as u32).into();
     }
     address
 }
 
-/// Whether an address is this machine's, or link-local.
+/// Where clouds hand out credentials beside link-local addresses: Alibaba, Azure, Oracle, and Amazon over IPv6.
+const METADATA: [IpAddr; 4] = [
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 0, 192)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+];
+
+/// Whether an address is this machine's, link-local, or one of a cloud's metadata.
 fn is_guarded(address: IpAddr) -> bool {
-    match plain(address) {
+    let address = plain(address);
+    if METADATA.contains(&address) {
+        return true;
+    }
+    match address {
         IpAddr::V4(address) => {
             address.is_loopback() || address.is_link_local() || address.octets()[0] == 0 || address.is_broadcast()
         }
@@ -159,7 +171,7 @@ impl Egress {
     pub fn check_host(&self, to: Destination<'_>) -> Result<(), EgressError> {
         let address = match to.host.parse() {
             Ok(address) => address,
-            Err(_) if is_localhost(to.host) => IpAddr::V4(std::net::Ipv4Addr::LOCALHOST),
+            Err(_) if is_localhost(to.host) => IpAddr::V4(Ipv4Addr::LOCALHOST),
             Err(_) => return Ok(()),
         };
         self.check(to, address, false)
@@ -214,6 +226,10 @@ mod tests {
             "::ffff:127.0.0.1",
             "64:ff9b::a9fe:a9fe",
             "255.255.255.255",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fd00:ec2::254",
         ] {
             assert!(!check(&[], "example.org", address), "{address}");
             assert!(check(&["*"], "example.org", address), "{address}");

@@ -14,7 +14,10 @@ use crate::format::compress::Method;
 const CHUNK: usize = 64 * 1024;
 
 /// The longest last line that is looked at.
-const LONGEST_LINE: u64 = 64 << 20;
+pub(super) const LONGEST_LINE: u64 = 64 << 20;
+
+/// The longest member that may be incomplete.
+const LONGEST_MEMBER: u64 = 64 << 20;
 
 /// The whole part of a file of lines: up to the last line end. A last line of JSON that only lacks its line end is whole,
 /// too; then the answer says so.
@@ -107,10 +110,51 @@ fn empty_or_closed(whole: u64, end: u64) -> bool {
     whole + 1 == end
 }
 
-/// The whole part of a compressed file: up to the end of its last whole member.
-pub(super) fn members(file: &mut File, method: Method) -> io::Result<u64> {
+/// How a member of a compressed file begins.
+fn magic(method: Method) -> &'static [u8] {
+    match method {
+        Method::Gzip => &[0x1f, 0x8b],
+        _ => &[0x28, 0xb5, 0x2f, 0xfd],
+    }
+}
+
+/// How a member begins that a sink writes: long enough not to be met by chance.
+fn beginning(method: Method) -> &'static [u8] {
+    match method {
+        Method::Gzip => &[0x1f, 0x8b, 8, 0],
+        method => magic(method),
+    }
+}
+
+/// Whether a file begins as a compressed one does.
+pub(super) fn is_packed(file: &mut File) -> io::Result<bool> {
+    let start = tail(file, 0, 4)?;
+    Ok([Method::Gzip, Method::Zstd].iter().any(|&method| start.starts_with(magic(method))))
+}
+
+/// Up to `most` bytes from a place on.
+fn tail(file: &mut File, start: u64, most: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(start))?;
+    let mut bytes = Vec::new();
+    Read::by_ref(file).take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// The whole part of a compressed file: up to the end of its last whole member. `None` if the rest is not a single member
+/// that was left incomplete: the file is of another kind, or damaged before its end.
+pub(super) fn members(file: &mut File, method: Method) -> io::Result<Option<u64>> {
+    let whole = whole_members(file, method)?;
+    let rest = tail(file, whole, LONGEST_MEMBER + 1)?;
+    let magic = magic(method);
+    let begins = rest.starts_with(magic) || magic.starts_with(&rest);
+    let beginning = beginning(method);
+    let further = rest.windows(beginning.len()).skip(1).any(|bytes| bytes == beginning);
+    Ok((begins && !further && rest.len() as u64 <= LONGEST_MEMBER).then_some(whole))
+}
+
+fn whole_members(file: &mut File, method: Method) -> io::Result<u64> {
     file.seek(SeekFrom::Start(0))?;
-    let mut reader = Counted { inner: BufReader::with_capacity(CHUNK, file), at: 0 };
+    let mut reader = Counted { inner: BufReader::with_capacity(CHUNK, file), at: 0, failed: None };
     let mut whole = 0;
     loop {
         if reader.fill_buf()?.is_empty() {
@@ -123,6 +167,10 @@ pub(super) fn members(file: &mut File, method: Method) -> io::Result<u64> {
                 Err(_) => false,
             },
         };
+        // What cannot be read is not damaged.
+        if let Some(error) = reader.failed.take() {
+            return Err(error);
+        }
         if !read {
             return Ok(whole);
         }
@@ -130,15 +178,25 @@ pub(super) fn members(file: &mut File, method: Method) -> io::Result<u64> {
     }
 }
 
-/// A reader that knows how far it is.
+/// A reader that knows how far it is, and whether the system let it down.
 struct Counted<R> {
     inner: R,
     at: u64,
+    failed: Option<io::Error>,
+}
+
+/// Keeps an error of the system; what a decoder makes of it cannot be told from damage.
+fn keep(failed: &mut Option<io::Error>, error: io::Error) -> io::Error {
+    let kind = error.kind();
+    if kind != io::ErrorKind::Interrupted {
+        *failed = Some(error);
+    }
+    kind.into()
 }
 
 impl<R: BufRead> Read for Counted<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buf)?;
+        let read = self.inner.read(buf).map_err(|error| keep(&mut self.failed, error))?;
         self.at += read as u64;
         Ok(read)
     }
@@ -146,7 +204,7 @@ impl<R: BufRead> Read for Counted<R> {
 
 impl<R: BufRead> BufRead for Counted<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.inner.fill_buf()
+        self.inner.fill_buf().map_err(|error| keep(&mut self.failed, error))
     }
 
     fn consume(&mut self, amount: usize) {
@@ -216,10 +274,19 @@ mod tests {
             let (one, two) = (method.pack(b"one\n").expect("packed"), method.pack(b"two\n").expect("packed"));
             let both = [one.clone(), two].concat();
             let whole = |bytes: &[u8]| with(bytes, |file| members(file, method)).expect("it can be read");
-            assert_eq!(whole(&both), both.len() as u64, "{method:?}");
-            assert_eq!(whole(&both[..both.len() - 1]), one.len() as u64, "{method:?}");
-            assert_eq!(whole(&one[..3]), 0, "{method:?}");
-            assert_eq!(whole(b""), 0, "{method:?}");
+            assert_eq!(whole(&both), Some(both.len() as u64), "{method:?}");
+            assert_eq!(whole(&both[..both.len() - 1]), Some(one.len() as u64), "{method:?}");
+            assert_eq!(whole(&one[..3]), Some(0), "{method:?}");
+            assert_eq!(whole(b""), Some(0), "{method:?}");
+            // What is no torn end is not cut.
+            let mut damaged = both.clone();
+            damaged[one.len() - 1] ^= 1;
+            damaged[8] ^= 1;
+            assert_eq!(whole(&damaged), None, "{method:?}");
+            assert_eq!(whole(b"{\"a\":1}\n"), None, "{method:?}");
+            assert_eq!(whole(&[&one[..], b"text"].concat()), None, "{method:?}");
+            let foreign = if method == Method::Gzip { Method::Zstd } else { Method::Gzip };
+            assert_eq!(whole(&foreign.pack(b"one\n").expect("packed")), None, "{method:?}");
         }
     }
 }

@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
@@ -204,6 +204,24 @@ impl FileSink {
     /// Whether its file, as far as it is known before messages come, is below the allowed folders.
     pub fn is_held(&self, files: &FileRoots) -> bool {
         self.addressing.is_some() || files.holds_below_data(Path::new(&self.path))
+    }
+
+    /// Whether messages name their files.
+    pub fn is_addressed(&self) -> bool {
+        self.addressing.is_some()
+    }
+
+    /// Whether a name that a message has given stays in the folder that stands before the template.
+    pub fn stays(&self, name: &str) -> bool {
+        let written = self.path.split("{{").next().unwrap_or_default();
+        let folder = &written[..written.rfind('/').map_or(0, |slash| slash + 1)];
+        let inner = name.strip_prefix(folder).unwrap_or(name);
+        let leaves = |step: Component<'_>| match step {
+            Component::ParentDir => true,
+            Component::RootDir => folder.is_empty(),
+            _ => false,
+        };
+        self.addressing.is_none() || !Path::new(inner).components().any(leaves)
     }
 
     /// The path as it was written.

@@ -71,14 +71,19 @@ impl Target {
             true => fresh(path, sink.rolling.pattern, stamp)?,
             false => (path.to_owned(), options().create(true).open(path)?),
         };
-        let mut length = form.mend(&mut file)?;
         // A list that is packed cannot go on.
-        if form.compression.is_some() && form.file_type == FileType::Json && length > 0 {
-            drop(file);
-            set_aside(path, stamp)?;
-            file = options().create(true).open(path)?;
-            length = 0;
-        }
+        let packed_list = form.compression.is_some() && form.file_type == FileType::Json;
+        let length = match form.mend(&mut file)? {
+            Some(length) if length == 0 || !packed_list => length,
+            known => {
+                if known.is_none() {
+                    tracing::warn!(file = %path.display(), "a file that results cannot be added to is renamed");
+                }
+                set_aside(path, stamp)?;
+                file = options().create(true).open(path)?;
+                0
+            }
+        };
         Ok(Some(Target {
             file,
             path: at,
@@ -191,6 +196,11 @@ impl Target {
         Ok(())
     }
 
+    /// Gives up what waits.
+    pub fn discard(&mut self) {
+        self.waiting.clear();
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
@@ -198,14 +208,15 @@ impl Target {
 }
 
 impl Form {
-    /// Cuts what is torn off, and says how long the rest is.
-    fn mend(self, file: &mut File) -> io::Result<u64> {
+    /// Cuts what is torn off, and says how long the rest is. `None`: the file is of another kind, or damaged before its
+    /// end; then it stays as it is.
+    fn mend(self, file: &mut File) -> io::Result<Option<u64>> {
         let length = file.metadata()?.len();
         if length == 0 {
-            return Ok(0);
+            return Ok(Some(0));
         }
         if let Some(method) = self.compression {
-            let whole = mend::members(file, method)?;
+            let Some(whole) = mend::members(file, method)? else { return Ok(None) };
             if whole < length {
                 file.set_len(whole)?;
                 if self.file_type == FileType::Json && whole > 0 {
@@ -213,10 +224,13 @@ impl Form {
                     let end = method.pack(b"]").map_err(io::Error::other)?;
                     file.seek(SeekFrom::Start(whole))?;
                     file.write_all(&end)?;
-                    return Ok(whole + end.len() as u64);
+                    return Ok(Some(whole + end.len() as u64));
                 }
             }
-            return Ok(whole);
+            return Ok(Some(whole));
+        }
+        if mend::is_packed(file)? {
+            return Ok(None);
         }
         if self.file_type == FileType::Json {
             let bad = || io::Error::new(io::ErrorKind::InvalidData, "it holds something else than a JSON list");
@@ -224,18 +238,21 @@ impl Form {
             file.set_len(whole)?;
             file.seek(SeekFrom::Start(whole))?;
             file.write_all(b"]")?;
-            return Ok(whole);
+            return Ok(Some(whole));
         }
         let (whole, unended) = mend::lines(file, self.one_line)?;
+        if length - whole > mend::LONGEST_LINE {
+            return Ok(None);
+        }
         if whole < length {
             file.set_len(whole)?;
         }
         if !unended {
-            return Ok(whole);
+            return Ok(Some(whole));
         }
         file.seek(SeekFrom::Start(whole))?;
         file.write_all(b"\n")?;
-        Ok(whole + 1)
+        Ok(Some(whole + 1))
     }
 }
 

@@ -27,8 +27,11 @@ const RETRY: Duration = Duration::from_millis(500);
 /// How many files a sink has open, where templates name them. Beyond it, the one that was used least recently is closed.
 const OPEN: usize = 64;
 
-/// The cause of messages whose path leads elsewhere.
+/// Why messages are lost that name their file themselves.
 const OUTSIDE: &str = "path not allowed";
+const INVALID: &str = "invalid path";
+const TAKEN: &str = "file of another sink";
+const REFUSED: &str = "file not writable";
 
 /// See the module.
 pub(super) struct Writer {
@@ -123,16 +126,18 @@ impl Writer {
                 if current.as_ref().is_some_and(|current| *current != name) {
                     self.flush(current.take(), batches, &mut added)?;
                 }
-                if current.is_none() && !self.have(&name)? {
-                    taken.lost(index, OUTSIDE);
+                if current.is_none()
+                    && let Some(cause) = self.have(&name)?
+                {
+                    taken.lost(index, cause);
                     continue;
                 }
                 let Some((_, target)) = self.open.last_mut() else { return Err(Stopped) };
                 if target.is_full(&rolling, message.len()) {
                     self.flush(Some(name.clone()), batches, &mut added)?;
                     self.roll();
-                    if !self.have(&name)? {
-                        taken.lost(index, OUTSIDE);
+                    if let Some(cause) = self.have(&name)? {
+                        taken.lost(index, cause);
                         current = None;
                         continue;
                     }
@@ -160,8 +165,14 @@ impl Writer {
             match target.flush() {
                 Ok(()) => break,
                 Err(error) => {
-                    let error = format!("cannot write to {}: {error}", target.path().display());
-                    self.fails(&error)?;
+                    let text = format!("cannot write to {}: {error}", target.path().display());
+                    if self.sink.is_addressed() && !may_pass(&error) {
+                        target.discard();
+                        self.outbox.fails(&text, false);
+                        added.drain(..).for_each(|(batch, index)| batches[batch].lost(index, REFUSED));
+                        return Ok(());
+                    }
+                    self.fails(&text)?;
                 }
             }
         }
@@ -172,12 +183,17 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes the file of this name the one in use; false if its path leads elsewhere.
-    fn have(&mut self, name: &Text) -> Result<bool, Stopped> {
+    /// Makes the file of this name the one in use. The answer says why its messages are lost, if they are. Where messages
+    /// name their files, one that cannot be opened does not hold up the others.
+    fn have(&mut self, name: &Text) -> Result<Option<&'static str>, Stopped> {
         if let Some(at) = self.open.iter().position(|(known, _)| known == name) {
             let used = self.open.remove(at);
             self.open.push(used);
-            return Ok(true);
+            return Ok(None);
+        }
+        if !self.sink.stays(name) {
+            self.outbox.fails(&format!("{name} leaves the folder of the path's template"), false);
+            return Ok(Some(INVALID));
         }
         if self.open.len() >= OPEN {
             let (_, target) = self.open.remove(0);
@@ -187,13 +203,21 @@ impl Writer {
             match self.open_target(Path::new(name.as_str())) {
                 Ok(Some(target)) => {
                     self.open.push((name.clone(), target));
-                    return Ok(true);
+                    return Ok(None);
+                }
+                Ok(None) if self.sink.is_addressed() => {
+                    self.outbox.fails(&format!("{name} is written by another sink"), false);
+                    return Ok(Some(TAKEN));
                 }
                 Ok(None) => self.fails(&format!("{name} is written by another sink"))?,
                 Err(error) if is_outside(&error) => {
                     let hint = "put it below the data folder, or add its folder to basic.fileRoots";
                     self.outbox.fails(&format!("{name} is not in the data folder: {hint}"), false);
-                    return Ok(false);
+                    return Ok(Some(OUTSIDE));
+                }
+                Err(error) if self.sink.is_addressed() && !may_pass(&error) => {
+                    self.outbox.fails(&format!("cannot open {name}: {error}"), false);
+                    return Ok(Some(if names_no_file(&error) { INVALID } else { REFUSED }));
                 }
                 Err(error) => self.fails(&format!("cannot open {name}: {error}"))?,
             }
@@ -203,7 +227,7 @@ impl Writer {
     fn open_target(&self, name: &Path) -> io::Result<Option<Target>> {
         let path: PathBuf = self.files.locate_for_results(name)?;
         if !is_writable(&path)? {
-            return Err(io::Error::other("it is not a regular file"));
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
         }
         Target::open(&path, &self.sink, &self.writers)
     }
@@ -237,6 +261,19 @@ impl Writer {
             Ok(()) | Err(RecvTimeoutError::Disconnected) => Err(Stopped),
         }
     }
+}
+
+/// Whether an error is the disk's or the process's, not that of one file: it may pass.
+fn may_pass(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+        || matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// Whether a file cannot be opened because of its name.
+fn names_no_file(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidFilename, InvalidInput, IsADirectory, NotADirectory};
+    matches!(error.kind(), InvalidFilename | InvalidInput | IsADirectory | NotADirectory)
 }
 
 #[cfg(test)]
@@ -391,10 +428,48 @@ mod tests {
         let messages =
             [("a", "1"), ("b/c", "2"), ("a", "3"), ("../out", "4"), ("plutino.redb", "5"), ("uploads/x", "6")];
         let status = folder.write(json!({"path": "{{.p}}"}), SinkFormat::lists(), &messages);
-        assert_eq!((status.messages, status.dropped), (3, vec![(OUTSIDE, 3)]));
+        assert_eq!((status.messages, status.dropped), (3, vec![(INVALID, 1), (OUTSIDE, 2)]));
         assert_eq!(text_of(&folder.0.join("a")), "1\n3\n");
         assert_eq!(text_of(&folder.0.join("b/c")), "2\n");
         assert!(status.last_error.expect("an error").1.contains("basic.fileRoots"));
+    }
+
+    #[test]
+    fn a_name_that_is_none_holds_up_no_other() {
+        let folder = Folder::new();
+        std::fs::create_dir_all(folder.0.join("out/folder")).expect("a folder can be made");
+        let long = format!("out/{}", "x".repeat(300));
+        let names = [long.as_str(), "out/a\0b", "out/.", "out/folder", "out/a/../b", "out/../c", "out/a", "out/a/b"];
+        let messages = names.map(|name| (name, "1"));
+        let status = folder.write(json!({"path": "out/{{.p}}"}), SinkFormat::lists(), &messages);
+        assert_eq!((status.messages, status.dropped), (1, vec![(INVALID, 7)]));
+        assert_eq!(text_of(&folder.0.join("out/a")), "1\n");
+        let sink = |path: &str| FileSink::new(json!({"path": path}).as_object().expect("an object")).expect("right").0;
+        for (path, name, stays) in [
+            ("{{.p}}", "a/b", true),
+            ("{{.p}}", "/etc/a", false),
+            ("../a/b-{{.p}}.c", "../a/b-x.c", true),
+            ("../a/b-{{.p}}.c", "../a/b-/../../x.c", false),
+            ("/a/{{.p}}", "/a//b", true),
+            ("../a", "../a", true),
+        ] {
+            assert_eq!(sink(path).stays(name), stays, "{path} {name}");
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_kind_is_kept() {
+        let (packed, plain) = (Method::Gzip.pack(b"old\n").expect("packed"), b"old\n".to_vec());
+        for (old, compression) in [(&plain, Some(Method::Gzip)), (&plain, Some(Method::Zstd)), (&packed, None)] {
+            let folder = Folder::new();
+            std::fs::write(folder.0.join("a.x"), old).expect("it can be written");
+            let shape = SinkFormat { compression, ..SinkFormat::lists() };
+            let status = folder.write(json!({"path": "a.x"}), shape, &[("", "1")]);
+            assert_eq!(status.messages, 1);
+            let entries = std::fs::read_dir(&folder.0).expect("it is there").map(|entry| entry.expect("it is there"));
+            let found: Vec<Vec<u8>> = entries.map(|entry| std::fs::read(entry.path()).expect("it is there")).collect();
+            assert!(found.len() == 2 && found.contains(old), "{compression:?}");
+        }
     }
 
     #[test]

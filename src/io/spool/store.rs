@@ -127,12 +127,13 @@ impl Store {
 
     /// The next messages; `None`: there is nothing now, and the waker is told when there is.
     pub(in crate::io) fn take(&self) -> Option<Portion> {
-        let (portion, load) = {
+        let (portion, load, damaged) = {
             let mut window = locked(&self.window);
             let portion = window.take();
             let load = portion.is_none() && window.wants_disk();
-            (portion, load)
+            (portion, load, window.damage())
         };
+        self.lose(DAMAGED, damaged);
         if load {
             self.ask();
         }
@@ -299,6 +300,9 @@ impl Store {
         let Some(from) = locked(&self.window).load_from() else { return Ok(()) };
         match log.read(from, self.settings().page) {
             Ok(page) => {
+                if page.damaged > 0 {
+                    tracing::warn!(messages = page.damaged, "messages that are kept for a peer are damaged on disk");
+                }
                 let damaged = locked(&self.window).loads(from, page);
                 self.lose(DAMAGED, damaged);
                 self.wake();

@@ -32,6 +32,8 @@ pub(super) struct Window {
     loaded: VecDeque<Lot>,
     /// those are being read
     loading: bool,
+    /// messages that damaged records have cost since [`Window::damage`]
+    damaged: u64,
 }
 
 /// A batch from the cursor on.
@@ -96,6 +98,10 @@ impl Window {
     /// What was taken from `number` on is taken again.
     pub fn back(&mut self, number: u64) {
         self.cursor = self.cursor.min(number).max(self.first);
+        // What was taken before may have left memory: it is read again.
+        if self.loaded.front().is_some_and(|lot| lot.first > self.cursor) {
+            self.loaded.clear();
+        }
     }
 
     /// All that is not done with is taken again.
@@ -108,9 +114,17 @@ impl Window {
     pub fn take(&mut self) -> Option<Portion> {
         let lot = self.upcoming()?;
         let number = self.cursor.max(lot.first);
+        // What is missing before it is done with already, or was damaged on disk.
+        self.damaged += self.punch(self.cursor, number);
         self.cursor = lot.end();
+        self.settle();
         let next = (number - lot.first) as usize;
         Some(Portion { batch: lot.batch, next, number, resent: number < self.resent })
+    }
+
+    /// Messages that [`Window::take`] found to be damaged since this was last asked.
+    pub fn damage(&mut self) -> u64 {
+        std::mem::take(&mut self.damaged)
     }
 
     /// Where memory begins.
@@ -160,12 +174,11 @@ impl Window {
             return 0;
         }
         let end = page.lots.first().map_or(self.in_memory().min(self.written), |lot| lot.first);
-        let lost = match page.damaged {
-            0 => 0,
-            _ => self.punch(from, end.max(from)),
-        };
+        // The log gives all that it has: what is missing is lost.
+        let lost = self.punch(from, end.max(from));
         self.cursor = self.cursor.max(end);
         self.loaded.extend(page.lots);
+        self.settle();
         lost
     }
 
@@ -317,7 +330,7 @@ mod tests {
     fn what_is_on_disk_leaves_memory_and_is_read_again() {
         let small = QueueLimit { messages: 2, bytes: 100 };
         let mut window = Window::new(0, 0);
-        (0..3).for_each(|_| drop(window.push(&batch(1), 100, PLENTY)));
+        (0..3).for_each(|_| _ = window.push(&batch(1), 100, PLENTY));
         assert_eq!(window.unwritten().len(), 3);
         assert_eq!(window.wrote(3, small), 0);
         assert!(
@@ -332,6 +345,25 @@ mod tests {
         // All that is read is damaged: memory goes on.
         assert_eq!(window.loads(0, Page { lots: Vec::new(), damaged: 9 }), 1);
         assert_eq!((taken(&mut window), window.queued()), (vec![(1, 1), (2, 1)], 2));
+    }
+
+    #[test]
+    fn damage_within_a_page_is_counted_and_does_not_stay() {
+        let mut window = Window::new(0, 10);
+        assert!(window.take().is_none() && window.wants_disk());
+        let lots = [(2, 1), (5, 2)].map(|(first, messages)| Lot { first, batch: batch(messages) });
+        assert_eq!(window.loads(0, Page { lots: lots.into(), damaged: 0 }), 2);
+        assert_eq!((taken(&mut window), window.damage(), window.damage()), (vec![(2, 1), (5, 2)], 2, 0));
+        // What was taken is not sent: it is read again, and is not taken for damage.
+        window.back(2);
+        assert!(window.take().is_none() && window.wants_disk());
+        assert_eq!(window.loads(2, Page { lots: vec![Lot { first: 2, batch: batch(1) }], damaged: 0 }), 0);
+        assert_eq!((taken(&mut window), window.damage()), (vec![(2, 1)], 0));
+        assert_eq!((window.forget(7), window.first(), window.queued()), (3, 7, 3));
+        // Nothing of the rest can be read.
+        assert!(window.wants_disk());
+        assert_eq!(window.loads(window.cursor(), Page::default()), 3);
+        assert_eq!((window.first(), window.queued()), (10, 0));
     }
 
     #[test]

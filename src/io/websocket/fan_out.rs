@@ -236,10 +236,12 @@ impl Branch {
     /// The lanes, when they have got all that was sent before.
     fn settled(&self) -> MutexGuard<'_, Lanes> {
         let lanes = locked(&self.lanes);
-        while let Some(batch) = locked(&self.inbox).take() {
+        loop {
+            // The inbox is free again before the lanes get the batch: other threads go on sending.
+            let batch = locked(&self.inbox).take();
+            let Some(batch) = batch else { return lanes };
             lanes.values().for_each(|lane| lane.push(&batch));
         }
-        lanes
     }
 
     /// Lets clients come or go, while nothing is on its way to them.
