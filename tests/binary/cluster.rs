@@ -170,7 +170,7 @@ async fn a_process_that_ends_by_intention_says_so() {
     assert_eq!(first.exit_code().await, Some(0));
     assert_eq!(next(&mut receiver).await, None, "clients of the other get a close frame");
     let said = second.says("process 0").await;
-    assert!(said.contains(") has ended, and what it held is lost here"), "{said}");
+    assert!(said.contains(") has ended, and its state is lost. This process ends"), "{said}");
     assert_eq!(second.exit_code().await, Some(4));
 }
 
