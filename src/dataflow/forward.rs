@@ -2,7 +2,7 @@
 //!
 //! It takes the place that the rule's queue has on the thread of the state. Rows that pass the scan are sent in batches,
 //! together with everything that advances the watermark; the queue decides which rows are late. At most about
-//! [`IN_FLIGHT`] rows are under way: beyond that the streams of this thread wait for the rule.
+//! `IN_FLIGHT` rows are under way: beyond that the streams of this thread wait for the rule.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;

@@ -5,7 +5,7 @@
 //! clients. It goes whether there are clients or not: who connects gets what is sent from then on, and no process waits
 //! for news of another's clients.
 //!
-//! Of each rule, [`IN_FLIGHT`] bytes may be on their way to a process; beyond that the rule's streams wait, as they do for
+//! Of each rule, `IN_FLIGHT` bytes may be on their way to a process; beyond that the rule's streams wait, as they do for
 //! a client of this process with `slowClient: block`. A process says that it has taken results once its sink takes more.
 
 use std::cell::{Cell, RefCell};

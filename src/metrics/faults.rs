@@ -64,7 +64,7 @@ pub struct Fault {
     pub time: SystemTime,
     /// the last one
     pub text: String,
-    /// the last [`KEPT`], the oldest first
+    /// the last `KEPT`, the oldest first
     pub recent: VecDeque<Arc<Failure>>,
 }
 
@@ -75,7 +75,7 @@ pub struct Failure {
     pub time: SystemTime,
     /// what it says
     pub text: String,
-    /// the message or row that caused it, as far as it is known and cut to [`KEPT_BYTES`]
+    /// the message or row that caused it, as far as it is known and cut to `KEPT_BYTES`
     pub message: Option<String>,
 }
 

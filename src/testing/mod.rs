@@ -1,7 +1,7 @@
 //! Tests of rules: what goes in, what time does, and what must come out, written in YAML beside the rules.
 //!
 //! A test runs its rules on the real engine, as `plutino run` does: statements are planned, rows go through timely, and
-//! results are encoded as the rule's sinks want them. Only the edges differ ([`stage`]): messages come from the test,
+//! results are encoded as the rule's sinks want them. Only the edges differ (`stage`): messages come from the test,
 //! results are kept for it, and the clock is set by hand, so nothing sleeps and each run gives the same results.
 //!
 //! `load` finds the tests of files, `case` reads them, `run` runs one, `compare` says how results differ, `report`

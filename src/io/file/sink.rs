@@ -211,6 +211,12 @@ impl FileSink {
         self.addressing.is_some()
     }
 
+    /// The folder that stands before the template; empty where none does.
+    pub(super) fn fixed_folder(&self) -> &str {
+        let fixed = self.path.split("{{").next().unwrap_or_default();
+        fixed.rsplit_once('/').map_or("", |(folder, _)| folder)
+    }
+
     /// Whether a name that a message has given stays in the folder that stands before the template.
     pub fn stays(&self, name: &str) -> bool {
         let written = self.path.split("{{").next().unwrap_or_default();

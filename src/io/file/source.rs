@@ -35,7 +35,7 @@ pub enum FileError {
     Read { file: String, source: io::Error },
     #[error("{0} is not in the data folder: put it there, or add its folder to basic.fileRoots")]
     Outside(String),
-    /// beyond [`LARGEST`]
+    /// beyond `LARGEST`
     #[error("{0} is larger than 256 MiB")]
     TooLarge(String),
     #[error("{0} is not UTF-8")]

@@ -215,13 +215,19 @@ impl Writer {
                     self.outbox.fails(&format!("{name} is not in the data folder: {hint}"), false);
                     return Ok(Some(OUTSIDE));
                 }
-                Err(error) if self.sink.is_addressed() && !may_pass(&error) => {
+                Err(error) if self.sink.is_addressed() && !may_pass(&error) && self.has_place() => {
                     self.outbox.fails(&format!("cannot open {name}: {error}"), false);
                     return Ok(Some(if names_no_file(&error) { INVALID } else { REFUSED }));
                 }
                 Err(error) => self.fails(&format!("cannot open {name}: {error}"))?,
             }
         }
+    }
+
+    /// Whether the folder of all files is there: if not, no message is to blame.
+    fn has_place(&self) -> bool {
+        let folder = self.sink.fixed_folder();
+        folder.is_empty() || self.files.locate_for_results(Path::new(folder)).is_ok_and(|folder| folder.is_dir())
     }
 
     fn open_target(&self, name: &Path) -> io::Result<Option<Target>> {
