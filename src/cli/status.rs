@@ -123,7 +123,7 @@ fn short(rate: f64) -> String {
 }
 
 /// A time with its unit.
-fn micros(us: u64) -> String {
+pub fn micros(us: u64) -> String {
     match us {
         0..10_000 => format!("{us} µs"),
         10_000..10_000_000 => format!("{} ms", us / 1000),

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use clap::Args;
 use serde_json::Value;
 
-use super::table::{duration, lines, micros, short};
+use super::table::{duration, lines, short};
 use super::{Asked, Door, Failure};
+use crate::cli::status::micros;
 use crate::io::printable;
 
 /// The time between the two looks that a rate needs.

@@ -43,15 +43,6 @@ pub fn duration(seconds: u64) -> String {
     }
 }
 
-/// A time of so many microseconds.
-pub fn micros(us: u64) -> String {
-    match us {
-        0..10_000 => format!("{us} µs"),
-        10_000..10_000_000 => format!("{} ms", us / 1000),
-        _ => format!("{} s", us / 1_000_000),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

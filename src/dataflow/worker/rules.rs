@@ -54,6 +54,25 @@ pub(super) struct RunningRule {
     pub event_time: bool,
 }
 
+impl RunningRule {
+    /// A rule without streams and state.
+    fn new(slot: usize, output: Rc<RefCell<Output>>, event_time: bool) -> RunningRule {
+        RunningRule {
+            streams: Box::default(),
+            feeds: Vec::new(),
+            slot,
+            dataflow: None,
+            queue: None,
+            forward: None,
+            relay: None,
+            operator: None,
+            memory: None,
+            output,
+            event_time,
+        }
+    }
+}
+
 /// The state of a rule that keeps it.
 struct Memory {
     id: String,
@@ -106,19 +125,7 @@ impl WorkerLoop {
         let changes_of: Vec<Option<Text>> = inputs.iter().map(view_read).collect();
         let width = scans.iter().map(Scan::width).max().unwrap_or(0);
         let numbers = 0..inputs.len() as u16;
-        let mut running = RunningRule {
-            streams: Box::default(),
-            feeds: Vec::new(),
-            slot,
-            dataflow: None,
-            queue: None,
-            forward: None,
-            relay: None,
-            operator: None,
-            memory: None,
-            output: output.clone(),
-            event_time,
-        };
+        let mut running = RunningRule::new(slot, output.clone(), event_time);
         let targets: Vec<Target> = match (body, rule.part) {
             (Body::Rows(projection), _) => vec![Target::Results(projection)],
             (Body::Stateful(_) | Body::View(_), Part::Scan(home, clocks)) => {
@@ -212,19 +219,7 @@ impl WorkerLoop {
         let output = Rc::new(RefCell::new(Output::new(Vec::new(), send_nil, false, metrics.clone())));
         let begin = Beginning { plan: *view, inputs, view: store, context, metrics, clock };
         self.network.begin(key, &self.tables, begin);
-        let rule = RunningRule {
-            streams: Box::default(),
-            feeds: Vec::new(),
-            slot,
-            dataflow: None,
-            queue: None,
-            forward: None,
-            relay: None,
-            operator: None,
-            memory: None,
-            output,
-            event_time: false,
-        };
+        let rule = RunningRule::new(slot, output, false);
         self.rules.insert(key, rule);
         let _ = done.send(before);
     }

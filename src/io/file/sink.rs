@@ -211,16 +211,15 @@ impl FileSink {
         self.addressing.is_some()
     }
 
-    /// The folder that stands before the template; empty where none does.
+    /// The folder that stands before the template, with its slash; empty where none does.
     pub(super) fn fixed_folder(&self) -> &str {
         let fixed = self.path.split("{{").next().unwrap_or_default();
-        fixed.rsplit_once('/').map_or("", |(folder, _)| folder)
+        &fixed[..fixed.rfind('/').map_or(0, |slash| slash + 1)]
     }
 
     /// Whether a name that a message has given stays in the folder that stands before the template.
     pub fn stays(&self, name: &str) -> bool {
-        let written = self.path.split("{{").next().unwrap_or_default();
-        let folder = &written[..written.rfind('/').map_or(0, |slash| slash + 1)];
+        let folder = self.fixed_folder();
         let inner = name.strip_prefix(folder).unwrap_or(name);
         let leaves = |step: Component<'_>| match step {
             Component::ParentDir => true,
