@@ -41,11 +41,13 @@ use crate::dataflow::worker::DataThread;
 use crate::definition::stream::StreamDef;
 use crate::format::sink_format::SinkFormat;
 use crate::io::LinkStatus;
-use crate::io::connector::{ConnectorError, Connectors, OpenSink, OpenSource, SinkSpec, SourceSpec};
+use crate::io::connector::{ConnectorError, Connectors, SinkSpec, SourceSpec};
 use crate::io::egress::Egress;
 use crate::io::events::EventSink;
 use crate::io::queue::{Backlog, Signal};
 use crate::io::reach::FileRoots;
+use crate::io::sink::OpenSink;
+use crate::io::source::OpenSource;
 use crate::io::thread_queues::ThreadQueues;
 use crate::io::websocket::{ConnectError, ServerSettings, TurnedAway, Websockets};
 use crate::metrics::RuleMetrics;
@@ -186,7 +188,7 @@ struct Running {
 
 struct RunningTable {
     /// Slot and source of each data thread's copy.
-    copies: Vec<(usize, Arc<OpenSource>)>,
+    copies: Vec<(usize, Arc<dyn OpenSource>)>,
     /// Of the first copy: all copies get the same rows.
     metrics: Arc<RuleMetrics>,
 }
@@ -225,7 +227,7 @@ struct RunningStream {
     /// One for each thread that reads it.
     parts: Vec<StreamPart>,
     /// `None` before it is opened and after the end of input.
-    source: Option<Arc<OpenSource>>,
+    source: Option<Arc<dyn OpenSource>>,
     /// Opens the source once a rule reads the stream, so that the rule misses no row.
     pending: Option<(SourceSpec, ThreadQueues)>,
     /// The status of the source when it was closed at the end of input.
@@ -267,7 +269,7 @@ struct RunningRule {
 #[derive(Clone)]
 struct RunningSink {
     spec: SinkSpec,
-    sink: Arc<OpenSink>,
+    sink: Arc<dyn OpenSink>,
 }
 
 impl Engine {

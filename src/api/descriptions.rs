@@ -15,7 +15,7 @@ use serde_json::{Map, Value as Json, json};
 use super::ApiError;
 use crate::expr::function::{self, Family, Function};
 use crate::format::sink_format;
-use crate::io::connector::{self, SINKS, SOURCES};
+use crate::io::connector;
 use crate::property::{Effect, Entry, Place, reference};
 use crate::service::{Code, LOOKUP_SOURCES, Service};
 use crate::text::secret;
@@ -27,7 +27,7 @@ const CONNECTIONS: &[&str] = &["websocket"];
 pub fn routes() -> Router<Service> {
     Router::new()
         .route("/metadata/sources", get(sources))
-        .route("/metadata/sinks", get(|| async { list(SINKS, "sink") }))
+        .route("/metadata/sinks", get(|| async { list(&connector::sinks(), "sink") }))
         .route("/metadata/connections", get(|| async { list(CONNECTIONS, "connection") }))
         .route("/metadata/functions", get(functions))
         .route("/metadata/operators", get(|| async { super::json("[]".to_owned()) }))
@@ -47,7 +47,7 @@ struct Which {
 
 async fn sources(Query(which): Query<Which>) -> Response {
     let lookup = which.kind.is_some_and(|kind| kind.eq_ignore_ascii_case("lookup"));
-    list(if lookup { LOOKUP_SOURCES } else { SOURCES }, "source")
+    if lookup { list(LOOKUP_SOURCES, "source") } else { list(&connector::sources(), "source") }
 }
 
 fn list(kinds: &[&str], what: &str) -> Response {
@@ -58,7 +58,7 @@ fn list(kinds: &[&str], what: &str) -> Response {
 }
 
 async fn source(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
-    known(SOURCES, &kind, &headers)?;
+    known(&connector::sources(), &kind, &headers)?;
     let path = json!({
         "name": "datasource", "default": "", "optional": false, "connection_related": true, "control": "text",
         "type": "string", "hint": both("DATASOURCE: the path, topic or name of the file"), "label": both("datasource"),
@@ -73,7 +73,7 @@ async fn source(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response
 }
 
 async fn sink(Path(kind): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
-    known(SINKS, &kind, &headers)?;
+    known(&connector::sinks(), &kind, &headers)?;
     let mut all = properties(&kind, Place::Sink);
     let common = sink_format::entries().into_iter().filter(|entry| entry.about.effect == Effect::Works);
     all.extend(common.map(|entry| described(&entry, false)));
@@ -182,13 +182,13 @@ async fn functions() -> Response {
 
 /// The conf keys of all kinds of sources, or of one.
 async fn resource(State(service): State<Service>, Query(which): Query<Which>) -> Result<Response, ApiError> {
-    let wanted = |kind: &&&str| which.source.as_deref().is_none_or(|source| source.is_empty() || source == **kind);
+    let wanted = |kind: &&str| which.source.as_deref().is_none_or(|source| source.is_empty() || source == *kind);
     let mut all = Map::new();
-    for kind in SOURCES.iter().filter(wanted) {
+    for kind in connector::sources().into_iter().filter(wanted) {
         let mut keys = service.conf_keys("sources", kind)?;
         secret::mask_sets(&mut keys);
         if !keys.is_empty() {
-            all.insert((*kind).to_owned(), Json::Object(keys));
+            all.insert(kind.to_owned(), Json::Object(keys));
         }
     }
     Ok(super::json(Json::Object(all).to_string()))
@@ -203,5 +203,6 @@ async fn resources(State(service): State<Service>) -> Result<Response, ApiError>
         }
         Ok(if found.is_empty() { Json::Null } else { Json::Array(found) })
     };
-    Ok(super::json(json!({"sinks": of("sinks", SINKS)?, "sources": of("sources", SOURCES)?}).to_string()))
+    let (sinks, sources) = (of("sinks", &connector::sinks())?, of("sources", &connector::sources())?);
+    Ok(super::json(json!({"sinks": sinks, "sources": sources}).to_string()))
 }

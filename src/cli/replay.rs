@@ -90,7 +90,9 @@ impl Replay {
             let inlet = match known {
                 Some(inlet) => inlet,
                 None => {
-                    let checks = websockets(pipeline).find(|(name, _)| *name == stream).map(|(_, spec)| spec.checks());
+                    let checks = websockets(pipeline)
+                        .find(|(name, _)| *name == stream)
+                        .map(|(_, spec)| spec.settings().checks());
                     Inlet::new(checks.unwrap_or_default())
                 }
             };

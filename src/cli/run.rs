@@ -380,13 +380,8 @@ fn places(pipeline: &Pipeline) -> (Vec<Place>, bool) {
                 SinkSpec::Websocket(settings) => {
                     places.push(Place::of(settings, format!("results of rule {}", rule.spec.id)));
                 }
-                SinkSpec::Log => console = true,
-                SinkSpec::Memory(_)
-                | SinkSpec::Rest(_)
-                | SinkSpec::File(_)
-                | SinkSpec::Nop
-                | SinkSpec::Events(_)
-                | SinkSpec::Capture(_) => {}
+                SinkSpec::Log(_) => console = true,
+                _ => {}
             }
         }
     }

@@ -33,7 +33,7 @@ pub fn load(
     if connector.is_file() {
         loader.file(&connector, Loader::connector_file);
     }
-    for kind in connector::SINKS {
+    for kind in connector::sinks() {
         let sinks = etc.join("sinks").join(format!("{kind}.yaml"));
         if sinks.is_file() {
             loader.sink_file(&sinks, kind);

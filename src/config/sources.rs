@@ -42,7 +42,7 @@ impl PropertySets {
     }
 
     pub(super) fn replace_kind(&mut self, document: &Document, kind: &str, node: &Node, problems: &mut Vec<Problem>) {
-        if !connector::SOURCES.contains(&kind) && !connector::SINKS.contains(&kind) {
+        if !connector::sources().contains(&kind) && !connector::sinks().contains(&kind) {
             let hint = Some("there is websocket".to_owned());
             problems.push(document.warning(node.place, "", format!("source type {kind} not found")).with_hint(hint));
         }

@@ -60,7 +60,7 @@ fn hash(name: &str) -> u64 {
 impl Engine {
     /// Whether this process reads a source; `name` is the stream's.
     pub(super) fn reads(&self, name: &str, source: &SourceSpec) -> bool {
-        source.is_local() || self.processes.is_own(self.processes.by(name))
+        source.settings().is_local() || self.processes.is_own(self.processes.by(name))
     }
 
     /// Refuses what needs a single process.

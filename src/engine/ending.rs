@@ -13,8 +13,8 @@ use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
 use crate::dataflow::command::Command;
-use crate::io::connector::OpenSource;
 use crate::io::queue::WayOut;
+use crate::io::source::OpenSource;
 use crate::io::{LinkStatus, UNPROCESSED, UNREAD, UNSENT};
 use crate::sync::locked;
 
@@ -105,7 +105,7 @@ impl Engine {
     /// ([`Engine::stuck`]).
     pub async fn end_of_input(&self) {
         let ends = async {
-            self.close_sources(OpenSource::is_outside).await;
+            self.close_sources(|source| source.is_outside()).await;
             self.settle().await;
             // Writers end before their readers.
             for rules in self.stages() {
@@ -165,7 +165,7 @@ impl Engine {
         let began = tokio::time::Instant::now();
         let flush = limit.saturating_sub(GOODBYE).min(FLUSH);
         let settle = if self.is_stuck() { Duration::ZERO } else { flush / 2 };
-        let sources = self.take_sources(OpenSource::is_outside);
+        let sources = self.take_sources(|source| source.is_outside());
         sources.iter().for_each(|source| source.detach());
         let processed = async {
             join_all(sources.iter().map(|source| source.handed_over())).await;
@@ -240,9 +240,9 @@ impl Engine {
     }
 
     /// Removes the sources from the streams, which keep their last status.
-    fn take_sources(&self, which: impl Fn(&OpenSource) -> bool) -> Vec<Arc<OpenSource>> {
+    fn take_sources(&self, which: impl Fn(&dyn OpenSource) -> bool) -> Vec<Arc<dyn OpenSource>> {
         let take = |stream: &mut RunningStream| {
-            let source = stream.source.take_if(|source| which(source))?;
+            let source = stream.source.take_if(|source| which(&**source))?;
             stream.ended = Some(source.status());
             Some(source)
         };
@@ -250,7 +250,7 @@ impl Engine {
     }
 
     /// Closes sources and waits until everything they have read is delivered.
-    async fn close_sources(&self, which: impl Fn(&OpenSource) -> bool) {
+    async fn close_sources(&self, which: impl Fn(&dyn OpenSource) -> bool) {
         let sources = self.take_sources(which);
         join_all(sources.iter().map(|source| source.close())).await;
     }

@@ -15,8 +15,9 @@ use futures_util::future::{BoxFuture, FutureExt, join_all};
 use crate::dataflow::command::{Command, Keeps, Leaving, StreamKey};
 use crate::dataflow::output::Encoding;
 use crate::definition::stream::RelationKind;
-use crate::io::connector::{ConnectorError, OpenSource, SourceSpec};
+use crate::io::connector::{ConnectorError, SourceSpec};
 use crate::io::queue::{self, Signal, WayOut};
+use crate::io::source::OpenSource;
 use crate::io::spool::StoreKey;
 use crate::io::thread_queues::ThreadQueues;
 use crate::metrics::RuleMetrics;
@@ -203,7 +204,9 @@ impl PreparedRule<'_> {
         let all = engine.threads.len();
         let readers = self.readers.min(all);
         let spreads = |(input, source): (&Input, &Option<SourceSpec>)| {
-            readers > 1 && input.role == Role::Stream && source.as_ref().is_some_and(SourceSpec::may_spread)
+            readers > 1
+                && input.role == Role::Stream
+                && source.as_ref().is_some_and(|source| source.settings().may_spread())
         };
         let spread: Vec<bool> = plan.inputs.iter().zip(&sources).map(spreads).collect();
         let scattered = spread.iter().zip(&sources).all(|(spread, source)| *spread || source.is_none());
@@ -289,12 +292,12 @@ impl PreparedRule<'_> {
             }
         }
         let queues = ThreadQueues::new(parts.iter().map(|part| part.thread).zip(senders).collect());
-        let checks = spec.checks();
+        let checks = spec.settings().checks();
         let (source, pending) = match spec {
             spec if !engine.reads(&id.name, &spec) => (None, None),
-            SourceSpec::Websocket(_) => {
+            spec if spec.settings().waits_for_begin() => {
                 let opened = engine.connectors.open_source(spec, self.threads.home, queues).await;
-                (Some(Arc::new(opened.map_err(|error| self.failed(error))?)), None)
+                (Some(opened.map_err(|error| self.failed(error))?.into()), None)
             }
             spec => (None, Some((spec, queues))),
         };
@@ -324,7 +327,7 @@ impl PreparedRule<'_> {
                 None => {
                     let (spec, signal) = (action.spec.clone(), signal.clone());
                     let opened = self.engine.connectors.open_sink(spec, self.threads.home, signal, store);
-                    Arc::new(opened.await.map_err(|error| self.failed(error))?)
+                    opened.await.map_err(|error| self.failed(error))?.into()
                 }
             };
             self.opened.push(known.is_none());
@@ -372,7 +375,7 @@ impl PreparedRule<'_> {
             let pending = engine.running().streams.get_mut(id).and_then(|stream| stream.pending.clone());
             if let Some((spec, queues)) = pending {
                 let opened = engine.connectors.open_source(spec, self.threads.home, queues).await;
-                let source = Arc::new(opened.map_err(|error| self.failed(error))?);
+                let source = opened.map_err(|error| self.failed(error))?.into();
                 if let Some(stream) = engine.running().streams.get_mut(id) {
                     (stream.source, stream.pending) = (Some(source), None);
                 }
@@ -422,7 +425,7 @@ impl PreparedRule<'_> {
             }
         };
         // The sources have no reader: they do not wait for one.
-        let sources: Vec<Arc<OpenSource>> = left.into_iter().filter_map(|(_, stream)| stream.source).collect();
+        let sources: Vec<Arc<dyn OpenSource>> = left.into_iter().filter_map(|(_, stream)| stream.source).collect();
         let sinks = std::mem::take(&mut self.sinks).into_iter().zip(std::mem::take(&mut self.opened));
         let sinks: Vec<RunningSink> = sinks.filter_map(|(sink, opened)| opened.then_some(sink)).collect();
         async move {

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use crate::dataflow::command::{Keeps, Leaving, Mark, StateAnswer, StreamKey};
-use crate::io::connector::{OpenSource, Pause};
+use crate::io::source::{OpenSource, Pause};
 use futures_util::future::join_all;
 
 use super::running::RuleThreads;
@@ -85,7 +85,7 @@ impl PreparedRule<'_> {
     /// Pauses the streams that only the old version reads. Returns them, with guards that end the pause.
     async fn pause(&self, old: &Old) -> (Vec<StreamId>, Vec<Pause>) {
         let left: Vec<StreamId> = old.streams.iter().filter(|id| !self.streams.contains(id)).cloned().collect();
-        let sources: Vec<Arc<OpenSource>> = {
+        let sources: Vec<Arc<dyn OpenSource>> = {
             let running = self.engine.running();
             left.iter().filter_map(|id| running.streams.get(id)?.source.clone()).collect()
         };

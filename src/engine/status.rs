@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
-use crate::io::connector::{OpenSink, OpenSource};
 use crate::io::queue::Backlog;
+use crate::io::sink::OpenSink;
+use crate::io::source::OpenSource;
 use crate::io::websocket::ClientStatus;
 use crate::io::{LinkStatus, UNPROCESSED, UNREAD};
 use crate::metrics::{FeedCounts, Latency, Losses, RuleMetrics, SeenFields, TAPS, TapReader, TapSettings, Work};
@@ -79,9 +80,9 @@ pub struct LastStatus {
     /// With the states of its links before they were closed.
     status: RuleStatus,
     /// Sources that ended with the rule, by number.
-    pub(super) sources: Vec<(usize, Arc<OpenSource>, Backlog)>,
+    pub(super) sources: Vec<(usize, Arc<dyn OpenSource>, Backlog)>,
     /// Sinks that ended with the rule, by number.
-    pub(super) sinks: Vec<(usize, Arc<OpenSink>)>,
+    pub(super) sinks: Vec<(usize, Arc<dyn OpenSink>)>,
     pub(super) closed: AtomicBool,
 }
 
@@ -90,8 +91,8 @@ impl LastStatus {
     /// final.
     pub(super) fn new(
         status: RuleStatus,
-        sources: Vec<(usize, Arc<OpenSource>, Backlog)>,
-        sinks: Vec<(usize, Arc<OpenSink>)>,
+        sources: Vec<(usize, Arc<dyn OpenSource>, Backlog)>,
+        sinks: Vec<(usize, Arc<dyn OpenSink>)>,
     ) -> Arc<LastStatus> {
         Arc::new(LastStatus { status, sources, sinks, closed: AtomicBool::new(false) })
     }
@@ -122,7 +123,7 @@ impl LastStatus {
     /// Whether the counts are final: everything is closed, and no connection can still count a message as delivered or
     /// lost.
     pub fn is_final(&self) -> bool {
-        let settled = |(_, sink): &(usize, Arc<OpenSink>)| {
+        let settled = |(_, sink): &(usize, Arc<dyn OpenSink>)| {
             let status = sink.status();
             status.queued == 0 && status.unproven == 0
         };
@@ -176,10 +177,7 @@ impl Engine {
         let sinks = running.rules.get(id).map(|rule| rule.sinks.clone()).unwrap_or_default();
         drop(running);
         let of = |(number, sink): (usize, &RunningSink)| -> Vec<(usize, ClientStatus)> {
-            match &*sink.sink {
-                OpenSink::Websocket(link) => link.clients().into_iter().map(|client| (number, client)).collect(),
-                _ => Vec::new(),
-            }
+            sink.sink.clients().into_iter().map(|client| (number, client)).collect()
         };
         sinks.iter().enumerate().flat_map(of).collect()
     }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::dataflow::command::{Leaving, StateAnswer, StreamKey};
-use crate::io::connector::OpenSource;
 use crate::io::queue::Backlog;
+use crate::io::source::OpenSource;
 use crate::io::{UNPROCESSED, UNSENT, loss};
 use futures_util::future::join_all;
 
@@ -93,7 +93,7 @@ impl Engine {
 pub(super) fn ended_sources(
     rule: &RunningRule,
     ended: Vec<(StreamId, RunningStream)>,
-) -> Vec<(usize, Arc<OpenSource>, Backlog)> {
+) -> Vec<(usize, Arc<dyn OpenSource>, Backlog)> {
     let number = |id: &StreamId| rule.streams.iter().position(|own| own == id);
     let last = |(id, stream): (StreamId, RunningStream)| {
         let backlog = stream.backlog();

@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 
 use crate::dataflow::command::Command;
 use crate::dataflow::row::ScannedRow;
-use crate::io::connector::{OpenSource, SourceSpec};
+use crate::io::connector::SourceSpec;
 use crate::io::queue;
+use crate::io::source::OpenSource;
 use crate::metrics::RuleMetrics;
 
 use super::{Engine, EngineError, RunningTable, TableSpec};
@@ -70,7 +71,7 @@ impl Engine {
             match self.connectors.open_source(table.source.clone(), thread, sender.into()).await {
                 Ok(source) => {
                     source.begin();
-                    copies.push((slot, Arc::new(source)));
+                    copies.push((slot, source.into()));
                 }
                 Err(error) => {
                     worker.command(Command::DropTable { slot, name: name.clone() });
@@ -98,7 +99,7 @@ impl Engine {
     }
 
     /// Drops the copies of a table on the first threads.
-    async fn drop_copies(&self, name: &str, copies: Vec<(usize, Arc<OpenSource>)>) {
+    async fn drop_copies(&self, name: &str, copies: Vec<(usize, Arc<dyn OpenSource>)>) {
         for (worker, (slot, source)) in self.threads.iter().zip(copies) {
             source.close().await;
             worker.command(Command::DropTable { slot, name: name.into() });

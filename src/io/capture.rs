@@ -5,22 +5,27 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::{self, BoxFuture};
 
-use crate::io::queue::{MessageBatch, Outlet};
+use crate::io::queue::{MessageBatch, Outlet, WayOut};
+use crate::io::sink::{OpenSink, SinkSettings};
+use crate::io::{LinkStatus, dropped};
 use crate::sync::locked;
 
 /// The most bytes that can wait to be taken.
 pub const KEPT_BYTES: usize = 1 << 30;
 
 /// The messages of one sink.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Capture {
     kept: Mutex<Kept>,
     messages: AtomicU64,
     bytes: AtomicU64,
     dropped: AtomicU64,
+    since: SystemTime,
 }
 
 #[derive(Debug, Default)]
@@ -36,25 +41,52 @@ impl PartialEq for Capture {
     }
 }
 
+impl Default for Capture {
+    fn default() -> Capture {
+        Capture {
+            kept: Mutex::default(),
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            since: SystemTime::now(),
+        }
+    }
+}
+
 impl Capture {
     /// Takes the messages since the last call, in order.
     pub fn take(&self) -> Vec<Bytes> {
         std::mem::take(&mut *locked(&self.kept)).messages
     }
 
-    /// The number of messages so far.
-    pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
-    }
-
-    /// Their size in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.bytes.load(Ordering::Relaxed)
-    }
-
     /// The number of messages dropped because [`KEPT_BYTES`] were waiting.
     pub fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl SinkSettings for Arc<Capture> {
+    fn kind(&self) -> &'static str {
+        ""
+    }
+}
+
+impl OpenSink for Arc<Capture> {
+    fn outlet(&self) -> WayOut {
+        WayOut::Messages(self.clone())
+    }
+
+    fn status(&self) -> LinkStatus {
+        LinkStatus {
+            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            dropped: dropped("nobody takes them", &self.dropped),
+            ..LinkStatus::local("capture", self.since)
+        }
+    }
+
+    fn close(&self, _flush: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(future::ready(()))
     }
 }
 
@@ -82,11 +114,12 @@ mod tests {
 
     #[test]
     fn messages_are_taken_once() {
-        let capture = Capture::default();
+        let capture = Arc::new(Capture::default());
         let batch = MessageBatch::new(Bytes::from_static(b"abc"), vec![1, 3], true, None);
         capture.send(&Arc::new(batch));
         assert_eq!(capture.take(), [&b"a"[..], b"bc"]);
         assert!(capture.take().is_empty());
-        assert_eq!((capture.messages(), capture.bytes(), capture.dropped()), (2, 3, 0));
+        let status = capture.status();
+        assert_eq!((status.messages, status.bytes, capture.dropped()), (2, 3, 0));
     }
 }

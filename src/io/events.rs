@@ -9,12 +9,15 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use futures_util::future::{self, BoxFuture};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 
-use crate::io::queue::{MessageBatch, Outlet};
+use crate::io::queue::{MessageBatch, Outlet, WayOut};
+use crate::io::sink::{OpenSink, SinkSettings};
+use crate::io::{LinkStatus, dropped};
 use crate::sync::locked;
 
 /// How many batches wait for a slow client before it loses the oldest.
@@ -41,13 +44,13 @@ impl EventPaths {
     /// Puts a sink under a path; one that was there ends.
     pub fn insert(&self, path: &str, sink: Arc<EventSink>) {
         if let Some(old) = locked(&self.0).insert(path.to_owned(), sink) {
-            old.close();
+            old.end();
         }
     }
 
     /// Ends a sink; another one that has its path by now stays.
     pub fn remove(&self, path: &str, sink: &Arc<EventSink>) {
-        sink.close();
+        sink.end();
         let mut paths = locked(&self.0);
         if paths.get(path).is_some_and(|known| Arc::ptr_eq(known, sink)) {
             paths.remove(path);
@@ -70,11 +73,12 @@ pub struct EventSink {
     /// `None` once it has ended
     ring: Mutex<Option<broadcast::Sender<Arc<MessageBatch>>>>,
     /// messages that came, whether somebody read them or not
-    pub messages: AtomicU64,
+    messages: AtomicU64,
     /// their bytes
-    pub bytes: AtomicU64,
+    bytes: AtomicU64,
     /// batches that slow clients lost
-    pub dropped: AtomicU64,
+    dropped: AtomicU64,
+    since: SystemTime,
 }
 
 /// One client's place at a sink.
@@ -94,7 +98,13 @@ impl EventSink {
     /// A sink that nobody reads yet.
     pub fn open() -> Arc<EventSink> {
         let ring = Mutex::new(Some(broadcast::Sender::new(RING)));
-        Arc::new(EventSink { ring, messages: AtomicU64::new(0), bytes: AtomicU64::new(0), dropped: AtomicU64::new(0) })
+        Arc::new(EventSink {
+            ring,
+            messages: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            since: SystemTime::now(),
+        })
     }
 
     /// A place for a client, which sees what comes from now on; `None` if there are [`CLIENTS`] already, or the sink
@@ -106,12 +116,12 @@ impl EventSink {
     }
 
     /// How many clients read it.
-    pub fn clients(&self) -> usize {
+    pub fn watchers(&self) -> usize {
         locked(&self.ring).as_ref().map_or(0, broadcast::Sender::receiver_count)
     }
 
     /// Nothing more comes: clients get what waits for them, then their streams end.
-    pub fn close(&self) {
+    pub fn end(&self) {
         locked(&self.ring).take();
     }
 }
@@ -124,6 +134,33 @@ impl Outlet for EventSink {
             // That nobody reads is no error.
             let _ = ring.send(batch.clone());
         }
+    }
+}
+
+impl SinkSettings for Arc<EventSink> {
+    fn kind(&self) -> &'static str {
+        ""
+    }
+}
+
+impl OpenSink for Arc<EventSink> {
+    fn outlet(&self) -> WayOut {
+        WayOut::Messages(self.clone())
+    }
+
+    fn status(&self) -> LinkStatus {
+        LinkStatus {
+            peers: self.watchers(),
+            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            dropped: dropped("slow client", &self.dropped),
+            ..LinkStatus::local("events", self.since)
+        }
+    }
+
+    fn close(&self, _flush: Duration) -> BoxFuture<'_, ()> {
+        self.end();
+        Box::pin(future::ready(()))
     }
 }
 
@@ -217,7 +254,7 @@ mod tests {
         for _ in 0..RING + 3 {
             sink.send(&batch("x"));
         }
-        sink.close();
+        sink.end();
         let (client, server) = tokio::io::duplex(64 * 1024);
         let (mut reads, _writes) = tokio::io::split(client);
         let serving = tokio::spawn(watcher.serve(server, None));

@@ -7,8 +7,11 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::SystemTime;
 
+use crate::io::LinkStatus;
 use crate::io::queue::{FeedChecks, FrameBatch, FrameSender};
+use crate::io::source::{OpenSource, SourceSettings};
 use crate::sync::locked;
 
 /// The input for the streams of one name. Clones share it.
@@ -25,17 +28,23 @@ pub struct Inlet {
 pub struct InletReader {
     inlet: Inlet,
     id: u64,
+    since: SystemTime,
+}
+
+impl SourceSettings for Inlet {
+    fn checks(&self) -> FeedChecks {
+        self.checks.clone()
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
 }
 
 impl Inlet {
     /// An inlet whose messages are checked like those of the replaced source.
     pub fn new(checks: FeedChecks) -> Inlet {
         Inlet { checks, ..Inlet::default() }
-    }
-
-    /// The checks of each message.
-    pub fn checks(&self) -> &FeedChecks {
-        &self.checks
     }
 
     /// Sends a batch to every reader, and waits while a queue is full. Returns the number of readers that got it.
@@ -57,25 +66,23 @@ impl Inlet {
     pub fn open(self, frames: FrameSender) -> InletReader {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         locked(&self.readers).push((id, frames));
-        InletReader { inlet: self, id }
+        InletReader { inlet: self, id, since: SystemTime::now() }
     }
 }
 
-impl InletReader {
-    /// Stops reading.
-    pub fn close(&self) {
-        locked(&self.inlet.readers).retain(|(id, _)| *id != self.id);
+impl OpenSource for InletReader {
+    fn status(&self) -> LinkStatus {
+        LinkStatus { messages: self.inlet.handed.load(Ordering::Relaxed), ..LinkStatus::local("inlet", self.since) }
     }
 
-    /// The number of messages sent.
-    pub fn messages(&self) -> u64 {
-        self.inlet.handed.load(Ordering::Relaxed)
+    fn detach(&self) {
+        locked(&self.inlet.readers).retain(|(id, _)| *id != self.id);
     }
 }
 
 impl Drop for InletReader {
     fn drop(&mut self) {
-        self.close();
+        self.detach();
     }
 }
 
@@ -100,7 +107,7 @@ mod tests {
         let (first, second) = (inlet.clone().open(first), inlet.clone().open(second));
         let batch = || FrameBatch { frames: vec![Frame::Text("{}".into())], origin: None, received: Instant::now() };
         assert_eq!(inlet.send(batch()).await, 2);
-        first.close();
+        first.detach();
         assert_eq!(inlet.send(batch()).await, 1);
         drop(second);
         assert_eq!(inlet.send(batch()).await, 0);
@@ -108,6 +115,6 @@ mod tests {
             std::iter::from_fn(|| matches!(reader.receive(), Received::Batch(_)).then_some(())).count()
         };
         assert_eq!((count(&reads_first), count(&reads_second)), (1, 2));
-        assert_eq!(first.messages(), 2);
+        assert_eq!(first.status().messages, 2);
     }
 }

@@ -6,14 +6,27 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender};
+use futures_util::future::BoxFuture;
 
-use crate::io::queue::{MessageBatch, Outlet, Signal};
+use crate::io::queue::{MessageBatch, Outlet, Signal, WayOut};
+use crate::io::sink::{OpenSink, SinkSettings};
+use crate::io::{LinkStatus, dropped};
 
 /// How many messages of one sink can wait before the engine waits.
 const WAITING: usize = 4096;
+
+/// The settings: there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConsoleSink;
+
+impl SinkSettings for ConsoleSink {
+    fn kind(&self) -> &'static str {
+        "log"
+    }
+}
 
 /// The writer.
 #[derive(Clone)]
@@ -48,6 +61,7 @@ impl Console {
             messages: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            since: SystemTime::now(),
         })
     }
 }
@@ -59,26 +73,18 @@ pub struct LogSink {
     signal: Signal,
     queued: AtomicUsize,
     over: AtomicBool,
-    pub messages: AtomicU64,
+    messages: AtomicU64,
     /// bytes written
-    pub bytes: AtomicU64,
+    bytes: AtomicU64,
     /// messages lost because stdout is closed
-    pub dropped: AtomicU64,
+    dropped: AtomicU64,
+    since: SystemTime,
 }
 
 impl LogSink {
     /// The number of waiting messages.
-    pub fn queued(&self) -> usize {
+    fn queued(&self) -> usize {
         self.queued.load(Ordering::Acquire)
-    }
-
-    /// Waits until everything is written, at most for `limit`.
-    pub async fn flush(&self, limit: Duration) {
-        let deadline = tokio::time::Instant::now() + limit;
-        // Used only at the end of a rule, so polling is simpler than waking up for each batch.
-        while self.queued() > 0 && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
     }
 
     fn done(&self, batch: &MessageBatch, written: bool) {
@@ -115,6 +121,33 @@ impl Outlet for LogSink {
 
     fn ready(&self) -> bool {
         !self.over.load(Ordering::Acquire)
+    }
+}
+
+impl OpenSink for Arc<LogSink> {
+    fn outlet(&self) -> WayOut {
+        WayOut::Messages(self.clone())
+    }
+
+    fn status(&self) -> LinkStatus {
+        LinkStatus {
+            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            dropped: dropped("output closed", &self.dropped),
+            queued: self.queued(),
+            ..LinkStatus::local("stdout", self.since)
+        }
+    }
+
+    /// Waits until everything is written.
+    fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let deadline = tokio::time::Instant::now() + flush;
+            // Used only at the end of a rule, so polling is simpler than waking up for each batch.
+            while self.queued() > 0 && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
     }
 }
 

@@ -16,13 +16,19 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json};
 
 use crate::format::template::{Template, TemplateError};
 use crate::io::properties;
-use crate::io::queue::{BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal};
+use crate::io::queue::{
+    BATCH_FRAMES, Change, Frame, FrameBatch, FrameSender, Refused, RowFrame, RowOutlet, Signal, WayOut,
+};
+use crate::io::sink::{OpenSink, SinkSettings};
+use crate::io::source::{OpenSource, SourceSettings};
+use crate::io::{LinkStatus, dropped};
 use crate::property::{self, Entry, Invalid, Property, Warning, Wrong};
 use crate::sync::locked;
 use crate::value::{Row, Text, Value};
@@ -220,6 +226,18 @@ impl MemorySink {
     }
 }
 
+impl SourceSettings for MemorySource {
+    fn is_local(&self) -> bool {
+        true
+    }
+}
+
+impl SinkSettings for MemorySink {
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+}
+
 /// All topics of a process.
 #[derive(Clone, Default)]
 pub struct Topics {
@@ -269,7 +287,7 @@ impl Topics {
         let reader = Arc::new(Reader { id: state.next, source, frames, messages: AtomicU64::new(0) });
         state.readers.push(reader.clone());
         self.shared.version.fetch_add(1, Ordering::Release);
-        MemoryReader { topics: self.clone(), reader }
+        MemoryReader { topics: self.clone(), reader, since: SystemTime::now() }
     }
 
     /// A sink for a rule whose streams have `signal`, which is raised when the sink is ready again.
@@ -289,6 +307,7 @@ impl Topics {
             lane: Mutex::new(lane),
             messages: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            since: SystemTime::now(),
         })
     }
 
@@ -331,21 +350,22 @@ impl Topics {
 pub struct MemoryReader {
     topics: Topics,
     reader: Arc<Reader>,
+    since: SystemTime,
 }
 
-impl MemoryReader {
-    /// The topic as written.
-    pub fn topic(&self) -> &str {
-        &self.reader.source.topic
+impl OpenSource for MemoryReader {
+    fn status(&self) -> LinkStatus {
+        LinkStatus {
+            messages: self.reader.messages.load(Ordering::Relaxed),
+            ..LinkStatus::local(format!("memory:{}", self.reader.source.topic), self.since)
+        }
     }
 
-    /// The number of rows read.
-    pub fn messages(&self) -> u64 {
-        self.reader.messages.load(Ordering::Relaxed)
+    fn is_outside(&self) -> bool {
+        false
     }
 
-    /// Stops reading. Can be called repeatedly.
-    pub fn close(&self) {
+    fn detach(&self) {
         let mut state = self.topics.state();
         state.readers.retain(|reader| reader.id != self.reader.id);
         self.topics.shared.version.fetch_add(1, Ordering::Release);
@@ -354,7 +374,7 @@ impl MemoryReader {
 
 impl Drop for MemoryReader {
     fn drop(&mut self) {
-        self.close();
+        self.detach();
     }
 }
 
@@ -368,6 +388,7 @@ pub struct MemoryWriter {
     /// number of rows written, with or without readers
     messages: AtomicU64,
     dropped: AtomicU64,
+    since: SystemTime,
 }
 
 struct ReaderQueue {
@@ -390,36 +411,6 @@ struct Waiting {
 }
 
 impl MemoryWriter {
-    pub fn topic(&self) -> &str {
-        &self.sink.topic
-    }
-
-    /// The number of rows written.
-    pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
-    }
-
-    /// The number of rows dropped in a cycle.
-    pub fn dropped(&self) -> u64 {
-        self.dropped.load(Ordering::Relaxed)
-    }
-
-    /// The number of rows waiting for readers, and of readers.
-    pub fn queued(&self) -> (usize, usize) {
-        let mut lane = self.lane();
-        self.refresh(&mut lane);
-        (lane.waiting.iter().map(|waiting| waiting.rows).sum(), lane.readers.len())
-    }
-
-    /// Waits until the readers have everything, at most for `limit`.
-    pub async fn flush(&self, limit: Duration) {
-        let deadline = tokio::time::Instant::now() + limit;
-        // Used only at the end of a rule, so polling is simpler than waking up for each batch.
-        while !self.deliver(&mut self.lane()) && tokio::time::Instant::now() < deadline {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    }
-
     fn lane(&self) -> MutexGuard<'_, ReaderQueue> {
         locked(&self.lane)
     }
@@ -517,6 +508,35 @@ impl MemoryWriter {
     fn cycle(&self, reader: &Reader) -> bool {
         let target = reader.frames.slot();
         self.signal.slots().into_iter().any(|own| own == target || self.topics.feeds(target, own))
+    }
+}
+
+impl OpenSink for Arc<MemoryWriter> {
+    fn outlet(&self) -> WayOut {
+        WayOut::Rows(self.clone())
+    }
+
+    fn status(&self) -> LinkStatus {
+        let mut lane = self.lane();
+        self.refresh(&mut lane);
+        LinkStatus {
+            peers: lane.readers.len(),
+            messages: self.messages.load(Ordering::Relaxed),
+            dropped: dropped("cycle full", &self.dropped),
+            queued: lane.waiting.iter().map(|waiting| waiting.rows).sum(),
+            ..LinkStatus::local(format!("memory:{}", self.sink.topic), self.since)
+        }
+    }
+
+    /// Waits until the readers have everything.
+    fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            let deadline = tokio::time::Instant::now() + flush;
+            // Used only at the end of a rule, so polling is simpler than waking up for each batch.
+            while !self.deliver(&mut self.lane()) && tokio::time::Instant::now() < deadline {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
     }
 }
 

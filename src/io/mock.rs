@@ -4,12 +4,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::io::LinkStatus;
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
+use crate::io::source::{OpenSource, SourceSettings};
 
 /// Rows for a stream.
 #[derive(Clone, Debug)]
@@ -26,14 +28,17 @@ pub struct MockSource {
 pub struct MockReader {
     messages: Arc<AtomicU64>,
     task: JoinHandle<()>,
+    since: SystemTime,
 }
+
+impl SourceSettings for MockSource {}
 
 impl MockSource {
     /// Sends the first message now and the others at their times.
     pub fn open(self, frames: FrameSender) -> MockReader {
         let messages = Arc::new(AtomicU64::new(0));
         let task = tokio::spawn(self.play(frames, messages.clone()));
-        MockReader { messages, task }
+        MockReader { messages, task, since: SystemTime::now() }
     }
 
     async fn play(self, frames: FrameSender, count: Arc<AtomicU64>) {
@@ -57,15 +62,14 @@ impl MockSource {
     }
 }
 
-impl MockReader {
-    /// Stops sending.
-    pub fn close(&self) {
-        self.task.abort();
+impl OpenSource for MockReader {
+    fn status(&self) -> LinkStatus {
+        LinkStatus { messages: self.messages.load(Ordering::Relaxed), ..LinkStatus::local("mock", self.since) }
     }
 
-    /// The number of messages sent.
-    pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
+    /// Stops sending.
+    fn detach(&self) {
+        self.task.abort();
     }
 }
 

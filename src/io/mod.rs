@@ -24,6 +24,8 @@ pub mod reach;
 pub mod recording;
 pub mod rest;
 pub mod signatures;
+pub mod sink;
+pub mod source;
 pub mod spool;
 pub mod thread_queues;
 pub mod tls;
@@ -31,6 +33,7 @@ mod tls_properties;
 pub mod websocket;
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 /// The cause under which a sink counts what its clients had not taken when it ended.
@@ -83,6 +86,14 @@ pub const NO_CLIENT: &str = "no client";
 /// How many messages were lost and why, as the status and the log say it.
 pub fn loss(cause: &str, count: u64) -> String {
     format!("{count} message{} dropped: {cause}", if count == 1 { "" } else { "s" })
+}
+
+/// A count of dropped messages for [`LinkStatus::dropped`], under its cause.
+fn dropped(cause: &'static str, count: &AtomicU64) -> Vec<(&'static str, u64)> {
+    match count.load(Ordering::Relaxed) {
+        0 => Vec::new(),
+        count => vec![(cause, count)],
+    }
 }
 
 /// How a source or sink stands: what it says in the status.

@@ -47,13 +47,15 @@ pub fn sink(action: &Action, config: &Config) -> Result<(SinkAction, Vec<Warning
     let selected = config.connections.of_sink(&action.kind, &action.props)?;
     let (mut spec, mut warnings) = connector::sink(&action.kind, &selected.props)?;
     if let Some(reach) = &config.reach {
-        spec.check(reach)?;
-        spec.limit_variables(&reach.variables);
+        spec.settings().check(reach)?;
+        spec.settings_mut().limit_variables(&reach.variables);
     }
     let has_format = action.written.iter().any(|(name, value)| {
         name.eq_ignore_ascii_case("format") && value.as_str().is_some_and(|format| !format.is_empty())
     });
-    let format = spec.form(action.format.clone(), has_format)?;
+    let kind = spec.settings().kind();
+    let formed = spec.settings_mut().form(action.format.clone(), has_format);
+    let format = formed.map_err(|reason| ConnectorError::Form { kind, reason })?;
     warnings.extend(selected.warnings);
     warnings.append(&mut said);
     Ok((SinkAction { spec, format, dead_letter: action.dead_letter }, warnings))
@@ -121,7 +123,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
             told.push(Warning::other("", message));
             config.sources.properties(kind, None).unwrap_or_default()
         }
-        (None, _) if !connector::SOURCES.contains(&kind) => Map::new(),
+        (None, _) if !connector::sources().contains(&kind) => Map::new(),
         (None, key) => {
             let known: Vec<&str> = config.sources.keys(kind).collect();
             let key = key.unwrap_or_default();
@@ -150,9 +152,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
             let of = error.property().unwrap_or_default();
             let in_extra = def.extra.keys().any(|name| name.eq_ignore_ascii_case(of));
             let (option, hint) = match &error {
-                ConnectorError::UnknownSource(_) => {
-                    ("TYPE", suggest::did_you_mean(kind, connector::SOURCES.iter().copied()))
-                }
+                ConnectorError::UnknownSource(_) => ("TYPE", suggest::did_you_mean(kind, connector::sources())),
                 _ if in_extra => ("EXTRA", None),
                 _ if key.is_some() => ("CONF_KEY", None),
                 _ => ("DATASOURCE", None),
@@ -178,7 +178,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
         Ok((mut spec, warnings)) => {
             told.extend(warnings);
             if let Some(reach) = &config.reach {
-                spec.limit_variables(&reach.variables);
+                spec.settings_mut().limit_variables(&reach.variables);
             }
             Ok((spec, told))
         }

@@ -222,7 +222,7 @@ pub fn sinks(
                 problems.extend(faults.iter().map(|fault| fault.problem(document, set, subject, &prefix)));
             }
             Err(error @ ConnectorError::UnknownSink(_)) => {
-                let hint = suggest::did_you_mean(&action.kind, connector::SINKS.iter().copied());
+                let hint = suggest::did_you_mean(&action.kind, connector::sinks());
                 problems.push(document.error(action.place, subject, error.to_string()).with_hint(hint));
             }
             Err(error) => {

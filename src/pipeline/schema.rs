@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use crate::definition::rule;
-use crate::io::connector::{self, SINKS, SOURCES};
+use crate::io::connector;
 use crate::property::{Place, schema};
 
 /// The schema of rule files.
@@ -22,11 +22,11 @@ pub fn rules() -> Json {
             ]
         })
     };
-    let sources: Map<String, Json> = SOURCES
-        .iter()
+    let sources: Map<String, Json> = connector::sources()
+        .into_iter()
         .map(|kind| {
             let key = Json::Object(schema::object(&connector::properties(kind), Some(Place::Source)));
-            ((*kind).to_owned(), json!({"type": "object", "additionalProperties": key}))
+            (kind.to_owned(), json!({"type": "object", "additionalProperties": key}))
         })
         .collect();
     json!({
@@ -105,14 +105,14 @@ fn rule_schema() -> Json {
 /// An action has one member, its kind.
 fn actions() -> Json {
     let common = schema::members(&rule::sink_entries(), Some(Place::Sink));
-    let kinds: Map<String, Json> = SINKS
-        .iter()
+    let kinds: Map<String, Json> = connector::sinks()
+        .into_iter()
         .map(|kind| {
             let mut members = schema::members(&connector::properties(kind), Some(Place::Sink));
             members.extend(common.clone());
             members.insert("resourceId".to_owned(), json!({"type": "string", "description": "A conf key of the sink"}));
             let kind_schema = json!({"type": ["object", "null"], "properties": members, "additionalProperties": false});
-            ((*kind).to_owned(), kind_schema)
+            (kind.to_owned(), kind_schema)
         })
         .collect();
     json!({

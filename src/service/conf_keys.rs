@@ -12,7 +12,7 @@ use super::secrets::restored_props;
 use super::store::{Change, RecordKind, Records};
 use super::{Service, check_id, locked};
 use crate::definition::rule::{self, RuleOptions};
-use crate::io::connector::{self, SINKS, SOURCES};
+use crate::io::connector;
 use crate::property::{Fault, Warning};
 use crate::text::document::Document;
 
@@ -181,8 +181,8 @@ fn faults(class: &str, kind: &str, props: &Map<String, Json>) -> (Vec<String>, V
 
 fn check_kind(class: &str, kind: &str) -> Result<(), ServiceError> {
     let known = match class {
-        "sources" => SOURCES.contains(&kind),
-        "sinks" => SINKS.contains(&kind),
+        "sources" => connector::sources().contains(&kind),
+        "sinks" => connector::sinks().contains(&kind),
         _ => CLASSES.contains(&class) && kind == "websocket",
     };
     if known { Ok(()) } else { Err(ServiceError::ConfKey(format!("This plugin was not found:{class}.{kind}"))) }

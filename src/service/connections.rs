@@ -26,6 +26,7 @@ use super::store::{Change, RecordKind, Records};
 use super::{Service, check_id, locked};
 use crate::definition::connection::{Connection, FileEntry, KINDS, selector};
 use crate::definition::stream::LOOKUP_SOURCES;
+use crate::io::source::SourceSettings;
 use crate::io::websocket::{CheckError, DialError, Lease, Settings};
 use crate::property::Warning;
 use crate::text::document::Problem;
@@ -215,7 +216,7 @@ impl Service {
         let (settings, _) = connection.settings(id).map_err(|error| refused(&error))?;
         let mut settings = if is_named(id) { settings } else { Settings { connection: None, ..settings } };
         if let Some(reach) = &self.config().reach {
-            settings.limit_variables(&reach.variables);
+            SourceSettings::limit_variables(&mut settings, &reach.variables);
         }
         let engine = self.inner.engine.read().await;
         let websockets = engine.as_ref().ok_or(ServiceError::Stopping)?.websockets();

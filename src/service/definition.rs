@@ -14,7 +14,7 @@ use crate::definition::connection::selector;
 use crate::definition::rule::{self, Part, Rule, RuleOptions, RuleProblem};
 use crate::definition::stream::{Catalog, RelationKind, StreamDef};
 use crate::engine::{Keeps, RuleSpec, SinkAction};
-use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
+use crate::io::connector::{ConnectorError, SourceSpec};
 use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::{Body, Role};
 use crate::plan::{self, PlanError, PlanErrorKind};
@@ -59,14 +59,10 @@ impl Planned {
     /// restart no client can be there yet.
     pub fn unchecked(mut self) -> Planned {
         for source in self.spec.sources.iter_mut().flatten() {
-            if let SourceSpec::File(file) = source {
-                file.unchecked();
-            }
+            source.settings_mut().skip_checks();
         }
         for sink in &mut self.spec.sinks {
-            if let SinkSpec::Websocket(settings) = &mut sink.spec {
-                settings.check_connection = false;
-            }
+            sink.spec.settings_mut().skip_checks();
         }
         self
     }

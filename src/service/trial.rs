@@ -205,7 +205,7 @@ impl Service {
                 engine.stop_rule(&trial.engine_id, false).await;
                 engine.end_events(&trial.path, &trial.sink).await;
             }
-            None => trial.sink.close(),
+            None => trial.sink.end(),
         }
     }
 

@@ -81,7 +81,7 @@ impl Stage {
                 SourceSpec::File(_) if fed.contains(name) => None,
                 _ => return None,
             };
-            let way = || Way { inlet: Inlet::new(source.checks()), topic };
+            let way = || Way { inlet: Inlet::new(source.settings().checks()), topic };
             let way = inlets.entry(name.to_owned()).or_insert_with(way);
             Some(SourceSpec::Inlet(way.inlet.clone()))
         });
@@ -218,16 +218,7 @@ fn listen(rule: &str, sinks: &mut Vec<SinkAction>, outputs: &mut Vec<Output>) {
     let mut beside = Vec::new();
     for (index, action) in sinks.iter_mut().enumerate() {
         let capture = Arc::new(Capture::default());
-        let kind = match &action.spec {
-            SinkSpec::Websocket(settings) if settings.events => "sse",
-            SinkSpec::Websocket(_) => "websocket",
-            SinkSpec::Memory(_) => "memory",
-            SinkSpec::Rest(_) => "rest",
-            SinkSpec::File(_) => "file",
-            SinkSpec::Log => "log",
-            SinkSpec::Nop => "nop",
-            SinkSpec::Events(_) | SinkSpec::Capture(_) => "",
-        };
+        let kind = action.spec.settings().kind();
         let spec = SinkSpec::Capture(capture.clone());
         match action.spec {
             SinkSpec::Memory(_) => {

@@ -1,5 +1,6 @@
 //! permessage-deflate over real sockets: what is agreed on, and that messages come through, whoever dials.
 
+use plutino::io::sink::OpenSink;
 use plutino::io::websocket::Settings;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,7 +38,7 @@ async fn a_sink_compresses_once_for_clients_that_offer_it() {
     assert!(!head.contains("sec-websocket-extensions"), "{head}");
     until(|| link.status().peers == 3).await;
     let message = "{\"a\": 1}, ".repeat(1000);
-    link.outlet().send(&batch(&[&message, "short"]));
+    link.messages().send(&batch(&[&message, "short"]));
     let mut got = Vec::new();
     for client in [&mut one, &mut two] {
         let mut frames = vec![0; 2];
@@ -87,8 +88,8 @@ async fn compressed_messages_come_through_both_ways() {
         let texts: Vec<String> =
             (0..50).map(|n| format!("{{\"n\": {n}, \"text\": \"{}\"}}", "grüße ".repeat(n * 7))).collect();
         for text in &texts {
-            sends.outlet().send(&batch(&[text]));
-            writes.outlet().send(&batch(&[text]));
+            sends.messages().send(&batch(&[text]));
+            writes.messages().send(&batch(&[text]));
         }
         for text in &texts {
             assert_eq!((&got.next().await, &taken.next().await), (text, text), "{ours} {theirs}");

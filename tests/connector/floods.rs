@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
+use plutino::io::sink::OpenSink;
 use plutino::io::websocket::{SinkLink, Websockets};
 use serde_json::json;
 use tokio::net::TcpListener;
@@ -20,7 +21,7 @@ async fn stall(hub: &Websockets, link: &SinkLink) {
     let message = "x".repeat(1 << 20);
     until(|| link.status().peers == 1).await;
     until(|| {
-        link.outlet().send(&batch(&[&message]));
+        link.messages().send(&batch(&[&message]));
         dropped(hub) == 1
     })
     .await;
@@ -78,7 +79,7 @@ async fn a_slow_reader_is_not_dropped_while_it_reads() {
     until(|| link.status().peers == 1).await;
     let message = "x".repeat(1 << 20);
     for _ in 0..24 {
-        link.outlet().send(&batch(&[&message]));
+        link.messages().send(&batch(&[&message]));
     }
     for _ in 0..24 {
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use plutino::io::queue::{MessageBatch, Received, Signal, inbound};
+use plutino::io::sink::OpenSink;
+use plutino::io::source::OpenSource;
 use plutino::io::websocket::{ServerSettings, ServerTls, Settings, Websockets};
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -81,7 +83,7 @@ async fn round(hub: &Websockets, props: Value, peer: impl FnOnce() -> Option<Pee
     let sink = hub.open_sink(Settings::sink(&props).unwrap().0, 0, signal).await.unwrap();
     let _peer = tokio::task::spawn_blocking(peer).await.unwrap();
     let message = MessageBatch::new(Bytes::from_static("grüß".as_bytes()), vec![6], true, None);
-    sink.outlet().send(&Arc::new(message));
+    sink.messages().send(&Arc::new(message));
     let text = tokio::time::timeout(Duration::from_secs(20), async {
         loop {
             receiver.lower();

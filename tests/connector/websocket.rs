@@ -9,6 +9,8 @@ use futures_util::{SinkExt, StreamExt};
 use plutino::io::LinkState;
 use plutino::io::events::EventSink;
 use plutino::io::queue::{FrameReceiver, FrameSender, MessageBatch, Received, Signal, inbound};
+use plutino::io::sink::OpenSink;
+use plutino::io::source::OpenSource;
 use plutino::io::websocket::{ConnectError, ServerSettings, ServerTls, Settings, SinkLink, Websockets};
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -180,7 +182,7 @@ async fn a_server_sink_sends_to_all_clients_from_when_they_joined() {
     let hub = hub();
     let (signal, _) = signal();
     let link = hub.open_sink(sink(json!({"path": "/out"})), 1, signal).await.unwrap();
-    let outlet = link.outlet();
+    let outlet = link.messages();
     outlet.send(&batch(&["lost"]));
     let addr = hub.listening().unwrap();
     let mut one = client(addr, "/out").await;
@@ -213,11 +215,11 @@ async fn source_and_sink_on_one_path_share_its_clients() {
     let mut client = client(hub.listening().unwrap(), "/both").await;
     client.send("in".into()).await.unwrap();
     assert_eq!(stream.next().await, "in");
-    sink_link.outlet().send(&batch(&["out"]));
+    sink_link.messages().send(&batch(&["out"]));
     assert_eq!(text(&mut client).await, "out");
     // The path lives as long as any link uses it.
     source_link.close().await;
-    sink_link.outlet().send(&batch(&["still"]));
+    sink_link.messages().send(&batch(&["still"]));
     assert_eq!(text(&mut client).await, "still");
 }
 
@@ -235,12 +237,12 @@ async fn a_client_link_dials_redials_and_keeps_what_waits() {
     assert_eq!(text(&mut first).await, r#"{"sub":1}"#);
     first.send("a".into()).await.unwrap();
     assert_eq!(stream.next().await, "a");
-    sink_link.outlet().send(&batch(&["r1"]));
+    sink_link.messages().send(&batch(&["r1"]));
     assert_eq!(text(&mut first).await, "r1");
     assert_eq!(source_link.status().state, LinkState::Connected);
     drop(first);
     until(|| source_link.status().last_error.is_some()).await;
-    sink_link.outlet().send(&batch(&["r2"]));
+    sink_link.messages().send(&batch(&["r2"]));
     let (second, _) = timeout(LIMIT, listener.accept()).await.unwrap().unwrap();
     let mut second = tokio_tungstenite::accept_async(second).await.unwrap();
     assert_eq!(text(&mut second).await, r#"{"sub":1}"#);
@@ -463,10 +465,10 @@ async fn drop_oldest_delays_neither_the_others_nor_the_end() {
     let (link, _slow, mut quick, _) = slow(&hub, "dropOldest").await;
     let large = large();
     for _ in 0..1000 {
-        link.outlet().send(&batch(&[&large]));
+        link.messages().send(&batch(&[&large]));
         assert_eq!(text(&mut quick).await.len(), large.len());
     }
-    assert!(link.outlet().ready());
+    assert!(link.messages().ready());
     let status = link.status();
     assert!(matches!(status.dropped[..], [("slow client", n)] if n > 0), "{:?}", status.dropped);
     assert!(status.queued <= 200);
@@ -483,7 +485,7 @@ async fn disconnect_sends_a_slow_client_away() {
     let large = large();
     timeout(LIMIT, async {
         while link.status().peers == 2 {
-            link.outlet().send(&batch(&[&large]));
+            link.messages().send(&batch(&[&large]));
             assert_eq!(text(&mut quick).await.len(), large.len());
         }
     })
@@ -497,7 +499,7 @@ async fn block_makes_the_engine_wait_and_loses_nothing() {
     let hub = hub();
     let (link, mut slow, mut quick, wake) = slow(&hub, "block").await;
     let large = large();
-    let outlet = link.outlet();
+    let outlet = link.messages();
     let mut sent = 0;
     while outlet.ready() {
         outlet.send(&batch(&[&large]));
@@ -646,7 +648,7 @@ async fn links_that_open_with_different_messages_have_connections_of_their_own()
     assert_eq!([text(&mut peer).await, text(&mut peer).await], ["a", "b"]);
     // A second link with the same messages shares the connection, and its results come after them.
     let two = hub.open_sink(sink(wishes(json!(["a", "b"]))), 0, signal().0).await.unwrap();
-    two.outlet().send(&batch(&["result"]));
+    two.messages().send(&batch(&["result"]));
     assert_eq!(text(&mut peer).await, "result");
     // One with other messages has a connection of its own.
     let three = hub.open_sink(sink(wishes(json!(["b", "c"]))), 0, signal().0).await.unwrap();
@@ -721,7 +723,7 @@ async fn an_endpoint_that_is_held_lives_without_sources_and_sinks() {
     let first = stream.next().await;
     // What came while the source was being opened may have reached it.
     assert!(first == "1" || stream.next().await == "1");
-    other.outlet().send(&batch(&["a"]));
+    other.messages().send(&batch(&["a"]));
     assert_eq!(text(&mut early).await, "a");
     link.close().await;
     other.close(Duration::ZERO).await;
@@ -748,7 +750,7 @@ async fn a_dialled_connection_is_held_and_shared() {
     let written = written.await.unwrap();
     accepted.send(Message::text("1")).await.unwrap();
     assert_eq!(stream.next().await, "1");
-    written.outlet().send(&batch(&["a"]));
+    written.messages().send(&batch(&["a"]));
     assert_eq!(accepted.next().await.unwrap().unwrap(), Message::text("a"));
     link.close().await;
     written.close(Duration::ZERO).await;

@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json};
 use tokio::sync::oneshot;
 
@@ -21,8 +22,9 @@ use crate::format::template::TemplateError;
 use crate::io::LinkStatus;
 use crate::io::batch_queue::QueueLimit;
 use crate::io::outbox::Outbox;
-use crate::io::queue::Outlet;
-use crate::io::reach::FileRoots;
+use crate::io::queue::WayOut;
+use crate::io::reach::{FileRoots, Reach, ReachError};
+use crate::io::sink::{OpenSink, SinkSettings};
 use crate::property::{self, Entry, Invalid, Property, Warning};
 use crate::sync::locked;
 
@@ -32,7 +34,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct FileSink {
     /// as it was written; with `{{ }}` each message has its own
-    path: String,
+    pub(super) path: String,
     addressing: Option<Addressing>,
     pub(super) file_type: FileType,
     pub(super) rolling: Rolling,
@@ -146,6 +148,49 @@ pub fn entries() -> Vec<Entry> {
     property::entries(PROPERTIES)
 }
 
+impl SinkSettings for FileSink {
+    fn kind(&self) -> &'static str {
+        "file"
+    }
+
+    /// The format that `fileType` asks for. Compression applies to the file, not to each message.
+    fn form(&mut self, mut format: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
+        let header = matches!(format.format, OutputFormat::Delimited { header: true, .. });
+        match self.file_type {
+            FileType::Csv if !matches!(format.format, OutputFormat::Delimited { .. }) => {
+                return Err("format must be delimited when fileType is csv".to_owned());
+            }
+            FileType::Json if has_format && format.format != OutputFormat::Json => {
+                return Err("format must be json when fileType is json".to_owned());
+            }
+            _ => {}
+        }
+        if self.addressing.is_some() && format.send_single && format.gathers() {
+            return Err(
+                "a template in path gives each row a file of its own, so that there are no batches: leave out \
+                        batchSize and lingerInterval, or sendSingle"
+                    .to_owned(),
+            );
+        }
+        self.compression = match format.compression.take() {
+            method @ (None | Some(Method::Gzip | Method::Zstd)) => method,
+            Some(_) => return Err("compression must be one of gzip, zstd".to_owned()),
+        };
+        self.header = header;
+        self.one_line = format.format == OutputFormat::Json;
+        format.to = self.addressing.clone();
+        Ok(format)
+    }
+
+    /// Checks that its file, as far as it is known before messages come, is below the allowed folders.
+    fn check(&self, reach: &Reach) -> Result<(), ReachError> {
+        if self.addressing.is_some() || reach.files.holds_below_data(Path::new(&self.path)) {
+            return Ok(());
+        }
+        Err(ReachError::Outside { property: "path".to_owned(), file: self.path.clone() })
+    }
+}
+
 impl FileSink {
     /// Checks a sink's properties.
     ///
@@ -166,44 +211,6 @@ impl FileSink {
             found.refuse("rollingCount", SinkError::NoRolling);
         }
         found.finish(sink)
-    }
-
-    /// The format that `fileType` asks for. Compression applies to the file, not to each message.
-    ///
-    /// # Errors
-    /// Common properties of sinks that contradict its own.
-    pub fn form(&mut self, shape: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
-        let mut shape = shape;
-        let header = matches!(shape.format, OutputFormat::Delimited { header: true, .. });
-        match self.file_type {
-            FileType::Csv if !matches!(shape.format, OutputFormat::Delimited { .. }) => {
-                return Err("format must be delimited when fileType is csv".to_owned());
-            }
-            FileType::Json if has_format && shape.format != OutputFormat::Json => {
-                return Err("format must be json when fileType is json".to_owned());
-            }
-            _ => {}
-        }
-        if self.addressing.is_some() && shape.send_single && shape.gathers() {
-            return Err(
-                "a template in path gives each row a file of its own, so that there are no batches: leave out \
-                        batchSize and lingerInterval, or sendSingle"
-                    .to_owned(),
-            );
-        }
-        self.compression = match shape.compression.take() {
-            method @ (None | Some(Method::Gzip | Method::Zstd)) => method,
-            Some(_) => return Err("compression must be one of gzip, zstd".to_owned()),
-        };
-        self.header = header;
-        self.one_line = shape.format == OutputFormat::Json;
-        shape.to = self.addressing.clone();
-        Ok(shape)
-    }
-
-    /// Whether its file, as far as it is known before messages come, is below the allowed folders.
-    pub fn is_held(&self, files: &FileRoots) -> bool {
-        self.addressing.is_some() || files.holds_below_data(Path::new(&self.path))
     }
 
     /// Whether messages name their files.
@@ -227,11 +234,6 @@ impl FileSink {
             _ => false,
         };
         self.addressing.is_none() || !Path::new(inner).components().any(leaves)
-    }
-
-    /// The path as it was written.
-    pub fn path(&self) -> &str {
-        &self.path
     }
 }
 
@@ -291,25 +293,25 @@ pub struct FileLink {
     closing: tokio::sync::Mutex<Option<Closing>>,
 }
 
-impl FileLink {
-    /// The way in for results.
-    pub fn outlet(&self) -> Arc<dyn Outlet> {
-        self.outbox.clone()
+impl OpenSink for FileLink {
+    fn outlet(&self) -> WayOut {
+        WayOut::Messages(self.outbox.clone())
     }
 
-    /// How it stands.
-    pub fn status(&self) -> LinkStatus {
+    fn status(&self) -> LinkStatus {
         self.outbox.status(self.address.clone())
     }
 
-    /// Writes what waits for up to `flush`, and closes the files; what is left then is lost, and counted.
-    pub async fn close(&self, flush: Duration) {
-        self.outbox.close();
-        let Some(Closing { stop, ended }) = self.closing.lock().await.take() else { return };
-        self.outbox.drain(tokio::time::Instant::now() + flush).await;
-        self.outbox.clear();
-        drop(stop);
-        let _ = tokio::time::timeout(CLOSING, ended).await;
+    /// Closes the files, too. What is left after `flush` is lost, and counted.
+    fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.outbox.close();
+            let Some(Closing { stop, ended }) = self.closing.lock().await.take() else { return };
+            self.outbox.drain(tokio::time::Instant::now() + flush).await;
+            self.outbox.clear();
+            drop(stop);
+            let _ = tokio::time::timeout(CLOSING, ended).await;
+        })
     }
 }
 

@@ -4,16 +4,19 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
+use crate::io::LinkStatus;
 use crate::io::properties;
 use crate::io::queue::{BATCH_BYTES, BATCH_FRAMES, Frame, FrameBatch, FrameSender};
 use crate::io::reach::{FileRoots, is_outside, within};
+use crate::io::source::{OpenSource, SourceSettings};
 use crate::property::{self, Entry, Invalid, Property, Warning};
 
 /// The longest file that is read, bytes.
@@ -80,6 +83,12 @@ pub fn entries() -> Vec<Entry> {
     property::entries(PROPERTIES)
 }
 
+impl SourceSettings for FileSource {
+    fn skip_checks(&mut self) {
+        self.must_exist = false;
+    }
+}
+
 impl FileSource {
     /// Checks a source's properties; `name` is the stream's DATASOURCE.
     ///
@@ -93,11 +102,6 @@ impl FileSource {
         source.file.push(name);
         source.must_exist = true;
         found.finish(source)
-    }
-
-    /// Lets a rule start without its file: it was accepted once, and is tried again.
-    pub fn unchecked(&mut self) {
-        self.must_exist = false;
     }
 
     /// Whether the file is there.
@@ -140,7 +144,7 @@ impl FileSource {
             }
         });
         let _ = tokio::time::timeout(LOADING, &mut task).await;
-        Ok(FileReader { file: shown, messages, task: tokio::sync::Mutex::new(task) })
+        Ok(FileReader { file: shown, messages, task: tokio::sync::Mutex::new(task), since: SystemTime::now() })
     }
 
     fn read(&self, files: &FileRoots) -> Result<Vec<FrameBatch>, FileError> {
@@ -182,25 +186,25 @@ pub struct FileReader {
     file: String,
     messages: Arc<AtomicU64>,
     task: tokio::sync::Mutex<JoinHandle<()>>,
+    since: SystemTime,
 }
 
-impl FileReader {
-    /// Its name.
-    pub fn file(&self) -> &str {
-        &self.file
-    }
-
-    /// Waits until all is taken over, unless that takes very long.
-    pub async fn close(&self) {
-        let mut task = self.task.lock().await;
-        if !task.is_finished() {
-            let _ = tokio::time::timeout(LOADING, &mut *task).await;
+impl OpenSource for FileReader {
+    fn status(&self) -> LinkStatus {
+        LinkStatus {
+            messages: self.messages.load(Ordering::Relaxed),
+            ..LinkStatus::local(format!("file:{}", self.file), self.since)
         }
     }
 
-    /// Messages that were taken over.
-    pub fn messages(&self) -> u64 {
-        self.messages.load(Ordering::Relaxed)
+    /// Waits until all is taken over, unless that takes very long.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut task = self.task.lock().await;
+            if !task.is_finished() {
+                let _ = tokio::time::timeout(LOADING, &mut *task).await;
+            }
+        })
     }
 }
 

@@ -121,7 +121,7 @@ impl Writer {
             for index in 0..taken.len() {
                 let (message, address) = taken.message(index);
                 let name = address.and_then(|address| address.first()).cloned();
-                let name = name.unwrap_or_else(|| Text::from(self.sink.path()));
+                let name = name.unwrap_or_else(|| Text::from(self.sink.path.as_str()));
                 let rolling = self.sink.rolling;
                 if current.as_ref().is_some_and(|current| *current != name) {
                     self.flush(current.take(), batches, &mut added)?;
@@ -284,6 +284,7 @@ fn names_no_file(error: &io::Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::io::sink::SinkSettings;
     use std::sync::mpsc;
 
     use bytes::Bytes;

@@ -14,6 +14,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use serde_json::{Map, Value as Json};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -27,9 +28,11 @@ use crate::format::compress;
 use crate::format::sink_format::{OutputFormat, SinkFormat};
 use crate::io::LinkStatus;
 use crate::io::batch_queue::QueueLimit;
-use crate::io::egress::{Destination, Egress, EgressError};
+use crate::io::egress::{Destination, Egress};
 use crate::io::outbox::Outbox;
-use crate::io::queue::Outlet;
+use crate::io::queue::WayOut;
+use crate::io::reach::{Reach, ReachError};
+use crate::io::sink::{OpenSink, SinkSettings};
 use crate::io::spool::{CacheSettings, Held};
 use crate::io::tls::ClientTls;
 use crate::property::{self, Entry, Invalid, Warning};
@@ -108,6 +111,47 @@ pub fn reference() -> String {
     )
 }
 
+impl SinkSettings for RestSink {
+    fn kind(&self) -> &'static str {
+        "rest"
+    }
+
+    /// The format that `bodyType` asks for; with templates each message gets an address.
+    fn form(&mut self, mut format: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
+        if let Dynamic::Fixed(body_type) = &self.body_type {
+            match body_type {
+                BodyType::Form if !has_format && format.template.is_none() => format.format = OutputFormat::UrlEncoded,
+                BodyType::Form if format.format != OutputFormat::UrlEncoded && format.template.is_none() => {
+                    return Err("format must be urlencoded if bodyType is form".to_owned());
+                }
+                BodyType::Json if format.format != OutputFormat::Json => {
+                    return Err("format must be json if bodyType is json".to_owned());
+                }
+                _ => {}
+            }
+        }
+        if self.addressing.is_some() && format.send_single && format.gathers() {
+            return Err("a template gives each row a request of its own, so that there are no batches: leave out \
+                        batchSize and lingerInterval, or sendSingle"
+                .to_owned());
+        }
+        self.encoding = format.compression;
+        format.to = self.addressing.clone();
+        Ok(format)
+    }
+
+    fn cache(&self) -> Option<(CacheSettings, String)> {
+        self.cache.map(|cache| (cache, self.address()))
+    }
+
+    /// Checks the part of the URL that no message changes.
+    fn check(&self, reach: &Reach) -> Result<(), ReachError> {
+        let Some(origin) = &self.origin else { return Ok(()) };
+        let destination = Destination { host: &origin.host, port: origin.port, written: true };
+        reach.check_egress("url", |egress| egress.check_host(destination))
+    }
+}
+
 impl RestSink {
     /// Checks a sink's properties.
     ///
@@ -119,50 +163,8 @@ impl RestSink {
         found.finish(sink)
     }
 
-    /// The format that `bodyType` asks for; with templates each message gets an address.
-    ///
-    /// # Errors
-    /// Common properties of sinks that contradict its own.
-    pub fn form(&mut self, shape: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
-        let mut shape = shape;
-        if let Dynamic::Fixed(body_type) = &self.body_type {
-            match body_type {
-                BodyType::Form if !has_format && shape.template.is_none() => shape.format = OutputFormat::UrlEncoded,
-                BodyType::Form if shape.format != OutputFormat::UrlEncoded && shape.template.is_none() => {
-                    return Err("format must be urlencoded if bodyType is form".to_owned());
-                }
-                BodyType::Json if shape.format != OutputFormat::Json => {
-                    return Err("format must be json if bodyType is json".to_owned());
-                }
-                _ => {}
-            }
-        }
-        if self.addressing.is_some() && shape.send_single && shape.gathers() {
-            return Err("a template gives each row a request of its own, so that there are no batches: leave out \
-                        batchSize and lingerInterval, or sendSingle"
-                .to_owned());
-        }
-        self.encoding = shape.compression;
-        shape.to = self.addressing.clone();
-        Ok(shape)
-    }
-
-    /// Checks the part of the URL that no message changes.
-    ///
-    /// # Errors
-    /// [`EgressError`]
-    pub fn check(&self, egress: &Egress) -> Result<(), EgressError> {
-        let Some(origin) = &self.origin else { return Ok(()) };
-        egress.check_host(Destination { host: &origin.host, port: origin.port, written: true })
-    }
-
-    /// How its messages are kept, if they are.
-    pub fn cache(&self) -> Option<CacheSettings> {
-        self.cache
-    }
-
     /// The URL for people, without secrets.
-    pub fn address(&self) -> String {
+    fn address(&self) -> String {
         let url = match (&self.url, &self.addressing) {
             (Dynamic::Fixed(url), _) => url.as_str(),
             (Dynamic::Part(part), Some(addressing)) => addressing.parts.get(*part).map_or("", |part| &part.text),
@@ -232,25 +234,25 @@ pub struct RestLink {
     _thread: Arc<Thread>,
 }
 
-impl RestLink {
-    /// The way in for results.
-    pub fn outlet(&self) -> Arc<dyn Outlet> {
-        self.outbox.clone()
+impl OpenSink for RestLink {
+    fn outlet(&self) -> WayOut {
+        WayOut::Messages(self.outbox.clone())
     }
 
-    /// How it stands.
-    pub fn status(&self) -> LinkStatus {
+    fn status(&self) -> LinkStatus {
         self.outbox.status(self.address.clone())
     }
 
-    /// Sends what waits for up to `flush`; what is left then is lost, and counted.
-    pub async fn close(&self, flush: Duration) {
-        self.outbox.close();
-        self.outbox.drain(tokio::time::Instant::now() + flush).await;
-        self.stop.cancel();
-        self.tasks.wait().await;
-        self.outbox.clear();
-        self.outbox.release().await;
+    /// What is left after `flush` is lost, and counted.
+    fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            self.outbox.close();
+            self.outbox.drain(tokio::time::Instant::now() + flush).await;
+            self.stop.cancel();
+            self.tasks.wait().await;
+            self.outbox.clear();
+            self.outbox.release().await;
+        })
     }
 }
 

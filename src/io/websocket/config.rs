@@ -12,11 +12,14 @@ use super::opening::Opening;
 use super::properties::{DeflateDraft, Draft, EVENT_PROPERTIES, PROPERTIES};
 use super::protocol::Deflate;
 use super::watch::KeepAlive;
+use crate::format::sink_format::SinkFormat;
 pub use crate::io::batch_queue::QueueLimit;
 use crate::io::environment;
 use crate::io::properties;
 use crate::io::queue::FeedChecks;
 use crate::io::reach::Variables;
+use crate::io::sink::SinkSettings;
+use crate::io::source::SourceSettings;
 use crate::io::spool::CacheSettings;
 use crate::io::tls::ClientTls;
 use crate::property::{self, Entry, Findings, Invalid, Property, Warning};
@@ -176,19 +179,9 @@ struct NoMessage;
 struct MirroredCache;
 
 impl Settings {
-    /// Whether its connections may be on all data threads.
-    pub fn is_spread(&self) -> bool {
-        self.role == Role::Server || self.connections > 1
-    }
-
     /// Every property with its documentation.
     pub fn properties() -> Vec<Entry> {
         property::entries(PROPERTIES)
-    }
-
-    /// Lets files of `onOpen` name these variables alone.
-    pub fn limit_variables(&mut self, allowed: &Variables) {
-        self.on_open.iter_mut().for_each(|opening| opening.limit_variables(allowed));
     }
 
     /// The settings of a source at `path`, the stream's DATASOURCE. If it is empty, the properties give the path.
@@ -255,6 +248,53 @@ impl Settings {
                 format!("{scheme}://{}:{port}{}", bracketed(host), masked_url(path))
             }
         }
+    }
+}
+
+impl SourceSettings for Settings {
+    fn checks(&self) -> FeedChecks {
+        self.checks.clone()
+    }
+
+    fn is_local(&self) -> bool {
+        self.role == Role::Server
+    }
+
+    fn may_spread(&self) -> bool {
+        (self.role == Role::Server || self.connections > 1) && self.checks == FeedChecks::default()
+    }
+
+    fn waits_for_begin(&self) -> bool {
+        true
+    }
+
+    fn limit_variables(&mut self, allowed: &Variables) {
+        self.on_open.iter_mut().for_each(|opening| opening.limit_variables(allowed));
+    }
+}
+
+impl SinkSettings for Settings {
+    fn kind(&self) -> &'static str {
+        if self.events { "sse" } else { "websocket" }
+    }
+
+    fn form(&mut self, format: SinkFormat, _has_format: bool) -> Result<SinkFormat, String> {
+        if self.events && !format.is_text() {
+            return Err("events are text: leave out compression, and format binary".to_owned());
+        }
+        Ok(format)
+    }
+
+    fn cache(&self) -> Option<(CacheSettings, String)> {
+        self.cache.map(|cache| (cache, self.address()))
+    }
+
+    fn limit_variables(&mut self, allowed: &Variables) {
+        SourceSettings::limit_variables(self, allowed);
+    }
+
+    fn skip_checks(&mut self) {
+        self.check_connection = false;
     }
 }
 

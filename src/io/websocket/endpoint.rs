@@ -42,7 +42,7 @@ pub(super) struct Standing {
 }
 
 /// Keeps an endpoint from handing messages over: its sockets are not read.
-pub struct Pause(#[allow(dead_code, reason = "its end is what matters")] OwnedRwLockWriteGuard<()>);
+pub(super) struct Pause(#[allow(dead_code, reason = "its end is what matters")] OwnedRwLockWriteGuard<()>);
 
 /// See the module.
 pub(super) struct Endpoint {

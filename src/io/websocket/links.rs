@@ -6,13 +6,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
+
 use super::ClientStatus;
 use super::client_queue::PeerSink;
-use super::endpoint::{Pause, Subscriber};
+use super::endpoint::Subscriber;
 use super::fan_out::SinkQueue;
 use super::lease::Hold;
 use super::stored::StoredSink;
-use crate::io::queue::Outlet;
+use crate::io::queue::{Outlet, WayOut};
+use crate::io::sink::OpenSink;
+use crate::io::source::{OpenSource, Pause};
 use crate::io::{LinkState, LinkStatus};
 
 /// An open source.
@@ -30,8 +34,16 @@ impl SourceLink {
         SourceLink { hold, subscriber, begun: AtomicBool::new(false), early }
     }
 
-    /// Messages are handed over from now on. Called again, it does nothing.
-    pub fn begin(&self) {
+    async fn unlink(&self) {
+        self.detach();
+        self.handed_over().await;
+        self.hold.release(true).await;
+    }
+}
+
+impl OpenSource for SourceLink {
+    /// Called again, it does nothing.
+    fn begin(&self) {
         if self.begun.swap(true, Ordering::AcqRel) {
             return;
         }
@@ -41,30 +53,25 @@ impl SourceLink {
         }
     }
 
-    /// Nothing is handed over any more but what is under way: see [`SourceLink::handed_over`].
-    pub fn detach(&self) {
+    fn detach(&self) {
         self.begun.store(true, Ordering::Release);
         self.hold.endpoint.unsubscribe(&self.subscriber);
     }
 
-    /// Waits until what its endpoint has read is handed over. Never ends while the stream takes nothing.
-    pub async fn handed_over(&self) {
-        drop(self.hold.endpoint.pause().await);
+    fn handed_over(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async { drop(self.hold.endpoint.pause().await) })
     }
 
-    /// Waits until what its endpoint has read is handed over, and keeps its sockets from being read until the answer is
-    /// dropped.
-    pub async fn pause(&self) -> Pause {
-        self.hold.endpoint.pause().await
+    fn pause(&self) -> BoxFuture<'_, Option<Pause>> {
+        Box::pin(async { Some(Box::new(self.hold.endpoint.pause().await) as Pause) })
     }
 
-    /// Names the endpoint.
-    pub fn endpoint(&self) -> usize {
-        Arc::as_ptr(&self.hold.endpoint) as usize
+    fn endpoint(&self) -> Option<usize> {
+        Some(Arc::as_ptr(&self.hold.endpoint) as usize)
     }
 
-    /// How it stands. What it has dropped came to its endpoint while no rule read it.
-    pub fn status(&self) -> LinkStatus {
+    /// What it has dropped came to its endpoint while no rule read it.
+    fn status(&self) -> LinkStatus {
         LinkStatus {
             messages: self.subscriber.messages.load(Ordering::Relaxed),
             bytes: self.subscriber.bytes.load(Ordering::Relaxed),
@@ -73,18 +80,17 @@ impl SourceLink {
         }
     }
 
-    /// Stops reading as [`SourceLink::close`] does, but waits for no peer.
-    pub async fn leave(&self) {
-        self.detach();
-        self.handed_over().await;
-        self.hold.release(true).await;
+    fn leave(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.unlink())
     }
 
-    /// Stops reading: when this returns, what was read has been handed over (so the stream must still be drained, or
-    /// have ended). Its clients get a close frame (1001) when nobody uses the endpoint any more. Its counts can be read on.
-    pub async fn close(&self) {
-        self.leave().await;
-        self.hold.goodbye().await;
+    /// The stream must still be drained, or have ended. Clients get a close frame (1001) when nobody uses the endpoint
+    /// any more.
+    fn close(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            self.unlink().await;
+            self.hold.goodbye().await;
+        })
     }
 }
 
@@ -124,16 +130,31 @@ impl SinkLink {
         SinkLink { hold, queue, closed: AtomicBool::new(false) }
     }
 
-    /// The way in for results.
-    pub fn outlet(&self) -> Arc<dyn Outlet> {
+    /// Where results go.
+    pub fn messages(&self) -> Arc<dyn Outlet> {
         match &self.queue {
             SinkEnd::Queue(queue) => queue.clone(),
             SinkEnd::Stored(sink) => sink.clone(),
         }
     }
 
-    /// How it stands.
-    pub fn status(&self) -> LinkStatus {
+    /// Messages that its peers sent while no source shared the endpoint: nobody has read them.
+    pub fn unread(&self) -> u64 {
+        self.hold.endpoint.unread.load(Ordering::Relaxed)
+    }
+
+    async fn end(&self) {
+        self.hold.endpoint.remove_sink(&self.queue.of_endpoint());
+        self.hold.release(true).await;
+    }
+}
+
+impl OpenSink for SinkLink {
+    fn outlet(&self) -> WayOut {
+        WayOut::Messages(self.messages())
+    }
+
+    fn status(&self) -> LinkStatus {
         let mut status = self.hold.status();
         match &self.queue {
             SinkEnd::Queue(queue) => {
@@ -148,60 +169,52 @@ impl SinkLink {
         status
     }
 
-    /// Messages that its peers sent while no source shared the endpoint: nobody has read them.
-    pub fn unread(&self) -> u64 {
-        self.hold.endpoint.unread.load(Ordering::Relaxed)
-    }
-
-    /// Its clients, each with what waits for it and what it lost.
-    pub fn clients(&self) -> Vec<ClientStatus> {
+    fn clients(&self) -> Vec<ClientStatus> {
         match &self.queue {
             SinkEnd::Queue(queue) => queue.clients(),
             SinkEnd::Stored(_) => Vec::new(),
         }
     }
 
-    /// Ends the link if nothing waits, without waiting for a peer.
-    pub async fn leave_if_idle(&self) {
-        let idle = match &self.queue {
-            SinkEnd::Queue(queue) => queue.tally.queued() == 0,
-            SinkEnd::Stored(sink) => !sink.is_current() || sink.store().queued() == 0,
-        };
-        if idle && !self.closed.swap(true, Ordering::AcqRel) {
+    fn leave_if_idle(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let idle = match &self.queue {
+                SinkEnd::Queue(queue) => queue.tally.queued() == 0,
+                SinkEnd::Stored(sink) => !sink.is_current() || sink.store().queued() == 0,
+            };
+            if idle && !self.closed.swap(true, Ordering::AcqRel) {
+                self.end().await;
+            }
+        })
+    }
+
+    /// Clients get a close frame (1001) when nobody uses the endpoint any more. What is kept for a peer stays, unless it
+    /// is not to outlive the rule.
+    fn close(&self, flush: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(async move {
+            if self.closed.swap(true, Ordering::AcqRel) {
+                return;
+            }
+            match &self.queue {
+                SinkEnd::Queue(queue) => {
+                    queue.settle();
+                    queue.tally.drain(tokio::time::Instant::now() + flush).await;
+                }
+                SinkEnd::Stored(sink) if sink.is_current() => {
+                    // A peer that is away need not be waited for.
+                    if self.hold.status().state == LinkState::Connected {
+                        sink.store().drained(flush).await;
+                    }
+                    if sink.is_current() && sink.store().settings().clean_at_stop {
+                        sink.store().clear();
+                    }
+                    sink.store().keep().await;
+                }
+                SinkEnd::Stored(_) => {}
+            }
             self.end().await;
-        }
-    }
-
-    /// Sends what waits, for up to `flush`, then ends the link: the clients get a close frame (1001) when nobody uses the
-    /// endpoint any more. What is kept for a peer stays, unless it is not to outlive the rule. Its counts can be read on.
-    pub async fn close(&self, flush: Duration) {
-        if self.closed.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        match &self.queue {
-            SinkEnd::Queue(queue) => {
-                queue.settle();
-                queue.tally.drain(tokio::time::Instant::now() + flush).await;
-            }
-            SinkEnd::Stored(sink) if sink.is_current() => {
-                // A peer that is away need not be waited for.
-                if self.hold.status().state == LinkState::Connected {
-                    sink.store().drained(flush).await;
-                }
-                if sink.is_current() && sink.store().settings().clean_at_stop {
-                    sink.store().clear();
-                }
-                sink.store().keep().await;
-            }
-            SinkEnd::Stored(_) => {}
-        }
-        self.end().await;
-        self.hold.goodbye().await;
-    }
-
-    async fn end(&self) {
-        self.hold.endpoint.remove_sink(&self.queue.of_endpoint());
-        self.hold.release(true).await;
+            self.hold.goodbye().await;
+        })
     }
 }
 

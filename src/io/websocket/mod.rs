@@ -50,7 +50,6 @@ use tokio_util::task::TaskTracker;
 
 pub use config::Settings;
 pub use dial::{DialError, ProxyChoice};
-pub use endpoint::Pause;
 pub use fan_out::ClientStatus;
 pub use gate::TurnedAway;
 pub use jwt::{JwtError, JwtSettings};
@@ -61,6 +60,8 @@ pub use socket::Wire;
 
 use crate::io::events::{EventPaths, EventSink};
 use crate::io::queue::Signal;
+use crate::io::sink::OpenSink;
+use crate::io::source::OpenSource;
 use crate::io::spool::Held;
 use crate::io::thread_queues::ThreadQueues;
 use crate::io::tls::{Identity, TlsError};
