@@ -16,7 +16,7 @@
 //! - `overview`, `log`, `validate`: `/overview`, `/log`, `/validate`
 //! - `openapi`: `/openapi.json`, made from the table in `openapi/paths.rs`: a new route needs its row there
 //! - `console`: `/console/`, pages for a browser
-//! - `views`: `/views`, `/views/{name}`, `/views/{name}/status`, `clients`, `rows`, `explain`
+//! - `views`: `/views`, `/views/{name}`, `/views/{name}/status`, `clients`, `rows`, `explain`, `tap`
 //! - `ruletest`: `/ruletest`, `/ruletest/{id}`, `/ruletest/{id}/start`
 //! - `transfer`: `/ruleset/import`, `/ruleset/export`, `/data/import`, `/data/import/status`, `/data/export`,
 //!   `/v2/data/import`, `/v2/data/export`, `/store/backup`
@@ -49,6 +49,7 @@ mod heavy;
 mod info;
 mod listen;
 mod log;
+mod looks;
 mod metadata;
 mod openapi;
 mod overview;

@@ -1,4 +1,4 @@
-//! `/overview`: the service and all its rules in one answer, for `plutino top` and the console. It holds totals since the
+//! `/overview`: the service and all its rules and views in one answer, for `plutino top` and the console. It holds totals since the
 //! start; whoever asks twice knows the rates.
 
 use std::collections::BTreeMap;
@@ -9,8 +9,9 @@ use axum::response::Response;
 use axum::routing::get;
 use serde_json::{Value as Json, json};
 
+use super::looks;
 use super::process::Usage;
-use crate::service::{Phase, RuleReport, Service};
+use crate::service::{Phase, RuleReport, Service, ViewReport};
 
 /// The routes of the overview.
 pub fn routes() -> Router<Service> {
@@ -35,6 +36,12 @@ async fn overview(State(service): State<Service>) -> Response {
         clients += shown["clients"].as_u64().unwrap_or(0);
         rules.push(shown);
     }
+    let mut views = Vec::new();
+    for name in service.views() {
+        // The same of views.
+        let Ok(report) = service.view_status(&name).await else { continue };
+        views.push(of_view(&name, &report));
+    }
     let usage = Usage::now();
     let refused: BTreeMap<&str, u64> = service.refused_handshakes().await.into_iter().collect();
     let away = service.turned_away().await;
@@ -55,7 +62,7 @@ async fn overview(State(service): State<Service>) -> Response {
             "states": states,
             "in": messages_in, "out": messages_out, "clients": clients, "lost": lost,
             "refusedHandshakes": refused, "turnedAway": away.collect::<Json>(),
-            "rules": rules,
+            "rules": rules, "views": views,
         })
         .to_string(),
     )
@@ -76,6 +83,18 @@ fn of_rule(id: &str, name: &str, report: &RuleReport) -> Json {
         "lost": report.losses.by_cause().values().sum::<u64>(), "clients": peers,
         "p50Us": latency.map(|latency| latency.p50_us), "p99Us": latency.map(|latency| latency.p99_us),
         "watermarkLagMs": report.watermark_lag,
+    })
+}
+
+fn of_view(name: &str, report: &ViewReport) -> Json {
+    let (view, engine) = (&report.view, report.engine.as_ref());
+    let last_error = engine.and_then(|engine| engine.last_error.as_ref());
+    json!({
+        "name": name, "status": if report.stopped.is_some() { "stopped" } else { "running" },
+        "message": report.stopped, "in": engine.map_or(0, |engine| engine.rows_in), "rows": view.rows,
+        "changes": view.changes, "changesPerSecond": view.changes_per_second, "clients": view.clients,
+        "errors": engine.map_or(0, |engine| engine.errors), "lastError": last_error.map(|(_, text)| text),
+        "diagnosis": report.diagnosis.iter().map(looks::finding).collect::<Json>(),
     })
 }
 

@@ -14,12 +14,12 @@ use serde_json::{Map, Value as Json, json};
 use super::details::Asked;
 use super::error::{accepted, warning};
 use super::relations::schema_of;
-use super::{ApiError, ErrorContext, millis, read, text, to_end};
+use super::{ApiError, ErrorContext, looks, millis, read, text, to_end};
 use crate::io::LinkStatus;
 use crate::io::websocket::ClientStatus;
 use crate::metrics::Failure;
 use crate::plan::PlanErrorKind;
-use crate::service::{Counters, Diagnosis, NotShown, OperatorReport, RuleReport, Service, ServiceError};
+use crate::service::{Counters, NotShown, OperatorReport, RuleReport, Service, ServiceError};
 use crate::text::document::Problem;
 use crate::text::secret::masked_json;
 use crate::value::json::{write_str, write_value};
@@ -198,7 +198,7 @@ async fn status(
 ) -> Result<Response, ApiError> {
     let report = service.rule_status(&id).await.doing("get rule status error")?;
     let mut shown = report_json(&report);
-    shown["diagnosis"] = service.diagnosis(&id, &report).await.iter().map(finding).collect();
+    shown["diagnosis"] = service.diagnosis(&id, &report).await.iter().map(looks::finding).collect();
     if asked.0 {
         let operators = service.operators(&id, &report);
         shown["operators"] = operators.iter().map(operator).collect();
@@ -220,11 +220,6 @@ async fn status(
     Ok(super::json(shown.to_string()))
 }
 
-/// A finding of the diagnosis.
-fn finding(found: &Diagnosis) -> Json {
-    json!({"operator": found.operator, "cause": found.cause.as_str(), "message": found.message})
-}
-
 /// One operator with its last errors.
 fn operator(operator: &OperatorReport) -> Json {
     let error = |failure: &Arc<Failure>| json!({"time": millis(failure.time), "error": failure.text, "message": failure.message});
@@ -238,22 +233,8 @@ fn operator(operator: &OperatorReport) -> Json {
 /// What people want to see of a rule beyond eKuiper's status: links, clients, latency.
 fn put_look(shown: &mut Json, report: &RuleReport, clients: &[(usize, ClientStatus)]) {
     let Some(engine) = &report.engine else { return };
-    let link = |link: &LinkStatus| {
-        let dropped: Map<String, Json> =
-            link.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), Json::from(*count))).collect();
-        json!({
-            "address": link.address, "state": link.state.as_str(), "since": millis(link.since), "peers": link.peers,
-            "messages": link.messages, "bytes": link.bytes, "queued": link.queued, "dropped": dropped,
-            "lastError": link.last_error.as_ref().map(|(_, text)| text),
-        })
-    };
-    let source = |(stream, source): &(String, LinkStatus)| {
-        let mut shown = link(source);
-        shown["stream"] = stream.as_str().into();
-        shown
-    };
     let sink = |(number, sink): (usize, &LinkStatus)| {
-        let mut shown = link(sink);
+        let mut shown = looks::link(sink);
         let of_sink = clients.iter().filter(|(of, _)| *of == number);
         let client = |(_, client): &(usize, ClientStatus)| {
             json!({
@@ -264,7 +245,7 @@ fn put_look(shown: &mut Json, report: &RuleReport, clients: &[(usize, ClientStat
         shown["clients"] = of_sink.map(client).collect();
         shown
     };
-    shown["sources"] = engine.sources.iter().map(source).collect();
+    shown["sources"] = engine.sources.iter().map(looks::source).collect();
     shown["sinks"] = engine.sinks.iter().enumerate().map(sink).collect();
     if let Some(latency) = &engine.latency {
         shown["latency"] = json!({"p50Us": latency.p50_us, "p99Us": latency.p99_us});

@@ -1,4 +1,5 @@
-//! `/rules/{id}/tap`: the rows between the operators of a rule, as server-sent events while it runs.
+//! `/rules/{id}/tap` and `/views/{name}/tap`: the rows between the operators of a rule or view, as server-sent events
+//! while it runs.
 
 use std::convert::Infallible;
 use std::fmt::Write as _;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 
 use super::{ApiError, ErrorContext};
 use crate::metrics::{Point, TapReader, TapSettings, TappedRow};
-use crate::service::Service;
+use crate::service::{Service, check_id};
 
 /// How often a silent tap says that it is alive.
 const ALIVE: Duration = Duration::from_secs(5);
@@ -25,9 +26,12 @@ pub fn routes() -> Router<Service> {
     Router::new().route("/rules/{id}/tap", get(tap))
 }
 
+/// Where the rows of a view can be looked at: as messages, and as rows of the view that came or changed.
+const OF_VIEW: [Point; 3] = [Point::Source, Point::Decode, Point::Project];
+
 /// What is asked for.
 #[derive(Deserialize)]
-struct Asked {
+pub struct Asked {
     /// operators, separated by commas; without it all of them
     op: Option<String>,
     /// the tap ends after so many rows
@@ -41,27 +45,47 @@ async fn tap(
     Path(id): Path<String>,
     Query(asked): Query<Asked>,
 ) -> Result<Response, ApiError> {
-    let points = match asked.op.as_deref().filter(|op| !op.is_empty()) {
-        None => Point::ALL.to_vec(),
-        Some(names) => names.split(',').map(|name| point(name.trim())).collect::<Result<Vec<_>, _>>()?,
-    };
-    let every = asked.every.filter(|every| *every > 0).map(Duration::from_millis);
-    let reader =
-        service.tap_rule(&id, &TapSettings { points: points.clone(), every }).await.doing("get rule tap error")?;
-    let events = Events { reader, named: points.len() > 1, left: asked.limit.unwrap_or(u64::MAX), told: 0 };
+    let settings = asked.settings(&Point::ALL)?;
+    let reader = service.tap_rule(&id, &settings).await.doing("get rule tap error")?;
+    Ok(events(reader, &settings, &asked))
+}
+
+/// The rows of a view.
+pub async fn of_view(
+    State(service): State<Service>,
+    Path(name): Path<String>,
+    Query(asked): Query<Asked>,
+) -> Result<Response, ApiError> {
+    check_id(&name)?;
+    let settings = asked.settings(&OF_VIEW)?;
+    let reader = service.tap_view(&name, &settings).await.doing("get view tap error")?;
+    Ok(events(reader, &settings, &asked))
+}
+
+impl Asked {
+    /// Which rows are asked for, of what can be tapped at these points.
+    fn settings(&self, known: &[Point]) -> Result<TapSettings, ApiError> {
+        let points = match self.op.as_deref().filter(|op| !op.is_empty()) {
+            None => known.to_vec(),
+            Some(names) => names.split(',').map(|name| point(name.trim(), known)).collect::<Result<Vec<_>, _>>()?,
+        };
+        Ok(TapSettings { points, every: self.every.filter(|every| *every > 0).map(Duration::from_millis) })
+    }
+}
+
+fn events(reader: TapReader, settings: &TapSettings, asked: &Asked) -> Response {
+    let events = Events { reader, named: settings.points.len() > 1, left: asked.limit.unwrap_or(u64::MAX), told: 0 };
     // The first line tells whoever waits for it that the tap is there.
     let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": tapped\n\n"))]);
     let rows = stream::unfold(events, Events::next);
     let body = Body::from_stream(stream::StreamExt::chain(begun, rows));
-    Ok(([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], body).into_response())
+    ([(header::CONTENT_TYPE, "text/event-stream"), (header::CACHE_CONTROL, "no-cache")], body).into_response()
 }
 
-fn point(name: &str) -> Result<Point, ApiError> {
-    Point::of(name).ok_or_else(|| {
-        let names = Point::ALL.map(Point::as_str).join(", ");
-        ApiError::bad(format!(
-            "get rule tap error: {name:?} is no operator whose rows can be seen: expected one of {names}"
-        ))
+fn point(name: &str, known: &[Point]) -> Result<Point, ApiError> {
+    Point::of(name).filter(|point| known.contains(point)).ok_or_else(|| {
+        let names = known.iter().map(|point| point.as_str()).collect::<Vec<_>>().join(", ");
+        ApiError::bad(format!("get tap error: {name:?} is no operator whose rows can be seen: expected one of {names}"))
     })
 }
 

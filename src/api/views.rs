@@ -13,10 +13,9 @@ use serde_json::{Map, Value as Json, json};
 
 use super::details::Asked;
 use super::error::accepted;
-use super::{ApiError, ErrorContext, read, to_end};
-use crate::service::{Service, ServiceError, check_id};
+use super::{ApiError, ErrorContext, looks, read, tap, to_end};
+use crate::service::{Service, ServiceError, ViewReport, check_id};
 use crate::value::Text;
-use crate::view::ViewStatus;
 
 /// What the routes say before the refusal of a statement.
 const COMMAND: &str = "View command error";
@@ -30,6 +29,7 @@ pub fn routes() -> Router<Service> {
         .route("/views/{name}/clients", get(clients))
         .route("/views/{name}/rows", get(rows))
         .route("/views/{name}/explain", get(explain))
+        .route("/views/{name}/tap", get(tap::of_view))
 }
 
 #[derive(Deserialize)]
@@ -162,18 +162,28 @@ async fn explain(State(service): State<Service>, Path(name): Path<String>) -> Re
 
 async fn status(State(service): State<Service>, Path(name): Path<String>) -> Result<Response, ApiError> {
     check_id(&name)?;
-    let status = service.view_status(&name).await.doing("get view status error")?;
+    let report = service.view_status(&name).await.doing("get view status error")?;
+    Ok(super::json(Json::Object(report_json(&report)).to_string()))
+}
+
+/// A view's status.
+fn report_json(report: &ViewReport) -> Map<String, Json> {
     let mut body = Map::new();
     for (name, _, _, value) in FIELDS {
-        body.insert((*name).to_owned(), value(&status).into());
+        body.insert((*name).to_owned(), value(report).into());
     }
+    let ViewReport { view, engine, stopped, diagnosis } = report;
     body.insert(
         "gaps".to_owned(),
-        json!({"expired": status.gaps_expired, "changed": status.gaps_changed, "restart": status.gaps_restart}),
+        json!({"expired": view.gaps_expired, "changed": view.gaps_changed, "restart": view.gaps_restart}),
     );
-    body.insert("lastError".to_owned(), status.operator.last_error.map_or(Json::Null, Json::from));
-    body.insert("stopped".to_owned(), status.operator.stopped.map_or(Json::Null, Json::from));
-    Ok(super::json(Json::Object(body).to_string()))
+    let last_error = engine.as_ref().and_then(|engine| engine.last_error.as_ref());
+    body.insert("lastError".to_owned(), last_error.map_or(Json::Null, |(_, text)| text.as_str().into()));
+    body.insert("stopped".to_owned(), stopped.as_deref().map_or(Json::Null, Json::from));
+    let sources = engine.iter().flat_map(|engine| &engine.sources);
+    body.insert("sources".to_owned(), sources.map(looks::source).collect());
+    body.insert("diagnosis".to_owned(), diagnosis.iter().map(looks::finding).collect());
+    body
 }
 
 async fn clients(State(service): State<Service>, Path(name): Path<String>) -> Result<Response, ApiError> {
@@ -236,29 +246,36 @@ async fn rows(
 }
 
 /// The numbers of a view: name in the status, type and meaning as a metric, value.
-type Field = (&'static str, &'static str, &'static str, fn(&ViewStatus) -> u64);
+type Field = (&'static str, &'static str, &'static str, fn(&ViewReport) -> u64);
 
 const FIELDS: &[Field] = &[
-    ("rows", "gauge", "Rows that are there", |status| status.rows as u64),
-    ("changes", "counter", "Changes of rows", |status| status.changes),
-    ("changesPerSecond", "gauge", "Changes of rows in the last second", |status| status.changes_per_second),
-    ("inserts", "counter", "Rows that came", |status| status.inserts),
-    ("updates", "counter", "Rows that changed", |status| status.updates),
-    ("deletes", "counter", "Rows that left", |status| status.deletes),
-    ("evicted", "counter", "Rows that left beyond MAX_ROWS", |status| status.operator.evicted),
-    ("expired", "counter", "Rows that left by EXPIRE", |status| status.operator.expired),
-    ("late", "counter", "Messages behind the watermark", |status| status.operator.late),
-    ("errors", "counter", "Messages and rows lost to errors", |status| status.operator.errors),
-    ("stateBytes", "gauge", "Bytes of rows, lives and accumulators", |status| status.state_bytes as u64),
-    ("endedLives", "gauge", "Ended lives that are kept for cursors", |status| status.ended_lives as u64),
-    ("subscriptions", "gauge", "Subscriptions", |status| status.subscriptions as u64),
-    ("cohorts", "gauge", "Parts and rates that clients subscribe to", |status| status.cohorts as u64),
-    ("clients", "gauge", "Sockets with a subscription", |status| status.clients as u64),
-    ("laggingClients", "gauge", "Sockets that lack a change", |status| status.lagging_clients as u64),
-    ("resumed", "counter", "Subscriptions that went on from a cursor", |status| status.resumed),
-    ("deltasSent", "counter", "Deltas sent", |status| status.deltas),
-    ("cutsMerged", "counter", "Cuts that were folded into others for clients", |status| status.merged),
-    ("snapshotRows", "counter", "Rows of snapshots that were encoded", |status| status.snapshot_rows),
+    ("rows", "gauge", "Rows that are there", |report| report.view.rows as u64),
+    ("messages", "counter", "Messages that came from its stream", |report| {
+        report.engine.as_ref().map_or(0, |engine| engine.rows_in)
+    }),
+    ("changes", "counter", "Changes of rows", |report| report.view.changes),
+    ("changesPerSecond", "gauge", "Changes of rows in the last second", |report| report.view.changes_per_second),
+    ("inserts", "counter", "Rows that came", |report| report.view.inserts),
+    ("updates", "counter", "Rows that changed", |report| report.view.updates),
+    ("deletes", "counter", "Rows that left", |report| report.view.deletes),
+    ("evicted", "counter", "Rows that left beyond MAX_ROWS", |report| report.view.operator.evicted),
+    ("expired", "counter", "Rows that left by EXPIRE", |report| report.view.operator.expired),
+    ("late", "counter", "Messages behind the watermark", |report| {
+        report.engine.as_ref().map_or(0, |engine| engine.late)
+    }),
+    ("errors", "counter", "Messages and rows lost to errors", |report| {
+        report.engine.as_ref().map_or(0, |engine| engine.errors)
+    }),
+    ("stateBytes", "gauge", "Bytes of rows, lives and accumulators", |report| report.view.state_bytes as u64),
+    ("endedLives", "gauge", "Ended lives that are kept for cursors", |report| report.view.ended_lives as u64),
+    ("subscriptions", "gauge", "Subscriptions", |report| report.view.subscriptions as u64),
+    ("cohorts", "gauge", "Parts and rates that clients subscribe to", |report| report.view.cohorts as u64),
+    ("clients", "gauge", "Sockets with a subscription", |report| report.view.clients as u64),
+    ("laggingClients", "gauge", "Sockets that lack a change", |report| report.view.lagging_clients as u64),
+    ("resumed", "counter", "Subscriptions that went on from a cursor", |report| report.view.resumed),
+    ("deltasSent", "counter", "Deltas sent", |report| report.view.deltas),
+    ("cutsMerged", "counter", "Cuts that were folded into others for clients", |report| report.view.merged),
+    ("snapshotRows", "counter", "Rows of snapshots that were encoded", |report| report.view.snapshot_rows),
 ];
 
 /// The series of all views.
@@ -286,9 +303,11 @@ pub async fn metrics(service: &Service) -> String {
     let name = "plutino_view_gaps_total";
     let _ = writeln!(text, "# HELP {name} Cursors that did not resume, by cause\n# TYPE {name} counter");
     for (view, status) in &views {
-        for (why, count) in
-            [("expired", status.gaps_expired), ("changed", status.gaps_changed), ("restart", status.gaps_restart)]
-        {
+        for (why, count) in [
+            ("expired", status.view.gaps_expired),
+            ("changed", status.view.gaps_changed),
+            ("restart", status.view.gaps_restart),
+        ] {
             let _ = writeln!(text, "{name}{{view=\"{view}\",why=\"{why}\"}} {count}");
         }
     }

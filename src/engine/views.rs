@@ -23,6 +23,11 @@ impl Engine {
         &self.views
     }
 
+    /// Whether a view has begun and was not dropped.
+    pub fn has_view(&self, name: &str) -> bool {
+        self.views.find(name).is_some()
+    }
+
     /// Creates a view: from now on messages change its rows, and clients can connect. The plan's body is
     /// [`Body::View`], its id is from [`view_id`].
     ///

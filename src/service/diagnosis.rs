@@ -1,14 +1,16 @@
-//! Why a rule is silent: the first operator at which its rows vanish, and the reason as far as counters and a sample of
+//! Why a rule or view is silent: the first operator at which its rows vanish, and the reason as far as counters and a sample of
 //! the messages tell it.
 //!
 //! The operators are looked at in the order of the flow. The first that lets nothing through ends the search, since what
 //! is behind it cannot know better. A column that is selected and never present is told of in any case.
 
+mod view;
+
 use std::time::{Duration, SystemTime};
 
-use super::definition::Definition;
 use super::status::{Phase, RuleReport};
 use super::topology::each_name;
+use crate::definition::rule::RuleOptions;
 use crate::engine::RuleStatus;
 use crate::io::websocket::TurnedAway;
 use crate::io::{LinkState, LinkStatus, NO_CLIENT};
@@ -16,6 +18,8 @@ use crate::metrics::{Place, SeenFields};
 use crate::sql::ast::{Expr, Field, Select};
 use crate::text::suggest;
 use crate::value::Text;
+
+pub(super) use view::ReadView;
 
 /// One finding.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +63,12 @@ pub enum Cause {
     IdleStream,
     /// nobody takes the results
     NoReceiver,
+    /// what is read was dropped
+    Dropped,
+    /// the view that is read has no rows
+    NoRows,
+    /// a view's rows have all left
+    AllLeft,
 }
 
 impl Cause {
@@ -79,36 +89,52 @@ impl Cause {
             Cause::OpenWindow => "openWindow",
             Cause::IdleStream => "idleStream",
             Cause::NoReceiver => "noReceiver",
+            Cause::Dropped => "dropped",
+            Cause::NoRows => "noRows",
+            Cause::AllLeft => "allLeft",
         }
     }
 }
 
-/// What is known of a rule and its surroundings.
+/// What is known of a rule or view that runs, and of its surroundings.
 pub(super) struct Facts<'a> {
-    /// the rule
-    pub definition: &'a Definition,
+    /// its query
+    pub select: &'a Select,
+    pub options: &'a RuleOptions,
     /// how it stands
-    pub report: &'a RuleReport,
+    pub status: &'a RuleStatus,
     /// what its streams' messages look like
     pub seen: &'a [(Text, SeenFields)],
     /// clients that were refused
     pub turned_away: &'a [TurnedAway],
 }
 
-/// What is found.
-pub(super) fn diagnose(facts: &Facts<'_>) -> Vec<Diagnosis> {
-    let Facts { report, .. } = facts;
-    if report.phase != Phase::Running {
-        let why = if report.message.is_empty() { String::new() } else { format!(": {}", report.message) };
-        let message = format!("The rule does not run ({}{why}).", report.phase.as_str());
-        return vec![Diagnosis { operator: "rule", cause: Cause::NotRunning, message }];
+/// Why a rule does not run; `None` if it does.
+pub(super) fn not_running(report: &RuleReport) -> Option<Diagnosis> {
+    if report.phase == Phase::Running {
+        return None;
     }
-    let Some(status) = &report.engine else { return Vec::new() };
-    let mut found = facts.silent(status);
-    if found.iter().all(|one| one.cause != Cause::AbsentField) && status.rows_in > 0 {
-        found.extend(facts.unselectable());
-    }
-    found
+    let why = if report.message.is_empty() { String::new() } else { format!(": {}", report.message) };
+    let message = format!("The rule does not run ({}{why}).", report.phase.as_str());
+    Some(Diagnosis { operator: "rule", cause: Cause::NotRunning, message })
+}
+
+/// That a view does not run.
+pub(super) fn stopped_view(why: &str) -> Diagnosis {
+    Diagnosis { operator: "view", cause: Cause::NotRunning, message: format!("The view has stopped: {why}") }
+}
+
+/// What is read and was dropped.
+pub(super) fn dropped(names: &[Text]) -> Vec<Diagnosis> {
+    let dropped = |name: &Text| Diagnosis { operator: "source", cause: Cause::Dropped, message: was_dropped(name) };
+    names.iter().map(dropped).collect()
+}
+
+/// What it means for a reader that a stream, table or view was dropped.
+pub(super) fn was_dropped(name: &str) -> String {
+    format!(
+        "{name} was dropped: its last definition and rows are used until {name} is created again or the service ends"
+    )
 }
 
 fn one(operator: &'static str, cause: Cause, message: impl Into<String>) -> Vec<Diagnosis> {
@@ -116,6 +142,15 @@ fn one(operator: &'static str, cause: Cause, message: impl Into<String>) -> Vec<
 }
 
 impl Facts<'_> {
+    /// What is found of a rule.
+    pub fn of_rule(&self) -> Vec<Diagnosis> {
+        let mut found = self.silent(self.status);
+        if found.iter().all(|one| one.cause != Cause::AbsentField) && self.status.rows_in > 0 {
+            found.extend(self.unselectable());
+        }
+        found
+    }
+
     /// The first operator that lets nothing through.
     fn silent(&self, status: &RuleStatus) -> Vec<Diagnosis> {
         let work = &status.work;
@@ -154,7 +189,7 @@ impl Facts<'_> {
             return self.open_window(status);
         }
         if flow.having_in > 0 && flow.having_out == 0 {
-            let fields = self.absent_of(self.definition.select.having.as_ref());
+            let fields = self.absent_of(self.select.having.as_ref());
             if let Some(found) = fields.into_iter().next() {
                 return vec![Diagnosis { operator: "having", ..found }];
             }
@@ -264,7 +299,7 @@ impl Facts<'_> {
 
     /// WHERE let nothing through.
     fn filtered(&self, rows: u64, errors: u64, status: &RuleStatus) -> Vec<Diagnosis> {
-        let select = &self.definition.select;
+        let select = self.select;
         let door = select.window.as_ref().and_then(|window| window.filter.as_ref());
         let conditions =
             || select.filter.iter().chain(door).chain(select.joins.iter().filter_map(|join| join.on.as_ref()));
@@ -288,20 +323,20 @@ impl Facts<'_> {
     /// Rows are in windows, and none has ended.
     fn open_window(&self, status: &RuleStatus) -> Vec<Diagnosis> {
         let rows = counted(status.work.flow.window_in, "row");
-        if !self.definition.rule.options.event_time {
+        if !self.options.event_time {
             return one("window", Cause::OpenWindow, format!("{rows} came, and no window has ended yet."));
         }
         let silent: Vec<&str> =
             status.work.inputs.iter().filter(|input| input.rows == 0).map(|input| input.stream.as_str()).collect();
         if status.work.inputs.len() > 1 && !silent.is_empty() {
-            let after = self.definition.rule.options.idle_timeout;
+            let after = self.options.idle_timeout;
             let text = format!(
                 "The watermark waits for {}: no message has arrived. After idleTimeout ({after} ms) it no longer waits.",
                 silent.join(", ")
             );
             return one("window", Cause::IdleStream, text);
         }
-        let tolerance = self.definition.rule.options.late_tolerance;
+        let tolerance = self.options.late_tolerance;
         let text = format!(
             "{rows} came, and no window has ended yet: in event time one ends when a row comes that is later than its \
              end by lateTolerance ({tolerance} ms)."
@@ -335,11 +370,11 @@ impl Facts<'_> {
 
     /// Columns of the select list that no message has.
     fn unselectable(&self) -> Vec<Diagnosis> {
-        let exprs = self.definition.select.fields.iter().filter_map(|field| match field {
+        let exprs = self.select.fields.iter().filter_map(|field| match field {
             Field::Expr { expr, .. } => Some(expr),
             Field::Star(_) => None,
         });
-        let found = exprs.chain(&self.definition.select.group_by).flat_map(|expr| self.absent_of(Some(expr)));
+        let found = exprs.chain(&self.select.group_by).flat_map(|expr| self.absent_of(Some(expr)));
         let mut found: Vec<Diagnosis> = found.map(|one| Diagnosis { operator: "project", ..one }).collect();
         found.dedup();
         found.truncate(3);
@@ -349,7 +384,7 @@ impl Facts<'_> {
     /// The columns of an expression that no message has.
     fn absent_of(&self, expr: Option<&Expr>) -> Vec<Diagnosis> {
         let mut found = Vec::new();
-        for (stream, column) in expr.into_iter().flat_map(|expr| columns(expr, &self.definition.select)) {
+        for (stream, column) in expr.into_iter().flat_map(|expr| columns(expr, self.select)) {
             let streams: Vec<&(Text, SeenFields)> = self.seen_of(stream.as_ref());
             let messages: u64 = streams.iter().map(|(_, seen)| seen.messages).sum();
             let known =
@@ -373,7 +408,7 @@ impl Facts<'_> {
 
     /// A column of an expression with one of its values.
     fn example_of(&self, expr: &Expr) -> Option<(Text, String)> {
-        columns(expr, &self.definition.select).into_iter().find_map(|(stream, column)| {
+        columns(expr, self.select).into_iter().find_map(|(stream, column)| {
             let example = self.seen_of(stream.as_ref()).into_iter().find_map(|(_, seen)| seen.field(&column))?;
             Some((column, example.example.clone()))
         })

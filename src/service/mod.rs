@@ -55,7 +55,7 @@ pub use topology::{Part, Topology};
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
 pub use trial::TrialPort;
 pub use uploads::{UploadError, Uploads};
-pub use views::{ManagedView, ViewRows};
+pub use views::{ManagedView, ViewReport, ViewRows};
 
 pub use crate::definition::stream::LOOKUP_SOURCES;
 

@@ -150,7 +150,10 @@ impl Service {
             let message = format!("Create {} fails: Item {name} already exists.", what(create.relation));
             return Err(ServiceError::Statement(message));
         }
-        self.put_relation(sql, create, None).await
+        let named = self.put_relation(sql, create, None).await?;
+        // Some may have lost an earlier one of this name.
+        self.renew_views_over(&name).await;
+        Ok(named)
     }
 
     /// All problems of a refused statement, as for rule files.

@@ -300,6 +300,20 @@ impl Service {
         }
     }
 
+    /// Starts the rules that read a view and have failed: it is there again.
+    pub(super) async fn revive_readers(&self, name: &str) {
+        for id in self.readers(name) {
+            let Some(entry) = self.entry(&id) else { continue };
+            let _life = entry.life.lock().await;
+            if entry.phase() != Phase::Failed || locked(&entry.state).gone {
+                continue;
+            }
+            if let Err(error) = self.start_anew(&entry, true).await {
+                tracing::info!(rule = id, view = name, "the rule cannot start again: {error}");
+            }
+        }
+    }
+
     /// Checks that a rule could be made of what is in a catalog.
     ///
     /// # Errors

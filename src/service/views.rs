@@ -3,26 +3,23 @@
 //! A view is in the engine from the moment it is created. Changes of views happen one after the other, with those of
 //! streams and tables, whose names they share.
 
+mod looks;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
-use serde_json::{Map, Value as Json};
-
+pub use self::looks::{ViewReport, ViewRows};
 use super::error::ServiceError;
 use super::store::{Change, RecordKind, Records};
 use super::{Service, locked};
 use crate::definition::stream::{Catalog, RelationKind};
 use crate::definition::view::ViewShape;
 use crate::engine::{Keeps, RuleSpec, view_id};
-use crate::pipeline::{self, UnknownKey, diagnose};
+use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::Body;
-use crate::plan::view::{ViewPlan, check_cycle, explain_view, in_order, over, plan_view, reads};
+use crate::plan::view::{check_cycle, in_order, over, plan_view, reads};
 use crate::sql::ast::CreateView;
 use crate::sql::parse_view;
-use crate::text::document::Problem;
-use crate::value::Text;
-use crate::view::{ClientStatus, Description, Filter, ViewStatus};
 
 /// A view as it was created.
 #[derive(Clone, Debug)]
@@ -31,15 +28,8 @@ pub struct ManagedView {
     pub create: Arc<CreateView>,
     /// how often its state is kept, ms, where it is
     pub checkpoint: Option<i64>,
-}
-
-/// Rows of a view, as JSON.
-#[derive(Clone, Debug)]
-pub struct ViewRows {
-    pub at: Text,
-    /// view time, ms
-    pub ts: i64,
-    pub rows: Vec<Box<[u8]>>,
+    /// why it could not begin
+    problem: Option<String>,
 }
 
 /// A view that can begin.
@@ -50,12 +40,6 @@ struct PlannedView {
     /// what it is for those that read it
     shape: Arc<ViewShape>,
 }
-
-/// How long requests wait for the stored views to begin.
-const BEGINNING: Duration = Duration::from_secs(10);
-
-/// Rows that are given at most where nothing else is asked for.
-const ROWS: usize = 10_000;
 
 fn parse(sql: &str) -> Result<CreateView, ServiceError> {
     parse_view(sql).map_err(|error| ServiceError::Statement(error.to_string()))
@@ -116,11 +100,15 @@ impl Service {
     }
 
     /// Computes the views that read `name` anew, by what it is now. One that cannot goes on as it was, and the log says
-    /// why.
+    /// why. Those that could not begin without it begin.
     pub(super) async fn renew_views_over(&self, name: &str) {
         for view in self.all_over(name) {
             let Ok(ManagedView { create, .. }) = self.view(&view) else { continue };
             let renewed = async {
+                let begun = self.inner.engine.read().await.as_ref().is_some_and(|engine| engine.has_view(&view));
+                if !begun {
+                    return self.begin_view(&view, &create).await;
+                }
                 let planned = self.plan_view(&create, &self.catalog())?;
                 self.change_view(&view, planned).await
             };
@@ -150,7 +138,7 @@ impl Service {
     /// [`ServiceError`]; nothing has changed then.
     pub async fn create_view(&self, sql: &str) -> Result<String, ServiceError> {
         let create = parse(sql)?;
-        let _alone = self.inner.changing.lock().await;
+        let alone = self.inner.changing.lock().await;
         let name = create.name.name.to_string();
         let taken = if self.has_view(&name) {
             Some("view")
@@ -174,6 +162,9 @@ impl Service {
         self.keep_view(&name, sql, create, checkpoint, &shape).await;
         // Some may have lost an earlier view of this name.
         self.renew_views_over(&name).await;
+        drop(alone);
+        self.take_up(&name).await;
+        self.revive_readers(&name).await;
         Ok(name)
     }
 
@@ -197,7 +188,7 @@ impl Service {
         if !self.has_view(name) {
             return self.create_view(sql).await.map(|_| ());
         }
-        let _alone = self.inner.changing.lock().await;
+        let alone = self.inner.changing.lock().await;
         self.check_cycle(&create)?;
         let planned = self.plan_view(&create, &self.catalog())?;
         self.check_readers(name, &planned.shape)?;
@@ -212,6 +203,7 @@ impl Service {
         self.keep_view(name, sql, create, checkpoint, &shape).await;
         if before.is_none_or(|before| *before != *shape) {
             self.renew_views_over(name).await;
+            drop(alone);
             self.take_up(name).await;
         }
         Ok(())
@@ -246,7 +238,7 @@ impl Service {
         checkpoint: Option<i64>,
         shape: &Arc<ViewShape>,
     ) {
-        let view = ManagedView { sql: sql.into(), create: Arc::new(create), checkpoint };
+        let view = ManagedView { sql: sql.into(), create: Arc::new(create), checkpoint, problem: None };
         locked(&self.inner.views).insert(name.to_owned(), view);
         locked(&self.inner.relations).define_view(name, shape);
         self.begin_checkpoints(&view_id(name), checkpoint).await;
@@ -287,7 +279,8 @@ impl Service {
         for (name, sql) in records.of(RecordKind::View) {
             match parse(sql) {
                 Ok(create) => {
-                    let view = ManagedView { sql: sql.into(), create: Arc::new(create), checkpoint: None };
+                    let view =
+                        ManagedView { sql: sql.into(), create: Arc::new(create), checkpoint: None, problem: None };
                     locked(&self.inner.views).insert(name.to_owned(), view);
                     locked(&self.inner.relations).take_view(name);
                 }
@@ -313,27 +306,33 @@ impl Service {
     /// Begins the stored views, before the rules.
     pub(super) async fn resume_views(&self) {
         for (name, view) in self.in_order() {
-            let begun = async {
-                let PlannedView { mut spec, checkpoint, .. } = self.plan_view(&view.create, &self.catalog())?;
-                if checkpoint.is_some() {
-                    self.load_state(&mut spec).await;
-                }
-                let engine = self.inner.engine.read().await;
-                let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-                engine.create_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
-                Ok(checkpoint)
-            };
-            match begun.await {
-                Ok(checkpoint) => {
-                    if let Some(view) = locked(&self.inner.views).get_mut(&name) {
-                        view.checkpoint = checkpoint;
-                    }
-                    self.begin_checkpoints(&view_id(&name), checkpoint).await;
-                }
-                Err::<_, ServiceError>(error) => tracing::error!("the stored view {name} cannot start: {error}"),
+            if let Err(error) = self.begin_view(&name, &view.create).await {
+                tracing::error!("the stored view {name} cannot start: {error}");
             }
         }
         self.inner.views_begun.send_replace(true);
+    }
+
+    /// Begins a stored view. If it cannot begin, its status says why.
+    async fn begin_view(&self, name: &str, create: &CreateView) -> Result<(), ServiceError> {
+        let begun = async {
+            let PlannedView { mut spec, checkpoint, shape } = self.plan_view(create, &self.catalog())?;
+            if checkpoint.is_some() {
+                self.load_state(&mut spec).await;
+            }
+            let engine = self.inner.engine.read().await;
+            let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+            engine.create_view(spec).await.map_err(|error| ServiceError::Statement(error.to_string()))?;
+            locked(&self.inner.relations).define_view(name, &shape);
+            Ok(checkpoint)
+        };
+        let begun: Result<Option<i64>, ServiceError> = begun.await;
+        if let Some(view) = locked(&self.inner.views).get_mut(name) {
+            view.checkpoint = begun.as_ref().map_or(None, |checkpoint| *checkpoint);
+            view.problem = begun.as_ref().err().map(ToString::to_string);
+        }
+        self.begin_checkpoints(&view_id(name), begun?).await;
+        Ok(())
     }
 
     /// Whether a view's state is kept when the service stops.
@@ -365,99 +364,5 @@ impl Service {
         let id = view_id(&create.name.name);
         let spec = RuleSpec { id, plan, sources, sinks: Vec::new(), send_error: false, keeps: Keeps::State(None) };
         Ok(PlannedView { spec, checkpoint, shape })
-    }
-
-    /// All that is wrong with a CREATE VIEW that was refused, with places.
-    pub fn mistakes_of_view(&self, sql: &str) -> Vec<Problem> {
-        diagnose::of_view(sql, &self.catalog())
-    }
-
-    /// Warnings about an accepted CREATE VIEW.
-    pub fn warnings_of_view(&self, sql: &str) -> Vec<Problem> {
-        diagnose::warnings_of_view(sql, &self.catalog())
-    }
-
-    /// What clients are told of a view, and its plan.
-    ///
-    /// # Errors
-    /// [`ServiceError::NoRelation`], and what is wrong with it by now.
-    pub fn describe_view(&self, name: &str) -> Result<(ManagedView, Box<ViewPlan>), ServiceError> {
-        let view = self.view(name)?;
-        match self.plan_view(&view.create, &self.catalog())?.spec.plan.body {
-            Body::View(plan) => Ok((view, plan)),
-            _ => Err(ServiceError::NoRelation { what: "view", name: name.to_owned() }),
-        }
-    }
-
-    /// A view's plan as text.
-    ///
-    /// # Errors
-    /// As [`Service::describe_view`].
-    pub fn explain_view(&self, name: &str) -> Result<String, ServiceError> {
-        let view = self.view(name)?;
-        let explained = explain_view(&view.create, &self.catalog());
-        explained.map_err(|error| ServiceError::Plan(Box::new(error)))
-    }
-
-    /// How a view stands.
-    ///
-    /// # Errors
-    /// [`ServiceError::NoRelation`], [`ServiceError::Stopping`]
-    pub async fn view_status(&self, name: &str) -> Result<ViewStatus, ServiceError> {
-        self.with_view(name, |view, _| view.status()).await
-    }
-
-    /// The subscriptions to a view.
-    ///
-    /// # Errors
-    /// As [`Service::view_status`].
-    pub async fn view_clients(&self, name: &str) -> Result<Vec<ClientStatus>, ServiceError> {
-        self.with_view(name, |view, now| view.clients(now)).await
-    }
-
-    /// The rows of a view whose parameters have these values, up to a number.
-    ///
-    /// # Errors
-    /// As [`Service::view_status`]; [`ServiceError::Statement`] for a parameter that the view has not.
-    pub async fn view_rows(
-        &self,
-        name: &str,
-        params: &[(Text, Vec<Json>)],
-        limit: Option<usize>,
-    ) -> Result<ViewRows, ServiceError> {
-        let limit = limit.unwrap_or(ROWS);
-        let rows = self.with_view(name, |view, _| {
-            // Management sees all: claims are for clients.
-            let about: Description = view.about().without_claims();
-            let filter = Filter::resolve(&about, params, Some(&Map::new()));
-            let filter = filter.map_err(|error| ServiceError::Statement(error.to_string()))?;
-            let mut rows = Vec::new();
-            view.each_row(&filter, |row| {
-                if rows.len() < limit {
-                    rows.push(row.into());
-                }
-                rows.len() < limit
-            });
-            Ok(ViewRows { at: view.at(), ts: view.ts(), rows })
-        });
-        rows.await?
-    }
-
-    async fn with_view<T>(
-        &self,
-        name: &str,
-        see: impl FnOnce(&crate::view::View, i64) -> T,
-    ) -> Result<T, ServiceError> {
-        if self.has_view(name) {
-            // Right after the start, the stored views are about to begin. One that cannot is not there.
-            let mut begun = self.inner.views_begun.subscribe();
-            let _ = tokio::time::timeout(BEGINNING, begun.wait_for(|begun| *begun)).await;
-        }
-        let engine = self.inner.engine.read().await;
-        let views = engine.as_ref().ok_or(ServiceError::Stopping)?.views();
-        let there = views.find(name).filter(|_| self.has_view(name));
-        let view = there.ok_or_else(|| ServiceError::NoRelation { what: "view", name: name.to_owned() })?;
-        let view = locked(&view);
-        Ok(see(&view, views.now()))
     }
 }

@@ -94,6 +94,11 @@ pub enum SyntaxErrorKind {
         /// what stands there
         found: String,
     },
+    #[error("found {found:?}, which is no option of a view: there are {}.", super::ast::VIEW_OPTIONS.join(", "))]
+    ViewOption {
+        /// what stands there
+        found: String,
+    },
     #[error("found {found:?}, expect {expected}.")]
     OptionValue {
         /// what stands there

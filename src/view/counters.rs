@@ -9,11 +9,6 @@ pub struct OperatorStatus {
     pub evicted: u64,
     /// rows removed by EXPIRE
     pub expired: u64,
-    /// messages behind the watermark
-    pub late: u64,
-    /// rows and messages lost to errors
-    pub errors: u64,
-    pub last_error: Option<String>,
     /// bytes of accumulators and similar state
     pub bytes: usize,
     /// why the view has stopped

@@ -7,14 +7,15 @@ const link = (kind, name) => h("a", { href: `#/${kind}/${escape(name)}`, "data-k
 
 export async function catalog(here, { signal }) {
   const list = (path) => get(path, signal).catch(() => []);
-  const [streams, tables, views, connections] = await Promise.all(
-    ["/streamdetails", "/tabledetails", "/views", "/connections"].map(list));
+  const [streams, tables, overview, connections] = await Promise.all(
+    ["/streamdetails", "/tabledetails", "/overview", "/connections"].map(list));
   const details = (kind, all) => table(["Name", "Type", "Format"], (all ?? []).map((one) => [link(kind, one.name), one.type, one.format]), "None.");
   put(here, h("h1", {}, "Streams, tables, views, connections"),
     h("p", {}, h("a", { href: "#/edit?sql=CREATE%20STREAM%20demo%20()%20WITH%20(TYPE%3D%22websocket%22%2C%20DATASOURCE%3D%22%2Fin%22)" }, "New stream")),
     h("h2", {}, "Streams"), details("streams", streams),
     h("h2", {}, "Tables"), details("tables", tables),
-    h("h2", {}, "Views"), table(["Name"], (views ?? []).map((name) => [link("views", name)]), "None."),
+    h("h2", {}, "Views"), table(["Name", "State", "#Rows", "#Changes", "#Clients", "#Errors"], (overview?.views ?? []).map((one) =>
+      [link("views", one.name), one.status, short(one.rows), short(one.changes), short(one.clients), short(one.errors)]), "None."),
     h("h2", {}, "Connections"), table(["Id", "Type", "State"],
       (connections ?? []).map((one) => [link("connections", one.id), one.typ ?? one.type ?? "", one.status ?? ""]), "None."));
 }

@@ -29,7 +29,9 @@ export function overview(here, { signal }) {
       h("div", { class: "value" }, shown(history[name].at(-1)?.[1] ?? first(name, now))),
       chart(history[name], `${title}, the last ten minutes`))));
     const failed = now.rules.filter((rule) => rule.status === "failed");
+    const stopped = (now.views ?? []).filter((view) => view.status === "stopped");
     put(rest,
+      stopped.map((view) => note("bad", "View ", h("a", { href: `#/views/${encodeURIComponent(view.name)}`, "data-key": `view ${view.name}` }, view.name), ` has stopped: ${view.message}`)),
       failed.map((rule) => note("bad", "Rule ", h("a", { href: `#/rules/${encodeURIComponent(rule.id)}`, "data-key": rule.id }, rule.id), ` has failed: ${rule.message}`)),
       now.rules.length === 0 && note("", "There are no rules yet. ", h("a", { href: "#/edit", "data-key": "new" }, "Write the first one.")),
       h("h2", {}, "Rules by state"),

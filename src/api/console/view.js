@@ -11,7 +11,7 @@ const EVERY = 250;
 export async function view(here, { id, signal }) {
   const path = `/views/${escape(id)}`;
   const about = await get(path, signal);
-  const [said, rows, clients] = [h("div", {}), h("div", { "data-view": "" }), h("div", {})];
+  const [said, found, rows, clients] = [h("div", {}), h("div", {}), h("div", { "data-view": "" }), h("div", {})];
   async function drop() {
     if (!(await confirmed(`Drop view ${id}?`, "Drop it"))) return;
     try {
@@ -25,7 +25,7 @@ export async function view(here, { id, signal }) {
   const inputs = new Map(params.map((name) => [name, h("input", { name, "aria-label": name, placeholder: name })]));
   put(here, h("h1", {}, `View ${id}`), h("div", { class: "bar" }, [...inputs.values()],
     params.length > 0 && h("button", { click: () => watch() }, "Watch"), h("button", { class: "danger", click: drop }, "Drop")),
-  said, h("h2", {}, "Rows"), rows, h("h2", {}, "Clients"), clients,
+  said, found, h("h2", {}, "Rows"), rows, h("h2", {}, "Clients"), clients,
   h("details", {}, h("summary", {}, "Definition"), h("pre", {}, about.sql)));
 
   const names = about.columns.map((column) => column.name);
@@ -55,7 +55,9 @@ export async function view(here, { id, signal }) {
   }
 
   const look = async () => {
-    const all = await get(`${path}/clients`, signal);
+    const [status, all] = await Promise.all([get(`${path}/status`, signal), get(`${path}/clients`, signal)]);
+    const lost = status.errors > 0 && note("bad", `${short(status.errors)} messages and rows are lost to errors, the last one: ${status.lastError}`);
+    put(found, status.diagnosis.map((one) => note("bad", h("b", {}, `${one.operator}: `), one.message)), lost);
     put(clients, table(["Client", "Parameters", "#Behind, ms", "#Waiting bytes"],
       all.map((one) => [one.peer, JSON.stringify(one.params), short(one.lagMs), short(one.waitingBytes)]), "Nobody watches it."));
   };

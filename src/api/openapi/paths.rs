@@ -107,6 +107,11 @@ fn views() -> Vec<Operation> {
             .query("_limit", "integer", "no more rows than this")
             .json(r#"{"rows": []}"#),
         get("/views/{name}/explain", "Its plan").text("…"),
+        get("/views/{name}/tap", "Its messages and rows as they pass")
+            .query("op", "string", "source, decode or project, several with commas between")
+            .query("limit", "integer", "ends after so many rows")
+            .query("every", "integer", "at most one row of each operator in so many ms")
+            .answer(200, Content::Events, "event: project\ndata: {\"id\":7}\n\n"),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! `plutino status`: how the rules of a service stand, and why one is silent.
+//! `plutino status`: how the rules and views of a service stand, and why one is silent.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -17,14 +17,15 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Errors that are shown of one operator.
 const ERRORS: usize = 3;
 
-/// Show how the rules of a service stand, and why a rule is silent
+/// Show how the rules and views of a service stand, and why one is silent
 ///
-/// Without a name all rules are listed. With one, its operators are shown with what came in, what went on and what was
-/// lost, its sources and sinks, the last errors with the messages that caused them, and a diagnosis if nothing comes out.
+/// Without a name all rules and views are listed. With that of a rule, its operators are shown with what came in, what
+/// went on and what was lost, its sources and sinks, the last errors with the messages that caused them, and a diagnosis
+/// if nothing comes out. With that of a view, its rows, changes, clients and sources, and a diagnosis if it has no rows.
 #[derive(Args)]
 pub struct Status {
-    /// Name of a rule
-    rule: Option<String>,
+    /// Name of a rule, or of a view
+    name: Option<String>,
     /// Print the service's answer as JSON
     #[arg(long)]
     json: bool,
@@ -35,9 +36,12 @@ pub struct Status {
 impl Status {
     pub fn run(self) -> Result<(), Failure> {
         let service = Asked::new(&self.door)?;
-        let text = match &self.rule {
+        let text = match &self.name {
             None => self.of_all(&service)?,
-            Some(rule) => self.of_rule(&service, rule)?,
+            Some(name) => match self.of_rule(&service, name) {
+                Err(Failure::Service(refusal)) => self.of_view(&service, name, refusal)?,
+                told => told?,
+            },
         };
         writeln!(io::stdout().lock(), "{text}")?;
         Ok(())
@@ -48,32 +52,33 @@ impl Status {
         if self.json {
             return Ok(overview.to_string());
         }
-        let rules = overview["rules"].as_array().map(Vec::as_slice).unwrap_or_default();
-        if rules.is_empty() {
-            return Ok("There are no rules.".to_owned());
-        }
-        let heading = ["RULE", "STATE", "UP", "IN", "OUT", "ERRORS", "LOST", "CLIENTS"].map(str::to_owned);
-        let mut rows = vec![heading.to_vec()];
-        rows.extend(rules.iter().map(|rule| {
-            vec![
-                text(&rule["id"]),
-                text(&rule["status"]),
-                up(rule["started"].as_i64(), text(&rule["status"]) == "running"),
-                number(&rule["in"]),
-                number(&rule["out"]),
-                number(&rule["errors"]),
-                number(&rule["lost"]),
-                number(&rule["clients"]),
-            ]
-        }));
-        let mut all = lines(&rows);
+        let (rules, views) = (list(&overview["rules"]), list(&overview["views"]));
+        let mut all = if rules.is_empty() { vec!["There are no rules.".to_owned()] } else { lines_of(rules) };
         for rule in rules.iter().filter(|rule| rule["status"] == "running" && rule["out"] == 0) {
             let id = text(&rule["id"]);
             let status = service.get(&format!("/rules/{id}/status"))?;
             let first = status["diagnosis"].as_array().and_then(|all| all.first());
             all.extend(first.map(|found| format!("{id}: {}", finding(found))));
         }
+        if !views.is_empty() {
+            all.push(String::new());
+            all.extend(lines_of_views(views));
+            for view in views {
+                let first = list(&view["diagnosis"]).first();
+                all.extend(first.map(|found| format!("{}: {}", text(&view["name"]), finding(found))));
+            }
+        }
         Ok(all.join("\n"))
+    }
+
+    /// The view of this name; if there is none, `refusal` says that there is no such rule.
+    fn of_view(&self, service: &Asked, name: &str, refusal: String) -> Result<String, Failure> {
+        let known = service.get("/views")?;
+        if !list(&known).iter().any(|view| view == name) {
+            return Err(Failure::Service(refusal));
+        }
+        let status = service.get(&format!("/views/{name}/status"))?;
+        Ok(if self.json { status.to_string() } else { shown_view(name, &status).join("\n") })
     }
 
     fn of_rule(&self, service: &Asked, rule: &str) -> Result<String, Failure> {
@@ -91,6 +96,61 @@ impl Status {
         };
         Ok(shown(rule, &before, &now).join("\n"))
     }
+}
+
+fn lines_of(rules: &[Value]) -> Vec<String> {
+    let heading = ["RULE", "STATE", "UP", "IN", "OUT", "ERRORS", "LOST", "CLIENTS"].map(str::to_owned);
+    let row = |rule: &Value| {
+        let of = |name: &str| number(&rule[name]);
+        let state = text(&rule["status"]);
+        let up = up(rule["started"].as_i64(), state == "running");
+        vec![text(&rule["id"]), state, up, of("in"), of("out"), of("errors"), of("lost"), of("clients")]
+    };
+    lines(&std::iter::once(heading.to_vec()).chain(rules.iter().map(row)).collect::<Vec<_>>())
+}
+
+fn lines_of_views(views: &[Value]) -> Vec<String> {
+    let heading = ["VIEW", "STATE", "IN", "ROWS", "CHANGES", "ERRORS", "CLIENTS"].map(str::to_owned);
+    let row = |view: &Value| {
+        let of = |name: &str| number(&view[name]);
+        let (name, state) = (text(&view["name"]), text(&view["status"]));
+        vec![name, state, of("in"), of("rows"), of("changes"), of("errors"), of("clients")]
+    };
+    lines(&std::iter::once(heading.to_vec()).chain(views.iter().map(row)).collect::<Vec<_>>())
+}
+
+/// A view as people read it.
+fn shown_view(name: &str, now: &Value) -> Vec<String> {
+    let state = match now["stopped"].as_str() {
+        Some(why) => format!("stopped: {}", printable(why)),
+        None => "running".to_owned(),
+    };
+    let of = |name: &str| number(&now[name]);
+    let mut all = vec![
+        format!("view {name}: {state}"),
+        format!("rows: {}, {} bytes with their state", of("rows"), of("stateBytes")),
+        format!(
+            "changes: {} ({} inserts, {} updates, {} deletes), {} in the last second",
+            of("changes"),
+            of("inserts"),
+            of("updates"),
+            of("deletes"),
+            of("changesPerSecond")
+        ),
+        format!("clients: {}, {} of them behind", of("clients"), of("laggingClients")),
+    ];
+    for (name, what) in [
+        ("expired", "rows that left by EXPIRE"),
+        ("evicted", "rows that left by MAX_ROWS"),
+        ("late", "late messages, dropped"),
+        ("errors", "messages and rows lost to errors"),
+    ] {
+        all.extend(now[name].as_u64().filter(|count| *count > 0).map(|count| format!("{what}: {count}")));
+    }
+    all.extend(now["lastError"].as_str().map(|error| format!("last error: {}", printable(error))));
+    list(&now["sources"]).iter().for_each(|source| all.extend(link_lines("source", source)));
+    all.extend(findings(now));
+    all
 }
 
 /// A rule as people read it; `before` is its status a moment ago.
@@ -158,13 +218,18 @@ fn shown(rule: &str, before: &Value, now: &Value) -> Vec<String> {
             }
         }
     }
-    let findings = list(&now["diagnosis"]);
-    if !findings.is_empty() {
-        all.push(String::new());
-        all.push("diagnosis:".to_owned());
-        all.extend(findings.iter().map(|found| format!("  {}", finding(found))));
-    }
+    all.extend(findings(now));
     all
+}
+
+/// The diagnosis under its heading; nothing for none.
+fn findings(now: &Value) -> Vec<String> {
+    let found = list(&now["diagnosis"]);
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let heading = [String::new(), "diagnosis:".to_owned()];
+    heading.into_iter().chain(found.iter().map(|found| format!("  {}", finding(found)))).collect()
 }
 
 fn link_lines(kind: &str, link: &Value) -> Vec<String> {

@@ -1,4 +1,4 @@
-//! `plutino tap`: the rows between the operators of a rule, as they pass.
+//! `plutino tap`: the rows between the operators of a rule or view, as they pass.
 
 use std::io::{self, BufRead, BufReader, Write};
 
@@ -8,7 +8,7 @@ use super::{Door, Failure};
 use crate::cli::say;
 use crate::io::printable;
 
-/// Show the rows between the operators of a rule while it runs
+/// Show the rows between the operators of a rule or view while it runs
 ///
 /// Without an operator, the rows of all of them are shown, each behind the operator's name. Rows are a
 /// sample of at most 200 a second for each operator. A tap never slows the rule. How many rows were left out is said on
@@ -18,6 +18,9 @@ pub struct Tap {
     /// Name of the rule, and of an operator: source, decode, filter, window, project, sink, or a name of its status
     #[arg(value_name = "RULE[:OPERATOR]")]
     rule: String,
+    /// It is the name of a view, with the operators source, decode and project
+    #[arg(long)]
+    view: bool,
     /// End after so many rows
     #[arg(long, value_name = "N")]
     limit: Option<u64>,
@@ -35,7 +38,8 @@ impl Tap {
         operator.iter().for_each(|operator| _ = query.append_pair("op", operator));
         self.limit.iter().for_each(|limit| _ = query.append_pair("limit", &limit.to_string()));
         self.every.iter().for_each(|every| _ = query.append_pair("every", &every.to_string()));
-        let body = self.door.download(&format!("/rules/{rule}/tap?{}", query.finish()))?;
+        let kind = if self.view { "views" } else { "rules" };
+        let body = self.door.download(&format!("/{kind}/{rule}/tap?{}", query.finish()))?;
         let events = BufReader::new(body).lines();
         let (mut event, mut skipped) = (String::new(), 0);
         let mut out = io::stdout().lock();

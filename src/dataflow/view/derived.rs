@@ -16,7 +16,7 @@ use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Scope};
 use crate::format::schema;
 use crate::io::queue::RowFrame;
-use crate::metrics::{Place, RuleMetrics};
+use crate::metrics::{FlowCounts, Place, RuleMetrics};
 use crate::plan::physical::{Column, ColumnSource, Filter, Input, Scan};
 use crate::plan::view::ViewPlan;
 use crate::value::Value;
@@ -66,6 +66,8 @@ struct Work {
     /// groups whose row must be made again
     dirty: HashSet<GroupKey, KeyHasher>,
     out: Outgoing,
+    /// how many rows of the first input came, and what ON, WHERE and HAVING have let through
+    flow: FlowCounts,
     key: GroupKey,
 }
 
@@ -112,6 +114,7 @@ impl DerivedView {
                 groups: HashMap::default(),
                 dirty: HashSet::default(),
                 out,
+                flow: FlowCounts::default(),
                 key: GroupKey::default(),
                 plan,
             },
@@ -202,8 +205,11 @@ impl DerivedView {
         let context = rule.row(now, now);
         let slots = &mut self.wide[input.slots.clone()];
         fill(slots, &input.scan.columns, row, &context)?;
-        if number == 0 && !scanned(&input.scan, slots, &context)? {
-            return Ok(());
+        if number == 0 {
+            self.work.flow.filter_in += u64::from(comes);
+            if !scanned(&input.scan, slots, &context)? {
+                return Ok(());
+            }
         }
         let work = &mut self.work;
         let mut lost = None;
@@ -230,6 +236,7 @@ impl DerivedView {
         let bytes = self.joins.bytes() + self.work.groups.capacity() * group;
         let most = self.work.plan.max_rows;
         let told = Told { ts, now: self.clock.now(), bytes, ..Told::default() };
+        self.work.out.show_flow(&self.work.flow);
         if let Err(rows) = self.work.out.cut(told, Some(most)) {
             self.fail(format!(
                 "the view has {rows} rows, more than its MAX_ROWS of {most}: raise MAX_ROWS, or read fewer"
@@ -251,6 +258,7 @@ impl Work {
         if !passes.map_err(|error| (Place::Filter, format!("run Where error: {error}")))? {
             return Ok(());
         }
+        self.flow.filter_out += u64::from(comes);
         if self.grouped { self.count(wide, comes, context) } else { self.put(wide, comes, context) }
     }
 
@@ -336,10 +344,12 @@ impl Work {
             slots[body.row_slots + place] = tally.answer().map_err(selecting)?;
         }
         let scope = Scope { slots, context };
+        self.flow.having_in += 1;
         let passes = body.having.as_ref().map_or(Ok(true), |having| having.test(&scope));
         if !passes.map_err(|error| (Place::Having, format!("run Having error: {error}")))? {
             return Ok(None);
         }
+        self.flow.having_out += 1;
         self.maker.row(key, &scope).map(Some).map_err(|error| (Place::Project, error.to_string()))
     }
 }

@@ -19,11 +19,11 @@ mod windows;
 
 use std::collections::BTreeSet;
 use std::rc::Rc;
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Expr, Scope};
-use crate::metrics::{Place, RuleMetrics};
+use crate::metrics::{FlowCounts, Place, RuleMetrics};
 use crate::plan::fingerprint::Fingerprint;
 use crate::plan::physical::{Filter, Stateful};
 use crate::plan::view::{ViewKind, ViewPlan};
@@ -75,6 +75,8 @@ pub struct ViewOperator {
     /// number of changes of the state
     changed: u64,
     counts: Counts,
+    /// what WHERE and HAVING have let through
+    flow: FlowCounts,
     /// scratch space for a row
     slots: Vec<Value>,
     key: GroupKey,
@@ -115,6 +117,7 @@ impl Operate for ViewOperator {
         self.evict();
         self.make_rows(now);
         self.cut(now);
+        self.out.show_flow(&self.flow);
         self.wake();
     }
 
@@ -203,6 +206,7 @@ impl ViewOperator {
             reached: i64::MIN,
             changed: 0,
             counts: Counts::default(),
+            flow: FlowCounts::default(),
             slots: vec![Value::Absent; plan.body.result_slots()],
             key: GroupKey::default(),
             alarm,
@@ -255,7 +259,9 @@ impl ViewOperator {
         let mut key = std::mem::take(&mut self.key);
         self.maker.key(&scope, &mut key).map_err(project)?;
         let passes = filter.as_ref().map_or(Ok(true), |filter| filter.test(&scope));
+        self.flow.filter_in += 1;
         let passes = passes.map_err(|error| (Place::Filter, format!("run Where error: {error}")))?;
+        self.flow.filter_out += u64::from(passes);
         if passes {
             let made = self.maker.row(&key, &scope).map_err(project)?;
             let body = &self.plan.body;
@@ -274,9 +280,11 @@ impl ViewOperator {
     fn grouped(&mut self, now: i64, slots: &[Value], context: &CallContext<'_>) -> Result<(), (Place, String)> {
         let scope = Scope { slots, context };
         let body = &self.plan.body;
+        self.flow.filter_in += 1;
         if !passes(&body.filter, &scope).map_err(|error| (Place::Filter, format!("run Where error: {error}")))? {
             return Ok(());
         }
+        self.flow.filter_out += 1;
         group_key(body, &scope, &mut self.key)?;
         let arguments = groups::arguments(body, &scope).map_err(|error| (Place::Aggregate, error.to_string()))?;
         let key = &self.key;
@@ -307,7 +315,9 @@ impl ViewOperator {
         if !passes(&body.admit, &scope).map_err(|error| (Place::Window, format!("run Window Filter error: {error}")))? {
             return Ok(());
         }
+        self.flow.filter_in += 1;
         let passes = passes(&body.filter, &scope).map_err(of_filter)?;
+        self.flow.filter_out += u64::from(passes);
         let is_session = self.sessions.is_some();
         if !passes && !is_session {
             return Ok(());
@@ -470,10 +480,12 @@ impl ViewOperator {
             _ => rule.row(now, now),
         };
         let scope = Scope { slots: &self.slots, context: &context };
+        self.flow.having_in += 1;
         let passes = body.having.as_ref().map_or(Ok(true), |having: &Expr| having.test(&scope));
         if !passes.map_err(|error| (Place::Having, format!("run Having error: {error}")))? {
             return Ok(None);
         }
+        self.flow.having_out += 1;
         self.maker.row(key, &scope).map(Some).map_err(|error| (Place::Project, error.to_string()))
     }
 
@@ -484,10 +496,9 @@ impl ViewOperator {
     fn cut(&mut self, now: i64) {
         let ts = if self.plan.body.event_time.is_some() { self.reached.max(0) } else { now };
         let Counts { evicted, expired } = self.counts;
-        let late = self.metrics.late.load(Ordering::Relaxed);
         let bytes = self.groups.held.capacity() * size_of::<Held>();
         // Without a limit nothing is refused.
-        let _ = self.out.cut(Told { ts, now, evicted, expired, late, bytes }, None);
+        let _ = self.out.cut(Told { ts, now, evicted, expired, bytes }, None);
     }
 
     /// Requests a wake-up for the next row that expires by the clock.

@@ -4,7 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::dataflow::feed::Feed;
-use crate::metrics::{Place, RuleMetrics};
+use crate::metrics::{FlowCounts, Place, Point, RuleMetrics};
 use crate::plan::view::ViewPlan;
 use crate::sync::locked;
 use crate::value::key::GroupKey;
@@ -19,7 +19,6 @@ pub struct Outgoing {
     tops: Vec<TopRows>,
     changes: Vec<Change>,
     metrics: Arc<RuleMetrics>,
-    last_error: Option<String>,
 }
 
 /// Data of a cut.
@@ -31,7 +30,6 @@ pub struct Told {
     pub now: i64,
     pub evicted: u64,
     pub expired: u64,
-    pub late: u64,
     /// bytes of accumulators and similar state
     pub bytes: usize,
 }
@@ -63,7 +61,7 @@ impl Outgoing {
         };
         feed.attach(&view, level, anew);
         let tops = plan.tops.iter().cloned().map(TopRows::new).collect();
-        Outgoing { view, feed, tops, changes, metrics, last_error: None }
+        Outgoing { view, feed, tops, changes, metrics }
     }
 
     /// How many changes wait for the next cut.
@@ -93,14 +91,13 @@ impl Outgoing {
         let changes = {
             let mut view = locked(&self.view);
             let status = &mut view.operator;
-            (status.evicted, status.expired, status.late) = (told.evicted, told.expired, told.late);
-            status.errors = self.metrics.errors();
-            status.bytes = told.bytes;
-            if self.last_error.is_some() {
-                status.last_error.clone_from(&self.last_error);
-            }
+            (status.evicted, status.expired, status.bytes) = (told.evicted, told.expired, told.bytes);
             view.record(self.feed.is_read());
+            let tapped = self.metrics.taps.wants(Point::Project);
             for (key, row) in self.changes.drain(..) {
+                if let Some(row) = row.as_ref().filter(|_| tapped) {
+                    self.metrics.taps.offer(Point::Project, || String::from_utf8_lossy(&row.json).into_owned());
+                }
                 match row {
                     Some(row) => view.put(&key, &row.json, &row.forms),
                     None => view.remove(&key),
@@ -127,9 +124,13 @@ impl Outgoing {
         self.metrics.fail(why);
     }
 
+    /// Shows what the operator has let through.
+    pub fn show_flow(&self, flow: &FlowCounts) {
+        self.metrics.flow.put(flow);
+    }
+
     /// Counts an error.
     pub fn error(&mut self, place: Place, error: &str) {
-        self.last_error = Some(error.to_owned());
         self.metrics.error_at(place, error);
     }
 

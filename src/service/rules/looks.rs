@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use super::super::definition::Definition;
 use super::super::diagnosis::{self, Diagnosis, Facts};
 use super::super::error::ServiceError;
 use super::super::operators::{self, OperatorReport};
@@ -21,12 +20,18 @@ impl Service {
     pub async fn diagnosis(&self, id: &str, report: &RuleReport) -> Vec<Diagnosis> {
         let definition = self.entry(id).and_then(|entry| self.definition(&entry).ok());
         let Some(definition) = definition else { return Vec::new() };
+        if let Some(found) = diagnosis::not_running(report) {
+            return vec![found];
+        }
+        let mut found = diagnosis::dropped(&self.dropped_of(definition.reads.iter()));
+        let Some(status) = &report.engine else { return found };
         let (seen, turned_away) = match self.inner.engine.read().await.as_ref() {
             Some(engine) => (engine.seen(id), engine.turned_away()),
             None => (Vec::new(), Vec::new()),
         };
-        let definition: &Definition = &definition;
-        diagnosis::diagnose(&Facts { definition, report, seen: &seen, turned_away: &turned_away })
+        let (select, options) = (&*definition.select, &definition.rule.options);
+        found.extend(Facts { select, options, status, seen: &seen, turned_away: &turned_away }.of_rule());
+        found
     }
 
     /// The operators of a rule with what they have counted; none if it never ran.

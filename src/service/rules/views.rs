@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::super::definition::Definition;
+use super::super::diagnosis;
 use super::super::error::ServiceError;
 use super::super::status::{self, Phase, RuleReport};
 use super::super::topology::Topology;
@@ -111,11 +112,17 @@ impl Service {
             (Some(nodes), Some(status)) => status::counters(nodes, status, &state.base, &losses, !runs),
             _ => Vec::new(),
         };
+        let reads = state.definition.iter().flat_map(|definition| &definition.reads);
+        let dropped = if runs { self.dropped_of(reads) } else { Vec::new() };
+        let message = match dropped.first() {
+            Some(name) if state.message.is_empty() => diagnosis::was_dropped(name),
+            _ => state.message.clone(),
+        };
         let exceptions = parts.iter().map(|(_, counters)| counters.exceptions).sum();
         let last = parts.iter().filter_map(|(_, counters)| counters.last_exception.as_ref()).max();
         Ok(RuleReport {
             phase: state.phase,
-            message: state.message.clone(),
+            message,
             last_start: state.last_start,
             last_stop: state.last_stop,
             next_start: state.next_start,

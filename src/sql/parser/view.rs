@@ -60,9 +60,8 @@ impl Parser<'_> {
     /// `NAME = "text"`, or a number or TRUE or FALSE without quotes.
     fn view_option(&mut self) -> Result<ViewOption> {
         let Some(name) = VIEW_OPTIONS.into_iter().find(|name| self.at_word(name)) else {
-            let mut error = self.error(SyntaxErrorKind::Option { found: self.shown() });
-            let listed = || Some(format!("a view has the options {}", VIEW_OPTIONS.join(", ")));
-            error.hint = did_you_mean(&self.shown(), VIEW_OPTIONS).or_else(listed);
+            let mut error = self.error(SyntaxErrorKind::ViewOption { found: self.shown() });
+            error.hint = did_you_mean(&self.shown(), VIEW_OPTIONS);
             return Err(error);
         };
         self.advance();
@@ -121,5 +120,8 @@ mod tests {
         }
         let error = parse_statement("CREATE VIEW v WITH (PARAM = \"a\") AS SELECT a FROM s").unwrap_err();
         assert_eq!(error.hint().as_deref(), Some("did you mean PARAMS?"));
+        let error = parse_statement("CREATE VIEW v WITH (DATASOURCE = \"a\") AS SELECT a FROM s").unwrap_err();
+        let told = error.to_string();
+        assert!(told.contains("KEY, PARAMS, CLAIMS") && !told.contains("TIMESTAMP_FORMAT"), "{told}");
     }
 }

@@ -9,3 +9,4 @@ mod model;
 mod over_views;
 mod protocol;
 mod service;
+mod status;

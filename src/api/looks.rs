@@ -1,0 +1,30 @@
+//! What the statuses of rules and views have in common: links and findings.
+
+use serde_json::{Map, Value as Json, json};
+
+use super::millis;
+use crate::io::LinkStatus;
+use crate::service::Diagnosis;
+
+/// A finding of the diagnosis.
+pub fn finding(found: &Diagnosis) -> Json {
+    json!({"operator": found.operator, "cause": found.cause.as_str(), "message": found.message})
+}
+
+/// A source or sink.
+pub fn link(link: &LinkStatus) -> Json {
+    let dropped: Map<String, Json> =
+        link.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), Json::from(*count))).collect();
+    json!({
+        "address": link.address, "state": link.state.as_str(), "since": millis(link.since), "peers": link.peers,
+        "messages": link.messages, "bytes": link.bytes, "queued": link.queued, "dropped": dropped,
+        "lastError": link.last_error.as_ref().map(|(_, text)| text),
+    })
+}
+
+/// A source, with the name of its stream.
+pub fn source((stream, source): &(String, LinkStatus)) -> Json {
+    let mut shown = link(source);
+    shown["stream"] = stream.as_str().into();
+    shown
+}
