@@ -19,19 +19,22 @@ pub(super) const LONGEST_LINE: u64 = 64 << 20;
 /// The longest member that may be incomplete.
 const LONGEST_MEMBER: u64 = 64 << 20;
 
-/// The whole part of a file of lines: up to the last line end. A last line of JSON that only lacks its line end is whole,
-/// too; then the answer says so.
+/// The whole part of a file of lines: up to the last line end. Two kinds of last lines only lack their line end, and then
+/// the answer says so: valid JSON, and the only line of a file that is not torn JSON, which may be somebody's text.
 pub(super) fn lines(file: &mut File, json: bool) -> io::Result<(u64, bool)> {
     let length = file.seek(SeekFrom::End(0))?;
     let start = last_line(file, length)?;
     if start == length {
         return Ok((length, false));
     }
-    let whole = json && length - start <= LONGEST_LINE && {
-        let mut line = Vec::new();
-        file.seek(SeekFrom::Start(start))?;
-        Read::by_ref(file).take(LONGEST_LINE).read_to_end(&mut line)?;
+    let whole = if length - start > LONGEST_LINE {
+        false
+    } else if json {
+        let line = tail(file, start, LONGEST_LINE)?;
         serde_json::from_slice::<Json>(&line).is_ok()
+            || start == 0 && !line.starts_with(b"{") && !line.starts_with(b"[")
+    } else {
+        start == 0
     };
     Ok(if whole { (length, true) } else { (start, false) })
 }
@@ -54,19 +57,24 @@ fn last_line(file: &mut File, length: u64) -> io::Result<u64> {
 }
 
 /// The whole part of a file that is a JSON list: up to the end of its last whole element, without what ends the list. `None`
-/// if it is no list.
+/// if it is not a list, or not only a list.
 pub(super) fn list(file: &mut File) -> io::Result<Option<u64>> {
     file.seek(SeekFrom::Start(0))?;
     let (mut depth, mut in_text, mut escaped) = (0u64, false, false);
     let (mut at, mut whole) = (0u64, None);
+    // The answer, once the list has ended.
+    let mut ended = None;
     let mut reader = BufReader::with_capacity(CHUNK, file);
     loop {
         let chunk = reader.fill_buf()?;
         if chunk.is_empty() {
-            return Ok(whole);
+            return Ok(ended.or(whole));
         }
         for &byte in chunk {
             at += 1;
+            if ended.is_some() && !byte.is_ascii_whitespace() {
+                return Ok(None);
+            }
             if in_text {
                 (in_text, escaped) = match byte {
                     _ if escaped => (true, false),
@@ -89,7 +97,7 @@ pub(super) fn list(file: &mut File) -> io::Result<Option<u64>> {
                     depth = depth.saturating_sub(1);
                     match depth {
                         // What was before the end of the list was an element, or the list is empty.
-                        0 => return Ok(whole.map(|whole| if empty_or_closed(whole, at) { whole } else { at - 1 })),
+                        0 => ended = whole.map(|whole| if empty_or_closed(whole, at) { whole } else { at - 1 }),
                         1 => whole = Some(at),
                         _ => {}
                     }
@@ -238,7 +246,9 @@ mod tests {
             ("{\"a\":1}\n{\"a\"", true, (8, false)),
             ("{\"a\":1}\n{\"a\":2}", true, (15, true)),
             ("1,2\n3,", false, (4, false)),
-            ("1,2", false, (0, false)),
+            ("1,2", false, (3, true)),
+            ("notes of somebody", true, (17, true)),
+            ("{\"a\":", true, (0, false)),
             (long.as_str(), true, (8, false)),
         ] {
             assert_eq!(
@@ -263,6 +273,9 @@ mod tests {
             ("[1,22", Some(2)),
             ("{\"a\":1}", None),
             ("x[1]", None),
+            ("[1]\n", Some(2)),
+            ("[1] [2]", None),
+            ("[1]\n{\"a\":1}", None),
         ] {
             assert_eq!(with(text.as_bytes(), list).expect("it can be read"), expected, "{text}");
         }
