@@ -1,8 +1,8 @@
 //! Authentication of the API (`basic.authentication`): a request needs a JSON web token (RFC 7519) signed by a known
 //! issuer.
 //!
-//! A token stands in the header `Authorization`, with or without `Bearer` before it. It is signed with RS256, its `iss`
-//! names a public key file in the folder of keys (`etc/mgmt`), its `aud` has `eKuiper` in it, and `exp` and `nbf` count if
+//! A token stands in the header `Authorization`, with or without `Bearer` before it. It is signed with RS256, or with
+//! ES256 or EdDSA where the key is of that kind; its `iss` names a public key file in the folder of keys (`etc/mgmt`), its `aud` has `eKuiper` in it, and `exp` and `nbf` count if
 //! they are there. The texts of refusals are those that eKuiper's users know.
 //!
 //! An issuer's name comes from outside and never becomes a path: the keys are those that the folder lists.
@@ -18,14 +18,18 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use jsonwebtoken::dangerous::insecure_decode_claims;
 use jsonwebtoken::errors::{Error, ErrorKind};
-use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
+use jsonwebtoken::{Algorithm, Validation, decode, decode_header};
 use serde_json::Value as Json;
 
-use super::{console, rs256};
+use super::console;
+use crate::io::signatures::{self, PublicKey};
 use crate::sync::locked;
 
 /// The required audience.
 const AUDIENCE: &str = "eKuiper";
+
+/// Accepted algorithms.
+const ALGORITHMS: [Algorithm; 3] = [Algorithm::RS256, Algorithm::ES256, Algorithm::EdDSA];
 
 /// The longest token, bytes: the cost of checking a signature grows with its length.
 const LONGEST: usize = 16 << 10;
@@ -44,7 +48,7 @@ pub struct Keys {
 
 #[derive(Default)]
 struct Known {
-    keys: HashMap<String, Arc<DecodingKey>>,
+    keys: HashMap<String, Arc<PublicKey>>,
     read: Option<Instant>,
 }
 
@@ -70,11 +74,11 @@ enum Refused {
 impl Keys {
     /// The keys of a folder, which need not exist: it is read when a token arrives.
     pub fn new(folder: PathBuf) -> Arc<Keys> {
-        rs256::install();
+        signatures::install();
         Arc::new(Keys { folder, known: Mutex::default() })
     }
 
-    fn of(&self, issuer: &str) -> Option<Arc<DecodingKey>> {
+    fn of(&self, issuer: &str) -> Option<Arc<PublicKey>> {
         let mut known = locked(&self.known);
         // Keys may change while the process runs, but clients must not cause a read of the folder with each request.
         if known.read.is_none_or(|read| read.elapsed() >= PATIENCE) {
@@ -85,7 +89,7 @@ impl Keys {
     }
 
     /// All public keys of the folder. Files that are not keys are logged and skipped.
-    fn read(&self) -> HashMap<String, Arc<DecodingKey>> {
+    fn read(&self) -> HashMap<String, Arc<PublicKey>> {
         let mut keys = HashMap::new();
         let entries = match std::fs::read_dir(&self.folder) {
             Ok(entries) => entries,
@@ -100,9 +104,9 @@ impl Keys {
                 continue;
             }
             let Ok(text) = std::fs::read(&path) else { continue };
-            match DecodingKey::from_rsa_pem(&text) {
-                Ok(key) => drop(keys.insert(name, Arc::new(key))),
-                Err(_) => tracing::debug!(file = %path.display(), "not the PEM of a public RSA key"),
+            match PublicKey::from_pem(&text) {
+                Some(key) => drop(keys.insert(name, Arc::new(key))),
+                None => tracing::debug!(file = %path.display(), "not the PEM of a public key"),
             }
         }
         keys
@@ -120,8 +124,9 @@ impl Keys {
             return Err(Refused::Malformed(format!("it has more than {LONGEST} bytes")));
         }
         let header = decode_header(token).map_err(|error| refused(&error))?;
-        if header.alg != Algorithm::RS256 {
-            return Err(Refused::Signature(format!("signing method {:?} is invalid: it must be RS256", header.alg)));
+        let method = |why: &str| Refused::Signature(format!("signing method {:?} is invalid: {why}", header.alg));
+        if !ALGORITHMS.contains(&header.alg) {
+            return Err(method("it must be RS256, ES256 or EdDSA"));
         }
         // RFC 7515, 4.1.11: critical extensions must be understood, and none is.
         if header.crit.is_some() {
@@ -132,6 +137,9 @@ impl Keys {
         let Some(key) = self.of(issuer) else {
             return Err(Refused::NoKey(issuer.chars().take(128).collect()));
         };
+        if !key.algorithms.contains(&header.alg) {
+            return Err(method("the issuer's key is of another kind"));
+        }
         // Other values than numbers would be ignored below: such a token would never expire.
         for name in ["exp", "nbf"] {
             let is_time = claims[name].is_null() || claims[name].as_f64().is_some_and(|seconds| seconds >= 0.0);
@@ -139,7 +147,7 @@ impl Keys {
                 return Err(Refused::Malformed(format!("{name} is not a time")));
             }
         }
-        let claims = claims_checked(token, &key)?;
+        let claims = claims_checked(token, &key, header.alg)?;
         let audience: Vec<&str> = match &claims["aud"] {
             Json::String(one) => vec![one],
             Json::Array(several) => several.iter().filter_map(Json::as_str).collect(),
@@ -169,14 +177,19 @@ pub async fn authenticate(State(keys): State<Arc<Keys>>, request: Request, next:
     }
 }
 
-fn claims_checked(token: &str, key: &DecodingKey) -> Result<Json, Refused> {
-    let mut validation = Validation::new(Algorithm::RS256);
+fn claims_checked(token: &str, key: &PublicKey, algorithm: Algorithm) -> Result<Json, Refused> {
+    let mut validation = Validation::new(algorithm);
     validation.required_spec_claims.clear();
     validation.validate_aud = false;
     validation.validate_exp = true;
     validation.validate_nbf = true;
     validation.leeway = 0;
-    decode::<Json>(token, key, &validation).map(|token| token.claims).map_err(|error| refused(&error))
+    decode::<Json>(token, &key.key, &validation).map(|token| token.claims).map_err(|error| match error.kind() {
+        ErrorKind::InvalidSignature if algorithm == Algorithm::RS256 => {
+            Refused::Signature("crypto/rsa: verification error".to_owned())
+        }
+        _ => refused(&error),
+    })
 }
 
 fn refused(error: &Error) -> Refused {
@@ -184,7 +197,7 @@ fn refused(error: &Error) -> Refused {
         ErrorKind::ExpiredSignature => Refused::Claims("token is expired"),
         ErrorKind::ImmatureSignature => Refused::Claims("token is not valid yet"),
         ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => {
-            Refused::Signature("crypto/rsa: verification error".to_owned())
+            Refused::Signature("verification error".to_owned())
         }
         ErrorKind::InvalidToken => Refused::Malformed("token contains an invalid number of segments".to_owned()),
         other => Refused::Malformed(format!("{other:?}").chars().take(200).collect()),
@@ -193,10 +206,26 @@ fn refused(error: &Error) -> Refused {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use ring::rand::SystemRandom;
+    use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
     use serde_json::json;
+    use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
 
-    use super::super::rs256::tests::token;
     use super::*;
+
+    /// A token with this head, signed by the key of the tests.
+    fn token(head: &Json, claims: &Json) -> String {
+        let key = PrivateKeyDer::from_pem_slice(include_bytes!("../../tests/keys/issuer.key")).unwrap();
+        let key = RsaKeyPair::from_pkcs8(key.secret_der()).unwrap();
+        let part = |value: &Json| URL_SAFE_NO_PAD.encode(value.to_string());
+        let message = format!("{}.{}", part(head), part(claims));
+        let mut signature = vec![0; key.public().modulus_len()];
+        key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message.as_bytes(), &mut signature).unwrap();
+        format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
+    }
 
     /// A temporary folder of keys, with that of `ours`.
     struct Folder(PathBuf);
@@ -263,8 +292,10 @@ mod tests {
         let none = "eyJhbGciOiJub25lIn0.eyJpc3MiOiJvdXJzIiwiYXVkIjoiZUt1aXBlciJ9.";
         assert!(check(none).is_err());
         let claims = json!({"iss": "ours", "aud": "eKuiper"});
-        let confused = token(&json!({"alg": "HS256"}), &claims);
-        assert!(check(&confused).unwrap_err().contains("it must be RS256"));
+        for (algorithm, why) in [("HS256", "it must be RS256, ES256 or EdDSA"), ("EdDSA", "key is of another kind")] {
+            let confused = token(&json!({ "alg": algorithm }), &claims);
+            assert!(check(&confused).unwrap_err().contains(why), "{algorithm}");
+        }
         for critical in [json!(["exp"]), json!(["b64"]), json!([])] {
             let token = token(&json!({"alg": "RS256", "b64": true, "crit": critical}), &claims);
             assert!(check(&token).unwrap_err().contains("its head has crit"), "{critical}");

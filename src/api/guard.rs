@@ -21,6 +21,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::ApiError;
 use crate::config::Config;
+use crate::service::Service;
 
 const METHODS: [Method; 6] = [Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::HEAD];
 const HEADERS: [&str; 6] = ["accept", "accept-language", "content-type", "content-language", "origin", "authorization"];
@@ -28,14 +29,16 @@ const HEADERS: [&str; 6] = ["accept", "accept-language", "content-type", "conten
 /// The path that accepts forms.
 const UPLOADS: &str = "/config/uploads";
 
+/// What is guarded. The names of the service and the origins of pages may change while it runs.
+#[derive(Clone)]
+pub struct Guarded {
+    service: Service,
+    scheme: &'static str,
+}
+
 /// The names of this service, and the origins of pages that may use it.
-pub struct Guard {
-    /// The address of the API.
-    address: IpAddr,
-    /// `basic.restHosts`
-    hosts: Vec<String>,
-    /// `basic.restOrigins`, in lower case.
-    origins: Vec<String>,
+struct Guard {
+    config: Arc<Config>,
     /// Of the API itself.
     scheme: &'static str,
 }
@@ -65,19 +68,24 @@ impl Refused {
     }
 }
 
-impl Guard {
-    /// The guard of the API with this configuration.
-    pub fn new(config: &Config) -> Arc<Guard> {
-        let scheme = if config.rest_tls.is_some() { "https" } else { "http" };
-        let (hosts, origins) = (config.rest_hosts.clone(), config.rest_origins.clone());
-        Arc::new(Guard { address: config.rest.ip(), hosts, origins, scheme })
+impl Guarded {
+    /// The API of this service.
+    pub fn new(service: &Service) -> Guarded {
+        let scheme = if service.config().rest_tls.is_some() { "https" } else { "http" };
+        Guarded { service: service.clone(), scheme }
     }
 
     /// The same without TLS, for the port of the metrics.
-    pub fn plain(config: &Config) -> Arc<Guard> {
-        Guard::new(&Config { rest_tls: None, ..config.clone() })
+    pub fn plain(service: &Service) -> Guarded {
+        Guarded { service: service.clone(), scheme: "http" }
     }
 
+    fn guard(&self) -> Guard {
+        Guard { config: self.service.config(), scheme: self.scheme }
+    }
+}
+
+impl Guard {
     /// Checks a request; returns the origin of the page that sent it, if one did.
     fn check(&self, request: &Request) -> Result<Option<HeaderValue>, Refused> {
         let headers = request.headers();
@@ -119,11 +127,13 @@ impl Guard {
         if let Ok(address) = address.parse::<IpAddr>() {
             let address = address.to_canonical();
             // When it listens on all addresses, any of them is accepted: an address cannot be rebound like a name.
-            if address.is_loopback() || address == self.address.to_canonical() || self.address.is_unspecified() {
+            let own = self.config.rest.ip();
+            if address.is_loopback() || address == own.to_canonical() || own.is_unspecified() {
                 return true;
             }
         }
-        host.eq_ignore_ascii_case("localhost") || self.hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
+        host.eq_ignore_ascii_case("localhost")
+            || self.config.rest_hosts.iter().any(|known| known.eq_ignore_ascii_case(host))
     }
 
     fn origin(&self, headers: &HeaderMap, host: &str) -> Result<Option<HeaderValue>, Refused> {
@@ -131,7 +141,7 @@ impl Guard {
         let Some(origin) = origins.next() else { return Ok(None) };
         let text = origin.to_str().unwrap_or_default().to_ascii_lowercase();
         let own = format!("{}://{}", self.scheme, host.to_ascii_lowercase());
-        let known = text == own || self.origins.contains(&text);
+        let known = text == own || self.config.rest_origins.contains(&text);
         if !known || origins.next().is_some() {
             return Err(Refused::Origin(text.chars().take(256).collect()));
         }
@@ -160,8 +170,8 @@ fn is_json(request: &Request) -> bool {
 }
 
 /// Passes allowed requests, answers preflights, and lets pages of allowed origins read the responses.
-pub async fn guard(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    let origin = match guard.check(&request) {
+pub async fn guard(State(guarded): State<Guarded>, request: Request, next: Next) -> Response {
+    let origin = match guarded.guard().check(&request) {
         Ok(origin) => origin,
         Err(refused) => {
             tracing::debug!(path = request.uri().path(), "a request was refused: {refused}");
@@ -206,6 +216,8 @@ fn preflight(headers: &HeaderMap) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use axum::body::Body;
 
@@ -220,8 +232,10 @@ mod tests {
 
     fn listening(address: &str, hosts: &[&str], origins: &[&str]) -> Guard {
         let owned = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let address = address.parse().expect("an address");
-        Guard { address, hosts: owned(hosts), origins: owned(origins), scheme: "http" }
+        let rest = SocketAddr::new(address.parse().expect("an address"), 9081);
+        let (rest_hosts, rest_origins) = (owned(hosts), owned(origins));
+        let config = Config { rest, rest_hosts, rest_origins, ..Config::default() };
+        Guard { config: Arc::new(config), scheme: "http" }
     }
 
     #[test]

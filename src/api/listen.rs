@@ -140,14 +140,11 @@ impl Spare {
     }
 }
 
+/// The TLS of the API. A new one holds for connections that come from then on.
+pub type Tls = watch::Receiver<Arc<ServerConfig>>;
+
 /// Serves the connections of `listener`, with TLS if given, until `end` fires and running requests are answered.
-pub async fn serve(
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    app: Router,
-    end: impl Future<Output = ()> + Send,
-) {
-    let tls = tls.map(TlsAcceptor::from);
+pub async fn serve(listener: TcpListener, tls: Option<Tls>, app: Router, end: impl Future<Output = ()> + Send) {
     let connections = Arc::new(Mutex::new(Connections::default()));
     let (ending, _) = watch::channel(false);
     let spare = Spare::default();
@@ -177,12 +174,13 @@ pub async fn serve(
             continue;
         };
         let place = Place { number, connections: connections.clone() };
-        let (app, ends, tls, spare) = (app.clone(), ending.subscribe(), tls.clone(), spare.clone());
+        let tls = tls.as_ref().map(|tls| tls.borrow().clone());
+        let (app, ends, spare) = (app.clone(), ending.subscribe(), spare.clone());
         tokio::spawn(async move {
             let connection = Connection { app, busy, leaves, ends };
             match tls {
                 None => connection.serve(stream, from).await,
-                Some(tls) => connection.greet(tls, stream, from).await,
+                Some(tls) => connection.greet(TlsAcceptor::from(tls), stream, from).await,
             }
             spare.refill();
             drop(place);

@@ -57,7 +57,6 @@ mod process;
 mod prometheus;
 mod redirect;
 mod relations;
-mod rs256;
 mod rules;
 mod ruletest;
 mod tap;
@@ -83,16 +82,16 @@ use axum::response::{IntoResponse, Response};
 pub use auth::Keys;
 pub use body::BODY_LIMIT;
 pub use error::{ApiError, ErrorContext, explained};
-pub use listen::serve;
+pub use listen::{Tls, serve};
 pub use prometheus::metrics_app;
 
 use crate::service::{Service, ServiceError};
 use crate::text::loose;
-use guard::Guard;
+use guard::Guarded;
 
 /// All routes over a service. With `keys`, whoever asks must show a token; with `audit`, changes are in the log.
 pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
-    let guard = Guard::new(&service.config());
+    let guarded = Guarded::new(&service);
     let routes = Router::new()
         .merge(info::routes())
         .merge(relations::routes())
@@ -133,7 +132,7 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .layer(middleware::from_fn(body::whole))
         .layer(middleware::from_fn(redirect::to_clean))
         .layer(middleware::from_fn(heavy::bounded))
-        .layer(middleware::from_fn_with_state(guard, guard::guard))
+        .layer(middleware::from_fn_with_state(guarded, guard::guard))
 }
 
 /// Runs a change to its end, even if the one who asked for it has gone: half a change would be neither the old nor the

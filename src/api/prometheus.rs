@@ -14,7 +14,7 @@ use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 
-use super::guard::{self, Guard};
+use super::guard::{self, Guarded};
 use super::heavy;
 use super::process::Usage;
 use crate::io::UNREAD;
@@ -33,8 +33,8 @@ pub fn routes() -> Router<Service> {
 
 /// The metrics alone, for a separate port.
 pub fn metrics_app(service: Service) -> Router {
-    let guard = Guard::plain(&service.config());
-    routes().with_state(service).layer(middleware::from_fn_with_state(guard, guard::guard))
+    let guarded = Guarded::plain(&service);
+    routes().with_state(service).layer(middleware::from_fn_with_state(guarded, guard::guard))
 }
 
 async fn metrics(State(service): State<Service>) -> Response {

@@ -14,6 +14,7 @@ mod peer;
 mod player;
 mod query;
 mod record;
+mod reload;
 mod remote;
 mod replay;
 mod run;
@@ -23,6 +24,7 @@ mod status;
 mod store;
 mod tail;
 mod test;
+mod token;
 mod watch;
 
 use std::ffi::OsString;
@@ -33,6 +35,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::config::{self, Config, LogFormat};
 use crate::logging::{self, LogError, LogSettings};
@@ -69,6 +72,7 @@ enum Verb {
     Tap(look::Tap),
     Top(look::Top),
     Store(store::Store),
+    Token(token::Token),
     /// Create a stream, table, view, rule, connection or confkey in a running service
     Create(remote::RemoteWithFile),
     /// Describe a stream, table, view, rule, connection or confkey of a running service
@@ -167,6 +171,7 @@ pub fn main() -> ExitCode {
         Verb::Tap(tap) => tap.run(),
         Verb::Top(top) => top.run(),
         Verb::Store(store) => store.run(),
+        Verb::Token(token) => token.run(),
         Verb::Create(remote) => remote.run("create"),
         Verb::Describe(remote) => remote.run("describe"),
         Verb::Show(remote) => remote.run("show"),
@@ -316,31 +321,41 @@ fn end_at_once(code: i32) -> ! {
     std::process::exit(code)
 }
 
-/// Ctrl-C, SIGTERM and SIGHUP.
+/// Ctrl-C, SIGTERM, and SIGHUP where it asks for the end, too.
 struct Interrupts {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-    hangup: tokio::signal::unix::Signal,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Option<Signal>,
 }
 
 impl Interrupts {
     /// Takes over the signals: from now on they no longer end the process by themselves.
     fn listen() -> Result<Interrupts, Failure> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let failed = |error| Failure::Refused(format!("cannot listen for signals: {error}"));
-        Ok(Interrupts {
-            terminate: signal(SignalKind::terminate()).map_err(failed)?,
-            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
-            hangup: signal(SignalKind::hangup()).map_err(failed)?,
-        })
+        let (interrupts, hangup) = Interrupts::listen_beside_hangup()?;
+        Ok(Interrupts { hangup: Some(hangup), ..interrupts })
+    }
+
+    /// As [`Interrupts::listen`], for a verb to which SIGHUP means something else.
+    fn listen_beside_hangup() -> Result<(Interrupts, Signal), Failure> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Failure::Refused(format!("cannot listen for signals: {error}")));
+        let hangup = listen(SignalKind::hangup())?;
+        let (terminate, interrupt) = (listen(SignalKind::terminate())?, listen(SignalKind::interrupt())?);
+        Ok((Interrupts { terminate, interrupt, hangup: None }, hangup))
     }
 
     /// Waits for the next one. A terminal that has gone asks for the end like the others.
     async fn next(&mut self) {
+        let hangup = async {
+            match &mut self.hangup {
+                Some(hangup) => hangup.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hangup.recv() => {}
+            _ = hangup => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 //! The API and the engine's control side share this thread's runtime; messages flow on the data threads. SIGTERM and
 //! Ctrl-C end it within `basic.gracefulShutdownTimeout`: the API takes no more requests, rules end as cleanly as they are
 //! stopped, what was answered is on disk, and one line says what was delivered, stored and lost. A second signal ends at
-//! once.
+//! once. SIGHUP reads the configuration again (`reload`).
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -13,9 +13,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::reload::{Reloader, rest_tls};
 use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, say};
 use crate::api::{self, Keys};
-use crate::config::Config;
 use crate::io::websocket::ServerSettings;
 use crate::memory;
 use crate::service::{Service, ServiceSettings, Summary};
@@ -48,12 +48,13 @@ pub struct Serve {
 impl Serve {
     pub fn run(self, log: Option<&str>) -> Result<(), Failure> {
         let beside = self.data.parent().map_or_else(|| PathBuf::from("log"), |folder| folder.join("log"));
-        let config = configure_service(&self.etc.etc, log, self.log_dir.clone().unwrap_or(beside))?;
-        block_on(self.serve(config))
+        block_on(self.serve(log, beside))
     }
 
-    async fn serve(self, config: Config) -> Result<(), Failure> {
-        let mut interrupts = Interrupts::listen()?;
+    async fn serve(self, log: Option<&str>, beside: PathBuf) -> Result<(), Failure> {
+        // First of all: a signal that comes early is not lost, and does not end the process.
+        let (mut interrupts, mut hangup) = Interrupts::listen_beside_hangup()?;
+        let config = configure_service(&self.etc.etc, log, self.log_dir.clone().unwrap_or(beside))?;
         let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
         // The port first: where it is taken, another service runs, and nothing of this one should.
         let address = config.rest;
@@ -64,16 +65,14 @@ impl Serve {
         let address = listener.local_addr().map_err(|error| refused(&error))?;
         super::check_server_tls(&config)?;
         let keys = config.authentication.then(|| Keys::new(self.etc.etc.join("mgmt")));
-        let tls = config.rest_tls.clone();
-        let tls = tls
-            .map(|files| files.load(["basic.restTls.certfile", "basic.restTls.keyfile", "basic.restTls.clientCaFile"]));
-        let tls = tls.transpose().map_err(|error| refused(&error))?;
+        let tls = config.rest_tls.as_ref().map(rest_tls).transpose()?.map(watch::Sender::new);
         if keys.is_none() && !address.ip().is_loopback() {
             tracing::warn!(%address, "the REST API is open to everyone who can reach it: see basic.authentication");
         }
         warn_of_open_data_server(&config.server);
-        let (shutdown, prometheus, audit) = (config.shutdown_timeout, config.prometheus, config.rest_audit);
+        let (prometheus, audit) = (config.prometheus, config.rest_audit);
         memory::set_budget(config.max_memory);
+        let running = config.clone();
         let settings = ServiceSettings { config, data: self.data, workers: usize::from(self.workers) };
         let service = Service::open(settings).await.map_err(|error| refused(&error))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -82,7 +81,7 @@ impl Serve {
         let (ending, mut ends) = watch::channel(false);
         let ended = async move { drop(ends.wait_for(|ends| *ends).await) };
         let app = api::app(service.clone(), keys, audit);
-        let mut served = tokio::spawn(api::serve(listener, tls, app, ended));
+        let mut served = tokio::spawn(api::serve(listener, tls.as_ref().map(watch::Sender::subscribe), app, ended));
         if let Some(port) = prometheus {
             let at = SocketAddr::new(address.ip(), port);
             let listener = TcpListener::bind(at).await.map_err(|error| {
@@ -96,11 +95,18 @@ impl Serve {
         let resumed = service.clone();
         tokio::spawn(async move { resumed.resume().await });
 
-        let code = tokio::select! {
-            () = interrupts.next() => 0,
-            code = service.asked_to_end() => code,
-            _ = &mut served => return Err(Failure::Refused("the REST API has ended".to_owned())),
+        let has_log = log.is_some_and(|log| !log.trim().is_empty());
+        let mut reloader = Reloader::new(&self.etc.etc, service.clone(), running, has_log, tls);
+        let code = loop {
+            tokio::select! {
+                () = interrupts.next() => break 0,
+                code = service.asked_to_end() => break code,
+                _ = &mut served => return Err(Failure::Refused("the REST API has ended".to_owned())),
+                // Several that come at once are one.
+                _ = hangup.recv() => reloader.reload().await,
+            }
         };
+        let shutdown = service.config().shutdown_timeout;
         let _ = ending.send(true);
         let ends = async {
             let began = Instant::now();

@@ -4,10 +4,12 @@
 //! `kuiper.yaml`), `sources/websocket.yaml`, and the environment's `KUIPER__…`, `PLUTINO__…`, `WEBSOCKET__…`. Beside
 //! them, `connections/connection.yaml` has named connections.
 //!
-//! `settings` has one row for each setting, `load` reads the layers, `sources` keeps the conf keys of connectors.
+//! `settings` has one row for each setting, `load` reads the layers, `reload` compares two
+//! configurations, `sources` keeps the conf keys of connectors.
 //! Problems are reported with file and line, or with the variable's name. Nothing behind this module sees YAML.
 
 mod load;
+mod reload;
 mod settings;
 mod sources;
 
@@ -25,6 +27,7 @@ use crate::io::websocket::{ServerSettings, ServerTls};
 use crate::logging::LogFile;
 
 pub use self::load::load;
+pub use self::reload::Differences;
 pub use self::settings::{schema, table, without_effect, zone};
 pub use self::sources::PropertySets;
 

@@ -10,7 +10,7 @@ use crate::io::connector;
 use crate::text::document::{Document, Node, Problem, Value};
 
 /// Property sets by kind of connector and key; `default` lies under every other one.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PropertySets {
     /// Of the files, by kind, then by key.
     sets: BTreeMap<String, BTreeMap<String, Map<String, Json>>>,
@@ -20,7 +20,7 @@ pub struct PropertySets {
 }
 
 /// `WEBSOCKET__KEY__PROPERTY` of the environment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Override {
     pub kind: &'static str,
     /// In lower case.

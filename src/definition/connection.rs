@@ -51,7 +51,7 @@ pub struct Connection {
 }
 
 /// Named connections by id.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Connections {
     known: BTreeMap<String, Connection>,
     /// In the order of the file.

@@ -28,7 +28,7 @@ pub struct Rule {
 }
 
 /// One sink of a rule.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Action {
     /// The kind of the sink.
     pub kind: String,

@@ -1,4 +1,4 @@
-//! Verification of asymmetric signatures for `jsonwebtoken` by ring, which TLS needs anyway.
+//! Public keys, and the verification of asymmetric signatures for `jsonwebtoken` by ring, which TLS needs anyway.
 //!
 //! The crate takes its cryptography from a provider; its own ones would add a second cryptographic library. This one
 //! only verifies, and supports no algorithm whose key could also sign.
@@ -8,6 +8,34 @@ use jsonwebtoken::errors::{ErrorKind, Result};
 use jsonwebtoken::signature::{Error, Verifier};
 use jsonwebtoken::{Algorithm, DecodingKey, DecodingKeyKind, EncodingKey};
 use ring::signature as ring;
+
+/// A public key of a PEM file, and the algorithms that are of its kind.
+#[derive(Clone)]
+pub struct PublicKey {
+    pub algorithms: &'static [Algorithm],
+    pub key: DecodingKey,
+}
+
+/// The algorithms of RSA keys.
+pub const RSA: &[Algorithm] =
+    &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+
+/// Those of keys on the curves P-256 and P-384.
+pub const EC: &[Algorithm] = &[Algorithm::ES256, Algorithm::ES384];
+
+/// That of Ed25519 keys.
+pub const ED: &[Algorithm] = &[Algorithm::EdDSA];
+
+impl PublicKey {
+    /// Reads the PEM of a public key; `None`: it is none of these kinds.
+    pub fn from_pem(text: &[u8]) -> Option<PublicKey> {
+        let of = |algorithms, key| PublicKey { algorithms, key };
+        let rsa = || DecodingKey::from_rsa_pem(text).map(|key| of(RSA, key));
+        let ec = || DecodingKey::from_ec_pem(text).map(|key| of(EC, key));
+        let ed = || DecodingKey::from_ed_pem(text).map(|key| of(ED, key));
+        rsa().or_else(|_| ec()).or_else(|_| ed()).ok()
+    }
+}
 
 static PROVIDER: CryptoProvider =
     CryptoProvider { signer_factory: signer, verifier_factory: verifier, key_utils: KeyUtils::new_unimplemented() };

@@ -27,17 +27,17 @@ fn served(folder: &Folder, config: &str) -> Served {
 }
 
 /// Asks the REST API, with headers that have each their line's end.
-async fn ask(served: &Served, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
+pub async fn ask(served: &Served, method: &str, path: &str, headers: &str, body: &str) -> (u16, String) {
     request(TcpStream::connect(&served.rest).await.unwrap(), method, path, headers, body).await
 }
 
 /// Where its data server is.
-fn data_address(served: &Served) -> String {
+pub fn data_address(served: &Served) -> String {
     format!("127.0.0.1:{}", served.data_port)
 }
 
 /// Status and body of the answer to a request; 0 where there is none.
-async fn request(
+pub async fn request(
     mut stream: impl AsyncRead + AsyncWrite + Unpin,
     method: &str,
     path: &str,
@@ -60,7 +60,7 @@ async fn request(
 }
 
 /// The status of a websocket handshake; what follows is left alone.
-async fn shake(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, headers: &str) -> u16 {
+pub async fn shake(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, headers: &str) -> u16 {
     let head = format!(
         "GET {path} HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
     );
@@ -76,12 +76,12 @@ async fn shake(mut stream: impl AsyncRead + AsyncWrite + Unpin, path: &str, head
 }
 
 /// Files of an authority, and of a server and a client that it vouches for.
-struct Certificates {
+pub struct Certificates {
     authority: CertificateDer<'static>,
     client: (CertificateDer<'static>, PrivateKeyDer<'static>),
 }
 
-fn certificates(folder: &Folder) -> Certificates {
+pub fn certificates(folder: &Folder) -> Certificates {
     use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
     let mut params = CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -103,7 +103,7 @@ fn certificates(folder: &Folder) -> Certificates {
 }
 
 impl Certificates {
-    async fn connect(&self, address: &str, with_own: bool) -> std::io::Result<impl AsyncRead + AsyncWrite + Unpin> {
+    pub async fn connect(&self, address: &str, with_own: bool) -> std::io::Result<impl AsyncRead + AsyncWrite + Unpin> {
         let mut roots = RootCertStore::empty();
         roots.add(self.authority.clone()).unwrap();
         let builder = ClientConfig::builder_with_provider(Arc::new(crypto::ring::default_provider()))
@@ -131,8 +131,8 @@ pub fn signed(claims: Value) -> String {
     format!("{message}.{}", URL_SAFE_NO_PAD.encode(signature))
 }
 
-const STREAM: &str = r#"{"sql": "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")"}"#;
-const RULE: &str = r#"{"id": "r", "sql": "SELECT * FROM demo", "actions": [{"websocket": {"path": "/out"}}]}"#;
+pub const STREAM: &str = r#"{"sql": "CREATE STREAM demo () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")"}"#;
+pub const RULE: &str = r#"{"id": "r", "sql": "SELECT * FROM demo", "actions": [{"websocket": {"path": "/out"}}]}"#;
 
 #[tokio::test]
 async fn the_api_asks_for_a_token() {

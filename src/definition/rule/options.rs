@@ -9,7 +9,7 @@ use crate::definition::schedule::{Range, RestartStrategy, Schedule, ScheduleErro
 use crate::property::{self, Entry, Findings, Noun, Property, Type, Warning, Wrong, reference};
 
 /// Options of a rule. Times are ms.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct RuleOptions {
     pub event_time: bool,
     pub late_tolerance: i64,

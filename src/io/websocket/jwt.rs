@@ -9,8 +9,10 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jsonwebtoken::crypto::verify;
 use jsonwebtoken::jwk::JwkSet;
-use jsonwebtoken::{Algorithm, DecodingKey, decode_header};
+use jsonwebtoken::{DecodingKey, decode_header};
 use serde_json::{Map, Value as Json};
+
+use crate::io::signatures::{self, PublicKey};
 
 /// The longest token, bytes: to check a signature costs as much as what is signed.
 const LONGEST: usize = 16 * 1024;
@@ -51,12 +53,8 @@ pub struct JwtKeys {
 struct Key {
     /// `kid`
     id: Option<String>,
-    algorithms: Vec<Algorithm>,
-    key: DecodingKey,
+    public: PublicKey,
 }
-
-const RSA: [Algorithm; 6] =
-    [Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
 
 impl JwtKeys {
     /// Reads the keys.
@@ -64,7 +62,7 @@ impl JwtKeys {
     /// # Errors
     /// [`JwtError`]
     pub fn load(settings: &JwtSettings) -> Result<JwtKeys, JwtError> {
-        crate::io::signatures::install();
+        signatures::install();
         let mut keys = Vec::new();
         for file in &settings.keys {
             let path = Path::new(file);
@@ -97,9 +95,10 @@ impl JwtKeys {
         let header = decode_header(token).ok()?;
         let (message, signature) = token.rsplit_once('.')?;
         let fits = |key: &&Key| {
-            key.algorithms.contains(&header.alg) && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
+            key.public.algorithms.contains(&header.alg)
+                && (header.kid.is_none() || key.id.is_none() || key.id == header.kid)
         };
-        let signed = |key: &Key| verify(signature, message.as_bytes(), &key.key, header.alg).unwrap_or(false);
+        let signed = |key: &Key| verify(signature, message.as_bytes(), &key.public.key, header.alg).unwrap_or(false);
         if !self.keys.iter().filter(fits).any(signed) {
             return None;
         }
@@ -140,26 +139,20 @@ fn keys_of(content: &[u8]) -> Vec<Key> {
     if let Ok(set) = serde_json::from_slice::<JwkSet>(content) {
         return set.keys.iter().filter_map(key_of_set).collect();
     }
-    let key = |algorithms: &[Algorithm], key: DecodingKey| vec![Key { id: None, algorithms: algorithms.to_vec(), key }];
-    if let Ok(rsa) = DecodingKey::from_rsa_pem(content) {
-        return key(&RSA, rsa);
-    }
-    if let Ok(ec) = DecodingKey::from_ec_pem(content) {
-        return key(&[Algorithm::ES256, Algorithm::ES384], ec);
-    }
-    DecodingKey::from_ed_pem(content).map(|ed| key(&[Algorithm::EdDSA], ed)).unwrap_or_default()
+    PublicKey::from_pem(content).map(|public| Key { id: None, public }).into_iter().collect()
 }
 
 fn key_of_set(jwk: &jsonwebtoken::jwk::Jwk) -> Option<Key> {
     use jsonwebtoken::jwk::AlgorithmParameters as Of;
     let algorithms = match &jwk.algorithm {
-        Of::RSA(_) => RSA.to_vec(),
-        Of::EllipticCurve(_) => vec![Algorithm::ES256, Algorithm::ES384],
-        Of::OctetKeyPair(_) => vec![Algorithm::EdDSA],
+        Of::RSA(_) => signatures::RSA,
+        Of::EllipticCurve(_) => signatures::EC,
+        Of::OctetKeyPair(_) => signatures::ED,
         // A secret that both sides know is not taken, nor what is not known here.
         _ => return None,
     };
-    Some(Key { id: jwk.common.key_id.clone(), algorithms, key: DecodingKey::from_jwk(jwk).ok()? })
+    let public = PublicKey { algorithms, key: DecodingKey::from_jwk(jwk).ok()? };
+    Some(Key { id: jwk.common.key_id.clone(), public })
 }
 
 #[cfg(test)]

@@ -6,12 +6,14 @@
 
 pub mod config;
 
+mod access;
 mod admission;
 mod client;
 mod client_queue;
 mod connection;
 mod dial;
 mod endpoint;
+mod error;
 mod events;
 mod fan_out;
 mod gate;
@@ -42,14 +44,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{Role as WireRole, WebSocketConfig};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use access::Access;
 pub use config::Settings;
 pub use dial::{DialError, ProxyChoice};
+pub use error::ConnectError;
 pub use fan_out::ClientStatus;
 pub use gate::TurnedAway;
 pub use jwt::{JwtError, JwtSettings};
@@ -64,7 +67,7 @@ use crate::io::sink::OpenSink;
 use crate::io::source::OpenSource;
 use crate::io::spool::Held;
 use crate::io::thread_queues::ThreadQueues;
-use crate::io::tls::{Identity, TlsError};
+use crate::io::tls::Identity;
 use crate::io::{LinkState, LinkStatus, UNREAD};
 use crate::sync::locked;
 use crate::view::Views;
@@ -74,8 +77,7 @@ use client_queue::Peer;
 use config::{AddressMode, Role};
 use endpoint::{Endpoint, Presence, Subscriber, Use};
 use fan_out::SinkQueue;
-use gate::{Gate, Refusals};
-use jwt::JwtKeys;
+use gate::Refusals;
 use lease::Hold;
 use links::SinkEnd;
 use server::{Door, Paths, Routes, Server};
@@ -88,38 +90,6 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(3);
 
 /// How many addresses are known of which unread messages are counted; those beyond are counted together.
 const UNREAD_ADDRESSES: usize = 1024;
-
-/// A link that cannot be opened.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectError {
-    #[error(
-        "the data server cannot listen on {ip}:{port}: the port is in use by another process; stop that one, or set \
-         source.httpServerPort (environment: KUIPER__SOURCE__HTTPSERVERPORT) to a free port"
-    )]
-    PortInUse {
-        /// address
-        ip: String,
-        port: u16,
-    },
-    #[error("the data server cannot listen on {ip}:{port}: {source}; check source.httpServerIp and httpServerPort")]
-    Listen {
-        /// address
-        ip: String,
-        port: u16,
-        /// why
-        source: io::Error,
-    },
-    /// the data server's certificates
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// the keys of tokens
-    #[error(transparent)]
-    Jwt(#[from] JwtError),
-    #[error("checkConnection: {0}")]
-    Unreachable(String),
-    #[error("checkConnection: no client is connected to the endpoint {0}")]
-    NoClient(String),
-}
 
 /// Dials the peer of a client role once, without a hub: for tools that talk to an endpoint themselves.
 ///
@@ -158,7 +128,7 @@ struct Hub {
     data: Arc<SocketThreads>,
     /// how clients of live views are spread over them
     live_clients: Spread,
-    settings: ServerSettings,
+    settings: Mutex<ServerSettings>,
     routes: Routes,
     events: EventPaths,
     views: Arc<Views>,
@@ -203,7 +173,7 @@ impl Websockets {
             control: Handle::current(),
             live_clients: data.spread(),
             data: Arc::new(data),
-            settings,
+            settings: Mutex::new(settings),
             routes: Routes::default(),
             events: EventPaths::default(),
             views,
@@ -265,6 +235,28 @@ impl Websockets {
         let mut registry = self.hub.registry.lock().await;
         self.hub.events.remove(path, sink);
         self.hub.end_server(&mut registry).await;
+    }
+
+    /// Loads what the settings say of who is let in: certificates, origins, tokens and keys. Nothing changes before
+    /// [`Websockets::admit_by`].
+    ///
+    /// # Errors
+    /// [`ConnectError::Tls`], [`ConnectError::Jwt`]
+    pub fn load_access(&self, settings: &ServerSettings) -> Result<Access, ConnectError> {
+        Access::load(settings, self.hub.refused.clone())
+    }
+
+    /// From now on, those are let in whom `access` lets in, also by a data server that begins to listen later.
+    pub async fn admit_by(&self, access: Access) {
+        // A server that is about to listen has either the old settings, and is registered by then, or the new ones.
+        let registry = self.hub.registry.lock().await;
+        let ServerSettings { tls, origins, tokens, jwt, .. } = access.settings.clone();
+        let mut settings = locked(&self.hub.settings);
+        *settings = ServerSettings { tls, origins, tokens, jwt, ..settings.clone() };
+        drop(settings);
+        if let Some(server) = &registry.server {
+            server.admit_by(access);
+        }
     }
 
     /// Messages that came to endpoints while no rule read them, by address, since the start.
@@ -435,18 +427,15 @@ impl Hub {
     }
 
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {
-        let ServerSettings { max_connections, max_connections_per_ip, .. } = self.settings;
+        let settings = locked(&self.settings).clone();
+        let access = Access::load(&settings, self.refused.clone())?;
+        let ServerSettings { ip, port, handshake_timeout, max_connections, max_connections_per_ip, .. } = settings;
         let limits = Limits::new(max_connections, max_connections_per_ip, admission::descriptors());
-        let ServerSettings { ip, port, tls, handshake_timeout, origins, tokens, jwt, .. } = self.settings.clone();
-        let tls: Option<Arc<ServerConfig>> = tls
-            .map(|files| files.load(["httpServerTls.certfile", "httpServerTls.keyfile", "httpServerTls.clientCaFile"]))
-            .transpose()?;
-        let jwt = jwt.map(|settings| JwtKeys::load(&settings)).transpose()?;
         let paths = Paths { routes: self.routes.clone(), events: self.events.clone(), views: self.views.clone() };
-        let gate = Gate::new(origins, tokens, jwt, self.refused.clone());
         let admission = Admission::new(limits);
         let (totals, live_clients) = (self.totals.clone(), self.live_clients.clone());
-        let door = Door { tls, gate, admission, handshake_timeout, paths, totals, live_clients };
+        let access = Mutex::new(Arc::new(access));
+        let door = Door { access, admission, handshake_timeout, paths, totals, live_clients };
         let start = Server::start((ip.clone(), port), door, self.data.clone());
         let started = self.control.spawn(start).await.unwrap_or_else(|error| Err(io::Error::other(error)));
         let server = started.map_err(|source| match source.kind() {
@@ -499,7 +488,7 @@ impl Hub {
             return;
         }
         registry.users.remove(&(Arc::as_ptr(endpoint) as usize));
-        let linger = self.settings.linger;
+        let linger = locked(&self.settings).linger;
         if endpoint.settings.role != Role::Server
             || linger.is_zero()
             || endpoint.peers() == 0
@@ -563,7 +552,8 @@ impl Hub {
         let standing = *endpoint.standing.borrow();
         let (address, peers) = match endpoint.settings.role {
             Role::Server => {
-                let port = locked(&self.listening).map_or(self.settings.port, |address| address.port());
+                let port =
+                    locked(&self.listening).map_or_else(|| locked(&self.settings).port, |address| address.port());
                 (format!(":{port}{}", endpoint.settings.route()), endpoint.peers())
             }
             Role::Client { .. } => (endpoint.settings.address(), usize::from(standing.state == LinkState::Connected)),

@@ -13,7 +13,6 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::machine::TryParse;
@@ -21,6 +20,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response
 use tokio_tungstenite::tungstenite::http::{HeaderMap, HeaderValue, Uri, header};
 use tokio_tungstenite::tungstenite::protocol::Role;
 
+use super::access::Access;
 use super::admission::{Admission, Seat};
 use super::client_queue::Peer;
 use super::connection;
@@ -73,10 +73,8 @@ enum Guest {
 
 /// What a data server asks of its clients, and where they may go.
 pub(super) struct Door {
-    /// with it, clients speak TLS
-    pub tls: Option<Arc<ServerConfig>>,
-    /// who is let in
-    pub gate: Gate,
+    /// who is let in, and by which certificate
+    pub access: Mutex<Arc<Access>>,
     /// how many are
     pub admission: Arc<Admission>,
     /// limit of TLS and HTTP handshake together
@@ -89,10 +87,17 @@ pub(super) struct Door {
     pub live_clients: Spread,
 }
 
+impl Door {
+    fn access(&self) -> Arc<Access> {
+        locked(&self.access).clone()
+    }
+}
+
 /// A running data server.
 pub(super) struct Server {
     /// where it listens
     pub address: SocketAddr,
+    door: Arc<Door>,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
@@ -107,14 +112,20 @@ impl Server {
         let address = listener.local_addr()?;
         let stop = watch::Sender::new(false);
         let mut stopped = stop.subscribe();
+        let door = Arc::new(door);
+        let accepted = accept(listener, door.clone(), data);
         let task = tokio::spawn(async move {
-            let accepted = accept(listener, door, data);
             tokio::select! {
                 never = accepted => match never {},
                 _ = stopped.wait_for(|stop| *stop) => {}
             }
         });
-        Ok(Server { address, stop, task })
+        Ok(Server { address, door, stop, task })
+    }
+
+    /// Judges clients that come from now on by `access`.
+    pub fn admit_by(&self, access: Access) {
+        *locked(&self.door.access) = Arc::new(access);
     }
 
     /// Stops listening; the port is free when this returns.
@@ -143,8 +154,7 @@ async fn listen(address: (String, u16)) -> io::Result<TcpListener> {
     Err(last)
 }
 
-async fn accept(listener: TcpListener, door: Door, data: Arc<SocketThreads>) -> std::convert::Infallible {
-    let door = Arc::new(door);
+async fn accept(listener: TcpListener, door: Arc<Door>, data: Arc<SocketThreads>) -> std::convert::Infallible {
     loop {
         let (stream, from) = match listener.accept().await {
             Ok(accepted) => accepted,
@@ -162,7 +172,7 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<SocketThreads>) -> 
             let greeted = tokio::select! {
                 greeted = tokio::time::timeout(door.handshake_timeout, greet(stream, from, &door, &data)) => greeted,
                 () = arrival.evicted() => {
-                    door.gate.refuses(Refusal::Handshakes);
+                    door.access().gate.refuses(Refusal::Handshakes);
                     return;
                 }
             };
@@ -207,7 +217,7 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<SocketThreads>) -> 
                 Ok(Ok(None)) => {}
                 Ok(Err(error)) => tracing::debug!(client = %from, %error, "handshake failed"),
                 Err(_) => {
-                    door.gate.refuses(Refusal::Time);
+                    door.access().gate.refuses(Refusal::Time);
                     tracing::debug!(client = %from, "handshake took too long");
                 }
             }
@@ -218,8 +228,9 @@ async fn accept(listener: TcpListener, door: Door, data: Arc<SocketThreads>) -> 
 /// TLS and HTTP handshake. `None`: the client was answered and sent away.
 async fn greet(stream: TcpStream, from: SocketAddr, door: &Door, data: &SocketThreads) -> io::Result<Option<Guest>> {
     stream.set_nodelay(true)?;
-    let gate = &door.gate;
-    let mut wire = match &door.tls {
+    let access = door.access();
+    let gate = &access.gate;
+    let mut wire = match &access.tls {
         None => Wire::plain(Socket::new(stream)),
         Some(tls) => {
             let mut first = [0];
@@ -370,7 +381,7 @@ async fn greet_reader(
     let (address, totals) = (from.to_string(), door.totals.clone());
     let peer = Peer::of_client(address, totals, placement.thread, &segments, Some(request.headers()));
     let Some(stay) = Stay::new(&endpoint, peer, placement) else {
-        door.gate.refuses(Refusal::Path);
+        door.access().gate.refuses(Refusal::Path);
         refuse(&mut wire, "404 Not Found", "404 page not found\n").await?;
         return Ok(None);
     };
@@ -383,7 +394,7 @@ async fn seat(wire: &mut Wire, from: SocketAddr, door: &Door) -> io::Result<Opti
     match door.admission.seat(from.ip()) {
         Ok(seat) => Ok(Some(seat)),
         Err(refusal) => {
-            door.gate.refuses(refusal);
+            door.access().gate.refuses(refusal);
             refuse(wire, "503 Service Unavailable", "too many clients are connected\n").await?;
             Ok(None)
         }

@@ -39,7 +39,7 @@ pub struct ServerSettings {
 }
 
 /// The PEM files of a server.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerTls {
     /// certificate chain
     pub certfile: String,

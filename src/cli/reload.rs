@@ -1,0 +1,104 @@
+//! SIGHUP at `plutino serve`: the configuration is read again, and takes effect as far as it can.
+//!
+//! All of a new configuration is loaded before any of it takes effect: where something is wrong, the old one goes on.
+//! A setting that REST has changed stays as it is until the files say something new of it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::{Failure, load, say, say_problems};
+use crate::config::{Config, Differences};
+use crate::io::websocket::ServerTls;
+use crate::logging::{self, Level, LogChange};
+use crate::service::Service;
+
+/// Reads the configuration of a running service again.
+pub struct Reloader {
+    etc: PathBuf,
+    service: Service,
+    /// What the files said when the service began, with what it has taken over since.
+    running: Config,
+    /// `--log` or `PLUTINO_LOG`, which beat the level of the files.
+    has_log: bool,
+    /// The TLS of the REST API.
+    tls: Option<watch::Sender<Arc<ServerConfig>>>,
+}
+
+impl Reloader {
+    pub fn new(
+        etc: &Path,
+        service: Service,
+        running: Config,
+        has_log: bool,
+        tls: Option<watch::Sender<Arc<ServerConfig>>>,
+    ) -> Reloader {
+        Reloader { etc: etc.to_owned(), service, running, has_log, tls }
+    }
+
+    /// Reads the files and lets them take effect. What is wrong is in the log; then nothing has changed.
+    pub async fn reload(&mut self) {
+        match self.take_over().await {
+            Ok(Differences { at_once, at_restart }) => {
+                let changed = if at_once.is_empty() { "no setting has changed".to_owned() } else { at_once.join(", ") };
+                say(&format!("the configuration was read again, with certificates and keys: {changed}"));
+                if !at_restart.is_empty() {
+                    tracing::warn!("changed, needs a restart: {}", at_restart.join(", "));
+                }
+            }
+            Err(Failure::Problems(problems)) => {
+                for problem in problems {
+                    tracing::error!("{problem}");
+                }
+                tracing::error!("the new configuration is wrong: the old one goes on");
+            }
+            Err(failure) => {
+                if let Failure::Refused(reason) | Failure::Usage(reason) = failure {
+                    tracing::error!("the new configuration cannot be used, the old one goes on: {reason}");
+                }
+            }
+        }
+    }
+
+    async fn take_over(&mut self) -> Result<Differences, Failure> {
+        let (new, warnings) = load(&self.etc)?;
+        let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
+        let differences = self.running.differences(&new);
+        let has_changed = |name| differences.at_once.contains(&name);
+        let tls = match (&self.tls, &new.rest_tls) {
+            (Some(running), Some(files)) => Some((running, rest_tls(files)?)),
+            _ => None,
+        };
+        let reload = self.service.prepare_reload(new.clone()).await.map_err(|error| refused(&error))?;
+        let level = new.log.as_deref().and_then(Level::of).unwrap_or(Level::Warn);
+        let change = LogChange {
+            level: (has_changed("basic.logLevel") && !self.has_log).then_some(level),
+            // The level of the files has `basic.debug` in it.
+            debug: (has_changed("basic.logLevel") && !self.has_log).then_some(false),
+            console: has_changed("basic.consoleLog").then_some(new.console_log),
+            file: has_changed("basic.fileLog").then_some(new.file_log),
+        };
+        // The last step that can fail for what the files say.
+        if change != LogChange::default() {
+            logging::change(&change).map_err(|error| refused(&error))?;
+        }
+        self.service.reload(reload, has_changed("basic.timezone")).await.map_err(|error| refused(&error))?;
+        if let Some((running, tls)) = tls {
+            running.send_replace(tls);
+        }
+        self.running = self.running.taking_over(&new);
+        say_problems(&warnings);
+        Ok(differences)
+    }
+}
+
+/// Loads the certificates of the REST API.
+///
+/// # Errors
+/// [`Failure::Refused`] names the setting and the file at fault.
+pub fn rest_tls(files: &ServerTls) -> Result<Arc<ServerConfig>, Failure> {
+    let names = ["basic.restTls.certfile", "basic.restTls.keyfile", "basic.restTls.clientCaFile"];
+    files.load(names).map_err(|error| Failure::Refused(error.to_string()))
+}
