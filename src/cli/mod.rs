@@ -80,7 +80,7 @@ enum Verb {
     /// List the streams, tables, views, rules, confkeys or connections of a running service
     Show(remote::Remote),
     /// Drop a stream, table, view, rule, connection or confkey of a running service
-    Drop(remote::Remote),
+    Drop(remote::Drop),
     /// Show the status of a rule or view, or of the last import
     Getstatus(remote::Remote),
     /// Show the operators of a rule as a graph
@@ -104,6 +104,12 @@ enum Verb {
     /// Print completions for a shell
     Completions {
         shell: clap_complete::Shell,
+    },
+    /// Write the manual pages of all verbs into a folder
+    #[command(hide = true)]
+    Man {
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
     },
 }
 
@@ -175,7 +181,7 @@ pub fn main() -> ExitCode {
         Verb::Create(remote) => remote.run("create"),
         Verb::Describe(remote) => remote.run("describe"),
         Verb::Show(remote) => remote.run("show"),
-        Verb::Drop(remote) => remote.run("drop"),
+        Verb::Drop(drop) => drop.run(),
         Verb::Getstatus(remote) => remote.run("getstatus"),
         Verb::Gettopo(remote) => remote.run("gettopo"),
         Verb::Start(remote) => remote.run("start"),
@@ -190,6 +196,7 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "plutino", &mut io::stdout());
             Ok(())
         }
+        Verb::Man { folder } => write_man(&folder),
     };
     logging::finish();
     match done {
@@ -222,6 +229,12 @@ pub fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// Writes `plutino.1` and one page for each verb into a folder, which is made if it is not there.
+fn write_man(folder: &Path) -> Result<(), Failure> {
+    let written = std::fs::create_dir_all(folder).and_then(|()| clap_mangen::generate_to(Cli::command(), folder));
+    written.map_err(|error| Failure::Refused(format!("cannot write into {}: {error}", folder.display())))
 }
 
 /// The arguments as clap reads them. Scripts write verbs of the service in capitals (`CREATE STREAM`) and `-json` with

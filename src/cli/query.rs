@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::remote::{Door, bearer};
+use super::remote::{Door, bearer, unreachable};
 use super::{Failure, Interrupts, block_on, say};
 use crate::api;
 use crate::sql::{self, SyntaxError};
@@ -273,11 +273,7 @@ impl Asked {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> Failure {
-        Failure::Refused(format!(
-            "cannot reach the service at {}: {error}; start it with `plutino serve`, or say where it is with --url or \
-             PLUTINO_URL",
-            self.base
-        ))
+        unreachable(&self.base, error)
     }
 }
 

@@ -9,6 +9,7 @@ mod client;
 mod relations;
 mod rules;
 mod settings;
+mod tls;
 mod transfer;
 mod views;
 
@@ -21,7 +22,7 @@ use serde_json::{Map, Value, json};
 use super::Failure;
 use client::{Answer, Service};
 
-pub use client::{Door, bearer};
+pub use client::{Door, bearer, unreachable};
 
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -66,6 +67,16 @@ pub struct RemoteWithFile {
     /// File that holds the statement, rule or properties
     #[arg(short, long, value_name = "FILE")]
     file: Option<String>,
+}
+
+/// `drop`.
+#[derive(Args)]
+pub struct Drop {
+    #[command(flatten)]
+    remote: Remote,
+    /// Drop a stream, table or view although rules or views read it
+    #[arg(long)]
+    force: bool,
 }
 
 /// `import`.
@@ -114,6 +125,8 @@ struct Options {
     rules: Option<String>,
     /// `--secrets` of `export`
     secrets: bool,
+    /// `--force` of `drop`
+    force: bool,
 }
 
 impl Remote {
@@ -141,6 +154,13 @@ impl RemoteWithFile {
     /// Runs `verb`.
     pub fn run(self, verb: &str) -> Result<(), Failure> {
         self.remote.run_with(verb, Options { file: self.file, ..Options::default() })
+    }
+}
+
+impl Drop {
+    /// Runs `drop`.
+    pub fn run(self) -> Result<(), Failure> {
+        self.remote.run_with("drop", Options { force: self.force, ..Options::default() })
     }
 }
 
@@ -211,6 +231,11 @@ impl Request<'_> {
     /// The text of the file that `-f` names.
     fn file_text(&self) -> Result<Option<String>, Failure> {
         self.options.file.as_deref().map(read).transpose()
+    }
+
+    /// The query that lets go what others read, where `--force` asks for it.
+    fn forced(&self) -> &'static str {
+        if self.options.force { "?force=true" } else { "" }
     }
 
     /// The objects that the verb knows.

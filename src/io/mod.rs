@@ -30,6 +30,7 @@ pub mod spool;
 pub mod thread_queues;
 pub mod tls;
 mod tls_properties;
+mod trust;
 pub mod websocket;
 
 use std::borrow::Cow;

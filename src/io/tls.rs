@@ -19,6 +19,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::io::reach::{read_regular, within_now};
+use crate::io::trust::NamedServers;
 
 /// TLS material that cannot be used. Each variant says which property is at fault.
 #[derive(Debug, thiserror::Error)]
@@ -181,13 +182,16 @@ impl ClientTls {
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(versions)
             .expect("ring speaks TLS 1.2 and 1.3");
-        let builder = if identity.insecure {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
-        } else {
-            builder.with_root_certificates(match &identity.roots {
-                Some(pem) => own_roots(pem)?,
-                None => system_roots()?,
-            })
+        let builder = match &identity.roots {
+            _ if identity.insecure => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyServer(provider())))
+            }
+            Some(pem) => {
+                let servers = NamedServers::new(own_roots(pem)?, pem.certificates()?, provider());
+                let servers = servers.map_err(|_| pem.lacks("certificate"))?;
+                builder.dangerous().with_custom_certificate_verifier(servers)
+            }
+            None => builder.with_root_certificates(system_roots()?),
         };
         let config = match (&identity.certificate, &identity.key) {
             (None, None) => builder.with_no_client_auth(),

@@ -49,7 +49,7 @@ pub(super) const fn private_key_path<T: TakesTls>() -> Property<T> {
 
 pub(super) const fn root_ca_path<T: TakesTls>() -> Property<T> {
     Property::text("rootCaPath", |draft: &mut T, file| draft.tls().roots.file = file.to_owned())
-        .doc("PEM file of the authorities to trust instead of the system's")
+        .doc("PEM file of the authorities to trust instead of the system's, or of the server's own certificate")
 }
 
 pub(super) const fn certification_raw<T: TakesTls>() -> Property<T> {

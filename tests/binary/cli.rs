@@ -437,7 +437,7 @@ fn options_of_management_verbs_stand_anywhere() {
     }
     for words in [
         vec!["drop", "stream", "d", "--ulr", there],
-        vec!["drop", "stream", "d", "--force"],
+        vec!["drop", "stream", "d", "--recursive"],
         vec!["export", "data", "out.json", "-x"],
         vec!["show", "rules", "-f", "rule.json"],
     ] {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Failure;
-use super::remote::Door;
+use super::remote::{Door, unreachable};
 
 pub use status::Status;
 pub use tap::Tap;
@@ -41,12 +41,7 @@ impl Asked {
             None => request,
         };
         let sent = request.call();
-        let mut answer = sent.map_err(|error| {
-            Failure::Refused(format!(
-                "cannot reach the service at {base}: {error}; start it with `plutino serve`, or say where it is with \
-                 --url or PLUTINO_URL"
-            ))
-        })?;
+        let mut answer = sent.map_err(|error| unreachable(base, &error))?;
         let status = answer.status();
         let body = answer.body_mut().read_to_string();
         let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} ended early: {error}")))?;

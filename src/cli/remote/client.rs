@@ -1,16 +1,18 @@
 //! The client of the REST API: where the service is, how requests go out, what their answers say.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::Value;
-use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::unversioned::resolver::DefaultResolver;
 
+use super::tls;
 use crate::api;
 use crate::cli::{Failure, config_of, say};
+use crate::io::tls::{ClientTls, Identity, Pem, TlsError};
 
 /// The largest answer that is read, in bytes.
 const LARGEST: u64 = 256 << 20;
@@ -24,9 +26,13 @@ pub struct Door {
     /// Token of the REST API, if it asks for one
     #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// PEM file of the certificates to trust for https, instead of the well-known ones
+    /// PEM file of the certificates to trust for https, instead of the well-known ones; the service's own certificate
+    /// can be one
     #[arg(long, env = "PLUTINO_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
+    /// Accept any certificate of the service
+    #[arg(long)]
+    insecure: bool,
     /// Configuration folder, which names the service's address
     #[arg(long, value_name = "DIR", default_value = "etc")]
     etc: PathBuf,
@@ -43,17 +49,18 @@ impl Door {
         Ok(format!("{scheme}://{}", reachable(config.rest)))
     }
 
-    /// A client with the certificates of `--ca`. It gives up after `patience`.
+    /// A client that trusts whom `--ca` or `--insecure` say. It gives up after `patience`.
     pub fn agent(&self, patience: Option<Duration>) -> Result<ureq::Agent, Failure> {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience);
-        let agent = match &self.ca {
-            None => agent,
-            Some(file) => {
-                let roots = RootCerts::Specific(Arc::new(authorities(file)?));
-                agent.tls_config(TlsConfig::builder().root_certs(roots).build())
-            }
-        };
-        Ok(agent.build().into())
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience).build();
+        if self.ca.is_none() && !self.insecure {
+            return Ok(agent.into());
+        }
+        let refused = |error: TlsError| Failure::Refused(error.to_string().trim_start_matches("property ").to_owned());
+        let roots = self.ca.as_ref().map(|file| Pem::file("--ca", &file.to_string_lossy()));
+        let identity =
+            Identity { insecure: self.insecure, roots: roots.transpose().map_err(refused)?, ..Identity::default() };
+        let tls = ClientTls::new(Arc::new(identity)).map_err(refused)?;
+        Ok(ureq::Agent::with_parts(agent, tls::connector(tls.config), DefaultResolver::default()))
     }
 
     /// The body of an answer as a stream: it can be large.
@@ -65,7 +72,7 @@ impl Door {
             None => request,
         };
         let sent = request.call();
-        let answer = sent.map_err(|error| Failure::Refused(format!("cannot reach the service at {base}: {error}")))?;
+        let answer = sent.map_err(|error| unreachable(&base, &error))?;
         let status = answer.status();
         let mut body = answer.into_body();
         if !status.is_success() {
@@ -87,17 +94,11 @@ pub fn bearer(token: Option<&str>) -> Option<String> {
     Some(if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") })
 }
 
-/// The certificates of a PEM file.
-fn authorities(file: &Path) -> Result<Vec<Certificate<'static>>, Failure> {
-    let wrong = |error: &dyn std::fmt::Display| Failure::Refused(format!("--ca {}: {error}", file.display()));
-    let text = std::fs::read(file).map_err(|error| wrong(&error))?;
-    let mut found = Vec::new();
-    for item in parse_pem(&text) {
-        if let PemItem::Certificate(certificate) = item.map_err(|error| wrong(&error))? {
-            found.push(certificate);
-        }
-    }
-    if found.is_empty() { Err(wrong(&"the file holds no certificate in PEM form")) } else { Ok(found) }
+/// The service did not answer: why, and what to do.
+pub fn unreachable(base: &str, error: &ureq::Error) -> Failure {
+    let hint =
+        tls::hint(error).unwrap_or("start it with `plutino serve`, or say where it is with --url or PLUTINO_URL");
+    Failure::Refused(format!("cannot reach the service at {base}: {error}; {hint}"))
 }
 
 /// The address at which a client on this machine reaches a server that listens on `address`.
@@ -162,12 +163,7 @@ impl Service {
         sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Answer, Failure> {
         let base = &self.base;
-        let mut response = sent.map_err(|error| {
-            Failure::Refused(format!(
-                "cannot reach the service at {base}: {error}; start it with `plutino serve`, or say where it is with \
-                 --url or PLUTINO_URL"
-            ))
-        })?;
+        let mut response = sent.map_err(|error| unreachable(base, &error))?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(LARGEST).read_to_string();
         let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} ended early: {error}")))?;

@@ -47,7 +47,7 @@ impl Request<'_> {
 
     pub(super) fn drop_relation(&self, object: &str, rest: &[String]) -> Reply {
         let name = self.named("DROP", object, rest)?;
-        let answer = self.service.delete(&format!("/{object}s/{}", escaped(&name)))?;
+        let answer = self.service.delete(&format!("/{object}s/{}{}", escaped(&name), self.forced()))?;
         if answer.is_right() {
             return self.message(format!("{} {name} is dropped.", capital(object)));
         }

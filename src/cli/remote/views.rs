@@ -37,7 +37,7 @@ impl Request<'_> {
         let [name] = rest else { return Err(refused("Expect the name of a view.")) };
         let path = format!("/views/{}", escaped(name));
         let answer = match self.verb {
-            "drop" => self.service.delete(&path)?,
+            "drop" => self.service.delete(&format!("{path}{}", self.forced()))?,
             "getstatus" => self.service.get(&format!("{path}/status"))?,
             _ => self.service.get(&path)?,
         };

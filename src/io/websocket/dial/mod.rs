@@ -38,7 +38,7 @@ pub enum DialError {
     Connect { address: String, source: io::Error },
     #[error("cannot connect to {address} through the proxy {proxy}: {source}")]
     Proxy { address: String, proxy: String, source: io::Error },
-    #[error("TLS with {address} failed: {source}")]
+    #[error("TLS with {address} failed: {source}{}", trust_advice(.source))]
     Tls { address: String, source: io::Error },
     #[error("{address} refuses the websocket: HTTP status {status}{}; {}", shown(.body), advice(*.status))]
     Status {
@@ -63,6 +63,17 @@ pub enum DialError {
 
 fn shown(body: &str) -> String {
     if body.is_empty() { String::new() } else { format!(": {body:?}") }
+}
+
+/// What to do where the peer's certificate is not trusted.
+fn trust_advice(error: &io::Error) -> &'static str {
+    use tokio_rustls::rustls::{CertificateError, Error};
+    match error.get_ref().and_then(|error| error.downcast_ref()) {
+        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
+            "; name its certificate, or that of its authority, in rootCaPath (--ca)"
+        }
+        _ => "",
+    }
 }
 
 /// What to look at where a peer refuses with this status.
