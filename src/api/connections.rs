@@ -2,7 +2,7 @@
 //! `/metadata/{class}/connection`.
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{get, post};
@@ -12,6 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::details::Asked;
 use super::error::accepted;
+use super::query::Params;
 use super::{ApiError, ErrorContext, read, to_end};
 use crate::service::{CheckedEnd, ConnectionReport, Service};
 use crate::text::secret;
@@ -52,7 +53,7 @@ struct Which {
     force_all: Option<String>,
 }
 
-async fn list(State(service): State<Service>, Query(which): Query<Which>) -> Response {
+async fn list(State(service): State<Service>, Params(which): Params<Which>) -> Response {
     let all = which.force_all.is_some_and(|all| ["1", "t", "true"].iter().any(|yes| all.eq_ignore_ascii_case(yes)));
     let reports = service.connections(all).await;
     super::json(Json::Array(reports.into_iter().map(shown).collect()).to_string())
@@ -136,7 +137,7 @@ impl Endpoint {
 
 async fn has_endpoint(
     State(service): State<Service>,
-    Query(asked): Query<Endpoint>,
+    Params(asked): Params<Endpoint>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let path = Endpoint::of(&body, Some(asked))?;
@@ -150,7 +151,7 @@ async fn open_endpoint(State(service): State<Service>, body: Bytes) -> Result<()
 
 async fn close_endpoint(
     State(service): State<Service>,
-    Query(asked): Query<Endpoint>,
+    Params(asked): Params<Endpoint>,
     body: Bytes,
 ) -> Result<(), ApiError> {
     let path = Endpoint::of(&body, Some(asked))?;

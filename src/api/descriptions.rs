@@ -5,7 +5,7 @@
 //! `Content-Language` asks for.
 
 use axum::Router;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use axum::routing::get;
@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
 use super::ApiError;
+use super::query::Params;
 use crate::expr::function::{self, Family, Function};
 use crate::format::sink_format;
 use crate::io::connector;
@@ -45,7 +46,7 @@ struct Which {
     source: Option<String>,
 }
 
-async fn sources(Query(which): Query<Which>) -> Response {
+async fn sources(Params(which): Params<Which>) -> Response {
     let lookup = which.kind.is_some_and(|kind| kind.eq_ignore_ascii_case("lookup"));
     if lookup { list(LOOKUP_SOURCES, "source") } else { list(&connector::sources(), "source") }
 }
@@ -181,7 +182,7 @@ async fn functions() -> Response {
 }
 
 /// The conf keys of all kinds of sources, or of one.
-async fn resource(State(service): State<Service>, Query(which): Query<Which>) -> Result<Response, ApiError> {
+async fn resource(State(service): State<Service>, Params(which): Params<Which>) -> Result<Response, ApiError> {
     let wanted = |kind: &&str| which.source.as_deref().is_none_or(|source| source.is_empty() || source == *kind);
     let mut all = Map::new();
     for kind in connector::sources().into_iter().filter(wanted) {

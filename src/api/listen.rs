@@ -201,6 +201,18 @@ fn is_of_client(error: &io::Error) -> bool {
     matches!(error.kind(), K::ConnectionAborted | K::ConnectionReset | K::ConnectionRefused | K::Interrupted)
 }
 
+/// In each request: tells an answer without an end that the API ends.
+#[derive(Clone)]
+pub struct Ending(watch::Receiver<bool>);
+
+impl Ending {
+    /// Returns once the API ends.
+    pub async fn begun(&mut self) {
+        // An error means that `serve` itself is gone, which has the same effect.
+        let _ = self.0.wait_for(|ends| *ends).await;
+    }
+}
+
 /// Serves one connection.
 struct Connection {
     app: Router,
@@ -226,8 +238,10 @@ impl Connection {
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, from: SocketAddr) {
         let Connection { app, busy, leaves, mut ends } = self;
         let answers = busy.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
+        let ending = Ending(ends.clone());
+        let service = service_fn(move |mut request: Request<Incoming>| {
             let (app, busy) = (app.clone(), busy.clone());
+            request.extensions_mut().insert(ending.clone());
             async move {
                 busy.store(true, Ordering::Relaxed);
                 let answered = app.oneshot(request.map(Body::new)).await;
@@ -366,6 +380,38 @@ mod tests {
         }
         assert!(connections.enter(address).is_none());
         assert!(connections.enter(IpAddr::from([10, 0, 0, 2])).is_some());
+    }
+
+    #[tokio::test]
+    async fn an_answer_without_an_end_ends_with_the_api() {
+        use axum::extract::Extension;
+        use axum::routing::get;
+        use futures_util::stream;
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let endless = |Extension(mut ending): Extension<Ending>| async move {
+            let first = stream::iter([Ok::<_, io::Error>("first")]);
+            let rest = stream::once(async move {
+                ending.begun().await;
+                Ok("last")
+            });
+            Body::from_stream(stream::StreamExt::chain(first, rest))
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("it is bound");
+        let (end, ends) = tokio::sync::oneshot::channel::<()>();
+        let app = Router::new().route("/", get(endless));
+        let served = tokio::spawn(serve(listener, None, app, async move { drop(ends.await) }));
+        let mut client = TcpStream::connect(address).await.expect("it listens");
+        client.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").await.expect("it reads");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"first\r\n") {
+            assert!(client.read_buf(&mut answer).await.expect("it answers") > 0, "{answer:?}");
+        }
+        end.send(()).expect("it runs");
+        client.read_to_end(&mut answer).await.expect("it answers");
+        assert!(answer.ends_with(b"last\r\n0\r\n\r\n"), "{:?}", String::from_utf8_lossy(&answer));
+        served.await.expect("it ends");
     }
 
     #[tokio::test]

@@ -1,12 +1,12 @@
 //! `/log`: the last lines of the log.
 
 use axum::Router;
-use axum::extract::Query;
 use axum::response::Response;
 use axum::routing::get;
 use serde::Deserialize;
 use serde_json::{Value as Json, json};
 
+use super::query::Params;
 use crate::logging;
 use crate::service::Service;
 
@@ -26,7 +26,7 @@ struct Wanted {
     filter: String,
 }
 
-async fn lines(Query(wanted): Query<Wanted>) -> Response {
+async fn lines(Params(wanted): Params<Wanted>) -> Response {
     let (lines, last) = logging::recent(wanted.after);
     let filter = wanted.filter.to_lowercase();
     let holds = |text: &str| filter.is_empty() || text.to_lowercase().contains(&filter);

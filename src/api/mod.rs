@@ -55,6 +55,7 @@ mod openapi;
 mod overview;
 mod process;
 mod prometheus;
+mod query;
 mod redirect;
 mod relations;
 mod rules;

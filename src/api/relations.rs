@@ -1,7 +1,7 @@
 //! Streams and tables: `/streams`, `/tables` and what is below them.
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::get;
@@ -11,6 +11,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::details::Asked;
 use super::error::accepted;
+use super::query::Params;
 use super::{ApiError, ErrorContext, read, to_end};
 use crate::metrics::SeenField;
 use crate::service::{Named, Service, ServiceError, check_id, what};
@@ -91,7 +92,7 @@ struct Force {
 
 async fn list(
     State(service): State<Service>,
-    Query(which): Query<Which>,
+    Params(which): Params<Which>,
     relation: Relation,
 ) -> Result<Response, ApiError> {
     let lookup = match which.kind.as_deref().unwrap_or_default() {
@@ -155,7 +156,7 @@ fn told<T>(service: &Service, relation: Relation, sql: &str, done: Result<T, Ser
 async fn drop_one(
     State(service): State<Service>,
     Path(name): Path<String>,
-    Query(force): Query<Force>,
+    Params(force): Params<Force>,
     relation: Relation,
 ) -> Result<String, ApiError> {
     check_id(&name)?;

@@ -5,15 +5,17 @@ use std::convert::Infallible;
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use axum::{Extension, Router};
 use futures_util::stream;
 use serde::Deserialize;
 
+use super::listen::Ending;
+use super::query::Params;
 use super::{ApiError, ErrorContext};
 use crate::metrics::{Point, TapReader, TapSettings, TappedRow};
 use crate::service::{Service, check_id};
@@ -43,23 +45,25 @@ pub struct Asked {
 async fn tap(
     State(service): State<Service>,
     Path(id): Path<String>,
-    Query(asked): Query<Asked>,
+    Params(asked): Params<Asked>,
+    ending: Option<Extension<Ending>>,
 ) -> Result<Response, ApiError> {
     let settings = asked.settings(&Point::ALL)?;
     let reader = service.tap_rule(&id, &settings).await.doing("get rule tap error")?;
-    Ok(events(reader, &settings, &asked))
+    Ok(events(reader, &settings, &asked, ending))
 }
 
 /// The rows of a view.
 pub async fn of_view(
     State(service): State<Service>,
     Path(name): Path<String>,
-    Query(asked): Query<Asked>,
+    Params(asked): Params<Asked>,
+    ending: Option<Extension<Ending>>,
 ) -> Result<Response, ApiError> {
     check_id(&name)?;
     let settings = asked.settings(&OF_VIEW)?;
     let reader = service.tap_view(&name, &settings).await.doing("get view tap error")?;
-    Ok(events(reader, &settings, &asked))
+    Ok(events(reader, &settings, &asked, ending))
 }
 
 impl Asked {
@@ -73,8 +77,9 @@ impl Asked {
     }
 }
 
-fn events(reader: TapReader, settings: &TapSettings, asked: &Asked) -> Response {
-    let events = Events { reader, named: settings.points.len() > 1, left: asked.limit.unwrap_or(u64::MAX), told: 0 };
+fn events(reader: TapReader, settings: &TapSettings, asked: &Asked, ending: Option<Extension<Ending>>) -> Response {
+    let (named, left) = (settings.points.len() > 1, asked.limit.unwrap_or(u64::MAX));
+    let events = Events { reader, named, left, told: 0, ending: ending.map(|Extension(ending)| ending) };
     // The first line tells whoever waits for it that the tap is there.
     let begun = stream::iter([Ok::<_, Infallible>(Bytes::from_static(b": tapped\n\n"))]);
     let rows = stream::unfold(events, Events::next);
@@ -97,6 +102,8 @@ struct Events {
     left: u64,
     /// skipped rows that the client has been told of
     told: u64,
+    /// the API, which does not wait for a tap when it ends
+    ending: Option<Ending>,
 }
 
 impl Events {
@@ -105,7 +112,17 @@ impl Events {
             return None;
         }
         let mut text = String::new();
-        match tokio::time::timeout(ALIVE, self.reader.next()).await {
+        let ends = async {
+            match &mut self.ending {
+                Some(ending) => ending.begun().await,
+                None => std::future::pending().await,
+            }
+        };
+        let row = tokio::select! {
+            row = tokio::time::timeout(ALIVE, self.reader.next()) => row,
+            () = ends => return None,
+        };
+        match row {
             Ok(None) => return None,
             Ok(Some(row)) => {
                 self.left -= 1;

@@ -2,12 +2,13 @@
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Path, State};
 use axum::response::Response;
 use axum::routing::{get, post};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::query::Params;
 use super::{ApiError, read};
 use crate::service::{ImportSource, Service, Task};
 
@@ -24,7 +25,7 @@ struct How {
     partial: Option<String>,
 }
 
-async fn import(State(service): State<Service>, Query(how): Query<How>, body: Bytes) -> Result<Response, ApiError> {
+async fn import(State(service): State<Service>, Params(how): Params<How>, body: Bytes) -> Result<Response, ApiError> {
     let source = read::<ImportSource>(&body, "Invalid body: Error decoding json")?;
     let id = service.begin_import(source, how.partial.as_deref() == Some("1")).await?;
     Ok(super::json(json!({"id": id}).to_string()))

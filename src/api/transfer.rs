@@ -1,7 +1,7 @@
 //! Whole configurations: `/ruleset/…`, `/data/…`, `/v2/data/…`.
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
@@ -14,6 +14,7 @@ use tokio::io::AsyncReadExt;
 use super::details::Asked;
 use super::error::{accepted, warning};
 use super::heavy;
+use super::query::Params;
 use super::{ApiError, read, to_end};
 use crate::service::{Everything, Ruleset, Service, ServiceError};
 use crate::text::document::Document;
@@ -71,7 +72,7 @@ impl Held {
     }
 }
 
-async fn export_ruleset(State(service): State<Service>, Query(held): Query<Held>) -> Response {
+async fn export_ruleset(State(service): State<Service>, Params(held): Params<Held>) -> Response {
     let ruleset = service.export_ruleset();
     attachment(move || held.ruleset(ruleset)).await
 }
@@ -94,14 +95,14 @@ async fn import_ruleset(
     Ok(accepted(StatusCode::OK, text, &warnings))
 }
 
-async fn export(State(service): State<Service>, Query(held): Query<Held>) -> Response {
+async fn export(State(service): State<Service>, Params(held): Params<Held>) -> Response {
     let all = service.export(None).await;
     attachment(move || held.all(all)).await
 }
 
 async fn export_rules(
     State(service): State<Service>,
-    Query(held): Query<Held>,
+    Params(held): Params<Held>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let rules: Vec<String> = read(&body, "Invalid body: Error decoding file json")?;
@@ -129,7 +130,7 @@ struct How {
 async fn import(
     State(service): State<Service>,
     Extension(asked): Extension<Asked>,
-    Query(how): Query<How>,
+    Params(how): Params<How>,
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let text = service.import_text(read(&body, DECODE)?).await.map_err(whole)?;
@@ -162,7 +163,7 @@ async fn last_import(State(service): State<Service>) -> Response {
 }
 
 /// YAML that contains JSON values unchanged.
-async fn export_yaml(State(service): State<Service>, Query(held): Query<Held>) -> Response {
+async fn export_yaml(State(service): State<Service>, Params(held): Params<Held>) -> Response {
     use std::fmt::Write;
     let Ruleset { streams, tables, rules } = held.ruleset(service.export_ruleset());
     let mut page = String::new();

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use axum::body::Bytes;
-use axum::extract::{Path, Query, RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -13,6 +13,7 @@ use serde_json::{Map, Value as Json, json};
 
 use super::details::Asked;
 use super::error::accepted;
+use super::query::Params;
 use super::{ApiError, ErrorContext, looks, read, tap, to_end};
 use crate::service::{Service, ServiceError, ViewReport, check_id};
 use crate::value::Text;
@@ -95,7 +96,7 @@ struct Force {
 async fn drop_one(
     State(service): State<Service>,
     Path(name): Path<String>,
-    Query(force): Query<Force>,
+    Params(force): Params<Force>,
 ) -> Result<String, ApiError> {
     check_id(&name)?;
     let force = force.force.is_some_and(|force| ["1", "t", "true"].iter().any(|yes| force.eq_ignore_ascii_case(yes)));
