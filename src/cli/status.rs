@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::engine::RuleStatus;
+use crate::engine::{RuleStatus, view_of};
 use crate::io::{LinkState, LinkStatus, NO_CLIENT, printable};
 
 /// Turns snapshots into lines. It keeps the previous snapshot to compute rates.
@@ -29,16 +29,17 @@ impl Report {
             let (_, was_in, was_out) =
                 before.iter().find(|(id, ..)| *id == rule.id).cloned().unwrap_or((String::new(), 0, 0));
             let rate = |now: u64, was: u64| now.saturating_sub(was) as f64 / seconds;
-            let mut line = format!(
-                "{}: in {} ({}/s), out {} ({}/s), errors {}, dropped {}",
-                rule.id,
-                rule.rows_in,
-                short(rate(rule.rows_in, was_in)),
-                rule.rows_out,
-                short(rate(rule.rows_out, was_out)),
-                rule.errors,
-                rule.dropped.saturating_sub(unheard(&rule.sinks))
-            );
+            let mut line = match view_of(&rule.id) {
+                Some(view) => format!("view {view}"),
+                None => rule.id.clone(),
+            };
+            let _ = write!(line, ": in {} ({}/s)", rule.rows_in, short(rate(rule.rows_in, was_in)));
+            // A view keeps its rows: it has no results that go out.
+            if view_of(&rule.id).is_none() {
+                let _ = write!(line, ", out {} ({}/s)", rule.rows_out, short(rate(rule.rows_out, was_out)));
+            }
+            let dropped = rule.dropped.saturating_sub(unheard(&rule.sinks));
+            let _ = write!(line, ", errors {}, dropped {dropped}", rule.errors);
             if rule.late > 0 {
                 let _ = write!(line, ", late {}", rule.late);
             }
@@ -99,7 +100,8 @@ fn trouble(link: &LinkStatus) -> Option<String> {
     if link.state == LinkState::Connected && lost.is_empty() {
         return None;
     }
-    let mut line = format!("    {}: {}", link.address, link.state.as_str());
+    let state = if link.serves() && link.state == LinkState::Connected { "listening" } else { link.state.as_str() };
+    let mut line = format!("    {}: {state}", link.address);
     if link.state != LinkState::Connected {
         let since = SystemTime::now().duration_since(link.since).unwrap_or(Duration::ZERO);
         let _ = write!(line, " for {} s", since.as_secs());
@@ -134,6 +136,7 @@ pub fn micros(us: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::view_id;
     use crate::metrics::Latency;
 
     fn link(state: LinkState) -> LinkStatus {
@@ -188,6 +191,14 @@ mod tests {
                 "    ws://a:1/x: connected, 3 lost (slow client)",
             ]
         );
+    }
+
+    #[test]
+    fn a_view_has_rows_and_no_results() {
+        let view = RuleStatus { id: view_id("fleet"), latency: None, ..rule(10, LinkState::Connected) };
+        let mut report = Report::new();
+        let line = report.lines(&[view], report.at).remove(0);
+        assert!(line.starts_with("view fleet: in 10 (") && line.ends_with("/s), errors 1, dropped 3"), "{line}");
     }
 
     #[test]

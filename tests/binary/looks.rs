@@ -256,6 +256,26 @@ async fn a_tap_ends_with_its_rule_and_one_that_reads_nothing_slows_nobody() {
     assert!(stuck.wait().expect("it ends").success());
 }
 
+#[tokio::test]
+async fn a_tap_ends_with_the_service() {
+    let (_folder, mut served) = serving("ending-tap", rule("SELECT a FROM demo", json!({}))).await;
+    let (mut child, _rows) = tap(&served, &["r"]);
+    assert!(served.terminate().success());
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[tokio::test]
+async fn results_that_nobody_receives_are_in_the_list_of_all_rules() {
+    let (_folder, served) = serving("unheard", rule("SELECT * FROM demo", json!({}))).await;
+    let text = printed(&served, &["status", "r"]);
+    assert!(text.contains("/out: listening, 0 clients"), "{text}");
+    let mut sender = client(&served, "/in").await;
+    send(&mut sender, &[json!({"a": 1})]).await;
+    status(&served, |status| status["diagnosis"][0]["cause"] == "noReceiver").await;
+    let text = printed(&served, &["status"]);
+    assert!(text.contains("r: sink: 1 result had no receiver"), "{text}");
+}
+
 /// What a verb prints.
 fn printed(served: &Served, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));

@@ -54,7 +54,9 @@ impl Status {
         }
         let (rules, views) = (list(&overview["rules"]), list(&overview["views"]));
         let mut all = if rules.is_empty() { vec!["There are no rules.".to_owned()] } else { lines_of(rules) };
-        for rule in rules.iter().filter(|rule| rule["status"] == "running" && rule["out"] == 0) {
+        // Nothing comes out, or nobody receives it.
+        let silent = |rule: &&Value| rule["status"] == "running" && (rule["out"] == 0 || rule["lost"] != 0);
+        for rule in rules.iter().filter(silent) {
             let id = text(&rule["id"]);
             let status = service.get(&format!("/rules/{id}/status"))?;
             let first = status["diagnosis"].as_array().and_then(|all| all.first());
@@ -234,16 +236,16 @@ fn findings(now: &Value) -> Vec<String> {
 
 fn link_lines(kind: &str, link: &Value) -> Vec<String> {
     let name = some(" ", &text(&link["stream"]));
+    let address = text(&link["address"]);
+    // An endpoint of the data server is there without any client.
+    let listens = address.starts_with(':') && link["state"] == "connected";
+    let state = if listens { "listening".to_owned() } else { text(&link["state"]) };
+    let peer = if listens { "client" } else { "peer" };
     let peers = match link["peers"].as_u64().unwrap_or(0) {
-        1 => "1 peer".to_owned(),
-        peers => format!("{peers} peers"),
+        1 => format!("1 {peer}"),
+        peers => format!("{peers} {peer}s"),
     };
-    let mut line = format!(
-        "{kind}{name} {}: {}, {peers}, {} messages",
-        text(&link["address"]),
-        text(&link["state"]),
-        number(&link["messages"])
-    );
+    let mut line = format!("{kind}{name} {address}: {state}, {peers}, {} messages", number(&link["messages"]));
     let queued = link["queued"].as_u64().filter(|queued| *queued > 0);
     line.push_str(&queued.map(|queued| format!(", {queued} waiting")).unwrap_or_default());
     for (cause, count) in link["dropped"].as_object().into_iter().flatten() {
@@ -325,7 +327,7 @@ mod tests {
                 "source_demo  10   10       0    10     10",
                 "op_2_filter  10    0       1    10      0",
                 "",
-                "source demo :1/in: connected, 1 peer, 10 messages",
+                "source demo :1/in: listening, 1 client, 10 messages",
                 "",
                 "errors of op_2_filter:",
                 "  bad",

@@ -10,7 +10,7 @@ use crate::io::tls::TlsError;
 pub enum ConnectError {
     #[error(
         "the data server cannot listen on {ip}:{port}: the port is in use by another process; stop that one, or set \
-         source.httpServerPort (environment: KUIPER__SOURCE__HTTPSERVERPORT) to a free port"
+         source.httpServerPort (environment: KUIPER__SOURCE__HTTPSERVERPORT) to a free port, or to 0 for any"
     )]
     PortInUse {
         /// address

@@ -28,7 +28,8 @@ pub struct Page {
     _profile: Folder,
 }
 
-/// The browser's name; `None`, and a word about it, where there is none. With PLUTINO_REQUIRE_PEERS=1 there must be one.
+/// The browser's name; `None`, and a word about it, where there is none. With PLUTINO_REQUIRE_BROWSER=1 there must be
+/// one.
 fn found() -> Option<String> {
     let given = std::env::var("CHROMIUM").ok();
     let runs = |name: &String| {
@@ -38,7 +39,7 @@ fn found() -> Option<String> {
     };
     let found = given.into_iter().chain(NAMES.map(str::to_owned)).find(runs);
     if found.is_none() {
-        assert!(std::env::var("PLUTINO_REQUIRE_PEERS").as_deref() != Ok("1"), "Chromium is missing");
+        assert!(std::env::var("PLUTINO_REQUIRE_BROWSER").as_deref() != Ok("1"), "Chromium is missing");
         eprintln!("skipped: Chromium is missing (install it, or name it in CHROMIUM)");
     }
     found
@@ -136,6 +137,11 @@ impl Page {
             }
             sleep(Duration::from_millis(30)).await;
         }
+    }
+
+    /// Waits until an expression has this value.
+    pub async fn becomes(&mut self, expression: &str, wanted: &Value) {
+        self.until(&format!("JSON.stringify({expression}) === {}", Value::from(wanted.to_string()))).await;
     }
 
     /// Types a text into a field in the place of what is there.

@@ -3,7 +3,7 @@
 //!
 //! With UPDATE_DOCS=1 the pictures of `docs/console/` are taken anew.
 
-mod chromium;
+pub mod chromium;
 
 use futures_util::SinkExt;
 use serde_json::{Value, json};
