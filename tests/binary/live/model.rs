@@ -8,11 +8,11 @@ use super::client::Live;
 use crate::process::{Plutino, send, stream};
 
 /// A view, what a client of it may ask for, and what its rows are by all messages so far.
-struct Case {
-    name: &'static str,
-    sql: &'static str,
-    queries: &'static [&'static str],
-    rows: fn(&[Value]) -> BTreeMap<String, Value>,
+pub struct Case {
+    pub name: &'static str,
+    pub sql: &'static str,
+    pub queries: &'static [&'static str],
+    pub rows: fn(&[Value]) -> BTreeMap<String, Value>,
 }
 
 fn newest(messages: &[Value], passes: fn(&Value) -> bool) -> BTreeMap<String, Value> {
@@ -38,7 +38,7 @@ fn first(mut rows: Vec<(String, Value)>, count: usize) -> Vec<(String, Value)> {
     rows
 }
 
-const CASES: &[Case] = &[
+pub const CASES: &[Case] = &[
     Case {
         name: "newest",
         sql: "CREATE VIEW newest WITH (KEY=\"id\", PARAMS=\"id,site\") AS SELECT id, site, v FROM s WHERE v < 8",
@@ -240,18 +240,29 @@ const OVER_VIEWS: &[Case] = &[
     },
 ];
 
-/// Whether a row is in the part that a query asks for.
-fn is_in(query: &str, row: &Value) -> bool {
+/// The parameters of a query with their values.
+pub fn params(query: &str) -> BTreeMap<&str, Vec<&str>> {
     let mut wanted: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for (name, value) in query.trim_start_matches('?').split('&').filter_map(|pair| pair.split_once('=')) {
         if !name.starts_with('_') {
             wanted.entry(name).or_default().push(value);
         }
     }
-    wanted.iter().all(|(name, values)| {
+    wanted
+}
+
+/// Whether a row is in the part that a query asks for.
+pub fn is_in(query: &str, row: &Value) -> bool {
+    params(query).iter().all(|(name, values)| {
         let text = row[name].as_str().map_or_else(|| row[name].to_string(), str::to_owned);
         values.contains(&text.as_str())
     })
+}
+
+/// A random message.
+pub fn message(random: &mut fastrand::Rng) -> Value {
+    let site = ["a", "b", "c"][random.usize(0..3)];
+    json!({"id": random.u8(0..6), "site": site, "v": random.u8(0..10), "ts": 1_000_000 + random.i64(0..20_000)})
 }
 
 async fn model(name: &str, cases: &[Case], workers: &str, seed: u64) {
@@ -266,11 +277,7 @@ async fn model(name: &str, cases: &[Case], workers: &str, seed: u64) {
     let mut clients: Vec<(usize, String, Live)> = Vec::new();
     for round in 0..40 {
         for _ in 0..random.usize(1..12) {
-            let site = ["a", "b", "c"][random.usize(0..3)];
-            let message = json!({
-                "id": random.u8(0..6), "site": site, "v": random.u8(0..10),
-                "ts": 1_000_000 + random.i64(0..20_000),
-            });
+            let message = message(&mut random);
             send(&mut feed, message.to_string()).await;
             messages.push(message);
         }

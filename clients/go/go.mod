@@ -1,0 +1,3 @@
+module plutino
+
+go 1.21
