@@ -21,9 +21,9 @@ use crate::io::queue::{FrameBatch, FrameReceiver, Received};
 use crate::metrics::RuleMetrics;
 use crate::time::{stamp, unstamp};
 
+use super::batch::RowBatch;
 use super::operate::{Operate, Progress};
 use super::queue::RuleQueue;
-use super::row::RowBatch;
 use super::scan::StreamScan;
 use super::timers::{Timers, Turn, WorkerClock};
 
@@ -154,11 +154,10 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
                     idle_check = None;
                     queue.restart_idle(now);
                     if !event_time {
-                        batch.stepped_back = true;
-                        batch.times.iter_mut().for_each(|time| *time = (*time).min(now));
+                        batch.step_back(now);
                     }
                 }
-                if !batch.times.is_empty() || batch.stepped_back || queue.ended() {
+                if !batch.is_empty() || batch.stepped_back || queue.ended() {
                     output.session(&capability).give(batch);
                 }
                 if event_time {
@@ -193,7 +192,7 @@ pub fn rule(worker: &mut Worker, parts: RuleParts) -> Installed {
             run(&mut failed, &metrics, || {
                 let mut operator = operator.borrow_mut();
                 input.for_each(|_time, batches| {
-                    let given = |batch: &RowBatch| !batch.times.is_empty() || batch.stepped_back;
+                    let given = |batch: &RowBatch| !batch.is_empty() || batch.stepped_back;
                     batches.drain(..).filter(given).for_each(|batch| operator.rows(batch));
                 });
                 operator.advance(reached);

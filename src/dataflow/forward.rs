@@ -3,6 +3,10 @@
 //! It takes the place that the rule's queue has on the thread of the state. Rows that pass the scan are sent in batches,
 //! together with everything that advances the watermark; the queue decides which rows are late. At most about
 //! `IN_FLIGHT` rows are under way: beyond that the streams of this thread wait for the rule.
+//!
+//! Where the plan allows it, rows are accumulated here, and groups are sent ([`Combiner`]). They wait only while this
+//! thread has more messages: the thread of the state knows that, and ends no window before they have come. Whether an
+//! accumulated row is late is decided here, by what this thread has seen.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -11,11 +15,12 @@ use timely::scheduling::Activator;
 
 use crate::value::Value;
 
+use super::batch::RowBatch;
 use super::cluster::Post;
+use super::combine::Combiner;
 use super::command::RuleKey;
 use super::event_clock::{EventClocks, Verdict};
 use super::letters::{Advance, ForwardedRows, RuleLetter};
-use super::row::RowBatch;
 
 /// How many rows of one rule and thread may be under way before the streams of the thread wait.
 const IN_FLIGHT: usize = 32 * 1024;
@@ -29,6 +34,8 @@ pub struct Forward {
     clocks: EventClocks,
     rows: RefCell<RowBatch>,
     width: usize,
+    /// Set where rows may be accumulated here.
+    combiner: Option<RefCell<Combiner>>,
     advances: RefCell<Vec<Advance>>,
     /// Of each input: the largest timestamp, less the tolerance.
     reached: Box<[Cell<i64>]>,
@@ -50,8 +57,9 @@ impl Forward {
             rule,
             home,
             post,
-            rows: RefCell::new(RowBatch { width, ..RowBatch::default() }),
+            rows: RefCell::new(RowBatch::of_width(width)),
             width,
+            combiner: None,
             advances: RefCell::default(),
             reached: (0..clocks.inputs()).map(|_| Cell::new(i64::MIN)).collect(),
             behind: (0..clocks.inputs()).map(|_| Cell::new(false)).collect(),
@@ -61,6 +69,12 @@ impl Forward {
             leaving: Cell::new(false),
             streams_waiting: RefCell::default(),
         }
+    }
+
+    /// Accumulates rows, and sends groups. The rule has a single input.
+    #[must_use]
+    pub fn combining(self, combiner: Combiner) -> Forward {
+        Forward { combiner: Some(RefCell::new(combiner)), ..self }
     }
 
     /// Sets the inputs of the rule's streams.
@@ -73,12 +87,16 @@ impl Forward {
         self.clocks.judge(input, time, now, skew)
     }
 
-    /// Advances the watermark by a row of an input, whether the row passes or not.
-    pub fn advance(&self, input: u16, time: i64, tolerance: i64) {
+    /// Advances the watermark by a row of an input, whether the row passes or not. If it is known already that the row is
+    /// late, returns how far it is behind, ms.
+    pub fn advance(&self, input: u16, time: i64, tolerance: i64) -> Option<i64> {
         let known = &self.reached[usize::from(input)];
+        if time < known.get() && self.accumulates() {
+            return Some(known.get().saturating_sub(time));
+        }
         let reached = time.saturating_sub(tolerance);
         if reached <= known.get() {
-            return;
+            return None;
         }
         known.set(reached);
         let row = self.rows.borrow().times.len();
@@ -87,21 +105,52 @@ impl Forward {
             Some(last) if (last.row, last.input) == (row, input) => last.reached = reached,
             _ => advances.push(Advance { row, input, reached }),
         }
+        None
     }
 
-    /// Adds a row of an input, taking its slots.
-    pub fn push(&self, input: u16, time: i64, received: Instant, slots: &mut [Value]) {
-        self.rows.borrow_mut().push(input, time, received, slots);
+    /// Adds a row of an input that has passed the scan at `now`. Its slots may be taken.
+    pub fn push(&self, input: u16, now: i64, time: i64, received: Instant, slots: &mut [Value]) {
+        match &self.combiner {
+            Some(combiner) if combiner.borrow().accumulates() => {
+                combiner.borrow_mut().row(now, time, slots);
+                self.rows.borrow_mut().received.get_or_insert(received);
+            }
+            _ => self.rows.borrow_mut().push(input, time, received, slots),
+        }
+    }
+
+    fn accumulates(&self) -> bool {
+        self.combiner.as_ref().is_some_and(|combiner| combiner.borrow().accumulates())
+    }
+
+    /// Whether something was found that has not been sent.
+    pub fn holds_rows(&self) -> bool {
+        !self.rows.borrow().is_empty() || self.combiner.as_ref().is_some_and(|combiner| !combiner.borrow().is_empty())
     }
 
     /// Sends what the scan of an input has found; `behind`: more messages wait for it.
     pub fn hand_over(&self, input: u16, behind: bool) {
-        let empty = self.rows.borrow().times.is_empty() && self.advances.borrow().is_empty();
-        if self.behind[usize::from(input)].replace(behind) == behind && empty {
+        let (known, reached) = (&self.behind[usize::from(input)], self.reached[usize::from(input)].get());
+        let empty = !self.holds_rows() && self.advances.borrow().is_empty();
+        if known.get() == behind && empty {
             return;
         }
-        let rows = self.rows.replace(RowBatch { width: self.width, ..RowBatch::default() });
-        self.in_flight.set(self.in_flight.get() + rows.times.len());
+        // Home ends no window without this thread as long as it knows that more comes.
+        if behind
+            && known.get()
+            && let Some(combiner) = &self.combiner
+            && combiner.borrow_mut().may_wait(reached)
+        {
+            return;
+        }
+        known.set(behind);
+        self.send(input, behind);
+    }
+
+    fn send(&self, input: u16, behind: bool) {
+        let mut rows = self.rows.replace(RowBatch::of_width(self.width));
+        self.combiner.iter().for_each(|combiner| combiner.borrow_mut().take(&mut rows));
+        self.in_flight.set(self.in_flight.get() + rows.weight());
         self.letters.set(self.letters.get() + 1);
         let advances = self.advances.take();
         let letter = ForwardedRows { rule: self.rule, rows, advances, input, behind };
@@ -127,7 +176,151 @@ impl Forward {
         self.leaving.set(true);
     }
 
+    /// Sends what waits for more messages: none will come.
+    pub fn finish(&self) {
+        if self.holds_rows() {
+            self.send(0, self.behind[0].get());
+        }
+    }
+
     pub fn letters(&self) -> u64 {
         self.letters.get()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cluster::{SharedWorker, of_process};
+    use super::super::context::RuleContext;
+    use super::super::output::Output;
+    use super::*;
+    use crate::definition::rule::RuleOptions;
+    use crate::definition::stream::Catalog;
+    use crate::plan::physical::Body;
+    use crate::sql::parse_create;
+
+    /// A rule with windows of 1 s in event time, whose home is the same worker.
+    struct Letters {
+        shared: SharedWorker<RuleLetter>,
+        forward: Forward,
+    }
+
+    impl Letters {
+        fn new() -> Letters {
+            let mut catalog = Catalog::default();
+            let create = "CREATE STREAM a () WITH (TYPE=\"websocket\", DATASOURCE=\"/a\", TIMESTAMP=\"ts\")";
+            catalog.create(&parse_create(create).expect("it is right")).expect("it is new");
+            let options = RuleOptions { event_time: true, ..RuleOptions::default() };
+            let sql = "SELECT count(*) AS n FROM a GROUP BY k, TUMBLINGWINDOW(ss, 1)";
+            let plan = crate::plan::plan(sql, &options, &catalog).expect("it is right");
+            let Body::Stateful(body) = plan.body else { panic!("it has windows") };
+            let context = RuleContext {
+                id: "r".into(),
+                started: 0,
+                zone: jiff::tz::TimeZone::UTC,
+                hits: Default::default(),
+                pause: Default::default(),
+            };
+            let output = Output::new(Vec::new(), false, false, Default::default());
+            let combiner = Combiner::new(*body, context.into(), std::rc::Rc::new(output.into()));
+            let seat = of_process(vec![Default::default()], &Default::default()).pop().expect("a seat");
+            let shared = SharedWorker::take(seat);
+            let forward = Forward::new(7, 0, shared.post().clone(), EventClocks::new(1), 2).combining(combiner);
+            Letters { shared, forward }
+        }
+
+        /// Rows of a time, one for each key; the columns of a row are its time and its key.
+        fn rows(&self, time: i64, keys: impl IntoIterator<Item = i64>) {
+            for key in keys {
+                assert_eq!(self.forward.advance(0, time, 0), None);
+                let mut slots = [Value::Int(key), Value::Int(time)];
+                self.forward.push(0, 0, time, Instant::now(), &mut slots);
+            }
+        }
+
+        /// Hands over; returns the letters that were sent: the rows and groups of each, and whether more comes.
+        fn sent(&mut self, behind: bool) -> Vec<(usize, usize, bool)> {
+            self.forward.hand_over(0, behind);
+            while self.shared.step() {}
+            let letters = self.shared.receive().into_iter().map(|(_, letter)| match letter {
+                RuleLetter::Rows(ForwardedRows { rows, behind, .. }) => {
+                    let groups = rows.partials.iter().map(|(_, partial)| partial.groups.len()).sum();
+                    (rows.times.len(), groups, behind)
+                }
+                other => panic!("{other:?}"),
+            });
+            letters.collect()
+        }
+    }
+
+    #[test]
+    fn groups_wait_while_home_knows_that_more_comes() {
+        let mut letters = Letters::new();
+        letters.rows(100, [1, 1, 1, 2, 2]);
+        assert_eq!(letters.sent(true), [(0, 2, true)], "home does not know yet");
+        letters.rows(200, [1, 1, 1, 2, 2]);
+        assert_eq!(letters.sent(true), []);
+        assert!(letters.forward.holds_rows());
+        letters.rows(300, [1, 2, 2]);
+        assert_eq!(letters.sent(false), [(0, 2, false)]);
+        assert!(!letters.forward.holds_rows());
+        assert_eq!(letters.sent(false), []);
+    }
+
+    #[test]
+    fn groups_go_when_their_window_ends_when_they_are_many_and_after_a_while() {
+        let mut letters = Letters::new();
+        letters.rows(100, [1, 1, 1]);
+        assert_eq!(letters.sent(true), [(0, 1, true)]);
+        letters.rows(200, [1, 1, 1]);
+        assert_eq!(letters.sent(true), []);
+        letters.rows(1000, [1, 1, 1]);
+        assert_eq!(letters.sent(true), [(0, 2, true)], "the first window has ended");
+        (0..4).for_each(|_| letters.rows(1001, 0..4096));
+        assert_eq!(letters.sent(true), [(0, 4096, true)]);
+        letters.rows(1002, [1, 1, 1]);
+        assert_eq!(letters.sent(true), []);
+        std::thread::sleep(std::time::Duration::from_millis(11));
+        assert_eq!(letters.sent(true), [(0, 1, true)], "it has waited long enough");
+        letters.rows(1003, [1]);
+        assert_eq!(letters.sent(true), []);
+        letters.forward.finish();
+        assert!(!letters.forward.holds_rows());
+    }
+
+    #[test]
+    fn rows_go_as_they_are_while_each_has_a_group_of_its_own() {
+        let mut letters = Letters::new();
+        letters.rows(100, 0..100);
+        assert_eq!(letters.sent(false), [(0, 100, false)]);
+        // It is tried again, and twice as many letters later each time.
+        for tries in [4, 8, 16] {
+            for _ in 0..tries {
+                letters.rows(100, 0..100);
+                assert_eq!(letters.sent(false), [(100, 0, false)]);
+            }
+            letters.rows(100, 0..100);
+            assert_eq!(letters.sent(false), [(0, 100, false)]);
+        }
+        for _ in 0..32 {
+            letters.rows(100, [1]);
+            assert_eq!(letters.sent(false), [(1, 0, false)]);
+        }
+        for _ in 0..3 {
+            letters.rows(100, [1, 1, 1, 1]);
+            assert_eq!(letters.sent(false), [(0, 1, false)]);
+        }
+    }
+
+    #[test]
+    fn groups_count_for_what_is_under_way() {
+        let mut letters = Letters::new();
+        for _ in 0..8 {
+            (0..3).for_each(|_| letters.rows(100, 0..4096));
+            letters.sent(false);
+        }
+        assert!(letters.forward.is_full());
+        letters.forward.taken(4096);
+        assert!(!letters.forward.is_full());
     }
 }

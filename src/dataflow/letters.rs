@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::io::queue::MessageBatch;
 
+use super::batch::RowBatch;
 use super::command::RuleKey;
-use super::row::RowBatch;
 
 /// A letter about a rule.
 #[derive(Clone, Debug, Serialize, Deserialize)]

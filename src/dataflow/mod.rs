@@ -4,8 +4,10 @@
 //! and nothing crosses a thread. This layer opens no socket and knows no JSON beyond what the scan decodes.
 
 mod analytic;
+pub mod batch;
 pub mod build;
 pub mod cluster;
+mod combine;
 pub mod command;
 pub mod context;
 mod dead_letters;

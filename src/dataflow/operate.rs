@@ -2,8 +2,9 @@
 
 use crate::plan::fingerprint::Fingerprint;
 
+use super::batch::RowBatch;
 use super::queue::RuleQueue;
-use super::row::{RowBatch, ScannedRow};
+use super::row::ScannedRow;
 use super::state::checkpoint::CheckpointError;
 use super::state::measure::StateSize;
 use super::timers::Turn;

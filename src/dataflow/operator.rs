@@ -14,6 +14,7 @@ use crate::value::Value;
 use crate::value::key::GroupKey;
 
 use super::analytic::{Elements, Memories};
+use super::batch::RowBatch;
 use super::context::RuleContext;
 use super::join::{Give, Others, ScanTable};
 use super::lookup::Lookup;
@@ -21,14 +22,14 @@ use super::operate::{Operate, Progress};
 use super::output::Output;
 use super::queue::RuleQueue;
 use super::results::Results;
-use super::row::{KeptRow, RowBatch, ScannedRow};
+use super::row::{KeptRow, ScannedRow};
 use super::slots::SlotNames;
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
 use super::state::quarter;
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
-use super::window::{Arrival, Closed, ClosedWindows, Windows};
+use super::window::{Arrival, Closed, ClosedWindows, Partial, Windows};
 
 /// A state with a limit is measured after this many rows.
 const MEASURED_ROWS: u32 = 1024;
@@ -162,7 +163,7 @@ impl RuleOperator {
             tables: Tables { scanned: scan_tables(&plan, &inputs), lookups },
             alarm,
             changes: 0,
-            inbox: (RowBatch { width, ..RowBatch::default() }, 0),
+            inbox: (RowBatch::of_width(width), 0),
             current: None,
             closed: ClosedWindows::new(),
             frontier: Some(i64::MIN),
@@ -221,10 +222,11 @@ impl RuleOperator {
         meter.bytes()
     }
 
-    /// Compares the state with its limit: the oldest part is dropped, or the rule fails.
-    fn limit_state(&mut self) -> Option<Progress> {
+    /// Compares the state with its limit, after so many more rows or groups: the oldest part is dropped, or the rule
+    /// fails.
+    fn limit_state(&mut self, more: u32) -> Option<Progress> {
         let limit = self.plan.state_limit?;
-        self.unmeasured += 1;
+        self.unmeasured = self.unmeasured.saturating_add(more);
         if self.unmeasured < MEASURED_ROWS {
             return None;
         }
@@ -316,7 +318,7 @@ impl RuleOperator {
 
     pub fn rows(&mut self, mut batch: RowBatch) {
         self.output.borrow_mut().received(batch.received);
-        self.changes += batch.times.len() as u64;
+        self.changes += (batch.times.len() + batch.partials.len()) as u64;
         self.stepping_back |= batch.stepped_back;
         if !self.plan.ordered && self.tables.scanned.is_empty() {
             return self.inbox.0.append(batch);
@@ -387,6 +389,15 @@ impl RuleOperator {
                     self.stepping_back = false;
                 }
                 continue;
+            } else if let Some(partial) = self.inbox.0.pop_partial(self.inbox.1) {
+                let groups = partial.groups.len() as u32;
+                self.merge(partial);
+                if let Some(full) = self.limit_state(groups) {
+                    return full;
+                }
+                if turn.spend(groups) {
+                    return Progress::More;
+                }
             } else if let Some((time, input)) = self.next_row() {
                 // Windows that end with the arrival of the row are sent first.
                 if self.plan.ordered || self.plan.counts_hits || self.windows.rows_end_windows() {
@@ -397,7 +408,7 @@ impl RuleOperator {
                 }
                 self.current = None;
                 self.row(now, time, input);
-                if let Some(full) = self.limit_state() {
+                if let Some(full) = self.limit_state(1) {
                     return full;
                 }
                 if turn.spend(1) {
@@ -433,7 +444,7 @@ impl RuleOperator {
             self.current = Some((time, usize::from(inbox.inputs[*taken])));
             *taken += 1;
             if *taken == inbox.times.len() {
-                inbox.clear();
+                inbox.clear_rows();
                 *taken = 0;
             }
         } else {
@@ -553,6 +564,19 @@ impl RuleOperator {
                 lose(Place::Aggregate, "Select", error, arrival.row);
             }
         }
+    }
+
+    /// Adds rows that another thread has accumulated to their window.
+    fn merge(&mut self, partial: Partial) {
+        let RuleOperator { output, windows, flow, .. } = self;
+        // Their WHERE is the scan's.
+        flow.filter_in += partial.seen;
+        flow.filter_out += partial.seen;
+        flow.window_in += partial.seen;
+        windows.merge(partial, &mut |error, rows| {
+            let mut output = output.borrow_mut();
+            (0..rows).for_each(|_| output.error(Place::Aggregate, format_args!("run Select error: {error}")));
+        });
     }
 
     /// Starts the result of a window.

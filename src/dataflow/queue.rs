@@ -6,7 +6,8 @@
 //!
 //! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced the
 //! watermark before it. So a row is late exactly if it would be late on this thread. A thread with waiting messages holds
-//! its stream's time back to what it has seen; a thread without does not.
+//! its stream's time back to what it has seen; a thread without does not. Rows that the other thread has accumulated are late
+//! together, where their slice is over.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -15,12 +16,13 @@ use timely::scheduling::Activator;
 
 use crate::value::Value;
 
+use super::batch::RowBatch;
 use super::cluster::Post;
 use super::command::RuleKey;
 use super::event_clock::{EventClocks, Verdict};
 use super::letters::{Advance, ForwardedRows, RuleLetter};
-use super::row::RowBatch;
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
+use super::window::Partial;
 
 /// At this many rows the streams of a rule wait until it has taken them.
 const FULL: usize = 32 * 1024;
@@ -115,7 +117,7 @@ impl RuleQueue {
     pub fn new(width: usize, streams: impl IntoIterator<Item = bool>, idle_timeout: i64, now: i64) -> Self {
         let streams: Vec<StreamTime> = streams.into_iter().map(|counts| StreamTime::new(1, counts, now)).collect();
         RuleQueue {
-            batch: RefCell::new(RowBatch { width, ..RowBatch::default() }),
+            batch: RefCell::new(RowBatch::of_width(width)),
             width,
             clocks: EventClocks::new(streams.len()),
             streams,
@@ -159,7 +161,7 @@ impl RuleQueue {
 
     /// Whether so many rows wait that the streams must wait too.
     pub fn is_full(&self) -> bool {
-        self.batch.borrow().times.len() >= FULL
+        self.batch.borrow().weight() >= FULL
     }
 
     /// Whether the rule has work left besides new rows.
@@ -213,23 +215,23 @@ impl RuleQueue {
     /// time: the windows of their scan may be over.
     pub fn accept(&self, from: usize, letter: ForwardedRows, now: i64, event_time: bool) -> Refused {
         let ForwardedRows { mut rows, advances, input, behind, .. } = letter;
-        let count = rows.times.len();
+        let weight = rows.weight();
         let mut refused = Refused::default();
         if event_time {
             self.streams[usize::from(input)].threads[from].behind.set(behind);
             (refused.late, refused.late_by) = self.remove_late(from, &mut rows, &advances, now);
         } else {
-            rows.times.iter_mut().for_each(|time| *time = (*time).max(now));
+            rows.come_at(now);
         }
-        if self.overflows() {
-            // No stream waits for a rule that pauses.
+        // No stream waits for a rule that pauses. A rule with partials does not: it only waits for its sinks.
+        if self.overflows() && rows.partials.is_empty() {
             refused.dropped = rows.times.len() as u64;
-            self.tell(from, count);
+            self.tell(from, weight);
             return refused;
         }
         self.batch.borrow_mut().append(rows);
         if let Some(senders) = &self.senders {
-            senders.untold.borrow_mut()[from] += count;
+            senders.untold.borrow_mut()[from] += weight;
         }
         refused
     }
@@ -237,7 +239,7 @@ impl RuleQueue {
     /// Advances the watermark as the other thread's rows do, and removes late rows; returns how many there were, and how
     /// far the last one was behind, ms.
     fn remove_late(&self, from: usize, rows: &mut RowBatch, advances: &[Advance], now: i64) -> (u64, i64) {
-        let mut late_by = 0;
+        let (mut late_count, mut late_by) = self.remove_late_partials(rows);
         let mut advances = advances.iter().peekable();
         let mut late: Vec<usize> = Vec::new();
         for row in 0..=rows.times.len() {
@@ -259,7 +261,23 @@ impl RuleQueue {
         if !late.is_empty() {
             rows.remove(&late);
         }
-        (late.len() as u64, late_by)
+        late_count += late.len() as u64;
+        (late_count, late_by)
+    }
+
+    /// Removes rows that were accumulated and whose slice is over; returns the same of them.
+    fn remove_late_partials(&self, rows: &mut RowBatch) -> (u64, i64) {
+        let watermark = self.watermark.get();
+        let late = |partial: &Partial| partial.end <= watermark;
+        let (mut count, mut late_by) = (0, 0);
+        for (_, partial) in rows.partials.iter().filter(|(_, partial)| late(partial)) {
+            count += partial.len();
+            late_by = late_by.max(watermark.saturating_sub(partial.times.0));
+        }
+        if count > 0 {
+            rows.retain_partials(|partial| !late(partial));
+        }
+        (count, late_by)
     }
 
     /// Tells a thread that this many of its rows were taken.
@@ -346,7 +364,7 @@ impl RuleQueue {
 
     /// Activates the rule's dataflow if there is anything new.
     pub fn hand_over(&self) {
-        if self.batch.borrow().times.is_empty() && self.told.get() == self.watermark.get() {
+        if self.batch.borrow().is_empty() && self.told.get() == self.watermark.get() {
             return;
         }
         self.told.set(self.watermark.get());
@@ -367,8 +385,7 @@ impl RuleQueue {
     /// Takes the waiting rows.
     pub fn take(&self) -> RowBatch {
         let was_full = self.is_full();
-        let empty = RowBatch { width: self.width, ..RowBatch::default() };
-        let rows = std::mem::replace(&mut *self.batch.borrow_mut(), empty);
+        let rows = self.batch.replace(RowBatch::of_width(self.width));
         if was_full {
             self.streams_waiting.borrow().iter().for_each(Activator::activate);
         }
@@ -429,13 +446,8 @@ mod tests {
     }
 
     fn rows(input: u16, times: &[i64], behind: bool) -> ForwardedRows {
-        let rows = RowBatch {
-            width: 1,
-            values: times.iter().map(|time| Value::Int(*time)).collect(),
-            times: times.to_vec(),
-            inputs: vec![input; times.len()],
-            ..RowBatch::default()
-        };
+        let mut rows = RowBatch::of_width(1);
+        times.iter().for_each(|time| rows.push(input, *time, Instant::now(), &mut [Value::Int(*time)]));
         let advance = |(row, time): (usize, &i64)| Advance { row, input, reached: *time };
         let mut advances: Vec<Advance> = times.iter().enumerate().map(advance).collect();
         advances.dedup_by(|next, last| next.reached <= last.reached);

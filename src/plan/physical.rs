@@ -210,6 +210,8 @@ pub struct Stateful {
     pub grouped: bool,
     /// Windows keep accumulators for each group and no rows.
     pub incremental: bool,
+    /// Threads may accumulate the rows of a window each by itself, and merge the groups afterwards.
+    pub merges: bool,
     /// Aggregates of WHERE, over all rows of the window; their results are in the last of `row_slots`.
     pub window_aggregates: Vec<AggregateCall>,
     /// The result of the i-th is in slot `row_slots + i`.
@@ -251,6 +253,7 @@ impl Stateful {
             keys: Vec::new(),
             grouped: false,
             incremental: false,
+            merges: false,
             window_aggregates: Vec::new(),
             state_limit: None,
             aggregates: Vec::new(),

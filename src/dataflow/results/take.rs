@@ -163,7 +163,7 @@ impl Results {
         }
         if self.strategy.direct {
             let scope = Scope { slots, context: &context };
-            accumulate(&mut taken.groups, plan, &scope, &mut self.key).map_err(ResultError::Aggregate)
+            accumulate(&mut taken.groups, plan, &scope, &mut self.key).map(|_| ()).map_err(ResultError::Aggregate)
         } else if self.strategy.wanted.is_some() {
             let pushed = taken.passed.push(again(), time, slots, &plan.order, &context);
             pushed.map_err(ResultError::Order)

@@ -49,12 +49,14 @@ impl Target {
         }
     }
 
-    /// Whether rows of several threads come together where they go.
-    pub(super) fn is_shared(&self) -> bool {
+    /// Whether it must be told when no more messages wait, after it was told that some do; `event_time`: the rule is in
+    /// event time.
+    pub(super) fn waits_for_the_last(&self, event_time: bool) -> bool {
         match self {
             Target::Results(_) => false,
-            Target::Queue(queue, _) => queue.is_shared(),
-            Target::Forward(..) => true,
+            // Rows of several threads come together there.
+            Target::Queue(queue, _) => event_time && queue.is_shared(),
+            Target::Forward(forward, _) => event_time || forward.holds_rows(),
         }
     }
 
@@ -240,7 +242,7 @@ impl ScanRule {
                 Ok(())
             }
             Target::Forward(forward, input) => {
-                forward.push(*input, time, received, &mut self.slots);
+                forward.push(*input, now, time, received, &mut self.slots);
                 Ok(())
             }
             Target::Results(projection) => {
@@ -367,9 +369,14 @@ impl ScanRule {
                 Err(Stop::Quietly)
             }
             Target::Forward(forward, input) => {
-                // Where all rows come together it is decided whether it is late.
-                forward.advance(*input, time, event_time.late_tolerance);
-                Ok(time)
+                // Mostly it is decided where all rows come together whether it is late.
+                match forward.advance(*input, time, event_time.late_tolerance) {
+                    None => Ok(time),
+                    Some(late_by) => {
+                        self.metrics.is_late(late_by);
+                        Err(Stop::Quietly)
+                    }
+                }
             }
         }
     }

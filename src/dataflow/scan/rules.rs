@@ -239,7 +239,7 @@ impl Rules {
             rule.touched = false;
             rule.metrics.works(now, std::mem::take(&mut rule.passed));
             rule.target.hand_over(behind);
-            if behind && rule.plan.event_time.is_some() && rule.target.is_shared() {
+            if behind && rule.target.waits_for_the_last(rule.plan.event_time.is_some()) {
                 self.behind.push(member);
             }
             if rule.target.is_full() && !self.full.contains(&place) {

@@ -11,6 +11,7 @@ mod errors;
 mod feeds;
 mod indexed;
 mod joins;
+mod partials;
 mod sizes;
 mod spread;
 mod threads;

@@ -32,11 +32,11 @@ use crate::value::key::GroupKey;
 use crate::view::ViewCell;
 
 use super::analytic::Memories;
+use super::batch::RowBatch;
 use super::context::RuleContext;
 use super::feed::Feed;
 use super::operate::{Operate, Progress};
 use super::queue::RuleQueue;
-use super::row::RowBatch;
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
 use super::state::measure::{Meter, StateSize};
 use super::timers::{Alarm, Turn, WorkerClock};

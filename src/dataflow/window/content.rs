@@ -77,6 +77,29 @@ pub struct Group {
     pub accumulators: Vec<Accumulator>,
 }
 
+/// Rows of one slice that a thread has accumulated, for the thread of the rule's state.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Partial {
+    /// Times of its first and last row.
+    pub times: (i64, i64),
+    /// The end of its slice, exclusive. By the clock its slice is the one that is open when it arrives.
+    pub end: i64,
+    pub groups: Groups,
+    /// How many rows each group has.
+    pub rows: Vec<u32>,
+    /// Rows that came, including those that errors have lost.
+    pub seen: u64,
+    /// What it takes to keep it, in rows: its groups, or its rows where groups grow with them.
+    pub weight: usize,
+}
+
+impl Partial {
+    /// The rows that are in its groups.
+    pub fn len(&self) -> u64 {
+        self.rows.iter().copied().map(u64::from).sum()
+    }
+}
+
 impl Content {
     /// Nothing yet, with room for this many groups: a window mostly has as many as the one before.
     pub fn with_room(groups: usize) -> Self {
@@ -97,7 +120,7 @@ impl Content {
             return Ok(());
         }
         let scope = Scope { slots: arrival.row, context: arrival.context };
-        accumulate(&mut self.groups, plan, &scope, arrival.key)
+        accumulate(&mut self.groups, plan, &scope, arrival.key).map(|_| ())
     }
 
     /// Counts a row at this time.
@@ -120,6 +143,25 @@ impl Content {
                 }
                 // An error stays in the accumulator and is reported with its result.
                 Some(mine) => mine.append(&group.accumulators),
+            }
+        }
+    }
+
+    /// Merges groups that were accumulated elsewhere. Those that do not go together with what is here are lost: `lose` is
+    /// given the error, and how many rows they were of.
+    pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
+        let Partial { times: (first, last), groups, rows, .. } = partial;
+        self.count(first);
+        self.count(last);
+        for ((key, group), rows) in groups.into_iter().zip(rows) {
+            match self.groups.get_mut(&key) {
+                None => {
+                    self.groups.insert(key, group);
+                }
+                Some(mine) => match agree(&mine.accumulators, &group.accumulators) {
+                    Ok(()) => mine.append(&group.accumulators),
+                    Err(error) => lose(error, rows),
+                },
             }
         }
     }
@@ -156,7 +198,15 @@ impl Arrival<'_> {
     }
 }
 
-/// Adds a row to its group. `key` is scratch.
+/// Whether accumulators can be merged, all of them.
+///
+/// # Errors
+/// The values of two of them cannot be compared.
+pub fn agree(before: &[Accumulator], later: &[Accumulator]) -> Result<(), EvalError> {
+    before.iter().zip(later).try_for_each(|(before, later)| before.check_merge(later))
+}
+
+/// Adds a row to its group; returns the number of the group. `key` is scratch.
 ///
 /// # Errors
 /// The key or an argument of an aggregate has no value that can be used: the row is in no group.
@@ -165,7 +215,7 @@ pub fn accumulate(
     plan: &Stateful,
     scope: &Scope<'_>,
     key: &mut GroupKey,
-) -> Result<(), EvalError> {
+) -> Result<usize, EvalError> {
     let found = if plan.keys.is_empty() {
         key.clear();
         if groups.is_empty() { None } else { Some(0) }
@@ -174,11 +224,13 @@ pub fn accumulate(
         groups.get_index_of(key.parts())
     };
     match found {
-        Some(index) => add_to(&mut groups[index].accumulators, plan, scope),
+        Some(index) => {
+            add_to(&mut groups[index].accumulators, plan, scope)?;
+            Ok(index)
+        }
         None => {
             let group = new_group(plan, scope)?;
-            groups.insert(key.clone(), group);
-            Ok(())
+            Ok(groups.insert_full(key.clone(), group).0)
         }
     }
 }

@@ -14,8 +14,8 @@ use crate::plan::physical::Stateful;
 use crate::time::Alignment;
 use crate::time::Unit;
 
-use super::content::{Arrival, Closed, ClosedWindows, Content};
-use super::slices::{Slices, gcd};
+use super::content::{Arrival, Closed, ClosedWindows, Content, Partial};
+use super::slices::{Slices, slices_of};
 
 /// Open windows.
 pub struct Hopping {
@@ -43,7 +43,7 @@ impl Hopping {
     pub fn new(unit: Unit, length: u64, hop: u64, zone: &TimeZone, alarm: Alarm, merge_ahead: bool) -> Self {
         Hopping {
             hops: Alignment::new(unit, hop, zone.clone()),
-            slices: Alignment::new(unit, gcd(length, hop), zone.clone()),
+            slices: slices_of(unit, length, hop, zone),
             length,
             tumbling: length == hop,
             open: BTreeMap::new(),
@@ -93,16 +93,27 @@ impl Hopping {
         if !arrival.passes {
             return Ok(());
         }
-        let time = arrival.time;
+        let added = self.slice(arrival.time).add(plan, arrival);
+        self.expect(self.last_window_end);
+        added
+    }
+
+    /// Merges rows of one slice that another thread has accumulated. Groups that do not go together with what is here
+    /// are lost: `lose` is given the error, and how many rows they were of.
+    pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
+        self.slice(partial.times.0).merge(partial, lose);
+        self.expect(self.last_window_end);
+    }
+
+    /// The slice of a time.
+    fn slice(&mut self, time: i64) -> &mut Content {
         if time < self.last.0 || time >= self.last.1 {
             self.last = self.slices.bounds(time);
             self.last_window_end = if self.tumbling { self.last.1 } else { self.hops.bounds(time).1 };
         }
         let (start, end) = self.last;
         let (_, content) = self.open.entry(start).or_insert_with(|| (end, Content::with_room(self.groups)));
-        let added = content.add(plan, arrival);
-        self.expect(self.last_window_end);
-        added
+        content
     }
 
     /// Adds the next windows that end at or before `frontier` to `closed`.

@@ -7,6 +7,7 @@
 mod content;
 mod count;
 mod hopping;
+mod partial;
 mod session;
 mod slices;
 mod sliding;
@@ -20,7 +21,8 @@ use super::timers::Alarm;
 
 use content::{Content, merges_ahead};
 
-pub use content::{Arrival, Closed, ClosedWindows, Group, Groups, accumulate, add_all};
+pub use content::{Arrival, Closed, ClosedWindows, Group, Groups, Partial, accumulate, add_all};
+pub use partial::Partials;
 pub use slices::gcd;
 
 /// The open windows of a rule.
@@ -112,6 +114,15 @@ impl Windows {
             Windows::Session(windows) => windows.row(plan, arrival),
             Windows::Count(windows) => windows.row(plan, arrival, closed),
             Windows::State(windows) => windows.row(plan, arrival, closed),
+        }
+    }
+
+    /// Merges rows that another thread has accumulated; see [`hopping::Hopping::merge`].
+    pub fn merge(&mut self, partial: Partial, lose: &mut dyn FnMut(EvalError, u32)) {
+        match self {
+            Windows::Hopping(windows) => windows.merge(partial, lose),
+            // Rows of other windows are not accumulated elsewhere.
+            Windows::Each | Windows::Sliding(_) | Windows::Session(_) | Windows::Count(_) | Windows::State(_) => {}
         }
     }
 

@@ -8,7 +8,10 @@
 
 use std::collections::VecDeque;
 
+use jiff::tz::TimeZone;
+
 use crate::dataflow::state::checkpoint::{CheckpointError, CheckpointReader, StateParts};
+use crate::time::{Alignment, Unit};
 
 use super::content::Content;
 
@@ -120,6 +123,11 @@ impl Slices {
     pub fn is_empty(&self) -> bool {
         self.front.is_empty() && self.back.is_empty()
     }
+}
+
+/// The slices of windows of `length` units that begin every `hop` units.
+pub fn slices_of(unit: Unit, length: u64, hop: u64, zone: &TimeZone) -> Alignment {
+    Alignment::new(unit, gcd(length, hop), zone.clone())
 }
 
 /// The greatest common divisor, at least 1: the longest slice that divides a window's length and hop.

@@ -19,7 +19,7 @@ use crate::plan::physical::{Stateful, WindowSpec};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
-use super::content::{Arrival, Closed, ClosedWindows, Content, Group, group_key, merges_ahead, new_group};
+use super::content::{Arrival, Closed, ClosedWindows, Content, Group, agree, group_key, merges_ahead, new_group};
 
 /// Rows that windows to come may hold.
 pub struct Sliding {
@@ -307,9 +307,4 @@ impl SlidingGroup {
             (None, None) => Group::default(),
         }
     }
-}
-
-/// Whether accumulators can be merged, all of them.
-fn agree(before: &[Accumulator], later: &[Accumulator]) -> Result<(), EvalError> {
-    before.iter().zip(later).try_for_each(|(before, later)| before.check_merge(later))
 }

@@ -16,6 +16,7 @@ use crate::value::Text;
 use crate::view::Views;
 
 use super::super::build::{self, Installed, RuleParts};
+use super::super::combine::Combiner;
 use super::super::command::{Keeps, Leaving, Left, Mark, NewRule, Part, RuleKey, Saved, StateAnswer, StreamKey};
 use super::super::context::RuleContext;
 use super::super::feed::Feed;
@@ -27,6 +28,7 @@ use super::super::output::{Gathering, Output};
 use super::super::queue::RuleQueue;
 use super::super::relay::Relay;
 use super::super::scan::Target;
+use super::super::slots::SlotNames;
 use super::super::timers::Alarm;
 use super::super::view::{Beginning, ViewOperator};
 use super::WorkerLoop;
@@ -128,9 +130,16 @@ impl WorkerLoop {
         let mut running = RunningRule::new(slot, output.clone(), event_time);
         let targets: Vec<Target> = match (body, rule.part) {
             (Body::Rows(projection), _) => vec![Target::Results(projection)],
-            (Body::Stateful(_) | Body::View(_), Part::Scan(home, clocks)) => {
+            (body @ (Body::Stateful(_) | Body::View(_)), Part::Scan(home, clocks)) => {
                 let Some(shared) = &self.shared else { return };
-                let forward = Rc::new(Forward::new(key, home, shared.post().clone(), clocks, width));
+                let forward = Forward::new(key, home, shared.post().clone(), clocks, width);
+                let forward = Rc::new(match body {
+                    Body::Stateful(plan) if plan.merges => {
+                        output.borrow_mut().name_slots(SlotNames::of(&inputs));
+                        forward.combining(Combiner::new(*plan, context.clone(), output.clone()))
+                    }
+                    _ => forward,
+                });
                 running.forward = Some(forward.clone());
                 numbers.map(|input| Target::Forward(forward.clone(), input)).collect()
             }
@@ -275,6 +284,7 @@ impl WorkerLoop {
         forward.iter().for_each(|forward| forward.leave());
         settle.iter().chain(&ends).for_each(|stream| self.settle_stream(*stream));
         self.settle(&[rule]);
+        forward.iter().for_each(|forward| forward.finish());
         let state = save.and_then(|since| self.save_rule(rule, since));
         self.drop_rule(rule);
         ends.into_iter().for_each(|stream| self.drop_stream(stream));

@@ -145,6 +145,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
         keys: slots.all(&logical.keys),
         grouped: logical.grouped,
         incremental: false,
+        merges: false,
         aggregates: logical.aggregates.iter().map(|call| call.map(&mut slots.number())).collect(),
         window_aggregates: logical.window_aggregates.iter().map(|call| call.map(&mut slots.number())).collect(),
         row_slots: slots.row_slots,
@@ -162,6 +163,7 @@ fn stateful(logical: &Logical, stages: &Stages, placed: Placed, slots: &Slots) -
     stateful.incremental = incremental(&stateful);
     stateful.kept_slots = kept_slots(&stateful);
     stateful.ordered &= !order_does_not_matter(&stateful);
+    stateful.merges = merges(&stateful) && !pauses(logical);
     Ok(stateful)
 }
 
@@ -189,6 +191,20 @@ fn order_does_not_matter(plan: &Stateful) -> bool {
         && plan.incremental
         && plan.aggregates.iter().all(|call| !call.aggregate.is_ordered())
         && plan.kept_slots.iter().all(|slot| keys.contains(slot))
+}
+
+/// Whether the rows of a window can be accumulated in parts that are merged later. By the clock the parts are merged in
+/// the order in which they arrive, so the rows of one connection stay in order.
+fn merges(plan: &Stateful) -> bool {
+    // Conditions are tested by the scan, then.
+    let scanned = plan.steps.is_empty() && plan.admit.is_none() && plan.filter.is_none();
+    let alone = plan.joins.is_empty() && plan.computed.is_empty() && plan.window_aggregates.is_empty();
+    matches!(plan.window, WindowSpec::Hopping { .. })
+        && plan.incremental
+        && !plan.ordered
+        && !plan.counts_hits
+        && scanned
+        && alone
 }
 
 fn projection(logical: &Logical, slots: &Slots, sends: bool) -> Projection {

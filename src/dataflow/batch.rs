@@ -1,0 +1,155 @@
+//! Rows on their way to a rule's dataflow, and rows that other threads have accumulated already.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use crate::value::Value;
+
+use super::window::Partial;
+
+/// Rows of one width in one vector of values, so that a row needs no allocation.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct RowBatch {
+    /// Slots of a row; rows of inputs with fewer slots are padded.
+    pub width: usize,
+    /// The slots of all rows, row by row.
+    pub values: Vec<Value>,
+    /// ms since the epoch.
+    pub times: Vec<i64>,
+    /// The input of each row.
+    pub inputs: Vec<u16>,
+    /// When the oldest row was read. Another process has another clock, so it is not sent there.
+    #[serde(skip)]
+    pub received: Option<Instant>,
+    /// The clock has stepped back before these rows: earlier windows are over.
+    pub stepped_back: bool,
+    /// Rows that another thread has accumulated, each with the number of the row that they come before.
+    pub partials: VecDeque<(usize, Partial)>,
+    /// What the partials weigh, in rows.
+    partial_weight: usize,
+}
+
+impl RowBatch {
+    /// No rows of so many slots.
+    pub fn of_width(width: usize) -> RowBatch {
+        RowBatch { width, ..RowBatch::default() }
+    }
+
+    /// Whether there are neither rows nor partials.
+    pub fn is_empty(&self) -> bool {
+        self.times.is_empty() && self.partials.is_empty()
+    }
+
+    /// How much there is, in rows.
+    pub fn weight(&self) -> usize {
+        self.times.len() + self.partial_weight
+    }
+
+    /// Adds rows that were accumulated, behind those that are there.
+    pub fn push_partial(&mut self, partial: Partial) {
+        self.partial_weight += partial.weight;
+        self.partials.push_back((self.times.len(), partial));
+    }
+
+    /// Adds a row of an input, taking its slots.
+    pub fn push(&mut self, input: u16, time: i64, received: Instant, slots: &mut [Value]) {
+        self.values.extend(slots.iter_mut().map(std::mem::take));
+        let full = self.times.len() + 1;
+        self.values.resize(full * self.width, Value::Absent);
+        self.times.push(time);
+        self.inputs.push(input);
+        self.received.get_or_insert(received);
+    }
+
+    /// Appends rows of the same width.
+    pub fn append(&mut self, rows: RowBatch) {
+        if self.is_empty() {
+            let received = self.received.or(rows.received);
+            *self = RowBatch { received, ..rows };
+            return;
+        }
+        self.received = self.received.or(rows.received);
+        let before = self.times.len();
+        self.partials.extend(rows.partials.into_iter().map(|(row, partial)| (before + row, partial)));
+        self.partial_weight += rows.partial_weight;
+        self.values.extend(rows.values);
+        self.times.extend(rows.times);
+        self.inputs.extend(rows.inputs);
+    }
+
+    /// Removes the rows with these numbers, which ascend.
+    pub fn remove(&mut self, rows: &[usize]) {
+        let mut going = rows.iter().copied().peekable();
+        let mut kept = 0;
+        for row in 0..self.times.len() {
+            if going.next_if_eq(&row).is_some() {
+                continue;
+            }
+            self.times.swap(kept, row);
+            self.inputs.swap(kept, row);
+            for slot in 0..self.width {
+                self.values.swap(kept * self.width + slot, row * self.width + slot);
+            }
+            kept += 1;
+        }
+        self.times.truncate(kept);
+        self.inputs.truncate(kept);
+        self.values.truncate(kept * self.width);
+    }
+
+    /// Removes all rows and partials, and keeps the allocation.
+    pub fn clear(&mut self) {
+        self.clear_rows();
+        self.partials.clear();
+        self.partial_weight = 0;
+    }
+
+    /// Removes all rows, and keeps the allocation; partials stay.
+    pub fn clear_rows(&mut self) {
+        self.values.clear();
+        self.times.clear();
+        self.inputs.clear();
+        self.received = None;
+        self.partials.iter_mut().for_each(|(row, _)| *row = 0);
+    }
+
+    /// Takes the next partial, if it comes before the row with this number.
+    pub fn pop_partial(&mut self, row: usize) -> Option<Partial> {
+        if self.partials.front().is_none_or(|(before, _)| *before > row) {
+            return None;
+        }
+        let (_, partial) = self.partials.pop_front()?;
+        self.partial_weight = self.partial_weight.saturating_sub(partial.weight);
+        Some(partial)
+    }
+
+    /// Removes the partials for which `keep` is false.
+    pub fn retain_partials(&mut self, keep: impl Fn(&Partial) -> bool) {
+        self.partials.retain(|(_, partial)| keep(partial));
+        self.partial_weight = self.partials.iter().map(|(_, partial)| partial.weight).sum();
+    }
+
+    /// Gives the rows the time of their arrival, unless theirs is later.
+    pub fn come_at(&mut self, now: i64) {
+        self.times.iter_mut().for_each(|time| *time = (*time).max(now));
+        self.partials.iter_mut().for_each(|(_, partial)| partial.times = (now, now));
+    }
+
+    /// The clock has stepped back to `now`: no row is of a later time.
+    pub fn step_back(&mut self, now: i64) {
+        self.stepped_back = true;
+        self.times.iter_mut().for_each(|time| *time = (*time).min(now));
+        let partials = self.partials.iter_mut().map(|(_, partial)| &mut partial.times);
+        partials.for_each(|times| *times = (times.0.min(now), times.1.min(now)));
+    }
+
+    /// Calls `see` with the time, input and slots of each row, in order; it may take the slots.
+    pub fn each(&mut self, mut see: impl FnMut(i64, usize, &mut [Value])) {
+        // A row without slots (count(*)) is an empty slice.
+        for (row, (&time, &input)) in self.times.iter().zip(&self.inputs).enumerate() {
+            see(time, usize::from(input), &mut self.values[row * self.width..][..self.width]);
+        }
+    }
+}
