@@ -11,6 +11,7 @@
 mod clock;
 mod cluster;
 mod ending;
+mod homes;
 mod measure;
 mod memory;
 mod opening;
@@ -52,10 +53,12 @@ use crate::io::thread_queues::ThreadQueues;
 use crate::io::websocket::{ConnectError, ServerSettings, TurnedAway, Websockets};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
+use crate::plan::spread::Spread;
 use crate::sync::{KeyedLock, locked};
 use crate::time::Clock;
 use crate::value::Text;
 use crate::view::Views;
+use homes::{Home, Homes};
 use running::{Place, RuleThreads};
 
 pub use self::ending::{Ended, Totals};
@@ -162,6 +165,7 @@ pub struct Engine {
     running: Mutex<Running>,
     locks: KeyedLock,
     slots: AtomicUsize,
+    homes: Homes,
     measured: measure::Last,
     /// Set once a client has held up the engine for the flush limit at the end of input.
     stuck: AtomicBool,
@@ -257,9 +261,10 @@ struct RunningRule {
     /// Each once.
     streams: Vec<StreamId>,
     threads: RuleThreads,
+    spread: Spread,
     metrics: Arc<RuleMetrics>,
-    /// Whether it has state.
-    stateful: bool,
+    /// Where its state is, if it has some.
+    home: Option<Home>,
     sinks: Vec<RunningSink>,
     /// The state that is on disk; 0: the initial one.
     kept: AtomicU64,
@@ -306,6 +311,7 @@ impl Engine {
         let handles = threads.iter().map(|thread| thread.handle.clone()).collect();
         let connectors = Connectors::new(Websockets::with_views(settings.server, handles, views.clone()));
         Ok(Engine {
+            homes: Homes::new(threads.len()),
             threads,
             traffic,
             connectors,

@@ -197,6 +197,7 @@ struct Page {
     rule_status: Family,
     running: u64,
     stopped: u64,
+    rows: Family,
     late: Family,
     future: Family,
     feed: Family,
@@ -234,6 +235,10 @@ impl Default for Page {
             rule_status: gauge("kuiper_rule_status", "1 running, 0 stopped, -1 stopped by an error"),
             running: 0,
             stopped: 0,
+            rows: counter(
+                "plutino_rule_thread_rows_total",
+                "Rows that each data thread has read for a rule that is on several",
+            ),
             late: counter("plutino_rule_late_rows_total", "Rows behind the watermark, dropped"),
             future: counter("plutino_rule_future_rows_total", "Rows too far ahead of the clock, dropped"),
             feed: counter("plutino_feed_messages_total", "Odd messages of a rule's streams, by kind"),
@@ -306,6 +311,11 @@ impl Page {
                 self.latency(&[("rule", id), ("type", "sink"), ("op", op), ("op_instance", "0")], latency);
             }
         }
+        if status.work.threads.len() > 1 {
+            for (thread, rows) in &status.work.threads {
+                self.rows.sample(&[("rule", id), ("thread", &thread.to_string())], rows);
+            }
+        }
         self.late.sample(&[("rule", id)], status.late);
         self.future.sample(&[("rule", id)], status.future);
         for (event, count) in status.feed.each() {
@@ -344,6 +354,7 @@ impl Page {
         let own = [
             self.rule_status,
             count,
+            self.rows,
             self.late,
             self.future,
             self.feed,

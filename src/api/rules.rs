@@ -204,6 +204,7 @@ async fn status(
         shown["operators"] = operators.iter().map(operator).collect();
         let clients = service.clients_of(&id).await;
         put_look(&mut shown, &report, &clients);
+        put_threads(&mut shown, &report);
         if let Some(state) = service.state_of(&id).await {
             shown["state"] = json!({"bytes": state.bytes, "openWindows": state.windows});
         }
@@ -254,6 +255,16 @@ fn put_look(shown: &mut Json, report: &RuleReport, clients: &[(usize, ClientStat
         shown["watermarkLagMs"] = lag.into();
         shown["watermark"] = engine.watermark.into();
     }
+}
+
+/// How a rule uses the data threads, and the rows of its streams on each.
+fn put_threads(shown: &mut Json, report: &RuleReport) {
+    let Some(engine) = &report.engine else { return };
+    let rows = |(thread, rows): &(usize, u64)| json!({"thread": thread, "rows": rows});
+    shown["threads"] = json!({
+        "plan": engine.spread.to_string(), "home": engine.home,
+        "rows": engine.work.threads.iter().map(rows).collect::<Json>(),
+    });
 }
 
 /// A rule's status under eKuiper's names: `KIND_NAME_INSTANCE_METRIC`.

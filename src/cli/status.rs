@@ -138,6 +138,7 @@ mod tests {
     use super::*;
     use crate::engine::view_id;
     use crate::metrics::Latency;
+    use crate::plan::spread::Spread;
 
     fn link(state: LinkState) -> LinkStatus {
         LinkStatus {
@@ -165,6 +166,8 @@ mod tests {
             errors: 1,
             dropped: 10,
             late: 0,
+            spread: Spread::Alone,
+            home: None,
             future: 0,
             feed: Default::default(),
             last_error: None,

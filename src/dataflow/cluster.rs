@@ -204,6 +204,11 @@ impl<L: Letter> SharedWorker<L> {
         &self.post
     }
 
+    /// The number of this thread among those of its process.
+    pub fn thread(&self) -> usize {
+        self.post.index() - self.post.0.home.first
+    }
+
     /// How many workers the cluster has.
     pub fn peers(&self) -> usize {
         self.worker.peers()

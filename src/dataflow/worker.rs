@@ -418,7 +418,8 @@ impl WorkerLoop {
 
     fn add_stream(&mut self, key: StreamKey, schema: StreamSchema, checks: FeedChecks, frames: FrameReceiver) {
         let name = schema.name.to_string();
-        let scan = Rc::new(RefCell::new(StreamScan::new(schema, self.zone.clone()).checking(checks)));
+        let thread = self.shared.as_ref().map_or(0, SharedWorker::thread);
+        let scan = Rc::new(RefCell::new(StreamScan::new(schema, self.zone.clone()).on_thread(thread).checking(checks)));
         let input = Rc::new(StreamInput::new(frames));
         let Installed { dataflow, activator } =
             build::stream(&mut self.worker, &name, input.clone(), scan.clone(), self.clock.clone());

@@ -68,7 +68,7 @@ impl Engine {
         }
         let until = tokio::time::Instant::now() + limit;
         let mut by_thread: Vec<Vec<(u64, String)>> = vec![Vec::new(); self.threads.len()];
-        for (id, rule) in self.running().rules.iter().filter(|(_, rule)| rule.stateful) {
+        for (id, rule) in self.running().rules.iter().filter(|(_, rule)| rule.home.is_some()) {
             by_thread[rule.threads.home].push((rule.key, id.clone()));
         }
         let asked = self.threads.iter().zip(by_thread).map(|(thread, rules)| measure_thread(thread, rules, until));

@@ -22,11 +22,12 @@ use crate::io::spool::StoreKey;
 use crate::io::thread_queues::ThreadQueues;
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Body, Input, Role, RulePlan};
+use crate::plan::spread::{self, Spread};
 
 use super::cluster;
 use super::running::{Place, RuleThreads};
 use super::{
-    Definition, Engine, EngineError, FLUSH, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction, StreamId,
+    Definition, Engine, EngineError, FLUSH, Home, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction, StreamId,
     StreamPart,
 };
 
@@ -52,7 +53,10 @@ pub struct PreparedRule<'a> {
     pub(super) encodings: Vec<Encoding>,
     pub(super) dead_letters: Vec<Encoding>,
     pub(super) plan: Option<RulePlan>,
+    spread: Spread,
     stateful: bool,
+    /// Where its state is, once that is decided.
+    home: Option<Home>,
     pub(super) send_error: bool,
     pub(super) keeps: Keeps,
     pub(super) metrics: Arc<RuleMetrics>,
@@ -97,7 +101,9 @@ impl Engine {
             stores: Vec::new(),
             encodings: Vec::new(),
             dead_letters: Vec::new(),
+            spread: spread::of(&rule.plan),
             stateful: !matches!(rule.plan.body, Body::Rows(_)),
+            home: None,
             plan: Some(rule.plan),
             send_error: rule.send_error,
             keeps: rule.keeps,
@@ -211,11 +217,14 @@ impl PreparedRule<'_> {
         let spread: Vec<bool> = plan.inputs.iter().zip(&sources).map(spreads).collect();
         let scattered = spread.iter().zip(&sources).all(|(spread, source)| *spread || source.is_none());
         let (home, named) = match scattered {
-            true => (engine.thread_by(&self.id), self.id.as_str()),
+            true => (self.home(), self.id.as_str()),
             false => (engine.thread_of(&plan), plan.stream().name.as_str()),
         };
         let process = engine.processes.by(named);
         let home = if concerns_views(&plan) { VIEWS } else { home };
+        if self.stateful && engine.processes.is_own(process) {
+            self.home = Some(engine.homes.on(home));
+        }
         let alone = Place::alone(home, all);
         let readers = if spread.contains(&true) { Place::with(home, readers, all) } else { alone };
         self.threads = RuleThreads { home, process, readers };
@@ -245,6 +254,24 @@ impl PreparedRule<'_> {
         // What reads views alone is run whenever its worker is woken.
         let first = signals.next().unwrap_or_else(|| engine.threads[home].signal(engine.slot()));
         Ok(first.with(signals.collect()))
+    }
+
+    /// The thread for the state of a rule whose streams are read on all threads.
+    fn home(&mut self) -> usize {
+        let engine = self.engine;
+        let by_name = engine.thread_by(&self.id);
+        if !self.stateful || engine.processes.are_several() {
+            return by_name;
+        }
+        // A new version takes the place of the old one in one step if it has the same home.
+        let old = engine.running().rules.get(&self.id).and_then(|old| old.home.as_ref().map(Home::thread));
+        let home = match old {
+            Some(thread) => engine.homes.on(thread),
+            None => engine.homes.least(by_name),
+        };
+        let thread = home.thread();
+        self.home = Some(home);
+        thread
     }
 
     /// Checks that the tables and views are there whose rows a rule asks for, or whose changes it reads.
@@ -391,12 +418,14 @@ impl PreparedRule<'_> {
     pub(super) fn installed(&mut self) -> RunningRule {
         self.settled = true;
         self.engine.connectors.spool().tidy(&self.id, &self.stores);
+        let everywhere = self.threads.is_spread() || self.engine.processes.are_several();
         RunningRule {
             key: self.key.unwrap_or_default(),
             streams: std::mem::take(&mut self.streams),
             threads: self.threads,
+            spread: if everywhere { self.spread } else { Spread::Alone },
             metrics: self.metrics.clone(),
-            stateful: self.stateful,
+            home: self.home.take(),
             sinks: std::mem::take(&mut self.sinks),
             kept: AtomicU64::new(0),
         }

@@ -10,9 +10,10 @@ use crate::io::source::OpenSource;
 use crate::io::websocket::ClientStatus;
 use crate::io::{LinkStatus, UNPROCESSED, UNREAD};
 use crate::metrics::{FeedCounts, Latency, Losses, RuleMetrics, SeenFields, TAPS, TapReader, TapSettings, Work};
+use crate::plan::spread::Spread;
 use crate::value::Text;
 
-use super::{Engine, Running, RunningRule, RunningSink, RunningTable, StreamId};
+use super::{Engine, Home, Running, RunningRule, RunningSink, RunningTable, StreamId};
 
 /// The status of a rule.
 #[derive(Clone, Debug)]
@@ -27,6 +28,10 @@ pub struct RuleStatus {
     pub dropped: u64,
     /// Rows behind the watermark.
     pub late: u64,
+    /// How it uses the data threads.
+    pub spread: Spread,
+    /// The thread of its state; `None` if it has none, or has it in another process.
+    pub home: Option<usize>,
     /// Rows too far ahead of the clock.
     pub future: u64,
     /// What its streams have noticed about their feeds.
@@ -251,6 +256,8 @@ impl RunningRule {
             errors: metrics.errors(),
             dropped: dropped(&sinks),
             late: metrics.late.load(Ordering::Relaxed),
+            spread: self.spread,
+            home: self.home.as_ref().map(Home::thread),
             future: metrics.future.load(Ordering::Relaxed),
             feed: metrics.feed(),
             watermark: metrics.watermark(),

@@ -11,7 +11,7 @@ mod losses;
 mod seen;
 mod tap;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -96,6 +96,8 @@ pub struct Work {
     pub late_by: i64,
     /// what each of its streams has brought
     pub inputs: Vec<InputWork>,
+    /// the rows of its streams by the data thread that has read them, in the order of the threads
+    pub threads: Vec<(usize, u64)>,
 }
 
 /// What a stream has brought a rule.
@@ -118,6 +120,8 @@ type LastError = (SystemTime, String);
 #[derive(Debug, Default)]
 pub struct StreamMetrics {
     name: Text,
+    /// the data thread that reads it
+    thread: usize,
     rows: AtomicU64,
     errors: AtomicU64,
     /// When anything last arrived, ms since the epoch.
@@ -214,9 +218,9 @@ impl Share {
 }
 
 impl StreamMetrics {
-    /// Of a stream that has counted nothing yet.
-    pub fn new(name: Text) -> StreamMetrics {
-        StreamMetrics { name, ..StreamMetrics::default() }
+    /// Of a stream on this data thread that has counted nothing yet.
+    pub fn new(name: Text, thread: usize) -> StreamMetrics {
+        StreamMetrics { name, thread, ..StreamMetrics::default() }
     }
 
     /// Looks at a message ([`Sampler`] says which).
@@ -384,12 +388,23 @@ impl RuleMetrics {
         for share in shares.iter() {
             add(&mut faults, Place::Decoder, share.errors(), &share.recent());
         }
-        let input = |share: &Share| InputWork {
-            stream: share.stream.name.clone(),
-            rows: share.rows(),
-            errors: share.errors(),
-            received: share.stream.received.load(Ordering::Relaxed),
-        };
+        let (mut inputs, mut threads): (Vec<InputWork>, BTreeMap<usize, u64>) = Default::default();
+        for (number, share) in shares.iter().enumerate() {
+            let (stream, rows) = (&share.stream, share.rows());
+            // A stream that is read twice brings its rows once.
+            if shares[..number].iter().any(|before| Arc::ptr_eq(&before.stream, stream)) {
+                continue;
+            }
+            *threads.entry(stream.thread).or_default() += rows;
+            let at = inputs.iter().position(|known| known.stream == stream.name).unwrap_or_else(|| {
+                inputs.push(InputWork { stream: stream.name.clone(), ..InputWork::default() });
+                inputs.len() - 1
+            });
+            let input = &mut inputs[at];
+            input.rows += rows;
+            input.errors += share.errors();
+            input.received = input.received.max(stream.received.load(Ordering::Relaxed));
+        }
         Work {
             passed: self.passed.load(Ordering::Relaxed),
             received: brought.map(|share| share.stream.received.load(Ordering::Relaxed)).fold(worked, i64::max),
@@ -399,7 +414,8 @@ impl RuleMetrics {
             flow: self.flow.counts(),
             unit: *locked(&self.unit),
             late_by: self.late_by.load(Ordering::Relaxed),
-            inputs: shares.iter().map(input).collect(),
+            inputs,
+            threads: threads.into_iter().collect(),
         }
     }
 

@@ -6,18 +6,19 @@ use std::fmt::Write;
 
 use super::logical::{Logical, Output, OutputValue, SlotRef};
 use super::physical::*;
+use super::spread::Spread;
 use crate::definition::stream::{RelationKind, StreamDef};
 use crate::expr::Expr;
 use crate::value::Value;
 use crate::value::cast;
 
-/// Both plans of a rule.
-pub fn explain(logical: &Logical, plan: &RulePlan) -> String {
+/// Both plans of a rule, and how it is spread.
+pub fn explain(logical: &Logical, plan: &RulePlan, spread: Spread) -> String {
     let mut page = Page::default();
     page.line(0, "logical");
     explain_logical(logical, &mut page);
     page.line(0, "physical");
-    explain_physical(plan, &mut page);
+    explain_physical(plan, spread, &mut page);
     page.text
 }
 
@@ -132,7 +133,7 @@ fn named_input(stream: &StreamDef, role: Role) -> String {
     format!("{kind} {}", stream.name)
 }
 
-fn explain_physical(plan: &RulePlan, page: &mut Page) {
+fn explain_physical(plan: &RulePlan, spread: Spread, page: &mut Page) {
     let mut depth = 1;
     match &plan.body {
         Body::Rows(projection) => {
@@ -149,14 +150,9 @@ fn explain_physical(plan: &RulePlan, page: &mut Page) {
         }
         Body::View(view) => explain_rows(&view.body, page, depth),
     }
-    let alone = plan.concurrency.is_some_and(|workers| workers.get() == 1);
-    let gathers = !alone && !matches!(plan.body, Body::Rows(_));
-    if gathers {
-        page.line(depth + 1, "gather on one worker");
-    }
+    page.line(depth + 1, spread.to_string());
     for input in &plan.inputs {
-        let gathered = gathers && input.role == Role::Stream;
-        explain_input(input, page, depth + 1 + usize::from(gathered));
+        explain_input(input, page, depth + 1 + usize::from(input.role == Role::Stream));
     }
 }
 

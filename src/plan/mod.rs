@@ -11,6 +11,7 @@ mod logical;
 pub mod physical;
 mod resolve;
 mod rewrite;
+pub mod spread;
 pub mod view;
 mod walk;
 
@@ -40,7 +41,7 @@ pub fn explain(sql: &str, options: &RuleOptions, catalog: &Catalog) -> Result<St
     let select = parse_select(sql)?;
     let logical = resolve::resolve(&select, options, catalog)?;
     let plan = rewrite::rewrite(&logical, options)?;
-    Ok(explain::explain(&logical, &plan))
+    Ok(explain::explain(&logical, &plan, spread::of(&plan)))
 }
 
 #[cfg(test)]

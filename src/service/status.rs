@@ -297,6 +297,7 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
+    use crate::plan::spread::Spread;
     use crate::metrics::Work;
 
     fn link(dropped: &[(&'static str, u64)]) -> LinkStatus {
@@ -331,6 +332,8 @@ mod tests {
                 errors: 0,
                 dropped: 0,
                 late: 0,
+                spread: Spread::Alone,
+                home: None,
                 future: 0,
                 feed: Default::default(),
                 watermark: None,

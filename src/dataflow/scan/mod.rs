@@ -71,7 +71,7 @@ pub struct StreamScan {
 impl StreamScan {
     /// The scan of a stream without rules.
     pub fn new(schema: StreamSchema, zone: jiff::tz::TimeZone) -> Self {
-        let rules = Rules::of_stream(schema.name.clone());
+        let rules = Rules::of_stream(schema.name.clone(), 0);
         StreamScan {
             array_rows: ArrayRows::new(&schema),
             schema,
@@ -87,6 +87,13 @@ impl StreamScan {
             behind: false,
             zone,
         }
+    }
+
+    /// On this data thread; otherwise on the first one.
+    #[must_use]
+    pub fn on_thread(self, thread: usize) -> Self {
+        let rules = Rules::of_stream(self.schema.name.clone(), thread);
+        StreamScan { rules, ..self }
     }
 
     /// Sets the source's checks of each message.

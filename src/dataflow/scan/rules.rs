@@ -71,9 +71,9 @@ pub(super) struct Arrival<'a> {
 const FEW: usize = 4;
 
 impl Rules {
-    /// The rules of the stream of this name: none yet.
-    pub(super) fn of_stream(name: Text) -> Rules {
-        Rules { metrics: Arc::new(StreamMetrics::new(name)), ..Rules::default() }
+    /// The rules of the stream of this name on a data thread: none yet.
+    pub(super) fn of_stream(name: Text, thread: usize) -> Rules {
+        Rules { metrics: Arc::new(StreamMetrics::new(name, thread)), ..Rules::default() }
     }
 
     /// Batches come at `now`, ms since the epoch.

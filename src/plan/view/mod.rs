@@ -20,7 +20,7 @@ use std::sync::Arc;
 use super::columns;
 use super::explain;
 use super::physical::{Body, Input, Item, RulePlan, Stateful, Step, StepKind, WindowSpec};
-use super::{PlanError, PlanErrorKind, of_select, resolve, rewrite};
+use super::{PlanError, PlanErrorKind, of_select, resolve, rewrite, spread};
 use crate::definition::stream::Catalog;
 use crate::definition::view::ViewShape;
 use crate::expr::Expr;
@@ -214,7 +214,7 @@ pub fn explain_view(create: &CreateView, catalog: &Catalog) -> Result<String, Pl
         let of = if top.partition.is_empty() { "" } else { " of each group" };
         text.push_str(&format!("  keeps the first {}{of}\n", top.rows));
     }
-    text.push_str(&explain::explain(&logical, &rule));
+    text.push_str(&explain::explain(&logical, &rule, spread::of(&plan)));
     Ok(text)
 }
 

@@ -1,0 +1,113 @@
+//! How a rule uses several data threads: on each by itself, by groups that are merged, or with its rows on one.
+
+use std::fmt;
+
+use super::physical::{Body, RulePlan, Stateful, StepKind, WindowSpec};
+
+/// See the module.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Spread {
+    /// Each thread runs it on what its sockets bring.
+    Everywhere,
+    /// Each thread accumulates what its sockets bring, and the groups are merged on one.
+    Partial,
+    /// Each thread scans, and rows come together on one.
+    Gather(Reason),
+    /// One thread does all, as with the option concurrency 1.
+    Alone,
+}
+
+/// Why rows come together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    View,
+    Joins,
+    Hits,
+    Pauses,
+    Memory,
+    Elements,
+    Time,
+    Rows,
+    Around,
+    Gaps,
+    Count,
+    State,
+    Kept,
+    Order,
+}
+
+/// How the rule of a plan is spread where its streams are.
+pub fn of(plan: &RulePlan) -> Spread {
+    if plan.concurrency.is_some_and(|workers| workers.get() == 1) {
+        return Spread::Alone;
+    }
+    if plan.inputs.iter().any(|input| input.stream.view.is_some()) {
+        return Spread::Gather(Reason::View);
+    }
+    match &plan.body {
+        Body::Rows(_) => Spread::Everywhere,
+        Body::View(_) => Spread::Gather(Reason::View),
+        Body::Stateful(body) if body.merges => Spread::Partial,
+        Body::Stateful(body) => Spread::Gather(reason(body)),
+    }
+}
+
+/// Why the rows of a rule come together whose groups are not merged.
+fn reason(body: &Stateful) -> Reason {
+    if !body.joins.is_empty() {
+        return Reason::Joins;
+    }
+    if body.counts_hits {
+        return Reason::Hits;
+    }
+    match body.window {
+        WindowSpec::Sliding { .. } => return Reason::Around,
+        WindowSpec::Session { .. } => return Reason::Gaps,
+        WindowSpec::Count { .. } => return Reason::Count,
+        WindowSpec::State { .. } => return Reason::State,
+        WindowSpec::Each | WindowSpec::Hopping { .. } => {}
+    }
+    if body.steps.iter().any(|step| matches!(step.kind, StepKind::Analytic(_))) {
+        return Reason::Memory;
+    }
+    match body.window {
+        _ if body.steps.iter().any(|step| matches!(step.kind, StepKind::Elements(_))) => Reason::Elements,
+        WindowSpec::Each if body.event_time.is_some() => Reason::Time,
+        WindowSpec::Each => Reason::Rows,
+        _ if !body.incremental => Reason::Kept,
+        _ if body.ordered => Reason::Order,
+        _ => Reason::Pauses,
+    }
+}
+
+impl fmt::Display for Spread {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Spread::Everywhere => f.write_str("on every worker"),
+            Spread::Partial => f.write_str("partial → final"),
+            Spread::Gather(reason) => write!(f, "gather on one worker: {reason}"),
+            Spread::Alone => f.write_str("on one worker"),
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Reason::View => "views, and what reads them, take a change in one step",
+            Reason::Joins => "rows are joined",
+            Reason::Hits => "it reads what it has sent before",
+            Reason::Pauses => "delay() makes it pause",
+            Reason::Memory => "an analytic function remembers earlier rows",
+            Reason::Elements => "unnest() makes several rows of one before the window",
+            Reason::Time => "rows wait for their time",
+            Reason::Rows => "each row is a result of its own",
+            Reason::Around => "a window is around each row",
+            Reason::Gaps => "a gap between rows ends a window",
+            Reason::Count => "rows are counted in their order",
+            Reason::State => "a condition on rows begins and ends a window",
+            Reason::Kept => "the window keeps its rows",
+            Reason::Order => "the result depends on the order of rows",
+        })
+    }
+}
