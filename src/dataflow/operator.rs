@@ -1,5 +1,7 @@
 //! The operator of a rule with state: it orders rows, runs analytic functions, fills windows and makes results.
 
+mod tables;
+
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::expr::{EvalError, Scope};
 use crate::metrics::{FlowCounts, Place, Point};
 use crate::plan::fingerprint::Fingerprint;
-use crate::plan::physical::{Column, ColumnSource, Filter, Input, Join, Role, Stateful, WindowSpec};
+use crate::plan::physical::{Filter, Input, Join, Role, Stateful, WindowSpec};
 use crate::value::Value;
 use crate::value::key::GroupKey;
 
@@ -30,6 +32,7 @@ use super::state::quarter;
 use super::timers::{Alarm, Turn, WorkerClock};
 use super::waiting::Waiting;
 use super::window::{Arrival, Closed, ClosedWindows, Partial, Windows};
+use tables::{Tables, scan_tables};
 
 /// A state with a limit is measured after this many rows.
 const MEASURED_ROWS: u32 = 1024;
@@ -133,14 +136,6 @@ impl Operate for RuleOperator {
     }
 }
 
-/// The tables that are joined to the rows of streams.
-struct Tables {
-    /// By input.
-    scanned: HashMap<usize, ScanTable>,
-    /// By input.
-    lookups: HashMap<usize, Lookup>,
-}
-
 impl RuleOperator {
     /// `alarm` wakes the rule at the ends of windows in processing time.
     pub fn new(
@@ -209,7 +204,7 @@ impl RuleOperator {
         for (number, input) in self.inputs.iter().enumerate() {
             let Some(table) = self.tables.scanned.get(&number) else { continue };
             let older = table.rows().count().saturating_sub(limit);
-            rows.extend(table.rows().skip(older).map(|row| table_row(input, row)));
+            rows.extend(table.rows().skip(older).map(|row| tables::shown(input, row)));
         }
         rows
     }
@@ -222,8 +217,7 @@ impl RuleOperator {
         meter.bytes()
     }
 
-    /// Compares the state with its limit, after so many more rows or groups: the oldest part is dropped, or the rule
-    /// fails.
+    /// Compares the state with its limit, after `more` rows or groups: drops the oldest part, or fails the rule.
     fn limit_state(&mut self, more: u32) -> Option<Progress> {
         let limit = self.plan.state_limit?;
         self.unmeasured = self.unmeasured.saturating_add(more);
@@ -292,11 +286,7 @@ impl RuleOperator {
         let taken = catch_unwind(AssertUnwindSafe(|| self.take_state(from, queue)));
         let restored = taken.unwrap_or(Err(CheckpointError::Damaged("what it holds makes no sense")));
         if restored.is_err() {
-            self.waiting = Waiting::new(self.narrow.len());
-            self.memories = Memories::new(&self.plan.steps);
-            self.windows = Windows::new(&self.plan, &self.context.zone, self.alarm.clone());
-            self.results = Results::new(&self.plan, self.context.clone(), self.output.clone());
-            self.tables.scanned = scan_tables(&self.plan, &self.inputs);
+            self.forget();
             self.context.hits.take();
         }
         restored
@@ -566,10 +556,9 @@ impl RuleOperator {
         }
     }
 
-    /// Adds rows that another thread has accumulated to their window.
+    /// Adds rows that another thread has accumulated to their window. They have passed WHERE, which is the scan's.
     fn merge(&mut self, partial: Partial) {
         let RuleOperator { output, windows, flow, .. } = self;
-        // Their WHERE is the scan's.
         flow.filter_in += partial.seen;
         flow.filter_out += partial.seen;
         flow.window_in += partial.seen;
@@ -598,51 +587,6 @@ impl RuleOperator {
         let others = Others { inputs, joins: &plan.joins, tables: &tables.scanned, ask: &ask };
         results.begin(plan, now, window, &others);
     }
-}
-
-impl Tables {
-    /// Passes the slots of the lookup table's rows with this key to `give`.
-    fn ask(&self, inputs: &[Input], join: &Join, key: &[Value], give: Give<'_>) {
-        let Some(index) = self.lookups.get(&join.input) else { return };
-        let columns = &inputs[join.input].scan.columns;
-        index.lookup(key, &mut |row| {
-            let slot = |column: &Column| match &column.source {
-                ColumnSource::Key(wanted) => {
-                    row.iter().find(|(key, _)| key == wanted).map(|(_, value)| value.clone()).unwrap_or_default()
-                }
-                ColumnSource::Whole => Value::object(row.iter().cloned()),
-                ColumnSource::Meta | ColumnSource::Topic => Value::object([]),
-            };
-            give(columns.iter().map(slot).collect());
-        });
-    }
-}
-
-/// A row of a scan table with the names of its columns.
-fn table_row(input: &Input, row: &KeptRow) -> ScannedRow {
-    let mut members = Vec::new();
-    for (column, value) in input.scan.columns.iter().zip(&row.slots) {
-        match (&column.source, value) {
-            (_, Value::Absent) => {}
-            (ColumnSource::Key(name), value) => members.push((name.clone(), value.clone())),
-            (ColumnSource::Whole, Value::Object(all)) => {
-                members.extend(all.iter().map(|(name, value)| (name.clone(), value.clone())));
-            }
-            (ColumnSource::Whole | ColumnSource::Meta | ColumnSource::Topic, _) => {}
-        }
-    }
-    ScannedRow { table: input.stream.name.clone(), content: Value::object(members) }
-}
-
-fn scan_tables(plan: &Stateful, inputs: &[Input]) -> HashMap<usize, ScanTable> {
-    let table = |(number, input): (usize, &Input)| match input.role {
-        Role::Table { retain } => {
-            let join = plan.joins.iter().find(|join| join.input == number);
-            Some((number, ScanTable::new(input, join, retain)))
-        }
-        _ => None,
-    };
-    inputs.iter().enumerate().filter_map(table).collect()
 }
 
 fn passes(filter: &Option<Filter>, scope: &Scope<'_>) -> Result<bool, EvalError> {

@@ -27,8 +27,8 @@ use crate::plan::spread::{self, Spread};
 use super::cluster;
 use super::running::{Place, RuleThreads};
 use super::{
-    Definition, Engine, EngineError, FLUSH, Home, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction, StreamId,
-    StreamPart,
+    Definition, Engine, EngineError, FLUSH, Home, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction,
+    StreamId, StreamPart,
 };
 
 /// The data thread of all views.

@@ -297,8 +297,8 @@ mod tests {
     use std::time::SystemTime;
 
     use super::*;
-    use crate::plan::spread::Spread;
     use crate::metrics::Work;
+    use crate::plan::spread::Spread;
 
     fn link(dropped: &[(&'static str, u64)]) -> LinkStatus {
         LinkStatus {

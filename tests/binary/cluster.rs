@@ -121,6 +121,71 @@ async fn so_do_two_processes_of_two_threads() {
     one_answer("cluster-two", "2").await;
 }
 
+/// Messages of many rows with few keys: each process accumulates what it receives, and groups go to the other one.
+#[tokio::test]
+async fn processes_send_groups_for_windows_that_both_have_rows_of() {
+    let sql = "SELECT k, count(*) AS c, sum(v) AS s, avg(v) AS a, min(t) AS lo, max(t) AS hi, stddev(v) AS d, \
+               count(DISTINCT v) AS n, window_end() AS e FROM grouped GROUP BY k, HOPPINGWINDOW(ss, 10, 5) \
+               HAVING count(*) > 100 ORDER BY k LIMIT 3";
+    let options = json!({"isEventTime": true, "lateTolerance": 20000});
+    let rule = |id: &str, options: Value| json!({"id": id, "sql": sql, "options": options, "actions": [{"websocket": {"path": format!("/{id}")}}]});
+    let rules = json!({
+        "streams": [stream("grouped", "", ", TIMESTAMP=\"at\"")],
+        "rules": [
+            rule("groups", options),
+            {"id": "rows", "sql": "SELECT v FROM grouped", "actions": [{"websocket": {"path": "/rows", "sendSingle": true}}]}
+        ]
+    });
+    let mut processes = pair("cluster-groups", &rules, "2").await;
+    let (mut senders, mut seen) = (clients(&processes, "/grouped").await, clients(&processes, "/rows").await);
+    let mut receivers = clients(&processes, "/groups").await;
+    let start = 1_000_000_000_000_u64;
+    let row = |n: u64| json!({"k": n % 4, "v": n % 50, "t": format!("t{}", n % 7), "at": start + n * 10});
+    let (messages, rows) = (40, 50);
+    for message in 0..messages {
+        let all: Vec<Value> = (0..rows).map(|number| row(message * rows + number)).collect();
+        send(&mut senders[(message % 2) as usize], json!(all).to_string()).await;
+    }
+    for _ in 0..messages * rows {
+        next(&mut seen[0]).await.expect("it goes on");
+    }
+    for sender in &mut senders {
+        send(sender, json!({"k": 9, "v": 0, "t": "", "at": start + 100_000}).to_string()).await;
+    }
+    // The windows are [-5 s, 5 s), [0, 10 s) …; each key has a quarter of the rows.
+    let expected = |from: u64, to: u64, end: u64| {
+        let group = |k: u64| {
+            let v: Vec<f64> = (from..to).filter(|n| n % 4 == k).map(|n| (n % 50) as f64).collect();
+            let mean = v.iter().sum::<f64>() / v.len() as f64;
+            let spread = v.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / v.len() as f64;
+            (k, v.len(), v.iter().sum::<f64>(), mean, spread.sqrt(), start + end)
+        };
+        (0..3).map(group).collect::<Vec<_>>()
+    };
+    for receiver in &mut receivers {
+        for (from, to, end) in [(0, 500, 5_000), (0, 1_000, 10_000), (500, 1_500, 15_000), (1_000, 2_000, 20_000)] {
+            let window = next(receiver).await.expect("a window");
+            let groups = window.as_array().expect("a list of groups");
+            assert_eq!(groups.len(), 3, "{window}");
+            for (group, (k, count, sum, mean, spread, end)) in groups.iter().zip(expected(from, to, end)) {
+                assert_eq!((&group["k"], &group["c"], &group["e"]), (&json!(k), &json!(count), &json!(end)));
+                assert_eq!((&group["lo"], &group["hi"], &group["n"]), (&json!("t0"), &json!("t6"), &json!(25)));
+                let near = |name: &str, expected: f64| {
+                    let found = group[name].as_f64().expect("a number");
+                    assert!((found - expected).abs() < 1e-6, "{name} of {group} is not {expected}");
+                };
+                near("s", sum);
+                near("a", mean);
+                near("d", spread);
+            }
+        }
+    }
+    processes.iter().for_each(Plutino::terminate);
+    for process in &mut processes {
+        assert_eq!(process.exit_code().await, Some(0));
+    }
+}
+
 #[tokio::test]
 async fn a_slow_client_of_another_process_holds_the_engine_up_where_it_may() {
     let rules = json!({

@@ -167,6 +167,68 @@ async fn updates_carry_the_state_with_the_rows_of_all_threads() {
 }
 
 #[tokio::test]
+async fn status_and_metrics_say_which_thread_does_what() {
+    let folder = Folder::new("cores-status");
+    let mut command = folder.command();
+    command.args(["--workers", "3"]);
+    let served = Served::start(command);
+    let create = "CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
+    served.asks("POST", "/streams", &json!({"sql": create})).await.done();
+    let window = "SELECT count(*) AS n FROM demo GROUP BY TUMBLINGWINDOW(hh, 10)";
+    let rules = [
+        ("first", window, json!({})),
+        ("second", window, json!({})),
+        ("third", "SELECT acc_count(*) AS n FROM demo", json!({})),
+        ("copy", "SELECT v FROM demo", json!({})),
+        ("alone", window, json!({"concurrency": 1})),
+    ];
+    for (id, sql, options) in &rules {
+        let rule = json!({"id": id, "sql": sql, "options": options, "actions": [{"nop": {}}]});
+        served.asks("POST", "/rules", &rule).await.done();
+    }
+    let served = &served;
+    let status = |id: &str| {
+        let path = format!("/rules/{id}/status?details");
+        async move { served.asks("GET", &path, &json!(null)).await.json() }
+    };
+    let mut homes = Vec::new();
+    for id in ["first", "second", "third"] {
+        homes.push(status(id).await["threads"]["home"].as_u64());
+    }
+    homes.sort_unstable();
+    assert_eq!(homes, [Some(0), Some(1), Some(2)], "each thread has the state of one");
+    let mut clients = Vec::new();
+    for _ in 0..3 {
+        let (mut client, _) = connect_async(served.data_url("/in")).await.expect("the source is there");
+        for _ in 0..5 {
+            client.send(Message::text("{\"v\": 1}")).await.expect("the source stays");
+        }
+        clients.push(client);
+    }
+    let rows = json!((0..3).map(|thread| json!({"thread": thread, "rows": 5})).collect::<Vec<_>>());
+    for (id, plan) in [
+        ("first", "partial → final"),
+        ("third", "gather on one worker: an analytic function remembers earlier rows"),
+        ("copy", "on every worker"),
+    ] {
+        let threads = tokio::time::timeout(Duration::from_secs(30), async {
+            loop {
+                let threads = status(id).await["threads"].clone();
+                if threads["rows"] == rows {
+                    return threads;
+                }
+            }
+        });
+        let threads = threads.await.unwrap_or_else(|_| panic!("{id}: not all rows are counted"));
+        assert_eq!(threads["plan"], plan);
+        assert_eq!(threads["home"].is_null(), id == "copy");
+    }
+    assert_eq!(status("alone").await["threads"]["plan"], "on one worker");
+    let metrics = served.asks("GET", "/metrics", &json!(null)).await.done();
+    assert!(metrics.contains("plutino_rule_thread_rows_total{rule=\"first\",thread=\"2\"} 5"), "{metrics}");
+}
+
+#[tokio::test]
 async fn a_source_may_dial_several_connections() {
     const CONNECTIONS: u64 = 3;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
