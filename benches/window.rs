@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use plutino::dataflow::batch::RowBatch;
 use plutino::dataflow::context::RuleContext;
 use plutino::dataflow::operator::RuleOperator;
 use plutino::dataflow::output::Output;
 use plutino::dataflow::queue::RuleQueue;
-use plutino::dataflow::row::RowBatch;
 use plutino::dataflow::timers::{Alarm, WorkerClock};
 use plutino::definition::rule::RuleOptions;
 use plutino::definition::stream::Catalog;
