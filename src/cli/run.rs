@@ -149,7 +149,7 @@ impl Run {
             None => Engine::start_at(settings, clock),
         };
         let engine = engine.map_err(|error| Failure::Refused(error.to_string()))?;
-        let egress = Egress::new(&config.egress_allow).trusting_rules();
+        let egress = Egress::new(&config.egress_allow).dialling_loopback(config.dial_loopback).trusting_rules();
         let engine = engine.with_files(FileRoots::new(self.data.clone()).with(&config.file_roots)).with_egress(egress);
         let (places, console) = places(&pipeline);
         let started = {

@@ -56,6 +56,8 @@ pub struct Config {
     pub env_allow: Vec<String>,
     /// `basic.egressAllow`: what sinks may send requests to beside public addresses
     pub egress_allow: Vec<Allowed>,
+    /// `basic.dialLoopback`: whether websockets may be dialled on this machine
+    pub dial_loopback: bool,
     /// what properties set over the API may reach; `None` where all of them are the operator's
     pub reach: Option<Reach>,
     /// `basic.authentication`: whoever uses the API must show a token

@@ -30,6 +30,7 @@ impl Config {
             file_roots,
             env_allow,
             egress_allow,
+            dial_loopback,
             // Made from others by the service.
             reach: _,
             authentication,
@@ -82,6 +83,7 @@ impl Config {
             ("basic.fileRoots", *file_roots != self.file_roots),
             ("basic.envAllow", *env_allow != self.env_allow),
             ("basic.egressAllow", *egress_allow != self.egress_allow),
+            ("basic.dialLoopback", *dial_loopback != self.dial_loopback),
             ("basic.authentication", *authentication != self.authentication),
             ("basic.enableRestAuditLog", *rest_audit != self.rest_audit),
             ("basic.prometheus", *prometheus != self.prometheus),

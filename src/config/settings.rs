@@ -102,7 +102,10 @@ const BASIC: &[Row] = &[
         draft.config.egress_allow = allowed.ok_or(Wrong::Value)?;
         Ok(())
     })
-    .doc("What sinks may send requests to although it is a loopback or link-local address, or the service itself: see [security](security.md#requests-of-sinks)"),
+    .doc("What sinks may send requests to, and websockets may dial, although it is a loopback or link-local address, or the service itself: see [security](security.md#requests-of-sinks)"),
+    Row::flag("dialLoopback", |draft, dials| draft.config.dial_loopback = dials)
+        .default("true")
+        .doc("Websockets may dial the machine itself; `false`: only where `egressAllow` says so"),
     Row::object("restTls", &[
         Row::text("certfile", |draft, file| set_file(rest_tls(draft, file), file, |tls| &mut tls.certfile))
             .doc("PEM file of the certificate; with it and the key the API speaks https"),
@@ -259,6 +262,7 @@ fn unset() -> Config {
         file_roots: Vec::new(),
         env_allow: Vec::new(),
         egress_allow: Vec::new(),
+        dial_loopback: true,
         reach: None,
         authentication: false,
         rest_audit: false,

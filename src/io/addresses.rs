@@ -18,18 +18,10 @@ const STAGGER: Duration = Duration::from_millis(250);
 /// How many addresses of a name are tried.
 const MOST: usize = 16;
 
-/// Connects to `host`, a name or an address.
+/// Connects to `host`, a name or an address. Only addresses that `check` lets pass are tried.
 ///
 /// # Errors
-/// The name has no address, or the error of the last attempt that failed.
-pub(super) async fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
-    race(find(host, port).await?, TcpStream::connect).await
-}
-
-/// The same; only addresses that `check` lets pass are tried.
-///
-/// # Errors
-/// As [`connect`], and the error of `check` where no address passes.
+/// The name has no address, the error of `check` where no address passes, or that of the last attempt that failed.
 pub(super) async fn connect_checked(
     host: &str,
     port: u16,

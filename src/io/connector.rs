@@ -373,8 +373,9 @@ impl Connectors {
         Connectors { files, spool, ..self }
     }
 
-    /// Lets requests go elsewhere.
+    /// Lets requests go elsewhere, and websockets be dialled there.
     pub fn with_egress(self, egress: Egress) -> Self {
+        self.websockets.limit_dials(egress.clone());
         Connectors { egress, ..self }
     }
 
@@ -440,11 +441,14 @@ impl Connectors {
         };
         Ok(match spec {
             SinkSpec::Websocket(settings) => Box::new(match store {
-                Some(store) => self.websockets.open_stored_sink(*settings, thread, store).await?,
+                Some(store) => self.websockets.open_stored_sink(*settings, thread, signal, store).await?,
                 None => self.websockets.open_sink(*settings, thread, signal).await?,
             }),
             SinkSpec::Memory(sink) => Box::new(self.topics.write(sink, signal)),
-            SinkSpec::Rest(sink) => Box::new(self.rest.open(*sink, self.egress.clone(), store).map_err(unopened)?),
+            SinkSpec::Rest(sink) => {
+                let store = store.map(|store| (store, signal));
+                Box::new(self.rest.open(*sink, self.egress.clone(), store).map_err(unopened)?)
+            }
             SinkSpec::File(sink) => Box::new(self.writers.open(sink, self.files.clone()).map_err(unopened)?),
             SinkSpec::Log(_) => Box::new(self.console.clone().unwrap_or_else(Console::stdout).open(signal)),
             SinkSpec::Nop(sink) => Box::new(sink.open()),

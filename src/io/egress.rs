@@ -1,9 +1,12 @@
-//! Which addresses sinks may send requests to.
+//! Which addresses sinks may send requests to, and which may be dialled for websockets.
 //!
 //! Services often trust whoever is on the same machine, and clouds hand out credentials on link-local addresses. A rule
 //! that comes over the network, or a URL that is made of messages, must not reach those: `basic.egressAllow` has to name
 //! such an address. A host name is judged by the address that is connected to, and so is a redirect. Hosts in the rule
 //! files of `plutino run` are the operator's own.
+//!
+//! A websocket may lead to this machine, unless `basic.dialLoopback` says otherwise: peers on one machine are usual, and a
+//! handshake is a GET whose answer is not shown. What may not is a redirect from another machine to this one.
 //!
 //! This module must not know what is sent.
 
@@ -16,6 +19,8 @@ pub struct Egress {
     allowed: Arc<[Allowed]>,
     /// whether URLs of rules are the operator's own
     trusts_rules: bool,
+    /// whether websockets are dialled on this machine only where an entry allows it
+    guards_loopback: bool,
 }
 
 /// An entry of `basic.egressAllow`.
@@ -154,7 +159,13 @@ fn is_guarded(address: IpAddr) -> bool {
 impl Egress {
     /// What these entries allow.
     pub fn new(allowed: &[Allowed]) -> Egress {
-        Egress { allowed: allowed.into(), trusts_rules: false }
+        Egress { allowed: allowed.into(), ..Egress::default() }
+    }
+
+    /// The same with `basic.dialLoopback`.
+    #[must_use]
+    pub fn dialling_loopback(self, dials: bool) -> Egress {
+        Egress { guards_loopback: !dials, ..self }
     }
 
     /// The same where rules are the operator's own: hosts that stand in them may be reached.
@@ -169,12 +180,7 @@ impl Egress {
     /// # Errors
     /// [`EgressError`]
     pub fn check_host(&self, to: Destination<'_>) -> Result<(), EgressError> {
-        let address = match to.host.parse() {
-            Ok(address) => address,
-            Err(_) if is_localhost(to.host) => IpAddr::V4(Ipv4Addr::LOCALHOST),
-            Err(_) => return Ok(()),
-        };
-        self.check(to, address, false)
+        literal(to.host).map_or(Ok(()), |address| self.check(to, address, false))
     }
 
     /// Whether this address of a host may be reached; `own` says that it is one of this machine.
@@ -195,6 +201,52 @@ impl Egress {
         };
         Err(EgressError { host })
     }
+}
+
+impl Egress {
+    /// Whether a websocket may be dialled at this address of a host, and whether that is on this machine; `own` as in
+    /// [`Egress::check`]. `from_here`: no other machine has sent us there.
+    ///
+    /// # Errors
+    /// [`EgressError`]
+    pub fn check_dial(
+        &self,
+        to: Destination<'_>,
+        address: IpAddr,
+        own: bool,
+        from_here: bool,
+    ) -> Result<bool, EgressError> {
+        let here = own || is_here(address);
+        if here && from_here && !self.guards_loopback {
+            return Ok(here);
+        }
+        self.check(to, address, own).map(|()| here)
+    }
+
+    /// The same for a host that is an address, or that is this machine by its name. Other names are judged once their
+    /// addresses are known.
+    ///
+    /// # Errors
+    /// [`EgressError`]
+    pub fn check_dial_host(&self, to: Destination<'_>, from_here: bool) -> Result<(), EgressError> {
+        literal(to.host).map_or(Ok(()), |address| self.check_dial(to, address, false, from_here).map(drop))
+    }
+
+    /// Whether what a peer answers may be shown to users of the API: on this machine it may be meant for others.
+    pub fn shows_answers(&self, here: bool) -> bool {
+        self.trusts_rules || !here
+    }
+}
+
+/// The address that a host is by its name.
+fn literal(host: &str) -> Option<IpAddr> {
+    host.parse().ok().or_else(|| is_localhost(host).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+}
+
+/// Whether an address leads to this machine, whatever its networks are.
+fn is_here(address: IpAddr) -> bool {
+    let address = plain(address);
+    address.is_loopback() || address.is_unspecified()
 }
 
 fn is_localhost(host: &str) -> bool {
@@ -267,6 +319,30 @@ mod tests {
         for entry in ["", "a b", "127.0.0.0/33", "http://x", "x:0", "x:y", "*x", "[::1"] {
             assert_eq!(Allowed::parse(entry), None, "{entry}");
         }
+    }
+
+    #[test]
+    fn websockets_reach_this_machine_from_here() {
+        let dial = |egress: &Egress, host: &str, from_here| {
+            egress.check_dial_host(Destination { host, port: 80, written: true }, from_here).is_ok()
+        };
+        let usual = Egress::default();
+        for host in ["127.0.0.1", "localhost", "::1", "0.0.0.0", "::ffff:127.0.0.1"] {
+            assert_eq!((dial(&usual, host, true), dial(&usual, host, false)), (true, false), "{host}");
+            assert!(!dial(&Egress::default().dialling_loopback(false), host, true), "{host}");
+            assert!(dial(&Egress::default().trusting_rules(), host, false), "{host}");
+        }
+        for host in ["169.254.169.254", "fe80::1", "100.100.100.200", "::ffff:169.254.169.254", "0.1.2.3"] {
+            assert!(!dial(&usual, host, true), "{host}");
+            let allowed = Allowed::parse("*:80").expect("an entry");
+            assert!(dial(&Egress::new(&[allowed]), host, false), "{host}");
+        }
+        assert!(dial(&usual, "10.0.0.1", false) && dial(&usual, "feed.example", false));
+        // Its own address on a network is this machine, too.
+        let (own, to) = ("10.0.0.1".parse().expect("an address"), Destination { host: "h", port: 80, written: false });
+        assert_eq!(usual.check_dial(to, own, true, true), Ok(true));
+        assert!(usual.check_dial(to, own, true, false).is_err());
+        assert_eq!(usual.check_dial(to, own, false, false), Ok(false));
     }
 
     #[test]

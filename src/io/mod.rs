@@ -13,6 +13,7 @@ pub mod environment;
 pub mod events;
 pub mod file;
 pub mod inlet;
+mod lock;
 pub mod log;
 pub mod memory;
 pub mod mock;

@@ -12,7 +12,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::batch_queue::{BatchQueue, QueueLimit, Rest};
-use super::queue::{MessageBatch, Outlet};
+use super::queue::{MessageBatch, Outlet, Signal};
 use super::spool::{Held, Portion, Store, Wake};
 use super::{LinkHistory, LinkState, LinkStatus, UNSENT, printable};
 use crate::format::address::Address;
@@ -62,10 +62,10 @@ impl Outbox {
     }
 
     /// One whose messages are kept.
-    pub(super) fn stored(held: Held) -> Arc<Outbox> {
+    pub(super) fn stored(held: Held, signal: Signal) -> Arc<Outbox> {
         let store = Arc::clone(&held);
         Arc::new_cyclic(|this: &Weak<Outbox>| {
-            let owner = store.own(Arc::new(Bell(this.clone())));
+            let owner = store.own(Arc::new(Bell { outbox: this.clone(), signal }));
             let outbox = Outbox::over(QueueLimit::default(), Some((store, owner)));
             *locked(&outbox.held) = Some(held);
             outbox
@@ -266,14 +266,21 @@ impl Outbox {
     }
 }
 
-/// A store tells its outbox that there is something to send.
-struct Bell(Weak<Outbox>);
+/// A store tells its outbox that there is something to send, and the rule that it may go on.
+struct Bell {
+    outbox: Weak<Outbox>,
+    signal: Signal,
+}
 
 impl Wake for Bell {
     fn wake(&self) {
-        if let Some(outbox) = self.0.upgrade() {
+        if let Some(outbox) = self.outbox.upgrade() {
             outbox.more.notify_one();
         }
+    }
+
+    fn relieve(&self) {
+        self.signal.raise();
     }
 }
 
@@ -298,8 +305,12 @@ impl Outlet for Outbox {
         self.arrived.notify_one();
     }
 
+    fn ready(&self) -> bool {
+        self.store.as_ref().is_none_or(|(store, _)| store.is_ready())
+    }
+
     fn may_wait(&self) -> bool {
-        false
+        self.store.is_some()
     }
 }
 

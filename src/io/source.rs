@@ -8,7 +8,7 @@ use futures_util::future::{self, BoxFuture};
 
 use super::LinkStatus;
 use super::queue::FeedChecks;
-use super::reach::Variables;
+use super::reach::{Reach, ReachError, Variables};
 
 /// The settings of a source.
 pub trait SourceSettings {
@@ -30,6 +30,14 @@ pub trait SourceSettings {
     /// Whether it hands nothing over before [`OpenSource::begin`], so that it can open before the rules that read it.
     fn waits_for_begin(&self) -> bool {
         false
+    }
+
+    /// Checks that a stream which came over the network may read there.
+    ///
+    /// # Errors
+    /// [`ReachError`]
+    fn check(&self, _reach: &Reach) -> Result<(), ReachError> {
+        Ok(())
     }
 
     /// Files that are read later may name only these variables: they may be written by others.

@@ -178,6 +178,9 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
         Ok((mut spec, warnings)) => {
             told.extend(warnings);
             if let Some(reach) = &config.reach {
+                if let Err(error) = spec.settings().check(reach) {
+                    return Err((faults(error.into()).0, told));
+                }
                 spec.settings_mut().limit_variables(&reach.variables);
             }
             Ok((spec, told))

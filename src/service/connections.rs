@@ -216,6 +216,7 @@ impl Service {
         let (settings, _) = connection.settings(id).map_err(|error| refused(&error))?;
         let mut settings = if is_named(id) { settings } else { Settings { connection: None, ..settings } };
         if let Some(reach) = &self.config().reach {
+            SourceSettings::check(&settings, reach).map_err(|error| refused(&error))?;
             SourceSettings::limit_variables(&mut settings, &reach.variables);
         }
         let engine = self.inner.engine.read().await;

@@ -161,3 +161,32 @@ async fn a_list_is_whole_at_any_time_and_packed_files_at_the_end() {
     std::io::Read::read_to_string(&mut flate2::read::MultiGzDecoder::new(bytes.as_slice()), &mut text).expect("gzip");
     assert_eq!(text, "{\"n\":0}\n{\"n\":1}\n{\"n\":2}\n");
 }
+
+#[tokio::test]
+async fn two_processes_do_not_write_one_file() {
+    let folder = Folder::new("file-twice");
+    let served = folder.serve();
+    let path = folder.path("data/shared.jsonl");
+    let mut client = rule(&served, json!({"path": "shared.jsonl", "sendSingle": true})).await;
+    send(&mut client, "{\"n\":1}").await;
+    until("it is in the file", || text(&path) == "{\"n\":1}\n").await;
+    let other = Folder::new("file-other");
+    other.write("etc/plutino.yaml", &format!("basic: {{fileRoots: ['{}']}}\n", folder.path("data").display()));
+    let second = other.serve();
+    let mut client = rule(&second, json!({"path": path, "sendSingle": true})).await;
+    send(&mut client, "{\"n\":2}").await;
+    let began = Instant::now();
+    loop {
+        let status = second.asks("GET", "/rules/r/status", &Value::Null).await.json();
+        let last = status["sink_file_0_0_last_exception"].as_str().unwrap_or_default();
+        if last.contains(&format!("{} is written by another process", path.display())) {
+            break;
+        }
+        assert!(began.elapsed() < LIMIT, "{status:#}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(text(&path), "{\"n\":1}\n");
+    // A lock is no obstacle once its process is dead.
+    drop(served);
+    until("its turn comes", || text(&path) == "{\"n\":1}\n{\"n\":2}\n").await;
+}

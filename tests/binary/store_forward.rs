@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt;
+use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -310,4 +310,68 @@ async fn rule_files_keep_messages_below_their_data_folder() {
     let _plutino = Plutino::run("store", &rules, &arguments).await;
     let mut peer = accept(&listener).await;
     assert_eq!(read(&mut peer, 25).await, (0..25).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_second_process_is_kept_out() {
+    let folder = Folder::new("store-twice");
+    let served = folder.serve();
+    let action = to_peer(free_port(), json!({}));
+    rule(&served, action.clone()).await;
+    let rules = json!({
+        "streams": [stream("s", "", "")],
+        "rules": [{"id": "r", "sql": "SELECT n FROM s", "actions": [action]}],
+    });
+    folder.write("rules.json", &rules.to_string());
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"));
+    command.args(["run", "rules.json", "--data", "data"]).current_dir(&folder.0);
+    command.env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1").env("KUIPER__SOURCE__HTTPSERVERPORT", "0");
+    let output = timeout(LIMIT, command.output()).await.expect("it ends").expect("the binary starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("cache/r/websocket-"), "{said}");
+    assert!(said.contains("is in use by another process"), "{said}");
+}
+
+#[tokio::test]
+async fn a_burst_beyond_the_queue_is_kept_and_marked_when_it_is_sent() {
+    let folder = Folder::new("store-burst");
+    let port = free_port();
+    let served = folder.serve();
+    let props = json!({"clientQueue": {"messages": 64, "bytes": 4096}, "resendIndicatorField": "again"});
+    rule(&served, to_peer(port, props)).await;
+    let mut client = source(&served).await;
+    let burst = (0..20_000).map(|n| Ok(Message::text(json!({"n": n}).to_string())));
+    client.send_all(&mut futures_util::stream::iter(burst)).await.expect("the source takes them");
+    let all = status(&served, "all are kept", |status| kept(status, "websocket") == 20_000).await;
+    assert_eq!(all["sink_websocket_0_0_dropped"], json!({}), "{all:#}");
+    let listener = listen(port).await;
+    let mut peer = accept(&listener).await;
+    for n in 0..20_000 {
+        let message = loop {
+            let message = timeout(LIMIT, peer.next()).await.expect("a message comes").expect("it goes on");
+            if let Message::Text(text) = message.expect("the socket is whole") {
+                break text.to_string();
+            }
+        };
+        assert_eq!(message, format!("{{\"n\":{n},\"again\":true}}"));
+    }
+    // What comes now is not late.
+    send_numbers(&mut client, 0..1).await;
+    let fresh = timeout(LIMIT, async {
+        loop {
+            if let Some(Ok(Message::Text(text))) = peer.next().await {
+                break text;
+            }
+        }
+    });
+    assert_eq!(fresh.await.expect("a message comes").as_str(), "{\"n\":0}");
+    for (props, text) in [
+        (json!({"resendAlterQueue": true}), "resendAlterQueue is true, which is not supported"),
+        (json!({"resendPriority": 1}), "resendPriority is 1; only 0 is supported"),
+        (json!({"resendIndicatorField": "again", "format": "delimited"}), "resendIndicatorField is set in JSON alone"),
+    ] {
+        let rule = json!({"id": "no", "sql": "SELECT n FROM demo", "actions": [to_peer(port, props)]});
+        let answer = served.asks("POST", "/rules", &rule).await;
+        assert!(answer.status == 400 && answer.body.contains(text), "{}", answer.body);
+    }
 }

@@ -13,7 +13,19 @@ use std::time::{Duration, Instant, SystemTime};
 use super::mend;
 use super::sink::{Claim, FileSink, FileType, FileWriters, NamePattern, Rolling};
 use crate::format::compress::Method;
+use crate::io::lock::{open_locked, try_lock};
 use crate::io::log::add_line;
+
+/// What became of opening a file.
+pub(super) enum Opening {
+    Open(Target),
+    /// who writes it
+    Taken(&'static str),
+}
+
+/// Writers of a file, for errors.
+const SINK: &str = "another sink";
+const PROCESS: &str = "another process";
 
 pub(super) struct Target {
     file: File,
@@ -44,12 +56,12 @@ struct Form {
 }
 
 impl Target {
-    /// Opens the file for `path`, which is below the allowed folders. `None` while another sink writes it.
+    /// Opens the file for `path`, which is below the allowed folders, and locks it: other processes do not write it.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn open(path: &Path, sink: &FileSink, writers: &FileWriters) -> io::Result<Option<Target>> {
-        let Some(claim) = writers.claim(path) else { return Ok(None) };
+    pub fn open(path: &Path, sink: &FileSink, writers: &FileWriters) -> io::Result<Opening> {
+        let Some(claim) = writers.claim(path) else { return Ok(Opening::Taken(SINK)) };
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -62,15 +74,18 @@ impl Target {
         let stamp = now();
         let named = sink.rolling.pattern != NamePattern::None;
         if named {
-            // The last one may have been left torn.
-            if let Some(last) = newest(path, sink.rolling.pattern)? {
-                form.mend(&mut options().open(last)?)?;
+            // The last one may have been left torn. One that another process has locked is not done.
+            if let Some(last) = newest(path, sink.rolling.pattern)?
+                && let Some(mut last) = open_locked(&last, &options())?
+            {
+                form.mend(&mut last)?;
             }
         }
-        let (at, mut file) = match named {
-            true => fresh(path, sink.rolling.pattern, stamp)?,
-            false => (path.to_owned(), options().create(true).open(path)?),
+        let opened = match named {
+            true => Some(fresh(path, sink.rolling.pattern, stamp)?),
+            false => open_locked(path, options().create(true))?.map(|file| (path.to_owned(), file)),
         };
+        let Some((at, mut file)) = opened else { return Ok(Opening::Taken(PROCESS)) };
         // A list that is packed cannot go on.
         let packed_list = form.compression.is_some() && form.file_type == FileType::Json;
         let length = match form.mend(&mut file)? {
@@ -80,11 +95,14 @@ impl Target {
                     tracing::warn!(file = %path.display(), "a file that results cannot be added to is renamed");
                 }
                 set_aside(path, stamp)?;
-                file = options().create(true).open(path)?;
+                match open_locked(path, options().create(true))? {
+                    Some(new) => file = new,
+                    None => return Ok(Opening::Taken(PROCESS)),
+                }
                 0
             }
         };
-        Ok(Some(Target {
+        Ok(Opening::Open(Target {
             file,
             path: at,
             name: path.to_owned(),
@@ -284,7 +302,8 @@ fn fresh(path: &Path, pattern: NamePattern, stamp: u128) -> io::Result<(PathBuf,
     loop {
         let at = stamped(path, pattern, stamp);
         match options().create_new(true).open(&at) {
-            Ok(file) => return Ok((at, file)),
+            Ok(file) if try_lock(&file)? => return Ok((at, file)),
+            Ok(_) => stamp += 1,
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => stamp += 1,
             Err(error) => return Err(error),
         }

@@ -7,7 +7,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use super::sink::{FileSink, FileWriters};
-use super::target::{Target, is_writable};
+use super::target::{Opening, Target, is_writable};
 use crate::io::outbox::{Outbox, Taken, Waited};
 use crate::io::reach::{FileRoots, is_outside};
 use crate::value::Text;
@@ -201,15 +201,15 @@ impl Writer {
         }
         loop {
             match self.open_target(Path::new(name.as_str())) {
-                Ok(Some(target)) => {
+                Ok(Opening::Open(target)) => {
                     self.open.push((name.clone(), target));
                     return Ok(None);
                 }
-                Ok(None) if self.sink.is_addressed() => {
-                    self.outbox.fails(&format!("{name} is written by another sink"), false);
+                Ok(Opening::Taken(by)) if self.sink.is_addressed() => {
+                    self.outbox.fails(&format!("{name} is written by {by}"), false);
                     return Ok(Some(TAKEN));
                 }
-                Ok(None) => self.fails(&format!("{name} is written by another sink"))?,
+                Ok(Opening::Taken(by)) => self.fails(&format!("{name} is written by {by}"))?,
                 Err(error) if is_outside(&error) => {
                     let hint = "put it below the data folder, or add its folder to basic.fileRoots";
                     self.outbox.fails(&format!("{name} is not in the data folder: {hint}"), false);
@@ -230,7 +230,7 @@ impl Writer {
         folder.is_empty() || self.files.locate_for_results(Path::new(folder)).is_ok_and(|folder| folder.is_dir())
     }
 
-    fn open_target(&self, name: &Path) -> io::Result<Option<Target>> {
+    fn open_target(&self, name: &Path) -> io::Result<Opening> {
         let path: PathBuf = self.files.locate_for_results(name)?;
         if !is_writable(&path)? {
             return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
@@ -485,9 +485,31 @@ mod tests {
         let path = folder.0.join("a");
         let writers = FileWriters::default();
         let (sink, _) = FileSink::new(json!({"path": "a"}).as_object().expect("an object")).expect("right");
-        let first = Target::open(&path, &sink, &writers).expect("it opens");
-        assert!(first.is_some() && Target::open(&path, &sink, &writers).expect("it is taken").is_none());
-        drop(first);
-        assert!(Target::open(&path, &sink, &writers).expect("it opens").is_some());
+        // Another process has writers of its own.
+        for (others, by) in [(writers.clone(), "another sink"), (FileWriters::default(), "another process")] {
+            let open = |writers| match Target::open(&path, &sink, writers).expect("it can be opened") {
+                Opening::Open(target) => Ok(target),
+                Opening::Taken(by) => Err(by),
+            };
+            let first = open(&writers);
+            assert!(first.is_ok());
+            assert_eq!(open(&others).err(), Some(by));
+            drop(first);
+            assert!(open(&others).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_file_of_another_process_is_not_mended() {
+        let folder = Folder::new();
+        let props = json!({"path": "a", "rollingNamePattern": "suffix"});
+        folder.write(props.clone(), SinkFormat::lists(), &[("", "1")]);
+        let (name, _) = folder.files().pop().expect("a file");
+        let torn = "1\n{\"half\"";
+        std::fs::write(folder.0.join(&name), torn).expect("it can be written");
+        let other = std::fs::File::open(folder.0.join(&name)).expect("it is there");
+        other.lock().expect("it can be locked");
+        folder.write(props.clone(), SinkFormat::lists(), &[("", "2")]);
+        assert_eq!(text_of(&folder.0.join(&name)), torn);
     }
 }

@@ -30,7 +30,7 @@ use crate::io::LinkStatus;
 use crate::io::batch_queue::QueueLimit;
 use crate::io::egress::{Destination, Egress};
 use crate::io::outbox::Outbox;
-use crate::io::queue::WayOut;
+use crate::io::queue::{Signal, WayOut};
 use crate::io::reach::{Reach, ReachError};
 use crate::io::sink::{OpenSink, SinkSettings};
 use crate::io::spool::{CacheSettings, Held};
@@ -118,6 +118,9 @@ impl SinkSettings for RestSink {
 
     /// The format that `bodyType` asks for; with templates each message gets an address.
     fn form(&mut self, mut format: SinkFormat, has_format: bool) -> Result<SinkFormat, String> {
+        if let Some(reason) = self.cache.as_ref().and_then(|cache| cache.refuses(&format)) {
+            return Err(reason);
+        }
         if let Dynamic::Fixed(body_type) = &self.body_type {
             match body_type {
                 BodyType::Form if !has_format && format.template.is_none() => format.format = OutputFormat::UrlEncoded,
@@ -141,7 +144,7 @@ impl SinkSettings for RestSink {
     }
 
     fn cache(&self) -> Option<(CacheSettings, String)> {
-        self.cache.map(|cache| (cache, self.address()))
+        self.cache.clone().map(|cache| (cache, self.address()))
     }
 
     /// Checks the part of the URL that no message changes.
@@ -194,9 +197,12 @@ impl RestClients {
     ///
     /// # Errors
     /// Those of starting a thread.
-    pub(super) fn open(&self, sink: RestSink, egress: Egress, store: Option<Held>) -> io::Result<RestLink> {
+    pub(super) fn open(&self, sink: RestSink, egress: Egress, store: Option<(Held, Signal)>) -> io::Result<RestLink> {
         let thread = self.thread()?;
-        let outbox = store.map_or_else(|| Outbox::new(sink.queue), Outbox::stored);
+        let outbox = match store {
+            Some((store, signal)) => Outbox::stored(store, signal),
+            None => Outbox::new(sink.queue),
+        };
         let address = sink.address();
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         let client = HttpClient::new(sink.origin.clone(), sink.tls.clone(), sink.timeout, egress);

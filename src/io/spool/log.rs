@@ -1,23 +1,20 @@
 //! The log of one sink on disk: records of messages in segments, appended to at the end, forgotten from the front.
 //!
-//! Each record has a checksum. When the log is opened, an incomplete end is cut off. A damaged record costs the rest of
-//! its segment, which is counted. A file beside the segments says up to where messages are done; it is written seldom, so
-//! some messages may be sent again after a kill.
+//! When the log is opened, an incomplete end is cut off. A record that is damaged, or that the disk does not give back,
+//! costs the rest of its segment, which is counted; the file is kept with the ending `.damaged` for those who want to save
+//! more of it. A file beside the segments says up to where messages are done; it is written seldom, so some messages may
+//! be sent again after a kill. A lock keeps other processes out.
 //!
 //! Existing crates for commit logs are databases, unmaintained, or keep no bound on their size.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufReader, Read};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
-use bytes::Bytes;
-use serde::{Deserialize, Serialize};
-
-use crate::format::address::Address;
-use crate::io::queue::MessageBatch;
+use super::record::{self, Lot, Unreadable};
+use crate::io::lock::open_locked;
 
 /// A segment of this size is followed by another one, bytes.
 const SEGMENT: u64 = 8 << 20;
@@ -25,37 +22,11 @@ const SEGMENT: u64 = 8 << 20;
 /// A finished last segment is removed from this size on, bytes; a smaller one is used further.
 const WORN: u64 = 1 << 20;
 
-/// The largest record, bytes: lengths above it are damage.
-const LARGEST: u32 = 512 << 20;
-
-/// Checksum, and the lengths of head and body.
-const PREFIX: usize = 12;
-
 /// The file that says how far messages are done with.
 const DONE: &str = "done";
 
-/// Messages with the number of the first one.
-#[derive(Clone, Debug)]
-pub(super) struct Lot {
-    pub first: u64,
-    pub batch: Arc<MessageBatch>,
-}
-
-impl Lot {
-    /// The number behind its last message.
-    pub fn end(&self) -> u64 {
-        self.first + self.batch.len() as u64
-    }
-}
-
-/// What a record says of its body.
-#[derive(Serialize, Deserialize)]
-struct Head {
-    first: u64,
-    text: bool,
-    ends: Vec<u32>,
-    addresses: Vec<Address>,
-}
+/// The file that is locked while somebody has the log.
+const LOCK: &str = "lock";
 
 /// See the module.
 pub(super) struct Log {
@@ -68,8 +39,9 @@ pub(super) struct Log {
     /// the number of the next message
     next: u64,
     reader: Option<Reader>,
-    /// something was written since the last sync
-    unsynced: bool,
+    /// what was written since it was last synced: segments, and the folder if there is a new one
+    unsynced: Vec<PathBuf>,
+    _lock: File,
 }
 
 struct Segment {
@@ -77,6 +49,8 @@ struct Segment {
     first: u64,
     path: PathBuf,
     length: u64,
+    /// a part cannot be read: nothing is appended, and the file is kept when its messages are done with
+    damaged: bool,
 }
 
 /// Where reading goes on.
@@ -96,13 +70,22 @@ pub(super) struct Page {
     pub damaged: u64,
 }
 
+/// Locks the log of a folder, which must exist; `None` while somebody has it.
+///
+/// # Errors
+/// Those of the system.
+pub(super) fn lock(folder: &Path) -> io::Result<Option<File>> {
+    open_locked(&folder.join(LOCK), options().create(true))
+}
+
 impl Log {
-    /// Opens the log in a folder, which need not exist.
+    /// Opens the log in a folder, which need not exist; `None` while somebody else has it.
     ///
     /// # Errors
     /// Those of the system.
-    pub fn open(folder: &Path) -> io::Result<Log> {
+    pub fn open(folder: &Path) -> io::Result<Option<Log>> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        let Some(lock) = lock(folder)? else { return Ok(None) };
         let done_file = options().create(true).open(folder.join(DONE))?;
         let done = read_done(&done_file);
         let mut segments: Vec<Segment> = Vec::new();
@@ -111,10 +94,13 @@ impl Log {
             let name = entry.file_name();
             let number = name.to_str().and_then(|name| name.strip_suffix(".seg"));
             if let Some(first) = number.and_then(|number| u64::from_str_radix(number, 16).ok()) {
-                segments.push(Segment { first, path: entry.path(), length: entry.metadata()?.len() });
+                let length = entry.metadata()?.len();
+                segments.push(Segment { first, path: entry.path(), length, damaged: false });
             }
         }
         segments.sort_by_key(|segment| segment.first);
+        // Segments before the first one were removed because they were done with.
+        let done = segments.first().map_or(done, |segment| done.max(segment.first));
         let mut log = Log {
             folder: folder.to_owned(),
             segments: segments.into(),
@@ -122,31 +108,42 @@ impl Log {
             done,
             next: done,
             reader: None,
-            unsynced: false,
+            unsynced: Vec::new(),
+            _lock: lock,
         };
         log.mend()?;
         log.forget(done)?;
         if log.next <= done {
             for segment in log.segments.drain(..) {
-                fs::remove_file(&segment.path)?;
+                segment.leave()?;
             }
         }
-        Ok(log)
+        Ok(Some(log))
     }
 
     /// Cuts off what is torn at the end, and finds the number of the next message.
     fn mend(&mut self) -> io::Result<()> {
         let Some(last) = self.segments.back_mut() else { return Ok(()) };
-        let file = options().open(&last.path)?;
-        let mut input = BufReader::new(&file);
+        let mut input = BufReader::new(File::open(&last.path)?);
         let (mut whole, mut next) = (0, last.first);
-        while let Ok(Some((lot, size))) = read_record(&mut input) {
-            whole += size;
-            next = lot.end();
-        }
-        if whole < last.length {
-            file.set_len(whole)?;
-            last.length = whole;
+        let wrong = loop {
+            match record::read(&mut input) {
+                Ok(Some((lot, size))) => (whole, next) = (whole + size, lot.end()),
+                Ok(None) => break None,
+                Err(wrong) => break Some(wrong),
+            }
+        };
+        if let Some(wrong) = wrong {
+            match end_behind(&mut input, next, wrong)? {
+                Behind::Nothing => {
+                    options().open(&last.path)?.set_len(whole)?;
+                    last.length = whole;
+                }
+                Behind::Messages { end, wrong } => {
+                    last.spoil(&wrong);
+                    next = end;
+                }
+            }
         }
         self.next = self.next.max(next);
         Ok(())
@@ -178,10 +175,11 @@ impl Log {
     }
 
     fn write(&mut self, first: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.segments.back().is_none_or(|last| last.length >= SEGMENT) {
+        if self.segments.back().is_none_or(|last| last.length >= SEGMENT || last.damaged) {
             let path = self.folder.join(format!("{first:016x}.seg"));
             options().create(true).truncate(true).open(&path)?;
-            self.segments.push_back(Segment { first, path, length: 0 });
+            self.segments.push_back(Segment { first, path, length: 0, damaged: false });
+            note(&mut self.unsynced, &self.folder);
         }
         let Some(last) = self.segments.back_mut() else { return Ok(()) };
         let file = options().open(&last.path)?;
@@ -191,14 +189,14 @@ impl Log {
             return Err(error);
         }
         last.length += bytes.len() as u64;
-        self.unsynced = true;
+        note(&mut self.unsynced, &last.path);
         Ok(())
     }
 
     /// Reads from message `from` on, at least one lot where there is one, up to about `most` messages.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Those of the system that may pass.
     pub fn read(&mut self, from: u64, most: usize) -> io::Result<Page> {
         let mut page = Page::default();
         let mut messages = 0;
@@ -217,52 +215,27 @@ impl Log {
                 Some(reader) => reader,
                 None => Reader {
                     segment: segment.first,
-                    input: BufReader::new(options().open(&segment.path)?),
+                    input: BufReader::new(File::open(&segment.path)?),
                     next: segment.first,
                 },
             };
-            match read_record(&mut reader.input) {
-                Ok(Some((lot, _))) => {
-                    reader.next = lot.end();
-                    if lot.end() > from {
-                        messages += lot.batch.len();
-                        from = lot.end();
-                        page.lots.push(lot);
-                    } else {
-                        // It is looked for from the beginning of its segment.
-                        from = self.seek(&mut reader, from, end, &mut page)?;
-                    }
+            match read_from(&mut reader, from) {
+                Ok(Some(lot)) => {
+                    messages += lot.batch.len();
+                    from = lot.end();
+                    page.lots.push(lot);
                     self.reader = Some(reader);
                 }
                 Ok(None) => from = end.max(from + 1),
-                Err(_) => {
+                Err(wrong) if wrong.may_pass() => return Err(wrong.into()),
+                Err(wrong) => {
+                    self.segments[at].spoil(&wrong);
                     page.damaged += end.saturating_sub(from);
                     from = end.max(from + 1);
                 }
             }
         }
         Ok(page)
-    }
-
-    /// Moves a reader to the record with message `from`; where reading goes on.
-    fn seek(&self, reader: &mut Reader, from: u64, end: u64, page: &mut Page) -> io::Result<u64> {
-        loop {
-            let place = reader.input.stream_position()?;
-            match read_record(&mut reader.input) {
-                Ok(Some((lot, _))) if lot.end() <= from => reader.next = lot.end(),
-                Ok(Some((lot, _))) => {
-                    reader.input.seek(SeekFrom::Start(place))?;
-                    let next = from.max(lot.first);
-                    reader.next = next;
-                    return Ok(next);
-                }
-                Ok(None) => return Ok(end.max(from + 1)),
-                Err(_) => {
-                    page.damaged += end.saturating_sub(from);
-                    return Ok(end.max(from + 1));
-                }
-            }
-        }
     }
 
     /// Messages below `done` are done with: segments without others are removed.
@@ -286,24 +259,90 @@ impl Log {
             if !over {
                 return Ok(());
             }
-            fs::remove_file(&front.path)?;
+            front.leave()?;
+            self.unsynced.retain(|path| *path != front.path);
             self.segments.pop_front();
             self.reader = None;
         }
         Ok(())
     }
 
-    /// Lets what was appended outlive a loss of power.
-    ///
-    /// # Errors
-    /// Those of the system.
-    pub fn sync(&mut self) -> io::Result<()> {
-        if std::mem::take(&mut self.unsynced)
-            && let Some(last) = self.segments.back()
-        {
-            options().open(&last.path)?.sync_data()?;
+    /// What has to be synced so that it outlives a loss of power: the caller does it, since the log can be used meanwhile.
+    pub fn take_unsynced(&mut self) -> Vec<PathBuf> {
+        std::mem::take(&mut self.unsynced)
+    }
+
+    /// These could not be synced.
+    pub fn give_back(&mut self, unsynced: &[PathBuf]) {
+        self.unsynced.extend_from_slice(unsynced);
+    }
+}
+
+impl Segment {
+    /// Notes that a part of it cannot be read.
+    fn spoil(&mut self, wrong: &Unreadable) {
+        if !std::mem::replace(&mut self.damaged, true) {
+            let file = self.path.with_extension("damaged");
+            let file = file.display();
+            tracing::error!("messages that are kept for a peer cannot be read: {wrong}; their file is kept as {file}");
         }
-        Ok(())
+    }
+
+    /// Takes the file away from the log.
+    fn leave(&self) -> io::Result<()> {
+        if self.damaged {
+            return fs::rename(&self.path, self.path.with_extension("damaged"));
+        }
+        fs::remove_file(&self.path)
+    }
+}
+
+/// What follows a record that cannot be read.
+enum Behind {
+    /// nothing that is whole: the record is the torn end of the log
+    Nothing,
+    /// messages, up to this number
+    Messages { end: u64, wrong: Unreadable },
+}
+
+/// Looks for whole records behind one that should have begun with message `next`.
+///
+/// # Errors
+/// Those of the system that may pass.
+fn end_behind(input: &mut impl Read, next: u64, wrong: Unreadable) -> io::Result<Behind> {
+    if wrong.may_pass() {
+        return Err(wrong.into());
+    }
+    if matches!(wrong, Unreadable::System(_)) {
+        // How many messages the disk has lost cannot be known; one, at least.
+        return Ok(Behind::Messages { end: next + 1, wrong });
+    }
+    let mut end = None;
+    loop {
+        match record::read(input) {
+            Ok(Some((lot, _))) if lot.first >= next => end = Some(lot.end()),
+            Ok(Some(_)) | Err(Unreadable::Damaged) => {}
+            Ok(None) | Err(_) => break,
+        }
+    }
+    Ok(end.map_or(Behind::Nothing, |end| Behind::Messages { end, wrong }))
+}
+
+/// Reads on in a segment, to the first lot that holds `from` or a later message.
+fn read_from(reader: &mut Reader, from: u64) -> Result<Option<Lot>, Unreadable> {
+    while let Some((lot, _)) = record::read(&mut reader.input)? {
+        reader.next = lot.end();
+        if lot.end() > from {
+            return Ok(Some(lot));
+        }
+    }
+    Ok(None)
+}
+
+/// Adds a path to those that are to be synced.
+fn note(unsynced: &mut Vec<PathBuf>, path: &Path) {
+    if !unsynced.iter().any(|known| known == path) {
+        unsynced.push(path.to_owned());
     }
 }
 
@@ -329,79 +368,29 @@ fn records(lots: &[Lot]) -> (Vec<u8>, usize) {
         if !bytes.is_empty() && bytes.len() as u64 >= SEGMENT {
             break;
         }
-        put_record(&mut bytes, lot);
+        record::put(&mut bytes, lot);
         count += 1;
     }
     (bytes, count)
 }
 
-fn put_record(out: &mut Vec<u8>, lot: &Lot) {
-    let batch = &lot.batch;
-    let body = batch.bytes();
-    let addresses = (0..batch.len()).filter_map(|index| batch.address(index).cloned()).collect();
-    let head = Head { first: lot.first, text: batch.text, ends: batch.ends().to_vec(), addresses };
-    let start = out.len();
-    out.extend_from_slice(&[0; PREFIX]);
-    // Into a vector nothing can fail.
-    let mut whole = postcard::to_extend(&head, std::mem::take(out)).unwrap_or_default();
-    let head_length = whole.len() - start - PREFIX;
-    whole.extend_from_slice(body);
-    whole[start + 4..start + 8].copy_from_slice(&(head_length as u32).to_le_bytes());
-    whole[start + 8..start + PREFIX].copy_from_slice(&(body.len() as u32).to_le_bytes());
-    let sum = crc32fast::hash(&whole[start + 4..]);
-    whole[start..start + 4].copy_from_slice(&sum.to_le_bytes());
-    *out = whole;
-}
-
-/// The next record with its size; `None` at the end.
-fn read_record(input: &mut impl Read) -> io::Result<Option<(Lot, u64)>> {
-    let damaged = || io::Error::from(io::ErrorKind::InvalidData);
-    let mut prefix = [0; PREFIX];
-    let mut there = 0;
-    while there < PREFIX {
-        match input.read(&mut prefix[there..])? {
-            0 if there == 0 => return Ok(None),
-            0 => return Err(damaged()),
-            read => there += read,
-        }
-    }
-    let number = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
-    let (sum, head_length, body_length) = (number(0), number(4), number(8));
-    let size = u64::from(head_length) + u64::from(body_length);
-    if head_length > LARGEST || body_length > LARGEST {
-        return Err(damaged());
-    }
-    // Memory grows with what is there, not with what a damaged length says.
-    let mut rest = Vec::new();
-    input.take(size).read_to_end(&mut rest)?;
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&prefix[4..]);
-    hasher.update(&rest);
-    if rest.len() as u64 != size || hasher.finalize() != sum {
-        return Err(damaged());
-    }
-    let rest = Bytes::from(rest);
-    let head: Head = postcard::from_bytes(&rest[..head_length as usize]).map_err(|_| damaged())?;
-    let body = rest.slice(head_length as usize..);
-    let fits = head.ends.is_sorted() && head.ends.last().is_none_or(|&end| end as usize <= body.len());
-    let addressed = head.addresses.is_empty() || head.addresses.len() == head.ends.len();
-    if !fits || !addressed || head.ends.is_empty() {
-        return Err(damaged());
-    }
-    let batch = MessageBatch::new(body, head.ends, head.text, None);
-    let batch = if head.addresses.is_empty() { batch } else { batch.addressed(head.addresses) };
-    Ok(Some((Lot { first: head.first, batch: Arc::new(batch) }, PREFIX as u64 + size)))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::io::queue::MessageBatch;
+    use crate::io::spool::record::PREFIX;
 
     struct Folder(PathBuf);
 
     impl Folder {
         fn new() -> Folder {
             Folder(std::env::temp_dir().join(format!("plutino-spool-{:x}", fastrand::u64(..))))
+        }
+
+        fn open(&self) -> Log {
+            Log::open(&self.0).expect("it opens").expect("it is free")
         }
 
         fn segments(&self) -> Vec<PathBuf> {
@@ -438,7 +427,7 @@ mod tests {
     #[test]
     fn what_was_appended_is_read_again() {
         let folder = Folder::new();
-        let mut log = Log::open(&folder.0).expect("it opens");
+        let mut log = folder.open();
         log.append(&[lot(0, &["a", "b"]), lot(2, &["c"])]).expect("appended");
         let addressed = lot(3, &["d"]);
         let batch = MessageBatch::clone(&addressed.batch).addressed(vec![Box::new(["to".into()])]);
@@ -448,7 +437,7 @@ mod tests {
         assert_eq!(texts(&log.read(1, 1).expect("read")), ["a", "b"]);
         assert_eq!(texts(&log.read(2, 100).expect("read")), ["c", "d"]);
         drop(log);
-        let mut log = Log::open(&folder.0).expect("it opens");
+        let mut log = folder.open();
         assert_eq!((log.done(), log.next()), (0, 4));
         let page = log.read(3, 1).expect("read");
         assert_eq!(
@@ -457,29 +446,29 @@ mod tests {
         );
         log.forget(3).expect("forgotten");
         drop(log);
-        let mut log = Log::open(&folder.0).expect("it opens");
+        let mut log = folder.open();
         assert_eq!((log.done(), log.next()), (3, 4));
         log.forget(4).expect("forgotten");
         drop(log);
-        assert_eq!(Log::open(&folder.0).expect("it opens").next(), 4);
+        assert_eq!(folder.open().next(), 4);
         assert!(folder.segments().is_empty());
     }
 
     #[test]
     fn torn_records_are_cut_off_and_damaged_ones_counted() {
         let folder = Folder::new();
-        let mut log = Log::open(&folder.0).expect("it opens");
+        let mut log = folder.open();
         log.append(&[lot(0, &["a"]), lot(1, &["b"])]).expect("appended");
         drop(log);
         let path = folder.segments().pop().expect("a segment");
         let whole = fs::read(&path).expect("it is there");
         for cut in 1..whole.len() / 2 {
             fs::write(&path, &whole[..whole.len() - cut]).expect("written");
-            let mut log = Log::open(&folder.0).expect("it opens");
+            let mut log = folder.open();
             assert_eq!((log.next(), texts(&log.read(0, 9).expect("read"))), (1, vec!["a".to_owned()]), "{cut}");
         }
         fs::write(&path, &whole).expect("written");
-        let mut log = Log::open(&folder.0).expect("it opens");
+        let mut log = folder.open();
         let mut bad = whole.clone();
         bad[PREFIX + 2] ^= 1;
         fs::write(&path, &bad).expect("written");
@@ -492,9 +481,78 @@ mod tests {
     }
 
     #[test]
+    fn damage_is_no_torn_end() {
+        let folder = Folder::new();
+        let mut log = folder.open();
+        log.append(&[lot(0, &["a"]), lot(1, &["b", "c"]), lot(3, &["d"])]).expect("appended");
+        drop(log);
+        let path = folder.segments().pop().expect("a segment");
+        let mut bad = fs::read(&path).expect("it is there");
+        let second = bad.len() / 3 + PREFIX + 2;
+        bad[second] ^= 1;
+        fs::write(&path, &bad).expect("written");
+        let mut log = folder.open();
+        assert_eq!((log.next(), fs::read(&path).expect("it is there")), (4, bad.clone()), "nothing is cut");
+        log.append(&[lot(4, &["e"])]).expect("appended");
+        let page = log.read(0, 9).expect("read");
+        assert_eq!((texts(&page), page.damaged), (vec!["a".to_owned(), "e".to_owned()], 3));
+        log.forget(4).expect("forgotten");
+        assert_eq!(fs::read(path.with_extension("damaged")).expect("it is kept"), bad);
+        drop(log);
+        assert_eq!(folder.open().next(), 5);
+    }
+
+    /// A file whose first byte the system does not give back, whoever asks.
+    #[cfg(target_os = "linux")]
+    const LOST: &str = "/proc/self/mem";
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn what_the_disk_does_not_give_back_is_counted_and_not_cut() {
+        let folder = Folder::new();
+        drop(folder.open());
+        let path = folder.0.join(format!("{:016x}.seg", 7));
+        std::os::unix::fs::symlink(LOST, &path).expect("a link can be made");
+        let mut log = folder.open();
+        // At least one message was in it.
+        assert_eq!((log.done(), log.next()), (7, 8));
+        log.append(&[lot(8, &["a"])]).expect("appended");
+        let page = log.read(7, 9).expect("read");
+        assert_eq!((texts(&page), page.damaged), (vec!["a".to_owned()], 1));
+        log.forget(8).expect("forgotten");
+        assert_eq!(fs::read_link(path.with_extension("damaged")).expect("it is kept"), Path::new(LOST));
+    }
+
+    #[test]
+    fn all_that_was_written_is_synced() {
+        let folder = Folder::new();
+        let mut log = folder.open();
+        let large = "x".repeat(SEGMENT as usize);
+        log.append(&[lot(0, &[&large]), lot(1, &["a"])]).expect("appended");
+        let mut files = log.take_unsynced();
+        files.sort();
+        let mut expected = folder.segments();
+        expected.insert(0, folder.0.clone());
+        assert_eq!((files.len(), &files), (3, &expected), "the previous segment and the folder, too");
+        assert!(log.take_unsynced().is_empty());
+        log.give_back(&files);
+        log.forget(1).expect("forgotten");
+        assert_eq!(log.take_unsynced().len(), 2, "what is gone needs no sync");
+    }
+
+    #[test]
+    fn a_log_has_one_owner() {
+        let folder = Folder::new();
+        let log = folder.open();
+        assert!(Log::open(&folder.0).expect("it is there").is_none());
+        drop(log);
+        folder.open();
+    }
+
+    #[test]
     fn segments_go_when_all_of_them_is_done() {
         let folder = Folder::new();
-        let mut log = Log::open(&folder.0).expect("it opens");
+        let mut log = folder.open();
         let large = "x".repeat(SEGMENT as usize / 2 + 1);
         for n in 0..6 {
             log.append(&[lot(n, &[&large])]).expect("appended");

@@ -1,22 +1,26 @@
 //! Store and forward: messages that a peer has not received outlive connections and this process.
 //!
 //! Each sink with `enableCache` has a [`Store`]: a folder below the data folder, named by its rule and its destination.
-//! One thread of the process writes all stores; the worker that adds messages never waits for the disk. A kill of the
-//! process can lose the messages of a few milliseconds, a loss of power those of a second.
+//! One thread of the process writes all stores, another one syncs them. A rule that makes messages faster than the disk
+//! takes them waits for it. A kill of the process can lose the messages of a few milliseconds, a loss of power those of a
+//! second.
 //!
 //! This module must not know how messages are sent, or what proves that a peer has them.
 
+mod indicator;
 mod log;
 pub(in crate::io) mod properties;
+mod record;
 mod store;
 mod window;
+mod writer;
 
 use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -26,20 +30,19 @@ use self::log::Log;
 pub use self::store::Store;
 pub(in crate::io) use self::store::Wake;
 pub(in crate::io) use self::window::Portion;
+use self::writer::Job;
 use super::batch_queue::QueueLimit;
+use crate::format::sink_format::{OutputFormat, SinkFormat};
 use crate::sync::locked;
 
 /// The folder of all stores, in the data folder.
 const FOLDER: &str = "cache";
 
-/// How long the thread waits for more before it writes: many batches are one write.
-const GATHER: Duration = Duration::from_millis(2);
-
-/// How often what was written is synced, and what the disk did not take is tried again.
-const SYNC: Duration = Duration::from_secs(1);
+/// How long a store may still be in the hands of a process that is about to end.
+const HANDOVER: Duration = Duration::from_secs(2);
 
 /// How a sink wants its messages to be kept.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CacheSettings {
     /// messages that are kept at most
     pub capacity: u64,
@@ -51,6 +54,16 @@ pub struct CacheSettings {
     pub resend_interval: Duration,
     /// nothing is kept when the rule stops
     pub clean_at_stop: bool,
+    /// the field that is true in messages that are sent again
+    pub indicator: Option<Arc<str>>,
+}
+
+impl CacheSettings {
+    /// Why messages of this format cannot be kept so.
+    pub fn refuses(&self, format: &SinkFormat) -> Option<String> {
+        let marks = self.indicator.is_some() && (format.format != OutputFormat::Json || format.compression.is_some());
+        marks.then(|| "resendIndicatorField is set in JSON alone: leave it out, or format and compression".to_owned())
+    }
 }
 
 /// Which store: that of a rule's sink, by where it sends to.
@@ -87,10 +100,12 @@ pub struct Spool(Arc<Shared>);
 
 struct Shared {
     folder: PathBuf,
-    /// those that are open
+    /// those that are open; locked for single steps
     stores: Mutex<HashMap<StoreKey, Open>>,
-    /// the way to the thread, once there is one
-    jobs: Mutex<Option<Sender<Weak<Store>>>>,
+    /// held by who opens or removes a folder; before `stores`, where both are
+    disk: Mutex<()>,
+    /// the way to the writer, once there is one
+    jobs: Mutex<Option<Sender<Job>>>,
 }
 
 struct Open {
@@ -116,23 +131,18 @@ impl Deref for Held {
     }
 }
 
-/// With the last one what is new goes to disk, and the folder is free.
+/// With the last one the writer closes the store: who drops it does not wait for the disk.
 impl Drop for Held {
     fn drop(&mut self) {
-        let mut stores = locked(&self.spool.0.stores);
-        let Some(open) = stores.get_mut(&self.key) else { return };
-        open.users -= 1;
-        if open.users > 0 {
-            return;
-        }
-        // Under the lock: nobody opens the folder meanwhile.
-        if let Err(error) = self.store.work() {
-            tracing::warn!(rule = self.key.rule, %error, "messages that are kept for a peer are not all on disk");
-        }
-        let doomed = open.doomed;
-        stores.remove(&self.key);
-        if doomed {
-            self.spool.remove(&self.key.folder());
+        let is_last = {
+            let mut stores = locked(&self.spool.0.stores);
+            let Some(open) = stores.get_mut(&self.key) else { return };
+            open.users -= 1;
+            open.users == 0
+        };
+        if is_last {
+            let (spool, key) = (self.spool.clone(), self.key.clone());
+            self.spool.order(Job::Other(Box::new(move || spool.release(&key))));
         }
     }
 }
@@ -140,17 +150,22 @@ impl Drop for Held {
 impl Spool {
     /// Stores below a data folder. Nothing is made there before one is opened.
     pub fn new(data: &Path) -> Spool {
-        let shared = Shared { folder: data.join(FOLDER), stores: Mutex::default(), jobs: Mutex::default() };
-        Spool(Arc::new(shared))
+        Spool(Arc::new(Shared {
+            folder: data.join(FOLDER),
+            stores: Mutex::default(),
+            disk: Mutex::default(),
+            jobs: Mutex::default(),
+        }))
     }
 
-    /// Opens a store; one that is open is shared.
+    /// Opens a store; one that is open is shared. It waits for the disk, and for a process that is about to end.
     ///
     /// # Errors
-    /// Those of the system.
+    /// Those of the system; [`io::ErrorKind::ResourceBusy`] if another process has it.
     pub(in crate::io) fn open(&self, key: StoreKey, settings: CacheSettings) -> io::Result<Held> {
-        let mut stores = locked(&self.0.stores);
-        if let Some(open) = stores.get_mut(&key) {
+        self.finish_jobs();
+        let _alone = locked(&self.0.disk);
+        if let Some(open) = locked(&self.0.stores).get_mut(&key) {
             if std::mem::take(&mut open.doomed) {
                 open.store.clear();
             }
@@ -158,43 +173,80 @@ impl Spool {
             open.store.configure(settings);
             return Ok(Held { spool: self.clone(), key, store: open.store.clone() });
         }
-        let log = Log::open(&self.0.folder.join(key.folder()))?;
+        let log = open_log(&self.0.folder.join(key.folder()))?;
         let jobs = self.jobs()?;
         let store = Arc::new_cyclic(|this: &Weak<Store>| {
             let this = this.clone();
-            // The thread ends with the process alone.
-            Store::new(settings, log, Box::new(move || drop(jobs.send(this.clone()))))
+            // The writer ends with the process alone.
+            Store::new(settings, log, Box::new(move || drop(jobs.send(Job::Write(this.clone())))))
         });
-        stores.insert(key.clone(), Open { store: store.clone(), users: 1, doomed: false });
+        locked(&self.0.stores).insert(key.clone(), Open { store: store.clone(), users: 1, doomed: false });
         Ok(Held { spool: self.clone(), key, store })
     }
 
-    /// The way to the thread, which is started if there is none.
-    fn jobs(&self) -> io::Result<Sender<Weak<Store>>> {
+    /// The way to the writer, which is started if there is none.
+    fn jobs(&self) -> io::Result<Sender<Job>> {
         let mut known = locked(&self.0.jobs);
         if let Some(jobs) = &*known {
             return Ok(jobs.clone());
         }
-        let (sender, jobs) = mpsc::channel();
-        std::thread::Builder::new().name("spool".to_owned()).spawn(move || work(&jobs))?;
-        *known = Some(sender.clone());
-        Ok(sender)
+        let jobs = writer::start()?;
+        *known = Some(jobs.clone());
+        Ok(jobs)
     }
 
-    /// Removes what is kept for sinks that a rule does not have any more; `has` are those that it has.
+    fn order(&self, job: Job) {
+        match self.jobs() {
+            // The writer ends with the process alone.
+            Ok(jobs) => drop(jobs.send(job)),
+            Err(error) => tracing::warn!(%error, "what is kept for peers cannot be tidied"),
+        }
+    }
+
+    /// Waits until what was ordered before is done.
+    fn finish_jobs(&self) {
+        let (done, finished) = mpsc::sync_channel(1);
+        self.order(Job::Other(Box::new(move || _ = done.send(()))));
+        // If there is no writer, nothing is under way.
+        let _ = finished.recv();
+    }
+
+    /// Closes a store that nobody has any more: what is new goes to disk, and the folder is free.
+    fn release(&self, key: &StoreKey) {
+        let _alone = locked(&self.0.disk);
+        let unused = locked(&self.0.stores).get(key).filter(|open| open.users == 0).map(|open| open.store.clone());
+        let Some(store) = unused else { return };
+        if let Err(error) = store.close() {
+            tracing::warn!(rule = key.rule, %error, "messages that are kept for a peer are not all on disk");
+        }
+        // Who opens it waits for the disk.
+        let doomed = locked(&self.0.stores).remove(key).is_some_and(|open| open.doomed);
+        if doomed {
+            self.remove(&key.folder());
+        }
+    }
+
+    /// Removes what is kept for sinks that a rule does not have any more; `has` are those that it has. Stores that are
+    /// opened later find it removed.
     pub fn tidy(&self, rule: &str, has: &[StoreKey]) {
-        let mut stores = locked(&self.0.stores);
-        let mut kept: Vec<PathBuf> = has.iter().map(StoreKey::folder).collect();
-        for (key, open) in stores.iter_mut().filter(|(key, _)| key.rule == rule && !has.contains(key)) {
+        for (_, open) in locked(&self.0.stores).iter_mut().filter(|(key, _)| key.rule == rule && !has.contains(key)) {
             // Its sink is about to end.
             open.doomed = true;
-            kept.push(key.folder());
         }
+        if self.0.folder.exists() {
+            let (spool, rule, has) = (self.clone(), rule.to_owned(), has.to_vec());
+            self.order(Job::Other(Box::new(move || spool.tidy_folder(&rule, &has))));
+        }
+    }
+
+    fn tidy_folder(&self, rule: &str, has: &[StoreKey]) {
+        let _alone = locked(&self.0.disk);
+        let mut kept: Vec<PathBuf> = has.iter().map(StoreKey::folder).collect();
+        kept.extend(locked(&self.0.stores).keys().filter(|key| key.rule == rule).map(StoreKey::folder));
         let folder = rule_folder(rule);
         for entry in fs::read_dir(self.0.folder.join(&folder)).into_iter().flatten().filter_map(Result::ok) {
             let inner = folder.join(entry.file_name());
             if !kept.contains(&inner) {
-                tracing::warn!(rule, "what was kept for a sink that the rule has no more is dropped");
                 self.remove(&inner);
             }
         }
@@ -211,11 +263,21 @@ impl Spool {
         }
     }
 
-    /// Removes the folder of a store, and that of its rule if nothing else is in it.
+    /// Removes the folder of a store, unless another process has it, and that of its rule if nothing else is in it.
     fn remove(&self, inner: &Path) {
         let folder = self.0.folder.join(inner);
-        if let Err(error) = fs::remove_dir_all(&folder) {
-            tracing::warn!(folder = %folder.display(), %error, "cannot remove what was kept for a sink");
+        let shown = folder.display();
+        let removed = match log::lock(&folder) {
+            Ok(Some(_lock)) => fs::remove_dir_all(&folder),
+            Ok(None) => {
+                tracing::warn!(folder = %shown, "another process keeps messages for a rule that is not known here");
+                return;
+            }
+            Err(error) => Err(error),
+        };
+        match removed {
+            Ok(()) => tracing::warn!(folder = %shown, "what was kept for a sink that is gone is dropped"),
+            Err(error) => tracing::warn!(folder = %shown, %error, "cannot remove what was kept for a sink"),
         }
         if let Some(rule) = folder.parent() {
             let _ = fs::remove_dir(rule);
@@ -223,50 +285,20 @@ impl Spool {
     }
 }
 
-/// The thread: it writes for all stores, until nobody can ask any more.
-fn work(jobs: &Receiver<Weak<Store>>) {
-    let mut again: Vec<Weak<Store>> = Vec::new();
-    let mut dirty: Vec<Weak<Store>> = Vec::new();
-    let mut synced = Instant::now();
+/// Opens a log, as soon as it is free.
+fn open_log(folder: &Path) -> io::Result<Log> {
+    const LOOK: Duration = Duration::from_millis(20);
+    let until = Instant::now() + HANDOVER;
     loop {
-        let wait =
-            if again.is_empty() && dirty.is_empty() { None } else { Some(SYNC.saturating_sub(synced.elapsed())) };
-        let first = match wait {
-            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            Some(wait) => jobs.recv_timeout(wait),
-        };
-        let mut asked: Vec<Weak<Store>> = Vec::new();
-        match first {
-            Ok(store) => {
-                std::thread::sleep(GATHER);
-                asked.push(store);
-                asked.extend(jobs.try_iter());
-            }
-            Err(RecvTimeoutError::Timeout) => {}
-            Err(RecvTimeoutError::Disconnected) => return,
+        if let Some(log) = Log::open(folder)? {
+            return Ok(log);
         }
-        let due = synced.elapsed() >= SYNC;
-        if due {
-            asked.append(&mut again);
+        if Instant::now() >= until {
+            let folder = folder.display();
+            let error = format!("{folder} is in use by another process: give each process a data folder of its own");
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, error));
         }
-        for store in asked.iter().filter_map(Weak::upgrade) {
-            let failed = store.work().is_err();
-            let known = Arc::downgrade(&store);
-            if failed && !again.iter().any(|other| other.ptr_eq(&known)) {
-                again.push(known.clone());
-            }
-            if !dirty.iter().any(|other| other.ptr_eq(&known)) {
-                dirty.push(known);
-            }
-        }
-        if due {
-            for store in dirty.drain(..).filter_map(|store| store.upgrade()) {
-                if let Err(error) = store.sync() {
-                    tracing::warn!(%error, "messages that are kept for a peer are not synced");
-                }
-            }
-            synced = Instant::now();
-        }
+        std::thread::sleep(LOOK);
     }
 }
 
@@ -296,6 +328,7 @@ mod tests {
             memory: QueueLimit { messages: 4, bytes: 1000 },
             resend_interval: Duration::ZERO,
             clean_at_stop: false,
+            indicator: None,
         }
     }
 
@@ -307,6 +340,8 @@ mod tests {
 
     impl Wake for Quiet {
         fn wake(&self) {}
+
+        fn relieve(&self) {}
     }
 
     /// Takes everything that a store has, however long its thread takes.
@@ -364,6 +399,7 @@ mod tests {
         spool.tidy("r", &[]);
         assert!(folder.0.join("cache/r").exists());
         drop(new);
+        spool.finish_jobs();
         assert!(!folder.0.join("cache/r").exists());
     }
 
@@ -377,11 +413,58 @@ mod tests {
         }
         assert!(folder.0.join("cache/a%2F%2E%2E%2Fb").exists());
         spool.retain(|rule| rule == "kept");
+        spool.finish_jobs();
         let left: Vec<_> = fs::read_dir(folder.0.join("cache")).expect("it is there").filter_map(Result::ok).collect();
         assert_eq!(left.len(), 1);
         spool.tidy("kept", &[key("kept")]);
+        spool.finish_jobs();
         assert!(folder.0.join("cache/kept").exists());
         spool.tidy("kept", &[]);
+        spool.finish_jobs();
         assert!(!folder.0.join("cache/kept").exists());
+    }
+
+    #[test]
+    fn two_processes_do_not_have_one_store() {
+        let folder = Folder(std::env::temp_dir().join(format!("plutino-stores-{:x}", fastrand::u64(..))));
+        let (one, other) = (Spool::new(&folder.0), Spool::new(&folder.0));
+        let store = one.open(key("r"), settings()).expect("it opens");
+        let refused = other.open(key("r"), settings()).map(drop).expect_err("it is taken");
+        let shown = folder.0.join("cache/r").display().to_string();
+        assert!(refused.kind() == io::ErrorKind::ResourceBusy && refused.to_string().starts_with(&shown), "{refused}");
+        // Nor does one remove what the other has.
+        other.retain(|_| false);
+        other.finish_jobs();
+        assert!(folder.0.join("cache/r").exists());
+        drop(store);
+        other.open(key("r"), settings()).expect("it is free");
+    }
+
+    #[test]
+    fn a_burst_waits_for_the_disk() {
+        let folder = Folder(std::env::temp_dir().join(format!("plutino-stores-{:x}", fastrand::u64(..))));
+        let spool = Spool::new(&folder.0);
+        let settings = CacheSettings { capacity: 1000, ..settings() };
+        let store = spool.open(key("r"), settings).expect("it opens");
+        struct Rule(Sender<()>);
+        impl Wake for Rule {
+            fn wake(&self) {}
+
+            fn relieve(&self) {
+                let _ = self.0.send(());
+            }
+        }
+        let (relieved, relief) = mpsc::channel();
+        store.own(Arc::new(Rule(relieved)));
+        for _ in 0..200 {
+            // As a worker does: it goes on when the store is ready.
+            while !store.is_ready() {
+                relief.recv_timeout(Duration::from_secs(60)).expect("the disk takes them");
+            }
+            store.push(&batch("a"));
+        }
+        let mut status = crate::io::LinkStatus::local(String::new(), std::time::SystemTime::now());
+        store.describe(&mut status);
+        assert_eq!((status.stored, status.dropped.len(), all(&store).len()), (200, 0, 200));
     }
 }

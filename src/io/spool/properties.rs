@@ -16,6 +16,8 @@ pub(in crate::io) struct CacheDraft {
     resend_interval: Duration,
     clean_at_stop: bool,
     alter_queue: bool,
+    priority: f64,
+    indicator: String,
 }
 
 /// What the properties of a connector are read into.
@@ -69,15 +71,20 @@ pub(in crate::io) const fn resend_alter_queue<T: TakesCache>() -> Property<T> {
     Property::flag("resendAlterQueue", |draft: &mut T, alter| draft.cache().alter_queue = alter)
         .default("false")
         .of_sink()
-        .doc("Only `false` is supported: messages keep their order")
+        .doc("Only `false` is supported: messages keep their order, and those that were kept first are sent first")
 }
 
 pub(in crate::io) const fn resend_priority<T: TakesCache>() -> Property<T> {
-    Property::without_effect("resendPriority", crate::property::Type::Number { least: -1.0, most: 1.0 }).of_sink()
+    Property::number("resendPriority", -1.0, 1.0, |draft: &mut T, priority| draft.cache().priority = priority)
+        .default("0")
+        .of_sink()
+        .doc("Only `0` is supported: it would be that of `resendAlterQueue`")
 }
 
 pub(in crate::io) const fn resend_indicator_field<T: TakesCache>() -> Property<T> {
-    Property::without_effect("resendIndicatorField", crate::property::Type::Text("a text")).of_sink()
+    Property::text("resendIndicatorField", |draft: &mut T, field| draft.cache().indicator = field.to_owned())
+        .of_sink()
+        .doc("A field that is `true` in messages that are sent again, or later than they could be because the peer was away; of JSON")
 }
 
 /// Properties that do not go together, in the words of eKuiper.
@@ -95,8 +102,10 @@ enum CacheError {
     DiskTooSmall,
     #[error("invalid cache properties: maxDiskCacheNotMultiple:maxDiskCache must be a multiple of bufferPageSize")]
     DiskNotMultiple,
-    #[error("property resendAlterQueue is not supported yet: messages keep their order")]
+    #[error("property resendAlterQueue is true, which is not supported: messages keep their order")]
     AlterQueue,
+    #[error("property resendPriority is {0}; only 0 is supported: messages keep their order")]
+    Priority(f64),
 }
 
 impl CacheDraft {
@@ -120,12 +129,16 @@ impl CacheDraft {
         if self.alter_queue {
             refuse("resendAlterQueue", CacheError::AlterQueue);
         }
+        if self.priority != 0.0 {
+            refuse("resendPriority", CacheError::Priority(self.priority));
+        }
         Some(CacheSettings {
             capacity: self.memory + self.disk,
             page: page as usize,
             memory,
             resend_interval: self.resend_interval,
             clean_at_stop: self.clean_at_stop,
+            indicator: (!self.indicator.is_empty()).then(|| self.indicator.as_str().into()),
         })
     }
 }

@@ -1,18 +1,22 @@
 //! The messages that one sink keeps for its peer: a numbered queue, on disk, and in memory as far as there is room.
 //!
-//! The worker adds messages at the end. One consumer takes them at a cursor, and reports which of them the peer has; those
-//! are deleted. When a connection breaks, the cursor returns to the first message that is not proven delivered. Messages
-//! that are no longer in memory are read back by the spool's thread. Beyond its limit the store drops and counts the
-//! oldest messages.
+//! The worker adds messages at the end, and waits while the disk takes them more slowly than they come. One consumer takes
+//! them at a cursor, and reports which of them the peer has; those are deleted. When a connection breaks, the cursor
+//! returns to the first message that is not proven delivered. Messages that are no longer in memory are read back by the
+//! spool's writer. Beyond its limit the store drops and counts the oldest messages; while the disk takes nothing at all,
+//! those that memory has no room for.
 
+use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use super::CacheSettings;
+use super::indicator::marked;
 use super::log::Log;
-use super::window::{Excess, Portion, Window};
+use super::window::{Excess, Portion, Room, Window};
+use crate::io::batch_queue::QueueLimit;
 use crate::io::queue::MessageBatch;
 use crate::io::{LinkStatus, UNSENT};
 use crate::sync::locked;
@@ -22,19 +26,27 @@ const FULL: &str = "cache full";
 const DISK: &str = "disk full";
 const DAMAGED: &str = "damaged on disk";
 
-/// Told when there is something to take.
+/// What may be in memory while rules are asked to wait: before they look, they end what they began.
+const OVERDRAFT: QueueLimit = QueueLimit { messages: 1 << 18, bytes: 64 << 20 };
+
+/// A sink, as its store sees it.
 pub(in crate::io) trait Wake: Send + Sync {
-    /// There is.
+    /// There is something to take.
     fn wake(&self);
+
+    /// The store is ready again ([`Store::is_ready`]).
+    fn relieve(&self);
 }
 
 /// See the module.
 pub struct Store {
     settings: Mutex<CacheSettings>,
     window: Mutex<Window>,
-    /// only the spool's thread takes it
-    log: Mutex<Log>,
-    /// the spool's thread is asked to look at it
+    /// only those take it who may wait for the disk; `None` once the store is closed
+    log: Mutex<Option<Log>>,
+    /// the disk takes nothing
+    failing: AtomicBool,
+    /// the writer is asked to look at it
     asked: AtomicBool,
     ask: Box<dyn Fn() + Send + Sync>,
     /// the sinks that have it, each with its number; the last one may take from it
@@ -48,12 +60,13 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store over an open log. `ask` lets the spool's thread call [`Store::work`].
+    /// A store over an open log. `ask` lets the writer call [`Store::work`].
     pub(super) fn new(settings: CacheSettings, log: Log, ask: Box<dyn Fn() + Send + Sync>) -> Store {
         Store {
             settings: Mutex::new(settings),
             window: Mutex::new(Window::new(log.done(), log.next())),
-            log: Mutex::new(log),
+            log: Mutex::new(Some(log)),
+            failing: AtomicBool::new(false),
             asked: AtomicBool::new(false),
             ask,
             owners: Mutex::default(),
@@ -104,7 +117,7 @@ impl Store {
 
     /// How it was asked to keep messages.
     pub(in crate::io) fn settings(&self) -> CacheSettings {
-        *locked(&self.settings)
+        locked(&self.settings).clone()
     }
 
     /// Keeps messages otherwise from now on.
@@ -117,12 +130,40 @@ impl Store {
         if batch.is_empty() {
             return;
         }
-        let CacheSettings { capacity, memory, .. } = self.settings();
-        let Excess { kept, memory } = locked(&self.window).push(batch, capacity, memory);
+        let capacity = locked(&self.settings).capacity;
+        let room = self.room();
+        let Excess { kept, memory } = locked(&self.window).push(batch, capacity, room);
         self.lose(FULL, kept);
         self.lose(DISK, memory);
         self.ask();
         self.wake();
+    }
+
+    /// Whether rules may add messages. If not, all sinks that have the store are told when they may.
+    pub(in crate::io) fn is_ready(&self) -> bool {
+        let room = self.room();
+        self.failing.load(Ordering::Acquire) || locked(&self.window).is_ready(room)
+    }
+
+    /// What may be in memory. A disk that takes nothing is not waited for.
+    fn room(&self) -> Room {
+        let usual = locked(&self.settings).memory;
+        let most = match self.failing.load(Ordering::Acquire) {
+            true => usual,
+            false => {
+                QueueLimit { messages: usual.messages.max(OVERDRAFT.messages), bytes: usual.bytes.max(OVERDRAFT.bytes) }
+            }
+        };
+        Room { usual, most }
+    }
+
+    /// Lets rules go on that wait, if there is room again, or no disk to wait for.
+    fn relieve(&self) {
+        let (room, failing) = (self.room(), self.failing.load(Ordering::Acquire));
+        if locked(&self.window).relieved(room, failing) {
+            let owners: Vec<_> = locked(&self.owners).iter().map(|(_, owner)| owner.clone()).collect();
+            owners.iter().for_each(|owner| owner.relieve());
+        }
     }
 
     /// The next messages; `None`: there is nothing now, and the waker is told when there is.
@@ -137,7 +178,13 @@ impl Store {
         if load {
             self.ask();
         }
-        portion
+        let indicator = locked(&self.settings).indicator.clone();
+        match (portion, indicator) {
+            (Some(portion), Some(field)) if portion.resent => {
+                Some(Portion { batch: marked(&portion.batch, &field), ..portion })
+            }
+            (portion, _) => portion,
+        }
     }
 
     /// Whether [`Store::take`] would give something; if not, the waker is told when it would.
@@ -178,6 +225,7 @@ impl Store {
         let proven = locked(&self.window).forget(number);
         if proven > 0 {
             self.delivered.fetch_add(proven, Ordering::Relaxed);
+            self.relieve();
             self.ask();
         }
     }
@@ -186,6 +234,7 @@ impl Store {
     pub(in crate::io) fn finish(&self, number: u64, messages: u64, delivered: u64) {
         let fresh = locked(&self.window).finish(number, messages);
         self.delivered.fetch_add(delivered.min(fresh), Ordering::Relaxed);
+        self.relieve();
         self.ask();
     }
 
@@ -203,6 +252,7 @@ impl Store {
     pub(in crate::io) fn clear(&self) {
         let lost = locked(&self.window).forget(u64::MAX);
         self.lose(UNSENT, lost);
+        self.relieve();
         self.ask();
     }
 
@@ -251,18 +301,39 @@ impl Store {
         owner.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    /// Writes what is new, reads what is wanted, forgets what is done with. Only the spool's thread calls it.
+    /// Writes what is new, reads what is wanted, forgets what is done with. It waits for the disk.
     ///
     /// # Errors
     /// The disk takes nothing now: it is to be called again.
     pub(super) fn work(&self) -> io::Result<()> {
+        match &mut *locked(&self.log) {
+            Some(log) => self.work_on(log),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for the last time: nobody has it any more, and its folder is free.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(super) fn close(&self) -> io::Result<()> {
+        let worked = self.work();
+        let synced = self.sync();
+        self.failing.store(true, Ordering::Release);
+        *locked(&self.log) = None;
+        self.relieve();
+        worked.and(synced)
+    }
+
+    fn work_on(&self, log: &mut Log) -> io::Result<()> {
         self.asked.store(false, Ordering::Release);
-        let mut log = locked(&self.log);
         // What is done with first: on a full disk that makes room.
         let forgotten = log.forget(locked(&self.window).first());
-        let done = self.load(&mut log).and(self.append(&mut log)).and(forgotten);
+        let done = self.load(log).and(self.append(log)).and(forgotten);
         *locked(&self.last_error) =
             done.as_ref().err().map(|error| (SystemTime::now(), format!("cannot keep messages on disk: {error}")));
+        self.failing.store(done.is_err(), Ordering::Release);
+        self.relieve();
         done
     }
 
@@ -275,12 +346,26 @@ impl Store {
         }
     }
 
-    /// Lets what was written outlive a loss of power.
+    /// Lets what was written outlive a loss of power. Messages can be written meanwhile.
     ///
     /// # Errors
     /// Those of the system.
     pub(super) fn sync(&self) -> io::Result<()> {
-        locked(&self.log).sync()
+        let unsynced = locked(&self.log).as_mut().map(Log::take_unsynced).unwrap_or_default();
+        for (at, path) in unsynced.iter().enumerate() {
+            match File::open(path).and_then(|file| file.sync_data()) {
+                Ok(()) => {}
+                // What is done with is gone.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    if let Some(log) = &mut *locked(&self.log) {
+                        log.give_back(&unsynced[at..]);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn append(&self, log: &mut Log) -> io::Result<()> {
@@ -290,7 +375,8 @@ impl Store {
             Err((appended, error)) => (appended, Err(error)),
         };
         if let Some(last) = fresh[..appended].last() {
-            let lost = locked(&self.window).wrote(last.end(), self.settings().memory);
+            let room = self.room();
+            let lost = locked(&self.window).wrote(last.end(), room);
             self.lose(DISK, lost);
         }
         failed
@@ -298,7 +384,8 @@ impl Store {
 
     fn load(&self, log: &mut Log) -> io::Result<()> {
         let Some(from) = locked(&self.window).load_from() else { return Ok(()) };
-        match log.read(from, self.settings().page) {
+        let page = locked(&self.settings).page;
+        match log.read(from, page) {
             Ok(page) => {
                 if page.damaged > 0 {
                     tracing::warn!(messages = page.damaged, "messages that are kept for a peer are damaged on disk");

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use super::log::{Lot, Page};
+use super::log::Page;
+use super::record::Lot;
 use crate::io::batch_queue::QueueLimit;
 use crate::io::queue::MessageBatch;
 
@@ -34,6 +35,17 @@ pub(super) struct Window {
     loading: bool,
     /// messages that damaged records have cost since [`Window::damage`]
     damaged: u64,
+    /// a rule waits until there is room in memory
+    awaited: bool,
+}
+
+/// What may be in memory.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Room {
+    /// beyond it, what is on disk leaves memory, and rules wait
+    pub usual: QueueLimit,
+    /// beyond it, what is not on disk is dropped
+    pub most: QueueLimit,
 }
 
 /// A batch from the cursor on.
@@ -64,7 +76,7 @@ impl Window {
     }
 
     /// Adds messages; what does not fit into `capacity` and into memory is dropped.
-    pub fn push(&mut self, batch: &Arc<MessageBatch>, capacity: u64, memory: QueueLimit) -> Excess {
+    pub fn push(&mut self, batch: &Arc<MessageBatch>, capacity: u64, room: Room) -> Excess {
         let lot = Lot { first: self.next, batch: batch.clone() };
         self.next = lot.end();
         self.messages += batch.len();
@@ -72,7 +84,7 @@ impl Window {
         self.recent.push_back(lot);
         let kept = self.queued().saturating_sub(capacity);
         self.drop_oldest(kept);
-        Excess { kept, memory: self.make_room(memory) }
+        Excess { kept, memory: self.make_room(room) }
     }
 
     /// The messages that are kept.
@@ -190,9 +202,27 @@ impl Window {
     }
 
     /// Messages below are in the log.
-    pub fn wrote(&mut self, end: u64, memory: QueueLimit) -> u64 {
+    pub fn wrote(&mut self, end: u64, room: Room) -> u64 {
         self.written = self.written.max(end);
-        self.make_room(memory)
+        self.make_room(room)
+    }
+
+    /// Whether rules may add messages; if not, [`Window::relieved`] tells when.
+    pub fn is_ready(&mut self, room: Room) -> bool {
+        self.awaited = self.exceeds(room.usual);
+        !self.awaited
+    }
+
+    /// Whether rules that wait may go on, in any case if they are not to wait; it is told once.
+    pub fn relieved(&mut self, room: Room, in_any_case: bool) -> bool {
+        let relieved = self.awaited && (in_any_case || !self.exceeds(room.usual));
+        self.awaited &= !relieved;
+        relieved
+    }
+
+    /// Whether more is in memory; a single batch never is too much.
+    fn exceeds(&self, limit: QueueLimit) -> bool {
+        self.recent.len() > 1 && (self.messages > limit.messages || self.bytes > limit.bytes)
     }
 
     /// Messages below `end` are done with; how many were not before.
@@ -260,15 +290,18 @@ impl Window {
         }
     }
 
-    /// Keeps no more in memory than `limit`: what is on disk goes. Where the disk takes nothing, the oldest messages are
-    /// dropped that are not on it; how many.
-    fn make_room(&mut self, limit: QueueLimit) -> u64 {
+    /// Lets what is on disk leave memory. Of what is not, the oldest messages beyond `room.most` are dropped; how many.
+    fn make_room(&mut self, room: Room) -> u64 {
         let mut lost = 0;
-        while self.recent.len() > 1 && (self.messages > limit.messages || self.bytes > limit.bytes) {
+        while let Some(front) = self.recent.front() {
+            let is_written = front.end() <= self.written;
+            if !self.exceeds(if is_written { room.usual } else { room.most }) {
+                break;
+            }
             let Some(front) = self.recent.pop_front() else { break };
             self.messages -= front.batch.len();
             self.bytes -= front.batch.byte_len();
-            if front.end() > self.written {
+            if !is_written {
                 lost += self.punch(front.first.max(self.first).max(self.written), front.end());
             }
         }
@@ -283,7 +316,12 @@ mod tests {
 
     use super::*;
 
-    const PLENTY: QueueLimit = QueueLimit { messages: 1000, bytes: 1 << 20 };
+    const PLENTY: Room = room(1000);
+
+    const fn room(messages: usize) -> Room {
+        let limit = QueueLimit { messages, bytes: 1 << 20 };
+        Room { usual: limit, most: limit }
+    }
 
     fn batch(messages: usize) -> Arc<MessageBatch> {
         let ends = (1..=messages as u32).collect();
@@ -328,7 +366,7 @@ mod tests {
 
     #[test]
     fn what_is_on_disk_leaves_memory_and_is_read_again() {
-        let small = QueueLimit { messages: 2, bytes: 100 };
+        let small = room(2);
         let mut window = Window::new(0, 0);
         (0..3).for_each(|_| _ = window.push(&batch(1), 100, PLENTY));
         assert_eq!(window.unwritten().len(), 3);
@@ -368,7 +406,7 @@ mod tests {
 
     #[test]
     fn a_disk_that_takes_nothing_costs_the_oldest_in_memory() {
-        let small = QueueLimit { messages: 2, bytes: 100 };
+        let small = room(2);
         let mut window = Window::new(0, 2);
         assert_eq!(window.queued(), 2);
         (0..2).for_each(|_| assert_eq!(window.push(&batch(1), 100, small), Excess::default()));
@@ -379,6 +417,23 @@ mod tests {
         window.loads(0, page);
         assert_eq!(taken(&mut window), [(0, 2), (3, 1), (4, 1)]);
         assert_eq!((window.forget(5), window.queued()), (4, 0));
+    }
+
+    #[test]
+    fn rules_wait_before_anything_is_dropped() {
+        let tight = Room { most: room(4).most, ..room(2) };
+        let mut window = Window::new(0, 0);
+        for (waits, lost) in [(false, 0), (false, 0), (true, 0), (true, 0), (true, 1)] {
+            assert_eq!(window.push(&batch(1), 100, tight), Excess { kept: 0, memory: lost });
+            assert_eq!(window.is_ready(tight), !waits);
+        }
+        assert!(!window.relieved(tight, false));
+        assert_eq!(window.wrote(3, tight), 0);
+        assert_eq!(
+            (window.relieved(tight, false), window.relieved(tight, true), window.is_ready(tight)),
+            (true, false, true)
+        );
+        assert_eq!((window.queued(), window.unwritten().len()), (4, 2));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use super::protocol::{Opened, Side, accepted, code, offer};
 use super::socket::Wire;
 use super::watch::{Due, watch};
 use crate::io::backoff::jittered;
+use crate::io::egress::Egress;
 
 /// Which addresses of an endpoint a keeper dials.
 #[derive(Clone, Debug)]
@@ -145,15 +146,15 @@ async fn open(endpoint: &Endpoint, settings: &Settings) -> Result<Ready, DialErr
         Ok(Err(source)) => return Err(DialError::Opening { address: address(), source }),
         Err(error) => return Err(DialError::Connect { address: address(), source: error.into() }),
     };
-    let mut opened = dial(settings).await?;
+    let mut opened = dial(settings, &endpoint.egress).await?;
     opened.wire.detach().map_err(|source| DialError::Connect { address: address(), source })?;
     Ok(Ready { opened, first })
 }
 
-/// Dials once.
-pub(super) async fn dial(settings: &Settings) -> Result<Opened<Wire>, DialError> {
+/// Dials once, where it may.
+pub(super) async fn dial(settings: &Settings, egress: &Egress) -> Result<Opened<Wire>, DialError> {
     let own = settings.per_message_deflate;
-    let (wire, headers) = dial::dial(settings, own.as_ref().map(offer).as_deref()).await?;
+    let (wire, headers) = dial::dial(settings, own.as_ref().map(offer).as_deref(), egress).await?;
     let answers = headers.get_all(header::SEC_WEBSOCKET_EXTENSIONS).into_iter();
     let answers = answers.filter_map(|answer| answer.to_str().ok());
     let deflate = own.map_or(Ok(None), |own| accepted(answers, &own));

@@ -14,10 +14,11 @@ use super::protocol::Deflate;
 use super::watch::KeepAlive;
 use crate::format::sink_format::SinkFormat;
 pub use crate::io::batch_queue::QueueLimit;
+use crate::io::egress::Destination;
 use crate::io::environment;
 use crate::io::properties;
 use crate::io::queue::FeedChecks;
-use crate::io::reach::Variables;
+use crate::io::reach::{Reach, ReachError, Variables};
 use crate::io::sink::SinkSettings;
 use crate::io::source::SourceSettings;
 use crate::io::spool::CacheSettings;
@@ -268,6 +269,20 @@ impl SourceSettings for Settings {
         true
     }
 
+    /// Checks peers and a proxy that are addresses; names are judged when they are dialled.
+    fn check(&self, reach: &Reach) -> Result<(), ReachError> {
+        for address in &self.addresses {
+            if let Role::Client { host, port } = address {
+                let to = Destination { host, port: *port, written: true };
+                reach.check_egress("addr", |egress| egress.check_dial_host(to, true))?;
+            }
+        }
+        match &self.proxy {
+            ProxyChoice::Through(proxy) => reach.check_egress("proxy", |egress| proxy.check(egress)),
+            ProxyChoice::Direct | ProxyChoice::Environment => Ok(()),
+        }
+    }
+
     fn limit_variables(&mut self, allowed: &Variables) {
         self.on_open.iter_mut().for_each(|opening| opening.limit_variables(allowed));
     }
@@ -282,11 +297,18 @@ impl SinkSettings for Settings {
         if self.events && !format.is_text() {
             return Err("events are text: leave out compression, and format binary".to_owned());
         }
-        Ok(format)
+        match self.cache.as_ref().and_then(|cache| cache.refuses(&format)) {
+            Some(reason) => Err(reason),
+            None => Ok(format),
+        }
     }
 
     fn cache(&self) -> Option<(CacheSettings, String)> {
-        self.cache.map(|cache| (cache, self.address()))
+        self.cache.clone().map(|cache| (cache, self.address()))
+    }
+
+    fn check(&self, reach: &Reach) -> Result<(), ReachError> {
+        SourceSettings::check(self, reach)
     }
 
     fn limit_variables(&mut self, allowed: &Variables) {

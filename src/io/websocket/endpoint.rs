@@ -14,6 +14,7 @@ use super::config::{Role, Settings};
 use super::opening::Opening;
 use super::protocol::code;
 use super::threads::{Placement, SocketThreads, Spread};
+use crate::io::egress::Egress;
 use crate::io::queue::{Frame, FrameBatch};
 use crate::io::thread_queues::ThreadQueues;
 use crate::io::{LinkHistory, LinkState, UNREAD, loss, printable};
@@ -52,6 +53,8 @@ pub(super) struct Endpoint {
     links: Mutex<Vec<(Arc<Link>, usize)>>,
     /// the data thread of the streams that one thread reads, and of its connection in a client role
     pub thread: usize,
+    /// where its peer may be, in a client role
+    pub egress: Egress,
     /// how its clients are spread over the data threads
     clients: Spread,
     /// how it stands
@@ -128,11 +131,13 @@ impl Endpoint {
         clients: Spread,
         state: LinkState,
         unread: Arc<AtomicU64>,
+        egress: Egress,
     ) -> Arc<Endpoint> {
         Arc::new(Endpoint {
             settings,
             links: Mutex::default(),
             thread,
+            egress,
             clients,
             standing: watch::Sender::new(Standing {
                 state,
@@ -570,7 +575,8 @@ mod tests {
         let settings = Settings::source("/p", props.as_object().unwrap()).unwrap().0;
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let clients = SocketThreads::new(vec![runtime.handle().clone()]).spread();
-        let endpoint = Endpoint::new(settings.clone(), 0, clients, LinkState::Connecting, Arc::default());
+        let endpoint =
+            Endpoint::new(settings.clone(), 0, clients, LinkState::Connecting, Arc::default(), Egress::default());
         let peer = Peer::new("p".to_owned(), Arc::default(), 0);
         peer.hang_up();
         endpoint.join(&peer);

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::config::Role;
 use super::endpoint::{Endpoint, Link, Use};
-use super::{ConnectError, DialError, Hub, Settings, Websockets, dial};
+use super::{ConnectError, DialError, Hub, Settings, Websockets, dial_within};
 use crate::io::LinkStatus;
 use crate::sync::locked;
 
@@ -116,7 +116,7 @@ impl Websockets {
     /// [`CheckError`]
     pub async fn check(&self, settings: &Settings) -> Result<(), CheckError> {
         if settings.role != Role::Server {
-            let mut websocket = dial(settings).await?;
+            let mut websocket = dial_within(settings, &self.hub.egress()).await?;
             // The peer has answered, so a failure of the closing handshake does not matter.
             let _ = tokio::time::timeout(GOODBYE, websocket.close(None)).await;
             return Ok(());

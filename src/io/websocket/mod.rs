@@ -40,7 +40,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -61,6 +61,7 @@ pub use links::{SinkLink, SourceLink};
 pub use server_settings::{ServerSettings, ServerTls};
 pub use socket::Wire;
 
+use crate::io::egress::Egress;
 use crate::io::events::{EventPaths, EventSink};
 use crate::io::queue::Signal;
 use crate::io::sink::OpenSink;
@@ -96,10 +97,14 @@ const UNREAD_ADDRESSES: usize = 1024;
 /// # Errors
 /// [`DialError`] if it does not answer as a websocket server within the handshake timeout.
 pub async fn dial(settings: &Settings) -> Result<WebSocketStream<Wire>, DialError> {
+    dial_within(settings, &Egress::default().trusting_rules()).await
+}
+
+async fn dial_within(settings: &Settings, egress: &Egress) -> Result<WebSocketStream<Wire>, DialError> {
     let limit = Some(settings.max_message_size);
     let config = WebSocketConfig::default().max_message_size(limit).max_frame_size(limit);
     let plain = Settings { per_message_deflate: None, ..settings.clone() };
-    let opened = client::dial(&plain).await?;
+    let opened = client::dial(&plain, egress).await?;
     Ok(WebSocketStream::from_raw_socket(opened.wire, WireRole::Client, Some(config)).await)
 }
 
@@ -129,6 +134,8 @@ struct Hub {
     /// how clients of live views are spread over them
     live_clients: Spread,
     settings: Mutex<ServerSettings>,
+    /// where peers may be; unset: where rules of an operator may send
+    egress: OnceLock<Egress>,
     routes: Routes,
     events: EventPaths,
     views: Arc<Views>,
@@ -174,6 +181,7 @@ impl Websockets {
             live_clients: data.spread(),
             data: Arc::new(data),
             settings: Mutex::new(settings),
+            egress: OnceLock::new(),
             routes: Routes::default(),
             events: EventPaths::default(),
             views,
@@ -186,6 +194,11 @@ impl Websockets {
             totals: Arc::new(Totals::new(unfinished)),
         };
         Websockets { hub: Arc::new(hub) }
+    }
+
+    /// Says where peers may be, once and before anything is opened.
+    pub fn limit_dials(&self, egress: Egress) {
+        let _ = self.hub.egress.set(egress);
     }
 
     /// Where the data server listens, while any link needs it.
@@ -344,9 +357,10 @@ impl Websockets {
         &self,
         settings: Settings,
         thread: usize,
+        signal: Signal,
         store: Held,
     ) -> Result<SinkLink, ConnectError> {
-        self.open_end(settings, thread, SinkEnd::Stored(StoredSink::new(store))).await
+        self.open_end(settings, thread, SinkEnd::Stored(StoredSink::new(store, signal))).await
     }
 
     async fn open_end(&self, settings: Settings, thread: usize, queue: SinkEnd) -> Result<SinkLink, ConnectError> {
@@ -423,7 +437,11 @@ impl Hub {
             _ => "other".to_owned(),
         };
         let count = unread.entry(address).or_default().clone();
-        Endpoint::new(settings.clone(), thread, self.data.spread(), state, count)
+        Endpoint::new(settings.clone(), thread, self.data.spread(), state, count, self.egress())
+    }
+
+    fn egress(&self) -> Egress {
+        self.egress.get().cloned().unwrap_or_else(|| Egress::default().trusting_rules())
     }
 
     async fn listen(self: &Arc<Self>) -> Result<Server, ConnectError> {

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use super::client_queue::{Flight, Landing, Lane, Peer, PeerSink, Proving};
 use crate::io::LinkStatus;
 use crate::io::batch_queue::Rest;
-use crate::io::queue::{MessageBatch, Outlet};
+use crate::io::queue::{MessageBatch, Outlet, Signal};
 use crate::io::spool::{Held, Portion, Store, Wake};
 use crate::sync::locked;
 
@@ -30,22 +30,29 @@ pub(super) struct StoredSink {
     lane: Mutex<Option<Arc<StoredLane>>>,
 }
 
-/// The store tells a sink that there is something to send.
-struct Bell(Weak<StoredSink>);
+/// The store tells a sink that there is something to send, and its rule that it may go on.
+struct Bell {
+    sink: Weak<StoredSink>,
+    rule: Signal,
+}
 
 impl Wake for Bell {
     fn wake(&self) {
-        let lane = self.0.upgrade().and_then(|sink| locked(&sink.lane).clone());
+        let lane = self.sink.upgrade().and_then(|sink| locked(&sink.lane).clone());
         lane.into_iter().for_each(|lane| lane.list());
+    }
+
+    fn relieve(&self) {
+        self.rule.raise();
     }
 }
 
 impl StoredSink {
-    /// A sink without a peer.
-    pub fn new(held: Held) -> Arc<StoredSink> {
+    /// A sink without a peer. `rule` is raised when a store that was not ready is again.
+    pub fn new(held: Held, rule: Signal) -> Arc<StoredSink> {
         let store = Arc::clone(&held);
         Arc::new_cyclic(|this: &Weak<StoredSink>| {
-            let owner = store.own(Arc::new(Bell(this.clone())));
+            let owner = store.own(Arc::new(Bell { sink: this.clone(), rule }));
             StoredSink { store, held: Mutex::new(Some(held)), owner, lane: Mutex::default() }
         })
     }
@@ -73,8 +80,8 @@ impl Outlet for StoredSink {
         self.store.push(batch);
     }
 
-    fn may_wait(&self) -> bool {
-        false
+    fn ready(&self) -> bool {
+        self.store.is_ready()
     }
 }
 
@@ -87,6 +94,7 @@ impl PeerSink for StoredSink {
             closed: AtomicBool::new(false),
             marks: Mutex::default(),
             resumes: Mutex::new(None),
+            waiting: AtomicBool::new(false),
         });
         if let Some(old) = locked(&self.lane).replace(lane.clone()) {
             old.closed.store(true, Ordering::Release);
@@ -132,6 +140,8 @@ struct StoredLane {
     marks: Mutex<VecDeque<(u64, u64)>>,
     /// when the next message may be sent again
     resumes: Mutex<Option<Instant>>,
+    /// a timer lists it then
+    waiting: AtomicBool,
 }
 
 impl StoredLane {
@@ -158,11 +168,16 @@ impl StoredLane {
         if left.is_zero() {
             return false;
         }
-        let lane = self.clone();
-        tokio::spawn(async move {
-            tokio::time::sleep(left).await;
-            lane.list();
-        });
+        if !self.waiting.swap(true, Ordering::AcqRel) {
+            let lane = Arc::downgrade(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(left).await;
+                if let Some(lane) = lane.upgrade() {
+                    lane.waiting.store(false, Ordering::Release);
+                    lane.list();
+                }
+            });
+        }
         true
     }
 

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::process::http::HttpServer;
 use crate::process::serve::{Answer, Folder, Served};
 
 /// A service with a secret beside its data folder and in its environment.
@@ -156,6 +157,77 @@ fn a_file_of_opening_messages_does_not_show_the_environment() {
             return;
         }
         assert!(begun.elapsed() < Duration::from_secs(60), "{status}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Every way to have a peer dialled.
+fn dials(served: &Served, props: &Value) -> Vec<(&'static str, Answer)> {
+    let stream = |name: &str, options: &str| json!({"sql": format!("CREATE STREAM {name} () WITH (DATASOURCE=\"/x\", TYPE=\"websocket\"{options})")});
+    served.ask("POST", "/streams", &stream("plain", ""));
+    let rule = json!({"id": "r", "sql": "SELECT * FROM plain", "actions": [{"websocket": props}]});
+    let connection = json!({"id": "c", "typ": "websocket", "props": props});
+    let mut asked = vec![
+        ("sink", served.ask("POST", "/rules", &rule)),
+        ("connection", served.ask("POST", "/connections", &connection)),
+        ("check of a sink", served.ask("POST", "/metadata/sinks/connection/websocket", props)),
+        ("check of a source", served.ask("POST", "/metadata/sources/connection/websocket", props)),
+    ];
+    let extra = props.to_string().replace('"', "\\\"");
+    served.ask("POST", "/streams", &stream("extra", &format!(", EXTRA=\"{extra}\"")));
+    let rule = json!({"id": "e", "sql": "SELECT * FROM extra", "actions": [{"nop": {}}]});
+    asked.push(("source", served.ask("POST", "/rules", &rule)));
+    for path in ["/rules/r", "/rules/e", "/connections/c", "/streams/extra"] {
+        served.ask("DELETE", path, &Value::Null);
+    }
+    asked
+}
+
+#[test]
+fn websockets_do_not_reach_what_hands_out_credentials() {
+    let folder = Folder::new("dials");
+    let served = folder.serve();
+    let peer = |addr: &str| json!({"addr": addr, "path": "/x"});
+    let proxied = json!({"addr": "feed.example:80", "path": "/x", "proxy": "http://169.254.169.254:80"});
+    let addresses = ["169.254.169.254:80", "[fe80::1]:80", "100.100.100.200:80", "[::ffff:169.254.169.254]:80"];
+    for props in addresses.iter().map(|addr| peer(addr)).chain([proxied]) {
+        for (way, answer) in dials(&served, &props) {
+            assert_eq!(answer.status, 400, "{way} {props}: {}", answer.body);
+            assert!(answer.body.contains("add it to basic.egressAllow"), "{way} {props}: {}", answer.body);
+        }
+    }
+    let here = peer("127.0.0.1:9");
+    let refused = |served: &Served| {
+        let asked = dials(served, &here);
+        asked.iter().filter(|(_, answer)| answer.body.contains("basic.egressAllow")).count()
+    };
+    assert_eq!(refused(&served), 0, "peers on this machine are dialled");
+    drop(served);
+    folder.write("etc/plutino.yaml", "basic: {dialLoopback: false}\n");
+    let served = folder.serve();
+    assert_eq!(refused(&served), 5);
+}
+
+#[test]
+fn what_a_server_of_this_machine_answers_to_a_dial_is_not_shown() {
+    let folder = Folder::new("dial-answer");
+    let served = folder.serve();
+    let server = HttpServer::answering(|_| (403, String::new(), "the secret".to_owned()));
+    let props = json!({"addr": server.address.to_string(), "path": "/private"});
+    for (way, answer) in dials(&served, &props) {
+        assert!(!answer.body.contains("the secret"), "{way}: {}", answer.body);
+    }
+    let connection = json!({"id": "c", "typ": "websocket", "props": props});
+    served.done("POST", "/connections", &connection);
+    server.until("it is dialled", |requests| requests.iter().any(|request| request.path == "/private"));
+    let begun = Instant::now();
+    loop {
+        let shown = served.ask("GET", "/connections/c", &Value::Null).body;
+        assert!(!shown.contains("the secret"), "{shown}");
+        if shown.contains("HTTP status 403") {
+            return;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(60), "{shown}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,17 +1,19 @@
 //! Dialling: from the settings of a client role to a websocket whose handshake is done.
 //!
-//! Address by address (`io::addresses`), through a proxy where one is set (`proxy`), TLS, then the handshake
-//! (`handshake`), and again where the peer redirects. All of it together has `handshakeTimeout`. Waits between dials,
-//! and what is done with the websocket, are not decided here.
+//! Address by address (`io::addresses`), as far as they may be reached (`io::egress`), through a proxy where one is set
+//! (`proxy`), TLS, then the handshake (`handshake`), and again where the peer redirects. All of it together has
+//! `handshakeTimeout`. Waits between dials, and what is done with the websocket, are not decided here.
 
 mod handshake;
 mod proxy;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use tokio::net::TcpStream;
 use tokio_rustls::rustls::pki_types::ServerName;
 use tokio_rustls::{TlsConnector, TlsStream};
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -25,6 +27,7 @@ use super::opening::OpeningError;
 use super::socket::{Socket, Wire};
 use crate::io::addresses;
 use crate::io::backoff::retry_after;
+use crate::io::egress::{Destination, Egress};
 use crate::io::tls::{ClientTls, Identity};
 use crate::text::secret::masked_url;
 
@@ -114,9 +117,9 @@ pub(super) fn valid_header(name: &str, value: &str) -> bool {
 ///
 /// # Errors
 /// [`DialError`]
-pub(super) async fn dial(settings: &Settings, extensions: Option<&str>) -> Result<Dialled, DialError> {
+pub(super) async fn dial(settings: &Settings, extensions: Option<&str>, egress: &Egress) -> Result<Dialled, DialError> {
     let limit = settings.handshake_timeout;
-    match tokio::time::timeout(limit, follow(settings, extensions)).await {
+    match tokio::time::timeout(limit, follow(settings, extensions, egress)).await {
         Ok(dialled) => dialled,
         Err(_) => Err(DialError::Timeout { address: settings.address(), limit }),
     }
@@ -133,7 +136,7 @@ struct Target {
     trusted: bool,
 }
 
-async fn follow(settings: &Settings, extensions: Option<&str>) -> Result<Dialled, DialError> {
+async fn follow(settings: &Settings, extensions: Option<&str>, egress: &Egress) -> Result<Dialled, DialError> {
     let Role::Client { host, port } = &settings.role else {
         let source = io::Error::from(io::ErrorKind::InvalidInput);
         return Err(DialError::Connect { address: settings.address(), source });
@@ -142,8 +145,10 @@ async fn follow(settings: &Settings, extensions: Option<&str>) -> Result<Dialled
     let mut target = Target { tls: settings.tls.clone(), host, port, path, trusted: true };
     // Errors of the first target name the address as the user knows it.
     let mut address = settings.address();
+    // No other machine has sent us where we dial.
+    let mut from_here = true;
     for _ in 0..=REDIRECTS {
-        let wire = reach(&target, &settings.proxy, &address).await?;
+        let (wire, here) = reach(&target, &settings.proxy, &address, egress, from_here).await?;
         let failed = |source| DialError::Handshake { address: address.clone(), source };
         let request = request(settings, &target, extensions).map_err(failed)?;
         match handshake::upgrade(wire, request).await.map_err(failed)? {
@@ -158,8 +163,10 @@ async fn follow(settings: &Settings, extensions: Option<&str>) -> Result<Dialled
                     why,
                 })?;
                 address = target.address();
+                from_here &= here;
             }
             Answer::Refused(Refusal { status, headers, body }) => {
+                let body = if egress.shows_answers(here) { body } else { String::new() };
                 let retry_after = match status {
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => retry_after(&headers),
                     _ => None,
@@ -175,29 +182,57 @@ fn is_redirect(refusal: &Refusal) -> bool {
     matches!(refusal.status.as_u16(), 301 | 302 | 303 | 307 | 308) && refusal.headers.contains_key(header::LOCATION)
 }
 
-/// Opens the connection, with TLS where it is asked for.
-async fn reach(target: &Target, proxy: &ProxyChoice, address: &str) -> Result<Wire, DialError> {
-    let Target { tls, host, port, .. } = target;
-    let proxy = proxy.of(tls.is_some(), host, |name| std::env::var(name).ok());
-    let wire = match &proxy {
+/// Opens the connection, with TLS where it is asked for; whether it leads to this machine. `from_here`: no other machine
+/// has sent us there.
+async fn reach(
+    target: &Target,
+    choice: &ProxyChoice,
+    address: &str,
+    egress: &Egress,
+    from_here: bool,
+) -> Result<(Wire, bool), DialError> {
+    let Target { tls, host, port, trusted: written, .. } = target;
+    let to = Destination { host, port: *port, written: *written };
+    let refused = |error| io::Error::new(io::ErrorKind::PermissionDenied, error);
+    let proxy = choice.of(tls.is_some(), host, |name| std::env::var(name).ok());
+    let (wire, here) = match &proxy {
         None => {
             let failed = |source| DialError::Connect { address: address.to_owned(), source };
-            let stream = addresses::connect(host, *port).await.map_err(failed)?;
+            let check = |address, own| egress.check_dial(to, address, own, from_here).map_err(refused);
+            let (stream, here) = connect_checked(host, *port, check).await.map_err(failed)?;
             // Without it small messages wait for acknowledgements.
             stream.set_nodelay(true).map_err(failed)?;
-            Socket::new(stream)
+            (Socket::new(stream), here)
         }
         Some(proxy) => {
             let failed = |source| DialError::Proxy { address: address.to_owned(), proxy: proxy.to_string(), source };
-            proxy.tunnel(host, *port).await.map_err(failed)?
+            // The proxy resolves names.
+            egress.check_dial_host(to, from_here).map_err(|error| failed(refused(error)))?;
+            // The environment is the operator's.
+            let guard = (*choice != ProxyChoice::Environment).then_some(egress);
+            (proxy.tunnel(host, *port, guard).await.map_err(failed)?, false)
         }
     };
-    let Some(tls) = tls else { return Ok(Wire::plain(wire)) };
+    let Some(tls) = tls else { return Ok((Wire::plain(wire), here)) };
     let failed = |source| DialError::Tls { address: address.to_owned(), source };
     let name = ServerName::try_from(host.clone())
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     let stream = TlsConnector::from(tls.config.clone()).connect(name, wire).await.map_err(failed)?;
-    Ok(Wire::tls(TlsStream::Client(stream)))
+    Ok((Wire::tls(TlsStream::Client(stream)), here))
+}
+
+/// Connects to a host at an address that `check` lets pass; also gives what `check` says of it. Its second argument is
+/// whether the address is one of this machine.
+async fn connect_checked(
+    host: &str,
+    port: u16,
+    check: impl Fn(IpAddr, bool) -> io::Result<bool>,
+) -> io::Result<(TcpStream, bool)> {
+    let stream = addresses::connect_checked(host, port, |address| check(address, false).map(drop)).await?;
+    // A connection from an address to itself leads to this machine, whatever the address is.
+    let (here, there) = (stream.local_addr()?.ip(), stream.peer_addr()?.ip());
+    let checked = check(there, here == there)?;
+    Ok((stream, checked))
 }
 
 impl Target {

@@ -6,7 +6,8 @@ use std::io;
 use base64::Engine;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::io::addresses;
+use super::connect_checked;
+use crate::io::egress::{Destination, Egress, EgressError};
 use crate::io::websocket::config::bracketed;
 use crate::io::websocket::socket::Socket;
 
@@ -104,12 +105,25 @@ impl Proxy {
         fits.then(|| Proxy { host: host.to_owned(), port, credentials })
     }
 
-    /// Opens a tunnel to a peer.
+    /// Checks where it is, if that is an address; a name is judged when it is dialled.
+    pub(in crate::io::websocket) fn check(&self, egress: &Egress) -> Result<(), EgressError> {
+        egress.check_dial_host(self.destination(), true)
+    }
+
+    fn destination(&self) -> Destination<'_> {
+        Destination { host: &self.host, port: self.port, written: true }
+    }
+
+    /// Opens a tunnel to a peer. `egress` says where the proxy may be; `None`: anywhere.
     ///
     /// # Errors
     /// The proxy cannot be reached, or refuses.
-    pub(super) async fn tunnel(&self, host: &str, port: u16) -> io::Result<Socket> {
-        let mut stream = addresses::connect(&self.host, self.port).await?;
+    pub(super) async fn tunnel(&self, host: &str, port: u16, egress: Option<&Egress>) -> io::Result<Socket> {
+        let check = |address, own| {
+            let checked = egress.map_or(Ok(true), |egress| egress.check_dial(self.destination(), address, own, true));
+            checked.map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error))
+        };
+        let (mut stream, _) = connect_checked(&self.host, self.port, check).await?;
         stream.set_nodelay(true)?;
         let target = format!("{}:{port}", bracketed(host));
         let login = self.credentials.as_ref().map(|credentials| {
