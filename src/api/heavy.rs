@@ -2,10 +2,11 @@
 //!
 //! The complete response for a slow client stays in memory; many of them together must not take all of it. Exports and
 //! metrics, which take long to make, wait for a place ([`few`]). All others share a number of bytes ([`bounded`]). What is
-//! made in parts frees each part when it is sent ([`Parts`]).
+//! made in parts frees each part when it is sent ([`Parts`]), or is made as its client takes it ([`Piped`]).
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::io::{self, Write};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use axum::http::StatusCode;
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use hyper::body::{Frame, SizeHint};
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 use super::ApiError;
 
@@ -25,6 +26,12 @@ const ANSWERS: usize = 8;
 
 /// How long a request waits for its turn.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The size of the parts of a body that is written while it is sent, bytes.
+const PART: usize = 64 << 10;
+
+/// How many of them may wait for the client.
+const PIPED: usize = 4;
 
 static PLACES: Semaphore = Semaphore::const_new(ANSWERS);
 
@@ -104,6 +111,53 @@ impl HttpBody for Parts {
     }
 }
 
+/// A body that is written while it is sent: what it is made of need not be in memory as one text.
+pub struct Piped {
+    parts: mpsc::Receiver<io::Result<Bytes>>,
+}
+
+impl Piped {
+    /// What `write` writes on another thread, which waits for the client. An error cuts the connection, so that nobody
+    /// takes a part for the whole.
+    pub fn body(write: impl FnOnce(&mut dyn io::Write) -> io::Result<()> + Send + 'static) -> Body {
+        let (pipe, parts) = mpsc::channel(PIPED);
+        tokio::task::spawn_blocking(move || {
+            let mut out = io::BufWriter::with_capacity(PART, Pipe(pipe.clone()));
+            if let Err(error) = write(&mut out).and_then(|()| out.flush()) {
+                // A client that has left needs no error.
+                let _ = pipe.blocking_send(Err(error));
+            }
+        });
+        Body::new(Piped { parts })
+    }
+}
+
+/// The end of a [`Piped`] body that is written to.
+struct Pipe(mpsc::Sender<io::Result<Bytes>>);
+
+impl io::Write for Pipe {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let sent = self.0.blocking_send(Ok(Bytes::copy_from_slice(bytes)));
+        sent.map(|()| bytes.len()).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl HttpBody for Piped {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        self.parts.poll_recv(context).map(|part| part.map(|part| part.map(Frame::data)))
+    }
+}
+
 /// A body with its place, which is freed when the body has been sent or dropped.
 struct Held {
     body: Body,
@@ -127,5 +181,33 @@ impl HttpBody for Held {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_body_is_made_as_it_is_taken() {
+        let text = "x".repeat(10 * PART);
+        let written = text.clone();
+        let body = Piped::body(move |out| out.write_all(written.as_bytes()));
+        assert_eq!(body.collect().await.expect("it is whole").to_bytes(), text);
+        let body = Piped::body(|out| out.write_all(b"half").and(Err(io::ErrorKind::Other.into())));
+        assert!(body.collect().await.is_err());
+        // Who leaves early stops the writer.
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let mut body = Piped::body(move |out| {
+            let _ended = ended;
+            loop {
+                out.write_all(&[b'x'; 1024])?;
+            }
+        });
+        assert!(body.frame().await.is_some());
+        drop(body);
+        let _: Result<(), _> = end.await;
     }
 }

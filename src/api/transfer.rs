@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 
 use super::details::Asked;
 use super::error::{accepted, warning};
-use super::heavy;
+use super::heavy::{self, Piped};
 use super::query::Params;
 use super::{ApiError, read, to_end};
 use crate::service::{Everything, Ruleset, Service, ServiceError};
@@ -41,14 +41,9 @@ pub fn routes() -> Router<Service> {
 const FILE: [(header::HeaderName, &str); 2] =
     [(header::CONTENT_TYPE, "application/octet-stream"), (header::CONTENT_DISPOSITION, "Attachment")];
 
-/// JSON as a file to save. It can be large, so it is made on another thread.
-async fn attachment<T: serde::Serialize>(body: impl FnOnce() -> T + Send + 'static) -> Response {
-    // Maps of texts can always be written as JSON.
-    let made = tokio::task::spawn_blocking(move || serde_json::to_string(&body()).unwrap_or_default()).await;
-    match made {
-        Ok(body) => (FILE, body).into_response(),
-        Err(error) => ApiError::bad(format!("the export ended early: {error}")).into_response(),
-    }
+/// JSON as a file to save. It can be large, so it is made on another thread while it is sent.
+fn attachment<T: serde::Serialize>(body: impl FnOnce() -> T + Send + 'static) -> Response {
+    (FILE, Piped::body(move |out| Ok(serde_json::to_writer(out, &body())?))).into_response()
 }
 
 /// The content of an export.
@@ -74,7 +69,7 @@ impl Held {
 
 async fn export_ruleset(State(service): State<Service>, Params(held): Params<Held>) -> Response {
     let ruleset = service.export_ruleset();
-    attachment(move || held.ruleset(ruleset)).await
+    attachment(move || held.ruleset(ruleset))
 }
 
 async fn import_ruleset(
@@ -97,7 +92,7 @@ async fn import_ruleset(
 
 async fn export(State(service): State<Service>, Params(held): Params<Held>) -> Response {
     let all = service.export(None).await;
-    attachment(move || held.all(all)).await
+    attachment(move || held.all(all))
 }
 
 async fn export_rules(
@@ -107,7 +102,7 @@ async fn export_rules(
 ) -> Result<Response, ApiError> {
     let rules: Vec<String> = read(&body, "Invalid body: Error decoding file json")?;
     let all = service.export(Some(&rules)).await;
-    Ok(attachment(move || held.all(all)).await)
+    Ok(attachment(move || held.all(all)))
 }
 
 /// Only the routes of rule sets distinguish a missing source.

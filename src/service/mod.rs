@@ -159,7 +159,7 @@ impl Service {
     async fn open_by(settings: ServiceSettings, clock: Clock) -> Result<Service, StartError> {
         let ServiceSettings { mut config, data, workers } = settings;
         let files = FileRoots::new(data.clone()).with(&config.file_roots);
-        let egress = Egress::new(&config.egress_allow);
+        let egress = Egress::new(&config.egress_allow).dialling_loopback(config.dial_loopback);
         config.reach = Some(Reach::new(files.clone(), &config.env_allow).with_egress(egress.clone()));
         let (store, records) = Store::open(&data)?;
         let shutdown = CancellationToken::new();
@@ -169,7 +169,7 @@ impl Service {
             zone: config.zone.clone(),
             shutdown: shutdown.clone(),
         })?;
-        let uploads = Uploads::open(&data);
+        let uploads = Uploads::open(&data, store.last_import());
         let inner = Inner {
             engine: tokio::sync::RwLock::new(Some(engine.with_files(files).with_egress(egress))),
             store,

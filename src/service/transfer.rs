@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json};
 
 use super::connections::stored_connections;
 use super::error::ServiceError;
-use super::store::{RecordKind, Records};
+use super::store::{Change, RecordKind, Records};
 use super::{Service, Uploads, locked};
 use crate::definition::connection::Connection;
 use crate::io::reach;
@@ -351,27 +351,32 @@ impl Service {
     }
 
     /// Puts a configuration in place of all that is there, in one transaction: whatever ends the process meanwhile, all
-    /// of the old or all of the new is there afterwards. Uploads are files: those of the old configuration stay until the
-    /// new one is on disk.
+    /// of the old or all of the new is there afterwards, uploads included.
     async fn replace_all(&self, all: Everything, hidden: Everything) -> Result<Imported, ServiceError> {
-        let before = self.export_everything().await;
+        let before = Everything { uploads: BTreeMap::new(), ..self.export_everything().await };
+        let number = fastrand::u64(1..);
         let new: Vec<String> = all.uploads.keys().cloned().collect();
+        let begun = self.with_uploads(move |uploads| uploads.begin(number, &new)).await;
+        begun.map_err(|error| ServiceError::Import(format!("the uploads cannot be kept for a failure: {error}")))?;
         // Half of what is to come would be neither the old nor the new.
         let never = AtomicBool::new(false);
         let replaced = self.inner.store.transaction(async {
             self.reset().await?;
+            self.inner.store.write(vec![Change::import(number)]).await?;
             Ok::<_, ServiceError>(self.take_over(all, hidden, &never).await)
         });
         match replaced.await {
             Ok(imported) => {
-                let kept = move |uploads: &Uploads| uploads.keep(&new);
-                if let Err(error) = self.with_uploads(kept).await {
+                if let Err(error) = self.with_uploads(move |uploads| uploads.finish(number)).await {
                     tracing::error!("the uploads from before the import are not deleted: {error}");
                 }
                 Ok(imported)
             }
             Err(error) => {
                 // On disk is what was there before, and so it shall be here.
+                if let Err(error) = self.with_uploads(move |uploads| uploads.roll_back(number)).await {
+                    tracing::error!("the uploads from before the import are not restored: {error}");
+                }
                 let back = self.inner.store.without_writing(async {
                     self.reset().await?;
                     Ok::<_, ServiceError>(self.take_over(before, Everything::default(), &never).await)

@@ -30,6 +30,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_tungstenite::tungstenite::{self, Message};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
+use crate::process::serve;
+
 /// How many cases run at a time: most of them wait most of their time.
 const JOBS: usize = 8;
 
@@ -213,12 +215,8 @@ impl Run {
         stream.write_all(&body).await.map_err(failed)?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await.map_err(failed)?;
-        let answer = String::from_utf8_lossy(&answer).into_owned();
-        let (head, text) = answer.split_once("\r\n\r\n").ok_or("no answer")?;
-        let mut lines = head.lines();
-        let status = lines.next().and_then(|line| line.split(' ').nth(1)?.parse().ok()).ok_or("no status")?;
-        let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
-        Ok(Answer { status, headers: lines.filter_map(header).collect(), text: text.to_owned() })
+        let serve::Answer { status, headers, body } = serve::parse(&answer).ok_or("no answer")?;
+        Ok(Answer { status, headers: headers.into_iter().collect(), text: body })
     }
 
     fn judge(&self, step: &Value, answer: &Answer) -> Result<(), String> {

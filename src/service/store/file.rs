@@ -30,6 +30,9 @@ const CACHE: usize = 4 << 20;
 
 const META: TableDefinition<&str, u64> = TableDefinition::new("meta");
 
+/// In that table: the number of the last import that replaced everything.
+const IMPORT: &str = "import";
+
 /// Everything that is stored, by [`record_key`] and [`state_key`].
 const ALL: TableDefinition<&[u8], &[u8]> = TableDefinition::new("records");
 
@@ -136,6 +139,16 @@ impl OpenFile {
     /// Gives the reserved space to whoever writes next.
     pub fn give_reserve_up(&self) {
         let _ = std::fs::remove_file(self.reserve_path());
+    }
+
+    /// The number of the last import that replaced everything; 0: there was none, or it cannot be read.
+    pub fn last_import(&self) -> u64 {
+        let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
+        let read = || {
+            let meta = open.as_ref()?.begin_read().ok()?.open_table(META).ok()?;
+            Some(meta.get(IMPORT).ok()??.value())
+        };
+        read().unwrap_or_default()
     }
 
     /// The rules that have a state.
@@ -463,7 +476,11 @@ fn commit<'a>(database: &Database, changes: impl Iterator<Item = &'a Change>) ->
         let mut meta = transaction.open_table(META)?;
         let mut total = total(&meta)?;
         for change in changes {
-            let key = key_of(change);
+            let Some(key) = key_of(change) else {
+                let number = change.becomes.as_deref().and_then(|bytes| bytes.try_into().ok());
+                meta.insert(IMPORT, number.map_or(0, u64::from_le_bytes))?;
+                continue;
+            };
             let before = match &change.becomes {
                 Some(content) => {
                     let stored = sealed(&key, content);

@@ -79,6 +79,8 @@ enum Target {
     Record(RecordKind),
     /// the state of a rule
     State,
+    /// the last import that replaced everything
+    Import,
 }
 
 impl Target {
@@ -86,6 +88,7 @@ impl Target {
         match self {
             Target::Record(kind) => kind.word(),
             Target::State => "state of the rule",
+            Target::Import => "import",
         }
     }
 }
@@ -120,6 +123,12 @@ impl Change {
     /// The rule has no state.
     pub fn remove_state(rule: impl Into<String>) -> Change {
         Change { target: Target::State, name: rule.into(), becomes: None, urgent: false }
+    }
+
+    /// This import replaced everything: files beside the store belong to it.
+    pub fn import(number: u64) -> Change {
+        let becomes = Some(number.to_le_bytes().to_vec());
+        Change { target: Target::Import, name: String::new(), becomes, urgent: false }
     }
 
     /// It must be possible on a full disk, too.
@@ -251,6 +260,11 @@ impl Store {
     /// What of it is damaged: then it is read-only.
     pub fn damage(&self) -> &[Damage] {
         &self.damage
+    }
+
+    /// The number of the last import that replaced everything; 0: there was none.
+    pub fn last_import(&self) -> u64 {
+        self.file.last_import()
     }
 
     /// The rules that have a state, by id.

@@ -20,13 +20,14 @@ fn letter(kind: RecordKind) -> u8 {
 /// Where the state of a rule is.
 const STATE: u8 = b'm';
 
-/// The key of what a change is about.
-pub(super) fn key_of(change: &Change) -> Vec<u8> {
+/// The key of what a change is about; `None`: it is about no record.
+pub(super) fn key_of(change: &Change) -> Option<Vec<u8>> {
     let letter = match change.target {
         Target::Record(kind) => letter(kind),
         Target::State => STATE,
+        Target::Import => return None,
     };
-    key(letter, &change.name)
+    Some(key(letter, &change.name))
 }
 
 pub(super) fn record_key(kind: RecordKind, name: &str) -> Vec<u8> {

@@ -98,12 +98,15 @@ fn which(served: &Served) -> (String, usize) {
 #[test]
 fn a_replacing_import_that_is_killed_leaves_all_of_the_old_or_all_of_the_new() {
     const RULES: usize = 150;
+    // One file of both configurations, and one that only this has.
+    let uploads = |name: &str| json!({"shared": name, name: name});
     let all = |name: &str| {
         let rules: serde_json::Map<String, Value> = (0..RULES)
             .map(|n| format!("{name}{n}"))
             .map(|id| (id.clone(), rule(&id, "x").to_string().into()))
             .collect();
-        json!({"content": json!({"streams": {"demo": stream()["sql"]}, "rules": rules}).to_string()})
+        let streams = json!({"demo": stream()["sql"]});
+        json!({"content": json!({"streams": streams, "rules": rules, "uploads": uploads(name)}).to_string()})
     };
     let folder = Folder::new("import-killed");
     let served = folder.serve();
@@ -122,6 +125,7 @@ fn a_replacing_import_that_is_killed_leaves_all_of_the_old_or_all_of_the_new() {
         let served = folder.serve();
         let (after, count) = which(&served);
         assert_eq!(count, RULES, "round {round}: {after}");
+        assert_eq!(served.get("/data/export")["uploads"], uploads(&after), "round {round}");
         assert!(answered != Some(200) || after == next, "round {round}: what was answered is there");
     }
 }

@@ -323,8 +323,8 @@ pub fn raw(rest: &str, bytes: &[u8]) -> Option<Answer> {
 
 /// Reads an answer of HTTP; `None`: it is none, or not whole.
 pub fn parse(answer: &[u8]) -> Option<Answer> {
-    let text = String::from_utf8_lossy(answer).into_owned();
-    let (head, body) = text.split_once("\r\n\r\n")?;
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let (head, body) = (String::from_utf8_lossy(&answer[..end]), &answer[end + 4..]);
     let mut lines = head.lines();
     let status = lines.next()?.split(' ').nth(1)?.parse().ok()?;
     let header = |line: &str| line.split_once(": ").map(|(name, value)| (name.to_lowercase(), value.to_owned()));
@@ -333,7 +333,25 @@ pub fn parse(answer: &[u8]) -> Option<Answer> {
     if length.is_some_and(|length: usize| body.len() < length) {
         return None;
     }
-    Some(Answer { status, headers, body: body.to_owned() })
+    let body = match headers.get("transfer-encoding").map(String::as_str) {
+        Some("chunked") => unchunked(body)?,
+        _ => body.to_vec(),
+    };
+    Some(Answer { status, headers, body: String::from_utf8_lossy(&body).into_owned() })
+}
+
+/// A body without the sizes of its chunks; `None`: its end is missing.
+fn unchunked(mut rest: &[u8]) -> Option<Vec<u8>> {
+    let mut body = Vec::new();
+    loop {
+        let end = rest.windows(2).position(|bytes| bytes == b"\r\n")?;
+        let size = usize::from_str_radix(str::from_utf8(&rest[..end]).ok()?.trim(), 16).ok()?;
+        if size == 0 {
+            return Some(body);
+        }
+        body.extend_from_slice(rest.get(end + 2..end + 2 + size)?);
+        rest = rest.get(end + 2 + size + 2..)?;
+    }
 }
 
 fn text_of(body: &Value) -> String {

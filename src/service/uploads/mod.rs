@@ -3,6 +3,8 @@
 //! A name is one step: it leads neither out of the folder nor into another one, and nothing is read or written through
 //! a link. A file is there whole or not at all, and it is on disk when its sender has the answer.
 
+mod replacing;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -23,7 +25,7 @@ pub const TOTAL: u64 = 256 << 20;
 /// The longest name, in bytes: what file systems take, less what a name gets while its file is being written.
 const LONGEST: usize = 200;
 
-/// How the names of files begin that are being written. No other name begins so.
+/// How the names of files and folders begin that are being made. No other name begins so.
 const UNDER_WAY: &str = ".upload-";
 
 /// Why a file cannot be taken, listed or deleted.
@@ -59,13 +61,14 @@ pub struct Uploads {
 }
 
 impl Uploads {
-    /// Those of a data folder. What a crash has left of files that were being written is taken away: nobody else writes
-    /// there, since the store of the folder is the caller's.
-    pub fn open(data: &Path) -> Uploads {
+    /// Those of a data folder. What a crash has left of files that were being written is taken away, and an import that it
+    /// interrupted is ended: nobody else writes there, since the store of the folder is the caller's. `stored` is the
+    /// number of the last import that is in that store.
+    pub fn open(data: &Path, stored: u64) -> Uploads {
         // Paths that are told must mean the same wherever they are used.
         let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
         let uploads = Uploads { folder: data.join("uploads"), changing: Mutex::default() };
-        if let Err(error) = uploads.sweep() {
+        if let Err(error) = uploads.sweep(stored) {
             // What can be read still can; who writes is told then.
             tracing::warn!("incomplete uploads could not be removed: {error}");
         }
@@ -99,13 +102,7 @@ impl Uploads {
             return Err(UploadError::TooLarge(content.len()));
         }
         let _alone = locked(&self.changing);
-        if !self.is_there()? {
-            fs::DirBuilder::new()
-                .recursive(true)
-                .mode(0o700)
-                .create(&self.folder)
-                .map_err(|error| self.failed(error))?;
-        }
+        self.make()?;
         let names = self.names()?;
         if names.len() >= MOST && !names.iter().any(|known| known == name) {
             return Err(UploadError::TooMany);
@@ -125,9 +122,16 @@ impl Uploads {
             let _ = fs::remove_file(&under_way);
             return Err(UploadError::Io { path, error });
         }
-        // The name, too, is on disk then; where folders cannot be synchronised, nothing more can be done.
-        let _ = File::open(&self.folder).and_then(|folder| folder.sync_all());
+        sync(&self.folder);
         Ok(path)
+    }
+
+    fn make(&self) -> Result<(), UploadError> {
+        if self.is_there()? {
+            return Ok(());
+        }
+        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&self.folder);
+        made.map_err(|error| self.failed(error))
     }
 
     /// Takes a file away.
@@ -173,18 +177,23 @@ impl Uploads {
         Ok(texts)
     }
 
-    fn sweep(&self) -> Result<(), UploadError> {
+    fn sweep(&self, stored: u64) -> Result<(), UploadError> {
         if !self.is_there()? {
             return Ok(());
         }
         for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
             let entry = entry.map_err(|error| self.failed(error))?;
-            let is_half = entry.file_name().to_string_lossy().starts_with(UNDER_WAY);
-            if is_half && entry.file_type().is_ok_and(|kind| kind.is_file()) {
-                fs::remove_file(entry.path()).map_err(|error| UploadError::Io { path: entry.path(), error })?;
+            if !entry.file_name().to_string_lossy().starts_with(UNDER_WAY) {
+                continue;
             }
+            let removed = match entry.file_type() {
+                Ok(kind) if kind.is_file() => fs::remove_file(entry.path()),
+                Ok(kind) if kind.is_dir() => fs::remove_dir_all(entry.path()),
+                _ => Ok(()),
+            };
+            removed.map_err(|error| UploadError::Io { path: entry.path(), error })?;
         }
-        Ok(())
+        self.recover(stored)
     }
 
     fn names(&self) -> Result<Vec<String>, UploadError> {
@@ -231,6 +240,11 @@ fn check(name: &str) -> Result<(), UploadError> {
     Ok(())
 }
 
+/// Lets the names of a folder outlive a loss of power. Where folders cannot be synced, nothing more can be done.
+fn sync(folder: &Path) {
+    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+}
+
 fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
     file.write_all(content)?;
@@ -261,7 +275,7 @@ mod tests {
     #[test]
     fn files_come_and_go() {
         let data = Folder::new();
-        let uploads = Uploads::open(&data.0);
+        let uploads = Uploads::open(&data.0, 0);
         assert!(uploads.list().unwrap().is_empty());
         let path = uploads.put("b.txt", b"one").unwrap();
         uploads.put("a b ä%2e.txt", b"").unwrap();
@@ -282,17 +296,17 @@ mod tests {
     #[test]
     fn what_a_crash_left_goes_at_the_start() {
         let data = Folder::new();
-        let uploads = Uploads::open(&data.0);
+        let uploads = Uploads::open(&data.0, 0);
         uploads.put("kept", b"x").unwrap();
         let folder = data.0.join("uploads");
         fs::write(folder.join(format!("{UNDER_WAY}0123456789abcdef")), b"half").unwrap();
         fs::write(folder.join(".of-others"), b"x").unwrap();
         fs::create_dir(folder.join(format!("{UNDER_WAY}folder"))).unwrap();
-        let uploads = Uploads::open(&data.0);
+        let uploads = Uploads::open(&data.0, 0);
         assert_eq!(uploads.list().unwrap(), [folder.join("kept")]);
         let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
-        assert_eq!(left, [".of-others", ".upload-folder", "kept"]);
+        assert_eq!(left, [".of-others", "kept"]);
     }
 
     #[test]
@@ -315,7 +329,7 @@ mod tests {
     #[test]
     fn names_stay_in_the_folder() {
         let data = Folder::new();
-        let uploads = Uploads::open(&data.0);
+        let uploads = Uploads::open(&data.0, 0);
         uploads.put("there", b"x").unwrap();
         let long = "x".repeat(LONGEST + 1);
         let names = [
@@ -346,7 +360,7 @@ mod tests {
         let outside = Folder::new();
         let secret = outside.0.join("secret");
         fs::write(&secret, "kept").unwrap();
-        let uploads = Uploads::open(&data.0);
+        let uploads = Uploads::open(&data.0, 0);
         uploads.put("file", b"x").unwrap();
         std::os::unix::fs::symlink(&secret, data.0.join("uploads/link")).unwrap();
         assert!(uploads.put("link", b"lost").is_err());
