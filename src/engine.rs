@@ -1,7 +1,7 @@
 //! The engine: the control plane's side of the data threads.
 //!
 //! The engine opens connectors, hands plans to workers and reads counters. A stream is opened with the first rule that
-//! reads it and closed after the last. `opening` starts a rule, `replacing` puts a new version in its place without a
+//! reads it and closed after the last. `opening` starts a rule, `together` several as one, `replacing` puts a new version in its place without a
 //! gap, `stopping` ends it, and `ending` ends everything. The engine knows neither files nor REST.
 //!
 //! One lock guards everything that runs. It is held for single steps and never across an await, so that a status
@@ -20,6 +20,7 @@ mod running;
 mod status;
 mod stopping;
 mod tables;
+mod together;
 mod views;
 
 use std::collections::{HashMap, HashSet};
@@ -49,7 +50,6 @@ use crate::io::queue::{Backlog, Signal};
 use crate::io::reach::FileRoots;
 use crate::io::sink::OpenSink;
 use crate::io::source::OpenSource;
-use crate::io::thread_queues::ThreadQueues;
 use crate::io::websocket::{ConnectError, ServerSettings, TurnedAway, Websockets};
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
@@ -69,6 +69,7 @@ pub use self::replacing::Replaced;
 pub use self::status::{LastStatus, NotTapped, RuleStatus, TableStatus};
 pub use self::stopping::Stopped;
 pub use self::tables::NotShown;
+pub use self::together::Together;
 pub use self::views::{view_id, view_of};
 pub use crate::dataflow::command::{Keeps, Saved};
 pub use crate::dataflow::row::ScannedRow;
@@ -164,6 +165,7 @@ pub struct Engine {
     views: Arc<Views>,
     running: Mutex<Running>,
     locks: KeyedLock,
+    starts: together::Starts,
     slots: AtomicUsize,
     homes: Homes,
     measured: measure::Last,
@@ -230,10 +232,8 @@ struct RunningStream {
     key: StreamKey,
     /// One for each thread that reads it.
     parts: Vec<StreamPart>,
-    /// `None` before it is opened and after the end of input.
+    /// `None` after the end of input, and where another process reads it.
     source: Option<Arc<dyn OpenSource>>,
-    /// Opens the source once a rule reads the stream, so that the rule misses no row.
-    pending: Option<(SourceSpec, ThreadQueues)>,
     /// The status of the source when it was closed at the end of input.
     ended: Option<LinkStatus>,
     /// Rules that read it, starting ones included.
@@ -318,6 +318,7 @@ impl Engine {
             views,
             running: Mutex::default(),
             locks: KeyedLock::default(),
+            starts: together::Starts::default(),
             slots: AtomicUsize::new(0),
             measured: measure::Last::default(),
             stuck: AtomicBool::new(false),

@@ -1,8 +1,8 @@
 //! How a rule starts, in stages: it joins its streams, opens its sinks, runs on its worker, and then its sources
 //! deliver.
 //!
-//! Websocket sources are opened first, but deliver last: a sink may share their connection, and messages on it belong
-//! to the stream. Files and topics are opened once the rule runs, since they cannot wait.
+//! Sources are opened first, but deliver last: a sink may share the connection of one, and messages on it belong to the
+//! stream.
 //!
 //! [`PreparedRule`] owns what was opened so far and closes it again if a stage fails or its caller is dropped.
 
@@ -26,6 +26,7 @@ use crate::plan::spread::{self, Spread};
 
 use super::cluster;
 use super::running::{Place, RuleThreads};
+use super::together::Begin;
 use super::{
     Definition, Engine, EngineError, FLUSH, Home, RuleSpec, RunningRule, RunningSink, RunningStream, SinkAction,
     StreamId, StreamPart,
@@ -160,27 +161,20 @@ impl PreparedRule<'_> {
     /// Starts the rule. No rule with its id may be running.
     ///
     /// # Errors
-    /// [`EngineError`] if one is, or a file cannot be read; everything is closed again then.
+    /// [`EngineError::Exists`] if one is; everything is closed again then.
     pub async fn start(mut self) -> Result<(), EngineError> {
-        let started = if self.engine.running().rules.contains_key(&self.id) {
-            Err(EngineError::Exists(self.id.clone()))
-        } else {
-            self.run().await;
-            self.begin().await
-        };
-        match started {
-            Ok(()) => {
-                let rule = self.installed();
-                let mut running = self.engine.running();
-                running.starting.remove(&self.id);
-                running.rules.insert(self.id.clone(), rule);
-                Ok(())
-            }
-            Err(error) => {
-                self.undo().await;
-                Err(error)
-            }
+        if self.engine.running().rules.contains_key(&self.id) {
+            let exists = EngineError::Exists(self.id.clone());
+            self.undo().await;
+            return Err(exists);
         }
+        self.run().await;
+        self.engine.starts.begin(self.sources()).await;
+        let rule = self.installed();
+        let mut running = self.engine.running();
+        running.starting.remove(&self.id);
+        running.rules.insert(self.id.clone(), rule);
+        Ok(())
     }
 
     /// Closes what was opened, and waits for it. Dropping the rule closes without waiting.
@@ -320,20 +314,19 @@ impl PreparedRule<'_> {
         }
         let queues = ThreadQueues::new(parts.iter().map(|part| part.thread).zip(senders).collect());
         let checks = spec.settings().checks();
-        let (source, pending) = match spec {
-            spec if !engine.reads(&id.name, &spec) => (None, None),
-            spec if spec.settings().waits_for_begin() => {
+        let source = match engine.reads(&id.name, &spec) {
+            true => {
                 let opened = engine.connectors.open_source(spec, self.threads.home, queues).await;
-                (Some(opened.map_err(|error| self.failed(error))?.into()), None)
+                Some(opened.map_err(|error| self.failed(error))?.into())
             }
-            spec => (None, Some((spec, queues))),
+            false => None,
         };
         for (worker, frames) in receivers {
             let (schema, checks) = (id.def.0.schema(), checks.clone());
             worker.command(Command::AddStream { key, schema, checks, frames });
         }
         let signals = parts.iter().map(|part| part.signal.clone()).collect();
-        let stream = RunningStream { key, parts, source, pending, ended: None, rules: 1 };
+        let stream = RunningStream { key, parts, source, ended: None, rules: 1 };
         engine.running().streams.insert(id.clone(), stream);
         self.streams.push(id);
         Ok((key, signals))
@@ -392,26 +385,14 @@ impl PreparedRule<'_> {
         old.sinks.iter().filter(may_share).cloned().collect()
     }
 
-    /// Opens new sources, and lets all sources deliver.
-    pub(super) async fn begin(&self) -> Result<(), EngineError> {
-        let engine = self.engine;
-        let _locks = engine.locks.pass(self.streams.iter().map(|id| &id.name)).await;
-        // Tables first: their rows must be there before the first rows of streams.
-        let (tables, streams): (Vec<_>, Vec<_>) = self.streams.iter().partition(|id| id.scan.is_some());
-        for id in tables.into_iter().chain(streams) {
-            let pending = engine.running().streams.get_mut(id).and_then(|stream| stream.pending.clone());
-            if let Some((spec, queues)) = pending {
-                let opened = engine.connectors.open_source(spec, self.threads.home, queues).await;
-                let source = opened.map_err(|error| self.failed(error))?.into();
-                if let Some(stream) = engine.running().streams.get_mut(id) {
-                    (stream.source, stream.pending) = (Some(source), None);
-                }
-            }
-            if let Some(source) = engine.running().streams.get(id).and_then(|stream| stream.source.as_ref()) {
-                source.begin();
-            }
-        }
-        Ok(())
+    /// The sources of its streams. Those that other rules read have begun already.
+    pub(super) fn sources(&self) -> Vec<Begin> {
+        let running = self.engine.running();
+        let source = |id: &StreamId| {
+            let source = running.streams.get(id)?.source.clone()?;
+            Some(Begin { source, is_table: id.scan.is_some() })
+        };
+        self.streams.iter().filter_map(source).collect()
     }
 
     /// The rule is installed: dropping this closes nothing any more.

@@ -15,6 +15,7 @@ use futures_util::future::join_all;
 
 use super::running::RuleThreads;
 use super::stopping::ended_sources;
+use super::together::Begin;
 use super::{Engine, EngineError, LastStatus, PreparedRule, SETTLE, StreamId};
 
 /// Requests a state even if nothing has changed.
@@ -39,7 +40,7 @@ impl PreparedRule<'_> {
     /// Replaces the running rule with the same id, if there is one. With `carry` it continues from that rule's state.
     ///
     /// # Errors
-    /// [`EngineError`] if a file cannot be read. Both versions are gone then.
+    /// [`EngineError::Exists`] if one with its id has just started; this one is closed again then.
     pub async fn replace(mut self, carry: bool) -> Result<Option<Replaced>, EngineError> {
         let engine = self.engine;
         let old = engine.running().rules.get(&self.id).map(|old| Old {
@@ -51,35 +52,27 @@ impl PreparedRule<'_> {
         let (left, pauses) = self.pause(&old).await;
         let (ends, shared) = engine.ends_with(&left);
         let saved = self.switch(&old, ends, shared, carry).await;
-        let begun = self.begin().await;
+        Begin::all(self.sources()).await;
         // The new version receives everything from here on: its sources have begun.
         drop(pauses);
-        let new = begun.is_ok().then(|| self.installed());
+        let new = self.installed();
         let last = {
             let mut running = engine.running();
             let Some(rule) = running.rules.remove(&self.id) else { return Ok(None) };
             let sources = running.sources(&rule);
             let alone = running.leave(&rule.streams);
             let status = rule.status(&self.id, sources);
-            let kept = |sink: &Arc<_>| new.iter().flat_map(|new| &new.sinks).any(|new| Arc::ptr_eq(&new.sink, sink));
+            let kept = |sink: &Arc<_>| new.sinks.iter().any(|new| Arc::ptr_eq(&new.sink, sink));
             let sinks = rule.sinks.iter().map(|sink| sink.sink.clone()).enumerate();
             let sinks = sinks.filter(|(_, sink)| !kept(sink)).collect();
             let last = LastStatus::new(status, ended_sources(&rule, alone), sinks);
-            if let Some(new) = new {
-                running.starting.remove(&self.id);
-                running.rules.insert(self.id.clone(), new);
-            }
+            running.starting.remove(&self.id);
+            running.rules.insert(self.id.clone(), new);
             last
         };
         engine.wake(&old.streams);
         engine.close_in_time(last.clone()).await;
-        match begun {
-            Ok(()) => Ok(Some(Replaced { last, saved })),
-            Err(error) => {
-                self.undo().await;
-                Err(error)
-            }
-        }
+        Ok(Some(Replaced { last, saved }))
     }
 
     /// Pauses the streams that only the old version reads. Returns them, with guards that end the pause.

@@ -70,7 +70,7 @@ impl Engine {
             worker.command(Command::AddTable { slot, schema: table.def.schema(), frames, metrics });
             match self.connectors.open_source(table.source.clone(), thread, sender.into()).await {
                 Ok(source) => {
-                    source.begin();
+                    source.begin().await;
                     copies.push((slot, source.into()));
                 }
                 Err(error) => {

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
+use futures_util::future::{self, BoxFuture};
+
 use crate::io::LinkStatus;
 use crate::io::queue::{FeedChecks, FrameBatch, FrameSender};
 use crate::io::source::{OpenSource, SourceSettings};
@@ -28,6 +30,8 @@ pub struct Inlet {
 pub struct InletReader {
     inlet: Inlet,
     id: u64,
+    /// until it begins
+    frames: Mutex<Option<FrameSender>>,
     since: SystemTime,
 }
 
@@ -62,11 +66,10 @@ impl Inlet {
         taken
     }
 
-    /// Adds a stream as a reader.
+    /// A stream that reads it, once it begins.
     pub fn open(self, frames: FrameSender) -> InletReader {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        locked(&self.readers).push((id, frames));
-        InletReader { inlet: self, id, since: SystemTime::now() }
+        InletReader { inlet: self, id, frames: Mutex::new(Some(frames)), since: SystemTime::now() }
     }
 }
 
@@ -75,7 +78,15 @@ impl OpenSource for InletReader {
         LinkStatus { messages: self.inlet.handed.load(Ordering::Relaxed), ..LinkStatus::local("inlet", self.since) }
     }
 
+    fn begin(&self) -> BoxFuture<'_, ()> {
+        if let Some(frames) = locked(&self.frames).take() {
+            locked(&self.inlet.readers).push((self.id, frames));
+        }
+        Box::pin(future::ready(()))
+    }
+
     fn detach(&self) {
+        locked(&self.frames).take();
         locked(&self.inlet.readers).retain(|(id, _)| *id != self.id);
     }
 }
@@ -106,6 +117,8 @@ mod tests {
         let ((first, reads_first), (second, reads_second)) = (queue(), queue());
         let (first, second) = (inlet.clone().open(first), inlet.clone().open(second));
         let batch = || FrameBatch { frames: vec![Frame::Text("{}".into())], origin: None, received: Instant::now() };
+        assert_eq!(inlet.send(batch()).await, 0, "none has begun");
+        futures_util::join!(first.begin(), second.begin());
         assert_eq!(inlet.send(batch()).await, 2);
         first.detach();
         assert_eq!(inlet.send(batch()).await, 1);

@@ -14,11 +14,11 @@
 //! This module must not know what rules do with the rows.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture};
 use serde_json::{Map, Value as Json};
 
 use crate::format::template::{Template, TemplateError};
@@ -280,14 +280,13 @@ struct Reader {
 }
 
 impl Topics {
-    /// Adds a reader: `frames` gets everything written from now on to the topics of `source`.
+    /// A reader: once it begins, `frames` gets everything written to the topics of `source`.
     pub fn read(&self, source: MemorySource, frames: FrameSender) -> MemoryReader {
         let mut state = self.state();
         state.next += 1;
         let reader = Arc::new(Reader { id: state.next, source, frames, messages: AtomicU64::new(0) });
-        state.readers.push(reader.clone());
-        self.shared.version.fetch_add(1, Ordering::Release);
-        MemoryReader { topics: self.clone(), reader, since: SystemTime::now() }
+        drop(state);
+        MemoryReader { topics: self.clone(), reader, begun: AtomicBool::new(false), since: SystemTime::now() }
     }
 
     /// A sink for a rule whose streams have `signal`, which is raised when the sink is ready again.
@@ -350,6 +349,8 @@ impl Topics {
 pub struct MemoryReader {
     topics: Topics,
     reader: Arc<Reader>,
+    /// it has begun, or never will
+    begun: AtomicBool,
     since: SystemTime,
 }
 
@@ -361,12 +362,22 @@ impl OpenSource for MemoryReader {
         }
     }
 
+    fn begin(&self) -> BoxFuture<'_, ()> {
+        let mut state = self.topics.state();
+        if !self.begun.swap(true, Ordering::AcqRel) {
+            state.readers.push(self.reader.clone());
+            self.topics.shared.version.fetch_add(1, Ordering::Release);
+        }
+        Box::pin(future::ready(()))
+    }
+
     fn is_outside(&self) -> bool {
         false
     }
 
     fn detach(&self) {
         let mut state = self.topics.state();
+        self.begun.store(true, Ordering::Release);
         state.readers.retain(|reader| reader.id != self.reader.id);
         self.topics.shared.version.fetch_add(1, Ordering::Release);
     }

@@ -2,16 +2,18 @@
 //!
 //! They go into the channel of the stream like messages of a socket, one at a time.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
+use futures_util::future::{self, BoxFuture};
 use tokio::task::JoinHandle;
 use tokio_tungstenite::tungstenite::Utf8Bytes;
 
 use crate::io::LinkStatus;
 use crate::io::queue::{Frame, FrameBatch, FrameSender};
 use crate::io::source::{OpenSource, SourceSettings};
+use crate::sync::locked;
 
 /// Rows for a stream.
 #[derive(Clone, Debug)]
@@ -24,21 +26,26 @@ pub struct MockSource {
     pub repeat: bool,
 }
 
-/// The running source.
+/// The open source.
 pub struct MockReader {
     messages: Arc<AtomicU64>,
-    task: JoinHandle<()>,
+    state: Mutex<State>,
     since: SystemTime,
+}
+
+enum State {
+    Waiting(MockSource, FrameSender),
+    Playing(JoinHandle<()>),
+    Ended,
 }
 
 impl SourceSettings for MockSource {}
 
 impl MockSource {
-    /// Sends the first message now and the others at their times.
+    /// Sends the first message once it begins, and the others at their times.
     pub fn open(self, frames: FrameSender) -> MockReader {
-        let messages = Arc::new(AtomicU64::new(0));
-        let task = tokio::spawn(self.play(frames, messages.clone()));
-        MockReader { messages, task, since: SystemTime::now() }
+        let state = Mutex::new(State::Waiting(self, frames));
+        MockReader { messages: Arc::default(), state, since: SystemTime::now() }
     }
 
     async fn play(self, frames: FrameSender, count: Arc<AtomicU64>) {
@@ -67,15 +74,26 @@ impl OpenSource for MockReader {
         LinkStatus { messages: self.messages.load(Ordering::Relaxed), ..LinkStatus::local("mock", self.since) }
     }
 
+    fn begin(&self) -> BoxFuture<'_, ()> {
+        let mut state = locked(&self.state);
+        *state = match std::mem::replace(&mut *state, State::Ended) {
+            State::Waiting(source, frames) => State::Playing(tokio::spawn(source.play(frames, self.messages.clone()))),
+            begun => begun,
+        };
+        Box::pin(future::ready(()))
+    }
+
     /// Stops sending.
     fn detach(&self) {
-        self.task.abort();
+        if let State::Playing(task) = std::mem::replace(&mut *locked(&self.state), State::Ended) {
+            task.abort();
+        }
     }
 }
 
 /// Messages that were not sent yet are dropped.
 impl Drop for MockReader {
     fn drop(&mut self) {
-        self.task.abort();
+        self.detach();
     }
 }

@@ -27,11 +27,6 @@ pub trait SourceSettings {
         false
     }
 
-    /// Whether it hands nothing over before [`OpenSource::begin`], so that it can open before the rules that read it.
-    fn waits_for_begin(&self) -> bool {
-        false
-    }
-
     /// Checks that a stream which came over the network may read there.
     ///
     /// # Errors
@@ -50,12 +45,13 @@ pub trait SourceSettings {
 /// Keeps an endpoint from reading until it is dropped.
 pub type Pause = Box<dyn Any + Send>;
 
-/// An open source. Dropped, it reads nothing more.
+/// An open source. It hands nothing over before [`OpenSource::begin`]. Dropped, it reads nothing more.
 pub trait OpenSource: Send + Sync {
     fn status(&self) -> LinkStatus;
 
-    /// Its rules run: messages are handed over from now on.
-    fn begin(&self) {}
+    /// Its rules run: messages are handed over from now on. Called again, or after [`OpenSource::detach`], it does
+    /// nothing. A file has been taken over when this returns, unless that takes very long.
+    fn begin(&self) -> BoxFuture<'_, ()>;
 
     /// Whether its messages come from outside of the process.
     fn is_outside(&self) -> bool {

@@ -4,7 +4,8 @@ use super::Pipeline;
 use crate::engine::{Engine, EngineError};
 use crate::text::document::Problem;
 
-/// Starts all that a pipeline has: tables before views before rules.
+/// Starts all that a pipeline has: tables before views before rules. The sources of views and rules begin when all are
+/// there, so that each sees every message.
 ///
 /// # Errors
 /// What is wrong with each that does not start; the others run.
@@ -16,6 +17,7 @@ pub async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Proble
             problems.push(Problem { message: message(error), ..refused });
         }
     }
+    let together = engine.start_together();
     for view in pipeline.views {
         let refused = view.problem("");
         if let Err(error) = engine.create_view(view.spec).await {
@@ -28,6 +30,7 @@ pub async fn start(engine: &Engine, pipeline: Pipeline) -> Result<(), Vec<Proble
             problems.push(Problem { message: message(error), ..refused });
         }
     }
+    together.end().await;
     if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 

@@ -63,7 +63,7 @@ pub use crate::definition::stream::LOOKUP_SOURCES;
 
 use crate::config::Config;
 use crate::definition::stream::Catalog;
-use crate::engine::{Engine, EngineError, EngineSettings, Measured, Totals, Waiting, view_of};
+use crate::engine::{Engine, EngineError, EngineSettings, Measured, Together, Totals, Waiting, view_of};
 pub use crate::engine::{NotShown, ScannedRow};
 use crate::io::egress::Egress;
 use crate::io::reach::{self, FileRoots, Reach, ReachError};
@@ -369,6 +369,11 @@ impl Service {
             Some(engine) => engine.waiting(),
             None => Vec::new(),
         }
+    }
+
+    /// Holds back the sources of what starts from now on; `None` once the service ends.
+    async fn start_together(&self) -> Option<Together> {
+        self.inner.engine.read().await.as_ref().map(Engine::start_together)
     }
 
     /// The current configuration.

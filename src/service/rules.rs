@@ -131,8 +131,16 @@ impl Service {
         locked(&self.inner.rules).insert(id.to_owned(), Entry::new(id, state));
     }
 
-    /// Starts the stored views and rules.
+    /// Starts the stored views and rules. Their sources begin when all are there.
     pub async fn resume(&self) {
+        let together = self.start_together().await;
+        self.resume_all().await;
+        if let Some(together) = together {
+            together.end().await;
+        }
+    }
+
+    async fn resume_all(&self) {
         self.resume_views().await;
         let entries: Vec<Arc<Entry>> = locked(&self.inner.rules).values().cloned().collect();
         for entry in entries {

@@ -281,7 +281,12 @@ impl Service {
     /// Takes over streams, tables and rules, in place of those of the same names. What cannot be taken over is told;
     /// the rest is.
     pub async fn import_ruleset(&self, ruleset: Ruleset) -> Imported {
-        self.import_ruleset_unless(ruleset, &AtomicBool::new(false)).await
+        let together = self.start_together().await;
+        let imported = self.import_ruleset_unless(ruleset, &AtomicBool::new(false)).await;
+        if let Some(together) = together {
+            together.end().await;
+        }
+        imported
     }
 
     async fn import_ruleset_unless(&self, ruleset: Ruleset, cancelled: &AtomicBool) -> Imported {
@@ -395,8 +400,18 @@ impl Service {
         }
     }
 
-    /// Takes over a configuration, in place of what has the same names. What was refused before is in `refused`.
-    async fn take_over(&self, all: Everything, mut refused: Everything, cancelled: &AtomicBool) -> Imported {
+    /// Takes over a configuration, in place of what has the same names. What was refused before is in `refused`. The
+    /// sources of new rules begin when all are there.
+    async fn take_over(&self, all: Everything, refused: Everything, cancelled: &AtomicBool) -> Imported {
+        let together = self.start_together().await;
+        let imported = self.take_over_all(all, refused, cancelled).await;
+        if let Some(together) = together {
+            together.end().await;
+        }
+        imported
+    }
+
+    async fn take_over_all(&self, all: Everything, mut refused: Everything, cancelled: &AtomicBool) -> Imported {
         let on = || !cancelled.load(Ordering::Relaxed);
         // Tables read them when they open.
         for (name, content) in all.uploads.iter().take_while(|_| on()) {

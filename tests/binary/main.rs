@@ -39,6 +39,7 @@ mod service_abuse;
 mod soak;
 mod sql_docs;
 mod sse_sink;
+mod starts;
 mod store_forward;
 mod surface;
 mod tokens;

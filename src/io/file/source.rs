@@ -122,8 +122,7 @@ impl FileSource {
         })
     }
 
-    /// Reads the file and hands its messages to `frames`. When this returns they have been taken over, unless that
-    /// takes very long.
+    /// Reads the file. Once it begins, its messages go to `frames`.
     ///
     /// # Errors
     /// [`FileError`]
@@ -132,19 +131,8 @@ impl FileSource {
         let (files, source) = (files.clone(), self);
         let read = within(move || source.read(&files)).await;
         let batches = read.map_err(|source| FileError::Read { file: shown.clone(), source })??;
-        let messages = Arc::new(AtomicU64::new(0));
-        let counted = messages.clone();
-        let mut task = tokio::spawn(async move {
-            for batch in batches {
-                let rows = batch.frames.len() as u64;
-                if frames.send(batch).await.is_err() {
-                    return;
-                }
-                counted.fetch_add(rows, Ordering::Relaxed);
-            }
-        });
-        let _ = tokio::time::timeout(LOADING, &mut task).await;
-        Ok(FileReader { file: shown, messages, task: tokio::sync::Mutex::new(task), since: SystemTime::now() })
+        let state = tokio::sync::Mutex::new(State::Waiting(batches, frames));
+        Ok(FileReader { file: shown, messages: Arc::default(), state, since: SystemTime::now() })
     }
 
     fn read(&self, files: &FileRoots) -> Result<Vec<FrameBatch>, FileError> {
@@ -185,8 +173,24 @@ impl FileSource {
 pub struct FileReader {
     file: String,
     messages: Arc<AtomicU64>,
-    task: tokio::sync::Mutex<JoinHandle<()>>,
+    state: tokio::sync::Mutex<State>,
     since: SystemTime,
+}
+
+enum State {
+    Waiting(Vec<FrameBatch>, FrameSender),
+    Sending(JoinHandle<()>),
+    Ended,
+}
+
+async fn send(batches: Vec<FrameBatch>, frames: FrameSender, sent: Arc<AtomicU64>) {
+    for batch in batches {
+        let rows = batch.frames.len() as u64;
+        if frames.send(batch).await.is_err() {
+            return;
+        }
+        sent.fetch_add(rows, Ordering::Relaxed);
+    }
 }
 
 impl OpenSource for FileReader {
@@ -197,12 +201,30 @@ impl OpenSource for FileReader {
         }
     }
 
+    fn begin(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let mut state = self.state.lock().await;
+            match std::mem::replace(&mut *state, State::Ended) {
+                State::Waiting(batches, frames) => {
+                    let mut task = tokio::spawn(send(batches, frames, self.messages.clone()));
+                    let _ = tokio::time::timeout(LOADING, &mut task).await;
+                    *state = State::Sending(task);
+                }
+                begun => *state = begun,
+            }
+        })
+    }
+
     /// Waits until all is taken over, unless that takes very long.
     fn close(&self) -> BoxFuture<'_, ()> {
         Box::pin(async {
-            let mut task = self.task.lock().await;
-            if !task.is_finished() {
-                let _ = tokio::time::timeout(LOADING, &mut *task).await;
+            let mut state = self.state.lock().await;
+            if let State::Sending(task) = &mut *state
+                && !task.is_finished()
+            {
+                let _ = tokio::time::timeout(LOADING, task).await;
+            } else if matches!(*state, State::Waiting(..)) {
+                *state = State::Ended;
             }
         })
     }
@@ -211,7 +233,9 @@ impl OpenSource for FileReader {
 /// What was not taken over yet is not any more.
 impl Drop for FileReader {
     fn drop(&mut self) {
-        self.task.get_mut().abort();
+        if let State::Sending(task) = self.state.get_mut() {
+            task.abort();
+        }
     }
 }
 
@@ -243,7 +267,8 @@ mod tests {
         async fn read(&self, source: FileSource) -> Result<Vec<String>, String> {
             let signal = Signal::new(0, crossbeam_channel::unbounded().0, Arc::default());
             let (sender, receiver) = queue::inbound(signal);
-            source.open(&FileRoots::new(self.0.join("data")), sender).await.map_err(|error| error.to_string())?;
+            let opened = source.open(&FileRoots::new(self.0.join("data")), sender).await;
+            opened.map_err(|error| error.to_string())?.begin().await;
             let mut messages = Vec::new();
             while let Received::Batch(batch) = receiver.receive() {
                 messages.extend(batch.frames.iter().map(|f| String::from_utf8_lossy(f.bytes()).into_owned()));

@@ -45,6 +45,13 @@ fn to(topic: &str) -> MemorySink {
     sink(serde_json::json!({ "topic": topic })).expect("the topic is right")
 }
 
+/// A reader that has begun.
+fn read(topics: &Topics, topic: &str, stream: &Stream) -> MemoryReader {
+    let reader = topics.read(source(topic), stream.sender.clone());
+    drop(reader.begin());
+    reader
+}
+
 fn row(id: i64) -> Row {
     vec![("id".into(), Value::Int(id))]
 }
@@ -108,9 +115,9 @@ fn properties_of_a_sink() {
 fn all_readers_of_a_topic_get_all_rows_of_all_writers() {
     let topics = Topics::default();
     let (one, two, other) = (stream(1), stream(2), stream(3));
-    let first = topics.read(source("t/a"), one.sender.clone());
-    let _second = topics.read(source("t/#"), two.sender.clone());
-    let _third = topics.read(source("u"), other.sender.clone());
+    let first = read(&topics, "t/a", &one);
+    let _second = read(&topics, "t/#", &two);
+    let _third = read(&topics, "u", &other);
     let feed = stream(4);
     let (a, b) = (topics.write(to("t/a"), feed.signal.clone()), topics.write(to("t/b"), feed.signal.clone()));
     write(&a, vec![row(1), row(2)]);
@@ -131,8 +138,7 @@ fn all_readers_of_a_topic_get_all_rows_of_all_writers() {
 fn a_row_may_say_its_topic() {
     let topics = Topics::default();
     let (exact, wild) = (stream(1), stream(2));
-    let _readers =
-        [topics.read(source("dev/1"), exact.sender.clone()), topics.read(source("dev/#"), wild.sender.clone())];
+    let _readers = [read(&topics, "dev/1", &exact), read(&topics, "dev/#", &wild)];
     let feed = stream(3);
     let writer = topics.write(to("dev/{{.id}}"), feed.signal.clone());
     let errors = write(&writer, vec![row(1), row(2), row(1), vec![("id".into(), "+".into())]]);
@@ -172,7 +178,7 @@ fn a_row_says_what_it_does_to_a_table() {
 fn a_slow_reader_makes_the_writer_wait_and_loses_nothing() {
     let topics = Topics::default();
     let (feed, slow) = (stream(1), stream(2));
-    let _reader = topics.read(source("t"), slow.sender.clone());
+    let _reader = read(&topics, "t", &slow);
     let writer = topics.write(to("t"), feed.signal.clone());
     let mut written = 0;
     while writer.ready() {
@@ -197,7 +203,7 @@ fn a_slow_reader_makes_the_writer_wait_and_loses_nothing() {
 fn a_cycle_does_not_wait_for_itself() {
     let topics = Topics::default();
     let (a, b) = (stream(1), stream(2));
-    let _readers = [topics.read(source("a"), a.sender.clone()), topics.read(source("b"), b.sender.clone())];
+    let _readers = [read(&topics, "a", &a), read(&topics, "b", &b)];
     let (from_a, from_b) = (topics.write(to("b"), a.signal.clone()), topics.write(to("a"), b.signal.clone()));
     // Both queues fill, and nobody waits for the other.
     for _ in 0..2 * INBOUND_BATCHES {
@@ -222,7 +228,7 @@ fn a_cycle_does_not_wait_for_itself() {
 fn a_reader_that_goes_frees_the_writer() {
     let topics = Topics::default();
     let (feed, gone) = (stream(1), stream(2));
-    let reader = topics.read(source("t"), gone.sender.clone());
+    let reader = read(&topics, "t", &gone);
     let writer = topics.write(to("t"), feed.signal.clone());
     while writer.ready() {
         write(&writer, vec![row(0)]);

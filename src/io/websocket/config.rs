@@ -265,10 +265,6 @@ impl SourceSettings for Settings {
         (self.role == Role::Server || self.connections > 1) && self.checks == FeedChecks::default()
     }
 
-    fn waits_for_begin(&self) -> bool {
-        true
-    }
-
     /// Checks peers and a proxy that are addresses; names are judged when they are dialled.
     fn check(&self, reach: &Reach) -> Result<(), ReachError> {
         for address in &self.addresses {

@@ -333,6 +333,22 @@ impl Endpoint {
         self.tell_unread();
     }
 
+    /// Whether a source takes messages.
+    pub fn is_read(&self) -> bool {
+        locked(&self.subscribers).iter().any(|subscriber| subscriber.has_begun())
+    }
+
+    /// The sources, once each that is there has begun: others may have come in the meantime.
+    async fn begun_subscribers(&self) -> Arc<Vec<Arc<Subscriber>>> {
+        loop {
+            let subscribers = locked(&self.subscribers).clone();
+            match subscribers.iter().find(|subscriber| !subscriber.has_begun()) {
+                Some(subscriber) => subscriber.begins().await,
+                None => return subscribers,
+            }
+        }
+    }
+
     /// Takes a source away. What is being handed over to it goes on: see [`Endpoint::pause`].
     pub fn unsubscribe(&self, subscriber: &Arc<Subscriber>) {
         let mut subscribers = locked(&self.subscribers);
@@ -442,7 +458,7 @@ impl Endpoint {
     pub async fn deliver(&self, peer: &Peer, frames: Vec<Frame>, received: std::time::Instant) {
         let _hearing = peer.heard.begin();
         let _delivering = self.delivering.read().await;
-        let subscribers = locked(&self.subscribers).clone();
+        let subscribers = self.begun_subscribers().await;
         let Some((last, others)) = subscribers.split_last() else {
             let before = self.unread.fetch_add(frames.len() as u64, Ordering::Relaxed);
             if before == self.unread_told.load(Ordering::Relaxed) {
@@ -512,11 +528,16 @@ impl Subscriber {
         self.begun.send_replace(true);
     }
 
+    fn has_begun(&self) -> bool {
+        *self.begun.borrow()
+    }
+
+    async fn begins(&self) {
+        // The sender lives in `self`, so that waiting ends only by beginning.
+        let _ = self.begun.subscribe().wait_for(|begun| *begun).await;
+    }
+
     async fn deliver(&self, batch: FrameBatch, bytes: u64, thread: usize) {
-        if !*self.begun.borrow() {
-            // The sender lives in `self`, so that waiting ends only by beginning.
-            let _ = self.begun.subscribe().wait_for(|begun| *begun).await;
-        }
         // Counted before they are handed over: whoever sees a result sees its message counted.
         self.messages.fetch_add(batch.frames.len() as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes, Ordering::Relaxed);

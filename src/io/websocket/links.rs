@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use futures_util::future::{self, BoxFuture};
 
 use super::ClientStatus;
 use super::client_queue::PeerSink;
@@ -42,15 +42,14 @@ impl SourceLink {
 }
 
 impl OpenSource for SourceLink {
-    /// Called again, it does nothing.
-    fn begin(&self) {
-        if self.begun.swap(true, Ordering::AcqRel) {
-            return;
+    fn begin(&self) -> BoxFuture<'_, ()> {
+        if !self.begun.swap(true, Ordering::AcqRel) {
+            self.subscriber.begin();
+            if !self.early {
+                self.hold.endpoint.subscribe(&self.subscriber);
+            }
         }
-        self.subscriber.begin();
-        if !self.early {
-            self.hold.endpoint.subscribe(&self.subscriber);
-        }
+        Box::pin(future::ready(()))
     }
 
     fn detach(&self) {

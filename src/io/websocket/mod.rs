@@ -312,13 +312,13 @@ impl Websockets {
         queues: impl Into<ThreadQueues>,
     ) -> Result<SourceLink, ConnectError> {
         let link = self.prepare_source(settings, thread, queues).await?;
-        link.begin();
+        link.begin().await;
         Ok(link)
     }
 
     /// As [`Websockets::open_source`], but nothing is handed over before [`SourceLink::begin`]: for a rule whose sinks
-    /// are opened after its sources, so that no message of a connection that both share finds nobody. If the endpoint
-    /// was made by this call, what comes until then waits (in the socket); otherwise it was never for this source.
+    /// are opened after its sources, so that no message of a connection that both share finds nobody. What comes until
+    /// then waits (in the socket), unless another source reads the endpoint already: that one is not held up.
     ///
     /// # Errors
     /// As [`Websockets::open_source`].
@@ -332,11 +332,12 @@ impl Websockets {
         let (endpoint, fresh) = self.hub.endpoint(&mut registry, Use::Source, &settings, thread).await?;
         let link = endpoint.link(Use::Source, settings);
         let subscriber = Subscriber::new(queues.into());
-        if fresh {
+        let early = !endpoint.is_read();
+        if early {
             endpoint.subscribe(&subscriber);
         }
         self.hub.publish(&mut registry, &endpoint, fresh);
-        Ok(SourceLink::new(Hold::new(self.hub.clone(), endpoint, link), subscriber, fresh))
+        Ok(SourceLink::new(Hold::new(self.hub.clone(), endpoint, link), subscriber, early))
     }
 
     /// Opens a sink. `signal` is raised when an outlet with `slowClient: block` is ready again.

@@ -1,0 +1,124 @@
+//! Rules that start together: each of them sees the first message of a feed that speaks as soon as it is dialled.
+
+use std::collections::BTreeMap;
+use std::process::Stdio;
+
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::process::Command;
+use tokio::time::timeout;
+use tokio_tungstenite::accept_async;
+use tokio_tungstenite::tungstenite::Message;
+
+use crate::process::LIMIT;
+use crate::process::serve::{Folder, Served};
+
+const RULES: usize = 40;
+const MESSAGES: usize = 10;
+
+/// A feed that sends all it has to each connection, at once.
+async fn feed() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = listener.local_addr().expect("it is bound").to_string();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            tokio::spawn(async move {
+                let Ok(mut socket) = accept_async(socket).await else { return };
+                for n in 0..MESSAGES {
+                    let _ = socket.feed(Message::text(json!({"n": n}).to_string())).await;
+                }
+                let _ = socket.flush().await;
+                while let Some(Ok(_)) = socket.next().await {}
+            });
+        }
+    });
+    address
+}
+
+fn streams(address: &str) -> [String; 2] {
+    let extra = json!({"addr": address}).to_string().replace('"', "\\\"");
+    // They share a connection.
+    ["a", "b"].map(|name| {
+        format!(
+            "CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/x\", FORMAT=\"json\", EXTRA=\"{extra}\")"
+        )
+    })
+}
+
+fn rules(action: &Value) -> Vec<Value> {
+    let rule = |number: usize| {
+        let stream = ["a", "b"][number % 2];
+        json!({"id": format!("r{number}"), "sql": format!("SELECT {number} AS rule FROM {stream}"), "actions": [action]})
+    };
+    (0..RULES).map(rule).collect()
+}
+
+#[tokio::test]
+async fn all_rules_of_a_file_see_the_first_messages() {
+    let folder = Folder::new("starts");
+    let streams = streams(&feed().await);
+    let rules = rules(&json!({"log": {"sendSingle": true}}));
+    folder.write("rules.json", &json!({"streams": streams, "rules": rules}).to_string());
+    let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
+        .args(["run", "--quiet"])
+        .arg(folder.path("rules.json"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("the binary starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("stdout is a pipe")).lines();
+    let mut seen: BTreeMap<i64, usize> = BTreeMap::new();
+    let all = async {
+        for _ in 0..RULES * MESSAGES {
+            let line = lines.next_line().await.expect("stdout is text").expect("it goes on");
+            let row: Value = serde_json::from_str(&line).expect("results are JSON");
+            *seen.entry(row["rule"].as_i64().expect("a number")).or_default() += 1;
+        }
+    };
+    let came = timeout(LIMIT, all).await;
+    assert!(came.is_ok() && seen.values().all(|count| *count == MESSAGES), "{seen:?}");
+}
+
+/// What each rule has read, once none has to come.
+async fn read_by_rules(served: &Served) -> Vec<i64> {
+    let mut seen = Vec::new();
+    let all = async {
+        loop {
+            seen.clear();
+            for number in 0..RULES {
+                let status = served.asks("GET", &format!("/rules/r{number}/status"), &Value::Null).await.json();
+                let records = format!("source_{}_0_records_in_total", ["a", "b"][number % 2]);
+                seen.push(status[&records].as_i64().unwrap_or(0));
+            }
+            if seen.iter().all(|count| *count == MESSAGES as i64) {
+                break;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let _ = timeout(LIMIT, all).await;
+    seen
+}
+
+#[tokio::test]
+async fn all_rules_that_start_with_the_service_or_an_import_see_the_first_messages() {
+    let folder = Folder::new("starts-served");
+    let mut served = folder.serve();
+    let statements = streams(&feed().await);
+    let rules = rules(&json!({"nop": {}}));
+    let texts = |items: Vec<(String, String)>| items.into_iter().collect::<BTreeMap<_, _>>();
+    let ruleset = json!({
+        "streams": texts(["a", "b"].map(str::to_owned).into_iter().zip(statements).collect()),
+        "tables": {},
+        "rules": texts(rules.iter().map(|rule| (rule["id"].as_str().expect("an id").to_owned(), rule.to_string())).collect()),
+    });
+    let answer = served.asks("POST", "/data/import", &json!({"content": ruleset.to_string()})).await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    assert_eq!(read_by_rules(&served).await, vec![MESSAGES as i64; RULES], "after an import");
+    tokio::task::spawn_blocking(move || served.terminate()).await.expect("it ends");
+    let served = folder.serve();
+    assert_eq!(read_by_rules(&served).await, vec![MESSAGES as i64; RULES], "after a start");
+}
