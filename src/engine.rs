@@ -66,7 +66,7 @@ pub use self::measure::{Measured, Waiting};
 pub use self::memory::PATROL;
 pub use self::opening::PreparedRule;
 pub use self::replacing::Replaced;
-pub use self::status::{LastStatus, NotTapped, RuleStatus, TableStatus};
+pub use self::status::{LastStatus, NotRecorded, NotTapped, RuleStatus, TableStatus};
 pub use self::stopping::Stopped;
 pub use self::tables::NotShown;
 pub use self::together::Together;

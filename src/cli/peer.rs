@@ -21,7 +21,7 @@ pub struct Peer {
     #[arg(long)]
     pub listen: bool,
     #[command(flatten)]
-    access: Access,
+    pub access: Access,
 }
 
 /// How a peer is reached.
@@ -29,10 +29,10 @@ pub struct Peer {
 pub struct Access {
     /// Accept any server certificate
     #[arg(long)]
-    insecure: bool,
+    pub insecure: bool,
     /// PEM file of the certificates to trust instead of the system's
     #[arg(long, value_name = "FILE")]
-    ca: Option<PathBuf>,
+    pub ca: Option<PathBuf>,
     /// Header of the handshake; can be repeated
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<String>,

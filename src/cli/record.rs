@@ -1,6 +1,7 @@
 //! `plutino record`: keeps the messages of a websocket endpoint with the times they arrived.
 
 use std::cell::Cell;
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -14,10 +15,11 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_util::sync::CancellationToken;
 
-use super::peer::Peer;
+use super::peer::{Access, Peer};
+use super::remote::{Door, escaped};
 use super::{Failure, Interrupts, block_on, say};
 use crate::io::queue::Frame;
-use crate::io::recording::{Recorded, Writer};
+use crate::io::recording::{self, Recorded, Writer};
 use crate::text::secret::masked_url;
 
 /// How often what was recorded is written: a process that is killed loses no more.
@@ -26,14 +28,30 @@ const FLUSH: Duration = Duration::from_secs(1);
 /// How long peers may take for their close frame at the end.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// Record the messages of a websocket endpoint with the times they arrive
+/// Record the messages of a websocket endpoint, or of a stream of a running service, with the times they arrive
 ///
 /// The recording can be replayed at its own pace: plutino run RULEFILE --feed FILE --pace original. With --listen, the
-/// messages of every client that connects are recorded.
+/// messages of every client that connects are recorded; with --stream, what a stream of a service brings while a rule
+/// reads it.
 #[derive(Args)]
 pub struct Record {
+    /// ws://host:port/path or wss://host:port/path
+    #[arg(required_unless_present = "stream", value_name = "URL")]
+    url: Option<String>,
+    /// Listen at this URL instead of dialling it
+    #[arg(long, requires = "url")]
+    listen: bool,
     #[command(flatten)]
-    peer: Peer,
+    access: Access,
+    /// Record a stream of a running service, in the place of an endpoint
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["url", "retry", "headers"])]
+    stream: Option<String>,
+    /// URL of that service's REST API; default: from the configuration
+    #[arg(long = "url", env = "PLUTINO_URL", value_name = "URL")]
+    service: Option<String>,
+    /// Token of that service's REST API, if it asks for one
+    #[arg(long, env = "PLUTINO_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: Option<String>,
     /// The file to write, which must not exist; with a name that ends in .zst it is compressed
     #[arg(short, long, value_name = "FILE")]
     output: PathBuf,
@@ -48,6 +66,12 @@ pub struct Record {
     retry: bool,
 }
 
+/// Where messages come from.
+enum Origin {
+    Peer(Peer),
+    Stream { door: Door, name: String },
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     crate::property::duration::parse_text(text).ok_or_else(|| "expected a duration such as 30s or 10m".to_owned())
 }
@@ -56,7 +80,20 @@ impl Record {
     pub fn run(self) -> Result<(), Failure> {
         let shown = self.output.display();
         let failed = |error| Failure::Refused(format!("cannot write {shown}: {error}"));
-        let mut writer = Writer::create(&self.output, &self.peer.url).map_err(failed)?;
+        let origin = match (self.stream, self.url) {
+            (Some(name), _) => {
+                let door = Door::at(self.service, self.token, self.access.ca, self.access.insecure);
+                Origin::Stream { door, name }
+            }
+            (None, url) => {
+                Origin::Peer(Peer { url: url.unwrap_or_default(), listen: self.listen, access: self.access })
+            }
+        };
+        let of = match &origin {
+            Origin::Peer(peer) => peer.url.clone(),
+            Origin::Stream { door, name } => format!("{}/streams/{name}", door.base()?),
+        };
+        let mut writer = Writer::create(&self.output, &of).map_err(failed)?;
         let (recorded, done) = block_on(async {
             let mut interrupts = Interrupts::listen()?;
             // Short, so that a slow disk slows the sender.
@@ -69,7 +106,13 @@ impl Record {
             };
             let recorded = Cell::new(0);
             let over = CancellationToken::new();
-            let mut receiving = pin!(self.receive(messages, &over));
+            let receiving = async {
+                match origin {
+                    Origin::Peer(peer) => receive(&peer, self.retry, messages, &over).await,
+                    Origin::Stream { door, name } => receive_stream(door, name, messages, &over).await,
+                }
+            };
+            let mut receiving = pin!(receiving);
             let mut writing = pin!(write(&mut writer, arrived, self.count, &recorded));
             let done = tokio::select! {
                 done = &mut receiving => {
@@ -101,55 +144,111 @@ impl Record {
         say(&format!("recorded {} in {shown}", super::messages(recorded)));
         done
     }
+}
 
-    /// Receives messages until the endpoint ends; with `--retry` or `--listen` for ever.
-    async fn receive(&self, messages: mpsc::Sender<Recorded>, over: &CancellationToken) -> Result<(), Failure> {
-        let mut connection = 0;
-        if self.peer.listen {
-            let door = self.peer.bind().await?;
-            let mut clients = tokio::task::JoinSet::new();
-            loop {
-                let stream = tokio::select! {
-                    stream = door.client() => stream,
-                    () = over.cancelled() => break,
-                };
-                let Some(websocket) = door.greet(stream).await else { continue };
+/// Receives messages until the endpoint ends; with `--retry` or `--listen` for ever.
+async fn receive(
+    peer: &Peer,
+    retry: bool,
+    messages: mpsc::Sender<Recorded>,
+    over: &CancellationToken,
+) -> Result<(), Failure> {
+    let mut connection = 0;
+    if peer.listen {
+        let door = peer.bind().await?;
+        let mut clients = tokio::task::JoinSet::new();
+        loop {
+            let stream = tokio::select! {
+                stream = door.client() => stream,
+                () = over.cancelled() => break,
+            };
+            let Some(websocket) = door.greet(stream).await else { continue };
+            connection += 1;
+            let (messages, over) = (messages.clone(), over.clone());
+            clients.spawn(async move { drop(pass_on(websocket, connection, messages, &over).await) });
+            while clients.try_join_next().is_some() {}
+        }
+        clients.join_all().await;
+        return Ok(());
+    }
+    let mut reported = String::new();
+    loop {
+        let done = match peer.dial().await {
+            Ok(websocket) => {
+                say(&format!("connected to {}", masked_url(&peer.url)));
+                reported.clear();
                 connection += 1;
-                let (messages, over) = (messages.clone(), over.clone());
-                clients.spawn(async move { drop(pass_on(websocket, connection, messages, &over).await) });
-                while clients.try_join_next().is_some() {}
+                pass_on(websocket, connection, messages.clone(), over).await
             }
-            clients.join_all().await;
+            Err(failure) => Err(failure),
+        };
+        match done {
+            Err(Failure::Refused(why)) if retry => {
+                // The same reason is reported once, however long it lasts.
+                if reported != why {
+                    say(&format!("{why}; dialling again"));
+                    reported = why;
+                }
+            }
+            Ok(()) if retry => {}
+            done => return done,
+        }
+        if over.is_cancelled() {
             return Ok(());
         }
-        let mut reported = String::new();
-        loop {
-            let done = match self.peer.dial().await {
-                Ok(websocket) => {
-                    say(&format!("connected to {}", masked_url(&self.peer.url)));
-                    reported.clear();
-                    connection += 1;
-                    pass_on(websocket, connection, messages.clone(), over).await
+        tokio::time::sleep(super::REDIAL).await;
+    }
+}
+
+/// Receives the messages of a stream of a service, until nothing reads it there any more.
+async fn receive_stream(
+    door: Door,
+    name: String,
+    messages: mpsc::Sender<Recorded>,
+    over: &CancellationToken,
+) -> Result<(), Failure> {
+    let (sender, mut read) = mpsc::channel(64);
+    // The client of the REST API blocks its thread.
+    let mut reading = tokio::task::spawn_blocking(move || read_stream(&door, &name, &sender));
+    loop {
+        tokio::select! {
+            message = read.recv() => {
+                let Some(message) = message else { return (&mut reading).await.unwrap_or(Ok(())) };
+                if messages.send(message).await.is_err() {
+                    return Ok(());
                 }
-                Err(failure) => Err(failure),
-            };
-            match done {
-                Err(Failure::Refused(why)) if self.retry => {
-                    // The same reason is reported once, however long it lasts.
-                    if reported != why {
-                        say(&format!("{why}; dialling again"));
-                        reported = why;
-                    }
-                }
-                Ok(()) if self.retry => {}
-                done => return done,
             }
-            if over.is_cancelled() {
-                return Ok(());
-            }
-            tokio::time::sleep(super::REDIAL).await;
+            () = over.cancelled() => return Ok(()),
         }
     }
+}
+
+/// Reads the messages of a stream; says how many were lost.
+fn read_stream(door: &Door, name: &str, messages: &mpsc::Sender<Recorded>) -> Result<(), Failure> {
+    let body = door.download(&format!("/streams/{}/messages", escaped(name)))?;
+    let (mut event, mut lost) = (String::new(), String::new());
+    for line in BufReader::new(body).lines() {
+        let line = line.map_err(|error| Failure::Refused(format!("the stream's messages have ended: {error}")))?;
+        if line == ": recording" {
+            say(&format!("recording stream {name}"));
+        } else if let Some(name) = line.strip_prefix("event: ") {
+            name.clone_into(&mut event);
+        } else if let Some(data) = line.strip_prefix("data: ") {
+            if event == "lost" {
+                data.clone_into(&mut lost);
+            } else if let Some(message) = recording::message(data)
+                && messages.blocking_send(message).is_err()
+            {
+                break;
+            }
+        } else if line.is_empty() {
+            event.clear();
+        }
+    }
+    if !lost.is_empty() {
+        say(&format!("warning: {lost} messages are missing in the recording: they came faster than they were taken"));
+    }
+    Ok(())
 }
 
 /// Passes the messages of a connection on until it ends.

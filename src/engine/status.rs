@@ -9,7 +9,9 @@ use crate::io::sink::OpenSink;
 use crate::io::source::OpenSource;
 use crate::io::websocket::ClientStatus;
 use crate::io::{LinkStatus, UNPROCESSED, UNREAD};
-use crate::metrics::{FeedCounts, Latency, Losses, RuleMetrics, SeenFields, TAPS, TapReader, TapSettings, Work};
+use crate::metrics::{
+    FeedCounts, Latency, Losses, MessageReader, RuleMetrics, SeenFields, TAPS, TapReader, TapSettings, Work, record,
+};
 use crate::plan::spread::Spread;
 use crate::value::Text;
 
@@ -66,6 +68,15 @@ pub enum NotTapped {
     NotRunning,
     /// as many look as may
     #[error("{TAPS} taps of the rule are open already: end one of them")]
+    TooMany,
+}
+
+/// Why nobody can keep the messages of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotRecorded {
+    #[error("no running rule reads it, so no messages come: start one")]
+    NotRead,
+    #[error("as many record it as may: end one of them")]
     TooMany,
 }
 
@@ -174,6 +185,19 @@ impl Engine {
         let running = self.running();
         let rule = running.rules.get(id).ok_or(NotTapped::NotRunning)?;
         rule.metrics.tap(settings).ok_or(NotTapped::TooMany)
+    }
+
+    /// Keeps all messages of a stream. The error is that no rule reads it, or that too many keep them already.
+    ///
+    /// # Errors
+    /// [`NotRecorded`]
+    pub fn record_stream(&self, name: &str) -> Result<MessageReader, NotRecorded> {
+        let running = self.running();
+        let reads = |rule: &&RunningRule| rule.streams.iter().any(|stream| stream.name == name);
+        let streams = running.rules.values().filter(reads).map(|rule| rule.metrics.streams(name));
+        // Rules that are limited to fewer threads read it once more: all messages are in the one that is on most.
+        let streams = streams.max_by_key(Vec::len).filter(|streams| !streams.is_empty()).ok_or(NotRecorded::NotRead)?;
+        record(&streams).ok_or(NotRecorded::TooMany)
     }
 
     /// The clients of a rule's sinks, each with the number of the sink.

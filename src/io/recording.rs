@@ -65,6 +65,40 @@ struct Line {
     binary: Option<String>,
 }
 
+impl Line {
+    /// `None`: rows of memory topics are no messages.
+    fn of(message: &Recorded) -> Option<Line> {
+        let Recorded { at, connection, frame } = message;
+        let line = Line { at: *at, connection: *connection, ..Line::default() };
+        Some(match frame {
+            Frame::Text(text) => Line { text: Some(text.as_str().to_owned()), ..line },
+            Frame::Binary(bytes) => Line { binary: Some(BASE64_STANDARD.encode(bytes)), ..line },
+            Frame::Row(_) => return None,
+        })
+    }
+
+    fn message(self) -> Result<Recorded, String> {
+        let frame = match (self.text, self.binary) {
+            (Some(text), None) => Frame::Text(text.into()),
+            (None, Some(binary)) => {
+                Frame::Binary(Bytes::from(BASE64_STANDARD.decode(binary).map_err(|error| error.to_string())?))
+            }
+            _ => return Err("a message has either text or binary".to_owned()),
+        };
+        Ok(Recorded { at: self.at, connection: self.connection, frame })
+    }
+}
+
+/// A message as a line of a recording, without the line's end; empty for what is no message.
+pub fn line(message: &Recorded) -> String {
+    Line::of(message).and_then(|line| serde_json::to_string(&line).ok()).unwrap_or_default()
+}
+
+/// Reads a message from a line of a recording; `None`: it is none.
+pub fn message(line: &str) -> Option<Recorded> {
+    serde_json::from_str::<Line>(line).ok()?.message().ok()
+}
+
 /// Writes a recording.
 pub struct Writer {
     out: Box<dyn Write + Send>,
@@ -97,14 +131,10 @@ impl Writer {
     /// # Errors
     /// [`io::Error`]
     pub fn add(&mut self, message: &Recorded) -> io::Result<()> {
-        let Recorded { at, connection, frame } = message;
-        let mut line = Line { at: *at, connection: *connection, ..Line::default() };
-        match frame {
-            Frame::Text(text) => line.text = Some(text.as_str().to_owned()),
-            Frame::Binary(bytes) => line.binary = Some(BASE64_STANDARD.encode(bytes)),
-            Frame::Row(_) => return Ok(()),
+        match Line::of(message) {
+            Some(line) => self.line(&line),
+            None => Ok(()),
         }
-        self.line(&line)
     }
 
     fn line(&mut self, line: &impl Serialize) -> io::Result<()> {
@@ -186,14 +216,7 @@ impl Reader {
                 }
                 Err(error) => return Err(self.wrong(&error)),
             };
-            let frame = match (line.text, line.binary) {
-                (Some(text), None) => Frame::Text(text.into()),
-                (None, Some(binary)) => {
-                    Frame::Binary(Bytes::from(BASE64_STANDARD.decode(binary).map_err(|error| self.wrong(&error))?))
-                }
-                _ => return Err(self.wrong(&"a message has either text or binary")),
-            };
-            return Ok(Some(Recorded { at: line.at, connection: line.connection, frame }));
+            return line.message().map(Some).map_err(|why| self.wrong(&why));
         }
     }
 

@@ -8,6 +8,7 @@ mod faults;
 mod flow;
 mod latency;
 mod losses;
+mod recorders;
 mod seen;
 mod tap;
 
@@ -22,6 +23,7 @@ pub use faults::{Failure, Fault, Place};
 pub use flow::{Flow, FlowCounts};
 pub use latency::{LATENCY_BOUNDS, Latency};
 pub use losses::Losses;
+pub use recorders::{MessageReader, Recorders, StreamMessage, record};
 pub use seen::{Sampler, Seen, SeenField, SeenFields};
 pub use tap::{Point, TAPS, TapReader, TapSettings, TappedRow, Taps};
 
@@ -131,6 +133,8 @@ pub struct StreamMetrics {
     seen: Mutex<Seen>,
     /// those who look at its messages
     pub taps: Taps,
+    /// those who keep them
+    pub recorders: Recorders,
     feed: [AtomicU64; FeedEvent::ALL.len()],
 }
 
@@ -364,6 +368,12 @@ impl RuleMetrics {
             locked(&self.shares).iter().for_each(|share| share.stream.taps.lend(&tap));
         }
         Some(reader)
+    }
+
+    /// What counts for its streams of this name, on each data thread that reads one.
+    pub fn streams(&self, name: &str) -> Vec<Arc<StreamMetrics>> {
+        let shares = locked(&self.shares);
+        shares.iter().map(|share| &share.stream).filter(|stream| stream.name == name).cloned().collect()
     }
 
     /// What its streams' messages look like, by the names of the streams.

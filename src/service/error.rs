@@ -1,7 +1,7 @@
 //! What the service refuses, in the words and with the codes of eKuiper, which scripts match.
 
 use super::store::StoreError;
-use crate::engine::NotTapped;
+use crate::engine::{NotRecorded, NotTapped};
 use crate::plan::PlanError;
 
 /// The numbers that answers carry.
@@ -85,6 +85,13 @@ pub enum ServiceError {
         id: String,
         /// why
         why: NotTapped,
+    },
+    /// nobody can keep the messages of a stream
+    #[error("record stream {name} error: {why}")]
+    NotRecorded {
+        name: String,
+        /// why
+        why: NotRecorded,
     },
     #[error("fail to run rule {id}: {why}")]
     Trial { id: String, why: String },

@@ -105,3 +105,57 @@ fn two_rule_files_are_compared() {
     );
     assert!(out.contains("  - {\"events\":8,\"start\":1000}\n  + {\"events\":8,\"start\":800}\n"), "{out}");
 }
+
+#[tokio::test]
+async fn a_stream_of_a_service_is_recorded_whole() {
+    use std::io::{BufRead, BufReader, Read};
+
+    use futures_util::SinkExt;
+    use serde_json::{Value, json};
+    use tokio_tungstenite::tungstenite::Message;
+
+    let folder = crate::process::serve::Folder::new("record-stream");
+    let served = folder.serve();
+    let stream = json!({"sql": "CREATE STREAM s () WITH (TYPE=\"websocket\", DATASOURCE=\"/in\")"});
+    served.asks("POST", "/streams", &stream).await.done();
+    let record = |file: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plutino"));
+        command.args(["record", "--stream", "s", "-o", file, "--count", "4", "--url", &served.url("")]);
+        command.current_dir(&folder.0).stdin(Stdio::null()).stderr(Stdio::piped());
+        command.spawn().expect("the program starts")
+    };
+    let mut early = record("early.ndjson");
+    assert_eq!(early.wait().expect("it ends").code(), Some(1));
+    let mut said = String::new();
+    early.stderr.take().expect("a pipe").read_to_string(&mut said).expect("text");
+    assert!(said.contains("no running rule reads it"), "{said}");
+    assert!(!folder.path("early.ndjson").exists());
+
+    let rule = json!({"id": "r", "sql": "SELECT * FROM s WHERE a > 100", "actions": [{"nop": {}}]});
+    served.asks("POST", "/rules", &rule).await.done();
+    let mut recording = record("feed.ndjson");
+    let mut said = BufReader::new(recording.stderr.take().expect("a pipe"));
+    let mut line = String::new();
+    said.read_line(&mut line).expect("it says something");
+    assert_eq!(line, "recording stream s\n");
+    let mut sender = tokio_tungstenite::connect_async(served.data_url("/in")).await.expect("the endpoint is there").0;
+    let large = json!({"a": 2, "text": "x".repeat(100_000)}).to_string();
+    let messages = [
+        Message::text(r#"{"a":1}"#),
+        Message::text(large.clone()),
+        Message::text("{broken\n"),
+        Message::binary(vec![0xff, 0x00]),
+    ];
+    for message in messages {
+        sender.send(message).await.expect("it is taken");
+    }
+    let ended = tokio::task::spawn_blocking(move || recording.wait()).await.expect("it can be waited for");
+    assert_eq!(ended.expect("it ends").code(), Some(0));
+    let text = std::fs::read_to_string(folder.path("feed.ndjson")).expect("it was written");
+    let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert!(lines[0]["of"].as_str().is_some_and(|of| of.ends_with("/streams/s")), "{}", lines[0]);
+    let kept: Vec<&Value> =
+        lines[1..].iter().map(|line| if line["text"].is_null() { &line["binary"] } else { &line["text"] }).collect();
+    assert_eq!(kept, [&json!("{\"a\":1}"), &json!(large), &json!("{broken\n"), &json!("/wA=")]);
+    assert!(lines[1]["at"].as_i64().is_some_and(|at| at > 1_700_000_000_000), "{}", lines[1]);
+}

@@ -26,7 +26,7 @@ const CONNECTION: &str =
 pub fn all() -> Vec<Resource> {
     vec![
         Resource { tag: "process", about: "The process itself", operations: process() },
-        Resource { tag: "streams", about: "Streams", operations: relations("stream", STREAM) },
+        Resource { tag: "streams", about: "Streams", operations: streams() },
         Resource { tag: "tables", about: "Tables", operations: relations("table", TABLE) },
         Resource { tag: "views", about: "Live views", operations: views() },
         Resource { tag: "rules", about: "Rules", operations: rules() },
@@ -92,6 +92,17 @@ fn relations(what: &str, statement: &'static str) -> Vec<Operation> {
         get(format!("{base}/{{name}}/seen"), "The fields of its last messages")
             .json(r#"{"messages": 1, "fields": [{"name": "a", "present": 1, "types": ["bigint"], "example": "1"}]}"#),
     ]
+}
+
+fn streams() -> Vec<Operation> {
+    let mut all = relations("stream", STREAM);
+    let messages = get("/streams/{name}/messages", "Each message of a stream as it comes, as a line of a recording");
+    all.push(messages.answer(
+        200,
+        Content::Events,
+        "data: {\"at\": 1760000000123, \"connection\": 1, \"text\": \"{\\\"a\\\": 1}\"}",
+    ));
+    all
 }
 
 fn views() -> Vec<Operation> {

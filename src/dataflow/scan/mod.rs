@@ -219,7 +219,7 @@ impl StreamScan {
         if let Frame::Row(row) = frame {
             return self.decoded(row, arrival);
         }
-        self.rules.came(frame.bytes());
+        self.rules.came(frame.bytes(), matches!(frame, Frame::Binary(_)), arrival.now);
         match self.schema.compression.map(|method| method.unpack(frame.bytes())) {
             None => match frame {
                 Frame::Text(text) => self.framed(text.as_bytes(), Some(text), arrival),

@@ -54,6 +54,8 @@ pub(super) struct Rules {
     sampler: Sampler,
     /// somebody looks at messages as they come, and at those that were read
     tapped: (bool, bool),
+    /// somebody keeps the messages
+    recorded: bool,
 }
 
 /// The arrival of a message.
@@ -80,12 +82,16 @@ impl Rules {
     pub(super) fn begin(&mut self, now: i64) {
         self.sampler.refill(now);
         self.tapped = (self.metrics.taps.wants(Point::Source), self.metrics.taps.wants(Point::Decode));
+        self.recorded = self.metrics.recorders.any();
     }
 
-    /// Shows a message as it came to those who look.
-    pub(super) fn came(&self, bytes: &[u8]) {
+    /// Shows a message as it came to those who look, and hands it to those who keep it.
+    pub(super) fn came(&self, bytes: &[u8], binary: bool, now: i64) {
         if self.tapped.0 {
             self.metrics.taps.offer(Point::Source, || String::from_utf8_lossy(bytes).into_owned());
+        }
+        if self.recorded {
+            self.metrics.recorders.came(now, binary, bytes);
         }
     }
 

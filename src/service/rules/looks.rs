@@ -9,7 +9,8 @@ use super::super::status::RuleReport;
 use super::super::{Service, check_id, locked};
 use crate::engine::{NotTapped, StateSize};
 use crate::io::websocket::{ClientStatus, TurnedAway};
-use crate::metrics::{SeenFields, TapReader, TapSettings};
+use crate::metrics::{MessageReader, SeenFields, TapReader, TapSettings};
+use crate::sql::ast::Relation;
 use crate::value::Text;
 
 /// How long the data threads may take to measure a rule's state.
@@ -63,6 +64,19 @@ impl Service {
     /// The clients of a rule's sinks, each with the number of the sink.
     pub async fn clients_of(&self, id: &str) -> Vec<(usize, ClientStatus)> {
         self.inner.engine.read().await.as_ref().map(|engine| engine.clients(id)).unwrap_or_default()
+    }
+
+    /// Keeps all messages of a stream from now on.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRelation`], [`ServiceError::NotRecorded`]
+    pub async fn record_stream(&self, name: &str) -> Result<MessageReader, ServiceError> {
+        self.relation(Relation::Stream, name)?;
+        let recorded = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.record_stream(name),
+            None => return Err(ServiceError::Stopping),
+        };
+        recorded.map_err(|why| ServiceError::NotRecorded { name: name.to_owned(), why })
     }
 
     /// What the last messages of a stream look like; `None` while no rule reads it.

@@ -1,0 +1,154 @@
+//! Every message of a stream as it came, for those who keep them: recordings.
+//!
+//! Unlike a tap, a recorder takes all messages, whole. It never slows the stream either: what its reader has not taken
+//! in time is lost and counted ([`MessageReader::lost`]). It ends with its reader, or with the stream.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::mpsc;
+
+use super::StreamMetrics;
+use crate::sync::locked;
+
+/// Messages that wait for a reader, and their bytes; further ones are lost.
+const WAITING: usize = 8192;
+const WAITING_BYTES: usize = 16 << 20;
+
+/// Readers of one stream at a time.
+const READERS: usize = 4;
+
+/// A message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamMessage {
+    /// when it came, ms since the epoch
+    pub at: i64,
+    /// it came as a binary message
+    pub binary: bool,
+    pub bytes: Vec<u8>,
+}
+
+/// Those who keep the messages of a stream, on one data thread.
+#[derive(Debug, Default)]
+pub struct Recorders {
+    any: AtomicBool,
+    all: Mutex<Vec<Arc<Recorder>>>,
+}
+
+#[derive(Debug)]
+struct Recorder {
+    messages: mpsc::Sender<StreamMessage>,
+    waiting: Arc<AtomicUsize>,
+    lost: Arc<AtomicU64>,
+}
+
+/// The side of who keeps the messages.
+#[derive(Debug)]
+pub struct MessageReader {
+    messages: mpsc::Receiver<StreamMessage>,
+    waiting: Arc<AtomicUsize>,
+    lost: Arc<AtomicU64>,
+}
+
+/// Keeps the messages of a stream, which is read on several data threads; `None`: there are too many readers already, or
+/// no stream.
+pub fn record(streams: &[Arc<StreamMetrics>]) -> Option<MessageReader> {
+    let full = |stream: &Arc<StreamMetrics>| locked(&stream.recorders.all).len() >= READERS;
+    streams.iter().for_each(|stream| stream.recorders.tidy());
+    if streams.is_empty() || streams.iter().any(full) {
+        return None;
+    }
+    let (sender, messages) = mpsc::channel(WAITING);
+    let (waiting, lost) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU64::new(0)));
+    let recorder = Arc::new(Recorder { messages: sender, waiting: waiting.clone(), lost: lost.clone() });
+    for stream in streams {
+        locked(&stream.recorders.all).push(recorder.clone());
+        stream.recorders.any.store(true, Ordering::Relaxed);
+    }
+    Some(MessageReader { messages, waiting, lost })
+}
+
+impl MessageReader {
+    /// The next message; `None` when nothing reads the stream any more.
+    pub async fn next(&mut self) -> Option<StreamMessage> {
+        let message = self.messages.recv().await?;
+        self.waiting.fetch_sub(message.bytes.len(), Ordering::Relaxed);
+        Some(message)
+    }
+
+    /// Messages that were lost so far, since they were not taken in time.
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+}
+
+impl Recorders {
+    /// Whether anybody keeps the messages.
+    #[inline]
+    pub fn any(&self) -> bool {
+        self.any.load(Ordering::Relaxed)
+    }
+
+    /// Hands a message to all readers.
+    pub fn came(&self, at: i64, binary: bool, bytes: &[u8]) {
+        let mut ended = false;
+        for recorder in locked(&self.all).iter() {
+            ended |= recorder.messages.is_closed();
+            if recorder.waiting.load(Ordering::Relaxed).saturating_add(bytes.len()) > WAITING_BYTES {
+                recorder.lost.fetch_add(1, Ordering::Relaxed);
+                continue;
+            }
+            recorder.waiting.fetch_add(bytes.len(), Ordering::Relaxed);
+            if recorder.messages.try_send(StreamMessage { at, binary, bytes: bytes.to_vec() }).is_err() {
+                recorder.waiting.fetch_sub(bytes.len(), Ordering::Relaxed);
+                recorder.lost.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        if ended {
+            self.tidy();
+        }
+    }
+
+    /// Forgets readers that have ended.
+    fn tidy(&self) {
+        let mut all = locked(&self.all);
+        all.retain(|recorder| !recorder.messages.is_closed());
+        self.any.store(!all.is_empty(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn messages_are_whole_and_those_that_find_no_room_are_counted() {
+        let streams: Vec<Arc<StreamMetrics>> = (0..2).map(|_| Arc::new(StreamMetrics::new("s".into(), 0))).collect();
+        assert!(!streams[0].recorders.any());
+        let mut reader = record(&streams).expect("there is room");
+        streams[0].recorders.came(1, false, b"one");
+        streams[1].recorders.came(2, true, &[0xff; 10]);
+        let message = |at, binary, bytes: &[u8]| Some(StreamMessage { at, binary, bytes: bytes.to_vec() });
+        assert_eq!(reader.next().await, message(1, false, b"one"));
+        assert_eq!(reader.next().await, message(2, true, &[0xff; 10]));
+        let large = vec![b'x'; WAITING_BYTES / 2 + 1];
+        (0..3).for_each(|_| streams[0].recorders.came(3, false, &large));
+        assert_eq!(reader.lost(), 2);
+        assert_eq!(reader.next().await, message(3, false, &large));
+        streams[0].recorders.came(4, false, &large);
+        assert_eq!((reader.next().await, reader.lost()), (message(4, false, &large), 2));
+        drop(reader);
+        streams[0].recorders.came(5, false, b"nobody");
+        assert!(!streams[0].recorders.any());
+    }
+
+    #[tokio::test]
+    async fn a_reader_ends_with_the_stream() {
+        let streams = vec![Arc::new(StreamMetrics::default())];
+        let mut readers: Vec<MessageReader> = (0..READERS).filter_map(|_| record(&streams)).collect();
+        assert!(record(&streams).is_none(), "there are readers enough");
+        drop(streams);
+        assert_eq!(readers[0].next().await, None);
+        assert!(record(&[]).is_none());
+    }
+}
