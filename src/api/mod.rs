@@ -13,6 +13,7 @@
 //!   `schema`, `tags`, `trace/start`, `trace/stop`, `scantables`, `reset_state`, `/rules/validate`, `/rules/status/all`,
 //!   `/rules/tags/match`, `/rules/bulkstart`, `/rules/bulkstop`, `/v2/rules/{id}/status`
 //! - `tap`: `/rules/{id}/tap`
+//! - `messages`: `/streams/{id}/messages`
 //! - `overview`, `log`, `validate`: `/overview`, `/log`, `/validate`
 //! - `openapi`: `/openapi.json`, made from the table in `openapi/paths.rs`: a new route needs its row there
 //! - `console`: `/console/`, pages for a browser
@@ -50,12 +51,14 @@ mod info;
 mod listen;
 mod log;
 mod looks;
+mod messages;
 mod metadata;
 mod openapi;
 mod overview;
 mod process;
 mod prometheus;
 mod query;
+mod read_only;
 mod redirect;
 mod relations;
 mod rules;
@@ -93,11 +96,13 @@ use guard::Guarded;
 /// All routes over a service. With `keys`, whoever asks must show a token; with `audit`, changes are in the log.
 pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
     let guarded = Guarded::new(&service);
+    let service_shows = service.is_read_only();
     let routes = Router::new()
         .merge(info::routes())
         .merge(relations::routes())
         .merge(rules::routes())
         .merge(tap::routes())
+        .merge(messages::routes())
         .merge(openapi::routes())
         .merge(console::routes())
         .merge(validate::routes())
@@ -121,6 +126,10 @@ pub fn app(service: Service, keys: Option<Arc<Keys>>, audit: bool) -> Router {
         .with_state(service);
     // Beneath batches: each call that a batch holds asks for itself, and has a line of its own if it changes something.
     let routes = routes.route_layer(middleware::from_fn(details::details));
+    let routes = match service_shows {
+        true => routes.route_layer(middleware::from_fn(read_only::read_only)),
+        false => routes,
+    };
     let routes = if audit { routes.route_layer(middleware::from_fn(audit::audit)) } else { routes };
     let routes = batch::over(routes);
     // Only routes that are there ask for a token: an unknown one is answered as such. What a batch holds is asked with it.

@@ -55,6 +55,7 @@ async fn overview(State(service): State<Service>) -> Response {
         json!({
             "time": super::millis(std::time::SystemTime::now()),
             "version": env!("CARGO_PKG_VERSION"),
+            "readOnly": service.is_read_only(),
             "upTimeSeconds": service.up_time().as_secs(),
             "cpuSeconds": usage.map(|usage| usage.cpu_seconds),
             "memoryBytes": usage.map(|usage| usage.resident_bytes),

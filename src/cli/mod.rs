@@ -4,9 +4,11 @@
 //! such object, 4 another process of the cluster is lost.
 
 mod check;
+mod console;
 mod diff;
 mod explain;
 mod feed;
+mod follow;
 mod hosts;
 mod junit;
 mod look;

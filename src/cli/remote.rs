@@ -22,7 +22,7 @@ use serde_json::{Map, Value, json};
 use super::Failure;
 use client::{Answer, Service};
 
-pub use client::{Door, bearer, unreachable};
+pub use client::{Door, bearer, escaped, unreachable};
 
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);

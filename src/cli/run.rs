@@ -14,8 +14,11 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde_json::{Map, json};
+use tokio::sync::RwLock;
 use tokio_util::sync::CancellationToken;
 
+use super::console::{self, Console, Running};
+use super::follow::{Followed, say_changes};
 use super::hosts::{Hosts, Joined, term_of_files, terms};
 use super::player::Track;
 use super::replay::{Pace, Replay, is_recording};
@@ -31,7 +34,7 @@ use crate::io::reach::FileRoots;
 use crate::io::websocket::config::Role;
 use crate::io::websocket::{self, ServerSettings, Settings};
 use crate::memory;
-use crate::pipeline::{self, Pipeline};
+use crate::pipeline::{self, Content, Pipeline};
 use crate::time::Clock;
 
 /// How often the status is shown on a terminal, and otherwise.
@@ -79,6 +82,13 @@ pub struct Run {
     /// time, all rows after the first round are late
     #[arg(long = "loop", requires = "feed")]
     repeat: bool,
+    /// Follow the rule files: rules that change are replaced, others run on; a wrong file is reported, and the old rules
+    /// go on
+    #[arg(long, conflicts_with_all = ["feed", "hosts"])]
+    watch: bool,
+    /// Show the console and the REST API, to look at only; without an address, where basic.restIp and basic.restPort say
+    #[arg(long, value_name = "ADDR", num_args = 0..=1, require_equals = true, default_missing_value = "", value_parser = console::address)]
+    console: Option<console::Address>,
     #[command(flatten)]
     hosts: Hosts,
 }
@@ -131,6 +141,13 @@ impl Run {
         let mut ended = joined.as_ref().map(Joined::ended);
         let (cluster, part) = joined.map(|joined| (joined.cluster, joined.part)).unzip();
         let secure = config.server.tls.is_some();
+        let console = match self.console {
+            None => None,
+            Some(address) => {
+                Some(Console::bind(address, config.clone(), self.etc.etc.clone(), self.data.clone()).await?)
+            }
+        };
+        let mut followed = self.watch.then(|| Followed::new(self.files.clone(), config.clone()));
         memory::set_budget(config.max_memory);
         let shutdown = CancellationToken::new();
         let settings = EngineSettings {
@@ -151,7 +168,8 @@ impl Run {
         let engine = engine.map_err(|error| Failure::Refused(error.to_string()))?;
         let egress = Egress::new(&config.egress_allow).dialling_loopback(config.dial_loopback).trusting_rules();
         let engine = engine.with_files(FileRoots::new(self.data.clone()).with(&config.file_roots)).with_egress(egress);
-        let (places, console) = places(&pipeline);
+        let (first, prints) = places(&pipeline);
+        let mut content = Content::of(&pipeline);
         let started = {
             let mut starting = pin!(pipeline::start(&engine, pipeline));
             tokio::select! {
@@ -174,13 +192,21 @@ impl Run {
             }
             return started.map_or(Ok(()), |started| started.map_err(Failure::Problems));
         }
+        let running = match console {
+            None => Running::Alone(Box::new(RwLock::new(Some(engine)))),
+            Some(console) => Running::Shown(console.show(engine, &content).await),
+        };
+        // Nobody else takes it.
+        let Some(engine) = running.engine().await else { return Ok(()) };
         let listening = engine.listening();
+        let mut told = Vec::new();
         if !self.quiet {
-            places.iter().for_each(|place| say(&place.line(listening, secure)));
+            told = first.iter().map(|place| place.line(listening, secure)).collect();
+            told.iter().for_each(|line: &String| say(line));
         }
 
         // Results on the same terminal would be torn by a block that redraws itself.
-        let live = io::stderr().is_terminal() && !(console && io::stdout().is_terminal());
+        let live = io::stderr().is_terminal() && !(prints && io::stdout().is_terminal());
         let mut report = Report::new();
         let begun = Instant::now();
         let played = {
@@ -204,6 +230,31 @@ impl Run {
                     Feeds::Recorded(replay) => replay.play(&engine).await.map(Some),
                 }
             };
+            let follows = async {
+                loop {
+                    let changed = match &mut followed {
+                        Some(followed) => followed.changed().await,
+                        None => std::future::pending().await,
+                    };
+                    match changed {
+                        Ok(pipeline) => {
+                            say_problems(&pipeline.warnings);
+                            let (new, _) = places(&pipeline);
+                            say_changes(&pipeline::change(&engine, &mut content, pipeline).await);
+                            running.show(&content).await;
+                            let listening = engine.listening();
+                            let lines: Vec<String> = new.iter().map(|place| place.line(listening, secure)).collect();
+                            let unknown = lines.iter().filter(|line| !self.quiet && !told.contains(line));
+                            unknown.for_each(|line| say(line));
+                            told = lines;
+                        }
+                        Err(problems) => {
+                            say_problems(&problems);
+                            say("the rule files are wrong: the rules go on as they were");
+                        }
+                    }
+                }
+            };
             let relieves = async {
                 loop {
                     tokio::time::sleep(PATROL).await;
@@ -217,6 +268,7 @@ impl Run {
                 played = plays => played,
                 never = shows => never,
                 never = relieves => never,
+                never = follows => never,
                 () = interrupts.next() => Ok(None),
                 failure = Joined::left(&mut ended) => Err(failure),
             }
@@ -227,6 +279,8 @@ impl Run {
             if let Ok(Some(_)) = played {
                 engine.end_of_input().await;
             }
+            drop(engine);
+            let Some(engine) = running.take_engine().await else { return };
             let rules = engine.stop(if interrupted { config.shutdown_timeout } else { LAST }).await.rules;
             if self.quiet {
                 complain(rules);

@@ -6,6 +6,7 @@
 //! mistake at once. Reading opens nothing; [`start`] starts the result on an engine.
 
 mod bind;
+mod change;
 pub mod diagnose;
 pub mod schema;
 mod start;
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value as Json};
 
-use crate::config::Config;
+use crate::config::{Config, PropertySets};
 use crate::definition::rule::{self, Rule, RuleOptions};
 use crate::definition::stream::{Catalog, RelationKind, StreamDef};
 use crate::engine::{Keeps, RuleSpec, TableSpec};
@@ -29,6 +30,7 @@ use crate::text::document::{Document, Member, Node, Place, Problem, Severity, Va
 use crate::text::suggest;
 
 pub use self::bind::{Fault, Faults, UnknownKey, sink, source};
+pub use self::change::{Changes, Content, change};
 pub use self::start::start;
 pub use self::views::PlannedView;
 
@@ -37,6 +39,10 @@ pub struct Pipeline {
     pub catalog: Catalog,
     /// Sources of streams and tables, by name.
     pub sources: BTreeMap<String, SourceSpec>,
+    /// Statements of streams and tables, by name.
+    pub statements: BTreeMap<String, String>,
+    /// The conf keys of sources: those of the configuration and of the files.
+    pub conf_keys: PropertySets,
     pub tables: Vec<PlannedTable>,
     /// In the order of the files.
     pub views: Vec<PlannedView>,
@@ -89,6 +95,8 @@ impl PlannedTable {
 pub struct PlannedRule {
     pub spec: RuleSpec,
     pub sql: String,
+    /// The rule as JSON, with its id.
+    pub text: String,
     pub options: RuleOptions,
     pub file: String,
     /// Its place in the file.
@@ -491,11 +499,14 @@ impl Loader {
         if self.errors() > before {
             return;
         }
+        let mut text = node.json_members();
+        text.insert("id".to_owned(), rule.id.as_str().into());
         let spec =
             RuleSpec { id: rule.id, plan, sources, sinks, send_error: rule.options.send_error, keeps: Keeps::Nothing };
         self.rules.push(PlannedRule {
             spec,
             sql: rule.sql,
+            text: Json::Object(text).to_string(),
             options: rule.options,
             file: document.name.clone(),
             place: document.error(node.place, "", "").place.unwrap_or_default(),
@@ -598,7 +609,7 @@ impl Loader {
         if refused {
             return Err(self.problems);
         }
-        let Loader { catalog, streams, sources, views, rules, problems, .. } = self;
+        let Loader { config, catalog, streams, sources, views, rules, problems, .. } = self;
         let lookups = streams.values().filter(|stream| stream.def.kind == RelationKind::LookupTable);
         let table = |table: &Stream| {
             let def = table.def.clone();
@@ -607,7 +618,11 @@ impl Loader {
             Some(PlannedTable { spec: TableSpec { def, source }, file: table.document.name.clone(), place })
         };
         let tables = lookups.filter_map(table).collect();
-        Ok(Pipeline { catalog, sources, tables, views, rules, warnings: problems })
+        let statement =
+            |(name, stream): (&String, &Stream)| (name.clone(), stream.statement.text().unwrap_or_default().to_owned());
+        let statements = streams.iter().map(statement).collect();
+        let conf_keys = config.sources;
+        Ok(Pipeline { catalog, sources, statements, conf_keys, tables, views, rules, warnings: problems })
     }
 }
 

@@ -18,6 +18,8 @@ pub struct PlannedView {
     /// The path for its clients.
     pub path: String,
     pub create: CreateView,
+    /// The statement as it is written.
+    pub sql: String,
     file: String,
     place: Place,
 }
@@ -156,7 +158,8 @@ impl Loader {
         let spec =
             RuleSpec { id: view_id(&name), plan, sources, sinks: Vec::new(), send_error: false, keeps: Keeps::Nothing };
         let place = document.error(node.place, "", "").place.unwrap_or_default();
-        self.views.push(PlannedView { spec, name, path, create, file: document.name.clone(), place });
+        let sql = statement.text().unwrap_or_default().to_owned();
+        self.views.push(PlannedView { spec, name, path, create, sql, file: document.name.clone(), place });
     }
 }
 

@@ -21,6 +21,7 @@ mod reload;
 mod rules;
 mod schema;
 mod secrets;
+mod shown;
 mod status;
 mod store;
 mod tasks;
@@ -50,6 +51,7 @@ pub use reload::{Reload, ReloadError};
 pub use rules::{Bulk, RuleSummary};
 pub use schema::ResultColumn;
 pub use secrets::masked_statement;
+pub use shown::EngineGuard;
 pub use status::{Counters, Link, Phase, RuleReport};
 pub use store::{Change, Checked, Damage, RecordKind, Records, Repaired, Store, StoreError, check, repair};
 pub use tasks::{Task, TaskState};
@@ -170,8 +172,24 @@ impl Service {
             shutdown: shutdown.clone(),
         })?;
         let uploads = Uploads::open(&data, store.last_import());
+        let engine = engine.with_files(files).with_egress(egress);
+        let service = Service::assemble(engine, store, config, uploads, shutdown, clock);
+        service.restore(&records).await;
+        timer::keep(&service);
+        Ok(service)
+    }
+
+    /// A service without a catalog.
+    fn assemble(
+        engine: Engine,
+        store: Store,
+        config: Config,
+        uploads: Uploads,
+        shutdown: CancellationToken,
+        clock: Clock,
+    ) -> Service {
         let inner = Inner {
-            engine: tokio::sync::RwLock::new(Some(engine.with_files(files).with_egress(egress))),
+            engine: tokio::sync::RwLock::new(Some(engine)),
             store,
             config: Mutex::new(Arc::new(config)),
             relations: Mutex::default(),
@@ -193,10 +211,7 @@ impl Service {
             clock,
             began: Instant::now(),
         };
-        let service = Service { inner: Arc::new(inner) };
-        service.restore(&records).await;
-        timer::keep(&service);
-        Ok(service)
+        Service { inner: Arc::new(inner) }
     }
 
     /// Restores the catalog from the store. What cannot be used any more is logged and stays in the store.

@@ -19,6 +19,7 @@ mod feeds;
 mod file_sink;
 mod file_tables;
 mod floods;
+mod followed;
 mod invariants;
 mod live;
 mod logs;

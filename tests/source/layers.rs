@@ -83,7 +83,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         "cli",
         &[
             "api", "cluster", "config", "engine", "io", "logging", "memory", "metrics", "pipeline", "plan", "property",
-            "service", "sql", "testing", "text", "time", "value",
+            "service", "sql", "sync", "testing", "text", "time", "value",
         ],
     ),
     ("main", &["cli"]),
@@ -95,6 +95,7 @@ const CRATES: &[(&str, &[&str])] = &[
         "tokio",
         &[
             "sync",
+            "metrics::recorders",
             "metrics::tap",
             "cluster",
             "io",

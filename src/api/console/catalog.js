@@ -37,7 +37,7 @@ export function relation(kind) {
       }
     }
     put(here, h("h1", {}, `${kind === "stream" ? "Stream" : "Table"} ${id}`),
-      h("div", { class: "bar" }, h("button", { class: "danger", click: drop }, "Drop")), said,
+      h("div", { class: "bar changes" }, h("button", { class: "danger", click: drop }, "Drop")), said,
       h("h2", {}, "As declared"),
       table(["Column", "Type"], Object.entries(schema ?? {}).map(([name, about]) => [name, about?.type ?? "–"]), "No columns are declared or read."),
       h("details", {}, h("summary", {}, "Definition"), h("pre", {}, JSON.stringify(definition, null, 2))),

@@ -32,7 +32,7 @@ export async function editor(here, { id, query, signal }) {
   put(here, h("h1", {}, id ? `Edit rule ${id}` : "Editor"),
     h("p", { class: "faint" }, "Write a SELECT for a rule, or CREATE STREAM, CREATE TABLE or CREATE VIEW. Ctrl+Space completes."),
     field, checks,
-    h("div", { class: "bar" }, h("button", { class: "main", "data-save": "", click: save }, "Save")), said,
+    h("div", { class: "bar changes" }, h("button", { class: "main", "data-save": "", click: save }, "Save")), said,
     h("div", { class: "split" }, h("div", {}, ofRule, plan), trial));
 
   function parsed(area, empty) {

@@ -39,6 +39,8 @@ export async function refresh() {
 }
 
 function take(now) {
+  // The rules of `plutino run` cannot be changed here.
+  document.body.toggleAttribute("data-read-only", now.readOnly === true);
   const seconds = before ? Math.max(0.001, (now.time - before.time) / 1000) : 0;
   const rate = (is, was) => (seconds ? Math.max(0, is - was) / seconds : 0);
   live.rates = new Map();

@@ -12,7 +12,7 @@ export async function log(here, { signal }) {
   const list = h("pre", { class: "rows", tabindex: 0, "aria-label": "Lines", "data-log": "" });
   list.style.maxHeight = "70vh";
   const filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter lines", input: () => draw() });
-  const level = h("select", { "aria-label": "Level of the log", change: async () => {
+  const level = h("select", { class: "changes", "aria-label": "Level of the log", change: async () => {
     try {
       await send("PATCH", "/configs", { logLevel: level.value });
       put(said, note("good", `The log has level ${level.value} until the service ends.`));

@@ -58,7 +58,7 @@ export async function rule(here, { id, signal }) {
     if (controls !== now.status) {
       controls = now.status;
       put(head, h("h1", {}, `Rule ${id} `, state(word(now.status))),
-        h("div", { class: "bar" },
+        h("div", { class: "bar changes" },
           runs ? h("button", { "data-key": "stop", click: () => act("POST", "/stop") }, "Stop")
             : h("button", { class: "main", "data-key": "start", click: () => act("POST", "/start") }, "Start"),
           h("button", { "data-key": "restart", click: () => act("POST", "/restart") }, "Restart"),

@@ -22,7 +22,7 @@ export function rules(here, { signal }) {
   const filter = h("input", { type: "search", placeholder: "Filter", "aria-label": "Filter rules", input: () => draw() });
   const list = h("div", {});
   put(here, h("h1", {}, "Rules"),
-    h("div", { class: "bar" }, filter, h("a", { href: "#/edit" }, "New rule")), list);
+    h("div", { class: "bar" }, filter, h("a", { class: "changes", href: "#/edit" }, "New rule")), list);
   function draw() {
     if (!live.now) return;
     const wanted = filter.value.toLowerCase();

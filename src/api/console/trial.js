@@ -64,5 +64,5 @@ export function trialPanel(what, signal) {
   signal.addEventListener("abort", stop);
   return h("section", {}, h("h2", {}, "Trial run"),
     h("p", { class: "faint" }, "Messages for the first stream, one a line; without any, live messages are taken. Nothing is kept."),
-    pasted, h("div", { class: "bar" }, button), said, rows);
+    pasted, h("div", { class: "bar changes" }, button), said, rows);
 }

@@ -24,7 +24,7 @@ export async function view(here, { id, signal }) {
   const params = about.params ?? [];
   const inputs = new Map(params.map((name) => [name, h("input", { name, "aria-label": name, placeholder: name })]));
   put(here, h("h1", {}, `View ${id}`), h("div", { class: "bar" }, [...inputs.values()],
-    params.length > 0 && h("button", { click: () => watch() }, "Watch"), h("button", { class: "danger", click: drop }, "Drop")),
+    params.length > 0 && h("button", { click: () => watch() }, "Watch"), h("button", { class: "danger changes", click: drop }, "Drop")),
   said, found, h("h2", {}, "Rows"), rows, h("h2", {}, "Clients"), clients,
   h("details", {}, h("summary", {}, "Definition"), h("pre", {}, about.sql)));
 

@@ -39,6 +39,11 @@ pub struct Door {
 }
 
 impl Door {
+    /// The service at `url`, else the one that the default configuration names.
+    pub fn at(url: Option<String>, token: Option<String>, ca: Option<PathBuf>, insecure: bool) -> Door {
+        Door { url, token, ca, insecure, etc: PathBuf::from(crate::cli::DEFAULT_ETC) }
+    }
+
     /// The address of the REST API, without a slash at its end.
     pub fn base(&self) -> Result<String, Failure> {
         if let Some(url) = &self.url {
@@ -217,7 +222,7 @@ impl Answer {
 }
 
 /// A name, percent-encoded for a path.
-pub(super) fn escaped(name: &str) -> String {
+pub fn escaped(name: &str) -> String {
     let mut path = String::with_capacity(name.len());
     for byte in name.bytes() {
         match byte {

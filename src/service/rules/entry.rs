@@ -126,6 +126,21 @@ impl Entry {
         Arc::new(Entry { id: id.to_owned(), life: Arc::default(), state: Mutex::new(state) })
     }
 
+    /// A rule that somebody else has started, at a time in ms since the epoch.
+    pub(in crate::service) fn running(
+        id: &str,
+        definition: &Arc<Definition>,
+        text: &str,
+        nodes: Topology,
+        base: Baseline,
+        started: i64,
+    ) -> Arc<Entry> {
+        let nodes = Some(Arc::new(nodes));
+        let state = State::of(definition, text);
+        let state = State { phase: Phase::Running, created: true, nodes, base, last_start: started, ..state };
+        Entry::new(id, state)
+    }
+
     pub(super) fn phase(&self) -> Phase {
         locked(&self.state).phase
     }

@@ -153,6 +153,14 @@ impl Records {
     }
 }
 
+impl FromIterator<(RecordKind, String, String)> for Records {
+    fn from_iter<T: IntoIterator<Item = (RecordKind, String, String)>>(all: T) -> Records {
+        let mut records = Records::default();
+        all.into_iter().for_each(|(kind, name, text)| records.insert(kind, name, text));
+        records
+    }
+}
+
 /// Something in a store that is not what was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Damage {
@@ -228,7 +236,8 @@ tokio::task_local! {
 
 /// The open store.
 pub struct Store {
-    file: Arc<OpenFile>,
+    /// `None`: there is no store, and nothing can be written.
+    file: Option<Arc<OpenFile>>,
     damage: Vec<Damage>,
     changes: Option<mpsc::Sender<Group>>,
     writer: Option<JoinHandle<()>>,
@@ -253,8 +262,18 @@ impl Store {
         let writer = std::thread::Builder::new().name("store".to_owned());
         let writer = writer.spawn(move || writer::run(&of_writer, waiting));
         let writer = writer.map_err(|error| StoreError::Io { path: folder.to_owned(), error })?;
-        let store = Store { file, damage: read.damage, changes: Some(changes), writer: Some(writer) };
+        let store = Store { file: Some(file), damage: read.damage, changes: Some(changes), writer: Some(writer) };
         Ok((store, read.records))
+    }
+
+    /// No store: there is nothing in it, and every change is refused.
+    pub fn absent() -> Store {
+        Store { file: None, damage: Vec::new(), changes: None, writer: None }
+    }
+
+    /// Whether there is none.
+    pub fn is_absent(&self) -> bool {
+        self.file.is_none()
     }
 
     /// What of it is damaged: then it is read-only.
@@ -264,7 +283,7 @@ impl Store {
 
     /// The number of the last import that replaced everything; 0: there was none.
     pub fn last_import(&self) -> u64 {
-        self.file.last_import()
+        self.file.as_ref().map_or(0, |file| file.last_import())
     }
 
     /// The rules that have a state, by id.
@@ -272,7 +291,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Read`]
     pub fn states(&self) -> Result<Vec<String>, StoreError> {
-        self.file.states()
+        self.file.as_ref().map_or_else(|| Ok(Vec::new()), |file| file.states())
     }
 
     /// The state of a rule, read from disk.
@@ -280,7 +299,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Read`]
     pub async fn state(&self, rule: &str) -> Result<Option<Vec<u8>>, StoreError> {
-        let (file, rule) = (self.file.clone(), rule.to_owned());
+        let Some(file) = self.file.clone() else { return Ok(None) };
+        let rule = rule.to_owned();
         tokio::task::spawn_blocking(move || file.state(&rule)).await.map_err(|_| StoreError::Closed)?
     }
 
@@ -337,7 +357,7 @@ impl Store {
     /// # Errors
     /// [`StoreError::Read`], [`StoreError::New`]
     pub async fn backup(&self) -> Result<std::fs::File, StoreError> {
-        let file = self.file.clone();
+        let file = self.file.clone().ok_or(StoreError::Closed)?;
         tokio::task::spawn_blocking(move || file.copy()).await.map_err(|_| StoreError::Closed)?
     }
 }

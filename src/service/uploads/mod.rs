@@ -65,14 +65,19 @@ impl Uploads {
     /// interrupted is ended: nobody else writes there, since the store of the folder is the caller's. `stored` is the
     /// number of the last import that is in that store.
     pub fn open(data: &Path, stored: u64) -> Uploads {
-        // Paths that are told must mean the same wherever they are used.
-        let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
-        let uploads = Uploads { folder: data.join("uploads"), changing: Mutex::default() };
+        let uploads = Uploads::at(data);
         if let Err(error) = uploads.sweep(stored) {
             // What can be read still can; who writes is told then.
             tracing::warn!("incomplete uploads could not be removed: {error}");
         }
         uploads
+    }
+
+    /// The same, of a folder that may be somebody else's: nothing is taken away.
+    pub fn at(data: &Path) -> Uploads {
+        // Paths that are told must mean the same wherever they are used.
+        let data = std::path::absolute(data).unwrap_or_else(|_| data.to_owned());
+        Uploads { folder: data.join("uploads"), changing: Mutex::default() }
     }
 
     /// Where they are.

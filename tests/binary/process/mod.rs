@@ -52,10 +52,20 @@ impl Plutino {
             .expect("the binary starts");
         let stderr = child.stderr.take().expect("stderr is a pipe");
         let mut plutino = Plutino { child, said: BufReader::new(stderr).lines(), port: 0, rules: path };
-        let line = plutino.says("listening on").await;
-        let address = line.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
-        plutino.port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+        plutino.listens().await;
         plutino
+    }
+
+    /// Waits until it says where it listens.
+    pub async fn listens(&mut self) {
+        let line = self.says("listening on").await;
+        let address = line.split("ws://").nth(1).and_then(|rest| rest.split('/').next()).expect("an address");
+        self.port = address.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    }
+
+    /// Puts other rules into its file.
+    pub fn rewrite(&self, rules: &Value) {
+        std::fs::write(&self.rules, rules.to_string()).expect("the file can be written");
     }
 
     /// Reads what it says up to a line with all the parts.

@@ -1,0 +1,143 @@
+//! `run --console`: the console and the REST API of a run, to look at. Nothing can be changed over it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::{RwLock, watch};
+use tokio::task::JoinHandle;
+use tokio_rustls::rustls::ServerConfig;
+
+use super::reload::rest_tls;
+use super::{Failure, say};
+use crate::api::{self, Keys};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::pipeline::Content;
+use crate::service::{EngineGuard, Service};
+use crate::sync::locked;
+
+/// How long requests that are under way may take at the end.
+const LAST_REQUESTS: Duration = Duration::from_millis(500);
+
+/// What `--console` says: an address, or that the configuration names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Address {
+    OfConfig,
+    At(SocketAddr),
+}
+
+/// Reads the value of `--console`: nothing, a port, or an address with a port.
+pub fn address(text: &str) -> Result<Address, String> {
+    if text.is_empty() {
+        return Ok(Address::OfConfig);
+    }
+    let port = text.parse().map(|port: u16| SocketAddr::from(([127, 0, 0, 1], port)));
+    let address = port.or_else(|_| text.parse());
+    address.map(Address::At).map_err(|_| "expected a port, or an address with a port such as 127.0.0.1:9081".to_owned())
+}
+
+/// The console, before there is anything to show. Its port is taken.
+pub struct Console {
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    config: Config,
+    keys: PathBuf,
+    data: PathBuf,
+}
+
+impl Console {
+    /// Listens at `address`, else where the configuration lets the REST API listen.
+    ///
+    /// # Errors
+    /// [`Failure::Refused`]
+    pub async fn bind(address: Address, mut config: Config, etc: PathBuf, data: PathBuf) -> Result<Console, Failure> {
+        if let Address::At(address) = address {
+            config.rest = address;
+        }
+        let tls = config.rest_tls.as_ref().map(rest_tls).transpose()?;
+        let listener = TcpListener::bind(config.rest).await.map_err(|error| {
+            let hint = "name another one with --console=PORT";
+            Failure::Refused(format!("the console cannot listen on {}: {error}; {hint}", config.rest))
+        })?;
+        Ok(Console { listener, tls, config, keys: etc.join("mgmt"), data })
+    }
+
+    /// Shows what runs on the engine.
+    pub async fn show(self, engine: Engine, content: &Content) -> Shown {
+        let Console { listener, tls, config, keys, data } = self;
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let address = listener.local_addr().unwrap_or(config.rest);
+        let keys = config.authentication.then(|| Keys::new(keys));
+        let service = Service::showing(engine, config, &data);
+        service.show(content).await;
+        let (ending, mut ends) = watch::channel(false);
+        let ended = async move { drop(ends.wait_for(|ends| *ends).await) };
+        // Certificates stay as they are while it runs.
+        let tls = tls.map(|tls| watch::Sender::new(tls).subscribe());
+        let served = tokio::spawn(api::serve(listener, tls, api::app(service.clone(), keys, false), ended));
+        say(&format!("console on {scheme}://{address}/console/"));
+        Shown { service, served: Mutex::new(Some(served)), ending }
+    }
+}
+
+/// A run that is shown.
+pub struct Shown {
+    service: Service,
+    served: Mutex<Option<JoinHandle<()>>>,
+    ending: watch::Sender<bool>,
+}
+
+/// The engine of a run, shown or not.
+pub enum Running {
+    Alone(Box<RwLock<Option<Engine>>>),
+    Shown(Shown),
+}
+
+impl Running {
+    /// The engine; `None` once it was taken.
+    pub async fn engine(&self) -> Option<EngineGuard<'_>> {
+        match self {
+            Running::Alone(engine) => EngineGuard::of(engine.read().await),
+            Running::Shown(shown) => shown.service.engine().await,
+        }
+    }
+
+    /// What runs by now.
+    pub async fn show(&self, content: &Content) {
+        if let Running::Shown(shown) = self {
+            shown.service.show(content).await;
+        }
+    }
+
+    /// Takes the engine, to end it. Requests under way are answered first.
+    pub async fn take_engine(&self) -> Option<Engine> {
+        match self {
+            Running::Alone(engine) => engine.write().await.take(),
+            Running::Shown(Shown { service, served, ending }) => {
+                let _ = ending.send(true);
+                let served = locked(served).take();
+                if let Some(served) = served {
+                    let _ = tokio::time::timeout(LAST_REQUESTS, served).await;
+                }
+                service.take_engine().await
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_is_a_port_or_has_one() {
+        let at = |text: &str| Ok(Address::At(text.parse().expect("an address")));
+        assert_eq!(address(""), Ok(Address::OfConfig));
+        assert_eq!(address("9090"), at("127.0.0.1:9090"));
+        assert_eq!(address("[::1]:9090"), at("[::1]:9090"));
+        assert!(address("localhost").is_err() && address("99999").is_err());
+    }
+}

@@ -1,0 +1,86 @@
+//! `run --watch`: rule files that change while they run.
+//!
+//! Files are looked at twice a second: their time and size, and the content where one of these is new. A change counts
+//! once two looks in a row have seen the same, so that a file that is being written is not read halfway.
+
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime};
+
+use super::say;
+use crate::config::Config;
+use crate::pipeline::{self, Changes, Pipeline};
+use crate::text::document::Problem;
+
+/// The time between two looks.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Time and size of a file; `None`: it cannot be looked at.
+type Stamp = Option<(SystemTime, u64)>;
+
+/// The rule files of a run.
+pub struct Followed {
+    files: Vec<PathBuf>,
+    config: Config,
+    /// Of the last look.
+    stamps: Vec<Stamp>,
+    /// What is read by now.
+    texts: Vec<Option<Vec<u8>>>,
+    /// The last look has seen something new.
+    unsettled: bool,
+}
+
+impl Followed {
+    pub fn new(files: Vec<PathBuf>, config: Config) -> Followed {
+        let mut followed = Followed { files, config, stamps: Vec::new(), texts: Vec::new(), unsettled: false };
+        followed.stamps = followed.look();
+        followed.texts = followed.read();
+        followed
+    }
+
+    /// Waits until the files have changed, and reads them.
+    ///
+    /// # Errors
+    /// All that is wrong with them.
+    pub async fn changed(&mut self) -> Result<Pipeline, Vec<Problem>> {
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let stamps = self.look();
+            if stamps != self.stamps {
+                (self.stamps, self.unsettled) = (stamps, true);
+                continue;
+            }
+            if !std::mem::take(&mut self.unsettled) {
+                continue;
+            }
+            let texts = self.read();
+            if texts != self.texts {
+                self.texts = texts;
+                return pipeline::load(&self.files, &self.config);
+            }
+        }
+    }
+
+    fn look(&self) -> Vec<Stamp> {
+        let stamp = |file: &PathBuf| {
+            let meta = std::fs::metadata(file).ok()?;
+            Some((meta.modified().ok()?, meta.len()))
+        };
+        self.files.iter().map(stamp).collect()
+    }
+
+    fn read(&self) -> Vec<Option<Vec<u8>>> {
+        self.files.iter().map(|file| std::fs::read(file).ok()).collect()
+    }
+}
+
+/// Says what a change did.
+pub fn say_changes(changes: &Changes) {
+    let Changes { all, started, replaced, stopped, problems } = changes;
+    let done = [("started", started), ("replaced", replaced), ("stopped", stopped)];
+    let done = done.iter().filter(|(_, rules)| !rules.is_empty());
+    let done: Vec<String> = done.map(|(what, rules)| format!("{what} {}", rules.join(", "))).collect();
+    let whole = if *all { "views, lookup tables or conf keys differ, so everything starts anew; " } else { "" };
+    let done = if done.is_empty() { "no rule differs".to_owned() } else { done.join("; ") };
+    super::say_problems(problems);
+    say(&format!("the rule files have changed: {whole}{done}"));
+}

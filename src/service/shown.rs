@@ -1,0 +1,109 @@
+//! A service that shows what somebody else has started and ends: the rules of `plutino run --console`.
+//!
+//! Its engine is lent to it, and it has no store: nothing can be changed over it.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use tokio::sync::RwLockReadGuard;
+use tokio_util::sync::CancellationToken;
+
+use super::definition::Definition;
+use super::relations::Relations;
+use super::rules::Entry;
+use super::status::Baseline;
+use super::store::{RecordKind, Records, Store};
+use super::uploads::Uploads;
+use super::{Service, locked, millis};
+use crate::config::Config;
+use crate::engine::Engine;
+use crate::pipeline::Content;
+use crate::time::Clock;
+
+/// An engine that stays while this is held.
+pub struct EngineGuard<'a>(RwLockReadGuard<'a, Option<Engine>>);
+
+impl EngineGuard<'_> {
+    /// `None` where there is no engine.
+    pub fn of(engine: RwLockReadGuard<'_, Option<Engine>>) -> Option<EngineGuard<'_>> {
+        engine.is_some().then_some(EngineGuard(engine))
+    }
+}
+
+impl Deref for EngineGuard<'_> {
+    type Target = Engine;
+
+    fn deref(&self) -> &Engine {
+        self.0.as_ref().expect("it was there when the guard was made")
+    }
+}
+
+impl Service {
+    /// A service over an engine that runs already, in which nothing is shown yet.
+    pub fn showing(engine: Engine, config: Config, data: &Path) -> Service {
+        let store = Store::absent();
+        let uploads = Uploads::at(data);
+        Service::assemble(engine, store, config, uploads, CancellationToken::new(), Clock::System)
+    }
+
+    /// Whether it only shows.
+    pub fn is_read_only(&self) -> bool {
+        self.inner.store.is_absent()
+    }
+
+    /// Shows this, which runs, in the place of what was shown.
+    pub async fn show(&self, content: &Content) {
+        let mut config = Config::clone(&self.config());
+        config.sources = content.conf_keys.clone();
+        *locked(&self.inner.config) = Arc::new(config);
+        let mut relations = Relations::default();
+        for sql in content.relations.values() {
+            if let Err(error) = relations.restore(sql) {
+                tracing::error!("a statement cannot be shown: {error}");
+            }
+        }
+        *locked(&self.inner.relations) = relations;
+        locked(&self.inner.views).clear();
+        let views = content.views.iter().map(|(name, sql)| (RecordKind::View, name.clone(), sql.clone()));
+        self.restore_views(&Records::from_iter(views));
+        self.inner.views_begun.send_replace(true);
+        let mut rules = BTreeMap::new();
+        for (id, text) in &content.rules {
+            let known = locked(&self.inner.rules).get(id).filter(|entry| *entry.text() == **text).cloned();
+            let shown = match known {
+                Some(known) => Ok(known),
+                None => self.running_rule(id, text).await,
+            };
+            match shown {
+                Ok(entry) => drop(rules.insert(id.clone(), entry)),
+                Err(error) => tracing::error!("rule {id} cannot be shown: {error}"),
+            }
+        }
+        *locked(&self.inner.rules) = rules;
+    }
+
+    /// A rule that runs on the engine.
+    async fn running_rule(&self, id: &str, text: &str) -> Result<Arc<Entry>, super::ServiceError> {
+        let definition = Arc::new(Definition::read(text, Some(id), &self.config().rule)?);
+        let nodes = definition.plan(&self.catalog(), &self.config())?.nodes;
+        let status = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.rule_status(id).await,
+            None => None,
+        };
+        let base = status.as_ref().map(Baseline::of).unwrap_or_default();
+        Ok(Entry::running(id, &definition, text, nodes, base, millis(SystemTime::now())))
+    }
+
+    /// Its engine; `None` once it was taken.
+    pub async fn engine(&self) -> Option<EngineGuard<'_>> {
+        EngineGuard::of(self.inner.engine.read().await)
+    }
+
+    /// Takes the engine away, to end it. The service has nothing to show from then on.
+    pub async fn take_engine(&self) -> Option<Engine> {
+        self.inner.engine.write().await.take()
+    }
+}

@@ -1,0 +1,137 @@
+//! `plutino run --watch` and `--console`: rule files that change under a running process, and a look at it from outside.
+
+use serde_json::{Value, json};
+
+use crate::process::serve::{ask, free_port};
+use crate::process::{Plutino, next, send, stream};
+
+fn rule(id: &str, sql: &str) -> Value {
+    let actions = json!([{"websocket": {"path": format!("/{id}"), "sendSingle": true}}]);
+    json!({"id": id, "sql": sql, "actions": actions})
+}
+
+fn rules(rules: &[Value]) -> Value {
+    json!({"streams": [stream("s", "", "")], "rules": rules})
+}
+
+#[tokio::test]
+async fn rules_that_change_are_replaced_and_others_run_on() {
+    let thrice = rule("thrice", "SELECT count(*) AS c FROM s GROUP BY COUNTWINDOW(3)");
+    let first = rules(&[rule("a", "SELECT n FROM s"), thrice.clone()]);
+    let mut plutino = Plutino::run("watch", &first, &["--watch"]).await;
+    let (mut a, mut three) = (plutino.connect("/a").await, plutino.connect("/thrice").await);
+    let mut s = plutino.connect("/s").await;
+    send(&mut s, r#"{"n":1}"#).await;
+    send(&mut s, r#"{"n":2}"#).await;
+    assert_eq!([next(&mut a).await, next(&mut a).await], [Some(json!({"n": 1})), Some(json!({"n": 2}))]);
+
+    plutino.rewrite(&rules(&[rule("a", "SELECT n * 10 AS n FROM s"), thrice.clone(), rule("b", "SELECT n FROM s")]));
+    plutino.says("the rule files have changed: started b; replaced a").await;
+    // The clients are still there, and so is the window of the rule that is the same.
+    let mut b = plutino.connect("/b").await;
+    send(&mut s, r#"{"n":3}"#).await;
+    assert_eq!(next(&mut a).await, Some(json!({"n": 30})));
+    assert_eq!(next(&mut b).await, Some(json!({"n": 3})));
+    assert_eq!(next(&mut three).await, Some(json!({"c": 3})));
+
+    plutino.rewrite(&rules(&[rule("a", "SELECT nosuch(n) FROM s")]));
+    plutino.says("function nosuch not found").await;
+    plutino.says("the rules go on as they were").await;
+    send(&mut s, r#"{"n":4}"#).await;
+    assert_eq!(next(&mut a).await, Some(json!({"n": 40})));
+    assert_eq!(next(&mut b).await, Some(json!({"n": 4})));
+
+    plutino.rewrite(&rules(&[rule("a", "SELECT n * 10 AS n FROM s"), thrice.clone()]));
+    plutino.says("the rule files have changed: stopped b").await;
+    assert_eq!(next(&mut b).await, None);
+
+    // A stream that is declared otherwise concerns all rules that read it.
+    let mut typed = rules(&[rule("a", "SELECT n * 10 AS n FROM s"), thrice]);
+    typed["streams"] = json!([stream("s", "n BIGINT", "")]);
+    plutino.rewrite(&typed);
+    plutino.says("the rule files have changed: replaced a, thrice").await;
+    send(&mut s, r#"{"n":5}"#).await;
+    assert_eq!(next(&mut a).await, Some(json!({"n": 50})));
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_view_that_changes_lets_everything_start_anew() {
+    let with = |view: &str| {
+        let view = format!("CREATE VIEW fleet WITH (KEY=\"id\") AS SELECT id, {view} FROM s");
+        json!({"streams": [stream("s", "", "")], "views": [view], "rules": [rule("a", "SELECT id FROM s")]})
+    };
+    let mut plutino = Plutino::run("watch-view", &with("t"), &["--watch"]).await;
+    plutino.rewrite(&with("t * 2 AS t"));
+    plutino.says_all(&["everything starts anew", "started a"]).await;
+    // The data server had nothing to serve in between, and has taken another free port.
+    plutino.listens().await;
+    let (mut s, mut a) = (plutino.connect("/s").await, plutino.connect("/a").await);
+    send(&mut s, r#"{"id":1,"t":2}"#).await;
+    assert_eq!(next(&mut a).await, Some(json!({"id": 1})));
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
+
+#[tokio::test]
+async fn the_console_of_a_run_shows_it_and_changes_nothing() {
+    let port = free_port();
+    let content = rules(&[rule("a", "SELECT n FROM s WHERE m > 1")]);
+    let console = format!("--console={port}");
+    let mut plutino = Plutino::run("console", &content, &["--watch", &console]).await;
+    let at = format!("127.0.0.1:{port}");
+    let request = async |method: &str, path: &str, body: &str| {
+        let (at, method, path, body) = (at.clone(), method.to_owned(), path.to_owned(), body.to_owned());
+        let asked = tokio::task::spawn_blocking(move || ask(&at, &method, &path, "", &body));
+        let answer = asked.await.expect("a request ends").expect("it is answered");
+        (answer.status, answer.body)
+    };
+    let get = async |path: &str| -> Value {
+        let (status, body) = request("GET", path, "").await;
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).expect("JSON")
+    };
+    assert_eq!(request("GET", "/console/", "").await.0, 200);
+    assert_eq!(get("/streams").await, json!(["s"]));
+    let mut s = plutino.connect("/s").await;
+    send(&mut s, r#"{"n":1}"#).await;
+    let status = loop {
+        let status = get("/rules/a/status?details").await;
+        if status["diagnosis"][0]["cause"] == "absentField" {
+            break status;
+        }
+    };
+    assert_eq!(status["status"], "running");
+    let overview = get("/overview").await;
+    assert_eq!((&overview["rules"][0]["in"], &overview["readOnly"]), (&json!(1), &json!(true)));
+    assert_eq!(get("/rules/a").await["sql"], "SELECT n FROM s WHERE m > 1");
+    let statement = json!({"sql": "SELECT nosuch(n) FROM s"}).to_string();
+    assert!(request("POST", "/validate", &statement).await.1.contains("nosuch"));
+    let other = rule("b", "SELECT n FROM s").to_string();
+    for (method, path, body) in [
+        ("POST", "/rules", &*other),
+        ("PUT", "/rules/a", &other),
+        ("DELETE", "/rules/a", ""),
+        ("POST", "/rules/a/stop", ""),
+        ("DELETE", "/streams/s", ""),
+        ("POST", "/ruletest", &other),
+        ("PATCH", "/configs", "{}"),
+        ("GET", "/stop", ""),
+        ("POST", "/stop", ""),
+        ("GET", "/store/backup", ""),
+    ] {
+        let (status, said) = request(method, path, body).await;
+        assert_eq!(status, 403, "{method} {path}: {said}");
+        assert!(said.contains("change the rule file"), "{said}");
+    }
+    let batch = json!([{"method": "DELETE", "path": "/rules/a"}]).to_string();
+    assert!(request("POST", "/batch/req", &batch).await.1.contains("403"));
+    // What changes in the file is shown.
+    plutino.rewrite(&rules(&[rule("b", "SELECT n FROM s")]));
+    plutino.says("started b; stopped a").await;
+    while get("/rules").await[0]["id"] != "b" {}
+    assert_eq!(get("/rules/b/status").await["status"], "running");
+    plutino.terminate();
+    assert_eq!(plutino.exit_code().await, Some(0));
+}
