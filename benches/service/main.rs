@@ -1,5 +1,5 @@
-//! What the service costs with many rules: CPU a message, memory a rule, rules created a second, time to start, and how
-//! fast it answers while messages flow. See README.md beside this file.
+//! What the service costs with many rules: CPU a message, memory a rule, rules created a second, time to start, how fast it
+//! answers while messages flow, and what it costs to keep messages for a peer. See README.md beside this file.
 //!
 //! The real binary runs in a process of its own with a store on disk; everything goes over its sockets. CPU time and
 //! memory are those that the system accounts to the process. A figure that misses its aim is a figure; a wrong answer or
@@ -8,6 +8,7 @@
 mod client;
 #[path = "../throughput/failure.rs"]
 mod failure;
+mod kept;
 #[path = "../throughput/process.rs"]
 #[allow(dead_code)]
 mod process;
@@ -401,6 +402,11 @@ fn run() -> Outcome<()> {
             let value = format!("p50 {} µs, p99 {} µs, p99.9 {} µs", at(0.5), at(0.99), at(0.999));
             figures.push(Figure { name: format!("a REST read at {rate:.0} messages/s"), value, aim: "p99 ≤ 1 ms" });
         }
+    }
+    if wanted("kept") {
+        let (without, with) = kept::costs(&options)?;
+        let value = format!("{:.2} × ({without:.2} and {with:.2} µs CPU)", with / without);
+        figures.push(Figure { name: "a message to a peer, with enableCache".to_owned(), value, aim: "≤ 1.3 ×" });
     }
     println!("| what | figure | aim |\n|---|---|---|");
     for Figure { name, value, aim } in figures {

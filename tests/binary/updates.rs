@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use tokio::time::timeout;
 use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
+use crate::process::Client;
 use crate::process::serve::{Folder, LIMIT, Served};
 
 /// How far the producer may be ahead of the viewer: fewer than a client's queue takes.
@@ -46,7 +48,7 @@ impl Flow {
             }
             // It stays connected until all is read.
             while seen_by_producer.load(Ordering::Acquire) < sent {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
             sent
         });
@@ -78,7 +80,7 @@ impl Flow {
         let more = async {
             while self.seen.load(Ordering::Acquire) < wanted {
                 assert!(!self.viewer.is_finished() && !self.producer.is_finished(), "somebody was cut off");
-                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         timeout(LIMIT, more).await.expect("messages come");
@@ -155,4 +157,74 @@ async fn so_it_is_with_three_data_threads() {
 #[tokio::test]
 async fn two_hundred_updates_are_noticed_by_nobody() {
     updates("1", 200).await;
+}
+
+/// Messages a second of the paced feed.
+const PACE: u64 = 20_000;
+
+/// Sends `{"n": 0}`, `{"n": 1}` … by the clock, whoever takes them, until it is told to stop; how many.
+fn paced(mut sender: Client, stop: Arc<AtomicBool>) -> JoinHandle<(u64, Client)> {
+    tokio::spawn(async move {
+        let (began, mut sent) = (tokio::time::Instant::now(), 0);
+        while !stop.load(Ordering::Acquire) {
+            let due = began.elapsed().as_millis() as u64 * PACE / 1000;
+            while sent < due {
+                sender.feed(Message::text(format!("{{\"n\": {sent}}}"))).await.expect("the source stays");
+                sent += 1;
+            }
+            sender.flush().await.expect("the source stays");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        (sent, sender)
+    })
+}
+
+#[tokio::test]
+async fn at_20_000_messages_a_second_all_are_delivered_or_counted() {
+    let folder = Folder::new("updates-paced");
+    let served = folder.serve();
+    let sql = "CREATE STREAM a () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")";
+    served.asks("POST", "/streams", &json!({"sql": sql})).await.done();
+    let sink = json!({"path": "/out", "sendSingle": true, "writeTimeout": "1h", "idleTimeout": "1h"});
+    served.asks("POST", "/rules", &rule("a", "", sink.clone())).await.done();
+    let (sender, _) = connect_async(served.data_url("/in")).await.expect("the source is there");
+    let (mut receiver, _) = connect_async(served.data_url("/out")).await.expect("the sink is there");
+    let (seen, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let count = seen.clone();
+    let viewer = tokio::spawn(async move {
+        let mut next = 0;
+        while let Some(Ok(message)) = receiver.next().await {
+            let Message::Text(text) = message else { continue };
+            let row: Value = serde_json::from_str(&text).expect("results are JSON");
+            let n = row["n"].as_u64().expect("n");
+            assert!(n >= next, "in order: {n} after {next}");
+            next = n + 1;
+            count.fetch_add(1, Ordering::AcqRel);
+        }
+    });
+    let began = tokio::time::Instant::now();
+    let producer = paced(sender, stop.clone());
+    for round in 0..200 {
+        let filter = if round % 2 == 0 { "WHERE n >= 0" } else { "" };
+        put(&served, "/rules/r", &rule("a", filter, sink.clone())).await;
+    }
+    // Updates may be fast: the feed goes on for as long as ten seconds of it take.
+    tokio::time::sleep(Duration::from_secs(10).saturating_sub(began.elapsed())).await;
+    stop.store(true, Ordering::Release);
+    let (sent, _sender) = timeout(LIMIT, producer).await.expect("it stops").expect("the source stays");
+    assert!(sent >= 10 * PACE / 2, "{sent}");
+    let settled = async {
+        loop {
+            let status = served.asks("GET", "/rules/r/status", &Value::Null).await.json();
+            let lost: u64 = status["lost"].as_object().into_iter().flatten().filter_map(|(_, n)| n.as_u64()).sum();
+            let delivered = seen.load(Ordering::Acquire);
+            assert!(delivered + lost <= sent, "{delivered} and {lost} of {sent}: {status:#}");
+            if delivered + lost == sent {
+                return;
+            }
+            assert!(!viewer.is_finished(), "the viewer stays");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(LIMIT, settled).await.expect("each message is delivered or counted");
 }
