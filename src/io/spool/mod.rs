@@ -2,8 +2,8 @@
 //!
 //! Each sink with `enableCache` has a [`Store`]: a folder below the data folder, named by its rule and its destination.
 //! One thread of the process writes all stores, another one syncs them. A rule that makes messages faster than the disk
-//! takes them waits for it. A kill of the process can lose the messages of a few milliseconds, a loss of power those of a
-//! second.
+//! takes them waits for it. A kill of the process can lose the messages of some ten milliseconds, a loss of power those
+//! of a second.
 //!
 //! This module must not know how messages are sent, or what proves that a peer has them.
 
@@ -178,7 +178,7 @@ impl Spool {
         let store = Arc::new_cyclic(|this: &Weak<Store>| {
             let this = this.clone();
             // The writer ends with the process alone.
-            Store::new(settings, log, Box::new(move || drop(jobs.send(Job::Write(this.clone())))))
+            Store::new(settings, log, Box::new(move |now| drop(jobs.send(Job::Write { store: this.clone(), now }))))
         });
         locked(&self.0.stores).insert(key.clone(), Open { store: store.clone(), users: 1, doomed: false });
         Ok(Held { spool: self.clone(), key, store })

@@ -48,7 +48,11 @@ pub struct Store {
     failing: AtomicBool,
     /// the writer is asked to look at it
     asked: AtomicBool,
-    ask: Box<dyn Fn() + Send + Sync>,
+    /// at once
+    hurried: AtomicBool,
+    /// the writer looks at it within a second, whether it is asked or not
+    watched: AtomicBool,
+    ask: Box<dyn Fn(bool) + Send + Sync>,
     /// the sinks that have it, each with its number; the last one may take from it
     owners: Mutex<Vec<(u64, Arc<dyn Wake>)>>,
     /// the number of that one; 0: there is none
@@ -60,14 +64,16 @@ pub struct Store {
 }
 
 impl Store {
-    /// A store over an open log. `ask` lets the writer call [`Store::work`].
-    pub(super) fn new(settings: CacheSettings, log: Log, ask: Box<dyn Fn() + Send + Sync>) -> Store {
+    /// A store over an open log. `ask` lets the writer call [`Store::work`], at once where it says so.
+    pub(super) fn new(settings: CacheSettings, log: Log, ask: Box<dyn Fn(bool) + Send + Sync>) -> Store {
         Store {
             settings: Mutex::new(settings),
             window: Mutex::new(Window::new(log.done(), log.next())),
             log: Mutex::new(Some(log)),
             failing: AtomicBool::new(false),
             asked: AtomicBool::new(false),
+            hurried: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
             ask,
             owners: Mutex::default(),
             owner: AtomicU64::new(0),
@@ -142,7 +148,11 @@ impl Store {
     /// Whether rules may add messages. If not, all sinks that have the store are told when they may.
     pub(in crate::io) fn is_ready(&self) -> bool {
         let room = self.room();
-        self.failing.load(Ordering::Acquire) || locked(&self.window).is_ready(room)
+        let is_ready = self.failing.load(Ordering::Acquire) || locked(&self.window).is_ready(room);
+        if !is_ready {
+            self.hurry();
+        }
+        is_ready
     }
 
     /// What may be in memory. A disk that takes nothing is not waited for.
@@ -176,7 +186,7 @@ impl Store {
         };
         self.lose(DAMAGED, damaged);
         if load {
-            self.ask();
+            self.hurry();
         }
         let indicator = locked(&self.settings).indicator.clone();
         match (portion, indicator) {
@@ -195,7 +205,7 @@ impl Store {
             (more, !more && window.wants_disk())
         };
         if load {
-            self.ask();
+            self.hurry();
         }
         more
     }
@@ -226,7 +236,7 @@ impl Store {
         if proven > 0 {
             self.delivered.fetch_add(proven, Ordering::Relaxed);
             self.relieve();
-            self.ask();
+            self.forget_soon();
         }
     }
 
@@ -235,7 +245,7 @@ impl Store {
         let fresh = locked(&self.window).finish(number, messages);
         self.delivered.fetch_add(delivered.min(fresh), Ordering::Relaxed);
         self.relieve();
-        self.ask();
+        self.forget_soon();
     }
 
     /// These bytes were handed to the peer.
@@ -292,8 +302,27 @@ impl Store {
 
     fn ask(&self) {
         if !self.asked.swap(true, Ordering::AcqRel) {
-            (self.ask)();
+            (self.ask)(false);
         }
+    }
+
+    /// As [`Store::ask`]; somebody waits.
+    fn hurry(&self) {
+        if !self.hurried.swap(true, Ordering::AcqRel) {
+            (self.ask)(true);
+        }
+    }
+
+    /// Messages are done with, which the log is to know in a second.
+    fn forget_soon(&self) {
+        if !self.watched.load(Ordering::Acquire) {
+            self.ask();
+        }
+    }
+
+    /// Whether the writer looks at it within a second, asked or not.
+    pub(super) fn watch(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Release);
     }
 
     fn wake(&self) {
@@ -327,6 +356,7 @@ impl Store {
 
     fn work_on(&self, log: &mut Log) -> io::Result<()> {
         self.asked.store(false, Ordering::Release);
+        self.hurried.store(false, Ordering::Release);
         // What is done with first: on a full disk that makes room.
         let forgotten = log.forget(locked(&self.window).first());
         let done = self.load(log).and(self.append(log)).and(forgotten);

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::store::Store;
 
-/// How long the writer waits for more before it writes: many batches are one write.
-const GATHER: Duration = Duration::from_millis(2);
+/// How long the writer waits before it writes, unless somebody waits for it: many batches are one write, and what the peer
+/// has until then needs none.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// How often what was written is synced, and what the disk did not take is tried again.
 const SYNC: Duration = Duration::from_secs(1);
@@ -18,7 +19,11 @@ const SYNC: Duration = Duration::from_secs(1);
 /// What the writer does.
 pub(super) enum Job {
     /// write what is new in a store, and read what is wanted
-    Write(Weak<Store>),
+    Write {
+        store: Weak<Store>,
+        /// somebody waits for it
+        now: bool,
+    },
     /// something else, in its turn
     Other(Box<dyn FnOnce() + Send>),
 }
@@ -55,17 +60,7 @@ fn work(jobs: &Receiver<Job>, syncs: &SyncSender<Stores>) {
         };
         let mut asked = Vec::new();
         match first {
-            Ok(Job::Other(job)) => job(),
-            Ok(Job::Write(store)) => {
-                std::thread::sleep(GATHER);
-                asked.push(store);
-                for job in jobs.try_iter() {
-                    match job {
-                        Job::Write(store) => asked.push(store),
-                        Job::Other(job) => job(),
-                    }
-                }
-            }
+            Ok(job) => gather(jobs, job, &mut asked),
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => return,
         }
@@ -78,15 +73,47 @@ fn work(jobs: &Receiver<Job>, syncs: &SyncSender<Stores>) {
                 again.add(&store);
             }
             dirty.add(&store);
+            store.watch(true);
         }
         if due {
             synced = Instant::now();
+            // What was proven meanwhile is forgotten.
+            for store in dirty.0.iter().filter_map(Weak::upgrade) {
+                store.watch(false);
+                if store.work().is_err() {
+                    again.add(&store);
+                }
+            }
             // While the disk is still busy with the last ones, these wait for the next time.
             dirty = match syncs.try_send(dirty) {
                 Ok(()) => Stores::default(),
                 Err(TrySendError::Full(dirty) | TrySendError::Disconnected(dirty)) => dirty,
             };
         }
+    }
+}
+
+/// Collects stores until it is time to write, and does other jobs in their turn.
+fn gather(jobs: &Receiver<Job>, first: Job, asked: &mut Vec<Weak<Store>>) {
+    let until = Instant::now() + GATHER;
+    let mut next = Ok(first);
+    while let Ok(job) = next {
+        match job {
+            Job::Write { store, now } => {
+                asked.push(store);
+                if now {
+                    return;
+                }
+            }
+            Job::Other(job) => {
+                job();
+                // Nobody has asked to write yet.
+                if asked.is_empty() {
+                    return;
+                }
+            }
+        }
+        next = jobs.recv_timeout(until.saturating_duration_since(Instant::now()));
     }
 }
 
