@@ -14,11 +14,14 @@ use crate::memory;
 use crate::service::Service;
 use crate::time::clock_steps;
 
+/// What every process answers.
+pub fn routes_of_process() -> Router<Service> {
+    Router::new().route("/", get(info_or_console).post(info)).route("/ping", get(|| async { StatusCode::OK }))
+}
+
 /// The routes of the process itself.
 pub fn routes() -> Router<Service> {
-    Router::new()
-        .route("/", get(info_or_console).post(info))
-        .route("/ping", get(|| async { StatusCode::OK }))
+    routes_of_process()
         .route("/stop", get(stop_by_get).post(stop))
         .route("/rules/usage/cpu", get(|| async { "cpu usage not enabled" }))
         .route("/metrics/dump/check", get(|| async { "disabled" }))

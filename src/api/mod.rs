@@ -33,6 +33,8 @@
 //! - `batch`: `/batch/req`, which runs the others
 //! - `unsupported`: `/plugins/…`, `/schemas/…`, `/services/…`, `/udf/…`
 //!
+//! A process that takes orders of another one has a few of them: see `following`.
+//!
 //! `docs/rest.md` says what each takes and answers. Every request passes `guard`, `redirect` and `body`, in this order.
 
 mod audit;
@@ -45,6 +47,7 @@ mod console;
 mod descriptions;
 mod details;
 mod error;
+mod following;
 mod guard;
 mod heavy;
 mod info;
@@ -86,6 +89,7 @@ use axum::response::{IntoResponse, Response};
 pub use auth::Keys;
 pub use body::BODY_LIMIT;
 pub use error::{ApiError, ErrorContext, explained};
+pub use following::following_app;
 pub use listen::{Tls, serve};
 pub use prometheus::metrics_app;
 

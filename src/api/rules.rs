@@ -19,14 +19,19 @@ use crate::io::LinkStatus;
 use crate::io::websocket::ClientStatus;
 use crate::metrics::Failure;
 use crate::plan::PlanErrorKind;
-use crate::service::{Counters, NotShown, OperatorReport, RuleReport, Service, ServiceError};
+use crate::service::{Counters, NotShown, OperatorReport, RuleReport, Service, ServiceError, Share};
 use crate::text::document::Problem;
 use crate::text::secret::masked_json;
 use crate::value::json::{write_str, write_value};
 
+/// The status of rules, which every process has of its own.
+pub fn status_routes() -> Router<Service> {
+    Router::new().route("/rules/{id}/status", get(status)).route("/v2/rules/{id}/status", get(status))
+}
+
 /// The routes of rules.
 pub fn routes() -> Router<Service> {
-    Router::new()
+    status_routes()
         .route("/rules", get(list).post(create))
         .route("/rules/validate", of_word("validate").post(validate))
         .route("/rules/status/all", get(status_of_all))
@@ -37,8 +42,6 @@ pub fn routes() -> Router<Service> {
         .route("/rules/{id}/start", post(start))
         .route("/rules/{id}/stop", post(stop))
         .route("/rules/{id}/restart", post(restart))
-        .route("/rules/{id}/status", get(status))
-        .route("/v2/rules/{id}/status", get(status))
         .route("/rules/{id}/topo", get(topology))
         .route("/rules/{id}/explain", get(explain))
         .route("/rules/{id}/schema", get(schema))
@@ -196,9 +199,10 @@ async fn status(
     Extension(asked): Extension<Asked>,
     Path(id): Path<String>,
 ) -> Result<Response, ApiError> {
-    let report = service.rule_status(&id).await.doing("get rule status error")?;
+    let report = service.rule_report(&id).await.doing("get rule status error")?;
     let mut shown = report_json(&report);
     shown["diagnosis"] = service.diagnosis(&id, &report).await.iter().map(looks::finding).collect();
+    put_shares(&mut shown, &report.shares, asked.0);
     if asked.0 {
         let operators = service.operators(&id, &report);
         shown["operators"] = operators.iter().map(operator).collect();
@@ -219,6 +223,25 @@ async fn status(
         }
     }
     Ok(super::json(shown.to_string()))
+}
+
+/// Which processes are missing in the counts; with details, what each of them counts.
+fn put_shares(shown: &mut Json, shares: &[Share], details: bool) {
+    let silent = shares.iter().filter(|share| share.counts.is_none());
+    let silent: Vec<Json> = silent.map(|share| format!("process {} ({})", share.process, share.host).into()).collect();
+    if !silent.is_empty() {
+        shown["silentProcesses"] = silent.into();
+    }
+    if details && !shares.is_empty() {
+        let share = |share: &Share| match &share.counts {
+            Some(counts) => json!({
+                "process": share.process, "host": share.host, "rowsIn": counts.rows_in, "rowsOut": counts.rows_out,
+                "errors": counts.errors, "dropped": counts.dropped,
+            }),
+            None => json!({"process": share.process, "host": share.host, "silent": true}),
+        };
+        shown["processes"] = shares.iter().map(share).collect();
+    }
 }
 
 /// One operator with its last errors.
@@ -317,14 +340,12 @@ fn put_counters(all: &mut Map<String, Json>, part: &str, counters: &Counters) {
 
 async fn status_of_all(State(service): State<Service>) -> Response {
     let mut all = Map::new();
-    for rule in service.rules() {
-        // One that was dropped in between is not there any more.
-        let Ok(report) = service.rule_status(&rule.id).await else { continue };
+    for (id, report) in service.rule_reports().await {
         let status = json!({
             "status": report.phase.as_str(), "last_exception": report.last_exception,
             "exceptions_total": report.exceptions,
         });
-        all.insert(rule.id, status);
+        all.insert(id, status);
     }
     super::json(Json::Object(all).to_string())
 }

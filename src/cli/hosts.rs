@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use tokio::sync::watch;
 
 use super::{Failure, Interrupts, end_at_once, say};
-use crate::cluster::{self, Cluster, ClusterError, Loss, Lost, Membership, Part, Term};
+use crate::cluster::{self, Cluster, ClusterError, Introduction, Loss, Lost, Membership, Part, Term};
 use crate::config::Config;
 
 /// The exit code of a process whose cluster has lost another one.
@@ -69,12 +69,12 @@ impl Hosts {
     pub async fn join(
         &self,
         membership: Membership,
-        terms: Vec<Term>,
+        introduction: Introduction,
         interrupts: &mut Interrupts,
     ) -> Result<Option<Joined>, Failure> {
         let refused = |error: ClusterError| Failure::Refused(error.to_string());
         let links = tokio::select! {
-            links = cluster::connect(membership, terms, self.allow_public, say) => links.map_err(refused)?,
+            links = cluster::connect(membership, introduction, self.allow_public, say) => links.map_err(refused)?,
             () = interrupts.next() => return Ok(None),
         };
         let (tell, ended) = watch::channel(None);
@@ -96,10 +96,11 @@ fn words(lost: &Lost) -> String {
 }
 
 /// What all processes have to have in common of their configuration. Addresses and logs are each process's own.
-pub fn terms(config: &Config) -> Vec<Term> {
+pub fn terms(verb: &str, config: &Config) -> Vec<Term> {
     let zone = config.zone.iana_name().map_or_else(|| format!("{:?}", config.zone), str::to_owned);
     let settings = format!("{:?} {:?} {:?} {:?}", config.rule, config.sources, config.sinks, config.connections);
     vec![
+        Term { name: "the verb (run or serve)".to_owned(), value: verb.to_owned() },
         Term { name: "basic.timezone".to_owned(), value: zone },
         Term {
             name: "the rule options, conf keys and connections in etc".to_owned(),
@@ -136,12 +137,12 @@ mod tests {
     #[test]
     fn terms_differ_where_it_matters() {
         let mut config = Config::default();
-        let before = terms(&config);
+        let before = terms("run", &config);
         config.rest.set_port(1);
         config.server.port = 2;
-        assert_eq!(terms(&config), before, "each process has ports of its own");
+        assert_eq!(terms("run", &config), before, "each process has ports of its own");
         config.rule.qos = 1;
-        assert_ne!(terms(&config), before);
+        assert_ne!(terms("run", &config), before);
         assert_eq!(digest([&b"a"[..], b"b"]).len(), 12);
         assert_ne!(digest([&b"a"[..], b"b"]), digest([&b"ab"[..]]));
     }

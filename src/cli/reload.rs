@@ -9,6 +9,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 
+use super::hosts::terms;
 use super::{Failure, load, say, say_problems};
 use crate::config::{Config, Differences};
 use crate::io::websocket::ServerTls;
@@ -25,6 +26,8 @@ pub struct Reloader {
     has_log: bool,
     /// The TLS of the REST API.
     tls: Option<watch::Sender<Arc<ServerConfig>>>,
+    /// This is one of several processes, which have some settings in common.
+    in_cluster: bool,
 }
 
 impl Reloader {
@@ -35,7 +38,12 @@ impl Reloader {
         has_log: bool,
         tls: Option<watch::Sender<Arc<ServerConfig>>>,
     ) -> Reloader {
-        Reloader { etc: etc.to_owned(), service, running, has_log, tls }
+        Reloader { etc: etc.to_owned(), service, running, has_log, tls, in_cluster: false }
+    }
+
+    /// The same for one of several processes.
+    pub fn in_cluster(self) -> Reloader {
+        Reloader { in_cluster: true, ..self }
     }
 
     /// Reads the files and lets them take effect. What is wrong is in the log; then nothing has changed.
@@ -65,6 +73,13 @@ impl Reloader {
     async fn take_over(&mut self) -> Result<Differences, Failure> {
         let (new, warnings) = load(&self.etc)?;
         let refused = |error: &dyn std::fmt::Display| Failure::Refused(error.to_string());
+        if self.in_cluster
+            && let Some(term) =
+                terms("serve", &new).into_iter().find(|term| !terms("serve", &self.running).contains(term))
+        {
+            let all = "all processes (--hosts) have the same: change it for all, and restart them";
+            return Err(Failure::Refused(format!("{}: {all}", term.name)));
+        }
         let differences = self.running.differences(&new);
         let has_changed = |name| differences.at_once.contains(&name);
         let tls = match (&self.tls, &new.rest_tls) {

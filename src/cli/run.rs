@@ -24,7 +24,7 @@ use super::player::Track;
 use super::replay::{Pace, Replay, is_recording};
 use super::status::Report;
 use super::{Etc, Failure, Interrupts, block_on, configure, say, say_problems};
-use crate::cluster::{Cluster, Membership};
+use crate::cluster::{Cluster, Introduction, Membership};
 use crate::config::Config;
 use crate::engine::{Engine, EngineSettings, PATROL, RuleSpec, RuleStatus};
 use crate::io::connector::{SinkSpec, SourceSpec};
@@ -132,9 +132,11 @@ impl Run {
         let joined = match membership {
             None => None,
             Some(membership) => {
-                let mut terms = terms(&config);
+                let mut terms = terms("run", &config);
                 terms.push(term_of_files(&self.files)?);
-                let Some(joined) = self.hosts.join(membership, terms, &mut interrupts).await? else { return Ok(()) };
+                let introduction = Introduction { terms, ..Introduction::default() };
+                let joined = self.hosts.join(membership, introduction, &mut interrupts).await?;
+                let Some(joined) = joined else { return Ok(()) };
                 Some(joined)
             }
         };
@@ -186,6 +188,9 @@ impl Run {
         };
         let interrupted = started.is_none();
         if !matches!(started, Some(Ok(()))) {
+            if let (Some(Err(problems)), Some(cluster)) = (&started, &cluster) {
+                cluster.fail(&problems.first().map(|problem| problem.message.clone()).unwrap_or_default());
+            }
             tokio::select! {
                 _ = engine.stop(LAST) => {}
                 () = impatience(&mut interrupts, interrupted) => super::end_at_once(130),

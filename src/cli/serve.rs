@@ -13,12 +13,14 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use super::hosts::{Hosts, Joined, terms};
 use super::reload::{Reloader, rest_tls};
 use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, say};
 use crate::api::{self, Keys};
+use crate::cluster::{Cluster, Introduction, Membership};
 use crate::io::websocket::ServerSettings;
 use crate::memory;
-use crate::service::{Service, ServiceSettings, Summary};
+use crate::service::{InCluster, Service, ServiceSettings, Summary};
 
 /// How long requests that are under way may take when the service ends.
 const LAST_REQUESTS: Duration = Duration::from_secs(1);
@@ -43,6 +45,18 @@ pub struct Serve {
     /// Data threads. Each reads a part of a stream's connections; the state of a rule is on one of them
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
+    #[command(flatten)]
+    hosts: Hosts,
+}
+
+/// Why the service ends.
+enum End {
+    /// a signal
+    Told,
+    /// a request, with the exit code
+    Asked(u8),
+    /// another process of the cluster has ended by intention
+    Left(Failure),
 }
 
 impl Serve {
@@ -52,6 +66,7 @@ impl Serve {
     }
 
     async fn serve(self, log: Option<&str>, beside: PathBuf) -> Result<(), Failure> {
+        let membership = self.hosts.membership(self.workers)?;
         // First of all: a signal that comes early is not lost, and does not end the process.
         let (mut interrupts, mut hangup) = Interrupts::listen_beside_hangup()?;
         let config = configure_service(&self.etc.etc, log, self.log_dir.clone().unwrap_or(beside))?;
@@ -73,14 +88,36 @@ impl Serve {
         let (prometheus, audit) = (config.prometheus, config.rest_audit);
         memory::set_budget(config.max_memory);
         let running = config.clone();
-        let settings = ServiceSettings { config, data: self.data, workers: usize::from(self.workers) };
-        let service = Service::open(settings).await.map_err(|error| refused(&error))?;
         let scheme = if tls.is_some() { "https" } else { "http" };
+        let joined = match membership {
+            None => None,
+            Some(membership) => {
+                let rest = Some(format!("{scheme}://{}", reachable(address, &membership)));
+                let introduction = Introduction { terms: terms("serve", &config), control: true, rest };
+                let joined = self.hosts.join(membership, introduction, &mut interrupts).await?;
+                let Some(joined) = joined else { return Ok(()) };
+                Some(joined)
+            }
+        };
+        let mut others = joined.as_ref().map(Joined::ended);
+        let (mut cluster, part) = joined.map(|joined| (joined.cluster, joined.part)).unzip();
+        let leader = cluster.as_mut().and_then(|cluster| cluster.rest.take());
+        let controls = cluster.as_mut().map(|cluster| std::mem::take(&mut cluster.controls));
+        let in_cluster = part.zip(controls).map(|(part, controls)| InCluster { part, controls });
+        let workers = usize::from(self.workers);
+        let settings = ServiceSettings { config, data: self.data, workers, cluster: in_cluster };
+        let service = Service::open(settings).await.map_err(|error| {
+            cluster.iter().for_each(|cluster| cluster.fail(&error.to_string()));
+            refused(&error)
+        })?;
         say(&format!("plutino {} serves {scheme}://{address}", env!("CARGO_PKG_VERSION")));
 
         let (ending, mut ends) = watch::channel(false);
         let ended = async move { drop(ends.wait_for(|ends| *ends).await) };
-        let app = api::app(service.clone(), keys, audit);
+        let app = match &leader {
+            Some(leader) => api::following_app(service.clone(), keys, leader),
+            None => api::app(service.clone(), keys, audit),
+        };
         let mut served = tokio::spawn(api::serve(listener, tls.as_ref().map(watch::Sender::subscribe), app, ended));
         if let Some(port) = prometheus {
             let at = SocketAddr::new(address.ip(), port);
@@ -92,15 +129,21 @@ impl Serve {
             // It ends with the process: nobody waits for numbers of a service that ends.
             tokio::spawn(api::serve(listener, None, api::metrics_app(service.clone()), std::future::pending()));
         }
-        let resumed = service.clone();
-        tokio::spawn(async move { resumed.resume().await });
+        if leader.is_none() {
+            let resumed = service.clone();
+            tokio::spawn(async move { resumed.resume().await });
+        }
 
         let has_log = log.is_some_and(|log| !log.trim().is_empty());
         let mut reloader = Reloader::new(&self.etc.etc, service.clone(), running, has_log, tls);
-        let code = loop {
+        if cluster.is_some() {
+            reloader = reloader.in_cluster();
+        }
+        let end = loop {
             tokio::select! {
-                () = interrupts.next() => break 0,
-                code = service.asked_to_end() => break code,
+                () = interrupts.next() => break End::Told,
+                code = service.asked_to_end() => break End::Asked(code),
+                failure = Joined::left(&mut others) => break End::Left(failure),
                 _ = &mut served => return Err(Failure::Refused("the REST API has ended".to_owned())),
                 // Several that come at once are one.
                 _ = hangup.recv() => reloader.reload().await,
@@ -109,15 +152,37 @@ impl Serve {
         let shutdown = service.config().shutdown_timeout;
         let _ = ending.send(true);
         let ends = async {
+            if leader.is_some() && matches!(end, End::Told) {
+                // Process 0 ends the rules of all, so that nothing is on its way when states are stored.
+                let all_end = async {
+                    service.tell_ends().await;
+                    Joined::left(&mut others).await
+                };
+                let _ = tokio::time::timeout(shutdown, all_end).await;
+            }
             let began = Instant::now();
             let _ = tokio::time::timeout(LAST_REQUESTS.min(shutdown / 2), served).await;
             let summary = service.stop_within(shutdown.saturating_sub(began.elapsed())).await;
+            cluster.iter().for_each(Cluster::leave);
             say_last(last_line(&summary, began.elapsed())).await;
         };
         tokio::select! {
-            () = ends => if code == 0 { Ok(()) } else { end_at_once(i32::from(code)) },
+            () = ends => {}
             () = interrupts.next() => end_at_once(130),
         }
+        match end {
+            End::Told | End::Asked(0) => Ok(()),
+            End::Asked(code) => end_at_once(i32::from(code)),
+            End::Left(failure) => Err(failure),
+        }
+    }
+}
+
+/// The address of the REST API for other machines. Where it listens on all addresses, it is that of the process.
+fn reachable(rest: SocketAddr, membership: &Membership) -> String {
+    match membership.host().rsplit_once(':') {
+        Some((host, _)) if rest.ip().is_unspecified() => format!("{host}:{}", rest.port()),
+        _ => rest.to_string(),
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::greeting::{Answer, Greeting, Purpose, Term, hear, tell};
+use super::greeting::{Answer, Greeting, Introduction, Purpose, hear, tell};
 use super::membership::is_private;
 use super::{ClusterError, Membership};
 
@@ -31,12 +31,16 @@ pub struct Links {
     pub(super) membership: Membership,
     /// in the order of the processes; `None` for this process
     pub(super) peers: Vec<Option<Peer>>,
+    /// the URL of process 0's REST API, in the other processes
+    pub(super) rest: Option<String>,
 }
 
 /// The connections to one process.
 pub(super) struct Peer {
     pub data: net::TcpStream,
     pub heartbeat: net::TcpStream,
+    /// between process 0 and the others, if it gives orders
+    pub control: Option<net::TcpStream>,
 }
 
 /// A connection after its greeting.
@@ -44,38 +48,49 @@ struct Met {
     process: usize,
     purpose: Purpose,
     stream: TcpStream,
+    rest: Option<String>,
 }
 
 /// State shared by all connections of this process.
 struct Own {
     membership: Membership,
-    terms: Vec<Term>,
+    introduction: Introduction,
 }
 
-/// Connects to all other processes, however long they take to start. `waits` is called now and then with the missing
-/// ones.
+impl Own {
+    /// What this process needs connections to another one for.
+    fn purposes(&self, process: usize) -> &'static [Purpose] {
+        match self.introduction.control && (process == 0 || self.membership.process == 0) {
+            true => &[Purpose::Data, Purpose::Heartbeat, Purpose::Control],
+            false => &[Purpose::Data, Purpose::Heartbeat],
+        }
+    }
+}
+
+/// Connects to all other processes, however long they take to start. `waits` is called with the missing ones, at once
+/// and then now and then.
 ///
 /// # Errors
 /// [`ClusterError`] if this process cannot listen or is incompatible with another.
 pub async fn connect(
     membership: Membership,
-    terms: Vec<Term>,
+    introduction: Introduction,
     allow_public: bool,
     mut waits: impl FnMut(&str),
 ) -> Result<Links, ClusterError> {
     let listener = listen(&membership, allow_public).await?;
-    let own = Arc::new(Own { membership, terms });
+    let own = Arc::new(Own { membership, introduction });
     let mut meetings = JoinSet::new();
     for process in 0..own.membership.process {
-        for purpose in [Purpose::Data, Purpose::Heartbeat] {
+        for &purpose in own.purposes(process) {
             let own = own.clone();
             meetings.spawn(async move { dial(&own, process, purpose).await.map(Some) });
         }
     }
     let mut found = Found::new(own.membership.hosts.len());
-    let mut patience = tokio::time::interval_at(tokio::time::Instant::now() + PATIENCE, PATIENCE);
+    let mut patience = tokio::time::interval(PATIENCE);
     loop {
-        let missing = found.missing(&own.membership);
+        let missing = found.missing(&own);
         if missing.is_empty() {
             return found.into_links(own.membership.clone());
         }
@@ -101,31 +116,42 @@ pub async fn connect(
 }
 
 /// Connections greeted so far.
-struct Found(Vec<[Option<TcpStream>; 2]>);
+struct Found {
+    streams: Vec<[Option<TcpStream>; 3]>,
+    /// the URL of process 0's REST API
+    rest: Option<String>,
+}
 
 impl Found {
     fn new(processes: usize) -> Found {
-        Found((0..processes).map(|_| [None, None]).collect())
+        Found { streams: (0..processes).map(|_| [None, None, None]).collect(), rest: None }
     }
 
     /// A process that was restarted while others wait connects a second time.
     fn take(&mut self, met: Met) {
-        self.0[met.process][met.purpose as usize] = Some(met.stream);
+        if met.process == 0 {
+            self.rest = met.rest;
+        }
+        self.streams[met.process][met.purpose as usize] = Some(met.stream);
     }
 
-    fn missing(&self, membership: &Membership) -> Vec<String> {
-        let others = self.0.iter().enumerate().filter(|(process, _)| *process != membership.process);
-        let missing = others.filter(|(_, streams)| streams.iter().any(Option::is_none));
-        missing.map(|(process, _)| format!("process {process} ({})", membership.hosts[process])).collect()
+    fn missing(&self, own: &Own) -> Vec<String> {
+        let membership = &own.membership;
+        let others = self.streams.iter().enumerate().filter(|(process, _)| *process != membership.process);
+        let missing = others.filter(|(process, streams)| {
+            own.purposes(*process).iter().any(|purpose| streams[*purpose as usize].is_none())
+        });
+        missing.map(|(process, _)| format!("process {process} at {}", membership.hosts[process])).collect()
     }
 
     fn into_links(self, membership: Membership) -> Result<Links, ClusterError> {
         let mut peers = Vec::new();
-        for streams in self.0 {
-            let [data, heartbeat] = streams.map(|stream| stream.map(blocking).transpose());
-            peers.push(data?.zip(heartbeat?).map(|(data, heartbeat)| Peer { data, heartbeat }));
+        for streams in self.streams {
+            let [data, heartbeat, control] = streams.map(|stream| stream.map(blocking).transpose());
+            let control = control?;
+            peers.push(data?.zip(heartbeat?).map(|(data, heartbeat)| Peer { data, heartbeat, control }));
         }
-        Ok(Links { membership, peers })
+        Ok(Links { membership, peers, rest: self.rest })
     }
 }
 
@@ -161,7 +187,7 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
 /// Dials a process until it replies.
 async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, ClusterError> {
     let host = &own.membership.hosts[process];
-    let greeting = Greeting::new(&own.membership, &own.terms, purpose);
+    let greeting = Greeting::new(&own.membership, &own.introduction, purpose);
     loop {
         let answer = timeout(ANSWER, async {
             let mut stream = TcpStream::connect(host).await?;
@@ -177,7 +203,7 @@ async fn dial(own: &Own, process: usize, purpose: Purpose) -> Result<Met, Cluste
                     return Err(ClusterError::Stranger { host: host.clone(), expected: process, is: theirs.process });
                 }
                 greeting.fits(&theirs)?;
-                return Ok(Met { process, purpose, stream });
+                return Ok(Met { process, purpose, stream, rest: theirs.rest });
             }
             Ok(Err(error)) => tracing::debug!(host, %error, "another process does not answer"),
             Err(_) => tracing::debug!(host, "another process takes too long to answer"),
@@ -191,7 +217,7 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
     let heard = timeout(ANSWER, async {
         stream.set_nodelay(true)?;
         let theirs: Greeting = hear(&mut stream).await?;
-        let greeting = Greeting::new(&own.membership, &own.terms, theirs.purpose);
+        let greeting = Greeting::new(&own.membership, &own.introduction, theirs.purpose);
         let fits = greeting.fits(&theirs);
         let expected = own.membership.process + 1..own.membership.hosts.len();
         let answer = match &fits {
@@ -211,7 +237,7 @@ async fn greet(own: &Own, mut stream: TcpStream, from: SocketAddr) -> Result<Opt
         }
         Ok(Ok((theirs, fits, _))) => {
             fits?;
-            Ok(Some(Met { process: theirs.process, purpose: theirs.purpose, stream }))
+            Ok(Some(Met { process: theirs.process, purpose: theirs.purpose, stream, rest: theirs.rest }))
         }
         Ok(Err(error)) => {
             tracing::warn!(%from, %error, "dropped a connection that is none of another process");

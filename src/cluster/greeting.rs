@@ -24,12 +24,24 @@ pub struct Term {
     pub value: String,
 }
 
+/// What a process says of itself when it joins.
+#[derive(Clone, Debug, Default)]
+pub struct Introduction {
+    pub terms: Vec<Term>,
+    /// It takes orders of process 0, or gives them.
+    pub control: bool,
+    /// The URL of its REST API, if others are sent there.
+    pub rest: Option<String>,
+}
+
 /// The purpose of a connection between two processes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Purpose {
     /// data between workers
     Data,
     Heartbeat,
+    /// orders of process 0
+    Control,
 }
 
 /// See the module.
@@ -41,6 +53,7 @@ pub(super) struct Greeting {
     workers: usize,
     pub purpose: Purpose,
     terms: Vec<Term>,
+    pub rest: Option<String>,
 }
 
 /// The reply to a greeting.
@@ -54,7 +67,7 @@ pub(super) enum Answer {
 
 impl Greeting {
     /// The greeting of this process.
-    pub fn new(membership: &Membership, terms: &[Term], purpose: Purpose) -> Greeting {
+    pub fn new(membership: &Membership, introduction: &Introduction, purpose: Purpose) -> Greeting {
         Greeting {
             // Rows are exchanged in the byte order of the machine.
             version: format!("{} ({})", env!("CARGO_PKG_VERSION"), std::env::consts::ARCH),
@@ -62,7 +75,8 @@ impl Greeting {
             process: membership.process,
             workers: membership.workers,
             purpose,
-            terms: terms.to_vec(),
+            terms: introduction.terms.clone(),
+            rest: introduction.rest.clone(),
         }
     }
 
@@ -129,7 +143,8 @@ mod tests {
         let term = |value: &str| Term { name: "the rule files".to_owned(), value: value.to_owned() };
         let greeting = |hosts: &str, process, workers, value| {
             let membership = Membership::new(hosts, process, workers).expect("it is right");
-            Greeting::new(&membership, &[term(value)], Purpose::Data)
+            let introduction = Introduction { terms: vec![term(value)], ..Introduction::default() };
+            Greeting::new(&membership, &introduction, Purpose::Data)
         };
         let ours = greeting("a:1,b:2", 0, 2, "x");
         assert!(ours.fits(&greeting("a:1,b:2", 1, 2, "x")).is_ok());

@@ -2,7 +2,7 @@
 //!
 //! Each process sends a byte to every other one each [`BEAT`]; a process that is silent for [`SILENCE`] is lost. So is
 //! one whose connection closes, which detects the death of a process within milliseconds. A process that stops
-//! intentionally announces it.
+//! intentionally announces it; one that cannot go on says why.
 //!
 //! The connection carries nothing else, so that a busy link does not look like a dead peer. Separate threads write and
 //! read it: a process that hangs as a whole is detected, a single thread that hangs is not.
@@ -22,6 +22,14 @@ const SILENCE: Duration = Duration::from_secs(10);
 
 const ALIVE: u8 = b'.';
 const GOODBYE: u8 = b'!';
+/// The reason why a process cannot go on follows.
+const FAILED: u8 = b'#';
+
+/// The longest reason, bytes.
+const LONGEST_REASON: u64 = 4096;
+
+/// How long to wait for a more precise reason, when another connection is closed.
+const SECOND_OPINION: Duration = Duration::from_millis(500);
 
 /// A lost process.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +44,8 @@ pub struct Lost {
 pub enum Loss {
     /// it stopped intentionally
     Ended,
+    /// it cannot go on, for this reason
+    Failed(String),
     /// its connection was closed: it was killed, or has crashed
     Closed,
     /// it was silent for this long: it or the network hangs
@@ -52,6 +62,7 @@ impl fmt::Display for Lost {
         write!(f, "process {process} ({host}) ")?;
         match how {
             Loss::Ended => write!(f, "has ended"),
+            Loss::Failed(reason) => write!(f, "cannot go on: {reason}"),
             Loss::Closed => write!(f, "is gone: its connection was closed"),
             Loss::Silent(limit) => write!(f, "is gone: it said nothing for {} s", limit.as_secs()),
             Loss::Broken(error) => write!(f, "is gone: {error}"),
@@ -77,6 +88,18 @@ impl Alarm {
         if !self.told.swap(true, Ordering::AcqRel) {
             (self.tell)(lost);
         }
+    }
+
+    /// Reports a lost process, unless the heartbeats soon say more precisely how it was lost.
+    pub async fn raise_later(&self, lost: Lost) {
+        tokio::time::sleep(SECOND_OPINION).await;
+        self.raise(lost);
+    }
+
+    /// The same for a thread.
+    pub fn raise_later_on_thread(&self, lost: Lost) {
+        std::thread::sleep(SECOND_OPINION);
+        self.raise(lost);
     }
 
     /// Stops reporting.
@@ -110,7 +133,7 @@ impl Heartbeats {
         let beaten = sockets.clone();
         std::thread::Builder::new().name("heartbeat".to_owned()).spawn(move || {
             loop {
-                say(&beaten, ALIVE);
+                say(&beaten, &[ALIVE]);
                 std::thread::sleep(BEAT);
             }
         })?;
@@ -120,14 +143,25 @@ impl Heartbeats {
     /// Announces that this process stops.
     pub fn leave(&self) {
         self.alarm.silence();
-        say(&self.sockets, GOODBYE);
+        say(&self.sockets, &[GOODBYE]);
+    }
+
+    /// Announces that this process cannot go on, and why.
+    pub fn fail(&self, reason: &str) {
+        self.alarm.silence();
+        let mut words = vec![FAILED];
+        words.extend(reason.bytes().take(LONGEST_REASON as usize));
+        say(&self.sockets, &words);
+        for socket in &*self.sockets {
+            let _ = socket.shutdown(std::net::Shutdown::Write);
+        }
     }
 }
 
-fn say(sockets: &[TcpStream], word: u8) {
+fn say(sockets: &[TcpStream], words: &[u8]) {
     for mut socket in sockets {
         // The reading thread reports that the connection failed.
-        let _ = socket.write_all(&[word]);
+        let _ = socket.write_all(words);
     }
 }
 
@@ -137,8 +171,17 @@ fn watch(mut socket: TcpStream) -> Loss {
     loop {
         match socket.read(&mut heard) {
             Ok(0) => return Loss::Closed,
-            Ok(count) if heard[..count].contains(&GOODBYE) => return Loss::Ended,
-            Ok(_) => {}
+            Ok(count) => {
+                let heard = &heard[..count];
+                if let Some(at) = heard.iter().position(|word| *word == FAILED) {
+                    let mut reason = heard[at + 1..].to_vec();
+                    let _ = socket.take(LONGEST_REASON).read_to_end(&mut reason);
+                    return Loss::Failed(String::from_utf8_lossy(&reason).into_owned());
+                }
+                if heard.contains(&GOODBYE) {
+                    return Loss::Ended;
+                }
+            }
             Err(error) => match error.kind() {
                 ErrorKind::Interrupted => {}
                 ErrorKind::WouldBlock | ErrorKind::TimedOut => return Loss::Silent(SILENCE),

@@ -13,7 +13,6 @@ use std::collections::VecDeque;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
 
 use timely::communication::allocator::zero_copy::bytes_exchange::QueueEntry;
 use timely::communication::allocator::zero_copy::spill::{SpillPolicy, SpillPolicyFn};
@@ -21,9 +20,6 @@ use timely::communication::allocator::zero_copy::stream::Stream;
 use tokio::sync::Notify;
 
 use super::heartbeat::{Alarm, Loss, Lost};
-
-/// How long to wait for the more precise reason of the heartbeat connection.
-const SECOND_OPINION: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// The waker of this thread, if it is a data thread.
@@ -89,8 +85,7 @@ impl Link {
 
     /// Reports that the peer is lost, and waits for ever: the process ends.
     fn breaks(&self, how: Loss) -> ! {
-        std::thread::sleep(SECOND_OPINION);
-        self.alarm.raise(Lost { process: self.process, host: self.host.clone(), how });
+        self.alarm.raise_later_on_thread(Lost { process: self.process, host: self.host.clone(), how });
         loop {
             std::thread::park();
         }

@@ -2,7 +2,8 @@
 //!
 //! Two processes have two connections. One carries the data of their workers (`link`); threads of timely read and write
 //! it. The other carries heartbeats (`heartbeat`): a peer that is silent, or whose connection closes, is lost, and with
-//! it a part of the state. Then this process gets [`Lost`] and ends: a supervisor starts all processes again.
+//! it a part of the state. Then this process gets [`Lost`] and ends: a supervisor starts all processes again. Where
+//! process 0 gives orders, a third one carries these (`control`).
 //!
 //! Connections are made here and not by timely, because incompatible processes must report the values of both sides
 //! before any row flows (`greeting`).
@@ -13,13 +14,15 @@
 //! This module knows neither rules nor rows.
 
 mod connect;
+mod control;
 mod greeting;
 mod heartbeat;
 mod link;
 mod membership;
 
 pub use connect::{Links, connect};
-pub use greeting::Term;
+pub use control::{Answers, Control, ControlSocket, Gone};
+pub use greeting::{Introduction, Term};
 pub use heartbeat::{Loss, Lost};
 pub use link::hang_bell;
 pub use membership::Membership;
@@ -31,6 +34,7 @@ use timely::communication::allocator::ProcessBuilder;
 use timely::communication::allocator::zero_copy::initialize::initialize_networking_from_sockets;
 use timely::communication::{AllocatorBuilder, Hooks};
 
+use connect::Peer;
 use heartbeat::{Alarm, Heartbeats};
 use link::Link;
 
@@ -144,6 +148,10 @@ impl Drop for Sentinel {
 /// This process's part of a running cluster.
 pub struct Cluster {
     heartbeats: Heartbeats,
+    /// the URL of process 0's REST API, in the other processes
+    pub rest: Option<String>,
+    /// the links for orders, in the order of the processes
+    pub controls: Vec<ControlSocket>,
 }
 
 /// Starts to exchange over connected links. Each data thread has to call [`hang_bell`] before it builds its allocator. `lost` is called once, from a thread of this
@@ -152,13 +160,16 @@ pub struct Cluster {
 /// # Errors
 /// What the system says where it gives no threads.
 pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::Result<(Cluster, Part)> {
-    let Links { membership, peers } = links;
+    let Links { membership, peers, rest } = links;
     let alarm = Alarm::new(Arc::new(lost));
-    let (mut data, mut beats) = (Vec::new(), Vec::new());
+    let (mut data, mut beats, mut controls) = (Vec::new(), Vec::new(), Vec::new());
     for (process, peer) in peers.into_iter().enumerate() {
         let host = &membership.hosts[process];
         data.push(peer.as_ref().map(|peer| peer.data.try_clone()).transpose()?);
-        beats.extend(peer.map(|peer| (process, host.clone(), peer.heartbeat)));
+        let Some(Peer { heartbeat, control, .. }) = peer else { continue };
+        beats.push((process, host.clone(), heartbeat));
+        let (alarm, host) = (&alarm, host.clone());
+        controls.extend(control.map(|socket| ControlSocket { process, host, socket, alarm: alarm.clone() }));
     }
     let heartbeats = Heartbeats::start(beats, &alarm)?;
     let sockets = data.into_iter().enumerate().map(|(process, socket)| {
@@ -173,13 +184,18 @@ pub fn start(links: Links, lost: impl Fn(Lost) + Send + Sync + 'static) -> io::R
     // Dropped, it would wait for the peers to end. A link that breaks ends the process instead.
     std::mem::forget(threads);
     let allocators = builders.into_iter().map(AllocatorBuilder::Tcp).collect();
-    Ok((Cluster { heartbeats }, Part { membership, allocators, alarm }))
+    Ok((Cluster { heartbeats, rest, controls }, Part { membership, allocators, alarm }))
 }
 
 impl Cluster {
     /// Tells the others that this process ends by intention. From now on it is not told who is lost.
     pub fn leave(&self) {
         self.heartbeats.leave();
+    }
+
+    /// Tells the others that this process cannot go on, and why. From now on it is not told who is lost.
+    pub fn fail(&self, reason: &str) {
+        self.heartbeats.fail(reason);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::sync::mpsc;
+use std::sync::{Barrier, mpsc};
 use std::time::{Duration, Instant};
 
 use timely::WorkerConfig;
@@ -26,8 +26,9 @@ fn hosts(count: usize) -> String {
     addresses.collect::<Vec<_>>().join(",")
 }
 
-fn term(value: &str) -> Vec<Term> {
-    vec![Term { name: "the rule files".to_owned(), value: value.to_owned() }]
+fn term(value: &str) -> Introduction {
+    let terms = vec![Term { name: "the rule files".to_owned(), value: value.to_owned() }];
+    Introduction { terms, ..Introduction::default() }
 }
 
 /// Connects all processes of a list, each with its own terms.
@@ -45,7 +46,13 @@ async fn connected(processes: usize, workers: usize) -> Vec<Links> {
 }
 
 /// Sends `count` numbers to each worker of the cluster, and gives how many came with their sum.
-async fn exchange(builder: AllocatorBuilder, bell: Arc<Notify>, others: Vec<Arc<Notify>>, count: u64) -> (u64, u64) {
+async fn exchange(
+    builder: AllocatorBuilder,
+    bell: Arc<Notify>,
+    others: Vec<Arc<Notify>>,
+    all: Arc<Barrier>,
+    count: u64,
+) -> (u64, u64) {
     hang_bell(bell.clone());
     let AllocatorBuilder::Tcp(builder) = builder else { panic!("several processes exchange over TCP") };
     let mut worker = Worker::new(WorkerConfig::default(), Allocator::Tcp(builder.build()), Some(Instant::now()));
@@ -87,6 +94,9 @@ async fn exchange(builder: AllocatorBuilder, bell: Arc<Notify>, others: Vec<Arc<
     }
     // What is left to send shall go out before the thread ends.
     worker.step();
+    others.iter().for_each(|other| other.notify_one());
+    // The end of a link is not read together with what came before it.
+    all.wait();
     came.take()
 }
 
@@ -95,14 +105,15 @@ async fn workers_of_two_processes_exchange_and_wake_each_other() {
     let (workers, count) = (2, 10_000);
     let mut threads = Vec::new();
     let mut clusters = Vec::new();
+    let all = Arc::new(Barrier::new(2 * workers));
     for links in connected(2, workers).await {
         let (cluster, Part { allocators: builders, .. }) = start(links, |lost| panic!("{lost}")).expect("threads");
         let bells: Vec<Arc<Notify>> = builders.iter().map(|_| Arc::default()).collect();
         for (index, builder) in builders.into_iter().enumerate() {
-            let (bell, others) = (bells[index].clone(), bells.clone());
+            let (bell, others, all) = (bells[index].clone(), bells.clone(), all.clone());
             threads.push(std::thread::spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-                runtime.block_on(exchange(builder, bell, others, count))
+                runtime.block_on(exchange(builder, bell, others, all, count))
             }));
         }
         clusters.push(cluster);
@@ -146,7 +157,8 @@ async fn strangers_do_no_harm() {
 #[tokio::test]
 async fn a_public_address_is_refused() {
     let membership = Membership::new("0.0.0.0:1,127.0.0.1:2", 0, 1).expect("the list is right");
-    let refused = connect(membership, Vec::new(), false, |_| ()).await.err().expect("it is public").to_string();
+    let refused =
+        connect(membership, Introduction::default(), false, |_| ()).await.err().expect("it is public").to_string();
     assert!(refused.starts_with("process 0 would listen on 0.0.0.0:1, a public address"), "{refused}");
 }
 
@@ -168,6 +180,61 @@ async fn a_process_that_leaves_says_so() {
     let lost = lose(|cluster, _| cluster.leave()).await;
     assert_eq!((lost.process, &lost.how), (0, &Loss::Ended));
     assert!(lost.to_string().ends_with(") has ended"), "{lost}");
+}
+
+#[tokio::test]
+async fn a_process_that_cannot_go_on_says_why() {
+    let lost = lose(|cluster, _| cluster.fail("its port 10081 is in use")).await;
+    assert_eq!((lost.process, &lost.how), (0, &Loss::Failed("its port 10081 is in use".to_owned())));
+    assert!(lost.to_string().ends_with(" cannot go on: its port 10081 is in use"), "{lost}");
+}
+
+/// Two processes with a control link, each of which answers with its number and the question.
+async fn controlled() -> [(Cluster, Control); 2] {
+    let hosts = hosts(2);
+    let joining = (0..2).map(|process| {
+        let membership = Membership::new(&hosts, process, 1).expect("the list is right");
+        let rest = Some(format!("http://process-{process}"));
+        connect(membership, Introduction { control: true, rest, ..Introduction::default() }, false, |_| ())
+    });
+    let links = tokio::time::timeout(LIMIT, futures_util::future::join_all(joining)).await.expect("they connect");
+    let started = links.into_iter().enumerate().map(|(process, links)| {
+        let (mut cluster, _) = start(links.expect("they fit"), |_| ()).expect("threads");
+        let socket = cluster.controls.pop().expect("there is a control link");
+        let answers: Answers = Arc::new(move |mut question: Vec<u8>| {
+            Box::pin(async move {
+                // The first questions are answered last.
+                tokio::time::sleep(Duration::from_millis(50 - u64::from(question[0]).min(50))).await;
+                question.push(process as u8);
+                question
+            })
+        });
+        (cluster, socket.start(answers).expect("a socket"))
+    });
+    started.collect::<Vec<_>>().try_into().unwrap_or_else(|_| unreachable!("there are two"))
+}
+
+#[tokio::test]
+async fn questions_get_their_own_answers_in_both_directions() {
+    let [(first, asks), (second, asks_too)] = controlled().await;
+    assert_eq!((first.rest, second.rest.as_deref()), (None, Some("http://process-0")));
+    let questions = (0..100_u8).map(|number| {
+        let (asks, other) = if number % 2 == 0 { (&asks, 1) } else { (&asks_too, 0) };
+        async move { (asks.ask(vec![number; 100_000]).await, number, other) }
+    });
+    for (answer, number, other) in futures_util::future::join_all(questions).await {
+        let mut expected = vec![number; 100_000];
+        expected.push(other);
+        assert_eq!(answer, Ok(expected));
+    }
+}
+
+#[tokio::test]
+async fn a_question_to_a_process_that_is_gone_has_no_answer() {
+    let [(_first, asks), (second, asks_too)] = controlled().await;
+    drop((second, asks_too));
+    let gone = async { while asks.ask(vec![0]).await.is_ok() {} };
+    tokio::time::timeout(LIMIT, gone).await.expect("it notices");
 }
 
 #[tokio::test]

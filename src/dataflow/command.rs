@@ -135,8 +135,17 @@ pub struct Leaving {
     pub ends: Vec<StreamKey>,
     /// Requests its state, unless it is still that of this mark.
     pub save: Option<Mark>,
-    /// How many letters with rows the other threads have sent to it: it waits for all of them.
-    pub letters: u64,
+    /// How many letters with rows were sent to it: it waits for all of them.
+    pub letters: Letters,
+}
+
+/// Letters with rows for a rule, by where they come from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Letters {
+    /// From other threads of this process.
+    pub near: u64,
+    /// From other processes.
+    pub far: u64,
 }
 
 /// The result of a rule's end on a thread.

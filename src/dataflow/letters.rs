@@ -26,9 +26,12 @@ pub enum RuleLetter {
 /// Results of a rule, made in another process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ResultBatch {
+    /// The version of the rule that has made them.
     pub rule: RuleKey,
-    /// Which of the rule's forms of results it is.
-    pub form: u16,
+    /// The rule, whichever version of it the receiver runs.
+    pub name: u64,
+    /// Which form of results it is.
+    pub form: u64,
     pub batch: Arc<MessageBatch>,
 }
 

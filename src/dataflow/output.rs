@@ -40,6 +40,8 @@ const ERRORS_KEPT: usize = 64;
 /// One form of the results, and the outlets that take it.
 #[derive(Clone)]
 pub struct Encoding {
+    /// Says which form it is, to other processes: by the format and the addresses of the sinks.
+    pub name: u64,
     pub format: Arc<SinkFormat>,
     pub outlets: Vec<Arc<dyn Outlet>>,
     /// Sinks that take rows.
@@ -48,8 +50,8 @@ pub struct Encoding {
 
 /// The way of results to the clients that other processes have.
 pub trait Elsewhere {
-    /// Sends messages of one form of the results to all other processes.
-    fn send(&self, form: usize, batch: &Arc<MessageBatch>);
+    /// Sends messages of one form of the results ([`Encoding::name`]) to all other processes.
+    fn send(&self, form: u64, batch: &Arc<MessageBatch>);
 
     /// Whether they take more. The rule is woken when that changes.
     fn ready(&self) -> bool;
@@ -161,7 +163,7 @@ impl Output {
     #[must_use]
     pub fn with_dead_letters(mut self, encodings: Vec<Encoding>) -> Self {
         if !encodings.is_empty() {
-            let letterbox = |Encoding { format, outlets, rows }| Letterbox { format, outlets, rows };
+            let letterbox = |Encoding { format, outlets, rows, .. }| Letterbox { format, outlets, rows };
             self.dead_letters = Some(Box::new(DeadLetters::new(encodings.into_iter().map(letterbox))));
         }
         self
@@ -177,9 +179,10 @@ impl Output {
         self.elsewhere = Some(elsewhere);
     }
 
-    /// Hands over results that were made in another process.
-    pub fn send_on(&self, form: usize, batch: &Arc<MessageBatch>) {
-        let outlets = self.forms.get(form).into_iter().flat_map(|form| &form.encoding.outlets);
+    /// Hands over results that were made in another process. A form that is not there has no sinks here.
+    pub fn send_on(&self, form: u64, batch: &Arc<MessageBatch>) {
+        let known = self.forms.iter().find(|known| known.encoding.name == form);
+        let outlets = known.into_iter().flat_map(|form| &form.encoding.outlets);
         outlets.filter(|outlet| outlet.is_everywhere()).for_each(|outlet| outlet.send_on(batch));
     }
 
@@ -397,12 +400,12 @@ impl Output {
             taps.into_iter().for_each(|taps| form.show(taps));
             form.hand_over_rows(received, &self.metrics);
         }
-        for (index, form) in self.forms.iter_mut().enumerate() {
+        for form in &mut self.forms {
             let batch = form.hand_over_texts(received);
             if let (Some(elsewhere), Some(batch)) = (&self.elsewhere, batch)
                 && form.is_everywhere()
             {
-                elsewhere.send(index, &batch);
+                elsewhere.send(form.encoding.name, &batch);
             }
         }
     }

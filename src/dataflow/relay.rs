@@ -3,14 +3,17 @@
 //! A rule makes a result in one process, and any process may have clients of its sinks. So what goes to a sink whose
 //! clients may be anywhere goes to every other process, too, once: one worker there hands it to the sink, which knows its
 //! clients. It goes whether there are clients or not: who connects gets what is sent from then on, and no process waits
-//! for news of another's clients.
+//! for news of another's clients. Processes replace a rule one after the other, so results are addressed to a rule and
+//! a form of its results by name: whichever version runs there hands them on.
 //!
 //! Of each rule, `IN_FLIGHT` bytes may be on their way to a process; beyond that the rule's streams wait, as they do for
 //! a client of this process with `slowClient: block`. A process says that it has taken results once its sink takes more.
 
 use std::cell::{Cell, RefCell};
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use foldhash::quality::FixedState;
 use timely::scheduling::Activator;
 
 use crate::io::queue::MessageBatch;
@@ -29,6 +32,7 @@ const OVERHEAD: usize = 64;
 /// See the module.
 pub struct Relay {
     rule: RuleKey,
+    name: u64,
     post: Post<RuleLetter>,
     processes: Box<[Remote]>,
     /// what waits for the relay: the inputs of the rule's streams, and the rule itself
@@ -44,9 +48,15 @@ struct Remote {
 
 impl Relay {
     /// The way of a rule's results to these workers, one of each other process.
-    pub fn new(rule: RuleKey, post: Post<RuleLetter>, workers: impl Iterator<Item = usize>) -> Relay {
+    pub fn new(rule: RuleKey, id: &str, post: Post<RuleLetter>, workers: impl Iterator<Item = usize>) -> Relay {
         let remote = |worker| Remote { worker, in_flight: Cell::new(0) };
-        Relay { rule, post, processes: workers.map(remote).collect(), waiting: RefCell::default() }
+        let name = FixedState::default().hash_one(id);
+        Relay { rule, name, post, processes: workers.map(remote).collect(), waiting: RefCell::default() }
+    }
+
+    /// The rule in the letters of all processes.
+    pub fn name(&self) -> u64 {
+        self.name
     }
 
     /// Sets who waits while the relay is full.
@@ -72,10 +82,10 @@ impl Relay {
 }
 
 impl Elsewhere for Relay {
-    fn send(&self, form: usize, batch: &Arc<MessageBatch>) {
+    fn send(&self, form: u64, batch: &Arc<MessageBatch>) {
         for remote in &self.processes {
             remote.in_flight.set(remote.in_flight.get() + cost(batch));
-            let results = ResultBatch { rule: self.rule, form: form as u16, batch: batch.clone() };
+            let results = ResultBatch { rule: self.rule, name: self.name, form, batch: batch.clone() };
             self.post.send(remote.worker, RuleLetter::Results(results));
         }
     }

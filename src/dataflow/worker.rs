@@ -187,6 +187,8 @@ struct WorkerLoop {
     rules: HashMap<RuleKey, RunningRule>,
     /// The letters that have arrived from other threads, by rule.
     mail: HashMap<RuleKey, Mail>,
+    /// The rules whose results come from other processes, too, by the name in their letters.
+    relayed: HashMap<u64, RuleKey>,
     tables: Tables,
     /// the first operator of the dataflow behind each slot
     slots: HashMap<usize, timely::scheduling::Activator>,
@@ -230,6 +232,7 @@ impl WorkerLoop {
             streams: HashMap::new(),
             rules: HashMap::new(),
             mail: HashMap::new(),
+            relayed: HashMap::new(),
             slots: HashMap::new(),
             gathering: GatheringRules::new(),
             views,

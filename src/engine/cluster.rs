@@ -53,11 +53,16 @@ pub(super) fn thread_by(name: &str, threads: usize) -> usize {
 }
 
 /// A hash that is the same in every process.
-fn hash(name: &str) -> u64 {
+pub(super) fn hash(name: &str) -> u64 {
     FixedState::default().hash_one(name)
 }
 
 impl Engine {
+    /// The process that has the state of a rule; `None` if the rule does not run.
+    pub fn home_of(&self, id: &str) -> Option<usize> {
+        self.running().rules.get(id).map(|rule| rule.threads.process)
+    }
+
     /// Whether this process reads a source; `name` is the stream's.
     pub(super) fn reads(&self, name: &str, source: &SourceSpec) -> bool {
         source.settings().is_local() || self.processes.is_own(self.processes.by(name))

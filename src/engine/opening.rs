@@ -12,10 +12,10 @@ use std::sync::atomic::AtomicU64;
 
 use futures_util::future::{BoxFuture, FutureExt, join_all};
 
-use crate::dataflow::command::{Command, Keeps, Leaving, StreamKey};
+use crate::dataflow::command::{Command, Keeps, Leaving, Letters, RuleKey, StreamKey};
 use crate::dataflow::output::Encoding;
 use crate::definition::stream::RelationKind;
-use crate::io::connector::{ConnectorError, SourceSpec};
+use crate::io::connector::{ConnectorError, SinkSpec, SourceSpec};
 use crate::io::queue::{self, Signal, WayOut};
 use crate::io::source::OpenSource;
 use crate::io::spool::StoreKey;
@@ -61,8 +61,10 @@ pub struct PreparedRule<'a> {
     pub(super) send_error: bool,
     pub(super) keeps: Keeps,
     pub(super) metrics: Arc<RuleMetrics>,
+    /// Its key on its workers.
+    pub(super) number: RuleKey,
     /// Set once it is on its workers.
-    pub(super) key: Option<u64>,
+    pub(super) key: Option<RuleKey>,
     /// It runs, or everything is closed again.
     settled: bool,
 }
@@ -83,6 +85,14 @@ impl Engine {
     /// # Errors
     /// [`EngineError`]; everything of the new rule is closed again then.
     pub async fn prepare_rule(&self, rule: RuleSpec) -> Result<PreparedRule<'_>, EngineError> {
+        self.prepare_rule_as(rule, self.slot() as RuleKey).await
+    }
+
+    /// As [`Engine::prepare_rule`]; with several processes, all of them give the rule the same number.
+    ///
+    /// # Errors
+    /// As [`Engine::prepare_rule`].
+    pub async fn prepare_rule_as(&self, rule: RuleSpec, number: RuleKey) -> Result<PreparedRule<'_>, EngineError> {
         if self.shutdown.is_cancelled() {
             return Err(EngineError::Ending(rule.id));
         }
@@ -109,6 +119,7 @@ impl Engine {
             send_error: rule.send_error,
             keeps: rule.keeps,
             metrics,
+            number,
             key: None,
             settled: false,
         };
@@ -129,6 +140,10 @@ impl Engine {
     /// The thread for a rule: that of a stream which is open already, else one by the name of its first stream.
     fn thread_of(&self, plan: &RulePlan) -> usize {
         let name = &plan.stream().name;
+        if self.processes.are_several() {
+            // What is open depends on the order in which rules have come and gone.
+            return self.thread_by(name);
+        }
         let running = self.running();
         let known = running.streams.keys().filter(|id| id.name == *name && id.scan.is_none());
         let mut known = known.filter_map(|id| id.place.only());
@@ -175,6 +190,31 @@ impl PreparedRule<'_> {
         running.starting.remove(&self.id);
         running.rules.insert(self.id.clone(), rule);
         Ok(())
+    }
+
+    /// Its number: see [`Engine::prepare_rule_as`].
+    pub fn number(&self) -> RuleKey {
+        self.number
+    }
+
+    /// The process that will have its state.
+    pub fn home_process(&self) -> usize {
+        self.threads.process
+    }
+
+    /// The checkpoint that it will continue from.
+    pub fn take_checkpoint(&mut self) -> Option<Vec<u8>> {
+        match &mut self.keeps {
+            Keeps::State(state) => state.take(),
+            Keeps::Nothing => None,
+        }
+    }
+
+    /// Lets it continue from a state, if it keeps any.
+    pub fn continue_from(&mut self, checkpoint: Vec<u8>) {
+        if let Keeps::State(state) = &mut self.keeps {
+            *state = Some(checkpoint);
+        }
     }
 
     /// Closes what was opened, and waits for it. Dropping the rule closes without waiting.
@@ -358,9 +398,13 @@ impl PreparedRule<'_> {
             };
             let encodings = if action.dead_letter { &mut self.dead_letters } else { &mut self.encodings };
             let index = encodings.iter().position(|known| *known.format == shape).unwrap_or_else(|| {
-                encodings.push(Encoding { format: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
+                let name = cluster::hash(&format!("{shape:?}"));
+                encodings.push(Encoding { name, format: Arc::new(shape), outlets: Vec::new(), rows: Vec::new() });
                 encodings.len() - 1
             });
+            if let SinkSpec::Websocket(settings) = &action.spec {
+                encodings[index].name ^= cluster::hash(&settings.address());
+            }
             match outlet {
                 WayOut::Messages(outlet) => encodings[index].outlets.push(outlet),
                 WayOut::Rows(outlet) => encodings[index].rows.push(outlet),
@@ -426,7 +470,7 @@ impl PreparedRule<'_> {
         let ends: Vec<StreamKey> = left.iter().map(|(_, stream)| stream.key).collect();
         let leaving = match self.key.take() {
             Some(rule) => {
-                let leaving = Leaving { rule, settle: Vec::new(), ends, save: None, letters: 0 };
+                let leaving = Leaving { rule, settle: Vec::new(), ends, save: None, letters: Letters::default() };
                 Some(threads.leave(leaving))
             }
             None => {

@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use crate::dataflow::command::{Keeps, Leaving, Mark, StateAnswer, StreamKey};
+use crate::dataflow::command::{Keeps, Leaving, Left, Letters, Mark, StateAnswer, StreamKey};
 use crate::io::source::{OpenSource, Pause};
 use futures_util::future::join_all;
 
@@ -27,6 +27,8 @@ pub struct Replaced {
     pub last: Arc<LastStatus>,
     /// Its last state, from which the new version continued if both have the same kind of state; `None` if it has none.
     pub saved: StateAnswer,
+    /// How many letters with rows it has sent to the process that has its state.
+    pub letters: u64,
 }
 
 /// The parts of the running version that its end concerns.
@@ -41,7 +43,15 @@ impl PreparedRule<'_> {
     ///
     /// # Errors
     /// [`EngineError::Exists`] if one with its id has just started; this one is closed again then.
-    pub async fn replace(mut self, carry: bool) -> Result<Option<Replaced>, EngineError> {
+    pub async fn replace(self, carry: bool) -> Result<Option<Replaced>, EngineError> {
+        self.replace_after(carry, 0).await
+    }
+
+    /// As [`PreparedRule::replace`], once so many letters of other processes have come for the running rule.
+    ///
+    /// # Errors
+    /// As [`PreparedRule::replace`].
+    pub async fn replace_after(mut self, carry: bool, letters: u64) -> Result<Option<Replaced>, EngineError> {
         let engine = self.engine;
         let old = engine.running().rules.get(&self.id).map(|old| Old {
             key: old.key,
@@ -51,7 +61,9 @@ impl PreparedRule<'_> {
         let Some(old) = old else { return self.start().await.map(|()| None) };
         let (left, pauses) = self.pause(&old).await;
         let (ends, shared) = engine.ends_with(&left);
-        let saved = self.switch(&old, ends, shared, carry).await;
+        let save = (carry && matches!(self.keeps, Keeps::State(_))).then_some(ALWAYS);
+        let letters = Letters { near: 0, far: letters };
+        let left = self.switch(&old, Leaving { rule: old.key, settle: shared, ends, save, letters }).await;
         Begin::all(self.sources()).await;
         // The new version receives everything from here on: its sources have begun.
         drop(pauses);
@@ -72,7 +84,7 @@ impl PreparedRule<'_> {
         };
         engine.wake(&old.streams);
         engine.close_in_time(last.clone()).await;
-        Ok(Some(Replaced { last, saved }))
+        Ok(Some(Replaced { last, saved: left.state, letters: left.letters }))
     }
 
     /// Pauses the streams that only the old version reads. Returns them, with guards that end the pause.
@@ -96,18 +108,16 @@ impl PreparedRule<'_> {
     }
 
     /// Removes the old version from its workers and starts this one, on each worker in one step.
-    async fn switch(&mut self, old: &Old, ends: Vec<StreamKey>, settle: Vec<StreamKey>, carry: bool) -> StateAnswer {
-        let save = (carry && matches!(self.keeps, Keeps::State(_))).then_some(ALWAYS);
-        let leaving = Leaving { rule: old.key, settle, ends, save, letters: 0 };
-        if old.threads.home == self.threads.home {
+    async fn switch(&mut self, old: &Old, leaving: Leaving) -> Left {
+        if (old.threads.home, old.threads.process) == (self.threads.home, self.threads.process) {
             return self.run_instead(old.threads, leaving).await;
         }
-        let saved = self.engine.commands(old.threads).leave(leaving).await;
-        if let (Keeps::State(state), Some(Ok(saved))) = (&mut self.keeps, &saved) {
-            *state = Some(saved.bytes.clone());
+        let left = self.engine.commands(old.threads).leave(leaving).await;
+        if let Some(Ok(saved)) = &left.state {
+            self.continue_from(saved.bytes.clone());
         }
         self.run().await;
-        saved
+        left
     }
 }
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
 
-use crate::dataflow::command::{Command, Keeps, Leaving, Left, NewRule, Part, StateAnswer, StreamKey};
+use crate::dataflow::command::{Command, Keeps, Leaving, Left, Letters, NewRule, Part, StreamKey};
 use crate::dataflow::event_clock::EventClocks;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::Commands;
@@ -79,14 +79,22 @@ impl RuleThreads {
 pub(super) struct RuleCommands {
     home: Commands,
     others: Vec<Commands>,
+    /// The state is in this process.
+    has_state: bool,
 }
 
 impl RuleCommands {
-    /// Takes a rule, and streams that end with it, off all threads. Gives its state.
-    pub async fn leave(self, leaving: Leaving) -> StateAnswer {
+    /// Takes a rule, and streams that end with it, off all threads. Returns its state, or how many letters have gone to
+    /// the process that has it.
+    pub async fn leave(self, leaving: Leaving) -> Left {
         let others = self.others.iter().map(|thread| drop_rule(thread, without_state(&leaving)));
-        let letters = join_all(others).await.iter().map(|left| left.letters).sum();
-        drop_rule(&self.home, Leaving { letters, ..leaving }).await.state
+        let near = join_all(others).await.iter().map(|left| left.letters).sum();
+        if self.has_state {
+            let letters = Letters { near, ..leaving.letters };
+            return drop_rule(&self.home, Leaving { letters, ..leaving }).await;
+        }
+        let left = drop_rule(&self.home, without_state(&leaving)).await;
+        Left { state: None, letters: left.letters + near }
     }
 
     /// Drops streams that no rule has read.
@@ -100,7 +108,7 @@ impl RuleCommands {
 /// The same for a thread that has no state of the rule.
 pub(super) fn without_state(leaving: &Leaving) -> Leaving {
     let Leaving { rule, settle, ends, .. } = leaving;
-    Leaving { rule: *rule, settle: settle.clone(), ends: ends.clone(), save: None, letters: 0 }
+    Leaving { rule: *rule, settle: settle.clone(), ends: ends.clone(), save: None, letters: Letters::default() }
 }
 
 /// Takes a rule off a thread.
@@ -118,6 +126,7 @@ impl Engine {
         RuleCommands {
             home: self.threads[threads.home].commands(),
             others: others.map(|(_, thread)| thread.commands()).collect(),
+            has_state: self.processes.is_own(threads.process),
         }
     }
 }
@@ -132,10 +141,10 @@ impl<'e> PreparedRule<'e> {
         join_all(others.map(|thread| parts.begin(thread, Keeps::Nothing, None))).await;
     }
 
-    /// Lets the workers run the rule in the place of a version of the same home, on each worker in one step. Returns the
-    /// state of that version.
-    pub(super) async fn run_instead(&mut self, old: RuleThreads, leaving: Leaving) -> StateAnswer {
-        let (parts, keeps) = self.parts()?;
+    /// Lets the workers run the rule in the place of a version of the same home, on each worker in one step. Returns how
+    /// that version has left.
+    pub(super) async fn run_instead(&mut self, old: RuleThreads, leaving: Leaving) -> Left {
+        let Some((parts, keeps)) = self.parts() else { return Left::default() };
         // Home last: by then it is known what it has to wait for. Rows of the new version wait for it there.
         let (parts, leaving) = (&parts, &leaving);
         let replace = |thread: usize| async move {
@@ -147,15 +156,20 @@ impl<'e> PreparedRule<'e> {
                 (false, false) => Left::default(),
             }
         };
-        let letters = join_all(parts.others().map(replace)).await.iter().map(|left| left.letters).sum();
-        let leaving = Leaving { letters, save: leaving.save, ..without_state(leaving) };
-        parts.begin(parts.threads.home, keeps, Some(leaving)).await.state
+        let near = join_all(parts.others().map(replace)).await.iter().map(|left| left.letters).sum();
+        if parts.engine.processes.is_own(old.process) {
+            let letters = Letters { near, ..leaving.letters };
+            let leaving = Leaving { letters, save: leaving.save, ..without_state(leaving) };
+            return parts.begin(parts.threads.home, keeps, Some(leaving)).await;
+        }
+        let left = parts.begin(parts.threads.home, keeps, Some(without_state(leaving))).await;
+        Left { state: None, letters: left.letters + near }
     }
 
     /// The rule, to be begun on its threads, and what home remembers of it. From now on the threads may have it.
     fn parts(&mut self) -> Option<(RuleParts<'e>, Keeps)> {
         let plan = self.plan.take()?;
-        let key = self.engine.slot() as u64;
+        let key = self.number;
         self.key = Some(key);
         let parts = RuleParts {
             engine: self.engine,

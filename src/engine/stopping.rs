@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::dataflow::command::{Leaving, StateAnswer, StreamKey};
+use crate::dataflow::command::{Leaving, Letters, StateAnswer, StreamKey};
 use crate::io::queue::Backlog;
 use crate::io::source::OpenSource;
 use crate::io::{UNPROCESSED, UNSENT, loss};
@@ -19,12 +19,19 @@ pub struct Stopped {
     pub last: Arc<LastStatus>,
     /// Its last state, if requested; `None` if there is none, or if it is stored already.
     pub saved: StateAnswer,
+    /// How many letters with rows it has sent to the process that has its state.
+    pub letters: u64,
 }
 
 impl Engine {
     /// Ends a rule; `None` if there is no such rule. The content of its windows is dropped unless `save` requests the
     /// state.
     pub async fn stop_rule(&self, id: &str, save: bool) -> Option<Stopped> {
+        self.stop_rule_after(id, save, 0).await
+    }
+
+    /// As [`Engine::stop_rule`], once so many letters of other processes have come for it.
+    pub async fn stop_rule_after(&self, id: &str, save: bool, letters: u64) -> Option<Stopped> {
         let (rule, alone, sources) = {
             let mut running = self.running();
             let rule = running.rules.remove(id)?;
@@ -39,15 +46,16 @@ impl Engine {
         });
         let _ = tokio::time::timeout(SETTLE, join_all(handing)).await;
         let ends: Vec<StreamKey> = alone.iter().map(|(_, stream)| stream.key).collect();
+        let letters = Letters { near: 0, far: letters };
         let save = save.then(|| rule.kept.load(Ordering::Relaxed));
-        let leaving = Leaving { rule: rule.key, settle: Vec::new(), ends, save, letters: 0 };
-        let saved = self.commands(rule.threads).leave(leaving).await;
+        let leaving = Leaving { rule: rule.key, settle: Vec::new(), ends, save, letters };
+        let left = self.commands(rule.threads).leave(leaving).await;
         self.wake(&rule.streams);
         let status = rule.status(id, sources);
         let sinks = rule.sinks.iter().map(|sink| sink.sink.clone()).enumerate().collect();
         let last = LastStatus::new(status, ended_sources(&rule, alone), sinks);
         self.close_in_time(last.clone()).await;
-        Some(Stopped { last, saved })
+        Some(Stopped { last, saved: left.state, letters: left.letters })
     }
 
     /// Drops what is kept for the peers of a rule that is gone.

@@ -1,6 +1,12 @@
 //! Messages that a rule has lost, by part and cause.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+
+use crate::sync::locked;
+
+/// How many causes other processes may name.
+const CAUSES: usize = 256;
 
 /// Messages that a rule has lost, by part and cause.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +21,12 @@ impl Losses {
     /// Adds what a sink has lost.
     pub fn of_sink(&mut self, number: usize, dropped: &[(&'static str, u64)]) {
         dropped.iter().for_each(|(cause, count)| self.add("sink", &number.to_string(), cause, *count));
+    }
+
+    /// Adds what another process has lost.
+    pub fn add_named(&mut self, part: &str, name: &str, cause: &str, count: u64) {
+        let part = if part == "source" { "source" } else { "sink" };
+        self.add(part, name, known_cause(cause), count);
     }
 
     /// Adds what was lost at another time.
@@ -44,5 +56,20 @@ impl Losses {
         if count > 0 {
             *self.0.entry((part, name.to_owned(), cause)).or_default() += count;
         }
+    }
+}
+
+/// A cause that another process names. Its causes are those of this program, so there are few.
+pub fn known_cause(cause: &str) -> &'static str {
+    static KNOWN: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let mut known = locked(&KNOWN);
+    match known.get(cause) {
+        Some(known) => known,
+        None if known.len() < CAUSES => {
+            let cause: &'static str = Box::leak(cause.into());
+            known.insert(cause);
+            cause
+        }
+        None => "other",
     }
 }

@@ -17,12 +17,13 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use serde::{Deserialize, Serialize};
 use smallvec::SmallVec;
 
 pub use faults::{Failure, Fault, Place};
 pub use flow::{Flow, FlowCounts};
 pub use latency::{LATENCY_BOUNDS, Latency};
-pub use losses::Losses;
+pub use losses::{Losses, known_cause};
 pub use recorders::{MessageReader, Recorders, StreamMessage, record};
 pub use seen::{Sampler, Seen, SeenField, SeenFields};
 pub use tap::{Point, TAPS, TapReader, TapSettings, TappedRow, Taps};
@@ -154,7 +155,7 @@ pub enum FeedEvent {
 }
 
 /// Counts of each [`FeedEvent`].
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeedCounts([u64; FeedEvent::ALL.len()]);
 
 impl FeedEvent {
@@ -177,6 +178,11 @@ impl FeedCounts {
     /// Events with counts above 0.
     pub fn each(&self) -> impl Iterator<Item = (FeedEvent, u64)> {
         FeedEvent::ALL.into_iter().zip(self.0).filter(|(_, count)| *count > 0)
+    }
+
+    /// These and those of another process.
+    pub fn and(self, other: FeedCounts) -> FeedCounts {
+        self.combine(other, u64::wrapping_add)
     }
 
     fn combine(self, other: FeedCounts, with: fn(u64, u64) -> u64) -> FeedCounts {

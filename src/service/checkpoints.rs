@@ -106,7 +106,7 @@ impl Service {
             Life::Running(_life) => {
                 let engine = self.inner.engine.read().await;
                 let Some(engine) = engine.as_ref() else { return };
-                let saved = engine.save_rule(id).await;
+                let saved = self.save_everywhere(engine, id).await;
                 let large = matches!(saved, Some(Err(_)));
                 self.keep_state(Some(engine), id, saved).await;
                 if large { interval.max(LARGE) } else { interval }
@@ -157,7 +157,7 @@ impl Service {
                 tracing::debug!(rule = id, changes = mark, "its state is on disk");
                 locked(&self.inner.checkpoints).stored.insert(id.to_owned());
                 if let Some(engine) = engine {
-                    engine.kept(id, mark);
+                    self.is_kept(engine, id, mark).await;
                 }
             }
             Err(error) => tracing::warn!(rule = id, "its state could not be stored: {error}"),

@@ -87,7 +87,7 @@ impl Service {
         let _alone = self.inner.changing.lock().await;
         let name = format!("{class}/{kind}/{key}");
         let text = Json::Object(props.clone()).to_string();
-        self.inner.store.write(vec![Change::put(RecordKind::ConfKey, &name, text)]).await?;
+        self.record(vec![Change::put(RecordKind::ConfKey, &name, text)]).await?;
         locked(&self.inner.conf_keys).insert(name, props.clone());
         self.apply(class, kind, key, Some(props));
         Ok(())
@@ -110,7 +110,7 @@ impl Service {
         if !locked(&self.inner.conf_keys).contains_key(&name) {
             return Err(ServiceError::NoConfKey(format!("{kind}.{key}")));
         }
-        self.inner.store.write(vec![Change::remove(RecordKind::ConfKey, &name)]).await?;
+        self.record(vec![Change::remove(RecordKind::ConfKey, &name)]).await?;
         locked(&self.inner.conf_keys).remove(&name);
         self.apply(class, kind, key, None);
         Ok(())
@@ -119,12 +119,39 @@ impl Service {
     pub(super) async fn reset_conf_keys(&self) -> Result<(), ServiceError> {
         let _alone = self.inner.changing.lock().await;
         let names: Vec<String> = locked(&self.inner.conf_keys).keys().cloned().collect();
-        self.inner.store.write(names.iter().map(|name| Change::remove(RecordKind::ConfKey, name)).collect()).await?;
+        self.record(names.iter().map(|name| Change::remove(RecordKind::ConfKey, name)).collect()).await?;
         for name in names {
             locked(&self.inner.conf_keys).remove(&name);
             self.apply_named(&name, None);
         }
         Ok(())
+    }
+
+    /// What is stored of them.
+    pub(super) fn conf_key_records(&self) -> Vec<Change> {
+        let made = locked(&self.inner.conf_keys);
+        let text = |props: &Map<String, Json>| Json::Object(props.clone()).to_string();
+        made.iter().map(|(name, props)| Change::put(RecordKind::ConfKey, name, text(props))).collect()
+    }
+
+    /// Takes over a conf key that process 0 orders, or drops it; returns what it was.
+    ///
+    /// # Errors
+    /// [`ServiceError::ConfKey`]; nothing has changed then.
+    pub(super) fn follow_conf_key(&self, name: &str, text: Option<&str>) -> Result<Option<String>, ServiceError> {
+        let props: Option<Map<String, Json>> = match text {
+            Some(text) => Some(serde_json::from_str(text).map_err(|error| ServiceError::ConfKey(error.to_string()))?),
+            None => None,
+        };
+        if let Some(props) = &props {
+            self.check_reach(props).map_err(|error| ServiceError::ConfKey(error.to_string()))?;
+        }
+        let old = match props.clone() {
+            Some(props) => locked(&self.inner.conf_keys).insert(name.to_owned(), props),
+            None => locked(&self.inner.conf_keys).remove(name),
+        };
+        self.apply_named(name, props);
+        Ok(old.map(|old| Json::Object(old).to_string()))
     }
 
     pub(super) fn restore_conf_keys(&self, records: &Records) {

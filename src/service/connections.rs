@@ -180,11 +180,10 @@ impl Service {
             (old, seen)
         };
         let origin = Origin { made: true, file: seen };
-        let stored =
-            self.inner.store.write(vec![Change::put(RecordKind::Connection, id, Record::of(&connection, &origin))]);
-        if let Err(error) = stored.await {
+        let change = Change::put(RecordKind::Connection, id, Record::of(&connection, &origin));
+        if let Err(error) = self.record(vec![change]).await {
             hold.close().await;
-            return Err(error.into());
+            return Err(error);
         }
         Self::tell_warnings(id, &connection);
         self.insert(id, Live { connection, hold: Ok(hold), origin });
@@ -248,7 +247,7 @@ impl Service {
             None => Change::remove(RecordKind::Connection, id),
         };
         let stays = match users.is_empty() {
-            true => self.inner.store.write(vec![change]).await.err().map(ServiceError::from),
+            true => self.record(vec![change]).await.err(),
             false => Some(ServiceError::ConnectionUsed { id: id.to_owned(), rules: users.join(" ") }),
         };
         if let Some(error) = stays {
@@ -413,6 +412,40 @@ impl Service {
             // The peer answers; its path was not asked for.
             Err(CheckError::Dial(DialError::Status { .. })) if !has_path => Ok(()),
             checked => checked.map_err(|error| refused(&error)),
+        }
+    }
+
+    /// What is stored of the connections that are there.
+    pub(super) fn connection_records(&self) -> Vec<Change> {
+        let kept = locked(&self.inner.connections);
+        let record = |(id, live): (&String, &Live)| {
+            Change::put(RecordKind::Connection, id, Record::of(&live.connection, &live.origin))
+        };
+        kept.live.iter().map(record).collect()
+    }
+
+    /// Takes over a connection that process 0 orders, or drops it; returns what it was.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub(super) async fn follow_connection(&self, id: &str, text: Option<&str>) -> Result<Option<String>, ServiceError> {
+        let old = locked(&self.inner.connections).live.get(id).cloned();
+        let record = text.map(serde_json::from_str::<Record>).transpose();
+        match record.map_err(|error| ServiceError::Connection(error.to_string()))? {
+            Some(Record { typ, props, gone: false, .. }) => {
+                self.check_reach(&props).map_err(|error| ServiceError::Connection(error.to_string()))?;
+                self.put(id, Connection { kind: typ, props }).await?;
+            }
+            Some(_) | None => self.take_away(id).await?,
+        }
+        Ok(old.map(|old| Record::of(&old.connection, &old.origin)))
+    }
+
+    /// Rules find the connections that process 0 orders, not those of this process's file.
+    pub(super) fn forget_connections_of_file(&self) {
+        let entries = self.config().connections.file().to_vec();
+        for entry in entries {
+            Arc::make_mut(&mut locked(&self.inner.config)).connections.remove(&entry.id);
         }
     }
 

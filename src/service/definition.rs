@@ -8,6 +8,7 @@ use serde_json::Value as Json;
 
 use super::check_id;
 use super::error::ServiceError;
+use super::processes::Recipe;
 use super::topology::{Target, Topology};
 use crate::config::Config;
 use crate::definition::connection::selector;
@@ -52,6 +53,8 @@ pub struct Planned {
     pub nodes: Topology,
     /// how often its state is kept, ms, where it is
     pub checkpoint_interval: Option<i64>,
+    /// what other processes need to plan the same
+    pub(super) recipe: Recipe,
 }
 
 impl Planned {
@@ -64,6 +67,7 @@ impl Planned {
         for sink in &mut self.spec.sinks {
             sink.spec.settings_mut().skip_checks();
         }
+        self.recipe.unchecked = true;
         self
     }
 }
@@ -223,7 +227,7 @@ impl Definition {
         let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
         let keeps = if checkpoint_interval.is_some() { Keeps::State(None) } else { Keeps::Nothing };
         let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error, keeps };
-        Ok(Planned { spec, nodes, checkpoint_interval })
+        Ok(Planned { spec, nodes, checkpoint_interval, recipe: Recipe::default() })
     }
 }
 

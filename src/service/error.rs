@@ -123,6 +123,12 @@ pub enum ServiceError {
     Import(String),
     #[error("{0}")]
     Store(#[from] StoreError),
+    /// another process of the cluster refuses
+    #[error("process {process} ({host}): {why}")]
+    Elsewhere { process: usize, host: String, why: String },
+    /// it needs a single process
+    #[error("{0} is not possible with several processes (--hosts)")]
+    Alone(&'static str),
     #[error("the service is stopping")]
     Stopping,
 }

@@ -16,6 +16,7 @@ mod definition;
 mod diagnosis;
 mod error;
 mod operators;
+mod processes;
 mod relations;
 mod reload;
 mod rules;
@@ -35,7 +36,7 @@ mod views;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use tokio_util::sync::CancellationToken;
@@ -46,6 +47,7 @@ pub use definition::{Definition, Planned};
 pub use diagnosis::{Cause, Diagnosis};
 pub use error::{Code, ServiceError};
 pub use operators::OperatorReport;
+pub use processes::Share;
 pub use relations::{Named, what};
 pub use reload::{Reload, ReloadError};
 pub use rules::{Bulk, RuleSummary};
@@ -55,7 +57,7 @@ pub use shown::EngineGuard;
 pub use status::{Counters, Link, Phase, RuleReport};
 pub use store::{Change, Checked, Damage, RecordKind, Records, Repaired, Store, StoreError, check, repair};
 pub use tasks::{Task, TaskState};
-pub use topology::{Part, Topology};
+pub use topology::Topology;
 pub use transfer::{Everything, ImportSource, Imported, Ruleset};
 pub use trial::TrialPort;
 pub use uploads::{UploadError, Uploads};
@@ -63,6 +65,7 @@ pub use views::{ManagedView, ViewReport, ViewRows};
 
 pub use crate::definition::stream::LOOKUP_SOURCES;
 
+use crate::cluster::{ControlSocket, Part};
 use crate::config::Config;
 use crate::definition::stream::Catalog;
 use crate::engine::{Engine, EngineError, EngineSettings, Measured, Together, Totals, Waiting, view_of};
@@ -74,8 +77,9 @@ use crate::time::Clock;
 use checkpoints::Checkpoints;
 use conf_keys::ConfKeys;
 use connections::Kept;
+use processes::Role;
 use relations::Relations;
-use rules::Entry;
+use rules::{Entry, ReadyRules};
 use tasks::Tasks;
 use timer::Timer;
 use trial::Trial;
@@ -90,6 +94,15 @@ pub struct ServiceSettings {
     pub data: PathBuf,
     /// The number of data threads.
     pub workers: usize,
+    /// What this process has in a cluster.
+    pub cluster: Option<InCluster>,
+}
+
+/// A process of a cluster.
+pub struct InCluster {
+    pub part: Part,
+    /// The links for orders: see [`crate::cluster::Cluster`].
+    pub controls: Vec<ControlSocket>,
 }
 
 /// The result of a shutdown.
@@ -109,6 +122,8 @@ pub enum StartError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Engine(#[from] EngineError),
+    #[error("cannot use the links between the processes: {0}")]
+    Links(std::io::Error),
 }
 
 /// Manages streams, tables, rules and views. Clones share it.
@@ -143,6 +158,9 @@ struct Inner {
     /// Cancelled when the service stops: no rule starts from then on.
     shutdown: CancellationToken,
     checkpoints: Mutex<Checkpoints>,
+    /// Set at the start.
+    role: OnceLock<Role>,
+    ready_rules: ReadyRules,
     /// what schedules and waits are measured by
     clock: Clock,
     began: Instant,
@@ -159,22 +177,40 @@ impl Service {
 
     /// The same; schedules and waits are measured by `clock`.
     async fn open_by(settings: ServiceSettings, clock: Clock) -> Result<Service, StartError> {
-        let ServiceSettings { mut config, data, workers } = settings;
+        let ServiceSettings { mut config, data, workers, cluster } = settings;
+        let process = cluster.as_ref().map_or(0, |cluster| cluster.part.membership.process);
+        let follows = process > 0;
         let files = FileRoots::new(data.clone()).with(&config.file_roots);
         let egress = Egress::new(&config.egress_allow).dialling_loopback(config.dial_loopback);
         config.reach = Some(Reach::new(files.clone(), &config.env_allow).with_egress(egress.clone()));
-        let (store, records) = Store::open(&data)?;
+        let (store, records) = if follows { (Store::absent(), Records::default()) } else { Store::open(&data)? };
         let shutdown = CancellationToken::new();
-        let engine = Engine::start(EngineSettings {
+        let settings = EngineSettings {
             workers,
             server: config.server.clone(),
             zone: config.zone.clone(),
             shutdown: shutdown.clone(),
-        })?;
-        let uploads = Uploads::open(&data, store.last_import());
+        };
+        let (links, engine) = match cluster {
+            None => (None, Engine::start(settings)?),
+            Some(InCluster { part, controls }) => {
+                let membership = part.membership.clone();
+                (Some((membership, controls)), Engine::start_in_cluster(settings, part)?)
+            }
+        };
+        let uploads = if follows { Uploads::at(&data) } else { Uploads::open(&data, store.last_import()) };
         let engine = engine.with_files(files).with_egress(egress);
         let service = Service::assemble(engine, store, config, uploads, shutdown, clock);
-        service.restore(&records).await;
+        if follows {
+            service.forget_connections_of_file();
+        } else {
+            service.restore(&records).await;
+        }
+        if let Some((membership, controls)) = links {
+            let role = Role::of(&membership, controls, &Arc::downgrade(&service.inner)).map_err(StartError::Links)?;
+            service.inner.role.get_or_init(|| role);
+            service.hand_over().await;
+        }
         timer::keep(&service);
         Ok(service)
     }
@@ -208,6 +244,8 @@ impl Service {
             ending: tokio::sync::watch::Sender::new(None),
             shutdown,
             checkpoints: Mutex::default(),
+            role: OnceLock::new(),
+            ready_rules: ReadyRules::default(),
             clock,
             began: Instant::now(),
         };
@@ -256,6 +294,7 @@ impl Service {
         // A trial that was being made has no engine any more.
         self.end_trials().await;
         let Some(engine) = engine else { return Summary::default() };
+        let _ = tokio::time::timeout(limit / 2, self.stop_with_others(&engine)).await;
         let websockets = engine.websockets();
         let left = limit.saturating_sub(began.elapsed());
         // Rules keep their endpoints until their last messages are sent.
@@ -278,6 +317,9 @@ impl Service {
     /// # Errors
     /// [`UploadError`]
     pub async fn upload(&self, name: String, content: Vec<u8>) -> Result<PathBuf, UploadError> {
+        if self.is_one_of_several() {
+            return Err(UploadError::Alone);
+        }
         self.with_uploads(move |uploads| uploads.put(&name, &content)).await
     }
 
@@ -324,7 +366,9 @@ impl Service {
     /// [`ServiceError::Stopping`]
     pub async fn use_zone(&self, zone: jiff::tz::TimeZone) -> Result<(), ServiceError> {
         let engine = self.inner.engine.read().await;
-        engine.as_ref().ok_or(ServiceError::Stopping)?.use_zone(&zone);
+        let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
+        self.use_zone_elsewhere(&zone).await?;
+        engine.use_zone(&zone);
         Arc::make_mut(&mut *locked(&self.inner.config)).zone = zone;
         Ok(())
     }
@@ -404,6 +448,23 @@ impl Service {
         self.config().reach.as_ref().map_or(Ok(()), |reach| reach.check(props))
     }
 
+    fn role(&self) -> &Role {
+        self.inner.role.get().unwrap_or(&Role::Alone)
+    }
+
+    /// Whether other processes run the same rules.
+    fn is_one_of_several(&self) -> bool {
+        !matches!(self.role(), Role::Alone)
+    }
+
+    /// Refuses what needs a single process.
+    ///
+    /// # Errors
+    /// [`ServiceError::Alone`]
+    fn needs_one_process(&self, what: &'static str) -> Result<(), ServiceError> {
+        if self.is_one_of_several() { Err(ServiceError::Alone(what)) } else { Ok(()) }
+    }
+
     /// The current catalog.
     pub fn catalog(&self) -> Arc<Catalog> {
         locked(&self.inner.relations).catalog.clone()
@@ -432,129 +493,4 @@ fn millis(time: SystemTime) -> i64 {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::io::websocket::ServerSettings;
-    use crate::sql::ast::Relation;
-
-    pub(super) async fn opened(data: &std::path::Path) -> Service {
-        opened_by(data, Clock::System).await
-    }
-
-    async fn opened_by(data: &std::path::Path, clock: Clock) -> Service {
-        let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
-        let config = Config { server, ..Config::default() };
-        Service::open_by(ServiceSettings { config, data: data.to_owned(), workers: 1 }, clock).await.unwrap()
-    }
-
-    #[tokio::test]
-    async fn what_was_wanted_comes_back() {
-        let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = opened(&data).await;
-        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
-        for (id, more) in [("runs", ""), ("stopped", ""), ("temporary", ", \"temp\": true"), ("gone", "")] {
-            let rule = format!(
-                "{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}]{more}}}"
-            );
-            assert_eq!(service.create_rule(&rule).await.unwrap(), id);
-        }
-        service.stop_rule("stopped").await.unwrap();
-        service.delete_rule("gone").await.unwrap();
-        let refused = service.drop_relation(Relation::Stream, "demo", false).await;
-        assert!(matches!(refused, Err(ServiceError::Referenced { .. })));
-        service.stop().await;
-        assert!(matches!(service.start_rule("stopped").await, Err(ServiceError::Stopping)));
-        drop(service);
-
-        // The timer's task releases the service, and with it the store, within a moment.
-        let service = loop {
-            let config =
-                Config { server: ServerSettings { port: 0, ..ServerSettings::default() }, ..Config::default() };
-            match Service::open(ServiceSettings { config, data: data.clone(), workers: 1 }).await {
-                Ok(service) => break service,
-                Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
-                Err(error) => panic!("{error}"),
-            }
-        };
-        service.resume().await;
-        let phases: Vec<(String, Phase)> = service.rules().into_iter().map(|rule| (rule.id, rule.phase)).collect();
-        assert_eq!(phases, [("runs".to_owned(), Phase::Running), ("stopped".to_owned(), Phase::Stopped)]);
-        assert_eq!(service.relations(Relation::Stream, None).len(), 1);
-        service.stop().await;
-        drop(service);
-        let _ = std::fs::remove_dir_all(&data);
-    }
-
-    /// Waits until a rule is in this state.
-    async fn comes_to(service: &Service, id: &str, phase: Phase) {
-        let wait = async {
-            while service.rule_status(id).await.unwrap().phase != phase {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn schedules_follow_the_clock_and_durations_the_time_that_goes_by() {
-        use std::sync::atomic::{AtomicI64, Ordering};
-        const HOUR: i64 = 3_600_000;
-        let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        // Half past an hour.
-        let (wall, monotonic) = (Arc::new(AtomicI64::new(472_222 * HOUR + HOUR / 2)), Arc::new(AtomicI64::new(0)));
-        let service = opened_by(&data, Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() }).await;
-        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
-        for (id, options) in
-            [("brief", "{\"duration\": \"60s\"}"), ("hourly", "{\"cron\": \"0 * * * *\", \"duration\": \"10m\"}")]
-        {
-            let rule = format!(
-                "{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}], \"options\": {options}}}"
-            );
-            service.create_rule(&rule).await.unwrap();
-        }
-        comes_to(&service, "hourly", Phase::Scheduled).await;
-        // The clock is set to the next full hour: cron begins, and the duration has not gone by.
-        wall.fetch_add(HOUR / 2 + 1000, Ordering::Relaxed);
-        comes_to(&service, "hourly", Phase::Running).await;
-        assert_eq!(service.rule_status("brief").await.unwrap().phase, Phase::Running);
-        // And back: cron waits again.
-        wall.fetch_sub(HOUR / 4, Ordering::Relaxed);
-        comes_to(&service, "hourly", Phase::Scheduled).await;
-        assert_eq!(service.rule_status("brief").await.unwrap().phase, Phase::Running);
-        wall.fetch_add(61_000, Ordering::Relaxed);
-        monotonic.fetch_add(61_000, Ordering::Relaxed);
-        comes_to(&service, "brief", Phase::Stopped).await;
-        service.stop().await;
-        let _ = std::fs::remove_dir_all(&data);
-    }
-
-    #[tokio::test]
-    async fn a_schedule_is_kept() {
-        let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
-        let service = opened(&data).await;
-        service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
-        for (id, options) in [
-            ("brief", "{\"duration\": \"50ms\"}"),
-            (
-                "past",
-                "{\"cronDatetimeRange\": [{\"begin\": \"2020-01-01 00:00:00\", \"end\": \"2020-01-02 00:00:00\"}]}",
-            ),
-        ] {
-            let rule = format!(
-                "{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}], \"options\": {options}}}"
-            );
-            service.create_rule(&rule).await.unwrap();
-        }
-        assert_eq!(service.rule_status("past").await.unwrap().phase, Phase::Scheduled);
-        let over = loop {
-            let report = service.rule_status("brief").await.unwrap();
-            if !matches!(report.phase, Phase::Running | Phase::Stopping) {
-                break report;
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        };
-        assert_eq!((over.phase, over.message.as_str()), (Phase::Stopped, "duration terminated"));
-        service.stop().await;
-        let _ = std::fs::remove_dir_all(&data);
-    }
-}
+mod tests;

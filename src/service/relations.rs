@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::definition::{Definition, Planned};
 use super::error::ServiceError;
+use super::processes::Recipe;
 use super::store::{Change, RecordKind};
 use super::{Service, locked};
 use crate::definition::stream::{Catalog, RelationKind, StreamDef};
@@ -14,6 +16,7 @@ use crate::pipeline::{self, UnknownKey};
 use crate::sql::ast::{CreateStream, Relation};
 use crate::sql::parse_create;
 use crate::text::document::Problem;
+use crate::value::Text;
 
 /// A stream or table as it was created.
 #[derive(Clone, Debug)]
@@ -88,6 +91,34 @@ impl Relations {
     fn remove(&mut self, name: &str) {
         Arc::make_mut(&mut self.catalog).remove(name);
         self.named.remove(name);
+    }
+
+    /// What is stored of them, tables after streams.
+    pub(super) fn records(&self) -> Vec<Change> {
+        let of = |relation| {
+            let named = self.named.iter().filter(move |(_, named)| named.create.relation == relation);
+            named.map(move |(name, named)| Change::put(record(relation), name, &*named.sql))
+        };
+        of(Relation::Stream).chain(of(Relation::Table)).collect()
+    }
+
+    /// The statements of those that a rule names.
+    fn statements(&self, names: &[Text]) -> Vec<String> {
+        names.iter().filter_map(|name| Some(self.named.get(name.as_str())?.sql.to_string())).collect()
+    }
+
+    /// Takes over what the statements of a rule say, where it is new; returns the catalog with it.
+    ///
+    /// # Errors
+    /// [`ServiceError::Statement`]
+    pub(super) fn with_statements(&mut self, statements: &[String]) -> Result<Arc<Catalog>, ServiceError> {
+        for sql in statements {
+            let create = parse(sql)?;
+            if self.sql(&create.name.name).is_none_or(|known| *known != **sql) {
+                self.put(sql, create)?;
+            }
+        }
+        Ok(self.catalog.clone())
     }
 
     /// Parses a stored statement.
@@ -216,7 +247,7 @@ impl Service {
         let mut done = self.open_table(&named).await;
         if done.is_ok() {
             let change = Change::put(record(relation), &name, sql);
-            done = self.inner.store.write(vec![change]).await.map_err(ServiceError::from);
+            done = self.record(vec![change]).await;
         }
         if let Err(error) = done {
             self.close_table(&named).await;
@@ -258,6 +289,37 @@ impl Service {
         }
     }
 
+    /// Takes over a statement that process 0 orders, or drops what has this name; returns the statement from before.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then.
+    pub(super) async fn follow_relation(&self, name: &str, sql: Option<&str>) -> Result<Option<String>, ServiceError> {
+        let old = locked(&self.inner.relations).named.get(name).cloned();
+        match (sql, &old) {
+            (Some(sql), _) => drop(self.put_relation(sql, parse(sql)?, old.clone()).await?),
+            (None, Some(old)) => {
+                locked(&self.inner.relations).remove(name);
+                self.close_table(old).await;
+            }
+            (None, None) => {}
+        }
+        Ok(old.map(|old| old.sql.to_string()))
+    }
+
+    /// Plans a rule against the current streams and settings.
+    ///
+    /// # Errors
+    /// [`ServiceError`]: everything that can be wrong with it.
+    pub(super) fn plan(&self, definition: &Definition, text: &str) -> Result<Planned, ServiceError> {
+        let (catalog, statements) = {
+            let relations = locked(&self.inner.relations);
+            (relations.catalog.clone(), relations.statements(&definition.reads))
+        };
+        let planned = definition.plan(&catalog, &self.config())?;
+        let (id, text) = (definition.rule.id.clone(), text.to_owned());
+        Ok(Planned { recipe: Recipe { id, text, statements, ..Recipe::default() }, ..planned })
+    }
+
     /// Drops a stream or table. Unless `force` is set, one that a rule reads is refused; a rule that was stopped by
     /// hand does not count.
     ///
@@ -275,7 +337,7 @@ impl Service {
             tracing::info!("{what} {name} is not dropped: {} read it", rules.join(", "));
             return Err(ServiceError::Referenced { name: name.to_owned() });
         }
-        self.inner.store.write(vec![Change::remove(record(relation), name)]).await?;
+        self.record(vec![Change::remove(record(relation), name)]).await?;
         locked(&self.inner.relations).remove(name);
         self.close_table(&named).await;
         Ok(())

@@ -8,6 +8,7 @@
 mod entry;
 mod life;
 mod looks;
+mod part;
 #[cfg(test)]
 mod tests;
 mod views;
@@ -18,6 +19,8 @@ use serde_json::Value as Json;
 
 pub(super) use self::entry::{Entry, Life};
 use self::entry::{NotStarted, State};
+pub(super) use self::life::text_of;
+pub(super) use self::part::ReadyRules;
 use super::definition::Definition;
 use super::error::ServiceError;
 use super::relations::check_version;
@@ -95,7 +98,7 @@ impl Service {
         definition: &Arc<Definition>,
         text: &str,
     ) -> Result<(), ServiceError> {
-        let planned = definition.plan(&self.catalog(), &self.config())?;
+        let planned = self.plan(definition, text)?;
         let known = !locked(&entry.state).created;
         let record = match definition.rule.options.temporary {
             true if known => None,
@@ -149,7 +152,7 @@ impl Service {
                 continue;
             }
             let planned = self.definition(&entry).and_then(|definition| {
-                let planned = definition.plan(&self.catalog(), &self.config())?;
+                let planned = self.plan(&definition, &entry.text())?;
                 Ok((definition, planned.unchecked()))
             });
             let started = match planned {
@@ -227,6 +230,7 @@ impl Service {
         if let Some(engine) = self.inner.engine.read().await.as_ref() {
             engine.forget_rule(id);
         }
+        self.forget_elsewhere(id).await;
         locked(&entry.state).gone = true;
         locked(&self.inner.rules).remove(id);
         Ok(())
@@ -372,7 +376,7 @@ impl Service {
     /// Plans a rule against the current catalog and starts it, in place of the running one.
     async fn start_anew(&self, entry: &Arc<Entry>, carry: bool) -> Result<(), ServiceError> {
         let definition = self.definition(entry)?;
-        let planned = definition.plan(&self.catalog(), &self.config())?;
+        let planned = self.plan(&definition, &entry.text())?;
         match self.begin(entry, &definition, planned, None, carry).await {
             Ok(()) => Ok(()),
             Err(NotStarted::Refused(error)) => Err(error),

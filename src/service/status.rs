@@ -2,7 +2,10 @@
 
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::millis;
+use super::processes::Share;
 use super::topology::{Part, Topology};
 use crate::engine::RuleStatus;
 use crate::io::{LinkHistory, LinkState, LinkStatus, NO_CLIENT, UNREAD, loss};
@@ -61,6 +64,17 @@ pub struct RuleReport {
     /// Errors of all operators.
     pub exceptions: u64,
     pub last_exception: String,
+    /// With several processes: the share of each in these counts.
+    pub shares: Vec<Share>,
+}
+
+impl RuleReport {
+    /// Counts the errors of all operators.
+    pub(super) fn sum_up(&mut self) {
+        self.exceptions = self.parts.iter().map(|(_, counters)| counters.exceptions).sum();
+        let last = self.parts.iter().filter_map(|(_, counters)| counters.last_exception.as_ref()).max();
+        self.last_exception = last.map(|(_, text)| text.clone()).unwrap_or_default();
+    }
 }
 
 /// The counters of one operator.
@@ -86,7 +100,7 @@ pub struct Counters {
 }
 
 /// The link of a source or sink.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Link {
     /// 1: connected, 0: connecting, -1: disconnected.
     pub state: i8,

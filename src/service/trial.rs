@@ -87,6 +87,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::TrialJson`], [`ServiceError::Trial`]
     pub async fn create_trial(&self, text: &str) -> Result<TrialPort, ServiceError> {
+        self.needs_one_process("a test rule")?;
         let unread = |error: &dyn std::fmt::Display| ServiceError::TrialJson(error.to_string());
         let mut wanted: Wanted = loose::from_slice(text.as_bytes()).map_err(|error| unread(&error))?;
         if wanted.id.is_empty() {

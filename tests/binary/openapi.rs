@@ -21,7 +21,9 @@ const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 async fn service(folder: &Folder) -> Service {
     let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
     let config = Config { server, ..Config::default() };
-    Service::open(ServiceSettings { config, data: folder.path("data"), workers: 1 }).await.expect("it opens")
+    Service::open(ServiceSettings { config, data: folder.path("data"), workers: 1, cluster: None })
+        .await
+        .expect("it opens")
 }
 
 async fn ask(app: &Router, method: &str, path: &str, body: &str) -> (StatusCode, String) {

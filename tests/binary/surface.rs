@@ -137,7 +137,7 @@ impl Run {
         let _ = std::fs::remove_dir_all(&data);
         let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
         let config = Config { server, ..Config::default() };
-        let settings = ServiceSettings { config, data: data.clone(), workers: 1 };
+        let settings = ServiceSettings { config, data: data.clone(), workers: 1, cluster: None };
         let service = Service::open(settings).await.map_err(|error| error.to_string())?;
         let listener = TcpListener::bind("127.0.0.1:0").await.map_err(|error| error.to_string())?;
         let rest = listener.local_addr().map_err(|error| error.to_string())?;

@@ -52,6 +52,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "service",
         &[
+            "cluster",
             "config",
             "definition",
             "engine",

@@ -33,6 +33,9 @@ pub enum CheckpointError {
     TooLarge,
     #[error("it cannot be written: {0}")]
     Unwritable(String),
+    /// The process that has the state says why.
+    #[error("{0}")]
+    Elsewhere(String),
     #[error("the checkpoint is damaged ({0})")]
     Damaged(&'static str),
     #[error("the checkpoint has version {0}, this Plutino uses {VERSION}")]

@@ -19,7 +19,7 @@ impl Feed {
         catalog.create(&parse_create(&create).expect("it is right")).expect("it is new");
         let plan = crate::plan::plan(sql, options, &catalog).unwrap_or_else(|error| panic!("{sql}: {error}"));
         let (kept, metrics): (Arc<Kept>, Arc<RuleMetrics>) = Default::default();
-        let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
+        let encoding = Encoding { name: 0, format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
         let zone = jiff::tz::TimeZone::UTC;
         let context = Rc::new(RuleContext {

@@ -29,7 +29,7 @@ fn add(scan: &mut StreamScan, key: u64, rule: &RuleText, catalog: &Catalog) -> O
     let plan = crate::plan::plan(&rule.sql, &options, catalog).ok()?;
     let kept = Arc::new(Kept::default());
     let metrics = Arc::new(RuleMetrics::default());
-    let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
+    let encoding = Encoding { name: 0, format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
     let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, rule.tells, metrics.clone())));
     let zone = jiff::tz::TimeZone::UTC;
     let context =

@@ -143,7 +143,7 @@ impl Rule {
         let now = clock.load(Ordering::Relaxed);
         let worker_clock = Rc::new(WorkerClock::new(Clock::Manual(clock.clone())));
         let timers = Rc::new(Timers::default());
-        let encoding = Encoding { format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
+        let encoding = Encoding { name: 0, format: Default::default(), outlets: vec![kept.clone()], rows: Vec::new() };
         let output = Rc::new(RefCell::new(Output::new(vec![encoding], false, false, metrics.clone())));
         let context = Rc::new(RuleContext {
             id: "r".into(),

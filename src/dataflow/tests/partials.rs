@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 
 use super::spread::{HOME, THREADS, Threads};
 use super::{Rule, by_clock, event_time, plain};
-use crate::dataflow::command::{Command, Keeps, Leaving};
+use crate::dataflow::command::{Command, Keeps, Leaving, Letters};
 
 /// How far rows may be behind others, ms.
 const TOLERANCE: i64 = 5_000;
@@ -181,7 +181,8 @@ fn a_row_with_an_error_is_counted_once_wherever_it_comes() {
 #[test]
 fn a_new_version_goes_on_with_the_groups_of_all_threads() {
     let sql = "SELECT k, count(*) AS n FROM a GROUP BY k, TUMBLINGWINDOW(ss, 10)";
-    let leaving = |rule: u64| Leaving { rule, settle: vec![0], ends: Vec::new(), save: Some(u64::MAX), letters: 0 };
+    let letters = Letters::default();
+    let leaving = |rule: u64| Leaving { rule, settle: vec![0], ends: Vec::new(), save: Some(u64::MAX), letters };
     let threads = Threads::new(sql, &by_clock());
     for key in 2..8_u64 {
         for thread in 0..THREADS {

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::{Kept, by_clock, catalog, event_time};
 use crate::dataflow::cluster::Traffic;
-use crate::dataflow::command::{Command, Keeps, Leaving, Left, NewRule, Part, StateAnswer};
+use crate::dataflow::command::{Command, Keeps, Leaving, Left, Letters, NewRule, Part, StateAnswer};
 use crate::dataflow::event_clock::EventClocks;
 use crate::dataflow::output::Encoding;
 use crate::dataflow::worker::DataThread;
@@ -85,6 +85,7 @@ impl Threads {
                 plan: plan.clone(),
                 id: "r".into(),
                 encodings: vec![Encoding {
+                    name: 0,
                     format: Arc::default(),
                     outlets: vec![self.kept.clone()],
                     rows: Vec::new(),
@@ -110,7 +111,7 @@ impl Threads {
             Some(leaving) => {
                 let letters =
                     others.map(|thread| begin(thread, Some(Leaving { save: None, ..leaving() })).letters).sum();
-                begin(HOME, Some(Leaving { letters, ..leaving() })).state
+                begin(HOME, Some(Leaving { letters: Letters { near: letters, far: 0 }, ..leaving() })).state
             }
         }
     }
@@ -250,7 +251,7 @@ fn a_new_version_goes_on_where_the_old_one_stood_on_every_thread() {
 }
 
 fn leaving(rule: u64) -> Leaving {
-    Leaving { rule, settle: Vec::new(), ends: Vec::new(), save: Some(u64::MAX), letters: 0 }
+    Leaving { rule, settle: Vec::new(), ends: Vec::new(), save: Some(u64::MAX), letters: Letters::default() }
 }
 
 #[test]

@@ -52,7 +52,12 @@ impl Thread {
                 slot: number + 1,
                 plan,
                 id: format!("rule{number}"),
-                encodings: vec![Encoding { format: Arc::default(), outlets: vec![outlet.clone()], rows: Vec::new() }],
+                encodings: vec![Encoding {
+                    name: 0,
+                    format: Arc::default(),
+                    outlets: vec![outlet.clone()],
+                    rows: Vec::new(),
+                }],
                 send_error: false,
                 metrics: metrics.clone(),
                 keeps: Default::default(),

@@ -3,7 +3,7 @@
 
 use crate::metrics::Place;
 
-use super::super::command::{Command, RuleKey};
+use super::super::command::{Command, Letters, RuleKey};
 use super::super::letters::{ForwardedRows, ResultBatch, RuleLetter};
 use super::super::queue::Refused;
 use super::super::relay;
@@ -13,7 +13,7 @@ use super::WorkerLoop;
 #[derive(Default)]
 pub(super) struct Mail {
     /// how many, since the rule's threads began
-    letters: u64,
+    letters: Letters,
     /// those that have come before the rule is here, with their senders
     early: Vec<(usize, ForwardedRows)>,
 }
@@ -21,7 +21,10 @@ pub(super) struct Mail {
 /// Results of another process whose sender waits until the rule's sinks take more.
 pub(super) struct Unsettled {
     from: usize,
+    /// the version that has sent them
     rule: RuleKey,
+    /// the version that has them here, if the rule runs here
+    taker: Option<RuleKey>,
     bytes: usize,
 }
 
@@ -54,11 +57,12 @@ impl WorkerLoop {
 
     /// Results of a rule that does not run here are nobody's: no client has come for them yet.
     fn results_came(&mut self, from: usize, results: ResultBatch) {
-        let ResultBatch { rule, form, batch } = results;
-        if let Some(rule) = self.rules.get(&rule) {
-            rule.output.borrow().send_on(usize::from(form), &batch);
+        let ResultBatch { rule, name, form, batch } = results;
+        let taker = self.relayed.get(&name).copied();
+        if let Some(rule) = taker.and_then(|key| self.rules.get(&key)) {
+            rule.output.borrow().send_on(form, &batch);
         }
-        self.unsettled.push(Unsettled { from, rule, bytes: relay::cost(&batch) });
+        self.unsettled.push(Unsettled { from, rule, taker, bytes: relay::cost(&batch) });
         self.settle_results();
     }
 
@@ -69,8 +73,8 @@ impl WorkerLoop {
         }
         let (Some(shared), rules) = (&self.shared, &self.rules) else { return };
         let takes_on = |rule: &RuleKey| rules.get(rule).is_none_or(|rule| rule.output.borrow().takes_on());
-        self.unsettled.retain(|Unsettled { from, rule, bytes }| {
-            let settled = takes_on(rule);
+        self.unsettled.retain(|Unsettled { from, rule, taker, bytes }| {
+            let settled = taker.as_ref().is_none_or(takes_on);
             if settled {
                 shared.post().send(*from, RuleLetter::ResultsTaken { rule: *rule, bytes: *bytes });
             }
@@ -81,8 +85,11 @@ impl WorkerLoop {
     fn rows_came(&mut self, from: usize, rows: ForwardedRows) {
         let near = self.shared.as_ref().is_some_and(|shared| shared.post().is_near(from));
         let mail = self.mail.entry(rows.rule).or_default();
-        // Nobody waits for those of other processes.
-        mail.letters += u64::from(near);
+        if near {
+            mail.letters.near += 1;
+        } else {
+            mail.letters.far += 1;
+        }
         if self.rules.contains_key(&rows.rule) {
             self.deliver(from, rows);
         } else {
@@ -135,6 +142,9 @@ impl WorkerLoop {
             Command::AddRule(rule) => rule.replaces.as_ref(),
             _ => None,
         };
-        leaving.is_some_and(|leaving| self.mail.get(&leaving.rule).map_or(0, |mail| mail.letters) < leaving.letters)
+        leaving.is_some_and(|leaving| {
+            let came = self.mail.get(&leaving.rule).map(|mail| mail.letters).unwrap_or_default();
+            came.near < leaving.letters.near || came.far < leaving.letters.far
+        })
     }
 }

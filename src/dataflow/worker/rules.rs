@@ -111,12 +111,16 @@ impl WorkerLoop {
             output.borrow_mut().gather(Gathering { clock: self.clock.clone(), alarm });
             self.gathering.insert(slot, (key, output.clone()));
         }
-        let relay = self.shared.as_ref().filter(|shared| shared.counterparts().next().is_some()).map(|shared| {
-            let relay = Relay::new(key, shared.post().clone(), shared.counterparts());
-            Rc::new(relay)
-        });
+        let relay = self
+            .shared
+            .as_ref()
+            .filter(|shared| shared.counterparts().next().is_some())
+            .map(|shared| Rc::new(Relay::new(key, &context.id, shared.post().clone(), shared.counterparts())));
         let relay = relay.filter(|_| output.borrow().is_everywhere());
-        relay.iter().for_each(|relay| output.borrow_mut().send_elsewhere(relay.clone()));
+        if let Some(relay) = &relay {
+            output.borrow_mut().send_elsewhere(relay.clone());
+            self.relayed.insert(relay.name(), key);
+        }
         let watermark = match &body {
             Body::Stateful(plan) => plan.event_time,
             Body::View(view) => view.body.event_time,
@@ -294,6 +298,11 @@ impl WorkerLoop {
     fn drop_rule(&mut self, key: RuleKey) {
         self.mail.remove(&key);
         let Some(rule) = self.rules.remove(&key) else { return };
+        if let Some(relay) = &rule.relay
+            && self.relayed.get(&relay.name()) == Some(&key)
+        {
+            self.relayed.remove(&relay.name());
+        }
         if let Some((_, output)) = self.gathering.remove(&rule.slot) {
             output.borrow_mut().finish();
         }

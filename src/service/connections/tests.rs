@@ -10,7 +10,7 @@ async fn opened(data: &Path, port: u16) -> Service {
     loop {
         let config = Config { server: server.clone(), ..Config::default() };
         // The timer of the service before lets go of the store within a moment.
-        match Service::open(ServiceSettings { config, data: data.to_owned(), workers: 2 }).await {
+        match Service::open(ServiceSettings { config, data: data.to_owned(), workers: 2, cluster: None }).await {
             Ok(service) => return service,
             Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
             Err(error) => panic!("{error}"),

@@ -8,14 +8,16 @@ use std::time::SystemTime;
 
 use super::super::definition::{Definition, Planned};
 use super::super::error::ServiceError;
+use super::super::processes::Refusal;
 use super::super::status::{Baseline, Phase};
 use super::super::store::Change;
+use super::super::topology::Topology;
 use super::super::{Service, locked, millis};
 use super::BY_UPDATE;
 use super::entry::{Entry, NotStarted};
 use crate::definition::rule::RuleOptions;
 use crate::definition::schedule::Turn;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, LastStatus, RuleStatus};
 use crate::io::connector::ConnectorError;
 use crate::io::file::FileError;
 use crate::io::websocket::ConnectError;
@@ -120,7 +122,7 @@ impl Service {
                 if let Turn::Run(end) = turn {
                     self.inner.timer.note(id, Some(end));
                 }
-                let started = match definition.plan(&self.catalog(), &self.config()) {
+                let started = match self.plan(&definition, &entry.text()) {
                     Ok(planned) => self.launch(&entry, planned.unchecked(), None, true).await,
                     Err(error) => Err(NotStarted::Failed(error.to_string())),
                 };
@@ -145,19 +147,31 @@ impl Service {
         }
     }
 
-    /// Ends a rule whose code has panicked, and schedules its retry.
+    /// Ends a rule whose code has panicked, and schedules its retry; process 0 does where there are several.
     pub(in crate::service) async fn mark_failed(&self, id: &str) {
+        let status = match self.inner.engine.read().await.as_ref() {
+            Some(engine) => engine.rule_status(id).await,
+            None => return,
+        };
+        let error = status.and_then(|status| status.last_error).map(|(_, text)| text).unwrap_or_default();
+        if !self.tell_failed(id, error).await {
+            self.fail_rule(id, None).await;
+        }
+    }
+
+    /// Ends a rule that has failed, and schedules its retry. `error` is what another process says.
+    pub(in crate::service) async fn fail_rule(&self, id: &str, error: Option<String>) {
         let Some(entry) = self.entry(id) else { return };
         let _life = entry.life.lock().await;
         if entry.phase() != Phase::Running {
             return;
         }
         let _ = self.halt(&entry, "", true).await;
-        let (error, definition) = {
+        let (own, definition) = {
             let state = locked(&entry.state);
             (state.last.as_ref().and_then(|last| last.now().last_error), state.definition.clone())
         };
-        fail(&entry, error.map(|(_, text)| text).unwrap_or_default());
+        fail(&entry, error.or(own.map(|(_, text)| text)).unwrap_or_default());
         if let Some(definition) = definition {
             self.try_later(&entry, &definition.rule.options);
         }
@@ -171,7 +185,7 @@ impl Service {
         record: Option<Change>,
         carry: bool,
     ) -> Result<(), NotStarted> {
-        let Planned { mut spec, nodes, checkpoint_interval } = planned;
+        let Planned { mut spec, nodes, checkpoint_interval, mut recipe } = planned;
         self.load_state(&mut spec).await;
         let (ran, before) = {
             let mut state = locked(&entry.state);
@@ -190,17 +204,26 @@ impl Service {
         };
         let engine = self.inner.engine.read().await;
         let Some(engine) = engine.as_ref() else { return Err(refuse(ServiceError::Stopping)) };
-        let prepared = match engine.prepare_rule(spec).await {
-            Ok(prepared) => prepared,
-            Err(EngineError::Ending(_)) => return Err(refuse(ServiceError::Stopping)),
-            Err(error) => {
-                let missing_file = is_missing_file(&error);
-                let refused = ran || missing_file || is_check(&error);
-                let text = text_of(error);
-                if refused {
-                    let error = if missing_file { ServiceError::Connector(text) } else { ServiceError::Start(text) };
-                    return Err(refuse(error));
+        let ready = match engine.prepare_rule(spec).await {
+            Ok(prepared) => {
+                recipe.number = prepared.number();
+                match self.prepare_elsewhere(recipe).await {
+                    Ok(()) => Ok(prepared),
+                    Err(refusal) => {
+                        prepared.undo().await;
+                        Err(refusal)
+                    }
                 }
+            }
+            Err(error) => Err(refusal_of(error)),
+        };
+        let prepared = match ready {
+            Ok(prepared) => prepared,
+            Err(Refusal::Stopping) => return Err(refuse(ServiceError::Stopping)),
+            Err(Refusal::Refused { text, connector: true }) => return Err(refuse(ServiceError::Connector(text))),
+            Err(Refusal::Refused { text, .. }) => return Err(refuse(ServiceError::Start(text))),
+            Err(Refusal::Failed(text)) if ran => return Err(refuse(ServiceError::Start(text))),
+            Err(Refusal::Failed(text)) => {
                 self.keep_record(record).await.map_err(&refuse)?;
                 fail(entry, text.clone());
                 return Err(NotStarted::Failed(text));
@@ -208,34 +231,23 @@ impl Service {
         };
         if let Err(error) = self.keep_record(record).await {
             prepared.undo().await;
+            self.abandon_elsewhere(&entry.id).await;
             return Err(refuse(error));
         }
-        let replaced = prepared.replace(carry).await;
+        let replaced = self.begin_everywhere(engine, &entry.id, prepared, carry).await;
         let status = engine.rule_status(&entry.id).await;
-        let now = millis(SystemTime::now());
         match replaced {
             Ok(replaced) => {
-                let saved = {
-                    let mut state = locked(&entry.state);
-                    (state.phase, state.nodes) = (Phase::Running, Some(Arc::new(nodes)));
-                    state.message.clear();
-                    (state.last, state.last_start, state.next_start) = (None, now, 0);
-                    tracing::info!(rule = entry.id, "the rule runs");
-                    state.base = status.as_ref().map(Baseline::of).unwrap_or_default();
-                    replaced.and_then(|replaced| {
-                        state.last_stop = now;
-                        state.past.add(replaced.last);
-                        replaced.saved
-                    })
-                };
+                let (last, saved) = replaced.map(|replaced| (replaced.last, replaced.saved)).unzip();
+                has_begun(entry, nodes, status.as_ref(), last);
+                let saved = saved.flatten();
                 if carry && checkpoint_interval.is_some() {
                     self.keep_state(None, &entry.id, saved).await;
                 }
                 self.begin_checkpoints(&entry.id, checkpoint_interval).await;
                 Ok(())
             }
-            Err(error) => {
-                let text = text_of(error);
+            Err(text) => {
                 fail(entry, text.clone());
                 Err(NotStarted::Failed(text))
             }
@@ -255,7 +267,7 @@ impl Service {
         let stopped = {
             let engine = self.inner.engine.read().await;
             let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-            engine.stop_rule(&entry.id, keep).await
+            self.stop_everywhere(engine, &entry.id, message, keep).await
         };
         let last = match stopped {
             Some(stopped) => {
@@ -264,16 +276,36 @@ impl Service {
             }
             None => None,
         };
-        let mut state = locked(&entry.state);
-        if let Some(last) = last {
-            state.past.add(last.clone());
-            state.last = Some(last);
-        }
-        (state.phase, state.message) = (Phase::Stopped, message.to_owned());
-        state.last_stop = millis(SystemTime::now());
-        tracing::info!(rule = entry.id, why = message, "the rule is stopped");
+        has_stopped(entry, last, message);
         Ok(())
     }
+}
+
+/// Records that a rule runs; `last` is the version that it replaces.
+pub(super) fn has_begun(entry: &Entry, nodes: Topology, status: Option<&RuleStatus>, last: Option<Arc<LastStatus>>) {
+    let now = millis(SystemTime::now());
+    let mut state = locked(&entry.state);
+    (state.phase, state.nodes) = (Phase::Running, Some(Arc::new(nodes)));
+    state.message.clear();
+    (state.last, state.last_start, state.next_start) = (None, now, 0);
+    tracing::info!(rule = entry.id, "the rule runs");
+    state.base = status.map(Baseline::of).unwrap_or_default();
+    if let Some(last) = last {
+        state.last_stop = now;
+        state.past.add(last);
+    }
+}
+
+/// Records that a rule has stopped.
+pub(super) fn has_stopped(entry: &Entry, last: Option<Arc<LastStatus>>, message: &str) {
+    let mut state = locked(&entry.state);
+    if let Some(last) = last {
+        state.past.add(last.clone());
+        state.last = Some(last);
+    }
+    (state.phase, state.message) = (Phase::Stopped, message.to_owned());
+    state.last_stop = millis(SystemTime::now());
+    tracing::info!(rule = entry.id, why = message, "the rule is stopped");
 }
 
 /// Records that a rule cannot run, and why.
@@ -284,8 +316,18 @@ pub(super) fn fail(entry: &Entry, text: String) {
     state.last_stop = millis(SystemTime::now());
 }
 
+/// Why a rule cannot be opened.
+pub(super) fn refusal_of(error: EngineError) -> Refusal {
+    if matches!(error, EngineError::Ending(_)) {
+        return Refusal::Stopping;
+    }
+    let (connector, check) = (is_missing_file(&error), is_check(&error));
+    let text = text_of(error);
+    if connector || check { Refusal::Refused { text, connector } } else { Refusal::Failed(text) }
+}
+
 /// The text for the rule's own status, without the name of the rule.
-fn text_of(error: EngineError) -> String {
+pub(in crate::service) fn text_of(error: EngineError) -> String {
     match error {
         EngineError::Connector { error, .. } => error.to_string(),
         error => error.to_string(),

@@ -53,6 +53,7 @@ impl Service {
     /// [`ServiceError::NoRuleStatus`], [`ServiceError::NotTapped`]
     pub async fn tap_rule(&self, id: &str, settings: &TapSettings) -> Result<TapReader, ServiceError> {
         check_id(id)?;
+        self.needs_one_process("a look at rows")?;
         self.entry(id).ok_or_else(|| ServiceError::NoRuleStatus(id.to_owned()))?;
         let tapped = match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.tap(id, settings),

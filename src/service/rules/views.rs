@@ -118,9 +118,7 @@ impl Service {
             Some(name) if state.message.is_empty() => diagnosis::was_dropped(name),
             _ => state.message.clone(),
         };
-        let exceptions = parts.iter().map(|(_, counters)| counters.exceptions).sum();
-        let last = parts.iter().filter_map(|(_, counters)| counters.last_exception.as_ref()).max();
-        Ok(RuleReport {
+        let mut report = RuleReport {
             phase: state.phase,
             message,
             last_start: state.last_start,
@@ -133,10 +131,13 @@ impl Service {
                 .map(|watermark| millis(SystemTime::now()).saturating_sub(watermark)),
             engine: status,
             losses,
-            exceptions,
-            last_exception: last.map(|(_, text)| text.clone()).unwrap_or_default(),
+            exceptions: 0,
+            last_exception: String::new(),
             parts,
-        })
+            shares: Vec::new(),
+        };
+        report.sum_up();
+        Ok(report)
     }
 
     /// The operators of a rule that has run.

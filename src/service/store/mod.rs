@@ -25,6 +25,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
 use file::OpenFile;
@@ -34,7 +35,7 @@ pub use repair::{Checked, Repaired, check, repair};
 const WAITING: usize = 1024;
 
 /// What kind of thing a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum RecordKind {
     /// a stream: its statement
     Stream,
@@ -74,7 +75,7 @@ impl RecordKind {
 }
 
 /// What a change is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Target {
     Record(RecordKind),
     /// the state of a rule
@@ -94,7 +95,7 @@ impl Target {
 }
 
 /// One change of a record or a state.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Change {
     target: Target,
     name: String,
@@ -129,6 +130,19 @@ impl Change {
     pub fn import(number: u64) -> Change {
         let becomes = Some(number.to_le_bytes().to_vec());
         Change { target: Target::Import, name: String::new(), becomes, urgent: false }
+    }
+
+    /// Whether it is of the catalog that all processes of a cluster have.
+    pub(super) fn is_shared(&self) -> bool {
+        use RecordKind::{ConfKey, Connection, Stream, Table};
+        matches!(self.target, Target::Record(Stream | Table | ConfKey | Connection))
+    }
+
+    /// The record that it is about, and its text; `None` if it is about a state, or if the text is none.
+    pub(super) fn into_record(self) -> Option<(RecordKind, String, Option<String>)> {
+        let Target::Record(kind) = self.target else { return None };
+        let text = self.becomes.map(String::from_utf8).transpose().ok()?;
+        Some((kind, self.name, text))
     }
 
     /// It must be possible on a full disk, too.

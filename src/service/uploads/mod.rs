@@ -43,6 +43,8 @@ pub enum UploadError {
     Full,
     #[error("{0} is not found: GET /config/uploads has the names")]
     NotFound(String),
+    #[error("uploads are not possible with several processes (--hosts): put the file into the data folder of each")]
+    Alone,
     #[error("{} is no folder: move away what is there, it must be a folder and no link", .0.display())]
     NoFolder(PathBuf),
     #[error("{}: {error}: check the disk and who may write there", path.display())]

@@ -1,0 +1,188 @@
+//! The control link between process 0 and each of the others: questions, each with one answer, in both directions.
+//!
+//! A frame is its length, what it is, the number of the question, and up to [`LARGEST`] bytes that this module does not
+//! read. Questions do not wait for each other: each has a task of its own, so answers may come in another order. Whoever
+//! needs an order waits for an answer before the next question.
+//!
+//! Nothing grows without bound: at most [`UNSENT`] frames wait for the network, then whoever asks or answers waits; at
+//! most [`AT_A_TIME`] questions of a peer are worked on, then the link is not read.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind};
+use std::net;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures_util::future::BoxFuture;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::heartbeat::{Alarm, Loss, Lost};
+
+/// The largest content of a frame, bytes: more than a checkpoint.
+const LARGEST: u32 = 300 << 20;
+
+/// Frames that may wait for the network.
+const UNSENT: usize = 64;
+
+/// Questions of a peer that are worked on at a time.
+const AT_A_TIME: usize = 1024;
+
+const QUESTION: u8 = b'?';
+const ANSWER: u8 = b'!';
+
+/// A connection to another process that nothing is sent over yet.
+pub struct ControlSocket {
+    pub process: usize,
+    pub host: String,
+    pub(super) socket: net::TcpStream,
+    pub(super) alarm: Alarm,
+}
+
+/// The other process is gone; this one is about to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the connection to the other process is closed")]
+pub struct Gone;
+
+/// Answers the questions of a peer.
+pub type Answers = Arc<dyn Fn(Vec<u8>) -> BoxFuture<'static, Vec<u8>> + Send + Sync>;
+
+/// One end of a control link. Clones share it.
+#[derive(Clone)]
+pub struct Control {
+    frames: mpsc::Sender<Frame>,
+    waiting: Waiting,
+    next: Arc<AtomicU64>,
+}
+
+struct Frame {
+    kind: u8,
+    number: u64,
+    content: Vec<u8>,
+}
+
+/// Questions that are not answered yet; `None` once the link is closed.
+type Waiting = Arc<Mutex<Option<HashMap<u64, oneshot::Sender<Vec<u8>>>>>>;
+
+impl ControlSocket {
+    /// Starts to send and to receive, on the current runtime. A link that breaks means that the peer is lost.
+    ///
+    /// # Errors
+    /// The error of the system if the socket cannot be used.
+    pub fn start(self, answers: Answers) -> io::Result<Control> {
+        let ControlSocket { process, host, socket, alarm } = self;
+        socket.set_nonblocking(true)?;
+        let (reader, writer) = TcpStream::from_std(socket)?.into_split();
+        let (frames, unsent) = mpsc::channel(UNSENT);
+        let waiting: Waiting = Arc::new(Mutex::new(Some(HashMap::new())));
+        let control = Control { frames, waiting, next: Arc::default() };
+        let (weak, waiting) = (control.frames.downgrade(), control.waiting.clone());
+        tokio::spawn(async move {
+            let ended = tokio::select! {
+                ended = read(reader, answers, &weak, &waiting) => ended,
+                ended = write(writer, unsent) => ended,
+            };
+            waiting.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Err(error) = ended {
+                let how = match error.kind() {
+                    ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe => Loss::Closed,
+                    _ => Loss::Broken(error.to_string()),
+                };
+                alarm.raise_later(Lost { process, host, how }).await;
+            }
+        });
+        Ok(control)
+    }
+}
+
+impl Control {
+    /// Asks the other process, and waits for its answer.
+    ///
+    /// # Errors
+    /// [`Gone`]
+    pub async fn ask(&self, content: Vec<u8>) -> Result<Vec<u8>, Gone> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (done, answer) = oneshot::channel();
+        let asked = Asked { number, waiting: &self.waiting };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).as_mut().ok_or(Gone)?.insert(number, done);
+        self.frames.send(Frame { kind: QUESTION, number, content }).await.map_err(|_| Gone)?;
+        let answer = answer.await.map_err(|_| Gone);
+        drop(asked);
+        answer
+    }
+}
+
+/// A question on its way. Whoever stops waiting for the answer forgets it.
+struct Asked<'a> {
+    number: u64,
+    waiting: &'a Waiting,
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        if let Some(waiting) = &mut *self.waiting.lock().unwrap_or_else(PoisonError::into_inner) {
+            waiting.remove(&self.number);
+        }
+    }
+}
+
+/// Writes frames until nobody can send any; an end without an error.
+async fn write(mut writer: OwnedWriteHalf, mut unsent: mpsc::Receiver<Frame>) -> io::Result<()> {
+    while let Some(Frame { kind, number, content }) = unsent.recv().await {
+        let length = u32::try_from(content.len()).ok().filter(|length| *length <= LARGEST);
+        let length = length.ok_or_else(|| io::Error::new(ErrorKind::InvalidInput, "a message is too large"))?;
+        let mut head = [0; 13];
+        head[..4].copy_from_slice(&length.to_be_bytes());
+        head[4] = kind;
+        head[5..].copy_from_slice(&number.to_be_bytes());
+        writer.write_all(&head).await?;
+        writer.write_all(&content).await?;
+    }
+    Ok(())
+}
+
+async fn read(
+    reader: OwnedReadHalf,
+    answers: Answers,
+    frames: &mpsc::WeakSender<Frame>,
+    waiting: &Waiting,
+) -> io::Result<()> {
+    let mut reader = BufReader::new(reader);
+    let places = Arc::new(Semaphore::new(AT_A_TIME));
+    loop {
+        let length = reader.read_u32().await?;
+        let kind = reader.read_u8().await?;
+        let number = reader.read_u64().await?;
+        if length > LARGEST {
+            return Err(io::Error::new(ErrorKind::InvalidData, format!("a message of {length} bytes")));
+        }
+        let mut content = Vec::new();
+        if (&mut reader).take(u64::from(length)).read_to_end(&mut content).await? < length as usize {
+            return Err(ErrorKind::UnexpectedEof.into());
+        }
+        match kind {
+            QUESTION => {
+                let Ok(place) = places.clone().acquire_owned().await else { return Ok(()) };
+                let Some(frames) = frames.upgrade() else { return Ok(()) };
+                let answer = answers(content);
+                tokio::spawn(async move {
+                    let content = answer.await;
+                    let _ = frames.send(Frame { kind: ANSWER, number, content }).await;
+                    drop(place);
+                });
+            }
+            ANSWER => {
+                let asked = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                let asked = { asked }.as_mut().and_then(|asked| asked.remove(&number));
+                if let Some(asked) = asked {
+                    let _ = asked.send(content);
+                }
+            }
+            kind => {
+                return Err(io::Error::new(ErrorKind::InvalidData, format!("a message of the unknown kind {kind}")));
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What the other processes do when process 0 orders it.
+
+use super::super::error::ServiceError;
+use super::super::store::{Change, RecordKind};
+use super::super::{Service, locked};
+use super::Role;
+use super::orders::{Answer, Event, Left, Order, Refusal, to_wire};
+use super::report::PartReport;
+use crate::cluster::Control;
+
+/// The link to process 0.
+pub(in crate::service) struct Following {
+    control: Control,
+}
+
+impl Following {
+    pub(super) fn new(control: Control) -> Following {
+        Following { control }
+    }
+
+    /// Tells process 0 something. If it is gone, this process is about to end.
+    async fn tell(&self, event: &Event) {
+        if let Ok(event) = postcard::to_allocvec(event) {
+            let _ = self.control.ask(event).await;
+        }
+    }
+}
+
+impl Service {
+    fn leader(&self) -> Option<&Following> {
+        match self.role() {
+            Role::Follows(following) => Some(following),
+            Role::Alone | Role::Leads(_) => None,
+        }
+    }
+
+    /// Tells process 0 that a rule has failed here; false: this process decides itself what becomes of it.
+    pub(in crate::service) async fn tell_failed(&self, id: &str, error: String) -> bool {
+        let Some(leader) = self.leader() else { return false };
+        leader.tell(&Event::Failed { id: id.to_owned(), error }).await;
+        true
+    }
+
+    /// Tells process 0 that this process is told to end, so that all end in order.
+    pub async fn tell_ends(&self) {
+        if let Some(leader) = self.leader() {
+            leader.tell(&Event::Ends).await;
+        }
+    }
+
+    /// Does what process 0 orders.
+    pub(super) async fn follow(self, order: Order) -> Answer {
+        match order {
+            Order::Rules(ids) => {
+                if let Some(engine) = self.inner.engine.read().await.as_ref() {
+                    engine.retain_rules(|id| ids.iter().any(|known| known == id));
+                }
+                Answer::Done
+            }
+            Order::Apply(changes) => self.apply_all(changes).await,
+            Order::Prepare(recipe) => match self.prepare_part(recipe).await {
+                Ok(()) => Answer::Done,
+                Err(refusal) => Answer::Refused(refusal),
+            },
+            Order::Begin(begin) => match self.begin_part(begin).await {
+                Ok(replaced) => Answer::Left(
+                    replaced.map_or_else(Left::default, |old| Left { letters: old.letters, saved: to_wire(old.saved) }),
+                ),
+                Err(refusal) => Answer::Refused(refusal),
+            },
+            Order::Abandon { id } => {
+                self.abandon_part(&id).await;
+                Answer::Done
+            }
+            Order::Stop { id, message, keep, letters } => {
+                let stopped = self.stop_part(&id, &message, keep, letters).await;
+                Answer::Left(stopped.map_or_else(Left::default, |stopped| Left {
+                    letters: stopped.letters,
+                    saved: to_wire(stopped.saved),
+                }))
+            }
+            Order::Forget { id } => {
+                locked(&self.inner.rules).remove(&id);
+                if let Some(engine) = self.inner.engine.read().await.as_ref() {
+                    engine.forget_rule(&id);
+                }
+                Answer::Done
+            }
+            Order::Save { id } => match self.inner.engine.read().await.as_ref() {
+                Some(engine) => Answer::Saved(to_wire(engine.save_rule(&id).await)),
+                None => Answer::Refused(Refusal::Stopping),
+            },
+            Order::Kept { id, mark } => {
+                if let Some(engine) = self.inner.engine.read().await.as_ref() {
+                    engine.kept(&id, mark);
+                }
+                Answer::Done
+            }
+            Order::Report(ids) => {
+                let mut reports = Vec::with_capacity(ids.len());
+                for id in &ids {
+                    reports.push(self.rule_status(id).await.ok().map(|report| PartReport::of(&report)));
+                }
+                Answer::Reports(reports)
+            }
+            Order::UseZone(zone) => match jiff::tz::TimeZone::get(&zone) {
+                Ok(zone) => match self.use_zone(zone).await {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::Refused(refusal(&error)),
+                },
+                Err(error) => {
+                    Answer::Refused(Refusal::Refused { text: format!("time zone {zone}: {error}"), connector: false })
+                }
+            },
+        }
+    }
+
+    /// Makes changes, all or none; the answer says what undoes them.
+    async fn apply_all(&self, changes: Vec<Change>) -> Answer {
+        let _alone = self.inner.changing.lock().await;
+        let mut undo = Vec::new();
+        for change in changes {
+            match self.apply_change(change).await {
+                Ok(inverse) => undo.insert(0, inverse),
+                Err(error) => {
+                    for change in undo {
+                        if let Err(error) = self.apply_change(change).await {
+                            tracing::error!("a refused change is not undone: {error}");
+                        }
+                    }
+                    return Answer::Refused(refusal(&error));
+                }
+            }
+        }
+        Answer::Applied(undo)
+    }
+
+    /// Makes a change; returns the one that undoes it.
+    async fn apply_change(&self, change: Change) -> Result<Change, ServiceError> {
+        let Some((kind, name, text)) = change.into_record() else {
+            return Err(ServiceError::Statement("process 0 orders a change that is none of the catalog".to_owned()));
+        };
+        let before = match kind {
+            RecordKind::Stream | RecordKind::Table => self.follow_relation(&name, text.as_deref()).await?,
+            RecordKind::ConfKey => self.follow_conf_key(&name, text.as_deref())?,
+            RecordKind::Connection => self.follow_connection(&name, text.as_deref()).await?,
+            RecordKind::Rule | RecordKind::View => None,
+        };
+        Ok(match before {
+            Some(before) => Change::put(kind, name, before),
+            None => Change::remove(kind, name),
+        })
+    }
+}
+
+fn refusal(error: &ServiceError) -> Refusal {
+    match error {
+        ServiceError::Stopping => Refusal::Stopping,
+        error => Refusal::Refused { text: error.to_string(), connector: false },
+    }
+}

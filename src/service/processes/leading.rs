@@ -1,0 +1,372 @@
+//! What process 0 orders.
+
+use std::io;
+use std::sync::Weak;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::Semaphore;
+
+use super::super::error::ServiceError;
+use super::super::rules::text_of;
+use super::super::store::Change;
+use super::super::{Inner, Service, locked};
+use super::orders::{Answer, Begin, Event, Order, Recipe, Refusal, of_wire};
+use super::report::PartReport;
+use super::{LEADER, Role, answers};
+use crate::cluster::{Control, ControlSocket};
+use crate::engine::{Engine, Mark, PreparedRule, Replaced, StateAnswer, Stopped};
+
+/// How many states are on their way to this process at a time: each takes memory.
+const STATES: usize = 2;
+
+/// How long the other processes may take for a report.
+const REPORTING: Duration = Duration::from_secs(1);
+
+/// The exit code of a process whose cluster ends because another process was told to.
+const ANOTHER_ENDS: u8 = 4;
+
+/// The processes that take orders.
+pub(in crate::service) struct Followers {
+    /// The address of process 0.
+    pub(super) host: String,
+    links: Vec<Follower>,
+    states: Semaphore,
+}
+
+struct Follower {
+    process: usize,
+    host: String,
+    control: Control,
+}
+
+impl Followers {
+    pub(super) fn start(host: &str, controls: Vec<ControlSocket>, inner: &Weak<Inner>) -> io::Result<Followers> {
+        let link = |socket: ControlSocket| {
+            let (process, host) = (socket.process, socket.host.clone());
+            Ok(Follower { process, host, control: socket.start(answers(inner, Service::hear))? })
+        };
+        let links = controls.into_iter().map(link).collect::<io::Result<_>>()?;
+        Ok(Followers { host: host.to_owned(), links, states: Semaphore::new(STATES) })
+    }
+
+    fn of(&self, process: usize) -> Option<&Follower> {
+        self.links.iter().find(|link| link.process == process)
+    }
+
+    /// All processes, the one with the state of a rule last.
+    fn with_home_last(&self, home: usize) -> Vec<usize> {
+        let all = std::iter::once(LEADER).chain(self.links.iter().map(|link| link.process));
+        all.filter(|process| *process != home).chain([home]).collect()
+    }
+
+    /// Gives an order to all, and returns their answers.
+    async fn order(&self, order: &Order) -> Vec<(&Follower, Answer)> {
+        join_all(self.links.iter().map(|link| async move { (link, link.order(order).await) })).await
+    }
+}
+
+impl Follower {
+    /// Gives an order. A process that is gone answers as one that stops: this one is about to end, too.
+    async fn order(&self, order: &Order) -> Answer {
+        let answer = match postcard::to_allocvec(order) {
+            Ok(order) => self.control.ask(order).await.ok(),
+            Err(_) => None,
+        };
+        answer.and_then(|answer| postcard::from_bytes(&answer).ok()).unwrap_or(Answer::Refused(Refusal::Stopping))
+    }
+
+    /// The error for a refused order.
+    fn refuses(&self, refusal: Refusal) -> ServiceError {
+        match refusal {
+            Refusal::Stopping => ServiceError::Stopping,
+            refusal => ServiceError::Elsewhere { process: self.process, host: self.host.clone(), why: refusal.text() },
+        }
+    }
+}
+
+impl Service {
+    pub(super) fn followers(&self) -> Option<&Followers> {
+        match self.role() {
+            Role::Leads(followers) => Some(followers),
+            Role::Alone | Role::Follows(_) => None,
+        }
+    }
+
+    /// Writes changes of the catalog, all or none, once the other processes have made them.
+    ///
+    /// # Errors
+    /// [`ServiceError`]; nothing has changed then, here or elsewhere.
+    pub(in crate::service) async fn record(&self, changes: Vec<Change>) -> Result<(), ServiceError> {
+        let followers = match self.role() {
+            Role::Leads(followers) => followers,
+            Role::Alone => return Ok(self.inner.store.write(changes).await?),
+            // Process 0 writes them.
+            Role::Follows(_) => return Ok(()),
+        };
+        let shared: Vec<Change> = changes.iter().filter(|change| change.is_shared()).cloned().collect();
+        let mut undo = Vec::new();
+        let mut refused = None;
+        if !shared.is_empty() {
+            for (follower, answer) in followers.order(&Order::Apply(shared)).await {
+                match answer {
+                    Answer::Applied(changes) => undo.push((follower, changes)),
+                    Answer::Refused(refusal) => refused = Some(follower.refuses(refusal)),
+                    answer => tracing::error!(process = follower.process, ?answer, "an odd answer to a change"),
+                }
+            }
+        }
+        let recorded = match refused {
+            Some(error) => Err(error),
+            None => self.inner.store.write(changes).await.map_err(ServiceError::from),
+        };
+        if recorded.is_err() {
+            for (follower, changes) in undo {
+                if let Answer::Refused(refusal) = follower.order(&Order::Apply(changes)).await {
+                    tracing::error!("a refused change is not undone everywhere: {}", follower.refuses(refusal));
+                }
+            }
+        }
+        recorded
+    }
+
+    /// Hands the catalog over to the other processes, when all begin.
+    pub(in crate::service) async fn hand_over(&self) {
+        let Some(followers) = self.followers() else { return };
+        let rules = locked(&self.inner.rules).keys().cloned().collect();
+        followers.order(&Order::Rules(rules)).await;
+        let relations = locked(&self.inner.relations).records();
+        let changes = self.conf_key_records().into_iter().chain(self.connection_records()).chain(relations);
+        for change in changes {
+            for (follower, answer) in followers.order(&Order::Apply(vec![change.clone()])).await {
+                if let Answer::Refused(refusal) = answer {
+                    tracing::error!("{}", follower.refuses(refusal));
+                }
+            }
+        }
+    }
+
+    /// Opens everything that a rule needs in the other processes.
+    ///
+    /// # Errors
+    /// [`Refusal`]; everything is closed again then.
+    pub(in crate::service) async fn prepare_elsewhere(&self, recipe: Recipe) -> Result<(), Refusal> {
+        let Some(followers) = self.followers() else { return Ok(()) };
+        let id = recipe.id.clone();
+        let refused = followers.order(&Order::Prepare(recipe)).await.into_iter().find_map(|(follower, answer)| {
+            let Answer::Refused(refusal) = answer else { return None };
+            Some(refusal.of_process(follower.process, &follower.host))
+        });
+        match refused {
+            Some(refusal) => {
+                self.abandon_elsewhere(&id).await;
+                Err(refusal)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Undoes [`Service::prepare_elsewhere`].
+    pub(in crate::service) async fn abandon_elsewhere(&self, id: &str) {
+        if let Some(followers) = self.followers() {
+            followers.order(&Order::Abandon { id: id.to_owned() }).await;
+        }
+    }
+
+    /// Begins an opened rule in all processes, in place of the running version.
+    ///
+    /// Where the rule has its state it begins last: by then it is known how many rows of the running version are on
+    /// their way there. Rows of the new version wait there for it.
+    ///
+    /// # Errors
+    /// What keeps it from running; then neither version runs.
+    pub(in crate::service) async fn begin_everywhere(
+        &self,
+        engine: &Engine,
+        id: &str,
+        mut prepared: PreparedRule<'_>,
+        carry: bool,
+    ) -> Result<Option<Replaced>, String> {
+        let Some(followers) = self.followers() else { return prepared.replace(carry).await.map_err(text_of) };
+        let home = prepared.home_process();
+        let mut checkpoint = prepared.take_checkpoint();
+        // Where the state moves to another process, the running version ends first.
+        let moved = match engine.home_of(id).is_some_and(|old| old != home) {
+            true => self.stop_everywhere(engine, id, "", carry).await,
+            false => None,
+        };
+        if let Some(Stopped { saved: Some(Ok(saved)), .. }) = &moved {
+            checkpoint = Some(saved.bytes.clone());
+        }
+        let (mut replaced, mut saved) = moved.map(|moved| (moved.last, moved.saved)).unzip();
+        let mut saved: StateAnswer = saved.take().flatten();
+        let (mut prepared, mut letters) = (Some(prepared), 0);
+        for process in followers.with_home_last(home) {
+            let begin = Begin {
+                id: id.to_owned(),
+                carry,
+                letters: if process == home { letters } else { 0 },
+                checkpoint: if process == home { checkpoint.take() } else { None },
+            };
+            let left = match followers.of(process) {
+                Some(follower) => match follower.order(&Order::Begin(begin)).await {
+                    Answer::Left(left) => Ok((left.letters, of_wire(left.saved))),
+                    Answer::Refused(refusal) => Err(refusal.of_process(process, &follower.host).text()),
+                    answer => Err(format!("process {process} answers {answer:?}")),
+                },
+                None => match prepared.take() {
+                    Some(mut own) => {
+                        begin.checkpoint.into_iter().for_each(|checkpoint| own.continue_from(checkpoint));
+                        let begun = own.replace_after(carry, begin.letters).await.map_err(text_of);
+                        begun.map(|old| {
+                            let (last, saved, letters) = match old {
+                                Some(old) => (Some(old.last), old.saved, old.letters),
+                                None => (None, None, 0),
+                            };
+                            replaced = last.or(replaced.take());
+                            (letters, saved)
+                        })
+                    }
+                    None => Ok((0, None)),
+                },
+            };
+            match left {
+                Ok((sent, state)) => {
+                    letters += sent;
+                    saved = state.or(saved);
+                }
+                Err(error) => {
+                    if let Some(prepared) = prepared.take() {
+                        prepared.undo().await;
+                    }
+                    self.abandon_elsewhere(id).await;
+                    let stop = Order::Stop { id: id.to_owned(), message: String::new(), keep: false, letters: 0 };
+                    followers.order(&stop).await;
+                    engine.stop_rule(id, false).await;
+                    return Err(error);
+                }
+            }
+        }
+        Ok(replaced.map(|last| Replaced { last, saved, letters }))
+    }
+
+    /// Stops a rule in all processes, in the one with its state last: by then it is known how many rows are on their
+    /// way there. `None` if it does not run.
+    pub(in crate::service) async fn stop_everywhere(
+        &self,
+        engine: &Engine,
+        id: &str,
+        message: &str,
+        keep: bool,
+    ) -> Option<Stopped> {
+        let Some(followers) = self.followers() else { return engine.stop_rule(id, keep).await };
+        let home = engine.home_of(id)?;
+        let (mut own, mut letters, mut saved) = (None, 0, None);
+        for process in followers.with_home_last(home) {
+            let (keep, far) = if process == home { (keep, letters) } else { (false, 0) };
+            match followers.of(process) {
+                Some(follower) => {
+                    let (id, message) = (id.to_owned(), message.to_owned());
+                    match follower.order(&Order::Stop { id, message, keep, letters: far }).await {
+                        Answer::Left(left) => {
+                            letters += left.letters;
+                            saved = of_wire(left.saved).or(saved);
+                        }
+                        answer => tracing::warn!(process, ?answer, "a rule is not stopped in order"),
+                    }
+                }
+                None => {
+                    own = engine.stop_rule_after(id, keep, far).await;
+                    letters += own.as_ref().map_or(0, |own| own.letters);
+                }
+            }
+        }
+        own.map(|own| Stopped { saved: own.saved.or(saved), ..own })
+    }
+
+    /// Stops all rules in all processes, if there are others, and stores their states: afterwards nothing is on its way
+    /// between the processes.
+    pub(in crate::service) async fn stop_with_others(&self, engine: &Engine) {
+        if self.followers().is_none() {
+            return;
+        }
+        let stop = |id: String| async move {
+            let stopped = self.stop_everywhere(engine, &id, "", true).await;
+            self.keep_state(None, &id, stopped.and_then(|stopped| stopped.saved)).await;
+        };
+        join_all(engine.status().await.into_iter().map(|rule| stop(rule.id))).await;
+    }
+
+    /// The state of a rule, from the process that has it; `None` if there is none, or if it is stored already.
+    pub(in crate::service) async fn save_everywhere(&self, engine: &Engine, id: &str) -> StateAnswer {
+        let home = self.followers().zip(engine.home_of(id));
+        let Some((followers, home)) = home.filter(|(_, home)| *home != LEADER) else {
+            return engine.save_rule(id).await;
+        };
+        let follower = followers.of(home)?;
+        let _place = followers.states.acquire().await.ok()?;
+        match follower.order(&Order::Save { id: id.to_owned() }).await {
+            Answer::Saved(saved) => of_wire(saved),
+            _ => None,
+        }
+    }
+
+    /// Records that a state of a rule is on disk, where the rule has its state.
+    pub(in crate::service) async fn is_kept(&self, engine: &Engine, id: &str, mark: Mark) {
+        let home = self.followers().zip(engine.home_of(id));
+        match home.and_then(|(followers, home)| followers.of(home)) {
+            Some(follower) => drop(follower.order(&Order::Kept { id: id.to_owned(), mark }).await),
+            None => engine.kept(id, mark),
+        }
+    }
+
+    /// Lets the other processes forget a rule that was deleted.
+    pub(in crate::service) async fn forget_elsewhere(&self, id: &str) {
+        if let Some(followers) = self.followers() {
+            followers.order(&Order::Forget { id: id.to_owned() }).await;
+        }
+    }
+
+    /// Sets the time zone of the other processes.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub(in crate::service) async fn use_zone_elsewhere(&self, zone: &jiff::tz::TimeZone) -> Result<(), ServiceError> {
+        let (Some(followers), Some(zone)) = (self.followers(), zone.iana_name()) else { return Ok(()) };
+        for (follower, answer) in followers.order(&Order::UseZone(zone.to_owned())).await {
+            if let Answer::Refused(refusal) = answer {
+                return Err(follower.refuses(refusal));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the other processes say about rules: by process, its address and its reports in the order of the rules.
+    /// `None`: it has not answered in time.
+    pub(super) async fn reports_elsewhere(
+        &self,
+        ids: &[String],
+    ) -> Vec<(usize, &str, Option<Vec<Option<PartReport>>>)> {
+        let Some(followers) = self.followers() else { return Vec::new() };
+        let order = &Order::Report(ids.to_vec());
+        let asked = followers.links.iter().map(|follower| async move {
+            let reports = match tokio::time::timeout(REPORTING, follower.order(order)).await {
+                Ok(Answer::Reports(reports)) if reports.len() == ids.len() => Some(reports),
+                _ => None,
+            };
+            (follower.process, follower.host.as_str(), reports)
+        });
+        join_all(asked).await
+    }
+
+    /// Takes what another process tells.
+    pub(super) async fn hear(self, event: Event) {
+        match event {
+            Event::Failed { id, error } => self.fail_rule(&id, Some(error)).await,
+            Event::Ends => {
+                tracing::warn!("another process is told to end: all processes end");
+                self.ask_to_end(ANOTHER_ENDS);
+            }
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The status of a rule over all processes: each reports its own counts, and process 0 adds them up.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::Service;
+use super::super::error::ServiceError;
+use super::super::status::{Counters, Link, RuleReport};
+use crate::engine::RuleStatus;
+use crate::metrics::{FeedCounts, Losses, known_cause};
+
+/// What one process counts of a rule.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct PartReport {
+    counts: Counts,
+    feed: FeedCounts,
+    watermark: Option<i64>,
+    parts: Vec<(String, PartCounters)>,
+    /// Source or sink, its name, the cause, and how many messages were lost.
+    losses: Vec<(String, String, String, u64)>,
+}
+
+/// Rows and messages of a rule in one process.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    pub rows_in: u64,
+    pub rows_out: u64,
+    pub errors: u64,
+    pub dropped: u64,
+    pub late: u64,
+    pub future: u64,
+}
+
+/// The share of one process in a rule's counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Share {
+    pub process: usize,
+    pub host: String,
+    /// `None`: it has not answered in time, so its counts are missing in the sums.
+    pub counts: Option<Counts>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct PartCounters {
+    records_in: u64,
+    records_out: u64,
+    processed: u64,
+    latency_us: u64,
+    queued: usize,
+    last_invocation: i64,
+    exceptions: u64,
+    last_exception: Option<(i64, String)>,
+    link: Option<Link>,
+    dropped: Vec<(String, u64)>,
+}
+
+impl Counts {
+    fn of(status: &RuleStatus) -> Counts {
+        let RuleStatus { rows_in, rows_out, errors, dropped, late, future, .. } = *status;
+        Counts { rows_in, rows_out, errors, dropped, late, future }
+    }
+}
+
+impl PartReport {
+    pub fn of(report: &RuleReport) -> PartReport {
+        let part = |(name, counters): &(String, Counters)| {
+            let Counters {
+                records_in, records_out, processed, latency_us, queued, last_invocation, exceptions, ..
+            } = *counters;
+            let dropped = counters.dropped.iter().map(|(cause, count)| ((*cause).to_owned(), *count));
+            let counters = PartCounters {
+                records_in,
+                records_out,
+                processed,
+                latency_us,
+                queued,
+                last_invocation,
+                exceptions,
+                last_exception: counters.last_exception.clone(),
+                link: counters.link.clone(),
+                dropped: dropped.collect(),
+            };
+            (name.clone(), counters)
+        };
+        let lost = report.losses.iter();
+        PartReport {
+            counts: report.engine.as_ref().map(Counts::of).unwrap_or_default(),
+            feed: report.engine.as_ref().map(|engine| engine.feed).unwrap_or_default(),
+            watermark: report.engine.as_ref().and_then(|engine| engine.watermark),
+            parts: report.parts.iter().map(part).collect(),
+            losses: lost.map(|(part, name, cause, count)| (part.into(), name.into(), cause.into(), count)).collect(),
+        }
+    }
+
+    /// Adds these counts to those of process 0.
+    fn add_to(self, report: &mut RuleReport) {
+        if let Some(engine) = &mut report.engine {
+            let Counts { rows_in, rows_out, errors, dropped, late, future } = self.counts;
+            engine.rows_in += rows_in;
+            engine.rows_out += rows_out;
+            engine.errors += errors;
+            engine.dropped += dropped;
+            engine.late += late;
+            engine.future += future;
+            engine.feed = engine.feed.and(self.feed);
+            engine.watermark = engine.watermark.max(self.watermark);
+        }
+        let mut losses = Losses::default();
+        for (part, name, cause, count) in &self.losses {
+            losses.add_named(part, name, cause, *count);
+        }
+        report.losses.merge(&losses);
+        for (name, more) in self.parts {
+            if let Some((_, counters)) = report.parts.iter_mut().find(|(known, _)| *known == name) {
+                more.add_to(counters);
+            }
+        }
+    }
+}
+
+impl PartCounters {
+    fn add_to(self, counters: &mut Counters) {
+        counters.records_in += self.records_in;
+        counters.records_out += self.records_out;
+        counters.processed += self.processed;
+        counters.latency_us = counters.latency_us.max(self.latency_us);
+        counters.queued += self.queued;
+        counters.last_invocation = counters.last_invocation.max(self.last_invocation);
+        counters.exceptions += self.exceptions;
+        counters.last_exception = counters.last_exception.take().max(self.last_exception);
+        if let (Some(own), Some(other)) = (&mut counters.link, self.link)
+            && (other.state, other.connected) > (own.state, own.connected)
+        {
+            *own = other;
+        }
+        for (cause, count) in self.dropped {
+            let cause = known_cause(&cause);
+            match counters.dropped.iter_mut().find(|(known, _)| *known == cause) {
+                Some((_, known)) => *known += count,
+                None => counters.dropped.push((cause, count)),
+            }
+        }
+    }
+}
+
+impl Service {
+    /// The status of a rule over all processes.
+    ///
+    /// # Errors
+    /// [`ServiceError::NoRuleStatus`]
+    pub async fn rule_report(&self, id: &str) -> Result<RuleReport, ServiceError> {
+        let mut reports = vec![(id.to_owned(), self.rule_status(id).await?)];
+        self.add_shares(&mut reports).await;
+        Ok(reports.remove(0).1)
+    }
+
+    /// The status of all rules over all processes, by id.
+    pub async fn rule_reports(&self) -> Vec<(String, RuleReport)> {
+        let mut reports = Vec::new();
+        for rule in self.rules() {
+            // One that was dropped in between is not there any more.
+            if let Ok(report) = self.rule_status(&rule.id).await {
+                reports.push((rule.id, report));
+            }
+        }
+        self.add_shares(&mut reports).await;
+        reports
+    }
+
+    /// Adds what the other processes count.
+    async fn add_shares(&self, reports: &mut [(String, RuleReport)]) {
+        let ids: Vec<String> = reports.iter().map(|(id, _)| id.clone()).collect();
+        let Some(followers) = self.followers() else { return };
+        let elsewhere = self.reports_elsewhere(&ids).await;
+        for (_, report) in reports.iter_mut() {
+            let counts = Some(report.engine.as_ref().map(Counts::of).unwrap_or_default());
+            report.shares.push(Share { process: super::LEADER, host: followers.host.clone(), counts });
+        }
+        for (process, host, answer) in elsewhere {
+            let silent = answer.is_none();
+            let mut answer = answer.into_iter().flatten();
+            for (_, report) in reports.iter_mut() {
+                let part = answer.next().flatten().unwrap_or_default();
+                let counts = (!silent).then_some(part.counts);
+                report.shares.push(Share { process, host: host.to_owned(), counts });
+                part.add_to(report);
+            }
+        }
+        for (_, report) in reports.iter_mut() {
+            report.sum_up();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_of_processes_add_up() {
+        let link =
+            |state, connected| Some(Link { state, connected, disconnected: 0, message: String::new(), tried: 0 });
+        let mut own = Counters { records_in: 3, queued: 1, dropped: vec![("slow client", 2)], ..Counters::default() };
+        (own.link, own.last_exception) = (link(0, 0), Some((5, "early".to_owned())));
+        let other = PartCounters {
+            records_in: 4,
+            exceptions: 1,
+            last_exception: Some((7, "late".to_owned())),
+            link: link(1, 9),
+            dropped: vec![("slow client".to_owned(), 1), ("client left".to_owned(), 6)],
+            ..PartCounters::default()
+        };
+        other.add_to(&mut own);
+        assert_eq!((own.records_in, own.exceptions, own.queued), (7, 1, 1));
+        assert_eq!(own.last_exception, Some((7, "late".to_owned())));
+        assert_eq!(own.dropped, [("slow client", 3), ("client left", 6)]);
+        assert_eq!(own.link, link(1, 9), "the process that is connected is shown");
+    }
+}

@@ -1,0 +1,148 @@
+//! A rule in a process that takes orders: it is opened, begins and stops as process 0 says.
+//!
+//! What was opened waits, in a task of its own, for the order to begin; nothing else of this process waits for it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use tokio::sync::oneshot;
+
+use super::super::definition::{Definition, Planned};
+use super::super::error::ServiceError;
+use super::super::processes::{Begin, Recipe, Refusal};
+use super::super::{Service, locked};
+use super::entry::{Entry, State};
+use super::life::{has_begun, has_stopped, refusal_of, text_of};
+use crate::engine::{Replaced, Stopped};
+
+/// Opened rules that wait for the order to begin, by id.
+pub(in crate::service) type ReadyRules = Mutex<HashMap<String, oneshot::Sender<Decision>>>;
+
+/// What becomes of an opened rule.
+pub(in crate::service) enum Decision {
+    Begin(Begin, oneshot::Sender<Result<Option<Replaced>, Refusal>>),
+    /// It is closed again; told when it is.
+    Abandon(oneshot::Sender<()>),
+}
+
+impl Service {
+    /// Opens everything that a rule needs.
+    ///
+    /// # Errors
+    /// [`Refusal`]; everything is closed again then.
+    pub(in crate::service) async fn prepare_part(&self, recipe: Recipe) -> Result<(), Refusal> {
+        let (decide, decision) = oneshot::channel();
+        let (told, ready) = oneshot::channel();
+        locked(&self.inner.ready_rules).insert(recipe.id.clone(), decide);
+        let service = self.clone();
+        tokio::spawn(async move { service.hold_ready(recipe, told, decision).await });
+        ready.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Begins an opened rule in place of the running version.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then neither version runs here.
+    pub(in crate::service) async fn begin_part(&self, begin: Begin) -> Result<Option<Replaced>, Refusal> {
+        let Some(decide) = locked(&self.inner.ready_rules).remove(&begin.id) else { return Err(Refusal::Stopping) };
+        let (done, begun) = oneshot::channel();
+        let _ = decide.send(Decision::Begin(begin, done));
+        begun.await.unwrap_or(Err(Refusal::Stopping))
+    }
+
+    /// Closes an opened rule again.
+    pub(in crate::service) async fn abandon_part(&self, id: &str) {
+        let Some(decide) = locked(&self.inner.ready_rules).remove(id) else { return };
+        let (done, abandoned) = oneshot::channel();
+        let _ = decide.send(Decision::Abandon(done));
+        let _ = abandoned.await;
+    }
+
+    /// Opens a rule, and holds it open until it is decided what becomes of it.
+    async fn hold_ready(
+        &self,
+        recipe: Recipe,
+        told: oneshot::Sender<Result<(), Refusal>>,
+        decision: oneshot::Receiver<Decision>,
+    ) {
+        let engine = self.inner.engine.read().await;
+        let Some(engine) = engine.as_ref() else { return };
+        let opened = async {
+            let (definition, planned) = self.plan_part(&recipe).map_err(refusal_of_plan)?;
+            let Planned { spec, nodes, .. } = planned;
+            let prepared = engine.prepare_rule_as(spec, recipe.number).await.map_err(refusal_of)?;
+            Ok((definition, nodes, prepared))
+        };
+        let (definition, nodes, mut prepared) = match opened.await {
+            Ok(opened) => opened,
+            Err(refusal) => {
+                locked(&self.inner.ready_rules).remove(&recipe.id);
+                let _ = told.send(Err(refusal));
+                return;
+            }
+        };
+        let _ = told.send(Ok(()));
+        let decision = tokio::select! {
+            decision = decision => decision.ok(),
+            () = self.inner.shutdown.cancelled() => None,
+        };
+        match decision {
+            Some(Decision::Begin(begin, done)) => {
+                begin.checkpoint.into_iter().for_each(|checkpoint| prepared.continue_from(checkpoint));
+                let begun = prepared.replace_after(begin.carry, begin.letters).await;
+                let begun = begun.map_err(|error| Refusal::Failed(text_of(error)));
+                if let Ok(replaced) = &begun {
+                    let entry = self.part(&recipe.id, &definition, &recipe.text);
+                    let status = engine.rule_status(&recipe.id).await;
+                    has_begun(&entry, nodes, status.as_ref(), replaced.as_ref().map(|old| old.last.clone()));
+                }
+                let _ = done.send(begun);
+            }
+            Some(Decision::Abandon(done)) => {
+                prepared.undo().await;
+                let _ = done.send(());
+            }
+            None => prepared.undo().await,
+        }
+    }
+
+    /// Plans a rule as process 0 has planned it.
+    fn plan_part(&self, recipe: &Recipe) -> Result<(Arc<Definition>, Planned), ServiceError> {
+        let config = self.config();
+        let definition = Definition::read(&recipe.text, Some(&recipe.id), &config.rule)?;
+        let catalog = locked(&self.inner.relations).with_statements(&recipe.statements)?;
+        let planned = definition.plan(&catalog, &config)?;
+        let planned = if recipe.unchecked { planned.unchecked() } else { planned };
+        Ok((Arc::new(definition), planned))
+    }
+
+    /// The entry of a rule, with this definition.
+    fn part(&self, id: &str, definition: &Arc<Definition>, text: &str) -> Arc<Entry> {
+        let mut rules = locked(&self.inner.rules);
+        let new = || Entry::new(id, State { created: true, ..State::of(definition, text) });
+        let entry = rules.entry(id.to_owned()).or_insert_with(new).clone();
+        locked(&entry.state).redefine(definition, text);
+        entry
+    }
+
+    /// Stops a rule once so many letters of other processes have come for it; `None` if it does not run.
+    pub(in crate::service) async fn stop_part(
+        &self,
+        id: &str,
+        message: &str,
+        keep: bool,
+        letters: u64,
+    ) -> Option<Stopped> {
+        let engine = self.inner.engine.read().await;
+        let stopped = engine.as_ref()?.stop_rule_after(id, keep, letters).await?;
+        if let Some(entry) = self.entry(id) {
+            has_stopped(&entry, Some(stopped.last.clone()), message);
+        }
+        Some(stopped)
+    }
+}
+
+fn refusal_of_plan(error: ServiceError) -> Refusal {
+    let connector = matches!(error, ServiceError::Connector(_));
+    Refusal::Refused { text: error.to_string(), connector }
+}

@@ -1,0 +1,121 @@
+//! The service as a whole: what comes back after a restart, and what schedules do.
+
+use super::*;
+use crate::io::websocket::ServerSettings;
+use crate::sql::ast::Relation;
+
+pub(super) async fn opened(data: &std::path::Path) -> Service {
+    opened_by(data, Clock::System).await
+}
+
+async fn opened_by(data: &std::path::Path, clock: Clock) -> Service {
+    let server = ServerSettings { ip: "127.0.0.1".to_owned(), port: 0, ..ServerSettings::default() };
+    let config = Config { server, ..Config::default() };
+    Service::open_by(ServiceSettings { config, data: data.to_owned(), workers: 1, cluster: None }, clock).await.unwrap()
+}
+
+#[tokio::test]
+async fn what_was_wanted_comes_back() {
+    let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
+    let service = opened(&data).await;
+    service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+    for (id, more) in [("runs", ""), ("stopped", ""), ("temporary", ", \"temp\": true"), ("gone", "")] {
+        let rule =
+            format!("{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}]{more}}}");
+        assert_eq!(service.create_rule(&rule).await.unwrap(), id);
+    }
+    service.stop_rule("stopped").await.unwrap();
+    service.delete_rule("gone").await.unwrap();
+    let refused = service.drop_relation(Relation::Stream, "demo", false).await;
+    assert!(matches!(refused, Err(ServiceError::Referenced { .. })));
+    service.stop().await;
+    assert!(matches!(service.start_rule("stopped").await, Err(ServiceError::Stopping)));
+    drop(service);
+
+    // The timer's task releases the service, and with it the store, within a moment.
+    let service = loop {
+        let config = Config { server: ServerSettings { port: 0, ..ServerSettings::default() }, ..Config::default() };
+        match Service::open(ServiceSettings { config, data: data.clone(), workers: 1, cluster: None }).await {
+            Ok(service) => break service,
+            Err(StartError::Store(StoreError::InUse(_))) => tokio::task::yield_now().await,
+            Err(error) => panic!("{error}"),
+        }
+    };
+    service.resume().await;
+    let phases: Vec<(String, Phase)> = service.rules().into_iter().map(|rule| (rule.id, rule.phase)).collect();
+    assert_eq!(phases, [("runs".to_owned(), Phase::Running), ("stopped".to_owned(), Phase::Stopped)]);
+    assert_eq!(service.relations(Relation::Stream, None).len(), 1);
+    service.stop().await;
+    drop(service);
+    let _ = std::fs::remove_dir_all(&data);
+}
+
+/// Waits until a rule is in this state.
+async fn comes_to(service: &Service, id: &str, phase: Phase) {
+    let wait = async {
+        while service.rule_status(id).await.unwrap().phase != phase {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap();
+}
+
+#[tokio::test]
+async fn schedules_follow_the_clock_and_durations_the_time_that_goes_by() {
+    use std::sync::atomic::{AtomicI64, Ordering};
+    const HOUR: i64 = 3_600_000;
+    let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
+    // Half past an hour.
+    let (wall, monotonic) = (Arc::new(AtomicI64::new(472_222 * HOUR + HOUR / 2)), Arc::new(AtomicI64::new(0)));
+    let service = opened_by(&data, Clock::Stepping { wall: wall.clone(), monotonic: monotonic.clone() }).await;
+    service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+    for (id, options) in
+        [("brief", "{\"duration\": \"60s\"}"), ("hourly", "{\"cron\": \"0 * * * *\", \"duration\": \"10m\"}")]
+    {
+        let rule = format!(
+            "{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}], \"options\": {options}}}"
+        );
+        service.create_rule(&rule).await.unwrap();
+    }
+    comes_to(&service, "hourly", Phase::Scheduled).await;
+    // The clock is set to the next full hour: cron begins, and the duration has not gone by.
+    wall.fetch_add(HOUR / 2 + 1000, Ordering::Relaxed);
+    comes_to(&service, "hourly", Phase::Running).await;
+    assert_eq!(service.rule_status("brief").await.unwrap().phase, Phase::Running);
+    // And back: cron waits again.
+    wall.fetch_sub(HOUR / 4, Ordering::Relaxed);
+    comes_to(&service, "hourly", Phase::Scheduled).await;
+    assert_eq!(service.rule_status("brief").await.unwrap().phase, Phase::Running);
+    wall.fetch_add(61_000, Ordering::Relaxed);
+    monotonic.fetch_add(61_000, Ordering::Relaxed);
+    comes_to(&service, "brief", Phase::Stopped).await;
+    service.stop().await;
+    let _ = std::fs::remove_dir_all(&data);
+}
+
+#[tokio::test]
+async fn a_schedule_is_kept() {
+    let data = std::env::temp_dir().join(format!("plutino-service-{}-{:x}", std::process::id(), fastrand::u64(..)));
+    let service = opened(&data).await;
+    service.create_relation("CREATE STREAM demo () WITH (DATASOURCE=\"/in\", TYPE=\"websocket\")").await.unwrap();
+    for (id, options) in [
+        ("brief", "{\"duration\": \"50ms\"}"),
+        ("past", "{\"cronDatetimeRange\": [{\"begin\": \"2020-01-01 00:00:00\", \"end\": \"2020-01-02 00:00:00\"}]}"),
+    ] {
+        let rule = format!(
+            "{{\"id\": \"{id}\", \"sql\": \"SELECT a FROM demo\", \"actions\": [{{\"nop\": {{}}}}], \"options\": {options}}}"
+        );
+        service.create_rule(&rule).await.unwrap();
+    }
+    assert_eq!(service.rule_status("past").await.unwrap().phase, Phase::Scheduled);
+    let over = loop {
+        let report = service.rule_status("brief").await.unwrap();
+        if !matches!(report.phase, Phase::Running | Phase::Stopping) {
+            break report;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!((over.phase, over.message.as_str()), (Phase::Stopped, "duration terminated"));
+    service.stop().await;
+    let _ = std::fs::remove_dir_all(&data);
+}

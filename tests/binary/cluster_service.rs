@@ -1,0 +1,338 @@
+//! `plutino serve --hosts`: one catalog for two processes, which run its rules as one.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use tokio_tungstenite::connect_async;
+
+use super::process::serve::{Folder, Served, free_port, refused};
+use super::process::{Client, next, send, stream};
+
+/// How long a process may outlive another one that dies.
+const AFTERLIFE: Duration = Duration::from_secs(5);
+
+/// Two processes, each in a folder of its own, which may start several times.
+struct Pair {
+    folders: [Folder; 2],
+    hosts: String,
+}
+
+impl Pair {
+    fn new(name: &str) -> Pair {
+        let folders = [Folder::new(&format!("{name}-0")), Folder::new(&format!("{name}-1"))];
+        Pair { folders, hosts: format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port()) }
+    }
+
+    fn command(&self, process: usize) -> std::process::Command {
+        let mut command = self.folders[process].command();
+        command.args(["--log", "warn,plutino=debug", "--hosts", &self.hosts, "--process", &process.to_string()]);
+        command
+    }
+
+    async fn start(&self) -> [Served; 2] {
+        self.start_with([self.command(0), self.command(1)]).await
+    }
+
+    async fn start_with(&self, commands: [std::process::Command; 2]) -> [Served; 2] {
+        let [first, second] = commands.map(|command| tokio::task::spawn_blocking(move || Served::start(command)));
+        [first.await.expect("it starts"), second.await.expect("it starts")]
+    }
+}
+
+async fn connect(served: &Served, path: &str) -> Client {
+    connect_async(served.data_url(path)).await.expect("the endpoint is there").0
+}
+
+async fn clients(processes: &[Served; 2], path: &str) -> [Client; 2] {
+    [connect(&processes[0], path).await, connect(&processes[1], path).await]
+}
+
+/// A request that succeeds.
+async fn ask(served: &Served, method: &str, path: &str, body: Value) -> String {
+    served.asks(method, path, &body).await.done()
+}
+
+async fn create_stream(served: &Served, name: &str) {
+    ask(served, "POST", "/streams", json!({"sql": stream(name, "", "")})).await;
+}
+
+/// A rule whose results go to a path of the data server, one a message.
+fn rule(id: &str, sql: &str, options: Value) -> Value {
+    let sink = json!({"path": format!("/{id}"), "sendSingle": true});
+    json!({"id": id, "sql": sql, "options": options, "actions": [{"websocket": sink}]})
+}
+
+async fn status(served: &Served, id: &str) -> Value {
+    let path = format!("/rules/{id}/status?details=true");
+    served.asks("GET", &path, &Value::Null).await.json()
+}
+
+#[tokio::test]
+async fn a_rule_is_made_changed_stopped_and_dropped_in_all_processes() {
+    let pair = Pair::new("serve-one");
+    let processes = pair.start().await;
+    create_stream(&processes[0], "demo").await;
+    ask(&processes[0], "POST", "/rules", rule("pass", "SELECT n FROM demo", json!({}))).await;
+    let counting = "SELECT count(*) AS c, sum(n) AS s FROM demo GROUP BY COUNTWINDOW(10)";
+    ask(&processes[0], "POST", "/rules", rule("counts", counting, json!({}))).await;
+    let (mut senders, mut passed) = (clients(&processes, "/demo").await, clients(&processes, "/pass").await);
+    let mut counted = clients(&processes, "/counts").await;
+    for n in 0..10 {
+        send(&mut senders[n % 2], json!({"n": n}).to_string()).await;
+    }
+    for receiver in &mut passed {
+        let mut came = Vec::new();
+        while came.len() < 10 {
+            came.push(next(receiver).await.expect("it goes on")["n"].as_u64().expect("a number"));
+        }
+        came.sort_unstable();
+        assert_eq!(came, (0..10).collect::<Vec<u64>>());
+    }
+    for receiver in &mut counted {
+        assert_eq!(next(receiver).await, Some(json!({"c": 10, "s": 45})));
+    }
+    // The counts are those of both processes.
+    let shown = status(&processes[0], "counts").await;
+    assert_eq!(shown["source_demo_0_records_in_total"], 10, "{shown}");
+    let shares: Vec<(&Value, &Value)> = shown["processes"]
+        .as_array()
+        .expect("there are several")
+        .iter()
+        .map(|share| (&share["process"], &share["rowsIn"]))
+        .collect();
+    assert_eq!(shares, [(&json!(0), &json!(5)), (&json!(1), &json!(5))]);
+
+    // Its clients stay with a new version, and those of both processes get its results.
+    ask(&processes[0], "PUT", "/rules/pass", rule("pass", "SELECT n, n * 2 AS twice FROM demo", json!({}))).await;
+    for n in 0..2 {
+        send(&mut senders[n], json!({"n": n}).to_string()).await;
+        for receiver in &mut passed {
+            assert_eq!(next(receiver).await, Some(json!({"n": n, "twice": n * 2})));
+        }
+    }
+    // What was counted before goes on in a new version.
+    let doubling = "SELECT count(*) AS c, sum(n) AS s FROM demo GROUP BY COUNTWINDOW(10)";
+    ask(&processes[0], "PUT", "/rules/counts", rule("counts", doubling, json!({"qos": 1}))).await;
+
+    ask(&processes[0], "POST", "/rules/pass/stop", Value::Null).await;
+    for receiver in &mut passed {
+        assert_eq!(next(receiver).await, None, "clients get a close frame");
+    }
+    assert_eq!(status(&processes[1], "pass").await["status"], "stopped");
+    ask(&processes[0], "POST", "/rules/pass/start", Value::Null).await;
+    assert_eq!(status(&processes[1], "pass").await["status"], "running");
+    for id in ["pass", "counts"] {
+        ask(&processes[0], "DELETE", &format!("/rules/{id}"), Value::Null).await;
+        let gone = processes[1].asks("GET", &format!("/rules/{id}/status"), &Value::Null).await;
+        assert_eq!(gone.status, 404, "{}", gone.body);
+    }
+    ask(&processes[0], "DELETE", "/streams/demo", Value::Null).await;
+}
+
+#[tokio::test]
+async fn a_process_without_the_catalog_says_where_it_is() {
+    let pair = Pair::new("serve-rest");
+    let processes = pair.start().await;
+    create_stream(&processes[0], "demo").await;
+    ask(&processes[0], "POST", "/rules", rule("pass", "SELECT n FROM demo", json!({}))).await;
+    for (method, path) in
+        [("GET", "/rules"), ("POST", "/streams?x=1"), ("DELETE", "/rules/pass/status"), ("GET", "/stop")]
+    {
+        let sent_on = processes[1].asks(method, path, &Value::Null).await;
+        assert_eq!(sent_on.status, 307, "{method} {path}");
+        assert_eq!(sent_on.headers["location"], processes[0].url(path));
+    }
+    assert_eq!(processes[1].asks("GET", "/ping", &Value::Null).await.status, 200);
+    let about = processes[1].asks("GET", "/", &Value::Null).await.json();
+    assert_eq!(about["version"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(status(&processes[1], "pass").await["status"], "running");
+    let metrics = ask(&processes[1], "GET", "/metrics", Value::Null).await;
+    assert!(metrics.contains("rule=\"pass\""), "{metrics}");
+    let hostile =
+        super::process::serve::ask(&processes[1].rest, "GET", "/rules", "origin: http://evil.example\r\n", "");
+    assert_eq!(hostile.expect("an answer").status, 403);
+}
+
+#[tokio::test]
+async fn what_needs_a_single_process_is_refused() {
+    let pair = Pair::new("serve-alone");
+    let processes = pair.start().await;
+    create_stream(&processes[0], "demo").await;
+    ask(&processes[0], "POST", "/rules", rule("pass", "SELECT n FROM demo", json!({}))).await;
+    let table = "CREATE TABLE t (id BIGINT) WITH (TYPE=\"memory\", DATASOURCE=\"t\", KEY=\"id\", KIND=\"lookup\")";
+    let trial = json!({"id": "try", "sql": "SELECT * FROM demo", "sinkProps": {"sendSingle": true}});
+    for (method, path, body) in [
+        ("POST", "/views", json!({"sql": "CREATE VIEW v WITH (KEY=\"n\") AS SELECT n FROM demo"})),
+        ("POST", "/tables", json!({ "sql": table })),
+        ("POST", "/ruletest", trial),
+        ("POST", "/config/uploads", json!({"name": "a.csv", "content": "a"})),
+        ("GET", "/rules/pass/tap", Value::Null),
+    ] {
+        let answer = processes[0].asks(method, path, &body).await;
+        assert!(answer.status >= 400, "{path}: {} {}", answer.status, answer.body);
+        assert!(answer.body.contains("not possible with several processes"), "{path}: {}", answer.body);
+    }
+}
+
+#[tokio::test]
+async fn what_another_process_refuses_is_undone() {
+    let pair = Pair::new("serve-refuse");
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let mut second = pair.command(1);
+    second.env(super::process::serve::DATA_PORT, busy.local_addr().expect("it is bound").port().to_string());
+    let mut processes = pair.start_with([pair.command(0), second]).await;
+    // A file that only one machine has.
+    pair.folders[0].write("data/t.json", "[{\"id\": 1}]");
+    let table = "CREATE TABLE t (id BIGINT) WITH (TYPE=\"file\", DATASOURCE=\"t.json\", KEY=\"id\", KIND=\"lookup\")";
+    let answer = processes[0].asks("POST", "/tables", &json!({ "sql": table })).await;
+    assert!(answer.status >= 400 && answer.body.contains("process 1 (127.0.0.1:"), "{} {}", answer.status, answer.body);
+    assert_eq!(processes[0].asks("GET", "/tables", &Value::Null).await.json(), json!([]));
+    pair.folders[1].write("data/t.json", "[{\"id\": 1}]");
+    ask(&processes[0], "POST", "/tables", json!({ "sql": table })).await;
+
+    // A port that only one machine lacks: the rule exists, and says whose fault it is.
+    create_stream(&processes[0], "demo").await;
+    ask(&processes[0], "POST", "/rules", rule("pass", "SELECT n FROM demo", json!({}))).await;
+    let shown = status(&processes[0], "pass").await;
+    assert_eq!(shown["status"], "stopped by error", "{shown}");
+    let message = shown["message"].as_str().expect("a text");
+    assert!(message.starts_with("process 1 (127.0.0.1:") && message.contains("in use"), "{message}");
+    drop(busy);
+    ask(&processes[0], "POST", "/rules/pass/start", Value::Null).await;
+    let (mut sender, mut receiver) = (connect(&processes[0], "/demo").await, connect(&processes[0], "/pass").await);
+    send(&mut sender, "{\"n\": 1}").await;
+    assert_eq!(next(&mut receiver).await, Some(json!({"n": 1})));
+    processes.iter_mut().for_each(Served::kill);
+}
+
+#[tokio::test]
+async fn many_change_at_once() {
+    let pair = Pair::new("serve-many");
+    let processes = pair.start().await;
+    let leader = &processes[0];
+    create_stream(leader, "demo").await;
+    let works = (0..12).map(|number| async move {
+        let id = format!("r{number}");
+        let sql = format!("SELECT n, {number} AS number FROM demo");
+        for _ in 0..3 {
+            ask(leader, "POST", "/rules", rule(&id, &sql, json!({}))).await;
+            ask(leader, "PUT", &format!("/rules/{id}"), rule(&id, &sql, json!({"qos": 1}))).await;
+            ask(leader, "DELETE", &format!("/rules/{id}"), Value::Null).await;
+        }
+        ask(leader, "POST", "/rules", rule(&id, &sql, json!({}))).await;
+    });
+    join_all(works).await;
+    let mut sender = connect(&processes[1], "/demo").await;
+    for number in 0..12 {
+        let mut receiver = connect(leader, &format!("/r{number}")).await;
+        send(&mut sender, "{\"n\": 7}").await;
+        assert_eq!(next(&mut receiver).await, Some(json!({"n": 7, "number": number})));
+    }
+}
+
+/// Rules whose states are in both processes: which one follows from a name.
+const SUMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
+
+async fn create_sums(served: &Served, interval: &str) {
+    create_stream(served, "demo").await;
+    for id in SUMS {
+        let options = json!({"qos": 1, "checkpointInterval": interval});
+        ask(served, "POST", "/rules", rule(id, "SELECT acc_sum(n) AS s FROM demo", options)).await;
+    }
+}
+
+/// Sends numbers to both processes, and reads the sums until they are this one.
+async fn sums_become(processes: &[Served; 2], numbers: [u64; 2], sum: u64) {
+    let mut receivers = Vec::new();
+    for (number, id) in SUMS.into_iter().enumerate() {
+        receivers.push(connect(&processes[number % 2], &format!("/{id}")).await);
+    }
+    let mut senders = clients(processes, "/demo").await;
+    for (sender, number) in senders.iter_mut().zip(numbers) {
+        send(sender, json!({"n": number}).to_string()).await;
+    }
+    for receiver in &mut receivers {
+        next(receiver).await.expect("it goes on");
+        assert_eq!(next(receiver).await, Some(json!({"s": sum})));
+    }
+}
+
+#[tokio::test]
+async fn sums_go_on_after_a_kill() {
+    let pair = Pair::new("serve-kill");
+    let [mut first, mut second] = {
+        let processes = pair.start().await;
+        create_sums(&processes[0], "100ms").await;
+        sums_become(&processes, [1, 2], 3).await;
+        let told = SUMS.map(|id| format!("rule=\"{id}\""));
+        // The states of now: what was taken before they were asked for is in them.
+        let began = Instant::now();
+        while !told.iter().all(|rule| {
+            let said = processes[0].has_said();
+            said.lines()
+                .any(|line| line.contains("its state is on disk") && line.contains(rule) && line.contains("changes=2"))
+        }) {
+            assert!(began.elapsed() < Duration::from_secs(60), "{}", processes[0].has_said());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        processes
+    };
+    second.kill();
+    let killed = Instant::now();
+    let said = first.will_say(&["process 1"]).await;
+    assert!(said.contains("is gone: its connection was closed"), "{said}");
+    assert_eq!(first.ends().code(), Some(4));
+    assert!(killed.elapsed() < AFTERLIFE, "{:?}", killed.elapsed());
+
+    let processes = pair.start().await;
+    processes[0].states();
+    sums_become(&processes, [10, 20], 33).await;
+}
+
+#[tokio::test]
+async fn all_end_in_order_when_one_is_told_to() {
+    let pair = Pair::new("serve-end");
+    for (told, code, sum) in [(1, [4, 0], 3), (0, [0, 4], 6)] {
+        let mut processes = pair.start().await;
+        if sum == 3 {
+            create_sums(&processes[0], "1h").await;
+        }
+        processes[0].states();
+        sums_become(&processes, [1, 2], sum).await;
+        processes[told].signal("-TERM");
+        let codes = processes.each_mut().map(|process| process.ends().code());
+        assert_eq!(codes, code.map(Some), "{}\n\n{}", processes[0].has_said(), processes[1].has_said());
+    }
+}
+
+#[tokio::test]
+async fn processes_that_differ_refuse_each_other() {
+    let pair = Pair::new("serve-differ");
+    let mut second = pair.command(1);
+    second.env("KUIPER__RULE__QOS", "1");
+    let first = pair.command(0);
+    let said = [first, second].map(|command| tokio::task::spawn_blocking(move || refused(command)));
+    for said in join_all(said).await {
+        let said = said.expect("it ends");
+        assert!(said.contains("differs in the rule options, conf keys and connections in etc"), "{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_process_that_waits_says_so_and_one_that_fails_says_why() {
+    let pair = Pair::new("serve-wait");
+    // A store that cannot be opened.
+    pair.folders[0].write("data", "this is no folder");
+    let first = pair.command(0);
+    let first = tokio::task::spawn_blocking(move || refused(first));
+    let mut second = pair.command(1);
+    let second = tokio::task::spawn_blocking(move || second.output().expect("the binary starts"));
+    let second = second.await.expect("it ends");
+    let said = String::from_utf8_lossy(&second.stderr);
+    assert_eq!(second.status.code(), Some(4), "{said}");
+    assert!(said.contains("waiting for process 0 at 127.0.0.1:"), "{said}");
+    assert!(said.contains("process 0 (127.0.0.1:") && said.contains("cannot go on: cannot open the store"), "{said}");
+    let said = first.await.expect("it ends");
+    assert!(said.contains("cannot open the store"), "{said}");
+}
