@@ -153,3 +153,66 @@ impl RowBatch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partial(start: i64, weight: usize) -> Partial {
+        Partial { times: (start, start + 5), end: i64::MAX, weight, ..Partial::default() }
+    }
+
+    fn row(batch: &mut RowBatch, time: i64) {
+        batch.push(0, time, Instant::now(), &mut [Value::Int(time)]);
+    }
+
+    #[test]
+    fn partials_keep_their_place_among_rows() {
+        let (mut first, mut second) = (RowBatch::of_width(1), RowBatch::of_width(1));
+        (1..=2).for_each(|time| row(&mut first, time));
+        first.push_partial(partial(3, 10));
+        second.push_partial(partial(4, 20));
+        row(&mut second, 5);
+        second.push_partial(partial(6, 30));
+        first.append(second);
+        assert_eq!(first.weight(), 3 + 60);
+        let mut taken = Vec::new();
+        let mut next = 0;
+        loop {
+            while let Some(partial) = first.pop_partial(next) {
+                taken.push(partial.times.0);
+            }
+            let Some(time) = first.times.get(next) else { break };
+            taken.push(*time);
+            next += 1;
+        }
+        assert_eq!(taken, [1, 2, 3, 4, 5, 6]);
+        assert_eq!(first.weight(), 3);
+    }
+
+    #[test]
+    fn partials_stay_when_rows_are_taken() {
+        let mut batch = RowBatch::of_width(1);
+        row(&mut batch, 1);
+        batch.push_partial(partial(2, 7));
+        batch.clear_rows();
+        row(&mut batch, 3);
+        assert_eq!(batch.pop_partial(0).map(|partial| partial.times.0), Some(2));
+        batch.push_partial(partial(4, 1));
+        assert!(batch.pop_partial(0).is_none(), "the row comes first");
+        batch.clear();
+        assert!(batch.is_empty() && batch.weight() == 0);
+    }
+
+    #[test]
+    fn rows_by_the_clock_are_of_the_time_of_their_arrival() {
+        let mut batch = RowBatch::of_width(1);
+        (10..=20).step_by(10).for_each(|time| row(&mut batch, time));
+        batch.push_partial(partial(12, 1));
+        batch.come_at(15);
+        assert_eq!((&batch.times[..], batch.partials[0].1.times), (&[15, 20][..], (15, 15)));
+        batch.step_back(13);
+        assert_eq!((&batch.times[..], batch.partials[0].1.times), (&[13, 13][..], (13, 13)));
+        assert!(batch.stepped_back);
+    }
+}

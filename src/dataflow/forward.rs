@@ -4,7 +4,7 @@
 //! together with everything that advances the watermark; the queue decides which rows are late. At most about
 //! `IN_FLIGHT` rows are under way: beyond that the streams of this thread wait for the rule.
 //!
-//! Where the plan allows it, rows are accumulated here, and groups are sent ([`Combiner`]). They wait only while this
+//! Where the plan allows it, rows are accumulated here, and groups are sent (`combine`). They wait only while this
 //! thread has more messages: the thread of the state knows that, and ends no window before they have come. Whether an
 //! accumulated row is late is decided here, by what this thread has seen.
 
