@@ -91,7 +91,7 @@ pub enum LogError {
     Gone(#[from] reload::Error),
     #[error("the log cannot be written into {0}: {1}; check --log-dir and basic.fileLog")]
     File(PathBuf, String),
-    #[error("this process keeps no log files")]
+    #[error("this process keeps no log files, because it has no folder for them: start it with --log-dir")]
     NoFolder,
 }
 

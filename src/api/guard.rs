@@ -52,7 +52,7 @@ enum Refused {
     Host(String),
     #[error("pages of {0:?} may not use this service: add the origin to basic.restOrigins")]
     Origin(String),
-    #[error("pages of other sites may not use this service: add their origin to basic.restOrigins")]
+    #[error("this page's site is not allowed to use the service: add its origin to basic.restOrigins")]
     Site,
     #[error("the body must be application/json (uploads: or multipart/form-data) where a browser sends it")]
     ContentType,

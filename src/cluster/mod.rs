@@ -59,8 +59,8 @@ pub enum ClusterError {
     },
     /// the address is public
     #[error(
-        "process {process} would listen on {address}, a public address, and links between processes are neither \
-         encrypted nor authenticated: use an address of a private network (or wireguard), or say --allow-public"
+        "process {process} would listen on {address}, a public address; links between processes are not encrypted or \
+         authenticated: use an address of a private network (or wireguard), or say --allow-public"
     )]
     Public {
         /// this process

@@ -108,26 +108,48 @@ impl Config {
 
     /// This configuration with those settings of `new` that a running service takes over.
     pub fn taking_over(&self, new: &Config) -> Config {
-        let both = self.rest_tls.is_some() && new.rest_tls.is_some();
+        let old = self.clone();
+        // No `..old`: a new setting must be put on one of the two sides here, too.
         let server = ServerSettings {
             tls: new.server.tls.clone(),
             origins: new.server.origins.clone(),
             tokens: new.server.tokens.clone(),
             jwt: new.server.jwt.clone(),
-            ..self.server.clone()
+            ip: old.server.ip,
+            port: old.server.port,
+            handshake_timeout: old.server.handshake_timeout,
+            linger: old.server.linger,
+            max_connections: old.server.max_connections,
+            max_connections_per_ip: old.server.max_connections_per_ip,
+            unfinished_bytes: old.server.unfinished_bytes,
         };
+        let both = old.rest_tls.is_some() && new.rest_tls.is_some();
         Config {
             server,
             zone: new.zone.clone(),
             log: new.log.clone(),
             rest_hosts: new.rest_hosts.clone(),
             rest_origins: new.rest_origins.clone(),
-            rest_tls: if both { new.rest_tls.clone() } else { self.rest_tls.clone() },
+            rest_tls: if both { new.rest_tls.clone() } else { old.rest_tls },
             max_memory: new.max_memory,
             shutdown_timeout: new.shutdown_timeout,
             console_log: new.console_log,
             file_log: new.file_log,
-            ..self.clone()
+            rule: old.rule,
+            rest: old.rest,
+            file_roots: old.file_roots,
+            env_allow: old.env_allow,
+            egress_allow: old.egress_allow,
+            dial_loopback: old.dial_loopback,
+            reach: old.reach,
+            authentication: old.authentication,
+            rest_audit: old.rest_audit,
+            prometheus: old.prometheus,
+            log_file: old.log_file,
+            log_format: old.log_format,
+            sources: old.sources,
+            sinks: old.sinks,
+            connections: old.connections,
         }
     }
 }

@@ -64,8 +64,8 @@ impl PropertySets {
         }
     }
 
-    /// The properties under this key, over those of `default`; `None` if there is no such key. Without a key those of
-    /// `default` alone.
+    /// The properties of this conf key laid over those of `default`; without a key, those of `default`. `None`: there is no
+    /// such key.
     pub fn properties(&self, kind: &str, key: Option<&str>) -> Option<Map<String, Json>> {
         let key = key.filter(|key| !key.is_empty()).unwrap_or("default");
         let mut known = key == "default";

@@ -35,8 +35,8 @@ impl Place {
         Place { first: thread, count: 1, of }
     }
 
-    /// So many threads with `home` among them, each of which reads what its sockets bring. Where these are all, rules of
-    /// different homes read the stream together.
+    /// `count` threads from `home` on; each reads what its own sockets bring. If these are all threads, rules with different
+    /// homes share one reading of the stream.
     pub fn with(home: usize, count: usize, of: usize) -> Place {
         if count >= of { Place { first: 0, count: of, of } } else { Place { first: home, count: count.max(1), of } }
     }

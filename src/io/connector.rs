@@ -36,6 +36,8 @@ pub struct SourceKind {
     /// Checks properties; the text is the stream's DATASOURCE, empty if the properties name the place.
     check: fn(&str, &Map<String, Value>) -> Checked<SourceSpec>,
     entries: fn() -> Vec<Entry>,
+    /// Its chapter of docs/connectors.md; if there is a sink of this name, the same.
+    chapter: fn() -> String,
 }
 
 /// A kind of sink.
@@ -44,6 +46,8 @@ pub struct SinkKind {
     name: &'static str,
     check: fn(&Map<String, Value>) -> Checked<SinkSpec>,
     entries: fn() -> Vec<Entry>,
+    /// Its chapter of docs/connectors.md.
+    chapter: fn() -> String,
 }
 
 type Checked<T> = Result<(T, Vec<Warning>), Invalid>;
@@ -55,16 +59,19 @@ const SOURCES: &[SourceKind] = &[
             Ok(spec(Settings::source(path, props)?, |settings| SourceSpec::Websocket(settings.into())))
         },
         entries: Settings::properties,
+        chapter: config::reference,
     },
     SourceKind {
         name: "memory",
         check: |topic, props| Ok(spec(MemorySource::new(topic, props)?, SourceSpec::Memory)),
         entries: memory::entries,
+        chapter: memory::reference,
     },
     SourceKind {
         name: "file",
         check: |name, props| Ok(spec(FileSource::new(name, props)?, SourceSpec::File)),
         entries: file::entries,
+        chapter: file::reference,
     },
 ];
 
@@ -73,32 +80,43 @@ const SINKS: &[SinkKind] = &[
         name: "websocket",
         check: |props| Ok(spec(Settings::sink(props)?, |settings| SinkSpec::Websocket(settings.into()))),
         entries: Settings::properties,
+        chapter: config::reference,
     },
     SinkKind {
         name: "memory",
         check: |props| Ok(spec(MemorySink::new(props)?, SinkSpec::Memory)),
         entries: memory::entries,
+        chapter: memory::reference,
     },
     SinkKind {
         name: "rest",
         check: |props| Ok(spec(RestSink::new(props)?, |sink| SinkSpec::Rest(sink.into()))),
         entries: rest::entries,
+        chapter: rest::reference,
     },
-    SinkKind { name: "file", check: |props| Ok(spec(FileSink::new(props)?, SinkSpec::File)), entries: file::entries },
+    SinkKind {
+        name: "file",
+        check: |props| Ok(spec(FileSink::new(props)?, SinkSpec::File)),
+        entries: file::entries,
+        chapter: file::reference,
+    },
     SinkKind {
         name: "sse",
         check: |props| Ok(spec(Settings::events(props)?, |settings| SinkSpec::Websocket(settings.into()))),
         entries: Settings::event_properties,
+        chapter: config::events_reference,
     },
     SinkKind {
         name: "log",
         check: |props| properties::read::<()>(&[], props).1.finish(SinkSpec::Log(ConsoleSink)),
         entries: Vec::new,
+        chapter: || "## log\n\nA sink that writes each message as a line to stdout. It has no properties.\n".to_owned(),
     },
     SinkKind {
         name: "nop",
         check: |props| properties::read(nop::PROPERTIES, props).1.finish(SinkSpec::Nop(NopSink)),
         entries: Vec::new,
+        chapter: || "## nop\n\nA sink that counts messages and discards them. It has no properties.\n".to_owned(),
     },
 ];
 
@@ -262,15 +280,13 @@ impl ConnectorError {
 
 /// The page of documentation of all connectors, made from their tables.
 pub fn reference() -> String {
+    let of_sources = SOURCES.iter().filter(|source| !sinks().contains(&source.name)).map(|source| source.chapter);
+    let chapters: Vec<String> =
+        SINKS.iter().map(|sink| sink.chapter).chain(of_sources).map(|chapter| chapter()).collect();
     format!(
         "# Connectors\n\n\
-         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test source`.\n\n{}\n{}\n{}\n{}\n{}\n\
-         ## log, nop\n\nSinks without properties: `log` writes each message as a line to stdout, `nop` only counts.\n",
-        config::reference(),
-        memory::reference(),
-        file::reference(),
-        rest::reference(),
-        config::events_reference(),
+         Generated from the connectors' property tables: `UPDATE_DOCS=1 cargo test --test source`.\n\n{}",
+        chapters.join("\n")
     )
 }
 

@@ -27,9 +27,9 @@ const PER_SECOND: i64 = 100;
 /// Says which messages are looked at.
 #[derive(Clone, Copy, Debug)]
 pub struct Sampler {
-    /// in the thousandths of a message
+    /// in thousandths of a message
     left: i64,
-    /// up to when it was filled, ms since the epoch
+    /// when it was last refilled, ms since the epoch
     at: i64,
 }
 

@@ -443,6 +443,21 @@ pub enum WindowSpec<S = usize> {
     },
 }
 
+impl<S> WindowSpec<S> {
+    /// Whether the time of a row says in which windows it is, whatever other rows there are. Then rows may come in any
+    /// order, and can be accumulated in parts.
+    pub fn depends_on_times_only(&self) -> bool {
+        match self {
+            WindowSpec::Hopping { .. } => true,
+            WindowSpec::Each
+            | WindowSpec::Sliding { .. }
+            | WindowSpec::Session { .. }
+            | WindowSpec::Count { .. }
+            | WindowSpec::State { .. } => false,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct AggregateCall<S = usize> {
     pub aggregate: Aggregate,

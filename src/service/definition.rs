@@ -282,7 +282,7 @@ fn of_option(rule: &str, fault: &Fault) -> ServiceError {
     ServiceError::RuleJson(format!("Rule {rule} has invalid options: {message}"))
 }
 
-/// The member of this name in whatever case.
+/// The member of this name, ignoring case.
 fn member<'a>(json: &'a Json, name: &str) -> Option<&'a Json> {
     let members = json.as_object()?;
     members.get(name).or_else(|| members.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value))

@@ -376,6 +376,17 @@ fn is_analytic(plan: &RulePlan) -> bool {
     stateful.steps.iter().any(|step| matches!(step.kind, StepKind::Analytic(_)))
 }
 
+/// Whether rows that fail the condition are part of the window, too.
+fn keeps_failing_rows(kind: &WindowKind) -> bool {
+    match kind {
+        WindowKind::Count { .. } | WindowKind::Sliding { .. } => true,
+        WindowKind::Tumbling { .. }
+        | WindowKind::Hopping { .. }
+        | WindowKind::Session { .. }
+        | WindowKind::State { .. } => false,
+    }
+}
+
 /// Where the conditions of a statement stand.
 struct Conditions {
     /// of each input: before anything else
@@ -388,10 +399,8 @@ struct Conditions {
 
 impl Conditions {
     fn of(plan: &RulePlan, select: &Select, event_time: bool) -> Conditions {
-        let counts = |kind: &WindowKind| matches!(kind, WindowKind::Count { .. } | WindowKind::Sliding { .. });
         let window = select.window.as_ref();
-        // Of these windows, rows that fail the condition are part, too.
-        let behind = event_time || window.is_some_and(|window| counts(&window.kind));
+        let behind = event_time || window.is_some_and(|window| keeps_failing_rows(&window.kind));
         let analytic = is_analytic(plan);
         let door = window.and_then(|window| window.filter.as_ref());
         let mut all = Conditions { pushed: vec![false; plan.inputs.len()], window: false, late: false };

@@ -1,7 +1,6 @@
 //! `/openapi.json`: the API as programs read it, in OpenAPI 3.1.
 //!
-//! It is made from one table of operations (`paths`). A test asks the running routes: what is in the table is there, and
-//! what is there is in the table.
+//! It is made from one table of operations (`paths`). A test compares it with the running routes, in both directions.
 
 mod operation;
 mod paths;

@@ -1,4 +1,4 @@
-//! The rules of a stream in its index, in order of age.
+//! Entries of a stream's index: its rules, oldest first.
 
 use smallvec::SmallVec;
 

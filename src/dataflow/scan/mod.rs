@@ -5,9 +5,9 @@
 //! untouched is copied as the text it came in. Rows for rules with state go into the rule's queue. Rules come and go
 //! by changing the scan's table; the dataflow stays.
 //!
-//! What a message costs follows the rules that it concerns and not those that are there: an index (`index`) finds the
-//! rules whose filters are worth running, rows are counted once for all, and only outputs that were written to are
-//! flushed and asked whether they take more. What a rule costs that comes or goes does not grow with the others either.
+//! The cost of a message grows with the rules that it may match, not with all rules: an index (`index`) finds the rules
+//! whose filters are worth running, rows are counted once for all, and only outputs that were written to are flushed and
+//! asked whether they take more. Adding or removing a rule costs the same, however many others there are.
 
 mod event_time;
 mod feed;

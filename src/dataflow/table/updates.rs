@@ -46,7 +46,7 @@ enum TableError {
     Format { table: Text, error: DecodeError },
     #[error("table {table}: cannot parse JSON: {error}")]
     Json { table: Text, error: String },
-    #[error("table {table}: a row is an object, this is a {found}")]
+    #[error("table {table}: a row must be an object, found a {found}")]
     NoObject { table: Text, found: String },
 }
 

@@ -40,7 +40,8 @@ struct Numbers {
     /// how many are doubles
     others: u64,
     sum: ExactSum,
-    /// numbers that cannot be subtracted from a sum of doubles: infinite ones, or so large that sums could overflow
+    /// doubles that cannot be subtracted from a sum again, by their bits, with how often each came: infinite ones, or so
+    /// large that sums could overflow
     odd: BTreeMap<u64, u64>,
 }
 

@@ -128,14 +128,17 @@ impl Windows {
 
     /// Whether the arrival of a row may end windows that it does not belong to, even if rows are not ordered.
     pub fn rows_end_windows(&self) -> bool {
-        matches!(self, Windows::Sliding(_) | Windows::Session(_))
+        match self {
+            Windows::Sliding(_) | Windows::Session(_) => true,
+            Windows::Each | Windows::Hopping(_) | Windows::Count(_) | Windows::State(_) => false,
+        }
     }
 
     /// The frontier implied by a row of `time`, where rows arrive in order.
     pub fn before(&self, time: i64) -> i64 {
         match self {
             Windows::Sliding(windows) => windows.before(time),
-            _ => time,
+            Windows::Each | Windows::Hopping(_) | Windows::Session(_) | Windows::Count(_) | Windows::State(_) => time,
         }
     }
 

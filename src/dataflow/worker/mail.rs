@@ -131,7 +131,7 @@ impl WorkerLoop {
         Some(command)
     }
 
-    /// Whether a command that had to wait for letters need not wait any more.
+    /// Whether a command was waiting for letters and can run now.
     pub(super) fn may_go_on(&self) -> bool {
         self.held.as_ref().is_some_and(|held| !self.waits_for_letters(held))
     }

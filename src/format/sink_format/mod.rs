@@ -62,13 +62,27 @@ pub enum OutputFormat {
 /// Formats are equal if they make equal messages.
 impl PartialEq for SinkFormat {
     fn eq(&self, other: &SinkFormat) -> bool {
+        // All fields by name, so that a new one does not compile before it is compared.
+        let SinkFormat {
+            send_single,
+            omit_if_empty,
+            template,
+            data_field,
+            fields,
+            excluded,
+            format,
+            batch_size,
+            linger,
+            compression,
+            to,
+        } = self;
         let text = |template: &Option<(Text, Arc<Template>)>| template.as_ref().map(|(text, _)| text.clone());
-        (self.send_single, self.omit_if_empty, self.batch_size, self.linger)
+        (*send_single, *omit_if_empty, *batch_size, *linger)
             == (other.send_single, other.omit_if_empty, other.batch_size, other.linger)
-            && (&self.data_field, &self.fields, &self.excluded) == (&other.data_field, &other.fields, &other.excluded)
-            && (&self.format, self.compression) == (&other.format, other.compression)
-            && text(&self.template) == text(&other.template)
-            && self.to == other.to
+            && (data_field, fields, excluded) == (&other.data_field, &other.fields, &other.excluded)
+            && (format, *compression) == (&other.format, other.compression)
+            && text(template) == text(&other.template)
+            && *to == other.to
     }
 }
 

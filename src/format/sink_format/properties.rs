@@ -131,7 +131,7 @@ const COUNT: Type = Type::Number { least: 0.0, most: f64::INFINITY };
 /// Properties that cannot be set together.
 #[derive(Debug, thiserror::Error)]
 enum Conflict {
-    #[error("with to each row is a message: leave out batchSize and lingerInterval")]
+    #[error("`to` makes each row a message: leave out batchSize and lingerInterval")]
     ToAndBatches,
     /// In eKuiper's words.
     #[error("field and excludeFields cannot both be set")]

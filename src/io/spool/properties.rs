@@ -109,7 +109,7 @@ enum CacheError {
 }
 
 impl CacheDraft {
-    /// How messages are kept, if they are; `memory` is what may be in memory. What is wrong goes to `found`.
+    /// The settings of the store; `None` if nothing is kept. `memory` limits what stays in memory. Mistakes go to `found`.
     pub fn settle(&self, memory: QueueLimit, found: &mut Findings) -> Option<CacheSettings> {
         if !self.enabled {
             return None;

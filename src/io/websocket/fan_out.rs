@@ -78,7 +78,7 @@ impl SinkQueue {
         self.branches.iter().flat_map(of_branch).collect()
     }
 
-    /// Sends a batch to all clients; how many they are.
+    /// Sends a batch to all clients and returns how many there are.
     fn send_to_all(&self, batch: &Arc<MessageBatch>) -> usize {
         self.branches.iter().map(|branch| branch.send(batch)).sum()
     }
@@ -87,7 +87,7 @@ impl SinkQueue {
         &self.branches[peer.thread % self.branches.len()]
     }
 
-    /// Sends each message to the client that it is for; how many found none.
+    /// Sends each message to the client that it is for, and returns how many found none.
     fn send_addressed<'m>(&self, messages: impl Iterator<Item = (&'m Address, MessageBatch)>) -> usize {
         let mut unknown = 0;
         for (address, message) in messages {
@@ -207,7 +207,7 @@ impl Branch {
         Branch { thread, tally, lanes: Mutex::default(), inbox: Mutex::default() }
     }
 
-    /// Sends a batch to all clients; how many they are.
+    /// Sends a batch to all clients and returns how many there are.
     fn send(self: &Arc<Self>, batch: &Arc<MessageBatch>) -> usize {
         if self.thread.is_elsewhere() {
             let mut inbox = locked(&self.inbox);

@@ -239,7 +239,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     cache::resend_indicator_field(),
 ];
 
-/// The shortest wait between dials: it neither floods a peer that refuses nor burns the processor.
+/// The shortest wait between dials: long enough not to flood a peer that refuses, or to use up the processor.
 const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
 const HEADERS: &str = "an object of texts or lists of texts that are valid HTTP headers";

@@ -76,8 +76,7 @@ impl Unproven {
         self.ping.is_none() && self.sent >= MANY
     }
 
-    /// The number of a ping that is sent now. One that was not answered is sent again, so that a peer that is slow to
-    /// answer is still believed.
+    /// The number for the next ping. While a ping is unanswered its number is used again, so a late pong still counts.
     pub fn ask(&mut self) -> u64 {
         if let Some(ping) = self.ping {
             return ping;

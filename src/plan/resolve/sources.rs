@@ -9,7 +9,7 @@ use crate::plan::compile;
 use crate::plan::error::{PlanError, PlanErrorKind};
 use crate::plan::physical::Role;
 use crate::plan::view::ViewError;
-use crate::sql::ast::{JoinKind, Select, Source, Window, WindowKind};
+use crate::sql::ast::{JoinKind, Select, Source, WindowKind};
 use crate::value::Text;
 
 /// The streams and tables of FROM and JOIN. A missing one is treated as a stream without a schema.
@@ -78,6 +78,18 @@ pub(super) fn role(stream: &StreamDef, input: usize) -> Role {
     }
 }
 
+/// Whether streams can be joined in this kind of window.
+fn joins_streams(kind: &WindowKind) -> bool {
+    match kind {
+        WindowKind::State { .. } => false,
+        WindowKind::Tumbling { .. }
+        | WindowKind::Hopping { .. }
+        | WindowKind::Sliding { .. }
+        | WindowKind::Session { .. }
+        | WindowKind::Count { .. } => true,
+    }
+}
+
 /// Checks that the sources can be read together.
 pub(super) fn check_sources(select: &Select, sources: &[compile::Source], roles: &[Role], errors: &mut Vec<PlanError>) {
     // A scan table may be first: it is joined to the rows of streams.
@@ -92,9 +104,9 @@ pub(super) fn check_sources(select: &Select, sources: &[compile::Source], roles:
     }
     for (index, join) in select.joins.iter().enumerate() {
         let (role, name) = (roles[index + 1], &sources[index + 1].stream.name);
-        let timeless = matches!(&select.window, None | Some(Window { kind: WindowKind::State { .. }, .. }));
+        let joins = select.window.as_ref().is_some_and(|window| joins_streams(&window.kind));
         let others = roles[..=index].contains(&Role::Stream);
-        if role == Role::Stream && timeless && others {
+        if role == Role::Stream && !joins && others {
             PlanError::note(errors, || PlanError::at(PlanErrorKind::JoinWithoutWindow, join.source.name.span));
         }
         if role == Role::Lookup && !matches!(join.kind, JoinKind::Inner | JoinKind::Left) {

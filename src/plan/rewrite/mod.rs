@@ -184,7 +184,7 @@ fn incremental(plan: &Stateful) -> bool {
 fn order_does_not_matter(plan: &Stateful) -> bool {
     let keys: Vec<usize> =
         plan.keys.iter().filter_map(|key| if let Expr::Slot(slot) = key { Some(*slot) } else { None }).collect();
-    matches!(plan.window, WindowSpec::Hopping { .. })
+    plan.window.depends_on_times_only()
         && plan.steps.is_empty()
         // What was sent before depends on which windows have closed when a row is processed.
         && !plan.counts_hits
@@ -199,12 +199,7 @@ fn merges(plan: &Stateful) -> bool {
     // Conditions are tested by the scan, then.
     let scanned = plan.steps.is_empty() && plan.admit.is_none() && plan.filter.is_none();
     let alone = plan.joins.is_empty() && plan.computed.is_empty() && plan.window_aggregates.is_empty();
-    matches!(plan.window, WindowSpec::Hopping { .. })
-        && plan.incremental
-        && !plan.ordered
-        && !plan.counts_hits
-        && scanned
-        && alone
+    plan.window.depends_on_times_only() && plan.incremental && !plan.ordered && !plan.counts_hits && scanned && alone
 }
 
 fn projection(logical: &Logical, slots: &Slots, sends: bool) -> Projection {

@@ -224,7 +224,7 @@ fn window_length(window: &WindowSpec) -> Option<i64> {
     match window {
         WindowSpec::Hopping { unit, length, .. } => Some(ms(*unit, *length)),
         WindowSpec::Session { unit, max, .. } => Some(ms(*unit, *max)),
-        _ => None,
+        WindowSpec::Each | WindowSpec::Sliding { .. } | WindowSpec::Count { .. } | WindowSpec::State { .. } => None,
     }
 }
 

@@ -37,9 +37,9 @@ pub enum ViewError {
     NotGrouped(String),
     #[error("{0}() changes by itself: a row that was counted with one answer could not be taken out with another")]
     Volatile(&'static str),
-    #[error("meta() tells of messages, and {0} has rows")]
+    #[error("meta() reads a message, but {0} is made of rows: use it on a stream")]
     Meta(String),
-    #[error("ON of {0} may hold equalities with its columns only, joined by AND")]
+    #[error("ON of {0} must be equalities with columns of {0}, joined by AND")]
     On(String),
     #[error(
         "KEY must contain {columns} of {source_name}, or ON must equate it: rows of {source_name} are told apart by it"

@@ -88,42 +88,39 @@ impl Parser<'_> {
 
     fn window_kind(&self, window: &'static str, args: Vec<Expr>, start: crate::text::span::Span) -> Result<WindowKind> {
         let span = start.to(self.last);
-        let expected = match window {
-            "tumblingwindow" if args.len() != 2 => "2",
-            "hoppingwindow" | "sessionwindow" if args.len() != 3 => "3",
-            "slidingwindow" if !(2..=3).contains(&args.len()) => "2 or 3",
-            "statewindow" if !(1..=2).contains(&args.len()) => "1 or 2",
-            "countwindow" if !(1..=2).contains(&args.len()) => {
-                return Err(self.error_at(SyntaxErrorKind::CountArguments, span, None));
+        let count = |expected| self.error_at(SyntaxErrorKind::WindowArguments { window, expected }, span, None);
+        let length = |unit, number: usize, arg, least| self.length(window, unit, number, arg, least);
+        match (window, args.as_slice()) {
+            ("tumblingwindow", [unit, long]) => {
+                let unit = self.unit(window, unit)?;
+                Ok(WindowKind::Tumbling { unit, length: length(unit, 1, long, 1)? })
             }
-            _ => "",
-        };
-        if !expected.is_empty() {
-            return Err(self.error_at(SyntaxErrorKind::WindowArguments { window, expected }, span, None));
-        }
-        if window == "statewindow" {
-            let mut args = args.into_iter().map(Box::new);
-            let begin = args.next().expect("their number was checked");
-            return Ok(WindowKind::State { begin, end: args.next() });
-        }
-        if window == "countwindow" {
-            return self.count_window(&args);
-        }
-        let unit = self.unit(window, &args[0])?;
-        // A sliding window of no length holds the rows of one time, and with a delay those that follow.
-        let least = u64::from(window != "slidingwindow");
-        let length = self.length(window, unit, 1, &args[1], least)?;
-        Ok(match window {
-            "tumblingwindow" => WindowKind::Tumbling { unit, length },
-            "hoppingwindow" => WindowKind::Hopping { unit, length, hop: self.length(window, unit, 2, &args[2], 1)? },
-            "sessionwindow" => {
-                WindowKind::Session { unit, max: length, timeout: self.length(window, unit, 2, &args[2], 1)? }
+            ("tumblingwindow", _) => Err(count("2")),
+            ("hoppingwindow", [unit, long, hop]) => {
+                let unit = self.unit(window, unit)?;
+                Ok(WindowKind::Hopping { unit, length: length(unit, 1, long, 1)?, hop: length(unit, 2, hop, 1)? })
             }
-            _ => {
-                let delay = args.get(2).map_or(Ok(0), |delay| self.length(window, unit, 2, delay, 0))?;
-                WindowKind::Sliding { unit, length, delay }
+            ("sessionwindow", [unit, max, timeout]) => {
+                let unit = self.unit(window, unit)?;
+                Ok(WindowKind::Session { unit, max: length(unit, 1, max, 1)?, timeout: length(unit, 2, timeout, 1)? })
             }
-        })
+            ("hoppingwindow" | "sessionwindow", _) => Err(count("3")),
+            // A sliding window of no length holds the rows of one time, and with a delay those that follow.
+            ("slidingwindow", [unit, long, delay @ ..]) if delay.len() <= 1 => {
+                let unit = self.unit(window, unit)?;
+                let long = length(unit, 1, long, 0)?;
+                let delay = delay.first().map_or(Ok(0), |delay| length(unit, 2, delay, 0))?;
+                Ok(WindowKind::Sliding { unit, length: long, delay })
+            }
+            ("slidingwindow", _) => Err(count("2 or 3")),
+            ("statewindow", [begin, end @ ..]) if end.len() <= 1 => {
+                Ok(WindowKind::State { begin: Box::new(begin.clone()), end: end.first().cloned().map(Box::new) })
+            }
+            ("statewindow", _) => Err(count("1 or 2")),
+            ("countwindow", [_] | [_, _]) => self.count_window(&args),
+            ("countwindow", _) => Err(self.error_at(SyntaxErrorKind::CountArguments, span, None)),
+            (_, _) => Err(count("0")),
+        }
     }
 
     fn unit(&self, window: &'static str, arg: &Expr) -> Result<Unit> {

@@ -253,7 +253,7 @@ async fn what_a_view_over_views_may_not_say_is_told() {
         ("WITH (KEY=\"id\") AS SELECT id, sight FROM fleet", "sight"),
         (
             "WITH (KEY=\"id\") AS SELECT id FROM fleet INNER JOIN sites ON fleet.site = sites.site AND fleet.t > 1",
-            "ON of sites may hold equalities",
+            "ON of sites must be equalities",
         ),
         (
             "WITH (KEY=\"id\") AS SELECT telemetry.id FROM telemetry INNER JOIN fleet ON telemetry.id = fleet.id",

@@ -241,7 +241,7 @@ impl Target {
         format!("{scheme}://{}:{}{}", bracketed(&self.host), self.port, masked_url(&self.path))
     }
 
-    /// Where a Location leads; why not, where it is not followed.
+    /// The target of a redirect. The error says why it is not followed.
     fn redirected(&self, location: &str, settings: &Settings) -> Result<Target, &'static str> {
         const BAD: &str = "the address cannot be read";
         let uri: Uri = location.parse().map_err(|_| BAD)?;
