@@ -10,8 +10,8 @@ use tokio::sync::{RwLock, watch};
 use tokio::task::JoinHandle;
 use tokio_rustls::rustls::ServerConfig;
 
+use super::Failure;
 use super::reload::rest_tls;
-use super::{Failure, say};
 use crate::api::{self, Keys};
 use crate::config::Config;
 use crate::engine::Engine;
@@ -65,12 +65,21 @@ impl Console {
         Ok(Console { listener, tls, config, keys: etc.join("mgmt"), data })
     }
 
+    /// Where it is.
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let address = self.listener.local_addr().unwrap_or(self.config.rest);
+        format!("{scheme}://{address}/console/")
+    }
+
     /// Shows what runs on the engine.
     pub async fn show(self, engine: Engine, content: &Content) -> Shown {
         let Console { listener, tls, config, keys, data } = self;
-        let scheme = if tls.is_some() { "https" } else { "http" };
-        let address = listener.local_addr().unwrap_or(config.rest);
+        let address = config.rest;
         let keys = config.authentication.then(|| Keys::new(keys));
+        if keys.is_none() && !address.ip().is_loopback() {
+            tracing::warn!(%address, "everyone who can reach the console sees all messages: see basic.authentication");
+        }
         let service = Service::showing(engine, config, &data);
         service.show(content).await;
         let (ending, mut ends) = watch::channel(false);
@@ -78,7 +87,6 @@ impl Console {
         // Certificates stay as they are while it runs.
         let tls = tls.map(|tls| watch::Sender::new(tls).subscribe());
         let served = tokio::spawn(api::serve(listener, tls, api::app(service.clone(), keys, false), ended));
-        say(&format!("console on {scheme}://{address}/console/"));
         Shown { service, served: Mutex::new(Some(served)), ending }
     }
 }

@@ -73,14 +73,13 @@ impl Followed {
     }
 }
 
-/// Says what a change did.
+/// Says what a change did, but for its problems.
 pub fn say_changes(changes: &Changes) {
-    let Changes { all, started, replaced, stopped, problems } = changes;
+    let Changes { all, started, replaced, stopped, .. } = changes;
     let done = [("started", started), ("replaced", replaced), ("stopped", stopped)];
     let done = done.iter().filter(|(_, rules)| !rules.is_empty());
     let done: Vec<String> = done.map(|(what, rules)| format!("{what} {}", rules.join(", "))).collect();
     let whole = if *all { "views, lookup tables or conf keys differ, so everything starts anew; " } else { "" };
     let done = if done.is_empty() { "no rule differs".to_owned() } else { done.join("; ") };
-    super::say_problems(problems);
     say(&format!("the rule files have changed: {whole}{done}"));
 }

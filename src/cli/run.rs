@@ -199,7 +199,12 @@ impl Run {
         }
         let running = match console {
             None => Running::Alone(Box::new(RwLock::new(Some(engine)))),
-            Some(console) => Running::Shown(console.show(engine, &content).await),
+            Some(console) => {
+                if !self.quiet {
+                    say(&format!("console on {}", console.url()));
+                }
+                Running::Shown(console.show(engine, &content).await)
+            }
         };
         // Nobody else takes it.
         let Some(engine) = running.engine().await else { return Ok(()) };
@@ -245,7 +250,11 @@ impl Run {
                         Ok(pipeline) => {
                             say_problems(&pipeline.warnings);
                             let (new, _) = places(&pipeline);
-                            say_changes(&pipeline::change(&engine, &mut content, pipeline).await);
+                            let changes = pipeline::change(&engine, &mut content, pipeline).await;
+                            say_problems(&changes.problems);
+                            if !self.quiet {
+                                say_changes(&changes);
+                            }
                             running.show(&content).await;
                             let listening = engine.listening();
                             let lines: Vec<String> = new.iter().map(|place| place.line(listening, secure)).collect();

@@ -35,7 +35,7 @@ mod views;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -180,8 +180,7 @@ impl Service {
         let ServiceSettings { mut config, data, workers, cluster } = settings;
         let process = cluster.as_ref().map_or(0, |cluster| cluster.part.membership.process);
         let follows = process > 0;
-        let files = FileRoots::new(data.clone()).with(&config.file_roots);
-        let egress = Egress::new(&config.egress_allow).dialling_loopback(config.dial_loopback);
+        let (files, egress) = bounds(&config, &data);
         config.reach = Some(Reach::new(files.clone(), &config.env_allow).with_egress(egress.clone()));
         let (store, records) = if follows { (Store::absent(), Records::default()) } else { Store::open(&data)? };
         let shutdown = CancellationToken::new();
@@ -469,6 +468,12 @@ impl Service {
     pub fn catalog(&self) -> Arc<Catalog> {
         locked(&self.inner.relations).catalog.clone()
     }
+}
+
+/// The files and addresses that properties from the API may name.
+fn bounds(config: &Config, data: &Path) -> (FileRoots, Egress) {
+    let files = FileRoots::new(data.to_owned()).with(&config.file_roots);
+    (files, Egress::new(&config.egress_allow).dialling_loopback(config.dial_loopback))
 }
 
 /// Checks an id: letters, digits, `-` and `_`.

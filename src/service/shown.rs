@@ -17,9 +17,10 @@ use super::rules::Entry;
 use super::status::Baseline;
 use super::store::{RecordKind, Records, Store};
 use super::uploads::Uploads;
-use super::{Service, locked, millis};
+use super::{Service, bounds, locked, millis};
 use crate::config::Config;
 use crate::engine::Engine;
+use crate::io::reach::Reach;
 use crate::pipeline::Content;
 use crate::time::Clock;
 
@@ -43,7 +44,10 @@ impl Deref for EngineGuard<'_> {
 
 impl Service {
     /// A service over an engine that runs already, in which nothing is shown yet.
-    pub fn showing(engine: Engine, config: Config, data: &Path) -> Service {
+    pub fn showing(engine: Engine, mut config: Config, data: &Path) -> Service {
+        // Statements can be checked over the API, although none is made.
+        let (files, egress) = bounds(&config, data);
+        config.reach = Some(Reach::new(files, &config.env_allow).with_egress(egress));
         let store = Store::absent();
         let uploads = Uploads::at(data);
         Service::assemble(engine, store, config, uploads, CancellationToken::new(), Clock::System)
@@ -88,7 +92,9 @@ impl Service {
     /// A rule that runs on the engine.
     async fn running_rule(&self, id: &str, text: &str) -> Result<Arc<Entry>, super::ServiceError> {
         let definition = Arc::new(Definition::read(text, Some(id), &self.config().rule)?);
-        let nodes = definition.plan(&self.catalog(), &self.config())?.nodes;
+        // It is the operator's own, which may reach everything.
+        let config = Config { reach: None, ..Config::clone(&self.config()) };
+        let nodes = definition.plan(&self.catalog(), &config)?.nodes;
         let status = match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.rule_status(id).await,
             None => None,
