@@ -110,6 +110,9 @@ impl Serve {
             cluster.iter().for_each(|cluster| cluster.fail(&error.to_string()));
             refused(&error)
         })?;
+        if let Some(leader) = &leader {
+            say(&format!("the rules are those of process 0, {leader}"));
+        }
         say(&format!("plutino {} serves {scheme}://{address}", env!("CARGO_PKG_VERSION")));
 
         let (ending, mut ends) = watch::channel(false);

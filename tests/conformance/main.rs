@@ -20,7 +20,8 @@
 //!
 //! `CASE=text cargo test --test conformance` runs the cases with this text in their names, with all that they gave.
 //! `CASES=file cargo test --test conformance -- --nocapture` runs the cases of another file, too.
-//! `WORKERS=3 cargo test --test conformance` runs them on three data threads: the answers are the same.
+//! `WORKERS=3 cargo test --test conformance` runs them on three data threads, `HOSTS=2` in two processes: the answers are
+//! the same. Those of a few files always run in these ways, too.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 use futures_util::SinkExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use plutino::cluster::{self, ClusterError, Introduction, Links, Membership};
 use plutino::definition::rule::{self, Rule, RuleOptions};
 use plutino::definition::stream::{Catalog, StreamDef};
 use plutino::engine::{Engine, EngineSettings, Keeps, RuleSpec, SinkAction, TableSpec};
@@ -57,6 +59,12 @@ const PATIENCE: Duration = Duration::from_secs(3);
 /// What every refusal of something that is still to come has in its words.
 const NOT_YET: &str = "not supported yet";
 
+/// What every refusal of something that needs a single process has in its words.
+const NEEDS_ONE: &str = "is not possible with several processes";
+
+/// The files whose cases always run on several threads and in several processes, too.
+const SHORT: [&str; 2] = ["streaming", "peer"];
+
 /// No case takes longer.
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -73,6 +81,20 @@ async fn functions() {
 #[tokio::test]
 async fn streaming() {
     file("streaming").await;
+}
+
+#[tokio::test]
+async fn three_threads() {
+    for name in SHORT {
+        suite(name, &folder().join(format!("{name}.json")), Shape { workers: 3, hosts: 1 }).await;
+    }
+}
+
+#[tokio::test]
+async fn two_processes() {
+    for name in SHORT {
+        suite(name, &folder().join(format!("{name}.json")), Shape { workers: 1, hosts: 2 }).await;
+    }
 }
 
 #[tokio::test]
@@ -107,12 +129,12 @@ async fn forms() {
 #[tokio::test]
 async fn cases_of_a_file() {
     if let Ok(path) = std::env::var("CASES") {
-        suite("cases", Path::new(&path)).await;
+        suite("cases", Path::new(&path), Shape::asked()).await;
     }
 }
 
 async fn file(name: &str) {
-    suite(name, &folder().join(format!("{name}.json"))).await;
+    suite(name, &folder().join(format!("{name}.json")), Shape::asked()).await;
 }
 
 fn folder() -> PathBuf {
@@ -137,12 +159,53 @@ enum Outcome {
 /// A statement or rule that was refused, with the stage and the words.
 type Refusal = (&'static str, String);
 
-/// How many data threads the engine has.
-fn workers() -> usize {
-    std::env::var("WORKERS").map_or(1, |count| count.parse().expect("WORKERS is a number"))
+/// Where the cases run.
+#[derive(Clone, Copy)]
+struct Shape {
+    /// data threads of each process
+    workers: usize,
+    /// processes: each an engine of its own, connected with the others over TCP
+    hosts: usize,
 }
 
-async fn suite(name: &str, path: &Path) {
+impl Shape {
+    /// The shape that the environment asks for.
+    fn asked() -> Shape {
+        let asked = |name| std::env::var(name).map_or(1, |count| count.parse().expect("a number"));
+        Shape { workers: asked("WORKERS"), hosts: asked("HOSTS") }
+    }
+
+    async fn engines(self) -> Vec<Engine> {
+        let settings = EngineSettings {
+            workers: self.workers,
+            server: ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() },
+            zone: jiff::tz::TimeZone::UTC,
+            shutdown: Default::default(),
+        };
+        if self.hosts == 1 {
+            return vec![Engine::start(settings).expect("an engine starts")];
+        }
+        let listeners = (0..self.hosts).map(|_| std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free"));
+        let addresses: Vec<String> = listeners
+            .collect::<Vec<_>>()
+            .iter()
+            .map(|listener| listener.local_addr().expect("it is bound").to_string())
+            .collect();
+        let joining = (0..self.hosts).map(|process| {
+            let membership = Membership::new(&addresses.join(","), process, self.workers).expect("the list is right");
+            cluster::connect(membership, Introduction::default(), false, |_| ())
+        });
+        let links = timeout(LIMIT, futures_util::future::join_all(joining)).await.expect("they connect");
+        let start = |links: Result<Links, ClusterError>| {
+            // When one ends, all do.
+            let (_, part) = cluster::start(links.expect("they fit together"), |_| ()).expect("threads");
+            Engine::start_in_cluster(settings.clone(), part).expect("an engine starts")
+        };
+        links.into_iter().map(start).collect()
+    }
+}
+
+async fn suite(name: &str, path: &Path, shape: Shape) {
     let cases = cases(path);
     let overruled: BTreeMap<String, BTreeMap<String, String>> = read(&folder().join("overruled.json"));
     let overruled = overruled.get(name).cloned().unwrap_or_default();
@@ -153,16 +216,10 @@ async fn suite(name: &str, path: &Path) {
     let verbose = !only.is_empty() || name == "cases";
     let chosen =
         cases.iter().filter(|case| text(case, "name").contains(&only) && !overruled.contains_key(text(case, "name")));
-    let settings = EngineSettings {
-        workers: workers(),
-        server: ServerSettings { ip: "127.0.0.1".into(), port: 0, ..ServerSettings::default() },
-        zone: jiff::tz::TimeZone::UTC,
-        shutdown: Default::default(),
-    };
-    let engine = Engine::start(settings).expect("an engine starts");
+    let engines = shape.engines().await;
     // While a rule of its own runs, the data server stays where it is.
     let keeper = json!({"name": "keeper", "sql": "SELECT * FROM demo"});
-    let keeper = Run::new(&engine, name, &keeper);
+    let keeper = Run::new(&engines, name, 0, &keeper);
     keeper.start().await.unwrap_or_else(|(_, why)| panic!("the data server starts: {why}"));
 
     let (mut passed, mut pending, mut failed) = (0, BTreeMap::<String, usize>::new(), Vec::new());
@@ -172,16 +229,18 @@ async fn suite(name: &str, path: &Path) {
         while running.len() < JOBS
             && let Some((index, case)) = waiting.next()
         {
-            let engine = &engine;
+            let engines = &engines;
             running.push(async move {
                 let tag = format!("{name}{index}");
-                let run = Run::new(engine, &tag, case);
+                let run = Run::new(engines, &tag, index + 1, case);
                 let verdict = match timeout(LIMIT, run.outcome()).await {
                     Ok(Ok(outcome)) => judge(case, outcome),
                     Ok(Err(fault)) => Verdict::Failed(fault),
                     Err(_) => Verdict::Failed("does not end".to_owned()),
                 };
-                engine.stop_rule(&tag, false).await;
+                for engine in engines {
+                    engine.stop_rule(&tag, false).await;
+                }
                 (case, verdict)
             });
         }
@@ -203,7 +262,9 @@ async fn suite(name: &str, path: &Path) {
         }
     }
     drop(running);
-    engine.stop(std::time::Duration::from_secs(10)).await;
+    for engine in engines {
+        engine.stop(std::time::Duration::from_secs(10)).await;
+    }
     failed.sort();
     for failure in &failed {
         println!("{failure}");
@@ -231,7 +292,10 @@ fn text<'a>(value: &'a Value, key: &str) -> &'a str {
 
 /// One case on its way.
 struct Run<'a> {
-    engine: &'a Engine,
+    /// one for each process
+    engines: &'a [Engine],
+    /// the number of its rule, the same in all processes
+    number: usize,
     /// the id of its rule, and what its paths and streams have in their names
     tag: String,
     case: &'a Value,
@@ -240,8 +304,18 @@ struct Run<'a> {
 type Client = WebSocketStream<TcpStream>;
 
 impl<'a> Run<'a> {
-    fn new(engine: &'a Engine, tag: &str, case: &'a Value) -> Run<'a> {
-        Run { engine, tag: tag.to_owned(), case }
+    fn new(engines: &'a [Engine], tag: &str, number: usize, case: &'a Value) -> Run<'a> {
+        Run { engines, number, tag: tag.to_owned(), case }
+    }
+
+    /// The process that senders connect to.
+    fn input(&self) -> &'a Engine {
+        &self.engines[self.number % self.engines.len()]
+    }
+
+    /// The process that the receiver connects to: another one, where there are several.
+    fn output(&self) -> &'a Engine {
+        &self.engines[(self.number + 1) % self.engines.len()]
     }
 
     /// Runs the case; an error is a fault of the run itself.
@@ -249,14 +323,14 @@ impl<'a> Run<'a> {
         if let Err((stage, why)) = self.start().await {
             return Ok(Outcome::Refused(stage, why));
         }
-        let mut out = self.connect("out").await?;
+        let mut out = self.connect(self.output(), "out").await?;
         let steps = self.case["input"].as_array().cloned().unwrap_or_default();
         let mut clients: HashMap<String, Client> = HashMap::new();
         for step in &steps {
             if let Some(name) = step[0].as_str()
                 && !clients.contains_key(name)
             {
-                clients.insert(name.to_owned(), self.connect(name).await?);
+                clients.insert(name.to_owned(), self.connect(self.input(), name).await?);
             }
         }
         self.wait_for_peer().await;
@@ -302,8 +376,8 @@ impl<'a> Run<'a> {
         serde_json::from_str(&message).unwrap_or_else(|_| json!({ "text": message }))
     }
 
-    async fn connect(&self, name: &str) -> Result<Client, String> {
-        let address = self.engine.listening().ok_or("the data server does not listen")?;
+    async fn connect(&self, engine: &Engine, name: &str) -> Result<Client, String> {
+        let address = engine.listening().ok_or("the data server does not listen")?;
         let stream = TcpStream::connect(address).await.map_err(|error| error.to_string())?;
         let url = format!("ws://{address}/{}/{name}", self.tag);
         let (client, _) = tokio_tungstenite::client_async(url, stream)
@@ -316,7 +390,7 @@ impl<'a> Run<'a> {
     async fn wait_for_peer(&self) {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
-            let status = self.engine.status().await;
+            let status = self.output().status().await;
             let rule = status.iter().find(|rule| rule.id == self.tag);
             if rule.is_some_and(|rule| rule.sinks.iter().any(|sink| sink.address.contains("/out") && sink.peers > 0)) {
                 return;
@@ -325,8 +399,15 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Creates the case's streams and starts its rule.
+    /// Creates the case's streams and starts its rule, in all processes.
     async fn start(&self) -> Result<(), Refusal> {
+        for engine in self.engines {
+            self.start_in(engine).await?;
+        }
+        Ok(())
+    }
+
+    async fn start_in(&self, engine: &Engine) -> Result<(), Refusal> {
         let at = |stage| move |error: String| (stage, error);
         let mut catalog = Catalog::default();
         let setup = match &self.case["setup"] {
@@ -368,7 +449,7 @@ impl<'a> Run<'a> {
                 Arc::new(StreamDef { name: format!("{}_{}", stream.name, self.tag).into(), ..(**stream).clone() });
             if input.role == Role::Lookup {
                 let table = TableSpec { def: input.stream.clone(), source };
-                self.engine.create_table(table).await.map_err(|error| ("rule", error.to_string()))?;
+                engine.create_table(table).await.map_err(|error| ("rule", error.to_string()))?;
                 sources.push(None);
             } else {
                 sources.push(Some(source));
@@ -382,7 +463,8 @@ impl<'a> Run<'a> {
             send_error: options.send_error,
             keeps: Keeps::Nothing,
         };
-        self.engine.start_rule(spec).await.map_err(|error| ("rule", error.to_string()))
+        let started = async { engine.prepare_rule_as(spec, self.number as u64).await?.start().await };
+        started.await.map_err(|error| ("rule", error.to_string()))
     }
 
     /// The rule as it is read in the binary.
@@ -414,7 +496,7 @@ impl<'a> Run<'a> {
 fn judge(case: &Value, outcome: Outcome) -> Verdict {
     let wanted = case["expect_error"]["at"].as_str();
     let messages = match outcome {
-        Outcome::Refused(_, why) if why.contains(NOT_YET) => return Verdict::Pending(why),
+        Outcome::Refused(_, why) if why.contains(NOT_YET) || why.contains(NEEDS_ONE) => return Verdict::Pending(why),
         Outcome::Refused(stage, _) if wanted == Some(stage) => return Verdict::Passed,
         Outcome::Refused(stage, why) => return Verdict::Failed(format!("refused at {stage}: {why}")),
         Outcome::Messages(messages) => messages,
