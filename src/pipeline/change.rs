@@ -139,8 +139,15 @@ async fn start_anew(engine: &Engine, running: &mut Content, pipeline: Pipeline, 
         engine.drop_table(name).await;
     }
     let stopped = running.rules.keys().filter(|id| !new.rules.contains_key(*id)).cloned().collect();
-    let started = new.rules.keys().cloned().collect();
     *running = new;
     let problems = start(engine, pipeline).await.err().unwrap_or_default();
+    // What could not start is tried again with the next change.
+    let mut started = Vec::new();
+    for id in running.rules.keys() {
+        if engine.rule_status(id).await.is_some() {
+            started.push(id.clone());
+        }
+    }
+    running.rules.retain(|id, _| started.contains(id));
     Changes { all: true, started, stopped, problems, ..Changes::default() }
 }
