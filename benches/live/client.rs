@@ -102,14 +102,18 @@ impl Socket {
     /// Reads what comes and counts it, until `until` is true after a frame; gives that frame. `None` at the end.
     pub async fn read(&mut self, seen: &Seen, until: impl Fn(&[u8]) -> bool) -> Outcome<Option<Vec<u8>>> {
         loop {
-            while let Some((from, to)) = frame(&self.buffer) {
-                let text = self.buffer[from..to].to_vec();
-                self.buffer.drain(..to);
-                seen.frame(&text);
-                if until(&text) {
+            let mut taken = 0;
+            while let Some((from, to)) = frame(&self.buffer[taken..]) {
+                let text = &self.buffer[taken + from..taken + to];
+                taken += to;
+                seen.frame(text);
+                if until(text) {
+                    let text = text.to_vec();
+                    self.buffer.drain(..taken);
                     return Ok(Some(text));
                 }
             }
+            self.buffer.drain(..taken);
             match self.stream.read_buf(&mut self.buffer).await {
                 Ok(0) | Err(_) => return Ok(None),
                 Ok(_) => {}

@@ -156,7 +156,8 @@ pub struct RowsFrame(Vec<u8>);
 
 impl RowsFrame {
     pub fn new(s: u64) -> RowsFrame {
-        let mut out = Vec::with_capacity(CHUNK / 8);
+        // Most parts have few rows, and there may be many parts.
+        let mut out = Vec::with_capacity(256);
         out.extend_from_slice(br#"{"t":"rows","s":"#);
         out.extend_from_slice(itoa::Buffer::new().format(s).as_bytes());
         out.extend_from_slice(br#","rows":["#);
@@ -179,7 +180,7 @@ impl RowsFrame {
 
     pub fn finish(mut self) -> Frame {
         self.0.extend_from_slice(b"]}");
-        Frame { json: self.0.into(), at: None }
+        Frame { json: self.0.into_boxed_slice().into(), at: None }
     }
 }
 

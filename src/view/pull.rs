@@ -171,7 +171,11 @@ impl View {
         frames.push(Frame::ready(s, Some(cursor(&found.epoch, sequence)), self.ts, count));
         let snapshot = Arc::new(Snapshot { sequence, cuts: found.cuts, frames });
         self.counters.snapshot_rows += count as u64;
-        self.cohorts[cohort as usize].snapshot = Some((now, snapshot.clone()));
+        let cohort = &mut self.cohorts[cohort as usize];
+        // A client alone leaves nothing behind.
+        if cohort.members.len() > 1 {
+            cohort.snapshot = Some((now, snapshot.clone()));
+        }
         snapshot
     }
 

@@ -64,6 +64,11 @@ impl Outgoing {
         Outgoing { view, feed, tops, changes, metrics }
     }
 
+    /// Whether anyone sees a cut when it is made: a client, a rule or another view.
+    pub fn is_watched(&self) -> bool {
+        self.feed.is_read() || locked(&self.view).is_watched()
+    }
+
     /// How many changes wait for the next cut.
     pub fn pending(&self) -> usize {
         self.changes.len()
