@@ -54,6 +54,7 @@ use crate::io::websocket::{ConnectError, ServerSettings, TurnedAway, Websockets}
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::RulePlan;
 use crate::plan::spread::Spread;
+use crate::plan::view::Connected;
 use crate::sync::{KeyedLock, locked};
 use crate::time::Clock;
 use crate::value::Text;
@@ -105,6 +106,8 @@ pub struct RuleSpec {
     pub send_error: bool,
     /// What it keeps over restarts.
     pub keeps: Keeps,
+    /// the views that it shares a data thread with, beside those that it reads
+    pub connected: Connected,
 }
 
 impl RuleSpec {
@@ -142,6 +145,8 @@ pub enum EngineError {
     NoTable { rule: String, table: String },
     #[error("rule {rule}: view {view} does not exist")]
     NoView { rule: String, view: String },
+    #[error("rule {rule}: the views that it reads are on different data threads")]
+    Apart { rule: String },
     /// The source of a table cannot be opened.
     #[error("table {table}: {error}")]
     Table { table: String, error: Box<ConnectorError> },

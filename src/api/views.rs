@@ -173,7 +173,7 @@ fn report_json(report: &ViewReport) -> Map<String, Json> {
     for (name, _, _, value) in FIELDS {
         body.insert((*name).to_owned(), value(report).into());
     }
-    let ViewReport { view, engine, stopped, diagnosis } = report;
+    let ViewReport { view, engine, stopped, diagnosis, .. } = report;
     body.insert(
         "gaps".to_owned(),
         json!({"expired": view.gaps_expired, "changed": view.gaps_changed, "restart": view.gaps_restart}),
@@ -269,6 +269,7 @@ const FIELDS: &[Field] = &[
     }),
     ("stateBytes", "gauge", "Bytes of rows, lives and accumulators", |report| report.view.state_bytes as u64),
     ("endedLives", "gauge", "Ended lives that are kept for cursors", |report| report.view.ended_lives as u64),
+    ("dataThread", "gauge", "The number of the data thread that has its state", |report| report.thread as u64),
     ("subscriptions", "gauge", "Subscriptions", |report| report.view.subscriptions as u64),
     ("cohorts", "gauge", "Parts and rates that clients subscribe to", |report| report.view.cohorts as u64),
     ("clients", "gauge", "Sockets with a subscription", |report| report.view.clients as u64),

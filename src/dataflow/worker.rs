@@ -37,7 +37,7 @@ use super::output::Output;
 use super::scan::StreamScan;
 use super::table::{self, Tables};
 use super::timers::{Timers, WorkerClock};
-use super::view::Network;
+use super::view::{Network, Ran};
 
 use mail::{Mail, Unsettled};
 use rules::RunningRule;
@@ -303,8 +303,13 @@ impl WorkerLoop {
             let exchanged = self.exchange();
             if self.is_active() {
                 self.worker.step();
-            } else if !exchanged && !self.network.run(&self.clock) {
-                return true;
+            } else if !exchanged {
+                match self.network.run(&self.clock) {
+                    Ran::Nothing => return true,
+                    Ran::Something => {}
+                    // Sockets get their turn before the next one.
+                    Ran::More => return false,
+                }
             }
         }
         // Under load what reads views follows once a turn.
@@ -317,7 +322,7 @@ impl WorkerLoop {
         for _ in 0..STEPS_A_TURN {
             if self.is_active() {
                 self.worker.step();
-            } else if !self.network.run(&self.clock) {
+            } else if self.network.run(&self.clock) != Ran::Something {
                 return true;
             }
         }

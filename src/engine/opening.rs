@@ -23,6 +23,7 @@ use crate::io::thread_queues::ThreadQueues;
 use crate::metrics::RuleMetrics;
 use crate::plan::physical::{Body, Input, Role, RulePlan};
 use crate::plan::spread::{self, Spread};
+use crate::plan::view::Connected;
 
 use super::cluster;
 use super::running::{Place, RuleThreads};
@@ -32,9 +33,6 @@ use super::{
     StreamId, StreamPart,
 };
 
-/// The data thread of all views.
-const VIEWS: usize = 0;
-
 /// A rule whose streams and sinks are open, but which does not run yet. Closes them when dropped.
 pub struct PreparedRule<'a> {
     pub(super) engine: &'a Engine,
@@ -42,6 +40,7 @@ pub struct PreparedRule<'a> {
     pub(super) threads: RuleThreads,
     /// How many threads may read its streams.
     readers: usize,
+    connected: Connected,
     /// The streams that it has joined, each once.
     pub(super) streams: Vec<StreamId>,
     /// The stream of each input; `None` for lookup tables.
@@ -104,7 +103,8 @@ impl Engine {
             engine: self,
             id: rule.id,
             threads: RuleThreads::default(),
-            readers: readers(&rule.plan, &rule.sinks).unwrap_or(self.threads.len()),
+            readers: readers(&rule.plan, &rule.sinks, rule.connected.in_step).unwrap_or(self.threads.len()),
+            connected: rule.connected,
             streams: Vec::new(),
             keys: Vec::new(),
             sinks: Vec::new(),
@@ -156,18 +156,13 @@ impl Engine {
     }
 }
 
-/// Whether a rule is a view or reads views. These are on one thread: a change passes through all of them in one step.
-fn concerns_views(plan: &RulePlan) -> bool {
-    matches!(plan.body, Body::View(_)) || plan.inputs.iter().any(|input| input.stream.view.is_some())
-}
-
 /// How many threads may read the streams of a rule; `None`: all. Results that wait for each other wait in one place.
-/// Views that read one stream get its messages in one step.
-fn readers(plan: &RulePlan, sinks: &[SinkAction]) -> Option<usize> {
+/// Views that change in one step get the messages of a stream in one step.
+fn readers(plan: &RulePlan, sinks: &[SinkAction], in_step: bool) -> Option<usize> {
     let alone = match plan.body {
         Body::Rows(_) => sinks.iter().any(|sink| sink.format.gathers()),
         Body::Stateful(_) => false,
-        Body::View(_) => true,
+        Body::View(_) => in_step,
     };
     if alone { Some(1) } else { plan.concurrency.map(NonZeroUsize::get) }
 }
@@ -250,12 +245,20 @@ impl PreparedRule<'_> {
         };
         let spread: Vec<bool> = plan.inputs.iter().zip(&sources).map(spreads).collect();
         let scattered = spread.iter().zip(&sources).all(|(spread, source)| *spread || source.is_none());
-        let (home, named) = match scattered {
-            true => (self.home(), self.id.as_str()),
-            false => (engine.thread_of(&plan), plan.stream().name.as_str()),
+        let of_views = match self.thread_of_views(&plan) {
+            Ok(thread) => thread,
+            Err(error) => {
+                self.plan = Some(plan);
+                return Err(error);
+            }
         };
+        let home = match of_views {
+            Some(thread) => thread,
+            None if scattered => self.home(),
+            None => engine.thread_of(&plan),
+        };
+        let named = if scattered { self.id.as_str() } else { plan.stream().name.as_str() };
         let process = engine.processes.by(named);
-        let home = if concerns_views(&plan) { VIEWS } else { home };
         if self.stateful && engine.processes.is_own(process) {
             self.home = Some(engine.homes.on(home));
         }
@@ -306,6 +309,24 @@ impl PreparedRule<'_> {
         let thread = home.thread();
         self.home = Some(home);
         thread
+    }
+
+    /// The thread of a view, or of a rule that reads views: a change passes through all that is connected in one step.
+    /// `None` for others, and for a new view that is the first of those with which it is connected.
+    ///
+    /// # Errors
+    /// [`EngineError::Apart`]
+    fn thread_of_views(&self, plan: &RulePlan) -> Result<Option<usize>, EngineError> {
+        let read = plan.inputs.iter().filter(|input| input.stream.view.is_some()).map(|input| &input.stream.name);
+        let mut homes = read.filter_map(|name| self.engine.thread_of_view(name));
+        if let Some(home) = homes.next() {
+            let together = homes.all(|other| other == home);
+            return if together { Ok(Some(home)) } else { Err(EngineError::Apart { rule: self.id.clone() }) };
+        }
+        let Body::View(view) = &plan.body else { return Ok(None) };
+        let known = self.connected.views.iter().chain([&view.about.name]);
+        let mut known = known.filter_map(|name| self.engine.thread_of_view(name));
+        Ok(known.next())
     }
 
     /// Checks that the tables and views are there whose rows a rule asks for, or whose changes it reads.

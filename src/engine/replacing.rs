@@ -3,7 +3,7 @@
 //! Both versions are open during the switch, so that no endpoint closes and no client is disconnected. If both read the
 //! same streams, one command to the worker switches: each message is seen by exactly one version. If the streams
 //! differ, the endpoints of the old version pause (their sockets are not read), the old version runs what was read, and
-//! the new one begins. An endpoint that is held up by a client with `slowClient: block` cannot pause: then the switch
+//! the new one begins. So it is where the new version has its state on another thread. An endpoint that is held up by a client with `slowClient: block` cannot pause: then the switch
 //! does not wait, and what the old version has not run is counted as lost.
 
 use std::collections::HashSet;
@@ -60,7 +60,10 @@ impl PreparedRule<'_> {
         });
         let Some(old) = old else { return self.start().await.map(|()| None) };
         let (left, pauses) = self.pause(&old).await;
-        let (ends, shared) = engine.ends_with(&left);
+        let (ends, mut shared) = engine.ends_with(&left);
+        if self.moves(&old) {
+            shared.extend(self.keys.iter().flatten());
+        }
         let save = (carry && matches!(self.keeps, Keeps::State(_))).then_some(ALWAYS);
         let letters = Letters { near: 0, far: letters };
         let left = self.switch(&old, Leaving { rule: old.key, settle: shared, ends, save, letters }).await;
@@ -87,12 +90,20 @@ impl PreparedRule<'_> {
         Ok(Some(Replaced { last, saved: left.state, letters: left.letters }))
     }
 
-    /// Pauses the streams that only the old version reads. Returns them, with guards that end the pause.
+    /// Whether this version has its state on another thread of the process than the old one.
+    fn moves(&self, old: &Old) -> bool {
+        old.threads.process == self.threads.process && old.threads.home != self.threads.home
+    }
+
+    /// Pauses the streams that only the old version reads, or all if the state moves to another thread. Returns the former,
+    /// with guards that end the pause.
     async fn pause(&self, old: &Old) -> (Vec<StreamId>, Vec<Pause>) {
-        let left: Vec<StreamId> = old.streams.iter().filter(|id| !self.streams.contains(id)).cloned().collect();
+        let is_left = |id: &&StreamId| !self.streams.contains(id);
+        let left: Vec<StreamId> = old.streams.iter().filter(is_left).cloned().collect();
         let sources: Vec<Arc<dyn OpenSource>> = {
             let running = self.engine.running();
-            left.iter().filter_map(|id| running.streams.get(id)?.source.clone()).collect()
+            let paused = old.streams.iter().filter(|id| self.moves(old) || is_left(id));
+            paused.filter_map(|id| running.streams.get(id)?.source.clone()).collect()
         };
         let mut endpoints = HashSet::new();
         let once = sources.iter().filter(|source| source.endpoint().is_some_and(|endpoint| endpoints.insert(endpoint)));

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use super::{Engine, EngineError, RuleSpec};
 use crate::plan::physical::Body;
+use crate::plan::view::Connected;
+use crate::value::Text;
 use crate::view::{Description, Views};
 
 /// The id under which a view runs. Ids of rules cannot contain a colon.
@@ -26,6 +28,24 @@ impl Engine {
     /// Whether a view has begun and was not dropped.
     pub fn has_view(&self, name: &str) -> bool {
         self.views.find(name).is_some()
+    }
+
+    /// The data thread of a view that runs.
+    pub fn thread_of_view(&self, name: &str) -> Option<usize> {
+        self.running().rules.get(&view_id(name)).map(|view| view.threads.home)
+    }
+
+    /// The views among these that are not where the first of them is that runs, or whose streams are read by several
+    /// threads though they change in one step with others. They have to be changed, each after those that it reads.
+    pub fn views_apart(&self, connected: &Connected) -> Vec<Text> {
+        let mut threads = connected.views.iter().filter_map(|name| self.thread_of_view(name));
+        let Some(home) = threads.next().filter(|_| self.threads.len() > 1) else { return Vec::new() };
+        let running = self.running();
+        let is_apart = |name: &&Text| {
+            let view = running.rules.get(&view_id(name));
+            view.is_some_and(|view| view.threads.home != home || connected.in_step && view.threads.is_spread())
+        };
+        connected.views.iter().filter(is_apart).cloned().collect()
     }
 
     /// Creates a view: from now on messages change its rows, and clients can connect. The plan's body is

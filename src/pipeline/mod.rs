@@ -24,6 +24,7 @@ use crate::definition::rule::{self, Rule, RuleOptions};
 use crate::definition::stream::{Catalog, RelationKind};
 use crate::engine::{Keeps, RuleSpec, TableSpec};
 use crate::io::connector::SourceSpec;
+use crate::plan::view::Connected;
 use crate::plan::{self, PlanErrorKind};
 use crate::sql;
 use crate::text::document::{Document, Node, Place, Problem, Severity, Value};
@@ -366,8 +367,8 @@ impl Loader {
         }
         let mut text = node.json_members();
         text.insert("id".to_owned(), rule.id.as_str().into());
-        let spec =
-            RuleSpec { id: rule.id, plan, sources, sinks, send_error: rule.options.send_error, keeps: Keeps::Nothing };
+        let (send_error, keeps, connected) = (rule.options.send_error, Keeps::Nothing, Connected::default());
+        let spec = RuleSpec { id: rule.id, plan, sources, sinks, send_error, keeps, connected };
         self.rules.push(PlannedRule {
             spec,
             sql: rule.sql,
@@ -474,7 +475,8 @@ impl Loader {
         if refused {
             return Err(self.problems);
         }
-        let Loader { config, catalog, streams, sources, views, rules, problems, .. } = self;
+        let Loader { config, catalog, streams, sources, mut views, rules, problems, .. } = self;
+        views::connect(&mut views, &rules);
         let lookups = streams.values().filter(|stream| stream.def.kind == RelationKind::LookupTable);
         let table = |table: &Stream| {
             let def = table.def.clone();

@@ -2,14 +2,15 @@
 
 use std::sync::Arc;
 
-use super::{Loader, diagnose};
+use super::{Loader, PlannedRule, diagnose};
 use crate::definition::stream::RelationKind;
 use crate::engine::{Keeps, RuleSpec, view_id};
 use crate::plan::PlanError;
 use crate::plan::physical::Body;
-use crate::plan::view::{check_cycle, in_order, plan_view, reads};
+use crate::plan::view::{Connected, check_cycle, connected, in_order, plan_view, reads};
 use crate::sql::{self, ast::CreateView};
 use crate::text::document::{Document, Member, Node, Place, Problem, Value};
+use crate::value::Text;
 
 /// A view, ready to start.
 pub struct PlannedView {
@@ -155,11 +156,25 @@ impl Loader {
             }
             sources.push(source.cloned());
         }
-        let spec =
-            RuleSpec { id: view_id(&name), plan, sources, sinks: Vec::new(), send_error: false, keeps: Keeps::Nothing };
+        let (id, keeps, connected) = (view_id(&name), Keeps::Nothing, Connected::default());
+        let spec = RuleSpec { id, plan, sources, sinks: Vec::new(), send_error: false, keeps, connected };
         let place = document.error(node.place, "", "").place.unwrap_or_default();
         let sql = statement.text().unwrap_or_default().to_owned();
         self.views.push(PlannedView { spec, name, path, create, sql, file: document.name.clone(), place });
+    }
+}
+
+/// Tells each view what it is connected with, once all rules are known.
+pub(super) fn connect(views: &mut [PlannedView], rules: &[PlannedRule]) {
+    let read = |rule: &PlannedRule| {
+        let views = rule.spec.plan.inputs.iter().filter(|input| input.stream.view.is_some());
+        views.map(|input| input.stream.name.clone()).collect()
+    };
+    let together: Vec<Vec<Text>> = rules.iter().map(read).collect();
+    let creates: Vec<CreateView> = views.iter().map(|view| view.create.clone()).collect();
+    let creates: Vec<&CreateView> = creates.iter().collect();
+    for view in views {
+        view.spec.connected = connected(std::slice::from_ref(&view.create.name.name), &creates, &together);
     }
 }
 

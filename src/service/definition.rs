@@ -18,6 +18,7 @@ use crate::engine::{Keeps, RuleSpec, SinkAction};
 use crate::io::connector::{ConnectorError, SourceSpec};
 use crate::pipeline::{self, UnknownKey};
 use crate::plan::physical::{Body, Role};
+use crate::plan::view::Connected;
 use crate::plan::{self, PlanError, PlanErrorKind};
 use crate::property::{Cause, Fault, Noun};
 use crate::sql::ast::Select;
@@ -226,7 +227,8 @@ impl Definition {
         let stateful = matches!(plan.body, Body::Stateful(_));
         let checkpoint_interval = (options.qos > 0 && stateful).then_some(options.checkpoint_interval);
         let keeps = if checkpoint_interval.is_some() { Keeps::State(None) } else { Keeps::Nothing };
-        let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error: options.send_error, keeps };
+        let (send_error, connected) = (options.send_error, Connected::default());
+        let spec = RuleSpec { id: id.clone(), plan, sources, sinks, send_error, keeps, connected };
         Ok(Planned { spec, nodes, checkpoint_interval, recipe: Recipe::default() })
     }
 }

@@ -147,10 +147,11 @@ impl Service {
         let _alone = self.alone_with(id).await;
         let trial = locked(&self.inner.trials).get(id).cloned();
         let trial = trial.ok_or_else(|| ServiceError::NoTrial(id.to_owned()))?;
+        let Some(spec) = locked(&trial.waiting).take() else { return Ok(()) };
+        self.gather_for(&spec).await;
         let started = {
             let engine = self.inner.engine.read().await;
             let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-            let Some(spec) = locked(&trial.waiting).take() else { return Ok(()) };
             engine.start_rule(spec).await
         };
         match started {

@@ -4,6 +4,7 @@
 //! streams and tables, whose names they share.
 
 mod looks;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -150,6 +151,7 @@ impl Service {
         }
         self.check_cycle(&create)?;
         let PlannedView { spec, checkpoint, shape } = self.plan_view(&create, &self.catalog())?;
+        let moved = self.gather(&spec.connected).await;
         {
             let engine = self.inner.engine.read().await;
             let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
@@ -163,7 +165,9 @@ impl Service {
         // Some may have lost an earlier view of this name.
         self.renew_views_over(&name).await;
         drop(alone);
-        self.take_up(&name).await;
+        for view in moved.iter().map(|view| view.as_str()).chain([name.as_str()]) {
+            self.take_up(view).await;
+        }
         self.revive_readers(&name).await;
         Ok(name)
     }
@@ -195,16 +199,20 @@ impl Service {
         let (checkpoint, shape) = (planned.checkpoint, planned.shape.clone());
         let before = self.catalog().view(name).and_then(|view| view.view.clone());
         let old = self.view(name)?.sql;
+        let moved = self.gather(&planned.spec.connected).await;
         self.inner.store.write(vec![Change::put(RecordKind::View, name, sql)]).await?;
         if let Err(error) = self.change_view(name, planned).await {
             self.inner.store.write(vec![Change::put(RecordKind::View, name, &*old)]).await?;
             return Err(error);
         }
         self.keep_view(name, sql, create, checkpoint, &shape).await;
-        if before.is_none_or(|before| *before != *shape) {
+        let reshaped = before.is_none_or(|before| *before != *shape);
+        if reshaped {
             self.renew_views_over(name).await;
-            drop(alone);
-            self.take_up(name).await;
+        }
+        drop(alone);
+        for view in moved.iter().map(|view| view.as_str()).chain(reshaped.then_some(name)) {
+            self.take_up(view).await;
         }
         Ok(())
     }
@@ -362,7 +370,8 @@ impl Service {
         }
         let (checkpoint, shape) = (view.checkpoint, view.shape.clone());
         let id = view_id(&create.name.name);
-        let spec = RuleSpec { id, plan, sources, sinks: Vec::new(), send_error: false, keeps: Keeps::State(None) };
+        let (keeps, connected) = (Keeps::State(None), self.connected_with(create));
+        let spec = RuleSpec { id, plan, sources, sinks: Vec::new(), send_error: false, keeps, connected };
         Ok(PlannedView { spec, checkpoint, shape })
     }
 }

@@ -312,6 +312,11 @@ impl View {
         }
     }
 
+    /// Whether it has clients.
+    pub fn is_watched(&self) -> bool {
+        !self.cohorts.is_empty()
+    }
+
     /// Whether any client has a rate.
     pub fn has_rates(&self) -> bool {
         self.cohorts.iter().any(|(_, cohort)| cohort.every.is_limited())
@@ -412,7 +417,7 @@ impl View {
             epoch,
             division: None,
             parts: SmallVec::new(),
-            members: Slab::new(),
+            members: Slab::with_capacity(1),
             cuts: FIRST_CUT,
             marked: 0,
             due: false,
@@ -585,6 +590,19 @@ impl View {
                 see(&entry.key, row, &entry.forms);
             }
         }
+    }
+
+    /// Visits the rows from a number on, until `see` is false. Gives the next number; `None` at the end.
+    pub fn each_numbered_from(&self, from: u32, mut see: impl FnMut(u32, &[u8]) -> bool) -> Option<u32> {
+        let mut next = from as usize;
+        while next < self.rows.entries.capacity() {
+            let row = self.rows.json(next as u32);
+            next += 1;
+            if row.is_some_and(|row| !see(next as u32 - 1, row)) {
+                return Some(next as u32);
+            }
+        }
+        None
     }
 
     /// Visits all rows with their numbers.

@@ -38,6 +38,7 @@ use plutino::io::connector;
 use plutino::io::websocket::ServerSettings;
 use plutino::plan;
 use plutino::plan::physical::Role;
+use plutino::plan::view::Connected;
 use plutino::sql;
 use plutino::text::document::{Document, Severity};
 use regex::Regex;
@@ -462,6 +463,7 @@ impl<'a> Run<'a> {
             sinks,
             send_error: options.send_error,
             keeps: Keeps::Nothing,
+            connected: Connected::default(),
         };
         let started = async { engine.prepare_rule_as(spec, self.number as u64).await?.start().await };
         started.await.map_err(|error| ("rule", error.to_string()))

@@ -45,6 +45,11 @@ impl Inbox {
         std::mem::take(&mut self.changes.borrow_mut())
     }
 
+    /// Whether nothing more arrives.
+    pub fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.changes.borrow().is_empty()
     }

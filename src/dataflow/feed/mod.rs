@@ -46,6 +46,7 @@ pub struct Feed {
     operators: Cell<usize>,
     /// number of views between it and streams
     level: Cell<usize>,
+    filling: Cell<bool>,
     /// set when something waits for the readers of any view of the worker
     waits: Rc<Cell<bool>>,
     scan: RefCell<StreamScan>,
@@ -69,6 +70,7 @@ impl Feed {
             view: RefCell::default(),
             operators: Cell::new(0),
             level: Cell::new(0),
+            filling: Cell::new(false),
             waits,
             scan: RefCell::new(StreamScan::new(StreamDef::of_name(name).schema(), zone)),
             rules: Cell::new(0),
@@ -117,6 +119,9 @@ impl Feed {
     /// The operator of the view ends. Readers keep its last rows.
     pub fn detach(&self) {
         self.operators.set(self.operators.get() - 1);
+        if self.operators.get() == 0 {
+            self.filling.set(false);
+        }
     }
 
     /// Adds the net changes of a cut.
@@ -214,9 +219,28 @@ impl Feed {
         index
     }
 
-    /// Calls a function for the current rows, and returns the inbox for later changes.
-    pub fn follow(&self, see: &mut dyn FnMut(RowChange)) -> Rc<Inbox> {
-        self.each_row(see);
+    /// Whether the view is still adding the rows that it began with.
+    pub fn is_filling(&self) -> bool {
+        self.filling.get()
+    }
+
+    pub fn set_filling(&self, filling: bool) {
+        self.filling.set(filling);
+    }
+
+    /// Up to `count` of the current rows, from a number on, and the next number; `None` at the end.
+    pub fn rows_from(&self, from: u32, count: usize) -> (Vec<RowChange>, Option<u32>) {
+        let mut rows = Vec::with_capacity(count);
+        let Some(view) = self.view.borrow().clone() else { return (rows, None) };
+        let next = locked(&view).each_numbered_from(from, |entry, json| {
+            rows.push(parsed(entry, None, Some(json)));
+            rows.len() < count
+        });
+        (rows, next)
+    }
+
+    /// The inbox for changes from now on.
+    pub fn follow(&self) -> Rc<Inbox> {
         let inbox = Rc::new(Inbox::new(self.waits.clone()));
         self.inboxes.borrow_mut().push(Rc::downgrade(&inbox));
         inbox

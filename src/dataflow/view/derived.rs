@@ -3,6 +3,9 @@
 //! Each change removes a row, adds a row, or both, and passes through the view alone: what was computed from a row when
 //! it was added is computed again and removed when it is removed. The view keeps the rows that it joins ([`Joins`]) and
 //! its groups ([`Tally`]), and no other rows. A cut of it is a common cut of everything that it reads.
+//!
+//! A new view adds the rows that are there in turns, so that others run in between, and makes its first cut when all are
+//! in it. Meanwhile it takes only those changes that concern rows which it has added.
 
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
@@ -11,7 +14,7 @@ use std::sync::Arc;
 use crate::dataflow::context::RuleContext;
 use crate::dataflow::feed::{Feed, Inbox, RowChange};
 use crate::dataflow::row::KeyHasher;
-use crate::dataflow::timers::WorkerClock;
+use crate::dataflow::timers::{Turn, WorkerClock};
 use crate::expr::function::CallContext;
 use crate::expr::{EvalError, Scope};
 use crate::format::schema;
@@ -46,6 +49,8 @@ pub struct DerivedView {
     work: Work,
     /// it has stopped
     stopped: bool,
+    /// its feed, while it adds the rows that were there at the start
+    filling: Option<Rc<Feed>>,
     clock: Rc<WorkerClock>,
     context: Rc<RuleContext>,
     /// scratch space for a joined row
@@ -55,6 +60,26 @@ pub struct DerivedView {
 struct InputRows {
     input: Input,
     inbox: Rc<Inbox>,
+    fill: Fill,
+}
+
+/// The rows of an input that were there at the start.
+enum Fill {
+    /// those of a view with numbers below this were added
+    View(Rc<Feed>, u32),
+    Table(std::vec::IntoIter<RowChange>),
+    /// all were added
+    Done,
+}
+
+/// What a run of a view has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ran {
+    /// there was nothing to do
+    Nothing,
+    Something,
+    /// there is more to do in the next turn
+    More,
 }
 
 /// What is done with joined rows.
@@ -81,11 +106,14 @@ struct Group {
 /// Changes of one cut that are never too many, whatever MAX_ROWS is.
 const CHANGES: usize = 65_536;
 
+/// Rows that are added between two looks at the clock.
+const FILLED_AT_ONCE: usize = 256;
+
 /// Why a row is ignored.
 type Lost = (Place, String);
 
 impl DerivedView {
-    /// A view with the current rows.
+    /// A view that begins to add the current rows.
     pub fn new(
         plan: ViewPlan,
         inputs: Vec<Input>,
@@ -104,9 +132,16 @@ impl DerivedView {
             .collect();
         let level = 1 + sources.iter().map(|feed| feed.level()).max().unwrap_or(0);
         let now = clock.now();
-        let out = Outgoing::new(&plan, view, feed, level, metrics, now);
-        let mut derived = DerivedView {
-            joins: Joins::new(plan.body.joins.clone(), &inputs),
+        let out = Outgoing::new(&plan, view, feed.clone(), level, metrics, now);
+        feed.set_filling(true);
+        let joins = Joins::new(plan.body.joins.clone(), &inputs);
+        let inputs = inputs.into_iter().zip(rows).map(|(input, rows)| match rows {
+            Rows::View(feed) => InputRows { input, inbox: feed.follow(), fill: Fill::View(feed, 0) },
+            Rows::Table(rows, inbox) => InputRows { input, inbox, fill: Fill::Table(rows.into_iter()) },
+        });
+        let inputs: Vec<InputRows> = inputs.collect();
+        DerivedView {
+            joins,
             wide: vec![Value::Absent; plan.body.result_slots()],
             work: Work {
                 grouped: plan.body.grouped,
@@ -118,29 +153,14 @@ impl DerivedView {
                 key: GroupKey::default(),
                 plan,
             },
-            inputs: Vec::new(),
+            inputs,
             sources,
             level,
             stopped: false,
+            filling: Some(feed),
             clock,
             context,
-        };
-        for (number, (input, rows)) in inputs.into_iter().zip(rows).enumerate() {
-            let inbox = match rows {
-                Rows::View(feed) => feed.follow(&mut |change| derived.change(number, &input, &change, now)),
-                Rows::Table(rows, inbox) => {
-                    rows.iter().for_each(|change| derived.change(number, &input, change, now));
-                    inbox
-                }
-            };
-            derived.inputs.push(InputRows { input, inbox });
         }
-        if derived.stopped {
-            derived.inputs.clear();
-        } else {
-            derived.cut(now);
-        }
-        derived
     }
 
     /// The number of views between it and streams.
@@ -148,25 +168,95 @@ impl DerivedView {
         self.level
     }
 
-    /// Applies the changes and makes a cut; false if there were none.
-    pub fn run(&mut self, now: i64) -> bool {
-        if self.stopped || self.inputs.iter().all(|input| input.inbox.is_empty()) {
-            return false;
+    /// Whether it has the rows that were there at the start.
+    pub fn is_filled(&self) -> bool {
+        self.filling.is_none()
+    }
+
+    /// Applies the changes and makes a cut, or adds rows for a turn.
+    pub fn run(&mut self, now: i64) -> Ran {
+        if self.stopped {
+            return Ran::Nothing;
+        }
+        if self.filling.is_some() {
+            return self.fill(now);
+        }
+        if self.inputs.iter().all(|input| input.inbox.is_empty()) {
+            return Ran::Nothing;
         }
         let inputs = std::mem::take(&mut self.inputs);
-        for (number, InputRows { input, inbox }) in inputs.iter().enumerate() {
+        for (number, InputRows { input, inbox, .. }) in inputs.iter().enumerate() {
             inbox.take().iter().for_each(|change| self.change(number, input, change, now));
         }
         if !self.stopped {
             self.inputs = inputs;
             self.cut(now);
         }
-        true
+        Ran::Something
+    }
+
+    /// Adds rows that were there at the start, for a turn; at the end makes the first cut.
+    fn fill(&mut self, now: i64) -> Ran {
+        if self.sources.iter().any(|source| source.is_filling()) {
+            return Ran::More;
+        }
+        let mut turn = Turn::begin();
+        let mut inputs = std::mem::take(&mut self.inputs);
+        for (number, InputRows { input, inbox, fill }) in inputs.iter_mut().enumerate() {
+            // A change of a row that is still to come is in that row then.
+            let added = match fill {
+                Fill::View(_, next) => u64::from(*next),
+                Fill::Table(_) => continue,
+                Fill::Done => u64::MAX,
+            };
+            let changes = inbox.take();
+            let concern = changes.iter().filter(|change| change.id < added);
+            concern.for_each(|change| self.change(number, input, change, now));
+        }
+        let mut is_over = false;
+        for (number, InputRows { input, inbox, fill }) in inputs.iter_mut().enumerate() {
+            while !is_over && !self.stopped && !matches!(fill, Fill::Done) {
+                let (rows, next) = match fill {
+                    // Its rows were replaced, and this view will be too.
+                    Fill::View(..) if inbox.has_ended() => (Vec::new(), Fill::Done),
+                    Fill::View(feed, next) => {
+                        let (rows, next) = feed.rows_from(*next, FILLED_AT_ONCE);
+                        (rows, next.map_or(Fill::Done, |next| Fill::View(feed.clone(), next)))
+                    }
+                    Fill::Table(rows) => {
+                        let some: Vec<RowChange> = rows.by_ref().take(FILLED_AT_ONCE).collect();
+                        let rest = std::mem::take(rows);
+                        (some, if rest.len() == 0 { Fill::Done } else { Fill::Table(rest) })
+                    }
+                    Fill::Done => break,
+                };
+                *fill = next;
+                rows.iter().for_each(|change| self.change(number, input, change, now));
+                is_over = turn.spend(FILLED_AT_ONCE as u32);
+            }
+        }
+        if self.stopped {
+            self.filled();
+            return Ran::Something;
+        }
+        let done = inputs.iter().all(|input| matches!(input.fill, Fill::Done));
+        self.inputs = inputs;
+        if !done {
+            return Ran::More;
+        }
+        self.filled();
+        self.cut(now);
+        Ran::Something
+    }
+
+    fn filled(&mut self) {
+        self.filling.take().iter().for_each(|feed| feed.set_filling(false));
     }
 
     /// Stops it for ever.
     pub fn fail(&mut self, why: String) {
         self.stopped = true;
+        self.filled();
         self.work.out.stop(why);
         // Nothing reads later changes.
         self.inputs.clear();

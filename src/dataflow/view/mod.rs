@@ -48,7 +48,11 @@ use sessions::{SavedSessions, SessionRow, Sessions};
 use top::Change;
 use windows::Hops;
 
+pub use derived::Ran;
 pub use network::{Beginning, Network};
+
+/// The time between two cuts of a view of groups that nobody watches, ms.
+const UNWATCHED: i64 = 50;
 
 /// The state of a view.
 pub struct ViewOperator {
@@ -59,8 +63,12 @@ pub struct ViewOperator {
     clock: Rc<WorkerClock>,
     /// wakes the operator when rows expire by the clock
     alarm: Alarm,
-    /// the next wake-up
+    /// the next wake-up for a row that expires
     wakes: Option<i64>,
+    /// when rows were made last
+    cut_at: i64,
+    /// it will be woken to make rows
+    deferred: bool,
     memories: Memories,
     maker: RowMaker,
     groups: Groups,
@@ -115,6 +123,10 @@ impl Operate for ViewOperator {
         }
         self.expire(now);
         self.evict();
+        if frontier.is_some() && self.may_wait(now) {
+            return self.wake();
+        }
+        (self.cut_at, self.deferred) = (now, false);
         self.make_rows(now);
         self.cut(now);
         self.out.show_flow(&self.flow);
@@ -211,6 +223,8 @@ impl ViewOperator {
             key: GroupKey::default(),
             alarm,
             wakes: None,
+            cut_at: i64::MIN,
+            deferred: false,
             plan,
             context,
             metrics,
@@ -439,6 +453,23 @@ impl ViewOperator {
         self.ends.remove(&(held.window.1, number));
         self.changed += 1;
         Some(held.key)
+    }
+
+    /// Whether rows can be made later, since nobody sees them now: making the row of a group costs more than adding a
+    /// message to it. Whoever comes sees the rows of a moment ago, and then the changes.
+    fn may_wait(&mut self, now: i64) -> bool {
+        let groups = matches!(self.plan.kind, ViewKind::Groups | ViewKind::Windows);
+        // In event time nothing wakes the operator, and a clock that is moved by hand stands still.
+        let by_clock = self.plan.body.event_time.is_none() && !self.clock.is_manual();
+        let until = self.cut_at.saturating_add(UNWATCHED);
+        if !groups || !by_clock || now >= until || now < self.cut_at || self.dirty.is_empty() || self.out.is_watched() {
+            return false;
+        }
+        if !self.deferred {
+            self.deferred = true;
+            self.alarm.at(until);
+        }
+        true
     }
 
     /// Makes the rows of groups with new messages.

@@ -23,7 +23,7 @@ use crate::plan::view::ViewPlan;
 use crate::value::Text;
 use crate::view::ViewCell;
 
-use super::derived::{DerivedView, Rows};
+use super::derived::{DerivedView, Ran, Rows};
 
 /// The views over views of a worker, and the feeds of all views.
 #[derive(Default)]
@@ -50,6 +50,8 @@ struct Node {
     key: RuleKey,
     level: usize,
     view: RefCell<DerivedView>,
+    /// called when it has the rows that were there at the start
+    filled: Option<Box<dyn FnOnce()>>,
 }
 
 impl Network {
@@ -59,8 +61,9 @@ impl Network {
         self.feeds.entry(name.into()).or_insert_with(new).clone()
     }
 
-    /// Starts a view over views with the current rows. No changes of its views and tables may be on their way.
-    pub fn begin(&mut self, key: RuleKey, tables: &Tables, begin: Beginning) {
+    /// Starts a view over views with the current rows. No changes of its views and tables may be on their way. `filled` is
+    /// called when it has all of them.
+    pub fn begin(&mut self, key: RuleKey, tables: &Tables, begin: Beginning, filled: Box<dyn FnOnce()>) {
         let Beginning { plan, inputs, view, context, metrics, clock } = begin;
         let feed = self.feed(&plan.about.name, &context.zone);
         let rows = inputs
@@ -78,7 +81,8 @@ impl Network {
         let view = DerivedView::new(plan, inputs, rows, (view, feed), context, metrics, clock);
         let level = view.level();
         let place = self.views.partition_point(|node| node.level <= level);
-        self.views.insert(place, Node { key, level, view: RefCell::new(view) });
+        self.views.insert(place, Node { key, level, view: RefCell::new(view), filled: Some(filled) });
+        self.waits.set(true);
     }
 
     /// Removes a view over views, if the rule is one.
@@ -91,28 +95,37 @@ impl Network {
         self.feeds.retain(|_, feed| feed.is_used());
     }
 
-    /// Runs the waiting views; true if there were any.
-    pub fn run(&mut self, clock: &WorkerClock) -> bool {
+    /// Runs the waiting views.
+    pub fn run(&mut self, clock: &WorkerClock) -> Ran {
         if !self.waits.replace(false) {
-            return false;
+            return Ran::Nothing;
         }
         let now = clock.now();
-        let mut ran = false;
-        for node in &self.views {
+        let (mut ran, mut more) = (false, false);
+        for node in &mut self.views {
             // A panic ends only this view.
             let run = || node.view.borrow_mut().run(now);
             match catch_unwind(AssertUnwindSafe(run)) {
-                Ok(did) => ran |= did,
+                Ok(Ran::Nothing) => {}
+                Ok(Ran::Something) => ran = true,
+                Ok(Ran::More) => more = true,
                 Err(_) => {
                     let failed = || node.view.borrow_mut().fail("internal error: the view's code panicked".to_owned());
                     // Its parts may be in any state: if this panics too, it is left as it is.
                     let _ = catch_unwind(AssertUnwindSafe(failed));
                 }
             }
+            if node.filled.is_some() && node.view.borrow().is_filled() {
+                node.filled.take().into_iter().for_each(|filled| filled());
+            }
         }
         for feed in self.feeds.values() {
             ran |= feed.deliver(now);
         }
-        ran
+        if more {
+            self.waits.set(true);
+            return Ran::More;
+        }
+        if ran { Ran::Something } else { Ran::Nothing }
     }
 }

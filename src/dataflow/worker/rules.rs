@@ -231,10 +231,12 @@ impl WorkerLoop {
         let clock = self.clock.clone();
         let output = Rc::new(RefCell::new(Output::new(Vec::new(), send_nil, false, metrics.clone())));
         let begin = Beginning { plan: *view, inputs, view: store, context, metrics, clock };
-        self.network.begin(key, &self.tables, begin);
+        let filled = move || {
+            let _ = done.send(before);
+        };
+        self.network.begin(key, &self.tables, begin, Box::new(filled));
         let rule = RunningRule::new(slot, output, false);
         self.rules.insert(key, rule);
-        let _ = done.send(before);
     }
 
     /// Where a rule looks rows up, by input.

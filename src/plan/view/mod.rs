@@ -38,7 +38,7 @@ use key::{group_key, name_members, newest_key};
 
 pub use error::ViewError;
 pub use options::ViewOptions;
-pub use reads::{check_cycle, in_order, over, reads};
+pub use reads::{Connected, check_cycle, connected, in_order, over, reads};
 
 /// A view, ready to run.
 #[derive(Clone, Debug)]

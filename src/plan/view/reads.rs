@@ -46,6 +46,44 @@ pub fn over<'a>(name: &str, views: &[&'a CreateView]) -> Vec<&'a CreateView> {
     over
 }
 
+/// What a view or rule is connected with by views.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connected {
+    /// the views, the nearest first
+    pub views: Vec<Text>,
+    /// one of them reads several others, and takes one cut of them
+    pub in_step: bool,
+}
+
+/// The views that are connected with these, also through others: a view with those that it reads and those over it, and
+/// the views that one rule reads with each other (`together`).
+pub fn connected(with: &[Text], views: &[&CreateView], together: &[Vec<Text>]) -> Connected {
+    let is_view = |name: &Text| views.iter().any(|view| view.name.name == *name);
+    let read: Vec<(&Text, BTreeSet<&Text>)> =
+        views.iter().map(|view| (&view.name.name, reads(view).filter(|name| is_view(name)).collect())).collect();
+    let mut connected = Connected { views: with.to_vec(), in_step: false };
+    let mut next = 0;
+    while let Some(name) = connected.views.get(next).cloned() {
+        next += 1;
+        let mut add = |other: &Text| {
+            if !connected.views.contains(other) {
+                connected.views.push(other.clone());
+            }
+        };
+        for (view, sources) in &read {
+            if **view == name {
+                sources.iter().for_each(|source| add(source));
+            } else if sources.contains(&name) {
+                add(view);
+            }
+        }
+        together.iter().filter(|names| names.contains(&name)).flatten().for_each(&mut add);
+    }
+    let takes_several = |name: &Text| read.iter().any(|(view, sources)| *view == name && sources.len() > 1);
+    connected.in_step = connected.views.iter().any(takes_several);
+    connected
+}
+
 /// Checks that a view does not read itself, also through others in `views`. An existing view with its name is ignored.
 ///
 /// # Errors
@@ -85,6 +123,29 @@ pub fn check_cycle(create: &CreateView, views: &[&CreateView]) -> Result<(), Pla
 mod tests {
     use super::*;
     use crate::sql::parse_view;
+
+    #[test]
+    fn views_are_connected_by_what_reads_them() {
+        let views = [
+            view("a", "s"),
+            view("b", "a"),
+            view("c", "s"),
+            view("d", "c INNER JOIN e ON c.a = e.a"),
+            view("e", "s"),
+            view("f", "s"),
+        ];
+        let views: Vec<&CreateView> = views.iter().collect();
+        let of = |name: &str, together: &[Vec<Text>]| {
+            let Connected { mut views, in_step } = connected(&[name.into()], &views, together);
+            views.sort_unstable();
+            (views.join(""), in_step)
+        };
+        assert_eq!(of("a", &[]), ("ab".to_owned(), false));
+        assert_eq!(of("e", &[]), ("cde".to_owned(), true));
+        assert_eq!(of("f", &[]), ("f".to_owned(), false));
+        let rule = vec![Text::from("f"), Text::from("b")];
+        assert_eq!(of("f", &[rule]), ("abf".to_owned(), false));
+    }
 
     fn view(name: &str, query: &str) -> CreateView {
         parse_view(&format!("CREATE VIEW {name} WITH (KEY=\"a\") AS SELECT a FROM {query}")).unwrap()

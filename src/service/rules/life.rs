@@ -187,6 +187,7 @@ impl Service {
     ) -> Result<(), NotStarted> {
         let Planned { mut spec, nodes, checkpoint_interval, mut recipe } = planned;
         self.load_state(&mut spec).await;
+        self.gather_for(&spec).await;
         let (ran, before) = {
             let mut state = locked(&entry.state);
             let ran = state.phase == Phase::Running;

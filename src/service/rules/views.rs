@@ -74,6 +74,12 @@ impl Service {
             .collect()
     }
 
+    /// What each rule reads.
+    pub(in crate::service) fn reads_of_rules(&self) -> Vec<Vec<Text>> {
+        let rules = locked(&self.inner.rules);
+        rules.values().filter_map(|entry| Some(locked(&entry.state).definition.as_ref()?.reads.clone())).collect()
+    }
+
     /// The rules that read a stream or table, or will when they start; rules that were stopped by hand do not count.
     pub(in crate::service) fn readers(&self, name: &str) -> Vec<String> {
         self.rules_with(|reads, _| reads.iter().any(|read| read == name))

@@ -40,6 +40,8 @@ pub struct ViewReport {
     pub view: ViewStatus,
     /// what it reads; `None` if it does not run
     pub engine: Option<RuleStatus>,
+    /// the number of its data thread
+    pub thread: usize,
     /// why its rows do not change any more
     pub stopped: Option<String>,
     /// why it has no rows, or what is odd about it
@@ -104,7 +106,8 @@ impl Service {
             }
             found.extend(self.silence_of(engine, &managed, &view, status));
         }
-        Ok(ViewReport { view, engine: status, stopped, diagnosis: found })
+        let thread = engine.thread_of_view(name).unwrap_or_default();
+        Ok(ViewReport { view, engine: status, thread, stopped, diagnosis: found })
     }
 
     /// Why a view that runs has no rows.

@@ -8,5 +8,7 @@ mod libraries;
 mod model;
 mod over_views;
 mod protocol;
+mod recipes;
 mod service;
 mod status;
+mod threads;
