@@ -47,7 +47,7 @@ pub async fn details(mut request: Request, next: Next) -> Response {
 }
 
 /// Whether a query has `details`, and not as off.
-fn asks(query: &str) -> bool {
+pub fn asks(query: &str) -> bool {
     form_urlencoded::parse(query.as_bytes()).any(|(name, value)| name == "details" && value != "false" && value != "0")
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::routing::{MethodRouter, get, post, put};
@@ -11,7 +11,7 @@ use axum::{Extension, Router};
 use serde::Deserialize;
 use serde_json::{Map, Value as Json, json};
 
-use super::details::Asked;
+use super::details::{self, Asked};
 use super::error::{accepted, warning};
 use super::relations::schema_of;
 use super::{ApiError, ErrorContext, looks, millis, read, text, to_end};
@@ -357,8 +357,14 @@ async fn topology(State(service): State<Service>, Path(id): Path<String>) -> Res
     Ok(super::json(json!({"sources": sources, "edges": edges}).to_string()))
 }
 
-async fn explain(State(service): State<Service>, Path(id): Path<String>) -> Result<String, ApiError> {
-    service.explain_rule(&id).doing("explain rules error")
+async fn explain(
+    State(service): State<Service>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<String, ApiError> {
+    let in_full = query.is_some_and(|query| details::asks(&query));
+    let plan = if in_full { service.explain_rule_in_full(&id) } else { service.explain_rule(&id) };
+    plan.doing("explain rules error")
 }
 
 async fn schema(State(service): State<Service>, Path(id): Path<String>) -> Result<Response, ApiError> {

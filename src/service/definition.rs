@@ -174,6 +174,15 @@ impl Definition {
         self.plan_with(catalog, config, |def| self.source(def, config))
     }
 
+    /// What the rule means, what a worker does, and how it uses the data threads.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub fn explain(&self, catalog: &Catalog) -> Result<String, ServiceError> {
+        let Rule { sql, options, .. } = &self.rule;
+        plan::explain(sql, options, catalog).map_err(|error| of_parser(sql, error))
+    }
+
     /// The sinks as they are written: an action may hold several.
     fn targets(&self) -> Vec<Target<'_>> {
         let actions = member(&self.json, "actions").and_then(Json::as_array).into_iter().flatten();

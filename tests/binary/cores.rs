@@ -224,6 +224,8 @@ async fn status_and_metrics_say_which_thread_does_what() {
         assert_eq!(threads["home"].is_null(), id == "copy");
     }
     assert_eq!(status("alone").await["threads"]["plan"], "on one worker");
+    let explained = served.asks("GET", "/rules/first/explain?details", &json!(null)).await.done();
+    assert!(explained.contains("partial → final"), "{explained}");
     let metrics = served.asks("GET", "/metrics", &json!(null)).await.done();
     assert!(metrics.contains("plutino_rule_thread_rows_total{rule=\"first\",thread=\"2\"} 5"), "{metrics}");
 }

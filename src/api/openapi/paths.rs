@@ -164,7 +164,9 @@ fn rules() -> Vec<Operation> {
             .query("every", "integer", "at most one row of each operator in so many ms")
             .answer(200, Content::Events, "data: {\"a\":1}\n\n"),
         get(one("/topo"), "Its operators as a graph").json(r#"{"sources": ["source_demo"], "edges": {}}"#),
-        get(one("/explain"), "Its plan").text("…"),
+        get(one("/explain"), "Its plan")
+            .query("details", "boolean", "in full, with how it uses the data threads")
+            .text("…"),
         get(one("/schema"), "The columns of its results").json(r#"{"a": {"hasIndex": true, "index": 0}}"#),
         put(one("/tags"), "Sets its tags").body(TAGS).empty(200),
         patch(one("/tags"), "Adds tags").body(TAGS).empty(200),

@@ -167,6 +167,14 @@ impl Service {
         Ok(planned.nodes.explain(&definition.select))
     }
 
+    /// The plan of a rule in full, as `plutino explain` shows it.
+    ///
+    /// # Errors
+    /// [`ServiceError`]
+    pub fn explain_rule_in_full(&self, id: &str) -> Result<String, ServiceError> {
+        self.rule_definition(id)?.explain(&self.catalog())
+    }
+
     /// Checks a rule, without its sinks and without creating it. Returns the streams that it reads.
     ///
     /// # Errors
