@@ -18,6 +18,6 @@ pub async fn read_only(request: Request, next: Next) -> Response {
     if reads {
         return next.run(request).await;
     }
-    let message = "plutino run shows its rules and changes none here: change the rule file, and start it with --watch";
+    let message = "plutino run shows its rules and changes none here: change the rule file, which --watch follows";
     ApiError::with_status(StatusCode::FORBIDDEN, message).into_response()
 }
