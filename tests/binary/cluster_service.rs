@@ -16,17 +16,23 @@ const AFTERLIFE: Duration = Duration::from_secs(5);
 struct Pair {
     folders: [Folder; 2],
     hosts: String,
+    workers: usize,
 }
 
 impl Pair {
     fn new(name: &str) -> Pair {
         let folders = [Folder::new(&format!("{name}-0")), Folder::new(&format!("{name}-1"))];
-        Pair { folders, hosts: format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port()) }
+        Pair { folders, hosts: format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port()), workers: 1 }
+    }
+
+    fn with_workers(self, workers: usize) -> Pair {
+        Pair { workers, ..self }
     }
 
     fn command(&self, process: usize) -> std::process::Command {
         let mut command = self.folders[process].command();
         command.args(["--log", "warn,plutino=debug", "--hosts", &self.hosts, "--process", &process.to_string()]);
+        command.args(["--workers", &self.workers.to_string()]);
         command
     }
 
@@ -128,6 +134,125 @@ async fn a_rule_is_made_changed_stopped_and_dropped_in_all_processes() {
         assert_eq!(gone.status, 404, "{}", gone.body);
     }
     ask(&processes[0], "DELETE", "/streams/demo", Value::Null).await;
+}
+
+/// Changes rules while both processes get messages: each message is in the results once, for clients of both.
+async fn nothing_is_lost_by_updates(name: &str, workers: usize) {
+    const MESSAGES: u64 = 3000;
+    let pair = Pair::new(name).with_workers(workers);
+    let processes = pair.start().await;
+    create_stream(&processes[0], "demo").await;
+    let version = |id: &str, number: u64| {
+        let sql = match id {
+            "pass" => format!("SELECT n, {number} AS version FROM demo"),
+            // The plan stays the same, and so does the state.
+            _ => "SELECT acc_count(*) AS c FROM demo".to_owned(),
+        };
+        let mut rule = rule(id, &sql, json!({"qos": 1, "checkpointInterval": "1h"}));
+        rule["version"] = json!(format!("{number:04}"));
+        rule
+    };
+    // Homes follow from names: some are in each process.
+    let ids = ["pass", "c1", "c2", "c3", "c4"];
+    for id in ids {
+        ask(&processes[0], "POST", "/rules", version(id, 0)).await;
+    }
+    let mut receivers = Vec::new();
+    for id in ids {
+        for (process, client) in clients(&processes, &format!("/{id}")).await.into_iter().enumerate() {
+            receivers.push((id, process, client));
+        }
+    }
+    let mut senders = clients(&processes, "/demo").await;
+    let sending = tokio::spawn(async move {
+        for n in 0..MESSAGES {
+            send(&mut senders[(n % 2) as usize], json!({"n": n}).to_string()).await;
+            if n % 10 == 0 {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        }
+        senders
+    });
+    let receiving = receivers.into_iter().map(|(id, process, mut client)| {
+        tokio::spawn(async move {
+            let mut came = Vec::new();
+            while (came.len() as u64) < MESSAGES {
+                let row = next(&mut client).await.expect("it goes on");
+                came.push(row[if id == "pass" { "n" } else { "c" }].as_u64().expect("a number"));
+            }
+            came.sort_unstable();
+            let all: Vec<u64> = if id == "pass" { (0..MESSAGES).collect() } else { (1..=MESSAGES).collect() };
+            assert!(came == all, "{id} at process {process}: {came:?}");
+        })
+    });
+    let receiving: Vec<_> = receiving.collect();
+    let mut number = 0;
+    while !sending.is_finished() {
+        number += 1;
+        for id in ids {
+            ask(&processes[0], "PUT", &format!("/rules/{id}"), version(id, number)).await;
+        }
+    }
+    for received in join_all(receiving).await {
+        received.expect("all came");
+    }
+    assert!(number > 1, "rules were updated");
+    drop(sending.await.expect("all is sent"));
+}
+
+#[tokio::test]
+async fn nothing_is_lost_by_updates_in_two_processes() {
+    nothing_is_lost_by_updates("serve-updates", 1).await;
+}
+
+#[tokio::test]
+async fn nothing_is_lost_by_updates_in_two_processes_of_two_threads() {
+    nothing_is_lost_by_updates("serve-updates-two", 2).await;
+}
+
+#[tokio::test]
+async fn a_rule_that_fails_in_one_process_stops_in_all() {
+    let pair = Pair::new("serve-fail");
+    let processes = pair.start().await;
+    create_stream(&processes[0], "demo").await;
+    let sql = "SELECT collect(text) AS all_texts FROM demo GROUP BY COUNTWINDOW(1000000)";
+    for id in SUMS {
+        ask(&processes[0], "POST", "/rules", rule(id, sql, json!({"maxStateBytes": 100_000}))).await;
+    }
+    let mut sender = connect(&processes[0], "/demo").await;
+    for _ in 0..3000 {
+        send(&mut sender, json!({"text": "x".repeat(200)}).to_string()).await;
+    }
+    for id in SUMS {
+        for process in &processes {
+            let began = Instant::now();
+            while status(process, id).await["status"] == "running" {
+                assert!(began.elapsed() < Duration::from_secs(30), "{id}: {}", status(process, id).await);
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        }
+        let shown = status(&processes[0], id).await;
+        assert_eq!(shown["status"], "stopped by error");
+        assert!(shown["message"].as_str().is_some_and(|message| message.contains("maxStateBytes")), "{shown}");
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_process_that_does_not_answer_is_named() {
+    let pair = Pair::new("serve-silent");
+    let processes = pair.start().await;
+    create_stream(&processes[0], "demo").await;
+    ask(&processes[0], "POST", "/rules", rule("pass", "SELECT n FROM demo", json!({}))).await;
+    processes[1].signal("-STOP");
+    let began = Instant::now();
+    let shown = status(&processes[0], "pass").await;
+    processes[1].signal("-CONT");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    let silent = shown["silentProcesses"][0].as_str().expect("one is silent");
+    assert!(silent.starts_with("process 1 (127.0.0.1:"), "{shown}");
+    assert_eq!(shown["processes"][1]["silent"], true);
+    assert_eq!(status(&processes[0], "pass").await["silentProcesses"], Value::Null);
 }
 
 #[tokio::test]
@@ -236,6 +361,9 @@ const SUMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 
 async fn create_sums(served: &Served, interval: &str) {
     create_stream(served, "demo").await;
+    let window = "SELECT count(*) AS c, sum(n) AS s FROM demo GROUP BY COUNTWINDOW(4)";
+    let options = json!({"qos": 1, "checkpointInterval": interval});
+    ask(served, "POST", "/rules", rule("window", window, options)).await;
     for id in SUMS {
         let options = json!({"qos": 1, "checkpointInterval": interval});
         ask(served, "POST", "/rules", rule(id, "SELECT acc_sum(n) AS s FROM demo", options)).await;
@@ -265,7 +393,7 @@ async fn sums_go_on_after_a_kill() {
         let processes = pair.start().await;
         create_sums(&processes[0], "100ms").await;
         sums_become(&processes, [1, 2], 3).await;
-        let told = SUMS.map(|id| format!("rule=\"{id}\""));
+        let told = SUMS.into_iter().chain(["window"]).map(|id| format!("rule=\"{id}\"")).collect::<Vec<_>>();
         // The states of now: what was taken before they were asked for is in them.
         let began = Instant::now();
         while !told.iter().all(|rule| {
@@ -287,7 +415,11 @@ async fn sums_go_on_after_a_kill() {
 
     let processes = pair.start().await;
     processes[0].states();
+    let mut windows = clients(&processes, "/window").await;
     sums_become(&processes, [10, 20], 33).await;
+    for receiver in &mut windows {
+        assert_eq!(next(receiver).await, Some(json!({"c": 4, "s": 33})));
+    }
 }
 
 #[tokio::test]
