@@ -150,6 +150,8 @@ struct Inner {
     conf_keys: Mutex<ConfKeys>,
     connections: Mutex<Kept>,
     last_import: Mutex<Everything>,
+    /// held during an import: two at once would mix
+    importing: tokio::sync::Mutex<()>,
     timer: Arc<Timer>,
     uploads: Uploads,
     tasks: Mutex<Tasks>,
@@ -237,6 +239,7 @@ impl Service {
             conf_keys: Mutex::default(),
             connections: Mutex::default(),
             last_import: Mutex::default(),
+            importing: tokio::sync::Mutex::default(),
             timer: Arc::default(),
             uploads,
             tasks: Mutex::default(),

@@ -346,6 +346,7 @@ impl Service {
             }
             tracing::warn!(members = ?unknown, "an import has unknown members; they are ignored");
         }
+        let _alone = self.inner.importing.lock().await;
         let hidden = self.restore_import(&mut all);
         let imported = match partial || cancelled.load(Ordering::Relaxed) {
             true => self.take_over(all, hidden, cancelled).await,

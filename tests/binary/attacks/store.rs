@@ -131,6 +131,33 @@ fn a_replacing_import_that_is_killed_leaves_all_of_the_old_or_all_of_the_new() {
 }
 
 #[test]
+fn two_replacing_imports_at_once_do_not_mix() {
+    let folder = Folder::new("import-twice");
+    let served = folder.serve();
+    let all = |name: &str| {
+        let named = |n: usize| format!("{name}{n}");
+        let rules: serde_json::Map<String, Value> =
+            (0..20).map(named).map(|id| (id.clone(), rule(&id, "x").to_string().into())).collect();
+        let uploads: serde_json::Map<String, Value> = (0..20).map(named).map(|file| (file, name.into())).collect();
+        let streams = json!({"demo": stream()["sql"]});
+        json!({"content": json!({"streams": streams, "rules": rules, "uploads": uploads}).to_string()}).to_string()
+    };
+    for round in 0..3 {
+        let import = |name: &str| {
+            let (rest, body) = (served.rest.clone(), all(name));
+            std::thread::spawn(move || ask(&rest, "POST", "/data/import", "", &body).map(|answer| answer.status))
+        };
+        let both = [import("old"), import("new")];
+        assert_eq!(both.map(|asked| asked.join().expect("it ends")), [Some(200), Some(200)], "round {round}");
+        let (last, count) = which(&served);
+        assert_eq!(count, 20, "round {round}");
+        let export = served.get("/data/export");
+        let uploads = export["uploads"].as_object().expect("an object");
+        assert!(uploads.len() == 20 && uploads.values().all(|text| *text == last.as_str()), "{last}: {uploads:?}");
+    }
+}
+
+#[test]
 fn a_running_store_is_backed_up() {
     let folder = Folder::new("backup");
     let served = folder.serve();
