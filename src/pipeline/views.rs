@@ -10,7 +10,6 @@ use crate::plan::physical::Body;
 use crate::plan::view::{Connected, check_cycle, connected, in_order, plan_view, reads};
 use crate::sql::{self, ast::CreateView};
 use crate::text::document::{Document, Member, Node, Place, Problem, Value};
-use crate::value::Text;
 
 /// A view, ready to start.
 pub struct PlannedView {
@@ -166,11 +165,11 @@ impl Loader {
 
 /// Tells each view what it is connected with, once all rules are known.
 pub(super) fn connect(views: &mut [PlannedView], rules: &[PlannedRule]) {
-    let read = |rule: &PlannedRule| {
+    let read = |rule: &PlannedRule| -> Vec<_> {
         let views = rule.spec.plan.inputs.iter().filter(|input| input.stream.view.is_some());
         views.map(|input| input.stream.name.clone()).collect()
     };
-    let together: Vec<Vec<Text>> = rules.iter().map(read).collect();
+    let together: Vec<_> = rules.iter().map(read).collect();
     let creates: Vec<CreateView> = views.iter().map(|view| view.create.clone()).collect();
     let creates: Vec<&CreateView> = creates.iter().collect();
     for view in views {
