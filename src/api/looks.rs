@@ -3,7 +3,7 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::millis;
-use crate::io::LinkStatus;
+use crate::io::{AddressStatus, LinkStatus};
 use crate::service::Diagnosis;
 
 /// A finding of the diagnosis.
@@ -19,6 +19,15 @@ pub fn link(link: &LinkStatus) -> Json {
         "address": link.address, "state": link.state.as_str(), "since": millis(link.since), "peers": link.peers,
         "messages": link.messages, "bytes": link.bytes, "queued": link.queued, "dropped": dropped,
         "lastError": link.last_error.as_ref().map(|(_, text)| text),
+        "addresses": link.addresses.iter().map(address).collect::<Json>(),
+    })
+}
+
+fn address(at: &AddressStatus) -> Json {
+    json!({
+        "address": at.address, "connected": at.connected, "closed": at.closed, "unreached": at.unreached,
+        "lastError": at.last_error.as_ref().map(|(_, text)| text),
+        "lastErrorTime": at.last_error.as_ref().map(|(time, _)| millis(*time)),
     })
 }
 

@@ -380,7 +380,9 @@ fn complain(rules: Vec<RuleStatus>) {
     for rule in rules {
         if let Some((_, error)) = rule.last_error {
             let error = printable(&error);
-            say(&format!("warning: rule {}: {} errors, the last one: {error}", rule.id, rule.errors));
+            let errors =
+                if rule.errors == 1 { "an error".to_owned() } else { format!("{} errors, the last one", rule.errors) };
+            say(&format!("warning: rule {}: {errors}: {error}", rule.id));
         }
     }
 }

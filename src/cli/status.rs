@@ -4,7 +4,10 @@ use std::fmt::Write as _;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::engine::{RuleStatus, view_of};
-use crate::io::{LinkState, LinkStatus, NO_CLIENT, printable};
+use crate::io::{AddressStatus, LinkState, LinkStatus, NO_CLIENT, printable};
+
+/// How long a failure of a connection is told that has been made anew.
+const RECENT: Duration = Duration::from_secs(60);
 
 /// Turns snapshots into lines. It keeps the previous snapshot to compute rates.
 pub struct Report {
@@ -24,7 +27,9 @@ impl Report {
     pub fn lines(&mut self, rules: &[RuleStatus], now: Instant) -> Vec<String> {
         let seconds = (now - self.at).as_secs_f64().max(1e-3);
         let before = std::mem::take(&mut self.before);
-        let mut lines = Vec::new();
+        let mut lines: Vec<String> = Vec::new();
+        // Rules that share a connection share its trouble.
+        let mut told: Vec<String> = Vec::new();
         for rule in rules {
             let (_, was_in, was_out) =
                 before.iter().find(|(id, ..)| *id == rule.id).cloned().unwrap_or((String::new(), 0, 0));
@@ -53,8 +58,14 @@ impl Report {
                 let _ = write!(line, ", p50 {}, p99 {}", micros(latency.p50_us), micros(latency.p99_us));
             }
             lines.push(line);
-            let sources = rule.sources.iter().map(|(_, source)| source);
-            lines.extend(sources.chain(&rule.sinks).filter_map(trouble));
+            for link in rule.sources.iter().map(|(_, source)| source).chain(&rule.sinks) {
+                for line in trouble(link).into_iter().chain(link.addresses.iter().filter_map(failing)) {
+                    if !told.contains(&line) {
+                        told.push(line.clone());
+                        lines.push(line);
+                    }
+                }
+            }
             if let Some((_, error)) = &rule.last_error {
                 lines.push(format!("    last error: {}", printable(error)));
             }
@@ -115,6 +126,13 @@ fn trouble(link: &LinkStatus) -> Option<String> {
     Some(line)
 }
 
+/// An address whose connections fail again and again: it has none now, or has failed within the last minute.
+fn failing(at: &AddressStatus) -> Option<String> {
+    let recent = at.last_error.as_ref().is_some_and(|(time, _)| time.elapsed().is_ok_and(|ago| ago < RECENT));
+    let fails = at.failures() > 1 && (recent || at.connected == 0);
+    fails.then(|| format!("    {}: {}", at.address, at.trouble()))
+}
+
 /// A rate with few digits.
 fn short(rate: f64) -> String {
     match rate {
@@ -154,6 +172,7 @@ mod tests {
             stored: 0,
             unproven: 0,
             history: Default::default(),
+            addresses: Vec::new(),
         }
     }
 
@@ -194,6 +213,33 @@ mod tests {
                 "    ws://a:1/x: connected, 3 lost (slow client)",
             ]
         );
+    }
+
+    #[test]
+    fn an_address_that_fails_again_and_again_has_a_line() {
+        let at = |address: &str, connected, closed, unreached, error: &str, ago| AddressStatus {
+            address: address.to_owned(),
+            connected,
+            closed,
+            unreached,
+            last_error: Some((SystemTime::now() - Duration::from_secs(ago), error.to_owned())),
+        };
+        let addresses = vec![
+            at("ws://a:1/x", 1, 11, 0, "ws://a:1/x: closed by the peer: 1008 no hb", 0),
+            at("ws://b:1/x", 0, 1, 5, "ws://b:1/x: refused", 600),
+            at("ws://c:1/x", 1, 3, 0, "long ago", 600),
+            at("ws://d:1/x", 1, 1, 0, "the first time", 0),
+        ];
+        let source = LinkStatus { addresses, ..link(LinkState::Connected) };
+        let rule =
+            RuleStatus { sources: vec![("s".to_owned(), source)], sinks: Vec::new(), ..rule(1, LinkState::Connected) };
+        let mut report = Report::new();
+        let lines = report.lines(&[rule], report.at);
+        let expected = [
+            "    ws://a:1/x: closed 11 times, last: 1008 no hb",
+            "    ws://b:1/x: closed once, not reached 5 times, last: refused",
+        ];
+        assert_eq!(lines[1..], expected);
     }
 
     #[test]

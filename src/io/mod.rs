@@ -124,6 +124,48 @@ pub struct LinkStatus {
     pub unproven: u64,
     /// what has become of its connections
     pub history: LinkHistory,
+    /// of a client role: how it fares at each address that was dialled
+    pub addresses: Vec<AddressStatus>,
+}
+
+/// How a client role fares at one of its addresses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AddressStatus {
+    /// `ws://host:port/path`
+    pub address: String,
+    /// open connections
+    pub connected: usize,
+    /// connections that ended, in whatever way
+    pub closed: u64,
+    /// dials that failed
+    pub unreached: u64,
+    /// why the last one ended or failed
+    pub last_error: Option<(SystemTime, String)>,
+}
+
+impl AddressStatus {
+    fn new(address: &str) -> AddressStatus {
+        AddressStatus { address: address.to_owned(), connected: 0, closed: 0, unreached: 0, last_error: None }
+    }
+
+    /// How often a connection ended or could not be made.
+    pub fn failures(&self) -> u64 {
+        self.closed + self.unreached
+    }
+
+    /// What goes wrong, for people: `closed 11 times, last: 1008 no hb`.
+    pub fn trouble(&self) -> String {
+        let times = |what: &str, count: u64| match count {
+            0 => String::new(),
+            1 => format!("{what} once, "),
+            count => format!("{what} {count} times, "),
+        };
+        let (closed, unreached) = (times("closed", self.closed), times("not reached", self.unreached));
+        let last = self.last_error.as_ref().map_or("", |(_, error)| error);
+        let last = last.strip_prefix(&format!("{}: ", self.address)).unwrap_or(last);
+        let last = last.strip_prefix("closed by the peer: ").unwrap_or(last);
+        format!("{closed}{unreached}last: {last}")
+    }
 }
 
 /// What has become of the connections of an endpoint since it exists.
@@ -174,6 +216,7 @@ impl LinkStatus {
             stored: 0,
             unproven: 0,
             history: LinkHistory::default(),
+            addresses: Vec::new(),
         }
     }
 }

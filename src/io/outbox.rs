@@ -254,6 +254,7 @@ impl Outbox {
             stored: 0,
             unproven: 0,
             history: health.history,
+            addresses: Vec::new(),
         };
         drop(health);
         // What another sink has taken over, that one counts.

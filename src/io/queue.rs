@@ -12,7 +12,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TryRecvError, TrySendError};
@@ -75,11 +75,13 @@ pub enum Change {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeedChecks {
     /// `dedupKey`: messages with a key that has come before are dropped
-    pub dedup: Option<FieldPath>,
-    /// `gapKey`: whose sequence a message is of; `None`: there is one sequence
-    pub gap_key: Option<FieldPath>,
+    pub dedup: Vec<FieldPath>,
+    /// `gapKey`: whose sequence a message is of; empty: there is one sequence
+    pub gap_key: Vec<FieldPath>,
     /// `gapSequence`: the number in the sequence
     pub gap_sequence: Option<FieldPath>,
+    /// `gapWait`: how long a number may take to come before it is missing
+    pub gap_wait: Duration,
 }
 
 /// What a source tells about the messages of one connection: the object that `meta(…)` reads.

@@ -137,6 +137,8 @@ pub struct StreamMetrics {
     /// those who keep them
     pub recorders: Recorders,
     feed: [AtomicU64; FeedEvent::ALL.len()],
+    /// What looks wrong about its messages.
+    oddities: Mutex<Vec<String>>,
 }
 
 /// Oddities in the messages of a feed that are not errors.
@@ -152,6 +154,12 @@ pub enum FeedEvent {
     Doubled,
     /// A number after a later one.
     Reordered,
+    /// A message without the fields of `dedupKey`, or with a null there.
+    WithoutDedupKey,
+    /// Likewise of `gapSequence`.
+    WithoutGapSequence,
+    /// Likewise of `gapKey`.
+    WithoutGapKey,
 }
 
 /// Counts of each [`FeedEvent`].
@@ -159,8 +167,16 @@ pub enum FeedEvent {
 pub struct FeedCounts([u64; FeedEvent::ALL.len()]);
 
 impl FeedEvent {
-    pub const ALL: [FeedEvent; 5] =
-        [FeedEvent::Mismatched, FeedEvent::Duplicate, FeedEvent::Missing, FeedEvent::Doubled, FeedEvent::Reordered];
+    pub const ALL: [FeedEvent; 8] = [
+        FeedEvent::Mismatched,
+        FeedEvent::Duplicate,
+        FeedEvent::Missing,
+        FeedEvent::Doubled,
+        FeedEvent::Reordered,
+        FeedEvent::WithoutDedupKey,
+        FeedEvent::WithoutGapSequence,
+        FeedEvent::WithoutGapKey,
+    ];
 
     /// The name in status and metrics.
     pub fn name(self) -> &'static str {
@@ -170,6 +186,9 @@ impl FeedEvent {
             FeedEvent::Missing => "missing",
             FeedEvent::Doubled => "doubled",
             FeedEvent::Reordered => "reordered",
+            FeedEvent::WithoutDedupKey => "without_dedup_key",
+            FeedEvent::WithoutGapSequence => "without_gap_sequence",
+            FeedEvent::WithoutGapKey => "without_gap_key",
         }
     }
 }
@@ -251,6 +270,15 @@ impl StreamMetrics {
     /// Counts an event of the feed.
     pub fn count(&self, event: FeedEvent, times: u64) {
         self.feed[event as usize].fetch_add(times, Ordering::Relaxed);
+    }
+
+    /// Notes something that looks wrong about the messages, once for each of the few things that are looked for.
+    pub fn odd(&self, text: String) {
+        tracing::warn!(stream = %self.name, "{text}");
+        let mut oddities = locked(&self.oddities);
+        if !oddities.contains(&text) {
+            oddities.push(text);
+        }
     }
 
     fn feed(&self) -> FeedCounts {
@@ -440,9 +468,11 @@ impl RuleMetrics {
         locked(&self.oddities).push(text);
     }
 
-    /// What looks wrong about the rows.
+    /// What looks wrong about the rows, and about the messages of its streams.
     pub fn oddities(&self) -> Vec<String> {
-        locked(&self.oddities).clone()
+        let shares = locked(&self.shares);
+        let of_streams = shares.iter().flat_map(|share| locked(&share.stream.oddities).clone());
+        locked(&self.oddities).iter().cloned().chain(of_streams).collect()
     }
 
     /// Marks the rule as failed.

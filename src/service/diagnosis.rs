@@ -314,6 +314,9 @@ impl Facts<'_> {
         }
         let shown = select.filter.as_ref().or(door).map(ToString::to_string).unwrap_or_default();
         let mut text = format!("The condition was true for none of {}: {shown}.", counted(rows, "row"));
+        if let Some(fault) = fault.filter(|_| errors > 0) {
+            text.push_str(&format!(" It fails for {errors} of them: {}.", fault.text));
+        }
         if let Some((name, example)) = conditions().find_map(|condition| self.example_of(condition)) {
             text.push_str(&format!(" The last messages have {name} = {example}, for example."));
         }

@@ -328,6 +328,7 @@ mod tests {
             stored: 0,
             unproven: 0,
             history: Default::default(),
+            addresses: Vec::new(),
         }
     }
 

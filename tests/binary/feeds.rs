@@ -3,6 +3,8 @@
 //! A fake is a script: what the feed says, and what it must hear. The recipes name real feeds; FEED, SCHEME and EVERY
 //! in the environment lead them here.
 
+mod recipes;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::process::Stdio;
@@ -21,215 +23,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 
 use crate::process::{LIMIT, Plutino};
-
-enum Step {
-    /// the feed says this
-    Says(&'static str),
-    /// the feed says this, gzipped in a binary frame
-    Packs(&'static str),
-    /// the feed must hear this; JSON is compared as JSON
-    Hears(&'static str),
-    /// the feed must hear a text that begins so
-    HearsStart(&'static str),
-}
-
-use Step::{Hears, HearsStart, Packs, Says};
-
-struct Recipe {
-    name: &'static str,
-    /// what the feed must be asked for
-    path: &'static str,
-    subprotocol: Option<&'static str>,
-    script: &'static [Step],
-    results: &'static [&'static str],
-}
-
-const RECIPES: &[Recipe] = &[
-    Recipe {
-        name: "binance",
-        path: "/stream?streams=btcusdt@trade/ethusdt@trade",
-        subprotocol: None,
-        script: &[
-            Says(
-                r#"{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":7,"p":"64000.10","T":1700000000123}}"#,
-            ),
-            Says(
-                r#"{"stream":"btcusdt@trade","data":{"e":"trade","s":"BTCUSDT","t":7,"p":"64000.10","T":1700000000123}}"#,
-            ),
-            Says(
-                r#"{"stream":"ethusdt@trade","data":{"e":"trade","s":"ETHUSDT","t":8,"p":"3000.5","T":1700000000124}}"#,
-            ),
-        ],
-        results: &[r#"{"symbol":"BTCUSDT","price":64000.1}"#, r#"{"symbol":"ETHUSDT","price":3000.5}"#],
-    },
-    Recipe {
-        name: "coinbase",
-        path: "/",
-        subprotocol: None,
-        script: &[
-            Hears(r#"{"type":"subscribe","product_ids":["BTC-USD"],"channels":["matches"]}"#),
-            Says(r#"{"type":"subscriptions","channels":[]}"#),
-            Says(
-                r#"{"type":"match","product_id":"BTC-USD","sequence":50,"price":"64000.1","time":"2023-11-14T22:13:20.123456Z"}"#,
-            ),
-            Says(
-                r#"{"type":"match","product_id":"BTC-USD","sequence":53,"price":"64000.2","time":"2023-11-14T22:13:21Z"}"#,
-            ),
-        ],
-        results: &[
-            r#"{"product_id":"BTC-USD","price":64000.1,"missing":0}"#,
-            r#"{"product_id":"BTC-USD","price":64000.2,"missing":2}"#,
-        ],
-    },
-    Recipe {
-        name: "kraken",
-        path: "/",
-        subprotocol: None,
-        script: &[
-            Says(r#"{"event":"systemStatus","status":"online"}"#),
-            Hears(r#"{"event":"subscribe","pair":["XBT/USD"],"subscription":{"name":"ticker"}}"#),
-            Says(r#"{"event":"heartbeat"}"#),
-            Says(r#"[340,{"c":["5541.2","0.1"]},"ticker","XBT/USD"]"#),
-        ],
-        results: &[r#"{"pair":"XBT/USD","price":5541.2}"#],
-    },
-    Recipe {
-        name: "bitfinex",
-        path: "/ws/2",
-        subprotocol: None,
-        script: &[
-            Says(r#"{"event":"info","version":2}"#),
-            Hears(r#"{"event":"subscribe","channel":"trades","symbol":"tBTCUSD"}"#),
-            Says(r#"[17,[[401597393,1574694475039,0.005,7244.9],[401597392,1574694475030,0.01,7244.8]]]"#),
-            Says(r#"[17,"hb"]"#),
-            Says(r#"[17,"tu",[401597395,1574694478808,0.005,7245.3]]"#),
-        ],
-        results: &[r#"{"price":7245.3,"amount":0.005}"#],
-    },
-    Recipe {
-        name: "okx",
-        path: "/ws/v5/public",
-        subprotocol: None,
-        script: &[
-            Hears(r#"{"op":"subscribe","args":[{"channel":"trades","instId":"BTC-USDT"}]}"#),
-            Says(r#"{"event":"subscribe","arg":{"channel":"trades","instId":"BTC-USDT"}}"#),
-            Hears("ping"),
-            Says("pong"),
-            Says(r#"{"arg":{"channel":"trades","instId":"BTC-USDT"},"data":[{"px":"42219.9","ts":"1630048897897"}]}"#),
-        ],
-        results: &[r#"{"pair":"BTC-USDT","price":42219.9}"#],
-    },
-    Recipe {
-        name: "huobi",
-        path: "/ws",
-        subprotocol: None,
-        script: &[
-            Hears(r#"{"sub":"market.btcusdt.trade.detail","id":"t1"}"#),
-            Packs(r#"{"ping":1492420473027}"#),
-            Hears(r#"{"pong":1492420473027}"#),
-            Packs(r#"{"ch":"market.btcusdt.trade.detail","tick":{"data":[{"price":9.5}]}}"#),
-        ],
-        results: &[r#"{"price":9.5}"#],
-    },
-    Recipe {
-        name: "homeassistant",
-        path: "/api/websocket",
-        subprotocol: None,
-        script: &[
-            Says(r#"{"type":"auth_required"}"#),
-            Hears(r#"{"type":"auth","access_token":"a \"secret\""}"#),
-            Says(r#"{"type":"auth_ok"}"#),
-            Hears(r#"{"id":1,"type":"subscribe_events","event_type":"state_changed"}"#),
-            Says(r#"{"id":1,"type":"result","success":true}"#),
-            Says(
-                r#"{"id":1,"type":"event","event":{"data":{"entity_id":"sensor.attic_temperature","new_state":{"state":"21.5","last_changed":"2023-11-14T22:13:20.1+00:00"}}}}"#,
-            ),
-        ],
-        results: &[r#"{"entity":"sensor.attic_temperature","celsius":21.5}"#],
-    },
-    Recipe {
-        name: "phoenix",
-        path: "/socket/websocket?vsn=2.0.0",
-        subprotocol: None,
-        script: &[
-            Hears(r#"["1","1","room:lobby","phx_join",{}]"#),
-            Says(r#"["1","1","room:lobby","phx_reply",{"status":"ok","response":{}}]"#),
-            HearsStart(r#"[null, "1"#),
-            Says(r#"[null,null,"room:lobby","new_msg",{"body":"hello"}]"#),
-        ],
-        results: &[r#"{"topic":"room:lobby","body":"hello"}"#],
-    },
-    Recipe {
-        name: "graphql",
-        path: "/graphql",
-        subprotocol: Some("graphql-transport-ws"),
-        script: &[
-            Hears(r#"{"type":"connection_init","payload":{}}"#),
-            Hears(r#"{"id":"1","type":"subscribe","payload":{"query":"subscription { orderAdded { id total } }"}}"#),
-            Says(r#"{"type":"connection_ack"}"#),
-            Says(r#"{"type":"ping"}"#),
-            Hears(r#"{"type":"pong"}"#),
-            Says(r#"{"id":"1","type":"next","payload":{"data":{"orderAdded":{"id":"o1","total":12.5}}}}"#),
-        ],
-        results: &[r#"{"id":"o1","total":12.5}"#],
-    },
-    Recipe {
-        name: "socketio",
-        path: "/socket.io/?EIO=4&transport=websocket",
-        subprotocol: None,
-        script: &[
-            Says(r#"0{"sid":"x","pingInterval":25000}"#),
-            Hears("40"),
-            Says(r#"40{"sid":"y"}"#),
-            Says("2"),
-            Hears("3"),
-            Says(r#"42["trade",{"price":7.5}]"#),
-        ],
-        results: &[r#"{"event":"trade","price":7.5}"#],
-    },
-    Recipe {
-        name: "ais",
-        path: "/v0/stream",
-        subprotocol: None,
-        script: &[
-            Hears(
-                r#"{"APIKey":"key","BoundingBoxes":[[[-90,-180],[90,180]]],"FilterMessageTypes":["PositionReport"]}"#,
-            ),
-            Says(
-                r#"{"MessageType":"PositionReport","MetaData":{"ShipName":"SLOW"},"Message":{"PositionReport":{"Sog":3.5}}}"#,
-            ),
-            Says(
-                r#"{"MessageType":"PositionReport","MetaData":{"ShipName":"FAST"},"Message":{"PositionReport":{"Sog":28.5}}}"#,
-            ),
-        ],
-        results: &[r#"{"ship":"FAST","knots":28.5}"#],
-    },
-    Recipe {
-        name: "jetstream",
-        path: "/subscribe?wantedCollections=app.bsky.feed.post",
-        subprotocol: None,
-        script: &[
-            Says(r#"{"did":"did:plc:a","time_us":1725911162329308,"kind":"identity"}"#),
-            Says(
-                r#"{"did":"did:plc:b","time_us":1725911162329309,"kind":"commit","commit":{"operation":"create","record":{"text":"hi"}}}"#,
-            ),
-        ],
-        results: &[r#"{"did":"did:plc:b","text":"hi"}"#],
-    },
-    Recipe {
-        name: "jsonrpc",
-        path: "/",
-        subprotocol: None,
-        script: &[
-            Hears(r#"{"jsonrpc":"2.0","id":1,"method":"eth_subscribe","params":["newHeads"]}"#),
-            Says(r#"{"jsonrpc":"2.0","id":1,"result":"0x9ce59a13059e417087c02d3236a0b1cc"}"#),
-            Says(
-                r#"{"jsonrpc":"2.0","method":"eth_subscription","params":{"result":{"number":"0x1b4","gasUsed":"0x5208"}}}"#,
-            ),
-        ],
-        results: &[r#"{"number":436,"gas":21000}"#],
-    },
-];
+use recipes::{RECIPES, Recipe, Step};
 
 #[tokio::test]
 async fn recipes() {
@@ -249,9 +43,27 @@ fn each_recipe_has_its_test_and_its_place_in_the_page() {
     for entry in std::fs::read_dir(root.join("examples/feeds")).expect("the recipes are there") {
         let file = entry.expect("an entry").path();
         let name = file.file_stem().and_then(|name| name.to_str()).expect("a name").to_owned();
-        assert!(name == "ocpp" || RECIPES.iter().any(|recipe| recipe.name == name), "{name} has no test");
+        // These two have tests of their own.
+        let has_test = matches!(name.as_str(), "ocpp" | "proxy") || RECIPES.iter().any(|recipe| recipe.name == name);
+        assert!(has_test, "{name} has no test");
         assert!(page.contains(&format!("examples/feeds/{name}.yaml")), "docs/feeds.md does not name {name}");
+        let recipe: Value = serde_saphyr::from_str(&std::fs::read_to_string(&file).expect("it is text")).expect("YAML");
+        let rules = recipe["rules"].as_object().expect("rules by their ids");
+        for sql in rules.values().filter_map(|rule| rule["sql"].as_str()) {
+            assert!(words(&page).contains(&words(sql)), "docs/feeds.md shows another statement of {name}: {sql}");
+        }
     }
+    for name in ["key", "ocpp"] {
+        let recipe = std::fs::read_to_string(root.join(format!("examples/feeds/{name}.yaml"))).expect("it is there");
+        let begin = recipe.find("\nsources:").expect("it has sources") + 1;
+        let end = recipe.find("\ntests:").expect("it has tests");
+        assert!(page.contains(recipe[begin..end].trim_end()), "docs/feeds.md shows another {name}.yaml");
+    }
+}
+
+/// A text on one line.
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// The recipe's process, and the lines that its log sink writes.
@@ -276,6 +88,11 @@ fn run_streams(name: &str, props: &[Value]) -> (Child, Lines<BufReader<ChildStdo
 }
 
 fn run_file(file: &str, port: u16) -> (Child, Lines<BufReader<ChildStdout>>) {
+    run_file_through(file, port, "")
+}
+
+/// The same, for a recipe with a proxy.
+fn run_file_through(file: &str, port: u16, proxy: &str) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut child = Command::new(env!("CARGO_BIN_EXE_plutino"))
         .args(["run", "--quiet", file])
         .env("FEED", format!("127.0.0.1:{port}"))
@@ -283,6 +100,9 @@ fn run_file(file: &str, port: u16) -> (Child, Lines<BufReader<ChildStdout>>) {
         .env("EVERY", "100ms")
         .env("HASS_TOKEN", "a \"secret\"")
         .env("AIS_KEY", "key")
+        .env("FEED_KEY", "key")
+        .env("FEED2", "127.0.0.1:1")
+        .env("PROXY", proxy)
         .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
         .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
         .stdin(Stdio::null())
@@ -332,20 +152,20 @@ async fn play(listener: &TcpListener, recipe: &Recipe) -> Result<WebSocketStream
     }
     for step in recipe.script {
         match step {
-            Says(text) => feed.send(Message::text(*text)).await.map_err(|error| error.to_string())?,
-            Packs(text) => {
+            Step::Says(text) => feed.send(Message::text(*text)).await.map_err(|error| error.to_string())?,
+            Step::Packs(text) => {
                 let mut packed = GzEncoder::new(Vec::new(), Compression::default());
                 packed.write_all(text.as_bytes()).expect("it is packed");
                 let packed = packed.finish().expect("it is packed");
                 feed.send(Message::binary(packed)).await.map_err(|error| error.to_string())?;
             }
-            Hears(expected) => {
+            Step::Hears(expected) => {
                 let heard = hear(&mut feed).await?;
                 if parsed(&heard) != parsed(expected) {
                     return Err(format!("it says {heard}, but should say {expected}"));
                 }
             }
-            HearsStart(start) => {
+            Step::HearsStart(start) => {
                 let heard = hear(&mut feed).await?;
                 if !heard.starts_with(start) {
                     return Err(format!("it says {heard}, but should say {start}…"));
@@ -514,8 +334,9 @@ async fn proxy() -> (String, tokio::sync::mpsc::UnboundedReceiver<String>) {
 async fn a_feed_behind_a_proxy_is_reached_with_its_credentials() {
     let (listener, address) = listen().await;
     let (proxy, mut asked) = proxy().await;
-    let props = json!({"addr": address, "proxy": format!("http://user:pass@{proxy}"), "onOpen": "hello"});
-    let (_child, mut lines) = run_streams("proxy", &[props]);
+    let port = listener.local_addr().expect("an address").port();
+    let file = format!("{}/examples/feeds/proxy.yaml", env!("CARGO_MANIFEST_DIR"));
+    let (_child, mut lines) = run_file_through(&file, port, &proxy);
     let mut feed = accept(&listener).await;
     let head = timeout(LIMIT, asked.recv()).await.expect("the proxy is asked").expect("a head");
     assert!(head.starts_with(&format!("CONNECT {address} HTTP/1.1\r\n")), "{head}");

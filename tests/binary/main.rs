@@ -46,5 +46,6 @@ mod store_forward;
 mod surface;
 mod tokens;
 mod trial;
+mod unsteady;
 mod updates;
 mod verbs;

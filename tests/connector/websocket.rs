@@ -621,7 +621,7 @@ async fn a_source_that_is_prepared_hands_nothing_over_and_loses_nothing() {
     }
     assert_eq!(link.status().messages, 0);
     assert!(matches!(stream.receiver.receive(), Received::Empty));
-    link.begin();
+    link.begin().await;
     assert_eq!(stream.next().await, "a");
     assert_eq!(stream.next().await, "b");
 

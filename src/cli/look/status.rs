@@ -202,6 +202,12 @@ fn shown(rule: &str, before: &Value, now: &Value) -> Vec<String> {
     for (name, what) in [("lateRows", "late rows, dropped"), ("futureRows", "rows ahead of the clock, dropped")] {
         facts.extend(now[name].as_u64().filter(|count| *count > 0).map(|count| format!("{what}: {count}")));
     }
+    for (name, count) in now.as_object().into_iter().flatten() {
+        if let Some(kind) = name.strip_prefix("feed_").and_then(|rest| rest.strip_suffix("_total")) {
+            facts.push(format!("messages {}: {}", kind.replace('_', " "), number(count)));
+        }
+    }
+    facts.extend(list(&now["warnings"]).iter().map(|odd| format!("warning: {}", printable(&text(&odd["message"])))));
     if !facts.is_empty() {
         all.push(String::new());
         all.append(&mut facts);
@@ -215,7 +221,7 @@ fn shown(rule: &str, before: &Value, now: &Value) -> Vec<String> {
         all.push(format!("errors of {}:", text(&operator["name"])));
         for error in errors.iter().rev().take(ERRORS) {
             all.push(format!("  {}", printable(&text(&error["error"]))));
-            if let Some(message) = error["message"].as_str() {
+            if let Some(message) = error["message"].as_str().filter(|message| !message.is_empty()) {
                 all.push(format!("    of {}", printable(message)));
             }
         }
@@ -263,7 +269,20 @@ fn link_lines(kind: &str, link: &Value) -> Vec<String> {
             number(&client["dropped"])
         )
     };
-    std::iter::once(line).chain(list(&link["clients"]).iter().map(client)).collect()
+    let addresses = list(&link["addresses"]).iter().filter(|at| failures(at) > 1).map(address_line);
+    std::iter::once(line).chain(addresses).chain(list(&link["clients"]).iter().map(client)).collect()
+}
+
+fn failures(at: &Value) -> u64 {
+    ["closed", "unreached"].iter().filter_map(|name| at[*name].as_u64()).sum()
+}
+
+/// An address whose connections fail again and again.
+fn address_line(at: &Value) -> String {
+    let up = if at["connected"].as_u64().is_some_and(|up| up > 0) { "connected" } else { "not connected" };
+    let (closed, unreached) = (number(&at["closed"]), number(&at["unreached"]));
+    let last = some(", last: ", &printable(&text(&at["lastError"])));
+    format!("  {}: {up}, {closed} times closed, {unreached} times not reached{last}", text(&at["address"]))
 }
 
 fn finding(found: &Value) -> String {

@@ -16,6 +16,36 @@ pub struct RowChange {
     pub old: Option<Arc<RowFrame>>,
     /// the new row; `None`: it was removed
     pub new: Option<Arc<RowFrame>>,
+    /// why it was removed, if it was
+    pub why: Why,
+}
+
+/// Why a row of a view was removed: `meta(why)`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Why {
+    /// No message came for too long, or its window ended too long ago (EXPIRE).
+    Expired,
+    /// There were too many rows (MAX_ROWS).
+    Evicted,
+    /// It does not pass WHERE or HAVING any more.
+    Filtered,
+    /// For another reason: it is not among the first rows, or what it was made of has gone.
+    #[default]
+    Removed,
+}
+
+impl Why {
+    pub const ALL: [Why; 4] = [Why::Expired, Why::Evicted, Why::Filtered, Why::Removed];
+
+    /// The word for rules.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Why::Expired => "expired",
+            Why::Evicted => "evicted",
+            Why::Filtered => "filtered",
+            Why::Removed => "removed",
+        }
+    }
 }
 
 /// Changes waiting for a view over the changed view. The worker empties it whenever it has no other work, so it holds
@@ -63,7 +93,7 @@ impl Inbox {
 
 /// A change with parsed rows.
 pub(super) fn parsed(entry: u32, old: Option<&[u8]>, new: Option<&[u8]>) -> RowChange {
-    RowChange { id: u64::from(entry), old: old.map(row), new: new.map(row) }
+    RowChange { id: u64::from(entry), old: old.map(row), new: new.map(row), why: Why::default() }
 }
 
 fn row(json: &[u8]) -> Arc<RowFrame> {

@@ -70,6 +70,7 @@ impl RowIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataflow::feed::Why;
 
     fn row(id: i64, site: Value) -> Option<Arc<RowFrame>> {
         let row = vec![("id".into(), Value::Int(id)), ("site".into(), site)];
@@ -84,13 +85,13 @@ mod tests {
             index.lookup(&[site], &mut |row| ids.push(row[0].1.as_f64()));
             ids
         };
-        index.change(&RowChange { id: 5, old: None, new: row(1, Value::Int(7)) });
-        index.change(&RowChange { id: 2, old: None, new: row(2, Value::Float(7.0)) });
-        index.change(&RowChange { id: 3, old: None, new: row(3, Value::Null) });
+        index.change(&RowChange { id: 5, old: None, new: row(1, Value::Int(7)), why: Why::Removed });
+        index.change(&RowChange { id: 2, old: None, new: row(2, Value::Float(7.0)), why: Why::Removed });
+        index.change(&RowChange { id: 3, old: None, new: row(3, Value::Null), why: Why::Removed });
         assert_eq!(found(Value::Int(7)), [Some(2.0), Some(1.0)]);
         assert!(found(Value::Null).is_empty());
-        index.change(&RowChange { id: 5, old: row(1, Value::Int(7)), new: row(1, Value::Int(8)) });
-        index.change(&RowChange { id: 2, old: row(2, Value::Float(7.0)), new: None });
+        index.change(&RowChange { id: 5, old: row(1, Value::Int(7)), new: row(1, Value::Int(8)), why: Why::Removed });
+        index.change(&RowChange { id: 2, old: row(2, Value::Float(7.0)), new: None, why: Why::Removed });
         assert_eq!(found(Value::Float(8.0)), [Some(1.0)]);
         assert!(found(Value::Int(7)).is_empty());
     }

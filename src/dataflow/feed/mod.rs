@@ -12,6 +12,7 @@ mod change;
 mod index;
 
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Instant;
@@ -33,7 +34,7 @@ use super::output::Output;
 use super::row::KeyHasher;
 use super::scan::{StreamScan, Target};
 
-pub use change::{Inbox, RowChange};
+pub use change::{Inbox, RowChange, Why};
 pub use index::RowIndex;
 
 use change::parsed;
@@ -56,16 +57,17 @@ pub struct Feed {
     held: RefCell<IndexMap<GroupKey, RowChange, KeyHasher>>,
     indexes: RefCell<Vec<Weak<RowIndex>>>,
     inboxes: RefCell<Vec<Weak<Inbox>>>,
-    origins: [Arc<Origin>; 3],
+    /// what `meta(…)` tells of added, changed, and removed rows, the latter by why they were
+    origins: ([Arc<Origin>; 2], [Arc<Origin>; 4]),
 }
 
 impl Feed {
     /// The feed of a view without readers. `waits` is set when something waits for readers.
     pub fn new(name: Text, zone: TimeZone, waits: Rc<Cell<bool>>) -> Feed {
-        let origin = |op: &'static str| {
-            let members = [(Text::const_new("op"), Value::Text(Text::const_new(op)))];
-            Arc::new(Origin { meta: Value::object(members) })
-        };
+        let word = |name: &'static str, word: &'static str| (Text::const_new(name), Value::Text(Text::const_new(word)));
+        let origin = |op| Arc::new(Origin { meta: Value::object([word("op", op)]) });
+        let deletes =
+            |why: Why| Arc::new(Origin { meta: Value::object([word("op", "delete"), word("why", why.as_str())]) });
         Feed {
             view: RefCell::default(),
             operators: Cell::new(0),
@@ -77,7 +79,7 @@ impl Feed {
             held: RefCell::default(),
             indexes: RefCell::default(),
             inboxes: RefCell::default(),
-            origins: ["insert", "update", "delete"].map(origin),
+            origins: (["insert", "update"].map(origin), Why::ALL.map(deletes)),
         }
     }
 
@@ -124,15 +126,16 @@ impl Feed {
         }
     }
 
-    /// Adds the net changes of a cut.
-    pub fn publish(&self, changes: Vec<NetChange>) {
+    /// Adds the net changes of a cut; `why` says of some rows why they were removed.
+    pub fn publish(&self, changes: Vec<NetChange>, why: &HashMap<GroupKey, Why, KeyHasher>) {
         if changes.is_empty() {
             return;
         }
         let mut keys = Vec::with_capacity(changes.len());
         let mut rows: Vec<RowChange> = Vec::with_capacity(changes.len());
         for change in changes {
-            rows.push(parsed(change.entry, change.old.as_deref(), change.new.as_deref()));
+            let why = why.get(&change.key).copied().unwrap_or_default();
+            rows.push(RowChange { why, ..parsed(change.entry, change.old.as_deref(), change.new.as_deref()) });
             keys.push(change.key);
         }
         let mut indexes = self.indexes.borrow_mut();
@@ -166,20 +169,22 @@ impl Feed {
         let received = Instant::now();
         let held = std::mem::take(&mut *self.held.borrow_mut());
         let mut batches: Vec<FrameBatch> = Vec::new();
-        let mut last = usize::MAX;
+        let ([inserts, updates], deletes) = &self.origins;
         for (_, change) in held {
-            let (op, row) = match (change.old, change.new) {
-                (None, Some(new)) => (0, new),
-                (Some(_), Some(new)) => (1, new),
-                (Some(old), None) => (2, old),
+            let (origin, row) = match (change.old, change.new) {
+                (None, Some(new)) => (inserts, new),
+                (Some(_), Some(new)) => (updates, new),
+                (Some(old), None) => (&deletes[change.why as usize], old),
                 (None, None) => continue,
             };
-            if last != op {
-                let origin = Some(self.origins[op].clone());
-                batches.push(FrameBatch { frames: Vec::new(), origin, received });
-                last = op;
+            let same = |batch: &&mut FrameBatch| batch.origin.as_ref().is_some_and(|last| Arc::ptr_eq(last, origin));
+            match batches.last_mut().filter(same) {
+                Some(batch) => batch.frames.push(Frame::Row(row)),
+                None => {
+                    let (frames, origin) = (vec![Frame::Row(row)], Some(origin.clone()));
+                    batches.push(FrameBatch { frames, origin, received });
+                }
             }
-            batches.last_mut().into_iter().for_each(|batch| batch.frames.push(Frame::Row(row.clone())));
         }
         scan.run(&batches, now);
         true
@@ -264,7 +269,7 @@ fn hold(held: &mut IndexMap<GroupKey, RowChange, KeyHasher>, key: GroupKey, chan
             entry.insert(change);
         }
         indexmap::map::Entry::Occupied(mut entry) => {
-            entry.get_mut().new = change.new;
+            (entry.get_mut().new, entry.get_mut().why) = (change.new, change.why);
         }
     }
 }

@@ -1,11 +1,13 @@
 //! Checks of a feed: duplicate messages from several connections, and gaps in a sequence of numbers.
 //!
-//! Both look at a field of each message before any rule does. A message without the field passes. What is remembered
-//! is bounded, since keys come from outside: beyond the bound the oldest keys of messages are forgotten, and new keys
-//! of sequences are not followed.
+//! Both look at fields of each message before any rule does. A message without them passes and is counted, since a
+//! misspelt name must not go unnoticed. What is remembered is bounded, since keys come from outside: beyond the bound
+//! the oldest keys of messages are forgotten, and new keys of sequences are not followed.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::BuildHasher;
+
+use smallvec::SmallVec;
 
 use crate::io::queue::FeedChecks;
 use crate::metrics::{FeedEvent, StreamMetrics};
@@ -21,15 +23,34 @@ const FOLLOWED: usize = 65_536;
 /// How far a number may lag behind later ones. Beyond this the sequence starts again: the feed has restarted.
 const REORDERED: i64 = 64;
 
-/// A path into a message, with the stream's column that it begins with.
+/// How many numbers in a row that far behind say so where several connections bring a feed.
+const RESTARTED: u32 = 4;
+
+/// The most gaps that wait to be filled (`gapWait`), of one sequence and of all.
+const OPEN: usize = 64;
+const WAITING: usize = 65_536;
+
+/// After so many messages in a row without a field, a warning names it.
+const SUSPECT: u32 = 100;
+
+/// A path into a message, with the place where it begins.
 pub(super) struct Located {
     pub path: FieldPath,
-    pub column: usize,
+    pub start: Start,
+}
+
+/// Where a path into a message begins.
+#[derive(Clone, Copy)]
+pub(super) enum Start {
+    /// At a column of the stream.
+    Column(usize),
+    /// At the message: `self`.
+    Whole,
 }
 
 /// The checks of a stream.
 pub(super) struct Feed {
-    dedup: Option<(Located, Seen)>,
+    dedup: Option<(Field, Seen)>,
     gap: Option<Gaps>,
 }
 
@@ -42,46 +63,89 @@ pub(super) enum Verdict {
     Duplicate,
 }
 
+/// The values of a property that names fields of a message.
+type Key = SmallVec<[Text; 1]>;
+
+/// A property that names fields of a message.
+struct Field {
+    property: &'static str,
+    /// counts messages without it
+    missed: FeedEvent,
+    parts: Vec<Located>,
+    /// messages without it since the last with it
+    in_a_row: u32,
+}
+
+impl Field {
+    fn new(property: &'static str, missed: FeedEvent, parts: Vec<Located>) -> Field {
+        Field { property, missed, parts, in_a_row: 0 }
+    }
+
+    /// The values in a message; `None` where one is missing or null, which is counted.
+    fn find(&mut self, metrics: &StreamMetrics, value: &mut dyn FnMut(Start) -> Option<Value>) -> Option<Key> {
+        let mut found = |at: &Located| {
+            let whole = value(at.start)?;
+            let found = at.path.find(&whole);
+            (!found.is_null()).then(|| cast::text(&found).into())
+        };
+        let key: Option<Key> = self.parts.iter().map(&mut found).collect();
+        match key {
+            Some(_) => self.in_a_row = 0,
+            None => self.miss(metrics),
+        }
+        key
+    }
+
+    fn miss(&mut self, metrics: &StreamMetrics) {
+        metrics.count(self.missed, 1);
+        self.in_a_row = self.in_a_row.saturating_add(1);
+        if self.in_a_row == SUSPECT {
+            let named: Vec<String> = self.parts.iter().map(|part| part.path.to_string()).collect();
+            let (property, named) = (self.property, named.join(", "));
+            metrics.odd(format!("{property} {named} was in none of the last {SUSPECT} messages"));
+        }
+    }
+}
+
 impl Feed {
-    /// The checks of a source; `locate` turns a path into a stream's column. `None`: nothing to check.
+    /// The checks of a source; `locate` finds where a path begins. `None`: nothing to check.
     pub fn new(checks: FeedChecks, mut locate: impl FnMut(FieldPath) -> Located) -> Option<Feed> {
-        let FeedChecks { dedup, gap_key, gap_sequence } = checks;
-        let dedup = dedup.map(|path| (locate(path), Seen::default()));
-        let gap = gap_sequence.map(|sequence| Gaps {
-            sequence: locate(sequence),
-            key: gap_key.map(locate),
+        let FeedChecks { dedup, gap_key, gap_sequence, gap_wait } = checks;
+        let mut all = |paths: Vec<FieldPath>| paths.into_iter().map(&mut locate).collect::<Vec<_>>();
+        let (dedup, gap_key, sequence) = (all(dedup), all(gap_key), all(gap_sequence.into_iter().collect()));
+        let dedup =
+            (!dedup.is_empty()).then(|| (Field::new("dedupKey", FeedEvent::WithoutDedupKey, dedup), Seen::default()));
+        let gap = (!sequence.is_empty()).then(|| Gaps {
+            sequence: Field::new("gapSequence", FeedEvent::WithoutGapSequence, sequence),
+            key: Field::new("gapKey", FeedEvent::WithoutGapKey, gap_key),
+            wait: i64::try_from(gap_wait.as_millis()).unwrap_or(i64::MAX),
             sequences: HashMap::new(),
+            waiting: VecDeque::new(),
         });
         (dedup.is_some() || gap.is_some()).then_some(Feed { dedup, gap })
     }
 
-    /// Checks a message; `value` reads a column of it, if it can be read.
-    pub fn check(&mut self, metrics: &StreamMetrics, mut value: impl FnMut(usize) -> Option<Value>) -> Verdict {
-        let mut found = |at: &Located| {
-            let column = value(at.column)?;
-            let found = at.path.find(&column).into_owned();
-            (!found.is_null()).then_some(found)
-        };
-        if let Some((at, seen)) = &mut self.dedup
-            && let Some(key) = found(at)
-            && !seen.insert(&cast::text(&key))
+    /// Checks a message that came at `now`, ms since the epoch; `value` reads a part of it, if it can be read.
+    pub fn check(
+        &mut self,
+        metrics: &StreamMetrics,
+        now: i64,
+        mut value: impl FnMut(Start) -> Option<Value>,
+    ) -> Verdict {
+        if let Some((field, seen)) = &mut self.dedup
+            && let Some(key) = field.find(metrics, &mut value)
+            && !seen.insert(&key)
         {
             metrics.count(FeedEvent::Duplicate, 1);
             return Verdict::Duplicate;
         }
         let Some(gaps) = &mut self.gap else { return Verdict::Passes(None) };
-        let Some(number) = found(&gaps.sequence).as_ref().and_then(whole) else { return Verdict::Passes(Some(0)) };
-        let key = gaps.key.as_ref().and_then(found).unwrap_or(Value::Absent);
-        Verdict::Passes(Some(gaps.follow(&cast::text(&key), number, metrics)))
-    }
-}
-
-/// A number of a sequence; some feeds write them as text.
-fn whole(value: &Value) -> Option<i64> {
-    match value {
-        Value::Int(number) => Some(*number),
-        Value::Text(text) => text.trim().parse().ok(),
-        _ => None,
+        let Some(number) = gaps.sequence.find(metrics, &mut value) else { return Verdict::Passes(Some(0)) };
+        // Some feeds write numbers as text.
+        let number = number.first().and_then(|number| number.trim().parse().ok());
+        let Some(number) = number else { return Verdict::Passes(Some(0)) };
+        let Some(key) = gaps.key.find(metrics, &mut value) else { return Verdict::Passes(Some(0)) };
+        Verdict::Passes(Some(gaps.follow(&key, number, now, metrics)))
     }
 }
 
@@ -95,7 +159,7 @@ struct Seen {
 
 impl Seen {
     /// Remembers a key; false if it was known.
-    fn insert(&mut self, key: &str) -> bool {
+    fn insert(&mut self, key: &Key) -> bool {
         let hash = self.hasher.hash_one(key);
         if !self.known.insert(hash) {
             return false;
@@ -112,9 +176,14 @@ impl Seen {
 
 /// The sequences of a feed, one for each key.
 struct Gaps {
-    sequence: Located,
-    key: Option<Located>,
-    sequences: HashMap<Text, Sequence>,
+    sequence: Field,
+    /// without parts: there is one sequence
+    key: Field,
+    /// how long a missing number may take to come, ms
+    wait: i64,
+    sequences: HashMap<Key, Sequence>,
+    /// the sequences with open gaps, by the times until which these wait
+    waiting: VecDeque<(i64, Key)>,
 }
 
 /// The position of a sequence.
@@ -123,45 +192,129 @@ struct Sequence {
     last: i64,
     /// Which of the numbers before it have arrived: bit 0 is `last - 1`.
     came: u64,
+    /// Numbers that may still come.
+    open: Vec<Gap>,
+    /// Numbers that are missing, and that no message has told yet.
+    untold: u64,
+    /// How many numbers in a row were so far behind that the feed may have restarted.
+    far_behind: u32,
+}
+
+/// Numbers that have not come.
+#[derive(Clone, Copy)]
+struct Gap {
+    first: i64,
+    last: i64,
+    /// They are missing from this time on, ms since the epoch.
+    due: i64,
+}
+
+impl Gap {
+    fn count(&self) -> u64 {
+        u64::try_from(i128::from(self.last) - i128::from(self.first) + 1).unwrap_or(u64::MAX)
+    }
+}
+
+impl Sequence {
+    fn new(last: i64) -> Sequence {
+        Sequence { last, came: u64::MAX, open: Vec::new(), untold: 0, far_behind: 0 }
+    }
+
+    /// Whether a number far behind begins the sequence anew. Where a slow mirror may have brought it, only the last of
+    /// several in a row does.
+    fn restarts(&mut self, wait: i64) -> bool {
+        self.far_behind += 1;
+        wait == 0 || self.far_behind == RESTARTED
+    }
+
+    /// Numbers that do not come any more.
+    fn lose(&mut self, gap: Gap, metrics: &StreamMetrics) {
+        metrics.count(FeedEvent::Missing, gap.count());
+        self.untold = self.untold.saturating_add(gap.count());
+    }
+
+    /// Loses the gaps that are due.
+    fn settle(&mut self, now: i64, metrics: &StreamMetrics) {
+        let (due, open) = std::mem::take(&mut self.open).into_iter().partition(|gap| gap.due <= now);
+        self.open = open;
+        let due: Vec<Gap> = due;
+        due.into_iter().for_each(|gap| self.lose(gap, metrics));
+    }
+
+    fn wait_for(&mut self, gap: Gap, metrics: &StreamMetrics) {
+        if gap.first > gap.last {
+            return;
+        }
+        if self.open.len() == OPEN {
+            let oldest = self.open.remove(0);
+            self.lose(oldest, metrics);
+        }
+        self.open.push(gap);
+    }
+
+    /// Whether a number fills an open gap, of which the rest stays open.
+    fn fill(&mut self, number: i64, metrics: &StreamMetrics) -> bool {
+        let fits = |gap: &Gap| gap.first <= number && number <= gap.last;
+        let Some(at) = self.open.iter().position(fits) else { return false };
+        let gap = self.open.remove(at);
+        self.wait_for(Gap { last: number - 1, ..gap }, metrics);
+        self.wait_for(Gap { first: number + 1, ..gap }, metrics);
+        true
+    }
 }
 
 impl Gaps {
     /// Takes the next number of a key; returns how many are missing before it.
-    fn follow(&mut self, key: &str, number: i64, metrics: &StreamMetrics) -> u64 {
+    fn follow(&mut self, key: &Key, number: i64, now: i64, metrics: &StreamMetrics) -> u64 {
+        self.settle(now, metrics);
         let Some(sequence) = self.sequences.get_mut(key) else {
             if self.sequences.len() < FOLLOWED {
-                self.sequences.insert(key.into(), Sequence { last: number, came: u64::MAX });
+                self.sequences.insert(key.clone(), Sequence::new(number));
             }
             return 0;
         };
         let ahead = i128::from(number) - i128::from(sequence.last);
+        let fills = ahead < 0 && sequence.fill(number, metrics);
         match ahead {
             1.. => {
                 let shift = u32::try_from(ahead).unwrap_or(u32::MAX);
+                let due = now.saturating_add(self.wait);
+                let gap = Gap { first: sequence.last.saturating_add(1), last: number - 1, due };
+                sequence.far_behind = 0;
                 // The last number again.
                 sequence.came =
                     sequence.came.checked_shl(shift).unwrap_or(0) | 1u64.checked_shl(shift - 1).unwrap_or(0);
                 sequence.last = number;
-                let missing = u64::try_from(ahead - 1).unwrap_or(u64::MAX);
-                if missing > 0 {
-                    metrics.count(FeedEvent::Missing, missing);
+                if gap.first <= gap.last {
+                    sequence.wait_for(gap, metrics);
+                    if self.wait == 0 {
+                        sequence.settle(now, metrics);
+                    } else {
+                        self.waiting.push_back((gap.due, key.clone()));
+                    }
                 }
-                missing
             }
-            0 => {
-                metrics.count(FeedEvent::Doubled, 1);
-                0
-            }
-            behind if behind >= -i128::from(REORDERED) => {
-                let bit = 1u64 << (-behind - 1);
+            0 => metrics.count(FeedEvent::Doubled, 1),
+            behind if fills || behind >= -i128::from(REORDERED) || !sequence.restarts(self.wait) => {
+                let bit = u32::try_from(-behind - 1).ok().and_then(|back| 1u64.checked_shl(back)).unwrap_or(0);
                 let event = if sequence.came & bit == 0 { FeedEvent::Reordered } else { FeedEvent::Doubled };
                 sequence.came |= bit;
                 metrics.count(event, 1);
-                0
             }
             _ => {
-                *sequence = Sequence { last: number, came: u64::MAX };
-                0
+                sequence.settle(i64::MAX, metrics);
+                *sequence = Sequence { untold: sequence.untold, ..Sequence::new(number) };
+            }
+        }
+        std::mem::take(&mut sequence.untold)
+    }
+
+    /// Counts the numbers that have not come in time.
+    fn settle(&mut self, now: i64, metrics: &StreamMetrics) {
+        while self.waiting.len() > WAITING || self.waiting.front().is_some_and(|(due, _)| *due <= now) {
+            let Some((due, key)) = self.waiting.pop_front() else { return };
+            if let Some(sequence) = self.sequences.get_mut(&key) {
+                sequence.settle(due, metrics);
             }
         }
     }
@@ -170,20 +323,30 @@ impl Gaps {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::time::Duration;
 
     use super::*;
     use crate::metrics::RuleMetrics;
     use crate::value::json;
 
-    fn feed(dedup: Option<&str>, gap: Option<(Option<&str>, &str)>) -> (Feed, Arc<StreamMetrics>, RuleMetrics) {
+    fn feed(dedup: &[&str], gap: Option<(Option<&str>, &str)>) -> (Feed, Arc<StreamMetrics>, RuleMetrics) {
+        waiting(dedup, gap, Duration::ZERO)
+    }
+
+    fn waiting(
+        dedup: &[&str],
+        gap: Option<(Option<&str>, &str)>,
+        gap_wait: Duration,
+    ) -> (Feed, Arc<StreamMetrics>, RuleMetrics) {
         let path = |text: &str| FieldPath::parse(text).expect("a path");
         let checks = FeedChecks {
-            dedup: dedup.map(path),
-            gap_key: gap.and_then(|(key, _)| key.map(path)),
+            dedup: dedup.iter().copied().map(path).collect(),
+            gap_key: gap.iter().filter_map(|(key, _)| key.map(path)).collect(),
             gap_sequence: gap.map(|(_, sequence)| path(sequence)),
+            gap_wait,
         };
         // In the tests there is one column: the message.
-        let feed = Feed::new(checks, |path| Located { path, column: 0 }).expect("something is checked");
+        let feed = Feed::new(checks, |path| Located { path, start: Start::Column(0) }).expect("something is checked");
         let (stream, rule) = (Arc::new(StreamMetrics::default()), RuleMetrics::default());
         rule.join(&stream, true);
         (feed, stream, rule)
@@ -195,8 +358,8 @@ mod tests {
 
     #[test]
     fn a_message_of_two_connections_counts_once() {
-        let (mut feed, stream, rule) = feed(Some("m->id"), None);
-        let mut check = |text: &str| feed.check(&stream, |_| Some(json::value(text)));
+        let (mut feed, stream, rule) = feed(&["m->id"], None);
+        let mut check = |text: &str| feed.check(&stream, 0, |_| Some(json::value(text)));
         for (text, passes) in [
             (r#"{"id":1}"#, true),
             (r#"{"id":"a"}"#, true),
@@ -212,14 +375,89 @@ mod tests {
             check(&format!("{{\"id\":{}}}", id + 10));
         });
         assert_eq!(check(r#"{"id":1}"#), Verdict::Passes(None));
-        assert_eq!(counts(&rule), [("duplicate", 1)]);
+        assert_eq!(counts(&rule), [("duplicate", 1), ("without_dedup_key", 3)]);
+    }
+
+    #[test]
+    fn a_key_of_several_fields_needs_all_of_them() {
+        let (mut feed, stream, rule) = feed(&["m->channel", "m->seq"], None);
+        let mut check = |text: &str| feed.check(&stream, 0, |_| Some(json::value(text)));
+        for (text, passes) in [
+            (r#"{"channel":1,"seq":12}"#, true),
+            (r#"{"channel":11,"seq":2}"#, true),
+            (r#"{"channel":1,"seq":12}"#, false),
+            (r#"{"channel":1}"#, true),
+            (r#"{"channel":1}"#, true),
+        ] {
+            assert_eq!(check(text) == Verdict::Passes(None), passes, "{text}");
+        }
+        assert_eq!(counts(&rule), [("duplicate", 1), ("without_dedup_key", 2)]);
+    }
+
+    #[test]
+    fn a_field_that_no_message_has_is_named() {
+        let (mut feed, stream, rule) = feed(&["m->a", "m->nosuch"], Some((Some("m->alsonot"), "m->n")));
+        let mut messages = |from: i64, to: i64| {
+            for n in from..to {
+                let message = json::value(&format!("{{\"a\":1,\"n\":{n}}}"));
+                assert_eq!(feed.check(&stream, 0, |_| Some(message.clone())), Verdict::Passes(Some(0)));
+            }
+        };
+        messages(0, 99);
+        assert_eq!(rule.oddities(), Vec::<String>::new());
+        messages(99, 500);
+        let odd = [
+            "dedupKey m->a, m->nosuch was in none of the last 100 messages",
+            "gapKey m->alsonot was in none of the last 100 messages",
+        ];
+        assert_eq!(rule.oddities(), odd);
+        assert_eq!(counts(&rule), [("without_dedup_key", 500), ("without_gap_key", 500)]);
+    }
+
+    #[test]
+    fn a_number_is_missing_once_it_has_not_come_in_time() {
+        let (mut feed, stream, rule) = waiting(&[], Some((Some("m->k"), "m->n")), Duration::from_secs(1));
+        let mut check = |now: i64, key: &str, number: i64| {
+            let message = json::value(&format!("{{\"k\":\"{key}\",\"n\":{number}}}"));
+            match feed.check(&stream, now, |_| Some(message.clone())) {
+                Verdict::Passes(gap) => gap.unwrap_or(0),
+                Verdict::Duplicate => unreachable!("nothing is checked for duplicates"),
+            }
+        };
+        for (now, key, number, missing) in [
+            (0, "a", 1, 0),
+            // The first of the mirrors loses 2, 4 and 5; the other brings 2 and 4.
+            (1, "a", 3, 0),
+            (2, "a", 6, 0),
+            (500, "a", 2, 0),
+            (501, "a", 4, 0),
+            (900, "a", 200, 0),
+            // The other is far behind.
+            (901, "a", 100, 0),
+            (1001, "b", 1, 0),
+            (1002, "a", 201, 1),
+            (1003, "a", 202, 0),
+            // It came too late. 7 to 99 and 101 to 199 do not come.
+            (1004, "a", 5, 0),
+            (2000, "a", 203, 192),
+            // The feed restarts.
+            (2001, "a", 1, 0),
+            (2002, "a", 2, 0),
+            (2003, "a", 3, 0),
+            (2004, "a", 4, 0),
+            (2005, "a", 6, 0),
+            (3005, "a", 7, 1),
+        ] {
+            assert_eq!(check(now, key, number), missing, "{now} {key} {number}");
+        }
+        assert_eq!(counts(&rule), [("missing", 1 + 93 + 99 + 1), ("reordered", 7)]);
     }
 
     #[test]
     fn numbers_of_a_sequence_are_followed_by_key() {
-        let (mut feed, stream, rule) = feed(None, Some((Some("m->k"), "m->n")));
+        let (mut feed, stream, rule) = feed(&[], Some((Some("m->k"), "m->n")));
         let mut check = |key: &str, number: i64| {
-            feed.check(&stream, |_| Some(json::value(&format!("{{\"k\":\"{key}\",\"n\":\"{number}\"}}"))))
+            feed.check(&stream, 0, |_| Some(json::value(&format!("{{\"k\":\"{key}\",\"n\":\"{number}\"}}"))))
         };
         for (key, number, missing) in [
             ("a", 5, 0),
@@ -242,6 +480,6 @@ mod tests {
         }
         let wanted = [("missing", 2 + (i64::MAX - 3) as u64), ("doubled", 3), ("reordered", 1)];
         assert_eq!(counts(&rule), wanted);
-        assert_eq!(feed.check(&stream, |_| None), Verdict::Passes(Some(0)));
+        assert_eq!(feed.check(&stream, 0, |_| None), Verdict::Passes(Some(0)));
     }
 }

@@ -49,7 +49,8 @@ pub(super) struct Message<'a> {
 /// The form of a message.
 #[derive(Clone, Copy)]
 pub(super) enum Body<'a> {
-    /// JSON: the text, the object of the row within it, and the places of its columns.
+    /// JSON: the text, the row within it (an object, or an array of which no rule reads all), and the places of its
+    /// columns.
     Text { text: &'a str, object: &'a str, spans: &'a Spans },
     /// Decoded.
     Row(&'a RowFrame),
@@ -114,8 +115,16 @@ impl<'a> Message<'a> {
         }
     }
 
+    /// What `meta(*)` gives: all but what is known of a connection itself, of which eKuiper tells nothing.
+    pub(super) fn told(&self) -> Value {
+        let Value::Object(known) = self.metadata() else { return Value::object([]) };
+        let of_connection = |key: &Text| matches!(key.as_str(), "client" | "remote") || key.starts_with("header_");
+        let told = known.iter().filter(|(key, _)| !of_connection(key));
+        Value::object(told.map(|(key, value)| (key.clone(), value.clone())))
+    }
+
     /// An object with the topic of the message; empty without one.
-    pub(super) fn topic(&self) -> Value {
+    fn topic(&self) -> Value {
         match self.body {
             Body::Row(frame) if !frame.topic.is_empty() => {
                 Value::object([(Text::const_new("topic"), Value::Text(frame.topic.clone()))])
@@ -192,18 +201,20 @@ impl ArrayRows {
     pub(super) fn scan<'a>(&'a mut self, text: &'a str) -> Result<Body<'a>, JsonError> {
         let ArrayRows { scanner, whole, object } = self;
         let (array, spans) = scanner.scan(text)?;
-        object.clear();
-        if *whole {
-            object.push_str("{\"self\":");
-            object.push_str(&text[array]);
-            object.push('}');
+        let row = &text[array];
+        if !*whole {
+            return Ok(Body::Text { text, object: row, spans });
         }
+        object.clear();
+        object.push_str("{\"self\":");
+        object.push_str(row);
+        object.push('}');
         Ok(Body::Text { text, object, spans })
     }
 }
 
 /// The column of a message without columns: an array with JSON_ARRAY="row".
-const SELF: &str = "self";
+pub(super) const SELF: &str = "self";
 
 /// Whether a message is not a row of the stream: JSON of another shape, or not JSON at all.
 pub(super) fn is_mismatch(error: &JsonError) -> bool {

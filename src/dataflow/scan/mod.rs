@@ -37,8 +37,8 @@ use super::context::RuleContext;
 use super::decode::decode;
 use super::output::Output;
 
-use feed::{Feed, Located};
-use message::{ArrayRows, Body, Cell, Message, StreamColumn, is_mismatch, strict};
+use feed::{Feed, Located, Start};
+use message::{ArrayRows, Body, Cell, Message, SELF, StreamColumn, is_mismatch, strict};
 use rule::{Part, ScanRule, read_slots};
 use rules::{Arrival, Rules};
 
@@ -53,6 +53,8 @@ pub struct StreamScan {
     wholes: usize,
     /// The source's checks of each message.
     feed: Option<Box<Feed>>,
+    /// With ON_MISMATCH="skip", the declared columns: a message that does not fit them is skipped.
+    fitting: Box<[usize]>,
     /// The wanted columns have changed since the scanner was told.
     stale: bool,
     /// Columns that any rule reads; the same key with two types is two columns.
@@ -72,12 +74,13 @@ impl StreamScan {
     /// The scan of a stream without rules.
     pub fn new(schema: StreamSchema, zone: jiff::tz::TimeZone) -> Self {
         let rules = Rules::of_stream(schema.name.clone(), 0);
-        StreamScan {
+        let mut scan = StreamScan {
             array_rows: ArrayRows::new(&schema),
             schema,
             scanner: Scanner::new(Wanted::new([])),
             wholes: 0,
             feed: None,
+            fitting: Box::default(),
             stale: false,
             columns: Vec::new(),
             columns_of: HashMap::new(),
@@ -86,7 +89,9 @@ impl StreamScan {
             rules,
             behind: false,
             zone,
-        }
+        };
+        scan.fitting_columns();
+        scan
     }
 
     /// On this data thread; otherwise on the first one.
@@ -100,11 +105,33 @@ impl StreamScan {
     #[must_use]
     pub fn checking(mut self, checks: FeedChecks) -> Self {
         let feed = Feed::new(checks, |path| {
-            let column = self.enter_column(path.column(), &None);
-            Located { path, column }
+            let start = match self.is_whole(path.column()) {
+                true => Start::Whole,
+                false => Start::Column(self.enter_column(path.column(), &None)),
+            };
+            Located { path, start }
         });
         self.feed = feed.map(Box::new);
         self
+    }
+
+    /// Whether a name that a path begins with is the message: `self`, unless it is a column.
+    fn is_whole(&self, name: &Text) -> bool {
+        let is_column = match &self.schema.columns {
+            Some(columns) => columns.iter().any(|column| column.name.name == *name),
+            None => self.array_rows.is_some(),
+        };
+        name == SELF && !is_column
+    }
+
+    /// The declared columns that each message must fit.
+    fn fitting_columns(&mut self) {
+        if self.schema.on_mismatch == OnMismatch::Skip {
+            let columns = self.schema.columns.clone();
+            let declared = columns.iter().flat_map(|columns| columns.iter());
+            self.fitting =
+                declared.map(|column| self.enter_column(&column.name.name, &Some(column.ty.clone()))).collect();
+        }
     }
 
     /// Adds a rule; it gets rows from the next message on.
@@ -271,15 +298,17 @@ impl StreamScan {
         if self.schema.format != Format::Json {
             return self.decoded_by_format(text.as_bytes(), arrival);
         }
-        // A value that does not fit the schema loses its whole array for the rules that read it.
-        let array =
-            self.array_rows.is_none() && self.schema.columns.is_some() && text.trim_ascii_start().starts_with('[');
+        // A value that does not fit the schema loses its whole array for the rules that read it, unless it is skipped.
+        let array = self.array_rows.is_none()
+            && self.schema.columns.is_some()
+            && self.fitting.is_empty()
+            && text.trim_ascii_start().starts_with('[');
         let skipping = if array { self.check_array(text) } else { Vec::new() };
-        let StreamScan { scanner, array_rows, columns, cells, rules, zone, feed, .. } = self;
+        let StreamScan { scanner, array_rows, columns, cells, rules, zone, feed, fitting, .. } = self;
         let mut row = |body: Body<'_>| {
             cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
             let message = Message { body, columns, cells, origin: arrival.origin, gap: None, zone };
-            rules.checked(message, feed.as_deref_mut(), arrival);
+            rules.fitting(message, fitting, feed.as_deref_mut(), arrival);
         };
         let scanned = match array_rows {
             Some(array_rows) => array_rows.scan(text).map(|body| {
@@ -300,10 +329,10 @@ impl StreamScan {
 
     /// Runs a decoded row.
     fn decoded(&mut self, row: &RowFrame, arrival: Arrival<'_>) {
-        let StreamScan { columns, cells, rules, zone, feed, .. } = self;
+        let StreamScan { columns, cells, rules, zone, feed, fitting, .. } = self;
         cells.iter_mut().for_each(|cell| *cell = Cell::Unread);
         let message = Message { body: Body::Row(row), columns, cells, origin: arrival.origin, gap: None, zone };
-        rules.checked(message, feed.as_deref_mut(), arrival);
+        rules.fitting(message, fitting, feed.as_deref_mut(), arrival);
     }
 
     /// Checks every object of an array against the columns of each rule, before any of its rows runs. Returns the rules

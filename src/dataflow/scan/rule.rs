@@ -289,7 +289,7 @@ impl ScanRule {
         self.slots[slot] = match self.sources[slot] {
             Part::Whole => message.whole(),
             Part::Meta => message.metadata(),
-            Part::Topic => message.topic(),
+            Part::Topic => message.told(),
             Part::Column(column) => message.value(column)?.clone(),
         };
         Ok(())

@@ -16,7 +16,7 @@ use crate::io::queue::Origin;
 use crate::metrics::{FeedEvent, Place, Point, Sampler, StreamMetrics};
 use crate::value::Text;
 
-use super::feed::{Feed, Verdict};
+use super::feed::{Feed, Start, Verdict};
 use super::index::RuleIndex;
 use super::member::{Member, Members};
 use super::message::{Body, Message};
@@ -136,10 +136,28 @@ impl Rules {
         read
     }
 
+    /// Runs a row unless one of these columns does not fit its type.
+    pub(super) fn fitting(
+        &mut self,
+        mut message: Message<'_>,
+        columns: &[usize],
+        feed: Option<&mut Feed>,
+        arrival: Arrival<'_>,
+    ) {
+        match columns.iter().all(|column| message.value(*column).is_ok()) {
+            true => self.checked(message, feed, arrival),
+            false => self.mismatched(),
+        }
+    }
+
     /// Runs a row that has passed the checks of the feed.
-    pub(super) fn checked(&mut self, mut message: Message<'_>, feed: Option<&mut Feed>, arrival: Arrival<'_>) {
+    fn checked(&mut self, mut message: Message<'_>, feed: Option<&mut Feed>, arrival: Arrival<'_>) {
         if let Some(feed) = feed {
-            match feed.check(&self.metrics, |column| message.value(column).ok().cloned()) {
+            let value = |start| match start {
+                Start::Column(column) => message.value(column).ok().cloned(),
+                Start::Whole => Some(message.whole()),
+            };
+            match feed.check(&self.metrics, arrival.now, value) {
                 Verdict::Passes(gap) => message.gap = gap,
                 Verdict::Duplicate => return,
             }

@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-use crate::dataflow::feed::RowChange;
+use crate::dataflow::feed::{RowChange, Why};
 use crate::io::queue::RowFrame;
 use crate::value::key::GroupKey;
 use crate::value::{Row, Text, Value};
@@ -20,7 +20,7 @@ impl TableRow {
     pub(super) fn change(&self, comes: bool) -> RowChange {
         let frame = Some(self.frame.clone());
         let (old, new) = if comes { (None, frame) } else { (frame, None) };
-        RowChange { id: self.number, old, new }
+        RowChange { id: self.number, old, new, why: Why::Removed }
     }
 }
 

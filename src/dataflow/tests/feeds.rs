@@ -2,7 +2,9 @@
 //! deep in a message.
 
 use super::*;
+use crate::io::queue::FeedChecks;
 use crate::metrics::FeedEvent;
+use crate::value::field_path::FieldPath;
 
 /// A rule over one stream `s` with these columns and options.
 struct Feed {
@@ -41,6 +43,11 @@ impl Feed {
         };
         scan.add(1, input.scan.clone(), context, output, target);
         Feed { scan, queue, kept, metrics }
+    }
+
+    fn checking(self, dedup: &str) -> Feed {
+        let dedup = vec![FieldPath::parse(dedup).expect("a path")];
+        Feed { scan: self.scan.checking(FeedChecks { dedup, ..FeedChecks::default() }), ..self }
     }
 
     /// What the rule gives for these messages.
@@ -100,6 +107,46 @@ fn other_shapes_are_skipped_where_rows_are_objects() {
     let mut strict = Feed::new("", "FORMAT=\"json\"", "SELECT a FROM s", &by_clock());
     strict.run(&["pong"]);
     assert!(strict.error().contains("cannot parse JSON"), "{}", strict.error());
+}
+
+#[test]
+fn values_that_do_not_fit_their_columns_are_skipped_where_that_is_asked_for() {
+    let columns = "channel BIGINT, seq BIGINT, kind STRING";
+    let with = "JSON_ARRAY=\"row\", ON_MISMATCH=\"skip\"";
+    let messages = [r#"[101,"hb"]"#, r#"[101,7,"tu"]"#, "[102]", r#"{"event":"info"}"#];
+    // The rule reads no column that does not fit.
+    let mut feed = Feed::new(columns, with, "SELECT channel FROM s", &by_clock());
+    assert_eq!(feed.run(&messages), [r#"{"channel":101}"#, r#"{"channel":102}"#]);
+    assert_eq!((feed.skipped(), feed.error().as_str()), (2, ""));
+    let mut strict = Feed::new(columns, "JSON_ARRAY=\"row\"", "SELECT seq FROM s", &by_clock());
+    assert_eq!(strict.run(&messages[..2]), [r#"{"seq":7}"#]);
+    assert_eq!((strict.skipped(), strict.error().as_str()), (0, "seq has wrong type:string, expect:bigint"));
+    // Of a list, each row by itself.
+    let mut rows = Feed::new("a BIGINT, b BIGINT", "ON_MISMATCH=\"skip\"", "SELECT a FROM s", &by_clock());
+    assert_eq!(rows.run(&[r#"[{"a":1},{"a":2,"b":"x"},{"a":3,"b":3}]"#]), [r#"{"a":1}"#, r#"{"a":3}"#]);
+    assert_eq!((rows.skipped(), rows.error().as_str()), (1, ""));
+}
+
+#[test]
+fn self_names_the_whole_message_in_checks() {
+    for (columns, with, first, second) in [
+        ("", "FORMAT=\"json\"", r#"{"a":1,"b":2}"#, r#"{"a":1,"b":3}"#),
+        ("a BIGINT", "FORMAT=\"json\"", r#"{"a":1,"b":2}"#, r#"{"a":1,"b":3}"#),
+        ("", "JSON_ARRAY=\"row\"", "[1,2]", "[1,3]"),
+        ("a BIGINT", "JSON_ARRAY=\"row\"", "[1,2]", "[1,3]"),
+        ("a BIGINT, b BIGINT", "FORMAT=\"delimited\"", "1,2", "1,3"),
+    ] {
+        let mut feed = Feed::new(columns, with, "SELECT 1 AS n FROM s", &by_clock()).checking("self");
+        assert_eq!(feed.run(&[first, second, first]), [r#"{"n":1}"#, r#"{"n":1}"#], "{columns} {with}");
+    }
+    for (columns, with, path, first, second) in [
+        ("a BIGINT", "FORMAT=\"json\"", "self->b", r#"{"a":1,"b":2}"#, r#"{"a":2,"b":2}"#),
+        ("a BIGINT", "JSON_ARRAY=\"row\"", "self[1]", "[1,2]", "[3,2]"),
+        ("self BIGINT", "FORMAT=\"json\"", "self", r#"{"a":1,"self":2}"#, r#"{"a":2,"self":2}"#),
+    ] {
+        let mut feed = Feed::new(columns, with, "SELECT 1 AS n FROM s", &by_clock()).checking(path);
+        assert_eq!(feed.run(&[first, second]), [r#"{"n":1}"#], "{columns} {with}");
+    }
 }
 
 #[test]

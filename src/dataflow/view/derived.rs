@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::dataflow::context::RuleContext;
-use crate::dataflow::feed::{Feed, Inbox, RowChange};
+use crate::dataflow::feed::{Feed, Inbox, RowChange, Why};
 use crate::dataflow::row::KeyHasher;
 use crate::dataflow::timers::{Turn, WorkerClock};
 use crate::expr::function::CallContext;
@@ -414,7 +414,10 @@ impl Work {
                 self.out.error(place, &error);
                 None
             });
-            self.out.emit((key, row));
+            match row {
+                Some(row) => self.out.emit((key, Some(row))),
+                None => self.out.remove(key, Why::Filtered),
+            }
         }
     }
 

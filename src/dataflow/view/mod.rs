@@ -34,7 +34,7 @@ use crate::view::ViewCell;
 use super::analytic::Memories;
 use super::batch::RowBatch;
 use super::context::RuleContext;
-use super::feed::Feed;
+use super::feed::{Feed, Why};
 use super::operate::{Operate, Progress};
 use super::queue::RuleQueue;
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, Writer};
@@ -284,7 +284,7 @@ impl ViewOperator {
             self.emit((key.clone(), Some(made)));
         } else if let Some(number) = self.groups.find(&key) {
             self.groups.remove(number);
-            self.emit((key.clone(), None));
+            self.out.remove(key.clone(), Why::Filtered);
         }
         self.key = key;
         Ok(())
@@ -345,7 +345,7 @@ impl ViewOperator {
             let redrawn = sessions.row(&key, row, self.reached);
             for start in redrawn.gone {
                 if let Some(number) = self.groups.find(&of_window(&key, start)) {
-                    self.forget(number);
+                    self.forget(number, Why::Removed);
                 }
             }
             for session in redrawn.sessions {
@@ -416,7 +416,7 @@ impl ViewOperator {
                 && end.saturating_add(expire) <= self.reached
             {
                 self.counts.expired += 1;
-                self.forget(number);
+                self.forget(number, Why::Expired);
             }
             if let Some(sessions) = &mut self.sessions {
                 sessions.sweep(self.reached);
@@ -427,7 +427,7 @@ impl ViewOperator {
             && self.groups.held[number as usize].touched.saturating_add(expire) <= now
         {
             self.counts.expired += 1;
-            self.forget(number);
+            self.forget(number, Why::Expired);
         }
     }
 
@@ -437,14 +437,14 @@ impl ViewOperator {
             && let Some(number) = self.groups.oldest()
         {
             self.counts.evicted += 1;
-            self.forget(number);
+            self.forget(number, Why::Evicted);
         }
     }
 
     /// Forgets a group and removes its row.
-    fn forget(&mut self, number: u32) {
+    fn forget(&mut self, number: u32, why: Why) {
         if let Some(key) = self.drop_group(number) {
-            self.emit((key, None));
+            self.out.remove(key, why);
         }
     }
 
@@ -488,7 +488,10 @@ impl ViewOperator {
                     None
                 }
             };
-            self.emit((key, row));
+            match row {
+                Some(row) => self.emit((key, Some(row))),
+                None => self.out.remove(key, Why::Filtered),
+            }
         }
     }
 

@@ -1,9 +1,11 @@
 //! The output of the operator of a view: to its store, and to readers on the worker.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::dataflow::feed::Feed;
+use crate::dataflow::feed::{Feed, Why};
+use crate::dataflow::row::KeyHasher;
 use crate::metrics::{FlowCounts, Place, Point, RuleMetrics};
 use crate::plan::view::ViewPlan;
 use crate::sync::locked;
@@ -18,6 +20,8 @@ pub struct Outgoing {
     feed: Rc<Feed>,
     tops: Vec<TopRows>,
     changes: Vec<Change>,
+    /// why rows go with the next cut, for those who read its changes
+    why: HashMap<GroupKey, Why, KeyHasher>,
     metrics: Arc<RuleMetrics>,
 }
 
@@ -61,7 +65,7 @@ impl Outgoing {
         };
         feed.attach(&view, level, anew);
         let tops = plan.tops.iter().cloned().map(TopRows::new).collect();
-        Outgoing { view, feed, tops, changes, metrics }
+        Outgoing { view, feed, tops, changes, why: HashMap::default(), metrics }
     }
 
     /// Whether anyone sees a cut when it is made: a client, a rule or another view.
@@ -72,6 +76,14 @@ impl Outgoing {
     /// How many changes wait for the next cut.
     pub fn pending(&self) -> usize {
         self.changes.len()
+    }
+
+    /// Removes a row, if it is there.
+    pub fn remove(&mut self, key: GroupKey, why: Why) {
+        if self.feed.is_read() {
+            self.why.insert(key.clone(), why);
+        }
+        self.emit((key, None));
     }
 
     /// Passes a change on, through the limits to the first rows.
@@ -119,7 +131,8 @@ impl Outgoing {
             view.cut(told.ts, told.now);
             view.take_changes()
         };
-        self.feed.publish(changes);
+        self.feed.publish(changes, &self.why);
+        self.why.clear();
         Ok(())
     }
 

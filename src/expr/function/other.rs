@@ -75,8 +75,12 @@ pub(super) static FUNCTIONS: &[Function] = &[
     .not_deterministic()
     .doc(
         "What the source tells about a message besides its data: `meta(key)`, `meta(stream.key)`, `meta(key->part)`, \
-         or `meta(*)` for all as an object. Memory tells the `topic` that the row was written to; websockets tell \
-         nothing: there is no value, and the object is empty.",
+         or `meta(*)` for all as an object. Clients of the data server: `client` (an id that no other connection \
+         has), `remote` (the address), `path_name` for each `{name}` of the path, and `header_user_agent` and so \
+         on for the headers of the handshake, without secrets; not `client`, `remote` and headers in `meta(*)`. With \
+         `gapSequence`: `gap`, the numbers that are missing before the message. Rows of a view: `op`, which is \
+         `insert`, `update` or `delete`, and of a delete `why`, which is `expired`, `evicted`, `filtered` or \
+         `removed`. Rows of memory: `topic`. A key that is not told has no value.",
         &[],
     ),
     of("mqtt", &[("key", Param::MetaKey)], Returns::Text, |_, _| Ok(Value::Absent))

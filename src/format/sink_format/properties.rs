@@ -49,7 +49,7 @@ const PROPERTIES: &[Row] = &[
         draft.format.to = unless_empty(text).map(|_| part(text)).transpose()?;
         Ok(())
     })
-    .doc("A template that gives the id of the client that a row is for: `meta(client)` of the message that it answers. Each row is then a message"),
+    .doc("A template that gives the id of the client that a row is for: `meta(client)` of the message that it answers. It implies `sendSingle`: each row is a message, and the dot of `dataTemplate`"),
     Row::whole("batchSize", 0, MOST_ROWS, |draft, rows| draft.format.batch_size = rows as usize)
         .expecting("a number of rows, at most 1000000")
         // eKuiper's words.
@@ -143,8 +143,11 @@ pub fn read(props: &Map<String, Json>) -> (SinkFormat, Findings) {
     let mut draft: Draft = property::default(PROPERTIES);
     let mut found = property::read(PROPERTIES, Noun::SinkProperty, props, &mut draft);
     let Draft { mut format, encoding, delimiter, header } = draft;
-    if format.to.is_some() && format.gathers() {
-        found.refuse("", Conflict::ToAndBatches);
+    if format.to.is_some() {
+        format.send_single = true;
+        if format.gathers() {
+            found.refuse("", Conflict::ToAndBatches);
+        }
     }
     if !format.fields.is_empty() && !format.excluded.is_empty() {
         found.refuse("", Conflict::FieldsAndExcluded);

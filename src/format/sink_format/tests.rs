@@ -135,6 +135,17 @@ fn messages() {
 }
 
 #[test]
+fn with_to_each_row_is_a_message() {
+    let serde_json::Value::Object(props) = serde_json::json!({"to": "{{.client}}", "dataTemplate": "[3,{{.id}}]"})
+    else {
+        return;
+    };
+    let (format, found) = read(&props);
+    assert!(found.faults.is_empty() && format.send_single);
+    assert_eq!(messages_of(format, &[r#"{"client":"c1","id":7}"#]), ["c1 <- [3,7]"]);
+}
+
+#[test]
 fn packed_messages_unpack() {
     for name in ["gzip", "zlib", "flate", "zstd"] {
         let compression = Method::of(name);

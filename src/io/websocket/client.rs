@@ -47,6 +47,11 @@ impl Addresses {
         }
     }
 
+    /// The address that is dialled first, for people.
+    pub fn first(&self, settings: &Settings) -> String {
+        self.settings(settings).address()
+    }
+
     /// It is the next one's turn. True if all have had theirs.
     fn pass(&mut self) -> bool {
         self.turn += 1;
@@ -74,6 +79,7 @@ pub(super) async fn keep(
         let waits = terms.reconnect;
         let pause;
         let settings = addresses.settings(&terms);
+        let address = settings.address();
         let opened = tokio::select! {
             opened = open(&endpoint, &settings) => opened,
             _ = closing.wait_for(|closing| *closing) => break,
@@ -86,13 +92,14 @@ pub(super) async fn keep(
                 if *closing.borrow() {
                     peer.dismiss(code::AWAY, "the endpoint has ended");
                 }
-                endpoint.connects();
+                endpoint.connects(&address);
                 let ending = Serving { endpoint: &endpoint, terms: &terms, addresses: &addresses, data: &data }
                     .until_end(&mut peer, connection)
                     .await;
-                endpoint.disconnects();
+                endpoint.disconnects(&address);
                 if !*closing.borrow() {
-                    endpoint.fails(ending.unwrap_or_else(|| "the peer closed the connection".to_owned()));
+                    let ending = ending.unwrap_or_else(|| "the peer closed the connection".to_owned());
+                    endpoint.is_closed(&address, ending);
                 }
                 // A peer that closes at once is not dialled faster than one that refuses.
                 if began.elapsed() > (2 * wait).max(Duration::from_secs(1)) {
@@ -102,7 +109,7 @@ pub(super) async fn keep(
             }
             Err(error) => {
                 pause = error.pause(wait);
-                endpoint.fails(error.to_string());
+                endpoint.is_unreached(&address, error.to_string());
             }
         }
         // Another address is not waited for.

@@ -329,7 +329,7 @@ fn parse(
     path_property: &'static str,
 ) -> Result<(Settings, Vec<Warning>), Invalid> {
     let (draft, mut found): (Draft, Findings) = properties::read(rows, props);
-    let Draft { mut settings, datasource, path: own, peers, secure, tls, deflate, cache } = draft;
+    let Draft { mut settings, datasource, path: own, peers, secure, tls, deflate, cache, gap_wait } = draft;
     settings.shown_path = Some(written_path(path, props)).filter(|written| written.contains("${")).map(str::to_owned);
     settings.path = match path {
         "" => datasource.or(own).unwrap_or_default(),
@@ -370,7 +370,8 @@ fn parse(
         let message = "enableCache has no effect without addr: clients of the data server come and go";
         found.warnings.push(Warning::other("enableCache", message));
     }
-    if settings.cache.is_some() && settings.address_mode == AddressMode::Mirror && settings.addresses.len() > 1 {
+    let mirrors = settings.address_mode == AddressMode::Mirror && settings.addresses.len() > 1;
+    if settings.cache.is_some() && mirrors {
         found.refuse("enableCache", MirroredCache);
     }
     settings.keep_alive = settings.keep_alive.take().filter(|keep| !keep.message.is_empty());
@@ -378,7 +379,11 @@ fn parse(
     if given && settings.keep_alive.is_none() && !found.has_fault("keepAlive") {
         found.refuse("keepAlive", NoMessage);
     }
-    if settings.checks.gap_key.is_some() && settings.checks.gap_sequence.is_none() {
+    if settings.checks.gap_sequence.is_some() {
+        // One connection keeps the order; several do not.
+        let several = mirrors || settings.max_connection_age.is_some();
+        settings.checks.gap_wait = gap_wait.unwrap_or(if several { Duration::from_secs(1) } else { Duration::ZERO });
+    } else if !settings.checks.gap_key.is_empty() {
         found.warnings.push(Warning::other("gapKey", "gapKey has no effect without gapSequence"));
     }
     if let Some(age) = settings.max_connection_age {

@@ -11,25 +11,15 @@ use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 
 use super::client_queue::{Peer, PeerSink};
 use super::config::{Role, Settings};
+use super::fares::Fares;
 use super::opening::Opening;
 use super::protocol::code;
+use super::subscriber::Subscriber;
 use super::threads::{Placement, SocketThreads, Spread};
 use crate::io::egress::Egress;
 use crate::io::queue::{Frame, FrameBatch};
-use crate::io::thread_queues::ThreadQueues;
 use crate::io::{LinkHistory, LinkState, UNREAD, loss, printable};
 use crate::sync::locked;
-
-/// A source's end of an endpoint.
-pub(super) struct Subscriber {
-    queues: ThreadQueues,
-    /// false while its rule is being started: what comes waits, and the sockets are not read on
-    begun: watch::Sender<bool>,
-    /// messages handed over
-    pub messages: AtomicU64,
-    /// their bytes
-    pub bytes: AtomicU64,
-}
 
 /// How an endpoint stands.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +54,8 @@ pub(super) struct Endpoint {
     /// open sockets, and of a client role its dialler
     pub tasks: watch::Sender<usize>,
     last_error: Mutex<Option<(SystemTime, String)>>,
+    /// of a client role
+    pub fares: Fares,
     subscribers: Mutex<Arc<Vec<Arc<Subscriber>>>>,
     /// read while a batch is handed over
     delivering: Arc<RwLock<()>>,
@@ -148,6 +140,7 @@ impl Endpoint {
             closing: watch::Sender::new(false),
             tasks: watch::Sender::new(0),
             last_error: Mutex::default(),
+            fares: Fares::default(),
             subscribers: Mutex::default(),
             delivering: Arc::default(),
             members: Mutex::default(),
@@ -291,17 +284,31 @@ impl Endpoint {
         peer.say_first(messages);
     }
 
-    /// A connection of a client role is up.
-    pub fn connects(&self) {
+    /// A connection of a client role to this address is up.
+    pub fn connects(&self, address: &str) {
+        self.fares.connects(address);
         self.connected.fetch_add(1, Ordering::AcqRel);
         self.stands(LinkState::Connected);
     }
 
     /// A connection of a client role has ended, and is dialled anew.
-    pub fn disconnects(&self) {
+    pub fn disconnects(&self, address: &str) {
+        self.fares.disconnects(address);
         if self.connected.fetch_sub(1, Ordering::AcqRel) == 1 {
             self.stands(LinkState::Connecting);
         }
+    }
+
+    /// Notes why a connection of a client role has ended.
+    pub fn is_closed(&self, address: &str, error: String) {
+        self.fares.is_closed(address, &printable(&error));
+        self.fails(error);
+    }
+
+    /// Notes why an address could not be dialled.
+    pub fn is_unreached(&self, address: &str, error: String) {
+        self.fares.is_unreached(address, &printable(&error));
+        self.fails(error);
     }
 
     /// A keeper of a client role ends.
@@ -509,40 +516,6 @@ impl Endpoint {
 
     pub fn last_error(&self) -> Option<(SystemTime, String)> {
         locked(&self.last_error).clone()
-    }
-}
-
-impl Subscriber {
-    /// A source that hands nothing over before [`Subscriber::begin`].
-    pub fn new(queues: ThreadQueues) -> Arc<Subscriber> {
-        Arc::new(Subscriber {
-            queues,
-            begun: watch::Sender::new(false),
-            messages: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        })
-    }
-
-    /// Its rule is there: what has waited goes on.
-    pub fn begin(&self) {
-        self.begun.send_replace(true);
-    }
-
-    fn has_begun(&self) -> bool {
-        *self.begun.borrow()
-    }
-
-    async fn begins(&self) {
-        // The sender lives in `self`, so that waiting ends only by beginning.
-        let _ = self.begun.subscribe().wait_for(|begun| *begun).await;
-    }
-
-    async fn deliver(&self, batch: FrameBatch, bytes: u64, thread: usize) {
-        // Counted before they are handed over: whoever sees a result sees its message counted.
-        self.messages.fetch_add(batch.frames.len() as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(bytes, Ordering::Relaxed);
-        // A stream that has ended without closing its link no longer wants them.
-        let _ = self.queues.of(thread).send(batch).await;
     }
 }
 

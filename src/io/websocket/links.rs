@@ -10,10 +10,10 @@ use futures_util::future::{self, BoxFuture};
 
 use super::ClientStatus;
 use super::client_queue::PeerSink;
-use super::endpoint::Subscriber;
 use super::fan_out::SinkQueue;
 use super::lease::Hold;
 use super::stored::StoredSink;
+use super::subscriber::Subscriber;
 use crate::io::queue::{Outlet, WayOut};
 use crate::io::sink::OpenSink;
 use crate::io::source::{OpenSource, Pause};

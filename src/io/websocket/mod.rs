@@ -16,6 +16,7 @@ mod endpoint;
 mod error;
 mod events;
 mod fan_out;
+mod fares;
 mod gate;
 mod jwt;
 mod lease;
@@ -30,6 +31,7 @@ mod server_settings;
 mod shed;
 mod socket;
 mod stored;
+mod subscriber;
 mod tally;
 mod threads;
 mod totals;
@@ -76,13 +78,14 @@ use admission::{Admission, Limits};
 use client::Addresses;
 use client_queue::Peer;
 use config::{AddressMode, Role};
-use endpoint::{Endpoint, Presence, Subscriber, Use};
+use endpoint::{Endpoint, Presence, Use};
 use fan_out::SinkQueue;
 use gate::Refusals;
 use lease::Hold;
 use links::SinkEnd;
 use server::{Door, Paths, Routes, Server};
 use stored::StoredSink;
+use subscriber::Subscriber;
 use threads::{SocketThreads, Spread};
 use totals::Totals;
 
@@ -488,11 +491,12 @@ impl Hub {
         for (number, addresses) in keepers.enumerate() {
             // The first is on the endpoint's own thread, the others follow.
             let thread = if each > 1 { (endpoint.thread + number) % self.data.len() } else { endpoint.thread };
-            let peer = Peer::new(endpoint.settings.address(), self.totals.clone(), thread);
+            let addresses = Addresses::new(addresses);
+            let peer = Peer::new(addresses.first(&endpoint.settings), self.totals.clone(), thread);
             peer.hang_up();
             endpoint.join(&peer);
             let (data, presence) = (self.data.at(thread).handle.clone(), Presence::new(endpoint));
-            self.control.spawn(client::keep(endpoint.clone(), peer, Addresses::new(addresses), data, presence));
+            self.control.spawn(client::keep(endpoint.clone(), peer, addresses, data, presence));
         }
     }
 
@@ -590,6 +594,7 @@ impl Hub {
             stored: 0,
             unproven: 0,
             history: standing.history,
+            addresses: endpoint.fares.all(),
         }
     }
 

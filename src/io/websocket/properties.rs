@@ -30,6 +30,8 @@ pub(super) struct Draft {
     pub tls: TlsDraft,
     pub deflate: DeflateDraft,
     pub cache: CacheDraft,
+    /// `None`: what else is set decides
+    pub gap_wait: Option<Duration>,
 }
 
 /// What `perMessageDeflate` says.
@@ -62,6 +64,9 @@ impl TakesCache for Draft {
 }
 
 type Row = Property<Draft>;
+
+/// What properties take that name fields of a message.
+const FIELDS: &str = "a field, a path such as data->t, or a list of them";
 
 /// Rows that websockets and server-sent events share.
 const WRITE_TIMEOUT: Row =
@@ -111,7 +116,7 @@ pub(super) const EVENT_PROPERTIES: &[Row] = &[
 pub(super) const PROPERTIES: &[Row] = &[
     // Where the peer is.
     Row::text("path", |draft, path| draft.path = Some(path.to_owned())).doc(
-        "Path of the endpoint; begins with `/`. A client role sends a query string along, a server role ignores it",
+        "Path of the endpoint; begins with `/`. A client role sends a query string along, a server role ignores it. In the server role `{name}` stands for one segment, whatever it is, and `meta(path_name)` tells it",
     ),
     Row::text("datasource", |draft, path| draft.datasource = Some(path.to_owned()))
         .doc("The same as `path`; `datasource` wins where both are set"),
@@ -140,7 +145,7 @@ pub(super) const PROPERTIES: &[Row] = &[
     Row::any("requestHeader", "object", HEADERS, add_headers).doc("Further headers of the handshake, as `headers`"),
     Row::texts("subprotocols", |draft, names| draft.settings.subprotocols = names)
         .default("[]")
-        .doc("Subprotocols. A client role offers them, and accepts a server that chooses none; a server role chooses the first of them that a client offers"),
+        .doc("Subprotocols. A client role offers them, and accepts a server that chooses none; a server role chooses the first of them that a client offers, and accepts clients that offer none of them"),
     Row::duration("handshakeTimeout", |draft, limit| {
         draft.settings.handshake_timeout = if limit.is_zero() { Duration::from_secs(10) } else { limit };
     })
@@ -163,7 +168,7 @@ pub(super) const PROPERTIES: &[Row] = &[
         })
         .default("quiet"),
     ])
-    .doc("A message that keeps the connection alive, for peers that want more than pings: sent after `every` without a message from the peer (`quiet`), or always. `{{now}}` in it becomes the time in ms; client role"),
+    .doc("A message that keeps the connection alive, for peers that want more than pings. `when: quiet`: sent after `every` without a message from the peer. `when: always`: sent each `every`, for peers that cut a connection on which *we* say nothing, however much they send. `{{now}}` in it becomes the time in ms; client role"),
     Row::duration("dataTimeout", |draft, limit| draft.settings.data_timeout = unless_zero(limit))
         .default("0")
         .doc("Dial again after so long without a message, though the peer answers pings; `0`: never; client role"),
@@ -173,24 +178,27 @@ pub(super) const PROPERTIES: &[Row] = &[
     Row::duration("overlap", |draft, overlap| draft.settings.overlap = overlap)
         .default("5s")
         .doc("How long a connection and the one that replaces it are both up; at most half of `maxConnectionAge`"),
-    Row::parsed("dedupKey", "a field or a path such as data->t", |draft, path| {
-        draft.settings.checks.dedup = field_path(path)?;
+    Row::any("dedupKey", "field, path or list of them", FIELDS, |draft, paths| {
+        draft.settings.checks.dedup = field_paths(paths)?;
         Ok(())
     })
     .of_source()
-    .doc("A field that names a message: one that has come before, among the last 65,536, is dropped and counted as `duplicate`. For `maxConnectionAge` and mirrors"),
+    .doc("A field that names a message, a path such as `data->t`, or a list of them; `self` is the whole message. A message that has come before, among the last 65,536, is dropped and counted as `duplicate`: the key must be unique over all channels of the feed, such as `[channel, seq]`. For `maxConnectionAge` and mirrors"),
     Row::parsed("gapSequence", "a field or a path such as data->seq", |draft, path| {
         draft.settings.checks.gap_sequence = field_path(path)?;
         Ok(())
     })
     .of_source()
     .doc("A field with a number that grows by one from message to message: numbers that are missing, doubled or reordered are counted, and `meta(gap)` says how many are missing before a message"),
-    Row::parsed("gapKey", "a field or a path such as data->symbol", |draft, path| {
-        draft.settings.checks.gap_key = field_path(path)?;
+    Row::any("gapKey", "field, path or list of them", FIELDS, |draft, paths| {
+        draft.settings.checks.gap_key = field_paths(paths)?;
         Ok(())
     })
     .of_source()
-    .doc("A field that says which sequence a message is of, where there are several; up to 65,536 are followed"),
+    .doc("A field, or a list of them, that says which sequence a message is of, where there are several; up to 65,536 are followed"),
+    Row::duration("gapWait", |draft, wait| draft.gap_wait = Some(wait))
+        .of_source()
+        .doc("How long a number may take to come, from another mirror or connection, before it is missing: it is counted, and told by `meta(gap)`, with the first message after that. Default: `1s` with `mode: mirror` or `maxConnectionAge`, else `0`"),
     Row::duration("pingInterval", |draft, every| draft.settings.ping_interval = unless_zero(every))
         .default("30s")
         .doc("Send a ping this often, and to a sink's peer also after 4096 messages; `0` sends none"),
@@ -321,6 +329,16 @@ fn field_path(text: &str) -> Result<Option<FieldPath>, Wrong> {
         "" => Ok(None),
         text => FieldPath::parse(text).map(Some).ok_or(Wrong::Value),
     }
+}
+
+/// One field, or a list of them. An empty text names none.
+fn field_paths(value: &Json) -> Result<Vec<FieldPath>, Wrong> {
+    let entries = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
+    let mut paths = Vec::new();
+    for entry in entries {
+        paths.extend(field_path(entry.as_str().ok_or(Wrong::Value)?)?);
+    }
+    Ok(paths)
 }
 
 fn set_deflate(draft: &mut Draft, value: &Json) -> Result<(), Wrong> {

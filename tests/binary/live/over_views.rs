@@ -92,13 +92,14 @@ async fn views_and_lookup_tables_are_joined() {
 async fn rules_read_and_join_views() {
     let websocket = |path: &str| json!([{"websocket": {"path": path, "sendSingle": true}}]);
     let rules = json!([
-        {"id": "changes", "sql": "SELECT meta(op) AS op, id, t FROM fleet", "actions": websocket("/changes")},
-        {"id": "silent", "sql": "SELECT id FROM present WHERE meta(op) = \"delete\"", "actions": websocket("/silent")},
+        {"id": "changes", "sql": "SELECT meta(op) AS op, meta(why) AS why, id, t FROM fleet", "actions": websocket("/changes")},
+        {"id": "silent", "sql": "SELECT id, meta(*) AS meta FROM present WHERE meta(why) = \"expired\"", "actions": websocket("/silent")},
         {"id": "counts", "sql": "SELECT count(*) AS n FROM fleet GROUP BY COUNTWINDOW(3)", "actions": websocket("/counts")},
         {"id": "asks", "sql": "SELECT questions.q, fleet.t FROM questions LEFT JOIN fleet ON questions.id = fleet.id",
          "actions": websocket("/answers")},
     ]);
-    let views = [FLEET, "CREATE VIEW present WITH (KEY=\"id\", EXPIRE=\"300ms\") AS SELECT id FROM telemetry"];
+    let views =
+        [FLEET, "CREATE VIEW present WITH (KEY=\"id\", EXPIRE=\"300ms\") AS SELECT id FROM telemetry WHERE t != 100"];
     let plutino = run("live-rules", &["telemetry", "questions"], &views, &rules).await;
     let mut feed = plutino.connect("/telemetry").await;
     let mut questions = plutino.connect("/questions").await;
@@ -108,10 +109,14 @@ async fn rules_read_and_join_views() {
     let mut answers = plutino.connect("/answers").await;
     for (t, op, shown) in [(1, "insert", 1), (2, "update", 2), (100, "delete", 2), (3, "insert", 3)] {
         send(&mut feed, json!({"id":1,"t":t}).to_string()).await;
-        assert_eq!(next(&mut changes).await, Some(json!({"op":op,"id":1,"t":shown})));
+        let mut row = json!({"op":op,"id":1,"t":shown});
+        if op == "delete" {
+            row["why"] = "filtered".into();
+        }
+        assert_eq!(next(&mut changes).await, Some(row));
     }
     assert_eq!(next(&mut counts).await, Some(json!({"n":3})));
-    assert_eq!(next(&mut silent).await, Some(json!({"id":1})));
+    assert_eq!(next(&mut silent).await, Some(json!({"id":1,"meta":{"op":"delete","why":"expired"}})));
     send(&mut questions, r#"{"q":"a","id":1.0}"#).await;
     assert_eq!(next(&mut answers).await, Some(json!({"q":"a","t":3})));
     send(&mut feed, r#"{"id":1,"t":4}"#).await;

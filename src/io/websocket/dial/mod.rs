@@ -82,7 +82,7 @@ fn trust_advice(error: &io::Error) -> &'static str {
 /// What to look at where a peer refuses with this status.
 fn advice(status: u16) -> &'static str {
     match status {
-        401 | 403 => "show it a token in the header Authorization",
+        401 | 403 => "check the credentials, such as those in headers, and the path",
         400 => "check the path, and whether it speaks TLS (wss)",
         429 | 503 => "it has too much to do: the next try waits for as long as it asks",
         _ => "check the path",
