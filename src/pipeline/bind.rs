@@ -23,6 +23,8 @@ pub struct Fault {
     pub(super) option: &'static str,
     pub message: String,
     pub(super) hint: Option<String>,
+    /// The property at fault.
+    pub(super) of: Option<property::Fault>,
 }
 
 /// How an undefined CONF_KEY is treated.
@@ -131,7 +133,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
                 format!("give it in etc/sources/{kind}.yaml, or here: \"sources\": {{\"{kind}\": {{\"{key}\": …}}}}")
             });
             let message = format!("CONF_KEY {key} is not defined");
-            return Err((vec![Fault { option: "CONF_KEY", message, hint: Some(hint) }], Vec::new()));
+            return Err((vec![Fault { option: "CONF_KEY", message, hint: Some(hint), of: None }], Vec::new()));
         }
     };
     let of_property = |fault: property::Fault| {
@@ -142,7 +144,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
             _ if key.is_some() => "CONF_KEY",
             _ => "DATASOURCE",
         };
-        Fault { option, message: fault.to_string(), hint: fault.hint }
+        Fault { option, message: fault.to_string(), hint: fault.hint.clone(), of: Some(fault) }
     };
     let faults = |error: ConnectorError| match error {
         ConnectorError::Properties(Invalid { faults, warnings }) => {
@@ -157,7 +159,7 @@ pub fn source(def: &StreamDef, config: &Config, unknown: UnknownKey) -> Result<(
                 _ if key.is_some() => ("CONF_KEY", None),
                 _ => ("DATASOURCE", None),
             };
-            (vec![Fault { option, message: error.to_string(), hint }], Vec::new())
+            (vec![Fault { option, message: error.to_string(), hint, of: None }], Vec::new())
         }
     };
     let reached = config.reach.as_ref().map_or(Ok(()), |reach| {

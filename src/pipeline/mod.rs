@@ -9,6 +9,7 @@ mod bind;
 mod change;
 pub mod diagnose;
 pub mod schema;
+mod sources;
 mod start;
 mod streams;
 mod views;
@@ -169,7 +170,7 @@ fn build(
             loader.read_streams(document);
         }
     }
-    loader.open_sources();
+    loader.open_sources(&documents);
     for (document, form) in &documents {
         if *form == Form::Sections {
             loader.name_views(document);

@@ -1,12 +1,11 @@
-//! The members `streams` and `tables` of rule files: CREATE statements, and the sources of what they make.
+//! The members `streams` and `tables` of rule files: CREATE statements.
 
 use std::sync::Arc;
 
-use super::{Fault, Loader, UnknownKey, diagnose, source};
+use super::{Loader, diagnose};
 use crate::definition::stream::StreamDef;
-use crate::property::Warning;
 use crate::sql::{self, ast::Relation, ast::StreamOption};
-use crate::text::document::{Document, Member, Node, Problem, Severity, Value};
+use crate::text::document::{Document, Member, Node, Problem, Value};
 
 /// A stream with its statement's place.
 pub(super) struct Stream {
@@ -106,48 +105,9 @@ impl Loader {
             }
         }
     }
-
-    /// Checks the source of every stream.
-    pub(super) fn open_sources(&mut self) {
-        let mut streams = std::mem::take(&mut self.streams);
-        for (name, stream) in &mut streams {
-            let relation = if stream.def.kind.is_table() { Relation::Table } else { Relation::Stream };
-            let subject = subject_of(relation, name);
-            match source(&stream.def, &self.config, UnknownKey::Refused) {
-                Ok((spec, warnings)) => {
-                    self.sources.insert(name.clone(), spec);
-                    self.warn(stream, &subject, &warnings);
-                }
-                Err((faults, warnings)) => {
-                    self.warn(stream, &subject, &warnings);
-                    for Fault { option, message, hint } in faults {
-                        let span = stream.options.iter().rev().find(|o| o.name == option).map(|o| o.span);
-                        let problem = stream.document.sql_error(&stream.statement, &subject, message, span, hint);
-                        stream.faults.push(problem);
-                    }
-                }
-            }
-        }
-        self.streams = streams;
-    }
-
-    fn warn(&mut self, stream: &Stream, subject: &str, warnings: &[Warning]) {
-        let problem = |warning: &Warning| warning.problem(&stream.document, &stream.statement, subject, "");
-        self.problems.extend(warnings.iter().map(problem));
-    }
-
-    /// A source that cannot be used is an error if a rule needs it.
-    pub(super) fn unused_sources(&mut self) {
-        for stream in self.streams.values_mut() {
-            for fault in stream.faults.drain(..) {
-                let severity = if stream.used { Severity::Error } else { Severity::Warning };
-                self.problems.push(Problem { severity, ..fault });
-            }
-        }
-    }
 }
 
-fn subject_of(relation: Relation, name: &str) -> String {
+pub(super) fn subject_of(relation: Relation, name: &str) -> String {
     match relation {
         Relation::Stream => format!("stream {name}"),
         Relation::Table => format!("table {name}"),

@@ -108,8 +108,8 @@ fn all_mistakes_of_one_part_are_told_in_their_place() {
         ("f0:3:75: error: stream b: option 'format=jsn' is invalid", "did you mean json?"),
         ("f0:3:90: error: stream b: invalid extra option", ""),
         ("f0:4:38: error: stream c: websocket endpoint should start with /", ""),
-        ("f0:4:54: error: stream c: property scheme is \"x\", expected ws or wss", ""),
-        ("f0:4:1: warning: stream c: unknown property adr", "did you mean addr?"),
+        ("f0:7:43: error: conf key k: property scheme is \"x\", expected ws or wss", ""),
+        ("f0:7:48: warning: conf key k: unknown property adr", "did you mean addr?"),
         ("f0:5:64: error: rule d: timestamp field tt not found", "^^^^"),
         ("f0:6:2: error: rule e: preprocessor is set to be event time", "give the stream the option TIMESTAMP"),
         ("f0:11:11: error: rule c: sink websocket: websocket endpoint should start with /", ""),
@@ -124,6 +124,24 @@ fn all_mistakes_of_one_part_are_told_in_their_place() {
         assert!(told, "{start} … {rest}\n{}", problems.join("\n"));
     }
     assert_eq!(problems.len(), 16, "{}", problems.join("\n"));
+}
+
+#[test]
+fn a_mistake_in_a_conf_key_is_told_once_where_it_stands() {
+    let stream = |name: &str| {
+        format!("  - CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/x\", CONF_KEY=\"k\")\n")
+    };
+    let rule = |name: &str| format!("  - {{id: {name}, sql: SELECT * FROM {name}, actions: [{{nop: {{}}}}]}}\n");
+    let text = format!(
+        "sources:\n  websocket:\n    k:\n      addr: 127.0.0.1:1\n      reconnect: {{jitter: 7}}\nstreams:\n{}{}rules:\n{}{}",
+        stream("a"),
+        stream("b"),
+        rule("a"),
+        rule("b")
+    );
+    let problems = told(&[&text]);
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    assert!(problems[0].starts_with("f0:5:27: error: conf key k: property reconnect.jitter is 7"), "{problems:#?}");
 }
 
 #[test]
