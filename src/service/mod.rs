@@ -296,7 +296,8 @@ impl Service {
         // A trial that was being made has no engine any more.
         self.end_trials().await;
         let Some(engine) = engine else { return Summary::default() };
-        let _ = tokio::time::timeout(limit / 2, self.stop_with_others(&engine)).await;
+        let summary = Mutex::new(Summary::default());
+        let _ = tokio::time::timeout(limit / 2, self.stop_with_others(&engine, &summary)).await;
         let websockets = engine.websockets();
         let left = limit.saturating_sub(began.elapsed());
         // Rules keep their endpoints until their last messages are sent.
@@ -311,7 +312,8 @@ impl Service {
         let stored = ended.states.iter().filter(|(_, state)| state.is_ok()).count();
         let kept = ended.states.into_iter().filter(|(id, _)| view_of(id).is_none_or(|view| self.keeps_view(view)));
         self.keep_last(kept.collect()).await;
-        Summary { rules: ended.rules.len(), stored, totals: ended.totals }
+        let Summary { rules, stored: stored_before, .. } = *locked(&summary);
+        Summary { rules: rules + ended.rules.len(), stored: stored_before + stored, totals: ended.totals }
     }
 
     /// Stores a file ([`Uploads::put`]) and returns its path.

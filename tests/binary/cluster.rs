@@ -252,6 +252,11 @@ async fn a_process_that_hangs_is_found() {
 
 /// The end of a process that does not start: its exit code and what it says.
 async fn refusal(rules: &Value, name: &str, arguments: &[&str]) -> (Option<i32>, String) {
+    refusal_at(0, rules, name, arguments).await
+}
+
+/// The same with this port of the data server.
+async fn refusal_at(port: u16, rules: &Value, name: &str, arguments: &[&str]) -> (Option<i32>, String) {
     let path = std::env::temp_dir().join(format!("plutino-cluster-{name}-{}.json", std::process::id()));
     std::fs::write(&path, rules.to_string()).expect("a file in the temporary folder");
     let output = tokio::process::Command::new(env!("CARGO_BIN_EXE_plutino"))
@@ -259,12 +264,25 @@ async fn refusal(rules: &Value, name: &str, arguments: &[&str]) -> (Option<i32>,
         .arg(&path)
         .args(arguments)
         .env("KUIPER__SOURCE__HTTPSERVERIP", "127.0.0.1")
-        .env("KUIPER__SOURCE__HTTPSERVERPORT", "0")
+        .env("KUIPER__SOURCE__HTTPSERVERPORT", port.to_string())
         .kill_on_drop(true)
         .output();
     let output = timeout(LIMIT, output).await.expect("it ends").expect("it runs");
     let _ = std::fs::remove_file(&path);
     (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[tokio::test]
+async fn a_process_whose_port_is_in_use_is_blamed() {
+    let busy = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = busy.local_addr().expect("it is bound").port();
+    let (hosts, rules) = (hosts(), rules());
+    let (zero, one) = (["--hosts", &hosts, "--process", "0"], ["--hosts", &hosts, "--process", "1"]);
+    let (first, second) = tokio::join!(refusal(&rules, "blames", &zero), refusal_at(port, &rules, "blamed", &one));
+    assert_eq!((first.0, second.0), (Some(4), Some(1)), "{first:?} {second:?}");
+    assert!(first.1.contains("waiting for process 1 at 127.0.0.1:"), "{}", first.1);
+    assert!(first.1.contains("process 1 (127.0.0.1:") && first.1.contains("cannot go on: "), "{}", first.1);
+    assert!(first.1.contains(&port.to_string()) && second.1.contains(&port.to_string()), "{first:?} {second:?}");
 }
 
 #[tokio::test]

@@ -356,6 +356,48 @@ async fn many_change_at_once() {
     }
 }
 
+#[tokio::test]
+async fn conf_keys_connections_and_schedules_are_those_of_process_0() {
+    let pair = Pair::new("serve-catalog");
+    let mut processes = pair.start().await;
+    let limit = json!({"maxMessageSize": 100});
+    ask(&processes[0], "PUT", "/metadata/sources/websocket/confKeys/limited", limit).await;
+    let sql = stream("demo", "", ", CONF_KEY=\"limited\"");
+    ask(&processes[0], "POST", "/streams", json!({ "sql": sql })).await;
+    ask(&processes[0], "POST", "/rules", rule("pass", "SELECT n FROM demo", json!({}))).await;
+    let connection = json!({"id": "kept", "typ": "websocket", "props": {"datasource": "/kept"}});
+    ask(&processes[0], "POST", "/connections", connection).await;
+    let brief = rule("brief", "SELECT n FROM demo", json!({"duration": "300ms"}));
+    ask(&processes[0], "POST", "/rules", brief).await;
+    let began = Instant::now();
+    while status(&processes[1], "brief").await["status"] != "stopped" {
+        assert!(began.elapsed() < Duration::from_secs(30), "its time is over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(status(&processes[1], "brief").await["message"], "duration terminated");
+    // The same after a restart, when the catalog is handed over.
+    for round in 0..2 {
+        connect(&processes[1], "/kept").await;
+        let mut sender = connect(&processes[1], "/demo").await;
+        send(&mut sender, json!({"n": "x".repeat(200)}).to_string()).await;
+        let end = futures_util::StreamExt::next(&mut sender).await;
+        assert!(!matches!(end, Some(Ok(tokio_tungstenite::tungstenite::Message::Text(_)))), "{end:?}");
+        let (mut sender, mut receiver) = (connect(&processes[1], "/demo").await, connect(&processes[1], "/pass").await);
+        send(&mut sender, "{\"n\": 1}").await;
+        assert_eq!(next(&mut receiver).await, Some(json!({"n": 1})));
+        if round == 0 {
+            processes[0].signal("-TERM");
+            processes.iter_mut().for_each(|process| drop(process.ends()));
+            let said = processes[0].has_said();
+            assert!(said.contains("stopped 1 rule in"), "{said}");
+            processes = pair.start().await;
+            processes[0].states();
+        }
+    }
+    ask(&processes[0], "DELETE", "/connections/kept", Value::Null).await;
+    assert!(connect_async(processes[1].data_url("/kept")).await.is_err(), "the endpoint is gone everywhere");
+}
+
 /// Rules whose states are in both processes: which one follows from a name.
 const SUMS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 

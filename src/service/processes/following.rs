@@ -10,12 +10,13 @@ use crate::cluster::Control;
 
 /// The link to process 0.
 pub(in crate::service) struct Following {
+    process: usize,
     control: Control,
 }
 
 impl Following {
-    pub(super) fn new(control: Control) -> Following {
-        Following { control }
+    pub(super) fn new(process: usize, control: Control) -> Following {
+        Following { process, control }
     }
 
     /// Tells process 0 something. If it is gone, this process is about to end.
@@ -44,7 +45,7 @@ impl Service {
     /// Tells process 0 that this process is told to end, so that all end in order.
     pub async fn tell_ends(&self) {
         if let Some(leader) = self.leader() {
-            leader.tell(&Event::Ends).await;
+            leader.tell(&Event::Ends(leader.process)).await;
         }
     }
 

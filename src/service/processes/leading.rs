@@ -1,7 +1,7 @@
 //! What process 0 orders.
 
 use std::io;
-use std::sync::Weak;
+use std::sync::{Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use super::super::error::ServiceError;
 use super::super::rules::text_of;
 use super::super::store::Change;
-use super::super::{Inner, Service, locked};
+use super::super::{Inner, Service, Summary, locked};
 use super::orders::{Answer, Begin, Event, Order, Recipe, Refusal, of_wire};
 use super::report::PartReport;
 use super::{LEADER, Role, answers};
@@ -285,14 +285,18 @@ impl Service {
     }
 
     /// Stops all rules in all processes, if there are others, and stores their states: afterwards nothing is on its way
-    /// between the processes.
-    pub(in crate::service) async fn stop_with_others(&self, engine: &Engine) {
+    /// between the processes. Counts rules and states in `summary`.
+    pub(in crate::service) async fn stop_with_others(&self, engine: &Engine, summary: &Mutex<Summary>) {
         if self.followers().is_none() {
             return;
         }
         let stop = |id: String| async move {
-            let stopped = self.stop_everywhere(engine, &id, "", true).await;
-            self.keep_state(None, &id, stopped.and_then(|stopped| stopped.saved)).await;
+            let Some(stopped) = self.stop_everywhere(engine, &id, "", true).await else { return };
+            let stored = matches!(stopped.saved, Some(Ok(_)));
+            self.keep_state(None, &id, stopped.saved).await;
+            let mut summary = locked(summary);
+            summary.rules += 1;
+            summary.stored += usize::from(stored);
         };
         join_all(engine.status().await.into_iter().map(|rule| stop(rule.id))).await;
     }
@@ -363,8 +367,8 @@ impl Service {
     pub(super) async fn hear(self, event: Event) {
         match event {
             Event::Failed { id, error } => self.fail_rule(&id, Some(error)).await,
-            Event::Ends => {
-                tracing::warn!("another process is told to end: all processes end");
+            Event::Ends(process) => {
+                tracing::warn!("process {process} is told to end: all processes end");
                 self.ask_to_end(ANOTHER_ENDS);
             }
         }

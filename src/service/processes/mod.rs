@@ -52,7 +52,8 @@ impl Role {
         }
         let mut controls = controls.into_iter();
         let control = controls.next().ok_or(io::ErrorKind::NotConnected)?;
-        Ok(Role::Follows(Following::new(control.start(answers(inner, Service::follow))?)))
+        let control = control.start(answers(inner, Service::follow))?;
+        Ok(Role::Follows(Following::new(membership.process, control)))
     }
 }
 

@@ -59,8 +59,8 @@ pub enum Answer {
 pub enum Event {
     /// Code of a rule has failed.
     Failed { id: String, error: String },
-    /// The process is told to end.
-    Ends,
+    /// This process is told to end.
+    Ends(usize),
 }
 
 /// Everything that a process needs to plan a rule as process 0 has planned it.
