@@ -18,7 +18,7 @@ fn each_verb_has_a_manual_page() {
     let done = command.args(["man", "pages/of"]).current_dir(&folder.0).output().expect("the binary starts");
     assert!(done.status.success(), "{done:?}");
     for page in ["plutino", "plutino-serve", "plutino-run", "plutino-token-create"] {
-        let text = std::fs::read_to_string(folder.path(&format!("pages/of/{page}.1"))).expect(page);
+        let text = std::fs::read_to_string(folder.path(format!("pages/of/{page}.1"))).expect(page);
         assert!(text.contains(".SH SYNOPSIS"), "{page}");
     }
     assert!(!folder.path("pages/of/plutino-man.1").exists(), "hidden verbs have none");

@@ -42,7 +42,7 @@ async fn tokens_of_each_kind_of_key_are_accepted() {
     folder.write("three.pub", include_str!("../keys/issuer.pub"));
     std::fs::create_dir_all(folder.path("etc/mgmt")).unwrap();
     for file in ["one.pub", "two.pub", "three.pub"] {
-        std::fs::copy(folder.path(file), folder.path(&format!("etc/mgmt/{file}"))).unwrap();
+        std::fs::copy(folder.path(file), folder.path(format!("etc/mgmt/{file}"))).unwrap();
     }
     folder.write(
         "etc/plutino.yaml",
