@@ -215,14 +215,17 @@ impl RuleQueue {
     /// time: the windows of their scan may be over.
     pub fn accept(&self, from: usize, letter: ForwardedRows, now: i64, event_time: bool) -> Refused {
         let ForwardedRows { mut rows, advances, input, behind, .. } = letter;
-        let weight = rows.weight();
         let mut refused = Refused::default();
         if event_time {
+            let sent = rows.weight();
             self.streams[usize::from(input)].threads[from].behind.set(behind);
             (refused.late, refused.late_by) = self.remove_late(from, &mut rows, &advances, now);
+            // Late rows wait for nobody here: their sender may go on at once.
+            self.tell(from, sent - rows.weight());
         } else {
             rows.come_at(now);
         }
+        let weight = rows.weight();
         // No stream waits for a rule that pauses. A rule with partials does not: it only waits for its sinks.
         if self.overflows() && rows.partials.is_empty() {
             refused.dropped = rows.times.len() as u64;

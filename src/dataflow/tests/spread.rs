@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value as Json, json};
 use tokio::runtime::Runtime;
@@ -119,7 +119,7 @@ impl Threads {
     pub(super) fn send(&self, thread: usize, rows: impl IntoIterator<Item = Json>) {
         let frames = rows.into_iter().map(|row| Frame::Text(row.to_string().into())).collect();
         let batch = FrameBatch { frames, origin: None, received: Instant::now() };
-        self.runtime.block_on(self.senders[thread].send(batch)).expect("the stream takes it");
+        self.in_time(self.senders[thread].send(batch)).expect("the stream takes it");
     }
 
     pub(super) fn ask(&self, command: impl Fn(oneshot::Sender<()>) -> Command) {
@@ -132,7 +132,13 @@ impl Threads {
                 answer
             })
             .collect();
-        asked.into_iter().for_each(|answer| self.runtime.block_on(answer).expect("the thread answers"));
+        asked.into_iter().for_each(|answer| self.in_time(answer).expect("the thread answers"));
+    }
+
+    /// Waits for what the threads do, but not for ever.
+    fn in_time<T>(&self, what: impl Future<Output = T>) -> T {
+        let limited = async { tokio::time::timeout(Duration::from_secs(60), what).await };
+        self.runtime.block_on(limited).expect("the threads stand still")
     }
 
     /// Waits until all that was sent has been run.
@@ -194,6 +200,23 @@ fn rows_beyond_what_may_be_under_way_wait_and_none_is_lost() {
     threads.end();
     assert_eq!(threads.rows(), [json!({"n": 2 * rows, "m": rows - 1})]);
     threads.stop();
+}
+
+#[test]
+fn late_rows_of_another_thread_hold_nobody_up() {
+    for counted in ["last_value(v, true)", "count(*)"] {
+        let sql = format!("SELECT {counted} AS n FROM a GROUP BY k, TUMBLINGWINDOW(ss, 1)");
+        let threads = Threads::new(&sql, &event_time(0));
+        threads.send(2, [json!({"ts": 1_000_000, "k": 0, "v": 0})]);
+        threads.drain();
+        let rows = 80_000;
+        (0..rows).collect::<Vec<_>>().chunks(500).for_each(|some| {
+            threads.send(0, some.iter().map(|v| json!({"ts": 1, "k": v / 2, "v": v})));
+        });
+        threads.drain();
+        assert_eq!(threads.metrics.late.load(Ordering::Relaxed), rows, "{counted}");
+        threads.stop();
+    }
 }
 
 #[test]
