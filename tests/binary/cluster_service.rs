@@ -111,8 +111,8 @@ async fn a_rule_is_made_changed_stopped_and_dropped_in_all_processes() {
 
     // Its clients stay with a new version, and those of both processes get its results.
     ask(&processes[0], "PUT", "/rules/pass", rule("pass", "SELECT n, n * 2 AS twice FROM demo", json!({}))).await;
-    for n in 0..2 {
-        send(&mut senders[n], json!({"n": n}).to_string()).await;
+    for (n, sender) in senders.iter_mut().enumerate() {
+        send(sender, json!({"n": n}).to_string()).await;
         for receiver in &mut passed {
             assert_eq!(next(receiver).await, Some(json!({"n": n, "twice": n * 2})));
         }
@@ -387,7 +387,9 @@ async fn conf_keys_connections_and_schedules_are_those_of_process_0() {
         assert_eq!(next(&mut receiver).await, Some(json!({"n": 1})));
         if round == 0 {
             processes[0].signal("-TERM");
-            processes.iter_mut().for_each(|process| drop(process.ends()));
+            for process in &mut processes {
+                process.ends();
+            }
             let said = processes[0].has_said();
             assert!(said.contains("stopped 1 rule in"), "{said}");
             processes = pair.start().await;
