@@ -92,7 +92,7 @@ pub fn run(query: &Query, rules: &Path, batches: &[(usize, FrameBatch)], keep: b
     let results = Arc::new(Results { messages: AtomicU64::new(0), kept: keep.then(Mutex::default) });
     let metrics = Arc::new(RuleMetrics::default());
     let (done, added) = oneshot::channel();
-    let encoding = Encoding { format: Arc::default(), outlets: vec![results.clone()], rows: Vec::new() };
+    let encoding = Encoding { name: 0, format: Arc::default(), outlets: vec![results.clone()], rows: Vec::new() };
     let rule = keys.len() as u64;
     thread.command(Command::AddRule(Box::new(NewRule {
         key: rule,

@@ -112,7 +112,7 @@ async fn begin(workload: &Workload, threads: &[DataThread]) -> (Vec<FrameSender>
             slot: 1,
             plan: plan.clone(),
             id: "r".to_owned(),
-            encodings: vec![Encoding { format: Arc::default(), outlets: vec![results], rows: Vec::new() }],
+            encodings: vec![Encoding { name: 0, format: Arc::default(), outlets: vec![results], rows: Vec::new() }],
             dead_letters: Vec::new(),
             send_error: false,
             metrics: metrics.clone(),
