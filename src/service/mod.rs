@@ -292,12 +292,17 @@ impl Service {
         self.inner.shutdown.cancel();
         self.end_imports().await;
         self.end_trials().await;
-        let engine = self.inner.engine.write().await.take();
+        let Ok(mut engine) = tokio::time::timeout(limit / 2, self.inner.engine.write()).await else {
+            tracing::warn!("a change does not end: the process ends without stopping its rules");
+            return Summary::default();
+        };
+        let engine = std::mem::take(&mut *engine);
         // A trial that was being made has no engine any more.
         self.end_trials().await;
         let Some(engine) = engine else { return Summary::default() };
         let summary = Mutex::new(Summary::default());
-        let _ = tokio::time::timeout(limit / 2, self.stop_with_others(&engine, &summary)).await;
+        let left = limit.saturating_sub(began.elapsed());
+        let _ = tokio::time::timeout(left / 2, self.stop_with_others(&engine, &summary)).await;
         let websockets = engine.websockets();
         let left = limit.saturating_sub(began.elapsed());
         // Rules keep their endpoints until their last messages are sent.

@@ -483,6 +483,28 @@ async fn all_end_in_order_when_one_is_told_to() {
 }
 
 #[tokio::test]
+async fn a_rule_that_is_being_opened_elsewhere_does_not_delay_the_end() {
+    let pair = Pair::new("serve-opening");
+    let mut processes = pair.start().await;
+    create_stream(&processes[0], "demo").await;
+    let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let address = peer.local_addr().expect("it is bound").to_string();
+    let sink = json!({"path": "/x", "addr": address, "checkConnection": true, "handshakeTimeout": "60s"});
+    let rule = json!({"id": "slow", "sql": "SELECT * FROM demo", "actions": [{"websocket": sink}]});
+    let told = async {
+        // Process 0 dials first; process 1 gets no answer.
+        let first = tokio_tungstenite::accept_async(peer.accept().await.expect("process 0 dials").0).await;
+        let second = peer.accept().await.expect("process 1 dials");
+        processes[0].signal("-TERM");
+        (first, second, Instant::now())
+    };
+    let (answer, (_first, _second, began)) = tokio::join!(processes[0].asks("POST", "/rules", &rule), told);
+    assert_ne!(answer.status, 201, "{}", answer.body);
+    assert!(processes[0].ends().success(), "{}", processes[0].has_said());
+    assert!(began.elapsed() < AFTERLIFE, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
 async fn processes_that_differ_refuse_each_other() {
     let pair = Pair::new("serve-differ");
     let mut second = pair.command(1);

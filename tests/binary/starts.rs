@@ -9,11 +9,11 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::time::timeout;
-use tokio_tungstenite::accept_async;
 use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{accept_async, connect_async};
 
-use crate::process::LIMIT;
 use crate::process::serve::{Folder, Served};
+use crate::process::{LIMIT, stream};
 
 const RULES: usize = 40;
 const MESSAGES: usize = 10;
@@ -121,4 +121,31 @@ async fn all_rules_that_start_with_the_service_or_an_import_see_the_first_messag
     tokio::task::spawn_blocking(move || served.terminate()).await.expect("it ends");
     let served = folder.serve();
     assert_eq!(read_by_rules(&served).await, vec![MESSAGES as i64; RULES], "after a start");
+}
+
+#[tokio::test]
+async fn an_import_is_undone_while_messages_come() {
+    let folder = Folder::new("starts-undone");
+    let mut served = folder.serve();
+    // Its handshake is not answered.
+    let mute = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+    let on_path = |name: &str| stream(name, "", "").replace(&format!("/{name}"), "/p");
+    // The path is there before the import, and nobody reads it.
+    let keep = json!({"id": "keep", "sql": "SELECT * FROM more", "actions": [{"websocket": {"path": "/p"}}]});
+    served.asks("POST", "/streams", &json!({"sql": stream("more", "", "")})).await.done();
+    served.asks("POST", "/rules", &keep).await.done();
+    let mut sender = connect_async(served.data_url("/p")).await.expect("the path is there").0;
+    let sending = tokio::spawn(async move { while sender.send(Message::text("{}")).await.is_ok() {} });
+    let fails = json!({
+        "path": "/x", "addr": mute.local_addr().expect("it is bound").to_string(), "checkConnection": true, "handshakeTimeout": "1s",
+    });
+    let rules = json!({
+        "a": json!({"id": "a", "sql": "SELECT * FROM s1", "actions": [{"nop": {}}]}).to_string(),
+        "c": json!({"id": "c", "sql": "SELECT * FROM s2", "actions": [{"websocket": fails}]}).to_string(),
+    });
+    let ruleset = json!({"streams": {"s1": on_path("s1"), "s2": on_path("s2")}, "tables": {}, "rules": rules});
+    let answer = served.asks("POST", "/ruleset/import", &json!({"content": ruleset.to_string()})).await;
+    assert!(answer.body.contains("and 1 rules"), "{}", answer.body);
+    sending.abort();
+    tokio::task::spawn_blocking(move || served.terminate()).await.expect("it ends");
 }

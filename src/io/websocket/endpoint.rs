@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
-use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, RwLockReadGuard, watch};
 
 use super::client_queue::{Peer, PeerSink};
 use super::config::{Role, Settings};
@@ -345,13 +345,22 @@ impl Endpoint {
         locked(&self.subscribers).iter().any(|subscriber| subscriber.has_begun())
     }
 
-    /// The sources, once each that is there has begun: others may have come in the meantime.
-    async fn begun_subscribers(&self) -> Arc<Vec<Arc<Subscriber>>> {
+    /// The sources, once each that is there has begun, and a guard that defers [`Endpoint::pause`].
+    ///
+    /// Nothing is held while a source is waited for: what lets it begin may first need a pause.
+    async fn begun_subscribers(&self) -> (RwLockReadGuard<'_, ()>, Arc<Vec<Arc<Subscriber>>>) {
+        let unbegun = |subscribers: &[Arc<Subscriber>]| subscribers.iter().find(|one| !one.has_begun()).cloned();
         loop {
+            let waits = unbegun(&locked(&self.subscribers));
+            if let Some(subscriber) = waits {
+                subscriber.begins().await;
+                continue;
+            }
+            let delivering = self.delivering.read().await;
             let subscribers = locked(&self.subscribers).clone();
-            match subscribers.iter().find(|subscriber| !subscriber.has_begun()) {
-                Some(subscriber) => subscriber.begins().await,
-                None => return subscribers,
+            // Others may have come in the meantime.
+            if unbegun(&subscribers).is_none() {
+                return (delivering, subscribers);
             }
         }
     }
@@ -464,8 +473,7 @@ impl Endpoint {
     /// Hands messages to every source, waiting for the slowest.
     pub async fn deliver(&self, peer: &Peer, frames: Vec<Frame>, received: std::time::Instant) {
         let _hearing = peer.heard.begin();
-        let _delivering = self.delivering.read().await;
-        let subscribers = self.begun_subscribers().await;
+        let (_delivering, subscribers) = self.begun_subscribers().await;
         let Some((last, others)) = subscribers.split_last() else {
             let before = self.unread.fetch_add(frames.len() as u64, Ordering::Relaxed);
             if before == self.unread_told.load(Ordering::Relaxed) {

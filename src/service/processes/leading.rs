@@ -149,11 +149,17 @@ impl Service {
     /// Opens everything that a rule needs in the other processes.
     ///
     /// # Errors
-    /// [`Refusal`]; everything is closed again then.
+    /// [`Refusal`]; everything is closed again then, or the service ends, and the other processes with it.
     pub(in crate::service) async fn prepare_elsewhere(&self, recipe: Recipe) -> Result<(), Refusal> {
         let Some(followers) = self.followers() else { return Ok(()) };
         let id = recipe.id.clone();
-        let refused = followers.order(&Order::Prepare(recipe)).await.into_iter().find_map(|(follower, answer)| {
+        let prepare = Order::Prepare(recipe);
+        // A peer that is dialled may let them wait for long.
+        let answers = tokio::select! {
+            () = self.inner.shutdown.cancelled() => return Err(Refusal::Stopping),
+            answers = followers.order(&prepare) => answers,
+        };
+        let refused = answers.into_iter().find_map(|(follower, answer)| {
             let Answer::Refused(refusal) = answer else { return None };
             Some(refusal.of_process(follower.process, &follower.host))
         });
