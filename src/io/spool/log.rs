@@ -1,15 +1,16 @@
 //! The log of one sink on disk: records of messages in segments, appended to at the end, forgotten from the front.
 //!
-//! When the log is opened, an incomplete end is cut off. A record that is damaged, or that the disk does not give back,
-//! costs the rest of its segment, which is counted; the file is kept with the ending `.damaged` for those who want to save
-//! more of it. A file beside the segments says up to where messages are done; it is written seldom, so some messages may
-//! be sent again after a kill. A lock keeps other processes out.
+//! When the log is opened, an incomplete end is moved to a file with the ending `.torn`. A record that is damaged, or that
+//! the disk does not give back, costs the rest of its segment, which is counted; the file is kept with the ending
+//! `.damaged`. Both files are for those who want to save more of it. Another file beside the segments says up to where
+//! messages are done; it is written seldom, so some messages may be sent again after a kill. A lock keeps other processes
+//! out.
 //!
 //! Existing crates for commit logs are databases, unmaintained, or keep no bound on their size.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -121,7 +122,7 @@ impl Log {
         Ok(Some(log))
     }
 
-    /// Cuts off what is torn at the end, and finds the number of the next message.
+    /// Moves away what is torn at the end, and finds the number of the next message.
     fn mend(&mut self) -> io::Result<()> {
         let Some(last) = self.segments.back_mut() else { return Ok(()) };
         let mut input = BufReader::new(File::open(&last.path)?);
@@ -133,16 +134,15 @@ impl Log {
                 Err(wrong) => break Some(wrong),
             }
         };
-        if let Some(wrong) = wrong {
-            match end_behind(&mut input, next, wrong)? {
-                Behind::Nothing => {
-                    options().open(&last.path)?.set_len(whole)?;
-                    last.length = whole;
-                }
-                Behind::Messages { end, wrong } => {
-                    last.spoil(&wrong);
-                    next = end;
-                }
+        match wrong {
+            None => {}
+            Some(wrong) if wrong.may_pass() => return Err(wrong.into()),
+            // What was never whole is not counted.
+            Some(Unreadable::Torn) if last.cut(whole, next).is_ok() => {}
+            Some(wrong) => {
+                last.spoil(&wrong);
+                // What the disk does not give back says nothing: one message is counted.
+                next = record::end_of_damage(&last.bytes_from(whole).unwrap_or_default(), next);
             }
         }
         self.next = self.next.max(next);
@@ -279,6 +279,28 @@ impl Log {
 }
 
 impl Segment {
+    fn bytes_from(&self, at: u64) -> io::Result<Vec<u8>> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(at))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    /// Moves its torn end, from byte `whole` and message `next` on, to a file of its own.
+    fn cut(&mut self, whole: u64, next: u64) -> io::Result<()> {
+        let torn = self.path.with_file_name(format!("{next:016x}.torn"));
+        let end = self.bytes_from(whole)?;
+        options().create(true).truncate(true).open(&torn)?.write_all_at(&end, 0)?;
+        options().open(&self.path)?.set_len(whole)?;
+        self.length = whole;
+        let torn = torn.display();
+        tracing::warn!(
+            "the last messages that are kept for a peer were not completely written: they are moved to {torn}"
+        );
+        Ok(())
+    }
+
     /// Notes that a part of it cannot be read.
     fn spoil(&mut self, wrong: &Unreadable) {
         if !std::mem::replace(&mut self.damaged, true) {
@@ -295,37 +317,6 @@ impl Segment {
         }
         fs::remove_file(&self.path)
     }
-}
-
-/// What follows a record that cannot be read.
-enum Behind {
-    /// nothing that is whole: the record is the torn end of the log
-    Nothing,
-    /// messages, up to this number
-    Messages { end: u64, wrong: Unreadable },
-}
-
-/// Looks for whole records behind one that should have begun with message `next`.
-///
-/// # Errors
-/// Those of the system that may pass.
-fn end_behind(input: &mut impl Read, next: u64, wrong: Unreadable) -> io::Result<Behind> {
-    if wrong.may_pass() {
-        return Err(wrong.into());
-    }
-    if matches!(wrong, Unreadable::System(_)) {
-        // How many messages the disk has lost cannot be known; one, at least.
-        return Ok(Behind::Messages { end: next + 1, wrong });
-    }
-    let mut end = None;
-    loop {
-        match record::read(input) {
-            Ok(Some((lot, _))) if lot.first >= next => end = Some(lot.end()),
-            Ok(Some(_)) | Err(Unreadable::Damaged) => {}
-            Ok(None) | Err(_) => break,
-        }
-    }
-    Ok(end.map_or(Behind::Nothing, |end| Behind::Messages { end, wrong }))
 }
 
 /// Reads on in a segment, to the first lot that holds `from` or a later message.
@@ -466,6 +457,8 @@ mod tests {
             fs::write(&path, &whole[..whole.len() - cut]).expect("written");
             let mut log = folder.open();
             assert_eq!((log.next(), texts(&log.read(0, 9).expect("read"))), (1, vec!["a".to_owned()]), "{cut}");
+            let torn = fs::read(folder.0.join(format!("{:016x}.torn", 1))).expect("it is kept");
+            assert_eq!(torn, whole[whole.len() / 2..whole.len() - cut], "{cut}");
         }
         fs::write(&path, &whole).expect("written");
         let mut log = folder.open();
@@ -500,6 +493,37 @@ mod tests {
         assert_eq!(fs::read(path.with_extension("damaged")).expect("it is kept"), bad);
         drop(log);
         assert_eq!(folder.open().next(), 5);
+    }
+
+    #[test]
+    fn no_flipped_bit_loses_messages_without_counting_them() {
+        let folder = Folder::new();
+        let mut log = folder.open();
+        log.append(&[lot(0, &["a", "b"]), lot(2, &["c"]), lot(3, &["d"])]).expect("appended");
+        drop(log);
+        let path = folder.segments().pop().expect("a segment");
+        let good = fs::read(&path).expect("it is there");
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            fs::write(&path, &bad).expect("written");
+            let mut log = folder.open();
+            let page = log.read(0, 9).expect("read");
+            assert_eq!((log.next(), texts(&page).len() as u64 + page.damaged), (4, 4), "bit {bit}");
+            assert!(page.damaged > 0 && fs::read(&path).expect("it is there") == bad, "bit {bit}: nothing is cut");
+        }
+    }
+
+    #[test]
+    fn prefixes_in_messages_are_not_believed_beyond_what_is_there() {
+        let mut bytes = Vec::new();
+        let forged = lot(u64::MAX - 9, &["a"]);
+        record::put(&mut bytes, &forged);
+        bytes.insert(0, 0);
+        assert_eq!(record::end_of_damage(&bytes, 7), 8);
+        let near = u64::MAX - 8 - bytes.len() as u64;
+        assert_eq!(record::end_of_damage(&bytes, near), u64::MAX - 8);
+        assert_eq!(record::end_of_damage(&[], 7), 8);
     }
 
     /// A file whose first byte the system does not give back, whoever asks.

@@ -1,4 +1,7 @@
-//! One record of a log: messages with their numbers, and a checksum over both.
+//! One record of a log: messages with their numbers.
+//!
+//! It begins with a prefix that has a checksum of its own. So a damaged length is seen before it is used: a record that is
+//! too short for its prefix was not written to its end, and everything else that does not fit is damage.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -9,11 +12,18 @@ use serde::{Deserialize, Serialize};
 use crate::format::address::Address;
 use crate::io::queue::MessageBatch;
 
-/// The largest record, bytes: lengths above it are damage.
-const LARGEST: u32 = 512 << 20;
+/// The bytes of a [`Prefix`].
+pub(super) const PREFIX: usize = 24;
 
-/// Checksum, and the lengths of head and body.
-pub(super) const PREFIX: usize = 12;
+/// What a record begins with, after the checksum of the prefix itself.
+struct Prefix {
+    /// the checksum of head and body
+    sum: u32,
+    head_length: u32,
+    body_length: u32,
+    /// the number behind the last message
+    end: u64,
+}
 
 /// Messages with the number of the first one.
 #[derive(Clone, Debug)]
@@ -43,8 +53,7 @@ struct Head {
 pub(super) enum Unreadable {
     #[error("its last record is incomplete")]
     Torn,
-    /// what was read is behind the record
-    #[error("a record has another checksum")]
+    #[error("a record is damaged")]
     Damaged,
     #[error(transparent)]
     System(io::Error),
@@ -71,6 +80,32 @@ impl From<Unreadable> for io::Error {
     }
 }
 
+impl Prefix {
+    fn bytes(&self) -> [u8; PREFIX] {
+        let mut bytes = [0; PREFIX];
+        bytes[4..8].copy_from_slice(&self.sum.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.head_length.to_le_bytes());
+        bytes[12..16].copy_from_slice(&self.body_length.to_le_bytes());
+        bytes[16..].copy_from_slice(&self.end.to_le_bytes());
+        let own = crc32fast::hash(&bytes[4..]);
+        bytes[..4].copy_from_slice(&own.to_le_bytes());
+        bytes
+    }
+
+    /// `None`: the bytes are not those of a prefix.
+    fn parse(bytes: &[u8; PREFIX]) -> Option<Prefix> {
+        let number = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let end = u64::from(number(16)) | u64::from(number(20)) << 32;
+        let prefix = Prefix { sum: number(4), head_length: number(8), body_length: number(12), end };
+        (crc32fast::hash(&bytes[4..]) == number(0)).then_some(prefix)
+    }
+
+    /// The bytes of head and body.
+    fn size(&self) -> u64 {
+        u64::from(self.head_length) + u64::from(self.body_length)
+    }
+}
+
 /// Appends the record of a lot.
 pub(super) fn put(out: &mut Vec<u8>, lot: &Lot) {
     let batch = &lot.batch;
@@ -81,12 +116,12 @@ pub(super) fn put(out: &mut Vec<u8>, lot: &Lot) {
     out.extend_from_slice(&[0; PREFIX]);
     // Into a vector nothing can fail.
     let mut whole = postcard::to_extend(&head, std::mem::take(out)).unwrap_or_default();
-    let head_length = whole.len() - start - PREFIX;
+    let content = start + PREFIX;
+    let head_length = (whole.len() - content) as u32;
     whole.extend_from_slice(body);
-    whole[start + 4..start + 8].copy_from_slice(&(head_length as u32).to_le_bytes());
-    whole[start + 8..start + PREFIX].copy_from_slice(&(body.len() as u32).to_le_bytes());
-    let sum = crc32fast::hash(&whole[start + 4..]);
-    whole[start..start + 4].copy_from_slice(&sum.to_le_bytes());
+    let sum = crc32fast::hash(&whole[content..]);
+    let prefix = Prefix { sum, head_length, body_length: body.len() as u32, end: lot.end() };
+    whole[start..content].copy_from_slice(&prefix.bytes());
     *out = whole;
 }
 
@@ -95,10 +130,10 @@ pub(super) fn put(out: &mut Vec<u8>, lot: &Lot) {
 /// # Errors
 /// [`Unreadable`]
 pub(super) fn read(input: &mut impl Read) -> Result<Option<(Lot, u64)>, Unreadable> {
-    let mut prefix = [0; PREFIX];
+    let mut bytes = [0; PREFIX];
     let mut there = 0;
     while there < PREFIX {
-        match input.read(&mut prefix[there..]) {
+        match input.read(&mut bytes[there..]) {
             Ok(0) if there == 0 => return Ok(None),
             Ok(0) => return Err(Unreadable::Torn),
             Ok(read) => there += read,
@@ -106,28 +141,20 @@ pub(super) fn read(input: &mut impl Read) -> Result<Option<(Lot, u64)>, Unreadab
             Err(error) => return Err(Unreadable::System(error)),
         }
     }
-    let number = |at: usize| u32::from_le_bytes([prefix[at], prefix[at + 1], prefix[at + 2], prefix[at + 3]]);
-    let (sum, head_length, body_length) = (number(0), number(4), number(8));
-    let size = u64::from(head_length) + u64::from(body_length);
-    if head_length > LARGEST || body_length > LARGEST {
-        return Err(Unreadable::Damaged);
-    }
-    // Memory grows with what is there, not with what a damaged length says.
+    let prefix = Prefix::parse(&bytes).ok_or(Unreadable::Damaged)?;
+    let size = prefix.size();
     let mut rest = Vec::new();
     input.take(size).read_to_end(&mut rest).map_err(Unreadable::System)?;
     if rest.len() as u64 != size {
         return Err(Unreadable::Torn);
     }
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&prefix[4..]);
-    hasher.update(&rest);
-    if hasher.finalize() != sum {
+    if crc32fast::hash(&rest) != prefix.sum {
         return Err(Unreadable::Damaged);
     }
     let rest = Bytes::from(rest);
-    let head = postcard::from_bytes(&rest[..head_length as usize]);
+    let head = postcard::from_bytes(&rest[..prefix.head_length as usize]);
     let head: Head = head.map_err(|_| Unreadable::Damaged)?;
-    let body = rest.slice(head_length as usize..);
+    let body = rest.slice(prefix.head_length as usize..);
     let fits = head.ends.is_sorted() && head.ends.last().is_none_or(|&end| end as usize <= body.len());
     let addressed = head.addresses.is_empty() || head.addresses.len() == head.ends.len();
     if !fits || !addressed || head.ends.is_empty() {
@@ -136,4 +163,21 @@ pub(super) fn read(input: &mut impl Read) -> Result<Option<(Lot, u64)>, Unreadab
     let batch = MessageBatch::new(body, head.ends, head.text, None);
     let batch = if head.addresses.is_empty() { batch } else { batch.addressed(head.addresses) };
     Ok(Some((Lot { first: head.first, batch: Arc::new(batch) }, PREFIX as u64 + size)))
+}
+
+/// The number behind the last message of damaged bytes that should begin with message `next`, as far as prefixes say it.
+/// At least one message is taken to be lost.
+///
+/// Senders choose what is in messages, and may put prefixes there. So no more messages are believed than bytes are there.
+pub(super) fn end_of_damage(bytes: &[u8], next: u64) -> u64 {
+    let mut end = next + 1;
+    let mut rest = bytes;
+    while let Some(first) = rest.first_chunk() {
+        let prefix = Prefix::parse(first).filter(|prefix| (next..=next + bytes.len() as u64).contains(&prefix.end));
+        end = end.max(prefix.as_ref().map_or(0, |prefix| prefix.end));
+        // Where no record begins, one may begin at the next byte.
+        let step = prefix.map_or(1, |prefix| (PREFIX as u64 + prefix.size()).min(rest.len() as u64) as usize);
+        rest = &rest[step..];
+    }
+    end
 }

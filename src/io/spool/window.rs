@@ -209,8 +209,10 @@ impl Window {
 
     /// Whether rules may add messages; if not, [`Window::relieved`] tells when.
     pub fn is_ready(&mut self, room: Room) -> bool {
-        self.awaited = self.exceeds(room.usual);
-        !self.awaited
+        let exceeds = self.exceeds(room.usual);
+        // Who waits already is told by `relieved`, whoever asks in between.
+        self.awaited |= exceeds;
+        !exceeds
     }
 
     /// Whether rules that wait may go on, in any case if they are not to wait; it is told once.
@@ -434,6 +436,17 @@ mod tests {
             (true, false, true)
         );
         assert_eq!((window.queued(), window.unwritten().len()), (4, 2));
+    }
+
+    #[test]
+    fn who_waits_is_told_though_another_asks_first() {
+        let tight = Room { most: room(4).most, ..room(2) };
+        let mut window = Window::new(0, 0);
+        (0..3).for_each(|_| _ = window.push(&batch(1), 100, tight));
+        assert!(!window.is_ready(tight));
+        assert_eq!(window.wrote(3, tight), 0);
+        assert!(window.is_ready(tight), "another thread finds room");
+        assert_eq!((window.relieved(tight, false), window.relieved(tight, false)), (true, false));
     }
 
     #[test]
