@@ -345,6 +345,18 @@ impl Service {
         done.unwrap_or_else(|error| Err(UploadError::Io { path: self.inner.uploads.folder().to_owned(), error }))
     }
 
+    /// The same for an import that replaces all files: whatever it begins must have ended before the next step, so it waits
+    /// as long as the disk takes.
+    async fn replace_uploads<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Uploads) -> Result<T, UploadError> + Send + 'static,
+    ) -> Result<T, UploadError> {
+        let service = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&service.inner.uploads)).await;
+        let failed = |error| UploadError::Io { path: self.inner.uploads.folder().to_owned(), error };
+        done.unwrap_or_else(|error| Err(failed(std::io::Error::other(error))))
+    }
+
     /// A copy of the store as it is now, secrets and states included.
     ///
     /// # Errors

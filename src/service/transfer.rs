@@ -13,7 +13,7 @@ use serde_json::{Map, Value as Json};
 use super::connections::stored_connections;
 use super::error::ServiceError;
 use super::store::{Change, RecordKind, Records};
-use super::{Service, Uploads, locked};
+use super::{Service, UploadError, Uploads, locked};
 use crate::definition::connection::Connection;
 use crate::io::reach;
 use crate::pipeline::EXPORTED;
@@ -358,30 +358,38 @@ impl Service {
 
     /// Puts a configuration in place of all that is there, in one transaction: whatever ends the process meanwhile, all
     /// of the old or all of the new is there afterwards, uploads included.
-    async fn replace_all(&self, all: Everything, hidden: Everything) -> Result<Imported, ServiceError> {
+    async fn replace_all(&self, mut all: Everything, mut hidden: Everything) -> Result<Imported, ServiceError> {
         let before = Everything { uploads: BTreeMap::new(), ..self.export_everything().await };
         let number = fastrand::u64(1..);
-        let new: Vec<String> = all.uploads.keys().cloned().collect();
-        let begun = self.with_uploads(move |uploads| uploads.begin(number, &new)).await;
+        let uploads = std::mem::take(&mut all.uploads);
+        let new: Vec<String> = uploads.keys().cloned().collect();
+        let stored = self.inner.store.last_import();
+        let begun = self.replace_uploads(move |uploads| uploads.begin(stored, number, &new)).await;
         begun.map_err(|error| ServiceError::Import(format!("the uploads cannot be kept for a failure: {error}")))?;
         // Half of what is to come would be neither the old nor the new.
         let never = AtomicBool::new(false);
         let replaced = self.inner.store.transaction(async {
             self.reset().await?;
             self.inner.store.write(vec![Change::import(number)]).await?;
+            // Tables read them when they open.
+            self.bring_uploads(uploads, &mut hidden.uploads).await;
             Ok::<_, ServiceError>(self.take_over(all, hidden, &never).await)
         });
         match replaced.await {
             Ok(imported) => {
-                if let Err(error) = self.with_uploads(move |uploads| uploads.finish(number)).await {
-                    tracing::error!("the uploads from before the import are not deleted: {error}");
+                if let Err(error) = self.replace_uploads(move |uploads| uploads.finish(number)).await {
+                    tracing::error!(
+                        "the import is stored, but the uploads from before it are not deleted: {error}; restart the service"
+                    );
                 }
                 Ok(imported)
             }
             Err(error) => {
                 // On disk is what was there before, and so it shall be here.
-                if let Err(error) = self.with_uploads(move |uploads| uploads.roll_back(number)).await {
-                    tracing::error!("the uploads from before the import are not restored: {error}");
+                if let Err(error) = self.replace_uploads(move |uploads| uploads.roll_back(number)).await {
+                    tracing::error!(
+                        "the uploads from before the import are not restored: {error}; restart the service"
+                    );
                 }
                 let back = self.inner.store.without_writing(async {
                     self.reset().await?;
@@ -397,6 +405,20 @@ impl Service {
                     }
                 }
                 Err(error)
+            }
+        }
+    }
+
+    /// Stores the files of an import that replaces everything; why files are refused is in `refused`.
+    async fn bring_uploads(&self, uploads: BTreeMap<String, String>, refused: &mut BTreeMap<String, String>) {
+        for (name, content) in uploads {
+            let file = name.clone();
+            let brought = match self.is_one_of_several() {
+                true => Err(UploadError::Alone),
+                false => self.replace_uploads(move |uploads| uploads.bring(&file, content.as_bytes())).await,
+            };
+            if let Err(error) = brought {
+                refused.insert(name, error.to_string());
             }
         }
     }

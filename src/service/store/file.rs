@@ -141,14 +141,11 @@ impl OpenFile {
         let _ = std::fs::remove_file(self.reserve_path());
     }
 
-    /// The number of the last import that replaced everything; 0: there was none, or it cannot be read.
-    pub fn last_import(&self) -> u64 {
+    /// The number of the last import that replaced everything; 0: there was none; `None`: it cannot be read.
+    pub fn last_import(&self) -> Option<u64> {
         let open = self.database.read().unwrap_or_else(PoisonError::into_inner);
-        let read = || {
-            let meta = open.as_ref()?.begin_read().ok()?.open_table(META).ok()?;
-            Some(meta.get(IMPORT).ok()??.value())
-        };
-        read().unwrap_or_default()
+        let meta = open.as_ref()?.begin_read().ok()?.open_table(META).ok()?;
+        Some(meta.get(IMPORT).ok()?.map_or(0, |number| number.value()))
     }
 
     /// The rules that have a state.

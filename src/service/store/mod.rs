@@ -295,9 +295,9 @@ impl Store {
         &self.damage
     }
 
-    /// The number of the last import that replaced everything; 0: there was none.
-    pub fn last_import(&self) -> u64 {
-        self.file.as_ref().map_or(0, |file| file.last_import())
+    /// The number of the last import that replaced everything; 0: there was none; `None`: it cannot be read.
+    pub fn last_import(&self) -> Option<u64> {
+        self.file.as_ref().map_or(Some(0), |file| file.last_import())
     }
 
     /// The rules that have a state, by id.

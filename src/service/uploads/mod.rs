@@ -43,6 +43,8 @@ pub enum UploadError {
     Full,
     #[error("{0} is not found: GET /config/uploads has the names")]
     NotFound(String),
+    #[error("an import is replacing all files: try again when it is done; if it has failed, restart the service")]
+    Replacing,
     #[error("uploads are not possible with several processes (--hosts): put the file into the data folder of each")]
     Alone,
     #[error("{} is no folder: move away what is there, it must be a folder and no link", .0.display())]
@@ -65,8 +67,8 @@ pub struct Uploads {
 impl Uploads {
     /// Those of a data folder. What a crash has left of files that were being written is taken away, and an import that it
     /// interrupted is ended: nobody else writes there, since the store of the folder is the caller's. `stored` is the
-    /// number of the last import that is in that store.
-    pub fn open(data: &Path, stored: u64) -> Uploads {
+    /// number of the last import that is in that store; `None`: it cannot be read.
+    pub fn open(data: &Path, stored: Option<u64>) -> Uploads {
         let uploads = Uploads::at(data);
         if let Err(error) = uploads.sweep(stored) {
             // What can be read still can; who writes is told then.
@@ -104,11 +106,25 @@ impl Uploads {
     /// # Errors
     /// [`UploadError`]: what was there is there as it was.
     pub fn put(&self, name: &str, content: &[u8]) -> Result<PathBuf, UploadError> {
+        let _alone = locked(&self.changing);
+        self.check_free()?;
+        self.store(name, content)
+    }
+
+    /// The same for an import, which may replace all files ([`Uploads::begin`]).
+    ///
+    /// # Errors
+    /// [`UploadError`]: what was there is there as it was.
+    pub fn bring(&self, name: &str, content: &[u8]) -> Result<PathBuf, UploadError> {
+        let _alone = locked(&self.changing);
+        self.store(name, content)
+    }
+
+    fn store(&self, name: &str, content: &[u8]) -> Result<PathBuf, UploadError> {
         check(name)?;
         if content.len() > LARGEST {
             return Err(UploadError::TooLarge(content.len()));
         }
-        let _alone = locked(&self.changing);
         self.make()?;
         let names = self.names()?;
         if names.len() >= MOST && !names.iter().any(|known| known == name) {
@@ -148,6 +164,7 @@ impl Uploads {
     pub fn delete(&self, name: &str) -> Result<(), UploadError> {
         check(name)?;
         let _alone = locked(&self.changing);
+        self.check_free()?;
         let path = self.folder.join(name);
         if !self.is_there()? || !fs::symlink_metadata(&path).is_ok_and(|there| there.is_file()) {
             return Err(UploadError::NotFound(name.to_owned()));
@@ -184,7 +201,7 @@ impl Uploads {
         Ok(texts)
     }
 
-    fn sweep(&self, stored: u64) -> Result<(), UploadError> {
+    fn sweep(&self, stored: Option<u64>) -> Result<(), UploadError> {
         if !self.is_there()? {
             return Ok(());
         }
@@ -282,7 +299,7 @@ mod tests {
     #[test]
     fn files_come_and_go() {
         let data = Folder::new();
-        let uploads = Uploads::open(&data.0, 0);
+        let uploads = Uploads::open(&data.0, Some(0));
         assert!(uploads.list().unwrap().is_empty());
         let path = uploads.put("b.txt", b"one").unwrap();
         uploads.put("a b ä%2e.txt", b"").unwrap();
@@ -303,13 +320,13 @@ mod tests {
     #[test]
     fn what_a_crash_left_goes_at_the_start() {
         let data = Folder::new();
-        let uploads = Uploads::open(&data.0, 0);
+        let uploads = Uploads::open(&data.0, Some(0));
         uploads.put("kept", b"x").unwrap();
         let folder = data.0.join("uploads");
         fs::write(folder.join(format!("{UNDER_WAY}0123456789abcdef")), b"half").unwrap();
         fs::write(folder.join(".of-others"), b"x").unwrap();
         fs::create_dir(folder.join(format!("{UNDER_WAY}folder"))).unwrap();
-        let uploads = Uploads::open(&data.0, 0);
+        let uploads = Uploads::open(&data.0, Some(0));
         assert_eq!(uploads.list().unwrap(), [folder.join("kept")]);
         let mut left: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         left.sort();
@@ -325,6 +342,7 @@ mod tests {
             (UploadError::TooLarge(LARGEST + 1), "send a smaller one"),
             (UploadError::TooMany, "delete one"),
             (UploadError::Full, "delete some"),
+            (UploadError::Replacing, "try again"),
             (UploadError::NotFound("x".to_owned()), "GET /config/uploads"),
             (UploadError::NoFolder(path.clone()), "move away"),
             (UploadError::Io { path, error: io }, "check the disk"),
@@ -336,7 +354,7 @@ mod tests {
     #[test]
     fn names_stay_in_the_folder() {
         let data = Folder::new();
-        let uploads = Uploads::open(&data.0, 0);
+        let uploads = Uploads::open(&data.0, Some(0));
         uploads.put("there", b"x").unwrap();
         let long = "x".repeat(LONGEST + 1);
         let names = [
@@ -367,7 +385,7 @@ mod tests {
         let outside = Folder::new();
         let secret = outside.0.join("secret");
         fs::write(&secret, "kept").unwrap();
-        let uploads = Uploads::open(&data.0, 0);
+        let uploads = Uploads::open(&data.0, Some(0));
         uploads.put("file", b"x").unwrap();
         std::os::unix::fs::symlink(&secret, data.0.join("uploads/link")).unwrap();
         assert!(uploads.put("link", b"lost").is_err());

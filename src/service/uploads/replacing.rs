@@ -2,7 +2,9 @@
 //! are there afterwards.
 //!
 //! Before the first new file comes, links to all old ones are put into a folder that bears the import's number. The
-//! transaction of the import stores that number. So who finds the folder knows by the store which files are to stay.
+//! transaction of the import stores that number. So who finds the folder knows by the store which files are to stay. While
+//! the folder is there, nobody else changes the files, and no other import begins: what is undone or deleted with the folder
+//! belongs to its import alone.
 
 use std::ffi::OsStr;
 use std::fs::{self, DirBuilder};
@@ -19,13 +21,15 @@ const BEFORE: &str = ".before-";
 const NEW: &str = ".new";
 
 impl Uploads {
-    /// Remembers all files as they are. `new` are the names that the import brings.
+    /// Ends what another import has left, as [`Uploads::open`] does, and remembers all files as they are. `new` are the
+    /// names that the import brings.
     ///
     /// # Errors
     /// [`UploadError`]
-    pub fn begin(&self, import: u64, new: &[String]) -> Result<(), UploadError> {
-        let _alone = locked(&self.changing);
+    pub fn begin(&self, stored: Option<u64>, import: u64, new: &[String]) -> Result<(), UploadError> {
         self.make()?;
+        self.recover(stored)?;
+        let _alone = locked(&self.changing);
         let unfinished = self.under_way();
         let remember = || {
             DirBuilder::new().mode(0o700).create(&unfinished)?;
@@ -49,7 +53,7 @@ impl Uploads {
         let before = self.before(import);
         let new = fs::read_to_string(before.join(NEW)).map_err(|error| self.failed(error))?;
         self.keep(&new.lines().map(str::to_owned).collect::<Vec<_>>())?;
-        fs::remove_dir_all(&before).map_err(|error| self.failed(error))
+        self.end(&before)
     }
 
     /// The import is not stored: puts the old files in the place of its own.
@@ -74,26 +78,47 @@ impl Uploads {
             put.map_err(|error| UploadError::Io { path: to, error })?;
         }
         sync(&self.folder);
-        fs::remove_dir_all(&before).map_err(|error| self.failed(error))
+        self.end(&before)
     }
 
-    /// Ends what a crash has interrupted; `stored` is the number of the last import that is stored.
+    /// Deletes the files from before an import, which has ended.
+    fn end(&self, before: &Path) -> Result<(), UploadError> {
+        // Half of the folder would say something else. What is left under the new name goes at the next start.
+        let over = self.under_way();
+        fs::rename(before, &over).map_err(|error| self.failed(error))?;
+        let _ = fs::remove_dir_all(&over);
+        Ok(())
+    }
+
+    /// Ends what a crash or an error has interrupted; `stored` is the number of the last import that is stored.
     ///
     /// # Errors
-    /// [`UploadError`]
-    pub(super) fn recover(&self, stored: u64) -> Result<(), UploadError> {
-        for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
-            let name = entry.map_err(|error| self.failed(error))?.file_name();
-            match number(&name) {
-                Some(import) if import == stored => self.finish(import)?,
-                Some(import) => {
-                    tracing::warn!("an import was interrupted: the uploads from before it are restored");
-                    self.roll_back(import)?;
-                }
-                None => {}
+    /// [`UploadError`]: above all, what is stored is not known.
+    pub(super) fn recover(&self, stored: Option<u64>) -> Result<(), UploadError> {
+        for import in self.unended()? {
+            if import == stored.ok_or(UploadError::Replacing)? {
+                self.finish(import)?;
+            } else {
+                tracing::warn!("an import was interrupted: the uploads from before it are restored");
+                self.roll_back(import)?;
             }
         }
         Ok(())
+    }
+
+    /// Refuses changes by others while an import replaces all files.
+    pub(super) fn check_free(&self) -> Result<(), UploadError> {
+        let free = !self.is_there()? || self.unended()?.is_empty();
+        free.then_some(()).ok_or(UploadError::Replacing)
+    }
+
+    /// The imports that have begun and not ended.
+    fn unended(&self) -> Result<Vec<u64>, UploadError> {
+        let mut imports = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(|error| self.failed(error))? {
+            imports.extend(number(&entry.map_err(|error| self.failed(error))?.file_name()));
+        }
+        Ok(imports)
     }
 
     fn before(&self, import: u64) -> PathBuf {
@@ -125,7 +150,7 @@ mod tests {
 
     /// Names and contents of all files of a folder of uploads that is opened when the import `stored` was the last one.
     fn files(data: &Path, stored: u64) -> Vec<(String, String)> {
-        let uploads = Uploads::open(data, stored);
+        let uploads = Uploads::open(data, Some(stored));
         let left = fs::read_dir(uploads.folder()).expect("it is there").count();
         let texts = uploads.texts().expect("they can be read");
         assert_eq!(left, texts.len(), "nothing else is left");
@@ -141,11 +166,11 @@ mod tests {
         };
         let (old, new) = (pairs(&[("a", "1"), ("b", "2")]), pairs(&[("b", "3"), ("c", "4")]));
         let import = |number| {
-            let uploads = Uploads::open(&data, 0);
+            let uploads = Uploads::open(&data, Some(0));
             uploads.keep(&[]).expect("they go");
             old.iter().for_each(|(name, text)| drop(uploads.put(name, text.as_bytes()).expect("it is taken")));
-            uploads.begin(number, &["b".to_owned(), "c".to_owned()]).expect("it begins");
-            new.iter().for_each(|(name, text)| drop(uploads.put(name, text.as_bytes()).expect("it is taken")));
+            uploads.begin(Some(0), number, &["b".to_owned(), "c".to_owned()]).expect("it begins");
+            new.iter().for_each(|(name, text)| drop(uploads.bring(name, text.as_bytes()).expect("it is taken")));
             uploads
         };
         // Killed before and after the commit.
@@ -163,6 +188,39 @@ mod tests {
         fs::remove_file(uploads.folder().join("c")).expect("it is there");
         fs::remove_file(uploads.folder().join("b")).expect("it is there");
         assert_eq!(files(&data, 10), old);
+        fs::remove_dir_all(&data).expect("it is there");
+    }
+
+    #[test]
+    fn what_an_import_has_left_does_not_cost_the_files_of_the_next_one() {
+        let data = std::env::temp_dir().join(format!("plutino-left-{:x}", fastrand::u64(..)));
+        fs::create_dir_all(&data).expect("a folder can be made");
+        let uploads = Uploads::open(&data, Some(0));
+        uploads.put("a", b"1").expect("it is taken");
+        uploads.begin(Some(0), 7, &["b".to_owned()]).expect("it begins");
+        uploads.bring("b", b"2").expect("it is taken");
+        // It is stored, but its end fails. The next import ends it first.
+        assert!(matches!(uploads.begin(None, 8, &[]), Err(UploadError::Replacing)), "what is stored is not known");
+        uploads.begin(Some(7), 8, &["c".to_owned()]).expect("it begins");
+        uploads.bring("c", b"3").expect("it is taken");
+        uploads.finish(8).expect("it ends");
+        assert_eq!(files(&data, 8), [("c".to_owned(), "3".to_owned())]);
+        fs::remove_dir_all(&data).expect("it is there");
+    }
+
+    #[test]
+    fn what_an_import_replaces_nobody_else_changes() {
+        let data = std::env::temp_dir().join(format!("plutino-alone-{:x}", fastrand::u64(..)));
+        fs::create_dir_all(&data).expect("a folder can be made");
+        let uploads = Uploads::open(&data, Some(0));
+        uploads.put("a", b"1").expect("it is taken");
+        uploads.begin(Some(0), 7, &["a".to_owned()]).expect("it begins");
+        assert!(matches!(uploads.put("b", b"2"), Err(UploadError::Replacing)));
+        assert!(matches!(uploads.delete("a"), Err(UploadError::Replacing)));
+        uploads.finish(7).expect("it ends");
+        uploads.put("b", b"2").expect("it is taken");
+        uploads.delete("a").expect("it goes");
+        assert_eq!(files(&data, 7), [("b".to_owned(), "2".to_owned())]);
         fs::remove_dir_all(&data).expect("it is there");
     }
 }
