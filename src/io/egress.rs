@@ -244,7 +244,7 @@ fn literal(host: &str) -> Option<IpAddr> {
 }
 
 /// Whether an address leads to this machine, whatever its networks are.
-fn is_here(address: IpAddr) -> bool {
+pub(in crate::io) fn is_here(address: IpAddr) -> bool {
     let address = plain(address);
     address.is_loopback() || address.is_unspecified()
 }

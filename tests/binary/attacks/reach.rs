@@ -231,3 +231,38 @@ fn what_a_server_of_this_machine_answers_to_a_dial_is_not_shown() {
         std::thread::sleep(Duration::from_millis(20));
     }
 }
+
+#[test]
+fn where_a_server_of_this_machine_redirects_to_is_not_shown() {
+    let folder = Folder::new("dial-redirect");
+    let served = folder.serve();
+    for (way, location) in [
+        ("ftp", "ftp://s3cret.example/s3cret"),
+        ("round", "/s3cret"),
+        ("closed", "http://127.0.0.1:1/s3cret"),
+        ("unknown", "http://s3cret.invalid/s3cret"),
+        ("refused", "http://169.254.169.254/s3cret"),
+        ("not a URL", "http://[s3cret"),
+    ] {
+        let server = HttpServer::answering(move |_| (302, format!("location: {location}\r\n"), String::new()));
+        let props = json!({"addr": server.address.to_string(), "path": "/private"});
+        let answer = served.ask("POST", "/metadata/sinks/connection/websocket", &props);
+        assert!(answer.status == 400 && answer.body.contains("redirects, which is not followed"), "{}", answer.body);
+        let shown = ["s3cret", "169.254"].iter().any(|hidden| answer.body.contains(hidden));
+        assert!(!shown, "{way}: {}", answer.body);
+    }
+}
+
+#[test]
+fn what_is_answered_through_a_proxy_of_this_machine_is_not_shown() {
+    let folder = Folder::new("dial-proxy");
+    let served = folder.serve();
+    // A tunnel to itself: the proxy resolves the name to this machine.
+    let server = HttpServer::answering(|request| match request.method.as_str() {
+        "CONNECT" => (200, String::new(), String::new()),
+        _ => (403, String::new(), "the secret".to_owned()),
+    });
+    let props = json!({"addr": "inner.example:80", "path": "/private", "proxy": server.url("")});
+    let answer = served.ask("POST", "/metadata/sinks/connection/websocket", &props);
+    assert!(answer.body.contains("HTTP status 403") && !answer.body.contains("the secret"), "{}", answer.body);
+}

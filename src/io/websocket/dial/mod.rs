@@ -34,6 +34,9 @@ use crate::text::secret::masked_url;
 /// How many redirects are followed.
 const REDIRECTS: usize = 5;
 
+/// Why a redirect is not followed whose target is not shown.
+const UNREACHABLE: &str = "its target cannot be reached, or basic.egressAllow does not let it be dialled";
+
 /// Why a peer could not be reached.
 #[derive(Debug, thiserror::Error)]
 pub enum DialError {
@@ -52,8 +55,13 @@ pub enum DialError {
         /// how long the peer asks to wait
         retry_after: Option<Duration>,
     },
-    #[error("{address} redirects to {target}, which is not followed: {why}")]
-    Redirect { address: String, target: String, why: &'static str },
+    #[error("{address} redirects{}, which is not followed: {why}", led_to(.target))]
+    Redirect {
+        address: String,
+        /// empty: it is not shown
+        target: String,
+        why: &'static str,
+    },
     #[error("{address} does not answer as a websocket server: {source}")]
     Handshake { address: String, source: HandshakeError },
     #[error("{address}: the answer to perMessageDeflate cannot be used: {wrong}")]
@@ -66,6 +74,10 @@ pub enum DialError {
 
 fn shown(body: &str) -> String {
     if body.is_empty() { String::new() } else { format!(": {body:?}") }
+}
+
+fn led_to(target: &str) -> String {
+    if target.is_empty() { String::new() } else { format!(" to {target}") }
 }
 
 /// What to do where the peer's certificate is not trusted.
@@ -147,8 +159,14 @@ async fn follow(settings: &Settings, extensions: Option<&str>, egress: &Egress) 
     let mut address = settings.address();
     // No other machine has sent us where we dial.
     let mut from_here = true;
+    // A server that may be of this machine has said where we dial: that is a part of its answer.
+    let mut hidden = false;
     for _ in 0..=REDIRECTS {
-        let (wire, here) = reach(&target, &settings.proxy, &address, egress, from_here).await?;
+        let reached = reach(&target, &settings.proxy, &address, egress, from_here).await;
+        let Reached { wire, here, may_be_here } = reached.map_err(|error| match hidden {
+            true => DialError::Redirect { address: settings.address(), target: String::new(), why: UNREACHABLE },
+            false => error,
+        })?;
         let failed = |source| DialError::Handshake { address: address.clone(), source };
         let request = request(settings, &target, extensions).map_err(failed)?;
         match handshake::upgrade(wire, request).await.map_err(failed)? {
@@ -157,16 +175,20 @@ async fn follow(settings: &Settings, extensions: Option<&str>, egress: &Egress) 
                 let to =
                     refusal.headers.get(header::LOCATION).map(|to| String::from_utf8_lossy(to.as_bytes()).into_owned());
                 let to = to.unwrap_or_default();
+                hidden |= !egress.shows_answers(may_be_here);
                 target = target.redirected(&to, settings).map_err(|why| DialError::Redirect {
                     address: address.clone(),
-                    target: to,
+                    target: if hidden { String::new() } else { to },
                     why,
                 })?;
-                address = target.address();
+                address = match hidden {
+                    true => format!("{} (after a redirect)", settings.address()),
+                    false => target.address(),
+                };
                 from_here &= here;
             }
             Answer::Refused(Refusal { status, headers, body }) => {
-                let body = if egress.shows_answers(here) { body } else { String::new() };
+                let body = if egress.shows_answers(may_be_here) { body } else { String::new() };
                 let retry_after = match status {
                     StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => retry_after(&headers),
                     _ => None,
@@ -175,34 +197,43 @@ async fn follow(settings: &Settings, extensions: Option<&str>, egress: &Egress) 
             }
         }
     }
-    Err(DialError::Redirect { address: settings.address(), target: address, why: "there are more than 5 redirects" })
+    let target = if hidden { String::new() } else { address };
+    Err(DialError::Redirect { address: settings.address(), target, why: "there are more than 5 redirects" })
 }
 
 fn is_redirect(refusal: &Refusal) -> bool {
     matches!(refusal.status.as_u16(), 301 | 302 | 303 | 307 | 308) && refusal.headers.contains_key(header::LOCATION)
 }
 
-/// Opens the connection, with TLS where it is asked for; whether it leads to this machine. `from_here`: no other machine
-/// has sent us there.
+/// A connection to a target.
+struct Reached {
+    wire: Wire,
+    /// it leads to this machine
+    here: bool,
+    /// it may lead there: a proxy on this machine knows where it leads
+    may_be_here: bool,
+}
+
+/// Opens the connection, with TLS where it is asked for. `from_here`: no other machine has sent us there.
 async fn reach(
     target: &Target,
     choice: &ProxyChoice,
     address: &str,
     egress: &Egress,
     from_here: bool,
-) -> Result<(Wire, bool), DialError> {
+) -> Result<Reached, DialError> {
     let Target { tls, host, port, trusted: written, .. } = target;
     let to = Destination { host, port: *port, written: *written };
     let refused = |error| io::Error::new(io::ErrorKind::PermissionDenied, error);
     let proxy = choice.of(tls.is_some(), host, |name| std::env::var(name).ok());
-    let (wire, here) = match &proxy {
+    let (wire, here, may_be_here) = match &proxy {
         None => {
             let failed = |source| DialError::Connect { address: address.to_owned(), source };
             let check = |address, own| egress.check_dial(to, address, own, from_here).map_err(refused);
             let (stream, here) = connect_checked(host, *port, check).await.map_err(failed)?;
             // Without it small messages wait for acknowledgements.
             stream.set_nodelay(true).map_err(failed)?;
-            (Socket::new(stream), here)
+            (Socket::new(stream), here, here)
         }
         Some(proxy) => {
             let failed = |source| DialError::Proxy { address: address.to_owned(), proxy: proxy.to_string(), source };
@@ -210,15 +241,16 @@ async fn reach(
             egress.check_dial_host(to, from_here).map_err(|error| failed(refused(error)))?;
             // The environment is the operator's.
             let guard = (*choice != ProxyChoice::Environment).then_some(egress);
-            (proxy.tunnel(host, *port, guard).await.map_err(failed)?, false)
+            let (wire, proxy_here) = proxy.tunnel(host, *port, guard).await.map_err(failed)?;
+            (wire, false, proxy_here)
         }
     };
-    let Some(tls) = tls else { return Ok((Wire::plain(wire), here)) };
+    let Some(tls) = tls else { return Ok(Reached { wire: Wire::plain(wire), here, may_be_here }) };
     let failed = |source| DialError::Tls { address: address.to_owned(), source };
     let name = ServerName::try_from(host.clone())
         .map_err(|error| failed(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
     let stream = TlsConnector::from(tls.config.clone()).connect(name, wire).await.map_err(failed)?;
-    Ok((Wire::tls(TlsStream::Client(stream)), here))
+    Ok(Reached { wire: Wire::tls(TlsStream::Client(stream)), here, may_be_here })
 }
 
 /// Connects to a host at an address that `check` lets pass; also gives what `check` says of it. Its second argument is

@@ -7,7 +7,7 @@ use base64::Engine;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::connect_checked;
-use crate::io::egress::{Destination, Egress, EgressError};
+use crate::io::egress::{Destination, Egress, EgressError, is_here};
 use crate::io::websocket::config::bracketed;
 use crate::io::websocket::socket::Socket;
 
@@ -114,16 +114,17 @@ impl Proxy {
         Destination { host: &self.host, port: self.port, written: true }
     }
 
-    /// Opens a tunnel to a peer. `egress` says where the proxy may be; `None`: anywhere.
+    /// Opens a tunnel to a peer; whether the proxy is on this machine. `egress` says where it may be; `None`: anywhere.
     ///
     /// # Errors
     /// The proxy cannot be reached, or refuses.
-    pub(super) async fn tunnel(&self, host: &str, port: u16, egress: Option<&Egress>) -> io::Result<Socket> {
+    pub(super) async fn tunnel(&self, host: &str, port: u16, egress: Option<&Egress>) -> io::Result<(Socket, bool)> {
         let check = |address, own| {
-            let checked = egress.map_or(Ok(true), |egress| egress.check_dial(self.destination(), address, own, true));
+            let anywhere = Ok(own || is_here(address));
+            let checked = egress.map_or(anywhere, |egress| egress.check_dial(self.destination(), address, own, true));
             checked.map_err(|error| io::Error::new(io::ErrorKind::PermissionDenied, error))
         };
-        let (mut stream, _) = connect_checked(&self.host, self.port, check).await?;
+        let (mut stream, here) = connect_checked(&self.host, self.port, check).await?;
         stream.set_nodelay(true)?;
         let target = format!("{}:{port}", bracketed(host));
         let login = self.credentials.as_ref().map(|credentials| {
@@ -144,7 +145,7 @@ impl Proxy {
         let line = String::from_utf8_lossy(line);
         let status = line.strip_prefix("HTTP/1.").and_then(|rest| rest.split(' ').nth(1));
         match status.and_then(|status| status.parse().ok()) {
-            Some(200..=299) => Ok(Socket::new(stream)),
+            Some(200..=299) => Ok((Socket::new(stream), here)),
             Some(407) => Err(io::Error::other("the proxy asks for other credentials (HTTP status 407)")),
             Some(status @ 100..=999u16) => Err(io::Error::other(format!("the proxy refuses: HTTP status {status}"))),
             _ => Err(io::Error::other("the proxy does not answer as an HTTP proxy")),
