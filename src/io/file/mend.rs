@@ -20,7 +20,7 @@ pub(super) const LONGEST_LINE: u64 = 64 << 20;
 const LONGEST_MEMBER: u64 = 64 << 20;
 
 /// The whole part of a file of lines: up to the last line end. Two kinds of last lines only lack their line end, and then
-/// the answer says so: valid JSON, and the only line of a file that is not torn JSON, which may be somebody's text.
+/// the answer says so: valid JSON, and a file's only line, unless it is torn JSON: it may be somebody's text.
 pub(super) fn lines(file: &mut File, json: bool) -> io::Result<(u64, bool)> {
     let length = file.seek(SeekFrom::End(0))?;
     let start = last_line(file, length)?;

@@ -139,7 +139,9 @@ impl Service {
     /// Makes a change; returns the one that undoes it.
     async fn apply_change(&self, change: Change) -> Result<Change, ServiceError> {
         let Some((kind, name, text)) = change.into_record() else {
-            return Err(ServiceError::Statement("process 0 orders a change that is none of the catalog".to_owned()));
+            return Err(ServiceError::Statement(
+                "process 0 has sent a change that is not part of the catalog".to_owned(),
+            ));
         };
         let before = match kind {
             RecordKind::Stream | RecordKind::Table => self.follow_relation(&name, text.as_deref()).await?,

@@ -112,7 +112,7 @@ impl Service {
                 match answer {
                     Answer::Applied(changes) => undo.push((follower, changes)),
                     Answer::Refused(refusal) => refused = Some(follower.refuses(refusal)),
-                    answer => tracing::error!(process = follower.process, ?answer, "an odd answer to a change"),
+                    answer => tracing::error!(process = follower.process, ?answer, "unexpected answer to a change"),
                 }
             }
         }
