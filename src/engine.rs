@@ -1,8 +1,9 @@
 //! The engine: the control plane's side of the data threads.
 //!
 //! The engine opens connectors, hands plans to workers and reads counters. A stream is opened with the first rule that
-//! reads it and closed after the last. `opening` starts a rule, `together` several as one, `replacing` puts a new version in its place without a
-//! gap, `stopping` ends it, and `ending` ends everything. The engine knows neither files nor REST.
+//! reads it and closed after the last. `opening` starts a rule, `together` starts several rules as one, `replacing` puts a
+//! new version in its place without a gap, `stopping` ends it, and `ending` ends everything. The engine knows neither
+//! files nor REST.
 //!
 //! One lock guards everything that runs. It is held for single steps and never across an await, so that a status
 //! request never waits for a peer or a disk. A lock by name (`locks`) keeps two rules from opening the same stream at

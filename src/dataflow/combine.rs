@@ -5,7 +5,6 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
 
 use crate::expr::Scope;
 use crate::metrics::{Place, Point};
@@ -17,8 +16,8 @@ use super::context::RuleContext;
 use super::output::Output;
 use super::window::Partials;
 
-/// How long rows may wait for others.
-const LONGEST: Duration = Duration::from_millis(10);
+/// How long rows may wait for others, ms.
+const LONGEST: u64 = 10;
 
 /// So many groups at most wait; where groups grow with their rows, so many rows.
 const MOST: usize = 4 * 1024;
@@ -34,8 +33,8 @@ pub struct Combiner {
     /// Where errors go.
     output: Rc<RefCell<Output>>,
     partials: Partials,
-    /// Since when something waits.
-    since: Option<Instant>,
+    /// Since when something waits, ms since the epoch.
+    since: Option<i64>,
     /// How many times rows still go as they are.
     as_rows: u32,
     /// How many times they went so when groups were tried last.
@@ -69,13 +68,13 @@ impl Combiner {
         self.partials.is_empty()
     }
 
-    /// Whether what is there may wait for more rows, where event time has come to `reached`.
-    pub fn may_wait(&mut self, reached: i64) -> bool {
-        let since = *self.since.get_or_insert_with(Instant::now);
+    /// Whether what is there may wait for more rows at `now`, where event time has come to `reached`.
+    pub fn may_wait(&mut self, now: i64, reached: i64) -> bool {
+        let since = *self.since.get_or_insert(now);
         self.accumulates()
             && self.partials.weight() < MOST
             && self.partials.first_end().is_none_or(|end| end > reached)
-            && since.elapsed() < LONGEST
+            && now.abs_diff(since) < LONGEST
     }
 
     /// Puts what is there into `rows`, and chooses how the next rows go.

@@ -29,6 +29,10 @@ pub enum Verdict {
     Drop,
 }
 
+/// A row is late, by so many ms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LateBy(pub i64);
+
 /// The clocks of a rule's inputs. Clones share them.
 #[derive(Clone, Debug)]
 pub struct EventClocks(Arc<[AtomicU8]>);

@@ -5,8 +5,9 @@
 //! `IN_FLIGHT` rows are under way: beyond that the streams of this thread wait for the rule.
 //!
 //! Where the plan allows it, rows are accumulated here, and groups are sent (`combine`). They wait only while this
-//! thread has more messages: the thread of the state knows that, and ends no window before they have come. Whether an
-//! accumulated row is late is decided here, by what this thread has seen.
+//! thread has more messages. In event time home knows that, and ends no window before they have come. By the clock they
+//! count when they arrive, at most 10 ms later. Whether an accumulated row is behind what this thread has seen is decided
+//! here.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
@@ -19,7 +20,7 @@ use super::batch::RowBatch;
 use super::cluster::Post;
 use super::combine::Combiner;
 use super::command::RuleKey;
-use super::event_clock::{EventClocks, Verdict};
+use super::event_clock::{EventClocks, LateBy, Verdict};
 use super::letters::{Advance, ForwardedRows, RuleLetter};
 
 /// How many rows of one rule and thread may be under way before the streams of the thread wait.
@@ -87,16 +88,18 @@ impl Forward {
         self.clocks.judge(input, time, now, skew)
     }
 
-    /// Advances the watermark by a row of an input, whether the row passes or not. If it is known already that the row is
-    /// late, returns how far it is behind, ms.
-    pub fn advance(&self, input: u16, time: i64, tolerance: i64) -> Option<i64> {
+    /// Advances the watermark by a row of an input, whether the row passes or not.
+    ///
+    /// # Errors
+    /// The row is late. What is not accumulated here is judged at home.
+    pub fn advance(&self, input: u16, time: i64, tolerance: i64) -> Result<(), LateBy> {
         let known = &self.reached[usize::from(input)];
         if time < known.get() && self.accumulates() {
-            return Some(known.get().saturating_sub(time));
+            return Err(LateBy(known.get().saturating_sub(time)));
         }
         let reached = time.saturating_sub(tolerance);
         if reached <= known.get() {
-            return None;
+            return Ok(());
         }
         known.set(reached);
         let row = self.rows.borrow().times.len();
@@ -105,7 +108,7 @@ impl Forward {
             Some(last) if (last.row, last.input) == (row, input) => last.reached = reached,
             _ => advances.push(Advance { row, input, reached }),
         }
-        None
+        Ok(())
     }
 
     /// Adds a row of an input that has passed the scan at `now`. Its slots may be taken.
@@ -128,18 +131,17 @@ impl Forward {
         !self.rows.borrow().is_empty() || self.combiner.as_ref().is_some_and(|combiner| !combiner.borrow().is_empty())
     }
 
-    /// Sends what the scan of an input has found; `behind`: more messages wait for it.
-    pub fn hand_over(&self, input: u16, behind: bool) {
+    /// Sends what the scan of an input has found until `now`; `behind`: more messages wait for it.
+    pub fn hand_over(&self, input: u16, now: i64, behind: bool) {
         let (known, reached) = (&self.behind[usize::from(input)], self.reached[usize::from(input)].get());
-        let empty = !self.holds_rows() && self.advances.borrow().is_empty();
-        if known.get() == behind && empty {
+        if known.get() == behind && self.holds_nothing() {
             return;
         }
         // Home ends no window without this thread as long as it knows that more comes.
         if behind
             && known.get()
             && let Some(combiner) = &self.combiner
-            && combiner.borrow_mut().may_wait(reached)
+            && combiner.borrow_mut().may_wait(now, reached)
         {
             return;
         }
@@ -176,11 +178,15 @@ impl Forward {
         self.leaving.set(true);
     }
 
-    /// Sends what waits for more messages: none will come.
-    pub fn finish(&self) {
-        if self.holds_rows() {
+    /// Sends what waits for more messages: for now none will come. Only a rule with a single input has something wait.
+    pub fn flush(&self) {
+        if !self.holds_nothing() {
             self.send(0, self.behind[0].get());
         }
+    }
+
+    fn holds_nothing(&self) -> bool {
+        !self.holds_rows() && self.advances.borrow().is_empty()
     }
 
     pub fn letters(&self) -> u64 {
@@ -190,19 +196,26 @@ impl Forward {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+
     use super::super::cluster::{SharedWorker, of_process};
     use super::super::context::RuleContext;
     use super::super::output::Output;
+    use super::super::scan::{StreamScan, Target};
     use super::*;
     use crate::definition::rule::RuleOptions;
     use crate::definition::stream::Catalog;
+    use crate::io::queue::{Frame, FrameBatch};
     use crate::plan::physical::Body;
     use crate::sql::parse_create;
 
     /// A rule with windows of 1 s in event time, whose home is the same worker.
     struct Letters {
         shared: SharedWorker<RuleLetter>,
-        forward: Forward,
+        forward: Rc<Forward>,
+        /// Of the rule's stream.
+        scan: StreamScan,
+        now: i64,
     }
 
     impl Letters {
@@ -222,25 +235,35 @@ mod tests {
                 pause: Default::default(),
             };
             let output = Output::new(Vec::new(), false, false, Default::default());
-            let combiner = Combiner::new(*body, context.into(), std::rc::Rc::new(output.into()));
+            let (context, output) = (Rc::new(context), Rc::new(RefCell::new(output)));
+            let combiner = Combiner::new(*body, context.clone(), output.clone());
             let seat = of_process(vec![Default::default()], &Default::default()).pop().expect("a seat");
             let shared = SharedWorker::take(seat);
             let forward = Forward::new(7, 0, shared.post().clone(), EventClocks::new(1), 2).combining(combiner);
-            Letters { shared, forward }
+            let forward = Rc::new(forward);
+            let input = &plan.inputs[0];
+            let mut scan = StreamScan::new(input.stream.schema(), jiff::tz::TimeZone::UTC);
+            scan.add(7, input.scan.clone(), context, output, Target::Forward(forward.clone(), 0));
+            Letters { shared, forward, scan, now: 0 }
         }
 
         /// Rows of a time, one for each key; the columns of a row are its time and its key.
         fn rows(&self, time: i64, keys: impl IntoIterator<Item = i64>) {
             for key in keys {
-                assert_eq!(self.forward.advance(0, time, 0), None);
+                assert_eq!(self.forward.advance(0, time, 0), Ok(()));
                 let mut slots = [Value::Int(key), Value::Int(time)];
-                self.forward.push(0, 0, time, Instant::now(), &mut slots);
+                self.forward.push(0, self.now, time, Instant::now(), &mut slots);
             }
         }
 
         /// Hands over; returns the letters that were sent: the rows and groups of each, and whether more comes.
         fn sent(&mut self, behind: bool) -> Vec<(usize, usize, bool)> {
-            self.forward.hand_over(0, behind);
+            self.forward.hand_over(0, self.now, behind);
+            self.came()
+        }
+
+        /// The letters that have come since the last.
+        fn came(&mut self) -> Vec<(usize, usize, bool)> {
             while self.shared.step() {}
             let letters = self.shared.receive().into_iter().map(|(_, letter)| match letter {
                 RuleLetter::Rows(ForwardedRows { rows, behind, .. }) => {
@@ -280,11 +303,13 @@ mod tests {
         assert_eq!(letters.sent(true), [(0, 4096, true)]);
         letters.rows(1002, [1, 1, 1]);
         assert_eq!(letters.sent(true), []);
-        std::thread::sleep(std::time::Duration::from_millis(11));
+        letters.now += 9;
+        assert_eq!(letters.sent(true), []);
+        letters.now += 1;
         assert_eq!(letters.sent(true), [(0, 1, true)], "it has waited long enough");
         letters.rows(1003, [1]);
         assert_eq!(letters.sent(true), []);
-        letters.forward.finish();
+        letters.forward.flush();
         assert!(!letters.forward.holds_rows());
     }
 
@@ -312,15 +337,35 @@ mod tests {
         }
     }
 
-    #[test]
-    fn groups_count_for_what_is_under_way() {
+    fn full() -> Letters {
         let mut letters = Letters::new();
         for _ in 0..8 {
             (0..3).for_each(|_| letters.rows(100, 0..4096));
             letters.sent(false);
         }
+        letters
+    }
+
+    #[test]
+    fn groups_count_for_what_is_under_way() {
+        let letters = full();
         assert!(letters.forward.is_full());
         letters.forward.taken(4096);
         assert!(!letters.forward.is_full());
+    }
+
+    #[test]
+    fn a_stream_that_waits_keeps_nothing() {
+        let mut letters = full();
+        letters.scan.set_behind(true);
+        let frames = || vec![Frame::Text(r#"{"ts":100,"k":1}"#.into()); 3];
+        for sent in [vec![(0, 1, true)], vec![]] {
+            letters.scan.run(&[FrameBatch { frames: frames(), origin: None, received: Instant::now() }], 0);
+            assert_eq!(letters.came(), sent);
+        }
+        assert!(!letters.scan.ready());
+        assert_eq!(letters.came(), [(0, 1, true)]);
+        assert!(!letters.scan.ready());
+        assert_eq!(letters.came(), []);
     }
 }

@@ -5,21 +5,25 @@
 //! largest timestamp seen, less the tolerance.
 //!
 //! Other threads send the rows that they have scanned as letters (`forward`), each with everything that has advanced the
-//! watermark before it. So a row is late exactly if it would be late on this thread. A thread with waiting messages holds
-//! its stream's time back to what it has seen; a thread without does not. Rows that the other thread has accumulated are late
-//! together, where their slice is over.
+//! watermark before it. A thread with waiting messages holds its stream's time back to what it has seen; a thread without
+//! does not.
+//!
+//! A row is late if it is behind the watermark, whatever thread it comes from. Where threads accumulate rows, only their
+//! slices are known here. Then a row is late if it is behind what its own thread has seen, or if its slice has ended.
+//! The first is judged by the thread that accumulates; accumulated rows are dropped as a whole once their slice has ended.
 
 use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use timely::scheduling::Activator;
 
+use crate::time::Alignment;
 use crate::value::Value;
 
 use super::batch::RowBatch;
 use super::cluster::Post;
 use super::command::RuleKey;
-use super::event_clock::{EventClocks, Verdict};
+use super::event_clock::{EventClocks, LateBy, Verdict};
 use super::letters::{Advance, ForwardedRows, RuleLetter};
 use super::state::checkpoint::{CheckpointError, CheckpointReader, StateParts, expect_len};
 use super::window::Partial;
@@ -53,6 +57,8 @@ pub struct RuleQueue {
     paused: Cell<bool>,
     /// Set if other threads send rows.
     senders: Option<Senders>,
+    /// Set if they accumulate rows by these, in event time.
+    slices: Option<Alignment>,
 }
 
 /// The progress of an input in event time.
@@ -131,6 +137,7 @@ impl RuleQueue {
             busy: Cell::new(false),
             paused: Cell::new(false),
             senders: None,
+            slices: None,
         }
     }
 
@@ -143,6 +150,12 @@ impl RuleQueue {
         self.clocks = clocks;
         self.senders = Some(Senders { rule, own: post.index(), post, untold: RefCell::new(vec![0; workers].into()) });
         self
+    }
+
+    /// The other workers accumulate rows by these slices, in event time.
+    #[must_use]
+    pub fn by_slices(self, slices: Option<Alignment>) -> Self {
+        RuleQueue { slices, ..self }
     }
 
     /// Whether other threads send rows, too.
@@ -190,17 +203,30 @@ impl RuleQueue {
         self.batch.borrow_mut().push(input, time, received, slots);
     }
 
-    /// Advances the watermark by a row of an input that arrived at `now`. False: the row is late.
-    pub fn advance(&self, input: u16, time: i64, tolerance: i64, now: i64) -> bool {
+    /// Advances the watermark by a row of an input that arrived at `now`.
+    ///
+    /// # Errors
+    /// The row is late.
+    pub fn advance(&self, input: u16, time: i64, tolerance: i64, now: i64) -> Result<(), LateBy> {
         let own = self.senders.as_ref().map_or(0, |senders| senders.own);
         let stream = &self.streams[usize::from(input)];
         stream.seen.set(now);
-        if time < self.watermark.get() {
-            return false;
-        }
+        self.expect_in_time(stream, own, time)?;
         self.reach(stream, own, time.saturating_sub(tolerance));
         self.refresh(now);
-        true
+        Ok(())
+    }
+
+    /// Whether a row of a thread is in time; see the module.
+    fn expect_in_time(&self, stream: &StreamTime, thread: usize, time: i64) -> Result<(), LateBy> {
+        let (watermark, reached) = (self.watermark.get(), stream.threads[thread].reached.get());
+        let limit = match &self.slices {
+            None => watermark,
+            Some(_) if time < reached => reached,
+            Some(slices) if time < watermark && slices.bounds(time).1 <= watermark => watermark,
+            Some(_) => return Ok(()),
+        };
+        if time < limit { Err(LateBy(limit.saturating_sub(time))) } else { Ok(()) }
     }
 
     fn reach(&self, stream: &StreamTime, thread: usize, reached: i64) {
@@ -253,10 +279,11 @@ impl RuleQueue {
                 self.refresh(now);
             }
             if let Some(time) = rows.times.get(row) {
-                self.streams[usize::from(rows.inputs[row])].seen.set(now);
-                if *time < self.watermark.get() {
+                let stream = &self.streams[usize::from(rows.inputs[row])];
+                stream.seen.set(now);
+                if let Err(LateBy(by)) = self.expect_in_time(stream, from, *time) {
                     late.push(row);
-                    late_by = late_by.max(self.watermark.get().saturating_sub(*time));
+                    late_by = late_by.max(by);
                 }
             }
         }
@@ -346,7 +373,8 @@ impl RuleQueue {
         to.put(&(self.watermark.get(), reached))
     }
 
-    /// Goes on with the watermark of a checkpoint, which is the last in it. Streams count as if they had brought something just now.
+    /// Goes on with the watermark of a checkpoint, which is the last in it. Streams count as if they had brought something
+    /// just now.
     ///
     /// # Errors
     /// [`CheckpointError`]; nothing has changed then.
@@ -418,25 +446,25 @@ mod tests {
     #[test]
     fn the_watermark_is_the_least_over_the_streams() {
         let queue = RuleQueue::new(0, [true, true, false], 0, 0);
-        assert!(queue.advance(0, 5000, 1000, 0));
+        assert!(queue.advance(0, 5000, 1000, 0).is_ok());
         assert_eq!(queue.watermark(), i64::MIN);
-        assert!(queue.advance(1, 3000, 1000, 0));
+        assert!(queue.advance(1, 3000, 1000, 0).is_ok());
         assert_eq!(queue.watermark(), 2000);
-        assert!(!queue.advance(0, 1999, 1000, 0), "behind the watermark");
-        assert!(queue.advance(1, 9000, 1000, 0));
+        assert!(queue.advance(0, 1999, 1000, 0).is_err(), "behind the watermark");
+        assert!(queue.advance(1, 9000, 1000, 0).is_ok());
         assert_eq!(queue.watermark(), 4000);
     }
 
     #[test]
     fn an_idle_stream_does_not_hold_the_watermark_back() {
         let queue = RuleQueue::new(0, [true, true], 100, 0);
-        assert!(queue.advance(0, 5000, 0, 50));
+        assert!(queue.advance(0, 5000, 0, 50).is_ok());
         assert_eq!(queue.refresh(60), Some(100));
         assert_eq!(queue.watermark(), i64::MIN);
         assert_eq!(queue.refresh(100), Some(150));
         assert_eq!(queue.watermark(), 5000, "the second stream has been silent for 100 ms");
-        assert!(!queue.advance(1, 4000, 0, 120), "it comes back late");
-        assert!(queue.advance(1, 6000, 0, 130));
+        assert!(queue.advance(1, 4000, 0, 120).is_err(), "it comes back late");
+        assert!(queue.advance(1, 6000, 0, 130).is_ok());
         assert_eq!(queue.watermark(), 5000, "it holds the watermark again");
     }
 
@@ -468,7 +496,7 @@ mod tests {
         assert_eq!(queue.accept(2, rows(0, &[6001, 5999, 7000], true), 0, true).late, 1);
         assert_eq!(queue.watermark(), 7000);
         queue.set_behind(0, true);
-        assert!(queue.advance(0, 7500, 0, 0));
+        assert!(queue.advance(0, 7500, 0, 0).is_ok());
         queue.accept(2, rows(0, &[8000], false), 0, true);
         assert_eq!(queue.watermark(), 7500, "this thread is behind");
         queue.set_behind(0, false);

@@ -3,8 +3,9 @@
 //! Both versions are open during the switch, so that no endpoint closes and no client is disconnected. If both read the
 //! same streams, one command to the worker switches: each message is seen by exactly one version. If the streams
 //! differ, the endpoints of the old version pause (their sockets are not read), the old version runs what was read, and
-//! the new one begins. So it is where the new version has its state on another thread. An endpoint that is held up by a client with `slowClient: block` cannot pause: then the switch
-//! does not wait, and what the old version has not run is counted as lost.
+//! the new one begins. The same happens if the new version has its state on another thread. An endpoint that is held up
+//! by a client with `slowClient: block` cannot pause: then the switch does not wait, and what the old version has not run
+//! is counted as lost.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -21,6 +21,7 @@ pub enum Spread {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     View,
+    Connected,
     Joins,
     Hits,
     Pauses,
@@ -42,7 +43,7 @@ pub fn of(plan: &RulePlan) -> Spread {
         return Spread::Alone;
     }
     if plan.inputs.iter().any(|input| input.stream.view.is_some()) {
-        return Spread::Gather(Reason::View);
+        return Spread::Gather(Reason::Connected);
     }
     match &plan.body {
         Body::Rows(_) => Spread::Everywhere,
@@ -94,7 +95,8 @@ impl fmt::Display for Spread {
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Reason::View => "views, and what reads them, take a change in one step",
+            Reason::View => "a view has its rows on one thread",
+            Reason::Connected => "views, and what reads them, take a change in one step",
             Reason::Joins => "rows are joined",
             Reason::Hits => "it reads what it has sent before",
             Reason::Pauses => "delay() makes it pause",

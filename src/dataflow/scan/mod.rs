@@ -218,9 +218,13 @@ impl StreamScan {
         }
     }
 
-    /// Whether every sink of every rule takes more results.
+    /// Whether every sink of every rule takes more results. If not, rules get what was kept until more messages come.
     pub fn ready(&mut self) -> bool {
-        self.rules.ready()
+        let ready = self.rules.ready();
+        if !ready {
+            self.rules.flush();
+        }
+        ready
     }
 
     /// Sets whether more messages wait behind those that run next.

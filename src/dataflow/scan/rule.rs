@@ -15,7 +15,7 @@ use crate::value::Value;
 
 use crate::dataflow::command::RuleKey;
 use crate::dataflow::context::RuleContext;
-use crate::dataflow::event_clock::Verdict;
+use crate::dataflow::event_clock::{LateBy, Verdict};
 use crate::dataflow::forward::Forward;
 use crate::dataflow::output::Output;
 use crate::dataflow::queue::RuleQueue;
@@ -60,15 +60,22 @@ impl Target {
         }
     }
 
-    /// Hands over what was put in; `behind`: the stream has more messages.
-    pub(super) fn hand_over(&self, behind: bool) {
+    /// Hands over what was put in until `now`; `behind`: the stream has more messages.
+    pub(super) fn hand_over(&self, now: i64, behind: bool) {
         match self {
             Target::Results(_) => {}
             Target::Queue(queue, input) => {
                 queue.set_behind(*input, behind);
                 queue.hand_over();
             }
-            Target::Forward(forward, input) => forward.hand_over(*input, behind),
+            Target::Forward(forward, input) => forward.hand_over(*input, now, behind),
+        }
+    }
+
+    /// Hands over what waits for more messages.
+    pub(super) fn flush(&self) {
+        if let Target::Forward(forward, _) = self {
+            forward.flush();
         }
     }
 }
@@ -361,23 +368,15 @@ impl ScanRule {
                 }
             }
         }
-        match &self.target {
-            Target::Results(_) => Ok(time),
-            Target::Queue(queue, input) if queue.advance(*input, time, event_time.late_tolerance, now) => Ok(time),
-            Target::Queue(queue, _) => {
-                self.metrics.is_late(queue.watermark().saturating_sub(time));
-                Err(Stop::Quietly)
-            }
-            Target::Forward(forward, input) => {
-                // Mostly it is decided where all rows come together whether it is late.
-                match forward.advance(*input, time, event_time.late_tolerance) {
-                    None => Ok(time),
-                    Some(late_by) => {
-                        self.metrics.is_late(late_by);
-                        Err(Stop::Quietly)
-                    }
-                }
-            }
-        }
+        let tolerance = event_time.late_tolerance;
+        let in_time = match &self.target {
+            Target::Results(_) => Ok(()),
+            Target::Queue(queue, input) => queue.advance(*input, time, tolerance, now),
+            Target::Forward(forward, input) => forward.advance(*input, time, tolerance),
+        };
+        in_time.map(|()| time).map_err(|LateBy(late_by)| {
+            self.metrics.is_late(late_by);
+            Stop::Quietly
+        })
     }
 }

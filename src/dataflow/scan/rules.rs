@@ -262,7 +262,7 @@ impl Rules {
             let Some(rule) = self.table[place as usize].as_deref_mut() else { continue };
             rule.touched = false;
             rule.metrics.works(now, std::mem::take(&mut rule.passed));
-            rule.target.hand_over(behind);
+            rule.target.hand_over(now, behind);
             if behind && rule.target.waits_for_the_last(rule.plan.event_time.is_some()) {
                 self.behind.push(member);
             }
@@ -276,6 +276,12 @@ impl Rules {
                 self.written.push(place);
             }
         }
+    }
+
+    /// Hands over what rules keep until more messages come.
+    pub(super) fn flush(&self) {
+        let waiting = self.behind.iter().filter_map(|member| self.table[member.place as usize].as_deref());
+        waiting.for_each(|rule| rule.target.flush());
     }
 
     pub(super) fn ready(&mut self) -> bool {

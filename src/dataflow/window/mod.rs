@@ -22,7 +22,7 @@ use super::timers::Alarm;
 use content::{Content, merges_ahead};
 
 pub use content::{Arrival, Closed, ClosedWindows, Group, Groups, Partial, accumulate, add_all};
-pub use partial::Partials;
+pub use partial::{Partials, slices_ahead};
 pub use slices::gcd;
 
 /// The open windows of a rule.

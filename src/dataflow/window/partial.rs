@@ -21,33 +21,31 @@ pub struct Partials {
     small: bool,
     /// by the start of their slices
     open: BTreeMap<i64, Partial>,
+    /// those of open slices whose rows do not go with later ones
+    apart: Vec<Partial>,
     /// the slice of the last row: mostly the next one is of it, too
     last: (i64, i64),
     rows: usize,
     groups: usize,
-    /// how many groups there were when they were last taken
-    groups_before: usize,
+    /// the most groups of one partial when they were last taken
+    most_before: usize,
     key: GroupKey,
 }
 
 impl Partials {
     /// For the windows of a plan, in this time zone.
     pub fn new(plan: &Stateful, zone: &TimeZone) -> Partials {
-        let slices = match &plan.window {
-            WindowSpec::Hopping { unit, length, hop } if plan.event_time.is_some() => {
-                Some(slices_of(*unit, *length, *hop, zone))
-            }
-            _ => None,
-        };
+        let slices = slices_ahead(plan, zone);
         Partials {
             // By the clock no time is outside of it.
             last: if slices.is_some() { (0, 0) } else { (i64::MIN, i64::MAX) },
             slices,
             small: merges_ahead(plan),
             open: BTreeMap::new(),
+            apart: Vec::new(),
             rows: 0,
             groups: 0,
-            groups_before: 0,
+            most_before: 0,
             key: GroupKey::default(),
         }
     }
@@ -63,15 +61,22 @@ impl Partials {
             self.last = slices.bounds(time);
         }
         let (start, end) = self.last;
-        let partial = self.open.entry(start).or_insert_with(|| Partial {
-            times: (time, time),
-            end,
-            groups: Groups::with_capacity_and_hasher(self.groups_before, Default::default()),
-            ..Partial::default()
-        });
+        let partial = self.open.entry(start).or_insert_with(|| begin(time, end, self.most_before));
+        let added = match accumulate(&mut partial.groups, plan, scope, &mut self.key) {
+            // It may only not go with the rows before it. Home decides which of them count.
+            Err(_) if !partial.groups.is_empty() => {
+                let mut alone = begin(time, end, 1);
+                let added = accumulate(&mut alone.groups, plan, scope, &mut self.key);
+                if added.is_ok() {
+                    self.apart.push(std::mem::replace(partial, alone));
+                }
+                added
+            }
+            added => added,
+        };
         partial.seen += 1;
         partial.times = (partial.times.0.min(time), partial.times.1.max(time));
-        let group = accumulate(&mut partial.groups, plan, scope, &mut self.key)?;
+        let group = added?;
         match partial.rows.get_mut(group) {
             Some(rows) => *rows += 1,
             None => {
@@ -108,14 +113,30 @@ impl Partials {
         self.open.first_key_value().map(|(_, partial)| partial.end)
     }
 
-    /// Takes what is there, in the order of the slices.
+    /// Takes what is there; what is of one slice, in order.
     pub fn take(&mut self) -> impl Iterator<Item = Partial> {
-        self.groups_before = std::mem::take(&mut self.groups);
-        self.rows = 0;
-        let small = self.small;
-        std::mem::take(&mut self.open).into_values().map(move |partial| {
-            let weight = if small { partial.groups.len() } else { partial.len() as usize };
+        (self.rows, self.groups, self.most_before) = (0, 0, 0);
+        let Partials { small, open, apart, most_before, .. } = self;
+        std::mem::take(apart).into_iter().chain(std::mem::take(open).into_values()).map(|partial| {
+            *most_before = partial.groups.len().max(*most_before);
+            let weight = if *small { partial.groups.len() } else { partial.len() as usize };
             Partial { weight: weight.max(1), ..partial }
         })
     }
+}
+
+/// The slices by which rows of a plan that [merges](Stateful::merges) are accumulated; `None` by the clock.
+pub fn slices_ahead(plan: &Stateful, zone: &TimeZone) -> Option<Alignment> {
+    match &plan.window {
+        WindowSpec::Hopping { unit, length, hop } if plan.event_time.is_some() => {
+            Some(slices_of(*unit, *length, *hop, zone))
+        }
+        _ => None,
+    }
+}
+
+/// A partial with room for this many groups, of the slice that ends at `end`; its first row is of this time.
+fn begin(time: i64, end: i64, room: usize) -> Partial {
+    let groups = Groups::with_capacity_and_hasher(room, Default::default());
+    Partial { times: (time, time), end, groups, ..Partial::default() }
 }

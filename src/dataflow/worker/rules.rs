@@ -31,6 +31,7 @@ use super::super::scan::Target;
 use super::super::slots::SlotNames;
 use super::super::timers::Alarm;
 use super::super::view::{Beginning, ViewOperator};
+use super::super::window::slices_ahead;
 use super::WorkerLoop;
 
 pub(super) struct RunningRule {
@@ -152,7 +153,11 @@ impl WorkerLoop {
                 let idle_timeout = watermark.map_or(0, |watermark| watermark.idle_timeout);
                 let mut queue = RuleQueue::new(width, counts, idle_timeout, self.clock.now());
                 if let (Part::Home(clocks), Some(shared)) = (part, &self.shared) {
-                    queue = queue.gathering(key, clocks, shared.post().clone(), shared.peers());
+                    let slices = match &body {
+                        Body::Stateful(plan) if plan.merges => slices_ahead(plan, &self.zone),
+                        _ => None,
+                    };
+                    queue = queue.gathering(key, clocks, shared.post().clone(), shared.peers()).by_slices(slices);
                 }
                 let queue = Rc::new(queue);
                 let (clock, timers) = (self.clock.clone(), self.timers.clone());
@@ -290,7 +295,7 @@ impl WorkerLoop {
         forward.iter().for_each(|forward| forward.leave());
         settle.iter().chain(&ends).for_each(|stream| self.settle_stream(*stream));
         self.settle(&[rule]);
-        forward.iter().for_each(|forward| forward.finish());
+        forward.iter().for_each(|forward| forward.flush());
         let state = save.and_then(|since| self.save_rule(rule, since));
         self.drop_rule(rule);
         ends.into_iter().for_each(|stream| self.drop_stream(stream));
