@@ -35,8 +35,6 @@ pub enum Command {
         checks: FeedChecks,
         frames: FrameReceiver,
     },
-    /// Ends a stream that no rule reads any more.
-    DropStream(StreamKey),
     /// Starts a rule. It sees the messages that the stream takes from then on.
     AddRule(Box<NewRule>),
     /// Ends a rule. The content of its windows is dropped, except for the returned state.

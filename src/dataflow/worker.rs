@@ -39,7 +39,7 @@ use super::table::{self, Tables};
 use super::timers::{Timers, WorkerClock};
 use super::view::{Network, Ran};
 
-use mail::{Mail, Unsettled};
+use mail::{Mailbox, Unsettled};
 use rules::RunningRule;
 
 /// Steps that the loop takes before sockets get their turn.
@@ -185,8 +185,7 @@ struct WorkerLoop {
     zone: jiff::tz::TimeZone,
     streams: HashMap<StreamKey, RunningStream>,
     rules: HashMap<RuleKey, RunningRule>,
-    /// The letters that have arrived from other threads, by rule.
-    mail: HashMap<RuleKey, Mail>,
+    mail: Mailbox,
     /// The rules whose results come from other processes, too, by the name in their letters.
     relayed: HashMap<u64, RuleKey>,
     tables: Tables,
@@ -231,7 +230,7 @@ impl WorkerLoop {
             zone,
             streams: HashMap::new(),
             rules: HashMap::new(),
-            mail: HashMap::new(),
+            mail: Mailbox::default(),
             relayed: HashMap::new(),
             slots: HashMap::new(),
             gathering: GatheringRules::new(),
@@ -379,7 +378,6 @@ impl WorkerLoop {
     fn command(&mut self, command: Command) {
         match command {
             Command::AddStream { key, schema, checks, frames } => self.add_stream(key, schema, checks, frames),
-            Command::DropStream(key) => self.drop_stream(key),
             Command::AddRule(rule) => self.add_rule(*rule),
             Command::DropRule { leaving, done } => {
                 let _ = done.send(self.leave(leaving));

@@ -62,8 +62,6 @@ pub struct PreparedRule<'a> {
     pub(super) metrics: Arc<RuleMetrics>,
     /// Its key on its workers.
     pub(super) number: RuleKey,
-    /// Set once it is on its workers.
-    pub(super) key: Option<RuleKey>,
     /// It runs, or everything is closed again.
     settled: bool,
 }
@@ -120,7 +118,6 @@ impl Engine {
             keeps: rule.keeps,
             metrics,
             number,
-            key: None,
             settled: false,
         };
         let opened = tokio::select! {
@@ -466,7 +463,7 @@ impl PreparedRule<'_> {
         self.engine.connectors.spool().tidy(&self.id, &self.stores);
         let everywhere = self.threads.is_spread() || self.engine.processes.are_several();
         RunningRule {
-            key: self.key.unwrap_or_default(),
+            key: self.number,
             streams: std::mem::take(&mut self.streams),
             threads: self.threads,
             spread: if everywhere { self.spread } else { Spread::Alone },
@@ -489,24 +486,15 @@ impl PreparedRule<'_> {
             running.leave(&self.streams)
         };
         let ends: Vec<StreamKey> = left.iter().map(|(_, stream)| stream.key).collect();
-        let leaving = match self.key.take() {
-            Some(rule) => {
-                let leaving = Leaving { rule, settle: Vec::new(), ends, save: None, letters: Letters::default() };
-                Some(threads.leave(leaving))
-            }
-            None => {
-                threads.drop_streams(&ends);
-                None
-            }
-        };
+        // Rows may have come from processes where it began, even if it never began here.
+        let leaving = Leaving { rule: self.number, settle: Vec::new(), ends, save: None, letters: Letters::default() };
+        let leaving = threads.leave(leaving);
         // The sources have no reader: they do not wait for one.
         let sources: Vec<Arc<dyn OpenSource>> = left.into_iter().filter_map(|(_, stream)| stream.source).collect();
         let sinks = std::mem::take(&mut self.sinks).into_iter().zip(std::mem::take(&mut self.opened));
         let sinks: Vec<RunningSink> = sinks.filter_map(|(sink, opened)| opened.then_some(sink)).collect();
         async move {
-            if let Some(leaving) = leaving {
-                leaving.await;
-            }
+            leaving.await;
             join_all(sources.iter().map(|source| source.close())).await;
             join_all(sinks.iter().map(|sink| sink.sink.close(FLUSH))).await;
         }

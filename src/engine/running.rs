@@ -96,13 +96,6 @@ impl RuleCommands {
         let left = drop_rule(&self.home, without_state(&leaving)).await;
         Left { state: None, letters: left.letters + near }
     }
-
-    /// Drops streams that no rule has read.
-    pub fn drop_streams(self, streams: &[StreamKey]) {
-        for thread in self.others.iter().chain([&self.home]) {
-            streams.iter().for_each(|key| thread.send(Command::DropStream(*key)));
-        }
-    }
 }
 
 /// The same for a thread that has no state of the rule.
@@ -166,15 +159,13 @@ impl<'e> PreparedRule<'e> {
         Left { state: None, letters: left.letters + near }
     }
 
-    /// The rule, to be begun on its threads, and what home remembers of it. From now on the threads may have it.
+    /// The rule, to be begun on its threads, and what home remembers of it.
     fn parts(&mut self) -> Option<(RuleParts<'e>, Keeps)> {
         let plan = self.plan.take()?;
-        let key = self.number;
-        self.key = Some(key);
         let parts = RuleParts {
             engine: self.engine,
             threads: self.threads,
-            key,
+            key: self.number,
             slot: self.engine.slot(),
             streams: self.keys.clone(),
             clocks: EventClocks::new(plan.inputs.len()),

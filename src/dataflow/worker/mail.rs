@@ -1,6 +1,8 @@
 //! Letters between the threads of a rule, where they arrive: rows go into the rule's queue, results of other processes to
 //! its sinks, and leave to send more to whoever waits for it.
 
+use std::collections::{HashMap, VecDeque};
+
 use crate::metrics::Place;
 
 use super::super::command::{Command, Letters, RuleKey};
@@ -9,13 +11,58 @@ use super::super::queue::Refused;
 use super::super::relay;
 use super::WorkerLoop;
 
+/// Letters of the last so many rules that have gone are dropped: they were on their way.
+const GONE: usize = 64;
+
+/// The letters with rows that have come, by rule.
+#[derive(Default)]
+pub(super) struct Mailbox {
+    rules: HashMap<RuleKey, Mail>,
+    gone: VecDeque<RuleKey>,
+}
+
 /// The letters with rows that have come for a rule.
 #[derive(Default)]
-pub(super) struct Mail {
+struct Mail {
     /// how many, since the rule's threads began
     letters: Letters,
     /// those that have come before the rule is here, with their senders
     early: Vec<(usize, ForwardedRows)>,
+}
+
+impl Mailbox {
+    /// A letter has come for a rule. `near`: from a thread of this process.
+    fn came(&mut self, rule: RuleKey, near: bool) {
+        let Letters { near: from_near, far } = &mut self.rules.entry(rule).or_default().letters;
+        *if near { from_near } else { far } += 1;
+    }
+
+    /// Keeps rows of a rule that is not here yet.
+    fn keep(&mut self, from: usize, rows: ForwardedRows) {
+        self.rules.entry(rows.rule).or_default().early.push((from, rows));
+    }
+
+    /// Takes the rows that have come for a rule before it was here.
+    fn take_early(&mut self, rule: RuleKey) -> Vec<(usize, ForwardedRows)> {
+        self.rules.get_mut(&rule).map(|mail| std::mem::take(&mut mail.early)).unwrap_or_default()
+    }
+
+    fn letters(&self, rule: RuleKey) -> Letters {
+        self.rules.get(&rule).map(|mail| mail.letters).unwrap_or_default()
+    }
+
+    /// Forgets the letters of a rule that has gone, or that will never be here.
+    pub(super) fn forget(&mut self, rule: RuleKey) {
+        self.rules.remove(&rule);
+        if self.gone.len() == GONE {
+            self.gone.pop_front();
+        }
+        self.gone.push_back(rule);
+    }
+
+    fn is_gone(&self, rule: RuleKey) -> bool {
+        self.gone.contains(&rule)
+    }
 }
 
 /// Results of another process whose sender waits until the rule's sinks take more.
@@ -83,25 +130,23 @@ impl WorkerLoop {
     }
 
     fn rows_came(&mut self, from: usize, rows: ForwardedRows) {
-        let near = self.shared.as_ref().is_some_and(|shared| shared.post().is_near(from));
-        let mail = self.mail.entry(rows.rule).or_default();
-        if near {
-            mail.letters.near += 1;
-        } else {
-            mail.letters.far += 1;
+        let here = self.rules.contains_key(&rows.rule);
+        if !here && self.mail.is_gone(rows.rule) {
+            return;
         }
-        if self.rules.contains_key(&rows.rule) {
+        let near = self.shared.as_ref().is_some_and(|shared| shared.post().is_near(from));
+        self.mail.came(rows.rule, near);
+        if here {
             self.deliver(from, rows);
         } else {
             // A new version of a rule begins on the other threads first.
-            mail.early.push((from, rows));
+            self.mail.keep(from, rows);
         }
     }
 
     /// Delivers what has come for a rule before it was here.
     pub(super) fn deliver_early(&mut self, rule: RuleKey) {
-        let early = self.mail.get_mut(&rule).map(|mail| std::mem::take(&mut mail.early)).unwrap_or_default();
-        early.into_iter().for_each(|(from, rows)| self.deliver(from, rows));
+        self.mail.take_early(rule).into_iter().for_each(|(from, rows)| self.deliver(from, rows));
     }
 
     fn deliver(&self, from: usize, rows: ForwardedRows) {
@@ -143,8 +188,34 @@ impl WorkerLoop {
             _ => None,
         };
         leaving.is_some_and(|leaving| {
-            let came = self.mail.get(&leaving.rule).map(|mail| mail.letters).unwrap_or_default();
+            let came = self.mail.letters(leaving.rule);
             came.near < leaving.letters.near || came.far < leaving.letters.far
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::batch::RowBatch;
+    use super::*;
+
+    fn rows(rule: RuleKey) -> ForwardedRows {
+        ForwardedRows { rule, rows: RowBatch::of_width(0), advances: Vec::new(), input: 0, behind: false }
+    }
+
+    #[test]
+    fn rows_wait_for_a_rule_unless_it_has_gone() {
+        let mut mail = Mailbox::default();
+        for rule in [1, 2] {
+            mail.came(rule, true);
+            mail.keep(0, rows(rule));
+        }
+        mail.forget(1);
+        assert!(mail.is_gone(1) && mail.take_early(1).is_empty());
+        assert_eq!((mail.letters(1).near, mail.letters(2).near), (0, 1));
+        assert_eq!(mail.take_early(2).len(), 1);
+        (3..1_000).for_each(|rule| mail.forget(rule));
+        assert_eq!((mail.rules.len(), mail.gone.len()), (1, GONE));
+        assert!(mail.is_gone(999) && !mail.is_gone(2));
     }
 }

@@ -303,7 +303,7 @@ impl WorkerLoop {
     }
 
     fn drop_rule(&mut self, key: RuleKey) {
-        self.mail.remove(&key);
+        self.mail.forget(key);
         let Some(rule) = self.rules.remove(&key) else { return };
         if let Some(relay) = &rule.relay
             && self.relayed.get(&relay.name()) == Some(&key)
