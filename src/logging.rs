@@ -28,6 +28,9 @@ use crate::sync::locked;
 /// The target of the lines about changes through the REST API.
 pub const AUDIT: &str = "plutino::audit";
 
+/// The target of the lines that say that the configuration was read again: they are written at any level.
+pub const RELOAD: &str = "plutino::reload";
+
 /// How many of the last lines are kept in memory, and the bytes of each.
 const KEPT_LINES: usize = 1000;
 const KEPT_BYTES: usize = 1024;
@@ -214,7 +217,7 @@ pub fn start(directives: &str, settings: LogSettings) -> Result<(), LogError> {
     };
     // Parsed as written, so that an error names what the user wrote.
     EnvFilter::try_new(directives)?;
-    let (filter, handle) = reload::Layer::new(EnvFilter::try_new(wish.directives())?);
+    let (filter, handle) = reload::Layer::new(wish.filter()?);
     let file = if wish.file { Some(Target::file(&settings)?) } else { None };
     let lines = fmt::layer().with_writer(|| Lines).with_ansi(false);
     let lines = if settings.json { lines.json().boxed() } else { lines.boxed() };
@@ -282,7 +285,7 @@ pub fn change(change: &LogChange) -> Result<(), LogError> {
     let Some(control) = CONTROL.get() else { return Ok(()) };
     let mut wish = locked(&control.wish);
     let new = wish.clone().with(change);
-    let filter = EnvFilter::try_new(new.directives())?;
+    let filter = new.filter()?;
     let opened = if new.file && !wish.file { Some(Target::file(&control.settings)?) } else { None };
     // The file is not locked here: exchanging the filter may write lines.
     control.filter.reload(filter)?;
@@ -314,6 +317,13 @@ impl Wish {
             Wish { level, .. } => level,
         };
         if self.audit { format!("{level},{AUDIT}=info") } else { level.to_owned() }
+    }
+
+    fn filter(&self) -> Result<EnvFilter, ParseError> {
+        match self.directives() {
+            off if !self.console && !self.file => EnvFilter::try_new(off),
+            directives => EnvFilter::try_new(format!("{directives},{RELOAD}=info")),
+        }
     }
 }
 

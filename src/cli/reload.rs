@@ -1,6 +1,7 @@
 //! SIGHUP at `plutino serve`: the configuration is read again, and takes effect as far as it can.
 //!
-//! All of a new configuration is loaded before any of it takes effect: where something is wrong, the old one goes on.
+//! All of a new configuration is loaded before any of it takes effect: where something is wrong, the old one goes on. A
+//! file that is gone is wrong, too: its defaults would open what it had closed, such as the data server.
 //! A setting that REST has changed stays as it is until the files say something new of it.
 
 use std::path::{Path, PathBuf};
@@ -10,11 +11,12 @@ use tokio::sync::watch;
 use tokio_rustls::rustls::ServerConfig;
 
 use super::hosts::terms;
-use super::{Failure, load, say, say_problems};
+use super::{Failure, load};
 use crate::config::{Config, Differences};
-use crate::io::websocket::ServerTls;
-use crate::logging::{self, Level, LogChange};
+use crate::io::websocket::{ServerSettings, ServerTls};
+use crate::logging::{self, Level, LogChange, RELOAD};
 use crate::service::Service;
+use crate::text::document::{Problem, Severity};
 
 /// Reads the configuration of a running service again.
 pub struct Reloader {
@@ -51,15 +53,14 @@ impl Reloader {
         match self.take_over().await {
             Ok(Differences { at_once, at_restart }) => {
                 let changed = if at_once.is_empty() { "no setting has changed".to_owned() } else { at_once.join(", ") };
-                say(&format!("the configuration was read again, with certificates and keys: {changed}"));
+                tracing::info!(target: RELOAD, "the configuration was read again, with certificates and keys: {changed}");
                 if !at_restart.is_empty() {
                     tracing::warn!("changed, needs a restart: {}", at_restart.join(", "));
                 }
+                warn_of_open_data_server(&self.running.server);
             }
             Err(Failure::Problems(problems)) => {
-                for problem in problems {
-                    tracing::error!("{problem}");
-                }
+                problems.iter().for_each(log);
                 tracing::error!("the new configuration is wrong: the old one goes on");
             }
             Err(failure) => {
@@ -79,6 +80,10 @@ impl Reloader {
         {
             let all = "all processes (--hosts) have the same: change it for all, and restart them";
             return Err(Failure::Refused(format!("{}: {all}", term.name)));
+        }
+        if let Some(gone) = self.running.files.iter().find(|file| !new.files.contains(file)) {
+            let what = "is gone: put it back, or restart the service to go on without it";
+            return Err(Failure::Refused(format!("{} {what}", gone.display())));
         }
         let differences = self.running.differences(&new);
         let has_changed = |name| differences.at_once.contains(&name);
@@ -104,8 +109,32 @@ impl Reloader {
             running.send_replace(tls);
         }
         self.running = self.running.taking_over(&new);
-        say_problems(&warnings);
+        warnings.iter().for_each(log);
         Ok(differences)
+    }
+}
+
+/// Logs what a file says that is wrong or odd.
+fn log(problem: &Problem) {
+    match problem.severity {
+        Severity::Error => tracing::error!("{problem}"),
+        Severity::Warning => tracing::warn!("{problem}"),
+    }
+}
+
+/// Logs in one line that strangers can use the data server, where they can: eKuiper's defaults let them.
+pub fn warn_of_open_data_server(server: &ServerSettings) {
+    let local = server.ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
+    let asks = !server.tokens.is_empty()
+        || server.jwt.is_some()
+        || server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
+    if !local && !asks {
+        tracing::warn!(
+            "the data server listens on {}:{} for anybody: set source.httpServerIp, source.httpServerTokens, \
+             source.httpServerJwt or source.httpServerTls.clientCaFile",
+            server.ip,
+            server.port
+        );
     }
 }
 

@@ -14,11 +14,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use super::hosts::{Hosts, Joined, terms};
-use super::reload::{Reloader, rest_tls};
+use super::reload::{Reloader, rest_tls, warn_of_open_data_server};
 use super::{Etc, Failure, Interrupts, block_on, configure_service, end_at_once, say};
 use crate::api::{self, Keys};
 use crate::cluster::{Cluster, Introduction, Membership};
-use crate::io::websocket::ServerSettings;
 use crate::memory;
 use crate::service::{InCluster, Service, ServiceSettings, Summary};
 
@@ -186,20 +185,6 @@ fn reachable(rest: SocketAddr, membership: &Membership) -> String {
     match membership.host().rsplit_once(':') {
         Some((host, _)) if rest.ip().is_unspecified() => format!("{host}:{}", rest.port()),
         _ => rest.to_string(),
-    }
-}
-
-/// Says in one line that strangers can use the data server, where they can: eKuiper's defaults let them.
-fn warn_of_open_data_server(server: &ServerSettings) {
-    let local = server.ip.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
-    let asks = !server.tokens.is_empty() || server.tls.as_ref().is_some_and(|tls| tls.client_ca_file.is_some());
-    if !local && !asks {
-        tracing::warn!(
-            "the data server listens on {}:{} for anybody: set source.httpServerIp, source.httpServerTokens or \
-             source.httpServerTls.clientCaFile",
-            server.ip,
-            server.port
-        );
     }
 }
 

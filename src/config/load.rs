@@ -98,6 +98,7 @@ struct Loader {
 
 impl Loader {
     fn file(&mut self, path: &Path, read: fn(&mut Loader, &Document)) {
+        self.draft.config.files.push(path.to_owned());
         match Document::read(path) {
             Ok(document) => match document.root.value {
                 Value::Map(_) | Value::Null => read(self, &document),
@@ -135,6 +136,7 @@ impl Loader {
 
     /// The conf keys of one kind of sinks.
     fn sink_file(&mut self, path: &Path, kind: &str) {
+        self.draft.config.files.push(path.to_owned());
         match Document::read(path) {
             Ok(document) => {
                 let root = document.root.clone();

@@ -84,6 +84,8 @@ pub struct Config {
     pub sinks: PropertySets,
     /// named connections
     pub connections: Connections,
+    /// the files that it was read from
+    pub files: Vec<PathBuf>,
 }
 
 /// How lines of the log look.

@@ -45,6 +45,8 @@ impl Config {
             sources,
             sinks,
             connections,
+            // No setting: whoever reads a configuration again asks whether one is gone.
+            files: _,
         } = new;
         let ServerSettings {
             ip,
@@ -150,6 +152,7 @@ impl Config {
             sources: old.sources,
             sinks: old.sinks,
             connections: old.connections,
+            files: new.files.clone(),
         }
     }
 }

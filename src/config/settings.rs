@@ -276,6 +276,7 @@ fn unset() -> Config {
         sources: PropertySets::default(),
         sinks: PropertySets::default(),
         connections: Connections::default(),
+        files: Vec::new(),
     }
 }
 

@@ -63,6 +63,33 @@ async fn lists_and_tokens_are_read_again() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_gone_opens_nothing() {
+    let folder = Folder::new("reload-gone");
+    folder.write("etc/plutino.yaml", "source: {httpServerTokens: [one]}");
+    let mut command = folder.command();
+    command.env("KUIPER__SOURCE__HTTPSERVERIP", "0.0.0.0");
+    let served = Served::start(command);
+    let open = "the data server listens on 0.0.0.0:";
+    assert!(!served.has_said().contains(open), "{}", served.has_said());
+    assert_eq!(ask(&served, "POST", "/streams", "", STREAM).await.0, 201);
+    assert_eq!(ask(&served, "POST", "/rules", "", RULE).await.0, 201);
+    std::fs::remove_file(folder.path("etc/plutino.yaml")).unwrap();
+    served.signal("-HUP");
+    served.says(&["ERROR", "the old one goes on", "etc/plutino.yaml is gone"]);
+    assert_eq!([let_in(&served, "one").await, let_in(&served, "two").await], [101, 401]);
+
+    // An empty file says that no token is needed. That is loud, and what is odd is no error.
+    folder.write("etc/plutino.yaml", "nothing: {}");
+    served.signal("-HUP");
+    let line = served.says(&["unknown section nothing is ignored"]);
+    assert!(line.contains(" WARN "), "{line}");
+    let line = served.says(&[READ, "source.httpServerTokens"]);
+    assert!(line.contains(" INFO "), "{line}");
+    served.says(&["WARN", open, "for anybody"]);
+    assert_eq!(let_in(&served, "two").await, 101);
+}
+
+#[tokio::test]
 async fn a_data_server_that_does_not_listen_yet_begins_with_the_new_tokens() {
     let folder = Folder::new("reload-early");
     folder.write("etc/plutino.yaml", "source: {httpServerTokens: [one]}");
