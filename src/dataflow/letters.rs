@@ -20,7 +20,7 @@ pub enum RuleLetter {
     /// Results for the clients of the receiver's process.
     Results(ResultBatch),
     /// Results that the receiver of this letter had sent were taken: it may send as many bytes more.
-    ResultsTaken { rule: RuleKey, bytes: usize },
+    ResultsTaken(ResultsTaken),
 }
 
 /// Results of a rule, made in another process.
@@ -28,11 +28,23 @@ pub enum RuleLetter {
 pub struct ResultBatch {
     /// The version of the rule that has made them.
     pub rule: RuleKey,
+    /// Which batch of that version.
+    pub number: u64,
     /// The rule, whichever version of it the receiver runs.
     pub name: u64,
     /// Which form of results it is.
     pub form: u64,
     pub batch: Arc<MessageBatch>,
+}
+
+/// The answer to results.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResultsTaken {
+    pub rule: RuleKey,
+    pub number: u64,
+    pub bytes: usize,
+    /// How many messages have found a client here, by sink of the form; empty if the rule does not run here.
+    pub heard: Vec<usize>,
 }
 
 /// Rows of one thread that have passed the scan of a rule, and how far event time has come there.

@@ -50,11 +50,21 @@ pub struct Encoding {
 
 /// The way of results to the clients that other processes have.
 pub trait Elsewhere {
-    /// Sends messages of one form of the results ([`Encoding::name`]) to all other processes.
-    fn send(&self, form: u64, batch: &Arc<MessageBatch>);
+    /// Sends messages of one form of the results ([`Encoding::name`]) to all other processes. `unheard` are its sinks
+    /// that have found no client for all of them here.
+    fn send(&self, form: u64, batch: &Arc<MessageBatch>, unheard: Vec<Unheard>);
 
     /// Whether they take more. The rule is woken when that changes.
     fn ready(&self) -> bool;
+}
+
+/// A sink that has not found a client for all messages of a batch, so far.
+pub struct Unheard {
+    pub outlet: Arc<dyn Outlet>,
+    /// Its place among the sinks of the form.
+    pub place: usize,
+    /// How many have found one.
+    pub heard: usize,
 }
 
 /// The results of a rule.
@@ -179,11 +189,12 @@ impl Output {
         self.elsewhere = Some(elsewhere);
     }
 
-    /// Hands over results that were made in another process. A form that is not there has no sinks here.
-    pub fn send_on(&self, form: u64, batch: &Arc<MessageBatch>) {
+    /// Hands over results that were made in another process. Returns how many messages have found a client, by sink. A
+    /// form that is not there has no sinks here.
+    pub fn send_on(&self, form: u64, batch: &Arc<MessageBatch>) -> Vec<usize> {
         let known = self.forms.iter().find(|known| known.encoding.name == form);
         let outlets = known.into_iter().flat_map(|form| &form.encoding.outlets);
-        outlets.filter(|outlet| outlet.is_everywhere()).for_each(|outlet| outlet.send_on(batch));
+        outlets.map(|outlet| if outlet.is_everywhere() { outlet.send_on(batch) } else { 0 }).collect()
     }
 
     /// Whether the sinks take more results of other processes.
@@ -401,12 +412,8 @@ impl Output {
             form.hand_over_rows(received, &self.metrics);
         }
         for form in &mut self.forms {
-            let batch = form.hand_over_texts(received);
-            if let (Some(elsewhere), Some(batch)) = (&self.elsewhere, batch)
-                && form.is_everywhere()
-            {
-                elsewhere.send(form.encoding.name, &batch);
-            }
+            let elsewhere = self.elsewhere.as_deref().filter(|_| form.is_everywhere());
+            form.hand_over_texts(received, elsewhere);
         }
     }
 
@@ -624,10 +631,10 @@ impl Form {
         }
     }
 
-    /// Hands over the messages that have ended, and gives them; the open one stays.
-    fn hand_over_texts(&mut self, received: Option<Instant>) -> Option<Arc<MessageBatch>> {
+    /// Hands over the messages that have ended, to other processes, too; the open one stays.
+    fn hand_over_texts(&mut self, received: Option<Instant>, elsewhere: Option<&dyn Elsewhere>) {
         if self.done == 0 {
-            return None;
+            return;
         }
         let open = self.bytes.split_off(self.start);
         let bytes = std::mem::replace(&mut self.bytes, open);
@@ -641,10 +648,22 @@ impl Form {
         let batch = MessageBatch::new(bytes.into(), ends, text, received);
         let addresses = std::mem::take(&mut self.addresses);
         let batch = Arc::new(if addresses.is_empty() { batch } else { batch.addressed(addresses) });
-        for outlet in &self.encoding.outlets {
-            outlet.send(&batch);
+        let Some(elsewhere) = elsewhere else {
+            self.encoding.outlets.iter().for_each(|outlet| outlet.send(&batch));
+            return;
+        };
+        let mut unheard = Vec::new();
+        for (place, outlet) in self.encoding.outlets.iter().enumerate() {
+            if !outlet.is_everywhere() {
+                outlet.send(&batch);
+                continue;
+            }
+            let heard = outlet.send_on(&batch);
+            if heard < batch.len() {
+                unheard.push(Unheard { outlet: outlet.clone(), place, heard });
+            }
         }
-        Some(batch)
+        elsewhere.send(self.encoding.name, &batch, unheard);
     }
 
     fn abandon(&mut self) {

@@ -3,13 +3,15 @@
 //! A rule makes a result in one process, and any process may have clients of its sinks. So what goes to a sink whose
 //! clients may be anywhere goes to every other process, too, once: one worker there hands it to the sink, which knows its
 //! clients. It goes whether there are clients or not: who connects gets what is sent from then on, and no process waits
-//! for news of another's clients. Processes replace a rule one after the other, so results are addressed to a rule and
-//! a form of its results by name: whichever version runs there hands them on.
+//! for news of another's clients. A message is lost for want of a client once each process has answered that it has
+//! none. Processes replace a rule one after the other, so results are addressed to a rule and a form of its results by
+//! name: whichever version runs there hands them on.
 //!
 //! Of each rule, `IN_FLIGHT` bytes may be on their way to a process; beyond that the rule's streams wait, as they do for
 //! a client of this process with `slowClient: block`. A process says that it has taken results once its sink takes more.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
@@ -20,8 +22,8 @@ use crate::io::queue::MessageBatch;
 
 use super::cluster::Post;
 use super::command::RuleKey;
-use super::letters::{ResultBatch, RuleLetter};
-use super::output::Elsewhere;
+use super::letters::{ResultBatch, ResultsTaken, RuleLetter};
+use super::output::{Elsewhere, Unheard};
 
 /// Bytes of a rule's results that may be on their way to a process before the rule waits.
 const IN_FLIGHT: usize = 8 << 20;
@@ -35,6 +37,10 @@ pub struct Relay {
     name: u64,
     post: Post<RuleLetter>,
     processes: Box<[Remote]>,
+    /// the number of the next batch
+    next: Cell<u64>,
+    /// batches that have not found all their clients here, in the order of their numbers
+    unheard: RefCell<VecDeque<Sent>>,
     /// what waits for the relay: the inputs of the rule's streams, and the rule itself
     waiting: RefCell<Vec<Activator>>,
 }
@@ -46,12 +52,23 @@ struct Remote {
     in_flight: Cell<usize>,
 }
 
+/// A batch that other processes may have clients for.
+struct Sent {
+    number: u64,
+    batch: Arc<MessageBatch>,
+    sinks: Vec<Unheard>,
+    /// how many processes have not answered
+    awaited: usize,
+}
+
 impl Relay {
     /// The way of a rule's results to these workers, one of each other process.
     pub fn new(rule: RuleKey, id: &str, post: Post<RuleLetter>, workers: impl Iterator<Item = usize>) -> Relay {
         let remote = |worker| Remote { worker, in_flight: Cell::new(0) };
         let name = FixedState::default().hash_one(id);
-        Relay { rule, name, post, processes: workers.map(remote).collect(), waiting: RefCell::default() }
+        let processes = workers.map(remote).collect();
+        let (next, unheard, waiting) = Default::default();
+        Relay { rule, name, post, processes, next, unheard, waiting }
     }
 
     /// The rule in the letters of all processes.
@@ -69,8 +86,15 @@ impl Relay {
         self.processes.iter().any(|remote| remote.in_flight.get() >= IN_FLIGHT)
     }
 
-    /// A worker says that so many bytes were taken.
-    pub fn taken(&self, worker: usize, bytes: usize) {
+    /// Whether it is not known yet of all messages whether they have found a client.
+    pub fn awaits_answers(&self) -> bool {
+        !self.unheard.borrow().is_empty()
+    }
+
+    /// A worker says that results were taken.
+    pub fn taken(&self, worker: usize, taken: &ResultsTaken) {
+        let bytes = taken.bytes;
+        self.is_answered(taken);
         let was_full = self.is_full();
         for remote in self.processes.iter().filter(|remote| remote.worker == worker) {
             remote.in_flight.set(remote.in_flight.get().saturating_sub(bytes));
@@ -79,13 +103,36 @@ impl Relay {
             self.waiting.borrow().iter().for_each(Activator::activate);
         }
     }
+
+    /// Adds the clients of another process; after the last one, what has found nobody is lost.
+    fn is_answered(&self, taken: &ResultsTaken) {
+        let mut unheard = self.unheard.borrow_mut();
+        let Some(place) = unheard.iter().position(|sent| sent.number == taken.number) else { return };
+        let sent = &mut unheard[place];
+        for sink in &mut sent.sinks {
+            sink.heard += taken.heard.get(sink.place).copied().unwrap_or(0);
+        }
+        sent.awaited -= 1;
+        if sent.awaited == 0
+            && let Some(Sent { batch, sinks, .. }) = unheard.remove(place)
+        {
+            for Unheard { outlet, heard, .. } in sinks {
+                outlet.finds_nobody(&batch, batch.len().saturating_sub(heard));
+            }
+        }
+    }
 }
 
 impl Elsewhere for Relay {
-    fn send(&self, form: u64, batch: &Arc<MessageBatch>) {
+    fn send(&self, form: u64, batch: &Arc<MessageBatch>, unheard: Vec<Unheard>) {
+        let number = self.next.replace(self.next.get() + 1);
+        if !unheard.is_empty() {
+            let (batch, awaited) = (batch.clone(), self.processes.len());
+            self.unheard.borrow_mut().push_back(Sent { number, batch, sinks: unheard, awaited });
+        }
         for remote in &self.processes {
             remote.in_flight.set(remote.in_flight.get() + cost(batch));
-            let results = ResultBatch { rule: self.rule, name: self.name, form, batch: batch.clone() };
+            let results = ResultBatch { rule: self.rule, number, name: self.name, form, batch: batch.clone() };
             self.post.send(remote.worker, RuleLetter::Results(results));
         }
     }

@@ -34,6 +34,7 @@ use super::cluster::{self, Seat, SharedWorker, Traffic};
 use super::command::{Command, RuleKey, StreamKey};
 use super::letters::RuleLetter;
 use super::output::Output;
+use super::relay::Relay;
 use super::scan::StreamScan;
 use super::table::{self, Tables};
 use super::timers::{Timers, WorkerClock};
@@ -200,6 +201,8 @@ struct WorkerLoop {
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
     /// results of other processes that sinks have taken, and will say so when they take more
     unsettled: Vec<Unsettled>,
+    /// of rules that have ended: other processes have not said yet whether they had clients for the last results
+    unanswered: HashMap<RuleKey, Rc<Relay>>,
 }
 
 impl WorkerLoop {
@@ -240,6 +243,7 @@ impl WorkerLoop {
             settling: Vec::new(),
             ending: Vec::new(),
             unsettled: Vec::new(),
+            unanswered: HashMap::new(),
         }
     }
 

@@ -590,10 +590,15 @@ pub trait Outlet: Send + Sync {
         false
     }
 
-    /// Takes a batch that was made in another process, and counted there.
-    fn send_on(&self, batch: &Arc<MessageBatch>) {
+    /// Takes a batch for the clients in this process, and returns how many of its messages found one. The others may find
+    /// theirs elsewhere: they are no loss yet.
+    fn send_on(&self, batch: &Arc<MessageBatch>) -> usize {
         self.send(batch);
+        batch.len()
     }
+
+    /// Counts messages of a batch that have found no client in any process.
+    fn finds_nobody(&self, _batch: &MessageBatch, _messages: usize) {}
 }
 
 /// A rule's way out to a sink that takes rows as they are. Called by a worker, so it never waits.

@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use crate::metrics::Place;
 
 use super::super::command::{Command, Letters, RuleKey};
-use super::super::letters::{ForwardedRows, ResultBatch, RuleLetter};
+use super::super::letters::{ForwardedRows, ResultBatch, ResultsTaken, RuleLetter};
 use super::super::queue::Refused;
 use super::super::relay;
 use super::WorkerLoop;
@@ -68,11 +68,9 @@ impl Mailbox {
 /// Results of another process whose sender waits until the rule's sinks take more.
 pub(super) struct Unsettled {
     from: usize,
-    /// the version that has sent them
-    rule: RuleKey,
     /// the version that has them here, if the rule runs here
     taker: Option<RuleKey>,
-    bytes: usize,
+    answer: ResultsTaken,
 }
 
 impl WorkerLoop {
@@ -93,10 +91,7 @@ impl WorkerLoop {
                     forward.iter().for_each(|forward| forward.taken(rows));
                 }
                 RuleLetter::Results(results) => self.results_came(from, results),
-                RuleLetter::ResultsTaken { rule, bytes } => {
-                    let relay = self.rules.get(&rule).and_then(|rule| rule.relay.as_ref());
-                    relay.iter().for_each(|relay| relay.taken(from, bytes));
-                }
+                RuleLetter::ResultsTaken(taken) => self.results_taken(from, &taken),
             }
         }
         true
@@ -104,13 +99,26 @@ impl WorkerLoop {
 
     /// Results of a rule that does not run here are nobody's: no client has come for them yet.
     fn results_came(&mut self, from: usize, results: ResultBatch) {
-        let ResultBatch { rule, name, form, batch } = results;
+        let ResultBatch { rule, number, name, form, batch } = results;
         let taker = self.relayed.get(&name).copied();
-        if let Some(rule) = taker.and_then(|key| self.rules.get(&key)) {
-            rule.output.borrow().send_on(form, &batch);
-        }
-        self.unsettled.push(Unsettled { from, rule, taker, bytes: relay::cost(&batch) });
+        let runs = taker.and_then(|key| self.rules.get(&key));
+        let heard = runs.map(|rule| rule.output.borrow().send_on(form, &batch)).unwrap_or_default();
+        let answer = ResultsTaken { rule, number, bytes: relay::cost(&batch), heard };
+        self.unsettled.push(Unsettled { from, taker, answer });
         self.settle_results();
+    }
+
+    fn results_taken(&mut self, from: usize, taken: &ResultsTaken) {
+        match self.rules.get(&taken.rule) {
+            Some(rule) => rule.relay.iter().for_each(|relay| relay.taken(from, taken)),
+            None => {
+                let Some(relay) = self.unanswered.get(&taken.rule) else { return };
+                relay.taken(from, taken);
+                if !relay.awaits_answers() {
+                    self.unanswered.remove(&taken.rule);
+                }
+            }
+        }
     }
 
     /// Lets other processes send more results where the sinks take more.
@@ -120,10 +128,10 @@ impl WorkerLoop {
         }
         let (Some(shared), rules) = (&self.shared, &self.rules) else { return };
         let takes_on = |rule: &RuleKey| rules.get(rule).is_none_or(|rule| rule.output.borrow().takes_on());
-        self.unsettled.retain(|Unsettled { from, rule, taker, bytes }| {
+        self.unsettled.retain(|Unsettled { from, taker, answer }| {
             let settled = taker.as_ref().is_none_or(takes_on);
             if settled {
-                shared.post().send(*from, RuleLetter::ResultsTaken { rule: *rule, bytes: *bytes });
+                shared.post().send(*from, RuleLetter::ResultsTaken(answer.clone()));
             }
             !settled
         });

@@ -313,6 +313,9 @@ impl WorkerLoop {
         if let Some((_, output)) = self.gathering.remove(&rule.slot) {
             output.borrow_mut().finish();
         }
+        if let Some(relay) = rule.relay.iter().find(|relay| relay.awaits_answers()) {
+            self.unanswered.insert(key, relay.clone());
+        }
         for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }

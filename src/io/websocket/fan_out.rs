@@ -148,14 +148,8 @@ impl Outlet for SinkQueue {
         if batch.is_empty() {
             return;
         }
-        if let Some(addressed) = batch.by_address() {
-            let unknown = self.send_addressed(addressed);
-            self.tally.lose(Loss::Unknown, unknown);
-            return;
-        }
-        if self.send_to_all(batch) == 0 {
-            self.tally.lose(self.tally.unless_ended(Loss::NoClient), batch.len());
-        }
+        let heard = self.send_on(batch);
+        self.finds_nobody(batch, batch.len() - heard);
     }
 
     fn ready(&self) -> bool {
@@ -170,12 +164,17 @@ impl Outlet for SinkQueue {
         self.everywhere
     }
 
-    fn send_on(&self, batch: &Arc<MessageBatch>) {
-        // That nobody is here is no loss: the clients may be elsewhere.
+    fn send_on(&self, batch: &Arc<MessageBatch>) -> usize {
         match batch.by_address() {
-            Some(addressed) => _ = self.send_addressed(addressed),
-            None => _ = self.send_to_all(batch),
+            Some(addressed) => batch.len() - self.send_addressed(addressed),
+            None if self.send_to_all(batch) == 0 => 0,
+            None => batch.len(),
         }
+    }
+
+    fn finds_nobody(&self, batch: &MessageBatch, messages: usize) {
+        let cause = if batch.by_address().is_some() { Loss::Unknown } else { self.tally.unless_ended(Loss::NoClient) };
+        self.tally.lose(cause, messages);
     }
 }
 
