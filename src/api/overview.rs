@@ -23,14 +23,13 @@ async fn overview(State(service): State<Service>) -> Response {
     let mut states: BTreeMap<&str, u64> = BTreeMap::new();
     let mut lost: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut messages_in, mut messages_out, mut clients) = (0, 0, 0);
-    for rule in service.rules() {
-        // One that was dropped in between is not there any more.
-        let Ok(report) = service.rule_status(&rule.id).await else { continue };
+    let names: BTreeMap<String, String> = service.rules().into_iter().map(|rule| (rule.id, rule.name)).collect();
+    for (id, report) in service.rule_reports().await {
         *states.entry(state(report.phase)).or_default() += 1;
         for (cause, count) in report.losses.by_cause() {
             *lost.entry(cause).or_default() += count;
         }
-        let shown = of_rule(&rule.id, &rule.name, &report);
+        let shown = of_rule(&id, names.get(&id).map_or("", String::as_str), &report);
         messages_in += shown["in"].as_u64().unwrap_or(0);
         messages_out += shown["out"].as_u64().unwrap_or(0);
         clients += shown["clients"].as_u64().unwrap_or(0);

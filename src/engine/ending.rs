@@ -47,7 +47,7 @@ pub struct Totals {
 }
 
 impl Totals {
-    fn add_losses<'a>(&mut self, dropped: impl IntoIterator<Item = &'a (&'static str, u64)>) {
+    pub fn add_losses<'a>(&mut self, dropped: impl IntoIterator<Item = &'a (&'static str, u64)>) {
         dropped.into_iter().for_each(|(cause, count)| *self.lost.entry(cause).or_default() += count);
     }
 
@@ -157,6 +157,14 @@ impl Engine {
         (progress, waits)
     }
 
+    /// Counts of the rules that have ended. What still waits counts as lost.
+    pub fn totals(&self) -> Totals {
+        let mut totals = self.ledger.totals();
+        let unread = self.connectors.websockets.unread();
+        totals.add_losses([&(UNREAD, unread.iter().map(|(_, count)| count).sum())]);
+        totals
+    }
+
     /// Shuts down within `limit`: sources are closed, everything received is run, sinks send what waits and close their
     /// connections, and the rest is counted as lost.
     pub async fn stop(self, limit: Duration) -> Ended {
@@ -201,7 +209,7 @@ impl Engine {
             self.closings.wait().await;
         };
         let _ = tokio::time::timeout_at(began + limit, all).await;
-        let mut totals = self.ledger.totals();
+        let mut totals = self.totals();
         for (status, rule) in last.iter_mut().zip(&rules) {
             let mut ended = rule.status(&status.id, std::mem::take(&mut status.sources));
             // The counts are the final ones; the states of the links are those before the end.
@@ -216,8 +224,6 @@ impl Engine {
             .streams
             .values()
             .for_each(|stream| totals.add_losses([&(UNPROCESSED, stream.backlog().messages())]));
-        let unread = self.connectors.websockets.unread();
-        totals.add_losses([&(UNREAD, unread.iter().map(|(_, count)| count).sum())]);
         totals.lost.retain(|_, count| *count > 0);
         let threads = self.threads;
         let joined = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|thread| thread.stop()));

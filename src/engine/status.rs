@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
+use crate::dataflow::command::RuleKey;
 use crate::io::queue::Backlog;
 use crate::io::sink::OpenSink;
 use crate::io::source::OpenSource;
@@ -228,10 +229,16 @@ impl Engine {
         all.filter(|(stream, _)| stream == name).map(|(_, seen)| seen).max_by_key(|seen| seen.messages)
     }
 
-    /// Rules whose code has panicked: they get no more rows, and wait to be stopped.
-    pub fn failed(&self) -> Vec<String> {
+    /// Rules whose code has panicked, with their numbers: they get no more rows, and wait to be stopped.
+    pub fn failed(&self) -> Vec<(String, RuleKey)> {
         let running = self.running();
-        running.rules.iter().filter(|(_, rule)| rule.metrics.has_failed()).map(|(id, _)| id.clone()).collect()
+        let failed = running.rules.iter().filter(|(_, rule)| rule.metrics.has_failed());
+        failed.map(|(id, rule)| (id.clone(), rule.key)).collect()
+    }
+
+    /// The number of the running version of a rule, the same in all processes: see [`Engine::prepare_rule_as`].
+    pub fn number_of(&self, id: &str) -> Option<RuleKey> {
+        self.running().rules.get(id).map(|rule| rule.key)
     }
 
     /// The status of every lookup table, in the order of creation.

@@ -181,6 +181,11 @@ impl Service {
         locked(&self.inner.checkpoints).stored.remove(id);
     }
 
+    /// Whether the state of a rule is taken while it runs.
+    pub(super) fn takes_state(&self, id: &str) -> bool {
+        locked(&self.inner.checkpoints).paces.contains_key(id)
+    }
+
     /// Whether a state of a rule is on disk.
     pub(super) fn has_state(&self, id: &str) -> bool {
         locked(&self.inner.checkpoints).stored.contains(id)

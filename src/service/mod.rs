@@ -163,6 +163,8 @@ struct Inner {
     /// Set at the start.
     role: OnceLock<Role>,
     ready_rules: ReadyRules,
+    /// rules start together because process 0 says so
+    together: Mutex<Vec<Together>>,
     /// what schedules and waits are measured by
     clock: Clock,
     began: Instant,
@@ -248,6 +250,7 @@ impl Service {
             checkpoints: Mutex::default(),
             role: OnceLock::new(),
             ready_rules: ReadyRules::default(),
+            together: Mutex::default(),
             clock,
             began: Instant::now(),
         };
@@ -300,9 +303,8 @@ impl Service {
         // A trial that was being made has no engine any more.
         self.end_trials().await;
         let Some(engine) = engine else { return Summary::default() };
-        let summary = Mutex::new(Summary::default());
         let left = limit.saturating_sub(began.elapsed());
-        let _ = tokio::time::timeout(left / 2, self.stop_with_others(&engine, &summary)).await;
+        let (rules, stored_before) = self.stop_with_others(&engine, left / 2).await;
         let websockets = engine.websockets();
         let left = limit.saturating_sub(began.elapsed());
         // Rules keep their endpoints until their last messages are sent.
@@ -317,8 +319,9 @@ impl Service {
         let stored = ended.states.iter().filter(|(_, state)| state.is_ok()).count();
         let kept = ended.states.into_iter().filter(|(id, _)| view_of(id).is_none_or(|view| self.keeps_view(view)));
         self.keep_last(kept.collect()).await;
-        let Summary { rules, stored: stored_before, .. } = *locked(&summary);
-        Summary { rules: rules + ended.rules.len(), stored: stored_before + stored, totals: ended.totals }
+        let mut totals = ended.totals;
+        self.add_totals_elsewhere(&mut totals, limit.saturating_sub(began.elapsed())).await;
+        Summary { rules: rules + ended.rules.len(), stored: stored_before + stored, totals }
     }
 
     /// Stores a file ([`Uploads::put`]) and returns its path.
@@ -388,7 +391,7 @@ impl Service {
     pub async fn use_zone(&self, zone: jiff::tz::TimeZone) -> Result<(), ServiceError> {
         let engine = self.inner.engine.read().await;
         let engine = engine.as_ref().ok_or(ServiceError::Stopping)?;
-        self.use_zone_elsewhere(&zone).await?;
+        self.use_zone_elsewhere(&zone, &self.config().zone).await?;
         engine.use_zone(&zone);
         Arc::make_mut(&mut *locked(&self.inner.config)).zone = zone;
         Ok(())
@@ -451,11 +454,6 @@ impl Service {
         }
     }
 
-    /// Holds back the sources of what starts from now on; `None` once the service ends.
-    async fn start_together(&self) -> Option<Together> {
-        self.inner.engine.read().await.as_ref().map(Engine::start_together)
-    }
-
     /// The current configuration.
     pub fn config(&self) -> Arc<Config> {
         locked(&self.inner.config).clone()
@@ -476,6 +474,11 @@ impl Service {
     /// Whether other processes run the same rules.
     fn is_one_of_several(&self) -> bool {
         !matches!(self.role(), Role::Alone)
+    }
+
+    /// Whether it takes orders.
+    fn follows(&self) -> bool {
+        matches!(self.role(), Role::Follows(_))
     }
 
     /// Refuses what needs a single process.

@@ -36,13 +36,13 @@ impl Service {
     }
 
     /// Takes over the settings that can change while the service runs. The time zone only where `with_zone` says so:
-    /// another one may have been set over REST.
+    /// another one may have been set over REST. A process that takes orders has that of process 0.
     ///
     /// # Errors
     /// [`ServiceError::Stopping`]
     pub async fn reload(&self, reload: Reload, with_zone: bool) -> Result<(), ServiceError> {
         let Reload { config, access } = reload;
-        if with_zone {
+        if with_zone && !self.follows() {
             self.use_zone(config.zone.clone()).await?;
         }
         let websockets = self.inner.engine.read().await.as_ref().ok_or(ServiceError::Stopping)?.websockets();

@@ -138,9 +138,7 @@ impl Service {
     pub async fn resume(&self) {
         let together = self.start_together().await;
         self.resume_all().await;
-        if let Some(together) = together {
-            together.end().await;
-        }
+        self.begin_together(together).await;
     }
 
     async fn resume_all(&self) {

@@ -155,8 +155,8 @@ async fn patrol(timer: &Timer, inner: &Weak<Inner>) -> bool {
         }
         None => return false,
     };
-    for id in failed {
-        service.mark_failed(&id).await;
+    for (id, number) in failed {
+        service.mark_failed(&id, number).await;
     }
     service.hold_missing().await;
     // Tasks that have become due meanwhile need not wait for a change.

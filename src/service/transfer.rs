@@ -283,9 +283,7 @@ impl Service {
     pub async fn import_ruleset(&self, ruleset: Ruleset) -> Imported {
         let together = self.start_together().await;
         let imported = self.import_ruleset_unless(ruleset, &AtomicBool::new(false)).await;
-        if let Some(together) = together {
-            together.end().await;
-        }
+        self.begin_together(together).await;
         imported
     }
 
@@ -428,9 +426,7 @@ impl Service {
     async fn take_over(&self, all: Everything, refused: Everything, cancelled: &AtomicBool) -> Imported {
         let together = self.start_together().await;
         let imported = self.take_over_all(all, refused, cancelled).await;
-        if let Some(together) = together {
-            together.end().await;
-        }
+        self.begin_together(together).await;
         imported
     }
 

@@ -6,45 +6,12 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use tokio_tungstenite::connect_async;
 
-use super::process::serve::{Folder, Served, free_port, refused};
+use super::process::pair::Pair;
+use super::process::serve::{Served, refused};
 use super::process::{Client, next, send, stream};
 
 /// How long a process may outlive another one that dies.
 const AFTERLIFE: Duration = Duration::from_secs(5);
-
-/// Two processes, each in a folder of its own, which may start several times.
-struct Pair {
-    folders: [Folder; 2],
-    hosts: String,
-    workers: usize,
-}
-
-impl Pair {
-    fn new(name: &str) -> Pair {
-        let folders = [Folder::new(&format!("{name}-0")), Folder::new(&format!("{name}-1"))];
-        Pair { folders, hosts: format!("127.0.0.1:{},127.0.0.1:{}", free_port(), free_port()), workers: 1 }
-    }
-
-    fn with_workers(self, workers: usize) -> Pair {
-        Pair { workers, ..self }
-    }
-
-    fn command(&self, process: usize) -> std::process::Command {
-        let mut command = self.folders[process].command();
-        command.args(["--log", "warn,plutino=debug", "--hosts", &self.hosts, "--process", &process.to_string()]);
-        command.args(["--workers", &self.workers.to_string()]);
-        command
-    }
-
-    async fn start(&self) -> [Served; 2] {
-        self.start_with([self.command(0), self.command(1)]).await
-    }
-
-    async fn start_with(&self, commands: [std::process::Command; 2]) -> [Served; 2] {
-        let [first, second] = commands.map(|command| tokio::task::spawn_blocking(move || Served::start(command)));
-        [first.await.expect("it starts"), second.await.expect("it starts")]
-    }
-}
 
 async fn connect(served: &Served, path: &str) -> Client {
     connect_async(served.data_url(path)).await.expect("the endpoint is there").0
@@ -211,6 +178,40 @@ async fn nothing_is_lost_by_updates_in_two_processes_of_two_threads() {
 }
 
 #[tokio::test]
+async fn what_only_clients_of_another_process_get_is_delivered() {
+    let pair = Pair::new("serve-heard");
+    let processes = pair.start().await;
+    create_stream(&processes[0], "demo").await;
+    // The second sink has no client anywhere.
+    let sinks = ["/pass", "/unheard"].map(|path| json!({"websocket": {"path": path, "sendSingle": true}}));
+    let rule = json!({"id": "pass", "sql": "SELECT n FROM demo", "actions": sinks});
+    ask(&processes[0], "POST", "/rules", rule).await;
+    let (mut sender, mut receiver) = (connect(&processes[0], "/demo").await, connect(&processes[1], "/pass").await);
+    for n in 0..10 {
+        send(&mut sender, json!({"n": n}).to_string()).await;
+        assert_eq!(next(&mut receiver).await, Some(json!({"n": n})));
+    }
+    let began = Instant::now();
+    let shown = loop {
+        let shown = status(&processes[0], "pass").await;
+        if shown["sinks"][1]["dropped"] == json!({"no client": 10}) || began.elapsed() > AFTERLIFE {
+            break shown;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    let dropped = [0, 1].map(|sink| shown["sinks"][sink]["dropped"].clone());
+    assert_eq!(dropped, [json!({}), json!({"no client": 10})], "{shown}");
+    let [mut leader, _follower] = processes;
+    let end = tokio::task::spawn_blocking(move || {
+        leader.terminate();
+        leader.has_said()
+    });
+    assert_eq!(next(&mut receiver).await, None, "the client gets a close frame");
+    let said = end.await.expect("it ends");
+    assert!(said.contains("delivered 10 messages") && said.contains("lost 10 (10 no client)"), "{said}");
+}
+
+#[tokio::test]
 async fn a_rule_that_fails_in_one_process_stops_in_all() {
     let pair = Pair::new("serve-fail");
     let processes = pair.start().await;
@@ -293,6 +294,7 @@ async fn what_needs_a_single_process_is_refused() {
         ("POST", "/ruletest", trial),
         ("POST", "/config/uploads", json!({"name": "a.csv", "content": "a"})),
         ("GET", "/rules/pass/tap", Value::Null),
+        ("GET", "/streams/demo/messages", Value::Null),
     ] {
         let answer = processes[0].asks(method, path, &body).await;
         assert!(answer.status >= 400, "{path}: {} {}", answer.status, answer.body);
@@ -502,6 +504,41 @@ async fn a_rule_that_is_being_opened_elsewhere_does_not_delay_the_end() {
     assert_ne!(answer.status, 201, "{}", answer.body);
     assert!(processes[0].ends().success(), "{}", processes[0].has_said());
     assert!(began.elapsed() < AFTERLIFE, "{:?}", began.elapsed());
+}
+
+#[tokio::test]
+async fn states_of_a_process_that_does_not_answer_at_the_end_are_named() {
+    let pair = Pair::new("serve-late");
+    let mut processes = pair.start().await;
+    // Homes follow from names: some are in each process.
+    for name in ["p", "q", "r", "s"] {
+        create_stream(&processes[0], name).await;
+        let options = json!({"qos": 1, "checkpointInterval": "1h"});
+        let sql = format!("SELECT acc_count(*) AS c FROM {name}");
+        ask(&processes[0], "POST", "/rules", rule(&format!("counts-{name}"), &sql, options)).await;
+    }
+    processes[1].signal("-STOP");
+    let began = Instant::now();
+    processes[0].signal("-TERM");
+    processes[0].ends();
+    processes[1].signal("-CONT");
+    assert!(began.elapsed() < 2 * AFTERLIFE, "{:?}", began.elapsed());
+    let said = processes[0].has_said();
+    assert!(said.contains("its last state was not stored in time"), "{said}");
+}
+
+#[tokio::test]
+async fn a_time_zone_without_a_name_is_refused() {
+    let pair = Pair::new("serve-zone");
+    let commands = [0, 1].map(|process| {
+        let mut command = pair.command(process);
+        command.env("TZ", "XYZ-3");
+        command
+    });
+    let processes = pair.start_with(commands).await;
+    let answer = processes[0].asks("PATCH", "/configs", &json!({"timezone": "local"})).await;
+    assert!(answer.status >= 400, "{}", answer.status);
+    assert!(answer.body.contains("without an IANA name"), "{}", answer.body);
 }
 
 #[tokio::test]

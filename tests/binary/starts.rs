@@ -12,11 +12,13 @@ use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{accept_async, connect_async};
 
+use crate::process::pair::Pair;
 use crate::process::serve::{Folder, Served};
 use crate::process::{LIMIT, stream};
 
 const RULES: usize = 40;
 const MESSAGES: usize = 10;
+const STREAMS: [&str; 4] = ["p", "q", "r", "s"];
 
 /// A feed that sends all it has to each connection, at once.
 async fn feed() -> String {
@@ -37,10 +39,10 @@ async fn feed() -> String {
     address
 }
 
-fn streams(address: &str) -> [String; 2] {
+fn streams(address: &str) -> [String; STREAMS.len()] {
     let extra = json!({"addr": address}).to_string().replace('"', "\\\"");
     // They share a connection.
-    ["a", "b"].map(|name| {
+    STREAMS.map(|name| {
         format!(
             "CREATE STREAM {name} () WITH (TYPE=\"websocket\", DATASOURCE=\"/x\", FORMAT=\"json\", EXTRA=\"{extra}\")"
         )
@@ -49,7 +51,7 @@ fn streams(address: &str) -> [String; 2] {
 
 fn rules(action: &Value) -> Vec<Value> {
     let rule = |number: usize| {
-        let stream = ["a", "b"][number % 2];
+        let stream = STREAMS[number % STREAMS.len()];
         json!({"id": format!("r{number}"), "sql": format!("SELECT {number} AS rule FROM {stream}"), "actions": [action]})
     };
     (0..RULES).map(rule).collect()
@@ -82,6 +84,11 @@ async fn all_rules_of_a_file_see_the_first_messages() {
     assert!(came.is_ok() && seen.values().all(|count| *count == MESSAGES), "{seen:?}");
 }
 
+/// The name of the count of messages that a rule has read.
+fn read_of(rule: usize) -> String {
+    format!("source_{}_0_records_in_total", STREAMS[rule % STREAMS.len()])
+}
+
 /// What each rule has read, once none has to come.
 async fn read_by_rules(served: &Served) -> Vec<i64> {
     let mut seen = Vec::new();
@@ -90,8 +97,7 @@ async fn read_by_rules(served: &Served) -> Vec<i64> {
             seen.clear();
             for number in 0..RULES {
                 let status = served.asks("GET", &format!("/rules/r{number}/status"), &Value::Null).await.json();
-                let records = format!("source_{}_0_records_in_total", ["a", "b"][number % 2]);
-                seen.push(status[&records].as_i64().unwrap_or(0));
+                seen.push(status[&read_of(number)].as_i64().unwrap_or(0));
             }
             if seen.iter().all(|count| *count == MESSAGES as i64) {
                 break;
@@ -103,24 +109,49 @@ async fn read_by_rules(served: &Served) -> Vec<i64> {
     seen
 }
 
-#[tokio::test]
-async fn all_rules_that_start_with_the_service_or_an_import_see_the_first_messages() {
-    let folder = Folder::new("starts-served");
-    let mut served = folder.serve();
+/// Imports streams of a feed, and all rules.
+async fn import_all(served: &Served) {
     let statements = streams(&feed().await);
     let rules = rules(&json!({"nop": {}}));
     let texts = |items: Vec<(String, String)>| items.into_iter().collect::<BTreeMap<_, _>>();
     let ruleset = json!({
-        "streams": texts(["a", "b"].map(str::to_owned).into_iter().zip(statements).collect()),
+        "streams": texts(STREAMS.map(str::to_owned).into_iter().zip(statements).collect()),
         "tables": {},
         "rules": texts(rules.iter().map(|rule| (rule["id"].as_str().expect("an id").to_owned(), rule.to_string())).collect()),
     });
     let answer = served.asks("POST", "/data/import", &json!({"content": ruleset.to_string()})).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
+}
+
+#[tokio::test]
+async fn all_rules_that_start_with_the_service_or_an_import_see_the_first_messages() {
+    let folder = Folder::new("starts-served");
+    let mut served = folder.serve();
+    import_all(&served).await;
     assert_eq!(read_by_rules(&served).await, vec![MESSAGES as i64; RULES], "after an import");
     tokio::task::spawn_blocking(move || served.terminate()).await.expect("it ends");
     let served = folder.serve();
     assert_eq!(read_by_rules(&served).await, vec![MESSAGES as i64; RULES], "after a start");
+}
+
+#[tokio::test]
+async fn all_rules_of_two_processes_see_the_first_messages() {
+    let pair = Pair::new("starts-pair");
+    let processes = pair.start().await;
+    import_all(&processes[0]).await;
+    assert_eq!(read_by_rules(&processes[0]).await, vec![MESSAGES as i64; RULES], "after an import");
+    let mut elsewhere = 0;
+    for number in 0..STREAMS.len() {
+        let path = format!("/rules/r{number}/status");
+        let status = processes[1].asks("GET", &path, &Value::Null).await.json();
+        elsewhere += status[&read_of(number)].as_i64().unwrap_or(0);
+    }
+    assert!(elsewhere > 0, "process 1 reads some of the streams");
+    let [mut leader, mut follower] = processes;
+    let end = move || (leader.terminate(), follower.ends());
+    tokio::task::spawn_blocking(end).await.expect("they end");
+    let processes = pair.start().await;
+    assert_eq!(read_by_rules(&processes[0]).await, vec![MESSAGES as i64; RULES], "after a start");
 }
 
 #[tokio::test]

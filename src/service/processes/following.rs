@@ -4,9 +4,10 @@ use super::super::error::ServiceError;
 use super::super::store::{Change, RecordKind};
 use super::super::{Service, locked};
 use super::Role;
-use super::orders::{Answer, Event, Left, Order, Refusal, to_wire};
+use super::orders::{Answer, Event, Left, Order, Refusal, WireTotals, to_wire};
 use super::report::PartReport;
 use crate::cluster::Control;
+use crate::engine::{Engine, Totals};
 
 /// The link to process 0.
 pub(in crate::service) struct Following {
@@ -36,9 +37,9 @@ impl Service {
     }
 
     /// Tells process 0 that a rule has failed here; false: this process decides itself what becomes of it.
-    pub(in crate::service) async fn tell_failed(&self, id: &str, error: String) -> bool {
+    pub(in crate::service) async fn tell_failed(&self, id: &str, number: u64, error: String) -> bool {
         let Some(leader) = self.leader() else { return false };
-        leader.tell(&Event::Failed { id: id.to_owned(), error }).await;
+        leader.tell(&Event::Failed { id: id.to_owned(), number, error }).await;
         true
     }
 
@@ -59,6 +60,18 @@ impl Service {
                 Answer::Done
             }
             Order::Apply(changes) => self.apply_all(changes).await,
+            Order::StartTogether => {
+                let together = self.inner.engine.read().await.as_ref().map(Engine::start_together);
+                locked(&self.inner.together).extend(together);
+                Answer::Done
+            }
+            Order::BeginTogether => {
+                let together = locked(&self.inner.together).pop();
+                if let Some(together) = together {
+                    together.end().await;
+                }
+                Answer::Done
+            }
             Order::Prepare(recipe) => match self.prepare_part(recipe).await {
                 Ok(()) => Answer::Done,
                 Err(refusal) => Answer::Refused(refusal),
@@ -104,6 +117,14 @@ impl Service {
                 }
                 Answer::Reports(reports)
             }
+            Order::Totals => match self.inner.engine.read().await.as_ref() {
+                Some(engine) => {
+                    let Totals { delivered, lost, kept } = engine.totals();
+                    let lost = lost.into_iter().map(|(cause, count)| (cause.to_owned(), count)).collect();
+                    Answer::Totals(WireTotals { delivered, lost, kept })
+                }
+                None => Answer::Refused(Refusal::Stopping),
+            },
             Order::UseZone(zone) => match jiff::tz::TimeZone::get(&zone) {
                 Ok(zone) => match self.use_zone(zone).await {
                     Ok(()) => Answer::Done,

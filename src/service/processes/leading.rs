@@ -1,27 +1,31 @@
 //! What process 0 orders.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Mutex, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use jiff::tz::TimeZone;
 use tokio::sync::Semaphore;
 
 use super::super::error::ServiceError;
 use super::super::rules::text_of;
 use super::super::store::Change;
-use super::super::{Inner, Service, Summary, locked};
-use super::orders::{Answer, Begin, Event, Order, Recipe, Refusal, of_wire};
+use super::super::{Inner, Service, locked};
+use super::orders::{Answer, Begin, Event, Order, Recipe, Refusal, WireTotals, of_wire};
 use super::report::PartReport;
 use super::{LEADER, Role, answers};
 use crate::cluster::{Control, ControlSocket};
-use crate::engine::{Engine, Mark, PreparedRule, Replaced, StateAnswer, Stopped};
+use crate::engine::{Engine, LastStatus, Mark, PreparedRule, Replaced, StateAnswer, Stopped, Together, Totals};
+use crate::metrics::known_cause;
 
 /// How many states are on their way to this process at a time: each takes memory.
 const STATES: usize = 2;
 
-/// How long the other processes may take for a report.
-const REPORTING: Duration = Duration::from_secs(1);
+/// How long the other processes may take for a report. It may wait for a checkpoint that is sent over the same link: up
+/// to 256 MiB.
+const REPORTING: Duration = Duration::from_secs(3);
 
 /// The exit code of a process whose cluster ends because another process was told to.
 const ANOTHER_ENDS: u8 = 4;
@@ -32,6 +36,13 @@ pub(in crate::service) struct Followers {
     pub(super) host: String,
     links: Vec<Follower>,
     states: Semaphore,
+}
+
+/// Why a rule does not run in any process.
+pub(in crate::service) struct NotBegun {
+    pub text: String,
+    /// Its versions that have run in this process.
+    pub ended: Vec<Arc<LastStatus>>,
 }
 
 struct Follower {
@@ -146,6 +157,24 @@ impl Service {
         }
     }
 
+    /// Holds back the sources of what starts from now on, in all processes; `None` once the service ends.
+    pub(in crate::service) async fn start_together(&self) -> Option<Together> {
+        let together = self.inner.engine.read().await.as_ref().map(Engine::start_together)?;
+        if let Some(followers) = self.followers() {
+            followers.order(&Order::StartTogether).await;
+        }
+        Some(together)
+    }
+
+    /// All are there: their sources begin, in all processes.
+    pub(in crate::service) async fn begin_together(&self, together: Option<Together>) {
+        let Some(together) = together else { return };
+        if let Some(followers) = self.followers() {
+            followers.order(&Order::BeginTogether).await;
+        }
+        together.end().await;
+    }
+
     /// Opens everything that a rule needs in the other processes.
     ///
     /// # Errors
@@ -192,8 +221,11 @@ impl Service {
         id: &str,
         mut prepared: PreparedRule<'_>,
         carry: bool,
-    ) -> Result<Option<Replaced>, String> {
-        let Some(followers) = self.followers() else { return prepared.replace(carry).await.map_err(text_of) };
+    ) -> Result<Option<Replaced>, NotBegun> {
+        let Some(followers) = self.followers() else {
+            let alone = prepared.replace(carry).await;
+            return alone.map_err(|error| NotBegun { text: text_of(error), ended: Vec::new() });
+        };
         let home = prepared.home_process();
         let mut checkpoint = prepared.take_checkpoint();
         // Where the state moves to another process, the running version ends first.
@@ -248,8 +280,8 @@ impl Service {
                     self.abandon_elsewhere(id).await;
                     let stop = Order::Stop { id: id.to_owned(), message: String::new(), keep: false, letters: 0 };
                     followers.order(&stop).await;
-                    engine.stop_rule(id, false).await;
-                    return Err(error);
+                    let stopped = engine.stop_rule(id, false).await.map(|stopped| stopped.last);
+                    return Err(NotBegun { text: error, ended: replaced.into_iter().chain(stopped).collect() });
                 }
             }
         }
@@ -291,20 +323,45 @@ impl Service {
     }
 
     /// Stops all rules in all processes, if there are others, and stores their states: afterwards nothing is on its way
-    /// between the processes. Counts rules and states in `summary`.
-    pub(in crate::service) async fn stop_with_others(&self, engine: &Engine, summary: &Mutex<Summary>) {
-        if self.followers().is_none() {
-            return;
-        }
-        let stop = |id: String| async move {
-            let Some(stopped) = self.stop_everywhere(engine, &id, "", true).await else { return };
-            let stored = matches!(stopped.saved, Some(Ok(_)));
-            self.keep_state(None, &id, stopped.saved).await;
-            let mut summary = locked(summary);
-            summary.rules += 1;
-            summary.stored += usize::from(stored);
+    /// between the processes. Returns how many were stopped, and how many states are stored.
+    pub(in crate::service) async fn stop_with_others(&self, engine: &Engine, limit: Duration) -> (usize, usize) {
+        let Some(followers) = self.followers() else { return (0, 0) };
+        let counts = Mutex::new((0, 0));
+        let rules: Vec<String> = engine.status().await.into_iter().map(|rule| rule.id).collect();
+        // States of other processes, which are gone with them.
+        let far = rules.iter().filter(|id| self.takes_state(id) && engine.home_of(id) != Some(LEADER));
+        let unstored: Mutex<BTreeSet<String>> = Mutex::new(far.cloned().collect());
+        let stop = async |id: String| {
+            let is_far = locked(&unstored).contains(&id);
+            // Held until the state is on disk.
+            let _place = if is_far { followers.states.acquire().await.ok() } else { None };
+            let stopped = self.stop_everywhere(engine, &id, "", true).await;
+            let count = usize::from(stopped.is_some());
+            let saved = stopped.and_then(|stopped| stopped.saved);
+            let stored = matches!(saved, Some(Ok(_)));
+            self.keep_state(None, &id, saved).await;
+            locked(&unstored).remove(&id);
+            let mut counts = locked(&counts);
+            *counts = (counts.0 + count, counts.1 + usize::from(stored));
         };
-        join_all(engine.status().await.into_iter().map(|rule| stop(rule.id))).await;
+        let _ = tokio::time::timeout(limit, join_all(rules.into_iter().map(stop))).await;
+        for rule in &*locked(&unstored) {
+            tracing::warn!(rule, "its last state was not stored in time: it goes on from its last checkpoint");
+        }
+        *locked(&counts)
+    }
+
+    /// Adds the counts of the other processes that answer within `limit`.
+    pub(in crate::service) async fn add_totals_elsewhere(&self, totals: &mut Totals, limit: Duration) {
+        let Some(followers) = self.followers() else { return };
+        let asked = followers.links.iter().map(|link| tokio::time::timeout(limit, link.order(&Order::Totals)));
+        for answer in join_all(asked).await {
+            let Ok(Answer::Totals(WireTotals { delivered, lost, kept })) = answer else { continue };
+            totals.delivered += delivered;
+            totals.kept += kept;
+            let lost = lost.iter().filter(|(_, count)| *count > 0);
+            lost.for_each(|(cause, count)| totals.add_losses([&(known_cause(cause), *count)]));
+        }
     }
 
     /// The state of a rule, from the process that has it; `None` if there is none, or if it is stored already.
@@ -337,18 +394,31 @@ impl Service {
         }
     }
 
-    /// Sets the time zone of the other processes.
+    /// Sets the time zone of the other processes; `old` is the one before.
     ///
     /// # Errors
-    /// [`ServiceError`]
-    pub(in crate::service) async fn use_zone_elsewhere(&self, zone: &jiff::tz::TimeZone) -> Result<(), ServiceError> {
-        let (Some(followers), Some(zone)) = (self.followers(), zone.iana_name()) else { return Ok(()) };
-        for (follower, answer) in followers.order(&Order::UseZone(zone.to_owned())).await {
-            if let Answer::Refused(refusal) = answer {
-                return Err(follower.refuses(refusal));
+    /// [`ServiceError`]; no process has changed it then.
+    pub(in crate::service) async fn use_zone_elsewhere(
+        &self,
+        zone: &TimeZone,
+        old: &TimeZone,
+    ) -> Result<(), ServiceError> {
+        let Some(followers) = self.followers() else { return Ok(()) };
+        let Some(name) = zone.iana_name() else { return Err(ServiceError::Alone("a time zone without an IANA name")) };
+        let answers = followers.order(&Order::UseZone(name.to_owned())).await;
+        let (mut changed, mut refused) = (Vec::new(), None);
+        for (follower, answer) in answers {
+            match answer {
+                Answer::Refused(refusal) => refused = Some(follower.refuses(refusal)),
+                _ => changed.push(follower),
             }
         }
-        Ok(())
+        let Some(refused) = refused else { return Ok(()) };
+        if let Some(old) = old.iana_name() {
+            let undo = &Order::UseZone(old.to_owned());
+            join_all(changed.into_iter().map(|follower| follower.order(undo))).await;
+        }
+        Err(refused)
     }
 
     /// What the other processes say about rules: by process, its address and its reports in the order of the rules.
@@ -372,7 +442,7 @@ impl Service {
     /// Takes what another process tells.
     pub(super) async fn hear(self, event: Event) {
         match event {
-            Event::Failed { id, error } => self.fail_rule(&id, Some(error)).await,
+            Event::Failed { id, number, error } => self.fail_rule(&id, number, Some(error)).await,
             Event::Ends(process) => {
                 tracing::warn!("process {process} is told to end: all processes end");
                 self.ask_to_end(ANOTHER_ENDS);

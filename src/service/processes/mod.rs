@@ -24,7 +24,7 @@ use std::sync::{Arc, Weak};
 use super::{Inner, Service};
 use crate::cluster::{Answers, ControlSocket, Membership};
 pub(super) use following::Following;
-pub(super) use leading::Followers;
+pub(super) use leading::{Followers, NotBegun};
 pub(super) use orders::{Begin, Recipe, Refusal};
 pub use report::Share;
 

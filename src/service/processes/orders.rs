@@ -13,6 +13,10 @@ pub enum Order {
     Rules(Vec<String>),
     /// Changes of the catalog, all or none.
     Apply(Vec<Change>),
+    /// Sources of rules that begin from now on wait for [`Order::BeginTogether`].
+    StartTogether,
+    /// What has waited since [`Order::StartTogether`] begins.
+    BeginTogether,
     /// Opens everything that a rule needs; [`Order::Begin`] or [`Order::Abandon`] follows.
     Prepare(Recipe),
     /// Runs the rule that was opened, in place of the running version.
@@ -36,6 +40,8 @@ pub enum Order {
     Kept { id: String, mark: u64 },
     /// Reports on rules, in this order.
     Report(Vec<String>),
+    /// Counts the messages of the rules that have ended.
+    Totals,
     /// Sets the time zone of schedules and rules.
     UseZone(String),
 }
@@ -51,14 +57,15 @@ pub enum Answer {
     Saved(WireState),
     /// Of those rules that are there.
     Reports(Vec<Option<PartReport>>),
+    Totals(WireTotals),
     Refused(Refusal),
 }
 
 /// What another process tells process 0.
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// Code of a rule has failed.
-    Failed { id: String, error: String },
+    /// Code of the version with this number of a rule has failed.
+    Failed { id: String, number: u64, error: String },
     /// This process is told to end.
     Ends(usize),
 }
@@ -96,6 +103,14 @@ pub struct Left {
     pub letters: u64,
     /// Its last state.
     pub saved: WireState,
+}
+
+/// [`crate::engine::Totals`] as they are sent.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct WireTotals {
+    pub delivered: u64,
+    pub lost: Vec<(String, u64)>,
+    pub kept: u64,
 }
 
 /// The state of a rule as it is sent: its bytes and its mark, or why there is none.

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::super::definition::{Definition, Planned};
 use super::super::error::ServiceError;
-use super::super::processes::Refusal;
+use super::super::processes::{NotBegun, Refusal};
 use super::super::status::{Baseline, Phase};
 use super::super::store::Change;
 use super::super::topology::Topology;
@@ -148,22 +148,24 @@ impl Service {
     }
 
     /// Ends a rule whose code has panicked, and schedules its retry; process 0 does where there are several.
-    pub(in crate::service) async fn mark_failed(&self, id: &str) {
+    pub(in crate::service) async fn mark_failed(&self, id: &str, number: u64) {
         let status = match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.rule_status(id).await,
             None => return,
         };
         let error = status.and_then(|status| status.last_error).map(|(_, text)| text).unwrap_or_default();
-        if !self.tell_failed(id, error).await {
-            self.fail_rule(id, None).await;
+        if !self.tell_failed(id, number, error).await {
+            self.fail_rule(id, number, None).await;
         }
     }
 
-    /// Ends a rule that has failed, and schedules its retry. `error` is what another process says.
-    pub(in crate::service) async fn fail_rule(&self, id: &str, error: Option<String>) {
+    /// Ends a rule that has failed, and schedules its retry, unless another version than `number` runs by now. `error` is
+    /// what another process says.
+    pub(in crate::service) async fn fail_rule(&self, id: &str, number: u64, error: Option<String>) {
         let Some(entry) = self.entry(id) else { return };
         let _life = entry.life.lock().await;
-        if entry.phase() != Phase::Running {
+        let running = self.inner.engine.read().await.as_ref().and_then(|engine| engine.number_of(id));
+        if entry.phase() != Phase::Running || running != Some(number) {
             return;
         }
         let _ = self.halt(&entry, "", true).await;
@@ -248,7 +250,10 @@ impl Service {
                 self.begin_checkpoints(&entry.id, checkpoint_interval).await;
                 Ok(())
             }
-            Err(text) => {
+            Err(NotBegun { text, ended }) => {
+                let mut state = locked(&entry.state);
+                ended.into_iter().for_each(|last| state.past.add(last));
+                drop(state);
                 fail(entry, text.clone());
                 Err(NotStarted::Failed(text))
             }

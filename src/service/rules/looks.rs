@@ -70,8 +70,9 @@ impl Service {
     /// Keeps all messages of a stream from now on.
     ///
     /// # Errors
-    /// [`ServiceError::NoRelation`], [`ServiceError::NotRecorded`]
+    /// [`ServiceError::NoRelation`], [`ServiceError::NotRecorded`], [`ServiceError::Alone`]
     pub async fn record_stream(&self, name: &str) -> Result<MessageReader, ServiceError> {
+        self.needs_one_process("a recording")?;
         self.relation(Relation::Stream, name)?;
         let recorded = match self.inner.engine.read().await.as_ref() {
             Some(engine) => engine.record_stream(name),

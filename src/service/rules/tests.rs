@@ -28,6 +28,11 @@ impl Run {
         (report.phase, report.next_start)
     }
 
+    /// Of the running version.
+    async fn number(&self, id: &str) -> u64 {
+        self.service.inner.engine.read().await.as_ref().and_then(|engine| engine.number_of(id)).unwrap_or_default()
+    }
+
     async fn end(self) {
         self.service.stop().await;
         let _ = std::fs::remove_dir_all(&self.data);
@@ -48,7 +53,8 @@ async fn failing(run: &Run) -> i64 {
     let restart = r#""restartStrategy": {"attempts": 3, "delay": 600000}"#;
     let sink = r#"{"websocket": {"path": "/taken"}}"#;
     run.service.create_rule(&rule("failed", sink, restart)).await.unwrap();
-    run.service.mark_failed("failed").await;
+    let number = run.number("failed").await;
+    run.service.mark_failed("failed", number).await;
     run.phase("failed").await.1
 }
 
@@ -131,5 +137,18 @@ async fn a_running_rule_takes_up_the_new_definition_of_its_stream() {
         assert_eq!(there(), [false, true, false], "{path}");
     }
     assert_eq!((run.phase("runs").await.0, run.phase("nightly").await.0), (Phase::Running, Phase::Scheduled));
+    run.end().await;
+}
+
+#[tokio::test]
+async fn a_failure_of_an_older_version_does_not_stop_a_rule() {
+    let run = Run::new().await;
+    run.service.create_rule(&rule("runs", NOP, "")).await.unwrap();
+    let old = run.number("runs").await;
+    run.service.restart_rule("runs").await.unwrap();
+    run.service.fail_rule("runs", old, Some("late".to_owned())).await;
+    assert_eq!(run.phase("runs").await.0, Phase::Running);
+    run.service.fail_rule("runs", run.number("runs").await, Some("now".to_owned())).await;
+    assert_eq!(run.phase("runs").await.0, Phase::Failed);
     run.end().await;
 }

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod http;
+pub mod pair;
 pub mod serve;
 
 use std::io::Write;
