@@ -109,25 +109,29 @@ pub fn terms(verb: &str, config: &Config) -> Vec<Term> {
     ]
 }
 
-/// The rule files, by what is in them.
+/// The rule files, by the beginning of their digests in the order of the command line: `sha256sum` tells which differs.
 pub fn term_of_files(files: &[PathBuf]) -> Result<Term, Failure> {
-    let mut contents = Vec::new();
+    let mut digests = Vec::new();
     for file in files {
         let read = std::fs::read(file);
-        contents.push(read.map_err(|error| Failure::Refused(format!("{}: {error}", file.display())))?);
+        let content = read.map_err(|error| Failure::Refused(format!("{}: {error}", file.display())))?;
+        digests.push(shown(Sha256::digest(&content)));
     }
-    let value = digest(contents.iter().map(Vec::as_slice));
-    Ok(Term { name: "the rule files".to_owned(), value })
+    Ok(Term { name: "the rule files".to_owned(), value: format!("sha256 {}", digests.join(" and ")) })
 }
 
-/// The beginning of a digest: enough to tell texts apart, and short enough to be compared by eye.
 fn digest<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hasher = Sha256::new();
     for part in parts {
         hasher.update(part);
         hasher.update([0]);
     }
-    hasher.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    shown(hasher.finalize())
+}
+
+/// The beginning of a digest: enough to tell texts apart, and short enough to be compared by eye.
+fn shown(digest: impl AsRef<[u8]>) -> String {
+    digest.as_ref().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{ErrorResponse, Request, 
 use tokio_tungstenite::tungstenite::http::{StatusCode, Uri};
 
 use super::Failure;
-use crate::io::websocket::{self, Settings, Wire};
+use crate::io::websocket::{self, DialError, Settings, Wire};
 
 /// Which endpoint, and how to reach it.
 #[derive(Args)]
@@ -20,6 +20,9 @@ pub struct Peer {
     /// Listen at this URL instead of dialling it
     #[arg(long)]
     pub listen: bool,
+    /// Token of a data server that asks for one: the header `Authorization: Bearer TOKEN`
+    #[arg(long, alias = "token", value_name = "TOKEN", conflicts_with = "listen")]
+    pub data_token: Option<String>,
     #[command(flatten)]
     pub access: Access,
 }
@@ -63,15 +66,18 @@ impl Url {
 }
 
 impl Access {
-    /// Dials a URL once, with a further header where there is one.
-    pub async fn dial(&self, url: &str, further: Option<&str>) -> Result<WebSocketStream<Wire>, Failure> {
+    /// Dials a URL once, with the token of the data server where there is one.
+    pub async fn dial(&self, url: &str, token: Option<&str>) -> Result<WebSocketStream<Wire>, Failure> {
         let url = Url::read(url)?;
         let mut headers = Map::new();
-        for header in self.headers.iter().map(String::as_str).chain(further) {
+        for header in &self.headers {
             let Some((name, value)) = header.split_once(':') else {
                 return Err(Failure::Usage(format!("--header {header:?}: expected NAME: VALUE")));
             };
             headers.insert(name.trim().to_owned(), json!(value.trim()));
+        }
+        if let Some(token) = token {
+            headers.insert("Authorization".to_owned(), json!(format!("Bearer {token}")));
         }
         let mut props = Map::from_iter([
             ("addr".to_owned(), json!(format!("{}:{}", url.host, url.port))),
@@ -83,7 +89,13 @@ impl Access {
             props.insert("rootCaPath".to_owned(), json!(ca.to_string_lossy()));
         }
         let (settings, _) = Settings::source(&url.path, &props).map_err(|error| Failure::Refused(error.to_string()))?;
-        websocket::dial(&settings).await.map_err(|error| Failure::Refused(error.to_string()))
+        websocket::dial(&settings).await.map_err(|error| {
+            let hint = match error {
+                DialError::Status { status: 401, .. } => "; pass a token with --header 'Authorization: Bearer TOKEN'",
+                _ => "",
+            };
+            Failure::Refused(format!("{error}{hint}"))
+        })
     }
 }
 
@@ -94,7 +106,7 @@ impl Peer {
 
     /// Dials once.
     pub async fn dial(&self) -> Result<WebSocketStream<Wire>, Failure> {
-        self.access.dial(&self.url, None).await
+        self.access.dial(&self.url, self.data_token.as_deref()).await
     }
 
     /// Listens at the URL's host and port, and reports the address.

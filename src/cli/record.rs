@@ -85,9 +85,12 @@ impl Record {
                 let door = Door::at(self.service, self.token, self.access.ca, self.access.insecure);
                 Origin::Stream { door, name }
             }
-            (None, url) => {
-                Origin::Peer(Peer { url: url.unwrap_or_default(), listen: self.listen, access: self.access })
-            }
+            (None, url) => Origin::Peer(Peer {
+                url: url.unwrap_or_default(),
+                listen: self.listen,
+                data_token: None,
+                access: self.access,
+            }),
         };
         let of = match &origin {
             Origin::Peer(peer) => peer.url.clone(),

@@ -137,10 +137,17 @@ impl Watch {
                 url.push_str(&query);
             }
         }
-        let token = self.data_token.as_deref().map(|token| format!("Authorization: Bearer {token}"));
-        let mut socket = match self.access.dial(&url, token.as_deref()).await {
+        let mut socket = match self.access.dial(&url, self.data_token.as_deref()).await {
             Ok(socket) => socket,
-            Err(Failure::Refused(why)) => return Ok(Ended::Cut(why)),
+            Err(Failure::Refused(why)) => {
+                let hint = match view {
+                    Some(_) => {
+                        "; the configuration in --etc says where it is: for another data server, name the URL of the view"
+                    }
+                    None => "",
+                };
+                return Ok(Ended::Cut(format!("{why}{hint}")));
+            }
             Err(failure) => return Err(failure),
         };
         if let Some(view) = view {
