@@ -1,0 +1,226 @@
+//! Subscriptions of a view: which clients watch which part at which rate.
+//!
+//! Clients with the same parameters, claims and rate are a cohort. A cohort watches the parts of a division, whose lives
+//! are kept only while somebody watches them.
+
+use std::sync::Arc;
+
+use slab::Slab;
+use smallvec::SmallVec;
+
+use super::{FIRST_CUT, Joined, Place, View, part_key};
+use crate::value::Text;
+use crate::view::Sequence;
+use crate::view::cohort::{Cohort, Member, Phase};
+use crate::view::cursor;
+use crate::view::filter::Filter;
+use crate::view::form::Form;
+use crate::view::frame::GapReason;
+use crate::view::lives::{Division, Part, PartKey};
+use crate::view::mailbox::Mailbox;
+use crate::view::rate::Rate;
+
+impl View {
+    /// The number of an existing subscription.
+    pub(in crate::view) fn number(&self, filter: &Filter, every: Rate) -> Option<u64> {
+        let cohort = self.by_identity.get(&(filter.identity(), every))?;
+        Some(self.cohorts[*cohort as usize].s)
+    }
+
+    /// The parameters of a subscription, for its client.
+    pub(in crate::view) fn params(&self, place: Place) -> serde_json::Map<String, serde_json::Value> {
+        self.cohorts.get(place.cohort as usize).map(|cohort| cohort.filter.params_json()).unwrap_or_default()
+    }
+
+    /// Adds a subscription. `number` gives a number `s` that no other subscription has.
+    #[expect(clippy::too_many_arguments, reason = "what a client asks for and how it is reached, in one step")]
+    pub fn subscribe(
+        &mut self,
+        filter: Filter,
+        every: Rate,
+        from: Option<&str>,
+        mailbox: &Arc<Mailbox>,
+        slot: u32,
+        number: impl FnOnce() -> u64,
+        now: i64,
+    ) -> Joined {
+        let cohort = self.cohort(filter, every, number);
+        let (epoch, last) = (self.cohorts[cohort as usize].epoch.clone(), self.changed(cohort));
+        let (holds, phase) = match from.map(|from| (from, cursor::resume(from, &epoch))) {
+            None => (0, Phase::Start),
+            Some((from, Err(why))) => (0, Phase::Gap { from: from.into(), why }),
+            // This run has no cut with such a number.
+            Some((from, Ok(at))) if at > self.sequence => {
+                (0, Phase::Gap { from: from.into(), why: GapReason::Restart })
+            }
+            Some((from, Ok(at))) if at < self.horizon(cohort) => {
+                (0, Phase::Gap { from: from.into(), why: GapReason::Expired })
+            }
+            Some((_, Ok(at))) => (if at >= last { last } else { at }, Phase::Follow),
+        };
+        let resumed = matches!(phase, Phase::Follow);
+        match &phase {
+            Phase::Follow => self.counters.resumed += 1,
+            Phase::Gap { why, .. } => self.counters.gap(*why),
+            _ => {}
+        }
+        let told = if resumed { from.map_or(0, |from| cursor::resume(from, &epoch).unwrap_or(0)) } else { 0 };
+        let found = &mut self.cohorts[cohort as usize];
+        let lacks = !resumed || holds < last;
+        let mut member = Member {
+            mailbox: mailbox.clone(),
+            slot,
+            called: false,
+            due: true,
+            holds,
+            // The number of cuts that a resumed client lacks is unknown: at most all.
+            cuts: found.cuts - last.saturating_sub(holds).min(FIRST_CUT),
+            told,
+            behind_since: lacks.then_some(now),
+            phase,
+        };
+        member.call();
+        let member = found.members.insert(member) as u32;
+        Joined { place: Place { cohort, member }, s: found.s, resumed }
+    }
+
+    /// Removes a subscription.
+    pub fn unsubscribe(&mut self, place: Place, now: i64) {
+        let Some(cohort) = self.cohorts.get_mut(place.cohort as usize) else { return };
+        cohort.members.try_remove(place.member as usize);
+        if cohort.members.is_empty() {
+            self.drop_cohort(place.cohort, now);
+        }
+    }
+
+    pub(super) fn drop_cohort(&mut self, number: u32, now: i64) {
+        let cohort = self.cohorts.remove(number as usize);
+        self.by_identity.remove(&(cohort.filter.identity(), cohort.every));
+        if let Some(division) = cohort.division.and_then(|place| self.divisions.get_mut(place)) {
+            for part in cohort.parts {
+                division.unwatch(part, number, now + self.about.retain);
+            }
+        }
+    }
+
+    fn cohort(&mut self, filter: Filter, every: Rate, number: impl FnOnce() -> u64) -> u32 {
+        let identity = (filter.identity(), every);
+        if let Some(&cohort) = self.by_identity.get(&identity) {
+            return cohort;
+        }
+        let epoch = self.epoch(&identity.0);
+        let number = Cohort {
+            s: number(),
+            filter,
+            every,
+            epoch,
+            division: None,
+            parts: SmallVec::new(),
+            members: Slab::with_capacity(1),
+            cuts: FIRST_CUT,
+            marked: 0,
+            due: false,
+            ticks: 0,
+            shared: None,
+            snapshot: None,
+        };
+        let cohort = self.cohorts.insert(number) as u32;
+        self.by_identity.insert(identity, cohort);
+        self.attach(cohort);
+        cohort
+    }
+
+    pub(super) fn epoch(&self, identity: &str) -> Text {
+        cursor::epoch(&self.run, &(self.about.name.as_str(), self.incarnation, self.about.definition, identity))
+    }
+
+    /// Finds or makes the parts that a cohort watches.
+    pub(super) fn attach(&mut self, cohort: u32) {
+        let about = self.about.clone();
+        let (columns, keys) = self.cohorts[cohort as usize].filter.parts(&about);
+        if keys.is_empty() {
+            return;
+        }
+        let place = self.division(&columns);
+        let sequence = self.sequence;
+        let mut parts = SmallVec::new();
+        for key in &keys {
+            let (part, made) = self.divisions[place].part_or_insert(key, sequence);
+            if made {
+                self.populate(place, part, key);
+            }
+            self.divisions[place].watch(part, cohort);
+            parts.push(part);
+        }
+        let cohort = &mut self.cohorts[cohort as usize];
+        (cohort.division, cohort.parts) = (Some(place), parts);
+    }
+
+    /// The division by these columns, made with lives for all rows if it does not exist.
+    fn division(&mut self, columns: &SmallVec<[u8; 4]>) -> usize {
+        if let Some((place, _)) = self.divisions.iter().find(|(_, division)| division.columns == *columns) {
+            return place;
+        }
+        let about = self.about.clone();
+        let fixed = |place: usize| columns.iter().any(|&column| about.parts[column as usize].in_key == Some(place));
+        let lazy = !columns.is_empty() && (0..about.key.len()).all(fixed);
+        let mut division = Division::new(columns.clone(), lazy);
+        if !lazy {
+            for (number, entry) in &mut self.rows.entries {
+                let Some(row) = &entry.row else { continue };
+                let bytes = row.len();
+                let key = part_key(&about, columns, entry);
+                let (part, _) = division.part_or_insert(&key, self.sequence);
+                division.begin(number as u32, part, bytes, self.sequence);
+                entry.lives += 1;
+            }
+        }
+        self.divisions.insert(division)
+    }
+
+    /// Begins the lives of rows in a new part of the division by the key.
+    fn populate(&mut self, place: usize, part: u32, key: &PartKey) {
+        let about = self.about.clone();
+        let division = &self.divisions[place];
+        let mut wanted = vec![None; about.key.len()];
+        for (&column, form) in division.columns.iter().zip(key) {
+            if let Some(place) = about.parts[column as usize].in_key {
+                wanted[place] = Some(form.clone());
+            }
+        }
+        let wanted: Vec<Form> = wanted.into_iter().map(Option::unwrap_or_default).collect();
+        for entry in self.rows.candidates(&wanted) {
+            let found = &self.rows.entries[entry as usize];
+            let Some(row) = &found.row else { continue };
+            if part_key(&about, &self.divisions[place].columns, found) != *key {
+                continue;
+            }
+            let bytes = row.len();
+            self.divisions[place].begin(entry, part, bytes, self.sequence);
+            self.rows.entries[entry as usize].lives += 1;
+        }
+    }
+
+    /// The last cut that changed the part of a cohort.
+    pub(in crate::view) fn changed(&self, cohort: u32) -> Sequence {
+        self.over_parts(cohort, |part| part.changed)
+    }
+
+    /// Cursors before this cut cannot resume.
+    pub(in crate::view) fn horizon(&self, cohort: u32) -> Sequence {
+        self.over_parts(cohort, |part| part.horizon)
+    }
+
+    fn over_parts(&self, cohort: u32, of: impl Fn(&Part) -> Sequence) -> Sequence {
+        let cohort = &self.cohorts[cohort as usize];
+        let Some(division) = cohort.division.map(|place| &self.divisions[place]) else { return 0 };
+        cohort.parts.iter().map(|&part| of(&division.parts[part as usize])).max().unwrap_or(0)
+    }
+
+    pub(super) fn end_members(&mut self, cohort: u32) {
+        for (_, member) in &mut self.cohorts[cohort as usize].members {
+            member.phase = Phase::Gone;
+            member.call();
+        }
+    }
+}
