@@ -12,7 +12,7 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::remote::{Door, bearer, unreachable};
+use super::remote::{Door, bearer, sent, unreachable};
 use super::{Failure, Interrupts, block_on, say};
 use crate::api;
 use crate::sql::{self, SyntaxError};
@@ -200,14 +200,14 @@ impl Asked {
 
     /// The body of a successful answer.
     fn ask(&self, method: &str, path: &str, body: &str) -> Result<String, Failure> {
-        let (at, limit) = (format!("{}{path}", self.base), Some(PATIENCE));
-        let sent = match method {
+        let limit = Some(PATIENCE);
+        let path = if method == "POST" { format!("{path}?details") } else { path.to_owned() };
+        let mut answer = sent(&self.base, &path, |at| match method {
             "GET" => self.allowed(self.agent.get(at)).config().timeout_global(limit).build().call(),
             "DELETE" => self.allowed(self.agent.delete(at)).config().timeout_global(limit).build().call(),
-            _ => self.allowed(self.agent.post(at + "?details")).config().timeout_global(limit).build().send(body),
-        };
-        let mut answer = sent.map_err(|error| self.unreachable(&error))?;
-        let text = answer.body_mut().read_to_string().map_err(|error| self.unreachable(&error))?;
+            _ => self.allowed(self.agent.post(at)).config().timeout_global(limit).build().send(body),
+        })?;
+        let text = answer.body_mut().read_to_string().map_err(|error| unreachable(&self.base, &error))?;
         if answer.status().is_success() {
             return Ok(text);
         }
@@ -270,10 +270,6 @@ impl Asked {
             };
             Failure::Service(format!("cannot read the results at {at}: {error}{hint}"))
         })
-    }
-
-    fn unreachable(&self, error: &ureq::Error) -> Failure {
-        unreachable(&self.base, error)
     }
 }
 

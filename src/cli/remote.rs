@@ -8,6 +8,7 @@
 mod client;
 mod relations;
 mod rules;
+mod sending;
 mod settings;
 mod tls;
 mod transfer;
@@ -22,7 +23,8 @@ use serde_json::{Map, Value, json};
 use super::Failure;
 use client::{Answer, Service};
 
-pub use client::{Door, bearer, escaped, unreachable};
+pub use client::{Door, bearer, escaped};
+pub use sending::{sent, unreachable};
 
 /// How long the service may take to answer.
 const PATIENCE: Duration = Duration::from_secs(60);

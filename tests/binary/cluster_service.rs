@@ -281,6 +281,37 @@ async fn a_process_without_the_catalog_says_where_it_is() {
 }
 
 #[tokio::test]
+async fn verbs_may_name_any_process() {
+    let pair = Pair::new("serve-verbs");
+    let plutino = |arguments: &[&str], token: &str, url: &str| {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_plutino"));
+        command.args(arguments).env("PLUTINO_URL", url).env("PLUTINO_TOKEN", token);
+        command.current_dir(&pair.folders[0].0).output().expect("the binary starts")
+    };
+    assert!(plutino(&["token", "key", "ops.key"], "", "").status.success());
+    let token = plutino(&["token", "create", "--key", "ops.key"], "", "");
+    let token = String::from_utf8(token.stdout).expect("a token");
+    for folder in &pair.folders {
+        folder.write("etc/plutino.yaml", "basic: {authentication: true}");
+        let key = std::fs::read_to_string(pair.folders[0].path("ops.pub")).expect("the public key");
+        folder.write("etc/mgmt/ops.pub", &key);
+    }
+    let processes = pair.start().await;
+    let (rule, sql) = (rule("pass", "SELECT n FROM demo", json!({})).to_string(), stream("demo", "", ""));
+    for (arguments, says) in [
+        (&["create", "stream", "demo", sql.trim_start_matches("CREATE STREAM demo ")][..], "Stream demo is created."),
+        (&["create", "rule", "pass", &rule][..], "Rule pass was created"),
+        (&["show", "rules"][..], "\"pass\""),
+        (&["stop", "rule", "pass"][..], "Rule pass was stopped."),
+        (&["drop", "rule", "pass"][..], "Rule pass is dropped."),
+    ] {
+        let done = plutino(arguments, token.trim(), &processes[1].url(""));
+        let said = String::from_utf8_lossy(&done.stdout);
+        assert!(done.status.success() && said.contains(says), "{arguments:?}: {done:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_needs_a_single_process_is_refused() {
     let pair = Pair::new("serve-alone");
     let processes = pair.start().await;

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::Failure;
-use super::remote::{Door, unreachable};
+use super::remote::{Door, sent};
 
 pub use status::Status;
 pub use tap::Tap;
@@ -35,13 +35,10 @@ impl Asked {
     /// The JSON of an answer.
     fn get(&self, path: &str) -> Result<Value, Failure> {
         let base = &self.base;
-        let request = self.agent.get(format!("{base}{path}"));
-        let request = match &self.token {
-            Some(token) => request.header("authorization", token.as_str()),
-            None => request,
-        };
-        let sent = request.call();
-        let mut answer = sent.map_err(|error| unreachable(base, &error))?;
+        let mut answer = sent(base, path, |at| match &self.token {
+            Some(token) => self.agent.get(at).header("authorization", token).call(),
+            None => self.agent.get(at).call(),
+        })?;
         let status = answer.status();
         let body = answer.body_mut().read_to_string();
         let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} ended early: {error}")))?;

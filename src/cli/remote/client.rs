@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::Value;
 use ureq::unversioned::resolver::DefaultResolver;
 
+use super::sending::sent;
 use super::tls;
 use crate::api;
 use crate::cli::{Failure, config_of, say};
@@ -56,7 +57,9 @@ impl Door {
 
     /// A client that trusts whom `--ca` or `--insecure` say. It gives up after `patience`.
     pub fn agent(&self, patience: Option<Duration>) -> Result<ureq::Agent, Failure> {
-        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience).build();
+        let agent = ureq::Agent::config_builder().http_status_as_error(false).timeout_global(patience);
+        // `sent` follows those that it trusts, with body and token.
+        let agent = agent.max_redirects(0).build();
         if self.ca.is_none() && !self.insecure {
             return Ok(agent.into());
         }
@@ -71,13 +74,11 @@ impl Door {
     /// The body of an answer as a stream: it can be large.
     pub fn download(&self, path: &str) -> Result<impl std::io::Read + use<>, Failure> {
         let base = self.base()?;
-        let request = self.agent(None)?.get(format!("{base}{path}"));
-        let request = match self.authorization() {
-            Some(token) => request.header("authorization", token),
-            None => request,
-        };
-        let sent = request.call();
-        let answer = sent.map_err(|error| unreachable(&base, &error))?;
+        let (agent, token) = (self.agent(None)?, self.authorization());
+        let answer = sent(&base, path, |at| match &token {
+            Some(token) => agent.get(at).header("authorization", token).call(),
+            None => agent.get(at).call(),
+        })?;
         let status = answer.status();
         let mut body = answer.into_body();
         if !status.is_success() {
@@ -97,13 +98,6 @@ impl Door {
 pub fn bearer(token: Option<&str>) -> Option<String> {
     let token = token.map(str::trim).filter(|token| !token.is_empty())?;
     Some(if token.contains(' ') { token.to_owned() } else { format!("Bearer {token}") })
-}
-
-/// The service did not answer: why, and what to do.
-pub fn unreachable(base: &str, error: &ureq::Error) -> Failure {
-    let hint =
-        tls::hint(error).unwrap_or("start it with `plutino serve`, or say where it is with --url or PLUTINO_URL");
-    Failure::Refused(format!("cannot reach the service at {base}: {error}; {hint}"))
 }
 
 /// The address at which a client on this machine reaches a server that listens on `address`.
@@ -129,46 +123,44 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn get(&self, path: &str) -> Result<Answer, Failure> {
-        self.answer(self.allowed(self.agent.get(self.at(path))).call())
+        self.answer(path, |at| self.allowed(self.agent.get(at)).call())
     }
 
     pub(super) fn delete(&self, path: &str) -> Result<Answer, Failure> {
-        self.answer(self.allowed(self.agent.delete(self.at(path))).call())
+        self.answer(path, |at| self.allowed(self.agent.delete(at)).call())
     }
 
     pub(super) fn put(&self, path: &str, body: &str) -> Result<Answer, Failure> {
-        let request = self.allowed(self.agent.put(self.at(path))).header("content-type", "application/json");
-        let request = request.header("x-plutino-details", "warnings");
-        self.answer(request.send(body))
+        self.answer(path, |at| self.with_json(self.agent.put(at)).send(body))
     }
 
     pub(super) fn post(&self, path: &str, body: &str) -> Result<Answer, Failure> {
-        let mut at = self.at(path);
+        let mut path = path.to_owned();
         if self.details {
-            at.push_str(if at.contains('?') { "&details" } else { "?details" });
+            path.push_str(if path.contains('?') { "&details" } else { "?details" });
         }
-        let request = self.allowed(self.agent.post(at)).header("content-type", "application/json");
-        let request = request.header("x-plutino-details", "warnings");
-        self.answer(request.send(body))
+        self.answer(&path, |at| self.with_json(self.agent.post(at)).send(body))
     }
 
-    pub(super) fn allowed<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+    fn with_json<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        let request = self.allowed(request).header("content-type", "application/json");
+        request.header("x-plutino-details", "warnings")
+    }
+
+    fn allowed<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
         match &self.token {
             Some(token) => request.header("authorization", token.as_str()),
             None => request,
         }
     }
 
-    pub(super) fn at(&self, path: &str) -> String {
-        format!("{}{path}", self.base)
-    }
-
-    pub(super) fn answer(
+    fn answer(
         &self,
-        sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+        path: &str,
+        send: impl Fn(String) -> Result<ureq::http::Response<ureq::Body>, ureq::Error>,
     ) -> Result<Answer, Failure> {
         let base = &self.base;
-        let mut response = sent.map_err(|error| unreachable(base, &error))?;
+        let mut response = sent(base, path, send)?;
         let status = response.status().as_u16();
         let body = response.body_mut().with_config().limit(LARGEST).read_to_string();
         let body = body.map_err(|error| Failure::Refused(format!("the answer of {base} ended early: {error}")))?;
