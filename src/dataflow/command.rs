@@ -153,6 +153,20 @@ pub struct Left {
     pub state: StateAnswer,
     /// How many letters with rows this thread has sent to its home.
     pub letters: u64,
+    /// Told once the other processes have left the rule, too, and no results are on their way between them.
+    pub elsewhere: Vec<oneshot::Receiver<()>>,
+}
+
+impl Left {
+    /// How a rule has left this thread and others, which had no state.
+    #[must_use]
+    pub fn with(mut self, others: Vec<Left>) -> Left {
+        for other in others {
+            self.letters += other.letters;
+            self.elsewhere.extend(other.elsewhere);
+        }
+        self
+    }
 }
 
 /// The part of a rule on one thread.

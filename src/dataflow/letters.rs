@@ -21,6 +21,8 @@ pub enum RuleLetter {
     Results(ResultBatch),
     /// Results that the receiver of this letter had sent were taken: it may send as many bytes more.
     ResultsTaken(ResultsTaken),
+    /// The sender has left this version of a rule, and sends no more results of it.
+    ResultsEnd(RuleKey),
 }
 
 /// Results of a rule, made in another process.

@@ -9,21 +9,26 @@
 //!
 //! Of each rule, `IN_FLIGHT` bytes may be on their way to a process; beyond that the rule's streams wait, as they do for
 //! a client of this process with `slowClient: block`. A process says that it has taken results once its sink takes more.
+//!
+//! The processes leave a rule one after the other, too. Each says when it sends no more results, and those that have left
+//! before it listen until then ([`Leaver`]).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
+use std::rc::Rc;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use timely::scheduling::Activator;
+use tokio::sync::oneshot;
 
 use crate::io::queue::MessageBatch;
 
 use super::cluster::Post;
 use super::command::RuleKey;
 use super::letters::{ResultBatch, ResultsTaken, RuleLetter};
-use super::output::{Elsewhere, Unheard};
+use super::output::{Elsewhere, Output, Unheard};
 
 /// Bytes of a rule's results that may be on their way to a process before the rule waits.
 const IN_FLIGHT: usize = 8 << 20;
@@ -86,9 +91,15 @@ impl Relay {
         self.processes.iter().any(|remote| remote.in_flight.get() >= IN_FLIGHT)
     }
 
-    /// Whether it is not known yet of all messages whether they have found a client.
-    pub fn awaits_answers(&self) -> bool {
-        !self.unheard.borrow().is_empty()
+    /// Tells the other processes that no more results come. Returns how many they are.
+    pub fn end(&self) -> usize {
+        self.processes.iter().for_each(|remote| self.post.send(remote.worker, RuleLetter::ResultsEnd(self.rule)));
+        self.processes.len()
+    }
+
+    /// Whether the other processes have taken all results.
+    fn is_settled(&self) -> bool {
+        self.processes.iter().all(|remote| remote.in_flight.get() == 0)
     }
 
     /// A worker says that results were taken.
@@ -120,6 +131,29 @@ impl Relay {
                 outlet.finds_nobody(&batch, batch.len().saturating_sub(heard));
             }
         }
+    }
+}
+
+/// A rule that has left its thread, until the other processes have left it and have taken its results.
+pub struct Leaver {
+    pub relay: Rc<Relay>,
+    /// its sinks, which get the results of the others
+    pub output: Rc<RefCell<Output>>,
+    /// how many processes have not left yet
+    pub awaited: usize,
+    /// told when nothing is on its way any more
+    pub done: oneshot::Sender<()>,
+}
+
+impl Leaver {
+    /// Whether its sinks are still open.
+    pub fn listens(&self) -> bool {
+        !self.done.is_closed()
+    }
+
+    /// Whether nothing is on its way any more.
+    pub fn is_over(&self) -> bool {
+        self.awaited == 0 && self.relay.is_settled()
     }
 }
 

@@ -34,7 +34,7 @@ use super::cluster::{self, Seat, SharedWorker, Traffic};
 use super::command::{Command, RuleKey, StreamKey};
 use super::letters::RuleLetter;
 use super::output::Output;
-use super::relay::Relay;
+use super::relay::Leaver;
 use super::scan::StreamScan;
 use super::table::{self, Tables};
 use super::timers::{Timers, WorkerClock};
@@ -201,8 +201,8 @@ struct WorkerLoop {
     ending: Vec<(Arc<[RuleKey]>, oneshot::Sender<()>)>,
     /// results of other processes that sinks have taken, and will say so when they take more
     unsettled: Vec<Unsettled>,
-    /// of rules that have ended: other processes have not said yet whether they had clients for the last results
-    unanswered: HashMap<RuleKey, Rc<Relay>>,
+    /// rules that have left, while results are on their way between the processes
+    leavers: HashMap<RuleKey, Leaver>,
 }
 
 impl WorkerLoop {
@@ -243,7 +243,7 @@ impl WorkerLoop {
             settling: Vec::new(),
             ending: Vec::new(),
             unsettled: Vec::new(),
-            unanswered: HashMap::new(),
+            leavers: HashMap::new(),
         }
     }
 

@@ -87,7 +87,7 @@ impl PreparedRule<'_> {
             last
         };
         engine.wake(&old.streams);
-        engine.close_in_time(last.clone()).await;
+        engine.close_in_time(last.clone(), left.elsewhere).await;
         Ok(Some(Replaced { last, saved: left.state, letters: left.letters }))
     }
 

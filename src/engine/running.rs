@@ -88,14 +88,16 @@ impl RuleCommands {
     /// the process that has it.
     pub async fn leave(self, leaving: Leaving) -> Left {
         let others = self.others.iter().map(|thread| drop_rule(thread, without_state(&leaving)));
-        let near = join_all(others).await.iter().map(|left| left.letters).sum();
-        if self.has_state {
-            let letters = Letters { near, ..leaving.letters };
-            return drop_rule(&self.home, Leaving { letters, ..leaving }).await;
-        }
-        let left = drop_rule(&self.home, without_state(&leaving)).await;
-        Left { state: None, letters: left.letters + near }
+        let others = join_all(others).await;
+        let leaving = if self.has_state { after(&others, leaving) } else { without_state(&leaving) };
+        drop_rule(&self.home, leaving).await.with(others)
     }
+}
+
+/// The same for the thread with the state, which waits for what the others have sent.
+fn after(others: &[Left], leaving: Leaving) -> Leaving {
+    let near = others.iter().map(|left| left.letters).sum();
+    Leaving { letters: Letters { near, ..leaving.letters }, ..leaving }
 }
 
 /// The same for a thread that has no state of the rule.
@@ -149,14 +151,15 @@ impl<'e> PreparedRule<'e> {
                 (false, false) => Left::default(),
             }
         };
-        let near = join_all(parts.others().map(replace)).await.iter().map(|left| left.letters).sum();
-        if parts.engine.processes.is_own(old.process) {
-            let letters = Letters { near, ..leaving.letters };
-            let leaving = Leaving { letters, save: leaving.save, ..without_state(leaving) };
-            return parts.begin(parts.threads.home, keeps, Some(leaving)).await;
-        }
-        let left = parts.begin(parts.threads.home, keeps, Some(without_state(leaving))).await;
-        Left { state: None, letters: left.letters + near }
+        let others = join_all(parts.others().map(replace)).await;
+        let at_home = without_state(leaving);
+        let has_state = parts.engine.processes.is_own(old.process);
+        let leaving = if has_state {
+            after(&others, Leaving { save: leaving.save, letters: leaving.letters, ..at_home })
+        } else {
+            at_home
+        };
+        parts.begin(parts.threads.home, keeps, Some(leaving)).await.with(others)
     }
 
     /// The rule, to be begun on its threads, and what home remembers of it.

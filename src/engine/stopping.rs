@@ -7,10 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::dataflow::command::{Leaving, Letters, StateAnswer, StreamKey};
-use crate::io::queue::Backlog;
+use crate::io::queue::{Backlog, WayOut};
+use crate::io::sink::OpenSink;
 use crate::io::source::OpenSource;
 use crate::io::{UNPROCESSED, UNSENT, loss};
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt, join_all};
+use tokio::sync::oneshot;
 
 use super::{Engine, FLUSH, LastStatus, RunningRule, RunningStream, SETTLE, StreamId};
 
@@ -54,7 +56,7 @@ impl Engine {
         let status = rule.status(id, sources);
         let sinks = rule.sinks.iter().map(|sink| sink.sink.clone()).enumerate().collect();
         let last = LastStatus::new(status, ended_sources(&rule, alone), sinks);
-        self.close_in_time(last.clone()).await;
+        self.close_in_time(last.clone(), left.elsewhere).await;
         Some(Stopped { last, saved: left.state, letters: left.letters })
     }
 
@@ -76,14 +78,33 @@ impl Engine {
     }
 
     /// Closes the links of an ended rule: at once if they are idle, else in the background. What they lose is logged.
-    pub(super) async fn close_in_time(&self, last: Arc<LastStatus>) {
+    /// `elsewhere` tells when the other processes have ended it, too: sinks whose clients get their results wait for it.
+    pub(super) async fn close_in_time(&self, last: Arc<LastStatus>, elsewhere: Vec<oneshot::Receiver<()>>) {
         self.ledger.ends(last.clone());
+        let listens = !elsewhere.is_empty();
         let sources = join_all(last.sources.iter().map(|(_, source, _)| source.leave()));
         let _ = tokio::time::timeout(SETTLE, sources).await;
-        join_all(last.sinks.iter().map(|(_, sink)| sink.leave_if_idle())).await;
+        let waits = move |sink: &dyn OpenSink| listens && is_everywhere(sink);
+        let idle = last.sinks.iter().filter(|(_, sink)| !waits(&**sink));
+        join_all(idle.map(|(_, sink)| sink.leave_if_idle())).await;
         let closing = async move {
+            let id = last.now().id;
+            let ended = async {
+                if tokio::time::timeout(FLUSH, join_all(elsewhere)).await.is_err() {
+                    tracing::warn!(rule = id, "the last results of other processes have not come in time");
+                }
+            };
+            let ended = ended.shared();
             let sources = join_all(last.sources.iter().map(|(_, source, _)| source.close()));
-            let sinks = join_all(last.sinks.iter().map(|(_, sink)| sink.close(FLUSH)));
+            let sinks = join_all(last.sinks.iter().map(|(_, sink)| {
+                let ended = ended.clone();
+                async move {
+                    if waits(&**sink) {
+                        ended.await;
+                    }
+                    sink.close(FLUSH).await;
+                }
+            }));
             tokio::join!(sources, sinks);
             last.closed.store(true, Ordering::Release);
             let status = last.now();
@@ -95,6 +116,11 @@ impl Engine {
         };
         self.closings.spawn_on(closing, &self.control);
     }
+}
+
+/// Whether the clients of a sink get results of other processes, too.
+fn is_everywhere(sink: &dyn OpenSink) -> bool {
+    matches!(sink.outlet(), WayOut::Messages(outlet) if outlet.is_everywhere())
 }
 
 /// Sources that ended with a rule, by their number among its sources.

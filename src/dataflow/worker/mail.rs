@@ -1,31 +1,36 @@
 //! Letters between the threads of a rule, where they arrive: rows go into the rule's queue, results of other processes to
 //! its sinks, and leave to send more to whoever waits for it.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
+use std::rc::Rc;
 
 use crate::metrics::Place;
 
 use super::super::command::{Command, Letters, RuleKey};
 use super::super::letters::{ForwardedRows, ResultBatch, ResultsTaken, RuleLetter};
+use super::super::output::Output;
 use super::super::queue::Refused;
-use super::super::relay;
+use super::super::relay::{self, Leaver};
 use super::WorkerLoop;
 
 /// Letters of the last so many rules that have gone are dropped: they were on their way.
 const GONE: usize = 64;
 
-/// The letters with rows that have come, by rule.
+/// What has come, by rule.
 #[derive(Default)]
 pub(super) struct Mailbox {
     rules: HashMap<RuleKey, Mail>,
     gone: VecDeque<RuleKey>,
 }
 
-/// The letters with rows that have come for a rule.
+/// What has come for a rule.
 #[derive(Default)]
 struct Mail {
-    /// how many, since the rule's threads began
+    /// how many letters with rows, since the rule's threads began
     letters: Letters,
+    /// how many processes have left the rule
+    left: usize,
     /// those that have come before the rule is here, with their senders
     early: Vec<(usize, ForwardedRows)>,
 }
@@ -47,17 +52,24 @@ impl Mailbox {
         self.rules.get_mut(&rule).map(|mail| std::mem::take(&mut mail.early)).unwrap_or_default()
     }
 
+    /// Another process has left a rule.
+    fn is_left(&mut self, rule: RuleKey) {
+        self.rules.entry(rule).or_default().left += 1;
+    }
+
     fn letters(&self, rule: RuleKey) -> Letters {
         self.rules.get(&rule).map(|mail| mail.letters).unwrap_or_default()
     }
 
-    /// Forgets the letters of a rule that has gone, or that will never be here.
-    pub(super) fn forget(&mut self, rule: RuleKey) {
-        self.rules.remove(&rule);
+    /// Forgets the letters of a rule that has gone, or that will never be here. Returns how many processes have left it
+    /// before.
+    pub(super) fn forget(&mut self, rule: RuleKey) -> usize {
+        let left = self.rules.remove(&rule).map_or(0, |mail| mail.left);
         if self.gone.len() == GONE {
             self.gone.pop_front();
         }
         self.gone.push_back(rule);
+        left
     }
 
     fn is_gone(&self, rule: RuleKey) -> bool {
@@ -68,7 +80,7 @@ impl Mailbox {
 /// Results of another process whose sender waits until the rule's sinks take more.
 pub(super) struct Unsettled {
     from: usize,
-    /// the version that has them here, if the rule runs here
+    /// the version that has them here, if the rule is here
     taker: Option<RuleKey>,
     answer: ResultsTaken,
 }
@@ -92,33 +104,53 @@ impl WorkerLoop {
                 }
                 RuleLetter::Results(results) => self.results_came(from, results),
                 RuleLetter::ResultsTaken(taken) => self.results_taken(from, &taken),
+                RuleLetter::ResultsEnd(rule) => self.results_end(rule),
             }
         }
         true
     }
 
-    /// Results of a rule that does not run here are nobody's: no client has come for them yet.
+    /// Results go to the version that has made them, also while it leaves, else to the one that runs. Where neither is
+    /// here they are nobody's: no client has come for them yet, or all have got a close frame.
     fn results_came(&mut self, from: usize, results: ResultBatch) {
         let ResultBatch { rule, number, name, form, batch } = results;
-        let taker = self.relayed.get(&name).copied();
-        let runs = taker.and_then(|key| self.rules.get(&key));
-        let heard = runs.map(|rule| rule.output.borrow().send_on(form, &batch)).unwrap_or_default();
+        let taker = self.output_of(&rule).map(|_| rule).or_else(|| self.relayed.get(&name).copied());
+        let output = taker.and_then(|key| self.output_of(&key));
+        let heard = output.map(|output| output.borrow().send_on(form, &batch)).unwrap_or_default();
         let answer = ResultsTaken { rule, number, bytes: relay::cost(&batch), heard };
         self.unsettled.push(Unsettled { from, taker, answer });
         self.settle_results();
     }
 
     fn results_taken(&mut self, from: usize, taken: &ResultsTaken) {
-        match self.rules.get(&taken.rule) {
-            Some(rule) => rule.relay.iter().for_each(|relay| relay.taken(from, taken)),
-            None => {
-                let Some(relay) = self.unanswered.get(&taken.rule) else { return };
-                relay.taken(from, taken);
-                if !relay.awaits_answers() {
-                    self.unanswered.remove(&taken.rule);
-                }
-            }
+        let runs = self.rules.get(&taken.rule).and_then(|rule| rule.relay.as_ref());
+        let relay = runs.or_else(|| self.leavers.get(&taken.rule).map(|leaver| &leaver.relay));
+        relay.iter().for_each(|relay| relay.taken(from, taken));
+        self.let_go(taken.rule);
+    }
+
+    fn results_end(&mut self, rule: RuleKey) {
+        match self.leavers.get_mut(&rule) {
+            Some(leaver) => leaver.awaited = leaver.awaited.saturating_sub(1),
+            None if self.mail.is_gone(rule) => {}
+            None => self.mail.is_left(rule),
         }
+        self.let_go(rule);
+    }
+
+    /// Closes a rule that has left once nothing is on its way any more.
+    pub(super) fn let_go(&mut self, rule: RuleKey) {
+        if self.leavers.get(&rule).is_some_and(Leaver::is_over)
+            && let Some(leaver) = self.leavers.remove(&rule)
+        {
+            let _ = leaver.done.send(());
+        }
+    }
+
+    /// The sinks of a version that runs here, or has left while the others had not.
+    fn output_of(&self, rule: &RuleKey) -> Option<&Rc<RefCell<Output>>> {
+        let runs = self.rules.get(rule).map(|rule| &rule.output);
+        runs.or_else(|| self.leavers.get(rule).filter(|leaver| leaver.listens()).map(|leaver| &leaver.output))
     }
 
     /// Lets other processes send more results where the sinks take more.
@@ -126,15 +158,17 @@ impl WorkerLoop {
         if self.unsettled.is_empty() {
             return;
         }
-        let (Some(shared), rules) = (&self.shared, &self.rules) else { return };
-        let takes_on = |rule: &RuleKey| rules.get(rule).is_none_or(|rule| rule.output.borrow().takes_on());
-        self.unsettled.retain(|Unsettled { from, taker, answer }| {
+        let mut unsettled = std::mem::take(&mut self.unsettled);
+        let Some(shared) = &self.shared else { return };
+        let takes_on = |rule: &RuleKey| self.output_of(rule).is_none_or(|output| output.borrow().takes_on());
+        unsettled.retain(|Unsettled { from, taker, answer }| {
             let settled = taker.as_ref().is_none_or(takes_on);
             if settled {
                 shared.post().send(*from, RuleLetter::ResultsTaken(answer.clone()));
             }
             !settled
         });
+        self.unsettled = unsettled;
     }
 
     fn rows_came(&mut self, from: usize, rows: ForwardedRows) {
@@ -222,7 +256,9 @@ mod tests {
         assert!(mail.is_gone(1) && mail.take_early(1).is_empty());
         assert_eq!((mail.letters(1).near, mail.letters(2).near), (0, 1));
         assert_eq!(mail.take_early(2).len(), 1);
-        (3..1_000).for_each(|rule| mail.forget(rule));
+        for rule in 3..1_000 {
+            mail.forget(rule);
+        }
         assert_eq!((mail.rules.len(), mail.gone.len()), (1, GONE));
         assert!(mail.is_gone(999) && !mail.is_gone(2));
     }

@@ -8,6 +8,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
+use tokio::sync::oneshot;
+
 use crate::metrics::RuleMetrics;
 use crate::plan::fingerprint::{self, Fingerprint};
 use crate::plan::physical::{Body, Input, Role, RulePlan, Scan, Stateful};
@@ -26,7 +28,7 @@ use super::super::operate::Operate;
 use super::super::operator::RuleOperator;
 use super::super::output::{Gathering, Output};
 use super::super::queue::RuleQueue;
-use super::super::relay::Relay;
+use super::super::relay::{Leaver, Relay};
 use super::super::scan::Target;
 use super::super::slots::SlotNames;
 use super::super::timers::Alarm;
@@ -297,14 +299,15 @@ impl WorkerLoop {
         self.settle(&[rule]);
         forward.iter().for_each(|forward| forward.flush());
         let state = save.and_then(|since| self.save_rule(rule, since));
-        self.drop_rule(rule);
+        let elsewhere = self.drop_rule(rule).into_iter().collect();
         ends.into_iter().for_each(|stream| self.drop_stream(stream));
-        Left { state, letters: forward.map_or(0, |forward| forward.letters()) }
+        Left { state, letters: forward.map_or(0, |forward| forward.letters()), elsewhere }
     }
 
-    fn drop_rule(&mut self, key: RuleKey) {
-        self.mail.forget(key);
-        let Some(rule) = self.rules.remove(&key) else { return };
+    /// Returns what tells when the other processes have left it, too.
+    fn drop_rule(&mut self, key: RuleKey) -> Option<oneshot::Receiver<()>> {
+        let left = self.mail.forget(key);
+        let rule = self.rules.remove(&key)?;
         if let Some(relay) = &rule.relay
             && self.relayed.get(&relay.name()) == Some(&key)
         {
@@ -313,9 +316,13 @@ impl WorkerLoop {
         if let Some((_, output)) = self.gathering.remove(&rule.slot) {
             output.borrow_mut().finish();
         }
-        if let Some(relay) = rule.relay.iter().find(|relay| relay.awaits_answers()) {
-            self.unanswered.insert(key, relay.clone());
-        }
+        let elsewhere = rule.relay.clone().map(|relay| {
+            let (done, elsewhere) = oneshot::channel();
+            let awaited = relay.end().saturating_sub(left);
+            self.leavers.insert(key, Leaver { relay, output: rule.output.clone(), awaited, done });
+            self.let_go(key);
+            elsewhere
+        });
         for stream in rule.streams.iter().filter_map(|stream| self.streams.get(stream)) {
             stream.scan.borrow_mut().remove(key);
         }
@@ -330,6 +337,7 @@ impl WorkerLoop {
         }
         drop(rule);
         self.network.sweep();
+        elsewhere
     }
 }
 
