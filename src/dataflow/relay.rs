@@ -11,24 +11,22 @@
 //! a client of this process with `slowClient: block`. A process says that it has taken results once its sink takes more.
 //!
 //! The processes leave a rule one after the other, too. Each says when it sends no more results, and those that have left
-//! before it listen until then ([`Leaver`]).
+//! before it listen until then (`worker/leaver.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::hash::BuildHasher;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use foldhash::quality::FixedState;
 use timely::scheduling::Activator;
-use tokio::sync::oneshot;
 
 use crate::io::queue::MessageBatch;
 
 use super::cluster::Post;
 use super::command::RuleKey;
 use super::letters::{ResultBatch, ResultsTaken, RuleLetter};
-use super::output::{Elsewhere, Output, Unheard};
+use super::output::{Elsewhere, Unheard};
 
 /// Bytes of a rule's results that may be on their way to a process before the rule waits.
 const IN_FLIGHT: usize = 8 << 20;
@@ -98,7 +96,7 @@ impl Relay {
     }
 
     /// Whether the other processes have taken all results.
-    fn is_settled(&self) -> bool {
+    pub fn is_settled(&self) -> bool {
         self.processes.iter().all(|remote| remote.in_flight.get() == 0)
     }
 
@@ -131,29 +129,6 @@ impl Relay {
                 outlet.finds_nobody(&batch, batch.len().saturating_sub(heard));
             }
         }
-    }
-}
-
-/// A rule that has left its thread, until the other processes have left it and have taken its results.
-pub struct Leaver {
-    pub relay: Rc<Relay>,
-    /// its sinks, which get the results of the others
-    pub output: Rc<RefCell<Output>>,
-    /// how many processes have not left yet
-    pub awaited: usize,
-    /// told when nothing is on its way any more
-    pub done: oneshot::Sender<()>,
-}
-
-impl Leaver {
-    /// Whether its sinks are still open.
-    pub fn listens(&self) -> bool {
-        !self.done.is_closed()
-    }
-
-    /// Whether nothing is on its way any more.
-    pub fn is_over(&self) -> bool {
-        self.awaited == 0 && self.relay.is_settled()
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! Where there are several data threads, each has a second worker, by which they send rows to each other (`cluster`).
 
+mod leaver;
 mod mail;
 mod rules;
 
@@ -34,12 +35,12 @@ use super::cluster::{self, Seat, SharedWorker, Traffic};
 use super::command::{Command, RuleKey, StreamKey};
 use super::letters::RuleLetter;
 use super::output::Output;
-use super::relay::Leaver;
 use super::scan::StreamScan;
 use super::table::{self, Tables};
 use super::timers::{Timers, WorkerClock};
 use super::view::{Network, Ran};
 
+use leaver::Leaver;
 use mail::{Mailbox, Unsettled};
 use rules::RunningRule;
 

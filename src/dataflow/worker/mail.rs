@@ -11,8 +11,9 @@ use super::super::command::{Command, Letters, RuleKey};
 use super::super::letters::{ForwardedRows, ResultBatch, ResultsTaken, RuleLetter};
 use super::super::output::Output;
 use super::super::queue::Refused;
-use super::super::relay::{self, Leaver};
+use super::super::relay;
 use super::WorkerLoop;
+use super::leaver::Leaver;
 
 /// Letters of the last so many rules that have gone are dropped: they were on their way.
 const GONE: usize = 64;

@@ -28,13 +28,14 @@ use super::super::operate::Operate;
 use super::super::operator::RuleOperator;
 use super::super::output::{Gathering, Output};
 use super::super::queue::RuleQueue;
-use super::super::relay::{Leaver, Relay};
+use super::super::relay::Relay;
 use super::super::scan::Target;
 use super::super::slots::SlotNames;
 use super::super::timers::Alarm;
 use super::super::view::{Beginning, ViewOperator};
 use super::super::window::slices_ahead;
 use super::WorkerLoop;
+use super::leaver::Leaver;
 
 pub(super) struct RunningRule {
     streams: Box<[StreamKey]>,
