@@ -312,9 +312,15 @@ async fn write_on(socket: &Socket, terms: &Settings, peer: &Peer) -> io::Result<
             let stream = &mut *locked(&socket.0);
             let (batch, start) = flight.rest();
             let count = stream.encoder.encode(batch, start, FLUSH_BYTES - bytes, &mut stream.out);
+            let is_whole = start + count == batch.len();
             flight.take(count);
             bytes += flight.bytes();
             flights.push(flight);
+            // Frames are larger than what they carry, so the limit may end a batch before `bytes` says so. What follows
+            // the rest of a batch must not be sent before it.
+            if !is_whole {
+                break;
+            }
         }
         if !flights.is_empty() {
             socket.flush().await?;
