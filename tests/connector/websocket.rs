@@ -445,6 +445,22 @@ async fn a_full_stream_slows_the_sender_and_loses_nothing() {
     sending.await.unwrap();
 }
 
+#[tokio::test]
+async fn a_flush_that_ends_within_a_batch_keeps_the_order() {
+    let hub = hub();
+    let link = hub.open_sink(sink(json!({"path": "/out"})), 0, signal().0).await.unwrap();
+    let mut client = client(hub.listening().unwrap(), "/out").await;
+    until(|| link.status().peers == 1).await;
+    // Of the first batch the messages fit into a flush of 256 KiB, but their frames do not.
+    let texts: Vec<String> = (0..12_010).map(|n| format!("{n:0>20}")).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    link.messages().send(&batch(&texts[..12_000]));
+    link.messages().send(&batch(&texts[12_000..]));
+    for expected in texts {
+        assert_eq!(text(&mut client).await, expected);
+    }
+}
+
 async fn slow(hub: &Websockets, policy: &str) -> (SinkLink, Client, Client, Arc<Notify>) {
     let (signal, wake) = signal();
     let settings = sink(json!({"path": "/out", "slowClient": policy, "clientQueue": {"messages": 100}}));
