@@ -5,13 +5,11 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use futures_util::future::{self, BoxFuture};
 
 use crate::io::queue::{MessageBatch, Outlet, WayOut};
-use crate::io::sink::{OpenSink, SinkSettings};
+use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::io::{LinkStatus, dropped};
 use crate::sync::locked;
 
@@ -22,10 +20,8 @@ pub const KEPT_BYTES: usize = 1 << 30;
 #[derive(Debug)]
 pub struct Capture {
     kept: Mutex<Kept>,
-    messages: AtomicU64,
-    bytes: AtomicU64,
+    taken: LocalCounts,
     dropped: AtomicU64,
-    since: SystemTime,
 }
 
 #[derive(Debug, Default)]
@@ -43,13 +39,7 @@ impl PartialEq for Capture {
 
 impl Default for Capture {
     fn default() -> Capture {
-        Capture {
-            kept: Mutex::default(),
-            messages: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            since: SystemTime::now(),
-        }
+        Capture { kept: Mutex::default(), taken: LocalCounts::begin(), dropped: AtomicU64::new(0) }
     }
 }
 
@@ -77,16 +67,7 @@ impl OpenSink for Arc<Capture> {
     }
 
     fn status(&self) -> LinkStatus {
-        LinkStatus {
-            messages: self.messages.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
-            dropped: dropped("nobody takes them", &self.dropped),
-            ..LinkStatus::local("capture", self.since)
-        }
-    }
-
-    fn close(&self, _flush: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(future::ready(()))
+        LinkStatus { dropped: dropped("nobody takes them", &self.dropped), ..self.taken.status("capture") }
     }
 }
 
@@ -97,8 +78,7 @@ impl Outlet for Capture {
             self.dropped.fetch_add(batch.len() as u64, Ordering::Relaxed);
             return;
         }
-        self.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
+        self.taken.add(batch);
         kept.bytes += batch.byte_len();
         kept.messages.extend(batch.messages());
     }

@@ -9,14 +9,14 @@ use std::fmt::Write as _;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use futures_util::future::{self, BoxFuture};
+use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::broadcast::{self, error::RecvError};
 
 use crate::io::queue::{MessageBatch, Outlet, WayOut};
-use crate::io::sink::{OpenSink, SinkSettings};
+use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::io::{LinkStatus, dropped};
 use crate::sync::locked;
 
@@ -72,13 +72,10 @@ impl EventPaths {
 pub struct EventSink {
     /// `None` once it has ended
     ring: Mutex<Option<broadcast::Sender<Arc<MessageBatch>>>>,
-    /// messages that came, whether somebody read them or not
-    messages: AtomicU64,
-    /// their bytes
-    bytes: AtomicU64,
+    /// what came, whether somebody read it or not
+    taken: LocalCounts,
     /// batches that slow clients lost
     dropped: AtomicU64,
-    since: SystemTime,
 }
 
 /// One client's place at a sink.
@@ -98,13 +95,7 @@ impl EventSink {
     /// A sink that nobody reads yet.
     pub fn open() -> Arc<EventSink> {
         let ring = Mutex::new(Some(broadcast::Sender::new(RING)));
-        Arc::new(EventSink {
-            ring,
-            messages: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-            dropped: AtomicU64::new(0),
-            since: SystemTime::now(),
-        })
+        Arc::new(EventSink { ring, taken: LocalCounts::begin(), dropped: AtomicU64::new(0) })
     }
 
     /// A place for a client, which sees what comes from now on; `None` if there are [`CLIENTS`] already, or the sink
@@ -128,8 +119,7 @@ impl EventSink {
 
 impl Outlet for EventSink {
     fn send(&self, batch: &Arc<MessageBatch>) {
-        self.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
-        self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
+        self.taken.add(batch);
         if let Some(ring) = locked(&self.ring).as_ref() {
             // That nobody reads is no error.
             let _ = ring.send(batch.clone());
@@ -151,16 +141,14 @@ impl OpenSink for Arc<EventSink> {
     fn status(&self) -> LinkStatus {
         LinkStatus {
             peers: self.watchers(),
-            messages: self.messages.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
             dropped: dropped("slow client", &self.dropped),
-            ..LinkStatus::local("events", self.since)
+            ..self.taken.status("events")
         }
     }
 
     fn close(&self, _flush: Duration) -> BoxFuture<'_, ()> {
         self.end();
-        Box::pin(future::ready(()))
+        Box::pin(std::future::ready(()))
     }
 }
 

@@ -6,13 +6,13 @@
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender};
 use futures_util::future::BoxFuture;
 
 use crate::io::queue::{MessageBatch, Outlet, Signal, WayOut};
-use crate::io::sink::{OpenSink, SinkSettings};
+use crate::io::sink::{LocalCounts, OpenSink, SinkSettings};
 use crate::io::{LinkStatus, dropped};
 
 /// How many messages of one sink can wait before the engine waits.
@@ -58,10 +58,8 @@ impl Console {
             signal,
             queued: AtomicUsize::new(0),
             over: AtomicBool::new(false),
-            messages: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
+            written: LocalCounts::begin(),
             dropped: AtomicU64::new(0),
-            since: SystemTime::now(),
         })
     }
 }
@@ -73,12 +71,9 @@ pub struct LogSink {
     signal: Signal,
     queued: AtomicUsize,
     over: AtomicBool,
-    messages: AtomicU64,
-    /// bytes written
-    bytes: AtomicU64,
+    written: LocalCounts,
     /// messages lost because stdout is closed
     dropped: AtomicU64,
-    since: SystemTime,
 }
 
 impl LogSink {
@@ -90,8 +85,7 @@ impl LogSink {
     fn done(&self, batch: &MessageBatch, written: bool) {
         let count = batch.len();
         if written {
-            self.messages.fetch_add(count as u64, Ordering::Relaxed);
-            self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
+            self.written.add(batch);
         } else {
             self.dropped.fetch_add(count as u64, Ordering::Relaxed);
         }
@@ -131,11 +125,9 @@ impl OpenSink for Arc<LogSink> {
 
     fn status(&self) -> LinkStatus {
         LinkStatus {
-            messages: self.messages.load(Ordering::Relaxed),
-            bytes: self.bytes.load(Ordering::Relaxed),
             dropped: dropped("output closed", &self.dropped),
             queued: self.queued(),
-            ..LinkStatus::local("stdout", self.since)
+            ..self.written.status("stdout")
         }
     }
 

@@ -2,12 +2,13 @@
 //!
 //! A connector implements both traits in its own files. It must not know rules or threads.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::{self, BoxFuture};
 
 use super::LinkStatus;
-use super::queue::WayOut;
+use super::queue::{MessageBatch, WayOut};
 use super::reach::{Reach, ReachError, Variables};
 use super::spool::CacheSettings;
 use super::websocket::ClientStatus;
@@ -64,5 +65,36 @@ pub trait OpenSink: Send + Sync {
     }
 
     /// Sends what waits, for up to `flush`, and ends. The status stays readable.
-    fn close(&self, flush: Duration) -> BoxFuture<'_, ()>;
+    fn close(&self, _flush: Duration) -> BoxFuture<'_, ()> {
+        Box::pin(future::ready(()))
+    }
+}
+
+/// What a sink within this process has taken, and since when.
+#[derive(Debug)]
+pub struct LocalCounts {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    since: SystemTime,
+}
+
+impl LocalCounts {
+    /// Nothing so far, from now on.
+    pub fn begin() -> LocalCounts {
+        LocalCounts { messages: AtomicU64::new(0), bytes: AtomicU64::new(0), since: SystemTime::now() }
+    }
+
+    pub fn add(&self, batch: &MessageBatch) {
+        self.messages.fetch_add(batch.len() as u64, Ordering::Relaxed);
+        self.bytes.fetch_add(batch.byte_len() as u64, Ordering::Relaxed);
+    }
+
+    /// The status of the sink under this name.
+    pub fn status(&self, name: &str) -> LinkStatus {
+        LinkStatus {
+            messages: self.messages.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            ..LinkStatus::local(name, self.since)
+        }
+    }
 }
