@@ -213,6 +213,14 @@ impl Ending {
     }
 }
 
+/// Returns once the API ends; never where nothing tells of it.
+pub async fn begun(ending: &mut Option<Ending>) {
+    match ending {
+        Some(ending) => ending.begun().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Serves one connection.
 struct Connection {
     app: Router,

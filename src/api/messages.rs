@@ -11,7 +11,7 @@ use axum::routing::get;
 use axum::{Extension, Router};
 use futures_util::stream;
 
-use super::listen::Ending;
+use super::listen::{self, Ending};
 use super::{ApiError, ErrorContext};
 use crate::io::queue::Frame;
 use crate::io::recording::{self, Recorded};
@@ -49,15 +49,9 @@ struct Events {
 
 impl Events {
     async fn next(mut self) -> Option<(Result<Bytes, Infallible>, Events)> {
-        let ends = async {
-            match &mut self.ending {
-                Some(ending) => ending.begun().await,
-                None => std::future::pending().await,
-            }
-        };
         let message = tokio::select! {
             message = tokio::time::timeout(ALIVE, self.reader.next()) => message,
-            () = ends => return None,
+            () = listen::begun(&mut self.ending) => return None,
         };
         let mut text = match message {
             Ok(None) => return None,

@@ -14,7 +14,7 @@ use axum::{Extension, Router};
 use futures_util::stream;
 use serde::Deserialize;
 
-use super::listen::Ending;
+use super::listen::{self, Ending};
 use super::query::Params;
 use super::{ApiError, ErrorContext};
 use crate::metrics::{Point, TapReader, TapSettings, TappedRow};
@@ -112,15 +112,9 @@ impl Events {
             return None;
         }
         let mut text = String::new();
-        let ends = async {
-            match &mut self.ending {
-                Some(ending) => ending.begun().await,
-                None => std::future::pending().await,
-            }
-        };
         let row = tokio::select! {
             row = tokio::time::timeout(ALIVE, self.reader.next()) => row,
-            () = ends => return None,
+            () = listen::begun(&mut self.ending) => return None,
         };
         match row {
             Ok(None) => return None,

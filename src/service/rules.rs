@@ -298,30 +298,32 @@ impl Service {
     /// Restarts the running rules that read a stream or table with its new definition. A rule that cannot continues
     /// with the old one, which is logged.
     pub(super) async fn take_up(&self, name: &str) {
-        for id in self.readers(name) {
-            let Some(entry) = self.entry(&id) else { continue };
-            let _life = entry.life.lock().await;
-            if entry.phase() != Phase::Running || locked(&entry.state).gone {
-                continue;
-            }
-            if let Err(error) = self.start_anew(&entry, true).await {
-                tracing::warn!(rule = id, stream = name, "the rule continues with the old definition: {error}");
-            }
+        for (id, error) in self.start_readers(name, Phase::Running).await {
+            tracing::warn!(rule = id, stream = name, "the rule continues with the old definition: {error}");
         }
     }
 
     /// Starts the rules that read a view and have failed: it is there again.
     pub(super) async fn revive_readers(&self, name: &str) {
+        for (id, error) in self.start_readers(name, Phase::Failed).await {
+            tracing::info!(rule = id, view = name, "the rule cannot start again: {error}");
+        }
+    }
+
+    /// Starts those rules anew that read a stream, table or view and are in this phase. Returns those that cannot.
+    async fn start_readers(&self, name: &str, phase: Phase) -> Vec<(String, ServiceError)> {
+        let mut failed = Vec::new();
         for id in self.readers(name) {
             let Some(entry) = self.entry(&id) else { continue };
             let _life = entry.life.lock().await;
-            if entry.phase() != Phase::Failed || locked(&entry.state).gone {
+            if entry.phase() != phase || locked(&entry.state).gone {
                 continue;
             }
             if let Err(error) = self.start_anew(&entry, true).await {
-                tracing::info!(rule = id, view = name, "the rule cannot start again: {error}");
+                failed.push((id, error));
             }
         }
+        failed
     }
 
     /// Checks that a rule could be made of what is in a catalog.

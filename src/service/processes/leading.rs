@@ -160,18 +160,14 @@ impl Service {
     /// Holds back the sources of what starts from now on, in all processes; `None` once the service ends.
     pub(in crate::service) async fn start_together(&self) -> Option<Together> {
         let together = self.inner.engine.read().await.as_ref().map(Engine::start_together)?;
-        if let Some(followers) = self.followers() {
-            followers.order(&Order::StartTogether).await;
-        }
+        self.tell_elsewhere(&Order::StartTogether).await;
         Some(together)
     }
 
     /// All are there: their sources begin, in all processes.
     pub(in crate::service) async fn begin_together(&self, together: Option<Together>) {
         let Some(together) = together else { return };
-        if let Some(followers) = self.followers() {
-            followers.order(&Order::BeginTogether).await;
-        }
+        self.tell_elsewhere(&Order::BeginTogether).await;
         together.end().await;
     }
 
@@ -201,11 +197,16 @@ impl Service {
         }
     }
 
+    /// Orders the other processes what none of them refuses.
+    async fn tell_elsewhere(&self, order: &Order) {
+        if let Some(followers) = self.followers() {
+            followers.order(order).await;
+        }
+    }
+
     /// Undoes [`Service::prepare_elsewhere`].
     pub(in crate::service) async fn abandon_elsewhere(&self, id: &str) {
-        if let Some(followers) = self.followers() {
-            followers.order(&Order::Abandon { id: id.to_owned() }).await;
-        }
+        self.tell_elsewhere(&Order::Abandon { id: id.to_owned() }).await;
     }
 
     /// Begins an opened rule in all processes, in place of the running version.
@@ -389,9 +390,7 @@ impl Service {
 
     /// Lets the other processes forget a rule that was deleted.
     pub(in crate::service) async fn forget_elsewhere(&self, id: &str) {
-        if let Some(followers) = self.followers() {
-            followers.order(&Order::Forget { id: id.to_owned() }).await;
-        }
+        self.tell_elsewhere(&Order::Forget { id: id.to_owned() }).await;
     }
 
     /// Sets the time zone of the other processes; `old` is the one before.
