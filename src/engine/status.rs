@@ -114,6 +114,10 @@ impl LastStatus {
         Arc::new(LastStatus { status, sources, sinks, closed: AtomicBool::new(false) })
     }
 
+    pub(super) fn id(&self) -> &str {
+        &self.status.id
+    }
+
     /// The status with the current counts of its links.
     pub fn now(&self) -> RuleStatus {
         let mut status = self.status.clone();

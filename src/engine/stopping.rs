@@ -88,10 +88,9 @@ impl Engine {
         let idle = last.sinks.iter().filter(|(_, sink)| !waits(&**sink));
         join_all(idle.map(|(_, sink)| sink.leave_if_idle())).await;
         let closing = async move {
-            let id = last.now().id;
             let ended = async {
                 if tokio::time::timeout(FLUSH, join_all(elsewhere)).await.is_err() {
-                    tracing::warn!(rule = id, "the last results of other processes have not come in time");
+                    tracing::warn!(rule = last.id(), "the last results of other processes have not come in time");
                 }
             };
             let ended = ended.shared();
@@ -107,10 +106,9 @@ impl Engine {
             }));
             tokio::join!(sources, sinks);
             last.closed.store(true, Ordering::Release);
-            let status = last.now();
             for (part, op, cause, count) in last.losses().iter() {
                 if cause == UNSENT || cause == UNPROCESSED {
-                    tracing::warn!(rule = status.id, part, op, "{}", loss(cause, count));
+                    tracing::warn!(rule = last.id(), part, op, "{}", loss(cause, count));
                 }
             }
         };
